@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""Everything, as a newcomer meets it: a copy of the sources, a fresh environment, the README's commands, the gate, emulators.
+
+1. copies the work tree to a temporary folder (nothing is ever written into the repository);
+2. makes a virtual environment there and runs each ``pip install`` line of README.md in it, exactly as written;
+3. installs what pip cannot: qemu-user and libonnxruntime-dev through apt-get (where ``CI=true`` and we are root), ONNX Runtime
+   for Node through npm;
+4. runs ``.ci/gate``, then the emulator tests, whose summary is the last line.
+
+What could not be installed is printed by name; in CI a missing emulator is a failure. ``XDET_SHARED`` is set to ``../shared``
+when that folder exists, so the tests marked ``shared`` run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
+NODE_PACKAGES = ("onnxruntime-node", "onnxruntime-web")
+
+
+def say(text: str) -> None:
+    """Print one line of progress."""
+    print(f"## {text}", flush=True)
+
+
+def must(command: list[str], cwd: Path, env: dict[str, str]) -> None:
+    """Run a command that has to succeed."""
+    say(f"{' '.join(command)}")
+    started = time.monotonic()
+    code = subprocess.run(command, cwd=cwd, env=env, check=False).returncode
+    if code:
+        say(f"FAILED with exit code {code}: {' '.join(command)}")
+        sys.exit(code)
+    say(f"done in {time.monotonic() - started:.0f} s")
+
+
+def copy_sources(target: Path) -> None:
+    """Copy what git tracks or would track; ignored files stay behind."""
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    for name in listing.stdout.decode().split("\0"):
+        source = ROOT / name
+        if name and source.is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target / name)
+
+
+def newcomer_commands(readme: str) -> list[str]:
+    """The README's ``pip install`` lines; exactly the demo's and the tests'."""
+    lines = re.findall(r"^(pip install .*)$", readme, flags=re.MULTILINE)
+    if len(lines) != 2 or "xdet demo" not in lines[0] or "pytest" not in lines[1]:
+        say(f"README.md must hold one 'pip install' line for the demo and one for the tests, found: {lines}")
+        sys.exit(1)
+    return lines
+
+
+def install_system_packages() -> None:
+    """Install qemu-user and ONNX Runtime's C++ headers where that is allowed; in CI the emulator must be there afterwards."""
+    has_qemu, has_headers = shutil.which("qemu-x86_64") is not None, Path("/usr/include/onnxruntime").is_dir()
+    missing = [p for p, found in (("qemu-user", has_qemu), ("libonnxruntime-dev", has_headers)) if not found]
+    if missing and IN_CI and shutil.which("apt-get") and os.geteuid() == 0:
+        subprocess.run(["apt-get", "update", "-qq"], check=False)
+        for package in missing:
+            subprocess.run(["apt-get", "install", "-y", "-qq", package], check=False)
+    if not (Path("/usr/include/onnxruntime").is_dir() or os.environ.get("XDET_ORT_ROOT")):
+        say(
+            "not installed: libonnxruntime-dev (Debian 13); the C++ example is skipped unless XDET_ORT_ROOT names a release"
+        )
+    if shutil.which("qemu-x86_64") is None:
+        say("not installed: qemu-x86_64 (Debian: apt-get install qemu-user); the emulator tests are skipped")
+        if IN_CI:
+            sys.exit(1)
+
+
+def install_node_packages(folder: Path, env: dict[str, str]) -> None:
+    """Install ONNX Runtime for Node and the web into ``folder`` for the JavaScript example."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        say("not installed: node and npm; the JavaScript example is skipped")
+        return
+    folder.mkdir()
+    # The package's install script would fetch GPU libraries; the CPU's are inside.
+    npm_env = {**env, "ONNXRUNTIME_NODE_INSTALL": "skip"}
+    command = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", *NODE_PACKAGES]
+    code = subprocess.run(command, cwd=folder, env=npm_env, check=False, shell=os.name == "nt").returncode
+    if code:
+        say(
+            f"not installed: {', '.join(NODE_PACKAGES)} (npm exit code {code}); the JavaScript example is skipped"
+        )
+        return
+    env["XDET_NODE_MODULES"] = str(folder / "node_modules")
+
+
+def main(scratch: Path) -> None:
+    """Run all steps below ``scratch``."""
+    sources = scratch / "xdet"
+    copy_sources(sources)
+    venv = scratch / "venv"
+    env = {**os.environ, "VIRTUAL_ENV": str(venv)}
+    for name in ("PYTHONPATH", "PYTHONHOME", "XDET_SHARED", "XDET_NODE_MODULES"):
+        env.pop(name, None)
+    must([sys.executable, "-m", "venv", str(venv)], scratch, env)
+    binaries = venv / ("Scripts" if os.name == "nt" else "bin")
+    env["PATH"] = f"{binaries}{os.pathsep}{env['PATH']}"
+    env["XDET_CACHE_DIR"] = str(scratch / "cache")
+    python = str(binaries / "python")
+
+    for line in newcomer_commands((sources / "README.md").read_text(encoding="utf-8")):
+        must(["sh", "-c", line], sources, env)
+
+    install_system_packages()
+    install_node_packages(scratch / "node", env)
+    shared = Path(os.environ.get("XDET_SHARED", ROOT.parent / "shared"))
+    if shared.is_dir():
+        env["XDET_SHARED"] = str(shared)
+    else:
+        say(f"not found: the shared photographs ({shared}); the tests marked 'shared' are skipped")
+    must([python, ".ci/gate"], sources, env)
+    emulated = subprocess.run([python, "-m", "pytest", "-m", "emulator"], cwd=sources, env=env, check=False)
+    sys.exit(emulated.returncode)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(prefix="xdet-ci-") as name:
+        main(Path(name))

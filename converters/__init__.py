@@ -1,0 +1,8 @@
+"""Writes ONNX: turns a TFLite or Keras detector into one finished graph. People use it through ``xdet.convert``."""
+
+from __future__ import annotations
+
+from converters.errors import ConversionError
+from converters.spec import DetectorSpec
+
+__all__ = ["ConversionError", "DetectorSpec"]

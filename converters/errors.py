@@ -1,0 +1,41 @@
+"""What a conversion can raise.
+
+::
+
+    ConversionError                 every error of this package
+    ├── OptionError                 the caller's options are incomplete or contradict the model (usage)
+    ├── SourceFileError             a file (model, sidecar, yaml) is missing, damaged or not what it should be
+    ├── UnsupportedModelError       a sound model that holds something no importer translates
+    ├── OutputError                 the result cannot be written where it was asked for
+    └── ContractError               the finished graph breaks its own contract: a defect of the converter
+
+Each message says what failed, where (file, operator, tensor), what was expected and found, and what to do.
+"""
+
+
+class ConversionError(Exception):
+    """A conversion failed; the message is written for the person who started it."""
+
+    exit_code = 3
+
+
+class OptionError(ConversionError):
+    """The options are incomplete, malformed, or contradict the model."""
+
+    exit_code = 2
+
+
+class SourceFileError(ConversionError):
+    """A file that the conversion reads is missing, damaged, or of another kind."""
+
+
+class UnsupportedModelError(ConversionError):
+    """The model is sound, yet holds operators or tensor types that no importer translates."""
+
+
+class OutputError(ConversionError):
+    """The output exists already, or its folder cannot be written."""
+
+
+class ContractError(ConversionError):
+    """The finished graph does not keep the contract (docs/contract.md): a defect worth reporting."""

@@ -1,0 +1,131 @@
+"""Pool before activation.
+
+Before::
+
+    q_a -> DQ(a) -> LeakyRelu -> Q(s) -> DQ(s) -> MaxPool -> Q(s)
+
+After::
+
+    q_a -> DQ(a0) -> MaxPool -> Q(a0) -> DQ(a) -> LeakyRelu -> Q(s)
+
+where ``a0`` is the quantisation that produced ``q_a`` (``a`` may carry LiteRT's adjusted scale). The activation then touches a quarter of
+the values.
+
+Preconditions: the activation's 256-entry table never falls, its result feeds nothing but the pool, and the pool keeps scale and
+zero-point. Numeric effect: bit exact, because a non-decreasing function commutes with the maximum, and padding never wins it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from converters.leaky import FloatForm, LeakyCase, float_table, is_monotone
+from converters.passes.base import Rewrite, Skipped
+from converters.passes.qdq import Link, link, only_consumer
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    before: Link
+    activation: ir.Node
+    after: Link
+    pool: ir.Node
+    pooled: Link
+    producer: Link
+
+
+class PoolBeforeActivation(Rewrite):
+    """Moves MaxPool in front of a monotone quantised LeakyRelu."""
+
+    title = "pool before activation"
+
+    def rewrite(self, graph: ir.Graph) -> Iterator[str | Skipped]:
+        """Rewrite every match; yield one line per pool."""
+        for pool in [node for node in graph if node.op_type == "MaxPool"]:
+            found = _match(pool)
+            if isinstance(found, Skipped):
+                yield found
+                continue
+            _swap(graph, found)
+            yield f"{pool.name}: now in front of {found.activation.name}"
+
+
+def _match(pool: ir.Node) -> _Match | Skipped:
+    name = str(pool.name)
+    middle = link(_producer(pool.inputs[0]), "DequantizeLinear")
+    after = link(_producer(middle.source), "QuantizeLinear") if middle else None
+    if middle is None or after is None:
+        return Skipped(name, "its input is not quantised by a QuantizeLinear -> DequantizeLinear pair")
+    activation = _producer(after.source)
+    if activation is None or activation.op_type != "LeakyRelu":
+        return Skipped(
+            name, f"no LeakyRelu in front of it but {activation.op_type if activation else 'a graph input'}"
+        )
+    before = link(_producer(activation.inputs[0]), "DequantizeLinear")
+    producer = link(_producer(before.source), "QuantizeLinear") if before else None
+    pooled = link(only_consumer(pool.outputs[0]), "QuantizeLinear")
+    if before is None or producer is None or pooled is None:
+        return Skipped(
+            name, "activation or pool is not wrapped in one DequantizeLinear and one QuantizeLinear"
+        )
+    if not (after.matches(middle) and after.matches(pooled)):
+        return Skipped(name, "the pool changes scale or zero-point")
+    if any(
+        only_consumer(v) is None for v in (before.result, activation.outputs[0], after.result, middle.result)
+    ):
+        return Skipped(name, "the activation's result is used elsewhere, too")
+    if not is_monotone(_table(before, activation, after)):
+        return Skipped(
+            name, f"the table of {activation.name} falls somewhere: maximum and activation do not commute"
+        )
+    return _Match(before, activation, after, pool, pooled, producer)
+
+
+def _table(before: Link, activation: ir.Node, after: Link) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    shift = 0 if before.dtype == np.int8 else -128
+    form = FloatForm(before.scale, np.float32(activation.attributes.get_float("alpha", 0.01)))
+    case = LeakyCase(
+        before.scale, before.zero_point + shift, after.scale, after.zero_point + shift, form.slope
+    )
+    return float_table(case, form)
+
+
+def _swap(graph: ir.Graph, found: _Match) -> None:
+    """Write the six nodes anew behind the producer; the final codes take over the pool's name and readers."""
+    name = f"{found.producer.result.name}/pooled"
+    producer_constants, result = found.producer.node.inputs[1:], found.pooled.result
+    real = _node("DequantizeLinear", [found.producer.result, *producer_constants], f"{name}/dequantized")
+    pool = _node("MaxPool", real.outputs, f"{name}/float", found.pool.attributes.values())
+    codes = _node("QuantizeLinear", [pool.outputs[0], *producer_constants], name)
+    before = _node(
+        "DequantizeLinear", [codes.outputs[0], *found.before.node.inputs[1:]], f"{result.name}/input"
+    )
+    activation = _node(
+        "LeakyRelu", before.outputs, f"{result.name}/float", found.activation.attributes.values()
+    )
+    after = _node("QuantizeLinear", [activation.outputs[0], *found.pooled.node.inputs[1:]], str(result.name))
+    old = [
+        found.before.node,
+        found.activation,
+        found.after.node,
+        *found.after.result.consumers(),
+        found.pool,
+        found.pooled.node,
+    ]
+    graph.insert_before(found.pool, [real, pool, codes, before, activation, after])
+    ir.convenience.replace_all_uses_with(result, after.outputs[0], replace_graph_outputs=True)
+    graph.remove(old, safe=True)
+
+
+def _node(
+    op_type: str, inputs: Sequence[ir.Value | None], name: str, attributes: Iterable[ir.Attr] = ()
+) -> ir.Node:
+    return ir.Node("", op_type, inputs, attributes, outputs=[ir.Value(name=name)], name=name)
+
+
+def _producer(value: ir.Value | None) -> ir.Node | None:
+    return None if value is None else value.producer()

@@ -1,0 +1,195 @@
+"""The sidecar: ``<stem>.xdet.json`` beside a source model says what the model file cannot.
+
+::
+
+    {"head": "yolo_v2" | "none", "class_names": ["person"],
+     "anchors": [[w, h], ...], "anchor_unit": "cell" | "image",
+     "rescaling": {"scale": 0.00392157, "offset": 0.0},
+     "resize": "nearest" | "bilinear" | "bilinear-antialias",
+     "color": "rgb", "licence": "...", "source": "..."}
+
+Every key may be missing; an unknown, repeated or null one is an error, because a misspelt key would otherwise
+be a silent guess.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast, get_args
+
+from converters.anchors import SizesWh, sizes_from_values
+from converters.classes import check_class_names
+from converters.errors import SourceFileError
+from converters.spec import Anchors, AnchorUnit, HeadKind, Rescaling, ResizeRule
+from converters.text_files import finite_float, located, read_small_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+SUFFIX = ".xdet.json"
+KEYS = ("head", "class_names", "anchors", "anchor_unit", "rescaling", "resize", "color", "licence", "source")
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """What a sidecar states; None = not stated.
+
+    Attributes:
+        file: the sidecar as messages name it.
+        head: kind of head.
+        class_names: one name per class.
+        anchors: (width, height) pairs in ``anchor_unit``.
+        anchor_unit: unit of ``anchors``, or of the list that is used when the sidecar has none.
+        rescaling: pixel to real number.
+        resize: how photographs are stretched to the network's size.
+        licence: licence of the model, for people.
+        source: where the model comes from, for people.
+    """
+
+    file: str
+    head: HeadKind | None = None
+    class_names: tuple[str, ...] | None = None
+    anchors: SizesWh | None = None
+    anchor_unit: AnchorUnit | None = None
+    rescaling: Rescaling | None = None
+    resize: ResizeRule | None = None
+    licence: str | None = None
+    source: str | None = None
+
+
+def sidecar_path(model: Path) -> Path:
+    """Where the sidecar of ``model`` would be."""
+    return model.with_name(model.stem + SUFFIX)
+
+
+def find_sidecar(model: Path) -> Sidecar | None:
+    """The sidecar beside ``model``, or None when there is no such file.
+
+    Raises:
+        SourceFileError: there is one, and it is unreadable or malformed.
+    """
+    path = sidecar_path(model)
+    return read_sidecar(path) if path.exists() else None
+
+
+def read_sidecar(path: Path) -> Sidecar:
+    """Read and check one sidecar.
+
+    Raises:
+        SourceFileError: unreadable, no JSON object, or a key or value that the schema does not know.
+    """
+    where = f"sidecar '{path.name}'"
+    data = _json_object(read_small_text(path, "sidecar"), where)
+    _refuse_unknown(data, KEYS, where)
+    _choice(data, "color", ("rgb",), where)
+    anchors = _anchors(data, where)
+    unit = cast("AnchorUnit | None", _choice(data, "anchor_unit", get_args(AnchorUnit), where))
+    if anchors is not None and unit is not None:
+        with located(f"{where}: anchor_unit"):
+            Anchors(anchors, unit)
+    return Sidecar(
+        file=path.name,
+        head=cast("HeadKind | None", _choice(data, "head", get_args(HeadKind), where)),
+        class_names=_class_names(data, where),
+        anchors=anchors,
+        anchor_unit=unit,
+        rescaling=_rescaling(data, where),
+        resize=cast("ResizeRule | None", _choice(data, "resize", get_args(ResizeRule), where)),
+        licence=_text(data, "licence", where),
+        source=_text(data, "source", where),
+    )
+
+
+def _json_object(text: str, where: str) -> Mapping[str, object]:
+    try:
+        data = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        msg = f"{where}, line {error.lineno}, column {error.colno}: not JSON: {error.msg}"
+        raise SourceFileError(msg) from error
+    except (ValueError, RecursionError) as error:
+        raise SourceFileError(f"{where}: {error}") from error
+    if not isinstance(data, dict):
+        raise SourceFileError(f"{where}: expected a JSON object, found {type(data).__name__}")
+    return data
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        repeated = sorted({key for key, _ in pairs if [name for name, _ in pairs].count(key) > 1})
+        raise ValueError(f"repeated keys: {', '.join(repr(key) for key in repeated)}")
+    return data
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _refuse_unknown(data: Mapping[str, object], known: Sequence[str], where: str) -> None:
+    complaints = []
+    for key in data:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            complaints.append(f"{key!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
+    if complaints:
+        raise SourceFileError(f"{where}: unknown keys {', '.join(complaints)}; known are {', '.join(known)}")
+
+
+def _choice(data: Mapping[str, object], key: str, allowed: Sequence[str], where: str) -> str | None:
+    if key not in data:
+        return None
+    value = data[key]
+    if not isinstance(value, str) or value not in allowed:
+        raise SourceFileError(f"{where}: {key}: expected one of {', '.join(allowed)}, found {value!r}")
+    return value
+
+
+def _text(data: Mapping[str, object], key: str, where: str) -> str | None:
+    if key not in data:
+        return None
+    value = data[key]
+    if not isinstance(value, str):
+        raise SourceFileError(f"{where}: {key}: expected text, found {value!r}")
+    return value
+
+
+def _class_names(data: Mapping[str, object], where: str) -> tuple[str, ...] | None:
+    if "class_names" not in data:
+        return None
+    with located(f"{where}: class_names"):
+        return check_class_names(data["class_names"])
+
+
+def _anchors(data: Mapping[str, object], where: str) -> SizesWh | None:
+    """``[[w, h], ...]``; a flat list of numbers is for options and yaml only."""
+    if "anchors" not in data:
+        return None
+    value = data["anchors"]
+    with located(f"{where}: anchors"):
+        if not isinstance(value, list) or not all(isinstance(row, list) and len(row) == 2 for row in value):
+            raise ValueError(f"expected [[width, height], ...], found {value!r}")
+        return sizes_from_values(value)
+
+
+def _rescaling(data: Mapping[str, object], where: str) -> Rescaling | None:
+    if "rescaling" not in data:
+        return None
+    value, inner = data["rescaling"], f"{where}: rescaling"
+    if not isinstance(value, dict):
+        raise SourceFileError(f'{inner}: expected {{"scale": ..., "offset": ...}}, found {value!r}')
+    _refuse_unknown(value, ("scale", "offset"), inner)
+    numbers = {key: _number(value, key, inner) for key in ("scale", "offset")}
+    with located(inner):
+        return Rescaling(**numbers)
+
+
+def _number(data: Mapping[str, object], key: str, where: str) -> float:
+    value = data.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        found = repr(value) if key in data else "nothing"
+        raise SourceFileError(f"{where}.{key}: expected a number, found {found}")
+    with located(f"{where}.{key}"):
+        return finite_float(value)

@@ -1,0 +1,130 @@
+"""LEAKY_RELU, RELU, RELU6, RELU_N1_TO_1, LOGISTIC and SOFTMAX as operators of their own.
+
+LEAKY_RELU is bit exact with LiteRT XNNPACK by default (``converters.leaky``); the others follow the real function.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from converters.leaky import FloatForm, LeakyCase, float_table, matched_leaky, plain_form, xnnpack_table
+from converters.quant import QuantParams
+from converters.tflite.context import ImportContext, float_option
+from converters.tflite.ops.clamp import BOUNDS, close_with_bounds
+from converters.tflite.records import TfliteOperator
+
+
+def leaky_case(context: ImportContext, source: int, target: int, slope: float) -> LeakyCase:
+    """The arithmetic of ``target = leaky(source)`` on int8 codes, whatever dialect the graph has."""
+    to_int8 = 0 if context.activations == "int8" else -128
+    before, after = context.params(source), context.params(target)
+    return LeakyCase(
+        scale_in=before.scalar_scale,
+        zero_point_in=before.scalar_zero_point + to_int8,
+        scale_out=after.scalar_scale,
+        zero_point_out=after.scalar_zero_point + to_int8,
+        slope=np.float32(slope),
+    )
+
+
+def leaky_relu(context: ImportContext, op: TfliteOperator) -> None:
+    """LEAKY_RELU: the float form whose table equals XNNPACK's; an explicit table where no float form does."""
+    source, target = op.inputs[0], op.outputs[0]
+    case = leaky_case(context, source, target, float_option(op, "alpha"))
+    wanted = None if context.leaky_relu == "float" else xnnpack_table(case)
+    form = plain_form(case) if wanted is None else matched_leaky(case)
+    if wanted is not None and form is None:
+        _table(context, op, wanted)
+        return
+    assert form is not None  # noqa: S101 - the line above leaves with None
+    if wanted is None and context.leaky_relu == "litert":
+        context.notes.append(
+            f"LEAKY_RELU {context.names[target]!r} lies outside XNNPACK's range: the real function is written (<= 1 LSB)"
+        )
+    if wanted is not None and np.array_equal(float_table(case, plain_form(case)), wanted):
+        form = plain_form(case)
+    _leaky_node(context, source, target, form)
+
+
+def _leaky_node(context: ImportContext, source: int, target: int, form: FloatForm) -> None:
+    params = QuantParams(np.array([form.scale], np.float32), context.params(source).zero_point)
+    real = context.writer.op(
+        "LeakyRelu",
+        [context.float_of(source, params)],
+        f"{context.names[target]}/float",
+        alpha=float(form.slope),
+    )
+    context.define_quantized(target, real)
+
+
+def _table(
+    context: ImportContext, op: TfliteOperator, table: np.ndarray[tuple[int], np.dtype[np.int64]]
+) -> None:
+    """256 output codes looked up with Gather: always exact, slower than a fused activation."""
+    writer, target = context.writer, op.outputs[0]
+    codes = table if context.activations == "int8" else table + 128
+    index = writer.op("Cast", [context.codes_of(op.inputs[0])], context.name(op, "index"), to=6)  # INT32
+    if context.activations == "int8":
+        index = writer.op(
+            "Add", [index, writer.constant(np.int32(128), context.name(op, "128"))], context.name(op, "row")
+        )
+    values = writer.constant(codes.astype(context.code_dtype), context.name(op, "table"))
+    context.define(target, writer.op("Gather", [values, index], context.names[target], axis=0))
+    context.notes.append(
+        f"{op.op} {context.names[target]!r} is written as a 256-entry table: no float form reproduces it"
+    )
+
+
+def relu(context: ImportContext, op: TfliteOperator) -> None:
+    """RELU, RELU6, RELU_N1_TO_1: requantised to the output's scale, then clamped.
+
+    Bit exact where the scales are equal, as converters write them. Otherwise at most 1 LSB: LiteRT's only kernel, a built-in one,
+    rounds twice in 31-bit fixed point, which no scale reproduces.
+    """
+    close_with_bounds(context, op, context.float_of(op.inputs[0]), BOUNDS[op.op])
+
+
+def logistic(context: ImportContext, op: TfliteOperator) -> None:
+    """LOGISTIC."""
+    context.define_quantized(
+        op.outputs[0], context.writer.op("Sigmoid", [context.float_of(op.inputs[0])], context.name(op))
+    )
+
+
+def softmax(context: ImportContext, op: TfliteOperator) -> None:
+    """SOFTMAX over the last source axis; ``beta`` scales the input's DequantizeLinear."""
+    source = op.inputs[0]
+    beta = np.float32(float_option(op, "beta"))
+    params = context.params(source)
+    if beta != 1:
+        params = QuantParams(params.scale * beta, params.zero_point)
+    real = context.writer.op(
+        "Softmax",
+        [context.float_of(source, params)],
+        context.name(op),
+        axis=context.axis(source, len(context.tensor(source).shape) - 1),
+    )
+    context.define_quantized(op.outputs[0], real)
+
+
+def requantize(context: ImportContext, source: int, target: int) -> None:
+    """8 bit to 8 bit with another scale: nothing where the codes are equal, else XNNPACK's integer recipe (slope 1)."""
+    before, after = context.params(source), context.params(target)
+    if before.same_as(QuantParams(after.scale, after.zero_point, before.axis)):
+        context.define(target, context.codes_of(source))
+        return
+    case = leaky_case(context, source, target, 1.0)
+    wanted = xnnpack_table(case) if context.match_litert else None
+    form = plain_form(case) if wanted is None else matched_leaky(case)
+    if form is None:
+        form = plain_form(case)
+        context.notes.append(
+            f"QUANTIZE {context.names[target]!r} follows the real function (<= 1 LSB): no float form reproduces LiteRT"
+        )
+    if wanted is not None and np.array_equal(float_table(case, plain_form(case)), wanted):
+        form = plain_form(case)
+    if form.slope == 1:
+        params = QuantParams(np.array([form.scale], np.float32), before.zero_point)
+        context.define_quantized(target, context.float_of(source, params))
+    else:
+        _leaky_node(context, source, target, form)

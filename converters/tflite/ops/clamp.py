@@ -1,0 +1,72 @@
+"""Fused activations: RELU, RELU6 and RELU_N1_TO_1 behind another operator.
+
+TFLite clamps codes: ``zero_point + round(bound / scale)``. Where the output's range ends there anyway, the QuantizeLinear already
+clamps and nothing is written. Otherwise the clamp gets a QDQ pair of its own, so that the operator in front keeps running in
+integers; its bounds are codes, dequantised, so it is bit exact.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from converters.errors import UnsupportedModelError
+from converters.quant import QuantParams
+from converters.tflite.context import ImportContext, dequantize_node, describe, quantize_node
+from converters.tflite.records import TfliteOperator
+
+BOUNDS: dict[str, tuple[float | None, float | None]] = {
+    "NONE": (None, None),
+    "RELU": (0.0, None),
+    "RELU6": (0.0, 6.0),
+    "RELU_N1_TO_1": (-1.0, 1.0),
+}
+
+
+def close_with_activation(
+    context: ImportContext, op: TfliteOperator, real: ir.Value, params: QuantParams | None = None
+) -> None:
+    """Quantise ``real`` to the operator's output, by ``params`` or its own, applying its fused activation.
+
+    Raises:
+        UnsupportedModelError: an activation other than those of ``BOUNDS``.
+    """
+    activation = str(op.options.get("fused_activation", "NONE"))
+    if activation not in BOUNDS:
+        msg = f"{context.model.file}: {describe(context, op)} has fused activation {activation}; known are {', '.join(BOUNDS)}"
+        raise UnsupportedModelError(msg)
+    close_with_bounds(context, op, real, BOUNDS[activation], params)
+
+
+def close_with_bounds(
+    context: ImportContext,
+    op: TfliteOperator,
+    real: ir.Value,
+    bounds: tuple[float | None, float | None],
+    first: QuantParams | None = None,
+) -> None:
+    """Quantise ``real`` to the operator's output (by ``first``, if given), clamped to real ``bounds`` (None: unbounded)."""
+    index, dtype, writer = op.outputs[0], context.code_dtype, context.writer
+    params, info = context.params(index), np.iinfo(context.code_dtype)
+    scale, zero_point = params.scalar_scale, params.scalar_zero_point
+    low, high = (_code(bound, scale, zero_point) for bound in bounds)
+    if (low is None or low <= info.min) and (high is None or high >= info.max):
+        context.define_quantized(index, real, first)
+        return
+    codes = quantize_node(writer, real, first or params, dtype, context.name(op, "unclamped"))
+    real = dequantize_node(writer, codes, params, dtype, context.name(op, "clamp/dequantized"))
+    limits = [
+        None
+        if code is None
+        else writer.constant(np.float32(code - zero_point) * scale, context.name(op, f"clamp/{side}"))
+        for code, side in ((low, "min"), (high, "max"))
+    ]
+    context.define_quantized(index, writer.op("Clip", [real, *limits], context.name(op, "clamp")))
+
+
+def _code(bound: float | None, scale: np.float32, zero_point: int) -> int | None:
+    """The code of a real bound, rounded half away from zero as TFLite does; codes beyond the dtype's range are fine."""
+    if bound is None:
+        return None
+    steps = np.float32(bound) / scale
+    return zero_point + int(np.sign(steps) * np.floor(np.abs(steps) + np.float32(0.5)))

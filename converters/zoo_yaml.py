@@ -1,0 +1,224 @@
+"""The zoo's training yaml: model family, input shape, classes, pixel encoding, anchors, evaluation settings.
+
+Two layouts exist: ``general.model_type`` (zoo 2.x and 3.x) and ``model.model_type`` (4.x). Every key may be
+missing and unknown keys are left alone, since the file belongs to a training run; what is read must be sound,
+though.
+
+A list of anchors is often left out of the yaml because the zoo's code holds a default per family
+(``FAMILIES``). In the 4.x layout that list is meant in grid cells. The older layout serves two releases with
+two units: there the unit stays open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from converters.anchors import SizesWh, sizes_from_text, sizes_from_values
+from converters.classes import check_class_names
+from converters.errors import OptionError, SourceFileError
+from converters.spec import AnchorUnit, Rescaling, ResizeRule
+from converters.text_files import located, read_small_text
+from converters.yaml_values import count_from_yaml, load_mapping, lookup, number_from_yaml, shape_from_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+Layout = Literal["general", "model"]
+
+_TINY_YOLO_V2: SizesWh = (
+    (0.076023, 0.258508),
+    (0.163031, 0.413531),
+    (0.234769, 0.702585),
+    (0.427054, 0.715892),
+    (0.748154, 0.857092),
+)
+_ST_YOLO_LC_V1: SizesWh = (
+    (0.0252, 0.06),
+    (0.0772, 0.1829),
+    (0.1696, 0.4167),
+    (0.3339, 0.6559),
+    (0.7226, 0.7348),
+)
+FAMILIES: Mapping[str, SizesWh] = {
+    "tiny_yolo_v2": _TINY_YOLO_V2,
+    "yolov2t": _TINY_YOLO_V2,
+    "st_yolo_lc_v1": _ST_YOLO_LC_V1,
+    "st_yololcv1": _ST_YOLO_LC_V1,
+}
+_DEFAULT_UNIT: Mapping[Layout, AnchorUnit | None] = {"general": None, "model": "cell"}
+_SHAPE_KEYS = ("model.input_shape", "general.input_shape", "training.model.input_shape")
+_RESIZE: Mapping[str, ResizeRule] = {"nearest": "nearest", "bilinear": "bilinear"}
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSettings:
+    """With what a training yaml evaluates; never the defaults of a converted file. None = not stated."""
+
+    score_threshold: float | None = None
+    nms_iou_threshold: float | None = None
+    evaluation_iou: float | None = None
+    max_detections: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ZooConfig:
+    """What a zoo yaml states; None = not stated.
+
+    Attributes:
+        file: the yaml as messages name it.
+        layout: which key named the family: ``"general"`` (2.x, 3.x) or ``"model"`` (4.x).
+        model_type: the family, in lower case.
+        input_shape: height, width, channels.
+        class_names: one name per class.
+        rescaling: pixel to real number.
+        resize: how photographs are stretched to the network's size.
+        anchors: (width, height) pairs, unit not stated.
+        evaluation: thresholds of the training run.
+    """
+
+    file: str
+    layout: Layout | None = None
+    model_type: str | None = None
+    input_shape: tuple[int, int, int] | None = None
+    class_names: tuple[str, ...] | None = None
+    rescaling: Rescaling | None = None
+    resize: ResizeRule | None = None
+    anchors: SizesWh | None = None
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    def head_of_family(self) -> Literal["yolo_v2"] | None:
+        """The head of the named family, None when the yaml names none.
+
+        Raises:
+            OptionError: the family has another head.
+        """
+        if self.model_type is None:
+            return None
+        if self.model_type not in FAMILIES:
+            msg = (
+                f"--config '{self.file}': model_type '{self.model_type}' is not supported; supported are "
+                f"{', '.join(FAMILIES)}. --head none converts the model without a decoder"
+            )
+            raise OptionError(msg)
+        return "yolo_v2"
+
+    def default_anchors(self) -> tuple[SizesWh, AnchorUnit | None] | None:
+        """The family's list and its unit where the layout settles it; None unless a known family is named."""
+        if self.layout is None or self.model_type is None or self.model_type not in FAMILIES:
+            return None
+        return FAMILIES[self.model_type], _DEFAULT_UNIT[self.layout]
+
+
+def read_zoo_config(path: Path) -> ZooConfig:
+    """Read a training yaml of either layout.
+
+    Raises:
+        SourceFileError: unreadable, no yaml mapping, or a key that is read holds something malformed.
+    """
+    where = f"config '{path.name}'"
+    data = load_mapping(read_small_text(path, "config"), where)
+    layout, model_type = _family(data, where)
+    _require(data, "preprocessing.color_mode", ("rgb",), where)
+    _require(data, "preprocessing.resizing.aspect_ratio", ("fit",), where)
+    interpolation = _require(data, "preprocessing.resizing.interpolation", tuple(_RESIZE), where)
+    return ZooConfig(
+        file=path.name,
+        layout=layout,
+        model_type=model_type,
+        input_shape=_input_shape(data, where),
+        class_names=_class_names(data, where),
+        rescaling=_rescaling(data, where),
+        resize=None if interpolation is None else _RESIZE[interpolation],
+        anchors=_anchors(data, where),
+        evaluation=_evaluation(data, where),
+    )
+
+
+def _family(data: Mapping[str, object], where: str) -> tuple[Layout | None, str | None]:
+    old = _word(data, "general.model_type", where)
+    new = _word(data, "model.model_type", where)
+    if old is not None and new is not None:
+        raise SourceFileError(
+            f"{where}: both general.model_type and model.model_type are set: keep one layout"
+        )
+    if new is not None:
+        return "model", new
+    return (None, None) if old is None else ("general", old)
+
+
+def _word(data: Mapping[str, object], key: str, where: str) -> str | None:
+    value = lookup(data, key, where)
+    if value is not None and not isinstance(value, str):
+        raise SourceFileError(f"{where}: {key}: expected a word, found {value!r}")
+    return None if value is None else value.strip().lower()
+
+
+def _require(data: Mapping[str, object], key: str, allowed: tuple[str, ...], where: str) -> str | None:
+    """The word under ``key``; any but the allowed ones would need pixels this project does not make."""
+    word = _word(data, key, where)
+    if word is not None and word not in allowed:
+        raise SourceFileError(f"{where}: {key}: '{word}' is not supported, expected {' or '.join(allowed)}")
+    return word
+
+
+def _input_shape(data: Mapping[str, object], where: str) -> tuple[int, int, int] | None:
+    for key in _SHAPE_KEYS:
+        value = lookup(data, key, where)
+        if value is not None:
+            with located(f"{where}: {key}"):
+                return shape_from_yaml(value)
+    return None
+
+
+def _class_names(data: Mapping[str, object], where: str) -> tuple[str, ...] | None:
+    value = lookup(data, "dataset.class_names", where)
+    if value is None:
+        return None
+    with located(f"{where}: dataset.class_names"):
+        return check_class_names(value)
+
+
+def _rescaling(data: Mapping[str, object], where: str) -> Rescaling | None:
+    key = "preprocessing.rescaling"
+    scale, offset = lookup(data, f"{key}.scale", where), lookup(data, f"{key}.offset", where)
+    if scale is None and offset is None:
+        return None
+    with located(f"{where}: {key}.scale"):
+        scale_number = number_from_yaml(scale)
+    with located(f"{where}: {key}.offset"):
+        offset_number = number_from_yaml(offset)
+    with located(f"{where}: {key}"):
+        return Rescaling(scale_number, offset_number)
+
+
+def _anchors(data: Mapping[str, object], where: str) -> SizesWh | None:
+    key = "postprocessing.yolo_anchors"
+    value = lookup(data, key, where)
+    if value is None:
+        return None
+    with located(f"{where}: {key}"):
+        return sizes_from_text(value) if isinstance(value, str) else sizes_from_values(value)
+
+
+def _evaluation(data: Mapping[str, object], where: str) -> EvaluationSettings:
+    def fraction(name: str) -> float | None:
+        value = lookup(data, f"postprocessing.{name}", where)
+        if value is None:
+            return None
+        with located(f"{where}: postprocessing.{name}"):
+            number = number_from_yaml(value)
+            if not 0 <= number <= 1:
+                raise ValueError(f"expected 0..1, found {number}")
+        return number
+
+    boxes = lookup(data, "postprocessing.max_detection_boxes", where)
+    with located(f"{where}: postprocessing.max_detection_boxes"):
+        max_detections = None if boxes is None else count_from_yaml(boxes)
+    return EvaluationSettings(
+        score_threshold=fraction("confidence_thresh"),
+        nms_iou_threshold=fraction("NMS_thresh"),
+        evaluation_iou=fraction("IoU_eval_thresh"),
+        max_detections=max_detections,
+    )

@@ -1,0 +1,49 @@
+"""Run a finished model with nothing but onnxruntime, numpy and Pillow.
+
+Usage: python run_without_xdet.py MODEL.onnx PHOTO [--no-vnni]
+
+``--no-vnni`` is for x86 CPUs without AVX-512 VNNI or AVX-VNNI, whose fast uint8 kernels saturate: it asks ONNX Runtime for
+the exact ones. It costs time where VNNI exists, and means nothing on ARM.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime as ort
+from PIL import Image
+
+RESAMPLING = {"bilinear-antialias": Image.Resampling.BILINEAR}  # other rules: docs/contract.md, "Resizing"
+
+
+def main(model: str, photo: str, *, no_vnni: bool) -> None:
+    """Print one line per box: class, score, corners in pixels of the photograph."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # the two warnings about optional thresholds are expected
+    if no_vnni:
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    spec = json.loads(session.get_modelmeta().custom_metadata_map["xdet"])["spec"]
+    with Image.open(photo) as picture:
+        rgb = picture.convert("RGB")
+    _, height, width, _ = session.get_inputs()[0].shape
+    pixels = np.asarray(rgb.resize((width, height), RESAMPLING[spec["image"]["resize"]]), np.uint8)[
+        np.newaxis
+    ]
+
+    feeds = {"image": pixels}
+    if any(value.name == "score_threshold" for value in session.get_overridable_initializers()):
+        feeds["score_threshold"] = np.array(0.5, np.float32)  # optional; a 0-d array, not a numpy scalar
+    count, boxes, scores, classes, _ = session.run(None, feeds)
+
+    for i in range(count[0]):
+        x1, y1, x2, y2 = boxes[0, i] * [rgb.width, rgb.height, rgb.width, rgb.height]
+        name = spec["class_names"][classes[0, i]]
+        print(f"{name} {scores[0, i]:.3f}  {x1:.1f} {y1:.1f} {x2:.1f} {y2:.1f}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], no_vnni="--no-vnni" in sys.argv[3:])

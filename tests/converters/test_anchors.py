@@ -1,0 +1,135 @@
+"""Anchor lists: every way of writing them, and every way of getting them wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from converters.anchor_unit import StatedAnchors, settle_unit
+from converters.anchors import SizesWh, parse_anchors, sizes_from_values
+from converters.errors import ConversionError, OptionError, SourceFileError
+from converters.facts import SourceFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+TWO: SizesWh = ((0.5, 1.25), (2.0, 3.5))
+FACTS = SourceFacts("m.tflite", 192, 192, 6, 6, 12, "uint8", None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0.5,1.25 2,3.5",
+        "0.5,1.25,2,3.5",
+        " 0.5, 1.25,\n 2, 3.5,\n",
+        "0.5 1.25\n2 3.5",
+        "0.5,1.25\n2,3.5",
+        "(0.5, 1.25), (2, 3.5)",
+        "[0.5,1.25] [2,3.5]",
+        "[[0.5, 1.25], [2, 3.5]]",
+        "[[0.5 1.25]\n [2.  3.5]]",
+        "[0.5, 1.25, 2, 3.5]",
+        "5e-1,125E-2,+2,.35e1",
+    ],
+)
+def test_every_way_of_writing_two_anchors_gives_the_same_pairs(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "anchors (ä).txt"
+    file.write_text(text, encoding="utf-8")
+    assert parse_anchors(text) == TWO
+    assert parse_anchors(str(file)) == TWO
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1,2,3", "3 numbers do not pair up"),
+        ("1,2,3 4", "group 1 has 3 numbers"),
+        ("[[1,2],[3]]", "group 2 has 1 numbers"),
+        ("[[1,2],[3,4]", "brackets do not match"),
+        ("[1,2] 3,4", "brackets do not match"),
+        ("1,,2", "'' is not a number"),
+        ("1-2,3", "'1-2' is not a number"),
+        ("0,1", "above 0"),
+        ("-1,1", "above 0"),
+        ("1e999,1", "not a finite number"),
+        ("anchors.txt", "neither a list of numbers nor a file"),
+        ("", "neither a list of numbers nor a file"),
+        ("__import__('os')", "neither a list of numbers nor a file"),
+    ],
+)
+def test_a_malformed_list_is_a_usage_error_that_shows_how_to_write_it(text: str, said: str) -> None:
+    with pytest.raises(OptionError, match="--anchors") as caught:
+        parse_anchors(text)
+    assert said in str(caught.value)
+    assert "0.57,0.68 1.87,2.06" in str(caught.value)
+
+
+def test_a_malformed_file_is_named_with_its_fault(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("0.5,nan")
+    with pytest.raises(SourceFileError, match=r"anchor file '.*a.txt': 'nan' is not a number"):
+        parse_anchors(str(file))
+    file.write_bytes(b"1" * (1 << 20) + b"1")
+    with pytest.raises(SourceFileError, match="larger than 1048576 bytes"):
+        parse_anchors(str(file))
+
+
+SIZES = st.lists(st.tuples(*[st.floats(1e-6, 1e6)] * 2), min_size=1, max_size=9)
+WRITERS: list[Callable[[list[tuple[float, float]]], str]] = [
+    json.dumps,
+    lambda pairs: " ".join(f"{w!r},{h!r}" for w, h in pairs),
+    lambda pairs: ",".join(f"{w!r},{h!r}" for w, h in pairs),
+    lambda pairs: str(tuple(pairs)) if len(pairs) > 1 else str(pairs),
+]
+
+
+@given(SIZES, st.sampled_from(WRITERS))
+def test_what_python_writes_is_read_back_bit_for_bit(
+    pairs: list[tuple[float, float]], write: Callable[[list[tuple[float, float]]], str]
+) -> None:
+    assert parse_anchors(write(pairs)) == tuple(pairs)
+
+
+@given(st.one_of(st.text(), st.text(alphabet="0123456789.,[]() e-+\n")))
+def test_no_text_raises_anything_but_a_conversion_error(text: str) -> None:
+    try:
+        sizes = parse_anchors(text)
+    except ConversionError:
+        return
+    assert sizes
+    assert all(w > 0 and h > 0 for w, h in sizes)
+
+
+@pytest.mark.parametrize("value", [None, {}, "1,2", [], [True, 1], [[1, 2], 3], [10**400, 1], [["1", 2]]])
+def test_values_that_are_no_pairs_are_refused(value: object) -> None:
+    with pytest.raises(ValueError, match=r"expected|is not a number|too large"):
+        sizes_from_values(value)
+
+
+def test_an_unknown_unit_shows_both_readings_in_pixels_and_the_options_to_paste() -> None:
+    with pytest.raises(OptionError) as caught:
+        settle_unit(StatedAnchors(((0.25, 0.5), (0.75, 1.0)), None, "--anchors"), None, FACTS)
+    assert str(caught.value).splitlines() == [
+        "'m.tflite': the unit of the anchors (--anchors) is not stated; both readings are possible "
+        "in the 192 x 192 image:",
+        "  width x height        in grid cells           as fractions of the image",
+        "  0.25 x 0.5            8.0 x 16.0 px           48.0 x 96.0 px",
+        "  0.75 x 1              24.0 x 32.0 px          144.0 x 192.0 px",
+        "Choose the one whose boxes have the size of your objects, and add one of:",
+        "  --anchor-unit cell",
+        "  --anchor-unit image",
+    ]
+    assert caught.value.exit_code == 2
+
+
+def test_an_anchor_above_one_can_only_be_in_cells() -> None:
+    stated = StatedAnchors(((0.25, 0.5), (0.75, 1.01)), None, "--anchors")
+    assert settle_unit(stated, None, FACTS).unit == "cell"
+    with pytest.raises(OptionError, match="--anchors with unit 'image': an anchor above 1"):
+        settle_unit(stated, "image", FACTS)

@@ -1,0 +1,142 @@
+"""The sidecar's schema, key by key."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from converters.errors import SourceFileError
+from converters.sidecar import Sidecar, find_sidecar, read_sidecar, sidecar_path
+from converters.spec import Rescaling
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FULL: dict[str, object] = {
+    "head": "yolo_v2",
+    "class_names": ["person", "dog"],
+    "anchors": [[0.5, 1], [2.5, 3.25]],
+    "anchor_unit": "cell",
+    "rescaling": {"scale": 0.5, "offset": -1},
+    "resize": "bilinear-antialias",
+    "color": "rgb",
+    "licence": "CC0-1.0",
+    "source": "made up",
+}
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "m.xdet.json"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_every_key_is_read(tmp_path: Path) -> None:
+    assert read_sidecar(written(tmp_path, json.dumps(FULL))) == Sidecar(
+        file="m.xdet.json",
+        head="yolo_v2",
+        class_names=("person", "dog"),
+        anchors=((0.5, 1.0), (2.5, 3.25)),
+        anchor_unit="cell",
+        rescaling=Rescaling(0.5, -1.0),
+        resize="bilinear-antialias",
+        licence="CC0-1.0",
+        source="made up",
+    )
+
+
+@pytest.mark.parametrize("missing", FULL)
+def test_every_key_may_be_missing(missing: str, tmp_path: Path) -> None:
+    read_sidecar(written(tmp_path, json.dumps({key: FULL[key] for key in FULL if key != missing})))
+
+
+def test_the_sidecar_stands_beside_the_model_under_its_stem(tmp_path: Path) -> None:
+    model = tmp_path / "a.b ü.tflite"
+    assert find_sidecar(model) is None
+    sidecar_path(model).write_text("{}")
+    assert (tmp_path / "a.b ü.xdet.json").exists()
+    assert find_sidecar(model) == Sidecar(file="a.b ü.xdet.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"class_name": []}, "unknown keys 'class_name' (did you mean 'class_names'?); known are head"),
+        ({"zzz": 1, "Head": 1}, "unknown keys 'zzz', 'Head' (did you mean 'head'?)"),
+        ({"head": "ssd"}, "head: expected one of yolo_v2, none, found 'ssd'"),
+        ({"head": None}, "head: expected one of yolo_v2, none, found None"),
+        ({"class_names": "person"}, "class_names: expected a list of names, found 'person'"),
+        ({"class_names": ["a", ""]}, "class_names: the name of class 1 is empty"),
+        ({"anchors": [1, 2]}, "anchors: expected [[width, height], ...], found [1, 2]"),
+        ({"anchors": []}, "anchors: expected"),
+        ({"anchors": [[1, "2"]]}, "anchors: '2' is not a number"),
+        ({"anchors": [[0, 1]]}, "anchors: anchors must be finite and above 0"),
+        ({"anchor_unit": "pixel"}, "anchor_unit: expected one of cell, image, found 'pixel'"),
+        ({"anchor_unit": "image"}, "anchor_unit: an anchor above 1 cannot be a fraction"),
+        ({"rescaling": [1, 0]}, 'rescaling: expected {"scale": ..., "offset": ...}, found [1, 0]'),
+        ({"rescaling": {"scale": 1}}, "rescaling.offset: expected a number, found nothing"),
+        ({"rescaling": {"scale": True, "offset": 0}}, "rescaling.scale: expected a number, found True"),
+        ({"rescaling": {"scale": 10**400, "offset": 0}}, "rescaling.scale: the number is too large"),
+        ({"rescaling": {"scale": 0, "offset": 0}}, "rescaling: rescaling needs a finite scale above 0"),
+        (
+            {"rescaling": {"scales": 1, "offset": 0}},
+            "rescaling: unknown keys 'scales' (did you mean 'scale'?)",
+        ),
+        ({"resize": "area"}, "resize: expected one of nearest, bilinear, bilinear-antialias, found 'area'"),
+        ({"color": "bgr"}, "color: expected one of rgb, found 'bgr'"),
+        ({"licence": 1}, "licence: expected text, found 1"),
+    ],
+)
+def test_a_wrong_value_is_named_with_file_and_key(
+    change: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SourceFileError) as caught:
+        read_sidecar(written(tmp_path, json.dumps({**FULL, **change})))
+    assert str(caught.value).startswith("sidecar 'm.xdet.json': " + said)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{\n "head": }', "'m.xdet.json', line 2, column 10: not JSON"),
+        ("", "line 1, column 1: not JSON"),
+        ("[]", "expected a JSON object, found list"),
+        ('{"head": "none", "head": "none"}', "repeated keys: 'head'"),
+        ('{"rescaling": {"scale": NaN, "offset": 0}}', "NaN is not a JSON number"),
+        ("[" * 100_000, "recursion"),
+    ],
+)
+def test_text_that_is_no_sound_json_object_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceFileError, match=said):
+        read_sidecar(written(tmp_path, text))
+
+
+def test_a_sidecar_of_another_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceFileError, match="cannot be read: No such file"):
+        read_sidecar(tmp_path / "m.xdet.json")
+    (tmp_path / "d.xdet.json").mkdir()
+    with pytest.raises(SourceFileError, match="cannot be read"):
+        find_sidecar(tmp_path / "d.tflite")
+    with pytest.raises(SourceFileError, match="larger than 1048576 bytes"):
+        read_sidecar(written(tmp_path, " " * ((1 << 20) + 1)))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(key=st.sampled_from(sorted(FULL)), value=JSON)
+def test_no_json_value_raises_anything_but_a_source_file_error(
+    key: str, value: object, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = written(tmp_path_factory.getbasetemp(), json.dumps({key: value}))
+    with contextlib.suppress(SourceFileError):
+        assert read_sidecar(path).file == "m.xdet.json"

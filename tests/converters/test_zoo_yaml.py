@@ -1,0 +1,179 @@
+"""Zoo yaml: both layouts, written for these tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from converters.errors import OptionError, SourceFileError
+from converters.spec import Rescaling
+from converters.zoo_yaml import FAMILIES, EvaluationSettings, read_zoo_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OLD = """
+general:
+  project_name: people_at_the_door
+  model_type: tiny_yolo_v2
+  model_path: ../door.tflite
+operation_mode: evaluation
+dataset:
+  class_names: [person]
+  test_path: /somewhere
+preprocessing:
+  rescaling: {scale: 1/255, offset: 0}
+  resizing:
+    aspect_ratio: fit
+    interpolation: nearest
+  color_mode: rgb
+training:
+  model:
+    input_shape: (224, 224, 3)
+postprocessing:
+  confidence_thresh: 0.001
+  NMS_thresh: 0.5
+  IoU_eval_thresh: 0.4
+  max_detection_boxes: 100
+  yolo_anchors: [0.5, 1.5, 1.25, 2.5, 2, 4.75]
+"""
+NEW = """
+model:
+  model_type: YOLOv2t
+  input_shape: (192, 192, 3)
+dataset:
+  class_names: [cat, 'no']
+preprocessing:
+  rescaling:
+    scale: 1/127.5
+    offset: -1
+  resizing:
+    interpolation: bilinear
+"""
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "user config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_layout_of_zoo_2_and_3_is_read(tmp_path: Path) -> None:
+    config = read_zoo_config(written(tmp_path, OLD))
+    assert (config.file, config.layout, config.model_type) == ("user config.yaml", "general", "tiny_yolo_v2")
+    assert config.input_shape == (224, 224, 3)
+    assert config.class_names == ("person",)
+    assert config.rescaling == Rescaling(1 / 255, 0.0)
+    assert config.resize == "nearest"
+    assert config.anchors == ((0.5, 1.5), (1.25, 2.5), (2.0, 4.75))
+    assert config.evaluation == EvaluationSettings(0.001, 0.5, 0.4, 100)
+
+
+def test_the_layout_of_zoo_4_is_read(tmp_path: Path) -> None:
+    config = read_zoo_config(written(tmp_path, NEW))
+    assert (config.layout, config.model_type, config.head_of_family()) == ("model", "yolov2t", "yolo_v2")
+    assert config.input_shape == (192, 192, 3)
+    assert config.class_names == ("cat", "no")
+    assert config.rescaling == Rescaling(1 / 127.5, -1.0)
+    assert config.resize == "bilinear"
+    assert config.anchors is None
+    assert config.evaluation == EvaluationSettings()
+
+
+@pytest.mark.parametrize(
+    ("layout", "unit"), [("general", None), ("model", "cell")], ids=["2.x/3.x: unit open", "4.x: cells"]
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_brings_its_default_anchors_with_the_unit_the_layout_settles(
+    family: str, layout: str, unit: str | None, tmp_path: Path
+) -> None:
+    config = read_zoo_config(written(tmp_path, f"{layout}: {{model_type: {family}}}"))
+    assert config.default_anchors() == (FAMILIES[family], unit)
+
+
+def test_keys_that_are_missing_or_empty_state_nothing(tmp_path: Path) -> None:
+    config = read_zoo_config(
+        written(tmp_path, "general:\npreprocessing: {rescaling: , resizing: }\nother: 1")
+    )
+    assert (config.layout, config.model_type, config.rescaling, config.resize) == (None,) * 4
+    assert config.head_of_family() is None
+    assert config.default_anchors() is None
+
+
+@pytest.mark.parametrize("model_type", ["ssd_mobilenet_v2_fpnlite", "yolov8", "yolov11", "yolo_x"])
+def test_another_model_type_is_named_with_what_is_supported(model_type: str, tmp_path: Path) -> None:
+    config = read_zoo_config(written(tmp_path, f"general: {{model_type: {model_type}}}"))
+    with pytest.raises(OptionError) as caught:
+        config.head_of_family()
+    assert f"model_type '{model_type}' is not supported" in str(caught.value)
+    assert "tiny_yolo_v2, yolov2t, st_yolo_lc_v1, st_yololcv1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[[0.5, 1.5], [2, 3]]", "'(0.5, 1.5), (2, 3)'", "[0.5, 1.5, 2, 3]", "'[0.5, 1.5, 2, 3]'"],
+)
+def test_yaml_anchors_may_be_pairs_or_flat(text: str, tmp_path: Path) -> None:
+    config = read_zoo_config(written(tmp_path, f"postprocessing: {{yolo_anchors: {text}}}"))
+    assert config.anchors == ((0.5, 1.5), (2.0, 3.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "preprocessing: {resizing: {aspect_ratio: padding}}",
+            "resizing.aspect_ratio: 'padding' is not supported",
+        ),
+        ("preprocessing: {resizing: {aspect_ratio: crop}}", "'crop' is not supported, expected fit"),
+        (
+            "preprocessing: {resizing: {interpolation: area}}",
+            "'area' is not supported, expected nearest or bilinear",
+        ),
+        (
+            "preprocessing: {color_mode: bgr}",
+            "preprocessing.color_mode: 'bgr' is not supported, expected rgb",
+        ),
+        ("preprocessing: {color_mode: [rgb]}", "preprocessing.color_mode: expected a word"),
+        ("preprocessing: {rescaling: {scale: 1/255}}", "rescaling.offset: expected a number or a fraction"),
+        ("preprocessing: {rescaling: {scale: 1/0, offset: 0}}", "rescaling.scale: '1/0' divides by zero"),
+        (
+            "preprocessing: {rescaling: {scale: .nan, offset: 0}}",
+            "rescaling.scale: nan is not a finite number",
+        ),
+        ("preprocessing: {rescaling: {scale: 2**-8, offset: 0}}", r"found '2\*\*-8'"),
+        ("preprocessing: {rescaling: {scale: 0, offset: 0}}", "rescaling needs a finite scale above 0"),
+        ("preprocessing: [1]", r"preprocessing: expected keys below it, found \[1\]"),
+        ("model: {input_shape: 192}", r"model.input_shape: expected \(height, width, channels\), found 192"),
+        ("model: {input_shape: (a, b, 3)}", r"model.input_shape: expected \(height"),
+        ("model: {input_shape: [0, 192, 3]}", "expected a whole number above 0, found 0"),
+        ("dataset: {class_names: person}", "dataset.class_names: expected a list of names"),
+        ("dataset: {class_names: [yes]}", "dataset.class_names: class 0 is True, expected text"),
+        ("postprocessing: {yolo_anchors: [1, 2, 3]}", "yolo_anchors: 3 numbers do not pair up"),
+        ("postprocessing: {NMS_thresh: 50}", r"NMS_thresh: expected 0..1, found 50"),
+        ("postprocessing: {max_detection_boxes: 1.5}", "max_detection_boxes: expected a whole number"),
+        ("{general: {model_type: a}, model: {model_type: b}}", "keep one layout"),
+        ("general: {model_type: 3}", "general.model_type: expected a word, found 3"),
+        ("", "expected a yaml mapping, found NoneType"),
+        ("- a", "expected a yaml mapping, found list"),
+        ("a: [\nb: 1", "line 2: not yaml"),
+        ("a: b: c", "line 1: not yaml"),
+        ("a: !!python/object:os.system x", "line 1: not yaml: could not determine a constructor"),
+        ("a: 2020-13-45", "not yaml: month must be in 1..12"),
+        ("a: &x [1]\nb: [*x, *x]", r"line 2: yaml alias \*x"),
+        ("a: \x00", "not yaml"),
+        ("[" * 20_000, "line 1: nested more than 32 levels deep"),
+        ("{a: 1}\n---\n{b: 1}", "line 2: not yaml"),
+        ("? [a]\n: 1", "not yaml"),
+    ],
+)
+def test_a_malformed_yaml_is_named_with_file_and_key_or_line(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceFileError, match=said) as caught:
+        read_zoo_config(written(tmp_path, text))
+    assert str(caught.value).startswith("config 'user config.yaml'")
+
+
+def test_a_missing_yaml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceFileError, match=r"config '.*none.yaml' cannot be read"):
+        read_zoo_config(tmp_path / "none.yaml")

@@ -1,0 +1,152 @@
+"""The rules of the architecture, tested instead of hoped for: who imports what, and what a file may be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BACK_ENDS = (
+    "PIL",
+    "ai_edge_litert",
+    "keras",
+    "onnx",
+    "onnx_ir",
+    "onnxruntime",
+    "openvino",
+    "tensorflow",
+    "tf2onnx",
+    "tf_keras",
+    "tflite",
+)
+CONVERSION = ("onnx", "onnx_ir", "tensorflow", "tf2onnx", "tflite")
+SOURCES = sorted(path for package in ("xdet", "converters") for path in (ROOT / package).rglob("*.py"))
+PROGRAMS = sorted([*SOURCES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "examples").rglob("*.py")])
+CONTRACTS = {
+    "converters never import xdet",
+    "inside converters, arrows point down",
+    "passes and the head know no source format",
+    "describing a source builds no graph",
+    "inside xdet, arrows point down",
+    "only the convert entry points of xdet reach conversion code",
+    "back ends are imported by their runtimes alone",
+}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def imported_by(code: str, watched: tuple[str, ...]) -> list[str]:
+    """Those of ``watched`` that are loaded after ``code`` ran in a process of its own."""
+    result = run_python(
+        f"{code}\nimport sys\nprint('\\n' + ' '.join(m for m in {watched!r} if m in sys.modules))"
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()[-1].split()
+
+
+def import_rules() -> list[dict[str, Any]]:
+    """The contracts of import-linter, as pyproject.toml states them."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    rules: list[dict[str, Any]] = settings["tool"]["importlinter"]["contracts"]
+    return rules
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "xdet",
+        "xdet.errors",
+        "xdet.detections",
+        "xdet.cli.app",
+        "converters",
+        "converters.errors",
+        "converters.spec",
+    ],
+)
+def test_importing_this_module_loads_no_back_end(module: str) -> None:
+    assert imported_by(f"import {module}", BACK_ENDS) == []
+
+
+@pytest.mark.parametrize("module", ["converters.spec", "converters.errors", "converters.formats"])
+def test_describing_a_model_needs_the_standard_library_only(module: str) -> None:
+    assert imported_by(f"import {module}", ("numpy", *BACK_ENDS)) == []
+
+
+def test_the_library_names_its_public_objects_without_loading_them() -> None:
+    code = "import xdet\nassert set(dir(xdet)) >= {'Detector', 'Detections', 'convert', 'XdetError'}"
+    assert imported_by(code, BACK_ENDS) == []
+
+
+def test_every_public_name_of_xdet_leads_to_an_object() -> None:
+    result = run_python("import xdet\nfor name in xdet.__all__: getattr(xdet, name)")
+    assert result.returncode == 0, result.stderr
+
+
+def test_loading_the_detector_loads_no_conversion_code() -> None:
+    assert imported_by("import xdet; xdet.Detector", CONVERSION) == []
+
+
+def test_conversion_runs_without_tensorflow_and_without_any_runtime(
+    embedded_tflite: Path, tmp_path: Path
+) -> None:
+    code = f"import xdet; xdet.convert({str(embedded_tflite)!r}, {str(tmp_path / 'm.onnx')!r})"
+    watched = ("ai_edge_litert", "onnxruntime", "openvino", "tensorflow", "tf2onnx")
+    assert imported_by(code, watched) == []
+
+
+def test_a_missing_extra_gives_the_pip_line_to_type(
+    embedded_tflite: Path, sample_pictures: list[Path]
+) -> None:
+    hidden = "import sys\nsys.modules['ai_edge_litert'] = None\nsys.argv[0] = 'xdet'\n"
+    run = "from xdet.__main__ import main\nsys.exit(main())"
+    result = run_python(hidden + run, "detect", str(embedded_tflite), str(sample_pictures[0]))
+    assert result.returncode == 3
+    assert 'pip install "xdet[litert]"' in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_the_import_rules_are_written_down() -> None:
+    assert {contract["name"] for contract in import_rules()} == CONTRACTS
+
+
+def test_the_rule_about_conversion_code_names_every_module_of_it() -> None:
+    (rule,) = [
+        contract
+        for contract in import_rules()
+        if contract["name"].startswith("only the convert entry points")
+    ]
+    modules = {
+        path.relative_to(ROOT).with_suffix("").parts[1] for path in (ROOT / "converters").rglob("*.py")
+    }
+    open_to_all = {"__init__", "errors", "spec"}
+    assert set(rule["forbidden_modules"]) == {f"converters.{name}" for name in modules - open_to_all}
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=name_of)
+def test_a_file_is_one_idea_of_at_most_400_lines(path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= 400
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_a_module_is_named_after_its_idea(path: Path) -> None:
+    assert not {"utils", "util", "common", "helpers", "core", "misc"} & {
+        path.stem,
+        *path.relative_to(ROOT).parts,
+    }
+
+
+def test_both_packages_are_typed() -> None:
+    assert all((ROOT / package / "py.typed").is_file() for package in ("xdet", "converters"))

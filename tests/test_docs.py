@@ -1,0 +1,241 @@
+"""The documents, run: commands and programs for real, options and links looked up."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
+DOCUMENTS = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *EXAMPLES.glob("*.md"),
+        ROOT / "xdet" / "data" / "README.md",
+    ]
+)
+RUN = (ROOT / "README.md", EXAMPLES / "README.md")  # their commands are run, in order, in one folder
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+NOT_OURS = {"--no-vnni", "--build"}  # the examples' and cmake's own options
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """The fenced blocks of one language, in order."""
+    return [code for found, code in FENCE.findall(document.read_text("utf-8")) if found == language]
+
+
+def commands(document: Path, program: str) -> list[list[str]]:
+    """The lines of shell blocks that start with ``program``, split as a shell does."""
+    lines = [line for block in blocks(document, "sh") for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.split(" ", 1)[0] == program]
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run ``python`` or ``xdet`` of this environment, or another program."""
+    here = {"python": [sys.executable], "xdet": [sys.executable, "-m", "xdet"]}.get(command[0], command[:1])
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [*here, *command[1:]],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path, embedded_tflite: Path, sample_pictures: list[Path]) -> Path:
+    """A folder with the files that the documents speak of, and the example programs."""
+    shutil.copy(embedded_tflite, tmp_path / "detector.tflite")
+    shutil.copy(embedded_tflite.with_suffix(".xdet.json"), tmp_path / "detector.xdet.json")
+    shutil.copy(sample_pictures[0], tmp_path / "photo.jpg")
+    (tmp_path / "photos").mkdir()
+    for picture in sample_pictures:
+        shutil.copy(picture, tmp_path / "photos")
+    for program in EXAMPLES.iterdir():
+        if program.is_file():
+            shutil.copy(program, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("document", RUN, ids=name_of)
+def test_the_commands_of_this_document_run_in_order(document: Path, folder: Path) -> None:
+    lines = [line for block in blocks(document, "sh") for line in block.splitlines()]
+    ran = 0
+    for line in lines:
+        command = shlex.split(line, comments=True)
+        if not command or command[0] not in {"xdet", "python"}:
+            continue  # pip lines are run by .ci/run, npm and cmake by the tests below
+        result = run(command, folder)
+        assert result.returncode == 0, f"{line}\n{result.stdout}\n{result.stderr}"
+        ran += 1
+    assert ran >= 3
+
+
+def test_the_readme_holds_the_two_commands_and_its_picture() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert "\npip install . && xdet demo\n" in text
+    assert '\npip install ".[test]" && pytest\n' in text
+    assert "](docs/demo.jpg)" in text
+
+
+def test_the_python_blocks_of_the_readme_run(folder: Path) -> None:
+    programs = blocks(ROOT / "README.md", "python")
+    assert programs
+    for program in programs:
+        result = run(["python", "-c", program], folder)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.startswith("person 0.")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_command_of_this_document_exists(document: Path) -> None:
+    known = set(re.findall(r"^\W*([a-z]+)\s{2,}", run(["xdet", "--help"], ROOT).stdout, re.MULTILINE))
+    named = set(re.findall(r"`xdet ([a-z]+)[^`]*`", document.read_text("utf-8")))
+    named |= {command[1] for command in commands(document, "xdet") if not command[1].startswith("-")}
+    assert named <= known
+
+
+@pytest.fixture(scope="session")
+def options() -> set[str]:
+    """Every option of every command."""
+    helps = [
+        run(["xdet", name, "--help"], ROOT).stdout
+        for name in ("convert", "detect", "inspect", "providers", "demo")
+    ]
+    helps.append(run(["xdet", "--help"], ROOT).stdout)
+    return set(re.findall(r"--[a-z][a-z-]+", "\n".join(helps)))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_option_that_this_document_quotes_exists(document: Path, options: set[str]) -> None:
+    quoted = {
+        found for span in re.findall(r"`([^`\n]+)`", document.read_text("utf-8")) for found in span.split()
+    }
+    named = {word.split("=")[0] for word in quoted if re.fullmatch(r"--[a-z][a-z-]+(=.*)?", word)}
+    assert named - NOT_OURS <= options
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_the_links_of_this_document_lead_somewhere(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", document.read_text("utf-8"))
+    for target in targets:
+        if target.startswith("https://"):
+            continue
+        path = document.parent / target.split("#")[0]
+        assert path.exists(), f"{name_of(document)} links to {target}"
+
+
+def expected_lines(model: Path, picture: Path) -> list[list[str]]:
+    """What xdet itself finds: class name, class index, score, corners, as the examples print them."""
+    import xdet
+
+    return [
+        [
+            found.class_name,
+            str(found.class_id),
+            f"{found.score:.3f}",
+            *(f"{v:.1f}" for v in found.box_xyxy_px),
+        ]
+        for found in xdet.Detector(model)(picture)
+    ]
+
+
+def convert(folder: Path, *, freeze_thresholds: bool = False) -> Path:
+    import xdet
+
+    model = folder / ("frozen.onnx" if freeze_thresholds else "detector.onnx")
+    xdet.convert(folder / "detector.tflite", model, freeze_thresholds=freeze_thresholds)
+    return model
+
+
+def write_ppm(folder: Path) -> Path:
+    """The photograph at network size, as the C++ and JavaScript examples read it."""
+    from PIL import Image
+
+    with Image.open(folder / "photo.jpg") as photo:
+        photo.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR).save(folder / "photo.ppm")
+    return folder / "photo.ppm"
+
+
+def assert_same_boxes(printed: str, expected: list[list[str]], *, label: int) -> None:
+    """Compare what a program printed; ``label`` 0 is the class by name, 1 by index.
+
+    A tenth of a pixel is the printed resolution: the last digit may round either way.
+    """
+    found = [line.split() for line in printed.splitlines()]
+    assert [row[:2] for row in found] == [[row[label], row[2]] for row in expected]
+    for row, wanted in zip(found, expected, strict=True):
+        assert [float(v) for v in row[2:]] == pytest.approx([float(v) for v in wanted[3:]], abs=0.11)
+
+
+def test_quickstart_prints_what_xdet_finds(folder: Path) -> None:
+    result = run(["python", "quickstart.py", "detector.tflite", "photo.jpg"], folder)
+    assert result.returncode == 0, result.stderr
+    assert_same_boxes(result.stdout, expected_lines(convert(folder), folder / "photo.jpg"), label=0)
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["optional thresholds", "frozen thresholds"])
+@pytest.mark.parametrize("extra", [[], ["--no-vnni"]], ids=["fast kernels", "exact kernels"])
+def test_plain_python_finds_what_xdet_finds(folder: Path, extra: list[str], frozen: bool) -> None:  # noqa: FBT001 - a parameter
+    model = convert(folder, freeze_thresholds=frozen)
+    result = run(["python", "run_without_xdet.py", model.name, "photo.jpg", *extra], folder)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert_same_boxes(result.stdout, expected_lines(model, folder / "photo.jpg"), label=0)
+
+
+@pytest.mark.emulator
+def test_without_vnni_the_plain_program_differs_until_it_asks_for_the_exact_kernels(
+    folder: Path, qemu_x86_64: str
+) -> None:
+    model, expected = convert(folder), expected_lines(folder / "detector.onnx", folder / "photo.jpg")
+    program = [sys.executable, "run_without_xdet.py", model.name, "photo.jpg"]
+    fast = run([qemu_x86_64, "-cpu", "Haswell", *program], folder)
+    exact = run([qemu_x86_64, "-cpu", "Haswell", *program, "--no-vnni"], folder)
+    assert exact.returncode == 0, exact.stderr
+    assert_same_boxes(exact.stdout, expected, label=0)
+    assert len(fast.stdout.splitlines()) == len(expected) + 1
+
+
+@pytest.mark.parametrize("package", ["onnxruntime-node", "onnxruntime-web"])
+def test_javascript_finds_what_xdet_finds(folder: Path, package: str) -> None:
+    modules = Path(os.environ.get("XDET_NODE_MODULES", EXAMPLES / "node_modules"))
+    if shutil.which("node") is None or not (modules / package).is_dir():
+        pytest.skip(
+            f"needs node and {package}: npm install {package}, then set XDET_NODE_MODULES to its node_modules"
+        )
+    (folder / "node_modules").symlink_to(modules, target_is_directory=True)
+    model, picture = convert(folder), write_ppm(folder)
+    result = run(["node", "run_without_xdet.mjs", model.name, picture.name, package], folder)
+    assert result.returncode == 0, result.stderr
+    assert_same_boxes(result.stdout, expected_lines(model, picture), label=1)
+
+
+def test_cpp_finds_what_xdet_finds(folder: Path) -> None:
+    release = os.environ.get("XDET_ORT_ROOT", "")
+    if shutil.which("cmake") is None or not (release or Path("/usr/include/onnxruntime").is_dir()):
+        pytest.skip(
+            "needs cmake, a C++ compiler, and libonnxruntime-dev or XDET_ORT_ROOT (an unpacked ONNX Runtime release)"
+        )
+    for step in (["cmake", "-S", ".", "-B", "build", f"-DORT={release}"], ["cmake", "--build", "build"]):
+        built = run(step, folder)
+        assert built.returncode == 0, built.stdout + built.stderr
+    model, picture = convert(folder), write_ppm(folder)
+    result = run(["build/run_without_xdet", model.name, picture.name], folder)
+    assert result.returncode == 0, result.stderr
+    assert_same_boxes(result.stdout, expected_lines(model, picture), label=1)

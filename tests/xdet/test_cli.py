@@ -1,0 +1,172 @@
+"""The command line as people call it: exit codes, streams, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import xdet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "xdet", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=cwd or ROOT, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+
+
+def assert_one_line(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    assert result.returncode == code, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("xdet: error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.fixture(scope="module")
+def model(embedded_tflite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("model") / "person ü.onnx"
+    result = run("convert", embedded_tflite, "-o", output)
+    assert result.returncode == 0, result.stderr
+    assert "11.1 MB" in result.stdout
+    return output
+
+
+def test_version() -> None:
+    assert run("--version").stdout == f"xdet {xdet.__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["demo", "convert", "detect", "inspect", "providers"])
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    result = run(command, "--help")
+    assert result.returncode == 0
+    assert f"xdet {command}" in result.stdout
+
+
+def test_detect_finds_the_astronaut_with_the_embedded_model(sample_pictures: list[Path]) -> None:
+    astronaut = next(path for path in sample_pictures if path.stem == "astronaut")
+    result = run("detect", astronaut, "--json", "-")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["schema"] == "xdet.detections"
+    best = report["images"][0]["detections"][0]
+    assert best["class_name"] == "person"
+    assert best["score"] > 0.8
+
+
+def test_detect_with_a_model_and_a_folder_saves_pictures_and_json(
+    model: Path, sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    result = run(
+        "detect", model, sample_pictures[0].parent, "--save", tmp_path / "out", "--json", tmp_path / "d.json"
+    )
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "d.json").read_text(encoding="utf-8"))
+    names = sorted(image["image"] for image in report["images"])
+    assert len(list((tmp_path / "out").iterdir())) == len(names) == len(sample_pictures)
+    assert str(tmp_path) not in (tmp_path / "d.json").read_text(encoding="utf-8")
+
+
+def test_the_source_on_litert_and_the_converted_model_find_the_same_boxes(
+    embedded_tflite: Path, model: Path, sample_pictures: list[Path]
+) -> None:
+    rows = [
+        [
+            (image["image"], found["anchor"], *found["box_xyxy_px"], found["score"])
+            for image in json.loads(
+                run("detect", path, *sample_pictures, "--json", "-", "--score-threshold", "0.05").stdout
+            )["images"]
+            for found in image["detections"]
+        ]
+        for path in (embedded_tflite, model)
+    ]
+    assert len(rows[0]) > 5
+    assert [row[:2] for row in rows[0]] == [row[:2] for row in rows[1]]
+    for source, converted in zip(
+        *rows, strict=True
+    ):  # boxes are printed to 0.01 px; exp is rounded per runtime
+        assert converted[2:6] == pytest.approx(source[2:6], abs=0.011)
+        assert converted[6] == pytest.approx(source[6], rel=1e-6)
+
+
+def test_coco_results_are_a_list(model: Path, sample_pictures: list[Path]) -> None:
+    result = run("detect", model, sample_pictures[0], "--json", "-", "--format", "coco")
+    assert {"image_id", "category_id", "bbox", "score"} == set(json.loads(result.stdout)[0])
+
+
+def test_a_failing_image_is_listed_and_the_others_are_done(
+    model: Path, sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(sample_pictures[0].read_bytes()[:2000])
+    result = run("detect", model, broken, sample_pictures[0], "--json", tmp_path / "d.json")
+    assert result.returncode == 3
+    report = json.loads((tmp_path / "d.json").read_text(encoding="utf-8"))
+    assert [image["image"] for image in report["images"]] == [sample_pictures[0].name]
+    assert [failed["image"] for failed in report["failed"]] == ["broken.jpg"]
+    assert "broken.jpg" in result.stderr
+
+
+def bad_calls(model: str, image: str, folder: Path) -> dict[str, tuple[Sequence[str | Path], int, str]]:
+    return {
+        "a folder without images": (["detect", model, folder / "empty"], 3, "empty"),
+        "a missing folder": (["detect", model, folder / "nowhere"], 3, "nowhere"),
+        "a missing model": (["detect", folder / "no.onnx", image], 3, "no.onnx"),
+        "a model alone": (["detect", model], 2, "name images"),
+        "an unknown provider": (["detect", model, image, "--provider", "warp"], 3, "cpu"),
+        "a threshold out of range": (["detect", model, image, "--score-threshold", "1.5"], 2, "1.5"),
+        "no threads": (["detect", model, image, "--threads", "0"], 2, "threads"),
+        "an ONNX file that is not ours": (["detect", folder / "foreign.onnx", image], 3, "convert"),
+        "a source that is a picture": (["convert", image], 3, "TFLite"),
+        "a missing source": (["convert", folder / "no.tflite"], 3, "no.tflite"),
+        "a bad anchor list": (
+            ["convert", model, "--anchors", "1,2,3", "--anchor-unit", "cell"],
+            2,
+            "--anchors",
+        ),
+        "inspecting a picture": (["inspect", image], 3, "TFLite"),
+    }
+
+
+@pytest.mark.parametrize("what", list(bad_calls("", "", Path())))
+def test_a_bad_call_is_one_clear_line(
+    what: str, model: Path, sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    import onnx
+
+    (tmp_path / "empty").mkdir()
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Abs", ["x"], ["y"])], "foreign", [x], [y])
+    onnx.save(onnx.helper.make_model(graph, ir_version=9), tmp_path / "foreign.onnx")
+    arguments, code, word = bad_calls(str(model), str(sample_pictures[0]), tmp_path)[what]
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert_one_line(run(*arguments, cwd=tmp_path), code, word)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    result = run("--debug", "convert", tmp_path / "no.tflite")
+    assert result.returncode != 0
+    assert "Traceback" in result.stderr
+
+
+def test_verbose_tells_what_passes_did_and_why_they_declined(embedded_tflite: Path, tmp_path: Path) -> None:
+    result = run("--verbose", "convert", embedded_tflite, "-o", tmp_path / "m.onnx")
+    assert "pool before activation: tiny_yolo_v2/pool1/MaxPool" in result.stderr
+
+
+def test_inspect_speaks_json_too(model: Path) -> None:
+    document = json.loads(run("inspect", model, "--json", "-").stdout)
+    assert document["schema"] == "xdet.inspection"
+    assert document["spec"]["class_names"] == ["person"]

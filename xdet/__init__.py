@@ -1,0 +1,61 @@
+"""Tiny YOLO v2 detectors as one end-to-end ONNX file, run and proven on every runtime at hand.
+
+>>> import xdet
+>>> xdet.convert("model.tflite", "model.onnx")  # doctest: +SKIP
+>>> xdet.Detector("model.onnx")("photo.jpg")  # doctest: +SKIP
+
+Names are loaded when they are first used, so importing the package is cheap and needs no back end.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from converters.errors import ConversionError
+    from converters.pipeline import Conversion
+    from xdet.conversion import convert
+    from xdet.detections import Detection, Detections
+    from xdet.detector import Detector
+    from xdet.errors import XdetError
+    from xdet.inspection import inspect
+    from xdet.runtimes.providers import available_providers
+
+__all__ = [
+    "Conversion",
+    "ConversionError",
+    "Detection",
+    "Detections",
+    "Detector",
+    "XdetError",
+    "__version__",
+    "available_providers",
+    "convert",
+    "inspect",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Conversion": "converters.pipeline",
+    "ConversionError": "converters.errors",
+    "Detection": "xdet.detections",
+    "Detections": "xdet.detections",
+    "Detector": "xdet.detector",
+    "XdetError": "xdet.errors",
+    "available_providers": "xdet.runtimes.providers",
+    "convert": "xdet.conversion",
+    "inspect": "xdet.inspection",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        msg = f"module 'xdet' has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

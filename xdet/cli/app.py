@@ -1,0 +1,84 @@
+"""The program: its commands, its global options, and the one place where errors become exit codes.
+
+Exit codes: 0 fine; 1 a comparison or threshold failed; 2 usage; 3 bad model, image, data or missing runtime; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+import xdet
+from converters.errors import ConversionError
+from xdet.cli import convert, demo, detect, inspect, providers
+from xdet.errors import XdetError
+
+app = typer.Typer(
+    name="xdet",
+    help="Tiny YOLO v2 detectors as one end-to-end ONNX file, on any runtime.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command(epilog=demo.EPILOG)(demo.demo)
+app.command(epilog=convert.EPILOG)(convert.convert)
+app.command(epilog=detect.EPILOG)(detect.detect)
+app.command(epilog=inspect.EPILOG)(inspect.inspect)
+app.command(epilog=providers.EPILOG)(providers.providers)
+
+GLOBAL_FLAGS = ("--verbose", "--debug")
+
+
+def _print_version(value: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value
+    if value:
+        typer.echo(f"xdet {xdet.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[  # noqa: ARG001 - handled by its callback
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Tell what each step did and why it declined.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Convert, run and check Tiny YOLO v2 detectors."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    if verbose or debug:
+        for package in ("xdet", "converters"):
+            logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+def main() -> None:
+    """Run the program; every foreseen failure is one line on stderr and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    arguments = _global_flags_first(sys.argv[1:])
+    try:
+        app(arguments)
+    except (XdetError, ConversionError) as error:
+        if "--debug" in arguments:
+            raise
+        print(f"xdet: error: {error}", file=sys.stderr)  # noqa: T201 - the one error handler
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _global_flags_first(arguments: list[str]) -> list[str]:
+    """Let ``--verbose`` and ``--debug`` stand behind the command, too, where people add them; ``--`` ends the options."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    flags = [flag for flag in GLOBAL_FLAGS if flag in arguments[:end]]
+    return flags + [word for word in arguments[:end] if word not in GLOBAL_FLAGS] + arguments[end:]

@@ -1,0 +1,103 @@
+"""``xdet convert``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from xdet.report import format_duration, format_size
+
+EPILOG = """\b
+Examples:
+  xdet convert person_224_int8.tflite
+  xdet convert person.tflite -o person.onnx --config user_config.yaml
+  xdet convert net.tflite --anchors "0.9,3.3 2.1,5.3" --anchor-unit cell --classes person --target cpu
+"""
+
+
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="TFLite detector; a sidecar <stem>.xdet.json beside it is read.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="ONNX file to write [default: <stem>.onnx here].")
+    ] = None,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+    config: Annotated[
+        Path | None, typer.Option(metavar="ZOO.yaml", help="ST model zoo yaml (2.x to 4.x).")
+    ] = None,
+    anchors: Annotated[str | None, typer.Option(metavar="LIST|FILE", help='"w,h w,h ..." or a file.')] = None,
+    anchor_unit: Annotated[
+        Literal["cell", "image"] | None,
+        typer.Option(help="Grid cells, or fractions of the image; never guessed."),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="LIST|FILE", help='"person,car" or a file, one per line.'),
+    ] = None,
+    score_threshold: Annotated[
+        float | None, typer.Option(help="Default score threshold of the model [default: 0.5].")
+    ] = None,
+    iou_threshold: Annotated[
+        float | None, typer.Option(help="Default NMS threshold of the model [default: 0.5].")
+    ] = None,
+    max_detections: Annotated[int | None, typer.Option(help="Rows of the outputs [default: 100].")] = None,
+    head: Annotated[
+        Literal["auto", "yolo_v2", "none"], typer.Option(help="none: end at the raw head.")
+    ] = "auto",
+    batch: Annotated[str, typer.Option(metavar="N|dynamic", help="Images per call.")] = "1",
+    target: Annotated[
+        Literal["portable", "cpu"],
+        typer.Option(help="portable suits any compiler; cpu suits ONNX Runtime's CPU kernels."),
+    ] = "portable",
+    activations: Annotated[
+        Literal["uint8", "int8"], typer.Option(help="dtype of activation codes; same results.")
+    ] = "uint8",
+    leaky_relu: Annotated[
+        Literal["litert", "float"],
+        typer.Option(help="litert: bit-equal to LiteRT XNNPACK; float: the real function."),
+    ] = "litert",
+    freeze_thresholds: Annotated[
+        bool, typer.Option("--freeze-thresholds", help="Thresholds as constants, not optional inputs.")
+    ] = False,
+) -> None:
+    """Convert a detector to one ONNX file: pixels in, boxes out."""
+    from xdet.conversion import convert as convert_model
+
+    started = time.perf_counter()
+    destination = Path(f"{source.stem}.onnx") if output is None else output
+    conversion = convert_model(
+        source,
+        destination,
+        force=force,
+        config=config,
+        anchors=anchors,
+        anchor_unit=anchor_unit,
+        classes=classes,
+        score_threshold=score_threshold,
+        iou_threshold=iou_threshold,
+        max_detections=max_detections,
+        head=head,
+        batch=_batch(batch),
+        target=target,
+        activations=activations,
+        leaky_relu=leaky_relu,
+        freeze_thresholds=freeze_thresholds,
+    )
+    for note in conversion.document.notes:
+        typer.echo(f"note: {note}", err=True)
+    seconds = time.perf_counter() - started
+    typer.echo(f"{destination}  {format_size(len(conversion.model))}  {format_duration(seconds)}")
+
+
+def _batch(text: str) -> int | Literal["dynamic"]:
+    if text == "dynamic":
+        return "dynamic"
+    if text.isascii() and text.isdigit():
+        return int(text)
+    msg = f"expected a number or 'dynamic', got {text!r}"
+    raise typer.BadParameter(msg, param_hint="--batch")

@@ -1,0 +1,107 @@
+"""``xdet detect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from xdet.cli.json_output import write_json
+from xdet.cli.progress import progress_bar
+from xdet.errors import UsageError
+from xdet.report import detections_table
+
+MODEL_SUFFIXES = frozenset({".onnx", ".tflite", ".h5", ".hdf5", ".keras"})
+
+EPILOG = """\b
+Examples:
+  xdet detect photo.jpg                         the embedded person detector
+  xdet detect person.onnx photos/ --save out    a model of yours, annotated pictures
+  xdet detect person.tflite photo.jpg --json -  the source itself on LiteRT, JSON to stdout
+"""
+
+
+def detect(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[MODEL] IMAGE|DIR...", help="A model first (or none), then images or folders."
+        ),
+    ],
+    *,
+    save: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write annotated pictures to this folder.")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the detections as JSON; - is stdout.")
+    ] = None,
+    format: Annotated[  # noqa: A002 - the option's name
+        Literal["xdet", "coco"], typer.Option(help="Layout of --json: our own, or a COCO results list.")
+    ] = "xdet",
+    provider: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Execution provider; see xdet providers [default: cpu]."),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads inside an operator [default: physical cores].")
+    ] = None,
+    score_threshold: Annotated[
+        float | None, typer.Option(help="Keep boxes that score above this [default: the model's own].")
+    ] = None,
+    iou_threshold: Annotated[
+        float | None,
+        typer.Option(help="Suppress neighbours that overlap more than this [default: the model's own]."),
+    ] = None,
+) -> None:
+    """Find objects in photographs."""
+    from xdet.batch_detection import detect_files
+    from xdet.detector import Detector
+    from xdet.images import find_images
+    from xdet.results_json import detections_to_coco_json, report_to_json
+
+    model, paths = _split_model(inputs)
+    images = find_images(paths)
+    detector = Detector(
+        model,
+        provider=provider,
+        threads=threads,
+        score_threshold=score_threshold,
+        iou_threshold=iou_threshold,
+    )
+    with progress_bar(len(images), "detecting") as advance:
+        report = detect_files(detector, images, save=save, progress=advance)
+    if json is not None:
+        write_json(
+            json, report_to_json(report) if format == "xdet" else detections_to_coco_json(report.images)
+        )
+    if json != Path("-") and report.images:
+        typer.echo(detections_table(report.images))
+    for failure in report.failed:
+        typer.echo(f"xdet: error: {failure.error}", err=True)
+    if report.failed and len(images) > 1:
+        typer.echo(f"xdet: {len(report.failed)} of {len(images)} images failed", err=True)
+    if report.failed:
+        raise typer.Exit(3)
+
+
+def _split_model(inputs: list[Path]) -> tuple[Path | None, list[Path]]:
+    """The model in front, if the first argument is one by its bytes or its suffix, and the images."""
+    first, rest = inputs[0], inputs[1:]
+    if not _is_model(first):
+        return None, inputs
+    if not rest:
+        msg = f"'{first}' is a model; name images or folders behind it: xdet detect {first} photo.jpg"
+        raise UsageError(msg)
+    return first, rest
+
+
+def _is_model(path: Path) -> bool:
+    from converters.formats import sniff_format
+
+    if path.suffix.lower() in MODEL_SUFFIXES:
+        return True
+    try:
+        return path.is_file() and sniff_format(path.read_bytes()) is not None
+    except OSError:
+        return False  # reading it as an image tells what is wrong

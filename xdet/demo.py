@@ -1,0 +1,97 @@
+"""The whole way on the embedded model and photographs: convert, load, detect, draw, and write the detections as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from xdet.conversion import convert
+from xdet.detector import Detector
+from xdet.embedded import SOURCE
+from xdet.images import read_image
+from xdet.outputs import make_folder, write_text
+from xdet.render import draw_detections, save_picture
+from xdet.report import format_duration, format_score, format_size
+from xdet.results_json import DetectionReport, report_to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from xdet.detections import Detections
+
+PHOTOGRAPHS = tuple(SOURCE.parent / name for name in ("astronaut.jpg", "camera.jpg"))
+
+
+@dataclass(frozen=True, slots=True)
+class DemoFiles:
+    """What the demo wrote.
+
+    Attributes:
+        model: the converted detector.
+        pictures: the photographs with their boxes.
+        detections: the same boxes as JSON (docs/json.md).
+    """
+
+    model: Path
+    pictures: tuple[Path, ...]
+    detections: Path
+
+
+def run_demo(output: Path, report: Callable[[str], None]) -> DemoFiles:
+    """Convert the embedded detector and run it on the embedded photographs; files of an earlier run are replaced.
+
+    Args:
+        output: the folder to write to; made if it is missing.
+        report: takes one line per step.
+
+    Returns:
+        The files written.
+
+    Raises:
+        OutputError: the folder or a file in it cannot be written.
+    """
+    make_folder(output)
+    steps = _Steps(report)
+    model = output / f"{SOURCE.stem}.onnx"
+    convert(SOURCE, model, force=True)
+    steps.wrote(f"converted {SOURCE.name} ({format_size(SOURCE.stat().st_size)})", model)
+    detector = Detector(model)
+    steps.did(f"loaded it on {detector.runtime.name}")
+    found, pictures = [], []
+    for photograph in PHOTOGRAPHS:
+        found.append(detector(photograph))
+        steps.did(f"{photograph.name}: {_summary(found[-1])}")
+        pictures.append(output / f"{photograph.stem}.png")
+        save_picture(pictures[-1], draw_detections(read_image(photograph, honour_exif=True), found[-1]))
+        steps.wrote("drew them", pictures[-1])
+    detections = output / "detections.json"
+    digest = hashlib.sha256(detector.runtime.model).hexdigest()
+    write_text(
+        detections, report_to_json(DetectionReport(model.name, digest, detector.thresholds, tuple(found)))
+    )
+    steps.wrote("listed them", detections)
+    return DemoFiles(model, tuple(pictures), detections)
+
+
+class _Steps:
+    """Tells what was done, with the time since the step before."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._since = time.perf_counter()
+
+    def did(self, what: str) -> None:
+        now = time.perf_counter()
+        self._report(f"{what}, {format_duration(now - self._since)}")
+        self._since = now
+
+    def wrote(self, what: str, path: Path) -> None:
+        self.did(f"{what}: {path}, {format_size(path.stat().st_size)}")
+
+
+def _summary(found: Detections) -> str:
+    """Such as "person 0.92, person 0.88"."""
+    return ", ".join(f"{one.class_name} {format_score(one.score)}" for one in found) or "nothing found"

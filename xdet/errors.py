@@ -1,0 +1,56 @@
+"""What running, measuring and checking a detector can raise.
+
+::
+
+    XdetError                       every error of this package
+    ├── UsageError                  the request itself is wrong (exit code 2)
+    ├── ModelError                  a file is no model, no model of ours, or damaged
+    ├── ImageError                  an image cannot be read or is of no use
+    ├── DataError                   a folder or another data file is missing, empty or malformed
+    ├── OutputError                 a result cannot be written
+    └── RuntimeUnavailableError     a package, provider or capability that was asked for is not there
+        └── MissingExtraError       ... and one pip line brings it
+
+``converters.ConversionError`` stands beside this tree: ``xdet.convert`` raises nothing else for bad files.
+Each message says what failed, where, what was expected and found, and what to do.
+"""
+
+
+class XdetError(Exception):
+    """An xdet operation failed; the message is written for the person who started it."""
+
+    exit_code = 3
+
+
+class UsageError(XdetError):
+    """The request itself is wrong: an option, a combination, or a value out of range."""
+
+    exit_code = 2
+
+
+class ModelError(XdetError):
+    """A model file is missing, damaged, or not one this operation can use."""
+
+
+class ImageError(XdetError):
+    """An image is missing, damaged, or has no pixels."""
+
+
+class DataError(XdetError):
+    """A folder or data file is missing, empty, or malformed."""
+
+
+class OutputError(XdetError):
+    """A result file or folder cannot be written."""
+
+
+class RuntimeUnavailableError(XdetError):
+    """A runtime, execution provider or capability that was asked for is not available."""
+
+
+class MissingExtraError(RuntimeUnavailableError):
+    """A runtime needs a package of an extra that is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f'{what} is not installed; install it with: pip install "xdet[{extra}]"')
+        self.extra = extra

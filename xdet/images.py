@@ -1,0 +1,265 @@
+"""Photographs in: finding them, reading them as RGB pixels, stretching them to a network's size.
+
+Reading follows what detectors are trained with (TensorFlow's and OpenCV's decoders): transparency is dropped,
+not blended; 16-bit channels keep their high byte; the first frame of an animation counts; ICC profiles are
+ignored.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import warnings
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from converters.spec import ResizeRule
+from xdet.errors import DataError, ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+# Pillow format -> file suffixes. A literal list: Pillow knows more, some of which start other programs (EPS).
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "BMP": (".bmp", ".dib"),
+    "GIF": (".gif",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow's decoders raise on damaged files besides OSError.
+_DAMAGED = (
+    SyntaxError, ValueError, TypeError, AttributeError, AssertionError, NotImplementedError,
+    EOFError, LookupError, ArithmeticError, struct.error, zlib.error,
+)  # fmt: skip
+_ROWS_PER_BLOCK = 32  # output rows interpolated at once: the float32 block stays in the processor's cache
+_warning_filters = threading.Lock()
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """List the image files that ``paths`` name.
+
+    Files stay as given, readable or not, so that one bad file does not hide the others. A folder gives its
+    own image files by suffix (any case), sorted by name; its subfolders and hidden files are not searched. A
+    path named twice is listed once.
+
+    Args:
+        paths: files and folders.
+
+    Returns:
+        The files, in the order of ``paths``.
+
+    Raises:
+        DataError: a folder holds no image, or cannot be read.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        found.update(dict.fromkeys(_images_in(path) if _is_folder(path) else [path]))
+    return list(found)
+
+
+def read_image(path: Path, *, honour_exif: bool) -> NDArray[np.uint8]:
+    """Read one picture as RGB pixels.
+
+    Args:
+        path: a JPEG, PNG, BMP, GIF, PPM, TIFF or WebP file, whatever its suffix.
+        honour_exif: turn the picture as its EXIF orientation says. Pillow always turns TIFF files.
+
+    Returns:
+        uint8 ``(height, width, 3)``, RGB, 0..255.
+
+    Raises:
+        ImageError: the file is missing, a folder, empty, damaged, truncated, of another kind, or too large.
+    """
+    try:
+        with _open(path) as image:
+            with _quiet_pillow():
+                orientation = image.getexif().get(ExifTags.Base.Orientation) if honour_exif else None
+            if image.format == "TIFF":
+                orientation = None
+            upright = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+            rgb = _to_rgb(image, path)
+            return np.array(rgb if upright is None else rgb.transpose(upright))
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise ImageError(
+            f"'{path}' has more than {limit} million pixels: too large; scale it down first"
+        ) from error
+    except MemoryError as error:
+        raise ImageError(f"'{path}' does not fit into memory; scale it down first") from error
+    except UnidentifiedImageError as error:
+        known = ", ".join(FORMATS)
+        msg = f"'{path}' is no readable image, or has no pixels; expected one of {known}"
+        raise ImageError(msg) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise ImageError(f"cannot read '{path}': {error.strerror}") from error
+        raise ImageError(f"'{path}' is damaged or truncated: {_one_line(error)}") from error
+    except _DAMAGED as error:
+        raise ImageError(f"'{path}' is damaged: {_one_line(error)}") from error
+
+
+def resize_image(image: NDArray[np.uint8], height: int, width: int, rule: ResizeRule) -> NDArray[np.uint8]:
+    """Stretch a picture to ``height`` x ``width``, ignoring its aspect ratio.
+
+    Args:
+        image: uint8 ``(h, w, 3)``, RGB.
+        height: rows of the result, at least 1.
+        width: columns of the result, at least 1.
+        rule: ``"nearest"``: source index ``floor((i + 0.5) * ratio)``, clamped, in float32, ``ratio`` being
+            source size / result size rounded to float32. ``"bilinear"``: half-pixel centres, no
+            antialias, in float32, first along the rows, rounded half to even. ``"bilinear-antialias"``:
+            Pillow's BILINEAR.
+
+    Returns:
+        uint8 ``(height, width, 3)``, a new array.
+
+    Raises:
+        ImageError: ``image`` is no such array, or has no pixels.
+        ValueError: the size or the rule is none.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ImageError(
+            f"an image must be uint8 (height, width, 3) with pixels, got {image.dtype} {image.shape}"
+        )
+    if height < 1 or width < 1:
+        raise ValueError(f"the size must be at least 1 x 1, got {height} x {width}")
+    if image.shape[:2] == (height, width):
+        return image.copy()
+    if rule == "nearest":
+        rows = _nearest_indices(image.shape[0], height)
+        return image.take(rows, axis=0).take(_nearest_indices(image.shape[1], width), axis=1)
+    if rule == "bilinear":
+        return _resize_bilinear(image, height, width)
+    if rule == "bilinear-antialias":
+        return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    raise ValueError(f"the resize rule must be one of {', '.join(get_args(ResizeRule))}, got {rule!r}")
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name too long, a parent that may not be entered: reading it says so
+        return False
+
+
+def _images_in(folder: Path) -> list[Path]:
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    except OSError as error:
+        raise DataError(f"cannot read the folder '{folder}': {error.strerror}") from error
+    images = [
+        folder / name for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+    ]
+    if not images:
+        known = " ".join(sorted(SUFFIXES))
+        raise DataError(f"no image in the folder '{folder}'; looked for {known}, not in subfolders")
+    return images
+
+
+@contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Keep Pillow's warnings about odd headers to itself: what cannot be read raises.
+
+    Python's warning filters belong to the whole process, so one thread at a time changes them.
+    """
+    with _warning_filters, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _open(path: Path) -> Image.Image:
+    if path.is_dir():
+        raise ImageError(f"'{path}' is a folder, expected an image file")
+    if path.stat().st_size == 0 and path.is_file():
+        raise ImageError(f"'{path}' is empty (0 bytes)")
+    with _quiet_pillow():
+        return Image.open(path, formats=list(FORMATS))
+
+
+def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+    """Decode the first frame as 8-bit RGB."""
+    image.load()
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"}):
+        high_byte = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+        return Image.fromarray(high_byte).convert("RGB")
+    if image.mode in {"I", "F"}:
+        msg = f"'{path}' holds 32-bit pixels that do not tell which value is white; save it with 8 or 16 bits"
+        raise ImageError(msg)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _nearest_indices(source: int, target: int) -> NDArray[np.intp]:
+    """The source pixel of every result pixel along one axis: intp ``(target,)``, computed in float32."""
+    centres = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * np.float32(source / target)
+    indices: NDArray[np.intp] = np.floor(centres).astype(np.intp)
+    return indices.clip(0, source - 1)
+
+
+def _bilinear_indices(
+    source: int, target: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """The two source pixels of every result pixel along one axis, and the weight 0..1 of the second."""
+    centres = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * np.float32(
+        source / target
+    ) - np.float32(0.5)
+    floors = np.floor(centres)
+    low = np.clip(floors.astype(np.intp), 0, source - 1)
+    high = np.clip(np.ceil(centres).astype(np.intp), 0, source - 1)
+    return low, high, centres - floors
+
+
+def _resize_bilinear(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    tops, bottoms, row_weights = _bilinear_indices(image.shape[0], height)
+    lefts, rights, column_weights = _bilinear_indices(image.shape[1], width)
+    channels = np.arange(3)
+    lefts, rights = ((columns[:, None] * 3 + channels).ravel() for columns in (lefts, rights))
+    column_weights = np.repeat(column_weights, 3)
+    source = image.reshape(image.shape[0], -1)
+    result = np.empty((height, width * 3), np.uint8)
+    for start in range(0, height, _ROWS_PER_BLOCK):
+        block = slice(start, start + _ROWS_PER_BLOCK)
+        rows, twins = np.unique(np.concatenate([tops[block], bottoms[block]]), return_inverse=True)
+        lines = _lerp_columns(source.take(rows, axis=0), lefts, rights, column_weights)
+        top, bottom = lines.take(twins.reshape(2, -1), axis=0)
+        mixed = top + (bottom - top) * row_weights[block, None]
+        result[block] = np.rint(mixed, out=mixed)
+    return result.reshape(height, width, 3)
+
+
+def _lerp_columns(
+    lines: NDArray[np.uint8], lefts: NDArray[np.intp], rights: NDArray[np.intp], weights: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Every line interpolated between its columns ``lefts`` and ``rights``: float32 ``(rows, columns)``."""
+    left = lines.take(lefts, axis=1, mode="clip").astype(np.float32)
+    right = lines.take(rights, axis=1, mode="clip").astype(np.float32)
+    right -= left
+    right *= weights
+    right += left
+    return right

@@ -1,0 +1,98 @@
+"""An inspection as text and as JSON (schema ``xdet.inspection``, docs/json.md)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from xdet.report import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from converters.spec import Anchors, DetectorSpec, ModelDocument
+    from xdet.inspection import Inspection, TensorSummary
+
+INSPECTION_SCHEMA = "xdet.inspection"
+INSPECTION_VERSION = 1
+
+
+def inspection_to_json(inspection: Inspection) -> str:
+    """JSON text with a final newline; the metadata document is nested as it stands in the file."""
+    data = {"schema": INSPECTION_SCHEMA, "version": INSPECTION_VERSION, **asdict(inspection)}
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def inspection_text(inspection: Inspection) -> str:
+    """Lines of ``title  value`` for people."""
+    lines = list(_lines(inspection))
+    width = max(len(title) for title, _ in lines)
+    return "\n".join(f"{title:<{width}}  {value}".rstrip() for title, value in lines)
+
+
+def _lines(inspection: Inspection) -> Iterator[tuple[str, str]]:
+    yield "File", f"{inspection.file}  {inspection.format}  {format_size(inspection.size_bytes)}"
+    yield "SHA-256", inspection.sha256
+    yield "Producer", inspection.producer or "unknown"
+    yield from _tensor_lines("Input", inspection.inputs)
+    yield from _tensor_lines("Output", inspection.outputs)
+    yield "Operators", ", ".join(f"{name} x{count}" for name, count in inspection.operators.items())
+    if inspection.quantization is not None:
+        yield "Quantisation", inspection.quantization
+    if inspection.spec is not None:
+        yield from _spec_lines(inspection.spec)
+    if inspection.problem is not None:
+        yield "Detector", f"not described: {inspection.problem}"
+    if inspection.document is not None:
+        yield from _document_lines(inspection.document)
+
+
+def _tensor_lines(title: str, tensors: Sequence[TensorSummary]) -> Iterator[tuple[str, str]]:
+    for tensor in tensors:
+        shape = ", ".join(map(str, tensor.shape))
+        quantised = (
+            "" if tensor.scale is None else f"  scale {tensor.scale:.9g}, zero-point {tensor.zero_point}"
+        )
+        yield title, f"{tensor.name}  {tensor.dtype} [{shape}]{quantised}"
+
+
+def _spec_lines(spec: DetectorSpec) -> Iterator[tuple[str, str]]:
+    image = spec.image
+    yield (
+        "Image",
+        f"{image.height} x {image.width} RGB, pixel x {image.rescaling.scale:.9g} + {image.rescaling.offset:.9g}",
+    )
+    yield "Resize", image.resize
+    yield "Head", f"{spec.head}, grid {spec.grid_h} x {spec.grid_w}, {spec.head_channels} channels"
+    if spec.class_names:
+        yield "Classes", ", ".join(spec.class_names)
+    if spec.anchors is not None:
+        yield "Anchors", _anchors_text(spec.anchors, spec)
+    if spec.head != "none":
+        limits = spec.thresholds
+        yield (
+            "Thresholds",
+            f"score > {limits.score}, IoU > {limits.iou} suppresses, at most {limits.max_detections} boxes",
+        )
+
+
+def _anchors_text(anchors: Anchors, spec: DetectorSpec) -> str:
+    unit = "grid cells" if anchors.unit == "cell" else "fractions of the image"
+    pixels = [
+        f"{w * spec.image.width:.0f} x {h * spec.image.height:.0f}"
+        for w, h in anchors.in_image_fractions(spec.grid_h, spec.grid_w)
+    ]
+    return f"{len(pixels)} in {unit}; in pixels (w x h): {', '.join(pixels)}"
+
+
+def _document_lines(document: ModelDocument) -> Iterator[tuple[str, str]]:
+    yield "Contract", f"version {document.contract}"
+    yield "Source", f"{document.source.name}  {document.source.format}  {document.source.sha256}"
+    thresholds = "frozen thresholds" if document.freeze_thresholds else "thresholds as optional inputs"
+    yield (
+        "Graph",
+        f"target {document.target}, {document.activations} activations, leaky relu {document.leaky_relu}, {thresholds}",
+    )
+    yield "Passes", ", ".join(document.passes) or "none"
+    yield from (("Note", note) for note in document.notes)

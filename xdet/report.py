@@ -1,0 +1,113 @@
+"""Text for people: tables, sizes, durations; with ``xdet.results_json`` all that formats numbers."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING
+
+from xdet.results_json import image_names
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xdet.detections import Detections
+
+_NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?(%|x|[kMG]?B|ns|us|ms|s|px))?", re.ASCII)
+
+
+def detections_table(images: Sequence[Detections]) -> str:
+    """A table with one line per detection; an image without any has one line that says so."""
+    rows: list[tuple[str, ...]] = []
+    for name, found in zip(image_names([found.image for found in images]), images, strict=True):
+        for detection in found:
+            corners = (format_pixels(value) for value in detection.box_xyxy_px)
+            rows.append((name, detection.class_name, format_score(detection.score), *corners))
+        if not len(found):
+            rows.append((name, "nothing found", "", "", "", "", ""))
+    return format_table(("image", "class", "score", "x1", "y1", "x2", "y2"), rows)
+
+
+def format_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns, never truncated; a column of numbers only is set to the right.
+
+    Args:
+        headers: one title per column.
+        rows: one text per column; control characters are shown escaped.
+
+    Returns:
+        Lines without trailing spaces, joined by newlines, without a final one.
+    """
+    table = [[_printable(cell) for cell in row] for row in (headers, *rows)]
+    columns = list(zip(*table, strict=True))
+    widths = [max(map(_display_width, column)) for column in columns]
+    to_the_right = [
+        any(column[1:]) and all(not cell or _NUMBER.fullmatch(cell) for cell in column[1:])
+        for column in columns
+    ]
+    lines = []
+    for row in table:
+        cells = []
+        for cell, width, right in zip(row, widths, to_the_right, strict=True):
+            padding = " " * (width - _display_width(cell))
+            cells.append(padding + cell if right else cell + padding)
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def format_score(score: float) -> str:
+    """A confidence for people: two decimals."""
+    return f"{score:.2f}"
+
+
+def format_pixels(value: float) -> str:
+    """A pixel coordinate for people: one decimal."""
+    return f"{round(value, 1) + 0.0:.1f}"
+
+
+def format_size(size_bytes: int) -> str:
+    """A file size in decimal units, as file managers show it.
+
+    >>> format_size(812), format_size(11_034_600)
+    ('812 B', '11.0 MB')
+    """
+    if size_bytes < 1000:
+        return f"{size_bytes} B"
+    value = float(size_bytes)
+    for unit in ("kB", "MB", "GB"):
+        value /= 1000
+        if value < 999.95 or unit == "GB":
+            break
+    return f"{value:.1f} {unit}"
+
+
+def format_duration(seconds: float) -> str:
+    """A duration with three significant digits.
+
+    >>> format_duration(0.0000123), format_duration(0.0044), format_duration(1.5), format_duration(125)
+    ('12.3 us', '4.40 ms', '1.50 s', '2 min 5 s')
+    """
+    if seconds >= 59.95:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes} min {rest} s"
+    for factor, unit in ((1, "s"), (1e3, "ms")):
+        if seconds * factor >= 0.9995:
+            return f"{_three_digits(seconds * factor)} {unit}"
+    return f"{_three_digits(seconds * 1e6)} us"
+
+
+def _three_digits(value: float) -> str:
+    decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{decimals}f}"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _display_width(text: str) -> int:
+    """Columns a terminal gives a text: two for wide East Asian characters, none for combining marks."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )

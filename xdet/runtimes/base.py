@@ -1,0 +1,149 @@
+"""What every runtime offers, what it asks of its caller, and where a vendor's exceptions become ours."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from converters.spec import DetectorSpec, Thresholds
+    from xdet.detections import BatchDetections
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a runtime can do with the model it holds.
+
+    Attributes:
+        thresholds: it takes any score and IoU threshold at run time; otherwise only a higher score.
+        max_detections: the most boxes per image that the model holds, or None where it sets no limit.
+        head: ``Runtime.head`` gives the raw head.
+        exact: its integer kernels neither saturate nor fall back to float: equal integers are expected.
+    """
+
+    thresholds: bool
+    max_detections: int | None
+    head: bool
+    exact: bool
+
+
+class Runtime(Protocol):
+    """A model that is open and ready on one back end."""
+
+    @property
+    def name(self) -> str:
+        """Back end and provider or kernels: ``"onnxruntime:CPUExecutionProvider"``, ``"litert:xnnpack"``."""
+
+    @property
+    def file(self) -> str:
+        """The model's name as messages give it."""
+
+    @property
+    def model(self) -> bytes:
+        """The model file's bytes, for instance to name it by its SHA-256."""
+
+    @property
+    def spec(self) -> DetectorSpec:
+        """The detector that the model holds."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this runtime can do with this model."""
+
+    @property
+    def batch(self) -> int | None:
+        """Images per call of the back end, None for any number; ``detect`` takes any number in any case."""
+
+    def detect(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
+        """Find boxes in uint8 RGB images ``(N, height, width, 3)`` at network size, N >= 1.
+
+        Raises:
+            UsageError: wrong images, or thresholds that this model cannot take.
+            ModelError: the back end failed on the model.
+        """
+
+    def head(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The raw head, float32 ``(N, grid_h, grid_w, channels)``, of uint8 ``(N, height, width, 3)``.
+
+        Raises:
+            RuntimeUnavailableError: the model does not show its head.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class VendorErrors:
+    """The exceptions of one back end, sorted by whom they blame.
+
+    Attributes:
+        model: raised for a damaged or unsuitable model.
+        runtime: raised when a device, driver or library is missing or fails.
+    """
+
+    model: tuple[type[Exception], ...]
+    runtime: tuple[type[Exception], ...] = ()
+
+
+@contextmanager
+def vendor_errors(errors: VendorErrors, *, file: str, doing: str, advice: str) -> Iterator[None]:
+    """Turn a back end's exceptions into ``ModelError`` or ``RuntimeUnavailableError``, told in one line."""
+    try:
+        yield
+    except errors.runtime as error:
+        raise RuntimeUnavailableError(f"'{file}': {doing}: {_one_line(error)}; {advice}") from error
+    except errors.model as error:
+        raise ModelError(f"'{file}': {doing}: {_one_line(error)}; {advice}") from error
+
+
+def require_images(images: NDArray[np.uint8], spec: DetectorSpec) -> None:
+    """Refuse images that are not uint8 ``(N >= 1, height, width, 3)`` at network size."""
+    expected = (spec.image.height, spec.image.width, 3)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
+        shape = ", ".join(map(str, expected))
+        raise UsageError(
+            f"expected images as uint8 (N, {shape}) with N of at least 1, found {images.dtype} "
+            f"{images.shape}; resize them with xdet.images.resize_image"
+        )
+
+
+def require_thresholds(asked: Thresholds, runtime: Runtime) -> None:
+    """Refuse thresholds that the runtime's model cannot honour.
+
+    Constants in a graph leave one freedom: a higher score threshold, because dropping low scores afterwards
+    gives what suppression without them would have given (a box is only ever suppressed by a better one).
+    """
+    baked, most = runtime.spec.thresholds, runtime.capabilities.max_detections
+    if most is not None and asked.max_detections > most:
+        raise UsageError(
+            f"'{runtime.file}' holds at most {most} detections per image, "
+            f"{asked.max_detections} were asked; ask for fewer, or convert the source again with "
+            f"--max-detections {asked.max_detections}"
+        )
+    if runtime.capabilities.thresholds:
+        return
+    again = "convert the source again without --freeze-thresholds"
+    if asked.iou != baked.iou:
+        raise UsageError(
+            f"'{runtime.file}' has its IoU threshold frozen at {baked.iou}, {asked.iou} was asked; "
+            f"leave it out, or {again}"
+        )
+    if asked.score < baked.score:
+        raise UsageError(
+            f"'{runtime.file}' has its score threshold frozen at {baked.score}, {asked.score} is below it; "
+            f"ask for {baked.score} or more, or {again}"
+        )
+
+
+def _one_line(error: Exception) -> str:
+    """A vendor's message without line breaks and without ONNX Runtime's code prefix."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : (\w+) : ", "", text).rstrip(". ")
