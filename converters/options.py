@@ -1,12 +1,12 @@
-"""What a caller can ask of a conversion, besides the description of the source model (``converters.settings``)."""
+"""What a caller can ask of a conversion, besides the description of the source model (``converters.description.settings``)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from converters.description.settings import SourceOptions
 from converters.errors import OptionError
-from converters.settings import SourceOptions
 
 Target = Literal["portable", "cpu"]
 Activations = Literal["uint8", "int8"]

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from converters.description.settings import describe_tflite
 from converters.errors import SourceFileError
 from converters.files import read_source, require_writable, write_atomically
 from converters.formats import sniff_format
 from converters.graph import IR_VERSION, GraphWriter
 from converters.head.yolo_v2 import add_yolo_v2_head
 from converters.passes.pipelines import run_pipeline
-from converters.settings import describe_tflite
 from converters.spec import METADATA_KEY, DetectorSpec, ModelDocument, SourceInfo, TensorTwin
 from converters.tflite.importer import import_tflite
 from converters.tflite.reader import read_tflite

@@ -8,9 +8,9 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from converters.description.settings import SourceOptions
 from converters.options import ConvertOptions
 from converters.pipeline import convert_to_bytes
-from converters.settings import SourceOptions
 from xdet.images import read_image, resize_image
 
 if TYPE_CHECKING:

@@ -59,11 +59,11 @@ def convert(
     Raises:
         ConversionError: the options are incomplete, the source cannot be converted, or the output cannot be written.
     """
-    from converters.anchors import parse_anchors
-    from converters.classes import parse_class_names
+    from converters.description.anchors import parse_anchors
+    from converters.description.classes import parse_class_names
+    from converters.description.settings import SourceOptions
     from converters.options import ConvertOptions
     from converters.pipeline import convert as convert_file
-    from converters.settings import SourceOptions
 
     source = Path(source)
     described = SourceOptions(

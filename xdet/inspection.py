@@ -93,7 +93,7 @@ def inspect(path: str | Path) -> Inspection:
 
 
 def _inspect_tflite(path: Path, data: bytes) -> Inspection:
-    from converters.settings import SourceOptions, describe_tflite
+    from converters.description.settings import SourceOptions, describe_tflite
     from converters.tflite.quantization import summarise_quantization
     from converters.tflite.reader import read_tflite
 

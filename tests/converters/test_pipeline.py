@@ -14,10 +14,10 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
+from converters.description.settings import SourceOptions
 from converters.errors import ConversionError, OptionError, OutputError, SourceFileError
 from converters.options import ConvertOptions
 from converters.pipeline import Conversion, convert, convert_to_bytes
-from converters.settings import SourceOptions
 from converters.spec import METADATA_KEY, ModelDocument
 
 Run = Callable[..., list[NDArray[np.generic]]]

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from converters.description.settings import SourceOptions
 from converters.options import ConvertOptions
 from converters.pipeline import convert_to_bytes
-from converters.settings import SourceOptions
 from converters.spec import Thresholds
 from tests.xdet.finished_models import (
     PIXELS,

@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import pytest
 
+from converters.description.settings import SourceOptions
 from converters.options import Activations, ConvertOptions
 from converters.pipeline import convert_to_bytes
-from converters.settings import SourceOptions
 from tests.data.make_saturation_probe import PROBE, TRUE_SUM, build_probe
 from xdet.runtimes import saturation
 from xdet.runtimes.ort_session import OrtSession, SessionChoices

@@ -76,8 +76,8 @@ def _open_onnx(data: bytes, path: Path, provider: str | None, threads: int | Non
 
 
 def _open_tflite(data: bytes, path: Path, provider: str | None, threads: int | None) -> Runtime:
+    from converters.description.settings import resolve_source_spec
     from converters.errors import ConversionError, OptionError
-    from converters.settings import resolve_source_spec
     from xdet.runtimes.litert import LiteRtRuntime, kernels_by_name
 
     kernels = kernels_by_name(provider)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.anchor_unit import StatedAnchors, settle_unit
-from converters.anchors import SizesWh, parse_anchors, sizes_from_values
+from converters.description.anchor_unit import StatedAnchors, settle_unit
+from converters.description.anchors import SizesWh, parse_anchors, sizes_from_values
+from converters.description.facts import SourceFacts
 from converters.errors import ConversionError, OptionError, SourceFileError
-from converters.facts import SourceFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

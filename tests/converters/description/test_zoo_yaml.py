@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from converters.description.zoo_yaml import FAMILIES, EvaluationSettings, read_zoo_config
 from converters.errors import OptionError, SourceFileError
 from converters.spec import Rescaling
-from converters.zoo_yaml import FAMILIES, EvaluationSettings, read_zoo_config
 
 if TYPE_CHECKING:
     from pathlib import Path

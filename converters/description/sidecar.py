@@ -19,11 +19,11 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast, get_args
 
-from converters.anchors import SizesWh, sizes_from_values
-from converters.classes import check_class_names
+from converters.description.anchors import SizesWh, sizes_from_values
+from converters.description.classes import check_class_names
+from converters.description.text_files import finite_float, located, read_small_text
 from converters.errors import SourceFileError
 from converters.spec import Anchors, AnchorUnit, HeadKind, Rescaling, ResizeRule
-from converters.text_files import finite_float, located, read_small_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,12 +14,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from converters.anchors import SizesWh, sizes_from_text, sizes_from_values
-from converters.classes import check_class_names
+from converters.description.anchors import SizesWh, sizes_from_text, sizes_from_values
+from converters.description.classes import check_class_names
+from converters.description.text_files import located, read_small_text
+from converters.description.yaml_values import (
+    count_from_yaml,
+    load_mapping,
+    lookup,
+    number_from_yaml,
+    shape_from_yaml,
+)
 from converters.errors import OptionError, SourceFileError
 from converters.spec import AnchorUnit, Rescaling, ResizeRule
-from converters.text_files import located, read_small_text
-from converters.yaml_values import count_from_yaml, load_mapping, lookup, number_from_yaml, shape_from_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

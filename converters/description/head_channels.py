@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.classes import default_class_names
+from converters.description.classes import default_class_names
 from converters.errors import OptionError
 
 if TYPE_CHECKING:
-    from converters.facts import SourceFacts
+    from converters.description.facts import SourceFacts
 
 
 def fit_class_names(

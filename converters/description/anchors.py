@@ -2,7 +2,7 @@
 
 Accepted, with any blanks and line breaks: ``w,h w,h``; ``w,h,w,h``; ``w h w h``; ``[w,h],[w,h]`` with square
 or round brackets; ``[[w, h], [w, h]]`` (JSON). Where the text shows groups, each group must be one pair:
-``1,2,3 4`` is a slip of the pen, not two anchors. The unit is another matter (``converters.anchor_unit``).
+``1,2,3 4`` is a slip of the pen, not two anchors. The unit is another matter (``converters.description.anchor_unit``).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from converters.description.text_files import finite_float, names_a_file, read_small_text
 from converters.errors import OptionError, SourceFileError
 from converters.spec import Anchors
-from converters.text_files import finite_float, names_a_file, read_small_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

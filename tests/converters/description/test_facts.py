@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from converters.description.facts import SourceFacts, facts_from_tflite
 from converters.errors import SourceFileError
-from converters.facts import SourceFacts, facts_from_tflite
 from converters.quant import QuantParams
 from converters.tflite.records import TfliteModel, TfliteTensor
 

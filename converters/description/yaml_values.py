@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from converters.description.text_files import finite_float
 from converters.errors import SourceFileError
-from converters.text_files import finite_float
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from converters.description.sidecar import Sidecar, find_sidecar, read_sidecar, sidecar_path
 from converters.errors import SourceFileError
-from converters.sidecar import Sidecar, find_sidecar, read_sidecar, sidecar_path
 from converters.spec import Rescaling
 
 if TYPE_CHECKING:

@@ -18,16 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
-from converters.anchor_unit import StatedAnchors, settle_unit
-from converters.classes import check_class_names
+from converters.description.anchor_unit import StatedAnchors, settle_unit
+from converters.description.classes import check_class_names
+from converters.description.facts import SourceFacts, facts_from_tflite
+from converters.description.head_channels import describe_fit, fit_class_names
+from converters.description.rescaling import StatedRescaling, resolve_rescaling
+from converters.description.sidecar import SUFFIX, Sidecar, find_sidecar
+from converters.description.zoo_yaml import ZooConfig, read_zoo_config
 from converters.errors import OptionError, SourceFileError
-from converters.facts import SourceFacts, facts_from_tflite
 from converters.files import read_source
-from converters.head_channels import describe_fit, fit_class_names
-from converters.rescaling import StatedRescaling, resolve_rescaling
-from converters.sidecar import SUFFIX, Sidecar, find_sidecar
 from converters.spec import Anchors, AnchorUnit, DetectorSpec, HeadKind, ImageInput, Thresholds
-from converters.zoo_yaml import ZooConfig, read_zoo_config
 
 if TYPE_CHECKING:
     from converters.tflite.records import TfliteModel

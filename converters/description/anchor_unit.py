@@ -14,8 +14,8 @@ from converters.errors import OptionError
 from converters.spec import Anchors, AnchorUnit
 
 if TYPE_CHECKING:
-    from converters.anchors import SizesWh
-    from converters.facts import SourceFacts
+    from converters.description.anchors import SizesWh
+    from converters.description.facts import SourceFacts
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from converters.description.text_files import names_a_file, read_small_text
 from converters.errors import OptionError, SourceFileError
-from converters.text_files import names_a_file, read_small_text
 
 _FILE_ENDINGS = (".txt", ".names", ".csv", ".json", ".yaml", ".yml")
 

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from converters.description.settings import SourceFacts, SourceOptions, resolve_source_spec, resolve_spec
+from converters.description.sidecar import Sidecar
+from converters.description.zoo_yaml import FAMILIES, EvaluationSettings, ZooConfig
 from converters.errors import OptionError, SourceFileError, UnsupportedModelError
 from converters.quant import QuantParams
-from converters.settings import SourceFacts, SourceOptions, resolve_source_spec, resolve_spec
-from converters.sidecar import Sidecar
 from converters.spec import Anchors, Rescaling, Thresholds
-from converters.zoo_yaml import FAMILIES, EvaluationSettings, ZooConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from converters.zoo_yaml import Layout
+    from converters.description.zoo_yaml import Layout
 
 UINT8 = QuantParams.per_tensor(1 / 255, 0)
 FACTS = SourceFacts("door.tflite", 192, 192, 6, 6, 12, "uint8", UINT8)  # 12 channels: 2 anchors, 1 class

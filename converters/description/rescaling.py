@@ -21,7 +21,7 @@ from converters.errors import OptionError, SourceFileError, UnsupportedModelErro
 from converters.spec import Rescaling
 
 if TYPE_CHECKING:
-    from converters.facts import SourceFacts
+    from converters.description.facts import SourceFacts
 
 _PIXEL_MINUS_CODE = {"uint8": 0, "int8": 128}
 
