@@ -1,4 +1,8 @@
-"""A thin writer over onnx_ir: nodes, constants, and names that are unique and the same on every run."""
+"""A thin writer over onnx_ir: nodes, constants, and names that are unique and the same on every run.
+
+Importers and the head append to a graph of their own (``GraphWriter(name)``); rewrites insert into a finished one
+(``GraphWriter.inserting``).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ IR_VERSION = 9
 
 
 class GraphWriter:
-    """Appends nodes to one ``onnx_ir.Graph`` in execution order.
+    """Adds nodes to one ``onnx_ir.Graph`` in execution order.
 
     Names come from the caller; a name that is taken gets ``_2``, ``_3`` and so on, so the order of calls decides them.
     """
@@ -25,6 +29,16 @@ class GraphWriter:
     def __init__(self, name: str) -> None:
         self.graph = ir.Graph([], [], nodes=[], name=name, opset_imports={"": OPSET})
         self._taken: set[str] = set()
+        self._before: ir.Node | None = None
+
+    @classmethod
+    def inserting(cls, graph: ir.Graph, before: ir.Node) -> GraphWriter:
+        """A writer whose nodes go in front of ``before`` in an existing graph."""
+        writer = cls(str(graph.name))
+        writer.graph, writer._before = graph, before
+        values = [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]
+        writer._taken = {str(value.name) for value in values}
+        return writer
 
     def unique(self, name: str) -> str:
         """Reserve ``name``, or the first free variation of it."""
@@ -75,5 +89,8 @@ class GraphWriter:
             outputs=[ir.Value(name=name) for name in unique],
             name=unique[0],
         )
-        self.graph.append(node)
+        if self._before is None:
+            self.graph.append(node)
+        else:
+            self.graph.insert_before(self._before, node)
         return node.outputs

@@ -63,8 +63,11 @@ def plain_form(case: LeakyCase) -> FloatForm:
 
 def xnnpack_multipliers(case: LeakyCase) -> tuple[int, int] | None:
     """The multipliers of the positive and the negative branch; None where XNNPACK leaves the operator to LiteRT."""
-    ratio = case.scale_in / case.scale_out
-    negative = np.float32(ratio * case.slope)
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # absurd scales overflow, and lie outside the range below
+        ratio = case.scale_in / case.scale_out
+        negative = np.float32(ratio * case.slope)
     if not (2.0**-8 <= ratio <= 2.0**7):
         return None
     if not (-127.9375 <= negative <= 2.0**7) or abs(negative) < 2.0**-8:

@@ -8,18 +8,22 @@ After::
 
     x -> [Q(s) -> DQ(s)] -> y
 
-The importer wraps operators that need the source's layout in such pairs. Preconditions: the permutations undo each other, and nothing else
-reads what lies between them. Numeric effect: bit exact, per-tensor quantisation does not care about positions.
+The importer wraps operators that need the source's layout in such pairs. Preconditions: the permutations undo each
+other, and nothing else reads what lies between them. Numeric effect: bit exact, per-tensor quantisation does not
+care about positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from converters.passes.base import Rewrite, Skipped
 from converters.passes.qdq import link, only_consumer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 
 class CancelTransposes(Rewrite):

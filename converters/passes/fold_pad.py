@@ -8,20 +8,24 @@ After::
 
     q_x -> DQ(x) -> Conv(pads=p + padding)
 
-Preconditions: the Pad is constant, non-negative, spatial only, with the value 0, and keeps scale and zero-point. Other readers of the padded
-tensor keep the Pad. Numeric effect: bit exact, because a convolution pads with real 0, which is the zero-point.
+Preconditions: the Pad is constant, non-negative, spatial only, with the value 0, and keeps scale and zero-point.
+Other readers of the padded tensor keep the Pad. Numeric effect: bit exact, because a convolution pads with real 0,
+which is the zero-point.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from converters.passes.base import Rewrite, Skipped
 from converters.passes.qdq import Link, link
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
-from converters.options import Target
-from converters.passes.base import Rewrite
 from converters.passes.cancel_transposes import CancelTransposes
 from converters.passes.fold_pad import FoldPad
 from converters.passes.pool_before_activation import PoolBeforeActivation
+from converters.passes.wide_stem import WideStem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx_ir as ir
+
+    from converters.options import Target
+    from converters.passes.base import Rewrite
 
 PIPELINES: Mapping[Target, tuple[Rewrite, ...]] = {
     "portable": (CancelTransposes(), FoldPad(), PoolBeforeActivation()),
-    "cpu": (CancelTransposes(), FoldPad(), PoolBeforeActivation()),
+    "cpu": (CancelTransposes(), FoldPad(), PoolBeforeActivation(), WideStem(), CancelTransposes()),
 }
 
 

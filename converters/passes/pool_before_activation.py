@@ -8,8 +8,8 @@ After::
 
     q_a -> DQ(a0) -> MaxPool -> Q(a0) -> DQ(a) -> LeakyRelu -> Q(s)
 
-where ``a0`` is the quantisation that produced ``q_a`` (``a`` may carry LiteRT's adjusted scale). The activation then touches a quarter of
-the values.
+where ``a0`` is the quantisation that produced ``q_a`` (``a`` may carry LiteRT's adjusted scale). The activation then
+touches a quarter of the values.
 
 Preconditions: the activation's 256-entry table never falls, its result feeds nothing but the pool, and the pool keeps scale and
 zero-point. Numeric effect: bit exact, because a non-decreasing function commutes with the maximum, and padding never wins it.
@@ -17,8 +17,8 @@ zero-point. Numeric effect: bit exact, because a non-decreasing function commute
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -26,6 +26,9 @@ import onnx_ir as ir
 from converters.leaky import FloatForm, LeakyCase, float_table, is_monotone
 from converters.passes.base import Rewrite, Skipped
 from converters.passes.qdq import Link, link, only_consumer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +75,21 @@ def _match(pool: ir.Node) -> _Match | Skipped:
         return Skipped(
             name, "activation or pool is not wrapped in one DequantizeLinear and one QuantizeLinear"
         )
-    if not (after.matches(middle) and after.matches(pooled)):
-        return Skipped(name, "the pool changes scale or zero-point")
-    if any(
-        only_consumer(v) is None for v in (before.result, activation.outputs[0], after.result, middle.result)
-    ):
-        return Skipped(name, "the activation's result is used elsewhere, too")
-    if not is_monotone(_table(before, activation, after)):
-        return Skipped(
-            name, f"the table of {activation.name} falls somewhere: maximum and activation do not commute"
-        )
-    return _Match(before, activation, after, pool, pooled, producer)
+    found = _Match(before, activation, after, pool, pooled, producer)
+    reason = _refusal(found, middle)
+    return found if reason is None else Skipped(name, reason)
+
+
+def _refusal(found: _Match, middle: Link) -> str | None:
+    """Why pool and activation must not change places; None if they may."""
+    if not (found.after.matches(middle) and found.after.matches(found.pooled)):
+        return "the pool changes scale or zero-point"
+    between = (found.before.result, found.activation.outputs[0], found.after.result, middle.result)
+    if any(only_consumer(value) is None for value in between):
+        return "the activation's result is used elsewhere, too"
+    if not is_monotone(_table(found.before, found.activation, found.after)):
+        return f"the table of {found.activation.name} falls somewhere: maximum and activation do not commute"
+    return None
 
 
 def _table(before: Link, activation: ir.Node, after: Link) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -9,20 +9,24 @@ Two invariants hold for every value that is registered here:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
-from numpy.typing import NDArray
 
 from converters.errors import OptionError, SourceFileError, UnsupportedModelError
-from converters.graph import GraphWriter
-from converters.options import Activations, LeakyRelu
-from converters.quant import QuantParams
 from converters.spec import CONTRACT_NAMES, TensorTwin
-from converters.tflite.records import TfliteModel, TfliteOperator, TfliteTensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from converters.graph import GraphWriter
+    from converters.options import Activations, LeakyRelu
+    from converters.quant import QuantParams
+    from converters.tflite.records import TfliteModel, TfliteOperator, TfliteTensor
 
 NHWC_TO_NCHW = (0, 3, 1, 2)
 NCHW_TO_NHWC = (0, 2, 3, 1)
@@ -42,8 +46,8 @@ class ImportContext:
         constants: source tensor index -> array in the source's layout, for constants and folded shape arithmetic.
         twins: source tensor name -> where it lives in the ONNX graph.
         notes: deviations worth telling the user.
-        names: a unique name per source tensor: its own, or ``tensor_7`` where it has none, or ``conv#7`` where it is taken (the contract's
-            names are).
+        names: a unique name per source tensor: its own, or ``tensor_7`` where it has none, or ``conv#7`` where it is
+            taken (the contract's names are).
     """
 
     model: TfliteModel
@@ -100,7 +104,10 @@ class ImportContext:
         tensor = self.tensor(index)
         scales = 0 if tensor.quant is None else tensor.quant.scale.size
         if tensor.quant is None or scales != 1:
-            msg = f"{self.model.file}: tensor {tensor.name!r} is {tensor.dtype} with {scales} scales, expected 1; quantise activations per tensor"
+            msg = (
+                f"{self.model.file}: tensor {tensor.name!r} is {tensor.dtype} with {scales} scales, expected 1; "
+                "quantise activations per tensor"
+            )
             raise UnsupportedModelError(msg)
         return tensor.quant.shifted(self.shift(index))
 
@@ -167,7 +174,7 @@ class ImportContext:
         return self.values[index]
 
     def _constant_value(self, index: int) -> ir.Value:
-        tensor, array = self.tensor(index), self.constants[index]
+        array = self.constants[index]
         if array.ndim == 4:
             array = array.transpose(NHWC_TO_NCHW)
         if self.is_quantized(index):
@@ -219,11 +226,28 @@ class ImportContext:
         self.define(index, codes)
 
     def close(self, index: int, real: ir.Value) -> None:
-        """Close an operator that also exists on float tensors: codes where the output is quantised, else ``real`` itself."""
-        if self.is_quantized(index):
-            self.define_quantized(index, real)
-        else:
+        """Close an operator that also exists on float tensors: codes where the output is quantised, else ``real`` itself.
+
+        Where nothing was done to the dequantised input, its codes are passed on.
+        """
+        if not self.is_quantized(index):
             self.define(index, real)
+        elif (codes := self._untouched_codes(index, real)) is not None:
+            self.define(index, codes)
+        else:
+            self.define_quantized(index, real)
+
+    def _untouched_codes(self, index: int, real: ir.Value) -> ir.Value | None:
+        """The codes behind ``real`` if it is their DequantizeLinear by the very parameters of tensor ``index``."""
+        for source, codes in self.values.items():
+            producer = real.producer()
+            if (
+                producer is not None
+                and producer.op_type == "DequantizeLinear"
+                and producer.inputs[0] is codes
+            ):
+                return codes if self.params(source).same_as(self.params(index)) else None
+        return None
 
     def name(self, op: TfliteOperator, suffix: str = "float") -> str:
         """A name for a value inside the translation of ``op``."""
@@ -245,6 +269,7 @@ def dequantize_node(
     params: QuantParams,
     dtype: type[np.integer[Any]],
     name: str,
+    *,
     axis: int | None = None,
 ) -> ir.Value:
     """DequantizeLinear with initialisers of its own, per channel when ``axis`` is given."""

@@ -1,17 +1,22 @@
 """The graph's input: uint8 pixels in, the source's input tensor out.
 
-A quantised input tensor *is* the pixels: TFLite detectors of this family take raw RGB bytes as codes (int8 inputs: byte - 128). A
-float input tensor is the rescaled pixel; where the QUANTIZE behind it only undoes the rescaling, the pixels are its codes.
+A quantised input tensor *is* the pixels: TFLite detectors of this family take raw RGB bytes as codes (int8 inputs:
+byte - 128). A float input tensor is the rescaled pixel; where the QUANTIZE behind it only undoes the rescaling, the
+pixels are its codes.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from converters.quant import QuantParams, quantize
-from converters.spec import ImageInput, Rescaling
 from converters.tflite.context import NHWC_TO_NCHW, ImportContext, dequantize_node, quantize_node
+
+if TYPE_CHECKING:
+    from converters.spec import ImageInput, Rescaling
 
 
 def define_image_input(context: ImportContext, image: ImageInput, batch: int | str) -> None:
@@ -24,7 +29,11 @@ def define_image_input(context: ImportContext, image: ImageInput, batch: int | s
         context.define(index, _codes_from_pixels(context, pixels, index))
         return
     for op in context.model.operators:
-        if op.op == "QUANTIZE" and op.inputs[0] == index and _pixels_are_codes(context, image.rescaling, op.outputs[0]):
+        if (
+            op.op == "QUANTIZE"
+            and op.inputs[0] == index
+            and _pixels_are_codes(context, image.rescaling, op.outputs[0])
+        ):
             context.define(op.outputs[0], _codes_from_pixels(context, pixels, op.outputs[0]))
     context.define(index, _rescaled(context, pixels, image.rescaling))
 
@@ -51,5 +60,9 @@ def _pixels_are_codes(context: ImportContext, rescaling: Rescaling, index: int) 
 def _rescaled(context: ImportContext, pixels: ir.Value, rescaling: Rescaling) -> ir.Value:
     writer = context.writer
     real = writer.op("Cast", [pixels], "pixels/float", to=int(ir.DataType.FLOAT))
-    real = writer.op("Mul", [real, writer.constant(np.float32(rescaling.scale), "rescaling/scale")], "pixels/scaled")
-    return writer.op("Add", [real, writer.constant(np.float32(rescaling.offset), "rescaling/offset")], "pixels/rescaled")
+    real = writer.op(
+        "Mul", [real, writer.constant(np.float32(rescaling.scale), "rescaling/scale")], "pixels/scaled"
+    )
+    return writer.op(
+        "Add", [real, writer.constant(np.float32(rescaling.offset), "rescaling/offset")], "pixels/rescaled"
+    )

@@ -1,27 +1,31 @@
 """TFLite -> onnx_ir: checks that everything can be translated, then translates operator by operator.
 
-The result is canonical QDQ (docs/contract.md): the source's exact integers, one QuantizeLinear behind every operator, NCHW inside.
+The result is canonical QDQ (docs/contract.md): the source's exact integers, one QuantizeLinear behind every
+operator, NCHW inside.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
-from converters.errors import UnsupportedModelError
-from converters.graph import GraphWriter
-from converters.options import ConvertOptions
-from converters.spec import ImageInput, TensorTwin
-from converters.tflite.context import ImportContext
+from converters.errors import SourceFileError, UnsupportedModelError
+from converters.tflite.context import ImportContext, describe
 from converters.tflite.handlers import HANDLERS
 from converters.tflite.image_input import define_image_input
-from converters.tflite.quantization import summarise_quantization
 from converters.tflite.ops.shape_arithmetic import fold
-from converters.tflite.records import TfliteModel, TfliteOperator
-from converters.tflite.signatures import require_signatures
+from converters.tflite.quantization import summarise_quantization
 from converters.tflite.shapes import require_source_shapes
+from converters.tflite.signatures import require_signatures
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from converters.graph import GraphWriter
+    from converters.options import ConvertOptions
+    from converters.spec import ImageInput, TensorTwin
+    from converters.tflite.records import TfliteModel, TfliteOperator
 
 # Operators that may touch float tensors: the borders of the quantised network, and what only moves values.
 FLOAT_BORDER = frozenset({"QUANTIZE", "DEQUANTIZE", "CAST"})
@@ -72,7 +76,16 @@ def translate(context: ImportContext) -> None:
     context.constants.update({t.index: t.data for t in context.model.tensors if t.data is not None})
     for op in context.model.operators:
         if not fold(context, op):
-            HANDLERS[op.op](context, op)
+            _translate_operator(context, op)
+
+
+def _translate_operator(context: ImportContext, op: TfliteOperator) -> None:
+    """Run the operator's handler; scales whose products leave float32 are the file's fault, and told as such."""
+    try:
+        HANDLERS[op.op](context, op)
+    except (ValueError, OverflowError) as error:
+        msg = f"{context.model.file}: {describe(context, op)} has numbers that cannot be translated: {error}"
+        raise SourceFileError(msg) from error
 
 
 def require_supported(model: TfliteModel) -> None:

@@ -1,6 +1,7 @@
 """What every operator's records must look like before a handler reads them: counts of operands, ranks, sane options.
 
-One literal table; a file that breaks it is refused with everything that is wrong in it, so that handlers need no checks of their own.
+One literal table; a file that breaks it is refused with everything that is wrong in it, so that handlers need no
+checks of their own.
 """
 
 from __future__ import annotations

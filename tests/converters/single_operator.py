@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -13,14 +12,19 @@ import pytest
 from numpy.typing import NDArray
 
 from converters.graph import IR_VERSION, GraphWriter
-from converters.options import Activations, LeakyRelu
 from converters.passes.pipelines import run_pipeline
 from converters.quant import QuantParams
 from converters.tflite.context import ImportContext, dequantize_node, quantize_node
 from converters.tflite.importer import require_supported, translate
 from converters.tflite.reader import read_tflite
-from converters.tflite.records import TfliteModel
 from converters.tflite.shapes import require_source_shapes
+from tests.converters.tflite_builder import TfliteBuilder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from converters.options import Activations, LeakyRelu
+    from converters.tflite.records import TfliteModel
 
 Codes = NDArray[Any]
 
@@ -34,7 +38,6 @@ class Runs:
         uint8: the graph with uint8 activations.
         int8: the graph with int8 activations.
         delegated: whether XNNPACK took the operator, or one of LiteRT's built-in kernels ran.
-        operators: operator types of ONNX Runtime's optimised uint8 graph.
     """
 
     litert: list[Codes]
@@ -55,6 +58,58 @@ class Runs:
     @property
     def dialects_agree(self) -> bool:
         return all(np.array_equal(a, b) for a, b in zip(self.uint8, self.int8, strict=True))
+
+
+@dataclass(frozen=True)
+class Quant:
+    """Scale and zero-point of a built tensor."""
+
+    scale: float
+    zero_point: int = 0
+
+
+def codes(shape: Sequence[int], dtype: str = "int8", seed: int = 0) -> Codes:
+    """Random codes of ``dtype``; all 256 are present where they find room, the lowest and highest always."""
+    info = np.iinfo(dtype)
+    values = np.random.default_rng(seed).integers(info.min, info.max + 1, tuple(shape)).astype(dtype)
+    flat = values.reshape(-1)
+    room = min(256, flat.size)
+    flat[:room] = np.linspace(info.min, info.max, room).astype(dtype)
+    return values
+
+
+def run_single(
+    op: str,
+    shapes: tuple[Sequence[int], Sequence[int]],
+    quants: tuple[Quant, Quant],
+    *constants: Codes | tuple[Codes, Quant],
+    dtype: str = "int8",
+    **options: Any,
+) -> Runs:
+    """Build ``op`` with one input, constants behind it, and one output; run it everywhere on ``codes``.
+
+    Args:
+        op: the schema's name.
+        shapes: of input and output.
+        quants: of input and output.
+        constants: further operands.
+        dtype: of input and output.
+        options: the operator's options.
+    """
+    b = TfliteBuilder()
+    x = b.input("x", shapes[0], dtype, quants[0].scale, quants[0].zero_point)
+    operands = [
+        b.constant(c[0], c[1].scale, c[1].zero_point) if isinstance(c, tuple) else b.constant(c)
+        for c in constants
+    ]
+    y = b.op(op, [x, *operands], shapes[1], dtype, quants[1].scale, quants[1].zero_point, name="y", **options)
+    return run_everywhere(b.build([y]), [codes(shapes[0], dtype)])
+
+
+def assert_exact(runs: Runs) -> None:
+    """LiteRT and both dialects give the same codes."""
+    assert runs.differing == 0, f"{runs.differing} codes differ, by up to {runs.worst}"
+    assert runs.dialects_agree
 
 
 def run_everywhere(data: bytes, feeds: Sequence[Codes], *, leaky_relu: LeakyRelu = "litert") -> Runs:
@@ -91,12 +146,8 @@ def run_onnx(
         f"in{i}": (codes.astype(np.int16) + 128).astype(np.uint8) if codes.dtype == np.int8 else codes
         for i, codes in enumerate(feeds)
     }
-    shifts = [_shift(source, index, activations) for index in source.outputs]
     results = session.run(None, named)
-    return [
-        _wide(result) - shift if shift else _wide(result)
-        for result, shift in zip(results, shifts, strict=True)
-    ]
+    return [_source_codes(source, index, real) for index, real in zip(source.outputs, results, strict=True)]
 
 
 def translated(
@@ -106,7 +157,7 @@ def translated(
     leaky_relu: LeakyRelu = "litert",
     batch: int | str = 1,
 ) -> ir.Model:
-    """The model with every source input as uint8 codes (``in0``, ...) and every output as codes, all in the source's layout."""
+    """The model with every source input as uint8 codes (``in0``, ...) and every output as reals, all in the source's layout."""
     require_supported(source)
     context = ImportContext(source, GraphWriter("single"), activations, leaky_relu, batch)
     for position, index in enumerate(source.inputs):
@@ -114,10 +165,9 @@ def translated(
     translate(context)
     model = ir.Model(context.writer.graph, ir_version=IR_VERSION)
     for index in source.outputs:
-        value = context.to_source_layout(context.codes_of(index), len(context.tensor(index).shape), "out")
-        quantized = context.is_quantized(index)
-        kind = ir.DataType[activations.upper()] if quantized else ir.DataType.FLOAT
-        value.type = ir.TensorType(kind)
+        # real numbers, as a detector's head: ONNX Runtime runs int8 in integers only between Q and DQ
+        value = context.to_source_layout(context.float_of(index), len(context.tensor(index).shape), "out")
+        value.type = ir.TensorType(ir.DataType.FLOAT)
         model.graph.outputs.append(value)
     require_source_shapes(context)
     run_pipeline(model, "portable")
@@ -138,10 +188,14 @@ def _define_input(context: ImportContext, position: int, index: int) -> None:
     context.define(index, value)
 
 
-def _shift(source: TfliteModel, index: int, activations: Activations) -> int:
-    dtype = source.tensors[index].dtype
-    return 0 if dtype in (activations, "float32") else (128 if activations == "uint8" else -128)
+def _source_codes(source: TfliteModel, index: int, real: Codes) -> Codes:
+    """The codes behind dequantised reals; float tensors stay."""
+    tensor = source.tensors[index]
+    if tensor.dtype == "float32" or tensor.quant is None:
+        return real
+    steps = np.rint(real / tensor.quant.scalar_scale).astype(np.int64)
+    return np.asarray(steps + tensor.quant.scalar_zero_point)
 
 
 def _wide(codes: Codes) -> Codes:
-    return codes if codes.dtype == np.float32 else cast("Codes", codes.astype(np.int64))
+    return codes if codes.dtype == np.float32 else codes.astype(np.int64)

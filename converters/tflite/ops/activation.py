@@ -5,13 +5,17 @@ LEAKY_RELU is bit exact with LiteRT XNNPACK by default (``converters.leaky``); t
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from converters.leaky import FloatForm, LeakyCase, float_table, matched_leaky, plain_form, xnnpack_table
 from converters.quant import QuantParams
 from converters.tflite.context import ImportContext, float_option
-from converters.tflite.ops.clamp import BOUNDS, close_with_bounds
-from converters.tflite.records import TfliteOperator
+from converters.tflite.ops.clamp import BOUNDS, clip_limits
+
+if TYPE_CHECKING:
+    from converters.tflite.records import TfliteOperator
 
 
 def leaky_case(context: ImportContext, source: int, target: int, slope: float) -> LeakyCase:
@@ -78,10 +82,12 @@ def _table(
 def relu(context: ImportContext, op: TfliteOperator) -> None:
     """RELU, RELU6, RELU_N1_TO_1: requantised to the output's scale, then clamped.
 
-    Bit exact where the scales are equal, as converters write them. Otherwise at most 1 LSB: LiteRT's only kernel, a built-in one,
-    rounds twice in 31-bit fixed point, which no scale reproduces.
+    Bit exact where the scales are equal, as converters write them. Otherwise at most 1 LSB: LiteRT's only kernel, a
+    built-in one, rounds twice in 31-bit fixed point, which no scale reproduces.
     """
-    close_with_bounds(context, op, context.float_of(op.inputs[0]), BOUNDS[op.op])
+    limits = clip_limits(context, op, BOUNDS[op.op])
+    clipped = context.writer.op("Clip", [context.float_of(op.inputs[0]), *limits], context.name(op))
+    context.define_quantized(op.outputs[0], clipped)
 
 
 def logistic(context: ImportContext, op: TfliteOperator) -> None:
@@ -123,8 +129,5 @@ def requantize(context: ImportContext, source: int, target: int) -> None:
         )
     if wanted is not None and np.array_equal(float_table(case, plain_form(case)), wanted):
         form = plain_form(case)
-    if form.slope == 1:
-        params = QuantParams(np.array([form.scale], np.float32), before.zero_point)
-        context.define_quantized(target, context.float_of(source, params))
-    else:
-        _leaky_node(context, source, target, form)
+    # a LeakyRelu even where its slope is 1: ONNX Runtime would merge Q -> DQ -> Q -> DQ into one pair and round once, not twice
+    _leaky_node(context, source, target, form)

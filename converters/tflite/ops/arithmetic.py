@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
+from typing import TYPE_CHECKING
 
-from converters.tflite.context import ImportContext
 from converters.tflite.ops.clamp import close_with_activation
 from converters.tflite.ops.layout import reshape
-from converters.tflite.records import TfliteOperator
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from converters.tflite.context import ImportContext
+    from converters.tflite.records import TfliteOperator
 
 
 def add(context: ImportContext, op: TfliteOperator) -> None:

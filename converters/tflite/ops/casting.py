@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 from converters.errors import UnsupportedModelError
 from converters.quant import QuantParams
 from converters.tflite.context import ImportContext, dequantize_node, describe
-from converters.tflite.records import TfliteOperator
+
+if TYPE_CHECKING:
+    from converters.tflite.records import TfliteOperator
 
 
 def cast(context: ImportContext, op: TfliteOperator) -> None:

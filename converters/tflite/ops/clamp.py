@@ -1,19 +1,24 @@
 """Fused activations: RELU, RELU6 and RELU_N1_TO_1 behind another operator.
 
-TFLite clamps codes: ``zero_point + round(bound / scale)``. Where the output's range ends there anyway, the QuantizeLinear already
-clamps and nothing is written. Otherwise the clamp gets a QDQ pair of its own, so that the operator in front keeps running in
-integers; its bounds are codes, dequantised, so it is bit exact.
+TFLite clamps codes: ``zero_point + round(bound / scale)``. Where the output's range ends there anyway, the
+QuantizeLinear already clamps and nothing is written. Otherwise the clamp gets a QDQ pair of its own, so that the
+operator in front keeps running in integers; its bounds are codes, dequantised, so it is bit exact.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import onnx_ir as ir
 
 from converters.errors import UnsupportedModelError
-from converters.quant import QuantParams
 from converters.tflite.context import ImportContext, dequantize_node, describe, quantize_node
-from converters.tflite.records import TfliteOperator
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from converters.quant import QuantParams
+    from converters.tflite.records import TfliteOperator
 
 BOUNDS: dict[str, tuple[float | None, float | None]] = {
     "NONE": (None, None),
@@ -49,24 +54,35 @@ def close_with_bounds(
     index, dtype, writer = op.outputs[0], context.code_dtype, context.writer
     params, info = context.params(index), np.iinfo(context.code_dtype)
     scale, zero_point = params.scalar_scale, params.scalar_zero_point
-    low, high = (_code(bound, scale, zero_point) for bound in bounds)
+    low, high = (None if bound is None else _code(bound, scale, zero_point) for bound in bounds)
     if (low is None or low <= info.min) and (high is None or high >= info.max):
         context.define_quantized(index, real, first)
         return
     codes = quantize_node(writer, real, first or params, dtype, context.name(op, "unclamped"))
     real = dequantize_node(writer, codes, params, dtype, context.name(op, "clamp/dequantized"))
-    limits = [
-        None
-        if code is None
-        else writer.constant(np.float32(code - zero_point) * scale, context.name(op, f"clamp/{side}"))
-        for code, side in ((low, "min"), (high, "max"))
-    ]
+    limits = clip_limits(context, op, bounds)
     context.define_quantized(index, writer.op("Clip", [real, *limits], context.name(op, "clamp")))
 
 
-def _code(bound: float | None, scale: np.float32, zero_point: int) -> int | None:
+def clip_limits(
+    context: ImportContext, op: TfliteOperator, bounds: tuple[float | None, float | None]
+) -> list[ir.Value | None]:
+    """Inputs 1 and 2 of a Clip to real ``bounds``, as the reals of the output's codes."""
+    params = context.params(op.outputs[0])
+    scale, zero_point = params.scalar_scale, params.scalar_zero_point
+    return [
+        None
+        if bound is None
+        else context.writer.constant(
+            np.float32(_code(bound, scale, zero_point) - zero_point) * scale,
+            context.name(op, f"clamp/{side}"),
+        )
+        for bound, side in zip(bounds, ("min", "max"), strict=True)
+    ]
+
+
+def _code(bound: float, scale: np.float32, zero_point: int) -> int:
     """The code of a real bound, rounded half away from zero as TFLite does; codes beyond the dtype's range are fine."""
-    if bound is None:
-        return None
-    steps = np.float32(bound) / scale
+    with np.errstate(over="ignore"):  # a denormal scale: int() of the infinity is refused by the importer
+        steps = np.float32(bound) / scale
     return zero_point + int(np.sign(steps) * np.floor(np.abs(steps) + np.float32(0.5)))

@@ -6,18 +6,21 @@ Numeric effect: none against LiteRT XNNPACK. ONNX Runtime's QLinearConv requanti
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
-from numpy.typing import NDArray
 
 from converters.errors import SourceFileError, UnsupportedModelError
 from converters.quant import QuantParams
 from converters.spec import TensorTwin
 from converters.tflite.context import ImportContext, dequantize_node, describe, int_option, same_padding
 from converters.tflite.ops.clamp import close_with_activation
-from converters.tflite.records import TfliteOperator
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from converters.tflite.records import TfliteOperator
 
 
 def conv_2d(context: ImportContext, op: TfliteOperator) -> None:
@@ -31,7 +34,7 @@ def conv_2d(context: ImportContext, op: TfliteOperator) -> None:
 
 
 def depthwise_conv_2d(context: ImportContext, op: TfliteOperator) -> None:
-    """DEPTHWISE_CONV_2D: weights ``(1, h, w, in * multiplier)`` become ``(in * multiplier, 1, h, w)``, one group per channel."""
+    """DEPTHWISE_CONV_2D: weights ``(1, h, w, in * multiplier)`` become ``(in * multiplier, 1, h, w)``, a group per channel."""
     weights, channels = context.constant_of(op, 1), context.tensor(op.inputs[0]).shape[3]
     _require_fit(context, op, fits=weights.shape[0] == 1 and weights.shape[3] % channels == 0)
     _convolution(context, op, weights.transpose(3, 0, 1, 2), "1HWO->O1HW", channels)
@@ -40,7 +43,8 @@ def depthwise_conv_2d(context: ImportContext, op: TfliteOperator) -> None:
 def _require_fit(context: ImportContext, op: TfliteOperator, *, fits: bool) -> None:
     if not fits:
         image, weights = (list(context.tensor(index).shape) for index in op.inputs[:2])
-        msg = f"{context.model.file}: {describe(context, op)} has weights {weights} for an input {image}: the channels do not fit"
+        where = f"{context.model.file}: {describe(context, op)}"
+        msg = f"{where} has weights {weights} for an input {image}: the channels do not fit"
         raise SourceFileError(msg)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from converters.errors import SourceFileError, UnsupportedModelError
 from converters.tflite.context import ImportContext, describe
 from converters.tflite.ops.clamp import close_with_activation
 from converters.tflite.ops.convolution import bias_value, weight_value
 from converters.tflite.ops.layout import reshape
-from converters.tflite.records import TfliteOperator
+
+if TYPE_CHECKING:
+    from converters.tflite.records import TfliteOperator
 
 
 def fully_connected(context: ImportContext, op: TfliteOperator) -> None:

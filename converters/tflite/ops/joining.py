@@ -6,13 +6,17 @@ Bit exact where the scales are equal, which int8 files guarantee; uint8 files ma
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from converters.errors import SourceFileError
 from converters.tflite.context import ImportContext, describe, int_option
 from converters.tflite.ops.clamp import close_with_activation
 from converters.tflite.ops.layout import reshape
-from converters.tflite.records import TfliteOperator
+
+if TYPE_CHECKING:
+    from converters.tflite.records import TfliteOperator
 
 
 def concatenation(context: ImportContext, op: TfliteOperator) -> None:

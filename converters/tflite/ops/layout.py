@@ -7,14 +7,19 @@ Transpose that this leaves between operators are removed by ``converters.passes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from converters.errors import SourceFileError
 from converters.tflite.context import NHWC_TO_NCHW, ImportContext, describe
-from converters.tflite.records import TfliteOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from converters.tflite.records import TfliteOperator
 
 
 def reshape(
@@ -37,7 +42,8 @@ def reshape_operator(context: ImportContext, op: TfliteOperator) -> None:
     """RESHAPE: the output's shape is what the file says it is; the shape operand was folded, if there is one."""
     before, after = context.tensor(op.inputs[0]).shape, context.tensor(op.outputs[0]).shape
     if math.prod(before) != math.prod(after):
-        msg = f"{context.model.file}: {describe(context, op)} turns shape {list(before)} into {list(after)}: another number of values"
+        where = f"{context.model.file}: {describe(context, op)}"
+        msg = f"{where} turns shape {list(before)} into {list(after)}: another number of values"
         raise SourceFileError(msg)
     real = context.float_of(op.inputs[0])
     context.close(op.outputs[0], reshape(context, real, before, after, context.name(op)))

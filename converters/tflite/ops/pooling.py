@@ -1,19 +1,21 @@
 """MAX_POOL_2D and AVERAGE_POOL_2D.
 
-MAX_POOL_2D is bit exact. AVERAGE_POOL_2D runs on LiteRT's built-in kernel, which adds the codes and divides once, ties away from code 0;
-with the zero-point of the pair there (``ops.pivot``) it is bit exact, too.
+MAX_POOL_2D is bit exact. AVERAGE_POOL_2D runs on LiteRT's built-in kernel, which adds the codes and divides once,
+ties away from code 0; with the zero-point of the pair there (``ops.pivot``) it is bit exact, too.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import onnx_ir as ir
+from typing import TYPE_CHECKING, Any
 
 from converters.tflite.context import ImportContext, int_option
 from converters.tflite.ops.clamp import close_with_activation
 from converters.tflite.ops.pivot import pivot_at
-from converters.tflite.records import TfliteOperator
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from converters.tflite.records import TfliteOperator
 
 
 def max_pool_2d(context: ImportContext, op: TfliteOperator) -> None:

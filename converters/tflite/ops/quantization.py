@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from converters.tflite.context import ImportContext
+from typing import TYPE_CHECKING
+
 from converters.tflite.ops.activation import requantize
-from converters.tflite.records import TfliteOperator
+
+if TYPE_CHECKING:
+    from converters.tflite.context import ImportContext
+    from converters.tflite.records import TfliteOperator
 
 
 def quantize(context: ImportContext, op: TfliteOperator) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from converters.errors import SourceFileError
 from converters.tflite.context import ImportContext, describe
 from converters.tflite.ops.layout import reshape
 from converters.tflite.ops.pivot import even_pivot
-from converters.tflite.records import TfliteOperator
+
+if TYPE_CHECKING:
+    from converters.tflite.records import TfliteOperator
 
 
 def mean(context: ImportContext, op: TfliteOperator) -> None:

@@ -1,20 +1,26 @@
 """RESIZE_NEAREST_NEIGHBOR and RESIZE_BILINEAR.
 
-Nearest is bit exact: a whole factor becomes Resize, which every runtime agrees on; other sizes become a Gather per axis over
-TFLite's own index table, because no two runtimes round the coordinates alike. Bilinear is bit exact where the weights are whole multiples of
-2^-11 (factor 2, 4, ...; XNNPACK's weights have 11 bits), and within 1 LSB elsewhere; ties go up as in XNNPACK (``ops.pivot``).
+Nearest is bit exact: a whole factor becomes Resize, which every runtime agrees on; other sizes become a Gather per
+axis over TFLite's own index table, because no two runtimes round the coordinates alike. Bilinear is bit exact where
+the weights are whole multiples of 2^-11 (factor 2, 4, ...; XNNPACK's weights have 11 bits), and within 1 LSB
+elsewhere; ties go up as in XNNPACK (``ops.pivot``).
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import onnx_ir as ir
-from numpy.typing import NDArray
 
 from converters.errors import SourceFileError
 from converters.tflite.context import ImportContext, describe
 from converters.tflite.ops.pivot import lowest_code, pivot_at
-from converters.tflite.records import TfliteOperator
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from converters.tflite.records import TfliteOperator
 
 MAX_SIZE = 1 << 15  # pixels per side: nothing larger is a picture, and index tables stay small
 
@@ -104,7 +110,7 @@ def _nearest_indices(op: TfliteOperator, size: int, new_size: int) -> NDArray[np
     offset = np.float32(0.5 if op.options["half_pixel_centers"] else 0.0)
     position = (np.arange(new_size, dtype=np.float32) + offset) * ratio
     rounded = np.floor(position + np.float32(0.5)) if op.options["align_corners"] else np.floor(position)
-    return np.clip(rounded.astype(np.int64), 0, size - 1)
+    return np.asarray(np.clip(rounded.astype(np.int64), 0, size - 1))
 
 
 def _is_repetition(table: NDArray[np.int64], size: int) -> bool:

@@ -1,7 +1,7 @@
 """Shape arithmetic: SHAPE, and integer operators whose operands are all known, computed now and never written.
 
-Converters leave chains such as SHAPE -> STRIDED_SLICE -> PACK in front of a RESHAPE. Shapes are static here, so every one of them
-has a value at conversion; ``fold`` puts it into ``context.constants``.
+Converters leave chains such as SHAPE -> STRIDED_SLICE -> PACK in front of a RESHAPE. Shapes are static here, so
+every one of them has a value at conversion; ``fold`` puts it into ``context.constants``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def fold(context: ImportContext, op: TfliteOperator) -> bool:
 def _keep(context: ImportContext, op: TfliteOperator, index: int, result: Array) -> None:
     tensor = context.tensor(index)
     if result.shape != tensor.shape:
-        msg = f"{context.model.file}: {describe(context, op)} gives shape {list(result.shape)}, the file says {list(tensor.shape)}"
+        where = f"{context.model.file}: {describe(context, op)}"
+        msg = f"{where} gives shape {list(result.shape)}, the file says {list(tensor.shape)}"
         raise SourceFileError(msg)
     context.constants[index] = result.astype(tensor.dtype)
 

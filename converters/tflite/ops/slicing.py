@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from converters.errors import SourceFileError, UnsupportedModelError
 from converters.tflite.context import ImportContext, describe, int_option
 from converters.tflite.ops.layout import reshape
 from converters.tflite.ops.strided_index import axis_ranges, strided_index
-from converters.tflite.records import TfliteOperator
+
+if TYPE_CHECKING:
+    from converters.tflite.records import TfliteOperator
 
 
 def strided_slice(context: ImportContext, op: TfliteOperator) -> None:
@@ -69,7 +73,8 @@ def pad(context: ImportContext, op: TfliteOperator) -> None:
     rank = len(context.tensor(source).shape)
     pads = context.constant_of(op, 1).astype(np.int64)
     if pads.shape != (rank, 2) or (pads < 0).any():
-        msg = f"{context.model.file}: {describe(context, op)} has paddings of shape {list(pads.shape)}, expected {[rank, 2]} of numbers >= 0"
+        where = f"{context.model.file}: {describe(context, op)}"
+        msg = f"{where} has paddings of shape {list(pads.shape)}, expected {[rank, 2]} of numbers >= 0"
         raise SourceFileError(msg)
     if pads[0].any():
         context.axis(source, 0)

@@ -1,15 +1,20 @@
 """What STRIDED_SLICE takes, as numpy says it: TFLite's five masks follow numpy's indexing rules.
 
-Source: tensorflow/lite/kernels/strided_slice.cc; numpy's basic indexing has the same ellipsis, new axes, dropped axes and clamping.
+Source: tensorflow/lite/kernels/strided_slice.cc; numpy's basic indexing has the same ellipsis, new axes, dropped
+axes and clamping.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from converters.errors import SourceFileError
 from converters.tflite.context import ImportContext, describe, int_option
-from converters.tflite.records import TfliteOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from converters.tflite.records import TfliteOperator
 
 AxisIndex = slice | int | None
 
