@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+from converters.atomic import WRITE_ERRORS, write_problem, write_whole
 from converters.errors import OptionError, OutputError, SourceFileError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MAX_SOURCE_BYTES = 1 << 31
 
@@ -30,48 +32,39 @@ def read_source(path: Path) -> bytes:
         raise SourceFileError(msg) from error
 
 
-def require_writable(output: Path, *, force: bool) -> None:
-    """Refuse an output that exists (unless ``force``) or whose folder is missing, before any work is done.
+def require_writable(output: Path, *, source: Path, force: bool) -> None:
+    """Refuse an output that exists (unless ``force``), is the source, or has no folder, before any work is done.
 
     Raises:
-        OptionError: the file exists and ``force`` is not set.
-        OutputError: the folder is missing, or ``output`` is a folder.
+        OptionError: the file exists and ``force`` is not set, or it is the source.
+        OutputError: the folder is missing, or ``output`` is a folder or no usable path.
     """
-    if output.is_dir():
-        msg = f"{output}: is a folder; name the ONNX file to write"
-        raise OutputError(msg)
-    if output.exists() and not force:
-        msg = f"{output}: exists already; give --force to replace it, or another name with -o"
-        raise OptionError(msg)
-    if not output.parent.is_dir():
-        msg = f"{output}: its folder {output.parent} does not exist; create it first"
-        raise OutputError(msg)
+    try:
+        if output.is_dir():
+            msg = f"{output}: is a folder; name the ONNX file to write"
+            raise OutputError(msg)
+        if output.exists() and source.exists() and output.samefile(source):
+            msg = f"{output}: is the source itself; name another file with -o"
+            raise OptionError(msg)
+        if output.is_file() and not force:
+            msg = f"{output}: exists already; give --force to replace it, or another name with -o"
+            raise OptionError(msg)
+        if not output.parent.is_dir():
+            msg = f"{output}: its folder {output.parent} does not exist; create it first"
+            raise OutputError(msg)
+    except WRITE_ERRORS as error:
+        msg = f"{output}: cannot be written: {write_problem(error, output)}"
+        raise OutputError(msg) from error
 
 
-def write_atomically(output: Path, data: bytes) -> None:
-    """Write ``data`` under a temporary name in the same folder, then rename: readers see the old file or the whole new one.
+def write_output(output: Path, data: bytes) -> None:
+    """Write ``data`` whole or not at all.
 
     Raises:
         OutputError: the folder cannot be written, or the disk is full.
     """
-    temporary: Path | None = None
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=output.parent, prefix=f".{output.name}.", delete=False
-        ) as stream:
-            temporary = Path(stream.name)
-            stream.write(data)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(output)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        msg = f"{output}: cannot be written: {error.strerror or error}"
+        write_whole(output, data)
+    except WRITE_ERRORS as error:
+        msg = f"{output}: cannot be written: {write_problem(error, output)}"
         raise OutputError(msg) from error
-
-
-def _umask() -> int:
-    """The process's file mode mask; reading it means setting it, so it is set back at once."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

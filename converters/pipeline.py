@@ -11,7 +11,7 @@ from onnx_ir.passes import common
 
 from converters.description.settings import describe_tflite
 from converters.errors import SourceFileError
-from converters.files import read_source, require_writable, write_atomically
+from converters.files import read_source, require_writable, write_output
 from converters.formats import sniff_format
 from converters.graph import IR_VERSION, GraphWriter
 from converters.head.yolo_v2 import add_yolo_v2_head
@@ -52,9 +52,9 @@ def convert(source: Path, output: Path, options: ConvertOptions, *, force: bool 
     Raises:
         ConversionError: see ``converters.errors`` for the tree.
     """
-    require_writable(output, force=force)
+    require_writable(output, source=source, force=force)
     conversion = convert_to_bytes(source, options)
-    write_atomically(output, conversion.model)
+    write_output(output, conversion.model)
     return conversion
 
 

@@ -66,11 +66,11 @@ def _convert(source: Path) -> bytes:
 def _store(path: Path, model: bytes) -> bool:
     """Put the model into the cache in one step; False where that is not possible."""
     from converters.errors import OutputError
-    from converters.files import write_atomically
+    from converters.files import write_output
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, model)
+        write_output(path, model)
     except (OSError, OutputError):  # a read-only home, a full disk
         return False
     return True

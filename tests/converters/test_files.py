@@ -1,0 +1,85 @@
+"""What may be overwritten, and that a file is written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from converters.atomic import write_whole
+from converters.errors import OptionError, OutputError, SourceFileError
+from converters.files import read_source, require_writable, write_output
+
+
+def test_the_source_is_never_the_output_even_when_forced(tmp_path: Path) -> None:
+    source = tmp_path / "net.tflite"
+    source.write_bytes(b"model")
+    with pytest.raises(OptionError, match="is the source itself; name another file"):
+        require_writable(source, source=source, force=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+def test_a_link_to_the_source_is_the_source(tmp_path: Path) -> None:
+    source, output = tmp_path / "net.tflite", tmp_path / "out.onnx"
+    source.write_bytes(b"model")
+    output.symlink_to(source)
+    with pytest.raises(OptionError, match="is the source itself"):
+        require_writable(output, source=source, force=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+def test_a_link_stays_a_link_to_the_new_bytes(tmp_path: Path) -> None:
+    real, output = tmp_path / "real.onnx", tmp_path / "out.onnx"
+    real.write_bytes(b"old")
+    output.symlink_to(real)
+    write_output(output, b"new")
+    assert output.is_symlink()
+    assert real.read_bytes() == b"new"
+
+
+def test_a_device_is_written_to_and_not_replaced() -> None:
+    before = Path(os.devnull).stat().st_mode
+    write_whole(Path(os.devnull), b"new")
+    assert Path(os.devnull).stat().st_mode == before
+
+
+def test_the_longest_legal_name_is_written(tmp_path: Path) -> None:
+    output = tmp_path / ("n" * 250 + ".onnx")
+    write_output(output, b"new")
+    assert output.read_bytes() == b"new"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"], ids=["too long", "a NUL character"])
+def test_a_name_no_system_takes_is_an_output_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_output(tmp_path / name, b"new")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows calls such a name missing")
+def test_a_name_that_is_too_long_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written: File name too long"):
+        require_writable(tmp_path / ("x" * 300), source=tmp_path / "net.tflite", force=False)
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.onnx"
+    output.write_bytes(b"old")
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OutputError, match=r"out\.onnx: cannot be written: No space left on device"):
+        write_output(output, b"new")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+def test_a_missing_source_and_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceFileError, match=r"no\.tflite: cannot be read: No such file"):
+        read_source(tmp_path / "no.tflite")
+    with pytest.raises(SourceFileError, match="expected a model file, found a folder"):
+        read_source(tmp_path)
