@@ -6,6 +6,7 @@
     ├── OptionError                 the caller's options are incomplete or contradict the model (usage)
     ├── SourceFileError             a file (model, sidecar, yaml) is missing, damaged or not what it should be
     ├── UnsupportedModelError       a sound model that holds something no importer translates
+    ├── MissingExtraError           a package that this source needs is not installed
     ├── OutputError                 the result cannot be written where it was asked for
     └── ContractError               the finished graph breaks its own contract: a defect of the converter
 
@@ -31,6 +32,14 @@ class SourceFileError(ConversionError):
 
 class UnsupportedModelError(ConversionError):
     """The model is sound, yet holds operators or tensor types that no importer translates."""
+
+
+class MissingExtraError(ConversionError):
+    """A source format needs a package of an extra that is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f'{what} is not installed; install it with: pip install "xdet[{extra}]"')
+        self.what, self.extra = what, extra
 
 
 class OutputError(ConversionError):

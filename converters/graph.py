@@ -1,7 +1,7 @@
 """A thin writer over onnx_ir: nodes, constants, and names that are unique and the same on every run.
 
-Importers and the head append to a graph of their own (``GraphWriter(name)``); rewrites insert into a finished one
-(``GraphWriter.inserting``).
+Importers and the head append to a graph of their own (``GraphWriter(name)``) or to one that exists
+(``GraphWriter.appending``); rewrites insert into a finished one (``GraphWriter.inserting``).
 """
 
 from __future__ import annotations
@@ -35,9 +35,14 @@ class GraphWriter:
     def inserting(cls, graph: ir.Graph, before: ir.Node) -> GraphWriter:
         """A writer whose nodes go in front of ``before`` in an existing graph."""
         writer = cls(str(graph.name))
-        writer.graph, writer._before = graph, before
-        values = [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]
-        writer._taken = {str(value.name) for value in values}
+        writer.graph, writer._before, writer._taken = graph, before, _names_in(graph)
+        return writer
+
+    @classmethod
+    def appending(cls, graph: ir.Graph) -> GraphWriter:
+        """A writer whose nodes go to the end of an existing graph."""
+        writer = cls(str(graph.name))
+        writer.graph, writer._taken = graph, _names_in(graph)
         return writer
 
     def unique(self, name: str) -> str:
@@ -94,3 +99,8 @@ class GraphWriter:
         else:
             self.graph.insert_before(self._before, node)
         return node.outputs
+
+
+def _names_in(graph: ir.Graph) -> set[str]:
+    values = [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]
+    return {str(value.name) for value in values}

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from converters.description.settings import SourceOptions
 from converters.errors import OptionError
+from converters.spec import LeakyRelu, Target
+from converters.spec.checks import require_flag, require_instance
 
-Target = Literal["portable", "cpu"]
+if TYPE_CHECKING:
+    from converters.calibration import Calibration
+
 Activations = Literal["uint8", "int8"]
-LeakyRelu = Literal["litert", "float"]
+Rounding = Literal["litert", "real"]
+Quantize = Literal["none", "per-channel", "per-tensor"]
+ImporterChoice = Literal["native", "tf2onnx"]
+CHOICES = {
+    "target": Target,
+    "activations": Activations,
+    "leaky_relu": LeakyRelu,
+    "quantize": Quantize,
+    "importer": ImporterChoice,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +35,13 @@ class ConvertOptions:
         batch: images per call, or ``"dynamic"``.
         target: ``"portable"`` graphs suit any compiler, ``"cpu"`` adds rewrites for ONNX Runtime's CPU kernels.
         activations: dtype of the activation codes; the integers and results are the same.
-        leaky_relu: ``"litert"`` reproduces XNNPACK's table, ``"float"`` is the real function (at most 1 LSB away).
+        leaky_relu: ``"litert"`` rounds as LiteRT's kernels do, ``"float"`` follows the real functions (at most 1 LSB away
+            per layer): LeakyReLU's table, and where exact ties fall in average pools, means, bilinear resizes and
+            requantisations.
         freeze_thresholds: constants instead of optional graph inputs.
+        quantize: granularity of the weights of a float source that is quantised to int8; ``"none"`` leaves it float.
+        calibration: photographs that tell the ranges of its activations; with ``quantize``, and only then.
+        importer: ``"native"`` reads TFLite files itself, ``"tf2onnx"`` leaves that to tf2onnx; Keras files always take it.
     """
 
     source: SourceOptions = field(default_factory=SourceOptions)
@@ -32,13 +50,35 @@ class ConvertOptions:
     activations: Activations = "uint8"
     leaky_relu: LeakyRelu = "litert"
     freeze_thresholds: bool = False
+    quantize: Quantize = "none"
+    calibration: Calibration | None = None
+    importer: ImporterChoice = "native"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("target", Target), ("activations", Activations), ("leaky_relu", LeakyRelu)):
+        for name, allowed in CHOICES.items():
             value, choices = getattr(self, name), get_args(allowed)
             if value not in choices:
                 msg = f"{name} must be one of {', '.join(choices)}, got {value!r}"
                 raise OptionError(msg)
-        if self.batch != "dynamic" and not 1 <= self.batch <= 1024:
-            msg = f"batch must be 'dynamic' or a number from 1 to 1024, got {self.batch!r}"
+        if self.batch != "dynamic" and not (type(self.batch) is int and 1 <= self.batch <= 1024):
+            msg = f"batch must be 'dynamic' or a whole number from 1 to 1024, got {self.batch!r}"
             raise OptionError(msg)
+        try:
+            require_instance(self.source, SourceOptions, "source")
+            require_flag(self.freeze_thresholds, "freeze_thresholds")
+        except ValueError as error:
+            raise OptionError(str(error)) from error
+        if self.quantize != "none" and self.calibration is None:
+            raise OptionError(f"--quantize {self.quantize} needs photographs: add --calibration DIR")
+        if self.quantize == "none" and self.calibration is not None:
+            raise OptionError("--calibration is for quantising: add --quantize per-channel, or leave it out")
+
+    @property
+    def rounding(self) -> Rounding:
+        """What ``leaky_relu`` decides for every operator that has a choice."""
+        return "litert" if self.leaky_relu == "litert" else "real"
+
+    @property
+    def batch_size(self) -> int | str:
+        """Images per call, or the name of the dynamic dimension."""
+        return "N" if self.batch == "dynamic" else self.batch

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
-from onnx_ir.passes import common
 
-from converters.description.settings import describe_tflite
-from converters.errors import SourceFileError
-from converters.files import read_source, require_writable, write_output
-from converters.formats import sniff_format
+from converters.errors import ContractError
+from converters.files import require_writable, write_output
 from converters.graph import IR_VERSION, GraphWriter
 from converters.head.yolo_v2 import add_yolo_v2_head
+from converters.importers import describe, open_source
+from converters.integer.vector import attempt_golden_vector
 from converters.passes.pipelines import run_pipeline
-from converters.spec import METADATA_KEY, DetectorSpec, ModelDocument, SourceInfo, TensorTwin
-from converters.tflite.importer import import_tflite
-from converters.tflite.reader import read_tflite
+from converters.quantize.network import quantize_network
+from converters.spec import METADATA_KEY, ModelDocument, SourceInfo, raw_head
+from converters.static_shapes import state_static_shapes
 from converters.verify import require_contract
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from converters.description.settings import SourceDescription
+    from converters.importers import OpenSource
+    from converters.network import ImportedNetwork
     from converters.options import ConvertOptions
+    from converters.spec import DetectorSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ def convert(source: Path, output: Path, options: ConvertOptions, *, force: bool 
     """Convert ``source`` and write the finished model to ``output``; nothing is written when anything fails.
 
     Args:
-        source: a TFLite detector.
+        source: a detector in any format of ``converters.importers``.
         output: the ONNX file to write.
         options: the choices.
         force: replace an existing ``output``.
@@ -64,61 +67,79 @@ def convert_to_bytes(source: Path, options: ConvertOptions) -> Conversion:
     Raises:
         ConversionError: see ``converters.errors`` for the tree.
     """
-    data = read_source(source)
-    found = sniff_format(data)
-    if found != "tflite":
-        msg = f"{source}: expected a TFLite file, found {found or 'none of the known formats'}"
-        raise SourceFileError(msg)
-    network_source = read_tflite(data, source.name)
-    spec = describe_tflite(source, network_source, options.source)
-    writer = GraphWriter(source.stem)
-    network = import_tflite(network_source, writer, spec.image, options)
-    _add_outputs(writer, network.head_nhwc, spec, options)
+    opened = open_source(source, options.importer)
+    description = describe(opened, options.source)
+    writer = GraphWriter(_printable(source.stem))
+    network = opened.importer.build(opened.model, writer, description.spec, options)
+    if options.quantize != "none":
+        writer, network = quantize_network(writer, network, description.spec, options)
+    golden, golden_notes = attempt_golden_vector(writer.graph, network, description.spec)
+    _add_outputs(writer, network.head_nhwc, description.spec, options)
     model = ir.Model(writer.graph, ir_version=IR_VERSION, producer_name="xdet")
-    passes = run_pipeline(model, options.target)
-    common.RemoveUnusedNodesPass()(model)
-    document = ModelDocument(
-        spec=spec,
-        source=SourceInfo(source.name, hashlib.sha256(data).hexdigest(), found),
-        quantization=network.quantization,
-        activations=options.activations,
-        leaky_relu=options.leaky_relu,
-        target=options.target,
-        freeze_thresholds=options.freeze_thresholds,
-        passes=passes,
-        notes=network.notes,
-        tensors=_surviving(network.twins, model.graph),
-    )
-    return _finish(model, document, options)
+    rewritten = run_pipeline(model, options.target, network.twins)
+    try:
+        document = replace(
+            _document(opened, description, network, options),
+            passes=rewritten.passes,
+            notes=(*description.notes, *network.notes, *golden_notes),
+            tensors=rewritten.twins,
+            golden=golden,
+        )
+    except ValueError as error:
+        msg = f"{source.name}: the model's document is malformed: {error}; please report this with the source file"
+        raise ContractError(msg) from error
+    return _finish(model, document, options, canonical=network.canonical)
 
 
 def _add_outputs(writer: GraphWriter, head: ir.Value, spec: DetectorSpec, options: ConvertOptions) -> None:
-    """The fused head, or the raw one as the only output."""
-    batch = _batch(options)
+    """The fused head, or the raw one as the only output; the raw head gets its promised type and shape in both cases."""
+    promised = raw_head(spec, options.batch_size)
+    head.type, head.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(promised.shape)
     if spec.head == "none":
-        head.type, head.shape = (
-            ir.TensorType(ir.DataType.FLOAT),
-            ir.Shape([batch, spec.grid_h, spec.grid_w, spec.head_channels]),
-        )
         writer.graph.outputs.append(head)
-    else:
-        add_yolo_v2_head(writer, head, spec, batch=batch, freeze_thresholds=options.freeze_thresholds)
+        return
+    add_yolo_v2_head(
+        writer, head, spec, batch=options.batch_size, freeze_thresholds=options.freeze_thresholds
+    )
 
 
-def _surviving(twins: dict[str, TensorTwin], graph: ir.Graph) -> dict[str, TensorTwin]:
-    """The twins that the rewrites left in the graph."""
-    alive = {value.name for node in graph for value in node.outputs} | set(graph.initializers)
-    return {name: twin for name, twin in twins.items() if twin.onnx in alive}
+def _document(
+    opened: OpenSource,
+    description: SourceDescription,
+    network: ImportedNetwork,
+    options: ConvertOptions,
+) -> ModelDocument:
+    """What the metadata says of the conversion before any rewrite."""
+    digest = hashlib.sha256(opened.data).hexdigest()
+    return ModelDocument(
+        spec=description.spec,
+        source=SourceInfo(_printable(opened.path.name), digest, opened.format),
+        quantization=network.quantization,
+        activations=network.activations,
+        leaky_relu=network.leaky_relu or options.leaky_relu,
+        target=options.target,
+        freeze_thresholds=options.freeze_thresholds,
+        passes=(),
+        notes=network.notes,
+        tensors=network.twins,
+        deviations=network.deviations,
+        evaluation=description.evaluation,
+        licence=description.licence,
+        origin=description.origin,
+    )
 
 
-def _finish(model: ir.Model, document: ModelDocument, options: ConvertOptions) -> Conversion:
-    """Attach the document, infer shapes, check the contract, serialise once."""
+def _printable(name: str) -> str:
+    """A file name as text that can be stored: bytes that are no UTF-8, which Python keeps as surrogates, become ``?``."""
+    return name.encode("utf-8", "replace").decode("utf-8")
+
+
+def _finish(
+    model: ir.Model, document: ModelDocument, options: ConvertOptions, *, canonical: bool
+) -> Conversion:
+    """Attach the document, state the shapes, check the contract, serialise once."""
     model.metadata_props[METADATA_KEY] = document.to_json()
-    common.ShapeInferencePass(data_prop=True)(model)
+    state_static_shapes(model, options.batch_size)
     proto = ir.to_proto(model)
-    require_contract(model, proto, batch=_batch(options), freeze_thresholds=options.freeze_thresholds)
+    require_contract(model, proto, batch=options.batch_size, canonical=canonical)
     return Conversion(proto.SerializeToString(deterministic=True), document)
-
-
-def _batch(options: ConvertOptions) -> int | str:
-    return "N" if options.batch == "dynamic" else options.batch

@@ -10,12 +10,33 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime as ort
 from PIL import Image
 
-RESAMPLING = {"bilinear-antialias": Image.Resampling.BILINEAR}  # other rules: docs/contract.md, "Resizing"
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def resize(photo: Image.Image, width: int, height: int, rule: str) -> NDArray[np.uint8]:
+    """Stretch a photograph as the model's metadata says (docs/contract.md, "Resizing"): uint8 ``(height, width, 3)``."""
+    if rule == "bilinear-antialias":
+        return np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR))
+    if rule == "nearest":
+        pixels = np.asarray(photo)
+        return pixels[nearest(photo.height, height)][:, nearest(photo.width, width)]
+    sys.exit(
+        f"resize rule {rule!r}: this program knows nearest and bilinear-antialias; docs/contract.md describes it"
+    )
+
+
+def nearest(source: int, target: int) -> NDArray[np.intp]:
+    """The source row (or column) of every target row, in float32 throughout: no image library's "nearest" equals it."""
+    centres = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * np.float32(source / target)
+    rows: NDArray[np.intp] = np.floor(centres).astype(np.intp)
+    return np.minimum(rows, source - 1, out=rows)
 
 
 def main(model: str, photo: str, *, no_vnni: bool) -> None:
@@ -30,11 +51,9 @@ def main(model: str, photo: str, *, no_vnni: bool) -> None:
     with Image.open(photo) as picture:
         rgb = picture.convert("RGB")
     _, height, width, _ = session.get_inputs()[0].shape
-    pixels = np.asarray(rgb.resize((width, height), RESAMPLING[spec["image"]["resize"]]), np.uint8)[
-        np.newaxis
-    ]
+    pixels = resize(rgb, width, height, spec["image"]["resize"])
 
-    feeds = {"image": pixels}
+    feeds = {"image": pixels[np.newaxis]}
     if any(value.name == "score_threshold" for value in session.get_overridable_initializers()):
         feeds["score_threshold"] = np.array(0.5, np.float32)  # optional; a 0-d array, not a numpy scalar
     count, boxes, scores, classes, _ = session.run(None, feeds)

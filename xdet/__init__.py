@@ -15,38 +15,62 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from converters.errors import ConversionError
     from converters.pipeline import Conversion
+    from xdet.bench import Benchmark, BenchOptions, run_benchmark
+    from xdet.checking.result import CheckResult
+    from xdet.checking.verdict import check
     from xdet.conversion import convert
     from xdet.detections import Detection, Detections
     from xdet.detector import Detector
     from xdet.errors import XdetError
+    from xdet.evaluation import evaluate
+    from xdet.evaluation_results import Evaluation
     from xdet.inspection import inspect
     from xdet.runtimes.providers import available_providers
+    from xdet.selftest import SelfTest, run_selftest
 
 __all__ = [
+    "BenchOptions",
+    "Benchmark",
+    "CheckResult",
     "Conversion",
     "ConversionError",
     "Detection",
     "Detections",
     "Detector",
+    "Evaluation",
+    "SelfTest",
     "XdetError",
     "__version__",
     "available_providers",
+    "check",
     "convert",
+    "evaluate",
     "inspect",
+    "run_benchmark",
+    "run_selftest",
 ]
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BenchOptions": "xdet.bench",
+    "Benchmark": "xdet.bench",
+    "CheckResult": "xdet.checking.result",
     "Conversion": "converters.pipeline",
     "ConversionError": "converters.errors",
     "Detection": "xdet.detections",
     "Detections": "xdet.detections",
     "Detector": "xdet.detector",
+    "Evaluation": "xdet.evaluation_results",
+    "SelfTest": "xdet.selftest",
     "XdetError": "xdet.errors",
     "available_providers": "xdet.runtimes.providers",
+    "check": "xdet.checking.verdict",
     "convert": "xdet.conversion",
+    "evaluate": "xdet.evaluation",
     "inspect": "xdet.inspection",
+    "run_benchmark": "xdet.bench",
+    "run_selftest": "xdet.selftest",
 }
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xdet.images import read_image
-from xdet.outputs import make_folder
+from xdet.preparation import Preparation, in_batches, prepare_many
 from xdet.render import draw_detections, save_picture
-from xdet.results_json import DetectionReport, FailedImage, image_names
+from xdet.results_json import DetectionReport, FailedImage
 
 if TYPE_CHECKING:
     from xdet.detections import Detections
@@ -18,13 +16,16 @@ if TYPE_CHECKING:
     from xdet.errors import ImageError
 
 Progress = Callable[[int], object]
+READERS = (
+    1  # threads that read ahead; one hides behind a network of the same speed and leaves it the processors
+)
 
 
 def detect_files(
     detector: Detector,
     images: Sequence[Path],
     *,
-    save: Path | None = None,
+    pictures: Sequence[Path] | None = None,
     progress: Progress | None = None,
 ) -> DetectionReport:
     """Detect in image files; one that cannot be read is listed and the others go on.
@@ -32,7 +33,7 @@ def detect_files(
     Args:
         detector: an open detector.
         images: files, as ``xdet.images.find_images`` lists them.
-        save: a folder for annotated pictures, made if it is missing.
+        pictures: where to write the annotated picture of each image, as ``xdet.picture_names`` names them; None draws none.
         progress: called with the number of images that are done since the last call.
 
     Raises:
@@ -40,35 +41,26 @@ def detect_files(
     """
     failed: list[FailedImage] = []
     found: list[Detections] = []
-    pictures = _picture_paths(images, save)
+    targets = {} if pictures is None else dict(zip(map(str, images), pictures, strict=True))
 
     def remember_failure(name: str, error: ImageError) -> None:
         failed.append(FailedImage(name, str(error)))
         if progress is not None:
             progress(1)
 
-    for detections in detector.detect_many(images, on_failure=remember_failure):
-        if save is not None:
-            original = read_image(Path(detections.image), honour_exif=True)
-            save_picture(pictures[detections.image], draw_detections(original, detections))
-        found.append(detections)
-        if progress is not None:
-            progress(1)
+    how = Preparation(detector.spec.image, keep_original=pictures is not None)
+    prepared = prepare_many(images, how, workers=READERS, on_failure=remember_failure)
+    for batch in in_batches(prepared, detector.batch):
+        for image, detections in zip(batch, detector.detect_prepared(batch), strict=True):
+            if image.original is not None:
+                save_picture(targets[image.name], draw_detections(image.original, detections))
+            found.append(detections)
+            if progress is not None:
+                progress(1)
     return DetectionReport(
         Path(detector.runtime.file).name,
-        hashlib.sha256(detector.runtime.model).hexdigest(),
+        detector.runtime.sha256,
         detector.thresholds,
         tuple(found),
         tuple(failed),
     )
-
-
-def _picture_paths(images: Sequence[Path], save: Path | None) -> dict[str, Path]:
-    """One PNG per image; images of equal names keep the folders that tell them apart, joined by underscores."""
-    if save is None:
-        return {}
-    make_folder(save)
-    names = image_names([str(image) for image in images])
-    return {
-        str(image): save / f"{name.replace('/', '_')}.png" for image, name in zip(images, names, strict=True)
-    }

@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from converters.calibration import Calibration
     from converters.pipeline import Conversion
+    from converters.spec import ImageInput
 
 PathLike = str | os.PathLike[str]
 
@@ -32,11 +37,16 @@ def convert(
     activations: Literal["uint8", "int8"] = "uint8",
     leaky_relu: Literal["litert", "float"] = "litert",
     freeze_thresholds: bool = False,
+    quantize: Literal["none", "per-channel", "per-tensor"] = "none",
+    calibration: PathLike | Sequence[PathLike] | None = None,
+    percentile: float | None = None,
+    importer: Literal["native", "tf2onnx"] = "native",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Conversion:
     """Convert a detector to one end-to-end ONNX file.
 
     Args:
-        source: an int8 or uint8 TFLite detector of the Tiny YOLO v2 family.
+        source: a detector of the Tiny YOLO v2 family: int8 or uint8 TFLite, or Keras (H5, .keras).
         output: the ONNX file; ``<stem>.onnx`` in the working directory if None.
         force: replace an existing ``output``.
         config: a yaml of the ST model zoo (2.x to 4.x) that describes the source.
@@ -50,22 +60,33 @@ def convert(
         batch: images per call, or ``"dynamic"``.
         target: ``"portable"``, or ``"cpu"`` for rewrites that suit ONNX Runtime's CPU kernels.
         activations: dtype of the activation codes; results are the same.
-        leaky_relu: ``"litert"`` equals LiteRT XNNPACK bit for bit, ``"float"`` is the real function (at most 1 LSB away).
+        leaky_relu: ``"litert"`` equals LiteRT XNNPACK bit for bit, ``"float"`` is the real function (at most 1 LSB away); the
+            same choice for average pools, means, bilinear resizes and requantisations.
         freeze_thresholds: write the thresholds as constants instead of optional inputs.
+        quantize: quantise a Keras source to int8, with one weight scale per output channel or per tensor.
+        calibration: photographs for that: a folder, or files; at least 8, better 50 to 500 of what it will see.
+        percentile: share of each activation's values that its range keeps, such as 99.99; None keeps all of them.
+        importer: ``"tf2onnx"`` is the fallback for TFLite files with operators that the native importer does not know.
+        progress: called with 1 and the number of photographs after each of them.
 
     Returns:
         The finished model's bytes and its document.
 
     Raises:
         ConversionError: the options are incomplete, the source cannot be converted, or the output cannot be written.
+        DataError: the calibration folder holds no image.
+        ImageError: one of its images cannot be read.
     """
     from converters.description.anchors import parse_anchors
     from converters.description.classes import parse_class_names
     from converters.description.settings import SourceOptions
+    from converters.errors import OptionError
     from converters.options import ConvertOptions
     from converters.pipeline import convert as convert_file
 
     source = Path(source)
+    if percentile is not None and calibration is None:
+        raise OptionError("--percentile is about calibration: add --calibration DIR, or leave it out")
     described = SourceOptions(
         config=None if config is None else Path(config),
         anchors=parse_anchors(anchors) if isinstance(anchors, str) else _pairs(anchors),
@@ -83,9 +104,35 @@ def convert(
         activations=activations,
         leaky_relu=leaky_relu,
         freeze_thresholds=freeze_thresholds,
+        quantize=quantize,
+        calibration=None if calibration is None else _calibration(calibration, percentile, progress),
+        importer=importer,
     )
     destination = Path(f"{source.stem}.onnx") if output is None else Path(output)
     return convert_file(source, destination, options, force=force)
+
+
+def _calibration(
+    photographs: PathLike | Sequence[PathLike],
+    percentile: float | None,
+    progress: Callable[[int, int], None] | None,
+) -> Calibration:
+    """The photographs as ``detect`` would feed them to the finished model, in the order of their names."""
+    from converters.calibration import Calibration
+    from xdet.images import find_images
+    from xdet.preparation import Preparation, prepare_many
+
+    given = [photographs] if isinstance(photographs, str | os.PathLike) else list(photographs)
+    images = find_images([Path(path) for path in given])
+
+    def pixels(image: ImageInput) -> Iterator[NDArray[np.uint8]]:
+        return (prepared.pixels for prepared in prepare_many(images, Preparation(image)))
+
+    def advance(count: int) -> None:
+        if progress is not None:
+            progress(count, len(images))
+
+    return Calibration(pixels, len(images), percentile, advance)
 
 
 def _pairs(anchors: Sequence[tuple[float, float]] | None) -> tuple[tuple[float, float], ...] | None:

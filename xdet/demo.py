@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from xdet.batch_detection import detect_files
 from xdet.conversion import convert
 from xdet.detector import Detector
 from xdet.embedded import SOURCE
-from xdet.images import read_image
 from xdet.outputs import make_folder, write_text
-from xdet.render import draw_detections, save_picture
 from xdet.report import format_duration, format_score, format_size
-from xdet.results_json import DetectionReport, report_to_json
+from xdet.results_json import report_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,22 +56,17 @@ def run_demo(output: Path, report: Callable[[str], None]) -> DemoFiles:
     model = output / f"{SOURCE.stem}.onnx"
     convert(SOURCE, model, force=True)
     steps.wrote(f"converted {SOURCE.name} ({format_size(SOURCE.stat().st_size)})", model)
-    detector = Detector(model)
-    steps.did(f"loaded it on {detector.runtime.name}")
-    found, pictures = [], []
-    for photograph in PHOTOGRAPHS:
-        found.append(detector(photograph))
-        steps.did(f"{photograph.name}: {_summary(found[-1])}")
-        pictures.append(output / f"{photograph.stem}.png")
-        save_picture(pictures[-1], draw_detections(read_image(photograph, honour_exif=True), found[-1]))
-        steps.wrote("drew them", pictures[-1])
-    detections = output / "detections.json"
-    digest = hashlib.sha256(detector.runtime.model).hexdigest()
-    write_text(
-        detections, report_to_json(DetectionReport(model.name, digest, detector.thresholds, tuple(found)))
-    )
-    steps.wrote("listed them", detections)
-    return DemoFiles(model, tuple(pictures), detections)
+    pictures = tuple(output / f"{photograph.stem}.png" for photograph in PHOTOGRAPHS)
+    with Detector(model) as detector:
+        steps.did(f"loaded it on {detector.runtime.name}")
+        found = detect_files(detector, PHOTOGRAPHS, pictures=pictures)
+    steps.did("detected and drew")
+    for photograph, picture, detections in zip(PHOTOGRAPHS, pictures, found.images, strict=True):
+        steps.lists(f"{photograph.name}: {_summary(detections)}", picture)
+    listed = output / "detections.json"
+    write_text(listed, report_to_json(found))
+    steps.wrote("listed them", listed)
+    return DemoFiles(model, pictures, listed)
 
 
 class _Steps:
@@ -87,6 +80,10 @@ class _Steps:
         now = time.perf_counter()
         self._report(f"{what}, {format_duration(now - self._since)}")
         self._since = now
+
+    def lists(self, what: str, path: Path) -> None:
+        """A file of the step before, which has its time."""
+        self._report(f"{what}: {path}, {format_size(path.stat().st_size)}")
 
     def wrote(self, what: str, path: Path) -> None:
         self.did(f"{what}: {path}, {format_size(path.stat().st_size)}")

@@ -1,50 +1,92 @@
 """The detector that comes with xdet: a TFLite file, converted once into the user's cache.
 
-The cached file's name holds the source's SHA-256 and xdet's version, so a new release converts anew. It is
-written beside its place and renamed there, so that processes which start together never see half a file.
-Where the cache cannot be written, the conversion lives in memory.
+The cached file's name holds a digest of all that its bytes come from: the source, its sidecar, and the converter's own
+program text. So whoever upgrades, or works on the converter, never runs an old conversion. It is written beside its place and
+renamed there, so that processes which start together never see half a file; conversions of other versions are removed,
+but for the latest few. Where the cache cannot be written, the conversion lives in memory.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xdet import __version__
 from xdet.errors import ModelError
+from xdet.runtimes.choices import RuntimeChoices
+from xdet.runtimes.model_file import ModelFile, read_model
+from xdet.runtimes.opening import open_model
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from xdet.runtimes.base import Runtime
 
 SOURCE = Path(__file__).parent / "data" / "tiny_yolo_v2_person_224_int8.tflite"
 CACHE_VARIABLE = "XDET_CACHE_DIR"
+KEPT = 3  # conversions in the cache: environments of several versions share it
+DEFAULTS = RuntimeChoices()
 
 
-def open_embedded(*, provider: str | None = None, threads: int | None = None) -> Runtime:
+def open_embedded(choices: RuntimeChoices = DEFAULTS) -> Runtime:
     """Open the embedded detector on ONNX Runtime; the first call of all converts it.
 
     Raises:
-        RuntimeUnavailableError: the provider is not there.
+        RuntimeUnavailableError: the provider is not there, or does not take the model.
+        UsageError: a runtime that takes no ONNX files.
     """
-    from xdet.runtimes.onnxruntime import open_onnxruntime
-    from xdet.runtimes.providers import resolve_provider
-
-    resolve_provider(provider)  # before any work
+    _require_provider(choices)  # before any work
     cached = cache_path()
     try:
-        return open_onnxruntime(cached.read_bytes(), file=str(cached), provider=provider, threads=threads)
-    except (OSError, ModelError):  # not there yet, or damaged since: a cache may be made again
-        model = _convert(SOURCE)
-    place = str(cached) if _store(cached, model) else cached.name
-    return open_onnxruntime(model, file=place, provider=provider, threads=threads)
+        model = ModelFile(cached, read_model(cached), "onnx")
+    except ModelError:  # not there yet
+        return _convert_and_open(cached, choices)
+    try:
+        return open_model(model, choices)
+    except ModelError:
+        if _is_sound(model):
+            raise  # the provider cannot run it: converting again would change nothing
+        return _convert_and_open(cached, choices)
 
 
 def cache_path() -> Path:
     """Where the converted model is kept; the environment variable ``XDET_CACHE_DIR`` names another folder."""
-    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
-    return _cache_folder() / f"{SOURCE.stem}-{digest[:16]}-{__version__}.onnx"
+    digest = hashlib.sha256()
+    for path in (SOURCE, SOURCE.with_suffix(".xdet.json"), *_converter_files()):
+        digest.update(path.name.encode("utf-8"))
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    return _cache_folder() / f"{SOURCE.stem}-{digest.hexdigest()[:16]}.onnx"
+
+
+def _converter_files() -> Iterator[Path]:
+    import converters
+
+    folder = Path(converters.__file__).parent
+    yield from sorted(folder.rglob("*.py"))
+
+
+def _require_provider(choices: RuntimeChoices) -> None:
+    from xdet.runtimes.providers import resolve_provider
+
+    if choices.runtime in (None, "onnxruntime"):
+        resolve_provider(choices.provider)
+
+
+def _is_sound(model: ModelFile) -> bool:
+    """Whether the CPU takes it, which takes every model that xdet makes."""
+    try:
+        open_model(model, RuntimeChoices(runtime="onnxruntime", threads=1)).close()
+    except ModelError:
+        return False
+    return True
+
+
+def _convert_and_open(cached: Path, choices: RuntimeChoices) -> Runtime:
+    data = _convert(SOURCE)
+    place = cached if _store(cached, data) else Path(cached.name)
+    return open_model(ModelFile(place, data, "onnx"), choices)
 
 
 def _cache_folder() -> Path:
@@ -73,4 +115,14 @@ def _store(path: Path, model: bytes) -> bool:
         write_output(path, model)
     except (OSError, OutputError):  # a read-only home, a full disk
         return False
+    _prune(path)
     return True
+
+
+def _prune(newest: Path) -> None:
+    """Remove the oldest conversions beside the newest one; one that is in use or gone already is left alone."""
+    with contextlib.suppress(OSError):
+        others = [path for path in newest.parent.glob(f"{SOURCE.stem}-*.onnx") if path != newest]
+        others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        for path in others[KEPT - 1 :]:
+            path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from converters.atomic import WRITE_ERRORS, write_problem, write_whole
@@ -28,14 +29,34 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    r"""Write ``text`` to ``path`` as UTF-8 with ``\n`` line ends on every system.
-
-    Lone surrogates (file names that are no UTF-8) become ``\udcXX``, which JSON reads back as the same name.
+    r"""Write ``text`` to ``path`` as ``encode_text`` gives it: with ``\n`` line ends on every system.
 
     Raises:
         OutputError: as ``write_bytes``.
     """
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+    write_bytes(path, encode_text(text))
+
+
+def encode_text(text: str) -> bytes:
+    r"""UTF-8; lone surrogates (file names that are no UTF-8) become ``\udcXX``, which JSON reads back as the same name."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def require_target(path: Path) -> None:
+    """Refuse a file that cannot be written, before the work whose result it is to hold; nothing is written yet.
+
+    Raises:
+        OutputError: the target is a folder, its own folder is missing or not writable, or no system takes the path.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError
+        if not path.parent.is_dir():
+            raise FileNotFoundError
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise PermissionError
+    except WRITE_ERRORS as error:
+        raise OutputError(f"cannot write '{path}': {write_problem(error, path)}") from error
 
 
 def make_folder(path: Path) -> None:

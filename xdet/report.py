@@ -82,6 +82,38 @@ def format_size(size_bytes: int) -> str:
     return f"{value:.1f} {unit}"
 
 
+def format_kib(size_bytes: int) -> str:
+    """Memory as the zoo's tables give it: KiB of 1024 bytes, two decimals.
+
+    >>> format_kib(11_034_600)
+    '10775.98 KiB'
+    """
+    return f"{size_bytes / 1024:.2f} KiB"
+
+
+def format_count(count: int) -> str:
+    """A large count with three significant digits.
+
+    >>> format_count(2_669_042_688), format_count(568_553_472), format_count(999)
+    ('2.67 G', '569 M', '999')
+    """
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= 0.9995 * factor:
+            return f"{_three_digits(count / factor)} {unit}"
+    return str(count)
+
+
+def format_share(part: int, whole: int) -> str:
+    """A share in per cent; only the whole is 100.0 % and only nothing 0.0 %.
+
+    >>> format_share(3, 3), format_share(999_999, 1_000_000), format_share(1, 1_000_000), format_share(0, 5)
+    ('100.0 %', '99.9 %', '0.1 %', '0.0 %')
+    """
+    if part in (0, whole):
+        return "100.0 %" if part and whole else "0.0 %"
+    return f"{min(max(100 * part / whole, 0.1), 99.9):.1f} %"
+
+
 def format_duration(seconds: float) -> str:
     """A duration with three significant digits.
 

@@ -16,30 +16,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 
 from converters.description.anchor_unit import StatedAnchors, settle_unit
 from converters.description.classes import check_class_names
-from converters.description.facts import SourceFacts, facts_from_tflite
+from converters.description.facts import SourceFacts
 from converters.description.head_channels import describe_fit, fit_class_names
 from converters.description.rescaling import StatedRescaling, resolve_rescaling
 from converters.description.sidecar import SUFFIX, Sidecar, find_sidecar
 from converters.description.zoo_yaml import ZooConfig, read_zoo_config
 from converters.errors import OptionError, SourceFileError
-from converters.files import read_source
-from converters.spec import Anchors, AnchorUnit, DetectorSpec, HeadKind, ImageInput, Thresholds
+from converters.spec import (
+    Anchors,
+    AnchorUnit,
+    DetectorSpec,
+    EvaluationSettings,
+    HeadKind,
+    ImageInput,
+    Thresholds,
+)
 
-if TYPE_CHECKING:
-    from converters.tflite.records import TfliteModel
-
-__all__ = [
-    "SourceFacts",
-    "SourceOptions",
-    "describe_tflite",
-    "facts_from_tflite",
-    "resolve_source_spec",
-    "resolve_spec",
-]
+__all__ = ["SourceDescription", "SourceFacts", "SourceOptions", "describe_source", "resolve_spec"]
 
 HeadChoice = Literal["auto", "yolo_v2", "none"]
 T = TypeVar("T")
@@ -84,29 +81,59 @@ class SourceOptions:
                 check_class_names(self.class_names)
             except ValueError as error:
                 raise OptionError(f"--classes: {error}") from error
+        if self.config is not None and not isinstance(self.config, Path):
+            raise OptionError(f"--config must be a path, got {self.config!r}")
+        _resolve_thresholds(self)
 
 
-def resolve_source_spec(path: Path, *, options: SourceOptions | None = None) -> DetectorSpec:
-    """Describe the detector in a TFLite file: from the file, the sidecar beside it, and the options.
+@dataclass(frozen=True, slots=True)
+class SourceDescription:
+    """What all statements about a source model amount to.
+
+    Attributes:
+        spec: the detector.
+        notes: what was stated and not used, one sentence each.
+        evaluation: with what the yaml evaluates its training; None where no yaml states anything.
+        licence: the sidecar's words; None where it has none.
+        origin: where the model comes from, in the sidecar's words (its key ``source``); None likewise.
+    """
+
+    spec: DetectorSpec
+    notes: tuple[str, ...] = ()
+    evaluation: EvaluationSettings | None = None
+    licence: str | None = None
+    origin: str | None = None
+
+
+def describe_source(path: Path, facts: SourceFacts, options: SourceOptions) -> SourceDescription:
+    """Describe the detector in a source model of any format.
+
+    Args:
+        path: the model's file, which tells where its sidecar is.
+        facts: what the model itself tells.
+        options: what the caller says.
 
     Raises:
         OptionError: the options are incomplete or contradict the model.
-        SourceFileError: the model, sidecar or yaml is missing, damaged or contradicts another.
+        SourceFileError: the sidecar or yaml is missing, damaged or contradicts the model.
         UnsupportedModelError: the model's input cannot take pixels.
     """
-    from converters.tflite.reader import read_tflite
-
-    return describe_tflite(path, read_tflite(read_source(path), path.name), options or SourceOptions())
-
-
-def describe_tflite(path: Path, model: TfliteModel, options: SourceOptions) -> DetectorSpec:
-    """Describe a TFLite detector that is read already; ``path`` tells where its sidecar is.
-
-    Raises:
-        ConversionError: as ``resolve_source_spec``.
-    """
     config = None if options.config is None else read_zoo_config(options.config)
-    return resolve_spec(facts_from_tflite(model), options, find_sidecar(path), config)
+    sidecar = find_sidecar(path)
+    spec = resolve_spec(facts, options, sidecar, config)
+    stated = _stated_anchors(options, sidecar or Sidecar(file=""), config or ZooConfig(file=""))
+    notes = []
+    if stated is not None and spec.anchors is None:
+        notes.append(
+            f"the anchors ({stated.where}) are left out, since nobody states their unit; a raw head needs none"
+        )
+    return SourceDescription(
+        spec=spec,
+        notes=tuple(notes),
+        evaluation=None if config is None or config.evaluation == EvaluationSettings() else config.evaluation,
+        licence=None if sidecar is None else sidecar.licence,
+        origin=None if sidecar is None else sidecar.source,
+    )
 
 
 def resolve_spec(
@@ -178,7 +205,10 @@ def _resolve_anchors(
     if stated is None:
         return None
     lone_unit = sidecar.anchor_unit if sidecar.anchors is None else None
-    return settle_unit(stated, _first(options.anchor_unit, stated.unit, lone_unit), facts)
+    unit: AnchorUnit | None = _first(options.anchor_unit, stated.unit, lone_unit)
+    if head == "none" and unit is None and not any(max(size_wh) > 1 for size_wh in stated.sizes_wh):
+        return None  # not needed, and told in the description's notes
+    return settle_unit(stated, unit, facts)
 
 
 def _stated_anchors(options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> StatedAnchors | None:

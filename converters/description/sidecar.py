@@ -15,6 +15,7 @@ be a silent guess.
 from __future__ import annotations
 
 import difflib
+import errno
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast, get_args
@@ -69,10 +70,18 @@ def find_sidecar(model: Path) -> Sidecar | None:
     """The sidecar beside ``model``, or None when there is no such file.
 
     Raises:
-        SourceFileError: there is one, and it is unreadable or malformed.
+        SourceFileError: there is one, and it is unreadable or malformed; or its folder cannot be looked into.
     """
-    path = sidecar_path(model)
-    return read_sidecar(path) if path.exists() else None
+    try:
+        path = sidecar_path(model)
+        found = path.exists()
+    except ValueError:  # a path without a file name, or with a NUL character: nothing can be beside it
+        return None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return None
+        raise SourceFileError(f"sidecar of '{model}' cannot be read: {error.strerror or error}") from error
+    return read_sidecar(path) if found else None
 
 
 def read_sidecar(path: Path) -> Sidecar:

@@ -11,7 +11,7 @@ two units: there the unit stays open.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from converters.description.anchors import SizesWh, sizes_from_text, sizes_from_values
@@ -25,7 +25,7 @@ from converters.description.yaml_values import (
     shape_from_yaml,
 )
 from converters.errors import OptionError, SourceFileError
-from converters.spec import AnchorUnit, Rescaling, ResizeRule
+from converters.spec import AnchorUnit, EvaluationSettings, Rescaling, ResizeRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,16 +59,6 @@ _RESIZE: Mapping[str, ResizeRule] = {"nearest": "nearest", "bilinear": "bilinear
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluationSettings:
-    """With what a training yaml evaluates; never the defaults of a converted file. None = not stated."""
-
-    score_threshold: float | None = None
-    nms_iou_threshold: float | None = None
-    evaluation_iou: float | None = None
-    max_detections: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class ZooConfig:
     """What a zoo yaml states; None = not stated.
 
@@ -92,7 +82,7 @@ class ZooConfig:
     rescaling: Rescaling | None = None
     resize: ResizeRule | None = None
     anchors: SizesWh | None = None
-    evaluation: EvaluationSettings = EvaluationSettings()
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
     def head_of_family(self) -> Literal["yolo_v2"] | None:
         """The head of the named family, None when the yaml names none.

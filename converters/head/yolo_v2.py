@@ -17,10 +17,11 @@ from converters.errors import ContractError
 from converters.head.decode import decode_boxes, decode_scores, split_head
 from converters.head.select import select_best
 from converters.head.suppress import limit_candidates, pad_candidates, suppress
+from converters.spec import contract_io
 
 if TYPE_CHECKING:
     from converters.graph import GraphWriter
-    from converters.spec import Anchors, DetectorSpec
+    from converters.spec import Anchors, ContractTensor, DetectorSpec
 
 
 def add_yolo_v2_head(
@@ -50,8 +51,9 @@ def add_yolo_v2_head(
     scores = limit_candidates(writer, decode_scores(writer, objectness, class_logits), spec)
     padded = pad_candidates(writer, boxes, scores, spec)
     kept_scores = suppress(writer, padded, score_threshold, iou_threshold, spec)
-    for name, value in select_best(writer, padded, kept_scores, spec).items():
-        _add_output(writer, name, value, batch=batch, num_rows=spec.thresholds.max_detections)
+    rows = select_best(writer, padded, kept_scores, spec)
+    for promised in contract_io(spec, batch, freeze_thresholds=freeze_thresholds)[1]:
+        _add_output(writer, promised, rows[promised.name])
 
 
 def _require_anchors(head_nhwc: ir.Value, spec: DetectorSpec) -> Anchors:
@@ -79,18 +81,11 @@ def _add_threshold(writer: GraphWriter, name: str, default: float, *, frozen: bo
     )
 
 
-def _add_output(writer: GraphWriter, name: str, value: ir.Value, *, batch: int | str, num_rows: int) -> None:
-    """Make ``value`` the graph output ``name`` with the contract's dtype and shape."""
-    dtypes_and_shapes: dict[str, tuple[ir.DataType, tuple[int | str, ...]]] = {
-        "num_detections": (ir.DataType.INT32, (batch,)),
-        "detection_boxes": (ir.DataType.FLOAT, (batch, num_rows, 4)),
-        "detection_scores": (ir.DataType.FLOAT, (batch, num_rows)),
-        "detection_classes": (ir.DataType.INT32, (batch, num_rows)),
-        "detection_anchors": (ir.DataType.INT32, (batch, num_rows)),
-    }
-    _require_name(value, name)
-    dtype, shape = dtypes_and_shapes[name]
-    value.type, value.shape = ir.TensorType(dtype), ir.Shape(shape)
+def _add_output(writer: GraphWriter, promised: ContractTensor, value: ir.Value) -> None:
+    """Make ``value`` the graph output that the contract promises."""
+    _require_name(value, promised.name)
+    dtype = ir.DataType.from_numpy(np.dtype(promised.dtype))
+    value.type, value.shape = ir.TensorType(dtype), ir.Shape(promised.shape)
     writer.graph.outputs.append(value)
 
 

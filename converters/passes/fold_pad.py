@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from converters.passes.base import Rewrite, Skipped
-from converters.passes.qdq import Link, link
+from converters.passes.base import Changed, Rewrite, Skipped
+from converters.passes.qdq import Link, link, node, producer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,26 +42,26 @@ class FoldPad(Rewrite):
 
     title = "fold pad"
 
-    def rewrite(self, graph: ir.Graph) -> Iterator[str | Skipped]:
+    def rewrite(self, graph: ir.Graph) -> Iterator[Changed | Skipped]:
         """Rewrite every convolution behind a Pad; yield one line per convolution."""
-        for conv in [node for node in graph if node.op_type == "Conv"]:
+        for conv in [n for n in graph if n.op_type == "Conv"]:
             found = _match(conv)
             if isinstance(found, Skipped):
                 yield found
             elif found is not None:
                 _fold(graph, conv, found)
-                yield f"{found.pad.name}: now the padding of {conv.name}"
+                yield Changed(f"{found.pad.name}: now the padding of {conv.name}")
 
 
 def _match(conv: ir.Node) -> _Match | Skipped | None:
     """The Pad in front of ``conv``; None where there is none."""
     name = str(conv.name)
-    middle = link(_producer(conv.inputs[0]), "DequantizeLinear")
-    after = link(_producer(middle.source), "QuantizeLinear") if middle else None
-    pad = _producer(after.source) if after else None
+    middle = link(producer(conv.inputs[0]), "DequantizeLinear")
+    after = link(producer(middle.source), "QuantizeLinear") if middle else None
+    pad = producer(after.source) if after else None
     if middle is None or after is None or pad is None or pad.op_type != "Pad":
         return None
-    before = link(_producer(pad.inputs[0]), "DequantizeLinear")
+    before = link(producer(pad.inputs[0]), "DequantizeLinear")
     if before is None or not (before.matches(after) and after.matches(middle)):
         return Skipped(name, f"{pad.name} changes scale or zero-point")
     spatial = _zero_padding(pad)
@@ -92,21 +92,13 @@ def _zero_padding(pad: ir.Node) -> tuple[int, ...] | str:
 def _fold(graph: ir.Graph, conv: ir.Node, found: _Match) -> None:
     own = conv.attributes.get_ints("pads", [0] * len(found.spatial))
     total = [a + b for a, b in zip(own, found.spatial, strict=True)]
-    source = _node(
+    source = node(
         "DequantizeLinear", [found.before.source, *found.middle.node.inputs[1:]], f"{conv.name}/unpadded"
     )
     graph.insert_before(conv, source)
     conv.replace_input_with(0, source.outputs[0])
     conv.attributes["pads"] = ir.AttrInt64s("pads", total)
     conv.attributes.pop("auto_pad", None)
-    for node in (found.middle.node, found.after.node, found.pad, found.before.node):
-        if not node.outputs[0].uses() and not node.outputs[0].is_graph_output():
-            graph.remove(node, safe=True)
-
-
-def _node(op_type: str, inputs: list[ir.Value | None], name: str) -> ir.Node:
-    return ir.Node("", op_type, inputs, outputs=[ir.Value(name=name)], name=name)
-
-
-def _producer(value: ir.Value | None) -> ir.Node | None:
-    return None if value is None else value.producer()
+    for old in (found.middle.node, found.after.node, found.pad, found.before.node):
+        if not old.outputs[0].uses() and not old.outputs[0].is_graph_output():
+            graph.remove(old, safe=True)

@@ -1,12 +1,17 @@
-"""Which rewrites run for which target, in order."""
+"""Which rewrites run for which target, in order; behind each, what it left unused is removed."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from onnx_ir.passes import common
+
 from converters.passes.cancel_transposes import CancelTransposes
+from converters.passes.fold_affine import FoldAffine
 from converters.passes.fold_pad import FoldPad
 from converters.passes.pool_before_activation import PoolBeforeActivation
+from converters.passes.twins import follow_twins
 from converters.passes.wide_stem import WideStem
 
 if TYPE_CHECKING:
@@ -14,15 +19,40 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from converters.options import Target
     from converters.passes.base import Rewrite
+    from converters.spec import Target, TensorTwin
 
 PIPELINES: Mapping[Target, tuple[Rewrite, ...]] = {
-    "portable": (CancelTransposes(), FoldPad(), PoolBeforeActivation()),
-    "cpu": (CancelTransposes(), FoldPad(), PoolBeforeActivation(), WideStem(), CancelTransposes()),
+    "portable": (CancelTransposes(), FoldAffine(), FoldPad(), PoolBeforeActivation()),
+    "cpu": (CancelTransposes(), FoldAffine(), FoldPad(), PoolBeforeActivation(), WideStem(), CancelTransposes()),
 }
+UNUSED = "remove unused"
 
 
-def run_pipeline(model: ir.Model, target: Target) -> tuple[str, ...]:
-    """Run the target's rewrites on ``model`` in place; return the titles of those that changed something."""
-    return tuple(rewrite.title for rewrite in PIPELINES[target] if rewrite(model).modified)
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """What a pipeline did.
+
+    Attributes:
+        passes: titles of the rewrites that changed something, in order.
+        twins: source tensor name -> where it is now.
+    """
+
+    passes: tuple[str, ...]
+    twins: Mapping[str, TensorTwin]
+
+
+def run_pipeline(model: ir.Model, target: Target, twins: Mapping[str, TensorTwin] | None = None) -> Rewritten:
+    """Run the target's rewrites on ``model`` in place and follow the source's tensors through them."""
+    passes = []
+    common.RemoveUnusedNodesPass()(model)
+    followed = follow_twins(twins or {}, UNUSED, (), model.graph)
+    for rewrite in PIPELINES[target]:
+        changes = rewrite.changes(model)
+        if not changes:
+            continue
+        common.RemoveUnusedNodesPass()(model)
+        moves = [move for change in changes for move in change.moved]
+        followed = follow_twins(followed, rewrite.title, moves, model.graph)
+        passes.append(rewrite.title)
+    return Rewritten(tuple(passes), followed)

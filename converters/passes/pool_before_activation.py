@@ -24,11 +24,11 @@ import numpy as np
 import onnx_ir as ir
 
 from converters.leaky import FloatForm, LeakyCase, float_table, is_monotone
-from converters.passes.base import Rewrite, Skipped
-from converters.passes.qdq import Link, link, only_consumer
+from converters.passes.base import Changed, Rewrite, Skipped
+from converters.passes.qdq import Link, link, node, only_consumer, producer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class _Match:
     after: Link
     pool: ir.Node
     pooled: Link
-    producer: Link
+    source: Link
 
 
 class PoolBeforeActivation(Rewrite):
@@ -46,36 +46,36 @@ class PoolBeforeActivation(Rewrite):
 
     title = "pool before activation"
 
-    def rewrite(self, graph: ir.Graph) -> Iterator[str | Skipped]:
+    def rewrite(self, graph: ir.Graph) -> Iterator[Changed | Skipped]:
         """Rewrite every match; yield one line per pool."""
-        for pool in [node for node in graph if node.op_type == "MaxPool"]:
+        for pool in [n for n in graph if n.op_type == "MaxPool"]:
             found = _match(pool)
             if isinstance(found, Skipped):
                 yield found
                 continue
             _swap(graph, found)
-            yield f"{pool.name}: now in front of {found.activation.name}"
+            yield Changed(f"{pool.name}: now in front of {found.activation.name}")
 
 
 def _match(pool: ir.Node) -> _Match | Skipped:
     name = str(pool.name)
-    middle = link(_producer(pool.inputs[0]), "DequantizeLinear")
-    after = link(_producer(middle.source), "QuantizeLinear") if middle else None
+    middle = link(producer(pool.inputs[0]), "DequantizeLinear")
+    after = link(producer(middle.source), "QuantizeLinear") if middle else None
     if middle is None or after is None:
         return Skipped(name, "its input is not quantised by a QuantizeLinear -> DequantizeLinear pair")
-    activation = _producer(after.source)
+    activation = producer(after.source)
     if activation is None or activation.op_type != "LeakyRelu":
         return Skipped(
             name, f"no LeakyRelu in front of it but {activation.op_type if activation else 'a graph input'}"
         )
-    before = link(_producer(activation.inputs[0]), "DequantizeLinear")
-    producer = link(_producer(before.source), "QuantizeLinear") if before else None
+    before = link(producer(activation.inputs[0]), "DequantizeLinear")
+    source = link(producer(before.source), "QuantizeLinear") if before else None
     pooled = link(only_consumer(pool.outputs[0]), "QuantizeLinear")
-    if before is None or producer is None or pooled is None:
+    if before is None or source is None or pooled is None:
         return Skipped(
             name, "activation or pool is not wrapped in one DequantizeLinear and one QuantizeLinear"
         )
-    found = _Match(before, activation, after, pool, pooled, producer)
+    found = _Match(before, activation, after, pool, pooled, source)
     reason = _refusal(found, middle)
     return found if reason is None else Skipped(name, reason)
 
@@ -103,18 +103,18 @@ def _table(before: Link, activation: ir.Node, after: Link) -> np.ndarray[tuple[i
 
 def _swap(graph: ir.Graph, found: _Match) -> None:
     """Write the six nodes anew behind the producer; the final codes take over the pool's name and readers."""
-    name = f"{found.producer.result.name}/pooled"
-    producer_constants, result = found.producer.node.inputs[1:], found.pooled.result
-    real = _node("DequantizeLinear", [found.producer.result, *producer_constants], f"{name}/dequantized")
-    pool = _node("MaxPool", real.outputs, f"{name}/float", found.pool.attributes.values())
-    codes = _node("QuantizeLinear", [pool.outputs[0], *producer_constants], name)
-    before = _node(
+    name = f"{found.source.result.name}/pooled"
+    source_constants, result = found.source.node.inputs[1:], found.pooled.result
+    real = node("DequantizeLinear", [found.source.result, *source_constants], f"{name}/dequantized")
+    pool = node("MaxPool", real.outputs, f"{name}/float", found.pool.attributes.values())
+    codes = node("QuantizeLinear", [pool.outputs[0], *source_constants], name)
+    before = node(
         "DequantizeLinear", [codes.outputs[0], *found.before.node.inputs[1:]], f"{result.name}/input"
     )
-    activation = _node(
+    activation = node(
         "LeakyRelu", before.outputs, f"{result.name}/float", found.activation.attributes.values()
     )
-    after = _node("QuantizeLinear", [activation.outputs[0], *found.pooled.node.inputs[1:]], str(result.name))
+    after = node("QuantizeLinear", [activation.outputs[0], *found.pooled.node.inputs[1:]], str(result.name))
     old = [
         found.before.node,
         found.activation,
@@ -126,13 +126,3 @@ def _swap(graph: ir.Graph, found: _Match) -> None:
     graph.insert_before(found.pool, [real, pool, codes, before, activation, after])
     ir.convenience.replace_all_uses_with(result, after.outputs[0], replace_graph_outputs=True)
     graph.remove(old, safe=True)
-
-
-def _node(
-    op_type: str, inputs: Sequence[ir.Value | None], name: str, attributes: Iterable[ir.Attr] = ()
-) -> ir.Node:
-    return ir.Node("", op_type, inputs, attributes, outputs=[ir.Value(name=name)], name=name)
-
-
-def _producer(value: ir.Value | None) -> ir.Node | None:
-    return None if value is None else value.producer()

@@ -1,4 +1,4 @@
-"""Reading QDQ patterns: the integer nodes between which every rewrite looks.
+"""Reading and writing QDQ patterns: the integer nodes between which every rewrite looks.
 
 A *link* is one QuantizeLinear or DequantizeLinear with per-tensor constants.
 """
@@ -6,9 +6,13 @@ A *link* is one QuantizeLinear or DequantizeLinear with per-tensor constants.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +46,15 @@ class Link:
         return (self.scale, self.zero_point, self.dtype) == (other.scale, other.zero_point, other.dtype)
 
 
-def link(node: ir.Node | None, op_type: str) -> Link | None:
-    """``node`` as a link if it is an ``op_type`` with constant scalar scale and zero-point."""
-    if node is None or node.op_type != op_type or len(node.inputs) != 3:
+def link(found: ir.Node | None, op_type: str) -> Link | None:
+    """``found`` as a link if it is an ``op_type`` with constant scalar scale and zero-point."""
+    if found is None or found.op_type != op_type or len(found.inputs) != 3:
         return None
-    scale, zero_point = (ir.convenience.get_const_tensor(_present(value)) for value in node.inputs[1:])
+    scale, zero_point = (ir.convenience.get_const_tensor(_present(value)) for value in found.inputs[1:])
     if scale is None or zero_point is None or scale.size != 1 or zero_point.size != 1:
         return None
     codes = zero_point.numpy()
-    return Link(node, np.float32(scale.numpy().reshape(())), int(codes.reshape(())), codes.dtype)
+    return Link(found, np.float32(scale.numpy().reshape(())), int(codes.reshape(())), codes.dtype)
 
 
 def only_consumer(value: ir.Value) -> ir.Node | None:
@@ -59,6 +63,18 @@ def only_consumer(value: ir.Value) -> ir.Node | None:
     if len(uses) != 1 or value.is_graph_output():
         return None
     return next(iter(uses)).node
+
+
+def producer(value: ir.Value | None) -> ir.Node | None:
+    """The node that writes ``value``; None for inputs, initialisers and absent operands."""
+    return None if value is None else value.producer()
+
+
+def node(
+    op_type: str, inputs: Sequence[ir.Value | None], name: str, attributes: Iterable[ir.Attr] = ()
+) -> ir.Node:
+    """A node of one result; both carry ``name``."""
+    return ir.Node("", op_type, inputs, attributes, outputs=[ir.Value(name=name)], name=name)
 
 
 def _present(value: ir.Value | None) -> ir.Value:

@@ -32,8 +32,8 @@ import numpy as np
 import onnx_ir as ir
 
 from converters.graph import GraphWriter
-from converters.passes.base import Rewrite, Skipped
-from converters.passes.qdq import Link, link, only_consumer
+from converters.passes.base import Changed, Moved, Rewrite, Skipped
+from converters.passes.qdq import Link, link, only_consumer, producer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,13 +72,13 @@ class WideStem(Rewrite):
 
     title = "wide stem"
 
-    def rewrite(self, graph: ir.Graph) -> Iterator[str | Skipped]:
+    def rewrite(self, graph: ir.Graph) -> Iterator[Changed | Skipped]:
         """Rewrite convolutions on three channels; yield one line per convolution."""
         for conv in [node for node in graph if node.op_type == "Conv"]:
             found = _match(conv)
             if isinstance(found, _Stem):
-                _replace(graph, found)
-                yield f"{conv.name}: {GROUP} pixels per group, {found.weights.shape[0] * 2 * GROUP} channels"
+                what = f"{conv.name}: {GROUP} pixels per group, {found.weights.shape[0] * 2 * GROUP} channels"
+                yield Changed(what, _replace(graph, found))
             elif found is not None:
                 yield found
 
@@ -86,7 +86,7 @@ class WideStem(Rewrite):
 def _match(conv: ir.Node) -> _Stem | Skipped | None:
     """The stem around ``conv``; None where it has not three channels, and so is none."""
     name = str(conv.name)
-    source = link(_producer(conv.inputs[0]), "DequantizeLinear")
+    source = link(producer(conv.inputs[0]), "DequantizeLinear")
     weights = _codes(conv.inputs[1])
     if source is None or weights is None or weights.ndim != 4 or weights.shape[1] != 3:
         return None
@@ -163,9 +163,10 @@ def widened_weights(weights: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(grouped.transpose(0, 4, 1, 2, 3)).reshape(-1, 3 * GROUP, 4, 2)
 
 
-def _replace(graph: ir.Graph, stem: _Stem) -> None:
+def _replace(graph: ir.Graph, stem: _Stem) -> tuple[Moved, ...]:
     """Write the new stem in front of the old one's end and let it take over name and readers."""
     old = stem.after_pool.result
+    constants = [_node_of(value).inputs[0] for value in stem.conv.inputs[1:]]
     writer = GraphWriter.inserting(graph, stem.after_pool.node)
     codes = _convolved(writer, stem, _grouped_pixels(writer, stem))
     (height, width), channels = stem.size_hw, stem.weights.shape[0]
@@ -191,6 +192,12 @@ def _replace(graph: ir.Graph, stem: _Stem) -> None:
     ):
         graph.remove(node, safe=True)
     result.name, old.name = old.name, None
+    wide = [_node_of(value).inputs[0] for value in _node_of(_node_of(codes).inputs[0]).inputs[1:]]
+    return tuple(
+        Moved(str(before.name), str(after.name), replicated=True)
+        for before, after in zip(constants, wide, strict=True)
+        if before is not None and after is not None
+    )
 
 
 def _grouped_pixels(writer: GraphWriter, stem: _Stem) -> ir.Value:
@@ -255,7 +262,7 @@ def _repeated(writer: GraphWriter, node: ir.Node, copies: int, name: str) -> ir.
 
 def _codes(value: ir.Value | None) -> NDArray[Any] | None:
     """The constant codes behind a DequantizeLinear."""
-    node = _producer(value)
+    node = producer(value)
     return None if node is None or node.op_type != "DequantizeLinear" else _constant(node.inputs[0])
 
 
@@ -270,11 +277,7 @@ def _required(value: ir.Value | None) -> NDArray[Any]:
     return array
 
 
-def _producer(value: ir.Value | None) -> ir.Node | None:
-    return None if value is None else value.producer()
-
-
 def _node_of(value: ir.Value | None) -> ir.Node:
-    node = _producer(value)
+    node = producer(value)
     assert node is not None, "the match found a node here"  # noqa: S101
     return node

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.errors import OptionError, SourceFileError, UnsupportedModelError
-from converters.spec import CONTRACT_NAMES, TensorTwin
+from converters.qdq import NCHW_TO_NHWC, NHWC_TO_NCHW, dequantize_node, quantize_node
+from converters.spec import CONTRACT_NAMES, Deviation, TensorTwin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,12 +25,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.graph import GraphWriter
-    from converters.options import Activations, LeakyRelu
+    from converters.options import Activations, Rounding
     from converters.quant import QuantParams
+    from converters.spec import DeviationKind
     from converters.tflite.records import TfliteModel, TfliteOperator, TfliteTensor
-
-NHWC_TO_NCHW = (0, 3, 1, 2)
-NCHW_TO_NHWC = (0, 2, 3, 1)
 
 
 @dataclass
@@ -40,12 +39,14 @@ class ImportContext:
         model: the source.
         writer: the ONNX graph under construction.
         activations: dtype of activation codes in the graph.
-        leaky_relu: which LeakyReLU to write.
+        rounding: ``"litert"``: ties and tables of LiteRT's kernels, at the price of a second scale for some tensors;
+            ``"real"``: the real functions.
         batch: images per call, or a name where that is left open.
         values: source tensor index -> ONNX value (codes, or float for unquantised tensors).
         constants: source tensor index -> array in the source's layout, for constants and folded shape arithmetic.
         twins: source tensor name -> where it lives in the ONNX graph.
-        notes: deviations worth telling the user.
+        notes: what is worth telling the user.
+        deviations: every number that is written unlike the source's.
         names: a unique name per source tensor: its own, or ``tensor_7`` where it has none, or ``conv#7`` where it is
             taken (the contract's names are).
     """
@@ -53,12 +54,13 @@ class ImportContext:
     model: TfliteModel
     writer: GraphWriter
     activations: Activations
-    leaky_relu: LeakyRelu
+    rounding: Rounding
     batch: int | str = 1
     values: dict[int, ir.Value] = field(default_factory=dict)
     constants: dict[int, NDArray[Any]] = field(default_factory=dict)
     twins: dict[str, TensorTwin] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    deviations: list[Deviation] = field(default_factory=list)
     names: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -120,8 +122,8 @@ class ImportContext:
 
     @property
     def match_litert(self) -> bool:
-        """Whether rounding follows LiteRT's kernels, at the price of a second scale for some tensors."""
-        return self.leaky_relu == "litert"
+        """Whether rounding follows LiteRT's kernels."""
+        return self.rounding == "litert"
 
     @property
     def code_dtype(self) -> type[np.uint8] | type[np.int8]:
@@ -181,21 +183,27 @@ class ImportContext:
             array = (array.astype(np.int16) + self.shift(index)).astype(self.code_dtype)
         return self.writer.constant(array, self.names[index])
 
-    def float_of(self, index: int, params: QuantParams | None = None) -> ir.Value:
+    def float_of(self, index: int) -> ir.Value:
         """The real value of a tensor for one consumer: a DequantizeLinear of its own; float tensors pass through.
-
-        Args:
-            index: source tensor.
-            params: replaces the tensor's quantisation for this consumer (see ``converters.leaky``, ``ops.pivot``).
 
         Raises:
             UnsupportedModelError: the tensor holds neither codes nor float32.
         """
+        if self.is_quantized(index):
+            return self._dequantized(index, self.params(index))
+        self._require_float(index)
+        return self.codes_of(index)
+
+    def adjusted_float_of(self, index: int, params: QuantParams, target: int) -> ir.Value:
+        """The codes of a tensor, dequantised by other numbers than its own for the operator that writes ``target``.
+
+        See ``converters.leaky`` and ``ops.pivot`` for why; every number that differs is told as a deviation.
+        """
+        self._tell_adjusted(index, params, target)
+        return self._dequantized(index, params)
+
+    def _dequantized(self, index: int, params: QuantParams) -> ir.Value:
         codes = self.codes_of(index)
-        if not self.is_quantized(index):
-            self._require_float(index)
-            return codes
-        params = params or self.params(index)
         return dequantize_node(
             self.writer, codes, params, self.code_dtype, f"{self.names[index]}/dequantized"
         )
@@ -220,10 +228,33 @@ class ImportContext:
 
     def define_quantized(self, index: int, real: ir.Value, params: QuantParams | None = None) -> None:
         """Close an operator: quantise its real result to the codes of output tensor ``index``, by ``params`` or its own."""
-        codes = quantize_node(
-            self.writer, real, params or self.params(index), self.code_dtype, self.names[index]
-        )
-        self.define(index, codes)
+        self.define(index, self.quantized(index, real, params or self.params(index), self.names[index]))
+
+    def quantized(self, index: int, real: ir.Value, params: QuantParams, name: str) -> ir.Value:
+        """A QuantizeLinear towards tensor ``index`` by ``params``; every number that is not the tensor's is told."""
+        self._tell_adjusted(index, params, index)
+        return quantize_node(self.writer, real, params, self.code_dtype, name)
+
+    def tell(
+        self, index: int, target: int, kind: DeviationKind, numbers: tuple[float, float] | None = None
+    ) -> None:
+        """Record a number that is not the source's.
+
+        Args:
+            index: the tensor to which it belongs.
+            target: the output tensor of the operator in whose translation it stands.
+            kind: what the number is.
+            numbers: (the source's, the graph's); None for a table.
+        """
+        source, written = (None, None) if numbers is None else numbers
+        deviation = Deviation(self.names[index], self.names[target], kind, source, written)
+        if source != written or numbers is None:
+            self.deviations.append(deviation)
+
+    def _tell_adjusted(self, index: int, params: QuantParams, target: int) -> None:
+        own = self.params(index)
+        self.tell(index, target, "scale", (float(own.scalar_scale), float(params.scalar_scale)))
+        self.tell(index, target, "zero_point", (own.scalar_zero_point, params.scalar_zero_point))
 
     def close(self, index: int, real: ir.Value) -> None:
         """Close an operator that also exists on float tensors: codes where the output is quantised, else ``real`` itself.
@@ -252,34 +283,6 @@ class ImportContext:
     def name(self, op: TfliteOperator, suffix: str = "float") -> str:
         """A name for a value inside the translation of ``op``."""
         return f"{self.names[op.outputs[0]]}/{suffix}"
-
-
-def quantize_node(
-    writer: GraphWriter, real: ir.Value, params: QuantParams, dtype: type[np.uint8] | type[np.int8], name: str
-) -> ir.Value:
-    """QuantizeLinear with one scale and zero-point; the result is called ``name``."""
-    scale = writer.constant(params.scalar_scale, f"{name}/scale")
-    zero_point = writer.constant(dtype(params.scalar_zero_point), f"{name}/zero_point")
-    return writer.op("QuantizeLinear", [real, scale, zero_point], name)
-
-
-def dequantize_node(
-    writer: GraphWriter,
-    codes: ir.Value,
-    params: QuantParams,
-    dtype: type[np.integer[Any]],
-    name: str,
-    *,
-    axis: int | None = None,
-) -> ir.Value:
-    """DequantizeLinear with initialisers of its own, per channel when ``axis`` is given."""
-    if axis is None:
-        scale = writer.constant(params.scalar_scale, f"{name}/scale")
-        zero_point = writer.constant(dtype(params.scalar_zero_point), f"{name}/zero_point")
-        return writer.op("DequantizeLinear", [codes, scale, zero_point], name)
-    scale = writer.constant(params.scale, f"{name}/scale")
-    zero_point = writer.constant(params.zero_point.astype(dtype), f"{name}/zero_point")
-    return writer.op("DequantizeLinear", [codes, scale, zero_point], name, axis=axis)
 
 
 def describe(context: ImportContext, op: TfliteOperator) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from converters.errors import SourceFileError
+from converters.tflite.operands import misfits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -81,21 +82,27 @@ SIGNATURES: Mapping[str, Signature] = {
 }
 
 
-def require_signatures(model: TfliteModel) -> None:
-    """Check every operator that the table knows.
+def require_sound(model: TfliteModel) -> None:
+    """Check every operator that the table knows: whoever runs the file may trust its operands then.
 
     Raises:
-        SourceFileError: operators without the operands, ranks or options they need, all of them listed.
+        SourceFileError: operators without the operands, ranks or options they need, or with weights or biases that do
+            not fit; all of them listed.
     """
-    problems = [
-        f"operator {op.index} {op.op} {problem}"
-        for op in model.operators
-        if op.op in SIGNATURES
-        for problem in _problems(model, op, SIGNATURES[op.op])
-    ]
+    problems = malformed(model)
     if problems:
         msg = f"{model.file}: operators are malformed: {'; '.join(problems)}; export the model again"
         raise SourceFileError(msg)
+
+
+def malformed(model: TfliteModel) -> list[str]:
+    """Everything in which the operators that the table knows break it, one clause each."""
+    clauses: list[str] = []
+    for op in model.operators:
+        if op.op in SIGNATURES:
+            problems = list(_problems(model, op, SIGNATURES[op.op])) or list(misfits(model, op))
+            clauses.extend(f"operator {op.index} {op.op} {problem}" for problem in problems)
+    return clauses
 
 
 def _problems(model: TfliteModel, op: TfliteOperator, signature: Signature) -> Iterator[str]:

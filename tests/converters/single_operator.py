@@ -1,4 +1,7 @@
-"""Runs a small TFLite model of quantised inputs and outputs on LiteRT and, translated, on ONNX Runtime, on the same codes."""
+"""Runs a small TFLite model of quantised inputs and outputs on LiteRT and, translated, on ONNX Runtime, on the same codes.
+
+What ONNX Runtime gives is compared with the integer kernels of ``converters.integer`` on the way.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,21 @@ from numpy.typing import NDArray
 
 from converters.graph import IR_VERSION, GraphWriter
 from converters.passes.pipelines import run_pipeline
+from converters.qdq import dequantize_node, quantize_node
 from converters.quant import QuantParams
-from converters.tflite.context import ImportContext, dequantize_node, quantize_node
-from converters.tflite.importer import require_supported, translate
+from converters.tflite.context import ImportContext
+from converters.tflite.importer import translate
 from converters.tflite.reader import read_tflite
 from converters.tflite.shapes import require_source_shapes
+from converters.tflite.support import require_supported
+from tests.converters.integer_twin import assert_integers_agree
 from tests.converters.tflite_builder import TfliteBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from converters.options import Activations, LeakyRelu
+    from converters.options import Activations, Rounding
+    from converters.spec import LeakyRelu
     from converters.tflite.records import TfliteModel
 
 Codes = NDArray[Any]
@@ -140,13 +147,16 @@ def run_onnx(
     source = read_tflite(data, "built.tflite")
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
-    model = ir.to_proto(translated(source, activations, leaky_relu=leaky_relu)).SerializeToString()
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    model = translated(source, activations, leaky_relu=leaky_relu)
+    session = ort.InferenceSession(
+        ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     named = {
         f"in{i}": (codes.astype(np.int16) + 128).astype(np.uint8) if codes.dtype == np.int8 else codes
         for i, codes in enumerate(feeds)
     }
     results = session.run(None, named)
+    assert_integers_agree(model.graph, named, results)
     return [_source_codes(source, index, real) for index, real in zip(source.outputs, results, strict=True)]
 
 
@@ -159,7 +169,8 @@ def translated(
 ) -> ir.Model:
     """The model with every source input as uint8 codes (``in0``, ...) and every output as reals, all in the source's layout."""
     require_supported(source)
-    context = ImportContext(source, GraphWriter("single"), activations, leaky_relu, batch)
+    rounding: Rounding = "litert" if leaky_relu == "litert" else "real"
+    context = ImportContext(source, GraphWriter("single"), activations, rounding, batch)
     for position, index in enumerate(source.inputs):
         _define_input(context, position, index)
     translate(context)

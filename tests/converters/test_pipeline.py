@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from converters.description.settings import SourceOptions
 from converters.errors import ConversionError, OptionError, OutputError, SourceFileError
 from converters.options import ConvertOptions
 from converters.pipeline import Conversion, convert, convert_to_bytes
-from converters.spec import METADATA_KEY, ModelDocument
+from converters.spec import METADATA_KEY, ModelDocument, TensorTwin
 
 Run = Callable[..., list[NDArray[np.generic]]]
 
@@ -96,8 +98,37 @@ def test_tensor_twins_name_values_that_exist(converted: Conversion) -> None:
     model = onnx.load_model_from_string(converted.model)
     values = {name for node in model.graph.node for name in node.output}
     values |= {tensor.name for tensor in model.graph.initializer}
-    assert {twin.onnx for twin in converted.document.tensors.values()} <= values
-    assert len(converted.document.tensors) == 20 + 2 * 9  # activations, weights and biases
+    twins = converted.document.tensors.values()
+    assert {twin.onnx for twin in twins if twin.onnx is not None} <= values
+    assert Counter(twin.fate for twin in twins) == {"kept": 20 + 2 * 9, "removed": 6}
+    assert {twin.by for twin in twins} == {None, "pool before activation"}
+
+
+def test_the_cpu_targets_twins_tell_what_was_replicated_and_what_was_permuted(embedded_tflite: Path) -> None:
+    twins = convert_to_bytes(embedded_tflite, ConvertOptions(target="cpu")).document.tensors
+    replicated = {twin.onnx: twin.by for twin in twins.values() if twin.fate == "replicated"}
+    assert set(replicated.values()) == {"wide stem"}
+    assert [str(name).rpartition("/wide/")[2] for name in replicated] == ["weights", "bias/codes"]
+    assert twins["serving_default_image:0"] == TensorTwin("image", "same", 0)
+    assert not [name for name, twin in twins.items() if twin.onnx is None and twin.by is None]
+
+
+def test_every_number_that_is_not_the_sources_is_a_deviation(converted: Conversion) -> None:
+    deviations = converted.document.deviations
+    assert Counter(deviation.kind for deviation in deviations) == {"scale": 8, "slope": 8}
+    model = onnx.load_model_from_string(converted.model)
+    slopes = {
+        a.f for n in model.graph.node if n.op_type == "LeakyRelu" for a in n.attribute if a.name == "alpha"
+    }
+    assert {d.written for d in deviations if d.kind == "slope"} == slopes
+    assert {d.source for d in deviations if d.kind == "slope"} == {float(np.float32(0.2))}
+    constants = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    scales = {float(c) for name, c in constants.items() if name.endswith("/scale") and c.ndim == 0}
+    assert {d.written for d in deviations if d.kind == "scale"} <= scales
+
+
+def test_the_real_functions_deviate_in_nothing(embedded_tflite: Path) -> None:
+    assert convert_to_bytes(embedded_tflite, ConvertOptions(leaky_relu="float")).document.deviations == ()
 
 
 def test_every_mac_of_every_convolution_runs_in_integers(converted: Conversion, tmp_path: Path) -> None:
@@ -171,7 +202,7 @@ def test_two_processes_in_two_folders_give_equal_bytes(
             [sys.executable, "-c", program, str(embedded_tflite)],
             cwd=folder,
             check=True,
-            env={"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONHASHSEED": hash_seed},
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONHASHSEED": hash_seed},
         )
         assert (folder / "out.onnx").read_bytes() == converted.model
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+import tracemalloc
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from converters.errors import ConversionError, SourceFileError, UnsupportedModelError
+from converters.graph import GraphWriter
+from converters.tflite.context import ImportContext
 from converters.tflite.handlers import HANDLERS
-from converters.tflite.importer import require_supported
-from converters.tflite.ops.shape_arithmetic import FOLDS
+from converters.tflite.ops.shape_arithmetic import FOLDS, fold
 from converters.tflite.reader import read_tflite
-from converters.tflite.signatures import SIGNATURES
+from converters.tflite.signatures import SIGNATURES, require_sound
+from converters.tflite.support import require_supported
 from tests.converters.single_operator import translated
 from tests.converters.tflite_builder import TfliteBuilder
+
+if TYPE_CHECKING:
+    from converters.tflite.records import TfliteModel
 
 SHAPE = (1, 4, 4, 8)
 
@@ -90,21 +96,94 @@ def test_everything_malformed_is_listed() -> None:
         assert words in str(caught.value)
 
 
-def test_weights_that_are_computed_are_refused() -> None:
+def convolution(
+    weights: tuple[int, ...],
+    bias: Any = None,
+    op: str = "CONV_2D",
+    shape: tuple[int, ...] = SHAPE,
+    **options: Any,
+) -> TfliteModel:
     b = TfliteBuilder()
-    x = b.input("x", SHAPE, "int8", 0.05, 0)
-    w = b.input("w", (8, 3, 3, 8), "int8", 0.05, 0)
-    y = b.op("CONV_2D", [x, w], SHAPE, "int8", 0.05, 0)
-    with pytest.raises(UnsupportedModelError, match="needs a constant as operand 1"):
-        translated(read_tflite(b.build([y]), "odd.tflite"))
+    x = b.input("x", shape, "int8", 0.05, 0)
+    operands = [x, b.constant(np.ones(weights, np.int8), 0.1), None if bias is None else b.constant(bias)]
+    return read_tflite(b.build([b.op(op, operands, SHAPE, "int8", 0.05, 0, **options)]), "odd.tflite")
 
 
-def test_an_unknown_fused_activation_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("op", "weights", "bias", "said"),
+    [
+        ("CONV_2D", (8, 1, 1, 8), 1, r"has a bias of shape \[1\], expected \[8\], one per output channel"),
+        ("CONV_2D", (8, 1, 1, 8), 9, r"has a bias of shape \[9\], expected \[8\]"),
+        (
+            "CONV_2D",
+            (8, 1, 1, 3),
+            8,
+            r"has weights \[8, 1, 1, 3\] for an input \[1, 4, 4, 8\]: the channels do not fit",
+        ),
+        ("CONV_2D", (9, 1, 1, 4), 9, "the channels do not fit"),
+        ("CONV_2D", (8, 1, 1, 16), 8, "the channels do not fit"),
+        ("DEPTHWISE_CONV_2D", (1, 3, 3, 8), 1, r"has a bias of shape \[1\], expected \[8\]"),
+        ("DEPTHWISE_CONV_2D", (2, 3, 3, 8), 8, "the channels do not fit"),
+        ("DEPTHWISE_CONV_2D", (1, 3, 3, 12), 12, "the channels do not fit"),
+        ("FULLY_CONNECTED", (8, 128), 1, r"has a bias of shape \[1\], expected \[8\]"),
+        ("FULLY_CONNECTED", (8, 3), 8, r"has weights \[8, 3\] for an input \[1, 4, 4, 8\]"),
+    ],
+)
+def test_operands_that_do_not_fit_are_told_before_any_kernel_sees_them(
+    op: str, weights: tuple[int, ...], bias: int, said: str
+) -> None:
+    model = convolution(weights, np.ones(bias, np.int32), op)
+    for check in (require_sound, require_supported):
+        with pytest.raises(SourceFileError, match=said):
+            check(model)
+
+
+@pytest.mark.parametrize(
+    ("weights", "op"),
+    [((8, 1, 1, 8), "CONV_2D"), ((4, 3, 3, 2), "CONV_2D"), ((1, 3, 3, 16), "DEPTHWISE_CONV_2D")],
+)
+def test_operands_that_fit_are_sound(weights: tuple[int, ...], op: str) -> None:
+    channels = weights[3] if op == "DEPTHWISE_CONV_2D" else weights[0]
+    require_sound(convolution(weights, np.ones(channels, np.int32), op))
+    require_sound(convolution(weights, None, op))
+
+
+def test_a_sound_model_may_hold_what_has_no_translation() -> None:
+    require_sound(read_tflite(chain(("ELU", "int8"), ("RELU", "float32")), "odd.tflite"))
+
+
+def test_everything_without_a_translation_is_listed_at_once() -> None:
     b = TfliteBuilder()
     x = b.input("x", SHAPE, "int8", 0.05, 0)
+    w = b.input("w", (8, 1, 1, 8), "int8", 0.05, 0)
+    bias = b.constant(np.zeros(8, np.int64))
     y = b.op("ADD", [x, x], SHAPE, "int8", 0.05, 0, fused_activation="TANH")
-    with pytest.raises(UnsupportedModelError, match="fused activation TANH"):
-        translated(read_tflite(b.build([y]), "odd.tflite"))
+    y = b.op("CONV_2D", [y, w, bias], SHAPE, "int8", 0.05, 0)
+    y = b.op("GATHER", [y, b.constant(np.array([0], np.int32))], SHAPE, "int8", 0.05, 0, batch_dims=1)
+    y = b.op("FULLY_CONNECTED", [y, b.constant(np.ones((8, 8), np.int8), 0.1)], SHAPE, "int8", 0.05, 0,
+             weights_format="SHUFFLED4x16INT8")  # fmt: skip
+    y = b.op("ELU", [y], SHAPE, "int8", 0.05, 0)
+    y = b.op("RELU", [y], SHAPE, "int16", 0.05, 0)
+    message = refusal(b.build([y]))
+    for words in (
+        "operators ELU x1",
+        "tensor types RELU on int16 x1",
+        "operator 0 ADD, which has fused activation TANH; known are NONE, RELU, RELU6, RELU_N1_TO_1",
+        "operator 1 CONV_2D, which needs a constant as operand 1, but tensor 'w' is computed at run time",
+        "operator 1 CONV_2D, which has a bias of int64, expected int32",
+        "operator 2 GATHER, which has batch_dims 1, only 0 is supported",
+        "operator 3 FULLY_CONNECTED, which has shuffled weights",
+    ):
+        assert words in message
+
+
+def test_what_is_malformed_and_what_has_no_translation_is_told_together() -> None:
+    b = TfliteBuilder()
+    x = b.input("x", SHAPE, "int8", 0.05, 0)
+    y = b.op("MAX_POOL_2D", [x], SHAPE, "int8", 0.05, 0, filter_h=2, filter_w=0)
+    y = b.op("ELU", [y], SHAPE, "int8", 0.05, 0)
+    with pytest.raises(SourceFileError, match=r"filter_w 0, .*no translation for operators ELU x1"):
+        require_supported(read_tflite(b.build([y]), "odd.tflite"))
 
 
 @pytest.mark.parametrize(("scale", "words"), [(None, "with 0 scales"), (np.full(8, 0.05), "with 8 scales")])
@@ -113,8 +192,21 @@ def test_activations_need_one_scale(scale: float | None, words: str) -> None:
     x = b.input("x", SHAPE, "int8", 0.05, 0)
     y = b.tensor("y", SHAPE, "int8", scale, 0, axis=3)
     b.operator("RELU", [x], [y])
-    with pytest.raises(UnsupportedModelError, match=words):
-        translated(read_tflite(b.build([y]), "odd.tflite"))
+    assert f"operator 0 RELU, which has tensor 'y' of int8 {words}, expected 1" in refusal(b.build([y]))
+
+
+def test_weights_need_scales_along_their_output_channels() -> None:
+    b = TfliteBuilder()
+    x = b.input("x", SHAPE, "int8", 0.05, 0)
+    w = b.constant(np.ones((8, 1, 1, 8), np.int8), np.full(8, 0.1), axis=3)
+    y = b.op("CONV_2D", [x, w], SHAPE, "int8", 0.05, 0)
+    z = b.op("CONV_2D", [y, b.constant(np.ones((8, 1, 1, 8), np.int8))], SHAPE, "int8", 0.05, 0)
+    message = refusal(b.build([z]))
+    assert (
+        "operator 0 CONV_2D, which has weight scales along axis 3, expected 0, the output channels" in message
+    )
+    assert "operator 1 CONV_2D, which has weights" in message
+    assert "of int8 without a scale" in message
 
 
 def test_integers_computed_at_run_time_are_refused() -> None:
@@ -128,7 +220,7 @@ def test_integers_computed_at_run_time_are_refused() -> None:
 @pytest.mark.parametrize(
     ("op", "operands", "shape", "words"),
     [
-        ("TILE", [[1, 2], [1 << 30]], (2,), "cannot be computed"),
+        ("TILE", [[1, 2], [1 << 30]], (2,), r"gives shape \[2147483648\], the file says \[2\]"),
         ("GATHER", [[1, 2], [9]], (1,), "cannot be computed"),
         ("ADD", [[1, 2], [1, 2, 3]], (2,), "cannot be computed"),
         ("TRANSPOSE", [[1, 2], [3]], (2,), "cannot be computed"),
@@ -143,6 +235,42 @@ def test_shape_arithmetic_that_does_not_add_up_is_refused(
     y = b.op(op, inputs, shape, "int32")
     with pytest.raises(SourceFileError, match=words):
         translated(read_tflite(b.build([y]), "odd.tflite"))
+
+
+def test_shape_arithmetic_is_small() -> None:
+    b = TfliteBuilder()
+    large = b.constant(np.zeros((64, 64), np.int32))
+    y = b.op("ADD", [large, large], (64, 64), "int32")
+    with pytest.raises(
+        UnsupportedModelError, match="computes 4096 integers from constants, expected at most 1024"
+    ):
+        translated(read_tflite(b.build([y]), "odd.tflite"))
+
+
+def test_a_result_is_not_computed_before_its_shape_is_known_to_be_the_declared_one() -> None:
+    b = TfliteBuilder()
+    column, row = b.constant(np.zeros((1 << 20, 1), np.int32)), b.constant(np.zeros((1, 1 << 20), np.int32))
+    y = b.op("MUL", [column, row], (2, 2), "int32")
+    tracemalloc.start()
+    with pytest.raises(SourceFileError, match=r"gives shape \[1048576, 1048576\], the file says \[2, 2\]"):
+        translated(read_tflite(b.build([y]), "odd.tflite"))
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()
+
+
+def test_integers_wrap_around_as_in_tflite() -> None:
+    b = TfliteBuilder()
+    most = b.constant(np.array(2**31 - 1, np.int32))
+    context = context_of(b.build([b.op("ADD", [most, b.constant(np.array(1, np.int32))], (), "int32")]))
+    assert fold(context, context.model.operators[0])
+    assert context.constants[context.model.outputs[0]] == -(2**31)
+
+
+def context_of(data: bytes) -> ImportContext:
+    model = read_tflite(data, "odd.tflite")
+    context = ImportContext(model, GraphWriter("fold"), "uint8", "litert")
+    context.constants.update({t.index: t.data for t in model.tensors if t.data is not None})
+    return context
 
 
 def test_scales_that_leave_float32_are_refused() -> None:

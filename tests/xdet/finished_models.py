@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converters.spec import (
     METADATA_KEY,
+    ActivationCodes,
     Anchors,
     DetectorSpec,
     ImageInput,
@@ -56,7 +57,9 @@ def red_image(*reds: int) -> NDArray[np.uint8]:
     return image
 
 
-def document(spec: DetectorSpec = SPEC, *, freeze: bool = False, activations: str = "uint8") -> ModelDocument:
+def document(
+    spec: DetectorSpec = SPEC, *, freeze: bool = False, activations: ActivationCodes = "uint8"
+) -> ModelDocument:
     return ModelDocument(
         spec=spec,
         source=SourceInfo("identity.tflite", "0" * 64, "tflite"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,7 @@ def test_version() -> None:
     assert run("--version").stdout == f"xdet {xdet.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["demo", "convert", "detect", "inspect", "providers"])
+@pytest.mark.parametrize("command", ["demo", "convert", "detect", "eval", "inspect", "providers", "selftest"])
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = run(command, "--help")
     assert result.returncode == 0
@@ -127,6 +128,7 @@ def bad_calls(model: str, image: str, folder: Path) -> dict[str, tuple[Sequence[
         "an unknown provider": (["detect", model, image, "--provider", "warp"], 3, "cpu"),
         "a threshold out of range": (["detect", model, image, "--score-threshold", "1.5"], 2, "1.5"),
         "no threads": (["detect", model, image, "--threads", "0"], 2, "threads"),
+        "too many threads": (["detect", model, image, "--threads", "100000"], 2, "four per processor"),
         "an ONNX file that is not ours": (["detect", folder / "foreign.onnx", image], 3, "convert"),
         "a source that is a picture": (["convert", image], 3, "TFLite"),
         "a missing source": (["convert", folder / "no.tflite"], 3, "no.tflite"),
@@ -157,8 +159,69 @@ def test_a_bad_call_is_one_clear_line(
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     result = run("--debug", "convert", tmp_path / "no.tflite")
-    assert result.returncode != 0
+    assert result.returncode == 3
     assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("xdet: error: ")
+
+
+@pytest.mark.parametrize("debug", [False, True], ids=["plain", "debug"])
+def test_a_defect_of_ours_is_one_line_that_asks_for_a_report(*, debug: bool) -> None:
+    program = """
+import sys
+import xdet.runtimes.providers
+from xdet.__main__ import main
+def broken(): return 1 / 0
+xdet.runtimes.providers.available_providers = broken
+sys.argv[0] = "xdet"
+main()
+"""
+    command = [sys.executable, "-c", program, "providers", *(["--debug"] if debug else [])]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    *before, last = result.stderr.splitlines()
+    assert (result.returncode, result.stdout) == (3, "")
+    assert last == (
+        "xdet: internal error: ZeroDivisionError: division by zero; "
+        "please report it, with the command and what --debug shows"
+    )
+    assert before[:1] == (["Traceback (most recent call last):"] if debug else [])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
+def test_json_on_stdout_is_the_files_bytes_whatever_the_terminal_speaks(
+    encoding: str, model: Path, sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    picture = tmp_path / "Łódź ü.jpg"
+    picture.write_bytes(sample_pictures[0].read_bytes())
+    arguments = [sys.executable, "-m", "xdet", "detect", str(model), str(picture), "--json"]
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "0"}
+    printed = subprocess.run([*arguments, "-"], env=environment, capture_output=True, check=True).stdout
+    subprocess.run([*arguments, str(tmp_path / "d.json")], env=environment, capture_output=True, check=True)
+    assert printed == (tmp_path / "d.json").read_bytes()
+    assert "Łódź ü.jpg".encode() in printed
+    assert b"\r" not in printed
+
+
+def test_what_cannot_be_written_is_told_before_anything_runs(
+    sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    for name in ("1.jpg", "01.png"):
+        (tmp_path / name).write_bytes(sample_pictures[0].read_bytes())
+    gone = tmp_path / "gone.onnx"  # opening the model would be the first thing to fail
+    out = tmp_path / "nowhere" / "d.json"
+    pictures = [tmp_path / "1.jpg", tmp_path / "01.png"]
+    assert_one_line(run("detect", gone, *pictures, "--json", out), 3, "nowhere", "does not exist")
+    assert_one_line(run("detect", gone, *pictures, "--json", tmp_path), 3, "it is a folder")
+    coco: list[str | Path] = [
+        "--json",
+        tmp_path / "d.json",
+        "--format",
+        "coco",
+        "--save",
+        tmp_path / "marked",
+    ]
+    assert_one_line(run("detect", gone, *pictures, *coco), 3, "share the COCO image id 1")
+    assert_one_line(run("inspect", gone, "--json", out), 3, "nowhere", "does not exist")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["01.png", "1.jpg"]
 
 
 def test_verbose_tells_what_passes_did_and_why_they_declined(embedded_tflite: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.xdet.finished_models import SPEC, finished_model
-from xdet.detector import Detector, Photograph
+from xdet.detector import Detector
 from xdet.errors import ImageError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from xdet.preparation import Photograph
 
 
 @pytest.fixture

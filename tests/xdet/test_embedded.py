@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,10 +13,15 @@ from tests.xdet.finished_models import SPEC, finished_model
 from xdet import embedded
 from xdet.detector import Detector
 from xdet.embedded import cache_path, open_embedded
-from xdet.errors import RuntimeUnavailableError
+from xdet.errors import ModelError, RuntimeUnavailableError
+from xdet.runtimes.choices import RuntimeChoices
+from xdet.runtimes.opening import open_model
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from xdet.runtimes.base import Runtime
+    from xdet.runtimes.model_file import ModelFile
+
+ONE_THREAD = RuntimeChoices(threads=1)
 
 
 @pytest.fixture
@@ -33,25 +40,73 @@ def conversions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
 
 def test_the_first_call_converts_and_the_second_reads_the_cache(conversions: list[Path]) -> None:
     for _ in range(2):
-        runtime = open_embedded(threads=1)
+        runtime = open_embedded(ONE_THREAD)
         assert runtime.spec == SPEC
         assert runtime.file == str(cache_path())
     assert conversions == [embedded.SOURCE]
     assert [path.name for path in cache_path().parent.iterdir()] == [cache_path().name]
 
 
-def test_the_caches_name_holds_source_hash_and_version(
+def test_the_caches_name_changes_with_the_source_its_sidecar_and_the_converter(
     conversions: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    first = cache_path()
-    monkeypatch.setattr(embedded, "__version__", "99.0")
-    second = cache_path()
+    paths = [cache_path()]
     other = tmp_path / embedded.SOURCE.name
-    other.write_bytes(b"another source")
+    other.write_bytes(embedded.SOURCE.read_bytes())
     monkeypatch.setattr(embedded, "SOURCE", other)
-    assert len({first, second, cache_path()}) == 3
-    assert second.name.endswith("-99.0.onnx")
+    paths.append(cache_path())  # the sidecar is missing
+    other.write_bytes(b"another source")
+    paths.append(cache_path())
+    program = tmp_path / "program.py"
+    program.write_text("one = 1", "utf-8")
+    monkeypatch.setattr(embedded, "_converter_files", lambda: iter([program]))
+    paths.append(cache_path())
+    program.write_text("one = 2", "utf-8")
+    paths.append(cache_path())
+    assert len(set(paths)) == 5
+    assert cache_path() == paths[-1]
     assert conversions == []
+
+
+def test_every_module_of_the_converter_counts_for_the_caches_name() -> None:
+    import converters
+
+    folder = Path(converters.__file__).parent
+    found = {path.relative_to(folder).as_posix() for path in embedded._converter_files()}
+    assert {"pipeline.py", "tflite/importer.py", "head/decode.py", "passes/pipelines.py"} <= found
+
+
+def test_old_conversions_are_removed_but_for_the_latest_three(conversions: list[Path]) -> None:
+    folder = cache_path().parent
+    folder.mkdir(parents=True)
+    for age in range(5):
+        old = folder / f"{embedded.SOURCE.stem}-{age}.onnx"
+        old.touch()
+        os.utime(old, (1000 - age, 1000 - age))
+    (folder / "not ours.onnx").touch()
+    open_embedded(ONE_THREAD)
+    assert {path.name for path in folder.iterdir()} == {
+        *(f"{embedded.SOURCE.stem}-{age}.onnx" for age in (0, 1)),
+        cache_path().name,
+        "not ours.onnx",
+    }
+    assert len(conversions) == 1
+
+
+def test_a_model_that_only_the_asked_provider_refuses_is_not_converted_again(
+    conversions: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_embedded(ONE_THREAD)
+
+    def refusing(model: ModelFile, choices: RuntimeChoices) -> Runtime:
+        if choices.provider == "cpu":
+            raise ModelError("this device takes no such operator")
+        return open_model(model, choices)
+
+    monkeypatch.setattr(embedded, "open_model", refusing)
+    with pytest.raises(ModelError, match="this device takes no such operator"):
+        open_embedded(RuntimeChoices(provider="cpu"))
+    assert len(conversions) == 1
 
 
 def test_without_the_variable_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +120,7 @@ def test_without_the_variable_the_cache_is_the_users(monkeypatch: pytest.MonkeyP
 def test_a_damaged_cache_is_made_again(damage: bytes, conversions: list[Path]) -> None:
     cache_path().parent.mkdir(parents=True)
     cache_path().write_bytes(damage)
-    assert open_embedded(threads=1).spec == SPEC
+    assert open_embedded(ONE_THREAD).spec == SPEC
     assert cache_path().read_bytes() == finished_model()
     assert len(conversions) == 1
 
@@ -76,7 +131,7 @@ def test_a_cache_that_cannot_be_written_leaves_the_model_in_memory(
     blocker = tmp_path / "a file"
     blocker.touch()
     monkeypatch.setenv(embedded.CACHE_VARIABLE, str(blocker / "xdet"))
-    runtime = open_embedded(threads=1)
+    runtime = open_embedded(ONE_THREAD)
     assert runtime.spec == SPEC
     assert runtime.file == cache_path().name
     assert len(conversions) == 1
@@ -84,7 +139,9 @@ def test_a_cache_that_cannot_be_written_leaves_the_model_in_memory(
 
 def test_callers_that_start_together_all_get_the_whole_model(conversions: list[Path]) -> None:
     found: list[object] = []
-    threads = [threading.Thread(target=lambda: found.append(open_embedded(threads=1).spec)) for _ in range(6)]
+    threads = [
+        threading.Thread(target=lambda: found.append(open_embedded(ONE_THREAD).spec)) for _ in range(6)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -96,7 +153,7 @@ def test_callers_that_start_together_all_get_the_whole_model(conversions: list[P
 
 def test_a_provider_that_is_not_there_is_found_before_the_conversion(conversions: list[Path]) -> None:
     with pytest.raises(RuntimeUnavailableError, match="warp-drive"):
-        open_embedded(provider="warp-drive")
+        open_embedded(RuntimeChoices(provider="warp-drive"))
     assert conversions == []
 
 

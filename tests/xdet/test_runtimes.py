@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -20,14 +21,19 @@ from tests.xdet.finished_models import (
     SPEC,
     finished_model,
 )
-from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
-from xdet.runtimes.opening import RUNTIMES, open_runtime
+from xdet.errors import MissingExtraError, ModelError, UsageError
+from xdet.runtimes.choices import RuntimeChoices
+from xdet.runtimes.model_file import ModelFile
+from xdet.runtimes.opening import open_model, open_runtime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from converters.formats import ModelFormat
+
 
 ROOT = Path(__file__).resolve().parents[2]
+ONE_THREAD = RuntimeChoices(threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +59,7 @@ def test_every_runtime_keeps_the_contract(
     if form == "source":
         pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
     runtime, thresholds = (
-        open_runtime(converted[form], threads=1),
+        open_runtime(converted[form], ONE_THREAD),
         Thresholds(score=0.01, iou=0.4, max_detections=20),
     )
     found = runtime.detect(noise, thresholds)
@@ -68,7 +74,7 @@ def test_every_runtime_keeps_the_contract(
     assert (found.anchors[~valid] == -1).all()
     assert (found.classes[~valid] == -1).all()
     assert valid.any()
-    assert runtime.model == converted[form].read_bytes()
+    assert runtime.sha256 == hashlib.sha256(converted[form].read_bytes()).hexdigest()
     alone = runtime.detect(noise[1:2], thresholds)
     assert np.array_equal(alone.boxes_xyxy[0], found.boxes_xyxy[1])
     with pytest.raises(UsageError, match="expected images as uint8"):
@@ -76,17 +82,22 @@ def test_every_runtime_keeps_the_contract(
     if runtime.capabilities.max_detections is not None:
         with pytest.raises(UsageError, match="at most 100 detections"):
             runtime.detect(noise, Thresholds(max_detections=101))
-    if not runtime.capabilities.head:
-        with pytest.raises(RuntimeUnavailableError, match="--head none"):
-            runtime.head(noise)
+    assert runtime.capabilities.head
+    assert runtime.capabilities.exact
+    assert runtime.head(noise).shape == (3, 7, 7, 30)
+    with runtime:
+        assert runtime.tensors(noise[:1], []) == {}
+    with pytest.raises(UsageError, match="was closed; open it again"):
+        runtime.head(noise)
 
 
 def test_source_and_finished_models_find_the_same_boxes(
     converted: dict[str, Path], noise: NDArray[np.uint8]
 ) -> None:
     pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
-    source, boxes, head = (open_runtime(converted[form], threads=1) for form in ("source", "boxes", "head"))
+    source, boxes, head = (open_runtime(converted[form], ONE_THREAD) for form in ("source", "boxes", "head"))
     assert np.array_equal(source.head(noise), head.head(noise))
+    assert np.array_equal(source.head(noise), boxes.head(noise))
     thresholds = Thresholds(score=0.01)
     expected, found = source.detect(noise, thresholds), boxes.detect(noise, thresholds)
     assert expected.num_detections.min() > 0
@@ -99,7 +110,7 @@ def test_source_and_finished_models_find_the_same_boxes(
 def test_a_finished_model_is_opened_from_a_path_with_spaces_and_unicode(tmp_path: Path) -> None:
     path = tmp_path / "größe und übermaß.onnx"
     path.write_bytes(finished_model())
-    runtime = open_runtime(path, threads=1)
+    runtime = open_runtime(path, ONE_THREAD)
     assert runtime.file == str(path)
     assert runtime.spec == SPEC
 
@@ -130,9 +141,9 @@ def test_a_file_larger_than_any_model_is_not_read(tmp_path: Path) -> None:
         open_runtime(path)
 
 
-def test_no_thread_is_too_few(tmp_path: Path) -> None:
+def test_no_thread_is_too_few() -> None:
     with pytest.raises(UsageError, match="threads must be at least 1, got 0"):
-        open_runtime(tmp_path, threads=0)
+        RuntimeChoices(threads=0)
 
 
 def test_a_damaged_tflite_file_is_refused_before_litert_sees_it(
@@ -154,9 +165,9 @@ def test_a_tflite_file_whose_anchors_nobody_knows_is_a_usage_error(
 
 
 @pytest.mark.parametrize("model_format", ["h5", "keras"])
-def test_a_keras_file_is_refused_as_not_yet_supported(model_format: str) -> None:
-    with pytest.raises(RuntimeUnavailableError, match="cannot run yet"):
-        RUNTIMES[model_format](b"", Path("m.h5"), None, None)
+def test_a_damaged_keras_file_is_refused_before_a_framework_sees_it(model_format: ModelFormat) -> None:
+    with pytest.raises((ModelError, MissingExtraError), match=r"m\.h5: damaged|pip install"):
+        open_model(ModelFile(Path("m.h5"), b"damage", model_format))
 
 
 def test_detecting_with_a_finished_model_imports_no_converter_and_no_other_back_end(tmp_path: Path) -> None:

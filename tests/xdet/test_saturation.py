@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -14,9 +16,12 @@ import pytest
 from converters.description.settings import SourceOptions
 from converters.options import Activations, ConvertOptions
 from converters.pipeline import convert_to_bytes
-from tests.data.make_saturation_probe import PROBE, TRUE_SUM, build_probe
+from tests.data.make_saturation_probe import PROBE, build_probe
 from xdet.runtimes import saturation
 from xdet.runtimes.ort_session import OrtSession, SessionChoices
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[2]
 # OpenBLAS inside numpy picks AVX code for the emulated Nehalem unless it is told the CPU.
@@ -24,9 +29,10 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_CORETYPE": "Nehal
 HEAD_HASH = """
 import hashlib, sys
 import numpy as np
+from xdet.runtimes.choices import RuntimeChoices
 from xdet.runtimes.onnxruntime import open_onnxruntime
 image = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
-head = open_onnxruntime(sys.stdin.buffer.read(), file="m.onnx", threads=1).head(image)
+head = open_onnxruntime(sys.stdin.buffer.read(), file="m.onnx", choices=RuntimeChoices(threads=1)).head(image)
 print(hashlib.sha256(head.tobytes()).hexdigest())
 """
 REPORT = """
@@ -45,9 +51,17 @@ def test_the_shipped_probe_is_what_its_script_writes() -> None:
     assert saturation.PROBE == PROBE
 
 
-def test_the_probes_pairs_exceed_16_bits_while_its_true_answer_is_an_ordinary_code() -> None:
-    assert np.iinfo(np.int16).max < 2 * 255 * 127
-    assert TRUE_SUM / (TRUE_SUM / saturation.EXACT) == saturation.EXACT < 255
+@pytest.mark.parametrize(
+    ("pair_limit", "code"), [(2**31 - 1, saturation.EXACT), (2**15 - 1, 101)], ids=["exact", "saturating"]
+)
+def test_the_shipped_probe_tells_exact_from_saturating_sums(pair_limit: int, code: int) -> None:
+    """The answers are computed from the file's own weights and scales, channel pair by channel pair."""
+    graph = onnx.load(saturation.PROBE).graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    products = 255 * constants["w"].astype(np.int64).transpose(0, 2, 3, 1).reshape(len(constants["w"]), -1, 2)
+    sums = products.sum(axis=2).clip(-pair_limit - 1, pair_limit).sum(axis=1)
+    real = sums.astype(np.float32) * constants["x_scale"] * constants["w_scale"] / constants["y_scale"]
+    assert np.rint(real).tolist() == [code] * 16
 
 
 @pytest.mark.parametrize("exact_for", [None, "uint8"])
@@ -66,8 +80,26 @@ def test_exact_kernels_give_the_true_sum_on_this_machine() -> None:
     assert (codes == saturation.EXACT - 128).all()
 
 
-def test_the_answer_agrees_with_a_default_run() -> None:
-    assert saturation.kernels_saturate() == bool((saturation.run_probe() != saturation.EXACT).any())
+@pytest.mark.parametrize(
+    ("codes", "saturates"),
+    [([200] * 9, False), ([101] * 9, True), ([200] * 8 + [199], True)],
+    ids=["exact", "saturating", "one-wrong"],
+)
+def test_one_wrong_sum_is_enough_and_the_probe_runs_once(
+    codes: list[int],
+    saturates: bool,  # noqa: FBT001 - a parametrised value
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs: list[int] = []
+
+    def answer() -> NDArray[np.uint8]:
+        runs.append(1)
+        return np.array(codes, np.uint8)
+
+    monkeypatch.setattr(saturation, "run_probe", answer)
+    measured = functools.cache(saturation.kernels_saturate.__wrapped__)
+    assert [measured(), measured()] == [saturates, saturates]
+    assert len(runs) == 1
 
 
 @pytest.mark.emulator

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Annotated
+import traceback
+from typing import Annotated, NoReturn
 
 import typer
 
 import xdet
 from converters.errors import ConversionError
-from xdet.cli import convert, demo, detect, inspect, providers
+from xdet.cli import bench, card, check, convert, demo, detect, eval, inspect, providers, selftest  # noqa: A004 - the command's name
 from xdet.errors import XdetError
 
 app = typer.Typer(
@@ -29,10 +30,16 @@ app = typer.Typer(
 app.command(epilog=demo.EPILOG)(demo.demo)
 app.command(epilog=convert.EPILOG)(convert.convert)
 app.command(epilog=detect.EPILOG)(detect.detect)
+app.command(epilog=check.EPILOG)(check.check)
+app.command(name="eval", epilog=eval.EPILOG)(eval.evaluate)
+app.command(epilog=bench.EPILOG)(bench.bench)
+app.command(epilog=card.EPILOG)(card.card)
 app.command(epilog=inspect.EPILOG)(inspect.inspect)
+app.command(epilog=selftest.EPILOG)(selftest.selftest)
 app.command(epilog=providers.EPILOG)(providers.providers)
 
 GLOBAL_FLAGS = ("--verbose", "--debug")
+INTERNAL_ERROR = 3
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value
@@ -61,7 +68,7 @@ def options(
 
 
 def main() -> None:
-    """Run the program; every foreseen failure is one line on stderr and an exit code."""
+    """Run the program; every failure is one line on stderr and an exit code."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -69,12 +76,24 @@ def main() -> None:
     try:
         app(arguments)
     except (XdetError, ConversionError) as error:
-        if "--debug" in arguments:
-            raise
-        print(f"xdet: error: {error}", file=sys.stderr)  # noqa: T201 - the one error handler
-        sys.exit(error.exit_code)
+        _fail(arguments, f"error: {error}", error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - the last resort: a defect of ours is told in one line, too
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        _fail(
+            arguments,
+            f"internal error: {what}; please report it, with the command and what --debug shows",
+            INTERNAL_ERROR,
+        )
+
+
+def _fail(arguments: list[str], message: str, code: int) -> NoReturn:
+    """One line on stderr and the exit code; behind ``--debug`` the traceback comes first."""
+    if "--debug" in arguments[: len(GLOBAL_FLAGS)]:
+        traceback.print_exc()
+    print(f"xdet: {message}", file=sys.stderr)  # noqa: T201 - the one error handler
+    sys.exit(code)
 
 
 def _global_flags_first(arguments: list[str]) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from xdet.cli.progress import counted_progress_bar
 from xdet.report import format_duration, format_size
 
 EPILOG = """\b
@@ -15,12 +17,14 @@ Examples:
   xdet convert person_224_int8.tflite
   xdet convert person.tflite -o person.onnx --config user_config.yaml
   xdet convert net.tflite --anchors "0.9,3.3 2.1,5.3" --anchor-unit cell --classes person --target cpu
+  xdet convert person.h5                        a Keras model stays float
+  xdet convert person.h5 --quantize per-channel --calibration photos/
 """
 
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(help="TFLite detector; a sidecar <stem>.xdet.json beside it is read.")
+        Path, typer.Argument(help="TFLite or Keras detector; a sidecar <stem>.xdet.json beside it is read.")
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="ONNX file to write [default: <stem>.onnx here].")
@@ -59,35 +63,59 @@ def convert(
     ] = "uint8",
     leaky_relu: Annotated[
         Literal["litert", "float"],
-        typer.Option(help="litert: bit-equal to LiteRT XNNPACK; float: the real function."),
+        typer.Option(
+            help="litert: bit-equal to LiteRT; float: the real functions. Also steers average pools, means, bilinear "
+            "resizes and requantisations."
+        ),
     ] = "litert",
     freeze_thresholds: Annotated[
         bool, typer.Option("--freeze-thresholds", help="Thresholds as constants, not optional inputs.")
     ] = False,
+    quantize: Annotated[
+        Literal["none", "per-channel", "per-tensor"],
+        typer.Option(help="Quantise a Keras model to int8, by calibration; some NPUs run per-tensor faster."),
+    ] = "none",
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Photographs that tell the ranges, for --quantize.")
+    ] = None,
+    percentile: Annotated[
+        float | None,
+        typer.Option(metavar="F", help="Share of values that ranges keep, such as 99.99 [default: all]."),
+    ] = None,
+    importer: Annotated[
+        Literal["native", "tf2onnx"],
+        typer.Option(help="tf2onnx: fallback for TFLite operators that the native importer lacks."),
+    ] = "native",
 ) -> None:
     """Convert a detector to one ONNX file: pixels in, boxes out."""
     from xdet.conversion import convert as convert_model
 
     started = time.perf_counter()
     destination = Path(f"{source.stem}.onnx") if output is None else output
-    conversion = convert_model(
-        source,
-        destination,
-        force=force,
-        config=config,
-        anchors=anchors,
-        anchor_unit=anchor_unit,
-        classes=classes,
-        score_threshold=score_threshold,
-        iou_threshold=iou_threshold,
-        max_detections=max_detections,
-        head=head,
-        batch=_batch(batch),
-        target=target,
-        activations=activations,
-        leaky_relu=leaky_relu,
-        freeze_thresholds=freeze_thresholds,
-    )
+    with counted_progress_bar("calibrating") if calibration is not None else nullcontext() as advance:
+        conversion = convert_model(
+            source,
+            destination,
+            force=force,
+            config=config,
+            anchors=anchors,
+            anchor_unit=anchor_unit,
+            classes=classes,
+            score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
+            max_detections=max_detections,
+            head=head,
+            batch=_batch(batch),
+            target=target,
+            activations=activations,
+            leaky_relu=leaky_relu,
+            freeze_thresholds=freeze_thresholds,
+            quantize=quantize,
+            calibration=calibration,
+            percentile=percentile,
+            importer=importer,
+            progress=advance,
+        )
     for note in conversion.document.notes:
         typer.echo(f"note: {note}", err=True)
     seconds = time.perf_counter() - started

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import Annotated, Literal
 
 import typer
 
-from xdet.cli.json_output import write_json
+from xdet.cli.json_output import STDOUT, require_json_target, write_json
 from xdet.cli.progress import progress_bar
 from xdet.errors import UsageError
 from xdet.report import detections_table
@@ -58,10 +58,18 @@ def detect(
     from xdet.batch_detection import detect_files
     from xdet.detector import Detector
     from xdet.images import find_images
-    from xdet.results_json import detections_to_coco_json, report_to_json
+    from xdet.outputs import make_folder
+    from xdet.picture_names import picture_paths
+    from xdet.results_json import coco_image_ids, detections_to_coco_json, report_to_json
 
     model, paths = _split_model(inputs)
     images = find_images(paths)
+    require_json_target(json)
+    if json is not None and format == "coco":
+        coco_image_ids(
+            [str(image) for image in images]
+        )  # refuses images whose results could not be told apart
+    pictures = None if save is None else picture_paths(images, save)
     detector = Detector(
         model,
         provider=provider,
@@ -69,13 +77,15 @@ def detect(
         score_threshold=score_threshold,
         iou_threshold=iou_threshold,
     )
-    with progress_bar(len(images), "detecting") as advance:
-        report = detect_files(detector, images, save=save, progress=advance)
+    if save is not None:
+        make_folder(save)
+    with detector, progress_bar(len(images), "detecting") as advance:
+        report = detect_files(detector, images, pictures=pictures, progress=advance)
     if json is not None:
         write_json(
             json, report_to_json(report) if format == "xdet" else detections_to_coco_json(report.images)
         )
-    if json != Path("-") and report.images:
+    if json != STDOUT and report.images:
         typer.echo(detections_table(report.images))
     for failure in report.failed:
         typer.echo(f"xdet: error: {failure.error}", err=True)

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import Annotated
 
 import typer
 
-from xdet.cli.json_output import write_json
+from xdet.cli.json_output import STDOUT, require_json_target, write_json
 
 EPILOG = """\b
 Examples:
   xdet inspect person_224_int8.tflite
+  xdet inspect person.onnx --layers
   xdet inspect person.onnx --json -
 """
 
 
 def inspect(
-    model: Annotated[Path, typer.Argument(help="A TFLite or ONNX file.")],
+    model: Annotated[Path, typer.Argument(help="A TFLite, ONNX, H5 or .keras file.")],
     *,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="List every operator: shapes, MACs, bytes, scale and zero-point.")
+    ] = False,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
 ) -> None:
-    """Tell what a model file holds, without running it."""
+    """Tell what a model file holds and costs, without running it."""
     from xdet.inspection import inspect as inspect_file
     from xdet.inspection_report import inspection_text, inspection_to_json
 
-    inspection = inspect_file(model)
+    require_json_target(json)
+    inspection = inspect_file(model, layers=layers)
     if json is not None:
         write_json(json, inspection_to_json(inspection))
-    if json != Path("-"):
+    if json != STDOUT:
         typer.echo(inspection_text(inspection))

@@ -19,3 +19,17 @@ def progress_bar(total: int, label: str) -> Iterator[Callable[[int], None]]:
         length=total, label=label, file=sys.stderr, show_pos=True, hidden=not sys.stderr.isatty()
     ) as bar:
         yield bar.update
+
+
+@contextmanager
+def counted_progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """As ``progress_bar`` where the work is counted while it goes on: the function takes the advance and the whole."""
+    with typer.progressbar(
+        length=1, label=label, file=sys.stderr, show_pos=True, hidden=not sys.stderr.isatty()
+    ) as bar:
+
+        def advance(done: int, whole: int) -> None:
+            bar.length = whole
+            bar.update(done)
+
+        yield advance

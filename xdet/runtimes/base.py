@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -28,29 +28,34 @@ class Capabilities:
         thresholds: it takes any score and IoU threshold at run time; otherwise only a higher score.
         max_detections: the most boxes per image that the model holds, or None where it sets no limit.
         head: ``Runtime.head`` gives the raw head.
-        exact: its integer kernels neither saturate nor fall back to float: equal integers are expected.
+        tensors: ``Runtime.tensors`` gives inner values.
+        exact: the network runs in integer kernels that neither saturate nor fall back to float; False for a float model.
     """
 
     thresholds: bool
     max_detections: int | None
     head: bool
+    tensors: bool
     exact: bool
 
 
 class Runtime(Protocol):
-    """A model that is open and ready on one back end."""
+    """A model that is open and ready on one back end; a context manager that closes it.
+
+    Back ends inherit from it, for the context manager.
+    """
 
     @property
     def name(self) -> str:
-        """Back end and provider or kernels: ``"onnxruntime:CPUExecutionProvider"``, ``"litert:xnnpack"``."""
+        """Back end and provider or kernels, as ``--runtimes`` takes them: ``"onnxruntime:cpu"``, ``"litert:xnnpack"``."""
 
     @property
     def file(self) -> str:
         """The model's name as messages give it."""
 
     @property
-    def model(self) -> bytes:
-        """The model file's bytes, for instance to name it by its SHA-256."""
+    def sha256(self) -> str:
+        """SHA-256 of the model file's bytes, hex digits."""
 
     @property
     def spec(self) -> DetectorSpec:
@@ -76,8 +81,36 @@ class Runtime(Protocol):
         """The raw head, float32 ``(N, grid_h, grid_w, channels)``, of uint8 ``(N, height, width, 3)``.
 
         Raises:
-            RuntimeUnavailableError: the model does not show its head.
+            RuntimeUnavailableError: the back end cannot show it (``capabilities.head``).
+            UsageError: wrong images.
+            ModelError: the back end failed on the model.
         """
+
+    def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Inner values by the names they have in this runtime's file.
+
+        Args:
+            images: uint8 ``(N, height, width, 3)``.
+            names: values that the graph computes.
+
+        Returns:
+            One array per name, in the file's dtype (codes where it is quantised) and layout, the images joined along
+            the first axis.
+
+        Raises:
+            RuntimeUnavailableError: the back end cannot show them (``capabilities.tensors``).
+            UsageError: names that the file does not hold, or wrong images.
+            ModelError: the back end failed on the model.
+        """
+
+    def close(self) -> None:
+        """Free what the back end holds; what is asked afterwards is a ``UsageError``. Closing twice is fine."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +135,16 @@ def vendor_errors(errors: VendorErrors, *, file: str, doing: str, advice: str) -
         raise RuntimeUnavailableError(f"'{file}': {doing}: {_one_line(error)}; {advice}") from error
     except errors.model as error:
         raise ModelError(f"'{file}': {doing}: {_one_line(error)}; {advice}") from error
+
+
+def require_names(names: Sequence[str], known: Iterable[str], *, file: str) -> None:
+    """Refuse names of values that a file does not compute, naming all of them."""
+    unknown = sorted(set(names).difference(known))
+    if unknown:
+        raise UsageError(
+            f"'{file}' computes no value named {', '.join(map(repr, unknown))}; the tensor map of its metadata, and "
+            f"xdet inspect, name what it holds"
+        )
 
 
 def require_images(images: NDArray[np.uint8], spec: DetectorSpec) -> None:

@@ -6,16 +6,30 @@ says which ran.
 
 from __future__ import annotations
 
+import warnings
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError
-from xdet.runtimes.base import Capabilities, VendorErrors, require_images, require_thresholds, vendor_errors
+from converters.quant import dequantize
+from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
+from xdet.runtimes.base import (
+    Capabilities,
+    Runtime,
+    VendorErrors,
+    require_images,
+    require_names,
+    require_thresholds,
+    vendor_errors,
+)
 from xdet.runtimes.batches import run_in_chunks
+from xdet.runtimes.model_file import hash_model
 from xdet.runtimes.numpy_head import decoder_for
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from converters.spec import DetectorSpec, Thresholds
@@ -30,7 +44,7 @@ RESOLVERS: dict[str, str] = {
 ERRORS = VendorErrors(model=(ValueError, RuntimeError, MemoryError))
 
 
-class LiteRtRuntime:
+class LiteRtRuntime(Runtime):
     """A TFLite file, open on one set of LiteRT's kernels; for one thread at a time.
 
     Args:
@@ -39,6 +53,7 @@ class LiteRtRuntime:
         spec: what turns its head into boxes.
         kernels: ``"xnnpack"`` (LiteRT's default), ``"builtin"`` or ``"reference"``.
         threads: threads inside an operator; None is LiteRT's own choice, one.
+        integer: whether the file's convolutions compute on integers.
     """
 
     def __init__(
@@ -49,11 +64,12 @@ class LiteRtRuntime:
         spec: DetectorSpec,
         kernels: Kernels = "xnnpack",
         threads: int | None = None,
+        integer: bool = True,
     ) -> None:
         self._model, self._file, self._spec, self._kernels = model, file, spec, kernels
-        with _border(file, "LiteRT cannot load it"):
-            self._interpreter = _create(model, kernels, threads)
-            self._interpreter.allocate_tensors()
+        self._threads, self._integer = threads, integer
+        self._interpreter = _open(model, file, kernels, threads, preserve=False)
+        self._showing: Any = None
         (self._input,), (self._output,) = (
             self._interpreter.get_input_details(),
             self._interpreter.get_output_details(),
@@ -73,10 +89,10 @@ class LiteRtRuntime:
         """The model's name as messages give it."""
         return self._file
 
-    @property
-    def model(self) -> bytes:
-        """The TFLite file's bytes."""
-        return self._model
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the TFLite file's bytes, hex digits."""
+        return hash_model(self._model)
 
     @property
     def spec(self) -> DetectorSpec:
@@ -90,8 +106,10 @@ class LiteRtRuntime:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Everything: the numpy head takes any thresholds."""
-        return Capabilities(thresholds=True, max_detections=None, head=True, exact=True)
+        """Everything: the numpy head takes any thresholds; exact for integer models."""
+        return Capabilities(
+            thresholds=True, max_detections=None, head=True, tensors=True, exact=self._integer
+        )
 
     def detect(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
         """Find boxes in uint8 RGB images ``(N, height, width, 3)``; see ``Runtime.detect``."""
@@ -106,18 +124,52 @@ class LiteRtRuntime:
         (head,) = run_in_chunks(images, 1, lambda image: [self._run(image)])
         return head
 
+    def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Tensors of the TFLite file by name; see ``Runtime.tensors``.
+
+        The first call opens a second interpreter, which keeps every tensor and computes the same bits.
+        """
+        require_images(images, self._spec)
+        self._require_open()
+        if not names:
+            return {}
+        if self._showing is None:
+            self._showing = _open(self._model, self._file, self._kernels, self._threads, preserve=True)
+        indices: dict[str, int] = {}
+        for tensor in self._showing.get_tensor_details():
+            indices.setdefault(
+                tensor["name"], tensor["index"]
+            )  # what delegates add stands behind the file's own
+        require_names(names, indices, file=self._file)
+        wanted = list(dict.fromkeys(names))
+        arrays = run_in_chunks(
+            images, 1, lambda image: self._invoke(self._showing, image, [indices[name] for name in wanted])
+        )
+        return dict(zip(wanted, arrays, strict=True))
+
+    def close(self) -> None:
+        """Free the interpreters."""
+        self._interpreter = self._showing = None
+
+    def _require_open(self) -> None:
+        if self._interpreter is None:
+            raise UsageError(f"'{self._file}' was closed; open it again")
+
     def _run(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with _border(self._file, "LiteRT failed while running it"):
-            self._interpreter.set_tensor(self._input["index"], self._encoded(image))
-            self._interpreter.invoke()
-            output = self._interpreter.get_tensor(self._output["index"])
+        self._require_open()
+        (output,) = self._invoke(self._interpreter, image, [self._output["index"]])
         if output.dtype == np.float32:
             return np.asarray(output, np.float32)
         scale, zero_point = self._output["quantization"]
-        real: NDArray[np.float32] = (output.astype(np.int32) - zero_point).astype(np.float32) * np.float32(
-            scale
-        )
-        return real
+        return dequantize(output, np.float32(scale), zero_point)
+
+    def _invoke(
+        self, interpreter: Any, image: NDArray[np.uint8], indices: Sequence[int]
+    ) -> list[NDArray[Any]]:
+        with _border(self._file, "LiteRT failed while running it"):
+            interpreter.set_tensor(self._input["index"], self._encoded(image))
+            interpreter.invoke()
+            return [np.asarray(interpreter.get_tensor(index)) for index in indices]
 
     def _encoded(self, image: NDArray[np.uint8]) -> NDArray[Any]:
         """Pixels as the file's input takes them: uint8 raw, int8 minus 128, float32 rescaled."""
@@ -145,13 +197,40 @@ def kernels_by_name(name: str | None) -> Kernels:
     )
 
 
-def _create(model: bytes, kernels: Kernels, threads: int | None) -> Any:
+def available_kernels() -> tuple[str, ...]:
+    """The sets of kernels that LiteRT has here.
+
+    Raises:
+        MissingExtraError: LiteRT is not installed.
+    """
+    _litert()
+    return tuple(RESOLVERS)
+
+
+def _litert() -> tuple[Any, Any]:
+    """LiteRT's interpreter, and the enumeration of its kernels."""
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError as error:
         raise MissingExtraError("LiteRT, which runs TFLite files,", "litert") from error
-    resolver = getattr(OpResolverType, RESOLVERS[kernels])
-    return Interpreter(model_content=model, num_threads=threads, experimental_op_resolver_type=resolver)
+    return Interpreter, OpResolverType
+
+
+def _open(model: bytes, file: str, kernels: Kernels, threads: int | None, *, preserve: bool) -> Any:
+    """An interpreter with its buffers; ``preserve`` keeps every tensor readable, kernel by kernel the same."""
+    new_interpreter, resolvers = _litert()
+    with _border(file, "LiteRT cannot load it"), warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "Warning: Enabling `experimental_preserve_all_tensors`", UserWarning
+        )
+        interpreter = new_interpreter(
+            model_content=model,
+            num_threads=threads,
+            experimental_op_resolver_type=getattr(resolvers, RESOLVERS[kernels]),
+            experimental_preserve_all_tensors=preserve,
+        )
+        interpreter.allocate_tensors()
+    return interpreter
 
 
 def _require_fit(tensor: dict[str, Any], shape: tuple[int, ...], *, file: str, what: str) -> None:

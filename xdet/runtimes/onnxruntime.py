@@ -2,63 +2,75 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.spec import METADATA_KEY, DetectorSpec, ModelDocument, Thresholds
+from converters.spec import (
+    DETECTION_OUTPUTS,
+    HEAD,
+    IMAGE,
+    METADATA_KEY,
+    THRESHOLD_INPUTS,
+    ContractTensor,
+    DetectorSpec,
+    ModelDocument,
+    Thresholds,
+    contract_io,
+)
 from xdet.detections import BatchDetections
-from xdet.errors import ModelError, RuntimeUnavailableError
-from xdet.runtimes.base import Capabilities, require_images, require_thresholds
+from xdet.errors import ModelError
+from xdet.runtimes.base import Capabilities, Runtime, require_images, require_names, require_thresholds
 from xdet.runtimes.batches import above_score, first_rows, run_in_chunks
+from xdet.runtimes.choices import RuntimeChoices
+from xdet.runtimes.extra_outputs import FLOAT, UNTOLD, with_outputs
+from xdet.runtimes.model_file import hash_model
+from xdet.runtimes.onnx_wire import read_metadata, value_names
 from xdet.runtimes.ort_session import EXACT_KERNELS, OrtSession, SessionChoices, TensorInfo
-from xdet.runtimes.providers import CPU, resolve_provider
+from xdet.runtimes.providers import CPU, resolve_provider, short_name
 from xdet.runtimes.saturation import kernels_saturate
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-IMAGE = "image"
-THRESHOLDS = ("score_threshold", "iou_threshold")
-DETECTIONS = (
-    "num_detections",
-    "detection_boxes",
-    "detection_scores",
-    "detection_classes",
-    "detection_anchors",
-)
-HEAD = "head"
+INNER_SESSIONS = 2  # kept beside the main one: for the head, and for the layers that are looked at
+DEFAULTS = RuntimeChoices()
 
 
-class OnnxRuntime:
+class OnnxRuntime(Runtime):
     """A finished model, open on one execution provider; may be used from several threads.
 
     Attributes:
         document: all that the model's metadata says.
     """
 
-    def __init__(self, session: OrtSession, document: ModelDocument, *, provider: str) -> None:
+    def __init__(self, session: OrtSession, document: ModelDocument) -> None:
         _require_contract(session, document)
         self._session = session
-        self._frozen = not set(THRESHOLDS) <= set(session.optional_inputs)
-        self._provider = provider
+        self._frozen = not set(THRESHOLD_INPUTS) <= set(session.optional_inputs)
+        self._inner: dict[tuple[str, ...], OrtSession] = {}
+        self._opening_inner = Lock()
         self.document = document
 
     @property
     def name(self) -> str:
-        """``onnxruntime:`` and the execution provider."""
-        return f"onnxruntime:{self._provider}"
+        """``onnxruntime:`` (``onnxruntime-unfused:`` without integer kernels) and the execution provider's short name."""
+        kind = "onnxruntime" if self._session.choices.fuse else "onnxruntime-unfused"
+        return f"{kind}:{short_name(self._session.choices.provider)}"
 
     @property
     def file(self) -> str:
         """The model's name as messages give it."""
         return self._session.file
 
-    @property
-    def model(self) -> bytes:
-        """The ONNX file's bytes."""
-        return self._session.model
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the ONNX file's bytes, hex digits."""
+        return hash_model(self._session.model)
 
     @property
     def spec(self) -> DetectorSpec:
@@ -72,13 +84,16 @@ class OnnxRuntime:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Thresholds unless frozen, the head only of ``--head none``, exact on the CPU provider."""
+        """Thresholds unless frozen, head and inner values always, exact for integer models on the CPU provider."""
         only_head = self.spec.head == "none"
         return Capabilities(
             thresholds=only_head or not self._frozen,
             max_detections=None if only_head else self.spec.thresholds.max_detections,
-            head=only_head,
-            exact=self._provider == CPU,
+            head=True,
+            tensors=True,
+            exact=self._session.choices.provider == CPU
+            and self._session.choices.fuse
+            and self.document.activations in EXACT_KERNELS,
         )
 
     def detect(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
@@ -93,9 +108,11 @@ class OnnxRuntime:
         feeds: dict[str, NDArray[Any]] = {}
         if not self._frozen:  # arrays without dimensions: ONNX Runtime refuses numpy scalars
             values = (thresholds.score, thresholds.iou)
-            feeds = {n: np.asarray(value, np.float32) for n, value in zip(THRESHOLDS, values, strict=True)}
+            feeds = {
+                n: np.asarray(value, np.float32) for n, value in zip(THRESHOLD_INPUTS, values, strict=True)
+            }
         outputs = run_in_chunks(
-            images, self.batch, lambda chunk: self._session.run(DETECTIONS, {IMAGE: chunk, **feeds})
+            images, self.batch, lambda chunk: self._session.run(DETECTION_OUTPUTS, {IMAGE: chunk, **feeds})
         )
         found = BatchDetections(*outputs)
         if self._frozen:
@@ -103,66 +120,104 @@ class OnnxRuntime:
         return first_rows(found, thresholds.max_detections)
 
     def head(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The raw head, float32 ``(N, grid_h, grid_w, channels)``, of a model made with ``--head none``."""
-        if self.spec.head != "none":
-            raise RuntimeUnavailableError(
-                f"'{self.file}' ends in boxes and does not show its raw head; "
-                f"convert the source with --head none for a model that does"
-            )
+        """The raw head, float32 ``(N, grid_h, grid_w, channels)``; a model that ends in boxes shows it, too."""
+        return self.tensors(images, [HEAD])[HEAD]
+
+    def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Values of the ONNX graph by name; see ``Runtime.tensors``.
+
+        The first call for values that the model does not show by itself opens a second session, which does.
+        """
         require_images(images, self.spec)
-        (head,) = run_in_chunks(images, self.batch, lambda chunk: self._session.run([HEAD], {IMAGE: chunk}))
-        return head
+        if not names:
+            return {}
+        session, wanted = self._showing(tuple(dict.fromkeys(names))), list(dict.fromkeys(names))
+        arrays = run_in_chunks(images, self.batch, lambda chunk: session.run(wanted, {IMAGE: chunk}))
+        return dict(zip(wanted, arrays, strict=True))
+
+    def close(self) -> None:
+        """End the sessions."""
+        for session in (self._session, *self._inner.values()):
+            session.close()
+
+    def _showing(self, names: tuple[str, ...]) -> OrtSession:
+        """A session whose outputs include ``names``; the last two such sessions are kept."""
+        hidden = tuple(sorted(set(names).difference(output.name for output in self._session.outputs)))
+        if not hidden:
+            return self._session
+        with self._opening_inner:
+            if hidden not in self._inner:
+                require_names(hidden, value_names(self._session.model), file=self.file)
+                shown = with_outputs(
+                    self._session.model, [(n, FLOAT if n == HEAD else UNTOLD) for n in hidden]
+                )
+                opened = OrtSession(shown, file=self.file, choices=self._session.choices)
+                kept = list(self._inner.items())[1 - INNER_SESSIONS :]
+                self._inner = {**dict(kept), hidden: opened}
+            return self._inner[hidden]
 
 
 def open_onnxruntime(
-    model: bytes, *, file: str, provider: str | None = None, threads: int | None = None
+    model: bytes, *, file: str, choices: RuntimeChoices = DEFAULTS, fuse: bool = True
 ) -> OnnxRuntime:
     """Open a finished model.
 
     Args:
         model: the ONNX file's bytes.
         file: its name, for messages.
-        provider: short or full name of an execution provider; None is the CPU.
-        threads: threads inside an operator; None is one per physical core.
+        choices: ``provider`` is an execution provider's short or full name, None the CPU; ``threads`` None is one per
+            physical core.
+        fuse: see ``SessionChoices``.
 
     Raises:
         ModelError: damaged, or not a finished model of xdet.
         RuntimeUnavailableError: the provider is not there.
     """
-    choices = SessionChoices(provider=resolve_provider(provider), threads=threads)
-    session = OrtSession(model, file=file, choices=choices)
-    document = _read_document(session)
-    if document.activations in EXACT_KERNELS and kernels_saturate():
-        session = OrtSession(model, file=file, choices=replace(choices, exact_for=document.activations))
-    return OnnxRuntime(session, document, provider=choices.provider)
+    provider = resolve_provider(choices.provider)
+    document = read_document(model, file=file)
+    exact_for = None
+    if provider == CPU and document.activations in EXACT_KERNELS and kernels_saturate():
+        exact_for = document.activations
+    session_choices = SessionChoices(
+        provider=provider, threads=choices.threads, exact_for=exact_for, fuse=fuse
+    )
+    return OnnxRuntime(OrtSession(model, file=file, choices=session_choices), document)
 
 
-def _read_document(session: OrtSession) -> ModelDocument:
-    text = session.metadata.get(METADATA_KEY)
+def read_document(model: bytes, *, file: str) -> ModelDocument:
+    """The metadata of a finished model, read from its bytes; nothing is loaded.
+
+    Raises:
+        ModelError: the file is damaged, not made by xdet, or by another version of it.
+    """
+    try:
+        text = read_metadata(model).get(METADATA_KEY)
+    except ValueError as error:
+        raise ModelError(
+            f"'{file}' is no ONNX file or a damaged one: {error}; see that it is complete"
+        ) from error
     if text is None:
         raise ModelError(
-            f"'{session.file}' is an ONNX model but not one that xdet made (metadata key {METADATA_KEY!r} is "
+            f"'{file}' is an ONNX model but not one that xdet made (metadata key {METADATA_KEY!r} is "
             f"missing); convert its TFLite or Keras source with xdet convert"
         )
     try:
         return ModelDocument.from_json(text)
     except ValueError as error:
         raise ModelError(
-            f"'{session.file}': metadata key {METADATA_KEY!r} cannot be read: {error}; "
+            f"'{file}': metadata key {METADATA_KEY!r} cannot be read: {error}; "
             f"convert the source again with this version of xdet"
         ) from error
 
 
 def _require_contract(session: OrtSession, document: ModelDocument) -> None:
     """Refuse a graph whose inputs and outputs are not those of the contract, naming every difference."""
-    spec = document.spec
-    faults = _differences(
-        session.inputs, (TensorInfo(IMAGE, "uint8", (None, spec.image.height, spec.image.width, 3)),)
-    )
-    faults += _differences(session.outputs, _expected_outputs(spec))
-    expected = () if spec.head == "none" or document.freeze_thresholds else THRESHOLDS
-    if set(session.optional_inputs) != set(expected):
-        faults.append(f"optional inputs: expected {list(expected)}, found {list(session.optional_inputs)}")
+    inputs, outputs = contract_io(document.spec, "N", freeze_thresholds=document.freeze_thresholds)
+    faults = _differences(session.inputs, [tensor for tensor in inputs if not tensor.optional])
+    faults += _differences(session.outputs, outputs)
+    optional = [tensor.name for tensor in inputs if tensor.optional]
+    if set(session.optional_inputs) != set(optional):
+        faults.append(f"optional inputs: expected {optional}, found {list(session.optional_inputs)}")
     if faults:
         raise ModelError(
             f"'{session.file}' does not keep what its metadata says: {'; '.join(faults)}; "
@@ -170,23 +225,11 @@ def _require_contract(session: OrtSession, document: ModelDocument) -> None:
         )
 
 
-def _expected_outputs(spec: DetectorSpec) -> tuple[TensorInfo, ...]:
-    if spec.head == "none":
-        return (TensorInfo(HEAD, "float", (None, spec.grid_h, spec.grid_w, spec.head_channels)),)
-    k = spec.thresholds.max_detections
-    dtypes = ("int32", "float", "float", "int32", "int32")
-    shapes: tuple[tuple[int | None, ...], ...] = ((None,), (None, k, 4), (None, k), (None, k), (None, k))
-    return tuple(map(TensorInfo, DETECTIONS, dtypes, shapes))
-
-
-def _differences(found: tuple[TensorInfo, ...], expected: tuple[TensorInfo, ...]) -> list[str]:
+def _differences(found: Sequence[TensorInfo], expected: Sequence[ContractTensor]) -> list[str]:
     """What differs, one sentence per tensor; the first dimension (the batch) is free."""
     by_name = {tensor.name: tensor for tensor in found}
-    faults = [
-        f"{tensor.name!r} is not of the contract"
-        for tensor in found
-        if tensor.name not in {e.name for e in expected}
-    ]
+    wanted = {tensor.name for tensor in expected}
+    faults = [f"{name!r} is not of the contract" for name in by_name if name not in wanted]
     for want in expected:
         have = by_name.get(want.name)
         if have is None:
@@ -196,5 +239,6 @@ def _differences(found: tuple[TensorInfo, ...], expected: tuple[TensorInfo, ...]
     return faults
 
 
-def _described(tensor: TensorInfo) -> str:
-    return f"{tensor.dtype} [{', '.join('N' if size is None else str(size) for size in tensor.shape)}]"
+def _described(tensor: TensorInfo | ContractTensor) -> str:
+    sizes = (str(size) if isinstance(size, int) else "N" for size in tensor.shape)
+    return f"{tensor.dtype} [{', '.join(sizes)}]"

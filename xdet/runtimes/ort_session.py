@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from xdet.errors import RuntimeUnavailableError
+from xdet.errors import RuntimeUnavailableError, UsageError
 from xdet.runtimes.base import VendorErrors, vendor_errors
 from xdet.runtimes.providers import CPU
 
@@ -32,6 +32,7 @@ EXACT_KERNELS = {
     "uint8": "session.x64quantprecision",
     "int8": "session.qdqisint8allowed",
 }
+NUMPY_NAMES = {"float": "float32", "double": "float64"}  # where ONNX Runtime's name is another
 MODEL_ERRORS = (
     *("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoaded", "NoModel", "NoSuchFile"),
     *("NotFound", "NotImplemented", "RuntimeException"),
@@ -49,17 +50,20 @@ class SessionChoices:
         exact_for: dtype of the activation codes, ``"uint8"`` or ``"int8"``, where the kernels saturate (x86
             without VNNI, see ``saturation``) and slower, exact ones must replace them; None elsewhere.
         optimized_path: where to save the optimised graph, or None.
+        fuse: join DequantizeLinear, operator and QuantizeLinear into integer kernels; False computes each operator in float32
+            between its pairs, as the standard says it.
     """
 
     provider: str = CPU
     threads: int | None = None
     exact_for: str | None = None
     optimized_path: str | None = None
+    fuse: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A graph input or output: ``dtype`` in ONNX Runtime's words, None in ``shape`` where a size is free."""
+    """A graph input or output: numpy's name for its dtype, None in ``shape`` where a size is free."""
 
     name: str
     dtype: str
@@ -72,20 +76,19 @@ class OrtSession:
     Attributes:
         file: its name, for messages.
         model: its bytes.
-        metadata: the model's ``metadata_props``.
+        choices: how it was opened.
         inputs: required inputs.
         optional_inputs: names of inputs that have a default.
         outputs: outputs in the graph's order.
     """
 
     def __init__(self, model: bytes, *, file: str, choices: SessionChoices) -> None:
-        self.file, self.model = file, model
+        self.file, self.model, self.choices = file, model, choices
         advice = "see that the file is a complete ONNX model"
         if choices.provider != CPU:
             advice += f", and that {choices.provider} is set up here and takes its operators"
         with _border(file, "ONNX Runtime cannot load it", advice):
             self._session = _create(model, choices)
-            self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         working = self._session.get_providers()[0]
         if working != choices.provider:  # ONNX Runtime drops a provider that cannot start, and goes on
             raise RuntimeUnavailableError(
@@ -99,11 +102,22 @@ class OrtSession:
         self._run_options.log_severity_level = FATAL_ONLY
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """The named outputs for these inputs."""
+        """The named outputs for these inputs.
+
+        Raises:
+            ModelError: ONNX Runtime failed on the model.
+            UsageError: the session is closed.
+        """
+        if self._session is None:
+            raise UsageError(f"'{self.file}' was closed; open it again")
         with _border(
             self.file, "ONNX Runtime failed while running it", "convert the source again with xdet convert"
         ):
             return list(self._session.run(list(outputs), dict(feeds), self._run_options))
+
+    def close(self) -> None:
+        """End ONNX Runtime's session, and with it its threads and buffers."""
+        self._session = None
 
 
 def installed_providers() -> dict[str, tuple[str, ...]]:
@@ -138,6 +152,8 @@ def _create(model: bytes, choices: SessionChoices) -> Any:
     options.add_session_config_entry("session.load_model_format", "ONNX")  # never its own flatbuffers
     if choices.exact_for is not None:
         options.add_session_config_entry(EXACT_KERNELS[choices.exact_for], "1")
+    if not choices.fuse:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if choices.optimized_path is not None:
         options.optimized_model_filepath = choices.optimized_path
     if choices.provider in ort.get_available_providers():
@@ -154,7 +170,8 @@ def _ep_devices() -> list[Any]:
 
 def _tensor_info(value: Any) -> TensorInfo:
     shape = tuple(size if isinstance(size, int) else None for size in value.shape)
-    return TensorInfo(value.name, value.type.removeprefix("tensor(").removesuffix(")"), shape)
+    dtype = value.type.removeprefix("tensor(").removesuffix(")")
+    return TensorInfo(value.name, NUMPY_NAMES.get(dtype, dtype), shape)
 
 
 def _border(file: str, doing: str, advice: str) -> Any:

@@ -47,11 +47,13 @@ def available_providers() -> tuple[Provider, ...]:
     """The execution providers that ONNX Runtime has here, in its order of preference."""
     from xdet.runtimes.ort_session import installed_providers
 
+    return tuple(Provider(name, short_name(name), devices) for name, devices in installed_providers().items())
+
+
+def short_name(provider: str) -> str:
+    """The name to type for a provider's full name."""
     short = {name: alias for alias, name in SHORT_NAMES.items()}
-    return tuple(
-        Provider(name, short.get(name, name.removesuffix("ExecutionProvider").lower()), devices)
-        for name, devices in installed_providers().items()
-    )
+    return short.get(provider, provider.removesuffix("ExecutionProvider").lower())
 
 
 def resolve_provider(name: str | None) -> str:

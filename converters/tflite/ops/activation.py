@@ -35,26 +35,29 @@ def leaky_relu(context: ImportContext, op: TfliteOperator) -> None:
     """LEAKY_RELU: the float form whose table equals XNNPACK's; an explicit table where no float form does."""
     source, target = op.inputs[0], op.outputs[0]
     case = leaky_case(context, source, target, float_option(op, "alpha"))
-    wanted = None if context.leaky_relu == "float" else xnnpack_table(case)
+    wanted = xnnpack_table(case) if context.match_litert else None
     form = plain_form(case) if wanted is None else matched_leaky(case)
     if wanted is not None and form is None:
         _table(context, op, wanted)
         return
     assert form is not None  # noqa: S101 - the line above leaves with None
-    if wanted is None and context.leaky_relu == "litert":
+    if wanted is None and context.match_litert:
         context.notes.append(
             f"LEAKY_RELU {context.names[target]!r} lies outside XNNPACK's range: the real function is written (<= 1 LSB)"
         )
     if wanted is not None and np.array_equal(float_table(case, plain_form(case)), wanted):
         form = plain_form(case)
-    _leaky_node(context, source, target, form)
+    _leaky_node(context, (source, target), form, case.slope)
 
 
-def _leaky_node(context: ImportContext, source: int, target: int, form: FloatForm) -> None:
+def _leaky_node(context: ImportContext, tensors: tuple[int, int], form: FloatForm, slope: np.float32) -> None:
+    """A LeakyRelu between a source and a target tensor; ``slope`` is the source's own."""
+    source, target = tensors
+    context.tell(target, target, "slope", (float(slope), float(form.slope)))
     params = QuantParams(np.array([form.scale], np.float32), context.params(source).zero_point)
     real = context.writer.op(
         "LeakyRelu",
-        [context.float_of(source, params)],
+        [context.adjusted_float_of(source, params, target)],
         f"{context.names[target]}/float",
         alpha=float(form.slope),
     )
@@ -74,6 +77,7 @@ def _table(
         )
     values = writer.constant(codes.astype(context.code_dtype), context.name(op, "table"))
     context.define(target, writer.op("Gather", [values, index], context.names[target], axis=0))
+    context.tell(target, target, "table")
     context.notes.append(
         f"{op.op} {context.names[target]!r} is written as a 256-entry table: no float form reproduces it"
     )
@@ -106,7 +110,7 @@ def softmax(context: ImportContext, op: TfliteOperator) -> None:
         params = QuantParams(params.scale * beta, params.zero_point)
     real = context.writer.op(
         "Softmax",
-        [context.float_of(source, params)],
+        [context.adjusted_float_of(source, params, op.outputs[0])],
         context.name(op),
         axis=context.axis(source, len(context.tensor(source).shape) - 1),
     )
@@ -130,4 +134,4 @@ def requantize(context: ImportContext, source: int, target: int) -> None:
     if wanted is not None and np.array_equal(float_table(case, plain_form(case)), wanted):
         form = plain_form(case)
     # a LeakyRelu even where its slope is 1: ONNX Runtime would merge Q -> DQ -> Q -> DQ into one pair and round once, not twice
-    _leaky_node(context, source, target, form)
+    _leaky_node(context, (source, target), form, case.slope)

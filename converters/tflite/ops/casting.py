@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converters.errors import UnsupportedModelError
+from converters.qdq import dequantize_node
 from converters.quant import QuantParams
-from converters.tflite.context import ImportContext, dequantize_node, describe
+from converters.tflite.context import ImportContext, describe
 
 if TYPE_CHECKING:
     from converters.tflite.records import TfliteOperator

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.errors import UnsupportedModelError
-from converters.tflite.context import ImportContext, dequantize_node, describe, quantize_node
+from converters.qdq import dequantize_node
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from converters.quant import QuantParams
+    from converters.tflite.context import ImportContext
     from converters.tflite.records import TfliteOperator
 
 BOUNDS: dict[str, tuple[float | None, float | None]] = {
@@ -31,15 +31,8 @@ BOUNDS: dict[str, tuple[float | None, float | None]] = {
 def close_with_activation(
     context: ImportContext, op: TfliteOperator, real: ir.Value, params: QuantParams | None = None
 ) -> None:
-    """Quantise ``real`` to the operator's output, by ``params`` or its own, applying its fused activation.
-
-    Raises:
-        UnsupportedModelError: an activation other than those of ``BOUNDS``.
-    """
+    """Quantise ``real`` to the operator's output, by ``params`` or its own, applying its fused activation."""
     activation = str(op.options.get("fused_activation", "NONE"))
-    if activation not in BOUNDS:
-        msg = f"{context.model.file}: {describe(context, op)} has fused activation {activation}; known are {', '.join(BOUNDS)}"
-        raise UnsupportedModelError(msg)
     close_with_bounds(context, op, real, BOUNDS[activation], params)
 
 
@@ -58,7 +51,7 @@ def close_with_bounds(
     if (low is None or low <= info.min) and (high is None or high >= info.max):
         context.define_quantized(index, real, first)
         return
-    codes = quantize_node(writer, real, first or params, dtype, context.name(op, "unclamped"))
+    codes = context.quantized(index, real, first or params, context.name(op, "unclamped"))
     real = dequantize_node(writer, codes, params, dtype, context.name(op, "clamp/dequantized"))
     limits = clip_limits(context, op, bounds)
     context.define_quantized(index, writer.op("Clip", [real, *limits], context.name(op, "clamp")))

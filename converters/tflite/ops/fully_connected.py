@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from converters.errors import SourceFileError, UnsupportedModelError
-from converters.tflite.context import ImportContext, describe
 from converters.tflite.ops.clamp import close_with_activation
 from converters.tflite.ops.convolution import bias_value, weight_value
 from converters.tflite.ops.layout import reshape
 
 if TYPE_CHECKING:
+    from converters.tflite.context import ImportContext
     from converters.tflite.records import TfliteOperator
 
 
@@ -18,21 +18,12 @@ def fully_connected(context: ImportContext, op: TfliteOperator) -> None:
     """FULLY_CONNECTED: the input is flattened to rows of the weights' length, weights stay ``(out, in)``."""
     source, target = context.tensor(op.inputs[0]), context.tensor(op.outputs[0])
     weights = context.constant_of(op, 1)
-    if op.options["weights_format"] != "DEFAULT":
-        msg = f"{context.model.file}: {describe(context, op)} has shuffled weights; export the model without them"
-        raise UnsupportedModelError(msg)
     units, length = weights.shape
-    count = 1
-    for size in source.shape:
-        count *= size
-    if count % length:
-        msg = f"{context.model.file}: {describe(context, op)} has rows of {length} weights for an input {list(source.shape)}"
-        raise SourceFileError(msg)
-    rows = (count // length, length)
+    rows = (math.prod(source.shape) // length, length)
     inputs = [
         reshape(context, context.float_of(op.inputs[0]), source.shape, rows, context.name(op, "rows")),
         weight_value(context, op, weights, "same"),
-        bias_value(context, op, units),
+        bias_value(context, op),
     ]
     real = context.writer.op(
         "Gemm", inputs if inputs[2] is not None else inputs[:2], context.name(op, "product"), transB=1

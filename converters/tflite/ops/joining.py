@@ -1,7 +1,7 @@
 """CONCATENATION, PACK, SPLIT and TILE: values are put together, taken apart and repeated.
 
-Bit exact where the scales are equal, which int8 files guarantee; uint8 files may mix scales in a CONCATENATION, see
-``converters.rounding``.
+Bit exact where the scales are equal, which int8 files guarantee; uint8 files may mix scales in a CONCATENATION, which is
+then within 1 LSB at ties (LiteRT's built-in kernel rounds half away from zero).
 """
 
 from __future__ import annotations

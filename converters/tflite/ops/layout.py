@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.errors import SourceFileError
-from converters.tflite.context import NHWC_TO_NCHW, ImportContext, describe
+from converters.qdq import NHWC_TO_NCHW
+from converters.tflite.context import ImportContext, describe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -26,7 +26,7 @@ def max_pool_2d(context: ImportContext, op: TfliteOperator) -> None:
 def average_pool_2d(context: ImportContext, op: TfliteOperator) -> None:
     """AVERAGE_POOL_2D; padded pixels are not counted in either format."""
     pivot = pivot_at(context, op.inputs[0], op.outputs[0], stored_code=0)
-    source = context.float_of(op.inputs[0], pivot.before)
+    source = context.adjusted_float_of(op.inputs[0], pivot.before, op.outputs[0])
     close_with_activation(
         context, op, _pool(context, op, "AveragePool", source, count_include_pad=0), pivot.after
     )

@@ -29,7 +29,10 @@ def mean(context: ImportContext, op: TfliteOperator) -> None:
     pivot = even_pivot(context, source, target)
     operand = context.writer.constant(np.array(sorted(axes), np.int64), context.name(op, "axes"))
     real = context.writer.op(
-        "ReduceMean", [context.float_of(source, pivot.before), operand], context.name(op), keepdims=1
+        "ReduceMean",
+        [context.adjusted_float_of(source, pivot.before, target), operand],
+        context.name(op),
+        keepdims=1,
     )
     kept = tuple(1 if axis in source_axes else size for axis, size in enumerate(shape))
     real = reshape(context, real, kept, context.tensor(target).shape, context.name(op, "reshaped"))

@@ -53,9 +53,8 @@ def resize_bilinear(context: ImportContext, op: TfliteOperator) -> None:
     """RESIZE_BILINEAR."""
     source, target = op.inputs[0], op.outputs[0]
     pivot = pivot_at(context, source, target, lowest_code(context, source))
-    context.define_quantized(
-        target, _linear(context, op, context.float_of(source, pivot.before)), pivot.after
-    )
+    real = context.adjusted_float_of(source, pivot.before, target)
+    context.define_quantized(target, _linear(context, op, real), pivot.after)
 
 
 def _linear(context: ImportContext, op: TfliteOperator, real: ir.Value) -> ir.Value:

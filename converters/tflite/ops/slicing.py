@@ -53,9 +53,6 @@ def gather(context: ImportContext, op: TfliteOperator) -> None:
     source_axis = context.source_axis(op, source, int_option(op, "axis"))
     axis = context.axis(source, source_axis)
     size = shape[source_axis]
-    if int_option(op, "batch_dims") != 0:
-        msg = f"{context.model.file}: {describe(context, op)} has batch_dims {op.options['batch_dims']}, only 0 is supported"
-        raise UnsupportedModelError(msg)
     if indices.size == 0 or indices.min() < 0 or indices.max() >= size:
         msg = f"{context.model.file}: {describe(context, op)} reads outside the {size} entries of its axis, or nothing"
         raise SourceFileError(msg)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from converters.description.facts import SourceFacts, facts_from_tflite
+from converters.description.facts import SourceFacts
 from converters.errors import SourceFileError
 from converters.quant import QuantParams
+from converters.tflite.facts import facts_from_tflite
 from converters.tflite.records import TfliteModel, TfliteTensor
 
 Shape = tuple[int, ...]

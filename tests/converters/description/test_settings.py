@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from converters.description.settings import SourceFacts, SourceOptions, resolve_source_spec, resolve_spec
+from converters.description.settings import SourceFacts, SourceOptions, resolve_spec
 from converters.description.sidecar import Sidecar
-from converters.description.zoo_yaml import FAMILIES, EvaluationSettings, ZooConfig
+from converters.description.zoo_yaml import FAMILIES, ZooConfig
 from converters.errors import OptionError, SourceFileError, UnsupportedModelError
+from converters.importers import resolve_source_spec
 from converters.quant import QuantParams
-from converters.spec import Anchors, Rescaling, Thresholds
+from converters.spec import Anchors, EvaluationSettings, Rescaling, Thresholds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,7 +190,7 @@ def test_evaluation_settings_of_a_yaml_are_no_defaults_but_options_are() -> None
     [
         ({"score_threshold": 1.5}, "score threshold must lie in 0..1"),
         ({"iou_threshold": float("nan")}, "iou threshold must lie in 0..1"),
-        ({"max_detections": 0}, "max_detections must lie in 1..4096"),
+        ({"max_detections": 0}, "max_detections must be a whole number in 1..4096"),
         ({"head": "ssd"}, "--head must be one of auto, yolo_v2, none"),
         ({"anchor_unit": "px"}, "--anchor-unit must be 'cell' or 'image'"),
         ({"anchors": ((1, 0),)}, "--anchors"),

@@ -82,7 +82,7 @@ def test_the_sidecar_stands_beside_the_model_under_its_stem(tmp_path: Path) -> N
         ({"rescaling": {"scale": 1}}, "rescaling.offset: expected a number, found nothing"),
         ({"rescaling": {"scale": True, "offset": 0}}, "rescaling.scale: expected a number, found True"),
         ({"rescaling": {"scale": 10**400, "offset": 0}}, "rescaling.scale: the number is too large"),
-        ({"rescaling": {"scale": 0, "offset": 0}}, "rescaling: rescaling needs a finite scale above 0"),
+        ({"rescaling": {"scale": 0, "offset": 0}}, "rescaling: rescaling scale must be above 0"),
         (
             {"rescaling": {"scales": 1, "offset": 0}},
             "rescaling: unknown keys 'scales' (did you mean 'scale'?)",

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from converters.description.zoo_yaml import FAMILIES, EvaluationSettings, read_zoo_config
+from converters.description.zoo_yaml import FAMILIES, read_zoo_config
 from converters.errors import OptionError, SourceFileError
-from converters.spec import Rescaling
+from converters.spec import EvaluationSettings, Rescaling
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,7 +143,7 @@ def test_yaml_anchors_may_be_pairs_or_flat(text: str, tmp_path: Path) -> None:
             "rescaling.scale: nan is not a finite number",
         ),
         ("preprocessing: {rescaling: {scale: 2**-8, offset: 0}}", r"found '2\*\*-8'"),
-        ("preprocessing: {rescaling: {scale: 0, offset: 0}}", "rescaling needs a finite scale above 0"),
+        ("preprocessing: {rescaling: {scale: 0, offset: 0}}", "rescaling scale must be above 0"),
         ("preprocessing: [1]", r"preprocessing: expected keys below it, found \[1\]"),
         ("model: {input_shape: 192}", r"model.input_shape: expected \(height, width, channels\), found 192"),
         ("model: {input_shape: (a, b, 3)}", r"model.input_shape: expected \(height"),

@@ -19,8 +19,9 @@ from tests.xdet.finished_models import (
     head_model,
     red_image,
 )
-from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
+from xdet.errors import ModelError, UsageError
 from xdet.runtimes import ort_session
+from xdet.runtimes.choices import RuntimeChoices
 from xdet.runtimes.onnxruntime import OnnxRuntime, open_onnxruntime
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def opened(model: bytes, *, threads: int | None = 1) -> OnnxRuntime:
-    return open_onnxruntime(model, file="m.onnx", threads=threads)
+    return open_onnxruntime(model, file="m.onnx", choices=RuntimeChoices(threads=threads))
 
 
 def equal(a: BatchDetections, b: BatchDetections) -> bool:
@@ -54,11 +55,11 @@ def test_detecting_gives_the_five_outputs_best_score_first() -> None:
 
 def test_the_runtime_names_its_provider_spec_and_capabilities() -> None:
     runtime = opened(finished_model())
-    assert runtime.name == "onnxruntime:CPUExecutionProvider"
+    assert runtime.name == "onnxruntime:cpu"
     assert runtime.spec == SPEC
     assert runtime.capabilities.thresholds
     assert runtime.capabilities.exact
-    assert not runtime.capabilities.head
+    assert runtime.capabilities.head
     assert runtime.document.source.name == "identity.tflite"
 
 
@@ -143,13 +144,64 @@ def test_a_raw_head_without_anchors_cannot_detect() -> None:
         runtime.detect(red_image(1, 2, 3, 4), Thresholds())
 
 
-def test_a_model_that_ends_in_boxes_shows_no_head() -> None:
-    with pytest.raises(RuntimeUnavailableError, match="--head none"):
-        opened(finished_model()).head(red_image(1, 2, 3, 4))
+def test_inner_values_are_shown_by_name_whatever_the_batch() -> None:
+    runtime, images = opened(finished_model(batch=2)), several(3)
+    shown = runtime.tensors(images, ["order", "flat_red", "order"])
+    assert list(shown) == ["order", "flat_red"]
+    assert shown["flat_red"].tolist() == [[10 * i, 200, 130 + i, 250 - i] for i in range(3)]
+    assert shown["order"].tolist() == [[3, 1, 2, 0]] * 3
+
+
+def test_a_value_that_the_graph_does_not_compute_is_a_usage_error() -> None:
+    with pytest.raises(
+        UsageError, match=r"'m\.onnx' computes no value named 'nowhere', 'white'; the tensor map"
+    ):
+        opened(finished_model()).tensors(red_image(1, 2, 3, 4), ["white", "scores", "nowhere"])
+
+
+def test_at_most_two_sessions_are_kept_for_inner_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    created: list[int] = []
+    create = ort_session._create
+
+    def counting(model: bytes, choices: ort_session.SessionChoices) -> object:
+        created.append(len(model))
+        return create(model, choices)
+
+    runtime, image = opened(finished_model()), red_image(1, 2, 3, 4)
+    monkeypatch.setattr(ort_session, "_create", counting)
+    for name in ("scores", "order", "scores", "order", "real", "order"):
+        runtime.tensors(image, [name])
+    assert len(created) == 3
+    runtime.tensors(image, ["scores"])
+    assert len(created) == 4
+
+
+def test_a_closed_runtime_says_so() -> None:
+    with opened(finished_model()) as runtime:
+        runtime.tensors(red_image(1, 2, 3, 4), ["scores"])
+    runtime.close()
+    for ask in (
+        lambda: runtime.detect(red_image(1, 2, 3, 4), SPEC.thresholds),
+        lambda: runtime.tensors(several(1), ["scores"]),
+    ):
+        with pytest.raises(UsageError, match=r"'m\.onnx' was closed; open it again"):
+            ask()
+
+
+def test_a_float_model_is_not_called_exact() -> None:
+    runtime = opened(finished_model(metadata=document(activations="float32").to_json()))
+    assert not runtime.capabilities.exact
 
 
 def _foreign() -> bytes:
     model = onnx.load_from_string(finished_model(metadata=None))
+    serialized: bytes = model.SerializeToString()
+    return serialized
+
+
+def _nothing_but_metadata() -> bytes:
+    model = onnx.ModelProto(ir_version=9)
+    onnx.helper.set_model_props(model, {METADATA_KEY: document().to_json()})
     serialized: bytes = model.SerializeToString()
     return serialized
 
@@ -171,13 +223,14 @@ def _output_renamed() -> bytes:
         (finished_model(metadata=document(freeze=True).to_json()), r"optional inputs: expected \[\]"),
         (
             finished_model(metadata=document(replace(SPEC, thresholds=Thresholds())).to_json()),
-            r"'detection_boxes': expected float \[N, 100, 4\], found float \[1, 4, 4\]",
+            r"'detection_boxes': expected float32 \[N, 100, 4\], found float32 \[1, 4, 4\]",
         ),
         (_output_renamed(), "'detection_anchors' is missing"),
-        (finished_model()[:400], "ONNX Runtime cannot load it: .*protobuf parsing failed"),
-        (np.random.default_rng(0).bytes(4096), "ONNX Runtime cannot load it"),
-        (b"\x08\x09", "No graph was found"),
-        (b"\x20\x00\x00\x00ORTM" + bytes(200), "ONNX Runtime cannot load it"),
+        (finished_model()[:400], r"damaged one: field 7 ends at byte [\d,]+, the data has 400; see that"),
+        (np.random.default_rng(0).bytes(4096), "is no ONNX file or a damaged one"),
+        (b"\x08\x09", "not one that xdet made"),
+        (b"\x20\x00\x00\x00ORTM" + bytes(200), "is no ONNX file or a damaged one"),
+        (_nothing_but_metadata(), "ONNX Runtime cannot load it: No graph was found"),
     ],
     ids=[
         *(
@@ -189,7 +242,7 @@ def _output_renamed() -> bytes:
             "other-rows",
             "output-gone",
         ),
-        *("truncated", "noise", "empty-protobuf", "ort-flatbuffer"),
+        *("truncated", "noise", "empty-protobuf", "ort-flatbuffer", "only-metadata"),
     ],
 )
 def test_a_file_that_is_no_finished_model_is_one_clean_error(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,11 +14,15 @@ from tests.xdet.finished_models import (
 from xdet.errors import ModelError, RuntimeUnavailableError
 from xdet.runtimes import onnxruntime, ort_session, providers, saturation
 from xdet.runtimes.base import VendorErrors, vendor_errors
+from xdet.runtimes.choices import RuntimeChoices
 from xdet.runtimes.onnxruntime import OnnxRuntime, open_onnxruntime
+
+if TYPE_CHECKING:
+    from converters.spec import ActivationCodes
 
 
 def opened(model: bytes, *, threads: int | None = 1) -> OnnxRuntime:
-    return open_onnxruntime(model, file="m.onnx", threads=threads)
+    return open_onnxruntime(model, file="m.onnx", choices=RuntimeChoices(threads=threads))
 
 
 @pytest.mark.parametrize("name", [None, "cpu", "CPU", "CPUExecutionProvider", "cpuexecutionprovider"])
@@ -28,7 +33,7 @@ def test_a_provider_is_known_by_short_and_full_name_in_any_case(name: str | None
 @pytest.mark.parametrize("name", ["rocm", "ROCMExecutionProvider", "warp-drive", "azure"])
 def test_a_provider_that_is_not_there_is_an_error_that_lists_what_is(name: str) -> None:
     with pytest.raises(RuntimeUnavailableError, match=rf"{name}.*cpu \(CPUExecutionProvider\)"):
-        open_onnxruntime(finished_model(), file="m.onnx", provider=name)
+        open_onnxruntime(finished_model(), file="m.onnx", choices=RuntimeChoices(provider=name))
 
 
 def test_the_available_providers_end_with_the_cpu_and_hide_the_remote_one() -> None:
@@ -40,11 +45,6 @@ def test_the_available_providers_end_with_the_cpu_and_hide_the_remote_one() -> N
 
 def test_a_provider_that_starts_as_another_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Impostor:
-        def get_modelmeta(self) -> Impostor:
-            return self
-
-        custom_metadata_map: dict[str, str] = {}  # noqa: RUF012  (a stand-in for a vendor's class)
-
         def get_providers(self) -> list[str]:
             return ["CPUExecutionProvider"]
 
@@ -72,7 +72,7 @@ def test_a_vendors_exception_becomes_ours_in_one_line() -> None:
 
 @pytest.mark.parametrize("activations", ["uint8", "int8"])
 def test_saturating_kernels_lead_to_the_exact_ones_of_the_models_dialect(
-    activations: str, monkeypatch: pytest.MonkeyPatch
+    activations: ActivationCodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str | None] = []
     create = ort_session._create
@@ -84,7 +84,7 @@ def test_saturating_kernels_lead_to_the_exact_ones_of_the_models_dialect(
     monkeypatch.setattr(onnxruntime, "kernels_saturate", lambda: True)
     monkeypatch.setattr(ort_session, "_create", recording)
     opened(finished_model(metadata=document(activations=activations).to_json()))
-    assert asked == [None, activations]
+    assert asked == [activations]
 
 
 def test_exact_kernels_are_not_asked_for_where_nothing_saturates(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,141 @@
+"""Which values a float network computes on photographs: onnxruntime.quantization's calibrators, fed with pixels.
+
+The network sees each photograph exactly as the finished model will: uint8 at network size, rescaled inside the graph. The same
+photographs give the same ranges on one kind of processor; float kernels of another kind may differ in the last bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converters.errors import OptionError, SourceFileError
+from converters.spec import IMAGE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from converters.spec import ImageInput
+
+MIN_IMAGES = 8
+CHUNK = 8  # images whose tensors the percentile's histograms hold in memory at once
+Ranges = dict[str, tuple[float, float]]
+Pixels = Callable[["ImageInput"], Iterator["NDArray[np.uint8]"]]
+
+
+def _no_progress(count: int) -> None:
+    del count
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Photographs to calibrate with.
+
+    Attributes:
+        pixels: what the network takes -> its photographs in a fixed order, each uint8 ``(height, width, 3)``, RGB.
+        count: how many photographs there are.
+        percentile: None for the smallest and largest value seen; else a percentage in 50..100: the share
+            of values that the range keeps, cut on both sides alike.
+        progress: called with 1 after every photograph.
+    """
+
+    pixels: Pixels
+    count: int
+    percentile: float | None = None
+    progress: Callable[[int], None] = _no_progress
+
+    def __post_init__(self) -> None:
+        if self.count < MIN_IMAGES:
+            msg = (
+                f"--calibration: {self.count} photographs, expected at least {MIN_IMAGES}: ranges from so few do not hold "
+                "for others; give 50 to 500 of the kind that the detector will see"
+            )
+            raise OptionError(msg)
+        if self.percentile is not None and not 50 <= self.percentile <= 100:
+            raise OptionError(f"--percentile must lie in 50..100, got {self.percentile}; 99.99 is usual")
+
+
+def observe_ranges(model: bytes, image: ImageInput, calibration: Calibration, *, batch: int = 1) -> Ranges:
+    """The range of every float value in a network, over all photographs.
+
+    Args:
+        model: an ONNX file with the input ``image``, uint8 ``[batch, H, W, 3]``.
+        image: what it takes.
+        calibration: photographs and method.
+        batch: images per call; each photograph then stands in it that many times.
+
+    Returns:
+        Value name -> (smallest, largest).
+
+    Raises:
+        SourceFileError: a value is not finite on some photograph.
+    """
+    with tempfile.TemporaryDirectory(prefix="xdet-calibration-") as folder:
+        path = Path(folder) / "float.onnx"
+        path.write_bytes(model)
+        calibrator = _calibrator(path, calibration)
+        reader = _Reader(image, calibration, batch)
+        with contextlib.redirect_stdout(io.StringIO()):  # its histograms talk
+            while reader.left:
+                reader.start_chunk()
+                calibrator.collect_data(reader)
+            data = calibrator.compute_data()
+    ranges = {str(name): _bounds(entry) for name, entry in data.items()}
+    broken = [name for name, bounds in ranges.items() if not all(map(math.isfinite, bounds))]
+    if broken:
+        msg = f"calibration: {', '.join(map(repr, broken[:5]))} are not finite: the network's weights are broken"
+        raise SourceFileError(msg)
+    return ranges
+
+
+def _bounds(entry: Any) -> tuple[float, float]:
+    """A calibrator's two numbers, which come as arrays of one element or none."""
+    low, high = (np.asarray(bound).reshape(()) for bound in entry.range_value)
+    return float(low), float(high)
+
+
+def _calibrator(path: Path, calibration: Calibration) -> Any:
+    from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
+
+    augmented = str(path.with_name("augmented.onnx"))
+    if calibration.percentile is None:
+        calibrator = create_calibrator(path, [], augmented, CalibrationMethod.MinMax)
+    else:
+        options = {"percentile": calibration.percentile, "symmetric": False}
+        calibrator = create_calibrator(
+            path, [], augmented, CalibrationMethod.Percentile, extra_options=options
+        )
+    return calibrator
+
+
+class _Reader:
+    """The calibrators' way of asking for inputs: one at a time, None at the end of a chunk."""
+
+    def __init__(self, image: ImageInput, calibration: Calibration, batch: int) -> None:
+        self._pixels = calibration.pixels(image)
+        self._progress = calibration.progress
+        self.left = calibration.count
+        self._in_chunk = 0
+        self._batch = batch
+
+    def start_chunk(self) -> None:
+        """Allow the next ``CHUNK`` photographs."""
+        self._in_chunk = CHUNK
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        """The next photograph as the graph's input."""
+        if not (self._in_chunk and self.left):
+            return None
+        pixels = next(self._pixels)
+        self._in_chunk -= 1
+        self.left -= 1
+        self._progress(1)
+        return {IMAGE: np.repeat(pixels[None], self._batch, axis=0)}

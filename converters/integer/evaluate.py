@@ -1,0 +1,202 @@
+"""Evaluate a QDQ graph: a table from operator to kernel, and a walk that forgets values as soon as nobody needs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from converters.integer.arithmetic import BINARY, combine, reduce_mean, resize, softmax
+from converters.integer.convolution import convolve, multiply
+from converters.integer.functions import EXACT, apply_function
+from converters.integer.movement import MOVERS, concatenate, move, pad
+from converters.integer.rounding import Rounding, quantize_value
+from converters.integer.values import Quantized, Reals, Value, to_reals
+from converters.integer.windows import average_pool, max_pool, window_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+
+class NotEvaluatedError(Exception):
+    """The graph holds something that has no exact kernel here; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a walk found.
+
+    Attributes:
+        values: name -> value, of those that were asked for.
+        inexact: names of the values in front of which float32 arithmetic of several numbers was rounded to codes: there
+            another honest runtime may round to the neighbouring code.
+    """
+
+    values: Mapping[str, Value]
+    inexact: tuple[str, ...]
+
+
+def read_graph(model: bytes) -> ir.Graph:
+    """The graph of a finished model's bytes."""
+    return ir.from_proto(onnx.load_model_from_string(model)).graph
+
+
+def evaluate(
+    graph: ir.Graph,
+    feeds: Mapping[str, NDArray[Any]],
+    wanted: Iterable[str],
+    *,
+    rounding: Rounding | None = None,
+) -> Evaluation:
+    """Compute values of a graph.
+
+    Args:
+        graph: nodes in execution order; constants are initialisers.
+        feeds: arrays for graph inputs, or for values inside it, which then are not computed.
+        wanted: names of values.
+        rounding: moved decisions, to measure what they change; None is the real arithmetic.
+
+    Raises:
+        NotEvaluatedError: a value depends on an operator or an input that is not covered.
+    """
+    names = tuple(wanted)
+    needed = _needed(graph, set(names), set(feeds))
+    values: dict[str, Value] = {name: Reals(array) for name, array in feeds.items()}
+    last_use = {str(v.name): node for node in needed for v in node.inputs if v is not None}
+    inexact: list[str] = []
+    with np.errstate(
+        all="ignore"
+    ):  # absurd scales overflow as they do in a runtime, which says nothing either
+        for node in needed:
+            inputs = [_input(values, value) for value in node.inputs]
+            results = _run(node, inputs, rounding or Rounding())
+            if node.op_type == "QuantizeLinear" and _is_inexact(inputs[0]):
+                inexact.append(str(node.outputs[0].name))
+            values.update({str(v.name): result for v, result in zip(node.outputs, results, strict=True)})
+            for value in node.inputs:
+                if value is not None and last_use[str(value.name)] is node and value.name not in names:
+                    values.pop(str(value.name), None)
+    return Evaluation({name: values[name] for name in names}, tuple(inexact))
+
+
+def _needed(graph: ir.Graph, wanted: set[str], given: set[str]) -> list[ir.Node]:
+    """The nodes on which ``wanted`` depends, in execution order."""
+    missing, nodes = wanted - given, []
+    for node in reversed(list(graph)):
+        outputs = {str(value.name) for value in node.outputs}
+        if outputs & missing:
+            nodes.append(node)
+            missing -= outputs
+            missing |= {
+                str(value.name)
+                for value in node.inputs
+                if value is not None and ir.convenience.get_const_tensor(value) is None
+            } - given
+    if missing:
+        msg = f"values without a producer: {', '.join(sorted(missing))}"
+        raise NotEvaluatedError(msg)
+    return nodes[::-1]
+
+
+def _input(values: Mapping[str, Value], value: ir.Value | None) -> Value | None:
+    if value is None:
+        return None
+    if str(value.name) in values:
+        return values[str(value.name)]
+    constant = ir.convenience.get_const_tensor(value)
+    assert constant is not None, "what is not computed is constant"  # noqa: S101
+    return Reals(constant.numpy())
+
+
+def _run(node: ir.Node, inputs: Sequence[Value | None], rounding: Rounding) -> Sequence[Value]:
+    if node.op_type not in KERNELS:
+        raise NotEvaluatedError(f"{node.op_type} {node.name!r} has no kernel")
+    try:
+        return KERNELS[node.op_type](node, inputs, rounding)
+    except NotImplementedError as error:
+        msg = f"{node.op_type} {node.name!r} {error}"
+        raise NotEvaluatedError(msg) from error
+
+
+def _is_inexact(value: Value | None) -> bool:
+    return not getattr(value, "exact", True)
+
+
+def _dequantize(node: ir.Node, inputs: Sequence[Value | None], _rounding: Rounding) -> Sequence[Value]:
+    codes, scale = _array(inputs, 0), _array(inputs, 1)
+    zero_point = _array(inputs, 2) if len(inputs) > 2 else np.zeros(scale.shape, np.int32)
+    axis = node.attributes.get_int("axis", 1) % max(codes.ndim, 1)
+    return [Quantized(codes, scale, zero_point.astype(np.int32), axis)]
+
+
+def _quantize(_node: ir.Node, inputs: Sequence[Value | None], rounding: Rounding) -> Sequence[Value]:
+    scale, zero_point = _array(inputs, 1), _array(inputs, 2)
+    if scale.size != 1:
+        raise NotImplementedError("quantises per channel")
+    like = Quantized(np.empty(0, zero_point.dtype), scale, zero_point.astype(np.int32))
+    assert inputs[0] is not None, "something is quantised"  # noqa: S101
+    return [Reals(quantize_value(inputs[0], like, rounding))]
+
+
+def _convolve(node: ir.Node, inputs: Sequence[Value | None], _rounding: Rounding) -> Sequence[Value]:
+    x, w, bias = _operands(inputs)
+    window = window_of(node, x.codes.shape, w.codes.shape[2:])
+    return [convolve(x, w, bias, window, node.attributes.get_int("group", 1))]
+
+
+def _multiply(node: ir.Node, inputs: Sequence[Value | None], _rounding: Rounding) -> Sequence[Value]:
+    if node.attributes.get_int("transA", 0) or not node.attributes.get_int("transB", 0):
+        raise NotImplementedError("multiplies another way than rows by transposed weights")
+    return [multiply(*_operands(inputs))]
+
+
+def _operands(inputs: Sequence[Value | None]) -> tuple[Quantized, Quantized, Quantized | None]:
+    """Input, weights and bias as codes."""
+    x, w, bias = (*inputs, None)[:3]
+    if not (isinstance(x, Quantized) and isinstance(w, Quantized) and x.scale.size == 1):
+        raise NotImplementedError("works on float32 numbers, not on codes")
+    if bias is not None and not isinstance(bias, Quantized):
+        raise NotImplementedError("has a bias of float32 numbers")
+    return x, w, bias
+
+
+def _cast(node: ir.Node, inputs: Sequence[Value | None], _rounding: Rounding) -> Sequence[Value]:
+    array, target = _array(inputs, 0), ir.DataType(node.attributes.get_int("to"))
+    if array.dtype.kind not in "iub" or target not in (ir.DataType.INT32, ir.DataType.FLOAT):
+        raise NotImplementedError(f"casts {array.dtype} to {target}")
+    return [Reals(array.astype(target.numpy()))]
+
+
+def _array(inputs: Sequence[Value | None], position: int) -> NDArray[Any]:
+    value = inputs[position]
+    assert value is not None, "Q/DQ inputs are never omitted in the graphs that importers write"  # noqa: S101
+    return to_reals(value).array
+
+
+def _first(inputs: Sequence[Value | None]) -> Value:
+    assert inputs[0] is not None, "the first operand is never omitted"  # noqa: S101
+    return inputs[0]
+
+
+KERNELS: dict[str, Callable[[ir.Node, Sequence[Value | None], Rounding], Sequence[Value]]] = {
+    "AveragePool": lambda node, inputs, _: [average_pool(node, _first(inputs))],
+    "Cast": _cast,
+    "Concat": lambda node, inputs, _: [concatenate(node, inputs)],
+    "Conv": _convolve,
+    "DequantizeLinear": _dequantize,
+    "Gemm": _multiply,
+    "MaxPool": lambda node, inputs, _: [max_pool(node, _first(inputs))],
+    "Pad": lambda node, inputs, _: [pad(node, inputs)],
+    "QuantizeLinear": _quantize,
+    "ReduceMean": lambda node, inputs, _: [reduce_mean(node, inputs)],
+    "Resize": lambda node, inputs, _: [resize(node, inputs)],
+    "Softmax": lambda node, inputs, _: [softmax(node, _first(inputs))],
+    **dict.fromkeys(BINARY, lambda node, inputs, _: [combine(node, inputs)]),
+    **dict.fromkeys((*EXACT, "Sigmoid"), lambda node, inputs, _: [apply_function(node, inputs)]),
+    **dict.fromkeys(MOVERS, lambda node, inputs, _: move(node, inputs)),
+}

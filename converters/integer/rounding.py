@@ -1,0 +1,82 @@
+"""Reals to codes, as XNNPACK and ONNX Runtime round them: one float32 factor or division, half to even, then clamped.
+
+``Rounding`` can move every decision by a fraction of a code. The real kernels never do; it measures how much the head owes to
+near-ties, that is, how far two honest kernels may be apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converters.integer.values import Quantized, Sums, Tabulated, Value, to_reals
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """How far decisions are moved, in codes, before they are rounded.
+
+    Attributes:
+        exact: for integer operators, whose result is defined to the bit.
+        inexact: for operators in float32, whose last bit is the runtime's own.
+    """
+
+    exact: float = 0.0
+    inexact: float = 0.0
+
+    def offset(self, *, exact: bool) -> np.float32:
+        """The shift for one operator."""
+        return np.float32(self.exact if exact else self.inexact)
+
+
+def quantize_value(value: Value, like: Quantized, rounding: Rounding) -> NDArray[Any]:
+    """The codes of a QuantizeLinear.
+
+    Args:
+        value: what it reads.
+        like: an empty tensor of its scale, zero-point and dtype, per tensor.
+        rounding: see ``Rounding``.
+
+    Returns:
+        Codes of the dtype of ``like``, the shape of ``value``.
+    """
+    match value:
+        case Quantized() if value.reads_like(like):
+            return value.codes
+        case Quantized() if value.codes.dtype.itemsize == 1 and value.scale.size == 1:
+            return quantize_value(tabulate(value), like, rounding)
+        case Tabulated():
+            table = _rounded(value.reals / like.scale.reshape(()), like, rounding.offset(exact=value.exact))
+            return np.asarray(table[value.codes.view(np.uint8)])
+        case Sums():
+            factor = (value.scale_x.reshape(()) * value.scale_w) / like.scale.reshape(())
+            if factor.size > 1:
+                factor = factor.reshape(-1, *[1] * (value.sums.ndim - 2))
+            steps = value.sums.astype(np.float32)
+            steps *= factor
+            return _rounded(steps, like, rounding.offset(exact=True))
+        case _:
+            reals = to_reals(value)
+            steps = reals.array.astype(np.float32) / like.scale.reshape(())
+            return _rounded(steps, like, rounding.offset(exact=reals.exact))
+
+
+def tabulate(value: Quantized) -> Tabulated:
+    """The identity on 8-bit codes with one scale, as a table to which functions are applied."""
+    codes = np.arange(256, dtype=np.uint8).view(value.codes.dtype)
+    return Tabulated(value.codes, to_reals(value.with_codes(codes)).array, exact=True)
+
+
+def _rounded(steps: NDArray[np.float32], like: Quantized, offset: np.float32) -> NDArray[Any]:
+    """Codes from float32 ``real / scale``: half to even, plus the zero-point, clamped. Overwrites ``steps``."""
+    info, zero_point = np.iinfo(like.codes.dtype), float(like.zero_point)
+    if offset:
+        steps = steps + offset
+    # clamped first, as kernels do: a float beyond int32 has no integer to be rounded to
+    steps = np.clip(steps, np.float32(info.min - zero_point), np.float32(info.max - zero_point))
+    return (np.rint(steps) + np.float32(zero_point)).astype(like.codes.dtype)

@@ -1,0 +1,92 @@
+"""The golden vector of a network: its head for the golden picture, and how far honest kernels may be from it.
+
+It is taken from the graph as the importer wrote it, before any rewrite: a runtime that gives these codes on the finished
+file has proven its kernels and the rewrites at once. Two bounds are measured on the same picture, by moving decisions of
+rounding up and down by ``NEAR_TIE`` codes and doubling the largest change of the head:
+
+* of operators in float32 alone (sums, products, means, softmax, sigmoid, interpolation): what runtimes with exact integer
+  kernels may differ by. Networks without such operators have 0;
+* of every operator: what runtimes may differ by whose integer kernels round in another way.
+
+These are measured sensitivities, not proofs; docs/selftest.md has them beside what runtimes really do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from converters.golden import golden_image, make_vector
+from converters.integer.evaluate import NotEvaluatedError, evaluate
+from converters.integer.rounding import Rounding
+from converters.integer.values import Quantized
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from converters.network import ImportedNetwork
+    from converters.spec import DetectorSpec, GoldenVector
+
+NEAR_TIE = 2.0**-6
+
+
+def attempt_golden_vector(
+    graph: ir.Graph, network: ImportedNetwork, spec: DetectorSpec
+) -> tuple[GoldenVector | None, tuple[str, ...]]:
+    """The golden vector of an imported network and notes for people; None for float networks and where a note says why."""
+    if network.activations == "float32":
+        return None, ()
+    try:
+        return golden_vector(graph, str(network.head_nhwc.name), spec), ()
+    except NotEvaluatedError as error:
+        return None, (f"no golden vector for xdet selftest: {error}",)
+
+
+def golden_vector(graph: ir.Graph, head: str, spec: DetectorSpec) -> GoldenVector:
+    """Compute a network's golden vector.
+
+    Args:
+        graph: holds the network, from the input ``image`` to the value ``head``.
+        head: name of the raw head, float32 ``(N, grid_h, grid_w, channels)``.
+        spec: gives the size of the picture.
+
+    Raises:
+        NotEvaluatedError: an operator has no kernel, or the head is not quantised.
+    """
+    picture = golden_image(spec.image.height, spec.image.width)
+    found, inexact = _head(graph, head, picture, Rounding())
+    shift = 128 if found.codes.dtype == np.int8 else 0
+    return make_vector(
+        (found.codes[0].astype(np.int16) + shift).astype(np.uint8),
+        np.float32(found.scale),
+        int(found.zero_point) + shift,
+        room_bytes=sum(
+            value.const_value.nbytes for value in graph.initializers.values() if value.const_value
+        ),
+        bound_lsb=_largest_change(graph, head, picture, found, exact=False) if inexact else 0,
+        other_kernels_lsb=_largest_change(graph, head, picture, found, exact=True),
+    )
+
+
+def _largest_change(
+    graph: ir.Graph, head: str, picture: NDArray[np.uint8], found: Quantized, *, exact: bool
+) -> int:
+    """Twice the largest change of a head's code when near-ties fall the other way, at least 1."""
+    worst = 0
+    for shift in (NEAR_TIE, -NEAR_TIE):
+        moved, _ = _head(graph, head, picture, Rounding(shift if exact else 0.0, shift))
+        worst = max(worst, int(np.abs(moved.codes.astype(np.int16) - found.codes).max()))
+    return max(1, 2 * worst)
+
+
+def _head(
+    graph: ir.Graph, head: str, picture: NDArray[np.uint8], rounding: Rounding
+) -> tuple[Quantized, tuple[str, ...]]:
+    """The head's codes, and the values that were rounded from float32 arithmetic."""
+    evaluation = evaluate(graph, {str(graph.inputs[0].name): picture}, [head], rounding=rounding)
+    found = evaluation.values[head]
+    if not isinstance(found, Quantized) or found.scale.size != 1 or found.codes.dtype.itemsize != 1:
+        raise NotEvaluatedError(f"the head {head!r} is not quantised to 8 bits")
+    return found, evaluation.inexact

@@ -1,0 +1,77 @@
+"""What a finished model is: its detector, its contract, and the document that travels in its metadata.
+
+``ModelDocument`` is written into the ONNX file as one JSON text under the metadata key ``xdet``, so a finished model
+needs nothing beside it. Everything here imports only the standard library: whoever runs a model reads it, too.
+"""
+
+from __future__ import annotations
+
+from converters.spec.contract import (
+    CONTRACT_NAMES,
+    CONTRACT_VERSION,
+    DETECTION_OUTPUTS,
+    HEAD,
+    IMAGE,
+    METADATA_KEY,
+    THRESHOLD_INPUTS,
+    ContractTensor,
+    contract_io,
+    raw_head,
+)
+from converters.spec.detector import (
+    MAX_CANDIDATES,
+    Anchors,
+    AnchorUnit,
+    DetectorSpec,
+    HeadKind,
+    ImageInput,
+    Rescaling,
+    ResizeRule,
+    Thresholds,
+)
+from converters.spec.document import (
+    ActivationCodes,
+    Deviation,
+    DeviationKind,
+    EvaluationSettings,
+    LeakyRelu,
+    ModelDocument,
+    SourceFormat,
+    SourceInfo,
+    Target,
+    TensorTwin,
+)
+from converters.spec.golden import GoldenVector
+
+__all__ = [
+    "CONTRACT_NAMES",
+    "CONTRACT_VERSION",
+    "DETECTION_OUTPUTS",
+    "HEAD",
+    "IMAGE",
+    "MAX_CANDIDATES",
+    "METADATA_KEY",
+    "THRESHOLD_INPUTS",
+    "ActivationCodes",
+    "AnchorUnit",
+    "Anchors",
+    "ContractTensor",
+    "DetectorSpec",
+    "Deviation",
+    "DeviationKind",
+    "EvaluationSettings",
+    "GoldenVector",
+    "HeadKind",
+    "ImageInput",
+    "LeakyRelu",
+    "ModelDocument",
+    "Rescaling",
+    "ResizeRule",
+    "SourceFormat",
+    "SourceInfo",
+    "Target",
+    "TensorTwin",
+    "Thresholds",
+    "contract_io",
+    "raw_head",
+]

@@ -1,0 +1,79 @@
+"""The model contract as a table: names, dtypes and shapes of a finished graph's inputs and outputs (docs/contract.md).
+
+Whoever writes, verifies or runs a finished model derives its expectations from ``contract_io``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from converters.spec.detector import DetectorSpec
+
+CONTRACT_VERSION = 1
+METADATA_KEY = "xdet"
+
+IMAGE = "image"
+THRESHOLD_INPUTS = ("score_threshold", "iou_threshold")
+HEAD = "head"  # float32 NHWC raw head: an output of "--head none" models, an inner value of all others
+DETECTION_OUTPUTS = (
+    "num_detections",
+    "detection_boxes",
+    "detection_scores",
+    "detection_classes",
+    "detection_anchors",
+)
+CONTRACT_NAMES = frozenset({IMAGE, HEAD, *THRESHOLD_INPUTS, *DETECTION_OUTPUTS})
+
+ContractDtype = Literal["uint8", "int32", "float32"]
+
+
+@dataclass(frozen=True, slots=True)
+class ContractTensor:
+    """One input, output or promised inner value of a finished model.
+
+    Attributes:
+        name: its name in the graph.
+        dtype: numpy's name of its element type.
+        shape: sizes; a text names the dynamic batch.
+        optional: whether it is an input with a default (an initialiser of the same name).
+    """
+
+    name: str
+    dtype: ContractDtype
+    shape: tuple[int | str, ...]
+    optional: bool = False
+
+
+def contract_io(
+    spec: DetectorSpec, batch: int | str, *, freeze_thresholds: bool
+) -> tuple[tuple[ContractTensor, ...], tuple[ContractTensor, ...]]:
+    """Inputs and outputs of a finished model, in the graph's order.
+
+    Args:
+        spec: the detector.
+        batch: images per call, or the name of the dynamic dimension (``"N"``).
+        freeze_thresholds: whether the thresholds are constants instead of optional inputs.
+
+    Returns:
+        (inputs, outputs).
+    """
+    image = ContractTensor(IMAGE, "uint8", (batch, spec.image.height, spec.image.width, 3))
+    if spec.head == "none":
+        return (image,), (raw_head(spec, batch),)
+    thresholds = [ContractTensor(name, "float32", (), optional=True) for name in THRESHOLD_INPUTS]
+    rows = spec.thresholds.max_detections
+    outputs = (
+        ContractTensor("num_detections", "int32", (batch,)),
+        ContractTensor("detection_boxes", "float32", (batch, rows, 4)),
+        ContractTensor("detection_scores", "float32", (batch, rows)),
+        ContractTensor("detection_classes", "int32", (batch, rows)),
+        ContractTensor("detection_anchors", "int32", (batch, rows)),
+    )
+    return (image, *([] if freeze_thresholds else thresholds)), outputs
+
+
+def raw_head(spec: DetectorSpec, batch: int | str) -> ContractTensor:
+    """The value ``head`` that every finished graph holds: the raw head, float32 NHWC whatever the source."""
+    return ContractTensor(HEAD, "float32", (batch, spec.grid_h, spec.grid_w, spec.head_channels))

@@ -1,0 +1,259 @@
+"""The JSON document in a finished model's metadata: what it is, where it came from, what was changed on the way.
+
+Readers ignore keys they do not know (later releases of contract 1 may add some) and find optional keys absent.
+Every field is checked when a document is made, so that one read from a stranger's file is sound or refused.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from converters.spec.checks import (
+    require_choice,
+    require_count,
+    require_entries,
+    require_flag,
+    require_fraction,
+    require_instance,
+    require_number,
+    require_text,
+    require_texts,
+)
+from converters.spec.contract import CONTRACT_VERSION
+from converters.spec.detector import DetectorSpec
+from converters.spec.golden import GoldenVector
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SourceFormat = Literal["tflite", "h5", "keras"]
+ActivationCodes = Literal["uint8", "int8", "float32"]
+LeakyRelu = Literal["litert", "float"]
+Target = Literal["portable", "cpu"]
+Fate = Literal["kept", "replicated", "removed"]
+DeviationKind = Literal["scale", "zero_point", "slope", "table"]
+OPTIONAL = ("evaluation", "golden", "licence", "origin")  # left out of the JSON where nobody states them
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """Where a finished model came from.
+
+    Attributes:
+        name: file name without its folder.
+        sha256: hex digest of the file's bytes.
+        format: ``"tflite"``, ``"h5"`` or ``"keras"``.
+    """
+
+    name: str
+    sha256: str
+    format: SourceFormat
+
+    def __post_init__(self) -> None:
+        require_text(self.name, "source name")
+        require_text(self.sha256, "source sha256")
+        require_choice(self.format, SourceFormat, "source format")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorTwin:
+    """The ONNX value that carries a source tensor.
+
+    Attributes:
+        onnx: name of the value (integer codes where the tensor is quantised); None where a pass removed it.
+        layout: ``"same"``, or the permutation that was applied, such as ``"NHWC->NCHW"``.
+        zero_point_shift: what was added to codes and zero-point: 128 where int8 became uint8, else 0.
+        fate: ``"kept"``; ``"replicated"``: the value holds copies of the tensor, arranged by the pass ``by``, which
+            tells how; ``"removed"``: the pass ``by`` made the tensor disappear, nothing computes it any more.
+        by: title of the pass behind ``fate``, None for ``"kept"``.
+    """
+
+    onnx: str | None
+    layout: str
+    zero_point_shift: int
+    fate: Fate = "kept"
+    by: str | None = None
+
+    def __post_init__(self) -> None:
+        require_text(self.layout, "twin layout")
+        require_count(self.zero_point_shift, "twin zero_point_shift", low=-128, high=128)
+        require_choice(self.fate, Fate, "twin fate")
+        if (self.fate == "removed") != (self.onnx is None):
+            raise ValueError(f"a {self.fate} twin cannot have the ONNX name {self.onnx!r}")
+        if self.onnx is not None:
+            require_text(self.onnx, "twin ONNX name")
+        if (self.fate == "kept") != (self.by is None):
+            raise ValueError(f"a {self.fate} twin cannot be the work of pass {self.by!r}")
+        if self.by is not None:
+            require_text(self.by, "twin pass")
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """A number in the graph that is not the source's: written so that results round as the source's kernels do.
+
+    Attributes:
+        tensor: the source tensor to which the number belongs (for a slope or table, the operator's output).
+        operator: the output tensor of the operator in whose translation the number stands.
+        kind: ``"scale"`` or ``"zero_point"`` (in the graph's codes) of a Q or DQ node, ``"slope"`` of a LeakyRelu (which
+            stands for a requantisation, too, with the source's slope 1), ``"table"``: a table of codes instead of the
+            operator.
+        source: the source's number, None for a table.
+        written: the graph's number, None for a table.
+    """
+
+    tensor: str
+    operator: str
+    kind: DeviationKind
+    source: float | None
+    written: float | None
+
+    def __post_init__(self) -> None:
+        require_text(self.tensor, "deviation tensor")
+        require_text(self.operator, "deviation operator")
+        require_choice(self.kind, DeviationKind, "deviation kind")
+        for what in ("source", "written"):
+            if getattr(self, what) is not None:
+                require_number(getattr(self, what), f"deviation {what}")
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSettings:
+    """With what a training run evaluates its detector; never the defaults of a finished model. None = not stated.
+
+    Attributes:
+        score_threshold: a box counts above it, 0..1.
+        nms_iou_threshold: IoU above which boxes suppress each other, 0..1.
+        evaluation_iou: IoU from which a box counts as found, 0..1.
+        max_detections: boxes per image.
+    """
+
+    score_threshold: float | None = None
+    nms_iou_threshold: float | None = None
+    evaluation_iou: float | None = None
+    max_detections: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("score_threshold", "nms_iou_threshold", "evaluation_iou"):
+            if getattr(self, name) is not None:
+                require_fraction(getattr(self, name), name)
+        if self.max_detections is not None:
+            require_count(self.max_detections, "max_detections")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDocument:
+    """The document itself; the same model gives the same text.
+
+    Attributes:
+        spec: the detector.
+        source: the file it was converted from.
+        quantization: summary for people, such as ``"int8 per-channel"`` or ``"float32"``.
+        activations: dtype of the activation codes in the graph: ``"uint8"``, ``"int8"`` or ``"float32"``.
+        leaky_relu: ``"litert"`` (ties and tables of LiteRT's kernels) or ``"float"`` (the real functions).
+        target: ``"portable"`` or ``"cpu"``.
+        freeze_thresholds: whether the thresholds are constants instead of optional inputs.
+        passes: titles of the passes that changed the graph, in order.
+        notes: deviations worth knowing, one sentence each.
+        tensors: source tensor name -> its ONNX twin.
+        deviations: every number that is not the source's.
+        evaluation: the training yaml's evaluation settings, None where no yaml states any.
+        licence: the source's licence in its sidecar's words, None where nobody states one.
+        origin: where the source comes from in its sidecar's words, None likewise.
+        golden: what the head holds for a known picture, for ``xdet selftest``; None where no integers define it.
+        contract: version of the contract.
+    """
+
+    spec: DetectorSpec
+    source: SourceInfo
+    quantization: str
+    activations: ActivationCodes
+    leaky_relu: LeakyRelu
+    target: Target
+    freeze_thresholds: bool
+    passes: tuple[str, ...]
+    notes: tuple[str, ...]
+    tensors: Mapping[str, TensorTwin]
+    deviations: tuple[Deviation, ...] = ()
+    evaluation: EvaluationSettings | None = None
+    licence: str | None = None
+    origin: str | None = None
+    golden: GoldenVector | None = None
+    contract: int = field(default=CONTRACT_VERSION)
+
+    def __post_init__(self) -> None:
+        require_instance(self.spec, DetectorSpec, "spec")
+        require_instance(self.source, SourceInfo, "source")
+        require_text(self.quantization, "quantization")
+        require_choice(self.activations, ActivationCodes, "activations")
+        require_choice(self.leaky_relu, LeakyRelu, "leaky_relu")
+        require_choice(self.target, Target, "target")
+        require_flag(self.freeze_thresholds, "freeze_thresholds")
+        require_texts(self.passes, "passes")
+        require_texts(self.notes, "notes")
+        for name, twin in self.tensors.items():
+            require_text(name, "each tensor name")
+            require_instance(twin, TensorTwin, f"tensors[{name!r}]")
+        for deviation in self.deviations:
+            require_instance(deviation, Deviation, "each deviation")
+        require_instance(self.evaluation, (EvaluationSettings, type(None)), "evaluation")
+        require_instance(self.golden, (GoldenVector, type(None)), "golden")
+        for what in ("licence", "origin"):
+            if getattr(self, what) is not None:
+                require_text(getattr(self, what), what)
+        _require_version(self.contract)
+
+    def to_json(self) -> str:
+        """The document as JSON text with sorted keys and no spaces."""
+        data = asdict(self)
+        for key in OPTIONAL:
+            if data[key] is None:
+                del data[key]
+        return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelDocument:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            ValueError: no JSON, another contract version, or a malformed document.
+        """
+        try:
+            data = json.loads(text)
+            _require_version(data["contract"])
+            evaluation, golden = data.get("evaluation"), data.get("golden")
+            return _known(
+                cls,
+                {
+                    **data,
+                    "spec": DetectorSpec.from_dict(data["spec"]),
+                    "source": _known(SourceInfo, data["source"]),
+                    "passes": require_texts(data["passes"], "passes"),
+                    "notes": require_texts(data["notes"], "notes"),
+                    "tensors": {name: _known(TensorTwin, twin) for name, twin in data["tensors"].items()},
+                    "deviations": tuple(
+                        _known(Deviation, entry)
+                        for entry in require_entries(data.get("deviations", ()), "deviations")
+                    ),
+                    "evaluation": None if evaluation is None else _known(EvaluationSettings, evaluation),
+                    "golden": None if golden is None else _known(GoldenVector, golden),
+                },
+            )
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            msg = f"the xdet document is malformed: {error}"
+            raise ValueError(msg) from error
+
+
+def _known(cls: type[T], data: Any) -> T:
+    """An object from the keys of ``data`` that its class knows."""
+    require_instance(data, dict, cls.__name__)
+    return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})  # type: ignore[arg-type]  # a dataclass
+
+
+def _require_version(version: object) -> None:
+    if isinstance(version, bool) or version != CONTRACT_VERSION:
+        msg = f"contract version {version!r} is not {CONTRACT_VERSION}, the one this xdet reads"
+        raise ValueError(msg)

@@ -1,0 +1,51 @@
+"""A golden vector: what a model's head holds for one picture that can be computed anywhere (see ``converters.golden``)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from converters.spec.checks import require_count, require_number, require_text
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenVector:
+    """The head's codes for a picture made from a seed, as exact integer kernels give them.
+
+    Attributes:
+        generator: version of the recipe that makes the picture.
+        seed: what the recipe starts from.
+        codes: base64 of uint8 codes: every ``stride``-th of the head flattened as row, column, channel.
+        stride: 1 where every code is stored; more where the whole would take over 2 % of the file.
+        sha256: hex digest of all codes, stored or not.
+        scale: float32 scale of the head; ``real = scale * (code - zero_point)``.
+        zero_point: its zero-point in uint8 form.
+        bound_lsb: how far, in codes, a runtime with exact integer kernels may be: 0 unless the model has operators whose
+            last float32 bit is each runtime's own.
+        other_kernels_lsb: how far a runtime may be whose kernels round in another way, as LiteRT's own do among each other.
+    """
+
+    generator: int
+    seed: int
+    codes: str
+    stride: int
+    sha256: str
+    scale: float
+    zero_point: int
+    bound_lsb: int
+    other_kernels_lsb: int
+
+    def __post_init__(self) -> None:
+        require_count(self.generator, "golden generator")
+        require_count(self.seed, "golden seed", low=0)
+        require_text(self.codes, "golden codes")
+        require_count(self.stride, "golden stride")
+        if not SHA256.fullmatch(require_text(self.sha256, "golden sha256")):
+            raise ValueError(f"golden sha256 must be 64 hex digits, got {self.sha256!r}")
+        if require_number(self.scale, "golden scale") <= 0:
+            raise ValueError(f"golden scale must be above 0, got {self.scale!r}")
+        require_count(self.zero_point, "golden zero_point", low=0, high=255)
+        require_count(self.bound_lsb, "golden bound_lsb", low=0)
+        require_count(self.other_kernels_lsb, "golden other_kernels_lsb", low=0)

@@ -1,0 +1,149 @@
+"""A whole benchmark, short: what it holds, that only one session lives at a time, and what it says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import xdet
+from tests.conftest import ROOT
+from xdet.bench import Benchmark, BenchOptions, Memory, run_benchmark
+from xdet.bench.memory import measure_memory
+from xdet.bench_report import benchmark_table, benchmark_text, benchmark_to_json
+from xdet.errors import MissingExtraError, RuntimeUnavailableError
+from xdet.runtimes.choices import RuntimeChoices
+from xdet.runtimes.opening import open_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHORT = BenchOptions(blocks=2, block_s=0.0, pictures_per_block=2)
+
+
+@pytest.fixture(scope="module")
+def converted(embedded_tflite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bench") / "person.onnx"
+    xdet.convert(embedded_tflite, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def found(embedded_tflite: Path, converted: Path) -> Benchmark:
+    return run_benchmark([embedded_tflite, converted], options=SHORT)
+
+
+def test_every_case_has_its_times_memory_and_coverage(found: Benchmark) -> None:
+    assert [result.runtime for result in found.results] == ["litert:xnnpack", "onnxruntime:cpu"]
+    assert (found.images, found.embedded_images) == (2, True)
+    for result in found.results:
+        # two blocks: two pictures read in each; five calls, the least, in each
+        assert (result.read.count, result.resize.count) == (4, 4)
+        assert (result.network.count, result.boxes.count) == (10, 10)
+        assert 0 < result.boxes.low_s <= result.boxes.median_s <= result.boxes.high_s
+        assert result.head_s == result.boxes.median_s - result.network.median_s
+        assert result.images_per_s > 0
+        assert result.thresholds.max_detections == 100
+        assert result.coverage is not None
+        assert result.coverage.share == 1.0
+        assert result.memory is not None
+        assert result.memory.peak_bytes > result.memory.before_bytes > 10_000_000
+    first, second = found.results
+    assert (first.ratio, second.ratio) == (1.0, first.boxes.median_s / second.boxes.median_s)
+
+
+def test_only_one_session_is_ever_alive(
+    embedded_tflite: Path, converted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive, most, steps = 0, 0, []
+
+    class Counted:
+        def __init__(self, *arguments: Any) -> None:
+            self.runtime = open_model(*arguments)
+
+        def __enter__(self) -> Any:
+            nonlocal alive, most
+            alive += 1
+            most = max(most, alive)
+            steps.append(self.runtime.name)
+            return self.runtime
+
+        def __exit__(self, *_: object) -> None:
+            nonlocal alive
+            alive -= 1
+            self.runtime.close()
+
+    monkeypatch.setattr("xdet.bench.blocks.open_model", Counted)
+    run_benchmark([embedded_tflite, converted], options=replace(SHORT, memory=False))
+    assert (alive, most) == (0, 1)
+    assert (
+        steps == ["litert:xnnpack", "onnxruntime:cpu", "onnxruntime:cpu"] * 2
+    )  # alternating; ONNX with and without head
+
+
+def test_progress_counts_memory_and_every_turn(
+    embedded_tflite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xdet.bench.run.measure_memory", lambda *_: Memory(1, 2))
+    steps: list[int] = []
+    run_benchmark([embedded_tflite], options=replace(SHORT, blocks=3), progress=steps.append)
+    from xdet.bench.run import count_steps
+
+    assert sum(steps) == count_steps([embedded_tflite], None, replace(SHORT, blocks=3)) == 4
+
+
+def test_a_score_threshold_reaches_every_model(embedded_tflite: Path, converted: Path) -> None:
+    options = replace(SHORT, blocks=1, score_threshold=0.001, memory=False)
+    results = run_benchmark([embedded_tflite, converted], options=options).results
+    assert [result.thresholds.score for result in results] == [0.001, 0.001]
+
+
+def test_a_missing_psutil_is_a_note_with_the_pip_line(
+    embedded_tflite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "psutil", None)
+    found = run_benchmark([embedded_tflite], options=replace(SHORT, blocks=1))
+    assert found.results[0].memory is None
+    assert found.others_share is None
+    (note,) = found.notes
+    assert 'pip install "xdet[bench]"' in note
+    with pytest.raises(MissingExtraError):
+        measure_memory(embedded_tflite, RuntimeChoices("litert", "xnnpack", 1))
+
+
+def test_a_process_that_fails_is_told_with_its_last_line(sample_pictures: list[Path]) -> None:
+    with pytest.raises(RuntimeUnavailableError, match=r"its process ended with 1: .*ModelError"):
+        measure_memory(sample_pictures[0], RuntimeChoices("onnxruntime", "cpu", 1))
+
+
+def test_the_json_has_the_keys_of_its_document(found: Benchmark) -> None:
+    document = json.loads(benchmark_to_json(found))
+    assert (document["schema"], document["version"]) == ("xdet.benchmark", 1)
+    described = (ROOT / "docs" / "bench.md").read_text("utf-8")
+    keys = {*document, *document["results"][0], *document["machine"], *document["options"]}
+    assert not [key for key in sorted(keys) if f"`{key}`" not in described]
+    assert [result["model"] for result in document["results"]] == [
+        "tiny_yolo_v2_person_224_int8.tflite",
+        "person.onnx",
+    ]
+    assert document["results"][1]["head_s"] == found.results[1].head_s
+
+
+def test_the_table_has_a_line_per_case_and_the_text_says_when_the_machine_was_busy(found: Benchmark) -> None:
+    table = benchmark_table(found).splitlines()
+    assert len(table) == 4
+    assert table[2].split()[:3] == ["tiny_yolo_v2_person_224_int8.tflite", "litert:xnnpack", "1"]
+    assert "1.00" in table[2]
+    quiet, busy = replace(found, others_share=0.01), replace(found, others_share=0.3)
+    assert "Other programs" not in benchmark_text(quiet)
+    assert "Other programs took 30% of the processors meanwhile" in benchmark_text(busy)
+
+
+def test_a_head_below_the_noise_is_told_with_its_sign(found: Benchmark) -> None:
+    result = found.results[0]
+    odd = replace(
+        result, boxes=replace(result.boxes, median_s=0.001), network=replace(result.network, median_s=0.0012)
+    )
+    assert "-200 us" in benchmark_table(replace(found, results=(odd,)))

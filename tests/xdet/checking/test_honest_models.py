@@ -1,0 +1,113 @@
+"""No false alarm: honest conversions pass, in every dialect, for every family, and each deliberate change is proven."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from converters.description.settings import SourceOptions
+from converters.options import ConvertOptions
+from converters.pipeline import convert_to_bytes
+from tests.converters.networks import st_yolo_lc, tiny_yolo_v2_relu
+from xdet.checking.opened import open_pair
+from xdet.checking.static import check_static
+from xdet.checking.verdict import check
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
+DIALECTS = {
+    "default": {},
+    "int8": {"activations": "int8"},
+    "leaky float": {"leaky_relu": "float"},
+    "cpu": {"target": "cpu"},
+    "frozen": {"freeze_thresholds": True},
+}
+RUNTIMES = "onnxruntime:cpu,litert:xnnpack,litert:builtin"
+ANCHORS = tuple((0.5 + i, 0.7 + i) for i in range(5))
+PROVEN = {"default": 16, "int8": 16, "leaky float": 0, "cpu": 18, "frozen": 16}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_an_honest_conversion_of_the_embedded_detector_passes(
+    dialect: str, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(convert_to_bytes(embedded_tflite, ConvertOptions(**DIALECTS[dialect])).model)  # type: ignore[arg-type]  # parametrised
+    result = check(model, embedded_tflite, sample_pictures, runtimes=RUNTIMES)
+    assert result.findings == ()
+    assert len(result.proven) == PROVEN[dialect]
+    promised = dialect != "leaky float"
+    statuses = {part.part: part.status for part in result.parts}
+    assert statuses == {
+        "static": "passed",
+        "exact": "passed" if promised else "skipped",
+        "spread": "skipped" if promised else "passed",
+        "head": "passed",
+    }
+
+
+@pytest.mark.parametrize("activations", ["uint8", "int8"])
+@pytest.mark.parametrize("target", ["portable", "cpu"])
+@pytest.mark.parametrize(
+    ("family", "size"),
+    [(st_yolo_lc, 96), (st_yolo_lc, 64), (tiny_yolo_v2_relu, 96)],
+    ids=["lc 96", "lc 64", "relu 96"],
+)
+def test_padded_strided_depthwise_and_clamped_layers_pass(
+    family: object, size: int, target: str, activations: str, tmp_path: Path
+) -> None:
+    source, model = tmp_path / "built.tflite", tmp_path / "built.onnx"
+    source.write_bytes(family(size))  # type: ignore[operator]  # parametrised
+    described = SourceOptions(anchors=ANCHORS, anchor_unit="cell", class_names=("person",))
+    options = ConvertOptions(source=described, target=target, activations=activations)  # type: ignore[arg-type]  # parametrised
+    model.write_bytes(convert_to_bytes(source, options).model)
+    verdict, _ = check_static(open_pair(model, source))
+    assert verdict.findings == ()
+    assert verdict.status == "passed"
+    assert "belong to no source tensor" not in verdict.summary
+
+
+def test_the_zoo_like_network_is_exact_with_options_instead_of_a_sidecar(
+    sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    source, model = tmp_path / "built.tflite", tmp_path / "built.onnx"
+    source.write_bytes(st_yolo_lc(96))
+    described = SourceOptions(anchors=ANCHORS, anchor_unit="cell", class_names=("person",))
+    model.write_bytes(convert_to_bytes(source, ConvertOptions(source=described)).model)
+    result = check(model, source, sample_pictures, runtimes=RUNTIMES)
+    assert result.findings == ()
+    assert result.passed
+
+
+def test_a_model_that_ends_at_the_head_is_compared_and_its_boxes_are_not(
+    embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    model = tmp_path / "head.onnx"
+    options = ConvertOptions(source=SourceOptions(head="none"))
+    model.write_bytes(convert_to_bytes(embedded_tflite, options).model)
+    result = check(model, embedded_tflite, sample_pictures[:1], runtimes=RUNTIMES)
+    assert [part.status for part in result.parts] == ["passed", "passed", "skipped", "skipped"]
+    assert "gives no boxes" in result.parts[3].summary
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tiny_yolo_v2_person_192_int8",
+        "tiny_yolo_v2_person_224_int8",
+        "tiny_yolo_v2_person_224_per_tensor_int8",
+    ],
+)
+def test_every_shared_detector_passes_on_the_default_runtimes(
+    name: str, dialect: str, shared_dir: Path, photographs: list[Path], tmp_path: Path
+) -> None:
+    source, model = shared_dir / "models" / f"{name}.tflite", tmp_path / "model.onnx"
+    model.write_bytes(convert_to_bytes(source, ConvertOptions(**DIALECTS[dialect])).model)  # type: ignore[arg-type]  # parametrised
+    result = check(model, source, photographs[:3])
+    assert result.findings == ()
+    assert result.complete

@@ -1,0 +1,234 @@
+"""Every back end that runs finished models keeps one contract, each within what it declares it can do."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from converters.description.settings import SourceOptions
+from converters.options import ConvertOptions
+from converters.pipeline import convert_to_bytes
+from converters.spec import Thresholds
+from tests.xdet.finished_models import finished_model, red_image
+from xdet.decode import detect_from_head
+from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
+from xdet.runtimes import ort_web
+from xdet.runtimes.choices import RuntimeChoices
+from xdet.runtimes.model_file import ModelFile
+from xdet.runtimes.opening import open_model
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from numpy.typing import NDArray
+
+    from xdet.runtimes.base import Runtime
+
+FINISHED = ("onnxruntime", "onnxruntime-unfused", "openvino", "onnxruntime-web", "onnx-reference")
+NAMES = {
+    "onnxruntime": "onnxruntime:cpu",
+    "onnxruntime-unfused": "onnxruntime-unfused:cpu",
+    "openvino": "openvino:cpu",
+    "onnxruntime-web": "onnxruntime-web:wasm",
+    "onnx-reference": "onnx-reference:numpy",
+}
+FEEDS_THRESHOLDS = {"onnxruntime", "onnxruntime-unfused", "onnx-reference"}
+INNER = "tiny_yolo_v2/pool1/MaxPool"
+
+
+def require_here(name: str) -> None:
+    """Skip by name what is not installed."""
+    if name == "openvino" and find_spec("openvino") is None:
+        pytest.skip('needs pip install "xdet[openvino]"')
+    if name == "onnxruntime-web" and not ort_web.available_kernels():
+        pytest.skip("needs Node and npm install onnxruntime-web; let XDET_NODE_MODULES name its node_modules")
+
+
+@pytest.fixture(scope="module")
+def models(embedded_tflite: Path) -> dict[str, bytes]:
+    """The embedded detector with a low threshold, so that boxes are compared in numbers; and ending at the raw head."""
+    low = SourceOptions(score_threshold=0.05, iou_threshold=0.45)
+    return {
+        "boxes": convert_to_bytes(embedded_tflite, ConvertOptions(source=low)).model,
+        "head": convert_to_bytes(embedded_tflite, ConvertOptions(source=SourceOptions(head="none"))).model,
+    }
+
+
+@pytest.fixture(scope="module")
+def noise() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
+
+
+def opened(name: str, model: bytes) -> Runtime:
+    require_here(name)
+    return open_model(ModelFile(Path("m.onnx"), model, "onnx"), RuntimeChoices(name, threads=1))
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_a_runtime_gives_boxes_and_head_of_one_graph(
+    name: str, models: dict[str, bytes], noise: NDArray[np.uint8]
+) -> None:
+    with opened(name, models["boxes"]) as runtime:
+        thresholds = runtime.spec.thresholds
+        head, found = runtime.head(noise), runtime.detect(noise, thresholds)
+        expected = detect_from_head(head, runtime.spec, thresholds)
+        assert runtime.name == NAMES[name]
+        assert runtime.batch == 1
+        assert runtime.sha256 == hashlib.sha256(models["boxes"]).hexdigest()
+        assert (head.shape, head.dtype) == ((2, 7, 7, 30), np.dtype(np.float32))
+        assert found.num_detections.tolist() == expected.num_detections.tolist()
+        assert found.num_detections.min() >= 2
+        assert [getattr(found, field).dtype for field in ("num_detections", "classes", "anchors")] == [
+            np.int32
+        ] * 3
+        for image in range(2):
+            assert set(found.anchors[image].tolist()) == set(expected.anchors[image].tolist())
+        # sorted scores: ties may change places, and exp differs by a few units in the last place
+        np.testing.assert_allclose(found.scores, expected.scores, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_a_runtime_that_declares_thresholds_takes_lower_ones_and_the_others_refuse(
+    name: str, models: dict[str, bytes], noise: NDArray[np.uint8]
+) -> None:
+    with opened(name, models["boxes"]) as runtime:
+        assert runtime.capabilities.thresholds == (name in FEEDS_THRESHOLDS)
+        own, lower = runtime.spec.thresholds, replace(runtime.spec.thresholds, score=0.01)
+        if not runtime.capabilities.thresholds:
+            with pytest.raises(UsageError, match=r"frozen at 0\.05, 0\.01 is below it"):
+                runtime.detect(noise[:1], lower)
+            higher = runtime.detect(noise[:1], replace(own, score=0.06))
+            count = int(higher.num_detections[0])
+            assert 0 < count < int(runtime.detect(noise[:1], own).num_detections[0])
+            assert (higher.scores[0, :count] > np.float32(0.06)).all()
+            return
+        found = [int(runtime.detect(noise[:1], t).num_detections[0]) for t in (own, lower)]
+        assert found[0] < found[1]
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_a_runtime_shows_inner_codes_and_refuses_names_it_has_not(
+    name: str, models: dict[str, bytes], noise: NDArray[np.uint8]
+) -> None:
+    with opened(name, models["boxes"]) as runtime, opened("onnxruntime", models["boxes"]) as known:
+        assert runtime.capabilities.tensors
+        codes = runtime.tensors(noise[:1], [INNER])[INNER]
+        assert (codes.shape, codes.dtype) == ((1, 16, 112, 112), np.dtype(np.uint8))
+        # one convolution, one code apart at most, and a table whose steps are up to two codes
+        off = np.abs(codes.astype(np.int64) - known.tensors(noise[:1], [INNER])[INNER])
+        assert off.max() <= 2
+        with pytest.raises(UsageError, match="computes no value named 'missing'"):
+            runtime.tensors(noise[:1], ["missing"])
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_a_runtime_decodes_a_model_that_ends_at_the_head(
+    name: str, models: dict[str, bytes], noise: NDArray[np.uint8]
+) -> None:
+    with opened(name, models["head"]) as runtime:
+        assert runtime.capabilities.thresholds
+        found = runtime.detect(noise[:1], Thresholds(0.01, 0.4, 20))
+        assert found.scores.shape == (1, 20)
+        assert int(found.num_detections[0]) == 20
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_a_runtime_refuses_wrong_images_and_everything_once_it_is_closed(name: str) -> None:
+    with opened(name, finished_model()) as runtime:
+        assert int(runtime.detect(red_image(0, 255, 204, 0), Thresholds(0.6, 0.5, 4)).num_detections[0]) == 2
+        with pytest.raises(UsageError, match="expected images as uint8"):
+            runtime.detect(np.zeros((1, 3, 3, 3), np.uint8), Thresholds(max_detections=4))
+    with pytest.raises(UsageError, match="was closed; open it again"):
+        runtime.detect(red_image(0, 255, 204, 0), Thresholds(0.6, 0.5, 4))
+    runtime.close()
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_a_free_batch_takes_several_images_at_once(name: str) -> None:
+    images = np.concatenate([red_image(0, 0, 0, 255), red_image(255, 255, 204, 0), red_image(0, 0, 0, 0)])
+    with opened(name, finished_model(batch="N")) as runtime:
+        assert runtime.batch is None
+        found = runtime.detect(images, Thresholds(0.6, 0.5, 4))
+        assert found.num_detections.tolist() == [1, 3, 0]
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_a_damaged_file_is_a_model_error(name: str, models: dict[str, bytes]) -> None:
+    cut = models["boxes"].replace(b"MaxPool", b"MaxPooh")
+    with pytest.raises(ModelError, match=r"'m\.onnx': .*MaxPooh"):
+        opened(name, cut).head(np.zeros((1, 224, 224, 3), np.uint8))
+
+
+def test_openvino_that_is_not_installed_gives_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "xdet\[openvino\]"'):
+        opened_anyway("openvino")
+
+
+def test_an_openvino_device_that_is_not_there_is_told_with_those_that_are() -> None:
+    require_here("openvino")
+    with pytest.raises(RuntimeUnavailableError, match="'npu9' is not available: OpenVINO has cpu"):
+        opened_anyway("openvino", "npu9")
+
+
+def test_kernels_that_a_runtime_has_not_are_told_with_those_it_has() -> None:
+    with pytest.raises(
+        RuntimeUnavailableError, match="'webgl' is not available for onnxruntime-web: it has wasm"
+    ):
+        opened_anyway("onnxruntime-web", "webgl")
+
+
+def opened_anyway(name: str, provider: str | None = None) -> Runtime:
+    return open_model(ModelFile(Path("m.onnx"), finished_model(), "onnx"), RuntimeChoices(name, provider))
+
+
+def test_a_missing_npm_package_gives_the_line_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDET_NODE_MODULES", str(tmp_path))
+    assert ort_web.available_kernels() == ()
+    with pytest.raises(RuntimeUnavailableError, match=r"npm install onnxruntime-web.*XDET_NODE_MODULES"):
+        opened_anyway("onnxruntime-web")
+
+
+@pytest.fixture
+def empty_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An npm package of that name that holds nothing to load."""
+    package = tmp_path / "onnxruntime-web"
+    package.mkdir()
+    (package / "package.json").write_text('{"name": "onnxruntime-web"}', "utf-8")
+    monkeypatch.setenv("XDET_NODE_MODULES", str(tmp_path))
+    return package
+
+
+@pytest.mark.usefixtures("empty_package")
+def test_a_node_package_that_cannot_start_is_told_with_its_last_words() -> None:
+    if shutil.which("node") is None:
+        pytest.skip("needs Node")
+    with pytest.raises(RuntimeUnavailableError, match=r"ONNX Runtime Web ended: .*Cannot find"):
+        opened_anyway("onnxruntime-web")
+
+
+@pytest.mark.usefixtures("empty_package")
+def test_without_node_the_web_runtime_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", os.devnull)
+    assert ort_web.available_kernels() == ()
+    with pytest.raises(RuntimeUnavailableError, match="needs Node, which is not on the PATH"):
+        opened_anyway("onnxruntime-web")
+
+
+def test_no_node_process_outlives_its_runtime(models: dict[str, bytes]) -> None:
+    runtime = opened("onnxruntime-web", models["head"])
+    process: subprocess.Popen[bytes] = runtime._node._process  # type: ignore[attr-defined]  # looked at from inside
+    assert process.poll() is None
+    runtime.close()
+    assert process.poll() == 0

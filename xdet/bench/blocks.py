@@ -1,0 +1,152 @@
+"""One turn of one case: open, warm up, time, close. Only one session is ever alive: idle ones keep threads spinning.
+
+The number of calls is fixed in a case's first turn, so that every turn weighs the same.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from dataclasses import dataclass, field, replace
+from itertools import cycle, islice
+from typing import TYPE_CHECKING
+
+from converters.spec import Thresholds
+from xdet.preparation import Preparation, prepare_many
+from xdet.runtimes.base import require_thresholds
+from xdet.runtimes.opening import open_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from xdet.bench.cases import Case
+    from xdet.bench.records import BenchOptions
+    from xdet.runtimes.base import Runtime
+
+WARM_UP = 3
+LEAST_CALLS, MOST_CALLS = 5, 2000
+READERS = 1  # threads that read ahead, as in xdet detect
+
+
+@dataclass
+class Samples:
+    """All durations of one case, in seconds, over all its turns; grows while the benchmark runs.
+
+    Attributes:
+        read: per photograph.
+        resize: per photograph.
+        network: per call.
+        boxes: per call.
+        pictures: photographs that went from file to boxes.
+        pictures_s: seconds that took.
+        runtime: the runtime's own name.
+        sha256: of the model.
+        thresholds: in force.
+        calls: per turn, by kind; fixed in the first one.
+    """
+
+    read: list[float] = field(default_factory=list)
+    resize: list[float] = field(default_factory=list)
+    network: list[float] = field(default_factory=list)
+    boxes: list[float] = field(default_factory=list)
+    pictures: int = 0
+    pictures_s: float = 0.0
+    runtime: str = ""
+    sha256: str = ""
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    calls: dict[str, int] = field(default_factory=dict)
+
+
+def run_block(case: Case, images: Sequence[Path], options: BenchOptions, samples: Samples) -> None:
+    """Give a case its turn and add what it took to ``samples``.
+
+    Raises:
+        ImageError: a photograph cannot be read.
+        ModelError, RuntimeUnavailableError, UsageError: the case cannot be run.
+    """
+    with open_model(case.model, case.choices) as runtime:
+        pixels = _run_whole(runtime, images, options, samples)
+        if case.network is case.model:
+            samples.network += _time_calls(runtime.head, pixels, options, samples.calls, "network")
+    gc.collect()
+    if case.network is not case.model:
+        with open_model(case.network, case.choices) as network:
+            samples.network += _time_calls(network.head, pixels, options, samples.calls, "network")
+        gc.collect()
+
+
+def _run_whole(
+    runtime: Runtime, images: Sequence[Path], options: BenchOptions, samples: Samples
+) -> list[NDArray[np.uint8]]:
+    """Time everything that needs the whole model; returns the photographs as the runtime takes them."""
+    thresholds = _thresholds(runtime, options)
+    samples.runtime, samples.sha256, samples.thresholds = runtime.name, runtime.sha256, thresholds
+    pixels = _time_pictures(runtime, thresholds, images, options, samples)
+
+    def find_boxes(image: NDArray[np.uint8]) -> object:
+        return runtime.detect(image, thresholds)
+
+    samples.boxes += _time_calls(find_boxes, pixels, options, samples.calls, "boxes")
+    return pixels
+
+
+def _thresholds(runtime: Runtime, options: BenchOptions) -> Thresholds:
+    own = runtime.spec.thresholds
+    asked = own if options.score_threshold is None else replace(own, score=options.score_threshold)
+    require_thresholds(asked, runtime)
+    return asked
+
+
+def _time_pictures(
+    runtime: Runtime,
+    thresholds: Thresholds,
+    images: Sequence[Path],
+    options: BenchOptions,
+    samples: Samples,
+) -> list[NDArray[np.uint8]]:
+    """Photographs from file to boxes, one thread reading ahead; then reading and stretching alone, timed one by one.
+
+    Turns go through the photographs one after the other. Returns those of this turn, as the runtime takes them.
+    """
+    start = samples.pictures % len(images)
+    chosen = list(islice(cycle(images), start, start + options.pictures_per_block))
+    how, batch = Preparation(runtime.spec.image), runtime.batch or 1
+    for image in islice(prepare_many(chosen, how), 1):  # warm: decoder, network, boxes
+        runtime.detect(image.pixels[None].repeat(batch, axis=0), thresholds)
+    started = time.perf_counter()
+    for image in prepare_many(chosen, how, workers=READERS):
+        runtime.detect(image.pixels[None], thresholds)
+    samples.pictures_s += time.perf_counter() - started
+    samples.pictures += len(chosen)
+    alone = list(prepare_many(chosen, how))
+    samples.read += [image.read_s for image in alone]
+    samples.resize += [image.resize_s for image in alone]
+    return [image.pixels[None].repeat(batch, axis=0) for image in alone]
+
+
+def _time_calls(
+    call: Callable[[NDArray[np.uint8]], object],
+    pixels: Sequence[NDArray[np.uint8]],
+    options: BenchOptions,
+    calls: dict[str, int],
+    kind: str,
+) -> list[float]:
+    """Seconds per image of single calls, each with the next photograph."""
+    for image in islice(cycle(pixels), WARM_UP):
+        call(image)
+    if kind not in calls:
+        started = time.perf_counter()
+        call(pixels[0])
+        once = max(time.perf_counter() - started, 1e-6)
+        calls[kind] = min(max(math.ceil(options.block_s / once), LEAST_CALLS), MOST_CALLS)
+    durations = []
+    for image in islice(cycle(pixels), calls[kind]):
+        started = time.perf_counter()
+        call(image)
+        durations.append((time.perf_counter() - started) / len(image))
+    return durations

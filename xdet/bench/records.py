@@ -1,0 +1,171 @@
+"""What a benchmark is asked and what it finds, as frozen records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xdet.errors import UsageError
+from xdet.runtimes.choices import RuntimeChoices
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from converters.spec import Thresholds
+    from xdet.coverage import Coverage
+
+MOST_BLOCKS = 1000
+NOISY = 0.05  # of all processors
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """How a benchmark is run.
+
+    Attributes:
+        threads: threads inside an operator; each model runs once on each number.
+        blocks: how often every case has its turn.
+        block_s: seconds of measured calls per turn and kind of call, at least ``LEAST_CALLS`` of them.
+        pictures_per_block: photographs per turn that go the whole way from file to boxes.
+        score_threshold: a box needs a score above it; None is each model's own.
+        memory: also start a process per case that tells its peak memory.
+    """
+
+    threads: tuple[int, ...] = (1,)
+    blocks: int = 5
+    block_s: float = 0.25
+    pictures_per_block: int = 32
+    score_threshold: float | None = None
+    memory: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.threads or len(set(self.threads)) < len(self.threads):
+            raise UsageError(f"threads must be different numbers, got {list(self.threads)}; name each once")
+        for count in self.threads:
+            RuntimeChoices(threads=count)  # refuses what no machine has
+        if not 1 <= self.blocks <= MOST_BLOCKS:
+            raise UsageError(f"blocks must lie in 1..{MOST_BLOCKS}, got {self.blocks}")
+        if not self.block_s >= 0 or self.pictures_per_block < 1:
+            raise UsageError("a block needs a duration of at least 0 s and at least one picture")
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Many durations of one thing, in seconds: their median, their quartiles, and how many there were."""
+
+    median_s: float
+    low_s: float
+    high_s: float
+    count: int
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Spread:
+        """Summarise at least one duration."""
+        low, median, high = np.percentile(np.asarray(seconds, np.float64), [25, 50, 75]).tolist()
+        return cls(median, low, high, len(seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Memory of a process that opens a model and runs it, in bytes of RAM (resident set).
+
+    Attributes:
+        before_bytes: Python with numpy and xdet, before the runtime is loaded.
+        peak_bytes: the highest point of its life.
+    """
+
+    before_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """One model on one runtime with one number of threads.
+
+    Attributes:
+        model: the file as the caller named it.
+        sha256: of its bytes.
+        runtime: what ran it, such as ``"onnxruntime:cpu"``.
+        threads: threads inside an operator.
+        thresholds: what counted as a box.
+        read: reading and decoding one photograph.
+        resize: stretching it to the network's size.
+        network: pixels at network size -> raw head.
+        boxes: pixels at network size -> final boxes.
+        images_per_s: photographs per second from file to boxes, one thread reading ahead.
+        coverage: MACs in integer kernels; None where the runtime does not tell.
+        memory: None where it was not measured.
+        ratio: the first model's ``boxes`` time with as many threads, divided by this one's: above 1 this one is faster.
+    """
+
+    model: str
+    sha256: str
+    runtime: str
+    threads: int
+    thresholds: Thresholds
+    read: Spread
+    resize: Spread
+    network: Spread
+    boxes: Spread
+    images_per_s: float
+    coverage: Coverage | None
+    memory: Memory | None
+    ratio: float
+
+    @property
+    def head_s(self) -> float:
+        """Decoding and suppression: what boxes take beyond the network, of the medians."""
+        return self.boxes.median_s - self.network.median_s
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The computer, without its name.
+
+    Attributes:
+        cpu: the processor's name; empty where the system does not tell.
+        flags: instruction sets that matter to integer networks, sorted; None where the system does not tell.
+        logical_cpus: that the system has.
+        usable_cpus: that this process may use.
+        system: operating system and architecture.
+        saturates: whether ONNX Runtime's fast int8 kernels saturate here, so that xdet chooses exact, slower ones.
+        versions: package -> version, of what took part.
+    """
+
+    cpu: str
+    flags: tuple[str, ...] | None
+    logical_cpus: int
+    usable_cpus: int
+    system: str
+    saturates: bool
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """All that ``run_benchmark`` found.
+
+    Attributes:
+        options: what was asked.
+        machine: where.
+        images: how many photographs took part.
+        embedded_images: whether they were xdet's own samples.
+        results: in the order of models, runtimes, threads.
+        others_share: of all processors, what other programs took meanwhile, 0..1; None where it is not known.
+        notes: what could not be measured, and why.
+    """
+
+    options: BenchOptions
+    machine: Machine
+    images: int
+    embedded_images: bool
+    results: tuple[CaseResult, ...]
+    others_share: float | None
+    notes: tuple[str, ...]
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether other programs took so much that the figures are not to be trusted."""
+        return self.others_share is not None and self.others_share > NOISY

@@ -1,0 +1,194 @@
+"""What a model card says: inspected, evaluated, timed and drawn by the functions that the commands call, too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from xdet.bench import BenchOptions, run_benchmark
+from xdet.detector import Detector
+from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
+from xdet.evaluation import evaluate
+from xdet.images import find_images, read_image
+from xdet.inspection import inspect
+from xdet.picture_names import picture_paths
+from xdet.render import PICTURE_FORMATS, draw_detections, save_picture
+from xdet.report import format_score
+from xdet.runtimes.choices import RuntimeChoices
+from xdet.runtimes.model_file import read_model_file
+from xdet.runtimes.opening import RUNTIMES, open_runtime, parse_runtimes, runtimes_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from xdet.bench import Benchmark
+    from xdet.detections import Detections
+    from xdet.evaluation_results import Evaluation
+    from xdet.inspection import Inspection
+    from xdet.metrics.protocols import ProtocolName
+
+# Runtimes of a card where none are named. Others are for checks, not for products; TensorFlow keeps the threads of its first
+# model for the whole process, so Keras files are evaluated but timed on request only.
+SHOWN = ("litert", "onnxruntime", "openvino")
+NOT_SHOWN = frozenset({"litert:reference"})  # minutes per picture on large networks
+SAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class CardRequest:
+    """What a card is made from.
+
+    Attributes:
+        source: the source model; ratios and differences refer to it.
+        models: finished models, and others worth comparing (the float network as an H5 file, say).
+        images: folder of the annotated photographs.
+        annotations: their boxes, a COCO json.
+        samples: photographs to draw boxes on, files or folders; empty takes the first ``SAMPLES`` of ``images``.
+        notes: Markdown by hand: what stands before its first heading opens the card, the rest closes it.
+        runtimes: such as ``"litert:xnnpack,onnxruntime:cpu"``; None is every one that works here.
+        protocol: of the average precision.
+        bench: threads, blocks and the rest.
+    """
+
+    source: Path
+    models: tuple[Path, ...]
+    images: Path
+    annotations: Path
+    samples: tuple[Path, ...] = ()
+    notes: str = ""
+    runtimes: str | None = None
+    protocol: ProtocolName = "coco"
+    bench: BenchOptions = field(default_factory=BenchOptions)
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise UsageError(
+                "a card needs the source and at least one finished model: xdet card SOURCE MODEL.onnx"
+            )
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Source and models."""
+        return (self.source, *self.models)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An annotated photograph: its file, and in words what was found."""
+
+    path: Path
+    caption: str
+
+
+@dataclass(frozen=True, eq=False)
+class CardContent:
+    """All that a card says.
+
+    Attributes:
+        request: what was asked.
+        inspections: of source and models, in order.
+        evaluation: of the same files.
+        benchmark: of those of them that the timed runtimes take.
+        skipped: runtimes that could not run a model here, and why.
+        pictures: photographs with the boxes of the first model.
+    """
+
+    request: CardRequest
+    inspections: tuple[Inspection, ...]
+    evaluation: Evaluation
+    benchmark: Benchmark
+    skipped: tuple[str, ...]
+    pictures: tuple[Picture, ...]
+
+
+def gather(
+    request: CardRequest, pictures: Path, report: Callable[[str], object] = lambda _: None
+) -> CardContent:
+    """Inspect, draw, evaluate and measure.
+
+    Args:
+        request: what the card is made from.
+        pictures: existing folder for annotated photographs.
+        report: called with one line before each stage.
+
+    Raises:
+        XdetError: as ``inspect``, ``Detector``, ``evaluate`` and ``run_benchmark`` raise.
+    """
+    report("inspecting")
+    inspections = tuple(inspect(path, layers=_is_keras(path)) for path in request.files)
+    runtimes, skipped = _usable_runtimes(request)
+    report("drawing")
+    drawn = _draw(request, pictures)
+    report("evaluating")
+    evaluation = evaluate(request.files, request.images, request.annotations, protocol=request.protocol)
+    report("measuring")
+    timed = _timed_files(request.files, runtimes)
+    benchmark = run_benchmark(timed, runtimes=runtimes, images=request.images, options=request.bench)
+    return CardContent(request, inspections, evaluation, benchmark, skipped, drawn)
+
+
+def _usable_runtimes(request: CardRequest) -> tuple[str, tuple[str, ...]]:
+    """The runtimes to time, as ``--runtimes`` takes them, and a sentence for each that cannot run one of the models."""
+    if request.runtimes is not None:
+        parse_runtimes(request.runtimes)
+        return request.runtimes, ()
+    usable: dict[str, None] = {}
+    skipped = []
+    for path in request.files:
+        for name in _candidates(path):
+            kind, _, provider = name.partition(":")
+            try:
+                open_runtime(path, RuntimeChoices(kind, provider or None, threads=1)).close()
+            except (ModelError, RuntimeUnavailableError) as error:
+                skipped.append(f"{name}: {error}")
+            else:
+                usable[name] = None
+    refused = {
+        line.partition(": ")[0] for line in skipped
+    }  # one that takes only some of the files is left out
+    return ",".join(name for name in usable if name not in refused), tuple(skipped)
+
+
+def _timed_files(files: Sequence[Path], runtimes: str) -> list[Path]:
+    """The files that one of the runtimes takes."""
+    named = [RUNTIMES[str(choice.runtime)] for choice in parse_runtimes(runtimes)]
+    formats = {found for kind in named for found in kind.formats}
+    return [path for path in files if read_model_file(path).format in formats]
+
+
+def _is_keras(path: Path) -> bool:
+    """Keras files tell their costs when they are loaded, which evaluating does anyway."""
+    return read_model_file(path).format in ("h5", "keras")
+
+
+def _candidates(path: Path) -> list[str]:
+    found = read_model_file(path).format
+    names = () if found is None else runtimes_for(found)
+    return [name for name in names if name.partition(":")[0] in SHOWN and name not in NOT_SHOWN]
+
+
+def _draw(request: CardRequest, folder: Path) -> tuple[Picture, ...]:
+    images = (
+        find_images(list(request.samples)) if request.samples else find_images([request.images])[:SAMPLES]
+    )
+    with Detector(request.models[0]) as detector:
+        return tuple(
+            _draw_one(detector(image), image, path)
+            for image, path in zip(images, _targets(images, folder), strict=True)
+        )
+
+
+def _draw_one(found: Detections, image: Path, path: Path) -> Picture:
+    save_picture(path, draw_detections(read_image(image, honour_exif=True), found))
+    listed = ", ".join(f"{one.class_name} {format_score(one.score)}" for one in found)
+    return Picture(path, f"{image.name}: {listed or 'nothing found'}")
+
+
+def _targets(images: Sequence[Path], folder: Path) -> list[Path]:
+    """Pictures named as their photographs, in the same format where boxes can be saved in it."""
+    named = picture_paths(images, folder)
+    return [
+        path.with_suffix("") if path.with_suffix("").suffix.lower() in PICTURE_FORMATS else path
+        for path in named
+    ]

@@ -1,0 +1,170 @@
+"""A check as text and as JSON (schema ``xdet.check``, docs/json.md)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from xdet.report import format_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xdet.checking.result import CheckResult, DetectionChange, Finding, RuntimeLine
+
+CHECK_SCHEMA = "xdet.check"
+CHECK_VERSION = 1
+TITLES = {
+    "static": "same numbers in the file",
+    "exact": "equal to LiteRT XNNPACK",
+    "spread": "no further than LiteRT from itself",
+    "head": "boxes follow from the head",
+}
+ADVICE = {
+    "another-source": "name the source that the model was made of, or convert again",
+    "weight": "the file was edited or damaged: convert the source again",
+    "bias": "the file was edited or damaged: convert the source again",
+    "scale": "a quantisation was changed behind the conversion: convert again, and deploy the file as it is",
+    "zero-point": "a quantisation was changed behind the conversion: convert again, and deploy the file as it is",
+    "padding": "a tool moved the padding to the other side: convert again, and leave the graph alone",
+    "attributes": "a tool changed an operator: convert again, and leave the graph alone",
+    "slope": "a LeakyReLU was changed: convert again",
+    "float-convolution": "a layer runs in float: convert again, and let no tool fold its DequantizeLinear or QuantizeLinear",
+    "missing-tensor": "the graph is not the one that was converted: convert again",
+    "anchors": "correct --anchors, or the source's sidecar",
+    "anchor-unit": "correct --anchor-unit, or the source's sidecar",
+    "classes": "correct --classes, or the source's sidecar",
+    "image-input": "correct the source's sidecar (rescaling, resize), or convert again",
+    "thresholds": "convert again with --score-threshold and --iou-threshold",
+    "thresholds-swapped": "convert again: the two thresholds have changed places",
+    "colour-order": "feed RGB, and convert again: the graph reads BGR",
+    "layer": "look at the layer that is named, with xdet check --layers",
+    "iou-rule": "choose an IoU threshold that no overlap equals, or another runtime",
+    "rows": "report it, with the model and this output",
+}
+CHANGE_CAUSES = {
+    "score": "score within rounding of the threshold",
+    "iou": "IoU within rounding of the threshold",
+    "order": "NMS tie: two boxes change places",
+    "follows": "follows from another change",
+    "limit": "number of rows",
+    "iou-rule": "IoU equal to the threshold",
+    "rounding": "rounding moves a corner",
+    "layer": "a layer is further off than kernels may be",
+    "head": "not from its own head",
+}
+MOST_LINES = 12  # of findings and changes each; the JSON has all
+
+
+def check_to_json(result: CheckResult) -> str:
+    """JSON text with a final newline; equal results give equal bytes. A distance that is infinite is null."""
+    data = asdict(result)
+    document = {
+        "schema": CHECK_SCHEMA,
+        "version": CHECK_VERSION,
+        "passed": result.passed,
+        "complete": result.complete,
+        "model": {"name": data.pop("model"), "sha256": data.pop("model_sha256")},
+        "source": {"name": data.pop("source"), "sha256": data.pop("source_sha256")},
+        **data,
+    }
+    return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def check_text(result: CheckResult) -> str:
+    """The verdict, part by part; what is wrong and what to do; the runtimes; what changed between them."""
+    lines = [f"{result.model} against {result.source}, {len(result.images)} photographs", ""]
+    for part in result.parts:
+        lines.append(f"{part.status.upper():8} {part.part}: {TITLES[part.part]}")
+        lines.append(f"         {part.summary}")
+        lines += _finding_lines(part.findings)
+    if result.runs:
+        lines += ["", _runs_table(result)]
+    lines += _change_lines(result)
+    for missing in result.missing:
+        what = "crashed" if missing.crashed else "did not run" if missing.asked else "could be added"
+        lines.append(f"{missing.name} {what}: {missing.reason}")
+    lines += ["", _verdict(result)]
+    return "\n".join(lines)
+
+
+def _verdict(result: CheckResult) -> str:
+    if not result.passed:
+        causes = ", ".join(dict.fromkeys(finding.cause for finding in result.findings))
+        return f"FAILED: {causes} (docs/check.md tells what to do)"
+    skipped = [part.part for part in result.parts if part.status == "skipped"]
+    notes = [f"not compared: {', '.join(skipped)}"] if skipped else []
+    if not result.complete:
+        notes.append("a runtime that was asked for gave no result")
+    return "PASSED" + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def _finding_lines(findings: Sequence[Finding]) -> list[str]:
+    lines = []
+    for finding in findings[:MOST_LINES]:
+        lines += [f"         {finding.cause}: {finding.message}", f"           -> {ADVICE[finding.cause]}"]
+    if len(findings) > MOST_LINES:
+        lines.append(f"         ... and {len(findings) - MOST_LINES} more (--json has them all)")
+    return lines
+
+
+def _runs_table(result: CheckResult) -> str:
+    largest = "max LSB" if result.unit == "LSB" else "max"
+    headers = ("runtime", "images", "nearest", "differ", largest, "mean", "boxes", "must be")
+    rows = [_run_row(result, run) for run in result.runs]
+    yardstick = result.yardstick
+    if yardstick is not None:
+        distance = f"{yardstick.differing:,}", _number(yardstick.max_steps), _number(yardstick.mean_steps)
+        rows.append((yardstick.first, "", yardstick.second, *distance, "", "the yardstick"))
+    return format_table(headers, rows)
+
+
+def _run_row(result: CheckResult, run: RuntimeLine) -> tuple[str, ...]:
+    near = run.nearest
+    distance = ("",) * 4
+    if near is not None:
+        distance = (
+            near.second,
+            f"{near.differing:,}",
+            _number(near.max_steps),
+            _number(near.mean_steps),
+        )
+    boxes = {True: "follow", False: "DO NOT FOLLOW", None: ""}[run.head_equal]
+    limit = "" if result.allowed_max is None else f"<= {_number(result.allowed_max)}"
+    must = "exact" if run.must_be_exact else limit
+    return (run.name, str(run.images), *distance, "; ".join([boxes, *run.notes]), must)
+
+
+def _change_lines(result: CheckResult) -> list[str]:
+    if not result.changes:
+        return []
+    counts = Counter((c.runtime, c.kind, c.cause) for c in result.changes)
+    at = f"score > {result.thresholds.score:g}, IoU > {result.thresholds.iou:g}"
+    lines = ["", f"Detections that differ from the source's ({at}):"]
+    lines += [
+        f"  {runtime}: {count} {kind}: {CHANGE_CAUSES[cause]}"
+        for (runtime, kind, cause), count in counts.items()
+    ]
+    lines += [_change_line(change) for change in result.changes[:MOST_LINES]]
+    if len(result.changes) > MOST_LINES:
+        lines.append(f"  ... and {len(result.changes) - MOST_LINES} more (--json has them all)")
+    return [*lines, ""]
+
+
+def _change_line(change: DetectionChange) -> str:
+    return f"    {change.image}, {change.runtime}, box {change.anchor} {change.kind}: {change.cause}: {change.message}"
+
+
+def _number(value: float) -> str:
+    return "inf" if math.isinf(value) else f"{value:.3g}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(member) for key, member in value.items()}
+    return [_finite(member) for member in value] if isinstance(value, list | tuple) else value

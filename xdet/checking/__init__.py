@@ -1,0 +1,1 @@
+"""The proof that a finished model is its source on every runtime: ``verdict.check`` asks, the other files answer."""

@@ -1,0 +1,237 @@
+"""What ``xdet.check`` found: frozen, complete, and free of anything that two equal runs would not share.
+
+::
+
+    CheckResult
+    ├── parts      static, exact, spread, head: passed, failed or skipped, each with its findings
+    ├── runs       one line per runtime: how far its head is from the source's
+    ├── changes    detections that a runtime loses, finds anew or moves, each with its cause
+    ├── proven     numbers that differ from the source's on purpose, each with its proof
+    └── missing    runtimes that did not run, and why
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from converters.spec import Thresholds
+
+PartName = Literal["static", "exact", "spread", "head"]
+Status = Literal["passed", "failed", "skipped"]
+# What a finding blames. docs/check.md tells of each what it means and what to do.
+Cause = Literal[
+    "another-source", "weight", "bias", "scale", "zero-point", "padding", "attributes", "slope", "float-convolution",
+    "missing-tensor", "anchors", "anchor-unit", "classes", "image-input", "thresholds", "thresholds-swapped", "colour-order",
+    "layer", "iou-rule", "rows",
+]  # fmt: skip
+ChangeKind = Literal["lost", "new", "moved"]
+ChangeCause = Literal["score", "iou", "order", "follows", "limit", "iou-rule", "rounding", "layer", "head"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is wrong.
+
+    Attributes:
+        part: the part of the check that found it.
+        cause: what is to blame, as far as it can be told.
+        message: what, where, expected and found, in one sentence.
+        runtime: the runtime that shows it, None for what the file itself shows.
+        layer: the source's tensor or operator output that it concerns, None where it concerns no single one.
+    """
+
+    part: PartName
+    cause: Cause
+    message: str
+    runtime: str | None = None
+    layer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartVerdict:
+    """One of the four parts.
+
+    Attributes:
+        part: which.
+        status: ``"skipped"`` where there was nothing to compare; ``summary`` says why.
+        summary: what was compared, in one sentence.
+        findings: what is wrong; empty unless failed.
+    """
+
+    part: PartName
+    status: Status
+    summary: str
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenChange:
+    """A number that differs from the source's on purpose.
+
+    Attributes:
+        tensor: source tensor to which it belongs.
+        operator: output of the source operator for whose sake it was changed.
+        kind: ``"scale"``, ``"zero_point"``, ``"slope"``, or ``"weights"`` for weights that stand several times.
+        source: the source's number, None where it has none.
+        written: the graph's number, None where it is more than one.
+        proof: why the results are the same, in one sentence.
+    """
+
+    tensor: str
+    operator: str
+    kind: str
+    source: float | None
+    written: float | None
+    proof: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeadDistance:
+    """How far two raw heads are from each other, over all images.
+
+    Attributes:
+        first: name of one runtime.
+        second: name of the other.
+        differing: values that are not equal, bit for bit.
+        values: values that were compared.
+        max_steps: largest difference, in quantisation steps (LSB) of the source's head; for float heads as a fraction of the
+            head's largest magnitude.
+        mean_steps: mean difference over all values, in the same unit.
+    """
+
+    first: str
+    second: str
+    differing: int
+    values: int
+    max_steps: float
+    mean_steps: float
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeLine:
+    """One runtime that ran the finished model.
+
+    Attributes:
+        name: as ``--runtimes`` takes it.
+        images: photographs it ran on.
+        must_be_exact: whether it is one of an exact pair with LiteRT XNNPACK.
+        nearest: its distance to the nearest LiteRT kernel (``second``); None where no source runtime ran.
+        head_equal: whether its boxes are those of the numpy oracle for its own head (float32 rounding aside).
+        notes: documented rules of this runtime that showed, one sentence each.
+    """
+
+    name: str
+    images: int
+    must_be_exact: bool
+    nearest: HeadDistance | None
+    head_equal: bool | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionChange:
+    """A detection that a runtime does not share with the source.
+
+    Attributes:
+        image: name of the photograph.
+        runtime: the runtime.
+        kind: ``"lost"``: only the source finds it; ``"new"``: only the runtime; ``"moved"``: a corner is more than a pixel
+            of the network's picture away.
+        anchor: index of the box in the head.
+        class_id: its class.
+        source_score: the score of the source's box, found or not.
+        runtime_score: the score of the runtime's box, found or not.
+        cause: ``"score"``: the score crosses the threshold; ``"iou"``: an overlap crosses the threshold; ``"order"``: two boxes
+            that suppress each other change places (an NMS tie); ``"follows"``: from another change; ``"limit"``: the number of
+            rows ends between them; ``"iou-rule"``: the runtime suppresses at equality; ``"rounding"``: moved by rounding within
+            the measured distance; ``"layer"``: the head is further off than kernels may be; ``"head"``: the boxes do not follow
+            from the runtime's own head.
+        message: the numbers, in one sentence.
+    """
+
+    image: str
+    runtime: str
+    kind: ChangeKind
+    anchor: int
+    class_id: int
+    source_score: float
+    runtime_score: float
+    cause: ChangeCause
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class MissingRuntime:
+    """A runtime that gave no result.
+
+    Attributes:
+        name: as ``--runtimes`` takes it.
+        reason: why, and what to do, in one line.
+        asked: whether it was named by the caller; otherwise it is only what could be added.
+        crashed: whether it started and ended by itself.
+    """
+
+    name: str
+    reason: str
+    asked: bool
+    crashed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """The whole verdict.
+
+    Attributes:
+        model: file name of the finished model.
+        model_sha256: hex digest of its bytes.
+        source: file name of the source.
+        source_sha256: hex digest of its bytes.
+        images: names of the photographs, in order.
+        unit: unit of all distances: ``"LSB"``, or ``"of the largest value"`` for float heads.
+        thresholds: those at which detections are compared between runtimes.
+        parts: the four parts, in order.
+        runs: every runtime of the finished model that ran.
+        source_runs: names of the source's runtimes that ran.
+        yardstick: the two source runtimes furthest from each other, by the mean; None with fewer than two.
+        allowed_max: the most LSB that part spread allows; None where it was skipped.
+        allowed_mean: likewise for the mean.
+        changes: detections that runtimes do not share with the source.
+        proven: deliberate differences.
+        missing: runtimes without a result.
+        versions: package -> version, of what ran.
+    """
+
+    model: str
+    model_sha256: str
+    source: str
+    source_sha256: str
+    images: tuple[str, ...]
+    unit: str
+    thresholds: Thresholds
+    parts: tuple[PartVerdict, ...]
+    runs: tuple[RuntimeLine, ...]
+    source_runs: tuple[str, ...]
+    yardstick: HeadDistance | None
+    allowed_max: float | None
+    allowed_mean: float | None
+    changes: tuple[DetectionChange, ...]
+    proven: tuple[ProvenChange, ...]
+    missing: tuple[MissingRuntime, ...]
+    versions: dict[str, str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no part failed."""
+        return all(part.status != "failed" for part in self.parts)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every runtime that was asked for gave a result."""
+        return not any(missing.asked or missing.crashed for missing in self.missing)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Everything that is wrong, part by part."""
+        return tuple(finding for part in self.parts for finding in part.findings)

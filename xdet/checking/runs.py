@@ -1,0 +1,232 @@
+"""Running one runtime over the photographs: its raw heads, and its boxes at every pair of thresholds.
+
+What runs code that may take the process down with it (other vendors' compilers, drivers, TensorFlow) gets a process of its
+own: it may crash there without hiding what the others found.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converters.spec import Thresholds
+from xdet.checking.frozen_copy import frozen_copy
+from xdet.detections import BatchDetections
+from xdet.errors import RuntimeUnavailableError, XdetError
+from xdet.runtimes.choices import RuntimeChoices
+from xdet.runtimes.model_file import ModelFile, read_model_file
+from xdet.runtimes.opening import open_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from converters.spec import DetectorSpec
+    from xdet.runtimes.base import Runtime
+
+CHUNK = 4  # photographs between two steps of the progress bar
+WORKER = ("-m", "xdet.checking.runs")
+FIELDS = ("num_detections", "boxes_xyxy", "scores", "classes", "anchors")
+IN_PROCESS = frozenset(
+    {"onnxruntime:cpu", "onnxruntime-unfused:cpu", "onnx-reference:numpy", "onnxruntime-web:wasm"}
+)
+
+
+class RuntimeCrashedError(RuntimeUnavailableError):
+    """A runtime's own process ended before it gave a result."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What one runtime gave.
+
+    Attributes:
+        name: as ``--runtimes`` takes it.
+        exact: whether its kernels are exact integers (``Capabilities.exact``).
+        heads: float32 ``(N, grid_h, grid_w, channels)``.
+        boxes: per pair of thresholds, its detections; empty for runtimes of the source, whose boxes are the oracle's.
+    """
+
+    name: str
+    exact: bool
+    heads: NDArray[np.float32]
+    boxes: tuple[tuple[Thresholds, BatchDetections], ...] = ()
+
+
+def run_finished(
+    model: ModelFile,
+    choices: RuntimeChoices,
+    pixels: NDArray[np.uint8],
+    thresholds: tuple[Thresholds, ...],
+    progress: Callable[[int], None],
+) -> Run:
+    """Run the finished model on the runtime that ``choices`` name, in a process of its own where that is wise.
+
+    Raises:
+        XdetError: it cannot be opened, or failed; ``RuntimeCrashedError`` where its process ended.
+    """
+    name = f"{choices.runtime}:{choices.provider}"
+    if name in IN_PROCESS:
+        return run_here(model, choices, pixels, thresholds, progress)
+    return _run_apart(model, choices, pixels, thresholds, progress)
+
+
+def run_here(
+    model: ModelFile,
+    choices: RuntimeChoices,
+    pixels: NDArray[np.uint8],
+    thresholds: tuple[Thresholds, ...],
+    progress: Callable[[int], None],
+) -> Run:
+    """Open the model in this process and run it."""
+    with _open(model, choices, thresholds) as runtime:
+        return run_open(runtime, pixels, thresholds, progress)
+
+
+def run_open(
+    runtime: Runtime,
+    pixels: NDArray[np.uint8],
+    thresholds: tuple[Thresholds, ...],
+    progress: Callable[[int], None],
+) -> Run:
+    """Run a runtime that is open: head and boxes of the same images."""
+    heads, boxes = [], [[] for _ in thresholds]  # type: ignore[var-annotated]  # told by the loop
+    for start in range(0, len(pixels), CHUNK):
+        chunk = pixels[start : start + CHUNK]
+        heads.append(runtime.head(chunk))
+        for parts, asked in zip(boxes, thresholds, strict=True):
+            parts.append(runtime.detect(chunk, asked))
+        progress(len(chunk))
+    joined = tuple((asked, _joined(parts)) for asked, parts in zip(thresholds, boxes, strict=True))
+    return Run(runtime.name, runtime.capabilities.exact, np.concatenate(heads), joined)
+
+
+def run_source(
+    source: ModelFile,
+    spec: DetectorSpec,
+    choices: RuntimeChoices,
+    pixels: NDArray[np.uint8],
+    progress: Callable[[int], None],
+) -> Run:
+    """Raw heads of the source on one of its own runtimes."""
+    if source.format != "tflite":
+        return _run_apart(source, choices, pixels, (), progress)
+    with open_litert(source, spec, choices) as runtime:
+        return run_open(runtime, pixels, (), progress)
+
+
+def open_litert(source: ModelFile, spec: DetectorSpec, choices: RuntimeChoices) -> Runtime:
+    """A TFLite source on LiteRT, described as its finished model is: it needs no sidecar; its bytes were checked."""
+    from xdet.runtimes.litert import LiteRtRuntime, kernels_by_name
+
+    return LiteRtRuntime(
+        source.data,
+        file=source.file,
+        spec=spec,
+        kernels=kernels_by_name(choices.provider),
+        threads=choices.threads,
+    )
+
+
+def _open(model: ModelFile, choices: RuntimeChoices, thresholds: tuple[Thresholds, ...]) -> Runtime:
+    """The model as it is; a frozen copy at the lowest score threshold where the runtime can take none."""
+    runtime = open_model(model, choices)
+    spec, lowest = runtime.spec, min((t.score for t in thresholds), default=1.0)
+    if runtime.capabilities.thresholds or lowest >= spec.thresholds.score or model.format != "onnx":
+        return runtime
+    from xdet.runtimes.onnxruntime import read_document
+
+    runtime.close()
+    document = read_document(model.data, file=model.file)
+    wanted = Thresholds(lowest, spec.thresholds.iou, spec.thresholds.max_detections)
+    return open_model(ModelFile(model.path, frozen_copy(model.data, document, wanted), "onnx"), choices)
+
+
+def _joined(parts: list[BatchDetections]) -> BatchDetections:
+    return BatchDetections(*(np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS))
+
+
+def _run_apart(
+    model: ModelFile,
+    choices: RuntimeChoices,
+    pixels: NDArray[np.uint8],
+    thresholds: tuple[Thresholds, ...],
+    progress: Callable[[int], None],
+) -> Run:
+    name = f"{choices.runtime}:{choices.provider}"
+    with tempfile.TemporaryDirectory(prefix="xdet-check-") as folder:
+        request, answer = Path(folder) / "request.npz", Path(folder) / "answer.npz"
+        asked = json.dumps(
+            {
+                "file": str(model.path.absolute()),
+                "choices": asdict(choices),
+                "thresholds": [asdict(t) for t in thresholds],
+            }
+        )
+        np.savez(request, pixels=pixels, asked=np.array(asked), model=np.frombuffer(model.data, np.uint8))
+        paths = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        process = subprocess.run(  # noqa: S603 - this interpreter, our own module
+            [sys.executable, *WORKER, str(request), str(answer)],
+            env=paths,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if not answer.is_file():
+            words = " ".join(process.stderr.split())[-200:]
+            raise RuntimeCrashedError(
+                f"'{model.file}': {name} ended its process with code {process.returncode} before it gave a result"
+                f"{': ' + words if words else ''}; try it alone, and report it to its makers"
+            )
+        run = _read_answer(answer, thresholds)
+    progress(len(pixels))
+    return run
+
+
+def _read_answer(path: Path, thresholds: tuple[Thresholds, ...]) -> Run:
+    with np.load(path) as stored:
+        told: dict[str, Any] = json.loads(str(stored["told"]))
+        if "error" in told:
+            raise RuntimeUnavailableError(told["error"])
+        boxes = tuple(
+            (asked, BatchDetections(*(stored[f"{name}_{i}"] for name in FIELDS)))
+            for i, asked in enumerate(thresholds)
+        )
+        return Run(told["name"], told["exact"], stored["heads"], boxes)
+
+
+def serve(request: Path, answer: Path) -> None:
+    """The other side of a process of its own: read what is asked, run it, write what came out."""
+    with np.load(request) as stored:
+        asked = json.loads(str(stored["asked"]))
+        pixels, data = stored["pixels"], stored["model"].tobytes()
+    thresholds = tuple(Thresholds(**entry) for entry in asked["thresholds"])
+    file = Path(asked["file"])
+    known = read_model_file(file).format if file.is_file() else "onnx"
+    arrays: dict[str, NDArray[Any]] = {}
+    try:
+        model = ModelFile(file, data, known)
+        run = run_here(model, RuntimeChoices(**asked["choices"]), pixels, thresholds, lambda _: None)
+    except XdetError as error:
+        told: dict[str, Any] = {"error": str(error)}
+    else:
+        told = {"name": run.name, "exact": run.exact}
+        arrays["heads"] = run.heads
+        for i, (_, found) in enumerate(run.boxes):
+            arrays |= {f"{name}_{i}": getattr(found, name) for name in FIELDS}
+    with tempfile.NamedTemporaryFile(dir=answer.parent, suffix=".npz", delete=False) as whole:
+        np.savez(whole, **{"told": np.array(json.dumps(told)), **arrays})  # type: ignore[arg-type]  # arrays all
+    Path(whole.name).replace(answer)
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), Path(sys.argv[2]))

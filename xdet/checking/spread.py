@@ -1,0 +1,149 @@
+"""Parts (b) exact and (c) spread: distances between raw heads, in quantisation steps (LSB) of the source's head.
+
+LiteRT is not one reference: its kernels disagree with each other on int8 models. Their own disagreement is the yardstick: any
+other runtime may be as far from the nearest LiteRT kernel as two LiteRT kernels are from each other, in the largest and in the
+mean difference. Where the conversion promises LiteRT XNNPACK's bits, nothing may differ.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xdet.checking.result import Finding, HeadDistance, PartVerdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from xdet.checking.runs import Run
+
+XNNPACK = "litert:xnnpack"
+# For networks on which LiteRT's kernels agree: one code, on one value in a hundred, is what the last rounding may do.
+LEAST_MAX, LEAST_MEAN = 1.0, 0.01
+FLOAT_BOUND = 1e-4  # of the head's largest magnitude: float32 sums of up to 9216 products, in another order
+
+
+def distance(first: Run, second: Run, step: float | None) -> HeadDistance:
+    """How far two runs are from each other on the images that both have seen.
+
+    Args:
+        first: one run.
+        second: the other; for float heads the one whose largest magnitude is the unit.
+        step: scale of the source's head; None for float heads.
+    """
+    count = min(len(first.heads), len(second.heads))
+    a, b = first.heads[:count], second.heads[:count]
+    unit = step or max(float(np.abs(b).max(initial=0)), float(np.finfo(np.float32).tiny))
+    steps = steps_between(a, b, unit)
+    return HeadDistance(
+        first.name,
+        second.name,
+        int((a != b).sum()),
+        a.size,
+        float(steps.max(initial=0)),
+        float(steps.mean()) if steps.size else 0.0,
+    )
+
+
+def steps_between(
+    first: NDArray[np.float32], second: NDArray[np.float32], unit: float
+) -> NDArray[np.float64]:
+    """Absolute differences in ``unit``, rounded to 1/1024 where they lie on the lattice of codes; NaN is infinitely far."""
+    steps = np.abs(first.astype(np.float64) - second.astype(np.float64)) / unit
+    whole = np.rint(steps)
+    near = np.where(np.abs(steps - whole) < 2.0**-10, whole, steps) if unit > 0 else steps
+    return np.where(np.isnan(steps), np.inf, np.where(whole > 0, near, steps))
+
+
+def nearest(run: Run, sources: Sequence[Run], step: float | None) -> HeadDistance | None:
+    """The distance to the source run that is nearest by the mean, then the largest difference."""
+    distances = [distance(run, source, step) for source in sources]
+    return min(distances, key=lambda d: (d.mean_steps, d.max_steps), default=None)
+
+
+def own_spread(sources: Sequence[Run], step: float | None) -> HeadDistance | None:
+    """The two source runs that are furthest from each other by the mean; None with fewer than two."""
+    distances = [distance(a, b, step) for a, b in combinations(sources, 2)]
+    return max(distances, key=lambda d: (d.mean_steps, d.max_steps), default=None)
+
+
+def allowed(sources: Sequence[Run], step: float | None) -> tuple[float, float] | None:
+    """The most (max, mean) that part spread allows; None where there is no yardstick."""
+    if step is None:
+        return (FLOAT_BOUND, FLOAT_BOUND) if sources else None
+    pairs = [distance(a, b, step) for a, b in combinations(sources, 2)]
+    if not pairs:
+        return None
+    return (
+        max(LEAST_MAX, *(pair.max_steps for pair in pairs)),
+        max(LEAST_MEAN, *(pair.mean_steps for pair in pairs)),
+    )
+
+
+def judge_exact(
+    runs: Sequence[Run], distances: Mapping[str, HeadDistance], reason: str | None
+) -> PartVerdict:
+    """Part (b).
+
+    Args:
+        runs: those with exact integer kernels.
+        distances: run name -> its distance to XNNPACK.
+        reason: why no pair is declared exact; None where it is.
+    """
+    compared = [distances[run.name] for run in runs if run.name in distances]
+    if reason is not None or not compared:
+        why = reason or "no runtime with exact integer kernels and LiteRT XNNPACK ran together"
+        return PartVerdict("exact", "skipped", why)
+    findings = tuple(
+        Finding(
+            "exact",
+            "layer",
+            f"{d.first} differs from {d.second} in {d.differing:,} of {d.values:,} head values, by up to {d.max_steps:.4g} LSB "
+            f"(mean {d.mean_steps:.4g}); expected 0",
+            runtime=d.first,
+        )
+        for d in compared
+        if d.differing
+    )
+    told = "; ".join(
+        f"{d.first} against {d.second}: {d.differing:,} of {d.values:,} values differ" for d in compared
+    )
+    return PartVerdict("exact", "failed" if findings else "passed", told, findings)
+
+
+def judge_spread(
+    distances: Sequence[HeadDistance], limits: tuple[float, float] | None, unit: str, reason: str
+) -> PartVerdict:
+    """Part (c).
+
+    Args:
+        distances: of every run that is not one of an exact pair, to the nearest source run.
+        limits: the most (max, mean) allowed; None where there is no yardstick.
+        unit: of the distances.
+        reason: why there is no yardstick, for ``limits`` None.
+    """
+    if limits is None:
+        return PartVerdict("spread", "skipped", reason)
+    if not distances:
+        return PartVerdict("spread", "skipped", "every runtime that ran is one of an exact pair")
+    findings = tuple(
+        Finding(
+            "spread",
+            "layer",
+            f"{d.first} is up to {d.max_steps:.4g} {unit} (mean {d.mean_steps:.4g}) from {d.second}, the nearest; allowed are "
+            f"{limits[0]:.4g} (mean {limits[1]:.4g})",
+            runtime=d.first,
+        )
+        for d in distances
+        if not (d.max_steps <= limits[0] and d.mean_steps <= limits[1])
+    )
+    least = max(d.max_steps for d in distances), max(d.mean_steps for d in distances)
+    told = (
+        f"allowed: max {limits[0]:.4g} {unit}, mean {limits[1]:.4g}; "
+        f"the smallest tolerance that passes: max {least[0]:.4g}, mean {least[1]:.4g}"
+    )
+    return PartVerdict("spread", "failed" if findings else "passed", told, findings)

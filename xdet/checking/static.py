@@ -1,0 +1,41 @@
+"""Part (a), static: the file holds the source's numbers. Nothing is run.
+
+Every weight, bias, scale, zero-point, stride, padding, window and slope is compared through the document's tensor map, and
+the detector's description (anchors with their unit, classes, picture, thresholds) with the source's sidecar and the graph's own
+defaults. Deliberate differences are proven one by one (``static_proofs``), never taken on trust. The comparison shares the file
+readers with the converter, but none of its translation.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xdet.checking.result import PartVerdict, ProvenChange
+from xdet.checking.static_activations import compare_activations
+from xdet.checking.static_constants import compare_constants
+from xdet.checking.static_context import StaticContext
+from xdet.checking.static_description import compare_description
+from xdet.checking.static_operators import compare_operators
+
+if TYPE_CHECKING:
+    from xdet.checking.opened import OpenedPair
+
+
+def check_static(pair: OpenedPair) -> tuple[PartVerdict, tuple[ProvenChange, ...]]:
+    """Compare the two files; the verdict, and what differs on purpose."""
+    if pair.source_graph is None:
+        findings = compare_description(pair)
+        summary = f"only the description was compared: the weights of a {pair.source.format} source are not"
+        return PartVerdict("static", "failed" if findings else "skipped", summary, findings), ()
+    context = StaticContext(pair.graph, pair.source_graph, pair.document)
+    context.findings += compare_description(pair)
+    if not any(finding.cause == "another-source" for finding in context.findings):
+        compare_constants(context)
+        compare_operators(context)
+        compare_activations(context)
+    proven = tuple(dict.fromkeys(context.proven))
+    summary = f"{context.compared:,} numbers compared, {len(proven)} differ on purpose and are proven"
+    if context.unaccounted:
+        summary += f"; {len(context.unaccounted)} pairs belong to no source tensor: {', '.join(context.unaccounted[:3])}"
+    findings = tuple(context.findings)
+    return PartVerdict("static", "failed" if findings else "passed", summary, findings), proven

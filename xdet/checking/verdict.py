@@ -1,0 +1,251 @@
+"""``xdet.check``: run a finished model and its source side by side, and judge them in four parts."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xdet.checking.changes import Comparison, find_changes
+from xdet.checking.chosen import SLOW, Asked, runtime_name, split_runtimes, suggest_runtimes
+from xdet.checking.diagnosis import diagnose_head
+from xdet.checking.exactness import why_not_exact
+from xdet.checking.heads import HeadVerdict, judge_heads, judge_run
+from xdet.checking.opened import open_pair
+from xdet.checking.result import CheckResult, MissingRuntime, RuntimeLine
+from xdet.checking.runs import Run, RuntimeCrashedError, run_finished, run_open, run_source
+from xdet.checking.spread import XNNPACK, allowed, distance, judge_exact, judge_spread, nearest, own_spread
+from xdet.checking.static import check_static
+from xdet.errors import UsageError, XdetError
+from xdet.preparation import Preparation, image_name, prepare_many
+from xdet.results_json import image_names
+from xdet.runtimes.choices import RuntimeChoices
+from xdet.runtimes.model_file import hash_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from converters.spec import Thresholds
+    from xdet.checking.opened import OpenedPair
+    from xdet.checking.result import DetectionChange, Finding, HeadDistance, PartVerdict
+    from xdet.preparation import Photograph
+    from xdet.runtimes.base import Runtime
+
+LOW_SCORE = 0.001
+PACKAGES = ("onnxruntime", "ai-edge-litert", "openvino", "onnx", "numpy")
+READERS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """What every run gets."""
+
+    pair: OpenedPair
+    pixels: NDArray[np.uint8]
+    thresholds: tuple[Thresholds, ...]
+    threads: int | None
+    progress: Callable[[str, int], None]
+
+
+def check(
+    model: str | Path,
+    source: str | Path,
+    images: Sequence[Photograph],
+    *,
+    runtimes: str | Sequence[Asked] | None = None,
+    threads: int | None = None,
+    thresholds: Thresholds | None = None,
+    progress: Callable[[str, int], None] | None = None,
+) -> CheckResult:
+    """Prove that a finished model is its source, on every runtime at hand, and name the cause where it is not.
+
+    Args:
+        model: an ONNX file that xdet made.
+        source: the file it was made of.
+        images: photographs, files or uint8 RGB arrays, at least one.
+        runtimes: names as ``--runtimes`` takes them, in one text or one by one, or open ``Runtime`` objects; None: ONNX
+            Runtime's CPU kernels, OpenVINO if installed, and every runtime of the source, which run, too, where none is named.
+        threads: threads inside an operator; None is each runtime's default.
+        thresholds: at which detections are compared; None takes the model's own.
+        progress: called with a runtime's name and the number of images it has done since the last call.
+
+    Raises:
+        ModelError: one of the files cannot be read.
+        ImageError: a photograph cannot be read.
+        UsageError: no images, unknown runtimes, or files in the wrong order.
+    """
+    if not len(images):
+        raise UsageError("check needs at least one photograph; name image files or a folder of them")
+    pair = open_pair(Path(model), Path(source))
+    pixels = np.stack(
+        [p.pixels for p in prepare_many(images, Preparation(pair.document.spec.image), workers=READERS)]
+    )
+    own = thresholds or pair.document.spec.thresholds
+    inputs = _Inputs(pair, pixels, _threshold_pairs(pair, own), threads, progress or (lambda *_: None))
+    finished, sources = split_runtimes(runtimes, pair.source.format, threads)
+    missing: list[MissingRuntime] = suggest_runtimes(finished)
+    source_runs = _run_all(inputs, sources, missing, asked=runtimes is not None, of_source=True)
+    runs = _run_all(inputs, finished, missing, asked=runtimes is not None, of_source=False)
+    names = image_names([image_name(image) for image in images])
+    return _judge(inputs, source_runs, runs, names, missing)
+
+
+def _threshold_pairs(pair: OpenedPair, own: Thresholds) -> tuple[Thresholds, ...]:
+    """The pairs at which boxes are asked for: those in use, and a score threshold low enough for many boxes."""
+    spec = pair.document.spec
+    if spec.head == "none" or pair.document.freeze_thresholds or own.score <= LOW_SCORE:
+        return (own,)
+    return (own, replace(own, score=LOW_SCORE, iou=spec.thresholds.iou))
+
+
+def _run_all(
+    inputs: _Inputs,
+    runtimes: Sequence[RuntimeChoices | Runtime],
+    missing: list[MissingRuntime],
+    *,
+    asked: bool,
+    of_source: bool,
+) -> list[Run]:
+    """Every runtime that can; the others are remembered with their reason."""
+    runs = []
+    for runtime in runtimes:
+        name = runtime_name(runtime)
+        try:
+            runs.append(_run(inputs, runtime, of_source=of_source))
+        except UsageError:
+            raise
+        except RuntimeCrashedError as error:
+            missing.append(MissingRuntime(name, str(error), asked=asked, crashed=True))
+        except XdetError as error:
+            missing.append(MissingRuntime(name, str(error), asked=asked))
+    return runs
+
+
+def _run(inputs: _Inputs, runtime: RuntimeChoices | Runtime, *, of_source: bool) -> Run:
+    name = runtime_name(runtime)
+    pixels = inputs.pixels[: SLOW.get(name.split(":")[0])]
+
+    def progress(count: int) -> None:
+        inputs.progress(name, count)
+
+    if not isinstance(runtime, RuntimeChoices):
+        return run_open(runtime, pixels, inputs.thresholds, progress)
+    if of_source:
+        return run_source(inputs.pair.source, inputs.pair.document.spec, runtime, pixels, progress)
+    return run_finished(inputs.pair.model, runtime, pixels, inputs.thresholds, progress)
+
+
+def _judge(
+    inputs: _Inputs,
+    sources: Sequence[Run],
+    runs: Sequence[Run],
+    names: Sequence[str],
+    missing: Sequence[MissingRuntime],
+) -> CheckResult:
+    pair, own = inputs.pair, inputs.thresholds[0]
+    static, proven = check_static(pair)
+    steps = pair.source_graph.head_steps if pair.source_graph is not None else None
+    step = None if steps is None else steps.scale
+    reason = why_not_exact(pair.document, pair.source_graph)
+    comparable = _comparable(pair)
+    sources = sources if comparable else []
+    exact_runs = [run for run in runs if run.exact and reason is None]
+    xnnpack = next((run for run in sources if run.name == XNNPACK), None)
+    to_xnnpack = {run.name: distance(run, xnnpack, step) for run in exact_runs} if xnnpack else {}
+    near = {run.name: nearest(run, sources, step) for run in runs}
+    limits = allowed(sources, step)
+    spread_of = [d for name, d in near.items() if d is not None and name not in to_xnnpack]
+    unit = "LSB" if step is not None else "of the largest value"
+    exact = judge_exact(exact_runs, to_xnnpack, reason)
+    spread = judge_spread(spread_of, limits, unit, _no_yardstick(comparable=comparable))
+    witness = xnnpack or (sources[0] if sources else None)
+    exact, spread = (_with_diagnosis(inputs, part, runs, witness) for part in (exact, spread))
+    heads, head_reason = _judge_heads(pair, runs)
+    changes: list[DetectionChange] = []
+    if witness is not None and head_reason is None:
+        unit_value = step or max(float(np.abs(witness.heads).max()), 1e-30)
+        for run in runs:
+            room = 0.0 if run.name in to_xnnpack else (limits or (np.inf, np.inf))[0]
+            how = Comparison(pair.document.spec, own, unit_value, room, names)
+            changes += find_changes(witness, run, how)
+    return CheckResult(
+        model=pair.model.path.name,
+        model_sha256=hash_model(pair.model.data),
+        source=pair.source.path.name,
+        source_sha256=pair.source_sha256,
+        images=tuple(names),
+        unit=unit,
+        thresholds=own,
+        parts=(static, exact, spread, judge_heads(heads, head_reason)),
+        runs=tuple(_line(run, to_xnnpack, near, dict(heads)) for run in runs),
+        source_runs=tuple(run.name for run in sources),
+        yardstick=own_spread(sources, step),
+        allowed_max=None if limits is None else limits[0],
+        allowed_mean=None if limits is None else limits[1],
+        changes=tuple(changes),
+        proven=proven,
+        missing=tuple(missing),
+        versions=_versions(),
+    )
+
+
+def _comparable(pair: OpenedPair) -> bool:
+    """Whether heads of source and model are the same numbers: not where a float source was quantised at conversion."""
+    return pair.source_graph is not None or pair.document.activations == "float32"
+
+
+def _no_yardstick(*, comparable: bool) -> str:
+    if not comparable:
+        return "the model was quantised at conversion: its head is not its float source's; compare accuracy with xdet eval"
+    return 'fewer than two LiteRT kernels ran, so there is no yardstick; pip install "xdet[litert]"'
+
+
+def _judge_heads(pair: OpenedPair, runs: Sequence[Run]) -> tuple[list[tuple[str, HeadVerdict]], str | None]:
+    spec = pair.document.spec
+    if spec.head == "none":
+        return [], "the model ends at the raw head (--head none) and gives no boxes"
+    return [(run.name, judge_run(run, spec)) for run in runs], None
+
+
+def _with_diagnosis(
+    inputs: _Inputs, part: PartVerdict, runs: Sequence[Run], witness: Run | None
+) -> PartVerdict:
+    """The verdict with what the distances can be blamed on."""
+    by_name = {run.name: run for run in runs}
+    more: list[Finding] = []
+    for finding in part.findings:
+        run = by_name.get(finding.runtime or "")
+        if run is not None and witness is not None:
+            more += diagnose_head(inputs.pair, inputs.pixels, run, witness, part.part)
+    return replace(part, findings=(*part.findings, *more))
+
+
+def _line(
+    run: Run,
+    exact: dict[str, HeadDistance],
+    near: dict[str, HeadDistance | None],
+    heads: dict[str, HeadVerdict],
+) -> RuntimeLine:
+    verdict = heads.get(run.name)
+    return RuntimeLine(
+        name=run.name,
+        images=len(run.heads),
+        must_be_exact=run.name in exact,
+        nearest=near[run.name],
+        head_equal=None if verdict is None else not verdict.faults,
+        notes=() if verdict is None else verdict.notes,
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found

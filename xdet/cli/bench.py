@@ -1,0 +1,72 @@
+"""``xdet bench``."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import Annotated
+
+import typer
+
+from xdet.cli.json_output import STDOUT, require_json_target, write_json
+from xdet.cli.progress import progress_bar
+from xdet.errors import UsageError
+
+EPILOG = """\b
+Examples:
+  xdet bench person.tflite person.onnx
+  xdet bench person.tflite person.onnx --threads 1,2 --images photos --json bench.json
+  xdet bench person.onnx --runtimes onnxruntime:cpu,onnxruntime:openvino
+"""
+
+
+def bench(
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL...", help="ONNX files of xdet convert, or source files; ratios refer to the first."
+        ),
+    ],
+    *,
+    runtimes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Such as onnxruntime:cpu,litert:xnnpack; each model runs on those that take it [default: the usual ones].",
+        ),
+    ] = None,
+    threads: Annotated[
+        str, typer.Option(metavar="LIST", help="Threads inside an operator, such as 1,2.")
+    ] = "1",
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of photographs [default: the two that come with xdet]."),
+    ] = None,
+    blocks: Annotated[
+        int, typer.Option(metavar="N", help="Turns of each case; more of them, less noise.")
+    ] = 5,
+    score_threshold: Annotated[
+        float | None, typer.Option(help="Keep boxes that score above this [default: each model's own].")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
+) -> None:
+    """Measure latency, throughput and memory of models against each other."""
+    from xdet.bench import BenchOptions, run_benchmark
+    from xdet.bench.run import count_steps
+    from xdet.bench_report import benchmark_text, benchmark_to_json
+
+    require_json_target(json)
+    options = BenchOptions(threads=read_numbers(threads), blocks=blocks, score_threshold=score_threshold)
+    with progress_bar(count_steps(models, runtimes, options), "measuring") as advance:
+        found = run_benchmark(models, runtimes=runtimes, images=images, options=options, progress=advance)
+    if json is not None:
+        write_json(json, benchmark_to_json(found))
+    if json != STDOUT:
+        typer.echo(benchmark_text(found))
+
+
+def read_numbers(text: str) -> tuple[int, ...]:
+    """``--threads 1,2`` as numbers."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() for word in words):
+        raise UsageError(f"--threads must be numbers such as 1 or 1,2, got {text!r}")
+    return tuple(map(int, words))

@@ -1,0 +1,113 @@
+"""``xdet eval``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from xdet.cli.json_output import write_json
+from xdet.cli.progress import counted_progress_bar
+
+if TYPE_CHECKING:
+    from xdet.evaluation_results import Evaluation
+
+EPILOG = """\b
+Examples:
+  xdet eval person.onnx --images photos --annotations annotations.json
+  xdet eval float.onnx int8.onnx int8.tflite --images photos --annotations annotations.json --plot curves.png
+  xdet eval person.tflite --images photos --annotations annotations.json --protocol zoo-4 --json -
+"""
+
+
+def evaluate(
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL...", help="ONNX files of xdet convert, or source files.")
+    ],
+    images: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the photographs.")],
+    annotations: Annotated[Path, typer.Option(metavar="COCO.json", help="Their boxes, in COCO format.")],
+    *,
+    protocol: Annotated[
+        Literal["coco", "zoo-3", "zoo-4"],
+        typer.Option(help="coco: as pycocotools; zoo-3, zoo-4: as the ST model zoo, by services version."),
+    ] = "coco",
+    crowd: Annotated[
+        Literal["ignore", "drop", "keep"] | None,
+        typer.Option(help="Crowd boxes [default: ignore for coco, keep for zoo-3 and zoo-4]."),
+    ] = None,
+    max_gt: Annotated[
+        int | None, typer.Option(metavar="N", help="Leave out images with more ground truths.")
+    ] = None,
+    truncate_input: Annotated[
+        bool,
+        typer.Option("--truncate-input", help="Truncate in the input's quantisation, as the zoo evaluates."),
+    ] = False,
+    score_threshold: Annotated[float, typer.Option(help="Detections score above this.")] = 0.001,
+    iou_threshold: Annotated[float, typer.Option(help="Suppress neighbours that overlap more.")] = 0.5,
+    max_detections: Annotated[int, typer.Option(help="Detections per image.")] = 100,
+    provider: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Execution provider; see xdet providers [default: cpu]."),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads inside an operator [default: the runtime's].")
+    ] = None,
+    workers: Annotated[int, typer.Option(metavar="N", help="Threads that read and resize ahead.")] = 1,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw precision over recall (extra: eval).")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep each photograph's result there; go on where it stopped."),
+    ] = None,
+) -> None:
+    """Measure average precision on annotated photographs; further models are compared with the first."""
+    from xdet.evaluation import evaluate as evaluate_models
+    from xdet.evaluation_report import evaluation_text, evaluation_to_json, problem_lines
+    from xdet.precision_plot import require_plotting
+
+    if plot is not None:
+        require_plotting()
+    with counted_progress_bar("evaluating") as advance:
+        evaluation = evaluate_models(
+            models,
+            images,
+            annotations,
+            protocol=protocol,
+            crowd=crowd,
+            max_gt=max_gt,
+            truncate_input=truncate_input,
+            score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
+            max_detections=max_detections,
+            provider=provider,
+            threads=threads,
+            workers=workers,
+            resume=resume,
+            progress=advance,
+        )
+    if json is not None:
+        write_json(json, evaluation_to_json(evaluation))
+    if plot is not None:
+        _draw(plot, evaluation)
+    if json != Path("-"):
+        typer.echo(evaluation_text(evaluation))
+    for line in problem_lines(evaluation.problems):
+        typer.echo(f"xdet: error: {line}", err=True)
+    if evaluation.problems:
+        raise typer.Exit(3)
+
+
+def _draw(path: Path, evaluation: Evaluation) -> None:
+    from xdet.evaluation_report import model_names
+    from xdet.precision_plot import save_precision_plot
+
+    labels = [
+        f"{name} ({result.runtime})"
+        for name, result in zip(model_names(evaluation), evaluation.results, strict=True)
+    ]
+    curves = [result.score.precision for result in evaluation.results]
+    title = f"Protocol {evaluation.options.protocol}, IoU 0.5, {evaluation.num_images} images"
+    save_precision_plot(path, list(zip(labels, curves, strict=True)), title=title)

@@ -1,0 +1,316 @@
+"""Annotated photographs: a COCO json beside a folder of images, every entry checked.
+
+What is wrong with a single entry is a ``Problem``: that entry is left out, the others count, and whoever reports the result
+reports the problems, too. A file that is no such json at all is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xdet.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+SECTIONS = ("images", "annotations", "categories")
+EDGE_TOLERANCE_PX = 1.0  # COCO's own boxes reach over the edge by rounding
+# What can be left out, as counted in ``Dataset.ignored`` and in reports.
+IGNORED = {
+    "bad_categories": "category entries left out",
+    "bad_images": "image entries left out",
+    "missing_images": "images without a file",
+    "unreadable_images": "images that could not be used",
+    "images_over_max_gt": "images with too many ground truths",
+    "bad_annotations": "annotations left out",
+    "annotations_of_ignored_images": "annotations of images left out",
+    "annotations_of_other_categories": "annotations of categories that the model does not have",
+    "crowds_dropped": "crowd annotations dropped",
+    "detections_without_category": "detections of classes that the annotations do not have",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that was left out, and why.
+
+    Attributes:
+        kind: a key of ``IGNORED``.
+        message: file, entry and reason, one line.
+    """
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImage:
+    """One photograph with G ground truths, in the order of the file.
+
+    Attributes:
+        id: its COCO id.
+        name: ``file_name`` of its entry.
+        path: where it lies.
+        size_wh: width and height in pixels, as annotated.
+        boxes_xywh_px: float64 ``(G, 4)``, x, y, width, height in pixels.
+        areas: float64 ``(G,)``, in square pixels: ``area`` of the entry, width x height where it has none.
+        category_ids: int64 ``(G,)``.
+        crowd: bool ``(G,)``.
+    """
+
+    id: int
+    name: str
+    path: Path
+    size_wh: tuple[int, int]
+    boxes_xywh_px: NDArray[np.float64]
+    areas: NDArray[np.float64]
+    category_ids: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Annotated photographs.
+
+    Attributes:
+        file: the annotations, as the caller named them.
+        sha256: of their bytes, hex digits.
+        images: by rising id; equal scores are ranked in this order.
+        categories: id -> name, by rising id.
+        problems: what was left out, in the order of the file.
+        ignored: how much was left out, by the keys of ``IGNORED``.
+        over_the_edge: boxes that reach more than a pixel over their image's edge; they are kept as they are.
+    """
+
+    file: str
+    sha256: str
+    images: tuple[LabelledImage, ...]
+    categories: dict[int, str]
+    problems: tuple[Problem, ...]
+    ignored: dict[str, int]
+    over_the_edge: int
+
+
+def read_coco(annotations: Path, images: Path) -> Dataset:
+    """Read annotations in COCO format.
+
+    Args:
+        annotations: the json with ``images``, ``annotations`` and ``categories``.
+        images: the folder that each ``file_name`` starts from.
+
+    Raises:
+        DataError: the json cannot be read, is none, or is not in this format; the folder is missing; nothing is left to use.
+    """
+    data = _read_bytes(annotations)
+    sections = _sections(data, annotations)
+    if not images.is_dir():
+        raise DataError(f"'{images}' is not a folder; give --images the folder that holds the photographs")
+    reader = _Reader(str(annotations), images)
+    reader.read_categories(sections["categories"])
+    reader.read_images(sections["images"])
+    reader.read_annotations(sections["annotations"])
+    if not reader.entries or not reader.categories:
+        what = "image" if not reader.entries else "category"
+        first = f", the first because: {reader.problems[0].message}" if reader.problems else ""
+        raise DataError(
+            f"'{annotations}' leaves no {what} to evaluate: {len(sections['images'])} image entries, "
+            f"{len(sections['categories'])} categories, {len(reader.problems)} left out{first}"
+        )
+    return Dataset(
+        file=str(annotations),
+        sha256=hashlib.sha256(data).hexdigest(),
+        images=tuple(reader.labelled(image_id) for image_id in sorted(reader.entries)),
+        categories=dict(sorted(reader.categories.items())),
+        problems=tuple(reader.problems),
+        ignored=dict(reader.ignored),
+        over_the_edge=reader.over_the_edge,
+    )
+
+
+class _Reader:
+    """Collects sound entries and problems, section by section."""
+
+    def __init__(self, file: str, folder: Path) -> None:
+        self.file, self.folder = file, folder
+        self.categories: dict[int, str] = {}
+        self.entries: dict[int, dict[str, Any]] = {}
+        self.truths: dict[int, list[dict[str, Any]]] = {}
+        self.problems: list[Problem] = []
+        self.ignored: Counter[str] = Counter()
+        self.over_the_edge = 0
+        self._left_out: set[int] = set()
+        self._annotation_ids: set[int] = set()
+
+    def read_categories(self, entries: Sequence[Any]) -> None:
+        for entry in self._sound("categories", "bad_categories", entries, self._category_fault):
+            self.categories[entry["id"]] = entry["name"]
+
+    def read_images(self, entries: Sequence[Any]) -> None:
+        self._left_out = {
+            entry["id"] for entry in entries if isinstance(entry, dict) and type(entry.get("id")) is int
+        }
+        for entry in self._sound("images", "bad_images", entries, self._image_fault):
+            if (self.folder / entry["file_name"]).is_file():
+                self.entries[entry["id"]] = entry
+                self.truths[entry["id"]] = []
+            else:
+                place = f"'{self.file}': image {entry['id']}"
+                self._note(
+                    "missing_images", f"{place}: there is no file '{self.folder / entry['file_name']}'"
+                )
+        self._left_out -= self.entries.keys()
+
+    def read_annotations(self, entries: Sequence[Any]) -> None:
+        for entry in self._sound("annotations", "bad_annotations", entries, self._annotation_fault):
+            self._annotation_ids.add(entry["id"])
+            if entry["image_id"] in self._left_out:
+                self.ignored["annotations_of_ignored_images"] += 1
+                continue
+            self.truths[entry["image_id"]].append(entry)
+            self.over_the_edge += _reaches_over(entry["bbox"], *_size(self.entries[entry["image_id"]]))
+
+    def labelled(self, image_id: int) -> LabelledImage:
+        entry, truths = self.entries[image_id], self.truths[image_id]
+        boxes = np.array([truth["bbox"] for truth in truths], np.float64).reshape(-1, 4)
+        areas = [truth.get("area", truth["bbox"][2] * truth["bbox"][3]) for truth in truths]
+        return LabelledImage(
+            id=image_id,
+            name=entry["file_name"],
+            path=self.folder / entry["file_name"],
+            size_wh=_size(entry),
+            boxes_xywh_px=boxes,
+            areas=np.array(areas, np.float64),
+            category_ids=np.array([truth["category_id"] for truth in truths], np.int64),
+            crowd=np.array([truth.get("iscrowd", 0) for truth in truths], np.bool_),
+        )
+
+    def _sound(
+        self, section: str, kind: str, entries: Sequence[Any], fault: Callable[[dict[str, Any]], str | None]
+    ) -> Iterator[dict[str, Any]]:
+        """The entries without fault; the others become problems."""
+        for index, entry in enumerate(entries):
+            place = f"'{self.file}': {section}[{index}]"
+            if not isinstance(entry, dict):
+                self._note(kind, f"{place} is {entry!r:.60}, expected an object")
+                continue
+            if type(entry.get("id")) is not int:
+                self._note(kind, f"{place} has the id {entry.get('id')!r:.60}, expected an integer")
+                continue
+            reason = fault(entry)
+            if reason is None:
+                yield entry
+            else:
+                self._note(kind, f"{place} (id {entry['id']}) {reason}")
+
+    def _note(self, kind: str, message: str) -> None:
+        self.problems.append(Problem(kind, message))
+        self.ignored[kind] += 1
+
+    def _category_fault(self, entry: dict[str, Any]) -> str | None:
+        name = entry.get("name")
+        if not isinstance(name, str) or not name.strip():
+            return f"has the name {name!r:.60}, expected a text"
+        if entry["id"] in self.categories:
+            return f"has the id of another category, '{self.categories[entry['id']]}'; that one counts"
+        if _folded(name) in map(_folded, self.categories.values()):
+            return f"has the name of another category, '{name}'; that one counts"
+        return None
+
+    def _image_fault(self, entry: dict[str, Any]) -> str | None:
+        name = entry.get("file_name")
+        if not isinstance(name, str) or not name or "\0" in name:
+            return f"has the file_name {name!r:.60}, expected a path"
+        path = PurePosixPath(name.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or Path(name).is_absolute():
+            return f"has the file_name {name!r:.120}, which leads out of the folder of images"
+        size: tuple[Any, Any] = (entry.get("width"), entry.get("height"))
+        if not all(_is_number(side) and side >= 1 and side == int(side) for side in size):
+            return f"has the size {size[0]!r:.30} x {size[1]!r:.30}, expected whole pixels"
+        if entry["id"] in self.entries:
+            return f"has the id of another image, '{self.entries[entry['id']]['file_name']}'; that one counts"
+        return None
+
+    def _annotation_fault(self, entry: dict[str, Any]) -> str | None:
+        if entry["id"] in self._annotation_ids:
+            return "has the id of an annotation before it; that one counts"
+        image_id, category_id = entry.get("image_id"), entry.get("category_id")
+        if type(image_id) is not int or not (image_id in self.entries or image_id in self._left_out):
+            return f"belongs to image {image_id!r:.30}, which does not exist"
+        if type(category_id) is not int or category_id not in self.categories:
+            return f"belongs to category {category_id!r:.30}, which does not exist"
+        area = entry.get("area", 0)
+        if not _is_number(area) or area < 0:
+            return f"has the area {area!r:.30}, expected square pixels"
+        if entry.get("iscrowd", 0) not in (0, 1):
+            return f"has iscrowd {entry['iscrowd']!r:.30}, expected 0 or 1"
+        size = _size(self.entries[image_id]) if image_id in self.entries else None
+        return _box_fault(entry.get("bbox"), size)
+
+
+def _box_fault(box: object, size_wh: tuple[int, int] | None) -> str | None:
+    """What is wrong with a box of an image of this size (None: unknown)."""
+    shown = f"has the bbox {box!r:.120}"
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        return f"{shown}, expected four finite numbers: x, y, width, height"
+    x, y, width, height = box
+    if width <= 0 or height <= 0:
+        return f"{shown}, whose width and height must be above 0"
+    if size_wh is not None and (x >= size_wh[0] or y >= size_wh[1] or x + width <= 0 or y + height <= 0):
+        return f"{shown}, which lies outside its image of {size_wh[0]} x {size_wh[1]} pixels"
+    return None
+
+
+def _reaches_over(box: Sequence[float], image_width: int, image_height: int) -> bool:
+    x, y, width, height = box
+    return (
+        min(x, y) < -EDGE_TOLERANCE_PX
+        or x + width > image_width + EDGE_TOLERANCE_PX
+        or y + height > image_height + EDGE_TOLERANCE_PX
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _size(entry: dict[str, Any]) -> tuple[int, int]:
+    return int(entry["width"]), int(entry["height"])
+
+
+def _folded(name: str) -> str:
+    return name.strip().casefold()
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read the annotations '{path}': {reason}; check the path") from error
+
+
+def _sections(data: bytes, path: Path) -> dict[str, list[Any]]:
+    """The three lists of a COCO file."""
+    advice = f"expected a COCO file: an object with the lists {', '.join(SECTIONS)}"
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise DataError(f"'{path}' is no JSON: {error}; {advice}") from error
+    if isinstance(document, list):
+        raise DataError(f"'{path}' holds a list, as COCO results do; {advice}")
+    if not isinstance(document, dict):
+        raise DataError(f"'{path}' holds {document!r:.60}; {advice}")
+    wrong = [name for name in SECTIONS if not isinstance(document.get(name), list)]
+    if wrong:
+        raise DataError(f"'{path}' has no list named {', '.join(wrong)}; {advice}")
+    return {name: document[name] for name in SECTIONS}

@@ -1,0 +1,12 @@
+"""What a model file holds, told without running it: TFLite and Keras detectors, and ONNX files whether ours or not.
+
+``files`` reads a file; ``tflite_layers`` and ``onnx_layers`` list what it computes; ``memory`` finds how much of it is alive at
+once.
+"""
+
+from __future__ import annotations
+
+from xdet.inspection.files import inspect
+from xdet.inspection.records import Inspection, Layer, TensorSummary, Totals
+
+__all__ = ["Inspection", "Layer", "TensorSummary", "Totals", "inspect"]

@@ -1,0 +1,149 @@
+"""The layers of a TFLite network: what each operator reads, writes and costs."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from xdet.inspection.memory import Buffer, Network, Step
+from xdet.inspection.records import Layer, TensorSummary
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from converters.tflite.records import TfliteModel, TfliteOperator, TfliteTensor
+    from xdet.inspection.memory import StepKind
+
+CONVOLUTIONS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"})
+POOLS = frozenset({"AVERAGE_POOL_2D", "MAX_POOL_2D"})
+# fmt: off
+ELEMENTWISE = frozenset({
+    "ABS", "ADD", "CAST", "DEQUANTIZE", "DIV", "ELU", "EXP", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "MAXIMUM",
+    "MINIMUM", "MUL", "NEG", "PRELU", "QUANTIZE", "RELU", "RELU6", "RELU_N1_TO_1", "RESHAPE", "RSQRT", "SQRT", "SQUARE",
+    "SQUEEZE", "SUB", "TANH",
+})
+# fmt: on
+ARITHMETIC = frozenset({"ADD", "DIV", "MAXIMUM", "MINIMUM", "MUL", "PRELU", "SUB"})
+WEIGHT_OPERANDS = {
+    "CONV_2D": (1, 2),
+    "DEPTHWISE_CONV_2D": (1, 2),
+    "FULLY_CONNECTED": (1, 2),
+    "TRANSPOSE_CONV": (1, 3),
+}
+BITS = {"bool": 8, "int2": 2, "int4": 4, "uint4": 4, "complex64": 64, "complex128": 128, "bfloat16": 16}
+
+
+def tflite_layers(model: TfliteModel) -> tuple[Layer, ...]:
+    """One record per operator, in the file's order; a constant that two operators share counts for the first."""
+    counted: set[int] = set()
+    layers = []
+    for op in model.operators:
+        weights = [t for t in weights_of(op, model) if t.index not in counted]
+        counted.update(tensor.index for tensor in weights)
+        outputs = [model.tensors[index] for index in op.outputs]
+        layers.append(
+            Layer(
+                op=op.op,
+                inputs=tuple(tensor.shape for tensor in _computed(model, op.inputs)),
+                output=summarise_tensor(outputs[0]) if outputs else TensorSummary("", "none", ()),
+                macs=count_macs(op, model),
+                parameters=sum(math.prod(tensor.shape) for tensor in weights),
+                weight_bytes=sum(map(tensor_bytes, weights)),
+                weight_scales=_weight_scales(weights),
+                activation_bytes=sum(map(tensor_bytes, outputs)),
+                integer=bool(outputs)
+                and all(t.dtype in ("int8", "uint8", "int16") for t in _operands(op, model)),
+            )
+        )
+    return tuple(layers)
+
+
+def tflite_network(model: TfliteModel) -> Network:
+    """The same operators as memory sees them."""
+    computed = [tensor for tensor in model.tensors if not tensor.is_constant]
+    return Network(
+        steps=tuple(_step(op, model) for op in model.operators),
+        buffers={str(tensor.index): Buffer(tensor_bytes(tensor), _row_bytes(tensor)) for tensor in computed},
+        inputs=tuple(map(str, model.inputs)),
+        outputs=tuple(str(index) for index in model.outputs if not model.tensors[index].is_constant),
+    )
+
+
+def weights_of(op: TfliteOperator, model: TfliteModel) -> list[TfliteTensor]:
+    """The constants of an operator that flash has to hold: weights, biases, and constant operands of arithmetic.
+
+    Shapes, axes, paddings and the like are parameters of the operator, not counted.
+    """
+    if op.op in WEIGHT_OPERANDS:
+        indices = [op.inputs[place] for place in WEIGHT_OPERANDS[op.op] if place < len(op.inputs)]
+    else:
+        indices = list(op.inputs) if op.op in ARITHMETIC else []
+    return [model.tensors[index] for index in indices if index >= 0 and model.tensors[index].is_constant]
+
+
+def count_macs(op: TfliteOperator, model: TfliteModel) -> int:
+    """Multiply-accumulates of one operator for one image, edges counted as if the picture went on."""
+    if op.op in CONVOLUTIONS | {"FULLY_CONNECTED", "BATCH_MATMUL"}:
+        values = math.prod(model.tensors[op.outputs[0]].shape)
+        operand = model.tensors[op.inputs[1]].shape
+        match op.op:
+            case "CONV_2D":  # [out, height, width, in]
+                return values * math.prod(operand[1:])
+            case "DEPTHWISE_CONV_2D":  # [1, height, width, out]
+                return values * math.prod(operand[1:3])
+            case "TRANSPOSE_CONV":  # [out, height, width, in]: every input value meets the whole kernel
+                return math.prod(model.tensors[op.inputs[2]].shape) * math.prod(operand[:3])
+            case "FULLY_CONNECTED":  # [out, in]
+                return values * operand[-1]
+            case _:
+                return values * model.tensors[op.inputs[0]].shape[-1]
+    return 0
+
+
+def summarise_tensor(tensor: TfliteTensor) -> TensorSummary:
+    """Name, dtype, shape, and scale and zero-point where it has one of each."""
+    if tensor.quant is None or tensor.quant.scale.size != 1:
+        return TensorSummary(tensor.name, tensor.dtype, tensor.shape)
+    scale, zero_point = float(tensor.quant.scalar_scale), tensor.quant.scalar_zero_point
+    return TensorSummary(tensor.name, tensor.dtype, tensor.shape, scale, zero_point)
+
+
+def tensor_bytes(tensor: TfliteTensor) -> int:
+    """A tensor's bytes; types below a byte are packed. Strings have no fixed size and count 0."""
+    digits = "".join(c for c in tensor.dtype if c.isdigit())
+    bits = BITS.get(tensor.dtype, int(digits) if digits and "_" not in tensor.dtype else 0)
+    return (math.prod(tensor.shape) * bits + 7) // 8
+
+
+def _computed(model: TfliteModel, indices: Sequence[int]) -> list[TfliteTensor]:
+    tensors = [model.tensors[index] for index in indices if index >= 0]
+    return [tensor for tensor in tensors if not tensor.is_constant]
+
+
+def _operands(op: TfliteOperator, model: TfliteModel) -> list[TfliteTensor]:
+    """What decides whether an operator computes on integers: what it reads, biases left out, and what it writes."""
+    read = op.inputs[:2] if op.op in WEIGHT_OPERANDS else op.inputs[:1]
+    return [model.tensors[index] for index in (*read, *op.outputs[:1]) if index >= 0]
+
+
+def _weight_scales(weights: Sequence[TfliteTensor]) -> int:
+    return weights[0].quant.scale.size if weights and weights[0].quant is not None else 0
+
+
+def _step(op: TfliteOperator, model: TfliteModel) -> Step:
+    kind: StepKind = "other"
+    if op.op in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+        kind = "convolution"
+    elif op.op in POOLS:
+        kind = "pool"
+    elif op.op in ELEMENTWISE:
+        kind = "elementwise"
+    inputs = tuple(dict.fromkeys(str(tensor.index) for tensor in _computed(model, op.inputs)))
+    rows = op.options.get("filter_h", 0) if kind == "pool" else 0
+    return Step(kind, inputs, tuple(map(str, op.outputs)), rows if isinstance(rows, int) else 0)
+
+
+def _row_bytes(tensor: TfliteTensor) -> int:
+    """Bytes of one row of an NHWC picture."""
+    size = tensor_bytes(tensor)
+    return size // tensor.shape[1] if len(tensor.shape) == 4 and tensor.shape[1] else size

@@ -1,0 +1,318 @@
+"""Layer by layer: every source tensor beside its ONNX twin, and whose fault a difference is.
+
+Three distances per layer, in LSB (codes of that tensor):
+
+* *accumulated*: what ONNX Runtime holds there, against what LiteRT holds there. Drift from earlier layers is inside;
+* *local*, by teacher forcing: what the graph's exact integer arithmetic (``converters.integer``) makes of LiteRT's own integers
+  in front of this layer, against LiteRT's result. A wrong weight, scale, slope or padding shows here, and only in its layer;
+* *kernel*: what ONNX Runtime holds there, against the exact arithmetic on ONNX Runtime's own integers in front of this layer. A
+  kernel that saturates or falls back to float shows here, and only in its layer.
+
+Showing inner values can change what a runtime fuses, so the head of the fused run is compared with the head of this one. With
+int8 activations ONNX Runtime computes a convolution in float where its codes are shown: *kernel* may then be one code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from converters.spec import HEAD, IMAGE
+from xdet.errors import ModelError
+from xdet.runtimes.choices import RuntimeChoices
+from xdet.runtimes.litert import LiteRtRuntime, kernels_by_name
+from xdet.runtimes.model_file import read_model_file
+from xdet.runtimes.onnxruntime import open_onnxruntime
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Any
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from converters.spec import ModelDocument, TensorTwin
+    from converters.tflite.records import TfliteModel
+    from xdet.runtimes.model_file import ModelFile
+
+# Operators whose translation is exact whatever the scales (docs/operators.md); the others may be one code away.
+EXACT = frozenset(
+    {"CONV_2D", "FULLY_CONNECTED", "MAX_POOL_2D", "PAD", "RESHAPE", "TRANSPOSE", "STRIDED_SLICE", "GATHER"}
+    | {"TILE", "SPLIT", "PACK", "RESIZE_NEAREST_NEIGHBOR", "DEPTHWISE_CONV_2D", "DEQUANTIZE", "input"}
+)
+EXACT_AS_LITERT = frozenset({"LEAKY_RELU", "QUANTIZE"})  # with --leaky-relu litert
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """How far two tensors of codes are apart.
+
+    Attributes:
+        differing: values that are not equal.
+        values: all of them.
+        worst_lsb: the largest difference in codes.
+        total_lsb: the sum of all differences.
+    """
+
+    differing: int = 0
+    values: int = 0
+    worst_lsb: int = 0
+    total_lsb: int = 0
+
+    @classmethod
+    def between(cls, a: NDArray[Any], b: NDArray[Any]) -> Distance:
+        """The distance of two integer arrays of one shape."""
+        steps = np.abs(a.astype(np.int64) - b)
+        return cls(int(np.count_nonzero(steps)), steps.size, int(steps.max(initial=0)), int(steps.sum()))
+
+    @property
+    def mean_lsb(self) -> float:
+        """The mean difference in codes."""
+        return self.total_lsb / max(self.values, 1)
+
+    def joined(self, other: Distance) -> Distance:
+        """Over the values of both."""
+        return Distance(
+            self.differing + other.differing,
+            self.values + other.values,
+            max(self.worst_lsb, other.worst_lsb),
+            self.total_lsb + other.total_lsb,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One source tensor and its twin.
+
+    Attributes:
+        tensor: name in the source.
+        operator: the source's operator that computes it, such as ``"CONV_2D"``; ``"input"`` for the picture.
+        onnx: name of its twin.
+        accumulated: see the module.
+        local: see the module.
+        kernel: see the module.
+        local_bound_lsb: what ``local`` may be: 0 where the translation is exact, else 1 (docs/operators.md).
+        kernel_bound_lsb: what ``kernel`` may be: 0, or 1 behind float32 arithmetic and with int8 activations.
+    """
+
+    tensor: str
+    operator: str
+    onnx: str
+    accumulated: Distance
+    local: Distance
+    kernel: Distance
+    local_bound_lsb: int
+    kernel_bound_lsb: int
+
+    @property
+    def is_mistranslated(self) -> bool:
+        """Whether the graph computes something else than the source here."""
+        return self.local.worst_lsb > self.local_bound_lsb
+
+    @property
+    def is_misrun(self) -> bool:
+        """Whether the runtime computes something else than the graph here."""
+        return self.kernel.worst_lsb > self.kernel_bound_lsb
+
+
+@dataclass(frozen=True, slots=True)
+class LayerComparison:
+    """All layers, in the source's order.
+
+    Attributes:
+        layers: those that exist on both sides.
+        absent: source tensors that no value carries any more -> the pass that removed or rearranged them.
+        fused_differs: values of the head in which the fused run and the one that shows inner values differ.
+    """
+
+    layers: tuple[Layer, ...]
+    absent: Mapping[str, str] = field(default_factory=dict)
+    fused_differs: int = 0
+
+    @property
+    def first_fault(self) -> Layer | None:
+        """The first layer whose local or kernel distance exceeds its bound."""
+        return next((layer for layer in self.layers if layer.is_mistranslated or layer.is_misrun), None)
+
+
+def compare_layers(
+    model: bytes,
+    source: Path,
+    images: NDArray[np.uint8],
+    *,
+    kernels: str = "xnnpack",
+    choices: RuntimeChoices | None = None,
+) -> LayerComparison:
+    """Compare a finished model with its TFLite source tensor by tensor.
+
+    Args:
+        model: the ONNX file's bytes.
+        source: the TFLite file it was converted from.
+        images: uint8 RGB ``(N, height, width, 3)`` at network size.
+        kernels: LiteRT's kernels. The translation follows ``"xnnpack"``; the others round every operator in their own way, so
+            *local* may be one code everywhere.
+        choices: provider and threads of ONNX Runtime; None is the CPU.
+
+    Raises:
+        ModelError: no finished model, no TFLite source, or one without quantised tensors.
+        MissingExtraError: LiteRT is not installed.
+    """
+    from converters.integer.evaluate import read_graph
+
+    file = read_model_file(source)
+    records = _read_source(file)
+    with (
+        open_onnxruntime(model, file=f"model of {source.name}", choices=choices or RuntimeChoices()) as onnx,
+        LiteRtRuntime(file.data, file=file.file, spec=onnx.spec, kernels=kernels_by_name(kernels)) as litert,
+    ):
+        pairs, absent = _pairs(records, onnx.document, least_bound=int(litert.name != "litert:xnnpack"))
+        if not pairs:
+            raise ModelError(
+                f"'{source}' shares no quantised tensor with the model; is it the model's source?"
+            )
+        comparing = _Comparing(read_graph(model), pairs, onnx.document.activations)
+        names, fused_differs = [pair.twin for pair in pairs if pair.twin != IMAGE], 0
+        for image in images:
+            batch = image[None]
+            shown = onnx.tensors(batch, [*names, HEAD])
+            fused_differs += int((shown[HEAD] != onnx.head(batch)).sum())
+            held = litert.tensors(batch, [pair.tensor for pair in pairs])
+            theirs = {pair.twin: pair.to_graph(held[pair.tensor], batch) for pair in pairs}
+            comparing.add(batch, {IMAGE: batch, **shown}, theirs)
+    return LayerComparison(comparing.layers(), absent, fused_differs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A source tensor of codes, how its twin holds them, and how far apart they may be when computed from equal inputs."""
+
+    tensor: str
+    operator: str
+    twin: str
+    perm: tuple[int, ...]
+    shift: int
+    bound: int
+
+    def to_graph(self, codes: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
+        """The source's codes as the graph stores them; ``like`` stands in where the source holds floats."""
+        if codes.dtype == np.float32:
+            codes = like
+        moved = (codes.astype(np.int16) + self.shift).transpose(self.perm)
+        return moved.astype(np.int8 if moved.min(initial=0) < 0 else np.uint8)
+
+
+class _Comparing:
+    """Distances of every layer, added up over the images."""
+
+    def __init__(self, graph: ir.Graph, pairs: tuple[_Pair, ...], activations: str) -> None:
+        self._graph, self._pairs, self._activations = graph, pairs, activations
+        self._sums = {pair.tensor: (Distance(), Distance(), Distance()) for pair in pairs}
+        self._inexact: set[str] = set()
+
+    def add(
+        self, image: NDArray[np.uint8], ours: Mapping[str, NDArray[Any]], theirs: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """One image; values by their names in the graph, as the graph stores them."""
+        for pair in self._pairs:
+            here, there = ours[pair.twin], theirs[pair.twin]
+            local, kernel = (self._forced(pair.twin, image, given) for given in (theirs, ours))
+            found = (
+                Distance.between(here, there),
+                Distance.between(local, there),
+                Distance.between(kernel, here),
+            )
+            before = self._sums[pair.tensor]
+            self._sums[pair.tensor] = (
+                before[0].joined(found[0]),
+                before[1].joined(found[1]),
+                before[2].joined(found[2]),
+            )
+
+    def layers(self) -> tuple[Layer, ...]:
+        """What was added up."""
+        return tuple(
+            Layer(
+                pair.tensor,
+                pair.operator,
+                pair.twin,
+                *self._sums[pair.tensor],
+                local_bound_lsb=pair.bound,
+                kernel_bound_lsb=int(self._activations == "int8" or pair.twin in self._inexact),
+            )
+            for pair in self._pairs
+        )
+
+    def _forced(self, twin: str, image: NDArray[np.uint8], given: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """The exact arithmetic's codes of ``twin`` when every other twin holds ``given``."""
+        from converters.integer.evaluate import NotEvaluatedError, evaluate
+        from converters.integer.values import to_reals
+
+        others = {pair.twin: given[pair.twin] for pair in self._pairs if pair.twin != twin}
+        try:
+            evaluation = evaluate(self._graph, {**others, IMAGE: image}, [twin])
+        except NotEvaluatedError as error:
+            raise ModelError(f"the layer {twin!r} cannot be computed in integers: {error}") from error
+        if evaluation.inexact:
+            self._inexact.add(twin)
+        return to_reals(evaluation.values[twin]).array
+
+
+def _read_source(file: ModelFile) -> TfliteModel:
+    """The source's records, every offset and operand of the file checked, which LiteRT does not."""
+    from converters.errors import ConversionError
+    from converters.tflite.reader import read_tflite
+    from converters.tflite.signatures import require_sound
+
+    if file.format != "tflite":
+        raise ModelError(f"'{file.file}' is no TFLite file; layers are compared with a TFLite source")
+    try:
+        records = read_tflite(file.data, file.file)
+        require_sound(records)
+    except ConversionError as error:
+        raise ModelError(str(error)) from error
+    return records
+
+
+def _pairs(
+    records: TfliteModel, document: ModelDocument, *, least_bound: int
+) -> tuple[tuple[_Pair, ...], dict[str, str]]:
+    """The quantised activations that exist on both sides, and those that a pass took away, in the source's order."""
+    pairs: list[_Pair] = []
+    absent: dict[str, str] = {}
+    bounds: dict[int, int] = {}  # of tensors that are absent: they add to those computed from them
+    operators = [(op.op, op.inputs, op.outputs) for op in records.operators]
+    computed: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [("input", (), records.inputs), *operators]
+    for operator, inputs, outputs in computed:
+        inherited = max((bounds.get(index, 0) for index in inputs), default=0)
+        inherited = max(inherited, 0 if operator == "input" else least_bound)
+        for index in outputs:
+            tensor = records.tensors[index]
+            twin = document.tensors.get(tensor.name)
+            bound = max(inherited, _local_bound(operator, tensor.name, document))
+            if twin is None or tensor.dtype not in ("int8", "uint8"):
+                bounds[index] = bound
+            elif twin.onnx is None or twin.fate != "kept":
+                bounds[index], absent[tensor.name] = bound, str(twin.by)
+            else:
+                perm = _permutation(twin, len(tensor.shape))
+                pairs.append(_Pair(tensor.name, operator, twin.onnx, perm, twin.zero_point_shift, bound))
+    return tuple(pairs), absent
+
+
+def _permutation(twin: TensorTwin, rank: int) -> tuple[int, ...]:
+    """The axes of the source in the order in which the twin has them."""
+    if twin.layout == "same":
+        return tuple(range(rank))
+    before, after = twin.layout.split("->")
+    return tuple(before.index(axis) for axis in after)
+
+
+def _local_bound(operator: str, tensor: str, document: ModelDocument) -> int:
+    """0 where the operator's translation is exact, else 1 (docs/operators.md)."""
+    if operator in EXACT:
+        return 0
+    noted = any(repr(tensor) in note for note in document.notes)
+    return 0 if operator in EXACT_AS_LITERT and document.leaky_relu == "litert" and not noted else 1

@@ -1,0 +1,96 @@
+"""What every protocol starts from and arrives at: an image with its truth and detections, and a ranking of hits and misses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64: TypeAlias = NDArray[np.float64]
+Int64: TypeAlias = NDArray[np.int64]
+Bool: TypeAlias = NDArray[np.bool_]
+
+# (weights of hits so far, weights of misses so far, weight of all ground truths) -> precision at the 101 recalls, AP
+Curve: TypeAlias = Callable[[Float64, Float64, float], tuple[Float64, float]]
+
+RECALLS: Float64 = np.linspace(0.0, 1.0, 101)
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredImage:
+    """One photograph: G ground truths and D detections, classes numbered alike.
+
+    Attributes:
+        size_wh: the photograph in pixels, as its annotation says.
+        truth_xywh_px: float64 ``(G, 4)``, x, y, width, height in pixels of the photograph.
+        truth_areas: float64 ``(G,)``, the annotated area in square pixels (of a mask where there is one).
+        truth_classes: int64 ``(G,)``.
+        truth_crowd: bool ``(G,)``: a crowd; detections inside it count neither as hits nor as misses.
+        found_xyxy: float64 ``(D, 4)``, corners as fractions of the photograph.
+        found_scores: float64 ``(D,)``.
+        found_classes: int64 ``(D,)``.
+    """
+
+    size_wh: tuple[int, int]
+    truth_xywh_px: Float64
+    truth_areas: Float64
+    truth_classes: Int64
+    truth_crowd: Bool
+    found_xyxy: Float64
+    found_scores: Float64
+    found_classes: Int64
+
+    def __post_init__(self) -> None:
+        truths, found = len(self.truth_areas), len(self.found_scores)
+        expected = {
+            "truth_xywh_px": (truths, 4),
+            "truth_classes": (truths,),
+            "truth_crowd": (truths,),
+            "found_xyxy": (found, 4),
+            "found_classes": (found,),
+        }
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                msg = f"{name} has shape {getattr(self, name).shape}, expected {shape}"
+                raise ValueError(msg)
+
+    @property
+    def found_xywh_px(self) -> Float64:
+        """float64 ``(D, 4)``: x, y, width, height in pixels of the photograph."""
+        corners = self.found_xyxy * np.array(self.size_wh * 2, np.float64)
+        return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """All detections of one class over I images, best score first, judged at T IoU thresholds.
+
+    A detection is a hit, a miss, or (on a crowd) neither.
+
+    Attributes:
+        images: int64 ``(D,)``, which image each came from.
+        hits: bool ``(T, D)``.
+        misses: bool ``(T, D)``.
+        positives: int64 ``(I,)``, ground truths to find per image.
+    """
+
+    images: Int64
+    hits: Bool
+    misses: Bool
+    positives: Int64
+
+    def curve(self, threshold: int, draw: Curve) -> tuple[Float64, float]:
+        """Precision at the 101 recalls, and AP; NaN where there is nothing to find."""
+        total = float(self.positives.sum())
+        if total == 0:
+            return np.full(len(RECALLS), np.nan), np.nan
+        hits = np.cumsum(self.hits[threshold], dtype=np.float64)
+        return draw(hits, np.cumsum(self.misses[threshold], dtype=np.float64), total)
+
+
+def rank_by_score(scores: Float64) -> Int64:
+    """Order of falling scores; of equal scores the earlier stays first."""
+    return np.asarray(np.argsort(-scores, kind="stable"), np.int64)

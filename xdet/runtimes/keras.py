@@ -1,0 +1,178 @@
+"""A Keras source file on Keras itself, with the numpy head: the float witness that its conversions are compared with."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
+from xdet.runtimes.base import (
+    Capabilities,
+    Runtime,
+    VendorErrors,
+    require_images,
+    require_names,
+    require_thresholds,
+    vendor_errors,
+)
+from xdet.runtimes.batches import run_in_chunks
+from xdet.runtimes.model_file import hash_model
+from xdet.runtimes.numpy_head import decoder_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from converters.keras.loading import LoadedKeras
+    from converters.spec import DetectorSpec, Thresholds
+    from xdet.detections import BatchDetections
+    from xdet.runtimes.choices import RuntimeChoices
+    from xdet.runtimes.model_file import ModelFile
+
+PROVIDER = "cpu"
+CHUNK = 8  # images per call: a network of this family then needs some 100 MB
+ERRORS = VendorErrors(model=(ValueError, TypeError, RuntimeError, MemoryError))
+
+
+class KerasRuntime(Runtime):
+    """A Keras network, open on TensorFlow's CPU kernels; for one thread at a time.
+
+    Args:
+        network: loaded by ``converters.keras``, which scanned it first.
+        file: its name, for messages.
+        spec: what turns its head into boxes.
+    """
+
+    def __init__(self, network: LoadedKeras, *, file: str, spec: DetectorSpec) -> None:
+        self._network: LoadedKeras | None = network
+        self._model, self._file, self._spec = network.source.data, file, spec
+
+    @property
+    def name(self) -> str:
+        """``keras:cpu``."""
+        return f"keras:{PROVIDER}"
+
+    @property
+    def file(self) -> str:
+        """The model's name as messages give it."""
+        return self._file
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the Keras file's bytes, hex digits."""
+        return hash_model(self._model)
+
+    @property
+    def spec(self) -> DetectorSpec:
+        """The detector, as the source's settings describe it."""
+        return self._spec
+
+    @property
+    def batch(self) -> int | None:
+        """Any number of images; at most ``CHUNK`` at once."""
+        return None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Everything but exact integers: the network is float."""
+        return Capabilities(thresholds=True, max_detections=None, head=True, tensors=True, exact=False)
+
+    def detect(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
+        """Find boxes in uint8 RGB images ``(N, height, width, 3)``; see ``Runtime.detect``."""
+        require_images(images, self._spec)
+        require_thresholds(thresholds, self)
+        decode = decoder_for(self._spec, file=self._file)
+        return decode(self.head(images), thresholds)
+
+    def head(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The raw head, float32 ``(N, grid_h, grid_w, channels)``, of uint8 ``(N, height, width, 3)``."""
+        require_images(images, self._spec)
+        network = self._require_open()
+        (head,) = run_in_chunks(
+            images,
+            None if len(images) <= CHUNK else CHUNK,
+            lambda chunk: self._guarded(lambda: [network.head(self._rescaled(chunk))]),
+        )
+        return head
+
+    def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """What layers give, by their names, float32 NHWC; see ``Runtime.tensors``."""
+        require_images(images, self._spec)
+        network = self._require_open()
+        require_names(names, network.layer_names(), file=self._file)
+        wanted = list(dict.fromkeys(names))
+        arrays = run_in_chunks(
+            images,
+            None if len(images) <= CHUNK else CHUNK,
+            lambda chunk: self._guarded(lambda: network.layer_outputs(self._rescaled(chunk), wanted)),
+        )
+        return dict(zip(wanted, arrays, strict=True))
+
+    def close(self) -> None:
+        """Let go of the network."""
+        self._network = None
+
+    def _require_open(self) -> LoadedKeras:
+        if self._network is None:
+            raise UsageError(f"'{self._file}' was closed; open it again")
+        return self._network
+
+    def _rescaled(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        rescaling = self._spec.image.rescaling
+        return images.astype(np.float32) * np.float32(rescaling.scale) + np.float32(rescaling.offset)
+
+    def _guarded(self, run: Callable[[], list[NDArray[np.float32]]]) -> list[NDArray[np.float32]]:
+        advice = "see that the network takes one image and gives one grid"
+        with vendor_errors(ERRORS, file=self._file, doing="Keras failed while running it", advice=advice):
+            return run()
+
+
+def open_keras(model: ModelFile, choices: RuntimeChoices) -> KerasRuntime:
+    """Scan, load and describe a Keras file that is in memory.
+
+    Raises:
+        MissingExtraError: TensorFlow or the Keras of that file is not installed.
+        ModelError: damaged, refused by the scan, or not a detector of this family.
+        RuntimeUnavailableError: another provider than the CPU was asked for.
+        UsageError: its anchors or classes are stated nowhere, or threads were asked of a TensorFlow that runs already.
+    """
+    from converters import errors
+    from converters.description import settings
+    from converters.keras.facts import facts_from_keras
+    from converters.keras.loading import load_keras
+    from converters.keras.reader import read_keras
+
+    if (choices.provider or PROVIDER).lower() != PROVIDER:
+        raise RuntimeUnavailableError(
+            f"{choices.provider!r} is not available for a Keras file, which runs on the {PROVIDER}; leave it out, "
+            f"or convert the file"
+        )
+    try:
+        source = read_keras(model.data, model.file, "h5" if model.format == "h5" else "keras")
+        network = load_keras(source, threads=choices.threads)
+        facts = facts_from_keras(network)
+        spec = settings.describe_source(model.path, facts, settings.SourceOptions()).spec
+    except errors.OptionError as error:
+        raise UsageError(str(error)) from error
+    except errors.MissingExtraError as error:
+        raise MissingExtraError(error.what, error.extra) from error
+    except errors.ConversionError as error:
+        raise ModelError(str(error)) from error
+    return KerasRuntime(network, file=model.file, spec=spec)
+
+
+def keras_providers() -> tuple[str, ...]:
+    """What stands behind ``keras:`` here.
+
+    Raises:
+        MissingExtraError: TensorFlow or a Keras is not installed.
+    """
+    from importlib.util import find_spec
+
+    for module in ("tensorflow", "tf_keras", "keras"):
+        if find_spec(module) is None:
+            raise MissingExtraError(f"{module}, which runs Keras files,", "keras")
+    return (PROVIDER,)
