@@ -19,6 +19,8 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,10 @@ class Model:
         self.boxes, self.head = folder / f"{source.stem}.onnx", folder / f"{source.stem}_head.onnx"
         self.spec: DetectorSpec = xdet.convert(source, self.boxes, target="cpu").document.spec
         xdet.convert(source, self.head, target="cpu", head="none")
+        self.baseline: Path | None = None
+        if find_spec("tensorflow") is not None:
+            self.baseline = folder / f"{source.stem}_tf2onnx.onnx"
+            xdet.convert(source, self.baseline, importer="tf2onnx", head="none")
         picture = read_image(EMBEDDED.parent / "astronaut.jpg", honour_exif=True)
         size = self.spec.image
         self.image = resize_image(picture, size.height, size.width, size.resize)[None]
@@ -73,18 +79,19 @@ def litert_head(model: Model, threads: int) -> Callable[[np.ndarray[Any, Any]], 
     return run
 
 
-def network_runs(model: Model, threads: int) -> tuple[Callable[[], Run], Callable[[], Run]]:
-    """Openers of the bare network: LiteRT, ONNX Runtime."""
+def network_runs(model: Model, threads: int) -> list[Callable[[], Run]]:
+    """Openers of the bare network: LiteRT, ONNX Runtime, and tf2onnx's graph of it where TensorFlow is installed."""
 
     def open_litert() -> Run:
         run = litert_head(model, threads)
         return lambda: run(model.image)
 
-    def open_onnx() -> Run:
-        session = onnx_session(model.head, threads)
+    def open_onnx(path: Path) -> Run:
+        session = onnx_session(path, threads)
         return lambda: session.run(None, {"image": model.image})
 
-    return open_litert, open_onnx
+    graphs = [model.head] if model.baseline is None else [model.head, model.baseline]
+    return [open_litert, *(partial(open_onnx, path) for path in graphs)]
 
 
 def box_runs(model: Model, score: float) -> tuple[Callable[[], Run], Callable[[], Run]]:
@@ -203,11 +210,12 @@ def measure(model: Model, images: Sequence[Path], blocks: int, peak: float) -> N
     print(f"\n{model.source.name}  {model.spec.image.height} x {model.spec.image.width}")
     network = 0.0
     for threads in (1, 2):
-        litert, onnx = median_ms(network_runs(model, threads), blocks)
+        litert, onnx, *baseline = median_ms(network_runs(model, threads), blocks)
         rate = network_gmacs(model) / onnx * 1e3
         share = f", {rate:.0f} GMAC/s = {rate / peak:.2f} of the int8 peak" if threads == 1 else ""
         ratio = f"{litert:.2f} -> {onnx:.2f} ms, ratio {litert / onnx:.2f}"
-        print(f"  network, {threads} thread{'s'[: threads - 1]}: {ratio}{share}")
+        before = "".join(f" (tf2onnx's graph {litert / other:.2f})" for other in baseline)
+        print(f"  network, {threads} thread{'s'[: threads - 1]}: {ratio}{before}{share}")
         network = network or onnx
     for score in (0.5, 0.001):
         litert, onnx = median_ms(box_runs(model, score), blocks)

@@ -1,4 +1,4 @@
-"""The detector that comes with xdet: a TFLite file, converted once into the user's cache.
+"""The detector that comes with xdet: a TFLite file, converted once into the user's cache, for ONNX Runtime on CPUs.
 
 The cached file's name holds a digest of all that its bytes come from: the source, its sidecar, and the converter's own
 program text. So whoever upgrades, or works on the converter, never runs an old conversion. It is written beside its place and
@@ -102,7 +102,7 @@ def _convert(source: Path) -> bytes:
     from converters.options import ConvertOptions
     from converters.pipeline import convert_to_bytes
 
-    return convert_to_bytes(source, ConvertOptions()).model
+    return convert_to_bytes(source, ConvertOptions(target="cpu")).model
 
 
 def _store(path: Path, model: bytes) -> bool:
