@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,6 +12,8 @@ import typer
 
 from xdet.cli.progress import counted_progress_bar
 from xdet.report import format_duration, format_size
+
+KERAS_SUFFIXES = frozenset({".h5", ".hdf5", ".keras"})
 
 EPILOG = """\b
 Examples:
@@ -90,6 +93,8 @@ def convert(
     """Convert a detector to one ONNX file: pixels in, boxes out."""
     from xdet.conversion import convert as convert_model
 
+    if sys.stderr.isatty() and (importer == "tf2onnx" or source.suffix.lower() in KERAS_SUFFIXES):
+        typer.echo(f"reading {source.name} with TensorFlow, which takes some seconds", err=True)
     started = time.perf_counter()
     destination = Path(f"{source.stem}.onnx") if output is None else output
     with counted_progress_bar("calibrating") if calibration is not None else nullcontext() as advance:
