@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
 PIPELINES: Mapping[Target, tuple[Rewrite, ...]] = {
     "portable": (CancelTransposes(), FoldAffine(), FoldPad(), PoolBeforeActivation()),
-    "cpu": (CancelTransposes(), FoldAffine(), FoldPad(), PoolBeforeActivation(), WideStem(), CancelTransposes()),
+    "cpu": (
+        CancelTransposes(),
+        FoldAffine(),
+        FoldPad(),
+        PoolBeforeActivation(),
+        WideStem(),
+        CancelTransposes(),
+    ),
 }
 UNUSED = "remove unused"
 

@@ -98,7 +98,7 @@ def run_reference(model: bytes, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
 
 
 def run_openvino(model: bytes, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
-    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    openvino = pytest.importorskip("openvino", reason='needs pip install "xdet[openvino]"')
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     results = compiled(dict(feeds))
