@@ -33,6 +33,7 @@ from converters.spec import DetectorSpec, Thresholds
 from xdet.batch_detection import detect_files
 from xdet.decode import detect_from_head
 from xdet.images import find_images, read_image, resize_image
+from xdet.processors import network_threads
 from xdet.results_json import report_to_json
 
 EMBEDDED = Path(xdet.__file__).parent / "data" / "tiny_yolo_v2_person_224_int8.tflite"
@@ -143,7 +144,7 @@ def folder_rates(model: Model, images: Sequence[Path]) -> tuple[float, float]:
     litert = len(images) / (time.perf_counter() - started)
     del run
     started = time.perf_counter()
-    report_to_json(detect_files(xdet.Detector(model.boxes), images))
+    report_to_json(detect_files(xdet.Detector(model.boxes, threads=network_threads()), images))
     return litert, len(images) / (time.perf_counter() - started)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xdet.preparation import Preparation, in_batches, prepare_many
+from xdet.processors import reading_threads
 from xdet.render import draw_detections, save_picture
 from xdet.results_json import DetectionReport, FailedImage
 
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from xdet.errors import ImageError
 
 Progress = Callable[[int], object]
-READERS = (
-    1  # threads that read ahead; one hides behind a network of the same speed and leaves it the processors
-)
 
 
 def detect_files(
@@ -49,7 +47,7 @@ def detect_files(
             progress(1)
 
     how = Preparation(detector.spec.image, keep_original=pictures is not None)
-    prepared = prepare_many(images, how, workers=READERS, on_failure=remember_failure)
+    prepared = prepare_many(images, how, workers=reading_threads(), on_failure=remember_failure)
     for batch in in_batches(prepared, detector.batch):
         for image, detections in zip(batch, detector.detect_prepared(batch), strict=True):
             if image.original is not None:

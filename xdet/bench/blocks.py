@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from converters.spec import Thresholds
 from xdet.preparation import Preparation, prepare_many
+from xdet.processors import reading_threads
 from xdet.runtimes.base import require_thresholds
 from xdet.runtimes.opening import open_model
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 WARM_UP = 3
 LEAST_CALLS, MOST_CALLS = 5, 2000
-READERS = 1  # threads that read ahead, as in xdet detect
 
 
 @dataclass
@@ -119,7 +119,7 @@ def _time_pictures(
     for image in islice(prepare_many(chosen, how), 1):  # warm: decoder, network, boxes
         runtime.detect(image.pixels[None].repeat(batch, axis=0), thresholds)
     started = time.perf_counter()
-    for image in prepare_many(chosen, how, workers=READERS):
+    for image in prepare_many(chosen, how, workers=reading_threads()):
         runtime.detect(image.pixels[None], thresholds)
     samples.pictures_s += time.perf_counter() - started
     samples.pictures += len(chosen)

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from xdet.bench.records import Machine
+from xdet.processors import usable_processors
 from xdet.runtimes.saturation import kernels_saturate
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -29,7 +30,7 @@ def describe_machine() -> Machine:
     """Describe this computer, as far as its system tells."""
     cpu, flags = describe_cpu()
     logical = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else logical
+    usable = usable_processors()
     return Machine(
         cpu=cpu,
         flags=None if flags is None else tuple(sorted(flags)),

@@ -44,7 +44,10 @@ def detect(
         typer.Option(metavar="NAME", help="Execution provider; see xdet providers [default: cpu]."),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Threads inside an operator [default: physical cores].")
+        int | None,
+        typer.Option(
+            help="Threads inside an operator [default: physical cores; for several images what reading them leaves]."
+        ),
     ] = None,
     score_threshold: Annotated[
         float | None, typer.Option(help="Keep boxes that score above this [default: the model's own].")
@@ -60,6 +63,7 @@ def detect(
     from xdet.images import find_images
     from xdet.outputs import make_folder
     from xdet.picture_names import picture_paths
+    from xdet.processors import network_threads
     from xdet.results_json import coco_image_ids, detections_to_coco_json, report_to_json
 
     model, paths = _split_model(inputs)
@@ -73,7 +77,7 @@ def detect(
     detector = Detector(
         model,
         provider=provider,
-        threads=threads,
+        threads=network_threads() if threads is None and len(images) > 1 else threads,
         score_threshold=score_threshold,
         iou_threshold=iou_threshold,
     )

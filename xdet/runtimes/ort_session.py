@@ -15,6 +15,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from xdet.errors import RuntimeUnavailableError, UsageError
+from xdet.processors import usable_processors
 from xdet.runtimes.base import VendorErrors, vendor_errors
 from xdet.runtimes.providers import CPU
 
@@ -138,8 +139,8 @@ def default_threads() -> int:
 
     ONNX Runtime pins its threads to all cores, and complains on stderr where a container allows only some.
     """
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return 0 if usable is None or usable == os.cpu_count() else usable
+    usable = usable_processors()
+    return 0 if usable == os.cpu_count() else usable
 
 
 def _create(model: bytes, choices: SessionChoices) -> Any:
