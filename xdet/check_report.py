@@ -8,12 +8,14 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from xdet.report import format_table
+from xdet.report import format_count, format_share, format_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xdet.checking.result import CheckResult, DetectionChange, Finding, RuntimeLine
+    from xdet.checking.result import CheckResult, DetectionChange, Finding, Placement, RuntimeLine
+    from xdet.coverage import Coverage
+    from xdet.layers import Layer
 
 CHECK_SCHEMA = "xdet.check"
 CHECK_VERSION = 1
@@ -71,6 +73,9 @@ def check_to_json(result: CheckResult) -> str:
         "source": {"name": data.pop("source"), "sha256": data.pop("source_sha256")},
         **data,
     }
+    if result.layers is not None:
+        fault = result.layers.first_fault
+        document["layers"] = {"first_fault": None if fault is None else fault.tensor, **data["layers"]}
     return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -83,22 +88,26 @@ def check_text(result: CheckResult) -> str:
         lines += _finding_lines(part.findings)
     if result.runs:
         lines += ["", _runs_table(result)]
+    lines += _layer_lines(result)
     lines += _change_lines(result)
     for missing in result.missing:
         what = "crashed" if missing.crashed else "did not run" if missing.asked else "could be added"
         lines.append(f"{missing.name} {what}: {missing.reason}")
-    lines += ["", _verdict(result)]
+    lines += ["", verdict_text(result)]
     return "\n".join(lines)
 
 
-def _verdict(result: CheckResult) -> str:
+def verdict_text(result: CheckResult) -> str:
+    """The verdict in one line, with what was left out."""
     if not result.passed:
         causes = ", ".join(dict.fromkeys(finding.cause for finding in result.findings))
         return f"FAILED: {causes} (docs/check.md tells what to do)"
     skipped = [part.part for part in result.parts if part.status == "skipped"]
     notes = [f"not compared: {', '.join(skipped)}"] if skipped else []
-    if not result.complete:
+    if any(missing.asked or missing.crashed for missing in result.missing):
         notes.append("a runtime that was asked for gave no result")
+    if result.layers_problem is not None:
+        notes.append("layers were not compared")
     return "PASSED" + (f" ({'; '.join(notes)})" if notes else "")
 
 
@@ -117,7 +126,11 @@ def _runs_table(result: CheckResult) -> str:
     rows = [_run_row(result, run) for run in result.runs]
     yardstick = result.yardstick
     if yardstick is not None:
-        distance = f"{yardstick.differing:,}", _number(yardstick.max_steps), _number(yardstick.mean_steps)
+        distance = (
+            f"{yardstick.differing:,}",
+            format_distance(yardstick.max_steps),
+            format_distance(yardstick.mean_steps),
+        )
         rows.append((yardstick.first, "", yardstick.second, *distance, "", "the yardstick"))
     return format_table(headers, rows)
 
@@ -129,13 +142,64 @@ def _run_row(result: CheckResult, run: RuntimeLine) -> tuple[str, ...]:
         distance = (
             near.second,
             f"{near.differing:,}",
-            _number(near.max_steps),
-            _number(near.mean_steps),
+            format_distance(near.max_steps),
+            format_distance(near.mean_steps),
         )
     boxes = {True: "follow", False: "DO NOT FOLLOW", None: ""}[run.head_equal]
-    limit = "" if result.allowed_max is None else f"<= {_number(result.allowed_max)}"
+    limit = "" if result.allowed_max is None else f"<= {format_distance(result.allowed_max)}"
     must = "exact" if run.must_be_exact else limit
     return (run.name, str(run.images), *distance, "; ".join([boxes, *run.notes]), must)
+
+
+def _layer_lines(result: CheckResult) -> list[str]:
+    """What ``--layers`` found: the layers in which anything differs, and what runs on integers."""
+    lines = [""] if result.coverage or result.layers or result.layers_problem else []
+    if result.layers_problem is not None:
+        lines.append(f"layers were not compared: {result.layers_problem}")
+    if result.layers is not None:
+        found, fault = result.layers, result.layers.first_fault
+        fused = (
+            f"differs in {found.fused_differs:,} values of the head"
+            if found.fused_differs
+            else "has the same head"
+        )
+        told = "none at fault" if fault is None else f"the first at fault is {fault.tensor!r}"
+        lines.append(f"{len(found.layers)} layers compared, {told}; the fused run {fused}")
+        lines += _layers_table(found.layers)
+    for coverage in result.coverage:
+        lines.append(_coverage_line(coverage))
+        lines += [f"  in float: {miss.node}: {miss.reason}" for miss in coverage.misses]
+    lines += [f"{placement.runtime}: {placement_text(placement)}" for placement in result.placement]
+    return lines
+
+
+def placement_text(placement: Placement) -> str:
+    """Where the nodes go, in one line."""
+    if placement.nodes is None:
+        return "ONNX Runtime does not tell where its nodes run"
+    return "nodes on " + ", ".join(f"{provider}: {count}" for provider, count in placement.nodes.items())
+
+
+def _layers_table(layers: Sequence[Layer]) -> list[str]:
+    rows = [
+        (
+            *(layer.tensor, layer.operator, str(layer.accumulated.worst_lsb)),
+            *(str(layer.local.worst_lsb), str(layer.local_bound_lsb)),
+            *(str(layer.kernel.worst_lsb), str(layer.kernel_bound_lsb)),
+        )
+        for layer in layers
+        if layer.accumulated.worst_lsb or layer.local.worst_lsb or layer.kernel.worst_lsb
+    ]
+    headers = ("layer", "operator", "accumulated LSB", "local", "allowed", "kernel", "allowed")
+    return [format_table(headers, rows)] if rows else []
+
+
+def _coverage_line(coverage: Coverage) -> str:
+    total = format_count(coverage.macs_total)
+    if coverage.macs_integer is None:
+        return f"onnxruntime:{coverage.provider} does not show which of its {total} MACs run on integers"
+    share = format_share(coverage.macs_integer, coverage.macs_total)
+    return f"onnxruntime:{coverage.provider} runs {share} of {total} MACs on integers"
 
 
 def _change_lines(result: CheckResult) -> list[str]:
@@ -158,7 +222,8 @@ def _change_line(change: DetectionChange) -> str:
     return f"    {change.image}, {change.runtime}, box {change.anchor} {change.kind}: {change.cause}: {change.message}"
 
 
-def _number(value: float) -> str:
+def format_distance(value: float) -> str:
+    """A distance for people: three significant digits."""
     return "inf" if math.isinf(value) else f"{value:.3g}"
 
 

@@ -24,7 +24,7 @@ from xdet.errors import ModelError
 from xdet.runtimes.choices import RuntimeChoices
 from xdet.runtimes.litert import LiteRtRuntime, kernels_by_name
 from xdet.runtimes.model_file import read_model_file
-from xdet.runtimes.onnxruntime import open_onnxruntime
+from xdet.runtimes.onnxruntime import open_onnxruntime, read_document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -183,6 +183,27 @@ def compare_layers(
             theirs = {pair.twin: pair.to_graph(held[pair.tensor], batch) for pair in pairs}
             comparing.add(batch, {IMAGE: batch, **shown}, theirs)
     return LayerComparison(comparing.layers(), absent, fused_differs)
+
+
+def source_codes(model: bytes, source: Path, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """LiteRT XNNPACK's integers in every tensor that has a twin, as the graph stores them, by the twins' names.
+
+    Args:
+        model: the ONNX file's bytes.
+        source: the TFLite file it was converted from.
+        image: uint8 RGB ``(1, height, width, 3)`` at network size.
+
+    Raises:
+        ModelError: no finished model, or no TFLite source.
+        MissingExtraError: LiteRT is not installed.
+    """
+    file = read_model_file(source)
+    document = read_document(model, file=f"model of {source.name}")
+    pairs, _ = _pairs(_read_source(file), document, least_bound=0)
+    kernels = kernels_by_name("xnnpack")
+    with LiteRtRuntime(file.data, file=file.file, spec=document.spec, kernels=kernels) as litert:
+        held = litert.tensors(image, [pair.tensor for pair in pairs])
+    return {pair.twin: pair.to_graph(held[pair.tensor], image) for pair in pairs}
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ def format_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     Returns:
         Lines without trailing spaces, joined by newlines, without a final one.
     """
-    table = [[_printable(cell) for cell in row] for row in (headers, *rows)]
+    table = [[printable(cell) for cell in row] for row in (headers, *rows)]
     columns = list(zip(*table, strict=True))
     widths = [max(map(_display_width, column)) for column in columns]
     to_the_right = [
@@ -134,7 +134,8 @@ def _three_digits(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """A text in which control characters, and others that nobody sees, are shown escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 

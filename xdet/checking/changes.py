@@ -84,11 +84,20 @@ def _image_changes(
                 class_id=key[1],
                 source_score=float(origin.scores[key]),
                 runtime_score=float(runtime.scores[key]),
+                source_box_xyxy=_corners(origin, key),
+                runtime_box_xyxy=_corners(runtime, key),
                 cause=_cause(origin, runtime, why, how),
                 message=why.message,
             )
         )
     return changes
+
+
+def _corners(side: Side, key: Key) -> tuple[float, float, float, float]:
+    """The box as the runtime gave it, where it keeps it; else as its head says."""
+    box = side.kept[key][0] if key in side.kept else side.boxes[key[0]]
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return x1, y1, x2, y2
 
 
 def _moved_px(origin: Side, runtime: Side, key: Key, how: Comparison) -> float:

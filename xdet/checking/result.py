@@ -7,6 +7,7 @@
     ├── runs       one line per runtime: how far its head is from the source's
     ├── changes    detections that a runtime loses, finds anew or moves, each with its cause
     ├── proven     numbers that differ from the source's on purpose, each with its proof
+    ├── layers     where it was asked for: every tensor of the source beside its twin, and what runs on integers
     └── missing    runtimes that did not run, and why
 """
 
@@ -16,7 +17,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from converters.spec import Thresholds
+    from xdet.coverage import Coverage
+    from xdet.layers import LayerComparison
 
 PartName = Literal["static", "exact", "spread", "head"]
 Status = Literal["passed", "failed", "skipped"]
@@ -110,6 +115,19 @@ class HeadDistance:
 
 
 @dataclass(frozen=True, slots=True)
+class HistogramBar:
+    """Head values whose difference lies between the bar before (not included) and ``up_to`` (included).
+
+    Attributes:
+        up_to: in the unit of ``HeadDistance``; 0 in the first bar, infinite in the last.
+        values: how many.
+    """
+
+    up_to: float
+    values: int
+
+
+@dataclass(frozen=True, slots=True)
 class RuntimeLine:
     """One runtime that ran the finished model.
 
@@ -120,6 +138,7 @@ class RuntimeLine:
         nearest: its distance to the nearest LiteRT kernel (``second``); None where no source runtime ran.
         head_equal: whether its boxes are those of the numpy oracle for its own head (float32 rounding aside).
         notes: documented rules of this runtime that showed, one sentence each.
+        histogram: differences from the nearest LiteRT kernel, all head values; empty where no source runtime ran.
     """
 
     name: str
@@ -128,6 +147,7 @@ class RuntimeLine:
     nearest: HeadDistance | None
     head_equal: bool | None
     notes: tuple[str, ...] = ()
+    histogram: tuple[HistogramBar, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +163,8 @@ class DetectionChange:
         class_id: its class.
         source_score: the score of the source's box, found or not.
         runtime_score: the score of the runtime's box, found or not.
+        source_box_xyxy: the source's box, found or not: x1, y1, x2, y2 in 0..1 of the photograph.
+        runtime_box_xyxy: the runtime's, likewise.
         cause: ``"score"``: the score crosses the threshold; ``"iou"``: an overlap crosses the threshold; ``"order"``: two boxes
             that suppress each other change places (an NMS tie); ``"follows"``: from another change; ``"limit"``: the number of
             rows ends between them; ``"iou-rule"``: the runtime suppresses at equality; ``"rounding"``: moved by rounding within
@@ -158,6 +180,8 @@ class DetectionChange:
     class_id: int
     source_score: float
     runtime_score: float
+    source_box_xyxy: tuple[float, float, float, float]
+    runtime_box_xyxy: tuple[float, float, float, float]
     cause: ChangeCause
     message: str
 
@@ -177,6 +201,19 @@ class MissingRuntime:
     reason: str
     asked: bool
     crashed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where ONNX Runtime puts the nodes of the model.
+
+    Attributes:
+        runtime: the runtime that was asked for.
+        nodes: execution provider, short -> number of nodes, before fusion; None where ONNX Runtime does not tell.
+    """
+
+    runtime: str
+    nodes: Mapping[str, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +238,10 @@ class CheckResult:
         proven: deliberate differences.
         missing: runtimes without a result.
         versions: package -> version, of what ran.
+        layers: every tensor of the source beside its twin, over the first images; None where it was not asked for.
+        layers_problem: why layers were asked for and could not be compared; else None.
+        coverage: what ONNX Runtime runs on integers, per provider that ran; empty where layers were not asked for.
+        placement: which nodes it gives to which provider, likewise.
     """
 
     model: str
@@ -220,6 +261,10 @@ class CheckResult:
     proven: tuple[ProvenChange, ...]
     missing: tuple[MissingRuntime, ...]
     versions: dict[str, str]
+    layers: LayerComparison | None = None
+    layers_problem: str | None = None
+    coverage: tuple[Coverage, ...] = ()
+    placement: tuple[Placement, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -228,8 +273,9 @@ class CheckResult:
 
     @property
     def complete(self) -> bool:
-        """Whether every runtime that was asked for gave a result."""
-        return not any(missing.asked or missing.crashed for missing in self.missing)
+        """Whether every runtime that was asked for gave a result, and layers were compared if they were asked for."""
+        missing = any(missing.asked or missing.crashed for missing in self.missing)
+        return not missing and self.layers_problem is None
 
     @property
     def findings(self) -> tuple[Finding, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xdet.checking.result import Finding, HeadDistance, PartVerdict
+from xdet.checking.result import Finding, HeadDistance, HistogramBar, PartVerdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 XNNPACK = "litert:xnnpack"
 # For networks on which LiteRT's kernels agree: one code, on one value in a hundred, is what the last rounding may do.
 LEAST_MAX, LEAST_MEAN = 1.0, 0.01
+# Where the bars of a histogram end: whole codes, and decades of the largest value.
+LSB_BARS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0, np.inf)
+FLOAT_BARS = (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, np.inf)
 FLOAT_BOUND = 1e-4  # of the head's largest magnitude: float32 sums of up to 9216 products, in another order
 
 
@@ -35,9 +38,7 @@ def distance(first: Run, second: Run, step: float | None) -> HeadDistance:
         second: the other; for float heads the one whose largest magnitude is the unit.
         step: scale of the source's head; None for float heads.
     """
-    count = min(len(first.heads), len(second.heads))
-    a, b = first.heads[:count], second.heads[:count]
-    unit = step or max(float(np.abs(b).max(initial=0)), float(np.finfo(np.float32).tiny))
+    a, b, unit = _on_common_images(first, second, step)
     steps = steps_between(a, b, unit)
     return HeadDistance(
         first.name,
@@ -47,6 +48,24 @@ def distance(first: Run, second: Run, step: float | None) -> HeadDistance:
         float(steps.max(initial=0)),
         float(steps.mean()) if steps.size else 0.0,
     )
+
+
+def histogram(first: Run, second: Run, step: float | None) -> tuple[HistogramBar, ...]:
+    """How many head values are how far apart, as ``distance`` measures them; every value is in one bar."""
+    steps = steps_between(*_on_common_images(first, second, step))
+    ends = LSB_BARS if step is not None else FLOAT_BARS
+    bars = np.searchsorted(np.array(ends), steps.ravel(), side="left")
+    counts = np.bincount(bars, minlength=len(ends))
+    return tuple(HistogramBar(float(end), int(count)) for end, count in zip(ends, counts, strict=True))
+
+
+def _on_common_images(
+    first: Run, second: Run, step: float | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+    """Both heads of the images that both have seen, and the unit of their distances."""
+    count = min(len(first.heads), len(second.heads))
+    a, b = first.heads[:count], second.heads[:count]
+    return a, b, step or max(float(np.abs(b).max(initial=0)), float(np.finfo(np.float32).tiny))
 
 
 def steps_between(

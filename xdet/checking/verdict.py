@@ -15,10 +15,20 @@ from xdet.checking.chosen import SLOW, Asked, runtime_name, split_runtimes, sugg
 from xdet.checking.diagnosis import diagnose_head
 from xdet.checking.exactness import why_not_exact
 from xdet.checking.heads import HeadVerdict, judge_heads, judge_run
+from xdet.checking.layered import with_layers
 from xdet.checking.opened import open_pair
 from xdet.checking.result import CheckResult, MissingRuntime, RuntimeLine
 from xdet.checking.runs import Run, RuntimeCrashedError, run_finished, run_open, run_source
-from xdet.checking.spread import XNNPACK, allowed, distance, judge_exact, judge_spread, nearest, own_spread
+from xdet.checking.spread import (
+    XNNPACK,
+    allowed,
+    distance,
+    histogram,
+    judge_exact,
+    judge_spread,
+    nearest,
+    own_spread,
+)
 from xdet.checking.static import check_static
 from xdet.errors import UsageError, XdetError
 from xdet.preparation import Preparation, image_name, prepare_many
@@ -33,7 +43,7 @@ if TYPE_CHECKING:
 
     from converters.spec import Thresholds
     from xdet.checking.opened import OpenedPair
-    from xdet.checking.result import DetectionChange, Finding, HeadDistance, PartVerdict
+    from xdet.checking.result import DetectionChange, Finding, HeadDistance, HistogramBar, PartVerdict
     from xdet.preparation import Photograph
     from xdet.runtimes.base import Runtime
 
@@ -61,6 +71,7 @@ def check(
     runtimes: str | Sequence[Asked] | None = None,
     threads: int | None = None,
     thresholds: Thresholds | None = None,
+    layers: bool = False,
     progress: Callable[[str, int], None] | None = None,
 ) -> CheckResult:
     """Prove that a finished model is its source, on every runtime at hand, and name the cause where it is not.
@@ -73,6 +84,8 @@ def check(
             Runtime's CPU kernels, OpenVINO if installed, and every runtime of the source, which run, too, where none is named.
         threads: threads inside an operator; None is each runtime's default.
         thresholds: at which detections are compared; None takes the model's own.
+        layers: compare every tensor of a TFLite source with its twin, too, on the first two photographs, and tell what ONNX
+            Runtime runs on integers.
         progress: called with a runtime's name and the number of images it has done since the last call.
 
     Raises:
@@ -93,7 +106,8 @@ def check(
     source_runs = _run_all(inputs, sources, missing, asked=runtimes is not None, of_source=True)
     runs = _run_all(inputs, finished, missing, asked=runtimes is not None, of_source=False)
     names = image_names([image_name(image) for image in images])
-    return _judge(inputs, source_runs, runs, names, missing)
+    result = _judge(inputs, source_runs, runs, names, missing)
+    return with_layers(result, pair, pixels, threads) if layers else result
 
 
 def _threshold_pairs(pair: OpenedPair, own: Thresholds) -> tuple[Thresholds, ...]:
@@ -183,7 +197,9 @@ def _judge(
         unit=unit,
         thresholds=own,
         parts=(static, exact, spread, judge_heads(heads, head_reason)),
-        runs=tuple(_line(run, to_xnnpack, near, dict(heads)) for run in runs),
+        runs=tuple(
+            _line(run, to_xnnpack, near, dict(heads), _bars(run, sources, near, step)) for run in runs
+        ),
         source_runs=tuple(run.name for run in sources),
         yardstick=own_spread(sources, step),
         allowed_max=None if limits is None else limits[0],
@@ -231,6 +247,7 @@ def _line(
     exact: dict[str, HeadDistance],
     near: dict[str, HeadDistance | None],
     heads: dict[str, HeadVerdict],
+    bars: tuple[HistogramBar, ...],
 ) -> RuntimeLine:
     verdict = heads.get(run.name)
     return RuntimeLine(
@@ -240,7 +257,16 @@ def _line(
         nearest=near[run.name],
         head_equal=None if verdict is None else not verdict.faults,
         notes=() if verdict is None else verdict.notes,
+        histogram=bars,
     )
+
+
+def _bars(
+    run: Run, sources: Sequence[Run], near: dict[str, HeadDistance | None], step: float | None
+) -> tuple[HistogramBar, ...]:
+    """The histogram of a run's differences from the source run that is nearest."""
+    found = near[run.name]
+    return () if found is None else histogram(run, next(s for s in sources if s.name == found.second), step)
 
 
 def _versions() -> dict[str, str]:

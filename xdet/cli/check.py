@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xdet.cli.json_output import STDOUT, require_json_target, write_json
 from xdet.cli.progress import progress_bar
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xdet.layers import LayerComparison
+
 EPILOG = """\b
 Examples:
   xdet check person.onnx --source person.tflite --images photos
   xdet check person.onnx --source person.tflite --images photos --runtimes onnxruntime:cpu,openvino:cpu --json check.json
+  xdet check person.onnx --source person.tflite --images photos --layers --report check.html
   xdet check person.onnx --source person.tflite --images photos --runtimes onnxruntime:cpu,onnx-reference,onnxruntime-web
 """
 UNAVAILABLE = 3
@@ -36,27 +44,96 @@ def check(
     threads: Annotated[
         int | None, typer.Option(help="Threads inside an operator [default: the runtime's].")
     ] = None,
+    layers: Annotated[
+        bool,
+        typer.Option(
+            "--layers", help="Compare every tensor with its twin on two photographs, too; TFLite sources."
+        ),
+    ] = False,
+    repro: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.onnx",
+            help="Write the first layer at fault as a model, its values beside it; implies --layers.",
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write it as one page with charts and pictures.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
 ) -> None:
     """Prove that a model is its source on every runtime at hand; exit code 1 where it is not."""
+    from xdet.bench.machine import describe_machine
+    from xdet.check_html.page import Surroundings, check_to_html
     from xdet.check_report import check_text, check_to_json
     from xdet.checking.chosen import planned_images
     from xdet.checking.verdict import check as check_model
     from xdet.images import find_images
+    from xdet.layer_repro import values_path
+    from xdet.outputs import write_text
     from xdet.runtimes.model_file import read_model_file
 
     require_json_target(json)
+    for target in (report, *((repro, values_path(repro)) if repro is not None else ())):
+        if target is not None:
+            _require_target(target, (model, source))
     photographs = find_images(images)
     planned = planned_images(runtimes, read_model_file(source).format, len(photographs))
     with progress_bar(planned, "checking") as advance:
         result = check_model(
-            model, source, photographs, runtimes=runtimes, threads=threads, progress=lambda _, n: advance(n)
+            model,
+            source,
+            photographs,
+            runtimes=runtimes,
+            threads=threads,
+            layers=layers or repro is not None,
+            progress=lambda _, n: advance(n),
         )
     if json is not None:
         write_json(json, check_to_json(result))
+    if report is not None:
+        where = Surroundings(describe_machine(), threads, _command(sys.argv[1:]))
+        write_text(report, check_to_html(result, photographs, where))
     if json != STDOUT:
         typer.echo(check_text(result))
+    if repro is not None and result.layers is not None:
+        _write_repro(repro, result.layers, model, source, photographs)
     if not result.passed:
         raise typer.Exit(1)
     if not result.complete:
         raise typer.Exit(UNAVAILABLE)
+
+
+def _require_target(target: Path, inputs: Sequence[Path]) -> None:
+    """Refuse what cannot be written, or would replace what is checked, before any work is done."""
+    from xdet.errors import UsageError
+    from xdet.outputs import require_target
+
+    require_target(target)
+    if any(target.exists() and path.exists() and target.samefile(path) for path in inputs):
+        raise UsageError(f"'{target}' is one of the files that are checked; write to another")
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """The command line, as a shell takes it."""
+    return shlex.join(["xdet", *arguments])
+
+
+def _write_repro(
+    target: Path, layers: LayerComparison, model: Path, source: Path, photographs: Sequence[Path]
+) -> None:
+    """The first layer at fault, and what was written, on stderr."""
+    from xdet.checking.layered import IMAGES
+    from xdet.layer_repro import write_layer_repro
+
+    if layers.first_fault is None:
+        typer.echo(f"no layer is at fault: '{target}' is not written", err=True)
+        return
+    written = write_layer_repro(
+        target, layers.first_fault, model=model, source=source, photographs=photographs[:IMAGES]
+    )
+    typer.echo(
+        f"'{written.model}' and '{written.values}' hold {layers.first_fault.tensor!r}: "
+        f"{written.differing:,} of {written.compared:,} values differ from the source's",
+        err=True,
+    )

@@ -33,6 +33,7 @@ EXACT_KERNELS = {
     "uint8": "session.x64quantprecision",
     "int8": "session.qdqisint8allowed",
 }
+PLACEMENT = "get_provider_graph_assignment_info"  # of a session, since ONNX Runtime 1.24
 NUMPY_NAMES = {"float": "float32", "double": "float64"}  # where ONNX Runtime's name is another
 MODEL_ERRORS = (
     *("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoaded", "NoModel", "NoSuchFile"),
@@ -53,6 +54,7 @@ class SessionChoices:
         optimized_path: where to save the optimised graph, or None.
         fuse: join DequantizeLinear, operator and QuantizeLinear into integer kernels; False computes each operator in float32
             between its pairs, as the standard says it.
+        record_placement: keep what ``OrtSession.placement`` tells.
     """
 
     provider: str = CPU
@@ -60,6 +62,7 @@ class SessionChoices:
     exact_for: str | None = None
     optimized_path: str | None = None
     fuse: bool = True
+    record_placement: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,15 @@ class OrtSession:
         ):
             return list(self._session.run(list(outputs), dict(feeds), self._run_options))
 
+    def placement(self) -> dict[str, int] | None:
+        """Nodes per provider (full name), before fusion; None unless recorded, or where ONNX Runtime is too old to tell."""
+        if not self.choices.record_placement or not hasattr(self._session, PLACEMENT):
+            return None
+        placed: dict[str, int] = {}
+        for part in getattr(self._session, PLACEMENT)():
+            placed[str(part.ep_name)] = placed.get(str(part.ep_name), 0) + len(part.get_nodes())
+        return placed
+
     def close(self) -> None:
         """End ONNX Runtime's session, and with it its threads and buffers."""
         self._session = None
@@ -155,6 +167,8 @@ def _create(model: bytes, choices: SessionChoices) -> Any:
         options.add_session_config_entry(EXACT_KERNELS[choices.exact_for], "1")
     if not choices.fuse:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if choices.record_placement:
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if choices.optimized_path is not None:
         options.optimized_model_filepath = choices.optimized_path
     if choices.provider in ort.get_available_providers():
