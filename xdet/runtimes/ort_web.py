@@ -58,7 +58,9 @@ class OrtWebRuntime(FinishedModelRuntime):
         try:
             opened, _ = self._node.ask({"op": "open"}, model)
             require_graph_names(opened["outputs"], document, file=file)
-        except BaseException:
+        except (
+            BaseException
+        ):  # an interrupt, too, must not leave the Node process behind; it goes on as it came
             self._node.stop()
             raise
         self._shown: tuple[str, ...] = tuple(opened["outputs"])
