@@ -58,9 +58,8 @@ class OrtWebRuntime(FinishedModelRuntime):
         try:
             opened, _ = self._node.ask({"op": "open"}, model)
             require_graph_names(opened["outputs"], document, file=file)
-        except (
-            BaseException
-        ):  # an interrupt, too, must not leave the Node process behind; it goes on as it came
+        except BaseException:
+            # An interrupt, too, must not leave the Node process behind; whatever came goes on.
             self._node.stop()
             raise
         self._shown: tuple[str, ...] = tuple(opened["outputs"])
