@@ -1,7 +1,9 @@
-"""The promise: raw heads equal LiteRT XNNPACK's in every value, on trained models and real photographs."""
+"""The promise: raw heads equal LiteRT XNNPACK's in every value, on trained models and real photographs, whatever the target."""
 
 from __future__ import annotations
 
+from dataclasses import fields
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +13,16 @@ import pytest
 from converters.description.settings import SourceOptions
 from converters.options import ConvertOptions
 from converters.pipeline import convert_to_bytes
+from converters.spec import ImageInput, Rescaling, Thresholds
 from xdet.images import read_image, resize_image
+from xdet.preparation import Preparation, prepare_many
+from xdet.runtimes.choices import RuntimeChoices
+from xdet.runtimes.onnxruntime import OnnxRuntime, open_onnxruntime
+from xdet.stream import in_order
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
     from numpy.typing import NDArray
 
@@ -24,7 +32,7 @@ MODELS = (
     "tiny_yolo_v2_person_224_per_tensor_int8",
     "tiny_yolo_v2_person_416_int8",
 )
-PHOTOGRAPHS = 12
+PHOTOGRAPHS = 12  # where every combination of options is compared; one test below takes all of them
 
 
 class LiteRt:
@@ -91,3 +99,52 @@ def test_every_shared_detector_equals_litert_in_every_head_value(
 ) -> None:
     source = shared_dir / "models" / f"{model}.tflite"
     assert count_differing(source, photographs[:PHOTOGRAPHS], activations=activations, target=target) == 0
+
+
+@cache
+def stretched(size: int, photographs: tuple[Path, ...]) -> tuple[NDArray[np.uint8], ...]:
+    """The photographs at network size, uint8 ``(1, size, size, 3)`` each."""
+    how = Preparation(ImageInput(size, size, Rescaling(1.0, 0.0), "bilinear-antialias"))
+    return tuple(prepared.pixels[None] for prepared in prepare_many(photographs, how, workers=2))
+
+
+def finished(source: Path, target: str) -> OnnxRuntime:
+    """The finished file with its head, open on one thread."""
+    options = ConvertOptions(target=target)  # type: ignore[arg-type]  # parametrised
+    model = convert_to_bytes(source, options).model
+    return open_onnxruntime(model, file=f"{target}.onnx", choices=RuntimeChoices(threads=1))
+
+
+def all_outputs(runtime: OnnxRuntime, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """The five outputs down to a score of 0.001, and the raw head."""
+    found = runtime.detect(image, Thresholds(score=0.001))
+    boxes = {field.name: getattr(found, field.name) for field in fields(found)}
+    return {"head": runtime.head(image), **boxes}
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("model", MODELS)
+def test_both_targets_give_the_same_bits_and_litert_head_on_every_photograph(
+    shared_dir: Path, photographs: list[Path], model: str
+) -> None:
+    source = shared_dir / "models" / f"{model}.tflite"
+    litert, portable, cpu = LiteRt(source), finished(source, "portable"), finished(source, "cpu")
+    images = stretched(litert.size, tuple(photographs))
+
+    def both(image: NDArray[np.uint8]) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+        return all_outputs(portable, image), all_outputs(cpu, image)
+
+    boxes, differing = 0, list[str]()
+    for path, (image, outcome) in zip(photographs, in_order(images, both, workers=2), strict=True):
+        expected, found = outcome()
+        boxes += int(found["num_detections"][0])
+        differing += [
+            f"{path.name}: {name}"
+            for name, value in expected.items()
+            if found[name].dtype != value.dtype or found[name].tobytes() != value.tobytes()
+        ]
+        if litert(image).tobytes() != found["head"].tobytes():
+            differing.append(f"{path.name}: LiteRT's head")
+    assert differing == []
+    assert len(photographs) == 150
+    assert boxes > 1500, "an equality of nothing proves nothing"

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xdet.preparation import Preparation, in_batches, prepare_many
-from xdet.processors import reading_threads
+from xdet.errors import ImageError
+from xdet.preparation import Preparation, prepare
 from xdet.render import draw_detections, save_picture
 from xdet.results_json import DetectionReport, FailedImage
+from xdet.stream import through_network
 
 if TYPE_CHECKING:
     from xdet.detections import Detections
     from xdet.detector import Detector
-    from xdet.errors import ImageError
+    from xdet.preparation import Prepared
 
 Progress = Callable[[int], object]
 
@@ -29,7 +31,7 @@ def detect_files(
     """Detect in image files; one that cannot be read is listed and the others go on.
 
     Args:
-        detector: an open detector.
+        detector: an open detector; its ``workers`` each take an image all the way, from its file to its annotated picture.
         images: files, as ``xdet.images.find_images`` lists them.
         pictures: where to write the annotated picture of each image, as ``xdet.picture_names`` names them; None draws none.
         progress: called with the number of images that are done since the last call.
@@ -37,24 +39,27 @@ def detect_files(
     Raises:
         OutputError: a picture cannot be written.
     """
-    failed: list[FailedImage] = []
     found: list[Detections] = []
+    failed: list[FailedImage] = []
     targets = {} if pictures is None else dict(zip(map(str, images), pictures, strict=True))
 
-    def remember_failure(name: str, error: ImageError) -> None:
-        failed.append(FailedImage(name, str(error)))
-        if progress is not None:
-            progress(1)
-
-    how = Preparation(detector.spec.image, keep_original=pictures is not None)
-    prepared = prepare_many(images, how, workers=reading_threads(), on_failure=remember_failure)
-    for batch in in_batches(prepared, detector.batch):
-        for image, detections in zip(batch, detector.detect_prepared(batch), strict=True):
+    def detect_and_draw(batch: Sequence[Prepared]) -> list[Detections]:
+        results = detector.detect_prepared(batch)
+        for image, detections in zip(batch, results, strict=True):
             if image.original is not None:
                 save_picture(targets[image.name], draw_detections(image.original, detections))
-            found.append(detections)
-            if progress is not None:
-                progress(1)
+        return results
+
+    ready = partial(prepare, how=Preparation(detector.spec.image, keep_original=pictures is not None))
+    for image, outcome in through_network(
+        images, ready, detect_and_draw, batch=detector.batch, workers=detector.workers
+    ):
+        if isinstance(outcome, ImageError):
+            failed.append(FailedImage(str(image), str(outcome)))
+        else:
+            found.append(outcome)
+        if progress is not None:
+            progress(1)
     return DetectionReport(
         Path(detector.runtime.file).name,
         detector.runtime.sha256,

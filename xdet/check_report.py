@@ -8,14 +8,15 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from xdet.report import format_count, format_share, format_table
+from xdet.other_cpus_report import other_cpu_lines
+from xdet.report import format_count, format_distance, format_share, format_table, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from xdet.checking.result import CheckResult, DetectionChange, Finding, Placement, RuntimeLine
     from xdet.coverage import Coverage
-    from xdet.layers import Layer
+    from xdet.layer_records import LayerComparison
 
 CHECK_SCHEMA = "xdet.check"
 CHECK_VERSION = 1
@@ -76,6 +77,10 @@ def check_to_json(result: CheckResult) -> str:
     if result.layers is not None:
         fault = result.layers.first_fault
         document["layers"] = {"first_fault": None if fault is None else fault.tensor, **data["layers"]}
+    document["other_cpus"] = [
+        {"cpu": cpu.cpu, "status": cpu.status, **entry}
+        for cpu, entry in zip(result.other_cpus, data["other_cpus"], strict=True)
+    ]
     return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -88,11 +93,13 @@ def check_text(result: CheckResult) -> str:
         lines += _finding_lines(part.findings)
     if result.runs:
         lines += ["", _runs_table(result)]
+        lines += [f"{run.name} {note}" for run in result.runs for note in run.notes]
     lines += _layer_lines(result)
     lines += _change_lines(result)
     for missing in result.missing:
         what = "crashed" if missing.crashed else "did not run" if missing.asked else "could be added"
         lines.append(f"{missing.name} {what}: {missing.reason}")
+    lines += other_cpu_lines(result.other_cpus)
     lines += ["", verdict_text(result)]
     return "\n".join(lines)
 
@@ -100,14 +107,18 @@ def check_text(result: CheckResult) -> str:
 def verdict_text(result: CheckResult) -> str:
     """The verdict in one line, with what was left out."""
     if not result.passed:
-        causes = ", ".join(dict.fromkeys(finding.cause for finding in result.findings))
-        return f"FAILED: {causes} (docs/check.md tells what to do)"
+        causes: list[str] = list(dict.fromkeys(finding.cause for finding in result.findings))
+        causes += [f"on {printable(cpu.cpu)}" for cpu in result.other_cpus if cpu.status == "failed"]
+        return f"FAILED: {', '.join(causes)} (docs/check.md tells what to do)"
     skipped = [part.part for part in result.parts if part.status == "skipped"]
     notes = [f"not compared: {', '.join(skipped)}"] if skipped else []
     if any(missing.asked or missing.crashed for missing in result.missing):
         notes.append("a runtime that was asked for gave no result")
     if result.layers_problem is not None:
         notes.append("layers were not compared")
+    gaps = [printable(cpu.cpu) for cpu in result.other_cpus if cpu.status == "incomplete"]
+    if gaps:
+        notes.append(f"not everything ran on {', '.join(gaps)}")
     return "PASSED" + (f" ({'; '.join(notes)})" if notes else "")
 
 
@@ -145,10 +156,16 @@ def _run_row(result: CheckResult, run: RuntimeLine) -> tuple[str, ...]:
             format_distance(near.max_steps),
             format_distance(near.mean_steps),
         )
-    boxes = {True: "follow", False: "DO NOT FOLLOW", None: ""}[run.head_equal]
     limit = "" if result.allowed_max is None else f"<= {format_distance(result.allowed_max)}"
     must = "exact" if run.must_be_exact else limit
-    return (run.name, str(run.images), *distance, "; ".join([boxes, *run.notes]), must)
+    return (run.name, str(run.images), *distance, boxes_text(run), must)
+
+
+def boxes_text(run: RuntimeLine) -> str:
+    """Whether a runtime's boxes follow from its heads, and how many probes it followed."""
+    boxes = {True: "follow", False: "DO NOT FOLLOW", None: ""}[run.head_equal]
+    probes = [] if run.probes is None else [f"{run.probes_followed} of {run.probes} probes"]
+    return "; ".join([boxes, *probes])
 
 
 def _layer_lines(result: CheckResult) -> list[str]:
@@ -165,7 +182,7 @@ def _layer_lines(result: CheckResult) -> list[str]:
         )
         told = "none at fault" if fault is None else f"the first at fault is {fault.tensor!r}"
         lines.append(f"{len(found.layers)} layers compared, {told}; the fused run {fused}")
-        lines += _layers_table(found.layers)
+        lines += _layers_table(found)
     for coverage in result.coverage:
         lines.append(_coverage_line(coverage))
         lines += [f"  in float: {miss.node}: {miss.reason}" for miss in coverage.misses]
@@ -180,18 +197,39 @@ def placement_text(placement: Placement) -> str:
     return "nodes on " + ", ".join(f"{provider}: {count}" for provider, count in placement.nodes.items())
 
 
-def _layers_table(layers: Sequence[Layer]) -> list[str]:
+def _layers_table(found: LayerComparison) -> list[str]:
+    """The layers in which anything differs; of a Keras source that is usually every layer."""
     rows = [
         (
-            *(layer.tensor, layer.operator, str(layer.accumulated.worst_lsb)),
-            *(str(layer.local.worst_lsb), str(layer.local_bound_lsb)),
-            *(str(layer.kernel.worst_lsb), str(layer.kernel_bound_lsb)),
+            *(layer.tensor, layer.operator, format_distance(layer.accumulated.worst)),
+            *(format_distance(layer.local.worst), _bound(layer.local_bound)),
+            *(
+                ("", "")
+                if layer.kernel is None
+                else (str(layer.kernel.worst), _bound(layer.kernel_bound_lsb))
+            ),
         )
-        for layer in layers
-        if layer.accumulated.worst_lsb or layer.local.worst_lsb or layer.kernel.worst_lsb
+        for layer in found.layers
+        if layer.accumulated.worst or layer.local.worst or (layer.kernel is not None and layer.kernel.worst)
     ]
-    headers = ("layer", "operator", "accumulated LSB", "local", "allowed", "kernel", "allowed")
-    return [format_table(headers, rows)] if rows else []
+    if not rows:
+        return []
+    unit = "LSB" if found.unit == "LSB" else "max"
+    headers = ("layer", "operator", f"accumulated {unit}", "local", "allowed", "kernel", "allowed")
+    return [format_table(headers, rows), *_unit_lines(found)]
+
+
+def _bound(value: float | None) -> str:
+    return "not judged" if value is None else format_distance(value)
+
+
+def _unit_lines(found: LayerComparison) -> list[str]:
+    """What the numbers of a Keras source are."""
+    if found.unit != "LSB":
+        return [f"distances are fractions {found.unit} of each layer"]
+    if any(layer.local_bound is None for layer in found.layers):
+        return ["local: what quantising that layer costs against Keras, measured, and no fault"]
+    return []
 
 
 def _coverage_line(coverage: Coverage) -> str:
@@ -220,11 +258,6 @@ def _change_lines(result: CheckResult) -> list[str]:
 
 def _change_line(change: DetectionChange) -> str:
     return f"    {change.image}, {change.runtime}, box {change.anchor} {change.kind}: {change.cause}: {change.message}"
-
-
-def format_distance(value: float) -> str:
-    """A distance for people: three significant digits."""
-    return "inf" if math.isinf(value) else f"{value:.3g}"
 
 
 def _finite(value: Any) -> Any:

@@ -11,6 +11,7 @@ from xdet.conversion import convert
 from xdet.detector import Detector
 from xdet.embedded import SOURCE
 from xdet.outputs import make_folder, write_text
+from xdet.processors import choose_workers
 from xdet.report import format_duration, format_score, format_size
 from xdet.results_json import report_to_json
 
@@ -57,7 +58,7 @@ def run_demo(output: Path, report: Callable[[str], None]) -> DemoFiles:
     convert(SOURCE, model, force=True)
     steps.wrote(f"converted {SOURCE.name} ({format_size(SOURCE.stat().st_size)})", model)
     pictures = tuple(output / f"{photograph.stem}.png" for photograph in PHOTOGRAPHS)
-    with Detector(model) as detector:
+    with Detector(model, workers=min(choose_workers(), len(PHOTOGRAPHS))) as detector:
         steps.did(f"loaded it on {detector.runtime.name}")
         found = detect_files(detector, PHOTOGRAPHS, pictures=pictures)
     steps.did("detected and drew")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,14 @@ from xdet.preparation import (
     Photograph,
     Preparation,
     Prepared,
-    in_batches,
+    image_name,
     prepare,
-    prepare_many,
     stack_pixels,
 )
-from xdet.runtimes.base import Runtime, require_thresholds
+from xdet.runtimes.base import Runtime, network_turns, require_thresholds
 from xdet.runtimes.choices import RuntimeChoices
 from xdet.runtimes.opening import open_runtime
+from xdet.stream import through_network
 
 if TYPE_CHECKING:
     import os
@@ -35,10 +36,12 @@ class Detector:
         model: an ONNX file that xdet made, or a TFLite file; None is the embedded person detector.
         provider: execution provider, short or full name (``xdet providers`` lists them), None the CPU; for a TFLite
             file LiteRT's kernels, ``"xnnpack"`` (the default), ``"builtin"`` or ``"reference"``.
-        threads: threads inside an operator; None is the runtime's default.
+        threads: threads inside an operator; None is the runtime's default, for several workers the processors shared among
+            them.
         score_threshold: a box needs a score above it; None takes the model's own.
         iou_threshold: a box falls when its IoU with a better one of its class is above it; None takes the
             model's own.
+        workers: images that ``detect_many`` works on at the same time; results do not depend on it.
 
     Raises:
         ModelError: the file is missing, damaged, or not a model that xdet runs.
@@ -48,6 +51,7 @@ class Detector:
     Attributes:
         runtime: where the model runs.
         thresholds: those in use.
+        workers: as given.
     """
 
     def __init__(
@@ -58,13 +62,16 @@ class Detector:
         threads: int | None = None,
         score_threshold: float | None = None,
         iou_threshold: float | None = None,
+        workers: int = 1,
     ) -> None:
-        choices = RuntimeChoices(provider=provider, threads=threads)
+        choices = RuntimeChoices(provider=provider, threads=threads, workers=workers)
+        self.workers = workers
         self.runtime: Runtime = (
             open_embedded(choices) if model is None else open_runtime(Path(model), choices)
         )
         self.thresholds = _chosen(self.spec.thresholds, score_threshold, iou_threshold)
         require_thresholds(self.thresholds, self.runtime)
+        self._turns = network_turns(self.runtime)
 
     @property
     def spec(self) -> DetectorSpec:
@@ -83,25 +90,25 @@ class Detector:
         return self.detect_prepared([prepare(image, Preparation(self.spec.image))])[0]
 
     def detect_many(
-        self,
-        images: Iterable[Photograph],
-        *,
-        workers: int = 0,
-        on_failure: Callable[[str, ImageError], None] | None = None,
+        self, images: Iterable[Photograph], *, on_failure: Callable[[str, ImageError], None] | None = None
     ) -> Iterator[Detections]:
-        """Detect in a stream of images, lazily and in order; only a few batches are in memory at a time.
+        """Detect in a stream of images, lazily and in order, ``workers`` of them at a time.
 
         Args:
             images: files or arrays, as for a single one.
-            workers: threads that read ahead; 0 reads each image when its turn comes.
             on_failure: called with the name of an image that cannot be read, and why; the stream goes on.
                 Without it the error is raised, after the results of the images before it.
         """
         how = Preparation(self.spec.image)
-        for batch in in_batches(
-            prepare_many(images, how, workers=workers, on_failure=on_failure), self.batch
+        for image, found in through_network(
+            images, partial(prepare, how=how), self.detect_prepared, batch=self.batch, workers=self.workers
         ):
-            yield from self.detect_prepared(batch)
+            if not isinstance(found, ImageError):
+                yield found
+            elif on_failure is None:
+                raise found
+            else:
+                on_failure(image_name(image), found)
 
     @property
     def batch(self) -> int:
@@ -109,8 +116,10 @@ class Detector:
         return self.runtime.batch or 1
 
     def detect_prepared(self, images: Sequence[Prepared]) -> list[Detections]:
-        """Detect in images that ``xdet.preparation`` made for ``spec.image``; at least one."""
-        found = self.runtime.detect(stack_pixels(images), self.thresholds)
+        """Detect in images that ``xdet.preparation`` made for ``spec.image``, at least one; from any thread."""
+        pixels = stack_pixels(images)
+        with self._turns:
+            found = self.runtime.detect(pixels, self.thresholds)
         return [
             Detections.from_batch(
                 found, index, image=image.name, size_wh=image.size_wh, class_names=self.spec.class_names

@@ -13,6 +13,7 @@ from xdet.evaluation_results import Evaluation, EvaluationOptions
 from xdet.kept_predictions import KeptPredictions, name_run
 from xdet.metrics.protocols import PROTOCOLS, CrowdRule, ProtocolName
 from xdet.predictions import Found, PredictionOptions, predict
+from xdet.processors import choose_workers
 from xdet.runtimes.base import require_thresholds
 from xdet.runtimes.choices import RuntimeChoices
 from xdet.runtimes.opening import open_runtime
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from xdet.runtimes.base import Runtime
 
 PathLike = str | os.PathLike[str]
-MOST_WORKERS = 64
 
 
 def evaluate(
@@ -42,7 +42,7 @@ def evaluate(
     max_detections: int = 100,
     provider: str | None = None,
     threads: int | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     resume: PathLike | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Evaluation:
@@ -61,8 +61,9 @@ def evaluate(
         iou_threshold: of non-maximum suppression.
         max_detections: per image.
         provider: execution provider or kernels, for all models; None is each runtime's usual one.
-        threads: threads inside an operator.
-        workers: threads that read and resize ahead of the network; 0 does both in turn.
+        threads: threads inside an operator; None is the runtime's default, for several workers the processors shared among
+            them.
+        workers: photographs worked on at the same time, 1 to 64; None is one per processor, eight at most.
         resume: a file that keeps each photograph's result; with it an interrupted call goes on where it stopped.
         progress: called with the photographs that are done since the last call, and with how many there are: models x images.
 
@@ -80,15 +81,13 @@ def evaluate(
     options = _options(
         protocol, crowd, max_gt, truncate_input, (score_threshold, iou_threshold, max_detections)
     )
-    if not 0 <= workers <= MOST_WORKERS:
-        raise UsageError(f"--workers must lie in 0..{MOST_WORKERS}, got {workers}")
+    choices = RuntimeChoices(provider=provider, threads=threads, workers=choose_workers(workers))
     for path in paths:
         if not path.is_file():
             raise ModelError(f"cannot read model '{path}': no such file; check the path")
-    choices = RuntimeChoices(provider=provider, threads=threads)
     dataset = read_coco(Path(annotations), Path(images))
     kept = None if resume is None else KeptPredictions(Path(resume))
-    how = PredictionOptions(options.thresholds, truncate_input=truncate_input, workers=workers)
+    how = PredictionOptions(options.thresholds, truncate_input=truncate_input, workers=choices.workers)
     whole = len(paths) * len(dataset.images)
 
     def advance(done: int) -> None:

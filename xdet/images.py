@@ -91,32 +91,20 @@ def read_image(path: Path, *, honour_exif: bool) -> NDArray[np.uint8]:
     Raises:
         ImageError: the file is missing, a folder, empty, damaged, truncated, of another kind, or too large.
     """
-    try:
-        with _open(path) as image:
-            with _quiet_pillow():
-                orientation = image.getexif().get(ExifTags.Base.Orientation) if honour_exif else None
-            if image.format == "TIFF":
-                orientation = None
-            upright = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-            rgb = _to_rgb(image, path)
-            return np.array(rgb if upright is None else rgb.transpose(upright))
-    except Image.DecompressionBombError as error:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise ImageError(
-            f"'{path}' has more than {limit} million pixels: too large; scale it down first"
-        ) from error
-    except MemoryError as error:
-        raise ImageError(f"'{path}' does not fit into memory; scale it down first") from error
-    except UnidentifiedImageError as error:
-        known = ", ".join(FORMATS)
-        msg = f"'{path}' is no readable image, or has no pixels; expected one of {known}"
-        raise ImageError(msg) from error
-    except OSError as error:
-        if error.errno is not None:
-            raise ImageError(f"cannot read '{path}': {error.strerror}") from error
-        raise ImageError(f"'{path}' is damaged or truncated: {_one_line(error)}") from error
-    except _DAMAGED as error:
-        raise ImageError(f"'{path}' is damaged: {_one_line(error)}") from error
+    with _image_errors(path):
+        return np.array(read_picture(path, honour_exif=honour_exif))
+
+
+def read_picture(path: Path, *, honour_exif: bool) -> Image.Image:
+    """As ``read_image``, left as Pillow holds it: mode RGB, decoded, its file closed."""
+    with _image_errors(path), _open(path) as image:
+        with _quiet_pillow():
+            orientation = image.getexif().get(ExifTags.Base.Orientation) if honour_exif else None
+        if image.format == "TIFF":
+            orientation = None
+        upright = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+        rgb = _to_rgb(image, path)
+        return rgb if upright is None else rgb.transpose(upright)
 
 
 def resize_image(image: NDArray[np.uint8], height: int, width: int, rule: ResizeRule) -> NDArray[np.uint8]:
@@ -152,8 +140,15 @@ def resize_image(image: NDArray[np.uint8], height: int, width: int, rule: Resize
     if rule == "bilinear":
         return _resize_bilinear(image, height, width)
     if rule == "bilinear-antialias":
-        return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+        return _resize_antialias(Image.fromarray(image), height, width)
     raise ValueError(f"the resize rule must be one of {', '.join(get_args(ResizeRule))}, got {rule!r}")
+
+
+def resize_picture(picture: Image.Image, height: int, width: int, rule: ResizeRule) -> NDArray[np.uint8]:
+    """``resize_image`` of a picture of ``read_picture``; Pillow's own rule takes no copy of it."""
+    if rule == "bilinear-antialias":
+        return _resize_antialias(picture, height, width)
+    return resize_image(np.array(picture), height, width, rule)
 
 
 def _is_folder(path: Path) -> bool:
@@ -211,6 +206,30 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     return image.convert("RGB")
 
 
+@contextmanager
+def _image_errors(path: Path) -> Iterator[None]:
+    """Turn what Pillow and the system raise into an ``ImageError`` that names the file."""
+    try:
+        yield
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise ImageError(
+            f"'{path}' has more than {limit} million pixels: too large; scale it down first"
+        ) from error
+    except MemoryError as error:
+        raise ImageError(f"'{path}' does not fit into memory; scale it down first") from error
+    except UnidentifiedImageError as error:
+        known = ", ".join(FORMATS)
+        msg = f"'{path}' is no readable image, or has no pixels; expected one of {known}"
+        raise ImageError(msg) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise ImageError(f"cannot read '{path}': {error.strerror}") from error
+        raise ImageError(f"'{path}' is damaged or truncated: {_one_line(error)}") from error
+    except _DAMAGED as error:
+        raise ImageError(f"'{path}' is damaged: {_one_line(error)}") from error
+
+
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
@@ -233,6 +252,10 @@ def _bilinear_indices(
     low = np.clip(floors.astype(np.intp), 0, source - 1)
     high = np.clip(np.ceil(centres).astype(np.intp), 0, source - 1)
     return low, high, centres - floors
+
+
+def _resize_antialias(picture: Image.Image, height: int, width: int) -> NDArray[np.uint8]:
+    return np.array(picture.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _resize_bilinear(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Layer by layer: every source tensor beside its ONNX twin, and whose fault a difference is.
+"""Layer by layer: every source tensor beside its ONNX twin, and whose fault a difference is. Keras sources: ``keras_layers``.
 
 Three distances per layer, in LSB (codes of that tensor):
 
@@ -14,13 +14,16 @@ int8 activations ONNX Runtime computes a convolution in float where its codes ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from converters.spec import HEAD, IMAGE
 from xdet.errors import ModelError
+from xdet.keras_layers import FORMATS, compare_keras_layers, keras_codes
+from xdet.layer_forcing import exact_codes
+from xdet.layer_records import Distance, Layer, LayerComparison
 from xdet.runtimes.choices import RuntimeChoices
 from xdet.runtimes.litert import LiteRtRuntime, kernels_by_name
 from xdet.runtimes.model_file import read_model_file
@@ -46,98 +49,6 @@ EXACT = frozenset(
 EXACT_AS_LITERT = frozenset({"LEAKY_RELU", "QUANTIZE"})  # with --leaky-relu litert
 
 
-@dataclass(frozen=True, slots=True)
-class Distance:
-    """How far two tensors of codes are apart.
-
-    Attributes:
-        differing: values that are not equal.
-        values: all of them.
-        worst_lsb: the largest difference in codes.
-        total_lsb: the sum of all differences.
-    """
-
-    differing: int = 0
-    values: int = 0
-    worst_lsb: int = 0
-    total_lsb: int = 0
-
-    @classmethod
-    def between(cls, a: NDArray[Any], b: NDArray[Any]) -> Distance:
-        """The distance of two integer arrays of one shape."""
-        steps = np.abs(a.astype(np.int64) - b)
-        return cls(int(np.count_nonzero(steps)), steps.size, int(steps.max(initial=0)), int(steps.sum()))
-
-    @property
-    def mean_lsb(self) -> float:
-        """The mean difference in codes."""
-        return self.total_lsb / max(self.values, 1)
-
-    def joined(self, other: Distance) -> Distance:
-        """Over the values of both."""
-        return Distance(
-            self.differing + other.differing,
-            self.values + other.values,
-            max(self.worst_lsb, other.worst_lsb),
-            self.total_lsb + other.total_lsb,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One source tensor and its twin.
-
-    Attributes:
-        tensor: name in the source.
-        operator: the source's operator that computes it, such as ``"CONV_2D"``; ``"input"`` for the picture.
-        onnx: name of its twin.
-        accumulated: see the module.
-        local: see the module.
-        kernel: see the module.
-        local_bound_lsb: what ``local`` may be: 0 where the translation is exact, else 1 (docs/operators.md).
-        kernel_bound_lsb: what ``kernel`` may be: 0, or 1 behind float32 arithmetic and with int8 activations.
-    """
-
-    tensor: str
-    operator: str
-    onnx: str
-    accumulated: Distance
-    local: Distance
-    kernel: Distance
-    local_bound_lsb: int
-    kernel_bound_lsb: int
-
-    @property
-    def is_mistranslated(self) -> bool:
-        """Whether the graph computes something else than the source here."""
-        return self.local.worst_lsb > self.local_bound_lsb
-
-    @property
-    def is_misrun(self) -> bool:
-        """Whether the runtime computes something else than the graph here."""
-        return self.kernel.worst_lsb > self.kernel_bound_lsb
-
-
-@dataclass(frozen=True, slots=True)
-class LayerComparison:
-    """All layers, in the source's order.
-
-    Attributes:
-        layers: those that exist on both sides.
-        absent: source tensors that no value carries any more -> the pass that removed or rearranged them.
-        fused_differs: values of the head in which the fused run and the one that shows inner values differ.
-    """
-
-    layers: tuple[Layer, ...]
-    absent: Mapping[str, str] = field(default_factory=dict)
-    fused_differs: int = 0
-
-    @property
-    def first_fault(self) -> Layer | None:
-        """The first layer whose local or kernel distance exceeds its bound."""
-        return next((layer for layer in self.layers if layer.is_mistranslated or layer.is_misrun), None)
-
-
 def compare_layers(
     model: bytes,
     source: Path,
@@ -146,23 +57,26 @@ def compare_layers(
     kernels: str = "xnnpack",
     choices: RuntimeChoices | None = None,
 ) -> LayerComparison:
-    """Compare a finished model with its TFLite source tensor by tensor.
+    """Compare a finished model with its source tensor by tensor.
 
     Args:
         model: the ONNX file's bytes.
-        source: the TFLite file it was converted from.
+        source: the TFLite or Keras file it was converted from.
         images: uint8 RGB ``(N, height, width, 3)`` at network size.
-        kernels: LiteRT's kernels. The translation follows ``"xnnpack"``; the others round every operator in their own way, so
-            *local* may be one code everywhere.
+        kernels: LiteRT's kernels, for TFLite sources. The translation follows ``"xnnpack"``; the others round every operator in
+            their own way, so *local* may be one code everywhere.
         choices: provider and threads of ONNX Runtime; None is the CPU.
 
     Raises:
-        ModelError: no finished model, no TFLite source, or one without quantised tensors.
+        ModelError: no finished model, no such source, or a TFLite source without quantised tensors.
         MissingExtraError: LiteRT is not installed.
+        RuntimeUnavailableError: Keras gave no result.
     """
     from converters.integer.evaluate import read_graph
 
     file = read_model_file(source)
+    if file.format in FORMATS:
+        return compare_keras_layers(model, file, images, choices or RuntimeChoices())
     records = _read_source(file)
     with (
         open_onnxruntime(model, file=f"model of {source.name}", choices=choices or RuntimeChoices()) as onnx,
@@ -185,25 +99,33 @@ def compare_layers(
     return LayerComparison(comparing.layers(), absent, fused_differs)
 
 
-def source_codes(model: bytes, source: Path, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-    """LiteRT XNNPACK's integers in every tensor that has a twin, as the graph stores them, by the twins' names.
+def source_codes(model: bytes, source: Path, images: NDArray[np.uint8]) -> list[dict[str, NDArray[Any]]]:
+    """What the source holds in every tensor that has a twin, as the graph stores it, by the twins' names, per image.
+
+    LiteRT XNNPACK's integers; of a Keras source float32 values, or the codes nearest to them.
 
     Args:
         model: the ONNX file's bytes.
-        source: the TFLite file it was converted from.
-        image: uint8 RGB ``(1, height, width, 3)`` at network size.
+        source: the TFLite or Keras file it was converted from.
+        images: uint8 RGB ``(N, height, width, 3)`` at network size.
 
     Raises:
-        ModelError: no finished model, or no TFLite source.
+        ModelError: no finished model, or no such source.
         MissingExtraError: LiteRT is not installed.
+        RuntimeUnavailableError: Keras gave no result.
     """
     file = read_model_file(source)
+    if file.format in FORMATS:
+        return keras_codes(model, file, images)
     document = read_document(model, file=f"model of {source.name}")
     pairs, _ = _pairs(_read_source(file), document, least_bound=0)
     kernels = kernels_by_name("xnnpack")
     with LiteRtRuntime(file.data, file=file.file, spec=document.spec, kernels=kernels) as litert:
-        held = litert.tensors(image, [pair.tensor for pair in pairs])
-    return {pair.twin: pair.to_graph(held[pair.tensor], image) for pair in pairs}
+        return [
+            {pair.twin: pair.to_graph(held[pair.tensor], image[None]) for pair in pairs}
+            for image in images
+            for held in (litert.tensors(image[None], [pair.tensor for pair in pairs]),)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,17 +190,10 @@ class _Comparing:
 
     def _forced(self, twin: str, image: NDArray[np.uint8], given: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """The exact arithmetic's codes of ``twin`` when every other twin holds ``given``."""
-        from converters.integer.evaluate import NotEvaluatedError, evaluate
-        from converters.integer.values import to_reals
-
-        others = {pair.twin: given[pair.twin] for pair in self._pairs if pair.twin != twin}
-        try:
-            evaluation = evaluate(self._graph, {**others, IMAGE: image}, [twin])
-        except NotEvaluatedError as error:
-            raise ModelError(f"the layer {twin!r} cannot be computed in integers: {error}") from error
-        if evaluation.inexact:
+        codes, inexact = exact_codes(self._graph, twin, image, {p.twin: given[p.twin] for p in self._pairs})
+        if inexact:
             self._inexact.add(twin)
-        return to_reals(evaluation.values[twin]).array
+        return codes
 
 
 def _read_source(file: ModelFile) -> TfliteModel:
@@ -288,7 +203,7 @@ def _read_source(file: ModelFile) -> TfliteModel:
     from converters.tflite.signatures import require_sound
 
     if file.format != "tflite":
-        raise ModelError(f"'{file.file}' is no TFLite file; layers are compared with a TFLite source")
+        raise ModelError(f"'{file.file}' is no TFLite or Keras file; layers are compared with a source")
     try:
         records = read_tflite(file.data, file.file)
         require_sound(records)

@@ -7,23 +7,26 @@ else turned as EXIF says if then they have it, else the image is left out and re
 from __future__ import annotations
 
 import time
-from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xdet.datasets import Problem
 from xdet.errors import ImageError, UsageError
-from xdet.preparation import Preparation, in_batches, prepare, prepare_many, stack_pixels
+from xdet.preparation import Preparation, prepare, stack_pixels
+from xdet.runtimes.base import network_turns
+from xdet.stream import through_network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from converters.spec import DetectorSpec, ImageInput, Thresholds
     from xdet.datasets import LabelledImage
+    from xdet.detections import BatchDetections
     from xdet.preparation import Prepared
     from xdet.runtimes.base import Runtime
 
@@ -45,11 +48,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """Where the time of one model went. With workers, reading and resizing run beside the network.
+    """Where the time of one model went, summed over the workers, who work at the same time.
 
     Attributes:
-        read: reading and decoding photographs, summed over workers.
-        resize: stretching them, likewise.
+        read: reading and decoding photographs.
+        resize: stretching them.
         network: the network with its head, boxes included.
         wall: from the first photograph to the last result.
     """
@@ -76,7 +79,7 @@ class PredictionOptions:
     Attributes:
         thresholds: what is kept.
         truncate_input: feed what a truncating input quantisation makes of each pixel.
-        workers: threads that read and resize ahead of the network; 0 does both in turn.
+        workers: photographs worked on at the same time.
     """
 
     thresholds: Thresholds
@@ -96,7 +99,7 @@ def predict(
     Args:
         runtime: the open model.
         images: the photographs.
-        options: thresholds, input, threads.
+        options: thresholds, input, workers.
         on_result: called after each photograph, in order.
 
     Returns:
@@ -107,21 +110,28 @@ def predict(
     found: dict[int, Found] = {}
     read_s = resize_s = network_s = 0.0
     table = truncation_table(runtime.spec, runtime.file) if options.truncate_input else None
-    fitting: deque[LabelledImage] = deque()
-    prepared_images = _prepared(images, runtime.spec.image, options.workers, fitting, problems)
-    for batch in in_batches(prepared_images, runtime.batch or 1):
+    turns = network_turns(runtime)
+
+    def detect(batch: Sequence[Prepared]) -> list[_Seen]:
         pixels = stack_pixels(batch)
-        begun = time.perf_counter()
-        result = runtime.detect(pixels if table is None else table[pixels], options.thresholds)
-        network_s += time.perf_counter() - begun
-        for row, prepared in enumerate(batch):
-            image = fitting.popleft()
-            read_s, resize_s = read_s + prepared.read_s, resize_s + prepared.resize_s
-            valid = slice(0, int(result.num_detections[row]))
-            found[image.id] = Found(
-                result.boxes_xyxy[row, valid], result.scores[row, valid], result.classes[row, valid]
-            )
-            on_result(image, found[image.id])
+        pixels = pixels if table is None else table[pixels]
+        with turns:
+            begun = time.perf_counter()
+            result = runtime.detect(pixels, options.thresholds)
+            each_s = (time.perf_counter() - begun) / len(batch)
+        return [_Seen(_row(result, row), image, each_s) for row, image in enumerate(batch)]
+
+    fitting = partial(_prepare_fitting, network=runtime.spec.image)
+    for image, seen in through_network(
+        images, fitting, detect, batch=runtime.batch or 1, workers=options.workers
+    ):
+        if isinstance(seen, ImageError):
+            problems.append(Problem("unreadable_images", f"image {image.id}: {seen}"))
+            continue
+        read_s, resize_s = read_s + seen.prepared.read_s, resize_s + seen.prepared.resize_s
+        network_s += seen.network_s
+        found[image.id] = seen.found
+        on_result(image, seen.found)
     seconds = Seconds(read_s, resize_s, network_s, time.perf_counter() - started)
     return Predictions(found, tuple(problems), seconds)
 
@@ -151,35 +161,30 @@ def truncation_table(spec: DetectorSpec, file: str) -> NDArray[np.uint8] | None:
     return np.maximum(pixels - 1, 0).astype(np.uint8)
 
 
-def _prepared(
-    images: Sequence[LabelledImage],
-    network: ImageInput,
-    workers: int,
-    fitting: deque[LabelledImage],
-    problems: list[Problem],
-) -> Iterator[Prepared]:
-    """The photographs that have the size of their annotation; the entry of each goes to ``fitting``, in step."""
-    as_stored = Preparation(network, honour_exif=False)
-    waiting = deque(images)
+@dataclass(frozen=True, eq=False, slots=True)
+class _Seen:
+    """A photograph behind the network, and its share of the seconds of the call."""
 
-    def leave_out(_: str, error: ImageError) -> None:
-        problems.append(_problem(waiting.popleft(), str(error)))
-
-    paths = [image.path for image in images]
-    for stored in prepare_many(paths, as_stored, workers=workers, on_failure=leave_out):
-        image = waiting.popleft()
-        prepared = stored
-        if stored.size_wh != image.size_wh:
-            prepared = prepare(image.path, Preparation(network, honour_exif=True))
-        if prepared.size_wh == image.size_wh:
-            fitting.append(image)
-            yield prepared
-        else:
-            annotated, found = ("{} x {}".format(*size) for size in (image.size_wh, stored.size_wh))
-            problems.append(
-                _problem(image, f"'{image.path}' has {found} pixels, its annotation says {annotated}")
-            )
+    found: Found
+    prepared: Prepared
+    network_s: float
 
 
-def _problem(image: LabelledImage, reason: str) -> Problem:
-    return Problem("unreadable_images", f"image {image.id}: {reason}")
+def _row(result: BatchDetections, row: int) -> Found:
+    valid = slice(0, int(result.num_detections[row]))
+    return Found(result.boxes_xyxy[row, valid], result.scores[row, valid], result.classes[row, valid])
+
+
+def _prepare_fitting(image: LabelledImage, network: ImageInput) -> Prepared:
+    """The photograph in the orientation in which it has the size of its annotation.
+
+    Raises:
+        ImageError: it cannot be read, or has another size both ways.
+    """
+    prepared = stored = prepare(image.path, Preparation(network, honour_exif=False))
+    if stored.size_wh != image.size_wh:
+        prepared = prepare(image.path, Preparation(network, honour_exif=True))
+    if prepared.size_wh != image.size_wh:
+        annotated, found = ("{} x {}".format(*size) for size in (image.size_wh, stored.size_wh))
+        raise ImageError(f"'{image.path}' has {found} pixels, its annotation says {annotated}")
+    return prepared

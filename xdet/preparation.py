@@ -8,28 +8,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xdet.errors import ImageError
-from xdet.images import read_image, resize_image
+from xdet.images import read_image, read_picture, resize_image, resize_picture
+from xdet.stream import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from concurrent.futures import Future
 
     from converters.spec import ImageInput
 
 Photograph = str | os.PathLike[str] | NDArray[np.uint8]
 ARRAY = "<array>"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -78,19 +74,24 @@ def prepare(image: Photograph, how: Preparation) -> Prepared:
     Raises:
         ImageError: it cannot be read, or is no such array.
     """
+    target = how.image
     started = time.perf_counter()
-    is_array = isinstance(image, np.ndarray)
-    original = (
-        image if isinstance(image, np.ndarray) else read_image(Path(image), honour_exif=how.honour_exif)
-    )
-    read = time.perf_counter()
-    pixels = resize_image(original, how.image.height, how.image.width, how.image.resize)
+    if isinstance(image, np.ndarray) or how.keep_original:
+        original = (
+            image if isinstance(image, np.ndarray) else read_image(Path(image), honour_exif=how.honour_exif)
+        )
+        size_wh, read = (original.shape[1], original.shape[0]), time.perf_counter()
+        pixels = resize_image(original, target.height, target.width, target.resize)
+    else:  # without a copy of the photograph as an array
+        picture = read_picture(Path(image), honour_exif=how.honour_exif)
+        size_wh, read = picture.size, time.perf_counter()
+        pixels = resize_picture(picture, target.height, target.width, target.resize)
     return Prepared(
         name=image_name(image),
-        size_wh=(original.shape[1], original.shape[0]),
+        size_wh=size_wh,
         pixels=pixels,
         original=original if how.keep_original else None,
-        read_s=0.0 if is_array else read - started,
+        read_s=0.0 if isinstance(image, np.ndarray) else read - started,
         resize_s=time.perf_counter() - read,
     )
 
@@ -112,38 +113,16 @@ def prepare_many(
         on_failure: called, in order and in the caller's thread, with the name of an image that cannot be read, and why;
             the stream goes on. Without it the error is raised in the image's place.
     """
-    for name, outcome in _outcomes(images, how, workers):
+    prepared_in_order = in_order(images, lambda image: prepare(image, how), workers=workers, waiting=workers)
+    for image, outcome in prepared_in_order:
         try:
             prepared = outcome()
         except ImageError as error:
             if on_failure is None:
                 raise
-            on_failure(name, error)
+            on_failure(image_name(image), error)
         else:
             yield prepared
-
-
-def in_batches(prepared: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Groups of ``size`` images (or of whatever comes with each), the last one smaller.
-
-    What was prepared before an ``ImageError`` still comes first.
-    """
-    waiting: list[T] = []
-    stream = iter(prepared)
-    while True:
-        try:
-            waiting.append(next(stream))
-        except StopIteration:
-            break
-        except ImageError:
-            if waiting:
-                yield waiting
-            raise
-        if len(waiting) == size:
-            yield waiting
-            waiting = []
-    if waiting:
-        yield waiting
 
 
 def stack_pixels(prepared: Sequence[Prepared]) -> NDArray[np.uint8]:
@@ -154,27 +133,3 @@ def stack_pixels(prepared: Sequence[Prepared]) -> NDArray[np.uint8]:
 def image_name(image: Photograph) -> str:
     """How results and messages call an image."""
     return ARRAY if isinstance(image, np.ndarray) else os.fspath(image)
-
-
-def _outcomes(
-    images: Iterable[Photograph], how: Preparation, workers: int
-) -> Iterator[tuple[str, Callable[[], Prepared]]]:
-    """The name of every image, and the call that gives it prepared or raises."""
-    if workers < 1:
-        for image in images:
-            yield image_name(image), partial(prepare, image, how)
-        return
-    ahead: deque[tuple[str, Future[Prepared]]] = deque()
-    with ThreadPoolExecutor(workers, "xdet-prepare") as pool:
-        try:
-            for image in images:
-                ahead.append((image_name(image), pool.submit(prepare, image, how)))
-                if len(ahead) > workers:
-                    name, future = ahead.popleft()
-                    yield name, future.result
-            while ahead:
-                name, future = ahead.popleft()
-                yield name, future.result
-        finally:
-            for _, future in ahead:
-                future.cancel()

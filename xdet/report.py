@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from typing import TYPE_CHECKING
@@ -59,6 +60,15 @@ def format_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def format_score(score: float) -> str:
     """A confidence for people: two decimals."""
     return f"{score:.2f}"
+
+
+def format_distance(value: float) -> str:
+    """A distance for people: three significant digits.
+
+    >>> format_distance(0.054166), format_distance(12), format_distance(float("inf"))
+    ('0.0542', '12', 'inf')
+    """
+    return "inf" if math.isinf(value) else f"{value:.3g}"
 
 
 def format_pixels(value: float) -> str:

@@ -1,8 +1,9 @@
 """Finds quantised tensors of an ONNX graph that are read with another scale than they were written with.
 
 Such graphs are legal, and xdet writes them on purpose: the DequantizeLinear in front of a LeakyRelu has a scale of its own,
-so that ONNX Runtime's table equals LiteRT's (docs/contract.md). Compilers that keep one scale per tensor compute something
-else. Codes keep their scale through operators that only move or compare them.
+so that ONNX Runtime's table equals LiteRT's (docs/contract.md), and so have both readings of a LeakyReLU that stands as a sum.
+Compilers that keep one scale per tensor compute something else. Codes keep their scale through operators that only move or
+compare them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ MOVERS = frozenset(
             "Flatten",
             "Gather",
             "Identity",
+            "Max",
             "MaxPool",
             "Reshape",
             "Slice",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.integer.rounding import FUSED_ROUNDING
 from converters.integer.values import Quantized, Reals, Value, to_reals
 
 if TYPE_CHECKING:
@@ -24,8 +25,19 @@ def combine(node: ir.Node, inputs: Sequence[Value | None]) -> Value:
     """Add, Sub or Mul with broadcasting."""
     operands = [value for value in inputs if value is not None]
     a, b = (to_reals(value) for value in operands)
-    fused = all(isinstance(value, Quantized) for value in operands)
-    return Reals(BINARY[node.op_type](a.array, b.array), exact=a.exact and b.exact and not fused)
+    array = BINARY[node.op_type](a.array, b.array)
+    scales = [float(value.scale.max()) for value in operands if isinstance(value, Quantized)]
+    if len(scales) < len(operands):
+        return Reals(array, exact=a.exact and b.exact)
+    # kernels fuse the two readings with what is around them: a sum of codes then differs by roundings of its terms
+    doubt = np.inf if node.op_type == "Mul" else FUSED_ROUNDING * 255 * sum(scales)
+    return Reals(array, exact=False, doubt=doubt)
+
+
+def maximum(inputs: Sequence[Value | None]) -> Value:
+    """Max of codes and a constant."""
+    arrays = [to_reals(value).array for value in inputs if value is not None]
+    return Reals(np.maximum(*arrays))
 
 
 def softmax(node: ir.Node, x: Value) -> Value:

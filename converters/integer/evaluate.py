@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from converters.integer.arithmetic import BINARY, combine, reduce_mean, resize, softmax
+from converters.integer.arithmetic import BINARY, combine, maximum, reduce_mean, resize, softmax
 from converters.integer.convolution import convolve, multiply
 from converters.integer.functions import EXACT, apply_function
 from converters.integer.movement import MOVERS, concatenate, move, pad
-from converters.integer.rounding import Rounding, quantize_value
+from converters.integer.rounding import Rounding, is_settled, quantize_value
 from converters.integer.values import Quantized, Reals, Value, to_reals
 from converters.integer.windows import average_pool, max_pool, window_of
 
@@ -75,7 +75,7 @@ def evaluate(
         for node in needed:
             inputs = [_input(values, value) for value in node.inputs]
             results = _run(node, inputs, rounding or Rounding())
-            if node.op_type == "QuantizeLinear" and _is_inexact(inputs[0]):
+            if node.op_type == "QuantizeLinear" and not is_settled(_first(inputs), _read_as(inputs)):
                 inexact.append(str(node.outputs[0].name))
             values.update({str(v.name): result for v, result in zip(node.outputs, results, strict=True)})
             for value in node.inputs:
@@ -123,10 +123,6 @@ def _run(node: ir.Node, inputs: Sequence[Value | None], rounding: Rounding) -> S
         raise NotEvaluatedError(msg) from error
 
 
-def _is_inexact(value: Value | None) -> bool:
-    return not getattr(value, "exact", True)
-
-
 def _dequantize(node: ir.Node, inputs: Sequence[Value | None], _rounding: Rounding) -> Sequence[Value]:
     codes, scale = _array(inputs, 0), _array(inputs, 1)
     zero_point = _array(inputs, 2) if len(inputs) > 2 else np.zeros(scale.shape, np.int32)
@@ -135,12 +131,16 @@ def _dequantize(node: ir.Node, inputs: Sequence[Value | None], _rounding: Roundi
 
 
 def _quantize(_node: ir.Node, inputs: Sequence[Value | None], rounding: Rounding) -> Sequence[Value]:
-    scale, zero_point = _array(inputs, 1), _array(inputs, 2)
-    if scale.size != 1:
+    like = _read_as(inputs)
+    if like.scale.size != 1:
         raise NotImplementedError("quantises per channel")
-    like = Quantized(np.empty(0, zero_point.dtype), scale, zero_point.astype(np.int32))
-    assert inputs[0] is not None, "something is quantised"  # noqa: S101
-    return [Reals(quantize_value(inputs[0], like, rounding))]
+    return [Reals(quantize_value(_first(inputs), like, rounding))]
+
+
+def _read_as(inputs: Sequence[Value | None]) -> Quantized:
+    """An empty tensor of a QuantizeLinear's scale, zero-point and dtype."""
+    scale, zero_point = _array(inputs, 1), _array(inputs, 2)
+    return Quantized(np.empty(0, zero_point.dtype), scale, zero_point.astype(np.int32))
 
 
 def _convolve(node: ir.Node, inputs: Sequence[Value | None], _rounding: Rounding) -> Sequence[Value]:
@@ -190,6 +190,7 @@ KERNELS: dict[str, Callable[[ir.Node, Sequence[Value | None], Rounding], Sequenc
     "Conv": _convolve,
     "DequantizeLinear": _dequantize,
     "Gemm": _multiply,
+    "Max": lambda _node, inputs, _: [maximum(inputs)],
     "MaxPool": lambda node, inputs, _: [max_pool(node, _first(inputs))],
     "Pad": lambda node, inputs, _: [pad(node, inputs)],
     "QuantizeLinear": _quantize,

@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.integer.values import Quantized, Sums, Tabulated, Value, to_reals
+from converters.integer.values import Quantized, Reals, Sums, Tabulated, Value, to_reals
+from converters.leaky_sum import ROUNDINGS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+# Relative to the largest number that a fused sum handles: the room that ``converters.leaky_sum`` leaves.
+FUSED_ROUNDING = ROUNDINGS * 2.0**-24
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,19 @@ def quantize_value(value: Value, like: Quantized, rounding: Rounding) -> NDArray
         case _:
             reals = to_reals(value)
             steps = reals.array.astype(np.float32) / like.scale.reshape(())
-            return _rounded(steps, like, rounding.offset(exact=reals.exact))
+            return _rounded(steps, like, rounding.offset(exact=is_settled(value, like)))
+
+
+def is_settled(value: Value, like: Quantized) -> bool:
+    """Whether every honest runtime rounds ``value`` to the same codes: it is exact, or far enough from every edge."""
+    if not isinstance(value, Reals) or value.exact:
+        return getattr(value, "exact", True)
+    scale = float(like.scale.reshape(()))
+    room = value.doubt / scale + 256 * FUSED_ROUNDING
+    if not room < 0.5:
+        return False
+    steps = value.array.astype(np.float64) / scale
+    return bool((np.abs(np.abs(steps - np.rint(steps)) - 0.5) > room).all())
 
 
 def tabulate(value: Quantized) -> Tabulated:

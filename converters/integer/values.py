@@ -88,10 +88,12 @@ class Reals:
     Attributes:
         array: any shape.
         exact: whether every runtime computes these very numbers.
+        doubt: where they are not exact, how far a runtime's numbers may be from these; infinite where nothing bounds it.
     """
 
     array: NDArray[Any]
     exact: bool = True
+    doubt: float = np.inf
 
 
 Value = Quantized | Tabulated | Sums | Reals

@@ -26,6 +26,7 @@ class KerasFile:
         version: the Keras that wrote it, such as ``"2.8.0"``.
         layers: its layers in stored order.
         input_shape: sizes of the first input layer, None where free.
+        config: the whole configuration, as stored.
     """
 
     file: str
@@ -34,6 +35,7 @@ class KerasFile:
     version: str
     layers: tuple[KerasLayer, ...]
     input_shape: tuple[int | None, ...]
+    config: Mapping[str, object]
 
     @property
     def is_legacy(self) -> bool:
@@ -57,7 +59,7 @@ def read_keras(data: bytes, file: str, container: Container) -> KerasFile:
     text, version = _read_h5(data, file) if container == "h5" else _read_zip(data, file)
     config = _json_object(text, f"{file}: model configuration")
     layers = require_harmless(config, file)
-    return KerasFile(file, data, container, version, layers, _input_shape(config, file))
+    return KerasFile(file, data, container, version, layers, _input_shape(config, file), config)
 
 
 def _read_h5(data: bytes, file: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from onnx_ir.passes import common
 from converters.passes.cancel_transposes import CancelTransposes
 from converters.passes.fold_affine import FoldAffine
 from converters.passes.fold_pad import FoldPad
+from converters.passes.leaky_as_sum import LeakyAsSum
 from converters.passes.pool_before_activation import PoolBeforeActivation
 from converters.passes.twins import follow_twins
 from converters.passes.wide_stem import WideStem
@@ -31,6 +32,7 @@ PIPELINES: Mapping[Target, tuple[Rewrite, ...]] = {
         PoolBeforeActivation(),
         WideStem(),
         CancelTransposes(),
+        LeakyAsSum(),
     ),
 }
 UNUSED = "remove unused"

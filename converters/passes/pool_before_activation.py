@@ -20,11 +20,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx_ir as ir
 
-from converters.leaky import FloatForm, LeakyCase, float_table, is_monotone
+from converters.leaky import is_monotone
 from converters.passes.base import Changed, Rewrite, Skipped
+from converters.passes.leaky_link import leaky_of
 from converters.passes.qdq import Link, link, node, only_consumer, producer
 
 if TYPE_CHECKING:
@@ -87,18 +87,9 @@ def _refusal(found: _Match, middle: Link) -> str | None:
     between = (found.before.result, found.activation.outputs[0], found.after.result, middle.result)
     if any(only_consumer(value) is None for value in between):
         return "the activation's result is used elsewhere, too"
-    if not is_monotone(_table(found.before, found.activation, found.after)):
+    if not is_monotone(leaky_of(found.before, found.activation, found.after)[1]):
         return f"the table of {found.activation.name} falls somewhere: maximum and activation do not commute"
     return None
-
-
-def _table(before: Link, activation: ir.Node, after: Link) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    shift = 0 if before.dtype == np.int8 else -128
-    form = FloatForm(before.scale, np.float32(activation.attributes.get_float("alpha", 0.01)))
-    case = LeakyCase(
-        before.scale, before.zero_point + shift, after.scale, after.zero_point + shift, form.slope
-    )
-    return float_table(case, form)
 
 
 def _swap(graph: ir.Graph, found: _Match) -> None:

@@ -38,7 +38,7 @@ def quantize_network(
         options: granularity, photographs, dtype of the activation codes.
 
     Returns:
-        A new writer with the quantised network.
+        A new writer with the quantised network, every shape inferred.
 
     Raises:
         OptionError: the network is quantised already, or there are no photographs.
@@ -55,7 +55,9 @@ def quantize_network(
     batch = options.batch_size if isinstance(options.batch_size, int) else 1
     ranges = observe_ranges(proto.SerializeToString(), spec.image, options.calibration, batch=batch)
     quantised = GraphWriter(str(writer.graph.name))
-    return quantised, Rewriter(quantised, model.graph, ranges, spec.image, options).rewrite(network)
+    rewritten = Rewriter(quantised, model.graph, ranges, spec.image, options).rewrite(network)
+    common.ShapeInferencePass(data_prop=True)(ir.Model(quantised.graph, ir_version=IR_VERSION))
+    return quantised, rewritten
 
 
 def _calibration_model(writer: GraphWriter, head: ir.Value) -> ir.Model:

@@ -159,7 +159,7 @@ class ModelDocument:
         passes: titles of the passes that changed the graph, in order.
         notes: deviations worth knowing, one sentence each.
         tensors: source tensor name -> its ONNX twin.
-        deviations: every number that is not the source's.
+        deviations: every number that was translated into another than the source's, before any of ``passes``.
         evaluation: the training yaml's evaluation settings, None where no yaml states any.
         licence: the source's licence in its sidecar's words, None where nobody states one.
         origin: where the source comes from in its sidecar's words, None likewise.

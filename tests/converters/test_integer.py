@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from converters.golden import stored_codes
 from converters.graph import GraphWriter
 from converters.integer import convolution, vector
+from converters.integer.arithmetic import combine
 from converters.integer.convolution import Window, convolve, multiply
 from converters.integer.evaluate import Evaluation, NotEvaluatedError, evaluate
-from converters.integer.rounding import Rounding, quantize_value
+from converters.integer.rounding import Rounding, is_settled, quantize_value
 from converters.integer.values import Quantized, Reals, Sums, to_reals
 from converters.integer.vector import attempt_golden_vector, golden_vector
 from converters.network import ImportedNetwork
@@ -182,6 +183,25 @@ def test_a_network_that_adds_gets_a_bound_and_one_that_does_not_gets_none() -> N
     assert (found.bound_lsb, found.other_kernels_lsb) == (2, 2)  # ties flip by one code, doubled
     assert (found.stride, stored_codes(found).size) == (4, 48)  # every third of 192 would hold one channel
     assert (found.scale, found.zero_point) == (float(np.float32(0.2)), 128)
+
+
+@pytest.mark.parametrize(
+    ("scale", "settled"),
+    [(0.2, False), (0.37, True), (0.2001, False), (1e-30, False)],
+    ids=["ties", "far from every edge", "within rounding of an edge", "absurd"],
+)
+def test_a_sum_of_codes_is_exact_where_no_result_is_near_an_edge(scale: float, *, settled: bool) -> None:
+    like = Quantized(np.empty(0, np.uint8), np.array(scale, np.float32), np.array(128, np.int32))
+    a, b = (quantized(codes, 0.1, 128) for codes in np.meshgrid(*[np.arange(256, dtype=np.uint8)] * 2))
+    node = ir.node("Add", [ir.Value(name="a"), ir.Value(name="b")])
+    total = combine(node, [a, b])
+    assert is_settled(total, like) == settled
+
+
+def test_a_product_of_codes_is_never_settled() -> None:
+    like = Quantized(np.empty(0, np.uint8), np.array(0.37, np.float32), np.array(128, np.int32))
+    one = quantized(np.array([129], np.uint8), 0.1, 128)
+    assert not is_settled(combine(ir.node("Mul", [ir.Value(name="a"), ir.Value(name="b")]), [one, one]), like)
 
 
 @pytest.mark.parametrize(

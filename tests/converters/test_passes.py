@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from converters.passes.cancel_transposes import CancelTransposes
 from converters.passes.fold_pad import FoldPad
+from converters.passes.leaky_as_sum import LeakyAsSum
 from converters.passes.pool_before_activation import PoolBeforeActivation
 
 if TYPE_CHECKING:
@@ -210,3 +211,45 @@ def test_other_transposes_stay(caplog: pytest.LogCaptureFixture) -> None:
 def test_transposes_around_a_value_with_another_reader_stay(caplog: pytest.LogCaptureFixture) -> None:
     text = TRANSPOSES.replace("(float[1,2,3,4] y)", "(float[1,2,3,4] y, uint8[1,3,4,2] q)")
     assert "read elsewhere" in declined(CancelTransposes(), parse(text, PERM="[0, 3, 1, 2]"), caplog)
+
+
+LEAKY = """
+g (uint8[1,2,3,4] x) => (float[1,2,3,4] y)
+<float s = {0.05}, uint8 z = {125}, float so = {0.0487}, uint8 zo = {30}>
+{
+  d = DequantizeLinear(x, s, z)
+  a = LeakyRelu<alpha = SLOPE>(d)
+  q = QuantizeLinear(a, so, zo)
+  y = DequantizeLinear(q, so, zo)
+}"""
+
+
+def test_a_leaky_relu_becomes_a_sum() -> None:
+    assert_once(
+        LeakyAsSum(),
+        parse(LEAKY, SLOPE="0.1"),
+        "Max DequantizeLinear DequantizeLinear Add QuantizeLinear DequantizeLinear",
+    )
+
+
+def test_a_leaky_relu_of_slope_1_or_more_stays(caplog: pytest.LogCaptureFixture) -> None:
+    assert "no two scales" in declined(LeakyAsSum(), parse(LEAKY, SLOPE="1.0"), caplog)
+
+
+def test_an_int8_leaky_relu_stays(caplog: pytest.LogCaptureFixture) -> None:
+    text = LEAKY.replace("uint8[1,2,3,4] x", "int8[1,2,3,4] x").replace("uint8 z = {125}", "int8 z = {-3}")
+    assert "its codes are int8" in declined(LeakyAsSum(), parse(text, SLOPE="0.1"), caplog)
+
+
+def test_a_leaky_relu_whose_result_is_read_in_float_stays(caplog: pytest.LogCaptureFixture) -> None:
+    text = LEAKY.replace("(float[1,2,3,4] y)", "(float[1,2,3,4] y, float[1,2,3,4] a)")
+    assert "nothing else reads" in declined(LeakyAsSum(), parse(text, SLOPE="0.1"), caplog)
+
+
+@settings(max_examples=25)
+@given(st.floats(0.001, 0.999), st.integers(0, 2**16))
+def test_a_leaky_relu_becomes_a_sum_only_where_no_code_changes(slope: float, seed: int) -> None:
+    model = parse(LEAKY, SLOPE=f"{slope:.6f}")
+    before = run(model, seed=seed)
+    LeakyAsSum()(model)
+    np.testing.assert_array_equal(run(model, seed=seed), before)

@@ -129,6 +129,7 @@ def bad_calls(model: str, image: str, folder: Path) -> dict[str, tuple[Sequence[
         "a threshold out of range": (["detect", model, image, "--score-threshold", "1.5"], 2, "1.5"),
         "no threads": (["detect", model, image, "--threads", "0"], 2, "threads"),
         "too many threads": (["detect", model, image, "--threads", "100000"], 2, "four per processor"),
+        "no workers": (["detect", model, image, "--workers", "0"], 2, "--workers must lie in 1..64, got 0"),
         "an ONNX file that is not ours": (["detect", folder / "foreign.onnx", image], 3, "convert"),
         "a source that is a picture": (["convert", image], 3, "TFLite"),
         "a missing source": (["convert", folder / "no.tflite"], 3, "no.tflite"),

@@ -68,7 +68,7 @@ def test_bad_entries_are_told_on_stderr_and_by_the_exit_code(scene: Scene, input
     ("options", "code", "words"),
     [
         (["--truncate-input"], 2, "zoo"),
-        (["--workers", "99"], 2, "--workers must lie in 0..64"),
+        (["--workers", "99"], 2, "--workers must lie in 1..64"),
         (["--provider", "warp"], 3, "'warp' is not available"),
         (["--iou-threshold", "7"], 2, "iou threshold"),
     ],

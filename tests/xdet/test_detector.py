@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from tests.xdet.finished_models import SPEC, finished_model
 from xdet.detector import Detector
 from xdet.errors import ImageError, ModelError, UsageError
+from xdet.runtimes.onnxruntime import OnnxRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from converters.spec import Thresholds
+    from xdet.detections import BatchDetections
     from xdet.preparation import Photograph
 
 
@@ -88,11 +92,14 @@ def test_no_thread_is_too_few(model: Path) -> None:
             Detector(path, threads=0)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("batch", [1, 3, "N"])
-def test_many_images_come_back_in_order_whatever_the_batch(batch: int | str, tmp_path: Path) -> None:
+def test_many_images_come_back_in_order_whatever_the_batch(
+    batch: int | str, workers: int, tmp_path: Path
+) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(finished_model(batch=batch))
-    detector = Detector(path, threads=1)
+    detector = Detector(path, threads=1, workers=workers)
     found = list(detector.detect_many(photograph(i + 1, 2, red=255) for i in range(7)))
     assert [one.width for one in found] == list(range(1, 8))
 
@@ -145,3 +152,42 @@ def test_no_image_gives_no_result(model: Path) -> None:
 def test_a_missing_model_is_a_model_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"gone\.onnx"):
         Detector(tmp_path / "gone.onnx")
+
+
+@pytest.mark.parametrize("concurrent", [True, False])
+def test_a_network_that_takes_one_caller_at_a_time_is_waited_for(
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    concurrent: bool,  # noqa: FBT001 - parametrised
+) -> None:
+    monkeypatch.setattr(OnnxRuntime, "concurrent", concurrent)
+    detector = Detector(model, threads=1, workers=3)
+    inside: list[int] = []
+    counts: list[int] = []
+    detect = detector.runtime.detect
+
+    def counting(images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
+        inside.append(1)
+        counts.append(len(inside))
+        time.sleep(0.05)
+        inside.pop()
+        return detect(images, thresholds)
+
+    monkeypatch.setattr(detector.runtime, "detect", counting)
+    assert len(list(detector.detect_many([photograph(2, 2, red=255)] * 6))) == 6
+    assert (max(counts) > 1) == concurrent
+
+
+@pytest.mark.parametrize(("workers", "threads", "expected"), [(1, None, None), (2, None, 2), (4, 3, 3)])
+def test_workers_share_the_processors_unless_threads_are_asked_for(
+    model: Path, monkeypatch: pytest.MonkeyPatch, workers: int, threads: int | None, expected: int | None
+) -> None:
+    monkeypatch.setattr("xdet.processors.usable_processors", lambda: 4)
+    detector = Detector(model, threads=threads, workers=workers)
+    assert isinstance(detector.runtime, OnnxRuntime)
+    assert detector.runtime._session.choices.threads == expected
+
+
+def test_no_worker_is_too_few(model: Path) -> None:
+    with pytest.raises(UsageError, match=r"--workers must lie in 1\.\.64, got 0"):
+        Detector(model, workers=0)

@@ -16,8 +16,8 @@ from converters.options import ConvertOptions
 from converters.pipeline import convert_to_bytes
 from tests.xdet.checking import faults
 from xdet.errors import UsageError
+from xdet.layer_records import Distance, Layer
 from xdet.layer_repro import LayerRepro, values_path, write_layer_repro
-from xdet.layers import Distance, Layer
 
 pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
 ROOT = Path(__file__).resolve().parents[2]

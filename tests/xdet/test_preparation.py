@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters.spec import ImageInput, Rescaling
+from converters.spec import ImageInput, Rescaling, ResizeRule
 from xdet import preparation
 from xdet.errors import ImageError
 from xdet.images import resize_image
@@ -18,7 +18,6 @@ from xdet.preparation import (
     Photograph,
     Preparation,
     Prepared,
-    in_batches,
     prepare,
     prepare_many,
     stack_pixels,
@@ -121,14 +120,19 @@ def test_preparing_goes_on_while_the_caller_works(monkeypatch: pytest.MonkeyPatc
     assert len(list(stream)) == 4
 
 
-def test_batches_are_full_but_the_last_and_an_error_comes_behind_what_was_ready(tmp_path: Path) -> None:
-    images: list[Photograph] = [photograph(1 + i) for i in range(5)]
-    sizes = [[one.size_wh[0] for one in batch] for batch in in_batches(prepare_many(images, HOW), 2)]
-    assert sizes == [[1, 2], [3, 4], [5]]
-    broken = in_batches(prepare_many([*images[:3], tmp_path / "gone.jpg"], HOW), 2)
-    assert [len(next(broken)), len(next(broken))] == [2, 1]
-    with pytest.raises(ImageError):
-        next(broken)
+@pytest.mark.parametrize("rule", ["nearest", "bilinear", "bilinear-antialias"])
+@pytest.mark.parametrize("size_wh", [(20, 10), (6, 4), (1, 1)])
+def test_a_file_gives_the_same_pixels_whether_its_photograph_is_kept_or_not(
+    tmp_path: Path, rule: ResizeRule, size_wh: tuple[int, int]
+) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(photograph(*size_wh)).save(path)
+    image = ImageInput(4, 6, Rescaling(1.0, 0.0), rule)
+    kept = prepare(path, Preparation(image, keep_original=True))
+    passed = prepare(path, Preparation(image))
+    assert np.array_equal(passed.pixels, kept.pixels)
+    assert np.array_equal(passed.pixels, resize_image(photograph(*size_wh), 4, 6, rule))
+    assert (passed.size_wh, passed.original) == (kept.size_wh, None) == (size_wh, None)
 
 
 def test_a_batch_is_one_array() -> None:

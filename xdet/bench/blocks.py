@@ -9,14 +9,16 @@ import gc
 import math
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 from converters.spec import Thresholds
-from xdet.preparation import Preparation, prepare_many
-from xdet.processors import reading_threads
-from xdet.runtimes.base import require_thresholds
+from xdet.preparation import Preparation, prepare, prepare_many, stack_pixels
+from xdet.processors import choose_workers
+from xdet.runtimes.base import network_turns, require_thresholds
 from xdet.runtimes.opening import open_model
+from xdet.stream import through_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from xdet.bench.cases import Case
     from xdet.bench.records import BenchOptions
+    from xdet.preparation import Prepared
     from xdet.runtimes.base import Runtime
 
 WARM_UP = 3
@@ -109,7 +112,7 @@ def _time_pictures(
     options: BenchOptions,
     samples: Samples,
 ) -> list[NDArray[np.uint8]]:
-    """Photographs from file to boxes, one thread reading ahead; then reading and stretching alone, timed one by one.
+    """Photographs from file to boxes, as ``xdet detect`` works on a folder; then reading and stretching alone, one by one.
 
     Turns go through the photographs one after the other. Returns those of this turn, as the runtime takes them.
     """
@@ -119,14 +122,27 @@ def _time_pictures(
     for image in islice(prepare_many(chosen, how), 1):  # warm: decoder, network, boxes
         runtime.detect(image.pixels[None].repeat(batch, axis=0), thresholds)
     started = time.perf_counter()
-    for image in prepare_many(chosen, how, workers=reading_threads()):
-        runtime.detect(image.pixels[None], thresholds)
+    _run_stream(runtime, thresholds, chosen)
     samples.pictures_s += time.perf_counter() - started
     samples.pictures += len(chosen)
     alone = list(prepare_many(chosen, how))
     samples.read += [image.read_s for image in alone]
     samples.resize += [image.resize_s for image in alone]
     return [image.pixels[None].repeat(batch, axis=0) for image in alone]
+
+
+def _run_stream(runtime: Runtime, thresholds: Thresholds, images: Sequence[Path]) -> None:
+    turns = network_turns(runtime)
+
+    def find_boxes(group: Sequence[Prepared]) -> Sequence[object]:
+        pixels = stack_pixels(group)
+        with turns:
+            runtime.detect(pixels, thresholds)
+        return group
+
+    ready = partial(prepare, how=Preparation(runtime.spec.image))
+    for _ in through_network(images, ready, find_boxes, batch=runtime.batch or 1, workers=choose_workers()):
+        pass
 
 
 def _time_calls(

@@ -94,7 +94,7 @@ class CaseResult:
         resize: stretching it to the network's size.
         network: pixels at network size -> raw head.
         boxes: pixels at network size -> final boxes.
-        images_per_s: photographs per second from file to boxes, one thread reading ahead.
+        images_per_s: photographs per second from file to boxes, as many at a time as ``xdet detect`` works on.
         coverage: MACs in integer kernels; None where the runtime does not tell.
         memory: None where it was not measured.
         ratio: the first model's ``boxes`` time with as many threads, divided by this one's: above 1 this one is faster.

@@ -46,6 +46,7 @@ class CardRequest:
         annotations: their boxes, a COCO json.
         samples: photographs to draw boxes on, files or folders; empty takes the first ``SAMPLES`` of ``images``.
         notes: Markdown by hand: what stands before its first heading opens the card, the rest closes it.
+        notes_name: name of the file that they were read from, for the command that repeats the card.
         runtimes: such as ``"litert:xnnpack,onnxruntime:cpu"``; None is every one that works here.
         protocol: of the average precision.
         bench: threads, blocks and the rest.
@@ -57,6 +58,7 @@ class CardRequest:
     annotations: Path
     samples: tuple[Path, ...] = ()
     notes: str = ""
+    notes_name: str = "notes.md"
     runtimes: str | None = None
     protocol: ProtocolName = "coco"
     bench: BenchOptions = field(default_factory=BenchOptions)

@@ -15,7 +15,7 @@ from xdet.results_json import image_names
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from xdet.card.content import CardContent
+    from xdet.card.content import CardContent, CardRequest
     from xdet.inspection import Inspection, TensorSummary
 
 TIMED = (
@@ -254,9 +254,15 @@ def _command_lines(content: CardContent) -> Iterator[str]:
         f"xdet inspect {source} --layers",
         f"xdet eval {files} {data} --protocol {request.protocol}",
         f"xdet bench {timed} --images photos {how}",
-        f"xdet card {files} {data} --protocol {request.protocol} {how}",
+        f"xdet card {files} {data}{_own_material(request)} --protocol {request.protocol} {how}",
     ]
     yield "\n".join(["```sh", *commands, "```"])
+
+
+def _own_material(request: CardRequest) -> str:
+    """The options that name pictures to draw on, and notes by hand; folders are not told, only their names."""
+    options = f" --samples {shlex.quote(request.samples[0].name)}" if request.samples else ""
+    return options + (f" --notes {shlex.quote(request.notes_name)}" if request.notes else "")
 
 
 def _conversions(content: CardContent) -> Iterator[tuple[str, str, str]]:

@@ -6,12 +6,13 @@ import math
 from typing import TYPE_CHECKING
 
 from xdet.check_html.markup import shown
+from xdet.report import format_distance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from xdet.checking.result import HistogramBar
-    from xdet.layers import Layer
+    from xdet.layer_records import Layer, RealLayer, Unit
 
 ROW, LABEL, WIDTH, COUNT = (
     18,
@@ -19,7 +20,11 @@ ROW, LABEL, WIDTH, COUNT = (
     320,
     92,
 )  # pixels of a histogram: a bar's row, its label, everything, its count
-CELL, NAME = 26, 92  # pixels of the strip chart: a layer's cell, the name of a strip
+CELL, WIDE_CELL, NAME = (
+    26,
+    40,
+    92,
+)  # pixels of the strip chart: a cell of whole codes, of fractions; the name of a strip
 STRIPS = ("accumulated", "local", "kernel")
 
 
@@ -56,40 +61,63 @@ def _range(bars: Sequence[HistogramBar], index: int) -> str:
     return "equal" if end == 0 else f"≤ {end:g}"  # one sign says both ends: the bar before ends where it does
 
 
-def layers_svg(layers: Sequence[Layer]) -> str:
-    """Three strips with a cell per layer: the largest difference in codes; a fault has its own colour and a frame."""
-    rows = "".join(_strip(layers, name, CELL * i) for i, name in enumerate(STRIPS))
+def layers_svg(layers: Sequence[Layer | RealLayer], unit: Unit) -> str:
+    """A strip per distance with a cell per layer: the largest difference; a fault has its own colour and a frame."""
+    strips = [name for name in STRIPS if any(getattr(layer, name) is not None for layer in layers)]
+    whole = all(isinstance(getattr(layer, name).worst, int) for layer in layers for name in strips)
+    cell, foot = CELL if whole else WIDE_CELL, CELL * len(strips)
+    rows = "".join(_strip(layers, name, CELL * i, (cell, unit)) for i, name in enumerate(strips))
     numbers = "".join(
-        f'<text x="{NAME + CELL * i + CELL / 2}" y="{CELL * 3 + 14}" text-anchor=middle>{i + 1}</text>'
+        f'<text x="{NAME + cell * i + cell / 2}" y="{foot + 14}" text-anchor=middle>{i + 1}</text>'
         for i in range(len(layers))
     )
-    width, height = NAME + CELL * len(layers) + 2, CELL * 3 + 20
+    width, height = NAME + cell * len(layers) + 2, foot + 20
+    told = "in LSB" if unit == "LSB" else f"as a share {unit}"
     return (
         f'<div class=scroll tabindex=0 role=region aria-label=chart><svg width="{width}" height="{height}" role=img '
-        f'aria-label="worst difference of every layer in LSB; the table below has the numbers">'
-        f"{rows}<text x=0 y={CELL * 3 + 14}>layer</text>{numbers}</svg></div>"
+        f'aria-label="worst difference of every layer {told}; the table below has the numbers">'
+        f"{rows}<text x=0 y={foot + 14}>layer</text>{numbers}</svg></div>"
     )
 
 
-def _strip(layers: Sequence[Layer], name: str, y: int) -> str:
-    worst = [getattr(layer, name).worst_lsb for layer in layers]
+def _strip(layers: Sequence[Layer | RealLayer], name: str, y: int, look: tuple[int, Unit]) -> str:
+    """One distance of every layer; ``look`` is the width of a cell and the unit."""
+    width, unit = look
     faults = {
         "local": [layer.is_mistranslated for layer in layers],
         "kernel": [layer.is_misrun for layer in layers],
     }.get(name, [False] * len(layers))
+    distances = [getattr(layer, name) for layer in layers]
     cells = (
-        _cell(layer, value, (NAME + CELL * i, y), wrong=wrong)
-        for i, (layer, value, wrong) in enumerate(zip(layers, worst, faults, strict=True))
+        _cell(layer, distance.worst, (NAME + width * i, y), (width, unit), wrong=wrong)
+        for i, (layer, distance, wrong) in enumerate(zip(layers, distances, faults, strict=True))
+        if distance is not None
     )
     return f'<text x=0 y="{y + 17}">{name}</text>{"".join(cells)}'
 
 
-def _cell(layer: Layer, worst: int, at_xy: tuple[int, int], *, wrong: bool) -> str:
-    x, y = at_xy
-    look = "none" if not worst else "cell fault" if wrong else "cell"
+def _cell(
+    layer: Layer | RealLayer, worst: float, at_xy: tuple[int, int], look: tuple[int, Unit], *, wrong: bool
+) -> str:
+    (x, y), (width, unit) = at_xy, look
+    kind = "none" if not worst else "cell fault" if wrong else "cell"
     ink = " class=on" if worst else ""
     return (
-        f"<g><title>{shown(layer.tensor)} ({shown(layer.operator)}): {worst} LSB</title>"
-        f'<rect class="{look}" x="{x}" y="{y}" width="{CELL}" height="{CELL}" />'
-        f'<text{ink} x="{x + CELL / 2}" y="{y + 17}" text-anchor=middle>{worst}</text></g>'
+        f"<g><title>{shown(layer.tensor)} ({shown(layer.operator)}): {format_distance(worst)} {unit}</title>"
+        f'<rect class="{kind}" x="{x}" y="{y}" width="{width}" height="{CELL}" />'
+        f'<text{ink} x="{x + width / 2}" y="{y + 17}" text-anchor=middle>{_short(worst)}</text></g>'
     )
+
+
+def _short(worst: float) -> str:
+    """A distance in at most five signs.
+
+    Example:
+        >>> _short(3), _short(0.8734), _short(2.3e-07), _short(12.34)
+        ('3', '0.87', '2e-7', '12')
+    """
+    if isinstance(worst, int) or worst == 0 or not math.isfinite(worst):
+        return f"{worst:g}"
+    if worst < 0.01:
+        return f"{worst:.0e}".replace("e-0", "e-")
+    return f"{worst:.2f}" if worst < 10 else f"{worst:.0f}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from typing import TYPE_CHECKING
 
-from xdet.check_report import format_distance
-from xdet.report import printable
+from xdet.report import format_distance, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,4 +58,5 @@ def definitions(entries: Sequence[tuple[str, str]]) -> str:
 def _cell(content: str) -> str:
     if content.startswith("<data"):
         return f"<td class=number>{content}</td>"
-    return f"<td{' class=wide' if len(content) > 60 else ''}>{content}</td>"
+    words = re.sub("<[^>]*>", "", content)  # what is seen decides, not its markup
+    return f"<td{' class=wide' if len(words) > 60 else ''}>{content}</td>"

@@ -1,4 +1,4 @@
-"""The page: verdict, runtimes, layers, differences, pictures, surroundings, what the numbers mean, how to repeat it.
+"""The page: verdict, runtimes here and on other processors, layers, differences, pictures, surroundings, meanings, the command.
 
 It loads nothing: style, charts and pictures are inside, and no program runs in it. What comes from files is escaped.
 """
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from xdet.check_html.charts import histogram_svg, layers_svg
 from xdet.check_html.markup import definitions, number, shown, table
+from xdet.check_html.other_cpus import CPU_MEANINGS, other_cpus_html
 from xdet.check_html.pictures import pictures_html
+from xdet.check_html.runtime_rows import runtime_headers, runtime_row
 from xdet.check_report import ADVICE, CHANGE_CAUSES, TITLES, placement_text, verdict_text
 from xdet.report import format_share
 
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from xdet.bench.records import Machine
-    from xdet.checking.result import CheckResult, PartVerdict, RuntimeLine
-    from xdet.layers import Layer
+    from xdet.checking.result import CheckResult, PartVerdict
+    from xdet.layer_records import Layer, LayerComparison, RealLayer
     from xdet.preparation import Photograph
 
 STYLE = Path(__file__).with_name("page.css")
@@ -31,9 +33,10 @@ MEANINGS = (
     ("nearest", "the source's runtime from which the mean difference is smallest"),
     ("the yardstick", "the two LiteRT kernels that are furthest apart: any other runtime may be as far from the nearest"),
     ("boxes", "whether a run's boxes are those of the numpy decoder applied to its own head"),
+    ("probes", "crafted heads, a question each: overlaps at the threshold, ties, classes, too many boxes, extreme values"),
     ("histogram", "head values by their difference from the nearest LiteRT kernel; bars are logarithmic, counts exact"),
-    ("accumulated", "what ONNX Runtime holds in a layer against what LiteRT holds there; drift from earlier layers is inside"),
-    ("local", "exact arithmetic on LiteRT's integers in front of a layer, against LiteRT's result: shows a fault of the file"),
+    ("accumulated", "what ONNX Runtime holds in a layer, against what the source holds there; earlier layers' drift is inside"),
+    ("local", "the layer on the source's own values in front of it, against the source's result: shows a fault of the file"),
     ("kernel", "ONNX Runtime's result against exact arithmetic on its own integers there: shows a fault of the runtime"),
     ("integer coverage", "multiply-accumulates that a provider runs on integers, and the rule that blocked the others"),
 )  # fmt: skip
@@ -71,13 +74,14 @@ def check_to_html(result: CheckResult, photographs: Sequence[Photograph], where:
         for heading, content in (
             ("Verdict in four parts", _parts(result)),
             ("Runtimes", _runtimes(result)),
+            ("Other processors", other_cpus_html(result)),
             ("Layers", _layers(result)),
             ("Integer coverage", _coverage(result)),
             ("Differences of the head", _histograms(result)),
             ("Detections that differ", _changes(result, photographs)),
             ("Differences on purpose, proven", _proven(result)),
             ("Where it ran", _surroundings(result, where)),
-            ("What the numbers mean", definitions([(term, shown(told)) for term, told in MEANINGS])),
+            ("What the numbers mean", _meanings(result)),
             ("Repeat it", f"<pre>{shown(where.command)}</pre>"),
         )
         if content
@@ -115,17 +119,14 @@ def _part(part: PartVerdict) -> str:
 
 
 def _runtimes(result: CheckResult) -> str:
-    headers = (
-        *("runtime", "photographs", "nearest", "differ", "of"),
-        *(f"max {result.unit}", f"mean {result.unit}", "boxes", "must be"),
-    )
-    rows = [_runtime(result, run) for run in result.runs]
+    headers = runtime_headers(result.unit)
+    rows = [runtime_row(run, (result.allowed_max, result.allowed_mean)) for run in result.runs]
     yardstick = result.yardstick
     if yardstick is not None:
         counts = number(yardstick.differing), number(yardstick.values)
         steps = number(yardstick.max_steps), number(yardstick.mean_steps)
         rows.append(
-            (shown(yardstick.first), "", shown(yardstick.second), *counts, *steps, "", "the yardstick")
+            (shown(yardstick.first), "", shown(yardstick.second), *counts, *steps, "the yardstick", "")
         )
     missing = "".join(
         f"<li>{shown(m.name)} {'crashed' if m.crashed else 'did not run' if m.asked else 'could be added'}: "
@@ -137,27 +138,6 @@ def _runtimes(result: CheckResult) -> str:
         (table(headers, rows) if rows else "<p>No runtime of the model gave a result.</p>")
         + f"<p class=soft>Runtimes of the source: {sources}.</p>"
         + (f"<ul class=soft>{missing}</ul>" if missing else "")
-    )
-
-
-def _runtime(result: CheckResult, run: RuntimeLine) -> tuple[str, ...]:
-    near, distance = run.nearest, ("",) * 5
-    if near is not None:
-        counts = number(near.differing), number(near.values)
-        distance = (shown(near.second), *counts, number(near.max_steps), number(near.mean_steps))
-    boxes = {True: "follow", False: "DO NOT FOLLOW", None: ""}[run.head_equal]
-    limit = (
-        ""
-        if result.allowed_max is None
-        else f"≤ {number(result.allowed_max)} (mean {number(result.allowed_mean)})"
-    )
-    notes = "; ".join([boxes, *run.notes])
-    return (
-        shown(run.name),
-        number(run.images),
-        *distance,
-        shown(notes),
-        "exact" if run.must_be_exact else limit,
     )
 
 
@@ -175,23 +155,34 @@ def _layers(result: CheckResult) -> str:
     faults = [layer.is_mistranslated or layer.is_misrun for layer in found.layers]
     absent = "".join(f"<li>{shown(tensor)}: {shown(by)}</li>" for tensor, by in found.absent.items())
     return (
-        f"<p>{told}</p><p class=soft>Largest difference of each layer, in LSB of its own tensor.</p>"
-        f"{layers_svg(found.layers)}"
+        f"<p>{told}</p><p class=soft>{_unit_text(found)}</p>{layers_svg(found.layers, found.unit)}"
         f"<details><summary>All {len(found.layers)} layers in numbers</summary>{table(headers, rows, faults=faults)}"
         f"{f'<p>Without a twin, and the rewrite that took them away:</p><ul class=soft>{absent}</ul>' if absent else ''}"
         "</details>"
     )
 
 
-def _layer(layer: Layer) -> tuple[str, ...]:
+def _unit_text(found: LayerComparison) -> str:
+    """What the layers' numbers are."""
+    if found.unit != "LSB":
+        return f"Largest difference from Keras in each layer, as a fraction {found.unit} there."
+    told = "Largest difference of each layer, in LSB of its own tensor."
+    if any(layer.local_bound is None for layer in found.layers):
+        told += (
+            " Against Keras, local is what quantising that layer costs: measured, not judged, and no fault."
+        )
+    return told
+
+
+def _layer(layer: Layer | RealLayer) -> tuple[str, ...]:
     return (
         shown(layer.tensor),
         shown(layer.operator),
-        number(layer.accumulated.worst_lsb),
+        number(layer.accumulated.worst),
         number(layer.accumulated.differing),
-        number(layer.local.worst_lsb),
-        number(layer.local_bound_lsb),
-        number(layer.kernel.worst_lsb),
+        number(layer.local.worst),
+        number(layer.local_bound),
+        number(None if layer.kernel is None else layer.kernel.worst_lsb),
         number(layer.kernel_bound_lsb),
     )
 
@@ -258,6 +249,11 @@ def _proven(result: CheckResult) -> str:
     ]
     listed = table(("tensor", "what", "source", "written", "proof"), rows)
     return f"<details><summary>{len(rows)} numbers</summary>{listed}</details>"
+
+
+def _meanings(result: CheckResult) -> str:
+    listed = (*MEANINGS, *CPU_MEANINGS) if result.other_cpus else MEANINGS
+    return definitions([(term, shown(told)) for term, told in listed])
 
 
 def _surroundings(result: CheckResult, where: Surroundings) -> str:

@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from xdet.preparation import Photograph
 
 MOST_PICTURES = 6
+FAULTS = frozenset({"layer", "head", "iou-rule"})  # causes that are no rounding
 LONGEST_SIDE = 420  # pixels
 QUALITY = 80
 
 
 def pictures_html(result: CheckResult, photographs: Sequence[Photograph]) -> str:
-    """The first photographs with changes, per runtime; only boxes that differ are drawn.
+    """The photographs with the gravest and most changes, per runtime; only boxes that differ are drawn.
 
     Args:
         result: the check.
@@ -40,15 +41,24 @@ def pictures_html(result: CheckResult, photographs: Sequence[Photograph]) -> str
     for change in result.changes:
         groups[change.image, change.runtime].append(change)
     by_name = dict(zip(result.images, photographs, strict=True))
+    worst = sorted(groups.items(), key=lambda group: _gravity(group[1]), reverse=True)  # of equals, the first
     figures = [
         _figure(by_name[image], image, runtime, changes)
-        for (image, runtime), changes in list(groups.items())[:MOST_PICTURES]
+        for (image, runtime), changes in worst[:MOST_PICTURES]
     ]
-    if len(groups) > MOST_PICTURES:
+    if len(worst) > MOST_PICTURES:
+        more = len(worst) - MOST_PICTURES
         figures.append(
-            f"<p class=soft>{len(groups) - MOST_PICTURES} more photographs have changes; the table lists them.</p>"
+            f"<p class=soft>These are the gravest. {more} more pairs of photograph and runtime have changes; the table lists "
+            f"them.</p>"
         )
     return "".join(figures)
+
+
+def _gravity(changes: Sequence[DetectionChange]) -> tuple[int, int, int]:
+    """How bad a picture is: changes that a fault causes, detections lost or new, and changes in all."""
+    faults = sum(change.cause in FAULTS for change in changes)
+    return faults, sum(change.kind != "moved" for change in changes), len(changes)
 
 
 def _figure(photograph: Photograph, image: str, runtime: str, changes: Sequence[DetectionChange]) -> str:

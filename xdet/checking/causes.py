@@ -50,6 +50,11 @@ class Side:
         scores = self.scores[one], self.scores[other]
         return bool(scores[0] > scores[1] or (scores[0] == scores[1] and one < other))
 
+    def ties(self, one: Key, other: Key) -> bool:
+        """Whether two scores come of the same raw numbers, and are equal on every runtime."""
+        first, second = self.head[one[0], 4:], self.head[other[0], 4:]
+        return bool(np.array_equal(first, second) and first[1 + one[1]] == second[1 + other[1]])
+
     def overlap(self, one: Key, other: Key) -> np.float32:
         """IoU of two boxes of the head."""
         return np.float32(iou_xyxy(self.boxes[one[0]], self.boxes[other[0]]))
@@ -87,10 +92,11 @@ def sides_of(heads: NDArray[np.float32], found: BatchDetections, spec: DetectorS
     xy, wh, objectness, logits = split_head(heads, spec)
     boxes, scores = decode_boxes(xy, wh, spec, spec.anchors), decode_scores(objectness, logits)
     rows = heads.reshape(len(heads), spec.num_boxes, -1)
-    return [Side(rows[i], boxes[i], scores[i], _kept(found, i)) for i in range(len(heads))]
+    return [Side(rows[i], boxes[i], scores[i], kept_boxes(found, i)) for i in range(len(heads))]
 
 
-def _kept(found: BatchDetections, image: int) -> dict[Key, tuple[NDArray[np.float32], np.float32]]:
+def kept_boxes(found: BatchDetections, image: int) -> dict[Key, tuple[NDArray[np.float32], np.float32]]:
+    """The boxes that an image's rows hold, best first: (anchor, class) -> box and score."""
     count = int(found.num_detections[image])
     return {
         (int(found.anchors[image, row]), int(found.classes[image, row])): (
@@ -166,8 +172,10 @@ def _rival(side: Side, key: Key, thresholds: Thresholds) -> Key | None:
 
 def _without_rival(side: Side, key: Key, thresholds: Thresholds) -> Why:
     if len(side.kept) >= thresholds.max_detections:
-        last = min(side.kept, key=lambda other: float(side.scores[other]))
+        last = min(side.kept, key=lambda other: (float(side.scores[other]), -other[0], -other[1]))
         margin = float(abs(side.scores[last] - side.scores[key]))
+        if side.ranks_first(key, last) and side.ties(key, last):
+            margin = float("inf")  # no rounding: of equal raw scores the lower index comes first
         return Why(
             "limit",
             (key, last),

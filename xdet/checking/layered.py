@@ -10,6 +10,7 @@ from xdet.checking.result import Finding, Placement
 from xdet.coverage import Coverage, integer_coverage
 from xdet.errors import XdetError
 from xdet.layers import compare_layers
+from xdet.report import format_distance
 from xdet.runtimes.choices import RuntimeChoices
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from xdet.checking.opened import OpenedPair
     from xdet.checking.result import CheckResult, PartVerdict
-    from xdet.layers import Layer, LayerComparison
+    from xdet.layer_records import Layer, LayerComparison, RealLayer
 
 IMAGES = 2  # every tensor of every layer is held twice, and computed twice in plain integers
 PREFIX = "onnxruntime:"
@@ -62,7 +63,7 @@ def _with_fault(parts: tuple[PartVerdict, ...], found: LayerComparison) -> tuple
     if fault is None:
         return parts
     part = "static" if fault.is_mistranslated else "exact"
-    finding = Finding(part, "layer", _told(fault), layer=fault.tensor)  # type: ignore[arg-type]  # one of the two
+    finding = Finding(part, "layer", _told(fault, found.unit), layer=fault.tensor)  # type: ignore[arg-type]  # one of the two
     return tuple(
         replace(verdict, status="failed", findings=(*verdict.findings, finding))
         if verdict.part == part
@@ -71,15 +72,18 @@ def _with_fault(parts: tuple[PartVerdict, ...], found: LayerComparison) -> tuple
     )
 
 
-def _told(layer: Layer) -> str:
+def _told(layer: Layer | RealLayer, unit: str) -> str:
     """What the layer does, in one sentence."""
     if layer.is_mistranslated:
-        where, distance, bound = "the graph computes", layer.local, layer.local_bound_lsb
-        given = "the source's own integers in front of it"
+        codes = unit == "LSB"
+        where, distance, bound = "the graph computes", layer.local, layer.local_bound
+        given = f"the source's own {'integers' if codes else 'values'} in front of it"
+        off = f"{distance.worst} LSB off" if codes else f"{format_distance(distance.worst)} {unit} off"
     else:
+        assert layer.kernel is not None  # noqa: S101 - it is at fault
         where, distance, bound = "ONNX Runtime computes", layer.kernel, layer.kernel_bound_lsb
-        given = "its own integers in front of it"
+        given, off = "its own integers in front of it", f"{layer.kernel.worst_lsb} LSB off"
     return (
-        f"{layer.operator} {layer.tensor!r} is the first layer at fault: from {given}, {where} up to {distance.worst_lsb} LSB "
-        f"off in {distance.differing:,} of {distance.values:,} values; allowed are {bound}"
+        f"{layer.operator} {layer.tensor!r} is the first layer at fault: from {given}, {where} up to {off} "
+        f"in {distance.differing:,} of {distance.values:,} values; allowed are {bound}"
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xdet.checking.finished_graph import FinishedGraph
+from xdet.checking.keras_steps import network_steps
 from xdet.checking.source_graph import SourceGraph
 from xdet.errors import ModelError, UsageError
 from xdet.runtimes.model_file import hash_model, read_model_file
@@ -13,7 +14,9 @@ from xdet.runtimes.model_file import hash_model, read_model_file
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from converters.description.facts import SourceFacts
     from converters.spec import DetectorSpec, ModelDocument
+    from xdet.checking.keras_steps import KerasSteps
     from xdet.runtimes.model_file import ModelFile
 
 
@@ -27,7 +30,9 @@ class OpenedPair:
         graph: its operators and constants.
         source: the source file.
         source_sha256: hex digest of its bytes.
-        source_graph: its tensors and operators; None for formats whose numbers are not compared.
+        source_graph: its tensors and operators; None for formats other than TFLite.
+        source_steps: what its layers compute; None for formats other than Keras, and where ``source_problem`` says why.
+        source_problem: why the numbers of a Keras source cannot be compared; else None.
         described: the detector as the source's sidecar describes it; None where it has no (complete) sidecar.
     """
 
@@ -38,6 +43,8 @@ class OpenedPair:
     source_sha256: str
     source_graph: SourceGraph | None
     described: DetectorSpec | None
+    source_steps: KerasSteps | None = None
+    source_problem: str | None = None
 
 
 def open_pair(model: Path, source: Path) -> OpenedPair:
@@ -60,24 +67,32 @@ def open_pair(model: Path, source: Path) -> OpenedPair:
             f"'{source}' is {origin.format or 'no model'}, expected the TFLite or Keras file that '{model}' was made of"
         )
     document = read_document(finished.data, file=finished.file)
-    graph, described = _read_source(origin)
+    read = _read_tflite(origin) if origin.format == "tflite" else _read_keras(origin, document)
     return OpenedPair(
         model=finished,
         document=document,
         graph=FinishedGraph(finished.data, file=finished.file),
         source=origin,
         source_sha256=hash_model(origin.data),
-        source_graph=graph,
-        described=described,
+        source_graph=read.graph,
+        described=read.described,
+        source_steps=read.steps,
+        source_problem=read.problem,
     )
 
 
-def _read_source(origin: ModelFile) -> tuple[SourceGraph | None, DetectorSpec | None]:
-    """The source's operators and description, as far as its format tells them."""
-    if origin.format != "tflite":
-        return None, None
-    from converters.description.settings import SourceOptions, describe_source
-    from converters.errors import ConversionError, OptionError
+@dataclass(frozen=True, eq=False, slots=True)
+class _Source:
+    """A source's operators and description, as far as its format and its sidecar tell them."""
+
+    graph: SourceGraph | None = None
+    steps: KerasSteps | None = None
+    described: DetectorSpec | None = None
+    problem: str | None = None
+
+
+def _read_tflite(origin: ModelFile) -> _Source:
+    from converters.errors import ConversionError
     from converters.tflite.facts import facts_from_tflite
     from converters.tflite.reader import read_tflite
     from converters.tflite.signatures import require_sound
@@ -87,10 +102,41 @@ def _read_source(origin: ModelFile) -> tuple[SourceGraph | None, DetectorSpec | 
         require_sound(records)
     except ConversionError as error:
         raise ModelError(str(error)) from error
+    return _Source(SourceGraph(records), described=_described(origin, facts_from_tflite(records)))
+
+
+def _read_keras(origin: ModelFile, document: ModelDocument) -> _Source:
+    """Layers and weights, read as data: neither Keras nor TensorFlow is loaded."""
+    from converters.description.facts import SourceFacts
+    from converters.errors import ConversionError, MissingExtraError, UnsupportedModelError
+    from converters.keras.network import read_network
+    from converters.keras.reader import read_keras
+
+    spec = document.spec
     try:
-        described = describe_source(origin.path, facts_from_tflite(records), SourceOptions()).spec
-    except OptionError:  # no sidecar: anchors and classes came as options, and the document holds them
-        return SourceGraph(records), None
+        checked = read_keras(origin.data, origin.file, "h5" if origin.format == "h5" else "keras")
+    except MissingExtraError as error:
+        return _Source(problem=str(error))
     except ConversionError as error:
         raise ModelError(str(error)) from error
-    return SourceGraph(records), described
+    sizes = (spec.image.height, spec.image.width, spec.grid_h, spec.grid_w, spec.head_channels)
+    described = _described(origin, SourceFacts(origin.file, *sizes, "float32", None))
+    try:
+        steps = network_steps(read_network(checked))
+    except UnsupportedModelError as error:
+        return _Source(described=described, problem=str(error))
+    except ConversionError as error:
+        raise ModelError(str(error)) from error
+    return _Source(steps=steps, described=described)
+
+
+def _described(origin: ModelFile, facts: SourceFacts) -> DetectorSpec | None:
+    from converters.description.settings import SourceOptions, describe_source
+    from converters.errors import ConversionError, OptionError
+
+    try:
+        return describe_source(origin.path, facts, SourceOptions()).spec
+    except OptionError:  # no sidecar: anchors and classes came as options, and the document holds them
+        return None
+    except ConversionError as error:
+        raise ModelError(str(error)) from error

@@ -8,7 +8,8 @@
     ├── changes    detections that a runtime loses, finds anew or moves, each with its cause
     ├── proven     numbers that differ from the source's on purpose, each with its proof
     ├── layers     where it was asked for: every tensor of the source beside its twin, and what runs on integers
-    └── missing    runtimes that did not run, and why
+    ├── missing    runtimes that did not run, and why
+    └── other_cpus where columns of other processors were named: what self-test and check found there
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converters.spec import Thresholds
+    from xdet.checking.other_cpus import OtherCpu
     from xdet.coverage import Coverage
-    from xdet.layers import LayerComparison
+    from xdet.layer_records import LayerComparison
 
 PartName = Literal["static", "exact", "spread", "head"]
 Status = Literal["passed", "failed", "skipped"]
@@ -139,6 +141,8 @@ class RuntimeLine:
         head_equal: whether its boxes are those of the numpy oracle for its own head (float32 rounding aside).
         notes: documented rules of this runtime that showed, one sentence each.
         histogram: differences from the nearest LiteRT kernel, all head values; empty where no source runtime ran.
+        probes: crafted heads that were put to it; None where none were.
+        probes_followed: those whose boxes follow from the head, documented rules aside; likewise.
     """
 
     name: str
@@ -148,6 +152,8 @@ class RuntimeLine:
     head_equal: bool | None
     notes: tuple[str, ...] = ()
     histogram: tuple[HistogramBar, ...] = ()
+    probes: int | None = None
+    probes_followed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +248,7 @@ class CheckResult:
         layers_problem: why layers were asked for and could not be compared; else None.
         coverage: what ONNX Runtime runs on integers, per provider that ran; empty where layers were not asked for.
         placement: which nodes it gives to which provider, likewise.
+        other_cpus: what the self-test and the check found on other processors; empty where no such columns were named.
     """
 
     model: str
@@ -265,17 +272,20 @@ class CheckResult:
     layers_problem: str | None = None
     coverage: tuple[Coverage, ...] = ()
     placement: tuple[Placement, ...] = ()
+    other_cpus: tuple[OtherCpu, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Whether no part failed."""
-        return all(part.status != "failed" for part in self.parts)
+        """Whether no part failed, and nothing on another processor."""
+        here = all(part.status != "failed" for part in self.parts)
+        return here and all(cpu.status != "failed" for cpu in self.other_cpus)
 
     @property
     def complete(self) -> bool:
-        """Whether every runtime that was asked for gave a result, and layers were compared if they were asked for."""
+        """Whether all that was asked for gave a result: runtimes, layers, and what ran on other processors."""
         missing = any(missing.asked or missing.crashed for missing in self.missing)
-        return not missing and self.layers_problem is None
+        gaps = any(cpu.status == "incomplete" for cpu in self.other_cpus)
+        return not (missing or gaps) and self.layers_problem is None
 
     @property
     def findings(self) -> tuple[Finding, ...]:

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from xdet.runtimes.model_file import ModelFile, read_model_file
 from xdet.runtimes.opening import open_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -54,74 +54,84 @@ class Run:
         exact: whether its kernels are exact integers (``Capabilities.exact``).
         heads: float32 ``(N, grid_h, grid_w, channels)``.
         boxes: per pair of thresholds, its detections; empty for runtimes of the source, whose boxes are the oracle's.
+        probes: what the heads are where they were crafted, by name; empty for photographs.
     """
 
     name: str
     exact: bool
     heads: NDArray[np.float32]
     boxes: tuple[tuple[Thresholds, BatchDetections], ...] = ()
+    probes: tuple[str, ...] = ()
+
+    def label(self, image: int) -> str:
+        """What a head is, for messages: image 1, 2, ... or a probe's name."""
+        return f"probe {self.probes[image]!r}" if self.probes else f"image {image + 1}"
 
 
-def run_finished(
-    model: ModelFile,
-    choices: RuntimeChoices,
-    pixels: NDArray[np.uint8],
-    thresholds: tuple[Thresholds, ...],
-    progress: Callable[[int], None],
-) -> Run:
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What a runtime is asked for.
+
+    Attributes:
+        pixels: uint8 ``(N, height, width, 3)``, at network size.
+        thresholds: pairs at which boxes are wanted; none for the raw head alone.
+        progress: called with the number of images that were done since the last call.
+    """
+
+    pixels: NDArray[np.uint8]
+    thresholds: tuple[Thresholds, ...] = ()
+    progress: Callable[[int], None] = lambda _: None
+
+
+def run_finished(model: ModelFile, choices: RuntimeChoices, work: Work) -> Run:
     """Run the finished model on the runtime that ``choices`` name, in a process of its own where that is wise.
 
     Raises:
         XdetError: it cannot be opened, or failed; ``RuntimeCrashedError`` where its process ended.
     """
     name = f"{choices.runtime}:{choices.provider}"
-    if name in IN_PROCESS:
-        return run_here(model, choices, pixels, thresholds, progress)
-    return _run_apart(model, choices, pixels, thresholds, progress)
+    return (run_here if name in IN_PROCESS else _run_apart)(model, choices, work)
 
 
-def run_here(
-    model: ModelFile,
-    choices: RuntimeChoices,
-    pixels: NDArray[np.uint8],
-    thresholds: tuple[Thresholds, ...],
-    progress: Callable[[int], None],
-) -> Run:
+def run_here(model: ModelFile, choices: RuntimeChoices, work: Work) -> Run:
     """Open the model in this process and run it."""
-    with _open(model, choices, thresholds) as runtime:
-        return run_open(runtime, pixels, thresholds, progress)
+    runs: list[Run] = []
+    for opened, asked in _openings(model, choices, work.thresholds):
+        with opened as runtime:
+            part = replace(work, thresholds=asked)
+            runs.append(run_open(runtime, part, head_of=runs[0] if runs else None))
+    found = dict(pair for run in runs for pair in run.boxes)
+    return replace(runs[0], boxes=tuple((asked, found[asked]) for asked in work.thresholds))
 
 
-def run_open(
-    runtime: Runtime,
-    pixels: NDArray[np.uint8],
-    thresholds: tuple[Thresholds, ...],
-    progress: Callable[[int], None],
-) -> Run:
-    """Run a runtime that is open: head and boxes of the same images."""
-    heads, boxes = [], [[] for _ in thresholds]  # type: ignore[var-annotated]  # told by the loop
-    for start in range(0, len(pixels), CHUNK):
-        chunk = pixels[start : start + CHUNK]
-        heads.append(runtime.head(chunk))
-        for parts, asked in zip(boxes, thresholds, strict=True):
+def run_open(runtime: Runtime, work: Work, *, head_of: Run | None = None) -> Run:
+    """Run a runtime that is open: head and boxes of the same images.
+
+    Args:
+        runtime: it stays open.
+        work: what it is asked for.
+        head_of: an earlier run of the same model and work at other thresholds, which gave the heads.
+    """
+    heads, boxes = [], [[] for _ in work.thresholds]  # type: ignore[var-annotated]  # told by the loop
+    for start in range(0, len(work.pixels), CHUNK):
+        chunk = work.pixels[start : start + CHUNK]
+        if head_of is None:
+            heads.append(runtime.head(chunk))
+            work.progress(len(chunk))
+        for parts, asked in zip(boxes, work.thresholds, strict=True):
             parts.append(runtime.detect(chunk, asked))
-        progress(len(chunk))
-    joined = tuple((asked, _joined(parts)) for asked, parts in zip(thresholds, boxes, strict=True))
+    joined = tuple((asked, _joined(parts)) for asked, parts in zip(work.thresholds, boxes, strict=True))
+    if head_of is not None:
+        return replace(head_of, boxes=joined)
     return Run(runtime.name, runtime.capabilities.exact, np.concatenate(heads), joined)
 
 
-def run_source(
-    source: ModelFile,
-    spec: DetectorSpec,
-    choices: RuntimeChoices,
-    pixels: NDArray[np.uint8],
-    progress: Callable[[int], None],
-) -> Run:
+def run_source(source: ModelFile, spec: DetectorSpec, choices: RuntimeChoices, work: Work) -> Run:
     """Raw heads of the source on one of its own runtimes."""
     if source.format != "tflite":
-        return _run_apart(source, choices, pixels, (), progress)
+        return _run_apart(source, choices, work)
     with open_litert(source, spec, choices) as runtime:
-        return run_open(runtime, pixels, (), progress)
+        return run_open(runtime, work)
 
 
 def open_litert(source: ModelFile, spec: DetectorSpec, choices: RuntimeChoices) -> Runtime:
@@ -137,31 +147,36 @@ def open_litert(source: ModelFile, spec: DetectorSpec, choices: RuntimeChoices) 
     )
 
 
-def _open(model: ModelFile, choices: RuntimeChoices, thresholds: tuple[Thresholds, ...]) -> Runtime:
-    """The model as it is; a frozen copy at the lowest score threshold where the runtime can take none."""
+def _openings(
+    model: ModelFile, choices: RuntimeChoices, thresholds: tuple[Thresholds, ...]
+) -> Iterator[tuple[Runtime, tuple[Thresholds, ...]]]:
+    """The model as it is, with the thresholds that it can take there; whoever takes a runtime closes it.
+
+    Where the runtime can take none: for every other IoU threshold, or lower score, a copy frozen at it and at the lowest score.
+    """
     runtime = open_model(model, choices)
-    spec, lowest = runtime.spec, min((t.score for t in thresholds), default=1.0)
-    if runtime.capabilities.thresholds or lowest >= spec.thresholds.score or model.format != "onnx":
-        return runtime
+    if runtime.capabilities.thresholds or model.format != "onnx" or not thresholds:
+        yield runtime, thresholds
+        return
     from xdet.runtimes.onnxruntime import read_document
 
-    runtime.close()
-    document = read_document(model.data, file=model.file)
-    wanted = Thresholds(lowest, spec.thresholds.iou, spec.thresholds.max_detections)
-    return open_model(ModelFile(model.path, frozen_copy(model.data, document, wanted), "onnx"), choices)
+    own, document = runtime.spec.thresholds, read_document(model.data, file=model.file)
+    for iou in sorted({asked.iou for asked in thresholds}, key=lambda iou: iou != own.iou):
+        asked = tuple(t for t in thresholds if t.iou == iou)
+        lowest = min(t.score for t in asked)
+        if iou == own.iou and lowest >= own.score:
+            yield runtime, asked
+            continue
+        runtime.close()
+        frozen = frozen_copy(model.data, document, Thresholds(lowest, iou, own.max_detections))
+        yield open_model(ModelFile(model.path, frozen, "onnx"), choices), asked
 
 
 def _joined(parts: list[BatchDetections]) -> BatchDetections:
     return BatchDetections(*(np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS))
 
 
-def _run_apart(
-    model: ModelFile,
-    choices: RuntimeChoices,
-    pixels: NDArray[np.uint8],
-    thresholds: tuple[Thresholds, ...],
-    progress: Callable[[int], None],
-) -> Run:
+def _run_apart(model: ModelFile, choices: RuntimeChoices, work: Work) -> Run:
     name = f"{choices.runtime}:{choices.provider}"
     with tempfile.TemporaryDirectory(prefix="xdet-check-") as folder:
         request, answer = Path(folder) / "request.npz", Path(folder) / "answer.npz"
@@ -169,10 +184,12 @@ def _run_apart(
             {
                 "file": str(model.path.absolute()),
                 "choices": asdict(choices),
-                "thresholds": [asdict(t) for t in thresholds],
+                "thresholds": [asdict(t) for t in work.thresholds],
             }
         )
-        np.savez(request, pixels=pixels, asked=np.array(asked), model=np.frombuffer(model.data, np.uint8))
+        np.savez(
+            request, pixels=work.pixels, asked=np.array(asked), model=np.frombuffer(model.data, np.uint8)
+        )
         paths = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         process = subprocess.run(  # noqa: S603 - this interpreter, our own module
             [sys.executable, *WORKER, str(request), str(answer)],
@@ -187,8 +204,8 @@ def _run_apart(
                 f"'{model.file}': {name} ended its process with code {process.returncode} before it gave a result"
                 f"{': ' + words if words else ''}; try it alone, and report it to its makers"
             )
-        run = _read_answer(answer, thresholds)
-    progress(len(pixels))
+        run = _read_answer(answer, work.thresholds)
+    work.progress(len(work.pixels))
     return run
 
 
@@ -215,7 +232,7 @@ def serve(request: Path, answer: Path) -> None:
     arrays: dict[str, NDArray[Any]] = {}
     try:
         model = ModelFile(file, data, known)
-        run = run_here(model, RuntimeChoices(**asked["choices"]), pixels, thresholds, lambda _: None)
+        run = run_here(model, RuntimeChoices(**asked["choices"]), Work(pixels, thresholds))
     except XdetError as error:
         told: dict[str, Any] = {"error": str(error)}
     else:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from xdet.checking.keras_segments import KerasContext
 from xdet.checking.result import PartVerdict, ProvenChange
 from xdet.checking.static_activations import compare_activations
 from xdet.checking.static_constants import compare_constants
 from xdet.checking.static_context import StaticContext
 from xdet.checking.static_description import compare_description
+from xdet.checking.static_keras import compare_keras
 from xdet.checking.static_operators import compare_operators
 
 if TYPE_CHECKING:
@@ -24,9 +26,7 @@ if TYPE_CHECKING:
 def check_static(pair: OpenedPair) -> tuple[PartVerdict, tuple[ProvenChange, ...]]:
     """Compare the two files; the verdict, and what differs on purpose."""
     if pair.source_graph is None:
-        findings = compare_description(pair)
-        summary = f"only the description was compared: the weights of a {pair.source.format} source are not"
-        return PartVerdict("static", "failed" if findings else "skipped", summary, findings), ()
+        return _check_keras(pair), ()
     context = StaticContext(pair.graph, pair.source_graph, pair.document)
     context.findings += compare_description(pair)
     if not any(finding.cause == "another-source" for finding in context.findings):
@@ -39,3 +39,21 @@ def check_static(pair: OpenedPair) -> tuple[PartVerdict, tuple[ProvenChange, ...
         summary += f"; {len(context.unaccounted)} pairs belong to no source tensor: {', '.join(context.unaccounted[:3])}"
     findings = tuple(context.findings)
     return PartVerdict("static", "failed" if findings else "passed", summary, findings), proven
+
+
+def _check_keras(pair: OpenedPair) -> PartVerdict:
+    """Compare with a Keras source, whose numbers were folded, and perhaps quantised, on the way."""
+    findings = compare_description(pair)
+    if pair.source_steps is None:
+        summary = f"only the description was compared: {pair.source_problem}"
+        return PartVerdict("static", "failed" if findings else "skipped", summary, findings)
+    context = KerasContext(pair.graph, pair.source_steps, pair.document)
+    context.findings += findings
+    if not any(finding.cause == "another-source" for finding in findings):
+        compare_keras(context)
+    folded = "as folded" if pair.document.activations == "float32" else "as folded and quantised"
+    summary = f"{context.compared:,} numbers compared with the source's, {folded}"
+    if context.uncompared:
+        summary += f"; not compared: {', '.join(dict.fromkeys(context.uncompared))}"
+    findings = tuple(context.findings)
+    return PartVerdict("static", "failed" if findings else "passed", summary, findings)

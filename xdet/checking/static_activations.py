@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from xdet.checking.static_owners import owners_of, pair_of, shift_of
 from xdet.checking.static_proofs import prove
+from xdet.checking.static_sums import is_summand
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +29,8 @@ def compare_activations(context: StaticContext) -> None:
     for node in context.graph.nodes:
         if node.op not in QUANTIZERS or context.graph.constant(node.inputs[0]) is not None:
             continue
+        if node.op == "DequantizeLinear" and is_summand(context.graph, node):
+            continue  # judged with its sum
         codes = node.inputs[0] if node.op == "DequantizeLinear" else node.outputs[0]
         owners = owners_of(context, codes, set())
         if not owners:

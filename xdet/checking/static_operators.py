@@ -11,13 +11,16 @@ from xdet.checking.result import ProvenChange
 from xdet.checking.source_graph import number
 from xdet.checking.static_context import PRODUCTS, WEIGHTED
 from xdet.checking.static_owners import owners_of, pair_of
+from xdet.checking.static_padding import actual_pads, same_padding
 from xdet.checking.static_proofs import announced, leaky_match
+from xdet.checking.static_sums import compare_sum
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converters.tflite.records import TfliteOperator
     from xdet.checking.finished_graph import Node
+    from xdet.checking.keras_segments import KerasContext
     from xdet.checking.static_context import StaticContext
 
 POOL_TYPES = {"MAX_POOL_2D": "MaxPool", "AVERAGE_POOL_2D": "AveragePool"}
@@ -33,6 +36,8 @@ def compare_operators(context: StaticContext) -> None:
             _compare_pool(context, node)
         elif node.op == "LeakyRelu":
             _compare_slope(context, node)
+        elif node.op == "Add":
+            compare_sum(context, node)
 
 
 def _compare_product(context: StaticContext, node: Node) -> None:
@@ -45,7 +50,7 @@ def _compare_product(context: StaticContext, node: Node) -> None:
         )
         return
     layer = context.source.output_name(op)
-    _require_integer_form(context, node, layer)
+    require_integer_form(context, node, layer)
     if node.op == "Conv":
         expected = WIDE_STEM if context.is_replicated(node) else _expected_attributes(context, node, op)
         _compare_attributes(context, node, layer, expected)
@@ -61,7 +66,7 @@ def _operator_behind(context: StaticContext, node: Node) -> TfliteOperator | Non
     return None
 
 
-def _require_integer_form(context: StaticContext, node: Node, layer: str) -> None:
+def require_integer_form(context: StaticContext | KerasContext, node: Node, layer: str) -> None:
     """DequantizeLinear on every operand, one QuantizeLinear behind: the only form that runtimes run in integers."""
     if context.document.activations == "float32":
         return
@@ -122,16 +127,6 @@ def _folded_padding(context: StaticContext, node: Node, op: TfliteOperator) -> t
     return (int(amounts[1, 0]), int(amounts[2, 0]), int(amounts[1, 1]), int(amounts[2, 1]))
 
 
-def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """TFLite's SAME padding of one axis, (before, after): the odd pixel goes after.
-
-    Source: tensorflow/lite/kernels/padding.h.
-    """
-    covered = (-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1
-    total = max(covered - size, 0)
-    return total // 2, total - total // 2
-
-
 def _compare_attributes(context: StaticContext, node: Node, layer: str, expected: Mapping[str, Any]) -> None:
     defaults = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "group": 1}
     context.compared += len(expected)
@@ -190,7 +185,7 @@ def _pool_fault(context: StaticContext, node: Node, op: TfliteOperator) -> tuple
             for size, k, s in zip(sizes, wanted["kernel_shape"], wanted["strides"], strict=True)
         )
         expected = (top, left, bottom, right)
-    actual = _actual_pads(node, sizes, wanted)
+    actual = actual_pads(node, sizes, wanted)
     if actual != expected:
         return (
             "padding",
@@ -198,21 +193,6 @@ def _pool_fault(context: StaticContext, node: Node, op: TfliteOperator) -> tuple
             f"padding of {layer!r} (top, left, bottom, right): expected {expected}, found {actual}",
         )
     return None
-
-
-def _actual_pads(
-    node: Node, sizes: tuple[int, ...], window: Mapping[str, tuple[int, int]]
-) -> tuple[int, ...]:
-    rule = node.attributes.get("auto_pad", "NOTSET")
-    if rule not in ("SAME_UPPER", "SAME_LOWER"):
-        return tuple(node.attributes.get("pads", (0, 0, 0, 0))) if rule == "NOTSET" else (0, 0, 0, 0)
-    pads = [
-        same_padding(size, k, s, 1)
-        for size, k, s in zip(sizes, window["kernel_shape"], window["strides"], strict=True)
-    ]
-    if rule == "SAME_LOWER":
-        pads = [(after, before) for before, after in pads]
-    return (pads[0][0], pads[1][0], pads[0][1], pads[1][1])
 
 
 def _compare_slope(context: StaticContext, node: Node) -> None:

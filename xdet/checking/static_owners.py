@@ -22,6 +22,7 @@ MOVERS = frozenset(
     {
         "Transpose",
         "Reshape",
+        "Max",
         "MaxPool",
         "Pad",
         "Slice",

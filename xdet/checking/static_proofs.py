@@ -19,6 +19,7 @@ from xdet.checking.source_graph import number
 from xdet.checking.static_owners import owners_of, pair_of, shift_of
 
 if TYPE_CHECKING:
+    from converters.leaky import Table
     from converters.tflite.records import TfliteOperator
     from xdet.checking.finished_graph import Node
     from xdet.checking.static_context import StaticContext
@@ -56,9 +57,9 @@ def leaky_match(
     found: list[tuple[int, TfliteOperator]] = []
     for owner in owners:
         for op in context.source.activations_of(owner):
-            case = _case(context, op)
+            case = leaky_case(context, op)
             if case is not None:
-                found.append((int((float_table(case, form) != _wanted(context, case)).sum()), op))
+                found.append((int((float_table(case, form) != promised_table(context, case)).sum()), op))
     if not found:
         return None
     differing, op = min(found, key=lambda pair: pair[0])
@@ -71,13 +72,14 @@ def announced(context: StaticContext, operator: str, kind: str, otherwise: np.fl
     return otherwise if not written or written[0] is None else np.float32(written[0])
 
 
-def _wanted(context: StaticContext, case: LeakyCase) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def promised_table(context: StaticContext, case: LeakyCase) -> Table:
     """The codes that the conversion promised: XNNPACK's where it takes the operator and was asked for."""
     table = xnnpack_table(case) if context.document.leaky_relu == "litert" else None
     return float_table(case, plain_form(case)) if table is None else table
 
 
-def _case(context: StaticContext, op: TfliteOperator) -> LeakyCase | None:
+def leaky_case(context: StaticContext, op: TfliteOperator) -> LeakyCase | None:
+    """A LeakyReLU or requantisation of the source as arithmetic on int8 codes; None where it is not quantised."""
     source, target = (context.source.model.tensors[i] for i in (op.inputs[0], op.outputs[0]))
     if source.quant is None or target.quant is None:
         return None

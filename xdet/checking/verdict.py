@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -14,11 +14,13 @@ from xdet.checking.changes import Comparison, find_changes
 from xdet.checking.chosen import SLOW, Asked, runtime_name, split_runtimes, suggest_runtimes
 from xdet.checking.diagnosis import diagnose_head
 from xdet.checking.exactness import why_not_exact
-from xdet.checking.heads import HeadVerdict, judge_heads, judge_run
+from xdet.checking.heads import HeadVerdicts, judge_heads, judge_runs
 from xdet.checking.layered import with_layers
 from xdet.checking.opened import open_pair
+from xdet.checking.probing import prepare_probes, run_probes
+from xdet.checking.read_other_cpus import read_other_cpus
 from xdet.checking.result import CheckResult, MissingRuntime, RuntimeLine
-from xdet.checking.runs import Run, RuntimeCrashedError, run_finished, run_open, run_source
+from xdet.checking.runs import Run, RuntimeCrashedError, Work, run_finished, run_open, run_source
 from xdet.checking.spread import (
     XNNPACK,
     allowed,
@@ -37,12 +39,13 @@ from xdet.runtimes.choices import RuntimeChoices
 from xdet.runtimes.model_file import hash_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from converters.spec import Thresholds
     from xdet.checking.opened import OpenedPair
+    from xdet.checking.other_cpus import OtherCpu
     from xdet.checking.result import DetectionChange, Finding, HeadDistance, HistogramBar, PartVerdict
     from xdet.preparation import Photograph
     from xdet.runtimes.base import Runtime
@@ -63,6 +66,15 @@ class _Inputs:
     progress: Callable[[str, int], None]
 
 
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """What ran: the source and the model on photographs, the model's decoder on crafted heads."""
+
+    of_source: Sequence[Run]
+    of_model: Sequence[Run]
+    of_probes: Sequence[Run]
+
+
 def check(
     model: str | Path,
     source: str | Path,
@@ -72,6 +84,7 @@ def check(
     threads: int | None = None,
     thresholds: Thresholds | None = None,
     layers: bool = False,
+    other_cpus: str | Path | None = None,
     progress: Callable[[str, int], None] | None = None,
 ) -> CheckResult:
     """Prove that a finished model is its source, on every runtime at hand, and name the cause where it is not.
@@ -84,18 +97,21 @@ def check(
             Runtime's CPU kernels, OpenVINO if installed, and every runtime of the source, which run, too, where none is named.
         threads: threads inside an operator; None is each runtime's default.
         thresholds: at which detections are compared; None takes the model's own.
-        layers: compare every tensor of a TFLite source with its twin, too, on the first two photographs, and tell what ONNX
+        layers: compare every tensor of the source with its twin, too, on the first two photographs, and tell what ONNX
             Runtime runs on integers.
+        other_cpus: JSON that ``examples/check_other_cpus.py`` wrote of this model: its columns count like the parts.
         progress: called with a runtime's name and the number of images it has done since the last call.
 
     Raises:
         ModelError: one of the files cannot be read.
         ImageError: a photograph cannot be read.
+        DataError: ``other_cpus`` is no such file, or another model's or source's.
         UsageError: no images, unknown runtimes, or files in the wrong order.
     """
     if not len(images):
         raise UsageError("check needs at least one photograph; name image files or a folder of them")
     pair = open_pair(Path(model), Path(source))
+    columns = _read_columns(other_cpus, pair)
     pixels = np.stack(
         [p.pixels for p in prepare_many(images, Preparation(pair.document.spec.image), workers=READERS)]
     )
@@ -105,9 +121,18 @@ def check(
     missing: list[MissingRuntime] = suggest_runtimes(finished)
     source_runs = _run_all(inputs, sources, missing, asked=runtimes is not None, of_source=True)
     runs = _run_all(inputs, finished, missing, asked=runtimes is not None, of_source=False)
+    probed = _probe_all(inputs, finished, runs, missing, asked=runtimes is not None)
     names = image_names([image_name(image) for image in images])
-    result = _judge(inputs, source_runs, runs, names, missing)
+    result = replace(_judge(inputs, _Runs(source_runs, runs, probed), names, missing), other_cpus=columns)
     return with_layers(result, pair, pixels, threads) if layers else result
+
+
+def _read_columns(path: str | Path | None, pair: OpenedPair) -> tuple[OtherCpu, ...]:
+    """What was found on other processors; nothing where no file is named."""
+    if path is None:
+        return ()
+    digest = hash_model(pair.model.data)
+    return read_other_cpus(Path(path), model_sha256=digest, source_sha256=pair.source_sha256)
 
 
 def _threshold_pairs(pair: OpenedPair, own: Thresholds) -> tuple[Thresholds, ...]:
@@ -129,16 +154,39 @@ def _run_all(
     """Every runtime that can; the others are remembered with their reason."""
     runs = []
     for runtime in runtimes:
-        name = runtime_name(runtime)
-        try:
+        with _remembering(missing, runtime_name(runtime), asked=asked):
             runs.append(_run(inputs, runtime, of_source=of_source))
-        except UsageError:
-            raise
-        except RuntimeCrashedError as error:
-            missing.append(MissingRuntime(name, str(error), asked=asked, crashed=True))
-        except XdetError as error:
-            missing.append(MissingRuntime(name, str(error), asked=asked))
     return runs
+
+
+def _probe_all(
+    inputs: _Inputs,
+    runtimes: Sequence[RuntimeChoices | Runtime],
+    runs: Sequence[Run],
+    missing: list[MissingRuntime],
+    *,
+    asked: bool,
+) -> list[Run]:
+    """What every runtime that ran gives for crafted heads; one that the caller opened takes no other model."""
+    probing = prepare_probes(inputs.pair) if runs else None
+    ran, probed = {run.name for run in runs}, []
+    for runtime in runtimes:
+        if probing is not None and isinstance(runtime, RuntimeChoices) and runtime_name(runtime) in ran:
+            with _remembering(missing, f"{runtime_name(runtime)}, probes", asked=asked):
+                probed.append(run_probes(probing, runtime))
+    return probed
+
+
+@contextmanager
+def _remembering(missing: list[MissingRuntime], name: str, *, asked: bool) -> Iterator[None]:
+    """Note what gives no result, with its reason, and go on; a usage error is the caller's."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except XdetError as error:
+        crashed = isinstance(error, RuntimeCrashedError)
+        missing.append(MissingRuntime(name, str(error), asked=asked, crashed=crashed))
 
 
 def _run(inputs: _Inputs, runtime: RuntimeChoices | Runtime, *, of_source: bool) -> Run:
@@ -148,21 +196,23 @@ def _run(inputs: _Inputs, runtime: RuntimeChoices | Runtime, *, of_source: bool)
     def progress(count: int) -> None:
         inputs.progress(name, count)
 
+    if of_source and isinstance(runtime, RuntimeChoices):
+        source, spec = inputs.pair.source, inputs.pair.document.spec
+        return run_source(source, spec, runtime, Work(pixels, progress=progress))
+    work = Work(pixels, inputs.thresholds, progress)
     if not isinstance(runtime, RuntimeChoices):
-        return run_open(runtime, pixels, inputs.thresholds, progress)
-    if of_source:
-        return run_source(inputs.pair.source, inputs.pair.document.spec, runtime, pixels, progress)
-    return run_finished(inputs.pair.model, runtime, pixels, inputs.thresholds, progress)
+        return run_open(runtime, work)
+    return run_finished(inputs.pair.model, runtime, work)
 
 
 def _judge(
     inputs: _Inputs,
-    sources: Sequence[Run],
-    runs: Sequence[Run],
+    all_runs: _Runs,
     names: Sequence[str],
     missing: Sequence[MissingRuntime],
 ) -> CheckResult:
     pair, own = inputs.pair, inputs.thresholds[0]
+    sources, runs = all_runs.of_source, all_runs.of_model
     static, proven = check_static(pair)
     steps = pair.source_graph.head_steps if pair.source_graph is not None else None
     step = None if steps is None else steps.scale
@@ -180,9 +230,12 @@ def _judge(
     spread = judge_spread(spread_of, limits, unit, _no_yardstick(comparable=comparable))
     witness = xnnpack or (sources[0] if sources else None)
     exact, spread = (_with_diagnosis(inputs, part, runs, witness) for part in (exact, spread))
-    heads, head_reason = _judge_heads(pair, runs)
+    heads, gives_boxes = (
+        judge_runs(runs, all_runs.of_probes, pair.document.spec),
+        pair.document.spec.head != "none",
+    )
     changes: list[DetectionChange] = []
-    if witness is not None and head_reason is None:
+    if witness is not None and gives_boxes:
         unit_value = step or max(float(np.abs(witness.heads).max()), 1e-30)
         for run in runs:
             room = 0.0 if run.name in to_xnnpack else (limits or (np.inf, np.inf))[0]
@@ -196,10 +249,8 @@ def _judge(
         images=tuple(names),
         unit=unit,
         thresholds=own,
-        parts=(static, exact, spread, judge_heads(heads, head_reason)),
-        runs=tuple(
-            _line(run, to_xnnpack, near, dict(heads), _bars(run, sources, near, step)) for run in runs
-        ),
+        parts=(static, exact, spread, judge_heads(heads, gives_boxes=gives_boxes)),
+        runs=tuple(_line(run, to_xnnpack, near, heads, _bars(run, sources, near, step)) for run in runs),
         source_runs=tuple(run.name for run in sources),
         yardstick=own_spread(sources, step),
         allowed_max=None if limits is None else limits[0],
@@ -222,13 +273,6 @@ def _no_yardstick(*, comparable: bool) -> str:
     return 'fewer than two LiteRT kernels ran, so there is no yardstick; pip install "xdet[litert]"'
 
 
-def _judge_heads(pair: OpenedPair, runs: Sequence[Run]) -> tuple[list[tuple[str, HeadVerdict]], str | None]:
-    spec = pair.document.spec
-    if spec.head == "none":
-        return [], "the model ends at the raw head (--head none) and gives no boxes"
-    return [(run.name, judge_run(run, spec)) for run in runs], None
-
-
 def _with_diagnosis(
     inputs: _Inputs, part: PartVerdict, runs: Sequence[Run], witness: Run | None
 ) -> PartVerdict:
@@ -246,18 +290,20 @@ def _line(
     run: Run,
     exact: dict[str, HeadDistance],
     near: dict[str, HeadDistance | None],
-    heads: dict[str, HeadVerdict],
+    heads: HeadVerdicts,
     bars: tuple[HistogramBar, ...],
 ) -> RuntimeLine:
-    verdict = heads.get(run.name)
+    verdict, probes = heads.photographs.get(run.name), heads.probes.get(run.name)
     return RuntimeLine(
         name=run.name,
         images=len(run.heads),
         must_be_exact=run.name in exact,
         nearest=near[run.name],
-        head_equal=None if verdict is None else not verdict.faults,
-        notes=() if verdict is None else verdict.notes,
+        head_equal=None if verdict is None else heads.follows(run.name),
+        notes=heads.notes(run.name),
         histogram=bars,
+        probes=None if probes is None else probes.heads,
+        probes_followed=None if probes is None else probes.followed,
     )
 
 

@@ -71,6 +71,7 @@ def card(
         annotations=annotations,
         samples=() if samples is None else (samples,),
         notes="" if notes is None else _read(notes),
+        notes_name="" if notes is None else notes.name,
         runtimes=runtimes,
         protocol=protocol,
         bench=BenchOptions(threads=read_numbers(threads), blocks=blocks),

@@ -15,13 +15,14 @@ from xdet.cli.progress import progress_bar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xdet.layers import LayerComparison
+    from xdet.layer_records import LayerComparison
 
 EPILOG = """\b
 Examples:
   xdet check person.onnx --source person.tflite --images photos
   xdet check person.onnx --source person.tflite --images photos --runtimes onnxruntime:cpu,openvino:cpu --json check.json
   xdet check person.onnx --source person.tflite --images photos --layers --report check.html
+  xdet check person.onnx --source person.tflite --images photos --other-cpus columns.json --report check.html
   xdet check person.onnx --source person.tflite --images photos --runtimes onnxruntime:cpu,onnx-reference,onnxruntime-web
 """
 UNAVAILABLE = 3
@@ -47,7 +48,7 @@ def check(
     layers: Annotated[
         bool,
         typer.Option(
-            "--layers", help="Compare every tensor with its twin on two photographs, too; TFLite sources."
+            "--layers", help="Compare every tensor of the source with its twin on two photographs, too."
         ),
     ] = False,
     repro: Annotated[
@@ -55,6 +56,13 @@ def check(
         typer.Option(
             metavar="FILE.onnx",
             help="Write the first layer at fault as a model, its values beside it; implies --layers.",
+        ),
+    ] = None,
+    other_cpus: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="Show and judge what examples/check_other_cpus.py found on other processors.",
         ),
     ] = None,
     report: Annotated[
@@ -76,7 +84,7 @@ def check(
     require_json_target(json)
     for target in (report, *((repro, values_path(repro)) if repro is not None else ())):
         if target is not None:
-            _require_target(target, (model, source))
+            _require_target(target, (model, source, *([other_cpus] if other_cpus is not None else ())))
     photographs = find_images(images)
     planned = planned_images(runtimes, read_model_file(source).format, len(photographs))
     with progress_bar(planned, "checking") as advance:
@@ -87,6 +95,7 @@ def check(
             runtimes=runtimes,
             threads=threads,
             layers=layers or repro is not None,
+            other_cpus=other_cpus,
             progress=lambda _, n: advance(n),
         )
     if json is not None:

@@ -46,7 +46,13 @@ def detect(
     threads: Annotated[
         int | None,
         typer.Option(
-            help="Threads inside an operator [default: physical cores; for several images what reading them leaves]."
+            help="Threads inside an operator [default: physical cores; for several images processors / workers]."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Images worked on at the same time [default: one per processor, at most 8]."
         ),
     ] = None,
     score_threshold: Annotated[
@@ -63,7 +69,7 @@ def detect(
     from xdet.images import find_images
     from xdet.outputs import make_folder
     from xdet.picture_names import picture_paths
-    from xdet.processors import network_threads
+    from xdet.processors import choose_workers
     from xdet.results_json import coco_image_ids, detections_to_coco_json, report_to_json
 
     model, paths = _split_model(inputs)
@@ -77,9 +83,10 @@ def detect(
     detector = Detector(
         model,
         provider=provider,
-        threads=network_threads() if threads is None and len(images) > 1 else threads,
+        threads=threads,
         score_threshold=score_threshold,
         iou_threshold=iou_threshold,
+        workers=min(choose_workers(workers), len(images)),
     )
     if save is not None:
         make_folder(save)

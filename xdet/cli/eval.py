@@ -51,9 +51,16 @@ def evaluate(
         typer.Option(metavar="NAME", help="Execution provider; see xdet providers [default: cpu]."),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Threads inside an operator [default: the runtime's].")
+        int | None,
+        typer.Option(help="Threads inside an operator [default: processors / workers]."),
     ] = None,
-    workers: Annotated[int, typer.Option(metavar="N", help="Threads that read and resize ahead.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Photographs worked on at the same time [default: one per processor, at most 8].",
+        ),
+    ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw precision over recall (extra: eval).")

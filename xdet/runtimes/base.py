@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -13,6 +14,7 @@ from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
@@ -68,6 +70,11 @@ class Runtime(Protocol):
     @property
     def batch(self) -> int | None:
         """Images per call of the back end, None for any number; ``detect`` takes any number in any case."""
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether several threads may call ``detect`` at the same time, and gain by it."""
+        return False
 
     def detect(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
         """Find boxes in uint8 RGB images ``(N, height, width, 3)`` at network size, N >= 1.
@@ -135,6 +142,11 @@ def vendor_errors(errors: VendorErrors, *, file: str, doing: str, advice: str) -
         raise RuntimeUnavailableError(f"'{file}': {doing}: {_one_line(error)}; {advice}") from error
     except errors.model as error:
         raise ModelError(f"'{file}': {doing}: {_one_line(error)}; {advice}") from error
+
+
+def network_turns(runtime: Runtime) -> AbstractContextManager[object]:
+    """What a thread that shares a runtime holds while it calls ``detect``: nothing, or a lock where one may call at a time."""
+    return nullcontext() if runtime.concurrent else Lock()
 
 
 def require_names(names: Sequence[str], known: Iterable[str], *, file: str) -> None:

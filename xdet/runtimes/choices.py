@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from xdet.errors import UsageError
+from xdet.processors import require_workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +17,17 @@ class RuntimeChoices:
         runtime: a name of ``xdet.runtimes.opening.RUNTIMES``; None is the one for the file's format.
         provider: execution provider of ONNX Runtime, kernels of LiteRT; None is the back end's usual one.
         threads: threads inside an operator, at least 1; None is the back end's default.
+        workers: threads that will call the runtime, 1 to 64; with several, the default of ``threads`` leaves processors for
+            each of them.
     """
 
     runtime: str | None = None
     provider: str | None = None
     threads: int | None = None
+    workers: int = 1
 
     def __post_init__(self) -> None:
+        require_workers(self.workers)
         most = most_threads()
         if self.threads is not None and not 1 <= self.threads <= most:
             bound = "at least 1" if self.threads < 1 else f"at most {most} here, four per processor"

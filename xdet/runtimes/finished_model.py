@@ -7,7 +7,6 @@ filters the rows afterwards, as for a model with frozen thresholds.
 from __future__ import annotations
 
 import abc
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +14,9 @@ import numpy as np
 from converters.spec import DETECTION_OUTPUTS, HEAD, IMAGE, THRESHOLD_INPUTS
 from xdet.detections import BatchDetections
 from xdet.errors import ModelError, UsageError
-from xdet.runtimes.base import Capabilities, Runtime, require_images, require_names, require_thresholds
+from xdet.runtimes.base import Capabilities, require_images, require_names, require_thresholds
 from xdet.runtimes.batches import above_score, first_rows, run_in_chunks
-from xdet.runtimes.model_file import hash_model
+from xdet.runtimes.described import DescribedRuntime
 from xdet.runtimes.numpy_head import decoder_for
 from xdet.runtimes.onnx_wire import value_names
 
@@ -26,12 +25,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.spec import DetectorSpec, ModelDocument, Thresholds
+    from converters.spec import ModelDocument, Thresholds
 
 Arrays = list["NDArray[Any]"]
 
 
-class FinishedModelRuntime(Runtime):
+class FinishedModelRuntime(DescribedRuntime):
     """A finished model on a back end; subclasses give ``name``, ``_compute`` and ``_free``.
 
     Args:
@@ -45,7 +44,8 @@ class FinishedModelRuntime(Runtime):
     def __init__(
         self, model: bytes, *, file: str, document: ModelDocument, feeds_thresholds: bool, batch: int | None
     ) -> None:
-        self._model, self._file, self.document = model, file, document
+        super().__init__(model, file=file, spec=document.spec)
+        self.document = document
         self._feeds = feeds_thresholds and not document.freeze_thresholds
         self._batch, self._open = batch, True
 
@@ -56,21 +56,6 @@ class FinishedModelRuntime(Runtime):
     @abc.abstractmethod
     def _free(self) -> None:
         """Free what the back end holds."""
-
-    @property
-    def file(self) -> str:
-        """The model's name as messages give it."""
-        return self._file
-
-    @cached_property
-    def sha256(self) -> str:
-        """SHA-256 of the ONNX file's bytes, hex digits."""
-        return hash_model(self._model)
-
-    @property
-    def spec(self) -> DetectorSpec:
-        """The detector that the model holds."""
-        return self.document.spec
 
     @property
     def batch(self) -> int | None:

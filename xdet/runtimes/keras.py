@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,16 +9,13 @@ import numpy as np
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.runtimes.base import (
     Capabilities,
-    Runtime,
     VendorErrors,
     require_images,
     require_names,
-    require_thresholds,
     vendor_errors,
 )
 from xdet.runtimes.batches import run_in_chunks
-from xdet.runtimes.model_file import hash_model
-from xdet.runtimes.numpy_head import decoder_for
+from xdet.runtimes.described import SourceRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,8 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.keras.loading import LoadedKeras
-    from converters.spec import DetectorSpec, Thresholds
-    from xdet.detections import BatchDetections
+    from converters.spec import DetectorSpec
     from xdet.runtimes.choices import RuntimeChoices
     from xdet.runtimes.model_file import ModelFile
 
@@ -37,7 +32,7 @@ CHUNK = 8  # images per call: a network of this family then needs some 100 MB
 ERRORS = VendorErrors(model=(ValueError, TypeError, RuntimeError, MemoryError))
 
 
-class KerasRuntime(Runtime):
+class KerasRuntime(SourceRuntime):
     """A Keras network, open on TensorFlow's CPU kernels; for one thread at a time.
 
     Args:
@@ -47,28 +42,13 @@ class KerasRuntime(Runtime):
     """
 
     def __init__(self, network: LoadedKeras, *, file: str, spec: DetectorSpec) -> None:
+        super().__init__(network.source.data, file=file, spec=spec)
         self._network: LoadedKeras | None = network
-        self._model, self._file, self._spec = network.source.data, file, spec
 
     @property
     def name(self) -> str:
         """``keras:cpu``."""
         return f"keras:{PROVIDER}"
-
-    @property
-    def file(self) -> str:
-        """The model's name as messages give it."""
-        return self._file
-
-    @cached_property
-    def sha256(self) -> str:
-        """SHA-256 of the Keras file's bytes, hex digits."""
-        return hash_model(self._model)
-
-    @property
-    def spec(self) -> DetectorSpec:
-        """The detector, as the source's settings describe it."""
-        return self._spec
 
     @property
     def batch(self) -> int | None:
@@ -79,13 +59,6 @@ class KerasRuntime(Runtime):
     def capabilities(self) -> Capabilities:
         """Everything but exact integers: the network is float."""
         return Capabilities(thresholds=True, max_detections=None, head=True, tensors=True, exact=False)
-
-    def detect(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
-        """Find boxes in uint8 RGB images ``(N, height, width, 3)``; see ``Runtime.detect``."""
-        require_images(images, self._spec)
-        require_thresholds(thresholds, self)
-        decode = decoder_for(self._spec, file=self._file)
-        return decode(self.head(images), thresholds)
 
     def head(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The raw head, float32 ``(N, grid_h, grid_w, channels)``, of uint8 ``(N, height, width, 3)``."""

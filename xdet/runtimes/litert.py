@@ -7,7 +7,6 @@ says which ran.
 from __future__ import annotations
 
 import warnings
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -16,24 +15,20 @@ from converters.quant import dequantize
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.runtimes.base import (
     Capabilities,
-    Runtime,
     VendorErrors,
     require_images,
     require_names,
-    require_thresholds,
     vendor_errors,
 )
 from xdet.runtimes.batches import run_in_chunks
-from xdet.runtimes.model_file import hash_model
-from xdet.runtimes.numpy_head import decoder_for
+from xdet.runtimes.described import SourceRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from converters.spec import DetectorSpec, Thresholds
-    from xdet.detections import BatchDetections
+    from converters.spec import DetectorSpec
 
 Kernels = Literal["xnnpack", "builtin", "reference"]
 RESOLVERS: dict[str, str] = {
@@ -44,7 +39,7 @@ RESOLVERS: dict[str, str] = {
 ERRORS = VendorErrors(model=(ValueError, RuntimeError, MemoryError))
 
 
-class LiteRtRuntime(Runtime):
+class LiteRtRuntime(SourceRuntime):
     """A TFLite file, open on one set of LiteRT's kernels; for one thread at a time.
 
     Args:
@@ -66,8 +61,8 @@ class LiteRtRuntime(Runtime):
         threads: int | None = None,
         integer: bool = True,
     ) -> None:
-        self._model, self._file, self._spec, self._kernels = model, file, spec, kernels
-        self._threads, self._integer = threads, integer
+        super().__init__(model, file=file, spec=spec)
+        self._kernels, self._threads, self._integer = kernels, threads, integer
         self._interpreter = _open(model, file, kernels, threads, preserve=False)
         self._showing: Any = None
         (self._input,), (self._output,) = (
@@ -85,21 +80,6 @@ class LiteRtRuntime(Runtime):
         return f"litert:{self._kernels}"
 
     @property
-    def file(self) -> str:
-        """The model's name as messages give it."""
-        return self._file
-
-    @cached_property
-    def sha256(self) -> str:
-        """SHA-256 of the TFLite file's bytes, hex digits."""
-        return hash_model(self._model)
-
-    @property
-    def spec(self) -> DetectorSpec:
-        """The detector, as the source's settings describe it."""
-        return self._spec
-
-    @property
     def batch(self) -> int | None:
         """One image per call."""
         return 1
@@ -110,13 +90,6 @@ class LiteRtRuntime(Runtime):
         return Capabilities(
             thresholds=True, max_detections=None, head=True, tensors=True, exact=self._integer
         )
-
-    def detect(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
-        """Find boxes in uint8 RGB images ``(N, height, width, 3)``; see ``Runtime.detect``."""
-        require_images(images, self._spec)
-        require_thresholds(thresholds, self)
-        decode = decoder_for(self._spec, file=self._file)
-        return decode(self.head(images), thresholds)
 
     def head(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The raw head, float32 ``(N, grid_h, grid_w, channels)``, of uint8 ``(N, height, width, 3)``."""

@@ -47,7 +47,11 @@ class OnnxReferenceRuntime(FinishedModelRuntime):
         return "onnx-reference:numpy"
 
     def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Arrays:
-        with _border(self._file, "the ONNX reference evaluator failed while running it"):
+        doing = "the ONNX reference evaluator failed while running it"
+        with (
+            _border(self._file, doing),
+            np.errstate(over="ignore"),
+        ):  # exp of a huge size is infinity, and clips
             values = self._evaluator.run(list(names), dict(feeds))
             return [np.asarray(value) for value in values]
 

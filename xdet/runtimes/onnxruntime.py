@@ -22,6 +22,7 @@ from converters.spec import (
 )
 from xdet.detections import BatchDetections
 from xdet.errors import ModelError
+from xdet.processors import threads_per_network
 from xdet.runtimes.base import Capabilities, Runtime, require_images, require_names, require_thresholds
 from xdet.runtimes.batches import above_score, first_rows, run_in_chunks
 from xdet.runtimes.choices import RuntimeChoices
@@ -81,6 +82,11 @@ class OnnxRuntime(Runtime):
     def batch(self) -> int | None:
         """Images per call, or None for any number."""
         return self._session.inputs[0].shape[0]
+
+    @property
+    def concurrent(self) -> bool:
+        """On the CPU; other providers are not all made for it."""
+        return self._session.choices.provider == CPU
 
     @property
     def capabilities(self) -> Capabilities:
@@ -166,7 +172,7 @@ def open_onnxruntime(
         model: the ONNX file's bytes.
         file: its name, for messages.
         choices: ``provider`` is an execution provider's short or full name, None the CPU; ``threads`` None is one per
-            physical core.
+            physical core, or the processors shared among several ``workers``.
         fuse: see ``SessionChoices``.
 
     Raises:
@@ -178,9 +184,10 @@ def open_onnxruntime(
     exact_for = None
     if provider == CPU and document.activations in EXACT_KERNELS and kernels_saturate():
         exact_for = document.activations
-    session_choices = SessionChoices(
-        provider=provider, threads=choices.threads, exact_for=exact_for, fuse=fuse
-    )
+    threads = choices.threads
+    if threads is None and choices.workers > 1 and provider == CPU:
+        threads = threads_per_network(choices.workers)
+    session_choices = SessionChoices(provider=provider, threads=threads, exact_for=exact_for, fuse=fuse)
     return OnnxRuntime(OrtSession(model, file=file, choices=session_choices), document)
 
 

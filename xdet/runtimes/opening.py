@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
+from xdet.processors import threads_of_one_network
 from xdet.runtimes.choices import RuntimeChoices
 from xdet.runtimes.model_file import read_model_file
 
@@ -193,12 +194,15 @@ def _open_litert(model: ModelFile, choices: RuntimeChoices) -> Runtime:
 
     kernels = kernels_by_name(choices.provider)
     source = describe_source(model)
+    threads = choices.threads
+    if threads is None and choices.workers > 1:
+        threads = threads_of_one_network(choices.workers)
     return LiteRtRuntime(
         model.data,
         file=model.file,
         spec=source.spec,
         kernels=kernels,
-        threads=choices.threads,
+        threads=threads,
         integer=source.integer,
     )
 

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +15,6 @@ from xdet.bench import BenchOptions
 from xdet.card import CardContent, CardRequest, make_card
 from xdet.card.markdown import card_text, markdown_table, split_notes
 from xdet.errors import OutputError, UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SHORT = BenchOptions(blocks=1, block_s=0.0, pictures_per_block=1, memory=False)
 SECTIONS = [
@@ -147,6 +144,16 @@ def test_the_commands_are_those_that_made_it(made: Made) -> None:
     assert commands[0] == "xdet convert tiny_yolo_v2_person_224_int8.tflite -o person.onnx --target cpu"
     assert [command.split()[1] for command in commands] == ["convert", "inspect", "eval", "bench", "card"]
     assert commands[-1].endswith("--runtimes litert:xnnpack,onnxruntime:cpu --threads 1 --blocks 1")
+    assert " --notes notes.md --protocol coco " in commands[-1]
+    assert "--samples" not in commands[-1]
+
+
+def test_the_command_names_the_samples_and_the_notes_that_were_given(made: Made) -> None:
+    request = replace(made.content.request, samples=(Path("some") / "my pictures",), notes_name="limits.md")
+    text = card_text(replace(made.content, request=request), made.folder)
+    assert " --samples 'my pictures' --notes limits.md --protocol " in text
+    without = replace(made.content, request=replace(request, samples=(), notes=""))
+    assert "--notes" not in card_text(without, made.folder)
 
 
 def test_the_card_tells_no_folder(made: Made, embedded_tflite: Path) -> None:

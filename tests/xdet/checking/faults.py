@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,6 +111,103 @@ def wires_exchanged(proto: onnx.ModelProto) -> None:
 def anchors_of_the_graph_in_another_unit(proto: onnx.ModelProto) -> None:
     """The decoder's numbers are those of a conversion that took cells for fractions; the document is left alone."""
     _edit_constant(proto, "head/half_anchors_wh", lambda sizes: sizes * np.float32(7))
+
+
+def suppression_at_equality(proto: onnx.ModelProto) -> None:
+    """``>=`` for ``>``: the IoU threshold of the suppression is the float32 below the one that was asked for."""
+    _lower(proto, "iou_threshold:vector")
+
+
+def scores_at_equality(proto: onnx.ModelProto) -> None:
+    """``>=`` for ``>``: the score threshold, likewise."""
+    _lower(proto, "score_threshold:vector")
+
+
+def ties_in_reverse(proto: onnx.ModelProto) -> None:
+    """Rows of equal score stand by falling index: the sort's keys hold the last index minus the index."""
+    last = numpy_helper.from_array(_array(proto, "head/num_slots") - 1, "last_slot")
+    proto.graph.initializer.append(last)
+    _insert_before(proto, "head/unique_keys", 1, "Sub", ["last_slot", None])
+    _insert_behind(proto, "head/row_slots", "Sub", ["last_slot", None])
+
+
+def worse_box_suppresses(proto: onnx.ModelProto) -> None:
+    """The suppression sees the indices of equal scores from behind: boxes and scores go in reversed, the answer comes back."""
+    (suppression,) = [n for n in proto.graph.node if n.op_type == "NonMaxSuppression"]
+    count = int(_array(proto, "head/box_indices").shape[0])
+    backwards = numpy_helper.from_array(np.arange(count)[::-1].copy(), "backwards")
+    back = numpy_helper.from_array(np.array([0, 0, count - 1]), "last_box")
+    sign = numpy_helper.from_array(np.array([1, 1, -1]), "mirrored")
+    proto.graph.initializer.extend([backwards, back, sign])
+    name = suppression.output[0]
+    _insert_before(proto, name, 0, "Gather", [None, "backwards"], axis=1)
+    _insert_before(proto, name, 1, "Gather", [None, "backwards"], axis=2)
+    _insert_behind(proto, name, "Add", [None, "last_box"])
+    _insert_behind(proto, name, "Mul", [None, "mirrored"])  # between the two
+
+
+def one_row_less(proto: onnx.ModelProto) -> None:
+    """The limit of boxes per class is off by one."""
+    _edit_constant(proto, "head/max_boxes_per_class", lambda limit: limit - 1)
+
+
+def only_the_best_class(proto: onnx.ModelProto) -> None:
+    """A box has no class but its best: decoders that take the argmax first."""
+    axis = numpy_helper.from_array(np.array([2]), "class_axis")
+    proto.graph.initializer.append(axis)
+    best = helper.make_node("ReduceMax", ["head/scores", "class_axis"], ["best_score"], keepdims=1)
+    is_best = helper.make_node("Equal", ["head/scores", "best_score"], ["is_best"])
+    _insert_behind(proto, "head/scores", "Where", ["is_best", None, "head/zero"], before=[best, is_best])
+
+
+def classes_reversed(proto: onnx.ModelProto) -> None:
+    """Class 0 is told as the last one, and the other way round."""
+    last = numpy_helper.from_array(_array(proto, "head/num_classes") - 1, "last_class")
+    proto.graph.initializer.append(last)
+    _insert_behind(proto, "head/row_classes", "Sub", ["last_class", None])
+
+
+def boxes_unclipped(proto: onnx.ModelProto) -> None:
+    """Boxes reach over the picture's edge."""
+    _edit_constant(proto, "head/zero", lambda zero: zero - np.float32(1000))
+    _edit_constant(proto, "head/one", lambda one: one + np.float32(1000))
+
+
+def _lower(proto: onnx.ModelProto, name: str) -> None:
+    """The float32 below: 1 - 2^-24 rounds every product down by one unit in the last place."""
+    below = numpy_helper.from_array(np.array([1 - 2**-24], np.float32), f"{name}/below")
+    proto.graph.initializer.append(below)
+    _insert_behind(proto, name, "Mul", [None, f"{name}/below"])
+
+
+def _insert_before(
+    proto: onnx.ModelProto, output: str, position: int, op: str, inputs: list[str | None], **attributes: Any
+) -> None:
+    """Put a node between an operand and the node that computes ``output``; None among ``inputs`` is the operand."""
+    (index,) = [i for i, node in enumerate(proto.graph.node) if output in node.output]
+    node = proto.graph.node[index]
+    operand, name = node.input[position], f"{output}/planted/{position}"
+    node.input[position] = name
+    planted = helper.make_node(op, [operand if i is None else i for i in inputs], [name], **attributes)
+    proto.graph.node.insert(index, planted)
+
+
+def _insert_behind(
+    proto: onnx.ModelProto,
+    output: str,
+    op: str,
+    inputs: list[str | None],
+    *,
+    before: Sequence[onnx.NodeProto] = (),
+) -> None:
+    """Put a node, and others in front of it, behind ``output``, for all of its readers; None among ``inputs`` is the value."""
+    (index,) = [i for i, node in enumerate(proto.graph.node) if output in node.output]
+    name = f"{output}/planted/{op}"
+    for node in proto.graph.node:
+        node.input[:] = [name if i == output else i for i in node.input]
+    planted = helper.make_node(op, [output if i is None else i for i in inputs], [name])
+    for position, node in enumerate([*before, planted]):
+        proto.graph.node.insert(index + 1 + position, node)
 
 
 def _edit_constant(proto: onnx.ModelProto, name: str, change: Callable[[NDArray[Any]], NDArray[Any]]) -> None:

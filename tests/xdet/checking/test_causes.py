@@ -140,9 +140,10 @@ def test_a_box_that_is_elsewhere_although_the_head_is_equal_is_the_heads() -> No
     )
     moved = Run("stand-in:cpu", exact=True, heads=run.heads, boxes=((thresholds, shifted),))
     assert changes(run, moved, allowed=0) == [("moved", "head", 0)]
-    ((cause, message),) = judge_run(moved, SPEC).faults
-    assert cause == "rows"
-    assert "1 differences, first: image 1, score > 0.5, IoU > 0.5: box 0 is [" in message
+    fault = judge_run(moved, SPEC).fault
+    assert fault is not None
+    assert fault.cause == "rows"
+    assert fault.detail.startswith("1 of 1 heads, first: image 1, score > 0.5, IoU > 0.5: box 0 is [")
 
 
 def at_equality(name: str) -> Run:
@@ -156,14 +157,15 @@ def at_equality(name: str) -> Run:
 
 
 def test_suppression_at_equality_is_a_fault_of_runtimes_that_are_not_documented_to_do_it() -> None:
-    ((cause, message),) = judge_run(at_equality("stand-in:cpu"), SPEC).faults
-    assert cause == "iou-rule"
-    assert "suppressed by box 0 at IoU 0.5, exactly the threshold" in message
+    fault = judge_run(at_equality("stand-in:cpu"), SPEC).fault
+    assert fault is not None
+    assert fault.cause == "iou-rule"
+    assert "suppressed by box 0 at IoU 0.5, exactly the threshold" in fault.detail
 
 
 def test_suppression_at_equality_is_a_note_of_openvino() -> None:
     verdict = judge_run(at_equality("openvino:cpu"), SPEC)
-    assert verdict.faults == ()
+    assert verdict.fault is None
     assert verdict.notes == ("suppresses at IoU equal to the threshold (docs/contract.md)",)
 
 

@@ -17,7 +17,7 @@ from converters.pipeline import convert_to_bytes
 from tests.xdet.checking import faults
 from xdet.bench.records import Machine
 from xdet.check_html.charts import histogram_svg
-from xdet.check_html.markup import number, shown
+from xdet.check_html.markup import number, shown, table
 from xdet.check_html.page import STYLE, Surroundings, check_to_html
 from xdet.check_html.pictures import LONGEST_SIDE
 from xdet.check_report import TITLES, check_to_json
@@ -226,7 +226,20 @@ def test_no_more_than_six_photographs_are_shown_and_the_rest_is_counted(failed: 
     picture = np.zeros((8, 8, 3), np.uint8)
     content = section(check_to_html(result, [picture] * 8, WHERE), "Detections that differ")
     assert content.count("<img") == 12
-    assert "2 more photographs have changes" in content
+    assert "2 more pairs of photograph and runtime have changes" in content
+
+
+def test_the_gravest_photographs_are_shown_first(failed: CheckResult) -> None:
+    names = tuple(f"{i}.jpg" for i in range(9))
+    changes = [a_change(name, "moved") for name in names]
+    changes += [a_change("8.jpg", "lost"), a_change("5.jpg", "moved"), a_change("7.jpg", "new")]
+    changes.append(replace(a_change("6.jpg", "moved"), cause="layer"))
+    result = replace(failed, images=names, changes=tuple(changes))
+    content = section(
+        check_to_html(result, [np.zeros((8, 8, 3), np.uint8)] * 9, WHERE), "Detections that differ"
+    )
+    shown = re.findall(r"<h3>(\d)\.jpg", content)
+    assert shown == ["6", "7", "8", "5", "0", "1"]
 
 
 def test_the_surroundings_and_the_command_are_told(page: str, failed: CheckResult) -> None:
@@ -280,6 +293,13 @@ def test_a_histogram_ends_with_the_last_bar_that_holds_a_value() -> None:
 )
 def test_a_number_is_told_to_people_and_kept_exact(value: float | None, markup: str) -> None:
     assert number(value) == markup
+
+
+def test_a_cell_wraps_by_the_length_of_its_words_and_not_of_its_markup() -> None:
+    limit = f"≤ {number(6.0)} (mean {number(0.5421768)})"
+    assert len(limit) > 60
+    cells = table(("must be", "boxes"), [(limit, "x" * 61)])
+    assert f"<td>{limit}</td><td class=wide>{'x' * 61}</td>" in cells
 
 
 def test_text_is_escaped_and_made_visible() -> None:

@@ -27,7 +27,7 @@ DIALECTS = {
 }
 RUNTIMES = "onnxruntime:cpu,litert:xnnpack,litert:builtin"
 ANCHORS = tuple((0.5 + i, 0.7 + i) for i in range(5))
-PROVEN = {"default": 16, "int8": 16, "leaky float": 0, "cpu": 18, "frozen": 16}
+PROVEN = {"default": 16, "int8": 16, "leaky float": 0, "cpu": 10, "frozen": 16}
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

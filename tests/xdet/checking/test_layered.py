@@ -54,7 +54,7 @@ def test_an_honest_model_has_equal_layers_and_runs_on_integers_alone(
     assert result.complete
     assert result.layers is not None
     assert result.layers.first_fault is None
-    assert {layer.accumulated.worst_lsb for layer in result.layers.layers} == {0}
+    assert {layer.accumulated.worst for layer in result.layers.layers} == {0}
     (coverage,) = result.coverage
     assert (coverage.provider, coverage.macs_total, coverage.macs_integer) == ("cpu", MACS, MACS)
     nodes = len(onnx.load_model_from_string(model.read_bytes()).graph.node)

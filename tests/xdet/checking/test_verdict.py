@@ -131,10 +131,13 @@ def test_a_runtime_that_ends_its_process_is_told_and_hides_nothing(
 def test_a_process_of_its_own_gives_what_this_one_gives(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(1).integers(0, 256, (3, 224, 224, 3), np.uint8)
     file = ModelFile(model, model.read_bytes(), "onnx")
-    asked = (RuntimeChoices("onnxruntime", "cpu", 1), images, (Thresholds(0.01), Thresholds(0.05, 0.4)))
-    here = runs.run_finished(file, *asked, lambda _: None)
+    asked = (
+        RuntimeChoices("onnxruntime", "cpu", 1),
+        runs.Work(images, (Thresholds(0.01), Thresholds(0.05, 0.4))),
+    )
+    here = runs.run_finished(file, *asked)
     monkeypatch.setattr(runs, "IN_PROCESS", frozenset())
-    apart = runs.run_finished(file, *asked, lambda _: None)
+    apart = runs.run_finished(file, *asked)
     assert (apart.name, apart.exact) == (here.name, here.exact)
     assert np.array_equal(apart.heads, here.heads)
     for (_, one), (_, other) in zip(here.boxes, apart.boxes, strict=True):
@@ -149,7 +152,7 @@ def test_an_error_in_a_process_of_its_own_comes_back_as_one_line(
     file = ModelFile(tmp_path / "gone.onnx", b"\x08\x09", "onnx")
     images = np.zeros((1, 224, 224, 3), np.uint8)
     with pytest.raises(RuntimeUnavailableError, match=r"gone\.onnx'.*not one that xdet made"):
-        runs.run_finished(file, RuntimeChoices("onnxruntime", "cpu"), images, (Thresholds(),), lambda _: None)
+        runs.run_finished(file, RuntimeChoices("onnxruntime", "cpu"), runs.Work(images, (Thresholds(),)))
 
 
 def test_a_frozen_copy_runs_at_its_thresholds_and_has_no_optional_inputs(model: Path) -> None:

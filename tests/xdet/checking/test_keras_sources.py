@@ -1,0 +1,269 @@
+"""Keras sources, read without TensorFlow: honest models pass, and every planted fault is named with its layer and cause."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from tests.xdet.checking import faults, keras_faults
+from xdet.checking.keras_steps import Other
+from xdet.checking.opened import open_pair
+from xdet.checking.static import check_static
+from xdet.checking.verdict import check
+
+if TYPE_CHECKING:
+    import onnx
+
+    from xdet.checking.result import PartVerdict
+
+ROOT = Path(__file__).resolve().parents[3]
+HONEST = [
+    *(("tf_keras.h5", way) for way in ("float", "dynamic", "per-channel", "per-tensor", "clipped", "int8", "cpu")),
+    ("tf_keras.keras", "float"),
+    ("keras3.h5", "float"),
+    ("keras3.keras", "float"),
+    ("keras3.keras", "per-channel"),
+]  # fmt: skip
+NUMBERS = {"float": 2109, "dynamic": 2109, "per-channel": 2501, "per-tensor": 2176}
+EVERY = ("float", "per-channel", "per-tensor", "int8", "cpu")
+QUANTISED = EVERY[1:]
+PLAIN_STEM = EVERY[:-1]  # the first convolution as in the source, for faults that are planted there
+
+
+def judged(folder: Path, source: str, way: str) -> PartVerdict:
+    verdict, proven = check_static(open_pair(folder / f"{source}-{way}.onnx", folder / source))
+    assert proven == ()
+    return verdict
+
+
+@pytest.mark.parametrize(("source", "way"), HONEST, ids=lambda value: value)
+def test_an_honest_model_holds_the_numbers_that_follow_from_its_source(
+    source: str, way: str, keras_models: Path
+) -> None:
+    verdict = judged(keras_models, source, way)
+    assert verdict.findings == ()
+    assert verdict.status == "passed"
+    assert "not compared" not in verdict.summary
+    if way in NUMBERS:
+        assert verdict.summary.startswith(f"{NUMBERS[way]:,} numbers compared with the source's, as folded")
+    assert "tensorflow" not in sys.modules
+
+
+FAULTS: list[tuple[faults.Edit, tuple[str, ...], str, str | None]] = [
+    (keras_faults.one_weight, EVERY, "weight", "conv2"),
+    (keras_faults.one_bias, EVERY, "bias", "conv2"),
+    (keras_faults.weight_scale, QUANTISED, "scale", "conv2"),
+    (keras_faults.bias_scale, QUANTISED, "scale", "conv2"),
+    (keras_faults.activation_scale, QUANTISED, "scale", "add"),
+    (keras_faults.zero_point, QUANTISED, "zero-point", "add"),
+    (keras_faults.pixel_scale, ("per-channel", "per-tensor"), "scale", "the picture"),
+    (keras_faults.range_below_zero, ("per-channel", "per-tensor"), "zero-point", "pointwise"),
+    (keras_faults.padding_before, EVERY, "padding", "conv2"),
+    (keras_faults.pool_before, EVERY, "padding", "pool2"),
+    (keras_faults.strides, EVERY, "attributes", "conv2"),
+    (keras_faults.slope, EVERY, "slope", "leaky"),
+    (keras_faults.limit, ("float",), "attributes", "relu6"),
+    (keras_faults.colours_of_the_kernel, PLAIN_STEM, "colour-order", "conv1"),
+    (faults.blue_and_red_exchanged, PLAIN_STEM, "colour-order", None),
+    (keras_faults.rescaling, ("float",), "image-input", None),
+    (keras_faults.float_convolution, QUANTISED, "float-convolution", "conv2"),
+]
+
+
+@pytest.mark.parametrize(
+    ("edit", "way", "expected"),
+    [
+        pytest.param(edit, way, (cause, layer), id=f"{edit.__name__} {way}")
+        for edit, ways, cause, layer in FAULTS
+        for way in ways
+    ],
+)
+def test_a_fault_is_named_with_its_layer_and_its_cause_alone(
+    edit: faults.Edit, way: str, expected: tuple[str, str | None], keras_models: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "planted.onnx"
+    sound = (keras_models / f"tf_keras.h5-{way}.onnx").read_bytes()
+    model.write_bytes(faults.planted(sound, edit))
+    verdict, _ = check_static(open_pair(model, keras_models / "tf_keras.h5"))
+    assert verdict.status == "failed"
+    assert [(finding.cause, finding.layer) for finding in verdict.findings] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("edit", "way", "told"),
+    [
+        (keras_faults.one_weight, "float", "weights of 'conv2': 1 of 1152 differ by more than rounding"),
+        (keras_faults.weight_scale, "per-channel", "1 of 16 differ; expected"),
+        (keras_faults.weight_scale, "per-channel", "of channel 15, found"),
+        (keras_faults.weight_scale, "per-tensor", "(+1.00%)"),
+        (keras_faults.activation_scale, "per-channel", "scale of 'add' in DequantizeLinear"),
+        (keras_faults.padding_before, "float", "expected (0, 0, 1, 1), found (1, 1, 0, 0)"),
+        (keras_faults.slope, "float", "slope of 'leaky': expected 0.2, found 0.1"),
+        (keras_faults.slope, "cpu", "of 256 codes behind 'leaky' differ from the source's (slope 0.2)"),
+    ],
+)
+def test_a_finding_tells_what_was_expected_and_found(
+    edit: faults.Edit, way: str, told: str, keras_models: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "planted.onnx"
+    model.write_bytes(faults.planted((keras_models / f"tf_keras.h5-{way}.onnx").read_bytes(), edit))
+    verdict, _ = check_static(open_pair(model, keras_models / "tf_keras.h5"))
+    assert told in verdict.findings[0].message
+
+
+def test_a_graph_that_leaves_a_layer_out_is_not_the_one_that_was_converted(
+    keras_models: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "planted.onnx"
+    sound = (keras_models / "tf_keras.h5-float.onnx").read_bytes()
+    model.write_bytes(faults.planted(sound, keras_faults.left_out))
+    verdict, _ = check_static(open_pair(model, keras_models / "tf_keras.h5"))
+    (finding,) = verdict.findings
+    assert (finding.cause, finding.layer) == ("missing-tensor", "pool2")
+    assert "'pool2' is computed from 'conv2', expected 'leaky'" in finding.message
+
+
+def one_copy(proto: onnx.ModelProto) -> None:
+    """One code of one of the eight copies of the first kernel."""
+    conv = next(node for node in proto.graph.node if node.op_type == "Conv")
+    codes = keras_faults.writer(proto, conv.input[1]).input[0]
+    keras_faults.edit(
+        proto, codes, lambda w: np.where(np.arange(w.size).reshape(w.shape) == np.argmax(w), w - 1, w)
+    )
+
+
+def test_a_wide_stem_holds_the_kernel_in_every_copy(keras_models: Path, tmp_path: Path) -> None:
+    model = tmp_path / "wide.onnx"
+    wide = (keras_models / "tf_keras.h5-cpu.onnx").read_bytes()
+    assert b"wide stem" in wide
+    for data, expected in ((wide, []), (faults.planted(wide, one_copy), [("weight", "conv1")])):
+        model.write_bytes(data)
+        verdict, _ = check_static(open_pair(model, keras_models / "tf_keras.h5"))
+        assert [(finding.cause, finding.layer) for finding in verdict.findings] == expected
+
+
+def test_a_layer_that_no_comparison_knows_is_named_and_the_others_are_compared(keras_models: Path) -> None:
+    pair = open_pair(keras_models / "tf_keras.h5-float.onnx", keras_models / "tf_keras.h5")
+    source = pair.source_steps
+    assert source is not None
+    steps = tuple(replace(step, act=Other("Dense")) if step.layer == "add" else step for step in source.steps)
+    verdict, _ = check_static(replace(pair, source_steps=replace(source, steps=steps)))
+    assert (verdict.status, verdict.findings) == ("passed", ())
+    assert verdict.summary.endswith("as folded; not compared: 'add' (Dense)")
+
+
+def test_the_sidecar_beside_a_keras_source_is_compared_with_the_model(
+    keras_models: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "tf_keras.h5"
+    shutil.copyfile(keras_models / "tf_keras.h5", source)
+    settings = json.loads((keras_models / "tf_keras.xdet.json").read_text("utf-8"))
+    for changed, cause in (
+        ({"anchor_unit": "image"}, "anchor-unit"),
+        ({"anchors": [[0.4, 0.25]] * 5}, "anchors"),
+        ({"rescaling": {"scale": 1 / 255, "offset": 0.0}}, "image-input"),
+        ({"class_names": ["dog"]}, "classes"),
+    ):
+        source.with_suffix(".xdet.json").write_text(json.dumps(settings | changed), "utf-8")
+        verdict, _ = check_static(open_pair(keras_models / "tf_keras.h5-float.onnx", source))
+        assert [finding.cause for finding in verdict.findings] == [cause]
+
+
+def test_without_a_sidecar_the_numbers_are_compared_all_the_same(keras_models: Path, tmp_path: Path) -> None:
+    source = tmp_path / "tf_keras.h5"
+    shutil.copyfile(keras_models / "tf_keras.h5", source)
+    verdict, _ = check_static(open_pair(keras_models / "tf_keras.h5-float.onnx", source))
+    assert (verdict.status, verdict.findings) == ("passed", ())
+
+
+def test_another_source_is_named_and_nothing_else_is(keras_models: Path) -> None:
+    pair = open_pair(keras_models / "tf_keras.h5-float.onnx", keras_models / "keras3.h5")
+    verdict, _ = check_static(pair)
+    assert [finding.cause for finding in verdict.findings] == ["another-source"]
+
+
+def test_without_h5py_only_the_description_is_compared_and_the_part_says_so(
+    keras_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    verdict, _ = check_static(
+        open_pair(keras_models / "tf_keras.h5-float.onnx", keras_models / "tf_keras.h5")
+    )
+    assert verdict.status == "skipped"
+    assert 'pip install "xdet[keras]"' in verdict.summary
+
+
+def exchanged_and_misread(proto: onnx.ModelProto) -> None:
+    faults.blue_and_red_exchanged(proto)
+    keras_faults.anchors_in_another_unit(proto)
+
+
+def test_on_keras_itself_exchanged_colours_fail_the_spread_and_misread_anchors_the_head(
+    keras_models: Path, sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    model = tmp_path / "planted.onnx"
+    sound = (keras_models / "tf_keras.h5-float.onnx").read_bytes()
+    model.write_bytes(faults.planted(sound, exchanged_and_misread))
+    result = check(model, keras_models / "tf_keras.h5", sample_pictures[:1], runtimes="onnxruntime:cpu")
+    causes = {part.part: [finding.cause for finding in part.findings] for part in result.parts}
+    assert causes["static"] == ["colour-order"]
+    assert causes["spread"][-1] == "colour-order"
+    assert causes["head"] == ["anchor-unit"]
+    assert result.parts[1].status == "skipped"
+
+
+SHARED = """
+import functools, json, sys
+from pathlib import Path
+import xdet
+from converters import pipeline
+from converters.keras.loading import LoadedKeras
+from xdet.checking.opened import open_pair
+from xdet.checking.static import check_static
+source, folder, *photographs = map(Path, sys.argv[1:])
+ways = {"float": {}, "per-channel": {}, "per-tensor": {}}
+for way in ("per-channel", "per-tensor"):
+    ways[way] = {"quantize": way, "calibration": folder / "photographs"}
+pipeline.open_source = functools.cache(pipeline.open_source)  # TensorFlow loads and exports it once
+LoadedKeras.to_onnx = functools.cache(LoadedKeras.to_onnx)
+pipeline.attempt_golden_vector = lambda *_: (None, ())  # seconds, and of no matter here
+seen = {}
+for way, options in ways.items():
+    xdet.convert(source, folder / f"{way}.onnx", **options)
+    verdict, _ = check_static(open_pair(folder / f"{way}.onnx", source))
+    seen[way] = [verdict.status, verdict.summary, [finding.message for finding in verdict.findings]]
+print(json.dumps(seen))
+"""
+
+
+@pytest.mark.shared
+def test_the_shared_h5_file_passes_float_per_channel_and_per_tensor(
+    shared_dir: Path, keras_models: Path, tmp_path: Path
+) -> None:
+    assert keras_models.is_dir()  # TensorFlow is here
+    (tmp_path / "photographs").mkdir()
+    for picture in sorted((shared_dir / "data" / "calibration").rglob("*.jpg"))[:8]:
+        shutil.copyfile(picture, tmp_path / "photographs" / picture.name)
+    source = shared_dir / "models" / "tiny_yolo_v2_person_224.h5"
+    done = subprocess.run(
+        [sys.executable, "-c", SHARED, str(source), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert {way: (status, faults) for way, (status, _, faults) in seen.items()} == dict.fromkeys(
+        ("float", "per-channel", "per-tensor"), ("passed", [])
+    )
+    assert seen["float"][1] == "11,026,987 numbers compared with the source's, as folded"

@@ -1,0 +1,69 @@
+"""A program for the tests: makes Keras sources and their finished models, and what Keras gives in every layer.
+
+Usage: ``make_keras_models.py FOLDER``. It runs in a process of its own because TensorFlow stays in it. It writes the sources
+``tf_keras.h5``, ``keras3.h5``, ``tf_keras.keras`` and ``keras3.keras``, sidecars, ``<source>-<way>.onnx``, and ``layers.npz``:
+two pictures, ``images``, and what every layer of ``tf_keras.h5`` gives for them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", KERAS_BACKEND="tensorflow")
+
+import numpy as np
+
+from converters.importers import open_source
+from converters.options import ConvertOptions
+from converters.pipeline import convert_to_bytes
+from tests.converters.keras.convert_small_models import SIZE, build
+from tests.converters.quantize.float_networks import calibration, photographs
+
+SIDECAR = {
+    "head": "yolo_v2",
+    "class_names": ["person"],
+    "anchors": [[0.5, 0.25]] * 5,
+    "anchor_unit": "cell",
+    "rescaling": {"scale": 1 / 127.5, "offset": -1.0},
+}
+WAYS = {
+    "float": ConvertOptions(),
+    "dynamic": ConvertOptions(batch="dynamic"),
+    "per-channel": ConvertOptions(quantize="per-channel", calibration=calibration(size=SIZE)),
+    "per-tensor": ConvertOptions(quantize="per-tensor", calibration=calibration(size=SIZE)),
+    "clipped": ConvertOptions(quantize="per-channel", calibration=calibration(99.0, size=SIZE)),
+    "int8": ConvertOptions(quantize="per-channel", activations="int8", calibration=calibration(size=SIZE)),
+    "cpu": ConvertOptions(quantize="per-channel", target="cpu", calibration=calibration(size=SIZE)),
+}
+MADE = {
+    "tf_keras.h5": tuple(WAYS),
+    "tf_keras.keras": ("float",),
+    "keras3.h5": ("float",),
+    "keras3.keras": ("float", "per-channel"),
+}
+
+
+def main(folder: Path) -> None:
+    """Make everything."""
+    for library, stem, slope in (("tf_keras", "tf_keras", "alpha"), ("keras", "keras3", "negative_slope")):
+        model = build(__import__(library), slope)
+        for suffix in ("h5", "keras"):
+            path = folder / f"{stem}.{suffix}"
+            model.save(path)
+            path.with_suffix(".xdet.json").write_text(json.dumps(SIDECAR), "utf-8")
+            for way in MADE[path.name]:
+                made = convert_to_bytes(path, WAYS[way])
+                (folder / f"{path.name}-{way}.onnx").write_bytes(made.model)
+    loaded = open_source(folder / "tf_keras.h5").model
+    images = np.stack(photographs(2, SIZE))
+    rescaled = images.astype(np.float32) * np.float32(1 / 127.5) + np.float32(-1)
+    names = loaded.layer_names()
+    values = dict(zip(names, loaded.layer_outputs(rescaled, names), strict=True))
+    np.savez(folder / "layers.npz", images=images, **values)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
