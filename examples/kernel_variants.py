@@ -1,11 +1,11 @@
 """Which form of a stage does ONNX Runtime's CPU run fastest? All forms of one stage give the same codes; one table per stage.
 
-    python kernel_variants.py [--sizes 224 416] [--blocks 7] [--stages first second leaky]
+    python kernel_variants.py [--sizes 224 416] [--blocks 7] [--stages first second deep leaky]
 
 The forms are those that `--target cpu` chooses from for Tiny YOLO v2: the first convolution (three channels) with its pool,
-the second with its pool, and the LeakyReLU behind the first pool; random weights. Times are microseconds for the stage alone,
-medians of blocks that alternate between the forms, with one live session each. The form that xdet writes is bold. A form
-whose codes differ ends the program.
+the second with its pool, the largest (of 1/32 of the picture's size), and the LeakyReLU behind the first pool; random weights.
+Times are microseconds for the stage alone, medians of blocks that alternate between the forms, with one live session each. The
+form that xdet writes is bold. A form whose codes differ ends the program.
 """
 
 from __future__ import annotations
@@ -199,6 +199,20 @@ def second_forms(size: int) -> list[Form]:
     ]
 
 
+def deep_forms(size: int) -> list[Form]:
+    """3x3 convolution from 512 to 1024 channels. The kernel's upper row meets only padding in the first row of the result."""
+    side, weights = size // 32, random_weights(1024, 512)
+    whole, apart = (Stage(1, side, side, 512) for _ in range(2))
+    picture = apart.nchw("x")
+    ends = [apart.constant([row], np.int64) for row in (0, 2, 2)]
+    first = apart.conv(apart.op("Slice", picture, *ends), weights[:, :, 1:], (1, 1), (0, 1, 0, 1))
+    others = apart.conv(picture, weights, (1, 1), (0, 1, 1, 1))
+    return [
+        Form("whole", whole.end(whole.conv(whole.nchw("x"), weights, (1, 1), (1, 1, 1, 1))), chosen=True),
+        Form("first row apart, without its padding", apart.end(apart.op("Concat", first, others, axis=2))),
+    ]
+
+
 def leaky_forms(size: int) -> list[Form]:
     """LeakyReLU of slope 0.1 on 16 channels, behind the first pool."""
     shape, (scale, zero_point) = (1, size // 2, size // 2, 16), IN
@@ -237,8 +251,15 @@ def leaky_forms(size: int) -> list[Form]:
 STAGES: dict[str, tuple[str, Callable[[int], list[Form]]]] = {
     "first": ("first convolution and pool", first_forms),
     "second": ("second convolution and pool", second_forms),
+    "deep": ("convolution of 4.7 million weights", deep_forms),
     "leaky": ("LeakyReLU", leaky_forms),
 }
+
+
+def codes_for(form: Form) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Random codes of the shape that a form reads."""
+    shape = open_session(form.model, 1).get_inputs()[0].shape
+    return np.asarray(np.random.default_rng(1).integers(0, 256, shape), np.uint8)
 
 
 def random_weights(outputs: int, inputs: int) -> Weights:
@@ -292,8 +313,7 @@ def print_stage(
     headings: list[str] = []
     for size in sizes:
         forms = write_forms(size)
-        shape = [1, size, size, 3] if write_forms is first_forms else [1, size // 2, size // 2, 16]
-        x = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
+        x = codes_for(forms[0])
         require_equal(forms, x)
         for threads in (1, 2):
             columns.append(microseconds(forms, x, threads, blocks))
@@ -319,7 +339,9 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(STAGES))
     arguments = parser.parse_args()
     if any(size < 8 or size % 4 for size in arguments.sizes) or arguments.blocks < 1:
-        parser.error("sizes must be multiples of 4, 8 or more; blocks 1 or more")
+        parser.error(
+            "sizes must be multiples of 4, 8 or more (64 for the largest convolution); blocks 1 or more"
+        )
     print(f"onnxruntime {ort.__version__}; codes of all forms of a stage are equal\n")
     for stage in arguments.stages:
         print_stage(*STAGES[stage], arguments.sizes, arguments.blocks)

@@ -1,11 +1,11 @@
-"""Do preallocated buffers or batches pay on ONNX Runtime's CPU? One table: milliseconds per image for each way to run a file.
+"""Do session options, preallocated buffers or batches pay on ONNX Runtime's CPU? One table: milliseconds per image of each way.
 
     python session_variants.py [MODEL.tflite ...] [--blocks 7] [--threads 1]
 
 Without arguments it measures the detector that comes with xdet, from pixels at network size to boxes. The ways: a plain call
-that returns new arrays, as xdet calls; IO binding, which reads and writes buffers that live as long as the session; files
-converted with `--batch 2` and `--batch 4`. Medians of blocks that alternate between the ways, with one live session each. All
-ways must give the same boxes.
+that returns new arrays, as xdet calls; the same with one session option changed; IO binding, which reads and writes buffers
+that live as long as the session; files converted with `--batch 2` and `--batch 4`. Medians of blocks that alternate between
+the ways, with one live session each. All ways must give the same boxes.
 """
 
 from __future__ import annotations
@@ -36,18 +36,29 @@ if TYPE_CHECKING:
 DATA = Path(xdet.__file__).parent / "data"
 EMBEDDED = DATA / "tiny_yolo_v2_person_224_int8.tflite"
 BATCHES = (1, 2, 4)
+SPINNING, BLOCKS = "session.intra_op.allow_spinning", "session.dynamic_block_base"
 
 
-def open_session(path: Path, threads: int) -> ort.InferenceSession:
+OPTIONS: dict[str, Callable[[ort.SessionOptions], None]] = {
+    "plain call": lambda _: None,
+    "no memory arena": lambda options: setattr(options, "enable_cpu_mem_arena", False),
+    "no memory pattern": lambda options: setattr(options, "enable_mem_pattern", False),
+    "waiting threads sleep": lambda options: options.add_session_config_entry(SPINNING, "0"),
+    "blocks of work shrink": lambda options: options.add_session_config_entry(BLOCKS, "4"),
+}
+
+
+def open_session(path: Path, threads: int, option: str = "plain call") -> ort.InferenceSession:
     """A session on the CPU, quiet about the optional thresholds."""
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
+    OPTIONS[option](options)
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def open_plain(path: Path, images: Image, threads: int) -> Run:
+def open_plain(path: Path, images: Image, threads: int, option: str = "plain call") -> Run:
     """Call with arrays, get new arrays."""
-    session = open_session(path, threads)
+    session = open_session(path, threads, option)
     return lambda: session.run(None, {"image": images})
 
 
@@ -80,8 +91,9 @@ def ways(source: Path, folder: Path, threads: int) -> Ways:
         f"batches of {batch}": (batch, partial(open_plain, path, image.repeat(batch, axis=0), threads))
         for batch, path in files.items()
     }
-    one = plain.pop("batches of 1")
-    return {"plain call": one, "IO binding": (1, partial(open_bound, files[1], image, threads)), **plain}
+    del plain["batches of 1"]
+    optioned = {option: (1, partial(open_plain, files[1], image, threads, option)) for option in OPTIONS}
+    return {**optioned, "IO binding": (1, partial(open_bound, files[1], image, threads)), **plain}
 
 
 def require_equal(found: Ways) -> None:

@@ -97,8 +97,8 @@ def network_runs(model: Model, threads: int) -> list[Callable[[], Run]]:
     return [open_litert, *(partial(open_onnx, path) for path in graphs)]
 
 
-def box_runs(model: Model, score: float) -> tuple[Callable[[], Run], Callable[[], Run]]:
-    """Openers of picture -> final boxes on one thread: LiteRT with the numpy head, ONNX Runtime with the fused one."""
+def box_runs(model: Model, score: float) -> list[Callable[[], Run]]:
+    """Openers of picture -> boxes on one thread: LiteRT with the numpy head, ONNX Runtime; and of the bare network on it."""
     thresholds = Thresholds(score=score)
 
     def open_litert() -> Run:
@@ -110,7 +110,7 @@ def box_runs(model: Model, score: float) -> tuple[Callable[[], Run], Callable[[]
         feeds = {"image": model.image, "score_threshold": np.array(score, np.float32)}
         return lambda: session.run(None, feeds)
 
-    return open_litert, open_onnx
+    return [open_litert, open_onnx, network_runs(model, 1)[1]]
 
 
 def median_ms(openers: Sequence[Callable[[], Run]], blocks: int) -> list[float]:
@@ -207,29 +207,37 @@ def network_gmacs(model: Model) -> float:
     return total / 1e9
 
 
-def print_profile(model: Model) -> None:
-    """The network's operators on one thread, the costly ones first."""
+def operator_us(path: Path, image: np.ndarray[Any, Any], threads: int) -> dict[tuple[str, str], float]:
+    """Median microseconds of every node of the optimised graph, by type and name, in order of execution."""
     with tempfile.TemporaryDirectory() as folder:
-        session = onnx_session(model.head, 1, profile=str(Path(folder) / "profile"))
-        for _ in range(30):
-            session.run(None, {"image": model.image})
+        session = onnx_session(path, threads, profile=str(Path(folder) / "profile"))
+        for _ in range(60):
+            session.run(None, {"image": image})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     durations: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            durations[event["args"]["op_name"], event["name"].removesuffix("_kernel_time")].append(
-                event["dur"]
-            )
-    medians = {key: statistics.median(values) for key, values in durations.items()}
-    total = sum(medians.values())
-    for (kind, name), value in sorted(medians.items(), key=lambda item: -item[1])[:16]:
-        print(f"    {value:7.0f} us  {value / total:6.1%}  {kind:18s} {name[-60:]}")
+            name = event["name"].removesuffix("_kernel_time")
+            durations[event["args"]["op_name"], name].append(event["dur"])
+    return {key: statistics.median(values) for key, values in durations.items()}
+
+
+def print_profile(model: Model) -> None:
+    """The network's operators on one thread and on two: the costly ones, then all of them by type."""
+    one, two = (operator_us(model.head, model.image, threads) for threads in (1, 2))
+    total = sum(one.values())
+    print("    us on one thread, share, us on two threads (profiling adds 1 to 3 us to each node)")
+    for (kind, name), value in sorted(one.items(), key=lambda item: -item[1])[:12]:
+        print(f"    {value:7.0f}  {value / total:6.1%}  {two[kind, name]:7.0f}  {kind:18s} {name[-50:]}")
+    for kind in dict.fromkeys(kind for kind, _ in one):
+        sums = [sum(us for (k, _), us in times.items() if k == kind) for times in (one, two)]
+        count = sum(k == kind for k, _ in one)
+        print(f"    {sums[0]:7.0f}  {sums[0] / total:6.1%}  {sums[1]:7.0f}  all {count} {kind}")
 
 
 def measure(model: Model, images: Sequence[Path], blocks: int, peak: float) -> None:
     """Print one model's rows."""
     print(f"\n{model.source.name}  {model.spec.image.height} x {model.spec.image.width}")
-    network = 0.0
     for threads in (1, 2):
         litert, onnx, *baseline = median_ms(network_runs(model, threads), blocks)
         rate = network_gmacs(model) / onnx * 1e3
@@ -237,9 +245,8 @@ def measure(model: Model, images: Sequence[Path], blocks: int, peak: float) -> N
         ratio = f"{litert:.2f} -> {onnx:.2f} ms, ratio {litert / onnx:.2f}"
         before = "".join(f" (tf2onnx's graph {litert / other:.2f})" for other in baseline)
         print(f"  network, {threads} thread{'s'[: threads - 1]}: {ratio}{before}{share}")
-        network = network or onnx
     for score in (0.5, 0.001):
-        litert, onnx = median_ms(box_runs(model, score), blocks)
+        litert, onnx, network = median_ms(box_runs(model, score), blocks)
         share = f", fused head {(onnx - network) / onnx:.1%}" if score == 0.5 else ""
         print(
             f"  picture -> boxes above {score}: {litert:.2f} -> {onnx:.2f} ms, ratio {litert / onnx:.2f}{share}"
@@ -259,7 +266,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", type=Path, help="TFLite detectors with their sidecars")
     parser.add_argument("--images", type=Path, default=EMBEDDED.parent, help="folder of JPEG files")
     parser.add_argument("--blocks", type=int, default=6)
-    parser.add_argument("--profile", action="store_true", help="also print the costliest operators")
+    parser.add_argument("--profile", action="store_true", help="also print where the time goes")
     arguments = parser.parse_args()
     print(
         f"onnxruntime {ort.__version__}, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"

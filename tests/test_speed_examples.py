@@ -33,9 +33,16 @@ def codes(shape: list[int]) -> np.ndarray[Any, Any]:
     return np.random.default_rng(3).integers(0, 256, shape).astype(np.uint8)
 
 
-@pytest.mark.parametrize("size", [16, 52])
 @pytest.mark.parametrize(
-    ("stage", "count"), [("first", 5), ("second", 2), ("leaky", 4)], ids=["first", "second", "leaky"]
+    ("stage", "count", "size"),
+    [
+        ("first", 5, 16),
+        ("first", 5, 52),
+        ("second", 2, 16),
+        ("second", 2, 52),
+        ("deep", 2, 96),
+        ("leaky", 4, 16),
+    ],
 )
 def test_all_forms_of_a_stage_give_the_same_codes(
     variants: ModuleType, stage: str, count: int, size: int
@@ -43,9 +50,7 @@ def test_all_forms_of_a_stage_give_the_same_codes(
     forms = variants.STAGES[stage][1](size)
     assert len(forms) == count
     assert sum(form.chosen for form in forms) == 1
-    variants.require_equal(
-        forms, codes([1, size, size, 3] if stage == "first" else [1, size // 2, size // 2, 16])
-    )
+    variants.require_equal(forms, variants.codes_for(forms[0]))
 
 
 def test_a_form_with_other_codes_ends_the_program(
@@ -66,7 +71,7 @@ def test_a_form_with_other_codes_ends_the_program(
     ("command", "rows"),
     [
         (["kernel_variants.py", "--sizes", "16", "--stages", "leaky"], 4),
-        (["session_variants.py"], 4),
+        (["session_variants.py"], 8),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
