@@ -44,7 +44,7 @@ ADVICE = {
     "thresholds": "convert again with --score-threshold and --iou-threshold",
     "thresholds-swapped": "convert again: the two thresholds have changed places",
     "colour-order": "feed RGB, and convert again: the graph reads BGR",
-    "layer": "look at the layer that is named, with xdet check --layers",
+    "layer": "--layers tells the first layer at fault, --repro FILE.onnx writes it as a model",
     "iou-rule": "choose an IoU threshold that no overlap equals, or another runtime",
     "rows": "report it, with the model and this output",
 }
@@ -119,7 +119,9 @@ def verdict_text(result: CheckResult) -> str:
     gaps = [printable(cpu.cpu) for cpu in result.other_cpus if cpu.status == "incomplete"]
     if gaps:
         notes.append(f"not everything ran on {', '.join(gaps)}")
-    return "PASSED" + (f" ({'; '.join(notes)})" if notes else "")
+    return ("PASSED" if result.complete else "INCOMPLETE, nothing failed") + (
+        f" ({'; '.join(notes)})" if notes else ""
+    )
 
 
 def _finding_lines(findings: Sequence[Finding]) -> list[str]:

@@ -130,21 +130,24 @@ def source_codes(model: bytes, source: Path, images: NDArray[np.uint8]) -> list[
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """A source tensor of codes, how its twin holds them, and how far apart they may be when computed from equal inputs."""
+    """A source tensor of codes, how its twin holds them, and how far apart they may be when computed from equal inputs.
+
+    ``dtype`` is that of the twin's codes; ``shift`` is what is added to the source's.
+    """
 
     tensor: str
     operator: str
     twin: str
     perm: tuple[int, ...]
     shift: int
+    dtype: type[np.int8 | np.uint8]
     bound: int
 
     def to_graph(self, codes: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
         """The source's codes as the graph stores them; ``like`` stands in where the source holds floats."""
         if codes.dtype == np.float32:
             codes = like
-        moved = (codes.astype(np.int16) + self.shift).transpose(self.perm)
-        return moved.astype(np.int8 if moved.min(initial=0) < 0 else np.uint8)
+        return (codes.astype(np.int16) + self.shift).transpose(self.perm).astype(self.dtype)
 
 
 class _Comparing:
@@ -234,7 +237,9 @@ def _pairs(
                 bounds[index], absent[tensor.name] = bound, str(twin.by)
             else:
                 perm = _permutation(twin, len(tensor.shape))
-                pairs.append(_Pair(tensor.name, operator, twin.onnx, perm, twin.zero_point_shift, bound))
+                shift = twin.zero_point_shift
+                dtype = np.uint8 if (tensor.dtype == "uint8") == (shift == 0) else np.int8
+                pairs.append(_Pair(tensor.name, operator, twin.onnx, perm, shift, dtype, bound))
     return tuple(pairs), absent
 
 

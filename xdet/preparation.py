@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,16 +114,17 @@ def prepare_many(
         on_failure: called, in order and in the caller's thread, with the name of an image that cannot be read, and why;
             the stream goes on. Without it the error is raised in the image's place.
     """
-    prepared_in_order = in_order(images, lambda image: prepare(image, how), workers=workers, waiting=workers)
-    for image, outcome in prepared_in_order:
-        try:
-            prepared = outcome()
-        except ImageError as error:
-            if on_failure is None:
-                raise
-            on_failure(image_name(image), error)
-        else:
-            yield prepared
+    ahead = in_order(images, lambda image: prepare(image, how), workers=workers, waiting=workers)
+    with closing(ahead) as prepared_in_order:
+        for image, outcome in prepared_in_order:
+            try:
+                prepared = outcome()
+            except ImageError as error:
+                if on_failure is None:
+                    raise
+                on_failure(image_name(image), error)
+            else:
+                yield prepared
 
 
 def stack_pixels(prepared: Sequence[Prepared]) -> NDArray[np.uint8]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from xdet.errors import ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
 T = TypeVar("T")
@@ -57,14 +58,17 @@ def through_network(
         ]
 
     groups = in_groups(photographs, batch)
-    for _, outcomes in in_order(groups, whole, workers=workers if workers > 1 else 0):
-        yield from outcomes()
+    with closing(in_order(groups, whole, workers=workers if workers > 1 else 0)) as in_their_order:
+        for _, outcomes in in_their_order:
+            yield from outcomes()
 
 
 def in_order(
     items: Iterable[T], work: Callable[[T], Result], *, workers: int, waiting: int | None = None
-) -> Iterator[tuple[T, Callable[[], Result]]]:
+) -> Generator[tuple[T, Callable[[], Result]]]:
     """Do ``work`` on every item.
+
+    Close it where it is left early: what is collected as garbage in a worker's thread cannot wait for that worker.
 
     Args:
         items: taken lazily.

@@ -7,6 +7,7 @@ two dequantised operands are fused with what is around them.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,9 +36,10 @@ def combine(node: ir.Node, inputs: Sequence[Value | None]) -> Value:
 
 
 def maximum(inputs: Sequence[Value | None]) -> Value:
-    """Max of codes and a constant."""
-    arrays = [to_reals(value).array for value in inputs if value is not None]
-    return Reals(np.maximum(*arrays))
+    """Max of any number of operands, codes or reals, with broadcasting."""
+    operands = [to_reals(value) for value in inputs if value is not None]
+    array = reduce(np.maximum, [value.array for value in operands])
+    return Reals(array, exact=all(value.exact for value in operands))
 
 
 def softmax(node: ir.Node, x: Value) -> Value:

@@ -47,17 +47,29 @@ def read_weights(
     """
     if source.container == "h5":
         with open_hdf5(source.data, source.file) as file:
-            groups = file.get("model_weights", {})
-            return {name: _by_name(groups.get(name), name, source.file) for name, _, _ in layers}
+            groups = _group(file, "model_weights", source.file)
+            return {
+                name: _by_name(_group(groups, name, source.file), name, source.file) for name, _, _ in layers
+            }
     members = read_members(source.data, source.file)
     with open_hdf5(members[WEIGHTS], f"{source.file}: {WEIGHTS}") as file:
-        return _by_number(file.get("layers", {}), layers, source.file)
+        return _by_number(_group(file, "layers", source.file), layers, source.file)
+
+
+def _group(parent: Any, name: str, file: str) -> Any:
+    """A group below another; an empty one where there is none."""
+    found = parent.get(name, {})
+    if not hasattr(found, "items"):
+        raise SourceFileError(
+            f"{file}: {name!r} is an array, expected a group of arrays; save the model again"
+        )
+    return found
 
 
 def _by_name(group: Any, layer: str, file: str) -> Arrays:
     """The datasets of one layer, by the last part of their names."""
     found: Arrays = {}
-    waiting, groups = [] if group is None else [group], 0
+    waiting, groups = [group], 0
     while waiting:
         groups += 1
         if groups > MAX_GROUPS:
@@ -85,9 +97,9 @@ def _by_number(
     found: dict[str, Arrays] = {}
     for layer, kind, config in layers:
         title = snake_case(kind)
-        group = groups.get(title if not seen[title] else f"{title}_{seen[title]}")
+        group = _group(groups, title if not seen[title] else f"{title}_{seen[title]}", file)
         seen[title] += 1
-        stored = {} if group is None else group.get("vars", {})
+        stored = _group(group, "vars", file)
         told = stored.attrs.get("name", layer) if hasattr(stored, "attrs") else layer
         roles = stored_roles(kind, config)
         if told != layer or (roles and len(stored) != len(roles)):

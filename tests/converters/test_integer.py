@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from converters.golden import stored_codes
 from converters.graph import GraphWriter
 from converters.integer import convolution, vector
-from converters.integer.arithmetic import combine
+from converters.integer.arithmetic import combine, maximum
 from converters.integer.convolution import Window, convolve, multiply
 from converters.integer.evaluate import Evaluation, NotEvaluatedError, evaluate
 from converters.integer.rounding import Rounding, is_settled, quantize_value
@@ -232,3 +232,11 @@ def test_int8_codes_are_stored_in_uint8_form(monkeypatch: pytest.MonkeyPatch) ->
     stored = golden_vector(sum_of_two(), "head", replace(SPEC))
     assert stored.zero_point == 123
     assert stored_codes(stored)[0] == int(found.codes[0, 0, 0, 0]) + 128
+
+
+def test_a_maximum_takes_all_operands_and_is_as_exact_as_they_are() -> None:
+    one, two, nine = (Reals(np.array([x], np.float32)) for x in (1, 2, 9))
+    assert to_reals(maximum([one, two, nine])).array == 9
+    assert nine.array == 9, "no operand is written to"
+    assert to_reals(maximum([one])).array == 1
+    assert not to_reals(maximum([one, Reals(two.array, exact=False)])).exact

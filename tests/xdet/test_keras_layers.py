@@ -20,7 +20,7 @@ from xdet.check_report import check_text, check_to_json
 from xdet.checking.layered import with_layers
 from xdet.checking.opened import open_pair
 from xdet.checking.result import CheckResult, PartVerdict
-from xdet.errors import ModelError, RuntimeUnavailableError
+from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError
 from xdet.layer_records import LayerComparison, RealDistance, RealLayer
 from xdet.layer_repro import write_layer_repro
 from xdet.layers import compare_layers
@@ -247,9 +247,29 @@ def test_a_process_that_ends_by_itself_is_told_with_its_words(
     monkeypatch.setattr(keras_apart, "WORKER", crash)
     file = ModelFile(tmp_path / "m.h5", b"", "h5")
     with pytest.raises(
-        RuntimeUnavailableError, match=r"m\.h5': Keras ended .* code 1 .*: out of memory; try"
+        RuntimeUnavailableError, match=r"m\.h5': Keras ended .* with code 1: out of memory; try"
     ):
         keras_layer_outputs(file, np.zeros((1, 8, 8, 3), np.float32), ["a"])
+
+
+WITHOUT_TENSORFLOW = """
+import sys
+sys.modules["tensorflow"] = None
+from xdet.runtimes.apart import serve_apart
+from xdet.runtimes.keras_apart import serve
+serve_apart(serve)
+"""
+
+
+def test_a_package_that_is_missing_there_is_told_as_missing(
+    keras_models: Path, images: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keras_apart, "WORKER", ("-c", WITHOUT_TENSORFLOW))
+    source = read_model_file(keras_models / "tf_keras.h5")
+    with pytest.raises(
+        MissingExtraError, match=r'is not installed; install it with: pip install "xdet\[keras\]"'
+    ):
+        keras_layer_outputs(source, images.astype(np.float32), ["bn1"])
 
 
 def test_a_source_without_the_models_layers_is_told(

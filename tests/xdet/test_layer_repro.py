@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ import pytest
 
 from converters.options import ConvertOptions
 from converters.pipeline import convert_to_bytes
+from converters.spec import IMAGE
 from tests.xdet.checking import faults
 from xdet.errors import UsageError
 from xdet.layer_records import Distance, Layer
 from xdet.layer_repro import LayerRepro, values_path, write_layer_repro
+from xdet.layers import source_codes
 
 pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,3 +137,17 @@ def test_the_command_writes_a_layer_where_one_is_at_fault(
     assert (tmp_path / "layer.npz").exists() is is_broken
     told = f"'layer.onnx' and 'layer.npz' hold '{faults.CONV3}'" if is_broken else "no layer is at fault"
     assert told in done.stderr
+
+
+def test_codes_keep_the_graph_s_dtype_where_none_is_negative(embedded_tflite: Path, tmp_path: Path) -> None:
+    path = tmp_path / "person.onnx"
+    path.write_bytes(convert_to_bytes(embedded_tflite, ConvertOptions(activations="int8")).model)
+    black = np.zeros((1, 224, 224, 3), np.uint8)
+    (codes,) = source_codes(path.read_bytes(), embedded_tflite, black)
+    name = next(name for name, held in codes.items() if name != IMAGE and held.min() >= 0)
+    assert {held.dtype for held in codes.values()} == {np.dtype(np.int8)}
+    layer = replace(conv3(), tensor=name, onnx=name)
+    written = write_layer_repro(
+        tmp_path / "layer.onnx", layer, model=path, source=embedded_tflite, photographs=[black[0]]
+    )
+    assert written.differing == 0

@@ -88,6 +88,15 @@ def test_a_failure_is_told_in_its_place_in_the_callers_thread(workers: int, tmp_
         list(prepare_many(images, HOW, workers=workers))
 
 
+def test_workers_have_ended_when_a_failure_is_raised(tmp_path: Path) -> None:
+    """Not when the error is forgotten: that may happen in one of them."""
+    images: list[Photograph] = [tmp_path / "gone.jpg", *(photograph(1 + i) for i in range(5))]
+    with pytest.raises(ImageError, match=r"gone\.jpg") as raised:
+        list(prepare_many(images, HOW, workers=2))
+    assert raised.value.__traceback__ is not None
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("xdet-worker")]
+
+
 @pytest.mark.parametrize(("workers", "taken"), [(0, 2), (1, 3), (3, 5)])
 def test_no_more_is_read_ahead_than_the_workers_need(workers: int, taken: int) -> None:
     asked: list[int] = []

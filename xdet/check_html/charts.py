@@ -77,6 +77,7 @@ def layers_svg(layers: Sequence[Layer | RealLayer], unit: Unit) -> str:
         f'<div class=scroll tabindex=0 role=region aria-label=chart><svg width="{width}" height="{height}" role=img '
         f'aria-label="worst difference of every layer {told}; the table below has the numbers">'
         f"{rows}<text x=0 y={foot + 14}>layer</text>{numbers}</svg></div>"
+        f"<p class='soft narrow'>{len(layers)} layers; the chart scrolls sideways.</p>"
     )
 
 

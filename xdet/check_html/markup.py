@@ -28,7 +28,7 @@ def number(value: float | None) -> str:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, faults: Sequence[bool] = ()) -> str:
-    """A table in a box that scrolls.
+    """A table in a box that scrolls; on a narrow screen every row is a list of titles and cells.
 
     Args:
         headers: titles, as text.
@@ -41,7 +41,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, faults: Sequ
         for title, right in zip(headers, numeric, strict=True)
     )
     body = "".join(
-        f"<tr{' class=fault' if wrong else ''}>{''.join(map(_cell, row))}</tr>"
+        f"<tr{' class=fault' if wrong else ''}>{''.join(map(_cell, row, headers))}</tr>"
         for row, wrong in zip(rows, faults or [False] * len(rows), strict=True)
     )
     return (
@@ -55,8 +55,9 @@ def definitions(entries: Sequence[tuple[str, str]]) -> str:
     return f"<dl>{''.join(f'<dt>{shown(term)}</dt><dd>{told}</dd>' for term, told in entries)}</dl>"
 
 
-def _cell(content: str) -> str:
+def _cell(content: str, title: str) -> str:
+    told = f'data-title="{shown(title)}"'
     if content.startswith("<data"):
-        return f"<td class=number>{content}</td>"
+        return f"<td class=number {told}>{content}</td>"
     words = re.sub("<[^>]*>", "", content)  # what is seen decides, not its markup
-    return f"<td{' class=wide' if len(words) > 60 else ''}>{content}</td>"
+    return f"<td{' class=wide' if len(words) > 60 else ''} {told}>{content}</td>"

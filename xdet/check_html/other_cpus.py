@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xdet.check_html.markup import number, shown, table
-from xdet.check_html.runtime_rows import runtime_headers, runtime_row
+from xdet.check_html.runtime_rows import runtime_headers, runtime_notes, runtime_row
 from xdet.other_cpus_report import name_cpu, parts_words, selftest_words, troubles
 
 if TYPE_CHECKING:
@@ -34,7 +34,10 @@ def other_cpus_html(result: CheckResult) -> str:
         for run in cpu.check.runs
     ]
     listed = table(("processor", *runtime_headers(result.unit)), rows) if rows else ""
-    return f"<div class=parts>{cards}</div>{listed}"
+    notes = "".join(
+        runtime_notes(run for cpu in result.other_cpus if cpu.check is not None for run in cpu.check.runs)
+    )
+    return f"<div class=parts>{cards}</div>{listed}{f'<ul class=soft>{notes}</ul>' if notes else ''}"
 
 
 def _card(cpu: OtherCpu, result: CheckResult) -> str:

@@ -13,7 +13,7 @@ from xdet.check_html.charts import histogram_svg, layers_svg
 from xdet.check_html.markup import definitions, number, shown, table
 from xdet.check_html.other_cpus import CPU_MEANINGS, other_cpus_html
 from xdet.check_html.pictures import pictures_html
-from xdet.check_html.runtime_rows import runtime_headers, runtime_row
+from xdet.check_html.runtime_rows import runtime_headers, runtime_notes, runtime_row
 from xdet.check_report import ADVICE, CHANGE_CAUSES, TITLES, placement_text, verdict_text
 from xdet.report import format_share
 
@@ -95,7 +95,7 @@ def check_to_html(result: CheckResult, photographs: Sequence[Photograph], where:
 
 
 def _summary(result: CheckResult) -> str:
-    status = "passed" if result.passed else "failed"
+    status = "failed" if not result.passed else "passed" if result.complete else "skipped"
     return (
         f"<p>against {shown(result.source)}, {number(len(result.images))} photographs</p>"
         f"<p class='verdict {status}'>{shown(verdict_text(result))}</p>"
@@ -128,7 +128,7 @@ def _runtimes(result: CheckResult) -> str:
         rows.append(
             (shown(yardstick.first), "", shown(yardstick.second), *counts, *steps, "the yardstick", "")
         )
-    missing = "".join(
+    notes = "".join(runtime_notes(result.runs)) + "".join(
         f"<li>{shown(m.name)} {'crashed' if m.crashed else 'did not run' if m.asked else 'could be added'}: "
         f"{shown(m.reason)}</li>"
         for m in result.missing
@@ -137,7 +137,7 @@ def _runtimes(result: CheckResult) -> str:
     return (
         (table(headers, rows) if rows else "<p>No runtime of the model gave a result.</p>")
         + f"<p class=soft>Runtimes of the source: {sources}.</p>"
-        + (f"<ul class=soft>{missing}</ul>" if missing else "")
+        + (f"<ul class=soft>{notes}</ul>" if notes else "")
     )
 
 

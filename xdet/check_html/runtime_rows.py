@@ -8,14 +8,17 @@ from xdet.check_html.markup import number, shown
 from xdet.check_report import boxes_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from xdet.checking.result import RuntimeLine
 
 
 def runtime_headers(unit: str) -> tuple[str, ...]:
     """Titles of the columns; ``unit`` is that of the distances."""
+    told = " LSB" if unit == "LSB" else ""  # fractions have no name short enough
     return (
         *("runtime", "photographs", "nearest", "differ", "of"),
-        *(f"max {unit}", f"mean {unit}", "must be", "boxes"),  # the widest comes last
+        *(f"max{told}", f"mean{told}", "must be", "boxes"),  # the widest comes last
     )
 
 
@@ -32,5 +35,11 @@ def runtime_row(run: RuntimeLine, allowed: tuple[float | None, float | None]) ->
         distance = (shown(near.second), *counts, number(near.max_steps), number(near.mean_steps))
     limit = "" if allowed[0] is None else f"≤ {number(allowed[0])} (mean {number(allowed[1])})"
     must = "exact" if run.must_be_exact else limit
-    boxes = "<br>".join(map(shown, (boxes_text(run), *run.notes)))
-    return (shown(run.name), number(run.images), *distance, must, boxes)
+    return (shown(run.name), number(run.images), *distance, must, shown(boxes_text(run)))
+
+
+def runtime_notes(runs: Iterable[RuntimeLine]) -> list[str]:
+    """What is to be known of single runtimes, as items of a list, each once."""
+    return list(
+        dict.fromkeys(f"<li>{shown(run.name)} {shown(note)}</li>" for run in runs for note in run.notes)
+    )

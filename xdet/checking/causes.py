@@ -37,7 +37,8 @@ class Side:
         head: float32 ``(B, 5 + classes)``, raw, a row per box.
         boxes: float32 ``(B, 4)``, x1, y1, x2, y2 in 0..1: every box of the head, decoded by the numpy oracle.
         scores: float32 ``(B, classes)``.
-        kept: (anchor, class) of the boxes that were kept, best first, with their box and score as the runtime gave them.
+        kept: (anchor, class) of the boxes that were kept, best first, with their box and score as the runtime gave them; only
+            boxes that the head has (``row_rules`` tells of others).
     """
 
     head: NDArray[np.float32]
@@ -92,7 +93,16 @@ def sides_of(heads: NDArray[np.float32], found: BatchDetections, spec: DetectorS
     xy, wh, objectness, logits = split_head(heads, spec)
     boxes, scores = decode_boxes(xy, wh, spec, spec.anchors), decode_scores(objectness, logits)
     rows = heads.reshape(len(heads), spec.num_boxes, -1)
-    return [Side(rows[i], boxes[i], scores[i], kept_boxes(found, i)) for i in range(len(heads))]
+    kept = [
+        {key: row for key, row in kept_boxes(found, i).items() if has_box(spec, key)}
+        for i in range(len(heads))
+    ]
+    return [Side(rows[i], boxes[i], scores[i], kept[i]) for i in range(len(heads))]
+
+
+def has_box(spec: DetectorSpec, key: Key) -> bool:
+    """Whether a head of this detector has such a box: a runtime that is broken may name others."""
+    return 0 <= key[0] < spec.num_boxes and 0 <= key[1] < len(spec.class_names)
 
 
 def kept_boxes(found: BatchDetections, image: int) -> dict[Key, tuple[NDArray[np.float32], np.float32]]:

@@ -79,6 +79,8 @@ def suggest_runtimes(finished: Sequence[RuntimeChoices | Runtime]) -> list[Missi
         found.append(MissingRuntime("openvino:cpu", 'pip install "xdet[openvino]"', asked=False))
     slow = [name for name in SLOW if name not in named]
     return found + [
-        MissingRuntime(f"{name}:{usual_provider(name)}", "slow: runs on two images when named", asked=False)
+        MissingRuntime(
+            f"{name}:{usual_provider(name)}", "name it in --runtimes (slow: two images)", asked=False
+        )
         for name in slow
     ]

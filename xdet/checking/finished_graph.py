@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xdet.errors import ModelError
 from xdet.onnx_graph import load_onnx
 
 if TYPE_CHECKING:
@@ -43,13 +44,21 @@ class FinishedGraph:
         file: its name, for messages.
 
     Raises:
-        ModelError: the bytes are no ONNX model.
+        ModelError: the bytes are no ONNX model, or one that breaks the standard: an operator without an input that it needs,
+            codes that are read with a scale that is no positive number.
     """
 
     def __init__(self, model: bytes, *, file: str) -> None:
         import onnx
 
         proto = load_onnx(model, file)
+        try:
+            onnx.checker.check_model(proto)
+        except onnx.checker.ValidationError as error:
+            reason = " ".join(str(error).split())
+            raise ModelError(
+                f"'{file}' is no valid ONNX model: {reason}; convert its source again"
+            ) from error
         self.file = file
         self._initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
         self.nodes = tuple(
@@ -62,6 +71,8 @@ class FinishedGraph:
             )
             for node in proto.graph.node
         )
+        for node in self.nodes:
+            self._require_readable(node)
 
     @cached_property
     def producers(self) -> Mapping[str, Node]:
@@ -83,6 +94,23 @@ class FinishedGraph:
 
         tensor = self._initializers.get(name)
         return None if tensor is None else np.asarray(numpy_helper.to_array(tensor))
+
+    def _require_readable(self, node: Node) -> None:
+        """Refuse a QuantizeLinear or DequantizeLinear whose constants give its codes no meaning."""
+        if node.op not in ("QuantizeLinear", "DequantizeLinear"):
+            return
+        scale, zero_point = (self.constant(name) for name in (*node.inputs[1:3], "")[:2])
+        if scale is None:
+            return
+        positive = scale.dtype == np.float32 and scale.size and (np.isfinite(scale) & (scale > 0)).all()
+        if not positive or (zero_point is not None and zero_point.size != scale.size):
+            told = f"{scale.dtype} {list(scale.shape)}"
+            if zero_point is not None:
+                told += f", zero-point {zero_point.dtype} {list(zero_point.shape)}"
+            raise ModelError(
+                f"'{self.file}': {node.op} {node.name!r}: expected positive float32 scales and as many zero-points, found "
+                f"{told}{'' if positive else ', not all positive'}; convert its source again"
+            )
 
     def has(self, name: str) -> bool:
         """Whether a value of this name exists."""

@@ -71,7 +71,7 @@ def judge_run(run: Run, spec: DetectorSpec) -> HeadVerdict:
         for image, (oracle, runtime) in enumerate(both_sides(run, found, spec, thresholds)):
             where = f"{run.label(image)}, score > {thresholds.score:g}, IoU > {thresholds.iou:g}"
             told = box_differences(oracle, runtime, thresholds)
-            told += [(message, None) for message in broken_rules(found, image, thresholds)]
+            told += [(message, None) for message in broken_rules(found, image, thresholds, spec)]
             for message, pair in told:
                 if pair is not None and overlaps_otherwise(run, image, pair, thresholds):
                     continue
@@ -144,7 +144,8 @@ def judge_heads(verdicts: HeadVerdicts, *, gives_boxes: bool) -> PartVerdict:
         for cause, message in verdicts.faults(name).items()
     )
     sets = sum(verdict.images for verdict in verdicts.photographs.values())
-    told = f"{sets} sets of boxes of {len(verdicts.photographs)} runtimes compared with the numpy oracle for their own heads"
+    ran = f"{len(verdicts.photographs)} runtime{'s' if len(verdicts.photographs) != 1 else ''}"
+    told = f"{sets} sets of boxes of {ran} compared with the numpy oracle for their own heads"
     if verdicts.probes:
         crafted = max(verdict.heads for verdict in verdicts.probes.values())
         told += f"; {crafted} probes put to {len(verdicts.probes)} of them"

@@ -15,6 +15,7 @@ import numpy as np
 
 from xdet.checking.keras_steps import Affine, Product
 from xdet.checking.static_constants import told_scales, wide_kernel
+from xdet.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +78,11 @@ def compare_constants(
 
 
 def fold(context: KerasContext, segment: Segment, index: int, step: Step) -> Folded:
-    """A convolution with every affine step that follows it, in the same segment, and alone reads it."""
+    """A convolution with every affine step that follows it, in the same segment, and alone reads it.
+
+    Raises:
+        ModelError: a step has another number of channels than the convolution.
+    """
     act, behind = step.act, dict(segment.steps)
     assert isinstance(act, Product)  # noqa: S101 - the caller chose
     folded = Folded(act.kernel, act.bias, np.abs(act.bias), (step.layer,))
@@ -88,6 +93,11 @@ def fold(context: KerasContext, segment: Segment, index: int, step: Step) -> Fol
         affine = behind[found].act
         if not isinstance(affine, Affine):
             break
+        if affine.offset.shape != folded.bias.shape:
+            raise ModelError(
+                f"layer {behind[found].layer!r} has {len(affine.offset)} channels, expected {len(folded.bias)} as in "
+                f"{step.layer!r}; save the source again"
+            )
         folded = folded.then(affine, behind[found].layer)
         index = found
     return folded
@@ -103,15 +113,19 @@ def _compare_floats(context: KerasContext, layer: str, expected: Folded, node: N
             f"the weights of {expected.told} are no constant of the graph; convert the source again",
         )
         return
+    if kernel.shape != expected.kernel.shape:
+        told = f"expected {list(expected.kernel.shape)}, found {list(kernel.shape)}"
+        context.fault("weight", layer, f"weights of {expected.told}: {told}; convert the source again")
+        return
+    if bias is not None and bias.shape != expected.bias.shape:
+        told = f"expected {list(expected.bias.shape)}, found {list(bias.shape)}"
+        context.fault("bias", layer, f"bias of {expected.told}: {told}; convert the source again")
+        return
     found = Folded(np.asarray(kernel, np.float64), np.zeros(len(kernel)), np.zeros(len(kernel)), (layer,))
     if bias is not None:
         found = found.then(_affine(np.ones(len(kernel)), bias.astype(np.float64)), "")
     for affine in _affines_behind(context, node, len(kernel)):
         found = found.then(affine, "")
-    if found.kernel.shape != expected.kernel.shape:
-        told = f"expected {list(expected.kernel.shape)}, found {list(found.kernel.shape)}"
-        context.fault("weight", layer, f"weights of {expected.told}: {told}; convert the source again")
-        return
     room = ROUNDING * np.abs(expected.kernel) + np.finfo(np.float32).tiny
     if _colours_exchanged(context, layer, expected, found.kernel, room):
         return
@@ -126,7 +140,9 @@ def _affines_behind(context: KerasContext, node: Node, channels: int) -> Iterato
     behind = context.graph.only_reader(node.outputs[0])
     while behind is not None and node.outputs[0] not in context.layers:
         numbers = [context.graph.constant(name) for name in behind.inputs[1:]]
-        if behind.op not in ("Mul", "Add", "BatchNormalization") or any(n is None for n in numbers):
+        if behind.op not in ("Mul", "Add", "BatchNormalization") or any(
+            n is None or n.size not in (1, channels) for n in numbers
+        ):
             return
         arrays = [np.broadcast_to(np.asarray(n, np.float64).reshape(-1), (channels,)) for n in numbers]
         if behind.op == "BatchNormalization":

@@ -158,7 +158,7 @@ def network_steps(network: KerasNetwork) -> KerasSteps:
                 size = sizes[0] if act is None else _size_behind(act, layer, sizes)
                 steps.append(Step(layer.name, act, inputs, size))
                 inputs, sizes = (len(steps) - 1,), [size]
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise ModelError(
                 f"'{network.file}': layer {layer.name!r} ({layer.kind}) cannot be read: {type(error).__name__}: {error}; "
                 f"save the model again"
@@ -208,6 +208,8 @@ def _product(layer: StoredLayer, size: Size | None) -> Product:
         kernel = stored.transpose(2, 3, 0, 1).reshape(-1, 1, height, width)
     bias = weights["bias"].astype(np.float64) if config.get("use_bias", True) else np.zeros(len(kernel))
     strides, dilations = _pair(config["strides"]), _pair(config.get("dilation_rate", 1))
+    if bias.shape != (len(kernel),):
+        raise ValueError(f"bias of {len(bias)} numbers for {len(kernel)} channels")
     pads = _pads(config["padding"], size, (height, width), strides, dilations)
     return Product(kernel, bias, strides, dilations, groups, pads)
 

@@ -43,7 +43,7 @@ def _agrees(run: Run, decode: Callable[[Thresholds], tuple[Thresholds, DetectorS
         used, spec = decode(asked)
         used = _just_below(used) if run.name.startswith(SUPPRESSES_AT_EQUALITY) else used
         for image, (oracle, runtime) in enumerate(both_sides(run, found, spec, used)):
-            if box_differences(oracle, runtime, used) or broken_rules(found, image, used):
+            if box_differences(oracle, runtime, used) or broken_rules(found, image, used, spec):
                 return False
     return True
 

@@ -123,7 +123,7 @@ def _read_keras(origin: ModelFile, document: ModelDocument) -> _Source:
     described = _described(origin, SourceFacts(origin.file, *sizes, "float32", None))
     try:
         steps = network_steps(read_network(checked))
-    except UnsupportedModelError as error:
+    except (UnsupportedModelError, MissingExtraError) as error:  # an archive's layers are read without h5py
         return _Source(described=described, problem=str(error))
     except ConversionError as error:
         raise ModelError(str(error)) from error

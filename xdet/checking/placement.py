@@ -6,13 +6,12 @@ process of their own, where they may crash.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from xdet.errors import XdetError
+from xdet.runtimes.apart import Message, ProcessEndedError, call_apart, serve_apart
 from xdet.runtimes.ort_session import OrtSession, SessionChoices
 from xdet.runtimes.providers import CPU, resolve_provider, short_name
 
@@ -46,16 +45,19 @@ def place_here(model: bytes, provider: str) -> Mapping[str, int] | None:
 
 def place_apart(model: bytes, provider: str) -> Mapping[str, int] | None:
     """As ``place_nodes``, in a process of its own."""
-    paths = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    process = subprocess.run(  # noqa: S603 - this interpreter, our own module
-        [sys.executable, *WORKER, provider], input=model, env=paths, capture_output=True, check=False
-    )
-    if process.returncode:
+    request = Message({"provider": provider}, {"model": np.frombuffer(model, np.uint8)})
+    try:
+        told: dict[str, int] | None = call_apart(WORKER, request).told["nodes"]
+    except ProcessEndedError:  # likewise
         return None
-    told: dict[str, int] | None = json.loads(process.stdout.splitlines()[-1])
     return told
 
 
+def serve(request: Message) -> Message:
+    """The other side."""
+    found = place_here(request.arrays["model"].tobytes(), request.told["provider"])
+    return Message({"nodes": None if found is None else dict(found)})
+
+
 if __name__ == "__main__":
-    found = place_here(sys.stdin.buffer.read(), sys.argv[1])
-    sys.stdout.write("\n" + json.dumps(None if found is None else dict(found)) + "\n")
+    serve_apart(serve)

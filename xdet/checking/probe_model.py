@@ -76,7 +76,7 @@ def find_entry(model: bytes, file: str) -> HeadEntry:
         raise ModelError(f"'{file}' has no value named {HEAD!r}; convert its source again with xdet convert")
     value, perm = HEAD, None
     if writers[value].op_type == "Transpose":
-        perm = tuple(next(a.ints for a in writers[value].attribute if a.name == "perm"))
+        perm = tuple(next((a.ints for a in writers[value].attribute if a.name == "perm"), (3, 2, 1, 0)))
         value = writers[value].input[0]
     scale, zero_point = _quantization(graph, writers.get(value))
     if scale is None or zero_point is None:
@@ -142,7 +142,7 @@ def pictures_of(count: int) -> NDArray[np.uint8]:
 def _quantization(
     graph: onnx.GraphProto, node: onnx.NodeProto | None
 ) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
-    """Scale and zero-point of a DequantizeLinear of computed codes with one scale; nothing for anything else."""
+    """Scale and zero-point of a DequantizeLinear of computed 8-bit codes with one scale; nothing for anything else."""
     from onnx import numpy_helper
 
     if node is None or node.op_type != "DequantizeLinear" or len(node.input) < 3:
@@ -151,7 +151,9 @@ def _quantization(
     if node.input[0] in constants or not all(name in constants for name in node.input[1:3]):
         return None, None
     scale, zero_point = (numpy_helper.to_array(constants[name]) for name in node.input[1:3])
-    return (scale.reshape(()), zero_point.reshape(())) if scale.size == 1 else (None, None)
+    if scale.size != 1 or zero_point.size != 1 or zero_point.dtype.itemsize != 1:
+        return None, None
+    return scale.reshape(()), zero_point.reshape(())
 
 
 def _pick_by_red(value: str, table: NDArray[Any]) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:

@@ -1,7 +1,8 @@
 """What a result's rows must be by themselves, whatever the head: the contract's rules that need no decoder to be checked.
 
-Scores lie above the threshold and fall; rows of equal score stand in the order of their (anchor, class) index; no box stands
-twice; rows behind the count are padding. All exact: each rule compares numbers that one runtime computed.
+Boxes are those of the head; scores lie above the threshold and fall; rows of equal score stand in the order of their (anchor,
+class) index; no box stands twice; rows behind the count are padding. All exact: each rule compares numbers that one runtime
+computed.
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xdet.checking.causes import has_box
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from converters.spec import Thresholds
+    from converters.spec import DetectorSpec, Thresholds
     from xdet.detections import BatchDetections
 
 
-def broken_rules(found: BatchDetections, image: int, thresholds: Thresholds) -> list[str]:
+def broken_rules(found: BatchDetections, image: int, thresholds: Thresholds, spec: DetectorSpec) -> list[str]:
     """The rules that one image's rows break, in words; empty where they keep all."""
-    return list(_broken(found, image, thresholds))
+    return list(_broken(found, image, thresholds, spec))
 
 
-def _broken(found: BatchDetections, image: int, thresholds: Thresholds) -> Iterator[str]:
+def _broken(found: BatchDetections, image: int, thresholds: Thresholds, spec: DetectorSpec) -> Iterator[str]:
     count, most = int(found.num_detections[image]), found.scores.shape[1]
     if not 0 <= count <= most:
         yield f"{count} rows are counted, there are {most}"
@@ -32,6 +35,9 @@ def _broken(found: BatchDetections, image: int, thresholds: Thresholds) -> Itera
     keys = list(
         zip(found.anchors[image, :count].tolist(), found.classes[image, :count].tolist(), strict=True)
     )
+    strange = [key for key in keys if not has_box(spec, key)]
+    if strange:
+        yield f"box {strange[0][0]} of class {strange[0][1]} is none of the head's"
     low = np.flatnonzero(~(scores > np.float32(thresholds.score)))
     if low.size:
         yield f"box {keys[low[0]][0]} is kept at score {scores[low[0]]:.7g}, which is not above the threshold"

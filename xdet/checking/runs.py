@@ -6,14 +6,9 @@ own: it may crash there without hiding what the others found.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,8 +16,9 @@ from converters.spec import Thresholds
 from xdet.checking.frozen_copy import frozen_copy
 from xdet.detections import BatchDetections
 from xdet.errors import RuntimeUnavailableError, XdetError
+from xdet.runtimes.apart import Message, ProcessEndedError, call_apart, serve_apart
 from xdet.runtimes.choices import RuntimeChoices
-from xdet.runtimes.model_file import ModelFile, read_model_file
+from xdet.runtimes.model_file import ModelFile
 from xdet.runtimes.opening import open_model
 
 if TYPE_CHECKING:
@@ -177,73 +173,44 @@ def _joined(parts: list[BatchDetections]) -> BatchDetections:
 
 
 def _run_apart(model: ModelFile, choices: RuntimeChoices, work: Work) -> Run:
-    name = f"{choices.runtime}:{choices.provider}"
-    with tempfile.TemporaryDirectory(prefix="xdet-check-") as folder:
-        request, answer = Path(folder) / "request.npz", Path(folder) / "answer.npz"
-        asked = json.dumps(
-            {
-                "file": str(model.path.absolute()),
-                "choices": asdict(choices),
-                "thresholds": [asdict(t) for t in work.thresholds],
-            }
-        )
-        np.savez(
-            request, pixels=work.pixels, asked=np.array(asked), model=np.frombuffer(model.data, np.uint8)
-        )
-        paths = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        process = subprocess.run(  # noqa: S603 - this interpreter, our own module
-            [sys.executable, *WORKER, str(request), str(answer)],
-            env=paths,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if not answer.is_file():
-            words = " ".join(process.stderr.split())[-200:]
-            raise RuntimeCrashedError(
-                f"'{model.file}': {name} ended its process with code {process.returncode} before it gave a result"
-                f"{': ' + words if words else ''}; try it alone, and report it to its makers"
-            )
-        run = _read_answer(answer, work.thresholds)
-    work.progress(len(work.pixels))
-    return run
-
-
-def _read_answer(path: Path, thresholds: tuple[Thresholds, ...]) -> Run:
-    with np.load(path) as stored:
-        told: dict[str, Any] = json.loads(str(stored["told"]))
-        if "error" in told:
-            raise RuntimeUnavailableError(told["error"])
-        boxes = tuple(
-            (asked, BatchDetections(*(stored[f"{name}_{i}"] for name in FIELDS)))
-            for i, asked in enumerate(thresholds)
-        )
-        return Run(told["name"], told["exact"], stored["heads"], boxes)
-
-
-def serve(request: Path, answer: Path) -> None:
-    """The other side of a process of its own: read what is asked, run it, write what came out."""
-    with np.load(request) as stored:
-        asked = json.loads(str(stored["asked"]))
-        pixels, data = stored["pixels"], stored["model"].tobytes()
-    thresholds = tuple(Thresholds(**entry) for entry in asked["thresholds"])
-    file = Path(asked["file"])
-    known = read_model_file(file).format if file.is_file() else "onnx"
-    arrays: dict[str, NDArray[Any]] = {}
+    told = {
+        "file": str(model.path.absolute()),
+        "format": model.format,
+        "choices": asdict(choices),
+        "thresholds": [asdict(t) for t in work.thresholds],
+    }
+    arrays = {"pixels": work.pixels, "model": np.frombuffer(model.data, np.uint8)}
     try:
-        model = ModelFile(file, data, known)
-        run = run_here(model, RuntimeChoices(**asked["choices"]), Work(pixels, thresholds))
+        answer = call_apart(WORKER, Message(told, arrays))
+    except ProcessEndedError as error:
+        raise RuntimeCrashedError(
+            f"'{model.file}': {choices.runtime}:{choices.provider} ended its process before it gave a result, with {error}; "
+            f"try it alone, and report it to its makers"
+        ) from error
+    if "error" in answer.told:
+        raise RuntimeUnavailableError(answer.told["error"])
+    boxes = tuple(
+        (asked, BatchDetections(*(answer.arrays[f"{name}_{i}"] for name in FIELDS)))
+        for i, asked in enumerate(work.thresholds)
+    )
+    work.progress(len(work.pixels))
+    return Run(answer.told["name"], answer.told["exact"], answer.arrays["heads"], boxes)
+
+
+def serve(request: Message) -> Message:
+    """The other side of a process of its own: run what is asked, give what came out."""
+    told = request.told
+    thresholds = tuple(Thresholds(**entry) for entry in told["thresholds"])
+    try:
+        model = ModelFile(Path(told["file"]), request.arrays["model"].tobytes(), told["format"])
+        run = run_here(model, RuntimeChoices(**told["choices"]), Work(request.arrays["pixels"], thresholds))
     except XdetError as error:
-        told: dict[str, Any] = {"error": str(error)}
-    else:
-        told = {"name": run.name, "exact": run.exact}
-        arrays["heads"] = run.heads
-        for i, (_, found) in enumerate(run.boxes):
-            arrays |= {f"{name}_{i}": getattr(found, name) for name in FIELDS}
-    with tempfile.NamedTemporaryFile(dir=answer.parent, suffix=".npz", delete=False) as whole:
-        np.savez(whole, **{"told": np.array(json.dumps(told)), **arrays})  # type: ignore[arg-type]  # arrays all
-    Path(whole.name).replace(answer)
+        return Message({"error": str(error)})
+    arrays = {"heads": run.heads}
+    for i, (_, found) in enumerate(run.boxes):
+        arrays |= {f"{name}_{i}": getattr(found, name) for name in FIELDS}
+    return Message({"name": run.name, "exact": run.exact}, arrays)
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), Path(sys.argv[2]))
+    serve_apart(serve)

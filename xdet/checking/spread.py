@@ -148,7 +148,7 @@ def judge_spread(
     if limits is None:
         return PartVerdict("spread", "skipped", reason)
     if not distances:
-        return PartVerdict("spread", "skipped", "every runtime that ran is one of an exact pair")
+        return PartVerdict("spread", "skipped", "no runtime ran besides those of the exact pairs")
     findings = tuple(
         Finding(
             "spread",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xdet.checking.static_owners import owners_of, pair_of, shift_of
-from xdet.checking.static_proofs import prove
+from xdet.checking.static_proofs import announced, prove
 from xdet.checking.static_sums import is_summand
 
 if TYPE_CHECKING:
@@ -62,9 +62,17 @@ def _difference(
     assert quant is not None  # noqa: S101 - owners are quantised
     scale, zero_point, unsigned = found
     expected = quant.scalar_zero_point + shift_of(context, index, unsigned=unsigned)
-    if scale != quant.scalar_scale:
+    if scale != quant.scalar_scale and (zero_point == expected or not _is_announced(context, index, scale)):
         ratio = float(scale) / float(quant.scalar_scale) - 1
         return "scale", f"expected {quant.scalar_scale:.9g}, found {scale:.9g} ({ratio:+.2%})"
     if zero_point != expected:
         return "zero-point", f"expected {expected}, found {zero_point}"
     return None
+
+
+def _is_announced(context: StaticContext, index: int, scale: np.float32) -> bool:
+    """Whether the document says that an activation reads this tensor with this scale; what else differs is to blame."""
+    quant = context.source.model.tensors[index].quant
+    assert quant is not None  # noqa: S101 - owners are quantised
+    operators = [context.source.output_name(op) for op in context.source.activations_of(index)]
+    return any(scale == announced(context, operator, "scale", quant.scalar_scale) for operator in operators)

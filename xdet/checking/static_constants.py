@@ -138,7 +138,7 @@ def _compare_codes(
         context.fault(
             cause,
             layer,
-            f"{what}: {len(wrong)} of {expected.size} codes differ, first at {list(first)}: "
+            f"{what}: {len(wrong):,} of {expected.size:,} codes differ, first at {list(first)}: "
             f"expected {expected[first]}, found {found[first]}",
         )
 

@@ -74,15 +74,19 @@ def _threshold_faults(pair: OpenedPair) -> Iterator[tuple[Cause, str]]:
     """The graph's own defaults against the document's, where they are initialisers."""
     thresholds = pair.document.spec.thresholds
     wanted = dict(zip(THRESHOLD_INPUTS, (thresholds.score, thresholds.iou), strict=True))
-    found = {name: pair.graph.constant(name) for name in wanted}
-    if any(value is None for value in found.values()):
+    found = {name: value for name in wanted if (value := pair.graph.constant(name)) is not None}
+    if len(found) < len(wanted):
         return
-    values = {name: np.float32(np.asarray(value).reshape(-1)[0]) for name, value in found.items()}
+    values = {name: np.float32(value.item() if value.size == 1 else np.nan) for name, value in found.items()}
     if all(values[name] == np.float32(wanted[name]) for name in wanted):
         return
     cause: Cause = "thresholds"
     if [values[n] for n in wanted] == [np.float32(wanted[n]) for n in reversed(list(wanted))]:
         cause = "thresholds-swapped"
-    told = ", ".join(f"{name} is {float(values[name]):.9g}, expected {wanted[name]:.9g}" for name in wanted)
+    told = ", ".join(
+        f"{name} is {float(values[name]):.9g}, expected {wanted[name]:.9g}"
+        for name in wanted
+        if values[name] != np.float32(wanted[name])
+    )
     swapped = "the two thresholds are swapped: " if cause == "thresholds-swapped" else ""
     yield cause, f"{swapped}{told}; the document and the graph must agree, convert the source again"

@@ -242,7 +242,9 @@ def _compare_clamps(context: KerasContext, segment: Segment) -> None:
         limits: list[float | None] = [0.0, None]
         if node.op == "Clip":
             stored = [context.graph.constant(name) for name in (*node.inputs[1:], "", "")[:2]]
-            limits = [None if array is None else float(array.reshape(-1)[0]) for array in stored]
+            limits = [
+                float(array.item()) if array is not None and array.size == 1 else None for array in stored
+            ]
         context.compared += 2
         if limits != [0.0, step.act.high]:
             told = f"expected 0 to {step.act.high}, found {limits[0]} to {limits[1]}"

@@ -52,6 +52,8 @@ def leaky_sum_of(graph: FinishedGraph, add: Node) -> LeakySum | None:
     maximum = graph.producers.get(excess.inputs[0])
     if maximum is None or maximum.op != "Max" or maximum.inputs[0] != whole.inputs[0]:
         return None
+    if not len(whole.inputs) == len(excess.inputs) == 3 or len(maximum.inputs) != 2:
+        return None
     return LeakySum(whole, excess, maximum, add)
 
 

@@ -108,6 +108,10 @@ def check(
         DataError: ``other_cpus`` is no such file, or another model's or source's.
         UsageError: no images, unknown runtimes, or files in the wrong order.
     """
+    if isinstance(images, str | Path):
+        raise UsageError(
+            f"images must be a list of photographs, got '{images}'; xdet.images.find_images(['{images}']) lists a folder's"
+        )
     if not len(images):
         raise UsageError("check needs at least one photograph; name image files or a folder of them")
     pair = open_pair(Path(model), Path(source))
@@ -122,7 +126,12 @@ def check(
     source_runs = _run_all(inputs, sources, missing, asked=runtimes is not None, of_source=True)
     runs = _run_all(inputs, finished, missing, asked=runtimes is not None, of_source=False)
     probed = _probe_all(inputs, finished, runs, missing, asked=runtimes is not None)
-    names = image_names([image_name(image) for image in images])
+    names = image_names(
+        [
+            f"<array {number}>" if isinstance(image, np.ndarray) else image_name(image)
+            for number, image in enumerate(images, start=1)
+        ]
+    )
     result = replace(_judge(inputs, _Runs(source_runs, runs, probed), names, missing), other_cpus=columns)
     return with_layers(result, pair, pixels, threads) if layers else result
 
@@ -227,7 +236,7 @@ def _judge(
     spread_of = [d for name, d in near.items() if d is not None and name not in to_xnnpack]
     unit = "LSB" if step is not None else "of the largest value"
     exact = judge_exact(exact_runs, to_xnnpack, reason)
-    spread = judge_spread(spread_of, limits, unit, _no_yardstick(comparable=comparable))
+    spread = judge_spread(spread_of, limits, unit, _no_yardstick(pair, missing, comparable=comparable))
     witness = xnnpack or (sources[0] if sources else None)
     exact, spread = (_with_diagnosis(inputs, part, runs, witness) for part in (exact, spread))
     heads, gives_boxes = (
@@ -267,10 +276,15 @@ def _comparable(pair: OpenedPair) -> bool:
     return pair.source_graph is not None or pair.document.activations == "float32"
 
 
-def _no_yardstick(*, comparable: bool) -> str:
+def _no_yardstick(pair: OpenedPair, missing: Sequence[MissingRuntime], *, comparable: bool) -> str:
     if not comparable:
         return "the model was quantised at conversion: its head is not its float source's; compare accuracy with xdet eval"
-    return 'fewer than two LiteRT kernels ran, so there is no yardstick; pip install "xdet[litert]"'
+    if pair.source.format != "tflite":
+        return "Keras gave no result, so there is nothing to compare with"
+    told = "fewer than two LiteRT kernels ran, so there is no yardstick"
+    if any(runtime.name.startswith("litert:") for runtime in missing):
+        return told  # each reason is told behind the name of its runtime
+    return f"{told}; name two of litert:xnnpack, litert:builtin and litert:reference, or none"
 
 
 def _with_diagnosis(

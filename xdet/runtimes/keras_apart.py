@@ -5,17 +5,12 @@ The file is scanned as for a conversion, and needs no description: pixels are re
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xdet.errors import ModelError, RuntimeUnavailableError
+from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError
+from xdet.runtimes.apart import Message, ProcessEndedError, call_apart, serve_apart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,60 +39,49 @@ def keras_layer_outputs(
 
     Raises:
         ModelError: damaged, refused by the scan, or a layer is missing.
-        RuntimeUnavailableError: TensorFlow is missing, or the process ended by itself.
+        MissingExtraError: TensorFlow or the Keras of that file is not installed.
+        RuntimeUnavailableError: the process ended by itself.
     """
-    with tempfile.TemporaryDirectory(prefix="xdet-keras-") as folder:
-        request, answer = Path(folder) / "request.npz", Path(folder) / "answer.npz"
-        told = {"file": model.file, "format": model.format, "names": list(names), "threads": threads}
-        np.savez(
-            request,
-            rescaled=rescaled_nhwc,
-            model=np.frombuffer(model.data, np.uint8),
-            told=np.array(json.dumps(told)),
-        )
-        process = subprocess.run(  # noqa: S603 - this interpreter, our own module
-            [sys.executable, *WORKER, str(request), str(answer)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if not answer.is_file():
-            words = " ".join(process.stderr.split())[-200:]
-            raise RuntimeUnavailableError(
-                f"'{model.file}': Keras ended its process with code {process.returncode} before it gave its layers"
-                f"{': ' + words if words else ''}; {MEMORY_HINT}"
-            )
-        with np.load(answer) as stored:
-            if "error" in stored:
-                raise ModelError(str(stored["error"]))
-            return {name: stored[f"layer_{number}"] for number, name in enumerate(names)}
+    told = {"file": model.file, "format": model.format, "names": list(names), "threads": threads}
+    arrays: dict[str, NDArray[Any]] = {
+        "rescaled": rescaled_nhwc,
+        "model": np.frombuffer(model.data, np.uint8),
+    }
+    try:
+        answer = call_apart(WORKER, Message(told, arrays))
+    except ProcessEndedError as error:
+        raise RuntimeUnavailableError(
+            f"'{model.file}': Keras ended its process before it gave its layers, with {error}; {MEMORY_HINT}"
+        ) from error
+    if "missing" in answer.told:
+        raise MissingExtraError(*answer.told["missing"])
+    if "error" in answer.told:
+        raise ModelError(answer.told["error"])
+    return {name: answer.arrays[f"layer_{number}"] for number, name in enumerate(names)}
 
 
-def serve(request: Path, answer: Path) -> None:
-    """The other side: load the network, run it once, write what every named layer gives."""
-    with np.load(request) as stored:
-        told: dict[str, Any] = json.loads(str(stored["told"]))
-        rescaled, data = stored["rescaled"], stored["model"].tobytes()
+def serve(request: Message) -> Message:
+    """The other side: load the network, run it once, give what every named layer gives."""
     from converters.errors import ConversionError
+    from converters.errors import MissingExtraError as MissingSourceExtraError
     from converters.keras.loading import load_keras
     from converters.keras.reader import read_keras
 
-    arrays: dict[str, NDArray[Any]]
+    told = request.told
     try:
         network = load_keras(
-            read_keras(data, told["file"], "h5" if told["format"] == "h5" else "keras"),
+            read_keras(
+                request.arrays["model"].tobytes(), told["file"], "h5" if told["format"] == "h5" else "keras"
+            ),
             threads=told["threads"],
         )
-        outputs = network.layer_outputs(rescaled, told["names"])
+        outputs = network.layer_outputs(request.arrays["rescaled"], told["names"])
+    except MissingSourceExtraError as error:
+        return Message({"missing": [error.what, error.extra]})
     except (ConversionError, ValueError, RuntimeError, MemoryError) as error:
-        arrays = {"error": np.array(" ".join(str(error).split()) or type(error).__name__)}
-    else:
-        arrays = {f"layer_{number}": array for number, array in enumerate(outputs)}
-    whole = answer.with_suffix(".part.npz")
-    np.savez(whole, **arrays)  # type: ignore[arg-type]  # arrays all
-    whole.replace(answer)
+        return Message({"error": " ".join(str(error).split()) or type(error).__name__})
+    return Message({}, {f"layer_{number}": array for number, array in enumerate(outputs)})
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), Path(sys.argv[2]))
+    serve_apart(serve)

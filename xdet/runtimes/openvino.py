@@ -84,7 +84,8 @@ class OpenVinoRuntime(FinishedModelRuntime):
     def _compile(self, model: bytes, hidden: tuple[str, ...]) -> Any:
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if self._device == "CPU":
-            settings["ENABLE_CPU_PINNING"] = False  # a pinned thread waits for the reader that happens to run on its processor
+            # a pinned thread waits for whatever reads photographs on its processor
+            settings["ENABLE_CPU_PINNING"] = False
         if self._threads is not None:
             settings["INFERENCE_NUM_THREADS"] = self._threads
         with self._border("OpenVINO cannot load it"):

@@ -185,3 +185,32 @@ def broken(file: Any) -> None:
 def test_arrays_that_keras_does_not_write_are_refused(write: Any, message: str) -> None:
     with pytest.raises(SourceFileError, match=rf"m\.h5: {message}"):
         network(connected(layer("Conv2D", "conv")), write)
+
+
+def array_for_group(name: str) -> Any:
+    def write(file: Any) -> None:
+        if name in file:
+            del file[name]
+        file.create_dataset(name, data=KERNEL)
+
+    return write
+
+
+@pytest.mark.parametrize("name", ["model_weights", "model_weights/conv"])
+def test_an_array_where_an_h5_file_has_a_group_is_refused(name: str) -> None:
+    with pytest.raises(
+        SourceFileError, match=r"is an array, expected a group of arrays; save the model again"
+    ):
+        network(connected(layer("Conv2D", "conv")), array_for_group(name))
+
+
+@pytest.mark.parametrize("name", ["layers", "layers/conv2d", "layers/conv2d/vars"])
+def test_an_array_where_an_archive_has_a_group_is_refused(name: str) -> None:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.create_dataset(name, data=KERNEL)
+    data = keras_zip(connected(layer("Conv2D", "conv")), {"model.weights.h5": buffer.getvalue()})
+    with pytest.raises(
+        SourceFileError, match=r"is an array, expected a group of arrays; save the model again"
+    ):
+        read_network(read_keras(data, "m.keras", "keras"))

@@ -56,6 +56,12 @@ def zero_point_off_by_one(proto: onnx.ModelProto) -> None:
     _edit_constant(proto, _operand(proto, CONV3, 2), lambda zero: zero + np.uint8(1))
 
 
+def zero_point_in_front_of_a_leaky_off_by_one(proto: onnx.ModelProto) -> None:
+    """The scale there is not the source's, on purpose; the zero-point is, and is to blame."""
+    dequantize = _node(proto, "tiny_yolo_v2/pool5/MaxPool/input")
+    _edit_constant(proto, dequantize.input[2], lambda zero: zero + np.uint8(1))
+
+
 def pool_pads_before(proto: onnx.ModelProto) -> None:
     (pool,) = [n for n in proto.graph.node if n.op_type == "MaxPool" and _ints(n, "strides") in ([1, 1], [])]
     (rule,) = [a for a in pool.attribute if a.name == "auto_pad"]

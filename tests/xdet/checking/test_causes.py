@@ -175,3 +175,15 @@ def test_sides_hold_what_the_runtime_kept_and_what_the_oracle_decodes() -> None:
     assert list(side.kept) == [(0, 0), (2, 0)]
     assert side.boxes.shape == (4, 4)
     assert side.scores[0, 0] == pytest.approx(0.880797, abs=1e-6)
+
+
+@pytest.mark.parametrize("changed", [{"anchors": 4}, {"anchors": -1}, {"classes": 1}], ids=str)
+def test_a_box_that_the_head_has_not_is_told(changed: dict[str, int]) -> None:
+    head = head_of(2, -9, 1, -9)
+    found = detect_from_head(head, SPEC, THRESHOLDS)
+    for name, value in changed.items():
+        getattr(found, name)[0, 1] = value
+    fault = judge_run(Run("stand-in:cpu", exact=True, heads=head, boxes=((THRESHOLDS, found),)), SPEC).fault
+    assert fault is not None
+    assert fault.cause == "rows"
+    assert "box 2 is missing" in fault.detail

@@ -299,7 +299,7 @@ def test_a_cell_wraps_by_the_length_of_its_words_and_not_of_its_markup() -> None
     limit = f"≤ {number(6.0)} (mean {number(0.5421768)})"
     assert len(limit) > 60
     cells = table(("must be", "boxes"), [(limit, "x" * 61)])
-    assert f"<td>{limit}</td><td class=wide>{'x' * 61}</td>" in cells
+    assert f'<td data-title="must be">{limit}</td><td class=wide data-title="boxes">{"x" * 61}</td>' in cells
 
 
 def test_text_is_escaped_and_made_visible() -> None:

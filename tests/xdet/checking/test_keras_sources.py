@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from tests.xdet.checking import faults, keras_faults
 from xdet.checking.keras_steps import Other
 from xdet.checking.opened import open_pair
 from xdet.checking.static import check_static
 from xdet.checking.verdict import check
+from xdet.errors import ModelError
 
 if TYPE_CHECKING:
     import onnx
@@ -191,13 +194,55 @@ def test_another_source_is_named_and_nothing_else_is(keras_models: Path) -> None
     assert [finding.cause for finding in verdict.findings] == ["another-source"]
 
 
+@pytest.mark.parametrize("position", [1, 2], ids=["weights", "bias"])
+def test_arrays_of_another_size_than_the_source_s_are_told(
+    position: int, keras_models: Path, tmp_path: Path
+) -> None:
+    def doubled(proto: onnx.ModelProto) -> None:
+        name = next(node for node in proto.graph.node if node.op_type == "Conv").input[position]
+        tensor = next(tensor for tensor in proto.graph.initializer if tensor.name == name)
+        array = numpy_helper.to_array(tensor)
+        tensor.CopyFrom(numpy_helper.from_array(np.concatenate([array, array]), name))
+
+    model = tmp_path / "planted.onnx"
+    model.write_bytes(faults.planted((keras_models / "tf_keras.h5-float.onnx").read_bytes(), doubled))
+    verdict, _ = check_static(open_pair(model, keras_models / "tf_keras.h5"))
+    assert verdict.findings[0].cause == ("weight", "bias")[position - 1]
+    assert re.search(r"expected \[\d.*found \[\d", verdict.findings[0].message)
+
+
+def test_a_normalisation_of_other_channels_than_its_convolution_is_refused(
+    keras_models: Path, tmp_path: Path
+) -> None:
+    h5py = pytest.importorskip("h5py")
+    source = tmp_path / "short.h5"
+    shutil.copy(keras_models / "tf_keras.h5", source)
+
+    def shorten(name: str, member: Any) -> None:
+        if isinstance(member, h5py.Dataset) and name.endswith(
+            ("gamma:0", "beta:0", "moving_mean:0", "moving_variance:0")
+        ):
+            short.append((name, member[:-1]))
+
+    short: list[tuple[str, Any]] = []
+    with h5py.File(source, "r+") as file:
+        file.visititems(shorten)
+        for name, array in short:
+            del file[name]
+            file[name] = array
+    pair = open_pair(keras_models / "tf_keras.h5-float.onnx", source)
+    made_of = replace(pair.document.source, sha256=pair.source_sha256)
+    document = replace(pair.document, source=made_of)
+    with pytest.raises(ModelError, match=r"has 7 channels, expected 8 as in .*; save the source again"):
+        check_static(replace(pair, document=document))
+
+
+@pytest.mark.parametrize("source", ["tf_keras.h5", "tf_keras.keras"])
 def test_without_h5py_only_the_description_is_compared_and_the_part_says_so(
-    keras_models: Path, monkeypatch: pytest.MonkeyPatch
+    source: str, keras_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
-    verdict, _ = check_static(
-        open_pair(keras_models / "tf_keras.h5-float.onnx", keras_models / "tf_keras.h5")
-    )
+    verdict, _ = check_static(open_pair(keras_models / f"{source}-float.onnx", keras_models / source))
     assert verdict.status == "skipped"
     assert 'pip install "xdet[keras]"' in verdict.summary
 

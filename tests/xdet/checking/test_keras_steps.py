@@ -133,3 +133,19 @@ def test_a_configuration_that_keras_could_not_have_written_is_told_by_layer() ->
         ModelError, match=r"'m\.h5': layer 'MaxPooling2D' \(MaxPooling2D\) cannot be read: KeyError"
     ):
         acts_of("MaxPooling2D", {"padding": "same"})
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"strides": [0, 0]}, "ZeroDivisionError"),
+        ({"strides": [float("inf"), 1]}, "OverflowError"),
+        ({"activation": {"class_name": "ReLU", "config": [1]}}, "AttributeError"),
+        ({"use_bias": True}, "ValueError: bias of 3 numbers for 4 channels"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_told_by_layer(changed: dict[str, Any], told: str) -> None:
+    config = {"strides": [1, 1], "padding": "same", "use_bias": False, **changed}
+    weights = {"kernel": np.ones((3, 3, 3, 4), np.float32), "bias": np.ones(3, np.float32)}
+    with pytest.raises(ModelError, match=rf"layer 'Conv2D' \(Conv2D\) cannot be read: {told}"):
+        acts_of("Conv2D", config, **weights)

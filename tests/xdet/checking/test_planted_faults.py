@@ -75,6 +75,12 @@ def blamed(result: CheckResult, part: str) -> list[tuple[str, str | None]]:
             id="weight scale +1 %",
         ),
         pytest.param(faults.zero_point_off_by_one, "zero-point", faults.CONV3, id="zero-point +1"),
+        pytest.param(
+            faults.zero_point_in_front_of_a_leaky_off_by_one,
+            "zero-point",
+            "tiny_yolo_v2/bn5/FusedBatchNormV3;tiny_yolo_v2/conv5/Conv2D1",
+            id="zero-point in front of a LeakyReLU +1",
+        ),
         pytest.param(faults.pool_pads_before, "padding", "tiny_yolo_v2/pool6/MaxPool", id="pool pads before"),
         pytest.param(faults.convolution_pads_before, "padding", faults.CONV3, id="convolution pads before"),
         pytest.param(faults.slope_of_darknet, "slope", faults.LEAKY7, id="slope 0.1"),

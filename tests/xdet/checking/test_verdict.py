@@ -124,7 +124,7 @@ def test_a_runtime_that_ends_its_process_is_told_and_hides_nothing(
     )
     (crashed,) = [m for m in result.missing if m.crashed]
     assert crashed.name == "onnxruntime:cpu"
-    assert "ended its process with code 7 before it gave a result: out of luck" in crashed.reason
+    assert "ended its process before it gave a result, with code 7: out of luck" in crashed.reason
     assert [run.name for run in result.runs] == ["onnxruntime-unfused:cpu"]
 
 
@@ -244,7 +244,7 @@ def test_the_command_exits_with_1_when_a_part_fails(
     assert result.returncode == 1
     assert "FAILED: weight, layer (docs/check.md tells what to do)" in result.stdout
     assert (
-        f"weight: weight 'tiny_yolo_v2/conv3/Conv2D' of '{faults.CONV3}': 1 of 18432 codes differ"
+        f"weight: weight 'tiny_yolo_v2/conv3/Conv2D' of '{faults.CONV3}': 1 of 18,432 codes differ"
         in result.stdout
     )
 
@@ -256,6 +256,34 @@ def test_the_command_exits_with_3_when_a_named_runtime_is_missing(
     result = run_xdet("check", model, *source, "--runtimes", f"openvino:npu9,{RUNTIMES}")
     assert result.returncode == 3
     assert "openvino:npu9 did not run:" in result.stdout
+    assert result.stdout.splitlines()[-1].startswith("INCOMPLETE, nothing failed (not compared: spread;")
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "summary"),
+    [
+        (
+            "onnxruntime:cpu,litert:xnnpack",
+            "name two of litert:xnnpack, litert:builtin and litert:reference, or none",
+        ),
+        (RUNTIMES, "no runtime ran besides those of the exact pairs"),
+    ],
+)
+def test_what_part_spread_lacks_is_told(
+    runtimes: str, summary: str, model: Path, embedded_tflite: Path, sample_pictures: list[Path]
+) -> None:
+    parts = {
+        part.part: part
+        for part in check(model, embedded_tflite, sample_pictures[:1], runtimes=runtimes).parts
+    }
+    assert parts["spread"].status == "skipped"
+    assert parts["spread"].summary.endswith(summary)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_folder_in_place_of_a_list_is_a_usage_error(kind: type, model: Path, embedded_tflite: Path) -> None:
+    with pytest.raises(UsageError, match=r"images must be a list of photographs, got 'photos'"):
+        check(model, embedded_tflite, kind("photos"))
 
 
 @pytest.mark.parametrize(
@@ -295,3 +323,9 @@ def test_a_damaged_source_is_a_model_error(
 def test_the_packages_docstring_names_its_entry() -> None:
     assert checking.__doc__ is not None
     assert "verdict.check" in checking.__doc__
+
+
+def test_arrays_are_told_apart_by_their_number(model: Path, embedded_tflite: Path) -> None:
+    pictures = [np.full((8, 8, 3), level, np.uint8) for level in (0, 255)]
+    result = check(model, embedded_tflite, pictures, runtimes="onnxruntime:cpu,litert:xnnpack")
+    assert result.images == ("<array 1>", "<array 2>")
