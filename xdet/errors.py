@@ -53,4 +53,4 @@ class MissingExtraError(RuntimeUnavailableError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f'{what} is not installed; install it with: pip install "xdet[{extra}]"')
-        self.extra = extra
+        self.what, self.extra = what, extra

@@ -199,7 +199,8 @@ class MissingRuntime:
     Attributes:
         name: as ``--runtimes`` takes it.
         reason: why, and what to do, in one line.
-        asked: whether it was named by the caller; otherwise it is only what could be added.
+        asked: whether it was named by the caller, or is a default that is installed and failed; otherwise it is only what could
+            be added.
         crashed: whether it started and ended by itself.
     """
 

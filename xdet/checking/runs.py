@@ -15,7 +15,7 @@ import numpy as np
 from converters.spec import Thresholds
 from xdet.checking.frozen_copy import frozen_copy
 from xdet.detections import BatchDetections
-from xdet.errors import RuntimeUnavailableError, XdetError
+from xdet.errors import MissingExtraError, RuntimeUnavailableError, XdetError
 from xdet.runtimes.apart import Message, ProcessEndedError, call_apart, serve_apart
 from xdet.runtimes.choices import RuntimeChoices
 from xdet.runtimes.model_file import ModelFile
@@ -187,6 +187,8 @@ def _run_apart(model: ModelFile, choices: RuntimeChoices, work: Work) -> Run:
             f"'{model.file}': {choices.runtime}:{choices.provider} ended its process before it gave a result, with {error}; "
             f"try it alone, and report it to its makers"
         ) from error
+    if "missing" in answer.told:
+        raise MissingExtraError(*answer.told["missing"])
     if "error" in answer.told:
         raise RuntimeUnavailableError(answer.told["error"])
     boxes = tuple(
@@ -204,6 +206,8 @@ def serve(request: Message) -> Message:
     try:
         model = ModelFile(Path(told["file"]), request.arrays["model"].tobytes(), told["format"])
         run = run_here(model, RuntimeChoices(**told["choices"]), Work(request.arrays["pixels"], thresholds))
+    except MissingExtraError as error:
+        return Message({"missing": [error.what, error.extra]})
     except XdetError as error:
         return Message({"error": str(error)})
     arrays = {"heads": run.heads}

@@ -32,7 +32,7 @@ from xdet.checking.spread import (
     own_spread,
 )
 from xdet.checking.static import check_static
-from xdet.errors import UsageError, XdetError
+from xdet.errors import MissingExtraError, UsageError, XdetError
 from xdet.preparation import Preparation, image_name, prepare_many
 from xdet.results_json import image_names
 from xdet.runtimes.choices import RuntimeChoices
@@ -188,14 +188,19 @@ def _probe_all(
 
 @contextmanager
 def _remembering(missing: list[MissingRuntime], name: str, *, asked: bool) -> Iterator[None]:
-    """Note what gives no result, with its reason, and go on; a usage error is the caller's."""
+    """Note what gives no result, with its reason, and go on; a usage error is the caller's.
+
+    One of the defaults that is not installed is only what could be added.
+    """
     try:
         yield
     except UsageError:
         raise
+    except MissingExtraError as error:
+        missing.append(MissingRuntime(name, str(error), asked=asked))
     except XdetError as error:
         crashed = isinstance(error, RuntimeCrashedError)
-        missing.append(MissingRuntime(name, str(error), asked=asked, crashed=crashed))
+        missing.append(MissingRuntime(name, str(error), asked=True, crashed=crashed))
 
 
 def _run(inputs: _Inputs, runtime: RuntimeChoices | Runtime, *, of_source: bool) -> Run:

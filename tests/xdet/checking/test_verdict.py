@@ -19,12 +19,12 @@ from converters.spec import METADATA_KEY, ModelDocument, Thresholds
 from tests.xdet.checking import faults
 from xdet import checking
 from xdet.check_report import ADVICE, CHANGE_CAUSES, check_text, check_to_json
-from xdet.checking import runs
+from xdet.checking import runs, verdict
 from xdet.checking.chosen import planned_images
 from xdet.checking.frozen_copy import frozen_copy
 from xdet.checking.result import Cause, ChangeCause
 from xdet.checking.verdict import check
-from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
+from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.runtimes.choices import RuntimeChoices
 from xdet.runtimes.model_file import ModelFile
 from xdet.runtimes.onnx_wire import read_metadata
@@ -105,6 +105,33 @@ def test_a_missing_runtime_is_told_and_hides_nothing(
     assert [run.name for run in result.runs] == ["onnxruntime:cpu"]
     assert result.passed
     assert not result.complete
+
+
+@pytest.mark.parametrize(
+    ("error", "complete"),
+    [(RuntimeUnavailableError("no luck"), False), (MissingExtraError("LiteRT", "litert"), True)],
+    ids=["failed", "not installed"],
+)
+def test_a_default_runtime_that_fails_leaves_a_gap_and_one_that_is_not_installed_none(
+    model: Path,
+    embedded_tflite: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: RuntimeUnavailableError,
+    *,
+    complete: bool,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(verdict, "run_source", fail)
+    black = np.zeros((8, 8, 3), np.uint8)
+    result = check(model, embedded_tflite, [black])
+    assert {m.name for m in result.missing if m.reason == str(error)} == {
+        "litert:xnnpack",
+        "litert:builtin",
+        "litert:reference",
+    }
+    assert (result.passed, result.complete) == (True, complete)
 
 
 def test_a_runtime_that_ends_its_process_is_told_and_hides_nothing(
