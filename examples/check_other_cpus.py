@@ -88,7 +88,10 @@ def emulate(cpu: str, folder: Path) -> Processor:
 
 def find_simd(processor: Processor) -> list[str]:
     """The instruction sets that numpy finds there: the proof of what is emulated."""
-    done = processor.run("-c", SIMD)
+    try:
+        done = processor.run("-c", SIMD)
+    except subprocess.TimeoutExpired as error:
+        raise UnusableError(f"Python on {processor.cpu} did not end within {LONGEST_S} s") from error
     if done.returncode:
         raise UnusableError(
             f"no Python on {processor.cpu}: {last_line(done)}; '{EMULATOR} -cpu help' lists the processors"

@@ -223,7 +223,7 @@ def test_the_page_has_a_column_per_processor_and_onnx_runtime_differs_nowhere(
         "Haswell (emulated)",
         "Nehalem (emulated)",
     ]
-    zero, whole = (f'<td class=number><data value="{n}">{n:,}</data></td>' for n in (0, VALUES))
-    one = '<td class=number><data value="1">1</data></td>'
+    cells = re.sub(r"<td[^>]*>", "<td>", told)
+    one, zero, whole = (f'<td><data value="{n}">{n:,}</data></td>' for n in (1, 0, VALUES))
     row = f"<td>onnxruntime:cpu</td>{one}<td>litert:xnnpack</td>{zero}{whole}"
-    assert [f"<td>{cpu}</td>{row}" in told for cpu in ("this machine", "Haswell", "Nehalem")] == [True] * 3
+    assert [f"<td>{cpu}</td>{row}" in cells for cpu in ("this machine", "Haswell", "Nehalem")] == [True] * 3
