@@ -94,7 +94,7 @@ def compare_layers(
             shown = onnx.tensors(batch, [*names, HEAD])
             fused_differs += int((shown[HEAD] != onnx.head(batch)).sum())
             held = litert.tensors(batch, [pair.tensor for pair in pairs])
-            theirs = {pair.twin: pair.to_graph(held[pair.tensor], batch) for pair in pairs}
+            theirs = {pair.twin: pair.to_graph(held[pair.tensor]) for pair in pairs}
             comparing.add(batch, {IMAGE: batch, **shown}, theirs)
     return LayerComparison(comparing.layers(), absent, fused_differs)
 
@@ -122,7 +122,7 @@ def source_codes(model: bytes, source: Path, images: NDArray[np.uint8]) -> list[
     kernels = kernels_by_name("xnnpack")
     with LiteRtRuntime(file.data, file=file.file, spec=document.spec, kernels=kernels) as litert:
         return [
-            {pair.twin: pair.to_graph(held[pair.tensor], image[None]) for pair in pairs}
+            {pair.twin: pair.to_graph(held[pair.tensor]) for pair in pairs}
             for image in images
             for held in (litert.tensors(image[None], [pair.tensor for pair in pairs]),)
         ]
@@ -143,10 +143,8 @@ class _Pair:
     dtype: type[np.int8 | np.uint8]
     bound: int
 
-    def to_graph(self, codes: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
-        """The source's codes as the graph stores them; ``like`` stands in where the source holds floats."""
-        if codes.dtype == np.float32:
-            codes = like
+    def to_graph(self, codes: NDArray[Any]) -> NDArray[Any]:
+        """The source's codes as the graph stores them."""
         return (codes.astype(np.int16) + self.shift).transpose(self.perm).astype(self.dtype)
 
 

@@ -184,7 +184,10 @@ def test_rows_are_exactly_the_oracles_on_the_decoded_values(
         and spec.num_candidates < spec.num_boxes * len(spec.class_names)
         and score == 0.0
     ):
-        pytest.skip("OpenVINO's TopK breaks ties at the candidate limit in any order")
+        pytest.skip(
+            "OpenVINO's TopK breaks ties at the candidate limit in any order, so it promises no rows to compare; "
+            "nothing can be installed: ONNX Runtime and the reference run this case"
+        )
     spec = replace(spec, thresholds=replace(spec.thresholds, score=score))
     head = lattice_head(spec, batch=batch, step=step, limit=limit)
     outputs = RUNTIMES[runtime](head_model(spec, batch=batch, frozen=True, decoded=True), {"head": head})

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
@@ -15,6 +11,7 @@ import pytest
 from converters.options import ConvertOptions
 from converters.pipeline import convert_to_bytes
 from tests.xdet.checking import faults
+from tests.xdet.checking.command import run_xdet
 from xdet.check_report import check_text, check_to_json
 from xdet.checking import layered
 from xdet.checking.placement import place_apart, place_here
@@ -22,10 +19,11 @@ from xdet.checking.verdict import check
 from xdet.errors import ModelError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from xdet.checking.result import CheckResult
 
 pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
-ROOT = Path(__file__).resolve().parents[3]
 RUNTIMES = "onnxruntime:cpu,litert:xnnpack,litert:builtin"
 MACS = 773_864_448  # of the embedded detector; docs/inspect.md
 
@@ -127,17 +125,6 @@ def test_a_process_of_its_own_places_nodes_as_this_one_does(sound: bytes) -> Non
 def test_a_model_that_cannot_be_loaded_has_no_placement(sound: bytes) -> None:
     assert place_here(sound[:-100], "cpu") is None
     assert place_apart(sound, "no-such-provider") is None
-
-
-def run_xdet(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "xdet", *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_the_command_writes_a_page_with_the_command_that_repeats_it(

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +14,7 @@ from converters.options import ConvertOptions
 from converters.pipeline import convert_to_bytes
 from converters.spec import METADATA_KEY, ModelDocument, Thresholds
 from tests.xdet.checking import faults
+from tests.xdet.checking.command import ROOT, run_xdet
 from xdet import checking
 from xdet.check_report import ADVICE, CHANGE_CAUSES, check_text, check_to_json
 from xdet.checking import runs, verdict
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from xdet.checking.result import CheckResult
 
 pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
-ROOT = Path(__file__).resolve().parents[3]
 RUNTIMES = "onnxruntime:cpu,litert:xnnpack,litert:builtin"
 
 
@@ -49,17 +46,6 @@ def model(embedded_tflite: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="module")
 def passed(model: Path, embedded_tflite: Path, sample_pictures: list[Path]) -> CheckResult:
     return check(model, embedded_tflite, sample_pictures, runtimes=RUNTIMES + ",onnxruntime-unfused:cpu")
-
-
-def run_xdet(*arguments: object, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "xdet", *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_the_default_runtimes_are_onnx_runtime_the_kernels_of_litert_and_openvino_if_installed(
