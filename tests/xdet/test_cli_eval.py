@@ -41,7 +41,7 @@ def test_a_table_a_plot_and_json(inputs: list[str | Path], tmp_path: Path) -> No
     assert "m.onnx  onnxruntime:cpu  50.5  50.5  50.5" in result.stdout
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "e.json").read_text("utf-8"))["schema"] == "xdet.evaluation"
-    assert len((tmp_path / "kept").read_bytes().splitlines()) == 2
+    assert len((tmp_path / "kept").read_bytes().splitlines()) == 1 + 2
 
 
 def test_json_on_stdout_stands_alone(inputs: list[str | Path]) -> None:

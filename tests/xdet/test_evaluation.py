@@ -15,6 +15,7 @@ from tests.xdet.labelled_scenes import ELSEWHERE_XYWH_PX, FOUND_XYWH_PX, Scene, 
 from xdet.errors import DataError, ModelError, OutputError, UsageError
 from xdet.evaluation import evaluate
 from xdet.evaluation_report import evaluation_text
+from xdet.kept_predictions import HEADER
 from xdet.predictions import truncation_table
 from xdet.runtimes.onnxruntime import OnnxRuntime
 
@@ -292,12 +293,12 @@ def test_an_interrupted_run_goes_on_where_it_stopped(four: Scene, model: Path, l
     kept = four.folder / "kept.jsonl"
     with pytest.raises(Stop):
         measure(four, model, resume=kept, progress=interrupt_after(3))
-    assert len(kept.read_bytes().splitlines()) == 3
+    assert len(kept.read_bytes().splitlines()) == 1 + 3
     looked_at.clear()
     resumed = measure(four, model, resume=kept)
     assert (looked_at, resumed.results[0].resumed) == ([1], 3)
     assert resumed.results[0].score.metrics == measure(four, model).results[0].score.metrics
-    assert len(kept.read_bytes().splitlines()) == 4
+    assert len(kept.read_bytes().splitlines()) == 1 + 4
 
 
 def test_half_a_line_of_a_killed_process_is_cut_off(four: Scene, model: Path, looked_at: list[int]) -> None:
@@ -307,7 +308,7 @@ def test_half_a_line_of_a_killed_process_is_cut_off(four: Scene, model: Path, lo
     looked_at.clear()
     assert measure(four, model, resume=kept).results[0].score.metrics == whole
     assert looked_at == [1]
-    assert len(kept.read_bytes().splitlines()) == 4
+    assert len(kept.read_bytes().splitlines()) == 1 + 4
 
 
 def test_a_photograph_that_changed_is_looked_at_again(four: Scene, model: Path, looked_at: list[int]) -> None:
@@ -329,13 +330,17 @@ def test_other_options_and_models_take_nothing(four: Scene, model: Path, tmp_pat
     assert measure(four, model, resume=kept, protocol="zoo-4", crowd="drop").results[0].resumed == 4
 
 
-@pytest.mark.parametrize("content", [b"no json\n", b'{"run": 1}\n', b"[]\n", b"a photograph, perhaps"])
-def test_a_file_of_another_kind_is_refused_and_left_alone(four: Scene, model: Path, content: bytes) -> None:
-    kept = four.folder / "notes.txt"
-    kept.write_bytes(content)
-    with pytest.raises(DataError, match=r"notes\.txt', line 1, is no kept prediction; give --resume"):
-        measure(four, model, resume=kept)
-    assert kept.read_bytes() == content
+def test_a_file_of_an_earlier_version_goes_on_without_a_header(
+    four: Scene, model: Path, looked_at: list[int]
+) -> None:
+    kept = four.folder / "kept.jsonl"
+    measure(four, model, resume=kept)
+    earlier = kept.read_bytes().removeprefix(HEADER)
+    kept.write_bytes(earlier[:-20])
+    looked_at.clear()
+    assert measure(four, model, resume=kept).results[0].resumed == 3
+    assert looked_at == [1]
+    assert kept.read_bytes() == earlier
 
 
 def test_a_place_that_cannot_be_written_is_told_before_any_work(
