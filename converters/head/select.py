@@ -3,8 +3,11 @@
 Rows are ordered by score, ties by lower (box, class) index. ONNX asks ``TopK`` for exactly that, but
 OpenVINO's breaks ties in any order (measured, 2026.4), and int8 heads tie often. So ties are settled by a
 second ``TopK``, over keys that are unique: a candidate's rank among the *distinct* scores, times the
-number of candidates, plus its index, which comes back as the key's remainder. Keys stay below 2^31 up to
-half a million candidates, for runtimes that compute int64 in int32. Numeric effect: none.
+number of candidates, plus its index, which comes back as the key's remainder. Numeric effect: none.
+
+Keys are float32, because some runtimes sort nothing else, and exact: they are whole numbers below 2^24. K rows hold no
+rank of K or above, so all these ranks may be one. Only above 2^24 / (K + 1) candidates keys are int64, then below 2^31 up
+to half a million candidates, for runtimes that compute int64 in int32.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import numpy as np
 import onnx_ir as ir
 
 from converters.spec import MAX_CANDIDATES
+
+FLOAT32_COUNTS_TO = 2**24  # every whole number up to here is a float32
 
 if TYPE_CHECKING:
     from converters.graph import GraphWriter
@@ -73,25 +78,43 @@ def _sort_candidates(
     limit = writer.constant(np.array([at_most_kept], np.int64), "head/max_kept")
     by_score, slots = writer.ops("TopK", [flat, limit], ["head/sorted_scores", "head/sorted_slots"], axis=1)
 
-    width = writer.constant(np.int64(num_slots), "head/num_slots")
-    scaled = writer.op("Mul", [_rank_distinct(writer, by_score, at_most_kept), width], "head/scaled_rank")
-    keys = writer.op("Add", [scaled, slots], "head/unique_keys")
+    dtype = _key_dtype(num_slots, num_rows, at_most_kept)
+    width = writer.constant(dtype.type(num_slots), "head/num_slots")
+    rank = _rank_distinct(writer, by_score, at_most_kept, num_rows, dtype)
+    own = slots if dtype == np.int64 else writer.op("Cast", [slots], "head/slots_float", to=ir.DataType.FLOAT)
+    keys = writer.op("Add", [writer.op("Mul", [rank, width], "head/scaled_rank"), own], "head/unique_keys")
     rows = writer.constant(np.array([num_rows], np.int64), "head/num_rows")
     row_keys = writer.ops("TopK", [keys, rows], ["head/row_keys", "head/row_order"], axis=1, largest=0)[0]
+    if dtype != np.int64:
+        row_keys = writer.op("Cast", [row_keys], "head/row_keys_int64", to=ir.DataType.INT64)
+    divisor = width if dtype == np.int64 else writer.constant(np.int64(num_slots), "head/num_slots_int64")
     scores = _cut(writer, by_score, 0, num_rows, "detection_scores")
-    return scores, writer.op("Mod", [row_keys, width], "head/row_slots")
+    return scores, writer.op("Mod", [row_keys, divisor], "head/row_slots")
 
 
-def _rank_distinct(writer: GraphWriter, falling: ir.Value, length: int) -> ir.Value:
-    """Rank falling values, best 0, equal values alike: float32 ``[N, length >= 2]`` -> int64 ``[N, length]``."""
+def _key_dtype(num_slots: int, num_rows: int, at_most_kept: int) -> np.dtype[np.float32 | np.int64]:
+    """float32 where it holds every key exactly, else int64."""
+    ranks = min(at_most_kept, num_rows + 1)
+    return np.dtype(np.float32 if ranks * num_slots <= FLOAT32_COUNTS_TO else np.int64)
+
+
+def _rank_distinct(
+    writer: GraphWriter, falling: ir.Value, length: int, num_rows: int, dtype: np.dtype[np.float32 | np.int64]
+) -> ir.Value:
+    """Rank falling float32 ``[N, length >= 2]``, best 0, equal values alike, ``num_rows`` at most: ``[N, length]``."""
     before = _cut(writer, falling, 0, length - 1, "head/scores_before")
     after = _cut(writer, falling, 1, length, "head/scores_after")
     drops = writer.op("Greater", [before, after], "head/score_drops")
-    steps = writer.op("Cast", [drops], "head/score_steps", to=ir.DataType.INT64)
+    steps = writer.op("Cast", [drops], "head/score_steps", to=ir.DataType.from_numpy(dtype))
     pads = writer.constant(np.array([0, 1, 0, 0], np.int64), "head/rank_pads")
-    best = writer.constant(np.int64(0), "head/best_rank")
+    best = writer.constant(dtype.type(0), "head/best_rank")
     padded = writer.op("Pad", [steps, pads, best], "head/score_steps_from_best")
-    return writer.op("CumSum", [padded, writer.constant(np.int64(1), "head/rank_axis")], "head/rank")
+    rank = writer.op("CumSum", [padded, writer.constant(np.int64(1), "head/rank_axis")], "head/rank")
+    if length <= num_rows + 1:
+        return rank
+    return writer.op(
+        "Min", [rank, writer.constant(dtype.type(num_rows), "head/first_rank_left_out")], "head/rank_of_row"
+    )
 
 
 def _cut(writer: GraphWriter, value: ir.Value, start: int, stop: int, name: str) -> ir.Value:

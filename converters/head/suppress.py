@@ -5,6 +5,9 @@ Nothing here trusts that number, or the order of the rows. Behind the B real box
 no area, with a score above every threshold, so that at least one row per class always comes back; the
 rows are scattered into a table over all candidates, in which the sentinel's slot (where an index of -1
 lands, too) counts for nothing. Numeric effect: none, scores pass unchanged.
+
+The score threshold is applied before: scores that are not above it become 0, and ``NonMaxSuppression`` gets the constant
+threshold 0, the one that every runtime takes. So no candidate that does not count uses up a place or a comparison.
 """
 
 from __future__ import annotations
@@ -112,25 +115,28 @@ def suppress(
     Returns:
         float32 ``[N, B + P, NC]``: the scores of the candidates that stay, 0 elsewhere.
     """
-    by_class = writer.op("Transpose", [padded.scores], "head/scores_by_class", perm=[0, 2, 1])
+    zero = writer.constant(np.float32(0), "head/no_score")
+    counts = writer.op("Greater", [padded.scores, score_threshold], "head/is_above_threshold")
+    scores = writer.op("Where", [counts, padded.scores, zero], "head/scores_above_threshold")
+    by_class = writer.op("Transpose", [scores], "head/scores_by_class", perm=[0, 2, 1])
     cap = writer.constant(
         np.array([spec.thresholds.max_detections + 1], np.int64), "head/max_boxes_per_class"
     )
-    inputs = [padded.boxes, by_class, cap, iou_threshold, score_threshold]
+    above_zero = writer.constant(np.array([0], np.float32), "head/nms_score_threshold")
+    inputs = [padded.boxes, by_class, cap, iou_threshold, above_zero]
     selected = writer.op("NonMaxSuppression", inputs, "head/selected_batch_class_box")
 
     order = writer.constant(np.array([0, 2, 1], np.int64), "head/batch_box_class_order")
     places = writer.op("Gather", [selected, order], "head/selected_batch_box_class", axis=1)
     box_column = writer.constant(np.array(2, np.int64), "head/box_column")
     box_indices = writer.op("Gather", [selected, box_column], "head/selected_boxes", axis=1)
-    blank = _filled_like(writer, padded.scores, np.int64(-1), "head/nothing_kept")
+    blank = _filled_like(writer, scores, np.int64(-1), "head/nothing_kept")
     table = writer.op("ScatterND", [blank, places, box_indices], "head/kept_boxes")
 
     own_index = np.arange(spec.num_boxes + padded.padding).reshape(-1, 1)
     own_index[spec.num_boxes :] = NOT_A_BOX
     kept = writer.op("Equal", [table, writer.constant(own_index, "head/box_indices")], "head/is_kept")
-    zero = writer.constant(np.float32(0), "head/no_score")
-    return writer.op("Where", [kept, padded.scores, zero], "head/kept_scores")
+    return writer.op("Where", [kept, scores, zero], "head/kept_scores")
 
 
 def _append_boxes(writer: GraphWriter, value: ir.Value, count: int, fill: float, name: str) -> ir.Value:

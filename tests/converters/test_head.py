@@ -156,6 +156,19 @@ SHAPES = [
     pytest.param(make_spec((4, 4), classes=80), 1, id="6400 candidates, above the limit of 4096"),
 ]
 
+KEY_DTYPES = [  # 2^24 = 16,777,216 is the last number of ranks times slots that float32 keys hold
+    pytest.param(make_spec((6, 6)), onnx.TensorProto.FLOAT, id="6x6"),
+    pytest.param(make_spec((13, 13), classes=80), onnx.TensorProto.FLOAT, id="13x13, 80 classes, 101 ranks"),
+    pytest.param(make_spec((57, 57), rows=1032), onnx.TensorProto.FLOAT, id="1,032 x 16,246 = 16,765,872"),
+    pytest.param(make_spec((57, 57), rows=1033), onnx.TensorProto.INT64, id="1,033 x 16,246 = 16,782,118"),
+    pytest.param(
+        make_spec((13, 13), classes=80, rows=246), onnx.TensorProto.FLOAT, id="247 x 67,680 = 16,716,960"
+    ),
+    pytest.param(
+        make_spec((13, 13), classes=80, rows=247), onnx.TensorProto.INT64, id="248 x 67,680 = 16,784,640"
+    ),
+]
+
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize(("spec", "batch"), SHAPES)
@@ -306,6 +319,47 @@ def test_the_candidate_limit_lets_the_best_4096_through() -> None:
     assert spec.num_boxes * 16 == 5120
     assert outputs["num_detections"].tolist() == [4096]
     assert_equal(as_batch(outputs), rows_of_decoded(outputs, spec.thresholds), atol=0)
+
+
+@pytest.mark.parametrize(("spec", "dtype"), KEY_DTYPES)
+def test_row_keys_are_float32_as_long_as_that_is_exact(spec: DetectorSpec, dtype: int) -> None:
+    graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(head_model(spec)), data_prop=True).graph
+    dtypes = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+    assert dtypes["head/row_keys"] == dtype
+
+
+@pytest.mark.parametrize(("spec", "dtype"), KEY_DTYPES)
+@pytest.mark.parametrize("step", [pytest.param(1e-3, id="no ties"), pytest.param(2.0, id="ties")])
+def test_rows_are_the_oracles_on_both_sides_of_the_largest_float32_key(
+    spec: DetectorSpec, dtype: int, step: float
+) -> None:
+    del dtype  # what is written; the rows are the same
+    spec = replace(spec, thresholds=replace(spec.thresholds, score=0.001, iou=1.0))
+    head = lattice_head(spec, batch=1, step=step, limit=3000 if step < 1 else 3)
+    outputs = run_onnxruntime(head_model(spec, frozen=True, decoded=True), {"head": head})
+    assert outputs["num_detections"].tolist() == [spec.thresholds.max_detections]
+    assert_equal(as_batch(outputs), rows_of_decoded(outputs, spec.thresholds), atol=0)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_suppression_gets_the_score_threshold_0_that_every_runtime_takes(*, frozen: bool) -> None:
+    graph = onnx.load_from_string(head_model(make_spec((6, 6), classes=3), frozen=frozen)).graph
+    (suppression,) = [node for node in graph.node if node.op_type == "NonMaxSuppression"]
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    np.testing.assert_array_equal(constants[suppression.input[4]], np.array([0], np.float32))
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_boxes_below_the_score_threshold_suppress_nothing_and_take_no_row(runtime: str) -> None:
+    spec = make_spec((1, 4), anchors=1, classes=2, rows=2, score=0.5)
+    head = np.zeros((1, 1, 4, 7), np.float32)
+    head[..., 2:4] = 9  # every box is the whole picture
+    head[..., 4] = [-1, 9, 3, -9]
+    head[..., 5:7] = [[9, 0], [9, 0], [0, 9], [9, 0]]
+    outputs = RUNTIMES[runtime](head_model(spec, frozen=True), {"head": head})
+    assert outputs["num_detections"].tolist() == [2]
+    assert outputs["detection_anchors"].tolist() == [[1, 2]]
+    assert outputs["detection_classes"].tolist() == [[0, 1]]
 
 
 def test_thresholds_can_be_given_at_run_time() -> None:

@@ -131,9 +131,11 @@ def scores_at_equality(proto: onnx.ModelProto) -> None:
 
 def ties_in_reverse(proto: onnx.ModelProto) -> None:
     """Rows of equal score stand by falling index: the sort's keys hold the last index minus the index."""
-    last = numpy_helper.from_array(_array(proto, "head/num_slots") - 1, "last_slot")
-    proto.graph.initializer.append(last)
-    _insert_before(proto, "head/unique_keys", 1, "Sub", ["last_slot", None])
+    width = _array(proto, "head/num_slots")
+    last_key = numpy_helper.from_array(width - width.dtype.type(1), "last_key")
+    last_slot = numpy_helper.from_array(width.astype(np.int64) - 1, "last_slot")
+    proto.graph.initializer.extend([last_key, last_slot])
+    _insert_before(proto, "head/unique_keys", 1, "Sub", ["last_key", None])
     _insert_behind(proto, "head/row_slots", "Sub", ["last_slot", None])
 
 
