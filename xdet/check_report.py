@@ -196,7 +196,9 @@ def placement_text(placement: Placement) -> str:
     """Where the nodes go, in one line."""
     if placement.nodes is None:
         return "ONNX Runtime does not tell where its nodes run"
-    return "nodes on " + ", ".join(f"{provider}: {count}" for provider, count in placement.nodes.items())
+    text = "nodes on " + ", ".join(f"{provider}: {count}" for provider, count in placement.nodes.items())
+    left = ", ".join(f"{count} {operator}" for operator, count in sorted(placement.fallen_back.items()))
+    return f"{text}; fell back to the CPU: {left}" if left else text
 
 
 def _layers_table(found: LayerComparison) -> list[str]:

@@ -25,7 +25,7 @@ from xdet.stream import through_network
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Self
 
 
@@ -36,6 +36,8 @@ class Detector:
         model: an ONNX file that xdet made, or a TFLite file; None is the embedded person detector.
         provider: execution provider, short or full name (``xdet providers`` lists them), None the CPU; for a TFLite
             file LiteRT's kernels, ``"xnnpack"`` (the default), ``"builtin"`` or ``"reference"``.
+        provider_options: handed to ONNX Runtime's execution provider, as its documentation names them.
+        device: of that provider, as ``xdet providers`` lists it (``"gpu"``, ``"gpu:1"``); None is the provider's choice.
         threads: threads inside an operator; None is the runtime's default, for several workers the processors shared among
             them.
         score_threshold: a box needs a score above it; None takes the model's own.
@@ -45,8 +47,9 @@ class Detector:
 
     Raises:
         ModelError: the file is missing, damaged, or not a model that xdet runs.
-        RuntimeUnavailableError: the provider or a package is not there.
-        UsageError: a threshold or a number of threads out of range, or a threshold that the model cannot take.
+        RuntimeUnavailableError: the provider, its device or a package is not there.
+        UsageError: a threshold or a number of threads out of range, a threshold that the model cannot take, or options for what
+            has none.
 
     Attributes:
         runtime: where the model runs.
@@ -59,12 +62,20 @@ class Detector:
         model: str | os.PathLike[str] | None = None,
         *,
         provider: str | None = None,
+        provider_options: Mapping[str, str] | None = None,
+        device: str | None = None,
         threads: int | None = None,
         score_threshold: float | None = None,
         iou_threshold: float | None = None,
         workers: int = 1,
     ) -> None:
-        choices = RuntimeChoices(provider=provider, threads=threads, workers=workers)
+        choices = RuntimeChoices(
+            provider=provider,
+            threads=threads,
+            workers=workers,
+            provider_options=provider_options or {},
+            device=device,
+        )
         self.workers = workers
         self.runtime: Runtime = (
             open_embedded(choices) if model is None else open_runtime(Path(model), choices)

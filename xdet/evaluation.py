@@ -20,7 +20,7 @@ from xdet.runtimes.opening import open_runtime
 from xdet.scoring import ModelRun, score_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from xdet.datasets import Dataset, LabelledImage
     from xdet.runtimes.base import Runtime
@@ -41,6 +41,8 @@ def evaluate(
     iou_threshold: float = 0.5,
     max_detections: int = 100,
     provider: str | None = None,
+    provider_options: Mapping[str, str] | None = None,
+    device: str | None = None,
     threads: int | None = None,
     workers: int | None = None,
     resume: PathLike | None = None,
@@ -61,6 +63,8 @@ def evaluate(
         iou_threshold: of non-maximum suppression.
         max_detections: per image.
         provider: execution provider or kernels, for all models; None is each runtime's usual one.
+        provider_options: handed to ONNX Runtime's execution provider, for all models.
+        device: of that provider, as ``xdet providers`` lists it; None is the provider's choice.
         threads: threads inside an operator; None is the runtime's default, for several workers the processors shared among
             them.
         workers: photographs worked on at the same time, 1 to 64; None is one per processor, eight at most.
@@ -73,7 +77,7 @@ def evaluate(
     Raises:
         UsageError: an option is out of range, or a model cannot take the thresholds.
         ModelError: a model cannot be read or run.
-        RuntimeUnavailableError: a provider or package is not there.
+        RuntimeUnavailableError: a provider, device or package is not there.
         DataError: the annotations are no COCO file, share no class with a model, or leave nothing to evaluate.
         OutputError: ``resume`` cannot be written.
     """
@@ -81,7 +85,13 @@ def evaluate(
     options = _options(
         protocol, crowd, max_gt, truncate_input, (score_threshold, iou_threshold, max_detections)
     )
-    choices = RuntimeChoices(provider=provider, threads=threads, workers=choose_workers(workers))
+    choices = RuntimeChoices(
+        provider=provider,
+        threads=threads,
+        workers=choose_workers(workers),
+        provider_options=provider_options or {},
+        device=device,
+    )
     for path in paths:
         if not path.is_file():
             raise ModelError(f"cannot read model '{path}': no such file; check the path")

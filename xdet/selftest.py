@@ -25,6 +25,7 @@ from xdet.runtimes.providers import CPU, resolve_provider
 from xdet.runtimes.saturation import kernels_saturate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -68,12 +69,21 @@ class SelfTest:
         return self.verdict != "broken"
 
 
-def run_selftest(model: Path, *, provider: str | None = None, threads: int | None = None) -> SelfTest:
+def run_selftest(
+    model: Path,
+    *,
+    provider: str | None = None,
+    provider_options: Mapping[str, str] | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+) -> SelfTest:
     """Compare a finished model's head on this host with the golden vector in its metadata.
 
     Args:
         model: an ONNX file that xdet made.
         provider: short or full name of an execution provider; None is the CPU.
+        provider_options: handed to the provider.
+        device: of the provider, as ``xdet providers`` lists it; None is the provider's choice.
         threads: threads inside an operator; None is one per physical core.
 
     Raises:
@@ -86,7 +96,9 @@ def run_selftest(model: Path, *, provider: str | None = None, threads: int | Non
             f"'{model}' is no ONNX file; selftest takes finished models, which hold their golden vector: "
             f"convert the source with xdet convert"
         )
-    choices = RuntimeChoices(provider=provider, threads=threads)
+    choices = RuntimeChoices(
+        provider=provider, threads=threads, provider_options=provider_options or {}, device=device
+    )
     with open_onnxruntime(file.data, file=file.file, choices=choices) as runtime:
         vector = _require_vector(runtime.document, file.file)
         images = _images(runtime)

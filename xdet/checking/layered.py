@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from xdet.checking.placement import place_nodes
-from xdet.checking.result import Finding, Placement
+from xdet.checking.placement import find_placement
+from xdet.checking.result import Finding
 from xdet.coverage import Coverage, integer_coverage
 from xdet.errors import XdetError
 from xdet.layers import compare_layers
@@ -37,7 +37,11 @@ def with_layers(
         threads: threads inside an operator; None is the runtime's default.
     """
     coverage = tuple(_coverage(pair, run.name) for run in result.runs if run.name.startswith(PREFIX))
-    placement = tuple(_placement(pair, run.name) for run in result.runs if run.name.startswith(PREFIX))
+    placement = tuple(
+        find_placement(pair.model.data, run.name.removeprefix(PREFIX))
+        for run in result.runs
+        if run.name.startswith(PREFIX)
+    )
     result = replace(result, coverage=coverage, placement=placement)
     try:
         found = compare_layers(
@@ -51,10 +55,6 @@ def with_layers(
 
 def _coverage(pair: OpenedPair, runtime: str) -> Coverage:
     return integer_coverage(pair.model.data, runtime.removeprefix(PREFIX), file=pair.model.file)
-
-
-def _placement(pair: OpenedPair, runtime: str) -> Placement:
-    return Placement(runtime, place_nodes(pair.model.data, runtime.removeprefix(PREFIX)))
 
 
 def _with_fault(parts: tuple[PartVerdict, ...], found: LayerComparison) -> tuple[PartVerdict, ...]:

@@ -6,23 +6,34 @@ process of their own, where they may crash.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
 
+from xdet.checking.result import Placement
 from xdet.errors import XdetError
 from xdet.runtimes.apart import Message, ProcessEndedError, call_apart, serve_apart
 from xdet.runtimes.ort_session import OrtSession, SessionChoices
 from xdet.runtimes.providers import CPU, resolve_provider, short_name
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 WORKER = ("-m", "xdet.checking.placement")
+Placed = Mapping[
+    str, Mapping[str, int]
+]  # provider, short -> operator -> number of nodes, before they are fused
 
 
-def place_nodes(model: bytes, provider: str) -> Mapping[str, int] | None:
-    """How many nodes each provider gets, before they are fused; None where ONNX Runtime does not tell, or the provider fails.
+def find_placement(model: bytes, provider: str) -> Placement:
+    """Where a model's nodes go when ``provider``, short, is asked for."""
+    placed = place_nodes(model, provider)
+    runtime = f"onnxruntime:{provider}"
+    if placed is None:
+        return Placement(runtime, None, {})
+    nodes = {name: sum(operators.values()) for name, operators in placed.items()}
+    return Placement(runtime, nodes, {} if provider == "cpu" else dict(placed.get("cpu", {})))
+
+
+def place_nodes(model: bytes, provider: str) -> Placed | None:
+    """Which nodes each provider gets; None where ONNX Runtime does not tell, or the provider fails.
 
     Args:
         model: the ONNX file's bytes.
@@ -31,7 +42,7 @@ def place_nodes(model: bytes, provider: str) -> Mapping[str, int] | None:
     return place_here(model, provider) if resolve_provider(provider) == CPU else place_apart(model, provider)
 
 
-def place_here(model: bytes, provider: str) -> Mapping[str, int] | None:
+def place_here(model: bytes, provider: str) -> Placed | None:
     """As ``place_nodes``, in this process."""
     choices = SessionChoices(provider=resolve_provider(provider), threads=1, record_placement=True)
     try:
@@ -40,14 +51,16 @@ def place_here(model: bytes, provider: str) -> Mapping[str, int] | None:
         return None
     placed = session.placement()
     session.close()
-    return None if placed is None else {short_name(name): count for name, count in placed.items()}
+    return (
+        None if placed is None else {short_name(name): dict(operators) for name, operators in placed.items()}
+    )
 
 
-def place_apart(model: bytes, provider: str) -> Mapping[str, int] | None:
+def place_apart(model: bytes, provider: str) -> Placed | None:
     """As ``place_nodes``, in a process of its own."""
     request = Message({"provider": provider}, {"model": np.frombuffer(model, np.uint8)})
     try:
-        told: dict[str, int] | None = call_apart(WORKER, request).told["nodes"]
+        told: Placed | None = call_apart(WORKER, request).told["nodes"]
     except ProcessEndedError:  # likewise
         return None
     return told
@@ -56,7 +69,7 @@ def place_apart(model: bytes, provider: str) -> Mapping[str, int] | None:
 def serve(request: Message) -> Message:
     """The other side."""
     found = place_here(request.arrays["model"].tobytes(), request.told["provider"])
-    return Message({"nodes": None if found is None else dict(found)})
+    return Message({"nodes": found})
 
 
 if __name__ == "__main__":

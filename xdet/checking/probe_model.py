@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.spec import DETECTION_OUTPUTS, HEAD, IMAGE, METADATA_KEY, ImageInput, Thresholds
-from xdet.checking.frozen_copy import write_thresholds
+from converters.spec import (
+    DETECTION_OUTPUTS,
+    HEAD,
+    IMAGE,
+    METADATA_KEY,
+    THRESHOLD_INPUTS,
+    ImageInput,
+    Thresholds,
+)
 from xdet.errors import ModelError
 from xdet.onnx_graph import load_onnx
 
@@ -122,7 +129,7 @@ def build_probe_model(
         [*constants, *(tensor for tensor in graph.initializer if tensor.name in wanted)],
     )
     proto.graph.CopyFrom(copy)
-    write_thresholds(proto, thresholds)
+    _write_thresholds(proto, thresholds)
     spec = replace(
         document.spec, image=ImageInput(1, 1, document.spec.image.rescaling), thresholds=thresholds
     )
@@ -137,6 +144,17 @@ def pictures_of(count: int) -> NDArray[np.uint8]:
     pictures = np.zeros((count, 1, 1, 3), np.uint8)
     pictures[:, 0, 0, 0] = np.arange(count)
     return pictures
+
+
+def _write_thresholds(proto: onnx.ModelProto, thresholds: Thresholds) -> None:
+    """Set the graph's score and IoU threshold, constants or defaults of inputs, in place."""
+    from onnx import numpy_helper
+
+    values = dict(zip(THRESHOLD_INPUTS, (thresholds.score, thresholds.iou), strict=True))
+    for tensor in proto.graph.initializer:
+        if tensor.name in values:
+            value = np.full(tuple(tensor.dims), values[tensor.name], np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
 
 
 def _quantization(

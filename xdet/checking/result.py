@@ -217,10 +217,12 @@ class Placement:
     Attributes:
         runtime: the runtime that was asked for.
         nodes: execution provider, short -> number of nodes, before fusion; None where ONNX Runtime does not tell.
+        fallen_back: operator -> number of nodes that another provider left to the CPU.
     """
 
     runtime: str
     nodes: Mapping[str, int] | None
+    fallen_back: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.spec import Thresholds
-from xdet.checking.frozen_copy import frozen_copy
 from xdet.detections import BatchDetections
 from xdet.errors import MissingExtraError, RuntimeUnavailableError, XdetError
 from xdet.runtimes.apart import Message, ProcessEndedError, call_apart, serve_apart
 from xdet.runtimes.choices import RuntimeChoices
+from xdet.runtimes.frozen_thresholds import freeze_thresholds
 from xdet.runtimes.model_file import ModelFile
 from xdet.runtimes.opening import open_model
 
@@ -108,14 +108,13 @@ def run_open(runtime: Runtime, work: Work, *, head_of: Run | None = None) -> Run
         work: what it is asked for.
         head_of: an earlier run of the same model and work at other thresholds, which gave the heads.
     """
-    heads, boxes = [], [[] for _ in work.thresholds]  # type: ignore[var-annotated]  # told by the loop
-    for start in range(0, len(work.pixels), CHUNK):
-        chunk = work.pixels[start : start + CHUNK]
-        if head_of is None:
-            heads.append(runtime.head(chunk))
-            work.progress(len(chunk))
-        for parts, asked in zip(boxes, work.thresholds, strict=True):
-            parts.append(runtime.detect(chunk, asked))
+    chunks = [work.pixels[start : start + CHUNK] for start in range(0, len(work.pixels), CHUNK)]
+    heads = []
+    for chunk in chunks if head_of is None else []:
+        heads.append(runtime.head(chunk))
+        work.progress(len(chunk))
+    # one pair of thresholds after the other: a runtime may keep a session for each
+    boxes = [[runtime.detect(chunk, asked) for chunk in chunks] for asked in work.thresholds]
     joined = tuple((asked, _joined(parts)) for asked, parts in zip(work.thresholds, boxes, strict=True))
     if head_of is not None:
         return replace(head_of, boxes=joined)
@@ -164,7 +163,7 @@ def _openings(
             yield runtime, asked
             continue
         runtime.close()
-        frozen = frozen_copy(model.data, document, Thresholds(lowest, iou, own.max_detections))
+        frozen = freeze_thresholds(model.data, document, Thresholds(lowest, iou, own.max_detections))
         yield open_model(ModelFile(model.path, frozen, "onnx"), choices), asked
 
 

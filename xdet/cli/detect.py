@@ -9,6 +9,7 @@ import typer
 
 from xdet.cli.json_output import STDOUT, require_json_target, write_json
 from xdet.cli.progress import progress_bar
+from xdet.cli.provider_options import Device, ProviderOption, read_provider_options
 from xdet.errors import UsageError
 from xdet.report import detections_table
 
@@ -43,6 +44,8 @@ def detect(
         str | None,
         typer.Option(metavar="NAME", help="Execution provider; see xdet providers [default: cpu]."),
     ] = None,
+    device: Device = None,
+    provider_option: ProviderOption = None,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -83,6 +86,8 @@ def detect(
     detector = Detector(
         model,
         provider=provider,
+        device=device,
+        provider_options=read_provider_options(provider_option),
         threads=threads,
         score_threshold=score_threshold,
         iou_threshold=iou_threshold,

@@ -9,6 +9,7 @@ import typer
 
 from xdet.cli.json_output import write_json
 from xdet.cli.progress import counted_progress_bar
+from xdet.cli.provider_options import Device, ProviderOption, read_provider_options
 
 if TYPE_CHECKING:
     from xdet.evaluation_results import Evaluation
@@ -50,6 +51,8 @@ def evaluate(
         str | None,
         typer.Option(metavar="NAME", help="Execution provider; see xdet providers [default: cpu]."),
     ] = None,
+    device: Device = None,
+    provider_option: ProviderOption = None,
     threads: Annotated[
         int | None,
         typer.Option(help="Threads inside an operator [default: processors / workers]."),
@@ -90,6 +93,8 @@ def evaluate(
             iou_threshold=iou_threshold,
             max_detections=max_detections,
             provider=provider,
+            device=device,
+            provider_options=read_provider_options(provider_option),
             threads=threads,
             workers=workers,
             resume=resume,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from xdet.cli.json_output import STDOUT, require_json_target, write_json
+from xdet.cli.provider_options import Device, ProviderOption, read_provider_options
 
 EPILOG = """\b
 Examples:
@@ -22,6 +23,8 @@ def selftest(
     provider: Annotated[
         str | None, typer.Option(metavar="NAME", help="Execution provider, see xdet providers; default: cpu.")
     ] = None,
+    device: Device = None,
+    provider_option: ProviderOption = None,
     threads: Annotated[
         int | None, typer.Option(metavar="N", help="Threads per operator; default: one per core.")
     ] = None,
@@ -32,7 +35,13 @@ def selftest(
     from xdet.selftest_report import selftest_text, selftest_to_json
 
     require_json_target(json)
-    found = run_selftest(model, provider=provider, threads=threads)
+    found = run_selftest(
+        model,
+        provider=provider,
+        device=device,
+        provider_options=read_provider_options(provider_option),
+        threads=threads,
+    )
     if json is not None:
         write_json(json, selftest_to_json(found))
     if json != STDOUT:

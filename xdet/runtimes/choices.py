@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from xdet.errors import UsageError
 from xdet.processors import require_workers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +23,16 @@ class RuntimeChoices:
         threads: threads inside an operator, at least 1; None is the back end's default.
         workers: threads that will call the runtime, 1 to 64; with several, the default of ``threads`` leaves processors for
             each of them.
+        provider_options: of ONNX Runtime's execution provider, as its documentation names them; handed on as they are.
+        device: of ONNX Runtime's execution provider, as ``xdet providers`` lists it; None is the provider's choice.
     """
 
     runtime: str | None = None
     provider: str | None = None
     threads: int | None = None
     workers: int = 1
+    provider_options: Mapping[str, str] = field(default_factory=dict)
+    device: str | None = None
 
     def __post_init__(self) -> None:
         require_workers(self.workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from xdet.runtimes.base import Capabilities, Runtime, require_images, require_na
 from xdet.runtimes.batches import above_score, first_rows, run_in_chunks
 from xdet.runtimes.choices import RuntimeChoices
 from xdet.runtimes.extra_outputs import FLOAT, UNTOLD, with_outputs
+from xdet.runtimes.frozen_thresholds import freeze_thresholds, obeys_fed_thresholds
 from xdet.runtimes.model_file import hash_model
 from xdet.runtimes.onnx_wire import read_metadata, value_names
 from xdet.runtimes.ort_session import EXACT_KERNELS, OrtSession, SessionChoices, TensorInfo
@@ -39,11 +41,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INNER_SESSIONS = 2  # kept beside the main one: for the head, and for the layers that are looked at
+FROZEN_SESSIONS = 2  # likewise: for the thresholds that were asked for last
 DEFAULTS = RuntimeChoices()
 
 
 class OnnxRuntime(Runtime):
     """A finished model, open on one execution provider; may be used from several threads.
+
+    Thresholds are fed. A provider that ignores fed ones, which ``obeys_fed_thresholds`` finds out when they are first needed,
+    runs copies of the model in which they are constants.
 
     Attributes:
         document: all that the model's metadata says.
@@ -54,14 +60,19 @@ class OnnxRuntime(Runtime):
         self._session = session
         self._frozen = not set(THRESHOLD_INPUTS) <= set(session.optional_inputs)
         self._inner: dict[tuple[str, ...], OrtSession] = {}
-        self._opening_inner = Lock()
+        self._at_thresholds: dict[tuple[float, float], OrtSession] = {}
+        self._opening = Lock()
         self.document = document
 
     @property
     def name(self) -> str:
-        """``onnxruntime:`` (``onnxruntime-unfused:`` without integer kernels) and the execution provider's short name."""
-        kind = "onnxruntime" if self._session.choices.fuse else "onnxruntime-unfused"
-        return f"{kind}:{short_name(self._session.choices.provider)}"
+        """``onnxruntime:`` (``onnxruntime-unfused:`` without integer kernels), the provider's short name, and its settings."""
+        choices = self._session.choices
+        settings = [f"device={choices.device}"] if choices.device else []
+        settings += [f"{key}={value}" for key, value in sorted(choices.provider_options.items())]
+        kind = "onnxruntime" if choices.fuse else "onnxruntime-unfused"
+        told = f" ({', '.join(settings)})" if settings else ""
+        return f"{kind}:{short_name(choices.provider)}{told}"
 
     @property
     def file(self) -> str:
@@ -112,13 +123,16 @@ class OnnxRuntime(Runtime):
             decode = decoder_for(self.spec, file=self.file)
             return decode(self.head(images), thresholds)
         feeds: dict[str, NDArray[Any]] = {}
-        if not self._frozen:  # arrays without dimensions: ONNX Runtime refuses numpy scalars
+        session = self._session
+        if self._feeds:  # arrays without dimensions: ONNX Runtime refuses numpy scalars
             values = (thresholds.score, thresholds.iou)
             feeds = {
                 n: np.asarray(value, np.float32) for n, value in zip(THRESHOLD_INPUTS, values, strict=True)
             }
+        elif not self._frozen:
+            session = self._frozen_at(thresholds)
         outputs = run_in_chunks(
-            images, self.batch, lambda chunk: self._session.run(DETECTION_OUTPUTS, {IMAGE: chunk, **feeds})
+            images, self.batch, lambda chunk: session.run(DETECTION_OUTPUTS, {IMAGE: chunk, **feeds})
         )
         found = BatchDetections(*outputs)
         if self._frozen:
@@ -143,21 +157,46 @@ class OnnxRuntime(Runtime):
 
     def close(self) -> None:
         """End the sessions."""
-        for session in (self._session, *self._inner.values()):
+        for session in (self._session, *self._inner.values(), *self._at_thresholds.values()):
             session.close()
+
+    @cached_property
+    def _feeds(self) -> bool:
+        """Whether thresholds are fed. The CPU provider obeys, as the tests hold for every release; others are asked."""
+        if self._frozen or self._session.choices.provider == CPU:
+            return not self._frozen
+        size = (self.spec.image.height, self.spec.image.width, 3)
+        noise = np.random.default_rng(0).integers(0, 256, (self.batch or 1, *size), np.uint8)
+        return obeys_fed_thresholds(self._session, noise)
+
+    def _frozen_at(self, thresholds: Thresholds) -> OrtSession:
+        """A session whose thresholds are constants; those of the last two pairs are kept, and the file as it is."""
+        own, asked = self.spec.thresholds, (thresholds.score, thresholds.iou)
+        if asked == (own.score, own.iou):
+            return self._session
+        with self._opening:
+            opened = self._at_thresholds.pop(asked, None)
+            if opened is None:
+                constants = replace(own, score=thresholds.score, iou=thresholds.iou)
+                opened = self._session.reopen(
+                    freeze_thresholds(self._session.model, self.document, constants)
+                )
+            kept = list(self._at_thresholds.items())[1 - FROZEN_SESSIONS :]
+            self._at_thresholds = {**dict(kept), asked: opened}
+            return opened
 
     def _showing(self, names: tuple[str, ...]) -> OrtSession:
         """A session whose outputs include ``names``; the last two such sessions are kept."""
         hidden = tuple(sorted(set(names).difference(output.name for output in self._session.outputs)))
         if not hidden:
             return self._session
-        with self._opening_inner:
+        with self._opening:
             if hidden not in self._inner:
                 require_names(hidden, value_names(self._session.model), file=self.file)
                 shown = with_outputs(
                     self._session.model, [(n, FLOAT if n == HEAD else UNTOLD) for n in hidden]
                 )
-                opened = OrtSession(shown, file=self.file, choices=self._session.choices)
+                opened = self._session.reopen(shown)
                 kept = list(self._inner.items())[1 - INNER_SESSIONS :]
                 self._inner = {**dict(kept), hidden: opened}
             return self._inner[hidden]
@@ -171,13 +210,14 @@ def open_onnxruntime(
     Args:
         model: the ONNX file's bytes.
         file: its name, for messages.
-        choices: ``provider`` is an execution provider's short or full name, None the CPU; ``threads`` None is one per
-            physical core, or the processors shared among several ``workers``.
+        choices: ``provider`` is an execution provider's short or full name, None the CPU; ``device`` and ``provider_options``
+            are handed to it; ``threads`` None is one per physical core, or the processors shared among several ``workers``.
         fuse: see ``SessionChoices``.
 
     Raises:
         ModelError: damaged, or not a finished model of xdet.
-        RuntimeUnavailableError: the provider is not there.
+        RuntimeUnavailableError: the provider or the device is not there.
+        UsageError: options for the CPU provider, which has none.
     """
     provider = resolve_provider(choices.provider)
     document = read_document(model, file=file)
@@ -187,7 +227,14 @@ def open_onnxruntime(
     threads = choices.threads
     if threads is None and choices.workers > 1 and provider == CPU:
         threads = threads_per_network(choices.workers)
-    session_choices = SessionChoices(provider=provider, threads=threads, exact_for=exact_for, fuse=fuse)
+    session_choices = SessionChoices(
+        provider=provider,
+        threads=threads,
+        exact_for=exact_for,
+        fuse=fuse,
+        device=choices.device,
+        provider_options=choices.provider_options,
+    )
     return OnnxRuntime(OrtSession(model, file=file, choices=session_choices), document)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from xdet.runtimes.model_file import ModelFile
 
 DEFAULTS = RuntimeChoices()
+TAKE_OPTIONS = frozenset({"onnxruntime", "onnxruntime-unfused"})  # of execution providers
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def open_runtime(path: Path, choices: RuntimeChoices = DEFAULTS) -> Runtime:
     Raises:
         ModelError: the file cannot be read, or is no model that xdet runs.
         RuntimeUnavailableError: the provider or the runtime's package is not there.
-        UsageError: the runtime that was named does not take this kind of file.
+        UsageError: the runtime that was named does not take this kind of file, or no options.
     """
     return open_model(read_model_file(path), choices)
 
@@ -67,6 +68,11 @@ def open_model(model: ModelFile, choices: RuntimeChoices = DEFAULTS) -> Runtime:
         raise UsageError(
             f"'{model.file}' is a file of format {model.format}, which the runtime {name!r} does not take "
             f"(it takes {', '.join(RUNTIMES[name].formats)}); choose {' or '.join(takers)}"
+        )
+    if (choices.provider_options or choices.device) and name not in TAKE_OPTIONS:
+        raise UsageError(
+            f"'{model.file}' runs on {name}: options and devices are those of ONNX Runtime's execution providers; "
+            f"leave them out, or give an ONNX file"
         )
     return RUNTIMES[name].opener(model, choices)
 

@@ -8,8 +8,10 @@ optional inputs. ONNX Runtime cannot silence one message by its name, so a sessi
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self
 
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
@@ -17,6 +19,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from xdet.errors import RuntimeUnavailableError, UsageError
 from xdet.processors import usable_processors
 from xdet.runtimes.base import VendorErrors, vendor_errors
+from xdet.runtimes.plugins import installed_plugins, read_plugin
 from xdet.runtimes.providers import CPU
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ EXACT_KERNELS = {
     "uint8": "session.x64quantprecision",
     "int8": "session.qdqisint8allowed",
 }
+REGISTER = "register_execution_provider_library"  # since ONNX Runtime 1.22
 PLACEMENT = "get_provider_graph_assignment_info"  # of a session, since ONNX Runtime 1.24
 NUMPY_NAMES = {"float": "float32", "double": "float64"}  # where ONNX Runtime's name is another
 MODEL_ERRORS = (
@@ -55,6 +59,8 @@ class SessionChoices:
         fuse: join DequantizeLinear, operator and QuantizeLinear into integer kernels; False computes each operator in float32
             between its pairs, as the standard says it.
         record_placement: keep what ``OrtSession.placement`` tells.
+        device: of the provider, as ``installed_providers`` names it, or its kind alone; None is the provider's choice.
+        provider_options: handed to the provider.
     """
 
     provider: str = CPU
@@ -63,6 +69,14 @@ class SessionChoices:
     optimized_path: str | None = None
     fuse: bool = True
     record_placement: bool = False
+    device: str | None = None
+    provider_options: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.provider == CPU and (self.device or self.provider_options):
+            raise UsageError(
+                "the CPU provider has no devices to choose and no options; name another provider with them"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +104,7 @@ class OrtSession:
         self.file, self.model, self.choices = file, model, choices
         advice = "see that the file is a complete ONNX model"
         if choices.provider != CPU:
-            advice += f", and that {choices.provider} is set up here and takes its operators"
+            advice += f", and that {choices.provider} is set up here, takes its operators and knows the options given"
         with _border(file, "ONNX Runtime cannot load it", advice):
             self._session = _create(model, choices)
         working = self._session.get_providers()[0]
@@ -119,14 +133,21 @@ class OrtSession:
         ):
             return list(self._session.run(list(outputs), dict(feeds), self._run_options))
 
-    def placement(self) -> dict[str, int] | None:
-        """Nodes per provider (full name), before fusion; None unless recorded, or where ONNX Runtime is too old to tell."""
+    def placement(self) -> dict[str, Counter[str]] | None:
+        """Nodes by operator per provider (full name), before fusion; None unless recorded, or where ONNX Runtime is too old."""
         if not self.choices.record_placement or not hasattr(self._session, PLACEMENT):
             return None
-        placed: dict[str, int] = {}
+        placed: dict[str, Counter[str]] = {}
         for part in getattr(self._session, PLACEMENT)():
-            placed[str(part.ep_name)] = placed.get(str(part.ep_name), 0) + len(part.get_nodes())
+            operators = placed.setdefault(str(part.ep_name), Counter())
+            operators.update(str(node.op_type) for node in part.get_nodes())
         return placed
+
+    def reopen(self, model: bytes) -> Self:
+        """Another model, such as an edited copy, opened as this one was."""
+        if self._session is None:
+            raise UsageError(f"'{self.file}' was closed; open it again")
+        return type(self)(model, file=self.file, choices=self.choices)
 
     def close(self) -> None:
         """End ONNX Runtime's session, and with it its threads and buffers."""
@@ -134,16 +155,35 @@ class OrtSession:
 
 
 def installed_providers() -> dict[str, tuple[str, ...]]:
-    """Execution providers of this process, best first, with their devices where ONNX Runtime tells them."""
-    devices: dict[str, list[str]] = {
-        name: [] for name in ort.get_available_providers() if name not in NO_GRAPHS
-    }
-    for device in _ep_devices():
-        vendor, kind = str(device.ep_vendor), str(device.device.type).rsplit(".", 1)[-1]
-        devices.setdefault(str(device.ep_name), []).append(
-            f"{kind.removeprefix('OrtHardwareDeviceType_')} ({vendor})"
-        )
-    return {name: tuple(found) for name, found in devices.items()}
+    """Execution providers of this process, best first, plug-ins included, with their devices where it tells them."""
+    register_plugins()
+    names = [name for name in ort.get_available_providers() if name not in NO_GRAPHS]
+    names += [str(device.ep_name) for device in _ep_devices()]
+    return {name: tuple(told for _, told, _ in _devices_of(name)) for name in dict.fromkeys(names)}
+
+
+@cache
+def register_plugins() -> tuple[str, ...]:
+    """Register the plug-ins of this environment, once per process; why some of their providers cannot be chosen."""
+    failures: tuple[type[Exception], ...] = (
+        ImportError,
+        RuntimeError,
+        *_classes((*MODEL_ERRORS, *RUNTIME_ERRORS)),
+    )
+    problems = []
+    for name in installed_plugins():
+        if not hasattr(ort, REGISTER):
+            problems.append(f"{name} needs a newer onnxruntime than {ort.__version__}")
+            continue
+        try:
+            plugin = read_plugin(name)
+            getattr(ort, REGISTER)(name, plugin.library)
+        except failures as error:
+            problems.append(f"{name} cannot be loaded: {' '.join(str(error).split())}")
+            continue
+        if not any(device.ep_name in plugin.providers for device in _ep_devices()):
+            problems.append(f"{name} finds no device here that its {', '.join(plugin.providers)} supports")
+    return tuple(problems)
 
 
 def default_threads() -> int:
@@ -171,11 +211,42 @@ def _create(model: bytes, choices: SessionChoices) -> Any:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if choices.optimized_path is not None:
         options.optimized_model_filepath = choices.optimized_path
-    if choices.provider in ort.get_available_providers():
-        return ort.InferenceSession(model, options, providers=[choices.provider], enable_fallback=0)
-    devices = [device for device in _ep_devices() if device.ep_name == choices.provider]
-    options.add_provider_for_devices(devices, {})
+    settings = dict(choices.provider_options)
+    if choices.device is None and choices.provider in ort.get_available_providers():
+        return ort.InferenceSession(
+            model, options, providers=[(choices.provider, settings)], enable_fallback=0
+        )
+    options.add_provider_for_devices(_chosen_devices(choices.provider, choices.device), settings)
     return ort.InferenceSession(model, options, enable_fallback=0)
+
+
+def _chosen_devices(provider: str, wanted: str | None) -> list[Any]:
+    """A provider's device by name, or by kind the first of that kind; all of them for None."""
+    found = _devices_of(provider)
+    if wanted is None:
+        return [device for _, _, device in found]
+    name = wanted.lower() if ":" in wanted else f"{wanted.lower()}:0"
+    for known, _, device in found:
+        if known == name:
+            return [device]
+    here = f"it has {', '.join(told for _, told, _ in found)}; choose one of these"
+    unlisted = (
+        "ONNX Runtime lists none for it; try its own option for that, such as device_id=0 or device_type=GPU"
+    )
+    raise RuntimeUnavailableError(f"{provider} has no device {wanted!r} here: {here if found else unlisted}")
+
+
+def _devices_of(provider: str) -> list[tuple[str, str, Any]]:
+    """Name (its kind and a number), the name with its maker, and ONNX Runtime's handle of each of a provider's devices."""
+    found: list[tuple[str, str, Any]] = []
+    seen: Counter[str] = Counter()
+    for device in _ep_devices():
+        if device.ep_name == provider:
+            kind = str(device.device.type).rsplit(".", 1)[-1].removeprefix("OrtHardwareDeviceType_").lower()
+            name = f"{kind}:{seen[kind]}"
+            seen[kind] += 1
+            found.append((name, f"{name} ({device.device.vendor or device.ep_vendor})", device))
+    return found
 
 
 def _ep_devices() -> list[Any]:

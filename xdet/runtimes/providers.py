@@ -65,15 +65,18 @@ def resolve_provider(name: str | None) -> str:
     Raises:
         RuntimeUnavailableError: it is not available; the message lists what is.
     """
-    if name is None:
+    wanted = SHORT_NAMES.get((name or CPU).lower(), name or CPU).lower()
+    if wanted == CPU.lower():  # without a look at the others
         return CPU
-    wanted = SHORT_NAMES.get(name.lower(), name).lower()
+    from xdet.runtimes.ort_session import register_plugins
+
     providers = available_providers()
     for provider in providers:
         if wanted in (provider.name.lower(), provider.short):
             return provider.name
     here = ", ".join(f"{provider.short} ({provider.name})" for provider in providers)
+    problems = "".join(f" ({problem})" for problem in register_plugins())
     raise RuntimeUnavailableError(
-        f"execution provider {name!r} is not available; this ONNX Runtime has: {here}; "
+        f"execution provider {name!r} is not available; this ONNX Runtime has: {here}{problems}; "
         f"choose one of these, or install the onnxruntime package that brings it"
     )

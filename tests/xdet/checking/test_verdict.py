@@ -12,22 +12,18 @@ import pytest
 
 from converters.options import ConvertOptions
 from converters.pipeline import convert_to_bytes
-from converters.spec import METADATA_KEY, ModelDocument, Thresholds
+from converters.spec import Thresholds
 from tests.xdet.checking import faults
 from tests.xdet.checking.command import ROOT, run_xdet
 from xdet import checking
 from xdet.check_report import ADVICE, CHANGE_CAUSES, check_text, check_to_json
 from xdet.checking import runs, verdict
 from xdet.checking.chosen import planned_images
-from xdet.checking.frozen_copy import frozen_copy
 from xdet.checking.result import Cause, ChangeCause
 from xdet.checking.verdict import check
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.runtimes.choices import RuntimeChoices
 from xdet.runtimes.model_file import ModelFile
-from xdet.runtimes.onnx_wire import read_metadata
-from xdet.runtimes.onnxruntime import read_document
-from xdet.runtimes.opening import open_model
 
 if TYPE_CHECKING:
     from xdet.checking.result import CheckResult
@@ -166,22 +162,6 @@ def test_an_error_in_a_process_of_its_own_comes_back_as_one_line(
     images = np.zeros((1, 224, 224, 3), np.uint8)
     with pytest.raises(RuntimeUnavailableError, match=r"gone\.onnx'.*not one that xdet made"):
         runs.run_finished(file, RuntimeChoices("onnxruntime", "cpu"), runs.Work(images, (Thresholds(),)))
-
-
-def test_a_frozen_copy_runs_at_its_thresholds_and_has_no_optional_inputs(model: Path) -> None:
-    data = model.read_bytes()
-    document = read_document(data, file="m.onnx")
-    frozen = frozen_copy(data, document, Thresholds(0.001, 0.4))
-    told = ModelDocument.from_json(read_metadata(frozen)[METADATA_KEY])
-    assert told.freeze_thresholds
-    assert (told.spec.thresholds.score, told.spec.thresholds.iou) == (0.001, 0.4)
-    images = np.random.default_rng(1).integers(0, 256, (1, 224, 224, 3), np.uint8)
-    found = []
-    for content in (data, frozen):
-        with open_model(ModelFile(Path("m.onnx"), content, "onnx"), RuntimeChoices(threads=1)) as runtime:
-            found.append(runtime.detect(images, Thresholds(0.001, 0.4)))
-    assert np.array_equal(found[0].anchors, found[1].anchors)
-    assert int(found[0].num_detections[0]) > 20
 
 
 def test_what_passed_is_told_part_by_part(passed: CheckResult) -> None:

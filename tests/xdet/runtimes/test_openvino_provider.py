@@ -6,14 +6,18 @@ The wheel ``onnxruntime-openvino`` replaces ``onnxruntime``, so these tests want
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from xdet.checking.placement import find_placement
 from xdet.conversion import convert
 from xdet.detector import Detector
+from xdet.errors import ModelError, RuntimeUnavailableError
+from xdet.evaluation import evaluate
 from xdet.runtimes.providers import available_providers
 from xdet.selftest import run_selftest
 
@@ -55,3 +59,66 @@ def test_it_finds_the_boxes_that_the_cpu_finds(model: Path, sample_pictures: lis
 def test_its_self_test_stays_within_the_documented_bound(model: Path) -> None:
     result = run_selftest(model, provider="openvino")
     assert result.verdict in ("exact", "bounded")
+
+
+@pytest.mark.parametrize("asked", [(score, iou) for score in (0.2, 0.5, 0.9) for iou in (0.3, 0.99)])
+def test_it_finds_what_a_file_with_these_thresholds_as_constants_finds(
+    asked: tuple[float, float],
+    model: Path,
+    embedded_tflite: Path,
+    sample_pictures: list[Path],
+    tmp_path: Path,
+) -> None:
+    (score, iou), frozen = asked, tmp_path / "frozen.onnx"
+    convert(embedded_tflite, frozen, score_threshold=score, iou_threshold=iou, freeze_thresholds=True)
+    with (
+        Detector(model, provider="openvino", score_threshold=score, iou_threshold=iou) as detector,
+        Detector(frozen, provider="openvino") as constant,
+    ):
+        assert detector.runtime.capabilities.thresholds
+        for picture in sample_pictures:
+            found, expected = detector(picture), constant(picture)
+            np.testing.assert_array_equal(found.anchors, expected.anchors)
+            np.testing.assert_array_equal(found.scores, expected.scores)
+            np.testing.assert_array_equal(found.boxes_xyxy, expected.boxes_xyxy)
+            assert (found.scores > np.float32(score)).all()
+
+
+def test_its_average_precision_is_that_of_constants(
+    model: Path, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    frozen, annotations = tmp_path / "frozen.onnx", tmp_path / "annotations.json"
+    convert(embedded_tflite, frozen, score_threshold=0.001, iou_threshold=0.5, freeze_thresholds=True)
+    images = [
+        {"id": i, "file_name": p.name, "width": 512, "height": 512} for i, p in enumerate(sample_pictures)
+    ]
+    boxes = [[40.0, 0.0, 420.0, 512.0], [120.0, 90.0, 200.0, 400.0]]
+    truths = [
+        {"id": i + 1, "image_id": i, "category_id": 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+        for i, box in enumerate(boxes)
+    ]
+    told = {"images": images, "annotations": truths, "categories": [{"id": 1, "name": "person"}]}
+    annotations.write_text(json.dumps(told), "utf-8")
+    found = evaluate([model, frozen], sample_pictures[0].parent, annotations, provider="openvino")
+    (fed, constant) = (result.score for result in found.results)
+    assert fed.metrics == constant.metrics
+    np.testing.assert_array_equal(fed.precision, constant.precision)
+    np.testing.assert_array_equal(fed.rankings[0].scores, constant.rankings[0].scores)
+    assert len(fed.rankings[0].scores) > 20  # the model's own threshold leaves three
+
+
+def test_its_options_are_handed_on_and_told(model: Path, sample_pictures: list[Path]) -> None:
+    with Detector(model, provider="openvino", provider_options={"num_of_threads": "1"}) as detector:
+        assert detector.runtime.name == "onnxruntime:openvino (num_of_threads=1)"
+        assert len(detector(sample_pictures[0]))
+    with pytest.raises(ModelError, match="Invalid OpenVINO EP option: nonsense"):
+        Detector(model, provider="openvino", provider_options={"nonsense": "1"})
+    with pytest.raises(RuntimeUnavailableError, match="lists none for it; try its own option"):
+        Detector(model, provider="openvino", device="gpu:9")
+
+
+def test_it_takes_every_node(model: Path) -> None:
+    placement = find_placement(model.read_bytes(), "openvino")
+    assert placement.nodes is not None
+    assert set(placement.nodes) == {"openvino"}
+    assert placement.fallen_back == {}

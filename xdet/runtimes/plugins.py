@@ -1,0 +1,45 @@
+"""Execution providers that come as packages of their own (``onnxruntime-ep-*``), found among the installed modules.
+
+By their makers' convention such a module is called ``onnxruntime_ep_*`` and tells its library's path and its providers' names.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+
+PREFIX = "onnxruntime_ep_"
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """An installed plug-in.
+
+    Attributes:
+        name: of its module.
+        library: path of the library to register.
+        providers: full names of the providers inside.
+    """
+
+    name: str
+    library: str
+    providers: tuple[str, ...]
+
+
+def installed_plugins() -> tuple[str, ...]:
+    """Names of the plug-ins' modules in this environment, sorted; nothing is imported."""
+    return tuple(sorted({found.name for found in pkgutil.iter_modules() if found.name.startswith(PREFIX)}))
+
+
+def read_plugin(name: str) -> Plugin:
+    """What a plug-in's module tells; its library is not loaded.
+
+    Raises:
+        ImportError: the module is damaged or does not keep the convention.
+    """
+    module = importlib.import_module(name)
+    try:
+        return Plugin(name, str(module.get_library_path()), tuple(map(str, module.get_ep_names())))
+    except AttributeError as error:
+        raise ImportError(f"{name} does not tell its library and providers: {error}") from error
