@@ -12,9 +12,10 @@ from converters.options import ConvertOptions
 from converters.pipeline import convert_to_bytes
 from tests.xdet.checking import faults
 from tests.xdet.checking.command import run_xdet
-from xdet.check_report import check_text, check_to_json
+from xdet.check_report import check_text, check_to_json, placement_text
 from xdet.checking import layered
-from xdet.checking.placement import place_apart, place_here
+from xdet.checking import placement as placement_module
+from xdet.checking.placement import find_placement, place_apart, place_here
 from xdet.checking.verdict import check
 from xdet.errors import ModelError
 
@@ -120,6 +121,25 @@ def test_a_process_of_its_own_places_nodes_as_this_one_does(sound: bytes) -> Non
     assert placed is not None
     assert set(placed) == {"cpu"}
     assert place_apart(sound, "cpu") == placed
+
+
+def test_the_operators_that_a_provider_leaves_to_the_cpu_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    placed = {"warp": {"Conv": 9, "Add": 1}, "cpu": {"TopK": 2, "NonMaxSuppression": 1}}
+    monkeypatch.setattr(placement_module, "place_nodes", lambda *_: placed)
+    found = find_placement(b"", "warp")
+    assert (found.runtime, found.nodes) == ("onnxruntime:warp", {"warp": 10, "cpu": 3})
+    assert placement_text(found) == (
+        "nodes on warp: 10, cpu: 3; fell back to the CPU: 1 NonMaxSuppression, 2 TopK"
+    )
+
+
+def test_the_command_tells_where_a_models_nodes_run(model: Path, embedded_tflite: Path) -> None:
+    done = run_xdet("providers", model.name, folder=model.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("cpu: nodes on cpu: 1")
+    refused = run_xdet("providers", embedded_tflite, folder=model.parent)
+    assert refused.returncode == 3
+    assert "is no ONNX file; convert it with xdet convert" in refused.stderr
 
 
 def test_a_model_that_cannot_be_loaded_has_no_placement(sound: bytes) -> None:
