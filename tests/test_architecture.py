@@ -175,8 +175,8 @@ def test_the_rule_about_conversion_code_names_every_module_of_it() -> None:
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=name_of)
-def test_a_file_is_one_idea_of_at_most_400_lines(path: Path) -> None:
-    assert len(path.read_text("utf-8").splitlines()) <= 400
+def test_a_file_is_one_idea_of_at_most_500_lines(path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= 500
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
