@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.atomic import WRITE_ERRORS, write_problem, write_whole
+from converters.atomic import WRITE_ERRORS, refuse_replacing, write_problem, write_whole
 from converters.errors import OptionError, OutputError, SourceFileError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 MAX_SOURCE_BYTES = 1 << 31
@@ -32,23 +33,20 @@ def read_source(path: Path) -> bytes:
         raise SourceFileError(msg) from error
 
 
-def require_writable(output: Path, *, source: Path, force: bool) -> None:
-    """Refuse an output that exists (unless ``force``), is the source, or has no folder, before any work is done.
+def require_writable(output: Path, *, inputs: Iterable[Path], force: bool) -> None:
+    """Refuse an output that exists (unless ``force``), is an input, or has no folder, before any work is done.
 
     Raises:
-        OptionError: the file exists and ``force`` is not set, or it is the source.
+        OptionError: the file exists and ``force`` is not set, or it is one of ``inputs``.
         OutputError: the folder is missing, or ``output`` is a folder or no usable path.
     """
     try:
         if output.is_dir():
             msg = f"{output}: is a folder; name the ONNX file to write"
             raise OutputError(msg)
-        if output.exists() and source.exists() and output.samefile(source):
-            msg = f"{output}: is the source itself; name another file with -o"
-            raise OptionError(msg)
-        if output.is_file() and not force:
-            msg = f"{output}: exists already; give --force to replace it, or another name with -o"
-            raise OptionError(msg)
+        problem = refuse_replacing({output: None}, inputs, force=force)
+        if problem is not None:
+            raise OptionError(f"{problem} with -o")
         if not output.parent.is_dir():
             msg = f"{output}: its folder {output.parent} does not exist; create it first"
             raise OutputError(msg)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from converters.description.sidecar import sidecar_path
 from converters.errors import ContractError
 from converters.files import require_writable, write_output
 from converters.graph import IR_VERSION, GraphWriter
@@ -21,6 +23,7 @@ from converters.static_shapes import state_static_shapes
 from converters.verify import require_contract
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from converters.description.settings import SourceDescription
@@ -43,19 +46,24 @@ class Conversion:
     document: ModelDocument
 
 
-def convert(source: Path, output: Path, options: ConvertOptions, *, force: bool = False) -> Conversion:
+def convert(
+    source: Path, output: Path, options: ConvertOptions, *, force: bool = False, inputs: Iterable[Path] = ()
+) -> Conversion:
     """Convert ``source`` and write the finished model to ``output``; nothing is written when anything fails.
 
     Args:
         source: a detector in any format of ``converters.importers``.
         output: the ONNX file to write.
         options: the choices.
-        force: replace an existing ``output``.
+        force: replace an existing ``output``, unless it is read by this conversion.
+        inputs: files that are read besides the source, its sidecar and the yaml.
 
     Raises:
         ConversionError: see ``converters.errors`` for the tree.
     """
-    require_writable(output, source=source, force=force)
+    config = options.source.config
+    read = (source, sidecar_path(source), *(() if config is None else (config,)))
+    require_writable(output, inputs=chain(read, inputs), force=force)
     conversion = convert_to_bytes(source, options)
     write_output(output, conversion.model)
     return conversion

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -48,7 +49,7 @@ def convert(
     Args:
         source: a detector of the Tiny YOLO v2 family: int8 or uint8 TFLite, or Keras (H5, .keras).
         output: the ONNX file; ``<stem>.onnx`` in the working directory if None.
-        force: replace an existing ``output``.
+        force: replace an existing ``output``; a file that the conversion reads is never replaced.
         config: a yaml of the ST model zoo (2.x to 4.x) that describes the source.
         anchors: (width, height) pairs, or text or a file with them ("w,h w,h ...").
         anchor_unit: unit of the anchors: grid cells, or fractions of the image.
@@ -109,7 +110,9 @@ def convert(
         importer=importer,
     )
     destination = Path(f"{source.stem}.onnx") if output is None else Path(output)
-    return convert_file(source, destination, options, force=force)
+    lists = [Path(text) for text in (anchors, classes) if isinstance(text, str)]
+    inputs = chain(lists, () if calibration is None else _photographs(calibration))
+    return convert_file(source, destination, options, force=force, inputs=inputs)
 
 
 def _calibration(
@@ -119,11 +122,9 @@ def _calibration(
 ) -> Calibration:
     """The photographs as ``detect`` would feed them to the finished model, in the order of their names."""
     from converters.calibration import Calibration
-    from xdet.images import find_images
     from xdet.preparation import Preparation, prepare_many
 
-    given = [photographs] if isinstance(photographs, str | os.PathLike) else list(photographs)
-    images = find_images([Path(path) for path in given])
+    images = _photographs(photographs)
 
     def pixels(image: ImageInput) -> Iterator[NDArray[np.uint8]]:
         return (prepared.pixels for prepared in prepare_many(images, Preparation(image)))
@@ -133,6 +134,13 @@ def _calibration(
             progress(count, len(images))
 
     return Calibration(pixels, len(images), percentile, advance)
+
+
+def _photographs(calibration: PathLike | Sequence[PathLike]) -> list[Path]:
+    from xdet.images import find_images
+
+    given = [calibration] if isinstance(calibration, str | os.PathLike) else calibration
+    return find_images([Path(path) for path in given])
 
 
 def _pairs(anchors: Sequence[tuple[float, float]] | None) -> tuple[tuple[float, float], ...] | None:

@@ -10,10 +10,20 @@ from xdet.batch_detection import detect_files
 from xdet.conversion import convert
 from xdet.detector import Detector
 from xdet.embedded import SOURCE
-from xdet.outputs import make_folder, write_text
+from xdet.outputs import (
+    MODEL_MARK,
+    PICTURE_MARK,
+    Output,
+    json_mark,
+    make_folder,
+    require_apart,
+    require_outputs,
+    with_sidecars,
+    write_text,
+)
 from xdet.processors import choose_workers
 from xdet.report import format_duration, format_score, format_size
-from xdet.results_json import report_to_json
+from xdet.results_json import DETECTIONS_SCHEMA, report_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,35 +49,52 @@ class DemoFiles:
     detections: Path
 
 
-def run_demo(output: Path, report: Callable[[str], None]) -> DemoFiles:
+def run_demo(output: Path, report: Callable[[str], None], *, force: bool = False) -> DemoFiles:
     """Convert the embedded detector and run it on the embedded photographs; files of an earlier run are replaced.
 
     Args:
         output: the folder to write to; made if it is missing.
         report: takes one line per step.
+        force: replace files of the same names that no demo made, too.
 
     Returns:
         The files written.
 
     Raises:
+        UsageError: a file is there that no demo made, or the folder is that of the photographs.
         OutputError: the folder or a file in it cannot be written.
     """
+    files = DemoFiles(
+        output / f"{SOURCE.stem}.onnx",
+        tuple(output / f"{photograph.stem}.png" for photograph in PHOTOGRAPHS),
+        output / "detections.json",
+    )
+    _require_free(output, files, force=force)
     make_folder(output)
     steps = _Steps(report)
-    model = output / f"{SOURCE.stem}.onnx"
+    model, pictures, listed = files.model, files.pictures, files.detections
     convert(SOURCE, model, force=True)
     steps.wrote(f"converted {SOURCE.name} ({format_size(SOURCE.stat().st_size)})", model)
-    pictures = tuple(output / f"{photograph.stem}.png" for photograph in PHOTOGRAPHS)
     with Detector(model, workers=min(choose_workers(), len(PHOTOGRAPHS))) as detector:
         steps.did(f"loaded it on {detector.runtime.name}")
         found = detect_files(detector, PHOTOGRAPHS, pictures=pictures)
     steps.did("detected and drew")
     for photograph, picture, detections in zip(PHOTOGRAPHS, pictures, found.images, strict=True):
         steps.lists(f"{photograph.name}: {_summary(detections)}", picture)
-    listed = output / "detections.json"
     write_text(listed, report_to_json(found))
     steps.wrote("listed them", listed)
-    return DemoFiles(model, pictures, listed)
+    return files
+
+
+def _require_free(folder: Path, files: DemoFiles, *, force: bool) -> None:
+    marks = (
+        (files.model, MODEL_MARK),
+        *((picture, PICTURE_MARK) for picture in files.pictures),
+        (files.detections, json_mark(DETECTIONS_SCHEMA)),
+    )
+    require_apart(folder, PHOTOGRAPHS)
+    outputs = [Output(path, mark, in_new_folder=True) for path, mark in marks]
+    require_outputs(outputs, [*with_sidecars([SOURCE]), *PHOTOGRAPHS], force=force)
 
 
 class _Steps:

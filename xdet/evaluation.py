@@ -12,6 +12,7 @@ from xdet.errors import DataError, ModelError, UsageError
 from xdet.evaluation_results import Evaluation, EvaluationOptions
 from xdet.kept_predictions import KeptPredictions, name_run
 from xdet.metrics.protocols import PROTOCOLS, CrowdRule, ProtocolName
+from xdet.outputs import with_sidecars
 from xdet.predictions import Found, PredictionOptions, predict
 from xdet.processors import choose_workers
 from xdet.runtimes.base import require_thresholds
@@ -20,7 +21,7 @@ from xdet.runtimes.opening import open_runtime
 from xdet.scoring import ModelRun, score_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from xdet.datasets import Dataset, LabelledImage
     from xdet.runtimes.base import Runtime
@@ -109,6 +110,17 @@ def evaluate(
         with open_runtime(path, choices) as runtime:
             runs.append(_run(runtime, dataset, how, kept, advance))
     return score_runs(runs, dataset, options)
+
+
+def evaluated_files(models: Iterable[Path], images: Path, annotations: Path) -> Iterator[Path]:
+    """All files that ``evaluate`` reads.
+
+    Raises:
+        DataError: as ``read_coco``.
+    """
+    yield from with_sidecars(models)
+    yield annotations
+    yield from (image.path for image in read_coco(annotations, images).images)
 
 
 def _options(

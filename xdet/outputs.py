@@ -1,15 +1,102 @@
-"""Writing results: a file appears whole or not at all (``converters.atomic``), and trouble is an ``OutputError``."""
+"""Writing results: a file appears whole or not at all (``converters.atomic``), and trouble is an ``OutputError``.
+
+Every command names its outputs and inputs to ``require_outputs`` before it works. What it makes carries a mark near its
+beginning, by which a later run knows that it may replace it.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converters.atomic import WRITE_ERRORS, write_problem, write_whole
-from xdet.errors import OutputError
+from converters.atomic import WRITE_ERRORS, refuse_replacing, write_problem, write_whole
+from converters.spec import SIDECAR_SUFFIX
+from xdet.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Sequence
+
+SOFTWARE = "xdet"  # the Software text of a PNG, and the comment of a JPEG
+PICTURE_MARK = re.compile(
+    rb"\x89PNG\r\n\x1a\n.{25}.{4}tEXtSoftware\x00xdet|\xff\xd8\xff\xe0\x00\x10JFIF\x00.{9}\xff\xfe\x00\x06xdet",
+    re.DOTALL,
+)
+MODEL_MARK = re.compile(rb"\x08.\x12\x04xdet", re.DOTALL)  # ONNX: ir_version, then producer_name
+PAGE_START = (
+    '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="generator" content="xdet">'
+)
+PAGE_MARK = re.compile(re.escape(PAGE_START.encode()))
+
+
+def json_mark(schema: str) -> re.Pattern[bytes]:
+    """How a JSON file of this schema begins."""
+    return re.compile(rb'\{\s*"schema": "' + re.escape(schema.encode()) + b'"')
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A file that a command is going to write.
+
+    Attributes:
+        path: where.
+        mark: what such a file of ours begins with; None where nothing proves whose a file is.
+        in_new_folder: the command makes its folder.
+    """
+
+    path: Path
+    mark: re.Pattern[bytes] | None = None
+    in_new_folder: bool = False
+
+
+def require_outputs(outputs: Sequence[Output], inputs: Iterable[Path], *, force: bool) -> None:
+    """Refuse outputs that would destroy something or cannot be written, before any work; nothing is written yet.
+
+    Args:
+        outputs: all files that the command writes.
+        inputs: all files that it reads: models with their sidecars, pictures, annotations.
+        force: replace existing files that are not provably ours, too, but never an input.
+
+    Raises:
+        UsageError: an output is an input, exists and is not ours, or is named twice.
+        OutputError: one cannot be written.
+    """
+    problem = refuse_replacing({output.path: output.mark for output in outputs}, inputs, force=force)
+    if problem is not None:
+        raise UsageError(problem)
+    places: set[str] = set()
+    for output in outputs:
+        if _is_folder(output.path.parent) or not output.in_new_folder:
+            require_target(output.path)
+        place = os.path.realpath(output.path)
+        if place in places and not output.path.is_char_device():
+            raise UsageError(f"'{output.path}' is named for two outputs; name two files")
+        places.add(place)
+
+
+def require_apart(folder: Path, photographs: Sequence[Path]) -> None:
+    """Refuse to put pictures among the photographs that they are made of.
+
+    Raises:
+        UsageError: a photograph, or what its link points to, lies in ``folder``.
+    """
+    if not _is_folder(folder):
+        return
+    for photograph in photographs:
+        for place in (photograph.parent, Path(os.path.realpath(photograph)).parent):
+            if _is_folder(place) and place.samefile(folder):
+                raise UsageError(
+                    f"'{folder}' holds the photograph '{photograph}'; name another folder for the pictures"
+                )
+
+
+def with_sidecars(models: Iterable[Path]) -> Iterator[Path]:
+    """Each model and the place of its sidecar."""
+    for model in models:
+        yield model
+        yield model.parent / f"{model.stem}{SIDECAR_SUFFIX}"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -51,6 +138,7 @@ def require_target(path: Path) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError
+        path.resolve()
         if not path.parent.is_dir():
             raise FileNotFoundError
         if not os.access(path if path.exists() else path.parent, os.W_OK):
@@ -71,3 +159,10 @@ def make_folder(path: Path) -> None:
         raise OutputError(f"cannot create the folder '{path}': a file of that name is in the way") from error
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot create the folder '{path}': {write_problem(error, path)}") from error
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # such as a name that is too long: making it tells
+        return False

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from xdet.errors import MissingExtraError
 from xdet.metrics.records import RECALLS
-from xdet.outputs import write_bytes
+from xdet.outputs import SOFTWARE, write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,5 +57,5 @@ def save_precision_plot(path: Path, curves: Sequence[tuple[str, Float64]], *, ti
     axes.grid(alpha=0.3)
     axes.legend(loc="upper right", fontsize="small")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    figure.savefig(buffer, format="png", metadata={"Software": SOFTWARE})
     write_bytes(path, buffer.getvalue())

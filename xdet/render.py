@@ -10,13 +10,14 @@ import colorsys
 import io
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from xdet.errors import ImageError, OutputError
-from xdet.outputs import write_bytes
+from xdet.outputs import SOFTWARE, write_bytes
 from xdet.report import format_score
 
 if TYPE_CHECKING:
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
 Colour = tuple[int, int, int]
 
 # File suffix -> Pillow format and its options; fixed, so the same picture gives the same bytes.
-PICTURE_FORMATS: dict[str, tuple[str, dict[str, int]]] = {
+PICTURE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {"compress_level": 6}),
-    ".jpg": ("JPEG", {"quality": 92, "subsampling": 0}),
-    ".jpeg": ("JPEG", {"quality": 92, "subsampling": 0}),
+    ".jpg": ("JPEG", {"quality": 92, "subsampling": 0, "comment": SOFTWARE}),
+    ".jpeg": ("JPEG", {"quality": 92, "subsampling": 0, "comment": SOFTWARE}),
     ".webp": ("WEBP", {"quality": 92}),
     ".bmp": ("BMP", {}),
 }
@@ -106,9 +107,10 @@ def save_picture(path: Path, image: NDArray[np.uint8]) -> None:
         known = " ".join(PICTURE_FORMATS)
         raise OutputError(f"cannot write '{path}': unknown picture suffix '{suffix}'; use one of {known}")
     name, options = PICTURE_FORMATS[suffix]
-    encoded = io.BytesIO()
+    encoded, software = io.BytesIO(), PngInfo()
+    software.add_text("Software", SOFTWARE)
     try:
-        Image.fromarray(image).save(encoded, name, **options)
+        Image.fromarray(image).save(encoded, name, pnginfo=software, **options)
     except (OSError, ValueError) as error:
         height, width = image.shape[:2]
         msg = f"cannot write '{path}': {name} refuses {width} x {height} pixels ({error})"

@@ -24,13 +24,13 @@ from converters.description.anchors import SizesWh, sizes_from_values
 from converters.description.classes import check_class_names
 from converters.description.text_files import finite_float, located, read_small_text
 from converters.errors import SourceFileError
-from converters.spec import Anchors, AnchorUnit, HeadKind, Rescaling, ResizeRule
+from converters.spec import SIDECAR_SUFFIX, Anchors, AnchorUnit, HeadKind, Rescaling, ResizeRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-SUFFIX = ".xdet.json"
+SUFFIX = SIDECAR_SUFFIX
 KEYS = ("head", "class_names", "anchors", "anchor_unit", "rescaling", "resize", "color", "licence", "source")
 
 
@@ -63,7 +63,7 @@ class Sidecar:
 
 def sidecar_path(model: Path) -> Path:
     """Where the sidecar of ``model`` would be."""
-    return model.with_name(model.stem + SUFFIX)
+    return model.parent / f"{model.stem}{SUFFIX}"
 
 
 def find_sidecar(model: Path) -> Sidecar | None:

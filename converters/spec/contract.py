@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 CONTRACT_VERSION = 1
 METADATA_KEY = "xdet"
+SIDECAR_SUFFIX = (
+    ".xdet.json"  # behind the stem of a source's name: the file beside it that says what it cannot
+)
 
 IMAGE = "image"
 THRESHOLD_INPUTS = ("score_threshold", "iou_threshold")

@@ -15,8 +15,10 @@ from converters.files import read_source, require_writable, write_output
 def test_the_source_is_never_the_output_even_when_forced(tmp_path: Path) -> None:
     source = tmp_path / "net.tflite"
     source.write_bytes(b"model")
-    with pytest.raises(OptionError, match="is the source itself; name another file"):
-        require_writable(source, source=source, force=True)
+    with pytest.raises(
+        OptionError, match=r"is a file that this command reads \(.*\); name another to write to with -o"
+    ):
+        require_writable(source, inputs=[source], force=True)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
@@ -24,8 +26,8 @@ def test_a_link_to_the_source_is_the_source(tmp_path: Path) -> None:
     source, output = tmp_path / "net.tflite", tmp_path / "out.onnx"
     source.write_bytes(b"model")
     output.symlink_to(source)
-    with pytest.raises(OptionError, match="is the source itself"):
-        require_writable(output, source=source, force=True)
+    with pytest.raises(OptionError, match="is a file that this command reads"):
+        require_writable(output, inputs=[source], force=True)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
@@ -60,7 +62,7 @@ def test_a_name_no_system_takes_is_an_output_error(tmp_path: Path, name: str) ->
 @pytest.mark.skipif(os.name == "nt", reason="Windows calls such a name missing")
 def test_a_name_that_is_too_long_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written: File name too long"):
-        require_writable(tmp_path / ("x" * 300), source=tmp_path / "net.tflite", force=False)
+        require_writable(tmp_path / ("x" * 300), inputs=[tmp_path / "net.tflite"], force=False)
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_other(

@@ -73,7 +73,7 @@ def test_the_pictures_are_the_photographs_with_boxes_on_them(demo: tuple[DemoFil
 def test_a_second_run_replaces_the_files_with_equal_bytes(tmp_path: Path) -> None:
     first = run_demo(tmp_path, lambda _: None)
     bytes_before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    first.detections.write_text("damaged", "utf-8")
+    first.detections.write_bytes(first.detections.read_bytes()[:60])
     assert run_demo(tmp_path, lambda _: None) == first
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == bytes_before
 

@@ -130,6 +130,11 @@ def gather(
     return CardContent(request, inspections, evaluation, benchmark, skipped, drawn)
 
 
+def sample_images(request: CardRequest) -> list[Path]:
+    """The photographs to draw boxes on."""
+    return find_images(list(request.samples)) if request.samples else find_images([request.images])[:SAMPLES]
+
+
 def _usable_runtimes(request: CardRequest) -> tuple[str, tuple[str, ...]]:
     """The runtimes to time, as ``--runtimes`` takes them, and a sentence for each that cannot run one of the models."""
     if request.runtimes is not None:
@@ -171,13 +176,11 @@ def _candidates(path: Path) -> list[str]:
 
 
 def _draw(request: CardRequest, folder: Path) -> tuple[Picture, ...]:
-    images = (
-        find_images(list(request.samples)) if request.samples else find_images([request.images])[:SAMPLES]
-    )
+    images = sample_images(request)
     with Detector(request.models[0]) as detector:
         return tuple(
             _draw_one(detector(image), image, path)
-            for image, path in zip(images, _targets(images, folder), strict=True)
+            for image, path in zip(images, picture_targets(images, folder), strict=True)
         )
 
 
@@ -187,7 +190,7 @@ def _draw_one(found: Detections, image: Path, path: Path) -> Picture:
     return Picture(path, f"{image.name}: {listed or 'nothing found'}")
 
 
-def _targets(images: Sequence[Path], folder: Path) -> list[Path]:
+def picture_targets(images: Sequence[Path], folder: Path) -> list[Path]:
     """Pictures named as their photographs, in the same format where boxes can be saved in it."""
     named = picture_paths(images, folder)
     return [

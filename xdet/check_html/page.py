@@ -15,6 +15,7 @@ from xdet.check_html.other_cpus import CPU_MEANINGS, other_cpus_html
 from xdet.check_html.pictures import pictures_html
 from xdet.check_html.runtime_rows import runtime_headers, runtime_notes, runtime_row
 from xdet.check_report import ADVICE, CHANGE_CAUSES, TITLES, placement_text, verdict_text
+from xdet.outputs import PAGE_START
 from xdet.report import format_share
 
 if TYPE_CHECKING:
@@ -87,8 +88,7 @@ def check_to_html(result: CheckResult, photographs: Sequence[Photograph], where:
         if content
     )
     return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'{PAGE_START}<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>{STYLE.read_text('utf-8')}</style></head><body>"
         f"<header><h1>{title}</h1>{_summary(result)}</header><main>{body}</main></body></html>\n"
     )

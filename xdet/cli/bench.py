@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import Annotated
 
 import typer
 
-from xdet.cli.json_output import STDOUT, require_json_target, write_json
+from xdet.cli.json_output import STDOUT, Force, json_outputs, write_json
 from xdet.cli.progress import progress_bar
 from xdet.errors import UsageError
 
@@ -48,13 +49,17 @@ def bench(
         float | None, typer.Option(help="Keep boxes that score above this [default: each model's own].")
     ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
+    force: Force = False,
 ) -> None:
     """Measure latency, throughput and memory of models against each other."""
     from xdet.bench import BenchOptions, run_benchmark
-    from xdet.bench.run import count_steps
-    from xdet.bench_report import benchmark_text, benchmark_to_json
+    from xdet.bench.run import SAMPLES, count_steps
+    from xdet.bench_report import BENCHMARK_SCHEMA, benchmark_text, benchmark_to_json
+    from xdet.images import find_images
+    from xdet.outputs import require_outputs, with_sidecars
 
-    require_json_target(json)
+    inputs = chain(with_sidecars(models), find_images([SAMPLES if images is None else images]))
+    require_outputs(json_outputs(json, BENCHMARK_SCHEMA), inputs, force=force)
     options = BenchOptions(threads=read_numbers(threads), blocks=blocks, score_threshold=score_threshold)
     with progress_bar(count_steps(models, runtimes, options), "measuring") as advance:
         found = run_benchmark(models, runtimes=runtimes, images=images, options=options, progress=advance)

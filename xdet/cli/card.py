@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from xdet.cli.bench import read_numbers
+from xdet.cli.json_output import Force  # noqa: TC001 - typer reads the annotations
 from xdet.errors import DataError
 
 EPILOG = """\b
@@ -59,6 +60,7 @@ def card(
     protocol: Annotated[
         Literal["coco", "zoo-3", "zoo-4"], typer.Option(help="Of the average precision, as in xdet eval.")
     ] = "coco",
+    force: Force = False,
 ) -> None:
     """Write a model card: network, memory, time on this machine, accuracy, pictures, provenance."""
     from xdet.bench import BenchOptions
@@ -76,7 +78,7 @@ def card(
         protocol=protocol,
         bench=BenchOptions(threads=read_numbers(threads), blocks=blocks),
     )
-    content = make_card(request, output, _tell)
+    content = make_card(request, output, _tell, inputs=() if notes is None else (notes,), force=force)
     typer.echo(f"wrote {output} and {len(content.pictures)} pictures beside it")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xdet.cli.json_output import STDOUT, require_json_target, write_json
+from xdet.cli.json_output import STDOUT, Force, json_outputs, write_json
 from xdet.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -69,23 +69,25 @@ def check(
         Path | None, typer.Option(metavar="FILE.html", help="Write it as one page with charts and pictures.")
     ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
+    force: Force = False,
 ) -> None:
     """Prove that a model is its source on every runtime at hand; exit code 1 where it is not."""
     from xdet.bench.machine import describe_machine
     from xdet.check_html.page import Surroundings, check_to_html
-    from xdet.check_report import check_text, check_to_json
+    from xdet.check_report import CHECK_SCHEMA, check_text, check_to_json
     from xdet.checking.chosen import planned_images
     from xdet.checking.verdict import check as check_model
     from xdet.images import find_images
     from xdet.layer_repro import values_path
-    from xdet.outputs import write_text
+    from xdet.outputs import PAGE_MARK, Output, require_outputs, with_sidecars, write_text
     from xdet.runtimes.model_file import read_model_file
 
-    require_json_target(json)
-    for target in (report, *((repro, values_path(repro)) if repro is not None else ())):
-        if target is not None:
-            _require_target(target, (model, source, *([other_cpus] if other_cpus is not None else ())))
     photographs = find_images(images)
+    outputs = json_outputs(json, CHECK_SCHEMA)
+    outputs += [] if report is None else [Output(report, PAGE_MARK)]
+    outputs += [] if repro is None else [Output(repro), Output(values_path(repro))]
+    inputs = [*with_sidecars([model, source]), *photographs, *([] if other_cpus is None else [other_cpus])]
+    require_outputs(outputs, inputs, force=force)
     planned = planned_images(runtimes, read_model_file(source).format, len(photographs))
     with progress_bar(planned, "checking") as advance:
         result = check_model(
@@ -111,16 +113,6 @@ def check(
         raise typer.Exit(1)
     if not result.complete:
         raise typer.Exit(UNAVAILABLE)
-
-
-def _require_target(target: Path, inputs: Sequence[Path]) -> None:
-    """Refuse what cannot be written, or would replace what is checked, before any work is done."""
-    from xdet.errors import UsageError
-    from xdet.outputs import require_target
-
-    require_target(target)
-    if any(target.exists() and path.exists() and target.samefile(path) for path in inputs):
-        raise UsageError(f"'{target}' is one of the files that are checked; write to another")
 
 
 def _command(arguments: Sequence[str]) -> str:

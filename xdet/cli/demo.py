@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from xdet.cli.json_output import Force  # noqa: TC001 - typer reads the annotations
+
 EPILOG = """\b
 Examples:
   xdet demo
@@ -16,8 +18,10 @@ Examples:
 
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("xdet-demo"),
+    *,
+    force: Force = False,
 ) -> None:
     """Convert the embedded detector, run it on the embedded photographs, and draw what it finds."""
     from xdet.demo import run_demo
 
-    run_demo(output, typer.echo)
+    run_demo(output, typer.echo, force=force)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from xdet.cli.json_output import STDOUT, require_json_target, write_json
+from xdet.cli.json_output import STDOUT, Force, json_outputs, write_json
 from xdet.cli.progress import progress_bar
 from xdet.cli.provider_options import Device, ProviderOption, read_provider_options
 from xdet.errors import UsageError
@@ -65,24 +65,37 @@ def detect(
         float | None,
         typer.Option(help="Suppress neighbours that overlap more than this [default: the model's own]."),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Find objects in photographs."""
     from xdet.batch_detection import detect_files
     from xdet.detector import Detector
+    from xdet.embedded import SOURCE
     from xdet.images import find_images
-    from xdet.outputs import make_folder
+    from xdet.outputs import (
+        PICTURE_MARK,
+        Output,
+        make_folder,
+        require_apart,
+        require_outputs,
+        with_sidecars,
+    )
     from xdet.picture_names import picture_paths
     from xdet.processors import choose_workers
-    from xdet.results_json import coco_image_ids, detections_to_coco_json, report_to_json
+    from xdet.results_json import DETECTIONS_SCHEMA, coco_image_ids, detections_to_coco_json, report_to_json
 
     model, paths = _split_model(inputs)
     images = find_images(paths)
-    require_json_target(json)
     if json is not None and format == "coco":
         coco_image_ids(
             [str(image) for image in images]
         )  # refuses images whose results could not be told apart
     pictures = None if save is None else picture_paths(images, save)
+    drawn = [Output(picture, PICTURE_MARK, in_new_folder=True) for picture in pictures or ()]
+    listed = json_outputs(json, DETECTIONS_SCHEMA if format == "xdet" else None)
+    require_outputs([*listed, *drawn], [*with_sidecars([model or SOURCE]), *images], force=force)
+    if save is not None:
+        require_apart(save, images)
     detector = Detector(
         model,
         provider=provider,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from xdet.cli.json_output import write_json
+from xdet.cli.json_output import Force, json_outputs, write_json
 from xdet.cli.progress import counted_progress_bar
 from xdet.cli.provider_options import Device, ProviderOption, read_provider_options
 
@@ -72,14 +73,27 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="Keep each photograph's result there; go on where it stopped."),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Measure average precision on annotated photographs; further models are compared with the first."""
     from xdet.evaluation import evaluate as evaluate_models
-    from xdet.evaluation_report import evaluation_text, evaluation_to_json, problem_lines
+    from xdet.evaluation import evaluated_files
+    from xdet.evaluation_report import EVALUATION_SCHEMA, evaluation_text, evaluation_to_json, problem_lines
+    from xdet.outputs import PICTURE_MARK, Output, require_outputs, require_target
     from xdet.precision_plot import require_plotting
 
     if plot is not None:
         require_plotting()
+    outputs = json_outputs(json, EVALUATION_SCHEMA)
+    outputs += [] if plot is None else [Output(plot, PICTURE_MARK)]
+    inputs = []
+    if resume is not None:
+        require_target(resume)
+        if resume.exists():
+            inputs.append(resume)
+        else:
+            outputs.append(Output(resume))
+    require_outputs(outputs, chain(inputs, evaluated_files(models, images, annotations)), force=force)
     with counted_progress_bar("evaluating") as advance:
         evaluation = evaluate_models(
             models,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xdet.cli.json_output import STDOUT, require_json_target, write_json
+from xdet.cli.json_output import STDOUT, Force, json_outputs, write_json
 
 EPILOG = """\b
 Examples:
@@ -24,12 +24,14 @@ def inspect(
         bool, typer.Option("--layers", help="List every operator: shapes, MACs, bytes, scale and zero-point.")
     ] = False,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
+    force: Force = False,
 ) -> None:
     """Tell what a model file holds and costs, without running it."""
     from xdet.inspection import inspect as inspect_file
-    from xdet.inspection_report import inspection_text, inspection_to_json
+    from xdet.inspection_report import INSPECTION_SCHEMA, inspection_text, inspection_to_json
+    from xdet.outputs import require_outputs, with_sidecars
 
-    require_json_target(json)
+    require_outputs(json_outputs(json, INSPECTION_SCHEMA), with_sidecars([model]), force=force)
     inspection = inspect_file(model, layers=layers)
     if json is not None:
         write_json(json, inspection_to_json(inspection))

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
-from xdet.outputs import encode_text, require_target, write_text
+import typer
+
+from xdet.outputs import Output, encode_text, json_mark, write_text
 
 STDOUT = Path("-")
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace existing files that xdet did not make, too; never an input.")
+]
 
 
-def require_json_target(target: Path | None) -> None:
-    """Refuse a ``--json`` that cannot be written, before any work is done."""
-    if target is not None and target != STDOUT:
-        require_target(target)
+def json_outputs(target: Path | None, schema: str | None) -> list[Output]:
+    """``--json`` as the outputs of a command: none, or one file, whose earlier version is known by its schema."""
+    if target is None or target == STDOUT:
+        return []
+    return [Output(target, None if schema is None else json_mark(schema))]
 
 
 def write_json(target: Path, text: str) -> None:

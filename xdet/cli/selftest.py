@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xdet.cli.json_output import STDOUT, require_json_target, write_json
+from xdet.cli.json_output import STDOUT, Force, json_outputs, write_json
 from xdet.cli.provider_options import Device, ProviderOption, read_provider_options
 
 EPILOG = """\b
@@ -29,12 +29,14 @@ def selftest(
         int | None, typer.Option(metavar="N", help="Threads per operator; default: one per core.")
     ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
+    force: Force = False,
 ) -> None:
     """Tell whether this host computes what the conversion computed: exact, bounded, or broken (exit code 1)."""
+    from xdet.outputs import require_outputs, with_sidecars
     from xdet.selftest import run_selftest
-    from xdet.selftest_report import selftest_text, selftest_to_json
+    from xdet.selftest_report import SELFTEST_SCHEMA, selftest_text, selftest_to_json
 
-    require_json_target(json)
+    require_outputs(json_outputs(json, SELFTEST_SCHEMA), with_sidecars([model]), force=force)
     found = run_selftest(
         model,
         provider=provider,

@@ -196,5 +196,5 @@ def test_what_is_checked_is_never_replaced(
         folder=model.parent,
     )
     assert done.returncode == 2
-    assert "'person.onnx' is one of the files that are checked" in done.stderr
+    assert "'person.onnx' is a file that this command reads" in done.stderr
     assert model.read_bytes() == sound
