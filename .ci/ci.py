@@ -5,7 +5,8 @@
 2. makes a virtual environment there and runs each ``pip install`` line of README.md in it, exactly as written;
 3. installs what pip cannot: qemu-user and libonnxruntime-dev through apt-get (where ``CI=true`` and we are root), ONNX Runtime
    for Node through npm;
-4. tests the OpenVINO execution provider in a second environment, because its wheel replaces onnxruntime;
+4. tests in environments of their own: the OpenVINO execution provider, whose wheel replaces onnxruntime, and the oldest
+   onnxruntime that pyproject.toml allows;
 5. runs ``.ci/gate``, then the emulator tests, whose summary is the last line.
 
 What could not be installed is printed by name; in CI a missing emulator is a failure. ``XDET_SHARED`` is set to ``../shared``
@@ -105,23 +106,26 @@ def install_node_packages(folder: Path, env: dict[str, str]) -> None:
     env["XDET_NODE_MODULES"] = str(folder / "node_modules")
 
 
-def check_openvino_provider(scratch: Path, sources: Path, env: dict[str, str]) -> None:
-    """Run the provider's tests where its wheel stands in for onnxruntime."""
-    venv = scratch / "venv-openvino"
-    must([sys.executable, "-m", "venv", str(venv)], scratch, env)
-    python = str(venv / ("Scripts" if os.name == "nt" else "bin") / "python")
+def check_other_onnxruntimes(scratch: Path, sources: Path, env: dict[str, str]) -> None:
+    """Run the tests of an onnxruntime that is not the newest, each where it stands in for that one."""
     with (sources / "pyproject.toml").open("rb") as file:
-        core = [
-            d
-            for d in tomllib.load(file)["project"]["dependencies"]
-            if not d.startswith(("onnxruntime", "tf2onnx"))
-        ]
-    must(
-        [python, "-m", "pip", "install", "-q", *core, "onnxruntime-openvino", "hypothesis", "pytest"],
-        sources,
-        env,
-    )
-    must([python, "-m", "pytest", "-q", "-m", "openvino_provider", "tests/xdet/runtimes"], sources, env)
+        declared = tomllib.load(file)["project"]["dependencies"]
+    core = [package for package in declared if not package.startswith(("onnxruntime", "tf2onnx"))]
+    (onnxruntime,) = [package for package in declared if package.startswith("onnxruntime")]
+    runtimes = "tests/xdet/runtimes"
+    for package, tests in (
+        ("onnxruntime-openvino", [["-m", "openvino_provider", runtimes]]),
+        (
+            onnxruntime.replace(">=", "=="),
+            [["-m", "oldest_onnxruntime", runtimes], [f"{runtimes}/test_ort_session.py"]],
+        ),
+    ):
+        venv = scratch / f"venv-{package}"
+        must([sys.executable, "-m", "venv", str(venv)], scratch, env)
+        python = str(venv / ("Scripts" if os.name == "nt" else "bin") / "python")
+        must([python, "-m", "pip", "install", "-q", *core, package, "hypothesis", "pytest"], sources, env)
+        for chosen in tests:
+            must([python, "-m", "pytest", "-q", *chosen], sources, env)
 
 
 def main(scratch: Path) -> None:
@@ -148,7 +152,7 @@ def main(scratch: Path) -> None:
         env["XDET_SHARED"] = str(shared)
     else:
         say(f"not found: the shared photographs ({shared}); the tests marked 'shared' are skipped")
-    check_openvino_provider(scratch, sources, env)
+    check_other_onnxruntimes(scratch, sources, env)
     must([python, ".ci/gate"], sources, env)
     emulated = subprocess.run([python, "-m", "pytest", "-m", "emulator"], cwd=sources, env=env, check=False)
     sys.exit(emulated.returncode)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-OPSET = 19
+OPSET = 19  # while a graph is written; ``converters.opset`` decides what the file gets
 IR_VERSION = 9
 
 

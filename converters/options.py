@@ -9,6 +9,7 @@ from converters.description.settings import SourceOptions
 from converters.errors import OptionError
 from converters.spec import LeakyRelu, Target
 from converters.spec.checks import require_flag, require_instance
+from converters.spec.releases import IR_VERSIONS, OPSET_RANGE
 
 if TYPE_CHECKING:
     from converters.calibration import Calibration
@@ -41,6 +42,7 @@ class ConvertOptions:
         freeze_thresholds: constants instead of optional graph inputs.
         quantize: granularity of the weights of a float source that is quantised to int8; ``"none"`` leaves it float.
         calibration: photographs that tell the ranges of its activations; with ``quantize``, and only then.
+        opset: of the finished file, 13 to 22; None is the lowest that the graph needs.
         importer: ``"native"`` reads TFLite files itself, ``"tf2onnx"`` leaves that to tf2onnx; Keras files always take it.
     """
 
@@ -52,6 +54,7 @@ class ConvertOptions:
     freeze_thresholds: bool = False
     quantize: Quantize = "none"
     calibration: Calibration | None = None
+    opset: int | None = None
     importer: ImporterChoice = "native"
 
     def __post_init__(self) -> None:
@@ -63,6 +66,8 @@ class ConvertOptions:
         if self.batch != "dynamic" and not (type(self.batch) is int and 1 <= self.batch <= 1024):
             msg = f"batch must be 'dynamic' or a whole number from 1 to 1024, got {self.batch!r}"
             raise OptionError(msg)
+        if self.opset is not None and (type(self.opset) is not int or self.opset not in IR_VERSIONS):
+            raise OptionError(f"opset must be a whole number from {OPSET_RANGE}, got {self.opset!r}")
         try:
             require_instance(self.source, SourceOptions, "source")
             require_flag(self.freeze_thresholds, "freeze_thresholds")

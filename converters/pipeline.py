@@ -16,10 +16,11 @@ from converters.graph import IR_VERSION, GraphWriter
 from converters.head.yolo_v2 import add_yolo_v2_head
 from converters.importers import describe, open_source
 from converters.integer.vector import attempt_golden_vector
+from converters.opset import oldest_runtimes, stamp_opset
 from converters.passes.pipelines import run_pipeline
 from converters.quantize.network import quantize_network
 from converters.spec import METADATA_KEY, ModelDocument, SourceInfo, raw_head
-from converters.static_shapes import state_static_shapes
+from converters.static_shapes import infer_shapes, keep_static_shapes
 from converters.verify import require_contract
 
 if TYPE_CHECKING:
@@ -145,9 +146,12 @@ def _printable(name: str) -> str:
 def _finish(
     model: ir.Model, document: ModelDocument, options: ConvertOptions, *, canonical: bool
 ) -> Conversion:
-    """Attach the document, state the shapes, check the contract, serialise once."""
+    """Choose the opset, attach the document, state the shapes, check the contract, serialise once."""
+    infer_shapes(model)
+    stamp_opset(model, options.opset)
+    document = replace(document, oldest_runtimes=oldest_runtimes(model))
+    keep_static_shapes(model, options.batch_size)
     model.metadata_props[METADATA_KEY] = document.to_json()
-    state_static_shapes(model, options.batch_size)
     proto = ir.to_proto(model)
     require_contract(model, proto, batch=options.batch_size, canonical=canonical)
     return Conversion(proto.SerializeToString(deterministic=True), document)

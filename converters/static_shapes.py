@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def state_static_shapes(model: ir.Model, batch: int | str) -> None:
-    """Infer all shapes and keep the fixed ones of the network, in place; inputs and outputs are untouched."""
+def infer_shapes(model: ir.Model) -> None:
+    """State every dtype and shape that ONNX can infer, in place."""
     common.ShapeInferencePass(data_prop=True)(model)
+
+
+def keep_static_shapes(model: ir.Model, batch: int | str) -> None:
+    """Of the inferred shapes keep the fixed ones of the network, in place; inputs and outputs are untouched."""
     for constant in model.graph.initializers.values():
         if not constant.is_graph_input():
             constant.shape = constant.type = None  # its tensor says both

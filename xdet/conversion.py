@@ -41,6 +41,7 @@ def convert(
     quantize: Literal["none", "per-channel", "per-tensor"] = "none",
     calibration: PathLike | Sequence[PathLike] | None = None,
     percentile: float | None = None,
+    opset: int | None = None,
     importer: Literal["native", "tf2onnx"] = "native",
     progress: Callable[[int, int], None] | None = None,
 ) -> Conversion:
@@ -67,6 +68,7 @@ def convert(
         quantize: quantise a Keras source to int8, with one weight scale per output channel or per tensor.
         calibration: photographs for that: a folder, or files; at least 8, better 50 to 500 of what it will see.
         percentile: share of each activation's values that its range keeps, such as 99.99; None keeps all of them.
+        opset: of the file, 13 to 22; None is the lowest that the graph needs, which the oldest runtimes load.
         importer: ``"tf2onnx"`` is the fallback for TFLite files with operators that the native importer does not know.
         progress: called with 1 and the number of photographs after each of them.
 
@@ -107,6 +109,7 @@ def convert(
         freeze_thresholds=freeze_thresholds,
         quantize=quantize,
         calibration=None if calibration is None else _calibration(calibration, percentile, progress),
+        opset=opset,
         importer=importer,
     )
     destination = Path(f"{source.stem}.onnx") if output is None else Path(output)

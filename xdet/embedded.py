@@ -1,9 +1,9 @@
 """The detector that comes with xdet: a TFLite file, converted once into the user's cache, for ONNX Runtime on CPUs.
 
-The cached file's name holds a digest of all that its bytes come from: the source, its sidecar, and the converter's own
-program text. So whoever upgrades, or works on the converter, never runs an old conversion. It is written beside its place and
-renamed there, so that processes which start together never see half a file; conversions of other versions are removed,
-but for the latest few. Where the cache cannot be written, the conversion lives in memory.
+The cached file's name holds a digest of all that its bytes come from: the source, its sidecar, the target, and the
+converter's own program text. So whoever upgrades, or works on the converter, never runs an old conversion. It is written
+beside its place and renamed there, so that processes which start together never see half a file; conversions of other
+versions are removed, but for the latest few. Where the cache cannot be written, the conversion lives in memory.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from converters.spec.releases import UINT8_MAX_ONNXRUNTIME, is_older
 from xdet.errors import ModelError
 from xdet.runtimes.choices import RuntimeChoices
 from xdet.runtimes.model_file import ModelFile, read_model
@@ -22,6 +23,7 @@ from xdet.runtimes.opening import open_model
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from converters.spec import Target
     from xdet.runtimes.base import Runtime
 
 SOURCE = Path(__file__).parent / "data" / "tiny_yolo_v2_person_224_int8.tflite"
@@ -53,11 +55,18 @@ def open_embedded(choices: RuntimeChoices = DEFAULTS) -> Runtime:
 
 def cache_path() -> Path:
     """Where the converted model is kept; the environment variable ``XDET_CACHE_DIR`` names another folder."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(target_here().encode("ascii"))
     for path in (SOURCE, SOURCE.with_suffix(".xdet.json"), *_converter_files()):
         digest.update(path.name.encode("utf-8"))
         digest.update(path.read_bytes() if path.is_file() else b"")
     return _cache_folder() / f"{SOURCE.stem}-{digest.hexdigest()[:16]}.onnx"
+
+
+def target_here() -> Target:
+    """``"cpu"`` where the installed ONNX Runtime has its kernels, else ``"portable"``: the same bits, slower."""
+    from xdet.runtimes.ort_session import installed_release
+
+    return "portable" if is_older(installed_release(), UINT8_MAX_ONNXRUNTIME) else "cpu"
 
 
 def _converter_files() -> Iterator[Path]:
@@ -102,7 +111,7 @@ def _convert(source: Path) -> bytes:
     from converters.options import ConvertOptions
     from converters.pipeline import convert_to_bytes
 
-    return convert_to_bytes(source, ConvertOptions(target="cpu")).model
+    return convert_to_bytes(source, ConvertOptions(target=target_here())).model
 
 
 def _store(path: Path, model: bytes) -> bool:

@@ -7,6 +7,7 @@ anybody may have written, so a wrong type must be told here instead of raising T
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, get_args
 
 if TYPE_CHECKING:
@@ -48,6 +49,13 @@ def require_text(value: object, what: str) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"{what} must be text, got {value!r}")
     return value
+
+
+def require_release(value: object, what: str) -> str:
+    """A release as ``"1.24"``: whole numbers with dots between them."""
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}", require_text(value, what)) is None:
+        raise ValueError(f"{what} must be a release such as '1.24', got {value!r}")
+    return str(value)
 
 
 def require_texts(value: object, what: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from converters.spec.checks import (
     require_fraction,
     require_instance,
     require_number,
+    require_release,
     require_text,
     require_texts,
 )
@@ -164,6 +165,7 @@ class ModelDocument:
         licence: the source's licence in its sidecar's words, None where nobody states one.
         origin: where the source comes from in its sidecar's words, None likewise.
         golden: what the head holds for a known picture, for ``xdet selftest``; None where no integers define it.
+        oldest_runtimes: runtime -> the oldest release known to load the file, such as ``{"onnxruntime": "1.15"}``.
         contract: version of the contract.
     """
 
@@ -182,6 +184,7 @@ class ModelDocument:
     licence: str | None = None
     origin: str | None = None
     golden: GoldenVector | None = None
+    oldest_runtimes: Mapping[str, str] = field(default_factory=dict)
     contract: int = field(default=CONTRACT_VERSION)
 
     def __post_init__(self) -> None:
@@ -199,6 +202,9 @@ class ModelDocument:
             require_instance(twin, TensorTwin, f"tensors[{name!r}]")
         for deviation in self.deviations:
             require_instance(deviation, Deviation, "each deviation")
+        require_instance(self.oldest_runtimes, dict, "oldest_runtimes")
+        for runtime, release in self.oldest_runtimes.items():
+            require_release(release, f"oldest_runtimes[{require_text(runtime, 'each runtime')!r}]")
         require_instance(self.evaluation, (EvaluationSettings, type(None)), "evaluation")
         require_instance(self.golden, (GoldenVector, type(None)), "golden")
         for what in ("licence", "origin"):

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import onnx
 
 from converters.errors import ContractError
-from converters.graph import IR_VERSION, OPSET
+from converters.opset import oldest_runtimes, refused_nodes
 from converters.spec import HEAD, METADATA_KEY, ModelDocument, contract_io, raw_head
+from converters.spec.releases import IR_VERSIONS, OPSET_RANGE
 from converters.static_shapes import is_static, network_nodes
 from converters.verify.finished import Finished, Promise
 from converters.verify.quantized import QUANTIZED_PROMISES
@@ -61,10 +62,19 @@ def passes_the_checker(finished: Finished) -> Iterator[str]:
 
 
 def has_the_format(finished: Finished) -> Iterator[str]:
-    """The contract's opset and IR version, standard operators only."""
+    """An opset that takes every node, its IR version, standard operators only, and the releases that load them."""
     model = finished.model
-    if model.opset_imports != {"": OPSET} or model.ir_version != IR_VERSION:
-        yield f"opset {dict(model.opset_imports)} and IR {model.ir_version}, expected {OPSET} and {IR_VERSION}"
+    opset = model.opset_imports.get("", 0)
+    if set(model.opset_imports) != {""} or model.ir_version != IR_VERSIONS.get(opset):
+        yield (
+            f"opset {dict(model.opset_imports)} and IR {model.ir_version}, expected {OPSET_RANGE} and "
+            f"{IR_VERSIONS.get(opset, 'its own')}"
+        )
+    elif finished.document.oldest_runtimes != oldest_runtimes(model):
+        found, wanted = dict(finished.document.oldest_runtimes), oldest_runtimes(model)
+        yield f"metadata: the oldest runtimes are said to be {found}, expected {wanted}"
+    for node in refused_nodes(model.graph, opset) if opset in IR_VERSIONS else ():
+        yield f"{node.op_type} {node.name!r} is not of opset {opset}"
     foreign = sorted({node.domain for node in model.graph if node.domain not in ("", "ai.onnx")})
     if foreign:
         yield f"operators of domains {foreign}"

@@ -15,9 +15,11 @@ import pytest
 from numpy.typing import NDArray
 
 from converters.graph import IR_VERSION, GraphWriter
+from converters.opset import stamp_opset
 from converters.passes.pipelines import run_pipeline
 from converters.qdq import dequantize_node, quantize_node
 from converters.quant import QuantParams
+from converters.static_shapes import infer_shapes
 from converters.tflite.context import ImportContext
 from converters.tflite.importer import translate
 from converters.tflite.reader import read_tflite
@@ -182,6 +184,8 @@ def translated(
         model.graph.outputs.append(value)
     require_source_shapes(context)
     run_pipeline(model, "portable")
+    infer_shapes(model)
+    stamp_opset(model, None)
     return model
 
 

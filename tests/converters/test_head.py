@@ -25,7 +25,9 @@ from onnx.reference import ReferenceEvaluator
 
 from converters.graph import IR_VERSION, OPSET, GraphWriter
 from converters.head.yolo_v2 import add_yolo_v2_head
+from converters.opset import stamp_opset
 from converters.spec import Anchors, DetectorSpec, ImageInput, Rescaling, Thresholds
+from converters.static_shapes import infer_shapes, keep_static_shapes
 from xdet.decode import detect_from_head, limit_candidates, select_best, suppress
 from xdet.detections import BatchDetections
 
@@ -66,7 +68,11 @@ def head_model(
     writer = GraphWriter("head")
     head = writer.input("head", ir.DataType.FLOAT, [batch, spec.grid_h, spec.grid_w, spec.head_channels])
     add_yolo_v2_head(writer, head, spec, batch=batch, freeze_thresholds=frozen)
-    model = ir.to_proto(ir.Model(writer.graph, ir_version=IR_VERSION))
+    written = ir.Model(writer.graph, ir_version=IR_VERSION)
+    infer_shapes(written)
+    stamp_opset(written, None)
+    keep_static_shapes(written, batch)
+    model = ir.to_proto(written)
     if decoded:
         names = ("head/boxes", "head/scores" if len(spec.class_names) > 1 else "head/objectness")
         model.graph.output.extend(

@@ -10,7 +10,9 @@ import pytest
 from converters.errors import ContractError
 from converters.graph import IR_VERSION, GraphWriter
 from converters.head.yolo_v2 import add_yolo_v2_head
+from converters.opset import stamp_opset
 from converters.spec import Anchors, DetectorSpec, ImageInput, Rescaling, Thresholds
+from converters.static_shapes import infer_shapes, keep_static_shapes
 
 ANCHORS = Anchors(((0.9, 3.3), (2.1, 1.3), (0.5, 0.5), (5.5, 9.3), (9.7, 11.1)), "cell")
 
@@ -35,7 +37,11 @@ def head_model(spec: DetectorSpec, *, batch: int | str = 1, frozen: bool = False
     writer = GraphWriter("head")
     head = writer.input("head", ir.DataType.FLOAT, [batch, spec.grid_h, spec.grid_w, spec.head_channels])
     add_yolo_v2_head(writer, head, spec, batch=batch, freeze_thresholds=frozen)
-    model = ir.to_proto(ir.Model(writer.graph, ir_version=IR_VERSION))
+    written = ir.Model(writer.graph, ir_version=IR_VERSION)
+    infer_shapes(written)
+    stamp_opset(written, None)
+    keep_static_shapes(written, batch)
+    model = ir.to_proto(written)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
 

@@ -20,7 +20,8 @@ from converters.description.settings import SourceOptions
 from converters.errors import ConversionError, OptionError, OutputError, SourceFileError
 from converters.options import ConvertOptions
 from converters.pipeline import Conversion, convert, convert_to_bytes
-from converters.spec import METADATA_KEY, ModelDocument, TensorTwin
+from converters.spec import METADATA_KEY, ModelDocument, Target, TensorTwin
+from converters.spec.releases import UINT8_MAX_ONNXRUNTIME
 
 Run = Callable[..., list[NDArray[np.generic]]]
 
@@ -49,12 +50,34 @@ def convolutions(optimized: Path) -> set[str]:
     return {node.op_type for node in onnx.load(optimized).graph.node} & weighted
 
 
-def test_the_model_is_opset_19_ir_9_with_standard_operators_only(converted: Conversion) -> None:
+def test_the_model_is_opset_13_ir_7_with_standard_operators_only(converted: Conversion) -> None:
     model = onnx.load_model_from_string(converted.model)
-    assert model.ir_version == 9
-    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 19)]
+    assert model.ir_version == 7
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 13)]
     assert {node.domain for node in model.graph.node} == {""}
     onnx.checker.check_model(model, full_check=True)
+
+
+@pytest.mark.parametrize(("target", "oldest"), [("portable", "1.15"), ("cpu", UINT8_MAX_ONNXRUNTIME)])
+def test_the_document_names_the_oldest_onnxruntime_that_loads_the_file(
+    embedded_tflite: Path, target: Target, oldest: str
+) -> None:
+    document = convert_to_bytes(embedded_tflite, ConvertOptions(target=target)).document
+    assert document.oldest_runtimes == {"onnxruntime": oldest}
+
+
+@pytest.mark.parametrize(("opset", "ir_version", "oldest"), [(18, 8, "1.15"), (22, 10, "1.21")])
+def test_an_opset_can_be_asked_for_and_gives_the_same_results(
+    converted: Conversion, embedded_tflite: Path, opset: int, ir_version: int, oldest: str
+) -> None:
+    asked = convert_to_bytes(embedded_tflite, ConvertOptions(opset=opset))
+    model = onnx.load_model_from_string(asked.model)
+    assert (model.opset_import[0].version, model.ir_version) == (opset, ir_version)
+    assert asked.document.oldest_runtimes == {"onnxruntime": oldest}
+    feeds = {"image": noise(), "score_threshold": np.array(0.01, np.float32)}
+    expected, found = (session_of(c.model).run(None, feeds) for c in (converted, asked))
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_inputs_and_outputs_are_those_of_the_contract(converted: Conversion) -> None:

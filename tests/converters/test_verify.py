@@ -61,7 +61,18 @@ def producer(of: ir.Value | None) -> ir.Node:
 
 
 def set_opset(model: ir.Model) -> None:
-    model.graph.opset_imports[""] = 20
+    model.graph.opset_imports[""] = 12
+
+
+def invent_an_attribute(model: ir.Model) -> None:
+    node = first(model, "Conv")
+    node.attributes["invented"] = ir.AttrInt64("invented", 1)
+
+
+def name_an_older_runtime(model: ir.Model) -> None:
+    document = ModelDocument.from_json(model.metadata_props[METADATA_KEY])
+    older = replace(document, oldest_runtimes={"onnxruntime": "1.9"})
+    model.metadata_props[METADATA_KEY] = older.to_json()
 
 
 def set_ir_version(model: ir.Model) -> None:
@@ -160,8 +171,10 @@ def garble_metadata(model: ir.Model) -> None:
 
 
 BROKEN: list[tuple[Break, str]] = [
-    (set_opset, r"opset \{'': 20\} and IR 9, expected 19 and 9"),
-    (set_ir_version, "and IR 10, expected 19 and 9"),
+    (set_opset, r"opset \{'': 12\} and IR 7, expected 13 to 22 and its own"),
+    (set_ir_version, r"opset \{'': 13\} and IR 10, expected 13 to 22 and 7"),
+    (invent_an_attribute, "Conv '.*' is not of opset 13"),
+    (name_an_older_runtime, r"said to be \{'onnxruntime': '1.9'\}, expected \{'onnxruntime': '1.15'\}"),
     (add_custom_operator, r"operators of domains \['com.example'\]"),
     (rename_input, r"inputs pixels_nhwc uint8 \[1, 32, 32, 3\], .* expected image uint8 \[1, 32, 32, 3\]"),
     (reorder_outputs, r"outputs detection_boxes float32 \[1, 100, 4\], num_detections"),

@@ -41,6 +41,7 @@ def model(embedded_tflite: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     result = run("convert", embedded_tflite, "-o", output)
     assert result.returncode == 0, result.stderr
     assert "11.1 MB" in result.stdout
+    assert result.stdout.endswith("ONNX Runtime 1.15 or newer\n")
     return output
 
 

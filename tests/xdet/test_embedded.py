@@ -14,7 +14,9 @@ from xdet import embedded
 from xdet.detector import Detector
 from xdet.embedded import cache_path, open_embedded
 from xdet.errors import ModelError, RuntimeUnavailableError
+from xdet.runtimes import ort_session
 from xdet.runtimes.choices import RuntimeChoices
+from xdet.runtimes.onnxruntime import read_document
 from xdet.runtimes.opening import open_model
 
 if TYPE_CHECKING:
@@ -66,6 +68,21 @@ def test_the_caches_name_changes_with_the_source_its_sidecar_and_the_converter(
     assert len(set(paths)) == 5
     assert cache_path() == paths[-1]
     assert conversions == []
+
+
+@pytest.mark.parametrize(
+    ("installed", "target"), [("1.23.2", "portable"), ("1.24.1", "cpu"), ("2.0.0", "cpu")]
+)
+def test_an_onnxruntime_without_the_cpu_targets_kernels_gets_the_portable_graph(
+    monkeypatch: pytest.MonkeyPatch, installed: str, target: str
+) -> None:
+    names = [cache_path()]
+    monkeypatch.setattr(ort_session, "installed_release", lambda: installed)
+    assert embedded.target_here() == target
+    names.append(cache_path())
+    assert (names[0] == names[1]) == (target == "cpu")  # environments of both kinds share the folder
+    data = embedded._convert(embedded.SOURCE)
+    assert read_document(data, file="m.onnx").target == target
 
 
 def test_every_module_of_the_converter_counts_for_the_caches_name() -> None:

@@ -85,6 +85,10 @@ def convert(
         float | None,
         typer.Option(metavar="F", help="Share of values that ranges keep, such as 99.99 [default: all]."),
     ] = None,
+    opset: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="ONNX opset of the file, 13 to 22 [default: the lowest that fits]."),
+    ] = None,
     importer: Annotated[
         Literal["native", "tf2onnx"],
         typer.Option(help="tf2onnx: fallback for TFLite operators that the native importer lacks."),
@@ -118,13 +122,17 @@ def convert(
             quantize=quantize,
             calibration=calibration,
             percentile=percentile,
+            opset=opset,
             importer=importer,
             progress=advance,
         )
     for note in conversion.document.notes:
         typer.echo(f"note: {note}", err=True)
     seconds = time.perf_counter() - started
-    typer.echo(f"{destination}  {format_size(len(conversion.model))}  {format_duration(seconds)}")
+    oldest = conversion.document.oldest_runtimes["onnxruntime"]
+    typer.echo(
+        f"{destination}  {format_size(len(conversion.model))}  {format_duration(seconds)}  ONNX Runtime {oldest} or newer"
+    )
 
 
 def _batch(text: str) -> int | Literal["dynamic"]:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Self
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from xdet.errors import RuntimeUnavailableError, UsageError
+from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
 from xdet.processors import usable_processors
 from xdet.runtimes.base import VendorErrors, vendor_errors
 from xdet.runtimes.plugins import installed_plugins, read_plugin
 from xdet.runtimes.providers import CPU
+from xdet.runtimes.releases import require_new_enough
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,8 +106,12 @@ class OrtSession:
         advice = "see that the file is a complete ONNX model"
         if choices.provider != CPU:
             advice += f", and that {choices.provider} is set up here, takes its operators and knows the options given"
-        with _border(file, "ONNX Runtime cannot load it", advice):
-            self._session = _create(model, choices)
+        try:
+            with _border(file, "ONNX Runtime cannot load it", advice):
+                self._session = _create(model, choices)
+        except ModelError:
+            require_new_enough(model, file, installed_release())
+            raise
         working = self._session.get_providers()[0]
         if working != choices.provider:  # ONNX Runtime drops a provider that cannot start, and goes on
             raise RuntimeUnavailableError(
@@ -184,6 +189,11 @@ def register_plugins() -> tuple[str, ...]:
         if not any(device.ep_name in plugin.providers for device in _ep_devices()):
             problems.append(f"{name} finds no device here that its {', '.join(plugin.providers)} supports")
     return tuple(problems)
+
+
+def installed_release() -> str:
+    """The release of ONNX Runtime that is here: ``"1.24.1"``."""
+    return str(ort.__version__)
 
 
 def default_threads() -> int:

@@ -50,6 +50,7 @@ DOCUMENT = ModelDocument(
     evaluation=EvaluationSettings(0.001, 0.5, None, 100),
     licence="Apache-2.0",
     origin="trained here",
+    oldest_runtimes={"onnxruntime": "1.24"},
 )
 
 
@@ -93,7 +94,8 @@ def test_keys_of_later_releases_are_ignored(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["deviations", "evaluation", "licence", "origin", "tensors.a.fate", "tensors.a.by"]
+    "path",
+    ["deviations", "evaluation", "licence", "oldest_runtimes", "origin", "tensors.a.fate", "tensors.a.by"],
 )
 def test_keys_that_older_files_lack_have_defaults(path: str) -> None:
     read = ModelDocument.from_json(without(path))
@@ -163,6 +165,9 @@ def test_a_missing_key_is_malformed(path: str) -> None:
         ("deviations.0.kind", "colour", "deviation kind must be one of"),
         ("deviations.0.written", "1", "deviation written must be a finite number"),
         ("evaluation.score_threshold", 2, "score_threshold must lie in 0..1"),
+        ("oldest_runtimes", [], "oldest_runtimes must be a dict"),
+        ("oldest_runtimes.onnxruntime", 1.24, "must be text, got 1.24"),
+        ("oldest_runtimes.onnxruntime", "1." + "9" * 5000, "must be a release such as '1.24'"),
         ("licence", 5, "licence must be text"),
     ],
 )  # fmt: skip
@@ -180,6 +185,7 @@ def test_what_is_no_document_is_a_value_error(text: str) -> None:
 PATHS = [
     "spec", "spec.image", "spec.image.rescaling", "spec.anchors", "spec.anchors.sizes_wh.0", "spec.thresholds.iou",
     "source", "tensors", "tensors.a", "tensors.a.by", "passes", "deviations", "deviations.1", "evaluation", "golden",
+    "oldest_runtimes", "oldest_runtimes.onnxruntime",
 ]  # fmt: skip
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),

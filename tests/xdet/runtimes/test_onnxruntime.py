@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from converters.spec import METADATA_KEY, Thresholds
+from converters.spec import METADATA_KEY, Target, Thresholds
 from tests.xdet.finished_models import (
     RAW_HEAD,
     SIZE,
@@ -19,7 +19,7 @@ from tests.xdet.finished_models import (
     head_model,
     red_image,
 )
-from xdet.errors import ModelError, UsageError
+from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
 from xdet.runtimes import ort_session
 from xdet.runtimes.choices import RuntimeChoices
 from xdet.runtimes.onnxruntime import OnnxRuntime, open_onnxruntime
@@ -253,6 +253,28 @@ def test_a_file_that_is_no_finished_model_is_one_clean_error(
     assert "'m.onnx'" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("target", "advice"), [("cpu", "--target portable"), ("portable", "a lower --opset")]
+)
+def test_a_file_that_is_too_new_is_told_so_and_not_called_damaged(
+    monkeypatch: pytest.MonkeyPatch, target: Target, advice: str
+) -> None:
+    told = replace(document(), target=target, oldest_runtimes={"onnxruntime": "1.24"})
+    model = onnx.load_from_string(finished_model(metadata=told.to_json()))
+    model.graph.node[0].op_type = "FromTheFuture"
+    data: bytes = model.SerializeToString()
+    monkeypatch.setattr(ort_session, "installed_release", lambda: "1.20.1")
+    with pytest.raises(RuntimeUnavailableError) as caught:
+        opened(data)
+    assert str(caught.value) == (
+        "'m.onnx' needs ONNX Runtime 1.24 or newer, found 1.20.1; install a newer onnxruntime, or convert the source "
+        f"again with {advice}"
+    )
+    monkeypatch.setattr(ort_session, "installed_release", lambda: "1.24.0")
+    with pytest.raises(ModelError, match=r"cannot load it.*FromTheFuture"):
+        opened(data)
 
 
 def test_opening_and_running_print_nothing(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,85 @@
+"""Which opset a graph needs, the IR version that goes with it, and the oldest release of ONNX Runtime that loads the file.
+
+Before: a graph as it was written, in ``OPSET``. After: the same nodes, stamped with the lowest opset that takes all of them, or
+with the one that was asked for. An opset takes a node if its schema knows every attribute, as many operands and results,
+and their dtypes. Numeric effect: none; an operator that takes the same node in two of these opsets means the same in both.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+
+from converters.errors import OptionError
+from converters.spec.releases import IR_VERSIONS, ONNXRUNTIME, UINT8_MAX_ONNXRUNTIME
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def stamp_opset(model: ir.Model, asked: int | None) -> None:
+    """Give a model, whose dtypes are inferred, its opset and IR version, in place.
+
+    Args:
+        model: the graph.
+        asked: an opset of ``IR_VERSIONS``, or None for the lowest that takes the graph.
+
+    Raises:
+        OptionError: the opset that was asked for does not take the graph; names the operators.
+    """
+    taking = [opset for opset in IR_VERSIONS if not refused_nodes(model.graph, opset)]
+    if asked is not None and asked not in taking:
+        refused: dict[str, str] = {}
+        for node in refused_nodes(model.graph, asked):
+            refused.setdefault(node.op_type, str(node.outputs[0].name))
+        named = ", ".join(f"{op_type} (first {name!r})" for op_type, name in refused.items())
+        raise OptionError(
+            f"--opset {asked} does not have {named} as this graph needs it; choose among "
+            f"{', '.join(map(str, taking))}, or leave --opset out for the lowest"
+        )
+    opset = asked or min(taking, default=model.graph.opset_imports[""])
+    model.graph.opset_imports[""], model.ir_version = opset, IR_VERSIONS[opset]
+
+
+def refused_nodes(graph: ir.Graph, opset: int) -> Sequence[ir.Node]:
+    """The nodes that an opset does not take; dtypes that the graph does not state are not looked at."""
+    return [node for node in graph if not _takes(opset, node)]
+
+
+def oldest_runtimes(model: ir.Model) -> dict[str, str]:
+    """The oldest release that loads a stamped model, by runtime."""
+    oldest = ONNXRUNTIME[model.graph.opset_imports[""]]
+    if any(node.op_type == "Max" and _dtype(node.inputs[-1]) == ir.DataType.UINT8 for node in model.graph):
+        oldest = UINT8_MAX_ONNXRUNTIME
+    return {"onnxruntime": oldest}
+
+
+def _takes(opset: int, node: ir.Node) -> bool:
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+    except onnx.defs.SchemaError:
+        return False
+    counts = (
+        schema.min_input <= len(node.inputs) <= schema.max_input and len(node.outputs) <= schema.max_output
+    )
+    if not counts or not set(node.attributes) <= set(schema.attributes):
+        return False
+    values = ((node.inputs, schema.inputs), (node.outputs, schema.outputs))
+    return all(
+        dtype is None or f"tensor({_onnx_name(dtype)})" in formal[min(position, len(formal) - 1)].types
+        for actual, formal in values
+        for position, dtype in enumerate(map(_dtype, actual))
+    )
+
+
+def _dtype(value: ir.Value | None) -> ir.DataType | None:
+    if value is None or value.dtype is not None or value.const_value is None:
+        return None if value is None else value.dtype
+    return value.const_value.dtype
+
+
+def _onnx_name(dtype: ir.DataType) -> str:
+    """As ``onnx.defs`` writes it: ``uint8``, ``float``."""
+    return dtype.name.lower()

@@ -1,0 +1,111 @@
+"""The lowest opset that takes a graph, opsets that are asked for, and the releases that load the result."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+import pytest
+
+from converters.errors import OptionError
+from converters.opset import oldest_runtimes, refused_nodes, stamp_opset
+from converters.options import ConvertOptions
+from converters.spec.releases import IR_VERSIONS, ONNXRUNTIME
+from converters.static_shapes import infer_shapes
+
+LEAKY = "y = LeakyRelu(x)"
+HARD_SWISH = "y = HardSwish(x)"
+MEAN_BY_OPERAND = "axes = Constant <value_ints = [2]> () y = ReduceMean(x, axes)"
+MEAN_BY_ATTRIBUTE = "y = ReduceMean <axes = [2]> (x)"
+COUNTED_SPLIT = "y, z = Split <axis = 1, num_outputs = 2> (x)"
+SUM_OF_CODES = "c = Cast <to = 2> (x) s = Add(c, c) y = Cast <to = 1> (s)"
+MAX_OF_CODES = "c = Cast <to = 2> (x) s = Max(c, c) y = Cast <to = 1> (s)"
+MAX_OF_REALS = "y = Max(x, x)"
+
+
+def model_of(body: str, opset: int = 19) -> ir.Model:
+    text = f'<ir_version: 9, opset_import: ["" : {opset}]> net (float[1, 4, 8] x) => (float[1, m, k] y) {{ {body} }}'
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    infer_shapes(model)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("body", "lowest"),
+    [
+        pytest.param(LEAKY, 13, id="operator older than all"),
+        pytest.param(HARD_SWISH, 14, id="operator of opset 14"),
+        pytest.param(SUM_OF_CODES, 14, id="dtype of opset 14"),
+        pytest.param(MEAN_BY_OPERAND, 18, id="operand of opset 18"),
+        pytest.param(COUNTED_SPLIT, 18, id="attribute of opset 18"),
+        pytest.param(f"a = Mish(x) {HARD_SWISH}", 18, id="the highest of all nodes"),
+    ],
+)
+def test_a_graph_gets_the_lowest_opset_that_takes_all_its_nodes(body: str, lowest: int) -> None:
+    model = model_of(body)
+    stamp_opset(model, None)
+    assert model.graph.opset_imports == {"": lowest}
+    assert model.ir_version == IR_VERSIONS[lowest]
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+
+
+@pytest.mark.parametrize("opset", IR_VERSIONS)
+def test_an_opset_that_takes_the_graph_can_be_asked_for(opset: int) -> None:
+    model = model_of(LEAKY)
+    stamp_opset(model, opset)
+    assert model.graph.opset_imports == {"": opset}
+    assert (
+        model.ir_version
+        == IR_VERSIONS[opset]
+        == onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
+    )
+    assert oldest_runtimes(model) == {"onnxruntime": ONNXRUNTIME[opset]}
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "opset", "said"),
+    [
+        pytest.param(
+            f"a = Mish(x) b = Mish(a) {MEAN_BY_OPERAND}",
+            17,
+            r"--opset 17 does not have Mish \(first 'a'\), ReduceMean \(first 'y'\) as this graph needs it; "
+            "choose among 18, 19, 20, 21, 22, or leave --opset out",
+            id="too low",
+        ),
+        pytest.param(
+            SUM_OF_CODES, 13, r"does not have Add .*; choose among 14, 15, .*, 22, or leave", id="dtype"
+        ),
+    ],
+)
+def test_an_opset_below_the_graphs_is_refused_with_every_operator_that_needs_more(
+    body: str, opset: int, said: str
+) -> None:
+    with pytest.raises(OptionError, match=said):
+        stamp_opset(model_of(body), opset)
+
+
+def test_an_opset_above_the_graphs_is_refused_where_the_operator_has_changed() -> None:
+    model = model_of(MEAN_BY_ATTRIBUTE, opset=17)
+    with pytest.raises(OptionError, match=r"--opset 18 does not have ReduceMean .* 13, 14, 15, 16, 17, or"):
+        stamp_opset(model, 18)
+
+
+def test_an_operator_that_no_opset_of_ours_has_is_refused_by_all() -> None:
+    model = model_of(LEAKY)
+    next(iter(model.graph)).op_type = "Unheard"
+    assert all(refused_nodes(model.graph, opset) for opset in IR_VERSIONS)
+
+
+@pytest.mark.parametrize(
+    ("body", "oldest"), [(LEAKY, "1.15"), (MAX_OF_REALS, "1.15"), (MAX_OF_CODES, "1.24")]
+)
+def test_a_maximum_of_codes_needs_a_newer_onnxruntime(body: str, oldest: str) -> None:
+    model = model_of(body)
+    stamp_opset(model, None)
+    assert oldest_runtimes(model) == {"onnxruntime": oldest}
+
+
+@pytest.mark.parametrize("opset", [12, 23, 13.0, True, "13"])
+def test_an_opset_outside_the_range_is_a_wrong_option(opset: object) -> None:
+    with pytest.raises(OptionError, match="opset must be a whole number from 13 to 22, got"):
+        ConvertOptions(opset=opset)  # type: ignore[arg-type]  # on purpose
