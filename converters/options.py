@@ -37,7 +37,7 @@ class ConvertOptions:
         target: ``"portable"`` graphs suit any compiler, ``"cpu"`` adds rewrites for ONNX Runtime's CPU kernels.
         activations: dtype of the activation codes; the integers and results are the same.
         leaky_relu: ``"litert"`` rounds as LiteRT's kernels do, ``"float"`` follows the real functions (at most 1 LSB away
-            per layer): LeakyReLU's table, and where exact ties fall in average pools, means, bilinear resizes and
+            per layer): LeakyReLU's table, and where ties fall in sums, products, average pools, means, bilinear resizes and
             requantisations.
         freeze_thresholds: constants instead of optional graph inputs.
         quantize: granularity of the weights of a float source that is quantised to int8; ``"none"`` leaves it float.

@@ -63,7 +63,7 @@ def convert(
         target: ``"portable"``, or ``"cpu"`` for rewrites that suit ONNX Runtime's CPU kernels.
         activations: dtype of the activation codes; results are the same.
         leaky_relu: ``"litert"`` equals LiteRT XNNPACK bit for bit, ``"float"`` is the real function (at most 1 LSB away); the
-            same choice for average pools, means, bilinear resizes and requantisations.
+            same choice for sums, products, average pools, means, bilinear resizes and requantisations.
         freeze_thresholds: write the thresholds as constants instead of optional inputs.
         quantize: quantise a Keras source to int8, with one weight scale per output channel or per tensor.
         calibration: photographs for that: a folder, or files; at least 8, better 50 to 500 of what it will see.

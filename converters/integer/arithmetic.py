@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def combine(node: ir.Node, inputs: Sequence[Value | None]) -> Value:
-    """Add, Sub or Mul with broadcasting."""
+    """Add, Sub, Mul or Div with broadcasting."""
     operands = [value for value in inputs if value is not None]
     a, b = (to_reals(value) for value in operands)
     array = BINARY[node.op_type](a.array, b.array)
@@ -98,8 +98,15 @@ def _interpolated(array: NDArray[Any], axis: int, factor: float, rule: str) -> N
     return np.asarray(below * (1 - weight) + above * weight, np.float32)
 
 
+def _divide(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    """Integers are divided towards zero."""
+    quotient = np.asarray(a / b)
+    return np.trunc(quotient).astype(a.dtype) if a.dtype.kind == "i" else quotient
+
+
 BINARY: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
     "Add": np.add,
+    "Div": _divide,
     "Mul": np.multiply,
     "Sub": np.subtract,
 }

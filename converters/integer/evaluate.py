@@ -167,7 +167,7 @@ def _operands(inputs: Sequence[Value | None]) -> tuple[Quantized, Quantized, Qua
 
 def _cast(node: ir.Node, inputs: Sequence[Value | None], _rounding: Rounding) -> Sequence[Value]:
     array, target = _array(inputs, 0), ir.DataType(node.attributes.get_int("to"))
-    if array.dtype.kind not in "iub" or target not in (ir.DataType.INT32, ir.DataType.FLOAT):
+    if array.dtype.kind not in "iubf" or target not in CAST_TARGETS:
         raise NotImplementedError(f"casts {array.dtype} to {target}")
     return [Reals(array.astype(target.numpy()))]
 
@@ -183,6 +183,7 @@ def _first(inputs: Sequence[Value | None]) -> Value:
     return inputs[0]
 
 
+CAST_TARGETS = (ir.DataType.INT32, ir.DataType.FLOAT, ir.DataType.UINT8, ir.DataType.INT8)
 KERNELS: dict[str, Callable[[ir.Node, Sequence[Value | None], Rounding], Sequence[Value]]] = {
     "AveragePool": lambda node, inputs, _: [average_pool(node, _first(inputs))],
     "Cast": _cast,

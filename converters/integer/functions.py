@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-EXACT = frozenset({"LeakyRelu", "Relu", "Clip"})
+EXACT = frozenset({"LeakyRelu", "Relu", "Clip", "Round"})
 
 
 def apply_function(node: ir.Node, inputs: Sequence[Value | None]) -> Value:
-    """The result of a ``LeakyRelu``, ``Relu``, ``Clip`` or ``Sigmoid`` node."""
+    """The result of a ``LeakyRelu``, ``Relu``, ``Clip``, ``Round`` or ``Sigmoid`` node."""
     x = inputs[0]
     assert x is not None, "a function has an argument"  # noqa: S101
     function, exact = _function(node, inputs), node.op_type in EXACT
@@ -43,6 +43,8 @@ def _function(
         return lambda x: np.where(x >= 0, x, x * slope)
     if node.op_type == "Relu":
         return lambda x: np.maximum(x, np.float32(0))
+    if node.op_type == "Round":
+        return np.rint
     if node.op_type == "Clip":
         low, high = (_limit(inputs, position) for position in (1, 2))
         return lambda x: np.clip(x, low, high)

@@ -194,16 +194,25 @@ class ImportContext:
         self._require_float(index)
         return self.codes_of(index)
 
-    def adjusted_float_of(self, index: int, params: QuantParams, target: int) -> ir.Value:
+    def adjusted_float_of(
+        self, index: int, params: QuantParams, target: int, *, codes: ir.Value | None = None
+    ) -> ir.Value:
         """The codes of a tensor, dequantised by other numbers than its own for the operator that writes ``target``.
 
-        See ``converters.leaky`` and ``ops.pivot`` for why; every number that differs is told as a deviation.
+        See ``converters.leaky``, ``converters.pair_search`` and ``ops.pivot`` for why; every number that differs is told as a
+        deviation.
+
+        Args:
+            index: the source tensor.
+            params: the numbers to write.
+            target: output tensor of the operator that reads the result.
+            codes: the tensor's codes in another shape; None: as they are.
         """
         self._tell_adjusted(index, params, target)
-        return self._dequantized(index, params)
+        return self._dequantized(index, params, codes)
 
-    def _dequantized(self, index: int, params: QuantParams) -> ir.Value:
-        codes = self.codes_of(index)
+    def _dequantized(self, index: int, params: QuantParams, codes: ir.Value | None = None) -> ir.Value:
+        codes = self.codes_of(index) if codes is None else codes
         return dequantize_node(
             self.writer, codes, params, self.code_dtype, f"{self.names[index]}/dequantized"
         )

@@ -6,11 +6,12 @@ runtime is judged by the spread instead.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from converters.leaky import LeakyCase, xnnpack_multipliers
+from converters.pairs import Affine, PairCase, PairOp, xnnpack_takes
 from xdet.checking.source_graph import number
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ EXACT = frozenset(
     {
         *("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MAX_POOL_2D", "LEAKY_RELU", "QUANTIZE", "DEQUANTIZE", "CAST"),
         *("RESIZE_NEAREST_NEIGHBOR", "PAD", "RESHAPE", "TRANSPOSE", "STRIDED_SLICE", "GATHER", "TILE", "SPLIT", "PACK"),
-        *("SHAPE", "CONCATENATION"),
+        *("SHAPE", "CONCATENATION", "ADD", "SUB", "MUL"),
     }
 )  # fmt: skip
 AT_EQUAL_SCALES = frozenset({"RELU", "RELU6", "RELU_N1_TO_1", "MEAN", "AVERAGE_POOL_2D"})
@@ -59,6 +60,8 @@ def _is_odd(source: SourceGraph, op: TfliteOperator) -> bool:
     tensors = source.model.tensors
     if op.op in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
         return tensors[op.inputs[1]].dtype == "uint8"
+    if op.op in ("ADD", "SUB", "MUL"):
+        return _is_left_to_built_ins(source, op)
     before, after = tensors[op.inputs[0]].quant, tensors[op.outputs[0]].quant
     if before is None or after is None or before.scale.size != 1 or after.scale.size != 1:
         return False
@@ -70,3 +73,15 @@ def _is_odd(source: SourceGraph, op: TfliteOperator) -> bool:
         window = number(op, "filter_h", 1) * number(op, "filter_w", 1)
         return before.scalar_scale != after.scalar_scale or window > LARGEST_WINDOW
     return False
+
+
+def _is_left_to_built_ins(source: SourceGraph, op: TfliteOperator) -> bool:
+    """Whether XNNPACK does not take a sum or product."""
+    affines = []
+    for index in (*op.inputs[:2], op.outputs[0]):
+        quant = source.model.tensors[index].quant
+        if quant is None or quant.scale.size != 1:
+            return False
+        affines.append(Affine(quant.scalar_scale, quant.scalar_zero_point))
+    a, b, out = affines
+    return not xnnpack_takes(PairCase(cast("PairOp", op.op), a, b, out, lowest=0))

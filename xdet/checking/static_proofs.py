@@ -2,6 +2,7 @@
 
 * LeakyReLU and requantisation: the 256 codes of the pair DequantizeLinear -> LeakyRelu -> QuantizeLinear, computed in
   float32, equal those of XNNPACK's integer recipe (``converters.leaky``) entry by entry.
+* Sums and products of two tensors: by every pair of codes (``static_pairs``).
 * Averages (AveragePool, ReduceMean, Resize): a mean commutes with a shift and a scaling of all codes, so zero-points that
   move together and scales whose ratio is kept change no mean; the ratio may be off by 2^-14, which decides exact ties alone.
 * Softmax: its factor beta stands in the scale.
@@ -17,6 +18,7 @@ from converters.leaky import FloatForm, LeakyCase, float_table, plain_form, xnnp
 from xdet.checking.result import ProvenChange
 from xdet.checking.source_graph import number
 from xdet.checking.static_owners import owners_of, pair_of, shift_of
+from xdet.checking.static_pairs import combination_at, prove_pairs
 
 if TYPE_CHECKING:
     from converters.leaky import Table
@@ -30,6 +32,8 @@ TIE_ROOM = 2.0**-14
 
 def prove(context: StaticContext, node: Node, owners: tuple[int, ...]) -> bool:
     """Whether a pair with other numbers than its tensor computes the same codes; what was proven is remembered."""
+    if combination_at(context, node) is not None:
+        return prove_pairs(context, node)
     if node.op == "DequantizeLinear":
         reader = context.graph.only_reader(node.outputs[0])
         if reader is None:

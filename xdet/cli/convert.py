@@ -67,8 +67,8 @@ def convert(
     leaky_relu: Annotated[
         Literal["litert", "float"],
         typer.Option(
-            help="litert: bit-equal to LiteRT; float: the real functions. Also steers average pools, means, bilinear "
-            "resizes and requantisations."
+            help="litert: bit-equal to LiteRT; float: the real functions. Also steers sums, products, average pools, means, "
+            "bilinear resizes and requantisations."
         ),
     ] = "litert",
     freeze_thresholds: Annotated[

@@ -57,6 +57,17 @@ def close_with_bounds(
     context.define_quantized(index, writer.op("Clip", [real, *limits], context.name(op, "clamp")))
 
 
+def code_bounds(context: ImportContext, op: TfliteOperator) -> tuple[int, int]:
+    """The lowest and the highest code of an operator's output, its fused activation included."""
+    params, info = context.params(op.outputs[0]), np.iinfo(context.code_dtype)
+    scale, zero_point = params.scalar_scale, params.scalar_zero_point
+    low, high = (
+        None if bound is None else _code(bound, scale, zero_point)
+        for bound in BOUNDS[str(op.options.get("fused_activation", "NONE"))]
+    )
+    return max(info.min, info.min if low is None else low), min(info.max, info.max if high is None else high)
+
+
 def clip_limits(
     context: ImportContext, op: TfliteOperator, bounds: tuple[float | None, float | None]
 ) -> list[ir.Value | None]:
