@@ -52,7 +52,7 @@ def fitted_sum(case: LeakyCase, wanted: Table) -> SumForm | None:
         SumForm(whole=np.float32(0.0019663884), excess=np.float32(0.018004412))
     """
     x = np.arange(-128, 128, dtype=np.float64) - case.zero_point_in
-    factors = [_safest_factor(x[side], *_edges(case, wanted[side])) for side in (x < 0, x > 0)]
+    factors = [safest_factor(x[side], *edges(case, wanted[side])) for side in (x < 0, x > 0)]
     if factors[0] is None or factors[1] is None:
         return None
     with np.errstate(over="ignore", under="ignore"):  # absurd scales, which the next line refuses
@@ -77,14 +77,14 @@ def _steps(case: LeakyCase, form: SumForm) -> NDArray[np.float64]:
     return (x * float(form.whole) + np.maximum(x, 0) * float(form.excess)) / float(case.scale_out)
 
 
-def _edges(case: LeakyCase, codes: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def edges(case: LeakyCase, codes: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Between which results, relative to the zero-point, each code comes out; infinite where codes saturate."""
     relative = codes.astype(np.float64) - case.zero_point_out
     low = np.where(codes == -128, -np.inf, relative - 0.5)
     return low, np.where(codes == 127, np.inf, relative + 0.5)
 
 
-def _safest_factor(
+def safest_factor(
     x: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
 ) -> float | None:
     """The factor that keeps every ``factor * x`` furthest inside its edges; None where none does, or nothing bounds it."""
@@ -101,6 +101,6 @@ def _safest_factor(
 
 def _is_safe(case: LeakyCase, form: SumForm, wanted: Table) -> bool:
     """Whether every result is further from its edges than float32 arithmetic can move it."""
-    steps, (low, high) = _steps(case, form), _edges(case, wanted)
+    steps, (low, high) = _steps(case, form), edges(case, wanted)
     largest = 256 + 255 * (float(form.whole) + float(form.excess)) / float(case.scale_out)
     return bool(np.minimum(steps - low, high - steps).min() > ROUNDINGS * 2.0**-24 * largest)

@@ -211,6 +211,13 @@ class ImportContext:
         self._tell_adjusted(index, params, target)
         return self._dequantized(index, params, codes)
 
+    def moved_float_of(self, index: int, target: int) -> ir.Value:
+        """``float_of`` for an operator that only moves codes to tensor ``target``: LiteRT's kernels never look at its scale."""
+        kinds = self.tensor(index).dtype, self.tensor(target).dtype
+        if not self.is_quantized(index) or kinds[0] != kinds[1]:
+            return self.float_of(index)
+        return self.adjusted_float_of(index, self.params(target), target)
+
     def _dequantized(self, index: int, params: QuantParams, codes: ir.Value | None = None) -> ir.Value:
         codes = self.codes_of(index) if codes is None else codes
         return dequantize_node(

@@ -3,6 +3,8 @@
 * LeakyReLU and requantisation: the 256 codes of the pair DequantizeLinear -> LeakyRelu -> QuantizeLinear, computed in
   float32, equal those of XNNPACK's integer recipe (``converters.leaky``) entry by entry.
 * Sums and products of two tensors: by every pair of codes (``static_pairs``).
+* Operands of another scale that a uint8 CONCATENATION rescales: by their 256 codes (``converters.concatenated``).
+* Codes that are only moved: TFLite's kernels do not look at the scale of the output.
 * Averages (AveragePool, ReduceMean, Resize): a mean commutes with a shift and a scaling of all codes, so zero-points that
   move together and scales whose ratio is kept change no mean; the ratio may be off by 2^-14, which decides exact ties alone.
 * Softmax: its factor beta stands in the scale.
@@ -10,10 +12,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.concatenated import concatenated_table
 from converters.leaky import FloatForm, LeakyCase, float_table, plain_form, xnnpack_table
 from xdet.checking.result import ProvenChange
 from xdet.checking.source_graph import number
@@ -28,6 +32,10 @@ if TYPE_CHECKING:
 
 AVERAGES = frozenset({"AveragePool", "ReduceMean", "Resize", "GlobalAveragePool"})
 TIE_ROOM = 2.0**-14
+MOVES = frozenset({"Transpose", "Reshape", "Slice", "Gather", "Tile", "Split", "Resize"})
+MOVING = frozenset(
+    {"RESHAPE", "TRANSPOSE", "STRIDED_SLICE", "GATHER", "TILE", "SPLIT", "RESIZE_NEAREST_NEIGHBOR"}
+)
 
 
 def prove(context: StaticContext, node: Node, owners: tuple[int, ...]) -> bool:
@@ -36,13 +44,9 @@ def prove(context: StaticContext, node: Node, owners: tuple[int, ...]) -> bool:
         return prove_pairs(context, node)
     if node.op == "DequantizeLinear":
         reader = context.graph.only_reader(node.outputs[0])
-        if reader is None:
-            return False
-        if reader.op == "LeakyRelu":
-            return _prove_leaky(context, node, reader, owners)
-        if reader.op in AVERAGES:
-            return _prove_average(context, node, reader, owners)
-        return reader.op == "Softmax" and _prove_softmax(context, node, owners)
+        return reader is not None and any(
+            proof(context, node, reader, owners) for ops, proof in PROOFS_BY_READER if reader.op in ops
+        )
     average = context.graph.producers.get(node.inputs[0])
     while average is not None and average.op == "Reshape":
         average = context.graph.producers.get(average.inputs[0])
@@ -84,10 +88,16 @@ def promised_table(context: StaticContext, case: LeakyCase) -> Table:
 
 def leaky_case(context: StaticContext, op: TfliteOperator) -> LeakyCase | None:
     """A LeakyReLU or requantisation of the source as arithmetic on int8 codes; None where it is not quantised."""
-    source, target = (context.source.model.tensors[i] for i in (op.inputs[0], op.outputs[0]))
+    return case_between(
+        context, op.inputs[0], op.outputs[0], number(op, "alpha", 1.0)
+    )  # a requantisation has none
+
+
+def case_between(context: StaticContext, before_op: int, after_op: int, slope: float) -> LeakyCase | None:
+    """The arithmetic on int8 codes between two tensors; None where one is not quantised."""
+    source, target = (context.source.model.tensors[i] for i in (before_op, after_op))
     if source.quant is None or target.quant is None:
         return None
-    slope = number(op, "alpha", 1.0)  # a requantisation has none
     before, after = (-128 if t.dtype == "uint8" else 0 for t in (source, target))
     return LeakyCase(
         scale_in=source.quant.scalar_scale,
@@ -129,6 +139,58 @@ def _prove_leaky(context: StaticContext, node: Node, leaky: Node, owners: tuple[
     return True
 
 
+def _prove_concatenated(context: StaticContext, node: Node, concat: Node, owners: tuple[int, ...]) -> bool:
+    """An operand that a concatenation rescales: all 256 codes are the built-in kernel's."""
+    op, pair = _maker_behind(context, concat), pair_of(context, node)
+    if op is None or op.op != "CONCATENATION" or pair is None:
+        return False
+    for owner in set(owners) & set(op.inputs):
+        case = case_between(context, owner, op.outputs[0], 1.0)
+        to_int8 = -128 if pair[2] else 0
+        if case is None or pair[1] + to_int8 != case.zero_point_in:
+            continue
+        if np.array_equal(float_table(case, FloatForm(pair[0], np.float32(1))), concatenated_table(case)):
+            proof = "all 256 codes equal those of LiteRT's built-in CONCATENATION"
+            _remember_scale(context, (owner, op.outputs[0]), (float(case.scale_in), float(pair[0])), proof)
+            return True
+    return False
+
+
+def _prove_moved(context: StaticContext, node: Node, mover: Node, owners: tuple[int, ...]) -> bool:
+    """Codes that are only moved: read as the tensor they become, and written so again."""
+    behind: Node | None = mover
+    while behind is not None and behind.op in MOVES:
+        mover, behind = behind, context.graph.only_reader(behind.outputs[0])
+    op, pair = _maker_behind(context, mover), pair_of(context, node)
+    if op is None or op.op not in MOVING or pair is None or behind is None or behind.op != "QuantizeLinear":
+        return False
+    common = set(owners) & set(op.inputs)
+    if not common or pair_of(context, behind) != pair:
+        return False
+    index = min(common)
+    quant = context.source.model.tensors[index].quant
+    assert quant is not None  # noqa: S101 - owners are quantised
+    proof = f"{op.op} moves codes, whatever the scale of its output"
+    _remember_scale(context, (index, op.outputs[0]), (float(quant.scalar_scale), float(pair[0])), proof)
+    return True
+
+
+def _maker_behind(context: StaticContext, node: Node) -> TfliteOperator | None:
+    """The source operator whose result stands behind the QuantizeLinear that closes ``node``."""
+    quantize = context.graph.only_reader(node.outputs[0])
+    if quantize is None or quantize.op != "QuantizeLinear":
+        return None
+    makers = [context.source.makers.get(owner) for owner in owners_of(context, quantize.outputs[0], set())]
+    return next((op for op in makers if op is not None), None)
+
+
+def _remember_scale(
+    context: StaticContext, tensors: tuple[int, int], numbers: tuple[float, float], proof: str
+) -> None:
+    tensor, operator = (context.source.names[index] for index in tensors)
+    context.proven.append(ProvenChange(tensor, operator, "scale", *numbers, proof))
+
+
 def _prove_average(context: StaticContext, node: Node, average: Node, owners: tuple[int, ...]) -> bool:
     behind = context.graph.only_reader(average.outputs[0])
     while behind is not None and behind.op == "Reshape":
@@ -168,7 +230,7 @@ def _ratio_kept(context: StaticContext, before: Node, after: Node) -> bool:
     return abs(ratio) <= TIE_ROOM and moved == also
 
 
-def _prove_softmax(context: StaticContext, node: Node, owners: tuple[int, ...]) -> bool:
+def _prove_softmax(context: StaticContext, node: Node, _softmax: Node, owners: tuple[int, ...]) -> bool:
     pair = pair_of(context, node)
     for owner in owners:
         quant = context.source.model.tensors[owner].quant
@@ -182,3 +244,15 @@ def _prove_softmax(context: StaticContext, node: Node, owners: tuple[int, ...]) 
                 )
                 return True
     return False
+
+
+Proof = Callable[
+    ["StaticContext", "Node", "Node", tuple[int, ...]], bool
+]  # context, the node, its reader, owners
+PROOFS_BY_READER: tuple[tuple[frozenset[str], Proof], ...] = (
+    (frozenset({"LeakyRelu"}), _prove_leaky),
+    (frozenset({"Concat"}), _prove_concatenated),
+    (MOVES, _prove_moved),
+    (AVERAGES, _prove_average),
+    (frozenset({"Softmax"}), _prove_softmax),
+)

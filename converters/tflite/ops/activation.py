@@ -15,6 +15,9 @@ from converters.tflite.context import ImportContext, float_option
 from converters.tflite.ops.clamp import BOUNDS, clip_limits
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from converters.leaky import Table
     from converters.tflite.records import TfliteOperator
 
 
@@ -64,23 +67,25 @@ def _leaky_node(context: ImportContext, tensors: tuple[int, int], form: FloatFor
     context.define_quantized(target, real)
 
 
-def _table(
-    context: ImportContext, op: TfliteOperator, table: np.ndarray[tuple[int], np.dtype[np.int64]]
-) -> None:
-    """256 output codes looked up with Gather: always exact, slower than a fused activation."""
+def _table(context: ImportContext, op: TfliteOperator, table: Table) -> None:
+    """All output codes looked up: always exact, slower than a fused activation."""
+    target = op.outputs[0]
+    context.define(target, look_up(context, op, context.codes_of(op.inputs[0]), table, context.names[target]))
+
+
+def look_up(context: ImportContext, op: TfliteOperator, codes: ir.Value, table: Table, name: str) -> ir.Value:
+    """256 output codes (int64, for int8 codes -128..127) looked up with Gather, and told as a deviation."""
     writer, target = context.writer, op.outputs[0]
-    codes = table if context.activations == "int8" else table + 128
-    index = writer.op("Cast", [context.codes_of(op.inputs[0])], context.name(op, "index"), to=6)  # INT32
+    written = table if context.activations == "int8" else table + 128
+    index = writer.op("Cast", [codes], f"{name}/index", to=6)  # INT32
     if context.activations == "int8":
-        index = writer.op(
-            "Add", [index, writer.constant(np.int32(128), context.name(op, "128"))], context.name(op, "row")
-        )
-    values = writer.constant(codes.astype(context.code_dtype), context.name(op, "table"))
-    context.define(target, writer.op("Gather", [values, index], context.names[target], axis=0))
+        index = writer.op("Add", [index, writer.constant(np.int32(128), f"{name}/128")], f"{name}/row")
+    values = writer.constant(written.astype(context.code_dtype), f"{name}/table")
     context.tell(target, target, "table")
     context.notes.append(
         f"{op.op} {context.names[target]!r} is written as a 256-entry table: no float form reproduces it"
     )
+    return writer.op("Gather", [values, index], name, axis=0)
 
 
 def relu(context: ImportContext, op: TfliteOperator) -> None:

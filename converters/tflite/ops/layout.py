@@ -46,7 +46,7 @@ def reshape_operator(context: ImportContext, op: TfliteOperator) -> None:
         where = f"{context.model.file}: {describe(context, op)}"
         msg = f"{where} turns shape {list(before)} into {list(after)}: another number of values"
         raise SourceFileError(msg)
-    real = context.float_of(op.inputs[0])
+    real = context.moved_float_of(op.inputs[0], op.outputs[0])
     context.close(op.outputs[0], reshape(context, real, before, after, context.name(op)))
 
 
@@ -63,7 +63,7 @@ def transpose(context: ImportContext, op: TfliteOperator) -> None:
         context.axis(source, 0)  # refuses where the batch is more than one image
     if rank == 4:
         moved = [NHWC_TO_NCHW.index(moved[axis]) for axis in NHWC_TO_NCHW]
-    real = context.float_of(source)
+    real = context.moved_float_of(source, op.outputs[0])
     if moved != list(range(rank)):
         real = context.writer.op("Transpose", [real], context.name(op), perm=moved)
     context.close(op.outputs[0], real)

@@ -31,7 +31,7 @@ def resize_nearest_neighbor(context: ImportContext, op: TfliteOperator) -> None:
     _, height, width, _ = context.tensor(source).shape
     new_height, new_width = _sizes(context, op)
     rows, columns = _nearest_indices(op, height, new_height), _nearest_indices(op, width, new_width)
-    real = context.float_of(source)
+    real = context.moved_float_of(source, op.outputs[0])
     if _is_repetition(rows, height) and _is_repetition(columns, width):
         scales = np.array([1, 1, new_height // height, new_width // width], np.float32)
         real = context.writer.op(

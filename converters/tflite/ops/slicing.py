@@ -20,7 +20,7 @@ def strided_slice(context: ImportContext, op: TfliteOperator) -> None:
     source, target = op.inputs[0], op.outputs[0]
     shape = context.tensor(source).shape
     ranges = axis_ranges(strided_index(context, op), shape)
-    real, sliced = context.float_of(source), tuple(len(r) for r in ranges)
+    real, sliced = context.moved_float_of(source, target), tuple(len(r) for r in ranges)
     touched = [axis for axis, r in enumerate(ranges) if r != range(shape[axis])]
     if 0 in sliced:
         msg = f"{context.model.file}: {describe(context, op)} takes nothing from shape {list(shape)}"
@@ -57,7 +57,9 @@ def gather(context: ImportContext, op: TfliteOperator) -> None:
         msg = f"{context.model.file}: {describe(context, op)} reads outside the {size} entries of its axis, or nothing"
         raise SourceFileError(msg)
     where = context.writer.constant(indices.reshape(-1), context.name(op, "indices"))
-    real = context.writer.op("Gather", [context.float_of(source), where], context.name(op), axis=axis)
+    real = context.writer.op(
+        "Gather", [context.moved_float_of(source, target), where], context.name(op), axis=axis
+    )
     flat = (*shape[:source_axis], indices.size, *shape[source_axis + 1 :])
     context.close(
         target, reshape(context, real, flat, context.tensor(target).shape, context.name(op, "reshaped"))

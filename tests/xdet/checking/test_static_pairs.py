@@ -77,3 +77,30 @@ def test_a_scale_with_which_pairs_differ_is_named(tmp_path: Path) -> None:
     (finding,) = part.findings
     assert (finding.cause, finding.layer) == ("scale", "codes")
     assert "+0.10%" in finding.message
+
+
+def build_moving_network() -> bytes:
+    """uint8 tensors of other scales: put together, tiled and resized."""
+    b = TfliteBuilder()
+    pixels = b.input("image", SHAPE, "uint8", 1 / 255, 0)
+    total = b.op("ADD", [pixels, pixels], SHAPE, "uint8", 2 / 255, 0, name="sum")
+    both = (1, 32, 32, 6)
+    joined = b.op("CONCATENATION", [pixels, total], both, "uint8", 2 / 255, 0, name="joined", axis=3)
+    repeats = b.constant(np.array([1, 1, 1, 2], np.int32))
+    tiled = b.op("TILE", [joined, repeats], (1, 32, 32, 12), "uint8", 0.02, 7, name="tiled")
+    indices = b.constant(np.array([0, 4, 5], np.int32))
+    chosen = b.op("GATHER", [tiled, indices], SHAPE, "uint8", 0.03, 9, name="chosen", axis=3)
+    size = b.constant(np.array([64, 64], np.int32))
+    large = b.op("RESIZE_NEAREST_NEIGHBOR", [chosen, size], (1, 64, 64, 3), "uint8", 0.01, 0, name="large")
+    return b.build([b.op("DEQUANTIZE", [large], (1, 64, 64, 3), "float32", name="real")])
+
+
+def test_rescaled_operands_and_moved_codes_are_proven(tmp_path: Path) -> None:
+    model, source = convert(tmp_path, build_moving_network())
+    (tmp_path / "model.onnx").write_bytes(model)
+    part, proven = check_static(open_pair(tmp_path / "model.onnx", source))
+    assert part.status == "passed", part.findings
+    proofs = {change.proof for change in proven}
+    assert "all 256 codes equal those of LiteRT's built-in CONCATENATION" in proofs
+    for op in ("TILE", "GATHER", "RESIZE_NEAREST_NEIGHBOR"):
+        assert f"{op} moves codes, whatever the scale of its output" in proofs
