@@ -100,8 +100,8 @@ class Deviation:
         tensor: the source tensor to which the number belongs (for a slope or table, the operator's output).
         operator: the output tensor of the operator in whose translation the number stands.
         kind: ``"scale"`` or ``"zero_point"`` (in the graph's codes) of a Q or DQ node, ``"slope"`` of a LeakyRelu (which
-            stands for a requantisation, too, with the source's slope 1), ``"table"``: a table of codes instead of the
-            operator.
+            stands for a requantisation, too, with the source's slope 1), ``"table"``: a table of codes, or
+            integer arithmetic, instead of the operator.
         source: the source's number, None for a table.
         written: the graph's number, None for a table.
     """

@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tests.converters.single_operator import Quant, Runs, assert_exact, run_single
+from tests.converters.single_operator import Quant, Runs, assert_exact, codes, run_everywhere, run_single
+from tests.converters.tflite_builder import TfliteBuilder
 
 RIMS = [-128, -3, 0, 127]
 
@@ -127,12 +130,44 @@ def test_bilinear_by_powers_of_two_is_exact(size: tuple[int, int], corners: str)
 
 
 @pytest.mark.parametrize("corners", CORNERS.values(), ids=CORNERS.keys())
-@pytest.mark.parametrize("size", [(21, 18), (10, 9), (5, 3), (13, 11)], ids=str)
-def test_bilinear_by_other_factors_stays_within_one_code(
-    size: tuple[int, int], corners: dict[str, Any]
+@pytest.mark.parametrize("size", [(21, 18), (10, 9), (5, 3), (13, 11), (56, 48), (1, 1)], ids=str)
+def test_bilinear_by_other_factors_is_exact(size: tuple[int, int], corners: dict[str, Any]) -> None:
+    """XNNPACK rounds its weights to 11 bits, as much as 0.06 codes."""
+    assert_exact(resize("RESIZE_BILINEAR", size, **corners))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(*[st.integers(1, 12)] * 2),
+    st.tuples(*[st.integers(1, 25)] * 2),
+    st.sampled_from(list(CORNERS)),
+    st.sampled_from(["int8", "uint8"]),
+    st.integers(0, 255),
+)
+def test_every_bilinear_resize_is_exact(
+    size: tuple[int, int], new_size: tuple[int, int], corners: str, dtype: str, zero_point: int
 ) -> None:
-    """XNNPACK rounds its weights to 11 bits, as much as 0.06 codes: one value in fifty falls on the other side of a tie."""
-    runs = resize("RESIZE_BILINEAR", size, **corners)
+    quant = Quant(0.05, zero_point + int(np.iinfo(dtype).min))
+    shapes = (1, *size, 16), (1, *new_size, 16)
+    assert_exact(
+        run_single(
+            "RESIZE_BILINEAR",
+            shapes,
+            (quant, quant),
+            np.array(new_size, np.int32),
+            dtype=dtype,
+            **CORNERS[corners],
+        )
+    )
+
+
+def test_the_real_bilinear_resize_stays_within_one_code() -> None:
+    b = TfliteBuilder()
+    x = b.input("x", (1, 7, 6, 16), "int8", 0.05, -3)
+    size = b.constant(np.array([10, 9], np.int32))
+    y = b.op(
+        "RESIZE_BILINEAR", [x, size], (1, 10, 9, 16), "int8", 0.05, -3, name="y", half_pixel_centers=True
+    )
+    runs = run_everywhere(b.build([y]), [codes((1, 7, 6, 16))], leaky_relu="float")
     assert runs.worst <= 1
-    assert runs.differing <= 0.05 * runs.litert[0].size
-    assert runs.dialects_agree
+    assert 0 < runs.differing <= 0.05 * runs.litert[0].size

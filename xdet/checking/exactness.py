@@ -25,7 +25,7 @@ EXACT = frozenset(
     {
         *("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MAX_POOL_2D", "LEAKY_RELU", "QUANTIZE", "DEQUANTIZE", "CAST"),
         *("RESIZE_NEAREST_NEIGHBOR", "PAD", "RESHAPE", "TRANSPOSE", "STRIDED_SLICE", "GATHER", "TILE", "SPLIT", "PACK"),
-        *("SHAPE", "CONCATENATION", "ADD", "SUB", "MUL"),
+        *("SHAPE", "CONCATENATION", "ADD", "SUB", "MUL", "RESIZE_BILINEAR"),
     }
 )  # fmt: skip
 AT_EQUAL_SCALES = frozenset({"RELU", "RELU6", "RELU_N1_TO_1", "MEAN", "AVERAGE_POOL_2D"})
@@ -72,7 +72,7 @@ def _is_odd(source: SourceGraph, op: TfliteOperator) -> bool:
     if op.op in AT_EQUAL_SCALES:
         window = number(op, "filter_h", 1) * number(op, "filter_w", 1)
         return before.scalar_scale != after.scalar_scale or window > LARGEST_WINDOW
-    return False
+    return op.op == "RESIZE_BILINEAR" and not before.same_as(after)
 
 
 def _is_left_to_built_ins(source: SourceGraph, op: TfliteOperator) -> bool:

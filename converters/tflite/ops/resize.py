@@ -1,9 +1,9 @@
 """RESIZE_NEAREST_NEIGHBOR and RESIZE_BILINEAR.
 
 Nearest is bit exact: a whole factor becomes Resize, which every runtime agrees on; other sizes become a Gather per
-axis over TFLite's own index table, because no two runtimes round the coordinates alike. Bilinear is bit exact where
-the weights are whole multiples of 2^-11 (factor 2, 4, ...; XNNPACK's weights have 11 bits), and within 1 LSB
-elsewhere; ties go up as in XNNPACK (``ops.pivot``).
+axis over TFLite's own index table, because no two runtimes round the coordinates alike. Bilinear is bit exact, too: as a
+Resize whose ties go up as in XNNPACK (``ops.pivot``) where all weights are multiples of 1/8 (factors 2 and 4), else step by
+step with XNNPACK's 11-bit weights (``ops.integer_resize``).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from converters.errors import SourceFileError
 from converters.tflite.context import ImportContext, describe
+from converters.tflite.ops.integer_resize import axis_weights, close_in_integers
 from converters.tflite.ops.pivot import lowest_code, pivot_at
 
 if TYPE_CHECKING:
@@ -52,6 +53,12 @@ def resize_nearest_neighbor(context: ImportContext, op: TfliteOperator) -> None:
 def resize_bilinear(context: ImportContext, op: TfliteOperator) -> None:
     """RESIZE_BILINEAR."""
     source, target = op.inputs[0], op.outputs[0]
+    sizes = zip(context.tensor(source).shape[1:3], _sizes(context, op), strict=True)
+    weights = [axis_weights(op, size, new_size) for size, new_size in sizes]
+    same = context.is_quantized(source) and context.params(source).same_as(context.params(target))
+    if context.match_litert and same and not all(axis.is_coarse for axis in weights):
+        close_in_integers(context, op, *weights)
+        return
     pivot = pivot_at(context, source, target, lowest_code(context, source))
     real = context.adjusted_float_of(source, pivot.before, target)
     context.define_quantized(target, _linear(context, op, real), pivot.after)
