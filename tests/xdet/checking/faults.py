@@ -161,9 +161,7 @@ def one_row_less(proto: onnx.ModelProto) -> None:
 
 def only_the_best_class(proto: onnx.ModelProto) -> None:
     """A box has no class but its best: decoders that take the argmax first."""
-    axis = numpy_helper.from_array(np.array([2]), "class_axis")
-    proto.graph.initializer.append(axis)
-    best = helper.make_node("ReduceMax", ["head/scores", "class_axis"], ["best_score"], keepdims=1)
+    best = helper.make_node("ReduceMax", ["head/scores"], ["best_score"], axes=[2], keepdims=1)
     is_best = helper.make_node("Equal", ["head/scores", "best_score"], ["is_best"])
     _insert_behind(proto, "head/scores", "Where", ["is_best", None, "head/zero"], before=[best, is_best])
 
