@@ -1,15 +1,110 @@
-"""Model files: reading a source once, writing a result whole or not at all."""
+"""Model files: reading a source once, writing a result whole or not at all.
+
+Writing a file whole or not at all.
+
+The bytes go to a temporary name in the target's folder, which then moves over the target: no reader, crash or full
+disk finds half a file. A symbolic link is followed; a device such as ``/dev/null`` is written to directly.
+
+What may be replaced: never a file that the same command reads, whatever name or link leads to it, and another file only where
+the user forces it or its first bytes prove that this program made it.
+
+Tells what kind of model file some bytes are, from the bytes alone: names and suffixes lie.
+
+Only the standard library is imported, so whoever runs a finished model can ask, too. Every check looks at a
+few bytes near the start; a file that was cut off later keeps its format: its own reader says what is missing.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import secrets
+import stat
+import struct
+from typing import TYPE_CHECKING, Literal
 
-from converters.atomic import WRITE_ERRORS, refuse_replacing, write_problem, write_whole
 from converters.errors import OptionError, OutputError, SourceFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import re
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
+
+# What writing can raise: RuntimeError is a loop of links, ValueError a path with a NUL character.
+WRITE_ERRORS = (OSError, RuntimeError, ValueError)
+MARK_BYTES = 1024  # what is read of a file to see whose it is
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, replacing what was there; the folder must exist.
+
+    Raises:
+        OSError: the folder is missing or not writable, the target is a folder, or the disk is full.
+        RuntimeError: the path is a loop of links.
+        ValueError: no system accepts the path.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        target.write_bytes(data)
+        return
+    temporary = target.with_name(f".xdet-{secrets.token_hex(6)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def refuse_replacing(
+    targets: Mapping[Path, re.Pattern[bytes] | None], inputs: Iterable[Path], *, force: bool
+) -> str | None:
+    """Why these targets may not be written, by the rule above; None where they may.
+
+    Args:
+        targets: each file to write, with the mark that such a file of ours begins with; None where it has none.
+        inputs: the files that the command reads; looked at only where a target exists.
+        force: replace files that are not provably ours, too.
+    """
+    found = {target: _identity(target) for target in targets}
+    existing = {identity: target for target, identity in found.items() if identity is not None}
+    for path in inputs if existing else ():
+        identity = _identity(path)
+        if identity in existing:
+            return f"'{existing[identity]}' is a file that this command reads ('{path}'); name another to write to"
+    for target, mark in () if force else targets.items():
+        if found[target] is not None and (mark is None or not mark.match(_beginning(target))):
+            return f"'{target}' exists already; give --force to replace it, or name another"
+    return None
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What is the same for all names and links of one regular file; None where there is none."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None  # missing, or writing and reading it tells why not
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+
+
+def _beginning(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MARK_BYTES)
+    except OSError:
+        return b""  # not to be read: not provably ours
+
+
+def write_problem(error: Exception, path: Path) -> str:
+    """What went wrong while writing ``path``, in words, and what to do about it."""
+    if isinstance(error, IsADirectoryError) or (isinstance(error, PermissionError) and path.is_dir()):
+        return "it is a folder; give a file name"
+    if isinstance(error, FileNotFoundError):
+        return f"the folder '{path.parent}' does not exist; create it or choose another"
+    if isinstance(error, PermissionError):
+        return "permission denied; choose a place you may write to"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"not a usable path ({error})"
+
 
 MAX_SOURCE_BYTES = 1 << 31
 
@@ -66,3 +161,91 @@ def write_output(output: Path, data: bytes) -> None:
     except WRITE_ERRORS as error:
         msg = f"{output}: cannot be written: {write_problem(error, output)}"
         raise OutputError(msg) from error
+
+
+ModelFormat = Literal["tflite", "h5", "keras", "onnx"]
+
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+KERAS_MEMBERS = (b"metadata.json", b"config.json", b"model.weights.h5")
+
+# ModelProto's fields by number (onnx.proto): those with wire type 0, a varint, and 2, length-delimited.
+ONNX_VARINTS = frozenset((1, 5))
+ONNX_MESSAGES = frozenset((2, 3, 4, 6, 7, 8, 14, 20, 25, 26))
+ONNX_GRAPH = 7
+ONNX_MAX_IR_VERSION = 127
+ONNX_MAX_FIELDS = 4096  # that many may stand before the graph; exporters write fewer than ten
+
+
+def sniff_format(data: bytes) -> ModelFormat | None:
+    r"""Tell the format of a model file.
+
+    Args:
+        data: the file's bytes; the first few thousand suffice for usual files.
+
+    Returns:
+        The format, or None when the bytes are no model that is known here.
+
+    Example:
+        >>> sniff_format(b"\x18\x00\x00\x00TFL3")
+        'tflite'
+        >>> sniff_format(b"\xff\xd8\xff\xe0 a photograph") is None
+        True
+    """
+    return next((name for name, matches in SIGNATURES.items() if matches(data)), None)
+
+
+def _is_tflite(data: bytes) -> bool:
+    """A FlatBuffer's file identifier follows the offset of its root table."""
+    return data[4:8] == b"TFL3"
+
+
+def _is_h5(data: bytes) -> bool:
+    """An HDF5 superblock starts at byte 0, or behind a user block of 512, 1024, 2048, ... bytes."""
+    starts = [0]
+    while (behind := max(512, 2 * starts[-1])) < len(data):
+        starts.append(behind)
+    return any(data.startswith(HDF5_SIGNATURE, start) for start in starts)
+
+
+def _is_keras(data: bytes) -> bool:
+    """A zip archive whose first member is one that Keras writes."""
+    if not data.startswith(b"PK\x03\x04") or len(data) < 30:
+        return False
+    (length,) = struct.unpack_from("<H", data, 26)
+    return data[30 : 30 + length] in KERAS_MEMBERS
+
+
+def _is_onnx(data: bytes) -> bool:
+    """A protobuf message that starts with ModelProto's ir_version and has only its fields up to the graph."""
+    if not (data.startswith(b"\x08") and 0 < _read_varint(data, 1)[0] <= ONNX_MAX_IR_VERSION):
+        return False
+    position = 0
+    for _ in range(ONNX_MAX_FIELDS):
+        key, position = _read_varint(data, position)
+        number, wire_type = key >> 3, key & 7
+        if number == ONNX_GRAPH and wire_type == 2:
+            return True
+        value, position = _read_varint(data, position)
+        if wire_type == 2 and number in ONNX_MESSAGES:
+            position += value
+        elif wire_type != 0 or number not in ONNX_VARINTS:
+            return False
+    return False
+
+
+def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+    """A protobuf varint and the position behind it; 0 where the data ends, which is no field's key."""
+    value = 0
+    for i, byte in enumerate(data[position : position + 10]):
+        value |= (byte & 0x7F) << (7 * i)
+        if byte < 0x80:
+            return value, position + i + 1
+    return 0, len(data)
+
+
+SIGNATURES: dict[ModelFormat, Callable[[bytes], bool]] = {
+    "tflite": _is_tflite,
+    "h5": _is_h5,
+    "keras": _is_keras,
+    "onnx": _is_onnx,
+}

@@ -2,6 +2,25 @@
 
 Importers and the head append to a graph of their own (``GraphWriter(name)``) or to one that exists
 (``GraphWriter.appending``); rewrites insert into a finished one (``GraphWriter.inserting``).
+
+The canonical QDQ form, from pixels to weights, which every importer writes through these functions.
+
+::
+
+    image -> Transpose -> codes                                       pixels (codes are the pixels where scales allow)
+    codes -> DequantizeLinear ----------------    weights (int8, OIHW) -> DequantizeLinear --> Conv -> QuantizeLinear -> codes
+    bias (int32) -> DequantizeLinear(x * w) ----/
+
+Every DequantizeLinear has its own scale and zero-point initialisers (two weights that share one make ONNX Runtime's
+``session.x64quantprecision`` fail), a bias has exactly the scale ``x_scale * w_scale`` in float32, and
+activations live in NCHW where they have rank 4.
+
+Which shapes a finished graph states between its inputs and outputs.
+
+Every value of the network (all that leads to the raw head) states its dtype and shape where the shape is fixed, the batch
+aside: compilers for phones and NPUs partition graphs by them. Nothing else does: behind the head, and behind
+reshapes that leave a dynamic batch to the runtime, shape inference invents names (``unk__0``) that nobody reads and
+that differ between its releases. So a model's bytes depend on it only for shapes that have one answer.
 """
 
 from __future__ import annotations
@@ -10,11 +29,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
+
+from converters.quant import QuantParams, quantize
+from converters.spec import HEAD, IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from converters.spec import ImageInput, Rescaling
 
 OPSET = 19  # while a graph is written; ``converters.opset`` decides what the file gets
 IR_VERSION = 9
@@ -104,3 +129,169 @@ class GraphWriter:
 def _names_in(graph: ir.Graph) -> set[str]:
     values = [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]
     return {str(value.name) for value in values}
+
+
+NHWC_TO_NCHW = (0, 3, 1, 2)
+NCHW_TO_NHWC = (0, 2, 3, 1)
+CodeDtype = type[np.uint8] | type[np.int8]
+
+
+def quantize_node(
+    writer: GraphWriter, real: ir.Value, params: QuantParams, dtype: CodeDtype, name: str
+) -> ir.Value:
+    """QuantizeLinear with one scale and zero-point; the codes are called ``name``."""
+    scale = writer.constant(params.scalar_scale, f"{name}/scale")
+    zero_point = writer.constant(dtype(params.scalar_zero_point), f"{name}/zero_point")
+    return writer.op("QuantizeLinear", [real, scale, zero_point], name)
+
+
+def dequantize_node(
+    writer: GraphWriter,
+    codes: ir.Value,
+    params: QuantParams,
+    dtype: type[np.integer[Any]],
+    name: str,
+    *,
+    axis: int | None = None,
+) -> ir.Value:
+    """DequantizeLinear with initialisers of its own, per channel when ``axis`` is given; the reals are called ``name``."""
+    if axis is None:
+        scale = writer.constant(params.scalar_scale, f"{name}/scale")
+        zero_point = writer.constant(dtype(params.scalar_zero_point), f"{name}/zero_point")
+        return writer.op("DequantizeLinear", [codes, scale, zero_point], name)
+    scale = writer.constant(params.scale, f"{name}/scale")
+    zero_point = writer.constant(params.zero_point.astype(dtype), f"{name}/zero_point")
+    return writer.op("DequantizeLinear", [codes, scale, zero_point], name, axis=axis)
+
+
+def weight_node(
+    writer: GraphWriter, codes: NDArray[np.int8] | NDArray[np.uint8], params: QuantParams, name: str
+) -> tuple[ir.Value, ir.Value]:
+    """Weights as an initialiser ``<name>/codes`` behind a DequantizeLinear.
+
+    Args:
+        writer: the graph to append to.
+        codes: output channels first: ``(O, I / groups, H, W)`` for Conv, ``(O, I)`` for Gemm with ``transB``.
+        params: one scale, or one per output channel.
+        name: of the source tensor; made unique, since two operators may share one.
+
+    Returns:
+        (codes, reals).
+    """
+    name = writer.unique(name)
+    value = writer.constant(codes, f"{name}/codes")
+    axis = None if params.scale.size == 1 else 0
+    return value, dequantize_node(writer, value, params, codes.dtype.type, f"{name}/dequantized", axis=axis)
+
+
+def bias_node(
+    writer: GraphWriter, codes: NDArray[np.int32], params: QuantParams, name: str
+) -> tuple[ir.Value, ir.Value]:
+    """An int32 bias as an initialiser ``<name>/codes`` behind a DequantizeLinear.
+
+    Args:
+        writer: the graph to append to.
+        codes: int32 ``(O,)``.
+        params: what ``bias_params`` gives.
+        name: of the source tensor; made unique.
+
+    Returns:
+        (codes, reals).
+    """
+    name = writer.unique(name)
+    value = writer.constant(codes, f"{name}/codes")
+    axis = None if params.scale.size == 1 else 0
+    return value, dequantize_node(writer, value, params, np.int32, f"{name}/dequantized", axis=axis)
+
+
+def bias_params(source: QuantParams, weights: QuantParams) -> QuantParams:
+    """The only quantisation a bias may have: float32 ``x_scale * w_scale``, zero-point 0, per channel as the weights.
+
+    Args:
+        source: of the operator's input, one scale.
+        weights: one scale, or one per output channel.
+    """
+    scale = source.scalar_scale * weights.scale
+    return QuantParams(scale, np.zeros(scale.shape, np.int64), None if scale.size == 1 else 0)
+
+
+def image_pixels(writer: GraphWriter, image: ImageInput, batch: int | str) -> ir.Value:
+    """Declare the graph input ``image``, uint8 ``[N, H, W, 3]``; returns the pixels as uint8 ``[N, 3, H, W]``."""
+    value = writer.input(IMAGE, ir.DataType.UINT8, [batch, image.height, image.width, 3])
+    return writer.op("Transpose", [value], "pixels", perm=list(NHWC_TO_NCHW))
+
+
+def rescaled_pixels(writer: GraphWriter, pixels: ir.Value, rescaling: Rescaling) -> ir.Value:
+    """Pixels as the float32 numbers a network sees: ``p * scale + offset``, both steps rounded to float32."""
+    real = writer.op("Cast", [pixels], "pixels/float", to=int(ir.DataType.FLOAT))
+    scale = writer.constant(np.float32(rescaling.scale), "rescaling/scale")
+    offset = writer.constant(np.float32(rescaling.offset), "rescaling/offset")
+    return writer.op("Add", [writer.op("Mul", [real, scale], "pixels/scaled"), offset], "pixels/rescaled")
+
+
+def pixel_codes(
+    writer: GraphWriter, pixels: ir.Value, params: QuantParams, dtype: CodeDtype, name: str
+) -> ir.Value:
+    """Codes of a tensor whose uint8 codes are the pixels: the pixels themselves, or shifted by 128 for int8.
+
+    Args:
+        writer: the graph to append to.
+        pixels: uint8.
+        params: the tensor's quantisation in codes of ``dtype``.
+        dtype: of the activation codes.
+        name: the tensor's.
+    """
+    if dtype is np.uint8:
+        return pixels
+    real = dequantize_node(writer, pixels, params.shifted(128), np.uint8, f"{name}/pixels")
+    return quantize_node(writer, real, params, np.int8, name)
+
+
+def pixels_are_codes(rescaling: Rescaling, params: QuantParams, dtype: CodeDtype) -> bool:
+    """Whether quantising the rescaled pixel gives the pixel back (as uint8 code), for all 256 of them."""
+    shift = 0 if dtype is np.uint8 else 128
+    pixels = np.arange(256, dtype=np.float32)
+    real = pixels * np.float32(rescaling.scale) + np.float32(rescaling.offset)
+    codes = quantize(real, params.scalar_scale, params.scalar_zero_point + shift, np.uint8)
+    return bool((codes == pixels).all())
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """State every dtype and shape that ONNX can infer, in place."""
+    common.ShapeInferencePass(data_prop=True)(model)
+
+
+def keep_static_shapes(model: ir.Model, batch: int | str) -> None:
+    """Of the inferred shapes keep the fixed ones of the network, in place; inputs and outputs are untouched."""
+    for constant in model.graph.initializers.values():
+        if not constant.is_graph_input():
+            constant.shape = constant.type = None  # its tensor says both
+    network = set(network_nodes(model.graph))
+    for node in model.graph:
+        for value in node.outputs:
+            if value.is_graph_output() or (node in network and is_static(value, batch)):
+                continue
+            value.shape = value.type = None
+
+
+def network_nodes(graph: ir.Graph) -> Sequence[ir.Node]:
+    """The nodes from which the value ``head`` is computed, in execution order; none where there is no such value."""
+    open_values = [value for node in graph for value in node.outputs if value.name == HEAD]
+    found: set[ir.Node] = set()
+    while open_values:
+        node = open_values.pop().producer()
+        if node is not None and node not in found:
+            found.add(node)
+            open_values.extend(value for value in node.inputs if value is not None)
+    return [node for node in graph if node in found]
+
+
+def is_static(value: ir.Value, batch: int | str) -> bool:
+    """Whether a value's dtype and every size is known, but a leading dynamic batch by the name ``batch``."""
+    if value.dtype is None or value.shape is None:
+        return False
+    sizes = value.shape.dims
+    return all(
+        isinstance(size, int) or (axis == 0 and isinstance(batch, str) and str(size) == batch)
+        for axis, size in enumerate(sizes)
+    )

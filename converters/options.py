@@ -1,11 +1,11 @@
-"""What a caller can ask of a conversion, besides the description of the source model (``converters.description.settings``)."""
+"""What a caller can ask of a conversion, besides what ``converters.description.statements`` holds."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
-from converters.description.settings import SourceOptions
+from converters.description.statements import SourceOptions
 from converters.errors import OptionError
 from converters.spec import LeakyRelu, Target
 from converters.spec.checks import require_flag, require_instance

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import xdet
-from xdet.images import find_images
-from xdet.outputs import require_target
+from xdet.pictures.images import find_images
+from xdet.writing.files import require_target
 
 EMULATOR = "qemu-x86_64"
 CPUS = ("Haswell", "Nehalem")

@@ -74,9 +74,9 @@ def first_box_s(model: Path, photo: Path, repeats: int) -> float:
 def block_ms(model: Path, block_s: float = 0.5) -> float:
     """Median milliseconds per image of one session on one thread, at score 0.5, over ``block_s`` seconds."""
     from converters.spec import Thresholds
-    from xdet.images import read_image, resize_image
-    from xdet.runtimes.choices import RuntimeChoices
-    from xdet.runtimes.opening import open_runtime
+    from xdet.pictures.images import read_image, resize_image
+    from xdet.runtimes.processors import RuntimeChoices
+    from xdet.runtimes.table import open_runtime
 
     with open_runtime(model, RuntimeChoices(threads=1)) as runtime:
         size = runtime.spec.image

@@ -24,7 +24,7 @@ import numpy as np
 import onnxruntime as ort
 
 import xdet
-from xdet.images import read_image, resize_image
+from xdet.pictures.images import read_image, resize_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -31,12 +31,12 @@ from ai_edge_litert.interpreter import Interpreter  # noqa: TID253 - a program, 
 from PIL import Image
 
 import xdet
+from converters.heads.oracle import detect_from_head
 from converters.spec import DetectorSpec, Thresholds
-from xdet.batch_detection import detect_files
-from xdet.decode import detect_from_head
-from xdet.images import find_images, read_image, resize_image
-from xdet.processors import choose_workers
-from xdet.results_json import report_to_json
+from xdet.detection.batch import detect_files
+from xdet.detection.report import report_to_json
+from xdet.pictures.images import find_images, read_image, resize_image
+from xdet.runtimes.processors import choose_workers
 
 EMBEDDED = Path(xdet.__file__).parent / "data" / "tiny_yolo_v2_person_224_int8.tflite"
 Run = Callable[[], object]

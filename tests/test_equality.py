@@ -10,15 +10,14 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from converters.description.settings import SourceOptions
+from converters.convert import convert_to_bytes
+from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
-from converters.pipeline import convert_to_bytes
 from converters.spec import ImageInput, Rescaling, Thresholds
-from xdet.images import read_image, resize_image
-from xdet.preparation import Preparation, prepare_many
-from xdet.runtimes.choices import RuntimeChoices
+from xdet.pictures.images import read_image, resize_image
+from xdet.pictures.preparation import Preparation, in_order, prepare_many
 from xdet.runtimes.onnxruntime import OnnxRuntime, open_onnxruntime
-from xdet.stream import in_order
+from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,20 +13,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from converters.convert import Conversion
     from converters.errors import ConversionError
-    from converters.pipeline import Conversion
     from xdet.bench import Benchmark, BenchOptions, run_benchmark
+    from xdet.checking.check import check
     from xdet.checking.result import CheckResult
-    from xdet.checking.verdict import check
+    from xdet.checking.selftest import SelfTest, run_selftest
     from xdet.conversion import convert
+    from xdet.detection.detector import Detector
     from xdet.detections import Detection, Detections
-    from xdet.detector import Detector
     from xdet.errors import XdetError
-    from xdet.evaluation import evaluate
-    from xdet.evaluation_results import Evaluation
+    from xdet.evaluation.evaluate import evaluate
+    from xdet.evaluation.results import Evaluation
     from xdet.inspection import inspect
-    from xdet.runtimes.providers import available_providers
-    from xdet.selftest import SelfTest, run_selftest
+    from xdet.runtimes.ort_session import available_providers
 
 __all__ = [
     "BenchOptions",
@@ -56,21 +56,21 @@ _HOMES = {
     "BenchOptions": "xdet.bench",
     "Benchmark": "xdet.bench",
     "CheckResult": "xdet.checking.result",
-    "Conversion": "converters.pipeline",
+    "Conversion": "converters.convert",
     "ConversionError": "converters.errors",
     "Detection": "xdet.detections",
     "Detections": "xdet.detections",
-    "Detector": "xdet.detector",
-    "Evaluation": "xdet.evaluation_results",
-    "SelfTest": "xdet.selftest",
+    "Detector": "xdet.detection.detector",
+    "Evaluation": "xdet.evaluation.results",
+    "SelfTest": "xdet.checking.selftest",
     "XdetError": "xdet.errors",
-    "available_providers": "xdet.runtimes.providers",
-    "check": "xdet.checking.verdict",
+    "available_providers": "xdet.runtimes.ort_session",
+    "check": "xdet.checking.check",
     "convert": "xdet.conversion",
-    "evaluate": "xdet.evaluation",
+    "evaluate": "xdet.evaluation.evaluate",
     "inspect": "xdet.inspection",
     "run_benchmark": "xdet.bench",
-    "run_selftest": "xdet.selftest",
+    "run_selftest": "xdet.checking.selftest",
 }
 
 

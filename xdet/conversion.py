@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.calibration import Calibration
-    from converters.pipeline import Conversion
+    from converters.convert import Conversion
     from converters.spec import ImageInput
 
 PathLike = str | os.PathLike[str]
@@ -80,12 +80,11 @@ def convert(
         DataError: the calibration folder holds no image.
         ImageError: one of its images cannot be read.
     """
-    from converters.description.anchors import parse_anchors
-    from converters.description.classes import parse_class_names
-    from converters.description.settings import SourceOptions
+    from converters.convert import convert as convert_file
+    from converters.description.statements import SourceOptions
+    from converters.description.values import parse_anchors, parse_class_names
     from converters.errors import OptionError
     from converters.options import ConvertOptions
-    from converters.pipeline import convert as convert_file
 
     source = Path(source)
     if percentile is not None and calibration is None:
@@ -125,7 +124,7 @@ def _calibration(
 ) -> Calibration:
     """The photographs as ``detect`` would feed them to the finished model, in the order of their names."""
     from converters.calibration import Calibration
-    from xdet.preparation import Preparation, prepare_many
+    from xdet.pictures.preparation import Preparation, prepare_many
 
     images = _photographs(photographs)
 
@@ -140,7 +139,7 @@ def _calibration(
 
 
 def _photographs(calibration: PathLike | Sequence[PathLike]) -> list[Path]:
-    from xdet.images import find_images
+    from xdet.pictures.images import find_images
 
     given = [calibration] if isinstance(calibration, str | os.PathLike) else calibration
     return find_images([Path(path) for path in given])

@@ -20,9 +20,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast, get_args
 
-from converters.description.anchors import SizesWh, sizes_from_values
-from converters.description.classes import check_class_names
-from converters.description.text_files import finite_float, located, read_small_text
+from converters.description.values import (
+    SizesWh,
+    check_class_names,
+    finite_float,
+    located,
+    read_small_text,
+    sizes_from_values,
+)
 from converters.errors import SourceFileError
 from converters.spec import SIDECAR_SUFFIX, Anchors, AnchorUnit, HeadKind, Rescaling, ResizeRule
 

@@ -9,13 +9,26 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from converters.integer.arithmetic import BINARY, combine, maximum, reduce_mean, resize, softmax
-from converters.integer.convolution import convolve, multiply
-from converters.integer.functions import EXACT, apply_function
-from converters.integer.movement import MOVERS, concatenate, move, pad
-from converters.integer.rounding import Rounding, is_settled, quantize_value
-from converters.integer.values import Quantized, Reals, Value, to_reals
-from converters.integer.windows import average_pool, max_pool, window_of
+from converters.integer.kernels import (
+    BINARY,
+    EXACT,
+    MOVERS,
+    apply_function,
+    average_pool,
+    combine,
+    concatenate,
+    convolve,
+    max_pool,
+    maximum,
+    move,
+    multiply,
+    pad,
+    reduce_mean,
+    resize,
+    softmax,
+    window_of,
+)
+from converters.integer.values import Quantized, Reals, Rounding, Value, is_settled, quantize_value, to_reals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,6 +1,11 @@
 """What a value of a QDQ graph is while it is evaluated in integers: float32 arrays exist only where codes do not suffice.
 
 A ``DequantizeLinear`` computes nothing here. It says how codes are to be read, and the operator behind it works on the codes.
+
+Reals to codes, as XNNPACK and ONNX Runtime round them: one float32 factor or division, half to even, then clamped.
+
+``Rounding`` can move every decision by a fraction of a code. The real kernels never do; it measures how much the head owes to
+near-ties, that is, how far two honest kernels may be apart.
 """
 
 from __future__ import annotations
@@ -9,6 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from converters.leaky import ROUNDINGS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -121,3 +128,84 @@ def _along(vector: NDArray[Any], axis: int, rank: int) -> NDArray[Any]:
     shape = [1] * rank
     shape[axis] = vector.size
     return vector.reshape(shape)
+
+
+# Relative to the largest number that a fused sum handles: the room that ``converters.leaky`` leaves.
+FUSED_ROUNDING = ROUNDINGS * 2.0**-24
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """How far decisions are moved, in codes, before they are rounded.
+
+    Attributes:
+        exact: for integer operators, whose result is defined to the bit.
+        inexact: for operators in float32, whose last bit is the runtime's own.
+    """
+
+    exact: float = 0.0
+    inexact: float = 0.0
+
+    def offset(self, *, exact: bool) -> np.float32:
+        """The shift for one operator."""
+        return np.float32(self.exact if exact else self.inexact)
+
+
+def quantize_value(value: Value, like: Quantized, rounding: Rounding) -> NDArray[Any]:
+    """The codes of a QuantizeLinear.
+
+    Args:
+        value: what it reads.
+        like: an empty tensor of its scale, zero-point and dtype, per tensor.
+        rounding: see ``Rounding``.
+
+    Returns:
+        Codes of the dtype of ``like``, the shape of ``value``.
+    """
+    match value:
+        case Quantized() if value.reads_like(like):
+            return value.codes
+        case Quantized() if value.codes.dtype.itemsize == 1 and value.scale.size == 1:
+            return quantize_value(tabulate(value), like, rounding)
+        case Tabulated():
+            table = _rounded(value.reals / like.scale.reshape(()), like, rounding.offset(exact=value.exact))
+            return np.asarray(table[value.codes.view(np.uint8)])
+        case Sums():
+            factor = (value.scale_x.reshape(()) * value.scale_w) / like.scale.reshape(())
+            if factor.size > 1:
+                factor = factor.reshape(-1, *[1] * (value.sums.ndim - 2))
+            steps = value.sums.astype(np.float32)
+            steps *= factor
+            return _rounded(steps, like, rounding.offset(exact=True))
+        case _:
+            reals = to_reals(value)
+            steps = reals.array.astype(np.float32) / like.scale.reshape(())
+            return _rounded(steps, like, rounding.offset(exact=is_settled(value, like)))
+
+
+def is_settled(value: Value, like: Quantized) -> bool:
+    """Whether every honest runtime rounds ``value`` to the same codes: it is exact, or far enough from every edge."""
+    if not isinstance(value, Reals) or value.exact:
+        return getattr(value, "exact", True)
+    scale = float(like.scale.reshape(()))
+    room = value.doubt / scale + 256 * FUSED_ROUNDING
+    if not room < 0.5:
+        return False
+    steps = value.array.astype(np.float64) / scale
+    return bool((np.abs(np.abs(steps - np.rint(steps)) - 0.5) > room).all())
+
+
+def tabulate(value: Quantized) -> Tabulated:
+    """The identity on 8-bit codes with one scale, as a table to which functions are applied."""
+    codes = np.arange(256, dtype=np.uint8).view(value.codes.dtype)
+    return Tabulated(value.codes, to_reals(value.with_codes(codes)).array, exact=True)
+
+
+def _rounded(steps: NDArray[np.float32], like: Quantized, offset: np.float32) -> NDArray[Any]:
+    """Codes from float32 ``real / scale``: half to even, plus the zero-point, clamped. Overwrites ``steps``."""
+    info, zero_point = np.iinfo(like.codes.dtype), float(like.zero_point)
+    if offset:
+        steps = steps + offset
+    # clamped first, as kernels do: a float beyond int32 has no integer to be rounded to
+    steps = np.clip(steps, np.float32(info.min - zero_point), np.float32(info.max - zero_point))
+    return (np.rint(steps) + np.float32(zero_point)).astype(like.codes.dtype)

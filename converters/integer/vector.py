@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.golden import golden_image, make_vector
 from converters.integer.evaluate import NotEvaluatedError, evaluate
-from converters.integer.rounding import Rounding
-from converters.integer.values import Quantized
+from converters.integer.golden import golden_image, make_vector
+from converters.integer.values import Quantized, Rounding
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from converters.network import ImportedNetwork
+    from converters.sources.base import ImportedNetwork
     from converters.spec import DetectorSpec, GoldenVector
 
 NEAR_TIE = 2.0**-6

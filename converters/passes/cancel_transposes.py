@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from converters.passes.base import Changed, Moved, Rewrite, Skipped
-from converters.passes.qdq import link, node, only_consumer, producer
+from converters.passes.base import Changed, Moved, Rewrite, Skipped, link, node, only_consumer, producer
 from converters.spec import CONTRACT_NAMES
 
 if TYPE_CHECKING:

@@ -1,27 +1,79 @@
-"""Which rewrites run for which target, in order; behind each, what it left unused is removed."""
+"""Which rewrites run for which target, in order; behind each, what it left unused is removed.
+
+The name map across rewrites: which value carries a source tensor after a pass, or which pass made it disappear.
+
+Before: source tensor -> the value the importer wrote. After: the same tensors, each with its value of today
+(``"kept"``), the value that holds copies of it (``"replicated"``) or none (``"removed"``), and the pass behind it.
+No tensor is ever dropped from the map.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnx_ir.passes import common
 
+from converters.passes.activations import LeakyAsSum, PoolBeforeActivation
 from converters.passes.cancel_transposes import CancelTransposes
-from converters.passes.fold_affine import FoldAffine
-from converters.passes.fold_pad import FoldPad
-from converters.passes.leaky_as_sum import LeakyAsSum
-from converters.passes.pool_before_activation import PoolBeforeActivation
-from converters.passes.twins import follow_twins
+from converters.passes.fold import FoldAffine, FoldPad
 from converters.passes.wide_stem import WideStem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import onnx_ir as ir
 
-    from converters.passes.base import Rewrite
+    from converters.passes.base import Moved, Rewrite
     from converters.spec import Target, TensorTwin
+
+NO_MOVE = "same"
+
+
+def follow_twins(
+    twins: Mapping[str, TensorTwin], title: str, moves: Iterable[Moved], graph: ir.Graph
+) -> dict[str, TensorTwin]:
+    """The map behind a pass.
+
+    Args:
+        twins: the map in front of it.
+        title: of the pass.
+        moves: what it told, in order.
+        graph: as it left it, unused values removed.
+    """
+    alive = {str(value.name) for value in graph.inputs} | set(graph.initializers)
+    alive |= {str(value.name) for node in graph for value in node.outputs}
+    steps = tuple(moves)
+    return {name: _follow(twin, title, steps, alive) for name, twin in twins.items()}
+
+
+def _follow(twin: TensorTwin, title: str, moves: Sequence[Moved], alive: set[str]) -> TensorTwin:
+    for move in moves:
+        if twin.onnx == move.old and twin.onnx not in alive:
+            twin = replace(twin, onnx=move.new, layout=permuted_layout(twin.layout, move.perm))
+            if move.replicated:
+                twin = replace(twin, fate="replicated", by=title)
+    if twin.onnx is None or twin.onnx in alive:
+        return twin
+    return replace(twin, onnx=None, fate="removed", by=title)
+
+
+def permuted_layout(layout: str, perm: Sequence[int] | None) -> str:
+    """``layout`` of a value whose axes were permuted once more; ``"same"`` where all permutations undo each other.
+
+    Example:
+        >>> permuted_layout("NHWC->NCHW", (0, 2, 3, 1))
+        'same'
+        >>> permuted_layout("same", (0, 2, 1))
+        'ABC->ACB'
+    """
+    if perm is None:
+        return layout
+    source = "NHWC" if len(perm) == 4 else "ABCDEFGH"[: len(perm)]
+    before, after = layout.split("->") if "->" in layout else (source, source)
+    moved = "".join(after[axis] for axis in perm)
+    return NO_MOVE if moved == before else f"{before}->{moved}"
+
 
 PIPELINES: Mapping[Target, tuple[Rewrite, ...]] = {
     "portable": (CancelTransposes(), FoldAffine(), FoldPad(), PoolBeforeActivation()),

@@ -32,8 +32,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converters.graph import GraphWriter
-from converters.passes.base import Changed, Moved, Rewrite, Skipped
-from converters.passes.qdq import Link, link, only_consumer, producer
+from converters.passes.base import Changed, Link, Moved, Rewrite, Skipped, link, only_consumer, producer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

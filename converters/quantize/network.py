@@ -1,29 +1,274 @@
 """The step from a float network to canonical QDQ int8: clean, calibrate on photographs, write anew.
 
 Before: what an importer wrote, float32 from the rescaled pixels to the head. After: the same network in a graph of its
-own, with integer codes between all operators (``converters.qdq``). Numeric effect: that of 8 bit quantisation; see
+own, with integer codes between all operators (``converters.graph``). Numeric effect: that of 8 bit quantisation; see
 docs/keras.md for what it costs.
+
+Writes a float network anew with integer codes between its operators.
+
+::
+
+    Conv [-> Relu]      DQ(x), DQ(weights), DQ(bias) -> Conv -> Q       the clamp is the output's range
+    LeakyRelu           DQ -> LeakyRelu -> Q                            a pair of its own, the real slope
+    pools and movers    DQ -> op -> Q                                   equal scale and zero-point on both sides
+    anything else       DQ each -> op -> Q                              computed in float32
+
+The pixels are codes already (``converters.quantize.constants``).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from converters.calibration import observe_ranges
 from converters.errors import OptionError
-from converters.graph import IR_VERSION, GraphWriter
+from converters.graph import (
+    IR_VERSION,
+    GraphWriter,
+    bias_node,
+    dequantize_node,
+    image_pixels,
+    pixel_codes,
+    quantize_node,
+    rescaled_pixels,
+    weight_node,
+)
 from converters.passes.cancel_transposes import CancelTransposes
-from converters.passes.fold_affine import FoldAffine
-from converters.quantize.graph import Rewriter
+from converters.passes.fold import FoldAffine
+from converters.quantize.activations import activation_params, is_activation, keeps_values
+from converters.quantize.constants import pixel_quantization, quantize_convolution
 from converters.spec import HEAD
 
 if TYPE_CHECKING:
-    from converters.network import ImportedNetwork
+    from numpy.typing import NDArray
+
+    from converters.calibration import Ranges
     from converters.options import ConvertOptions
-    from converters.spec import DetectorSpec
+    from converters.quant import QuantParams
+    from converters.sources.base import ImportedNetwork
+    from converters.spec import DetectorSpec, ImageInput
+
+RESCALED = "pixels/rescaled"  # what ``converters.graph.rescaled_pixels`` calls its result
+IN_FLOAT = frozenset({"Gemm", "MatMul", "ConvTranspose"})
+
+
+class Rewriter:
+    """One network being written anew.
+
+    Args:
+        writer: the graph to write.
+        graph: the float network, whose only output is the head.
+        ranges: value name -> (smallest, largest).
+        image: what the network takes.
+        options: granularity and dtype of the codes.
+    """
+
+    def __init__(
+        self,
+        writer: GraphWriter,
+        graph: ir.Graph,
+        ranges: Ranges,
+        image: ImageInput,
+        options: ConvertOptions,
+    ) -> None:
+        self._writer, self._graph, self._image, self._options = writer, graph, image, options
+        self._dtype: type[np.uint8] | type[np.int8] = np.uint8 if options.activations == "uint8" else np.int8
+        self._rescaled = next(value for node in graph for value in node.outputs if value.name == RESCALED)
+        self._pixels = pixel_quantization(image.rescaling)
+        self._params = activation_params(graph, ranges, {self._rescaled: self._pixels.params})
+        self._codes: dict[ir.Value, ir.Value] = {}
+        self._reals: dict[ir.Value, ir.Value] = {}  # what a clamp behind it will close
+        self._plain: dict[ir.Value, ir.Value] = {}  # constants, and integers that are computed
+        self._notes: list[str] = []
+
+    def rewrite(self, network: ImportedNetwork) -> ImportedNetwork:
+        """Write every node; returns the network with its new head and twins."""
+        self._write_pixels()
+        rescaling = _computed_before(self._rescaled)
+        head = self._graph.outputs[0]
+        for node in self._graph:
+            if node not in rescaling:
+                self._write(node, head)
+        kept = {HEAD, *(str(value.name) for value in self._codes)}
+        return replace(
+            network,
+            head_nhwc=self._reals[head],
+            twins={name: twin for name, twin in network.twins.items() if twin.onnx in kept},
+            quantization=f"int8 {self._options.quantize}",
+            activations=self._options.activations,
+            notes=(*network.notes, *self._notes),
+        )
+
+    # -- pixels -------------------------------------------------------------------------------------------------
+
+    def _write_pixels(self) -> None:
+        pixels = image_pixels(self._writer, self._image, self._options.batch_size)
+        params = self._dialect(self._pixels.params)
+        if self._pixels.are_codes:
+            self._codes[self._rescaled] = pixel_codes(self._writer, pixels, params, self._dtype, RESCALED)
+        else:
+            self._quantize(self._rescaled, rescaled_pixels(self._writer, pixels, self._image.rescaling))
+
+    # -- nodes --------------------------------------------------------------------------------------------------
+
+    def _write(self, node: ir.Node, head: ir.Value) -> None:
+        output = node.outputs[0]
+        if not any(is_activation(value) for value in node.outputs):
+            self._copy(node)
+        elif self._closes(node):
+            self._quantize(output, self._reals[node.inputs[0]])  # type: ignore[index]  # a clamp has an input
+        else:
+            results = self._operation(node, self._convolution_inputs(node) or self._float_inputs(node))
+            for value, real in zip(node.outputs, results, strict=True):
+                if value is head:
+                    self._reals[value] = self._finished_head(node, real)
+                elif self._clamp_behind(value) is None:
+                    self._quantize(value, real)
+                else:
+                    self._reals[value] = real
+
+    def _finished_head(self, node: ir.Node, real: ir.Value) -> ir.Value:
+        """The head as reals: moved behind the last operator's codes, or from codes of its own."""
+        if not keeps_values(node):
+            params = self._dialect(self._params[node.outputs[0]])
+            codes = quantize_node(self._writer, real, params, self._dtype, f"{HEAD}/codes")
+            real = dequantize_node(self._writer, codes, params, self._dtype, f"{HEAD}/dequantized")
+        real.name = HEAD
+        return real
+
+    def _operation(self, node: ir.Node, inputs: list[ir.Value | None]) -> list[ir.Value]:
+        if node.op_type in IN_FLOAT:
+            self._notes.append(
+                f"{node.op_type} {node.outputs[0].name!r} runs in float32 between its integer neighbours"
+            )
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        names = [f"{value.name}/float" for value in node.outputs]
+        return list(self._writer.ops(node.op_type, inputs, names, **attributes))
+
+    def _convolution_inputs(self, node: ir.Node) -> list[ir.Value | None] | None:
+        """Dequantised input, weights and bias of a convolution with constant weights; None for any other node."""
+        weights = _constant(node, 1) if node.op_type == "Conv" else None
+        source = node.inputs[0]
+        if weights is None or source is None or weights.ndim != 4:
+            return None
+        stored = _constant(node, 2)
+        bias = np.zeros(len(weights)) if stored is None else stored.astype(np.float64)
+        if source is self._rescaled:
+            bias = bias + self._pixels.shift * weights.astype(np.float64).sum(axis=(1, 2, 3))
+        params = self._dialect(self._params[source])
+        integers = quantize_convolution(weights, bias, params, self._options.quantize)
+        name = str(node.outputs[0].name)
+        inputs: list[ir.Value | None] = [self._real(source, name)]
+        inputs.append(
+            weight_node(self._writer, integers.weights, integers.weight_params, f"{name}/weights")[1]
+        )
+        if bias.any():
+            inputs.append(bias_node(self._writer, integers.bias, integers.bias_params, f"{name}/bias")[1])
+        return inputs
+
+    def _float_inputs(self, node: ir.Node) -> list[ir.Value | None]:
+        return [
+            self._real(value, str(node.outputs[0].name)) if is_activation(value) else self._copied(value)
+            for value in node.inputs
+        ]
+
+    def _copy(self, node: ir.Node) -> None:
+        """A node that computes integers, such as a shape."""
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        inputs = self._float_inputs(node)
+        names = [str(value.name) for value in node.outputs]
+        self._plain.update(
+            zip(node.outputs, self._writer.ops(node.op_type, inputs, names, **attributes), strict=True)
+        )
+
+    # -- clamps -------------------------------------------------------------------------------------------------
+
+    def _clamp_behind(self, value: ir.Value) -> ir.Node | None:
+        """The Relu or Clip that is the only reader of ``value`` and whose limits the codes of its result keep anyway."""
+        uses = value.uses()
+        reader = next(iter(uses)).node if len(uses) == 1 and not value.is_graph_output() else None
+        producer = value.producer()
+        if reader is None or reader.op_type not in ("Relu", "Clip") or reader.inputs[0] is not value:
+            return None
+        if producer is None or keeps_values(producer):
+            return None
+        low, high = _limits(reader)
+        params = self._params[reader.outputs[0]]
+        zero, step = params.scalar_zero_point, float(params.scalar_scale)
+        reaches_low = low is None or (0 - zero) * step >= low - step / 2
+        reaches_high = high is None or (255 - zero) * step <= high + step / 2
+        return reader if reaches_low and reaches_high else None
+
+    def _closes(self, node: ir.Node) -> bool:
+        return node.op_type in ("Relu", "Clip") and node.inputs[0] in self._reals
+
+    # -- values -------------------------------------------------------------------------------------------------
+
+    def _dialect(self, params: QuantParams) -> QuantParams:
+        return params if self._dtype is np.uint8 else params.shifted(-128)
+
+    def _quantize(self, value: ir.Value, real: ir.Value) -> None:
+        params = self._dialect(self._params[value])
+        self._codes[value] = quantize_node(self._writer, real, params, self._dtype, str(value.name))
+
+    def _real(self, value: ir.Value | None, reader: str) -> ir.Value:
+        """A DequantizeLinear of an activation for one reader alone."""
+        assert value is not None  # noqa: S101 - the caller asked is_activation
+        params = self._dialect(self._params[value])
+        name = f"{reader}/input"
+        return dequantize_node(
+            self._writer, self._codes[value], params, self._dtype, self._writer.unique(name)
+        )
+
+    def _copied(self, value: ir.Value | None) -> ir.Value | None:
+        """A constant or a computed integer in the new graph."""
+        if value is None:
+            return None
+        if value not in self._plain:
+            tensor = ir.convenience.get_const_tensor(value)
+            assert tensor is not None, f"{value.name} is written before it is read"  # noqa: S101
+            self._plain[value] = self._writer.constant(tensor.numpy(), str(value.name))
+        return self._plain[value]
+
+
+def _computed_before(value: ir.Value) -> set[ir.Node]:
+    """The node behind ``value`` and everything in front of it."""
+    found: set[ir.Node] = set()
+    waiting = [value.producer()]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            waiting += [source.producer() for source in node.inputs if source is not None]
+    return found
+
+
+def _constant(node: ir.Node, position: int) -> NDArray[Any] | None:
+    if len(node.inputs) <= position:
+        return None
+    value = node.inputs[position]
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def _limits(clamp: ir.Node) -> tuple[float | None, float | None]:
+    """Lower and upper limit of a Relu or Clip, None where it has none; a computed limit is one that no range keeps."""
+    if clamp.op_type == "Relu":
+        return 0.0, None
+    given = [len(clamp.inputs) > position and clamp.inputs[position] is not None for position in (1, 2)]
+    stored = [_constant(clamp, position) for position in (1, 2)]
+    never = (math.inf, -math.inf)
+    low, high = (
+        (never[i] if stored[i] is None else float(stored[i])) if given[i] else None  # type: ignore[arg-type]  # a scalar
+        for i in range(2)
+    )
+    return low, high
 
 
 def quantize_network(

@@ -1,4 +1,4 @@
-"""A golden vector: what a model's head holds for one picture that can be computed anywhere (see ``converters.golden``)."""
+"""A golden vector: the head of one picture that can be computed anywhere (see ``converters.integer.golden``)."""
 
 from __future__ import annotations
 

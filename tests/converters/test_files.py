@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from converters.atomic import write_whole
 from converters.errors import OptionError, OutputError, SourceFileError
-from converters.files import read_source, require_writable, write_output
+from converters.files import read_source, require_writable, write_output, write_whole
 
 
 def test_the_source_is_never_the_output_even_when_forced(tmp_path: Path) -> None:

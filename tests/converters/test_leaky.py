@@ -16,10 +16,10 @@ from converters.leaky import (
     xnnpack_multipliers,
     xnnpack_table,
 )
-from converters.tflite.ops import activation
-from converters.tflite.reader import read_tflite
-from tests.converters.single_operator import Runs, assert_exact, run_everywhere, translated
-from tests.converters.tflite_builder import TfliteBuilder
+from converters.sources.tflite.ops import activations as activation
+from converters.sources.tflite.reader import read_tflite
+from tests.converters.sources.tflite.builder import TfliteBuilder
+from tests.converters.sources.tflite.single_operator import Runs, assert_exact, run_everywhere, translated
 
 ALL_CODES = np.arange(-128, 128).astype(np.int8).reshape(1, 16, 16, 1)
 CODES = st.integers(-128, 127)

@@ -11,8 +11,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from converters.leaky import LeakyCase, float_table, matched_leaky, plain_form, xnnpack_table
-from converters.leaky_sum import SumForm, fitted_sum, sum_table
+from converters.leaky import (
+    LeakyCase,
+    SumForm,
+    fitted_sum,
+    float_table,
+    matched_leaky,
+    plain_form,
+    sum_table,
+    xnnpack_table,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,10 +7,10 @@ import onnx_ir as ir
 import pytest
 
 from converters.errors import OptionError
+from converters.graph import infer_shapes
 from converters.opset import oldest_runtimes, refused_nodes, stamp_opset
 from converters.options import ConvertOptions
 from converters.spec.releases import IR_VERSIONS, ONNXRUNTIME
-from converters.static_shapes import infer_shapes
 
 LEAKY = "y = LeakyRelu(x)"
 HARD_SWISH = "y = HardSwish(x)"

@@ -11,14 +11,14 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from converters.description.settings import SourceOptions
+from converters.convert import convert_to_bytes
+from converters.description.statements import SourceOptions
 from converters.errors import ContractError
 from converters.graph import GraphWriter
 from converters.options import ConvertOptions
-from converters.pipeline import convert_to_bytes
 from converters.spec import METADATA_KEY, ModelDocument
 from converters.verify import require_contract
-from tests.converters.networks import HEAD_CHANNELS, NetworkBuilder
+from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Write ``xdet/data/saturation_probe.onnx``: one quantised 3x3 convolution, 16 channels, every weight 127.
 
-Pixels of 255 make every pair of products saturate in 16 bits (``xdet.runtimes.saturation``). The output scale
+Pixels of 255 make every pair of products saturate in 16 bits (``xdet.runtimes.ort_session``). The output scale
 puts the true sum, 255 * 127 * 16 * 9, at code 200. Run it as it is; the same bytes come out.
 """
 

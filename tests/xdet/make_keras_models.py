@@ -16,11 +16,11 @@ os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", KERAS_BACKEND="tensorflow")
 
 import numpy as np
 
-from converters.importers import open_source
+from converters.convert import convert_to_bytes
 from converters.options import ConvertOptions
-from converters.pipeline import convert_to_bytes
-from tests.converters.keras.convert_small_models import SIZE, build
+from converters.sources import open_source
 from tests.converters.quantize.float_networks import calibration, photographs
+from tests.converters.sources.keras.convert_small_models import SIZE, build
 
 SIDECAR = {
     "head": "yolo_v2",

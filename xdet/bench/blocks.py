@@ -14,11 +14,10 @@ from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 from converters.spec import Thresholds
-from xdet.preparation import Preparation, prepare, prepare_many, stack_pixels
-from xdet.processors import choose_workers
+from xdet.pictures.preparation import Preparation, prepare, prepare_many, stack_pixels, through_network
 from xdet.runtimes.base import network_turns, require_thresholds
-from xdet.runtimes.opening import open_model
-from xdet.stream import through_network
+from xdet.runtimes.processors import choose_workers
+from xdet.runtimes.table import open_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from xdet.bench.cases import Case
     from xdet.bench.records import BenchOptions
-    from xdet.preparation import Prepared
+    from xdet.pictures.preparation import Prepared
     from xdet.runtimes.base import Runtime
 
 WARM_UP = 3

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xdet.bench.head_cut import cut_at_head
-from xdet.coverage import Coverage, integer_coverage
 from xdet.errors import ModelError, UsageError
-from xdet.runtimes.choices import RuntimeChoices
-from xdet.runtimes.model_file import ModelFile, read_model_file
-from xdet.runtimes.opening import RUNTIMES, parse_runtimes
+from xdet.inspection.coverage import Coverage, integer_coverage
+from xdet.model.file import ModelFile, read_model_file
+from xdet.model.surgery import cut_at_head
+from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.table import RUNTIMES, parse_runtimes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

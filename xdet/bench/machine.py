@@ -1,18 +1,34 @@
-"""The computer of a benchmark: processor, instruction sets, cores, versions; never its name or user."""
+"""The computer of a benchmark: processor, instruction sets, cores, versions; never its name or user.
+
+Peak memory of one model on one runtime, in a process of its own: ``python -m xdet.bench.machine MODEL RUNTIME THREADS``.
+
+Nothing that the benchmark itself has loaded counts. Linux keeps the peak of a process in ``/proc``; macOS and Windows tell it
+by other names. Each figure is the resident set: pages of shared libraries count in full.
+
+Was the machine quiet? How much of its processor time other programs took while a benchmark ran.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
 import subprocess
 import sys
+import time
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from xdet.bench.records import Machine
-from xdet.processors import usable_processors
-from xdet.runtimes.saturation import kernels_saturate
+from xdet.bench.records import Machine, Memory
+from xdet.errors import MissingExtraError, RuntimeUnavailableError
+from xdet.runtimes.ort_session import kernels_saturate
+from xdet.runtimes.processors import usable_processors
+
+if TYPE_CHECKING:
+    from xdet.runtimes.processors import RuntimeChoices
 
 CPUINFO = Path("/proc/cpuinfo")
 PACKAGES = ("xdet", "ai-edge-litert", "numpy", "onnxruntime", "openvino", "pillow", "tensorflow")
@@ -94,3 +110,135 @@ def _windows_name() -> str:
             return str(winreg.QueryValueEx(key, "ProcessorNameString")[0]).strip()
     except OSError:
         return ""
+
+
+LONGEST_S = 300.0
+RUNS = 3
+MODULE = "xdet.bench.machine"
+
+
+def measure_memory(model: Path, choices: RuntimeChoices) -> Memory:
+    """Open and run a model in a new process.
+
+    Args:
+        model: the file.
+        choices: runtime, provider and threads, each of them named.
+
+    Raises:
+        MissingExtraError: psutil is not installed.
+        RuntimeUnavailableError: the process failed.
+    """
+    require_psutil()
+    runtime = f"{choices.runtime}:{choices.provider}" if choices.provider else str(choices.runtime)
+    command = [sys.executable, "-m", MODULE, str(model.resolve()), runtime, str(choices.threads)]
+    package = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    try:
+        done = subprocess.run(  # noqa: S603 - this very module
+            command,
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LONGEST_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeUnavailableError(
+            f"'{model}' on {runtime}: its process took over {LONGEST_S:.0f} s"
+        ) from error
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RuntimeUnavailableError(
+            f"'{model}' on {runtime}: its process ended with {done.returncode}: {last}"
+        )
+    return Memory(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def require_psutil() -> Any:
+    """The package that tells memory on every system.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import psutil
+    except ImportError as error:
+        raise MissingExtraError("psutil, which tells a process' memory,", "bench") from error
+    return psutil
+
+
+def peak_bytes(psutil: Any) -> int:
+    """The highest resident set of this process so far."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # not getrusage, which counts the process that started this one, too
+        lines = status.read_text(encoding="ascii", errors="replace").splitlines()
+        peaks = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]
+        if peaks:
+            return peaks[0]
+    memory = psutil.Process().memory_info()
+    if hasattr(memory, "peak_wset"):
+        return int(memory.peak_wset)
+    import resource
+
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # macOS counts bytes
+
+
+def main() -> None:
+    """Measure, and print one line of JSON."""
+    import numpy as np
+
+    from xdet.runtimes.table import open_runtime, parse_runtimes
+
+    psutil = require_psutil()
+    model, runtime, threads = sys.argv[1:]
+    (choices,) = parse_runtimes(runtime, threads=int(threads))
+    before = int(psutil.Process().memory_info().rss)
+    with open_runtime(Path(model), choices) as opened:
+        size = opened.spec.image
+        image = np.zeros((opened.batch or 1, size.height, size.width, 3), np.uint8)
+        for _ in range(RUNS):
+            opened.detect(image, opened.spec.thresholds)
+        print(json.dumps({"before_bytes": before, "peak_bytes": peak_bytes(psutil)}))  # noqa: T201 - the answer
+
+
+IDLE = ("idle", "iowait")
+PARTS = ("guest", "guest_nice")  # counted within user and nice already
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Processor seconds since the system and this process started.
+
+    Attributes:
+        whole_s: of all programs; time that a host takes from a virtual machine counts as theirs.
+        own_s: of this process.
+        wall_s: time that passed.
+    """
+
+    whole_s: float
+    own_s: float
+    wall_s: float
+
+
+def read_clock() -> Clock | None:
+    """Now; None where psutil is not installed."""
+    try:
+        psutil = require_psutil()
+    except MissingExtraError:
+        return None
+    times = psutil.cpu_times()._asdict()
+    busy = sum(seconds for name, seconds in times.items() if name not in (*IDLE, *PARTS))
+    return Clock(busy, time.process_time(), time.perf_counter())
+
+
+def others_share(before: Clock | None, after: Clock | None) -> float | None:
+    """The share of all processors, 0..1, that other programs took between two readings; None where it is not known."""
+    if before is None or after is None or after.wall_s <= before.wall_s:
+        return None
+    others = (after.whole_s - before.whole_s) - (after.own_s - before.own_s)
+    capacity = (after.wall_s - before.wall_s) * (os.cpu_count() or 1)
+    return min(max(others / capacity, 0.0), 1.0)
+
+
+if __name__ == "__main__":
+    main()

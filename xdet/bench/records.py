@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xdet.errors import UsageError
-from xdet.runtimes.choices import RuntimeChoices
+from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from converters.spec import Thresholds
-    from xdet.coverage import Coverage
+    from xdet.inspection.coverage import Coverage
 
 MOST_BLOCKS = 1000
 NOISY = 0.05  # of all processors

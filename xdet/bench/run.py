@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 from xdet.bench.blocks import Samples, run_block
 from xdet.bench.cases import case_coverage, plan_cases
-from xdet.bench.machine import describe_machine
-from xdet.bench.memory import measure_memory
-from xdet.bench.others import others_share, read_clock
+from xdet.bench.machine import describe_machine, measure_memory, others_share, read_clock
 from xdet.bench.records import Benchmark, BenchOptions, CaseResult, Spread
-from xdet.embedded import SOURCE
+from xdet.detection.embedded import SOURCE
 from xdet.errors import RuntimeUnavailableError
-from xdet.images import find_images
+from xdet.pictures.images import find_images
 
 if TYPE_CHECKING:
     import os

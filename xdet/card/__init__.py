@@ -6,6 +6,6 @@
 from __future__ import annotations
 
 from xdet.card.content import CardContent, CardRequest, Picture
-from xdet.card.make import make_card
+from xdet.card.markdown import make_card
 
 __all__ = ["CardContent", "CardRequest", "Picture", "make_card"]

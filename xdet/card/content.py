@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xdet.bench import BenchOptions, run_benchmark
-from xdet.detector import Detector
+from xdet.detection.detector import Detector
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
-from xdet.evaluation import evaluate
-from xdet.images import find_images, read_image
+from xdet.evaluation.evaluate import evaluate
 from xdet.inspection import inspect
-from xdet.picture_names import picture_paths
-from xdet.render import PICTURE_FORMATS, draw_detections, save_picture
-from xdet.report import format_score
-from xdet.runtimes.choices import RuntimeChoices
-from xdet.runtimes.model_file import read_model_file
-from xdet.runtimes.opening import RUNTIMES, open_runtime, parse_runtimes, runtimes_for
+from xdet.model.file import read_model_file
+from xdet.pictures.images import find_images, read_image
+from xdet.pictures.names import picture_paths
+from xdet.pictures.render import PICTURE_FORMATS, draw_detections, save_picture
+from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.table import RUNTIMES, open_runtime, parse_runtimes, runtimes_for
+from xdet.writing.text import format_score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from xdet.bench import Benchmark
     from xdet.detections import Detections
-    from xdet.evaluation_results import Evaluation
+    from xdet.evaluation.protocols import ProtocolName
+    from xdet.evaluation.results import Evaluation
     from xdet.inspection import Inspection
-    from xdet.metrics.protocols import ProtocolName
 
 # Runtimes of a card where none are named. Others are for checks, not for products; TensorFlow keeps the threads of its first
 # model for the whole process, so Keras files are evaluated but timed on request only.

@@ -1,21 +1,26 @@
-"""A card's content as Markdown: network, inputs and outputs, memory, time, accuracy, pictures, provenance, commands."""
+"""A card's content as Markdown: network, inputs and outputs, memory, time, accuracy, pictures, provenance, commands.
+
+A card and its pictures, on disk.
+"""
 
 from __future__ import annotations
 
 import re
 import shlex
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xdet.bench_report import HEADERS, benchmark_rows, machine_text, noise_lines
-from xdet.evaluation_report import difference_text
-from xdet.report import format_count, format_kib, format_share, format_size
-from xdet.results_json import image_names
+from xdet.bench.report import HEADERS, benchmark_rows, machine_text, noise_lines
+from xdet.card.content import CardContent, CardRequest, gather, picture_targets, sample_images
+from xdet.evaluation.evaluate import evaluated_files
+from xdet.evaluation.report import difference_text
+from xdet.writing.files import PICTURE_MARK, Output, make_folder, require_apart, require_outputs, write_text
+from xdet.writing.text import format_count, format_kib, format_share, format_size, image_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from xdet.card.content import CardContent, CardRequest
     from xdet.inspection import Inspection, TensorSummary
 
 TIMED = (
@@ -275,3 +280,40 @@ def _conversions(content: CardContent) -> Iterator[tuple[str, str, str]]:
             options += "" if document.leaky_relu == "litert" else f" --leaky-relu {document.leaky_relu}"
             options += " --freeze-thresholds" if document.freeze_thresholds else ""
             yield shlex.quote(document.source.name), shlex.quote(path.name), options
+
+
+def make_card(
+    request: CardRequest,
+    output: Path,
+    report: Callable[[str], object] = lambda _: None,
+    *,
+    inputs: Sequence[Path] = (),
+    force: bool = False,
+) -> CardContent:
+    """Measure and write a model card; its pictures go to ``<stem>-pictures`` beside it.
+
+    Args:
+        request: what the card is made from.
+        output: the Markdown file.
+        report: called with one line before each stage.
+        inputs: further files that are read and may not be replaced, such as the notes.
+        force: replace an existing card, and pictures that no card made.
+
+    Returns:
+        All that the card says.
+
+    Raises:
+        UsageError: a file exists already and ``force`` is not set, or is an input.
+        OutputError: a file cannot be written.
+        XdetError: a model cannot be read, run, evaluated or timed.
+    """
+    pictures = output.parent / f"{output.stem}-pictures"
+    samples = sample_images(request)
+    drawn = [Output(path, PICTURE_MARK, in_new_folder=True) for path in picture_targets(samples, pictures)]
+    read = chain(inputs, samples, evaluated_files(request.files, request.images, request.annotations))
+    require_outputs([Output(output), *drawn], read, force=force)
+    require_apart(pictures, samples)
+    make_folder(pictures)
+    content = gather(request, pictures, report)
+    write_text(output, card_text(content, output.parent))
+    return content

@@ -13,8 +13,7 @@ import numpy as np
 from xdet.checking.result import Placement
 from xdet.errors import XdetError
 from xdet.runtimes.apart import Message, ProcessEndedError, call_apart, serve_apart
-from xdet.runtimes.ort_session import OrtSession, SessionChoices
-from xdet.runtimes.providers import CPU, resolve_provider, short_name
+from xdet.runtimes.ort_session import CPU, OrtSession, SessionChoices, resolve_provider, short_name
 
 WORKER = ("-m", "xdet.checking.placement")
 Placed = Mapping[

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.heads.base import BatchDetections
 from converters.spec import Thresholds
-from xdet.detections import BatchDetections
 from xdet.errors import MissingExtraError, RuntimeUnavailableError, XdetError
+from xdet.model.file import ModelFile
+from xdet.model.frozen_thresholds import freeze_thresholds
 from xdet.runtimes.apart import Message, ProcessEndedError, call_apart, serve_apart
-from xdet.runtimes.choices import RuntimeChoices
-from xdet.runtimes.frozen_thresholds import freeze_thresholds
-from xdet.runtimes.model_file import ModelFile
-from xdet.runtimes.opening import open_model
+from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.table import open_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,7 @@ import typer
 
 import xdet
 from converters.errors import ConversionError
-from xdet.cli import bench, card, check, convert, demo, detect, eval, inspect, providers, selftest  # noqa: A004 - the command's name
+from xdet.cli import bench, card, check, convert, detect, eval, inspect, small  # noqa: A004 - the command's name
 from xdet.errors import XdetError
 
 app = typer.Typer(
@@ -27,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.command(epilog=demo.EPILOG)(demo.demo)
+app.command(epilog=small.DEMO_EPILOG)(small.demo)
 app.command(epilog=convert.EPILOG)(convert.convert)
 app.command(epilog=detect.EPILOG)(detect.detect)
 app.command(epilog=check.EPILOG)(check.check)
@@ -35,8 +35,8 @@ app.command(name="eval", epilog=eval.EPILOG)(eval.evaluate)
 app.command(epilog=bench.EPILOG)(bench.bench)
 app.command(epilog=card.EPILOG)(card.card)
 app.command(epilog=inspect.EPILOG)(inspect.inspect)
-app.command(epilog=selftest.EPILOG)(selftest.selftest)
-app.command(epilog=providers.EPILOG)(providers.providers)
+app.command(epilog=small.SELFTEST_EPILOG)(small.selftest)
+app.command(epilog=small.PROVIDERS_EPILOG)(small.providers)
 
 GLOBAL_FLAGS = ("--verbose", "--debug")
 INTERNAL_ERROR = 3

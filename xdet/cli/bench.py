@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from xdet.cli.json_output import STDOUT, Force, json_outputs, write_json
-from xdet.cli.progress import progress_bar
+from xdet.cli.options import STDOUT, Force, json_outputs, progress_bar, write_json
 from xdet.errors import UsageError
 
 EPILOG = """\b
@@ -53,10 +52,10 @@ def bench(
 ) -> None:
     """Measure latency, throughput and memory of models against each other."""
     from xdet.bench import BenchOptions, run_benchmark
+    from xdet.bench.report import BENCHMARK_SCHEMA, benchmark_text, benchmark_to_json
     from xdet.bench.run import SAMPLES, count_steps
-    from xdet.bench_report import BENCHMARK_SCHEMA, benchmark_text, benchmark_to_json
-    from xdet.images import find_images
-    from xdet.outputs import require_outputs, with_sidecars
+    from xdet.pictures.images import find_images
+    from xdet.writing.files import require_outputs, with_sidecars
 
     inputs = chain(with_sidecars(models), find_images([SAMPLES if images is None else images]))
     require_outputs(json_outputs(json, BENCHMARK_SCHEMA), inputs, force=force)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from xdet.cli.bench import read_numbers
-from xdet.cli.json_output import Force  # noqa: TC001 - typer reads the annotations
+from xdet.cli.options import Force  # noqa: TC001 - typer reads the annotations
 from xdet.errors import DataError
 
 EPILOG = """\b

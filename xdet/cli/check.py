@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xdet.cli.json_output import STDOUT, Force, json_outputs, write_json
-from xdet.cli.progress import progress_bar
+from xdet.cli.options import STDOUT, Force, json_outputs, progress_bar, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xdet.layer_records import LayerComparison
+    from xdet.checking.layer_records import LayerComparison
 
 EPILOG = """\b
 Examples:
@@ -73,14 +72,14 @@ def check(
 ) -> None:
     """Prove that a model is its source on every runtime at hand; exit code 1 where it is not."""
     from xdet.bench.machine import describe_machine
-    from xdet.check_html.page import Surroundings, check_to_html
-    from xdet.check_report import CHECK_SCHEMA, check_text, check_to_json
-    from xdet.checking.chosen import planned_images
-    from xdet.checking.verdict import check as check_model
-    from xdet.images import find_images
-    from xdet.layer_repro import values_path
-    from xdet.outputs import PAGE_MARK, Output, require_outputs, with_sidecars, write_text
-    from xdet.runtimes.model_file import read_model_file
+    from xdet.checking.check import check as check_model
+    from xdet.checking.page import Surroundings, check_to_html
+    from xdet.checking.pair import planned_images
+    from xdet.checking.report import CHECK_SCHEMA, check_text, check_to_json
+    from xdet.checking.repro import values_path
+    from xdet.model.file import read_model_file
+    from xdet.pictures.images import find_images
+    from xdet.writing.files import PAGE_MARK, Output, require_outputs, with_sidecars, write_text
 
     photographs = find_images(images)
     outputs = json_outputs(json, CHECK_SCHEMA)
@@ -124,8 +123,8 @@ def _write_repro(
     target: Path, layers: LayerComparison, model: Path, source: Path, photographs: Sequence[Path]
 ) -> None:
     """The first layer at fault, and what was written, on stderr."""
-    from xdet.checking.layered import IMAGES
-    from xdet.layer_repro import write_layer_repro
+    from xdet.checking.blame import IMAGES
+    from xdet.checking.repro import write_layer_repro
 
     if layers.first_fault is None:
         typer.echo(f"no layer is at fault: '{target}' is not written", err=True)

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from xdet.cli.progress import counted_progress_bar
-from xdet.report import format_duration, format_size
+from xdet.cli.options import counted_progress_bar
+from xdet.writing.text import format_duration, format_size
 
 KERAS_SUFFIXES = frozenset({".h5", ".hdf5", ".keras"})
 

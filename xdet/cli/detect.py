@@ -7,11 +7,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from xdet.cli.json_output import STDOUT, Force, json_outputs, write_json
-from xdet.cli.progress import progress_bar
-from xdet.cli.provider_options import Device, ProviderOption, read_provider_options
+from xdet.cli.options import (
+    STDOUT,
+    Device,
+    Force,
+    ProviderOption,
+    json_outputs,
+    progress_bar,
+    read_provider_options,
+    write_json,
+)
 from xdet.errors import UsageError
-from xdet.report import detections_table
+from xdet.writing.text import detections_table
 
 MODEL_SUFFIXES = frozenset({".onnx", ".tflite", ".h5", ".hdf5", ".keras"})
 
@@ -68,11 +75,19 @@ def detect(
     force: Force = False,
 ) -> None:
     """Find objects in photographs."""
-    from xdet.batch_detection import detect_files
-    from xdet.detector import Detector
-    from xdet.embedded import SOURCE
-    from xdet.images import find_images
-    from xdet.outputs import (
+    from xdet.detection.batch import detect_files
+    from xdet.detection.detector import Detector
+    from xdet.detection.embedded import SOURCE
+    from xdet.detection.report import (
+        DETECTIONS_SCHEMA,
+        coco_image_ids,
+        detections_to_coco_json,
+        report_to_json,
+    )
+    from xdet.pictures.images import find_images
+    from xdet.pictures.names import picture_paths
+    from xdet.runtimes.processors import choose_workers
+    from xdet.writing.files import (
         PICTURE_MARK,
         Output,
         make_folder,
@@ -80,9 +95,6 @@ def detect(
         require_outputs,
         with_sidecars,
     )
-    from xdet.picture_names import picture_paths
-    from xdet.processors import choose_workers
-    from xdet.results_json import DETECTIONS_SCHEMA, coco_image_ids, detections_to_coco_json, report_to_json
 
     model, paths = _split_model(inputs)
     images = find_images(paths)
@@ -136,7 +148,7 @@ def _split_model(inputs: list[Path]) -> tuple[Path | None, list[Path]]:
 
 
 def _is_model(path: Path) -> bool:
-    from converters.formats import sniff_format
+    from converters.files import sniff_format
 
     if path.suffix.lower() in MODEL_SUFFIXES:
         return True

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from xdet.cli.json_output import Force, json_outputs, write_json
-from xdet.cli.progress import counted_progress_bar
-from xdet.cli.provider_options import Device, ProviderOption, read_provider_options
+from xdet.cli.options import (
+    Device,
+    Force,
+    ProviderOption,
+    counted_progress_bar,
+    json_outputs,
+    read_provider_options,
+    write_json,
+)
 
 if TYPE_CHECKING:
-    from xdet.evaluation_results import Evaluation
+    from xdet.evaluation.results import Evaluation
 
 EPILOG = """\b
 Examples:
@@ -76,11 +82,11 @@ def evaluate(
     force: Force = False,
 ) -> None:
     """Measure average precision on annotated photographs; further models are compared with the first."""
-    from xdet.evaluation import evaluate as evaluate_models
-    from xdet.evaluation import evaluated_files
-    from xdet.evaluation_report import EVALUATION_SCHEMA, evaluation_text, evaluation_to_json, problem_lines
-    from xdet.outputs import PICTURE_MARK, Output, require_outputs, require_target
-    from xdet.precision_plot import require_plotting
+    from xdet.evaluation.evaluate import evaluate as evaluate_models
+    from xdet.evaluation.evaluate import evaluated_files
+    from xdet.evaluation.plot import require_plotting
+    from xdet.evaluation.report import EVALUATION_SCHEMA, evaluation_text, evaluation_to_json, problem_lines
+    from xdet.writing.files import PICTURE_MARK, Output, require_outputs, require_target
 
     if plot is not None:
         require_plotting()
@@ -127,8 +133,8 @@ def evaluate(
 
 
 def _draw(path: Path, evaluation: Evaluation) -> None:
-    from xdet.evaluation_report import model_names
-    from xdet.precision_plot import save_precision_plot
+    from xdet.evaluation.plot import save_precision_plot
+    from xdet.evaluation.report import model_names
 
     labels = [
         f"{name} ({result.runtime})"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xdet.cli.json_output import STDOUT, Force, json_outputs, write_json
+from xdet.cli.options import STDOUT, Force, json_outputs, write_json
 
 EPILOG = """\b
 Examples:
@@ -28,8 +28,8 @@ def inspect(
 ) -> None:
     """Tell what a model file holds and costs, without running it."""
     from xdet.inspection import inspect as inspect_file
-    from xdet.inspection_report import INSPECTION_SCHEMA, inspection_text, inspection_to_json
-    from xdet.outputs import require_outputs, with_sidecars
+    from xdet.inspection.report import INSPECTION_SCHEMA, inspection_text, inspection_to_json
+    from xdet.writing.files import require_outputs, with_sidecars
 
     require_outputs(json_outputs(json, INSPECTION_SCHEMA), with_sidecars([model]), force=force)
     inspection = inspect_file(model, layers=layers)

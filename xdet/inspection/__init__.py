@@ -6,7 +6,7 @@ once.
 
 from __future__ import annotations
 
-from xdet.inspection.files import inspect
-from xdet.inspection.records import Inspection, Layer, TensorSummary, Totals
+from xdet.inspection.inspect import inspect
+from xdet.inspection.layers import Inspection, Layer, TensorSummary, Totals
 
 __all__ = ["Inspection", "Layer", "TensorSummary", "Totals", "inspect"]

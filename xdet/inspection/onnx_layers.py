@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xdet.inspection.layers import Layer, TensorSummary
 from xdet.inspection.memory import Buffer, Network, Step
-from xdet.inspection.records import Layer, TensorSummary
-from xdet.onnx_graph import INTEGER_OPERATORS, WEIGHT_INPUT, attribute, node_macs, root_constant, shape_of
+from xdet.model.graph import INTEGER_OPERATORS, WEIGHT_INPUT, attribute, node_macs, root_constant, shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import onnx
 
     from xdet.inspection.memory import StepKind
-    from xdet.onnx_graph import OnnxGraph
+    from xdet.model.graph import OnnxGraph
 
 DQ, Q = "DequantizeLinear", "QuantizeLinear"
 CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "QLinearConv"})

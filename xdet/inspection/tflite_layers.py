@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from xdet.inspection.layers import Layer, TensorSummary
 from xdet.inspection.memory import Buffer, Network, Step
-from xdet.inspection.records import Layer, TensorSummary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from converters.tflite.records import TfliteModel, TfliteOperator, TfliteTensor
+    from converters.sources.tflite.reader import TfliteModel, TfliteOperator, TfliteTensor
     from xdet.inspection.memory import StepKind
 
 CONVOLUTIONS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"})

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from converters.heads.base import BatchDetections
     from converters.spec import DetectorSpec, Thresholds
-    from xdet.detections import BatchDetections
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def require_images(images: NDArray[np.uint8], spec: DetectorSpec) -> None:
         shape = ", ".join(map(str, expected))
         raise UsageError(
             f"expected images as uint8 (N, {shape}) with N of at least 1, found {images.dtype} "
-            f"{images.shape}; resize them with xdet.images.resize_image"
+            f"{images.shape}; resize them with xdet.pictures.images.resize_image"
         )
 
 

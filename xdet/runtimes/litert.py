@@ -2,33 +2,34 @@
 
 LiteRT is not one reference: its kernels disagree with each other on int8 models, so the runtime's name always
 says which ran.
+
+A source file before its own runtime gets it: verified to the last offset, and described.
+
+LiteRT trusts much of what it is given, and a native crash ends the whole process. So the very bytes that will run are read
+and checked by the converter's reader first.
 """
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from converters.quant import dequantize
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
-from xdet.runtimes.base import (
-    Capabilities,
-    VendorErrors,
-    require_images,
-    require_names,
-    vendor_errors,
-)
-from xdet.runtimes.batches import run_in_chunks
-from xdet.runtimes.described import SourceRuntime
+from xdet.runtimes.base import Capabilities, VendorErrors, require_images, require_names, vendor_errors
+from xdet.runtimes.finished import SourceRuntime, run_in_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from converters.sources.tflite.reader import TfliteModel
     from converters.spec import DetectorSpec
+    from xdet.model.file import ModelFile
 
 Kernels = Literal["xnnpack", "builtin", "reference"]
 RESOLVERS: dict[str, str] = {
@@ -43,7 +44,7 @@ class LiteRtRuntime(SourceRuntime):
     """A TFLite file, open on one set of LiteRT's kernels; for one thread at a time.
 
     Args:
-        model: the file's bytes, already checked by ``converters.tflite`` (LiteRT itself trusts them).
+        model: the file's bytes, already checked by ``converters.sources.tflite`` (LiteRT itself trusts them).
         file: its name, for messages.
         spec: what turns its head into boxes.
         kernels: ``"xnnpack"`` (LiteRT's default), ``"builtin"`` or ``"reference"``.
@@ -219,3 +220,49 @@ def _border(file: str, doing: str) -> Any:
     return vendor_errors(
         ERRORS, file=file, doing=doing, advice="see that the file is a complete TFLite model"
     )
+
+
+CONVOLUTIONS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
+
+
+@dataclass(frozen=True, slots=True)
+class SourceModel:
+    """What is known of a source file without running it.
+
+    Attributes:
+        spec: the detector, from the file and the sidecar beside it.
+        integer: whether its convolutions compute on integers.
+    """
+
+    spec: DetectorSpec
+    integer: bool
+
+
+def describe_source(model: ModelFile) -> SourceModel:
+    """Check and describe a TFLite file that is in memory.
+
+    Raises:
+        ModelError: damaged, or with operators whose operands do not fit.
+        UsageError: its anchors or classes are stated nowhere, or contradict it.
+    """
+    from converters.description import statements as settings
+    from converters.errors import ConversionError, OptionError
+    from converters.sources.tflite.facts import facts_from_tflite
+    from converters.sources.tflite.operators import require_sound
+    from converters.sources.tflite.reader import read_tflite
+
+    try:
+        records = read_tflite(model.data, model.file)
+        require_sound(records)
+        facts = facts_from_tflite(records)
+        spec = settings.describe_source(model.path, facts, settings.SourceOptions()).spec
+    except OptionError as error:
+        raise UsageError(str(error)) from error
+    except ConversionError as error:
+        raise ModelError(str(error)) from error
+    return SourceModel(spec, _is_integer(records))
+
+
+def _is_integer(model: TfliteModel) -> bool:
+    operands = [model.tensors[op.inputs[0]].dtype for op in model.operators if op.op in CONVOLUTIONS]
+    return bool(operands) and all(dtype in ("int8", "uint8") for dtype in operands)

@@ -12,7 +12,7 @@ import numpy as np
 
 from converters.spec import IMAGE
 from xdet.runtimes.base import VendorErrors, vendor_errors
-from xdet.runtimes.finished_model import Arrays, FinishedModelRuntime, require_graph_names
+from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ class OnnxReferenceRuntime(FinishedModelRuntime):
         """``onnx-reference:numpy``."""
         return "onnx-reference:numpy"
 
-    def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Arrays:
+    def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
         doing = "the ONNX reference evaluator failed while running it"
         with (
             _border(self._file, doing),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.heads.base import BatchDetections
 from converters.spec import (
     DETECTION_OUTPUTS,
     HEAD,
@@ -21,19 +22,23 @@ from converters.spec import (
     Thresholds,
     contract_io,
 )
-from xdet.detections import BatchDetections
 from xdet.errors import ModelError
-from xdet.processors import threads_per_network
+from xdet.model.file import hash_model
+from xdet.model.frozen_thresholds import freeze_thresholds, obeys_fed_thresholds
+from xdet.model.wire import FLOAT, UNTOLD, read_metadata, value_names, with_outputs
 from xdet.runtimes.base import Capabilities, Runtime, require_images, require_names, require_thresholds
-from xdet.runtimes.batches import above_score, first_rows, run_in_chunks
-from xdet.runtimes.choices import RuntimeChoices
-from xdet.runtimes.extra_outputs import FLOAT, UNTOLD, with_outputs
-from xdet.runtimes.frozen_thresholds import freeze_thresholds, obeys_fed_thresholds
-from xdet.runtimes.model_file import hash_model
-from xdet.runtimes.onnx_wire import read_metadata, value_names
-from xdet.runtimes.ort_session import EXACT_KERNELS, OrtSession, SessionChoices, TensorInfo
-from xdet.runtimes.providers import CPU, resolve_provider, short_name
-from xdet.runtimes.saturation import kernels_saturate
+from xdet.runtimes.finished import above_score, first_rows, run_in_chunks
+from xdet.runtimes.ort_session import (
+    CPU,
+    EXACT_KERNELS,
+    OrtSession,
+    SessionChoices,
+    TensorInfo,
+    kernels_saturate,
+    resolve_provider,
+    short_name,
+)
+from xdet.runtimes.processors import RuntimeChoices, threads_per_network
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,7 +123,7 @@ class OnnxRuntime(Runtime):
         require_images(images, self.spec)
         require_thresholds(thresholds, self)
         if self.spec.head == "none":
-            from xdet.runtimes.numpy_head import decoder_for
+            from xdet.runtimes.finished import decoder_for
 
             decode = decoder_for(self.spec, file=self.file)
             return decode(self.head(images), thresholds)

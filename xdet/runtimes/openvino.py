@@ -13,10 +13,10 @@ import numpy as np
 
 from converters.spec import DETECTION_OUTPUTS, HEAD, IMAGE
 from xdet.errors import MissingExtraError, RuntimeUnavailableError
+from xdet.model.wire import FLOAT, UNTOLD, with_outputs
 from xdet.runtimes.base import VendorErrors, vendor_errors
-from xdet.runtimes.choices import RuntimeChoices
-from xdet.runtimes.extra_outputs import FLOAT, UNTOLD, with_outputs
-from xdet.runtimes.finished_model import Arrays, FinishedModelRuntime, require_graph_names
+from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names
+from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,7 +65,7 @@ class OpenVinoRuntime(FinishedModelRuntime):
         """``openvino:`` and the device."""
         return f"openvino:{self._device.lower()}"
 
-    def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Arrays:
+    def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
         compiled = self._showing(tuple(names))
         with self._border("OpenVINO failed while running it"):
             results = compiled(dict(feeds))

@@ -3,6 +3,15 @@
 Two warnings per session ("Initializer ... appears in graph inputs") are by design: the thresholds are
 optional inputs. ONNX Runtime cannot silence one message by its name, so a session is *created* at severity 3
 (errors still appear, warnings do not). A *run* logs at severity 4: its errors are raised too, in the same words.
+
+Execution providers by short or full name; one that is not there is an error, never replaced by another.
+
+Whether this CPU's uint8 x int8 kernels saturate, found by running one small convolution.
+
+x86 without VNNI multiplies bytes in pairs and adds each pair in *saturating* 16-bit: 255 * 127 + 255 * 127
+becomes 32767 instead of 64770. ONNX Runtime then returns wrong integers and says nothing. The probe is one
+quantised 3x3 convolution of nothing but such pairs: pixels 255, weights 127, 16 channels, requantised so that
+the true answer is 200 everywhere. A list of CPU models would be out of date; this is measured once per process.
 """
 
 from __future__ import annotations
@@ -11,22 +20,96 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
-from xdet.processors import usable_processors
 from xdet.runtimes.base import VendorErrors, vendor_errors
 from xdet.runtimes.plugins import installed_plugins, read_plugin
-from xdet.runtimes.providers import CPU
+from xdet.runtimes.processors import usable_processors
 from xdet.runtimes.releases import require_new_enough
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+CPU = "CPUExecutionProvider"
+SHORT_NAMES = {
+    "acl": "ACLExecutionProvider",
+    "cann": "CANNExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "cpu": CPU,
+    "cuda": "CUDAExecutionProvider",
+    "dml": "DmlExecutionProvider",
+    "dnnl": "DnnlExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "nnapi": "NnapiExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
+    "vitisai": "VitisAIExecutionProvider",
+    "webgpu": "WebGpuExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """An execution provider that can be chosen here.
+
+    Attributes:
+        name: ONNX Runtime's full name.
+        short: the name to type.
+        devices: its devices, where ONNX Runtime tells them.
+    """
+
+    name: str
+    short: str
+    devices: tuple[str, ...]
+
+
+def available_providers() -> tuple[Provider, ...]:
+    """The execution providers that ONNX Runtime has here, in its order of preference."""
+    return tuple(Provider(name, short_name(name), devices) for name, devices in installed_providers().items())
+
+
+def short_name(provider: str) -> str:
+    """The name to type for a provider's full name."""
+    short = {name: alias for alias, name in SHORT_NAMES.items()}
+    return short.get(provider, provider.removesuffix("ExecutionProvider").lower())
+
+
+def resolve_provider(name: str | None) -> str:
+    """The full name of an available provider; None means the CPU.
+
+    Args:
+        name: short or full, in any case.
+
+    Raises:
+        RuntimeUnavailableError: it is not available; the message lists what is.
+    """
+    wanted = SHORT_NAMES.get((name or CPU).lower(), name or CPU).lower()
+    if wanted == CPU.lower():  # without a look at the others
+        return CPU
+
+    providers = available_providers()
+    for provider in providers:
+        if wanted in (provider.name.lower(), provider.short):
+            return provider.name
+    here = ", ".join(f"{provider.short} ({provider.name})" for provider in providers)
+    problems = "".join(f" ({problem})" for problem in register_plugins())
+    raise RuntimeUnavailableError(
+        f"execution provider {name!r} is not available; this ONNX Runtime has: {here}{problems}; "
+        f"choose one of these, or install the onnxruntime package that brings it"
+    )
+
 
 ERRORS = 3
 FATAL_ONLY = 4
@@ -285,3 +368,21 @@ def _border(file: str, doing: str, advice: str) -> Any:
 def _classes(names: Sequence[str]) -> tuple[type[Exception], ...]:
     """ONNX Runtime's exceptions by name, as far as it has them; they share no base but ``Exception``."""
     return tuple(getattr(ort_state, name) for name in names if hasattr(ort_state, name))
+
+
+PROBE = Path(__file__).parent.parent / "data" / "saturation_probe.onnx"
+EXACT = 200
+
+
+@cache
+def kernels_saturate() -> bool:
+    """Whether default sessions here compute wrong sums; then ``SessionChoices.exact_for`` is needed."""
+    return bool((run_probe() != EXACT).any())
+
+
+def run_probe(*, exact_for: str | None = None, optimized_path: str | None = None) -> NDArray[np.uint8]:
+    """The probe's outputs, uint8 ``(1, 16, 3, 3)``: 200 everywhere from exact kernels."""
+    choices = SessionChoices(threads=1, exact_for=exact_for, optimized_path=optimized_path)
+    session = OrtSession(PROBE.read_bytes(), file=PROBE.name, choices=choices)
+    output: NDArray[np.uint8] = session.run(["y"], {"x": np.full((1, 16, 5, 5), 255, np.uint8)})[0]
+    return output

@@ -5,7 +5,7 @@ from __future__ import annotations
 from converters.spec import METADATA_KEY, ModelDocument
 from converters.spec.releases import is_older
 from xdet.errors import RuntimeUnavailableError
-from xdet.runtimes.onnx_wire import read_metadata
+from xdet.model.wire import read_metadata
 
 
 def require_new_enough(model: bytes, file: str, installed: str) -> None:

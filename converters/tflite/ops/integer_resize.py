@@ -21,8 +21,8 @@ import onnx_ir as ir
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from converters.tflite.context import ImportContext
-    from converters.tflite.records import TfliteOperator
+    from converters.sources.tflite.context import ImportContext
+    from converters.sources.tflite.reader import TfliteOperator
 
 ONE = 2048
 LIFT = 128  # turns int8 codes into such that are never below zero, so that a division rounds down

@@ -9,10 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.description.anchor_unit import StatedAnchors, settle_unit
-from converters.description.anchors import SizesWh, parse_anchors, sizes_from_values
-from converters.description.facts import SourceFacts
+from converters.description.values import (
+    SizesWh,
+    StatedAnchors,
+    parse_anchors,
+    settle_unit,
+    sizes_from_values,
+)
 from converters.errors import ConversionError, OptionError, SourceFileError
+from converters.facts import SourceFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

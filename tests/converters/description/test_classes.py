@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from converters.description.classes import check_class_names, parse_class_names
+from converters.description.values import check_class_names, parse_class_names
 from converters.errors import OptionError, SourceFileError
 
 if TYPE_CHECKING:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.calibration import Calibration
-from converters.description.settings import SourceOptions
-from converters.graph import GraphWriter
-from converters.network import ImportedNetwork
+from converters.description.statements import SourceOptions
+from converters.graph import NCHW_TO_NHWC, GraphWriter, image_pixels, rescaled_pixels
 from converters.options import ConvertOptions
-from converters.qdq import NCHW_TO_NHWC, image_pixels, rescaled_pixels
+from converters.sources.base import ImportedNetwork
 from converters.spec import HEAD, DetectorSpec, ImageInput, Rescaling, TensorTwin
 
 if TYPE_CHECKING:

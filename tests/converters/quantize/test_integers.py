@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from converters.quant import QuantParams, dequantize, quantize
 from converters.quantize.activations import params_of_range
-from converters.quantize.weights import LARGEST_BIAS_CODE, quantize_convolution
+from converters.quantize.constants import LARGEST_BIAS_CODE, quantize_convolution
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

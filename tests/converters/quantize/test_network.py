@@ -12,9 +12,9 @@ import pytest
 
 from converters.errors import OptionError
 from converters.graph import IR_VERSION, GraphWriter
-from converters.passes.qdq import link
+from converters.passes.base import link
+from converters.quantize.constants import pixel_quantization
 from converters.quantize.network import quantize_network
-from converters.quantize.pixels import pixel_quantization
 from converters.spec import HEAD, Rescaling
 from tests.converters.quantize.float_networks import (
     SIZE,

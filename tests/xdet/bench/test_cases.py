@@ -11,8 +11,8 @@ import pytest
 import xdet
 from tests.xdet.finished_models import finished_model, head_model
 from xdet.bench.cases import case_coverage, plan_cases
-from xdet.bench.head_cut import cut_at_head
 from xdet.errors import ModelError, UsageError
+from xdet.model.surgery import cut_at_head
 from xdet.runtimes.onnxruntime import open_onnxruntime
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from xdet.bench import BenchOptions, Spread
-from xdet.bench.machine import describe_machine, parse_cpuinfo
-from xdet.bench.others import Clock, others_share, read_clock
+from xdet.bench.machine import Clock, describe_machine, others_share, parse_cpuinfo, read_clock
 from xdet.errors import UsageError
 
 X86 = """processor\t: 0

@@ -11,11 +11,11 @@ import pytest
 import xdet
 from tests.conftest import ROOT
 from xdet.bench import Benchmark, BenchOptions, Memory, run_benchmark
-from xdet.bench.memory import measure_memory
-from xdet.bench_report import benchmark_table, benchmark_text, benchmark_to_json
+from xdet.bench.machine import measure_memory
+from xdet.bench.report import benchmark_table, benchmark_text, benchmark_to_json
 from xdet.errors import MissingExtraError, RuntimeUnavailableError
-from xdet.runtimes.choices import RuntimeChoices
-from xdet.runtimes.opening import open_model
+from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.table import open_model
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from converters.convert import convert_to_bytes
 from converters.options import ConvertOptions
-from converters.pipeline import convert_to_bytes
 from tests.xdet.checking.columns import PLAIN, RUNTIMES, written
-from xdet.check_report import check_to_json
-from xdet.checking.read_other_cpus import read_other_cpus
-from xdet.checking.verdict import check
-from xdet.selftest import run_selftest
-from xdet.selftest_report import selftest_to_json
+from xdet.checking.check import check
+from xdet.checking.other_cpus import read_other_cpus
+from xdet.checking.report import check_to_json, selftest_to_json
+from xdet.checking.selftest import run_selftest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

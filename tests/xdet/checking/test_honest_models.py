@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from converters.description.settings import SourceOptions
+from converters.convert import convert_to_bytes
+from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
-from converters.pipeline import convert_to_bytes
-from tests.converters.networks import st_yolo_lc, tiny_yolo_v2_relu
-from xdet.checking.opened import open_pair
-from xdet.checking.static import check_static
-from xdet.checking.verdict import check
+from tests.converters.sources.tflite.networks import st_yolo_lc, tiny_yolo_v2_relu
+from xdet.checking.check import check
+from xdet.checking.numbers import check_static
+from xdet.checking.pair import open_pair
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,10 +17,10 @@ import pytest
 from onnx import numpy_helper
 
 from tests.xdet.checking import faults, keras_faults
-from xdet.checking.keras_steps import Other
-from xdet.checking.opened import open_pair
-from xdet.checking.static import check_static
-from xdet.checking.verdict import check
+from xdet.checking.check import check
+from xdet.checking.numbers import check_static
+from xdet.checking.numbers.keras_steps import Other
+from xdet.checking.pair import open_pair
 from xdet.errors import ModelError
 
 if TYPE_CHECKING:
@@ -270,10 +270,10 @@ SHARED = """
 import functools, json, sys
 from pathlib import Path
 import xdet
-from converters import pipeline
-from converters.keras.loading import LoadedKeras
-from xdet.checking.opened import open_pair
-from xdet.checking.static import check_static
+from converters import convert as pipeline
+from converters.sources.keras.loading import LoadedKeras
+from xdet.checking.pair import open_pair
+from xdet.checking.numbers import check_static
 source, folder, *photographs = map(Path, sys.argv[1:])
 ways = {"float": {}, "per-channel": {}, "per-tensor": {}}
 for way in ("per-channel", "per-tensor"):

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.xdet.checking.columns import RUNTIMES, SEGFAULT, breaking_haswell, crashing_nehalem, put, written
-from tests.xdet.checking.test_check_html import HOSTILE, WHERE, read, section
-from xdet.check_html.page import check_to_html
-from xdet.check_report import check_text, check_to_json
+from tests.xdet.checking.test_page import HOSTILE, WHERE, read, section
+from xdet.checking.page import check_to_html
+from xdet.checking.report import check_text, check_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable

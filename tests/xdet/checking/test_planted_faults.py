@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from converters.description.settings import SourceOptions
+from converters.convert import convert_to_bytes
+from converters.description.statements import SourceOptions
+from converters.heads.boxes import iou_xyxy
+from converters.heads.oracle import detect_from_head
 from converters.options import ConvertOptions
-from converters.pipeline import convert_to_bytes
 from converters.spec import Thresholds
 from tests.xdet.checking import faults
-from xdet.boxes import iou_xyxy
-from xdet.checking.verdict import check
-from xdet.decode import detect_from_head
-from xdet.preparation import Preparation, prepare
-from xdet.runtimes.choices import RuntimeChoices
+from xdet.checking.check import check
+from xdet.pictures.preparation import Preparation, prepare
 from xdet.runtimes.onnxruntime import OnnxRuntime, open_onnxruntime
+from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from converters.heads.base import BatchDetections
     from xdet.checking.result import CheckResult
-    from xdet.detections import BatchDetections
 
 pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
 RUNTIMES = "onnxruntime:cpu,litert:xnnpack,litert:builtin"

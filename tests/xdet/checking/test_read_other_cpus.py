@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.xdet.checking.columns import put
-from tests.xdet.checking.test_check_html import WHERE
-from xdet.check_html.page import check_to_html
-from xdet.check_report import check_text, check_to_json
-from xdet.checking.read_other_cpus import read_other_cpus
+from tests.xdet.checking.test_page import WHERE
+from xdet.checking.other_cpus import read_other_cpus
+from xdet.checking.page import check_to_html
+from xdet.checking.report import check_text, check_to_json
 from xdet.errors import DataError
 
 if TYPE_CHECKING:

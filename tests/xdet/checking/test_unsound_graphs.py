@@ -9,14 +9,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from converters.convert import convert_to_bytes
 from converters.options import ConvertOptions
-from converters.pipeline import convert_to_bytes
 from converters.spec import HEAD
 from tests.xdet.checking.faults import planted
-from xdet.checking.opened import open_pair
-from xdet.checking.probe_model import find_entry
-from xdet.checking.static import check_static
+from xdet.checking.numbers import check_static
+from xdet.checking.pair import open_pair
 from xdet.errors import ModelError
+from xdet.model.surgery import find_entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,14 +11,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import xdet
-from converters.tflite.reader import read_tflite
-from tests.converters.tflite_builder import TfliteBuilder, build_small_model
+from converters.sources.tflite.reader import read_tflite
+from tests.converters.sources.tflite.builder import TfliteBuilder, build_small_model
 from xdet.errors import ModelError
 from xdet.inspection import Layer, TensorSummary, inspect
 from xdet.inspection.onnx_layers import onnx_layers
+from xdet.inspection.report import inspection_text, layers_table
 from xdet.inspection.tflite_layers import count_macs, tensor_bytes, tflite_layers, tflite_network
-from xdet.inspection_report import inspection_text, layers_table
-from xdet.onnx_graph import load_onnx, read_graph
+from xdet.model.graph import load_onnx, read_graph
 
 if TYPE_CHECKING:
     from pathlib import Path

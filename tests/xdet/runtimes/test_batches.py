@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xdet.detections import BatchDetections
-from xdet.runtimes.batches import above_score, first_rows, run_in_chunks
+from converters.heads.base import BatchDetections
+from xdet.runtimes.finished import above_score, first_rows, run_in_chunks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from converters.description.settings import SourceOptions
+from converters.convert import convert_to_bytes
+from converters.description.statements import SourceOptions
+from converters.heads.oracle import detect_from_head
 from converters.options import ConvertOptions
-from converters.pipeline import convert_to_bytes
 from converters.spec import Thresholds
 from tests.xdet.finished_models import finished_model, red_image
-from xdet.decode import detect_from_head
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
-from xdet.runtimes import ort_web
-from xdet.runtimes.choices import RuntimeChoices
-from xdet.runtimes.model_file import ModelFile
-from xdet.runtimes.opening import open_model
+from xdet.model.file import ModelFile
+from xdet.runtimes import onnxruntime_web as ort_web
+from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.table import open_model
 
 if TYPE_CHECKING:
     import subprocess

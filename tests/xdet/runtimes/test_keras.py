@@ -18,9 +18,9 @@ import pytest
 
 from tests.xdet.finished_models import SPEC
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
-from xdet.runtimes.choices import RuntimeChoices
+from xdet.model.file import ModelFile
 from xdet.runtimes.keras import CHUNK, KerasRuntime, keras_providers, open_keras
-from xdet.runtimes.model_file import ModelFile
+from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,7 +129,7 @@ def test_without_tensorflow_the_message_is_the_line_to_type(monkeypatch: pytest.
 
 def test_a_file_that_would_run_code_is_a_model_error() -> None:
     pytest.importorskip("h5py", reason='needs pip install "xdet[keras]"')
-    from tests.converters.keras.stored_models import functional, h5_bytes, layer
+    from tests.converters.sources.keras.stored_models import functional, h5_bytes, layer
 
     data = h5_bytes(functional(layer("Lambda", "evil")))
     with pytest.raises(ModelError, match="layer 'evil' is of class 'Lambda'"):
@@ -145,9 +145,9 @@ def test_the_shared_h5_file_is_detected_with_and_equals_its_float_onnx_model(
 import json, sys, time
 import numpy as np
 import xdet
-from xdet.detector import Detector
-from xdet.runtimes.opening import open_runtime
-from xdet.preparation import Preparation, prepare
+from xdet.detection.detector import Detector
+from xdet.runtimes.table import open_runtime
+from xdet.pictures.preparation import Preparation, prepare
 from pathlib import Path
 source, output, folder = map(Path, sys.argv[1:])
 started = time.monotonic()

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tests.xdet.finished_models import (
-    SPEC,
-)
+from tests.xdet.finished_models import SPEC
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
-from xdet.runtimes.choices import RuntimeChoices
+from xdet.model.file import ModelFile, hash_model, read_model_file
 from xdet.runtimes.litert import LiteRtRuntime, kernels_by_name
-from xdet.runtimes.model_file import ModelFile, hash_model, read_model_file
-from xdet.runtimes.opening import open_model, open_runtime
+from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.table import open_model, open_runtime
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from converters.spec.releases import UINT8_MAX_ONNXRUNTIME, is_older
+from xdet.checking.selftest import run_selftest
 from xdet.conversion import convert
-from xdet.detector import Detector
-from xdet.embedded import target_here
+from xdet.detection.detector import Detector
+from xdet.detection.embedded import target_here
 from xdet.errors import RuntimeUnavailableError
 from xdet.runtimes.ort_session import installed_release
-from xdet.selftest import run_selftest
 
 if TYPE_CHECKING:
     from pathlib import Path

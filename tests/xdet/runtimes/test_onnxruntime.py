@@ -10,24 +10,16 @@ import onnx
 import pytest
 
 from converters.spec import METADATA_KEY, Target, Thresholds
-from tests.xdet.finished_models import (
-    RAW_HEAD,
-    SIZE,
-    SPEC,
-    document,
-    finished_model,
-    head_model,
-    red_image,
-)
+from tests.xdet.finished_models import RAW_HEAD, SIZE, SPEC, document, finished_model, head_model, red_image
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
 from xdet.runtimes import ort_session
-from xdet.runtimes.choices import RuntimeChoices
 from xdet.runtimes.onnxruntime import OnnxRuntime, open_onnxruntime
+from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from xdet.detections import BatchDetections
+    from converters.heads.base import BatchDetections
 
 
 def opened(model: bytes, *, threads: int | None = 1) -> OnnxRuntime:

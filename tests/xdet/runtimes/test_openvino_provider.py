@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from xdet.checking.placement import find_placement
+from xdet.checking.selftest import run_selftest
 from xdet.conversion import convert
-from xdet.detector import Detector
+from xdet.detection.detector import Detector
 from xdet.errors import ModelError, RuntimeUnavailableError
-from xdet.evaluation import evaluate
-from xdet.runtimes.providers import available_providers
-from xdet.selftest import run_selftest
+from xdet.evaluation.evaluate import evaluate
+from xdet.runtimes.ort_session import available_providers
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.xdet.finished_models import (
-    document,
-    finished_model,
-)
+from tests.xdet.finished_models import document, finished_model
 from xdet.errors import ModelError, RuntimeUnavailableError
-from xdet.runtimes import onnxruntime, ort_session, providers, saturation
+from xdet.runtimes import onnxruntime, ort_session
+from xdet.runtimes import ort_session as providers
+from xdet.runtimes import ort_session as saturation
 from xdet.runtimes.base import VendorErrors, vendor_errors
-from xdet.runtimes.choices import RuntimeChoices
 from xdet.runtimes.onnxruntime import OnnxRuntime, open_onnxruntime
+from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
     from converters.spec import ActivationCodes

@@ -10,15 +10,14 @@ import onnxruntime as ort
 import pytest
 
 from tests.xdet.finished_models import finished_model
-from xdet.cli.provider_options import read_provider_options
-from xdet.detector import Detector
+from xdet.cli.options import read_provider_options
+from xdet.detection.detector import Detector
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
 from xdet.runtimes import ort_session
-from xdet.runtimes.choices import RuntimeChoices
 from xdet.runtimes.onnxruntime import open_onnxruntime
-from xdet.runtimes.ort_session import SessionChoices, installed_providers, register_plugins
+from xdet.runtimes.ort_session import SessionChoices, installed_providers, register_plugins, resolve_provider
 from xdet.runtimes.plugins import installed_plugins, read_plugin
-from xdet.runtimes.providers import resolve_provider
+from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

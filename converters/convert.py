@@ -1,0 +1,156 @@
+"""The conversion from end to end: read, describe, import, add the head, rewrite, verify, write."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from converters.description.sidecar import sidecar_path
+from converters.errors import ContractError
+from converters.files import require_writable, write_output
+from converters.graph import IR_VERSION, GraphWriter, infer_shapes, keep_static_shapes
+from converters.heads.yolo_v2 import add_yolo_v2_head
+from converters.integer.vector import attempt_golden_vector
+from converters.opset import oldest_runtimes, stamp_opset
+from converters.passes.pipelines import run_pipeline
+from converters.quantize.network import quantize_network
+from converters.sources import describe, open_source
+from converters.spec import METADATA_KEY, ModelDocument, SourceInfo, raw_head
+from converters.verify import require_contract
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from converters.description.statements import SourceDescription
+    from converters.options import ConvertOptions
+    from converters.sources import OpenSource
+    from converters.sources.base import ImportedNetwork
+    from converters.spec import DetectorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A finished model.
+
+    Attributes:
+        model: bytes of the ONNX file.
+        document: what its metadata says.
+    """
+
+    model: bytes
+    document: ModelDocument
+
+
+def convert(
+    source: Path, output: Path, options: ConvertOptions, *, force: bool = False, inputs: Iterable[Path] = ()
+) -> Conversion:
+    """Convert ``source`` and write the finished model to ``output``; nothing is written when anything fails.
+
+    Args:
+        source: a detector in any format of ``converters.sources``.
+        output: the ONNX file to write.
+        options: the choices.
+        force: replace an existing ``output``, unless it is read by this conversion.
+        inputs: files that are read besides the source, its sidecar and the yaml.
+
+    Raises:
+        ConversionError: see ``converters.errors`` for the tree.
+    """
+    config = options.source.config
+    read = (source, sidecar_path(source), *(() if config is None else (config,)))
+    require_writable(output, inputs=chain(read, inputs), force=force)
+    conversion = convert_to_bytes(source, options)
+    write_output(output, conversion.model)
+    return conversion
+
+
+def convert_to_bytes(source: Path, options: ConvertOptions) -> Conversion:
+    """Convert ``source`` in memory.
+
+    Raises:
+        ConversionError: see ``converters.errors`` for the tree.
+    """
+    opened = open_source(source, options.importer)
+    description = describe(opened, options.source)
+    writer = GraphWriter(_printable(source.stem))
+    network = opened.importer.build(opened.model, writer, description.spec, options)
+    if options.quantize != "none":
+        writer, network = quantize_network(writer, network, description.spec, options)
+    golden, golden_notes = attempt_golden_vector(writer.graph, network, description.spec)
+    _add_outputs(writer, network.head_nhwc, description.spec, options)
+    model = ir.Model(writer.graph, ir_version=IR_VERSION, producer_name="xdet")
+    rewritten = run_pipeline(model, options.target, network.twins)
+    try:
+        document = replace(
+            _document(opened, description, network, options),
+            passes=rewritten.passes,
+            notes=(*description.notes, *network.notes, *golden_notes),
+            tensors=rewritten.twins,
+            golden=golden,
+        )
+    except ValueError as error:
+        msg = f"{source.name}: the model's document is malformed: {error}; please report this with the source file"
+        raise ContractError(msg) from error
+    return _finish(model, document, options, canonical=network.canonical)
+
+
+def _add_outputs(writer: GraphWriter, head: ir.Value, spec: DetectorSpec, options: ConvertOptions) -> None:
+    """The fused head, or the raw one as the only output; the raw head gets its promised type and shape in both cases."""
+    promised = raw_head(spec, options.batch_size)
+    head.type, head.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(promised.shape)
+    if spec.head == "none":
+        writer.graph.outputs.append(head)
+        return
+    add_yolo_v2_head(
+        writer, head, spec, batch=options.batch_size, freeze_thresholds=options.freeze_thresholds
+    )
+
+
+def _document(
+    opened: OpenSource,
+    description: SourceDescription,
+    network: ImportedNetwork,
+    options: ConvertOptions,
+) -> ModelDocument:
+    """What the metadata says of the conversion before any rewrite."""
+    digest = hashlib.sha256(opened.data).hexdigest()
+    return ModelDocument(
+        spec=description.spec,
+        source=SourceInfo(_printable(opened.path.name), digest, opened.format),
+        quantization=network.quantization,
+        activations=network.activations,
+        leaky_relu=network.leaky_relu or options.leaky_relu,
+        target=options.target,
+        freeze_thresholds=options.freeze_thresholds,
+        passes=(),
+        notes=network.notes,
+        tensors=network.twins,
+        deviations=network.deviations,
+        evaluation=description.evaluation,
+        licence=description.licence,
+        origin=description.origin,
+    )
+
+
+def _printable(name: str) -> str:
+    """A file name as text that can be stored: bytes that are no UTF-8, which Python keeps as surrogates, become ``?``."""
+    return name.encode("utf-8", "replace").decode("utf-8")
+
+
+def _finish(
+    model: ir.Model, document: ModelDocument, options: ConvertOptions, *, canonical: bool
+) -> Conversion:
+    """Choose the opset, attach the document, state the shapes, check the contract, serialise once."""
+    infer_shapes(model)
+    stamp_opset(model, options.opset)
+    document = replace(document, oldest_runtimes=oldest_runtimes(model))
+    keep_static_shapes(model, options.batch_size)
+    model.metadata_props[METADATA_KEY] = document.to_json()
+    proto = ir.to_proto(model)
+    require_contract(model, proto, batch=options.batch_size, canonical=canonical)
+    return Conversion(proto.SerializeToString(deterministic=True), document)

@@ -1,0 +1,256 @@
+"""Where a detector's description comes from: options, then zoo yaml, then sidecar, then the model file.
+
+Each value is taken from the first place that states it. Two finer rules:
+
+- A unit of anchors belongs to the list it stands beside. Only ``--anchor-unit``, and a sidecar that has a
+  unit but no anchors, speak about a list from elsewhere.
+- A zoo family's default anchors are nobody's statement: they are used when the yaml names the family and
+  neither an option, the yaml nor the sidecar gives a list.
+
+Where nobody says anything: resize ``nearest`` (the zoo's own), thresholds 0.5 and 0.5, 100 boxes (a yaml's
+thresholds tell how its training was evaluated, ``ZooConfig.evaluation``, and never end up here), class names
+``class_0``, ...
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+from converters.description.sidecar import SUFFIX, Sidecar, find_sidecar
+from converters.description.values import (
+    StatedAnchors,
+    StatedRescaling,
+    check_class_names,
+    resolve_rescaling,
+    settle_unit,
+)
+from converters.description.zoo_yaml import ZooConfig, read_zoo_config
+from converters.errors import OptionError, SourceFileError
+from converters.facts import SourceFacts
+from converters.heads.yolo_v2 import describe_fit, fit_class_names
+from converters.spec import (
+    Anchors,
+    AnchorUnit,
+    DetectorSpec,
+    EvaluationSettings,
+    HeadKind,
+    ImageInput,
+    Thresholds,
+)
+
+__all__ = ["SourceDescription", "SourceFacts", "SourceOptions", "describe_source", "resolve_spec"]
+
+HeadChoice = Literal["auto", "yolo_v2", "none"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """What a caller may say about a source model; None = not said.
+
+    Attributes:
+        config: a zoo yaml of either layout.
+        anchors: (width, height) pairs.
+        anchor_unit: unit of the anchors, wherever they come from.
+        class_names: one name per class.
+        head: ``"auto"`` takes what the yaml or sidecar says, else ``"yolo_v2"``.
+        score_threshold: default score threshold of the finished model.
+        iou_threshold: default suppression threshold of the finished model.
+        max_detections: rows of the finished model's output.
+    """
+
+    config: Path | None = None
+    anchors: tuple[tuple[float, float], ...] | None = None
+    anchor_unit: AnchorUnit | None = None
+    class_names: tuple[str, ...] | None = None
+    head: HeadChoice = "auto"
+    score_threshold: float | None = None
+    iou_threshold: float | None = None
+    max_detections: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.head not in get_args(HeadChoice):
+            raise OptionError(f"--head must be one of {', '.join(get_args(HeadChoice))}, got {self.head!r}")
+        if self.anchor_unit is not None and self.anchor_unit not in get_args(AnchorUnit):
+            raise OptionError(f"--anchor-unit must be 'cell' or 'image', got {self.anchor_unit!r}")
+        if self.anchors is not None:
+            try:
+                Anchors(self.anchors, "cell")
+            except (TypeError, ValueError) as error:
+                raise OptionError(f"--anchors: expected (width, height) pairs: {error}") from error
+        if self.class_names is not None:
+            try:
+                check_class_names(self.class_names)
+            except ValueError as error:
+                raise OptionError(f"--classes: {error}") from error
+        if self.config is not None and not isinstance(self.config, Path):
+            raise OptionError(f"--config must be a path, got {self.config!r}")
+        _resolve_thresholds(self)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDescription:
+    """What all statements about a source model amount to.
+
+    Attributes:
+        spec: the detector.
+        notes: what was stated and not used, one sentence each.
+        evaluation: with what the yaml evaluates its training; None where no yaml states anything.
+        licence: the sidecar's words; None where it has none.
+        origin: where the model comes from, in the sidecar's words (its key ``source``); None likewise.
+    """
+
+    spec: DetectorSpec
+    notes: tuple[str, ...] = ()
+    evaluation: EvaluationSettings | None = None
+    licence: str | None = None
+    origin: str | None = None
+
+
+def describe_source(path: Path, facts: SourceFacts, options: SourceOptions) -> SourceDescription:
+    """Describe the detector in a source model of any format.
+
+    Args:
+        path: the model's file, which tells where its sidecar is.
+        facts: what the model itself tells.
+        options: what the caller says.
+
+    Raises:
+        OptionError: the options are incomplete or contradict the model.
+        SourceFileError: the sidecar or yaml is missing, damaged or contradicts the model.
+        UnsupportedModelError: the model's input cannot take pixels.
+    """
+    config = None if options.config is None else read_zoo_config(options.config)
+    sidecar = find_sidecar(path)
+    spec = resolve_spec(facts, options, sidecar, config)
+    stated = _stated_anchors(options, sidecar or Sidecar(file=""), config or ZooConfig(file=""))
+    notes = []
+    if stated is not None and spec.anchors is None:
+        notes.append(
+            f"the anchors ({stated.where}) are left out, since nobody states their unit; a raw head needs none"
+        )
+    return SourceDescription(
+        spec=spec,
+        notes=tuple(notes),
+        evaluation=None if config is None or config.evaluation == EvaluationSettings() else config.evaluation,
+        licence=None if sidecar is None else sidecar.licence,
+        origin=None if sidecar is None else sidecar.source,
+    )
+
+
+def resolve_spec(
+    facts: SourceFacts, options: SourceOptions, sidecar: Sidecar | None, config: ZooConfig | None
+) -> DetectorSpec:
+    """Merge everything that is stated into one description, by the rules in the module's docstring.
+
+    Raises:
+        OptionError: something needed is stated nowhere, or anchors and classes do not fit the head.
+        SourceFileError: the yaml or sidecar contradicts the model.
+        UnsupportedModelError: the model's input cannot take pixels.
+    """
+    sidecar, config = sidecar or Sidecar(file=""), config or ZooConfig(file="")
+    _check_input_shape(facts, config)
+    head = _resolve_head(options, sidecar, config)
+    anchors = _resolve_anchors(facts, options, sidecar, config, head)
+    class_names = _first(options.class_names, config.class_names, sidecar.class_names)
+    if head == "yolo_v2":
+        if anchors is None:
+            raise OptionError(_ask_for_anchors(facts))
+        class_names = fit_class_names(facts, len(anchors.sizes_wh), class_names)
+    return DetectorSpec(
+        image=ImageInput(
+            height=facts.height,
+            width=facts.width,
+            rescaling=resolve_rescaling(facts, _stated_rescaling(sidecar, config)),
+            resize=_first(config.resize, sidecar.resize) or "nearest",
+        ),
+        head=head,
+        grid_h=facts.grid_h,
+        grid_w=facts.grid_w,
+        head_channels=facts.head_channels,
+        class_names=class_names or (),
+        anchors=anchors,
+        thresholds=_resolve_thresholds(options),
+    )
+
+
+def _first(*candidates: T | None) -> T | None:
+    """The first candidate that somebody stated."""
+    return next((candidate for candidate in candidates if candidate is not None), None)
+
+
+def _check_input_shape(facts: SourceFacts, config: ZooConfig) -> None:
+    if config.input_shape not in (None, (facts.height, facts.width, 3)):
+        msg = (
+            f"config '{config.file}': input_shape is {config.input_shape}, but '{facts.file}' takes "
+            f"({facts.height}, {facts.width}, 3): use the yaml that belongs to this model"
+        )
+        raise SourceFileError(msg)
+
+
+def _resolve_head(options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> HeadKind:
+    if options.head != "auto":
+        return options.head
+    return _first(config.head_of_family(), sidecar.head) or "yolo_v2"
+
+
+def _resolve_anchors(
+    facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config: ZooConfig, head: HeadKind
+) -> Anchors | None:
+    """The first stated list with its unit; a family's defaults only for a head that needs them."""
+    stated = _stated_anchors(options, sidecar, config)
+    defaults = config.default_anchors()
+    if stated is None and head == "yolo_v2" and defaults is not None:
+        stated = StatedAnchors(
+            *defaults, where=f"the default of {config.model_type}, named by '{config.file}'"
+        )
+    if stated is None:
+        return None
+    lone_unit = sidecar.anchor_unit if sidecar.anchors is None else None
+    unit: AnchorUnit | None = _first(options.anchor_unit, stated.unit, lone_unit)
+    if head == "none" and unit is None and not any(max(size_wh) > 1 for size_wh in stated.sizes_wh):
+        return None  # not needed, and told in the description's notes
+    return settle_unit(stated, unit, facts)
+
+
+def _stated_anchors(options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> StatedAnchors | None:
+    if options.anchors is not None:
+        return StatedAnchors(options.anchors, None, "--anchors")
+    if config.anchors is not None:
+        return StatedAnchors(config.anchors, None, f"config '{config.file}'")
+    if sidecar.anchors is not None:
+        return StatedAnchors(sidecar.anchors, sidecar.anchor_unit, f"sidecar '{sidecar.file}'")
+    return None
+
+
+def _ask_for_anchors(facts: SourceFacts) -> str:
+    return (
+        f"'{facts.file}': its YOLO v2 head ({facts.grid_h} x {facts.grid_w} x {facts.head_channels}) needs "
+        'anchors, and no one states them; give --anchors "w,h w,h ..." with --anchor-unit cell|image, or '
+        f"--config ZOO.yaml, or a sidecar '{Path(facts.file).stem}{SUFFIX}' beside it; --head none keeps the "
+        f"raw head. {describe_fit(facts.head_channels)}"
+    )
+
+
+def _stated_rescaling(sidecar: Sidecar, config: ZooConfig) -> StatedRescaling | None:
+    if config.rescaling is not None:
+        return StatedRescaling(config.rescaling, f"config '{config.file}': preprocessing.rescaling")
+    if sidecar.rescaling is not None:
+        return StatedRescaling(sidecar.rescaling, f"sidecar '{sidecar.file}': rescaling")
+    return None
+
+
+def _resolve_thresholds(options: SourceOptions) -> Thresholds:
+    default = Thresholds()
+    try:
+        return Thresholds(
+            score=default.score if options.score_threshold is None else options.score_threshold,
+            iou=default.iou if options.iou_threshold is None else options.iou_threshold,
+            max_detections=default.max_detections
+            if options.max_detections is None
+            else options.max_detections,
+        )
+    except ValueError as error:
+        raise OptionError(str(error)) from error

@@ -1,0 +1,408 @@
+"""Anchors as people write them: an option's text, a file, a yaml or JSON list -> (width, height) pairs.
+
+Accepted, with any blanks and line breaks: ``w,h w,h``; ``w,h,w,h``; ``w h w h``; ``[w,h],[w,h]`` with square
+or round brackets; ``[[w, h], [w, h]]`` (JSON). Where the text shows groups, each group must be one pair:
+``1,2,3 4`` is a slip of the pen, not two anchors. The unit is another matter (``converters.description.values``).
+
+Small text files that people write by hand: sidecars, zoo yaml, anchor lists, class lists.
+
+They are UTF-8 (a byte order mark is allowed) and at most one mebibyte; what is larger was named by mistake.
+
+In which unit anchors are meant: said by somebody, or implied by an anchor above 1, never guessed.
+
+The same list is meant in grid cells by one release of the zoo and as fractions of the image by another, and
+no model file says which; the wrong reading gives boxes of a wrong size that look almost plausible. So a list
+without a unit is refused with a message that shows both readings in pixels.
+
+Class names: as an option or a file gives them, and what classes are called when nobody names them.
+
+Unnamed classes are ``class_0``, ``class_1``, ...: also when there is only one, because a file does not say
+what its one class is. Names may repeat (label maps do), may hold any printable characters, and are never
+empty.
+
+Which real number a network sees of a pixel, and whether everybody agrees about it.
+
+- uint8 input: the codes are the pixels, so the file itself fixes ``real = scale * (p - zero_point)``.
+- int8 input: the codes are ``p - 128``, so ``real = scale * (p - 128 - zero_point)``.
+- uint8 input without a quantisation: the network takes the pixels as numbers, ``real = p``.
+- float32 input: the file says nothing; a zoo yaml or the sidecar must.
+
+What is recorded for a quantised input is always the file's own mapping: its float32 scale, widened exactly,
+and ``-zero_point * scale`` in double precision, so a sidecar that rounds differently changes no byte of the
+result. A rescaling that somebody states is only compared: it may differ by one quantisation step anywhere in
+0..255 (the zoo's ``1/127.5, -1`` became ``(0.0078431, 127)``, half a step off); beyond that it belongs to
+another file.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from converters.errors import OptionError, SourceFileError, UnsupportedModelError
+from converters.spec import Anchors, AnchorUnit, Rescaling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from converters.facts import SourceFacts
+
+MAX_BYTES = 1 << 20
+
+
+def read_small_text(path: Path, what: str) -> str:
+    """Read a text file of at most ``MAX_BYTES``.
+
+    Args:
+        path: the file.
+        what: what it is meant to be, for the message: ``"sidecar"``, ``"class list"``.
+
+    Raises:
+        SourceFileError: the file is missing, unreadable, too large, or not UTF-8.
+    """
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SourceFileError(f"{what} '{path}' cannot be read: {reason}") from error
+    if len(data) > MAX_BYTES:
+        raise SourceFileError(f"{what} '{path}' is larger than {MAX_BYTES} bytes: is it the right file?")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        msg = (
+            f"{what} '{path}' is not UTF-8 text (byte {error.start}): save it as UTF-8, or name another file"
+        )
+        raise SourceFileError(msg) from error
+
+
+def names_a_file(text: str) -> bool:
+    """Whether ``text`` is the path of an existing file; text that cannot be a path is none."""
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def finite_float(value: float) -> float:
+    """A JSON or yaml number as a float.
+
+    Raises:
+        ValueError: it is not finite, or an integer beyond the range of a float.
+    """
+    try:
+        number = float(value)
+    except OverflowError as error:
+        raise ValueError("the number is too large") from error
+    if not math.isfinite(number):
+        raise ValueError(f"{value} is not a finite number")
+    return number
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Turn a ValueError about some value into a SourceFileError that says where the value stands."""
+    try:
+        yield
+    except ValueError as error:
+        raise SourceFileError(f"{where}: {error}") from error
+
+
+SizesWh = tuple[tuple[float, float], ...]
+
+EXAMPLE = '--anchors "0.57,0.68 1.87,2.06"'
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_ONLY_NUMBERS = re.compile(r"[-+0-9.eE,\[\]()\s]*[0-9][-+0-9.eE,\[\]()\s]*")
+_INNER_GROUP = re.compile(r"\[([^\[\]]*)\]")
+
+
+def parse_anchors(text_or_path: str) -> SizesWh:
+    """Read what ``--anchors`` was given: a list, or the name of a file that holds one.
+
+    Text made only of digits, separators and brackets is a list; anything else is a file name.
+
+    Returns:
+        (width, height) pairs in the unit they were written in, in their order.
+
+    Raises:
+        OptionError: the text is neither a sound list nor a file.
+        SourceFileError: the file cannot be read, or holds no sound list.
+    """
+    if _ONLY_NUMBERS.fullmatch(text_or_path):
+        try:
+            return sizes_from_text(text_or_path)
+        except ValueError as error:
+            raise OptionError(f"--anchors '{text_or_path}': {error}; write them like {EXAMPLE}") from error
+    if not names_a_file(text_or_path):
+        raise OptionError(
+            f"--anchors '{text_or_path}' is neither a list of numbers nor a file; write {EXAMPLE}"
+        )
+    try:
+        return sizes_from_text(read_small_text(Path(text_or_path), "anchor file"))
+    except ValueError as error:
+        raise SourceFileError(
+            f"anchor file '{text_or_path}': {error}; write pairs like 0.57,0.68 1.87,2.06"
+        ) from error
+
+
+def sizes_from_text(text: str) -> SizesWh:
+    """Read pairs from text (see the module's docstring).
+
+    Raises:
+        ValueError: something is no number, a group is no pair, or a size is not finite and above 0.
+    """
+    square = text.replace("(", "[").replace(")", "]")
+    groups = _bracketed_groups(square) if "[" in square or "]" in square else _plain_groups(square)
+    return sizes_from_values([[_number(token) for token in group] for group in groups])
+
+
+def sizes_from_values(value: object) -> SizesWh:
+    """Check pairs that a JSON or yaml reader already took apart: ``[[w, h], ...]`` or ``[w, h, w, h, ...]``.
+
+    Raises:
+        ValueError: not a list of pairs or an even list of numbers, or a size is not finite and above 0.
+    """
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"expected a list of width, height pairs, found {value!r}")
+    rows = value if all(isinstance(row, list) for row in value) else [value]
+    numbers = [[_as_float(entry) for entry in row] for row in rows]
+    if len(numbers) == 1:
+        pairs = _pair_up(numbers[0])
+    else:
+        for number, row in enumerate(numbers, 1):
+            if len(row) != 2:
+                raise ValueError(f"group {number} has {len(row)} numbers, expected a width and a height")
+        pairs = tuple((row[0], row[1]) for row in numbers)
+    return Anchors(
+        pairs, "cell"
+    ).sizes_wh  # "cell" allows every size: only finiteness and sign are checked here
+
+
+def _pair_up(numbers: Sequence[float]) -> SizesWh:
+    if len(numbers) % 2:
+        raise ValueError(f"{len(numbers)} numbers do not pair up as width, height")
+    return tuple(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def _bracketed_groups(square: str) -> list[list[str]]:
+    """The innermost brackets' contents, each split into tokens."""
+    rest = _INNER_GROUP.sub("", square).strip().strip(",")
+    if rest.replace(",", "").split() not in ([], ["[", "]"], ["[]"]):
+        raise ValueError("brackets do not match, or something stands outside them")
+    return [re.sub(r"[,\s]+", " ", group).split() for group in _INNER_GROUP.findall(square)]
+
+
+def _plain_groups(text: str) -> list[list[str]]:
+    """Blank-separated groups of comma-separated tokens; one group when every token stands alone."""
+    groups = [group.strip(",").split(",") for group in re.sub(r"\s*,\s*", ",", text).split()]
+    if all(len(group) == 1 for group in groups):
+        return [[group[0] for group in groups]]
+    return groups
+
+
+def _number(token: str) -> float:
+    if not _NUMBER.fullmatch(token):
+        raise ValueError(f"'{token}' is not a number")
+    return float(token)
+
+
+def _as_float(entry: object) -> float:
+    if isinstance(entry, bool) or not isinstance(entry, int | float):
+        raise ValueError(f"{entry!r} is not a number")  # noqa: TRY004 - one error type for one malformed list
+    return finite_float(entry)
+
+
+@dataclass(frozen=True, slots=True)
+class StatedAnchors:
+    """A list of anchors somebody stated.
+
+    Attributes:
+        sizes_wh: (width, height) pairs.
+        unit: the unit stated beside the list, None where none was.
+        where: who stated it, as messages name it: ``"--anchors"``, ``"sidecar 'm.xdet.json': anchors"``.
+    """
+
+    sizes_wh: SizesWh
+    unit: AnchorUnit | None
+    where: str
+
+
+def settle_unit(stated: StatedAnchors, unit: AnchorUnit | None, facts: SourceFacts) -> Anchors:
+    """Join a list with its unit.
+
+    Args:
+        stated: the list.
+        unit: the unit, where one is known.
+        facts: for the pixels in the message.
+
+    Raises:
+        OptionError: the unit is unknown, or the anchors are out of range or too large for it.
+    """
+    if unit is None and any(max(size_wh) > 1 for size_wh in stated.sizes_wh):
+        unit = "cell"
+    if unit is None:
+        raise OptionError(_ask_for_unit(stated, facts))
+    try:
+        return Anchors(stated.sizes_wh, unit)
+    except ValueError as error:
+        raise OptionError(f"{stated.where} with unit '{unit}': {error}") from error
+
+
+def _ask_for_unit(stated: StatedAnchors, facts: SourceFacts) -> str:
+    """The message: each anchor in pixels under both readings, and the line to paste."""
+    cell_wh = (facts.width / facts.grid_w, facts.height / facts.grid_h)
+    image_wh = (facts.width, facts.height)
+    rows = [
+        f"  {f'{w:g} x {h:g}':<22}{_pixels((w, h), cell_wh):<24}{_pixels((w, h), image_wh)}"
+        for w, h in stated.sizes_wh
+    ]
+    return "\n".join(
+        [
+            f"'{facts.file}': the unit of the anchors ({stated.where}) is not stated; both readings are "
+            f"possible in the {facts.width} x {facts.height} image:",
+            f"  {'width x height':<22}{'in grid cells':<24}as fractions of the image",
+            *rows,
+            "Choose the one whose boxes have the size of your objects, and add one of:",
+            "  --anchor-unit cell",
+            "  --anchor-unit image",
+        ]
+    )
+
+
+def _pixels(size_wh: tuple[float, float], unit_wh_px: tuple[float, float]) -> str:
+    return f"{size_wh[0] * unit_wh_px[0]:.1f} x {size_wh[1] * unit_wh_px[1]:.1f} px"
+
+
+_FILE_ENDINGS = (".txt", ".names", ".csv", ".json", ".yaml", ".yml")
+
+
+def parse_class_names(text_or_path: str) -> tuple[str, ...]:
+    """Read what ``--classes`` was given: names with commas between them, or a file with one name per line.
+
+    An existing file wins; text that looks like a path (a slash, a file ending, no comma) must be one.
+
+    Raises:
+        OptionError: a name is empty or unprintable, or the file does not exist.
+        SourceFileError: the file cannot be read, is empty, or holds an empty or unprintable name.
+    """
+    if names_a_file(text_or_path):
+        return _names_from_file(Path(text_or_path))
+    looks_like_path = (
+        "/" in text_or_path or "\\" in text_or_path or text_or_path.lower().endswith(_FILE_ENDINGS)
+    )
+    if looks_like_path and "," not in text_or_path:
+        raise OptionError(
+            f"--classes '{text_or_path}': no such file; give one, or names like --classes person,car"
+        )
+    try:
+        return check_class_names([name.strip() for name in text_or_path.split(",")])
+    except ValueError as error:
+        raise OptionError(
+            f"--classes '{text_or_path}': {error}; write them like --classes person,car"
+        ) from error
+
+
+def check_class_names(value: object) -> tuple[str, ...]:
+    """Check a list of names that came from an option, JSON or yaml.
+
+    Raises:
+        ValueError: no list, an empty list, or an entry that is no printable text.
+    """
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes) or not value:
+        raise ValueError(f"expected a list of names, found {value!r}")
+    for index, name in enumerate(value):
+        if not isinstance(name, str):
+            raise ValueError(f"class {index} is {name!r}, expected text (quote it)")  # noqa: TRY004 - malformed data
+        if not name.strip() or not name.isprintable():
+            raise ValueError(f"the name of class {index} is empty or unprintable: {name!r}")
+    return tuple(value)
+
+
+def _names_from_file(path: Path) -> tuple[str, ...]:
+    """One name per line; blank lines at the end do not count, any other blank line is refused."""
+    lines = [line.strip() for line in read_small_text(path, "class list").rstrip().splitlines()]
+    if not lines:
+        raise SourceFileError(f"class list '{path}' is empty: write one name per line")
+    for number, line in enumerate(lines, 1):
+        if not line or not line.isprintable():
+            raise SourceFileError(f"class list '{path}', line {number}: empty or unprintable name: {line!r}")
+    return tuple(lines)
+
+
+_PIXEL_MINUS_CODE = {"uint8": 0, "int8": 128}
+
+
+@dataclass(frozen=True, slots=True)
+class StatedRescaling:
+    """A rescaling somebody wrote down, and where: ``"sidecar 'm.xdet.json': rescaling"``."""
+
+    value: Rescaling
+    where: str
+
+
+def resolve_rescaling(facts: SourceFacts, stated: StatedRescaling | None) -> Rescaling:
+    """The pixel encoding of a source model (see the module's docstring).
+
+    Raises:
+        OptionError: a float input whose rescaling nobody states.
+        SourceFileError: the stated rescaling contradicts the input's quantisation.
+        UnsupportedModelError: the input has a dtype that cannot take pixels.
+    """
+    if facts.input_dtype == "float32":
+        if stated is None:
+            msg = (
+                f"'{facts.file}' takes float pixels and does not say how they are scaled; give --config "
+                "ZOO.yaml, or write a sidecar with "
+                '{"rescaling": {"scale": 0.00392156862745098, "offset": 0.0}} for 1/255 '
+                '({"scale": 0.00784313725490196, "offset": -1.0} for 1/127.5, -1)'
+            )
+            raise OptionError(msg)
+        return stated.value
+    own = rescaling_of_quantised_input(facts)
+    if stated is not None and not _agree(stated.value, own):
+        msg = (
+            f"{stated.where}: {_describe(stated.value)}, but the quantised input of '{facts.file}' says "
+            f"{_describe(own)}; remove that key, or use the settings that belong to this file"
+        )
+        raise SourceFileError(msg)
+    return own
+
+
+def rescaling_of_quantised_input(facts: SourceFacts) -> Rescaling:
+    """The mapping an integer input fixes.
+
+    Raises:
+        UnsupportedModelError: the input is neither uint8 nor per-tensor int8.
+    """
+    shift, quant = _PIXEL_MINUS_CODE.get(facts.input_dtype), facts.input_quant
+    if shift == 0 and quant is None:
+        return Rescaling(1.0, 0.0)
+    if shift is None or quant is None or quant.scale.size != 1:
+        found = facts.input_dtype + ("" if shift is None else " without one scale and zero-point")
+        raise UnsupportedModelError(
+            f"'{facts.file}': the image input is {found}; expected uint8, int8 or float32"
+        )
+    scale = float(quant.scalar_scale)
+    return Rescaling(scale, -(quant.scalar_zero_point + shift) * scale)
+
+
+def _agree(stated: Rescaling, own: Rescaling) -> bool:
+    """Within one step of ``own`` everywhere: both are straight lines, so the ends of 0..255 decide."""
+    return all(abs(_real(stated, pixel) - _real(own, pixel)) <= own.scale for pixel in (0, 255))
+
+
+def _real(rescaling: Rescaling, pixel: int) -> float:
+    return pixel * rescaling.scale + rescaling.offset
+
+
+def _describe(rescaling: Rescaling) -> str:
+    return (
+        f"p * {rescaling.scale:.8g} + {rescaling.offset:.8g} "
+        f"(pixels 0..255 become {_real(rescaling, 0):.4g}..{_real(rescaling, 255):.4g})"
+    )

@@ -1,0 +1,239 @@
+"""Scales and zero-points with which a fused ADD, SUB or MUL gives XNNPACK's codes for every pair, in every runtime's float32.
+
+XNNPACK's result is linear in both codes before it is rounded (for a product: in their product), and so is a runtime's; they
+round near-ties alike if the runtime's factors are chosen well. The factors tried are the file's own; those of XNNPACK's
+integer multipliers, a few float32 steps around them; and points beyond these, as seen from the file's own, where the rounding
+of the multipliers decides ties. The zero-points may move, too, where that changes no sum: with codes counted from lower ones,
+ties go up more easily.
+
+A form must hold for the required kernels of ``converters.integer.pair_kernels``, those of x86 with AVX2; among such
+forms the one that
+holds for most other kernels is taken, and among these the one that stays furthest from every edge. Nothing is assumed: a form
+that is returned was tried on all pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converters.integer.pair_kernels import Forms, kernels_of
+from converters.integer.pairs import Affine, product_factor, sum_multipliers, xnnpack_codes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from converters.integer.pairs import Integers, PairCase
+
+NEAR = 2.0**-10  # of a code: further from an edge no kernel's float32 roundings reach
+FEW = 128  # pairs on which all forms of a stage are tried
+BEST = 24  # forms of a stage that are tried on every pair that is near an edge
+PIVOTS = 6  # sets of zero-points
+REQUIRED = 100  # points of a form that holds for the required kernels; every kernel counts one
+FINE = np.array(
+    [0, *(s * k for k in (*range(1, 13), 16, 26, 41, 66, 105, 168, 268, 429, 687, 1100) for s in (1, -1))]
+)
+COARSE = np.array([0, 1, -1, 2, -2, 4, -4, 8, -8, 16, -16, 64, -64])
+BEYOND = (4, 16, 64, 256, 1024, 4096)  # times the difference between XNNPACK's factors and the file's
+
+
+@dataclass(frozen=True, slots=True)
+class PairForm:
+    """The numbers of ``DequantizeLinear x 2 -> operator -> QuantizeLinear``.
+
+    Attributes:
+        a: of the DequantizeLinear of the operator's first operand.
+        b: of its second.
+        out: of the QuantizeLinear.
+        swapped: whether the graph has the second operand first.
+        failing: kernels with which some pair differs.
+    """
+
+    a: Affine
+    b: Affine
+    out: Affine
+    swapped: bool = False
+    failing: tuple[str, ...] = ()
+
+    @property
+    def forms(self) -> Forms:
+        """The same for kernels."""
+        a, b = (np.array([[affine.scale]], np.float32) for affine in (self.a, self.b))
+        forms = Forms(a, b, self.out.scale, (self.a.zero_point, self.b.zero_point, self.out.zero_point))
+        return forms.swapped if self.swapped else forms
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Pairs of codes and what they give.
+
+    Attributes:
+        a: int64 ``(pairs,)``.
+        b: the same.
+        wanted: XNNPACK's codes.
+    """
+
+    a: Integers
+    b: Integers
+    wanted: Integers
+
+    def pick(self, chosen: NDArray[np.int64]) -> Pairs:
+        """Some of the pairs."""
+        return Pairs(self.a[chosen], self.b[chosen], self.wanted[chosen])
+
+
+def pairs_of(case: PairCase, a: Integers, b: Integers) -> Pairs:
+    """Every pair of codes of an operator that XNNPACK takes.
+
+    Args:
+        case: the operator.
+        a: codes that its first operand may have, ``(n,)``.
+        b: of its second.
+    """
+    left, right = np.repeat(a, b.size), np.tile(b, a.size)
+    return Pairs(left, right, xnnpack_codes(case, left, right))
+
+
+def failing_kernels(case: PairCase, form: PairForm, pairs: Pairs) -> tuple[str, ...]:
+    """The kernels that give another code than XNNPACK for some pair."""
+    holds = _holds(case, form.forms, pairs, swapped=form.swapped)[:, 0]
+    return tuple(name for name, good in zip(kernels_of(case).all, holds, strict=True) if not good)
+
+
+def is_proven(case: PairCase, form: PairForm, pairs: Pairs) -> bool:
+    """Whether the form gives XNNPACK's codes for all pairs with the required kernels."""
+    return not set(kernels_of(case).required) & set(failing_kernels(case, form, pairs))
+
+
+def search_form(case: PairCase, pairs: Pairs, *, may_swap: bool) -> PairForm | None:
+    """The best form, or None where the required kernels have none.
+
+    Args:
+        case: an operator that XNNPACK takes.
+        pairs: all that may occur.
+        may_swap: whether the operands may be exchanged.
+    """
+    own = PairForm(case.a, case.b, case.out)
+    failing = failing_kernels(case, own, pairs)
+    if not failing:
+        return own
+    near = pairs.pick(_near_edges(case, pairs))
+    count = len(kernels_of(case).all)
+    best, score = (own, count - len(failing) + REQUIRED * is_proven(case, own, pairs))
+    for forms in _stages(case):
+        for swapped in (False, True)[: 1 + (may_swap and case.op == "ADD")]:
+            found, points = _best_of(case, forms.swapped if swapped else forms, near, swapped=swapped)
+            if points > score:
+                best, score = found, points
+        if score == REQUIRED + count:
+            break
+    if score < REQUIRED:
+        return None
+    failing = failing_kernels(case, best, pairs)
+    proven = PairForm(best.a, best.b, best.out, best.swapped, failing)
+    return proven if is_proven(case, proven, pairs) else None
+
+
+def _best_of(case: PairCase, forms: Forms, near: Pairs, *, swapped: bool) -> tuple[PairForm, int]:
+    """The best of several forms and its score, tried on the pairs that are near an edge."""
+    few = near.pick(np.linspace(0, near.a.size - 1, min(FEW, near.a.size)).astype(np.int64))
+    promising = np.argsort(-_scores(case, _holds(case, forms, few, swapped=swapped)), kind="stable")[:BEST]
+    forms = forms.pick(promising)
+    scores = _scores(case, _holds(case, forms, near, swapped=swapped))
+    room = np.where(scores == scores.max(), _room(case, forms, near, swapped=swapped), -1.0)
+    chosen = int(room.argmax())
+    a, b = forms.scale_a[chosen, 0], forms.scale_b[chosen, 0]
+    za, zb, zc = forms.zero_points
+    first, second = Affine(np.float32(a), za), Affine(np.float32(b), zb)
+    operands = (second, first) if swapped else (first, second)
+    return PairForm(*operands, Affine(forms.scale_out, zc), swapped), int(scores[chosen])
+
+
+def _scores(case: PairCase, holds: NDArray[np.bool_]) -> Integers:
+    required = holds[: len(kernels_of(case).required)].all(0)
+    return np.asarray(holds.sum(0) + REQUIRED * required, np.int64)
+
+
+def _holds(case: PairCase, forms: Forms, pairs: Pairs, *, swapped: bool) -> NDArray[np.bool_]:
+    """Bool ``(kernels, forms)``: whether all pairs come out as wanted; ``forms`` has the graph's order of operands."""
+    first, second = (pairs.b, pairs.a) if swapped else (pairs.a, pairs.b)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.array(
+            [
+                (case.clamped(kernel(forms, first, second)) == pairs.wanted).all(1)
+                for kernel in kernels_of(case).all.values()
+            ]
+        )
+
+
+def _room(case: PairCase, forms: Forms, near: Pairs, *, swapped: bool) -> NDArray[np.float64]:
+    """float64 ``(forms,)``: the smallest distance of any result from an edge between codes."""
+    first, second = (near.b, near.a) if swapped else (near.a, near.b)
+    x = (first - forms.zero_points[0]) * forms.scale_a.astype(np.float64)
+    y = (second - forms.zero_points[1]) * forms.scale_b.astype(np.float64)
+    real = x * y if case.op == "MUL" else x - y if case.op == "SUB" else x + y
+    return np.asarray(_distance(real / float(forms.scale_out)).min(1, initial=0.5))
+
+
+def _near_edges(case: PairCase, pairs: Pairs) -> Integers:
+    """Which pairs a kernel's float32 roundings could decide."""
+    x, y = pairs.a - case.a.zero_point, pairs.b - case.b.zero_point
+    if case.op == "MUL":
+        steps = (x * y) * float(product_factor(case))
+    else:
+        m = sum_multipliers(case)
+        steps = (x * m.m_a + y * m.m_b) * 2.0**-m.shift
+    inside = np.abs(steps + case.out.zero_point - case.lowest - 127.5) < 129
+    return np.flatnonzero(inside & (_distance(steps) < NEAR))
+
+
+def _distance(steps: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    return np.asarray(np.abs(steps - np.floor(steps) - 0.5))
+
+
+def _stages(case: PairCase) -> Iterator[Forms]:
+    """Sets of forms, the likeliest first."""
+    own = (float(case.a.scale), float(case.b.scale))
+    zero_points = (case.a.zero_point, case.b.zero_point, case.out.zero_point)
+    if case.op == "MUL":
+        yield _grid(case, own, FINE, zero_points)
+        return
+    m = sum_multipliers(case)
+    exact = tuple(float(case.out.scale) * abs(factor) / 2.0**m.shift for factor in (m.m_a, m.m_b))
+    pivots = _pivots(case)
+    for pivot in pivots:
+        yield _grid(case, exact, FINE, pivot)
+    for times in BEYOND:
+        beyond = tuple(s + times * (e - s) for s, e in zip(own, exact, strict=True))
+        for pivot in pivots[:3]:
+            yield _grid(case, beyond, COARSE * max(1, times // 16), pivot)
+    yield _grid(case, exact, np.arange(-40, 41), zero_points)
+
+
+def _grid(
+    case: PairCase, centre: tuple[float, ...], steps: Integers, zero_points: tuple[int, int, int]
+) -> Forms:
+    """All pairs of scales some float32 steps from a centre."""
+    scales = []
+    for number in centre:
+        bits = int(np.float32(number).view(np.int32)) + steps
+        scales.append(np.clip(bits, 1, 0x7F7FFFFF).astype(np.int32).view(np.float32))
+    a, b = (grid.reshape(-1, 1) for grid in np.meshgrid(*scales, indexing="ij"))
+    return Forms(a, b, case.out.scale, zero_points)
+
+
+def _pivots(case: PairCase) -> list[tuple[int, int, int]]:
+    """Zero-points with which all sums are the same: the file's own, then the lowest ones."""
+    m, low = sum_multipliers(case), case.lowest
+    moved_a, moved_b = (np.arange(low, low + 256) - affine.zero_point for affine in (case.a, case.b))
+    total = moved_a[:, None] * m.m_a + moved_b[None] * m.m_b
+    out = case.out.zero_point + (total >> m.shift)
+    whole = (total % (1 << m.shift) == 0) & (out >= low) & (out < low + 256)
+    found = [(int(i) + low, int(j) + low, int(out[i, j])) for i, j in zip(*np.nonzero(whole), strict=True)]
+    own = (case.a.zero_point, case.b.zero_point, case.out.zero_point)
+    upward = -1 if case.op == "SUB" else 1
+    return sorted(found, key=lambda z: (z != own, z[0] + upward * z[1]))[:PIVOTS]

@@ -1,0 +1,118 @@
+"""Keras -> a float network in our graph: pixels rescaled inside, batch normalisation folded, NCHW, NHWC head.
+
+tf2onnx folds batch normalisations into the convolutions in front of them (what it leaves, the pass ``fold affine``
+folds) and hangs one Transpose behind the input and one in front of the output; the one behind the input meets its
+inverse here, and the pass ``cancel transposes`` removes both.
+Numeric effect: float32 rounding of folded weights and of another order of sums, about 1e-5.
+
+What a Keras file itself tells about its detector: picture size and head size. It never says how pixels are scaled.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from converters.errors import OptionError, SourceFileError
+from converters.facts import SourceFacts
+from converters.graph import NCHW_TO_NHWC, image_pixels, rescaled_pixels
+from converters.sources.base import ImportedNetwork
+from converters.sources.tf2onnx import take_over
+from converters.spec import HEAD, TensorTwin
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from converters.graph import GraphWriter
+    from converters.options import ConvertOptions
+    from converters.sources.keras.loading import LoadedKeras
+    from converters.spec import DetectorSpec
+
+_SUFFIX = re.compile(r"_\d+")
+
+
+def import_keras(
+    model: LoadedKeras, writer: GraphWriter, spec: DetectorSpec, options: ConvertOptions
+) -> ImportedNetwork:
+    """Write a Keras detector network into ``writer``'s graph.
+
+    Raises:
+        OptionError: int8 activation codes are asked of a float graph.
+        UnsupportedModelError: tf2onnx cannot translate the network.
+    """
+    if options.quantize == "none" and options.activations != "uint8":
+        msg = (
+            f"{model.source.file}: --activations {options.activations} is about integer codes, and a float graph has none; "
+            "add --quantize per-channel --calibration DIR, or leave it out"
+        )
+        raise OptionError(msg)
+    pixels = image_pixels(writer, spec.image, options.batch_size)
+    real = rescaled_pixels(writer, pixels, spec.image.rescaling)
+    nhwc = writer.op("Transpose", [real], "pixels/nhwc", perm=list(NCHW_TO_NHWC))
+    batch = options.batch_size if isinstance(options.batch_size, int) else None
+    taken = take_over(model.to_onnx(batch), writer, nhwc, model.source.file)
+    taken.output.name = HEAD
+    return ImportedNetwork(
+        head_nhwc=taken.output,
+        twins=layer_twins(model, taken.values),
+        quantization="float32",
+        activations="float32",
+        leaky_relu="float",
+    )
+
+
+def layer_twins(model: LoadedKeras, values: dict[str, ir.Value]) -> dict[str, TensorTwin]:
+    """Layer name -> the last value computed in that layer's scope.
+
+    TensorFlow names tensors ``<model>/<layer>/<operation>``; Keras 3 puts the same suffix behind every scope.
+    """
+    layers = {layer.name for layer in model.source.layers}
+    twins: dict[str, TensorTwin] = {}
+    for name, value in values.items():
+        scope = name.split("/")
+        suffix = scope[0].removeprefix(str(model.model.name))
+        if not (suffix == "" or _SUFFIX.fullmatch(suffix)):
+            continue
+        for part in scope[1:]:
+            layer = part.removesuffix(suffix) if suffix else part
+            if layer in layers and value.name is not None:
+                rank = 0 if value.shape is None else len(value.shape)
+                layout = "NHWC->NCHW" if rank == 4 and value.name != HEAD else "same"
+                twins[layer] = TensorTwin(value.name, layout, 0)
+    return twins
+
+
+Shapes = tuple[tuple[int | None, ...], ...]
+
+
+def facts_from_keras(model: LoadedKeras) -> SourceFacts:
+    """Read the facts of a Keras detector: one image in, one grid of boxes out.
+
+    Raises:
+        SourceFileError: the inputs or outputs are not those of a detector of this family, or their sizes are open.
+    """
+    file = model.source.file
+    height, width, colours = _only(file, "input", model.input_shapes, "one image [N, height, width, 3]")
+    if colours != 3:
+        raise _not_of_this_family(file, "input", model.input_shapes, "one image [N, height, width, 3]")
+    wanted = "one grid [N, rows, columns, anchors * (5 + classes)]"
+    grid_h, grid_w, channels = _only(file, "output", model.output_shapes, wanted)
+    return SourceFacts(file, height, width, grid_h, grid_w, channels, "float32", None)
+
+
+def _only(file: str, side: str, shapes: Shapes, expected: str) -> tuple[int, int, int]:
+    """The three sizes behind the batch of the only tensor on one side."""
+    sizes = shapes[0][1:] if len(shapes) == 1 else ()
+    known = tuple(size for size in sizes if size is not None)
+    if len(known) != 3 or len(sizes) != 3 or min(known) < 1:
+        raise _not_of_this_family(file, side, shapes, expected)
+    return known[0], known[1], known[2]
+
+
+def _not_of_this_family(file: str, side: str, found: Shapes, expected: str) -> SourceFileError:
+    listed = ", ".join(str(["N" if n is None else n for n in shape]) for shape in found) or "none"
+    open_size = any(None in shape[1:] for shape in found)
+    hint = " (a size is open: build the network for one picture size, and save it again)" if open_size else ""
+    return SourceFileError(
+        f"'{file}' is not a detector of this family: {side} expected {expected}, found {listed}{hint}"
+    )

@@ -1,0 +1,123 @@
+"""A checked Keras file, loaded: it can be asked for its shapes, run on pixels, and exported to ONNX.
+
+Files of Keras 2 (H5, and ``.keras`` by tf_keras) load with tf_keras, files of Keras 3 with Keras 3: neither reads all
+of the other's. What is loaded are the very bytes that were checked, from a private folder. Nothing is compiled, no
+custom object is known.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converters.errors import SourceFileError
+from converters.sources.tensorflow import (
+    TF2ONNX_OPSET,
+    exporting,
+    import_quietly,
+    set_threads,
+    silenced_warnings,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx
+    from numpy.typing import NDArray
+
+    from converters.sources.keras.stored import KerasFile
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedKeras:
+    """A network in memory.
+
+    Attributes:
+        source: the file it came from.
+        keras: the library that loaded it: ``tf_keras`` or ``keras``.
+        model: the Keras model object.
+        input_shapes: sizes of each input, None where free.
+        output_shapes: sizes of each output, None where free.
+    """
+
+    source: KerasFile
+    keras: Any
+    model: Any
+    input_shapes: tuple[tuple[int | None, ...], ...]
+    output_shapes: tuple[tuple[int | None, ...], ...]
+
+    def head(self, rescaled_nhwc: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The raw head of rescaled pixels, float32 ``(N, height, width, 3)``, as Keras itself computes it."""
+        with silenced_warnings():
+            output = self.model(rescaled_nhwc, training=False)
+        return np.asarray(output, np.float32)
+
+    def layer_names(self) -> tuple[str, ...]:
+        """The layers whose outputs ``layer_outputs`` gives."""
+        return tuple(str(layer.name) for layer in self.model.layers)
+
+    def layer_outputs(
+        self, rescaled_nhwc: NDArray[np.float32], names: Sequence[str]
+    ) -> list[NDArray[np.float32]]:
+        """What the named layers give for rescaled pixels, float32, NHWC."""
+        with silenced_warnings():
+            outputs = [self.model.get_layer(name).output for name in names]
+            results = self.keras.Model(self.model.inputs, outputs)(rescaled_nhwc, training=False)
+        return [np.asarray(array, np.float32) for array in (results if len(names) > 1 else [results])]
+
+    def to_onnx(self, batch: int | None) -> onnx.ModelProto:
+        """The network as tf2onnx writes it: float32 NHWC in and out, batch free where ``batch`` is None.
+
+        Raises:
+            UnsupportedModelError: tf2onnx cannot translate it.
+        """
+        with exporting(self.source.file) as tf2onnx:
+            import tensorflow as tf
+
+            shape = (batch, *self.input_shapes[0][1:])
+            signature = [tf.TensorSpec(shape, tf.float32, name="image")]
+            function = tf.function(lambda image: self.model(image, training=False), input_signature=signature)
+            proto: onnx.ModelProto
+            proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=TF2ONNX_OPSET)
+        return proto
+
+
+def load_keras(source: KerasFile, *, threads: int | None = None) -> LoadedKeras:
+    """Load a file that ``read_keras`` checked.
+
+    Args:
+        source: the file.
+        threads: threads inside an operator; None leaves it to TensorFlow, which settles it once per process.
+
+    Raises:
+        MissingExtraError: TensorFlow or the Keras of that file's version is not installed.
+        OptionError: TensorFlow runs already with another number of threads.
+        SourceFileError: Keras cannot build the network, or weights do not fit it.
+    """
+    library = "tf_keras" if source.is_legacy else "keras"
+    logger.info("loading %s with %s (written by Keras %s)", source.file, library, source.version)
+    (keras,) = import_quietly(library)
+    if threads is not None:
+        set_threads(threads)
+    with tempfile.TemporaryDirectory(prefix="xdet-keras-") as folder:
+        copy = Path(folder) / f"model.{source.container}"
+        copy.write_bytes(source.data)
+        try:
+            with silenced_warnings():
+                model = keras.models.load_model(copy, compile=False)
+        except (ValueError, TypeError, KeyError, OSError, IndexError, AttributeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            msg = f"{source.file}: {library} cannot load it: {reason}; save it again with the Keras that made it"
+            raise SourceFileError(msg) from error
+    return LoadedKeras(source, keras, model, _shapes(model.inputs), _shapes(model.outputs))
+
+
+def _shapes(tensors: Any) -> tuple[tuple[int | None, ...], ...]:
+    return tuple(tuple(None if n is None else int(n) for n in tensor.shape) for tensor in tensors)

@@ -1,0 +1,266 @@
+"""A graph that tf2onnx wrote, taken over into ours: the contract's opset, names that are the same on every run, nothing hidden.
+
+tf2onnx numbers its tensors with a counter that belongs to the process, and names constants after its optimiser; here a value
+is called after the source's tensor and a constant after the node that reads it. Every reader of a scale or zero-point gets
+one of its own (shared ones make ONNX Runtime refuse exact kernels on x86). Numeric effect: none.
+
+TFLite by way of tf2onnx: the general fallback, for operators that the native importer does not know.
+
+tf2onnx keeps the source's integers in its own form: int8 activations, a QuantizeLinear behind the pixels, and what it
+makes of operators that have no QDQ form in float32. It is taken over as it is; head and rewrites follow as for every
+source. Which convolutions a runtime then computes in integers is the runtime's business: the native importer is the one
+that promises it.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+from onnx import version_converter
+from onnx_ir.passes import common
+
+from converters.errors import OptionError, UnsupportedModelError
+from converters.graph import NHWC_TO_NCHW, OPSET
+from converters.sources.base import ImportedNetwork
+from converters.sources.tensorflow import TF2ONNX_OPSET, exporting
+from converters.sources.tflite.facts import summarise_quantization
+from converters.spec import CONTRACT_NAMES, HEAD, IMAGE, TensorTwin
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from converters.graph import GraphWriter
+    from converters.options import ConvertOptions
+    from converters.sources.tflite.reader import TfliteModel
+    from converters.spec import DetectorSpec
+
+_COUNTER = re.compile(r"__\d+(?=$|[:/_])")
+_ROLES = {
+    "Conv": ("input", "weights", "bias"),
+    "QuantizeLinear": ("input", "scale", "zero_point"),
+    "DequantizeLinear": ("codes", "scale", "zero_point"),
+}
+_POOLS = ("MaxPool", "AveragePool")
+
+
+@dataclass(frozen=True, eq=False)
+class TakenOver:
+    """What a foreign graph became.
+
+    Attributes:
+        output: its only output.
+        values: name in the source -> our value; without what tf2onnx put in between.
+    """
+
+    output: ir.Value
+    values: dict[str, ir.Value]
+
+
+def take_over(proto: onnx.ModelProto, writer: GraphWriter, source: ir.Value, file: str) -> TakenOver:
+    """Append a foreign graph with one input and one output to ``writer``'s.
+
+    Args:
+        proto: what tf2onnx returned, opset 9 to the contract's.
+        writer: the graph to append to.
+        source: what its input reads from now on, of the same type and shape.
+        file: the source file, for messages.
+
+    Raises:
+        UnsupportedModelError: operators outside ``ai.onnx``, control flow, or several inputs or outputs.
+    """
+    graph = _upgraded(proto, file)
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        found = f"{len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
+        raise UnsupportedModelError(f"{file}: the exported network has {found}, expected one of each")
+    _require_plain_operators(graph, file)
+    ours: dict[ir.Value, ir.Value] = {graph.inputs[0]: source}
+    values: dict[str, ir.Value] = {}
+    for node in graph:
+        names = _names(node)
+        inputs = [_input_of(writer, node, position, ours, names[0]) for position in range(len(node.inputs))]
+        if node.op_type == "Identity" and inputs[0] is not None:
+            ours[node.outputs[0]] = inputs[0]
+            continue
+        free = [f"{name}#source" if name in CONTRACT_NAMES else name for name in names]
+        attributes = {name: attribute.value for name, attribute in _attributes(node).items()}
+        for name, old, new in zip(
+            names, node.outputs, writer.ops(node.op_type, inputs, free, **attributes), strict=True
+        ):
+            new.type, new.shape = old.type, old.shape
+            ours[old] = new
+            if not _COUNTER.search(str(old.name)) or name != _clean(str(old.name)):
+                values[name] = new  # a counter alone marks what tf2onnx put in between
+    return TakenOver(ours[graph.outputs[0]], values)
+
+
+def _upgraded(proto: onnx.ModelProto, file: str) -> ir.Graph:
+    """The graph in the contract's opset with every shape inferred, nodes in an order in which they can run."""
+    try:
+        upgraded = version_converter.convert_version(proto, OPSET)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UnsupportedModelError(f"{file}: cannot be brought to opset {OPSET}: {reason}") from error
+    model = ir.from_proto(upgraded)
+    common.ShapeInferencePass(data_prop=True)(model)
+    model.graph.sort()
+    return model.graph
+
+
+def _require_plain_operators(graph: ir.Graph, file: str) -> None:
+    foreign = {f"{node.domain}.{node.op_type}" for node in graph if node.domain not in ("", "ai.onnx")}
+    nested = {
+        node.op_type
+        for node in graph
+        for attribute in node.attributes.values()
+        if attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+    }
+    if foreign or nested:
+        msg = (
+            f"{file}: tf2onnx writes {', '.join(sorted(foreign | nested))} for it, which a portable graph cannot hold: "
+            "replace the layers behind it"
+        )
+        raise UnsupportedModelError(msg)
+
+
+def _input_of(
+    writer: GraphWriter, node: ir.Node, position: int, ours: dict[ir.Value, ir.Value], name: str
+) -> ir.Value | None:
+    """The value a node reads in our graph; a constant becomes an initialiser named after the node."""
+    value = node.inputs[position]
+    if value is None or value in ours:
+        return None if value is None else ours[value]
+    roles = _ROLES.get(node.op_type, ())
+    role = roles[position] if position < len(roles) else f"input_{position}"
+    tensor = ir.convenience.get_const_tensor(value)
+    assert tensor is not None, (  # noqa: S101 - the graph was checked while it was upgraded
+        f"{value.name} is neither computed nor constant"
+    )
+    constant = writer.constant(tensor.numpy(), f"{name}/{role}")
+    if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or position == 0:
+        ours[value] = constant
+    return constant
+
+
+def _attributes(node: ir.Node) -> dict[str, ir.Attr]:
+    """The node's attributes; a pool's padding as ``auto_pad``, which the ONNX reference evaluator pools rightly."""
+    attributes = dict(node.attributes)
+    if node.op_type not in _POOLS or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+        return attributes
+    pads = [int(n) for n in node.attributes.get_ints("pads", [])]
+    if not any(pads):
+        automatic = "VALID"
+    elif pads == _same_upper(node):
+        automatic = "SAME_UPPER"
+    else:
+        return attributes
+    attributes.pop("pads", None)
+    attributes["auto_pad"] = ir.AttrString("auto_pad", automatic)
+    return attributes
+
+
+def _same_upper(node: ir.Node) -> list[int] | None:
+    """The pads that SAME_UPPER stands for at this pool's input size; None where the size is open or the pool dilated."""
+    shape = None if node.inputs[0] is None else node.inputs[0].shape
+    kernel = node.attributes.get_ints("kernel_shape", [])
+    strides = node.attributes.get_ints("strides", [1] * len(kernel))
+    sizes: Sequence[object] = () if shape is None else list(shape)[2:]
+    if len(sizes) != len(kernel) or set(node.attributes.get_ints("dilations", [1])) != {1}:
+        return None
+    begins, ends = [], []
+    for size, window, stride in zip(sizes, kernel, strides, strict=True):
+        if not isinstance(size, int):
+            return None
+        total = max((-(-size // stride) - 1) * stride + window - size, 0)
+        begins.append(total // 2)
+        ends.append(total - total // 2)
+    return begins + ends
+
+
+def _names(node: ir.Node) -> list[str]:
+    """The results' names; a node that tf2onnx made of two (``Conv__25``) is called after the scope of its last constant."""
+    names = [_clean(str(value.name)) for value in node.outputs]
+    scopes = [_clean(str(value.name)).rpartition("/")[0] for value in node.inputs[1:] if value is not None]
+    if names == [node.op_type] and any(scopes):
+        return [f"{[scope for scope in scopes if scope][-1]}/{node.op_type}"]
+    return names
+
+
+def _clean(name: str) -> str:
+    """A tensor's name without output number and counter: ``net/conv1/Conv2D__8:0`` -> ``net/conv1/Conv2D``."""
+    return _COUNTER.sub("", name.removesuffix(":0"))
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedTflite:
+    """A TFLite file that was read and checked.
+
+    Attributes:
+        records: what it holds.
+        data: its bytes.
+    """
+
+    records: TfliteModel
+    data: bytes
+
+
+def import_by_tf2onnx(
+    model: CheckedTflite, writer: GraphWriter, spec: DetectorSpec, options: ConvertOptions
+) -> ImportedNetwork:
+    """Write a TFLite detector network into ``writer``'s graph, as tf2onnx translates it.
+
+    Raises:
+        MissingExtraError: TensorFlow is not installed.
+        OptionError: the file takes float pixels, or uint8 activations are insisted on.
+        UnsupportedModelError: tf2onnx cannot translate it.
+    """
+    file = model.records.file
+    if model.records.tensors[model.records.inputs[0]].dtype != "uint8":
+        raise OptionError(
+            f"{file}: --importer tf2onnx takes models with uint8 pixels; leave it out for this one"
+        )
+    image = writer.input(
+        IMAGE, ir.DataType.UINT8, [options.batch_size, spec.image.height, spec.image.width, 3]
+    )
+    taken = take_over(_exported(model), writer, image, file)
+    taken.output.name = HEAD
+    return ImportedNetwork(
+        head_nhwc=taken.output,
+        twins=_twins(model.records, taken.values),
+        quantization=summarise_quantization(model.records),
+        activations="int8",
+        canonical=False,
+        notes=("translated by tf2onnx: int8 activations, and some operators may run in float32",),
+        leaky_relu="float",
+    )
+
+
+def _exported(model: CheckedTflite) -> onnx.ModelProto:
+    """What tf2onnx writes for the very bytes that were checked."""
+    file = model.records.file
+    with tempfile.TemporaryDirectory(prefix="xdet-tflite-") as folder, exporting(file) as tf2onnx:
+        copy = Path(folder) / "model.tflite"
+        copy.write_bytes(model.data)
+        proto: onnx.ModelProto
+        proto, _ = tf2onnx.convert.from_tflite(str(copy), opset=TF2ONNX_OPSET)
+    return proto
+
+
+def _twins(records: TfliteModel, values: dict[str, ir.Value]) -> dict[str, TensorTwin]:
+    """Source tensor name -> the value of the same name, where tf2onnx kept one of its shape."""
+    twins: dict[str, TensorTwin] = {}
+    for tensor in records.tensors:
+        value = values.get(tensor.name)
+        shape = None if value is None or value.shape is None else list(value.shape)
+        if value is None or value.name is None or shape is None or len(shape) != len(tensor.shape):
+            continue
+        if shape[1:] == list(tensor.shape[1:]):
+            twins[tensor.name] = TensorTwin(value.name, "same", 0)
+        elif len(shape) == 4 and shape[1:] == [tensor.shape[i] for i in NHWC_TO_NCHW[1:]]:
+            twins[tensor.name] = TensorTwin(value.name, "NHWC->NCHW", 0)
+    return twins

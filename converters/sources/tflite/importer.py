@@ -1,0 +1,125 @@
+"""TFLite -> onnx_ir: checks that everything can be translated, then translates operator by operator.
+
+The result is canonical QDQ (docs/contract.md): the source's exact integers, one QuantizeLinear behind every
+operator, NCHW inside.
+
+What carries a TFLite detector's input tensor: pixels, their codes, or the rescaled numbers.
+
+A quantised input tensor *is* the pixels: TFLite detectors of this family take raw RGB bytes as codes (int8 inputs:
+byte - 128). A float input tensor is the rescaled pixel; where the QUANTIZE behind it only undoes the rescaling, the
+pixels are its codes.
+
+Proof that a translation kept every shape: ONNX's own shape inference against the source's tensors.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from converters.errors import ContractError, SourceFileError
+from converters.graph import IR_VERSION, image_pixels, pixel_codes, pixels_are_codes, rescaled_pixels
+from converters.sources.base import ImportedNetwork
+from converters.sources.tflite.context import ImportContext, describe, transposed
+from converters.sources.tflite.facts import summarise_quantization
+from converters.sources.tflite.operators import HANDLERS, require_supported
+from converters.sources.tflite.ops.shape_arithmetic import fold
+from converters.spec import HEAD
+
+if TYPE_CHECKING:
+    from converters.graph import GraphWriter
+    from converters.options import ConvertOptions
+    from converters.sources.tflite.reader import TfliteModel, TfliteOperator
+    from converters.spec import DetectorSpec, ImageInput
+
+
+def define_image_input(context: ImportContext, image: ImageInput, batch: int | str) -> None:
+    """Declare ``image`` (uint8 NHWC) and register what carries the source's input tensor."""
+    pixels = image_pixels(context.writer, image, batch)
+    index = context.model.inputs[0]
+    if context.is_quantized(index):
+        context.define(index, _codes(context, pixels, index))
+        return
+    for op in context.model.operators:
+        if op.op == "QUANTIZE" and op.inputs[0] == index:
+            target = op.outputs[0]
+            if pixels_are_codes(image.rescaling, context.params(target), context.code_dtype):
+                context.define(target, _codes(context, pixels, target))
+    context.define(index, rescaled_pixels(context.writer, pixels, image.rescaling))
+
+
+def _codes(context: ImportContext, pixels: ir.Value, index: int) -> ir.Value:
+    """The dialect's codes of tensor ``index``, whose uint8 codes are the pixels."""
+    return pixel_codes(
+        context.writer, pixels, context.params(index), context.code_dtype, context.names[index]
+    )
+
+
+def require_source_shapes(context: ImportContext) -> None:
+    """Infer the graph's shapes and compare every value with the source tensor it carries.
+
+    Raises:
+        ContractError: the first tensor whose shape differs; its leading size counts once per image.
+    """
+    common.ShapeInferencePass(data_prop=True)(ir.Model(context.writer.graph, ir_version=IR_VERSION))
+    for index, value in context.values.items():
+        if index in context.constants:
+            continue
+        expected = transposed(context.tensor(index).shape)
+        found = None if value.shape is None else list(value.shape)
+        if found is None or not _agree(found, expected, context.batch):
+            msg = (
+                f"{context.model.file}: tensor {context.names[index]!r} has shape {list(expected)} in the graph's layout, "
+                f"the operators in front of it give {found}; export the model again, or report this with the file"
+            )
+            raise ContractError(msg)
+
+
+def _agree(found: list[int | ir.SymbolicDim], expected: tuple[int, ...], batch: int | str) -> bool:
+    if len(found) != len(expected) or list(found[1:]) != list(expected[1:]):
+        return False
+    return not found or isinstance(batch, str) or found[0] == expected[0] * batch
+
+
+def import_tflite(
+    model: TfliteModel, writer: GraphWriter, spec: DetectorSpec, options: ConvertOptions
+) -> ImportedNetwork:
+    """Translate a TFLite detector network into ``writer``'s graph.
+
+    Raises:
+        UnsupportedModelError: operators or tensor types without a translation, all of them listed with counts.
+    """
+    require_supported(model)
+    context = ImportContext(model, writer, options.activations, options.rounding, options.batch_size)
+    define_image_input(context, spec.image, options.batch_size)
+    translate(context)
+    require_source_shapes(context)
+    output = model.outputs[0]
+    real = context.float_of(output)
+    return ImportedNetwork(
+        head_nhwc=context.to_source_layout(real, len(context.tensor(output).shape), HEAD),
+        twins=context.twins,
+        quantization=summarise_quantization(model),
+        activations=options.activations,
+        notes=tuple(context.notes),
+        deviations=tuple(context.deviations),
+    )
+
+
+def translate(context: ImportContext) -> None:
+    """Translate every operator; the carriers of the model's inputs are defined already."""
+    context.constants.update({t.index: t.data for t in context.model.tensors if t.data is not None})
+    for op in context.model.operators:
+        if not fold(context, op):
+            _translate_operator(context, op)
+
+
+def _translate_operator(context: ImportContext, op: TfliteOperator) -> None:
+    """Run the operator's handler; scales whose products leave float32 are the file's fault, and told as such."""
+    try:
+        HANDLERS[op.op](context, op)
+    except (ValueError, OverflowError) as error:
+        msg = f"{context.model.file}: {describe(context, op)} has numbers that cannot be translated: {error}"
+        raise SourceFileError(msg) from error

@@ -1,0 +1,258 @@
+"""LEAKY_RELU, RELU, RELU6, RELU_N1_TO_1, LOGISTIC and SOFTMAX as operators of their own.
+
+LEAKY_RELU is bit exact with LiteRT XNNPACK by default (``converters.leaky``); the others follow the real function.
+
+Fused activations: RELU, RELU6 and RELU_N1_TO_1 behind another operator.
+
+TFLite clamps codes: ``zero_point + round(bound / scale)``. Where the output's range ends there anyway, the
+QuantizeLinear already clamps and nothing is written. Otherwise the clamp gets a QDQ pair of its own, so that the
+operator in front keeps running in integers; its bounds are codes, dequantised, so it is bit exact.
+
+QUANTIZE and DEQUANTIZE.
+
+CAST of 8-bit codes to float: the number that is stored, not the real value it stands for. Bit exact.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from converters.errors import UnsupportedModelError
+from converters.graph import dequantize_node
+from converters.leaky import FloatForm, LeakyCase, float_table, matched_leaky, plain_form, xnnpack_table
+from converters.quant import QuantParams
+from converters.sources.tflite.context import ImportContext, describe, float_option
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from converters.leaky import Table
+    from converters.sources.tflite.reader import TfliteOperator
+
+BOUNDS: dict[str, tuple[float | None, float | None]] = {
+    "NONE": (None, None),
+    "RELU": (0.0, None),
+    "RELU6": (0.0, 6.0),
+    "RELU_N1_TO_1": (-1.0, 1.0),
+}
+
+
+def close_with_activation(
+    context: ImportContext, op: TfliteOperator, real: ir.Value, params: QuantParams | None = None
+) -> None:
+    """Quantise ``real`` to the operator's output, by ``params`` or its own, applying its fused activation."""
+    activation = str(op.options.get("fused_activation", "NONE"))
+    close_with_bounds(context, op, real, BOUNDS[activation], params)
+
+
+def close_with_bounds(
+    context: ImportContext,
+    op: TfliteOperator,
+    real: ir.Value,
+    bounds: tuple[float | None, float | None],
+    first: QuantParams | None = None,
+) -> None:
+    """Quantise ``real`` to the operator's output (by ``first``, if given), clamped to real ``bounds`` (None: unbounded)."""
+    index, dtype, writer = op.outputs[0], context.code_dtype, context.writer
+    params, info = context.params(index), np.iinfo(context.code_dtype)
+    scale, zero_point = params.scalar_scale, params.scalar_zero_point
+    low, high = (None if bound is None else _code(bound, scale, zero_point) for bound in bounds)
+    if (low is None or low <= info.min) and (high is None or high >= info.max):
+        context.define_quantized(index, real, first)
+        return
+    codes = context.quantized(index, real, first or params, context.name(op, "unclamped"))
+    real = dequantize_node(writer, codes, params, dtype, context.name(op, "clamp/dequantized"))
+    limits = clip_limits(context, op, bounds)
+    context.define_quantized(index, writer.op("Clip", [real, *limits], context.name(op, "clamp")))
+
+
+def code_bounds(context: ImportContext, op: TfliteOperator) -> tuple[int, int]:
+    """The lowest and the highest code of an operator's output, its fused activation included."""
+    params, info = context.params(op.outputs[0]), np.iinfo(context.code_dtype)
+    scale, zero_point = params.scalar_scale, params.scalar_zero_point
+    low, high = (
+        None if bound is None else _code(bound, scale, zero_point)
+        for bound in BOUNDS[str(op.options.get("fused_activation", "NONE"))]
+    )
+    return max(info.min, info.min if low is None else low), min(info.max, info.max if high is None else high)
+
+
+def clip_limits(
+    context: ImportContext, op: TfliteOperator, bounds: tuple[float | None, float | None]
+) -> list[ir.Value | None]:
+    """Inputs 1 and 2 of a Clip to real ``bounds``, as the reals of the output's codes."""
+    params = context.params(op.outputs[0])
+    scale, zero_point = params.scalar_scale, params.scalar_zero_point
+    return [
+        None
+        if bound is None
+        else context.writer.constant(
+            np.float32(_code(bound, scale, zero_point) - zero_point) * scale,
+            context.name(op, f"clamp/{side}"),
+        )
+        for bound, side in zip(bounds, ("min", "max"), strict=True)
+    ]
+
+
+def _code(bound: float, scale: np.float32, zero_point: int) -> int:
+    """The code of a real bound, rounded half away from zero as TFLite does; codes beyond the dtype's range are fine."""
+    with np.errstate(over="ignore"):  # a denormal scale: int() of the infinity is refused by the importer
+        steps = np.float32(bound) / scale
+    return zero_point + int(np.sign(steps) * np.floor(np.abs(steps) + np.float32(0.5)))
+
+
+def leaky_case(context: ImportContext, source: int, target: int, slope: float) -> LeakyCase:
+    """The arithmetic of ``target = leaky(source)`` on int8 codes, whatever dialect the graph has."""
+    to_int8 = 0 if context.activations == "int8" else -128
+    before, after = context.params(source), context.params(target)
+    return LeakyCase(
+        scale_in=before.scalar_scale,
+        zero_point_in=before.scalar_zero_point + to_int8,
+        scale_out=after.scalar_scale,
+        zero_point_out=after.scalar_zero_point + to_int8,
+        slope=np.float32(slope),
+    )
+
+
+def leaky_relu(context: ImportContext, op: TfliteOperator) -> None:
+    """LEAKY_RELU: the float form whose table equals XNNPACK's; an explicit table where no float form does."""
+    source, target = op.inputs[0], op.outputs[0]
+    case = leaky_case(context, source, target, float_option(op, "alpha"))
+    wanted = xnnpack_table(case) if context.match_litert else None
+    form = plain_form(case) if wanted is None else matched_leaky(case)
+    if wanted is not None and form is None:
+        _table(context, op, wanted)
+        return
+    assert form is not None  # noqa: S101 - the line above leaves with None
+    if wanted is None and context.match_litert:
+        context.notes.append(
+            f"LEAKY_RELU {context.names[target]!r} lies outside XNNPACK's range: the real function is written (<= 1 LSB)"
+        )
+    if wanted is not None and np.array_equal(float_table(case, plain_form(case)), wanted):
+        form = plain_form(case)
+    _leaky_node(context, (source, target), form, case.slope)
+
+
+def _leaky_node(context: ImportContext, tensors: tuple[int, int], form: FloatForm, slope: np.float32) -> None:
+    """A LeakyRelu between a source and a target tensor; ``slope`` is the source's own."""
+    source, target = tensors
+    context.tell(target, target, "slope", (float(slope), float(form.slope)))
+    params = QuantParams(np.array([form.scale], np.float32), context.params(source).zero_point)
+    real = context.writer.op(
+        "LeakyRelu",
+        [context.adjusted_float_of(source, params, target)],
+        f"{context.names[target]}/float",
+        alpha=float(form.slope),
+    )
+    context.define_quantized(target, real)
+
+
+def _table(context: ImportContext, op: TfliteOperator, table: Table) -> None:
+    """All output codes looked up: always exact, slower than a fused activation."""
+    target = op.outputs[0]
+    context.define(target, look_up(context, op, context.codes_of(op.inputs[0]), table, context.names[target]))
+
+
+def look_up(context: ImportContext, op: TfliteOperator, codes: ir.Value, table: Table, name: str) -> ir.Value:
+    """256 output codes (int64, for int8 codes -128..127) looked up with Gather, and told as a deviation."""
+    writer, target = context.writer, op.outputs[0]
+    written = table if context.activations == "int8" else table + 128
+    index = writer.op("Cast", [codes], f"{name}/index", to=6)  # INT32
+    if context.activations == "int8":
+        index = writer.op("Add", [index, writer.constant(np.int32(128), f"{name}/128")], f"{name}/row")
+    values = writer.constant(written.astype(context.code_dtype), f"{name}/table")
+    context.tell(target, target, "table")
+    context.notes.append(
+        f"{op.op} {context.names[target]!r} is written as a 256-entry table: no float form reproduces it"
+    )
+    return writer.op("Gather", [values, index], name, axis=0)
+
+
+def relu(context: ImportContext, op: TfliteOperator) -> None:
+    """RELU, RELU6, RELU_N1_TO_1: requantised to the output's scale, then clamped.
+
+    Bit exact where the scales are equal, as converters write them. Otherwise at most 1 LSB: LiteRT's only kernel, a
+    built-in one, rounds twice in 31-bit fixed point, which no scale reproduces.
+    """
+    limits = clip_limits(context, op, BOUNDS[op.op])
+    clipped = context.writer.op("Clip", [context.float_of(op.inputs[0]), *limits], context.name(op))
+    context.define_quantized(op.outputs[0], clipped)
+
+
+def logistic(context: ImportContext, op: TfliteOperator) -> None:
+    """LOGISTIC."""
+    context.define_quantized(
+        op.outputs[0], context.writer.op("Sigmoid", [context.float_of(op.inputs[0])], context.name(op))
+    )
+
+
+def softmax(context: ImportContext, op: TfliteOperator) -> None:
+    """SOFTMAX over the last source axis; ``beta`` scales the input's DequantizeLinear."""
+    source = op.inputs[0]
+    beta = np.float32(float_option(op, "beta"))
+    params = context.params(source)
+    if beta != 1:
+        params = QuantParams(params.scale * beta, params.zero_point)
+    real = context.writer.op(
+        "Softmax",
+        [context.adjusted_float_of(source, params, op.outputs[0])],
+        context.name(op),
+        axis=context.axis(source, len(context.tensor(source).shape) - 1),
+    )
+    context.define_quantized(op.outputs[0], real)
+
+
+def requantize(context: ImportContext, source: int, target: int) -> None:
+    """8 bit to 8 bit with another scale: nothing where the codes are equal, else XNNPACK's integer recipe (slope 1)."""
+    before, after = context.params(source), context.params(target)
+    if before.same_as(QuantParams(after.scale, after.zero_point, before.axis)):
+        context.define(target, context.codes_of(source))
+        return
+    case = leaky_case(context, source, target, 1.0)
+    wanted = xnnpack_table(case) if context.match_litert else None
+    form = plain_form(case) if wanted is None else matched_leaky(case)
+    if form is None:
+        form = plain_form(case)
+        context.notes.append(
+            f"QUANTIZE {context.names[target]!r} follows the real function (<= 1 LSB): no float form reproduces LiteRT"
+        )
+    if wanted is not None and np.array_equal(float_table(case, plain_form(case)), wanted):
+        form = plain_form(case)
+    # a LeakyRelu even where its slope is 1: ONNX Runtime would merge Q -> DQ -> Q -> DQ into one pair and round once, not twice
+    _leaky_node(context, (source, target), form, case.slope)
+
+
+def quantize(context: ImportContext, op: TfliteOperator) -> None:
+    """QUANTIZE from float, or from 8 bit to 8 bit (nothing at all where the dialect makes both sides equal)."""
+    source, target = op.inputs[0], op.outputs[0]
+    if target in context.values:  # the image input found that the pixels are these codes
+        return
+    if context.is_quantized(source):
+        requantize(context, source, target)
+    else:
+        context.define_quantized(target, context.float_of(source))
+
+
+def dequantize(context: ImportContext, op: TfliteOperator) -> None:
+    """DEQUANTIZE: the codes' own DequantizeLinear."""
+    context.define(op.outputs[0], context.float_of(op.inputs[0]))
+
+
+def cast(context: ImportContext, op: TfliteOperator) -> None:
+    """CAST from int8 or uint8 to float32, as a DequantizeLinear with scale 1; integers are folded elsewhere."""
+    source, target = op.inputs[0], op.outputs[0]
+    if not context.is_quantized(source) or context.tensor(target).dtype != "float32":
+        msg = (
+            f"{context.model.file}: {describe(context, op)} turns {context.tensor(source).dtype} into "
+            f"{context.tensor(target).dtype} at run time; only 8-bit codes to float32 are supported"
+        )
+        raise UnsupportedModelError(msg)
+    params = QuantParams.per_tensor(1.0, context.shift(source))
+    context.define(
+        target,
+        dequantize_node(
+            context.writer, context.codes_of(source), params, context.code_dtype, context.names[target]
+        ),
+    )

@@ -1,0 +1,252 @@
+"""RESIZE_NEAREST_NEIGHBOR and RESIZE_BILINEAR.
+
+Nearest is bit exact: a whole factor becomes Resize, which every runtime agrees on; other sizes become a Gather per
+axis over TFLite's own index table, because no two runtimes round the coordinates alike. Bilinear is bit exact, too: as a
+Resize whose ties go up as in XNNPACK (``ops.pivot``) where all weights are multiples of 1/8 (factors 2 and 4), else step by
+step with XNNPACK's 11-bit weights (``ops.integer_resize``).
+
+Where exact ties fall, for operators that average codes.
+
+A mean or an interpolation commutes with a shift and a scaling of all codes, so the DequantizeLinear in front of it
+and the QuantizeLinear behind it may take any zero-point and scale, as long as both take the same. Runtimes round
+the real result half to even around that zero-point. LiteRT's kernels round ties another way; with the zero-point at
+their *pivot* and the first scale nudged up by 2^-15, every tie moves away from the pivot, as theirs do:
+
+* AVERAGE_POOL_2D (built-in kernel): half away from the stored code 0.
+* RESIZE_BILINEAR (XNNPACK): half up, which is half away from the lowest code.
+* MEAN (XNNPACK): half to even of the *stored* code: no nudge, an even zero-point, and scale 1, in which sums are exact.
+
+The nudge is large enough to survive float32 next to a zero-point of 128 (some runtimes add it before they round),
+and too small to carry a mean of fewer than 128 codes over a tie. No runtime pays for it. ``--leaky-relu float``
+leaves it out: then every tensor keeps one scale and zero-point, and results stay within 1 LSB.
+
+MAX_POOL_2D and AVERAGE_POOL_2D.
+
+MAX_POOL_2D is bit exact. AVERAGE_POOL_2D runs on LiteRT's built-in kernel, which adds the codes and divides once,
+ties away from code 0; with the zero-point of the pair there (``ops.pivot``) it is bit exact, too.
+
+MEAN over constant axes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converters.errors import SourceFileError
+from converters.quant import QuantParams
+from converters.sources.tflite.context import ImportContext, describe, int_option
+from converters.sources.tflite.ops.activations import close_with_activation
+from converters.sources.tflite.ops.moving import reshape
+from converters.tflite.ops.integer_resize import axis_weights, close_in_integers
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from converters.sources.tflite.reader import TfliteOperator
+
+NUDGE = np.float32(1 + 2.0**-15)
+
+
+@dataclass(frozen=True, slots=True)
+class Pivot:
+    """The quantisation on both sides of an averaging operator.
+
+    Attributes:
+        before: for the DequantizeLinear.
+        after: for the QuantizeLinear.
+    """
+
+    before: QuantParams
+    after: QuantParams
+
+
+def pivot_at(context: ImportContext, source: int, target: int, stored_code: int) -> Pivot:
+    """Ties away from ``stored_code`` (in the source file's codes).
+
+    The tensors' own quantisation where it differs between them, or where LiteRT is not matched.
+    """
+    plain = Pivot(context.params(source), context.params(target))
+    if not context.match_litert or not plain.before.same_as(plain.after):
+        return plain
+    zero_point, scale = stored_code + context.shift(source), plain.before.scalar_scale
+    return Pivot(
+        QuantParams.per_tensor(float(scale * NUDGE), zero_point),
+        QuantParams.per_tensor(float(scale), zero_point),
+    )
+
+
+def even_pivot(context: ImportContext, source: int, target: int) -> Pivot:
+    """Ties to even stored codes, and exact sums; the tensors' own quantisation where their scales differ."""
+    before, after = context.params(source), context.params(target)
+    if not context.match_litert or before.scalar_scale != after.scalar_scale:
+        return Pivot(before, after)
+    lowest = min(before.scalar_zero_point, after.scalar_zero_point)
+    step = 0 if after.scalar_zero_point % 2 == 0 else -1 if lowest > np.iinfo(context.code_dtype).min else 1
+    return Pivot(
+        QuantParams.per_tensor(1.0, before.scalar_zero_point + step),
+        QuantParams.per_tensor(1.0, after.scalar_zero_point + step),
+    )
+
+
+def lowest_code(context: ImportContext, index: int) -> int:
+    """The lowest code of a tensor's dtype in the source."""
+    return int(np.iinfo(context.tensor(index).dtype).min)
+
+
+MAX_SIZE = 1 << 15  # pixels per side: nothing larger is a picture, and index tables stay small
+
+
+def resize_nearest_neighbor(context: ImportContext, op: TfliteOperator) -> None:
+    """RESIZE_NEAREST_NEIGHBOR."""
+    source = op.inputs[0]
+    _, height, width, _ = context.tensor(source).shape
+    new_height, new_width = _sizes(context, op)
+    rows, columns = _nearest_indices(op, height, new_height), _nearest_indices(op, width, new_width)
+    real = context.moved_float_of(source, op.outputs[0])
+    if _is_repetition(rows, height) and _is_repetition(columns, width):
+        scales = np.array([1, 1, new_height // height, new_width // width], np.float32)
+        real = context.writer.op(
+            "Resize",
+            [real, None, context.writer.constant(scales, context.name(op, "scales"))],
+            context.name(op),
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
+    else:
+        for axis, table, what in ((2, rows, "rows"), (3, columns, "columns")):
+            where = context.writer.constant(table, context.name(op, what))
+            real = context.writer.op("Gather", [real, where], context.name(op, f"{what}/gathered"), axis=axis)
+    context.close(op.outputs[0], real)
+
+
+def resize_bilinear(context: ImportContext, op: TfliteOperator) -> None:
+    """RESIZE_BILINEAR."""
+    source, target = op.inputs[0], op.outputs[0]
+    sizes = zip(context.tensor(source).shape[1:3], _sizes(context, op), strict=True)
+    weights = [axis_weights(op, size, new_size) for size, new_size in sizes]
+    same = context.is_quantized(source) and context.params(source).same_as(context.params(target))
+    if context.match_litert and same and not all(axis.is_coarse for axis in weights):
+        close_in_integers(context, op, *weights)
+        return
+    pivot = pivot_at(context, source, target, lowest_code(context, source))
+    real = context.adjusted_float_of(source, pivot.before, target)
+    context.define_quantized(target, _linear(context, op, real), pivot.after)
+
+
+def _linear(context: ImportContext, op: TfliteOperator, real: ir.Value) -> ir.Value:
+    """Resize by scales, not sizes: sizes would pin the batch."""
+    _, height, width, _ = context.tensor(op.inputs[0]).shape
+    new_height, new_width = _sizes(context, op)
+    scales = np.array([1, 1, _scale(height, new_height), _scale(width, new_width)], np.float32)
+    if op.options["align_corners"]:
+        mode = "align_corners"
+    else:
+        mode = "half_pixel" if op.options["half_pixel_centers"] else "asymmetric"
+    return context.writer.op(
+        "Resize",
+        [real, None, context.writer.constant(scales, context.name(op, "scales"))],
+        context.name(op),
+        mode="linear",
+        coordinate_transformation_mode=mode,
+    )
+
+
+def _scale(size: int, new_size: int) -> np.float32:
+    """The float32 ratio from which ONNX's ``floor(size * scale)`` gives ``new_size``."""
+    scale = np.float32(new_size) / np.float32(size)
+    while size * float(scale) < new_size:
+        scale = np.nextafter(scale, np.float32(np.inf))
+    return scale
+
+
+def _sizes(context: ImportContext, op: TfliteOperator) -> tuple[int, int]:
+    """New height and width in pixels."""
+    sizes = context.constant_of(op, 1).reshape(-1).tolist()
+    if len(sizes) != 2 or min(sizes) < 1 or max(sizes) > MAX_SIZE:
+        msg = f"{context.model.file}: {describe(context, op)} resizes to {sizes}, expected height and width in 1..{MAX_SIZE}"
+        raise SourceFileError(msg)
+    if op.options["align_corners"] and op.options["half_pixel_centers"]:
+        msg = f"{context.model.file}: {describe(context, op)} asks for align_corners and half_pixel_centers at once"
+        raise SourceFileError(msg)
+    return int(sizes[0]), int(sizes[1])
+
+
+def _nearest_indices(op: TfliteOperator, size: int, new_size: int) -> NDArray[np.int64]:
+    """int64 ``(new_size,)``: the source position of every new one, in TFLite's float32 arithmetic.
+
+    Source: tensorflow/lite/kernels/internal/reference/resize_nearest_neighbor.h.
+    """
+    aligned = bool(op.options["align_corners"]) and new_size > 1
+    ratio = (
+        np.float32(size - 1) / np.float32(new_size - 1)
+        if aligned
+        else np.float32(size) / np.float32(new_size)
+    )
+    offset = np.float32(0.5 if op.options["half_pixel_centers"] else 0.0)
+    position = (np.arange(new_size, dtype=np.float32) + offset) * ratio
+    rounded = np.floor(position + np.float32(0.5)) if op.options["align_corners"] else np.floor(position)
+    return np.asarray(np.clip(rounded.astype(np.int64), 0, size - 1))
+
+
+def _is_repetition(table: NDArray[np.int64], size: int) -> bool:
+    """Whether every source position is simply repeated a whole number of times."""
+    factor, rest = divmod(len(table), size)
+    return rest == 0 and bool(np.array_equal(table, np.arange(len(table)) // factor))
+
+
+def max_pool_2d(context: ImportContext, op: TfliteOperator) -> None:
+    """MAX_POOL_2D; padding never wins the maximum in either format."""
+    close_with_activation(context, op, _pool(context, op, "MaxPool", context.float_of(op.inputs[0])))
+
+
+def average_pool_2d(context: ImportContext, op: TfliteOperator) -> None:
+    """AVERAGE_POOL_2D; padded pixels are not counted in either format."""
+    pivot = pivot_at(context, op.inputs[0], op.outputs[0], stored_code=0)
+    source = context.adjusted_float_of(op.inputs[0], pivot.before, op.outputs[0])
+    close_with_activation(
+        context, op, _pool(context, op, "AveragePool", source, count_include_pad=0), pivot.after
+    )
+
+
+def _pool(
+    context: ImportContext, op: TfliteOperator, op_type: str, source: ir.Value, **attributes: Any
+) -> ir.Value:
+    return context.writer.op(
+        op_type,
+        [source],
+        context.name(op),
+        kernel_shape=[int_option(op, "filter_h"), int_option(op, "filter_w")],
+        strides=[int_option(op, "stride_h"), int_option(op, "stride_w")],
+        # auto_pad, not pads: the ONNX reference evaluator pools wrongly with explicit one-sided pads
+        auto_pad="SAME_UPPER" if op.options["padding"] == "SAME" else "VALID",
+        **attributes,
+    )
+
+
+def mean(context: ImportContext, op: TfliteOperator) -> None:
+    """MEAN."""
+    source, target = op.inputs[0], op.outputs[0]
+    shape = context.tensor(source).shape
+    rank = len(shape)
+    wanted = [int(axis) for axis in context.constant_of(op, 1).reshape(-1)]
+    if not wanted or any(not -rank <= axis < rank for axis in wanted):
+        msg = f"{context.model.file}: {describe(context, op)} reduces axes {wanted} of shape {list(shape)}"
+        raise SourceFileError(msg)
+    source_axes = sorted({axis % rank for axis in wanted})
+    axes = [context.axis(source, axis) for axis in source_axes]
+    pivot = even_pivot(context, source, target)
+    operand = context.writer.constant(np.array(sorted(axes), np.int64), context.name(op, "axes"))
+    real = context.writer.op(
+        "ReduceMean",
+        [context.adjusted_float_of(source, pivot.before, target), operand],
+        context.name(op),
+        keepdims=1,
+    )
+    kept = tuple(1 if axis in source_axes else size for axis, size in enumerate(shape))
+    real = reshape(context, real, kept, context.tensor(target).shape, context.name(op, "reshaped"))
+    context.define_quantized(target, real, pivot.after)

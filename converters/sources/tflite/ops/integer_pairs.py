@@ -1,0 +1,86 @@
+"""ADD, SUB and MUL step by step, for the few whose fused form cannot be exact (``converters.integer.pair_search``).
+
+A sum is XNNPACK's own: int32 codes times integer multipliers, a constant that keeps the total above zero, a division by a
+power of two that therefore rounds down. A product is an int32 product times one float32 factor, rounded half to even. Bit
+exact on every runtime with IEEE arithmetic; about ten elementwise operators instead of one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from converters.integer.pairs import product_factor, sum_multipliers
+from converters.sources.tflite.ops.activations import code_bounds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from converters.integer.pairs import PairCase
+    from converters.sources.tflite.context import ImportContext
+    from converters.sources.tflite.reader import TfliteOperator
+
+
+def close_in_integers(
+    context: ImportContext, op: TfliteOperator, case: PairCase, operands: Sequence[ir.Value]
+) -> None:
+    """Compute an operator that XNNPACK takes from the codes of its operands, its fused activation included."""
+    wide = [
+        context.writer.op("Cast", [codes], context.name(op, f"wide{position}"), to=int(ir.DataType.INT32))
+        for position, codes in enumerate(operands)
+    ]
+    steps = _product(context, op, case, wide) if case.op == "MUL" else _sum(context, op, case, wide)
+    target, dtype = op.outputs[0], np.float32 if case.op == "MUL" else np.int32
+    low, high = (
+        context.writer.constant(dtype(bound), context.name(op, f"{side} code"))
+        for side, bound in zip(("lowest", "highest"), code_bounds(context, op), strict=True)
+    )
+    clipped = context.writer.op("Clip", [steps, low, high], context.name(op, "clipped"))
+    to = ir.DataType.from_numpy(np.dtype(context.code_dtype))
+    context.define(target, context.writer.op("Cast", [clipped], context.names[target], to=int(to)))
+    context.tell(target, target, "table")
+    context.notes.append(
+        f"{op.op} {context.names[target]!r} is computed step by step in integers: no fused form equals LiteRT in every pair"
+    )
+
+
+def _sum(context: ImportContext, op: TfliteOperator, case: PairCase, wide: Sequence[ir.Value]) -> ir.Value:
+    m = sum_multipliers(case)
+    codes = np.array([case.lowest, case.lowest + 255], np.int64)
+    totals = (codes - case.a.zero_point)[:, None] * m.m_a + (codes - case.b.zero_point)[None] * m.m_b
+    lift = max(0, -(int(totals.min()) >> m.shift))  # steps that keep the total above zero
+    start = (lift << m.shift) + (1 << (m.shift - 1)) - case.a.zero_point * m.m_a - case.b.zero_point * m.m_b
+    if int(totals.max()) + (lift << m.shift) + (1 << (m.shift - 1)) >= 2**31:
+        raise OverflowError("its sums do not fit 32 bits")  # told with the operator's name
+    terms = [
+        _with(context, op, "Mul", value, np.int32(factor), f"term{position}")
+        for position, (value, factor) in enumerate(zip(wide, (m.m_a, m.m_b), strict=True))
+    ]
+    total = context.writer.op("Add", terms, context.name(op, "total"))
+    total = _with(context, op, "Add", total, np.int32(start), "lifted")
+    steps = _with(context, op, "Div", total, np.int32(1 << m.shift), "steps")
+    return _with(context, op, "Add", steps, np.int32(case.out.zero_point - lift), "codes")
+
+
+def _product(
+    context: ImportContext, op: TfliteOperator, case: PairCase, wide: Sequence[ir.Value]
+) -> ir.Value:
+    centred = [
+        _with(context, op, "Sub", value, np.int32(affine.zero_point), f"centred{position}")
+        for position, (value, affine) in enumerate(zip(wide, (case.a, case.b), strict=True))
+    ]
+    product = context.writer.op("Mul", centred, context.name(op, "product"))
+    real = context.writer.op("Cast", [product], context.name(op, "real"), to=int(ir.DataType.FLOAT))
+    steps = _with(context, op, "Mul", real, product_factor(case), "steps")
+    rounded = context.writer.op("Round", [steps], context.name(op, "rounded"))
+    return _with(context, op, "Add", rounded, np.float32(case.out.zero_point), "codes")
+
+
+def _with(  # noqa: PLR0917  a node reads as kind, operand, number, name
+    context: ImportContext, op: TfliteOperator, kind: str, value: ir.Value, number: np.generic, name: str
+) -> ir.Value:
+    """A node whose second operand is a constant number."""
+    constant = context.writer.constant(number, context.name(op, f"{name}/number"))
+    return context.writer.op(kind, [value, constant], context.name(op, name))

@@ -1,0 +1,120 @@
+"""CONV_2D and DEPTHWISE_CONV_2D: DequantizeLinear x 3 -> Conv -> QuantizeLinear, with the source's integers.
+
+Numeric effect: none against LiteRT XNNPACK. ONNX Runtime's QLinearConv requantises exactly like it, with the float32 factor
+``x_scale * w_scale / y_scale`` and rounding half to even.
+
+FULLY_CONNECTED: DequantizeLinear x 3 -> Gemm -> QuantizeLinear, with the source's integers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from converters.graph import bias_node, bias_params, weight_node
+from converters.sources.tflite.context import ImportContext, int_option, same_padding
+from converters.sources.tflite.ops.activations import close_with_activation
+from converters.sources.tflite.ops.moving import reshape
+from converters.spec import TensorTwin
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from converters.quant import QuantParams
+    from converters.sources.tflite.reader import TfliteOperator
+
+
+def conv_2d(context: ImportContext, op: TfliteOperator) -> None:
+    """CONV_2D: weights ``(out, h, w, in)`` become ``(out, in, h, w)``; grouped where the input has more channels."""
+    weights, channels = context.constant_of(op, 1), context.tensor(op.inputs[0]).shape[3]
+    _convolution(context, op, weights.transpose(0, 3, 1, 2), "OHWI->OIHW", channels // weights.shape[3])
+
+
+def depthwise_conv_2d(context: ImportContext, op: TfliteOperator) -> None:
+    """DEPTHWISE_CONV_2D: weights ``(1, h, w, in * multiplier)`` become ``(in * multiplier, 1, h, w)``, a group per channel."""
+    weights, channels = context.constant_of(op, 1), context.tensor(op.inputs[0]).shape[3]
+    _convolution(context, op, weights.transpose(3, 0, 1, 2), "1HWO->O1HW", channels)
+
+
+def _convolution(
+    context: ImportContext, op: TfliteOperator, weights_oihw: NDArray[Any], layout: str, groups: int
+) -> None:
+    kernel = weights_oihw.shape[2:]
+    strides = (int_option(op, "stride_h"), int_option(op, "stride_w"))
+    dilations = (int_option(op, "dilation_h"), int_option(op, "dilation_w"))
+    inputs = [
+        context.float_of(op.inputs[0]),
+        weight_value(context, op, weights_oihw, layout),
+        bias_value(context, op),
+    ]
+    real = context.writer.op(
+        "Conv",
+        inputs if inputs[2] is not None else inputs[:2],
+        context.name(op),
+        kernel_shape=list(kernel),
+        strides=list(strides),
+        dilations=list(dilations),
+        group=groups,
+        pads=explicit_pads(context, op, (kernel[0], kernel[1]), strides, dilations),
+    )
+    close_with_activation(context, op, real)
+
+
+def explicit_pads(
+    context: ImportContext,
+    op: TfliteOperator,
+    kernel: tuple[int, int],
+    strides: tuple[int, int],
+    dilations: tuple[int, int],
+) -> list[int]:
+    """The operator's SAME or VALID padding as ONNX ``pads``: top, left, bottom, right."""
+    if op.options["padding"] == "VALID":
+        return [0, 0, 0, 0]
+    _, height, width, _ = context.tensor(op.inputs[0]).shape
+    top, bottom = same_padding(height, kernel[0], strides[0], dilations[0])
+    left, right = same_padding(width, kernel[1], strides[1], dilations[1])
+    return [top, left, bottom, right]
+
+
+def weight_value(context: ImportContext, op: TfliteOperator, weights: NDArray[Any], layout: str) -> ir.Value:
+    """The weights' codes as the source has them, dequantised along their first axis, with a zero-point of their own."""
+    name = context.names[op.inputs[1]]
+    codes, real = weight_node(context.writer, weights, _weight_params(context, op), name)
+    context.twins[name] = TensorTwin(str(codes.name), layout, 0)
+    return real
+
+
+def bias_value(context: ImportContext, op: TfliteOperator) -> ir.Value | None:
+    """The int32 bias, dequantised with exactly ``x_scale * w_scale``; None where the operator has none."""
+    if len(op.inputs) < 3 or op.inputs[2] < 0:
+        return None
+    params = bias_params(context.params(op.inputs[0]), _weight_params(context, op))
+    name = context.names[op.inputs[2]]
+    codes, real = bias_node(context.writer, context.constant_of(op, 2).reshape(-1), params, name)
+    context.twins[name] = TensorTwin(str(codes.name), "same", 0)
+    return real
+
+
+def _weight_params(context: ImportContext, op: TfliteOperator) -> QuantParams:
+    params = context.tensor(op.inputs[1]).quant
+    assert params is not None, "require_supported refuses weights without a scale"  # noqa: S101 - checked before
+    return params
+
+
+def fully_connected(context: ImportContext, op: TfliteOperator) -> None:
+    """FULLY_CONNECTED: the input is flattened to rows of the weights' length, weights stay ``(out, in)``."""
+    source, target = context.tensor(op.inputs[0]), context.tensor(op.outputs[0])
+    weights = context.constant_of(op, 1)
+    units, length = weights.shape
+    rows = (math.prod(source.shape) // length, length)
+    inputs = [
+        reshape(context, context.float_of(op.inputs[0]), source.shape, rows, context.name(op, "rows")),
+        weight_value(context, op, weights, "same"),
+        bias_value(context, op),
+    ]
+    real = context.writer.op(
+        "Gemm", inputs if inputs[2] is not None else inputs[:2], context.name(op, "product"), transB=1
+    )
+    real = reshape(context, real, (rows[0], units), target.shape, context.name(op, "shaped"))
+    close_with_activation(context, op, real)

@@ -1,0 +1,287 @@
+"""A detector's description from options, zoo yaml, sidecar and file, in this order."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from converters.description.sidecar import Sidecar
+from converters.description.statements import SourceFacts, SourceOptions, resolve_spec
+from converters.description.zoo_yaml import FAMILIES, ZooConfig
+from converters.errors import OptionError, SourceFileError, UnsupportedModelError
+from converters.quant import QuantParams
+from converters.sources import resolve_source_spec
+from converters.spec import Anchors, EvaluationSettings, Rescaling, Thresholds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from converters.description.zoo_yaml import Layout
+
+UINT8 = QuantParams.per_tensor(1 / 255, 0)
+FACTS = SourceFacts("door.tflite", 192, 192, 6, 6, 12, "uint8", UINT8)  # 12 channels: 2 anchors, 1 class
+FLOAT = replace(FACTS, input_dtype="float32", input_quant=None)
+CELLS = ((0.5, 1.5), (2.0, 3.0))
+SMALL = ((0.25, 0.5), (0.5, 0.75))
+OPTIONS = SourceOptions(anchors=CELLS)
+SIDECAR = Sidecar(
+    "door.xdet.json", anchors=SMALL, anchor_unit="image", class_names=("dog",), resize="bilinear"
+)
+CONFIG = ZooConfig("z.yaml", "model", "yolov2t", (192, 192, 3), ("cat",), None, "nearest", CELLS)
+
+
+def test_what_nobody_states_has_documented_defaults() -> None:
+    spec = resolve_spec(FACTS, OPTIONS, None, None)
+    assert spec.head == "yolo_v2"
+    assert spec.class_names == ("class_0",)
+    assert spec.anchors == Anchors(CELLS, "cell")
+    assert spec.image.resize == "nearest"
+    assert spec.thresholds == Thresholds(0.5, 0.5, 100)
+    assert (spec.grid_h, spec.grid_w, spec.head_channels, spec.image.width) == (6, 6, 12, 192)
+
+
+def test_the_sidecar_is_used_when_nothing_else_speaks() -> None:
+    spec = resolve_spec(FACTS, SourceOptions(), SIDECAR, None)
+    assert spec.anchors == Anchors(SMALL, "image")
+    assert (spec.class_names, spec.image.resize) == (("dog",), "bilinear")
+
+
+def test_the_yaml_comes_before_the_sidecar() -> None:
+    spec = resolve_spec(FACTS, SourceOptions(), SIDECAR, CONFIG)
+    assert spec.anchors == Anchors(CELLS, "cell")
+    assert (spec.class_names, spec.image.resize) == (("cat",), "nearest")
+
+
+def test_options_come_first() -> None:
+    options = SourceOptions(anchors=((0.1, 0.2), (0.3, 0.4)), anchor_unit="cell", class_names=("cow",))
+    spec = resolve_spec(FACTS, options, SIDECAR, CONFIG)
+    assert spec.anchors == Anchors(((0.1, 0.2), (0.3, 0.4)), "cell")
+    assert spec.class_names == ("cow",)
+
+
+def test_a_unit_belongs_to_the_list_it_stands_beside() -> None:
+    with pytest.raises(OptionError, match=r"unit of the anchors \(--anchors\) is not stated"):
+        resolve_spec(FACTS, SourceOptions(anchors=SMALL), SIDECAR, None)
+
+
+def test_a_sidecar_with_a_unit_alone_speaks_about_any_list() -> None:
+    spec = resolve_spec(FACTS, SourceOptions(anchors=SMALL), Sidecar("s", anchor_unit="image"), None)
+    assert spec.anchors == Anchors(SMALL, "image")
+
+
+def test_the_unit_option_speaks_about_any_list() -> None:
+    spec = resolve_spec(FACTS, SourceOptions(anchor_unit="cell"), SIDECAR, None)
+    assert spec.anchors == Anchors(SMALL, "cell")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_in_the_4_layout_brings_default_anchors_in_cells(family: str) -> None:
+    facts = replace(FACTS, head_channels=30)
+    config = ZooConfig("z.yaml", "model", family)
+    assert resolve_spec(facts, SourceOptions(), None, config).anchors == Anchors(FAMILIES[family], "cell")
+
+
+def test_a_family_in_the_older_layout_asks_for_the_unit() -> None:
+    facts = replace(FACTS, head_channels=30)
+    config = ZooConfig("z.yaml", "general", "tiny_yolo_v2")
+    with pytest.raises(OptionError, match=r"the default of tiny_yolo_v2, named by 'z.yaml'") as caught:
+        resolve_spec(facts, SourceOptions(), None, config)
+    assert "2.4 x 8.3 px" in str(caught.value)
+    assert "14.6 x 49.6 px" in str(caught.value)
+    spec = resolve_spec(facts, SourceOptions(anchor_unit="image"), None, config)
+    assert spec.anchors == Anchors(FAMILIES["tiny_yolo_v2"], "image")
+
+
+def test_default_anchors_give_way_to_a_list_in_the_sidecar() -> None:
+    spec = resolve_spec(FACTS, SourceOptions(), SIDECAR, ZooConfig("z.yaml", "model", "yolov2t"))
+    assert spec.anchors == Anchors(SMALL, "image")
+
+
+def test_without_anchors_the_message_tells_every_way_to_give_them() -> None:
+    with pytest.raises(OptionError) as caught:
+        resolve_spec(FACTS, SourceOptions(), None, None)
+    for part in (
+        "--anchors",
+        "--anchor-unit",
+        "--config",
+        "'door.xdet.json'",
+        "--head none",
+        "1 anchor with 7 classes",
+    ):
+        assert part in str(caught.value)
+
+
+def test_a_raw_head_needs_no_anchors_and_makes_up_no_classes() -> None:
+    spec = resolve_spec(FACTS, SourceOptions(head="none"), None, ZooConfig("z.yaml", "model", "yolov2t"))
+    assert (spec.head, spec.anchors, spec.class_names) == ("none", None, ())
+
+
+def test_a_raw_head_keeps_the_anchors_it_was_given() -> None:
+    spec = resolve_spec(FACTS, SourceOptions(head="none", anchors=CELLS, class_names=("a", "b")), None, None)
+    assert (spec.anchors, spec.class_names) == (Anchors(CELLS, "cell"), ("a", "b"))
+
+
+def test_a_sidecar_can_ask_for_the_raw_head_and_an_option_against_it() -> None:
+    sidecar = replace(SIDECAR, head="none")
+    assert resolve_spec(FACTS, SourceOptions(), sidecar, None).head == "none"
+    assert resolve_spec(FACTS, SourceOptions(head="yolo_v2"), sidecar, None).head == "yolo_v2"
+
+
+def test_another_family_is_refused_unless_the_head_is_stated() -> None:
+    config = ZooConfig("z.yaml", "model", "ssd", anchors=CELLS)
+    with pytest.raises(OptionError, match="model_type 'ssd' is not supported"):
+        resolve_spec(FACTS, SourceOptions(), None, config)
+    assert resolve_spec(FACTS, SourceOptions(head="none"), None, config).head == "none"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            SourceOptions(anchors=CELLS, class_names=("a", "b")),
+            "2 anchors x (5 + 2 classes) = 14 channels, the head has 12; 12 channels fit 1 anchor "
+            "with 7 classes or 2 anchors with 1 class",
+        ),
+        (
+            SourceOptions(anchors=(*CELLS, (1, 1))),
+            "3 anchors x (5 + classes) cannot make the head's 12 channels",
+        ),
+        (
+            SourceOptions(anchors=((1, 2),) * 5),
+            "5 anchors x (5 + classes) cannot make the head's 12 channels",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_channels_is_told_with_the_arithmetic(
+    options: SourceOptions, said: str
+) -> None:
+    with pytest.raises(OptionError) as caught:
+        resolve_spec(FACTS, options, None, None)
+    assert said in str(caught.value)
+
+
+def test_a_head_that_fits_nothing_says_so() -> None:
+    with pytest.raises(OptionError, match="no anchors and classes make 5 channels"):
+        resolve_spec(replace(FACTS, head_channels=5), OPTIONS, None, None)
+
+
+def test_a_yaml_for_another_size_is_refused() -> None:
+    config = replace(CONFIG, input_shape=(224, 224, 3))
+    with pytest.raises(SourceFileError, match=r"'z.yaml': input_shape is \(224, 224, 3\), but 'door.tflite'"):
+        resolve_spec(FACTS, OPTIONS, None, config)
+
+
+def test_evaluation_settings_of_a_yaml_are_no_defaults_but_options_are() -> None:
+    config = replace(CONFIG, evaluation=EvaluationSettings(0.001, 0.3, 0.5, 10))
+    assert resolve_spec(FACTS, OPTIONS, None, config).thresholds == Thresholds()
+    options = replace(OPTIONS, score_threshold=0.0, iou_threshold=1.0, max_detections=7)
+    assert resolve_spec(FACTS, options, None, config).thresholds == Thresholds(0.0, 1.0, 7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"score_threshold": 1.5}, "score threshold must lie in 0..1"),
+        ({"iou_threshold": float("nan")}, "iou threshold must lie in 0..1"),
+        ({"max_detections": 0}, "max_detections must be a whole number in 1..4096"),
+        ({"head": "ssd"}, "--head must be one of auto, yolo_v2, none"),
+        ({"anchor_unit": "px"}, "--anchor-unit must be 'cell' or 'image'"),
+        ({"anchors": ((1, 0),)}, "--anchors"),
+        ({"anchors": (1, 2)}, "--anchors"),
+        ({"class_names": ("",)}, "--classes"),
+    ],
+)
+def test_an_option_out_of_range_is_a_usage_error(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        resolve_spec(FACTS, replace(OPTIONS, **changes), None, None)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "quant", "scale", "zero_point"),
+    [
+        ("uint8", UINT8, np.float32(1 / 255), 0),
+        ("uint8", QuantParams.per_tensor(0.0078431, 127), np.float32(0.0078431), 127),
+        ("int8", QuantParams.per_tensor(1 / 255, -128), np.float32(1 / 255), 0),
+        ("int8", QuantParams.per_tensor(0.0078431, -1), np.float32(0.0078431), 127),
+        ("uint8", None, np.float32(1), 0),
+    ],
+    ids=["uint8 0..1", "uint8 -1..1", "int8 0..1", "int8 -1..1", "uint8 without quantisation"],
+)
+def test_an_integer_input_fixes_its_rescaling(
+    dtype: str, quant: QuantParams | None, scale: np.float32, zero_point: int
+) -> None:
+    spec = resolve_spec(replace(FACTS, input_dtype=dtype, input_quant=quant), OPTIONS, None, None)
+    assert spec.image.rescaling == Rescaling(float(scale), -zero_point * float(scale))
+
+
+@pytest.mark.parametrize("stated", [Rescaling(1 / 127.5, -1.0), Rescaling(0.00784, -0.995)])
+def test_a_stated_rescaling_within_one_step_agrees_and_changes_nothing(stated: Rescaling) -> None:
+    facts = replace(FACTS, input_quant=QuantParams.per_tensor(0.0078431, 127))
+    sidecar = Sidecar("s", rescaling=stated)
+    assert resolve_spec(facts, OPTIONS, sidecar, None) == resolve_spec(facts, OPTIONS, None, None)
+
+
+@pytest.mark.parametrize(
+    "stated", [Rescaling(1 / 127.5, -1.0), Rescaling(1.0, 0.0), Rescaling(1 / 255, 1.01 / 255)]
+)
+def test_a_stated_rescaling_beyond_one_step_is_refused_with_both_ranges(stated: Rescaling) -> None:
+    with pytest.raises(SourceFileError, match=r"sidecar 's': rescaling: .*'door.tflite' says .* become 0..1"):
+        resolve_spec(FACTS, OPTIONS, Sidecar("s", rescaling=stated), None)
+    with pytest.raises(SourceFileError, match=r"config 'z': preprocessing.rescaling: "):
+        resolve_spec(FACTS, OPTIONS, None, ZooConfig("z", rescaling=stated))
+
+
+def test_a_float_input_takes_the_rescaling_as_it_is_stated() -> None:
+    config, sidecar = (
+        ZooConfig("z", rescaling=Rescaling(1 / 255, 0.0)),
+        Sidecar("s", rescaling=Rescaling(0.1, -1.0)),
+    )
+    assert resolve_spec(FLOAT, OPTIONS, sidecar, config).image.rescaling == Rescaling(1 / 255, 0.0)
+    assert resolve_spec(FLOAT, OPTIONS, sidecar, None).image.rescaling == Rescaling(0.1, -1.0)
+    with pytest.raises(OptionError, match=r"does not say how they are scaled; give --config .* sidecar"):
+        resolve_spec(FLOAT, OPTIONS, None, None)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "float16"])
+def test_an_input_that_cannot_take_pixels_is_refused(dtype: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=f"the image input is {dtype}"):
+        resolve_spec(replace(FACTS, input_dtype=dtype, input_quant=None), OPTIONS, None, None)
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[Path]:
+    """The model that ships with xdet, under a name with a blank and an umlaut, without its sidecar."""
+    with as_file(files("xdet") / "data" / "tiny_yolo_v2_person_224_int8.tflite") as source:
+        yield Path(shutil.copy(source, tmp_path / "Tür 1.tflite"))
+
+
+def test_a_file_on_disk_is_described_with_the_sidecar_beside_it(embedded: Path) -> None:
+    with pytest.raises(OptionError, match="needs anchors"):
+        resolve_source_spec(embedded)
+    anchors = [[0.25, 0.5]] * 4 + [[4.5, 5.5]]
+    embedded.with_name("Tür 1.xdet.json").write_text(json.dumps({"anchors": anchors}))
+    spec = resolve_source_spec(embedded)
+    assert spec.anchors == Anchors(((0.25, 0.5),) * 4 + ((4.5, 5.5),), "cell")
+    assert (spec.image.height, spec.grid_h, spec.head_channels) == (224, 7, 30)
+    assert spec.image.rescaling == Rescaling(float(np.float32(1 / 255)), 0.0)
+
+
+@pytest.mark.parametrize("layout", ["general", "model"])
+def test_a_file_on_disk_is_described_with_a_yaml(embedded: Path, layout: Layout) -> None:
+    config = embedded.with_name("config.yaml")
+    config.write_text(f"{layout}:\n  model_type: tiny_yolo_v2\ndataset:\n  class_names: [person]\n")
+    spec = resolve_source_spec(embedded, options=SourceOptions(config=config, anchor_unit="cell"))
+    assert spec.anchors == Anchors(FAMILIES["tiny_yolo_v2"], "cell")
+    assert spec.class_names == ("person",)
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceFileError, match=r"no.tflite.* cannot be read: No such file"):
+        resolve_source_spec(tmp_path / "no.tflite")

@@ -1,0 +1,269 @@
+"""Arithmetic, activations and requantisation against LiteRT, over all pairs or all codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.converters.sources.tflite.builder import TfliteBuilder
+from tests.converters.sources.tflite.single_operator import (
+    Quant,
+    Runs,
+    assert_exact,
+    codes,
+    run_everywhere,
+    run_single,
+)
+
+LEFT = np.repeat(np.arange(-128, 128), 256).astype(np.int8).reshape(1, 16, 16, 256)
+RIGHT = np.tile(np.arange(-128, 128), 256).astype(np.int8).reshape(1, 16, 16, 256)
+IRREGULAR = [
+    (Quant(0.0371, -3), Quant(0.0583, 17), Quant(0.0911, 5)),
+    (Quant(0.0712, -128), Quant(0.0229, 127), Quant(0.0633, -128)),
+    (Quant(0.0513, 127), Quant(0.0872, -128), Quant(0.1531, 127)),
+]
+ZERO_POINT_IDS = ["inner zero-points", "rims", "other rims"]
+
+
+def combine(op: str, quants: tuple[Quant, Quant, Quant], **options: Any) -> Runs:
+    """All 65536 pairs of codes."""
+    b = TfliteBuilder()
+    x, y = (
+        b.input(n, LEFT.shape, "int8", q.scale, q.zero_point) for n, q in zip("xy", quants[:2], strict=True)
+    )
+    z = b.op(op, [x, y], LEFT.shape, "int8", quants[2].scale, quants[2].zero_point, name="z", **options)
+    return run_everywhere(b.build([z]), [LEFT, RIGHT])
+
+
+@pytest.mark.parametrize("quants", IRREGULAR, ids=ZERO_POINT_IDS)
+@pytest.mark.parametrize("op", ["ADD", "SUB"])
+def test_a_sum_of_all_pairs_is_exact(op: str, quants: tuple[Quant, Quant, Quant]) -> None:
+    runs = combine(op, quants)
+    assert runs.delegated
+    assert_exact(runs)
+
+
+@pytest.mark.parametrize("zero_points", [(0, 0, 0), (-3, 12, 40), (-128, -128, -128)], ids=str)
+@pytest.mark.parametrize(
+    "scales", [(0.05, 0.05, 0.1), (0.05, 0.1, 0.1), (0.1, 0.05, 0.05), (0.05,) * 3], ids=str
+)
+@pytest.mark.parametrize("op", ["ADD", "SUB"])
+def test_a_sum_is_exact_where_many_sums_are_ties(
+    op: str, scales: tuple[float, ...], zero_points: tuple[int, ...]
+) -> None:
+    """Ties go up in XNNPACK and to even in ONNX Runtime: half of all sums of (0.05, 0.05, 0.1) are ties."""
+    a, b, out = (Quant(s, z) for s, z in zip(scales, zero_points, strict=True))
+    assert_exact(combine(op, (a, b, out)))
+
+
+@pytest.mark.parametrize("op", ["ADD", "SUB", "MUL"])
+def test_the_real_function_stays_within_one_code(op: str) -> None:
+    b = TfliteBuilder()
+    x, y = b.input("x", LEFT.shape, "int8", 0.05), b.input("y", LEFT.shape, "int8", 0.05)
+    z = b.op(op, [x, y], LEFT.shape, "int8", 0.1 if op != "MUL" else 0.3, name="z")
+    runs = run_everywhere(b.build([z]), [LEFT, RIGHT], leaky_relu="float")
+    assert runs.worst == 1
+    assert runs.dialects_agree
+
+
+@pytest.mark.parametrize("quants", IRREGULAR, ids=ZERO_POINT_IDS)
+def test_a_product_of_all_pairs_is_exact(quants: tuple[Quant, Quant, Quant]) -> None:
+    runs = combine("MUL", (*quants[:2], Quant(quants[2].scale * 3.7, quants[2].zero_point)))
+    assert runs.delegated
+    assert_exact(runs)
+
+
+def test_a_product_of_round_scales_is_exact() -> None:
+    """0.05 * 0.05 / 0.3 is 1/120: products of 60, 180, ... are ties."""
+    assert_exact(combine("MUL", (Quant(0.05), Quant(0.05), Quant(0.3))))
+
+
+@pytest.mark.parametrize("activation", ["NONE", "RELU6", "RELU_N1_TO_1"])
+@pytest.mark.parametrize("quants", IRREGULAR, ids=ZERO_POINT_IDS)
+@pytest.mark.parametrize("op", ["ADD", "SUB", "MUL"])
+def test_an_operator_step_by_step_is_exact(
+    op: str, quants: tuple[Quant, Quant, Quant], activation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("converters.sources.tflite.ops.arithmetic.search_form", lambda *_, **__: None)
+    assert_exact(combine(op, quants, fused_activation=activation))
+
+
+@pytest.mark.parametrize("op", ["ADD", "SUB", "MUL"])
+def test_what_xnnpack_declines_stays_within_one_code(op: str) -> None:
+    runs = combine(op, (Quant(0.05, -3), Quant(0.00004, 12), Quant(0.06 if op != "MUL" else 1.0, 40)))
+    assert not runs.delegated
+    assert runs.worst <= 1
+
+
+SCALES = st.floats(-3.5, 1.5).map(lambda x: 0.0523 * 2**x) | st.sampled_from(
+    [0.025, 0.05, 0.1, 0.15, 0.2, 1 / 255]
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_every_sum_and_product_is_exact(data: st.DataObject) -> None:
+    """All pairs of codes, or a constant of any shape, whatever the scales, zero-points and fused activation."""
+    op, dtype = (
+        data.draw(st.sampled_from(["ADD", "SUB", "MUL"])),
+        data.draw(st.sampled_from(["int8", "uint8"])),
+    )
+    info = np.iinfo(dtype)
+    zero_points = st.integers(info.min, info.max) | st.sampled_from([info.min, info.min + 128, info.max])
+    quants = [Quant(data.draw(SCALES), data.draw(zero_points)) for _ in range(3)]
+    shape = data.draw(st.sampled_from([LEFT.shape, (256,), (), (1, 16, 16, 1), (1, 1, 16, 1)]))
+    every = np.arange(info.min, info.max + 1)
+    left = np.repeat(every, 256).astype(dtype).reshape(LEFT.shape)
+    right = (
+        np.tile(every, 256).astype(dtype).reshape(LEFT.shape) if shape == LEFT.shape else codes(shape, dtype)
+    )
+    b = TfliteBuilder()
+    x = b.input("x", left.shape, dtype, quants[0].scale, quants[0].zero_point)
+    feeds = [left]
+    if shape in {(), (256,)} or data.draw(st.booleans()):
+        y = b.constant(right, quants[1].scale, quants[1].zero_point)
+    else:
+        y = b.input("y", shape, dtype, quants[1].scale, quants[1].zero_point)
+        feeds.append(right)
+    operands = [y, x] if data.draw(st.booleans()) else [x, y]
+    activation = data.draw(st.sampled_from(["NONE", "RELU", "RELU6"]))
+    z = b.op(
+        op, operands, LEFT.shape, dtype, quants[2].scale, quants[2].zero_point, name="z",
+        fused_activation=activation,
+    )  # fmt: skip
+    runs = run_everywhere(b.build([z]), feeds)
+    if runs.delegated:
+        assert_exact(runs)
+    else:
+        assert runs.worst <= 1
+
+
+@pytest.mark.parametrize("activation", ["RELU", "RELU6", "RELU_N1_TO_1"])
+def test_a_product_with_a_fused_activation_is_exact(activation: str) -> None:
+    quants = (Quant(0.0371, -3), Quant(0.0583, 17), Quant(0.0911, 5))
+    assert_exact(combine("MUL", quants, fused_activation=activation))
+
+
+@pytest.mark.parametrize("op", ["ADD", "SUB", "MUL"])
+@pytest.mark.parametrize("shape", [(), (6,), (1, 6), (1, 1, 1, 6), (5, 1), (1, 4, 5, 6)], ids=str)
+def test_a_constant_operand_is_broadcast(op: str, shape: tuple[int, ...]) -> None:
+    constant = (codes(shape, seed=3), Quant(0.0583, 17))
+    assert_exact(
+        run_single(op, ((1, 4, 5, 6), (1, 4, 5, 6)), (Quant(0.0371, -3), Quant(0.3011, 5)), constant)
+    )
+
+
+def test_operands_of_another_rank_meet_the_right_axes() -> None:
+    b = TfliteBuilder()
+    x = b.input("x", (1, 4, 5, 6), "int8", 0.0371, -3)
+    row = b.input("row", (1, 6), "int8", 0.0583, 17)
+    z = b.op("MUL", [row, x], (1, 4, 5, 6), "int8", 0.3011, 5, name="z")
+    assert_exact(run_everywhere(b.build([z]), [codes((1, 4, 5, 6)), codes((1, 6), seed=1)]))
+
+
+EVERY_CODE = (1, 4, 8, 8)
+
+
+@pytest.mark.parametrize("zero_point", [-128, -3, 127])
+@pytest.mark.parametrize("op", ["RELU", "RELU6", "RELU_N1_TO_1"])
+def test_an_activation_at_one_scale_is_exact(op: str, zero_point: int) -> None:
+    quant = Quant(0.05, zero_point)
+    assert_exact(run_single(op, (EVERY_CODE, EVERY_CODE), (quant, quant)))
+
+
+@pytest.mark.parametrize(
+    ("op", "quant"),
+    [("RELU", Quant(0.4, -100)), ("RELU6", Quant(0.024, -100)), ("RELU_N1_TO_1", Quant(0.008))],
+)
+def test_an_activation_that_rescales_stays_within_one_code(op: str, quant: Quant) -> None:
+    """LiteRT's only kernel rounds twice in 31-bit fixed point: 0.25 becomes 1 after the two roundings of 0.5."""
+    runs = run_single(op, (EVERY_CODE, EVERY_CODE), (Quant(0.1, -3), quant))
+    assert not runs.delegated
+    assert runs.worst <= 1
+    assert runs.dialects_agree
+
+
+@pytest.mark.parametrize(("scale", "zero_point"), [(0.011, -3), (0.07, 127), (0.1734, -128)])
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_a_logistic_is_exact(scale: float, zero_point: int, dtype: str) -> None:
+    shift = 0 if dtype == "int8" else 128
+    quants = Quant(scale, zero_point + shift), Quant(1 / 256, shift - 128)
+    runs = run_single("LOGISTIC", (EVERY_CODE, EVERY_CODE), quants, dtype=dtype)
+    assert runs.delegated
+    assert_exact(runs)
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 10), (1, 4, 5, 7), (1, 80)], ids=str)
+@pytest.mark.parametrize("beta", [1.0, 0.5])
+def test_a_softmax_stays_within_one_code(shape: tuple[int, ...], beta: float) -> None:
+    """LiteRT's built-in kernel looks exponentials up in a float table: near-ties may fall either way."""
+    runs = run_single("SOFTMAX", (shape, shape), (Quant(0.1, 3), Quant(1 / 256, -128)), beta=beta)
+    assert not runs.delegated
+    assert runs.worst <= 1
+    assert runs.differing <= 0.01 * runs.litert[0].size
+    assert runs.dialects_agree
+
+
+@settings(max_examples=40)
+@given(st.floats(0.01, 0.2), st.integers(-128, 127), st.floats(0.01, 0.2), st.integers(-128, 127))
+def test_a_requantisation_is_exact(scale_in: float, zero_in: int, scale_out: float, zero_out: int) -> None:
+    runs = run_single(
+        "QUANTIZE", (EVERY_CODE, EVERY_CODE), (Quant(scale_in, zero_in), Quant(scale_out, zero_out))
+    )
+    assert runs.delegated
+    assert_exact(runs)
+
+
+@pytest.mark.parametrize("op", ["QUANTIZE", "RELU", "RELU6", "AVERAGE_POOL_2D", "RESIZE_BILINEAR"])
+def test_an_operator_between_others_still_rounds_on_its_own(op: str) -> None:
+    """ONNX Runtime merges Q -> DQ -> Q -> DQ into one pair; nothing here may leave such a chain."""
+    b = TfliteBuilder()
+    x = b.input("x", (1, 8, 8, 8), "int8", 0.05, -3)
+    weights = np.maximum(codes((8, 3, 3, 8), seed=2), -127)
+    bias = b.constant(np.zeros(8, np.int32), 0.0005)
+    c = b.op(
+        "CONV_2D",
+        [x, b.constant(weights, 0.01), bias],
+        (1, 8, 8, 8),
+        "int8",
+        0.4,
+        5,
+        name="c",
+        padding="SAME",
+    )
+    if op == "AVERAGE_POOL_2D":
+        side, quant, window = 4, Quant(0.4, 5), {"filter_h": 2, "filter_w": 2, "stride_h": 2, "stride_w": 2}
+        m = b.op(
+            op,
+            [c],
+            (1, side, side, 8),
+            "int8",
+            quant.scale,
+            quant.zero_point,
+            name="m",
+            padding="VALID",
+            **window,
+        )
+    elif op == "RESIZE_BILINEAR":
+        side, quant = 16, Quant(0.4, 5)
+        size = b.constant(np.array([16, 16], np.int32))
+        m = b.op(op, [c, size], (1, side, side, 8), "int8", quant.scale, quant.zero_point, name="m")
+    else:
+        side, quant = 8, Quant(6 / 255 if op == "RELU6" else 0.51, -128)
+        m = b.op(op, [c], (1, side, side, 8), "int8", quant.scale, quant.zero_point, name="m")
+    w = b.constant(weights, 0.01)
+    y = b.op(
+        "CONV_2D",
+        [m, w, b.constant(np.zeros(8, np.int32), quant.scale * 0.01)],
+        (1, side, side, 8),
+        "int8",
+        2.0,
+        1,
+        name="y",
+        padding="SAME",
+    )
+    assert_exact(run_everywhere(b.build([y]), [codes((1, 8, 8, 8))]))

@@ -1,0 +1,225 @@
+"""CONV_2D, DEPTHWISE_CONV_2D and FULLY_CONNECTED equal LiteRT XNNPACK in every code."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from converters.errors import ConversionError
+from converters.sources.tflite.reader import read_tflite
+from tests.converters.sources.tflite.builder import TfliteBuilder
+from tests.converters.sources.tflite.single_operator import (
+    Runs,
+    assert_exact,
+    codes,
+    run_everywhere,
+    translated,
+)
+
+
+class Case(NamedTuple):
+    """One convolution; the defaults are a plain 3x3 of int8 with per-channel weights."""
+
+    size: tuple[int, int] = (9, 9)
+    channels: tuple[int, int] = (8, 8)
+    kernel: tuple[int, int] = (3, 3)
+    stride: int = 1
+    dilation: int = 1
+    padding: str = "SAME"
+    dtype: str = "int8"
+    per_channel: bool = True
+    zero_points: tuple[int, int] = (-3, 5)
+    weight_zero_point: int = 0
+    activation: str = "NONE"
+    bias: bool = True
+    out_scale: float = 0.6
+
+    def out_shape(self) -> tuple[int, int, int, int]:
+        height, width = (
+            -(-n // self.stride)
+            if self.padding == "SAME"
+            else (n - (k - 1) * self.dilation - 1) // self.stride + 1
+            for n, k in zip(self.size, self.kernel, strict=True)
+        )
+        return 1, height, width, self.channels[1]
+
+    def options(self) -> dict[str, Any]:
+        return {
+            "padding": self.padding,
+            "stride_h": self.stride,
+            "stride_w": self.stride,
+            "dilation_h": self.dilation,
+            "dilation_w": self.dilation,
+            "fused_activation": self.activation,
+        }
+
+
+SHAPES = {
+    "odd size": Case(size=(7, 11)),
+    "one pixel": Case(size=(1, 1)),
+    "stride 2 same, odd": Case(size=(9, 7), stride=2),
+    "stride 2 same, even": Case(size=(8, 10), stride=2),
+    "stride 2 valid": Case(size=(9, 8), stride=2, padding="VALID"),
+    "stride 3 same": Case(size=(10, 11), stride=3),
+    "dilation 2 same": Case(dilation=2),
+    "dilation 3 valid": Case(size=(11, 12), dilation=3, padding="VALID"),
+    "1x1": Case(kernel=(1, 1)),
+    "1x1 stride 2": Case(kernel=(1, 1), stride=2),
+    "5x2 kernel": Case(kernel=(5, 2)),
+    "three input channels": Case(channels=(3, 16)),
+    "one output channel": Case(channels=(8, 1)),
+    "30 output channels": Case(channels=(16, 30)),
+}
+NUMBERS = {
+    "per tensor": Case(per_channel=False),
+    "zero-points -128": Case(zero_points=(-128, -128)),
+    "zero-points 127": Case(zero_points=(127, 127)),
+    "bias of 0": Case(bias=False),
+    "redundant RELU": Case(activation="RELU", zero_points=(-3, -128)),
+    "clamping RELU": Case(activation="RELU"),
+    "redundant RELU6": Case(activation="RELU6", zero_points=(-3, -128), out_scale=6 / 255),
+    "clamping RELU6": Case(activation="RELU6", zero_points=(-3, -100), out_scale=0.05),
+    "RELU_N1_TO_1": Case(activation="RELU_N1_TO_1", out_scale=0.02),
+    "saturating output": Case(out_scale=0.05),
+    "uint8 legacy": Case(dtype="uint8", per_channel=False, zero_points=(3, 140), weight_zero_point=131),
+    "uint8 weight zero-point 0": Case(dtype="uint8", per_channel=False, zero_points=(0, 255)),
+    "uint8 weight zero-point 255": Case(
+        dtype="uint8", per_channel=False, zero_points=(255, 0), weight_zero_point=255
+    ),
+}
+
+
+def convolve(case: Case, *, multiplier: int = 0) -> Runs:
+    """Run a convolution everywhere; ``multiplier`` makes it depthwise."""
+    channels_in = case.channels[0]
+    channels = channels_in * multiplier if multiplier else case.channels[1]
+    shape = (1, *case.kernel, channels) if multiplier else (channels, *case.kernel, channels_in)
+    b = TfliteBuilder()
+    x = b.input("x", (1, *case.size, channels_in), case.dtype, 0.05, case.zero_points[0])
+    rng = np.random.default_rng(1)
+    weights = codes(shape, case.dtype, 2)
+    if case.dtype == "int8":
+        weights = np.maximum(weights, -127)  # symmetric weights leave -128 out
+    scales = (rng.uniform(0.005, 0.02, channels) if case.per_channel else np.array([0.01])).astype(np.float32)
+    w = b.constant(weights, scales, case.weight_zero_point, name="w", axis=3 if multiplier else 0)
+    bias = rng.integers(-3000, 3000, channels).astype(np.int32)
+    operands = [x, w, b.constant(bias if case.bias else bias * 0, np.float32(0.05) * scales)]
+    out = (*case.out_shape()[:3], channels)
+    options = case.options() | ({"depth_multiplier": multiplier} if multiplier else {})
+    op = "DEPTHWISE_CONV_2D" if multiplier else "CONV_2D"
+    y = b.op(
+        op, operands, out, case.dtype, case.out_scale, case.zero_points[1], name="y", version=3, **options
+    )
+    return run_everywhere(b.build([y]), [codes((1, *case.size, channels_in), case.dtype)])
+
+
+@pytest.mark.parametrize("case", {**SHAPES, **NUMBERS}.values(), ids={**SHAPES, **NUMBERS}.keys())
+def test_a_convolution_is_exact(case: Case) -> None:
+    runs = convolve(case)
+    assert runs.delegated
+    assert_exact(runs)
+
+
+@pytest.mark.parametrize("multiplier", [1, 2, 3])
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(),
+        Case(size=(7, 8), stride=2),
+        Case(padding="VALID"),
+        Case(zero_points=(-128, 127)),
+        Case(zero_points=(127, -128), activation="RELU6", out_scale=0.05),
+        Case(per_channel=False),
+    ],
+    ids=["same", "stride 2", "valid", "rims", "clamping RELU6", "per tensor"],
+)
+def test_a_depthwise_convolution_is_exact(case: Case, multiplier: int) -> None:
+    runs = convolve(case, multiplier=multiplier)
+    assert runs.delegated
+    assert_exact(runs)
+
+
+@pytest.mark.parametrize("multiplier", [1, 2, 3])
+def test_a_legacy_uint8_depthwise_convolution_stays_within_one_code(multiplier: int) -> None:
+    """XNNPACK does not take it: LiteRT's built-in kernel multiplies in 31-bit fixed point and rounds near-ties otherwise."""
+    runs = convolve(
+        Case(dtype="uint8", per_channel=False, zero_points=(3, 140), weight_zero_point=131),
+        multiplier=multiplier,
+    )
+    assert not runs.delegated
+    assert runs.worst <= 1
+    assert runs.differing <= 0.005 * runs.litert[0].size
+    assert runs.dialects_agree
+
+
+@pytest.mark.parametrize("shape", [(1, 32), (1, 2, 4, 4), (1, 3, 8)], ids=["row", "picture", "rows"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("activation", ["NONE", "RELU6"])
+def test_a_fully_connected_layer_is_exact(shape: tuple[int, ...], dtype: str, activation: str) -> None:
+    length = 8 if len(shape) == 3 else 32
+    rows = int(np.prod(shape)) // length
+    shift = 0 if dtype == "int8" else 128
+    b = TfliteBuilder()
+    x = b.input("x", shape, dtype, 0.05, shift - 3)
+    w = b.constant(
+        np.maximum(codes((16, length), dtype, 3), -127 if dtype == "int8" else 0), 0.02, shift and 100
+    )
+    bias = b.constant(codes((16,), "int8", 4).astype(np.int32) * 20, 0.05 * 0.02)
+    y = b.op(
+        "FULLY_CONNECTED",
+        [x, w, bias],
+        (rows, 16),
+        dtype,
+        0.3,
+        shift + 3,
+        name="y",
+        fused_activation=activation,
+    )
+    assert_exact(run_everywhere(b.build([y]), [codes(shape, dtype)]))
+
+
+def test_a_per_channel_fully_connected_layer_is_exact() -> None:
+    b = TfliteBuilder()
+    x = b.input("x", (1, 32), "int8", 0.05, -3)
+    w = b.constant(
+        np.maximum(codes((16, 32), "int8", 3), -127), np.linspace(0.01, 0.03, 16, dtype=np.float32)
+    )
+    y = b.op("FULLY_CONNECTED", [x, w, None], (1, 16), "int8", 0.4, 7, name="y")
+    assert_exact(run_everywhere(b.build([y]), [codes((1, 32))]))
+
+
+def test_every_convolution_becomes_one_quantised_pattern() -> None:
+    b = TfliteBuilder()
+    x = b.input("x", (1, 4, 4, 3), "int8", 0.05, -3)
+    w = b.constant(codes((4, 3, 3, 3)), [0.01] * 4)
+    y = b.op("CONV_2D", [x, w, None], (1, 4, 4, 4), "int8", 0.3, 7, name="y", padding="SAME")
+    model = translated(read_tflite(b.build([y]), "one.tflite"))
+    kinds = [node.op_type for node in model.graph]
+    assert kinds == [
+        "Transpose",
+        "DequantizeLinear",
+        "DequantizeLinear",
+        "Conv",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Transpose",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ((4, 3, 3, 5), "the channels do not fit"),
+        ((4, 3, 3, 0), "empty tensor"),
+        ((4, 3, 3), "expected 4 axes"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(weights: tuple[int, ...], words: str) -> None:
+    b = TfliteBuilder()
+    x = b.input("x", (1, 4, 4, 3), "int8", 0.05, -3)
+    w = b.constant(np.zeros(weights, np.int8), 0.01)
+    y = b.op("CONV_2D", [x, w, None], (1, 4, 4, 4), "int8", 0.3, 7, name="y", padding="SAME")
+    with pytest.raises(ConversionError, match=words):
+        translated(read_tflite(b.build([y]), "one.tflite"))

@@ -1,0 +1,63 @@
+"""What a TFLite file tells about its detector, and how files of other families are turned away."""
+
+from __future__ import annotations
+
+import pytest
+
+from converters.errors import SourceFileError
+from converters.facts import SourceFacts
+from converters.quant import QuantParams
+from converters.sources.tflite.facts import facts_from_tflite
+from converters.sources.tflite.reader import TfliteModel, TfliteTensor
+
+Shape = tuple[int, ...]
+QUANT = QuantParams.per_tensor(0.5, 3)
+
+
+def model(inputs: list[Shape], outputs: list[Shape]) -> TfliteModel:
+    shapes = [("image", "uint8", shape) for shape in inputs] + [
+        ("boxes", "float32", shape) for shape in outputs
+    ]
+    tensors = tuple(
+        TfliteTensor(i, name, dtype, shape, QUANT if dtype == "uint8" else None, None)
+        for i, (name, dtype, shape) in enumerate(shapes)
+    )
+    n = len(inputs)
+    return TfliteModel("m.tflite", "", tensors, (), tuple(range(n)), tuple(range(n, len(tensors))))
+
+
+def test_a_detector_tells_its_sizes_and_its_input_encoding() -> None:
+    facts = facts_from_tflite(model([(1, 96, 160, 3)], [(1, 3, 5, 30)]))
+    assert facts == SourceFacts("m.tflite", 96, 160, 3, 5, 30, "uint8", QUANT)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "said"),
+    [
+        (
+            [(1, 96, 96, 1)],
+            [(1, 3, 3, 30)],
+            "input expected one image [1, height, width, 3], found 'image' [1, 96, 96, 1]",
+        ),
+        ([(1, 3, 96, 96)], [(1, 3, 3, 30)], "found 'image' [1, 3, 96, 96]"),
+        ([(2, 96, 96, 3)], [(1, 3, 3, 30)], "found 'image' [2, 96, 96, 3]"),
+        ([(1, 0, 96, 3)], [(1, 3, 3, 30)], "found 'image' [1, 0, 96, 3]"),
+        ([], [(1, 3, 3, 30)], "input expected one image [1, height, width, 3], found none"),
+        ([(1, 9, 9, 3)] * 2, [(1, 3, 3, 30)], "found 'image' [1, 9, 9, 3], 'image' [1, 9, 9, 3]"),
+        ([(1, 96, 96, 3)], [(1, 10)], "found 'boxes' [1, 10] (a flat output"),
+        ([(1, 96, 96, 3)], [(1, 45, 6)], "found 'boxes' [1, 45, 6] (a flat output"),
+        ([(1, 96, 96, 3)], [(1, 45, 4), (1, 45)], "found 'boxes' [1, 45, 4], 'boxes' [1, 45]"),
+        (
+            [(1, 96, 96, 3)],
+            [(1, 3, 3, 0)],
+            "output expected one grid [1, rows, columns, anchors * (5 + classes)]",
+        ),
+    ],
+)
+def test_another_kind_of_model_is_named_with_what_was_found(
+    inputs: list[Shape], outputs: list[Shape], said: str
+) -> None:
+    with pytest.raises(SourceFileError) as caught:
+        facts_from_tflite(model(inputs, outputs))
+    assert "'m.tflite' is not a detector of this family" in str(caught.value)
+    assert said in str(caught.value)

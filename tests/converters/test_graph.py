@@ -1,0 +1,130 @@
+"""The canonical form's parts, run on ONNX Runtime: exact numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+from converters.graph import (
+    IR_VERSION,
+    GraphWriter,
+    bias_node,
+    bias_params,
+    image_pixels,
+    pixel_codes,
+    pixels_are_codes,
+    rescaled_pixels,
+    weight_node,
+)
+from converters.quant import QuantParams
+from converters.spec import ImageInput, Rescaling
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+IMAGE = ImageInput(16, 16, Rescaling(1 / 255, 0.0))
+PIXELS = np.arange(768, dtype=np.int64).astype(np.uint8).reshape(1, 16, 16, 3)
+
+
+def run(writer: GraphWriter, output: ir.Value, **feeds: NDArray[Any]) -> NDArray[Any]:
+    writer.graph.outputs.append(output)
+    model = ir.to_proto(ir.Model(writer.graph, ir_version=IR_VERSION)).SerializeToString()
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, feeds)[0])
+
+
+def test_pixels_are_moved_to_nchw() -> None:
+    writer = GraphWriter("g")
+    pixels = image_pixels(writer, IMAGE, 1)
+    pixels.type = ir.TensorType(ir.DataType.UINT8)
+    np.testing.assert_array_equal(run(writer, pixels, image=PIXELS), PIXELS.transpose(0, 3, 1, 2))
+
+
+def test_rescaled_pixels_are_rounded_to_float32_at_both_steps() -> None:
+    writer = GraphWriter("g")
+    real = rescaled_pixels(writer, image_pixels(writer, IMAGE, 1), Rescaling(1 / 127.5, -1.0))
+    real.type = ir.TensorType(ir.DataType.FLOAT)
+    expected = PIXELS.transpose(0, 3, 1, 2).astype(np.float32) * np.float32(1 / 127.5) + np.float32(-1)
+    np.testing.assert_array_equal(run(writer, real, image=PIXELS), expected)
+
+
+@pytest.mark.parametrize("scale", [1 / 255, 1 / 127.5, 0.37])
+def test_int8_codes_are_the_pixels_less_128(scale: float) -> None:
+    writer = GraphWriter("g")
+    codes = pixel_codes(
+        writer, image_pixels(writer, IMAGE, 1), QuantParams.per_tensor(scale, -5), np.int8, "x"
+    )
+    codes.type = ir.TensorType(ir.DataType.INT8)
+    expected = (PIXELS.transpose(0, 3, 1, 2).astype(np.int16) - 128).astype(np.int8)
+    np.testing.assert_array_equal(run(writer, codes, image=PIXELS), expected)
+
+
+def test_uint8_codes_are_the_pixels_themselves() -> None:
+    writer = GraphWriter("g")
+    pixels = image_pixels(writer, IMAGE, 1)
+    assert pixel_codes(writer, pixels, QuantParams.per_tensor(0.1, 3), np.uint8, "x") is pixels
+
+
+@pytest.mark.parametrize(
+    ("rescaling", "scale", "zero_point", "expected"),
+    [
+        (Rescaling(1 / 255, 0.0), 1 / 255, 0, True),
+        (
+            Rescaling(1 / 127.5, -1.0),
+            1 / 127.5,
+            128,
+            False,
+        ),  # -1 is half a step off the lattice of zero-point 127.5
+        (Rescaling(0.5, -64.0), 0.5, 128, True),
+        (Rescaling(0.5, -64.0), 0.51, 128, False),
+    ],
+)
+def test_pixels_are_codes_where_all_256_come_back(
+    rescaling: Rescaling, scale: float, zero_point: int, *, expected: bool
+) -> None:
+    params = QuantParams.per_tensor(scale, zero_point)
+    assert pixels_are_codes(rescaling, params, np.uint8) == expected
+    assert pixels_are_codes(rescaling, params.shifted(-128), np.int8) == expected
+
+
+@pytest.mark.parametrize("scales", [[0.1], [0.1, 0.2, 0.3]], ids=["per tensor", "per channel"])
+def test_weights_and_bias_are_dequantised_by_constants_of_their_own(scales: list[float]) -> None:
+    writer = GraphWriter("g")
+    axis = None if len(scales) == 1 else 0
+    weights = QuantParams(np.array(scales, np.float32), np.zeros(len(scales), np.int64), axis)
+    params = bias_params(QuantParams.per_tensor(0.7, 12), weights)
+    np.testing.assert_array_equal(params.scale, np.float32(0.7) * np.array(scales, np.float32))
+    codes = np.array([[1, -2], [3, -4], [5, -6]], np.int8)
+    stored, real = weight_node(writer, codes, weights, "w")
+    biases, offset = bias_node(writer, np.array([7, 8, 9], np.int32), params, "b")
+    assert (stored.name, real.name, biases.name, offset.name) == (
+        "w/codes", "w/dequantized", "b/codes", "b/dequantized",
+    )  # fmt: skip
+    shared, _ = weight_node(writer, codes, weights, "w")
+    assert shared.name == "w_2/codes"
+    owners = [use.node for constant in writer.graph.initializers.values() for use in constant.uses()]
+    assert len(owners) == len(set(writer.graph.initializers)) == 9
+    product = writer.op("Gemm", [writer.input("x", ir.DataType.FLOAT, [1, 2]), real, offset], "y", transB=1)
+    product.type = ir.TensorType(ir.DataType.FLOAT)
+    x = np.array([[2, 1]], np.float32)
+    wide = np.broadcast_to(np.array(scales, np.float32), 3)
+    expected = (
+        x @ (codes.astype(np.float32) * wide[:, None]).T + np.array([7, 8, 9], np.float32) * params.scale
+    )
+    np.testing.assert_allclose(run(writer, product, x=x), expected, rtol=1e-6)  # sums in another order
+
+
+def test_a_writer_appends_to_the_end_of_an_existing_graph_without_taking_its_names() -> None:
+    first = GraphWriter("g")
+    x = first.input("x", ir.DataType.FLOAT, [1])
+    y = first.op("Neg", [x], "y")
+    second = GraphWriter.appending(first.graph)
+    z = second.op("Abs", [y], "y")
+    assert [node.op_type for node in first.graph] == ["Neg", "Abs"]
+    assert z.name == "y_2"

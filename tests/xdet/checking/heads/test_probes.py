@@ -1,0 +1,212 @@
+"""Crafted heads: what each asks, that its answer depends on it, and that they reach a runtime as they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from converters.convert import convert_to_bytes
+from converters.description.statements import SourceOptions
+from converters.heads.oracle import decode_boxes, detect_from_head
+from converters.options import ConvertOptions
+from converters.spec import Anchors, DetectorSpec, ImageInput, Rescaling, Thresholds
+from tests.converters.sources.tflite.networks import st_yolo_lc
+from xdet.checking.heads.probes import PROBES, craft_probes, find_pair, prepare_probes, run_probes
+from xdet.checking.pair import open_pair
+from xdet.errors import ModelError
+from xdet.model.surgery import HeadEntry, find_entry, pictures_of
+from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.table import open_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from converters.options import ConvertOptions as Options
+    from xdet.checking.heads.probes import ProbeSet
+    from xdet.checking.pair import OpenedPair
+
+WH = ((0.9883, 3.3606), (2.1194, 5.3759), (3.052, 9.1336), (5.5517, 9.3066), (9.726, 11.1422))
+CODES = HeadEntry("codes", (0, 2, 3, 1), np.float32(0.07), 150, np.dtype(np.uint8))
+FLOATS = HeadEntry("head", None, None, 0, np.dtype(np.float32))
+EQUAL, BELOW, ABOVE, ONE = range(4)  # the IoU threshold: equal to the pair's overlap, above it, below it, 1
+
+
+def detector(grid: int, classes: int = 1, rows: int = 100) -> DetectorSpec:
+    return DetectorSpec(
+        image=ImageInput(grid * 32, grid * 32, Rescaling(1 / 255, 0.0)),
+        head="yolo_v2",
+        grid_h=grid,
+        grid_w=grid,
+        head_channels=5 * (5 + classes),
+        class_names=tuple(f"class {i}" for i in range(classes)),
+        anchors=Anchors(WH, "cell"),
+        thresholds=Thresholds(max_detections=rows),
+    )
+
+
+def kept(probes: ProbeSet, spec: DetectorSpec, name: str) -> list[list[int]]:
+    """Anchor indices that the oracle keeps of one probe, for each pair of thresholds."""
+    head = probes.heads[[probes.names.index(name)]]
+    found = [detect_from_head(head, spec, thresholds) for thresholds in probes.thresholds]
+    return [one.anchors[0, : int(one.num_detections[0])].tolist() for one in found]
+
+
+@pytest.fixture(scope="module", params=["codes", "floats"])
+def levels(request: pytest.FixtureRequest) -> NDArray[np.float32]:
+    return {"codes": CODES, "floats": FLOATS}[request.param].levels()
+
+
+@pytest.mark.parametrize("grid", [6, 7, 13])
+@pytest.mark.parametrize("classes", [1, 2, 5, 80])
+def test_every_probe_can_be_made(grid: int, classes: int, levels: NDArray[np.float32]) -> None:
+    probes = craft_probes(detector(grid, classes), levels)
+    assert probes is not None
+    assert [name for name in PROBES if name not in probes.names] == (
+        ["classes in one place"] if classes == 1 else []
+    )
+    assert np.isin(probes.heads, levels).all()
+
+
+def test_an_overlap_falls_above_the_threshold_and_stays_at_it_and_below_it(
+    levels: NDArray[np.float32],
+) -> None:
+    spec = detector(13)
+    probes = craft_probes(spec, levels)
+    assert probes is not None
+    found = kept(probes, spec, "overlapping pair")
+    assert [len(boxes) for boxes in found] == [2, 2, 1, 2]
+    assert found[ABOVE] == found[EQUAL][:1]
+    iou = probes.thresholds[EQUAL].iou
+    assert float(np.float32(iou)) == iou
+    assert [round(t.iou - iou, 6) for t in probes.thresholds[:3]] == [0, 1e-5, -1e-5]
+
+
+def test_the_chosen_overlap_depends_on_no_rounding_of_exp() -> None:
+    pair = find_pair(detector(13), CODES.levels(), apart_from=0.5)
+    assert pair is not None
+    assert pair.size == 0
+    assert 0.55 < pair.iou < 0.5504
+
+
+def test_boxes_that_do_not_overlap_at_their_anchors_sizes_are_enlarged() -> None:
+    spec = replace(detector(6), head_channels=6, anchors=Anchors(((0.5, 0.5),), "cell"))
+    pair = find_pair(spec, CODES.levels(), apart_from=0.5)
+    assert pair is not None
+    assert spec.anchors is not None
+    assert pair.size > 0.69  # exp of it is above 2
+    size = np.full((1, spec.num_boxes, 2), pair.size, np.float32)
+    boxes = decode_boxes(np.zeros_like(size), size, spec, spec.anchors)[0]
+    assert 0.2 < pair.iou < 0.8
+    assert boxes[pair.boxes[0]].tolist() != boxes[pair.boxes[1]].tolist()
+
+
+def test_equal_boxes_all_stay_at_an_iou_threshold_of_1_and_one_stays_below_it() -> None:
+    spec = detector(7)
+    probes = craft_probes(spec, FLOATS.levels())
+    assert probes is not None
+    found = kept(probes, spec, "highest values")
+    assert found == [[0], [0], [0], list(range(100))]
+
+
+def test_more_boxes_stay_than_there_are_rows() -> None:
+    spec = detector(6, rows=30)
+    probes = craft_probes(spec, CODES.levels())
+    assert probes is not None
+    more = replace(spec, thresholds=Thresholds(max_detections=180))
+    head = probes.heads[[probes.names.index("more boxes than rows")]]
+    limits = [
+        detect_from_head(head, more, replace(probes.thresholds[0], max_detections=k)) for k in (30, 180)
+    ]
+    assert [int(found.num_detections[0]) for found in limits] == [30, 180]
+
+
+def test_only_scores_above_the_threshold_count() -> None:
+    spec = detector(7)
+    probes = craft_probes(spec, CODES.levels())
+    assert probes is not None
+    assert probes.thresholds[0].score == 0.5
+    found = kept(probes, spec, "scores at the threshold")
+    assert {index % 3 for index in found[EQUAL]} == {2}
+    assert len(found[EQUAL]) == 81
+    assert kept(probes, spec, "nothing at all") == [[], [], [], []]
+    assert kept(probes, spec, "lowest values") == [[], [], [], []]
+
+
+def test_two_classes_of_one_box_and_two_boxes_of_two_classes_stay() -> None:
+    spec = detector(7, classes=3)
+    probes = craft_probes(spec, CODES.levels())
+    assert probes is not None
+    head = probes.heads[[probes.names.index("classes in one place")]]
+    found = detect_from_head(head, spec, probes.thresholds[ABOVE])
+    assert int(found.num_detections[0]) == 4
+    assert found.anchors[0, 2:4].tolist() == [0, 0]
+    assert found.classes[0, :4].tolist() in ([0, 2, 2, 0], [2, 0, 2, 0])
+
+
+def test_a_head_without_numbers_below_0_holds_no_probe() -> None:
+    unsigned = replace(CODES, zero_point=0)
+    assert craft_probes(detector(7), unsigned.levels()) is None
+
+
+@pytest.mark.parametrize("entry", [CODES, FLOATS], ids=["codes", "floats"])
+def test_a_table_holds_every_level_as_it_is(entry: HeadEntry) -> None:
+    levels = entry.levels()
+    heads = np.resize(levels, (2, 3, 4, 25))
+    table = entry.table(heads)
+    assert table.dtype == entry.dtype
+    back = table if entry.scale is None else (table.astype(np.float32) - entry.zero_point) * entry.scale
+    assert np.array_equal(back if entry.perm is None else back.transpose(entry.perm), heads)
+
+
+def converted(source: Path, folder: Path, options: Options) -> OpenedPair:
+    model = folder / "model.onnx"
+    model.write_bytes(convert_to_bytes(source, options).model)
+    return open_pair(model, source)
+
+
+@pytest.mark.parametrize("activations", ["uint8", "int8"])
+def test_a_picture_of_one_pixel_picks_a_crafted_head(
+    activations: str, embedded_tflite: Path, tmp_path: Path
+) -> None:
+    options = ConvertOptions(activations=activations)  # type: ignore[arg-type]  # parametrised
+    pair = converted(embedded_tflite, tmp_path, options)
+    assert find_entry(pair.model.data, pair.model.file).dtype == np.dtype(activations)
+    probing = prepare_probes(pair)
+    assert probing is not None
+    assert len(probing.model.data) < 60_000
+    with open_model(probing.model, RuntimeChoices("onnxruntime", "cpu", 1)) as runtime:
+        heads = runtime.head(pictures_of(len(probing.probes.names)))
+        assert runtime.spec.thresholds == probing.probes.thresholds[0]
+    assert np.array_equal(heads, probing.probes.heads)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_runtime_is_asked_at_all_thresholds_frozen_or_not(
+    *, frozen: bool, embedded_tflite: Path, tmp_path: Path
+) -> None:
+    pair = converted(embedded_tflite, tmp_path, ConvertOptions(freeze_thresholds=frozen))
+    probing = prepare_probes(pair)
+    assert probing is not None
+    run = run_probes(probing, RuntimeChoices("onnxruntime", "cpu", 1))
+    assert [thresholds for thresholds, _ in run.boxes] == list(probing.probes.thresholds)
+    pair_rows = [int(found.num_detections[0]) for _, found in run.boxes]
+    assert (run.label(0), pair_rows) == ("probe 'overlapping pair'", [2, 2, 1, 2])
+
+
+def test_a_model_that_ends_at_the_head_is_not_probed(embedded_tflite: Path, tmp_path: Path) -> None:
+    options = ConvertOptions(source=SourceOptions(head="none"))
+    assert prepare_probes(converted(embedded_tflite, tmp_path, options)) is None
+
+
+def test_a_model_without_a_head_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "lc.tflite"
+    source.write_bytes(st_yolo_lc(64))
+    described = SourceOptions(anchors=WH, anchor_unit="cell", class_names=("person",))
+    data = convert_to_bytes(source, ConvertOptions(source=described)).model
+    with pytest.raises(ModelError, match=r"'m\.onnx' has no value named 'head'; convert its source again"):
+        find_entry(data.replace(b"head", b"haed"), "m.onnx")

@@ -1,0 +1,188 @@
+"""Every way in which a box can be on one side only is told by its own name, with the numbers that decide it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from converters.heads.base import BatchDetections
+from converters.heads.oracle import detect_from_head
+from converters.spec import Anchors, DetectorSpec, ImageInput, Rescaling, Thresholds
+from xdet.checking.heads import judge_run
+from xdet.checking.heads.why import Comparison, Side, explain, find_changes, sides_of
+from xdet.checking.runs import Run
+
+THRESHOLDS = Thresholds(score=0.5, iou=0.5, max_detections=4)
+SPEC = DetectorSpec(
+    image=ImageInput(64, 64, Rescaling(1 / 255, 0.0)),
+    head="yolo_v2",
+    grid_h=2,
+    grid_w=2,
+    head_channels=6,
+    class_names=("person",),
+    anchors=Anchors(((1.0, 1.0),), "cell"),
+    thresholds=THRESHOLDS,
+)
+STEP = 0.125  # of the heads below
+
+
+def head_of(
+    *objectness: float, widths: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """A raw head ``(1, 2, 2, 6)``: one box per cell, as large as its cell times exp(width)."""
+    head = np.zeros((1, 2, 2, 6), np.float32)
+    head[..., 2:4] = np.array(widths, np.float32).reshape(1, 2, 2, 1)
+    head[..., 4] = np.array(objectness, np.float32).reshape(1, 2, 2)
+    return head
+
+
+def side_of(scores: tuple[float, ...], boxes: list[list[float]], thresholds: Thresholds = THRESHOLDS) -> Side:
+    """A side with these scores and boxes, suppressed by the numpy oracle."""
+    from converters.heads.oracle import limit_candidates, suppress
+
+    values, corners = np.array(scores, np.float32).reshape(-1, 1), np.array(boxes, np.float32)
+    candidates = limit_candidates(values, score_threshold=thresholds.score)
+    kept = suppress(corners, candidates, 1, thresholds)
+    head = np.zeros((len(scores), 6), np.float32)
+    return Side(head, corners, values, {(int(i), 0): (corners[i], values[i, 0]) for i in kept})
+
+
+NEAR = [[0.0, 0.0, 0.5, 1.0], [0.0, 0.0, 0.5, 0.9]]  # IoU 0.9
+FAR = [[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]]  # IoU 0
+
+
+def test_a_score_that_crosses_the_threshold_is_told_with_its_margin() -> None:
+    why = explain(side_of((0.9, 0.6), FAR), side_of((0.9, 0.4999), FAR), (1, 0), THRESHOLDS)
+    assert (why.cause, why.keys) == ("score", ((1, 0),))
+    assert why.margin == pytest.approx(1e-4, rel=1e-2)
+    assert why.message == "score 0.4999 is not above 0.5, on the other side 0.6"
+
+
+def test_an_overlap_that_crosses_the_threshold_is_told_with_its_margin() -> None:
+    half = [[0.0, 0.0, 0.5, 1.0], [0.0, 0.0, 0.5, 0.49]]
+    why = explain(side_of((0.9, 0.8), half), side_of((0.9, 0.8), NEAR), (1, 0), THRESHOLDS)
+    assert (why.cause, why.keys) == ("iou", ((1, 0), (0, 0)))
+    assert why.margin == pytest.approx(0.4, abs=1e-6)
+
+
+def test_an_overlap_equal_to_the_threshold_is_the_rule_at_equality() -> None:
+    half = [[0.0, 0.0, 0.5, 1.0], [0.0, 0.0, 0.5, 0.5]]
+    keeps, drops = side_of((0.9, 0.8), half), side_of((0.9, 0.8), half, Thresholds(0.5, 0.4999, 4))
+    assert list(keeps.kept) == [(0, 0), (1, 0)]
+    assert list(drops.kept) == [(0, 0)]
+    why = explain(keeps, drops, (1, 0), THRESHOLDS)
+    assert (why.cause, why.margin) == ("iou-rule", 0.0)
+
+
+def test_two_boxes_that_change_places_are_an_nms_tie() -> None:
+    first, second = side_of((0.8, 0.7999), NEAR), side_of((0.7999, 0.8), NEAR)
+    why = explain(first, second, (0, 0), THRESHOLDS)
+    assert (why.cause, why.keys) == ("order", ((0, 0), (1, 0)))
+    assert why.margin == pytest.approx(1e-4, rel=1e-2)
+
+
+def test_a_box_behind_another_change_follows_from_it() -> None:
+    present, absent = side_of((0.4999, 0.8), NEAR), side_of((0.9, 0.8), NEAR)
+    why = explain(present, absent, (1, 0), THRESHOLDS)
+    assert (why.cause, why.root) == ("follows", "score")
+    assert why.keys == ((1, 0), (0, 0))
+    assert why.margin == pytest.approx(1e-4, rel=1e-2)
+
+
+def test_a_box_behind_the_last_row_is_told_as_the_limit() -> None:
+    one = Thresholds(0.5, 0.5, 1)
+    why = explain(side_of((0.7, 0.71), FAR, one), side_of((0.71, 0.7), FAR, one), (1, 0), one)
+    assert (why.cause, why.keys) == ("limit", ((1, 0), (0, 0)))
+
+
+def test_a_box_without_any_reason_is_the_heads() -> None:
+    whole = side_of((0.9, 0.8), FAR)
+    without = Side(whole.head, whole.boxes, whole.scores, {(0, 0): whole.kept[0, 0]})
+    assert explain(whole, without, (1, 0), THRESHOLDS).cause == "head"
+
+
+def run_of(
+    head: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+    *,
+    name: str = "stand-in:cpu",
+    of: DetectorSpec = SPEC,
+) -> Run:
+    """A run whose boxes are the oracle's for its own head."""
+    return Run(name, exact=True, heads=head, boxes=((THRESHOLDS, detect_from_head(head, of, THRESHOLDS)),))
+
+
+def changes(source: Run, run: Run, *, allowed: float) -> list[tuple[str, str, int]]:
+    how = Comparison(SPEC, THRESHOLDS, STEP, allowed, ("one.jpg",))
+    return [(change.kind, change.cause, change.anchor) for change in find_changes(source, run, how)]
+
+
+def test_detections_lost_new_and_moved_have_their_causes_within_rounding_and_a_layer_beyond() -> None:
+    source = run_of(head_of(2, STEP, -STEP, -9))
+    lost_and_new = run_of(head_of(2, 0, STEP, -9))
+    assert changes(source, lost_and_new, allowed=2) == [("lost", "score", 1), ("new", "score", 2)]
+    assert changes(source, lost_and_new, allowed=1) == [("lost", "score", 1), ("new", "layer", 2)]
+    wider = run_of(head_of(2, STEP, -STEP, -9, widths=(STEP, 0, 0, 0)))
+    assert changes(source, wider, allowed=1) == [("moved", "rounding", 0)]
+    assert changes(source, wider, allowed=0) == [("moved", "layer", 0)]
+
+
+def test_equal_runs_have_no_changes() -> None:
+    run = run_of(head_of(2, STEP, -STEP, -9))
+    assert changes(run, run, allowed=0) == []
+
+
+def test_a_box_that_is_elsewhere_although_the_head_is_equal_is_the_heads() -> None:
+    run = run_of(head_of(2, -9, -9, -9))
+    ((thresholds, found),) = run.boxes
+    shifted = BatchDetections(
+        found.num_detections, found.boxes_xyxy + np.float32(0.25), found.scores, found.classes, found.anchors
+    )
+    moved = Run("stand-in:cpu", exact=True, heads=run.heads, boxes=((thresholds, shifted),))
+    assert changes(run, moved, allowed=0) == [("moved", "head", 0)]
+    fault = judge_run(moved, SPEC).fault
+    assert fault is not None
+    assert fault.cause == "rows"
+    assert fault.detail.startswith("1 of 1 heads, first: image 1, score > 0.5, IoU > 0.5: box 0 is [")
+
+
+def at_equality(name: str) -> Run:
+    """A run on two boxes whose IoU is exactly 0.5, the second of which it lets fall."""
+    head = head_of(2, -9, 1, -9)
+    head[0, 0, 0, 3], head[0, 1, 0, 1] = 20, -30  # the first covers both rows, the second its own lower half
+    spec_head = detect_from_head(head, SPEC, THRESHOLDS)
+    assert spec_head.num_detections.tolist() == [2]
+    below = Thresholds(0.5, float(np.nextafter(np.float32(0.5), np.float32(0))), 4)
+    return Run(name, exact=True, heads=head, boxes=((THRESHOLDS, detect_from_head(head, SPEC, below)),))
+
+
+def test_suppression_at_equality_is_a_fault_of_runtimes_that_are_not_documented_to_do_it() -> None:
+    fault = judge_run(at_equality("stand-in:cpu"), SPEC).fault
+    assert fault is not None
+    assert fault.cause == "iou-rule"
+    assert "suppressed by box 0 at IoU 0.5, exactly the threshold" in fault.detail
+
+
+def test_suppression_at_equality_is_a_note_of_openvino() -> None:
+    verdict = judge_run(at_equality("openvino:cpu"), SPEC)
+    assert verdict.fault is None
+    assert verdict.notes == ("suppresses at IoU equal to the threshold (docs/contract.md)",)
+
+
+def test_sides_hold_what_the_runtime_kept_and_what_the_oracle_decodes() -> None:
+    head = head_of(2, -9, 1, -9)
+    (side,) = sides_of(head, detect_from_head(head, SPEC, THRESHOLDS), SPEC)
+    assert list(side.kept) == [(0, 0), (2, 0)]
+    assert side.boxes.shape == (4, 4)
+    assert side.scores[0, 0] == pytest.approx(0.880797, abs=1e-6)
+
+
+@pytest.mark.parametrize("changed", [{"anchors": 4}, {"anchors": -1}, {"classes": 1}], ids=str)
+def test_a_box_that_the_head_has_not_is_told(changed: dict[str, int]) -> None:
+    head = head_of(2, -9, 1, -9)
+    found = detect_from_head(head, SPEC, THRESHOLDS)
+    for name, value in changed.items():
+        getattr(found, name)[0, 1] = value
+    fault = judge_run(Run("stand-in:cpu", exact=True, heads=head, boxes=((THRESHOLDS, found),)), SPEC).fault
+    assert fault is not None
+    assert fault.cause == "rows"
+    assert "box 2 is missing" in fault.detail

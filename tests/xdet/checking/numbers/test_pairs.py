@@ -1,0 +1,106 @@
+"""A sum or product with other numbers than the source's is proven by all pairs of codes; a wrong number is named."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+
+from converters.convert import convert_to_bytes
+from converters.description.statements import SourceOptions
+from converters.options import ConvertOptions
+from tests.converters.sources.tflite.builder import TfliteBuilder
+from tests.xdet.checking import faults
+from xdet.checking.numbers import check_static
+from xdet.checking.numbers.proofs import why_not_exact
+from xdet.checking.pair import open_pair
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from converters.options import Activations
+
+SHAPE = (1, 32, 32, 3)
+
+
+def build_network(*, sum_scale: float = 0.0911) -> bytes:
+    """Pixels plus a constant per channel, minus half of it, times themselves: ``sum``, ``difference``, ``head``."""
+    b = TfliteBuilder()
+    pixels = b.input("image", SHAPE, "uint8", 1 / 255, 0)
+    x = b.op("QUANTIZE", [pixels], SHAPE, "int8", 1 / 255, -128, name="codes")
+    constant = b.constant(np.array([-100, 3, 90], np.int8), 0.0037, 11)
+    total = b.op("ADD", [constant, x], SHAPE, "int8", sum_scale / 10, -9, name="sum")
+    difference = b.op("SUB", [total, x], SHAPE, "int8", 0.0061, 4, name="difference")
+    product = b.op("MUL", [difference, total], SHAPE, "int8", 0.0093, 21, name="product")
+    return b.build([b.op("DEQUANTIZE", [product], SHAPE, "float32", name="real")])
+
+
+def convert(tmp_path: Path, data: bytes, activations: Activations = "uint8") -> tuple[bytes, Path]:
+    source = tmp_path / "pairs.tflite"
+    source.write_bytes(data)
+    options = ConvertOptions(source=SourceOptions(head="none"), activations=activations)
+    return convert_to_bytes(source, options).model, source
+
+
+@pytest.mark.parametrize("activations", ["uint8", "int8"])
+def test_other_numbers_are_proven_by_all_pairs(tmp_path: Path, activations: Activations) -> None:
+    model, source = convert(tmp_path, build_network(), activations)
+    (tmp_path / "model.onnx").write_bytes(model)
+    pair = open_pair(tmp_path / "model.onnx", source)
+    part, proven = check_static(pair)
+    assert part.status == "passed", part.findings
+    assert any("pairs of codes of ADD equal LiteRT XNNPACK's" in change.proof for change in proven)
+    assert why_not_exact(pair.document, pair.source_graph) is None
+
+
+def test_an_operator_that_xnnpack_declines_is_not_declared_exact(tmp_path: Path) -> None:
+    model, source = convert(tmp_path, build_network(sum_scale=200.0))
+    (tmp_path / "model.onnx").write_bytes(model)
+    pair = open_pair(tmp_path / "model.onnx", source)
+    assert "ADD" in str(why_not_exact(pair.document, pair.source_graph))
+
+
+def test_a_scale_with_which_pairs_differ_is_named(tmp_path: Path) -> None:
+    model, source = convert(tmp_path, build_network())
+
+    def edit(proto: onnx.ModelProto) -> None:
+        (add,) = [node for node in proto.graph.node if node.op_type == "Add" and "sum" in node.name]
+        (read,) = [node for node in proto.graph.node if node.output[0] == add.input[0]]
+        (scale,) = [tensor for tensor in proto.graph.initializer if tensor.name == read.input[1]]
+        array: Any = onnx.numpy_helper.to_array(scale) * np.float32(1.001)
+        scale.CopyFrom(onnx.numpy_helper.from_array(np.asarray(array, np.float32), scale.name))
+
+    (tmp_path / "model.onnx").write_bytes(faults.planted(model, edit))
+    part, _ = check_static(open_pair(tmp_path / "model.onnx", source))
+    (finding,) = part.findings
+    assert (finding.cause, finding.layer) == ("scale", "codes")
+    assert "+0.10%" in finding.message
+
+
+def build_moving_network() -> bytes:
+    """uint8 tensors of other scales: put together, tiled and resized."""
+    b = TfliteBuilder()
+    pixels = b.input("image", SHAPE, "uint8", 1 / 255, 0)
+    total = b.op("ADD", [pixels, pixels], SHAPE, "uint8", 2 / 255, 0, name="sum")
+    both = (1, 32, 32, 6)
+    joined = b.op("CONCATENATION", [pixels, total], both, "uint8", 2 / 255, 0, name="joined", axis=3)
+    repeats = b.constant(np.array([1, 1, 1, 2], np.int32))
+    tiled = b.op("TILE", [joined, repeats], (1, 32, 32, 12), "uint8", 0.02, 7, name="tiled")
+    indices = b.constant(np.array([0, 4, 5], np.int32))
+    chosen = b.op("GATHER", [tiled, indices], SHAPE, "uint8", 0.03, 9, name="chosen", axis=3)
+    size = b.constant(np.array([64, 64], np.int32))
+    large = b.op("RESIZE_NEAREST_NEIGHBOR", [chosen, size], (1, 64, 64, 3), "uint8", 0.01, 0, name="large")
+    return b.build([b.op("DEQUANTIZE", [large], (1, 64, 64, 3), "float32", name="real")])
+
+
+def test_rescaled_operands_and_moved_codes_are_proven(tmp_path: Path) -> None:
+    model, source = convert(tmp_path, build_moving_network())
+    (tmp_path / "model.onnx").write_bytes(model)
+    part, proven = check_static(open_pair(tmp_path / "model.onnx", source))
+    assert part.status == "passed", part.findings
+    proofs = {change.proof for change in proven}
+    assert "all 256 codes equal those of LiteRT's built-in CONCATENATION" in proofs
+    for op in ("TILE", "GATHER", "RESIZE_NEAREST_NEIGHBOR"):
+        assert f"{op} moves codes, whatever the scale of its output" in proofs

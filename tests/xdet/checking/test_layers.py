@@ -1,0 +1,145 @@
+"""Layer by layer: honest conversions show no fault, and a planted one is named with its layer, local and not by its drift."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from converters.convert import convert_to_bytes
+from converters.options import ConvertOptions
+from tests.xdet.finished_models import finished_model
+from tests.xdet.planted_faults import (
+    another_slope,
+    edited,
+    one_scale,
+    one_weight,
+    one_zero_point,
+    padding_on_the_other_side,
+    red_and_blue_swapped,
+)
+from xdet.checking.layer_records import Distance, LayerComparison
+from xdet.checking.layers import compare_layers
+from xdet.errors import ModelError
+from xdet.pictures.images import read_image, resize_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import onnx
+    from numpy.typing import NDArray
+
+pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
+
+
+@pytest.fixture(scope="module")
+def photograph(sample_pictures: list[Path]) -> NDArray[np.uint8]:
+    return resize_image(read_image(sample_pictures[0], honour_exif=True), 224, 224, "bilinear-antialias")[
+        None
+    ]
+
+
+@pytest.fixture(scope="module")
+def embedded(embedded_tflite: Path) -> bytes:
+    return convert_to_bytes(embedded_tflite, ConvertOptions()).model
+
+
+@pytest.mark.parametrize(
+    ("options", "layers", "local"),
+    [
+        (ConvertOptions(), 19, 0),
+        (ConvertOptions(activations="int8"), 19, 0),
+        (ConvertOptions(target="cpu"), 18, 0),
+        (ConvertOptions(leaky_relu="float"), 19, 1),
+    ],
+    ids=["uint8", "int8", "cpu", "float leaky relu"],
+)
+def test_honest_conversions_have_no_fault(
+    options: ConvertOptions, layers: int, local: int, embedded_tflite: Path, photograph: NDArray[np.uint8]
+) -> None:
+    model = convert_to_bytes(embedded_tflite, options).model
+    found = compare_layers(model, embedded_tflite, photograph)
+    assert found.first_fault is None
+    assert len(found.layers) == layers
+    # int8 codes that are shown are computed in float: a few values of that run's head are another code
+    assert found.fused_differs <= (20 if options.activations == "int8" else 0)
+    assert max(layer.local.worst for layer in found.layers) == local
+    assert max(layer.kernel.worst for layer in found.layers if layer.kernel is not None) <= int(
+        options.activations == "int8"
+    )
+
+
+def test_the_uint8_graph_holds_litert_s_integers_in_every_layer(
+    embedded: bytes, embedded_tflite: Path, photograph: NDArray[np.uint8]
+) -> None:
+    found = compare_layers(embedded, embedded_tflite, np.concatenate([photograph, photograph[:, ::-1]]))
+    assert {layer.accumulated.differing for layer in found.layers} == {0}
+    assert [layer.operator for layer in found.layers][:3] == ["input", "QUANTIZE", "CONV_2D"]
+    assert found.layers[-1].accumulated.values == 2 * 7 * 7 * 30
+    assert set(found.absent.values()) == {"pool before activation"}
+    assert len(found.absent) == 6
+
+
+@pytest.mark.parametrize(
+    ("fault", "tensor"),
+    [
+        (one_weight, "conv5/Conv2D1"),
+        (one_scale, "conv3/Conv2D1"),
+        (one_zero_point, "conv3/Conv2D1"),
+        (padding_on_the_other_side, "conv1/Conv2D1"),
+        (red_and_blue_swapped, "conv1/Conv2D1"),
+        (another_slope, "pool1/MaxPool"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_fault_is_named_with_its_layer(
+    fault: Callable[[onnx.GraphProto], None],
+    tensor: str,
+    embedded: bytes,
+    embedded_tflite: Path,
+    photograph: NDArray[np.uint8],
+) -> None:
+    found = compare_layers(edited(embedded, fault), embedded_tflite, photograph)
+    assert found.first_fault is not None
+    assert found.first_fault.tensor.endswith(tensor)
+    assert found.first_fault.is_mistranslated
+    assert not any(layer.is_misrun for layer in found.layers)
+    behind = found.layers[found.layers.index(found.first_fault) + 1 :]
+    assert any(
+        layer.accumulated.differing for layer in behind
+    )  # the fault drifts on, and is not blamed on others
+
+
+def test_litert_s_other_kernels_are_one_code_away_in_a_layer_and_drift_from_there(
+    embedded: bytes, embedded_tflite: Path, photograph: NDArray[np.uint8]
+) -> None:
+    found = compare_layers(embedded, embedded_tflite, photograph, kernels="reference")
+    assert found.first_fault is None
+    assert max(layer.local.worst for layer in found.layers) == 1
+    assert max(layer.accumulated.worst for layer in found.layers) > 1
+
+
+def test_a_source_of_another_format_is_refused(embedded: bytes, tmp_path: Path) -> None:
+    source = tmp_path / "person.onnx"
+    source.write_bytes(embedded)
+    with pytest.raises(ModelError, match="is no TFLite or Keras file; layers are compared with a source"):
+        compare_layers(embedded, source, np.zeros((1, 224, 224, 3), np.uint8))
+
+
+def test_a_source_of_another_model_is_told(embedded_tflite: Path) -> None:
+    with pytest.raises(ModelError, match=r"expected uint8, int8 or float32 \[1, 2, 2, 3\]"):
+        compare_layers(finished_model(), embedded_tflite, np.zeros((1, 2, 2, 3), np.uint8))
+
+
+def test_distances_add_up_over_images() -> None:
+    first = Distance.between(np.array([1, 2, 3], np.uint8), np.array([1, 4, 0], np.uint8))
+    assert first == Distance(differing=2, values=3, worst_lsb=3, total_lsb=5)
+    assert first.joined(Distance(1, 1, 7, 7)) == Distance(3, 4, 7, 12)
+    assert first.joined(Distance(1, 1, 7, 7)).mean_lsb == 3.0
+    assert Distance().mean_lsb == 0.0
+
+
+def test_no_layers_have_no_fault() -> None:
+    assert LayerComparison(()).first_fault is None

@@ -1,0 +1,237 @@
+"""The command line as people call it: exit codes, streams, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import xdet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "xdet", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=cwd or ROOT, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+
+
+def assert_one_line(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    assert result.returncode == code, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("xdet: error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.fixture(scope="module")
+def model(embedded_tflite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("model") / "person ü.onnx"
+    result = run("convert", embedded_tflite, "-o", output)
+    assert result.returncode == 0, result.stderr
+    assert "11.1 MB" in result.stdout
+    assert result.stdout.endswith("ONNX Runtime 1.15 or newer\n")
+    return output
+
+
+def test_version() -> None:
+    assert run("--version").stdout == f"xdet {xdet.__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["demo", "convert", "detect", "eval", "inspect", "providers", "selftest"])
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    result = run(command, "--help")
+    assert result.returncode == 0
+    assert f"xdet {command}" in result.stdout
+
+
+def test_detect_finds_the_astronaut_with_the_embedded_model(sample_pictures: list[Path]) -> None:
+    astronaut = next(path for path in sample_pictures if path.stem == "astronaut")
+    result = run("detect", astronaut, "--json", "-")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["schema"] == "xdet.detections"
+    best = report["images"][0]["detections"][0]
+    assert best["class_name"] == "person"
+    assert best["score"] > 0.8
+
+
+def test_detect_with_a_model_and_a_folder_saves_pictures_and_json(
+    model: Path, sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    result = run(
+        "detect", model, sample_pictures[0].parent, "--save", tmp_path / "out", "--json", tmp_path / "d.json"
+    )
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "d.json").read_text(encoding="utf-8"))
+    names = sorted(image["image"] for image in report["images"])
+    assert len(list((tmp_path / "out").iterdir())) == len(names) == len(sample_pictures)
+    assert str(tmp_path) not in (tmp_path / "d.json").read_text(encoding="utf-8")
+
+
+def test_the_source_on_litert_and_the_converted_model_find_the_same_boxes(
+    embedded_tflite: Path, model: Path, sample_pictures: list[Path]
+) -> None:
+    rows = [
+        [
+            (image["image"], found["anchor"], *found["box_xyxy_px"], found["score"])
+            for image in json.loads(
+                run("detect", path, *sample_pictures, "--json", "-", "--score-threshold", "0.05").stdout
+            )["images"]
+            for found in image["detections"]
+        ]
+        for path in (embedded_tflite, model)
+    ]
+    assert len(rows[0]) > 5
+    assert [row[:2] for row in rows[0]] == [row[:2] for row in rows[1]]
+    for source, converted in zip(
+        *rows, strict=True
+    ):  # boxes are printed to 0.01 px; exp is rounded per runtime
+        assert converted[2:6] == pytest.approx(source[2:6], abs=0.011)
+        assert converted[6] == pytest.approx(source[6], rel=1e-6)
+
+
+def test_coco_results_are_a_list(model: Path, sample_pictures: list[Path]) -> None:
+    result = run("detect", model, sample_pictures[0], "--json", "-", "--format", "coco")
+    assert {"image_id", "category_id", "bbox", "score"} == set(json.loads(result.stdout)[0])
+
+
+def test_a_failing_image_is_listed_and_the_others_are_done(
+    model: Path, sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(sample_pictures[0].read_bytes()[:2000])
+    result = run("detect", model, broken, sample_pictures[0], "--json", tmp_path / "d.json")
+    assert result.returncode == 3
+    report = json.loads((tmp_path / "d.json").read_text(encoding="utf-8"))
+    assert [image["image"] for image in report["images"]] == [sample_pictures[0].name]
+    assert [failed["image"] for failed in report["failed"]] == ["broken.jpg"]
+    assert "broken.jpg" in result.stderr
+
+
+def bad_calls(model: str, image: str, folder: Path) -> dict[str, tuple[Sequence[str | Path], int, str]]:
+    return {
+        "a folder without images": (["detect", model, folder / "empty"], 3, "empty"),
+        "a missing folder": (["detect", model, folder / "nowhere"], 3, "nowhere"),
+        "a missing model": (["detect", folder / "no.onnx", image], 3, "no.onnx"),
+        "a model alone": (["detect", model], 2, "name images"),
+        "an unknown provider": (["detect", model, image, "--provider", "warp"], 3, "cpu"),
+        "a threshold out of range": (["detect", model, image, "--score-threshold", "1.5"], 2, "1.5"),
+        "no threads": (["detect", model, image, "--threads", "0"], 2, "threads"),
+        "too many threads": (["detect", model, image, "--threads", "100000"], 2, "four per processor"),
+        "no workers": (["detect", model, image, "--workers", "0"], 2, "--workers must lie in 1..64, got 0"),
+        "an ONNX file that is not ours": (["detect", folder / "foreign.onnx", image], 3, "convert"),
+        "a source that is a picture": (["convert", image], 3, "TFLite"),
+        "a missing source": (["convert", folder / "no.tflite"], 3, "no.tflite"),
+        "a bad anchor list": (
+            ["convert", model, "--anchors", "1,2,3", "--anchor-unit", "cell"],
+            2,
+            "--anchors",
+        ),
+        "inspecting a picture": (["inspect", image], 3, "TFLite"),
+    }
+
+
+@pytest.mark.parametrize("what", list(bad_calls("", "", Path())))
+def test_a_bad_call_is_one_clear_line(
+    what: str, model: Path, sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    import onnx
+
+    (tmp_path / "empty").mkdir()
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Abs", ["x"], ["y"])], "foreign", [x], [y])
+    onnx.save(onnx.helper.make_model(graph, ir_version=9), tmp_path / "foreign.onnx")
+    arguments, code, word = bad_calls(str(model), str(sample_pictures[0]), tmp_path)[what]
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert_one_line(run(*arguments, cwd=tmp_path), code, word)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    result = run("--debug", "convert", tmp_path / "no.tflite")
+    assert result.returncode == 3
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("xdet: error: ")
+
+
+@pytest.mark.parametrize("debug", [False, True], ids=["plain", "debug"])
+def test_a_defect_of_ours_is_one_line_that_asks_for_a_report(*, debug: bool) -> None:
+    program = """
+import sys
+import xdet.runtimes.ort_session
+from xdet.__main__ import main
+def broken(): return 1 / 0
+xdet.runtimes.ort_session.available_providers = broken
+sys.argv[0] = "xdet"
+main()
+"""
+    command = [sys.executable, "-c", program, "providers", *(["--debug"] if debug else [])]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    *before, last = result.stderr.splitlines()
+    assert (result.returncode, result.stdout) == (3, "")
+    assert last == (
+        "xdet: internal error: ZeroDivisionError: division by zero; "
+        "please report it, with the command and what --debug shows"
+    )
+    assert before[:1] == (["Traceback (most recent call last):"] if debug else [])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
+def test_json_on_stdout_is_the_files_bytes_whatever_the_terminal_speaks(
+    encoding: str, model: Path, sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    picture = tmp_path / "Łódź ü.jpg"
+    picture.write_bytes(sample_pictures[0].read_bytes())
+    arguments = [sys.executable, "-m", "xdet", "detect", str(model), str(picture), "--json"]
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "0"}
+    printed = subprocess.run([*arguments, "-"], env=environment, capture_output=True, check=True).stdout
+    subprocess.run([*arguments, str(tmp_path / "d.json")], env=environment, capture_output=True, check=True)
+    assert printed == (tmp_path / "d.json").read_bytes()
+    assert "Łódź ü.jpg".encode() in printed
+    assert b"\r" not in printed
+
+
+def test_what_cannot_be_written_is_told_before_anything_runs(
+    sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    for name in ("1.jpg", "01.png"):
+        (tmp_path / name).write_bytes(sample_pictures[0].read_bytes())
+    gone = tmp_path / "gone.onnx"  # opening the model would be the first thing to fail
+    out = tmp_path / "nowhere" / "d.json"
+    pictures = [tmp_path / "1.jpg", tmp_path / "01.png"]
+    assert_one_line(run("detect", gone, *pictures, "--json", out), 3, "nowhere", "does not exist")
+    assert_one_line(run("detect", gone, *pictures, "--json", tmp_path), 3, "it is a folder")
+    coco: list[str | Path] = [
+        "--json",
+        tmp_path / "d.json",
+        "--format",
+        "coco",
+        "--save",
+        tmp_path / "marked",
+    ]
+    assert_one_line(run("detect", gone, *pictures, *coco), 3, "share the COCO image id 1")
+    assert_one_line(run("inspect", gone, "--json", out), 3, "nowhere", "does not exist")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["01.png", "1.jpg"]
+
+
+def test_verbose_tells_what_passes_did_and_why_they_declined(embedded_tflite: Path, tmp_path: Path) -> None:
+    result = run("--verbose", "convert", embedded_tflite, "-o", tmp_path / "m.onnx")
+    assert "pool before activation: tiny_yolo_v2/pool1/MaxPool" in result.stderr
+
+
+def test_inspect_speaks_json_too(model: Path) -> None:
+    document = json.loads(run("inspect", model, "--json", "-").stdout)
+    assert document["schema"] == "xdet.inspection"
+    assert document["spec"]["class_names"] == ["person"]

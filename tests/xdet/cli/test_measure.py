@@ -1,0 +1,96 @@
+"""``xdet inspect --layers``, ``xdet bench`` and ``xdet card`` as people call them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.xdet.card.test_card import annotate
+from tests.xdet.cli.test_app import assert_one_line, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def model(embedded_tflite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("model") / "person.onnx"
+    assert run("convert", embedded_tflite, "-o", output).returncode == 0
+    return output
+
+
+def test_inspect_lists_layers_when_asked(model: Path) -> None:
+    plain, detailed = run("inspect", model), run("inspect", model, "--layers")
+    assert (
+        "Integer coverage    100.0 % of the MACs run in integer kernels of ONNX Runtime (cpu)" in plain.stdout
+    )
+    assert "LeakyRelu  1x16x112x112" not in plain.stdout
+    assert "layer  operator" not in plain.stdout
+    assert "\nlayer  operator" in detailed.stdout
+    layers = json.loads(run("inspect", model, "--layers", "--json", "-").stdout)["layers"]
+    assert sum(layer["macs"] for layer in layers) == 773_864_448
+    assert json.loads(run("inspect", model, "--json", "-").stdout)["layers"] == []
+
+
+def test_bench_measures_on_the_command_line(embedded_tflite: Path, model: Path, tmp_path: Path) -> None:
+    result = run("bench", embedded_tflite, model, "--blocks", "1", "--json", tmp_path / "bench.json")
+    assert result.returncode == 0, result.stderr
+    document = json.loads((tmp_path / "bench.json").read_text("utf-8"))
+    assert [one["runtime"] for one in document["results"]] == ["litert:xnnpack", "onnxruntime:cpu"]
+    assert "measuring" not in result.stderr  # a pipe shows no progress
+    assert result.stdout.count("100.0 %") == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "word"),
+    [
+        (["--threads", "one"], 2, "--threads must be numbers such as 1 or 1,2, got 'one'"),
+        (["--threads", "0"], 2, "at least 1"),
+        (["--blocks", "0"], 2, "1..1000"),
+        (["--runtimes", "litert"], 2, "add onnxruntime"),
+        (["--runtimes", "warp"], 2, "there is no runtime 'warp'"),
+        (["--images", "nowhere"], 3, "nowhere"),
+        (["--json", "nowhere/bench.json"], 3, "nowhere"),
+    ],
+)
+def test_a_bad_bench_is_one_clear_line(
+    options: list[str], code: int, word: str, model: Path, tmp_path: Path
+) -> None:
+    assert_one_line(run("bench", model, "--blocks", "1", *options, cwd=tmp_path), code, word)
+
+
+def test_card_writes_a_file_and_its_pictures(
+    embedded_tflite: Path, model: Path, sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    for picture in sample_pictures:
+        shutil.copy(picture, tmp_path)
+    annotate(tmp_path)
+    (tmp_path / "notes.md").write_text("Ours.\n", encoding="utf-8")
+    files: list[str | Path] = ["card", embedded_tflite, model, "--images", ".", "--annotations", "boxes.json"]
+    how = ["--notes", "notes.md", "--runtimes", "litert,onnxruntime", "--blocks", "1", "-o", "ours.md"]
+    result = run(*files, *how, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "wrote ours.md and 2 pictures beside it\n"
+    assert (tmp_path / "ours.md").read_text("utf-8").splitlines()[2] == "Ours."
+    assert sorted(path.name for path in (tmp_path / "ours-pictures").iterdir()) == [
+        "astronaut.jpg",
+        "camera.jpg",
+    ]
+
+
+def test_notes_that_are_missing_are_one_clear_line(
+    embedded_tflite: Path, model: Path, tmp_path: Path
+) -> None:
+    files: list[str | Path] = [
+        "card",
+        embedded_tflite,
+        model,
+        "--images",
+        tmp_path,
+        "--annotations",
+        tmp_path / "b.json",
+    ]
+    assert_one_line(run(*files, "--notes", tmp_path / "no.md", cwd=tmp_path), 3, "no.md", "UTF-8")

@@ -1,0 +1,137 @@
+"""What a file holds is told without running it, and the JSON is the one that docs/json.md describes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+import xdet
+from converters.spec import ModelDocument
+from tests.xdet.finished_models import SPEC, finished_model
+from xdet.errors import ModelError
+from xdet.inspection import Inspection, inspect
+from xdet.inspection.coverage import TwoScales, find_two_scales
+from xdet.inspection.report import inspection_text, inspection_to_json
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "json.md"
+
+
+def inspected(folder: Path, data: bytes) -> Inspection:
+    (folder / "m.onnx").write_bytes(data)
+    return inspect(folder / "m.onnx")
+
+
+def retyped(number: int) -> bytes:
+    """A finished model whose image has another element type."""
+    model = onnx.load_from_string(finished_model())
+    model.graph.input[0].type.tensor_type.elem_type = number
+    serialized: bytes = model.SerializeToString()
+    return serialized
+
+
+def documented_keys() -> set[str]:
+    """The keys that docs/json.md lists for ``xdet.inspection``."""
+    section = DOCUMENT.read_text("utf-8").split("## `xdet.inspection`")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    return {name.removesuffix("[]") for row in rows for name in re.findall(r"`([^`]+)`", row)}
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [
+        (onnx.TensorProto.UINT8, "uint8"),
+        (onnx.TensorProto.FLOAT, "float32"),
+        (onnx.TensorProto.FLOAT16, "float16"),
+        (onnx.TensorProto.DOUBLE, "float64"),
+        (onnx.TensorProto.FLOAT8E4M3FN, "float8e4m3fn"),
+        (onnx.TensorProto.BFLOAT16, "bfloat16"),
+        (99, "unknown (99)"),
+    ],
+)
+def test_an_element_type_has_its_name_and_a_newer_one_its_number(
+    number: int, name: str, tmp_path: Path
+) -> None:
+    assert inspected(tmp_path, retyped(number)).inputs[0].dtype == name
+
+
+def test_a_finished_model_is_told_with_its_document(tmp_path: Path) -> None:
+    found = inspected(tmp_path, finished_model(batch="N"))
+    assert (found.format, found.producer, found.spec, found.problem) == ("onnx", "", SPEC, None)
+    assert [tensor.name for tensor in found.inputs] == ["image", "score_threshold", "iou_threshold"]
+    assert found.outputs[1].shape == ("N", 4, 4)
+    assert found.operators["Where"] == 3
+    assert isinstance(found.document, ModelDocument)
+
+
+def test_a_strangers_model_is_told_without_a_detector(tmp_path: Path) -> None:
+    found = inspected(tmp_path, finished_model(metadata=None))
+    assert (found.spec, found.document) == (None, None)
+    assert found.problem == "not made by xdet: it carries no xdet document"
+    assert [tensor.name for tensor in found.inputs] == ["image"]
+
+
+def test_damage_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"m\.onnx' is a damaged ONNX file"):
+        inspected(tmp_path, finished_model()[:-3])
+
+
+@pytest.mark.parametrize(("leaky_relu", "count"), [("litert", 8), ("float", 0)])
+def test_the_scales_in_front_of_leaky_relus_are_told(
+    leaky_relu: Literal["litert", "float"], count: int, embedded_tflite: Path, tmp_path: Path
+) -> None:
+    xdet.convert(embedded_tflite, tmp_path / "m.onnx", leaky_relu=leaky_relu)
+    found = inspect(tmp_path / "m.onnx")
+    assert len(found.two_scales) == count
+    told = f"{count} tensors are read with another scale than they were written with"
+    assert (told in inspection_text(found)) == (count > 0)
+    for pair in found.two_scales:
+        assert pair.written != pair.read
+
+
+def quantised_graph(read: float, *, between: str | None) -> onnx.GraphProto:
+    """A value written with scale 0.5 and read with ``read``, perhaps behind an operator."""
+    constants: dict[str, Any] = {"written": np.float32(0.5), "read": np.float32(read), "zero": np.uint8(0)}
+    nodes = [helper.make_node("QuantizeLinear", ["x", "written", "zero"], ["codes"])]
+    if between is not None:
+        nodes.append(helper.make_node(between, ["codes"], ["moved"]))
+    codes = "codes" if between is None else "moved"
+    nodes.append(helper.make_node("DequantizeLinear", [codes, "read", "zero"], ["y"]))
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
+    initialisers = [numpy_helper.from_array(np.array(value), name) for name, value in constants.items()]
+    return helper.make_graph(nodes, "g", values[:1], values[1:], initialisers)
+
+
+@pytest.mark.parametrize(
+    ("read", "between", "found"),
+    [
+        (0.5, None, ()),
+        (0.25, None, (TwoScales("codes", 0.5, 0.25),)),
+        (0.5, "Transpose", ()),
+        (0.25, "Transpose", (TwoScales("moved", 0.5, 0.25),)),
+        (0.25, "BitwiseNot", ()),
+    ],
+    ids=["same", "other", "moved-same", "moved-other", "computed"],
+)
+def test_codes_keep_their_scale_through_what_only_moves_them(
+    read: float, between: str | None, found: tuple[TwoScales, ...]
+) -> None:
+    assert find_two_scales(quantised_graph(read, between=between)) == found
+
+
+def test_the_json_has_the_keys_of_its_document(embedded_tflite: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(finished_model())
+    for path in (embedded_tflite, tmp_path / "m.onnx"):
+        document = json.loads(inspection_to_json(inspect(path)))
+        assert (document["schema"], document["version"]) == ("xdet.inspection", 1)
+        assert set(document) == documented_keys()
+        assert set(document["inputs"][0]) == {"name", "dtype", "shape", "scale", "zero_point"}

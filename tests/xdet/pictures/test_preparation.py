@@ -1,0 +1,149 @@
+"""Images are read and stretched in order, ahead of their reader or not, and failures keep their place."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from converters.spec import ImageInput, Rescaling, ResizeRule
+from xdet.errors import ImageError
+from xdet.pictures import preparation
+from xdet.pictures.images import resize_image
+from xdet.pictures.preparation import (
+    ARRAY,
+    Photograph,
+    Preparation,
+    Prepared,
+    prepare,
+    prepare_many,
+    stack_pixels,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+HOW = Preparation(ImageInput(4, 6, Rescaling(1.0, 0.0), "bilinear-antialias"))
+
+
+def photograph(width: int, height: int = 5) -> NDArray[np.uint8]:
+    return np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_a_file_is_turned_stretched_named_and_timed(tmp_path: Path) -> None:
+    path, pixels = tmp_path / "turned.png", photograph(20, 10)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(path, exif=exif)
+    upright = np.rot90(pixels, -1)
+    found = prepare(path, HOW)
+    assert (found.name, found.size_wh, found.original) == (str(path), (10, 20), None)
+    assert np.array_equal(
+        found.pixels, resize_image(np.ascontiguousarray(upright), 4, 6, "bilinear-antialias")
+    )
+    assert found.read_s > 0
+    assert found.resize_s > 0
+    lying = prepare(path, Preparation(HOW.image, honour_exif=False, keep_original=True))
+    assert lying.size_wh == (20, 10)
+    assert lying.original is not None
+    assert np.array_equal(lying.original, pixels)
+
+
+def test_an_array_takes_no_reading() -> None:
+    pixels = photograph(7)
+    found = prepare(pixels, Preparation(HOW.image, keep_original=True))
+    assert (found.name, found.size_wh, found.read_s) == (ARRAY, (7, 5), 0.0)
+    assert found.original is pixels
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_many_images_come_in_order_whoever_reads_them(workers: int) -> None:
+    images = [photograph(1 + i) for i in range(9)]
+    found = list(prepare_many(images, HOW, workers=workers))
+    assert [one.size_wh[0] for one in found] == list(range(1, 10))
+    for one, image in zip(found, images, strict=True):
+        assert np.array_equal(one.pixels, prepare(image, HOW).pixels)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_failure_is_told_in_its_place_in_the_callers_thread(workers: int, tmp_path: Path) -> None:
+    told: list[object] = []
+    images: list[Photograph] = [photograph(1), tmp_path / "gone.jpg", photograph(2)]
+
+    def on_failure(name: str, error: ImageError) -> None:
+        told.extend(
+            [name, threading.current_thread() is threading.main_thread(), str(error).count("gone.jpg")]
+        )
+
+    for one in prepare_many(images, HOW, workers=workers, on_failure=on_failure):
+        told += [one.size_wh[0]]
+    assert told == [1, str(tmp_path / "gone.jpg"), True, 1, 2]
+    with pytest.raises(ImageError, match=r"gone\.jpg"):
+        list(prepare_many(images, HOW, workers=workers))
+
+
+def test_workers_have_ended_when_a_failure_is_raised(tmp_path: Path) -> None:
+    """Not when the error is forgotten: that may happen in one of them."""
+    images: list[Photograph] = [tmp_path / "gone.jpg", *(photograph(1 + i) for i in range(5))]
+    with pytest.raises(ImageError, match=r"gone\.jpg") as raised:
+        list(prepare_many(images, HOW, workers=2))
+    assert raised.value.__traceback__ is not None
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("xdet-worker")]
+
+
+@pytest.mark.parametrize(("workers", "taken"), [(0, 2), (1, 3), (3, 5)])
+def test_no_more_is_read_ahead_than_the_workers_need(workers: int, taken: int) -> None:
+    asked: list[int] = []
+
+    def endless() -> Iterator[NDArray[np.uint8]]:
+        while True:
+            asked.append(1)
+            yield photograph(3)
+
+    stream = prepare_many(endless(), HOW, workers=workers)
+    next(stream)
+    next(stream)
+    assert len(asked) == taken
+    stream.close()  # type: ignore[attr-defined]  # a generator
+
+
+def test_preparing_goes_on_while_the_caller_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    second = threading.Event()
+    begun = iter(range(5))
+
+    def noticing(image: Photograph, how: Preparation) -> Prepared:
+        if next(begun) == 1:
+            second.set()
+        return prepare(image, how)
+
+    monkeypatch.setattr(preparation, "prepare", noticing)
+    stream = prepare_many([photograph(1 + i) for i in range(5)], HOW, workers=1)
+    next(stream)
+    assert second.wait(10), "nothing was prepared while the caller held the first image"
+    assert len(list(stream)) == 4
+
+
+@pytest.mark.parametrize("rule", ["nearest", "bilinear", "bilinear-antialias"])
+@pytest.mark.parametrize("size_wh", [(20, 10), (6, 4), (1, 1)])
+def test_a_file_gives_the_same_pixels_whether_its_photograph_is_kept_or_not(
+    tmp_path: Path, rule: ResizeRule, size_wh: tuple[int, int]
+) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(photograph(*size_wh)).save(path)
+    image = ImageInput(4, 6, Rescaling(1.0, 0.0), rule)
+    kept = prepare(path, Preparation(image, keep_original=True))
+    passed = prepare(path, Preparation(image))
+    assert np.array_equal(passed.pixels, kept.pixels)
+    assert np.array_equal(passed.pixels, resize_image(photograph(*size_wh), 4, 6, rule))
+    assert (passed.size_wh, passed.original) == (kept.size_wh, None) == (size_wh, None)
+
+
+def test_a_batch_is_one_array() -> None:
+    batch = stack_pixels([prepare(photograph(1 + i), HOW) for i in range(3)])
+    assert (batch.shape, batch.dtype.name) == ((3, 4, 6, 3), "uint8")

@@ -1,0 +1,140 @@
+"""A benchmark as a table and as JSON (schema ``xdet.benchmark``, docs/bench.md)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from xdet.writing.text import format_duration, format_share, format_size, format_table, image_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from xdet.bench import Benchmark, CaseResult
+
+BENCHMARK_SCHEMA = "xdet.benchmark"
+BENCHMARK_VERSION = 1
+HEADERS = (
+    *("model", "runtime", "threads", "read", "resize", "network", "head", "boxes", "middle half", "ratio"),
+    *("images/s", "peak memory", "integer"),
+)
+
+
+def benchmark_to_json(benchmark: Benchmark) -> str:
+    """JSON text with a final newline; times in seconds, memory in bytes."""
+    names = model_names(benchmark)
+    document = {
+        "schema": BENCHMARK_SCHEMA,
+        "version": BENCHMARK_VERSION,
+        "machine": asdict(benchmark.machine),
+        "options": asdict(benchmark.options),
+        "images": {"count": benchmark.images, "embedded": benchmark.embedded_images},
+        "results": [_to_dict(result, name) for result, name in zip(benchmark.results, names, strict=True)],
+        "others_share": benchmark.others_share,
+        "notes": list(benchmark.notes),
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def benchmark_text(benchmark: Benchmark) -> str:
+    """The machine, one line per case, what runs in float, and what the columns mean."""
+    parts = ["\n".join(_machine_lines(benchmark)), benchmark_table(benchmark)]
+    misses = list(_miss_lines(benchmark))
+    if misses:
+        parts.append("\n".join(misses))
+    parts.append(
+        "Medians per image; 'middle half': the quartiles of 'boxes' (network + head). 'ratio': the first model's\n"
+        "'boxes' time with as many threads, divided by this one's: above 1 is faster. 'images/s': from file to boxes."
+    )
+    return "\n\n".join([*parts, *noise_lines(benchmark), *benchmark.notes])
+
+
+def noise_lines(benchmark: Benchmark) -> list[str]:
+    """A warning where other programs were busy."""
+    share = benchmark.others_share
+    if share is None or not benchmark.is_noisy:
+        return []
+    return [
+        f"Other programs took {share:.0%} of the processors meanwhile: times are too long, ratios unsure; end them and repeat."
+    ]
+
+
+def benchmark_table(benchmark: Benchmark) -> str:
+    """One line per case."""
+    return format_table(HEADERS, benchmark_rows(benchmark))
+
+
+def benchmark_rows(benchmark: Benchmark) -> list[tuple[str, ...]]:
+    """The texts of ``HEADERS`` for every case."""
+    names = model_names(benchmark)
+    return [_row(result, name) for result, name in zip(benchmark.results, names, strict=True)]
+
+
+def model_names(benchmark: Benchmark) -> list[str]:
+    """Every result's model: its file name, with as many folders as tell different files apart."""
+    files = list(dict.fromkeys(result.model for result in benchmark.results))
+    names = dict(zip(files, image_names(files), strict=True))
+    return [names[result.model] for result in benchmark.results]
+
+
+def machine_text(benchmark: Benchmark) -> str:
+    """Processor, instruction sets, cores, system, in one line."""
+    machine = benchmark.machine
+    flags = "flags not told" if machine.flags is None else " ".join(machine.flags)
+    cores = f"{machine.usable_cpus} of {machine.logical_cpus} CPUs usable"
+    return f"{machine.cpu or 'unnamed processor'} ({flags}), {cores}, {machine.system}"
+
+
+def _row(result: CaseResult, name: str) -> tuple[str, ...]:
+    spread, memory = result.boxes, result.memory
+    return (
+        name,
+        result.runtime,
+        str(result.threads),
+        format_duration(result.read.median_s),
+        format_duration(result.resize.median_s),
+        format_duration(result.network.median_s),
+        _signed_duration(result.head_s),
+        format_duration(spread.median_s),
+        f"{format_duration(spread.low_s)} .. {format_duration(spread.high_s)}",
+        f"{result.ratio:.2f}",
+        f"{result.images_per_s:.1f}",
+        "" if memory is None else format_size(memory.peak_bytes),
+        _coverage_text(result),
+    )
+
+
+def _coverage_text(result: CaseResult) -> str:
+    coverage = result.coverage
+    if coverage is None or coverage.macs_integer is None:
+        return "not known"
+    return format_share(coverage.macs_integer, coverage.macs_total)
+
+
+def _signed_duration(seconds: float) -> str:
+    """A difference of two medians may fall below zero by noise."""
+    return format_duration(seconds) if seconds >= 0 else f"-{format_duration(-seconds)}"
+
+
+def _machine_lines(benchmark: Benchmark) -> Iterator[str]:
+    yield machine_text(benchmark)
+    yield ", ".join(f"{name} {version}" for name, version in benchmark.machine.versions.items())
+    if benchmark.machine.saturates:
+        yield "The fast int8 kernels saturate on this processor: ONNX Runtime runs its exact, slower ones"
+    options = benchmark.options
+    pictures = "the 2 photographs of xdet" if benchmark.embedded_images else f"{benchmark.images} photographs"
+    yield f"{options.blocks} alternating blocks, one session at a time; {pictures}"
+
+
+def _miss_lines(benchmark: Benchmark) -> Iterator[str]:
+    for result, row in zip(benchmark.results, benchmark_rows(benchmark), strict=True):
+        for miss in result.coverage.misses if result.coverage is not None else ():
+            yield f"In float in {row[0]}: {miss.node}: {miss.reason}"
+
+
+def _to_dict(result: CaseResult, name: str) -> dict[str, Any]:
+    data = asdict(result)
+    data["model"] = name
+    data["head_s"] = result.head_s
+    return data

@@ -1,0 +1,191 @@
+"""What a head that is too far off can be blamed on: swapped colours, or the first layer that leaves the source.
+
+What ``--layers`` adds to a check: every tensor beside its twin, the first layer at fault, and what runs on integers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xdet.checking.layers import compare_layers
+from xdet.checking.placement import find_placement
+from xdet.checking.result import Finding
+from xdet.checking.runs import open_litert
+from xdet.errors import XdetError
+from xdet.inspection.coverage import Coverage, integer_coverage
+from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.table import open_model
+from xdet.writing.text import format_distance
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from xdet.checking.layer_records import Layer, LayerComparison, RealLayer
+    from xdet.checking.pair import OpenedPair
+    from xdet.checking.result import CheckResult, PartName, PartVerdict
+    from xdet.checking.runs import Run
+
+XNNPACK = RuntimeChoices("litert", "xnnpack", 1)
+ORT = RuntimeChoices("onnxruntime", "cpu", None)
+COLOURS_FACTOR = 4  # with swapped colours the head must come that much nearer
+
+
+def diagnose_head(
+    pair: OpenedPair, pixels: NDArray[np.uint8], run: Run, source: Run, part: PartName
+) -> list[Finding]:
+    """Findings about one run whose head is too far from the source's, on the image where it is furthest."""
+    if not run.name.startswith("onnxruntime:cpu"):
+        return []
+    count = min(len(run.heads), len(source.heads))
+    off = np.abs(run.heads[:count] - source.heads[:count]).reshape(count, -1).max(axis=1)
+    image = int(np.argmax(np.nan_to_num(off, nan=np.inf)))
+    picture = pixels[image : image + 1]
+    return [
+        *_swapped_colours(
+            pair, picture, source.heads[image : image + 1], float(off[image]), part=part, name=run.name
+        ),
+        *_first_divergence(pair, picture, part, run.name),
+    ]
+
+
+def _swapped_colours(
+    pair: OpenedPair,
+    picture: NDArray[np.uint8],
+    wanted: NDArray[np.float32],
+    off: float,
+    *,
+    part: PartName,
+    name: str,
+) -> list[Finding]:
+    with open_model(pair.model, ORT) as runtime:
+        swapped = runtime.head(np.ascontiguousarray(picture[..., ::-1]))
+    nearer = float(np.abs(swapped - wanted).max())
+    if not nearer * COLOURS_FACTOR < off:
+        return []
+    told = (
+        f"fed with blue and red exchanged, {name} comes to {nearer:.4g} from the source's head instead of {off:.4g}: the graph "
+        f"takes BGR where the contract says RGB"
+    )
+    return [Finding(part, "colour-order", told, runtime=name)]
+
+
+def _first_divergence(
+    pair: OpenedPair, picture: NDArray[np.uint8], part: PartName, name: str
+) -> list[Finding]:
+    """The first tensor of a TFLite source, in its order, whose codes differ."""
+    twins = {} if pair.source_graph is None else _comparable(pair)
+    if not twins:
+        return []
+    assert pair.source_graph is not None  # noqa: S101 - without it there are no twins
+    source_names = [
+        pair.source_graph.model.tensors[pair.source_graph.indices[tensor]].name for tensor in twins
+    ]
+    with (
+        open_model(pair.model, ORT) as finished,
+        open_litert(pair.source, pair.document.spec, XNNPACK) as source,
+    ):
+        here = finished.tensors(picture, [str(twin.onnx) for twin in twins.values()])
+        there = source.tensors(picture, source_names)
+    for (tensor, twin), source_name in zip(twins.items(), source_names, strict=True):
+        found = _as_source(here[str(twin.onnx)], twin.layout, twin.zero_point_shift)
+        steps = np.abs(found - there[source_name].astype(np.int64))
+        if found.shape == steps.shape and steps.any():
+            told = (
+                f"the first layer whose codes leave the source's is {tensor!r}: {int((steps > 0).sum()):,} of {steps.size:,} "
+                f"differ, by up to {int(steps.max())} LSB"
+            )
+            return [Finding(part, "layer", told, runtime=name, layer=tensor)]
+    return []
+
+
+def _comparable(pair: OpenedPair) -> dict[str, Any]:
+    """Integer tensors that both sides compute, in the order in which the source computes them."""
+    source = pair.source_graph
+    assert source is not None  # noqa: S101 - the caller looked
+    found = {}
+    for op in source.model.operators:
+        for index in op.outputs:
+            twin = pair.document.tensors.get(source.names[index])
+            computed = twin is not None and twin.onnx in pair.graph.producers
+            if computed and source.model.tensors[index].dtype in ("int8", "uint8"):
+                found[source.names[index]] = twin
+    return found
+
+
+def _as_source(codes: NDArray[Any], layout: str, shift: int) -> NDArray[np.int64]:
+    """Codes of the graph in the source's layout and dialect."""
+    if "->" in layout:
+        before, after = layout.split("->")
+        codes = np.transpose(codes, [after.index(axis) for axis in before])
+    return codes.astype(np.int64) - shift
+
+
+IMAGES = 2  # every tensor of every layer is held twice, and computed twice in plain integers
+PREFIX = "onnxruntime:"
+
+
+def with_layers(
+    result: CheckResult, pair: OpenedPair, pixels: NDArray[np.uint8], threads: int | None
+) -> CheckResult:
+    """The result with its layers and integer coverage.
+
+    Args:
+        result: the check without layers.
+        pair: the two files.
+        pixels: uint8 RGB ``(N, height, width, 3)`` at network size; the first two are used.
+        threads: threads inside an operator; None is the runtime's default.
+    """
+    coverage = tuple(_coverage(pair, run.name) for run in result.runs if run.name.startswith(PREFIX))
+    placement = tuple(
+        find_placement(pair.model.data, run.name.removeprefix(PREFIX))
+        for run in result.runs
+        if run.name.startswith(PREFIX)
+    )
+    result = replace(result, coverage=coverage, placement=placement)
+    try:
+        found = compare_layers(
+            pair.model.data, pair.source.path, pixels[:IMAGES], choices=RuntimeChoices(threads=threads)
+        )
+    except XdetError as error:
+        problem = str(error).replace(str(pair.source.path), result.source)  # results hold no folder
+        return replace(result, layers_problem=problem)
+    return replace(result, layers=found, parts=_with_fault(result.parts, found))
+
+
+def _coverage(pair: OpenedPair, runtime: str) -> Coverage:
+    return integer_coverage(pair.model.data, runtime.removeprefix(PREFIX), file=pair.model.file)
+
+
+def _with_fault(parts: tuple[PartVerdict, ...], found: LayerComparison) -> tuple[PartVerdict, ...]:
+    """The verdicts, with the first layer that exceeds its bound as a finding."""
+    fault = found.first_fault
+    if fault is None:
+        return parts
+    part = "static" if fault.is_mistranslated else "exact"
+    finding = Finding(part, "layer", _told(fault, found.unit), layer=fault.tensor)  # type: ignore[arg-type]  # one of the two
+    return tuple(
+        replace(verdict, status="failed", findings=(*verdict.findings, finding))
+        if verdict.part == part
+        else verdict
+        for verdict in parts
+    )
+
+
+def _told(layer: Layer | RealLayer, unit: str) -> str:
+    """What the layer does, in one sentence."""
+    if layer.is_mistranslated:
+        codes = unit == "LSB"
+        where, distance, bound = "the graph computes", layer.local, layer.local_bound
+        given = f"the source's own {'integers' if codes else 'values'} in front of it"
+        off = f"{distance.worst} LSB off" if codes else f"{format_distance(distance.worst)} {unit} off"
+    else:
+        assert layer.kernel is not None  # noqa: S101 - it is at fault
+        where, distance, bound = "ONNX Runtime computes", layer.kernel, layer.kernel_bound_lsb
+        given, off = "its own integers in front of it", f"{layer.kernel.worst_lsb} LSB off"
+    return (
+        f"{layer.operator} {layer.tensor!r} is the first layer at fault: from {given}, {where} up to {off} "
+        f"in {distance.differing:,} of {distance.values:,} values; allowed are {bound}"
+    )

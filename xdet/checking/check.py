@@ -1,0 +1,347 @@
+"""``xdet.check``: run a finished model and its source side by side, and judge them in four parts."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xdet.checking.blame import diagnose_head, with_layers
+from xdet.checking.heads import HeadVerdicts, judge_heads, judge_runs
+from xdet.checking.heads.probes import prepare_probes, run_probes
+from xdet.checking.heads.spread import (
+    XNNPACK,
+    allowed,
+    distance,
+    histogram,
+    judge_exact,
+    judge_spread,
+    nearest,
+    own_spread,
+)
+from xdet.checking.heads.why import Comparison, find_changes
+from xdet.checking.numbers import check_static
+from xdet.checking.numbers.proofs import why_not_exact
+from xdet.checking.other_cpus import read_other_cpus
+from xdet.checking.pair import SLOW, Asked, open_pair, runtime_name, split_runtimes, suggest_runtimes
+from xdet.checking.result import CheckResult, MissingRuntime, RuntimeLine
+from xdet.checking.runs import Run, RuntimeCrashedError, Work, run_finished, run_open, run_source
+from xdet.errors import MissingExtraError, UsageError, XdetError
+from xdet.model.file import hash_model
+from xdet.pictures.preparation import Preparation, image_name, prepare_many
+from xdet.runtimes.processors import RuntimeChoices
+from xdet.writing.text import image_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from converters.spec import Thresholds
+    from xdet.checking.pair import OpenedPair
+    from xdet.checking.result import (
+        DetectionChange,
+        Finding,
+        HeadDistance,
+        HistogramBar,
+        OtherCpu,
+        PartVerdict,
+    )
+    from xdet.pictures.preparation import Photograph
+    from xdet.runtimes.base import Runtime
+
+LOW_SCORE = 0.001
+PACKAGES = ("onnxruntime", "ai-edge-litert", "openvino", "onnx", "numpy")
+READERS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """What every run gets."""
+
+    pair: OpenedPair
+    pixels: NDArray[np.uint8]
+    thresholds: tuple[Thresholds, ...]
+    threads: int | None
+    progress: Callable[[str, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """What ran: the source and the model on photographs, the model's decoder on crafted heads."""
+
+    of_source: Sequence[Run]
+    of_model: Sequence[Run]
+    of_probes: Sequence[Run]
+
+
+def check(
+    model: str | Path,
+    source: str | Path,
+    images: Sequence[Photograph],
+    *,
+    runtimes: str | Sequence[Asked] | None = None,
+    threads: int | None = None,
+    thresholds: Thresholds | None = None,
+    layers: bool = False,
+    other_cpus: str | Path | None = None,
+    progress: Callable[[str, int], None] | None = None,
+) -> CheckResult:
+    """Prove that a finished model is its source, on every runtime at hand, and name the cause where it is not.
+
+    Args:
+        model: an ONNX file that xdet made.
+        source: the file it was made of.
+        images: photographs, files or uint8 RGB arrays, at least one.
+        runtimes: names as ``--runtimes`` takes them, in one text or one by one, or open ``Runtime`` objects; None: ONNX
+            Runtime's CPU kernels, OpenVINO if installed, and every runtime of the source, which run, too, where none is named.
+        threads: threads inside an operator; None is each runtime's default.
+        thresholds: at which detections are compared; None takes the model's own.
+        layers: compare every tensor of the source with its twin, too, on the first two photographs, and tell what ONNX
+            Runtime runs on integers.
+        other_cpus: JSON that ``examples/check_other_cpus.py`` wrote of this model: its columns count like the parts.
+        progress: called with a runtime's name and the number of images it has done since the last call.
+
+    Raises:
+        ModelError: one of the files cannot be read.
+        ImageError: a photograph cannot be read.
+        DataError: ``other_cpus`` is no such file, or another model's or source's.
+        UsageError: no images, unknown runtimes, or files in the wrong order.
+    """
+    if isinstance(images, str | Path):
+        raise UsageError(
+            f"images must be a list of photographs, got '{images}'; "
+            f"xdet.pictures.images.find_images(['{images}']) lists a folder's"
+        )
+    if not len(images):
+        raise UsageError("check needs at least one photograph; name image files or a folder of them")
+    pair = open_pair(Path(model), Path(source))
+    columns = _read_columns(other_cpus, pair)
+    pixels = np.stack(
+        [p.pixels for p in prepare_many(images, Preparation(pair.document.spec.image), workers=READERS)]
+    )
+    own = thresholds or pair.document.spec.thresholds
+    inputs = _Inputs(pair, pixels, _threshold_pairs(pair, own), threads, progress or (lambda *_: None))
+    finished, sources = split_runtimes(runtimes, pair.source.format, threads)
+    missing: list[MissingRuntime] = suggest_runtimes(finished)
+    source_runs = _run_all(inputs, sources, missing, asked=runtimes is not None, of_source=True)
+    runs = _run_all(inputs, finished, missing, asked=runtimes is not None, of_source=False)
+    probed = _probe_all(inputs, finished, runs, missing, asked=runtimes is not None)
+    names = image_names(
+        [
+            f"<array {number}>" if isinstance(image, np.ndarray) else image_name(image)
+            for number, image in enumerate(images, start=1)
+        ]
+    )
+    result = replace(_judge(inputs, _Runs(source_runs, runs, probed), names, missing), other_cpus=columns)
+    return with_layers(result, pair, pixels, threads) if layers else result
+
+
+def _read_columns(path: str | Path | None, pair: OpenedPair) -> tuple[OtherCpu, ...]:
+    """What was found on other processors; nothing where no file is named."""
+    if path is None:
+        return ()
+    digest = hash_model(pair.model.data)
+    return read_other_cpus(Path(path), model_sha256=digest, source_sha256=pair.source_sha256)
+
+
+def _threshold_pairs(pair: OpenedPair, own: Thresholds) -> tuple[Thresholds, ...]:
+    """The pairs at which boxes are asked for: those in use, and a score threshold low enough for many boxes."""
+    spec = pair.document.spec
+    if spec.head == "none" or pair.document.freeze_thresholds or own.score <= LOW_SCORE:
+        return (own,)
+    return (own, replace(own, score=LOW_SCORE, iou=spec.thresholds.iou))
+
+
+def _run_all(
+    inputs: _Inputs,
+    runtimes: Sequence[RuntimeChoices | Runtime],
+    missing: list[MissingRuntime],
+    *,
+    asked: bool,
+    of_source: bool,
+) -> list[Run]:
+    """Every runtime that can; the others are remembered with their reason."""
+    runs = []
+    for runtime in runtimes:
+        with _remembering(missing, runtime_name(runtime), asked=asked):
+            runs.append(_run(inputs, runtime, of_source=of_source))
+    return runs
+
+
+def _probe_all(
+    inputs: _Inputs,
+    runtimes: Sequence[RuntimeChoices | Runtime],
+    runs: Sequence[Run],
+    missing: list[MissingRuntime],
+    *,
+    asked: bool,
+) -> list[Run]:
+    """What every runtime that ran gives for crafted heads; one that the caller opened takes no other model."""
+    probing = prepare_probes(inputs.pair) if runs else None
+    ran, probed = {run.name for run in runs}, []
+    for runtime in runtimes:
+        if probing is not None and isinstance(runtime, RuntimeChoices) and runtime_name(runtime) in ran:
+            with _remembering(missing, f"{runtime_name(runtime)}, probes", asked=asked):
+                probed.append(run_probes(probing, runtime))
+    return probed
+
+
+@contextmanager
+def _remembering(missing: list[MissingRuntime], name: str, *, asked: bool) -> Iterator[None]:
+    """Note what gives no result, with its reason, and go on; a usage error is the caller's.
+
+    One of the defaults that is not installed is only what could be added.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except MissingExtraError as error:
+        missing.append(MissingRuntime(name, str(error), asked=asked))
+    except XdetError as error:
+        crashed = isinstance(error, RuntimeCrashedError)
+        missing.append(MissingRuntime(name, str(error), asked=True, crashed=crashed))
+
+
+def _run(inputs: _Inputs, runtime: RuntimeChoices | Runtime, *, of_source: bool) -> Run:
+    name = runtime_name(runtime)
+    pixels = inputs.pixels[: SLOW.get(name.split(":")[0])]
+
+    def progress(count: int) -> None:
+        inputs.progress(name, count)
+
+    if of_source and isinstance(runtime, RuntimeChoices):
+        source, spec = inputs.pair.source, inputs.pair.document.spec
+        return run_source(source, spec, runtime, Work(pixels, progress=progress))
+    work = Work(pixels, inputs.thresholds, progress)
+    if not isinstance(runtime, RuntimeChoices):
+        return run_open(runtime, work)
+    return run_finished(inputs.pair.model, runtime, work)
+
+
+def _judge(
+    inputs: _Inputs,
+    all_runs: _Runs,
+    names: Sequence[str],
+    missing: Sequence[MissingRuntime],
+) -> CheckResult:
+    pair, own = inputs.pair, inputs.thresholds[0]
+    sources, runs = all_runs.of_source, all_runs.of_model
+    static, proven = check_static(pair)
+    steps = pair.source_graph.head_steps if pair.source_graph is not None else None
+    step = None if steps is None else steps.scale
+    reason = why_not_exact(pair.document, pair.source_graph)
+    comparable = _comparable(pair)
+    sources = sources if comparable else []
+    exact_runs = [run for run in runs if run.exact and reason is None]
+    xnnpack = next((run for run in sources if run.name == XNNPACK), None)
+    to_xnnpack = {run.name: distance(run, xnnpack, step) for run in exact_runs} if xnnpack else {}
+    near = {run.name: nearest(run, sources, step) for run in runs}
+    limits = allowed(sources, step)
+    spread_of = [d for name, d in near.items() if d is not None and name not in to_xnnpack]
+    unit = "LSB" if step is not None else "of the largest value"
+    exact = judge_exact(exact_runs, to_xnnpack, reason)
+    spread = judge_spread(spread_of, limits, unit, _no_yardstick(pair, missing, comparable=comparable))
+    witness = xnnpack or (sources[0] if sources else None)
+    exact, spread = (_with_diagnosis(inputs, part, runs, witness) for part in (exact, spread))
+    heads, gives_boxes = (
+        judge_runs(runs, all_runs.of_probes, pair.document.spec),
+        pair.document.spec.head != "none",
+    )
+    changes: list[DetectionChange] = []
+    if witness is not None and gives_boxes:
+        unit_value = step or max(float(np.abs(witness.heads).max()), 1e-30)
+        for run in runs:
+            room = 0.0 if run.name in to_xnnpack else (limits or (np.inf, np.inf))[0]
+            how = Comparison(pair.document.spec, own, unit_value, room, names)
+            changes += find_changes(witness, run, how)
+    return CheckResult(
+        model=pair.model.path.name,
+        model_sha256=hash_model(pair.model.data),
+        source=pair.source.path.name,
+        source_sha256=pair.source_sha256,
+        images=tuple(names),
+        unit=unit,
+        thresholds=own,
+        parts=(static, exact, spread, judge_heads(heads, gives_boxes=gives_boxes)),
+        runs=tuple(_line(run, to_xnnpack, near, heads, _bars(run, sources, near, step)) for run in runs),
+        source_runs=tuple(run.name for run in sources),
+        yardstick=own_spread(sources, step),
+        allowed_max=None if limits is None else limits[0],
+        allowed_mean=None if limits is None else limits[1],
+        changes=tuple(changes),
+        proven=proven,
+        missing=tuple(missing),
+        versions=_versions(),
+    )
+
+
+def _comparable(pair: OpenedPair) -> bool:
+    """Whether heads of source and model are the same numbers: not where a float source was quantised at conversion."""
+    return pair.source_graph is not None or pair.document.activations == "float32"
+
+
+def _no_yardstick(pair: OpenedPair, missing: Sequence[MissingRuntime], *, comparable: bool) -> str:
+    if not comparable:
+        return "the model was quantised at conversion: its head is not its float source's; compare accuracy with xdet eval"
+    if pair.source.format != "tflite":
+        return "Keras gave no result, so there is nothing to compare with"
+    told = "fewer than two LiteRT kernels ran, so there is no yardstick"
+    if any(runtime.name.startswith("litert:") for runtime in missing):
+        return told  # each reason is told behind the name of its runtime
+    return f"{told}; name two of litert:xnnpack, litert:builtin and litert:reference, or none"
+
+
+def _with_diagnosis(
+    inputs: _Inputs, part: PartVerdict, runs: Sequence[Run], witness: Run | None
+) -> PartVerdict:
+    """The verdict with what the distances can be blamed on."""
+    by_name = {run.name: run for run in runs}
+    more: list[Finding] = []
+    for finding in part.findings:
+        run = by_name.get(finding.runtime or "")
+        if run is not None and witness is not None:
+            more += diagnose_head(inputs.pair, inputs.pixels, run, witness, part.part)
+    return replace(part, findings=(*part.findings, *more))
+
+
+def _line(
+    run: Run,
+    exact: dict[str, HeadDistance],
+    near: dict[str, HeadDistance | None],
+    heads: HeadVerdicts,
+    bars: tuple[HistogramBar, ...],
+) -> RuntimeLine:
+    verdict, probes = heads.photographs.get(run.name), heads.probes.get(run.name)
+    return RuntimeLine(
+        name=run.name,
+        images=len(run.heads),
+        must_be_exact=run.name in exact,
+        nearest=near[run.name],
+        head_equal=None if verdict is None else heads.follows(run.name),
+        notes=heads.notes(run.name),
+        histogram=bars,
+        probes=None if probes is None else probes.heads,
+        probes_followed=None if probes is None else probes.followed,
+    )
+
+
+def _bars(
+    run: Run, sources: Sequence[Run], near: dict[str, HeadDistance | None], step: float | None
+) -> tuple[HistogramBar, ...]:
+    """The histogram of a run's differences from the source run that is nearest."""
+    found = near[run.name]
+    return () if found is None else histogram(run, next(s for s in sources if s.name == found.second), step)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found

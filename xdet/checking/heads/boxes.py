@@ -1,0 +1,192 @@
+"""One run's boxes against the oracle's, image by image: which differ, and why.
+
+Not told: what float32 cannot decide, since ``exp`` is correctly rounded nowhere (``converters.heads.oracle``): a
+score or an overlap within
+``ROOM`` of its threshold, two scores within it of each other.
+
+What a result's rows must be by themselves, whatever the head: the contract's rules that need no decoder to be checked.
+
+Boxes are those of the head; scores lie above the threshold and fall; rows of equal score stand in the order of their (anchor,
+class) index; no box stands twice; rows behind the count are padding. All exact: each rule compares numbers that one runtime
+computed.
+
+The usual mistakes of a decoder, tried out: does one explain every box of a run?
+
+The two thresholds swapped, the anchors in the other unit, ``>=`` where ``>`` is meant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from converters.heads.boxes import iou_xyxy
+from converters.heads.oracle import detect_from_head
+from converters.spec import Anchors
+from xdet.checking.heads.why import Key, Side, explain, has_box, kept_boxes, sides_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from converters.heads.base import BatchDetections
+    from converters.spec import DetectorSpec, Thresholds
+    from xdet.checking.result import Cause
+    from xdet.checking.runs import Run
+
+ROOM = 2e-6  # float32: exp differs by a few units in the last place, and boxes add two such numbers
+Pair = tuple[Key, Key] | None
+
+
+def both_sides(
+    run: Run, found: BatchDetections, spec: DetectorSpec, thresholds: Thresholds
+) -> Iterator[tuple[Side, Side]]:
+    """The oracle's side and the run's, image by image."""
+    expected = detect_from_head(run.heads, spec, thresholds)
+    return zip(sides_of(run.heads, expected, spec), sides_of(run.heads, found, spec), strict=True)
+
+
+def box_differences(oracle: Side, runtime: Side, thresholds: Thresholds) -> list[tuple[str, Pair]]:
+    """What float32 rounding does not excuse in one image: (message, the two boxes if it is the rule at equality)."""
+    found: list[tuple[str, Pair]] = []
+    for key in sorted(oracle.kept.keys() - runtime.kept.keys()):
+        found += _unexcused(oracle, runtime, key, thresholds, f"box {key[0]} is missing")
+    for key in sorted(runtime.kept.keys() - oracle.kept.keys()):
+        found += _unexcused(runtime, oracle, key, thresholds, f"box {key[0]} should not be there")
+    for key in sorted(oracle.kept.keys() & runtime.kept.keys()):
+        (box, score), (other_box, other_score) = oracle.kept[key], runtime.kept[key]
+        off = max(float(np.abs(box - other_box).max()), float(abs(score - other_score)))
+        if not off <= ROOM:
+            found.append(
+                (f"box {key[0]} is {_told(other_box, other_score)}, expected {_told(box, score)}", None)
+            )
+    return found
+
+
+def overlaps_otherwise(run: Run, image: int, pair: tuple[Key, Key], thresholds: Thresholds) -> bool:
+    """Whether the runtime's own boxes, seen where it keeps both, overlap by another number than the threshold."""
+    for _, found in run.boxes:
+        kept = kept_boxes(found, image)
+        if pair[0] in kept and pair[1] in kept:
+            overlap = np.float32(iou_xyxy(kept[pair[0]][0], kept[pair[1]][0]))
+            return bool(overlap != np.float32(thresholds.iou))
+    return False
+
+
+def _unexcused(
+    present: Side, absent: Side, key: Key, thresholds: Thresholds, what: str
+) -> list[tuple[str, Pair]]:
+    why = explain(present, absent, key, thresholds)
+    message = f"{what}: {why.message}"
+    if "iou-rule" in (why.cause, why.root):
+        return [(message, (why.keys[-2], why.keys[-1]))]
+    return [] if why.margin <= ROOM else [(message, None)]
+
+
+def _told(box: np.ndarray[tuple[int], np.dtype[np.float32]], score: np.float32) -> str:
+    return f"{[round(float(x), 5) for x in box]} at {float(score):.5f}"
+
+
+def broken_rules(found: BatchDetections, image: int, thresholds: Thresholds, spec: DetectorSpec) -> list[str]:
+    """The rules that one image's rows break, in words; empty where they keep all."""
+    return list(_broken(found, image, thresholds, spec))
+
+
+def _broken(found: BatchDetections, image: int, thresholds: Thresholds, spec: DetectorSpec) -> Iterator[str]:
+    count, most = int(found.num_detections[image]), found.scores.shape[1]
+    if not 0 <= count <= most:
+        yield f"{count} rows are counted, there are {most}"
+        return
+    scores = found.scores[image, :count]
+    keys = list(
+        zip(found.anchors[image, :count].tolist(), found.classes[image, :count].tolist(), strict=True)
+    )
+    strange = [key for key in keys if not has_box(spec, key)]
+    if strange:
+        yield f"box {strange[0][0]} of class {strange[0][1]} is none of the head's"
+    low = np.flatnonzero(~(scores > np.float32(thresholds.score)))
+    if low.size:
+        yield f"box {keys[low[0]][0]} is kept at score {scores[low[0]]:.7g}, which is not above the threshold"
+    if (scores[1:] > scores[:-1]).any():
+        yield "the rows are not sorted by score"
+    for row, (before, after) in enumerate(pairwise(keys)):
+        if scores[row] == scores[row + 1] and before > after:
+            yield f"box {before[0]} stands before box {after[0]} at the same score, {scores[row]:.7g}"
+            break
+    if len(set(keys)) < count:
+        yield "a box stands in two rows"
+    behind = slice(count, None)
+    padding = (
+        (found.boxes_xyxy[image, behind], 0),
+        (found.scores[image, behind], 0),
+        (found.classes[image, behind], -1),
+        (found.anchors[image, behind], -1),
+    )
+    if any((values != fill).any() for values, fill in padding):
+        yield f"the rows behind the first {count} are not padding"
+
+
+SUPPRESSES_AT_EQUALITY = ("openvino:", "onnxruntime:openvino")  # as they are documented to
+IOU_RULE: tuple[Cause, str] = (
+    "iou-rule",
+    "suppresses boxes whose IoU equals the threshold, where only a larger one should",
+)
+
+
+def diagnose_boxes(run: Run, spec: DetectorSpec) -> tuple[Cause, str]:
+    """The usual mistake that explains every box of a run; ``rows`` where none does."""
+    usual = ((cause, why) for cause, why, explains in MISTAKES if explains(run, spec))
+    return next(usual, ("rows", "its boxes do not follow from its own head"))
+
+
+def _agrees(run: Run, decode: Callable[[Thresholds], tuple[Thresholds, DetectorSpec]]) -> bool:
+    """Whether decoding with other numbers gives the run's boxes, in every image and at all thresholds.
+
+    A runtime that is documented to suppress at equality does so beside any other mistake.
+    """
+    for asked, found in run.boxes:
+        used, spec = decode(asked)
+        used = _just_below(used) if run.name.startswith(SUPPRESSES_AT_EQUALITY) else used
+        for image, (oracle, runtime) in enumerate(both_sides(run, found, spec, used)):
+            if box_differences(oracle, runtime, used) or broken_rules(found, image, used, spec):
+                return False
+    return True
+
+
+def _swapped(run: Run, spec: DetectorSpec) -> bool:
+    def filtered(asked: Thresholds) -> Thresholds:  # rows of a copy with frozen thresholds
+        return replace(asked, score=max(asked.iou, asked.score), iou=asked.score)
+
+    fed = _agrees(run, lambda asked: (replace(asked, score=asked.iou, iou=asked.score), spec))
+    return fed or _agrees(run, lambda asked: (filtered(asked), spec))
+
+
+def _other_unit(run: Run, spec: DetectorSpec) -> bool:
+    anchors = spec.anchors
+    assert anchors is not None  # noqa: S101 - the caller decodes boxes
+    width, height = spec.grid_w, spec.grid_h
+    factor = (width, height) if anchors.unit == "cell" else (1 / width, 1 / height)
+    sizes = tuple((w * factor[0], h * factor[1]) for w, h in anchors.sizes_wh)
+    try:
+        other = replace(spec, anchors=Anchors(sizes, anchors.unit))
+    except ValueError:  # no such fraction of an image
+        return False
+    return _agrees(run, lambda asked: (asked, other))
+
+
+def _at_equality(run: Run, spec: DetectorSpec) -> bool:
+    return _agrees(run, lambda asked: (_just_below(asked), spec))
+
+
+def _just_below(asked: Thresholds) -> Thresholds:
+    """Thresholds at which IoU > is what IoU >= is at these."""
+    return replace(asked, iou=float(np.nextafter(np.float32(asked.iou), np.float32(0))))
+
+
+MISTAKES: tuple[tuple[Cause, str, Callable[[Run, DetectorSpec], bool]], ...] = (
+    ("thresholds-swapped", "score and IoU threshold are swapped in its head", _swapped),
+    ("anchor-unit", "its head takes the anchors in another unit than the document says", _other_unit),
+    (*IOU_RULE, _at_equality),
+)

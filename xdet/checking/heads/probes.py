@@ -1,0 +1,358 @@
+"""Crafted raw heads that put one question each to a decoder: photographs meet these cases by chance only.
+
+Every head is decoded at four pairs of thresholds, which differ in the IoU threshold: it *equals* the overlap of a chosen pair
+of boxes as float32 computes it, lies ``ASIDE`` above or below, or is 1, the overlap of equal boxes on every runtime whatever
+its rounding. The score threshold is the score of a box whose raw values are all 0. Zeros are decoded alike nearly everywhere:
+``exp(0)`` is 1, the sigmoid 1/2.
+
+What probes are made of: the numbers that a head can hold, a pair of boxes that overlap, rows of boxes that do not count.
+
+Putting the probes to runtimes: the model's own decoder behind crafted heads, on every runtime that ran the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from converters.heads.boxes import iou_xyxy
+from converters.heads.oracle import decode_boxes, decode_scores, detect_from_head
+from converters.spec import MAX_CANDIDATES, Thresholds
+from xdet.checking.runs import Work, run_finished
+from xdet.model.file import ModelFile
+from xdet.model.surgery import build_probe_model, find_entry, pictures_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from converters.spec import DetectorSpec
+    from xdet.checking.pair import OpenedPair
+    from xdet.checking.runs import Run
+    from xdet.runtimes.processors import RuntimeChoices
+
+OVERLAPS = (0.2, 0.8)  # where the chosen pair's IoU lies
+APART = 0.05  # the least difference between the two thresholds
+NEIGHBOURS = 3  # cells to each side in which the pair is looked for
+FILLING = 0.7  # of its place, each side of a small box
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two boxes that overlap.
+
+    Attributes:
+        boxes: their indices in the head, row, column, anchor flattened, the lower first.
+        size: the raw width and height of both; the other raw values are 0.
+        iou: their overlap.
+    """
+
+    boxes: tuple[int, int]
+    size: np.float32
+    iou: np.float32
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What a probe is made of.
+
+    Attributes:
+        spec: the detector, with anchors.
+        levels: float32, rising: what a raw value can be; with numbers below, at and above 0.
+        pair: the chosen pair.
+        score: the score threshold.
+    """
+
+    spec: DetectorSpec
+    levels: NDArray[np.float32]
+    pair: Pair
+    score: float
+
+    @property
+    def low(self) -> np.float32:
+        """The least raw value."""
+        return np.float32(self.levels[0])
+
+    @property
+    def high(self) -> np.float32:
+        """The greatest raw value."""
+        return np.float32(self.levels[-1])
+
+    @property
+    def positive(self) -> NDArray[np.float32]:
+        """Raw values above 0, rising."""
+        return self.levels[self.levels > 0]
+
+    @property
+    def most_boxes(self) -> int:
+        """Boxes that may count without exceeding the candidates, where runtimes may break ties differently."""
+        return min(self.spec.num_boxes, MAX_CANDIDATES // len(self.spec.class_names))
+
+    def near(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """The levels that are nearest to some values."""
+        right = np.clip(np.searchsorted(self.levels, values), 1, len(self.levels) - 1)
+        left, above = self.levels[right - 1], self.levels[right]
+        return np.where(values - left < above - values, left, above)
+
+    def blank(self) -> NDArray[np.float32]:
+        """Rows of a head in which no box counts: float32 ``(B, 5 + classes)``, objectness lowest, the rest 0."""
+        rows = np.zeros((self.spec.num_boxes, 5 + len(self.spec.class_names)), np.float32)
+        rows[:, 4] = self.low
+        return rows
+
+    def as_head(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rows as a raw head, ``(1, grid_h, grid_w, channels)``."""
+        return rows.reshape(1, self.spec.grid_h, self.spec.grid_w, self.spec.head_channels)
+
+    def small_boxes(self) -> NDArray[np.float32]:
+        """As ``blank``, with boxes that do not overlap, as far as the levels allow: the anchors of a cell side by side."""
+        assert self.spec.anchors is not None  # noqa: S101 - a bench has anchors
+        rows, count = self.blank(), len(self.spec.anchors.sizes_wh)
+        columns = int(np.ceil(np.sqrt(count)))
+        lines = -(-count // columns)
+        line, column = np.divmod(np.arange(count), columns)
+        places = np.stack([(column + 0.5) / columns, (line + 0.5) / lines], axis=-1)
+        fractions = np.array(self.spec.anchors.in_image_fractions(self.spec.grid_h, self.spec.grid_w))
+        wanted = FILLING / np.array([columns * self.spec.grid_w, lines * self.spec.grid_h])
+        cell = np.concatenate([np.log(places / (1 - places)), np.log(wanted / fractions)], axis=-1)
+        rows[:, :4] = np.tile(self.near(cell), (self.spec.grid_h * self.spec.grid_w, 1))
+        return rows
+
+
+def find_pair(spec: DetectorSpec, levels: NDArray[np.float32], *, apart_from: float) -> Pair | None:
+    """Two boxes near the middle of the picture whose IoU comes nearest to the model's threshold; None where there are none.
+
+    Boxes of the anchors' own sizes where these overlap, else larger ones.
+    """
+    rows, columns = (
+        np.arange(max(0, size // 2 - NEIGHBOURS), min(size, size // 2 + NEIGHBOURS + 1))
+        for size in (spec.grid_h, spec.grid_w)
+    )
+    anchors = spec.num_boxes // (spec.grid_h * spec.grid_w)
+    near = (rows[:, None, None] * spec.grid_w + columns[:, None]) * anchors + np.arange(anchors)
+    indices = near.reshape(-1)
+    for size in levels[levels >= 0]:
+        boxes = _boxes_of_size(spec, size)[indices]
+        overlaps = np.triu(iou_xyxy(boxes[:, None], boxes[None]), 1)
+        fits = (overlaps > OVERLAPS[0]) & (overlaps < OVERLAPS[1]) & (np.abs(overlaps - apart_from) > APART)
+        if fits.any():
+            off = np.where(fits, np.abs(overlaps - spec.thresholds.iou), np.inf)
+            first, second = np.unravel_index(np.argmin(off), off.shape)
+            found = int(indices[first]), int(indices[second])
+            return Pair(found, np.float32(size), np.float32(overlaps[first, second]))
+    return None
+
+
+def _boxes_of_size(spec: DetectorSpec, size: np.float32) -> NDArray[np.float32]:
+    assert spec.anchors is not None  # noqa: S101 - the caller has a decoder
+    xy = np.zeros((1, spec.num_boxes, 2), np.float32)
+    return np.asarray(decode_boxes(xy, np.full_like(xy, size), spec, spec.anchors)[0])
+
+
+ASIDE = 1e-5  # of an IoU: more than rounding (2e-6), less than any step of the codes
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeSet:
+    """Crafted heads.
+
+    Attributes:
+        names: of the probes, as ``PROBES`` has them.
+        heads: float32 ``(P, grid_h, grid_w, channels)``.
+        thresholds: at which each is decoded.
+    """
+
+    names: tuple[str, ...]
+    heads: NDArray[np.float32]
+    thresholds: tuple[Thresholds, ...]
+
+
+def craft_probes(spec: DetectorSpec, levels: NDArray[np.float32]) -> ProbeSet | None:
+    """Every probe that a head of these levels can hold; None where it holds no number below, at or above 0.
+
+    Args:
+        spec: the detector, with anchors.
+        levels: float32, rising: what its raw values can be.
+    """
+    if not levels[0] < 0 < levels[-1] or 0 not in levels:
+        return None
+    score = float(decode_scores(*_zeros(1, 1, len(spec.class_names)))[0, 0, 0])
+    pair = find_pair(spec, levels, apart_from=score)
+    if pair is None:
+        return None
+    bench = Bench(spec, levels, pair, score)
+    iou = float(pair.iou)
+    thresholds = tuple(
+        Thresholds(score, float(np.float32(edge)), spec.thresholds.max_detections)
+        for edge in (iou, iou + ASIDE, iou - ASIDE, 1)
+    )
+    crafted = {name: rows for name, craft in PROBES.items() if (rows := craft(bench)) is not None}
+    return ProbeSet(
+        tuple(crafted), np.concatenate([bench.as_head(rows) for rows in crafted.values()]), thresholds
+    )
+
+
+def _zeros(images: int, boxes: int, classes: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Raw objectness and class logits of 0."""
+    return np.zeros((images, boxes, 1), np.float32), np.zeros((images, boxes, classes), np.float32)
+
+
+def overlapping_pair(bench: Bench) -> NDArray[np.float32]:
+    """Two boxes whose overlap is the IoU threshold: the worse one stays at it and above it, and falls below it."""
+    rows, (first, second) = bench.blank(), bench.pair.boxes
+    rows[[first, second], 2:4] = bench.pair.size
+    rows[first, 4], rows[second, 4] = bench.positive[len(bench.positive) // 2], bench.high
+    return rows
+
+
+def equal_scores(bench: Bench) -> NDArray[np.float32]:
+    """Every box alike in score: the lower index suppresses, and rows stand in the order of their index."""
+    rows = bench.blank()
+    larger = bench.positive[bench.positive > bench.pair.size]
+    rows[:, 2:4] = (
+        larger[0] if larger.size else 0
+    )  # not the pair's: or overlaps would equal the threshold everywhere
+    rows[: bench.most_boxes, 4] = bench.high
+    return rows
+
+
+def classes_in_one_place(bench: Bench) -> NDArray[np.float32] | None:
+    """Two boxes as large as may be, of two classes, and a box of both: none suppresses another; only for several classes."""
+    if len(bench.spec.class_names) == 1:
+        return None
+    rows, (first, second) = bench.blank(), bench.pair.boxes
+    rows[[first, second], 4] = bench.high
+    rows[:, 5:] = bench.low
+    rows[[first, second], 2:4] = bench.high
+    rows[first, 5] = rows[second, -1] = bench.high
+    both = 0 if first else bench.spec.num_boxes - 1
+    rows[both, 4] = bench.high
+    middle = len(bench.positive) // 2
+    rows[both, 5], rows[both, -1] = bench.positive[[middle - 1, middle]]
+    return rows
+
+
+def more_than_the_rows(bench: Bench) -> NDArray[np.float32] | None:
+    """More boxes that stay than the result has rows, of one class where its boxes suffice; None where the levels allow none."""
+    rows, spec = bench.small_boxes(), bench.spec
+    rows[: bench.most_boxes, 4] = bench.positive[(np.arange(bench.most_boxes) * 37) % len(bench.positive)]
+    of_one_class = rows.copy()
+    if len(spec.class_names) > 1:
+        of_one_class[:, 5], of_one_class[:, 6:] = bench.high, bench.low
+    limit = spec.thresholds.max_detections
+    unlimited = Thresholds(bench.score, float(bench.pair.iou), min(limit + 1, MAX_CANDIDATES))
+    for candidate in (of_one_class, rows):
+        kept = detect_from_head(bench.as_head(candidate), spec, unlimited)
+        if int(kept.num_detections[0]) > limit:
+            return candidate
+    return None
+
+
+def scores_at_the_threshold(bench: Bench) -> NDArray[np.float32]:
+    """Scores one level below the score threshold, at it, and one level above: only the last count."""
+    rows = bench.small_boxes()
+    below, above = bench.levels[bench.levels < 0][-1], bench.positive[0]
+    around = np.array([below, 0, above], np.float32)
+    rows[: bench.most_boxes, 4] = around[np.arange(bench.most_boxes) % len(around)]
+    return rows
+
+
+def nothing_at_all(bench: Bench) -> NDArray[np.float32]:
+    """No score above the threshold: no row, and only padding."""
+    return bench.blank()
+
+
+def picture_edges(bench: Bench) -> NDArray[np.float32]:
+    """Boxes of growing size in every cell of the border, pushed outwards: all are clipped to the picture."""
+    rows, spec = bench.blank(), bench.spec
+    line, column = np.divmod(
+        np.arange(spec.num_boxes) * spec.grid_h * spec.grid_w // spec.num_boxes, spec.grid_w
+    )
+    outwards = [
+        np.select([place == 0, place == size - 1], [bench.low, bench.high], np.float32(0))
+        for place, size in ((column, spec.grid_w), (line, spec.grid_h))
+    ]
+    rows[:, 0:2] = np.stack(outwards, axis=-1)
+    border = np.flatnonzero(rows[:, 0:2].any(axis=-1))
+    most = min(bench.most_boxes, spec.thresholds.max_detections)
+    border = border[:: -(-len(border) // most)]
+    order = np.arange(len(border))
+    rows[border, 2:4] = bench.levels[(order * 29) % len(bench.levels)][:, None]
+    rows[border, 4] = bench.positive[(order * 31) % len(bench.positive)]
+    return rows
+
+
+def lowest_values(bench: Bench) -> NDArray[np.float32]:
+    """Every raw value the least: boxes of next to no size, none of which counts."""
+    return np.full_like(bench.blank(), bench.low)
+
+
+def highest_values(bench: Bench) -> NDArray[np.float32]:
+    """Every raw value the greatest, as far as candidates go: huge exponentials, and equal boxes as large as the picture."""
+    rows = bench.blank()
+    rows[: bench.most_boxes] = bench.high
+    return rows
+
+
+def smallest_boxes(bench: Bench) -> NDArray[np.float32]:
+    """A box of next to no size in every cell: an area of next to nothing suppresses nothing, and is not divided by."""
+    rows, spec = bench.blank(), bench.spec
+    first_of_cells = slice(0, bench.most_boxes, spec.num_boxes // (spec.grid_h * spec.grid_w))
+    rows[:, 0:4] = bench.low
+    rows[first_of_cells, 4] = bench.high
+    return rows
+
+
+PROBES: dict[str, Callable[[Bench], NDArray[np.float32] | None]] = {
+    "overlapping pair": overlapping_pair,
+    "equal scores": equal_scores,
+    "classes in one place": classes_in_one_place,
+    "more boxes than rows": more_than_the_rows,
+    "scores at the threshold": scores_at_the_threshold,
+    "nothing at all": nothing_at_all,
+    "picture edges": picture_edges,
+    "lowest values": lowest_values,
+    "highest values": highest_values,
+    "smallest boxes": smallest_boxes,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Probing:
+    """What is put to every runtime.
+
+    Attributes:
+        model: the model's decoder behind a table of the heads.
+        probes: the crafted heads.
+    """
+
+    model: ModelFile
+    probes: ProbeSet
+
+
+def prepare_probes(pair: OpenedPair) -> Probing | None:
+    """Craft heads for a finished model; None where it ends at the raw head, or its codes can express none."""
+    model, document = pair.model, pair.document
+    if document.spec.head == "none":
+        return None
+    probes = craft_probes(document.spec, find_entry(model.data, model.file).levels())
+    if probes is None:
+        return None
+    data = build_probe_model(
+        model.data, model.file, document=document, heads=probes.heads, thresholds=probes.thresholds[0]
+    )
+    return Probing(ModelFile(model.path, data, "onnx"), probes)
+
+
+def run_probes(probing: Probing, choices: RuntimeChoices) -> Run:
+    """What a runtime gives for the crafted heads.
+
+    Raises:
+        XdetError: as ``run_finished``.
+    """
+    probes = probing.probes
+    work = Work(pictures_of(len(probes.names)), probes.thresholds)
+    return replace(run_finished(probing.model, choices, work), probes=probes.names)

@@ -1,0 +1,304 @@
+"""Why one side keeps a box and the other does not: suppression replayed from both sides' own scores and overlaps.
+
+A side is one image's decoded head with the boxes that were kept of it. A box that is kept on one side only was, on the other,
+
+* below the score threshold (``score``),
+* suppressed by a rival: because their overlap crosses the threshold (``iou``), because the two change places (``order``, an NMS
+  tie), because the rival itself is there on one side only (``follows``), or at equality (``iou-rule``),
+* cut off by the number of rows (``limit``),
+* or gone without a reason in its own head (``head``).
+
+Detections that a runtime does not share with the source, each with its cause.
+
+The source's boxes are those of the numpy oracle for LiteRT XNNPACK's head; boxes are matched by their index in the head,
+never by overlap. Rounding is a cause only as far as rounding goes: where the head of a deciding box is further from the
+source's than the runtime may be at all, the cause is a layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from converters.heads.boxes import iou_xyxy
+from converters.heads.oracle import decode_boxes, decode_scores, detect_from_head, split_head
+from xdet.checking.heads.spread import steps_between
+from xdet.checking.result import DetectionChange
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from converters.heads.base import BatchDetections
+    from converters.spec import DetectorSpec, Thresholds
+    from xdet.checking.result import ChangeCause
+    from xdet.checking.runs import Run
+
+Key = tuple[int, int]  # anchor, class
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One image of one runtime.
+
+    Attributes:
+        head: float32 ``(B, 5 + classes)``, raw, a row per box.
+        boxes: float32 ``(B, 4)``, x1, y1, x2, y2 in 0..1: every box of the head, decoded by the numpy oracle.
+        scores: float32 ``(B, classes)``.
+        kept: (anchor, class) of the boxes that were kept, best first, with their box and score as the runtime gave them; only
+            boxes that the head has (``row_rules`` tells of others).
+    """
+
+    head: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    kept: dict[Key, tuple[NDArray[np.float32], np.float32]]
+
+    def ranks_first(self, one: Key, other: Key) -> bool:
+        """Whether ``one`` enters suppression before ``other``: a higher score, or an equal one and a lower index."""
+        scores = self.scores[one], self.scores[other]
+        return bool(scores[0] > scores[1] or (scores[0] == scores[1] and one < other))
+
+    def ties(self, one: Key, other: Key) -> bool:
+        """Whether two scores come of the same raw numbers, and are equal on every runtime."""
+        first, second = self.head[one[0], 4:], self.head[other[0], 4:]
+        return bool(np.array_equal(first, second) and first[1 + one[1]] == second[1 + other[1]])
+
+    def overlap(self, one: Key, other: Key) -> np.float32:
+        """IoU of two boxes of the head."""
+        return np.float32(iou_xyxy(self.boxes[one[0]], self.boxes[other[0]]))
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """A reason.
+
+    Attributes:
+        cause: see the module.
+        keys: the boxes whose heads decide it.
+        margin: how far the deciding number is from where it would fall the other way: a score, an IoU, or a difference of
+            scores; infinite where no number decides.
+        message: the numbers, in words.
+        root: for ``follows``, the cause of the rival's own change.
+    """
+
+    cause: ChangeCause
+    keys: tuple[Key, ...]
+    margin: float
+    message: str
+    root: ChangeCause | None = None
+
+
+def sides_of(heads: NDArray[np.float32], found: BatchDetections, spec: DetectorSpec) -> list[Side]:
+    """Every image of a run as a side.
+
+    Args:
+        heads: float32 ``(N, grid_h, grid_w, channels)``.
+        found: the boxes that were kept, N images.
+        spec: the detector, with anchors.
+    """
+    assert spec.anchors is not None  # noqa: S101 - the caller decodes boxes
+    xy, wh, objectness, logits = split_head(heads, spec)
+    boxes, scores = decode_boxes(xy, wh, spec, spec.anchors), decode_scores(objectness, logits)
+    rows = heads.reshape(len(heads), spec.num_boxes, -1)
+    kept = [
+        {key: row for key, row in kept_boxes(found, i).items() if has_box(spec, key)}
+        for i in range(len(heads))
+    ]
+    return [Side(rows[i], boxes[i], scores[i], kept[i]) for i in range(len(heads))]
+
+
+def has_box(spec: DetectorSpec, key: Key) -> bool:
+    """Whether a head of this detector has such a box: a runtime that is broken may name others."""
+    return 0 <= key[0] < spec.num_boxes and 0 <= key[1] < len(spec.class_names)
+
+
+def kept_boxes(found: BatchDetections, image: int) -> dict[Key, tuple[NDArray[np.float32], np.float32]]:
+    """The boxes that an image's rows hold, best first: (anchor, class) -> box and score."""
+    count = int(found.num_detections[image])
+    return {
+        (int(found.anchors[image, row]), int(found.classes[image, row])): (
+            found.boxes_xyxy[image, row],
+            np.float32(found.scores[image, row]),
+        )
+        for row in range(min(count, found.scores.shape[1]))
+    }
+
+
+def explain(
+    present: Side, absent: Side, key: Key, thresholds: Thresholds, *, seen: frozenset[Key] = frozenset()
+) -> Why:
+    """Why ``absent`` does not keep the box ``key``, which ``present`` keeps."""
+    limit, scores = np.float32(thresholds.score), (present.scores[key], absent.scores[key])
+    if scores[1] <= limit:
+        margin = float(limit - scores[1])
+        return Why(
+            "score",
+            (key,),
+            margin,
+            f"score {scores[1]:.7g} is not above {limit:.7g}, on the other side {scores[0]:.7g}",
+        )
+    rival = _rival(absent, key, thresholds)
+    if rival is None:
+        return _without_rival(absent, key, thresholds)
+    why = _suppressed(present, absent, (key, rival), thresholds)
+    if why is not None:
+        return why
+    if key in seen:
+        circle = f"it and box {rival[0]} depend on each other in a circle"
+        return Why("order", (key, rival), float("inf"), circle)
+    root = explain(absent, present, rival, thresholds, seen=seen | {key})
+    told = f"suppressed by box {rival[0]}, which the other side does not keep: {root.message}"
+    return Why("follows", (key, *root.keys), root.margin, told, root=root.root or root.cause)
+
+
+def _suppressed(present: Side, absent: Side, pair: tuple[Key, Key], thresholds: Thresholds) -> Why | None:
+    """What lets a rival suppress a box on one side only; None where the rival is there on that side only."""
+    key, rival = pair
+    overlaps = present.overlap(rival, key), absent.overlap(rival, key)
+    edge = np.float32(thresholds.iou)
+    if overlaps[1] == edge:
+        told = f"suppressed by box {rival[0]} at IoU {overlaps[1]:.7g}, exactly the threshold"
+        return Why("iou-rule", (key, rival), 0.0, told)
+    told = f"suppressed by box {rival[0]} at IoU {overlaps[1]:.7g}, on the other side {overlaps[0]:.7g}"
+    if rival in present.kept:
+        margin = float(abs(overlaps[1] - edge))
+        return Why("iou", (key, rival), margin, f"{told}, threshold {edge:.7g}")
+    is_candidate = present.scores[rival] > np.float32(thresholds.score)
+    if is_candidate and present.ranks_first(key, rival) and overlaps[0] > edge:
+        margin = float(abs(absent.scores[rival] - absent.scores[key]))
+        swapped = (
+            f"scores {absent.scores[rival]:.7g} and {absent.scores[key]:.7g} rank the other way round there"
+        )
+        return Why("order", (key, rival), margin, f"{told}; {swapped}")
+    return None
+
+
+def _rival(side: Side, key: Key, thresholds: Thresholds) -> Key | None:
+    """The best kept box that suppresses ``key``: of its class, ranked before it, overlapping more than the threshold.
+
+    Where there is none, one that overlaps exactly as much.
+    """
+    edge = np.float32(thresholds.iou)
+    before = [other for other in side.kept if other[1] == key[1] and side.ranks_first(other, key)]
+    overlaps = {other: side.overlap(other, key) for other in before}
+    return next(
+        (other for other in before if overlaps[other] > edge),
+        next((other for other in before if overlaps[other] == edge), None),
+    )
+
+
+def _without_rival(side: Side, key: Key, thresholds: Thresholds) -> Why:
+    if len(side.kept) >= thresholds.max_detections:
+        last = min(side.kept, key=lambda other: (float(side.scores[other]), -other[0], -other[1]))
+        margin = float(abs(side.scores[last] - side.scores[key]))
+        if side.ranks_first(key, last) and side.ties(key, last):
+            margin = float("inf")  # no rounding: of equal raw scores the lower index comes first
+        return Why(
+            "limit",
+            (key, last),
+            margin,
+            f"{thresholds.max_detections} boxes are kept, the last with score {side.scores[last]:.7g}, "
+            f"this one has {side.scores[key]:.7g}",
+        )
+    told = f"score {side.scores[key]:.7g} is above the threshold and no kept box overlaps it enough"
+    return Why("head", (key,), float("inf"), told)
+
+
+MOVED_PX = 1.0  # of the network's picture
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What the changes of one run are judged by.
+
+    Attributes:
+        spec: the detector.
+        thresholds: at which boxes are compared.
+        unit: step of the head (LSB), or the head's largest magnitude.
+        allowed: how many units the run's head may be from the source's; 0 for an exact pair.
+        images: names of the photographs.
+    """
+
+    spec: DetectorSpec
+    thresholds: Thresholds
+    unit: float
+    allowed: float
+    images: Sequence[str]
+
+
+def find_changes(source: Run, run: Run, how: Comparison) -> list[DetectionChange]:
+    """Every detection of ``run`` that is lost, new or moved against ``source``."""
+    found = next((boxes for asked, boxes in run.boxes if asked == how.thresholds), None)
+    if found is None:
+        return []
+    count = len(run.heads)
+    expected = detect_from_head(source.heads[:count], how.spec, how.thresholds)
+    sides = sides_of(source.heads[:count], expected, how.spec), sides_of(run.heads, found, how.spec)
+    return [
+        change
+        for image, (origin, runtime) in enumerate(zip(*sides, strict=True))
+        for change in _image_changes(origin, runtime, how, how.images[image], run.name)
+    ]
+
+
+def _image_changes(
+    origin: Side, runtime: Side, how: Comparison, image: str, name: str
+) -> list[DetectionChange]:
+    changes = []
+    for key in sorted(origin.kept.keys() | runtime.kept.keys()):
+        if key not in runtime.kept:
+            kind, why = "lost", explain(origin, runtime, key, how.thresholds)
+        elif key not in origin.kept:
+            kind, why = "new", explain(runtime, origin, key, how.thresholds)
+        else:
+            moved = _moved_px(origin, runtime, key, how)
+            if moved <= MOVED_PX:
+                continue
+            kind, why = "moved", _why_moved(origin, runtime, key, moved)
+        changes.append(
+            DetectionChange(
+                image=image,
+                runtime=name,
+                kind=kind,  # type: ignore[arg-type]  # one of the three above
+                anchor=key[0],
+                class_id=key[1],
+                source_score=float(origin.scores[key]),
+                runtime_score=float(runtime.scores[key]),
+                source_box_xyxy=_corners(origin, key),
+                runtime_box_xyxy=_corners(runtime, key),
+                cause=_cause(origin, runtime, why, how),
+                message=why.message,
+            )
+        )
+    return changes
+
+
+def _corners(side: Side, key: Key) -> tuple[float, float, float, float]:
+    """The box as the runtime gave it, where it keeps it; else as its head says."""
+    box = side.kept[key][0] if key in side.kept else side.boxes[key[0]]
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return x1, y1, x2, y2
+
+
+def _moved_px(origin: Side, runtime: Side, key: Key, how: Comparison) -> float:
+    size = np.array([how.spec.image.width, how.spec.image.height] * 2, np.float64)
+    return float((np.abs(origin.kept[key][0].astype(np.float64) - runtime.kept[key][0]) * size).max())
+
+
+def _why_moved(origin: Side, runtime: Side, key: Key, moved: float) -> Why:
+    same = np.array_equal(origin.head[key[0]], runtime.head[key[0]])
+    told = f"a corner is {moved:.1f} px of the network's picture away"
+    if same:
+        return Why("head", (key,), float("inf"), f"{told} although the head's values are equal")
+    return Why("rounding", (key,), moved, told)
+
+
+def _cause(origin: Side, runtime: Side, why: Why, how: Comparison) -> ChangeCause:
+    """The reason, unless a deciding box's head is further off than rounding goes."""
+    boxes = [key[0] for key in why.keys]
+    furthest = float(steps_between(origin.head[boxes], runtime.head[boxes], how.unit).max(initial=0))
+    return "layer" if furthest > how.allowed else why.cause

@@ -1,0 +1,161 @@
+"""What the static comparisons share: both graphs, the map between them, and what was found so far.
+
+Whose codes a value of the graph holds, and by which scale and zero-point a node reads or writes them.
+
+A value that carries a source tensor is found in the tensor map. Values between (a pool that changed places with
+an activation, the views of a wide stem, a clamp) take the quantisation of what they only move, of the product behind which they
+stand, or of what they are clamped to.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xdet.checking.result import Cause, Finding, ProvenChange
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from converters.sources.tflite.reader import TfliteOperator
+    from converters.spec import ModelDocument
+    from xdet.checking.numbers.source_graph import SourceGraph
+    from xdet.model.graph import FinishedGraph, Node
+
+WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
+PRODUCTS = frozenset({"Conv", "Gemm"})
+
+
+@dataclass(eq=False)
+class StaticContext:
+    """The two graphs side by side; filled by the comparisons.
+
+    Attributes:
+        graph: the finished model's.
+        source: the source's.
+        document: the finished model's metadata, with the tensor map.
+        findings: what is wrong.
+        proven: what differs on purpose, with proofs.
+        compared: numbers that were compared, arrays by their size.
+        unaccounted: quantised values that belong to no source tensor.
+    """
+
+    graph: FinishedGraph
+    source: SourceGraph
+    document: ModelDocument
+    findings: list[Finding] = field(default_factory=list)
+    proven: list[ProvenChange] = field(default_factory=list)
+    compared: int = 0
+    unaccounted: list[str] = field(default_factory=list)
+
+    def fault(self, cause: Cause, layer: str | None, message: str) -> None:
+        """Remember something that is wrong."""
+        self.findings.append(Finding("static", cause, message, layer=layer))
+
+    @cached_property
+    def tensors_by_value(self) -> Mapping[str, tuple[int, ...]]:
+        """ONNX value -> the source tensors that it carries."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for name, twin in self.document.tensors.items():
+            if twin.onnx is not None and name in self.source.indices:
+                found[twin.onnx].append(self.source.indices[name])
+        return {value: tuple(indices) for value, indices in found.items()}
+
+    def operator_of(self, node: Node) -> TfliteOperator | None:
+        """The source operator whose weights a Conv or Gemm reads; None where it reads no mapped constant."""
+        producer = self.graph.producers.get(node.inputs[1]) if len(node.inputs) > 1 else None
+        codes = node.inputs[1] if producer is None else producer.inputs[0]
+        owners = [
+            op
+            for index in self.tensors_by_value.get(codes, ())
+            for op in self.source.readers.get(index, ())
+            if op.op in WEIGHTED
+        ]
+        if len(owners) < 2:
+            return owners[0] if owners else None
+        outputs = {self.source.output_name(op): op for op in owners}  # weights that several operators share
+        return next((op for name, op in outputs.items() if node.name.startswith(name)), owners[0])
+
+    def is_replicated(self, node: Node) -> bool:
+        """Whether a Conv holds copies of its source's weights (pass ``wide stem``)."""
+        producer = self.graph.producers.get(node.inputs[1])
+        codes = None if producer is None else producer.inputs[0]
+        return any(t.onnx == codes and t.fate == "replicated" for t in self.document.tensors.values())
+
+
+# They give on what they get, or choose among it: the same codes mean the same numbers behind them.
+MOVERS = frozenset(
+    {
+        "Transpose",
+        "Reshape",
+        "Max",
+        "MaxPool",
+        "Pad",
+        "Slice",
+        "Concat",
+        "Identity",
+        "Gather",
+        "Split",
+        "Tile",
+        "Clip",
+    }
+)
+
+
+def owners_of(context: StaticContext, codes: str, seen: set[str]) -> tuple[int, ...]:
+    """The quantised source tensors whose codes a value holds; empty where that cannot be told."""
+    if codes in seen:
+        return ()
+    seen.add(codes)
+    tensors = context.source.model.tensors
+    own = tuple(i for i in context.tensors_by_value.get(codes, ()) if tensors[i].quant is not None)
+    return own or _owners_before(context, codes, seen) or _owners_behind(context, codes, seen)
+
+
+def _owners_before(context: StaticContext, codes: str, seen: set[str]) -> tuple[int, ...]:
+    """From what the value is computed of, back to the next value with an owner."""
+    node = context.graph.producers.get(codes)
+    while node is not None:
+        if node.op in PRODUCTS:
+            op = context.operator_of(node)
+            return () if op is None else (op.outputs[0],)
+        if node.op == "DequantizeLinear":
+            return owners_of(context, node.inputs[0], seen)
+        if node.op != "QuantizeLinear" and node.op not in MOVERS:
+            return ()
+        before = node.inputs[0]
+        if node.op in MOVERS and (own := context.tensors_by_value.get(before)):
+            return tuple(i for i in own if context.source.model.tensors[i].quant is not None)
+        node = context.graph.producers.get(before)
+    return ()
+
+
+def _owners_behind(context: StaticContext, codes: str, seen: set[str]) -> tuple[int, ...]:
+    """From a value in front of a clamp, or of a change between uint8 and int8, to the codes behind it."""
+    for dequantize in context.graph.readers(codes):
+        clip = context.graph.only_reader(dequantize.outputs[0]) if dequantize.outputs else None
+        if clip is not None and clip.op == "QuantizeLinear":
+            return owners_of(context, clip.outputs[0], seen)
+        quantize = context.graph.only_reader(clip.outputs[0]) if clip and clip.op in MOVERS else None
+        if quantize is not None and quantize.op == "QuantizeLinear":
+            return owners_of(context, quantize.outputs[0], seen)
+    return ()
+
+
+def pair_of(context: StaticContext, node: Node) -> tuple[np.float32, int, bool] | None:
+    """Scale, zero-point, and whether the codes are unsigned, of a QuantizeLinear or DequantizeLinear."""
+    scale = context.graph.constant(node.inputs[1])
+    zero_point = context.graph.constant(node.inputs[2]) if len(node.inputs) > 2 else np.array(0, np.uint8)
+    if scale is None or zero_point is None or scale.size != 1:
+        return None
+    return np.float32(scale.reshape(-1)[0]), int(zero_point.reshape(-1)[0]), zero_point.dtype == np.uint8
+
+
+def shift_of(context: StaticContext, index: int, *, unsigned: bool) -> int:
+    """What turns the source's codes into the graph's: 128, -128 or 0."""
+    source_unsigned = context.source.model.tensors[index].dtype == "uint8"
+    return 128 * (int(unsigned) - int(source_unsigned))

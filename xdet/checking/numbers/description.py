@@ -1,0 +1,92 @@
+"""Static part, description: the detector in the file is the one that the source's sidecar describes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from converters.spec import THRESHOLD_INPUTS
+from xdet.checking.result import Cause, Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from converters.spec import Anchors, DetectorSpec
+    from xdet.checking.pair import OpenedPair
+
+Sizes = tuple[tuple[float, float], ...]
+
+
+def compare_description(pair: OpenedPair) -> tuple[Finding, ...]:
+    """Compare source, anchors, classes, picture and thresholds."""
+    found = [*_source_faults(pair), *_threshold_faults(pair)]
+    if pair.described is not None:
+        found += _description_faults(pair.document.spec, pair.described)
+    return tuple(Finding("static", cause, message) for cause, message in found)
+
+
+def _source_faults(pair: OpenedPair) -> Iterator[tuple[Cause, str]]:
+    made_of = pair.document.source
+    if made_of.sha256 != pair.source_sha256:
+        yield (
+            "another-source",
+            f"'{pair.model.file}' was made of {made_of.name!r} (SHA-256 {made_of.sha256[:12]}...), "
+            f"but '{pair.source.file}' is {pair.source_sha256[:12]}...; give the file it was made of, or convert this one",
+        )
+
+
+def _description_faults(spec: DetectorSpec, source: DetectorSpec) -> Iterator[tuple[Cause, str]]:
+    if spec.anchors is not None and source.anchors is not None:
+        yield from _anchor_faults(spec, spec.anchors, source.anchors)
+    if spec.class_names != source.class_names and spec.class_names and source.class_names:
+        yield (
+            "classes",
+            f"class names: the source says {list(source.class_names)}, the model {list(spec.class_names)}",
+        )
+    if spec.image != source.image:
+        yield "image-input", f"the picture: the source says {source.image}, the model {spec.image}"
+
+
+def _anchor_faults(spec: DetectorSpec, model: Anchors, source: Anchors) -> Iterator[tuple[Cause, str]]:
+    sizes = [a.in_image_fractions(spec.grid_h, spec.grid_w) for a in (model, source)]
+    if _are_close(sizes[0], sizes[1]):
+        return  # as the float32 of the graph sees them
+    if model.unit != source.unit and _are_close(model.sizes_wh, source.sizes_wh):
+        yield (
+            "anchor-unit",
+            f"the anchors are the source's, in another unit: the source says {source.unit!r}, the model {model.unit!r}: "
+            f"every box is {spec.grid_w} times too wide or too narrow; convert with --anchor-unit {source.unit}",
+        )
+        return
+    yield (
+        "anchors",
+        f"anchors: the source says {source.sizes_wh} in {source.unit}s, the model {model.sizes_wh} in {model.unit}s",
+    )
+
+
+def _are_close(one: Sizes, other: Sizes) -> bool:
+    """Equal but for the rounding to float32 that a sidecar's decimals and a document's may not share."""
+    return len(one) == len(other) and bool(np.allclose(np.array(one), np.array(other), rtol=1e-6, atol=0))
+
+
+def _threshold_faults(pair: OpenedPair) -> Iterator[tuple[Cause, str]]:
+    """The graph's own defaults against the document's, where they are initialisers."""
+    thresholds = pair.document.spec.thresholds
+    wanted = dict(zip(THRESHOLD_INPUTS, (thresholds.score, thresholds.iou), strict=True))
+    found = {name: value for name in wanted if (value := pair.graph.constant(name)) is not None}
+    if len(found) < len(wanted):
+        return
+    values = {name: np.float32(value.item() if value.size == 1 else np.nan) for name, value in found.items()}
+    if all(values[name] == np.float32(wanted[name]) for name in wanted):
+        return
+    cause: Cause = "thresholds"
+    if [values[n] for n in wanted] == [np.float32(wanted[n]) for n in reversed(list(wanted))]:
+        cause = "thresholds-swapped"
+    told = ", ".join(
+        f"{name} is {float(values[name]):.9g}, expected {wanted[name]:.9g}"
+        for name in wanted
+        if values[name] != np.float32(wanted[name])
+    )
+    swapped = "the two thresholds are swapped: " if cause == "thresholds-swapped" else ""
+    yield cause, f"{swapped}{told}; the document and the graph must agree, convert the source again"

@@ -1,0 +1,131 @@
+"""Static part, sums and products of two tensors: other numbers than the source's, proven by every pair of codes.
+
+The three pairs around an Add, Sub or Mul are judged together: with their numbers each of the kernels that x86 runs gives LiteRT
+XNNPACK's code for all 65,536 pairs (``converters.integer.pairs``, ``converters.integer.pair_kernels``), or for those
+that a constant leaves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from converters.integer.pair_search import PairForm, is_proven, pairs_of
+from converters.integer.pairs import Affine, PairCase, PairOp, all_codes, xnnpack_takes
+from xdet.checking.numbers.context import owners_of, pair_of, shift_of
+from xdet.checking.result import ProvenChange
+
+if TYPE_CHECKING:
+    from converters.integer.pairs import Integers
+    from converters.sources.tflite.reader import TfliteOperator
+    from xdet.checking.numbers.context import StaticContext
+    from xdet.model.graph import Node
+
+NODES = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL"}
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """An operator of the graph with what stands around it.
+
+    Attributes:
+        operands: both DequantizeLinear.
+        result: the QuantizeLinear.
+        op: the source operator.
+    """
+
+    operands: tuple[Node, Node]
+    result: Node
+    op: TfliteOperator
+
+
+def combination_at(context: StaticContext, node: Node) -> Combination | None:
+    """The sum or product that a QuantizeLinear closes or a DequantizeLinear feeds; None where there is none."""
+    graph = context.graph
+    closes = node.op == "QuantizeLinear"
+    binary = graph.producers.get(node.inputs[0]) if closes else graph.only_reader(node.outputs[0])
+    if binary is None or binary.op not in NODES:
+        return None
+    first, second = (graph.producers.get(name) for name in binary.inputs)
+    result = graph.only_reader(binary.outputs[0])
+    if first is None or second is None or result is None or result.op != "QuantizeLinear":
+        return None
+    if not first.op == second.op == "DequantizeLinear":
+        return None
+    for owner in owners_of(context, result.outputs[0], set()):
+        op = context.source.makers.get(owner)
+        if op is not None and op.op == NODES[binary.op]:
+            return Combination((first, second), result, op)
+    return None
+
+
+def prove_pairs(context: StaticContext, node: Node) -> bool:
+    """Whether the numbers around the sum or product at ``node`` give XNNPACK's codes; what was proven is remembered."""
+    found = combination_at(context, node)
+    if found is None or context.document.leaky_relu != "litert":
+        return False
+    numbers = [pair_of(context, n) for n in (*found.operands, found.result)]
+    first, second, out = numbers
+    if first is None or second is None or out is None or len({n[2] for n in numbers if n}) != 1:
+        return False
+    unsigned = out[2]
+    case = _case(context, found.op, unsigned=unsigned)
+    if case is None or not xnnpack_takes(case):
+        return False
+    swapped = _is_swapped(context, found)
+    a, b = (second, first) if swapped else (first, second)
+    form = PairForm(Affine(*a[:2]), Affine(*b[:2]), Affine(*out[:2]), swapped)
+    pairs = pairs_of(case, *(_codes(context, case, i, unsigned=unsigned) for i in found.op.inputs[:2]))
+    if not is_proven(case, form, pairs):
+        return False
+    own = case.out if node is found.result else (case.a, case.b)[found.operands.index(node) ^ swapped]
+    _remember(context, found.op, node, own, pairs.a.size)
+    return True
+
+
+def _case(context: StaticContext, op: TfliteOperator, *, unsigned: bool) -> PairCase | None:
+    """The source operator on the graph's codes."""
+    affines = []
+    for index in (*op.inputs[:2], op.outputs[0]):
+        quant = context.source.model.tensors[index].quant
+        if quant is None or quant.scale.size != 1:
+            return None
+        zero_point = quant.scalar_zero_point + shift_of(context, index, unsigned=unsigned)
+        affines.append(Affine(quant.scalar_scale, zero_point))
+    a, b, out = affines
+    return PairCase(cast("PairOp", op.op), a, b, out, 0 if unsigned else -128)
+
+
+def _is_swapped(context: StaticContext, found: Combination) -> bool:
+    """Whether the graph has the source's second operand first."""
+    a, b = found.op.inputs[:2]
+    owners = [owners_of(context, node.inputs[0], set()) for node in found.operands]
+    return (b in owners[0] or a in owners[1]) and not (a in owners[0] or b in owners[1])
+
+
+def _codes(context: StaticContext, case: PairCase, index: int, *, unsigned: bool) -> Integers:
+    """The codes that an operand may have."""
+    data = context.source.model.tensors[index].data
+    if data is None:
+        return all_codes(case)
+    return np.unique(data).astype(np.int64) + shift_of(context, index, unsigned=unsigned)
+
+
+def _remember(context: StaticContext, op: TfliteOperator, node: Node, own: Affine, pairs: int) -> None:
+    index = owners_of(context, node.inputs[0] if node.op == "DequantizeLinear" else node.outputs[0], set())[0]
+    found = pair_of(context, node)
+    assert found is not None  # noqa: S101 - it was proven
+    numbers = (
+        ("scale", float(own.scale), float(found[0])),
+        ("zero_point", float(own.zero_point), float(found[1])),
+    )
+    proof = f"all {pairs:,} pairs of codes of {op.op} equal LiteRT XNNPACK's"
+    for kind, source, written in numbers:
+        if source != written:
+            context.proven.append(
+                ProvenChange(
+                    context.source.names[index], context.source.output_name(op), kind, source, written, proof
+                )
+            )

@@ -1,0 +1,460 @@
+"""Static part, proofs: numbers that differ from the source's on purpose, shown to compute the same codes.
+
+* LeakyReLU and requantisation: the 256 codes of the pair DequantizeLinear -> LeakyRelu -> QuantizeLinear, computed in
+  float32, equal those of XNNPACK's integer recipe (``converters.leaky``) entry by entry.
+* Sums and products of two tensors: by every pair of codes (``static_pairs``).
+* Operands of another scale that a uint8 CONCATENATION rescales: by their 256 codes (``converters.integer.concatenated``).
+* Codes that are only moved: TFLite's kernels do not look at the scale of the output.
+* Averages (AveragePool, ReduceMean, Resize): a mean commutes with a shift and a scaling of all codes, so zero-points that
+  move together and scales whose ratio is kept change no mean; the ratio may be off by 2^-14, which decides exact ties alone.
+* Softmax: its factor beta stands in the scale.
+
+Static part, LeakyReLUs that stand as a sum (pass ``leaky as sum``): proven by their 256 codes.
+
+Two readings of the input's codes are added, all of them at one scale and those above the zero-point at another
+(``converters.leaky``). Neither scale is the tensor's own, so both are judged together, here and not with the activations.
+
+Whether a conversion promises LiteRT XNNPACK's bits: by what it was asked for, and by the source's operators.
+
+The table follows docs/operators.md: an operator that is not exact there keeps the pair from being declared exact, and the
+runtime is judged by the spread instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from converters.integer.concatenated import concatenated_table
+from converters.integer.pairs import Affine, PairCase, PairOp, xnnpack_takes
+from converters.leaky import (
+    FloatForm,
+    LeakyCase,
+    SumForm,
+    fitted_sum,
+    float_table,
+    plain_form,
+    sum_table,
+    xnnpack_multipliers,
+    xnnpack_table,
+)
+from xdet.checking.numbers.context import owners_of, pair_of, shift_of
+from xdet.checking.numbers.pairs import combination_at, prove_pairs
+from xdet.checking.numbers.source_graph import number
+from xdet.checking.result import ProvenChange
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from converters.leaky import Table
+    from converters.sources.tflite.reader import TfliteOperator
+    from converters.spec import ModelDocument
+    from xdet.checking.numbers.context import StaticContext
+    from xdet.checking.numbers.source_graph import SourceGraph
+    from xdet.checking.result import Cause
+    from xdet.model.graph import FinishedGraph, Node
+
+AVERAGES = frozenset({"AveragePool", "ReduceMean", "Resize", "GlobalAveragePool"})
+TIE_ROOM = 2.0**-14
+MOVES = frozenset({"Transpose", "Reshape", "Slice", "Gather", "Tile", "Split", "Resize"})
+MOVING = frozenset(
+    {"RESHAPE", "TRANSPOSE", "STRIDED_SLICE", "GATHER", "TILE", "SPLIT", "RESIZE_NEAREST_NEIGHBOR"}
+)
+
+
+def prove(context: StaticContext, node: Node, owners: tuple[int, ...]) -> bool:
+    """Whether a pair with other numbers than its tensor computes the same codes; what was proven is remembered."""
+    if combination_at(context, node) is not None:
+        return prove_pairs(context, node)
+    if node.op == "DequantizeLinear":
+        reader = context.graph.only_reader(node.outputs[0])
+        return reader is not None and any(
+            proof(context, node, reader, owners) for ops, proof in PROOFS_BY_READER if reader.op in ops
+        )
+    average = context.graph.producers.get(node.inputs[0])
+    while average is not None and average.op == "Reshape":
+        average = context.graph.producers.get(average.inputs[0])
+    before = context.graph.producers.get(average.inputs[0]) if average and average.op in AVERAGES else None
+    # what the average's own DequantizeLinear proves holds for the QuantizeLinear behind it
+    return before is not None and before.op == "DequantizeLinear" and _ratio_kept(context, before, node)
+
+
+def leaky_match(
+    context: StaticContext, form: FloatForm, owners: tuple[int, ...]
+) -> tuple[TfliteOperator, int, int] | None:
+    """The source operator a LeakyRelu node stands for, its differing codes, and the table's size; None without one.
+
+    Of several operators that read the tensor, the one whose table fits best.
+    """
+    found: list[tuple[int, TfliteOperator]] = []
+    for owner in owners:
+        for op in context.source.activations_of(owner):
+            case = leaky_case(context, op)
+            if case is not None:
+                found.append((int((float_table(case, form) != promised_table(context, case)).sum()), op))
+    if not found:
+        return None
+    differing, op = min(found, key=lambda pair: pair[0])
+    return op, differing, 256
+
+
+def announced(context: StaticContext, operator: str, kind: str, otherwise: np.float32) -> np.float32:
+    """The number that the document says was written for an operator; it tells whom to blame, and proves nothing."""
+    written = [d.written for d in context.document.deviations if d.operator == operator and d.kind == kind]
+    return otherwise if not written or written[0] is None else np.float32(written[0])
+
+
+def promised_table(context: StaticContext, case: LeakyCase) -> Table:
+    """The codes that the conversion promised: XNNPACK's where it takes the operator and was asked for."""
+    table = xnnpack_table(case) if context.document.leaky_relu == "litert" else None
+    return float_table(case, plain_form(case)) if table is None else table
+
+
+def leaky_case(context: StaticContext, op: TfliteOperator) -> LeakyCase | None:
+    """A LeakyReLU or requantisation of the source as arithmetic on int8 codes; None where it is not quantised."""
+    return case_between(
+        context, op.inputs[0], op.outputs[0], number(op, "alpha", 1.0)
+    )  # a requantisation has none
+
+
+def case_between(context: StaticContext, before_op: int, after_op: int, slope: float) -> LeakyCase | None:
+    """The arithmetic on int8 codes between two tensors; None where one is not quantised."""
+    source, target = (context.source.model.tensors[i] for i in (before_op, after_op))
+    if source.quant is None or target.quant is None:
+        return None
+    before, after = (-128 if t.dtype == "uint8" else 0 for t in (source, target))
+    return LeakyCase(
+        scale_in=source.quant.scalar_scale,
+        zero_point_in=source.quant.scalar_zero_point + before,
+        scale_out=target.quant.scalar_scale,
+        zero_point_out=target.quant.scalar_zero_point + after,
+        slope=np.float32(slope),
+    )
+
+
+def _prove_leaky(context: StaticContext, node: Node, leaky: Node, owners: tuple[int, ...]) -> bool:
+    pair = pair_of(context, node)
+    if pair is None:
+        return False
+    form = FloatForm(pair[0], np.float32(leaky.attributes.get("alpha", 0.01)))
+    matched = leaky_match(context, form, owners)
+    if matched is None:
+        return False
+    op, differing, size = matched
+    quant = context.source.model.tensors[op.inputs[0]].quant
+    expected = None if quant is None else quant.scalar_zero_point
+    shift = shift_of(context, op.inputs[0], unsigned=pair[2])
+    if quant is None or expected is None or pair[1] != expected + shift:
+        return False
+    if differing:  # the slope's fault, which is told there, where the scale is the one that was announced
+        return bool(
+            pair[0] == announced(context, context.source.output_name(op), "scale", quant.scalar_scale)
+        )
+    context.proven.append(
+        ProvenChange(
+            context.source.names[op.inputs[0]],
+            context.source.output_name(op),
+            "scale",
+            float(quant.scalar_scale),
+            float(pair[0]),
+            f"all {size} codes behind {op.op} equal LiteRT XNNPACK's",
+        )
+    )
+    return True
+
+
+def _prove_concatenated(context: StaticContext, node: Node, concat: Node, owners: tuple[int, ...]) -> bool:
+    """An operand that a concatenation rescales: all 256 codes are the built-in kernel's."""
+    op, pair = _maker_behind(context, concat), pair_of(context, node)
+    if op is None or op.op != "CONCATENATION" or pair is None:
+        return False
+    for owner in set(owners) & set(op.inputs):
+        case = case_between(context, owner, op.outputs[0], 1.0)
+        to_int8 = -128 if pair[2] else 0
+        if case is None or pair[1] + to_int8 != case.zero_point_in:
+            continue
+        if np.array_equal(float_table(case, FloatForm(pair[0], np.float32(1))), concatenated_table(case)):
+            proof = "all 256 codes equal those of LiteRT's built-in CONCATENATION"
+            _remember_scale(context, (owner, op.outputs[0]), (float(case.scale_in), float(pair[0])), proof)
+            return True
+    return False
+
+
+def _prove_moved(context: StaticContext, node: Node, mover: Node, owners: tuple[int, ...]) -> bool:
+    """Codes that are only moved: read as the tensor they become, and written so again."""
+    behind: Node | None = mover
+    while behind is not None and behind.op in MOVES:
+        mover, behind = behind, context.graph.only_reader(behind.outputs[0])
+    op, pair = _maker_behind(context, mover), pair_of(context, node)
+    if op is None or op.op not in MOVING or pair is None or behind is None or behind.op != "QuantizeLinear":
+        return False
+    common = set(owners) & set(op.inputs)
+    if not common or pair_of(context, behind) != pair:
+        return False
+    index = min(common)
+    quant = context.source.model.tensors[index].quant
+    assert quant is not None  # noqa: S101 - owners are quantised
+    proof = f"{op.op} moves codes, whatever the scale of its output"
+    _remember_scale(context, (index, op.outputs[0]), (float(quant.scalar_scale), float(pair[0])), proof)
+    return True
+
+
+def _maker_behind(context: StaticContext, node: Node) -> TfliteOperator | None:
+    """The source operator whose result stands behind the QuantizeLinear that closes ``node``."""
+    quantize = context.graph.only_reader(node.outputs[0])
+    if quantize is None or quantize.op != "QuantizeLinear":
+        return None
+    makers = [context.source.makers.get(owner) for owner in owners_of(context, quantize.outputs[0], set())]
+    return next((op for op in makers if op is not None), None)
+
+
+def _remember_scale(
+    context: StaticContext, tensors: tuple[int, int], numbers: tuple[float, float], proof: str
+) -> None:
+    tensor, operator = (context.source.names[index] for index in tensors)
+    context.proven.append(ProvenChange(tensor, operator, "scale", *numbers, proof))
+
+
+def _prove_average(context: StaticContext, node: Node, average: Node, owners: tuple[int, ...]) -> bool:
+    behind = context.graph.only_reader(average.outputs[0])
+    while behind is not None and behind.op == "Reshape":
+        behind = context.graph.only_reader(behind.outputs[0])
+    if behind is None or behind.op != "QuantizeLinear" or not _ratio_kept(context, node, behind):
+        return False
+    pair = pair_of(context, node)
+    quant = context.source.model.tensors[owners[0]].quant
+    assert pair is not None  # noqa: S101 - the ratio was computed from it
+    assert quant is not None  # noqa: S101 - owners are quantised
+    name = context.source.names[owners[0]]
+    proof = f"{average.op} commutes with the shift and scaling of both sides; only exact ties move, to LiteRT's side"
+    context.proven.append(
+        ProvenChange(name, behind.outputs[0], "scale", float(quant.scalar_scale), float(pair[0]), proof)
+    )
+    return True
+
+
+def _ratio_kept(context: StaticContext, before: Node, after: Node) -> bool:
+    """Whether two pairs around a mean keep the ratio of scales and the difference of zero-points of their tensors."""
+    pairs = pair_of(context, before), pair_of(context, after)
+    owners = (
+        owners_of(context, before.inputs[0], set()),
+        owners_of(context, after.outputs[0], set()),
+    )
+    if pairs[0] is None or pairs[1] is None or not owners[0] or not owners[1]:
+        return False
+    source = context.source.model.tensors[owners[0][0]].quant
+    target = context.source.model.tensors[owners[1][0]].quant
+    if source is None or target is None or pairs[0][2] != pairs[1][2]:
+        return False
+    shifts = [shift_of(context, o[0], unsigned=pairs[0][2]) for o in owners]
+    wanted = float(source.scalar_scale) / float(target.scalar_scale)
+    ratio = float(pairs[0][0]) / float(pairs[1][0]) / wanted - 1
+    moved = pairs[0][1] - (source.scalar_zero_point + shifts[0])
+    also = pairs[1][1] - (target.scalar_zero_point + shifts[1])
+    return abs(ratio) <= TIE_ROOM and moved == also
+
+
+def _prove_softmax(context: StaticContext, node: Node, _softmax: Node, owners: tuple[int, ...]) -> bool:
+    pair = pair_of(context, node)
+    for owner in owners:
+        quant = context.source.model.tensors[owner].quant
+        for op in context.source.readers.get(owner, ()):
+            beta = np.float32(number(op, "beta", 1.0)) if op.op == "SOFTMAX" else None
+            if pair and quant and beta is not None and pair[0] == quant.scalar_scale * beta:
+                name, output = context.source.names[owner], context.source.output_name(op)
+                proof = f"the scale holds SOFTMAX's factor beta = {float(beta):g}"
+                context.proven.append(
+                    ProvenChange(name, output, "scale", float(quant.scalar_scale), float(pair[0]), proof)
+                )
+                return True
+    return False
+
+
+Proof = Callable[
+    ["StaticContext", "Node", "Node", tuple[int, ...]], bool
+]  # context, the node, its reader, owners
+PROOFS_BY_READER: tuple[tuple[frozenset[str], Proof], ...] = (
+    (frozenset({"LeakyRelu"}), _prove_leaky),
+    (frozenset({"Concat"}), _prove_concatenated),
+    (MOVES, _prove_moved),
+    (AVERAGES, _prove_average),
+    (frozenset({"Softmax"}), _prove_softmax),
+)
+
+
+SAME_TOTAL = 2.0**-10  # as a fraction: factors of positive codes this close are the same slope's
+
+
+@dataclass(frozen=True, slots=True)
+class LeakySum:
+    """The nodes of one LeakyReLU.
+
+    Attributes:
+        whole: DequantizeLinear of all codes.
+        excess: DequantizeLinear of the codes above the zero-point.
+        maximum: Max of the codes and the zero-point.
+        add: the sum.
+    """
+
+    whole: Node
+    excess: Node
+    maximum: Node
+    add: Node
+
+
+def leaky_sum_of(graph: FinishedGraph, add: Node) -> LeakySum | None:
+    """The LeakyReLU that ends in ``add``; None where it is another sum."""
+    whole, excess = (graph.producers.get(name) for name in add.inputs[:2])
+    if whole is None or excess is None or {whole.op, excess.op} != {"DequantizeLinear"}:
+        return None
+    maximum = graph.producers.get(excess.inputs[0])
+    if maximum is None or maximum.op != "Max" or maximum.inputs[0] != whole.inputs[0]:
+        return None
+    if not len(whole.inputs) == len(excess.inputs) == 3 or len(maximum.inputs) != 2:
+        return None
+    return LeakySum(whole, excess, maximum, add)
+
+
+def is_summand(graph: FinishedGraph, dequantize: Node) -> bool:
+    """Whether a DequantizeLinear belongs to a LeakyReLU that stands as a sum."""
+    add = graph.only_reader(dequantize.outputs[0])
+    return add is not None and add.op == "Add" and leaky_sum_of(graph, add) is not None
+
+
+def compare_sum(context: StaticContext, add: Node) -> None:
+    """Compare a LeakyReLU that stands as a sum with its source operator; other sums are none of its business."""
+    found = leaky_sum_of(context.graph, add)
+    if found is None:
+        return
+    pairs = [pair_of(context, node) for node in (found.whole, found.excess)]
+    owners = owners_of(context, found.whole.inputs[0], set())
+    operators = [op for owner in owners for op in context.source.activations_of(owner)]
+    cases = [(op, case) for op in operators if (case := leaky_case(context, op)) is not None]
+    if pairs[0] is None or pairs[1] is None or not cases:
+        context.fault("slope", None, f"Add {add.name!r} stands for no operator of the source")
+        return
+    context.compared += 4
+    form = SumForm(pairs[0][0], pairs[1][0])
+    op, case, differing = min(
+        ((op, case, _count_differing(context, case, form)) for op, case in cases), key=lambda found: found[2]
+    )
+    layer = context.source.output_name(op)
+    _compare_zero_points(context, found, op, layer)
+    if differing:
+        cause, told = _fault(found, form, fitted_sum(case, promised_table(context, case)))
+        context.fault(
+            cause, layer, f"{differing} of 256 codes behind {layer!r} differ from the source's: {told}"
+        )
+        return
+    proof = f"all 256 codes of the sum equal those that are promised for {op.op}"
+    slope, written = np.float32(number(op, "alpha", 1.0)), form.whole / (form.whole + form.excess)
+    name = context.source.names[op.inputs[0]]
+    context.proven.append(ProvenChange(name, layer, "slope", float(slope), float(written), proof))
+
+
+def _count_differing(context: StaticContext, case: LeakyCase, form: SumForm) -> int:
+    found, wanted = sum_table(case, form), promised_table(context, case)
+    return int(np.count_nonzero(found != wanted))
+
+
+def _compare_zero_points(context: StaticContext, found: LeakySum, op: TfliteOperator, layer: str) -> None:
+    """Both readings and the maximum have the input's zero-point."""
+    quant = context.source.model.tensors[op.inputs[0]].quant
+    assert quant is not None  # noqa: S101 - it has a case
+    expected = quant.scalar_zero_point + shift_of(context, op.inputs[0], unsigned=True)
+    for node, name in (
+        (found.whole, found.whole.inputs[2]),
+        (found.excess, found.excess.inputs[2]),
+        (found.maximum, found.maximum.inputs[1]),
+    ):
+        constant = context.graph.constant(name)
+        if constant is None or constant.dtype != np.uint8 or constant.reshape(-1).tolist() != [expected]:
+            told = "no constant" if constant is None else f"{constant.dtype} {constant.reshape(-1).tolist()}"
+            context.fault(
+                "zero-point",
+                layer,
+                f"zero-point in {node.op} {node.name!r} of {layer!r}: expected uint8 [{expected}], found {told}",
+            )
+
+
+def _fault(found: LeakySum, form: SumForm, expected: SumForm | None) -> tuple[Cause, str]:
+    """Which number makes the codes differ: the slope where positive codes have their factor, else a scale."""
+    total = float(form.whole) + float(form.excess)
+    if expected is None or abs(total / (float(expected.whole) + float(expected.excess)) - 1) < SAME_TOTAL:
+        return "slope", f"the graph has slope {float(form.whole) / total:.6g}"
+    pairs = ((found.whole, form.whole, expected.whole), (found.excess, form.excess, expected.excess))
+    node, scale, wanted = max(pairs, key=lambda pair: abs(float(pair[1]) / float(pair[2]) - 1))
+    ratio = float(scale) / float(wanted) - 1
+    return (
+        "scale",
+        f"scale in {node.op} {node.name!r}: expected {wanted:.9g}, found {scale:.9g} ({ratio:+.2%})",
+    )
+
+
+EXACT = frozenset(
+    {
+        *("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MAX_POOL_2D", "LEAKY_RELU", "QUANTIZE", "DEQUANTIZE", "CAST"),
+        *("RESIZE_NEAREST_NEIGHBOR", "PAD", "RESHAPE", "TRANSPOSE", "STRIDED_SLICE", "GATHER", "TILE", "SPLIT", "PACK"),
+        *("SHAPE", "CONCATENATION", "ADD", "SUB", "MUL", "RESIZE_BILINEAR"),
+    }
+)  # fmt: skip
+AT_EQUAL_SCALES = frozenset({"RELU", "RELU6", "RELU_N1_TO_1", "MEAN", "AVERAGE_POOL_2D"})
+LARGEST_WINDOW = 127  # pixels that AVERAGE_POOL_2D averages exactly
+
+
+def why_not_exact(document: ModelDocument, source: SourceGraph | None) -> str | None:
+    """Why ONNX Runtime's heads need not equal XNNPACK's; None where they must."""
+    if source is None or document.activations == "float32":
+        return "no pair is declared exact: the source has no integers to reproduce"
+    if document.leaky_relu != "litert":
+        return (
+            "no pair is declared exact: converted with --leaky-relu float, which follows the real functions"
+        )
+    blocked = sorted(set(_inexact(source)))
+    if blocked:
+        return f"no pair is declared exact: {', '.join(blocked)} may differ by 1 LSB (docs/operators.md)"
+    return None
+
+
+def _inexact(source: SourceGraph) -> Iterator[str]:
+    for op in source.model.operators:
+        integers = all(source.model.tensors[i].dtype in ("int32", "int64") for i in op.outputs)
+        if integers:  # arithmetic on shapes, done at conversion
+            continue
+        if (op.op not in EXACT and op.op not in AT_EQUAL_SCALES) or _is_odd(source, op):
+            yield op.op
+
+
+def _is_odd(source: SourceGraph, op: TfliteOperator) -> bool:
+    """Whether an operator that is exact in general is not exact here."""
+    tensors = source.model.tensors
+    if op.op in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+        return tensors[op.inputs[1]].dtype == "uint8"
+    if op.op in ("ADD", "SUB", "MUL"):
+        return _is_left_to_built_ins(source, op)
+    before, after = tensors[op.inputs[0]].quant, tensors[op.outputs[0]].quant
+    if before is None or after is None or before.scale.size != 1 or after.scale.size != 1:
+        return False
+    if op.op in ("LEAKY_RELU", "QUANTIZE"):
+        slope = np.float32(number(op, "alpha", 1.0))
+        case = LeakyCase(before.scalar_scale, 0, after.scalar_scale, 0, slope)
+        return not before.same_as(after) and xnnpack_multipliers(case) is None
+    if op.op in AT_EQUAL_SCALES:
+        window = number(op, "filter_h", 1) * number(op, "filter_w", 1)
+        return before.scalar_scale != after.scalar_scale or window > LARGEST_WINDOW
+    return op.op == "RESIZE_BILINEAR" and not before.same_as(after)
+
+
+def _is_left_to_built_ins(source: SourceGraph, op: TfliteOperator) -> bool:
+    """Whether XNNPACK does not take a sum or product."""
+    affines = []
+    for index in (*op.inputs[:2], op.outputs[0]):
+        quant = source.model.tensors[index].quant
+        if quant is None or quant.scale.size != 1:
+            return False
+        affines.append(Affine(quant.scalar_scale, quant.scalar_zero_point))
+    a, b, out = affines
+    return not xnnpack_takes(PairCase(cast("PairOp", op.op), a, b, out, lowest=0))

@@ -1,0 +1,220 @@
+"""The two files of a check, read once: the finished model, its graph and document; the source and its description.
+
+Which runtimes a check runs: those that were named, or the default ones; and what could be added.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from xdet.checking.numbers.keras_steps import network_steps
+from xdet.checking.numbers.source_graph import SourceGraph
+from xdet.checking.result import MissingRuntime
+from xdet.errors import ModelError, UsageError
+from xdet.model.file import hash_model, read_model_file
+from xdet.model.graph import FinishedGraph
+from xdet.runtimes.base import Runtime
+from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.table import RUNTIMES, parse_runtimes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from converters.facts import SourceFacts
+    from converters.files import ModelFormat
+    from converters.spec import DetectorSpec, ModelDocument
+    from xdet.checking.numbers.keras_steps import KerasSteps
+    from xdet.model.file import ModelFile
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedPair:
+    """A finished model and its source.
+
+    Attributes:
+        model: the ONNX file.
+        document: what its metadata says.
+        graph: its operators and constants.
+        source: the source file.
+        source_sha256: hex digest of its bytes.
+        source_graph: its tensors and operators; None for formats other than TFLite.
+        source_steps: what its layers compute; None for formats other than Keras, and where ``source_problem`` says why.
+        source_problem: why the numbers of a Keras source cannot be compared; else None.
+        described: the detector as the source's sidecar describes it; None where it has no (complete) sidecar.
+    """
+
+    model: ModelFile
+    document: ModelDocument
+    graph: FinishedGraph
+    source: ModelFile
+    source_sha256: str
+    source_graph: SourceGraph | None
+    described: DetectorSpec | None
+    source_steps: KerasSteps | None = None
+    source_problem: str | None = None
+
+
+def open_pair(model: Path, source: Path) -> OpenedPair:
+    """Read both files.
+
+    Raises:
+        ModelError: one of them is missing, damaged, or no such model.
+        UsageError: they are not an ONNX file and a source, in this order.
+    """
+    from xdet.runtimes.onnxruntime import read_document
+
+    finished, origin = read_model_file(model), read_model_file(source)
+    if finished.format != "onnx":
+        raise UsageError(
+            f"'{model}' is {finished.format or 'no model'}, expected an ONNX file made by xdet convert; "
+            f"the source goes behind --source"
+        )
+    if origin.format in (None, "onnx"):
+        raise UsageError(
+            f"'{source}' is {origin.format or 'no model'}, expected the TFLite or Keras file that '{model}' was made of"
+        )
+    document = read_document(finished.data, file=finished.file)
+    read = _read_tflite(origin) if origin.format == "tflite" else _read_keras(origin, document)
+    return OpenedPair(
+        model=finished,
+        document=document,
+        graph=FinishedGraph(finished.data, file=finished.file),
+        source=origin,
+        source_sha256=hash_model(origin.data),
+        source_graph=read.graph,
+        described=read.described,
+        source_steps=read.steps,
+        source_problem=read.problem,
+    )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Source:
+    """A source's operators and description, as far as its format and its sidecar tell them."""
+
+    graph: SourceGraph | None = None
+    steps: KerasSteps | None = None
+    described: DetectorSpec | None = None
+    problem: str | None = None
+
+
+def _read_tflite(origin: ModelFile) -> _Source:
+    from converters.errors import ConversionError
+    from converters.sources.tflite.facts import facts_from_tflite
+    from converters.sources.tflite.operators import require_sound
+    from converters.sources.tflite.reader import read_tflite
+
+    try:
+        records = read_tflite(origin.data, origin.file)
+        require_sound(records)
+    except ConversionError as error:
+        raise ModelError(str(error)) from error
+    return _Source(SourceGraph(records), described=_described(origin, facts_from_tflite(records)))
+
+
+def _read_keras(origin: ModelFile, document: ModelDocument) -> _Source:
+    """Layers and weights, read as data: neither Keras nor TensorFlow is loaded."""
+    from converters.errors import ConversionError, MissingExtraError, UnsupportedModelError
+    from converters.facts import SourceFacts
+    from converters.sources.keras.stored import read_keras, read_network
+
+    spec = document.spec
+    try:
+        checked = read_keras(origin.data, origin.file, "h5" if origin.format == "h5" else "keras")
+    except MissingExtraError as error:
+        return _Source(problem=str(error))
+    except ConversionError as error:
+        raise ModelError(str(error)) from error
+    sizes = (spec.image.height, spec.image.width, spec.grid_h, spec.grid_w, spec.head_channels)
+    described = _described(origin, SourceFacts(origin.file, *sizes, "float32", None))
+    try:
+        steps = network_steps(read_network(checked))
+    except (UnsupportedModelError, MissingExtraError) as error:  # an archive's layers are read without h5py
+        return _Source(described=described, problem=str(error))
+    except ConversionError as error:
+        raise ModelError(str(error)) from error
+    return _Source(steps=steps, described=described)
+
+
+def _described(origin: ModelFile, facts: SourceFacts) -> DetectorSpec | None:
+    from converters.description.statements import SourceOptions, describe_source
+    from converters.errors import ConversionError, OptionError
+
+    try:
+        return describe_source(origin.path, facts, SourceOptions()).spec
+    except OptionError:  # no sidecar: anchors and classes came as options, and the document holds them
+        return None
+    except ConversionError as error:
+        raise ModelError(str(error)) from error
+
+
+Asked = str | Runtime
+SLOW = {"onnx-reference": 2, "onnxruntime-web": 2}  # runtime -> the most images it is given
+
+
+def planned_images(
+    runtimes: str | Sequence[Asked] | None, source_format: ModelFormat | None, images: int
+) -> int:
+    """How many images all runtimes together will be given: the length of a progress bar."""
+    finished, sources = split_runtimes(runtimes, source_format, None)
+    return sum(
+        min(images, SLOW.get(runtime_name(asked).split(":")[0], images)) for asked in (*finished, *sources)
+    )
+
+
+def split_runtimes(
+    runtimes: str | Sequence[Asked] | None, source_format: ModelFormat | None, threads: int | None
+) -> tuple[list[RuntimeChoices | Runtime], list[RuntimeChoices]]:
+    """Runtimes of the finished model, and those of the source."""
+    own = _source_runtimes(source_format)
+    if runtimes is None:
+        runtimes = ["onnxruntime:cpu", *(["openvino:cpu"] if find_spec("openvino") else []), *own]
+    named = runtimes.split(",") if isinstance(runtimes, str) else list(runtimes)
+    texts = [name for name in named if isinstance(name, str)]
+    choices = parse_runtimes(",".join(texts), threads=threads) if texts else ()
+    chosen = [replace(c, provider=c.provider or usual_provider(str(c.runtime))) for c in choices]
+    sources = [c for c in chosen if source_format in RUNTIMES[str(c.runtime)].formats]
+    foreign = [c for c in chosen if c not in sources and "onnx" not in RUNTIMES[str(c.runtime)].formats]
+    if foreign:
+        listed = ", ".join(runtime_name(c) for c in foreign)
+        raise UsageError(f"{listed} runs neither ONNX files nor {source_format} sources; leave it out")
+    finished = [c for c in chosen if c not in sources]
+    if not sources:
+        sources = list(parse_runtimes(",".join(own), threads=threads)) if own else []
+    return [*finished, *(r for r in named if not isinstance(r, str))], sources
+
+
+def usual_provider(runtime: str) -> str:
+    """The provider or kernels of a runtime that was named alone."""
+    return {"litert": "xnnpack", "onnxruntime-web": "wasm", "onnx-reference": "numpy"}.get(runtime, "cpu")
+
+
+def _source_runtimes(source_format: ModelFormat | None) -> list[str]:
+    if source_format == "tflite":
+        return ["litert:xnnpack", "litert:builtin", "litert:reference"]
+    return ["keras:cpu"] if source_format in ("h5", "keras") else []
+
+
+def runtime_name(asked: RuntimeChoices | Asked) -> str:
+    """A runtime as results call it."""
+    if isinstance(asked, str):
+        return asked
+    return f"{asked.runtime}:{asked.provider}" if isinstance(asked, RuntimeChoices) else asked.name
+
+
+def suggest_runtimes(finished: Sequence[RuntimeChoices | Runtime]) -> list[MissingRuntime]:
+    """What could be added, and how."""
+    named = {runtime_name(asked).split(":")[0] for asked in finished}
+    found: list[MissingRuntime] = []
+    if "openvino" not in named and find_spec("openvino") is None:
+        found.append(MissingRuntime("openvino:cpu", 'pip install "xdet[openvino]"', asked=False))
+    slow = [name for name in SLOW if name not in named]
+    return found + [
+        MissingRuntime(
+            f"{name}:{usual_provider(name)}", "name it in --runtimes (slow: two images)", asked=False
+        )
+        for name in slow
+    ]

@@ -1,0 +1,99 @@
+"""One layer as a model of its own: small enough to read, and to send to whoever has to mend it.
+
+The model begins at the source tensors in front of the layer and ends at the layer's codes; ``layer.npz`` beside ``layer.onnx``
+holds one photograph's codes by tensor name: LiteRT XNNPACK's for every input, and LiteRT's result to compare the output with.
+With a Keras source these are Keras' values: float32, or the nearest codes where the model holds codes.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from converters.spec import IMAGE
+from xdet.checking.layers import source_codes
+from xdet.errors import UsageError
+from xdet.model.file import read_model_file
+from xdet.model.graph import load_onnx
+from xdet.model.surgery import Codes, cut_layer
+from xdet.pictures.preparation import Preparation, prepare
+from xdet.runtimes.onnxruntime import read_document
+from xdet.runtimes.ort_session import OrtSession, SessionChoices
+from xdet.writing.files import write_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from xdet.checking.layer_records import Layer, RealLayer
+    from xdet.pictures.preparation import Photograph
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRepro:
+    """What was written.
+
+    Attributes:
+        model: the ONNX file.
+        values: the .npz file beside it.
+        differing: values of the layer in which ONNX Runtime, given the source's codes, differs from the source.
+        compared: values of the layer.
+    """
+
+    model: Path
+    values: Path
+    differing: int
+    compared: int
+
+
+def values_path(model: Path) -> Path:
+    """Where the values of a repro model go.
+
+    Raises:
+        UsageError: the model's name does not end in ``.onnx``.
+    """
+    if model.suffix.lower() != ".onnx":
+        raise UsageError(f"--repro writes an ONNX file, got '{model}'; let its name end in .onnx")
+    return model.with_suffix(".npz")
+
+
+def write_layer_repro(
+    target: Path, layer: Layer | RealLayer, *, model: Path, source: Path, photographs: Sequence[Photograph]
+) -> LayerRepro:
+    """Write a layer as a model, with the values of the photograph on which it differs most.
+
+    Args:
+        target: the ONNX file to write; its values go beside it.
+        layer: which, of ``compare_layers``.
+        model: the finished model.
+        source: the TFLite or Keras file it was made of.
+        photographs: to choose from, at least one.
+
+    Raises:
+        OutputError: a file cannot be written.
+        ModelError: one of the models cannot be read.
+    """
+    data, beside = read_model_file(model).data, values_path(target)
+    proto, how = load_onnx(data, model.name), Preparation(read_document(data, file=model.name).spec.image)
+    images = np.stack([prepare(photograph, how).pixels for photograph in photographs])
+    tried: list[tuple[float, int, bytes, Codes]] = []
+    for image, known in zip(images, source_codes(data, source, images), strict=True):
+        codes = {**known, IMAGE: image[None]}
+        cut, values = cut_layer(proto, layer.onnx, codes)
+        session = OrtSession(cut, file=target.name, choices=SessionChoices(threads=1))
+        given = {name: value for name, value in values.items() if name != layer.onnx}
+        (result,) = session.run([layer.onnx], given)
+        session.close()
+        wanted = values[layer.onnx]
+        differing = int((result != wanted).sum())
+        worst = float(np.abs(result - wanted).max()) if wanted.dtype == np.float32 else differing
+        tried.append((worst, differing, cut, values))
+    _, differing, cut, values = max(tried, key=lambda entry: entry[0])
+    packed = io.BytesIO()
+    np.savez_compressed(packed, allow_pickle=False, **values)
+    write_bytes(target, cut)
+    write_bytes(beside, packed.getvalue())
+    return LayerRepro(target, beside, differing, values[layer.onnx].size)

@@ -1,0 +1,187 @@
+"""``xdet selftest``: does this host compute what the conversion computed? Needs the finished model and ONNX Runtime alone.
+
+A finished model holds the head's codes for one picture that is made from a seed (``converters.integer.golden``).
+Here the picture is
+made again, the model runs, and its raw head is compared value by value. So it is seen in the field when a tool stripped or
+moved the quantisation, when an edited file no longer is its source, when a CPU's kernels saturate, or when a provider computes
+in another way. Decoding and suppression behind the head are float32; they are not tested here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from converters.integer.golden import GENERATOR, Agreement, compare_head, golden_image
+from converters.spec import HEAD, IMAGE
+from xdet.errors import ModelError
+from xdet.model.file import read_model_file
+from xdet.model.wire import FLOAT, with_outputs
+from xdet.runtimes.onnxruntime import open_onnxruntime
+from xdet.runtimes.ort_session import (
+    CPU,
+    EXACT_KERNELS,
+    OrtSession,
+    SessionChoices,
+    kernels_saturate,
+    resolve_provider,
+)
+from xdet.runtimes.processors import RuntimeChoices
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from converters.spec import GoldenVector, ModelDocument
+    from xdet.model.file import ModelFile
+    from xdet.runtimes.onnxruntime import OnnxRuntime
+
+Verdict = Literal["exact", "bounded", "broken"]
+MOST_IMAGES = 4  # per call of a model with a larger batch
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """What a self-test found.
+
+    Attributes:
+        model: file name as the caller gave it.
+        sha256: hex digest of the file's bytes.
+        runtime: such as ``"onnxruntime:cpu"``.
+        verdict: ``"exact"``: every head value has the golden bits. ``"bounded"``: none is further away than ``bound_lsb``.
+            ``"broken"``: one is.
+        agreement: the comparison.
+        bound_lsb: what the model's document allows on this kind of runtime, in codes of the head.
+        exact_kernels: session entry that xdet set because this CPU's fast kernels saturate; None where it set none.
+        plain: the comparison for a session without that entry, as other programs open it; None where it is the same.
+    """
+
+    model: str
+    sha256: str
+    runtime: str
+    verdict: Verdict
+    agreement: Agreement
+    bound_lsb: int
+    exact_kernels: str | None = None
+    plain: Agreement | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the model may be used here."""
+        return self.verdict != "broken"
+
+
+def run_selftest(
+    model: Path,
+    *,
+    provider: str | None = None,
+    provider_options: Mapping[str, str] | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+) -> SelfTest:
+    """Compare a finished model's head on this host with the golden vector in its metadata.
+
+    Args:
+        model: an ONNX file that xdet made.
+        provider: short or full name of an execution provider; None is the CPU.
+        provider_options: handed to the provider.
+        device: of the provider, as ``xdet providers`` lists it; None is the provider's choice.
+        threads: threads inside an operator; None is one per physical core.
+
+    Raises:
+        ModelError: no finished model, or one without a golden vector that this version reads.
+        RuntimeUnavailableError: the provider is not there.
+    """
+    file = read_model_file(model)
+    if file.format != "onnx":
+        raise ModelError(
+            f"'{model}' is no ONNX file; selftest takes finished models, which hold their golden vector: "
+            f"convert the source with xdet convert"
+        )
+    choices = RuntimeChoices(
+        provider=provider, threads=threads, provider_options=provider_options or {}, device=device
+    )
+    with open_onnxruntime(file.data, file=file.file, choices=choices) as runtime:
+        vector = _require_vector(runtime.document, file.file)
+        images = _images(runtime)
+        agreement = _compare(runtime.head(images), vector, file.file)
+        bound = vector.bound_lsb if runtime.capabilities.exact else vector.other_kernels_lsb
+        sha256, name, activations = runtime.sha256, runtime.name, runtime.document.activations
+    saturating = resolve_provider(provider) == CPU and activations in EXACT_KERNELS and kernels_saturate()
+    return SelfTest(
+        model=str(model),
+        sha256=sha256,
+        runtime=name,
+        verdict=judge(agreement, bound),
+        agreement=agreement,
+        bound_lsb=bound,
+        exact_kernels=EXACT_KERNELS[activations] if saturating else None,
+        plain=_compare(_plain_head(file, images, threads), vector, file.file) if saturating else None,
+    )
+
+
+def judge(agreement: Agreement, bound_lsb: int) -> Verdict:
+    """The verdict on a comparison.
+
+    Args:
+        agreement: the comparison.
+        bound_lsb: allowed difference in codes; 0 allows none.
+    """
+    if agreement.exact:
+        return "exact"
+    return "bounded" if bound_lsb > 0 and agreement.worst_lsb <= bound_lsb else "broken"
+
+
+def _require_vector(document: ModelDocument, file: str) -> GoldenVector:
+    vector = document.golden
+    if vector is None:
+        why = (
+            "its network computes in float32, where no result is defined to the bit"
+            if document.activations == "float32"
+            else next(
+                (note for note in document.notes if "golden" in note), "an earlier version converted it"
+            )
+        )
+        raise ModelError(
+            f"'{file}' holds no golden vector: {why}; compare it with its source: xdet check, or convert it again"
+        )
+    if vector.generator != GENERATOR:
+        raise ModelError(
+            f"'{file}' has a golden vector of recipe {vector.generator}, this xdet makes the picture of recipe "
+            f"{GENERATOR}; convert the source again, or test it with the version that wrote it"
+        )
+    return vector
+
+
+def _images(runtime: OnnxRuntime) -> NDArray[np.uint8]:
+    """The golden picture, uint8 ``(N, height, width, 3)``: once per place of a small batch."""
+    vector, image = runtime.document.golden, runtime.spec.image
+    assert vector is not None, "required before"  # noqa: S101
+    picture = golden_image(image.height, image.width, vector.seed)
+    return picture.repeat(min(runtime.batch or 2, MOST_IMAGES), axis=0)
+
+
+def _plain_head(file: ModelFile, images: NDArray[np.uint8], threads: int | None) -> NDArray[np.float32]:
+    """The head from a session as any program opens it, without exact kernels."""
+    model = with_outputs(file.data, ((HEAD, FLOAT),))
+    session = OrtSession(model, file=file.file, choices=SessionChoices(threads=threads))
+    with_batch = session.inputs[0].shape[0] or len(images)
+    head: NDArray[np.float32] = session.run(
+        [HEAD], {IMAGE: np.resize(images, (with_batch, *images.shape[1:]))}
+    )[0]
+    return head
+
+
+def _compare(heads: NDArray[np.float32], vector: GoldenVector, file: str) -> Agreement:
+    """The worst of the comparisons of ``(N, grid_h, grid_w, channels)`` with the vector."""
+    try:
+        agreements = [compare_head(head, vector) for head in heads]
+    except ValueError as error:
+        raise ModelError(
+            f"'{file}': its golden vector cannot be read: {error}; was the file edited? Convert its source again"
+        ) from error
+    return max(agreements, key=lambda found: (not found.exact, found.worst_lsb, found.differing))

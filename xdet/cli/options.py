@@ -1,0 +1,96 @@
+"""A progress bar on a terminal, nothing in a pipe.
+
+``--json FILE``: to a file, whole or not at all, or to stdout for ``-``.
+
+``--device`` and ``--provider-option`` of the commands that take ``--provider``.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xdet.errors import UsageError
+from xdet.writing.files import Output, encode_text, json_mark, write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@contextmanager
+def progress_bar(total: int, label: str) -> Iterator[Callable[[int], None]]:
+    """Show ``label`` and how many of ``total`` are done, on stderr; yields the function to call with each advance."""
+    with typer.progressbar(
+        length=total, label=label, file=sys.stderr, show_pos=True, hidden=not sys.stderr.isatty()
+    ) as bar:
+        yield bar.update
+
+
+@contextmanager
+def counted_progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """As ``progress_bar`` where the work is counted while it goes on: the function takes the advance and the whole."""
+    with typer.progressbar(
+        length=1, label=label, file=sys.stderr, show_pos=True, hidden=not sys.stderr.isatty()
+    ) as bar:
+
+        def advance(done: int, whole: int) -> None:
+            bar.length = whole
+            bar.update(done)
+
+        yield advance
+
+
+STDOUT = Path("-")
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace existing files that xdet did not make, too; never an input.")
+]
+
+
+def json_outputs(target: Path | None, schema: str | None) -> list[Output]:
+    """``--json`` as the outputs of a command: none, or one file, whose earlier version is known by its schema."""
+    if target is None or target == STDOUT:
+        return []
+    return [Output(target, None if schema is None else json_mark(schema))]
+
+
+def write_json(target: Path, text: str) -> None:
+    r"""Write JSON text (with its final newline) to ``target``; ``-`` is stdout. The bytes are the same: UTF-8, ``\n``."""
+    if target != STDOUT:
+        write_text(target, text)
+        return
+    sys.stdout.flush()  # what was printed before comes first
+    sys.stdout.buffer.write(encode_text(text))
+    sys.stdout.buffer.flush()
+
+
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="The provider's device, as xdet providers lists it, such as gpu or gpu:1."
+    ),
+]
+ProviderOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="Handed to the execution provider; may be given several times."),
+]
+
+
+def read_provider_options(words: list[str] | None) -> dict[str, str]:
+    """``KEY=VALUE`` words as a dictionary.
+
+    Raises:
+        UsageError: a word without a key or an equals sign, or a key that stands twice.
+    """
+    found: dict[str, str] = {}
+    for word in words or []:
+        key, equals, value = word.partition("=")
+        if not key or not equals:
+            raise UsageError(f"--provider-option must be KEY=VALUE, got {word!r}")
+        if key in found:
+            raise UsageError(f"--provider-option names {key!r} twice; give it once")
+        found[key] = value
+    return found

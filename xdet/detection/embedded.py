@@ -1,0 +1,137 @@
+"""The detector that comes with xdet: a TFLite file, converted once into the user's cache, for ONNX Runtime on CPUs.
+
+The cached file's name holds a digest of all that its bytes come from: the source, its sidecar, the target, and the
+converter's own program text. So whoever upgrades, or works on the converter, never runs an old conversion. It is written
+beside its place and renamed there, so that processes which start together never see half a file; conversions of other
+versions are removed, but for the latest few. Where the cache cannot be written, the conversion lives in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from converters.spec.releases import UINT8_MAX_ONNXRUNTIME, is_older
+from xdet.errors import ModelError
+from xdet.model.file import ModelFile, read_model
+from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.table import open_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from converters.spec import Target
+    from xdet.runtimes.base import Runtime
+
+SOURCE = Path(__file__).parent.parent / "data" / "tiny_yolo_v2_person_224_int8.tflite"
+CACHE_VARIABLE = "XDET_CACHE_DIR"
+KEPT = 3  # conversions in the cache: environments of several versions share it
+DEFAULTS = RuntimeChoices()
+
+
+def open_embedded(choices: RuntimeChoices = DEFAULTS) -> Runtime:
+    """Open the embedded detector on ONNX Runtime; the first call of all converts it.
+
+    Raises:
+        RuntimeUnavailableError: the provider is not there, or does not take the model.
+        UsageError: a runtime that takes no ONNX files.
+    """
+    _require_provider(choices)  # before any work
+    cached = cache_path()
+    try:
+        model = ModelFile(cached, read_model(cached), "onnx")
+    except ModelError:  # not there yet
+        return _convert_and_open(cached, choices)
+    try:
+        return open_model(model, choices)
+    except ModelError:
+        if _is_sound(model):
+            raise  # the provider cannot run it: converting again would change nothing
+        return _convert_and_open(cached, choices)
+
+
+def cache_path() -> Path:
+    """Where the converted model is kept; the environment variable ``XDET_CACHE_DIR`` names another folder."""
+    digest = hashlib.sha256(target_here().encode("ascii"))
+    for path in (SOURCE, SOURCE.with_suffix(".xdet.json"), *_converter_files()):
+        digest.update(path.name.encode("utf-8"))
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    return _cache_folder() / f"{SOURCE.stem}-{digest.hexdigest()[:16]}.onnx"
+
+
+def target_here() -> Target:
+    """``"cpu"`` where the installed ONNX Runtime has its kernels, else ``"portable"``: the same bits, slower."""
+    from xdet.runtimes.ort_session import installed_release
+
+    return "portable" if is_older(installed_release(), UINT8_MAX_ONNXRUNTIME) else "cpu"
+
+
+def _converter_files() -> Iterator[Path]:
+    import converters
+
+    folder = Path(converters.__file__).parent
+    yield from sorted(folder.rglob("*.py"))
+
+
+def _require_provider(choices: RuntimeChoices) -> None:
+    from xdet.runtimes.ort_session import resolve_provider
+
+    if choices.runtime in (None, "onnxruntime"):
+        resolve_provider(choices.provider)
+
+
+def _is_sound(model: ModelFile) -> bool:
+    """Whether the CPU takes it, which takes every model that xdet makes."""
+    try:
+        open_model(model, RuntimeChoices(runtime="onnxruntime", threads=1)).close()
+    except ModelError:
+        return False
+    return True
+
+
+def _convert_and_open(cached: Path, choices: RuntimeChoices) -> Runtime:
+    data = _convert(SOURCE)
+    place = cached if _store(cached, data) else Path(cached.name)
+    return open_model(ModelFile(place, data, "onnx"), choices)
+
+
+def _cache_folder() -> Path:
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("xdet", appauthor=False)
+
+
+def _convert(source: Path) -> bytes:
+    from converters.convert import convert_to_bytes
+    from converters.options import ConvertOptions
+
+    return convert_to_bytes(source, ConvertOptions(target=target_here())).model
+
+
+def _store(path: Path, model: bytes) -> bool:
+    """Put the model into the cache in one step; False where that is not possible."""
+    from converters.errors import OutputError
+    from converters.files import write_output
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_output(path, model)
+    except (OSError, OutputError):  # a read-only home, a full disk
+        return False
+    _prune(path)
+    return True
+
+
+def _prune(newest: Path) -> None:
+    """Remove the oldest conversions beside the newest one; one that is in use or gone already is left alone."""
+    with contextlib.suppress(OSError):
+        others = [path for path in newest.parent.glob(f"{SOURCE.stem}-*.onnx") if path != newest]
+        others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        for path in others[KEPT - 1 :]:
+            path.unlink(missing_ok=True)

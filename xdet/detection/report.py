@@ -1,0 +1,183 @@
+"""Detections as JSON for programs: ``xdet.detections`` and COCO results (docs/json.md describes both).
+
+They hold no time, folder, host, thread or provider, so equal detections give equal bytes. Scores are the
+shortest decimal that reads back as the same float32: two scores print alike only if they are equal. Boxes are
+in pixels of the photograph, rounded to 1/100.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xdet.errors import DataError
+from xdet.writing.text import image_names
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from converters.spec import Thresholds
+    from xdet.detections import Detection, Detections
+
+DETECTIONS_SCHEMA = "xdet.detections"
+DETECTIONS_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FailedImage:
+    """An image of a batch that gave no result.
+
+    Attributes:
+        image: its name as the caller gave it.
+        error: the message, one line.
+    """
+
+    image: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionReport:
+    """One run of one model over some images.
+
+    Attributes:
+        model_name: file name of the model, without its folder.
+        model_sha256: hex digest of its bytes.
+        thresholds: the thresholds in force.
+        images: the results, in the order of the request.
+        failed: the images without a result, in the order of the request.
+    """
+
+    model_name: str
+    model_sha256: str
+    thresholds: Thresholds
+    images: tuple[Detections, ...]
+    failed: tuple[FailedImage, ...] = ()
+
+
+def report_to_json(report: DetectionReport) -> str:
+    """The report as JSON text of the schema ``xdet.detections``, one detection per line, with final newline.
+
+    The path of a failed image is cut down to its name in the error, too, where the message quotes it as
+    given.
+    """
+    images = [found.image for found in report.images]
+    names = image_names(images + [failed.image for failed in report.failed])
+    document = {
+        "schema": DETECTIONS_SCHEMA,
+        "version": DETECTIONS_VERSION,
+        "model": {"name": report.model_name, "sha256": report.model_sha256},
+        "thresholds": asdict(report.thresholds),
+        "images": [
+            {
+                "image": name,
+                "width": found.width,
+                "height": found.height,
+                "detections": [_detection_to_dict(detection) for detection in found],
+            }
+            for name, found in zip(names, report.images, strict=False)
+        ],
+        "failed": [
+            {"image": name, "error": failed.error.replace(failed.image, name)}
+            for name, failed in zip(names[len(images) :], report.failed, strict=True)
+        ],
+    }
+    return _to_json_lines(document) + "\n"
+
+
+def detections_to_coco_json(images: Sequence[Detections]) -> str:
+    """The detections as a COCO results list, one per line, with a final newline.
+
+    ``image_id`` is ``coco_image_ids``; ``category_id`` is the class index plus one; ``bbox`` is x, y, width,
+    height in pixels.
+
+    Raises:
+        DataError: two images would share one id.
+    """
+    ids = coco_image_ids([found.image for found in images])
+    results = [
+        {
+            "image_id": image_id,
+            "category_id": detection.class_id + 1,
+            "bbox": _xyxy_to_xywh(_round_box(detection.box_xyxy_px)),
+            "score": shortest_float32(detection.score),
+        }
+        for image_id, found in zip(ids, images, strict=True)
+        for detection in found
+    ]
+    return _to_json_lines(results) + "\n"
+
+
+def coco_image_ids(images: Sequence[str]) -> list[int | str]:
+    """COCO image ids: the file stem as an integer where it is one (``00139.jpg`` is 139), else the name.
+
+    Raises:
+        DataError: two images would share one id, so that their results could not be told apart.
+    """
+    owner: dict[int | str, str] = {}
+    ids: list[int | str] = []
+    for image, name in zip(images, image_names(images), strict=True):
+        stem = PurePath(image).stem
+        image_id = int(stem) if stem.isascii() and stem.isdecimal() else name
+        if image_id in owner:
+            msg = f"'{owner[image_id]}' and '{image}' share the COCO image id {image_id}; write two files"
+            raise DataError(msg)
+        owner[image_id] = image
+        ids.append(image_id)
+    return ids
+
+
+def shortest_float32(value: float) -> float:
+    """The double whose shortest decimal is also the shortest that reads back as float32 ``value``.
+
+    >>> shortest_float32(float(np.float32(0.93)))
+    0.93
+    """
+    return float(str(np.float32(value)))
+
+
+def _detection_to_dict(detection: Detection) -> dict[str, Any]:
+    return {
+        "box_xyxy_px": _round_box(detection.box_xyxy_px),
+        "score": shortest_float32(detection.score),
+        "class_id": detection.class_id,
+        "class_name": detection.class_name,
+        "anchor": detection.anchor,
+    }
+
+
+def _round_box(box: Sequence[float]) -> list[float]:
+    return [round(value, 2) + 0.0 for value in box]  # + 0.0 turns -0.0 into 0.0
+
+
+def _xyxy_to_xywh(box: Sequence[float]) -> list[float]:
+    x1, y1, x2, y2 = box
+    return [x1, y1, *_round_box((x2 - x1, y2 - y1))]
+
+
+def _to_json_lines(value: object, indent: str = "") -> str:
+    """JSON in which whatever holds no further object stands on one line."""
+    if not _holds_objects(value):
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    inner = indent + "  "
+    if isinstance(value, dict):
+        lines = [
+            f"{inner}{json.dumps(key)}: {_to_json_lines(member, inner)}" for key, member in value.items()
+        ]
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    lines = [inner + _to_json_lines(member, inner) for member in _members(value)]
+    return "[\n" + ",\n".join(lines) + f"\n{indent}]"
+
+
+def _holds_objects(value: object) -> bool:
+    return any(isinstance(member, dict) or _holds_objects(member) for member in _members(value))
+
+
+def _members(value: object) -> list[object]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []

@@ -1,0 +1,350 @@
+"""From what models found to metrics, differences, and counts of all that was left out.
+
+Average precision of one or several models on annotated photographs, by a named protocol.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+
+from converters.spec import Thresholds
+from xdet.errors import DataError, ModelError, UsageError
+from xdet.evaluation.bootstrap import difference, draw_weights, resample_average
+from xdet.evaluation.dataset import read_coco
+from xdet.evaluation.predictions import Found, KeptPredictions, PredictionOptions, name_run, predict
+from xdet.evaluation.protocols import PROTOCOLS, CrowdRule, ProtocolName, Setting
+from xdet.evaluation.records import ScoredImage
+from xdet.evaluation.results import Comparison, Evaluation, EvaluationOptions, ModelResult
+from xdet.runtimes.base import require_thresholds
+from xdet.runtimes.processors import RuntimeChoices, choose_workers
+from xdet.runtimes.table import open_runtime
+from xdet.writing.files import with_sidecars
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from xdet.evaluation.dataset import Dataset, LabelledImage, Problem
+    from xdet.evaluation.predictions import Seconds
+    from xdet.runtimes.base import Runtime
+
+
+@dataclass(frozen=True, eq=False)
+class ModelRun:
+    """What one model found.
+
+    Attributes:
+        file: the model as the caller named it.
+        sha256: of its bytes.
+        runtime: what ran it.
+        network_size_wh: the network's input in pixels.
+        categories: its class numbers -> category ids, as far as the annotations have them.
+        found: by image id.
+        problems: photographs that it could not be given.
+        seconds: where the time went.
+        resumed: photographs whose results were taken from an earlier run.
+    """
+
+    file: str
+    sha256: str
+    runtime: str
+    network_size_wh: tuple[int, int]
+    categories: dict[int, int]
+    found: dict[int, Found]
+    problems: tuple[Problem, ...]
+    seconds: Seconds
+    resumed: int
+
+
+def score_runs(runs: Sequence[ModelRun], dataset: Dataset, options: EvaluationOptions) -> Evaluation:
+    """Score what the models found in the photographs that all of them could use."""
+    categories = _shared_categories(runs, dataset)
+    ignored = Counter(dataset.ignored)
+    problems = {problem.message: problem for run in runs for problem in run.problems}
+    ignored["unreadable_images"] += len(problems)
+    usable = [image for image in dataset.images if all(image.id in run.found for run in runs)]
+    truths = [_only_categories(image, categories, options, ignored) for image in usable]
+    counted = [image for image in truths if options.max_gt is None or len(image.areas) <= options.max_gt]
+    ignored["images_over_max_gt"] += len(truths) - len(counted)
+    if not counted:
+        raise DataError(f"'{dataset.file}' leaves no image to evaluate: {_counts(ignored)}")
+    protocol = PROTOCOLS[options.protocol]
+    results = []
+    for run in runs:
+        started = time.perf_counter()
+        scored = [_scored_image(image, run, categories, ignored) for image in counted]
+        setting = Setting(len(categories), run.network_size_wh, options.thresholds.max_detections)
+        score = protocol.score(scored, setting)
+        results.append(
+            ModelResult(
+                file=run.file,
+                sha256=run.sha256,
+                runtime=run.runtime,
+                score=score,
+                seconds=run.seconds,
+                resumed=run.resumed,
+                metric_s=time.perf_counter() - started,
+            )
+        )
+    crowds = sum(int(image.crowd.sum()) for image in counted)
+    return Evaluation(
+        options=options,
+        annotations=dataset.file,
+        annotations_sha256=dataset.sha256,
+        class_names=tuple(dataset.categories[category] for category in categories),
+        num_images=len(counted),
+        num_truths=sum(len(image.areas) for image in counted) - crowds,
+        num_crowds=crowds,
+        over_the_edge=dataset.over_the_edge,
+        results=tuple(results),
+        comparisons=_compare(results, options.protocol, len(counted)),
+        problems=(*dataset.problems, *problems.values()),
+        ignored={kind: count for kind, count in ignored.items() if count},
+    )
+
+
+def _shared_categories(runs: Sequence[ModelRun], dataset: Dataset) -> list[int]:
+    """The category ids that the models find, rising; the same for all of them."""
+    first = set(runs[0].categories.values())
+    for run in runs[1:]:
+        others = set(run.categories.values())
+        if others != first:
+            odd = ", ".join(repr(dataset.categories[category]) for category in sorted(first ^ others))
+            raise UsageError(
+                f"'{runs[0].file}' and '{run.file}' cannot be compared: only one of them finds {odd}; evaluate them in "
+                f"two calls"
+            )
+    return sorted(first)
+
+
+def _only_categories(
+    image: LabelledImage, categories: Sequence[int], options: EvaluationOptions, ignored: Counter[str]
+) -> LabelledImage:
+    """The image with the ground truths that count, crowds treated as asked."""
+    mine = np.isin(image.category_ids, categories)
+    ignored["annotations_of_other_categories"] += int((~mine).sum())
+    kept = mine
+    if options.crowd == "drop":
+        kept = mine & ~image.crowd
+        ignored["crowds_dropped"] += int((mine & image.crowd).sum())
+    return replace(
+        image,
+        boxes_xywh_px=image.boxes_xywh_px[kept],
+        areas=image.areas[kept],
+        category_ids=image.category_ids[kept],
+        crowd=image.crowd[kept] & (options.crowd == "ignore"),
+    )
+
+
+def _scored_image(
+    image: LabelledImage, run: ModelRun, categories: Sequence[int], ignored: Counter[str]
+) -> ScoredImage:
+    """Ground truth and detections with classes numbered by the place of their category."""
+    found = run.found[image.id]
+    known = np.isin(found.classes, list(run.categories))
+    own = np.array([run.categories[number] for number in found.classes[known].tolist()], np.int64)
+    ignored["detections_without_category"] += int((~known).sum())
+    return ScoredImage(
+        size_wh=image.size_wh,
+        truth_xywh_px=image.boxes_xywh_px,
+        truth_areas=image.areas,
+        truth_classes=np.searchsorted(categories, image.category_ids).astype(np.int64),
+        truth_crowd=image.crowd,
+        found_xyxy=found.boxes_xyxy[known].astype(np.float64),
+        found_scores=found.scores[known].astype(np.float64),
+        found_classes=np.searchsorted(categories, own).astype(np.int64),
+    )
+
+
+def _compare(
+    results: Sequence[ModelResult], protocol: ProtocolName, num_images: int
+) -> tuple[Comparison, ...]:
+    """Every further model against the first, for each metric that is a mean of APs."""
+    if len(results) < 2:
+        return ()
+    weights = draw_weights(num_images)
+    how = PROTOCOLS[protocol]
+    comparisons = []
+    for name, thresholds in how.averages.items():
+        drawn = [
+            resample_average(result.score.rankings, how.curve, thresholds, weights) for result in results
+        ]
+        first = results[0].score.metrics[name]
+        for index, result in enumerate(results[1:], 1):
+            own = result.score.metrics[name]
+            if first is not None and own is not None:
+                comparisons.append(Comparison(index, name, difference(own - first, drawn[0], drawn[index])))
+    return tuple(comparisons)
+
+
+def _counts(ignored: Counter[str]) -> str:
+    return ", ".join(f"{kind} {count}" for kind, count in ignored.items() if count) or "nothing was left out"
+
+
+PathLike = str | os.PathLike[str]
+
+
+def evaluate(
+    models: PathLike | Sequence[PathLike],
+    images: PathLike,
+    annotations: PathLike,
+    *,
+    protocol: ProtocolName = "coco",
+    crowd: CrowdRule | None = None,
+    max_gt: int | None = None,
+    truncate_input: bool = False,
+    score_threshold: float = 0.001,
+    iou_threshold: float = 0.5,
+    max_detections: int = 100,
+    provider: str | None = None,
+    provider_options: Mapping[str, str] | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    workers: int | None = None,
+    resume: PathLike | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Evaluation:
+    """Measure average precision.
+
+    Args:
+        models: one or several model files, finished or source; each runs on the runtime of its format. Further ones are
+            compared with the first.
+        images: the folder that the annotations' file names start from.
+        annotations: a COCO json; its categories are matched with a model's classes by name.
+        protocol: ``"coco"``, ``"zoo-3"`` or ``"zoo-4"``, see docs/evaluation.md.
+        crowd: ``"ignore"``, ``"drop"`` or ``"keep"``; None is the protocol's own: ``"ignore"`` for coco, else ``"keep"``.
+        max_gt: leave out images with more ground truths than this.
+        truncate_input: feed what the zoo's truncating input quantisation makes of each pixel (the zoo's protocols only).
+        score_threshold: detections score above this.
+        iou_threshold: of non-maximum suppression.
+        max_detections: per image.
+        provider: execution provider or kernels, for all models; None is each runtime's usual one.
+        provider_options: handed to ONNX Runtime's execution provider, for all models.
+        device: of that provider, as ``xdet providers`` lists it; None is the provider's choice.
+        threads: threads inside an operator; None is the runtime's default, for several workers the processors shared among
+            them.
+        workers: photographs worked on at the same time, 1 to 64; None is one per processor, eight at most.
+        resume: a file that keeps each photograph's result; with it an interrupted call goes on where it stopped.
+        progress: called with the photographs that are done since the last call, and with how many there are: models x images.
+
+    Returns:
+        Metrics per model, differences between models, and all that was left out.
+
+    Raises:
+        UsageError: an option is out of range, or a model cannot take the thresholds.
+        ModelError: a model cannot be read or run.
+        RuntimeUnavailableError: a provider, device or package is not there.
+        DataError: the annotations are no COCO file, share no class with a model, or leave nothing to evaluate.
+        OutputError: ``resume`` cannot be written.
+    """
+    paths = [Path(model) for model in ([models] if isinstance(models, str | os.PathLike) else models)]
+    options = _options(
+        protocol, crowd, max_gt, truncate_input, (score_threshold, iou_threshold, max_detections)
+    )
+    choices = RuntimeChoices(
+        provider=provider,
+        threads=threads,
+        workers=choose_workers(workers),
+        provider_options=provider_options or {},
+        device=device,
+    )
+    for path in paths:
+        if not path.is_file():
+            raise ModelError(f"cannot read model '{path}': no such file; check the path")
+    dataset = read_coco(Path(annotations), Path(images))
+    kept = None if resume is None else KeptPredictions(Path(resume))
+    how = PredictionOptions(options.thresholds, truncate_input=truncate_input, workers=choices.workers)
+    whole = len(paths) * len(dataset.images)
+
+    def advance(done: int) -> None:
+        if progress is not None:
+            progress(done, whole)
+
+    runs: list[ModelRun] = []
+    for path in paths:
+        with open_runtime(path, choices) as runtime:
+            runs.append(_run(runtime, dataset, how, kept, advance))
+    return score_runs(runs, dataset, options)
+
+
+def evaluated_files(models: Iterable[Path], images: Path, annotations: Path) -> Iterator[Path]:
+    """All files that ``evaluate`` reads.
+
+    Raises:
+        DataError: as ``read_coco``.
+    """
+    yield from with_sidecars(models)
+    yield annotations
+    yield from (image.path for image in read_coco(annotations, images).images)
+
+
+def _options(
+    protocol: ProtocolName,
+    crowd: CrowdRule | None,
+    max_gt: int | None,
+    truncate_input: bool,  # noqa: FBT001 - handed on
+    thresholds: tuple[float, float, int],
+) -> EvaluationOptions:
+    for name, value, known in (("protocol", protocol, ProtocolName), ("crowd", crowd, CrowdRule)):
+        if value is not None and value not in get_args(known):
+            raise UsageError(f"--{name} must be one of {', '.join(get_args(known))}, got {value!r}")
+    try:
+        limits = Thresholds(*thresholds)
+    except ValueError as error:
+        raise UsageError(f"{error}; choose another") from error
+    return EvaluationOptions(protocol, crowd or PROTOCOLS[protocol].crowd, max_gt, truncate_input, limits)
+
+
+def _run(
+    runtime: Runtime,
+    dataset: Dataset,
+    how: PredictionOptions,
+    kept: KeptPredictions | None,
+    advance: Callable[[int], object],
+) -> ModelRun:
+    """Run one model, or take what an earlier run has kept."""
+    require_thresholds(how.thresholds, runtime)
+    categories = _match_classes(runtime, dataset)
+    run = name_run(runtime, how)
+    taken = {} if kept is None else kept.take(run, dataset.images)
+    advance(len(taken))
+
+    def remember(image: LabelledImage, found: Found) -> None:
+        if kept is not None:
+            kept.add(run, image, found)
+        advance(1)
+
+    missing = [image for image in dataset.images if image.id not in taken]
+    predictions = predict(runtime, missing, how, on_result=remember)
+    network = runtime.spec.image
+    return ModelRun(
+        file=runtime.file,
+        sha256=runtime.sha256,
+        runtime=runtime.name,
+        network_size_wh=(network.width, network.height),
+        categories=categories,
+        found=taken | predictions.found,
+        problems=predictions.problems,
+        seconds=predictions.seconds,
+        resumed=len(taken),
+    )
+
+
+def _match_classes(runtime: Runtime, dataset: Dataset) -> dict[int, int]:
+    """The model's class numbers -> category ids, by name in any case, as far as the annotations have them."""
+    by_name = {name.strip().casefold(): category for category, name in dataset.categories.items()}
+    folded = [name.strip().casefold() for name in runtime.spec.class_names]
+    matched = {number: by_name[name] for number, name in enumerate(folded) if name in by_name}
+    if not matched:
+        raise DataError(
+            f"'{dataset.file}' has the categories {', '.join(map(repr, dataset.categories.values()))}, '{runtime.file}' "
+            f"finds {', '.join(map(repr, runtime.spec.class_names)) or 'no named classes'}: no name is in both; rename the "
+            f"categories, or convert the model with --classes"
+        )
+    return matched

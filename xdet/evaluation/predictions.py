@@ -1,0 +1,330 @@
+"""One model over a whole data set: what it found in each photograph, and where the time went.
+
+The annotation says how large its photograph is, and that decides about EXIF: pixels as they are stored if they have that size,
+else turned as EXIF says if then they have it, else the image is left out and reported.
+
+Predictions on disk as they are made, so that an interrupted evaluation goes on where it stopped.
+
+A file of JSON lines. The first is ``HEADER``, which tells the file from every other; files of earlier versions lack it. Each
+further line is one model and photograph, appended with a single write. It names its run (model, description, runtime,
+thresholds, input, version of xdet) and its photograph by their SHA-256, so nothing is taken that another run, or another
+version of the photograph, made; one file serves any number of models. The half line of a killed process is cut off. Any other
+file is refused, and keeps every byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xdet import __version__
+from xdet.errors import DataError, ImageError, OutputError, UsageError
+from xdet.evaluation.dataset import Problem
+from xdet.pictures.preparation import Preparation, prepare, stack_pixels, through_network
+from xdet.runtimes.base import network_turns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from converters.heads.base import BatchDetections
+    from converters.spec import DetectorSpec, ImageInput, Thresholds
+    from xdet.evaluation.dataset import LabelledImage
+    from xdet.pictures.preparation import Prepared
+    from xdet.runtimes.base import Runtime
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a model found in one photograph, best score first.
+
+    Attributes:
+        boxes_xyxy: float32 ``(D, 4)``, corners as fractions of the photograph.
+        scores: float32 ``(D,)``.
+        classes: int32 ``(D,)``, the model's own numbers.
+    """
+
+    boxes_xyxy: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    classes: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """Where the time of one model went, summed over the workers, who work at the same time.
+
+    Attributes:
+        read: reading and decoding photographs.
+        resize: stretching them.
+        network: the network with its head, boxes included.
+        wall: from the first photograph to the last result.
+    """
+
+    read: float = 0.0
+    resize: float = 0.0
+    network: float = 0.0
+    wall: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """One model's results, by image id, with the images it has none for."""
+
+    found: dict[int, Found]
+    problems: tuple[Problem, ...]
+    seconds: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionOptions:
+    """How a model is run over photographs.
+
+    Attributes:
+        thresholds: what is kept.
+        truncate_input: feed what a truncating input quantisation makes of each pixel.
+        workers: photographs worked on at the same time.
+    """
+
+    thresholds: Thresholds
+    truncate_input: bool = False
+    workers: int = 1
+
+
+def predict(
+    runtime: Runtime,
+    images: Sequence[LabelledImage],
+    options: PredictionOptions,
+    *,
+    on_result: Callable[[LabelledImage, Found], object],
+) -> Predictions:
+    """Run a model over photographs.
+
+    Args:
+        runtime: the open model.
+        images: the photographs.
+        options: thresholds, input, workers.
+        on_result: called after each photograph, in order.
+
+    Returns:
+        The results; a photograph that cannot be used is a problem instead.
+    """
+    started = time.perf_counter()
+    problems: list[Problem] = []
+    found: dict[int, Found] = {}
+    read_s = resize_s = network_s = 0.0
+    table = truncation_table(runtime.spec, runtime.file) if options.truncate_input else None
+    turns = network_turns(runtime)
+
+    def detect(batch: Sequence[Prepared]) -> list[_Seen]:
+        pixels = stack_pixels(batch)
+        pixels = pixels if table is None else table[pixels]
+        with turns:
+            begun = time.perf_counter()
+            result = runtime.detect(pixels, options.thresholds)
+            each_s = (time.perf_counter() - begun) / len(batch)
+        return [_Seen(_row(result, row), image, each_s) for row, image in enumerate(batch)]
+
+    fitting = partial(_prepare_fitting, network=runtime.spec.image)
+    for image, seen in through_network(
+        images, fitting, detect, batch=runtime.batch or 1, workers=options.workers
+    ):
+        if isinstance(seen, ImageError):
+            problems.append(Problem("unreadable_images", f"image {image.id}: {seen}"))
+            continue
+        read_s, resize_s = read_s + seen.prepared.read_s, resize_s + seen.prepared.resize_s
+        network_s += seen.network_s
+        found[image.id] = seen.found
+        on_result(image, seen.found)
+    seconds = Seconds(read_s, resize_s, network_s, time.perf_counter() - started)
+    return Predictions(found, tuple(problems), seconds)
+
+
+def truncation_table(spec: DetectorSpec, file: str) -> NDArray[np.uint8] | None:
+    """What quantising a rescaled float image by truncation, as the zoo's evaluation does, makes of each pixel.
+
+    A network that sees -1..1 has the input zero-point 127 where 127.5 would be exact: pixel p becomes
+    ``trunc(p - 127.5 + 127)``, which is p - 1 for every p >= 1, and 0 for 0. One that sees 0..1 loses nothing.
+
+    Returns:
+        uint8 ``(256,)`` by pixel, or None where pixels stay as they are.
+
+    Raises:
+        UsageError: another rescaling, for which this is not defined.
+    """
+    rescaling = spec.image.rescaling
+    exact_zero_point = -rescaling.offset / rescaling.scale
+    if exact_zero_point == 0:
+        return None
+    if not 126.9 < exact_zero_point < 127.6:
+        raise UsageError(
+            f"--truncate-input is defined for networks that see pixels as 0..1 or -1..1; '{file}' rescales them by "
+            f"{rescaling.scale:.9g}, {rescaling.offset:.9g}; leave it out"
+        )
+    pixels = np.arange(256)
+    return np.maximum(pixels - 1, 0).astype(np.uint8)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Seen:
+    """A photograph behind the network, and its share of the seconds of the call."""
+
+    found: Found
+    prepared: Prepared
+    network_s: float
+
+
+def _row(result: BatchDetections, row: int) -> Found:
+    valid = slice(0, int(result.num_detections[row]))
+    return Found(result.boxes_xyxy[row, valid], result.scores[row, valid], result.classes[row, valid])
+
+
+def _prepare_fitting(image: LabelledImage, network: ImageInput) -> Prepared:
+    """The photograph in the orientation in which it has the size of its annotation.
+
+    Raises:
+        ImageError: it cannot be read, or has another size both ways.
+    """
+    prepared = stored = prepare(image.path, Preparation(network, honour_exif=False))
+    if stored.size_wh != image.size_wh:
+        prepared = prepare(image.path, Preparation(network, honour_exif=True))
+    if prepared.size_wh != image.size_wh:
+        annotated, found = ("{} x {}".format(*size) for size in (image.size_wh, stored.size_wh))
+        raise ImageError(f"'{image.path}' has {found} pixels, its annotation says {annotated}")
+    return prepared
+
+
+Key = tuple[str, int, str]  # run, image id, SHA-256 of the photograph
+HEADER = b'{"schema": "xdet.kept_predictions", "version": 1}\n'
+_LINE_START = b'{"run": "'  # of every kept prediction
+
+
+class KeptPredictions:
+    """The lines of one file; a new one is made if it is missing or empty.
+
+    Args:
+        path: the file.
+
+    Raises:
+        DataError: it exists and is no such file.
+        OutputError: it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines: dict[Key, Found] = {}
+        try:
+            data = self._read_file() if path.exists() else b""
+            whole = data[: data.rfind(b"\n") + 1]
+            for number, line in enumerate(whole.split(b"\n")[:-1], 1):
+                self._read_line(line, number)
+            half = data[len(whole) :]
+            if half and not (whole and (half.startswith(_LINE_START) or _LINE_START.startswith(half))):
+                self._refuse(whole.count(b"\n") + 1)
+            with path.open("ab") as file:
+                if half:
+                    file.truncate(len(whole))
+        except (OSError, ValueError) as error:
+            raise OutputError(
+                f"cannot write '{path}': {getattr(error, 'strerror', None) or error}; choose another --resume"
+            ) from error
+        if not data:
+            self._append(HEADER)
+
+    def take(self, run: str, images: Sequence[LabelledImage]) -> dict[int, Found]:
+        """What this run has found in those photographs that have not changed since, by image id."""
+        known = {image_id for line_run, image_id, _ in self._lines if line_run == run}
+        taken = {}
+        for image in images:
+            if image.id not in known:
+                continue
+            line = self._lines.get((run, image.id, _hash_photograph(image)))
+            if line is not None:
+                taken[image.id] = line
+        return taken
+
+    def add(self, run: str, image: LabelledImage, found: Found) -> None:
+        """Append one line.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        line = {
+            "run": run,
+            "image": image.id,
+            "sha256": _hash_photograph(image),
+            "boxes_xyxy": found.boxes_xyxy.tolist(),
+            "scores": found.scores.tolist(),
+            "classes": found.classes.tolist(),
+        }
+        self._append(json.dumps(line).encode("ascii") + b"\n")
+
+    def _append(self, line: bytes) -> None:
+        try:
+            with self._path.open("ab", buffering=0) as file:
+                written = file.write(line)
+        except OSError as error:
+            raise OutputError(f"cannot write '{self._path}': {error.strerror or error}") from error
+        if written != len(line):
+            raise OutputError(
+                f"cannot write '{self._path}': only a part of a line fits; make room on the disk"
+            )
+
+    def _read_file(self) -> bytes:
+        """All bytes, if the first ones are ours: a foreign file may be of any kind and size."""
+        if self._path.exists() and not self._path.is_file():
+            raise OSError("it is no regular file")
+        with self._path.open("rb") as file:
+            start = file.read(len(HEADER))
+            if start and start != HEADER and not start.startswith(_LINE_START):
+                self._refuse(1)
+            return start + file.read()
+
+    def _read_line(self, line: bytes, number: int) -> None:
+        if line + b"\n" == HEADER:  # a second one, too: of two processes that began the file at the same time
+            return
+        try:
+            entry = json.loads(line)
+            key = (str(entry["run"]), int(entry["image"]), str(entry["sha256"]))
+            with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused
+                boxes, scores = (np.array(entry[name], np.float32) for name in ("boxes_xyxy", "scores"))
+            found = Found(boxes.reshape(len(scores), 4), scores, np.array(entry["classes"], np.int32))
+            usable = found.classes.shape == scores.shape == (len(scores),)
+            usable = usable and bool(np.isfinite(boxes).all() and np.isfinite(scores).all())
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+            usable = False
+        if not usable:
+            self._refuse(number)
+        self._lines[key] = found
+
+    def _refuse(self, number: int) -> None:
+        raise DataError(
+            f"'{self._path}', line {number}, is no kept prediction; give --resume a file that xdet eval made, or a new one"
+        )
+
+
+def name_run(runtime: Runtime, options: PredictionOptions) -> str:
+    """A digest of all that decides what a model finds in a photograph."""
+    parts = {
+        "xdet": __version__,
+        "model": runtime.sha256,
+        "spec": runtime.spec.to_dict(),
+        "runtime": runtime.name,
+        "thresholds": asdict(options.thresholds),
+        "truncate_input": options.truncate_input,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _hash_photograph(image: LabelledImage) -> str:
+    try:
+        return hashlib.sha256(image.path.read_bytes()).hexdigest()
+    except OSError:
+        return ""  # gone or unreadable: nothing kept fits it, and reading it tells why

@@ -1,0 +1,114 @@
+"""The protocols by name: how each treats crowds, which numbers it gives, and which curve lies under them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from xdet.evaluation.coco import coco_curve, evaluate_coco, summarize_coco
+from xdet.evaluation.zoo import rank_zoo, zoo_3_curve, zoo_4_curve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from xdet.evaluation.records import Curve, Float64, Ranking, ScoredImage
+
+ProtocolName = Literal["coco", "zoo-3", "zoo-4"]
+CrowdRule = Literal["ignore", "drop", "keep"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a protocol is told besides the images.
+
+    Attributes:
+        num_classes: K.
+        network_size_wh: the network's input in pixels.
+        max_detections: per image.
+    """
+
+    num_classes: int
+    network_size_wh: tuple[int, int]
+    max_detections: int
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """What a protocol says about one model.
+
+    Attributes:
+        metrics: by name, fractions 0..1; None where there is nothing to find.
+        per_class: the metrics of ``Protocol.averages``, per class.
+        rankings: one per class, for resampling.
+        precision: float64 ``(101,)``, the protocol's curve at IoU 0.5, the mean over classes; NaN without ground truth.
+    """
+
+    metrics: dict[str, float | None]
+    per_class: tuple[dict[str, float | None], ...]
+    rankings: tuple[Ranking, ...]
+    precision: Float64
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """A way to score detections.
+
+    Attributes:
+        crowd: what happens to crowd annotations unless the caller says otherwise.
+        curve: precision over recall, and the area that counts as AP.
+        averages: metrics that are means over IoU thresholds and classes -> indices of those thresholds.
+        rank: matches detections and gives metrics that are no such means.
+    """
+
+    crowd: CrowdRule
+    curve: Curve
+    averages: dict[str, tuple[int, ...]]
+    rank: Callable[[Sequence[ScoredImage], Setting], tuple[tuple[Ranking, ...], dict[str, float | None]]]
+
+    def score(self, images: Sequence[ScoredImage], setting: Setting) -> Score:
+        """Score one model's detections; ``images`` in order of their ids."""
+        rankings, metrics = self.rank(images, setting)
+        per_class = tuple(
+            {
+                name: _mean([ranking.curve(t, self.curve)[1] for t in thresholds])
+                for name, thresholds in self.averages.items()
+            }
+            for ranking in rankings
+        )
+        means = {
+            name: _mean([values[name] for values in per_class])
+            for name in self.averages
+            if name not in metrics
+        }
+        curves = [ranking.curve(0, self.curve)[0] for ranking in rankings if ranking.positives.any()]
+        precision = np.mean(curves, axis=0) if curves else np.full(101, np.nan)
+        return Score({**metrics, **means}, per_class, rankings, np.asarray(precision, np.float64))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None and not np.isnan(value)]
+    return float(np.mean(present)) if present else None
+
+
+def _rank_coco(
+    images: Sequence[ScoredImage], setting: Setting
+) -> tuple[tuple[Ranking, ...], dict[str, float | None]]:
+    most = setting.max_detections
+    limits = (*(limit for limit in (1, 10) if limit < most), most)
+    arrays = evaluate_coco(images, setting.num_classes, limits=limits)
+    return arrays.rankings, summarize_coco(arrays)
+
+
+def _rank_zoo(
+    images: Sequence[ScoredImage], setting: Setting
+) -> tuple[tuple[Ranking, ...], dict[str, float | None]]:
+    return rank_zoo(images, setting.num_classes, setting.network_size_wh), {}
+
+
+PROTOCOLS: dict[ProtocolName, Protocol] = {
+    "coco": Protocol("ignore", coco_curve, {"AP": tuple(range(10)), "AP50": (0,)}, _rank_coco),
+    "zoo-3": Protocol("keep", zoo_3_curve, {"AP50": (0,)}, _rank_zoo),
+    "zoo-4": Protocol("keep", zoo_4_curve, {"AP50": (0,)}, _rank_zoo),
+}

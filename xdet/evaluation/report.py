@@ -1,0 +1,196 @@
+"""An evaluation as text and as JSON (schema ``xdet.evaluation``, docs/evaluation.md)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from xdet.evaluation.bootstrap import RESAMPLES
+from xdet.evaluation.dataset import IGNORED
+from xdet.writing.text import format_duration, format_table, image_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from xdet.evaluation.bootstrap import Difference
+    from xdet.evaluation.dataset import Problem
+    from xdet.evaluation.results import Comparison, Evaluation, ModelResult
+
+EVALUATION_SCHEMA = "xdet.evaluation"
+EVALUATION_VERSION = 1
+SHOWN_PROBLEMS = 10  # per kind; the JSON has all of them
+
+
+def evaluation_to_json(evaluation: Evaluation) -> str:
+    """JSON text with a final newline; no times, so equal detections give equal bytes."""
+    options = asdict(evaluation.options)
+    names = model_names(evaluation)
+    document = {
+        "schema": EVALUATION_SCHEMA,
+        "version": EVALUATION_VERSION,
+        "protocol": options.pop("protocol"),
+        "metrics": evaluation.results[0].score.metrics,
+        "options": {**options, "thresholds": asdict(evaluation.options.thresholds)},
+        "dataset": {
+            "annotations": PurePath(evaluation.annotations).name,
+            "sha256": evaluation.annotations_sha256,
+            "classes": list(evaluation.class_names),
+            "images": evaluation.num_images,
+            "ground_truths": evaluation.num_truths,
+            "crowds_ignored": evaluation.num_crowds,
+            "boxes_over_the_edge": evaluation.over_the_edge,
+        },
+        "models": [
+            _model_to_dict(result, name, evaluation.class_names)
+            for result, name in zip(evaluation.results, names, strict=True)
+        ],
+        "comparisons": [_comparison_to_dict(one, names) for one in evaluation.comparisons],
+        "ignored": evaluation.ignored,
+        "problems": [problem.message for problem in evaluation.problems],
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def evaluation_text(evaluation: Evaluation) -> str:
+    """What was measured, the metrics in per cent, differences, what was left out, and where the time went."""
+    parts = ["\n".join(_setting_lines(evaluation)), metrics_table(evaluation)]
+    if evaluation.comparisons:
+        parts.append(comparison_table(evaluation))
+    if evaluation.ignored:
+        parts.append("\n".join(_ignored_lines(evaluation)))
+    parts.append(_seconds_table(evaluation))
+    return "\n\n".join(parts)
+
+
+def metrics_table(evaluation: Evaluation) -> str:
+    """One line per model: its runtime and the metrics that are worth a column, in per cent."""
+    wanted = [name for name in evaluation.results[0].score.metrics if "_" not in name]
+    rows = [
+        (name, result.runtime, *(_percent(result.score.metrics[metric]) for metric in wanted))
+        for name, result in zip(model_names(evaluation), evaluation.results, strict=True)
+    ]
+    table = format_table(("model", "runtime", *wanted), rows)
+    return "\n".join([table, *_class_lines(evaluation)])
+
+
+def comparison_table(evaluation: Evaluation) -> str:
+    """Every further model against the first: who loses or gains how much, or that no difference was seen."""
+    names = model_names(evaluation)
+    metrics = list(dict.fromkeys(one.metric for one in evaluation.comparisons))
+    rows = {one.index: [names[one.index]] for one in evaluation.comparisons}
+    for one in evaluation.comparisons:
+        rows[one.index].append(difference_text(one.difference))
+    title = f"Against {names[0]}, with the 95 % interval of {RESAMPLES} draws of the photographs:"
+    return "\n".join([title, format_table(("model", *metrics), list(rows.values()))])
+
+
+def difference_text(difference: Difference) -> str:
+    """A difference in points, the half width of its interval, and the interval."""
+    low, high = difference.low * 100, difference.high * 100
+    if low == high == 0:
+        return "equal"
+    interval = f"{low:+.1f} to {high:+.1f}"
+    if not difference.seen:
+        return f"no difference seen ({interval})"
+    verb = "loses" if difference.value < 0 else "gains"
+    return f"{verb} {abs(difference.value) * 100:.1f} +- {(high - low) / 2:.1f} points ({interval})"
+
+
+def problem_lines(problems: Sequence[Problem]) -> list[str]:
+    """The problems, the first ``SHOWN_PROBLEMS`` of each kind in full, the others counted."""
+    lines = []
+    for kind, what in IGNORED.items():
+        mine = [problem.message for problem in problems if problem.kind == kind]
+        lines += mine[:SHOWN_PROBLEMS]
+        if len(mine) > SHOWN_PROBLEMS:
+            lines.append(f"... and {len(mine) - SHOWN_PROBLEMS} more {what}; --json lists all")
+    return lines
+
+
+def model_names(evaluation: Evaluation) -> list[str]:
+    """The models' file names, with as many folders as tell them apart, and the runtime where one file ran twice."""
+    files = list(dict.fromkeys(result.file for result in evaluation.results))
+    short = dict(zip(files, image_names(files), strict=True))
+    names = [short[result.file] for result in evaluation.results]
+    return [
+        name if names.count(name) == 1 else f"{name} ({result.runtime})"
+        for name, result in zip(names, evaluation.results, strict=True)
+    ]
+
+
+def _setting_lines(evaluation: Evaluation) -> Iterator[str]:
+    options, limits = evaluation.options, evaluation.options.thresholds
+    yield (
+        f"Protocol {options.protocol}: score > {limits.score}, NMS IoU > {limits.iou}, at most "
+        f"{limits.max_detections} detections, crowds: {options.crowd}"
+        f"{', truncated input' if options.truncate_input else ''}"
+    )
+    classes = ", ".join(evaluation.class_names)
+    crowds = f", {evaluation.num_crowds} crowds ignored" if evaluation.num_crowds else ""
+    yield (
+        f"{PurePath(evaluation.annotations).name}: {evaluation.num_images} images, {evaluation.num_truths} ground truths"
+        f"{crowds}; matched by name: {classes}"
+    )
+    if evaluation.over_the_edge:
+        yield f"{evaluation.over_the_edge} boxes reach over their image's edge; they are kept as annotated"
+
+
+def _class_lines(evaluation: Evaluation) -> Iterator[str]:
+    """A second table, one line per class, where there are several."""
+    if len(evaluation.class_names) < 2:
+        return
+    names = model_names(evaluation)
+    rows = [
+        (name, class_name, *map(_percent, values.values()))
+        for name, result in zip(names, evaluation.results, strict=True)
+        for class_name, values in zip(evaluation.class_names, result.score.per_class, strict=True)
+    ]
+    yield ""
+    yield format_table(("model", "class", *evaluation.results[0].score.per_class[0]), rows)
+
+
+def _ignored_lines(evaluation: Evaluation) -> Iterator[str]:
+    yield "Left out:"
+    yield from (f"  {count} {IGNORED[kind]}" for kind, count in evaluation.ignored.items())
+
+
+def _seconds_table(evaluation: Evaluation) -> str:
+    rows = []
+    for name, result in zip(model_names(evaluation), evaluation.results, strict=True):
+        seconds, fresh = result.seconds, evaluation.num_images - result.resumed
+        speed = f"{fresh / seconds.wall:.1f}" if fresh > 0 and seconds.wall > 0 else ""
+        parts = (seconds.read, seconds.resize, seconds.network, seconds.wall, result.metric_s)
+        rows.append(
+            (name, *map(format_duration, parts), speed, str(result.resumed) if result.resumed else "")
+        )
+    columns = ("time", "read", "resize", "network", "elapsed", "metric", "images/s", "resumed")
+    return format_table(columns, rows)
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value * 100:.1f}"
+
+
+def _model_to_dict(result: ModelResult, name: str, class_names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "sha256": result.sha256,
+        "runtime": result.runtime,
+        "metrics": result.score.metrics,
+        "classes": dict(zip(class_names, result.score.per_class, strict=True)),
+    }
+
+
+def _comparison_to_dict(comparison: Comparison, names: Sequence[str]) -> dict[str, Any]:
+    seen = comparison.difference
+    return {
+        "model": names[comparison.index],
+        "reference": names[0],
+        "metric": comparison.metric,
+        "difference": seen.value,
+        "low": seen.low,
+        "high": seen.high,
+        "seen": seen.seen,
+    }

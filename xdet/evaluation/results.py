@@ -1,0 +1,106 @@
+"""What an evaluation is asked and what it answers: frozen records, without a way to compute them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from xdet.errors import UsageError
+
+if TYPE_CHECKING:
+    from converters.spec import Thresholds
+    from xdet.evaluation.bootstrap import Difference
+    from xdet.evaluation.dataset import Problem
+    from xdet.evaluation.predictions import Seconds
+    from xdet.evaluation.protocols import CrowdRule, ProtocolName, Score
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationOptions:
+    """What decides the numbers, besides models and photographs.
+
+    Attributes:
+        protocol: how detections are scored.
+        crowd: ``"ignore"``: neither to be found nor wrong to find; ``"drop"``: as if not annotated; ``"keep"``: ordinary
+            ground truth.
+        max_gt: leave out images with more ground truths than this; None keeps all.
+        truncate_input: feed what the zoo's truncating input quantisation makes of each pixel.
+        thresholds: of the detectors.
+    """
+
+    protocol: ProtocolName
+    crowd: CrowdRule
+    max_gt: int | None
+    truncate_input: bool
+    thresholds: Thresholds
+
+    def __post_init__(self) -> None:
+        if self.truncate_input and self.protocol == "coco":
+            raise UsageError("--truncate-input belongs to the zoo's protocols; add --protocol zoo-3 or zoo-4")
+        if self.max_gt is not None and self.max_gt < 1:
+            raise UsageError(f"--max-gt must be at least 1, got {self.max_gt}")
+
+
+@dataclass(frozen=True, eq=False)
+class ModelResult:
+    """One model's numbers.
+
+    Attributes:
+        file: the model as the caller named it.
+        sha256: of its bytes.
+        runtime: what ran it, such as ``"onnxruntime:cpu"``.
+        score: metrics, per class, and its curve.
+        seconds: where the time went.
+        resumed: photographs whose results were taken from an earlier run.
+        metric_s: seconds for matching and ranking.
+    """
+
+    file: str
+    sha256: str
+    runtime: str
+    score: Score
+    seconds: Seconds
+    resumed: int
+    metric_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A model against the first one: index into ``Evaluation.results``, metric, and second minus first."""
+
+    index: int
+    metric: str
+    difference: Difference
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """All that ``evaluate`` found out.
+
+    Attributes:
+        options: what was asked.
+        annotations: the annotations' file.
+        annotations_sha256: of its bytes.
+        class_names: the classes that models and annotations share, as the annotations spell them.
+        num_images: photographs that counted.
+        num_truths: ground truths to find in them.
+        num_crowds: crowds in them that need not be found and are not wrong to find.
+        over_the_edge: boxes that reach more than a pixel over an edge (kept).
+        results: one per model, in the order of the call.
+        comparisons: every model but the first, against the first.
+        problems: everything that was left out because something is wrong with it.
+        ignored: everything that was left out for whatever reason: keys of ``xdet.evaluation.dataset.IGNORED`` -> how many.
+    """
+
+    options: EvaluationOptions
+    annotations: str
+    annotations_sha256: str
+    class_names: tuple[str, ...]
+    num_images: int
+    num_truths: int
+    num_crowds: int
+    over_the_edge: int
+    results: tuple[ModelResult, ...]
+    comparisons: tuple[Comparison, ...]
+    problems: tuple[Problem, ...]
+    ignored: dict[str, int]

@@ -1,0 +1,280 @@
+"""Is it really int8? The share of multiply-accumulates that end in integer kernels, read back from ONNX Runtime itself.
+
+ONNX Runtime saves the graph it is going to run; each convolution and matrix product of the file is found there again by its
+weights, and counts as integer if an integer operator holds them. Operations are counted in the file's own graph, whose
+shapes are known. What did not become integer is listed with the rule that blocked it, as far as the file shows it.
+
+Finds quantised tensors of an ONNX graph that are read with another scale than they were written with.
+
+Such graphs are legal, and xdet writes them on purpose: the DequantizeLinear in front of a LeakyRelu has a scale of its own,
+so that ONNX Runtime's table equals LiteRT's (docs/contract.md), and so have both readings of a LeakyReLU that stands as a sum.
+Compilers that keep one scale per tensor compute something else. Codes keep their scale through operators that only move or
+compare them.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from converters.spec import METADATA_KEY, ModelDocument
+from xdet.model.graph import INTEGER_OPERATORS, WEIGHT_INPUT, load_onnx, node_macs, read_graph, root_constant
+from xdet.runtimes.ort_session import (
+    CPU,
+    EXACT_KERNELS,
+    OrtSession,
+    SessionChoices,
+    kernels_saturate,
+    resolve_provider,
+    short_name,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx
+    from numpy.typing import NDArray
+
+    from xdet.model.graph import OnnxGraph
+
+# What ONNX Runtime's CPU provider runs on integers, beside the standard operators.
+INTEGER_KERNELS = INTEGER_OPERATORS | {"DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QGemm"}
+RENAMED = re.compile(r"_token_\d+$")  # what layout optimisation adds to a node's name
+BIAS_TOLERANCE = 0.01  # beyond, ONNX Runtime does not fuse
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A convolution or matrix product that runs in float: its node's name, and the rule that blocked it."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of a model runs on integers on one provider.
+
+    Attributes:
+        provider: execution provider, short.
+        macs_total: multiply-accumulates of its convolutions and matrix products, for one image.
+        macs_integer: those in integer kernels; None where the provider does not show its kernels.
+        misses: what runs in float, in the file's order.
+    """
+
+    provider: str
+    macs_total: int
+    macs_integer: int | None
+    misses: tuple[Miss, ...] = ()
+
+    @property
+    def share(self) -> float | None:
+        """Integer share, 0..1; None where it is not known."""
+        if self.macs_integer is None:
+            return None
+        return self.macs_integer / self.macs_total if self.macs_total else 0.0
+
+
+def integer_coverage(model: bytes, provider: str | None = None, *, file: str = "model") -> Coverage:
+    """Find out how much of an ONNX model runs on integers.
+
+    Args:
+        model: the file's bytes; any ONNX model, whether xdet made it or not.
+        provider: execution provider, short or full name; None is the CPU. Others compile the graph and do not show it.
+        file: its name, for messages.
+
+    Raises:
+        ModelError: the file is damaged, has shapes that are not fixed, or ONNX Runtime cannot load it.
+        RuntimeUnavailableError: the provider is not there.
+    """
+    full = resolve_provider(provider)
+    proto = load_onnx(model, file)
+    graph = read_graph(proto, file)
+    matrix_nodes = [node for node in graph.nodes if node.op_type in WEIGHT_INPUT]
+    macs = [node_macs(graph, node) for node in matrix_nodes]
+    if full != CPU:
+        return Coverage(short_name(full), sum(macs), None)
+    choices = SessionChoices(provider=full, threads=1, exact_for=_exact_for(proto))
+    taken = _taken(graph, matrix_nodes, _integer_nodes(_optimized(model, file, choices)))
+    misses = [
+        Miss(node.name or node.output[0], _reason(graph, node))
+        for node, found in zip(matrix_nodes, taken, strict=True)
+        if not found
+    ]
+    integer = sum(cost for cost, found in zip(macs, taken, strict=True) if found)
+    return Coverage(short_name(full), sum(macs), integer, tuple(misses))
+
+
+def _optimized(model: bytes, file: str, choices: SessionChoices) -> onnx.GraphProto:
+    """The graph as ONNX Runtime is going to run it."""
+    with tempfile.TemporaryDirectory(prefix="xdet-") as folder:
+        path = Path(folder) / "optimized.onnx"
+        OrtSession(model, file=file, choices=replace(choices, optimized_path=str(path))).close()
+        return load_onnx(path.read_bytes(), file).graph
+
+
+def _exact_for(model: onnx.ModelProto) -> str | None:
+    """The kernels that ``open_onnxruntime`` would ask for."""
+    for entry in model.metadata_props:
+        if entry.key == METADATA_KEY and kernels_saturate():
+            try:
+                activations = ModelDocument.from_json(entry.value).activations
+            except ValueError:
+                return None
+            return activations if activations in EXACT_KERNELS else None
+    return None
+
+
+def _integer_nodes(graph: onnx.GraphProto) -> list[tuple[str, frozenset[str]]]:
+    """Integer operators of the optimised graph: the name of the node they come from, and the initializers they read."""
+    initializers = frozenset(tensor.name for tensor in graph.initializer)
+    return [
+        (RENAMED.sub("", node.name), initializers.intersection(node.input))
+        for node in graph.node
+        if node.op_type in INTEGER_KERNELS
+    ]
+
+
+def _taken(
+    graph: OnnxGraph, nodes: Sequence[onnx.NodeProto], found: list[tuple[str, frozenset[str]]]
+) -> list[bool]:
+    """Which matrix nodes an integer operator stands for: the one of their name, else one that reads their weights.
+
+    ONNX Runtime keeps names through fusion, and weights unless it recodes them; a file may leave out names.
+    """
+    left = list(found)
+    taken = [False] * len(nodes)
+    for index, node in enumerate(nodes):
+        same = [entry for entry in left if entry[0] == node.name and node.name]
+        if same:
+            taken[index] = True
+            left.remove(same[0])
+    for index, node in enumerate(nodes):
+        root = root_constant(graph, node.input[WEIGHT_INPUT[node.op_type]])
+        readers = [entry for entry in left if root is not None and root.name in entry[1]]
+        if readers and not taken[index]:
+            taken[index] = True
+            left.remove(readers[0])
+    return taken
+
+
+def _reason(graph: OnnxGraph, node: onnx.NodeProto) -> str:
+    """The first rule of integer fusion that the file's graph breaks around a node."""
+    place = WEIGHT_INPUT[node.op_type]
+    if node.op_type in INTEGER_OPERATORS:
+        return "ONNX Runtime replaced this integer operator"
+    left, right = (graph.writers.get(node.input[i]) for i in (0, place))
+    if left is None or left.op_type != "DequantizeLinear":
+        return f"its input {node.input[0]!r} is float: no DequantizeLinear in front of it"
+    if right is None or right.op_type != "DequantizeLinear":
+        return f"its weights {node.input[place]!r} are float: no DequantizeLinear behind them"
+    if node.op_type == "Conv" and len(node.input) > 2:
+        problem = _bias_problem(graph, node, left, right)
+        if problem is not None:
+            return problem
+    return _output_problem(graph, node)
+
+
+def _bias_problem(
+    graph: OnnxGraph, node: onnx.NodeProto, left: onnx.NodeProto, right: onnx.NodeProto
+) -> str | None:
+    """The scale of a bias of codes must be input scale x weight scale."""
+    bias = graph.writers.get(node.input[2])
+    if bias is None or bias.op_type != "DequantizeLinear":
+        return None  # ONNX Runtime quantises a constant float bias itself
+    scales = [_constant(graph, dq.input[1]) for dq in (left, right, bias)]
+    x, w, b = scales
+    if x is None or w is None or b is None:
+        return "a scale is no constant"
+    expected = x.astype(np.float64) * w
+    off = float(np.max(np.abs(b / expected - 1)))
+    if off > BIAS_TOLERANCE:
+        return f"its bias scale is {off:.1%} off input scale x weight scale, more than {BIAS_TOLERANCE:.0%}"
+    return None
+
+
+def _output_problem(graph: OnnxGraph, node: onnx.NodeProto) -> str:
+    name = node.output[0]
+    readers = graph.readers.get(name, ())
+    if name in graph.outputs:
+        return f"its float result {name!r} is an output of the model"
+    if len(readers) != 1:
+        return f"its float result {name!r} is read by {len(readers)} operators, not by one QuantizeLinear"
+    if readers[0].op_type != "QuantizeLinear":
+        return f"its float result {name!r} goes to {readers[0].op_type}, not to a QuantizeLinear"
+    return "ONNX Runtime keeps it in float although Q and DQ stand on all sides"
+
+
+def _constant(graph: OnnxGraph, name: str) -> NDArray[np.float64] | None:
+    from onnx import numpy_helper
+
+    tensor = graph.initializers.get(name)
+    return None if tensor is None else np.asarray(numpy_helper.to_array(tensor), np.float64)
+
+
+# Operators whose output codes are among their first input's.
+MOVERS = frozenset(
+    {
+        *(
+            "DepthToSpace",
+            "Expand",
+            "Flatten",
+            "Gather",
+            "Identity",
+            "Max",
+            "MaxPool",
+            "Reshape",
+            "Slice",
+            "SpaceToDepth",
+        ),
+        *("Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TwoScales:
+    """A tensor of codes with two scales.
+
+    Attributes:
+        tensor: its name, at the place where it is read.
+        written: the scale of the QuantizeLinear that made it.
+        read: the scale of the DequantizeLinear that reads it.
+    """
+
+    tensor: str
+    written: float
+    read: float
+
+
+def find_two_scales(graph: onnx.GraphProto) -> tuple[TwoScales, ...]:
+    """Every reading of a tensor with another scale than it was written with, in the graph's order; per-tensor scales only."""
+    constants = _scalars(graph)
+    scales: dict[str, float] = {}
+    found: list[TwoScales] = []
+    for node in graph.node:
+        if node.op_type == "QuantizeLinear" and node.input[1] in constants:
+            scales[node.output[0]] = constants[node.input[1]]
+        elif node.op_type in MOVERS and node.input[0] in scales:
+            scales.update(dict.fromkeys(node.output, scales[node.input[0]]))
+        elif node.op_type == "DequantizeLinear":
+            written, read = scales.get(node.input[0]), constants.get(node.input[1])
+            if written is not None and read is not None and written != read:
+                found.append(TwoScales(node.input[0], written, read))
+    return tuple(found)
+
+
+def _scalars(graph: onnx.GraphProto) -> Mapping[str, float]:
+    """Float initialisers of one element, which scales per tensor are."""
+    import onnx
+
+    return {
+        tensor.name: float(onnx.numpy_helper.to_array(tensor).reshape(()))
+        for tensor in graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT and all(size == 1 for size in tensor.dims)
+    }

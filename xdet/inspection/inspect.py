@@ -1,0 +1,217 @@
+"""One file -> one ``Inspection``, by format."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from converters.errors import ConversionError
+from converters.files import sniff_format
+from converters.spec import METADATA_KEY, ModelDocument
+from xdet.errors import ModelError, RuntimeUnavailableError
+from xdet.inspection.coverage import find_two_scales, integer_coverage
+from xdet.inspection.layers import Inspection, TensorSummary, Totals
+from xdet.inspection.memory import best_peak, plain_peak_bytes
+from xdet.model.file import hash_model, read_model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx
+
+    from converters.files import ModelFormat
+    from xdet.inspection.layers import Layer
+    from xdet.inspection.memory import Network
+
+
+def inspect(path: str | Path, *, layers: bool = False) -> Inspection:
+    """Describe a model file; nothing is run.
+
+    Args:
+        path: a TFLite, ONNX, H5 or .keras file.
+        layers: also list the layers. Of a Keras file they are those of the float ONNX graph that a conversion makes, which
+            needs TensorFlow.
+
+    Raises:
+        ModelError: the file cannot be read, or is none of the formats.
+        ConversionError: a source file is damaged, or refused.
+    """
+    path = Path(path)
+    data = read_model(path)
+    found = sniff_format(data)
+    if found == "tflite":
+        inspection = _inspect_tflite(path, data)
+    elif found == "onnx":
+        inspection = _inspect_onnx(path, data)
+    elif found is not None:
+        inspection = _inspect_keras(path, data, found, layers=layers)
+    else:
+        msg = f"'{path}' is none of the known model formats; inspect reads TFLite, ONNX, H5 and .keras files"
+        raise ModelError(msg)
+    if layers and inspection.totals is None:
+        raise ModelError(inspection.totals_problem or f"'{path}' has no layers that can be listed")
+    return inspection if layers else replace(inspection, layers=())
+
+
+def _inspect_tflite(path: Path, data: bytes) -> Inspection:
+    from converters.description.statements import SourceOptions, describe_source
+    from converters.sources.tflite.facts import facts_from_tflite, summarise_quantization
+    from converters.sources.tflite.operators import require_sound
+    from converters.sources.tflite.reader import read_tflite
+    from xdet.inspection.tflite_layers import summarise_tensor, tflite_layers, tflite_network
+
+    model = read_tflite(data, path.name)
+    spec, problem = None, None
+    try:
+        spec = describe_source(path, facts_from_tflite(model), SourceOptions()).spec
+    except ConversionError as error:  # a network without a description is worth inspecting, too
+        problem = str(error)
+    layers: tuple[Layer, ...] = ()
+    totals, totals_problem = None, None
+    try:
+        require_sound(model)  # operands as the operators need them: what counting relies on
+        layers = tflite_layers(model)
+        totals = _totals(layers, tflite_network(model))
+    except ConversionError as error:
+        totals_problem = str(error)
+    return Inspection(
+        file=path.name,
+        format="tflite",
+        size_bytes=len(data),
+        sha256=hash_model(data),
+        producer=model.description,
+        inputs=tuple(summarise_tensor(model.tensors[index]) for index in model.inputs),
+        outputs=tuple(summarise_tensor(model.tensors[index]) for index in model.outputs),
+        operators=_counted([op.op for op in model.operators]),
+        quantization=summarise_quantization(model),
+        spec=spec,
+        problem=problem,
+        totals=totals,
+        totals_problem=totals_problem,
+        layers=layers,
+    )
+
+
+def _inspect_onnx(path: Path, data: bytes) -> Inspection:
+    from xdet.model.graph import load_onnx
+
+    model = load_onnx(data, str(path))
+    document, problem = _read_document(model)
+    initialisers = {tensor.name for tensor in model.graph.initializer}
+    known = Inspection(
+        file=path.name,
+        format="onnx",
+        size_bytes=len(data),
+        sha256=hash_model(data),
+        producer=f"{model.producer_name} {model.producer_version}".strip(),
+        inputs=_onnx_tensors(
+            [v for v in model.graph.input if v.name not in initialisers or document is not None]
+        ),
+        outputs=_onnx_tensors(model.graph.output),
+        operators=_counted([node.op_type for node in model.graph.node]),
+        quantization=None if document is None else document.quantization,
+        spec=None if document is None else document.spec,
+        problem=problem,
+        document=document,
+        two_scales=find_two_scales(model.graph),
+    )
+    return _with_onnx_costs(known, model, data)
+
+
+def _with_onnx_costs(known: Inspection, model: onnx.ModelProto, data: bytes) -> Inspection:
+    from xdet.inspection.onnx_layers import onnx_layers, onnx_network
+    from xdet.model.graph import read_graph
+
+    try:
+        graph = read_graph(model, known.file)
+        layers = onnx_layers(graph)
+        totals = _totals(layers, onnx_network(graph))
+    except ModelError as error:
+        return replace(known, totals_problem=str(error))
+    counted = replace(known, totals=totals, layers=layers)
+    try:
+        return replace(counted, coverage=integer_coverage(data, "cpu", file=known.file))
+    except (
+        ModelError,
+        RuntimeUnavailableError,
+    ) as error:  # a file for other runtimes, with operators of their own, say
+        return replace(counted, coverage_problem=str(error))
+
+
+def _inspect_keras(path: Path, data: bytes, container: ModelFormat, *, layers: bool) -> Inspection:
+    from converters.sources.keras.stored import read_keras
+
+    model = read_keras(data, path.name, "h5" if container == "h5" else "keras")
+    shape = tuple("N" if size is None else size for size in model.input_shape)
+    known = Inspection(
+        file=path.name,
+        format=container,
+        size_bytes=len(data),
+        sha256=hash_model(data),
+        producer=f"Keras {model.version}",
+        inputs=(TensorSummary("input", "float32", shape),),
+        outputs=(),
+        operators=_counted([layer.kind for layer in model.layers]),
+        quantization="float32",
+        spec=None,
+        problem="a Keras file is described when it is loaded: add --layers (needs TensorFlow)",
+        totals_problem="add --layers: a Keras file has to be loaded for it, with TensorFlow",
+    )
+    return _with_keras_costs(known, path) if layers else known
+
+
+def _with_keras_costs(known: Inspection, path: Path) -> Inspection:
+    """The costs of the float graph that a conversion without a head makes of it."""
+    from converters.convert import convert_to_bytes
+    from converters.description.statements import SourceOptions
+    from converters.options import ConvertOptions
+    from xdet.model.graph import load_onnx
+
+    converted = convert_to_bytes(path, ConvertOptions(source=SourceOptions(head="none")))
+    found = _with_onnx_costs(known, load_onnx(converted.model, str(path)), converted.model)
+    return replace(found, outputs=_onnx_tensors(load_onnx(converted.model, str(path)).graph.output),
+                   spec=converted.document.spec, problem=None, coverage=None, totals_problem=None)  # fmt: skip
+
+
+def _totals(layers: Sequence[Layer], network: Network) -> Totals:
+    best = best_peak(network)
+    return Totals(
+        macs=sum(layer.macs for layer in layers),
+        macs_integer=sum(layer.macs for layer in layers if layer.integer),
+        parameters=sum(layer.parameters for layer in layers),
+        weight_bytes=sum(layer.weight_bytes for layer in layers),
+        peak_plain_bytes=plain_peak_bytes(network),
+        peak_best_bytes=best.size_bytes,
+        best_is_exact=best.exact,
+    )
+
+
+def _read_document(model: onnx.ModelProto) -> tuple[ModelDocument | None, str | None]:
+    texts = [entry.value for entry in model.metadata_props if entry.key == METADATA_KEY]
+    if not texts:
+        return None, "not made by xdet: it carries no xdet document"
+    try:
+        return ModelDocument.from_json(texts[0]), None
+    except ValueError as error:
+        return None, str(error)
+
+
+def _onnx_tensors(values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorSummary, ...]:
+    from xdet.model.graph import dtype_name
+
+    summaries = []
+    for value in values:
+        tensor = value.type.tensor_type
+        shape = tuple(
+            d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim
+        )
+        summaries.append(
+            TensorSummary(value.name, dtype_name(tensor.elem_type) or f"unknown ({tensor.elem_type})", shape)
+        )
+    return tuple(summaries)
+
+
+def _counted(operators: Sequence[str]) -> dict[str, int]:
+    return dict(sorted(Counter(operators).items(), key=lambda item: (-item[1], item[0])))

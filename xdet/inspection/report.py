@@ -1,0 +1,176 @@
+"""An inspection as text and as JSON (schema ``xdet.inspection``, docs/json.md)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from xdet.writing.text import format_count, format_kib, format_share, format_size, format_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from converters.spec import Anchors, DetectorSpec, ModelDocument
+    from xdet.inspection import Inspection, Layer, TensorSummary, Totals
+    from xdet.inspection.coverage import Coverage
+
+INSPECTION_SCHEMA = "xdet.inspection"
+INSPECTION_VERSION = 1
+
+
+def inspection_to_json(inspection: Inspection) -> str:
+    """JSON text with a final newline; the metadata document is nested as it stands in the file."""
+    data = {"schema": INSPECTION_SCHEMA, "version": INSPECTION_VERSION, **asdict(inspection)}
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def inspection_text(inspection: Inspection) -> str:
+    """Lines of ``title  value`` for people; behind them the layers, where they were asked for."""
+    lines = list(_lines(inspection))
+    width = max(len(title) for title, _ in lines)
+    text = "\n".join(f"{title:<{width}}  {value}".rstrip() for title, value in lines)
+    return f"{text}\n\n{layers_table(inspection.layers)}" if inspection.layers else text
+
+
+def layers_table(layers: Sequence[Layer]) -> str:
+    """One line per layer; weight scales are counted, the output's scale and zero-point written out."""
+    rows = [
+        (
+            str(index),
+            layer.op,
+            " + ".join(_shape_text(shape) for shape in layer.inputs),
+            _shape_text(layer.output.shape),
+            layer.output.dtype,
+            str(layer.macs or ""),
+            str(layer.parameters or ""),
+            str(layer.weight_bytes or ""),
+            str(layer.weight_scales or ""),
+            str(layer.activation_bytes),
+            "" if layer.output.scale is None else f"{layer.output.scale:.6g}",
+            "" if layer.output.zero_point is None else str(layer.output.zero_point),
+        )
+        for index, layer in enumerate(layers)
+    ]
+    headers = ("layer", "operator", "in", "out", "dtype", "MACs", "parameters", "weight bytes", "w scales")
+    return format_table((*headers, "activation bytes", "scale", "zero-point"), rows)
+
+
+def totals_lines(totals: Totals) -> Iterator[tuple[str, str]]:
+    """What the network costs, one line per number."""
+    yield (
+        "Weights Flash",
+        f"{format_kib(totals.weight_bytes)}  ({totals.parameters:,} parameters, scales not counted)",
+    )
+    share = format_share(totals.macs_integer, totals.macs)
+    yield "MACs", f"{format_count(totals.macs)}  ({totals.macs:,} per image, {share} on integer codes)"
+    yield (
+        "Activations, plain",
+        f"{format_kib(totals.peak_plain_bytes)} at once: a buffer per tensor, the file's order",
+    )
+    order = "all orders searched" if totals.best_is_exact else "the file's order"
+    yield (
+        "Activations, best",
+        f"{format_kib(totals.peak_best_bytes)} at once: in place, convolutions fused with pools, {order}",
+    )
+
+
+def coverage_lines(coverage: Coverage) -> Iterator[tuple[str, str]]:
+    """The share that runs in integers, and one line per operator that does not."""
+    if coverage.macs_integer is None:
+        yield (
+            "Integer coverage",
+            f"not known: {coverage.provider} compiles the graph and does not show its kernels",
+        )
+        return
+    share = format_share(coverage.macs_integer, coverage.macs_total)
+    yield (
+        "Integer coverage",
+        f"{share} of the MACs run in integer kernels of ONNX Runtime ({coverage.provider})",
+    )
+    yield from (("In float", f"{miss.node}: {miss.reason}") for miss in coverage.misses)
+
+
+def _lines(inspection: Inspection) -> Iterator[tuple[str, str]]:
+    yield "File", f"{inspection.file}  {inspection.format}  {format_size(inspection.size_bytes)}"
+    yield "SHA-256", inspection.sha256
+    yield "Producer", inspection.producer or "unknown"
+    yield from _tensor_lines("Input", inspection.inputs)
+    yield from _tensor_lines("Output", inspection.outputs)
+    yield "Operators", ", ".join(f"{name} x{count}" for name, count in inspection.operators.items())
+    if inspection.quantization is not None:
+        yield "Quantisation", inspection.quantization
+    if inspection.totals is not None:
+        yield from totals_lines(inspection.totals)
+    elif inspection.totals_problem is not None:
+        yield "Costs", f"not known: {inspection.totals_problem}"
+    if inspection.coverage is not None:
+        yield from coverage_lines(inspection.coverage)
+    elif inspection.coverage_problem is not None:
+        yield "Integer coverage", f"not known: {inspection.coverage_problem}"
+    if inspection.two_scales:
+        yield (
+            "Two scales",
+            f"{len(inspection.two_scales)} tensors are read with another scale than they were written with (--json names "
+            f"them); compilers that keep one scale per tensor need --leaky-relu float",
+        )
+    if inspection.spec is not None:
+        yield from _spec_lines(inspection.spec)
+    if inspection.problem is not None:
+        yield "Detector", f"not described: {inspection.problem}"
+    if inspection.document is not None:
+        yield from _document_lines(inspection.document)
+
+
+def _tensor_lines(title: str, tensors: Sequence[TensorSummary]) -> Iterator[tuple[str, str]]:
+    for tensor in tensors:
+        shape = ", ".join(map(str, tensor.shape))
+        quantised = (
+            "" if tensor.scale is None else f"  scale {tensor.scale:.9g}, zero-point {tensor.zero_point}"
+        )
+        yield title, f"{tensor.name}  {tensor.dtype} [{shape}]{quantised}"
+
+
+def _shape_text(shape: Sequence[int | str]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _spec_lines(spec: DetectorSpec) -> Iterator[tuple[str, str]]:
+    image = spec.image
+    yield (
+        "Image",
+        f"{image.height} x {image.width} RGB, pixel x {image.rescaling.scale:.9g} + {image.rescaling.offset:.9g}",
+    )
+    yield "Resize", image.resize
+    yield "Head", f"{spec.head}, grid {spec.grid_h} x {spec.grid_w}, {spec.head_channels} channels"
+    if spec.class_names:
+        yield "Classes", ", ".join(spec.class_names)
+    if spec.anchors is not None:
+        yield "Anchors", _anchors_text(spec.anchors, spec)
+    if spec.head != "none":
+        limits = spec.thresholds
+        yield (
+            "Thresholds",
+            f"score > {limits.score}, IoU > {limits.iou} suppresses, at most {limits.max_detections} boxes",
+        )
+
+
+def _anchors_text(anchors: Anchors, spec: DetectorSpec) -> str:
+    unit = "grid cells" if anchors.unit == "cell" else "fractions of the image"
+    pixels = [
+        f"{w * spec.image.width:.0f} x {h * spec.image.height:.0f}"
+        for w, h in anchors.in_image_fractions(spec.grid_h, spec.grid_w)
+    ]
+    return f"{len(pixels)} in {unit}; in pixels (w x h): {', '.join(pixels)}"
+
+
+def _document_lines(document: ModelDocument) -> Iterator[tuple[str, str]]:
+    yield "Contract", f"version {document.contract}"
+    yield "Source", f"{document.source.name}  {document.source.format}  {document.source.sha256}"
+    thresholds = "frozen thresholds" if document.freeze_thresholds else "thresholds as optional inputs"
+    yield (
+        "Graph",
+        f"target {document.target}, {document.activations} activations, leaky relu {document.leaky_relu}, {thresholds}",
+    )
+    yield "Passes", ", ".join(document.passes) or "none"
+    yield from (("Note", note) for note in document.notes)

@@ -1,0 +1,73 @@
+"""A model file in memory: read once, so that what is checked is what runs."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from converters.files import ModelFormat, sniff_format
+from xdet.errors import ModelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LARGEST_FILE = 2**31 - 1  # both ONNX (protobuf) and TFLite (32-bit offsets) end here
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ModelFile:
+    """A model's bytes and where they came from.
+
+    Attributes:
+        path: the file, as the caller named it; a source's sidecar lies beside it.
+        data: its bytes.
+        format: what they are, None where no format is known.
+    """
+
+    path: Path
+    data: bytes
+    format: ModelFormat | None
+
+    @property
+    def file(self) -> str:
+        """The path as messages give it."""
+        return str(self.path)
+
+
+def read_model_file(path: Path) -> ModelFile:
+    """Read a model file and tell its format from its bytes.
+
+    Raises:
+        ModelError: as ``read_model``.
+    """
+    data = read_model(path)
+    return ModelFile(path, data, sniff_format(data))
+
+
+def read_model(path: Path) -> bytes:
+    """A model file's bytes.
+
+    Raises:
+        ModelError: missing, a folder, unreadable, empty, or larger than any model can be.
+    """
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_FILE:
+            raise ModelError(
+                f"'{path}' has {size:,} bytes, a model file has at most {LARGEST_FILE:,}; is it a model?"
+            )
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"cannot read model '{path}': {reason}; check the path") from error
+    except MemoryError as error:
+        raise ModelError(f"'{path}' does not fit into memory ({size:,} bytes)") from error
+    if not data:
+        raise ModelError(f"'{path}' is empty; give an ONNX file made by xdet convert, or a TFLite detector")
+    return data
+
+
+def hash_model(data: bytes) -> str:
+    """SHA-256 of a model's bytes, as hex digits: how reports name a model."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,334 @@
+"""A finished model's decoder behind a table of crafted heads: the picture says which of them it decodes.
+
+Before: ``image`` -> network -> ``head`` -> decoder, suppression, outputs. After: an ``image`` of one pixel, whose red value is
+an index -> a table -> ``head`` -> the same nodes. Where ``head`` comes out of a DequantizeLinear (and a Transpose), the table
+holds codes and these nodes stay. The copy keeps the contract, so every runtime runs it as it runs the model. Numeric effect:
+none behind ``head``.
+
+The network of a finished model without its head: a scratch copy that ends at the value ``head``.
+
+Before -> after: the model -> what ``xdet convert --head none`` would have written: the same nodes up to ``head``, which
+becomes the only output; what only the decoder needs is left out. Numeric effect: none on the head.
+
+Teacher forcing: one value of a graph computed from given values in front of it.
+
+By exact integer arithmetic (``converters.integer``), or by a runtime, on the part of the graph that lies between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converters.spec import (
+    DETECTION_OUTPUTS,
+    HEAD,
+    IMAGE,
+    METADATA_KEY,
+    THRESHOLD_INPUTS,
+    ImageInput,
+    ModelDocument,
+    Thresholds,
+    contract_io,
+)
+from xdet.errors import ModelError
+from xdet.model.graph import load_onnx
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+MOST_HEADS = 256  # as many as a red value tells apart
+PICK = "probe/"  # in front of the names of the nodes that are added
+FLOAT_LEVELS = 256
+FLOAT_RANGE = 100.0  # exp(100) is infinite in float32
+
+
+@dataclass(frozen=True, eq=False)
+class HeadEntry:
+    """Where a table of heads is let into a graph.
+
+    Attributes:
+        value: name of the value that the table replaces.
+        perm: axes of the Transpose between it and ``head``; None where there is none.
+        scale: of the codes; None where the value is float32.
+        zero_point: int32 scalar; 0 for float32.
+        dtype: of the table.
+    """
+
+    value: str
+    perm: tuple[int, ...] | None
+    scale: np.float32 | None
+    zero_point: int
+    dtype: np.dtype[Any]
+
+    def levels(self) -> NDArray[np.float32]:
+        """Every number that a raw head can hold, float32, rising; for float heads a choice of them, 0 inside."""
+        if self.scale is None:
+            inner = np.arange(-FLOAT_LEVELS // 2, FLOAT_LEVELS // 2 + 1, dtype=np.float32) / np.float32(16)
+            return np.concatenate([[-FLOAT_RANGE], inner, [FLOAT_RANGE]]).astype(np.float32)
+        limits = np.iinfo(self.dtype)
+        return (np.arange(limits.min, limits.max + 1) - self.zero_point).astype(np.float32) * self.scale
+
+    def table(self, heads: NDArray[np.float32]) -> NDArray[Any]:
+        """Raw heads of these levels, ``(P, grid_h, grid_w, channels)``, as the graph holds them there."""
+        values = heads if self.perm is None else heads.transpose(np.argsort(self.perm))
+        if self.scale is None:
+            return np.ascontiguousarray(values)
+        return np.ascontiguousarray(np.rint(values / self.scale) + self.zero_point).astype(self.dtype)
+
+
+def find_entry(model: bytes, file: str) -> HeadEntry:
+    """Where a finished model takes heads.
+
+    Raises:
+        ModelError: the model has no value ``head``.
+    """
+    graph = load_onnx(model, file).graph
+    writers = {name: node for node in graph.node for name in node.output}
+    if HEAD not in writers:
+        raise ModelError(f"'{file}' has no value named {HEAD!r}; convert its source again with xdet convert")
+    value, perm = HEAD, None
+    if writers[value].op_type == "Transpose":
+        perm = tuple(next((a.ints for a in writers[value].attribute if a.name == "perm"), (3, 2, 1, 0)))
+        value = writers[value].input[0]
+    scale, zero_point = _quantization(graph, writers.get(value))
+    if scale is None or zero_point is None:
+        return HeadEntry(HEAD, None, None, 0, np.dtype(np.float32))
+    codes = writers[value].input[0]
+    return HeadEntry(codes, perm, np.float32(scale), int(zero_point), zero_point.dtype)
+
+
+def build_probe_model(
+    model: bytes, file: str, *, document: ModelDocument, heads: NDArray[np.float32], thresholds: Thresholds
+) -> bytes:
+    """The model's decoder behind a table of heads.
+
+    Args:
+        model: a finished model's bytes.
+        file: its name, for messages.
+        document: what its metadata says; it ends in boxes.
+        heads: float32 ``(P, grid_h, grid_w, channels)``, of the entry's levels, P of at most ``MOST_HEADS``.
+        thresholds: the copy's defaults, or what it has frozen where the model has.
+
+    Returns:
+        A finished model for pictures of one pixel: red value i gives the boxes of head i.
+    """
+    from onnx import TensorProto, helper
+
+    entry, proto = find_entry(model, file), load_onnx(model, file)
+    graph = proto.graph
+    wanted, nodes = set(DETECTION_OUTPUTS), []
+    for node in reversed(graph.node):
+        if wanted.intersection(node.output) and entry.value not in node.output:
+            nodes.append(node)
+            wanted.update(node.input)
+    (batch,) = [v.type.tensor_type.shape.dim[0] for v in graph.input if v.name == IMAGE]
+    image = helper.make_tensor_value_info(
+        IMAGE, TensorProto.UINT8, [batch.dim_value or batch.dim_param, 1, 1, 3]
+    )
+    picking, constants = _pick_by_red(entry.value, entry.table(heads))
+    copy = helper.make_graph(
+        [*picking, *nodes[::-1]],
+        graph.name,
+        [image, *(value for value in graph.input if value.name in wanted and value.name != IMAGE)],
+        list(graph.output),
+        [*constants, *(tensor for tensor in graph.initializer if tensor.name in wanted)],
+    )
+    proto.graph.CopyFrom(copy)
+    _write_thresholds(proto, thresholds)
+    spec = replace(
+        document.spec, image=ImageInput(1, 1, document.spec.image.rescaling), thresholds=thresholds
+    )
+    for entry_of_metadata in proto.metadata_props:
+        if entry_of_metadata.key == METADATA_KEY:
+            entry_of_metadata.value = replace(document, spec=spec).to_json()
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+def pictures_of(count: int) -> NDArray[np.uint8]:
+    """The pictures that pick heads 0 .. ``count`` - 1: uint8 ``(count, 1, 1, 3)``."""
+    pictures = np.zeros((count, 1, 1, 3), np.uint8)
+    pictures[:, 0, 0, 0] = np.arange(count)
+    return pictures
+
+
+def _write_thresholds(proto: onnx.ModelProto, thresholds: Thresholds) -> None:
+    """Set the graph's score and IoU threshold, constants or defaults of inputs, in place."""
+    from onnx import numpy_helper
+
+    values = dict(zip(THRESHOLD_INPUTS, (thresholds.score, thresholds.iou), strict=True))
+    for tensor in proto.graph.initializer:
+        if tensor.name in values:
+            value = np.full(tuple(tensor.dims), values[tensor.name], np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+
+
+def _quantization(
+    graph: onnx.GraphProto, node: onnx.NodeProto | None
+) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+    """Scale and zero-point of a DequantizeLinear of computed 8-bit codes with one scale; nothing for anything else."""
+    from onnx import numpy_helper
+
+    if node is None or node.op_type != "DequantizeLinear" or len(node.input) < 3:
+        return None, None
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    if node.input[0] in constants or not all(name in constants for name in node.input[1:3]):
+        return None, None
+    scale, zero_point = (numpy_helper.to_array(constants[name]) for name in node.input[1:3])
+    if scale.size != 1 or zero_point.size != 1 or zero_point.dtype.itemsize != 1:
+        return None, None
+    return scale.reshape(()), zero_point.reshape(())
+
+
+def _pick_by_red(value: str, table: NDArray[Any]) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Nodes and constants that make ``value`` the entry of ``table`` that the picture's red value names."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    red, flat, index = f"{PICK}red", f"{PICK}flat_red", f"{PICK}index"
+    constants = {
+        f"{PICK}red_channel": np.array(0, np.int64),
+        f"{PICK}one_per_image": np.array([-1], np.int64),
+        f"{PICK}heads": table,
+    }
+    channel, per_image, heads = constants
+    nodes = [
+        helper.make_node("Cast", [IMAGE], [f"{PICK}pixels"], to=TensorProto.INT32),
+        helper.make_node("Gather", [f"{PICK}pixels", channel], [red], axis=3),
+        helper.make_node("Reshape", [red, per_image], [flat]),
+        helper.make_node("Cast", [flat], [index], to=TensorProto.INT64),
+        helper.make_node("Gather", [heads, index], [value], axis=0),
+    ]
+    return nodes, [numpy_helper.from_array(array, name) for name, array in constants.items()]
+
+
+def cut_at_head(model: bytes, file: str) -> bytes:
+    """Cut a finished model.
+
+    Args:
+        model: its bytes.
+        file: its name, for messages.
+
+    Returns:
+        The bytes of the copy; the model itself where it ends at the raw head already.
+
+    Raises:
+        ModelError: damaged, not finished by xdet, or without the value ``head``.
+    """
+    from onnx import TensorProto, helper
+
+    proto = load_onnx(model, file)
+    graph = proto.graph
+    document = _document({entry.key: entry.value for entry in proto.metadata_props}, file)
+    if document.spec.head == "none":
+        return model
+    wanted, nodes = {HEAD}, []
+    for node in reversed(graph.node):
+        if wanted.intersection(node.output):
+            nodes.append(node)
+            wanted.update(node.input)
+    if not nodes:
+        raise ModelError(f"'{file}' has no value named {HEAD!r}; convert its source again with xdet convert")
+    image = next(value for value in graph.input if value.name in wanted)
+    batch = image.type.tensor_type.shape.dim[0]
+    cut = replace(document, spec=replace(document.spec, head="none"))
+    _, (head,) = contract_io(cut.spec, batch.dim_value or batch.dim_param, freeze_thresholds=True)
+    copy = helper.make_graph(
+        nodes[::-1],
+        graph.name,
+        [value for value in graph.input if value.name in wanted],
+        [helper.make_tensor_value_info(HEAD, TensorProto.FLOAT, head.shape)],
+        [tensor for tensor in graph.initializer if tensor.name in wanted],
+    )
+    proto.graph.CopyFrom(copy)
+    for entry in proto.metadata_props:
+        if entry.key == METADATA_KEY:
+            entry.value = cut.to_json()
+    return bytes(proto.SerializeToString())
+
+
+def _document(properties: dict[str, str], file: str) -> ModelDocument:
+    try:
+        return ModelDocument.from_json(properties[METADATA_KEY])
+    except (KeyError, ValueError) as error:
+        raise ModelError(
+            f"'{file}' is no finished model of this xdet ({error}); convert its source with xdet convert"
+        ) from error
+
+
+Codes = dict[str, "NDArray[Any]"]
+
+
+def exact_codes(
+    graph: ir.Graph, twin: str, image: NDArray[np.uint8], given: Mapping[str, NDArray[Any]]
+) -> tuple[NDArray[Any], bool]:
+    """The exact arithmetic's codes of one value.
+
+    Args:
+        graph: what ``converters.integer.evaluate.read_graph`` made of the model.
+        twin: the value.
+        image: uint8 RGB ``(1, height, width, 3)`` at network size.
+        given: codes by name, as the graph stores them; that of ``twin`` itself is not used.
+
+    Returns:
+        The codes, and whether float32 arithmetic lies on the way, which rounds as each runtime likes.
+
+    Raises:
+        ModelError: an operator on the way is not known in integers.
+    """
+    from converters.integer.evaluate import NotEvaluatedError, evaluate
+    from converters.integer.values import to_reals
+
+    others = {name: codes for name, codes in given.items() if name != twin}
+    try:
+        evaluation = evaluate(graph, {**others, IMAGE: image}, [twin])
+    except NotEvaluatedError as error:
+        raise ModelError(f"the layer {twin!r} cannot be computed in integers: {error}") from error
+    return to_reals(evaluation.values[twin]).array, bool(evaluation.inexact)
+
+
+def cut_layer(proto: onnx.ModelProto, output: str, codes: Mapping[str, NDArray[Any]]) -> tuple[bytes, Codes]:
+    """The part of a graph between the values that are known and one of them.
+
+    Args:
+        proto: the whole model.
+        output: the value that the part computes.
+        codes: known values by name, ``output`` among them, as the graph stores them.
+
+    Returns:
+        The part as a model, and the codes that it takes and should give.
+    """
+    from onnx import checker, helper
+
+    writers = {name: node for node in proto.graph.node for name in node.output}
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    wanted, read, open_names = set[str](), dict[str, None](), [output]
+    while open_names:
+        node = writers[open_names.pop()]
+        if node.output[0] in wanted:
+            continue
+        wanted.add(node.output[0])
+        read |= dict.fromkeys(name for name in node.input if name)
+        open_names += [name for name in node.input if name in writers and name not in codes]
+    inputs = [name for name in read if name in codes]
+    graph = helper.make_graph(
+        [node for node in proto.graph.node if node.output[0] in wanted],
+        "layer",
+        [_value(name, codes[name]) for name in inputs],
+        [_value(output, codes[output])],
+        [constants[name] for name in read if name in constants],
+    )
+    part = helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
+    checker.check_model(part, full_check=True)
+    return part.SerializeToString(), {name: codes[name] for name in (*inputs, output)}
+
+
+def _value(name: str, codes: NDArray[Any]) -> onnx.ValueInfoProto:
+    from onnx import helper
+
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(codes.dtype), codes.shape)

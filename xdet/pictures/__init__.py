@@ -1,0 +1,1 @@
+"""Pictures: reading and preparing them for a network, drawing on them, naming them."""

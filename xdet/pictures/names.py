@@ -1,0 +1,47 @@
+"""File names for annotated pictures that every system takes, and that no two images share even where case is ignored."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from xdet.writing.text import image_names
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+SUFFIX = ".png"
+LONGEST = 200  # bytes of UTF-8 before the suffix: file systems end at 255, and a counter may follow
+# What Windows refuses in names, and what terminals do odd things with.
+_UNFIT = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\ud800-\udfff]')
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+def picture_paths(images: Sequence[Path], folder: Path) -> list[Path]:
+    """One PNG per image in ``folder``: the image's name, with the folders that tell it apart joined by underscores.
+
+    >>> from pathlib import Path
+    >>> [path.name for path in picture_paths([Path("a/1.jpg"), Path("b/1.jpg"), Path("B/1.JPG")], Path("out"))]
+    ['a_1.jpg.png', 'b_1.jpg.png', '1.JPG.png']
+    >>> [path.name for path in picture_paths([Path("1.jpg"), Path("1.JPG")], Path("out"))]
+    ['1.jpg.png', '1.JPG-2.png']
+    """
+    taken: set[str] = set()
+    paths = []
+    for name in image_names([str(image) for image in images]):
+        stem, count = _fit(name), 1
+        unique = stem
+        while unique.casefold() in taken:
+            count += 1
+            unique = f"{stem}-{count}"
+        taken.add(unique.casefold())
+        paths.append(folder / f"{unique}{SUFFIX}")
+    return paths
+
+
+def _fit(name: str) -> str:
+    """The name with an underscore for whatever does not fit into a file's name, cut to length."""
+    safe = _UNFIT.sub("_", name).encode("utf-8")[:LONGEST].decode("utf-8", "ignore")
+    safe = f"_{safe}" if _DEVICES.fullmatch(safe) else safe
+    return safe if safe.strip(". ") else "picture"

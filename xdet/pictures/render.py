@@ -1,0 +1,169 @@
+"""Pictures out: labelled boxes on a photograph, legible from thumbnails to camera originals, and saving them.
+
+Lines and letters grow with the picture; every class has its own colour; a label stays inside the picture,
+loses its name before it gets illegible, and is left out of a picture that it would hide.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import io
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from xdet.errors import ImageError, OutputError
+from xdet.writing.files import SOFTWARE, write_bytes
+from xdet.writing.text import format_score
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from xdet.detections import Detection, Detections
+
+Colour = tuple[int, int, int]
+
+# File suffix -> Pillow format and its options; fixed, so the same picture gives the same bytes.
+PICTURE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".png": ("PNG", {"compress_level": 6}),
+    ".jpg": ("JPEG", {"quality": 92, "subsampling": 0, "comment": SOFTWARE}),
+    ".jpeg": ("JPEG", {"quality": 92, "subsampling": 0, "comment": SOFTWARE}),
+    ".webp": ("WEBP", {"quality": 92}),
+    ".bmp": ("BMP", {}),
+}
+
+_BLACK: Colour = (0, 0, 0)
+_WHITE: Colour = (255, 255, 255)
+_FIRST_HUE = 0.38  # green: skin, sky and earth are rare there
+_GOLDEN_RATIO = 0.6180339887498949  # successive multiples, modulo 1, spread over the hues
+_SMALLEST_FONT = 9
+_LABELS_PER_HEIGHT = 4  # a picture lower than this many labels gets boxes only
+
+
+@dataclass(frozen=True, slots=True)
+class _Style:
+    """Sizes in pixels that suit one picture."""
+
+    line: int
+    font_size: int
+    padding: int
+
+    @classmethod
+    def for_picture(cls, width: int, height: int) -> _Style:
+        side = math.sqrt(width * height)
+        font_size = max(_SMALLEST_FONT, round(side * 0.027))
+        return cls(
+            line=max(1, round(side * 0.0045)), font_size=font_size, padding=max(1, round(font_size * 0.22))
+        )
+
+
+def draw_detections(image: NDArray[np.uint8], detections: Detections) -> NDArray[np.uint8]:
+    """Draw labelled boxes on a copy of a photograph; the best detection lies on top.
+
+    Args:
+        image: uint8 ``(height, width, 3)``, RGB.
+        detections: what was found in it; their ``width`` and ``height`` must be the picture's.
+
+    Returns:
+        uint8 ``(height, width, 3)``, RGB.
+
+    Raises:
+        ImageError: the picture is not the one the detections belong to.
+    """
+    expected = (detections.height, detections.width, 3)
+    if image.shape != expected or image.dtype != np.uint8:
+        found = f"{image.dtype} {image.shape}"
+        msg = f"the detections of '{detections.image}' belong to uint8 {expected}, got {found}"
+        raise ImageError(msg)
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    style = _Style.for_picture(picture.width, picture.height)
+    worst_first = list(detections)[::-1]
+    for detection in worst_first:
+        _draw_box(draw, detection, style)
+    for detection in worst_first:
+        _draw_label(draw, detection, style, picture.size)
+    return np.array(picture)
+
+
+def save_picture(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write a picture, whole or not at all; the suffix names the format.
+
+    Args:
+        path: the target; its folder must exist.
+        image: uint8 ``(height, width, 3)``, RGB.
+
+    Raises:
+        OutputError: an unknown suffix, a picture too large for it, or a target that cannot be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in PICTURE_FORMATS:
+        known = " ".join(PICTURE_FORMATS)
+        raise OutputError(f"cannot write '{path}': unknown picture suffix '{suffix}'; use one of {known}")
+    name, options = PICTURE_FORMATS[suffix]
+    encoded, software = io.BytesIO(), PngInfo()
+    software.add_text("Software", SOFTWARE)
+    try:
+        Image.fromarray(image).save(encoded, name, pnginfo=software, **options)
+    except (OSError, ValueError) as error:
+        height, width = image.shape[:2]
+        msg = f"cannot write '{path}': {name} refuses {width} x {height} pixels ({error})"
+        raise OutputError(msg) from error
+    write_bytes(path, encoded.getvalue())
+
+
+def class_colour(class_id: int) -> Colour:
+    """The colour of a class: R, G, B in 0..255, the same in every picture."""
+    hue = (_FIRST_HUE + class_id * _GOLDEN_RATIO) % 1.0
+    bright = class_id // 8 % 2 == 0  # after eight hues, a darker round
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 0.95 if bright else 0.65)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _draw_box(draw: ImageDraw.ImageDraw, detection: Detection, style: _Style) -> None:
+    """The box with a thin dark rim outside, so that it stands out on its own colour, too."""
+    x1, y1, x2, y2 = (round(value) for value in detection.box_xyxy_px)
+    right, bottom = max(x2 - 1, x1), max(y2 - 1, y1)
+    rim = max(1, style.line // 3)
+    draw.rectangle((x1 - rim, y1 - rim, right + rim, bottom + rim), outline=_BLACK, width=rim)
+    draw.rectangle((x1, y1, right, bottom), outline=class_colour(detection.class_id), width=style.line)
+
+
+def _draw_label(
+    draw: ImageDraw.ImageDraw, detection: Detection, style: _Style, size_wh: tuple[int, int]
+) -> None:
+    """Class and score in the largest form that fits into the picture: above the box, else inside its top."""
+    score = format_score(detection.score)
+    smaller = max(_SMALLEST_FONT, round(style.font_size * 0.75))
+    for text, font_size in (
+        (f"{detection.class_name} {score}", style.font_size),
+        (f"{detection.class_name} {score}", smaller),
+        (score, smaller),
+    ):
+        font = ImageFont.load_default(font_size)
+        width = math.ceil(draw.textlength(text, font=font)) + 2 * style.padding
+        height = math.ceil(font_size * 1.15) + style.padding
+        if width <= size_wh[0] and height * _LABELS_PER_HEIGHT <= size_wh[1]:
+            break
+    else:
+        return
+    x1, y1 = (round(value) for value in detection.box_xyxy_px[:2])
+    above = y1 - height
+    x = min(max(x1, 0), size_wh[0] - width)
+    y = min(above if above >= 0 else max(y1, 0), size_wh[1] - height)
+    colour = class_colour(detection.class_id)
+    draw.rectangle((x, y, x + width - 1, y + height - 1), fill=colour)
+    ink = _BLACK if _luminance(colour) > 130 else _WHITE
+    draw.text((x + width / 2, y + height / 2), text, fill=ink, font=font, anchor="mm")
+
+
+def _luminance(colour: Colour) -> float:
+    """Perceived brightness in 0..255 (ITU-R BT.601)."""
+    red, green, blue = colour
+    return 0.299 * red + 0.587 * green + 0.114 * blue

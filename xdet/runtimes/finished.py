@@ -1,0 +1,256 @@
+"""A finished model on a back end that only computes named values: what is the same for all of them.
+
+Thresholds: a back end that cannot feed the optional inputs runs the file at its own; then a higher score threshold
+filters the rows afterwards, as for a model with frozen thresholds.
+
+Any number of images on a model with a fixed batch, and fewer rows of a result; no value changes.
+
+Boxes for runtimes that end at the raw head: the numpy oracle, given what it needs or told what is missing.
+
+What runtimes share that hold a file's bytes and a description of its detector: identity, and boxes by the numpy head.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.heads.base import BatchDetections
+from converters.heads.oracle import detect_from_head
+from converters.spec import DETECTION_OUTPUTS, HEAD, IMAGE, THRESHOLD_INPUTS
+from xdet.errors import ModelError, UsageError
+from xdet.model.file import hash_model
+from xdet.model.wire import value_names
+from xdet.runtimes.base import Capabilities, Runtime, require_images, require_names, require_thresholds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from converters.spec import DetectorSpec, ModelDocument, Thresholds
+
+Arrays = Sequence[NDArray[Any]]
+
+
+def run_in_chunks(
+    images: NDArray[np.uint8], batch: int | None, run: Callable[[NDArray[np.uint8]], Arrays]
+) -> Arrays:
+    """Call ``run`` with ``batch`` images at a time and join its outputs along the first axis.
+
+    The last chunk is filled up with black images, whose results are cut off.
+
+    Args:
+        images: uint8 ``(N >= 1, height, width, 3)``.
+        batch: the number ``run`` takes, or None for all at once.
+        run: images -> arrays that each have one entry per image.
+    """
+    if batch is None or len(images) == batch:
+        return run(images)
+    parts = []
+    for start in range(0, len(images), batch):
+        chunk = images[start : start + batch]
+        filler = np.zeros((batch - len(chunk), *chunk.shape[1:]), chunk.dtype)
+        outputs = run(np.concatenate([chunk, filler]) if len(filler) else chunk)
+        parts.append([output[: len(chunk)] for output in outputs])
+    return [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
+
+
+def above_score(batch: BatchDetections, score: float) -> BatchDetections:
+    """Keep the rows with a score > ``score`` (compared in float32); the others become padding."""
+    count = (batch.scores > np.float32(score)).sum(
+        axis=1, dtype=np.int32
+    )  # rows fall by score: the kept ones lead
+    count = np.minimum(count, batch.num_detections)
+    keep = np.arange(batch.scores.shape[1]) < count[:, None]
+    return BatchDetections(
+        num_detections=count,
+        boxes_xyxy=np.where(keep[..., None], batch.boxes_xyxy, np.float32(0)),
+        scores=np.where(keep, batch.scores, np.float32(0)),
+        classes=np.where(keep, batch.classes, np.int32(-1)),
+        anchors=np.where(keep, batch.anchors, np.int32(-1)),
+    )
+
+
+def first_rows(batch: BatchDetections, rows: int) -> BatchDetections:
+    """Keep the best ``rows`` rows of each image."""
+    if rows >= batch.scores.shape[1]:
+        return batch
+    return BatchDetections(
+        num_detections=np.minimum(batch.num_detections, np.int32(rows)),
+        boxes_xyxy=batch.boxes_xyxy[:, :rows],
+        scores=batch.scores[:, :rows],
+        classes=batch.classes[:, :rows],
+        anchors=batch.anchors[:, :rows],
+    )
+
+
+def decoder_for(
+    spec: DetectorSpec, *, file: str
+) -> Callable[[NDArray[np.float32], Thresholds], BatchDetections]:
+    """The function from a raw head, float32 ``(N, grid_h, grid_w, channels)``, and thresholds to boxes.
+
+    Raises:
+        ModelError: no anchors or no classes are known, or they do not fit the head.
+    """
+    if spec.anchors is None or not spec.class_names:
+        missing = "anchors" if spec.anchors is None else "class names"
+        raise ModelError(
+            f"'{file}' ends at the raw head and no {missing} are known, so boxes cannot be decoded; "
+            f"convert its source with --anchors and --classes, or write both into the source's sidecar"
+        )
+    try:
+        decodable = replace(spec, head="yolo_v2")
+    except ValueError as error:
+        raise ModelError(
+            f"'{file}' ends at a raw head that is not a YOLO v2 head: {error}; correct --anchors and --classes"
+        ) from error
+    return lambda head, thresholds: detect_from_head(head, decodable, thresholds)
+
+
+class DescribedRuntime(Runtime):
+    """A file that is open, and what it holds.
+
+    Args:
+        model: the file's bytes.
+        file: its name, for messages.
+        spec: the detector.
+    """
+
+    def __init__(self, model: bytes, *, file: str, spec: DetectorSpec) -> None:
+        self._model, self._file, self._spec = model, file, spec
+
+    @property
+    def file(self) -> str:
+        """The model's name as messages give it."""
+        return self._file
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the file's bytes, hex digits."""
+        return hash_model(self._model)
+
+    @property
+    def spec(self) -> DetectorSpec:
+        """The detector: as its document, or the source's settings, describe it."""
+        return self._spec
+
+
+class SourceRuntime(DescribedRuntime):
+    """A source file, which ends at the raw head: boxes are the numpy oracle's."""
+
+    def detect(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
+        """Find boxes in uint8 RGB images ``(N, height, width, 3)``; see ``Runtime.detect``."""
+        require_images(images, self._spec)
+        require_thresholds(thresholds, self)
+        decode = decoder_for(self._spec, file=self._file)
+        return decode(self.head(images), thresholds)
+
+
+Outputs = list["NDArray[Any]"]
+
+
+class FinishedModelRuntime(DescribedRuntime):
+    """A finished model on a back end; subclasses give ``name``, ``_compute`` and ``_free``.
+
+    Args:
+        model: the ONNX file's bytes.
+        file: its name, for messages.
+        document: what its metadata says.
+        feeds_thresholds: whether the back end takes the optional inputs.
+        batch: images per call of the back end.
+    """
+
+    def __init__(
+        self, model: bytes, *, file: str, document: ModelDocument, feeds_thresholds: bool, batch: int | None
+    ) -> None:
+        super().__init__(model, file=file, spec=document.spec)
+        self.document = document
+        self._feeds = feeds_thresholds and not document.freeze_thresholds
+        self._batch, self._open = batch, True
+
+    @abc.abstractmethod
+    def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
+        """The named values, in the file's dtypes; ``feeds`` holds ``image`` and, if the back end takes them, thresholds."""
+
+    @abc.abstractmethod
+    def _free(self) -> None:
+        """Free what the back end holds."""
+
+    @property
+    def batch(self) -> int | None:
+        """Images per call, or None for any number."""
+        return self._batch
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Head and inner values always; thresholds where they can be fed; exact nowhere: none promises LiteRT's rounding."""
+        only_head = self.spec.head == "none"
+        return Capabilities(
+            thresholds=only_head or self._feeds,
+            max_detections=None if only_head else self.spec.thresholds.max_detections,
+            head=True,
+            tensors=True,
+            exact=False,
+        )
+
+    def detect(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
+        """Find boxes in uint8 RGB images ``(N, height, width, 3)``; see ``Runtime.detect``."""
+        require_images(images, self.spec)
+        require_thresholds(thresholds, self)
+        if self.spec.head == "none":
+            return decoder_for(self.spec, file=self.file)(self.head(images), thresholds)
+        fed: dict[str, NDArray[Any]] = {}
+        if self._feeds:
+            values = (thresholds.score, thresholds.iou)
+            fed = {
+                n: np.asarray(value, np.float32) for n, value in zip(THRESHOLD_INPUTS, values, strict=True)
+            }
+        self._require_open()
+        outputs = run_in_chunks(
+            images, self.batch, lambda chunk: self._compute({IMAGE: chunk, **fed}, DETECTION_OUTPUTS)
+        )
+        found = BatchDetections(*outputs)
+        if not self._feeds:
+            found = above_score(found, thresholds.score)
+        return first_rows(found, thresholds.max_detections)
+
+    def head(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The raw head, float32 ``(N, grid_h, grid_w, channels)``; a model that ends in boxes shows it, too."""
+        return self.tensors(images, [HEAD])[HEAD]
+
+    def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Values of the ONNX graph by name; see ``Runtime.tensors``."""
+        require_images(images, self.spec)
+        self._require_open()
+        wanted = list(dict.fromkeys(names))
+        require_names(wanted, value_names(self._model), file=self.file)
+        if not wanted:
+            return {}
+        arrays = run_in_chunks(images, self.batch, lambda chunk: self._compute({IMAGE: chunk}, wanted))
+        return dict(zip(wanted, arrays, strict=True))
+
+    def close(self) -> None:
+        """Free what the back end holds."""
+        if self._open:
+            self._open = False
+            self._free()
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise UsageError(f"'{self._file}' was closed; open it again")
+
+
+def require_graph_names(names: Sequence[str], document: ModelDocument, *, file: str) -> None:
+    """Refuse a graph without the outputs that its metadata promises."""
+    wanted = [HEAD] if document.spec.head == "none" else list(DETECTION_OUTPUTS)
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise ModelError(
+            f"'{file}' does not keep what its metadata says: {', '.join(map(repr, missing))} missing among its outputs "
+            f"{list(names)}; was it edited? Convert the source again with xdet convert"
+        )

@@ -1,0 +1,91 @@
+"""How many processors this process may use, and how a stream of photographs shares them.
+
+One photograph can keep every processor busy only inside its network, and a small network is soon short of work for two threads.
+Many photographs share better: each worker takes one all the way (``xdet.pictures.preparation``), in a network of few
+threads or one.
+
+How a model is to be run: on which back end, with which provider or kernels, with how many threads.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from xdet.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MOST_WORKERS = 64
+MOST_BY_DEFAULT = 8  # photographs at a time: one of a camera's takes some 100 MB while it is read
+
+
+def usable_processors() -> int:
+    """Logical processors that this process is allowed to run on, at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def choose_workers(asked: int | None = None) -> int:
+    """Photographs to work on at the same time: as many as were asked for, else one per processor, eight at most."""
+    if asked is None:
+        return min(MOST_BY_DEFAULT, usable_processors())
+    require_workers(asked)
+    return asked
+
+
+def require_workers(workers: int) -> None:
+    """Refuse a number of workers out of range."""
+    if not 1 <= workers <= MOST_WORKERS:
+        raise UsageError(
+            f"--workers must lie in 1..{MOST_WORKERS}, got {workers}; leave it out for one per processor"
+        )
+
+
+def threads_per_network(workers: int) -> int:
+    """Threads inside an operator where every worker runs its own photograph through the network."""
+    return max(1, usable_processors() // workers)
+
+
+def threads_of_one_network(workers: int) -> int:
+    """Threads inside an operator where one worker is in the network while the others read, half of the processors at most."""
+    return max(1, usable_processors() - min(workers - 1, usable_processors() // 2))
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeChoices:
+    """What a caller chooses; None leaves it to xdet or to the back end.
+
+    Attributes:
+        runtime: a name of ``xdet.runtimes.table.RUNTIMES``; None is the one for the file's format.
+        provider: execution provider of ONNX Runtime, kernels of LiteRT; None is the back end's usual one.
+        threads: threads inside an operator, at least 1; None is the back end's default.
+        workers: threads that will call the runtime, 1 to 64; with several, the default of ``threads`` leaves processors for
+            each of them.
+        provider_options: of ONNX Runtime's execution provider, as its documentation names them; handed on as they are.
+        device: of ONNX Runtime's execution provider, as ``xdet providers`` lists it; None is the provider's choice.
+    """
+
+    runtime: str | None = None
+    provider: str | None = None
+    threads: int | None = None
+    workers: int = 1
+    provider_options: Mapping[str, str] = field(default_factory=dict)
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        require_workers(self.workers)
+        most = most_threads()
+        if self.threads is not None and not 1 <= self.threads <= most:
+            bound = "at least 1" if self.threads < 1 else f"at most {most} here, four per processor"
+            raise UsageError(
+                f"threads must be {bound}, got {self.threads}; leave it out for the runtime's default"
+            )
+
+
+def most_threads() -> int:
+    """The most threads that can be asked for: four per processor, at least 16; each takes memory, used or not."""
+    return max(16, 4 * (os.cpu_count() or 1))

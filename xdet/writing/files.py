@@ -1,0 +1,168 @@
+"""Writing results: a file appears whole or not at all (``converters.files``), and trouble is an ``OutputError``.
+
+Every command names its outputs and inputs to ``require_outputs`` before it works. What it makes carries a mark near its
+beginning, by which a later run knows that it may replace it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from converters.files import WRITE_ERRORS, refuse_replacing, write_problem, write_whole
+from converters.spec import SIDECAR_SUFFIX
+from xdet.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+SOFTWARE = "xdet"  # the Software text of a PNG, and the comment of a JPEG
+PICTURE_MARK = re.compile(
+    rb"\x89PNG\r\n\x1a\n.{25}.{4}tEXtSoftware\x00xdet|\xff\xd8\xff\xe0\x00\x10JFIF\x00.{9}\xff\xfe\x00\x06xdet",
+    re.DOTALL,
+)
+MODEL_MARK = re.compile(rb"\x08.\x12\x04xdet", re.DOTALL)  # ONNX: ir_version, then producer_name
+PAGE_START = (
+    '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="generator" content="xdet">'
+)
+PAGE_MARK = re.compile(re.escape(PAGE_START.encode()))
+
+
+def json_mark(schema: str) -> re.Pattern[bytes]:
+    """How a JSON file of this schema begins."""
+    return re.compile(rb'\{\s*"schema": "' + re.escape(schema.encode()) + b'"')
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A file that a command is going to write.
+
+    Attributes:
+        path: where.
+        mark: what such a file of ours begins with; None where nothing proves whose a file is.
+        in_new_folder: the command makes its folder.
+    """
+
+    path: Path
+    mark: re.Pattern[bytes] | None = None
+    in_new_folder: bool = False
+
+
+def require_outputs(outputs: Sequence[Output], inputs: Iterable[Path], *, force: bool) -> None:
+    """Refuse outputs that would destroy something or cannot be written, before any work; nothing is written yet.
+
+    Args:
+        outputs: all files that the command writes.
+        inputs: all files that it reads: models with their sidecars, pictures, annotations.
+        force: replace existing files that are not provably ours, too, but never an input.
+
+    Raises:
+        UsageError: an output is an input, exists and is not ours, or is named twice.
+        OutputError: one cannot be written.
+    """
+    problem = refuse_replacing({output.path: output.mark for output in outputs}, inputs, force=force)
+    if problem is not None:
+        raise UsageError(problem)
+    places: set[str] = set()
+    for output in outputs:
+        if _is_folder(output.path.parent) or not output.in_new_folder:
+            require_target(output.path)
+        place = os.path.realpath(output.path)
+        if place in places and not output.path.is_char_device():
+            raise UsageError(f"'{output.path}' is named for two outputs; name two files")
+        places.add(place)
+
+
+def require_apart(folder: Path, photographs: Sequence[Path]) -> None:
+    """Refuse to put pictures among the photographs that they are made of.
+
+    Raises:
+        UsageError: a photograph, or what its link points to, lies in ``folder``.
+    """
+    if not _is_folder(folder):
+        return
+    for photograph in photographs:
+        for place in (photograph.parent, Path(os.path.realpath(photograph)).parent):
+            if _is_folder(place) and place.samefile(folder):
+                raise UsageError(
+                    f"'{folder}' holds the photograph '{photograph}'; name another folder for the pictures"
+                )
+
+
+def with_sidecars(models: Iterable[Path]) -> Iterator[Path]:
+    """Each model and the place of its sidecar."""
+    for model in models:
+        yield model
+        yield model.parent / f"{model.stem}{SIDECAR_SUFFIX}"
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, replacing what was there.
+
+    Args:
+        path: the target; its folder must exist.
+        data: the whole content.
+
+    Raises:
+        OutputError: the folder is missing or not writable, the target is a folder, or the disk is full.
+    """
+    try:
+        write_whole(path, data)
+    except WRITE_ERRORS as error:
+        raise OutputError(f"cannot write '{path}': {write_problem(error, path)}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    r"""Write ``text`` to ``path`` as ``encode_text`` gives it: with ``\n`` line ends on every system.
+
+    Raises:
+        OutputError: as ``write_bytes``.
+    """
+    write_bytes(path, encode_text(text))
+
+
+def encode_text(text: str) -> bytes:
+    r"""UTF-8; lone surrogates (file names that are no UTF-8) become ``\udcXX``, which JSON reads back as the same name."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def require_target(path: Path) -> None:
+    """Refuse a file that cannot be written, before the work whose result it is to hold; nothing is written yet.
+
+    Raises:
+        OutputError: the target is a folder, its own folder is missing or not writable, or no system takes the path.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError
+        path.resolve()
+        if not path.parent.is_dir():
+            raise FileNotFoundError
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise PermissionError
+    except WRITE_ERRORS as error:
+        raise OutputError(f"cannot write '{path}': {write_problem(error, path)}") from error
+
+
+def make_folder(path: Path) -> None:
+    """Create the folder ``path`` with its parents, unless it is there.
+
+    Raises:
+        OutputError: a file is in the way, or the parent cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputError(f"cannot create the folder '{path}': a file of that name is in the way") from error
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot create the folder '{path}': {write_problem(error, path)}") from error
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # such as a name that is too long: making it tells
+        return False
