@@ -125,6 +125,7 @@ def _document(
         quantization=network.quantization,
         activations=network.activations,
         leaky_relu=network.leaky_relu or options.leaky_relu,
+        arithmetic=options.arithmetic,
         target=options.target,
         freeze_thresholds=options.freeze_thresholds,
         passes=(),

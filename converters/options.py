@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from converters.description.statements import SourceOptions
 from converters.errors import OptionError
-from converters.spec import LeakyRelu, Target
+from converters.spec import Arithmetic, LeakyRelu, Target
 from converters.spec.checks import require_flag, require_instance
 from converters.spec.releases import IR_VERSIONS, OPSET_RANGE
 
@@ -22,6 +22,7 @@ CHOICES = {
     "target": Target,
     "activations": Activations,
     "leaky_relu": LeakyRelu,
+    "arithmetic": Arithmetic,
     "quantize": Quantize,
     "importer": ImporterChoice,
 }
@@ -39,6 +40,8 @@ class ConvertOptions:
         leaky_relu: ``"litert"`` rounds as LiteRT's kernels do, ``"float"`` follows the real functions (at most 1 LSB away
             per layer): LeakyReLU's table, and where ties fall in sums, products, average pools, means, bilinear resizes and
             requantisations.
+        arithmetic: what is written where no fused operator has LiteRT's codes: ``"litert"`` computes them step by step,
+            ``"fused"`` keeps the fused operator (at most 1 LSB away).
         freeze_thresholds: constants instead of optional graph inputs.
         quantize: granularity of the weights of a float source that is quantised to int8; ``"none"`` leaves it float.
         calibration: photographs that tell the ranges of its activations; with ``quantize``, and only then.
@@ -51,6 +54,7 @@ class ConvertOptions:
     target: Target = "portable"
     activations: Activations = "uint8"
     leaky_relu: LeakyRelu = "litert"
+    arithmetic: Arithmetic = "litert"
     freeze_thresholds: bool = False
     quantize: Quantize = "none"
     calibration: Calibration | None = None

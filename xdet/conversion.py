@@ -37,6 +37,7 @@ def convert(
     target: Literal["portable", "cpu"] = "portable",
     activations: Literal["uint8", "int8"] = "uint8",
     leaky_relu: Literal["litert", "float"] = "litert",
+    arithmetic: Literal["litert", "fused"] = "litert",
     freeze_thresholds: bool = False,
     quantize: Literal["none", "per-channel", "per-tensor"] = "none",
     calibration: PathLike | Sequence[PathLike] | None = None,
@@ -64,6 +65,8 @@ def convert(
         activations: dtype of the activation codes; results are the same.
         leaky_relu: ``"litert"`` equals LiteRT XNNPACK bit for bit, ``"float"`` is the real function (at most 1 LSB away); the
             same choice for sums, products, average pools, means, bilinear resizes and requantisations.
+        arithmetic: for operators without a fused form that equals LiteRT: ``"litert"`` computes them step by step, ``"fused"``
+            keeps the faster operator (at most 1 LSB away).
         freeze_thresholds: write the thresholds as constants instead of optional inputs.
         quantize: quantise a Keras source to int8, with one weight scale per output channel or per tensor.
         calibration: photographs for that: a folder, or files; at least 8, better 50 to 500 of what it will see.
@@ -105,6 +108,7 @@ def convert(
         target=target,
         activations=activations,
         leaky_relu=leaky_relu,
+        arithmetic=arithmetic,
         freeze_thresholds=freeze_thresholds,
         quantize=quantize,
         calibration=None if calibration is None else _calibration(calibration, percentile, progress),

@@ -32,6 +32,7 @@ from converters.spec.detector import (
 )
 from converters.spec.document import (
     ActivationCodes,
+    Arithmetic,
     Deviation,
     DeviationKind,
     EvaluationSettings,
@@ -57,6 +58,7 @@ __all__ = [
     "ActivationCodes",
     "AnchorUnit",
     "Anchors",
+    "Arithmetic",
     "ContractTensor",
     "DetectorSpec",
     "Deviation",

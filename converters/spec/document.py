@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 SourceFormat = Literal["tflite", "h5", "keras"]
 ActivationCodes = Literal["uint8", "int8", "float32"]
 LeakyRelu = Literal["litert", "float"]
+Arithmetic = Literal["litert", "fused"]
 Target = Literal["portable", "cpu"]
 Fate = Literal["kept", "replicated", "removed"]
 DeviationKind = Literal["scale", "zero_point", "slope", "table"]
@@ -164,6 +165,8 @@ class ModelDocument:
         evaluation: the training yaml's evaluation settings, None where no yaml states any.
         licence: the source's licence in its sidecar's words, None where nobody states one.
         origin: where the source comes from in its sidecar's words, None likewise.
+        arithmetic: what was written where no fused operator has LiteRT's codes: ``"litert"`` (integer arithmetic step by step)
+            or ``"fused"`` (the fused operator, at most 1 LSB away).
         golden: what the head holds for a known picture, for ``xdet selftest``; None where no integers define it.
         oldest_runtimes: runtime -> the oldest release known to load the file, such as ``{"onnxruntime": "1.15"}``.
         contract: version of the contract.
@@ -183,6 +186,7 @@ class ModelDocument:
     evaluation: EvaluationSettings | None = None
     licence: str | None = None
     origin: str | None = None
+    arithmetic: Arithmetic = "litert"
     golden: GoldenVector | None = None
     oldest_runtimes: Mapping[str, str] = field(default_factory=dict)
     contract: int = field(default=CONTRACT_VERSION)
@@ -193,6 +197,7 @@ class ModelDocument:
         require_text(self.quantization, "quantization")
         require_choice(self.activations, ActivationCodes, "activations")
         require_choice(self.leaky_relu, LeakyRelu, "leaky_relu")
+        require_choice(self.arithmetic, Arithmetic, "arithmetic")
         require_choice(self.target, Target, "target")
         require_flag(self.freeze_thresholds, "freeze_thresholds")
         require_texts(self.passes, "passes")

@@ -278,6 +278,7 @@ def _conversions(content: CardContent) -> Iterator[tuple[str, str, str]]:
             options = "" if document.target == "portable" else f" --target {document.target}"
             options += "" if document.activations != "int8" else " --activations int8"
             options += "" if document.leaky_relu == "litert" else f" --leaky-relu {document.leaky_relu}"
+            options += "" if document.arithmetic == "litert" else f" --arithmetic {document.arithmetic}"
             options += " --freeze-thresholds" if document.freeze_thresholds else ""
             yield shlex.quote(document.source.name), shlex.quote(path.name), options
 

@@ -46,7 +46,9 @@ EXACT = frozenset(
     {"CONV_2D", "FULLY_CONNECTED", "MAX_POOL_2D", "PAD", "RESHAPE", "TRANSPOSE", "STRIDED_SLICE", "GATHER"}
     | {"TILE", "SPLIT", "PACK", "RESIZE_NEAREST_NEIGHBOR", "DEPTHWISE_CONV_2D", "DEQUANTIZE", "input"}
 )
-EXACT_AS_LITERT = frozenset({"LEAKY_RELU", "QUANTIZE"})  # with --leaky-relu litert
+EXACT_AS_LITERT = frozenset(
+    {"LEAKY_RELU", "QUANTIZE", "ADD", "SUB", "MUL", "CONCATENATION", "RESIZE_BILINEAR"}
+)  # with --leaky-relu litert
 
 
 def compare_layers(
@@ -253,5 +255,5 @@ def _local_bound(operator: str, tensor: str, document: ModelDocument) -> int:
     """0 where the operator's translation is exact, else 1 (docs/operators.md)."""
     if operator in EXACT:
         return 0
-    noted = any(repr(tensor) in note for note in document.notes)
+    noted = any(repr(tensor) in note and "<= 1 LSB" in note for note in document.notes)
     return 0 if operator in EXACT_AS_LITERT and document.leaky_relu == "litert" and not noted else 1

@@ -71,6 +71,12 @@ def convert(
             "bilinear resizes and requantisations."
         ),
     ] = "litert",
+    arithmetic: Annotated[
+        Literal["litert", "fused"],
+        typer.Option(
+            help="For operators without a fused form that equals LiteRT. litert: step by step; fused: faster, <= 1 LSB away."
+        ),
+    ] = "litert",
     freeze_thresholds: Annotated[
         bool, typer.Option("--freeze-thresholds", help="Thresholds as constants, not optional inputs.")
     ] = False,
@@ -118,6 +124,7 @@ def convert(
             target=target,
             activations=activations,
             leaky_relu=leaky_relu,
+            arithmetic=arithmetic,
             freeze_thresholds=freeze_thresholds,
             quantize=quantize,
             calibration=calibration,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from converters.options import Activations, Rounding
     from converters.quant import QuantParams
     from converters.sources.tflite.reader import TfliteModel, TfliteOperator, TfliteTensor
-    from converters.spec import DeviationKind
+    from converters.spec import Arithmetic, DeviationKind
 
 
 @dataclass
@@ -42,6 +42,7 @@ class ImportContext:
         rounding: ``"litert"``: ties and tables of LiteRT's kernels, at the price of a second scale for some tensors;
             ``"real"``: the real functions.
         batch: images per call, or a name where that is left open.
+        arithmetic: what is written where no fused operator has LiteRT's codes: integers step by step, or the fused operator.
         values: source tensor index -> ONNX value (codes, or float for unquantised tensors).
         constants: source tensor index -> array in the source's layout, for constants and folded shape arithmetic.
         twins: source tensor name -> where it lives in the ONNX graph.
@@ -56,6 +57,7 @@ class ImportContext:
     activations: Activations
     rounding: Rounding
     batch: int | str = 1
+    arithmetic: Arithmetic = "litert"
     values: dict[int, ir.Value] = field(default_factory=dict)
     constants: dict[int, NDArray[Any]] = field(default_factory=dict)
     twins: dict[str, TensorTwin] = field(default_factory=dict)
@@ -272,6 +274,16 @@ class ImportContext:
         own = self.params(index)
         self.tell(index, target, "scale", (float(own.scalar_scale), float(params.scalar_scale)))
         self.tell(index, target, "zero_point", (own.scalar_zero_point, params.scalar_zero_point))
+
+    def keeps_fused(self, op: TfliteOperator) -> bool:
+        """Whether an operator without an exact fused form stays fused all the same, which is noted."""
+        if self.arithmetic == "litert":
+            return False
+        self.notes.append(
+            f"{op.op} {self.names[op.outputs[0]]!r} stays one fused operator (<= 1 LSB); --arithmetic litert computes "
+            "LiteRT's codes step by step"
+        )
+        return True
 
     def close(self, index: int, real: ir.Value) -> None:
         """Close an operator that also exists on float tensors: codes where the output is quantised, else ``real`` itself.

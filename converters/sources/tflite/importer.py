@@ -92,7 +92,14 @@ def import_tflite(
         UnsupportedModelError: operators or tensor types without a translation, all of them listed with counts.
     """
     require_supported(model)
-    context = ImportContext(model, writer, options.activations, options.rounding, options.batch_size)
+    context = ImportContext(
+        model,
+        writer,
+        options.activations,
+        options.rounding,
+        options.batch_size,
+        arithmetic=options.arithmetic,
+    )
     define_image_input(context, spec.image, options.batch_size)
     translate(context)
     require_source_shapes(context)

@@ -62,7 +62,9 @@ def _binary(context: ImportContext, op: TfliteOperator) -> None:
         return
     pairs = pairs_of(case, _codes(context, case, a), _codes(context, case, b))
     form = search_form(case, pairs, may_swap=_size(context, a) == _size(context, b))
-    if form is None:
+    if form is None and context.keeps_fused(op):
+        _close_plainly(context, op, a, b)
+    elif form is None:
         operands = [_aligned_codes(context, op, index) for index in (a, b)]
         close_in_integers(context, op, case, operands)
     else:

@@ -39,8 +39,8 @@ from converters.errors import SourceFileError
 from converters.quant import QuantParams
 from converters.sources.tflite.context import ImportContext, describe, int_option
 from converters.sources.tflite.ops.activations import close_with_activation
+from converters.sources.tflite.ops.integer_resize import axis_weights, close_in_integers
 from converters.sources.tflite.ops.moving import reshape
-from converters.tflite.ops.integer_resize import axis_weights, close_in_integers
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -130,7 +130,8 @@ def resize_bilinear(context: ImportContext, op: TfliteOperator) -> None:
     sizes = zip(context.tensor(source).shape[1:3], _sizes(context, op), strict=True)
     weights = [axis_weights(op, size, new_size) for size, new_size in sizes]
     same = context.is_quantized(source) and context.params(source).same_as(context.params(target))
-    if context.match_litert and same and not all(axis.is_coarse for axis in weights):
+    exact = all(axis.is_coarse for axis in weights) or not (context.match_litert and same)
+    if not (exact or context.keeps_fused(op)):
         close_in_integers(context, op, *weights)
         return
     pivot = pivot_at(context, source, target, lowest_code(context, source))

@@ -9,6 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from converters.graph import GraphWriter, image_pixels
+from converters.sources.tflite.context import ImportContext
+from converters.sources.tflite.importer import translate
+from converters.sources.tflite.reader import read_tflite
+from converters.spec import ImageInput, Rescaling
 from tests.converters.sources.tflite.builder import TfliteBuilder
 from tests.converters.sources.tflite.single_operator import (
     Quant,
@@ -90,6 +95,29 @@ def test_an_operator_step_by_step_is_exact(
 ) -> None:
     monkeypatch.setattr("converters.sources.tflite.ops.arithmetic.search_form", lambda *_, **__: None)
     assert_exact(combine(op, quants, fused_activation=activation))
+
+
+@pytest.mark.parametrize("op", ["ADD", "MUL", "RESIZE_BILINEAR"])
+def test_an_operator_without_an_exact_form_stays_fused_if_told(
+    op: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("converters.sources.tflite.ops.arithmetic.search_form", lambda *_, **__: None)
+    b = TfliteBuilder()
+    x = b.input("x", (1, 4, 4, 3), "int8", 0.05)
+    second = b.constant(np.array([7, 6], np.int32)) if op == "RESIZE_BILINEAR" else x
+    y = b.op(
+        op, [x, second], (1, 7, 6, 3) if op == "RESIZE_BILINEAR" else (1, 4, 4, 3), "int8", 0.05, name="y"
+    )
+    source = read_tflite(b.build([y]), "built.tflite")
+    written = {}
+    for arithmetic in ("litert", "fused"):
+        context = ImportContext(source, GraphWriter("one"), "uint8", "litert", arithmetic=arithmetic)
+        context.define(x, image_pixels(context.writer, ImageInput(4, 4, Rescaling(1.0, 0.0)), 1))
+        translate(context)
+        written[arithmetic] = [node.op_type for node in context.writer.graph], context.notes
+    assert "Cast" in written["litert"][0]
+    assert written["fused"][0][-1] == "QuantizeLinear"
+    assert "(<= 1 LSB)" in written["fused"][1][0]
 
 
 @pytest.mark.parametrize("op", ["ADD", "SUB", "MUL"])
