@@ -17,6 +17,7 @@ from xdet.checking.numbers.keras_operators import compare_keras
 from xdet.checking.numbers.keras_segments import KerasContext
 from xdet.checking.numbers.operators import compare_operators
 from xdet.checking.numbers.scales import compare_activations
+from xdet.checking.numbers.steps import compare_steps
 from xdet.checking.result import PartVerdict, ProvenChange
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def check_static(pair: OpenedPair) -> tuple[PartVerdict, tuple[ProvenChange, ...
     if not any(finding.cause == "another-source" for finding in context.findings):
         compare_constants(context)
         compare_operators(context)
+        compare_steps(context)
         compare_activations(context)
     proven = tuple(dict.fromkeys(context.proven))
     summary = f"{context.compared:,} numbers compared, {len(proven)} differ on purpose and are proven"

@@ -71,13 +71,13 @@ def prove_pairs(context: StaticContext, node: Node) -> bool:
     if first is None or second is None or out is None or len({n[2] for n in numbers if n}) != 1:
         return False
     unsigned = out[2]
-    case = _case(context, found.op, unsigned=unsigned)
+    case = case_of(context, found.op, unsigned=unsigned)
     if case is None or not xnnpack_takes(case):
         return False
     swapped = _is_swapped(context, found)
     a, b = (second, first) if swapped else (first, second)
     form = PairForm(Affine(*a[:2]), Affine(*b[:2]), Affine(*out[:2]), swapped)
-    pairs = pairs_of(case, *(_codes(context, case, i, unsigned=unsigned) for i in found.op.inputs[:2]))
+    pairs = pairs_of(case, *(codes_of(context, case, i, unsigned=unsigned) for i in found.op.inputs[:2]))
     if not is_proven(case, form, pairs):
         return False
     own = case.out if node is found.result else (case.a, case.b)[found.operands.index(node) ^ swapped]
@@ -85,7 +85,7 @@ def prove_pairs(context: StaticContext, node: Node) -> bool:
     return True
 
 
-def _case(context: StaticContext, op: TfliteOperator, *, unsigned: bool) -> PairCase | None:
+def case_of(context: StaticContext, op: TfliteOperator, *, unsigned: bool) -> PairCase | None:
     """The source operator on the graph's codes."""
     affines = []
     for index in (*op.inputs[:2], op.outputs[0]):
@@ -105,7 +105,7 @@ def _is_swapped(context: StaticContext, found: Combination) -> bool:
     return (b in owners[0] or a in owners[1]) and not (a in owners[0] or b in owners[1])
 
 
-def _codes(context: StaticContext, case: PairCase, index: int, *, unsigned: bool) -> Integers:
+def codes_of(context: StaticContext, case: PairCase, index: int, *, unsigned: bool) -> Integers:
     """The codes that an operand may have."""
     data = context.source.model.tensors[index].data
     if data is None:

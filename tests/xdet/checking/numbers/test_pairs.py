@@ -104,3 +104,39 @@ def test_rescaled_operands_and_moved_codes_are_proven(tmp_path: Path) -> None:
     assert "all 256 codes equal those of LiteRT's built-in CONCATENATION" in proofs
     for op in ("TILE", "GATHER", "RESIZE_NEAREST_NEIGHBOR"):
         assert f"{op} moves codes, whatever the scale of its output" in proofs
+
+
+def build_stepwise_network() -> bytes:
+    """Products with ties and odd zero-points, one a square, and a resize by 1.5: none has an exact fused form."""
+    b = TfliteBuilder()
+    pixels = b.input("image", SHAPE, "uint8", 0.5, 128)
+    constant = b.constant(np.arange(1024).astype(np.uint8).reshape(1, 32, 32, 1), 1.0, 128)
+    product = b.op("MUL", [pixels, constant], SHAPE, "uint8", 1.0, 129, name="product")
+    square = b.op("MUL", [product, product], SHAPE, "uint8", 2.0, 101, name="square")
+    size = b.constant(np.array([48, 48], np.int32))
+    large = b.op("RESIZE_BILINEAR", [square, size], (1, 48, 48, 3), "uint8", 2.0, 101, name="large")
+    return b.build([b.op("DEQUANTIZE", [large], (1, 48, 48, 3), "float32", name="real")])
+
+
+@pytest.mark.parametrize("activations", ["uint8", "int8"])
+def test_operators_step_by_step_are_run(tmp_path: Path, activations: Activations) -> None:
+    model, source = convert(tmp_path, build_stepwise_network(), activations)
+    (tmp_path / "model.onnx").write_bytes(model)
+    part, proven = check_static(open_pair(tmp_path / "model.onnx", source))
+    assert part.status == "passed", part.findings
+    assert {change.operator for change in proven if change.kind == "table"} == {"product", "square", "large"}
+
+
+@pytest.mark.parametrize("layer", ["product", "large"])
+def test_a_wrong_number_among_the_steps_is_named(tmp_path: Path, layer: str) -> None:
+    model, source = convert(tmp_path, build_stepwise_network())
+
+    def edit(proto: onnx.ModelProto) -> None:
+        named = [tensor for tensor in proto.graph.initializer if tensor.name.startswith(layer)]
+        tensor = next(t for t in named if t.name.endswith(("weights", "number")))
+        array: Any = onnx.numpy_helper.to_array(tensor)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(np.asarray(array + 1, array.dtype), tensor.name))
+
+    (tmp_path / "model.onnx").write_bytes(faults.planted(model, edit))
+    part, _ = check_static(open_pair(tmp_path / "model.onnx", source))
+    assert [(finding.cause, finding.layer) for finding in part.findings] == [("attributes", layer)]

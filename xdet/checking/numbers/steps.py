@@ -1,0 +1,154 @@
+"""Static part, operators that stand as integer arithmetic step by step: run here on all pairs of codes, or on a picture.
+
+There is no scale or zero-point to compare in such a form, only its result: a sum or product must give LiteRT XNNPACK's code for
+each of the 65,536 pairs (``converters.integer.pairs``), a bilinear resize must give the codes of XNNPACK's 11-bit weights for a
+picture of random codes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converters.integer.pairs import xnnpack_codes, xnnpack_takes
+from xdet.checking.numbers.context import owners_of
+from xdet.checking.numbers.pairs import NODES, case_of, codes_of
+from xdet.checking.result import ProvenChange
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from converters.sources.tflite.reader import TfliteOperator
+    from xdet.checking.numbers.context import StaticContext
+    from xdet.model.graph import Node
+
+CASTS = {1: np.float32, 2: np.uint8, 3: np.int8, 6: np.int32}  # by ONNX's number
+STEPS: Mapping[str, Callable[..., NDArray[Any]]] = {
+    "Add": np.add,
+    "Clip": np.clip,
+    "Div": lambda a, b: np.trunc(a / b).astype(a.dtype),
+    "Mul": np.multiply,
+    "Round": np.rint,
+    "Sub": np.subtract,
+}
+
+
+def compare_steps(context: StaticContext) -> None:
+    """Compare every sum, product and bilinear resize that ends in a Cast with its source operator."""
+    for index, op in context.source.makers.items():
+        if op.op not in (*NODES.values(), "RESIZE_BILINEAR"):
+            continue
+        twin = context.document.tensors.get(context.source.names[index])
+        last = None if twin is None or twin.onnx is None else context.graph.producers.get(twin.onnx)
+        if last is None or last.op != "Cast":
+            continue
+        leaves = list(dict.fromkeys(_leaves(context, last)))
+        unsigned = last.attributes["to"] == 2
+        found, wanted = (
+            _resized(context, op, last, leaves, unsigned=unsigned)
+            if op.op == "RESIZE_BILINEAR"
+            else _combined(context, op, last, leaves, unsigned=unsigned)
+        )
+        _judge(context, op, found, wanted)
+
+
+def _judge(
+    context: StaticContext, op: TfliteOperator, found: NDArray[Any] | None, wanted: NDArray[Any]
+) -> None:
+    layer = context.source.output_name(op)
+    context.compared += wanted.size
+    if found is None or found.shape != wanted.shape:
+        context.fault(
+            "attributes", layer, f"{op.op} {layer!r} stands as steps that are not understood; convert again"
+        )
+        return
+    differing = int(np.count_nonzero(found != wanted))
+    if differing:
+        told = f"{differing:,} of {wanted.size:,} codes of {op.op} {layer!r}, step by step, differ from LiteRT XNNPACK's"
+        context.fault("attributes", layer, told)
+        return
+    proof = f"all {wanted.size:,} codes that were tried equal LiteRT XNNPACK's"
+    context.proven.append(ProvenChange(layer, layer, "table", None, None, proof))
+
+
+def _combined(
+    context: StaticContext, op: TfliteOperator, last: Node, leaves: list[str], *, unsigned: bool
+) -> tuple[NDArray[Any] | None, NDArray[Any]]:
+    """All pairs of codes: what the steps give, and what XNNPACK does."""
+    case = case_of(context, op, unsigned=unsigned)
+    assert case is not None  # noqa: S101 - it has codes
+    a, b = (codes_of(context, case, index, unsigned=unsigned) for index in op.inputs[:2])
+    left, right = np.repeat(a, b.size), np.tile(b, a.size)
+    wanted = xnnpack_codes(case, left, right) if xnnpack_takes(case) else left[:0]
+    owners = [owners_of(context, name, set()) for name in leaves]
+    first, second = op.inputs[:2]
+    swapped = len(leaves) == 2 and (second in owners[0] or first in owners[1]) and first not in owners[0]
+    feeds = (right, left) if swapped else (left, right)
+    if len(leaves) not in (1, 2):
+        return None, wanted
+    if len(leaves) == 1:  # a tensor with itself, or two names of one value
+        same = left == right
+        feeds, wanted = (left[same], right[same]), wanted[same]
+    return _run(context, last, dict(zip(leaves, feeds, strict=False))), wanted
+
+
+def _resized(
+    context: StaticContext, op: TfliteOperator, last: Node, leaves: list[str], *, unsigned: bool
+) -> tuple[NDArray[Any] | None, NDArray[Any]]:
+    """A picture of two channels of random codes, resized by the steps and by XNNPACK's recipe."""
+    tensors = context.source.model.tensors
+    before, after = (tensors[index].shape[1:3] for index in (op.inputs[0], op.outputs[0]))
+    lowest = 0 if unsigned else -128
+    picture = np.random.default_rng(0).integers(lowest, lowest + 256, (1, 2, *before))
+    wanted = picture
+    for axis in (3, 2):
+        low, weight = _weights(op, before[axis - 2], after[axis - 2])
+        weight = weight.reshape(-1, 1) if axis == 2 else weight
+        high = np.minimum(low + 1, before[axis - 2] - 1)
+        wanted = wanted.take(low, axis) * (2048 - weight) + wanted.take(high, axis) * weight
+    wanted = (wanted + (1 << 21)) >> 22
+    return (_run(context, last, {leaves[0]: picture}) if len(leaves) == 1 else None), wanted
+
+
+def _weights(op: TfliteOperator, size: int, new_size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The lower old position of each new one, and the weight of the next, in 1/2048."""
+    aligned = bool(op.options["align_corners"]) and new_size > 1
+    half = np.float32(0.5) if op.options["half_pixel_centers"] else np.float32(0)
+    step = np.float32(size - aligned) / np.float32(new_size - aligned)
+    place = np.clip((np.arange(new_size, dtype=np.float32) + half) * step - half, 0, np.float32(size - 1))
+    low = place.astype(np.int64)
+    return low, np.rint((place - low.astype(np.float32)) * np.float32(2048)).astype(np.int64)
+
+
+def _leaves(context: StaticContext, node: Node) -> list[str]:
+    """The codes at which the steps begin, in the order of their first reading."""
+    found = []
+    for name in node.inputs:
+        before = context.graph.producers.get(name)
+        inner = before is not None and (before.op in STEPS or before.op in ("Cast", "Gather"))
+        if before is not None and inner and name not in context.tensors_by_value:
+            found += _leaves(context, before)
+        elif node.op == "Cast":
+            found.append(name)
+    return found
+
+
+def _run(context: StaticContext, node: Node, feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
+    """The result of a node; None where something else than a step stands in between."""
+    inputs = []
+    for name in node.inputs:
+        before = context.graph.producers.get(name)
+        value = feeds.get(name, context.graph.constant(name))
+        if value is None and before is not None:
+            value = _run(context, before, feeds)
+        if value is None:
+            return None
+        inputs.append(value)
+    if node.op == "Cast":
+        return np.asarray(inputs[0].astype(CASTS[node.attributes["to"]]))
+    if node.op == "Gather":
+        return np.asarray(inputs[0].take(inputs[1], node.attributes.get("axis", 0)))
+    return np.asarray(STEPS[node.op](*inputs)) if node.op in STEPS else None
