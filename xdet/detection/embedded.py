@@ -1,7 +1,8 @@
 """The detector that comes with xdet: a TFLite file, converted once into the user's cache, for ONNX Runtime on CPUs.
 
-The cached file's name holds a digest of all that its bytes come from: the source, its sidecar, the target, and the
-converter's own program text. So whoever upgrades, or works on the converter, never runs an old conversion. It is written
+The cached file's name holds a digest of all that its bytes come from: the version, the target, and size and time of the
+source, its sidecar and every file of the converter. Nothing is read for it, so a start costs no time; whoever upgrades, or
+works on the converter, never runs an old conversion. It is written
 beside its place and renamed there, so that processes which start together never see half a file; conversions of other
 versions are removed, but for the latest few. Where the cache cannot be written, the conversion lives in memory.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converters.spec.releases import UINT8_MAX_ONNXRUNTIME, is_older
+from xdet import __version__
 from xdet.errors import ModelError
 from xdet.model.file import ModelFile, read_model
 from xdet.runtimes.processors import RuntimeChoices
@@ -55,10 +57,11 @@ def open_embedded(choices: RuntimeChoices = DEFAULTS) -> Runtime:
 
 def cache_path() -> Path:
     """Where the converted model is kept; the environment variable ``XDET_CACHE_DIR`` names another folder."""
-    digest = hashlib.sha256(target_here().encode("ascii"))
+    digest = hashlib.sha256(f"{__version__} {target_here()}".encode("ascii"))
     for path in (SOURCE, SOURCE.with_suffix(".xdet.json"), *_converter_files()):
-        digest.update(path.name.encode("utf-8"))
-        digest.update(path.read_bytes() if path.is_file() else b"")
+        with contextlib.suppress(FileNotFoundError):
+            state = path.stat()
+            digest.update(f"{path.name} {state.st_size} {state.st_mtime_ns}\n".encode())
     return _cache_folder() / f"{SOURCE.stem}-{digest.hexdigest()[:16]}.onnx"
 
 

@@ -63,9 +63,11 @@ def test_the_caches_name_changes_with_the_source_its_sidecar_and_the_converter(
     program.write_text("one = 1", "utf-8")
     monkeypatch.setattr(embedded, "_converter_files", lambda: iter([program]))
     paths.append(cache_path())
-    program.write_text("one = 2", "utf-8")
+    program.write_text("one = 10", "utf-8")
     paths.append(cache_path())
-    assert len(set(paths)) == 5
+    os.utime(program, (1000, 1000))  # edited, with as many characters as before
+    paths.append(cache_path())
+    assert len(set(paths)) == 6
     assert cache_path() == paths[-1]
     assert conversions == []
 
