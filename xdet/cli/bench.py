@@ -50,7 +50,7 @@ def bench(
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
     force: Force = False,
 ) -> None:
-    """Measure latency, throughput and memory of models against each other."""
+    """Measure time, throughput and memory of models side by side."""
     from xdet.bench import BenchOptions, run_benchmark
     from xdet.bench.report import BENCHMARK_SCHEMA, benchmark_text, benchmark_to_json
     from xdet.bench.run import SAMPLES, count_steps

@@ -62,7 +62,10 @@ def card(
     ] = "coco",
     force: Force = False,
 ) -> None:
-    """Write a model card: network, memory, time on this machine, accuracy, pictures, provenance."""
+    """Write a model card, filled for this machine.
+
+    It holds network, memory, time, accuracy, pictures and provenance.
+    """
     from xdet.bench import BenchOptions
     from xdet.card import CardRequest, make_card
 

@@ -70,7 +70,10 @@ def check(
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
     force: Force = False,
 ) -> None:
-    """Prove that a model is its source on every runtime at hand; exit code 1 where it is not."""
+    """Prove that a model is its source, on every runtime at hand.
+
+    The exit code is 1 where it is not.
+    """
     from xdet.bench.machine import describe_machine
     from xdet.checking.check import check as check_model
     from xdet.checking.page import Surroundings, check_to_html

@@ -81,7 +81,10 @@ def evaluate(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Measure average precision on annotated photographs; further models are compared with the first."""
+    """Measure average precision on annotated photographs.
+
+    Further models are compared with the first.
+    """
     from xdet.evaluation.evaluate import evaluate as evaluate_models
     from xdet.evaluation.evaluate import evaluated_files
     from xdet.evaluation.plot import require_plotting

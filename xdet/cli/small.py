@@ -44,7 +44,10 @@ def selftest(
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
     force: Force = False,
 ) -> None:
-    """Tell whether this host computes what the conversion computed: exact, bounded, or broken (exit code 1)."""
+    """Does this host compute what the conversion computed?
+
+    The answer is exact, bounded, or broken (exit code 1).
+    """
     from xdet.checking.report import SELFTEST_SCHEMA, selftest_text, selftest_to_json
     from xdet.checking.selftest import run_selftest
     from xdet.writing.files import require_outputs, with_sidecars
@@ -77,7 +80,7 @@ def demo(
     *,
     force: Force = False,
 ) -> None:
-    """Convert the embedded detector, run it on the embedded photographs, and draw what it finds."""
+    """Convert, run and draw: the embedded detector and photographs."""
     from xdet.detection.demo import run_demo
 
     run_demo(output, typer.echo, force=force)
@@ -98,7 +101,10 @@ def providers(
         ),
     ] = None,
 ) -> None:
-    """List the execution providers of the installed ONNX Runtime, plug-ins included, and their devices."""
+    """List the execution providers of ONNX Runtime here.
+
+    Plug-ins and devices are listed, too.
+    """
     from xdet.runtimes.ort_session import available_providers, register_plugins
 
     found = available_providers()

@@ -49,6 +49,17 @@ def test_version() -> None:
     assert run("--version").stdout == f"xdet {xdet.__version__}\n"
 
 
+def test_the_help_of_the_program_cuts_no_sentence() -> None:
+    command = [sys.executable, "-m", "xdet", "--help"]
+    environment = {**os.environ, "COLUMNS": "80"}
+    told = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    commands = told.split("Commands:\n")[1].splitlines()
+    assert len(commands) >= 10
+    assert [line for line in commands if not line.endswith((".", "?")) or line.endswith("...")] == []
+
+
 @pytest.mark.parametrize("command", ["demo", "convert", "detect", "eval", "inspect", "providers", "selftest"])
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = run(command, "--help")
