@@ -26,7 +26,7 @@ import numpy as np
 from converters.heads.boxes import iou_xyxy
 from converters.heads.oracle import detect_from_head
 from converters.spec import Anchors
-from xdet.checking.heads.why import Key, Side, explain, has_box, kept_boxes, sides_of
+from xdet.checking.heads.why import ROOM, Key, Side, explain, has_box, kept_boxes, sides_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from xdet.checking.result import Cause
     from xdet.checking.runs import Run
 
-ROOM = 2e-6  # float32: exp differs by a few units in the last place, and boxes add two such numbers
 Pair = tuple[Key, Key] | None
 
 

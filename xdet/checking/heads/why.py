@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from xdet.checking.runs import Run
 
 Key = tuple[int, int]  # anchor, class
+ROOM = 2e-6  # float32: exp differs by a few units in the last place, and boxes add two such numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +144,7 @@ def explain(
         )
     rival = _rival(absent, key, thresholds)
     if rival is None:
-        return _without_rival(absent, key, thresholds)
+        return _almost_suppressed(absent, key, thresholds) or _without_rival(absent, key, thresholds)
     why = _suppressed(present, absent, (key, rival), thresholds)
     if why is not None:
         return why
@@ -189,6 +190,25 @@ def _rival(side: Side, key: Key, thresholds: Thresholds) -> Key | None:
         (other for other in before if overlaps[other] > edge),
         next((other for other in before if overlaps[other] == edge), None),
     )
+
+
+def _almost_suppressed(side: Side, key: Key, thresholds: Thresholds) -> Why | None:
+    """A kept box that suppresses ``key`` once an overlap or two scores are rounded the other way; None without one."""
+    edge = np.float32(thresholds.iou)
+    for other in side.kept:
+        gap = float(side.scores[key] - side.scores[other])
+        ranks_first = side.ranks_first(other, key)
+        if other[1] != key[1] or not (ranks_first or (gap <= ROOM and not side.ties(other, key))):
+            continue
+        overlap = side.overlap(other, key)
+        margin = max(float(edge - overlap), 0.0 if ranks_first else gap)
+        if margin <= ROOM:
+            told = (
+                f"box {other[0]} suppresses it at IoU {overlap:.7g}, threshold {edge:.7g}, within rounding: "
+                f"scores {side.scores[other]:.7g} and {side.scores[key]:.7g}"
+            )
+            return Why("iou" if ranks_first else "order", (key, other), margin, told)
+    return None
 
 
 def _without_rival(side: Side, key: Key, thresholds: Thresholds) -> Why:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -99,6 +101,30 @@ def test_a_box_without_any_reason_is_the_heads() -> None:
     whole = side_of((0.9, 0.8), FAR)
     without = Side(whole.head, whole.boxes, whole.scores, {(0, 0): whole.kept[0, 0]})
     assert explain(whole, without, (1, 0), THRESHOLDS).cause == "head"
+
+
+def missing_second(lower: float, scores: tuple[float, float] = (0.9, 0.8)) -> str:
+    """Why the second of two boxes is gone, whose overlap is ``lower``: its cause."""
+    boxes = [[0.0, 0.0, 0.5, 1.0], [0.0, 0.0, 0.5, lower]]
+    whole = side_of(scores, boxes, Thresholds(0.5, 0.9, 4))
+    assert list(whole.kept) == [(0, 0), (1, 0)] if scores[0] > scores[1] else [(1, 0), (0, 0)]
+    head = np.zeros((2, 6), np.float32)
+    head[:, 4] = scores  # raw scores that differ
+    whole = replace(whole, head=head)
+    return explain(whole, replace(whole, kept={(0, 0): whole.kept[0, 0]}), (1, 0), THRESHOLDS).cause
+
+
+def test_an_overlap_or_a_rank_within_rounding_of_the_other_side_is_no_fault_of_the_head() -> None:
+    assert missing_second(0.5 - 1.2e-7) == "iou"
+    assert missing_second(0.5 - 1e-5) == "head"
+    assert missing_second(0.6, (0.8, 0.8 + 1.2e-7)) == "order"
+    assert missing_second(0.6, (0.8, 0.8 + 1e-5)) == "head"
+
+
+def test_equal_raw_scores_rank_by_index_on_every_runtime() -> None:
+    tied = side_of((0.8, 0.8), NEAR)
+    swapped = replace(tied, kept={(1, 0): (tied.boxes[1], tied.scores[1, 0])})
+    assert explain(tied, swapped, (0, 0), THRESHOLDS).cause == "head"
 
 
 def run_of(
