@@ -10,8 +10,18 @@
     ├── OutputError                 the result cannot be written where it was asked for
     └── ContractError               the finished graph breaks its own contract: a defect of the converter
 
-Each message says what failed, where (file, operator, tensor), what was expected and found, and what to do.
+Each message says what failed, where (file, operator, tensor), what was expected and found, and what to do. It lists the first
+``LISTED`` of many names, and how many there are besides.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LISTED = 10
 
 
 class ConversionError(Exception):
@@ -48,3 +58,18 @@ class OutputError(ConversionError):
 
 class ContractError(ConversionError):
     """The finished graph does not keep the contract (docs/contract.md): a defect worth reporting."""
+
+
+def list_some(texts: Sequence[str]) -> str:
+    """The first texts of a list and how many more there are.
+
+    >>> list_some(["a", "b"]), list_some([str(i) for i in range(100)])
+    ('a, b', '0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 90 more')
+    """
+    more = f" and {len(texts) - LISTED} more" if len(texts) > LISTED else ""
+    return ", ".join(texts[:LISTED]) + more
+
+
+def quote_some(names: Sequence[str]) -> str:
+    """As ``list_some``, each name quoted."""
+    return list_some([repr(name) if i < LISTED else "" for i, name in enumerate(names)])

@@ -10,22 +10,29 @@ the user forces it or its first bytes prove that this program made it.
 
 Tells what kind of model file some bytes are, from the bytes alone: names and suffixes lie.
 
+Reading: only regular files, never more bytes than files of the kind have, and of a large file no more than its beginning until
+that tells that it is a model. A pipe, a device or a folder is refused at once and never waited for.
+
 Only the standard library is imported, so whoever runs a finished model can ask, too. Every check looks at a
 few bytes near the start; a file that was cut off later keeps its format: its own reader says what is missing.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import secrets
 import stat
 import struct
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from converters.errors import OptionError, OutputError, SourceFileError
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from io import BufferedReader
     from pathlib import Path
 
 # What writing can raise: RuntimeError is a loop of links, ValueError a path with a NUL character.
@@ -106,23 +113,82 @@ def write_problem(error: Exception, path: Path) -> str:
     return f"not a usable path ({error})"
 
 
-MAX_SOURCE_BYTES = 1 << 31
+LARGEST_MODEL = 2**31 - 1  # both ONNX (protobuf) and TFLite (32-bit offsets) end here
+SNIFFED_BYTES = 1 << 20  # of a larger file no more is read, unless they begin a model
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+@contextmanager
+def open_regular(path: Path, largest: int) -> Iterator[BufferedReader]:
+    """Open a regular file of at most ``largest`` bytes for reading; nothing else is opened in a way that waits.
+
+    Raises:
+        OSError: there is none, it cannot be read, is no regular file, or is larger; ``strerror`` says which, in words.
+        ValueError: no system accepts the path.
+    """
+    _require_regular(path.stat(), largest)  # first, since opening a device may already do something
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        _require_regular(os.fstat(descriptor), largest)  # again, since it may have been exchanged in between
+        yield file
+
+
+def read_regular(path: Path, largest: int) -> bytes:
+    """All bytes of a regular file of at most ``largest`` bytes.
+
+    Raises:
+        OSError: as ``open_regular``, or it does not fit into memory.
+        ValueError: no system accepts the path.
+    """
+    try:
+        with open_regular(path, largest) as file:
+            data = file.read(largest + 1)
+    except MemoryError as error:
+        raise OSError(errno.ENOMEM, "it does not fit into memory") from error
+    if len(data) > largest:  # it grew, or its system does not tell sizes, as Linux's /proc
+        raise OSError(errno.EFBIG, f"it has more than {largest:,} bytes, the most that such a file may have")
+    return data
+
+
+def read_model_bytes(path: Path) -> bytes:
+    """A model's bytes; of a file that is no model by its beginning, the beginning.
+
+    Raises:
+        OSError: as ``read_regular``.
+        ValueError: no system accepts the path.
+    """
+    with open_regular(path, LARGEST_MODEL) as file:
+        start = file.read(SNIFFED_BYTES)
+    if len(start) < SNIFFED_BYTES or sniff_format(start) is None:
+        return start
+    return read_regular(path, LARGEST_MODEL)
+
+
+def _require_regular(found: os.stat_result, largest: int) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), "something else")
+        raise OSError(errno.EINVAL, f"it is {kind}, expected a file")
+    if found.st_size > largest:
+        raise OSError(
+            errno.EFBIG,
+            f"it has {found.st_size:,} bytes, more than {largest:,}, the most that such a file may have",
+        )
 
 
 def read_source(path: Path) -> bytes:
-    """All bytes of a source model.
+    """All bytes of a source model; of a file that is no model by its beginning, the beginning.
 
     Raises:
-        SourceFileError: no such file, not a file, unreadable, or larger than 2 GiB.
+        SourceFileError: no such file, not a regular file, unreadable, or larger than any model can be.
     """
     try:
-        if path.is_dir():
-            msg = f"{path}: expected a model file, found a folder"
-            raise SourceFileError(msg)
-        if path.stat().st_size > MAX_SOURCE_BYTES:
-            msg = f"{path}: {path.stat().st_size} bytes; models of this family have far less than {MAX_SOURCE_BYTES}"
-            raise SourceFileError(msg)
-        return path.read_bytes()
+        return read_model_bytes(path)
     except (OSError, ValueError) as error:
         msg = f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
         raise SourceFileError(msg) from error

@@ -17,7 +17,9 @@ from __future__ import annotations
 import difflib
 import errno
 import json
+from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, cast, get_args
 
 from converters.description.values import (
@@ -28,7 +30,7 @@ from converters.description.values import (
     read_small_text,
     sizes_from_values,
 )
-from converters.errors import SourceFileError
+from converters.errors import LISTED, SourceFileError, list_some, quote_some
 from converters.spec import SIDECAR_SUFFIX, Anchors, AnchorUnit, HeadKind, Rescaling, ResizeRule
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SUFFIX = SIDECAR_SUFFIX
+LONGEST_SLIP = 40  # no longer key is a slip of the pen
 KEYS = ("head", "class_names", "anchors", "anchor_unit", "rescaling", "resize", "color", "licence", "source")
 
 
@@ -133,8 +136,9 @@ def _json_object(text: str, where: str) -> Mapping[str, object]:
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     data = dict(pairs)
     if len(data) < len(pairs):
-        repeated = sorted({key for key, _ in pairs if [name for name, _ in pairs].count(key) > 1})
-        raise ValueError(f"repeated keys: {', '.join(repr(key) for key in repeated)}")
+        counts = Counter(key for key, _ in pairs)
+        repeated = sorted(key for key, count in counts.items() if count > 1)
+        raise ValueError(f"repeated keys: {quote_some(repeated)}")
     return data
 
 
@@ -143,13 +147,15 @@ def _refuse_constant(name: str) -> object:
 
 
 def _refuse_unknown(data: Mapping[str, object], known: Sequence[str], where: str) -> None:
-    complaints = []
-    for key in data:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            complaints.append(f"{key!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
-    if complaints:
-        raise SourceFileError(f"{where}: unknown keys {', '.join(complaints)}; known are {', '.join(known)}")
+    unknown = [key for key in data if key not in known]
+    if unknown:
+        listed = list_some([*map(partial(_complain, known=known), unknown[:LISTED]), *unknown[LISTED:]])
+        raise SourceFileError(f"{where}: unknown keys {listed}; known are {', '.join(known)}")
+
+
+def _complain(key: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1) if len(key) < LONGEST_SLIP else []
+    return f"{key!r:.80}" + (f" (did you mean {close[0]!r}?)" if close else "")
 
 
 def _choice(data: Mapping[str, object], key: str, allowed: Sequence[str], where: str) -> str | None:

@@ -45,6 +45,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converters.errors import OptionError, SourceFileError, UnsupportedModelError
+from converters.files import read_regular
 from converters.spec import Anchors, AnchorUnit, Rescaling
 
 if TYPE_CHECKING:
@@ -66,13 +67,10 @@ def read_small_text(path: Path, what: str) -> str:
         SourceFileError: the file is missing, unreadable, too large, or not UTF-8.
     """
     try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
+        data = read_regular(path, MAX_BYTES)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise SourceFileError(f"{what} '{path}' cannot be read: {reason}") from error
-    if len(data) > MAX_BYTES:
-        raise SourceFileError(f"{what} '{path}' is larger than {MAX_BYTES} bytes: is it the right file?")
+        raise SourceFileError(f"{what} '{path}' cannot be read: {reason}; is it the right file?") from error
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

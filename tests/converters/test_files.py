@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from converters.errors import OptionError, OutputError, SourceFileError
-from converters.files import read_source, require_writable, write_output, write_whole
+from converters.files import (
+    LARGEST_MODEL,
+    SNIFFED_BYTES,
+    read_regular,
+    read_source,
+    require_writable,
+    write_output,
+    write_whole,
+)
 
 
 def test_the_source_is_never_the_output_even_when_forced(tmp_path: Path) -> None:
@@ -82,5 +91,53 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(
 def test_a_missing_source_and_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(SourceFileError, match=r"no\.tflite: cannot be read: No such file"):
         read_source(tmp_path / "no.tflite")
-    with pytest.raises(SourceFileError, match="expected a model file, found a folder"):
+    with pytest.raises(SourceFileError, match="it is a folder, expected a file"):
         read_source(tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "a socket", "a folder"])
+def test_only_regular_files_are_read_and_nothing_is_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "special"
+    if kind == "a pipe":
+        os.mkfifo(path)  # opening it for reading waits for a writer
+    elif kind == "a device":
+        path = Path("/dev/zero")  # which never ends
+    elif kind == "a socket":
+        path = Path(os.path.relpath(path))  # names of sockets are short
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+    else:
+        path.mkdir()
+    with pytest.raises(OSError, match=f"it is {kind}, expected a file"):
+        read_regular(path, 100)
+    with pytest.raises(SourceFileError, match=f"it is {kind}, expected a file"):
+        read_source(path)
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.truncate(LARGEST_MODEL + 1)
+    with pytest.raises(
+        SourceFileError, match="it has 2,147,483,648 bytes, more than 2,147,483,647, the most"
+    ):
+        read_source(path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux has files without a size")
+def test_a_file_whose_size_is_not_told_is_bounded_all_the_same() -> None:
+    assert Path("/proc/self/status").stat().st_size == 0
+    with pytest.raises(OSError, match="it has more than 100 bytes, the most"):
+        read_regular(Path("/proc/self/status"), 100)
+
+
+def test_of_a_large_file_that_is_no_model_only_the_beginning_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+    assert len(read_source(path)) == SNIFFED_BYTES
+    with path.open("r+b") as file:
+        file.write(b"\x18\x00\x00\x00TFL3")
+        file.truncate(3 << 20)
+    assert len(read_source(path)) == 3 << 20

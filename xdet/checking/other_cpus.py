@@ -12,9 +12,12 @@ import json
 import math
 import re
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
+from converters.errors import quote_some
+from converters.files import read_regular
 from xdet.checking.result import (
     Cause,
     CpuCheck,
@@ -137,7 +140,9 @@ def read_json_member(path: Path, advice: str) -> Member:
     """
     try:
         value = json.loads(
-            path.read_text("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant
+            read_regular(path, LARGEST_RECORD).decode("utf-8"),
+            object_pairs_hook=_without_repeats,
+            parse_constant=_refuse_constant,
         )
     except OSError as error:
         raise DataError(f"cannot read '{path}': {error.strerror or error}; {advice}") from error
@@ -149,9 +154,9 @@ def read_json_member(path: Path, advice: str) -> Member:
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"repeated names: {', '.join(map(repr, repeated))}")
+        counts = Counter(name for name, _ in pairs)
+        repeated = sorted(name for name, count in counts.items() if count > 1)
+        raise ValueError(f"repeated names: {quote_some(repeated)}")
     return found
 
 
@@ -160,6 +165,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 SCHEMA, VERSION = "xdet.other-cpus", 1
+LARGEST_RECORD = 64 << 20
 ADVICE = "make it again: python examples/check_other_cpus.py MODEL.onnx --source SRC --images DIR --json FILE"
 
 

@@ -12,6 +12,7 @@ from xdet.cli.bench import read_numbers
 from xdet.cli.options import Force  # noqa: TC001 - typer reads the annotations
 from xdet.errors import DataError
 
+LARGEST_NOTES = 1 << 20
 EPILOG = """\b
 Examples:
   xdet card person.tflite person.onnx --images photos --annotations annotations.json
@@ -86,10 +87,13 @@ def card(
 
 
 def _read(path: Path) -> str:
+    from converters.files import read_regular
+
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the notes '{path}': {error}; give a Markdown file in UTF-8") from error
+        return read_regular(path, LARGEST_NOTES).decode("utf-8")
+    except (OSError, ValueError) as error:  # a UnicodeDecodeError is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read the notes '{path}': {reason}; give a Markdown file in UTF-8") from error
 
 
 def _tell(stage: str) -> None:

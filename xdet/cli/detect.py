@@ -148,11 +148,11 @@ def _split_model(inputs: list[Path]) -> tuple[Path | None, list[Path]]:
 
 
 def _is_model(path: Path) -> bool:
-    from converters.files import sniff_format
+    from converters.files import read_model_bytes, sniff_format
 
     if path.suffix.lower() in MODEL_SUFFIXES:
         return True
     try:
-        return path.is_file() and sniff_format(path.read_bytes()) is not None
-    except OSError:
+        return sniff_format(read_model_bytes(path)) is not None
+    except (OSError, ValueError):
         return False  # reading it as an image tells what is wrong

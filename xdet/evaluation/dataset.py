@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.files import read_regular
 from xdet.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+LARGEST_ANNOTATIONS = (
+    128 << 20
+)  # COCO 2017's validation set has 20 MB, with masks; JSON unfolds to many times its size
 SECTIONS = ("images", "annotations", "categories")
 EDGE_TOLERANCE_PX = 1.0  # COCO's own boxes reach over the edge by rounding
 # What can be left out, as counted in ``Dataset.ignored`` and in reports.
@@ -293,7 +297,7 @@ def _folded(name: str) -> str:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, LARGEST_ANNOTATIONS)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read the annotations '{path}': {reason}; check the path") from error

@@ -23,9 +23,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.files import open_regular
 from xdet import __version__
 from xdet.errors import DataError, ImageError, OutputError, UsageError
 from xdet.evaluation.dataset import Problem
+from xdet.pictures.images import LARGEST_PICTURE
 from xdet.pictures.preparation import Preparation, prepare, stack_pixels, through_network
 from xdet.runtimes.base import network_turns
 
@@ -203,6 +205,7 @@ def _prepare_fitting(image: LabelledImage, network: ImageInput) -> Prepared:
 
 Key = tuple[str, int, str]  # run, image id, SHA-256 of the photograph
 HEADER = b'{"schema": "xdet.kept_predictions", "version": 1}\n'
+LARGEST_KEPT = 1 << 30  # about 100,000 photographs with 100 boxes each
 _LINE_START = b'{"run": "'  # of every kept prediction
 
 
@@ -279,9 +282,7 @@ class KeptPredictions:
 
     def _read_file(self) -> bytes:
         """All bytes, if the first ones are ours: a foreign file may be of any kind and size."""
-        if self._path.exists() and not self._path.is_file():
-            raise OSError("it is no regular file")
-        with self._path.open("rb") as file:
+        with open_regular(self._path, LARGEST_KEPT) as file:
             start = file.read(len(HEADER))
             if start and start != HEADER and not start.startswith(_LINE_START):
                 self._refuse(1)
@@ -325,6 +326,7 @@ def name_run(runtime: Runtime, options: PredictionOptions) -> str:
 
 def _hash_photograph(image: LabelledImage) -> str:
     try:
-        return hashlib.sha256(image.path.read_bytes()).hexdigest()
+        with open_regular(image.path, LARGEST_PICTURE) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""  # gone or unreadable: nothing kept fits it, and reading it tells why

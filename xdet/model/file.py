@@ -6,13 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from converters.files import ModelFormat, sniff_format
+from converters.files import ModelFormat, read_model_bytes, sniff_format
 from xdet.errors import ModelError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-LARGEST_FILE = 2**31 - 1  # both ONNX (protobuf) and TFLite (32-bit offsets) end here
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -21,7 +19,7 @@ class ModelFile:
 
     Attributes:
         path: the file, as the caller named it; a source's sidecar lies beside it.
-        data: its bytes.
+        data: its bytes; the beginning where no format is known.
         format: what they are, None where no format is known.
     """
 
@@ -46,23 +44,16 @@ def read_model_file(path: Path) -> ModelFile:
 
 
 def read_model(path: Path) -> bytes:
-    """A model file's bytes.
+    """A model file's bytes; of a large file that is no model, its beginning.
 
     Raises:
-        ModelError: missing, a folder, unreadable, empty, or larger than any model can be.
+        ModelError: missing, no regular file, unreadable, empty, or larger than any model can be.
     """
     try:
-        size = path.stat().st_size
-        if size > LARGEST_FILE:
-            raise ModelError(
-                f"'{path}' has {size:,} bytes, a model file has at most {LARGEST_FILE:,}; is it a model?"
-            )
-        data = path.read_bytes()
+        data = read_model_bytes(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         reason = getattr(error, "strerror", None) or error
         raise ModelError(f"cannot read model '{path}': {reason}; check the path") from error
-    except MemoryError as error:
-        raise ModelError(f"'{path}' does not fit into memory ({size:,} bytes)") from error
     if not data:
         raise ModelError(f"'{path}' is empty; give an ONNX file made by xdet convert, or a TFLite detector")
     return data

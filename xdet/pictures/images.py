@@ -3,21 +3,26 @@
 Reading follows what detectors are trained with (TensorFlow's and OpenCV's decoders): transparency is dropped,
 not blended; 16-bit channels keep their high byte; the first frame of an animation counts; ICC profiles are
 ignored.
+
+A picture costs memory by its pixels, not by its file: up to 8 bytes each. All pictures that are being decoded in this process
+have ``LARGEST_PIXELS`` together at most. One that has more is refused; one that would be too much for now waits.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
 import warnings
 import zlib
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from converters.files import open_regular
 from converters.spec import ResizeRule
 from xdet.errors import DataError, ImageError
 
@@ -52,6 +57,9 @@ _DAMAGED = (
     SyntaxError, ValueError, TypeError, AttributeError, AssertionError, NotImplementedError,
     EOFError, LookupError, ArithmeticError, struct.error, zlib.error,
 )  # fmt: skip
+LARGEST_PICTURE = 1 << 30  # bytes of the file
+LARGEST_PIXELS = 100_000_000
+_ROWS_CONVERTED = 256  # rows that become an array at once, in two or three copies
 _ROWS_PER_BLOCK = 32  # output rows interpolated at once: the float32 block stays in the processor's cache
 _warning_filters = threading.Lock()
 
@@ -91,20 +99,54 @@ def read_image(path: Path, *, honour_exif: bool) -> NDArray[np.uint8]:
     Raises:
         ImageError: the file is missing, a folder, empty, damaged, truncated, of another kind, or too large.
     """
-    with _image_errors(path):
-        return np.array(read_picture(path, honour_exif=honour_exif))
+    with decoded_picture(path, honour_exif=honour_exif) as picture:
+        return _to_array(picture)
 
 
-def read_picture(path: Path, *, honour_exif: bool) -> Image.Image:
-    """As ``read_image``, left as Pillow holds it: mode RGB, decoded, its file closed."""
-    with _image_errors(path), _open(path) as image:
-        with _quiet_pillow():
-            orientation = image.getexif().get(ExifTags.Base.Orientation) if honour_exif else None
-        if image.format == "TIFF":
-            orientation = None
-        upright = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-        rgb = _to_rgb(image, path)
-        return rgb if upright is None else rgb.transpose(upright)
+@contextmanager
+def decoded_picture(path: Path, *, honour_exif: bool) -> Iterator[Image.Image]:
+    """As ``read_image``, left as Pillow holds it: mode RGB, decoded, its file closed.
+
+    Until the block ends, the picture counts among those that are being decoded.
+    """
+    with ExitStack() as stack:
+        with _image_errors(path), open_regular(path, LARGEST_PICTURE) as file:
+            if not os.fstat(file.fileno()).st_size:
+                raise ImageError(f"'{path}' is empty (0 bytes)")
+            with _quiet_pillow():
+                image = Image.open(file, formats=list(FORMATS))
+            if image.width * image.height > LARGEST_PIXELS:
+                raise Image.DecompressionBombError
+            stack.enter_context(_decoding.of(image.width * image.height))
+            upright = _upright(image) if honour_exif else None
+            picture = _to_rgb(image, path)
+            del image  # its pixels are in the way of turning
+            picture = picture if upright is None else picture.transpose(upright)
+        yield picture
+
+
+class _PixelBudget:
+    """Counts the pixels of pictures that are being decoded; whoever would exceed the most waits for the others."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._used = most, 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def of(self, pixels: int) -> Iterator[None]:
+        """Count a picture of ``pixels``, at most the whole budget, until the block ends."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._used + pixels <= self._most)
+            self._used += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= pixels
+                self._changed.notify_all()
+
+
+_decoding = _PixelBudget(LARGEST_PIXELS)
 
 
 def resize_image(image: NDArray[np.uint8], height: int, width: int, rule: ResizeRule) -> NDArray[np.uint8]:
@@ -145,10 +187,10 @@ def resize_image(image: NDArray[np.uint8], height: int, width: int, rule: Resize
 
 
 def resize_picture(picture: Image.Image, height: int, width: int, rule: ResizeRule) -> NDArray[np.uint8]:
-    """``resize_image`` of a picture of ``read_picture``; Pillow's own rule takes no copy of it."""
+    """``resize_image`` of a decoded picture; Pillow's own rule takes no copy of it."""
     if rule == "bilinear-antialias":
         return _resize_antialias(picture, height, width)
-    return resize_image(np.array(picture), height, width, rule)
+    return resize_image(_to_array(picture), height, width, rule)
 
 
 def _is_folder(path: Path) -> bool:
@@ -183,21 +225,32 @@ def _quiet_pillow() -> Iterator[None]:
         yield
 
 
-def _open(path: Path) -> Image.Image:
-    if path.is_dir():
-        raise ImageError(f"'{path}' is a folder, expected an image file")
-    if path.stat().st_size == 0 and path.is_file():
-        raise ImageError(f"'{path}' is empty (0 bytes)")
+def _upright(image: Image.Image) -> Image.Transpose | None:
+    """How the picture is to be turned; Pillow turns TIFF files itself."""
     with _quiet_pillow():
-        return Image.open(path, formats=list(FORMATS))
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    return _UPRIGHT.get(orientation) if isinstance(orientation, int) and image.format != "TIFF" else None
+
+
+def _to_array(picture: Image.Image) -> NDArray[np.uint8]:
+    """A picture in mode RGB as uint8 ``(height, width, 3)``, some rows at a time: Pillow hands out copies of copies."""
+    result = np.empty((picture.height, picture.width, 3), np.uint8)
+    for top in range(0, picture.height, _ROWS_CONVERTED):
+        bottom = min(top + _ROWS_CONVERTED, picture.height)
+        result[top:bottom] = np.asarray(picture.crop((0, top, picture.width, bottom)))
+    return result
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     """Decode the first frame as 8-bit RGB."""
     image.load()
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"}):
-        high_byte = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-        return Image.fromarray(high_byte).convert("RGB")
+        result = Image.new("L", image.size)
+        for top in range(0, image.height, _ROWS_CONVERTED):
+            block = np.asarray(image.crop((0, top, image.width, min(top + _ROWS_CONVERTED, image.height))))
+            high_byte = np.clip(block.astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+            result.paste(Image.fromarray(high_byte), (0, top))
+        return result.convert("RGB")
     if image.mode in {"I", "F"}:
         msg = f"'{path}' holds 32-bit pixels that do not tell which value is white; save it with 8 or 16 bits"
         raise ImageError(msg)
@@ -212,9 +265,8 @@ def _image_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except Image.DecompressionBombError as error:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise ImageError(
-            f"'{path}' has more than {limit} million pixels: too large; scale it down first"
+            f"'{path}' has more than {LARGEST_PIXELS // 10**6} million pixels: too large; scale it down first"
         ) from error
     except MemoryError as error:
         raise ImageError(f"'{path}' does not fit into memory; scale it down first") from error

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xdet.errors import ImageError
-from xdet.pictures.images import read_image, read_picture, resize_image, resize_picture
+from xdet.pictures.images import decoded_picture, read_image, resize_image, resize_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -194,9 +194,9 @@ def prepare(image: Photograph, how: Preparation) -> Prepared:
         size_wh, read = (original.shape[1], original.shape[0]), time.perf_counter()
         pixels = resize_image(original, target.height, target.width, target.resize)
     else:  # without a copy of the photograph as an array
-        picture = read_picture(Path(image), honour_exif=how.honour_exif)
-        size_wh, read = picture.size, time.perf_counter()
-        pixels = resize_picture(picture, target.height, target.width, target.resize)
+        with decoded_picture(Path(image), honour_exif=how.honour_exif) as picture:
+            size_wh, read = picture.size, time.perf_counter()
+            pixels = resize_picture(picture, target.height, target.width, target.resize)
     return Prepared(
         name=image_name(image),
         size_wh=size_wh,

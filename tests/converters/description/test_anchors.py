@@ -81,7 +81,7 @@ def test_a_malformed_file_is_named_with_its_fault(tmp_path: Path) -> None:
     with pytest.raises(SourceFileError, match=r"anchor file '.*a.txt': 'nan' is not a number"):
         parse_anchors(str(file))
     file.write_bytes(b"1" * (1 << 20) + b"1")
-    with pytest.raises(SourceFileError, match="larger than 1048576 bytes"):
+    with pytest.raises(SourceFileError, match="more than 1,048,576, the most"):
         parse_anchors(str(file))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -122,7 +123,7 @@ def test_a_sidecar_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "d.xdet.json").mkdir()
     with pytest.raises(SourceFileError, match="cannot be read"):
         find_sidecar(tmp_path / "d.tflite")
-    with pytest.raises(SourceFileError, match="larger than 1048576 bytes"):
+    with pytest.raises(SourceFileError, match="more than 1,048,576, the most"):
         read_sidecar(written(tmp_path, " " * ((1 << 20) + 1)))
 
 
@@ -140,3 +141,20 @@ def test_no_json_value_raises_anything_but_a_source_file_error(
     path = written(tmp_path_factory.getbasetemp(), json.dumps({key: value}))
     with contextlib.suppress(SourceFileError):
         assert read_sidecar(path).file == "m.xdet.json"
+
+
+def test_many_repeated_or_unknown_keys_are_told_at_once_and_not_all(tmp_path: Path) -> None:
+    path = tmp_path / "m.xdet.json"
+    path.write_text("{" + ", ".join(f'"k{i}": 1, "k{i}": 2' for i in range(30_000)) + "}")
+    started = time.monotonic()
+    with pytest.raises(SourceFileError, match=r"repeated keys: 'k0', 'k1', .* and 29990 more$"):
+        read_sidecar(path)
+    path.write_text("{" + ", ".join(f'"anchor{i}": 1' for i in range(40_000)) + "}")
+    with pytest.raises(
+        SourceFileError, match=r"unknown keys 'anchor0' \(did you mean 'anchors'\?\), .* and 39990 more;"
+    ):
+        read_sidecar(path)
+    path.write_text(json.dumps({"anchors" * 100_000: 1}))
+    with pytest.raises(SourceFileError, match="unknown keys 'anchorsanchors"):
+        read_sidecar(path)
+    assert time.monotonic() - started < 5

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
+import threading
+import time
 import warnings
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -16,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from xdet.errors import DataError, ImageError
-from xdet.pictures.images import find_images, read_image, resize_image
+from xdet.pictures.images import _PixelBudget, find_images, read_image, resize_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -232,14 +235,14 @@ def test_a_missing_file_says_so(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_picture(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="is a folder, expected an image file"):
+    with pytest.raises(ImageError, match="it is a folder, expected a file"):
         read_image(tmp_path, honour_exif=True)
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     path = tmp_path / "bomb.ppm"
     path.write_bytes(b"P6 30000 30000 255\n")
-    with pytest.raises(ImageError, match=r"has more than 178 million pixels: too large; scale it down first"):
+    with pytest.raises(ImageError, match=r"has more than 100 million pixels: too large; scale it down first"):
         read_image(path, honour_exif=True)
 
 
@@ -250,6 +253,51 @@ def test_a_large_picture_below_the_limit_gives_no_warning(tmp_path: Path) -> Non
         warnings.simplefilter("error")
         with pytest.raises(ImageError, match="truncated"):
             read_image(path, honour_exif=False)
+
+
+def test_pictures_that_are_decoded_at_the_same_time_share_one_budget() -> None:
+    budget, order, first_is_in = _PixelBudget(100), [], threading.Event()
+
+    def first() -> None:
+        with budget.of(60):
+            first_is_in.set()
+            time.sleep(0.1)
+            order.append("first")
+
+    worker = threading.Thread(target=first)
+    worker.start()
+    assert first_is_in.wait(10)
+    with budget.of(30):
+        order.append("fits beside it")
+    with budget.of(60):
+        order.append("waits for it")
+    worker.join(10)
+    assert order == ["fits beside it", "first", "waits for it"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes with names")
+def test_a_pipe_is_no_picture_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match="it is a pipe, expected a file"):
+        read_image(tmp_path / "pipe.png", honour_exif=True)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "CMYK", "I;16"])
+def test_pictures_of_many_rows_are_converted_block_by_block_like_in_one_piece(
+    tmp_path: Path, mode: str
+) -> None:
+    codes = np.random.default_rng(3).integers(0, 256, (700, 9, 4), np.uint8)
+    suffix = ".tif" if mode == "CMYK" else ".png"
+    picture = Image.fromarray(codes if mode in ("RGBA", "CMYK") else codes[..., 0])
+    if mode == "I;16":
+        picture = Image.fromarray(codes[..., 0].astype(np.uint16) << 8 | codes[..., 1])
+    elif mode == "CMYK":
+        picture = Image.frombytes("CMYK", (9, 700), codes.tobytes())
+    elif picture.mode != mode:
+        picture = picture.convert(mode)
+    picture.save(tmp_path / f"a{suffix}")
+    expected = codes[..., :1].repeat(3, axis=2) if mode == "I;16" else np.array(picture.convert("RGB"))
+    np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}", honour_exif=True), expected)
 
 
 def test_folders_give_their_images_sorted_and_files_stay_as_given(tmp_path: Path) -> None:
