@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
+from converters.spec.checks import require_entries, require_number
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -44,6 +46,8 @@ class Head(Protocol):
     """A detection head and its parameters; B is the number of boxes per image, NC of classes, N of images."""
 
     kind: ClassVar[str]
+
+    def __hash__(self) -> int: ...
 
     def raw_outputs(self) -> tuple[RawOutput, ...]:
         """The outputs it needs of the network, in the order in which ``decode`` takes them."""
@@ -132,6 +136,25 @@ def require_values(head: Head, outputs: Sequence[ir.Value]) -> None:
         return
     told = ", ".join(f"{value.name!r} {value.shape}" for value in outputs) or "nothing"
     raise ValueError(f"a {head.kind} head takes {_describe(wanted)}, got {told}")
+
+
+def read_values(kind: str, data: Mapping[str, Any], *keys: str) -> tuple[Any, ...]:
+    """The values of these keys of a head's dict; raises ValueError where one is missing, or it is of another kind."""
+    if not isinstance(data, dict):
+        raise ValueError(f"a {kind} head must be an object of parameters, got {data!r}")  # noqa: TRY004 - one error type for malformed data
+    if data.get("kind") != kind:
+        raise ValueError(f"a {kind} head cannot be read from one of kind {data.get('kind')!r}")
+    if missing := [key for key in keys if key not in data]:
+        raise ValueError(f"the {kind} head lacks {', '.join(missing)}")
+    return tuple(data[key] for key in keys)
+
+
+def require_pair(value: object, what: str) -> tuple[float, float]:
+    """A (width, height) pair of numbers above 0."""
+    pair = [require_number(entry, f"each of {what}") for entry in require_entries(value, what)]
+    if len(pair) != 2 or min(pair) <= 0:
+        raise ValueError(f"{what} must be a (width, height) pair above 0, got {value!r}")
+    return pair[0], pair[1]
 
 
 def _can_be(value: ir.Value, wanted: RawOutput) -> bool:

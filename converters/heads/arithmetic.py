@@ -1,0 +1,139 @@
+"""Arithmetic that several heads share, in numpy and as ONNX nodes side by side: sigmoid, corners, cells, levels.
+
+A function and its twin ``<name>_nodes`` do the same float32 operations in the same order. The functions without a twin make
+constants, or go the way back from decoded to raw values.
+
+The sigmoid is written out as ``1 / (1 + exp(-x))``: ONNX Runtime's ``Sigmoid`` is not monotone beyond 7 either side of 0, so
+the better of two logits could get the lower score.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from converters.heads.boxes import Float32, clip_xyxy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from converters.graph import GraphWriter
+
+FARTHEST_LOGIT = 30.0  # its sigmoid is exactly 1 in float32, and that of its negative 1e-13
+SMALLEST_SIZE = 1e-6  # of the image: what an empty box becomes where sizes are logarithms
+
+
+def sigmoid(x: Float32) -> Float32:
+    """``1 / (1 + exp(-x))`` in float32, 0..1, monotone; exactly 0 and 1 far out, without warnings."""
+    with np.errstate(over="ignore"):
+        return np.asarray(np.float32(1) / (np.exp(-x) + np.float32(1)), np.float32)
+
+
+def sigmoid_nodes(writer: GraphWriter, x: ir.Value, name: str) -> ir.Value:
+    """The twin of ``sigmoid``."""
+    power = writer.op("Exp", [writer.op("Neg", [x], f"{name}:negated")], f"{name}:power")
+    one = writer.constant(np.float32(1), f"{name}:one")
+    return writer.op("Div", [one, writer.op("Add", [power, one], f"{name}:divisor")], name)
+
+
+def logit(probability: Float32) -> Float32:
+    """The inverse of ``sigmoid``, within ``FARTHEST_LOGIT`` either side of 0."""
+    p = np.asarray(probability, np.float64)
+    with np.errstate(divide="ignore"):
+        logits = np.log(p) - np.log1p(-p)
+    return np.asarray(np.clip(logits, -FARTHEST_LOGIT, FARTHEST_LOGIT), np.float32)
+
+
+def clipped_corners(centers_xy: Float32, half_sizes_wh: Float32, *, axis: int = -1) -> Float32:
+    """Corners of boxes, clipped to 0..1.
+
+    Args:
+        centers_xy: float32, x and y along ``axis``; fractions of the image.
+        half_sizes_wh: float32 of the same shape.
+        axis: -1, or 1 where boxes are along the last axis instead.
+
+    Returns:
+        float32, x1, y1, x2, y2 along ``axis``.
+    """
+    with np.errstate(over="ignore"):  # a corner beyond float32 is infinite, and clips to the border
+        return clip_xyxy(np.concatenate([centers_xy - half_sizes_wh, centers_xy + half_sizes_wh], axis=axis))
+
+
+def clipped_corners_nodes(
+    writer: GraphWriter, centers: ir.Value, half_sizes: ir.Value, name: str, *, axis: int = -1
+) -> ir.Value:
+    """The twin of ``clipped_corners``."""
+    corners = [
+        writer.op("Sub", [centers, half_sizes], "head/top_left_xy"),
+        writer.op("Add", [centers, half_sizes], "head/bottom_right_xy"),
+    ]
+    return clip_nodes(writer, writer.op("Concat", corners, "head/boxes_unclipped", axis=axis), name)
+
+
+def clip_nodes(writer: GraphWriter, boxes: ir.Value, name: str) -> ir.Value:
+    """The twin of ``clip_xyxy``."""
+    limits = [writer.constant(np.float32(0), "head/zero"), writer.constant(np.float32(1), "head/one")]
+    return writer.op("Clip", [boxes, *limits], name)
+
+
+def centers_and_sizes(boxes_xyxy: Float32) -> tuple[Float32, Float32]:
+    """Centres ``(..., 2)`` and sizes ``(..., 2)`` of corners ``(..., 4)``."""
+    low, high = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
+    return (low + high) / np.float32(2), high - low
+
+
+def split_scores(scores: Float32) -> tuple[Float32, Float32]:
+    """Objectness ``(..., 1)`` and class probabilities ``(..., NC)`` whose product is ``scores``; the best class gets 1."""
+    objectness = scores.max(axis=-1, keepdims=True)
+    classes = np.divide(scores, objectness, out=np.zeros_like(scores), where=objectness > 0)
+    return objectness, classes
+
+
+def lattice_boxes(count: int) -> Float32:
+    """Boxes side by side, row by row, that part the picture into squares: float32 ``(count, 4)``."""
+    side = int(np.ceil(np.sqrt(count)))
+    rows, columns = np.divmod(np.arange(count), side)
+    low = np.stack([columns, rows], axis=-1)
+    return (np.concatenate([low, low + 1], axis=-1) / side).astype(np.float32)
+
+
+def cells_xy(rows: int, columns: int) -> Float32:
+    """Column and row of each cell of a grid, row by row: float32 ``(rows * columns, 2)``."""
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    return np.stack([column, row], axis=-1).astype(np.float32)
+
+
+def join_levels(outputs: Sequence[Float32], values: int) -> Float32:
+    """Flatten each level to boxes of so many values and put them one behind the other: ``(N, B, values)``."""
+    return np.concatenate([output.reshape(len(output), -1, values) for output in outputs], axis=1)
+
+
+def join_levels_nodes(
+    writer: GraphWriter, outputs: Sequence[ir.Value], counts: Sequence[int], values: int
+) -> ir.Value:
+    """The twin of ``join_levels``; ``counts`` are the boxes of each level."""
+    rows = []
+    for output, count in zip(outputs, counts, strict=True):
+        shape = writer.constant(np.array([-1, count, values], np.int64), "head/rows_shape")
+        rows.append(writer.op("Reshape", [output, shape], "head/rows"))
+    return rows[0] if len(rows) == 1 else writer.op("Concat", rows, "head/all_rows", axis=1)
+
+
+def part_levels(
+    rows: Float32, shapes: Sequence[tuple[int, ...]], counts: Sequence[int]
+) -> tuple[Float32, ...]:
+    """The inverse of ``join_levels``."""
+    parts = np.split(rows, np.cumsum(counts)[:-1], axis=1)
+    return tuple(part.reshape(len(rows), *shape) for part, shape in zip(parts, shapes, strict=True))
+
+
+def split_nodes(
+    writer: GraphWriter, value: ir.Value, sizes: Sequence[int], names: Sequence[str], *, axis: int
+) -> Sequence[ir.Value]:
+    """Cut a value into parts of these sizes along an axis."""
+    return writer.ops(
+        "Split", [value, writer.constant(np.array(sizes, np.int64), "head/part_sizes")], names, axis=axis
+    )

@@ -1,0 +1,166 @@
+"""What every head promises: nodes equal numpy, ``encode`` is the way back, dicts keep the parameters, misfits are refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from converters.heads.yolo_v8 import YoloV8
+from tests.converters.heads.decoding import (
+    RAW_OUTPUTS,
+    RUNTIMES,
+    assert_decoded_alike,
+    decoder,
+    lattice_outputs,
+    random_outputs,
+    run_onnxruntime,
+)
+
+if TYPE_CHECKING:
+    from converters.heads.base import Head
+
+Float32 = NDArray[np.float32]
+
+EXAMPLES: dict[str, Head] = {
+    "yolo_v8, fractions": YoloV8(num_boxes=21, num_classes=3),
+    "yolo_v8, pixels, one class": YoloV8(num_boxes=84, num_classes=1, extent_wh=(96.0, 64.0)),
+    "yolo_v8, one box": YoloV8(num_boxes=1, num_classes=80),
+}
+FIXED_BOXES = {"fomo"}  # heads whose boxes no raw output moves
+
+every_head = pytest.mark.parametrize("head", EXAMPLES.values(), ids=EXAMPLES)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("raw", RAW_OUTPUTS)
+@pytest.mark.parametrize("batch", [1, 3])
+@every_head
+def test_nodes_decode_as_numpy(head: Head, runtime: str, raw: str, batch: int) -> None:
+    outputs = RAW_OUTPUTS[raw](head, batch)
+    assert_decoded_alike(RUNTIMES[runtime](decoder(head), outputs), head.decode(outputs))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    head=st.sampled_from(list(EXAMPLES.values())),
+    batch=st.sampled_from([1, 3]),
+    spread=st.sampled_from([0.01, 1.0, 8.0, 40.0, 1e30]),
+    seed=st.integers(0, 99),
+)
+def test_nodes_decode_any_outputs_as_numpy(head: Head, batch: int, spread: float, seed: int) -> None:
+    outputs = random_outputs(head, batch, spread=spread, seed=seed)
+    assert_decoded_alike(run_onnxruntime(decoder(head), outputs), head.decode(outputs))
+
+
+@every_head
+def test_a_static_batch_is_decoded_as_a_dynamic_one(head: Head) -> None:
+    outputs = random_outputs(head, 3)
+    for static, dynamic in zip(
+        run_onnxruntime(decoder(head, 3), outputs), run_onnxruntime(decoder(head), outputs), strict=True
+    ):
+        np.testing.assert_array_equal(static, dynamic)
+
+
+@every_head
+def test_boxes_lie_in_the_picture_and_have_their_corners_in_order(head: Head) -> None:
+    for raw in RAW_OUTPUTS.values():
+        boxes, _ = head.decode(raw(head, 2))
+        assert ((boxes >= 0) & (boxes <= 1)).all()
+
+
+@every_head
+def test_equal_outputs_give_equal_scores_on_both_sides(head: Head) -> None:
+    outputs = lattice_outputs(head, 2, step=1.0, limit=0)
+    for _, scores in (head.decode(outputs), run_onnxruntime(decoder(head), outputs)):
+        np.testing.assert_array_equal(scores, np.broadcast_to(scores[:1, :1], scores.shape))
+
+
+def asked_scores(head: Head, batch: int) -> Float32:
+    """Scores in steps of 1/64, at most 1 per box over all classes; a third of the boxes has none."""
+    rng = np.random.default_rng(2)
+    scores = np.zeros((batch, head.num_boxes, head.num_classes), np.float32)
+    boxes = np.arange(head.num_boxes)
+    scores[:, boxes, boxes % head.num_classes] = rng.integers(0, 65, (batch, head.num_boxes)) / 64
+    scores[:, boxes % 3 == 0] = 0
+    return scores
+
+
+@every_head
+def test_encode_makes_outputs_that_decode_to_the_asked_boxes_and_scores(head: Head) -> None:
+    asked = np.repeat(head.default_boxes()[None], 3, axis=0)
+    scores = asked_scores(head, 3)
+    outputs = head.encode(asked, scores)
+    assert all(np.isfinite(output).all() and output.dtype == np.float32 for output in outputs)
+    for decoded in (head.decode(outputs), run_onnxruntime(decoder(head), outputs)):
+        np.testing.assert_allclose(decoded[0], np.clip(asked, 0, 1), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(decoded[1], scores, rtol=0, atol=1e-6)
+
+
+@every_head
+def test_encode_moves_boxes_within_their_place(head: Head) -> None:
+    if head.kind in FIXED_BOXES:
+        pytest.skip("no raw output moves the boxes of this head")
+    default = head.default_boxes()[None]
+    center, size = (default[..., :2] + default[..., 2:]) / 2, default[..., 2:] - default[..., :2]
+    moved = default + np.concatenate([size, size], axis=-1) / 100
+    smaller = np.concatenate([center - size / 8, center + size / 8], axis=-1)
+    for asked in (moved, smaller):
+        boxes, _ = head.decode(head.encode(asked.astype(np.float32), asked_scores(head, 1)))
+        np.testing.assert_allclose(boxes, np.clip(asked, 0, 1), rtol=0, atol=1e-6)
+
+
+@every_head
+def test_default_boxes_lie_over_the_picture(head: Head) -> None:
+    boxes = head.default_boxes()
+    assert boxes.shape == (head.num_boxes, 4)
+    assert boxes.dtype == np.float32
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
+    assert ((boxes[:, 2:] > 0) & (boxes[:, :2] < 1)).all()
+
+
+@every_head
+def test_a_head_is_read_from_its_own_json(head: Head) -> None:
+    data = json.loads(json.dumps(head.to_dict()))
+    assert data["kind"] == head.kind
+    assert type(head).from_dict({**data, "unknown": 1}) == head
+
+
+@every_head
+def test_a_dict_that_is_no_head_of_this_kind_is_refused(head: Head) -> None:
+    data = json.loads(json.dumps(head.to_dict()))
+    wrong: list[Any] = [None, [], {}, {**data, "kind": "yolo_v99"}]
+    for key in data:
+        wrong += [{k: v for k, v in data.items() if k != key}]
+        values: tuple[Any, ...] = ("text", -1, [], {}, [None], [[1, 2, 3]], float("nan"))
+        wrong += [{**data, key: value} for value in values]
+    for malformed in wrong:
+        with pytest.raises(ValueError, match=r"\w+ "):
+            type(head).from_dict(malformed)
+
+
+@every_head
+def test_outputs_of_another_head_are_refused(head: Head) -> None:
+    outputs = random_outputs(head, 2)
+    wrong_outputs: tuple[list[NDArray[Any]], ...] = (
+        [],
+        outputs + outputs[:1],
+        [output[..., :-1] for output in outputs],
+        [output.astype(np.float64) for output in outputs],
+        [output[0] for output in outputs],
+    )
+    for wrong in wrong_outputs:
+        with pytest.raises(ValueError, match=rf"a {head.kind} head takes .*float32 \[N, .*got "):
+            head.decode(wrong)
+
+
+def test_every_parameter_has_a_word_in_its_class_docstring() -> None:
+    for head in EXAMPLES.values():
+        told = type(head).__doc__ or ""
+        assert all(f"{field.name}:" in told for field in fields(head)), head  # type: ignore[arg-type]
