@@ -65,19 +65,26 @@ def run_onnxruntime(model: bytes, outputs: Sequence[Float32]) -> Decoded:
     return boxes, scores
 
 
+@functools.cache
+def evaluator(model: bytes) -> ReferenceEvaluator:
+    return ReferenceEvaluator(onnx.load_from_string(model))
+
+
 def run_reference(model: bytes, outputs: Sequence[Float32]) -> Decoded:
     with np.errstate(over="ignore"):  # exp of huge logits is infinity by design
-        results: list[Any] = list(
-            ReferenceEvaluator(onnx.load_from_string(model)).run(None, feeds_of(outputs))
-        )
+        results: list[Any] = list(evaluator(model).run(None, feeds_of(outputs)))
     return results[0], results[1]
 
 
-def run_openvino(model: bytes, outputs: Sequence[Float32]) -> Decoded:
+@functools.cache
+def compiled(model: bytes) -> Any:
     openvino = pytest.importorskip("openvino", reason='needs pip install "xdet[openvino]"')
     core = openvino.Core()
-    compiled = core.compile_model(core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    results = compiled(feeds_of(outputs))
+    return core.compile_model(core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+
+def run_openvino(model: bytes, outputs: Sequence[Float32]) -> Decoded:
+    results = compiled(model)(feeds_of(outputs))
     return results[0], results[1]
 
 
@@ -119,6 +126,6 @@ def assert_decoded_alike(actual: Decoded, expected: Decoded) -> None:
     for mine, theirs in zip(actual, expected, strict=True):
         assert mine.dtype == theirs.dtype == np.float32
         assert mine.shape == theirs.shape
-        assert np.isfinite(theirs).all()
-        scale = np.maximum(1, np.abs(theirs))
-        np.testing.assert_array_less(np.abs(mine - theirs) / scale, ROUNDING)
+        differ = mine != theirs  # infinite scores of absurd numbers are equal, or fail below
+        off = np.abs(mine[differ] - theirs[differ]) / np.maximum(1, np.abs(theirs[differ]))
+        np.testing.assert_array_less(off, ROUNDING)
