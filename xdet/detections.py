@@ -1,14 +1,19 @@
-"""Frozen results: a batch as a model's outputs give it, and one image's detections as people use them."""
+"""What was found in one image, as people use it: a sequence that can be cut, filtered, drawn, saved and handed on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from xdet.errors import RuntimeUnavailableError, UsageError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import os
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -33,8 +38,18 @@ class Detection:
     class_name: str
     anchor: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON files hold it: the box rounded to 1/100 pixel, the score as the shortest decimal of its float32."""
+        return {
+            "box_xyxy_px": round_box(self.box_xyxy_px),
+            "score": shortest_float32(self.score),
+            "class_id": self.class_id,
+            "class_name": self.class_name,
+            "anchor": self.anchor,
+        }
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Detections:
     """What was found in one image, best score first.
 
@@ -90,11 +105,189 @@ class Detections:
         return len(self.scores)
 
     def __iter__(self) -> Iterator[Detection]:
-        for box, score, class_id, anchor in zip(
-            self.boxes_xyxy_px.tolist(),
-            self.scores.tolist(),
-            self.classes.tolist(),
-            self.anchors.tolist(),
-            strict=True,
-        ):
+        boxes, scores = self.boxes_xyxy_px.tolist(), self.scores.tolist()
+        classes, anchors = self.classes.tolist(), self.anchors.tolist()
+        for box, score, class_id, anchor in zip(boxes, scores, classes, anchors, strict=True):
             yield Detection(tuple(box), score, class_id, self.class_names[class_id], anchor)
+
+    @overload
+    def __getitem__(self, index: int) -> Detection: ...
+    @overload
+    def __getitem__(self, index: slice | NDArray[np.bool_] | NDArray[np.integer[Any]]) -> Detections: ...
+    def __getitem__(self, index: Any) -> Detection | Detections:
+        """One detection by its number, or several by a slice, a mask or an array of numbers."""
+        if isinstance(index, int | np.integer):
+            number = range(len(self))[index]
+            return next(iter(self[number : number + 1]))
+        return replace(
+            self,
+            boxes_xyxy=self.boxes_xyxy[index],
+            scores=self.scores[index],
+            classes=self.classes[index],
+            anchors=self.anchors[index],
+        )
+
+    def filter(self, *, classes: Iterable[str] | None = None, min_score: float = 0.0) -> Detections:
+        """Those of some classes, with at least a score.
+
+        Args:
+            classes: names; None is every class.
+            min_score: in 0..1.
+
+        Raises:
+            UsageError: a name that the model does not know.
+        """
+        keep = self.scores >= np.float32(min_score)
+        if classes is not None:
+            names = [classes] if isinstance(classes, str) else list(classes)
+            unknown = sorted(set(names).difference(self.class_names))
+            if unknown:
+                known = ", ".join(self.class_names[:10]) + (", ..." if len(self.class_names) > 10 else "")
+                raise UsageError(f"no class {', '.join(map(repr, unknown))}; the model has {known}")
+            keep &= np.isin(self.classes, [i for i, name in enumerate(self.class_names) if name in names])
+        return self[keep]
+
+    def plot(self, picture: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """The photograph with labelled boxes.
+
+        Args:
+            picture: uint8 ``(height, width, 3)``, RGB; None reads the file that ``image`` names.
+
+        Returns:
+            uint8 ``(height, width, 3)``, RGB.
+
+        Raises:
+            ImageError: the file cannot be read, or the picture is not the one that was looked at.
+        """
+        from xdet.pictures.images import read_image
+        from xdet.pictures.render import draw_detections
+
+        return draw_detections(
+            read_image(Path(self.image), honour_exif=True) if picture is None else picture, self
+        )
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        picture: NDArray[np.uint8] | None = None,
+        *,
+        force: bool = False,
+    ) -> Path:
+        """Write ``plot(picture)`` to a file; its suffix names the format.
+
+        Args:
+            path: the file; its folder must exist.
+            picture: as for ``plot``.
+            force: replace an existing file.
+
+        Returns:
+            The file.
+
+        Raises:
+            UsageError: the file exists and is no picture of xdet, or is the photograph itself.
+            ImageError: as ``plot``.
+            OutputError: it cannot be written.
+        """
+        from xdet.pictures.render import save_picture
+        from xdet.writing.files import PICTURE_MARK, Output, require_outputs
+
+        target = Path(path)
+        require_outputs([Output(target, PICTURE_MARK)], [Path(self.image)], force=force)
+        save_picture(target, self.plot(picture))
+        return target
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: image, width, height, and a list of detections (docs/json.md)."""
+        return {
+            "image": self.image,
+            "width": self.width,
+            "height": self.height,
+            "detections": [detection.to_dict() for detection in self],
+        }
+
+    def to_json(self) -> str:
+        """``to_dict`` as one line of JSON."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+
+    def to_yolo(self) -> str:
+        """Lines of ``class x_center y_center width height score``, fractions of the image, as YOLO label files hold them."""
+        corners = self.boxes_xyxy.astype(np.float64)
+        centers, sizes = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
+        rows = np.concatenate([centers, sizes, self.scores[:, np.newaxis]], axis=1)
+        return "".join(
+            f"{class_id} {' '.join(f'{number:.6f}' for number in row)}\n"
+            for class_id, row in zip(self.classes.tolist(), rows.tolist(), strict=True)
+        )
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame`` with one row per detection.
+
+        Raises:
+            RuntimeUnavailableError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise RuntimeUnavailableError(
+                "pandas is not installed; install it with: pip install pandas"
+            ) from error
+        corners = dict(zip(("x1", "y1", "x2", "y2"), self.boxes_xyxy_px.T, strict=True))
+        names = [self.class_names[class_id] for class_id in self.classes]
+        columns = {
+            "class_id": self.classes,
+            "class_name": names,
+            "score": self.scores,
+            "anchor": self.anchors,
+        }
+        return pd.DataFrame({"image": [self.image] * len(self), **corners, **columns})
+
+    def to_supervision(self) -> Any:
+        """A ``supervision.Detections`` in pixels, with class names and anchors in its ``data``.
+
+        Raises:
+            RuntimeUnavailableError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise RuntimeUnavailableError(
+                "supervision is not installed; install it with: pip install supervision"
+            ) from error
+        names = np.array([self.class_names[class_id] for class_id in self.classes], dtype=str)
+        return supervision.Detections(
+            xyxy=self.boxes_xyxy_px,
+            confidence=self.scores,
+            class_id=self.classes.astype(int),
+            data={"class_name": names, "anchor": self.anchors},
+        )
+
+    def __repr__(self) -> str:
+        counts = {name: int((self.classes == i).sum()) for i, name in enumerate(self.class_names)}
+        found = ", ".join(f"{count} x {name}" for name, count in counts.items() if count) or "nothing"
+        return f"<Detections of {self.image!r} ({self.width} x {self.height}): {found}>"
+
+    def _repr_html_(self) -> str:
+        """A table, for notebooks."""
+        from xdet.writing.html import number, shown, table
+
+        if not len(self):
+            return f"<p>{shown(repr(self))}</p>"
+        rows = [
+            [shown(found.class_name), number(found.score), *map(number, round_box(found.box_xyxy_px))]
+            for found in self
+        ]
+        return f"<p>{shown(repr(self))}</p>" + table(("class", "score", "x1", "y1", "x2", "y2"), rows)
+
+
+def round_box(box: Iterable[float]) -> list[float]:
+    """Pixel coordinates to 1/100, never -0.0."""
+    return [round(value, 2) + 0.0 for value in box]
+
+
+def shortest_float32(value: float) -> float:
+    """The double whose shortest decimal is also the shortest that reads back as float32 ``value``.
+
+    >>> shortest_float32(float(np.float32(0.93)))
+    0.93
+    """
+    return float(str(np.float32(value)))

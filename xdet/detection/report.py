@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from xdet.detections import round_box, shortest_float32
 from xdet.errors import DataError
 from xdet.writing.text import image_names
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from converters.spec import Thresholds
-    from xdet.detections import Detection, Detections
+    from xdet.detections import Detections
 
 DETECTIONS_SCHEMA = "xdet.detections"
 DETECTIONS_VERSION = 1
@@ -77,7 +76,7 @@ def report_to_json(report: DetectionReport) -> str:
                 "image": name,
                 "width": found.width,
                 "height": found.height,
-                "detections": [_detection_to_dict(detection) for detection in found],
+                "detections": [detection.to_dict() for detection in found],
             }
             for name, found in zip(names, report.images, strict=False)
         ],
@@ -103,7 +102,7 @@ def detections_to_coco_json(images: Sequence[Detections]) -> str:
         {
             "image_id": image_id,
             "category_id": detection.class_id + 1,
-            "bbox": _xyxy_to_xywh(_round_box(detection.box_xyxy_px)),
+            "bbox": _xyxy_to_xywh(round_box(detection.box_xyxy_px)),
             "score": shortest_float32(detection.score),
         }
         for image_id, found in zip(ids, images, strict=True)
@@ -131,32 +130,9 @@ def coco_image_ids(images: Sequence[str]) -> list[int | str]:
     return ids
 
 
-def shortest_float32(value: float) -> float:
-    """The double whose shortest decimal is also the shortest that reads back as float32 ``value``.
-
-    >>> shortest_float32(float(np.float32(0.93)))
-    0.93
-    """
-    return float(str(np.float32(value)))
-
-
-def _detection_to_dict(detection: Detection) -> dict[str, Any]:
-    return {
-        "box_xyxy_px": _round_box(detection.box_xyxy_px),
-        "score": shortest_float32(detection.score),
-        "class_id": detection.class_id,
-        "class_name": detection.class_name,
-        "anchor": detection.anchor,
-    }
-
-
-def _round_box(box: Sequence[float]) -> list[float]:
-    return [round(value, 2) + 0.0 for value in box]  # + 0.0 turns -0.0 into 0.0
-
-
 def _xyxy_to_xywh(box: Sequence[float]) -> list[float]:
     x1, y1, x2, y2 = box
-    return [x1, y1, *_round_box((x2 - x1, y2 - y1))]
+    return [x1, y1, *round_box((x2 - x1, y2 - y1))]
 
 
 def _to_json_lines(value: object, indent: str = "") -> str:

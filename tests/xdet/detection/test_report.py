@@ -18,9 +18,8 @@ from xdet.detection.report import (
     coco_image_ids,
     detections_to_coco_json,
     report_to_json,
-    shortest_float32,
 )
-from xdet.detections import Detections
+from xdet.detections import Detections, shortest_float32
 from xdet.errors import DataError
 from xdet.writing.text import image_names
 
