@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from converters.heads.grids import AnchorGrid
+from converters.heads.yolo_v3 import YoloV3
 from converters.heads.yolo_v5 import YoloV5, YoloV5Raw
 from converters.heads.yolo_v8 import YoloV8
 from tests.converters.heads.decoding import (
@@ -37,6 +38,13 @@ GRIDS = (
 )
 
 EXAMPLES: dict[str, Head] = {
+    "yolo_v3, three levels": YoloV3(GRIDS, 3, (192.0, 128.0)),
+    "yolo_v3, scales of YOLO v4": YoloV3(
+        tuple(replace(grid, xy_scale=scale) for grid, scale in zip(GRIDS, (1.2, 1.1, 1.05), strict=True)),
+        1,
+        (192.0, 128.0),
+    ),
+    "yolo_v3, one box": YoloV3((AnchorGrid(1, 1, ((20.0, 30.0),)),), 80, (64.0, 64.0)),
     "yolo_v8, fractions": YoloV8(num_boxes=21, num_classes=3),
     "yolo_v8, pixels, one class": YoloV8(num_boxes=84, num_classes=1, extent_wh=(96.0, 64.0)),
     "yolo_v8, one box": YoloV8(num_boxes=1, num_classes=80),

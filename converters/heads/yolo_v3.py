@@ -1,0 +1,149 @@
+"""YOLO v3 and v4: one to three grids of raw values with anchors in pixels, a sigmoid for every class.
+
+::
+
+    per level [N, rows, columns, A * (5 + NC)]: tx, ty, tw, th, objectness, class logits; s = sigmoid(t)
+    centre = (s * scale - (scale - 1) / 2 + cell) / grid       size = exp(t) * anchor       score = s(objectness) * s(class)
+
+Source of the formulas: ``get_yolo_box`` and ``get_yolo_detections`` of AlexeyAB/darknet (src/yolo_layer.c), where ``scale`` is
+``scale_x_y`` of a YOLO v4 cfg, and 1 in YOLO v3. Unlike YOLO v2, classes do not compete: each has its own sigmoid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from converters.heads.arithmetic import (
+    SMALLEST_SIZE,
+    centers_and_sizes,
+    clipped_corners,
+    clipped_corners_nodes,
+    join_levels,
+    join_levels_nodes,
+    logit,
+    part_levels,
+    sigmoid,
+    sigmoid_nodes,
+    split_nodes,
+    split_scores,
+)
+from converters.heads.base import RawOutput, read_values, require_arrays, require_pair, require_values
+from converters.heads.grids import AnchorGrid, BoxPlaces, grids_from_json, place_boxes, require_grids
+from converters.spec.checks import require_count
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from converters.graph import GraphWriter
+    from converters.heads.boxes import Float32
+
+
+@dataclass(frozen=True, slots=True)
+class YoloV3:
+    """Grids before any activation.
+
+    Attributes:
+        grids: the levels in the order of the outputs.
+        num_classes: NC.
+        image_wh: width and height of the network's input in pixels.
+    """
+
+    kind: ClassVar[str] = "yolo_v3"
+    grids: tuple[AnchorGrid, ...]
+    num_classes: int
+    image_wh: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        require_grids(self.grids)
+        require_count(self.num_classes, "num_classes")
+        require_pair(self.image_wh, "image_wh")
+
+    @property
+    def num_boxes(self) -> int:
+        """Boxes over all levels."""
+        return sum(grid.num_boxes for grid in self.grids)
+
+    def raw_outputs(self) -> tuple[RawOutput, ...]:
+        """An output per level."""
+        values = 5 + self.num_classes
+        shapes = [(grid.rows, grid.columns, len(grid.anchors_px) * values) for grid in self.grids]
+        if len(shapes) == 1:
+            return (RawOutput("", shapes[0]),)
+        return tuple(RawOutput(f"level_{index}", shape) for index, shape in enumerate(shapes))
+
+    def decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
+        """Boxes and scores of raw outputs; see ``Head``."""
+        require_arrays(self, outputs)
+        places = self._places()
+        rows = join_levels(outputs, 5 + self.num_classes)
+        offsets = sigmoid(rows[..., 0:2])
+        if self._is_scaled():
+            offsets = offsets * places.xy_scales
+        centers = np.asarray((offsets + self._shifted_cells(places)) / places.grid_wh, np.float32)
+        with np.errstate(over="ignore"):
+            half_sizes = np.exp(rows[..., 2:4]) * (places.anchors_wh / np.float32(2))
+        return clipped_corners(centers, half_sizes), sigmoid(rows[..., 4:5]) * sigmoid(rows[..., 5:])
+
+    def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+        """The twin of ``decode``."""
+        require_values(self, outputs)
+        places, counts = self._places(), [grid.num_boxes for grid in self.grids]
+        rows = join_levels_nodes(writer, outputs, counts, 5 + self.num_classes)
+        names = ["head/raw_xy", "head/raw_wh", "head/raw_objectness", "head/class_logits"]
+        xy, wh, objectness, classes = split_nodes(writer, rows, [2, 2, 1, self.num_classes], names, axis=2)
+        offsets = sigmoid_nodes(writer, xy, "head/offsets_xy")
+        if self._is_scaled():
+            scales = writer.constant(places.xy_scales, "head/xy_scales")
+            offsets = writer.op("Mul", [offsets, scales], "head/offsets_xy_scaled")
+        cells = writer.constant(self._shifted_cells(places), "head/cells_xy")
+        shifted = writer.op("Add", [offsets, cells], "head/centers_xy_cells")
+        centers = writer.op(
+            "Div", [shifted, writer.constant(places.grid_wh, "head/grid_wh")], "head/centers_xy"
+        )
+        half_anchors = writer.constant(places.anchors_wh / np.float32(2), "head/half_anchors_wh")
+        powers = writer.op("Exp", [wh], "head/anchor_multiples_wh")
+        half_sizes = writer.op("Mul", [powers, half_anchors], "head/half_sizes_wh")
+        boxes = clipped_corners_nodes(writer, centers, half_sizes, "head/boxes")
+        confidence = sigmoid_nodes(writer, objectness, "head/objectness")
+        probabilities = sigmoid_nodes(writer, classes, "head/class_probabilities")
+        return boxes, writer.op("Mul", [confidence, probabilities], "head/scores")
+
+    def default_boxes(self) -> Float32:
+        """Every anchor in the middle of its cell."""
+        return self._places().boxes_xyxy
+
+    def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
+        """Raw outputs of boxes and scores; see ``Head``. A centre stays in its cell, or as near as the scale lets it."""
+        places = self._places()
+        centers, sizes = centers_and_sizes(boxes_xyxy)
+        offsets = (centers * places.grid_wh - self._shifted_cells(places)) / places.xy_scales
+        wh = np.log(np.maximum(sizes, SMALLEST_SIZE) / places.anchors_wh)
+        parts = [logit(offsets.clip(0, 1)), wh, *(logit(part) for part in split_scores(scores))]
+        rows = np.concatenate(parts, axis=-1).astype(np.float32)
+        shapes = [raw.shape for raw in self.raw_outputs()]
+        return part_levels(rows, shapes, [grid.num_boxes for grid in self.grids])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The parameters as plain JSON values."""
+        return {"kind": self.kind, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what ``to_dict`` wrote; see ``Head``."""
+        grids, num_classes, image_wh = read_values(cls.kind, data, "grids", "num_classes", "image_wh")
+        return cls(grids_from_json(grids), num_classes, require_pair(image_wh, "image_wh"))
+
+    def _places(self) -> BoxPlaces:
+        return place_boxes(self.grids, self.image_wh)
+
+    def _is_scaled(self) -> bool:
+        return any(grid.xy_scale != 1 for grid in self.grids)
+
+    def _shifted_cells(self, places: BoxPlaces) -> Float32:
+        """Column and row of each cell, less half of what the scale adds."""
+        return np.asarray(places.cells_xy - (places.xy_scales - np.float32(1)) / np.float32(2), np.float32)
