@@ -25,9 +25,21 @@ LISTED = 10
 
 
 class ConversionError(Exception):
-    """A conversion failed; the message is written for the person who started it."""
+    """A conversion failed; the message is written for the person who started it.
+
+    Args:
+        message: one line.
+        details: further lines, where the message needs a table.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, *details: str) -> None:
+        super().__init__(message, *details)
+        self.lines = (message, *details)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
 
 
 class OptionError(ConversionError):

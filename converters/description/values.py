@@ -245,32 +245,30 @@ def settle_unit(stated: StatedAnchors, unit: AnchorUnit | None, facts: SourceFac
     if unit is None and any(max(size_wh) > 1 for size_wh in stated.sizes_wh):
         unit = "cell"
     if unit is None:
-        raise OptionError(_ask_for_unit(stated, facts))
+        raise OptionError(*_ask_for_unit(stated, facts))
     try:
         return Anchors(stated.sizes_wh, unit)
     except ValueError as error:
         raise OptionError(f"{stated.where} with unit '{unit}': {error}") from error
 
 
-def _ask_for_unit(stated: StatedAnchors, facts: SourceFacts) -> str:
-    """The message: each anchor in pixels under both readings, and the line to paste."""
+def _ask_for_unit(stated: StatedAnchors, facts: SourceFacts) -> list[str]:
+    """The message's lines: each anchor in pixels under both readings, and the line to paste."""
     cell_wh = (facts.width / facts.grid_w, facts.height / facts.grid_h)
     image_wh = (facts.width, facts.height)
     rows = [
         f"  {f'{w:g} x {h:g}':<22}{_pixels((w, h), cell_wh):<24}{_pixels((w, h), image_wh)}"
         for w, h in stated.sizes_wh
     ]
-    return "\n".join(
-        [
-            f"'{facts.file}': the unit of the anchors ({stated.where}) is not stated; both readings are "
-            f"possible in the {facts.width} x {facts.height} image:",
-            f"  {'width x height':<22}{'in grid cells':<24}as fractions of the image",
-            *rows,
-            "Choose the one whose boxes have the size of your objects, and add one of:",
-            "  --anchor-unit cell",
-            "  --anchor-unit image",
-        ]
-    )
+    return [
+        f"'{facts.file}': the unit of the anchors ({stated.where}) is not stated; both readings are "
+        f"possible in the {facts.width} x {facts.height} image:",
+        f"  {'width x height':<22}{'in grid cells':<24}as fractions of the image",
+        *rows,
+        "Choose the one whose boxes have the size of your objects, and add one of:",
+        "  --anchor-unit cell",
+        "  --anchor-unit image",
+    ]
 
 
 def _pixels(size_wh: tuple[float, float], unit_wh_px: tuple[float, float]) -> str:

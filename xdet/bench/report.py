@@ -6,7 +6,15 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from xdet.writing.text import format_duration, format_share, format_size, format_table, image_names
+from xdet.writing.text import (
+    format_duration,
+    format_share,
+    format_size,
+    format_table,
+    image_names,
+    join_lines,
+    printable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,15 +47,15 @@ def benchmark_to_json(benchmark: Benchmark) -> str:
 
 def benchmark_text(benchmark: Benchmark) -> str:
     """The machine, one line per case, what runs in float, and what the columns mean."""
-    parts = ["\n".join(_machine_lines(benchmark)), benchmark_table(benchmark)]
+    parts = [join_lines(_machine_lines(benchmark)), benchmark_table(benchmark)]
     misses = list(_miss_lines(benchmark))
     if misses:
-        parts.append("\n".join(misses))
+        parts.append(join_lines(misses))
     parts.append(
         "Medians per image; 'middle half': the quartiles of 'boxes' (network + head). 'ratio': the first model's\n"
         "'boxes' time with as many threads, divided by this one's: above 1 is faster. 'images/s': from file to boxes."
     )
-    return "\n\n".join([*parts, *noise_lines(benchmark), *benchmark.notes])
+    return "\n\n".join([*parts, *map(printable, (*noise_lines(benchmark), *benchmark.notes))])
 
 
 def noise_lines(benchmark: Benchmark) -> list[str]:

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from xdet.writing.text import format_count, format_distance, format_share, format_table, printable
+from xdet.writing.text import format_count, format_distance, format_share, format_table, join_lines, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -182,7 +182,7 @@ def check_text(result: CheckResult) -> str:
         lines.append(f"         {part.summary}")
         lines += _finding_lines(part.findings)
     if result.runs:
-        lines += ["", _runs_table(result)]
+        lines += ["", *_runs_table(result).splitlines()]
         lines += [f"{run.name} {note}" for run in result.runs for note in run.notes]
     lines += _layer_lines(result)
     lines += _change_lines(result)
@@ -191,7 +191,7 @@ def check_text(result: CheckResult) -> str:
         lines.append(f"{missing.name} {what}: {missing.reason}")
     lines += other_cpu_lines(result.other_cpus)
     lines += ["", verdict_text(result)]
-    return "\n".join(lines)
+    return join_lines(lines)
 
 
 def verdict_text(result: CheckResult) -> str:
@@ -310,7 +310,7 @@ def _layers_table(found: LayerComparison) -> list[str]:
         return []
     unit = "LSB" if found.unit == "LSB" else "max"
     headers = ("layer", "operator", f"accumulated {unit}", "local", "allowed", "kernel", "allowed")
-    return [format_table(headers, rows), *_unit_lines(found)]
+    return [*format_table(headers, rows).splitlines(), *_unit_lines(found)]
 
 
 def _bound(value: float | None) -> str:
@@ -389,7 +389,7 @@ def selftest_text(found: SelfTest) -> str:
         lines.append(f"  in programs of your own, set the session entry {found.exact_kernels} = 1")
     if not found.passed:
         lines.append(f"  {_advice(found)}")
-    return "\n".join(lines)
+    return join_lines(lines)
 
 
 def _described(agreement: Agreement, bound_lsb: int) -> str:

@@ -5,9 +5,13 @@ Exit codes: 0 fine; 1 a comparison or threshold failed; 2 usage; 3 bad model, im
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
 import traceback
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -15,7 +19,8 @@ import typer
 import xdet
 from converters.errors import ConversionError
 from xdet.cli import bench, card, check, convert, detect, eval, inspect, small  # noqa: A004 - the command's name
-from xdet.errors import XdetError
+from xdet.errors import OutputError, XdetError
+from xdet.writing.text import message_line
 
 app = typer.Typer(
     name="xdet",
@@ -40,6 +45,7 @@ app.command(epilog=small.PROVIDERS_EPILOG)(small.providers)
 
 GLOBAL_FLAGS = ("--verbose", "--debug")
 INTERNAL_ERROR = 3
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EFBIG})  # of a stream that was opened
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value
@@ -61,10 +67,19 @@ def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Convert, run and check Tiny YOLO v2 detectors."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     if verbose or debug:
         for package in ("xdet", "converters"):
             logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+class _OneLine(logging.Formatter):
+    """Log records as lines of the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return message_line(super().format(record))
 
 
 def main() -> None:
@@ -74,25 +89,45 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     arguments = _global_flags_first(sys.argv[1:])
     try:
-        app(arguments)
-    except (XdetError, ConversionError) as error:
-        _fail(arguments, f"error: {error}", error.exit_code)
+        try:
+            app(arguments)
+        finally:
+            sys.stdout.flush()
+    except ConversionError as error:
+        _fail(arguments, f"error: {error.lines[0]}", *error.lines[1:], code=error.exit_code)
+    except XdetError as error:
+        _fail(arguments, f"error: {error}", code=error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as error:  # noqa: BLE001 - the last resort: a defect of ours is told in one line, too
-        what = " ".join(f"{type(error).__name__}: {error}".split())
+    except MemoryError:
         _fail(
             arguments,
-            f"internal error: {what}; please report it, with the command and what --debug shows",
-            INTERNAL_ERROR,
+            "error: the memory does not suffice; close other programs, or name smaller files",
+            code=3,
         )
+    except OSError as error:
+        if error.errno not in UNWRITABLE or error.filename is not None:
+            _fail(arguments, _defect(error), code=INTERNAL_ERROR)
+        with Path(os.devnull).open("wb") as nowhere:  # what is left in the buffer goes there when Python ends
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        reason = error.strerror or type(error).__name__
+        _fail(arguments, f"error: cannot write to the standard output: {reason}", code=OutputError.exit_code)
+    except Exception as error:  # noqa: BLE001 - the last resort: a defect of ours is told in one line, too
+        _fail(arguments, _defect(error), code=INTERNAL_ERROR)
 
 
-def _fail(arguments: list[str], message: str, code: int) -> NoReturn:
-    """One line on stderr and the exit code; behind ``--debug`` the traceback comes first."""
+def _defect(error: Exception) -> str:
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"internal error: {what}; please report it, with the command and what --debug shows"
+
+
+def _fail(arguments: list[str], message: str, *details: str, code: int) -> NoReturn:
+    """One line on stderr, with its details below, and the exit code; behind ``--debug`` the traceback comes first."""
+    lines = [f"xdet: {message}", *details]
     if "--debug" in arguments[: len(GLOBAL_FLAGS)]:
-        traceback.print_exc()
-    print(f"xdet: {message}", file=sys.stderr)  # noqa: T201 - the one error handler
+        lines = [*traceback.format_exc().splitlines(), *lines]
+    with suppress(OSError):  # nobody can be told
+        print("\n".join(map(message_line, lines)), file=sys.stderr)  # noqa: T201 - the one error handler
     sys.exit(code)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from xdet.cli.bench import read_numbers
-from xdet.cli.options import Force  # noqa: TC001 - typer reads the annotations
+from xdet.cli.options import Force, print_line
 from xdet.errors import DataError
 
 LARGEST_NOTES = 1 << 20
@@ -83,7 +83,7 @@ def card(
         bench=BenchOptions(threads=read_numbers(threads), blocks=blocks),
     )
     content = make_card(request, output, _tell, inputs=() if notes is None else (notes,), force=force)
-    typer.echo(f"wrote {output} and {len(content.pictures)} pictures beside it")
+    print_line(f"wrote {output} and {len(content.pictures)} pictures beside it")
 
 
 def _read(path: Path) -> str:
@@ -99,4 +99,4 @@ def _read(path: Path) -> str:
 def _tell(stage: str) -> None:
     """Stages on a terminal, nothing in a pipe."""
     if sys.stderr.isatty():
-        typer.echo(f"{stage} ...", err=True)
+        print_line(f"{stage} ...", err=True)

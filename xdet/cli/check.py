@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xdet.cli.options import STDOUT, Force, json_outputs, progress_bar, write_json
+from xdet.cli.options import STDOUT, Force, json_outputs, print_line, progress_bar, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,12 +130,12 @@ def _write_repro(
     from xdet.checking.repro import write_layer_repro
 
     if layers.first_fault is None:
-        typer.echo(f"no layer is at fault: '{target}' is not written", err=True)
+        print_line(f"no layer is at fault: '{target}' is not written", err=True)
         return
     written = write_layer_repro(
         target, layers.first_fault, model=model, source=source, photographs=photographs[:IMAGES]
     )
-    typer.echo(
+    print_line(
         f"'{written.model}' and '{written.values}' hold {layers.first_fault.tensor!r}: "
         f"{written.differing:,} of {written.compared:,} values differ from the source's",
         err=True,

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from xdet.cli.options import counted_progress_bar
+from xdet.cli.options import counted_progress_bar, print_line
 from xdet.writing.text import format_duration, format_size
 
 KERAS_SUFFIXES = frozenset({".h5", ".hdf5", ".keras"})
@@ -104,7 +104,7 @@ def convert(
     from xdet.conversion import convert as convert_model
 
     if sys.stderr.isatty() and (importer == "tf2onnx" or source.suffix.lower() in KERAS_SUFFIXES):
-        typer.echo(f"reading {source.name} with TensorFlow, which takes some seconds", err=True)
+        print_line(f"reading {source.name} with TensorFlow, which takes some seconds", err=True)
     started = time.perf_counter()
     destination = Path(f"{source.stem}.onnx") if output is None else output
     with counted_progress_bar("calibrating") if calibration is not None else nullcontext() as advance:
@@ -134,10 +134,10 @@ def convert(
             progress=advance,
         )
     for note in conversion.document.notes:
-        typer.echo(f"note: {note}", err=True)
+        print_line(f"note: {note}", err=True)
     seconds = time.perf_counter() - started
     oldest = conversion.document.oldest_runtimes["onnxruntime"]
-    typer.echo(
+    print_line(
         f"{destination}  {format_size(len(conversion.model))}  {format_duration(seconds)}  ONNX Runtime {oldest} or newer"
     )
 

@@ -13,6 +13,7 @@ from xdet.cli.options import (
     Force,
     ProviderOption,
     json_outputs,
+    print_line,
     progress_bar,
     read_provider_options,
     write_json,
@@ -129,9 +130,9 @@ def detect(
     if json != STDOUT and report.images:
         typer.echo(detections_table(report.images))
     for failure in report.failed:
-        typer.echo(f"xdet: error: {failure.error}", err=True)
+        print_line(f"xdet: error: {failure.error}", err=True)
     if report.failed and len(images) > 1:
-        typer.echo(f"xdet: {len(report.failed)} of {len(images)} images failed", err=True)
+        print_line(f"xdet: {len(report.failed)} of {len(images)} images failed", err=True)
     if report.failed:
         raise typer.Exit(3)
 

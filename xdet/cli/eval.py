@@ -14,6 +14,7 @@ from xdet.cli.options import (
     ProviderOption,
     counted_progress_bar,
     json_outputs,
+    print_line,
     read_provider_options,
     write_json,
 )
@@ -130,7 +131,7 @@ def evaluate(
     if json != Path("-"):
         typer.echo(evaluation_text(evaluation))
     for line in problem_lines(evaluation.problems):
-        typer.echo(f"xdet: error: {line}", err=True)
+        print_line(f"xdet: error: {line}", err=True)
     if evaluation.problems:
         raise typer.Exit(3)
 

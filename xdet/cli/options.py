@@ -16,6 +16,7 @@ import typer
 
 from xdet.errors import UsageError
 from xdet.writing.files import Output, encode_text, json_mark, write_text
+from xdet.writing.text import message_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,6 +43,11 @@ def counted_progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(done)
 
         yield advance
+
+
+def print_line(text: str, *, err: bool = False) -> None:
+    """One line on the terminal, whatever names are in it."""
+    typer.echo(message_line(text), err=err)
 
 
 STDOUT = Path("-")

@@ -18,6 +18,7 @@ from xdet.cli.options import (
     Force,
     ProviderOption,
     json_outputs,
+    print_line,
     read_provider_options,
     write_json,
 )
@@ -83,7 +84,7 @@ def demo(
     """Convert, run and draw: the embedded detector and photographs."""
     from xdet.detection.demo import run_demo
 
-    run_demo(output, typer.echo, force=force)
+    run_demo(output, print_line, force=force)
 
 
 PROVIDERS_EPILOG = """\b
@@ -114,7 +115,7 @@ def providers(
     else:
         _print_placement(model, [p.short for p in found])
     for problem in register_plugins():
-        typer.echo(f"xdet: {problem}", err=True)
+        print_line(f"xdet: {problem}", err=True)
 
 
 def _print_placement(model: Path, names: list[str]) -> None:
@@ -127,4 +128,4 @@ def _print_placement(model: Path, names: list[str]) -> None:
     if file.format != "onnx":
         raise ModelError(f"'{model}' is no ONNX file; convert it with xdet convert")
     for name in names:
-        typer.echo(f"{name}: {placement_text(find_placement(file.data, name))}")
+        print_line(f"{name}: {placement_text(find_placement(file.data, name))}")

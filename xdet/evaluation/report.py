@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from xdet.evaluation.bootstrap import RESAMPLES
 from xdet.evaluation.dataset import IGNORED
-from xdet.writing.text import format_duration, format_table, image_names
+from xdet.writing.text import format_duration, format_table, image_names, join_lines, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,11 +55,11 @@ def evaluation_to_json(evaluation: Evaluation) -> str:
 
 def evaluation_text(evaluation: Evaluation) -> str:
     """What was measured, the metrics in per cent, differences, what was left out, and where the time went."""
-    parts = ["\n".join(_setting_lines(evaluation)), metrics_table(evaluation)]
+    parts = [join_lines(_setting_lines(evaluation)), metrics_table(evaluation)]
     if evaluation.comparisons:
         parts.append(comparison_table(evaluation))
     if evaluation.ignored:
-        parts.append("\n".join(_ignored_lines(evaluation)))
+        parts.append(join_lines(_ignored_lines(evaluation)))
     parts.append(_seconds_table(evaluation))
     return "\n\n".join(parts)
 
@@ -83,7 +83,7 @@ def comparison_table(evaluation: Evaluation) -> str:
     for one in evaluation.comparisons:
         rows[one.index].append(difference_text(one.difference))
     title = f"Against {names[0]}, with the 95 % interval of {RESAMPLES} draws of the photographs:"
-    return "\n".join([title, format_table(("model", *metrics), list(rows.values()))])
+    return "\n".join([printable(title), format_table(("model", *metrics), list(rows.values()))])
 
 
 def difference_text(difference: Difference) -> str:

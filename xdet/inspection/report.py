@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from xdet.writing.text import format_count, format_kib, format_share, format_size, format_table
+from xdet.writing.text import format_count, format_kib, format_share, format_size, format_table, join_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ def inspection_text(inspection: Inspection) -> str:
     """Lines of ``title  value`` for people; behind them the layers, where they were asked for."""
     lines = list(_lines(inspection))
     width = max(len(title) for title, _ in lines)
-    text = "\n".join(f"{title:<{width}}  {value}".rstrip() for title, value in lines)
+    text = join_lines(f"{title:<{width}}  {value}".rstrip() for title, value in lines)
     return f"{text}\n\n{layers_table(inspection.layers)}" if inspection.layers else text
 
 

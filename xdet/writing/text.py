@@ -1,4 +1,4 @@
-"""Text for people: tables, sizes, durations; with ``xdet.detection.report`` all that formats numbers."""
+"""Text for the terminal: tables, sizes, durations; with ``xdet.detection.report`` all that formats numbers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from xdet.detections import Detections
 
+MOST_CHARACTERS = 2000  # of a message on the terminal
 _NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?(%|x|[kMG]?B|ns|us|ms|s|px))?", re.ASCII)
 
 
@@ -145,8 +146,25 @@ def _three_digits(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
+def join_lines(lines: Iterable[str]) -> str:
+    """A report for the terminal: nothing in a line is a command to the terminal, or a line of its own."""
+    return "\n".join(map(printable, lines))
+
+
+def message_line(message: str) -> str:
+    r"""An error or note for the terminal: one line, escaped; of a very long one the middle is left out.
+
+    >>> print(message_line("no 'a\x1b[2J'"), len(message_line("x" * 10**6)))
+    no 'a\x1b[2J' 2027
+    """
+    if len(message) > MOST_CHARACTERS:
+        half = MOST_CHARACTERS // 2
+        message = f"{message[:half]} ... {len(message) - 2 * half} characters ... {message[-half:]}"
+    return printable(message)
+
+
 def printable(text: str) -> str:
-    """A text in which control characters, and others that nobody sees, are shown escaped."""
+    """The escaping of the terminal: control characters, and others that nobody sees, are shown, not obeyed."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import xdet
+from tests.converters.sources.tflite.builder import build_small_model
+from tests.converters.sources.tflite.networks import tiny_yolo_v2_relu
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +60,58 @@ def test_the_help_of_the_program_cuts_no_sentence() -> None:
     commands = told.split("Commands:\n")[1].splitlines()
     assert len(commands) >= 10
     assert [line for line in commands if not line.endswith((".", "?")) or line.endswith("...")] == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+@pytest.mark.parametrize(
+    "arguments", [["providers"], ["inspect", "MODEL"], ["inspect", "MODEL", "--json", "-"]], ids=" ".join
+)
+def test_a_full_disk_behind_the_standard_output_is_one_line(
+    embedded_tflite: Path, arguments: list[str]
+) -> None:
+    words = [str(embedded_tflite) if word == "MODEL" else word for word in arguments]
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "xdet", *words]
+        result = subprocess.run(
+            command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (result.returncode, result.stderr) == (
+        3,
+        "xdet: error: cannot write to the standard output: No space left on device\n",
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("command", ["inspect", "convert", "detect", "selftest"])
+def test_a_file_name_gives_no_commands_to_the_terminal_and_no_lines(tmp_path: Path, command: str) -> None:
+    path = tmp_path / "a\x1b[2J\nxdet: error: forged\u202e.tflite"
+    path.write_bytes(b"\x18\x00\x00\x00TFL3")
+    result = run(command, path, *([path] if command == "detect" else []))
+    assert result.returncode == 3
+    assert result.stderr.startswith("xdet: error: ")
+    assert result.stderr.count("\n") == 1
+    assert not set(result.stderr) & {"\x1b", "\u202e"}
+    assert r"a\x1b[2J\nxdet: error: forged\u202e.tflite" in result.stderr
+
+
+def test_names_in_a_model_give_no_commands_to_the_terminal(tmp_path: Path) -> None:
+    builder, output = build_small_model()
+    builder.subgraph.tensors[0].name = "a\x1b]0;title\x07\nOperators  none"
+    builder.model.description = "b\x9b2J\u2028"
+    (tmp_path / "m.tflite").write_bytes(builder.build([output]))
+    result = run("inspect", tmp_path / "m.tflite")
+    assert result.returncode == 0, result.stderr
+    assert not set(result.stdout) & {"\x1b", "\x07", "\x9b", "\u2028"}
+    assert [line.split()[0] for line in result.stdout.splitlines()].count("Operators") == 1
+    assert r"a\x1b]0;title\x07\nOperators  none" in result.stdout
+
+
+def test_an_error_of_many_lines_is_a_list_below_its_first_line(tmp_path: Path) -> None:
+    (tmp_path / "m.tflite").write_bytes(tiny_yolo_v2_relu(32, widest=16))
+    result = run("convert", tmp_path / "m.tflite", "-o", tmp_path / "m.onnx", "--anchors", "0.5,0.5 0.2,0.3")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[0].startswith("xdet: error: ")
+    assert result.stderr.splitlines()[-1] == "  --anchor-unit image"
 
 
 @pytest.mark.parametrize("command", ["demo", "convert", "detect", "eval", "inspect", "providers", "selftest"])
