@@ -31,6 +31,7 @@ CONTRACTS = {
     "converters never import xdet",
     "inside converters, arrows point down",
     "inside xdet, arrows point down",
+    "detecting with a finished model loads nothing heavy",
 }
 
 

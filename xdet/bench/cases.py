@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-USUAL = {"onnxruntime": "cpu", "litert": "xnnpack"}  # provider or kernels of a runtime that is named alone
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Case:
@@ -54,7 +52,7 @@ def plan_cases(models: Sequence[Path], runtimes: str | None, threads: Sequence[i
     for file in files:
         network = _without_head(file)
         for choice in _fitting(file, wanted):
-            provider = choice.provider or USUAL.get(str(choice.runtime))
+            provider = choice.provider or RUNTIMES[str(choice.runtime)].usual
             cases += [
                 Case(file, network, RuntimeChoices(choice.runtime, provider, count)) for count in threads
             ]

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +25,12 @@ from xdet.bench.records import Machine, Memory
 from xdet.errors import MissingExtraError, RuntimeUnavailableError
 from xdet.runtimes.ort_session import kernels_saturate
 from xdet.runtimes.processors import usable_processors
+from xdet.runtimes.table import installed_versions
 
 if TYPE_CHECKING:
     from xdet.runtimes.processors import RuntimeChoices
 
 CPUINFO = Path("/proc/cpuinfo")
-PACKAGES = ("xdet", "ai-edge-litert", "numpy", "onnxruntime", "openvino", "pillow", "tensorflow")
 # fmt: off
 FLAGS = frozenset({
     "sse4_1", "avx", "avx2", "fma", "avx_vnni", "avx_vnni_int8", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16",
@@ -80,17 +79,9 @@ def parse_cpuinfo(text: str) -> tuple[str, frozenset[str]]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    if "xdet" not in found:  # run from its sources
-        import xdet
+    import xdet
 
-        found["xdet"] = xdet.__version__
-    return dict(sorted(found.items()))
+    return {**installed_versions("numpy", "pillow"), "xdet": xdet.__version__}
 
 
 def _sysctl(name: str) -> str:

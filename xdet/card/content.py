@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from xdet.evaluation.results import Evaluation
     from xdet.inspection import Inspection
 
-# Runtimes of a card where none are named. Others are for checks, not for products; TensorFlow keeps the threads of its first
-# model for the whole process, so Keras files are evaluated but timed on request only.
-SHOWN = ("litert", "onnxruntime", "openvino")
-NOT_SHOWN = frozenset({"litert:reference"})  # minutes per picture on large networks
 SAMPLES = 3
 
 
@@ -170,9 +166,14 @@ def _is_keras(path: Path) -> bool:
 
 
 def _candidates(path: Path) -> list[str]:
+    """The runtimes of a card where none are named: those of products, without kernels that take minutes per picture."""
     found = read_model_file(path).format
-    names = () if found is None else runtimes_for(found)
-    return [name for name in names if name.partition(":")[0] in SHOWN and name not in NOT_SHOWN]
+    shown = []
+    for name in () if found is None else runtimes_for(found):
+        runtime, _, provider = name.partition(":")
+        if RUNTIMES[runtime].deployed and provider not in RUNTIMES[runtime].slow:
+            shown.append(name)
+    return shown
 
 
 def _draw(request: CardRequest, folder: Path) -> tuple[Picture, ...]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,13 +26,14 @@ from xdet.checking.heads.why import Comparison, find_changes
 from xdet.checking.numbers import check_static
 from xdet.checking.numbers.proofs import why_not_exact
 from xdet.checking.other_cpus import read_other_cpus
-from xdet.checking.pair import SLOW, Asked, open_pair, runtime_name, split_runtimes, suggest_runtimes
+from xdet.checking.pair import Asked, most_images, open_pair, runtime_name, split_runtimes, suggest_runtimes
 from xdet.checking.result import CheckResult, MissingRuntime, RuntimeLine
 from xdet.checking.runs import Run, RuntimeCrashedError, Work, run_finished, run_open, run_source
 from xdet.errors import MissingExtraError, UsageError, XdetError
 from xdet.model.file import hash_model
 from xdet.pictures.preparation import Preparation, image_name, prepare_many
 from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.table import installed_versions
 from xdet.writing.text import image_names
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from xdet.runtimes.base import Runtime
 
 LOW_SCORE = 0.001
-PACKAGES = ("onnxruntime", "ai-edge-litert", "openvino", "onnx", "numpy")
 READERS = 2
 
 
@@ -210,7 +209,7 @@ def _remembering(missing: list[MissingRuntime], name: str, *, asked: bool) -> It
 
 def _run(inputs: _Inputs, runtime: RuntimeChoices | Runtime, *, of_source: bool) -> Run:
     name = runtime_name(runtime)
-    pixels = inputs.pixels[: SLOW.get(name.split(":")[0])]
+    pixels = inputs.pixels[: most_images(name)]
 
     def progress(count: int) -> None:
         inputs.progress(name, count)
@@ -277,7 +276,7 @@ def _judge(
         changes=tuple(changes),
         proven=proven,
         missing=tuple(missing),
-        versions=_versions(),
+        versions=installed_versions("numpy"),
     )
 
 
@@ -337,11 +336,3 @@ def _bars(
     """The histogram of a run's differences from the source run that is nearest."""
     found = near[run.name]
     return () if found is None else histogram(run, next(s for s in sources if s.name == found.second), step)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found

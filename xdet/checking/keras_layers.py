@@ -23,9 +23,10 @@ from converters.spec import HEAD, IMAGE
 from xdet.checking.layer_records import Distance, LayerComparison, RealDistance, RealLayer
 from xdet.errors import ModelError
 from xdet.model.graph import load_onnx
+from xdet.model.metadata import read_document
 from xdet.model.surgery import cut_layer, exact_codes
 from xdet.runtimes.keras import keras_layer_outputs
-from xdet.runtimes.onnxruntime import open_onnxruntime, read_document
+from xdet.runtimes.onnxruntime import open_onnxruntime
 from xdet.runtimes.ort_session import OrtSession, SessionChoices
 
 if TYPE_CHECKING:

@@ -24,9 +24,10 @@ from xdet.checking.keras_layers import FORMATS, compare_keras_layers, keras_code
 from xdet.checking.layer_records import Distance, Layer, LayerComparison
 from xdet.errors import ModelError
 from xdet.model.file import read_model_file
+from xdet.model.metadata import read_document
 from xdet.model.surgery import exact_codes
 from xdet.runtimes.litert import LiteRtRuntime, kernels_by_name
-from xdet.runtimes.onnxruntime import open_onnxruntime, read_document
+from xdet.runtimes.onnxruntime import open_onnxruntime
 from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ Which runtimes a check runs: those that were named, or the default ones; and wha
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from xdet.checking.numbers.keras_steps import network_steps
@@ -15,9 +14,10 @@ from xdet.checking.result import MissingRuntime
 from xdet.errors import ModelError, UsageError
 from xdet.model.file import hash_model, read_model_file
 from xdet.model.graph import FinishedGraph
+from xdet.model.metadata import read_document
 from xdet.runtimes.base import Runtime
 from xdet.runtimes.processors import RuntimeChoices
-from xdet.runtimes.table import RUNTIMES, parse_runtimes
+from xdet.runtimes.table import RUNTIMES, parse_runtimes, row_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,8 +64,6 @@ def open_pair(model: Path, source: Path) -> OpenedPair:
         ModelError: one of them is missing, damaged, or no such model.
         UsageError: they are not an ONNX file and a source, in this order.
     """
-    from xdet.runtimes.onnxruntime import read_document
-
     finished, origin = read_model_file(model), read_model_file(source)
     if finished.format != "onnx":
         raise UsageError(
@@ -152,7 +150,6 @@ def _described(origin: ModelFile, facts: SourceFacts) -> DetectorSpec | None:
 
 
 Asked = str | Runtime
-SLOW = {"onnx-reference": 2, "onnxruntime-web": 2}  # runtime -> the most images it is given
 
 
 def planned_images(
@@ -160,22 +157,20 @@ def planned_images(
 ) -> int:
     """How many images all runtimes together will be given: the length of a progress bar."""
     finished, sources = split_runtimes(runtimes, source_format, None)
-    return sum(
-        min(images, SLOW.get(runtime_name(asked).split(":")[0], images)) for asked in (*finished, *sources)
-    )
+    return sum(min(images, most_images(runtime_name(asked)) or images) for asked in (*finished, *sources))
 
 
 def split_runtimes(
     runtimes: str | Sequence[Asked] | None, source_format: ModelFormat | None, threads: int | None
 ) -> tuple[list[RuntimeChoices | Runtime], list[RuntimeChoices]]:
     """Runtimes of the finished model, and those of the source."""
-    own = _source_runtimes(source_format)
+    own = _checked(source_format, installed=False)  # one that is not installed is told
     if runtimes is None:
-        runtimes = ["onnxruntime:cpu", *(["openvino:cpu"] if find_spec("openvino") else []), *own]
+        runtimes = [*_checked("onnx", installed=True), *own]
     named = runtimes.split(",") if isinstance(runtimes, str) else list(runtimes)
     texts = [name for name in named if isinstance(name, str)]
     choices = parse_runtimes(",".join(texts), threads=threads) if texts else ()
-    chosen = [replace(c, provider=c.provider or usual_provider(str(c.runtime))) for c in choices]
+    chosen = [replace(c, provider=c.provider or RUNTIMES[str(c.runtime)].usual) for c in choices]
     sources = [c for c in chosen if source_format in RUNTIMES[str(c.runtime)].formats]
     foreign = [c for c in chosen if c not in sources and "onnx" not in RUNTIMES[str(c.runtime)].formats]
     if foreign:
@@ -187,15 +182,20 @@ def split_runtimes(
     return [*finished, *(r for r in named if not isinstance(r, str))], sources
 
 
-def usual_provider(runtime: str) -> str:
-    """The provider or kernels of a runtime that was named alone."""
-    return {"litert": "xnnpack", "onnxruntime-web": "wasm", "onnx-reference": "numpy"}.get(runtime, "cpu")
+def most_images(runtime: str) -> int | None:
+    """The most images that a runtime, as results call it, is given; None for any number."""
+    row = row_of(runtime)
+    return None if row is None else row.most_images
 
 
-def _source_runtimes(source_format: ModelFormat | None) -> list[str]:
-    if source_format == "tflite":
-        return ["litert:xnnpack", "litert:builtin", "litert:reference"]
-    return ["keras:cpu"] if source_format in ("h5", "keras") else []
+def _checked(model_format: ModelFormat | None, *, installed: bool) -> list[str]:
+    """The runtimes of a format that are checked where none is named; ``installed`` leaves out what an extra would bring."""
+    return [
+        f"{name}:{provider}"
+        for name, row in RUNTIMES.items()
+        if model_format in row.formats and (row.installed or not installed or row.extra is None)
+        for provider in row.checked
+    ]
 
 
 def runtime_name(asked: RuntimeChoices | Asked) -> str:
@@ -208,13 +208,13 @@ def runtime_name(asked: RuntimeChoices | Asked) -> str:
 def suggest_runtimes(finished: Sequence[RuntimeChoices | Runtime]) -> list[MissingRuntime]:
     """What could be added, and how."""
     named = {runtime_name(asked).split(":")[0] for asked in finished}
-    found: list[MissingRuntime] = []
-    if "openvino" not in named and find_spec("openvino") is None:
-        found.append(MissingRuntime("openvino:cpu", 'pip install "xdet[openvino]"', asked=False))
-    slow = [name for name in SLOW if name not in named]
-    return found + [
-        MissingRuntime(
-            f"{name}:{usual_provider(name)}", "name it in --runtimes (slow: two images)", asked=False
-        )
-        for name in slow
-    ]
+    found = []
+    for name, row in RUNTIMES.items():
+        if name in named or "onnx" not in row.formats:
+            continue
+        how = f"name it in --runtimes (slow: {row.most_images} images)" if row.most_images else None
+        if row.extra and not row.installed:
+            how = f'pip install "xdet[{row.extra}]"'
+        if how is not None:
+            found.append(MissingRuntime(f"{name}:{row.usual}", how, asked=False))
+    return found

@@ -18,9 +18,9 @@ from xdet.checking.layers import source_codes
 from xdet.errors import UsageError
 from xdet.model.file import read_model_file
 from xdet.model.graph import load_onnx
+from xdet.model.metadata import read_document
 from xdet.model.surgery import Codes, cut_layer
 from xdet.pictures.preparation import Preparation, prepare
-from xdet.runtimes.onnxruntime import read_document
 from xdet.runtimes.ort_session import OrtSession, SessionChoices
 from xdet.writing.files import write_bytes
 

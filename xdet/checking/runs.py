@@ -17,9 +17,10 @@ from converters.spec import Thresholds
 from xdet.errors import MissingExtraError, RuntimeUnavailableError, XdetError
 from xdet.model.file import ModelFile
 from xdet.model.frozen_thresholds import freeze_thresholds
+from xdet.model.metadata import read_document
 from xdet.runtimes.apart import Message, ProcessEndedError, call_apart, serve_apart
 from xdet.runtimes.processors import RuntimeChoices
-from xdet.runtimes.table import open_model
+from xdet.runtimes.table import RUNTIMES, open_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 CHUNK = 4  # photographs between two steps of the progress bar
 WORKER = ("-m", "xdet.checking.runs")
 FIELDS = ("num_detections", "boxes_xyxy", "scores", "classes", "anchors")
-IN_PROCESS = frozenset(
-    {"onnxruntime:cpu", "onnxruntime-unfused:cpu", "onnx-reference:numpy", "onnxruntime-web:wasm"}
-)
 
 
 class RuntimeCrashedError(RuntimeUnavailableError):
@@ -85,8 +83,8 @@ def run_finished(model: ModelFile, choices: RuntimeChoices, work: Work) -> Run:
     Raises:
         XdetError: it cannot be opened, or failed; ``RuntimeCrashedError`` where its process ended.
     """
-    name = f"{choices.runtime}:{choices.provider}"
-    return (run_here if name in IN_PROCESS else _run_apart)(model, choices, work)
+    trusted = choices.provider in RUNTIMES[str(choices.runtime)].trusted
+    return (run_here if trusted else _run_apart)(model, choices, work)
 
 
 def run_here(model: ModelFile, choices: RuntimeChoices, work: Work) -> Run:
@@ -153,8 +151,6 @@ def _openings(
     if runtime.capabilities.thresholds or model.format != "onnx" or not thresholds:
         yield runtime, thresholds
         return
-    from xdet.runtimes.onnxruntime import read_document
-
     own, document = runtime.spec.thresholds, read_document(model.data, file=model.file)
     for iou in sorted({asked.iou for asked in thresholds}, key=lambda iou: iou != own.iou):
         asked = tuple(t for t in thresholds if t.iou == iou)

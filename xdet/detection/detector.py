@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converters.spec import DetectorSpec, Thresholds
-from xdet.detection.embedded import open_embedded
 from xdet.detections import Detections
 from xdet.errors import ImageError, UsageError
 from xdet.pictures.preparation import (
@@ -78,7 +78,7 @@ class Detector:
         )
         self.workers = workers
         self.runtime: Runtime = (
-            open_embedded(choices) if model is None else open_runtime(Path(model), choices)
+            _open_embedded(choices) if model is None else open_runtime(Path(model), choices)
         )
         self.thresholds = _chosen(self.spec.thresholds, score_threshold, iou_threshold)
         require_thresholds(self.thresholds, self.runtime)
@@ -147,6 +147,12 @@ class Detector:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _open_embedded(choices: RuntimeChoices) -> Runtime:
+    """By the module's name: its first call of all converts, and detecting depends on no conversion code."""
+    opened: Runtime = import_module("xdet.detection.embedded").open_embedded(choices)
+    return opened
 
 
 def _chosen(own: Thresholds, score: float | None, iou: float | None) -> Thresholds:

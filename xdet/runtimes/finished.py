@@ -28,6 +28,7 @@ from xdet.errors import ModelError, UsageError
 from xdet.model.file import hash_model
 from xdet.model.wire import value_names
 from xdet.runtimes.base import Capabilities, Runtime, require_images, require_names, require_thresholds
+from xdet.runtimes.table import row_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -161,16 +162,14 @@ class FinishedModelRuntime(DescribedRuntime):
         model: the ONNX file's bytes.
         file: its name, for messages.
         document: what its metadata says.
-        feeds_thresholds: whether the back end takes the optional inputs.
         batch: images per call of the back end.
     """
 
-    def __init__(
-        self, model: bytes, *, file: str, document: ModelDocument, feeds_thresholds: bool, batch: int | None
-    ) -> None:
+    def __init__(self, model: bytes, *, file: str, document: ModelDocument, batch: int | None) -> None:
         super().__init__(model, file=file, spec=document.spec)
         self.document = document
-        self._feeds = feeds_thresholds and not document.freeze_thresholds
+        row = row_of(self.name)
+        self._feeds = row is not None and row.feeds_thresholds and not document.freeze_thresholds
         self._batch, self._open = batch, True
 
     @abc.abstractmethod

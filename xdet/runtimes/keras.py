@@ -102,13 +102,12 @@ class KerasRuntime(SourceRuntime):
             return run()
 
 
-def open_keras(model: ModelFile, choices: RuntimeChoices) -> KerasRuntime:
+def open_model(model: ModelFile, choices: RuntimeChoices) -> KerasRuntime:
     """Scan, load and describe a Keras file that is in memory.
 
     Raises:
         MissingExtraError: TensorFlow or the Keras of that file is not installed.
         ModelError: damaged, refused by the scan, or not a detector of this family.
-        RuntimeUnavailableError: another provider than the CPU was asked for.
         UsageError: its anchors or classes are stated nowhere, or threads were asked of a TensorFlow that runs already.
     """
     from converters import errors
@@ -117,11 +116,6 @@ def open_keras(model: ModelFile, choices: RuntimeChoices) -> KerasRuntime:
     from converters.sources.keras.loading import load_keras
     from converters.sources.keras.stored import read_keras
 
-    if (choices.provider or PROVIDER).lower() != PROVIDER:
-        raise RuntimeUnavailableError(
-            f"{choices.provider!r} is not available for a Keras file, which runs on the {PROVIDER}; leave it out, "
-            f"or convert the file"
-        )
     try:
         source = read_keras(model.data, model.file, "h5" if model.format == "h5" else "keras")
         network = load_keras(source, threads=choices.threads)
@@ -136,7 +130,7 @@ def open_keras(model: ModelFile, choices: RuntimeChoices) -> KerasRuntime:
     return KerasRuntime(network, file=model.file, spec=spec)
 
 
-def keras_providers() -> tuple[str, ...]:
+def providers() -> tuple[str, ...]:
     """What stands behind ``keras:`` here.
 
     Raises:

@@ -21,6 +21,7 @@ from converters.quant import dequantize
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.runtimes.base import Capabilities, VendorErrors, require_images, require_names, vendor_errors
 from xdet.runtimes.finished import SourceRuntime, run_in_chunks
+from xdet.runtimes.processors import threads_of_one_network
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from converters.sources.tflite.reader import TfliteModel
     from converters.spec import DetectorSpec
     from xdet.model.file import ModelFile
+    from xdet.runtimes.processors import RuntimeChoices
 
 Kernels = Literal["xnnpack", "builtin", "reference"]
 RESOLVERS: dict[str, str] = {
@@ -171,7 +173,24 @@ def kernels_by_name(name: str | None) -> Kernels:
     )
 
 
-def available_kernels() -> tuple[str, ...]:
+def open_model(model: ModelFile, choices: RuntimeChoices) -> LiteRtRuntime:
+    """Check, describe and open a TFLite file."""
+    kernels = kernels_by_name(choices.provider)
+    source = describe_source(model)
+    threads = choices.threads
+    if threads is None and choices.workers > 1:
+        threads = threads_of_one_network(choices.workers)
+    return LiteRtRuntime(
+        model.data,
+        file=model.file,
+        spec=source.spec,
+        kernels=kernels,
+        threads=threads,
+        integer=source.integer,
+    )
+
+
+def providers() -> tuple[str, ...]:
     """The sets of kernels that LiteRT has here.
 
     Raises:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.spec import IMAGE
+from xdet.model.metadata import read_document
 from xdet.runtimes.base import VendorErrors, vendor_errors
 from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.spec import ModelDocument
-
-KERNELS = ("numpy",)
+    from xdet.model.file import ModelFile
+    from xdet.runtimes.processors import RuntimeChoices
 
 OLDEST_DEQUANTIZE = 19  # the evaluator has no DequantizeLinear of an earlier opset
 
@@ -39,9 +40,7 @@ class OnnxReferenceRuntime(FinishedModelRuntime):
         self._file = file
         self._evaluator: Any = _load(model, file)
         require_graph_names(self._evaluator.output_names, document, file=file)
-        super().__init__(
-            model, file=file, document=document, feeds_thresholds=True, batch=_batch(self._evaluator.proto_)
-        )
+        super().__init__(model, file=file, document=document, batch=_batch(self._evaluator.proto_))
 
     @property
     def name(self) -> str:
@@ -59,6 +58,17 @@ class OnnxReferenceRuntime(FinishedModelRuntime):
 
     def _free(self) -> None:
         self._evaluator = None
+
+
+def open_model(model: ModelFile, choices: RuntimeChoices) -> OnnxReferenceRuntime:  # noqa: ARG001 - there is no choice
+    """Open a finished model."""
+    document = read_document(model.data, file=model.file)
+    return OnnxReferenceRuntime(model.data, file=model.file, document=document)
+
+
+def providers() -> tuple[str, ...]:
+    """``("numpy",)``."""
+    return ("numpy",)
 
 
 def _load(model: bytes, file: str) -> Any:

@@ -14,7 +14,6 @@ from converters.spec import (
     DETECTION_OUTPUTS,
     HEAD,
     IMAGE,
-    METADATA_KEY,
     THRESHOLD_INPUTS,
     ContractTensor,
     DetectorSpec,
@@ -25,7 +24,8 @@ from converters.spec import (
 from xdet.errors import ModelError
 from xdet.model.file import hash_model
 from xdet.model.frozen_thresholds import freeze_thresholds, obeys_fed_thresholds
-from xdet.model.wire import FLOAT, UNTOLD, read_metadata, value_names, with_outputs
+from xdet.model.metadata import read_document
+from xdet.model.wire import FLOAT, UNTOLD, value_names, with_outputs
 from xdet.runtimes.base import Capabilities, Runtime, require_images, require_names, require_thresholds
 from xdet.runtimes.finished import above_score, first_rows, run_in_chunks
 from xdet.runtimes.ort_session import (
@@ -34,6 +34,7 @@ from xdet.runtimes.ort_session import (
     OrtSession,
     SessionChoices,
     TensorInfo,
+    available_providers,
     kernels_saturate,
     resolve_provider,
     short_name,
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from xdet.model.file import ModelFile
+
+UNFUSED = "onnxruntime-unfused"
 INNER_SESSIONS = 2  # kept beside the main one: for the head, and for the layers that are looked at
 FROZEN_SESSIONS = 2  # likewise: for the thresholds that were asked for last
 DEFAULTS = RuntimeChoices()
@@ -75,7 +79,7 @@ class OnnxRuntime(Runtime):
         choices = self._session.choices
         settings = [f"device={choices.device}"] if choices.device else []
         settings += [f"{key}={value}" for key, value in sorted(choices.provider_options.items())]
-        kind = "onnxruntime" if choices.fuse else "onnxruntime-unfused"
+        kind = "onnxruntime" if choices.fuse else UNFUSED
         told = f" ({', '.join(settings)})" if settings else ""
         return f"{kind}:{short_name(choices.provider)}{told}"
 
@@ -207,6 +211,16 @@ class OnnxRuntime(Runtime):
             return self._inner[hidden]
 
 
+def open_model(model: ModelFile, choices: RuntimeChoices) -> OnnxRuntime:
+    """Open a finished model; the runtime ``onnxruntime-unfused`` leaves integer kernels out."""
+    return open_onnxruntime(model.data, file=model.file, choices=choices, fuse=choices.runtime != UNFUSED)
+
+
+def providers() -> tuple[str, ...]:
+    """Short names of the execution providers here."""
+    return tuple(provider.short for provider in available_providers())
+
+
 def open_onnxruntime(
     model: bytes, *, file: str, choices: RuntimeChoices = DEFAULTS, fuse: bool = True
 ) -> OnnxRuntime:
@@ -241,32 +255,6 @@ def open_onnxruntime(
         provider_options=choices.provider_options,
     )
     return OnnxRuntime(OrtSession(model, file=file, choices=session_choices), document)
-
-
-def read_document(model: bytes, *, file: str) -> ModelDocument:
-    """The metadata of a finished model, read from its bytes; nothing is loaded.
-
-    Raises:
-        ModelError: the file is damaged, not made by xdet, or by another version of it.
-    """
-    try:
-        text = read_metadata(model).get(METADATA_KEY)
-    except ValueError as error:
-        raise ModelError(
-            f"'{file}' is no ONNX file or a damaged one: {error}; see that it is complete"
-        ) from error
-    if text is None:
-        raise ModelError(
-            f"'{file}' is an ONNX model but not one that xdet made (metadata key {METADATA_KEY!r} is "
-            f"missing); convert its TFLite or Keras source with xdet convert"
-        )
-    try:
-        return ModelDocument.from_json(text)
-    except ValueError as error:
-        raise ModelError(
-            f"'{file}': metadata key {METADATA_KEY!r} cannot be read: {error}; "
-            f"convert the source again with this version of xdet"
-        ) from error
 
 
 def _require_contract(session: OrtSession, document: ModelDocument) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from converters.spec import HEAD, IMAGE
 from xdet.errors import ModelError, RuntimeUnavailableError
+from xdet.model.metadata import read_document
 from xdet.model.wire import FLOAT, UNTOLD, with_outputs
 from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names
 
@@ -30,11 +31,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.spec import ModelDocument
+    from xdet.model.file import ModelFile
+    from xdet.runtimes.processors import RuntimeChoices
 
 PACKAGE = "onnxruntime-web"
 FOLDER = "XDET_NODE_MODULES"
 SCRIPT = Path(__file__).parent.parent / "data" / "ort_web.mjs"
-KERNELS = ("wasm",)
 LENGTHS = struct.Struct("<II")
 STOP_S = 5.0
 
@@ -63,7 +65,7 @@ class OrtWebRuntime(FinishedModelRuntime):
             self._node.stop()
             raise
         self._shown: tuple[str, ...] = tuple(opened["outputs"])
-        super().__init__(model, file=file, document=document, feeds_thresholds=False, batch=opened["batch"])
+        super().__init__(model, file=file, document=document, batch=opened["batch"])
 
     @property
     def name(self) -> str:
@@ -177,13 +179,18 @@ def find_package() -> Path:
     return package
 
 
-def available_kernels() -> tuple[str, ...]:
+def open_model(model: ModelFile, choices: RuntimeChoices) -> OrtWebRuntime:  # noqa: ARG001 - there is no choice
+    """Open a finished model in Node."""
+    return OrtWebRuntime(model.data, file=model.file, document=read_document(model.data, file=model.file))
+
+
+def providers() -> tuple[str, ...]:
     """``("wasm",)`` where Node and the package are here, else nothing."""
     try:
         find_package()
     except RuntimeUnavailableError:
         return ()
-    return KERNELS if shutil.which("node") else ()
+    return ("wasm",) if shutil.which("node") else ()
 
 
 def _read(stream: IO[bytes], size: int) -> bytes:

@@ -13,6 +13,7 @@ import numpy as np
 
 from converters.spec import DETECTION_OUTPUTS, HEAD, IMAGE
 from xdet.errors import MissingExtraError, RuntimeUnavailableError
+from xdet.model.metadata import read_document
 from xdet.model.wire import FLOAT, UNTOLD, with_outputs
 from xdet.runtimes.base import VendorErrors, vendor_errors
 from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.spec import ModelDocument
+    from xdet.model.file import ModelFile
 
 DEFAULTS = RuntimeChoices()
 ERRORS = VendorErrors(model=(RuntimeError, ValueError, TypeError, MemoryError))
@@ -55,7 +57,6 @@ class OpenVinoRuntime(FinishedModelRuntime):
             model,
             file=file,
             document=document,
-            feeds_thresholds=False,
             batch=None if size.is_dynamic else size.get_length(),
         )
         self._compiled = {tuple(own): compiled}
@@ -101,7 +102,13 @@ class OpenVinoRuntime(FinishedModelRuntime):
         self._compiled = {}
 
 
-def available_devices() -> tuple[str, ...]:
+def open_model(model: ModelFile, choices: RuntimeChoices) -> OpenVinoRuntime:
+    """Open a finished model on one of OpenVINO's devices."""
+    document = read_document(model.data, file=model.file)
+    return OpenVinoRuntime(model.data, file=model.file, document=document, choices=choices)
+
+
+def providers() -> tuple[str, ...]:
     """OpenVINO's devices here, in lower case.
 
     Raises:

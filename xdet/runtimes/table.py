@@ -1,16 +1,25 @@
-"""From a model file to the runtime that runs it: a table by name, each with the formats it takes."""
+"""From a model file to the runtime that runs it: a literal table, one row per runtime and one module behind each row.
+
+Whoever adds a runtime writes that module and that row, and nothing else. A row states all that the rest of xdet asks about the
+runtime. The module is imported when the runtime is first opened, so a package that is not installed costs nothing. It has two
+functions::
+
+    def open_model(model: ModelFile, choices: RuntimeChoices) -> Runtime
+    def providers() -> tuple[str, ...]     # what can stand behind the runtime's name and a colon here; MissingExtraError
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Protocol, cast
 
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import read_model_file
-from xdet.runtimes.processors import RuntimeChoices, threads_of_one_network
+from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from converters.files import ModelFormat
@@ -18,23 +27,64 @@ if TYPE_CHECKING:
     from xdet.runtimes.base import Runtime
 
 DEFAULTS = RuntimeChoices()
-TAKE_OPTIONS = frozenset({"onnxruntime", "onnxruntime-unfused"})  # of execution providers
 
 
 @dataclass(frozen=True, slots=True)
-class RuntimeKind:
-    """A back end that xdet knows.
+class RuntimeRow:
+    """What is known of a runtime before it is opened. "Provider" is a provider, a device or a set of kernels.
 
     Attributes:
+        module: dotted name of the module behind the row.
         formats: of the files it takes.
-        opener: opens a file of these formats.
-        providers: lists what can stand behind its name and a colon here; raises ``MissingExtraError`` where the back
-            end is not installed.
+        usual: the provider where its name stands alone.
+        package: the module that must be installed.
+        distribution: whose version reports name.
+        extra: of xdet, which installs the package; None where that is no extra's business.
+        only: its providers, where they are always the same.
+        checked: providers that a check runs where no runtime is named.
+        trusted: providers that may run in this process; all others may crash, and get a process of their own.
+        most_images: the most images that a check gives it, because it is slow; None for any number.
+        slow: providers that take minutes per image on large networks.
+        deployed: products use it; a model card lists it.
+        takes_options: it takes ``provider_options`` and ``device``.
+        feeds_thresholds: it takes thresholds at run time; otherwise other thresholds need a copy frozen at them.
+        suppresses_at_equality: providers that are documented to drop a box whose IoU *equals* the threshold.
     """
 
+    module: str
     formats: tuple[ModelFormat, ...]
-    opener: Callable[[ModelFile, RuntimeChoices], Runtime]
-    providers: Callable[[], tuple[str, ...]]
+    usual: str
+    package: str
+    distribution: str
+    extra: str | None = None
+    only: tuple[str, ...] = ()
+    checked: tuple[str, ...] = ()
+    trusted: tuple[str, ...] = ()
+    most_images: int | None = None
+    slow: tuple[str, ...] = ()
+    deployed: bool = False
+    takes_options: bool = False
+    feeds_thresholds: bool = True
+    suppresses_at_equality: tuple[str, ...] = ()
+
+    @property
+    def installed(self) -> bool:
+        """Whether its package is here; it is not imported."""
+        return find_spec(self.package) is not None
+
+    def load(self) -> RuntimeModule:
+        """The module behind the row."""
+        return cast("RuntimeModule", import_module(self.module))
+
+
+class RuntimeModule(Protocol):
+    """What the module behind a row offers."""
+
+    def open_model(self, model: ModelFile, choices: RuntimeChoices) -> Runtime:
+        """Open a file of one of the row's formats; raises as ``open_runtime``."""
+
+    def providers(self) -> tuple[str, ...]:
+        """What can stand behind the runtime's name and a colon here; raises ``MissingExtraError``."""
 
 
 def open_runtime(path: Path, choices: RuntimeChoices = DEFAULTS) -> Runtime:
@@ -54,9 +104,9 @@ def open_runtime(path: Path, choices: RuntimeChoices = DEFAULTS) -> Runtime:
 
 def open_model(model: ModelFile, choices: RuntimeChoices = DEFAULTS) -> Runtime:
     """Open a model that is in memory already; see ``open_runtime``."""
-    takers = [name for name, kind in RUNTIMES.items() if model.format in kind.formats]
+    takers = [name for name, row in RUNTIMES.items() if model.format in row.formats]
     if not takers:
-        formats = dict.fromkeys(found for kind in RUNTIMES.values() for found in kind.formats)
+        formats = dict.fromkeys(found for row in RUNTIMES.values() for found in row.formats)
         raise ModelError(
             f"'{model.file}' is not a model: its bytes are none of {', '.join(formats)}; "
             f"give an ONNX file made by xdet convert, or a TFLite or Keras detector"
@@ -68,12 +118,19 @@ def open_model(model: ModelFile, choices: RuntimeChoices = DEFAULTS) -> Runtime:
             f"'{model.file}' is a file of format {model.format}, which the runtime {name!r} does not take "
             f"(it takes {', '.join(RUNTIMES[name].formats)}); choose {' or '.join(takers)}"
         )
-    if (choices.provider_options or choices.device) and name not in TAKE_OPTIONS:
+    row = RUNTIMES[name]
+    if (choices.provider_options or choices.device) and not row.takes_options:
         raise UsageError(
             f"'{model.file}' runs on {name}: options and devices are those of ONNX Runtime's execution providers; "
             f"leave them out, or give an ONNX file"
         )
-    return RUNTIMES[name].opener(model, choices)
+    if choices.provider is not None and row.only and choices.provider.lower() not in row.only:
+        instead = "" if "onnx" in row.formats else "; or convert the file to use ONNX Runtime's providers"
+        raise RuntimeUnavailableError(
+            f"{choices.provider!r} is not available for '{model.file}', which runs on {name}: it has "
+            f"{', '.join(row.only)}; choose one of these, or leave it out{instead}"
+        )
+    return row.load().open_model(model, choices)
 
 
 def parse_runtimes(text: str, *, threads: int | None = None) -> tuple[RuntimeChoices, ...]:
@@ -103,12 +160,13 @@ def parse_runtimes(text: str, *, threads: int | None = None) -> tuple[RuntimeCho
 def runtimes_for(model_format: ModelFormat) -> tuple[str, ...]:
     """What can run files of this format here, as ``parse_runtimes`` reads it; back ends not installed are left out."""
     names: list[str] = []
-    for name, kind in RUNTIMES.items():
-        if model_format in kind.formats:
+    for name, row in RUNTIMES.items():
+        if model_format in row.formats:
             try:
-                names += [f"{name}:{provider}" for provider in kind.providers()]
+                here = row.load().providers()
             except MissingExtraError:
                 continue
+            names += [f"{name}:{provider}" for provider in here if not row.only or provider in row.only]
     return tuple(names)
 
 
@@ -118,123 +176,106 @@ def require_runtime(name: str) -> None:
         raise UsageError(f"there is no runtime {name!r}; choose among {', '.join(RUNTIMES)}")
 
 
-def _open_onnxruntime(model: ModelFile, choices: RuntimeChoices) -> Runtime:
-    from xdet.runtimes.onnxruntime import open_onnxruntime
-
-    return open_onnxruntime(model.data, file=model.file, choices=choices)
-
-
-def _onnxruntime_providers() -> tuple[str, ...]:
-    from xdet.runtimes.ort_session import available_providers
-
-    return tuple(provider.short for provider in available_providers())
+def row_of(runtime: str) -> RuntimeRow | None:
+    """The row of a runtime as reports name it (``"onnxruntime:openvino (device=gpu)"``); None for a caller's own runtime."""
+    return RUNTIMES.get(runtime.partition(":")[0])
 
 
-def _open_unfused(model: ModelFile, choices: RuntimeChoices) -> Runtime:
-    from xdet.runtimes.onnxruntime import open_onnxruntime
-
-    return open_onnxruntime(model.data, file=model.file, choices=choices, fuse=False)
-
-
-def _cpu_alone() -> tuple[str, ...]:
-    return ("cpu",)
+def suppresses_at_equality(runtime: str) -> bool:
+    """Whether a runtime, as reports name it, is documented to drop a box whose IoU equals the threshold."""
+    row, provider = row_of(runtime), runtime.partition(":")[2].partition(" ")[0]
+    return row is not None and provider in row.suppresses_at_equality
 
 
-def _open_openvino(model: ModelFile, choices: RuntimeChoices) -> Runtime:
-    from xdet.runtimes.onnxruntime import read_document
-    from xdet.runtimes.openvino import OpenVinoRuntime
-
-    document = read_document(model.data, file=model.file)
-    return OpenVinoRuntime(model.data, file=model.file, document=document, choices=choices)
-
-
-def _openvino_devices() -> tuple[str, ...]:
-    from xdet.runtimes.openvino import available_devices
-
-    return available_devices()
+def installed_versions(*others: str) -> dict[str, str]:
+    """Versions of the distributions behind the runtimes, and of ``others``, as far as they are installed; sorted by name."""
+    found = {}
+    for name in sorted({*others, *(row.distribution for row in RUNTIMES.values() if row.distribution)}):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
 
 
-def _open_onnx_reference(model: ModelFile, choices: RuntimeChoices) -> Runtime:
-    from xdet.runtimes.onnx_reference import KERNELS, OnnxReferenceRuntime
-    from xdet.runtimes.onnxruntime import read_document
-
-    _require_kind(choices, KERNELS)
-    return OnnxReferenceRuntime(
-        model.data, file=model.file, document=read_document(model.data, file=model.file)
-    )
-
-
-def _onnx_reference_kernels() -> tuple[str, ...]:
-    from xdet.runtimes.onnx_reference import KERNELS
-
-    return KERNELS
-
-
-def _open_ort_web(model: ModelFile, choices: RuntimeChoices) -> Runtime:
-    from xdet.runtimes.onnxruntime import read_document
-    from xdet.runtimes.onnxruntime_web import KERNELS, OrtWebRuntime
-
-    _require_kind(choices, KERNELS)
-    return OrtWebRuntime(model.data, file=model.file, document=read_document(model.data, file=model.file))
-
-
-def _ort_web_kernels() -> tuple[str, ...]:
-    from xdet.runtimes.onnxruntime_web import available_kernels
-
-    return available_kernels()
-
-
-def _require_kind(choices: RuntimeChoices, kinds: tuple[str, ...]) -> None:
-    """Refuse a provider that a runtime of one or few kinds has not."""
-    if choices.provider is not None and choices.provider.lower() not in kinds:
-        raise RuntimeUnavailableError(
-            f"{choices.provider!r} is not available for {choices.runtime}: it has {', '.join(kinds)}; "
-            f"choose one of these, or leave it out"
-        )
-
-
-def _open_litert(model: ModelFile, choices: RuntimeChoices) -> Runtime:
-    from xdet.runtimes.litert import LiteRtRuntime, describe_source, kernels_by_name
-
-    kernels = kernels_by_name(choices.provider)
-    source = describe_source(model)
-    threads = choices.threads
-    if threads is None and choices.workers > 1:
-        threads = threads_of_one_network(choices.workers)
-    return LiteRtRuntime(
-        model.data,
-        file=model.file,
-        spec=source.spec,
-        kernels=kernels,
-        threads=threads,
-        integer=source.integer,
-    )
-
-
-def _litert_kernels() -> tuple[str, ...]:
-    from xdet.runtimes.litert import available_kernels
-
-    return available_kernels()
-
-
-def _open_keras(model: ModelFile, choices: RuntimeChoices) -> Runtime:
-    from xdet.runtimes.keras import open_keras
-
-    return open_keras(model, choices)
-
-
-def _keras_providers() -> tuple[str, ...]:
-    from xdet.runtimes.keras import keras_providers
-
-    return keras_providers()
-
-
-RUNTIMES: dict[str, RuntimeKind] = {
-    "onnxruntime": RuntimeKind(("onnx",), _open_onnxruntime, _onnxruntime_providers),
-    "onnxruntime-unfused": RuntimeKind(("onnx",), _open_unfused, _cpu_alone),
-    "openvino": RuntimeKind(("onnx",), _open_openvino, _openvino_devices),
-    "onnxruntime-web": RuntimeKind(("onnx",), _open_ort_web, _ort_web_kernels),
-    "onnx-reference": RuntimeKind(("onnx",), _open_onnx_reference, _onnx_reference_kernels),
-    "litert": RuntimeKind(("tflite",), _open_litert, _litert_kernels),
-    "keras": RuntimeKind(("h5", "keras"), _open_keras, _keras_providers),
+RUNTIMES: dict[str, RuntimeRow] = {
+    "onnxruntime": RuntimeRow(
+        module="xdet.runtimes.onnxruntime",
+        formats=("onnx",),
+        usual="cpu",
+        package="onnxruntime",
+        distribution="onnxruntime",
+        checked=("cpu",),
+        trusted=("cpu",),
+        deployed=True,
+        takes_options=True,
+        suppresses_at_equality=("openvino",),
+    ),
+    "onnxruntime-unfused": RuntimeRow(  # every operator in float32 between its pairs, as the standard says it
+        module="xdet.runtimes.onnxruntime",
+        formats=("onnx",),
+        usual="cpu",
+        package="onnxruntime",
+        distribution="onnxruntime",
+        only=("cpu",),
+        trusted=("cpu",),
+        takes_options=True,
+    ),
+    "openvino": RuntimeRow(
+        module="xdet.runtimes.openvino",
+        formats=("onnx",),
+        usual="cpu",
+        package="openvino",
+        distribution="openvino",
+        extra="openvino",
+        checked=("cpu",),
+        deployed=True,
+        feeds_thresholds=False,  # it folds the optional inputs into constants
+        suppresses_at_equality=("cpu", "gpu", "npu"),
+    ),
+    "onnx-reference": RuntimeRow(
+        module="xdet.runtimes.onnx_reference",
+        formats=("onnx",),
+        usual="numpy",
+        package="onnx",
+        distribution="onnx",
+        only=("numpy",),
+        trusted=("numpy",),
+        most_images=2,
+    ),
+    "onnxruntime-web": RuntimeRow(
+        module="xdet.runtimes.onnxruntime_web",
+        formats=("onnx",),
+        usual="wasm",
+        package="xdet",  # and Node with its npm package, which Python does not see
+        distribution="",
+        only=("wasm",),
+        trusted=("wasm",),  # Node is a process of its own
+        most_images=2,
+        feeds_thresholds=False,  # WebAssembly throws on optional inputs
+    ),
+    "litert": RuntimeRow(
+        module="xdet.runtimes.litert",
+        formats=("tflite",),
+        usual="xnnpack",
+        package="ai_edge_litert",
+        distribution="ai-edge-litert",
+        extra="litert",
+        only=("xnnpack", "builtin", "reference"),
+        checked=("xnnpack", "builtin", "reference"),
+        slow=("reference",),
+        deployed=True,
+    ),
+    "keras": RuntimeRow(
+        module="xdet.runtimes.keras",
+        formats=("h5", "keras"),
+        usual="cpu",
+        package="tensorflow",
+        distribution="tensorflow",
+        extra="keras",
+        only=("cpu",),
+        checked=(
+            "cpu",
+        ),  # not deployed: TensorFlow keeps the threads of its first model for the whole process
+    ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from xdet.checking.report import ADVICE, CHANGE_CAUSES, check_text, check_to_jso
 from xdet.checking.result import Cause, ChangeCause
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import ModelFile
+from xdet.runtimes import table
 from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
@@ -117,10 +119,14 @@ def test_a_default_runtime_that_fails_leaves_a_gap_and_one_that_is_not_installed
     assert (result.passed, result.complete) == (True, complete)
 
 
+def trust_nothing_of(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(table.RUNTIMES, runtime, replace(table.RUNTIMES[runtime], trusted=()))
+
+
 def test_a_runtime_that_ends_its_process_is_told_and_hides_nothing(
     model: Path, embedded_tflite: Path, sample_pictures: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "IN_PROCESS", frozenset({"onnxruntime-unfused:cpu"}))
+    trust_nothing_of("onnxruntime", monkeypatch)
     monkeypatch.setattr(
         runs,
         "WORKER",
@@ -146,7 +152,7 @@ def test_a_process_of_its_own_gives_what_this_one_gives(model: Path, monkeypatch
         runs.Work(images, (Thresholds(0.01), Thresholds(0.05, 0.4))),
     )
     here = runs.run_finished(file, *asked)
-    monkeypatch.setattr(runs, "IN_PROCESS", frozenset())
+    trust_nothing_of("onnxruntime", monkeypatch)
     apart = runs.run_finished(file, *asked)
     assert (apart.name, apart.exact) == (here.name, here.exact)
     assert np.array_equal(apart.heads, here.heads)
@@ -158,7 +164,7 @@ def test_a_process_of_its_own_gives_what_this_one_gives(model: Path, monkeypatch
 def test_an_error_in_a_process_of_its_own_comes_back_as_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "IN_PROCESS", frozenset())
+    trust_nothing_of("onnxruntime", monkeypatch)
     file = ModelFile(tmp_path / "gone.onnx", b"\x08\x09", "onnx")
     images = np.zeros((1, 224, 224, 3), np.uint8)
     with pytest.raises(RuntimeUnavailableError, match=r"gone\.onnx'.*not one that xdet made"):

@@ -19,7 +19,8 @@ import pytest
 from tests.xdet.finished_models import SPEC
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import ModelFile
-from xdet.runtimes.keras import CHUNK, KerasRuntime, keras_providers, open_keras
+from xdet.runtimes import table
+from xdet.runtimes.keras import CHUNK, KerasRuntime, open_model, providers
 from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
@@ -117,14 +118,16 @@ def test_it_has_a_name_a_hash_and_is_not_exact() -> None:
 
 
 def test_another_provider_than_the_cpu_is_refused() -> None:
-    with pytest.raises(RuntimeUnavailableError, match="'cuda' is not available for a Keras file"):
-        open_keras(ModelFile(Path("m.h5"), b"", "h5"), RuntimeChoices(provider="cuda"))
+    with pytest.raises(
+        RuntimeUnavailableError, match=r"'cuda' is not available for 'm\.h5'.* keras: it has cpu; .*convert"
+    ):
+        table.open_model(ModelFile(Path("m.h5"), b"", "h5"), RuntimeChoices(provider="cuda"))
 
 
 def test_without_tensorflow_the_message_is_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "tensorflow" else object())
     with pytest.raises(MissingExtraError, match=r'tensorflow.*pip install "xdet\[keras\]"'):
-        keras_providers()
+        providers()
 
 
 def test_a_file_that_would_run_code_is_a_model_error() -> None:
@@ -133,7 +136,7 @@ def test_a_file_that_would_run_code_is_a_model_error() -> None:
 
     data = h5_bytes(functional(layer("Lambda", "evil")))
     with pytest.raises(ModelError, match="layer 'evil' is of class 'Lambda'"):
-        open_keras(ModelFile(Path("m.h5"), data, "h5"), RuntimeChoices())
+        open_model(ModelFile(Path("m.h5"), data, "h5"), RuntimeChoices())
 
 
 @pytest.mark.shared

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from xdet.checking.heads.boxes import (
     IOU_RULE,
-    SUPPRESSES_AT_EQUALITY,
     both_sides,
     box_differences,
     broken_rules,
@@ -24,6 +23,7 @@ from xdet.checking.heads.boxes import (
     overlaps_otherwise,
 )
 from xdet.checking.result import Cause, Finding, PartVerdict
+from xdet.runtimes.table import suppresses_at_equality
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,7 +73,7 @@ def judge_run(run: Run, spec: DetectorSpec) -> HeadVerdict:
     faults: list[str] = []
     rules: list[str] = []
     wrong: dict[str, None] = {}
-    documented = run.name.startswith(SUPPRESSES_AT_EQUALITY)
+    documented = suppresses_at_equality(run.name)
     for thresholds, found in run.boxes:
         for image, (oracle, runtime) in enumerate(both_sides(run, found, spec, thresholds)):
             where = f"{run.label(image)}, score > {thresholds.score:g}, IoU > {thresholds.iou:g}"

@@ -27,6 +27,7 @@ from converters.heads.boxes import iou_xyxy
 from converters.heads.oracle import detect_from_head
 from converters.spec import Anchors
 from xdet.checking.heads.why import ROOM, Key, Side, explain, has_box, kept_boxes, sides_of
+from xdet.runtimes.table import suppresses_at_equality
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -127,7 +128,6 @@ def _broken(found: BatchDetections, image: int, thresholds: Thresholds, spec: De
         yield f"the rows behind the first {count} are not padding"
 
 
-SUPPRESSES_AT_EQUALITY = ("openvino:", "onnxruntime:openvino")  # as they are documented to
 IOU_RULE: tuple[Cause, str] = (
     "iou-rule",
     "suppresses boxes whose IoU equals the threshold, where only a larger one should",
@@ -147,7 +147,7 @@ def _agrees(run: Run, decode: Callable[[Thresholds], tuple[Thresholds, DetectorS
     """
     for asked, found in run.boxes:
         used, spec = decode(asked)
-        used = _just_below(used) if run.name.startswith(SUPPRESSES_AT_EQUALITY) else used
+        used = _just_below(used) if suppresses_at_equality(run.name) else used
         for image, (oracle, runtime) in enumerate(both_sides(run, found, spec, used)):
             if box_differences(oracle, runtime, used) or broken_rules(found, image, used, spec):
                 return False
