@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.sources.tflite.operators import OPERATORS, case_of
 from converters.spec import HEAD, IMAGE
 from xdet.checking.keras_layers import FORMATS, compare_keras_layers, keras_codes
 from xdet.checking.layer_records import Distance, Layer, LayerComparison
@@ -38,18 +39,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from converters.sources.tflite.reader import TfliteModel
+    from converters.sources.tflite.reader import TfliteModel, TfliteOperator
     from converters.spec import ModelDocument, TensorTwin
     from xdet.model.file import ModelFile
-
-# Operators whose translation is exact whatever the scales (docs/operators.md); the others may be one code away.
-EXACT = frozenset(
-    {"CONV_2D", "FULLY_CONNECTED", "MAX_POOL_2D", "PAD", "RESHAPE", "TRANSPOSE", "STRIDED_SLICE", "GATHER"}
-    | {"TILE", "SPLIT", "PACK", "RESIZE_NEAREST_NEIGHBOR", "DEPTHWISE_CONV_2D", "DEQUANTIZE", "input"}
-)
-EXACT_AS_LITERT = frozenset(
-    {"LEAKY_RELU", "QUANTIZE", "ADD", "SUB", "MUL", "CONCATENATION", "RESIZE_BILINEAR"}
-)  # with --leaky-relu litert
 
 
 def compare_layers(
@@ -203,8 +195,8 @@ class _Comparing:
 def _read_source(file: ModelFile) -> TfliteModel:
     """The source's records, every offset and operand of the file checked, which LiteRT does not."""
     from converters.errors import ConversionError
-    from converters.sources.tflite.operators import require_sound
     from converters.sources.tflite.reader import read_tflite
+    from converters.sources.tflite.supported import require_sound
 
     if file.format != "tflite":
         raise ModelError(f"'{file.file}' is no TFLite or Keras file; layers are compared with a source")
@@ -223,15 +215,17 @@ def _pairs(
     pairs: list[_Pair] = []
     absent: dict[str, str] = {}
     bounds: dict[int, int] = {}  # of tensors that are absent: they add to those computed from them
-    operators = [(op.op, op.inputs, op.outputs) for op in records.operators]
-    computed: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [("input", (), records.inputs), *operators]
-    for operator, inputs, outputs in computed:
+    steps: list[tuple[str, tuple[int, ...], tuple[int, ...], int]] = [("input", (), records.inputs, 0)]
+    steps += [
+        (op.op, op.inputs, op.outputs, max(least_bound, _local_bound(records, op, document)))
+        for op in records.operators
+    ]
+    for operator, inputs, outputs, own in steps:
         inherited = max((bounds.get(index, 0) for index in inputs), default=0)
-        inherited = max(inherited, 0 if operator == "input" else least_bound)
         for index in outputs:
             tensor = records.tensors[index]
             twin = document.tensors.get(tensor.name)
-            bound = max(inherited, _local_bound(operator, tensor.name, document))
+            bound = max(inherited, own)
             if twin is None or tensor.dtype not in ("int8", "uint8"):
                 bounds[index] = bound
             elif twin.onnx is None or twin.fate != "kept":
@@ -252,9 +246,10 @@ def _permutation(twin: TensorTwin, rank: int) -> tuple[int, ...]:
     return tuple(before.index(axis) for axis in after)
 
 
-def _local_bound(operator: str, tensor: str, document: ModelDocument) -> int:
-    """0 where the operator's translation is exact, else 1 (docs/operators.md)."""
-    if operator in EXACT:
-        return 0
-    noted = any(repr(tensor) in note and "<= 1 LSB" in note for note in document.notes)
-    return 0 if operator in EXACT_AS_LITERT and document.leaky_relu == "litert" and not noted else 1
+def _local_bound(records: TfliteModel, op: TfliteOperator, document: ModelDocument) -> int:
+    """How far an operator's translation may be from LiteRT: its row says it, and the document where none was exact."""
+    case = case_of(records, op)
+    tensors = [repr(records.tensors[index].name) for index in op.outputs]
+    noted = any("<= 1 LSB" in note and any(name in note for name in tensors) for note in document.notes)
+    plain = document.leaky_relu != "litert" and op.op in OPERATORS and OPERATORS[op.op].ties
+    return max(1 if case is None else case.bound_lsb, int(noted or plain))

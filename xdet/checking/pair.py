@@ -102,8 +102,8 @@ class _Source:
 def _read_tflite(origin: ModelFile) -> _Source:
     from converters.errors import ConversionError
     from converters.sources.tflite.facts import facts_from_tflite
-    from converters.sources.tflite.operators import require_sound
     from converters.sources.tflite.reader import read_tflite
+    from converters.sources.tflite.supported import require_sound
 
     try:
         records = read_tflite(origin.data, origin.file)

@@ -58,8 +58,8 @@ def inspect(path: str | Path, *, layers: bool = False) -> Inspection:
 def _inspect_tflite(path: Path, data: bytes) -> Inspection:
     from converters.description.statements import SourceOptions, describe_source
     from converters.sources.tflite.facts import facts_from_tflite, summarise_quantization
-    from converters.sources.tflite.operators import require_sound
     from converters.sources.tflite.reader import read_tflite
+    from converters.sources.tflite.supported import require_sound
     from xdet.inspection.tflite_layers import summarise_tensor, tflite_layers, tflite_network
 
     model = read_tflite(data, path.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from converters.sources.tflite.operators import OPERATORS
 from xdet.inspection.layers import Layer, TensorSummary
 from xdet.inspection.memory import Buffer, Network, Step
 
@@ -15,21 +16,18 @@ if TYPE_CHECKING:
     from xdet.inspection.memory import StepKind
 
 CONVOLUTIONS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"})
-POOLS = frozenset({"AVERAGE_POOL_2D", "MAX_POOL_2D"})
-# fmt: off
-ELEMENTWISE = frozenset({
-    "ABS", "ADD", "CAST", "DEQUANTIZE", "DIV", "ELU", "EXP", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "MAXIMUM",
-    "MINIMUM", "MUL", "NEG", "PRELU", "QUANTIZE", "RELU", "RELU6", "RELU_N1_TO_1", "RESHAPE", "RSQRT", "SQRT", "SQUARE",
-    "SQUEEZE", "SUB", "TANH",
-})
-# fmt: on
-ARITHMETIC = frozenset({"ADD", "DIV", "MAXIMUM", "MINIMUM", "MUL", "PRELU", "SUB"})
-WEIGHT_OPERANDS = {
-    "CONV_2D": (1, 2),
-    "DEPTHWISE_CONV_2D": (1, 2),
-    "FULLY_CONNECTED": (1, 2),
+# What is counted of operators that have no translation, and so no row: their weights, and those that could work in place.
+FOREIGN_WEIGHTS = {
+    "DIV": (0, 1),
+    "MAXIMUM": (0, 1),
+    "MINIMUM": (0, 1),
+    "PRELU": (1,),
     "TRANSPOSE_CONV": (1, 3),
 }
+FOREIGN_ELEMENTWISE = frozenset(
+    {"ABS", "DIV", "ELU", "EXP", "GELU", "HARD_SWISH", "MAXIMUM", "MINIMUM", "NEG", "PRELU", "RSQRT", "SQRT"}
+    | {"SQUARE", "SQUEEZE", "TANH"}
+)
 BITS = {"bool": 8, "int2": 2, "int4": 4, "uint4": 4, "complex64": 64, "complex128": 128, "bfloat16": 16}
 
 
@@ -74,10 +72,8 @@ def weights_of(op: TfliteOperator, model: TfliteModel) -> list[TfliteTensor]:
 
     Shapes, axes, paddings and the like are parameters of the operator, not counted.
     """
-    if op.op in WEIGHT_OPERANDS:
-        indices = [op.inputs[place] for place in WEIGHT_OPERANDS[op.op] if place < len(op.inputs)]
-    else:
-        indices = list(op.inputs) if op.op in ARITHMETIC else []
+    places = OPERATORS[op.op].constants if op.op in OPERATORS else FOREIGN_WEIGHTS.get(op.op, ())
+    indices = [op.inputs[place] for place in places if place < len(op.inputs)]
     return [model.tensors[index] for index in indices if index >= 0 and model.tensors[index].is_constant]
 
 
@@ -122,7 +118,7 @@ def _computed(model: TfliteModel, indices: Sequence[int]) -> list[TfliteTensor]:
 
 def _operands(op: TfliteOperator, model: TfliteModel) -> list[TfliteTensor]:
     """What decides whether an operator computes on integers: what it reads, biases left out, and what it writes."""
-    read = op.inputs[:2] if op.op in WEIGHT_OPERANDS else op.inputs[:1]
+    read = op.inputs[:2] if op.op in CONVOLUTIONS | {"FULLY_CONNECTED"} else op.inputs[:1]
     return [model.tensors[index] for index in (*read, *op.outputs[:1]) if index >= 0]
 
 
@@ -131,13 +127,8 @@ def _weight_scales(weights: Sequence[TfliteTensor]) -> int:
 
 
 def _step(op: TfliteOperator, model: TfliteModel) -> Step:
-    kind: StepKind = "other"
-    if op.op in ("CONV_2D", "DEPTHWISE_CONV_2D"):
-        kind = "convolution"
-    elif op.op in POOLS:
-        kind = "pool"
-    elif op.op in ELEMENTWISE:
-        kind = "elementwise"
+    kind: StepKind = "elementwise" if op.op in FOREIGN_ELEMENTWISE else "other"
+    kind = OPERATORS[op.op].step if op.op in OPERATORS else kind
     inputs = tuple(dict.fromkeys(str(tensor.index) for tensor in _computed(model, op.inputs)))
     rows = op.options.get("filter_h", 0) if kind == "pool" else 0
     return Step(kind, inputs, tuple(map(str, op.outputs)), rows if isinstance(rows, int) else 0)

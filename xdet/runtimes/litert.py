@@ -267,8 +267,8 @@ def describe_source(model: ModelFile) -> SourceModel:
     from converters.description import statements as settings
     from converters.errors import ConversionError, OptionError
     from converters.sources.tflite.facts import facts_from_tflite
-    from converters.sources.tflite.operators import require_sound
     from converters.sources.tflite.reader import read_tflite
+    from converters.sources.tflite.supported import require_sound
 
     try:
         records = read_tflite(model.data, model.file)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from converters.errors import SourceFileError
 from converters.facts import SourceFacts
+from converters.sources.tflite.operators import WEIGHTED
 
 if TYPE_CHECKING:
     from converters.sources.tflite.reader import TfliteModel, TfliteTensor
@@ -65,9 +66,6 @@ def _not_of_this_family(
     )
     msg = f"'{model.file}' is not a detector of this family: {side} expected {expected}, found {listed}{hint}"
     return SourceFileError(msg)
-
-
-WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 
 
 def summarise_quantization(model: TfliteModel) -> str:

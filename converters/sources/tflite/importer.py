@@ -24,8 +24,9 @@ from converters.graph import IR_VERSION, image_pixels, pixel_codes, pixels_are_c
 from converters.sources.base import ImportedNetwork
 from converters.sources.tflite.context import ImportContext, describe, transposed
 from converters.sources.tflite.facts import summarise_quantization
-from converters.sources.tflite.operators import HANDLERS, require_supported
+from converters.sources.tflite.operators import OPERATORS
 from converters.sources.tflite.ops.shape_arithmetic import fold
+from converters.sources.tflite.supported import require_supported
 from converters.spec import HEAD
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def translate(context: ImportContext) -> None:
 def _translate_operator(context: ImportContext, op: TfliteOperator) -> None:
     """Run the operator's handler; scales whose products leave float32 are the file's fault, and told as such."""
     try:
-        HANDLERS[op.op](context, op)
+        OPERATORS[op.op].handler(context, op)
     except (ValueError, OverflowError) as error:
         msg = f"{context.model.file}: {describe(context, op)} has numbers that cannot be translated: {error}"
         raise SourceFileError(msg) from error

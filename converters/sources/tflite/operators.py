@@ -1,90 +1,43 @@
-"""What every operator's records must look like before a handler reads them: counts of operands, ranks, sane options.
+"""The table of TFLite operators: one row says all that xdet knows of one, and every part of xdet reads it.
 
-One literal table; a file that breaks it is refused with everything that is wrong in it, so that handlers need no
-checks of their own.
-
-Whether weights, bias and channels of an operator fit each other.
-
-LiteRT trusts them: a bias of one element in front of a thousand channels is read beyond its end. So the file is asked
-here, before any kernel or handler sees it. Rules: tensorflow/lite/kernels/{conv,depthwise_conv,fully_connected}.cc.
-
-The table of operators: which function translates which TFLite operator.
-
-What the importer translates of a sound model: one question before any work, answered with everything that is in the way.
+A row holds the frame that a file's records must keep (``supported``), the function that translates it (``importer``), what
+constants it has (``xdet.inspection``), and in which cases how exactly the result equals LiteRT's (docs/operators.md, ``xdet
+check``).
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
-from converters.errors import SourceFileError, UnsupportedModelError
+import numpy as np
+
+from converters.integer.pairs import Affine, PairCase, PairOp, xnnpack_takes
+from converters.leaky import LeakyCase, xnnpack_multipliers
 from converters.sources.tflite.context import ImportContext
-from converters.sources.tflite.ops import activations as activation
-from converters.sources.tflite.ops import activations as casting
-from converters.sources.tflite.ops import activations as quantization
-from converters.sources.tflite.ops import arithmetic, shape_arithmetic
-from converters.sources.tflite.ops import averages as pooling
-from converters.sources.tflite.ops import averages as reduction
-from converters.sources.tflite.ops import averages as resize
-from converters.sources.tflite.ops import moving as joining
-from converters.sources.tflite.ops import moving as layout
-from converters.sources.tflite.ops import moving as slicing
-from converters.sources.tflite.ops import products as convolution
-from converters.sources.tflite.ops import products as fully_connected
-from converters.sources.tflite.ops.activations import BOUNDS
-from converters.sources.tflite.reader import TfliteOperator
+from converters.sources.tflite.ops import (
+    activations,
+    arithmetic,
+    averages,
+    moving,
+    products,
+    shape_arithmetic,
+)
+from converters.sources.tflite.ops.integer_resize import axis_weights
+from converters.sources.tflite.reader import TfliteModel, TfliteOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from converters.sources.tflite.reader import TfliteModel
+    from converters.quant import QuantParams
 
 Shape = tuple[int, ...]
-WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
-
-
-def misfits(model: TfliteModel, op: TfliteOperator) -> Iterator[str]:
-    """One clause per pair of operands that does not fit; for operators whose signature holds."""
-    if op.op not in FITS:
-        return
-    shapes = [model.tensors[index].shape for index in op.inputs if index >= 0]
-    fits, channels = FITS[op.op](shapes[0], shapes[1])
-    if not fits:
-        yield f"has weights {list(shapes[1])} for an input {list(shapes[0])}: the channels do not fit"
-    bias = model.tensors[op.inputs[2]] if len(op.inputs) > 2 and op.inputs[2] >= 0 else None
-    if bias is not None and math.prod(bias.shape) != channels:
-        yield f"has a bias of shape {list(bias.shape)}, expected [{channels}], one per output channel"
-
-
-def _convolution(image: Shape, weights: Shape) -> tuple[bool, int]:
-    """Weights ``(out, h, w, in)``; grouped where the input has a multiple of ``in`` channels."""
-    groups, rest = divmod(image[3], weights[3])
-    return rest == 0 and weights[0] % groups == 0, weights[0]
-
-
-def _depthwise(image: Shape, weights: Shape) -> tuple[bool, int]:
-    """Weights ``(1, h, w, in * multiplier)``."""
-    return weights[0] == 1 and weights[3] % image[3] == 0, weights[3]
-
-
-def _product(source: Shape, weights: Shape) -> tuple[bool, int]:
-    """Weights ``(units, length)``; the input is read as rows of ``length``."""
-    return math.prod(source) % weights[1] == 0, weights[0]
-
-
-FITS: Mapping[str, Callable[[Shape, Shape], tuple[bool, int]]] = {
-    "CONV_2D": _convolution,
-    "DEPTHWISE_CONV_2D": _depthwise,
-    "FULLY_CONNECTED": _product,
-}
-"""Operator -> function of input and weight shapes: whether they fit, and the number of output channels."""
-
+Handler = Callable[[ImportContext, TfliteOperator], None]
+Kernel = Literal["XNNPACK", "built-in", "either", "-"]
+StepKind = Literal["convolution", "pool", "elementwise", "other"]
 
 MANY = 1 << 16
+LARGEST_WINDOW = 127  # pixels that AVERAGE_POOL_2D averages exactly
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +59,152 @@ class Signature:
     positive: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One way in which an operator is translated: a line of docs/operators.md.
+
+    Attributes:
+        onnx: what is written.
+        kernel: which of LiteRT's kernels runs.
+        bound_lsb: the largest distance of a code from LiteRT's; 0 is exact.
+        remark: why it is not exact, or what else is worth knowing.
+        when: the case in words; empty for the usual one.
+        applies: whether an operator is a case of this kind.
+    """
+
+    onnx: str
+    kernel: Kernel
+    bound_lsb: int = 0
+    remark: str = ""
+    when: str = ""
+    applies: Callable[[TfliteModel, TfliteOperator], bool] = lambda _model, _op: False
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The weights of a product.
+
+    Attributes:
+        scale_axis: the axis of the output channels, along which there may be a scale each.
+        fit: input and weight shapes -> whether they fit, and the number of output channels.
+    """
+
+    scale_axis: int
+    fit: Callable[[Shape, Shape], tuple[bool, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """All about one operator.
+
+    Attributes:
+        handler: translates it.
+        signature: what its records must look like before a handler reads them.
+        cases: the usual translation first, then the special ones; the first special one that applies holds.
+        step: what kind of step it is for memory.
+        constants: operands that are held as weights where they are constant; others are parameters.
+        weights: of a product; None for other operators.
+        moves: it moves codes unchanged, whatever the scale of its output: LiteRT's kernel does not look at it.
+        floats: it may work on float32 tensors.
+        codes_as_numbers: operands whose codes are taken as numbers, or not at all, so that they need no scale.
+        keeps_scale: its output must have the scale and zero-point of its input: LiteRT refuses any other.
+        ties: ``--leaky-relu float`` leaves out what makes ties fall as LiteRT's, and gives 1 LSB away.
+    """
+
+    handler: Handler
+    signature: Signature
+    cases: tuple[Case, ...]
+    step: StepKind = "other"
+    constants: tuple[int, ...] = ()
+    weights: Weights | None = None
+    moves: bool = False
+    floats: bool = False
+    codes_as_numbers: tuple[int, ...] = ()
+    keeps_scale: bool = False
+    ties: bool = False
+
+    def case_of(self, model: TfliteModel, op: TfliteOperator) -> Case:
+        """The case that holds for an operator of a model whose operators are sound."""
+        return next((case for case in self.cases[1:] if case.applies(model, op)), self.cases[0])
+
+
+def case_of(model: TfliteModel, op: TfliteOperator) -> Case | None:
+    """How an operator is translated, by its row; None for operators without one."""
+    return OPERATORS[op.op].case_of(model, op) if op.op in OPERATORS else None
+
+
+def _convolution(image: Shape, weights: Shape) -> tuple[bool, int]:
+    """Weights ``(out, h, w, in)``; grouped where the input has a multiple of ``in`` channels."""
+    groups, rest = divmod(image[3], weights[3])
+    return rest == 0 and weights[0] % groups == 0, weights[0]
+
+
+def _depthwise(image: Shape, weights: Shape) -> tuple[bool, int]:
+    """Weights ``(1, h, w, in * multiplier)``."""
+    return weights[0] == 1 and weights[3] % image[3] == 0, weights[3]
+
+
+def _product(source: Shape, weights: Shape) -> tuple[bool, int]:
+    """Weights ``(units, length)``; the input is read as rows of ``length``."""
+    return math.prod(source) % weights[1] == 0, weights[0]
+
+
+def _per_tensor(model: TfliteModel, *indices: int) -> list[QuantParams] | None:
+    """The tensors' quantisation; None where one has no scale, or several."""
+    found = [model.tensors[index].quant for index in indices]
+    return [q for q in found if q is not None and q.scale.size == 1] if all(
+        q is not None and q.scale.size == 1 for q in found
+    ) else None  # fmt: skip
+
+
+def _has_uint8_weights(model: TfliteModel, op: TfliteOperator) -> bool:
+    return model.tensors[op.inputs[1]].dtype == "uint8"
+
+
+def _other_scale(model: TfliteModel, op: TfliteOperator) -> bool:
+    quants = _per_tensor(model, op.inputs[0], op.outputs[0])
+    return quants is not None and quants[0].scalar_scale != quants[1].scalar_scale
+
+
+def _is_wide(model: TfliteModel, op: TfliteOperator) -> bool:
+    window = math.prod(int(cast("int", op.options[name])) for name in ("filter_h", "filter_w"))
+    return window > LARGEST_WINDOW or _other_scale(model, op)
+
+
+def _reads_float(model: TfliteModel, op: TfliteOperator) -> bool:
+    return model.tensors[op.inputs[0]].dtype == "float32"
+
+
+def _is_outside_xnnpack(model: TfliteModel, op: TfliteOperator) -> bool:
+    """Whether XNNPACK's LeakyReLU does not take the operator, by its scales and slope."""
+    quants = _per_tensor(model, op.inputs[0], op.outputs[0])
+    if quants is None or quants[0].same_as(quants[1]):
+        return False
+    slope = np.float32(cast("float", op.options.get("alpha", 1.0)))
+    case = LeakyCase(quants[0].scalar_scale, 0, quants[1].scalar_scale, 0, slope)
+    return xnnpack_multipliers(case) is None
+
+
+def _is_pair_outside_xnnpack(model: TfliteModel, op: TfliteOperator) -> bool:
+    """Whether XNNPACK does not take a sum or product of two tensors."""
+    quants = _per_tensor(model, *op.inputs[:2], op.outputs[0])
+    if quants is None:
+        return False
+    a, b, out = (Affine(q.scalar_scale, q.scalar_zero_point) for q in quants)
+    return not xnnpack_takes(PairCase(cast("PairOp", op.op), a, b, out, lowest=0))
+
+
+def _rescales(model: TfliteModel, op: TfliteOperator) -> bool:
+    quants = _per_tensor(model, *op.inputs, op.outputs[0])
+    return quants is not None and any(not q.same_as(quants[-1]) for q in quants)
+
+
+def _is_fine(model: TfliteModel, op: TfliteOperator) -> bool:
+    """Whether a bilinear resize has weights that ONNX's Resize has not."""
+    sizes, new_sizes = model.tensors[op.inputs[0]].shape[1:3], model.tensors[op.outputs[0]].shape[1:3]
+    return not all(axis_weights(op, *pair).is_coarse for pair in zip(sizes, new_sizes, strict=True))
+
+
 _UNARY = Signature((1, 1))
 _BINARY = Signature((2, 2))
 _STRIDES = ("stride_h", "stride_w")
@@ -115,210 +214,224 @@ _CONVOLUTION = Signature(
 _POOL = Signature((1, 1), ranks=((0, 4),), positive=(*_STRIDES, "filter_h", "filter_w"))
 _RESIZE = Signature((2, 2), ranks=((0, 4), (1, 1)))
 
-SIGNATURES: Mapping[str, Signature] = {
-    "ADD": _BINARY,
-    "AVERAGE_POOL_2D": _POOL,
-    "CAST": _UNARY,
-    "CONCATENATION": Signature((1, MANY)),
-    "CONV_2D": _CONVOLUTION,
-    "DEPTHWISE_CONV_2D": _CONVOLUTION,
-    "DEQUANTIZE": _UNARY,
-    "FULLY_CONNECTED": Signature((2, 3), optional=(2,), ranks=((1, 2),)),
-    "GATHER": _BINARY,
-    "LEAKY_RELU": _UNARY,
-    "LOGISTIC": _UNARY,
-    "MAX_POOL_2D": _POOL,
-    "MEAN": _BINARY,
-    "MUL": _BINARY,
-    "PACK": Signature((1, MANY)),
-    "PAD": Signature((2, 2), ranks=((1, 2),)),
-    "QUANTIZE": _UNARY,
-    "RELU": _UNARY,
-    "RELU6": _UNARY,
-    "RELU_N1_TO_1": _UNARY,
-    "RESHAPE": Signature((1, 2)),
-    "RESIZE_BILINEAR": _RESIZE,
-    "RESIZE_NEAREST_NEIGHBOR": _RESIZE,
-    "SHAPE": _UNARY,
-    "SOFTMAX": _UNARY,
-    "SPLIT": Signature((2, 2), outputs=(1, MANY)),
-    "STRIDED_SLICE": Signature((4, 4), ranks=((1, 1), (2, 1), (3, 1))),
-    "SUB": _BINARY,
-    "TILE": Signature((2, 2), ranks=((1, 1),)),
-    "TRANSPOSE": Signature((2, 2), ranks=((1, 1),)),
+_UINT8_WEIGHTS = Case(
+    "the same", "built-in", 1, "that kernel multiplies in 31-bit fixed point", "with uint8 weights", _has_uint8_weights
+)  # fmt: skip
+_OUTSIDE = "outside XNNPACK's range"
+_RELU = Row(
+    activations.relu,
+    _UNARY,
+    (
+        Case("Clip", "built-in"),
+        Case("Clip", "built-in", 1, "that kernel rounds twice (0.25 becomes 1)", "with other scales", _other_scale),
+    ),
+    "elementwise",
+)  # fmt: skip
+_PAIR_OUTSIDE = Case(
+    "Add, Sub, Mul", "built-in", 1, "noted in the model's document", _OUTSIDE, _is_pair_outside_xnnpack
+)
+_SUM = (
+    Case(
+        "Add, Sub, scales nudged by about a millionth, sometimes zero-points moved (3)",
+        "XNNPACK",
+        remark="all 65,536 pairs of codes",
+    ),
+    _PAIR_OUTSIDE,
+)
+
+
+_MOVED = (
+    Case(
+        "Reshape, Transpose, Slice, Gather, Tile, Split, Concat",
+        "either",
+        remark="codes are moved, whatever the scale of the output",
+    ),
+)
+
+
+def _moved(handler: Handler, signature: Signature, step: StepKind = "other") -> Row:
+    """An operator that moves codes, or float32 numbers."""
+    return Row(handler, signature, _MOVED, step, moves=True, floats=True)
+
+
+OPERATORS: Mapping[str, Row] = {
+    "CONV_2D": Row(
+        products.conv_2d,
+        _CONVOLUTION,
+        (Case("Conv", "XNNPACK"), _UINT8_WEIGHTS),
+        "convolution",
+        constants=(1, 2),
+        weights=Weights(0, _convolution),
+    ),
+    "DEPTHWISE_CONV_2D": Row(
+        products.depthwise_conv_2d,
+        _CONVOLUTION,
+        (Case("Conv, one group per channel", "XNNPACK"), _UINT8_WEIGHTS),
+        "convolution",
+        constants=(1, 2),
+        weights=Weights(3, _depthwise),
+    ),
+    "FULLY_CONNECTED": Row(
+        products.fully_connected,
+        Signature((2, 3), optional=(2,), ranks=((1, 2),)),
+        (Case("Gemm", "XNNPACK"), _UINT8_WEIGHTS),
+        constants=(1, 2),
+        weights=Weights(0, _product),
+    ),
+    "MAX_POOL_2D": Row(averages.max_pool_2d, _POOL, (Case("MaxPool", "XNNPACK"),), "pool"),
+    "AVERAGE_POOL_2D": Row(
+        averages.average_pool_2d,
+        _POOL,
+        (
+            Case("AveragePool, zero-point at stored code 0 (1)", "built-in"),
+            Case(
+                "AveragePool",
+                "built-in",
+                1,
+                when="of 128 pixels or more, or with other scales",
+                applies=_is_wide,
+            ),
+        ),
+        "pool",
+        ties=True,
+    ),
+    "MEAN": Row(
+        averages.mean,
+        _BINARY,
+        (
+            Case("ReduceMean, even zero-point, scale 1 (1)", "XNNPACK"),
+            Case(
+                "ReduceMean",
+                "XNNPACK",
+                1,
+                "XNNPACK's float32 factor decides near-ties",
+                "with other scales",
+                _other_scale,
+            ),
+        ),
+        ties=True,
+    ),
+    "LEAKY_RELU": Row(
+        activations.leaky_relu,
+        _UNARY,
+        (
+            Case("LeakyRelu, scale and slope adjusted (1)", "XNNPACK"),
+            Case("LeakyRelu", "built-in", 1, "noted in the model's document", _OUTSIDE, _is_outside_xnnpack),
+        ),
+        "elementwise",
+        ties=True,
+    ),
+    "RELU": _RELU,
+    "RELU6": _RELU,
+    "RELU_N1_TO_1": _RELU,
+    "LOGISTIC": Row(
+        activations.logistic,
+        _UNARY,
+        (Case("Sigmoid", "XNNPACK", 1, "equal at the scales tested, but a near-tie could differ"),),
+        "elementwise",
+    ),
+    "SOFTMAX": Row(
+        activations.softmax,
+        _UNARY,
+        (Case("Softmax", "built-in", 1, "at most 1 % of values: that kernel has a table of exponentials"),),
+    ),
+    "QUANTIZE": Row(
+        activations.quantize,
+        _UNARY,
+        (
+            Case("8 bit to 8 bit: LeakyRelu with a slope of (nearly) 1 (1)(2)", "XNNPACK"),
+            Case(
+                "nothing where pixels are the codes, else QuantizeLinear",
+                "-",
+                when="from float",
+                applies=_reads_float,
+            ),
+            Case("LeakyRelu", "built-in", 1, "noted in the model's document", _OUTSIDE, _is_outside_xnnpack),
+        ),
+        "elementwise",
+        floats=True,
+        ties=True,
+    ),
+    "DEQUANTIZE": Row(
+        activations.dequantize, _UNARY, (Case("DequantizeLinear", "-"),), "elementwise", floats=True
+    ),
+    "CAST": Row(
+        activations.cast,
+        _UNARY,
+        (Case("8 bit to float: DequantizeLinear with scale 1", "-"),),
+        "elementwise",
+        floats=True,
+        codes_as_numbers=(0,),
+    ),
+    "ADD": Row(arithmetic.add, _BINARY, _SUM, "elementwise", (0, 1), ties=True),
+    "SUB": Row(arithmetic.sub, _BINARY, _SUM, "elementwise", (0, 1), ties=True),
+    "MUL": Row(
+        arithmetic.mul,
+        _BINARY,
+        (Case("Mul, one scale nudged (3)", "XNNPACK", remark="all pairs"), _PAIR_OUTSIDE),
+        "elementwise",
+        (0, 1),
+        ties=True,
+    ),
+    "CONCATENATION": Row(
+        moving.concatenation,
+        Signature((1, MANY)),
+        (
+            Case("Concat; a fused activation does nothing, in LiteRT as here", "XNNPACK"),
+            Case(
+                "Concat, their scales adjusted (4)",
+                "built-in",
+                when="of uint8 operands with other scales",
+                applies=_rescales,
+            ),
+        ),
+        ties=True,
+    ),
+    "RESIZE_NEAREST_NEIGHBOR": Row(
+        averages.resize_nearest_neighbor,
+        _RESIZE,
+        (Case("Resize for whole factors, else two Gather with TFLite's own indices", "built-in"),),
+        moves=True,
+    ),
+    "RESIZE_BILINEAR": Row(
+        averages.resize_bilinear,
+        _RESIZE,
+        (
+            Case(
+                "by 2 and 4: Resize, zero-point at the lowest code (1)",
+                "XNNPACK",
+                remark="plain and half-pixel",
+            ),
+            Case(
+                "int32 Gather and weighted sums (`ops/integer_resize.py`)",
+                "XNNPACK",
+                remark="at about fifteen elementwise operators: ONNX's Resize has no 11-bit weights",
+                when="by other factors",
+                applies=_is_fine,
+            ),
+        ),
+        keeps_scale=True,
+        ties=True,
+    ),
+    "PAD": Row(
+        moving.pad,
+        Signature((2, 2), ranks=((1, 2),)),
+        (Case("Pad; gone where a convolution follows", "XNNPACK"),),
+        floats=True,
+    ),
+    "RESHAPE": _moved(moving.reshape_operator, Signature((1, 2)), "elementwise"),
+    "TRANSPOSE": _moved(moving.transpose, Signature((2, 2), ranks=((1, 1),))),
+    "STRIDED_SLICE": _moved(moving.strided_slice, Signature((4, 4), ranks=((1, 1), (2, 1), (3, 1)))),
+    "GATHER": _moved(moving.gather, _BINARY),
+    "TILE": _moved(moving.tile, Signature((2, 2), ranks=((1, 1),))),
+    "SPLIT": _moved(moving.split, Signature((2, 2), outputs=(1, MANY))),
+    "PACK": _moved(moving.pack, Signature((1, MANY))),
+    "SHAPE": Row(
+        shape_arithmetic.shape,
+        _UNARY,
+        (Case("nothing, nor for integer arithmetic behind it: computed at conversion", "-"),),
+        codes_as_numbers=(0,),
+    ),
 }
-
-
-def require_sound(model: TfliteModel) -> None:
-    """Check every operator that the table knows: whoever runs the file may trust its operands then.
-
-    Raises:
-        SourceFileError: operators without the operands, ranks or options they need, or with weights or biases that do
-            not fit; all of them listed.
-    """
-    problems = malformed(model)
-    if problems:
-        msg = f"{model.file}: operators are malformed: {'; '.join(problems)}; export the model again"
-        raise SourceFileError(msg)
-
-
-def malformed(model: TfliteModel) -> list[str]:
-    """Everything in which the operators that the table knows break it, one clause each."""
-    clauses: list[str] = []
-    for op in model.operators:
-        if op.op in SIGNATURES:
-            problems = list(_problems(model, op, SIGNATURES[op.op])) or list(misfits(model, op))
-            clauses.extend(f"operator {op.index} {op.op} {problem}" for problem in problems)
-    return clauses
-
-
-def _problems(model: TfliteModel, op: TfliteOperator, signature: Signature) -> Iterator[str]:
-    for what, found, (low, high) in (
-        ("operands", len(op.inputs), signature.inputs),
-        ("results", len(op.outputs), signature.outputs),
-    ):
-        if not low <= found <= high:
-            yield f"has {found} {what}, expected {low if low == high else f'{low} or more'}"
-            return
-    absent = [i for i, index in enumerate(op.inputs) if index < 0 and i not in signature.optional]
-    if absent:
-        yield f"lacks operand {absent[0]}"
-        return
-    shapes = [model.tensors[index].shape for index in (*op.inputs, *op.outputs) if index >= 0]
-    if any(0 in shape for shape in shapes):
-        yield f"works on an empty tensor among {[list(shape) for shape in shapes]}"
-    for position, rank in signature.ranks:
-        shape = model.tensors[op.inputs[position]].shape
-        if len(shape) != rank:
-            yield f"has operand {position} of shape {list(shape)}, expected {rank} axes"
-    for name in signature.positive:
-        value = op.options[name]
-        if not isinstance(value, int) or value < 1:
-            yield f"has {name} {value}, expected 1 or more"
-
-
-Handler = Callable[[ImportContext, TfliteOperator], None]
-
-HANDLERS: Mapping[str, Handler] = {
-    "ADD": arithmetic.add,
-    "AVERAGE_POOL_2D": pooling.average_pool_2d,
-    "CAST": casting.cast,
-    "CONCATENATION": joining.concatenation,
-    "CONV_2D": convolution.conv_2d,
-    "DEPTHWISE_CONV_2D": convolution.depthwise_conv_2d,
-    "DEQUANTIZE": quantization.dequantize,
-    "FULLY_CONNECTED": fully_connected.fully_connected,
-    "GATHER": slicing.gather,
-    "LEAKY_RELU": activation.leaky_relu,
-    "LOGISTIC": activation.logistic,
-    "MAX_POOL_2D": pooling.max_pool_2d,
-    "MEAN": reduction.mean,
-    "MUL": arithmetic.mul,
-    "PACK": joining.pack,
-    "PAD": slicing.pad,
-    "QUANTIZE": quantization.quantize,
-    "RELU": activation.relu,
-    "RELU6": activation.relu,
-    "RELU_N1_TO_1": activation.relu,
-    "RESHAPE": layout.reshape_operator,
-    "RESIZE_BILINEAR": resize.resize_bilinear,
-    "RESIZE_NEAREST_NEIGHBOR": resize.resize_nearest_neighbor,
-    "SHAPE": shape_arithmetic.shape,
-    "SOFTMAX": activation.softmax,
-    "SPLIT": joining.split,
-    "STRIDED_SLICE": slicing.strided_slice,
-    "SUB": arithmetic.sub,
-    "TILE": joining.tile,
-    "TRANSPOSE": layout.transpose,
-}
-
-
-# Operators that may touch float tensors: the borders of the quantised network, and what only moves values.
-FLOAT_BORDER = frozenset({"QUANTIZE", "DEQUANTIZE", "CAST"})
-MOVERS = frozenset({"GATHER", "PACK", "PAD", "RESHAPE", "SPLIT", "STRIDED_SLICE", "TILE", "TRANSPOSE"})
-CODE_DTYPES = frozenset({"int8", "uint8"})
-INDEX_DTYPES = frozenset({"int32", "int64", "bool"})
-SCALE_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
-
-
-def require_supported(model: TfliteModel) -> None:
-    """Refuse a model with anything malformed or untranslatable, naming all of it at once.
-
-    Raises:
-        SourceFileError: some of it is malformed.
-        UnsupportedModelError: all of it is sound, some of it has no translation.
-    """
-    broken, foreign = malformed(model), _untranslatable(model)
-    if broken:
-        also = [f"and there is no translation for {'; '.join(foreign)}"] if foreign else []
-        listed = "; ".join([*broken, *also])
-        raise SourceFileError(f"{model.file}: operators are malformed: {listed}; export the model again")
-    if foreign:
-        advice = ""
-        if any(" on float32 x" in problem for problem in foreign):
-            advice = "; this looks like a float model: quantise it to int8 first, or convert its Keras file"
-        msg = f"{model.file}: no translation for {'; '.join(foreign)}; xdet reads int8 and uint8 detectors{advice}"
-        raise UnsupportedModelError(msg)
-
-
-def _untranslatable(model: TfliteModel) -> list[str]:
-    """Kinds of operators and tensor types with counts, then single operators."""
-    operators = Counter(op.op for op in model.operators if op.op not in HANDLERS)
-    known = [op for op in model.operators if op.op in HANDLERS]
-    types = Counter(f"{op.op} on {dtype}" for op in known for dtype in sorted(_foreign_dtypes(model, op)))
-    problems = []
-    if operators:
-        problems.append("operators " + ", ".join(f"{name} x{n}" for name, n in sorted(operators.items())))
-    if types:
-        problems.append("tensor types " + ", ".join(f"{name} x{n}" for name, n in sorted(types.items())))
-    for op in known:
-        if not _foreign_dtypes(model, op):
-            reasons = (*_refused_options(op), *_refused_weights(model, op), *_refused_scales(model, op))
-            problems.extend(f"operator {op.index} {op.op}, which {reason}" for reason in reasons)
-    return problems
-
-
-def _foreign_dtypes(model: TfliteModel, op: TfliteOperator) -> set[str]:
-    """Tensor types of ``op`` that its handler does not take."""
-    allowed = CODE_DTYPES | INDEX_DTYPES | ({"float32"} if op.op in FLOAT_BORDER | MOVERS else set())
-    indices = [i for i in (*op.inputs, *op.outputs) if i >= 0]
-    return {model.tensors[i].dtype for i in indices} - allowed
-
-
-def _refused_options(op: TfliteOperator) -> Iterator[str]:
-    activation = str(op.options.get("fused_activation", "NONE"))
-    if activation not in BOUNDS:
-        yield f"has fused activation {activation}; known are {', '.join(BOUNDS)}"
-    if op.options.get("batch_dims", 0) != 0:
-        yield f"has batch_dims {op.options['batch_dims']}, only 0 is supported"
-    if op.options.get("weights_format", "DEFAULT") != "DEFAULT":
-        yield "has shuffled weights; export the model without them"
-
-
-def _refused_weights(model: TfliteModel, op: TfliteOperator) -> Iterator[str]:
-    """Weights and bias must be constants of the right types; weights need scales along their output channels."""
-    if op.op not in WEIGHTED or len(op.inputs) < 2:
-        return
-    operands = [(position, model.tensors[index]) for position, index in enumerate(op.inputs) if index >= 0]
-    for position, tensor in operands[1:]:
-        if tensor.data is None:
-            yield f"needs a constant as operand {position}, but tensor {tensor.name!r} is computed at run time"
-        elif position == 2 and tensor.dtype != "int32":
-            yield f"has a bias of {tensor.dtype}, expected int32"
-        elif position == 1 and (tensor.dtype not in CODE_DTYPES or tensor.quant is None):
-            yield f"has weights {tensor.name!r} of {tensor.dtype} without a scale"
-        elif (
-            position == 1 and tensor.quant is not None and tensor.quant.axis not in (None, SCALE_AXIS[op.op])
-        ):
-            yield f"has weight scales along axis {tensor.quant.axis}, expected {SCALE_AXIS[op.op]}, the output channels"
-
-
-def _refused_scales(model: TfliteModel, op: TfliteOperator) -> Iterator[str]:
-    """Activations need one scale, except where codes are taken as numbers, or not at all."""
-    ignored = {"SHAPE": (0,), "CAST": (0,)}.get(op.op, (1,) if op.op in WEIGHTED else ())
-    indices = [index for position, index in enumerate(op.inputs) if position not in ignored]
-    for index in dict.fromkeys((*indices, *op.outputs)):
-        tensor = model.tensors[index]
-        scales = 0 if tensor.quant is None else tensor.quant.scale.size
-        if index >= 0 and tensor.dtype in CODE_DTYPES and scales != 1:
-            yield f"has tensor {tensor.name!r} of {tensor.dtype} with {scales} scales, expected 1 per activation"
+WEIGHTED = frozenset(name for name, row in OPERATORS.items() if row.weights is not None)
+MOVING = frozenset(name for name, row in OPERATORS.items() if row.moves)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xdet.checking.numbers.context import WEIGHTED
+from converters.sources.tflite.operators import WEIGHTED
 from xdet.checking.result import ProvenChange
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def _compare_constant(
         expected, scales = _replicated(expected, scales, copies)
         _tell_copies(context, name, layer, copies, twin)
     _compare_codes(context, layer, f"{role} {name!r} of {layer!r}", expected, found)
-    _compare_scales(context, layer, role, twin.onnx, scales)
+    zero_point = 0 if role == "bias" or tensor.quant is None else int(tensor.quant.zero_point[0])
+    _compare_scales(context, layer, (role, twin.onnx), scales, zero_point)
 
 
 def _tell_copies(context: StaticContext, name: str, layer: str, copies: int, twin: TensorTwin) -> None:
@@ -144,8 +145,10 @@ def _compare_codes(
 
 
 def _compare_scales(
-    context: StaticContext, layer: str, role: str, codes: str, expected: NDArray[np.float32]
+    context: StaticContext, layer: str, named: tuple[str, str], expected: NDArray[np.float32], zero_point: int
 ) -> None:
+    """Compare what reads the codes of a constant, ``named`` by its role and its value in the graph."""
+    role, codes = named
     readers = context.graph.readers(codes)
     for node in readers:
         if node.op != "DequantizeLinear":
@@ -161,11 +164,12 @@ def _compare_scales(
         context.compared += scale.size
         if scale.shape != expected.shape or not np.array_equal(scale, expected):
             context.fault("scale", layer, f"scale of the {role} of {layer!r}: {told_scales(expected, scale)}")
-        if zero_points is not None and np.any(zero_points):
+        if np.any((0 if zero_points is None else zero_points) != np.int64(zero_point)):
             context.fault(
                 "zero-point",
                 layer,
-                f"zero-point of the {role} of {layer!r}: expected 0, found {np.unique(zero_points).tolist()[:4]}",
+                f"zero-point of the {role} of {layer!r}: expected {zero_point}, "
+                f"found {0 if zero_points is None else np.unique(zero_points).tolist()[:4]}",
             )
 
 

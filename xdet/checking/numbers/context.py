@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.sources.tflite.operators import WEIGHTED
 from xdet.checking.result import Cause, Finding, ProvenChange
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from xdet.checking.numbers.source_graph import SourceGraph
     from xdet.model.graph import FinishedGraph, Node
 
-WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 PRODUCTS = frozenset({"Conv", "Gemm"})
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.leaky import FloatForm
-from xdet.checking.numbers.context import PRODUCTS, WEIGHTED, owners_of, pair_of
+from converters.sources.tflite.operators import WEIGHTED
+from xdet.checking.numbers.context import PRODUCTS, owners_of, pair_of
 from xdet.checking.numbers.proofs import announced, compare_sum, leaky_match
 from xdet.checking.numbers.source_graph import number
 from xdet.checking.result import ProvenChange
@@ -105,6 +106,10 @@ def require_integer_form(context: StaticContext | KerasContext, node: Node, laye
         return
     for position, name in enumerate(node.inputs):
         producer = context.graph.producers.get(name)
+        while node.op == "Gemm" and producer is not None and producer.op in ("Reshape", "Transpose"):
+            producer = context.graph.producers.get(
+                producer.inputs[0]
+            )  # rows of a Gemm: runtimes move the codes
         if name and (producer is None or producer.op != "DequantizeLinear"):
             what = "a float constant" if producer is None else f"{producer.op} {producer.name!r}"
             context.fault(

@@ -16,20 +16,19 @@ Two readings of the input's codes are added, all of them at one scale and those 
 
 Whether a conversion promises LiteRT XNNPACK's bits: by what it was asked for, and by the source's operators.
 
-The table follows docs/operators.md: an operator that is not exact there keeps the pair from being declared exact, and the
-runtime is judged by the spread instead.
+The rows of ``converters.sources.tflite.operators`` say so: an operator that is not exact there keeps the pair from being
+declared exact, and the runtime is judged by the spread instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from converters.integer.concatenated import concatenated_table
-from converters.integer.pairs import Affine, PairCase, PairOp, xnnpack_takes
 from converters.leaky import (
     FloatForm,
     LeakyCase,
@@ -38,9 +37,9 @@ from converters.leaky import (
     float_table,
     plain_form,
     sum_table,
-    xnnpack_multipliers,
     xnnpack_table,
 )
+from converters.sources.tflite.operators import MOVING, case_of
 from xdet.checking.numbers.context import owners_of, pair_of, shift_of
 from xdet.checking.numbers.pairs import combination_at, prove_pairs
 from xdet.checking.numbers.source_graph import number
@@ -60,15 +59,14 @@ if TYPE_CHECKING:
 AVERAGES = frozenset({"AveragePool", "ReduceMean", "Resize", "GlobalAveragePool"})
 TIE_ROOM = 2.0**-14
 MOVES = frozenset({"Transpose", "Reshape", "Slice", "Gather", "Tile", "Split", "Resize"})
-MOVING = frozenset(
-    {"RESHAPE", "TRANSPOSE", "STRIDED_SLICE", "GATHER", "TILE", "SPLIT", "RESIZE_NEAREST_NEIGHBOR"}
-)
 
 
 def prove(context: StaticContext, node: Node, owners: tuple[int, ...]) -> bool:
     """Whether a pair with other numbers than its tensor computes the same codes; what was proven is remembered."""
     if combination_at(context, node) is not None:
         return prove_pairs(context, node)
+    if _is_cast(context, node, owners):
+        return True
     if node.op == "DequantizeLinear":
         reader = context.graph.only_reader(node.outputs[0])
         return reader is not None and any(
@@ -80,6 +78,17 @@ def prove(context: StaticContext, node: Node, owners: tuple[int, ...]) -> bool:
     before = context.graph.producers.get(average.inputs[0]) if average and average.op in AVERAGES else None
     # what the average's own DequantizeLinear proves holds for the QuantizeLinear behind it
     return before is not None and before.op == "DequantizeLinear" and _ratio_kept(context, before, node)
+
+
+def _is_cast(context: StaticContext, node: Node, owners: tuple[int, ...]) -> bool:
+    """Whether a pair reads codes as the numbers that the source's CAST takes them for."""
+    pair = pair_of(context, node)
+    return pair is not None and any(
+        pair[0] == np.float32(1) and pair[1] == shift_of(context, owner, unsigned=pair[2])
+        for owner in owners
+        for op in context.source.readers.get(owner, ())
+        if op.op == "CAST"
+    )
 
 
 def leaky_match(
@@ -394,17 +403,6 @@ def _fault(found: LeakySum, form: SumForm, expected: SumForm | None) -> tuple[Ca
     )
 
 
-EXACT = frozenset(
-    {
-        *("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MAX_POOL_2D", "LEAKY_RELU", "QUANTIZE", "DEQUANTIZE", "CAST"),
-        *("RESIZE_NEAREST_NEIGHBOR", "PAD", "RESHAPE", "TRANSPOSE", "STRIDED_SLICE", "GATHER", "TILE", "SPLIT", "PACK"),
-        *("SHAPE", "CONCATENATION", "ADD", "SUB", "MUL", "RESIZE_BILINEAR"),
-    }
-)  # fmt: skip
-AT_EQUAL_SCALES = frozenset({"RELU", "RELU6", "RELU_N1_TO_1", "MEAN", "AVERAGE_POOL_2D"})
-LARGEST_WINDOW = 127  # pixels that AVERAGE_POOL_2D averages exactly
-
-
 def why_not_exact(document: ModelDocument, source: SourceGraph | None) -> str | None:
     """Why ONNX Runtime's heads need not equal XNNPACK's; None where they must."""
     if source is None or document.activations == "float32":
@@ -423,40 +421,8 @@ def why_not_exact(document: ModelDocument, source: SourceGraph | None) -> str | 
 
 def _inexact(source: SourceGraph) -> Iterator[str]:
     for op in source.model.operators:
-        integers = all(source.model.tensors[i].dtype in ("int32", "int64") for i in op.outputs)
-        if integers:  # arithmetic on shapes, done at conversion
-            continue
-        if (op.op not in EXACT and op.op not in AT_EQUAL_SCALES) or _is_odd(source, op):
-            yield op.op
-
-
-def _is_odd(source: SourceGraph, op: TfliteOperator) -> bool:
-    """Whether an operator that is exact in general is not exact here."""
-    tensors = source.model.tensors
-    if op.op in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
-        return tensors[op.inputs[1]].dtype == "uint8"
-    if op.op in ("ADD", "SUB", "MUL"):
-        return _is_left_to_built_ins(source, op)
-    before, after = tensors[op.inputs[0]].quant, tensors[op.outputs[0]].quant
-    if before is None or after is None or before.scale.size != 1 or after.scale.size != 1:
-        return False
-    if op.op in ("LEAKY_RELU", "QUANTIZE"):
-        slope = np.float32(number(op, "alpha", 1.0))
-        case = LeakyCase(before.scalar_scale, 0, after.scalar_scale, 0, slope)
-        return not before.same_as(after) and xnnpack_multipliers(case) is None
-    if op.op in AT_EQUAL_SCALES:
-        window = number(op, "filter_h", 1) * number(op, "filter_w", 1)
-        return before.scalar_scale != after.scalar_scale or window > LARGEST_WINDOW
-    return op.op == "RESIZE_BILINEAR" and not before.same_as(after)
-
-
-def _is_left_to_built_ins(source: SourceGraph, op: TfliteOperator) -> bool:
-    """Whether XNNPACK does not take a sum or product."""
-    affines = []
-    for index in (*op.inputs[:2], op.outputs[0]):
-        quant = source.model.tensors[index].quant
-        if quant is None or quant.scale.size != 1:
-            return False
-        affines.append(Affine(quant.scalar_scale, quant.scalar_zero_point))
-    a, b, out = affines
-    return not xnnpack_takes(PairCase(cast("PairOp", op.op), a, b, out, lowest=0))
+        if all(source.model.tensors[i].dtype in ("int32", "int64") for i in op.outputs):
+            continue  # arithmetic on shapes, done at conversion
+        case = case_of(source.model, op)
+        if case is None or case.bound_lsb:
+            yield op.op if case is None or not case.when else f"{op.op} {case.when}"

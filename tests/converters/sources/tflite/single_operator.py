@@ -20,8 +20,8 @@ from converters.passes.pipelines import run_pipeline
 from converters.quant import QuantParams
 from converters.sources.tflite.context import ImportContext
 from converters.sources.tflite.importer import require_source_shapes, translate
-from converters.sources.tflite.operators import require_supported
 from converters.sources.tflite.reader import read_tflite
+from converters.sources.tflite.supported import require_supported
 from tests.converters.integer.twin import assert_integers_agree
 from tests.converters.sources.tflite.builder import TfliteBuilder
 

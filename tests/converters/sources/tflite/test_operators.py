@@ -12,9 +12,10 @@ import pytest
 from converters.errors import ConversionError, SourceFileError, UnsupportedModelError
 from converters.graph import GraphWriter
 from converters.sources.tflite.context import ImportContext
-from converters.sources.tflite.operators import HANDLERS, SIGNATURES, require_sound, require_supported
+from converters.sources.tflite.operators import OPERATORS
 from converters.sources.tflite.ops.shape_arithmetic import FOLDS, fold
 from converters.sources.tflite.reader import read_tflite
+from converters.sources.tflite.supported import require_sound, require_supported
 from tests.converters.sources.tflite.builder import TfliteBuilder
 from tests.converters.sources.tflite.single_operator import translated
 
@@ -66,12 +67,11 @@ def test_a_float_model_is_told_what_to_do() -> None:
     assert "quantise it to int8 first" in message
 
 
-def test_the_tables_know_the_same_operators() -> None:
-    assert HANDLERS.keys() == SIGNATURES.keys()
-    assert FOLDS.keys() <= HANDLERS.keys()
+def test_what_is_folded_has_a_row() -> None:
+    assert FOLDS.keys() <= OPERATORS.keys()
 
 
-@pytest.mark.parametrize("op", sorted(SIGNATURES))
+@pytest.mark.parametrize("op", sorted(OPERATORS))
 def test_an_operator_without_operands_is_malformed(op: str) -> None:
     b = TfliteBuilder()
     y = b.op(op, [], SHAPE, "int8", 0.05, 0)
@@ -300,3 +300,11 @@ def test_extreme_scales_raise_nothing_else(op: str, scales: tuple[float, float])
     y = b.op(op, operands, shape, "int8", scales[1], 0, **options)
     with contextlib.suppress(ConversionError):
         translated(read_tflite(b.build([y]), "odd.tflite"))
+
+
+def test_a_resize_to_another_scale_is_refused_as_litert_refuses_it() -> None:
+    b = TfliteBuilder()
+    x = b.input("x", SHAPE, "int8", 0.05, 0)
+    size = b.constant(np.array([8, 8], np.int32))
+    y = b.op("RESIZE_BILINEAR", [x, size], (1, 8, 8, 8), "int8", 0.05, 3)
+    assert "operator 0 RESIZE_BILINEAR, which has an output with another scale" in refusal(b.build([y]))

@@ -1,0 +1,182 @@
+"""Whether a file's operators keep the frame of their rows (``operators``), and whether all of them have a translation.
+
+Two questions before any work, each answered with everything that is wrong or in the way. Handlers need no checks of their
+own then, and neither do kernels: LiteRT trusts operands, and reads a bias of one element in front of a thousand channels
+beyond its end. Rules of fit: tensorflow/lite/kernels/{conv,depthwise_conv,fully_connected}.cc.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from converters.errors import SourceFileError, UnsupportedModelError
+from converters.sources.tflite.operators import OPERATORS, Signature
+from converters.sources.tflite.ops.activations import BOUNDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from converters.sources.tflite.reader import TfliteModel, TfliteOperator
+
+CODE_DTYPES = frozenset({"int8", "uint8"})
+INDEX_DTYPES = frozenset({"int32", "int64", "bool"})
+
+
+def require_sound(model: TfliteModel) -> None:
+    """Check every operator that the table knows: whoever runs the file may trust its operands then.
+
+    Raises:
+        SourceFileError: operators without the operands, ranks or options they need, or with weights or biases that do
+            not fit; all of them listed.
+    """
+    problems = malformed(model)
+    if problems:
+        msg = f"{model.file}: operators are malformed: {'; '.join(problems)}; export the model again"
+        raise SourceFileError(msg)
+
+
+def malformed(model: TfliteModel) -> list[str]:
+    """Everything in which the operators that the table knows break it, one clause each."""
+    clauses: list[str] = []
+    for op in model.operators:
+        if op.op in OPERATORS:
+            problems = list(_problems(model, op, OPERATORS[op.op].signature)) or list(misfits(model, op))
+            clauses.extend(f"operator {op.index} {op.op} {problem}" for problem in problems)
+    return clauses
+
+
+def _problems(model: TfliteModel, op: TfliteOperator, signature: Signature) -> Iterator[str]:
+    for what, found, (low, high) in (
+        ("operands", len(op.inputs), signature.inputs),
+        ("results", len(op.outputs), signature.outputs),
+    ):
+        if not low <= found <= high:
+            yield f"has {found} {what}, expected {low if low == high else f'{low} or more'}"
+            return
+    absent = [i for i, index in enumerate(op.inputs) if index < 0 and i not in signature.optional]
+    if absent:
+        yield f"lacks operand {absent[0]}"
+        return
+    shapes = [model.tensors[index].shape for index in (*op.inputs, *op.outputs) if index >= 0]
+    if any(0 in shape for shape in shapes):
+        yield f"works on an empty tensor among {[list(shape) for shape in shapes]}"
+    for position, rank in signature.ranks:
+        shape = model.tensors[op.inputs[position]].shape
+        if len(shape) != rank:
+            yield f"has operand {position} of shape {list(shape)}, expected {rank} axes"
+    for name in signature.positive:
+        value = op.options[name]
+        if not isinstance(value, int) or value < 1:
+            yield f"has {name} {value}, expected 1 or more"
+
+
+def misfits(model: TfliteModel, op: TfliteOperator) -> Iterator[str]:
+    """One clause per pair of operands that does not fit; for operators whose signature holds."""
+    weights = OPERATORS[op.op].weights
+    if weights is None:
+        return
+    shapes = [model.tensors[index].shape for index in op.inputs if index >= 0]
+    fits, channels = weights.fit(shapes[0], shapes[1])
+    if not fits:
+        yield f"has weights {list(shapes[1])} for an input {list(shapes[0])}: the channels do not fit"
+    bias = model.tensors[op.inputs[2]] if len(op.inputs) > 2 and op.inputs[2] >= 0 else None
+    if bias is not None and math.prod(bias.shape) != channels:
+        yield f"has a bias of shape {list(bias.shape)}, expected [{channels}], one per output channel"
+
+
+def require_supported(model: TfliteModel) -> None:
+    """Refuse a model with anything malformed or untranslatable, naming all of it at once.
+
+    Raises:
+        SourceFileError: some of it is malformed.
+        UnsupportedModelError: all of it is sound, some of it has no translation.
+    """
+    broken, foreign = malformed(model), _untranslatable(model)
+    if broken:
+        also = [f"and there is no translation for {'; '.join(foreign)}"] if foreign else []
+        listed = "; ".join([*broken, *also])
+        raise SourceFileError(f"{model.file}: operators are malformed: {listed}; export the model again")
+    if foreign:
+        advice = ""
+        if any(" on float32 x" in problem for problem in foreign):
+            advice = "; this looks like a float model: quantise it to int8 first, or convert its Keras file"
+        msg = f"{model.file}: no translation for {'; '.join(foreign)}; xdet reads int8 and uint8 detectors{advice}"
+        raise UnsupportedModelError(msg)
+
+
+def _untranslatable(model: TfliteModel) -> list[str]:
+    """Kinds of operators and tensor types with counts, then single operators."""
+    operators = Counter(op.op for op in model.operators if op.op not in OPERATORS)
+    known = [op for op in model.operators if op.op in OPERATORS]
+    types = Counter(f"{op.op} on {dtype}" for op in known for dtype in sorted(_foreign_dtypes(model, op)))
+    problems = []
+    if operators:
+        problems.append("operators " + ", ".join(f"{name} x{n}" for name, n in sorted(operators.items())))
+    if types:
+        problems.append("tensor types " + ", ".join(f"{name} x{n}" for name, n in sorted(types.items())))
+    for op in known:
+        if not _foreign_dtypes(model, op):
+            reasons = (*_refused_options(op), *_refused_weights(model, op), *_refused_scales(model, op))
+            problems.extend(f"operator {op.index} {op.op}, which {reason}" for reason in reasons)
+    return problems
+
+
+def _foreign_dtypes(model: TfliteModel, op: TfliteOperator) -> set[str]:
+    """Tensor types of ``op`` that its handler does not take."""
+    allowed = CODE_DTYPES | INDEX_DTYPES | ({"float32"} if OPERATORS[op.op].floats else set())
+    indices = [i for i in (*op.inputs, *op.outputs) if i >= 0]
+    return {model.tensors[i].dtype for i in indices} - allowed
+
+
+def _refused_options(op: TfliteOperator) -> Iterator[str]:
+    activation = str(op.options.get("fused_activation", "NONE"))
+    if activation not in BOUNDS:
+        yield f"has fused activation {activation}; known are {', '.join(BOUNDS)}"
+    if op.options.get("batch_dims", 0) != 0:
+        yield f"has batch_dims {op.options['batch_dims']}, only 0 is supported"
+    if op.options.get("weights_format", "DEFAULT") != "DEFAULT":
+        yield "has shuffled weights; export the model without them"
+
+
+def _refused_weights(model: TfliteModel, op: TfliteOperator) -> Iterator[str]:
+    """Weights and bias must be constants of the right types; weights need scales along their output channels."""
+    weights = OPERATORS[op.op].weights
+    if weights is None:
+        return
+    operands = [(position, model.tensors[index]) for position, index in enumerate(op.inputs) if index >= 0]
+    for position, tensor in operands[1:]:
+        if tensor.data is None:
+            yield f"needs a constant as operand {position}, but tensor {tensor.name!r} is computed at run time"
+        elif position == 2 and tensor.dtype != "int32":
+            yield f"has a bias of {tensor.dtype}, expected int32"
+        elif position == 1 and (tensor.dtype not in CODE_DTYPES or tensor.quant is None):
+            yield f"has weights {tensor.name!r} of {tensor.dtype} without a scale"
+        elif (
+            position == 1 and tensor.quant is not None and tensor.quant.axis not in (None, weights.scale_axis)
+        ):
+            yield (
+                f"has weight scales along axis {tensor.quant.axis}, expected {weights.scale_axis}, "
+                "the output channels"
+            )
+
+
+def _refused_scales(model: TfliteModel, op: TfliteOperator) -> Iterator[str]:
+    """Activations need one scale, except where codes are taken as numbers, or not at all."""
+    row = OPERATORS[op.op]
+    ignored = (*row.codes_as_numbers, *((1,) if row.weights is not None else ()))
+    indices = [index for position, index in enumerate(op.inputs) if position not in ignored]
+    for index in dict.fromkeys((*indices, *op.outputs)):
+        tensor = model.tensors[index]
+        scales = 0 if tensor.quant is None else tensor.quant.scale.size
+        if index >= 0 and tensor.dtype in CODE_DTYPES and scales != 1:
+            yield f"has tensor {tensor.name!r} of {tensor.dtype} with {scales} scales, expected 1 per activation"
+    if row.keeps_scale and not _is_same_scale(model, op):
+        yield "has an output with another scale or zero-point than its input; LiteRT refuses that, too"
+
+
+def _is_same_scale(model: TfliteModel, op: TfliteOperator) -> bool:
+    ends = [model.tensors[index].quant for index in (*op.inputs[:1], *op.outputs)]
+    return all(a is None or b is None or a.same_as(b) for a, b in pairwise(ends))

@@ -1,0 +1,224 @@
+"""A network of one operator for every case of every row: pixels in, the operator, float32 numbers out.
+
+    build_case("RELU6", "with other scales")  # bytes of a TFLite file
+
+The image is uint8 ``(1, 16, 16, 3)``; whoever adds a row or a case adds its network here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tests.converters.sources.tflite.builder import TfliteBuilder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+SIZE = 16
+SHAPE = (1, SIZE, SIZE, 3)
+PIXEL = 1 / 255
+
+
+class Network:
+    """An image whose int8 codes are ``x``, and one operator behind it."""
+
+    def __init__(self) -> None:
+        self.b = TfliteBuilder()
+        self.image = self.b.input("image", SHAPE, "uint8", PIXEL, 0)
+        self.x = self.b.op("QUANTIZE", [self.image], SHAPE, "int8", PIXEL, -128, name="codes")
+
+    def ints(self, *values: Any) -> int:
+        """An int32 constant."""
+        return self.b.constant(np.array(values, np.int32))
+
+    def op(  # noqa: PLR0917  a tensor reads as shape, scale, zero-point, dtype
+        self,
+        op: str,
+        operands: list[int],
+        shape: tuple[int, ...] = SHAPE,
+        scale: float = PIXEL,
+        zero_point: int = -128,
+        dtype: str = "int8",
+        **options: Any,
+    ) -> int:
+        """The operator under test."""
+        return self.b.op(op, operands, shape, dtype, scale, zero_point, name="y", **options)
+
+    def finish(self, y: int) -> bytes:
+        """The file: ``y`` as float32 numbers, in four axes."""
+        tensor = self.b.subgraph.tensors[y]
+        shape = tuple(int(size) for size in tensor.shape)
+        if len(shape) != 4:
+            quant, dtype = tensor.quantization, "uint8" if tensor.type == 3 else "int8"
+            flat = (1, 1, 1, int(np.prod(shape)))
+            y = self.b.op("RESHAPE", [y], flat, dtype, quant.scale[0], quant.zeroPoint[0], new_shape=flat)
+            shape = flat
+        return self.b.build([self.b.op("DEQUANTIZE", [y], shape, "float32", name="real")])
+
+
+def weights(*shape: int, dtype: str = "int8") -> NDArray[Any]:
+    """Random codes, the zero-point 0 or 128 in their middle."""
+    low, high = (-127, 128) if dtype == "int8" else (1, 256)
+    return np.random.default_rng(3).integers(low, high, shape).astype(dtype)
+
+
+def _convolution(op: str, shape: tuple[int, ...], axis: int) -> Callable[[Network], int]:
+    def build(n: Network) -> int:
+        scales = np.linspace(0.002, 0.004, shape[axis], dtype=np.float32)
+        bias = n.b.constant(np.arange(shape[axis], dtype=np.int32) * 100, scales * np.float32(PIXEL))
+        kernel = n.b.constant(weights(*shape), scales, axis=axis)
+        options = {"padding": "SAME", "fused_activation": "RELU6"}
+        return n.op(op, [n.x, kernel, bias], (1, SIZE, SIZE, shape[axis]), 0.027, -128, **options)
+
+    return build
+
+
+def _uint8_weights(op: str, shape: tuple[int, ...], axis: int) -> Callable[[Network], int]:
+    def build(n: Network) -> int:
+        channels = shape[axis]
+        out = (1, SIZE, SIZE, channels) if len(shape) == 4 else (256, channels)
+        kernel = n.b.constant(weights(*shape, dtype="uint8"), 0.003, 128)
+        bias = n.b.constant(np.arange(channels, dtype=np.int32) * 100, 0.003 * PIXEL)
+        return n.op(op, [n.image, kernel, bias], out, 0.03, 100, "uint8")
+
+    return build
+
+
+def _fully_connected(n: Network) -> int:
+    kernel = n.b.constant(weights(5, 3), 0.003)
+    return n.op("FULLY_CONNECTED", [n.x, kernel], (256, 5), 0.01, 3)
+
+
+def _pool(op: str, window: int = 2, scale: float = PIXEL) -> Callable[[Network], int]:
+    size = SIZE // 2
+    return lambda n: n.op(op, [n.x], (1, size, size, 3), scale, padding="SAME", stride_h=2, stride_w=2,
+                          filter_h=window, filter_w=window)  # fmt: skip
+
+
+def _unary(op: str, scale: float, zero_point: int = -128, **options: Any) -> Callable[[Network], int]:
+    return lambda n: n.op(op, [n.x], SHAPE, scale, zero_point, **options)
+
+
+def _signed(op: str, scale_in: float, scale: float, zero_point: int = 0) -> Callable[[Network], int]:
+    """The operator behind numbers on both sides of 0: pixels less a half."""
+
+    def build(n: Network) -> int:
+        half = n.b.constant(np.array([127], np.int8), 0.5 / 127)
+        centred = n.b.op("SUB", [n.x, half], SHAPE, "int8", scale_in, 0, name="centred")
+        return n.op(op, [centred], SHAPE, scale, zero_point)
+
+    return build
+
+
+def _pair(op: str, scale: float) -> Callable[[Network], int]:
+    def build(n: Network) -> int:
+        constant = n.b.constant(np.array([-100, 3, 90], np.int8), 0.0037, 11)
+        return n.op(op, [n.x, constant], SHAPE, scale, -9)
+
+    return build
+
+
+def _concatenation(n: Network) -> int:
+    return n.op("CONCATENATION", [n.x, n.x], (1, SIZE, SIZE, 6), axis=3)
+
+
+def _uint8_concatenation(n: Network) -> int:
+    double = n.b.op("ADD", [n.image, n.image], SHAPE, "uint8", 2 * PIXEL, 0, name="sum")
+    out = (1, SIZE, SIZE, 6)
+    return n.op("CONCATENATION", [n.image, double], out, 2 * PIXEL, 0, "uint8", axis=3)
+
+
+def _resize(op: str, size: int) -> Callable[[Network], int]:
+    return lambda n: n.op(op, [n.x, n.ints(size, size)], (1, size, size, 3), half_pixel_centers=True)
+
+
+def _cast(n: Network) -> bytes:
+    y = n.b.op("CAST", [n.x], SHAPE, "float32", name="y", in_data_type="int8", out_data_type="float32")
+    return n.b.build([y])
+
+
+def _dequantize(n: Network) -> bytes:
+    return n.b.build([n.b.op("DEQUANTIZE", [n.x], SHAPE, "float32", name="y")])
+
+
+def _from_float(n: Network) -> int:
+    real = n.b.op("DEQUANTIZE", [n.x], SHAPE, "float32", name="float")
+    return n.op("QUANTIZE", [real], SHAPE, 0.0061, -20)
+
+
+def _mean(scale: float) -> Callable[[Network], int]:
+    return lambda n: n.op("MEAN", [n.x, n.ints(1, 2)], (1, 1, 1, 3), scale, keep_dims=True)
+
+
+def _pad(n: Network) -> int:
+    return n.op("PAD", [n.x, n.ints((0, 0), (1, 2), (0, 3), (0, 0))], (1, SIZE + 3, SIZE + 3, 3))
+
+
+def _split(n: Network) -> int:
+    half = (1, SIZE, SIZE // 2, 3)
+    parts = [n.b.tensor(name, half, "int8", PIXEL, -128) for name in ("left", "y")]
+    n.b.operator("SPLIT", [n.ints(2), n.x], parts, num_splits=2)
+    return parts[1]
+
+
+def _slice(n: Network) -> int:
+    limits = [n.ints(0, 1, 2, 0), n.ints(1, 15, 16, 3), n.ints(1, 2, 1, 1)]
+    return n.op("STRIDED_SLICE", [n.x, *limits], (1, 7, 14, 3))
+
+
+def _shape(n: Network) -> int:
+    shape = n.b.op("SHAPE", [n.x], (4,), "int32", name="y", out_type="int32")
+    return n.b.op("RESHAPE", [n.x, shape], SHAPE, "int8", PIXEL, -128, name="shaped")
+
+
+BUILDERS: Mapping[tuple[str, str], Callable[[Network], int | bytes]] = {
+    ("CONV_2D", ""): _convolution("CONV_2D", (7, 3, 3, 3), 0),
+    ("CONV_2D", "with uint8 weights"): _uint8_weights("CONV_2D", (7, 3, 3, 3), 0),
+    ("DEPTHWISE_CONV_2D", ""): _convolution("DEPTHWISE_CONV_2D", (1, 3, 3, 3), 3),
+    ("DEPTHWISE_CONV_2D", "with uint8 weights"): _uint8_weights("DEPTHWISE_CONV_2D", (1, 3, 3, 3), 3),
+    ("FULLY_CONNECTED", ""): _fully_connected,
+    ("FULLY_CONNECTED", "with uint8 weights"): _uint8_weights("FULLY_CONNECTED", (5, 3), 0),
+    ("MAX_POOL_2D", ""): _pool("MAX_POOL_2D"),
+    ("AVERAGE_POOL_2D", ""): _pool("AVERAGE_POOL_2D"),
+    ("AVERAGE_POOL_2D", "of 128 pixels or more, or with other scales"): _pool("AVERAGE_POOL_2D", 12),
+    ("MEAN", ""): _mean(PIXEL),
+    ("MEAN", "with other scales"): _mean(0.003),
+    ("LEAKY_RELU", ""): _unary("LEAKY_RELU", 0.0045, -100, alpha=0.1),
+    ("LEAKY_RELU", "outside XNNPACK's range"): _unary("LEAKY_RELU", 2.0, 0, alpha=0.1),
+    **{(op, ""): _signed(op, 0.005, 0.005) for op in ("RELU", "RELU6", "RELU_N1_TO_1")},
+    **{(op, "with other scales"): _signed(op, 0.005, 0.004) for op in ("RELU", "RELU6", "RELU_N1_TO_1")},
+    ("LOGISTIC", ""): _unary("LOGISTIC", 1 / 256),
+    ("SOFTMAX", ""): _unary("SOFTMAX", 1 / 256, beta=1.0),
+    ("QUANTIZE", ""): _unary("QUANTIZE", 0.0061, -20),
+    ("QUANTIZE", "from float"): _from_float,
+    ("QUANTIZE", "outside XNNPACK's range"): _unary("QUANTIZE", 2.0, 0),
+    ("DEQUANTIZE", ""): _dequantize,
+    ("CAST", ""): _cast,
+    **{(op, ""): _pair(op, 0.0091) for op in ("ADD", "SUB", "MUL")},
+    **{(op, "outside XNNPACK's range"): _pair(op, 20.0) for op in ("ADD", "SUB", "MUL")},
+    ("CONCATENATION", ""): _concatenation,
+    ("CONCATENATION", "of uint8 operands with other scales"): _uint8_concatenation,
+    ("RESIZE_NEAREST_NEIGHBOR", ""): _resize("RESIZE_NEAREST_NEIGHBOR", 24),
+    ("RESIZE_BILINEAR", ""): _resize("RESIZE_BILINEAR", 32),
+    ("RESIZE_BILINEAR", "by other factors"): _resize("RESIZE_BILINEAR", 24),
+    ("PAD", ""): _pad,
+    ("RESHAPE", ""): lambda n: n.op("RESHAPE", [n.x], (1, 4, 64, 3), new_shape=(1, 4, 64, 3)),
+    ("TRANSPOSE", ""): lambda n: n.op("TRANSPOSE", [n.x, n.ints(0, 2, 3, 1)], (1, SIZE, 3, SIZE)),
+    ("STRIDED_SLICE", ""): _slice,
+    ("GATHER", ""): lambda n: n.op("GATHER", [n.x, n.ints(3, 0, 9)], (1, 3, SIZE, 3), axis=1),
+    ("TILE", ""): lambda n: n.op("TILE", [n.x, n.ints(1, 1, 2, 1)], (1, SIZE, 2 * SIZE, 3)),
+    ("SPLIT", ""): _split,
+    ("PACK", ""): lambda n: n.op("PACK", [n.x, n.x], (1, SIZE, 2, SIZE, 3), axis=2, values_count=2),
+    ("SHAPE", ""): _shape,
+}
+
+
+def build_case(op: str, when: str) -> bytes:
+    """The TFLite file of a case."""
+    network = Network()
+    built = BUILDERS[op, when](network)
+    return built if isinstance(built, bytes) else network.finish(built)
