@@ -67,6 +67,8 @@ def folder(tmp_path: Path, embedded_tflite: Path, sample_pictures: list[Path]) -
     (tmp_path / "photos").mkdir()
     for picture in sample_pictures:
         shutil.copy(picture, tmp_path / "photos")
+    (tmp_path / "xdet").mkdir()
+    shutil.copytree(sample_pictures[0].parent, tmp_path / "xdet" / "data")  # as in a clone
     for program in EXAMPLES.iterdir():
         if program.is_file():
             shutil.copy(program, tmp_path)
@@ -92,6 +94,12 @@ def test_the_readme_holds_the_two_commands_and_its_picture() -> None:
     assert "\npip install . && xdet demo\n" in text
     assert '\npip install ".[test]" && pytest\n' in text
     assert "](docs/demo.jpg)" in text
+
+
+def test_the_readme_shows_what_its_first_command_prints(folder: Path) -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    (command,) = re.findall(r"^(xdet detect xdet/data/camera\.jpg)", text, re.MULTILINE)
+    assert run(shlex.split(command), folder).stdout in text
 
 
 def test_the_python_blocks_of_the_readme_run(folder: Path) -> None:
