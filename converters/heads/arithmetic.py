@@ -39,6 +39,13 @@ def sigmoid_nodes(writer: GraphWriter, x: ir.Value, name: str) -> ir.Value:
     return writer.op("Div", [one, writer.op("Add", [power, one], f"{name}:divisor")], name)
 
 
+def softmax(x: Float32) -> Float32:
+    """Softmax over the last axis in float32, the maximum subtracted first; its twin is the operator ``Softmax``."""
+    with np.errstate(over="ignore"):
+        powers = np.exp(x - x.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True), np.float32)
+
+
 def logit(probability: Float32) -> Float32:
     """The inverse of ``sigmoid``, within ``FARTHEST_LOGIT`` either side of 0."""
     p = np.asarray(probability, np.float64)

@@ -98,24 +98,37 @@ RUNTIMES: dict[str, Callable[[bytes, Sequence[Float32]], Decoded]] = {
 def random_outputs(head: Head, batch: int, *, spread: float = 2.0, seed: int = 0) -> list[Float32]:
     """Raw outputs of normally distributed numbers."""
     rng = np.random.default_rng(seed)
-    return [rng.normal(0, spread, (batch, *raw.shape)).astype(np.float32) for raw in head.raw_outputs()]
+    return with_priors(head, [rng.normal(0, spread, (batch, *raw.shape)) for raw in head.raw_outputs()])
+
+
+def with_priors(head: Head, outputs: Sequence[NDArray[Any]]) -> list[Float32]:
+    """These outputs as float32; priors are what the head itself would make: no network computes them from a picture."""
+    batch = len(outputs[0])
+    own = head.encode(
+        np.repeat(head.default_boxes()[None], batch, axis=0),
+        np.zeros((batch, head.num_boxes, head.num_classes), np.float32),
+    )
+    return [
+        encoded if raw.name == "priors" else output.astype(np.float32)
+        for raw, output, encoded in zip(head.raw_outputs(), outputs, own, strict=True)
+    ]
 
 
 def lattice_outputs(head: Head, batch: int, *, step: float, limit: int) -> list[Float32]:
     """Raw outputs of few distinct numbers, as int8 makes them: ties everywhere."""
     rng = np.random.default_rng(1)
-    return [
-        (rng.integers(-limit, limit + 1, (batch, *raw.shape)) * step).astype(np.float32)
-        for raw in head.raw_outputs()
-    ]
+    codes = [rng.integers(-limit, limit + 1, (batch, *raw.shape)) for raw in head.raw_outputs()]
+    return with_priors(head, [code * step for code in codes])
 
 
 RAW_OUTPUTS: dict[str, Callable[[Head, int], list[Float32]]] = {
     "normal numbers": random_outputs,
-    "probabilities": lambda head, batch: [abs(o) for o in random_outputs(head, batch, spread=0.3)],
+    "probabilities": lambda head, batch: with_priors(
+        head, [abs(o) for o in random_outputs(head, batch, spread=0.3)]
+    ),
     "a lattice": functools.partial(lattice_outputs, step=0.25, limit=16),
     "zeros": functools.partial(lattice_outputs, step=1.0, limit=0),
-    "ones": lambda head, batch: [np.ones_like(o) for o in random_outputs(head, batch)],
+    "ones": lambda head, batch: with_priors(head, [np.ones_like(o) for o in random_outputs(head, batch)]),
     "numbers of 1e4": functools.partial(lattice_outputs, step=5000.0, limit=2),
     "numbers of 3e38": functools.partial(lattice_outputs, step=1.5e38, limit=2),
 }

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from converters.heads.grids import AnchorGrid
+from converters.heads.ssd import Ssd
 from converters.heads.yolo_v3 import YoloV3
 from converters.heads.yolo_v5 import YoloV5, YoloV5Raw
 from converters.heads.yolo_v8 import YoloV8
@@ -37,7 +38,22 @@ GRIDS = (
     AnchorGrid(1, 2, ((116.0, 90.0), (156.0, 198.0), (373.0, 326.0))),
 )
 
+PRIORS = tuple((0.1 + 0.2 * (i % 5), 0.1 + 0.2 * (i // 5), 0.1 + i / 40, 0.6 - i / 50) for i in range(25))
+CORNER_PRIORS = tuple((x - w / 2, y - h / 2, x + w / 2, y + h / 2) for x, y, w, h in PRIORS)
+
 EXAMPLES: dict[str, Head] = {
+    "ssd, corners": Ssd(25, 2, "corners", (1, 1, 1, 1), CORNER_PRIORS),
+    "ssd, corners from an output": Ssd(25, 1, "corners", (1, 1, 1, 1), None),
+    "ssd, y first, scales": Ssd(25, 3, "centers", (10, 10, 5, 5), PRIORS, yx_first=True),
+    "ssd, no background, logits": Ssd(
+        25, 4, "centers", (10, 10, 5, 5), PRIORS, background=False, activation="sigmoid"
+    ),
+    "ssd, softmax, centers from an output": Ssd(
+        25, 4, "centers", (10, 8, 5, 4), None, yx_first=True, activation="softmax"
+    ),
+    "ssd, corners with scales": Ssd(
+        25, 1, "corners", (10, 10, 10, 10), CORNER_PRIORS, yx_first=True, activation="sigmoid"
+    ),
     "yolo_v3, three levels": YoloV3(GRIDS, 3, (192.0, 128.0)),
     "yolo_v3, scales of YOLO v4": YoloV3(
         tuple(replace(grid, xy_scale=scale) for grid, scale in zip(GRIDS, (1.2, 1.1, 1.05), strict=True)),

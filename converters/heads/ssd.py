@@ -1,0 +1,307 @@
+"""SSD: scores and offsets of prior boxes; the priors are parameters, or a third output of the network.
+
+::
+
+    scores [N, B, (1 +) NC], offsets t [N, B, 4]; u = t / scale
+    coding "centers"    centre = u * prior size + prior centre      size = exp(u) * prior size
+    coding "corners"    corner = u * prior size + prior corner
+
+``scale`` is the reciprocal of what Caffe calls a variance: 10, 10, 5, 5 for variances of 0.1, 0.1, 0.2, 0.2.
+
+Sources of the formulas: W. Liu et al., "SSD: Single Shot MultiBox Detector" (2016), with its Caffe layer DetectionOutput;
+for centres in the order y, x, h, w the kernel of ``TFLite_Detection_PostProcess`` in tensorflow/tensorflow
+(lite/kernels/detection_postprocess.cc), operation for operation; for corners the SSD of STMicroelectronics' model zoo.
+
+The parameters of a ``TFLite_Detection_PostProcess`` operator: coding "centers", ``yx_first``, scales y, x, h, w of its options,
+its third input as priors, activation "none"; a background where its scores have one column more than ``num_classes``. Without
+``use_regular_nms`` the operator suppresses boxes across classes, and this head's tail does not.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+
+from converters.heads.arithmetic import (
+    SMALLEST_SIZE,
+    centers_and_sizes,
+    clip_nodes,
+    clipped_corners,
+    clipped_corners_nodes,
+    lattice_boxes,
+    logit,
+    sigmoid,
+    sigmoid_nodes,
+    softmax,
+    split_nodes,
+)
+from converters.heads.base import RawOutput, read_values, require_arrays, require_values
+from converters.heads.boxes import Float32, clip_xyxy
+from converters.spec.checks import (
+    require_choice,
+    require_count,
+    require_entries,
+    require_flag,
+    require_number,
+    require_text,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from converters.graph import GraphWriter
+
+Coding = Literal["centers", "corners"]
+Activation = Literal["none", "sigmoid", "softmax"]
+Four = tuple[float, float, float, float]
+
+SWAPPED = [1, 0, 3, 2]  # y, x, h, w <-> x, y, w, h, and the same for corners
+LEAST_PROBABILITY = 1e-13  # what encoding makes of a probability of 0 before a softmax
+
+
+@dataclass(frozen=True, slots=True)
+class Ssd:
+    """Scores and offsets of prior boxes.
+
+    Attributes:
+        num_boxes: B.
+        num_classes: NC, without the background.
+        coding: what offsets move: ``"centers"`` and sizes, or ``"corners"``.
+        scales: four divisors of the offsets, in their order; 1 each where the network has none.
+        priors: float32 numbers, four per box, in the order of the offsets: centre and size, or two corners, as fractions of
+            the image; None where the network's third output has them.
+        yx_first: offsets, scales and priors are in the order y, x, h, w (or y1, x1, y2, x2) instead of x, y, w, h.
+        background: the first score is that of the background.
+        activation: what the scores still need; over a softmax the background counts.
+    """
+
+    kind: ClassVar[str] = "ssd"
+    num_boxes: int
+    num_classes: int
+    coding: Coding
+    scales: Four
+    priors: tuple[Four, ...] | None
+    yx_first: bool = False
+    background: bool = True
+    activation: Activation = "none"
+
+    def __post_init__(self) -> None:
+        require_count(self.num_boxes, "num_boxes")
+        require_count(self.num_classes, "num_classes")
+        require_choice(self.coding, Coding, "coding")
+        if min(_require_four(self.scales, "scales")) <= 0:
+            raise ValueError(f"scales must be four numbers above 0, got {self.scales!r}")
+        require_flag(self.yx_first, "yx_first")
+        require_flag(self.background, "background")
+        require_choice(self.activation, Activation, "activation")
+        if self.priors is not None:
+            self._require_priors()
+
+    def _require_priors(self) -> None:
+        priors = require_entries(self.priors, "priors")
+        if len(priors) != self.num_boxes:
+            raise ValueError(
+                f"{len(priors)} priors do not fit {self.num_boxes} boxes: one prior per box is needed"
+            )
+        for index, prior in enumerate(priors):
+            a, b, c, d = _require_four(prior, f"prior {index}")
+            w, h = (c, d) if self.coding == "centers" else (c - a, d - b)
+            if min(w, h) <= 0:
+                raise ValueError(f"prior {index} has no size above 0: {prior!r}, read as {self.coding}")
+        as_float32 = np.array(priors, np.float32).tolist()
+        object.__setattr__(
+            self, "priors", tuple(map(tuple, as_float32))
+        )  # what a document keeps, and nodes compute with
+
+    def raw_outputs(self) -> tuple[RawOutput, ...]:
+        """Scores, offsets, and priors where these are no parameters."""
+        outputs = (
+            RawOutput("scores", (self.num_boxes, self.background + self.num_classes)),
+            RawOutput("offsets", (self.num_boxes, 4)),
+        )
+        return outputs if self.priors is not None else (*outputs, RawOutput("priors", (self.num_boxes, 4)))
+
+    def decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
+        """Boxes and scores of raw outputs; see ``Head``."""
+        require_arrays(self, outputs)
+        scores, offsets = outputs[:2]
+        priors = self._priors() if self.priors is not None else outputs[2]
+        with np.errstate(over="ignore"):
+            scaled = np.asarray(offsets / np.array(self.scales, np.float32), np.float32)
+            boxes = self._decode_boxes(scaled, priors)
+        if self.yx_first:
+            boxes = np.ascontiguousarray(boxes[..., SWAPPED])
+        return boxes, self._decode_scores(scores)
+
+    def _decode_boxes(self, offsets: Float32, priors: Float32) -> Float32:
+        low, high = priors[..., 0:2], priors[..., 2:4]
+        if self.coding == "centers":
+            centers = offsets[..., 0:2] * high + low
+            return clipped_corners(centers, np.exp(offsets[..., 2:4]) * (high / np.float32(2)))
+        sizes = high - low
+        return clip_xyxy(offsets * np.concatenate([sizes, sizes], axis=-1) + priors)
+
+    def _decode_scores(self, scores: Float32) -> Float32:
+        if self.activation == "softmax":
+            return softmax(scores)[..., int(self.background) :]
+        classes = scores[..., int(self.background) :]
+        return sigmoid(classes) if self.activation == "sigmoid" else classes
+
+    def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+        """The twin of ``decode``."""
+        require_values(self, outputs)
+        scores, offsets = outputs[:2]
+        priors = None if self.priors is not None else outputs[2]
+        if self.scales != (1, 1, 1, 1):
+            scales = writer.constant(np.array(self.scales, np.float32), "head/scales")
+            offsets = writer.op("Div", [offsets, scales], "head/scaled_offsets")
+        name = "head/boxes_yx" if self.yx_first else "head/boxes"
+        boxes = self._center_nodes if self.coding == "centers" else self._corner_nodes
+        decoded = boxes(writer, offsets, priors, name)
+        if self.yx_first:
+            order = writer.constant(np.array(SWAPPED, np.int64), "head/xy_order")
+            decoded = writer.op("Gather", [decoded, order], "head/boxes", axis=2)
+        return decoded, self._score_nodes(writer, scores)
+
+    def _center_nodes(
+        self, writer: GraphWriter, offsets: ir.Value, priors: ir.Value | None, name: str
+    ) -> ir.Value:
+        names = ["head/offsets_of_centers", "head/logarithms_of_sizes"]
+        xy, wh = split_nodes(writer, offsets, [2, 2], names, axis=2)
+        if priors is None:
+            known = self._priors()
+            low, sizes = (
+                writer.constant(known[:, 0:2], "head/prior_centers"),
+                writer.constant(known[:, 2:4], "head/prior_sizes"),
+            )
+            half_sizes = writer.constant(known[:, 2:4] / np.float32(2), "head/half_prior_sizes")
+        else:
+            low, sizes = split_nodes(
+                writer, priors, [2, 2], ["head/prior_centers", "head/prior_sizes"], axis=2
+            )
+            two = writer.constant(np.float32(2), "head/two")
+            half_sizes = writer.op("Div", [sizes, two], "head/half_prior_sizes")
+        moved = writer.op("Mul", [xy, sizes], "head/moves_of_centers")
+        centers = writer.op("Add", [moved, low], "head/centers")
+        powers = writer.op("Exp", [wh], "head/multiples_of_sizes")
+        return clipped_corners_nodes(
+            writer, centers, writer.op("Mul", [powers, half_sizes], "head/half_sizes"), name
+        )
+
+    def _corner_nodes(
+        self, writer: GraphWriter, offsets: ir.Value, priors: ir.Value | None, name: str
+    ) -> ir.Value:
+        if priors is None:
+            known = self._priors()
+            sizes = np.tile(known[:, 2:4] - known[:, 0:2], (1, 2))
+            corners, both = (
+                writer.constant(known, "head/prior_corners"),
+                writer.constant(sizes, "head/prior_sizes"),
+            )
+        else:
+            low, high = split_nodes(writer, priors, [2, 2], ["head/prior_low", "head/prior_high"], axis=2)
+            size = writer.op("Sub", [high, low], "head/prior_size")
+            corners, both = priors, writer.op("Concat", [size, size], "head/prior_sizes", axis=2)
+        moved = writer.op("Mul", [offsets, both], "head/moves_of_corners")
+        return clip_nodes(writer, writer.op("Add", [moved, corners], "head/boxes_unclipped"), name)
+
+    def _score_nodes(self, writer: GraphWriter, scores: ir.Value) -> ir.Value:
+        if self.activation == "softmax":
+            scores = writer.op("Softmax", [scores], "head/class_probabilities", axis=2)
+        if self.background:
+            names = ["head/background", "head/scores_of_classes"]
+            scores = split_nodes(writer, scores, [1, self.num_classes], names, axis=2)[1]
+        return sigmoid_nodes(writer, scores, "head/scores") if self.activation == "sigmoid" else scores
+
+    def default_boxes(self) -> Float32:
+        """The priors; boxes side by side where they are an output."""
+        if self.priors is None:
+            return lattice_boxes(self.num_boxes)
+        priors = self._priors()
+        if self.coding == "centers":
+            half = priors[:, 2:4] / np.float32(2)
+            priors = np.concatenate([priors[:, 0:2] - half, priors[:, 0:2] + half], axis=-1)
+        return priors[:, SWAPPED] if self.yx_first else priors
+
+    def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
+        """Raw outputs of boxes and scores; see ``Head``. Priors that are an output are boxes side by side."""
+        asked = boxes_xyxy[..., SWAPPED] if self.yx_first else boxes_xyxy
+        priors = self._priors() if self.priors is not None else self._encoded_priors()
+        low, high = priors[..., 0:2], priors[..., 2:4]
+        if self.coding == "centers":
+            centers, sizes = centers_and_sizes(asked)
+            parts = [(centers - low) / high, np.log(np.maximum(sizes, SMALLEST_SIZE) / high)]
+            offsets = np.concatenate(parts, axis=-1)
+        else:
+            offsets = (asked - priors) / np.tile(high - low, 2)
+        raw = [self._encode_scores(scores), (offsets * np.array(self.scales)).astype(np.float32)]
+        if self.priors is None:
+            raw.append(np.repeat(priors[None], len(scores), axis=0))
+        return tuple(raw)
+
+    def _encode_scores(self, scores: Float32) -> Float32:
+        if self.background:
+            rest = np.clip(1 - scores.sum(axis=-1, keepdims=True), 0, 1)
+            scores = np.concatenate([rest, scores], axis=-1)
+        if self.activation == "softmax":
+            return np.asarray(np.log(np.maximum(scores, LEAST_PROBABILITY)), np.float32)
+        return logit(scores) if self.activation == "sigmoid" else scores.astype(np.float32)
+
+    def _encoded_priors(self) -> Float32:
+        priors = self.default_boxes()
+        if self.coding == "centers":
+            priors = np.concatenate(centers_and_sizes(priors), axis=-1)
+        return priors[:, SWAPPED] if self.yx_first else priors
+
+    def _priors(self) -> Float32:
+        return np.array(self.priors, np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The parameters as plain JSON values; priors as base64 of little-endian float32, four per box."""
+        priors = None
+        if self.priors is not None:
+            priors = base64.b64encode(self._priors().astype("<f4").tobytes()).decode("ascii")
+        return {"kind": self.kind, **asdict(self), "priors": priors}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what ``to_dict`` wrote; see ``Head``."""
+        keys = (
+            "num_boxes",
+            "num_classes",
+            "coding",
+            "scales",
+            "priors",
+            "yx_first",
+            "background",
+            "activation",
+        )
+        num_boxes, num_classes, coding, scales, priors, *rest = read_values(cls.kind, data, *keys)
+        four = _require_four(scales, "scales")
+        return cls(num_boxes, num_classes, coding, four, _priors_from_base64(priors), *rest)
+
+
+def _require_four(value: object, what: str) -> Four:
+    numbers = [require_number(entry, f"each of {what}") for entry in require_entries(value, what)]
+    if len(numbers) != 4:
+        raise ValueError(f"{what} must be four numbers, got {value!r}")
+    return numbers[0], numbers[1], numbers[2], numbers[3]
+
+
+def _priors_from_base64(text: object) -> tuple[Four, ...] | None:
+    if text is None:
+        return None
+    try:
+        data = base64.b64decode(require_text(text, "priors"), validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"priors must be base64: {error}") from error
+    if not data or len(data) % 16:
+        raise ValueError(f"priors must be four float32 numbers per box, got {len(data)} bytes")
+    rows = np.frombuffer(data, "<f4").reshape(-1, 4).astype(np.float64)
+    return tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in rows)
