@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -18,7 +19,14 @@ from converters.spec import Thresholds
 from xdet.errors import DataError, ModelError, UsageError
 from xdet.evaluation.bootstrap import difference, draw_weights, resample_average
 from xdet.evaluation.dataset import read_coco
-from xdet.evaluation.predictions import Found, KeptPredictions, PredictionOptions, name_run, predict
+from xdet.evaluation.predictions import (
+    Found,
+    KeptPredictions,
+    PredictionOptions,
+    name_run,
+    predict,
+    truncation_table,
+)
 from xdet.evaluation.protocols import PROTOCOLS, CrowdRule, ProtocolName, Setting
 from xdet.evaluation.records import ScoredImage
 from xdet.evaluation.results import Comparison, Evaluation, EvaluationOptions, ModelResult
@@ -64,7 +72,7 @@ class ModelRun:
 
 def score_runs(runs: Sequence[ModelRun], dataset: Dataset, options: EvaluationOptions) -> Evaluation:
     """Score what the models found in the photographs that all of them could use."""
-    categories = _shared_categories(runs, dataset)
+    categories = _shared_categories([(run.file, run.categories) for run in runs], dataset)
     ignored = Counter(dataset.ignored)
     problems = {problem.message: problem for run in runs for problem in run.problems}
     ignored["unreadable_images"] += len(problems)
@@ -109,15 +117,16 @@ def score_runs(runs: Sequence[ModelRun], dataset: Dataset, options: EvaluationOp
     )
 
 
-def _shared_categories(runs: Sequence[ModelRun], dataset: Dataset) -> list[int]:
-    """The category ids that the models find, rising; the same for all of them."""
-    first = set(runs[0].categories.values())
-    for run in runs[1:]:
-        others = set(run.categories.values())
+def _shared_categories(models: Sequence[tuple[str, dict[int, int]]], dataset: Dataset) -> list[int]:
+    """The category ids that the models (file, class number -> category id) find, rising; the same for all of them."""
+    (first_file, matched), *further = models
+    first = set(matched.values())
+    for file, matched in further:
+        others = set(matched.values())
         if others != first:
             odd = ", ".join(repr(dataset.categories[category]) for category in sorted(first ^ others))
             raise UsageError(
-                f"'{runs[0].file}' and '{run.file}' cannot be compared: only one of them finds {odd}; evaluate them in "
+                f"'{first_file}' and '{file}' cannot be compared: only one of them finds {odd}; evaluate them in "
                 f"two calls"
             )
     return sorted(first)
@@ -210,7 +219,7 @@ def evaluate(
     resume: PathLike | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Evaluation:
-    """Measure average precision.
+    """Measure average precision; all models are opened and checked before the first one runs.
 
     Args:
         models: one or several model files, finished or source; each runs on the runtime of its format. Further ones are
@@ -258,7 +267,6 @@ def evaluate(
         if not path.is_file():
             raise ModelError(f"cannot read model '{path}': no such file; check the path")
     dataset = read_coco(Path(annotations), Path(images))
-    kept = None if resume is None else KeptPredictions(Path(resume))
     how = PredictionOptions(options.thresholds, truncate_input=truncate_input, workers=choices.workers)
     whole = len(paths) * len(dataset.images)
 
@@ -266,10 +274,15 @@ def evaluate(
         if progress is not None:
             progress(done, whole)
 
-    runs: list[ModelRun] = []
-    for path in paths:
-        with open_runtime(path, choices) as runtime:
-            runs.append(_run(runtime, dataset, how, kept, advance))
+    with ExitStack() as stack:
+        runtimes = [stack.enter_context(open_runtime(path, choices)) for path in paths]
+        matched = [_require_usable(runtime, dataset, how) for runtime in runtimes]
+        _shared_categories(list(zip(map(str, paths), matched, strict=True)), dataset)
+        kept = None if resume is None else KeptPredictions(Path(resume))
+        runs = [
+            _run(runtime, categories, dataset, how, kept, advance)
+            for runtime, categories in zip(runtimes, matched, strict=True)
+        ]
     return score_runs(runs, dataset, options)
 
 
@@ -301,16 +314,23 @@ def _options(
     return EvaluationOptions(protocol, crowd or PROTOCOLS[protocol].crowd, max_gt, truncate_input, limits)
 
 
+def _require_usable(runtime: Runtime, dataset: Dataset, how: PredictionOptions) -> dict[int, int]:
+    """Refuse a model that cannot be evaluated as asked; gives its class numbers -> category ids."""
+    require_thresholds(how.thresholds, runtime)
+    if how.truncate_input:
+        truncation_table(runtime.spec, runtime.file)
+    return _match_classes(runtime, dataset)
+
+
 def _run(
     runtime: Runtime,
+    categories: dict[int, int],
     dataset: Dataset,
     how: PredictionOptions,
     kept: KeptPredictions | None,
     advance: Callable[[int], object],
 ) -> ModelRun:
     """Run one model, or take what an earlier run has kept."""
-    require_thresholds(how.thresholds, runtime)
-    categories = _match_classes(runtime, dataset)
     run = name_run(runtime, how)
     taken = {} if kept is None else kept.take(run, dataset.images)
     advance(len(taken))

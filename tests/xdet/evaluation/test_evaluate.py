@@ -250,6 +250,25 @@ def test_a_missing_model_is_told_before_any_work(scene: Scene, model: Path) -> N
     assert not (scene.folder / "kept").exists()
 
 
+@pytest.mark.parametrize("options", [{}, {"protocol": "zoo-4", "truncate_input": True}])
+def test_every_model_is_checked_before_the_first_one_runs(
+    scene: Scene, model: Path, tmp_path: Path, looked_at: list[int], options: dict[str, Any]
+) -> None:
+    """The second model is refused for its thresholds, its input or its classes: the first has looked at nothing."""
+    odd = replace(SPEC, image=replace(SPEC.image, rescaling=Rescaling(0.017, -2.1)))
+    scene.categories.append({"id": 2, "name": "cat"})
+    seconds = [
+        write_model(tmp_path / "odd.onnx", spec=odd, freeze=not options),
+        write_model(tmp_path / "cat.onnx", spec=replace(SPEC, class_names=("cat",))),
+        write_model(tmp_path / "fish.onnx", spec=replace(SPEC, class_names=("fish",))),
+    ]
+    for second in seconds:
+        with pytest.raises((UsageError, DataError), match=second.name):
+            measure(scene, [model, second], resume=scene.folder / "kept", **options)
+    assert looked_at == []
+    assert not (scene.folder / "kept").exists()
+
+
 class Stop(Exception):  # noqa: N818 - stands for Ctrl-C
     pass
 
