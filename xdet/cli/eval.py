@@ -27,6 +27,7 @@ Examples:
   xdet eval person.onnx --images photos --annotations annotations.json
   xdet eval float.onnx int8.onnx int8.tflite --images photos --annotations annotations.json --plot curves.png
   xdet eval person.tflite --images photos --annotations annotations.json --protocol zoo-4 --json -
+  xdet eval person.tflite --images photos --annotations annotations.json --protocol zoo-3 --eval-iou 0.4
 """
 
 
@@ -47,6 +48,12 @@ def evaluate(
     ] = None,
     max_gt: Annotated[
         int | None, typer.Option(metavar="N", help="Leave out images with more ground truths.")
+    ] = None,
+    eval_iou: Annotated[
+        float | None,
+        typer.Option(
+            metavar="F", help="IoU from which on a detection is a hit, for zoo-3 and zoo-4 [default: 0.5]."
+        ),
     ] = None,
     truncate_input: Annotated[
         bool,
@@ -112,6 +119,7 @@ def evaluate(
             protocol=protocol,
             crowd=crowd,
             max_gt=max_gt,
+            eval_iou=eval_iou,
             truncate_input=truncate_input,
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
@@ -145,5 +153,6 @@ def _draw(path: Path, evaluation: Evaluation) -> None:
         for name, result in zip(model_names(evaluation), evaluation.results, strict=True)
     ]
     curves = [result.score.precision for result in evaluation.results]
-    title = f"Protocol {evaluation.options.protocol}, IoU 0.5, {evaluation.num_images} images"
+    iou = evaluation.options.eval_iou or 0.5
+    title = f"Protocol {evaluation.options.protocol}, IoU {iou:g}, {evaluation.num_images} images"
     save_precision_plot(path, list(zip(labels, curves, strict=True)), title=title)

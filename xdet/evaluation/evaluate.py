@@ -27,7 +27,7 @@ from xdet.evaluation.predictions import (
     predict,
     truncation_table,
 )
-from xdet.evaluation.protocols import PROTOCOLS, CrowdRule, ProtocolName, Setting
+from xdet.evaluation.protocols import PROTOCOLS, CrowdRule, Protocol, ProtocolName, Setting
 from xdet.evaluation.records import ScoredImage
 from xdet.evaluation.results import Comparison, Evaluation, EvaluationOptions, ModelResult
 from xdet.runtimes.base import require_thresholds
@@ -82,7 +82,7 @@ def score_runs(runs: Sequence[ModelRun], dataset: Dataset, options: EvaluationOp
     ignored["images_over_max_gt"] += len(truths) - len(counted)
     if not counted:
         raise DataError(f"'{dataset.file}' leaves no image to evaluate: {_counts(ignored)}")
-    protocol = PROTOCOLS[options.protocol]
+    protocol = PROTOCOLS[options.protocol].at(options.eval_iou)
     results = []
     for run in runs:
         started = time.perf_counter()
@@ -111,7 +111,7 @@ def score_runs(runs: Sequence[ModelRun], dataset: Dataset, options: EvaluationOp
         num_crowds=crowds,
         over_the_edge=dataset.over_the_edge,
         results=tuple(results),
-        comparisons=_compare(results, options.protocol, len(counted)),
+        comparisons=_compare(results, protocol, len(counted)),
         problems=(*dataset.problems, *problems.values()),
         ignored={kind: count for kind, count in ignored.items() if count},
     )
@@ -171,18 +171,15 @@ def _scored_image(
     )
 
 
-def _compare(
-    results: Sequence[ModelResult], protocol: ProtocolName, num_images: int
-) -> tuple[Comparison, ...]:
+def _compare(results: Sequence[ModelResult], protocol: Protocol, num_images: int) -> tuple[Comparison, ...]:
     """Every further model against the first, for each metric that is a mean of APs."""
     if len(results) < 2:
         return ()
     weights = draw_weights(num_images)
-    how = PROTOCOLS[protocol]
     comparisons = []
-    for name, thresholds in how.averages.items():
+    for name, thresholds in protocol.averages.items():
         drawn = [
-            resample_average(result.score.rankings, how.curve, thresholds, weights) for result in results
+            resample_average(result.score.rankings, protocol.curve, thresholds, weights) for result in results
         ]
         first = results[0].score.metrics[name]
         for index, result in enumerate(results[1:], 1):
@@ -207,6 +204,7 @@ def evaluate(
     protocol: ProtocolName = "coco",
     crowd: CrowdRule | None = None,
     max_gt: int | None = None,
+    eval_iou: float | None = None,
     truncate_input: bool = False,
     score_threshold: float = 0.001,
     iou_threshold: float = 0.5,
@@ -229,6 +227,8 @@ def evaluate(
         protocol: ``"coco"``, ``"zoo-3"`` or ``"zoo-4"``, see docs/evaluation.md.
         crowd: ``"ignore"``, ``"drop"`` or ``"keep"``; None is the protocol's own: ``"ignore"`` for coco, else ``"keep"``.
         max_gt: leave out images with more ground truths than this.
+        eval_iou: IoU with a ground truth from which on a detection is a hit, above 0 and at most 1 (the zoo's protocols
+            only); None is 0.5. Their metric is named after it: ``"AP40"`` at 0.4.
         truncate_input: feed what the zoo's truncating input quantisation makes of each pixel (the zoo's protocols only).
         score_threshold: detections score above this.
         iou_threshold: of non-maximum suppression.
@@ -253,8 +253,14 @@ def evaluate(
         OutputError: ``resume`` cannot be written.
     """
     paths = [Path(model) for model in ([models] if isinstance(models, str | os.PathLike) else models)]
-    options = _options(
-        protocol, crowd, max_gt, truncate_input, (score_threshold, iou_threshold, max_detections)
+    _require_known(protocol, crowd)
+    options = EvaluationOptions(
+        protocol=protocol,
+        crowd=crowd or PROTOCOLS[protocol].crowd,
+        max_gt=max_gt,
+        truncate_input=truncate_input,
+        thresholds=_thresholds(score_threshold, iou_threshold, max_detections),
+        eval_iou=eval_iou if eval_iou is not None or protocol == "coco" else PROTOCOLS[protocol].iou,
     )
     choices = RuntimeChoices(
         provider=provider,
@@ -280,7 +286,7 @@ def evaluate(
         _shared_categories(list(zip(map(str, paths), matched, strict=True)), dataset)
         kept = None if resume is None else KeptPredictions(Path(resume))
         runs = [
-            _run(runtime, categories, dataset, how, kept, advance)
+            _run(runtime, categories, dataset, how, kept=kept, advance=advance)
             for runtime, categories in zip(runtimes, matched, strict=True)
         ]
     return score_runs(runs, dataset, options)
@@ -297,21 +303,17 @@ def evaluated_files(models: Iterable[Path], images: Path, annotations: Path) -> 
     yield from (image.path for image in read_coco(annotations, images).images)
 
 
-def _options(
-    protocol: ProtocolName,
-    crowd: CrowdRule | None,
-    max_gt: int | None,
-    truncate_input: bool,  # noqa: FBT001 - handed on
-    thresholds: tuple[float, float, int],
-) -> EvaluationOptions:
+def _require_known(protocol: str, crowd: str | None) -> None:
     for name, value, known in (("protocol", protocol, ProtocolName), ("crowd", crowd, CrowdRule)):
         if value is not None and value not in get_args(known):
             raise UsageError(f"--{name} must be one of {', '.join(get_args(known))}, got {value!r}")
+
+
+def _thresholds(score: float, iou: float, max_detections: int) -> Thresholds:
     try:
-        limits = Thresholds(*thresholds)
+        return Thresholds(score, iou, max_detections)
     except ValueError as error:
         raise UsageError(f"{error}; choose another") from error
-    return EvaluationOptions(protocol, crowd or PROTOCOLS[protocol].crowd, max_gt, truncate_input, limits)
 
 
 def _require_usable(runtime: Runtime, dataset: Dataset, how: PredictionOptions) -> dict[int, int]:
@@ -327,6 +329,7 @@ def _run(
     categories: dict[int, int],
     dataset: Dataset,
     how: PredictionOptions,
+    *,
     kept: KeptPredictions | None,
     advance: Callable[[int], object],
 ) -> ModelRun:

@@ -1,4 +1,4 @@
-"""Precision over recall as a picture: one line per model, the curve under which its protocol takes the area (IoU 0.5)."""
+"""Precision over recall as a picture: the curve per model under which its protocol takes the area (IoU 0.5 or ``eval_iou``)."""
 
 from __future__ import annotations
 

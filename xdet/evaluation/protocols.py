@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -42,7 +42,7 @@ class Score:
         metrics: by name, fractions 0..1; None where there is nothing to find.
         per_class: the metrics of ``Protocol.averages``, per class.
         rankings: one per class, for resampling.
-        precision: float64 ``(101,)``, the protocol's curve at IoU 0.5, the mean over classes; NaN without ground truth.
+        precision: float64 ``(101,)``, its curve at ``Protocol.iou``, the mean over classes; NaN without ground truth.
     """
 
     metrics: dict[str, float | None]
@@ -60,16 +60,24 @@ class Protocol:
         curve: precision over recall, and the area that counts as AP.
         averages: metrics that are means over IoU thresholds and classes -> indices of those thresholds.
         rank: matches detections and gives metrics that are no such means.
+        iou: from which on a detection is a hit; the first of them where the protocol has several.
     """
 
     crowd: CrowdRule
     curve: Curve
     averages: dict[str, tuple[int, ...]]
-    rank: Callable[[Sequence[ScoredImage], Setting], tuple[tuple[Ranking, ...], dict[str, float | None]]]
+    rank: Callable[
+        [Sequence[ScoredImage], Setting, float], tuple[tuple[Ranking, ...], dict[str, float | None]]
+    ]
+    iou: float = 0.5
+
+    def at(self, iou: float | None) -> Protocol:
+        """The same way to score with another IoU, after which its metric is named: ``AP40`` at 0.4."""
+        return self if iou is None else replace(self, averages={f"AP{iou * 100:.6g}": (0,)}, iou=iou)
 
     def score(self, images: Sequence[ScoredImage], setting: Setting) -> Score:
         """Score one model's detections; ``images`` in order of their ids."""
-        rankings, metrics = self.rank(images, setting)
+        rankings, metrics = self.rank(images, setting, self.iou)
         per_class = tuple(
             {
                 name: _mean([ranking.curve(t, self.curve)[1] for t in thresholds])
@@ -93,7 +101,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _rank_coco(
-    images: Sequence[ScoredImage], setting: Setting
+    images: Sequence[ScoredImage], setting: Setting, _: float
 ) -> tuple[tuple[Ranking, ...], dict[str, float | None]]:
     most = setting.max_detections
     limits = (*(limit for limit in (1, 10) if limit < most), most)
@@ -102,9 +110,9 @@ def _rank_coco(
 
 
 def _rank_zoo(
-    images: Sequence[ScoredImage], setting: Setting
+    images: Sequence[ScoredImage], setting: Setting, iou: float
 ) -> tuple[tuple[Ranking, ...], dict[str, float | None]]:
-    return rank_zoo(images, setting.num_classes, setting.network_size_wh), {}
+    return rank_zoo(images, setting.num_classes, setting.network_size_wh, iou_threshold=iou), {}
 
 
 PROTOCOLS: dict[ProtocolName, Protocol] = {

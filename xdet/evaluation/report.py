@@ -122,8 +122,9 @@ def model_names(evaluation: Evaluation) -> list[str]:
 
 def _setting_lines(evaluation: Evaluation) -> Iterator[str]:
     options, limits = evaluation.options, evaluation.options.thresholds
+    hit = "" if options.eval_iou is None else f" a hit from IoU {options.eval_iou:g} on,"
     yield (
-        f"Protocol {options.protocol}: score > {limits.score}, NMS IoU > {limits.iou}, at most "
+        f"Protocol {options.protocol}:{hit} score > {limits.score}, NMS IoU > {limits.iou}, at most "
         f"{limits.max_detections} detections, crowds: {options.crowd}"
         f"{', truncated input' if options.truncate_input else ''}"
     )

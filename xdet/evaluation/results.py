@@ -26,6 +26,8 @@ class EvaluationOptions:
         max_gt: leave out images with more ground truths than this; None keeps all.
         truncate_input: feed what the zoo's truncating input quantisation makes of each pixel.
         thresholds: of the detectors.
+        eval_iou: IoU with a ground truth from which on a detection is a hit, in the zoo's protocols; None for coco, which
+            takes the mean over ten of them.
     """
 
     protocol: ProtocolName
@@ -33,10 +35,18 @@ class EvaluationOptions:
     max_gt: int | None
     truncate_input: bool
     thresholds: Thresholds
+    eval_iou: float | None
 
     def __post_init__(self) -> None:
         if self.truncate_input and self.protocol == "coco":
             raise UsageError("--truncate-input belongs to the zoo's protocols; add --protocol zoo-3 or zoo-4")
+        if self.eval_iou is not None and self.protocol == "coco":
+            raise UsageError(
+                "--eval-iou belongs to the zoo's protocols; coco has its ten IoU thresholds: leave it out, or add --protocol "
+                "zoo-3 or zoo-4"
+            )
+        if self.eval_iou is not None and not 0 < self.eval_iou <= 1:
+            raise UsageError(f"--eval-iou must be above 0 and at most 1, got {self.eval_iou}")
         if self.max_gt is not None and self.max_gt < 1:
             raise UsageError(f"--max-gt must be at least 1, got {self.max_gt}")
 

@@ -1,17 +1,17 @@
-"""Protocols ``zoo-3`` and ``zoo-4``: average precision as the ST model zoo publishes it, at IoU 0.5.
+"""Protocols ``zoo-3`` and ``zoo-4``: average precision as the ST model zoo publishes it, at IoU 0.5 unless told otherwise.
 
 Both match alike. Boxes are rounded (half to even) to integer pixels of the *network's input*; corners belong to the
 box (width = x2 - x1 + 1), and boxes that share no pixel have IoU 0. Ground truth is clipped to ``W - 1`` and ``H - 1``,
 detections are not; a box of four zeros is padding. Detections of all images in falling order of score (equal scores in image
-order) each look at their single best ground truth (of equal IoU the first): a hit if that IoU is >= 0.5 and it is still free,
-else a miss. They differ in the area under the curve:
+order) each look at their single best ground truth (of equal IoU the first): a hit if that IoU reaches the threshold and it is
+still free, else a miss. They differ in the area under the curve:
 
 - ``zoo-3``: all points, under the monotone precision envelope: ``sum((r[i+1] - r[i]) * max(p[i+1:]))``.
 - ``zoo-4``: no envelope. ``(0, 1)`` in front, ``(1, 0)`` behind, precision interpolated linearly at 101 recalls, trapezoids.
   Without any detection it is 0 (the two end points alone would make 0.5).
 
 Crowds: the zoo counts them as ordinary ground truth. When told to ignore them, a detection whose best ground truth is a crowd
-of IoU >= 0.5 counts neither as hit nor as miss, and the crowd need not be found.
+of at least that IoU counts neither as hit nor as miss, and the crowd need not be found.
 """
 
 from __future__ import annotations
@@ -27,11 +27,9 @@ if TYPE_CHECKING:
 
     from xdet.evaluation.records import ScoredImage
 
-IOU_THRESHOLD = 0.5
-
 
 def rank_zoo(
-    images: Sequence[ScoredImage], num_classes: int, network_size_wh: tuple[int, int]
+    images: Sequence[ScoredImage], num_classes: int, network_size_wh: tuple[int, int], *, iou_threshold: float
 ) -> tuple[Ranking, ...]:
     """Match the detections of every class.
 
@@ -39,11 +37,15 @@ def rank_zoo(
         images: ground truth and detections; scores that tie across images are ranked in this order.
         num_classes: K.
         network_size_wh: the network's input in pixels.
+        iou_threshold: IoU from which on a detection is a hit.
 
     Returns:
         One ranking per class, with a single IoU threshold.
     """
-    return tuple(_rank_class(images, class_id, network_size_wh) for class_id in range(num_classes))
+    return tuple(
+        _rank_class([_judge_image(image, class_id, network_size_wh, iou_threshold) for image in images])
+        for class_id in range(num_classes)
+    )
 
 
 def zoo_3_curve(hits: Float64, misses: Float64, positives: float) -> tuple[Float64, float]:
@@ -96,14 +98,13 @@ def overlaps_zoo(found_xyxy: Int64, truth_xyxy: Int64) -> Float64:
     return np.asarray(intersection / union, np.float64)
 
 
-def _rank_class(images: Sequence[ScoredImage], class_id: int, network_size_wh: tuple[int, int]) -> Ranking:
-    judged = [_judge_image(image, class_id, network_size_wh) for image in images]
+def _rank_class(judged: Sequence[tuple[Float64, Bool, Bool, int]]) -> Ranking:
     scores = np.concatenate([np.zeros(0), *(part[0] for part in judged)])
     order = rank_by_score(scores)
     hits = np.concatenate([np.zeros(0, np.bool_), *(part[1] for part in judged)])[order]
     misses = np.concatenate([np.zeros(0, np.bool_), *(part[2] for part in judged)])[order]
     return Ranking(
-        images=np.repeat(np.arange(len(images)), [len(part[0]) for part in judged])[order],
+        images=np.repeat(np.arange(len(judged)), [len(part[0]) for part in judged])[order],
         hits=hits[None],
         misses=misses[None],
         positives=np.array([part[3] for part in judged], np.int64),
@@ -111,7 +112,7 @@ def _rank_class(images: Sequence[ScoredImage], class_id: int, network_size_wh: t
 
 
 def _judge_image(
-    image: ScoredImage, class_id: int, network_size_wh: tuple[int, int]
+    image: ScoredImage, class_id: int, network_size_wh: tuple[int, int], iou_threshold: float
 ) -> tuple[Float64, Bool, Bool, int]:
     """Scores, hits and misses ``(D,)`` in falling order of score, and the ground truths to find.
 
@@ -122,18 +123,18 @@ def _judge_image(
     mine = np.flatnonzero((image.found_classes == class_id) & found.any(axis=1))
     mine = mine[rank_by_score(image.found_scores[mine])]
     crowd = image.truth_crowd[truths]
-    hits, on_crowd = _match(overlaps_zoo(found[mine], truth[truths]), crowd)
+    hits, on_crowd = _match(overlaps_zoo(found[mine], truth[truths]), crowd, iou_threshold)
     return image.found_scores[mine], hits, ~hits & ~on_crowd, int((~crowd).sum())
 
 
-def _match(overlaps: Float64, crowd: Bool) -> tuple[Bool, Bool]:
+def _match(overlaps: Float64, crowd: Bool, iou_threshold: float) -> tuple[Bool, Bool]:
     """Hits, bool ``(D,)``, and detections whose best ground truth is a crowd."""
     hits, on_crowd = np.zeros(len(overlaps), np.bool_), np.zeros(len(overlaps), np.bool_)
     if not overlaps.shape[1]:
         return hits, on_crowd
     taken = np.zeros(overlaps.shape[1], np.bool_)
     best = overlaps.argmax(axis=1)
-    for d in np.flatnonzero(overlaps.max(axis=1) >= IOU_THRESHOLD):
+    for d in np.flatnonzero(overlaps.max(axis=1) >= iou_threshold):
         on_crowd[d] = crowd[best[d]]
         hits[d] = not (on_crowd[d] or taken[best[d]])
         taken[best[d]] = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from tests.xdet.labelled_scenes import ELSEWHERE_XYWH_PX, FOUND_XYWH_PX, Scene, 
 from xdet.errors import DataError, ModelError, OutputError, UsageError
 from xdet.evaluation.evaluate import evaluate
 from xdet.evaluation.predictions import HEADER, truncation_table
-from xdet.evaluation.report import evaluation_text
+from xdet.evaluation.report import evaluation_text, evaluation_to_json
 from xdet.runtimes.onnxruntime import OnnxRuntime
 
 if TYPE_CHECKING:
@@ -65,6 +66,28 @@ def test_the_zoo_protocols_on_a_hit_and_a_miss(
 ) -> None:
     """Recall 1/2, 1/2; precision 1, 1/2. zoo-4: 1 up to 0.49, 1/2 at 0.5, then down to 0 at 1."""
     assert ap50(measure(scene, model, protocol=protocol)) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("eval_iou", "name", "expected"), [(None, "AP50", 0.0), (0.3, "AP30", 1.0), (0.335, "AP33.5", 0.0)]
+)
+@pytest.mark.parametrize("protocol", ["zoo-3", "zoo-4"])
+def test_the_iou_of_a_hit_is_an_option_of_the_zoo_protocols(
+    tmp_path: Path, protocol: str, eval_iou: float | None, name: str, expected: float
+) -> None:
+    """They share 1 of 3 pixels of the network; predictions do not depend on it, so those that were kept serve every IoU."""
+    scene = Scene(tmp_path)
+    scene.add(255, truths=[[0, 0, 40, 50]])
+    model, kept = write_model(tmp_path / "identity.onnx"), tmp_path / "kept"
+    measure(scene, model, protocol=protocol, resume=kept)
+    found = measure(scene, model, protocol=protocol, eval_iou=eval_iou, resume=kept)
+    assert found.results[0].resumed == 1
+    assert found.options.eval_iou == (eval_iou or 0.5)
+    assert found.results[0].score.metrics == {name: pytest.approx(expected, abs=0.011)}
+    assert f"Protocol {protocol}: a hit from IoU {eval_iou or 0.5} on, score > 0.001" in evaluation_text(
+        found
+    )
+    assert json.loads(evaluation_to_json(found))["options"]["eval_iou"] == (eval_iou or 0.5)
 
 
 @pytest.mark.parametrize("workers", [1, 3, None])
@@ -223,6 +246,12 @@ def test_truncation_is_refused_where_it_is_not_defined(scene: Scene, model: Path
         ({"protocol": "voc"}, "--protocol must be one of coco, zoo-3, zoo-4, got 'voc'"),
         ({"crowd": "hide"}, "--crowd must be one of ignore, drop, keep, got 'hide'"),
         ({"max_gt": 0}, "--max-gt must be at least 1, got 0"),
+        ({"eval_iou": 0.4}, "--eval-iou belongs to the zoo's protocols"),
+        ({"eval_iou": 0.0, "protocol": "zoo-3"}, "--eval-iou must be above 0 and at most 1, got 0.0"),
+        (
+            {"eval_iou": float("nan"), "protocol": "zoo-4"},
+            "--eval-iou must be above 0 and at most 1, got nan",
+        ),
         ({"workers": 0}, "--workers must lie in 1..64, got 0"),
         ({"score_threshold": 2.0}, "score threshold must lie in 0..1, got 2.0"),
     ],

@@ -76,6 +76,7 @@ def test_the_json_holds_everything_but_times_and_folders(evaluation: Evaluation,
         "max_gt": None,
         "truncate_input": False,
         "thresholds": {"score": 0.001, "iou": 0.5, "max_detections": 4},
+        "eval_iou": None,
     }
     assert document["dataset"]["annotations"] == "annotations.json"
     assert (document["dataset"]["ground_truths"], document["dataset"]["crowds_ignored"]) == (2, 1)

@@ -39,13 +39,21 @@ def image_of(
 
 def judged(*images: ScoredImage) -> tuple[list[int], list[int]]:
     """Hits and misses along the ranking, 0 or 1 each."""
-    (ranking,) = rank_zoo(images, 1, NETWORK)
+    (ranking,) = rank_zoo(images, 1, NETWORK, iou_threshold=0.5)
     return ranking.hits[0].astype(int).tolist(), ranking.misses[0].astype(int).tolist()
 
 
 def ap50(protocol: str, *images: ScoredImage) -> float | None:
     found = PROTOCOLS[protocol].score(images, Setting(1, NETWORK, 100))  # type: ignore[index]  # a name of the table
     return found.metrics["AP50"]
+
+
+@pytest.mark.parametrize(("iou", "hit"), [(0.6, 1), (0.6000001, 0), (1.0, 0)])
+def test_a_detection_is_a_hit_from_the_threshold_on(iou: float, hit: int) -> None:
+    """10 x 6 of 10 x 10 pixels: IoU 0.6 exactly."""
+    image = image_of([(0, 0, 9, 9)], [((0, 0, 9, 5), 0.9)])
+    (ranking,) = rank_zoo([image], 1, NETWORK, iou_threshold=iou)
+    assert ranking.hits[0].tolist() == [bool(hit)]
 
 
 def test_boxes_are_rounded_half_to_even_in_pixels_of_the_network() -> None:
@@ -104,7 +112,9 @@ def test_equal_scores_are_ranked_in_the_order_of_images() -> None:
 
 
 def test_boxes_of_four_zeros_are_padding() -> None:
-    (ranking,) = rank_zoo([image_of([(0, 0, 0.4, 0.4)], [((0, 0, 0.4, 0.4), 0.9)])], 1, NETWORK)
+    (ranking,) = rank_zoo(
+        [image_of([(0, 0, 0.4, 0.4)], [((0, 0, 0.4, 0.4), 0.9)])], 1, NETWORK, iou_threshold=0.5
+    )
     assert ranking.positives.tolist() == [0]
     assert ranking.hits.shape == (1, 0)
 
