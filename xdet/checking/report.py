@@ -143,7 +143,7 @@ CHANGE_CAUSES = {
     "iou": "IoU within rounding of the threshold",
     "order": "NMS tie: two boxes change places",
     "follows": "follows from another change",
-    "limit": "number of rows",
+    "limit": "number of rows or candidates",
     "iou-rule": "IoU equal to the threshold",
     "rounding": "rounding moves a corner",
     "layer": "a layer is further off than kernels may be",

@@ -3,10 +3,13 @@
 A run's heads are those of photographs, or crafted ones (``probes``) that ask what photographs rarely do.
 
 Excused, and counted nowhere: what float32 cannot decide, since ``exp`` is correctly rounded nowhere
-(``converters.heads.oracle``): a score
-or an overlap within ``ROOM`` of its threshold, two scores within it of each other. Excused with a note: rules that a runtime is
-documented to have (OpenVINO suppresses at IoU equal to the threshold). Everything else is a fault, and the usual ones are tried
-out: the two thresholds swapped, the anchors in the other unit, ``>=`` where ``>`` is meant.
+(``converters.heads.oracle``): a score or an overlap within ``ROOM`` of its threshold, two scores within it of each other.
+
+Excused with a note: rules that a runtime is documented to have. OpenVINO suppresses at IoU equal to the threshold, and takes
+any of equal scores at the limit of candidates.
+
+Everything else is a fault, and the usual ones are tried out: the two thresholds swapped, the anchors in the other unit, ``>=``
+where ``>`` is meant.
 """
 
 from __future__ import annotations
@@ -14,12 +17,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from converters.spec import MAX_CANDIDATES
 from xdet.checking.heads.boxes import (
     IOU_RULE,
     both_sides,
     box_differences,
     broken_rules,
     diagnose_boxes,
+    is_chosen_among_ties,
     overlaps_otherwise,
 )
 from xdet.checking.result import Cause, Finding, PartVerdict
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from xdet.checking.runs import Run
 
 RULE_NOTE = "suppresses at IoU equal to the threshold (docs/contract.md)"
+TIES_NOTE = f"takes any of equal scores at the limit of {MAX_CANDIDATES} candidates (docs/contract.md)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +78,15 @@ def judge_run(run: Run, spec: DetectorSpec) -> HeadVerdict:
     """Compare a run's boxes with the oracle, at every pair of thresholds."""
     faults: list[str] = []
     rules: list[str] = []
+    notes: dict[str, None] = {}
     wrong: dict[str, None] = {}
     documented = suppresses_at_equality(run.name)
     for thresholds, found in run.boxes:
         for image, (oracle, runtime) in enumerate(both_sides(run, found, spec, thresholds)):
             where = f"{run.label(image)}, score > {thresholds.score:g}, IoU > {thresholds.iou:g}"
-            told = box_differences(oracle, runtime, thresholds)
+            if documented and is_chosen_among_ties(oracle, thresholds):
+                notes[TIES_NOTE] = None
+            told = list(box_differences(oracle, runtime, thresholds))
             told += [(message, None) for message in broken_rules(found, image, thresholds, spec)]
             for message, pair in told:
                 if pair is not None and overlaps_otherwise(run, image, pair, thresholds):
@@ -87,10 +96,10 @@ def judge_run(run: Run, spec: DetectorSpec) -> HeadVerdict:
                     wrong[run.probes[image] if run.probes else run.label(image)] = None
     count, images = len(run.heads), len(run.heads) * len(run.boxes)
     if not (faults or rules):
-        return HeadVerdict(images, None, (), count, count)
+        return HeadVerdict(images, None, tuple(notes), count, count)
     cause, why = diagnose_boxes(run, spec) if faults else IOU_RULE
     if cause == "iou-rule" and documented:
-        return HeadVerdict(images, None, (RULE_NOTE,), count, count)
+        return HeadVerdict(images, None, (RULE_NOTE, *notes), count, count)
     first = [*rules, *faults][0] if cause == "iou-rule" else faults[0]
     which = f"probes ({', '.join(map(repr, wrong))})" if run.probes else "heads"
     detail = f"{len(wrong)} of {count} {which}, first: {first}"

@@ -5,7 +5,7 @@ A side is one image's decoded head with the boxes that were kept of it. A box th
 * below the score threshold (``score``),
 * suppressed by a rival: because their overlap crosses the threshold (``iou``), because the two change places (``order``, an NMS
   tie), because the rival itself is there on one side only (``follows``), or at equality (``iou-rule``),
-* cut off by the number of rows (``limit``),
+* cut off by the number of rows, or of candidates (``limit``),
 * or gone without a reason in its own head (``head``).
 
 Detections that a runtime does not share with the source, each with its cause.
@@ -23,7 +23,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.heads.boxes import iou_xyxy
-from converters.heads.oracle import decode_boxes, decode_scores, detect_from_head, split_head
+from converters.heads.oracle import (
+    decode_boxes,
+    decode_scores,
+    detect_from_head,
+    limit_candidates,
+    split_head,
+)
+from converters.spec import MAX_CANDIDATES
 from xdet.checking.heads.spread import steps_between
 from xdet.checking.result import DetectionChange
 
@@ -67,6 +74,21 @@ class Side:
         """Whether two scores come of the same raw numbers, and are equal on every runtime."""
         first, second = self.head[one[0], 4:], self.head[other[0], 4:]
         return bool(np.array_equal(first, second) and first[1 + one[1]] == second[1 + other[1]])
+
+    def rivals(self, key: Key) -> tuple[list[Key], NDArray[np.float32]]:
+        """The kept boxes of a box's class, best first, and their IoU with it."""
+        others = [other for other in self.kept if other[1] == key[1]]
+        rows = np.array([other[0] for other in others], np.int64)
+        return others, np.asarray(iou_xyxy(self.boxes[rows], self.boxes[key[0]]), np.float32)
+
+    def last_candidate(self, score_threshold: float) -> Key | None:
+        """The last box that enters suppression; None where all boxes above the threshold do."""
+        flat = self.scores.reshape(-1)
+        if np.count_nonzero(flat > np.float32(score_threshold)) <= MAX_CANDIDATES:
+            return None
+        last = int(limit_candidates(self.scores, score_threshold=score_threshold)[-1])
+        row, class_id = divmod(last, self.scores.shape[1])
+        return row, class_id
 
     def overlap(self, one: Key, other: Key) -> np.float32:
         """IoU of two boxes of the head."""
@@ -144,6 +166,9 @@ def explain(
         )
     rival = _rival(absent, key, thresholds)
     if rival is None:
+        last = absent.last_candidate(thresholds.score)
+        if last is not None and absent.scores[key] <= absent.scores[last] + np.float32(ROOM):
+            return _beyond_candidates(absent, key, last)
         return _almost_suppressed(absent, key, thresholds) or _without_rival(absent, key, thresholds)
     why = _suppressed(present, absent, (key, rival), thresholds)
     if why is not None:
@@ -184,31 +209,39 @@ def _rival(side: Side, key: Key, thresholds: Thresholds) -> Key | None:
     Where there is none, one that overlaps exactly as much.
     """
     edge = np.float32(thresholds.iou)
-    before = [other for other in side.kept if other[1] == key[1] and side.ranks_first(other, key)]
-    overlaps = {other: side.overlap(other, key) for other in before}
-    return next(
-        (other for other in before if overlaps[other] > edge),
-        next((other for other in before if overlaps[other] == edge), None),
-    )
+    others, overlaps = side.rivals(key)
+    before = [i for i, other in enumerate(others) if side.ranks_first(other, key)]
+    above = next((i for i in before if overlaps[i] > edge), None)
+    found = next((i for i in before if overlaps[i] == edge), None) if above is None else above
+    return None if found is None else others[found]
 
 
 def _almost_suppressed(side: Side, key: Key, thresholds: Thresholds) -> Why | None:
     """A kept box that suppresses ``key`` once an overlap or two scores are rounded the other way; None without one."""
     edge = np.float32(thresholds.iou)
-    for other in side.kept:
+    for other, overlap in zip(*side.rivals(key), strict=True):
+        if float(edge - overlap) > ROOM:
+            continue
         gap = float(side.scores[key] - side.scores[other])
         ranks_first = side.ranks_first(other, key)
-        if other[1] != key[1] or not (ranks_first or (gap <= ROOM and not side.ties(other, key))):
+        if not (ranks_first or (gap <= ROOM and not side.ties(other, key))):
             continue
-        overlap = side.overlap(other, key)
         margin = max(float(edge - overlap), 0.0 if ranks_first else gap)
-        if margin <= ROOM:
-            told = (
-                f"box {other[0]} suppresses it at IoU {overlap:.7g}, threshold {edge:.7g}, within rounding: "
-                f"scores {side.scores[other]:.7g} and {side.scores[key]:.7g}"
-            )
-            return Why("iou" if ranks_first else "order", (key, other), margin, told)
+        told = (
+            f"box {other[0]} suppresses it at IoU {overlap:.7g}, threshold {edge:.7g}, within rounding: "
+            f"scores {side.scores[other]:.7g} and {side.scores[key]:.7g}"
+        )
+        return Why("iou" if ranks_first else "order", (key, other), margin, told)
     return None
+
+
+def _beyond_candidates(side: Side, key: Key, last: Key) -> Why:
+    margin = float("inf") if side.ties(key, last) else float(abs(side.scores[last] - side.scores[key]))
+    told = (
+        f"{MAX_CANDIDATES} candidates enter suppression, the last with score {side.scores[last]:.7g}, "
+        f"this one has {side.scores[key]:.7g}"
+    )
+    return Why("limit", (key, last), margin, told)
 
 
 def _without_rival(side: Side, key: Key, thresholds: Thresholds) -> Why:

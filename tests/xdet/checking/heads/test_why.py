@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from converters.heads.base import BatchDetections
-from converters.heads.oracle import detect_from_head
-from converters.spec import Anchors, DetectorSpec, ImageInput, Rescaling, Thresholds
+from converters.heads.oracle import decode_boxes, decode_scores, detect_from_head, select_best, split_head
+from converters.spec import MAX_CANDIDATES, Anchors, DetectorSpec, ImageInput, Rescaling, Thresholds
 from xdet.checking.heads import judge_run
 from xdet.checking.heads.why import Comparison, Side, explain, find_changes, sides_of
 from xdet.checking.runs import Run
@@ -192,6 +192,45 @@ def test_suppression_at_equality_is_a_note_of_openvino() -> None:
     verdict = judge_run(at_equality("openvino:cpu"), SPEC)
     assert verdict.fault is None
     assert verdict.notes == ("suppresses at IoU equal to the threshold (docs/contract.md)",)
+
+
+MANY = replace(
+    SPEC,
+    grid_h=65,
+    grid_w=64,
+    anchors=Anchors(((0.5, 0.5),), "cell"),
+    thresholds=Thresholds(0.5, 0.5, MAX_CANDIDATES),
+)  # a box per cell, more than may be candidates; none overlaps another
+
+
+def ties_at_the_limit(name: str, *, lost: int = 0) -> Run:
+    """A run on 10 good boxes and 4,150 of one score, of which it takes the last ones, and ``lost`` too few."""
+    head = np.zeros((1, 65, 64, 6), np.float32)
+    head[..., 4] = 1
+    head.reshape(-1, 6)[:10, 4] = 2
+    xy, wh, objectness, logits = split_head(head, MANY)
+    assert MANY.anchors is not None
+    boxes, scores = decode_boxes(xy, wh, MANY, MANY.anchors), decode_scores(objectness, logits)
+    taken = np.array([*range(10), *range(4160 - (MAX_CANDIDATES - 10) + lost, 4160)])
+    found = select_best(boxes, scores, [taken], MAX_CANDIDATES)
+    return Run(name, exact=True, heads=head, boxes=((MANY.thresholds, found),))
+
+
+def test_openvino_may_take_any_of_equal_scores_at_the_limit_of_candidates() -> None:
+    verdict = judge_run(ties_at_the_limit("openvino:cpu"), MANY)
+    assert verdict.fault is None
+    assert verdict.notes == ("takes any of equal scores at the limit of 4096 candidates (docs/contract.md)",)
+    for wrong in (ties_at_the_limit("openvino:cpu", lost=1), ties_at_the_limit("stand-in:cpu")):
+        fault = judge_run(wrong, MANY).fault
+        assert fault is not None
+        assert fault.cause == "rows"
+        assert "is missing: 4096 candidates enter suppression, the last with score 0.7310586" in fault.detail
+
+
+def test_a_change_at_the_limit_of_candidates_is_told_as_the_limit() -> None:
+    run = ties_at_the_limit("openvino:cpu")
+    how = Comparison(MANY, MANY.thresholds, STEP, 0, ("one.jpg",))
+    assert {change.cause for change in find_changes(run, run, how)} == {"limit"}
 
 
 def test_sides_hold_what_the_runtime_kept_and_what_the_oracle_decodes() -> None:
