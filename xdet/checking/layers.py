@@ -215,6 +215,7 @@ def _pairs(
     pairs: list[_Pair] = []
     absent: dict[str, str] = {}
     bounds: dict[int, int] = {}  # of tensors that are absent: they add to those computed from them
+    of_twins: dict[str, int] = {}  # a QUANTIZE that changes no code shares the twin, and its rounding
     steps: list[tuple[str, tuple[int, ...], tuple[int, ...], int]] = [("input", (), records.inputs, 0)]
     steps += [
         (op.op, op.inputs, op.outputs, max(least_bound, _local_bound(records, op, document)))
@@ -231,6 +232,7 @@ def _pairs(
             elif twin.onnx is None or twin.fate != "kept":
                 bounds[index], absent[tensor.name] = bound, str(twin.by)
             else:
+                bound = of_twins[twin.onnx] = max(bound, of_twins.get(twin.onnx, 0))
                 perm = _permutation(twin, len(tensor.shape))
                 shift = twin.zero_point_shift
                 dtype = np.uint8 if (tensor.dtype == "uint8") == (shift == 0) else np.int8
