@@ -17,6 +17,7 @@ from onnx_ir.passes import common
 from converters.passes.activations import LeakyAsSum, PoolBeforeActivation
 from converters.passes.cancel_transposes import CancelTransposes
 from converters.passes.fold import FoldAffine, FoldPad
+from converters.passes.strided_stem import StridedStem
 from converters.passes.wide_stem import WideStem
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ PIPELINES: Mapping[Target, tuple[Rewrite, ...]] = {
         FoldPad(),
         PoolBeforeActivation(),
         WideStem(),
+        StridedStem(),
         CancelTransposes(),
         LeakyAsSum(),
     ),

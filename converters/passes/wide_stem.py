@@ -33,6 +33,7 @@ import onnx_ir as ir
 
 from converters.graph import GraphWriter
 from converters.passes.base import Changed, Link, Moved, Rewrite, Skipped, link, only_consumer, producer
+from converters.passes.weights import codes_behind, constant_of, dequantized, node_of, repeated, viewed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +87,7 @@ def _match(conv: ir.Node) -> _Stem | Skipped | None:
     """The stem around ``conv``; None where it has not three channels, and so is none."""
     name = str(conv.name)
     source = link(producer(conv.inputs[0]), "DequantizeLinear")
-    weights = _codes(conv.inputs[1])
+    weights = codes_behind(conv.inputs[1])
     if source is None or weights is None or weights.ndim != 4 or weights.shape[1] != 3:
         return None
     reason = "its input is int8" if source.dtype != np.uint8 else _refusal(conv, weights)
@@ -124,7 +125,7 @@ def _refusal(conv: ir.Node, weights: NDArray[Any]) -> str | None:
             return f"its {attribute} are {found}, not {value}"
     if weights.shape[2:] != (3, 3) or conv.attributes.get_int("group", 1) != 1:
         return f"its kernel is {weights.shape[2:]} in {conv.attributes.get_int('group', 1)} groups, not one (3, 3)"
-    zero_points = _constant(_node_of(conv.inputs[1]).inputs[2])
+    zero_points = constant_of(node_of(conv.inputs[1]).inputs[2])
     return "its weights are not symmetric" if zero_points is None or zero_points.any() else None
 
 
@@ -165,12 +166,12 @@ def widened_weights(weights: NDArray[Any]) -> NDArray[Any]:
 def _replace(graph: ir.Graph, stem: _Stem) -> tuple[Moved, ...]:
     """Write the new stem in front of the old one's end and let it take over name and readers."""
     old = stem.after_pool.result
-    constants = [_node_of(value).inputs[0] for value in stem.conv.inputs[1:]]
+    constants = [node_of(value).inputs[0] for value in stem.conv.inputs[1:]]
     writer = GraphWriter.inserting(graph, stem.after_pool.node)
     codes = _convolved(writer, stem, _grouped_pixels(writer, stem))
     (height, width), channels = stem.size_hw, stem.weights.shape[0]
     name = f"{stem.conv.name}/wide"
-    windows = _viewed(
+    windows = viewed(
         writer, codes, (height // 2 * (width // GROUP), WINDOW, GROUP // 2 * channels), f"{name}/windows"
     )
     real = writer.op(
@@ -180,18 +181,18 @@ def _replace(graph: ir.Graph, stem: _Stem) -> tuple[Moved, ...]:
         "MaxPool", [real], f"{name}/pooled/float", kernel_shape=[1, WINDOW], strides=[1, WINDOW]
     )
     pooled = writer.op("QuantizeLinear", [pooled, *stem.after_pool.node.inputs[1:]], f"{name}/pooled")
-    result = _viewed(writer, pooled, (height // 2, width // 2, channels), f"{name}/image")
+    result = viewed(writer, pooled, (height // 2, width // 2, channels), f"{name}/image")
     ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
     for node in (
         stem.after_pool.node,
         stem.pool,
-        _node_of(stem.pool.inputs[0]),
+        node_of(stem.pool.inputs[0]),
         stem.before_pool.node,
         stem.conv,
     ):
         graph.remove(node, safe=True)
     result.name, old.name = old.name, None
-    wide = [_node_of(value).inputs[0] for value in _node_of(_node_of(codes).inputs[0]).inputs[1:]]
+    wide = [node_of(value).inputs[0] for value in node_of(node_of(codes).inputs[0]).inputs[1:]]
     return tuple(
         Moved(str(before.name), str(after.name), replicated=True)
         for before, after in zip(constants, wide, strict=True)
@@ -206,7 +207,7 @@ def _grouped_pixels(writer: GraphWriter, stem: _Stem) -> ir.Value:
     pads = writer.constant(np.array([0, 0, 1, 0, 0, 0, GROUP - 1, 0], np.int64), f"{name}/pads")
     zero = writer.constant(np.array(stem.source.zero_point, stem.source.dtype), f"{name}/padding")
     padded = writer.op("Pad", [pixels, pads, zero], f"{name}/padded")
-    return _viewed(writer, padded, (height, width // GROUP + 1, 3 * GROUP), f"{name}/groups", from_nchw=False)
+    return viewed(writer, padded, (height, width // GROUP + 1, 3 * GROUP), f"{name}/groups", from_nchw=False)
 
 
 def _convolved(writer: GraphWriter, stem: _Stem, groups: ir.Value) -> ir.Value:
@@ -215,68 +216,18 @@ def _convolved(writer: GraphWriter, stem: _Stem, groups: ir.Value) -> ir.Value:
     source = writer.op(
         "DequantizeLinear", [groups, *stem.source.node.inputs[1:]], f"{name}/groups/dequantized"
     )
-    constants = [_repeated(writer, _node_of(v), copies, name) for v in stem.conv.inputs[1:]]
-    weights = writer.constant(widened_weights(stem.weights), f"{name}/weights")
-    constants[0].replace_input_with(0, weights)
+    constants = [
+        dequantized(writer, repeated(value, copies, codes), f"{name}/{role}")
+        for value, codes, role in zip(
+            stem.conv.inputs[1:], (widened_weights(stem.weights), None), ("weights", "bias"), strict=False
+        )
+    ]
     real = writer.op(
         "Conv",
-        [source, *(node.outputs[0] for node in constants)],
+        [source, *constants],
         f"{name}/float",
         kernel_shape=[4, 2],
         strides=[2, 1],
         pads=[1, 0, 1, 0],
     )
     return writer.op("QuantizeLinear", [real, *stem.before_pool.node.inputs[1:]], f"{name}/codes")
-
-
-def _viewed(
-    writer: GraphWriter,
-    value: ir.Value,
-    shape_hwc: tuple[int, int, int],
-    name: str,
-    *,
-    from_nchw: bool = True,
-) -> ir.Value:
-    """The same bytes in NHWC order under another height, width and channels, as NCHW."""
-    if from_nchw:
-        value = writer.op("Transpose", [value], f"{name}/nhwc", perm=[0, 2, 3, 1])
-    shape = writer.constant(np.array([-1, *shape_hwc], np.int64), f"{name}/shape")
-    value = writer.op("Reshape", [value, shape], f"{name}/view")
-    return writer.op("Transpose", [value], name, perm=[0, 3, 1, 2])
-
-
-def _repeated(writer: GraphWriter, node: ir.Node, copies: int, name: str) -> ir.Node:
-    """A DequantizeLinear with per-channel constants repeated ``copies`` times; per-tensor ones stay single."""
-    role = "weights" if _required(node.inputs[0]).ndim == 4 else "bias"
-    arrays = [_required(value) for value in node.inputs]
-    per_channel = arrays[1].ndim == 1
-    constants = [
-        writer.constant(np.tile(a, copies) if a.ndim == 1 else a, f"{name}/{role}/{part}")
-        for a, part in zip(arrays, ("codes", "scale", "zero_point"), strict=True)
-    ]
-    attributes = {"axis": 0} if per_channel else {}
-    producer = writer.op("DequantizeLinear", constants, f"{name}/{role}/dequantized", **attributes).producer()
-    return _node_of(None if producer is None else producer.outputs[0])
-
-
-def _codes(value: ir.Value | None) -> NDArray[Any] | None:
-    """The constant codes behind a DequantizeLinear."""
-    node = producer(value)
-    return None if node is None or node.op_type != "DequantizeLinear" else _constant(node.inputs[0])
-
-
-def _constant(value: ir.Value | None) -> NDArray[Any] | None:
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()
-
-
-def _required(value: ir.Value | None) -> NDArray[Any]:
-    array = _constant(value)
-    assert array is not None, "the match found constants"  # noqa: S101
-    return array
-
-
-def _node_of(value: ir.Value | None) -> ir.Node:
-    node = producer(value)
-    assert node is not None, "the match found a node here"  # noqa: S101
-    return node

@@ -1,7 +1,7 @@
 """Static part, constants: every weight and bias of the source stands in the graph, code by code, with its scales.
 
-Weights that a pass wrote several times (``wide stem``) are taken apart again: every copy must be the source's kernel,
-at its place, and everything between the copies zero.
+Weights that a pass wrote several times (``wide stem``, ``strided stem``) are taken apart again: every copy must be the
+source's kernel, at its place, and everything between the copies zero.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.sources.tflite.operators import WEIGHTED
+from xdet.checking.numbers.operators import expected_attributes
+from xdet.checking.numbers.strided import STRIDED_STEM, strided_kernel
 from xdet.checking.result import ProvenChange
 
 if TYPE_CHECKING:
@@ -53,13 +55,14 @@ def _compare_constant(
     assert tensor.data is not None  # noqa: S101 - the caller looked
     expected = _permuted(tensor.data, twin.layout)
     scales = _expected_scales(context, op, position)
+    zero_point = 0 if role == "bias" or tensor.quant is None else int(tensor.quant.zero_point[0])
     copies = 1
     if twin.fate == "replicated":
         copies = found.shape[0] // max(1, expected.shape[0])
-        expected, scales = _replicated(expected, scales, copies)
+        left = _left_padding(context, twin.onnx, op) if twin.by == STRIDED_STEM else None
+        expected, scales = _replicated(expected, scales, copies, left, zero_point)
         _tell_copies(context, name, layer, copies, twin)
     _compare_codes(context, layer, f"{role} {name!r} of {layer!r}", expected, found)
-    zero_point = 0 if role == "bias" or tensor.quant is None else int(tensor.quant.zero_point[0])
     _compare_scales(context, layer, (role, twin.onnx), scales, zero_point)
 
 
@@ -87,14 +90,26 @@ def _expected_scales(context: StaticContext, op: TfliteOperator, position: int) 
     return weights if picture is None else np.asarray(picture.scalar_scale * weights, np.float32)
 
 
+def _left_padding(context: StaticContext, codes: str, op: TfliteOperator) -> int:
+    """The source's padding in front of a row, for the convolution that reads ``codes``."""
+    for dequantize in context.graph.readers(codes):
+        node = context.graph.only_reader(dequantize.outputs[0])
+        if node is not None:
+            return int(expected_attributes(context, node, op)["pads"][1])
+    return 0
+
+
 def _replicated(
-    codes: NDArray[Any], scales: NDArray[np.float32], copies: int
+    codes: NDArray[Any], scales: NDArray[np.float32], copies: int, left: int | None, zero_point: int
 ) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """What a wide stem must hold: derived here from its description, not by the pass that wrote it."""
+    """What a stem must hold, derived here from its description, not by the pass that wrote it.
+
+    ``left`` is the padding of a strided one, None for a wide one.
+    """
     repeated = np.tile(scales, copies) if scales.size > 1 else scales
     if codes.ndim == 1:
         return np.tile(codes, copies), repeated
-    return wide_kernel(codes), repeated
+    return wide_kernel(codes) if left is None else strided_kernel(codes, left, zero_point), repeated
 
 
 def wide_kernel(kernel: NDArray[Any]) -> NDArray[Any]:

@@ -80,11 +80,12 @@ class StaticContext:
         outputs = {self.source.output_name(op): op for op in owners}  # weights that several operators share
         return next((op for name, op in outputs.items() if node.name.startswith(name)), owners[0])
 
-    def is_replicated(self, node: Node) -> bool:
-        """Whether a Conv holds copies of its source's weights (pass ``wide stem``)."""
+    def replicated_by(self, node: Node) -> str | None:
+        """The pass that made a Conv hold copies of its source's weights (``wide stem``, ``strided stem``)."""
         producer = self.graph.producers.get(node.inputs[1])
         codes = None if producer is None else producer.inputs[0]
-        return any(t.onnx == codes and t.fate == "replicated" for t in self.document.tensors.values())
+        twins = (t for t in self.document.tensors.values() if t.onnx == codes and t.fate == "replicated")
+        return next((twin.by for twin in twins), None)
 
 
 # They give on what they get, or choose among it: the same codes mean the same numbers behind them.

@@ -9,12 +9,13 @@ these numbers, |w / scale - code| <= 1/2 but for that rounding, and their scales
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from xdet.checking.numbers.constants import told_scales, wide_kernel
 from xdet.checking.numbers.keras_steps import Affine, Product
+from xdet.checking.numbers.strided import is_strided, strided_kernel
 from xdet.errors import ModelError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 ROUNDING = 8 * 2.0**-24  # eight times half a unit in the last place of float32
 LARGEST_CODE, LARGEST_BIAS_CODE = 127, 2**30
 COPIES = 8  # of a kernel in a wide stem
+Stem = Literal["wide", "strided"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -66,15 +68,15 @@ class Folded:
 
 
 def compare_constants(
-    context: KerasContext, segment: Segment, numbered: tuple[int, Step], node: Node
-) -> bool:
-    """Compare one convolution's weights and bias; True where it is a wide stem."""
+    context: KerasContext, segment: Segment, numbered: tuple[int, Step], node: Node, left: int
+) -> Stem | None:
+    """Compare one convolution's weights and bias; tells which stem it is. ``left`` is the padding in front of its rows."""
     index, step = numbered
     expected = fold(context, segment, index, step)
     if context.document.activations == "float32":
         _compare_floats(context, step.layer, expected, node)
-        return False
-    return _compare_codes(context, step.layer, expected, node)
+        return None
+    return _compare_codes(context, step.layer, expected, node, left)
 
 
 def fold(context: KerasContext, segment: Segment, index: int, step: Step) -> Folded:
@@ -206,12 +208,12 @@ def _colours_exchanged(
     return exchanged and not straight
 
 
-def _compare_codes(context: KerasContext, layer: str, expected: Folded, node: Node) -> bool:
-    """Integers and their scales; True for a wide stem, whose copies must all be the kernel."""
+def _compare_codes(context: KerasContext, layer: str, expected: Folded, node: Node, left: int) -> Stem | None:
+    """Integers and their scales; in a wide or strided stem all copies must be the kernel."""
     stored = _dequantized(context, node, 1)
     source = context.graph.producers.get(node.inputs[0])
     if stored is None or source is None or source.op != "DequantizeLinear":
-        return False  # told as a float convolution
+        return None  # told as a float convolution
     codes, scales, zeros = stored
     context.compared += scales.size + zeros.size
     if np.any(zeros):
@@ -221,9 +223,11 @@ def _compare_codes(context: KerasContext, layer: str, expected: Folded, node: No
             f"zero-point of the weights of {expected.told}: expected 0, found {np.unique(zeros).tolist()[:4]}",
         )
     channels = len(expected.kernel)
-    wide = codes.shape == (COPIES * channels, 12, 4, 2) and expected.kernel.shape[1:] == (3, 3, 3)
-    if wide:
-        expected = _widened(expected)
+    stem: Stem | None = None
+    if codes.shape == (COPIES * channels, 12, 4, 2) and expected.kernel.shape[1:] == (3, 3, 3):
+        stem, expected = "wide", _copied(expected, wide_kernel(expected.kernel))
+    elif is_strided(expected.kernel, codes):
+        stem, expected = "strided", _copied(expected, strided_kernel(expected.kernel, left))
     if codes.shape != expected.kernel.shape or codes.dtype != np.int8:
         context.fault(
             "weight",
@@ -231,7 +235,7 @@ def _compare_codes(context: KerasContext, layer: str, expected: Folded, node: No
             f"weights of {expected.told}: expected int8 {list(expected.kernel.shape)}, "
             f"found {codes.dtype} {list(codes.shape)}",
         )
-        return wide
+        return stem
     expected = _with_pixel_shift(context, expected, node)
     steps = _input_scales(context, source)
     used = _compare_scales(context, layer, expected, scales, steps[0])
@@ -249,17 +253,13 @@ def _compare_codes(context: KerasContext, layer: str, expected: Folded, node: No
             context, "weight", layer, f"{expected.told}, in codes", (reals, codes.astype(np.float64), room)
         )
     _compare_bias_codes(context, layer, expected, node, (used, steps))
-    return wide
+    return stem
 
 
-def _widened(folded: Folded) -> Folded:
-    """What a wide stem must hold."""
-    return Folded(
-        wide_kernel(folded.kernel),
-        np.tile(folded.bias, COPIES),
-        np.tile(folded.terms, COPIES),
-        folded.layers,
-    )
+def _copied(folded: Folded, kernel: NDArray[Any]) -> Folded:
+    """What a stem must hold whose copies of the weights are arranged in ``kernel``."""
+    copies = len(kernel) // len(folded.kernel)
+    return Folded(kernel, np.tile(folded.bias, copies), np.tile(folded.terms, copies), folded.layers)
 
 
 def _with_pixel_shift(context: KerasContext, folded: Folded, node: Node) -> Folded:

@@ -17,10 +17,12 @@ from xdet.checking.numbers.keras_scales import compare_pairs, keeps_limits
 from xdet.checking.numbers.keras_slopes import compare_slopes, is_leaky_sum
 from xdet.checking.numbers.keras_steps import NO_PADS, Affine, Clamp, Other, Padding, Pool, Product
 from xdet.checking.numbers.operators import actual_pads, require_integer_form
+from xdet.checking.numbers.strided import strided_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from xdet.checking.numbers.keras_constants import Stem
     from xdet.checking.numbers.keras_segments import KerasContext, Segment
     from xdet.checking.numbers.keras_steps import Pads, Size, Step
     from xdet.model.graph import Node
@@ -105,8 +107,10 @@ def _compare_segment(context: KerasContext, segment: Segment) -> None:
     wide = False
     for (index, step), node in zip(products, convolutions, strict=True):
         require_integer_form(context, node, step.layer)
-        wide = compare_constants(context, segment, (index, step), node) or wide
-        _compare_product(context, segment, (index, step), node, wide=wide)
+        pads = _source_pads(context, index, step)
+        stem = compare_constants(context, segment, (index, step), node, pads[1] if pads else 0)
+        wide = wide or stem == "wide"
+        _compare_product(context, segment, (step, pads), node, stem)
     if not wide:
         _compare_pools(context, segment)
     compare_slopes(context, segment)
@@ -126,15 +130,18 @@ def _counts_differ(context: KerasContext, segment: Segment, op: str, expected: i
 
 
 def _compare_product(
-    context: KerasContext, segment: Segment, numbered: tuple[int, Step], node: Node, *, wide: bool
+    context: KerasContext, segment: Segment, padded: tuple[Step, Pads | None], node: Node, stem: Stem | None
 ) -> None:
     """Strides, dilations, groups and padding, that of a ZeroPadding2D in front included."""
-    (index, step), act = numbered, numbered[1].act
+    (step, pads), act = padded, padded[0].act
     assert isinstance(act, Product)  # noqa: S101 - the caller chose
     expected: dict[str, Any] = {"strides": act.strides, "dilations": act.dilations, "group": act.groups}
-    if wide:
-        expected = {name: value for name, value in WIDE_STEM.items() if name != "pads"}
+    expected["pads"] = pads or NO_PADS
+    if stem is not None:
+        expected = WIDE_STEM if stem == "wide" else strided_attributes(expected, act.kernel.shape[3])
     for name, wanted in expected.items():
+        if name == "pads":
+            continue
         context.compared += 1
         found = node.attributes.get(name, PLAIN[name])
         if found != wanted:
@@ -142,18 +149,19 @@ def _compare_product(
                 "attributes", step.layer, f"{name} of {step.layer!r}: expected {wanted}, found {found}"
             )
     size = context.source.steps[step.inputs[0]].size
-    if act.pads is None or size is None:
+    if pads is None or size is None:
         context.uncompared.append(f"padding of {step.layer!r}")
         return
-    pads = _sum([act.pads, *_paddings_before(context, index)])
     window = {
         name: node.attributes.get(name, PLAIN.get(name, act.kernel.shape[2:]))
         for name in ("kernel_shape", "strides", "dilations")
     }
-    before = [_node_pads(context, n) for n in segment.nodes if n.op == "Pad" and not wide]
-    wanted = (1, 0, 1, 0) if wide else pads
+    before = [_node_pads(context, n) for n in segment.nodes if n.op == "Pad" and stem != "wide"]
     _compare_pads(
-        context, step.layer, wanted, _sum([actual_pads(node, _behind_pads(size, before), window), *before])
+        context,
+        step.layer,
+        expected["pads"],
+        _sum([actual_pads(node, _behind_pads(size, before), window), *before]),
     )
 
 
@@ -165,6 +173,13 @@ def _compare_pads(context: KerasContext, layer: str, expected: Pads, found: Pads
             layer,
             f"padding of {layer!r} (top, left, bottom, right): expected {expected}, found {found}",
         )
+
+
+def _source_pads(context: KerasContext, index: int, step: Step) -> Pads | None:
+    """A product's padding, that of a ZeroPadding2D in front included; None where it is not known."""
+    act = step.act
+    assert isinstance(act, Product)  # noqa: S101 - the caller chose
+    return None if act.pads is None else _sum([act.pads, *_paddings_before(context, index)])
 
 
 def _paddings_before(context: KerasContext, index: int) -> Iterator[Pads]:

@@ -14,6 +14,7 @@ from converters.sources.tflite.operators import WEIGHTED
 from xdet.checking.numbers.context import PRODUCTS, owners_of, pair_of
 from xdet.checking.numbers.proofs import announced, compare_sum, leaky_match
 from xdet.checking.numbers.source_graph import number
+from xdet.checking.numbers.strided import STRIDED_STEM, strided_attributes
 from xdet.checking.result import ProvenChange
 
 if TYPE_CHECKING:
@@ -86,8 +87,10 @@ def _compare_product(context: StaticContext, node: Node) -> None:
     layer = context.source.output_name(op)
     require_integer_form(context, node, layer)
     if node.op == "Conv":
-        expected = WIDE_STEM if context.is_replicated(node) else _expected_attributes(context, node, op)
-        _compare_attributes(context, node, layer, expected)
+        expected, rewrite = expected_attributes(context, node, op), context.replicated_by(node)
+        if rewrite == STRIDED_STEM:
+            expected = strided_attributes(expected, context.source.model.tensors[op.inputs[1]].shape[2])
+        _compare_attributes(context, node, layer, WIDE_STEM if rewrite == "wide stem" else expected)
 
 
 def _operator_behind(context: StaticContext, node: Node) -> TfliteOperator | None:
@@ -129,7 +132,7 @@ def require_integer_form(context: StaticContext | KerasContext, node: Node, laye
         )
 
 
-def _expected_attributes(context: StaticContext, node: Node, op: TfliteOperator) -> dict[str, Any]:
+def expected_attributes(context: StaticContext, node: Node, op: TfliteOperator) -> dict[str, Any]:
     """What the source's options make of a Conv; a PAD in front that was folded adds its pixels."""
     tensors, options = context.source.model.tensors, op.options
     picture, kernel = tensors[op.inputs[0]], tensors[op.inputs[1]].shape
