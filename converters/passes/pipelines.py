@@ -16,6 +16,7 @@ from onnx_ir.passes import common
 
 from converters.passes.activations import LeakyAsSum, PoolBeforeActivation
 from converters.passes.cancel_transposes import CancelTransposes
+from converters.passes.clamp_codes import ClampCodes
 from converters.passes.fold import FoldAffine, FoldPad
 from converters.passes.strided_stem import StridedStem
 from converters.passes.wide_stem import WideStem
@@ -87,6 +88,7 @@ PIPELINES: Mapping[Target, tuple[Rewrite, ...]] = {
         StridedStem(),
         CancelTransposes(),
         LeakyAsSum(),
+        ClampCodes(),
     ),
 }
 UNUSED = "remove unused"
