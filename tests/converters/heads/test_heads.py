@@ -17,6 +17,7 @@ from converters.heads.ssd import Ssd
 from converters.heads.yolo_v3 import YoloV3
 from converters.heads.yolo_v5 import YoloV5, YoloV5Raw
 from converters.heads.yolo_v8 import YoloV8
+from converters.heads.yolox import Yolox
 from tests.converters.heads.decoding import (
     RAW_OUTPUTS,
     RUNTIMES,
@@ -69,6 +70,9 @@ EXAMPLES: dict[str, Head] = {
     "yolo_v5_raw, three levels": YoloV5Raw(GRIDS, 3, (192.0, 128.0)),
     "yolo_v5_raw, anchors first": YoloV5Raw(GRIDS, 1, (192.0, 128.0), anchors_first=True),
     "yolo_v5_raw, one box": YoloV5Raw((AnchorGrid(1, 1, ((20.0, 30.0),)),), 80, (64.0, 64.0)),
+    "yolox, activated": Yolox((96, 64), 3),
+    "yolox, an output per level": Yolox((96, 64), 1, activated=False, separate=True),
+    "yolox, one box": Yolox((32, 32), 80, (32,), activated=False),
 }
 FIXED_BOXES = {"fomo"}  # heads whose boxes no raw output moves
 
