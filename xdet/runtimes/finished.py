@@ -90,6 +90,52 @@ def first_rows(batch: BatchDetections, rows: int) -> BatchDetections:
     )
 
 
+SLACK = 1e-3  # beyond 0..1, for runtimes that round
+
+
+def require_sound(found: BatchDetections, runtime: Runtime) -> BatchDetections:
+    """What a back end returned as boxes, unchanged, if they keep the contract: all of xdet relies on it from here on.
+
+    Raises:
+        ModelError: a count, coordinate, score, class or box index is out of range or no number; names output and image.
+    """
+    rows, classes = found.scores.shape[1], len(runtime.spec.class_names)
+    counts = found.num_detections
+    filled = np.arange(rows) < np.clip(counts, 0, rows)[:, None]
+    last = np.iinfo(np.int32).max
+    for name, values, least, most in (
+        ("num_detections", counts, 0, rows),
+        ("detection_boxes", found.boxes_xyxy[filled], -SLACK, 1 + SLACK),
+        ("detection_scores", found.scores[filled], -SLACK, 1 + SLACK),
+        ("detection_classes", found.classes[filled], 0, classes - 1),
+        ("detection_anchors", found.anchors[filled], 0, last),
+    ):
+        wrong = values[~((values >= least) & (values <= most))]  # so that NaN is wrong
+        if wrong.size:
+            bounds = f"{round(least)}..{round(most)}" if most != last else "0 or more"
+            raise ModelError(
+                f"'{runtime.file}' on {runtime.name}: output {name!r} holds {wrong[0]:.6g}, expected {bounds}; "
+                f"see with xdet check whether file or runtime is at fault, and convert the source again"
+            )
+    return found
+
+
+def require_numbers(head: NDArray[np.float32], runtime: Runtime) -> NDArray[np.float32]:
+    """A raw head, unchanged, if it holds no NaN.
+
+    Raises:
+        ModelError: it does; names the first place.
+    """
+    wrong = np.isnan(head)
+    if wrong.any():
+        place = [int(index) for index in np.argwhere(wrong)[0]]
+        raise ModelError(
+            f"'{runtime.file}' on {runtime.name}: the raw head holds NaN, {int(wrong.sum())} of {head.size} values, "
+            f"the first at {place}; expected numbers; see that the source's weights are numbers, and convert it again"
+        )
+    return head
+
+
 def decoder_for(
     spec: DetectorSpec, *, file: str
 ) -> Callable[[NDArray[np.float32], Thresholds], BatchDetections]:
@@ -213,14 +259,14 @@ class FinishedModelRuntime(DescribedRuntime):
         outputs = run_in_chunks(
             images, self.batch, lambda chunk: self._compute({IMAGE: chunk, **fed}, DETECTION_OUTPUTS)
         )
-        found = BatchDetections(*outputs)
+        found = require_sound(BatchDetections(*outputs), self)
         if not self._feeds:
             found = above_score(found, thresholds.score)
         return first_rows(found, thresholds.max_detections)
 
     def head(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The raw head, float32 ``(N, grid_h, grid_w, channels)``; a model that ends in boxes shows it, too."""
-        return self.tensors(images, [HEAD])[HEAD]
+        return require_numbers(self.tensors(images, [HEAD])[HEAD], self)
 
     def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Values of the ONNX graph by name; see ``Runtime.tensors``."""

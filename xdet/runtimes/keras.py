@@ -14,7 +14,7 @@ import numpy as np
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.runtimes.apart import Message, ProcessEndedError, call_apart, serve_apart
 from xdet.runtimes.base import Capabilities, VendorErrors, require_images, require_names, vendor_errors
-from xdet.runtimes.finished import SourceRuntime, run_in_chunks
+from xdet.runtimes.finished import SourceRuntime, require_numbers, run_in_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,7 +68,7 @@ class KerasRuntime(SourceRuntime):
             None if len(images) <= CHUNK else CHUNK,
             lambda chunk: self._guarded(lambda: [network.head(self._rescaled(chunk))]),
         )
-        return head
+        return require_numbers(head, self)
 
     def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """What layers give, by their names, float32 NHWC; see ``Runtime.tensors``."""

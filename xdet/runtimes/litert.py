@@ -20,7 +20,7 @@ import numpy as np
 from converters.quant import dequantize
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.runtimes.base import Capabilities, VendorErrors, require_images, require_names, vendor_errors
-from xdet.runtimes.finished import SourceRuntime, run_in_chunks
+from xdet.runtimes.finished import SourceRuntime, require_numbers, run_in_chunks
 from xdet.runtimes.processors import threads_of_one_network
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class LiteRtRuntime(SourceRuntime):
         """The raw head, float32 ``(N, grid_h, grid_w, channels)``, of uint8 ``(N, height, width, 3)``."""
         require_images(images, self._spec)
         (head,) = run_in_chunks(images, 1, lambda image: [self._run(image)])
-        return head
+        return require_numbers(head, self)
 
     def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Tensors of the TFLite file by name; see ``Runtime.tensors``.

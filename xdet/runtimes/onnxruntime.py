@@ -27,7 +27,7 @@ from xdet.model.frozen_thresholds import freeze_thresholds, obeys_fed_thresholds
 from xdet.model.metadata import read_document
 from xdet.model.wire import FLOAT, UNTOLD, value_names, with_outputs
 from xdet.runtimes.base import Capabilities, Runtime, require_images, require_names, require_thresholds
-from xdet.runtimes.finished import above_score, first_rows, run_in_chunks
+from xdet.runtimes.finished import above_score, first_rows, require_numbers, require_sound, run_in_chunks
 from xdet.runtimes.ort_session import (
     CPU,
     EXACT_KERNELS,
@@ -143,14 +143,14 @@ class OnnxRuntime(Runtime):
         outputs = run_in_chunks(
             images, self.batch, lambda chunk: session.run(DETECTION_OUTPUTS, {IMAGE: chunk, **feeds})
         )
-        found = BatchDetections(*outputs)
+        found = require_sound(BatchDetections(*outputs), self)
         if self._frozen:
             found = above_score(found, thresholds.score)
         return first_rows(found, thresholds.max_detections)
 
     def head(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The raw head, float32 ``(N, grid_h, grid_w, channels)``; a model that ends in boxes shows it, too."""
-        return self.tensors(images, [HEAD])[HEAD]
+        return require_numbers(self.tensors(images, [HEAD])[HEAD], self)
 
     def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Values of the ONNX graph by name; see ``Runtime.tensors``.

@@ -1,0 +1,68 @@
+"""What a model returns is looked at once, where it leaves the back end: behind it, every box is a box."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from tests.xdet.finished_models import finished_model, head_model, red_image
+from xdet.errors import ModelError
+from xdet.model.file import ModelFile
+from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.table import open_model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BOX = [0, 0, 0.5, 0.25]
+
+
+def with_constant(model: bytes, name: str, value: NDArray[Any]) -> ModelFile:
+    """The model with another value in the place of one of its constants."""
+    proto = onnx.load_from_string(model)
+    (constant,) = [entry for entry in proto.graph.initializer if entry.name == name]
+    constant.CopyFrom(numpy_helper.from_array(value, name))
+    return ModelFile(Path("m.onnx"), proto.SerializeToString(), "onnx")
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "onnx-reference"])
+@pytest.mark.parametrize(
+    ("constant", "value", "told"),
+    [
+        ("one", np.array(-98, np.int32), r"'detection_classes' holds 99, expected 0\.\.0"),
+        ("one", np.array(2, np.int32), r"'detection_classes' holds -1, expected 0\.\.0"),
+        ("box", np.array([*BOX[:3], np.nan], np.float32), r"'detection_boxes' holds nan, expected 0\.\.1"),
+        ("box", np.array([*BOX[:3], np.inf], np.float32), r"'detection_boxes' holds inf, expected 0\.\.1"),
+        ("box", np.array([-1e30, *BOX[1:]], np.float32), r"'detection_boxes' holds -1e\+30, expected 0\.\.1"),
+    ],
+)
+def test_what_is_out_of_range_is_a_fault_of_the_model_by_file_runtime_and_output(
+    runtime: str, constant: str, value: NDArray[Any], told: str
+) -> None:
+    model = with_constant(finished_model(), constant, value)
+    with open_model(model, RuntimeChoices(runtime)) as opened, pytest.raises(ModelError) as raised:
+        opened.detect(red_image(200, 0, 0, 0), opened.spec.thresholds)
+    assert f"'m.onnx' on {opened.name}: output " in str(raised.value)
+    assert raised.match(told)
+
+
+def test_rows_behind_the_count_are_not_looked_at() -> None:
+    model = with_constant(finished_model(), "box", np.array([np.nan] * 4, np.float32))
+    with open_model(model, RuntimeChoices()) as opened:
+        assert opened.detect(red_image(0, 0, 0, 0), opened.spec.thresholds).num_detections.tolist() == [0]
+
+
+def test_a_head_that_is_no_number_is_told_with_its_first_place() -> None:
+    model = with_constant(head_model(), "pick", np.array([0, 0, 0, 0, np.nan, 0], np.float32))
+    with (
+        open_model(model, RuntimeChoices()) as opened,
+        pytest.raises(
+            ModelError, match=r"the raw head holds NaN, 4 of 24 values, the first at \[0, 0, 0, 4\]"
+        ),
+    ):
+        opened.head(red_image(1, 2, 3, 4))

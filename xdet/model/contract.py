@@ -1,0 +1,101 @@
+"""Whether a finished model's graph is made of what the contract allows, read from the file's bytes before a runtime gets them.
+
+Allowed: operators of the standard domain without graphs of their own, in one self-contained file. Refused, because it can run
+for ever or reach beyond the file: Loop, If, Scan and whatever else holds a graph, functions, other domains, external data.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from xdet.errors import ModelError
+from xdet.model.wire import GRAPH, INITIALIZER, NODE, fields, messages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TRAINING, FUNCTIONS = 20, 25  # of ModelProto
+SPARSE_INITIALIZER = 15  # of GraphProto
+OPERATOR, ATTRIBUTE, DOMAIN = 4, 5, 7  # of NodeProto
+# Of AttributeProto: tensors, alone and listed; graphs; sparse tensors, each of two tensors.
+TENSORS, GRAPHS, SPARSE_TENSORS = (5, 10), (6, 11), (22, 23)
+SPARSE_PARTS = (1, 2)  # of SparseTensorProto
+EXTERNAL_DATA = 13  # of TensorProto
+STANDARD_DOMAINS = ("", "ai.onnx")
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+MOST_NAMED = 10
+
+
+def require_contract_graph(model: bytes, file: str) -> None:
+    """Refuse a graph with more than the contract allows, naming what it holds, ten faults at most.
+
+    Args:
+        model: an ONNX file's bytes.
+        file: its name, for messages.
+
+    Raises:
+        ModelError: it holds such a thing, or is no protobuf message.
+    """
+    try:
+        faults = list(islice(dict.fromkeys(_faults(memoryview(model))), MOST_NAMED))
+    except ValueError as error:
+        raise ModelError(
+            f"'{file}' is no ONNX file or a damaged one: {error}; see that it is complete"
+        ) from error
+    if faults:
+        raise ModelError(
+            f"'{file}' holds what no finished model may: {'; '.join(faults)}; expected standard operators without graphs of "
+            f"their own and all data in the file; was it edited? Convert the source again with xdet convert"
+        )
+
+
+def _faults(model: memoryview) -> Iterator[str]:
+    for number, content in fields(model):
+        if number == FUNCTIONS:
+            yield "functions"
+        elif number == TRAINING:
+            yield "a training graph"
+        elif number == GRAPH:
+            yield from _graph_faults(content)
+
+
+def _graph_faults(graph: memoryview) -> Iterator[str]:
+    for number, content in fields(graph):
+        if number == NODE:
+            yield from _node_faults(content)
+        elif number == INITIALIZER and _is_external(content):
+            yield "external data of an initialiser"
+        elif number == SPARSE_INITIALIZER and _is_external_sparse(content):
+            yield "external data of a sparse initialiser"
+
+
+def _node_faults(node: memoryview) -> Iterator[str]:
+    held = list(fields(node))
+    names = [_text(content) for number, content in held if number == OPERATOR] or [""]
+    name = names[-1]
+    for domain in (_text(content) for number, content in held if number == DOMAIN):
+        if domain not in STANDARD_DOMAINS:
+            yield f"operator {name!r} of the domain {domain!r}"
+    inner = False
+    for attribute in (content for number, content in held if number == ATTRIBUTE):
+        for number, content in fields(attribute):
+            inner |= number in GRAPHS
+            if (number in TENSORS and _is_external(content)) or (
+                number in SPARSE_TENSORS and _is_external_sparse(content)
+            ):
+                yield f"external data of operator {name!r}"
+    if inner or CONTROL_FLOW.intersection(names):
+        yield f"operator {name!r}, which runs a graph of its own"
+
+
+def _is_external(tensor: memoryview) -> bool:
+    return next(messages(tensor, EXTERNAL_DATA), None) is not None
+
+
+def _is_external_sparse(tensor: memoryview) -> bool:
+    return any(number in SPARSE_PARTS and _is_external(part) for number, part in fields(tensor))
+
+
+def _text(content: memoryview) -> str:
+    return bytes(content[:100]).decode("utf-8", "replace")
