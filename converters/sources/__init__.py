@@ -1,4 +1,4 @@
-"""Which importer reads which source format, and the first steps that are the same for all: open a file, describe it.
+"""The table of source formats, and the first steps that are the same for all: open a file, describe it.
 
 Nothing is imported before it is needed: a TFLite conversion never loads TensorFlow.
 """
@@ -10,104 +10,43 @@ from typing import TYPE_CHECKING, Any
 
 from converters.description.statements import SourceOptions, describe_source
 from converters.errors import SourceFileError
-from converters.files import ModelFormat, read_source, sniff_format
-from converters.sources.base import ImportedNetwork, Importer
+from converters.files import read_source, sniff_format
+from converters.sources.base import Importer, Later, Source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from converters.description.statements import SourceDescription
-    from converters.facts import SourceFacts
-    from converters.graph import GraphWriter
-    from converters.options import ConvertOptions, ImporterChoice
-    from converters.sources.keras.loading import LoadedKeras
-    from converters.sources.tf2onnx import CheckedTflite
-    from converters.sources.tflite.reader import TfliteModel
+    from converters.options import ImporterChoice
     from converters.spec import DetectorSpec, SourceFormat
 
 
-def _read_tflite(data: bytes, file: str) -> TfliteModel:
-    from converters.sources.tflite.reader import read_tflite
-
-    return read_tflite(data, file)
-
-
-def _tflite_facts(model: TfliteModel) -> SourceFacts:
-    from converters.sources.tflite.facts import facts_from_tflite
-
-    return facts_from_tflite(model)
-
-
-def _build_tflite(
-    model: TfliteModel, writer: GraphWriter, spec: DetectorSpec, options: ConvertOptions
-) -> ImportedNetwork:
-    from converters.sources.tflite.importer import import_tflite
-
-    return import_tflite(model, writer, spec, options)
-
-
-def _read_for_tf2onnx(data: bytes, file: str) -> CheckedTflite:
-    from converters.sources.tf2onnx import CheckedTflite
-
-    return CheckedTflite(_read_tflite(data, file), data)
-
-
-def _build_by_tf2onnx(
-    model: CheckedTflite, writer: GraphWriter, spec: DetectorSpec, options: ConvertOptions
-) -> ImportedNetwork:
-    from converters.sources.tf2onnx import import_by_tf2onnx
-
-    return import_by_tf2onnx(model, writer, spec, options)
-
-
-def _read_h5(data: bytes, file: str) -> LoadedKeras:
-    from converters.sources.keras.loading import load_keras
-    from converters.sources.keras.stored import read_keras
-
-    return load_keras(read_keras(data, file, "h5"))
-
-
-def _read_keras_zip(data: bytes, file: str) -> LoadedKeras:
-    from converters.sources.keras.loading import load_keras
-    from converters.sources.keras.stored import read_keras
-
-    return load_keras(read_keras(data, file, "keras"))
-
-
-def _keras_facts(model: LoadedKeras) -> SourceFacts:
-    from converters.sources.keras.importer import facts_from_keras
-
-    return facts_from_keras(model)
-
-
-def _build_keras(
-    model: LoadedKeras, writer: GraphWriter, spec: DetectorSpec, options: ConvertOptions
-) -> ImportedNetwork:
-    from converters.sources.keras.importer import import_keras
-
-    return import_keras(model, writer, spec, options)
-
-
-IMPORTERS: Mapping[SourceFormat, Importer[Any]] = {
-    "tflite": Importer(_read_tflite, _tflite_facts, _build_tflite),
-    "h5": Importer(_read_h5, _keras_facts, _build_keras),
-    "keras": Importer(_read_keras_zip, _keras_facts, _build_keras),
+_KERAS = Importer(
+    read=Later("converters.sources.keras.loading", "open_keras"),
+    facts=Later("converters.sources.keras.importer", "facts_from_keras"),
+    build=Later("converters.sources.keras.importer", "import_keras"),
+)
+SOURCES: Mapping[SourceFormat, Source] = {
+    "tflite": Source(
+        "TFLite",
+        {
+            "native": Importer(
+                read=Later("converters.sources.tflite.reader", "read_tflite"),
+                facts=Later("converters.sources.tflite.facts", "facts_from_tflite"),
+                build=Later("converters.sources.tflite.importer", "import_tflite"),
+            ),
+            "tf2onnx": Importer(
+                read=Later("converters.sources.tf2onnx", "read_checked"),
+                facts=Later("converters.sources.tf2onnx", "facts_from_checked"),
+                build=Later("converters.sources.tf2onnx", "import_by_tf2onnx"),
+            ),
+        },
+    ),
+    "h5": Source("Keras H5", {"native": _KERAS, "tf2onnx": _KERAS}, extra="keras"),
+    "keras": Source("Keras", {"native": _KERAS, "tf2onnx": _KERAS}, extra="keras"),
 }
-BY_TF2ONNX: Mapping[SourceFormat, Importer[Any]] = {
-    **IMPORTERS,
-    "tflite": Importer(_read_for_tf2onnx, lambda checked: _tflite_facts(checked.records), _build_by_tf2onnx),
-}
-CHOICES: Mapping[ImporterChoice, Mapping[SourceFormat, Importer[Any]]] = {
-    "native": IMPORTERS,
-    "tf2onnx": BY_TF2ONNX,
-}
-TITLES: Mapping[ModelFormat, str] = {
-    "tflite": "TFLite",
-    "h5": "Keras H5",
-    "keras": "Keras",
-    "onnx": "ONNX",
-}
+"""Whoever adds a format adds a row, its folder, and the bytes by which it is known to ``converters.files``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +65,7 @@ class OpenSource:
     data: bytes
     format: SourceFormat
     model: Any
-    importer: Importer[Any]
+    importer: Importer
 
 
 def open_source(path: Path, importer: ImporterChoice = "native") -> OpenSource:
@@ -142,13 +81,13 @@ def open_source(path: Path, importer: ImporterChoice = "native") -> OpenSource:
     """
     data = read_source(path)
     found = sniff_format(data)
-    known = next((name for name in IMPORTERS if name == found), None)
+    known = next((name for name in SOURCES if name == found), None)
     if known is None:
-        expected = " or ".join(f"a {TITLES[name]} file" for name in IMPORTERS)
-        what = "none of the known formats" if found is None else f"an {TITLES[found]} file"
+        expected = " or ".join(f"a {row.title} file" for row in SOURCES.values())
+        what = "none of the known formats" if found is None else "an ONNX file"
         msg = f"{path}: expected {expected}, found {what}; give the model as its training wrote it"
         raise SourceFileError(msg)
-    chosen = CHOICES[importer][known]
+    chosen = SOURCES[known].importers[importer]
     return OpenSource(path, data, known, chosen.read(data, path.name), chosen)
 
 

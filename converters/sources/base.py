@@ -1,12 +1,13 @@
-"""What an importer is and what it hands over: the border between source formats and everything behind them.
+"""What a source format is and what its importer hands over: the border between formats and everything behind them.
 
-One importer per source format; ``converters.sources.IMPORTERS`` is the table.
+One row per format; ``converters.sources.SOURCES`` is the table.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,10 +16,8 @@ if TYPE_CHECKING:
 
     from converters.facts import SourceFacts
     from converters.graph import GraphWriter
-    from converters.options import ConvertOptions
+    from converters.options import ConvertOptions, ImporterChoice
     from converters.spec import ActivationCodes, DetectorSpec, Deviation, LeakyRelu, TensorTwin
-
-M = TypeVar("M")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +46,30 @@ class ImportedNetwork:
 
 
 @dataclass(frozen=True, slots=True)
-class Importer(Generic[M]):
-    """The three steps of reading one source format; each imports what it needs when it is called.
+class Later:
+    """A function that is imported when it is called: a table of these loads nothing.
+
+    Attributes:
+        module: where it is.
+        function: its name there.
+    """
+
+    module: str
+    function: str
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Import the function and call it."""
+        return self.resolve()(*arguments)
+
+    def resolve(self) -> Callable[..., Any]:
+        """The function itself."""
+        found: Callable[..., Any] = getattr(import_module(self.module), self.function)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Importer:
+    """The three steps of reading one source format.
 
     Attributes:
         read: bytes and file name (for messages) -> the source model, every part of it checked.
@@ -56,6 +77,21 @@ class Importer(Generic[M]):
         build: writes the network into the writer's graph.
     """
 
-    read: Callable[[bytes, str], M]
-    facts: Callable[[M], SourceFacts]
-    build: Callable[[M, GraphWriter, DetectorSpec, ConvertOptions], ImportedNetwork]
+    read: Callable[[bytes, str], Any]
+    facts: Callable[[Any], SourceFacts]
+    build: Callable[[Any, GraphWriter, DetectorSpec, ConvertOptions], ImportedNetwork]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source format: a row of ``converters.sources.SOURCES``. Which bytes are of it tells ``converters.files``.
+
+    Attributes:
+        title: what messages call it.
+        importers: who can translate it, by the name of the choice.
+        extra: the extra without which a file cannot be read; None for none.
+    """
+
+    title: str
+    importers: Mapping[ImporterChoice, Importer]
+    extra: str | None = None

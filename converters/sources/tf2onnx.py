@@ -29,12 +29,14 @@ from converters.errors import OptionError, UnsupportedModelError
 from converters.graph import NHWC_TO_NCHW, OPSET
 from converters.sources.base import ImportedNetwork
 from converters.sources.tensorflow import TF2ONNX_OPSET, exporting
-from converters.sources.tflite.facts import summarise_quantization
+from converters.sources.tflite.facts import facts_from_tflite, summarise_quantization
+from converters.sources.tflite.reader import read_tflite
 from converters.spec import CONTRACT_NAMES, HEAD, IMAGE, TensorTwin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from converters.facts import SourceFacts
     from converters.graph import GraphWriter
     from converters.options import ConvertOptions
     from converters.sources.tflite.reader import TfliteModel
@@ -207,6 +209,20 @@ class CheckedTflite:
 
     records: TfliteModel
     data: bytes
+
+
+def read_checked(data: bytes, file: str) -> CheckedTflite:
+    """Read a TFLite file; the bytes are kept for tf2onnx.
+
+    Raises:
+        ConversionError: as ``read_tflite``.
+    """
+    return CheckedTflite(read_tflite(data, file), data)
+
+
+def facts_from_checked(model: CheckedTflite) -> SourceFacts:
+    """What the file tells about its detector."""
+    return facts_from_tflite(model.records)
 
 
 def import_by_tf2onnx(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from converters.sources import SOURCES
 from xdet.bench import BenchOptions, run_benchmark
 from xdet.detection.detector import Detector
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
@@ -162,7 +163,8 @@ def _timed_files(files: Sequence[Path], runtimes: str) -> list[Path]:
 
 def _is_keras(path: Path) -> bool:
     """Keras files tell their costs when they are loaded, which evaluating does anyway."""
-    return read_model_file(path).format in ("h5", "keras")
+    row = next((row for name, row in SOURCES.items() if name == read_model_file(path).format), None)
+    return row is not None and row.extra == "keras"
 
 
 def _candidates(path: Path) -> list[str]:

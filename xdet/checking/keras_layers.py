@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.sources import SOURCES
 from converters.spec import HEAD, IMAGE
 from xdet.checking.layer_records import Distance, LayerComparison, RealDistance, RealLayer
 from xdet.errors import ModelError
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from xdet.model.file import ModelFile
     from xdet.runtimes.processors import RuntimeChoices
 
-FORMATS = ("h5", "keras")
+FORMATS = tuple(name for name, row in SOURCES.items() if row.extra == "keras")
 LOCAL_BOUND = 2e-5  # of the tensor's largest magnitude: sums in another order, in float32; measured 3.4e-6
 SMALLEST = 1e-30  # the magnitude of a tensor of zeros
 
@@ -201,7 +202,7 @@ def _pairs(
     from converters.sources.keras.stored import read_keras
 
     try:
-        stored = read_keras(source.data, source.file, "h5" if source.format == "h5" else "keras").layers
+        stored = read_keras(source.data, source.file).layers
     except ConversionError as error:
         raise ModelError(str(error)) from error
     pairs: list[_Pair] = []

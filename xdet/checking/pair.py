@@ -20,7 +20,7 @@ from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, parse_runtimes, row_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from converters.facts import SourceFacts
@@ -70,12 +70,12 @@ def open_pair(model: Path, source: Path) -> OpenedPair:
             f"'{model}' is {finished.format or 'no model'}, expected an ONNX file made by xdet convert; "
             f"the source goes behind --source"
         )
-    if origin.format in (None, "onnx"):
+    if origin.format not in READERS:
         raise UsageError(
             f"'{source}' is {origin.format or 'no model'}, expected the TFLite or Keras file that '{model}' was made of"
         )
     document = read_document(finished.data, file=finished.file)
-    read = _read_tflite(origin) if origin.format == "tflite" else _read_keras(origin, document)
+    read = READERS[origin.format](origin, document)
     return OpenedPair(
         model=finished,
         document=document,
@@ -99,7 +99,7 @@ class _Source:
     problem: str | None = None
 
 
-def _read_tflite(origin: ModelFile) -> _Source:
+def _read_tflite(origin: ModelFile, _: ModelDocument) -> _Source:
     from converters.errors import ConversionError
     from converters.sources.tflite.facts import facts_from_tflite
     from converters.sources.tflite.reader import read_tflite
@@ -121,7 +121,7 @@ def _read_keras(origin: ModelFile, document: ModelDocument) -> _Source:
 
     spec = document.spec
     try:
-        checked = read_keras(origin.data, origin.file, "h5" if origin.format == "h5" else "keras")
+        checked = read_keras(origin.data, origin.file)
     except MissingExtraError as error:
         return _Source(problem=str(error))
     except ConversionError as error:
@@ -135,6 +135,14 @@ def _read_keras(origin: ModelFile, document: ModelDocument) -> _Source:
     except ConversionError as error:
         raise ModelError(str(error)) from error
     return _Source(steps=steps, described=described)
+
+
+READERS: dict[ModelFormat | None, Callable[[ModelFile, ModelDocument], _Source]] = {
+    "tflite": _read_tflite,
+    "h5": _read_keras,
+    "keras": _read_keras,
+}
+"""What is compared of each source format (``converters.sources.SOURCES``)."""
 
 
 def _described(origin: ModelFile, facts: SourceFacts) -> DetectorSpec | None:

@@ -17,7 +17,7 @@ from xdet.inspection.memory import best_peak, plain_peak_bytes
 from xdet.model.file import hash_model, read_model
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import onnx
 
@@ -41,21 +41,16 @@ def inspect(path: str | Path, *, layers: bool = False) -> Inspection:
     path = Path(path)
     data = read_model(path)
     found = sniff_format(data)
-    if found == "tflite":
-        inspection = _inspect_tflite(path, data)
-    elif found == "onnx":
-        inspection = _inspect_onnx(path, data)
-    elif found is not None:
-        inspection = _inspect_keras(path, data, found, layers=layers)
-    else:
+    if found is None:
         msg = f"'{path}' is none of the known model formats; inspect reads TFLite, ONNX, H5 and .keras files"
         raise ModelError(msg)
+    inspection = INSPECTORS[found](path, data, layers)
     if layers and inspection.totals is None:
         raise ModelError(inspection.totals_problem or f"'{path}' has no layers that can be listed")
     return inspection if layers else replace(inspection, layers=())
 
 
-def _inspect_tflite(path: Path, data: bytes) -> Inspection:
+def _inspect_tflite(path: Path, data: bytes, _: bool) -> Inspection:  # noqa: FBT001 - a row of INSPECTORS
     from converters.description.statements import SourceOptions, describe_source
     from converters.sources.tflite.facts import facts_from_tflite, summarise_quantization
     from converters.sources.tflite.reader import read_tflite
@@ -94,7 +89,7 @@ def _inspect_tflite(path: Path, data: bytes) -> Inspection:
     )
 
 
-def _inspect_onnx(path: Path, data: bytes) -> Inspection:
+def _inspect_onnx(path: Path, data: bytes, _: bool) -> Inspection:  # noqa: FBT001 - a row of INSPECTORS
     from xdet.model.graph import load_onnx
 
     model = load_onnx(data, str(path))
@@ -140,14 +135,14 @@ def _with_onnx_costs(known: Inspection, model: onnx.ModelProto, data: bytes) -> 
         return replace(counted, coverage_problem=str(error))
 
 
-def _inspect_keras(path: Path, data: bytes, container: ModelFormat, *, layers: bool) -> Inspection:
+def _inspect_keras(path: Path, data: bytes, layers: bool) -> Inspection:  # noqa: FBT001 - a row of INSPECTORS
     from converters.sources.keras.stored import read_keras
 
-    model = read_keras(data, path.name, "h5" if container == "h5" else "keras")
+    model = read_keras(data, path.name)
     shape = tuple("N" if size is None else size for size in model.input_shape)
     known = Inspection(
         file=path.name,
-        format=container,
+        format=model.container,
         size_bytes=len(data),
         sha256=hash_model(data),
         producer=f"Keras {model.version}",
@@ -173,6 +168,14 @@ def _with_keras_costs(known: Inspection, path: Path) -> Inspection:
     found = _with_onnx_costs(known, load_onnx(converted.model, str(path)), converted.model)
     return replace(found, outputs=_onnx_tensors(load_onnx(converted.model, str(path)).graph.output),
                    spec=converted.document.spec, problem=None, coverage=None, totals_problem=None)  # fmt: skip
+
+
+INSPECTORS: dict[ModelFormat, Callable[[Path, bytes, bool], Inspection]] = {
+    "tflite": _inspect_tflite,
+    "h5": _inspect_keras,
+    "keras": _inspect_keras,
+    "onnx": _inspect_onnx,
+}
 
 
 def _totals(layers: Sequence[Layer], network: Network) -> Totals:

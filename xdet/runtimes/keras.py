@@ -117,7 +117,7 @@ def open_model(model: ModelFile, choices: RuntimeChoices) -> KerasRuntime:
     from converters.sources.keras.stored import read_keras
 
     try:
-        source = read_keras(model.data, model.file, "h5" if model.format == "h5" else "keras")
+        source = read_keras(model.data, model.file)
         network = load_keras(source, threads=choices.threads)
         facts = facts_from_keras(network)
         spec = settings.describe_source(model.path, facts, settings.SourceOptions()).spec
@@ -167,7 +167,7 @@ def keras_layer_outputs(
         MissingExtraError: TensorFlow or the Keras of that file is not installed.
         RuntimeUnavailableError: the process ended by itself.
     """
-    told = {"file": model.file, "format": model.format, "names": list(names), "threads": threads}
+    told = {"file": model.file, "names": list(names), "threads": threads}
     arrays: dict[str, NDArray[Any]] = {
         "rescaled": rescaled_nhwc,
         "model": np.frombuffer(model.data, np.uint8),
@@ -195,9 +195,7 @@ def serve(request: Message) -> Message:
     told = request.told
     try:
         network = load_keras(
-            read_keras(
-                request.arrays["model"].tobytes(), told["file"], "h5" if told["format"] == "h5" else "keras"
-            ),
+            read_keras(request.arrays["model"].tobytes(), told["file"]),
             threads=told["threads"],
         )
         outputs = network.layer_outputs(request.arrays["rescaled"], told["names"])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.errors import SourceFileError
+from converters.sources.keras.stored import read_keras
 from converters.sources.tensorflow import (
     TF2ONNX_OPSET,
     exporting,
@@ -87,6 +88,15 @@ class LoadedKeras:
             proto: onnx.ModelProto
             proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=TF2ONNX_OPSET)
         return proto
+
+
+def open_keras(data: bytes, file: str) -> LoadedKeras:
+    """Read a Keras file of either format and load it.
+
+    Raises:
+        ConversionError: as ``read_keras`` and ``load_keras``.
+    """
+    return load_keras(read_keras(data, file))
 
 
 def load_keras(source: KerasFile, *, threads: int | None = None) -> LoadedKeras:

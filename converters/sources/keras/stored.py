@@ -284,6 +284,7 @@ def _require_before(names: Sequence[str], layers: Sequence[StoredLayer], reader:
 
 
 Container = Literal["h5", "keras"]
+ZIP_SIGNATURE = b"PK"
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,19 +315,19 @@ class KerasFile:
         return not self.version.startswith("3")
 
 
-def read_keras(data: bytes, file: str, container: Container) -> KerasFile:
+def read_keras(data: bytes, file: str) -> KerasFile:
     """Check a Keras file and read what it holds.
 
     Args:
         data: the file's bytes.
         file: its name, for messages.
-        container: which of the two formats the bytes are.
 
     Raises:
         MissingExtraError: h5py is not installed.
         SourceFileError: damaged, weights only, or not what Keras writes.
         UnsupportedModelError: it would run code when loaded, or has layers outside the list.
     """
+    container: Container = "keras" if data.startswith(ZIP_SIGNATURE) else "h5"
     text, version = _read_h5(data, file) if container == "h5" else _read_zip(data, file)
     config = _json_object(text, f"{file}: model configuration")
     layers = require_harmless(config, file)

@@ -19,7 +19,8 @@ from converters.description.statements import SourceOptions
 from converters.errors import ContractError, OptionError, SourceFileError
 from converters.files import ModelFormat
 from converters.options import ConvertOptions
-from converters.sources import IMPORTERS, describe, open_source
+from converters.sources import SOURCES, describe, open_source
+from converters.sources.base import Later
 from converters.spec import EvaluationSettings
 from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
 
@@ -34,8 +35,12 @@ def net(tmp_path: Path) -> Path:
     return path
 
 
-def test_every_format_that_is_no_result_has_an_importer() -> None:
-    assert {str(name) for name in IMPORTERS} == set(ModelFormat.__args__) - {"onnx"}  # type: ignore[attr-defined]  # a Literal
+def test_every_format_that_is_no_result_has_a_row_whose_functions_exist() -> None:
+    steps = [
+        s for row in SOURCES.values() for i in row.importers.values() for s in (i.read, i.facts, i.build)
+    ]
+    assert all(isinstance(step, Later) and callable(step.resolve()) for step in steps)
+    assert {str(name) for name in SOURCES} == set(ModelFormat.__args__) - {"onnx"}  # type: ignore[attr-defined]  # a Literal
 
 
 def test_an_open_source_is_described_from_its_facts(net: Path) -> None:

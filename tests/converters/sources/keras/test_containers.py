@@ -73,36 +73,36 @@ def named_type(file: Any) -> None:
 )
 def test_an_h5_file_that_is_more_than_it_seems_is_refused(write: Callable[[Any], None], message: str) -> None:
     with pytest.raises(SourceFileError, match=rf"m\.h5: .*{message}"):
-        read_keras(h5_bytes(MODEL, write), "m.h5", "h5")
+        read_keras(h5_bytes(MODEL, write), "m.h5")
 
 
 def test_the_weights_inside_an_archive_are_checked_the_same_way() -> None:
     members = {"model.weights.h5": h5_bytes(None, external_link)}
     with pytest.raises(SourceFileError, match=r"m\.keras: model\.weights\.h5: '/secret' is a link"):
-        read_keras(keras_zip(MODEL, members), "m.keras", "keras")
+        read_keras(keras_zip(MODEL, members), "m.keras")
 
 
 def test_a_group_that_contains_itself_is_visited_once() -> None:
     def cycle(file: Any) -> None:
         file["model_weights/again"] = file["model_weights"]
 
-    assert len(read_keras(h5_bytes(MODEL, cycle), "m.h5", "h5").layers) == 2
+    assert len(read_keras(h5_bytes(MODEL, cycle), "m.h5").layers) == 2
 
 
 def test_more_objects_than_any_network_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hdf5, "MAX_OBJECTS", 1)
     with pytest.raises(SourceFileError, match="more than 1 objects"):
-        read_keras(h5_bytes(MODEL), "m.h5", "h5")
+        read_keras(h5_bytes(MODEL), "m.h5")
 
 
 @pytest.mark.parametrize("part", [0.02, 0.3, 0.6, 0.95])
 def test_a_truncated_file_of_either_kind_is_refused(part: float) -> None:
-    for data, name, container in (
-        (h5_bytes(MODEL), "m.h5", "h5"),
-        (keras_zip(MODEL), "m.keras", "keras"),
+    for data, name in (
+        (h5_bytes(MODEL), "m.h5"),
+        (keras_zip(MODEL), "m.keras"),
     ):
         with pytest.raises(ConversionError, match=name):
-            read_keras(data[: int(len(data) * part)], name, container)  # type: ignore[arg-type]  # a literal above
+            read_keras(data[: int(len(data) * part)], name)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_an_archive_with_other_members_than_keras_writes_is_refused(
     members: dict[str, bytes], message: str
 ) -> None:
     with pytest.raises(SourceFileError, match=rf"m\.keras: .*{message}"):
-        read_keras(keras_zip(MODEL, members), "m.keras", "keras")
+        read_keras(keras_zip(MODEL, members), "m.keras")
 
 
 def test_a_member_that_is_missing_or_there_twice_is_told(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_member_that_is_missing_or_there_twice_is_told(tmp_path: Path) -> None
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("config.json", "{}")
     with pytest.raises(SourceFileError, match=r"expected each of .* once, found config\.json"):
-        read_keras(path.read_bytes(), "m.keras", "keras")
+        read_keras(path.read_bytes(), "m.keras")
 
 
 def test_a_member_that_unfolds_to_more_than_its_header_says_is_refused() -> None:
@@ -143,10 +143,10 @@ def test_a_member_that_unfolds_to_more_than_its_header_says_is_refused() -> None
     size = struct.unpack_from("<I", data, entry + 24)[0]
     struct.pack_into("<I", data, entry + 24, size - 10)
     with pytest.raises(SourceFileError, match=r"m\.keras: "):
-        read_keras(bytes(data), "m.keras", "keras")
+        read_keras(bytes(data), "m.keras")
 
 
 def test_without_h5py_the_message_is_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(MissingExtraError, match=r'h5py.*pip install "xdet\[keras\]"'):
-        read_keras(b"", "m.h5", "h5")
+        read_keras(b"", "m.h5")

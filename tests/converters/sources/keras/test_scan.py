@@ -125,7 +125,7 @@ def test_training_settings_are_not_looked_at_because_they_are_never_loaded() -> 
 )
 def test_what_could_run_code_is_refused_by_its_layers_name(stored: Any, message: str) -> None:
     with pytest.raises(UnsupportedModelError, match=rf"m\.h5: refused before loading: .*{message}"):
-        read_keras(h5_bytes(functional(stored)), "m.h5", "h5")
+        read_keras(h5_bytes(functional(stored)), "m.h5")
 
 
 def test_everything_that_is_refused_stands_in_one_message() -> None:
@@ -135,7 +135,7 @@ def test_everything_that_is_refused_stands_in_one_message() -> None:
     with pytest.raises(
         UnsupportedModelError, match=r"'one'.*'two'.*'three'.*Code from a model file is never run"
     ):
-        read_keras(keras_zip(config), "m.keras", "keras")
+        read_keras(keras_zip(config), "m.keras")
 
 
 def test_nesting_beyond_any_network_is_refused() -> None:
@@ -153,15 +153,15 @@ def test_a_model_without_layers_is_refused() -> None:
 
 def test_a_file_with_weights_only_says_how_to_save_the_whole_model() -> None:
     with pytest.raises(SourceFileError, match=r"m\.h5: holds weights only .*model\.save\('model\.h5'\)"):
-        read_keras(h5_bytes(None), "m.h5", "h5")
+        read_keras(h5_bytes(None), "m.h5")
 
 
 @pytest.mark.parametrize(("version", "legacy"), [("2.8.0", True), ("3.9.0", False)])
 def test_the_keras_that_wrote_a_file_decides_which_one_loads_it(version: str, legacy: bool) -> None:  # noqa: FBT001 - a parameter
-    read = read_keras(h5_bytes(functional(CONV), version=version), "m.h5", "h5")
+    read = read_keras(h5_bytes(functional(CONV), version=version), "m.h5")
     assert (read.version, read.is_legacy, read.input_shape) == (version, legacy, (None, 8, 8, 3))
 
 
 def test_a_model_whose_input_has_no_shape_is_refused() -> None:
     with pytest.raises(SourceFileError, match="no layer states the shape of the input"):
-        read_keras(h5_bytes({"class_name": "Sequential", "config": [CONV]}), "m.h5", "h5")
+        read_keras(h5_bytes({"class_name": "Sequential", "config": [CONV]}), "m.h5")

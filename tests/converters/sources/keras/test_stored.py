@@ -37,7 +37,7 @@ def write_kernel(file: Any) -> None:
 
 
 def network(config: Mapping[str, Any], write: Any = write_kernel) -> KerasNetwork:
-    return read_network(read_keras(h5_bytes(config, write), "m.h5", "h5"))
+    return read_network(read_keras(h5_bytes(config, write), "m.h5"))
 
 
 def archive(config: Mapping[str, Any], arrays: Mapping[str, Mapping[str, Any]], **names: str) -> KerasNetwork:
@@ -51,7 +51,7 @@ def archive(config: Mapping[str, Any], arrays: Mapping[str, Mapping[str, Any]], 
             for number, array in stored.items():
                 variables.create_dataset(number, data=array)
     data = keras_zip(config, {"model.weights.h5": buffer.getvalue()})
-    return read_network(read_keras(data, "m.keras", "keras"))
+    return read_network(read_keras(data, "m.keras"))
 
 
 def test_an_h5_file_gives_layers_with_their_arrays_by_role_and_what_they_read() -> None:
@@ -212,4 +212,4 @@ def test_an_array_where_an_archive_has_a_group_is_refused(name: str) -> None:
     with pytest.raises(
         SourceFileError, match=r"is an array, expected a group of arrays; save the model again"
     ):
-        read_network(read_keras(data, "m.keras", "keras"))
+        read_network(read_keras(data, "m.keras"))
