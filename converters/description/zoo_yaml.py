@@ -10,8 +10,8 @@ two units: there the unit stays open.
 
 Yaml as data: a mapping from text, a value by its key path, numbers such as ``1/127.5``, shapes.
 
-Nothing is evaluated. Aliases are refused, since a kilobyte of them can unfold into gigabytes, and so is
-nesting that no training yaml has, since the parser's time grows with its square.
+Nothing is evaluated. Aliases are refused, since a kilobyte of them can unfold into gigabytes, and so are tags (``!!int``), and
+nesting, lengths of numbers and numbers of values that no training yaml has: the parser's time grows with the square of some.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_DEPTH = 32
+MAX_EVENTS = 20_000  # values, keys, and ends and starts of lists
+MAX_NUMBER = 64  # characters
 _DECIMAL = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _NUMBER = re.compile(rf"\s*({_DECIMAL})\s*(?:/\s*({_DECIMAL})\s*)?")
 _SHAPE = re.compile(r"\s*[\[(]\s*([0-9]{1,6})\s*,\s*([0-9]{1,6})\s*,\s*([0-9]{1,6})\s*,?\s*[\])]\s*")
@@ -65,13 +67,31 @@ def load_mapping(text: str, where: str) -> Mapping[str, object]:
 
 def _refuse_what_explodes(text: str, where: str) -> None:
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    resolver = yaml.resolver.Resolver()
+    for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
         line = event.start_mark.line + 1
+        if count > MAX_EVENTS:
+            raise SourceFileError(
+                f"{where}, line {line}: more than {MAX_EVENTS} values: is it the right file?"
+            )
+        if getattr(event, "tag", None) is not None:
+            raise SourceFileError(f"{where}, line {line}: yaml tag {event.tag!r:.60}: leave it out")
+        if _is_long_number(event, resolver):
+            raise SourceFileError(
+                f"{where}, line {line}: a number of {len(event.value)} characters: quote it if it is text"
+            )
         if isinstance(event, yaml.AliasEvent):
             raise SourceFileError(f"{where}, line {line}: yaml alias *{event.anchor}: write the value out")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise SourceFileError(f"{where}, line {line}: nested more than {MAX_DEPTH} levels deep")
+
+
+def _is_long_number(event: yaml.Event, resolver: yaml.resolver.Resolver) -> bool:
+    """Whether the parser would make more of a long text than a text."""
+    if not isinstance(event, yaml.ScalarEvent) or not event.implicit[0] or len(event.value) <= MAX_NUMBER:
+        return False
+    return str(resolver.resolve(yaml.ScalarNode, event.value, (True, False))) != "tag:yaml.org,2002:str"
 
 
 def lookup(data: Mapping[str, object], key_path: str, where: str) -> object:

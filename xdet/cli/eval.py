@@ -138,6 +138,8 @@ def evaluate(
         _draw(plot, evaluation)
     if json != Path("-"):
         typer.echo(evaluation_text(evaluation))
+    if evaluation.warning is not None:
+        print_line(f"xdet: warning: {evaluation.warning}", err=True)
     for line in problem_lines(evaluation.problems):
         print_line(f"xdet: error: {line}", err=True)
     if evaluation.problems:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -29,6 +28,9 @@ LARGEST_ANNOTATIONS = (
 )  # COCO 2017's validation set has 20 MB, with masks; JSON unfolds to many times its size
 SECTIONS = ("images", "annotations", "categories")
 EDGE_TOLERANCE_PX = 1.0  # COCO's own boxes reach over the edge by rounding
+SMALLEST_SIDE = 16  # of a photograph in which boxes of a pixel are no objects
+MOST_OVER_THE_EDGE = 0.1  # of the boxes, by rounding and by objects that were annotated beyond it
+MOST_PIXELS = 1e9  # of a coordinate or an area
 # What can be left out, as counted in ``Dataset.ignored`` and in reports.
 IGNORED = {
     "bad_categories": "category entries left out",
@@ -94,6 +96,7 @@ class Dataset:
         problems: what was left out, in the order of the file.
         ignored: how much was left out, by the keys of ``IGNORED``.
         over_the_edge: boxes that reach more than a pixel over their image's edge; they are kept as they are.
+        warning: what all boxes look like where that is not COCO's form; they are read as COCO all the same.
     """
 
     file: str
@@ -103,6 +106,7 @@ class Dataset:
     problems: tuple[Problem, ...]
     ignored: dict[str, int]
     over_the_edge: int
+    warning: str | None = None
 
 
 def read_coco(annotations: Path, images: Path) -> Dataset:
@@ -138,6 +142,7 @@ def read_coco(annotations: Path, images: Path) -> Dataset:
         problems=tuple(reader.problems),
         ignored=dict(reader.ignored),
         over_the_edge=reader.over_the_edge,
+        warning=reader.guess_form(),
     )
 
 
@@ -154,17 +159,19 @@ class _Reader:
         self.over_the_edge = 0
         self._left_out: set[int] = set()
         self._annotation_ids: set[int] = set()
+        self._folded_names: set[str] = set()
 
     def read_categories(self, entries: Sequence[Any]) -> None:
         for entry in self._sound("categories", "bad_categories", entries, self._category_fault):
             self.categories[entry["id"]] = entry["name"]
+            self._folded_names.add(_folded(entry["name"]))
 
     def read_images(self, entries: Sequence[Any]) -> None:
         self._left_out = {
-            entry["id"] for entry in entries if isinstance(entry, dict) and type(entry.get("id")) is int
+            entry["id"] for entry in entries if isinstance(entry, dict) and _is_id(entry.get("id"))
         }
         for entry in self._sound("images", "bad_images", entries, self._image_fault):
-            if (self.folder / entry["file_name"]).is_file():
+            if _is_file(self.folder / entry["file_name"]):
                 self.entries[entry["id"]] = entry
                 self.truths[entry["id"]] = []
             else:
@@ -182,6 +189,32 @@ class _Reader:
                 continue
             self.truths[entry["image_id"]].append(entry)
             self.over_the_edge += _reaches_over(entry["bbox"], *_size(self.entries[entry["image_id"]]))
+
+    def guess_form(self) -> str | None:
+        """A warning if no box can be meant as it is read, or hardly any: fractions or corners are usual slips."""
+        boxes = np.array([truth["bbox"] for truths in self.truths.values() for truth in truths], np.float64)
+        sides = np.array(
+            [_size(self.entries[i]) for i, truths in self.truths.items() for _ in truths], np.float64
+        )
+        if not len(boxes):
+            return None
+        start, extent = boxes[:, :2], boxes[:, 2:]
+        if (boxes <= 1 + 1e-6).all() and (sides > SMALLEST_SIDE).all():
+            return (
+                f"'{self.file}': all {len(boxes)} boxes lie within the first pixel of their image; they look like fractions "
+                "of the image, and COCO has pixels: multiply x and width by the image's width, y and height by its height"
+            )
+        over = ((start + extent) > sides + EDGE_TOLERANCE_PX).any(axis=1)
+        if (
+            (extent > start).all()
+            and (extent <= sides + EDGE_TOLERANCE_PX).all()
+            and over.mean() > MOST_OVER_THE_EDGE
+        ):
+            return (
+                f"'{self.file}': {int(over.sum())} of {len(boxes)} boxes reach over the edge, and none would as corners; "
+                "they look like x1, y1, x2, y2, and COCO has x, y, width, height: subtract the first corner from the second"
+            )
+        return None
 
     def labelled(self, image_id: int) -> LabelledImage:
         entry, truths = self.entries[image_id], self.truths[image_id]
@@ -207,8 +240,10 @@ class _Reader:
             if not isinstance(entry, dict):
                 self._note(kind, f"{place} is {entry!r:.60}, expected an object")
                 continue
-            if type(entry.get("id")) is not int:
-                self._note(kind, f"{place} has the id {entry.get('id')!r:.60}, expected an integer")
+            if not _is_id(entry.get("id")):
+                self._note(
+                    kind, f"{place} has the id {entry.get('id')!r:.60}, expected an integer of 64 bits"
+                )
                 continue
             reason = fault(entry)
             if reason is None:
@@ -226,7 +261,7 @@ class _Reader:
             return f"has the name {name!r:.60}, expected a text"
         if entry["id"] in self.categories:
             return f"has the id of another category, '{self.categories[entry['id']]}'; that one counts"
-        if _folded(name) in map(_folded, self.categories.values()):
+        if _folded(name) in self._folded_names:
             return f"has the name of another category, '{name}'; that one counts"
         return None
 
@@ -284,7 +319,19 @@ def _reaches_over(box: Sequence[float], image_width: int, image_height: int) -> 
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """A number that pixels can be; NaN is none, and integers of any length are compared without becoming floats."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST_PIXELS
+
+
+def _is_id(value: object) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # such as a name that is too long
+        return False
 
 
 def _size(entry: dict[str, Any]) -> tuple[int, int]:

@@ -110,6 +110,7 @@ def score_runs(runs: Sequence[ModelRun], dataset: Dataset, options: EvaluationOp
         num_truths=sum(len(image.areas) for image in counted) - crowds,
         num_crowds=crowds,
         over_the_edge=dataset.over_the_edge,
+        warning=dataset.warning,
         results=tuple(results),
         comparisons=_compare(results, protocol, len(counted)),
         problems=(*dataset.problems, *problems.values()),

@@ -41,6 +41,7 @@ def evaluation_to_json(evaluation: Evaluation) -> str:
             "ground_truths": evaluation.num_truths,
             "crowds_ignored": evaluation.num_crowds,
             "boxes_over_the_edge": evaluation.over_the_edge,
+            "warning": evaluation.warning,
         },
         "models": [
             _model_to_dict(result, name, evaluation.class_names)

@@ -96,6 +96,7 @@ class Evaluation:
         num_truths: ground truths to find in them.
         num_crowds: crowds in them that need not be found and are not wrong to find.
         over_the_edge: boxes that reach more than a pixel over an edge (kept).
+        warning: what all boxes look like where that is not COCO's form, else None.
         results: one per model, in the order of the call.
         comparisons: every model but the first, against the first.
         problems: everything that was left out because something is wrong with it.
@@ -110,6 +111,7 @@ class Evaluation:
     num_truths: int
     num_crowds: int
     over_the_edge: int
+    warning: str | None
     results: tuple[ModelResult, ...]
     comparisons: tuple[Comparison, ...]
     problems: tuple[Problem, ...]

@@ -13,6 +13,7 @@ every other unknown member, because Keras does not write them.
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 import zlib
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 MAX_OBJECTS = 100_000
 MAX_EXPANDED_BYTES = 1 << 31
 MAX_CONFIG_BYTES = 16 << 20
+SMALL_BYTES = 64 << 20  # whatever unfolds to no more is harmless
+MOST_TIMES = 20  # beyond that a file unfolds to so many times its size at most; weights hardly shrink
 FILTERS = frozenset({1, 2, 3})  # deflate, shuffle, fletcher32: part of every HDF5 library
 NUMERIC_KINDS = frozenset("fiub")
 
@@ -48,9 +51,17 @@ def open_hdf5(data: bytes, where: str) -> Iterator[Any]:
         raise MissingExtraError("h5py, which reads Keras files,", "keras") from error
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
-            _require_plain(h5py, file, where)
+            _require_plain(h5py, file, min(MAX_EXPANDED_BYTES, SMALL_BYTES + MOST_TIMES * len(data)), where)
             yield file
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (
+        OSError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        AttributeError,
+    ) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SourceFileError(
             f"{where}: damaged HDF5: {reason}; save the model or copy the file again"
@@ -76,7 +87,7 @@ def text_attribute(file: Any, name: str, where: str) -> str | None:
     return value
 
 
-def _require_plain(h5py: Any, file: Any, where: str) -> None:
+def _require_plain(h5py: Any, file: Any, most_bytes: int, where: str) -> None:
     """Visit every object once, by hard links alone."""
     seen: set[int] = set()
     total = 0
@@ -100,9 +111,9 @@ def _require_plain(h5py: Any, file: Any, where: str) -> None:
                 waiting.append((child, opened))
             else:
                 total += _plain_bytes(h5py, opened, child, where)
-            if total > MAX_EXPANDED_BYTES:
+            if total > most_bytes:
                 raise SourceFileError(
-                    f"{where}: its datasets unfold to more than {MAX_EXPANDED_BYTES} bytes: this is no detector of this family"
+                    f"{where}: its datasets unfold to more than {most_bytes} bytes: this is no detector of this family"
                 )
 
 
@@ -133,6 +144,11 @@ def _plain_bytes(h5py: Any, opened: Any, name: str, where: str) -> int:
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 LIMITS = {CONFIG: MAX_CONFIG_BYTES, METADATA: 1 << 16, WEIGHTS: MAX_EXPANDED_BYTES}
+# What zipfile raises on damaged archives: it indexes and unpacks without looking whether there is enough.
+DAMAGED_ZIP = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, NotImplementedError, LookupError, OverflowError,
+    RuntimeError,
+)  # fmt: skip
 METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 
 
@@ -150,10 +166,12 @@ def read_members(data: bytes, where: str) -> dict[str, bytes]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
             _require_known(infos, where)
+            _require_room(infos, len(data), where)
             return {info.filename: _read(archive, info, where) for info in infos}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as error:
+    except (*DAMAGED_ZIP, OSError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise SourceFileError(
-            f"{where}: damaged zip archive: {error}; save the model or copy the file again"
+            f"{where}: damaged zip archive: {reason}; save the model or copy the file again"
         ) from error
 
 
@@ -176,6 +194,16 @@ def _require_known(infos: list[zipfile.ZipInfo], where: str) -> None:
         if info.file_size > limit:
             raise SourceFileError(
                 f"{where}: {info.filename!r} unfolds to {info.file_size} bytes, more than {limit}"
+            )
+
+
+def _require_room(infos: list[zipfile.ZipInfo], size: int, where: str) -> None:
+    """Refuse members that unfold to far more than the archive: numbers of a network hardly shrink."""
+    for info in infos:
+        if info.file_size > SMALL_BYTES + MOST_TIMES * size:
+            raise SourceFileError(
+                f"{where}: {info.filename!r} unfolds to {info.file_size} bytes, an archive of {size} bytes holds at most "
+                f"{SMALL_BYTES + MOST_TIMES * size}; save the model again"
             )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -159,7 +161,7 @@ def test_yaml_anchors_may_be_pairs_or_flat(text: str, tmp_path: Path) -> None:
         ("- a", "expected a yaml mapping, found list"),
         ("a: [\nb: 1", "line 2: not yaml"),
         ("a: b: c", "line 1: not yaml"),
-        ("a: !!python/object:os.system x", "line 1: not yaml: could not determine a constructor"),
+        ("a: !!python/object:os.system x", "line 1: yaml tag"),
         ("a: 2020-13-45", "not yaml: month must be in 1..12"),
         ("a: &x [1]\nb: [*x, *x]", r"line 2: yaml alias \*x"),
         ("a: \x00", "not yaml"),
@@ -177,3 +179,32 @@ def test_a_malformed_yaml_is_named_with_file_and_key_or_line(text: str, said: st
 def test_a_missing_yaml_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceFileError, match=r"config '.*none.yaml' cannot be read"):
         read_zoo_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x: !!int ''", "line 1: yaml tag 'tag:yaml.org,2002:int': leave it out"),
+        ("\nx: !!float ''", "line 2: yaml tag"),
+        ("x: !!timestamp ''", "yaml tag"),
+        ("x: !own 1", "yaml tag '!own'"),
+        ("x: " + ":".join(["59"] * 100_000), "a number of 299999 characters"),
+        ("x: 0x" + "f" * 100_000, "a number of 100002 characters"),
+        ("x: [" + "1, " * 100_000 + "1]", "more than 20000 values"),
+        ("".join(f"k{i}: 1\n" for i in range(40_000)), "more than 20000 values"),
+    ],
+    ids=["int", "float", "timestamp", "own", "base 60", "hexadecimal", "list", "keys"],
+)
+def test_what_the_parser_cannot_take_or_takes_long_for_is_refused(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    started = time.monotonic()
+    with pytest.raises(SourceFileError, match=re.escape(said)):
+        read_zoo_config(tmp_path / "c.yaml")
+    assert time.monotonic() - started < 10
+
+
+def test_a_long_text_is_no_number(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(OLD + "notes: " + "1 and 2 " * 100 + "\n")
+    assert read_zoo_config(tmp_path / "c.yaml").class_names == ("person",)

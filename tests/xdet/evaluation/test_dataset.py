@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -248,3 +249,62 @@ def test_the_shared_annotations_have_no_problem(shared_dir: Path) -> None:
     assert sum(len(image.areas) for image in dataset.images) == 614
     assert sum(int(image.crowd.sum()) for image in dataset.images) == 8
     assert (dataset.problems, dataset.over_the_edge) == ((), 0)
+
+
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    ("section", "entry", "said"),
+    [
+        ("annotations", annotation(bbox=[HUGE, 20, 30, 40]), "expected four finite numbers"),
+        ("annotations", annotation(bbox=[1e300, 20, 1e300, 40]), "expected four finite numbers"),
+        ("annotations", annotation(area=HUGE), "expected square pixels"),
+        ("annotations", annotation(id=HUGE), "expected an integer of 64 bits"),
+        ("annotations", annotation(category_id=2**63), "which does not exist"),
+        ("images", IMAGES[0] | {"width": HUGE}, "expected whole pixels"),
+        ("images", IMAGES[0] | {"id": 2**63}, "expected an integer of 64 bits"),
+        ("images", IMAGES[0] | {"file_name": "n" * 5000}, "there is no file"),
+        ("images", IMAGES[0] | {"file_name": "\ud800"}, "there is no file"),
+        ("categories", {"id": -(2**64), "name": "cat"}, "expected an integer of 64 bits"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_numbers_and_names_that_no_computer_takes_are_problems(
+    tmp_path: Path, section: str, entry: dict[str, Any], said: str
+) -> None:
+    sound = {"images": IMAGES[1], "annotations": annotation(2, image_id=3), "categories": CATEGORIES[0]}
+    dataset = read(tmp_path, **{section: [sound[section], entry]})
+    assert said in dataset.problems[0].message
+    assert len(dataset.problems[0].message) < 6000
+
+
+def test_many_categories_are_read_in_no_time(tmp_path: Path) -> None:
+    started = time.monotonic()
+    dataset = read(tmp_path, categories=[{"id": i + 1, "name": f"class {i}"} for i in range(40_000)])
+    assert len(dataset.categories) == 40_000
+    assert time.monotonic() - started < 5
+
+
+BOXES = [[10, 20, 30, 40], [300, 300, 200, 100], [600, 100, 40, 300], [500, 20, 100, 440]]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "said"),
+    [
+        (BOXES, None),
+        (
+            [[x / 640, y / 480, w / 640, h / 480] for x, y, w, h in BOXES],
+            "they look like fractions of the image",
+        ),
+        ([[x, y, x + w, y + h] for x, y, w, h in BOXES], "they look like x1, y1, x2, y2"),
+        ([], None),
+    ],
+    ids=["as they should be", "fractions", "corners", "none"],
+)
+def test_boxes_of_another_form_are_told_by_their_looks(
+    tmp_path: Path, boxes: list[list[float]], said: str | None
+) -> None:
+    dataset = read(tmp_path, annotations=[annotation(i, bbox=box) for i, box in enumerate(boxes)])
+    assert dataset.problems == ()
+    assert (dataset.warning is None) if said is None else (said in str(dataset.warning))
