@@ -9,7 +9,7 @@ Each value is taken from the first place that states it. Two finer rules:
 
 Where nobody says anything: resize ``nearest`` (the zoo's own), thresholds 0.5 and 0.5, 100 boxes (a yaml's
 thresholds tell how its training was evaluated, ``ZooConfig.evaluation``, and never end up here), class names
-``class_0``, ...
+``class_0``, ...; the last two are named in ``DetectorSpec.assumed``, which every command that opens the model tells.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from converters.spec import (
     EvaluationSettings,
     HeadKind,
     ImageInput,
+    ResizeRule,
     Thresholds,
 )
 
@@ -155,6 +156,11 @@ def resolve_spec(
     head = _resolve_head(options, sidecar, config)
     anchors = _resolve_anchors(facts, options, sidecar, config, head)
     class_names = _first(options.class_names, config.class_names, sidecar.class_names)
+    resize: ResizeRule | None = _first(config.resize, sidecar.resize)
+    assumed = {
+        "class_names": class_names is None and head != "none",
+        "resize": resize is None,
+    }
     if head == "yolo_v2":
         if anchors is None:
             raise OptionError(_ask_for_anchors(facts))
@@ -164,7 +170,7 @@ def resolve_spec(
             height=facts.height,
             width=facts.width,
             rescaling=resolve_rescaling(facts, _stated_rescaling(sidecar, config)),
-            resize=_first(config.resize, sidecar.resize) or "nearest",
+            resize=resize or "nearest",
         ),
         head=head,
         grid_h=facts.grid_h,
@@ -173,6 +179,7 @@ def resolve_spec(
         class_names=class_names or (),
         anchors=anchors,
         thresholds=_resolve_thresholds(options),
+        assumed=tuple(name for name, default in assumed.items() if default),
     )
 
 

@@ -23,6 +23,7 @@ MAX_CANDIDATES = 4096
 HeadKind = Literal["yolo_v2", "none"]
 AnchorUnit = Literal["cell", "image"]
 ResizeRule = Literal["nearest", "bilinear", "bilinear-antialias"]
+Assumed = Literal["class_names", "resize"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,7 @@ class DetectorSpec:
         class_names: one name per class; may be empty when ``head`` is ``"none"``.
         anchors: the prior boxes; may be None when ``head`` is ``"none"``.
         thresholds: the defaults written into the graph.
+        assumed: ``"class_names"``, ``"resize"``: nobody states them, so a default stands there. Equality leaves it out.
     """
 
     image: ImageInput
@@ -129,6 +131,7 @@ class DetectorSpec:
     class_names: tuple[str, ...] = ()
     anchors: Anchors | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
+    assumed: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         require_instance(self.image, ImageInput, "image")
@@ -138,6 +141,8 @@ class DetectorSpec:
         require_texts(self.class_names, "class_names")
         require_instance(self.anchors, (Anchors, type(None)), "anchors")
         require_instance(self.thresholds, Thresholds, "thresholds")
+        for name in require_texts(self.assumed, "assumed"):
+            require_choice(name, Assumed, "assumed")
         if self.head == "yolo_v2":
             self._require_fit()
 
@@ -164,9 +169,24 @@ class DetectorSpec:
         """(box, class) pairs that enter suppression: ``min(boxes * classes, 4096)``, best scores first."""
         return min(self.num_boxes * len(self.class_names), MAX_CANDIDATES)
 
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """One sentence for each member of ``assumed``: the default, and where to state the fact."""
+        names = self.class_names[:1] + ("...",) * (len(self.class_names) > 2) + self.class_names[1:][-1:]
+        sentences = {
+            "class_names": f"class names {', '.join(names)} are assumed, since nobody states them; name them in the source's "
+            f"sidecar (class_names), or convert it with --classes",
+            "resize": f"resize {self.image.resize} is assumed, since nobody states how photographs were stretched in training; "
+            f"state it in the source's sidecar (resize), or convert it with --config",
+        }
+        return tuple(sentences[name] for name in self.assumed)
+
     def to_dict(self) -> dict[str, Any]:
-        """The spec as plain JSON values."""
-        return asdict(self)
+        """The spec as plain JSON values; ``assumed`` stands there if there is anything in it."""
+        data = asdict(self)
+        if not self.assumed:
+            del data["assumed"]
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> DetectorSpec:
@@ -191,6 +211,7 @@ class DetectorSpec:
                 class_names=require_texts(data["class_names"], "class_names"),
                 anchors=None if anchors is None else _anchors(anchors),
                 thresholds=Thresholds(thresholds["score"], thresholds["iou"], thresholds["max_detections"]),
+                assumed=require_texts(data.get("assumed", ()), "assumed"),
             )
         except (KeyError, TypeError, IndexError) as error:
             msg = f"detector description is incomplete or malformed: {error}"

@@ -219,7 +219,7 @@ class ModelDocument:
 
     def to_json(self) -> str:
         """The document as JSON text with sorted keys and no spaces."""
-        data = asdict(self)
+        data = {**asdict(self), "spec": self.spec.to_dict()}
         for key in OPTIONAL:
             if data[key] is None:
                 del data[key]

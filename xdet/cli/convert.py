@@ -133,7 +133,7 @@ def convert(
             importer=importer,
             progress=advance,
         )
-    for note in conversion.document.notes:
+    for note in (*conversion.document.spec.assumptions, *conversion.document.notes):
         print_line(f"note: {note}", err=True)
     seconds = time.perf_counter() - started
     oldest = conversion.document.oldest_runtimes["onnxruntime"]

@@ -119,6 +119,8 @@ def detect(
         iou_threshold=iou_threshold,
         workers=min(choose_workers(workers), len(images)),
     )
+    for note in detector.spec.assumptions:
+        typer.echo(f"note: {note}", err=True)
     if save is not None:
         make_folder(save)
     with detector, progress_bar(len(images), "detecting") as advance:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 INSPECTION_SCHEMA = "xdet.inspection"
 INSPECTION_VERSION = 1
+ASSUMED = "  (assumed: nobody states it)"
 
 
 def inspection_to_json(inspection: Inspection) -> str:
@@ -141,10 +142,11 @@ def _spec_lines(spec: DetectorSpec) -> Iterator[tuple[str, str]]:
         "Image",
         f"{image.height} x {image.width} RGB, pixel x {image.rescaling.scale:.9g} + {image.rescaling.offset:.9g}",
     )
-    yield "Resize", image.resize
+    assumed = {name: ASSUMED if name in spec.assumed else "" for name in ("resize", "class_names")}
+    yield "Resize", image.resize + assumed["resize"]
     yield "Head", f"{spec.head}, grid {spec.grid_h} x {spec.grid_w}, {spec.head_channels} channels"
     if spec.class_names:
-        yield "Classes", ", ".join(spec.class_names)
+        yield "Classes", ", ".join(spec.class_names) + assumed["class_names"]
     if spec.anchors is not None:
         yield "Anchors", _anchors_text(spec.anchors, spec)
     if spec.head != "none":

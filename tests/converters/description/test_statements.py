@@ -18,7 +18,7 @@ from converters.description.zoo_yaml import FAMILIES, ZooConfig
 from converters.errors import OptionError, SourceFileError, UnsupportedModelError
 from converters.quant import QuantParams
 from converters.sources import resolve_source_spec
-from converters.spec import Anchors, EvaluationSettings, Rescaling, Thresholds
+from converters.spec import Anchors, DetectorSpec, EvaluationSettings, Rescaling, Thresholds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +64,34 @@ def test_options_come_first() -> None:
     spec = resolve_spec(FACTS, options, SIDECAR, CONFIG)
     assert spec.anchors == Anchors(((0.1, 0.2), (0.3, 0.4)), "cell")
     assert spec.class_names == ("cow",)
+
+
+@pytest.mark.parametrize(
+    ("options", "sidecar", "config", "assumed"),
+    [
+        (OPTIONS, None, None, ("class_names", "resize")),
+        (replace(OPTIONS, class_names=("dog",)), None, None, ("resize",)),
+        (OPTIONS, Sidecar("s", resize="nearest"), None, ("class_names",)),
+        (OPTIONS, SIDECAR, None, ()),
+        (OPTIONS, None, CONFIG, ()),
+        (SourceOptions(head="none"), None, None, ("resize",)),
+    ],
+)
+def test_what_nobody_states_is_named(
+    options: SourceOptions, sidecar: Sidecar | None, config: ZooConfig | None, assumed: tuple[str, ...]
+) -> None:
+    spec = resolve_spec(FACTS, options, sidecar, config)
+    assert spec.assumed == assumed
+    assert DetectorSpec.from_dict(spec.to_dict()).assumed == assumed
+    assert ("assumed" in spec.to_dict()) == bool(assumed)
+    assert spec == replace(spec, assumed=())
+
+
+def test_an_assumption_is_one_sentence() -> None:
+    spec = resolve_spec(replace(FACTS, head_channels=16), OPTIONS, None, None)
+    names, resize = spec.assumptions
+    assert names.startswith("class names class_0, ..., class_2 are assumed, since nobody states them; ")
+    assert resize.startswith("resize nearest is assumed, since nobody states ")
 
 
 def test_a_unit_belongs_to_the_list_it_stands_beside() -> None:

@@ -1,0 +1,54 @@
+"""What nobody states about a model is told by every command that takes a default for it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+NOTES = ["note: class names class_0 are assumed", "note: resize nearest is assumed"]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "xdet", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=True)
+
+
+def notes(result: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line.partition(",")[0] for line in result.stderr.splitlines() if line.startswith("note: ")]
+
+
+@pytest.fixture(scope="module")
+def source(embedded_tflite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded detector, of which only the anchors are stated."""
+    sidecar = json.loads(embedded_tflite.with_name(f"{embedded_tflite.stem}.xdet.json").read_text("utf-8"))
+    folder = tmp_path_factory.mktemp("assumed")
+    kept = {key: sidecar[key] for key in ("anchors", "anchor_unit")}
+    (folder / "bare.xdet.json").write_text(json.dumps(kept), "utf-8")
+    return Path(shutil.copy(embedded_tflite, folder / "bare.tflite"))
+
+
+def test_convert_detect_and_inspect_tell_what_they_assume(source: Path, sample_pictures: list[Path]) -> None:
+    converted = source.with_suffix(".onnx")
+    assert notes(run("convert", source, "-o", converted)) == NOTES
+    for model in (source, converted):
+        assert notes(run("detect", model, sample_pictures[0], "--json", "-")) == NOTES
+        shown = run("inspect", model).stdout.splitlines()
+        assert [line.split(maxsplit=1)[1] for line in shown if line.startswith(("Resize", "Classes"))] == [
+            "nearest  (assumed: nobody states it)",
+            "class_0  (assumed: nobody states it)",
+        ]
+        assert json.loads(run("inspect", model, "--json", "-").stdout)["spec"]["assumed"] == [
+            "class_names",
+            "resize",
+        ]
+
+
+def test_what_is_stated_needs_no_note(embedded_tflite: Path, sample_pictures: list[Path]) -> None:
+    assert notes(run("detect", embedded_tflite, sample_pictures[0], "--json", "-")) == []
+    assert "assumed" not in run("inspect", embedded_tflite).stdout
