@@ -1,18 +1,21 @@
-"""YOLO v3 and v4: one to three grids of raw values with anchors in pixels, a sigmoid for every class.
+"""YOLO v3 and v4, and YOLO v2 over several grids: raw values with anchors in pixels.
 
 ::
 
     per level [N, rows, columns, A * (5 + NC)]: tx, ty, tw, th, objectness, class logits; s = sigmoid(t)
-    centre = (s * scale - (scale - 1) / 2 + cell) / grid       size = exp(t) * anchor       score = s(objectness) * s(class)
+    centre = (s * scale - (scale - 1) / 2 + cell) / grid       size = exp(t) * anchor       score = s(objectness) * class
 
 Source of the formulas: ``get_yolo_box`` and ``get_yolo_detections`` of AlexeyAB/darknet (src/yolo_layer.c), where ``scale`` is
-``scale_x_y`` of a YOLO v4 cfg, and 1 in YOLO v3. Unlike YOLO v2, classes do not compete: each has its own sigmoid.
+``scale_x_y`` of a YOLO v4 cfg, and 1 in YOLO v3. Unlike in YOLO v2, classes do not compete: each has its own sigmoid.
+
+With a softmax over the classes it is YOLO v2 over several grids, what STMicroelectronics' C code for ``st_yolo_x`` computes
+(lib_vision_models_pp, od_pp_st_yolox.c); a single class has probability 1 there. Its anchors are in cells: times the stride.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -27,12 +30,13 @@ from converters.heads.arithmetic import (
     part_levels,
     sigmoid,
     sigmoid_nodes,
+    softmax,
     split_nodes,
     split_scores,
 )
 from converters.heads.base import RawOutput, read_values, require_arrays, require_pair, require_values
 from converters.heads.grids import AnchorGrid, BoxPlaces, grids_from_json, place_boxes, require_grids
-from converters.spec.checks import require_count
+from converters.spec.checks import require_choice, require_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,6 +45,9 @@ if TYPE_CHECKING:
 
     from converters.graph import GraphWriter
     from converters.heads.boxes import Float32
+
+ClassActivation = Literal["sigmoid", "softmax"]
+LEAST_PROBABILITY = 1e-13  # what encoding makes of a probability of 0 before a softmax
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +58,20 @@ class YoloV3:
         grids: the levels in the order of the outputs.
         num_classes: NC.
         image_wh: width and height of the network's input in pixels.
+        class_activation: ``"sigmoid"`` each, or one ``"softmax"``, which makes a single class certain.
     """
 
     kind: ClassVar[str] = "yolo_v3"
     grids: tuple[AnchorGrid, ...]
     num_classes: int
     image_wh: tuple[float, float]
+    class_activation: ClassActivation = "sigmoid"
 
     def __post_init__(self) -> None:
         require_grids(self.grids)
         require_count(self.num_classes, "num_classes")
         require_pair(self.image_wh, "image_wh")
+        require_choice(self.class_activation, ClassActivation, "class_activation")
 
     @property
     def num_boxes(self) -> int:
@@ -87,7 +97,12 @@ class YoloV3:
         centers = np.asarray((offsets + self._shifted_cells(places)) / places.grid_wh, np.float32)
         with np.errstate(over="ignore"):
             half_sizes = np.exp(rows[..., 2:4]) * (places.anchors_wh / np.float32(2))
-        return clipped_corners(centers, half_sizes), sigmoid(rows[..., 4:5]) * sigmoid(rows[..., 5:])
+        return clipped_corners(centers, half_sizes), self._decode_scores(rows[..., 4:5], rows[..., 5:])
+
+    def _decode_scores(self, objectness: Float32, classes: Float32) -> Float32:
+        if self.class_activation == "sigmoid":
+            return sigmoid(objectness) * sigmoid(classes)
+        return sigmoid(objectness) if self.num_classes == 1 else sigmoid(objectness) * softmax(classes)
 
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """The twin of ``decode``."""
@@ -109,9 +124,17 @@ class YoloV3:
         powers = writer.op("Exp", [wh], "head/anchor_multiples_wh")
         half_sizes = writer.op("Mul", [powers, half_anchors], "head/half_sizes_wh")
         boxes = clipped_corners_nodes(writer, centers, half_sizes, "head/boxes")
+        return boxes, self._score_nodes(writer, objectness, classes)
+
+    def _score_nodes(self, writer: GraphWriter, objectness: ir.Value, classes: ir.Value) -> ir.Value:
+        if self.class_activation == "softmax" and self.num_classes == 1:
+            return sigmoid_nodes(writer, objectness, "head/scores")
         confidence = sigmoid_nodes(writer, objectness, "head/objectness")
-        probabilities = sigmoid_nodes(writer, classes, "head/class_probabilities")
-        return boxes, writer.op("Mul", [confidence, probabilities], "head/scores")
+        if self.class_activation == "sigmoid":
+            probabilities = sigmoid_nodes(writer, classes, "head/class_probabilities")
+        else:
+            probabilities = writer.op("Softmax", [classes], "head/class_probabilities", axis=2)
+        return writer.op("Mul", [confidence, probabilities], "head/scores")
 
     def default_boxes(self) -> Float32:
         """Every anchor in the middle of its cell."""
@@ -123,10 +146,18 @@ class YoloV3:
         centers, sizes = centers_and_sizes(boxes_xyxy)
         offsets = (centers * places.grid_wh - self._shifted_cells(places)) / places.xy_scales
         wh = np.log(np.maximum(sizes, SMALLEST_SIZE) / places.anchors_wh)
-        parts = [logit(offsets.clip(0, 1)), wh, *(logit(part) for part in split_scores(scores))]
+        parts = [logit(offsets.clip(0, 1)), wh, *self._encode_scores(scores)]
         rows = np.concatenate(parts, axis=-1).astype(np.float32)
         shapes = [raw.shape for raw in self.raw_outputs()]
         return part_levels(rows, shapes, [grid.num_boxes for grid in self.grids])
+
+    def _encode_scores(self, scores: Float32) -> tuple[Float32, Float32]:
+        if self.class_activation == "sigmoid":
+            objectness, classes = split_scores(scores)
+            return logit(objectness), logit(classes)
+        total = scores.sum(axis=-1, keepdims=True)
+        shares = np.divide(scores, total, out=np.zeros_like(scores), where=total > 0)
+        return logit(total.clip(0, 1)), np.log(np.maximum(shares, np.float32(LEAST_PROBABILITY)))
 
     def to_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values."""
@@ -135,8 +166,9 @@ class YoloV3:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read what ``to_dict`` wrote; see ``Head``."""
-        grids, num_classes, image_wh = read_values(cls.kind, data, "grids", "num_classes", "image_wh")
-        return cls(grids_from_json(grids), num_classes, require_pair(image_wh, "image_wh"))
+        keys = ("grids", "num_classes", "image_wh", "class_activation")
+        grids, num_classes, image_wh, activation = read_values(cls.kind, data, *keys)
+        return cls(grids_from_json(grids), num_classes, require_pair(image_wh, "image_wh"), activation)
 
     def _places(self) -> BoxPlaces:
         return place_boxes(self.grids, self.image_wh)

@@ -61,6 +61,8 @@ EXAMPLES: dict[str, Head] = {
         1,
         (192.0, 128.0),
     ),
+    "yolo_v3, softmax": YoloV3(GRIDS, 3, (192.0, 128.0), "softmax"),
+    "yolo_v3, softmax, one class": YoloV3(GRIDS, 1, (192.0, 128.0), "softmax"),
     "yolo_v3, one box": YoloV3((AnchorGrid(1, 1, ((20.0, 30.0),)),), 80, (64.0, 64.0)),
     "yolo_v8, fractions": YoloV8(num_boxes=21, num_classes=3),
     "yolo_v8, pixels, one class": YoloV8(num_boxes=84, num_classes=1, extent_wh=(96.0, 64.0)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,7 +50,11 @@ def decode_slowly(
                 w, h = math.exp(tw) * anchor_w / head.image_wh[0], math.exp(th) * anchor_h / head.image_wh[1]
                 corners = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
                 boxes.append([min(max(corner, 0.0), 1.0) for corner in corners])
-                scores.append([sigmoid(objectness) * sigmoid(t) for t in classes])
+                if head.class_activation == "softmax":
+                    total = sum(math.exp(t) for t in classes)
+                    scores.append([sigmoid(objectness) * math.exp(t) / total for t in classes])
+                else:
+                    scores.append([sigmoid(objectness) * sigmoid(t) for t in classes])
     return boxes, scores
 
 
@@ -60,6 +65,10 @@ def decode_slowly(
         pytest.param(make_head(2, 5), id="two levels"),
         pytest.param(make_head(3, 3), id="three levels"),
         pytest.param(make_head(3, 3, (1.2, 1.1, 1.05)), id="three levels with the scales of YOLO v4"),
+        pytest.param(replace(make_head(3, 3), class_activation="softmax"), id="YOLO v2 over three levels"),
+        pytest.param(
+            replace(make_head(3, 1), class_activation="softmax"), id="YOLO v2 over levels, one class"
+        ),
     ],
 )
 def test_boxes_and_scores_are_those_of_a_plain_loop(head: YoloV3) -> None:
@@ -115,6 +124,11 @@ def test_a_centre_leaves_its_cell_by_no_more_than_the_scale_says(
             (make_head(1, 1).grids, 0, (64.0, 64.0)), "num_classes must be a whole", id="no classes"
         ),
         pytest.param((make_head(1, 1).grids, 1, (64.0,)), "image_wh must be a", id="one size"),
+        pytest.param(
+            (make_head(1, 1).grids, 1, (64.0, 64.0), "relu"),
+            "class_activation must be one of sigmoid, softmax",
+            id="activation",
+        ),
     ],
 )
 def test_malformed_parameters_are_refused(arguments: tuple[object, ...], message: str) -> None:
