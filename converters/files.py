@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 # What writing can raise: RuntimeError is a loop of links, ValueError a path with a NUL character.
 WRITE_ERRORS = (OSError, RuntimeError, ValueError)
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # what Git leaves where LFS did not fetch a file
 MARK_BYTES = 1024  # what is read of a file to see whose it is
 
 
@@ -160,11 +161,14 @@ def read_model_bytes(path: Path) -> bytes:
     """A model's bytes; of a file that is no model by its beginning, the beginning.
 
     Raises:
-        OSError: as ``read_regular``.
+        OSError: as ``read_regular``, or the file is a Git LFS pointer.
         ValueError: no system accepts the path.
     """
     with open_regular(path, LARGEST_MODEL) as file:
         start = file.read(SNIFFED_BYTES)
+    if start.startswith(LFS_POINTER):
+        told = "it is a Git LFS pointer, not the model; run git lfs pull in its repository, or download the file itself"
+        raise OSError(errno.EINVAL, told)
     if len(start) < SNIFFED_BYTES or sniff_format(start) is None:
         return start
     return read_regular(path, LARGEST_MODEL)

@@ -32,7 +32,7 @@ SOURCES: Mapping[SourceFormat, Source] = {
         "TFLite",
         {
             "native": Importer(
-                read=Later("converters.sources.tflite.reader", "read_tflite"),
+                read=Later("converters.sources.tflite.supported", "read_convertible"),
                 facts=Later("converters.sources.tflite.facts", "facts_from_tflite"),
                 build=Later("converters.sources.tflite.importer", "import_tflite"),
             ),

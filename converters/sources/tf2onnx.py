@@ -30,7 +30,7 @@ from converters.graph import NHWC_TO_NCHW, OPSET
 from converters.sources.base import ImportedNetwork
 from converters.sources.tensorflow import TF2ONNX_OPSET, exporting
 from converters.sources.tflite.facts import facts_from_tflite, summarise_quantization
-from converters.sources.tflite.reader import read_tflite
+from converters.sources.tflite.supported import read_convertible
 from converters.spec import CONTRACT_NAMES, HEAD, IMAGE, TensorTwin
 
 if TYPE_CHECKING:
@@ -215,9 +215,9 @@ def read_checked(data: bytes, file: str) -> CheckedTflite:
     """Read a TFLite file; the bytes are kept for tf2onnx.
 
     Raises:
-        ConversionError: as ``read_tflite``.
+        ConversionError: as ``read_convertible``.
     """
-    return CheckedTflite(read_tflite(data, file), data)
+    return CheckedTflite(read_convertible(data, file), data)
 
 
 def facts_from_checked(model: CheckedTflite) -> SourceFacts:

@@ -247,6 +247,8 @@ def _read_quant(table: Table, name: str, dtype: str, shape: tuple[int, ...]) -> 
     if not (np.isfinite(scale).all() and (scale > 0).all()):
         raise quantization.damaged("scale", f"every scale of tensor {name!r} must be finite and above 0")
     axis = quantization.integer("quantized_dimension") if scale.size > 1 else None
+    if axis is not None and len(shape) == 1:
+        axis = 0  # old converters give a bias the axis of its weights; LiteRT does not look at it
     if axis is not None and not (0 <= axis < len(shape) and shape[axis] == scale.size):
         found = f"{scale.size} scales along axis {axis} of shape {list(shape)}"
         raise quantization.damaged("scale", f"tensor {name!r} has {found}, expected 1 or one per channel")

@@ -15,23 +15,64 @@ from typing import TYPE_CHECKING
 from converters.errors import SourceFileError, UnsupportedModelError
 from converters.sources.tflite.operators import OPERATORS, Signature
 from converters.sources.tflite.ops.activations import BOUNDS
+from converters.sources.tflite.reader import TfliteModel, TfliteOperator, read_tflite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from converters.sources.tflite.reader import TfliteModel, TfliteOperator
-
 CODE_DTYPES = frozenset({"int8", "uint8"})
+COMPILED = {
+    "CUSTOM:edgetpu-custom-op": (
+        "Coral's Edge TPU",
+        "give the file that edgetpu_compiler was given, which has no '_edgetpu' in its name",
+    ),
+    "CUSTOM:ethos-u": (
+        "Arm's Ethos-U",
+        "give the file that vela was given, which has no '_vela' in its name",
+    ),
+}
+"""Operators that hold machine code of a network -> of which processor, and what to do."""
+HINTS = {
+    "CUSTOM:TFLite_Detection_PostProcess": "export the network without its post-processing: boxes come from its raw outputs",
+    "NON_MAX_SUPPRESSION_V4": "export the network without its post-processing",
+    "NON_MAX_SUPPRESSION_V5": "export the network without its post-processing",
+}
 INDEX_DTYPES = frozenset({"int32", "int64", "bool"})
+
+
+def read_convertible(data: bytes, file: str) -> TfliteModel:
+    """Read a TFLite file that holds a network, not the machine code of one.
+
+    Raises:
+        ConversionError: as ``read_tflite`` and ``require_network``.
+    """
+    model = read_tflite(data, file)
+    require_network(model)
+    return model
+
+
+def require_network(model: TfliteModel) -> None:
+    """Refuse a file that was compiled for a processor: its operators are gone.
+
+    Raises:
+        UnsupportedModelError: it is one.
+    """
+    for op in model.operators:
+        if op.op in COMPILED:
+            processor, advice = COMPILED[op.op]
+            msg = f"{model.file}: was compiled for {processor} (operator {op.op}) and holds no network any more; {advice}"
+            raise UnsupportedModelError(msg)
 
 
 def require_sound(model: TfliteModel) -> None:
     """Check every operator that the table knows: whoever runs the file may trust its operands then.
 
     Raises:
+        UnsupportedModelError: it was compiled for a processor.
         SourceFileError: operators without the operands, ranks or options they need, or with weights or biases that do
             not fit; all of them listed.
     """
+    require_network(model)
     problems = malformed(model)
     if problems:
         msg = f"{model.file}: operators are malformed: {'; '.join(problems)}; export the model again"
@@ -103,6 +144,12 @@ def require_supported(model: TfliteModel) -> None:
         advice = ""
         if any(" on float32 x" in problem for problem in foreign):
             advice = "; this looks like a float model: quantise it to int8 first, or convert its Keras file"
+        hints = dict.fromkeys(HINTS[op.op] for op in model.operators if op.op in HINTS)
+        if any(op.op.startswith("CUSTOM:Flex") for op in model.operators):
+            hints["export it with TFLite's own operators alone (TFLITE_BUILTINS), not with SELECT_TF_OPS"] = (
+                None
+            )
+        advice += "".join(f"; {hint}" for hint in hints)
         msg = f"{model.file}: no translation for {'; '.join(foreign)}; xdet reads int8 and uint8 detectors{advice}"
         raise UnsupportedModelError(msg)
 

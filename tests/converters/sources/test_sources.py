@@ -50,6 +50,13 @@ def test_an_open_source_is_described_from_its_facts(net: Path) -> None:
     assert (spec.image.height, spec.grid_h, spec.head_channels) == (32, 16, HEAD_CHANNELS)
 
 
+def test_a_pointer_of_git_lfs_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "net.tflite"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1234\n")
+    with pytest.raises(SourceFileError, match="Git LFS pointer, not the model; run git lfs pull"):
+        open_source(path)
+
+
 def test_a_finished_model_is_no_source(tmp_path: Path) -> None:
     graph = onnx.helper.make_graph([], "empty", [], [])
     path = tmp_path / "done.tflite"

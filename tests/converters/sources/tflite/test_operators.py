@@ -15,7 +15,7 @@ from converters.sources.tflite.context import ImportContext
 from converters.sources.tflite.operators import OPERATORS
 from converters.sources.tflite.ops.shape_arithmetic import FOLDS, fold
 from converters.sources.tflite.reader import read_tflite
-from converters.sources.tflite.supported import require_sound, require_supported
+from converters.sources.tflite.supported import read_convertible, require_sound, require_supported
 from tests.converters.sources.tflite.builder import TfliteBuilder
 from tests.converters.sources.tflite.single_operator import translated
 
@@ -308,3 +308,44 @@ def test_a_resize_to_another_scale_is_refused_as_litert_refuses_it() -> None:
     size = b.constant(np.array([8, 8], np.int32))
     y = b.op("RESIZE_BILINEAR", [x, size], (1, 8, 8, 8), "int8", 0.05, 3)
     assert "operator 0 RESIZE_BILINEAR, which has an output with another scale" in refusal(b.build([y]))
+
+
+@pytest.mark.parametrize(
+    ("op", "said"),
+    [
+        ("CUSTOM:edgetpu-custom-op", "compiled for Coral's Edge TPU .* no '_edgetpu' in its name"),
+        ("CUSTOM:ethos-u", "compiled for Arm's Ethos-U .* no '_vela' in its name"),
+    ],
+)
+def test_a_compiled_network_is_told_with_the_file_to_bring(op: str, said: str) -> None:
+    data = chain((op, "int8"))
+    with pytest.raises(UnsupportedModelError, match=said):
+        read_convertible(data, "net.tflite")
+    with pytest.raises(UnsupportedModelError, match=said):
+        require_sound(read_tflite(data, "net.tflite"))
+
+
+@pytest.mark.parametrize(
+    ("op", "said"),
+    [
+        ("CUSTOM:TFLite_Detection_PostProcess", "without its post-processing"),
+        ("CUSTOM:FlexErf", "TFLITE_BUILTINS"),
+    ],
+)
+def test_an_operator_that_an_export_can_avoid_is_told_so(op: str, said: str) -> None:
+    message = refusal(chain((op, "int8"), ("ELU", "int8")))
+    assert f"operators {op} x1, ELU x1" in message
+    assert said in message
+
+
+def test_a_bias_with_the_axis_of_its_weights_is_read() -> None:
+    b = TfliteBuilder()
+    x = b.input("x", SHAPE, "int8", 0.05, 0)
+    w = b.constant(np.ones((1, 3, 3, 8), np.int8), np.full(8, 0.1, np.float32), axis=3)
+    bias = b.constant(np.zeros(8, np.int32), np.full(8, 0.005, np.float32), axis=3)
+    y = b.op("DEPTHWISE_CONV_2D", [x, w, bias], SHAPE, "int8", 0.05, 0)
+    model = read_tflite(b.build([y]), "old.tflite")
+    require_supported(model)
+    quant = model.tensors[bias].quant
+    assert quant is not None
+    assert quant.axis == 0
