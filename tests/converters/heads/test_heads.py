@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from converters.heads.fomo import Fomo
 from converters.heads.grids import AnchorGrid
 from converters.heads.ssd import Ssd
 from converters.heads.yolo_v3 import YoloV3
@@ -42,6 +43,8 @@ GRIDS = (
 PRIORS = tuple((0.1 + 0.2 * (i % 5), 0.1 + 0.2 * (i // 5), 0.1 + i / 40, 0.6 - i / 50) for i in range(25))
 CORNER_PRIORS = tuple((x - w / 2, y - h / 2, x + w / 2, y + h / 2) for x, y, w, h in PRIORS)
 
+MERGING = "fomo, merging"  # its cells are not independent of each other
+
 EXAMPLES: dict[str, Head] = {
     "ssd, corners": Ssd(25, 2, "corners", (1, 1, 1, 1), CORNER_PRIORS),
     "ssd, corners from an output": Ssd(25, 1, "corners", (1, 1, 1, 1), None),
@@ -64,6 +67,9 @@ EXAMPLES: dict[str, Head] = {
     "yolo_v3, softmax": YoloV3(GRIDS, 3, (192.0, 128.0), "softmax"),
     "yolo_v3, softmax, one class": YoloV3(GRIDS, 1, (192.0, 128.0), "softmax"),
     "yolo_v3, one box": YoloV3((AnchorGrid(1, 1, ((20.0, 30.0),)),), 80, (64.0, 64.0)),
+    "fomo": Fomo(4, 5, 2, merge=False),
+    "fomo, logits, larger boxes": Fomo(3, 2, 1, size_cells=2.5, merge=False, activated=False),
+    MERGING: Fomo(4, 5, 3),
     "yolo_v8, fractions": YoloV8(num_boxes=21, num_classes=3),
     "yolo_v8, pixels, one class": YoloV8(num_boxes=84, num_classes=1, extent_wh=(96.0, 64.0)),
     "yolo_v8, one box": YoloV8(num_boxes=1, num_classes=80),
@@ -76,9 +82,12 @@ EXAMPLES: dict[str, Head] = {
     "yolox, an output per level": Yolox((96, 64), 1, activated=False, separate=True),
     "yolox, one box": Yolox((32, 32), 80, (32,), activated=False),
 }
-FIXED_BOXES = {"fomo"}  # heads whose boxes no raw output moves
+INDEPENDENT = {name: head for name, head in EXAMPLES.items() if name != MERGING}
+MOVABLE = {name: head for name, head in INDEPENDENT.items() if head.kind != "fomo"}  # its boxes are the cells
 
 every_head = pytest.mark.parametrize("head", EXAMPLES.values(), ids=EXAMPLES)
+every_independent_head = pytest.mark.parametrize("head", INDEPENDENT.values(), ids=INDEPENDENT)
+every_head_that_moves_boxes = pytest.mark.parametrize("head", MOVABLE.values(), ids=MOVABLE)
 
 
 @pytest.mark.parametrize("raw", RAW_OUTPUTS)
@@ -119,7 +128,7 @@ def test_boxes_lie_in_the_picture_and_have_their_corners_in_order(head: Head) ->
         assert ((boxes >= 0) & (boxes <= 1)).all()
 
 
-@every_head
+@every_independent_head
 def test_equal_outputs_give_equal_scores_on_both_sides(head: Head) -> None:
     outputs = lattice_outputs(head, 2, step=1.0, limit=0)
     for _, scores in (head.decode(outputs), run_onnxruntime(decoder(head), outputs)):
@@ -136,7 +145,7 @@ def asked_scores(head: Head, batch: int) -> Float32:
     return scores
 
 
-@every_head
+@every_independent_head
 def test_encode_makes_outputs_that_decode_to_the_asked_boxes_and_scores(head: Head) -> None:
     asked = np.repeat(head.default_boxes()[None], 3, axis=0)
     scores = asked_scores(head, 3)
@@ -147,10 +156,8 @@ def test_encode_makes_outputs_that_decode_to_the_asked_boxes_and_scores(head: He
         np.testing.assert_allclose(decoded[1], scores, rtol=0, atol=1e-6)
 
 
-@every_head
+@every_head_that_moves_boxes
 def test_encode_moves_boxes_within_their_place(head: Head) -> None:
-    if head.kind in FIXED_BOXES:
-        pytest.skip("no raw output moves the boxes of this head")
     default = head.default_boxes()[None]
     center, size = (default[..., :2] + default[..., 2:]) / 2, default[..., 2:] - default[..., :2]
     moved = default + np.concatenate([size, size], axis=-1) / 100
