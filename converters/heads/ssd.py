@@ -4,7 +4,7 @@
 
     scores [N, B, (1 +) NC], offsets t [N, B, 4]; u = t / scale
     coding "centers"    centre = u * prior size + prior centre      size = exp(u) * prior size
-    coding "corners"    corner = u * prior size + prior corner
+    coding "corners"    corner = u * prior size + prior corner      (a second corner before the first: an empty box)
 
 ``scale`` is the reciprocal of what Caffe calls a variance: 10, 10, 5, 5 for variances of 0.1, 0.1, 0.2, 0.2.
 
@@ -145,7 +145,9 @@ class Ssd:
             centers = offsets[..., 0:2] * high + low
             return clipped_corners(centers, np.exp(offsets[..., 2:4]) * (high / np.float32(2)))
         sizes = high - low
-        return clip_xyxy(offsets * np.concatenate([sizes, sizes], axis=-1) + priors)
+        corners = offsets * np.concatenate([sizes, sizes], axis=-1) + priors
+        first = corners[..., 0:2]
+        return clip_xyxy(np.concatenate([first, np.maximum(first, corners[..., 2:4])], axis=-1))
 
     def _decode_scores(self, scores: Float32) -> Float32:
         if self.activation == "softmax":
@@ -209,7 +211,12 @@ class Ssd:
             size = writer.op("Sub", [high, low], "head/prior_size")
             corners, both = priors, writer.op("Concat", [size, size], "head/prior_sizes", axis=2)
         moved = writer.op("Mul", [offsets, both], "head/moves_of_corners")
-        return clip_nodes(writer, writer.op("Add", [moved, corners], "head/boxes_unclipped"), name)
+        names = ["head/first_corners", "head/second_corners_raw"]
+        first, second = split_nodes(
+            writer, writer.op("Add", [moved, corners], "head/corners"), [2, 2], names, axis=2
+        )
+        second = writer.op("Max", [first, second], "head/second_corners")
+        return clip_nodes(writer, writer.op("Concat", [first, second], "head/boxes_unclipped", axis=2), name)
 
     def _score_nodes(self, writer: GraphWriter, scores: ir.Value) -> ir.Value:
         if self.activation == "softmax":

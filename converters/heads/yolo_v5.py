@@ -75,6 +75,9 @@ class YoloV5:
         with np.errstate(over="ignore"):
             scores = rows[..., 4:5] * rows[..., 5:]
         centers, half_sizes = rows[..., 0:2] / extent, rows[..., 2:4] / (extent * np.float32(2))
+        half_sizes = np.maximum(
+            half_sizes, np.float32(0)
+        )  # the least code of a quantised size can lie below 0
         return clipped_corners(centers, half_sizes), scores
 
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
@@ -90,7 +93,8 @@ class YoloV5:
                 "Div", [centers, writer.constant(extent, "head/extent_wh")], "head/centers_xy"
             )
         divisor = writer.constant(extent * np.float32(2), "head/double_extent_wh")
-        half_sizes = writer.op("Div", [sizes, divisor], "head/half_sizes_wh")
+        half_sizes = writer.op("Div", [sizes, divisor], "head/half_sizes_wh_raw")
+        half_sizes = writer.op("Relu", [half_sizes], "head/half_sizes_wh")
         boxes = clipped_corners_nodes(writer, centers, half_sizes, "head/boxes")
         return boxes, writer.op("Mul", [objectness, classes], "head/scores")
 

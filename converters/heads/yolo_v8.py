@@ -65,6 +65,9 @@ class YoloV8:
         columns = outputs[0]
         extent = np.array(self.extent_wh, np.float32)[:, None]
         centers, half_sizes = columns[:, 0:2] / extent, columns[:, 2:4] / (extent * np.float32(2))
+        half_sizes = np.maximum(
+            half_sizes, np.float32(0)
+        )  # the least code of a quantised size can lie below 0
         boxes = clipped_corners(centers, half_sizes, axis=1)
         return np.ascontiguousarray(boxes.swapaxes(1, 2)), np.ascontiguousarray(columns[:, 4:].swapaxes(1, 2))
 
@@ -79,7 +82,8 @@ class YoloV8:
                 "Div", [centers, writer.constant(extent, "head/extent_wh")], "head/centers_xy"
             )
         divisor = writer.constant(extent * np.float32(2), "head/double_extent_wh")
-        half_sizes = writer.op("Div", [sizes, divisor], "head/half_sizes_wh")
+        half_sizes = writer.op("Div", [sizes, divisor], "head/half_sizes_wh_raw")
+        half_sizes = writer.op("Relu", [half_sizes], "head/half_sizes_wh")
         boxes = clipped_corners_nodes(writer, centers, half_sizes, "head/boxes_by_corner", axis=1)
         return (
             writer.op("Transpose", [boxes], "head/boxes", perm=[0, 2, 1]),

@@ -41,6 +41,7 @@ def decode_slowly(head: Ssd, offsets: Float32, priors: Float32) -> list[list[flo
             x1, y1, x2, y2 = prior
             pw, ph = x2 - x1, y2 - y1
             corners = [x1 + dx * pw, y1 + dy * ph, x2 + dw * pw, y2 + dh * ph]
+            corners[2:] = max(corners[0], corners[2]), max(corners[1], corners[3])
         boxes.append([min(max(corner, 0.0), 1.0) for corner in corners])
     return boxes
 

@@ -51,6 +51,12 @@ def test_a_box_in_pixels_by_hand() -> None:
     assert scores.tolist() == [[[0.25, 0.75]]]
 
 
+def test_a_size_below_0_is_an_empty_box() -> None:
+    output = np.array([0.5, 0.5, -0.25, 0.5, 1.0], np.float32).reshape(1, 5, 1)
+    for boxes, _ in (YoloV8(1, 1).decode([output]), run_onnxruntime(decoder(YoloV8(1, 1)), [output])):
+        assert boxes.tolist() == [[[0.5, 0.25, 0.5, 0.75]]]
+
+
 def test_fractions_are_not_divided() -> None:
     assert decoder(YoloV8(5, 2, (96.0, 96.0))).count(b"Div") > decoder(YoloV8(5, 2)).count(b"Div")
 
