@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from converters.heads.blazeface import BlazeFace
 from converters.heads.fomo import Fomo
 from converters.heads.grids import AnchorGrid
 from converters.heads.ssd import Ssd
@@ -67,6 +68,8 @@ EXAMPLES: dict[str, Head] = {
     "yolo_v3, softmax": YoloV3(GRIDS, 3, (192.0, 128.0), "softmax"),
     "yolo_v3, softmax, one class": YoloV3(GRIDS, 1, (192.0, 128.0), "softmax"),
     "yolo_v3, one box": YoloV3((AnchorGrid(1, 1, ((20.0, 30.0),)),), 80, (64.0, 64.0)),
+    "blazeface": BlazeFace((96.0, 64.0), ((4, 6, 2), (2, 3, 6)), 6),
+    "blazeface, an output per level": BlazeFace((96.0, 64.0), ((4, 6, 2), (2, 3, 6)), 0, separate=True),
     "fomo": Fomo(4, 5, 2, merge=False),
     "fomo, logits, larger boxes": Fomo(3, 2, 1, size_cells=2.5, merge=False, activated=False),
     MERGING: Fomo(4, 5, 3),
@@ -193,7 +196,7 @@ def test_a_dict_that_is_no_head_of_this_kind_is_refused(head: Head) -> None:
     wrong: list[Any] = [None, [], {}, {**data, "kind": "yolo_v99"}]
     for key in data:
         wrong += [{k: v for k, v in data.items() if k != key}]
-        values: tuple[Any, ...] = ("text", -1, [], {}, [None], [[1, 2, 3]], float("nan"))
+        values: tuple[Any, ...] = ("text", -1, [], {}, [None], [[1, 2, 3, 4, 5]], float("nan"))
         wrong += [{**data, key: value} for value in values]
     for malformed in wrong:
         with pytest.raises(ValueError, match=r"\w+ "):

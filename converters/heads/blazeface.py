@@ -1,0 +1,178 @@
+"""BlazeFace and BlazePalm: one class, boxes and keypoints relative to the centres of cells, in pixels.
+
+::
+
+    per level, or all levels at once: boxes [N, n, 4 + 2 P]: x, y, w, h, keypoints      scores [N, n, 1]
+    centre = t / image + cell centre      size = t / image      score = sigmoid(t)
+
+Levels have several boxes per cell: the face detector for close range 2 on a grid of 16 x 16 and 6 on 8 x 8, in this order.
+
+Sources of the formulas: V. Bazarevsky et al., "BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs" (2019), and
+google/mediapipe: tensors_to_detections_calculator.cc with the options of face_detection_short_range, and
+ssd_anchors_calculator.cc with fixed_anchor_size. It clips scores to -100..100 before the sigmoid, where float32 is exactly
+0 or 1 anyway. It then blends boxes that overlap (weighted suppression); this head's tail keeps the best of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from converters.heads.arithmetic import (
+    cells_xy,
+    centers_and_sizes,
+    clipped_corners,
+    clipped_corners_nodes,
+    logit,
+    sigmoid,
+    sigmoid_nodes,
+    split_nodes,
+)
+from converters.heads.base import RawOutput, read_values, require_arrays, require_pair, require_values
+from converters.spec.checks import require_count, require_entries, require_flag
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from converters.graph import GraphWriter
+    from converters.heads.boxes import Float32
+
+Level = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class BlazeFace:
+    """Boxes relative to the centres of cells.
+
+    Attributes:
+        image_wh: width and height of the network's input in pixels.
+        levels: rows, columns and boxes per cell of each, in the order of the boxes.
+        num_keypoints: P; they follow each box.
+        separate: the network has its boxes, then its scores, as an output per level instead of one each.
+    """
+
+    kind: ClassVar[str] = "blazeface"
+    image_wh: tuple[float, float]
+    levels: tuple[Level, ...]
+    num_keypoints: int
+    separate: bool = False
+
+    def __post_init__(self) -> None:
+        require_pair(self.image_wh, "image_wh")
+        if not require_entries(self.levels, "levels"):
+            raise ValueError("at least one level is needed")
+        for level in self.levels:
+            _require_level(level)
+        require_count(self.num_keypoints, "num_keypoints", low=0)
+        require_flag(self.separate, "separate")
+
+    @property
+    def num_boxes(self) -> int:
+        """Boxes over all levels."""
+        return sum(self._counts())
+
+    @property
+    def num_classes(self) -> int:
+        """One: a face, or a palm."""
+        return 1
+
+    def raw_outputs(self) -> tuple[RawOutput, ...]:
+        """Boxes and scores, or the boxes of every level and then the scores of every level."""
+        values = 4 + 2 * self.num_keypoints
+        if not self.separate:
+            return RawOutput("boxes", (self.num_boxes, values)), RawOutput("scores", (self.num_boxes, 1))
+        counts = list(enumerate(self._counts()))
+        return (
+            *(RawOutput(f"boxes_{index}", (count, values)) for index, count in counts),
+            *(RawOutput(f"scores_{index}", (count, 1)) for index, count in counts),
+        )
+
+    def decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
+        """Boxes and scores of raw outputs; see ``Head``."""
+        require_arrays(self, outputs)
+        half = len(outputs) // 2
+        boxes, scores = np.concatenate(outputs[:half], axis=1), np.concatenate(outputs[half:], axis=1)
+        image = np.array(self.image_wh, np.float32)
+        centers = np.asarray(boxes[..., 0:2] / image + self._centers(), np.float32)
+        half_sizes = np.maximum(boxes[..., 2:4] / (image * np.float32(2)), np.float32(0))
+        return clipped_corners(centers, half_sizes), sigmoid(scores)
+
+    def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+        """The twin of ``decode``."""
+        require_values(self, outputs)
+        half = len(outputs) // 2
+        boxes, scores = (
+            parts[0] if half == 1 else writer.op("Concat", parts, name, axis=1)
+            for parts, name in ((outputs[:half], "head/raw_boxes"), (outputs[half:], "head/raw_scores"))
+        )
+        names, sizes = ["head/raw_xy", "head/raw_wh", "head/keypoints"], [2, 2, 2 * self.num_keypoints]
+        count = 3 if self.num_keypoints else 2
+        raw_xy, raw_wh = split_nodes(writer, boxes, sizes[:count], names[:count], axis=2)[:2]
+        image = np.array(self.image_wh, np.float32)
+        moves = writer.op("Div", [raw_xy, writer.constant(image, "head/image_wh")], "head/moves_of_centers")
+        centers = writer.op(
+            "Add", [moves, writer.constant(self._centers(), "head/cell_centers")], "head/centers"
+        )
+        divisor = writer.constant(image * np.float32(2), "head/double_image_wh")
+        signed = writer.op("Div", [raw_wh, divisor], "head/half_sizes_raw")
+        half_sizes = writer.op("Relu", [signed], "head/half_sizes")
+        decoded = clipped_corners_nodes(writer, centers, half_sizes, "head/boxes")
+        return decoded, sigmoid_nodes(writer, scores, "head/scores")
+
+    def default_boxes(self) -> Float32:
+        """A box of a cell's size around the centre of each cell."""
+        half = np.concatenate(
+            [
+                np.full((rows * columns * each, 2), (0.5 / columns, 0.5 / rows))
+                for rows, columns, each in self.levels
+            ]
+        ).astype(np.float32)
+        return np.concatenate([self._centers() - half, self._centers() + half], axis=-1)
+
+    def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
+        """Raw outputs of boxes and scores; see ``Head``. Any box can be anywhere; keypoints are 0."""
+        image = np.array(self.image_wh, np.float32)
+        centers, sizes = centers_and_sizes(boxes_xyxy)
+        keypoints = np.zeros((*scores.shape[:2], 2 * self.num_keypoints), np.float32)
+        rows = np.concatenate([(centers - self._centers()) * image, sizes * image, keypoints], axis=-1)
+        both = rows.astype(np.float32), logit(scores)
+        if not self.separate:
+            return both
+        ends = np.cumsum(self._counts())[:-1]
+        return tuple(part for whole in both for part in np.split(whole, ends, axis=1))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The parameters as plain JSON values."""
+        return {"kind": self.kind, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what ``to_dict`` wrote; see ``Head``."""
+        keys = ("image_wh", "levels", "num_keypoints", "separate")
+        image_wh, levels, num_keypoints, separate = read_values(cls.kind, data, *keys)
+        grids = tuple(_require_level(level) for level in require_entries(levels, "levels"))
+        return cls(require_pair(image_wh, "image_wh"), grids, num_keypoints, separate)
+
+    def _counts(self) -> list[int]:
+        return [rows * columns * each for rows, columns, each in self.levels]
+
+    def _centers(self) -> Float32:
+        """The centre of every box's cell, as fractions of the image: ``(B, 2)``."""
+        centers = [
+            np.repeat((cells_xy(rows, columns) + np.float32(0.5)) / (columns, rows), each, axis=0)
+            for rows, columns, each in self.levels
+        ]
+        return np.concatenate(centers).astype(np.float32)
+
+
+def _require_level(value: object) -> Level:
+    numbers = [
+        require_count(entry, "each number of a level") for entry in require_entries(value, "each level")
+    ]
+    if len(numbers) != 3:
+        raise ValueError(f"each level must be rows, columns and boxes per cell, got {value!r}")
+    return numbers[0], numbers[1], numbers[2]
