@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from converters.graph import GraphWriter
 
 FARTHEST_LOGIT = 30.0  # its sigmoid is exactly 1 in float32, and that of its negative 1e-13
+LEAST_PROBABILITY = 1e-13  # what a probability of 0 becomes before a softmax
 SMALLEST_SIZE = 1e-6  # of the image: what an empty box becomes where sizes are logarithms
 
 

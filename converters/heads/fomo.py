@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from converters.heads.arithmetic import cells_xy, clipped_corners, softmax, split_nodes
+from converters.heads.arithmetic import LEAST_PROBABILITY, cells_xy, clipped_corners, softmax, split_nodes
 from converters.heads.base import RawOutput, read_values, require_arrays, require_values
 from converters.spec.checks import require_count, require_flag, require_number
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from converters.heads.boxes import Float32
 
 LOWEST = np.float32(np.finfo(np.float32).min)  # what lies beyond the border
-LEAST_PROBABILITY = 1e-13  # what encoding makes of a probability of 0 before a softmax
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +40,8 @@ class Fomo:
     """A grid of class probabilities.
 
     Attributes:
-        rows: of cells.
-        columns: of cells.
+        grid_h: rows of cells.
+        grid_w: columns of cells.
         num_classes: NC, without the background.
         size_cells: width and height of every box, in cells.
         merge: of neighbouring cells of one class only the best counts.
@@ -50,16 +49,16 @@ class Fomo:
     """
 
     kind: ClassVar[str] = "fomo"
-    rows: int
-    columns: int
+    grid_h: int
+    grid_w: int
     num_classes: int
     size_cells: float = 1.0
     merge: bool = True
     activated: bool = True
 
     def __post_init__(self) -> None:
-        require_count(self.rows, "rows")
-        require_count(self.columns, "columns")
+        require_count(self.grid_h, "grid_h")
+        require_count(self.grid_w, "grid_w")
         require_count(self.num_classes, "num_classes")
         if require_number(self.size_cells, "size_cells") <= 0:
             raise ValueError(f"size_cells must be above 0, got {self.size_cells!r}")
@@ -69,11 +68,11 @@ class Fomo:
     @property
     def num_boxes(self) -> int:
         """Cells."""
-        return self.rows * self.columns
+        return self.grid_h * self.grid_w
 
     def raw_outputs(self) -> tuple[RawOutput, ...]:
         """The one output, ``[rows, columns, 1 + NC]``."""
-        return (RawOutput("", (self.rows, self.columns, 1 + self.num_classes)),)
+        return (RawOutput("", (self.grid_h, self.grid_w, 1 + self.num_classes)),)
 
     def decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
         """Boxes and scores of raw outputs; see ``Head``."""
@@ -115,7 +114,7 @@ class Fomo:
 
     def _peak_nodes(self, writer: GraphWriter, scores: ir.Value) -> ir.Value:
         """The twin of ``_keep_peaks``."""
-        rows, columns = self.rows, self.columns
+        rows, columns = self.grid_h, self.grid_w
         by_class = writer.op("Transpose", [scores], "head/scores_by_class", perm=[0, 3, 1, 2])
         pads = writer.constant(np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64), "head/border_pads")
         padded = writer.op(
@@ -145,7 +144,7 @@ class Fomo:
         grid = np.concatenate([rest, scores], axis=-1).astype(np.float32)
         if not self.activated:
             grid = np.log(np.maximum(grid, np.float32(LEAST_PROBABILITY)))
-        return (grid.reshape(len(boxes_xyxy), self.rows, self.columns, -1),)
+        return (grid.reshape(len(boxes_xyxy), self.grid_h, self.grid_w, -1),)
 
     def to_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values."""
@@ -154,12 +153,12 @@ class Fomo:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read what ``to_dict`` wrote; see ``Head``."""
-        keys = ("rows", "columns", "num_classes", "size_cells", "merge", "activated")
+        keys = ("grid_h", "grid_w", "num_classes", "size_cells", "merge", "activated")
         return cls(*read_values(cls.kind, data, *keys))
 
     def _boxes(self) -> Float32:
-        grid_wh = np.array([self.columns, self.rows], np.float32)
-        centers = (cells_xy(self.rows, self.columns) + np.float32(0.5)) / grid_wh
+        grid_wh = np.array([self.grid_w, self.grid_h], np.float32)
+        centers = (cells_xy(self.grid_h, self.grid_w) + np.float32(0.5)) / grid_wh
         half = np.broadcast_to(np.float32(self.size_cells) / np.float32(2) / grid_wh, centers.shape)
         return clipped_corners(centers, half)
 

@@ -118,14 +118,14 @@ def test_logits_pass_a_softmax_over_the_background_too() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        pytest.param({"rows": 0}, "rows must be a whole number", id="no rows"),
-        pytest.param({"columns": 1.5}, "columns must be a whole number", id="half a column"),
+        pytest.param({"grid_h": 0}, "grid_h must be a whole number", id="no rows"),
+        pytest.param({"grid_w": 1.5}, "grid_w must be a whole number", id="half a column"),
         pytest.param({"num_classes": 0}, "num_classes must be a whole number", id="no classes"),
         pytest.param({"size_cells": 0}, "size_cells must be above 0", id="no size"),
         pytest.param({"merge": "yes"}, "merge must be true or false", id="a word"),
     ],
 )
 def test_malformed_parameters_are_refused(change: dict[str, Any], message: str) -> None:
-    given_parameters: dict[str, Any] = {"rows": 4, "columns": 4, "num_classes": 1}
+    given_parameters: dict[str, Any] = {"grid_h": 4, "grid_w": 4, "num_classes": 1}
     with pytest.raises(ValueError, match=message):
         Fomo(**{**given_parameters, **change})
