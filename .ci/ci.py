@@ -140,10 +140,12 @@ def main(scratch: Path) -> None:
     binaries = venv / ("Scripts" if os.name == "nt" else "bin")
     env["PATH"] = f"{binaries}{os.pathsep}{env['PATH']}"
     env["XDET_CACHE_DIR"] = str(scratch / "cache")
+    env["XDET_AARCH64"] = str(scratch / "aarch64")
     python = str(binaries / "python")
 
     for line in newcomer_commands((sources / "README.md").read_text(encoding="utf-8")):
         must(["sh", "-c", line], sources, env)
+    must([python, "-m", "pip", "install", "-q", "supervision"], sources, env)  # Detections.to_supervision
 
     install_system_packages()
     install_node_packages(scratch / "node", env)
