@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.sources.tflite.supported import is_dynamic_range
 from xdet.checking.blame import diagnose_head, with_layers
 from xdet.checking.heads import HeadVerdicts, judge_heads, judge_runs
 from xdet.checking.heads.probes import prepare_probes, run_probes
@@ -281,11 +282,22 @@ def _judge(
 
 
 def _comparable(pair: OpenedPair) -> bool:
-    """Whether heads of source and model are the same numbers: not where a float source was quantised at conversion."""
-    return pair.source_graph is not None or pair.document.activations == "float32"
+    """Whether heads of source and model are the same numbers: not where one of them alone rounds its activations."""
+    if pair.source_graph is not None:
+        return not _is_dynamic_range(pair)
+    return pair.document.activations == "float32"
+
+
+def _is_dynamic_range(pair: OpenedPair) -> bool:
+    return pair.source_graph is not None and is_dynamic_range(pair.source_graph.model)
 
 
 def _no_yardstick(pair: OpenedPair, missing: Sequence[MissingRuntime], *, comparable: bool) -> str:
+    if _is_dynamic_range(pair):
+        return (
+            "LiteRT rounds this source's float activations to 8 bits at run time, image by image, and the model does not: "
+            "compare accuracy with xdet eval"
+        )
     if not comparable:
         return "the model was quantised at conversion: its head is not its float source's; compare accuracy with xdet eval"
     if pair.source.format != "tflite":

@@ -77,6 +77,11 @@ def compare_layers(
         open_onnxruntime(model, file=f"model of {source.name}", choices=choices or RuntimeChoices()) as onnx,
         LiteRtRuntime(file.data, file=file.file, spec=onnx.spec, kernels=kernels_by_name(kernels)) as litert,
     ):
+        if onnx.document.activations == "float32":
+            raise ModelError(
+                f"'{source}' computes on float32 numbers: the layers of such a TFLite file are not compared, its weights and "
+                "its head are"
+            )
         pairs, absent = _pairs(records, onnx.document, least_bound=int(litert.name != "litert:xnnpack"))
         if not pairs:
             raise ModelError(

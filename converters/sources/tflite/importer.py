@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from converters.errors import ContractError, SourceFileError
+from converters.errors import ContractError, OptionError, SourceFileError
 from converters.graph import IR_VERSION, image_pixels, pixel_codes, pixels_are_codes, rescaled_pixels
 from converters.sources.base import ImportedNetwork
 from converters.sources.tflite.context import ImportContext, describe, transposed
 from converters.sources.tflite.facts import summarise_quantization
 from converters.sources.tflite.operators import OPERATORS
 from converters.sources.tflite.ops.shape_arithmetic import fold
-from converters.sources.tflite.supported import require_supported
+from converters.sources.tflite.supported import is_dynamic_range, is_float, require_supported
 from converters.spec import HEAD
 
 if TYPE_CHECKING:
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     from converters.options import ConvertOptions
     from converters.sources.tflite.reader import TfliteModel, TfliteOperator
     from converters.spec import DetectorSpec, ImageInput
+
+
+DYNAMIC_RANGE = (
+    "the source keeps 8-bit weights and float32 activations, which LiteRT rounds to 8 bits at run time, image by image; the "
+    "graph computes with the same weights on the float32 numbers themselves"
+)
 
 
 def define_image_input(context: ImportContext, image: ImageInput, batch: int | str) -> None:
@@ -93,6 +99,12 @@ def import_tflite(
         UnsupportedModelError: operators or tensor types without a translation, all of them listed with counts.
     """
     require_supported(model)
+    floats = is_float(model)
+    if floats and options.activations != "uint8":
+        raise OptionError(
+            f"{model.file}: --activations {options.activations} is about integer codes, and this network computes on "
+            "float32 numbers; leave it out"
+        )
     context = ImportContext(
         model,
         writer,
@@ -110,9 +122,10 @@ def import_tflite(
         head_nhwc=context.to_source_layout(real, len(context.tensor(output).shape), HEAD),
         twins=context.twins,
         quantization=summarise_quantization(model),
-        activations=options.activations,
-        notes=tuple(context.notes),
+        activations="float32" if floats else options.activations,
+        notes=(*context.notes, *((DYNAMIC_RANGE,) if is_dynamic_range(model) else ())),
         deviations=tuple(context.deviations),
+        leaky_relu="float" if floats else None,
     )
 
 

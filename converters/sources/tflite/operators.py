@@ -80,6 +80,10 @@ class Case:
     applies: Callable[[TfliteModel, TfliteOperator], bool] = lambda _model, _op: False
 
 
+ON_FLOATS = Case("the same operator, without pairs", "either", 1, "float32 sums have an order", "on float32")
+"""The case of every operator that only computes on float32 numbers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
     """The weights of a product.
@@ -105,7 +109,6 @@ class Row:
         constants: operands that are held as weights where they are constant; others are parameters.
         weights: of a product; None for other operators.
         moves: it moves codes unchanged, whatever the scale of its output: LiteRT's kernel does not look at it.
-        floats: it may work on float32 tensors.
         codes_as_numbers: operands whose codes are taken as numbers, or not at all, so that they need no scale.
         keeps_scale: its output must have the scale and zero-point of its input: LiteRT refuses any other.
         ties: ``--leaky-relu float`` leaves out what makes ties fall as LiteRT's, and gives 1 LSB away.
@@ -118,13 +121,15 @@ class Row:
     constants: tuple[int, ...] = ()
     weights: Weights | None = None
     moves: bool = False
-    floats: bool = False
     codes_as_numbers: tuple[int, ...] = ()
     keeps_scale: bool = False
     ties: bool = False
 
     def case_of(self, model: TfliteModel, op: TfliteOperator) -> Case:
         """The case that holds for an operator of a model whose operators are sound."""
+        ends = {model.tensors[index].dtype for index in (*op.inputs[:1], *op.outputs)}
+        if ends == {"float32"} and not self.moves:
+            return ON_FLOATS
         return next((case for case in self.cases[1:] if case.applies(model, op)), self.cases[0])
 
 
@@ -251,7 +256,7 @@ _MOVED = (
 
 def _moved(handler: Handler, signature: Signature, step: StepKind = "other") -> Row:
     """An operator that moves codes, or float32 numbers."""
-    return Row(handler, signature, _MOVED, step, moves=True, floats=True)
+    return Row(handler, signature, _MOVED, step, moves=True)
 
 
 OPERATORS: Mapping[str, Row] = {
@@ -349,18 +354,14 @@ OPERATORS: Mapping[str, Row] = {
             Case("LeakyRelu", "built-in", 1, "noted in the model's document", _OUTSIDE, _is_outside_xnnpack),
         ),
         "elementwise",
-        floats=True,
         ties=True,
     ),
-    "DEQUANTIZE": Row(
-        activations.dequantize, _UNARY, (Case("DequantizeLinear", "-"),), "elementwise", floats=True
-    ),
+    "DEQUANTIZE": Row(activations.dequantize, _UNARY, (Case("DequantizeLinear", "-"),), "elementwise"),
     "CAST": Row(
         activations.cast,
         _UNARY,
         (Case("8 bit to float: DequantizeLinear with scale 1", "-"),),
         "elementwise",
-        floats=True,
         codes_as_numbers=(0,),
     ),
     "ADD": Row(arithmetic.add, _BINARY, _SUM, "elementwise", (0, 1), ties=True),
@@ -417,7 +418,6 @@ OPERATORS: Mapping[str, Row] = {
         moving.pad,
         Signature((2, 2), ranks=((1, 2),)),
         (Case("Pad; gone where a convolution follows", "XNNPACK"),),
-        floats=True,
     ),
     "RESHAPE": _moved(moving.reshape_operator, Signature((1, 2)), "elementwise"),
     "TRANSPOSE": _moved(moving.transpose, Signature((2, 2), ranks=((1, 1),))),

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from converters.errors import SourceFileError, UnsupportedModelError
-from converters.sources.tflite.operators import OPERATORS, Signature
+from converters.sources.tflite.operators import OPERATORS, WEIGHTED, Signature
 from converters.sources.tflite.ops.activations import BOUNDS
 from converters.sources.tflite.reader import TfliteModel, TfliteOperator, read_tflite
 
@@ -37,6 +37,7 @@ HINTS = {
     "NON_MAX_SUPPRESSION_V4": "export the network without its post-processing",
     "NON_MAX_SUPPRESSION_V5": "export the network without its post-processing",
 }
+BORDERS = frozenset({"QUANTIZE", "DEQUANTIZE", "CAST"})
 INDEX_DTYPES = frozenset({"int32", "int64", "bool"})
 
 
@@ -141,16 +142,13 @@ def require_supported(model: TfliteModel) -> None:
         listed = "; ".join([*broken, *also])
         raise SourceFileError(f"{model.file}: operators are malformed: {listed}; export the model again")
     if foreign:
-        advice = ""
-        if any(" on float32 x" in problem for problem in foreign):
-            advice = "; this looks like a float model: quantise it to int8 first, or convert its Keras file"
         hints = dict.fromkeys(HINTS[op.op] for op in model.operators if op.op in HINTS)
         if any(op.op.startswith("CUSTOM:Flex") for op in model.operators):
             hints["export it with TFLite's own operators alone (TFLITE_BUILTINS), not with SELECT_TF_OPS"] = (
                 None
             )
-        advice += "".join(f"; {hint}" for hint in hints)
-        msg = f"{model.file}: no translation for {'; '.join(foreign)}; xdet reads int8 and uint8 detectors{advice}"
+        advice = "".join(f"; {hint}" for hint in hints)
+        msg = f"{model.file}: no translation for {'; '.join(foreign)}; xdet reads int8, uint8 and float32 detectors{advice}"
         raise UnsupportedModelError(msg)
 
 
@@ -166,16 +164,58 @@ def _untranslatable(model: TfliteModel) -> list[str]:
         problems.append("tensor types " + ", ".join(f"{name} x{n}" for name, n in sorted(types.items())))
     for op in known:
         if not _foreign_dtypes(model, op):
-            reasons = (*_refused_options(op), *_refused_weights(model, op), *_refused_scales(model, op))
+            reasons = (
+                *_refused_options(op),
+                *_refused_floats(model, op),
+                *_refused_weights(model, op),
+                *_refused_scales(model, op),
+            )
             problems.extend(f"operator {op.index} {op.op}, which {reason}" for reason in reasons)
     return problems
 
 
 def _foreign_dtypes(model: TfliteModel, op: TfliteOperator) -> set[str]:
     """Tensor types of ``op`` that its handler does not take."""
-    allowed = CODE_DTYPES | INDEX_DTYPES | ({"float32"} if OPERATORS[op.op].floats else set())
+    allowed = (
+        CODE_DTYPES | INDEX_DTYPES | {"float32"} | ({"float16"} if _widens_constant(model, op) else set())
+    )
     indices = [i for i in (*op.inputs, *op.outputs) if i >= 0]
     return {model.tensors[i].dtype for i in indices} - allowed
+
+
+def _widens_constant(model: TfliteModel, op: TfliteOperator) -> bool:
+    """Whether the operator is a DEQUANTIZE of float16 weights, which is done at conversion."""
+    return (
+        op.op == "DEQUANTIZE"
+        and len(op.inputs) == 1
+        and model.tensors[op.inputs[0]].dtype == "float16"
+        and model.tensors[op.inputs[0]].data is not None
+    )
+
+
+def _refused_floats(model: TfliteModel, op: TfliteOperator) -> Iterator[str]:
+    """Codes and float32 numbers meet in QUANTIZE, DEQUANTIZE and CAST alone; products of both share no model."""
+    if op.op in BORDERS:
+        return
+    weights = OPERATORS[op.op].weights is not None
+    read = [index for index in (op.inputs[:1] if weights else op.inputs) if index >= 0]
+    kinds = {model.tensors[index].dtype for index in (*read, *op.outputs)} & (CODE_DTYPES | {"float32"})
+    if "float32" in kinds and len(kinds) > 1:
+        yield f"works on {' and '.join(sorted(kinds))} at once"
+    elif weights and "float32" in kinds and not is_float(model):
+        yield "multiplies float32 numbers in a network of 8-bit codes; quantise all of it, or nothing"
+
+
+def is_float(model: TfliteModel) -> bool:
+    """Whether a network computes on float32 numbers alone, whatever its weights are stored as."""
+    computed = (index for op in model.operators for index in op.outputs)
+    return all(model.tensors[index].dtype not in CODE_DTYPES for index in (*model.inputs, *computed))
+
+
+def is_dynamic_range(model: TfliteModel) -> bool:
+    """Whether float32 activations meet 8-bit weights: LiteRT rounds such activations to 8 bits at run time."""
+    products = [op for op in model.operators if op.op in WEIGHTED]
+    return is_float(model) and any(model.tensors[op.inputs[1]].dtype in CODE_DTYPES for op in products)
 
 
 def _refused_options(op: TfliteOperator) -> Iterator[str]:
@@ -191,14 +231,18 @@ def _refused_options(op: TfliteOperator) -> Iterator[str]:
 def _refused_weights(model: TfliteModel, op: TfliteOperator) -> Iterator[str]:
     """Weights and bias must be constants of the right types; weights need scales along their output channels."""
     weights = OPERATORS[op.op].weights
-    if weights is None:
+    if weights is None or not op.inputs:
         return
+    floats = model.tensors[op.inputs[0]].dtype == "float32"
+    widened = {o.outputs[0] for o in model.operators if _widens_constant(model, o)} if floats else set()
     operands = [(position, model.tensors[index]) for position, index in enumerate(op.inputs) if index >= 0]
     for position, tensor in operands[1:]:
+        if floats and tensor.dtype == "float32" and (tensor.data is not None or tensor.index in widened):
+            continue
         if tensor.data is None:
             yield f"needs a constant as operand {position}, but tensor {tensor.name!r} is computed at run time"
-        elif position == 2 and tensor.dtype != "int32":
-            yield f"has a bias of {tensor.dtype}, expected int32"
+        elif position == 2 and (floats or tensor.dtype != "int32"):
+            yield f"has a bias of {tensor.dtype}, expected {'float32' if floats else 'int32'}"
         elif position == 1 and (tensor.dtype not in CODE_DTYPES or tensor.quant is None):
             yield f"has weights {tensor.name!r} of {tensor.dtype} without a scale"
         elif (

@@ -6,6 +6,7 @@ source's kernel, at its place, and everything between the copies zero.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,8 +36,18 @@ def compare_constants(context: StaticContext) -> None:
             continue
         for position, index in enumerate(op.inputs[:3]):
             tensor = context.source.model.tensors[index] if index >= 0 else None
-            if position and tensor is not None and tensor.data is not None:
-                _compare_constant(context, op, position, tensor)
+            data = None if tensor is None else _data_of(context, tensor)
+            if position and tensor is not None and data is not None:
+                _compare_constant(context, op, position, replace(tensor, data=data))
+
+
+def _data_of(context: StaticContext, tensor: TfliteTensor) -> NDArray[Any] | None:
+    """The value of a constant, or of float16 numbers that the source widens."""
+    maker = context.source.makers.get(tensor.index)
+    if maker is None or maker.op != "DEQUANTIZE":
+        return tensor.data
+    half = context.source.model.tensors[maker.inputs[0]].data
+    return half.astype(np.float32) if half is not None and half.dtype == np.float16 else tensor.data
 
 
 def _compare_constant(
@@ -63,6 +74,8 @@ def _compare_constant(
         expected, scales = _replicated(expected, scales, copies, left, zero_point)
         _tell_copies(context, name, layer, copies, twin)
     _compare_codes(context, layer, f"{role} {name!r} of {layer!r}", expected, found)
+    if tensor.dtype == "float32":
+        return  # the numbers themselves, without a scale
     _compare_scales(context, layer, (role, twin.onnx), scales, zero_point)
 
 

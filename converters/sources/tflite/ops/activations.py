@@ -56,6 +56,9 @@ def close_with_bounds(
 ) -> None:
     """Quantise ``real`` to the operator's output (by ``first``, if given), clamped to real ``bounds`` (None: unbounded)."""
     index, dtype, writer = op.outputs[0], context.code_dtype, context.writer
+    if not context.is_quantized(index):
+        context.define(index, clipped(context, op, real, bounds))
+        return
     params, info = context.params(index), np.iinfo(context.code_dtype)
     scale, zero_point = params.scalar_scale, params.scalar_zero_point
     low, high = (None if bound is None else _code(bound, scale, zero_point) for bound in bounds)
@@ -66,6 +69,21 @@ def close_with_bounds(
     real = dequantize_node(writer, codes, params, dtype, context.name(op, "clamp/dequantized"))
     limits = clip_limits(context, op, bounds)
     context.define_quantized(index, writer.op("Clip", [real, *limits], context.name(op, "clamp")))
+
+
+def clipped(
+    context: ImportContext, op: TfliteOperator, real: ir.Value, bounds: tuple[float | None, float | None]
+) -> ir.Value:
+    """Float32 numbers, clamped to ``bounds`` (None: unbounded)."""
+    if bounds == (None, None):
+        return real
+    limits = [
+        None
+        if bound is None
+        else context.writer.constant(np.float32(bound), context.name(op, f"clamp/{side}"))
+        for bound, side in zip(bounds, ("min", "max"), strict=True)
+    ]
+    return context.writer.op("Clip", [real, *limits], context.name(op, "clamp"))
 
 
 def code_bounds(context: ImportContext, op: TfliteOperator) -> tuple[int, int]:
@@ -119,6 +137,10 @@ def leaky_case(context: ImportContext, source: int, target: int, slope: float) -
 def leaky_relu(context: ImportContext, op: TfliteOperator) -> None:
     """LEAKY_RELU: the float form whose table equals XNNPACK's; an explicit table where no float form does."""
     source, target = op.inputs[0], op.outputs[0]
+    if not context.is_quantized(target):
+        real, alpha = context.float_of(source), float_option(op, "alpha")
+        context.define(target, context.writer.op("LeakyRelu", [real], context.names[target], alpha=alpha))
+        return
     case = leaky_case(context, source, target, float_option(op, "alpha"))
     wanted = xnnpack_table(case) if context.match_litert else None
     form = plain_form(case) if wanted is None else matched_leaky(case)
@@ -176,32 +198,39 @@ def relu(context: ImportContext, op: TfliteOperator) -> None:
     Bit exact where the scales are equal, as converters write them. Otherwise at most 1 LSB: LiteRT's only kernel, a
     built-in one, rounds twice in 31-bit fixed point, which no scale reproduces.
     """
+    real = context.float_of(op.inputs[0])
+    if not context.is_quantized(op.outputs[0]):
+        context.define(op.outputs[0], clipped(context, op, real, BOUNDS[op.op]))
+        return
     limits = clip_limits(context, op, BOUNDS[op.op])
-    clipped = context.writer.op("Clip", [context.float_of(op.inputs[0]), *limits], context.name(op))
-    context.define_quantized(op.outputs[0], clipped)
+    context.define_quantized(op.outputs[0], context.writer.op("Clip", [real, *limits], context.name(op)))
 
 
 def logistic(context: ImportContext, op: TfliteOperator) -> None:
     """LOGISTIC."""
-    context.define_quantized(
-        op.outputs[0], context.writer.op("Sigmoid", [context.float_of(op.inputs[0])], context.name(op))
-    )
+    real = context.writer.op("Sigmoid", [context.float_of(op.inputs[0])], context.name(op))
+    context.close(op.outputs[0], real)
 
 
 def softmax(context: ImportContext, op: TfliteOperator) -> None:
     """SOFTMAX over the last source axis; ``beta`` scales the input's DequantizeLinear."""
     source = op.inputs[0]
     beta = np.float32(float_option(op, "beta"))
-    params = context.params(source)
-    if beta != 1:
-        params = QuantParams(params.scale * beta, params.zero_point)
-    real = context.writer.op(
-        "Softmax",
-        [context.adjusted_float_of(source, params, op.outputs[0])],
-        context.name(op),
-        axis=context.axis(source, len(context.tensor(source).shape) - 1),
-    )
-    context.define_quantized(op.outputs[0], real)
+    if context.is_quantized(source):
+        params = context.params(source)
+        if beta != 1:
+            params = QuantParams(params.scale * beta, params.zero_point)
+        real = context.adjusted_float_of(source, params, op.outputs[0])
+    else:
+        real = context.float_of(source)
+        if beta != 1:
+            real = context.writer.op(
+                "Mul",
+                [real, context.writer.constant(beta, context.name(op, "beta"))],
+                context.name(op, "times beta"),
+            )
+    axis = context.axis(source, len(context.tensor(source).shape) - 1)
+    context.close(op.outputs[0], context.writer.op("Softmax", [real], context.name(op), axis=axis))
 
 
 def requantize(context: ImportContext, source: int, target: int) -> None:
@@ -236,7 +265,11 @@ def quantize(context: ImportContext, op: TfliteOperator) -> None:
 
 
 def dequantize(context: ImportContext, op: TfliteOperator) -> None:
-    """DEQUANTIZE: the codes' own DequantizeLinear."""
+    """DEQUANTIZE: the codes' own DequantizeLinear; float16 constants become float32 at conversion."""
+    source = context.constants.get(op.inputs[0])
+    if source is not None and source.dtype == np.float16:
+        context.constants[op.outputs[0]] = source.astype(np.float32)
+        return
     context.define(op.outputs[0], context.float_of(op.inputs[0]))
 
 

@@ -127,6 +127,9 @@ def resize_nearest_neighbor(context: ImportContext, op: TfliteOperator) -> None:
 def resize_bilinear(context: ImportContext, op: TfliteOperator) -> None:
     """RESIZE_BILINEAR."""
     source, target = op.inputs[0], op.outputs[0]
+    if not context.is_quantized(target):
+        context.define(target, _linear(context, op, context.float_of(source)))
+        return
     sizes = zip(context.tensor(source).shape[1:3], _sizes(context, op), strict=True)
     weights = [axis_weights(op, size, new_size) for size, new_size in sizes]
     same = context.is_quantized(source) and context.params(source).same_as(context.params(target))
@@ -207,6 +210,10 @@ def max_pool_2d(context: ImportContext, op: TfliteOperator) -> None:
 
 def average_pool_2d(context: ImportContext, op: TfliteOperator) -> None:
     """AVERAGE_POOL_2D; padded pixels are not counted in either format."""
+    if not context.is_quantized(op.outputs[0]):
+        real = context.float_of(op.inputs[0])
+        close_with_activation(context, op, _pool(context, op, "AveragePool", real, count_include_pad=0))
+        return
     pivot = pivot_at(context, op.inputs[0], op.outputs[0], stored_code=0)
     source = context.adjusted_float_of(op.inputs[0], pivot.before, op.outputs[0])
     close_with_activation(
@@ -240,14 +247,20 @@ def mean(context: ImportContext, op: TfliteOperator) -> None:
         raise SourceFileError(msg)
     source_axes = sorted({axis % rank for axis in wanted})
     axes = [context.axis(source, axis) for axis in source_axes]
-    pivot = even_pivot(context, source, target)
+    pivot = even_pivot(context, source, target) if context.is_quantized(target) else None
+    real = (
+        context.float_of(source) if pivot is None else context.adjusted_float_of(source, pivot.before, target)
+    )
     operand = context.writer.constant(np.array(sorted(axes), np.int64), context.name(op, "axes"))
     real = context.writer.op(
         "ReduceMean",
-        [context.adjusted_float_of(source, pivot.before, target), operand],
+        [real, operand],
         context.name(op),
         keepdims=1,
     )
     kept = tuple(1 if axis in source_axes else size for axis, size in enumerate(shape))
     real = reshape(context, real, kept, context.tensor(target).shape, context.name(op, "reshaped"))
-    context.define_quantized(target, real, pivot.after)
+    if pivot is None:
+        context.define(target, real)
+    else:
+        context.define_quantized(target, real, pivot.after)

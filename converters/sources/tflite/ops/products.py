@@ -1,5 +1,7 @@
 """CONV_2D and DEPTHWISE_CONV_2D: DequantizeLinear x 3 -> Conv -> QuantizeLinear, with the source's integers.
 
+Float activations: the same operators without pairs; int8 weights stay codes behind a DequantizeLinear (dynamic range).
+
 Numeric effect: none against LiteRT XNNPACK. ONNX Runtime's QLinearConv requantises exactly like it, with the float32 factor
 ``x_scale * w_scale / y_scale`` and rounding half to even.
 
@@ -10,6 +12,8 @@ from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from converters.graph import bias_node, bias_params, weight_node
 from converters.sources.tflite.context import ImportContext, int_option, same_padding
@@ -78,8 +82,13 @@ def explicit_pads(
 
 
 def weight_value(context: ImportContext, op: TfliteOperator, weights: NDArray[Any], layout: str) -> ir.Value:
-    """The weights' codes as the source has them, dequantised along their first axis, with a zero-point of their own."""
+    """The weights' codes as the source has them, dequantised along their first axis, with a zero-point of their own.
+
+    Float weights stay what they are.
+    """
     name = context.names[op.inputs[1]]
+    if weights.dtype == np.float32:
+        return _float_constant(context, op.inputs[1], weights, layout)
     codes, real = weight_node(context.writer, weights, _weight_params(context, op), name)
     context.twins[name] = TensorTwin(str(codes.name), layout, 0)
     return real
@@ -89,11 +98,21 @@ def bias_value(context: ImportContext, op: TfliteOperator) -> ir.Value | None:
     """The int32 bias, dequantised with exactly ``x_scale * w_scale``; None where the operator has none."""
     if len(op.inputs) < 3 or op.inputs[2] < 0:
         return None
+    if context.constant_of(op, 2).dtype == np.float32:
+        return _float_constant(context, op.inputs[2], context.constant_of(op, 2).reshape(-1), "same")
     params = bias_params(context.params(op.inputs[0]), _weight_params(context, op))
     name = context.names[op.inputs[2]]
     codes, real = bias_node(context.writer, context.constant_of(op, 2).reshape(-1), params, name)
     context.twins[name] = TensorTwin(str(codes.name), "same", 0)
     return real
+
+
+def _float_constant(context: ImportContext, index: int, array: NDArray[Any], layout: str) -> ir.Value:
+    """Float weights or a float bias of one operator."""
+    name = context.names[index]
+    value = context.writer.constant(np.ascontiguousarray(array), context.writer.unique(f"{name}/float"))
+    context.twins[name] = TensorTwin(str(value.name), layout, 0)
+    return value
 
 
 def _weight_params(context: ImportContext, op: TfliteOperator) -> QuantParams:

@@ -190,9 +190,10 @@ def _define_input(context: ImportContext, position: int, index: int) -> None:
     """Codes as uint8 in the source's layout, turned into the dialect the way the image input is."""
     tensor, writer = context.tensor(index), context.writer
     shape: list[int | str] = [context.batch, *tensor.shape[1:]]
-    value = writer.input(f"in{position}", ir.DataType.UINT8, shape)
+    dtype = ir.DataType.UINT8 if context.is_quantized(index) else ir.DataType.FLOAT
+    value = writer.input(f"in{position}", dtype, shape)
     value = context.from_source_layout(value, len(shape), f"in{position}/nchw")
-    if context.activations == "int8":
+    if context.activations == "int8" and context.is_quantized(index):
         params = context.params(index)
         as_uint8 = QuantParams(params.scale, params.zero_point + 128)
         real = dequantize_node(writer, value, as_uint8, np.uint8, f"in{position}/real")

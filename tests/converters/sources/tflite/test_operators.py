@@ -61,12 +61,6 @@ def test_operators_and_tensor_types_are_listed_together() -> None:
     assert "tensor types RELU on int16 x2" in message
 
 
-def test_a_float_model_is_told_what_to_do() -> None:
-    message = refusal(chain(("RELU", "float32"), ("LOGISTIC", "float32")))
-    assert "LOGISTIC on float32 x1, RELU on float32 x1" in message
-    assert "quantise it to int8 first" in message
-
-
 def test_what_is_folded_has_a_row() -> None:
     assert FOLDS.keys() <= OPERATORS.keys()
 

@@ -1,0 +1,55 @@
+"""A check of float TFLite sources: weights and boxes are compared; heads where LiteRT computes on the same numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from converters.convert import convert_to_bytes
+from converters.description.statements import SourceOptions
+from converters.options import ConvertOptions
+from converters.sources.tflite.reader import read_tflite
+from tests.converters.sources.tflite.builder import TfliteBuilder
+from tests.converters.sources.tflite.test_floats import SIDECAR, build_network
+from xdet.checking.check import check
+from xdet.checking.numbers.proofs import why_not_exact
+from xdet.checking.numbers.source_graph import SourceGraph
+from xdet.checking.pair import open_pair
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
+DESCRIBED = SourceOptions(anchors=((1.0, 1.5),), anchor_unit="cell", class_names=("a", "b", "c"))
+RUNTIMES = "onnxruntime:cpu,litert:xnnpack,litert:builtin"
+
+
+@pytest.mark.parametrize(
+    ("kind", "spread"), [("float32", "passed"), ("float16", "passed"), ("int8", "skipped")]
+)
+def test_a_float_source_is_compared_as_far_as_litert_computes_the_same(
+    kind: str, spread: str, sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    source, model = tmp_path / "net.tflite", tmp_path / "net.onnx"
+    source.write_bytes(build_network(kind))
+    source.with_suffix(".xdet.json").write_text(SIDECAR)
+    model.write_bytes(convert_to_bytes(source, ConvertOptions(source=DESCRIBED)).model)
+    result = check(model, source, sample_pictures[:1], runtimes=RUNTIMES)
+    assert result.findings == ()
+    assert [part.status for part in result.parts] == ["passed", "skipped", spread, "passed"]
+    if spread == "skipped":
+        assert "rounds this source's float activations" in result.parts[2].summary
+
+
+def test_a_float_operator_behind_a_quantised_network_is_not_declared_exact(tmp_path: Path) -> None:
+    shape = (1, 8, 8, 3)
+    b = TfliteBuilder()
+    pixels = b.input("image", shape, "uint8", 1 / 255, 0)
+    real = b.op("DEQUANTIZE", [pixels], shape, "float32")
+    data = b.build([b.op("ADD", [real, real], shape, "float32", name="twice")])
+    source, model = tmp_path / "net.tflite", tmp_path / "net.onnx"
+    source.write_bytes(data)
+    model.write_bytes(convert_to_bytes(source, ConvertOptions(source=SourceOptions(head="none"))).model)
+    told = why_not_exact(open_pair(model, source).document, SourceGraph(read_tflite(data, "net.tflite")))
+    assert "ADD on float32" in str(told)
