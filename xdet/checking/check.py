@@ -253,6 +253,7 @@ def _judge(
         judge_runs(runs, all_runs.of_probes, pair.document.spec),
         pair.document.spec.head != "none",
     )
+    boxes = judge_heads(heads, gives_boxes=gives_boxes, has_thresholds=pair.has_thresholds)
     changes: list[DetectionChange] = []
     if witness is not None and gives_boxes:
         unit_value = step or max(float(np.abs(witness.heads).max()), 1e-30)
@@ -268,7 +269,7 @@ def _judge(
         images=tuple(names),
         unit=unit,
         thresholds=own,
-        parts=(static, exact, spread, judge_heads(heads, gives_boxes=gives_boxes)),
+        parts=(static, exact, spread, boxes),
         runs=tuple(_line(run, to_xnnpack, near, heads, _bars(run, sources, near, step)) for run in runs),
         source_runs=tuple(run.name for run in sources),
         yardstick=own_spread(sources, step),

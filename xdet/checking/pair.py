@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from converters.spec import THRESHOLD_INPUTS
 from xdet.checking.numbers.keras_steps import network_steps
 from xdet.checking.numbers.source_graph import SourceGraph
 from xdet.checking.result import MissingRuntime
@@ -55,6 +56,13 @@ class OpenedPair:
     described: DetectorSpec | None
     source_steps: KerasSteps | None = None
     source_problem: str | None = None
+
+    @property
+    def has_thresholds(self) -> bool:
+        """Whether both thresholds stand in the graph by their names: a simplifier may merge or rename frozen ones."""
+        return all(
+            self.graph.constant(name) is not None and self.graph.readers(name) for name in THRESHOLD_INPUTS
+        )
 
 
 def open_pair(model: Path, source: Path) -> OpenedPair:

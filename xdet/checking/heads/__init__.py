@@ -146,8 +146,8 @@ def judge_runs(runs: Sequence[Run], probed: Sequence[Run], spec: DetectorSpec) -
     return HeadVerdicts(found, crafted)
 
 
-def judge_heads(verdicts: HeadVerdicts, *, gives_boxes: bool) -> PartVerdict:
-    """The part's verdict over all runs."""
+def judge_heads(verdicts: HeadVerdicts, *, gives_boxes: bool, has_thresholds: bool = True) -> PartVerdict:
+    """The part's verdict over all runs; without thresholds by name in the graph, probes had the model's own only."""
     if not gives_boxes:
         return PartVerdict(
             "head", "skipped", "the model ends at the raw head (--head none) and gives no boxes"
@@ -165,4 +165,6 @@ def judge_heads(verdicts: HeadVerdicts, *, gives_boxes: bool) -> PartVerdict:
     if verdicts.probes:
         crafted = max(verdict.heads for verdict in verdicts.probes.values())
         told += f"; {crafted} probes put to {len(verdicts.probes)} of them"
+        if not has_thresholds:
+            told += ", at the model's own thresholds alone: a tool has merged or renamed them in the graph"
     return PartVerdict("head", "failed" if findings else "passed", told, findings)

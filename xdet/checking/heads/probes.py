@@ -341,6 +341,8 @@ def prepare_probes(pair: OpenedPair) -> Probing | None:
     probes = craft_probes(document.spec, find_entry(model.data, model.file).levels())
     if probes is None:
         return None
+    if not pair.has_thresholds:  # the decoder knows its own only
+        probes = replace(probes, thresholds=(document.spec.thresholds,))
     data = build_probe_model(
         model.data, model.file, document=document, heads=probes.heads, thresholds=probes.thresholds[0]
     )

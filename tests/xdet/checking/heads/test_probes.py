@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import pytest
 
 from converters.convert import convert_to_bytes
@@ -14,6 +15,7 @@ from converters.heads.oracle import decode_boxes, detect_from_head
 from converters.options import ConvertOptions
 from converters.spec import Anchors, DetectorSpec, ImageInput, Rescaling, Thresholds
 from tests.converters.sources.tflite.networks import st_yolo_lc
+from xdet.checking.check import check
 from xdet.checking.heads.probes import PROBES, craft_probes, find_pair, prepare_probes, run_probes
 from xdet.checking.pair import open_pair
 from xdet.errors import ModelError
@@ -210,3 +212,25 @@ def test_a_model_without_a_head_is_refused(tmp_path: Path) -> None:
     data = convert_to_bytes(source, ConvertOptions(source=described)).model
     with pytest.raises(ModelError, match=r"'m\.onnx' has no value named 'head'; convert its source again"):
         find_entry(data.replace(b"head", b"haed"), "m.onnx")
+
+
+def test_thresholds_that_a_simplifier_merged_are_probed_at_their_own_value(
+    embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    model = tmp_path / "simplified.onnx"
+    proto = onnx.load_from_string(
+        convert_to_bytes(embedded_tflite, ConvertOptions(freeze_thresholds=True)).model
+    )
+    for node in proto.graph.node:  # equal constants become one, as onnxsim 0.8 and onnxslim 0.1 make them
+        for i, name in enumerate(node.input):
+            node.input[i] = "score_threshold" if name == "iou_threshold" else name
+    kept = [tensor for tensor in proto.graph.initializer if tensor.name != "iou_threshold"]
+    proto.graph.ClearField("initializer")
+    proto.graph.initializer.extend(kept)
+    model.write_bytes(proto.SerializeToString())
+    result = check(model, embedded_tflite, sample_pictures[:1], runtimes="onnxruntime:cpu")
+    assert result.findings == ()
+    assert [(run.probes, run.probes_followed) for run in result.runs] == [(9, 9)]
+    assert result.parts[3].summary.endswith(
+        "9 probes put to 1 of them, at the model's own thresholds alone: a tool has merged or renamed them in the graph"
+    )
