@@ -17,6 +17,7 @@ os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", KERAS_BACKEND="tensorflow")
 import numpy as np
 
 from converters.convert import convert_to_bytes
+from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
 from converters.sources import open_source
 from tests.converters.quantize.float_networks import calibration, photographs
@@ -31,6 +32,7 @@ SIDECAR = {
 }
 WAYS = {
     "float": ConvertOptions(),
+    "raw": ConvertOptions(source=SourceOptions(head="none")),
     "dynamic": ConvertOptions(batch="dynamic"),
     "per-channel": ConvertOptions(quantize="per-channel", calibration=calibration(size=SIZE)),
     "per-tensor": ConvertOptions(quantize="per-tensor", calibration=calibration(size=SIZE)),

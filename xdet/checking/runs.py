@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.heads.base import BatchDetections
-from converters.spec import Thresholds
+from converters.spec import DetectorSpec, Thresholds
 from xdet.errors import MissingExtraError, RuntimeUnavailableError, XdetError
 from xdet.model.file import ModelFile
 from xdet.model.frozen_thresholds import freeze_thresholds
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.spec import DetectorSpec
     from xdet.runtimes.base import Runtime
 
 CHUNK = 4  # photographs between two steps of the progress bar
@@ -120,9 +119,9 @@ def run_open(runtime: Runtime, work: Work, *, head_of: Run | None = None) -> Run
 
 
 def run_source(source: ModelFile, spec: DetectorSpec, choices: RuntimeChoices, work: Work) -> Run:
-    """Raw heads of the source on one of its own runtimes."""
+    """Raw heads of the source on one of its own runtimes, described as its finished model is: it needs no sidecar."""
     if source.format != "tflite":
-        return _run_apart(source, choices, work)
+        return _run_apart(source, choices, work, spec)
     with open_litert(source, spec, choices) as runtime:
         return run_open(runtime, work)
 
@@ -167,8 +166,11 @@ def _joined(parts: list[BatchDetections]) -> BatchDetections:
     return BatchDetections(*(np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS))
 
 
-def _run_apart(model: ModelFile, choices: RuntimeChoices, work: Work) -> Run:
+def _run_apart(
+    model: ModelFile, choices: RuntimeChoices, work: Work, spec: DetectorSpec | None = None
+) -> Run:
     told = {
+        "spec": None if spec is None else spec.to_dict(),
         "file": str(model.path.absolute()),
         "format": model.format,
         "choices": asdict(choices),
@@ -200,7 +202,14 @@ def serve(request: Message) -> Message:
     thresholds = tuple(Thresholds(**entry) for entry in told["thresholds"])
     try:
         model = ModelFile(Path(told["file"]), request.arrays["model"].tobytes(), told["format"])
-        run = run_here(model, RuntimeChoices(**told["choices"]), Work(request.arrays["pixels"], thresholds))
+        choices, work = RuntimeChoices(**told["choices"]), Work(request.arrays["pixels"], thresholds)
+        if told["spec"] is None:
+            run = run_here(model, choices, work)
+        else:
+            from xdet.runtimes.keras import open_keras
+
+            with open_keras(model, choices, DetectorSpec.from_dict(told["spec"])) as runtime:
+                run = run_open(runtime, work)
     except MissingExtraError as error:
         return Message({"missing": [error.what, error.extra]})
     except XdetError as error:

@@ -102,8 +102,8 @@ class KerasRuntime(SourceRuntime):
             return run()
 
 
-def open_model(model: ModelFile, choices: RuntimeChoices) -> KerasRuntime:
-    """Scan, load and describe a Keras file that is in memory.
+def open_keras(model: ModelFile, choices: RuntimeChoices, spec: DetectorSpec | None = None) -> KerasRuntime:
+    """Scan and load a Keras file that is in memory; its sidecar describes it unless ``spec`` does.
 
     Raises:
         MissingExtraError: TensorFlow or the Keras of that file is not installed.
@@ -119,8 +119,9 @@ def open_model(model: ModelFile, choices: RuntimeChoices) -> KerasRuntime:
     try:
         source = read_keras(model.data, model.file)
         network = load_keras(source, threads=choices.threads)
-        facts = facts_from_keras(network)
-        spec = settings.describe_source(model.path, facts, settings.SourceOptions()).spec
+        if spec is None:
+            facts = facts_from_keras(network)
+            spec = settings.describe_source(model.path, facts, settings.SourceOptions()).spec
     except errors.OptionError as error:
         raise UsageError(str(error)) from error
     except errors.MissingExtraError as error:
@@ -128,6 +129,11 @@ def open_model(model: ModelFile, choices: RuntimeChoices) -> KerasRuntime:
     except errors.ConversionError as error:
         raise ModelError(str(error)) from error
     return KerasRuntime(network, file=model.file, spec=spec)
+
+
+def open_model(model: ModelFile, choices: RuntimeChoices) -> KerasRuntime:
+    """Open a Keras file that its sidecar describes; see ``open_keras``."""
+    return open_keras(model, choices)
 
 
 def providers() -> tuple[str, ...]:

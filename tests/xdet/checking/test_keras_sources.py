@@ -266,6 +266,23 @@ def test_on_keras_itself_exchanged_colours_fail_the_spread_and_misread_anchors_t
     assert result.parts[1].status == "skipped"
 
 
+@pytest.mark.parametrize("way", ["float", "raw"])
+def test_a_source_without_a_sidecar_runs_as_its_model_describes_it(
+    way: str, keras_models: Path, sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    source = shutil.copyfile(keras_models / "tf_keras.h5", tmp_path / "alone.h5")
+    model = shutil.copyfile(keras_models / f"tf_keras.h5-{way}.onnx", tmp_path / "alone.onnx")
+    result = check(model, source, sample_pictures[:1], runtimes="onnxruntime:cpu")
+    assert result.source_runs == ("keras:cpu",)
+    assert (result.passed, result.complete) == (True, True)
+    assert {part.part: part.status for part in result.parts} == {
+        "static": "passed",
+        "exact": "skipped",
+        "spread": "passed",
+        "head": "passed" if way == "float" else "skipped",
+    }
+
+
 SHARED = """
 import functools, json, sys
 from pathlib import Path
