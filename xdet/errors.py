@@ -32,6 +32,10 @@ class ModelError(XdetError):
     """A model file is missing, damaged, or not one this operation can use."""
 
 
+class UnsoundOutputError(ModelError):
+    """Boxes that break the contract: a count, coordinate, score, class or index out of range."""
+
+
 class ImageError(XdetError):
     """An image is missing, damaged, or has no pixels."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,9 +28,9 @@ from xdet.checking.numbers import check_static
 from xdet.checking.numbers.proofs import why_not_exact
 from xdet.checking.other_cpus import read_other_cpus
 from xdet.checking.pair import Asked, most_images, open_pair, runtime_name, split_runtimes, suggest_runtimes
-from xdet.checking.result import CheckResult, MissingRuntime, RuntimeLine
+from xdet.checking.result import CheckResult, Finding, MissingRuntime, RuntimeLine
 from xdet.checking.runs import Run, RuntimeCrashedError, Work, run_finished, run_open, run_source
-from xdet.errors import MissingExtraError, UsageError, XdetError
+from xdet.errors import MissingExtraError, UnsoundOutputError, UsageError, XdetError
 from xdet.model.file import hash_model
 from xdet.pictures.preparation import Preparation, image_name, prepare_many
 from xdet.runtimes.processors import RuntimeChoices
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from xdet.checking.pair import OpenedPair
     from xdet.checking.result import (
         DetectionChange,
-        Finding,
         HeadDistance,
         HistogramBar,
         OtherCpu,
@@ -68,6 +67,14 @@ class _Inputs:
     thresholds: tuple[Thresholds, ...]
     threads: int | None
     progress: Callable[[str, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Gaps:
+    """What gave no result, and what that proves; filled by the runs."""
+
+    missing: list[MissingRuntime]
+    faults: list[Finding] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,17 +134,17 @@ def check(
     own = thresholds or pair.document.spec.thresholds
     inputs = _Inputs(pair, pixels, _threshold_pairs(pair, own), threads, progress or (lambda *_: None))
     finished, sources = split_runtimes(runtimes, pair.source.format, threads)
-    missing: list[MissingRuntime] = suggest_runtimes(finished)
-    source_runs = _run_all(inputs, sources, missing, asked=runtimes is not None, of_source=True)
-    runs = _run_all(inputs, finished, missing, asked=runtimes is not None, of_source=False)
-    probed = _probe_all(inputs, finished, runs, missing, asked=runtimes is not None)
+    gaps = _Gaps(suggest_runtimes(finished))
+    source_runs = _run_all(inputs, sources, gaps, asked=runtimes is not None, of_source=True)
+    runs = _run_all(inputs, finished, gaps, asked=runtimes is not None, of_source=False)
+    probed = _probe_all(inputs, finished, runs, gaps, asked=runtimes is not None)
     names = image_names(
         [
             f"<array {number}>" if isinstance(image, np.ndarray) else image_name(image)
             for number, image in enumerate(images, start=1)
         ]
     )
-    result = replace(_judge(inputs, _Runs(source_runs, runs, probed), names, missing), other_cpus=columns)
+    result = replace(_judge(inputs, _Runs(source_runs, runs, probed), names, gaps), other_cpus=columns)
     return with_layers(result, pair, pixels, threads) if layers else result
 
 
@@ -160,7 +167,7 @@ def _threshold_pairs(pair: OpenedPair, own: Thresholds) -> tuple[Thresholds, ...
 def _run_all(
     inputs: _Inputs,
     runtimes: Sequence[RuntimeChoices | Runtime],
-    missing: list[MissingRuntime],
+    gaps: _Gaps,
     *,
     asked: bool,
     of_source: bool,
@@ -168,7 +175,7 @@ def _run_all(
     """Every runtime that can; the others are remembered with their reason."""
     runs = []
     for runtime in runtimes:
-        with _remembering(missing, runtime_name(runtime), asked=asked):
+        with _remembering(gaps, runtime_name(runtime), asked=asked):
             runs.append(_run(inputs, runtime, of_source=of_source))
     return runs
 
@@ -177,7 +184,7 @@ def _probe_all(
     inputs: _Inputs,
     runtimes: Sequence[RuntimeChoices | Runtime],
     runs: Sequence[Run],
-    missing: list[MissingRuntime],
+    gaps: _Gaps,
     *,
     asked: bool,
 ) -> list[Run]:
@@ -186,13 +193,13 @@ def _probe_all(
     ran, probed = {run.name for run in runs}, []
     for runtime in runtimes:
         if probing is not None and isinstance(runtime, RuntimeChoices) and runtime_name(runtime) in ran:
-            with _remembering(missing, f"{runtime_name(runtime)}, probes", asked=asked):
+            with _remembering(gaps, f"{runtime_name(runtime)}, probes", asked=asked):
                 probed.append(run_probes(probing, runtime))
     return probed
 
 
 @contextmanager
-def _remembering(missing: list[MissingRuntime], name: str, *, asked: bool) -> Iterator[None]:
+def _remembering(gaps: _Gaps, name: str, *, asked: bool) -> Iterator[None]:
     """Note what gives no result, with its reason, and go on; a usage error is the caller's.
 
     One of the defaults that is not installed is only what could be added.
@@ -202,10 +209,12 @@ def _remembering(missing: list[MissingRuntime], name: str, *, asked: bool) -> It
     except UsageError:
         raise
     except MissingExtraError as error:
-        missing.append(MissingRuntime(name, str(error), asked=asked))
+        gaps.missing.append(MissingRuntime(name, str(error), asked=asked))
     except XdetError as error:
         crashed = isinstance(error, RuntimeCrashedError)
-        missing.append(MissingRuntime(name, str(error), asked=True, crashed=crashed))
+        gaps.missing.append(MissingRuntime(name, str(error), asked=True, crashed=crashed))
+        if isinstance(error, UnsoundOutputError):
+            gaps.faults.append(Finding("head", "rows", str(error), runtime=name.partition(",")[0]))
 
 
 def _run(inputs: _Inputs, runtime: RuntimeChoices | Runtime, *, of_source: bool) -> Run:
@@ -228,7 +237,7 @@ def _judge(
     inputs: _Inputs,
     all_runs: _Runs,
     names: Sequence[str],
-    missing: Sequence[MissingRuntime],
+    gaps: _Gaps,
 ) -> CheckResult:
     pair, own = inputs.pair, inputs.thresholds[0]
     sources, runs = all_runs.of_source, all_runs.of_model
@@ -246,7 +255,7 @@ def _judge(
     spread_of = [d for name, d in near.items() if d is not None and name not in to_xnnpack]
     unit = "LSB" if step is not None else "of the largest value"
     exact = judge_exact(exact_runs, to_xnnpack, reason)
-    spread = judge_spread(spread_of, limits, unit, _no_yardstick(pair, missing, comparable=comparable))
+    spread = judge_spread(spread_of, limits, unit, _no_yardstick(pair, gaps.missing, comparable=comparable))
     witness = xnnpack or (sources[0] if sources else None)
     exact, spread = (_with_diagnosis(inputs, part, runs, witness) for part in (exact, spread))
     heads, gives_boxes = (
@@ -254,6 +263,8 @@ def _judge(
         pair.document.spec.head != "none",
     )
     boxes = judge_heads(heads, gives_boxes=gives_boxes, has_thresholds=pair.has_thresholds)
+    if gaps.faults:
+        boxes = replace(boxes, status="failed", findings=(*boxes.findings, *gaps.faults))
     changes: list[DetectionChange] = []
     if witness is not None and gives_boxes:
         unit_value = step or max(float(np.abs(witness.heads).max()), 1e-30)
@@ -277,7 +288,7 @@ def _judge(
         allowed_mean=None if limits is None else limits[1],
         changes=tuple(changes),
         proven=proven,
-        missing=tuple(missing),
+        missing=tuple(gaps.missing),
         versions=installed_versions("numpy"),
     )
 

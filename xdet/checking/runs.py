@@ -14,7 +14,7 @@ import numpy as np
 
 from converters.heads.base import BatchDetections
 from converters.spec import DetectorSpec, Thresholds
-from xdet.errors import MissingExtraError, RuntimeUnavailableError, XdetError
+from xdet.errors import MissingExtraError, RuntimeUnavailableError, UnsoundOutputError, XdetError
 from xdet.model.file import ModelFile
 from xdet.model.frozen_thresholds import freeze_thresholds
 from xdet.model.metadata import read_document
@@ -186,6 +186,8 @@ def _run_apart(
         ) from error
     if "missing" in answer.told:
         raise MissingExtraError(*answer.told["missing"])
+    if "unsound" in answer.told:
+        raise UnsoundOutputError(answer.told["unsound"])
     if "error" in answer.told:
         raise RuntimeUnavailableError(answer.told["error"])
     boxes = tuple(
@@ -212,6 +214,8 @@ def serve(request: Message) -> Message:
                 run = run_open(runtime, work)
     except MissingExtraError as error:
         return Message({"missing": [error.what, error.extra]})
+    except UnsoundOutputError as error:
+        return Message({"unsound": str(error)})
     except XdetError as error:
         return Message({"error": str(error)})
     arrays = {"heads": run.heads}

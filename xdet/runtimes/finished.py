@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from converters.heads.base import BatchDetections
 from converters.heads.oracle import detect_from_head
 from converters.spec import DETECTION_OUTPUTS, HEAD, IMAGE, THRESHOLD_INPUTS
-from xdet.errors import ModelError, UsageError
+from xdet.errors import ModelError, UnsoundOutputError, UsageError
 from xdet.model.file import hash_model
 from xdet.model.wire import value_names
 from xdet.runtimes.base import Capabilities, Runtime, require_images, require_names, require_thresholds
@@ -97,7 +97,7 @@ def require_sound(found: BatchDetections, runtime: Runtime) -> BatchDetections:
     """What a back end returned as boxes, unchanged, if they keep the contract: all of xdet relies on it from here on.
 
     Raises:
-        ModelError: a count, coordinate, score, class or box index is out of range or no number; names output and image.
+        UnsoundOutputError: a count, coordinate, score, class or box index is out of range or no number; names output and image.
     """
     rows, classes = found.scores.shape[1], len(runtime.spec.class_names)
     counts = found.num_detections
@@ -113,7 +113,7 @@ def require_sound(found: BatchDetections, runtime: Runtime) -> BatchDetections:
         wrong = values[~((values >= least) & (values <= most))]  # so that NaN is wrong
         if wrong.size:
             bounds = f"{round(least)}..{round(most)}" if most != last else "0 or more"
-            raise ModelError(
+            raise UnsoundOutputError(
                 f"'{runtime.file}' on {runtime.name}: output {name!r} holds {wrong[0]:.6g}, expected {bounds}; "
                 f"see with xdet check whether file or runtime is at fault, and convert the source again"
             )

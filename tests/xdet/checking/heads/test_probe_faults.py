@@ -95,7 +95,6 @@ def test_a_fault_of_the_decoder_is_found_on_a_black_picture(
     [
         pytest.param(faults.anchors_of_the_graph_in_another_unit, "anchor-unit", id="anchors"),
         pytest.param(faults.wires_exchanged, "thresholds-swapped", id="thresholds"),
-        pytest.param(faults.boxes_unclipped, "rows", id="clipping"),
     ],
 )
 def test_a_mistake_in_the_numbers_is_named_by_probes_and_photograph_together(
@@ -105,6 +104,16 @@ def test_a_mistake_in_the_numbers_is_named_by_probes_and_photograph_together(
     assert finding.cause == cause
     assert PAIR in probes_of(finding) or TIES in probes_of(finding)
     assert "; 1 of 1 heads, first: image 1, score > 0.001" in finding.message
+
+
+def test_boxes_that_leave_the_picture_are_a_fault_of_the_head_though_no_run_may_use_them(
+    one_class: tuple[Path, bytes], tmp_path: Path
+) -> None:
+    result = checked(one_class, faults.boxes_unclipped, tmp_path)
+    (finding,) = result.findings
+    assert (finding.part, finding.cause, finding.runtime) == ("head", "rows", "onnxruntime:cpu")
+    assert "output 'detection_boxes' holds" in finding.message
+    assert not result.passed
 
 
 @pytest.mark.parametrize(
