@@ -18,6 +18,7 @@ from converters.passes.activations import LeakyAsSum, PoolBeforeActivation
 from converters.passes.cancel_transposes import CancelTransposes
 from converters.passes.clamp_codes import ClampCodes
 from converters.passes.fold import FoldAffine, FoldPad
+from converters.passes.full_channels import FullChannels
 from converters.passes.strided_stem import StridedStem
 from converters.passes.wide_stem import WideStem
 
@@ -84,6 +85,7 @@ PIPELINES: Mapping[Target, tuple[Rewrite, ...]] = {
         FoldAffine(),
         FoldPad(),
         PoolBeforeActivation(),
+        FullChannels(),
         WideStem(),
         StridedStem(),
         CancelTransposes(),

@@ -101,13 +101,9 @@ def _match(conv: ir.Node) -> _Stem | Skipped | None:
     """The stem around ``conv``; None where it has four channels or more, or another stride, and so is none."""
     name, strides = str(conv.name), tuple(conv.attributes.get_ints("strides", [1, 1]))
     source, weights = link(producer(conv.inputs[0]), "DequantizeLinear"), codes_behind(conv.inputs[1])
-    if (
-        source is None
-        or weights is None
-        or weights.ndim != 4
-        or weights.shape[1] >= GROUP
-        or strides[1] != STRIDE
-    ):
+    if source is None or weights is None or weights.ndim != 4 or strides[1] != STRIDE:
+        return None
+    if weights.shape[1] * conv.attributes.get_int("group", 1) >= GROUP:
         return None
     after = link(only_consumer(conv.outputs[0]), "QuantizeLinear")
     shape = None if source.source.shape is None else source.source.shape[1:]

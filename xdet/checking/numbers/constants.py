@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.sources.tflite.operators import WEIGHTED
+from xdet.checking.numbers.filled import FULL_CHANNELS, first_channels, is_filled, without_filling
 from xdet.checking.numbers.operators import expected_attributes
 from xdet.checking.numbers.strided import STRIDED_STEM, strided_kernel
 from xdet.checking.result import ProvenChange
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from xdet.checking.result import Cause
 
 ROLES = ("input", "weight", "bias")
+COPIES_BY = {"wide stem": 8, STRIDED_STEM: 2}
 COPIES = 8  # of the kernel in a wide stem: 2 x 2 pixels of a pool window, 2 windows side by side
 PIXELS = 8  # columns that its kernel covers: two groups of four
 
@@ -67,16 +69,24 @@ def _compare_constant(
     expected = _permuted(tensor.data, twin.layout)
     scales = _expected_scales(context, op, position)
     zero_point = 0 if role == "bias" or tensor.quant is None else int(tensor.quant.zero_point[0])
-    copies = 1
-    if twin.fate == "replicated":
-        copies = found.shape[0] // max(1, expected.shape[0])
+    copies = COPIES_BY.get(str(twin.by), 1) if twin.fate == "replicated" else 1
+    if copies > 1:
         left = _left_padding(context, twin.onnx, op) if twin.by == STRIDED_STEM else None
         expected, scales = _replicated(expected, scales, copies, left, zero_point)
         _tell_copies(context, name, layer, copies, twin)
+    if FULL_CHANNELS in context.document.passes and is_filled(found.shape, expected.shape, copies):
+        part = without_filling(found, expected.shape, copies, zero_point)
+        if part is None:
+            cause: Cause = "weight" if role == "weight" else "bias"
+            context.fault(
+                cause, layer, f"{role} {name!r} of {layer!r}: channels beside the source's are not zero"
+            )
+            return
+        found = part
     _compare_codes(context, layer, f"{role} {name!r} of {layer!r}", expected, found)
     if tensor.dtype == "float32":
         return  # the numbers themselves, without a scale
-    _compare_scales(context, layer, (role, twin.onnx), scales, zero_point)
+    _compare_scales(context, layer, (role, twin.onnx), scales, (zero_point, copies))
 
 
 def _tell_copies(context: StaticContext, name: str, layer: str, copies: int, twin: TensorTwin) -> None:
@@ -173,10 +183,17 @@ def _compare_codes(
 
 
 def _compare_scales(
-    context: StaticContext, layer: str, named: tuple[str, str], expected: NDArray[np.float32], zero_point: int
+    context: StaticContext,
+    layer: str,
+    named: tuple[str, str],
+    expected: NDArray[np.float32],
+    stored: tuple[int, int],
 ) -> None:
-    """Compare what reads the codes of a constant, ``named`` by its role and its value in the graph."""
-    role, codes = named
+    """Compare what reads the codes of a constant, ``named`` by its role and its value in the graph.
+
+    ``stored`` are its zero-point and how many copies stand there.
+    """
+    (role, codes), (zero_point, copies) = named, stored
     readers = context.graph.readers(codes)
     for node in readers:
         if node.op != "DequantizeLinear":
@@ -188,6 +205,8 @@ def _compare_scales(
             )
             continue
         scale = np.atleast_1d(np.asarray(context.graph.constant(node.inputs[1])))
+        if FULL_CHANNELS in context.document.passes:
+            scale = first_channels(scale, expected.size, copies)
         zero_points = context.graph.constant(node.inputs[2]) if len(node.inputs) > 2 else None
         context.compared += scale.size
         if scale.shape != expected.shape or not np.array_equal(scale, expected):

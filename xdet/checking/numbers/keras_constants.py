@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from xdet.checking.numbers.constants import told_scales, wide_kernel
+from xdet.checking.numbers.filled import FULL_CHANNELS, first_channels, full, is_filled, without_filling
 from xdet.checking.numbers.keras_steps import Affine, Product
 from xdet.checking.numbers.strided import is_strided, strided_kernel
 from xdet.errors import ModelError
@@ -224,10 +225,21 @@ def _compare_codes(context: KerasContext, layer: str, expected: Folded, node: No
         )
     channels = len(expected.kernel)
     stem: Stem | None = None
-    if codes.shape == (COPIES * channels, 12, 4, 2) and expected.kernel.shape[1:] == (3, 3, 3):
+    filled = FULL_CHANNELS in context.document.passes
+    sizes = {channels, full(channels)} if filled else {channels}
+    if codes.shape in {(COPIES * n, 12, 4, 2) for n in sizes} and expected.kernel.shape[1:] == (3, 3, 3):
         stem, expected = "wide", _copied(expected, wide_kernel(expected.kernel))
-    elif is_strided(expected.kernel, codes):
+    elif any(is_strided(expected.kernel.shape, codes.shape, n) for n in sizes):
         stem, expected = "strided", _copied(expected, strided_kernel(expected.kernel, left))
+    shape, copies = expected.kernel.shape, len(expected.kernel) // channels
+    if filled and is_filled(codes.shape, shape, copies):
+        part = without_filling(codes, shape, copies, 0)
+        if part is None:
+            context.fault(
+                "weight", layer, f"weights of {expected.told}: channels beside the source's are not zero"
+            )
+            return stem
+        codes, scales = part, first_channels(scales, shape[0], copies)
     if codes.shape != expected.kernel.shape or codes.dtype != np.int8:
         context.fault(
             "weight",
@@ -252,7 +264,7 @@ def _compare_codes(context: KerasContext, layer: str, expected: Folded, node: No
         _compare(
             context, "weight", layer, f"{expected.told}, in codes", (reals, codes.astype(np.float64), room)
         )
-    _compare_bias_codes(context, layer, expected, node, (used, steps))
+    _compare_bias_codes(context, layer, expected, node, (used, steps, copies))
     return stem
 
 
@@ -340,10 +352,13 @@ def _compare_bias_codes(
     layer: str,
     expected: Folded,
     node: Node,
-    scales: tuple[NDArray[np.float32], list[np.float32]],
+    scales: tuple[NDArray[np.float32], list[np.float32], int],
 ) -> None:
-    """The bias' codes and scale, which is exactly that of the input times that of the weights."""
-    used, inputs = scales
+    """The bias' codes and scale, which is exactly that of the input times that of the weights.
+
+    ``scales`` are those of the weights, those that the input may have, and how many copies of the channels there are.
+    """
+    used, inputs, copies = scales
     stored = _dequantized(context, node, 2)
     if stored is None:
         if len(node.inputs) < 3 or not node.inputs[2]:
@@ -357,6 +372,14 @@ def _compare_bias_codes(
         return
     codes, scale, zeros = stored
     context.compared += scale.size + zeros.size
+    if FULL_CHANNELS in context.document.passes and is_filled(codes.shape, expected.bias.shape, copies):
+        part = without_filling(codes, expected.bias.shape, copies, 0)
+        if part is None:
+            context.fault(
+                "bias", layer, f"bias of {expected.told}: channels beside the source's are not zero"
+            )
+            return
+        codes, scale = part, first_channels(scale, len(expected.bias), copies)
     if np.any(zeros):
         context.fault("zero-point", layer, f"zero-point of the bias of {expected.told}: expected 0")
     products = [np.asarray(x * used, np.float32) for x in inputs]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xdet.checking.numbers.filled import FULL_CHANNELS, full
 from xdet.checking.numbers.keras_constants import compare_constants
 from xdet.checking.numbers.keras_scales import compare_pairs, keeps_limits
 from xdet.checking.numbers.keras_slopes import compare_slopes, is_leaky_sum
@@ -137,6 +138,10 @@ def _compare_product(
     assert isinstance(act, Product)  # noqa: S101 - the caller chose
     expected: dict[str, Any] = {"strides": act.strides, "dilations": act.dilations, "group": act.groups}
     expected["pads"] = pads or NO_PADS
+    if FULL_CHANNELS in context.document.passes and 1 < act.groups == len(act.kernel):
+        weights = context.graph.constant(context.graph.producers[node.inputs[1]].inputs[0])
+        if weights is not None and len(weights) == full(act.groups):
+            expected["group"] = full(act.groups)
     if stem is not None:
         expected = WIDE_STEM if stem == "wide" else strided_attributes(expected, act.kernel.shape[3])
     for name, wanted in expected.items():

@@ -12,6 +12,7 @@ import numpy as np
 from converters.leaky import FloatForm
 from converters.sources.tflite.operators import WEIGHTED
 from xdet.checking.numbers.context import PRODUCTS, owners_of, pair_of
+from xdet.checking.numbers.filled import FULL_CHANNELS, full
 from xdet.checking.numbers.proofs import announced, compare_sum, leaky_match
 from xdet.checking.numbers.source_graph import number
 from xdet.checking.numbers.strided import STRIDED_STEM, strided_attributes
@@ -90,6 +91,8 @@ def _compare_product(context: StaticContext, node: Node) -> None:
         expected, rewrite = expected_attributes(context, node, op), context.replicated_by(node)
         if rewrite == STRIDED_STEM:
             expected = strided_attributes(expected, context.source.model.tensors[op.inputs[1]].shape[2])
+        if op.op == "DEPTHWISE_CONV_2D" and rewrite == FULL_CHANNELS:
+            expected["group"] = full(expected["group"])
         _compare_attributes(context, node, layer, WIDE_STEM if rewrite == "wide stem" else expected)
 
 

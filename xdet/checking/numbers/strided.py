@@ -59,7 +59,6 @@ def strided_attributes(attributes: Mapping[str, Any], kernel_width: int) -> dict
     return {**attributes, "strides": (attributes["strides"][0], 1), "pads": (top, front, bottom, behind)}
 
 
-def is_strided(kernel: NDArray[Any], found: NDArray[Any]) -> bool:
-    """Whether weights of ``kernel``'s source have the shape of a strided stem."""
-    channels, depth = kernel.shape[:2]
-    return depth < PIXELS and found.shape[:2] == (COPIES * channels, PIXELS * depth)
+def is_strided(kernel: tuple[int, ...], found: tuple[int, ...], channels: int) -> bool:
+    """Whether weights of shape ``found`` may be a strided stem of a kernel's shape with so many output channels."""
+    return kernel[1] < PIXELS and found[:2] == (COPIES * channels, PIXELS * kernel[1])

@@ -1,0 +1,97 @@
+"""Strided stems and filled channels: an honest conversion passes, and what is wrong in it or beside it is found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from converters.convert import convert_to_bytes
+from converters.description.statements import SourceOptions
+from converters.options import ConvertOptions
+from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
+from tests.xdet.checking import faults, keras_faults
+from tests.xdet.checking.test_honest_models import ANCHORS
+from xdet.checking.numbers import check_static
+from xdet.checking.pair import open_pair
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import onnx
+    from numpy.typing import NDArray
+
+
+def network() -> bytes:
+    """A stem of 8 channels, and depthwise convolutions of 8 and 24."""
+    net = NetworkBuilder(64).conv(8, stride=2, activation="RELU6").depthwise(activation="RELU").conv(24, 1)
+    net.depthwise(2, activation="RELU6").conv(32, 1).depthwise(2, activation="RELU").conv(
+        24, 1, activation="RELU"
+    )
+    return net.depthwise(2).conv(HEAD_CHANNELS, 1).build()
+
+
+def code_at(name: str, *index: int) -> Callable[[onnx.ModelProto], None]:
+    """One code of a constant, changed by one."""
+
+    def change(codes: NDArray[Any]) -> NDArray[Any]:
+        changed = codes.copy()
+        changed[index] += 1 if changed[index] < 127 else -1
+        return changed
+
+    return lambda proto: keras_faults.edit(proto, name, change)
+
+
+def stem_padding(proto: onnx.ModelProto) -> None:
+    """The group of padding in front of a row instead of behind it."""
+    conv = next(node for node in proto.graph.node if node.op_type == "Conv")
+    (pads,) = (attribute for attribute in conv.attribute if attribute.name == "pads")
+    assert list(pads.ints) == [0, 0, 1, 1]
+    pads.ints[:] = [0, 1, 1, 0]
+
+
+STEM, FIRST, POINTWISE = (
+    "conv_2d_1/float/groups/weights/codes",
+    "depthwise_conv_2d_2/float/full/bias/codes",
+    "conv_2d_3/float/full/weights/codes_2",
+)
+FAULTS: dict[str, tuple[Callable[[onnx.ModelProto], None], tuple[str, str]]] = {
+    "stem": (code_at(STEM, 16, 6, 0, 0), ("weight", "conv_2d_1")),
+    "between its copies": (code_at(STEM, 0, 11, 0, 1), ("weight", "conv_2d_1")),
+    "beside its channels": (code_at(STEM, 8, 0, 0, 0), ("weight", "conv_2d_1")),
+    "padding": (stem_padding, ("padding", "conv_2d_1")),
+    "bias": (code_at(FIRST, 7), ("bias", "depthwise_conv_2d_2")),
+    "beside the bias": (code_at(FIRST, 8), ("bias", "depthwise_conv_2d_2")),
+    "weights": (code_at(POINTWISE, 23, 7, 0, 0), ("weight", "conv_2d_3")),
+    "beside the outputs": (code_at(POINTWISE, 24, 0, 0, 0), ("weight", "conv_2d_3")),
+    "beside the inputs": (code_at(POINTWISE, 0, 8, 0, 0), ("weight", "conv_2d_3")),
+}
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The network and its conversion for the CPU."""
+    model = tmp_path_factory.mktemp("filled") / "built.onnx"
+    model.with_suffix(".tflite").write_bytes(network())
+    described = SourceOptions(anchors=ANCHORS, anchor_unit="cell", class_names=("person",))
+    options = ConvertOptions(source=described, target="cpu")
+    model.write_bytes(convert_to_bytes(model.with_suffix(".tflite"), options).model)
+    return model
+
+
+def test_an_honest_conversion_passes(converted: Path) -> None:
+    pair = open_pair(converted, converted.with_suffix(".tflite"))
+    assert pair.document.passes == ("full channels", "strided stem", "cancel transposes", "clamp codes")
+    verdict, _ = check_static(pair)
+    assert (verdict.status, verdict.findings) == ("passed", ())
+    assert "belong to no source tensor" not in verdict.summary
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_found_and_named(name: str, converted: Path, tmp_path: Path) -> None:
+    fault, expected = FAULTS[name]
+    model = tmp_path / "wrong.onnx"
+    model.write_bytes(faults.planted(converted.read_bytes(), fault))
+    verdict, _ = check_static(open_pair(model, converted.with_suffix(".tflite")))
+    assert [(finding.cause, finding.layer) for finding in verdict.findings] == [expected]
