@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 from converters.errors import ConversionError
-from converters.spec import DetectorSpec
 
-__all__ = ["ConversionError", "DetectorSpec"]
+__all__ = ["ConversionError"]

@@ -13,17 +13,17 @@ from converters.description.sidecar import sidecar_path
 from converters.errors import ContractError
 from converters.files import require_writable, write_output
 from converters.graph import IR_VERSION, GraphWriter, infer_shapes, keep_static_shapes
-from converters.heads.yolo_v2 import add_yolo_v2_head
+from converters.heads.nms_nodes import add_head
 from converters.integer.vector import attempt_golden_vector
 from converters.opset import oldest_runtimes, stamp_opset
 from converters.passes.pipelines import run_pipeline
 from converters.quantize.network import quantize_network
 from converters.sources import describe, open_source
-from converters.spec import METADATA_KEY, ModelDocument, SourceInfo, raw_head
+from converters.spec import METADATA_KEY, ModelDocument, SourceInfo, contract_io, raw_outputs
 from converters.verify import require_contract
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from converters.description.statements import SourceDescription
@@ -82,7 +82,7 @@ def convert_to_bytes(source: Path, options: ConvertOptions) -> Conversion:
     if options.quantize != "none":
         writer, network = quantize_network(writer, network, description.spec, options)
     golden, golden_notes = attempt_golden_vector(writer.graph, network, description.spec)
-    _add_outputs(writer, network.head_nhwc, description.spec, options)
+    _add_outputs(writer, network.outputs, description.spec, options)
     model = ir.Model(writer.graph, ir_version=IR_VERSION, producer_name="xdet")
     rewritten = run_pipeline(model, options.target, network.twins)
     try:
@@ -99,16 +99,18 @@ def convert_to_bytes(source: Path, options: ConvertOptions) -> Conversion:
     return _finish(model, document, options, canonical=network.canonical)
 
 
-def _add_outputs(writer: GraphWriter, head: ir.Value, spec: DetectorSpec, options: ConvertOptions) -> None:
-    """The fused head, or the raw one as the only output; the raw head gets its promised type and shape in both cases."""
-    promised = raw_head(spec, options.batch_size)
-    head.type, head.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(promised.shape)
-    if spec.head == "none":
-        writer.graph.outputs.append(head)
+def _add_outputs(
+    writer: GraphWriter, outputs: Sequence[ir.Value], spec: DetectorSpec, options: ConvertOptions
+) -> None:
+    """The fused head, or the raw outputs; these get their promised type and shape in both cases."""
+    for value, promised in zip(outputs, raw_outputs(spec, options.batch_size), strict=True):
+        value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(promised.shape)
+    if not spec.gives_boxes:
+        writer.graph.outputs.extend(outputs)
         return
-    add_yolo_v2_head(
-        writer, head, spec, batch=options.batch_size, freeze_thresholds=options.freeze_thresholds
-    )
+    freeze = options.freeze_thresholds
+    _, wanted = contract_io(spec, options.batch_size, freeze_thresholds=freeze)
+    add_head(writer, outputs, spec, wanted, freeze_thresholds=freeze)
 
 
 def _document(

@@ -1,12 +1,33 @@
-"""What a source file itself tells about its detector: picture size, head size, input encoding. Every importer fills it in."""
+"""What a source file itself tells about its detector: picture size, outputs, input encoding. Every importer fills it in."""
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from converters.heads.base import RawOutput
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from converters.quant import QuantParams
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOutput:
+    """One output of a source.
+
+    Attributes:
+        name: its name in the file.
+        shape: without the batch.
+        activations: operators and layers that activate its numbers, such as ``"LOGISTIC"``; none where it is raw.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    activations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +38,7 @@ class SourceFacts:
         file: the file as messages name it.
         height: rows of the input picture.
         width: columns of the input picture.
-        grid_h: rows of the head.
-        grid_w: columns of the head.
-        head_channels: channels of the head.
+        outputs: what the network gives, in the file's order.
         input_dtype: numpy name of the input's dtype, such as ``"uint8"``.
         input_quant: the input's quantisation, None where it has none.
     """
@@ -27,8 +46,44 @@ class SourceFacts:
     file: str
     height: int
     width: int
-    grid_h: int
-    grid_w: int
-    head_channels: int
+    outputs: tuple[SourceOutput, ...]
     input_dtype: str
     input_quant: QuantParams | None
+
+    def raw_outputs(self) -> tuple[RawOutput, ...]:
+        """The outputs as they are, for a graph that ends there; names that differ where there are several."""
+        if len(self.outputs) == 1:
+            return (RawOutput("", self.outputs[0].shape),)
+        names: list[str] = []
+        for index, output in enumerate(self.outputs):
+            name = re.sub(r"[^0-9A-Za-z]+", "_", output.name).strip("_") or str(index)
+            names.append(f"{name}_{index}" if name in names else name)
+        return tuple(RawOutput(name, output.shape) for name, output in zip(names, self.outputs, strict=True))
+
+
+def match_outputs(shapes: Sequence[tuple[int, ...]], wanted: Sequence[RawOutput]) -> tuple[int, ...]:
+    """Which of a network's outputs is each raw output of a head.
+
+    Args:
+        shapes: of the network's outputs, without the batch.
+        wanted: the raw outputs, all of the network's.
+
+    Returns:
+        An index into ``shapes`` per raw output. Equal shapes belong together in their order; then shapes that hold as many
+        numbers, which a reshape at the network's end moves nowhere.
+
+    Raises:
+        ValueError: they do not belong together.
+    """
+    left, found = list(range(len(shapes))), []
+    for output in wanted:
+        fits = [i for i in left if shapes[i] == output.shape]
+        fits += [i for i in left if math.prod(shapes[i]) == output.size]
+        if not fits:
+            break
+        found.append(fits[0])
+        left.remove(fits[0])
+    if left or len(found) < len(wanted):
+        listed = ", ".join(f"{output.value_name} {list(output.shape)}" for output in wanted)
+        raise ValueError(f"expected the outputs {listed}, found {', '.join(str(list(s)) for s in shapes)}")
+    return tuple(found)

@@ -31,8 +31,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from converters.heads.base import is_raw_output
 from converters.quant import QuantParams, quantize
-from converters.spec import HEAD, IMAGE
+from converters.spec import IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -275,8 +276,8 @@ def keep_static_shapes(model: ir.Model, batch: int | str) -> None:
 
 
 def network_nodes(graph: ir.Graph) -> Sequence[ir.Node]:
-    """The nodes from which the value ``head`` is computed, in execution order; none where there is no such value."""
-    open_values = [value for node in graph for value in node.outputs if value.name == HEAD]
+    """The nodes from which the raw outputs are computed, in execution order; none where there are no such values."""
+    open_values = [value for node in graph for value in node.outputs if is_raw_output(str(value.name))]
     found: set[ir.Node] = set()
     while open_values:
         node = open_values.pop().producer()

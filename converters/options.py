@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
+from converters.checks import require_flag, require_instance
 from converters.description.statements import SourceOptions
 from converters.errors import OptionError
 from converters.spec import Arithmetic, LeakyRelu, Target
-from converters.spec.checks import require_flag, require_instance
 from converters.spec.releases import IR_VERSIONS, OPSET_RANGE
 
 if TYPE_CHECKING:

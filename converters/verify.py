@@ -20,7 +20,7 @@ import onnx_ir as ir
 from converters.errors import ContractError
 from converters.graph import is_static, network_nodes
 from converters.opset import oldest_runtimes, refused_nodes
-from converters.spec import HEAD, METADATA_KEY, ModelDocument, contract_io, raw_head
+from converters.spec import METADATA_KEY, ModelDocument, contract_io, raw_outputs
 from converters.spec.releases import IR_VERSIONS, OPSET_RANGE
 
 if TYPE_CHECKING:
@@ -232,12 +232,15 @@ def has_the_inputs_and_outputs(finished: Finished) -> Iterator[str]:
         yield f"inputs with defaults {sorted(defaults)}, expected {sorted(optional)}"
 
 
-def names_the_raw_head(finished: Finished) -> Iterator[str]:
-    """A value ``head`` exists: the raw head, float32 NHWC."""
-    wanted = _promised(raw_head(finished.document.spec, finished.batch))
-    found = [_described(v) for node in finished.model.graph for v in node.outputs if v.name == HEAD]
-    if found != [wanted]:
-        yield f"raw head {', '.join(found) or 'missing'}, expected {wanted}"
+def names_the_raw_outputs(finished: Finished) -> Iterator[str]:
+    """The raw outputs exist under their names: float32, in the shapes that the document tells."""
+    for tensor in raw_outputs(finished.document.spec, finished.batch):
+        wanted = _promised(tensor)
+        found = [
+            _described(v) for node in finished.model.graph for v in node.outputs if v.name == tensor.name
+        ]
+        if found != [wanted]:
+            yield f"raw output {', '.join(found) or 'missing'}, expected {wanted}"
 
 
 def has_static_shapes(finished: Finished) -> Iterator[str]:
@@ -263,7 +266,7 @@ PROMISES: tuple[Promise, ...] = (
     passes_the_checker,
     has_the_format,
     has_the_inputs_and_outputs,
-    names_the_raw_head,
+    names_the_raw_outputs,
     has_static_shapes,
     follows_every_tensor,
 )

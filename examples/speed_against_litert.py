@@ -31,7 +31,7 @@ from ai_edge_litert.interpreter import Interpreter  # noqa: TID253 - a program, 
 from PIL import Image
 
 import xdet
-from converters.heads.oracle import detect_from_head
+from converters.heads.nms import detect_from_head
 from converters.spec import DetectorSpec, Thresholds
 from xdet.detection.batch import detect_files
 from xdet.detection.report import report_to_json

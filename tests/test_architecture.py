@@ -77,9 +77,13 @@ def test_importing_this_module_loads_no_back_end(module: str) -> None:
     assert imported_by(f"import {module}", BACK_ENDS) == []
 
 
-@pytest.mark.parametrize("module", ["converters.spec", "converters.errors", "converters.files"])
-def test_describing_a_model_needs_the_standard_library_only(module: str) -> None:
+@pytest.mark.parametrize("module", ["converters.checks", "converters.errors", "converters.files"])
+def test_reading_a_file_needs_the_standard_library_only(module: str) -> None:
     assert imported_by(f"import {module}", ("numpy", *BACK_ENDS)) == []
+
+
+def test_describing_a_model_with_its_head_needs_numpy_at_most() -> None:
+    assert imported_by("import converters.spec, converters.heads", ("numpy", *BACK_ENDS)) == ["numpy"]
 
 
 def test_the_library_names_its_public_objects_without_loading_them() -> None:

@@ -3,7 +3,7 @@
 ::
 
     {"head": "yolo_v2" | "none", "class_names": ["person"],
-     "anchors": [[w, h], ...], "anchor_unit": "cell" | "image",
+     "anchors": [[w, h], ...], "anchor_unit": "cell" | "image" | "pixel",
      "rescaling": {"scale": 0.00392157, "offset": 0.0},
      "resize": "nearest" | "bilinear" | "bilinear-antialias",
      "color": "rgb", "licence": "...", "source": "..."}
@@ -20,10 +20,11 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from converters.description.values import (
     SizesWh,
+    StatedUnit,
     check_class_names,
     finite_float,
     located,
@@ -31,7 +32,7 @@ from converters.description.values import (
     sizes_from_values,
 )
 from converters.errors import LISTED, SourceFileError, list_some, quote_some
-from converters.spec import SIDECAR_SUFFIX, Anchors, AnchorUnit, HeadKind, Rescaling, ResizeRule
+from converters.spec import SIDECAR_SUFFIX, Anchors, Rescaling, ResizeRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 SUFFIX = SIDECAR_SUFFIX
 LONGEST_SLIP = 40  # no longer key is a slip of the pen
+HeadKind = Literal["yolo_v2", "none"]
 KEYS = ("head", "class_names", "anchors", "anchor_unit", "rescaling", "resize", "color", "licence", "source")
 
 
@@ -62,7 +64,7 @@ class Sidecar:
     head: HeadKind | None = None
     class_names: tuple[str, ...] | None = None
     anchors: SizesWh | None = None
-    anchor_unit: AnchorUnit | None = None
+    anchor_unit: StatedUnit | None = None
     rescaling: Rescaling | None = None
     resize: ResizeRule | None = None
     licence: str | None = None
@@ -103,8 +105,8 @@ def read_sidecar(path: Path) -> Sidecar:
     _refuse_unknown(data, KEYS, where)
     _choice(data, "color", ("rgb",), where)
     anchors = _anchors(data, where)
-    unit = cast("AnchorUnit | None", _choice(data, "anchor_unit", get_args(AnchorUnit), where))
-    if anchors is not None and unit is not None:
+    unit = cast("StatedUnit | None", _choice(data, "anchor_unit", get_args(StatedUnit), where))
+    if anchors is not None and unit == "image":
         with located(f"{where}: anchor_unit"):
             Anchors(anchors, unit)
     return Sidecar(

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-from converters.description.sidecar import SUFFIX, Sidecar, find_sidecar
+from converters.description.sidecar import SUFFIX, HeadKind, Sidecar, find_sidecar
 from converters.description.values import (
     StatedAnchors,
     StatedRescaling,
+    StatedUnit,
     check_class_names,
     resolve_rescaling,
     settle_unit,
@@ -29,17 +30,8 @@ from converters.description.values import (
 from converters.description.zoo_yaml import ZooConfig, read_zoo_config
 from converters.errors import OptionError, SourceFileError
 from converters.facts import SourceFacts
-from converters.heads.yolo_v2 import describe_fit, fit_class_names
-from converters.spec import (
-    Anchors,
-    AnchorUnit,
-    DetectorSpec,
-    EvaluationSettings,
-    HeadKind,
-    ImageInput,
-    ResizeRule,
-    Thresholds,
-)
+from converters.heads.yolo_v2 import Anchors, YoloV2, describe_fit, fit_class_names, grid_of
+from converters.spec import DetectorSpec, EvaluationSettings, ImageInput, ResizeRule, Thresholds
 
 __all__ = ["SourceDescription", "SourceFacts", "SourceOptions", "describe_source", "resolve_spec"]
 
@@ -64,7 +56,7 @@ class SourceOptions:
 
     config: Path | None = None
     anchors: tuple[tuple[float, float], ...] | None = None
-    anchor_unit: AnchorUnit | None = None
+    anchor_unit: StatedUnit | None = None
     class_names: tuple[str, ...] | None = None
     head: HeadChoice = "auto"
     score_threshold: float | None = None
@@ -74,8 +66,8 @@ class SourceOptions:
     def __post_init__(self) -> None:
         if self.head not in get_args(HeadChoice):
             raise OptionError(f"--head must be one of {', '.join(get_args(HeadChoice))}, got {self.head!r}")
-        if self.anchor_unit is not None and self.anchor_unit not in get_args(AnchorUnit):
-            raise OptionError(f"--anchor-unit must be 'cell' or 'image', got {self.anchor_unit!r}")
+        if self.anchor_unit is not None and self.anchor_unit not in get_args(StatedUnit):
+            raise OptionError(f"--anchor-unit must be 'cell', 'image' or 'pixel', got {self.anchor_unit!r}")
         if self.anchors is not None:
             try:
                 Anchors(self.anchors, "cell")
@@ -125,16 +117,10 @@ def describe_source(path: Path, facts: SourceFacts, options: SourceOptions) -> S
     """
     config = None if options.config is None else read_zoo_config(options.config)
     sidecar = find_sidecar(path)
-    spec = resolve_spec(facts, options, sidecar, config)
-    stated = _stated_anchors(options, sidecar or Sidecar(file=""), config or ZooConfig(file=""))
-    notes = []
-    if stated is not None and spec.anchors is None:
-        notes.append(
-            f"the anchors ({stated.where}) are left out, since nobody states their unit; a raw head needs none"
-        )
+    spec, notes = _resolve(facts, options, sidecar or Sidecar(file=""), config or ZooConfig(file=""))
     return SourceDescription(
         spec=spec,
-        notes=tuple(notes),
+        notes=notes,
         evaluation=None if config is None or config.evaluation == EvaluationSettings() else config.evaluation,
         licence=None if sidecar is None else sidecar.licence,
         origin=None if sidecar is None else sidecar.source,
@@ -151,35 +137,73 @@ def resolve_spec(
         SourceFileError: the yaml or sidecar contradicts the model.
         UnsupportedModelError: the model's input cannot take pixels.
     """
-    sidecar, config = sidecar or Sidecar(file=""), config or ZooConfig(file="")
+    return _resolve(facts, options, sidecar or Sidecar(file=""), config or ZooConfig(file=""))[0]
+
+
+def _resolve(
+    facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config: ZooConfig
+) -> tuple[DetectorSpec, tuple[str, ...]]:
+    """The description, and notes on what was stated and not used."""
     _check_input_shape(facts, config)
-    head = _resolve_head(options, sidecar, config)
-    anchors = _resolve_anchors(facts, options, sidecar, config, head)
+    kind = _resolve_kind(options, sidecar, config)
     class_names = _first(options.class_names, config.class_names, sidecar.class_names)
     resize: ResizeRule | None = _first(config.resize, sidecar.resize)
-    assumed = {
-        "class_names": class_names is None and head != "none",
-        "resize": resize is None,
-    }
-    if head == "yolo_v2":
-        if anchors is None:
-            raise OptionError(_ask_for_anchors(facts))
-        class_names = fit_class_names(facts, len(anchors.sizes_wh), class_names)
-    return DetectorSpec(
-        image=ImageInput(
-            height=facts.height,
-            width=facts.width,
-            rescaling=resolve_rescaling(facts, _stated_rescaling(sidecar, config)),
-            resize=resize or "nearest",
-        ),
-        head=head,
-        grid_h=facts.grid_h,
-        grid_w=facts.grid_w,
-        head_channels=facts.head_channels,
-        class_names=class_names or (),
-        anchors=anchors,
-        thresholds=_resolve_thresholds(options),
-        assumed=tuple(name for name, default in assumed.items() if default),
+    defaults = {"class_names": class_names is None and kind != "none", "resize": resize is None}
+    assumed = tuple(name for name, default in defaults.items() if default)
+    image = ImageInput(
+        height=facts.height,
+        width=facts.width,
+        rescaling=resolve_rescaling(facts, _stated_rescaling(sidecar, config)),
+        resize=resize or "nearest",
+    )
+    thresholds = _resolve_thresholds(options)
+    if kind == "none":
+        head, notes = _known_head(facts, options, sidecar, config, class_names)
+        raw = facts.raw_outputs() if head is None else head.raw_outputs()
+        return DetectorSpec(image, head, class_names or (), thresholds, raw, assumed), notes
+    notes = require_raw_grid(facts, asked=options.head == "yolo_v2")
+    stated = _stated_anchors(options, sidecar, config) or _default_anchors(config)
+    if stated is None:
+        raise OptionError(_ask_for_anchors(facts))
+    grid_h, grid_w, channels = _grid(facts)
+    anchors = settle_unit(stated, _unit_of(stated, options, sidecar), facts, (grid_h, grid_w))
+    names = fit_class_names(facts.file, channels, len(anchors.sizes_wh), class_names)
+    head = YoloV2(grid_h, grid_w, anchors, len(names))
+    return DetectorSpec(image, head, names, thresholds, assumed=assumed), notes
+
+
+def _grid(facts: SourceFacts) -> tuple[int, int, int]:
+    """Rows, columns and channels of the only output, which ``require_raw_grid`` found to be a grid."""
+    grid = grid_of(facts.outputs[0].shape)
+    assert grid is not None, "required before"  # noqa: S101
+    return grid
+
+
+def require_raw_grid(facts: SourceFacts, *, asked: bool) -> tuple[str, ...]:
+    """Refuse what is no raw YOLO v2 head, with the reason.
+
+    Args:
+        facts: of the source.
+        asked: whether somebody says ``--head yolo_v2``: then activated numbers are worth a note.
+
+    Raises:
+        OptionError: several outputs, no grid, or numbers that the network has activated already.
+    """
+    keep = "--head none converts it without a decoder"
+    if len(facts.outputs) != 1 or grid_of(facts.outputs[0].shape) is None:
+        listed = ", ".join(f"'{out.name}' {[1, *out.shape]}" for out in facts.outputs)
+        raise OptionError(
+            f"'{facts.file}': a YOLO v2 head is one output [1, rows, columns, anchors * (5 + classes)], found {listed}; {keep}"
+        )
+    activations = facts.outputs[0].activations
+    if not activations:
+        return ()
+    told = f"{' and '.join(activations)} in front of its output"
+    if asked:
+        return (f"{told}: the YOLO v2 decoder, as asked, activates these numbers once more",)
+    raise OptionError(
+        f"'{facts.file}': {told}: a YOLO v2 head holds raw numbers, so this is another head, or would be activated twice; "
+        f"{keep}, --head yolo_v2 decodes it all the same"
     )
 
 
@@ -197,29 +221,49 @@ def _check_input_shape(facts: SourceFacts, config: ZooConfig) -> None:
         raise SourceFileError(msg)
 
 
-def _resolve_head(options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> HeadKind:
+def _resolve_kind(options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> HeadKind:
     if options.head != "auto":
         return options.head
     return _first(config.head_of_family(), sidecar.head) or "yolo_v2"
 
 
-def _resolve_anchors(
-    facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config: ZooConfig, head: HeadKind
-) -> Anchors | None:
-    """The first stated list with its unit; a family's defaults only for a head that needs them."""
+def _known_head(
+    facts: SourceFacts,
+    options: SourceOptions,
+    sidecar: Sidecar,
+    config: ZooConfig,
+    class_names: tuple[str, ...] | None,
+) -> tuple[YoloV2 | None, tuple[str, ...]]:
+    """The head behind raw outputs, where anchors are stated and fit; notes where they are not used."""
     stated = _stated_anchors(options, sidecar, config)
-    defaults = config.default_anchors()
-    if stated is None and head == "yolo_v2" and defaults is not None:
-        stated = StatedAnchors(
-            *defaults, where=f"the default of {config.model_type}, named by '{config.file}'"
-        )
+    grid = grid_of(facts.outputs[0].shape) if len(facts.outputs) == 1 else None
     if stated is None:
+        return None, ()
+    why = f"the anchors ({stated.where}) are left out, since"
+    if grid is None:
+        return None, (f"{why} the output is no grid; raw outputs need none",)
+    unit = _unit_of(stated, options, sidecar)
+    if unit is None and not any(max(size_wh) > 1 for size_wh in stated.sizes_wh):
+        return None, (f"{why} nobody states their unit; a raw head needs none",)
+    anchors = settle_unit(stated, unit, facts, grid[:2])
+    count = len(anchors.sizes_wh)
+    classes = grid[2] // count - 5
+    if count * (5 + classes) != grid[2] or classes < 1 or len(class_names or ()) not in (0, classes):
+        return None, (f"{why} with the classes they do not make the head's {grid[2]} channels",)
+    return YoloV2(grid[0], grid[1], anchors, classes), ()
+
+
+def _default_anchors(config: ZooConfig) -> StatedAnchors | None:
+    """A family's list, used for a head that needs one when nobody gives another."""
+    defaults = config.default_anchors()
+    if defaults is None:
         return None
+    return StatedAnchors(*defaults, where=f"the default of {config.model_type}, named by '{config.file}'")
+
+
+def _unit_of(stated: StatedAnchors, options: SourceOptions, sidecar: Sidecar) -> StatedUnit | None:
     lone_unit = sidecar.anchor_unit if sidecar.anchors is None else None
-    unit: AnchorUnit | None = _first(options.anchor_unit, stated.unit, lone_unit)
-    if head == "none" and unit is None and not any(max(size_wh) > 1 for size_wh in stated.sizes_wh):
-        return None  # not needed, and told in the description's notes
-    return settle_unit(stated, unit, facts)
+    return _first(options.anchor_unit, stated.unit, lone_unit)
 
 
 def _stated_anchors(options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> StatedAnchors | None:
@@ -233,11 +277,12 @@ def _stated_anchors(options: SourceOptions, sidecar: Sidecar, config: ZooConfig)
 
 
 def _ask_for_anchors(facts: SourceFacts) -> str:
+    grid_h, grid_w, channels = _grid(facts)
     return (
-        f"'{facts.file}': its YOLO v2 head ({facts.grid_h} x {facts.grid_w} x {facts.head_channels}) needs "
-        'anchors, and no one states them; give --anchors "w,h w,h ..." with --anchor-unit cell|image, or '
+        f"'{facts.file}': its YOLO v2 head ({grid_h} x {grid_w} x {channels}) needs "
+        'anchors, and no one states them; give --anchors "w,h w,h ..." with --anchor-unit cell|image|pixel, or '
         f"--config ZOO.yaml, or a sidecar '{Path(facts.file).stem}{SUFFIX}' beside it; --head none keeps the "
-        f"raw head. {describe_fit(facts.head_channels)}"
+        f"raw head. {describe_fit(channels)}"
     )
 
 

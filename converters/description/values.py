@@ -42,11 +42,12 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from converters.errors import OptionError, SourceFileError, UnsupportedModelError
 from converters.files import read_regular
-from converters.spec import Anchors, AnchorUnit, Rescaling
+from converters.heads.yolo_v2 import MOST_GRIDS, Anchors, AnchorUnit
+from converters.spec import Rescaling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -216,6 +217,9 @@ def _as_float(entry: object) -> float:
     return finite_float(entry)
 
 
+StatedUnit = Literal["cell", "image", "pixel"]
+
+
 @dataclass(frozen=True, slots=True)
 class StatedAnchors:
     """A list of anchors somebody stated.
@@ -227,17 +231,20 @@ class StatedAnchors:
     """
 
     sizes_wh: SizesWh
-    unit: AnchorUnit | None
+    unit: StatedUnit | None
     where: str
 
 
-def settle_unit(stated: StatedAnchors, unit: AnchorUnit | None, facts: SourceFacts) -> Anchors:
-    """Join a list with its unit.
+def settle_unit(
+    stated: StatedAnchors, unit: StatedUnit | None, facts: SourceFacts, grid_hw: tuple[int, int]
+) -> Anchors:
+    """Join a list with its unit; pixels of the network's picture become grid cells.
 
     Args:
         stated: the list.
         unit: the unit, where one is known.
-        facts: for the pixels in the message.
+        facts: the picture's size.
+        grid_hw: rows and columns of the grid.
 
     Raises:
         OptionError: the unit is unknown, or the anchors are out of range or too large for it.
@@ -245,16 +252,28 @@ def settle_unit(stated: StatedAnchors, unit: AnchorUnit | None, facts: SourceFac
     if unit is None and any(max(size_wh) > 1 for size_wh in stated.sizes_wh):
         unit = "cell"
     if unit is None:
-        raise OptionError(*_ask_for_unit(stated, facts))
+        raise OptionError(*_ask_for_unit(stated, facts, grid_hw))
+    sizes = stated.sizes_wh
+    written: AnchorUnit = "image" if unit == "image" else "cell"
+    if unit == "pixel":
+        sizes = tuple((w * grid_hw[1] / facts.width, h * grid_hw[0] / facts.height) for w, h in sizes)
     try:
-        return Anchors(stated.sizes_wh, unit)
+        anchors = Anchors(sizes, written)
     except ValueError as error:
         raise OptionError(f"{stated.where} with unit '{unit}': {error}") from error
+    largest = max(max(wh) for wh in anchors.in_image_fractions(*grid_hw))
+    if largest > MOST_GRIDS:
+        looks = "" if unit == "pixel" else "; these look like pixels: --anchor-unit pixel"
+        raise OptionError(
+            f"{stated.where} with unit '{unit}': the largest anchor is {largest:.3g} times the picture, expected at most "
+            f"{MOST_GRIDS}{looks}"
+        )
+    return anchors
 
 
-def _ask_for_unit(stated: StatedAnchors, facts: SourceFacts) -> list[str]:
+def _ask_for_unit(stated: StatedAnchors, facts: SourceFacts, grid_hw: tuple[int, int]) -> list[str]:
     """The message's lines: each anchor in pixels under both readings, and the line to paste."""
-    cell_wh = (facts.width / facts.grid_w, facts.height / facts.grid_h)
+    cell_wh = (facts.width / grid_hw[1], facts.height / grid_hw[0])
     image_wh = (facts.width, facts.height)
     rows = [
         f"  {f'{w:g} x {h:g}':<22}{_pixels((w, h), cell_wh):<24}{_pixels((w, h), image_wh)}"
@@ -265,7 +284,8 @@ def _ask_for_unit(stated: StatedAnchors, facts: SourceFacts) -> list[str]:
         f"possible in the {facts.width} x {facts.height} image:",
         f"  {'width x height':<22}{'in grid cells':<24}as fractions of the image",
         *rows,
-        "Choose the one whose boxes have the size of your objects, and add one of:",
+        "These sizes do not decide: training makes up for either unit. Convert both ways, look at both on your "
+        "photographs (xdet detect --save), and keep what fits:",
         "  --anchor-unit cell",
         "  --anchor-unit image",
     ]

@@ -32,11 +32,13 @@ from converters.description.values import (
     sizes_from_values,
 )
 from converters.errors import OptionError, SourceFileError
-from converters.spec import AnchorUnit, EvaluationSettings, Rescaling, ResizeRule
+from converters.spec import EvaluationSettings, Rescaling, ResizeRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from converters.heads.yolo_v2 import AnchorUnit
 
 MAX_DEPTH = 32
 MAX_EVENTS = 20_000  # values, keys, and ends and starts of lists

@@ -7,16 +7,20 @@
 A head is a frozen dataclass of its parameters. It decodes in numpy (``decode``) and as ONNX nodes (``decode_nodes``): the same
 float32 operations in the same order, so the two differ by the rounding of ``exp`` alone. ``encode`` is the way back: raw
 outputs that decode to asked boxes and scores.
+
+``converters.heads.HEADS`` is the table of heads. Runtimes hand raw outputs over as one array: the output itself where there is
+one, else all of them flattened side by side.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from converters.spec.checks import require_entries, require_number
+from converters.checks import require_count, require_entries, require_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +31,13 @@ if TYPE_CHECKING:
     from converters.graph import GraphWriter
 
     Float32 = NDArray[np.float32]
+
+HEAD = "head"  # the raw output; where there are several, each is called head_<name>
+
+
+def is_raw_output(name: str) -> bool:
+    """Whether a name is that of a raw output."""
+    return name == HEAD or name.startswith(f"{HEAD}_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,27 @@ class RawOutput:
 
     name: str
     shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ValueError(f"the name of a raw output must be text, got {self.name!r}")  # noqa: TRY004 - malformed data
+        for size in require_entries(self.shape, "shape of a raw output"):
+            require_count(size, "each size of a raw output")
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Self:
+        """Read ``{"name": "", "shape": [6, 6, 30]}``."""
+        return cls(data["name"], tuple(require_entries(data["shape"], "shape of a raw output")))  # type: ignore[arg-type]  # sizes are checked
+
+    @property
+    def value_name(self) -> str:
+        """Its name in the graph."""
+        return f"{HEAD}_{self.name}" if self.name else HEAD
+
+    @property
+    def size(self) -> int:
+        """Numbers per image."""
+        return math.prod(self.shape)
 
 
 class Head(Protocol):
@@ -106,6 +138,12 @@ class Head(Protocol):
             float32, one per raw output, ``(N, *shape)``; finite.
         """
 
+    def rows(self, outputs: Sequence[Float32]) -> Float32:
+        """The raw numbers of each box, float32 ``(N, B, R)``: four of its place first, one per class last."""
+
+    def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
+        """Lines of (title, text) for people, of a network that takes pictures of this size."""
+
     def to_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values, with the key ``kind``."""
 
@@ -116,6 +154,18 @@ class Head(Protocol):
         Raises:
             ValueError: a key is missing, or its value is of another type or out of range.
         """
+
+
+def describe_boxes(head: Head, width: int, height: int) -> tuple[tuple[str, str], ...]:
+    """Lines of (title, text) that suit any head: how many boxes and classes, and the sizes of its default boxes."""
+    boxes = head.default_boxes()
+    sizes = (boxes[:, 2:] - boxes[:, :2]) * np.array([width, height], np.float32)
+    order = np.argsort(sizes.prod(axis=1), kind="stable")
+    least, most = (f"{sizes[i, 0]:.0f} x {sizes[i, 1]:.0f}" for i in order[[0, -1]])
+    return (
+        ("head", f"{head.kind}, {head.num_boxes} boxes, {head.num_classes} classes"),
+        ("default boxes", f"in pixels (w x h): {least} to {most}"),
+    )
 
 
 def require_arrays(head: Head, outputs: Sequence[Float32]) -> None:
@@ -173,6 +223,30 @@ def _describe(wanted: Sequence[RawOutput]) -> str:
 
 def _sizes(shape: Sequence[int | str]) -> str:
     return f"[{', '.join(map(str, shape))}]"
+
+
+def join_outputs(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Raw outputs ``(N, *shape)`` as the one array in which runtimes hand them over."""
+    if len(arrays) == 1:
+        return arrays[0]
+    return np.concatenate([array.reshape(len(array), -1) for array in arrays], axis=1)
+
+
+def split_outputs(head: NDArray[np.float32], outputs: Sequence[RawOutput]) -> list[NDArray[np.float32]]:
+    """The raw outputs ``(N, *shape)`` in what ``join_outputs`` made.
+
+    Raises:
+        ValueError: the array does not hold these outputs.
+    """
+    expected = outputs[0].shape if len(outputs) == 1 else (sum(output.size for output in outputs),)
+    if head.shape[1:] != expected or head.ndim != len(expected) + 1 or head.dtype != np.float32:
+        wanted = ", ".join(map(str, expected))
+        raise ValueError(f"the head is {head.dtype} {head.shape}, expected float32 (N, {wanted})")
+    if len(outputs) == 1:
+        return [head]
+    edges = np.cumsum([output.size for output in outputs])[:-1]
+    parts = np.split(head, edges, axis=1)
+    return [part.reshape(len(head), *output.shape) for part, output in zip(parts, outputs, strict=True)]
 
 
 def default_class_names(count: int) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from converters.checks import require_count, require_entries, require_flag
 from converters.heads.arithmetic import (
     cells_xy,
     centers_and_sizes,
@@ -30,8 +31,14 @@ from converters.heads.arithmetic import (
     sigmoid_nodes,
     split_nodes,
 )
-from converters.heads.base import RawOutput, read_values, require_arrays, require_pair, require_values
-from converters.spec.checks import require_count, require_entries, require_flag
+from converters.heads.base import (
+    RawOutput,
+    describe_boxes,
+    read_values,
+    require_arrays,
+    require_pair,
+    require_values,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -144,6 +151,16 @@ class BlazeFace:
             return both
         ends = np.cumsum(self._counts())[:-1]
         return tuple(part for whole in both for part in np.split(whole, ends, axis=1))
+
+    def rows(self, outputs: Sequence[Float32]) -> Float32:
+        """Place and score of each box, without its keypoints; see ``Head``."""
+        half = len(outputs) // 2
+        boxes, scores = np.concatenate(outputs[:half], axis=1), np.concatenate(outputs[half:], axis=1)
+        return np.concatenate([boxes[..., :4], scores], axis=-1)
+
+    def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
+        """Boxes and classes; see ``Head``."""
+        return describe_boxes(self, width, height)
 
     def to_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values."""

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from converters.checks import require_count, require_flag, require_number
 from converters.heads.arithmetic import LEAST_PROBABILITY, cells_xy, clipped_corners, softmax, split_nodes
-from converters.heads.base import RawOutput, read_values, require_arrays, require_values
-from converters.spec.checks import require_count, require_flag, require_number
+from converters.heads.base import RawOutput, describe_boxes, read_values, require_arrays, require_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -145,6 +145,15 @@ class Fomo:
         if not self.activated:
             grid = np.log(np.maximum(grid, np.float32(LEAST_PROBABILITY)))
         return (grid.reshape(len(boxes_xyxy), self.grid_h, self.grid_w, -1),)
+
+    def rows(self, outputs: Sequence[Float32]) -> Float32:
+        """No place, and the scores of background and classes of each cell; see ``Head``."""
+        scores = outputs[0].reshape(len(outputs[0]), self.num_boxes, 1 + self.num_classes)
+        return np.pad(scores, ((0, 0), (0, 0), (4, 0)))
+
+    def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
+        """Boxes and classes; see ``Head``."""
+        return describe_boxes(self, width, height)
 
     def to_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.checks import require_count, require_entries, require_instance, require_number
 from converters.heads.arithmetic import cells_xy
 from converters.heads.base import require_pair
-from converters.spec.checks import require_count, require_entries, require_instance, require_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,4 +1,10 @@
-"""Class-aware suppression as ONNX nodes: boxes and scores -> scores of the boxes that stay.
+"""The fused head: raw outputs -> a head's boxes and scores -> the outputs of the model contract.
+
+Standard operators only. Before: float32 raw outputs. After: ``num_detections``, ``detection_boxes``, ``detection_scores``,
+``detection_classes``, ``detection_anchors``, and the optional inputs ``score_threshold`` and ``iou_threshold``. Each
+function has its twin in ``converters.heads.nms``.
+
+Class-aware suppression as ONNX nodes: boxes and scores -> scores of the boxes that stay.
 
 ``NonMaxSuppression`` returns as many rows as it likes: none at all, or some runtimes' padding of -1.
 Nothing here trusts that number, or the order of the rows. Behind the B real boxes stands a *sentinel* of
@@ -29,11 +35,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from converters.spec import MAX_CANDIDATES
+from converters.errors import ContractError
+from converters.heads.nms import MAX_CANDIDATES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from converters.graph import GraphWriter
-    from converters.spec import DetectorSpec
+    from converters.spec import ContractTensor, DetectorSpec
 
 SENTINEL_SCORE = 2.0  # above every score threshold, which lie in 0..1
 NOT_A_BOX = -2  # equals no box index, and not the -1 of padding
@@ -54,6 +63,71 @@ class PaddedCandidates:
     padding: int
 
 
+def add_head(
+    writer: GraphWriter,
+    outputs: Sequence[ir.Value],
+    spec: DetectorSpec,
+    promised: Sequence[ContractTensor],
+    *,
+    freeze_thresholds: bool,
+) -> None:
+    """Append the head's nodes, the optional threshold inputs, and the contract's outputs.
+
+    Args:
+        writer: the graph, whose input ``image`` exists already.
+        outputs: the raw outputs, float32, in the head's order.
+        spec: the detector, with the default thresholds and K.
+        promised: the contract's outputs.
+        freeze_thresholds: bake the thresholds in instead of declaring optional inputs.
+
+    Raises:
+        ContractError: the detector's head is not known, the values are not its raw outputs, or the graph uses a name
+            of the contract for something else.
+    """
+    if spec.head is None:
+        raise ContractError("this detector's head is not known (--head none): it cannot be written as nodes")
+    for value, wanted in zip(outputs, spec.head.raw_outputs(), strict=True):
+        if value.shape is not None and tuple(value.shape.dims[1:]) != wanted.shape:
+            sizes = ", ".join(map(str, wanted.shape))
+            raise ContractError(f"the head {value.name!r} is {value.shape}, expected [N, {sizes}]")
+    limits = spec.thresholds
+    score_threshold = _add_threshold(writer, "score_threshold", limits.score, frozen=freeze_thresholds)
+    iou_threshold = _add_threshold(writer, "iou_threshold", limits.iou, frozen=freeze_thresholds)
+    boxes, decoded = spec.head.decode_nodes(writer, outputs)
+    padded = pad_candidates(writer, boxes, limit_candidates(writer, decoded, spec), spec)
+    kept_scores = suppress(writer, padded, score_threshold, iou_threshold, spec)
+    rows = select_best(writer, padded, kept_scores, spec)
+    for tensor in promised:
+        _add_output(writer, tensor, rows[tensor.name])
+
+
+def _add_threshold(writer: GraphWriter, name: str, default: float, *, frozen: bool) -> ir.Value:
+    """Declare a float32 ``[]`` input with a default; returns it as ``[1]``, the one rank every runtime takes."""
+    if frozen:
+        return writer.constant(np.array([default], np.float32), name)
+    value = writer.constant(np.array(default, np.float32), name)
+    _require_name(value, name)
+    writer.graph.inputs.append(value)
+    return writer.op(
+        "Reshape", [value, writer.constant(np.array([1], np.int64), f"{name}:shape")], f"{name}:vector"
+    )
+
+
+def _add_output(writer: GraphWriter, promised: ContractTensor, value: ir.Value) -> None:
+    """Make ``value`` the graph output that the contract promises."""
+    _require_name(value, promised.name)
+    dtype = ir.DataType.from_numpy(np.dtype(promised.dtype))
+    value.type, value.shape = ir.TensorType(dtype), ir.Shape(promised.shape)
+    writer.graph.outputs.append(value)
+
+
+def _require_name(value: ir.Value, name: str) -> None:
+    """Raise ContractError unless ``value`` got its contract name."""
+    if value.name != name:
+        msg = f"a tensor of the network is named {name!r}, which the contract needs: rename it in the source"
+        raise ContractError(msg)
+
+
 def limit_candidates(writer: GraphWriter, scores: ir.Value, spec: DetectorSpec) -> ir.Value:
     """Let only the best ``spec.num_candidates`` scores through; others become 0, which no threshold admits.
 
@@ -68,7 +142,7 @@ def limit_candidates(writer: GraphWriter, scores: ir.Value, spec: DetectorSpec) 
         float32 ``[N, B, NC]``; of equal scores at the limit the lower (box, class) index goes through, where the runtime's
         TopK breaks ties as ONNX says.
     """
-    total = spec.num_boxes * len(spec.class_names)
+    total = spec.num_boxes * spec.num_classes
     if spec.num_candidates == total:
         return scores
     flat_shape = writer.constant(np.array([-1, total], np.int64), "head/all_scores_shape")
@@ -78,9 +152,7 @@ def limit_candidates(writer: GraphWriter, scores: ir.Value, spec: DetectorSpec) 
     best, indices = writer.ops("TopK", [flat, limit], names, axis=1)
     blank = _filled_like(writer, flat, np.float32(0), "head/no_scores")
     limited = writer.op("ScatterElements", [blank, indices, best], "head/limited_scores_flat", axis=1)
-    shape = writer.constant(
-        np.array([-1, spec.num_boxes, len(spec.class_names)], np.int64), "head/scores_shape"
-    )
+    shape = writer.constant(np.array([-1, spec.num_boxes, spec.num_classes], np.int64), "head/scores_shape")
     return writer.op("Reshape", [limited, shape], "head/limited_scores")
 
 
@@ -98,7 +170,7 @@ def pad_candidates(
     Returns:
         The padded candidates.
     """
-    rows_needed = -(-spec.thresholds.max_detections // len(spec.class_names))
+    rows_needed = -(-spec.thresholds.max_detections // spec.num_classes)
     padding = max(1, rows_needed - spec.num_boxes)
     if padding > 1:
         scores = _append_boxes(writer, scores, padding - 1, 0.0, "head/scores_filled_up")
@@ -181,7 +253,7 @@ def select_best(
     Returns:
         The contract's outputs by name, in its order; padded rows hold boxes 0, score 0, class -1, anchor -1.
     """
-    num_classes = len(spec.class_names)
+    num_classes = spec.num_classes
     scores, indices = _sort_candidates(
         writer, kept_scores, (spec.num_boxes + padded.padding) * num_classes, spec
     )
@@ -212,7 +284,7 @@ def _sort_candidates(
     At most K candidates per class are kept (suppress sees to it), so no tie is cut off before it is settled.
     """
     num_rows = spec.thresholds.max_detections
-    at_most_kept = min(num_slots, max(2, num_rows * len(spec.class_names)), MAX_CANDIDATES)
+    at_most_kept = min(num_slots, max(2, num_rows * spec.num_classes), MAX_CANDIDATES)
     flat_shape = writer.constant(np.array([-1, num_slots], np.int64), "head/flat_shape")
     flat = writer.op("Reshape", [kept_scores, flat_shape], "head/kept_scores_flat")
     limit = writer.constant(np.array([at_most_kept], np.int64), "head/max_kept")

@@ -26,6 +26,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from converters.checks import (
+    require_choice,
+    require_count,
+    require_entries,
+    require_flag,
+    require_number,
+    require_text,
+)
 from converters.heads.arithmetic import (
     SMALLEST_SIZE,
     centers_and_sizes,
@@ -39,16 +47,8 @@ from converters.heads.arithmetic import (
     softmax,
     split_nodes,
 )
-from converters.heads.base import RawOutput, read_values, require_arrays, require_values
+from converters.heads.base import RawOutput, describe_boxes, read_values, require_arrays, require_values
 from converters.heads.boxes import Float32, clip_xyxy
-from converters.spec.checks import (
-    require_choice,
-    require_count,
-    require_entries,
-    require_flag,
-    require_number,
-    require_text,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -268,6 +268,14 @@ class Ssd:
 
     def _priors(self) -> Float32:
         return np.array(self.priors, np.float32)
+
+    def rows(self, outputs: Sequence[Float32]) -> Float32:
+        """Offsets and scores of each box; see ``Head``."""
+        return np.concatenate([outputs[1], outputs[0]], axis=-1)
+
+    def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
+        """Boxes and classes; see ``Head``."""
+        return describe_boxes(self, width, height)
 
     def to_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values; priors as base64 of little-endian float32, four per box."""

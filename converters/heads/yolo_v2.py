@@ -1,89 +1,249 @@
-"""YOLO v2 arithmetic as ONNX nodes: raw head -> boxes and scores. Each function's twin is in converters/heads/oracle.py.
+"""YOLO v2: one grid of anchors; xy and objectness behind a sigmoid, sizes as exponentials, classes as a softmax.
 
 Flatten order is row, column, anchor; per anchor tx, ty, tw, th, objectness, class logits. B is the number
 of boxes per image, NC of classes. Logits of any finite size are safe: an overflowing ``Exp`` is infinity,
-and clips to the border.
+and clips to the border. Numeric effect of the nodes: float32 rounding of ``Exp`` as the runtime does it; each numpy
+function has a twin ``..._nodes`` below it.
 
-The sigmoid is written out as ``1 / (1 + exp(-x))``. ONNX Runtime's ``Sigmoid`` is a rational
-approximation with an absolute error of 1.4e-7 that is *not monotone* beyond 7 either side of 0 (measured,
-1.32): the better of two logits could get the lower score, and every runtime would rank its own way.
-Written out it is monotone and within 4 units in the last place on ONNX Runtime, OpenVINO and numpy alike,
-for three small nodes.
+What ties anchors and classes to the raw output: ``channels = A * (5 + NC)``, A and NC at least 1.
 
-The fused YOLO v2 head: raw head -> the five outputs of the model contract, version 1.
-
-Standard operators only. Before: a float32 NHWC value. After: ``num_detections``, ``detection_boxes``, ``detection_scores``,
-``detection_classes``, ``detection_anchors``, and the optional inputs ``score_threshold`` and
-``iou_threshold``. Numeric effect: float32 rounding of ``Exp`` as the runtime does it; everything behind
-is exact. The oracle is converters/heads/oracle.py.
-
-What ties anchors and classes to a YOLO v2 head: ``channels = A * (5 + NC)``, A and NC at least 1.
+Source of the formulas: Redmon and Farhadi, "YOLO9000: Better, Faster, Stronger", 2016.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-import onnx_ir as ir
 
-from converters.errors import ContractError, OptionError
-from converters.heads.base import default_class_names
-from converters.heads.nms_nodes import limit_candidates, pad_candidates, select_best, suppress
-from converters.spec import contract_io
+from converters.checks import (
+    require_choice,
+    require_count,
+    require_entries,
+    require_instance,
+    require_number,
+)
+from converters.errors import OptionError
+from converters.heads.arithmetic import (
+    SMALLEST_SIZE,
+    centers_and_sizes,
+    logit,
+    sigmoid,
+    sigmoid_nodes,
+    softmax,
+)
+from converters.heads.base import RawOutput, default_class_names, read_values, require_arrays, require_values
+from converters.heads.boxes import Float32, clip_xyxy, corners_from_centers
 
 if TYPE_CHECKING:
-    from converters.facts import SourceFacts
+    from collections.abc import Mapping, Sequence
+
+    import onnx_ir as ir
+
     from converters.graph import GraphWriter
-    from converters.spec import Anchors, ContractTensor, DetectorSpec
+
+AnchorUnit = Literal["cell", "image"]
+MOST_GRIDS = 2  # an anchor beyond is in another unit: Darknet's own largest is 1.28, 16.62 cells of 13
+LEAST_PROBABILITY = 1e-13  # what encoding makes of a probability of 0 before a softmax
 
 
-def split_head(
-    writer: GraphWriter, head_nhwc: ir.Value, spec: DetectorSpec
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """Prior boxes as (width, height) pairs in grid cells or as fractions of the image; the unit is never guessed."""
+
+    sizes_wh: tuple[tuple[float, float], ...]
+    unit: AnchorUnit
+
+    def __post_init__(self) -> None:
+        require_choice(self.unit, AnchorUnit, "anchor unit")
+        if not require_entries(self.sizes_wh, "anchors"):
+            raise ValueError("at least one anchor is needed")
+        for size_wh in self.sizes_wh:
+            if len(require_entries(size_wh, "each anchor")) != 2:
+                raise ValueError(f"each anchor must be a (width, height) pair, got {size_wh!r}")
+            if min(require_number(size, "each anchor size") for size in size_wh) <= 0:
+                raise ValueError(f"anchors must be finite and above 0, got {tuple(size_wh)}")
+        if self.unit == "image" and any(max(wh) > 1 for wh in self.sizes_wh):
+            msg = "an anchor above 1 cannot be a fraction of the image: the unit must be 'cell' or 'pixel'"
+            raise ValueError(msg)
+
+    def in_image_fractions(self, grid_h: int, grid_w: int) -> tuple[tuple[float, float], ...]:
+        """The anchors as (width, height) fractions of the image."""
+        if self.unit == "image":
+            return self.sizes_wh
+        return tuple((w / grid_w, h / grid_h) for w, h in self.sizes_wh)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read ``{"sizes_wh": [[w, h], ...], "unit": "cell"}``.
+
+        Raises:
+            ValueError: malformed.
+        """
+        if not isinstance(data, dict) or not {"sizes_wh", "unit"} <= data.keys():
+            raise ValueError(f"anchors must be an object of sizes_wh and unit, got {data!r}")
+        sizes = require_entries(data["sizes_wh"], "anchors")
+        pairs = [
+            [require_number(n, "each anchor size") for n in require_entries(s, "each anchor")] for s in sizes
+        ]
+        if any(len(pair) != 2 for pair in pairs):
+            raise ValueError(f"each anchor must be a (width, height) pair, got {sizes!r}")
+        return cls(tuple((float(w), float(h)) for w, h in pairs), data["unit"])
+
+
+@dataclass(frozen=True, slots=True)
+class YoloV2:
+    """A YOLO v2 head.
+
+    Attributes:
+        grid_h: rows of the grid.
+        grid_w: columns of the grid.
+        anchors: the prior boxes of every cell.
+        num_classes: NC.
+    """
+
+    kind: ClassVar[str] = "yolo_v2"
+
+    grid_h: int
+    grid_w: int
+    anchors: Anchors
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        for name in ("grid_h", "grid_w", "num_classes"):
+            require_count(getattr(self, name), name)
+        require_instance(self.anchors, Anchors, "anchors")
+
+    @property
+    def num_anchors(self) -> int:
+        """Boxes per cell."""
+        return len(self.anchors.sizes_wh)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the raw output, ``A * (5 + NC)``."""
+        return self.num_anchors * (5 + self.num_classes)
+
+    @property
+    def num_boxes(self) -> int:
+        """Rows x columns x anchors."""
+        return self.grid_h * self.grid_w * self.num_anchors
+
+    def raw_outputs(self) -> tuple[RawOutput, ...]:
+        """One grid, NHWC."""
+        return (RawOutput("", (self.grid_h, self.grid_w, self.channels)),)
+
+    @property
+    def anchor_fractions(self) -> tuple[tuple[float, float], ...]:
+        """The anchors as (width, height) fractions of the image."""
+        return self.anchors.in_image_fractions(self.grid_h, self.grid_w)
+
+    def rows(self, outputs: Sequence[Float32]) -> Float32:
+        """tx, ty, tw, th, objectness, class logits of each box: float32 ``(N, B, 5 + NC)``."""
+        return outputs[0].reshape(len(outputs[0]), self.num_boxes, 5 + self.num_classes)
+
+    def decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
+        """Boxes ``(N, B, 4)`` and scores ``(N, B, NC)`` of the raw output ``(N, grid_h, grid_w, channels)``."""
+        require_arrays(self, outputs)
+        rows = self.rows(outputs)
+        boxes = decode_boxes(rows[..., 0:2], rows[..., 2:4], self)
+        return boxes, decode_scores(rows[..., 4:5], rows[..., 5:])
+
+    def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+        """The same as nodes."""
+        require_values(self, outputs)
+        xy, wh, objectness, class_logits = split_rows_nodes(writer, outputs[0], self)
+        boxes = decode_boxes_nodes(writer, xy, wh, self)
+        return boxes, decode_scores_nodes(writer, objectness, class_logits)
+
+    def default_boxes(self) -> Float32:
+        """Every anchor in the middle of its cell."""
+        cells_xy, half_anchors_wh = _cells_and_half_anchors(self)
+        centers_xy = (cells_xy + np.float32(0.5)) / np.array([self.grid_w, self.grid_h], np.float32)
+        return corners_from_centers(np.asarray(centers_xy, np.float32), half_anchors_wh)
+
+    def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
+        """Raw outputs of boxes and scores; see ``Head``. Several classes add up to the objectness: at most 1."""
+        cells_xy, half_anchors_wh = _cells_and_half_anchors(self)
+        centers, sizes = centers_and_sizes(boxes_xyxy)
+        offsets = centers * np.array([self.grid_w, self.grid_h], np.float32) - cells_xy
+        wh = np.log(np.maximum(sizes, SMALLEST_SIZE) / (half_anchors_wh * 2))
+        total = scores.sum(axis=-1, keepdims=True)
+        classes = np.divide(scores, total, out=np.zeros_like(scores), where=total > 0)
+        logits = np.log(np.maximum(classes, LEAST_PROBABILITY))
+        parts = [logit(offsets.clip(0, 1)), wh, logit(total.clip(0, 1)), logits]
+        rows = np.concatenate(parts, axis=-1).astype(np.float32)
+        return (rows.reshape(len(rows), self.grid_h, self.grid_w, self.channels),)
+
+    def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
+        """Grid and channels, and the anchors in pixels."""
+        unit = "grid cells" if self.anchors.unit == "cell" else "fractions of the image"
+        pixels = [f"{w * width:.0f} x {h * height:.0f}" for w, h in self.anchor_fractions]
+        return (
+            ("head", f"{self.kind}, grid {self.grid_h} x {self.grid_w}, {self.channels} channels"),
+            ("anchors", f"{len(pixels)} in {unit}; in pixels (w x h): {', '.join(pixels)}"),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Grid, anchors and number of classes, with the kind."""
+        return {"kind": self.kind, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what ``to_dict`` wrote; see ``Head``."""
+        grid_h, grid_w, anchors, num_classes = read_values(
+            cls.kind, data, "grid_h", "grid_w", "anchors", "num_classes"
+        )
+        return cls(grid_h, grid_w, Anchors.from_dict(anchors), num_classes)
+
+
+def split_rows_nodes(
+    writer: GraphWriter, raw: ir.Value, head: YoloV2
 ) -> tuple[ir.Value, ir.Value, ir.Value, ir.Value | None]:
-    """Flatten the head to boxes and cut it into its parts.
+    """Flatten the raw output to boxes and cut it into its parts.
 
     Args:
         writer: the graph to append to.
-        head_nhwc: float32 ``[N, grid_h, grid_w, A * (5 + NC)]``.
-        spec: the detector.
+        raw: float32 ``[N, grid_h, grid_w, A * (5 + NC)]``.
+        head: its parameters.
 
     Returns:
         Raw xy ``[N, B, 2]``, wh ``[N, B, 2]``, objectness ``[N, B, 1]`` and class logits ``[N, B, NC]``; None
         for the logits of a single class.
     """
-    num_classes = len(spec.class_names)
-    shape = writer.constant(np.array([-1, spec.num_boxes, 5 + num_classes], np.int64), "head/rows_shape")
-    rows = writer.op("Reshape", [head_nhwc, shape], "head/rows")
-    sizes = writer.constant(np.array([2, 2, 1, num_classes], np.int64), "head/part_sizes")
+    shape = writer.constant(np.array([-1, head.num_boxes, 5 + head.num_classes], np.int64), "head/rows_shape")
+    rows = writer.op("Reshape", [raw, shape], "head/rows")
+    sizes = writer.constant(np.array([2, 2, 1, head.num_classes], np.int64), "head/part_sizes")
     names = ["head/raw_xy", "head/raw_wh", "head/raw_objectness", "head/class_logits"]
     xy, wh, objectness, class_logits = writer.ops("Split", [rows, sizes], names, axis=2)
-    return xy, wh, objectness, class_logits if num_classes > 1 else None
+    return xy, wh, objectness, class_logits if head.num_classes > 1 else None
 
 
-def decode_boxes(
-    writer: GraphWriter, xy: ir.Value, wh: ir.Value, spec: DetectorSpec, anchors: Anchors
-) -> ir.Value:
+def decode_boxes(xy: Float32, wh: Float32, head: YoloV2) -> Float32:
     """Turn raw offsets and sizes into boxes: ``(sigmoid(xy) + cell) / grid`` and ``exp(wh) * anchor``.
 
     Args:
-        writer: the graph to append to.
-        xy: float32 ``[N, B, 2]``, raw.
-        wh: float32 ``[N, B, 2]``, raw.
-        spec: the detector: its grid.
-        anchors: its anchors.
+        xy: float32 ``(N, B, 2)``, raw.
+        wh: float32 ``(N, B, 2)``, raw; an overflowing exponential is a box as large as the image.
+        head: grid and anchors.
 
     Returns:
-        float32 ``[N, B, 4]``: x1, y1, x2, y2 as fractions of the image, clipped to 0..1.
+        float32 ``(N, B, 4)``: x1, y1, x2, y2 as fractions of the image, clipped to 0..1.
     """
-    fractions = np.array(anchors.in_image_fractions(spec.grid_h, spec.grid_w), np.float64)
-    rows, columns = np.divmod(np.arange(spec.num_boxes) // len(fractions), spec.grid_w)
-    cells_xy = np.stack([columns, rows], axis=-1).astype(np.float32)
-    half_anchors_wh = np.tile(fractions / 2, (spec.grid_h * spec.grid_w, 1)).astype(np.float32)
+    cells_xy, half_anchors_wh = _cells_and_half_anchors(head)
+    centers_xy = (sigmoid(xy) + cells_xy) / np.array([head.grid_w, head.grid_h], np.float32)
+    with np.errstate(over="ignore"):
+        half_sizes_wh = np.exp(wh) * half_anchors_wh
+    return clip_xyxy(corners_from_centers(centers_xy.astype(np.float32), half_sizes_wh.astype(np.float32)))
 
-    offsets = sigmoid(writer, xy, "head/offsets_xy")
+
+def decode_boxes_nodes(writer: GraphWriter, xy: ir.Value, wh: ir.Value, head: YoloV2) -> ir.Value:
+    """The same as nodes, ``[N, B, 4]``."""
+    cells_xy, half_anchors_wh = _cells_and_half_anchors(head)
+    offsets = sigmoid_nodes(writer, xy, "head/offsets_xy")
     shifted = writer.op("Add", [offsets, writer.constant(cells_xy, "head/cells_xy")], "head/centers_xy_cells")
-    grid = writer.constant(np.array([spec.grid_w, spec.grid_h], np.float32), "head/grid_wh")
+    grid = writer.constant(np.array([head.grid_w, head.grid_h], np.float32), "head/grid_wh")
     centers = writer.op("Div", [shifted, grid], "head/centers_xy")
     powers = writer.op("Exp", [wh], "head/anchor_multiples_wh")
     half_sizes = writer.op(
@@ -98,119 +258,65 @@ def decode_boxes(
     return writer.op("Clip", [unclipped, *limits], "head/boxes")
 
 
-def decode_scores(writer: GraphWriter, objectness: ir.Value, class_logits: ir.Value | None) -> ir.Value:
+def _cells_and_half_anchors(head: YoloV2) -> tuple[Float32, Float32]:
+    """Column and row of each box's cell, and half its anchor as fractions of the image: float32 ``(B, 2)`` each."""
+    fractions = np.array(head.anchor_fractions, np.float64)
+    rows, columns = np.divmod(np.arange(head.num_boxes) // len(fractions), head.grid_w)
+    half_anchors_wh = np.tile(fractions / 2, (head.grid_h * head.grid_w, 1)).astype(np.float32)
+    return np.stack([columns, rows], axis=-1).astype(np.float32), half_anchors_wh
+
+
+def decode_scores(objectness: Float32, class_logits: Float32) -> Float32:
     """Score every class of every box: ``sigmoid(objectness) * softmax(class_logits)``.
 
     A single class has probability 1, exactly.
 
     Args:
-        writer: the graph to append to.
-        objectness: float32 ``[N, B, 1]``, raw.
-        class_logits: float32 ``[N, B, NC]``, raw, or None for one class.
+        objectness: float32 ``(N, B, 1)``, raw.
+        class_logits: float32 ``(N, B, NC)``, raw.
 
     Returns:
-        float32 ``[N, B, NC]``, 0..1.
+        float32 ``(N, B, NC)``, 0..1.
     """
-    confidence = sigmoid(writer, objectness, "head/objectness")
+    if class_logits.shape[-1] == 1:
+        return sigmoid(objectness)
+    return sigmoid(objectness) * softmax(class_logits)
+
+
+def decode_scores_nodes(writer: GraphWriter, objectness: ir.Value, class_logits: ir.Value | None) -> ir.Value:
+    """The same as nodes, ``[N, B, NC]``; None for the logits of one class."""
+    confidence = sigmoid_nodes(writer, objectness, "head/objectness")
     if class_logits is None:
         return confidence
     probabilities = writer.op("Softmax", [class_logits], "head/class_probabilities", axis=2)
     return writer.op("Mul", [confidence, probabilities], "head/scores")
 
 
-def sigmoid(writer: GraphWriter, x: ir.Value, name: str) -> ir.Value:
-    """``1 / (1 + exp(-x))`` in float32, 0..1, monotone; exactly 0 and 1 far out."""
-    power = writer.op("Exp", [writer.op("Neg", [x], f"{name}:negated")], f"{name}:power")
-    one = writer.constant(np.float32(1), f"{name}:one")
-    return writer.op("Div", [one, writer.op("Add", [power, one], f"{name}:divisor")], name)
+def grid_of(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """Rows, columns and channels of a raw output's shape without the batch; None where it is no grid.
 
-
-def add_yolo_v2_head(
-    writer: GraphWriter, head_nhwc: ir.Value, spec: DetectorSpec, *, batch: int | str, freeze_thresholds: bool
-) -> None:
-    """Append the head's nodes, the optional threshold inputs, and the contract's outputs.
-
-    Args:
-        writer: the graph, whose input ``image`` exists already.
-        head_nhwc: float32 ``[N, grid_h, grid_w, A * (5 + NC)]``.
-        spec: the detector, with the default thresholds and K.
-        batch: N, or the name of the dynamic dimension.
-        freeze_thresholds: bake the thresholds in instead of declaring optional inputs.
-
-    Raises:
-        ContractError: the detector has no head to decode, the value is not its head, or the graph uses a name of
-            the contract for something else.
+    ``(rows, columns, A, 5 + NC)`` holds the numbers of ``(rows, columns, A * (5 + NC))`` in the same order.
     """
-    anchors = _require_anchors(head_nhwc, spec)
-    score_threshold = _add_threshold(
-        writer, "score_threshold", spec.thresholds.score, frozen=freeze_thresholds
-    )
-    iou_threshold = _add_threshold(writer, "iou_threshold", spec.thresholds.iou, frozen=freeze_thresholds)
-
-    xy, wh, objectness, class_logits = split_head(writer, head_nhwc, spec)
-    boxes = decode_boxes(writer, xy, wh, spec, anchors)
-    scores = limit_candidates(writer, decode_scores(writer, objectness, class_logits), spec)
-    padded = pad_candidates(writer, boxes, scores, spec)
-    kept_scores = suppress(writer, padded, score_threshold, iou_threshold, spec)
-    rows = select_best(writer, padded, kept_scores, spec)
-    for promised in contract_io(spec, batch, freeze_thresholds=freeze_thresholds)[1]:
-        _add_output(writer, promised, rows[promised.name])
-
-
-def _require_anchors(head_nhwc: ir.Value, spec: DetectorSpec) -> Anchors:
-    """The detector's anchors; raises ContractError unless ``head_nhwc`` is a YOLO v2 head of this detector."""
-    if spec.head != "yolo_v2" or spec.anchors is None:
-        msg = f"this detector's head is {spec.head!r}: only 'yolo_v2' with anchors can be written as nodes"
-        raise ContractError(msg)
-    expected = (spec.grid_h, spec.grid_w, spec.head_channels)
-    if head_nhwc.shape is not None and tuple(head_nhwc.shape.dims[1:]) != expected:
-        wanted = ", ".join(map(str, expected))
-        msg = f"the head {head_nhwc.name!r} is {head_nhwc.shape}, expected [N, {wanted}], NHWC"
-        raise ContractError(msg)
-    return spec.anchors
-
-
-def _add_threshold(writer: GraphWriter, name: str, default: float, *, frozen: bool) -> ir.Value:
-    """Declare a float32 ``[]`` input with a default; returns it as ``[1]``, the one rank every runtime takes."""
-    if frozen:
-        return writer.constant(np.array([default], np.float32), name)
-    value = writer.constant(np.array(default, np.float32), name)
-    _require_name(value, name)
-    writer.graph.inputs.append(value)
-    return writer.op(
-        "Reshape", [value, writer.constant(np.array([1], np.int64), f"{name}:shape")], f"{name}:vector"
-    )
-
-
-def _add_output(writer: GraphWriter, promised: ContractTensor, value: ir.Value) -> None:
-    """Make ``value`` the graph output that the contract promises."""
-    _require_name(value, promised.name)
-    dtype = ir.DataType.from_numpy(np.dtype(promised.dtype))
-    value.type, value.shape = ir.TensorType(dtype), ir.Shape(promised.shape)
-    writer.graph.outputs.append(value)
-
-
-def _require_name(value: ir.Value, name: str) -> None:
-    """Raise ContractError unless ``value`` got its contract name."""
-    if value.name != name:
-        msg = f"a tensor of the network is named {name!r}, which the contract needs: rename it in the source"
-        raise ContractError(msg)
+    if len(shape) == 3:
+        return shape[0], shape[1], shape[2]
+    if len(shape) == 4 and shape[3] > 5:
+        return shape[0], shape[1], shape[2] * shape[3]
+    return None
 
 
 def fit_class_names(
-    facts: SourceFacts, num_anchors: int, class_names: tuple[str, ...] | None
+    file: str, channels: int, num_anchors: int, class_names: tuple[str, ...] | None
 ) -> tuple[str, ...]:
-    """Check the names against the head, or make up as many as the head has classes.
+    """Check the names against a grid's channels, or make up as many as it has classes.
 
     Raises:
         OptionError: no number of classes, or another one than was named, fits the head's channels.
     """
-    channels = facts.head_channels
     if class_names is None:
         num_classes = channels // num_anchors - 5
         if channels % num_anchors or num_classes < 1:
             msg = (
-                f"'{facts.file}': {_count(num_anchors, 'anchor', 'anchors')} x (5 + classes) cannot make "
+                f"'{file}': {_count(num_anchors, 'anchor', 'anchors')} x (5 + classes) cannot make "
                 f"the head's {channels} channels; {describe_fit(channels)}: check --anchors"
             )
             raise OptionError(msg)
@@ -218,7 +324,7 @@ def fit_class_names(
     made = num_anchors * (5 + len(class_names))
     if made != channels:
         msg = (
-            f"'{facts.file}': {_count(num_anchors, 'anchor', 'anchors')} x (5 + "
+            f"'{file}': {_count(num_anchors, 'anchor', 'anchors')} x (5 + "
             f"{_count(len(class_names), 'class', 'classes')}) = {made} channels, the head has {channels}; "
             f"{describe_fit(channels)}: check --anchors and --classes"
         )

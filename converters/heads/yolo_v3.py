@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from converters.checks import require_choice, require_count
 from converters.heads.arithmetic import (
     SMALLEST_SIZE,
     centers_and_sizes,
@@ -34,9 +35,15 @@ from converters.heads.arithmetic import (
     split_nodes,
     split_scores,
 )
-from converters.heads.base import RawOutput, read_values, require_arrays, require_pair, require_values
+from converters.heads.base import (
+    RawOutput,
+    describe_boxes,
+    read_values,
+    require_arrays,
+    require_pair,
+    require_values,
+)
 from converters.heads.grids import AnchorGrid, BoxPlaces, grids_from_json, place_boxes, require_grids
-from converters.spec.checks import require_choice, require_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -158,6 +165,14 @@ class YoloV3:
         total = scores.sum(axis=-1, keepdims=True)
         shares = np.divide(scores, total, out=np.zeros_like(scores), where=total > 0)
         return logit(total.clip(0, 1)), np.log(np.maximum(shares, np.float32(LEAST_PROBABILITY)))
+
+    def rows(self, outputs: Sequence[Float32]) -> Float32:
+        """tx, ty, tw, th, objectness and classes of each box; see ``Head``."""
+        return join_levels(outputs, 5 + self.num_classes)
+
+    def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
+        """Boxes and classes; see ``Head``."""
+        return describe_boxes(self, width, height)
 
     def to_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from converters.checks import require_count, require_flag
 from converters.heads.arithmetic import (
     centers_and_sizes,
     clipped_corners,
@@ -31,9 +32,15 @@ from converters.heads.arithmetic import (
     split_nodes,
     split_scores,
 )
-from converters.heads.base import RawOutput, read_values, require_arrays, require_pair, require_values
+from converters.heads.base import (
+    RawOutput,
+    describe_boxes,
+    read_values,
+    require_arrays,
+    require_pair,
+    require_values,
+)
 from converters.heads.grids import AnchorGrid, BoxPlaces, grids_from_json, place_boxes, require_grids
-from converters.spec.checks import require_count, require_flag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -107,6 +114,14 @@ class YoloV5:
         extent = np.array(self.extent_wh, np.float32)
         centers, sizes = centers_and_sizes(boxes_xyxy)
         return (np.concatenate([centers * extent, sizes * extent, *split_scores(scores)], axis=-1),)
+
+    def rows(self, outputs: Sequence[Float32]) -> Float32:
+        """cx, cy, w, h, objectness and classes of each box; see ``Head``."""
+        return outputs[0]
+
+    def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
+        """Boxes and classes; see ``Head``."""
+        return describe_boxes(self, width, height)
 
     def to_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values."""
@@ -215,6 +230,14 @@ class YoloV5Raw:
         rows = np.concatenate([xy, wh, *(logit(part) for part in split_scores(scores))], axis=-1)
         shapes = [raw.shape for raw in self.raw_outputs()]
         return part_levels(rows, shapes, [grid.num_boxes for grid in self.grids])
+
+    def rows(self, outputs: Sequence[Float32]) -> Float32:
+        """tx, ty, tw, th, objectness and classes of each box; see ``Head``."""
+        return join_levels(outputs, 5 + self.num_classes)
+
+    def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
+        """Boxes and classes; see ``Head``."""
+        return describe_boxes(self, width, height)
 
     def to_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from converters.checks import require_count
 from converters.heads.arithmetic import (
     centers_and_sizes,
     clipped_corners,
@@ -23,8 +24,14 @@ from converters.heads.arithmetic import (
     lattice_boxes,
     split_nodes,
 )
-from converters.heads.base import RawOutput, read_values, require_arrays, require_pair, require_values
-from converters.spec.checks import require_count
+from converters.heads.base import (
+    RawOutput,
+    describe_boxes,
+    read_values,
+    require_arrays,
+    require_pair,
+    require_values,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,6 +107,14 @@ class YoloV8:
         centers, sizes = centers_and_sizes(boxes_xyxy)
         rows = np.concatenate([centers * extent, sizes * extent, scores], axis=-1)
         return (np.ascontiguousarray(rows.swapaxes(1, 2), np.float32),)
+
+    def rows(self, outputs: Sequence[Float32]) -> Float32:
+        """cx, cy, w, h and class probabilities of each box; see ``Head``."""
+        return outputs[0].swapaxes(1, 2)
+
+    def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
+        """Boxes and classes; see ``Head``."""
+        return describe_boxes(self, width, height)
 
     def to_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values."""

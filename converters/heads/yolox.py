@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from converters.checks import require_count, require_entries, require_flag
 from converters.heads.arithmetic import (
     SMALLEST_SIZE,
     cells_xy,
@@ -34,8 +35,7 @@ from converters.heads.arithmetic import (
     split_nodes,
     split_scores,
 )
-from converters.heads.base import RawOutput, read_values, require_arrays, require_values
-from converters.spec.checks import require_count, require_entries, require_flag
+from converters.heads.base import RawOutput, describe_boxes, read_values, require_arrays, require_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -146,6 +146,14 @@ class Yolox:
         if not self.separate:
             return (rows,)
         return part_levels(rows, [raw.shape for raw in self.raw_outputs()], self._counts())
+
+    def rows(self, outputs: Sequence[Float32]) -> Float32:
+        """tx, ty, tw, th, objectness and classes of each box; see ``Head``."""
+        return join_levels(outputs, 5 + self.num_classes)
+
+    def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
+        """Boxes and classes; see ``Head``."""
+        return describe_boxes(self, width, height)
 
     def to_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values."""

@@ -131,7 +131,7 @@ def make_vector(
     """Store a head's codes.
 
     Args:
-        codes: uint8 ``(grid_h, grid_w, channels)``.
+        codes: uint8, one image's raw output.
         scale: float32 scale of the head.
         zero_point: its zero-point in uint8 form.
         room_bytes: size of the model's constants, of which the vector may take ``SHARE``.

@@ -37,8 +37,10 @@ def attempt_golden_vector(
     """The golden vector of an imported network and notes for people; None for float networks and where a note says why."""
     if network.activations == "float32":
         return None, ()
+    if len(network.outputs) != 1:
+        return None, (f"no golden vector for xdet selftest: the network has {len(network.outputs)} outputs",)
     try:
-        return golden_vector(graph, str(network.head_nhwc.name), spec), ()
+        return golden_vector(graph, str(network.outputs[0].name), spec), ()
     except NotEvaluatedError as error:
         return None, (f"no golden vector for xdet selftest: {error}",)
 
@@ -48,7 +50,7 @@ def golden_vector(graph: ir.Graph, head: str, spec: DetectorSpec) -> GoldenVecto
 
     Args:
         graph: holds the network, from the input ``image`` to the value ``head``.
-        head: name of the raw head, float32 ``(N, grid_h, grid_w, channels)``.
+        head: name of the raw output, float32 ``(N, ...)``.
         spec: gives the size of the picture.
 
     Raises:

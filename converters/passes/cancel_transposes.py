@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from converters.heads.base import is_raw_output
 from converters.passes.base import Changed, Moved, Rewrite, Skipped, link, node, only_consumer, producer
 from converters.spec import CONTRACT_NAMES
 
@@ -90,5 +91,5 @@ def _cancel(
 
 
 def _is_promised(value: ir.Value) -> bool:
-    """Whether the model contract needs the value under its very name: outputs, and the raw head."""
-    return value.is_graph_output() or value.name in CONTRACT_NAMES
+    """Whether the model contract needs the value under its very name: outputs, and the raw outputs."""
+    return value.is_graph_output() or value.name in CONTRACT_NAMES or is_raw_output(str(value.name))

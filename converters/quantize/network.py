@@ -43,9 +43,10 @@ from converters.passes.cancel_transposes import CancelTransposes
 from converters.passes.fold import FoldAffine
 from converters.quantize.activations import activation_params, is_activation, keeps_values
 from converters.quantize.constants import pixel_quantization, quantize_convolution
-from converters.spec import HEAD
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from converters.calibration import Ranges
@@ -63,7 +64,7 @@ class Rewriter:
 
     Args:
         writer: the graph to write.
-        graph: the float network, whose only output is the head.
+        graph: the float network, whose outputs are the raw outputs.
         ranges: value name -> (smallest, largest).
         image: what the network takes.
         options: granularity and dtype of the codes.
@@ -91,14 +92,14 @@ class Rewriter:
         """Write every node; returns the network with its new head and twins."""
         self._write_pixels()
         rescaling = _computed_before(self._rescaled)
-        head = self._graph.outputs[0]
         for node in self._graph:
             if node not in rescaling:
-                self._write(node, head)
-        kept = {HEAD, *(str(value.name) for value in self._codes)}
+                self._write(node)
+        outputs = tuple(self._reals[value] for value in self._graph.outputs)
+        kept = {*(str(value.name) for value in outputs), *(str(value.name) for value in self._codes)}
         return replace(
             network,
-            head_nhwc=self._reals[head],
+            outputs=outputs,
             twins={name: twin for name, twin in network.twins.items() if twin.onnx in kept},
             quantization=f"int8 {self._options.quantize}",
             activations=self._options.activations,
@@ -117,7 +118,7 @@ class Rewriter:
 
     # -- nodes --------------------------------------------------------------------------------------------------
 
-    def _write(self, node: ir.Node, head: ir.Value) -> None:
+    def _write(self, node: ir.Node) -> None:
         output = node.outputs[0]
         if not any(is_activation(value) for value in node.outputs):
             self._copy(node)
@@ -126,20 +127,20 @@ class Rewriter:
         else:
             results = self._operation(node, self._convolution_inputs(node) or self._float_inputs(node))
             for value, real in zip(node.outputs, results, strict=True):
-                if value is head:
-                    self._reals[value] = self._finished_head(node, real)
+                if value.is_graph_output():
+                    self._reals[value] = self._finished_output(node, real, str(value.name))
                 elif self._clamp_behind(value) is None:
                     self._quantize(value, real)
                 else:
                     self._reals[value] = real
 
-    def _finished_head(self, node: ir.Node, real: ir.Value) -> ir.Value:
-        """The head as reals: moved behind the last operator's codes, or from codes of its own."""
+    def _finished_output(self, node: ir.Node, real: ir.Value, name: str) -> ir.Value:
+        """A raw output as reals: moved behind the last operator's codes, or from codes of its own."""
         if not keeps_values(node):
             params = self._dialect(self._params[node.outputs[0]])
-            codes = quantize_node(self._writer, real, params, self._dtype, f"{HEAD}/codes")
-            real = dequantize_node(self._writer, codes, params, self._dtype, f"{HEAD}/dequantized")
-        real.name = HEAD
+            codes = quantize_node(self._writer, real, params, self._dtype, f"{name}/codes")
+            real = dequantize_node(self._writer, codes, params, self._dtype, f"{name}/dequantized")
+        real.name = name
         return real
 
     def _operation(self, node: ir.Node, inputs: list[ir.Value | None]) -> list[ir.Value]:
@@ -295,7 +296,7 @@ def quantize_network(
             "out, or give the float Keras file"
         )
         raise OptionError(msg)
-    model = _calibration_model(writer, network.head_nhwc)
+    model = _calibration_model(writer, network.outputs)
     proto = ir.to_proto(model)
     batch = options.batch_size if isinstance(options.batch_size, int) else 1
     ranges = observe_ranges(proto.SerializeToString(), spec.image, options.calibration, batch=batch)
@@ -305,14 +306,14 @@ def quantize_network(
     return quantised, rewritten
 
 
-def _calibration_model(writer: GraphWriter, head: ir.Value) -> ir.Model:
-    """The float network, cleaned, with the head as its output and every shape inferred."""
-    head.type = ir.TensorType(ir.DataType.FLOAT)
-    writer.graph.outputs.append(head)
+def _calibration_model(writer: GraphWriter, outputs: Sequence[ir.Value]) -> ir.Model:
+    """The float network, cleaned, with its raw outputs and every shape inferred."""
+    for value in outputs:
+        value.type = ir.TensorType(ir.DataType.FLOAT)
+    writer.graph.outputs.extend(outputs)
     model = ir.Model(writer.graph, ir_version=IR_VERSION, producer_name="xdet")
     CancelTransposes()(model)
     FoldAffine()(model)
     common.RemoveUnusedNodesPass()(model)
     common.ShapeInferencePass(data_prop=True)(model)
-    assert model.graph.outputs[0].name == HEAD  # noqa: S101 - importers name it
     return model

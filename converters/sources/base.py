@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from converters.errors import ContractError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -16,16 +20,17 @@ if TYPE_CHECKING:
 
     from converters.facts import SourceFacts
     from converters.graph import GraphWriter
+    from converters.heads.base import RawOutput
     from converters.options import ConvertOptions, ImporterChoice
     from converters.spec import ActivationCodes, DetectorSpec, Deviation, LeakyRelu, TensorTwin
 
 
 @dataclass(frozen=True, slots=True)
 class ImportedNetwork:
-    """A network in the writer's graph, from the input ``image`` to the raw head, in canonical form (``converters.graph``).
+    """A network in the writer's graph, from the input ``image`` to the raw outputs, in canonical form (``converters.graph``).
 
     Attributes:
-        head_nhwc: the value named ``head``, float32 ``(N, grid_h, grid_w, channels)``.
+        outputs: the values of ``DetectorSpec.network_outputs``, float32, under their names.
         twins: source tensor name -> its ONNX twin, as the importer wrote it.
         quantization: summary for people, such as ``"int8 per-channel"``.
         activations: dtype of the activation codes; ``"float32"`` for a network that is not quantised.
@@ -35,7 +40,7 @@ class ImportedNetwork:
         leaky_relu: which LeakyReLU was written where the caller's choice does not apply; None: as the options say.
     """
 
-    head_nhwc: ir.Value
+    outputs: tuple[ir.Value, ...]
     twins: Mapping[str, TensorTwin]
     quantization: str
     activations: ActivationCodes
@@ -95,3 +100,33 @@ class Source:
     title: str
     importers: Mapping[ImporterChoice, Importer]
     extra: str | None = None
+
+
+def as_raw_output(
+    writer: GraphWriter, value: ir.Value, shape: tuple[int, ...] | None, output: RawOutput
+) -> ir.Value:
+    """A network's output under its contract name, and in the shape in which the head reads it.
+
+    Args:
+        writer: the graph to append to.
+        value: the output; it may have that name already.
+        shape: its shape in the source, without the batch; a reshape to the head's moves no number. None: the value keeps
+            its own name, and a reshape gets that of the output.
+        output: the name and shape that it gets.
+
+    Raises:
+        ContractError: a tensor of the network has that name.
+    """
+    name = output.value_name
+    if shape != output.shape or value.producer() is None:
+        if value.name == name:
+            value.name = writer.unique(f"{name}/as the source lays it out")
+        sizes = writer.constant(np.array([-1, *output.shape], np.int64), f"{name}/shape")
+        value = writer.op("Reshape", [value, sizes], f"{name}/reshaped")
+    if value.name != name:
+        if any(other.name == name for node in writer.graph for other in node.outputs):
+            raise ContractError(
+                f"a tensor of the network is named {name!r}, which the contract needs: rename it in the source"
+            )
+        value.name = name
+    return value

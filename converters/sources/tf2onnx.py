@@ -26,12 +26,13 @@ from onnx import version_converter
 from onnx_ir.passes import common
 
 from converters.errors import OptionError, UnsupportedModelError
+from converters.facts import match_outputs
 from converters.graph import NHWC_TO_NCHW, OPSET
-from converters.sources.base import ImportedNetwork
+from converters.sources.base import ImportedNetwork, as_raw_output
 from converters.sources.tensorflow import TF2ONNX_OPSET, exporting
 from converters.sources.tflite.facts import facts_from_tflite, summarise_quantization
 from converters.sources.tflite.supported import read_convertible
-from converters.spec import CONTRACT_NAMES, HEAD, IMAGE, TensorTwin
+from converters.spec import CONTRACT_NAMES, IMAGE, TensorTwin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,16 +57,16 @@ class TakenOver:
     """What a foreign graph became.
 
     Attributes:
-        output: its only output.
+        outputs: its outputs, in their order.
         values: name in the source -> our value; without what tf2onnx put in between.
     """
 
-    output: ir.Value
+    outputs: tuple[ir.Value, ...]
     values: dict[str, ir.Value]
 
 
 def take_over(proto: onnx.ModelProto, writer: GraphWriter, source: ir.Value, file: str) -> TakenOver:
-    """Append a foreign graph with one input and one output to ``writer``'s.
+    """Append a foreign graph with one input to ``writer``'s.
 
     Args:
         proto: what tf2onnx returned, opset 9 to the contract's.
@@ -74,12 +75,12 @@ def take_over(proto: onnx.ModelProto, writer: GraphWriter, source: ir.Value, fil
         file: the source file, for messages.
 
     Raises:
-        UnsupportedModelError: operators outside ``ai.onnx``, control flow, or several inputs or outputs.
+        UnsupportedModelError: operators outside ``ai.onnx``, control flow, or several inputs.
     """
     graph = _upgraded(proto, file)
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+    if len(graph.inputs) != 1 or not graph.outputs:
         found = f"{len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
-        raise UnsupportedModelError(f"{file}: the exported network has {found}, expected one of each")
+        raise UnsupportedModelError(f"{file}: the exported network has {found}, expected one input")
     _require_plain_operators(graph, file)
     ours: dict[ir.Value, ir.Value] = {graph.inputs[0]: source}
     values: dict[str, ir.Value] = {}
@@ -98,7 +99,19 @@ def take_over(proto: onnx.ModelProto, writer: GraphWriter, source: ir.Value, fil
             ours[old] = new
             if not _COUNTER.search(str(old.name)) or name != _clean(str(old.name)):
                 values[name] = new  # a counter alone marks what tf2onnx put in between
-    return TakenOver(ours[graph.outputs[0]], values)
+    return TakenOver(tuple(ours[output] for output in graph.outputs), values)
+
+
+def name_outputs(
+    writer: GraphWriter, taken: TakenOver, shapes: Sequence[tuple[int, ...]], spec: DetectorSpec
+) -> tuple[ir.Value, ...]:
+    """The network's outputs, whose shapes in the source are told, as the contract names and shapes them."""
+    wanted = spec.network_outputs
+    order = match_outputs(shapes, wanted)
+    return tuple(
+        as_raw_output(writer, taken.outputs[place], shapes[place], output)
+        for output, place in zip(wanted, order, strict=True)
+    )
 
 
 def _upgraded(proto: onnx.ModelProto, file: str) -> ir.Graph:
@@ -244,9 +257,9 @@ def import_by_tf2onnx(
         IMAGE, ir.DataType.UINT8, [options.batch_size, spec.image.height, spec.image.width, 3]
     )
     taken = take_over(_exported(model), writer, image, file)
-    taken.output.name = HEAD
+    shapes = [output.shape for output in facts_from_tflite(model.records).outputs]
     return ImportedNetwork(
-        head_nhwc=taken.output,
+        outputs=name_outputs(writer, taken, shapes, spec),
         twins=_twins(model.records, taken.values),
         quantization=summarise_quantization(model.records),
         activations="int8",

@@ -1,30 +1,28 @@
 """What a finished model is: its detector, its contract, and the document that travels in its metadata.
 
 ``ModelDocument`` is written into the ONNX file as one JSON text under the metadata key ``xdet``, so a finished model
-needs nothing beside it. Everything here imports only the standard library: whoever runs a model reads it, too.
+needs nothing beside it. Everything here imports only numpy and the standard library: whoever runs a model reads it, too.
 """
 
 from __future__ import annotations
 
+from converters.heads.base import HEAD, RawOutput
+from converters.heads.nms import MAX_CANDIDATES
+from converters.heads.yolo_v2 import Anchors, AnchorUnit
 from converters.spec.contract import (
     CONTRACT_NAMES,
     CONTRACT_VERSION,
     DETECTION_OUTPUTS,
-    HEAD,
     IMAGE,
     METADATA_KEY,
     SIDECAR_SUFFIX,
     THRESHOLD_INPUTS,
     ContractTensor,
     contract_io,
-    raw_head,
+    raw_outputs,
 )
 from converters.spec.detector import (
-    MAX_CANDIDATES,
-    Anchors,
-    AnchorUnit,
     DetectorSpec,
-    HeadKind,
     ImageInput,
     Rescaling,
     ResizeRule,
@@ -65,10 +63,10 @@ __all__ = [
     "DeviationKind",
     "EvaluationSettings",
     "GoldenVector",
-    "HeadKind",
     "ImageInput",
     "LeakyRelu",
     "ModelDocument",
+    "RawOutput",
     "Rescaling",
     "ResizeRule",
     "SourceFormat",
@@ -77,5 +75,5 @@ __all__ = [
     "TensorTwin",
     "Thresholds",
     "contract_io",
-    "raw_head",
+    "raw_outputs",
 ]

@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from converters.heads.base import HEAD
+
 if TYPE_CHECKING:
     from converters.spec.detector import DetectorSpec
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 METADATA_KEY = "xdet"
 SIDECAR_SUFFIX = (
     ".xdet.json"  # behind the stem of a source's name: the file beside it that says what it cannot
@@ -19,7 +21,6 @@ SIDECAR_SUFFIX = (
 
 IMAGE = "image"
 THRESHOLD_INPUTS = ("score_threshold", "iou_threshold")
-HEAD = "head"  # float32 NHWC raw head: an output of "--head none" models, an inner value of all others
 DETECTION_OUTPUTS = (
     "num_detections",
     "detection_boxes",
@@ -63,8 +64,8 @@ def contract_io(
         (inputs, outputs).
     """
     image = ContractTensor(IMAGE, "uint8", (batch, spec.image.height, spec.image.width, 3))
-    if spec.head == "none":
-        return (image,), (raw_head(spec, batch),)
+    if not spec.gives_boxes:
+        return (image,), raw_outputs(spec, batch)
     thresholds = [ContractTensor(name, "float32", (), optional=True) for name in THRESHOLD_INPUTS]
     rows = spec.thresholds.max_detections
     outputs = (
@@ -77,6 +78,13 @@ def contract_io(
     return (image, *([] if freeze_thresholds else thresholds)), outputs
 
 
-def raw_head(spec: DetectorSpec, batch: int | str) -> ContractTensor:
-    """The value ``head`` that every finished graph holds: the raw head, float32 NHWC whatever the source."""
-    return ContractTensor(HEAD, "float32", (batch, spec.grid_h, spec.grid_w, spec.head_channels))
+def raw_outputs(spec: DetectorSpec, batch: int | str) -> tuple[ContractTensor, ...]:
+    """The values that every finished graph holds: the raw outputs, float32, as the source lays them out.
+
+    ``head`` where there is one, ``head_<name>`` each where there are several: outputs of ``--head none`` models, inner values
+    of all others.
+    """
+    return tuple(
+        ContractTensor(output.value_name, "float32", (batch, *output.shape))
+        for output in spec.network_outputs
+    )

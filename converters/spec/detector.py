@@ -1,11 +1,11 @@
-"""What a detector is, apart from its weights: input encoding, anchors with their unit, classes, thresholds."""
+"""What a detector is, apart from its weights: input encoding, head, classes, thresholds."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from converters.spec.checks import (
+from converters.checks import (
     require_choice,
     require_count,
     require_entries,
@@ -14,14 +14,15 @@ from converters.spec.checks import (
     require_number,
     require_texts,
 )
+from converters.heads import HEADS, head_from_dict
+from converters.heads.base import RawOutput
+from converters.heads.nms import MAX_CANDIDATES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MAX_CANDIDATES = 4096
+    from converters.heads.base import Head
 
-HeadKind = Literal["yolo_v2", "none"]
-AnchorUnit = Literal["cell", "image"]
 ResizeRule = Literal["nearest", "bilinear", "bilinear-antialias"]
 Assumed = Literal["class_names", "resize"]
 
@@ -63,33 +64,6 @@ class ImageInput:
 
 
 @dataclass(frozen=True, slots=True)
-class Anchors:
-    """Prior boxes as (width, height) pairs in grid cells or as fractions of the image; the unit is never guessed."""
-
-    sizes_wh: tuple[tuple[float, float], ...]
-    unit: AnchorUnit
-
-    def __post_init__(self) -> None:
-        require_choice(self.unit, AnchorUnit, "anchor unit")
-        if not require_entries(self.sizes_wh, "anchors"):
-            raise ValueError("at least one anchor is needed")
-        for size_wh in self.sizes_wh:
-            if len(require_entries(size_wh, "each anchor")) != 2:
-                raise ValueError(f"each anchor must be a (width, height) pair, got {size_wh!r}")
-            if min(require_number(size, "each anchor size") for size in size_wh) <= 0:
-                raise ValueError(f"anchors must be finite and above 0, got {tuple(size_wh)}")
-        if self.unit == "image" and any(max(wh) > 1 for wh in self.sizes_wh):
-            msg = "an anchor above 1 cannot be a fraction of the image: the unit must be 'cell'"
-            raise ValueError(msg)
-
-    def in_image_fractions(self, grid_h: int, grid_w: int) -> tuple[tuple[float, float], ...]:
-        """The anchors as (width, height) fractions of the image."""
-        if self.unit == "image":
-            return self.sizes_wh
-        return tuple((w / grid_w, h / grid_h) for w, h in self.sizes_wh)
-
-
-@dataclass(frozen=True, slots=True)
 class Thresholds:
     """When a candidate counts, when a neighbour suppresses it, and how many are kept.
 
@@ -109,65 +83,75 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class DetectorSpec:
-    """Everything that turns pixels into a head tensor's boxes, except the network.
+    """Everything that turns pixels into boxes, except the network.
 
     Attributes:
         image: the input picture.
-        head: ``"yolo_v2"``, or ``"none"`` for a graph that ends at the raw head.
-        grid_h: rows of the head's grid.
-        grid_w: columns of the head's grid.
-        head_channels: channels of the raw head, ``A * (5 + NC)`` for ``yolo_v2``.
-        class_names: one name per class; may be empty when ``head`` is ``"none"``.
-        anchors: the prior boxes; may be None when ``head`` is ``"none"``.
+        head: what turns the network's raw outputs into boxes; None where nobody knows, which ``--head none`` allows.
+        class_names: one name per class; may be empty where the graph ends at the raw outputs.
         thresholds: the defaults written into the graph.
+        raw_outputs: what a graph that ends at its raw outputs (``--head none``) gives; empty where it ends in boxes.
         assumed: ``"class_names"``, ``"resize"``: nobody states them, so a default stands there. Equality leaves it out.
     """
 
     image: ImageInput
-    head: HeadKind
-    grid_h: int
-    grid_w: int
-    head_channels: int
+    head: Head | None
     class_names: tuple[str, ...] = ()
-    anchors: Anchors | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
+    raw_outputs: tuple[RawOutput, ...] = ()
     assumed: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         require_instance(self.image, ImageInput, "image")
-        require_choice(self.head, HeadKind, "head")
-        for name in ("grid_h", "grid_w", "head_channels"):
-            require_count(getattr(self, name), name)
+        require_instance(self.head, (*HEADS.values(), type(None)), "head")
         require_texts(self.class_names, "class_names")
-        require_instance(self.anchors, (Anchors, type(None)), "anchors")
         require_instance(self.thresholds, Thresholds, "thresholds")
         for name in require_texts(self.assumed, "assumed"):
             require_choice(name, Assumed, "assumed")
-        if self.head == "yolo_v2":
-            self._require_fit()
-
-    def _require_fit(self) -> None:
-        """Anchors and classes make the head's channels."""
-        if self.anchors is None or not self.class_names:
-            msg = "a yolo_v2 head needs anchors and class names"
-            raise ValueError(msg)
-        expected = len(self.anchors.sizes_wh) * (5 + len(self.class_names))
-        if expected != self.head_channels:
-            msg = (
-                f"{len(self.anchors.sizes_wh)} anchors x (5 + {len(self.class_names)} classes) make {expected} channels, "
-                f"the head has {self.head_channels}"
+        for output in require_entries(self.raw_outputs, "raw_outputs"):
+            require_instance(output, RawOutput, "each raw output")
+        names = [output.name for output in self.raw_outputs]
+        if len(set(names)) < len(names) or ("" in names and len(names) > 1):
+            raise ValueError(f"raw outputs need names that differ, got {names}")
+        if self.head is None:
+            if not self.raw_outputs:
+                raise ValueError("a detector without a head needs raw_outputs")
+            return
+        if self.raw_outputs and self.raw_outputs != self.head.raw_outputs():
+            raise ValueError(f"raw_outputs are {self.raw_outputs}, the head needs {self.head.raw_outputs()}")
+        if len(self.class_names) != self.head.num_classes and (self.class_names or self.gives_boxes):
+            raise ValueError(
+                f"the head has {self.head.num_classes} classes, got class names {self.class_names}"
             )
-            raise ValueError(msg)
+
+    @property
+    def gives_boxes(self) -> bool:
+        """Whether the finished graph ends in boxes; with ``--head none`` it ends at the raw outputs."""
+        return not self.raw_outputs
+
+    @property
+    def network_outputs(self) -> tuple[RawOutput, ...]:
+        """The raw outputs, whether or not the graph ends there."""
+        return self.raw_outputs or (() if self.head is None else self.head.raw_outputs())
 
     @property
     def num_boxes(self) -> int:
-        """Boxes the head proposes per image: rows x columns x anchors."""
-        return self.grid_h * self.grid_w * (len(self.anchors.sizes_wh) if self.anchors else 0)
+        """Boxes that the head proposes per image; 0 where it is not known."""
+        return 0 if self.head is None else self.head.num_boxes
+
+    @property
+    def num_classes(self) -> int:
+        """Classes that the head scores; 0 where it is not known."""
+        return 0 if self.head is None else self.head.num_classes
 
     @property
     def num_candidates(self) -> int:
         """(box, class) pairs that enter suppression: ``min(boxes * classes, 4096)``, best scores first."""
-        return min(self.num_boxes * len(self.class_names), MAX_CANDIDATES)
+        return min(self.num_boxes * self.num_classes, MAX_CANDIDATES)
+
+    def ending_raw(self) -> DetectorSpec:
+        """The same detector in a graph that ends at its raw outputs."""
+        return replace(self, raw_outputs=self.network_outputs)
 
     @property
     def assumptions(self) -> tuple[str, ...]:
@@ -183,7 +167,7 @@ class DetectorSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as plain JSON values; ``assumed`` stands there if there is anything in it."""
-        data = asdict(self)
+        data = {**asdict(self), "head": None if self.head is None else self.head.to_dict()}
         if not self.assumed:
             del data["assumed"]
         return data
@@ -196,7 +180,7 @@ class DetectorSpec:
             ValueError: a key is missing, or its value is of another type or out of range.
         """
         try:
-            image, anchors, thresholds = data["image"], data["anchors"], data["thresholds"]
+            image, head, thresholds = data["image"], data["head"], data["thresholds"]
             return cls(
                 image=ImageInput(
                     height=image["height"],
@@ -204,25 +188,47 @@ class DetectorSpec:
                     rescaling=Rescaling(image["rescaling"]["scale"], image["rescaling"]["offset"]),
                     resize=image["resize"],
                 ),
-                head=data["head"],
-                grid_h=data["grid_h"],
-                grid_w=data["grid_w"],
-                head_channels=data["head_channels"],
+                head=None if head is None else head_from_dict(head),
                 class_names=require_texts(data["class_names"], "class_names"),
-                anchors=None if anchors is None else _anchors(anchors),
                 thresholds=Thresholds(thresholds["score"], thresholds["iou"], thresholds["max_detections"]),
+                raw_outputs=tuple(
+                    RawOutput.from_dict(output)
+                    for output in require_entries(data["raw_outputs"], "raw_outputs")
+                ),
                 assumed=require_texts(data.get("assumed", ()), "assumed"),
             )
         except (KeyError, TypeError, IndexError) as error:
             msg = f"detector description is incomplete or malformed: {error}"
             raise ValueError(msg) from error
 
+    @classmethod
+    def from_contract_1(cls, data: Mapping[str, Any]) -> DetectorSpec:
+        """Read a description of contract 1: a YOLO v2 head whose grid, channels and anchors lie flat beside its kind.
 
-def _anchors(data: Mapping[str, Any]) -> Anchors:
-    sizes = require_entries(data["sizes_wh"], "anchors")
-    pairs = [
-        [require_number(n, "each anchor size") for n in require_entries(s, "each anchor")] for s in sizes
-    ]
-    if any(len(pair) != 2 for pair in pairs):
-        raise ValueError(f"each anchor must be a (width, height) pair, got {sizes!r}")
-    return Anchors(tuple((float(w), float(h)) for w, h in pairs), data["unit"])
+        Raises:
+            ValueError: as ``from_dict``.
+        """
+        try:
+            kind, anchors = data["head"], data["anchors"]
+            if kind not in ("yolo_v2", "none"):
+                raise ValueError(f"head must be one of yolo_v2, none, got {kind!r}")
+            grid = tuple(require_count(data[name], name) for name in ("grid_h", "grid_w", "head_channels"))
+            head = None
+            if anchors is not None:
+                sizes = require_entries(anchors["sizes_wh"], "anchors")
+                classes = grid[2] // max(1, len(sizes)) - 5
+                fits = classes > 0 and len(sizes) * (5 + classes) == grid[2]
+                fits = fits and len(data["class_names"]) in (0, classes)
+                if fits or kind == "yolo_v2":
+                    head = {"kind": "yolo_v2", "grid_h": grid[0], "grid_w": grid[1], "anchors": anchors}
+                    head["num_classes"] = classes
+            if head is None and kind == "yolo_v2":
+                raise ValueError("a yolo_v2 head needs anchors and class names")
+            raw = [{"name": "", "shape": grid}] if kind == "none" else []
+        except (KeyError, TypeError) as error:
+            msg = f"detector description is incomplete or malformed: {error}"
+            raise ValueError(msg) from error
+        spec = cls.from_dict({**data, "head": head, "raw_outputs": raw})
+        if spec.network_outputs[0].shape != grid:
+            raise ValueError(f"anchors and classes make {spec.network_outputs[0].shape}, the head has {grid}")
+        return spec

@@ -1,6 +1,6 @@
 """The JSON document in a finished model's metadata: what it is, where it came from, what was changed on the way.
 
-Readers ignore keys they do not know (later releases of contract 1 may add some) and find optional keys absent.
+Readers ignore keys they do not know (later releases of contract 2 may add some) and find optional keys absent.
 Every field is checked when a document is made, so that one read from a stranger's file is sound or refused.
 """
 
@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from converters.spec.checks import (
+from converters.checks import (
     require_choice,
     require_count,
     require_entries,
@@ -27,7 +27,7 @@ from converters.spec.detector import DetectorSpec
 from converters.spec.golden import GoldenVector
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 SourceFormat = Literal["tflite", "h5", "keras"]
 ActivationCodes = Literal["uint8", "int8", "float32"]
@@ -215,7 +215,10 @@ class ModelDocument:
         for what in ("licence", "origin"):
             if getattr(self, what) is not None:
                 require_text(getattr(self, what), what)
-        _require_version(self.contract)
+        if self.contract != CONTRACT_VERSION:
+            raise ValueError(
+                f"contract version {self.contract!r} is not {CONTRACT_VERSION}, the one this xdet writes"
+            )
 
     def to_json(self) -> str:
         """The document as JSON text with sorted keys and no spaces."""
@@ -227,20 +230,21 @@ class ModelDocument:
 
     @classmethod
     def from_json(cls, text: str) -> ModelDocument:
-        """Read what ``to_json`` wrote.
+        """Read what ``to_json`` wrote, or what contract 1 wrote: then the document is its equal of contract 2.
 
         Raises:
             ValueError: no JSON, another contract version, or a malformed document.
         """
         try:
             data = json.loads(text)
-            _require_version(data["contract"])
+            read_spec = _require_version(data["contract"])
             evaluation, golden = data.get("evaluation"), data.get("golden")
             return _known(
                 cls,
                 {
                     **data,
-                    "spec": DetectorSpec.from_dict(data["spec"]),
+                    "contract": CONTRACT_VERSION,
+                    "spec": read_spec(data["spec"]),
                     "source": _known(SourceInfo, data["source"]),
                     "passes": require_texts(data["passes"], "passes"),
                     "notes": require_texts(data["notes"], "notes"),
@@ -264,7 +268,16 @@ def _known(cls: type[T], data: Any) -> T:
     return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})  # type: ignore[arg-type]  # a dataclass
 
 
-def _require_version(version: object) -> None:
-    if isinstance(version, bool) or version != CONTRACT_VERSION:
-        msg = f"contract version {version!r} is not {CONTRACT_VERSION}, the one this xdet reads"
+READERS: Mapping[int, Callable[[Mapping[str, Any]], DetectorSpec]] = {
+    1: DetectorSpec.from_contract_1,
+    CONTRACT_VERSION: DetectorSpec.from_dict,
+}
+
+
+def _require_version(version: object) -> Callable[[Mapping[str, Any]], DetectorSpec]:
+    """What reads the detector in a document of this version."""
+    if isinstance(version, bool) or not isinstance(version, int) or version not in READERS:
+        listed = " and ".join(map(str, READERS))
+        msg = f"contract version {version!r} is none of {listed}, the ones this xdet reads"
         raise ValueError(msg)
+    return READERS[version]

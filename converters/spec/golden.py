@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from converters.spec.checks import require_count, require_number, require_text
+from converters.checks import require_count, require_number, require_text
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 

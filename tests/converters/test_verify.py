@@ -183,7 +183,7 @@ BROKEN: list[tuple[Break, str]] = [
         drop_default,
         r"inputs with defaults \['score_threshold'\], expected \['iou_threshold', 'score_threshold'\]",
     ),
-    (rename_head, r"raw head missing, expected head float32 \[1, 8, 8, 30\]"),
+    (rename_head, r"raw output missing, expected head float32 \[1, 8, 8, 30\]"),
     (forget_shape, r"Conv gives .* float32 \[\?\], expected a fixed shape"),
     (invent_size, r"Conv gives .* float32 \[1, 4, unk__0, 16\], expected a fixed shape"),
     (contradict_shape, "onnx.checker: .*Inferred shape and existing shape differ"),

@@ -6,13 +6,13 @@ and (0.5, 0.25). Boxes never suppress each other.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from converters.heads.yolo_v2 import YoloV2
 from converters.spec import (
     METADATA_KEY,
     ActivationCodes,
@@ -32,15 +32,11 @@ SIZE = 2
 PIXELS = SIZE * SIZE
 SPEC = DetectorSpec(
     image=ImageInput(SIZE, SIZE, Rescaling(1 / 255, 0.0)),
-    head="yolo_v2",
-    grid_h=SIZE,
-    grid_w=SIZE,
-    head_channels=6,
+    head=YoloV2(SIZE, SIZE, Anchors(((1.0, 1.0),), "cell"), 1),
     class_names=("person",),
-    anchors=Anchors(((1.0, 1.0),), "cell"),
     thresholds=Thresholds(score=0.5, iou=0.5, max_detections=PIXELS),
 )
-RAW_HEAD = replace(SPEC, head="none")
+RAW_HEAD = SPEC.ending_raw()
 OUTPUTS: tuple[tuple[str, int, list[int]], ...] = (
     ("num_detections", TensorProto.INT32, []),
     ("detection_boxes", TensorProto.FLOAT, [PIXELS, 4]),

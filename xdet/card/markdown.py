@@ -15,6 +15,7 @@ from xdet.bench.report import HEADERS, benchmark_rows, machine_text, noise_lines
 from xdet.card.content import CardContent, CardRequest, gather, picture_targets, sample_images
 from xdet.evaluation.evaluate import evaluated_files
 from xdet.evaluation.report import difference_text
+from xdet.inspection.report import head_lines
 from xdet.writing.files import PICTURE_MARK, Output, make_folder, require_apart, require_outputs, write_text
 from xdet.writing.text import format_count, format_kib, format_share, format_size, image_names
 
@@ -103,15 +104,9 @@ def _network_lines(content: CardContent) -> Iterator[str]:
         rows += [
             ("image", f"{spec.image.height} x {spec.image.width} RGB, {spec.image.resize}"),
             ("rescaling", f"pixel x {rescaling.scale:.9g} + {rescaling.offset:.9g}"),
-            ("head", f"{spec.head}, grid {spec.grid_h} x {spec.grid_w}, {spec.head_channels} channels"),
+            *((title.lower(), text) for title, text in head_lines(spec)),
             ("classes", ", ".join(spec.class_names) or "not told"),
         ]
-        if spec.anchors is not None:
-            sizes = ", ".join(
-                f"{w * spec.image.width:.0f} x {h * spec.image.height:.0f}"
-                for w, h in spec.anchors.in_image_fractions(spec.grid_h, spec.grid_w)
-            )
-            rows.append(("anchors in pixels", sizes))
     yield markdown_table(("network", ""), rows)
 
 

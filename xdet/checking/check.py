@@ -159,7 +159,7 @@ def _read_columns(path: str | Path | None, pair: OpenedPair) -> tuple[OtherCpu, 
 def _threshold_pairs(pair: OpenedPair, own: Thresholds) -> tuple[Thresholds, ...]:
     """The pairs at which boxes are asked for: those in use, and a score threshold low enough for many boxes."""
     spec = pair.document.spec
-    if spec.head == "none" or pair.document.freeze_thresholds or own.score <= LOW_SCORE:
+    if not spec.gives_boxes or pair.document.freeze_thresholds or own.score <= LOW_SCORE:
         return (own,)
     return (own, replace(own, score=LOW_SCORE, iou=spec.thresholds.iou))
 
@@ -260,7 +260,7 @@ def _judge(
     exact, spread = (_with_diagnosis(inputs, part, runs, witness) for part in (exact, spread))
     heads, gives_boxes = (
         judge_runs(runs, all_runs.of_probes, pair.document.spec),
-        pair.document.spec.head != "none",
+        pair.document.spec.gives_boxes,
     )
     boxes = judge_heads(heads, gives_boxes=gives_boxes, has_thresholds=pair.has_thresholds)
     if gaps.faults:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.heads.base import is_raw_output, join_outputs
 from converters.sources import SOURCES
-from converters.spec import HEAD, IMAGE
+from converters.spec import IMAGE
 from xdet.checking.layer_records import Distance, LayerComparison, RealDistance, RealLayer
 from xdet.errors import ModelError
 from xdet.model.graph import load_onnx
@@ -68,13 +69,14 @@ def compare_keras_layers(
         pairs, absent = _pairs(source, ours.document, load_onnx(model, source.file))
         theirs = _keras_values(source, ours.document, pairs, images, choices.threads)
         names = [pair.twin for pair in pairs]
+        raw = [output.value_name for output in ours.spec.network_outputs]
         quantised = ours.document.activations != "float32"
         comparing = _Comparing(load_onnx(model, source.file), pairs, read_graph(model) if quantised else None)
         fused_differs = 0
         for number in range(len(images)):
             batch = images[number : number + 1]
-            shown = ours.tensors(batch, [*names, HEAD])
-            fused_differs += int((shown[HEAD] != ours.head(batch)).sum())
+            shown = ours.tensors(batch, [*names, *raw])
+            fused_differs += int((join_outputs([shown[name] for name in raw]) != ours.head(batch)).sum())
             comparing.add(batch, shown, {pair.twin: theirs[pair.layer][number][None] for pair in pairs})
         slack = int(ours.document.activations == "int8")
     layers = tuple(comparing.layers(slack))
@@ -213,7 +215,7 @@ def _pairs(
             continue
         if twin.onnx is None or twin.fate != "kept":
             absent[layer.name] = str(twin.by)
-        elif twin.onnx != HEAD:
+        elif not is_raw_output(twin.onnx):
             pairs.append(
                 _Pair(layer.name, layer.kind, twin.onnx, _permutation(twin), *_codes_of(proto, twin.onnx))
             )

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.heads.base import join_outputs
 from converters.sources.tflite.operators import OPERATORS, case_of
-from converters.spec import HEAD, IMAGE
+from converters.spec import IMAGE
 from xdet.checking.keras_layers import FORMATS, compare_keras_layers, keras_codes
 from xdet.checking.layer_records import Distance, Layer, LayerComparison
 from xdet.errors import ModelError
@@ -88,11 +89,12 @@ def compare_layers(
                 f"'{source}' shares no quantised tensor with the model; is it the model's source?"
             )
         comparing = _Comparing(read_graph(model), pairs, onnx.document.activations)
+        raw = [output.value_name for output in onnx.spec.network_outputs]
         names, fused_differs = [pair.twin for pair in pairs if pair.twin != IMAGE], 0
         for image in images:
             batch = image[None]
-            shown = onnx.tensors(batch, [*names, HEAD])
-            fused_differs += int((shown[HEAD] != onnx.head(batch)).sum())
+            shown = onnx.tensors(batch, [*names, *raw])
+            fused_differs += int((join_outputs([shown[name] for name in raw]) != onnx.head(batch)).sum())
             held = litert.tensors(batch, [pair.tensor for pair in pairs])
             theirs = {pair.twin: pair.to_graph(held[pair.tensor]) for pair in pairs}
             comparing.add(batch, {IMAGE: batch, **shown}, theirs)

@@ -124,7 +124,7 @@ def _read_tflite(origin: ModelFile, _: ModelDocument) -> _Source:
 def _read_keras(origin: ModelFile, document: ModelDocument) -> _Source:
     """Layers and weights, read as data: neither Keras nor TensorFlow is loaded."""
     from converters.errors import ConversionError, MissingExtraError, UnsupportedModelError
-    from converters.facts import SourceFacts
+    from converters.facts import SourceFacts, SourceOutput
     from converters.sources.keras.stored import read_keras, read_network
 
     spec = document.spec
@@ -134,8 +134,9 @@ def _read_keras(origin: ModelFile, document: ModelDocument) -> _Source:
         return _Source(problem=str(error))
     except ConversionError as error:
         raise ModelError(str(error)) from error
-    sizes = (spec.image.height, spec.image.width, spec.grid_h, spec.grid_w, spec.head_channels)
-    described = _described(origin, SourceFacts(origin.file, *sizes, "float32", None))
+    outputs = tuple(SourceOutput(output.name, output.shape) for output in spec.network_outputs)
+    facts = SourceFacts(origin.file, spec.image.height, spec.image.width, outputs, "float32", None)
+    described = _described(origin, facts)
     try:
         steps = network_steps(read_network(checked))
     except (UnsupportedModelError, MissingExtraError) as error:  # an archive's layers are read without h5py

@@ -11,7 +11,7 @@ from xdet.writing.text import format_count, format_kib, format_share, format_siz
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from converters.spec import Anchors, DetectorSpec, ModelDocument
+    from converters.spec import DetectorSpec, ModelDocument
     from xdet.inspection import Inspection, Layer, TensorSummary, Totals
     from xdet.inspection.coverage import Coverage
 
@@ -23,6 +23,10 @@ ASSUMED = "  (assumed: nobody states it)"
 def inspection_to_json(inspection: Inspection) -> str:
     """JSON text with a final newline; the metadata document is nested as it stands in the file."""
     data = {"schema": INSPECTION_SCHEMA, "version": INSPECTION_VERSION, **asdict(inspection)}
+    if inspection.spec is not None:
+        data["spec"] = inspection.spec.to_dict()
+    if inspection.document is not None:
+        data["document"]["spec"] = inspection.document.spec.to_dict()
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -144,12 +148,10 @@ def _spec_lines(spec: DetectorSpec) -> Iterator[tuple[str, str]]:
     )
     assumed = {name: ASSUMED if name in spec.assumed else "" for name in ("resize", "class_names")}
     yield "Resize", image.resize + assumed["resize"]
-    yield "Head", f"{spec.head}, grid {spec.grid_h} x {spec.grid_w}, {spec.head_channels} channels"
+    yield from head_lines(spec)
     if spec.class_names:
         yield "Classes", ", ".join(spec.class_names) + assumed["class_names"]
-    if spec.anchors is not None:
-        yield "Anchors", _anchors_text(spec.anchors, spec)
-    if spec.head != "none":
+    if spec.gives_boxes:
         limits = spec.thresholds
         yield (
             "Thresholds",
@@ -157,13 +159,16 @@ def _spec_lines(spec: DetectorSpec) -> Iterator[tuple[str, str]]:
         )
 
 
-def _anchors_text(anchors: Anchors, spec: DetectorSpec) -> str:
-    unit = "grid cells" if anchors.unit == "cell" else "fractions of the image"
-    pixels = [
-        f"{w * spec.image.width:.0f} x {h * spec.image.height:.0f}"
-        for w, h in anchors.in_image_fractions(spec.grid_h, spec.grid_w)
-    ]
-    return f"{len(pixels)} in {unit}; in pixels (w x h): {', '.join(pixels)}"
+def head_lines(spec: DetectorSpec) -> Iterator[tuple[str, str]]:
+    """What the head is, and where the graph ends."""
+    if spec.head is not None:
+        image = spec.image
+        yield from (
+            (title.capitalize(), text) for title, text in spec.head.describe(image.width, image.height)
+        )
+    if not spec.gives_boxes:
+        listed = ", ".join(f"{output.value_name} {list(output.shape)}" for output in spec.raw_outputs)
+        yield "Ends at", f"raw outputs per image: {listed}"
 
 
 def _document_lines(document: ModelDocument) -> Iterator[tuple[str, str]]:

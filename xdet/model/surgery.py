@@ -5,10 +5,10 @@ an index -> a table -> ``head`` -> the same nodes. Where ``head`` comes out of a
 holds codes and these nodes stay. The copy keeps the contract, so every runtime runs it as it runs the model. Numeric effect:
 none behind ``head``.
 
-The network of a finished model without its head: a scratch copy that ends at the value ``head``.
+The network of a finished model without its head: a scratch copy that ends at the raw outputs.
 
-Before -> after: the model -> what ``xdet convert --head none`` would have written: the same nodes up to ``head``, which
-becomes the only output; what only the decoder needs is left out. Numeric effect: none on the head.
+Before -> after: the model -> what ``xdet convert --head none`` would have written: the same nodes up to ``head``, or
+``head_<name>`` each, which become the outputs; what only the decoder needs is left out. Numeric effect: none on the head.
 
 Teacher forcing: one value of a graph computed from given values in front of it.
 
@@ -76,7 +76,7 @@ class HeadEntry:
         return (np.arange(limits.min, limits.max + 1) - self.zero_point).astype(np.float32) * self.scale
 
     def table(self, heads: NDArray[np.float32]) -> NDArray[Any]:
-        """Raw heads of these levels, ``(P, grid_h, grid_w, channels)``, as the graph holds them there."""
+        """Raw heads of these levels, ``(P, ...)``, as the graph holds them there."""
         values = heads if self.perm is None else heads.transpose(np.argsort(self.perm))
         if self.scale is None:
             return np.ascontiguousarray(values)
@@ -113,7 +113,7 @@ def build_probe_model(
         model: a finished model's bytes.
         file: its name, for messages.
         document: what its metadata says; it ends in boxes.
-        heads: float32 ``(P, grid_h, grid_w, channels)``, of the entry's levels, P of at most ``MOST_HEADS``.
+        heads: float32 ``(P, ...)``, of the entry's levels, P of at most ``MOST_HEADS``.
         thresholds: the copy's defaults, or what it has frozen where the model has.
 
     Returns:
@@ -225,24 +225,27 @@ def cut_at_head(model: bytes, file: str) -> bytes:
     proto = load_onnx(model, file)
     graph = proto.graph
     document = _document({entry.key: entry.value for entry in proto.metadata_props}, file)
-    if document.spec.head == "none":
+    if not document.spec.gives_boxes:
         return model
-    wanted, nodes = {HEAD}, []
+    cut = replace(document, spec=document.spec.ending_raw())
+    names = {output.value_name for output in cut.spec.raw_outputs}
+    wanted, nodes = set(names), []
     for node in reversed(graph.node):
         if wanted.intersection(node.output):
             nodes.append(node)
             wanted.update(node.input)
-    if not nodes:
-        raise ModelError(f"'{file}' has no value named {HEAD!r}; convert its source again with xdet convert")
+    missing = names.difference(name for node in nodes for name in node.output)
+    if missing:
+        listed = ", ".join(map(repr, sorted(missing)))
+        raise ModelError(f"'{file}' has no value named {listed}; convert its source again with xdet convert")
     image = next(value for value in graph.input if value.name in wanted)
     batch = image.type.tensor_type.shape.dim[0]
-    cut = replace(document, spec=replace(document.spec, head="none"))
-    _, (head,) = contract_io(cut.spec, batch.dim_value or batch.dim_param, freeze_thresholds=True)
+    _, raw = contract_io(cut.spec, batch.dim_value or batch.dim_param, freeze_thresholds=True)
     copy = helper.make_graph(
         nodes[::-1],
         graph.name,
         [value for value in graph.input if value.name in wanted],
-        [helper.make_tensor_value_info(HEAD, TensorProto.FLOAT, head.shape)],
+        [helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, tensor.shape) for tensor in raw],
         [tensor for tensor in graph.initializer if tensor.name in wanted],
     )
     proto.graph.CopyFrom(copy)

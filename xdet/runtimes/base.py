@@ -85,7 +85,9 @@ class Runtime(Protocol):
         """
 
     def head(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The raw head, float32 ``(N, grid_h, grid_w, channels)``, of uint8 ``(N, height, width, 3)``.
+        """The raw outputs of uint8 ``(N, height, width, 3)`` as one array, float32.
+
+        One output is ``(N, *shape)``; several are flattened side by side (``converters.heads.base.join_outputs``).
 
         Raises:
             RuntimeUnavailableError: the back end cannot show it (``capabilities.head``).

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.heads.base import BatchDetections
-from converters.heads.oracle import detect_from_head
-from converters.spec import DETECTION_OUTPUTS, HEAD, IMAGE, THRESHOLD_INPUTS
+from converters.facts import match_outputs
+from converters.heads.base import BatchDetections, join_outputs
+from converters.heads.nms import detect_from_head
+from converters.spec import DETECTION_OUTPUTS, IMAGE, THRESHOLD_INPUTS
 from xdet.errors import ModelError, UnsoundOutputError, UsageError
 from xdet.model.file import hash_model
 from xdet.model.wire import value_names
@@ -139,24 +139,36 @@ def require_numbers(head: NDArray[np.float32], runtime: Runtime) -> NDArray[np.f
 def decoder_for(
     spec: DetectorSpec, *, file: str
 ) -> Callable[[NDArray[np.float32], Thresholds], BatchDetections]:
-    """The function from a raw head, float32 ``(N, grid_h, grid_w, channels)``, and thresholds to boxes.
+    """The function from raw outputs (``Runtime.head``) and thresholds to boxes.
 
     Raises:
-        ModelError: no anchors or no classes are known, or they do not fit the head.
+        ModelError: the head or its classes are not known.
     """
-    if spec.anchors is None or not spec.class_names:
-        missing = "anchors" if spec.anchors is None else "class names"
+    if spec.head is None or not spec.class_names:
+        missing = "anchors" if spec.head is None else "class names"
         raise ModelError(
             f"'{file}' ends at the raw head and no {missing} are known, so boxes cannot be decoded; "
             f"convert its source with --anchors and --classes, or write both into the source's sidecar"
         )
+    return lambda head, thresholds: detect_from_head(head, spec, thresholds)
+
+
+def raw_outputs_of(arrays: Arrays, spec: DetectorSpec, *, file: str) -> NDArray[np.float32]:
+    """What a source gives, in its own order and shapes, as the raw outputs of its detector.
+
+    Raises:
+        ModelError: they are not those of the detector.
+    """
+    wanted = spec.network_outputs
     try:
-        decodable = replace(spec, head="yolo_v2")
+        order = match_outputs([array.shape[1:] for array in arrays], wanted)
     except ValueError as error:
-        raise ModelError(
-            f"'{file}' ends at a raw head that is not a YOLO v2 head: {error}; correct --anchors and --classes"
-        ) from error
-    return lambda head, thresholds: detect_from_head(head, decodable, thresholds)
+        raise ModelError(f"'{file}': {error}; see that sidecar and options belong to this file") from error
+    found = [
+        np.asarray(arrays[place], np.float32).reshape(-1, *output.shape)
+        for output, place in zip(wanted, order, strict=True)
+    ]
+    return join_outputs(found)
 
 
 class DescribedRuntime(Runtime):
@@ -234,7 +246,7 @@ class FinishedModelRuntime(DescribedRuntime):
     @property
     def capabilities(self) -> Capabilities:
         """Head and inner values always; thresholds where they can be fed; exact nowhere: none promises LiteRT's rounding."""
-        only_head = self.spec.head == "none"
+        only_head = not self.spec.gives_boxes
         return Capabilities(
             thresholds=only_head or self._feeds,
             max_detections=None if only_head else self.spec.thresholds.max_detections,
@@ -247,7 +259,7 @@ class FinishedModelRuntime(DescribedRuntime):
         """Find boxes in uint8 RGB images ``(N, height, width, 3)``; see ``Runtime.detect``."""
         require_images(images, self.spec)
         require_thresholds(thresholds, self)
-        if self.spec.head == "none":
+        if not self.spec.gives_boxes:
             return decoder_for(self.spec, file=self.file)(self.head(images), thresholds)
         fed: dict[str, NDArray[Any]] = {}
         if self._feeds:
@@ -265,8 +277,10 @@ class FinishedModelRuntime(DescribedRuntime):
         return first_rows(found, thresholds.max_detections)
 
     def head(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The raw head, float32 ``(N, grid_h, grid_w, channels)``; a model that ends in boxes shows it, too."""
-        return require_numbers(self.tensors(images, [HEAD])[HEAD], self)
+        """The raw outputs as one array; a model that ends in boxes shows them, too. See ``Runtime.head``."""
+        names = [output.value_name for output in self.spec.network_outputs]
+        found = self.tensors(images, names)
+        return require_numbers(join_outputs([found[name] for name in names]), self)
 
     def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Values of the ONNX graph by name; see ``Runtime.tensors``."""
@@ -292,7 +306,8 @@ class FinishedModelRuntime(DescribedRuntime):
 
 def require_graph_names(names: Sequence[str], document: ModelDocument, *, file: str) -> None:
     """Refuse a graph without the outputs that its metadata promises."""
-    wanted = [HEAD] if document.spec.head == "none" else list(DETECTION_OUTPUTS)
+    raw = [output.value_name for output in document.spec.raw_outputs]
+    wanted = raw or list(DETECTION_OUTPUTS)
     missing = [name for name in wanted if name not in names]
     if missing:
         raise ModelError(

@@ -14,7 +14,7 @@ import numpy as np
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.runtimes.apart import Message, ProcessEndedError, call_apart, serve_apart
 from xdet.runtimes.base import Capabilities, VendorErrors, require_images, require_names, vendor_errors
-from xdet.runtimes.finished import SourceRuntime, require_numbers, run_in_chunks
+from xdet.runtimes.finished import SourceRuntime, raw_outputs_of, require_numbers, run_in_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,15 +60,15 @@ class KerasRuntime(SourceRuntime):
         return Capabilities(thresholds=True, max_detections=None, head=True, tensors=True, exact=False)
 
     def head(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The raw head, float32 ``(N, grid_h, grid_w, channels)``, of uint8 ``(N, height, width, 3)``."""
+        """The raw outputs of uint8 ``(N, height, width, 3)``; see ``Runtime.head``."""
         require_images(images, self._spec)
         network = self._require_open()
-        (head,) = run_in_chunks(
+        outputs = run_in_chunks(
             images,
             None if len(images) <= CHUNK else CHUNK,
-            lambda chunk: self._guarded(lambda: [network.head(self._rescaled(chunk))]),
+            lambda chunk: self._guarded(lambda: network.outputs(self._rescaled(chunk))),
         )
-        return require_numbers(head, self)
+        return require_numbers(raw_outputs_of(outputs, self._spec, file=self._file), self)
 
     def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """What layers give, by their names, float32 NHWC; see ``Runtime.tensors``."""

@@ -20,7 +20,7 @@ import numpy as np
 from converters.quant import dequantize
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.runtimes.base import Capabilities, VendorErrors, require_images, require_names, vendor_errors
-from xdet.runtimes.finished import SourceRuntime, require_numbers, run_in_chunks
+from xdet.runtimes.finished import SourceRuntime, raw_outputs_of, require_numbers, run_in_chunks
 from xdet.runtimes.processors import threads_of_one_network
 
 if TYPE_CHECKING:
@@ -68,14 +68,11 @@ class LiteRtRuntime(SourceRuntime):
         self._kernels, self._threads, self._integer = kernels, threads, integer
         self._interpreter = _open(model, file, kernels, threads, preserve=False)
         self._showing: Any = None
-        (self._input,), (self._output,) = (
-            self._interpreter.get_input_details(),
-            self._interpreter.get_output_details(),
-        )
-        _require_fit(self._input, (1, spec.image.height, spec.image.width, 3), file=file, what="input")
-        _require_fit(
-            self._output, (1, spec.grid_h, spec.grid_w, spec.head_channels), file=file, what="output"
-        )
+        (self._input,) = self._interpreter.get_input_details()
+        self._outputs = self._interpreter.get_output_details()
+        _require_fit(self._input, (1, spec.image.height, spec.image.width, 3), file=file)
+        shapes = [tuple(int(size) for size in output["shape"]) for output in self._outputs]
+        raw_outputs_of([np.zeros(shape, np.float32) for shape in shapes], spec, file=file)  # or refused
 
     @property
     def name(self) -> str:
@@ -95,10 +92,10 @@ class LiteRtRuntime(SourceRuntime):
         )
 
     def head(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The raw head, float32 ``(N, grid_h, grid_w, channels)``, of uint8 ``(N, height, width, 3)``."""
+        """The raw outputs of uint8 ``(N, height, width, 3)``; see ``Runtime.head``."""
         require_images(images, self._spec)
-        (head,) = run_in_chunks(images, 1, lambda image: [self._run(image)])
-        return require_numbers(head, self)
+        outputs = run_in_chunks(images, 1, self._run)
+        return require_numbers(raw_outputs_of(outputs, self._spec, file=self._file), self)
 
     def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Tensors of the TFLite file by name; see ``Runtime.tensors``.
@@ -131,13 +128,10 @@ class LiteRtRuntime(SourceRuntime):
         if self._interpreter is None:
             raise UsageError(f"'{self._file}' was closed; open it again")
 
-    def _run(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _run(self, image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         self._require_open()
-        (output,) = self._invoke(self._interpreter, image, [self._output["index"]])
-        if output.dtype == np.float32:
-            return np.asarray(output, np.float32)
-        scale, zero_point = self._output["quantization"]
-        return dequantize(output, np.float32(scale), zero_point)
+        found = self._invoke(self._interpreter, image, [output["index"] for output in self._outputs])
+        return [_as_reals(array, output) for array, output in zip(found, self._outputs, strict=True)]
 
     def _invoke(
         self, interpreter: Any, image: NDArray[np.uint8], indices: Sequence[int]
@@ -156,6 +150,13 @@ class LiteRtRuntime(SourceRuntime):
             return (image.astype(np.int16) - 128).astype(np.int8)
         rescaling = self._spec.image.rescaling
         return image.astype(np.float32) * np.float32(rescaling.scale) + np.float32(rescaling.offset)
+
+
+def _as_reals(array: NDArray[Any], output: dict[str, Any]) -> NDArray[np.float32]:
+    if array.dtype not in (np.int8, np.uint8):
+        return np.asarray(array, np.float32)
+    scale, zero_point = output["quantization"]
+    return dequantize(array, np.float32(scale), zero_point)
 
 
 def kernels_by_name(name: str | None) -> Kernels:
@@ -226,11 +227,11 @@ def _open(model: bytes, file: str, kernels: Kernels, threads: int | None, *, pre
     return interpreter
 
 
-def _require_fit(tensor: dict[str, Any], shape: tuple[int, ...], *, file: str, what: str) -> None:
+def _require_fit(tensor: dict[str, Any], shape: tuple[int, ...], *, file: str) -> None:
     found, dtype = tuple(int(size) for size in tensor["shape"]), np.dtype(tensor["dtype"])
     if found != shape or dtype not in (np.uint8, np.int8, np.float32):
         raise ModelError(
-            f"'{file}': {what} {tensor['name']!r} is {dtype} {list(found)}, expected uint8, int8 or float32 "
+            f"'{file}': input {tensor['name']!r} is {dtype} {list(found)}, expected uint8, int8 or float32 "
             f"{list(shape)}; see that sidecar and options belong to this file"
         )
 

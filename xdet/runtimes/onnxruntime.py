@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.heads.base import BatchDetections
+from converters.heads.base import BatchDetections, is_raw_output, join_outputs
 from converters.spec import (
     DETECTION_OUTPUTS,
-    HEAD,
     IMAGE,
     THRESHOLD_INPUTS,
     ContractTensor,
@@ -111,7 +110,7 @@ class OnnxRuntime(Runtime):
     @property
     def capabilities(self) -> Capabilities:
         """Thresholds unless frozen, head and inner values always, exact for integer models on the CPU provider."""
-        only_head = self.spec.head == "none"
+        only_head = not self.spec.gives_boxes
         return Capabilities(
             thresholds=only_head or not self._frozen,
             max_detections=None if only_head else self.spec.thresholds.max_detections,
@@ -126,7 +125,7 @@ class OnnxRuntime(Runtime):
         """Find boxes in uint8 RGB images ``(N, height, width, 3)``; see ``Runtime.detect``."""
         require_images(images, self.spec)
         require_thresholds(thresholds, self)
-        if self.spec.head == "none":
+        if not self.spec.gives_boxes:
             from xdet.runtimes.finished import decoder_for
 
             decode = decoder_for(self.spec, file=self.file)
@@ -149,8 +148,10 @@ class OnnxRuntime(Runtime):
         return first_rows(found, thresholds.max_detections)
 
     def head(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The raw head, float32 ``(N, grid_h, grid_w, channels)``; a model that ends in boxes shows it, too."""
-        return require_numbers(self.tensors(images, [HEAD])[HEAD], self)
+        """The raw outputs as one array; a model that ends in boxes shows them, too. See ``Runtime.head``."""
+        names = [output.value_name for output in self.spec.network_outputs]
+        found = self.tensors(images, names)
+        return require_numbers(join_outputs([found[name] for name in names]), self)
 
     def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Values of the ONNX graph by name; see ``Runtime.tensors``.
@@ -203,7 +204,7 @@ class OnnxRuntime(Runtime):
             if hidden not in self._inner:
                 require_names(hidden, value_names(self._session.model), file=self.file)
                 shown = with_outputs(
-                    self._session.model, [(n, FLOAT if n == HEAD else UNTOLD) for n in hidden]
+                    self._session.model, [(n, FLOAT if is_raw_output(n) else UNTOLD) for n in hidden]
                 )
                 opened = self._session.reopen(shown)
                 kept = list(self._inner.items())[1 - INNER_SESSIONS :]

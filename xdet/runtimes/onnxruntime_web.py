@@ -19,7 +19,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.spec import HEAD, IMAGE
+from converters.heads.base import is_raw_output
+from converters.spec import IMAGE
 from xdet.errors import ModelError, RuntimeUnavailableError
 from xdet.model.metadata import read_document
 from xdet.model.wire import FLOAT, UNTOLD, with_outputs
@@ -75,7 +76,7 @@ class OrtWebRuntime(FinishedModelRuntime):
     def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
         hidden = [name for name in names if name not in self._shown]
         if hidden:
-            more = [(name, FLOAT if name == HEAD else UNTOLD) for name in hidden]
+            more = [(name, FLOAT if is_raw_output(name) else UNTOLD) for name in hidden]
             opened, _ = self._node.ask({"op": "open"}, with_outputs(self._model, more))
             self._shown = tuple(opened["outputs"])
         image = np.ascontiguousarray(feeds[IMAGE])

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.spec import DETECTION_OUTPUTS, HEAD, IMAGE
+from converters.heads.base import is_raw_output
+from converters.spec import DETECTION_OUTPUTS, IMAGE
 from xdet.errors import MissingExtraError, RuntimeUnavailableError
 from xdet.model.metadata import read_document
 from xdet.model.wire import FLOAT, UNTOLD, with_outputs
@@ -47,7 +48,8 @@ class OpenVinoRuntime(FinishedModelRuntime):
         self._core, self._device, self._threads = _core(), _device(choices.provider), choices.threads
         self._file = file
         self._compiled: dict[tuple[str, ...], Any] = {}
-        own = (HEAD,) if document.spec.head == "none" else DETECTION_OUTPUTS
+        raw = [output.value_name for output in document.spec.raw_outputs]
+        own = tuple(raw) or DETECTION_OUTPUTS
         compiled = self._compile(model, ())
         require_graph_names(
             [name for out in compiled.outputs for name in out.get_names()], document, file=file
@@ -91,7 +93,7 @@ class OpenVinoRuntime(FinishedModelRuntime):
             settings["INFERENCE_NUM_THREADS"] = self._threads
         with self._border("OpenVINO cannot load it"):
             read = self._core.read_model(
-                with_outputs(model, [(name, FLOAT if name == HEAD else UNTOLD) for name in hidden])
+                with_outputs(model, [(name, FLOAT if is_raw_output(name) else UNTOLD) for name in hidden])
             )
             return self._core.compile_model(read, self._device, settings)
 

@@ -5,7 +5,7 @@ folds) and hangs one Transpose behind the input and one in front of the output; 
 inverse here, and the pass ``cancel transposes`` removes both.
 Numeric effect: float32 rounding of folded weights and of another order of sums, about 1e-5.
 
-What a Keras file itself tells about its detector: picture size and head size. It never says how pixels are scaled.
+What a Keras file itself tells about its detector: picture size and outputs. It never says how pixels are scaled.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import re
 from typing import TYPE_CHECKING
 
 from converters.errors import OptionError, SourceFileError
-from converters.facts import SourceFacts
+from converters.facts import SourceFacts, SourceOutput
 from converters.graph import NCHW_TO_NHWC, image_pixels, rescaled_pixels
 from converters.sources.base import ImportedNetwork
-from converters.sources.tf2onnx import take_over
+from converters.sources.tf2onnx import name_outputs, take_over
 from converters.spec import HEAD, TensorTwin
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import onnx_ir as ir
 
     from converters.graph import GraphWriter
@@ -51,17 +53,19 @@ def import_keras(
     nhwc = writer.op("Transpose", [real], "pixels/nhwc", perm=list(NCHW_TO_NHWC))
     batch = options.batch_size if isinstance(options.batch_size, int) else None
     taken = take_over(model.to_onnx(batch), writer, nhwc, model.source.file)
-    taken.output.name = HEAD
+    shapes = [output.shape for output in facts_from_keras(model).outputs]
     return ImportedNetwork(
-        head_nhwc=taken.output,
-        twins=layer_twins(model, taken.values),
+        outputs=name_outputs(writer, taken, shapes, spec),
+        twins=layer_twins(model, taken.values, [output.value_name for output in spec.network_outputs]),
         quantization="float32",
         activations="float32",
         leaky_relu="float",
     )
 
 
-def layer_twins(model: LoadedKeras, values: dict[str, ir.Value]) -> dict[str, TensorTwin]:
+def layer_twins(
+    model: LoadedKeras, values: dict[str, ir.Value], raw: Collection[str] = (HEAD,)
+) -> dict[str, TensorTwin]:
     """Layer name -> the last value computed in that layer's scope.
 
     TensorFlow names tensors ``<model>/<layer>/<operation>``; Keras 3 puts the same suffix behind every scope.
@@ -77,7 +81,7 @@ def layer_twins(model: LoadedKeras, values: dict[str, ir.Value]) -> dict[str, Te
             layer = part.removesuffix(suffix) if suffix else part
             if layer in layers and value.name is not None:
                 rank = 0 if value.shape is None else len(value.shape)
-                layout = "NHWC->NCHW" if rank == 4 and value.name != HEAD else "same"
+                layout = "NHWC->NCHW" if rank == 4 and value.name not in raw else "same"
                 twins[layer] = TensorTwin(value.name, layout, 0)
     return twins
 
@@ -86,33 +90,36 @@ Shapes = tuple[tuple[int | None, ...], ...]
 
 
 def facts_from_keras(model: LoadedKeras) -> SourceFacts:
-    """Read the facts of a Keras detector: one image in, one grid of boxes out.
+    """Read the facts of a Keras detector: one image in, any number of outputs of any rank.
 
     Raises:
-        SourceFileError: the inputs or outputs are not those of a detector of this family, or their sizes are open.
+        SourceFileError: its inputs are not one picture, or a size is open.
     """
     file = model.source.file
-    height, width, colours = _only(file, "input", model.input_shapes, "one image [N, height, width, 3]")
-    if colours != 3:
+    image = _sizes(model.input_shapes[0]) if len(model.input_shapes) == 1 else None
+    if image is None or len(image) != 3 or image[2] != 3:
         raise _not_of_this_family(file, "input", model.input_shapes, "one image [N, height, width, 3]")
-    wanted = "one grid [N, rows, columns, anchors * (5 + classes)]"
-    grid_h, grid_w, channels = _only(file, "output", model.output_shapes, wanted)
-    return SourceFacts(file, height, width, grid_h, grid_w, channels, "float32", None)
+    if not model.output_shapes:
+        raise _not_of_this_family(file, "output", (), "numbers of known sizes, [N, ...]")
+    outputs = []
+    for name, shape, activations in zip(
+        model.output_names, model.output_shapes, model.output_activations, strict=True
+    ):
+        sizes = _sizes(shape)
+        if sizes is None:
+            raise _not_of_this_family(file, "output", model.output_shapes, "numbers of known sizes, [N, ...]")
+        outputs.append(SourceOutput(name, sizes, activations))
+    return SourceFacts(file, image[0], image[1], tuple(outputs), "float32", None)
 
 
-def _only(file: str, side: str, shapes: Shapes, expected: str) -> tuple[int, int, int]:
-    """The three sizes behind the batch of the only tensor on one side."""
-    sizes = shapes[0][1:] if len(shapes) == 1 else ()
-    known = tuple(size for size in sizes if size is not None)
-    if len(known) != 3 or len(sizes) != 3 or min(known) < 1:
-        raise _not_of_this_family(file, side, shapes, expected)
-    return known[0], known[1], known[2]
+def _sizes(shape: tuple[int | None, ...]) -> tuple[int, ...] | None:
+    """The sizes behind the batch; None where one is open."""
+    known = tuple(size for size in shape[1:] if size is not None and size > 0)
+    return known if len(known) == len(shape) - 1 else None
 
 
 def _not_of_this_family(file: str, side: str, found: Shapes, expected: str) -> SourceFileError:
     listed = ", ".join(str(["N" if n is None else n for n in shape]) for shape in found) or "none"
     open_size = any(None in shape[1:] for shape in found)
     hint = " (a size is open: build the network for one picture size, and save it again)" if open_size else ""
-    return SourceFileError(
-        f"'{file}' is not a detector of this family: {side} expected {expected}, found {listed}{hint}"
-    )
+    return SourceFileError(f"'{file}' is not a detector: {side} expected {expected}, found {listed}{hint}")

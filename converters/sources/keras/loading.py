@@ -46,6 +46,8 @@ class LoadedKeras:
         model: the Keras model object.
         input_shapes: sizes of each input, None where free.
         output_shapes: sizes of each output, None where free.
+        output_names: of the outputs.
+        output_activations: sigmoid and softmax through which each output's numbers went last.
     """
 
     source: KerasFile
@@ -53,12 +55,17 @@ class LoadedKeras:
     model: Any
     input_shapes: tuple[tuple[int | None, ...], ...]
     output_shapes: tuple[tuple[int | None, ...], ...]
+    output_names: tuple[str, ...]
+    output_activations: tuple[tuple[str, ...], ...]
 
-    def head(self, rescaled_nhwc: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The raw head of rescaled pixels, float32 ``(N, height, width, 3)``, as Keras itself computes it."""
+    def outputs(self, rescaled_nhwc: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """The outputs for rescaled pixels, float32 ``(N, height, width, 3)``, as Keras itself computes them."""
         with silenced_warnings():
-            output = self.model(rescaled_nhwc, training=False)
-        return np.asarray(output, np.float32)
+            found = self.model(rescaled_nhwc, training=False)
+        if len(self.output_shapes) == 1 and not isinstance(found, list | tuple | dict):
+            found = [found]
+        arrays = found.values() if isinstance(found, dict) else found
+        return [np.asarray(array, np.float32) for array in arrays]
 
     def layer_names(self) -> tuple[str, ...]:
         """The layers whose outputs ``layer_outputs`` gives."""
@@ -126,7 +133,35 @@ def load_keras(source: KerasFile, *, threads: int | None = None) -> LoadedKeras:
             reason = " ".join(str(error).split())[:300]
             msg = f"{source.file}: {library} cannot load it: {reason}; save it again with the Keras that made it"
             raise SourceFileError(msg) from error
-    return LoadedKeras(source, keras, model, _shapes(model.inputs), _shapes(model.outputs))
+    return LoadedKeras(
+        source,
+        keras,
+        model,
+        _shapes(model.inputs),
+        _shapes(model.outputs),
+        tuple(map(str, model.output_names)),
+        tuple(_activations(tensor) for tensor in model.outputs),
+    )
+
+
+ACTIVATIONS = frozenset({"sigmoid", "softmax"})
+SEEN_THROUGH = frozenset({"Reshape", "Permute", "Flatten", "Concatenate"})
+
+
+def _activations(output: Any) -> tuple[str, ...]:
+    """The activations through which the numbers of a symbolic output went last."""
+    found: dict[str, None] = {}
+    open_tensors = [output]
+    while open_tensors:
+        layer = open_tensors.pop()._keras_history[0]  # noqa: SLF001 - the only way from a tensor to its layer
+        kind = type(layer).__name__
+        name = "softmax" if kind == "Softmax" else getattr(getattr(layer, "activation", None), "__name__", "")
+        if name in ACTIVATIONS:
+            found[name] = None
+        elif kind in SEEN_THROUGH:
+            inputs = layer.input
+            open_tensors += inputs if isinstance(inputs, list | tuple) else [inputs]
+    return tuple(found)
 
 
 def _shapes(tensors: Any) -> tuple[tuple[int | None, ...], ...]:

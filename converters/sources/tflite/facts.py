@@ -1,4 +1,4 @@
-"""What a TFLite file itself tells about its detector: picture size, head size, input encoding.
+"""What a TFLite file itself tells about its detector: picture size, outputs, input encoding.
 
 How a TFLite network is quantised, in words.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converters.errors import SourceFileError
-from converters.facts import SourceFacts
+from converters.facts import SourceFacts, SourceOutput
 from converters.sources.tflite.operators import WEIGHTED
 
 if TYPE_CHECKING:
@@ -16,30 +16,56 @@ if TYPE_CHECKING:
 
 
 def facts_from_tflite(model: TfliteModel) -> SourceFacts:
-    """Read the facts of a TFLite detector: one image in, one grid of boxes out.
+    """Read the facts of a TFLite detector: one image in, any number of outputs of any rank.
 
     Raises:
-        SourceFileError: the inputs or outputs are not those of a detector of this family.
+        SourceFileError: its inputs are not one picture, or an output has no batch of one image.
     """
     inputs = [(tensor.name, tuple(tensor.shape)) for tensor in _tensors(model, model.inputs)]
     outputs = [(tensor.name, tuple(tensor.shape)) for tensor in _tensors(model, model.outputs)]
     if len(inputs) != 1 or not _is_image(inputs[0][1]):
         raise _not_of_this_family(model, "input", inputs, "one image [1, height, width, 3]")
-    if len(outputs) != 1 or not _is_grid(outputs[0][1]):
-        raise _not_of_this_family(
-            model, "output", outputs, "one grid [1, rows, columns, anchors * (5 + classes)]"
-        )
-    image, (_, grid_h, grid_w, channels) = _tensors(model, model.inputs)[0], outputs[0][1]
+    if not outputs or any(not shape or shape[0] != 1 or min(shape) < 1 for _, shape in outputs):
+        raise _not_of_this_family(model, "output", outputs, "numbers of one image, [1, ...]")
+    image = _tensors(model, model.inputs)[0]
     return SourceFacts(
         file=str(model.file),
         height=image.shape[1],
         width=image.shape[2],
-        grid_h=grid_h,
-        grid_w=grid_w,
-        head_channels=channels,
+        outputs=tuple(
+            SourceOutput(name, shape[1:], _activations(model, index))
+            for index, (name, shape) in zip(model.outputs, outputs, strict=True)
+        ),
         input_dtype=str(image.dtype),
         input_quant=image.quant,
     )
+
+
+ACTIVATIONS = frozenset({"LOGISTIC", "SOFTMAX"})
+SEEN_THROUGH = frozenset(  # they move or requantise numbers, and leave them what they are
+    {
+        "QUANTIZE", "DEQUANTIZE", "RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "CONCATENATION", "PACK", "SPLIT",
+        "SLICE", "STRIDED_SLICE", "PAD",
+    }
+)  # fmt: skip
+
+
+def _activations(model: TfliteModel, output: int) -> tuple[str, ...]:
+    """The activations through which numbers of an output went last, in the file's order."""
+    writers = {index: op for op in model.operators for index in op.outputs}
+    found: dict[int, str] = {}
+    seen, open_tensors = {output}, [output]
+    while open_tensors:
+        op = writers.get(open_tensors.pop())
+        if op is None:
+            continue
+        if op.op in ACTIVATIONS:
+            found[op.index] = op.op
+        elif op.op in SEEN_THROUGH:
+            fresh = [index for index in op.inputs if index >= 0 and index not in seen]
+            seen.update(fresh)
+            open_tensors += fresh
+    return tuple(dict.fromkeys(found[index] for index in sorted(found)))
 
 
 def _tensors(model: TfliteModel, indices: tuple[int, ...]) -> list[TfliteTensor]:
@@ -50,22 +76,11 @@ def _is_image(shape: tuple[int, ...]) -> bool:
     return len(shape) == 4 and shape[0] == 1 and shape[3] == 3 and min(shape) > 0
 
 
-def _is_grid(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 4 and shape[0] == 1 and min(shape) > 0
-
-
 def _not_of_this_family(
     model: TfliteModel, side: str, found: list[tuple[str, tuple[int, ...]]], expected: str
 ) -> SourceFileError:
     listed = ", ".join(f"'{name}' {list(shape)}" for name, shape in found) or "none"
-    flat = len(found) == 1 and len(found[0][1]) < 4
-    hint = (
-        " (a flat output: the grid is folded away, or boxes are already decoded)"
-        if flat and side == "output"
-        else ""
-    )
-    msg = f"'{model.file}' is not a detector of this family: {side} expected {expected}, found {listed}{hint}"
-    return SourceFileError(msg)
+    return SourceFileError(f"'{model.file}' is not a detector: {side} expected {expected}, found {listed}")
 
 
 def summarise_quantization(model: TfliteModel) -> str:

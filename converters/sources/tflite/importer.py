@@ -20,14 +20,14 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from converters.errors import ContractError, OptionError, SourceFileError
+from converters.facts import match_outputs
 from converters.graph import IR_VERSION, image_pixels, pixel_codes, pixels_are_codes, rescaled_pixels
-from converters.sources.base import ImportedNetwork
+from converters.sources.base import ImportedNetwork, as_raw_output
 from converters.sources.tflite.context import ImportContext, describe, transposed
 from converters.sources.tflite.facts import summarise_quantization
 from converters.sources.tflite.operators import OPERATORS
 from converters.sources.tflite.ops.shape_arithmetic import fold
 from converters.sources.tflite.supported import is_dynamic_range, is_float, require_supported
-from converters.spec import HEAD
 
 if TYPE_CHECKING:
     from converters.graph import GraphWriter
@@ -116,10 +116,8 @@ def import_tflite(
     define_image_input(context, spec.image, options.batch_size)
     translate(context)
     require_source_shapes(context)
-    output = model.outputs[0]
-    real = context.float_of(output)
     return ImportedNetwork(
-        head_nhwc=context.to_source_layout(real, len(context.tensor(output).shape), HEAD),
+        outputs=_raw_outputs(context, spec),
         twins=context.twins,
         quantization=summarise_quantization(model),
         activations="float32" if floats else options.activations,
@@ -127,6 +125,21 @@ def import_tflite(
         deviations=tuple(context.deviations),
         leaky_relu="float" if floats else None,
     )
+
+
+def _raw_outputs(context: ImportContext, spec: DetectorSpec) -> tuple[ir.Value, ...]:
+    """The network's outputs under the names and in the shapes of the contract."""
+    wanted = spec.network_outputs
+    indices = context.model.outputs
+    order = match_outputs([tuple(context.tensor(index).shape[1:]) for index in indices], wanted)
+    values = []
+    for output, place in zip(wanted, order, strict=True):
+        index, name = indices[place], output.value_name
+        shape = tuple(context.tensor(index).shape)
+        value = context.to_source_layout(context.float_of(index), len(shape), name)
+        keeps_its_name = value is context.values.get(index)  # as the carrier of a float tensor
+        values.append(as_raw_output(context.writer, value, None if keeps_its_name else shape[1:], output))
+    return tuple(values)
 
 
 def translate(context: ImportContext) -> None:

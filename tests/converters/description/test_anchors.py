@@ -17,14 +17,15 @@ from converters.description.values import (
     sizes_from_values,
 )
 from converters.errors import ConversionError, OptionError, SourceFileError
-from converters.facts import SourceFacts
+from converters.facts import SourceFacts, SourceOutput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 TWO: SizesWh = ((0.5, 1.25), (2.0, 3.5))
-FACTS = SourceFacts("m.tflite", 192, 192, 6, 6, 12, "uint8", None)
+GRID = (6, 6)
+FACTS = SourceFacts("m.tflite", 192, 192, (SourceOutput("grid", (6, 6, 12)),), "uint8", None)
 
 
 @pytest.mark.parametrize(
@@ -119,14 +120,15 @@ def test_values_that_are_no_pairs_are_refused(value: object) -> None:
 
 def test_an_unknown_unit_shows_both_readings_in_pixels_and_the_options_to_paste() -> None:
     with pytest.raises(OptionError) as caught:
-        settle_unit(StatedAnchors(((0.25, 0.5), (0.75, 1.0)), None, "--anchors"), None, FACTS)
+        settle_unit(StatedAnchors(((0.25, 0.5), (0.75, 1.0)), None, "--anchors"), None, FACTS, GRID)
     assert str(caught.value).splitlines() == [
         "'m.tflite': the unit of the anchors (--anchors) is not stated; both readings are possible "
         "in the 192 x 192 image:",
         "  width x height        in grid cells           as fractions of the image",
         "  0.25 x 0.5            8.0 x 16.0 px           48.0 x 96.0 px",
         "  0.75 x 1              24.0 x 32.0 px          144.0 x 192.0 px",
-        "Choose the one whose boxes have the size of your objects, and add one of:",
+        "These sizes do not decide: training makes up for either unit. Convert both ways, look at both on your "
+        "photographs (xdet detect --save), and keep what fits:",
         "  --anchor-unit cell",
         "  --anchor-unit image",
     ]
@@ -135,6 +137,6 @@ def test_an_unknown_unit_shows_both_readings_in_pixels_and_the_options_to_paste(
 
 def test_an_anchor_above_one_can_only_be_in_cells() -> None:
     stated = StatedAnchors(((0.25, 0.5), (0.75, 1.01)), None, "--anchors")
-    assert settle_unit(stated, None, FACTS).unit == "cell"
+    assert settle_unit(stated, None, FACTS, GRID).unit == "cell"
     with pytest.raises(OptionError, match="--anchors with unit 'image': an anchor above 1"):
-        settle_unit(stated, "image", FACTS)
+        settle_unit(stated, "image", FACTS, GRID)

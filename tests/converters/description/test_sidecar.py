@@ -77,7 +77,7 @@ def test_the_sidecar_stands_beside_the_model_under_its_stem(tmp_path: Path) -> N
         ({"anchors": []}, "anchors: expected"),
         ({"anchors": [[1, "2"]]}, "anchors: '2' is not a number"),
         ({"anchors": [[0, 1]]}, "anchors: anchors must be finite and above 0"),
-        ({"anchor_unit": "pixel"}, "anchor_unit: expected one of cell, image, found 'pixel'"),
+        ({"anchor_unit": "px"}, "anchor_unit: expected one of cell, image, pixel, found 'px'"),
         ({"anchor_unit": "image"}, "anchor_unit: an anchor above 1 cannot be a fraction"),
         ({"rescaling": [1, 0]}, 'rescaling: expected {"scale": ..., "offset": ...}, found [1, 0]'),
         ({"rescaling": {"scale": 1}}, "rescaling.offset: expected a number, found nothing"),

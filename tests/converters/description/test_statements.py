@@ -16,9 +16,11 @@ from converters.description.sidecar import Sidecar
 from converters.description.statements import SourceFacts, SourceOptions, resolve_spec
 from converters.description.zoo_yaml import FAMILIES, ZooConfig
 from converters.errors import OptionError, SourceFileError, UnsupportedModelError
+from converters.facts import SourceOutput
 from converters.quant import QuantParams
 from converters.sources import resolve_source_spec
-from converters.spec import Anchors, DetectorSpec, EvaluationSettings, Rescaling, Thresholds
+from converters.spec import Anchors, DetectorSpec, EvaluationSettings, RawOutput, Rescaling, Thresholds
+from tests.heads import anchors_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +28,14 @@ if TYPE_CHECKING:
     from converters.description.zoo_yaml import Layout
 
 UINT8 = QuantParams.per_tensor(1 / 255, 0)
-FACTS = SourceFacts("door.tflite", 192, 192, 6, 6, 12, "uint8", UINT8)  # 12 channels: 2 anchors, 1 class
+
+
+def facts_of(channels: int) -> SourceFacts:
+    output = SourceOutput("grid", (6, 6, channels))
+    return SourceFacts("door.tflite", 192, 192, (output,), "uint8", UINT8)
+
+
+FACTS = facts_of(12)  # 2 anchors, 1 class
 FLOAT = replace(FACTS, input_dtype="float32", input_quant=None)
 CELLS = ((0.5, 1.5), (2.0, 3.0))
 SMALL = ((0.25, 0.5), (0.5, 0.75))
@@ -39,30 +48,30 @@ CONFIG = ZooConfig("z.yaml", "model", "yolov2t", (192, 192, 3), ("cat",), None, 
 
 def test_what_nobody_states_has_documented_defaults() -> None:
     spec = resolve_spec(FACTS, OPTIONS, None, None)
-    assert spec.head == "yolo_v2"
+    assert spec.gives_boxes
     assert spec.class_names == ("class_0",)
-    assert spec.anchors == Anchors(CELLS, "cell")
+    assert anchors_of(spec) == Anchors(CELLS, "cell")
     assert spec.image.resize == "nearest"
     assert spec.thresholds == Thresholds(0.5, 0.5, 100)
-    assert (spec.grid_h, spec.grid_w, spec.head_channels, spec.image.width) == (6, 6, 12, 192)
+    assert (spec.network_outputs, spec.image.width) == ((RawOutput("", (6, 6, 12)),), 192)
 
 
 def test_the_sidecar_is_used_when_nothing_else_speaks() -> None:
     spec = resolve_spec(FACTS, SourceOptions(), SIDECAR, None)
-    assert spec.anchors == Anchors(SMALL, "image")
+    assert anchors_of(spec) == Anchors(SMALL, "image")
     assert (spec.class_names, spec.image.resize) == (("dog",), "bilinear")
 
 
 def test_the_yaml_comes_before_the_sidecar() -> None:
     spec = resolve_spec(FACTS, SourceOptions(), SIDECAR, CONFIG)
-    assert spec.anchors == Anchors(CELLS, "cell")
+    assert anchors_of(spec) == Anchors(CELLS, "cell")
     assert (spec.class_names, spec.image.resize) == (("cat",), "nearest")
 
 
 def test_options_come_first() -> None:
     options = SourceOptions(anchors=((0.1, 0.2), (0.3, 0.4)), anchor_unit="cell", class_names=("cow",))
     spec = resolve_spec(FACTS, options, SIDECAR, CONFIG)
-    assert spec.anchors == Anchors(((0.1, 0.2), (0.3, 0.4)), "cell")
+    assert anchors_of(spec) == Anchors(((0.1, 0.2), (0.3, 0.4)), "cell")
     assert spec.class_names == ("cow",)
 
 
@@ -88,7 +97,7 @@ def test_what_nobody_states_is_named(
 
 
 def test_an_assumption_is_one_sentence() -> None:
-    spec = resolve_spec(replace(FACTS, head_channels=16), OPTIONS, None, None)
+    spec = resolve_spec(facts_of(16), OPTIONS, None, None)
     names, resize = spec.assumptions
     assert names.startswith("class names class_0, ..., class_2 are assumed, since nobody states them; ")
     assert resize.startswith("resize nearest is assumed, since nobody states ")
@@ -101,35 +110,36 @@ def test_a_unit_belongs_to_the_list_it_stands_beside() -> None:
 
 def test_a_sidecar_with_a_unit_alone_speaks_about_any_list() -> None:
     spec = resolve_spec(FACTS, SourceOptions(anchors=SMALL), Sidecar("s", anchor_unit="image"), None)
-    assert spec.anchors == Anchors(SMALL, "image")
+    assert anchors_of(spec) == Anchors(SMALL, "image")
 
 
 def test_the_unit_option_speaks_about_any_list() -> None:
     spec = resolve_spec(FACTS, SourceOptions(anchor_unit="cell"), SIDECAR, None)
-    assert spec.anchors == Anchors(SMALL, "cell")
+    assert anchors_of(spec) == Anchors(SMALL, "cell")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_in_the_4_layout_brings_default_anchors_in_cells(family: str) -> None:
-    facts = replace(FACTS, head_channels=30)
+    facts = facts_of(30)
     config = ZooConfig("z.yaml", "model", family)
-    assert resolve_spec(facts, SourceOptions(), None, config).anchors == Anchors(FAMILIES[family], "cell")
+    spec = resolve_spec(facts, SourceOptions(), None, config)
+    assert anchors_of(spec) == Anchors(FAMILIES[family], "cell")
 
 
 def test_a_family_in_the_older_layout_asks_for_the_unit() -> None:
-    facts = replace(FACTS, head_channels=30)
+    facts = facts_of(30)
     config = ZooConfig("z.yaml", "general", "tiny_yolo_v2")
     with pytest.raises(OptionError, match=r"the default of tiny_yolo_v2, named by 'z.yaml'") as caught:
         resolve_spec(facts, SourceOptions(), None, config)
     assert "2.4 x 8.3 px" in str(caught.value)
     assert "14.6 x 49.6 px" in str(caught.value)
     spec = resolve_spec(facts, SourceOptions(anchor_unit="image"), None, config)
-    assert spec.anchors == Anchors(FAMILIES["tiny_yolo_v2"], "image")
+    assert anchors_of(spec) == Anchors(FAMILIES["tiny_yolo_v2"], "image")
 
 
 def test_default_anchors_give_way_to_a_list_in_the_sidecar() -> None:
     spec = resolve_spec(FACTS, SourceOptions(), SIDECAR, ZooConfig("z.yaml", "model", "yolov2t"))
-    assert spec.anchors == Anchors(SMALL, "image")
+    assert anchors_of(spec) == Anchors(SMALL, "image")
 
 
 def test_without_anchors_the_message_tells_every_way_to_give_them() -> None:
@@ -148,25 +158,27 @@ def test_without_anchors_the_message_tells_every_way_to_give_them() -> None:
 
 def test_a_raw_head_needs_no_anchors_and_makes_up_no_classes() -> None:
     spec = resolve_spec(FACTS, SourceOptions(head="none"), None, ZooConfig("z.yaml", "model", "yolov2t"))
-    assert (spec.head, spec.anchors, spec.class_names) == ("none", None, ())
+    assert (spec.head, spec.class_names) == (None, ())
+    assert spec.raw_outputs == (RawOutput("", (6, 6, 12)),)
 
 
 def test_a_raw_head_keeps_the_anchors_it_was_given() -> None:
-    spec = resolve_spec(FACTS, SourceOptions(head="none", anchors=CELLS, class_names=("a", "b")), None, None)
-    assert (spec.anchors, spec.class_names) == (Anchors(CELLS, "cell"), ("a", "b"))
+    spec = resolve_spec(FACTS, SourceOptions(head="none", anchors=CELLS, class_names=("a",)), None, None)
+    assert (anchors_of(spec), spec.class_names) == (Anchors(CELLS, "cell"), ("a",))
+    assert not spec.gives_boxes
 
 
 def test_a_sidecar_can_ask_for_the_raw_head_and_an_option_against_it() -> None:
     sidecar = replace(SIDECAR, head="none")
-    assert resolve_spec(FACTS, SourceOptions(), sidecar, None).head == "none"
-    assert resolve_spec(FACTS, SourceOptions(head="yolo_v2"), sidecar, None).head == "yolo_v2"
+    assert resolve_spec(FACTS, SourceOptions(), sidecar, None).raw_outputs
+    assert resolve_spec(FACTS, SourceOptions(head="yolo_v2"), sidecar, None).gives_boxes
 
 
 def test_another_family_is_refused_unless_the_head_is_stated() -> None:
     config = ZooConfig("z.yaml", "model", "ssd", anchors=CELLS)
     with pytest.raises(OptionError, match="model_type 'ssd' is not supported"):
         resolve_spec(FACTS, SourceOptions(), None, config)
-    assert resolve_spec(FACTS, SourceOptions(head="none"), None, config).head == "none"
+    assert resolve_spec(FACTS, SourceOptions(head="none"), None, config).raw_outputs
 
 
 @pytest.mark.parametrize(
@@ -197,7 +209,7 @@ def test_what_does_not_fit_the_channels_is_told_with_the_arithmetic(
 
 def test_a_head_that_fits_nothing_says_so() -> None:
     with pytest.raises(OptionError, match="no anchors and classes make 5 channels"):
-        resolve_spec(replace(FACTS, head_channels=5), OPTIONS, None, None)
+        resolve_spec(facts_of(5), OPTIONS, None, None)
 
 
 def test_a_yaml_for_another_size_is_refused() -> None:
@@ -220,7 +232,7 @@ def test_evaluation_settings_of_a_yaml_are_no_defaults_but_options_are() -> None
         ({"iou_threshold": float("nan")}, "iou threshold must lie in 0..1"),
         ({"max_detections": 0}, "max_detections must be a whole number in 1..4096"),
         ({"head": "ssd"}, "--head must be one of auto, yolo_v2, none"),
-        ({"anchor_unit": "px"}, "--anchor-unit must be 'cell' or 'image'"),
+        ({"anchor_unit": "px"}, "--anchor-unit must be 'cell', 'image' or 'pixel'"),
         ({"anchors": ((1, 0),)}, "--anchors"),
         ({"anchors": (1, 2)}, "--anchors"),
         ({"class_names": ("",)}, "--classes"),
@@ -296,8 +308,8 @@ def test_a_file_on_disk_is_described_with_the_sidecar_beside_it(embedded: Path) 
     anchors = [[0.25, 0.5]] * 4 + [[4.5, 5.5]]
     embedded.with_name("Tür 1.xdet.json").write_text(json.dumps({"anchors": anchors}))
     spec = resolve_source_spec(embedded)
-    assert spec.anchors == Anchors(((0.25, 0.5),) * 4 + ((4.5, 5.5),), "cell")
-    assert (spec.image.height, spec.grid_h, spec.head_channels) == (224, 7, 30)
+    assert anchors_of(spec) == Anchors(((0.25, 0.5),) * 4 + ((4.5, 5.5),), "cell")
+    assert (spec.image.height, spec.network_outputs) == (224, (RawOutput("", (7, 7, 30)),))
     assert spec.image.rescaling == Rescaling(float(np.float32(1 / 255)), 0.0)
 
 
@@ -306,10 +318,63 @@ def test_a_file_on_disk_is_described_with_a_yaml(embedded: Path, layout: Layout)
     config = embedded.with_name("config.yaml")
     config.write_text(f"{layout}:\n  model_type: tiny_yolo_v2\ndataset:\n  class_names: [person]\n")
     spec = resolve_source_spec(embedded, options=SourceOptions(config=config, anchor_unit="cell"))
-    assert spec.anchors == Anchors(FAMILIES["tiny_yolo_v2"], "cell")
+    assert anchors_of(spec) == Anchors(FAMILIES["tiny_yolo_v2"], "cell")
     assert spec.class_names == ("person",)
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceFileError, match=r"no.tflite.* cannot be read: No such file"):
         resolve_source_spec(tmp_path / "no.tflite")
+
+
+def test_anchors_in_pixels_of_the_picture_become_cells() -> None:
+    options = SourceOptions(anchors=((16.0, 48.0), (64.0, 96.0)), anchor_unit="pixel")
+    assert anchors_of(resolve_spec(FACTS, options, None, None)) == Anchors(CELLS, "cell")
+    lone = Sidecar("s", anchors=options.anchors, anchor_unit="pixel")
+    assert anchors_of(resolve_spec(FACTS, SourceOptions(), lone, None)) == Anchors(CELLS, "cell")
+
+
+@pytest.mark.parametrize("unit", [None, "cell"])
+def test_anchors_beyond_twice_the_grid_look_like_pixels(unit: Any) -> None:
+    def resolve(largest: float) -> DetectorSpec:
+        return resolve_spec(
+            FACTS, SourceOptions(anchors=((0.5, 1.5), (2.0, largest)), anchor_unit=unit), None, None
+        )
+
+    assert anchors_of(resolve(12.0)).unit == "cell"
+    with pytest.raises(
+        OptionError, match=r"2.02 times the picture.* these look like pixels: --anchor-unit pixel"
+    ):
+        resolve(12.1)
+
+
+ACTIVATED = SourceOutput("boxes", (6, 6, 12), ("LOGISTIC",))
+
+
+def test_numbers_that_the_network_activates_are_no_yolo_v2_head() -> None:
+    facts = replace(FACTS, outputs=(ACTIVATED,))
+    for sidecar in (None, replace(SIDECAR, head="yolo_v2")):
+        with pytest.raises(OptionError, match=r"LOGISTIC in front of its output.* would be activated twice"):
+            resolve_spec(facts, OPTIONS, sidecar, None)
+    assert resolve_spec(facts, SourceOptions(head="none"), None, None).head is None
+    assert resolve_spec(facts, replace(OPTIONS, head="yolo_v2"), None, None).gives_boxes
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [(SourceOutput("a", (6, 6, 12)),) * 2, (SourceOutput("a", (10,)),), (SourceOutput("a", (36, 12)),)],
+    ids=["two outputs", "flat", "rank 3"],
+)
+def test_what_is_no_grid_needs_no_head(outputs: tuple[SourceOutput, ...]) -> None:
+    facts = replace(FACTS, outputs=outputs)
+    with pytest.raises(OptionError, match=r"a YOLO v2 head is one output .* --head none converts it"):
+        resolve_spec(facts, OPTIONS, None, None)
+    raw = resolve_spec(facts, SourceOptions(head="none", anchors=CELLS), None, None)
+    assert raw.head is None
+    assert [output.shape for output in raw.raw_outputs] == [output.shape for output in outputs]
+    assert len({output.value_name for output in raw.raw_outputs}) == len(outputs)
+
+
+def test_a_grid_whose_anchors_have_an_axis_of_their_own_is_the_same_head() -> None:
+    facts = replace(FACTS, outputs=(SourceOutput("grid", (6, 6, 2, 6)),))
+    assert resolve_spec(facts, OPTIONS, None, None) == resolve_spec(FACTS, OPTIONS, None, None)

@@ -16,6 +16,7 @@ from converters.heads.blazeface import BlazeFace
 from converters.heads.fomo import Fomo
 from converters.heads.grids import AnchorGrid
 from converters.heads.ssd import Ssd
+from converters.heads.yolo_v2 import Anchors, YoloV2
 from converters.heads.yolo_v3 import YoloV3
 from converters.heads.yolo_v5 import YoloV5, YoloV5Raw
 from converters.heads.yolo_v8 import YoloV8
@@ -47,6 +48,8 @@ CORNER_PRIORS = tuple((x - w / 2, y - h / 2, x + w / 2, y + h / 2) for x, y, w, 
 MERGING = "fomo, merging"  # its cells are not independent of each other
 
 EXAMPLES: dict[str, Head] = {
+    "yolo_v2, cells": YoloV2(3, 4, Anchors(((0.9, 1.3), (2.1, 1.3)), "cell"), 3),
+    "yolo_v2, fractions, one class": YoloV2(2, 3, Anchors(((0.9, 0.3), (0.1, 0.3)), "image"), 1),
     "ssd, corners": Ssd(25, 2, "corners", (1, 1, 1, 1), CORNER_PRIORS),
     "ssd, corners from an output": Ssd(25, 1, "corners", (1, 1, 1, 1), None),
     "ssd, y first, scales": Ssd(25, 3, "centers", (10, 10, 5, 5), PRIORS, yx_first=True),

@@ -11,24 +11,25 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from converters.heads.arithmetic import sigmoid, softmax
 from converters.heads.boxes import iou_xyxy
-from converters.heads.oracle import (
-    decode_scores,
+from converters.heads.nms import (
     detect_from_head,
     limit_candidates,
-    sigmoid,
-    softmax,
     suppress,
 )
+from converters.heads.yolo_v2 import YoloV2, decode_scores
 from converters.spec import (
     MAX_CANDIDATES,
     Anchors,
     AnchorUnit,
     DetectorSpec,
     ImageInput,
+    RawOutput,
     Rescaling,
     Thresholds,
 )
+from tests.heads import yolo_v2
 
 Float32 = NDArray[np.float32]
 
@@ -43,19 +44,15 @@ def make_spec(
         sizes = tuple((w / grid[1], h / grid[0]) for w, h in sizes)
     return DetectorSpec(
         image=ImageInput(grid[0] * 32, grid[1] * 32, Rescaling(1 / 255, 0.0)),
-        head="yolo_v2",
-        grid_h=grid[0],
-        grid_w=grid[1],
-        head_channels=anchors * (5 + classes),
+        head=YoloV2(grid[0], grid[1], Anchors(sizes, unit), classes),
         class_names=tuple(f"class {i}" for i in range(classes)),
-        anchors=Anchors(sizes, unit),
     )
 
 
 def quiet_head(spec: DetectorSpec, batch: int = 1) -> Float32:
     """A head without any detection, as float32 ``(N, grid_h, grid_w, A, 5 + NC)``."""
-    num_anchors = len(spec.anchors.sizes_wh) if spec.anchors else 0
-    head = np.zeros((batch, spec.grid_h, spec.grid_w, num_anchors, 5 + len(spec.class_names)), np.float32)
+    own = yolo_v2(spec)
+    head = np.zeros((batch, own.grid_h, own.grid_w, own.num_anchors, 5 + own.num_classes), np.float32)
     head[..., 4] = -20
     return head
 
@@ -212,11 +209,13 @@ def test_a_single_class_has_probability_exactly_one() -> None:
     ],
 )
 def test_a_head_of_another_shape_or_type_is_refused(head: Float32) -> None:
-    with pytest.raises(ValueError, match=r"expected float32 \(N, 3, 4, 12\), NHWC"):
+    with pytest.raises(ValueError, match=r"expected float32 \(N, 3, 4, 12\)"):
         detect_from_head(head, make_spec(), Thresholds())
 
 
 def test_a_detector_without_a_decodable_head_is_refused() -> None:
-    spec = DetectorSpec(ImageInput(32, 32, Rescaling(1.0, 0.0)), "none", 3, 4, 12)
-    with pytest.raises(ValueError, match="head is 'none': only 'yolo_v2' with anchors can be decoded"):
+    spec = DetectorSpec(
+        ImageInput(32, 32, Rescaling(1.0, 0.0)), None, raw_outputs=(RawOutput("", (3, 4, 12)),)
+    )
+    with pytest.raises(ValueError, match=r"head is not known .* cannot be decoded"):
         detect_from_head(np.zeros((1, 3, 4, 12), np.float32), spec, Thresholds())

@@ -9,9 +9,10 @@ import pytest
 
 from converters.errors import ContractError
 from converters.graph import IR_VERSION, GraphWriter, infer_shapes, keep_static_shapes
-from converters.heads.yolo_v2 import add_yolo_v2_head
+from converters.heads.nms_nodes import add_head
+from converters.heads.yolo_v2 import YoloV2
 from converters.opset import stamp_opset
-from converters.spec import Anchors, DetectorSpec, ImageInput, Rescaling, Thresholds
+from converters.spec import Anchors, DetectorSpec, ImageInput, RawOutput, Rescaling, Thresholds, contract_io
 
 ANCHORS = Anchors(((0.9, 3.3), (2.1, 1.3), (0.5, 0.5), (5.5, 9.3), (9.7, 11.1)), "cell")
 
@@ -21,21 +22,21 @@ def make_spec(
 ) -> DetectorSpec:
     return DetectorSpec(
         image=ImageInput(grid[0] * 32, grid[1] * 32, Rescaling(1 / 255, 0.0)),
-        head="yolo_v2",
-        grid_h=grid[0],
-        grid_w=grid[1],
-        head_channels=5 * (5 + classes),
+        head=YoloV2(grid[0], grid[1], ANCHORS, classes),
         class_names=tuple(f"class {i}" for i in range(classes)),
-        anchors=ANCHORS,
         thresholds=Thresholds(score=score, iou=0.45, max_detections=rows),
     )
+
+
+PROMISED = contract_io(make_spec((6, 6)), 1, freeze_thresholds=False)[1]
 
 
 def head_model(spec: DetectorSpec, *, batch: int | str = 1, frozen: bool = False) -> bytes:
     """A checked model whose input is the raw head."""
     writer = GraphWriter("head")
-    head = writer.input("head", ir.DataType.FLOAT, [batch, spec.grid_h, spec.grid_w, spec.head_channels])
-    add_yolo_v2_head(writer, head, spec, batch=batch, freeze_thresholds=frozen)
+    head = writer.input("head", ir.DataType.FLOAT, [batch, *spec.network_outputs[0].shape])
+    _, promised = contract_io(spec, batch, freeze_thresholds=frozen)
+    add_head(writer, [head], spec, promised, freeze_thresholds=frozen)
     written = ir.Model(writer.graph, ir_version=IR_VERSION)
     infer_shapes(written)
     stamp_opset(written, None)
@@ -103,20 +104,32 @@ def test_the_graph_is_standard_small_and_the_same_every_time(spec: DetectorSpec,
 
 
 def test_a_detector_without_a_decodable_head_is_refused() -> None:
-    spec = DetectorSpec(ImageInput(32, 32, Rescaling(1.0, 0.0)), "none", 1, 1, 6)
+    spec = DetectorSpec(
+        ImageInput(32, 32, Rescaling(1.0, 0.0)), None, raw_outputs=(RawOutput("", (1, 1, 6)),)
+    )
     writer = GraphWriter("head")
     head = writer.input("head", ir.DataType.FLOAT, [1, 1, 1, 6])
-    with pytest.raises(
-        ContractError, match="head is 'none': only 'yolo_v2' with anchors can be written as nodes"
-    ):
-        add_yolo_v2_head(writer, head, spec, batch=1, freeze_thresholds=False)
+    with pytest.raises(ContractError, match=r"head is not known .* cannot be written as nodes"):
+        add_head(
+            writer,
+            [head],
+            spec,
+            PROMISED,
+            freeze_thresholds=False,
+        )
 
 
 def test_a_value_that_is_not_the_head_is_refused() -> None:
     writer = GraphWriter("head")
     head = writer.input("conv_9", ir.DataType.FLOAT, [1, 30, 6, 6])
-    with pytest.raises(ContractError, match=r"head 'conv_9' is \[1,30,6,6\], expected \[N, 6, 6, 30\], NHWC"):
-        add_yolo_v2_head(writer, head, make_spec((6, 6)), batch=1, freeze_thresholds=False)
+    with pytest.raises(ContractError, match=r"head 'conv_9' is \[1,30,6,6\], expected \[N, 6, 6, 30\]"):
+        add_head(
+            writer,
+            [head],
+            make_spec((6, 6)),
+            PROMISED,
+            freeze_thresholds=False,
+        )
 
 
 @pytest.mark.parametrize("name", ["score_threshold", "detection_boxes"])
@@ -126,4 +139,10 @@ def test_a_network_that_uses_a_name_of_the_contract_is_refused(name: str) -> Non
     with pytest.raises(
         ContractError, match=f"a tensor of the network is named '{name}', which the contract needs"
     ):
-        add_yolo_v2_head(writer, head, make_spec((6, 6)), batch=1, freeze_thresholds=False)
+        add_head(
+            writer,
+            [head],
+            make_spec((6, 6)),
+            PROMISED,
+            freeze_thresholds=False,
+        )

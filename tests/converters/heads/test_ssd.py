@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from converters.heads.boxes import iou_xyxy
-from converters.heads.oracle import limit_candidates, select_best, suppress
+from converters.heads.nms import limit_candidates, select_best, suppress
 from converters.heads.ssd import Ssd
 from converters.spec import Thresholds
 from tests.converters.heads.decoding import decoder, random_outputs, run_onnxruntime

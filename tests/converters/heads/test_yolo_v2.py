@@ -25,10 +25,11 @@ from onnx.reference import ReferenceEvaluator
 
 from converters.graph import IR_VERSION, OPSET, GraphWriter, infer_shapes, keep_static_shapes
 from converters.heads.base import BatchDetections
-from converters.heads.oracle import detect_from_head, limit_candidates, select_best, suppress
-from converters.heads.yolo_v2 import add_yolo_v2_head
+from converters.heads.nms import detect_from_head, limit_candidates, select_best, suppress
+from converters.heads.nms_nodes import add_head
+from converters.heads.yolo_v2 import YoloV2
 from converters.opset import stamp_opset
-from converters.spec import Anchors, DetectorSpec, ImageInput, Rescaling, Thresholds
+from converters.spec import Anchors, DetectorSpec, ImageInput, Rescaling, Thresholds, contract_io
 
 Float32 = NDArray[np.float32]
 Arrays = dict[str, NDArray[Any]]
@@ -49,12 +50,8 @@ def make_spec(
 ) -> DetectorSpec:
     return DetectorSpec(
         image=ImageInput(grid[0] * 32, grid[1] * 32, Rescaling(1 / 255, 0.0)),
-        head="yolo_v2",
-        grid_h=grid[0],
-        grid_w=grid[1],
-        head_channels=anchors * (5 + classes),
+        head=YoloV2(grid[0], grid[1], Anchors(ANCHORS_CELLS[:anchors], "cell"), classes),
         class_names=tuple(f"class {i}" for i in range(classes)),
-        anchors=Anchors(ANCHORS_CELLS[:anchors], "cell"),
         thresholds=Thresholds(score=score, iou=IOU_OFF_THE_LATTICE, max_detections=rows),
     )
 
@@ -65,8 +62,9 @@ def head_model(
 ) -> bytes:
     """A model whose input is the raw head; ``decoded`` makes its boxes and scores outputs, too."""
     writer = GraphWriter("head")
-    head = writer.input("head", ir.DataType.FLOAT, [batch, spec.grid_h, spec.grid_w, spec.head_channels])
-    add_yolo_v2_head(writer, head, spec, batch=batch, freeze_thresholds=frozen)
+    head = writer.input("head", ir.DataType.FLOAT, [batch, *spec.network_outputs[0].shape])
+    _, promised = contract_io(spec, batch, freeze_thresholds=frozen)
+    add_head(writer, [head], spec, promised, freeze_thresholds=frozen)
     written = ir.Model(writer.graph, ir_version=IR_VERSION)
     infer_shapes(written)
     stamp_opset(written, None)
@@ -119,9 +117,7 @@ RUNTIMES: dict[str, Run] = {
 
 def lattice_head(spec: DetectorSpec, *, batch: int, step: float, limit: int, seed: int = 0) -> Float32:
     """A head of few distinct values, as int8 makes it: ties everywhere."""
-    codes = np.random.default_rng(seed).integers(
-        -limit, limit + 1, (batch, spec.grid_h, spec.grid_w, spec.head_channels)
-    )
+    codes = np.random.default_rng(seed).integers(-limit, limit + 1, (batch, *spec.network_outputs[0].shape))
     return (codes * step).astype(np.float32)
 
 
@@ -247,7 +243,7 @@ def test_detections_are_the_oracles_from_head_to_rows(runtime: str, spec: Detect
 def test_any_head_gives_exactly_the_oracles_rows(
     spec: DetectorSpec, step: float, score: float, iou: float, data: st.DataObject
 ) -> None:
-    shape = (2, spec.grid_h, spec.grid_w, spec.head_channels)
+    shape = (2, *spec.network_outputs[0].shape)
     head = data.draw(hnp.arrays(np.int8, shape, elements=st.integers(-4, 4))).astype(np.float32) * np.float32(
         step
     )
@@ -299,7 +295,9 @@ def test_scores_never_contradict_the_order_of_the_logits(runtime: str) -> None:
 
 def test_decoded_values_agree_with_the_oracle_within_float32_rounding() -> None:
     spec = make_spec((5, 7), classes=3)
-    head = np.random.default_rng(0).normal(0, 2, (2, 5, 7, spec.head_channels)).astype(np.float32)
+    head = (
+        np.random.default_rng(0).normal(0, 2, (2, 5, 7, spec.network_outputs[0].shape[-1])).astype(np.float32)
+    )
     everything = Thresholds(score=0.0, iou=1.0, max_detections=525)
     expected = detect_from_head(head, spec, everything)
     model = head_model(replace(spec, thresholds=everything), batch=2)
@@ -319,7 +317,9 @@ def test_the_candidate_limit_lets_the_best_4096_through() -> None:
     spec = replace(
         make_spec((8, 8), classes=16), thresholds=Thresholds(score=0.0, iou=1.0, max_detections=4096)
     )
-    head = np.random.default_rng(0).normal(0, 1, (1, 8, 8, spec.head_channels)).astype(np.float32)
+    head = (
+        np.random.default_rng(0).normal(0, 1, (1, 8, 8, spec.network_outputs[0].shape[-1])).astype(np.float32)
+    )
     outputs = run_onnxruntime(head_model(spec, frozen=True, decoded=True), {"head": head})
     assert spec.num_boxes * 16 == 5120
     assert outputs["num_detections"].tolist() == [4096]

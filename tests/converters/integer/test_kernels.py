@@ -24,14 +24,14 @@ from converters.integer.values import Quantized, Reals, Rounding, Sums, is_settl
 from converters.integer.vector import attempt_golden_vector, golden_vector
 from converters.quant import QuantParams
 from converters.sources.base import ImportedNetwork
-from converters.spec import DetectorSpec, ImageInput, Rescaling
+from converters.spec import DetectorSpec, ImageInput, RawOutput, Rescaling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CODES = QuantParams.per_tensor(0.1, 128)
 SPEC = DetectorSpec(
-    image=ImageInput(8, 8, Rescaling(1.0, 0.0)), head="none", grid_h=8, grid_w=8, head_channels=3
+    image=ImageInput(8, 8, Rescaling(1.0, 0.0)), head=None, raw_outputs=(RawOutput("", (8, 8, 3)),)
 )
 
 
@@ -215,12 +215,12 @@ def test_a_product_of_codes_is_never_settled() -> None:
     ids=["unknown operator", "float head"],
 )
 def test_a_network_without_a_vector_gets_a_note(graph: ir.Graph, head: str, notes: tuple[str, ...]) -> None:
-    network = ImportedNetwork(ir.Value(name=head), {}, "int8 per-tensor", "uint8")
+    network = ImportedNetwork((ir.Value(name=head),), {}, "int8 per-tensor", "uint8")
     assert attempt_golden_vector(graph, network, SPEC) == (None, notes)
 
 
 def test_a_float_network_needs_no_note() -> None:
-    network = ImportedNetwork(ir.Value(name="head"), {}, "float32", "float32")
+    network = ImportedNetwork((ir.Value(name="head"),), {}, "float32", "float32")
     assert attempt_golden_vector(sum_of_two(), network, SPEC) == (None, ())
 
 

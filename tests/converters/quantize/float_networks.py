@@ -11,7 +11,7 @@ from converters.description.statements import SourceOptions
 from converters.graph import NCHW_TO_NHWC, GraphWriter, image_pixels, rescaled_pixels
 from converters.options import ConvertOptions
 from converters.sources.base import ImportedNetwork
-from converters.spec import HEAD, DetectorSpec, ImageInput, Rescaling, TensorTwin
+from converters.spec import HEAD, DetectorSpec, ImageInput, RawOutput, Rescaling, TensorTwin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +54,7 @@ def imported(
     last = body(net, pixels)
     head = net.writer.op("Transpose", [last], HEAD, perm=list(NCHW_TO_NHWC))
     twins = {"last": TensorTwin(str(last.name), "NHWC->NCHW", 0)}
-    return net, ImportedNetwork(head, twins, "float32", "float32", leaky_relu="float")
+    return net, ImportedNetwork((head,), twins, "float32", "float32", leaky_relu="float")
 
 
 def photographs(count: int = 8, size: int = SIZE) -> list[NDArray[np.uint8]]:
@@ -89,4 +89,4 @@ def options(quantize: str = "per-channel", activations: str = "uint8", **extra: 
 
 
 def spec_of(net: FloatNetwork, grid: int, channels: int) -> DetectorSpec:
-    return DetectorSpec(net.image, "none", grid, grid, channels)
+    return DetectorSpec(net.image, None, raw_outputs=(RawOutput("", (grid, grid, channels)),))

@@ -69,10 +69,10 @@ def both(
     """(writer of the quantised network, float model, quantised model)."""
     net, network = imported(body, rescaling)
     again, float_network = imported(body, rescaling)
-    plain = serialised(again.writer, float_network.head_nhwc)
+    plain = serialised(again.writer, float_network.outputs[0])
     writer, quantised = quantize_network(net.writer, network, spec_of(net, 4, 12), options(**choices))
-    assert quantised.head_nhwc.name == HEAD
-    return writer, plain, serialised(writer, quantised.head_nhwc)
+    assert quantised.outputs[0].name == HEAD
+    return writer, plain, serialised(writer, quantised.outputs[0])
 
 
 def scale_of(value: ir.Value | None) -> NDArray[np.float32]:
@@ -179,15 +179,15 @@ def test_a_clamp_that_the_range_does_not_imply_stays_with_a_pair_of_its_own() ->
 
 def test_a_head_that_no_operator_moves_is_quantised_before_it_leaves() -> None:
     net, network = imported(lambda n, x: n.conv(x, (12, 3, 3, 3), "c"), UNIT)
-    network.head_nhwc.name = "moved"
-    last = net.writer.op("Neg", [network.head_nhwc], "negative")
+    network.outputs[0].name = "moved"
+    last = net.writer.op("Neg", [network.outputs[0]], "negative")
     last.name = HEAD
-    network = type(network)(last, {}, "float32", "float32")
+    network = type(network)((last,), {}, "float32", "float32")
     writer, quantised = quantize_network(net.writer, network, spec_of(net, SIZE, 12), options())
-    head = quantised.head_nhwc.producer()
+    head = quantised.outputs[0].producer()
     assert head is not None
     assert (head.op_type, str(head.outputs[0].name)) == ("DequantizeLinear", HEAD)
-    (found,) = session(serialised(writer, quantised.head_nhwc)).run(None, {"image": photographs()[0][None]})
+    (found,) = session(serialised(writer, quantised.outputs[0])).run(None, {"image": photographs()[0][None]})
     assert found.shape == (1, SIZE, SIZE, 12)
 
 
@@ -233,7 +233,7 @@ def test_the_half_step_is_taken_into_the_bias() -> None:
 
 def test_a_network_that_is_quantised_already_is_refused() -> None:
     net, network = imported(detector, UNIT)
-    done = type(network)(network.head_nhwc, {}, "int8 per-channel", "uint8")
+    done = type(network)(network.outputs, {}, "int8 per-channel", "uint8")
     with pytest.raises(
         OptionError, match=r"--quantize per-channel: the source is quantised already \(int8 per-channel\)"
     ):

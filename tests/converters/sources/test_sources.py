@@ -21,7 +21,7 @@ from converters.files import ModelFormat
 from converters.options import ConvertOptions
 from converters.sources import SOURCES, describe, open_source
 from converters.sources.base import Later
-from converters.spec import EvaluationSettings
+from converters.spec import EvaluationSettings, RawOutput
 from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
 
 ANCHORS = ((0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 0.6))
@@ -47,7 +47,7 @@ def test_an_open_source_is_described_from_its_facts(net: Path) -> None:
     source = open_source(net)
     assert (source.format, source.path, source.data) == ("tflite", net, net.read_bytes())
     spec = describe(source, SourceOptions(anchors=ANCHORS, anchor_unit="image")).spec
-    assert (spec.image.height, spec.grid_h, spec.head_channels) == (32, 16, HEAD_CHANNELS)
+    assert (spec.image.height, spec.network_outputs) == (32, (RawOutput("", (16, 16, HEAD_CHANNELS)),))
 
 
 def test_a_pointer_of_git_lfs_is_told(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_evaluation_settings_licence_and_origin_are_recorded(net: Path, tmp_path
 def test_a_raw_head_leaves_anchors_of_unknown_unit_out_and_says_so(net: Path) -> None:
     options = ConvertOptions(source=SourceOptions(head="none", anchors=ANCHORS))
     document = convert_to_bytes(net, options).document
-    assert document.spec.anchors is None
+    assert document.spec.head is None
     assert (
         document.notes[0]
         == "the anchors (--anchors) are left out, since nobody states their unit; a raw head needs none"
@@ -92,7 +92,7 @@ def test_a_raw_head_keeps_anchors_whose_unit_is_known(net: Path) -> None:
         SourceOptions(head="none", anchors=(*ANCHORS[:4], (1.5, 2.0))),
     ):
         document = convert_to_bytes(net, ConvertOptions(source=options)).document
-        assert document.spec.anchors is not None
+        assert document.spec.head is not None
         assert not [note for note in document.notes if "anchors" in note]
 
 

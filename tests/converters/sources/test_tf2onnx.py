@@ -114,16 +114,19 @@ def test_custom_operators_and_control_flow_are_refused_by_name() -> None:
         taken(proto)
 
 
-def test_several_outputs_are_refused() -> None:
+def test_several_outputs_are_taken_over_in_their_order() -> None:
     proto = exported()
     proto.graph.output.append(helper.make_tensor_value_info("net/pool/MaxPool:0", 1, [1, 1, 5, 5]))
-    with pytest.raises(UnsupportedModelError, match="1 inputs and 2 outputs"):
-        taken(proto)
+    _, found = taken(proto)
+    assert [str(output.name) for output in found.outputs] == [
+        str(taken(exported())[1].outputs[0].name),
+        "net/pool/MaxPool",
+    ]
 
 
 def test_values_survive() -> None:
     writer, found = taken(exported())
-    writer.graph.outputs.append(found.output)
+    writer.graph.outputs.append(found.outputs[0])
     proto = ir.to_proto(ir.Model(writer.graph, ir_version=9))
     x = np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5)
     outputs: Any = ReferenceEvaluator(proto).run(None, {"image": x})

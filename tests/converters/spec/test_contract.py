@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
-from converters.spec import Anchors, DetectorSpec, ImageInput, Rescaling, Thresholds, contract_io, raw_head
+from converters.heads.yolo_v2 import YoloV2
+from converters.spec import (
+    Anchors,
+    DetectorSpec,
+    ImageInput,
+    RawOutput,
+    Rescaling,
+    Thresholds,
+    contract_io,
+    raw_outputs,
+)
 
 SPEC = DetectorSpec(
     ImageInput(96, 160, Rescaling(1.0, 0.0)),
-    "yolo_v2",
-    3,
-    5,
-    14,
+    YoloV2(3, 5, Anchors(((1.0, 2.0), (3.0, 4.0)), "cell"), 2),
     ("a", "b"),
-    Anchors(((1.0, 2.0), (3.0, 4.0)), "cell"),
     Thresholds(max_detections=50),
 )
 
@@ -43,7 +47,16 @@ def test_frozen_thresholds_are_no_inputs() -> None:
 
 
 def test_a_raw_model_gives_the_value_that_every_model_holds() -> None:
-    inputs, outputs = contract_io(replace(SPEC, head="none"), 2, freeze_thresholds=False)
+    inputs, outputs = contract_io(SPEC.ending_raw(), 2, freeze_thresholds=False)
     assert [tensor.name for tensor in inputs] == ["image"]
-    assert outputs == (raw_head(SPEC, 2),)
+    assert outputs == raw_outputs(SPEC, 2)
     assert (outputs[0].name, outputs[0].dtype, outputs[0].shape) == ("head", "float32", (2, 3, 5, 14))
+
+
+def test_several_raw_outputs_have_a_name_each() -> None:
+    raw = (RawOutput("boxes", (45, 4)), RawOutput("scores", (45,)))
+    spec = DetectorSpec(ImageInput(96, 160, Rescaling(1.0, 0.0)), None, raw_outputs=raw)
+    assert [(t.name, t.shape) for t in contract_io(spec, "N", freeze_thresholds=False)[1]] == [
+        ("head_boxes", ("N", 45, 4)),
+        ("head_scores", ("N", 45)),
+    ]

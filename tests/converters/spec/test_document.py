@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from converters.heads.yolo_v2 import YoloV2
 from converters.spec import (
     Anchors,
     DetectorSpec,
@@ -18,6 +19,7 @@ from converters.spec import (
     EvaluationSettings,
     ImageInput,
     ModelDocument,
+    RawOutput,
     Rescaling,
     SourceInfo,
     TensorTwin,
@@ -26,12 +28,8 @@ from converters.spec import (
 DOCUMENT = ModelDocument(
     spec=DetectorSpec(
         ImageInput(32, 64, Rescaling(1 / 255, -0.5)),
-        "yolo_v2",
-        1,
-        2,
-        12,
+        YoloV2(1, 2, Anchors(((0.5, 1.0), (1.0, 0.25)), "image"), 1),
         ("person",),
-        Anchors(((0.5, 1.0), (1.0, 0.25)), "image"),
     ),
     source=SourceInfo("net.tflite", "0" * 64, "tflite"),
     quantization="int8 per-channel",
@@ -51,6 +49,26 @@ DOCUMENT = ModelDocument(
     licence="Apache-2.0",
     origin="trained here",
     oldest_runtimes={"onnxruntime": "1.24"},
+)
+
+
+CONTRACT_1 = (  # the same model, as the releases of contract 1 wrote it
+    '{"activations":"uint8","arithmetic":"litert","contract":1,"deviations":[{"kind":"scale",'
+    '"operator":"b","source":0.25,"tensor":"a","written":0.5},{"kind":"table","operator":"b",'
+    '"source":null,"tensor":"b","written":null}],"evaluation":{"evaluation_iou":null,"max_detections":100,'
+    '"nms_iou_threshold":0.5,"score_threshold":0.001},"freeze_thresholds":false,"leaky_relu":"litert",'
+    '"licence":"Apache-2.0","notes":["one note"],"oldest_runtimes":{"onnxruntime":"1.24"},'
+    '"origin":"trained here","passes":["wide stem"],"quantization":"int8 per-channel",'
+    '"source":{"format":"tflite","name":"net.tflite",'
+    '"sha256":"0000000000000000000000000000000000000000000000000000000000000000"},'
+    '"spec":{"anchors":{"sizes_wh":[[0.5,1.0],[1.0,0.25]],"unit":"image"},"class_names":["person"],'
+    '"grid_h":1,"grid_w":2,"head":"yolo_v2","head_channels":12,"image":{"height":32,'
+    '"rescaling":{"offset":-0.5,"scale":0.00392156862745098},"resize":"nearest","width":64},'
+    '"thresholds":{"iou":0.5,"max_detections":100,"score":0.5}},"target":"cpu","tensors":{"a":{"by":null,'
+    '"fate":"kept","layout":"NHWC->NCHW","onnx":"a","zero_point_shift":128},'
+    '"b":{"by":"pool before activation","fate":"removed","layout":"same","onnx":null,'
+    '"zero_point_shift":128},"w":{"by":"wide stem","fate":"replicated","layout":"OHWI->OIHW",'
+    '"onnx":"w/wide","zero_point_shift":0}}}'
 )
 
 
@@ -87,7 +105,7 @@ def test_optional_keys_are_left_out_where_nobody_states_them() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["later", "spec.later", "spec.image.later", "spec.anchors.later", "source.later", "tensors.a.later"],
+    ["later", "spec.later", "spec.image.later", "spec.head.anchors.later", "source.later", "tensors.a.later"],
 )
 def test_keys_of_later_releases_are_ignored(path: str) -> None:
     assert ModelDocument.from_json(changed(path, {"anything": [1]})) == DOCUMENT
@@ -111,7 +129,7 @@ def test_keys_that_older_files_lack_have_defaults(path: str) -> None:
         "tensors",
         "notes",
         "activations",
-        "spec.grid_h",
+        "spec.head.grid_h",
         "spec.image.resize",
         "source.sha256",
     ],
@@ -124,23 +142,29 @@ def test_a_missing_key_is_malformed(path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ("contract", 2, "contract version 2 is not 1"),
-        ("contract", True, "contract version True is not 1"),
+        ("contract", 3, "contract version 3 is none of 1 and 2"),
+        ("contract", True, "contract version True is none of 1 and 2"),
         ("spec.class_names", [5], "each of class_names must be text, got 5"),
         ("spec.class_names", "p", "class_names must be a list, got 'p'"),
-        ("spec.grid_h", 7.0, "grid_h must be a whole number"),
-        ("spec.grid_w", True, "grid_w must be a whole number"),
-        ("spec.grid_w", 2**40, "grid_w must be a whole number in 1..2147483647"),
-        ("spec.head", "ssd", "head must be one of yolo_v2, none, got 'ssd'"),
-        ("spec.head", ["none"], "head must be one of"),
+        ("spec.head.grid_h", 7.0, "grid_h must be a whole number"),
+        ("spec.head.grid_w", True, "grid_w must be a whole number"),
+        ("spec.head.grid_w", 2**40, "grid_w must be a whole number in 1..2147483647"),
+        ("spec.head.kind", "ssd", "head must be one of yolo_v2, got 'ssd'"),
+        ("spec.head.kind", ["none"], "head must be one of"),
+        ("spec.head", "yolo_v2", "malformed"),
+        ("spec.head", None, "a detector without a head needs raw_outputs"),
+        ("spec.head.num_classes", 2, "the head has 2 classes, got class names"),
+        ("spec.raw_outputs", [{"name": "", "shape": [3, 4, 12]}], "raw_outputs are .* the head needs"),
+        ("spec.raw_outputs", [5], "malformed"),
+        ("spec.raw_outputs", [{"name": "", "shape": [0]}], "each size of a raw output must be a whole number"),
         ("spec.image", None, "malformed"),
         ("spec.image.height", "32", "image height must be a whole number"),
         ("spec.image.rescaling.scale", float("nan"), "rescaling scale must be a finite number"),
         ("spec.image.rescaling.scale", 10**400, "rescaling scale must be a finite number"),
-        ("spec.anchors.sizes_wh", [[1]], "each anchor must be a"),
-        ("spec.anchors.sizes_wh", [["a", "b"]], "each anchor size must be a finite number, got 'a'"),
-        ("spec.anchors.sizes_wh", {"0": 1}, "anchors must be a list"),
-        ("spec.anchors.unit", "px", "anchor unit must be one of cell, image"),
+        ("spec.head.anchors.sizes_wh", [[1]], "each anchor must be a"),
+        ("spec.head.anchors.sizes_wh", [["a", "b"]], "each anchor size must be a finite number, got 'a'"),
+        ("spec.head.anchors.sizes_wh", {"0": 1}, "anchors must be a list"),
+        ("spec.head.anchors.unit", "px", "anchor unit must be one of cell, image"),
         ("spec.thresholds.score", "0.5", "score threshold must be a number, got '0.5'"),
         ("spec.thresholds.max_detections", 0, "max_detections must be a whole number in 1..4096"),
         ("activations", ["uint8"], "activations must be one of uint8, int8, float32"),
@@ -183,7 +207,8 @@ def test_what_is_no_document_is_a_value_error(text: str) -> None:
 
 
 PATHS = [
-    "spec", "spec.image", "spec.image.rescaling", "spec.anchors", "spec.anchors.sizes_wh.0", "spec.thresholds.iou",
+    "spec", "spec.head", "spec.head.kind", "spec.raw_outputs", "spec.image", "spec.image.rescaling",
+    "spec.head.anchors", "spec.head.anchors.sizes_wh.0", "spec.thresholds.iou",
     "source", "tensors", "tensors.a", "tensors.a.by", "passes", "deviations", "deviations.1", "evaluation", "golden",
     "oldest_runtimes", "oldest_runtimes.onnxruntime",
 ]  # fmt: skip
@@ -198,3 +223,45 @@ JSON = st.recursive(
 def test_no_value_anywhere_raises_anything_but_value_error(path: str, value: object) -> None:
     with contextlib.suppress(ValueError):
         ModelDocument.from_json(changed(path, value))
+
+
+def old(**spec: Any) -> str:
+    """A document of contract 1 with other values in its description of the detector."""
+    data = json.loads(CONTRACT_1)
+    data["spec"] |= spec
+    return json.dumps(data)
+
+
+def test_a_document_of_contract_1_is_read_as_its_equal() -> None:
+    assert ModelDocument.from_json(CONTRACT_1) == DOCUMENT
+
+
+def test_a_raw_head_of_contract_1_keeps_what_is_known_of_it() -> None:
+    assert ModelDocument.from_json(old(head="none")).spec == DOCUMENT.spec.ending_raw()
+    bare = ModelDocument.from_json(old(head="none", anchors=None, class_names=[])).spec
+    assert (bare.head, bare.raw_outputs) == (None, (RawOutput("", (1, 2, 12)),))
+    misfit = ModelDocument.from_json(old(head="none", head_channels=13, class_names=[])).spec
+    assert (misfit.head, misfit.raw_outputs) == (None, (RawOutput("", (1, 2, 13)),))
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"head": "ssd"}, "head must be one of yolo_v2, none, got 'ssd'"),
+        ({"anchors": None}, "a yolo_v2 head needs anchors and class names"),
+        ({"class_names": []}, "the head has 1 classes, got class names"),
+        ({"head_channels": 13}, r"anchors and classes make \(1, 2, 12\), the head has \(1, 2, 13\)"),
+        ({"head_channels": 10}, "num_classes must be a whole number"),
+        ({"grid_h": 7.0}, "grid_h must be a whole number"),
+        ({"anchors": {"sizes_wh": [], "unit": "cell"}}, "at least one anchor is needed"),
+    ],
+)
+def test_a_malformed_document_of_contract_1_is_refused(spec: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ModelDocument.from_json(old(**spec))
+
+
+@given(st.sampled_from(["head", "anchors", "grid_h", "head_channels", "class_names"]), JSON)
+def test_no_value_of_contract_1_raises_anything_but_value_error(key: str, value: object) -> None:
+    with contextlib.suppress(ValueError):
+        ModelDocument.from_json(old(**{key: value}))

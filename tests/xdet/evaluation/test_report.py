@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.heads import yolo_v2
 from tests.xdet.finished_models import SPEC
 from tests.xdet.labelled_scenes import ELSEWHERE_XYWH_PX, FOUND_XYWH_PX, Scene, write_model
 from xdet.errors import MissingExtraError, OutputError
@@ -134,7 +135,7 @@ def test_several_classes_have_a_table_of_their_own(tmp_path: Path) -> None:
     scene = Scene(tmp_path, categories=[{"id": 1, "name": "person"}, {"id": 2, "name": "dog"}])
     scene.add(255, truths=[FOUND_XYWH_PX, ELSEWHERE_XYWH_PX])
     scene.annotations[1]["category_id"] = 2
-    two = replace(SPEC, class_names=("person", "dog"), head_channels=7)
+    two = replace(SPEC, head=replace(yolo_v2(SPEC), num_classes=2), class_names=("person", "dog"))
     found = evaluate(write_model(tmp_path / "m.onnx", spec=two), tmp_path, scene.write(), max_detections=4)
     assert metrics_table(found).splitlines()[-4:] == [
         "model   class      AP   AP50",

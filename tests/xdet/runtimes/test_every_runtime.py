@@ -16,7 +16,7 @@ import pytest
 
 from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
-from converters.heads.oracle import detect_from_head
+from converters.heads.nms import detect_from_head
 from converters.options import ConvertOptions
 from converters.spec import Thresholds
 from tests.xdet.finished_models import finished_model, red_image

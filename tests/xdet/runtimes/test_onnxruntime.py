@@ -131,7 +131,7 @@ def test_a_raw_head_is_given_and_decoded_in_numpy(batch: int | str) -> None:
 
 
 def test_a_raw_head_without_anchors_cannot_detect() -> None:
-    runtime = opened(head_model(spec=replace(RAW_HEAD, anchors=None)))
+    runtime = opened(head_model(spec=replace(RAW_HEAD, head=None)))
     with pytest.raises(ModelError, match="no anchors are known"):
         runtime.detect(red_image(1, 2, 3, 4), Thresholds())
 

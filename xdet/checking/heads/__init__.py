@@ -3,7 +3,7 @@
 A run's heads are those of photographs, or crafted ones (``probes``) that ask what photographs rarely do.
 
 Excused, and counted nowhere: what float32 cannot decide, since ``exp`` is correctly rounded nowhere
-(``converters.heads.oracle``): a score or an overlap within ``ROOM`` of its threshold, two scores within it of each other.
+(``converters.heads.nms``): a score or an overlap within ``ROOM`` of its threshold, two scores within it of each other.
 
 Excused with a note: rules that a runtime is documented to have. OpenVINO suppresses at IoU equal to the threshold, and takes
 any of equal scores at the limit of candidates.
@@ -140,7 +140,7 @@ class HeadVerdicts:
 
 def judge_runs(runs: Sequence[Run], probed: Sequence[Run], spec: DetectorSpec) -> HeadVerdicts:
     """Compare all runs, on photographs and on crafted heads, with the oracle."""
-    if spec.head == "none":
+    if not spec.gives_boxes:
         return HeadVerdicts({}, {})
     found, crafted = ({run.name: judge_run(run, spec) for run in group} for group in (runs, probed))
     return HeadVerdicts(found, crafted)

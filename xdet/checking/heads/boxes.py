@@ -1,6 +1,6 @@
 """One run's boxes against the oracle's, image by image: which differ, and why.
 
-Not told: what float32 cannot decide, since ``exp`` is correctly rounded nowhere (``converters.heads.oracle``): a
+Not told: what float32 cannot decide, since ``exp`` is correctly rounded nowhere (``converters.heads.nms``): a
 score or an overlap within
 ``ROOM`` of its threshold, two scores within it of each other.
 
@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.heads.boxes import iou_xyxy
-from converters.heads.oracle import detect_from_head, suppress
-from converters.spec import MAX_CANDIDATES, Anchors
+from converters.heads.nms import MAX_CANDIDATES, detect_from_head, suppress
+from converters.heads.yolo_v2 import Anchors, YoloV2
 from xdet.checking.heads.why import ROOM, Key, Side, explain, has_box, kept_boxes, sides_of
 from xdet.runtimes.table import suppresses_at_equality
 
@@ -197,13 +197,14 @@ def _swapped(run: Run, spec: DetectorSpec) -> bool:
 
 
 def _other_unit(run: Run, spec: DetectorSpec) -> bool:
-    anchors = spec.anchors
-    assert anchors is not None  # noqa: S101 - the caller decodes boxes
-    width, height = spec.grid_w, spec.grid_h
+    if not isinstance(spec.head, YoloV2):
+        return False
+    anchors = spec.head.anchors
+    width, height = spec.head.grid_w, spec.head.grid_h
     factor = (width, height) if anchors.unit == "cell" else (1 / width, 1 / height)
     sizes = tuple((w * factor[0], h * factor[1]) for w, h in anchors.sizes_wh)
     try:
-        other = replace(spec, anchors=Anchors(sizes, anchors.unit))
+        other = replace(spec, head=replace(spec.head, anchors=Anchors(sizes, anchors.unit)))
     except ValueError:  # no such fraction of an image
         return False
     return _agrees(run, lambda asked: (asked, other))

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.heads.boxes import iou_xyxy
-from converters.heads.oracle import decode_boxes, decode_scores, detect_from_head
-from converters.spec import MAX_CANDIDATES, Thresholds
+from converters.heads.nms import MAX_CANDIDATES, detect_from_head
+from converters.heads.yolo_v2 import YoloV2, decode_boxes, decode_scores
+from converters.spec import Thresholds
 from xdet.checking.runs import Work, run_finished
 from xdet.model.file import ModelFile
 from xdet.model.surgery import build_probe_model, find_entry, pictures_of
@@ -60,13 +61,15 @@ class Bench:
     """What a probe is made of.
 
     Attributes:
-        spec: the detector, with anchors.
+        spec: the detector.
+        head: its head.
         levels: float32, rising: what a raw value can be; with numbers below, at and above 0.
         pair: the chosen pair.
         score: the score threshold.
     """
 
     spec: DetectorSpec
+    head: YoloV2
     levels: NDArray[np.float32]
     pair: Pair
     score: float
@@ -89,7 +92,7 @@ class Bench:
     @property
     def most_boxes(self) -> int:
         """Boxes that may count without exceeding the candidates, where runtimes may break ties differently."""
-        return min(self.spec.num_boxes, MAX_CANDIDATES // len(self.spec.class_names))
+        return min(self.spec.num_boxes, MAX_CANDIDATES // self.head.num_classes)
 
     def near(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
         """The levels that are nearest to some values."""
@@ -99,57 +102,57 @@ class Bench:
 
     def blank(self) -> NDArray[np.float32]:
         """Rows of a head in which no box counts: float32 ``(B, 5 + classes)``, objectness lowest, the rest 0."""
-        rows = np.zeros((self.spec.num_boxes, 5 + len(self.spec.class_names)), np.float32)
+        rows = np.zeros((self.spec.num_boxes, 5 + self.head.num_classes), np.float32)
         rows[:, 4] = self.low
         return rows
 
     def as_head(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Rows as a raw head, ``(1, grid_h, grid_w, channels)``."""
-        return rows.reshape(1, self.spec.grid_h, self.spec.grid_w, self.spec.head_channels)
+        return rows.reshape(1, self.head.grid_h, self.head.grid_w, self.head.channels)
 
     def small_boxes(self) -> NDArray[np.float32]:
         """As ``blank``, with boxes that do not overlap, as far as the levels allow: the anchors of a cell side by side."""
-        assert self.spec.anchors is not None  # noqa: S101 - a bench has anchors
-        rows, count = self.blank(), len(self.spec.anchors.sizes_wh)
+        rows, count = self.blank(), self.head.num_anchors
         columns = int(np.ceil(np.sqrt(count)))
         lines = -(-count // columns)
         line, column = np.divmod(np.arange(count), columns)
         places = np.stack([(column + 0.5) / columns, (line + 0.5) / lines], axis=-1)
-        fractions = np.array(self.spec.anchors.in_image_fractions(self.spec.grid_h, self.spec.grid_w))
-        wanted = FILLING / np.array([columns * self.spec.grid_w, lines * self.spec.grid_h])
+        fractions = np.array(self.head.anchor_fractions)
+        wanted = FILLING / np.array([columns * self.head.grid_w, lines * self.head.grid_h])
         cell = np.concatenate([np.log(places / (1 - places)), np.log(wanted / fractions)], axis=-1)
-        rows[:, :4] = np.tile(self.near(cell), (self.spec.grid_h * self.spec.grid_w, 1))
+        rows[:, :4] = np.tile(self.near(cell), (self.head.grid_h * self.head.grid_w, 1))
         return rows
 
 
-def find_pair(spec: DetectorSpec, levels: NDArray[np.float32], *, apart_from: float) -> Pair | None:
+def find_pair(
+    head: YoloV2, thresholds: Thresholds, levels: NDArray[np.float32], *, apart_from: float
+) -> Pair | None:
     """Two boxes near the middle of the picture whose IoU comes nearest to the model's threshold; None where there are none.
 
     Boxes of the anchors' own sizes where these overlap, else larger ones.
     """
     rows, columns = (
         np.arange(max(0, size // 2 - NEIGHBOURS), min(size, size // 2 + NEIGHBOURS + 1))
-        for size in (spec.grid_h, spec.grid_w)
+        for size in (head.grid_h, head.grid_w)
     )
-    anchors = spec.num_boxes // (spec.grid_h * spec.grid_w)
-    near = (rows[:, None, None] * spec.grid_w + columns[:, None]) * anchors + np.arange(anchors)
+    anchors = head.num_anchors
+    near = (rows[:, None, None] * head.grid_w + columns[:, None]) * anchors + np.arange(anchors)
     indices = near.reshape(-1)
     for size in levels[levels >= 0]:
-        boxes = _boxes_of_size(spec, size)[indices]
+        boxes = _boxes_of_size(head, size)[indices]
         overlaps = np.triu(iou_xyxy(boxes[:, None], boxes[None]), 1)
         fits = (overlaps > OVERLAPS[0]) & (overlaps < OVERLAPS[1]) & (np.abs(overlaps - apart_from) > APART)
         if fits.any():
-            off = np.where(fits, np.abs(overlaps - spec.thresholds.iou), np.inf)
+            off = np.where(fits, np.abs(overlaps - thresholds.iou), np.inf)
             first, second = np.unravel_index(np.argmin(off), off.shape)
             found = int(indices[first]), int(indices[second])
             return Pair(found, np.float32(size), np.float32(overlaps[first, second]))
     return None
 
 
-def _boxes_of_size(spec: DetectorSpec, size: np.float32) -> NDArray[np.float32]:
-    assert spec.anchors is not None  # noqa: S101 - the caller has a decoder
-    xy = np.zeros((1, spec.num_boxes, 2), np.float32)
-    return np.asarray(decode_boxes(xy, np.full_like(xy, size), spec, spec.anchors)[0])
+def _boxes_of_size(head: YoloV2, size: np.float32) -> NDArray[np.float32]:
+    xy = np.zeros((1, head.num_boxes, 2), np.float32)
+    return np.asarray(decode_boxes(xy, np.full_like(xy, size), head)[0])
 
 
 ASIDE = 1e-5  # of an IoU: more than rounding (2e-6), less than any step of the codes
@@ -174,16 +177,17 @@ def craft_probes(spec: DetectorSpec, levels: NDArray[np.float32]) -> ProbeSet | 
     """Every probe that a head of these levels can hold; None where it holds no number below, at or above 0.
 
     Args:
-        spec: the detector, with anchors.
+        spec: the detector; only YOLO v2 heads are crafted.
         levels: float32, rising: what its raw values can be.
     """
-    if not levels[0] < 0 < levels[-1] or 0 not in levels:
+    head = spec.head
+    if not isinstance(head, YoloV2) or not levels[0] < 0 < levels[-1] or 0 not in levels:
         return None
-    score = float(decode_scores(*_zeros(1, 1, len(spec.class_names)))[0, 0, 0])
-    pair = find_pair(spec, levels, apart_from=score)
+    score = float(decode_scores(*_zeros(1, 1, head.num_classes))[0, 0, 0])
+    pair = find_pair(head, spec.thresholds, levels, apart_from=score)
     if pair is None:
         return None
-    bench = Bench(spec, levels, pair, score)
+    bench = Bench(spec, head, levels, pair, score)
     iou = float(pair.iou)
     thresholds = tuple(
         Thresholds(score, float(np.float32(edge)), spec.thresholds.max_detections)
@@ -221,7 +225,7 @@ def equal_scores(bench: Bench) -> NDArray[np.float32]:
 
 def classes_in_one_place(bench: Bench) -> NDArray[np.float32] | None:
     """Two boxes as large as may be, of two classes, and a box of both: none suppresses another; only for several classes."""
-    if len(bench.spec.class_names) == 1:
+    if bench.head.num_classes == 1:
         return None
     rows, (first, second) = bench.blank(), bench.pair.boxes
     rows[[first, second], 4] = bench.high
@@ -240,7 +244,7 @@ def more_than_the_rows(bench: Bench) -> NDArray[np.float32] | None:
     rows, spec = bench.small_boxes(), bench.spec
     rows[: bench.most_boxes, 4] = bench.positive[(np.arange(bench.most_boxes) * 37) % len(bench.positive)]
     of_one_class = rows.copy()
-    if len(spec.class_names) > 1:
+    if spec.num_classes > 1:
         of_one_class[:, 5], of_one_class[:, 6:] = bench.high, bench.low
     limit = spec.thresholds.max_detections
     unlimited = Thresholds(bench.score, float(bench.pair.iou), min(limit + 1, MAX_CANDIDATES))
@@ -267,13 +271,11 @@ def nothing_at_all(bench: Bench) -> NDArray[np.float32]:
 
 def picture_edges(bench: Bench) -> NDArray[np.float32]:
     """Boxes of growing size in every cell of the border, pushed outwards: all are clipped to the picture."""
-    rows, spec = bench.blank(), bench.spec
-    line, column = np.divmod(
-        np.arange(spec.num_boxes) * spec.grid_h * spec.grid_w // spec.num_boxes, spec.grid_w
-    )
+    rows, spec, head = bench.blank(), bench.spec, bench.head
+    line, column = np.divmod(np.arange(spec.num_boxes) // head.num_anchors, head.grid_w)
     outwards = [
         np.select([place == 0, place == size - 1], [bench.low, bench.high], np.float32(0))
-        for place, size in ((column, spec.grid_w), (line, spec.grid_h))
+        for place, size in ((column, head.grid_w), (line, head.grid_h))
     ]
     rows[:, 0:2] = np.stack(outwards, axis=-1)
     border = np.flatnonzero(rows[:, 0:2].any(axis=-1))
@@ -299,8 +301,8 @@ def highest_values(bench: Bench) -> NDArray[np.float32]:
 
 def smallest_boxes(bench: Bench) -> NDArray[np.float32]:
     """A box of next to no size in every cell: an area of next to nothing suppresses nothing, and is not divided by."""
-    rows, spec = bench.blank(), bench.spec
-    first_of_cells = slice(0, bench.most_boxes, spec.num_boxes // (spec.grid_h * spec.grid_w))
+    rows = bench.blank()
+    first_of_cells = slice(0, bench.most_boxes, bench.head.num_anchors)
     rows[:, 0:4] = bench.low
     rows[first_of_cells, 4] = bench.high
     return rows
@@ -334,9 +336,9 @@ class Probing:
 
 
 def prepare_probes(pair: OpenedPair) -> Probing | None:
-    """Craft heads for a finished model; None where it ends at the raw head, or its codes can express none."""
+    """Craft heads for a finished model; None where it ends at the raw head, or it can express none."""
     model, document = pair.model, pair.document
-    if document.spec.head == "none":
+    if not document.spec.gives_boxes or not isinstance(document.spec.head, YoloV2):
         return None
     probes = craft_probes(document.spec, find_entry(model.data, model.file).levels())
     if probes is None:

@@ -22,15 +22,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.heads.base import split_outputs
 from converters.heads.boxes import iou_xyxy
-from converters.heads.oracle import (
-    decode_boxes,
-    decode_scores,
-    detect_from_head,
-    limit_candidates,
-    split_head,
-)
-from converters.spec import MAX_CANDIDATES
+from converters.heads.nms import MAX_CANDIDATES, decode_head, detect_from_head, limit_candidates
 from xdet.checking.heads.spread import steps_between
 from xdet.checking.result import DetectionChange
 
@@ -53,7 +47,7 @@ class Side:
     """One image of one runtime.
 
     Attributes:
-        head: float32 ``(B, 5 + classes)``, raw, a row per box.
+        head: float32 ``(B, R)``, raw, a row per box.
         boxes: float32 ``(B, 4)``, x1, y1, x2, y2 in 0..1: every box of the head, decoded by the numpy oracle.
         scores: float32 ``(B, classes)``.
         kept: (anchor, class) of the boxes that were kept, best first, with their box and score as the runtime gave them; only
@@ -73,7 +67,8 @@ class Side:
     def ties(self, one: Key, other: Key) -> bool:
         """Whether two scores come of the same raw numbers, and are equal on every runtime."""
         first, second = self.head[one[0], 4:], self.head[other[0], 4:]
-        return bool(np.array_equal(first, second) and first[1 + one[1]] == second[1 + other[1]])
+        classes = self.scores.shape[1]
+        return bool(np.array_equal(first, second) and first[one[1] - classes] == second[other[1] - classes])
 
     def rivals(self, key: Key) -> tuple[list[Key], NDArray[np.float32]]:
         """The kept boxes of a box's class, best first, and their IoU with it."""
@@ -119,14 +114,13 @@ def sides_of(heads: NDArray[np.float32], found: BatchDetections, spec: DetectorS
     """Every image of a run as a side.
 
     Args:
-        heads: float32 ``(N, grid_h, grid_w, channels)``.
+        heads: float32, N images.
         found: the boxes that were kept, N images.
-        spec: the detector, with anchors.
+        spec: the detector, with its head.
     """
-    assert spec.anchors is not None  # noqa: S101 - the caller decodes boxes
-    xy, wh, objectness, logits = split_head(heads, spec)
-    boxes, scores = decode_boxes(xy, wh, spec, spec.anchors), decode_scores(objectness, logits)
-    rows = heads.reshape(len(heads), spec.num_boxes, -1)
+    assert spec.head is not None  # noqa: S101 - the caller decodes boxes
+    boxes, scores = decode_head(heads, spec)
+    rows = spec.head.rows(split_outputs(heads, spec.head.raw_outputs()))
     kept = [
         {key: row for key, row in kept_boxes(found, i).items() if has_box(spec, key)}
         for i in range(len(heads))
@@ -136,7 +130,7 @@ def sides_of(heads: NDArray[np.float32], found: BatchDetections, spec: DetectorS
 
 def has_box(spec: DetectorSpec, key: Key) -> bool:
     """Whether a head of this detector has such a box: a runtime that is broken may name others."""
-    return 0 <= key[0] < spec.num_boxes and 0 <= key[1] < len(spec.class_names)
+    return 0 <= key[0] < spec.num_boxes and 0 <= key[1] < spec.num_classes
 
 
 def kept_boxes(found: BatchDetections, image: int) -> dict[Key, tuple[NDArray[np.float32], np.float32]]:

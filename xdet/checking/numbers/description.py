@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.heads.yolo_v2 import YoloV2
 from converters.spec import THRESHOLD_INPUTS
 from xdet.checking.result import Cause, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from converters.spec import Anchors, DetectorSpec
+    from converters.heads.base import Head
+    from converters.spec import DetectorSpec
     from xdet.checking.pair import OpenedPair
 
 Sizes = tuple[tuple[float, float], ...]
@@ -37,8 +39,8 @@ def _source_faults(pair: OpenedPair) -> Iterator[tuple[Cause, str]]:
 
 
 def _description_faults(spec: DetectorSpec, source: DetectorSpec) -> Iterator[tuple[Cause, str]]:
-    if spec.anchors is not None and source.anchors is not None:
-        yield from _anchor_faults(spec, spec.anchors, source.anchors)
+    if spec.head is not None and source.head is not None:
+        yield from _head_faults(spec.head, source.head)
     if spec.class_names != source.class_names and spec.class_names and source.class_names:
         yield (
             "classes",
@@ -48,20 +50,27 @@ def _description_faults(spec: DetectorSpec, source: DetectorSpec) -> Iterator[tu
         yield "image-input", f"the picture: the source says {source.image}, the model {spec.image}"
 
 
-def _anchor_faults(spec: DetectorSpec, model: Anchors, source: Anchors) -> Iterator[tuple[Cause, str]]:
-    sizes = [a.in_image_fractions(spec.grid_h, spec.grid_w) for a in (model, source)]
-    if _are_close(sizes[0], sizes[1]):
+def _head_faults(model: Head, source: Head) -> Iterator[tuple[Cause, str]]:
+    if isinstance(model, YoloV2) and isinstance(source, YoloV2) and model.channels == source.channels:
+        yield from _anchor_faults(model, source)
+    elif model != source:
+        yield "anchors", f"head: the source says {source.to_dict()}, the model {model.to_dict()}"
+
+
+def _anchor_faults(model: YoloV2, source: YoloV2) -> Iterator[tuple[Cause, str]]:
+    if _are_close(model.anchor_fractions, source.anchor_fractions):
         return  # as the float32 of the graph sees them
-    if model.unit != source.unit and _are_close(model.sizes_wh, source.sizes_wh):
+    ours, theirs = model.anchors, source.anchors
+    if ours.unit != theirs.unit and _are_close(ours.sizes_wh, theirs.sizes_wh):
         yield (
             "anchor-unit",
-            f"the anchors are the source's, in another unit: the source says {source.unit!r}, the model {model.unit!r}: "
-            f"every box is {spec.grid_w} times too wide or too narrow; convert with --anchor-unit {source.unit}",
+            f"the anchors are the source's, in another unit: the source says {theirs.unit!r}, the model {ours.unit!r}: "
+            f"every box is {model.grid_w} times too wide or too narrow; convert with --anchor-unit {theirs.unit}",
         )
         return
     yield (
         "anchors",
-        f"anchors: the source says {source.sizes_wh} in {source.unit}s, the model {model.sizes_wh} in {model.unit}s",
+        f"anchors: the source says {theirs.sizes_wh} in {theirs.unit}s, the model {ours.sizes_wh} in {ours.unit}s",
     )
 
 

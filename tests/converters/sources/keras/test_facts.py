@@ -12,10 +12,11 @@ import pytest
 
 from converters.description.statements import SourceOptions
 from converters.errors import OptionError, SourceFileError
+from converters.facts import SourceOutput
 from converters.graph import GraphWriter
 from converters.options import ConvertOptions
 from converters.sources.keras.importer import facts_from_keras, import_keras, layer_twins
-from converters.spec import DetectorSpec, ImageInput, Rescaling
+from converters.spec import DetectorSpec, ImageInput, RawOutput, Rescaling
 from tests.converters.quantize.float_networks import calibration
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 Shapes = tuple[tuple[int | None, ...], ...]
 IMAGE, GRID = (None, 8, 8, 3), (None, 4, 4, 6)
-SPEC = DetectorSpec(ImageInput(8, 8, Rescaling(1 / 255, 0.0)), "none", 4, 4, 6)
+SPEC = DetectorSpec(ImageInput(8, 8, Rescaling(1 / 255, 0.0)), None, raw_outputs=(RawOutput("", (4, 4, 6)),))
 
 
 def network(inputs: Shapes = (IMAGE,), outputs: Shapes = (GRID,)) -> LoadedKeras:
@@ -36,6 +37,8 @@ def network(inputs: Shapes = (IMAGE,), outputs: Shapes = (GRID,)) -> LoadedKeras
             model=SimpleNamespace(name="net"),
             input_shapes=inputs,
             output_shapes=outputs,
+            output_names=tuple(f"out_{i}" for i in range(len(outputs))),
+            output_activations=((),) * len(outputs),
             to_onnx=exported,
         ),
     )
@@ -52,7 +55,7 @@ def exported(batch: int | None) -> Any:
 
 def test_sizes_come_from_the_network_and_the_rescaling_from_nobody() -> None:
     facts = facts_from_keras(network())
-    assert (facts.height, facts.width, facts.grid_h, facts.grid_w, facts.head_channels) == (8, 8, 4, 4, 6)
+    assert (facts.height, facts.width, facts.outputs) == (8, 8, (SourceOutput("out_0", (4, 4, 6)),))
     assert (facts.file, facts.input_dtype, facts.input_quant) == ("m.h5", "float32", None)
 
 
@@ -72,15 +75,19 @@ def test_sizes_come_from_the_network_and_the_rescaling_from_nobody() -> None:
             ((None, 8, 8, 1),), (GRID,), r"input expected one image .*, found \['N', 8, 8, 1\]", id="grey"
         ),
         pytest.param(
-            (IMAGE,), ((None, 96),), r"output expected one grid .*, found \['N', 96\]", id="flat output"
+            (IMAGE,), ((None, None, 6),), r"output expected .*, found \['N', 'N', 6\]", id="open output"
         ),
-        pytest.param((IMAGE,), (GRID, GRID), "output expected one grid", id="two outputs"),
-        pytest.param((IMAGE,), (), "output expected one grid .*, found none", id="no output"),
+        pytest.param((IMAGE,), (), "output expected numbers of known sizes, .*, found none", id="no output"),
     ],
 )
 def test_another_network_is_refused_with_its_shapes(inputs: Shapes, outputs: Shapes, message: str) -> None:
     with pytest.raises(SourceFileError, match=message):
         facts_from_keras(network(inputs, outputs))
+
+
+def test_outputs_of_any_number_and_rank_are_told() -> None:
+    facts = facts_from_keras(network(outputs=((None, 96), GRID)))
+    assert facts.outputs == (SourceOutput("out_0", (96,)), SourceOutput("out_1", (4, 4, 6)))
 
 
 def test_int8_codes_are_refused_for_a_float_graph() -> None:
@@ -98,9 +105,9 @@ def test_the_network_reads_rescaled_pixels_in_nchw_and_ends_at_the_head(batch: A
     assert [n.op_type for n in writer.graph] == [
         *("Transpose", "Cast", "Mul", "Add", "Transpose", "Transpose", "Conv", "Transpose"),
     ]
-    assert found.head_nhwc.name == "head"
-    assert found.head_nhwc.shape is not None
-    assert str(found.head_nhwc.shape[0]) == ("N" if batch == "dynamic" else str(batch))
+    assert found.outputs[0].name == "head"
+    assert found.outputs[0].shape is not None
+    assert str(found.outputs[0].shape[0]) == ("N" if batch == "dynamic" else str(batch))
     assert (found.activations, found.quantization, found.leaky_relu) == ("float32", "float32", "float")
 
 

@@ -9,18 +9,15 @@ import numpy as np
 import pytest
 
 from converters.heads.base import BatchDetections
+from converters.heads.yolo_v2 import YoloV2
 from converters.spec import Anchors, DetectorSpec, ImageInput, Rescaling, Thresholds
 from xdet.checking.heads.boxes import broken_rules
 
 AT = Thresholds(0.5, 0.5, 4)
 SPEC = DetectorSpec(
     image=ImageInput(96, 96, Rescaling(1 / 255, 0.0)),
-    head="yolo_v2",
-    grid_h=3,
-    grid_w=3,
-    head_channels=7,
+    head=YoloV2(3, 3, Anchors(((1.0, 2.0),), "cell"), 2),
     class_names=("person", "car"),
-    anchors=Anchors(((1.0, 2.0),), "cell"),
     thresholds=AT,
 )
 SOUND = BatchDetections(

@@ -11,10 +11,12 @@ import pytest
 
 from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
-from converters.heads.oracle import decode_boxes, detect_from_head
+from converters.heads.nms import detect_from_head
+from converters.heads.yolo_v2 import YoloV2, decode_boxes
 from converters.options import ConvertOptions
 from converters.spec import Anchors, DetectorSpec, ImageInput, Rescaling, Thresholds
 from tests.converters.sources.tflite.networks import st_yolo_lc
+from tests.heads import yolo_v2
 from xdet.checking.check import check
 from xdet.checking.heads.probes import PROBES, craft_probes, find_pair, prepare_probes, run_probes
 from xdet.checking.pair import open_pair
@@ -41,12 +43,8 @@ EQUAL, BELOW, ABOVE, ONE = range(4)  # the IoU threshold: equal to the pair's ov
 def detector(grid: int, classes: int = 1, rows: int = 100) -> DetectorSpec:
     return DetectorSpec(
         image=ImageInput(grid * 32, grid * 32, Rescaling(1 / 255, 0.0)),
-        head="yolo_v2",
-        grid_h=grid,
-        grid_w=grid,
-        head_channels=5 * (5 + classes),
+        head=YoloV2(grid, grid, Anchors(WH, "cell"), classes),
         class_names=tuple(f"class {i}" for i in range(classes)),
-        anchors=Anchors(WH, "cell"),
         thresholds=Thresholds(max_detections=rows),
     )
 
@@ -89,20 +87,19 @@ def test_an_overlap_falls_above_the_threshold_and_stays_at_it_and_below_it(
 
 
 def test_the_chosen_overlap_depends_on_no_rounding_of_exp() -> None:
-    pair = find_pair(detector(13), CODES.levels(), apart_from=0.5)
+    pair = find_pair(yolo_v2(detector(13)), Thresholds(), CODES.levels(), apart_from=0.5)
     assert pair is not None
     assert pair.size == 0
     assert 0.55 < pair.iou < 0.5504
 
 
 def test_boxes_that_do_not_overlap_at_their_anchors_sizes_are_enlarged() -> None:
-    spec = replace(detector(6), head_channels=6, anchors=Anchors(((0.5, 0.5),), "cell"))
-    pair = find_pair(spec, CODES.levels(), apart_from=0.5)
+    head = YoloV2(6, 6, Anchors(((0.5, 0.5),), "cell"), 1)
+    pair = find_pair(head, Thresholds(), CODES.levels(), apart_from=0.5)
     assert pair is not None
-    assert spec.anchors is not None
     assert pair.size > 0.69  # exp of it is above 2
-    size = np.full((1, spec.num_boxes, 2), pair.size, np.float32)
-    boxes = decode_boxes(np.zeros_like(size), size, spec, spec.anchors)[0]
+    size = np.full((1, head.num_boxes, 2), pair.size, np.float32)
+    boxes = decode_boxes(np.zeros_like(size), size, head)[0]
     assert 0.2 < pair.iou < 0.8
     assert boxes[pair.boxes[0]].tolist() != boxes[pair.boxes[1]].tolist()
 
@@ -207,7 +204,7 @@ def test_a_model_that_ends_at_the_head_is_not_probed(embedded_tflite: Path, tmp_
 
 def test_a_model_without_a_head_is_refused(tmp_path: Path) -> None:
     source = tmp_path / "lc.tflite"
-    source.write_bytes(st_yolo_lc(64))
+    source.write_bytes(st_yolo_lc(96))
     described = SourceOptions(anchors=WH, anchor_unit="cell", class_names=("person",))
     data = convert_to_bytes(source, ConvertOptions(source=described)).model
     with pytest.raises(ModelError, match=r"'m\.onnx' has no value named 'head'; convert its source again"):

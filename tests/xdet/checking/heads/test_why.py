@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from converters.heads.base import BatchDetections
-from converters.heads.oracle import decode_boxes, decode_scores, detect_from_head, select_best, split_head
-from converters.spec import MAX_CANDIDATES, Anchors, DetectorSpec, ImageInput, Rescaling, Thresholds
+from converters.heads.nms import MAX_CANDIDATES, decode_head, detect_from_head, select_best
+from converters.heads.yolo_v2 import YoloV2
+from converters.spec import Anchors, DetectorSpec, ImageInput, Rescaling, Thresholds
 from xdet.checking.heads import judge_run
 from xdet.checking.heads.why import Comparison, Side, explain, find_changes, sides_of
 from xdet.checking.runs import Run
@@ -17,12 +18,8 @@ from xdet.checking.runs import Run
 THRESHOLDS = Thresholds(score=0.5, iou=0.5, max_detections=4)
 SPEC = DetectorSpec(
     image=ImageInput(64, 64, Rescaling(1 / 255, 0.0)),
-    head="yolo_v2",
-    grid_h=2,
-    grid_w=2,
-    head_channels=6,
+    head=YoloV2(2, 2, Anchors(((1.0, 1.0),), "cell"), 1),
     class_names=("person",),
-    anchors=Anchors(((1.0, 1.0),), "cell"),
     thresholds=THRESHOLDS,
 )
 STEP = 0.125  # of the heads below
@@ -40,7 +37,7 @@ def head_of(
 
 def side_of(scores: tuple[float, ...], boxes: list[list[float]], thresholds: Thresholds = THRESHOLDS) -> Side:
     """A side with these scores and boxes, suppressed by the numpy oracle."""
-    from converters.heads.oracle import limit_candidates, suppress
+    from converters.heads.nms import limit_candidates, suppress
 
     values, corners = np.array(scores, np.float32).reshape(-1, 1), np.array(boxes, np.float32)
     candidates = limit_candidates(values, score_threshold=thresholds.score)
@@ -196,9 +193,7 @@ def test_suppression_at_equality_is_a_note_of_openvino() -> None:
 
 MANY = replace(
     SPEC,
-    grid_h=65,
-    grid_w=64,
-    anchors=Anchors(((0.5, 0.5),), "cell"),
+    head=YoloV2(65, 64, Anchors(((0.5, 0.5),), "cell"), 1),
     thresholds=Thresholds(0.5, 0.5, MAX_CANDIDATES),
 )  # a box per cell, more than may be candidates; none overlaps another
 
@@ -208,9 +203,7 @@ def ties_at_the_limit(name: str, *, lost: int = 0) -> Run:
     head = np.zeros((1, 65, 64, 6), np.float32)
     head[..., 4] = 1
     head.reshape(-1, 6)[:10, 4] = 2
-    xy, wh, objectness, logits = split_head(head, MANY)
-    assert MANY.anchors is not None
-    boxes, scores = decode_boxes(xy, wh, MANY, MANY.anchors), decode_scores(objectness, logits)
+    boxes, scores = decode_head(head, MANY)
     taken = np.array([*range(10), *range(4160 - (MAX_CANDIDATES - 10) + lost, 4160)])
     found = select_best(boxes, scores, [taken], MAX_CANDIDATES)
     return Run(name, exact=True, heads=head, boxes=((MANY.thresholds, found),))

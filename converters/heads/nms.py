@@ -1,0 +1,139 @@
+"""Class-aware suppression in numpy: boxes and scores -> the rows of a finished model; the same for every head.
+
+Each function has a twin of the same name in ``converters.heads.nms_nodes``::
+
+    a head's decode -> limit_candidates -> suppress -> select_best
+
+Everything is float32; candidates are flattened box, class.
+
+One thing a runtime may do differently: ``exp`` is correctly rounded nowhere, so decoded boxes and scores agree to
+a few units in the last place (4e-7 at most). Two candidates with *different* logits whose scores are that
+close may then be ranked either way, or tie on one side only (one class: logits beyond 13; several:
+wherever two products happen to meet), and an IoU that close to the threshold may fall either way. Equal
+logits tie everywhere. From equal boxes and scores on, every runtime that suppresses as ONNX says gives
+exactly these rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.heads.base import BatchDetections, split_outputs
+from converters.heads.boxes import Float32, iou_xyxy
+
+if TYPE_CHECKING:
+    from converters.spec import DetectorSpec, Thresholds
+
+Int64 = NDArray[np.int64]
+
+MAX_CANDIDATES = 4096
+NMS_BLOCK = 16  # candidates whose overlaps are computed at once: enough to hide numpy's cost per call
+
+
+def detect_from_head(head: Float32, spec: DetectorSpec, thresholds: Thresholds) -> BatchDetections:
+    """Decode raw outputs and keep the best boxes, as a finished model does.
+
+    Args:
+        head: float32 raw outputs of N images as one array (``converters.heads.base.join_outputs``).
+        spec: the detector; its own thresholds are not used.
+        thresholds: what counts, what suppresses, and K, the number of rows.
+
+    Returns:
+        N images of K rows.
+
+    Raises:
+        ValueError: the detector's head is not known, or the array does not fit it.
+    """
+    boxes, scores = decode_head(head, spec)
+    selected = []
+    for image_boxes, image_scores in zip(boxes, scores, strict=True):
+        candidates = limit_candidates(image_scores, score_threshold=thresholds.score)
+        selected.append(suppress(image_boxes, candidates, image_scores.shape[1], thresholds))
+    return select_best(boxes, scores, selected, thresholds.max_detections)
+
+
+def decode_head(head: Float32, spec: DetectorSpec) -> tuple[Float32, Float32]:
+    """Every box ``(N, B, 4)`` and score ``(N, B, NC)`` of raw outputs; arguments and errors as ``detect_from_head``."""
+    if spec.head is None:
+        raise ValueError("this detector's head is not known (--head none): its raw outputs cannot be decoded")
+    return spec.head.decode(split_outputs(head, spec.head.raw_outputs()))
+
+
+def limit_candidates(scores: Float32, *, score_threshold: float) -> Int64:
+    """Pick an image's candidates: scores above the threshold, at most ``MAX_CANDIDATES``, best first.
+
+    Args:
+        scores: float32 ``(B, NC)`` of one image.
+        score_threshold: a candidate needs a score above it.
+
+    Returns:
+        int64 ``(C,)``: indices into the flattened (box, class) scores; of equal scores the lower index is first.
+    """
+    flat = scores.reshape(-1)
+    above = np.flatnonzero(flat > np.float32(score_threshold))
+    order = np.argsort(-flat[above], kind="stable")
+    return np.asarray(above[order[:MAX_CANDIDATES]], np.int64)
+
+
+def suppress(boxes_xyxy: Float32, candidates: Int64, num_classes: int, thresholds: Thresholds) -> Int64:
+    """Drop every candidate that overlaps a better one of its class (greedy, class-aware NMS).
+
+    Args:
+        boxes_xyxy: float32 ``(B, 4)`` of one image, 0..1.
+        candidates: int64 ``(C,)``, indices into the flattened (box, class) scores, best first.
+        num_classes: NC.
+        thresholds: a box falls when its IoU is above ``iou``; at most ``max_detections`` stay.
+
+    Returns:
+        int64 ``(kept,)``: the candidates that stay, best first.
+    """
+    rows, classes = np.divmod(candidates, num_classes)
+    coordinates = boxes_xyxy[rows].T.copy()
+    kept: list[int] = []
+    remaining = np.arange(len(candidates))
+    while remaining.size and len(kept) < thresholds.max_detections:
+        leaders = remaining[:NMS_BLOCK]
+        overlaps = iou_xyxy(coordinates[:, leaders].T[:, None], coordinates[:, remaining].T[None])
+        falls = (overlaps > np.float32(thresholds.iou)) & (classes[leaders, None] == classes[remaining])
+        alive = np.ones(len(remaining), np.bool_)
+        for position, leader in enumerate(leaders):
+            if alive[position]:
+                kept.append(leader)
+                alive &= ~falls[position]
+        remaining = remaining[NMS_BLOCK:][alive[NMS_BLOCK:]]
+    return candidates[kept[: thresholds.max_detections]]
+
+
+def select_best(
+    boxes_xyxy: Float32, scores: Float32, selected: list[Int64], num_rows: int
+) -> BatchDetections:
+    """Gather the selected candidates into rows and pad.
+
+    Args:
+        boxes_xyxy: float32 ``(N, B, 4)``.
+        scores: float32 ``(N, B, NC)``.
+        selected: per image int64 ``(<= num_rows,)``, indices into its flattened scores, best first.
+        num_rows: K.
+
+    Returns:
+        N images of K rows; padded rows hold boxes 0, score 0, class -1, anchor -1.
+    """
+    n, _, num_classes = scores.shape
+    result = BatchDetections(
+        num_detections=np.array([len(indices) for indices in selected], np.int32),
+        boxes_xyxy=np.zeros((n, num_rows, 4), np.float32),
+        scores=np.zeros((n, num_rows), np.float32),
+        classes=np.full((n, num_rows), -1, np.int32),
+        anchors=np.full((n, num_rows), -1, np.int32),
+    )
+    for image, indices in enumerate(selected):
+        rows, classes = np.divmod(indices, num_classes)
+        valid = slice(0, len(indices))
+        result.boxes_xyxy[image, valid] = boxes_xyxy[image, rows]
+        result.scores[image, valid] = scores[image, rows, classes]
+        result.classes[image, valid] = classes
+        result.anchors[image, valid] = rows
+    return result

@@ -1,0 +1,125 @@
+"""``--head none`` on networks with several outputs and other ranks, and heads behind a reshape that moves no number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from converters.convert import convert_to_bytes
+from converters.description.statements import SourceOptions
+from converters.errors import OptionError
+from converters.options import ConvertOptions
+from converters.spec import RawOutput
+from tests.converters.sources.tflite.builder import TfliteBuilder
+from xdet.runtimes.litert import LiteRtRuntime
+from xdet.runtimes.onnxruntime import open_onnxruntime
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from converters.spec import DetectorSpec
+
+SIZE = 8
+ANCHORS = ((0.5, 1.5), (2.0, 3.0))
+
+
+def network(last: str = "", *, quantised: bool = False) -> bytes:
+    """A convolution to 12 channels at stride 2, and what ``last`` names behind it."""
+    net, rng = TfliteBuilder(), np.random.default_rng(5)
+    pixels = net.input("image", (1, SIZE, SIZE, 3), "uint8", 1 / 255, 0)
+    codes = net.op("QUANTIZE", [pixels], (1, SIZE, SIZE, 3), "int8", 1 / 255, -128, name="codes")
+    weights = net.constant(rng.integers(-127, 128, (12, 3, 3, 3)).astype(np.int8), 0.01)
+    bias = net.constant(rng.integers(-500, 500, 12).astype(np.int32), 0.01 / 255)
+    half = (1, SIZE // 2, SIZE // 2, 12)
+    options: dict[str, Any] = {"padding": "SAME", "stride_h": 2, "stride_w": 2, "fused_activation": "NONE"}
+    grid = net.op("CONV_2D", [codes, weights, bias], half, "int8", 0.05, 3, version=3, **options, name="conv")
+
+    def real(tensor: int, shape: tuple[int, ...], name: str) -> int:
+        return tensor if quantised else net.op("DEQUANTIZE", [tensor], shape, "float32", name=name)
+
+    def reshaped(tensor: int, shape: tuple[int, ...]) -> int:
+        sizes = net.constant(np.array(shape, np.int32))
+        return net.op("RESHAPE", [tensor, sizes], shape, "int8", 0.05, 3, name="reshaped")
+
+    if last == "several":
+        flat = reshaped(grid, (1, 192))
+        return net.build([real(flat, (1, 192), "flat:0"), real(grid, half, "grid:0")])
+    if last == "anchor axis":
+        shape = (1, SIZE // 2, SIZE // 2, 2, 6)
+        return net.build([real(reshaped(grid, shape), shape, "out")])
+    if last == "reshape of floats":
+        shape = (1, SIZE // 2, SIZE // 2, 2, 6)
+        floats = real(grid, half, "floats")
+        sizes = net.constant(np.array(shape, np.int32))
+        return net.build([net.op("RESHAPE", [floats, sizes], shape, "float32", name="out")])
+    if last == "logistic":
+        grid = net.op("LOGISTIC", [grid], half, "int8", 1 / 256, -128, name="activated")
+    return net.build([real(grid, half, "out")])
+
+
+def pixels() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
+
+
+def litert_head(data: bytes, spec: DetectorSpec) -> NDArray[np.float32]:
+    pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
+    with LiteRtRuntime(data, file="net.tflite", spec=spec) as runtime:
+        return runtime.head(pixels())
+
+
+@pytest.mark.parametrize("batch", [1, 3, "dynamic"])
+@pytest.mark.parametrize("quantised", [False, True], ids=["float outputs", "int8 outputs"])
+def test_several_outputs_of_any_rank_are_litert_s(tmp_path: Path, batch: Any, *, quantised: bool) -> None:
+    source = tmp_path / "net.tflite"
+    source.write_bytes(network("several", quantised=quantised))
+    options = ConvertOptions(source=SourceOptions(head="none"), batch=batch)
+    done = convert_to_bytes(source, options)
+    model, document = done.model, done.document
+    shapes = [output.shape for output in document.spec.raw_outputs]
+    assert (document.spec.head, shapes) == (None, [(192,), (4, 4, 12)])
+    if not quantised:
+        assert document.spec.raw_outputs == (RawOutput("flat_0", (192,)), RawOutput("grid_0", (4, 4, 12)))
+    with open_onnxruntime(model, file="net.onnx") as runtime:
+        head = runtime.head(pixels())
+        assert head.shape == (3, 384)
+        assert np.array_equal(head, litert_head(source.read_bytes(), document.spec))
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == [
+        output.value_name for output in document.spec.raw_outputs
+    ]
+
+
+@pytest.mark.parametrize("last", ["anchor axis", "reshape of floats"])
+def test_a_reshape_that_moves_no_number_is_seen_through(tmp_path: Path, last: str) -> None:
+    plain, behind = tmp_path / "plain.tflite", tmp_path / "behind.tflite"
+    plain.write_bytes(network())
+    behind.write_bytes(network(last))
+    options = ConvertOptions(source=SourceOptions(anchors=ANCHORS, anchor_unit="cell", score_threshold=0.3))
+    one, other = (convert_to_bytes(source, options) for source in (plain, behind))
+    assert one.document.spec == other.document.spec
+    with (
+        open_onnxruntime(one.model, file="plain.onnx") as first,
+        open_onnxruntime(other.model, file="behind.onnx") as second,
+    ):
+        thresholds = one.document.spec.thresholds
+        assert np.array_equal(first.head(pixels()), second.head(pixels()))
+        assert np.array_equal(second.head(pixels()), litert_head(behind.read_bytes(), other.document.spec))
+        ours, theirs = first.detect(pixels(), thresholds), second.detect(pixels(), thresholds)
+        assert ours.num_detections.min() > 0
+        assert np.array_equal(ours.boxes_xyxy, theirs.boxes_xyxy)
+
+
+def test_a_logistic_in_front_of_the_output_contradicts_the_head(tmp_path: Path) -> None:
+    source = tmp_path / "net.tflite"
+    source.write_bytes(network("logistic"))
+    stated = SourceOptions(anchors=ANCHORS, anchor_unit="cell")
+    with pytest.raises(OptionError, match=r"'net.tflite': LOGISTIC in front of its output"):
+        convert_to_bytes(source, ConvertOptions(source=stated))
+    asked = SourceOptions(anchors=ANCHORS, anchor_unit="cell", head="yolo_v2")
+    notes = convert_to_bytes(source, ConvertOptions(source=asked)).document.notes
+    assert any("LOGISTIC in front of its output" in note for note in notes)
