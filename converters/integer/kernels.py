@@ -164,10 +164,10 @@ def combine(node: ir.Node, inputs: Sequence[Value | None]) -> Value:
     return Reals(array, exact=False, doubt=doubt)
 
 
-def maximum(inputs: Sequence[Value | None]) -> Value:
-    """Max of any number of operands, codes or reals, with broadcasting."""
+def extreme(node: ir.Node, inputs: Sequence[Value | None]) -> Value:
+    """Max or Min of any number of operands, codes or reals, with broadcasting."""
     operands = [to_reals(value) for value in inputs if value is not None]
-    array = reduce(np.maximum, [value.array for value in operands])
+    array = reduce(EXTREMES[node.op_type], [value.array for value in operands])
     return Reals(array, exact=all(value.exact for value in operands))
 
 
@@ -233,6 +233,7 @@ def _divide(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     return np.trunc(quotient).astype(a.dtype) if a.dtype.kind == "i" else quotient
 
 
+EXTREMES = {"Max": np.maximum, "Min": np.minimum}
 BINARY: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
     "Add": np.add,
     "Div": _divide,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
@@ -217,6 +217,7 @@ _CONVOLUTION = Signature(
     (2, 3), optional=(2,), ranks=((0, 4), (1, 4)), positive=(*_STRIDES, "dilation_h", "dilation_w")
 )
 _POOL = Signature((1, 1), ranks=((0, 4),), positive=(*_STRIDES, "filter_h", "filter_w"))
+_BLOCKS = Signature((1, 1), ranks=((0, 4),), positive=("block_size",))
 _RESIZE = Signature((2, 2), ranks=((0, 4), (1, 1)))
 
 _UINT8_WEIGHTS = Case(
@@ -245,6 +246,7 @@ _SUM = (
 )
 
 
+_EXTREME = (Case("Max, Min", "built-in", remark="codes are compared, whatever their scales"),)
 _MOVED = (
     Case(
         "Reshape, Transpose, Slice, Gather, Tile, Split, Concat",
@@ -374,6 +376,8 @@ OPERATORS: Mapping[str, Row] = {
         (0, 1),
         ties=True,
     ),
+    "MAXIMUM": Row(arithmetic.maximum, _BINARY, _EXTREME, "elementwise", (0, 1), moves=True),
+    "MINIMUM": Row(arithmetic.minimum, _BINARY, _EXTREME, "elementwise", (0, 1), moves=True),
     "CONCATENATION": Row(
         moving.concatenation,
         Signature((1, MANY)),
@@ -420,12 +424,18 @@ OPERATORS: Mapping[str, Row] = {
         (Case("Pad; gone where a convolution follows", "XNNPACK"),),
     ),
     "RESHAPE": _moved(moving.reshape_operator, Signature((1, 2)), "elementwise"),
+    "SQUEEZE": _moved(moving.reshape_operator, _UNARY, "elementwise"),
+    "EXPAND_DIMS": _moved(moving.reshape_operator, _BINARY, "elementwise"),
     "TRANSPOSE": _moved(moving.transpose, Signature((2, 2), ranks=((1, 1),))),
     "STRIDED_SLICE": _moved(moving.strided_slice, Signature((4, 4), ranks=((1, 1), (2, 1), (3, 1)))),
+    "SLICE": _moved(moving.slice_operator, Signature((3, 3), ranks=((1, 1), (2, 1)))),
     "GATHER": _moved(moving.gather, _BINARY),
     "TILE": _moved(moving.tile, Signature((2, 2), ranks=((1, 1),))),
     "SPLIT": _moved(moving.split, Signature((2, 2), outputs=(1, MANY))),
     "PACK": _moved(moving.pack, Signature((1, MANY))),
+    "UNPACK": _moved(moving.unpack, Signature((1, 1), outputs=(1, MANY))),
+    "DEPTH_TO_SPACE": replace(_moved(moving.depth_to_space, _BLOCKS), keeps_scale=True),
+    "SPACE_TO_DEPTH": replace(_moved(moving.space_to_depth, _BLOCKS), keeps_scale=True),
     "SHAPE": Row(
         shape_arithmetic.shape,
         _UNARY,

@@ -131,6 +131,7 @@ OPTIONS: Mapping[str, Options] = {
     "DEPTHWISE_CONV_2D": Options(2, _DEPTHWISE_CONV_2D),
     "FULLY_CONNECTED": Options(8, _FULLY_CONNECTED),
     "GATHER": Options(23, {"axis": Field(0, "int32"), "batch_dims": Field(1, "int32")}),
+    "DEPTH_TO_SPACE": Options(94, {"block_size": Field(0, "int32")}),
     "LEAKY_RELU": Options(75, {"alpha": Field(0, "float32")}),
     "MAX_POOL_2D": Options(5, _POOL_2D),
     "MEAN": Options(27, {"keep_dims": Field(0, "bool")}),
@@ -145,9 +146,12 @@ OPTIONS: Mapping[str, Options] = {
     ),
     "SHAPE": Options(55, {"out_type": Field(0, "dtype")}),
     "SOFTMAX": Options(9, {"beta": Field(0, "float32")}),
+    "SPACE_TO_DEPTH": Options(19, {"block_size": Field(0, "int32")}),
     "SPLIT": Options(35, {"num_splits": Field(0, "int32")}),
     "STRIDED_SLICE": Options(32, _STRIDED_SLICE),
+    "SQUEEZE": Options(30, {"squeeze_dims": Field(0, "vector:int32")}),
     "SUB": Options(28, _FUSED),
+    "UNPACK": Options(64, {"num": Field(0, "int32"), "axis": Field(1, "int32")}),
 }
 
 PADDINGS = ("SAME", "VALID")

@@ -94,6 +94,7 @@ MOVERS = frozenset(
         "Transpose",
         "Reshape",
         "Max",
+        "Min",
         "MaxPool",
         "Pad",
         "Slice",

@@ -47,6 +47,27 @@ def mul(context: ImportContext, op: TfliteOperator) -> None:
     _binary(context, op)
 
 
+def maximum(context: ImportContext, op: TfliteOperator) -> None:
+    """MAXIMUM: of codes, whatever their scales; LiteRT's kernel does not look at them."""
+    _extreme(context, op, "Max")
+
+
+def minimum(context: ImportContext, op: TfliteOperator) -> None:
+    """MINIMUM: of codes, whatever their scales."""
+    _extreme(context, op, "Min")
+
+
+def _extreme(context: ImportContext, op: TfliteOperator, node: str) -> None:
+    target = op.outputs[0]
+    operands = [
+        context.adjusted_float_of(i, context.params(target), target, codes=_aligned_codes(context, op, i))
+        if context.is_quantized(i)
+        else _aligned(context, op, i, context.float_of(i))
+        for i in op.inputs
+    ]
+    context.close(target, context.writer.op(node, operands, context.name(op)))
+
+
 def _binary(context: ImportContext, op: TfliteOperator) -> None:
     a, b = _in_order(context, op)
     quantized = all(context.is_quantized(index) for index in (a, b, op.outputs[0]))

@@ -123,8 +123,54 @@ def reshape(
     return context.from_source_layout(value, len(after), f"{name}/nchw")
 
 
+def depth_to_space(context: ImportContext, op: TfliteOperator) -> None:
+    """DEPTH_TO_SPACE: every channel group becomes a pixel of a block. Reshapes and a Transpose: all runtimes agree on them."""
+    (_, height, width, channels), block = _block(context, op)
+    if channels % block**2:
+        raise SourceFileError(
+            f"{context.model.file}: {describe(context, op)} has {channels} channels for blocks of {block}"
+        )
+    kept = channels // block**2
+    sizes = (block, block, kept, height, width), (kept, height * block, width * block)
+    _regroup(context, op, sizes, [0, 3, 4, 1, 5, 2])
+
+
+def space_to_depth(context: ImportContext, op: TfliteOperator) -> None:
+    """SPACE_TO_DEPTH: the pixels of every block become channels."""
+    (_, height, width, channels), block = _block(context, op)
+    if height % block or width % block:
+        raise SourceFileError(
+            f"{context.model.file}: {describe(context, op)} cuts {height} x {width} into blocks of {block}"
+        )
+    rows, columns = height // block, width // block
+    sizes = (channels, rows, block, columns, block), (channels * block**2, rows, columns)
+    _regroup(context, op, sizes, [0, 3, 5, 1, 2, 4])
+
+
+def _block(context: ImportContext, op: TfliteOperator) -> tuple[tuple[int, ...], int]:
+    return context.tensor(op.inputs[0]).shape, int_option(op, "block_size")
+
+
+def _regroup(
+    context: ImportContext,
+    op: TfliteOperator,
+    sizes: tuple[tuple[int, ...], tuple[int, ...]],
+    perm: list[int],
+) -> None:
+    """An NCHW value as one of six axes, permuted, and as four again; the batch is left to the runtime."""
+    real = context.moved_float_of(op.inputs[0], op.outputs[0])
+    for position, behind_batch in enumerate(sizes):
+        shape = context.writer.constant(
+            np.array([0, *behind_batch], np.int64), context.name(op, f"shape{position}")
+        )
+        real = context.writer.op("Reshape", [real, shape], context.name(op, ("blocks", "float")[position]))
+        if position == 0:
+            real = context.writer.op("Transpose", [real], context.name(op, "permuted"), perm=perm)
+    context.close(op.outputs[0], real)
+
+
 def reshape_operator(context: ImportContext, op: TfliteOperator) -> None:
-    """RESHAPE: the output's shape is what the file says it is; the shape operand was folded, if there is one."""
+    """RESHAPE, SQUEEZE and EXPAND_DIMS: the output has the shape that the file states; an operand with it was folded."""
     before, after = context.tensor(op.inputs[0]).shape, context.tensor(op.outputs[0]).shape
     if math.prod(before) != math.prod(after):
         where = f"{context.model.file}: {describe(context, op)}"
@@ -155,9 +201,13 @@ def transpose(context: ImportContext, op: TfliteOperator) -> None:
 
 def strided_slice(context: ImportContext, op: TfliteOperator) -> None:
     """STRIDED_SLICE: an ONNX Slice over the axes that lose values, then a reshape for axes that come or go."""
+    _take(context, op, axis_ranges(strided_index(context, op), context.tensor(op.inputs[0]).shape))
+
+
+def _take(context: ImportContext, op: TfliteOperator, ranges: Sequence[range]) -> None:
+    """The source positions ``ranges`` of every axis, in the output's shape."""
     source, target = op.inputs[0], op.outputs[0]
     shape = context.tensor(source).shape
-    ranges = axis_ranges(strided_index(context, op), shape)
     real, sliced = context.moved_float_of(source, target), tuple(len(r) for r in ranges)
     touched = [axis for axis, r in enumerate(ranges) if r != range(shape[axis])]
     if 0 in sliced:
@@ -177,6 +227,22 @@ def strided_slice(context: ImportContext, op: TfliteOperator) -> None:
     context.close(
         target, reshape(context, real, sliced, context.tensor(target).shape, context.name(op, "reshaped"))
     )
+
+
+def slice_operator(context: ImportContext, op: TfliteOperator) -> None:
+    """SLICE: ``size`` values from ``begin`` along every axis; a size of -1 takes the rest."""
+    shape = context.tensor(op.inputs[0]).shape
+    begin, size = ([int(v) for v in context.constant_of(op, position).reshape(-1)] for position in (1, 2))
+    ends = [b + (n if n != -1 else whole - b) for b, n, whole in zip(begin, size, shape, strict=False)]
+    sound = len(begin) == len(size) == len(shape) and all(
+        0 <= b < e <= whole for b, e, whole in zip(begin, ends, shape, strict=True)
+    )
+    if not sound:
+        where = f"{context.model.file}: {describe(context, op)}"
+        raise SourceFileError(
+            f"{where} takes begin {begin}, size {size} from shape {list(shape)}: out of range, or nothing"
+        )
+    _take(context, op, [range(b, e) for b, e in zip(begin, ends, strict=True)])
 
 
 def _end(taken: range) -> int:
@@ -285,6 +351,26 @@ def split(context: ImportContext, op: TfliteOperator) -> None:
     )
     for index, real in zip(op.outputs, reals, strict=True):
         context.close(index, real)
+
+
+def unpack(context: ImportContext, op: TfliteOperator) -> None:
+    """UNPACK: one result per position of an axis, which goes."""
+    source = op.inputs[0]
+    shape = context.tensor(source).shape
+    source_axis = context.source_axis(op, source, int_option(op, "axis"))
+    axis = context.axis(source, source_axis)
+    if shape[source_axis] != len(op.outputs):
+        msg = f"{context.model.file}: {describe(context, op)} unpacks {shape[source_axis]} values into {len(op.outputs)}"
+        raise SourceFileError(msg)
+    sizes = context.writer.constant(np.ones(len(op.outputs), np.int64), context.name(op, "sizes"))
+    names = [f"{context.names[index]}/slice" for index in op.outputs]
+    reals = context.writer.ops(
+        "Split", [context.moved_float_of(source, op.outputs[0]), sizes], names, axis=axis
+    )
+    with_axis = (*shape[:source_axis], 1, *shape[source_axis + 1 :])
+    for index, real in zip(op.outputs, reals, strict=True):
+        name = f"{context.names[index]}/float"
+        context.close(index, reshape(context, real, with_axis, context.tensor(index).shape, name))
 
 
 def tile(context: ImportContext, op: TfliteOperator) -> None:

@@ -170,6 +170,21 @@ def _slice(n: Network) -> int:
     return n.op("STRIDED_SLICE", [n.x, *limits], (1, 7, 14, 3))
 
 
+def _extreme(op: str) -> Callable[[Network], int]:
+    return lambda n: n.op(op, [n.x, n.b.constant(np.array([-100, 3, 90], np.int8), PIXEL, -128)])
+
+
+def _unpack(n: Network) -> int:
+    parts = [n.b.tensor(name, (1, SIZE, SIZE), "int8", PIXEL, -128) for name in ("red", "y", "blue")]
+    n.b.operator("UNPACK", [n.x], parts, num=3, axis=3)
+    return parts[1]
+
+
+def _depth_to_space(n: Network) -> int:
+    deep = n.b.op("SPACE_TO_DEPTH", [n.x], (1, 4, 4, 48), "int8", PIXEL, -128, name="deep", block_size=4)
+    return n.op("DEPTH_TO_SPACE", [deep], (1, 8, 8, 12), block_size=2)
+
+
 def _shape(n: Network) -> int:
     shape = n.b.op("SHAPE", [n.x], (4,), "int32", name="y", out_type="int32")
     return n.b.op("RESHAPE", [n.x, shape], SHAPE, "int8", PIXEL, -128, name="shaped")
@@ -214,6 +229,14 @@ BUILDERS: Mapping[tuple[str, str], Callable[[Network], int | bytes]] = {
     ("SPLIT", ""): _split,
     ("PACK", ""): lambda n: n.op("PACK", [n.x, n.x], (1, SIZE, 2, SIZE, 3), axis=2, values_count=2),
     ("SHAPE", ""): _shape,
+    ("MAXIMUM", ""): _extreme("MAXIMUM"),
+    ("MINIMUM", ""): _extreme("MINIMUM"),
+    ("SQUEEZE", ""): lambda n: n.op("SQUEEZE", [n.x], SHAPE[1:], squeeze_dims=(0,)),
+    ("EXPAND_DIMS", ""): lambda n: n.op("EXPAND_DIMS", [n.x, n.ints(1)], (1, 1, *SHAPE[1:])),
+    ("SLICE", ""): lambda n: n.op("SLICE", [n.x, n.ints(0, 2, 3, 1), n.ints(1, 9, -1, 2)], (1, 9, 13, 2)),
+    ("UNPACK", ""): _unpack,
+    ("DEPTH_TO_SPACE", ""): _depth_to_space,
+    ("SPACE_TO_DEPTH", ""): lambda n: n.op("SPACE_TO_DEPTH", [n.x], (1, 8, 8, 12), block_size=2),
 }
 
 

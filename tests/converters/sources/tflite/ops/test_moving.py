@@ -273,3 +273,87 @@ def test_operands_that_make_no_sense_are_refused(
     y = b.op(op, [x, *(b.constant(c) for c in constants)], after, "int8", 0.05, -3, name="y", **options)
     with pytest.raises(ConversionError, match=words):
         operators(b.build([y]))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize(
+    ("op", "shapes", "after", "options"),
+    [
+        ("DEPTH_TO_SPACE", ((1, 3, 5, 18), (1, 9, 15, 2)), Q, {"block_size": 3}),
+        ("DEPTH_TO_SPACE", ((1, 4, 4, 12), (1, 8, 8, 3)), Q, {"block_size": 2}),
+        ("SPACE_TO_DEPTH", ((1, 9, 15, 2), (1, 3, 5, 18)), Q, {"block_size": 3}),
+        ("SQUEEZE", ((1, 1, 6, 10), (6, 10)), Q, {"squeeze_dims": (0, 1)}),
+        ("SQUEEZE", ((1, 6, 1, 10), (1, 6, 10)), Quant(0.02, 4), {"squeeze_dims": (2,)}),
+    ],
+)
+def test_codes_are_regrouped_exactly(
+    op: str,
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    options: dict[str, Any],
+    after: Quant,
+    dtype: str,
+) -> None:
+    before, shift = Q, 128 if dtype == "uint8" else 0
+    quants = Quant(before.scale, before.zero_point + shift), Quant(after.scale, after.zero_point + shift)
+    assert_exact(run_single(op, shapes, quants, dtype=dtype, **options))
+
+
+@pytest.mark.parametrize(
+    ("begin", "size", "after"),
+    [((0, 0, 0, 0), (1, 6, 4, 10), (1, 6, 4, 10)), ((0, 1, 2, 3), (-1, 2, -1, 5), (1, 2, 2, 5))],
+    ids=["all", "a part"],
+)
+def test_a_slice_is_exact(begin: tuple[int, ...], size: tuple[int, ...], after: tuple[int, ...]) -> None:
+    assert_exact(move("SLICE", (1, 6, 4, 10), after, ints(*begin), ints(*size)))
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3, -1])
+def test_unpacking_is_exact(axis: int) -> None:
+    shape = (1, 2, 3, 4)
+    b = TfliteBuilder()
+    x = b.input("x", shape, "int8", 0.05, -3)
+    left = tuple(size for i, size in enumerate(shape) if i != axis % 4)
+    outputs = [b.tensor(f"y{i}", left, "int8", 0.05, -3) for i in range(shape[axis])]
+    b.operator("UNPACK", [x], outputs, num=shape[axis], axis=axis)
+    assert_exact(run_everywhere(b.build(outputs), [codes(shape)]))
+
+
+@pytest.mark.parametrize("op", ["MAXIMUM", "MINIMUM"])
+@pytest.mark.parametrize("shape", [(1, 6, 8, 10), (10,), (1, 6, 8, 1)], ids=str)
+@pytest.mark.parametrize("scale", [0.05, 0.011])
+def test_the_larger_and_the_smaller_of_codes_are_exact(op: str, shape: tuple[int, ...], scale: float) -> None:
+    b = TfliteBuilder()
+    x = b.input("x", (1, 6, 8, 10), "int8", 0.05, -3)
+    other = b.constant(codes(shape, seed=1), scale, -3)
+    y = b.op(op, [x, other], (1, 6, 8, 10), "int8", 0.05, -3, name="y")
+    assert_exact(run_everywhere(b.build([y]), [codes((1, 6, 8, 10))]))
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes", "constants", "options", "said"),
+    [
+        ("SLICE", ((1, 6), (1, 9)), (ints(0, 0), ints(1, 9)), {}, "out of range, or nothing"),
+        ("SLICE", ((1, 6), (1, 6)), (ints(0), ints(1)), {}, "out of range, or nothing"),
+        ("DEPTH_TO_SPACE", ((1, 2, 2, 6), (1, 4, 4, 1)), (), {"block_size": 2}, "6 channels for blocks of 2"),
+        (
+            "SPACE_TO_DEPTH",
+            ((1, 3, 2, 6), (1, 1, 1, 24)),
+            (),
+            {"block_size": 2},
+            "cuts 3 x 2 into blocks of 2",
+        ),
+        ("UNPACK", ((1, 2, 3), (1, 3)), (), {"axis": 1, "num": 2}, "unpacks 2 values into 1"),
+    ],
+)
+def test_what_cannot_be_moved_is_told(
+    op: str,
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    constants: tuple[np.ndarray[Any, Any], ...],
+    options: dict[str, Any],
+    said: str,
+) -> None:
+    b = TfliteBuilder()
+    x = b.input("x", shapes[0], "int8", 0.05, -3)
+    y = b.op(op, [x, *map(b.constant, constants)], shapes[1], "int8", 0.05, -3, name="y", **options)
+    with pytest.raises(ConversionError, match=said):
+        translated(read_tflite(b.build([y]), "odd.tflite"))
