@@ -32,7 +32,7 @@ from converters.sources.base import ImportedNetwork, as_raw_output
 from converters.sources.tensorflow import TF2ONNX_OPSET, exporting
 from converters.sources.tflite.facts import facts_from_tflite, summarise_quantization
 from converters.sources.tflite.supported import read_convertible
-from converters.spec import CONTRACT_NAMES, IMAGE, TensorTwin
+from converters.spec import BY_TF2ONNX, CONTRACT_NAMES, IMAGE, TensorTwin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -264,7 +264,7 @@ def import_by_tf2onnx(
         quantization=summarise_quantization(model.records),
         activations="int8",
         canonical=False,
-        notes=("translated by tf2onnx: int8 activations, and some operators may run in float32",),
+        notes=(f"{BY_TF2ONNX}: int8 activations, and some operators may run in float32",),
         leaky_relu="float",
     )
 

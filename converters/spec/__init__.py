@@ -29,6 +29,7 @@ from converters.spec.detector import (
     Thresholds,
 )
 from converters.spec.document import (
+    BY_TF2ONNX,
     ActivationCodes,
     Arithmetic,
     Deviation,
@@ -44,6 +45,7 @@ from converters.spec.document import (
 from converters.spec.golden import GoldenVector
 
 __all__ = [
+    "BY_TF2ONNX",
     "CONTRACT_NAMES",
     "CONTRACT_VERSION",
     "DETECTION_OUTPUTS",

@@ -37,6 +37,7 @@ Target = Literal["portable", "cpu"]
 Fate = Literal["kept", "replicated", "removed"]
 DeviationKind = Literal["scale", "zero_point", "slope", "table"]
 OPTIONAL = ("evaluation", "golden", "licence", "origin")  # left out of the JSON where nobody states them
+BY_TF2ONNX = "translated by tf2onnx"  # begins the note of such a conversion
 T = TypeVar("T")
 
 
@@ -219,6 +220,11 @@ class ModelDocument:
             raise ValueError(
                 f"contract version {self.contract!r} is not {CONTRACT_VERSION}, the one this xdet writes"
             )
+
+    @property
+    def is_taken_over(self) -> bool:
+        """Whether tf2onnx translated the source, in its own form: its constants belong to no tensor of the map."""
+        return any(note.startswith(BY_TF2ONNX) for note in self.notes)
 
     def to_json(self) -> str:
         """The document as JSON text with sorted keys and no spaces."""

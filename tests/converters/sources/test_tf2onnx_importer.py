@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from xdet.checking.check import check
+
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = """
 import json, sys
@@ -66,6 +68,11 @@ def test_the_embedded_detector_finds_the_same_boxes_either_way(embedded_tflite: 
     assert seen["notes"] == ["translated by tf2onnx: int8 activations, and some operators may run in float32"]
     assert seen["twins"] >= 20
     assert seen["outputs"][0] == "num_detections"
+    photographs = sorted(embedded_tflite.parent.rglob("*.jpg"))[:1]
+    result = check(tmp_path / "whole.onnx", embedded_tflite, photographs, runtimes="onnxruntime:cpu")
+    assert result.findings == ()
+    assert [part.status for part in result.parts] == ["skipped", "skipped", "passed", "passed"]
+    assert result.parts[0].summary.startswith("only the description was compared: tf2onnx wrote the graph")
 
 
 @pytest.mark.shared
