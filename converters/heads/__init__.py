@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from converters.heads.blazeface import BlazeFace
+from converters.heads.fomo import Fomo
+from converters.heads.ssd import Ssd
 from converters.heads.yolo_v2 import YoloV2
+from converters.heads.yolo_v3 import YoloV3
+from converters.heads.yolo_v5 import YoloV5, YoloV5Raw
+from converters.heads.yolo_v8 import YoloV8
+from converters.heads.yolox import Yolox
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converters.heads.base import Head
 
-HEADS: dict[str, type[Head]] = {"yolo_v2": YoloV2}
+HEADS: dict[str, type[Head]] = {
+    "yolo_v2": YoloV2,
+    "yolo_v3": YoloV3,
+    "yolo_v5": YoloV5,
+    "yolo_v5_raw": YoloV5Raw,
+    "yolo_v8": YoloV8,
+    "yolox": Yolox,
+    "ssd": Ssd,
+    "fomo": Fomo,
+    "blazeface": BlazeFace,
+}
 
 
 def head_from_dict(data: Mapping[str, Any]) -> Head:

@@ -35,6 +35,7 @@ from converters.checks import (
     require_text,
 )
 from converters.heads.arithmetic import (
+    LEAST_PROBABILITY,
     SMALLEST_SIZE,
     centers_and_sizes,
     clip_nodes,
@@ -62,7 +63,6 @@ Activation = Literal["none", "sigmoid", "softmax"]
 Four = tuple[float, float, float, float]
 
 SWAPPED = [1, 0, 3, 2]  # y, x, h, w <-> x, y, w, h, and the same for corners
-LEAST_PROBABILITY = 1e-13  # what encoding makes of a probability of 0 before a softmax
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from converters.checks import (
 )
 from converters.errors import OptionError
 from converters.heads.arithmetic import (
+    LEAST_PROBABILITY,
     SMALLEST_SIZE,
     centers_and_sizes,
     logit,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
 AnchorUnit = Literal["cell", "image"]
 MOST_GRIDS = 2  # an anchor beyond is in another unit: Darknet's own largest is 1.28, 16.62 cells of 13
-LEAST_PROBABILITY = 1e-13  # what encoding makes of a probability of 0 before a softmax
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ import numpy as np
 
 from converters.checks import require_choice, require_count
 from converters.heads.arithmetic import (
+    LEAST_PROBABILITY,
     SMALLEST_SIZE,
     centers_and_sizes,
     clipped_corners,
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from converters.heads.boxes import Float32
 
 ClassActivation = Literal["sigmoid", "softmax"]
-LEAST_PROBABILITY = 1e-13  # what encoding makes of a probability of 0 before a softmax
 
 
 @dataclass(frozen=True, slots=True)

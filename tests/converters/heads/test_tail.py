@@ -1,0 +1,77 @@
+"""Every head in front of the tail that all share: the rows are exactly those that numpy makes of the decoded values."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from converters.graph import IR_VERSION, GraphWriter, infer_shapes
+from converters.heads import HEADS
+from converters.heads.base import BatchDetections
+from converters.heads.nms import limit_candidates, select_best, suppress
+from converters.heads.nms_nodes import add_head
+from converters.opset import stamp_opset
+from converters.spec import DetectorSpec, ImageInput, Rescaling, Thresholds, contract_io
+from tests.converters.heads.decoding import RAW_OUTPUTS, feeds_of, session
+from tests.converters.heads.test_heads import EXAMPLES, every_head
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from converters.heads.base import Head
+
+OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes", "detection_anchors")
+
+
+@functools.cache
+def detector(head: Head, score: float) -> bytes:
+    """A model of a head and its tail, whose decoded boxes and scores are outputs, too."""
+    writer = GraphWriter("detector")
+    values = [
+        writer.input(f"raw_{index}", ir.DataType.FLOAT, ["N", *raw.shape])
+        for index, raw in enumerate(head.raw_outputs())
+    ]
+    spec = DetectorSpec(
+        image=ImageInput(64, 64, Rescaling(1.0, 0.0)),
+        head=head,
+        class_names=tuple(f"class {index}" for index in range(head.num_classes)),
+        thresholds=Thresholds(score, 0.4567, 50),
+    )
+    promised = contract_io(spec, "N", freeze_thresholds=True)[1]
+    decoded = head.decode_nodes(writer, values)
+    add_head(writer, values, spec, promised, freeze_thresholds=True)
+    writer.graph.outputs.extend(decoded)
+    for value, size in zip(decoded, (4, head.num_classes), strict=True):
+        value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(["N", head.num_boxes, size])
+    model = ir.Model(writer.graph, ir_version=IR_VERSION)
+    infer_shapes(model)
+    stamp_opset(model, None)
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+@pytest.mark.parametrize("raw", ["normal numbers", "probabilities", "a lattice", "zeros", "ones"])
+@pytest.mark.parametrize("score", [pytest.param(0.3, id="at 0.3"), pytest.param(0.0, id="all above 0")])
+@every_head
+def test_rows_are_exactly_those_of_numpy_on_the_decoded_values(head: Head, raw: str, score: float) -> None:
+    outputs = RAW_OUTPUTS[raw](head, 3)
+    results: list[NDArray[Any]] = session(detector(head, score)).run(None, feeds_of(outputs))
+    actual, (boxes, scores) = BatchDetections(*results[: len(OUTPUTS)]), results[len(OUTPUTS) :]
+    thresholds = Thresholds(score, 0.4567, 50)
+    selected = [
+        suppress(b, limit_candidates(s, score_threshold=score), head.num_classes, thresholds)
+        for b, s in zip(boxes, scores, strict=True)
+    ]
+    expected = select_best(boxes, scores, selected, 50)
+    for name in ("num_detections", "anchors", "classes", "scores", "boxes_xyxy"):
+        np.testing.assert_array_equal(getattr(actual, name), getattr(expected, name), err_msg=name)
+
+
+def test_every_kind_of_head_is_an_example() -> None:
+    assert {head.kind: type(head) for head in EXAMPLES.values()} == HEADS
