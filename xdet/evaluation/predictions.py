@@ -5,11 +5,10 @@ else turned as EXIF says if then they have it, else the image is left out and re
 
 Predictions on disk as they are made, so that an interrupted evaluation goes on where it stopped.
 
-A file of JSON lines. The first is ``HEADER``, which tells the file from every other; files of earlier versions lack it. Each
-further line is one model and photograph, appended with a single write. It names its run (model, description, runtime,
-thresholds, input, version of xdet) and its photograph by their SHA-256, so nothing is taken that another run, or another
-version of the photograph, made; one file serves any number of models. The half line of a killed process is cut off. Any other
-file is refused, and keeps every byte.
+A file of JSON lines (``xdet.writing.appended``). The first is ``HEADER``; files of earlier versions lack it. Each further line
+is one model and photograph. It names its run (model, description, runtime, thresholds, input, version of xdet) and its
+photograph by their SHA-256, so nothing is taken that another run, or another version of the photograph, made; one file serves
+any number of models.
 """
 
 from __future__ import annotations
@@ -25,11 +24,12 @@ import numpy as np
 
 from converters.files import open_regular
 from xdet import __version__
-from xdet.errors import DataError, ImageError, OutputError, UsageError
+from xdet.errors import ImageError, UsageError
 from xdet.evaluation.dataset import Problem
 from xdet.pictures.images import LARGEST_PICTURE
 from xdet.pictures.preparation import Preparation, prepare, stack_pixels, through_network
 from xdet.runtimes.base import network_turns
+from xdet.writing.appended import AppendedFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -205,8 +205,6 @@ def _prepare_fitting(image: LabelledImage, network: ImageInput) -> Prepared:
 
 Key = tuple[str, int, str]  # run, image id, SHA-256 of the photograph
 HEADER = b'{"schema": "xdet.kept_predictions", "version": 1}\n'
-LARGEST_KEPT = 1 << 30  # about 100,000 photographs with 100 boxes each
-_LINE_START = b'{"run": "'  # of every kept prediction
 
 
 class KeptPredictions:
@@ -221,25 +219,16 @@ class KeptPredictions:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._lines: dict[Key, Found] = {}
-        try:
-            data = self._read_file() if path.exists() else b""
-            whole = data[: data.rfind(b"\n") + 1]
-            for number, line in enumerate(whole.split(b"\n")[:-1], 1):
-                self._read_line(line, number)
-            half = data[len(whole) :]
-            if half and not (whole and (half.startswith(_LINE_START) or _LINE_START.startswith(half))):
-                self._refuse(whole.count(b"\n") + 1)
-            with path.open("ab") as file:
-                if half:
-                    file.truncate(len(whole))
-        except (OSError, ValueError) as error:
-            raise OutputError(
-                f"cannot write '{path}': {getattr(error, 'strerror', None) or error}; choose another --resume"
-            ) from error
-        if not data:
-            self._append(HEADER)
+        self._file = AppendedFile(
+            path,
+            HEADER,
+            line_start=b'{"run": "',
+            read_line=self._read_line,
+            what="kept prediction",
+            advice=("give --resume a file that xdet eval made, or a new one", "choose another --resume"),
+            headless=True,
+        )
 
     def take(self, run: str, images: Sequence[LabelledImage]) -> dict[int, Found]:
         """What this run has found in those photographs that have not changed since, by image id."""
@@ -267,30 +256,11 @@ class KeptPredictions:
             "scores": found.scores.tolist(),
             "classes": found.classes.tolist(),
         }
-        self._append(json.dumps(line).encode("ascii") + b"\n")
+        self._file.append(json.dumps(line).encode("ascii") + b"\n")
 
-    def _append(self, line: bytes) -> None:
-        try:
-            with self._path.open("ab", buffering=0) as file:
-                written = file.write(line)
-        except OSError as error:
-            raise OutputError(f"cannot write '{self._path}': {error.strerror or error}") from error
-        if written != len(line):
-            raise OutputError(
-                f"cannot write '{self._path}': only a part of a line fits; make room on the disk"
-            )
-
-    def _read_file(self) -> bytes:
-        """All bytes, if the first ones are ours: a foreign file may be of any kind and size."""
-        with open_regular(self._path, LARGEST_KEPT) as file:
-            start = file.read(len(HEADER))
-            if start and start != HEADER and not start.startswith(_LINE_START):
-                self._refuse(1)
-            return start + file.read()
-
-    def _read_line(self, line: bytes, number: int) -> None:
+    def _read_line(self, line: bytes) -> str | None:
         if line + b"\n" == HEADER:  # a second one, too: of two processes that began the file at the same time
-            return
+            return ""
         try:
             entry = json.loads(line)
             key = (str(entry["run"]), int(entry["image"]), str(entry["sha256"]))
@@ -302,13 +272,9 @@ class KeptPredictions:
         except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
             usable = False
         if not usable:
-            self._refuse(number)
+            return None
         self._lines[key] = found
-
-    def _refuse(self, number: int) -> None:
-        raise DataError(
-            f"'{self._path}', line {number}, is no kept prediction; give --resume a file that xdet eval made, or a new one"
-        )
+        return ""
 
 
 def name_run(runtime: Runtime, options: PredictionOptions) -> str:

@@ -1,0 +1,119 @@
+"""A file of lines that grows while a command works, so that an interrupted one goes on where it stopped.
+
+The file begins with a header, which tells it from every other. Each further line is appended with a single write. The half line
+of a killed process is cut off. Any other file is refused, and keeps every byte.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from converters.files import open_regular
+from xdet.errors import DataError, OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+LARGEST = 1 << 30  # about 100,000 photographs with 100 boxes each
+
+
+class AppendedFile:
+    """The file, open for more; a new one is made if it is missing or empty.
+
+    Args:
+        path: the file.
+        header: its first bytes, whole lines.
+        line_start: how every further line begins; b"" where lines begin in any way.
+        read_line: takes a line that is there, without its end; gives whose record it belongs to, or None if it is none of ours.
+        what: what a line is, for messages.
+        advice: what to do about a file of another kind, and about one that cannot be written.
+        redo_last: cut off the lines of the last record, too: where a record has several, some may be missing.
+        headless: a file that begins with ``line_start`` is ours, too.
+
+    Attributes:
+        cut: the record whose lines were cut off; None where there was none.
+
+    Raises:
+        DataError: the file exists and is of another kind.
+        OutputError: it cannot be read or written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        header: bytes,
+        *,
+        line_start: bytes,
+        read_line: Callable[[bytes], str | None],
+        what: str,
+        advice: tuple[str, str],
+        redo_last: bool = False,
+        headless: bool = False,
+    ) -> None:
+        self.cut: str | None = None
+        self._path, self._what, self._advice = path, what, advice
+        self._header, self._line_start = header, line_start
+        self._headless, self._redo_last = headless, redo_last
+        try:
+            end = self._read(read_line) if path.exists() else 0
+            with path.open("ab") as file:
+                file.truncate(end)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise OutputError(f"cannot write '{path}': {reason}; {advice[1]}") from error
+        if not end:
+            self.append(header)
+
+    def append(self, lines: bytes) -> None:
+        """Add whole lines.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        try:
+            with self._path.open("ab", buffering=0) as file:
+                written = file.write(lines)
+        except OSError as error:
+            raise OutputError(f"cannot write '{self._path}': {error.strerror or error}") from error
+        if written != len(lines):
+            raise OutputError(
+                f"cannot write '{self._path}': only a part of a line fits; make room on the disk"
+            )
+
+    def _read(self, read_line: Callable[[bytes], str | None]) -> int:
+        """Where the whole records end; a foreign file may be of any kind and size, so its beginning is looked at first."""
+        with open_regular(self._path, LARGEST) as file:
+            start = file.read(len(self._header))
+            if not start:
+                return 0
+            number = end = 0
+            if start == self._header:
+                number, end = start.count(b"\n"), len(start)
+            elif self._headless and start.startswith(self._line_start):
+                file.seek(0)
+            else:
+                self._refuse(1)
+            last: tuple[str | None, int] = (None, end)
+            for line in file:
+                number += 1
+                if not line.endswith(b"\n"):
+                    if not number > 1 or not self._may_be_half(line):
+                        self._refuse(number)
+                    break
+                record = read_line(line[:-1])
+                if record is None:
+                    self._refuse(number)
+                if record != last[0]:
+                    last = (record, end)
+                end += len(line)
+        if not self._redo_last:
+            return end
+        self.cut = last[0]
+        return last[1]
+
+    def _may_be_half(self, line: bytes) -> bool:
+        return line.startswith(self._line_start) or self._line_start.startswith(line)
+
+    def _refuse(self, number: int) -> None:
+        raise DataError(f"'{self._path}', line {number}, is no {self._what}; {self._advice[0]}")
