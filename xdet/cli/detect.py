@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from converters.errors import quote_some
 from xdet.cli.options import (
     STDOUT,
     Device,
@@ -21,6 +23,11 @@ from xdet.cli.options import (
 from xdet.errors import UsageError
 from xdet.writing.text import detections_table
 
+if TYPE_CHECKING:
+    from xdet.detection.detector import Detector
+    from xdet.writing.files import Output
+
+ANYTHING = re.compile(b"")  # --resume looks at the file itself
 MODEL_SUFFIXES = frozenset({".onnx", ".tflite", ".h5", ".hdf5", ".keras"})
 
 EPILOG = """\b
@@ -28,6 +35,7 @@ Examples:
   xdet detect photo.jpg                         the embedded person detector
   xdet detect person.onnx photos/ --save out    a model of yours, annotated pictures
   xdet detect person.tflite photo.jpg --json -  the source itself on LiteRT, JSON to stdout
+  xdet detect photos/ --json out.jsonl          a line per image as it goes; --resume goes on
 """
 
 
@@ -43,7 +51,17 @@ def detect(
         Path | None, typer.Option(metavar="DIR", help="Write annotated pictures to this folder.")
     ] = None,
     json: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the detections as JSON; - is stdout.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the detections as JSON; - is stdout. FILE.jsonl and FILE.csv grow image by image.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a FILE.jsonl or FILE.csv where it stopped.")
+    ] = False,
+    classes: Annotated[
+        str | None, typer.Option(metavar="LIST", help='Keep these classes alone, such as "person,dog".')
     ] = None,
     format: Annotated[  # noqa: A002 - the option's name
         Literal["xdet", "coco"], typer.Option(help="Layout of --json: our own, or a COCO results list.")
@@ -79,12 +97,7 @@ def detect(
     from xdet.detection.batch import detect_files
     from xdet.detection.detector import Detector
     from xdet.detection.embedded import SOURCE
-    from xdet.detection.report import (
-        DETECTIONS_SCHEMA,
-        coco_image_ids,
-        detections_to_coco_json,
-        report_to_json,
-    )
+    from xdet.detection.report import detections_to_coco_json, report_to_json
     from xdet.pictures.images import find_images
     from xdet.pictures.names import picture_paths
     from xdet.runtimes.processors import choose_workers
@@ -99,16 +112,15 @@ def detect(
 
     model, paths = _split_model(inputs)
     images = find_images(paths)
-    if json is not None and format == "coco":
-        coco_image_ids(
-            [str(image) for image in images]
-        )  # refuses images whose results could not be told apart
+    lines = _require_json(json, images, coco=format == "coco", resume=resume)
     pictures = None if save is None else picture_paths(images, save)
     drawn = [Output(picture, PICTURE_MARK, in_new_folder=True) for picture in pictures or ()]
-    listed = json_outputs(json, DETECTIONS_SCHEMA if format == "xdet" else None)
+    listed = _json_outputs(json, coco=format == "coco", lines=lines, resume=resume)
     require_outputs([*listed, *drawn], [*with_sidecars([model or SOURCE]), *images], force=force)
     if save is not None:
         require_apart(save, images)
+    if lines and not resume and not force:
+        _require_new(json)
     detector = Detector(
         model,
         provider=provider,
@@ -121,10 +133,15 @@ def detect(
     )
     for note in detector.spec.assumptions:
         typer.echo(f"note: {note}", err=True)
+    wanted = None if classes is None else _read_classes(classes, detector)
     if save is not None:
         make_folder(save)
-    with detector, progress_bar(len(images), "detecting") as advance:
-        report = detect_files(detector, images, pictures=pictures, progress=advance)
+    with detector:
+        if lines and json is not None:
+            _detect_to_lines(detector, images, json, pictures=pictures, classes=wanted, resume=resume)
+            return
+        with progress_bar(len(images), "detecting") as advance:
+            report = detect_files(detector, images, pictures=pictures, classes=wanted, progress=advance)
     if json is not None:
         write_json(
             json, report_to_json(report) if format == "xdet" else detections_to_coco_json(report.images)
@@ -136,6 +153,86 @@ def detect(
     if report.failed and len(images) > 1:
         print_line(f"xdet: {len(report.failed)} of {len(images)} images failed", err=True)
     if report.failed:
+        raise typer.Exit(3)
+
+
+def _require_json(json: Path | None, images: list[Path], *, coco: bool, resume: bool) -> bool:
+    """Refuse what ``--json`` cannot hold; tells whether it is a file that grows line by line."""
+    from xdet.detection.report import coco_image_ids
+    from xdet.detection.results import is_results_file, require_names
+    from xdet.writing.text import image_names
+
+    lines = json is not None and is_results_file(json)
+    if resume and not lines:
+        raise UsageError(
+            "--resume goes on with a file that grows line by line: add --json FILE.jsonl or FILE.csv"
+        )
+    if coco and lines:
+        raise UsageError(f"--format coco is one list, '{json}' grows line by line; name a file FILE.json")
+    names = [str(image) for image in images]
+    if coco and json is not None:
+        coco_image_ids(names)  # refuses images whose results could not be told apart
+    if lines and json is not None:
+        require_names(json, image_names(names))
+    return lines
+
+
+def _json_outputs(json: Path | None, *, coco: bool, lines: bool, resume: bool) -> list[Output]:
+    from xdet.detection.report import DETECTIONS_SCHEMA
+    from xdet.detection.results import LINES_MARK
+    from xdet.writing.files import Output
+
+    if lines and json is not None:
+        return [Output(json, ANYTHING if resume else LINES_MARK)]
+    return json_outputs(json, None if coco else DETECTIONS_SCHEMA)
+
+
+def _require_new(json: Path | None) -> None:
+    if json is not None and json.is_file() and json.stat().st_size:
+        raise UsageError(f"'{json}' holds results already; add --resume to go on, or --force to begin anew")
+
+
+def _read_classes(text: str, detector: Detector) -> list[str]:
+    """``person,dog`` as names that the model knows."""
+    names = [name.strip() for name in text.split(",")]
+    known = detector.spec.class_names
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UsageError(f"--classes: the model finds no {quote_some(unknown)}; it finds {quote_some(known)}")
+    return names
+
+
+def _detect_to_lines(
+    detector: Detector,
+    images: list[Path],
+    json: Path,
+    *,
+    pictures: list[Path] | None,
+    classes: list[str] | None,
+    resume: bool,
+) -> None:
+    """Results into a file as they come; what is done stays, whatever stops the rest."""
+    from xdet.detection.batch import detect_to_file
+    from xdet.detection.results import ResultsFile, results_header
+
+    if not resume and json.exists():
+        json.unlink()
+    results = ResultsFile(json, results_header(detector, classes))
+    before = len(results.done)
+    try:
+        with progress_bar(len(images), "detecting") as advance:
+            detect_to_file(detector, images, results, pictures=pictures, classes=classes, progress=advance)
+    except KeyboardInterrupt:
+        print_line(
+            f"xdet: interrupted; {len(results.done)} images are in '{json}', --resume goes on", err=True
+        )
+        raise
+    earlier = f", {before} of them before" if before else ""
+    print_line(f"{json}: {len(results.done)} images{earlier}, {results.failed} without a result")
+    if results.failed:
+        print_line(
+            f"xdet: {results.failed} of {len(results.done)} images failed; '{json}' says why", err=True
+        )
         raise typer.Exit(3)
 
 

@@ -1,0 +1,127 @@
+"""``xdet detect`` on many photographs: results that grow, runs that go on, and what it is asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.xdet.labelled_scenes import write_model
+
+ROOT = Path(__file__).resolve().parents[3]
+COMMAND = [sys.executable, "-m", "xdet", "detect"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def run(folder: Path, words: str, *, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *words.split()],
+        cwd=folder,
+        env=ENVIRONMENT,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+
+def told(result: subprocess.CompletedProcess[str], code: int = 2) -> str:
+    assert result.returncode == code, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("xdet: error: ")
+    return line
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model and three photographs, one of them in a subfolder."""
+    write_model(tmp_path / "m.onnx")
+    (tmp_path / "photos" / "sub").mkdir(parents=True)
+    for name in ("1.png", "2.png", "sub/3.png"):
+        Image.new("RGB", (200, 100), (255, 0, 0)).save(tmp_path / "photos" / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
+def test_results_are_gone_on_with_or_begun_anew_as_asked(folder: Path, name: str) -> None:
+    words = f"m.onnx photos/1.png photos/2.png --json {name}"
+    first = run(folder, words)
+    assert (first.returncode, first.stdout) == (0, f"{name}: 2 images, 0 without a result\n")
+    data = (folder / name).read_bytes()
+    assert f"'{name}' holds results already; add --resume to go on, or --force" in told(run(folder, words))
+    again = 2 if name == "out.jsonl" else 1  # CSV does its last image again
+    assert f"{name}: 2 images, {again} of them before" in run(folder, f"{words} --resume").stdout
+    assert (folder / name).read_bytes() == data
+    assert run(folder, f"{words} --force").returncode == 0
+    assert (folder / name).read_bytes() == data
+    other = run(folder, f"{words} --resume --score-threshold 0.7")
+    assert "holds results of another thresholds" in told(other)
+    (folder / name).write_bytes(b"my notes")
+    assert "exists already" in told(run(folder, words))
+    assert "is no result of xdet detect" in told(run(folder, f"{words} --resume"), 3)
+    assert (folder / name).read_bytes() == b"my notes"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--resume", "add --json FILE.jsonl"),
+        ("--resume --json out.json", "add --json FILE.jsonl"),
+        ("--format coco --json out.jsonl", "'out.jsonl' grows line by line"),
+        ("--classes person,dog --json out.jsonl", "--classes: the model finds no 'dog'; it finds 'person'"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(folder: Path, options: str, words: str) -> None:
+    before = sorted(folder.rglob("*"))
+    assert words in told(run(folder, f"m.onnx photos {options}"))
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_an_input_is_no_file_to_go_on_with(folder: Path) -> None:
+    (folder / "out.jsonl").hardlink_to(folder / "photos" / "1.png")
+    words = "m.onnx photos --json out.jsonl --resume --force"
+    assert "is a file that this command reads" in told(run(folder, words))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+def test_an_interruption_keeps_what_is_done(folder: Path) -> None:
+    picture = folder / "photos" / "0.png"
+    Image.effect_noise((900, 900), 64).convert("RGB").save(picture)
+    for number in range(150):
+        (folder / "photos" / f"n{number:03}.png").hardlink_to(picture)
+    words = "m.onnx photos --threads 1 --workers 2 --json"
+    process = subprocess.Popen(
+        [*COMMAND, *words.split(), "cut.jsonl"],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    cut = folder / "cut.jsonl"
+    deadline = time.monotonic() + 60
+    while not cut.exists() or cut.read_bytes().count(b"\n") < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    done = cut.read_bytes().count(b"\n") - 1
+    assert process.returncode == 130
+    assert 3 <= done < 153
+    assert f"xdet: interrupted; {done} images are in 'cut.jsonl', --resume goes on" in error
+    assert f"153 images, {done} of them before" in run(folder, f"{words} cut.jsonl --resume").stdout
+    run(folder, f"{words} whole.jsonl")
+    assert cut.read_bytes() == (folder / "whole.jsonl").read_bytes()
+    assert [json.loads(line)["image"] for line in cut.read_text("utf-8").splitlines()[1:4]] == [
+        "0.png",
+        "1.png",
+        "2.png",
+    ]

@@ -1,0 +1,173 @@
+"""Results that grow image by image: every line there at once, interrupted runs go on, and other files are refused unharmed."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.xdet.finished_models import finished_model
+from xdet.detection.batch import detect_to_file
+from xdet.detection.detector import Detector
+from xdet.detection.results import COLUMNS, ResultsFile, require_names, results_header
+from xdet.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SUFFIXES = [".jsonl", ".csv"]
+
+
+@pytest.fixture(params=[1, 3], ids="workers-{}".format)
+def detector(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Detector]:
+    (tmp_path / "m.onnx").write_bytes(finished_model())
+    with Detector(tmp_path / "m.onnx", threads=1, workers=request.param) as detector:
+        yield detector
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    """Four boxes, one box, none, and a picture that cannot be read."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, reds in (
+        ("four", [250] * 4),
+        ("one", [250, 0, 0, 0]),
+        ("none", [0] * 4),
+        ("ü,q", [0, 0, 250, 0]),
+    ):
+        pixels = np.zeros((2, 2, 3), np.uint8)
+        pixels[..., 0].flat[:] = reds
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    return sorted(folder.iterdir())
+
+
+def write(
+    detector: Detector, images: list[Path], path: Path, classes: list[str] | None = None
+) -> ResultsFile:
+    results = ResultsFile(path, results_header(detector, classes))
+    detect_to_file(detector, images, results, classes=classes)
+    return results
+
+
+def test_json_lines_name_the_run_and_then_each_image(
+    detector: Detector, images: list[Path], tmp_path: Path
+) -> None:
+    results = write(detector, images, tmp_path / "out.jsonl")
+    header, *lines = map(json.loads, (tmp_path / "out.jsonl").read_text("utf-8").splitlines())
+    assert header == {
+        "schema": "xdet.detection_lines",
+        "version": 1,
+        "model": {"name": "m.onnx", "sha256": detector.runtime.sha256},
+        "runtime": "onnxruntime:cpu",
+        "thresholds": {"score": 0.5, "iou": 0.5, "max_detections": 4},
+        "classes": None,
+    }
+    assert [line["image"] for line in lines] == [path.name for path in images]
+    assert [len(line.get("detections", "x")) for line in lines] == [1, 4, 0, 1, 1]
+    assert lines[0].keys() == {"image", "error"}
+    assert str(tmp_path) not in lines[0]["error"]
+    assert (len(results.done), results.failed) == (5, 1)
+
+
+def test_csv_has_a_line_per_box_or_image(detector: Detector, images: list[Path], tmp_path: Path) -> None:
+    write(detector, images, tmp_path / "out.csv")
+    header, *lines = (tmp_path / "out.csv").read_text("utf-8").splitlines()
+    assert json.loads(header.removeprefix("# ")) == results_header(detector, None)
+    rows = list(csv.DictReader(lines))
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["image"] for row in rows] == [images[0].name] + [images[1].name] * 4 + [
+        path.name for path in images[2:]
+    ]
+    assert rows[1]["class_name"] == "person"
+    assert [row["x2"] for row in rows] == ["", "1.0", "1.0", "1.0", "1.0", "", "1.0", "1.0"]
+    assert [bool(row["error"]) for row in rows] == [True] + [False] * 7
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_run_that_was_killed_at_any_byte_goes_on_to_the_same_file(
+    detector: Detector, images: list[Path], tmp_path: Path, suffix: str
+) -> None:
+    whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
+    write(detector, images, whole)
+    data = whole.read_bytes()
+    start = ResultsFile(tmp_path / f"empty{suffix}", results_header(detector, None))
+    assert start.done == set()
+    first = (tmp_path / f"empty{suffix}").stat().st_size
+    assert data[:first] == (tmp_path / f"empty{suffix}").read_bytes()
+    for end in [first, *range(first + 1, len(data), 23), len(data)]:
+        cut.write_bytes(data[:end])
+        write(detector, images, cut)
+        assert cut.read_bytes() == data
+
+
+def test_what_is_done_is_not_looked_at_again(detector: Detector, images: list[Path], tmp_path: Path) -> None:
+    write(detector, images[:3], tmp_path / "out.jsonl")
+    for path in images[:3]:
+        path.unlink()
+    results = write(detector, images, tmp_path / "out.jsonl")
+    assert (len(results.done), results.failed) == (5, 1)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_results_of_another_run_are_refused_unharmed(
+    detector: Detector, images: list[Path], tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"out{suffix}"
+    write(detector, images, path)
+    before = path.read_bytes()
+    with Detector(tmp_path / "m.onnx", threads=1, score_threshold=0.7) as other:
+        header = results_header(other, ["person"])
+    with pytest.raises(
+        UsageError, match=f"out{suffix}' holds results of another thresholds, another classes; "
+    ):
+        ResultsFile(path, header)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    "content", [b"my notes\n", b"# my notes", b"{}\n", b"\x00" * 100, b"image,width\n1,2\n"]
+)
+def test_a_file_of_another_kind_is_refused_unharmed(
+    detector: Detector, tmp_path: Path, suffix: str, content: bytes
+) -> None:
+    path = tmp_path / f"notes{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(
+        DataError, match=f"notes{suffix}', line 1, is no result of xdet detect; name another file"
+    ):
+        ResultsFile(path, results_header(detector, None))
+    assert path.read_bytes() == content
+
+
+def test_other_lines_behind_the_header_are_refused(
+    detector: Detector, images: list[Path], tmp_path: Path
+) -> None:
+    for suffix, line in ((".jsonl", b'{"image": "a"}\n'), (".csv", b"a,b\n")):
+        path = tmp_path / f"out{suffix}"
+        write(detector, images[:2], path)
+        path.write_bytes(path.read_bytes() + line)
+        with pytest.raises(DataError, match="is no result of xdet detect"):
+            ResultsFile(path, results_header(detector, None))
+
+
+def test_a_line_break_in_a_name_suits_json_alone() -> None:
+    require_names(Path("o.jsonl"), ["a\nb.png"])
+    with pytest.raises(DataError, match=r"'a\\nb\.png' cannot stand in a line of CSV"):
+        require_names(Path("o.csv"), ["a\nb.png"])
+
+
+def test_classes_that_are_not_wanted_are_left_out(
+    detector: Detector, images: list[Path], tmp_path: Path
+) -> None:
+    write(detector, images, tmp_path / "out.jsonl", ["person"])
+    assert '"classes": ["person"]' in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()[0]
+    with pytest.raises(UsageError, match="no class 'dog'"):
+        write(detector, images, tmp_path / "dog.jsonl", ["dog"])
