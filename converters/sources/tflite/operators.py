@@ -337,6 +337,19 @@ OPERATORS: Mapping[str, Row] = {
         (Case("Sigmoid", "XNNPACK", 1, "equal at the scales tested, but a near-tie could differ"),),
         "elementwise",
     ),
+    "HARD_SWISH": Row(
+        activations.hard_swish,
+        _UNARY,
+        (
+            Case(
+                "a table of 256 codes, looked up with Gather",
+                "built-in",
+                remark="that kernel's 16-bit fixed point",
+            ),
+        ),
+        "elementwise",
+        ties=True,
+    ),
     "SOFTMAX": Row(
         activations.softmax,
         _UNARY,

@@ -2,7 +2,7 @@
 
 There is no scale or zero-point to compare in such a form, only its result: a sum or product must give LiteRT XNNPACK's code for
 each of the 65,536 pairs (``converters.integer.pairs``), a bilinear resize must give the codes of XNNPACK's 11-bit weights for a
-picture of random codes.
+picture of random codes, a HARD_SWISH must look up those of LiteRT's kernel.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.integer.hard_swish import hard_swish_table
 from converters.integer.pairs import xnnpack_codes, xnnpack_takes
 from xdet.checking.numbers.context import owners_of
 from xdet.checking.numbers.pairs import NODES, case_of, codes_of
+from xdet.checking.numbers.proofs import case_between
 from xdet.checking.result import ProvenChange
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ STEPS: Mapping[str, Callable[..., NDArray[Any]]] = {
 def compare_steps(context: StaticContext) -> None:
     """Compare every sum, product and bilinear resize that ends in a Cast with its source operator."""
     for index, op in context.source.makers.items():
+        if op.op == "HARD_SWISH" and context.document.leaky_relu == "litert":
+            _compare_table(context, index, op)
         if op.op not in (*NODES.values(), "RESIZE_BILINEAR"):
             continue
         twin = context.document.tensors.get(context.source.names[index])
@@ -55,6 +59,20 @@ def compare_steps(context: StaticContext) -> None:
         _judge(context, op, found, wanted)
 
 
+def _compare_table(context: StaticContext, index: int, op: TfliteOperator) -> None:
+    """All 256 codes of a HARD_SWISH on codes: what is looked up, and what LiteRT's kernel computes."""
+    case = case_between(context, op.inputs[0], index, 1.0)
+    if case is None:
+        return
+    lowest = 0 if context.document.activations == "uint8" else -128
+    twin = context.document.tensors.get(context.source.names[index])
+    last = None if twin is None or twin.onnx is None else context.graph.producers.get(twin.onnx)
+    leaves = [] if last is None else list(dict.fromkeys(_leaves(context, last)))
+    codes = np.arange(lowest, lowest + 256)
+    found = _run(context, last, {leaves[0]: codes}) if last is not None and len(leaves) == 1 else None
+    _judge(context, op, found, hard_swish_table(case) + lowest + 128)
+
+
 def _judge(
     context: StaticContext, op: TfliteOperator, found: NDArray[Any] | None, wanted: NDArray[Any]
 ) -> None:
@@ -67,10 +85,12 @@ def _judge(
         return
     differing = int(np.count_nonzero(found != wanted))
     if differing:
-        told = f"{differing:,} of {wanted.size:,} codes of {op.op} {layer!r}, step by step, differ from LiteRT XNNPACK's"
+        told = (
+            f"{differing:,} of {wanted.size:,} codes of {op.op} {layer!r}, step by step, differ from LiteRT's"
+        )
         context.fault("attributes", layer, told)
         return
-    proof = f"all {wanted.size:,} codes that were tried equal LiteRT XNNPACK's"
+    proof = f"all {wanted.size:,} codes that were tried equal LiteRT's"
     context.proven.append(ProvenChange(layer, layer, "table", None, None, proof))
 
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from converters.errors import UnsupportedModelError
 from converters.graph import dequantize_node
+from converters.integer.hard_swish import hard_swish_table
 from converters.leaky import FloatForm, LeakyCase, float_table, matched_leaky, plain_form, xnnpack_table
 from converters.quant import QuantParams
 from converters.sources.tflite.context import ImportContext, describe, float_option
@@ -210,6 +211,17 @@ def logistic(context: ImportContext, op: TfliteOperator) -> None:
     """LOGISTIC."""
     real = context.writer.op("Sigmoid", [context.float_of(op.inputs[0])], context.name(op))
     context.close(op.outputs[0], real)
+
+
+def hard_swish(context: ImportContext, op: TfliteOperator) -> None:
+    """HARD_SWISH: a table of LiteRT's codes; as the real function on float32, or where LiteRT is not matched."""
+    source, target = op.inputs[0], op.outputs[0]
+    if context.match_litert and context.is_quantized(target):
+        _table(context, op, hard_swish_table(leaky_case(context, source, target, 1.0)))
+        return
+    real = context.float_of(source)
+    share = context.writer.op("HardSigmoid", [real], context.name(op, "share"), alpha=1 / 6, beta=0.5)
+    context.close(target, context.writer.op("Mul", [real, share], context.name(op)))
 
 
 def softmax(context: ImportContext, op: TfliteOperator) -> None:

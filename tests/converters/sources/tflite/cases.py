@@ -207,6 +207,7 @@ BUILDERS: Mapping[tuple[str, str], Callable[[Network], int | bytes]] = {
     **{(op, ""): _signed(op, 0.005, 0.005) for op in ("RELU", "RELU6", "RELU_N1_TO_1")},
     **{(op, "with other scales"): _signed(op, 0.005, 0.004) for op in ("RELU", "RELU6", "RELU_N1_TO_1")},
     ("LOGISTIC", ""): _unary("LOGISTIC", 1 / 256),
+    ("HARD_SWISH", ""): _signed("HARD_SWISH", 0.005, 0.003, -20),
     ("SOFTMAX", ""): _unary("SOFTMAX", 1 / 256, beta=1.0),
     ("QUANTIZE", ""): _unary("QUANTIZE", 0.0061, -20),
     ("QUANTIZE", "from float"): _from_float,

@@ -12,6 +12,7 @@ from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
 from tests.converters.sources.tflite.builder import TfliteBuilder
+from tests.converters.sources.tflite.cases import build_case
 from tests.xdet.checking import faults
 from xdet.checking.numbers import check_static
 from xdet.checking.numbers.proofs import why_not_exact
@@ -140,3 +141,20 @@ def test_a_wrong_number_among_the_steps_is_named(tmp_path: Path, layer: str) -> 
     (tmp_path / "model.onnx").write_bytes(faults.planted(model, edit))
     part, _ = check_static(open_pair(tmp_path / "model.onnx", source))
     assert [(finding.cause, finding.layer) for finding in part.findings] == [("attributes", layer)]
+
+
+def test_a_wrong_entry_of_a_table_is_found(tmp_path: Path) -> None:
+    model, source = convert(tmp_path, build_case("HARD_SWISH", ""))
+
+    def edit(proto: onnx.ModelProto) -> None:
+        (gather,) = [node for node in proto.graph.node if node.op_type == "Gather"]
+        (table,) = [tensor for tensor in proto.graph.initializer if tensor.name == gather.input[0]]
+        array = onnx.numpy_helper.to_array(table).copy()
+        array[200] += 1
+        table.CopyFrom(onnx.numpy_helper.from_array(array, table.name))
+
+    (tmp_path / "model.onnx").write_bytes(faults.planted(model, edit))
+    part, _ = check_static(open_pair(tmp_path / "model.onnx", source))
+    (finding,) = part.findings
+    assert finding.layer == "y"
+    assert "1 of 256 codes of HARD_SWISH 'y'" in finding.message
