@@ -19,6 +19,7 @@ from converters.passes.cancel_transposes import CancelTransposes
 from converters.passes.clamp_codes import ClampCodes
 from converters.passes.fold import FoldAffine, FoldPad
 from converters.passes.full_channels import FullChannels
+from converters.passes.pad_codes import PadCodes
 from converters.passes.strided_stem import StridedStem
 from converters.passes.wide_stem import WideStem
 
@@ -90,6 +91,7 @@ PIPELINES: Mapping[Target, tuple[Rewrite, ...]] = {
         StridedStem(),
         CancelTransposes(),
         LeakyAsSum(),
+        PadCodes(),
         ClampCodes(),
     ),
 }

@@ -1,4 +1,4 @@
-"""Strided stems and filled channels: an honest conversion passes, and what is wrong in it or beside it is found."""
+"""Strided stems, filled channels, pads of codes: honest conversions pass; what is wrong in them or beside them is found."""
 
 from __future__ import annotations
 
@@ -95,3 +95,16 @@ def test_a_fault_is_found_and_named(name: str, converted: Path, tmp_path: Path) 
     model.write_bytes(faults.planted(converted.read_bytes(), fault))
     verdict, _ = check_static(open_pair(model, converted.with_suffix(".tflite")))
     assert [(finding.cause, finding.layer) for finding in verdict.findings] == [expected]
+
+
+def test_a_pad_of_codes_in_front_of_a_pool_is_accounted_for(tmp_path: Path) -> None:
+    source, model = tmp_path / "built.tflite", tmp_path / "built.onnx"
+    net = NetworkBuilder(64).conv(16, stride=2, activation="RELU").pad(1, 1).max_pool().conv(16, stride=2)
+    source.write_bytes(net.conv(HEAD_CHANNELS, 1).build())
+    described = SourceOptions(anchors=ANCHORS, anchor_unit="cell", class_names=("person",))
+    model.write_bytes(convert_to_bytes(source, ConvertOptions(source=described, target="cpu")).model)
+    pair = open_pair(model, source)
+    assert pair.document.passes == ("strided stem", "cancel transposes", "pad codes")
+    verdict, _ = check_static(pair)
+    assert (verdict.status, verdict.findings) == ("passed", ())
+    assert "belong to no source tensor" not in verdict.summary
