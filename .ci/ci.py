@@ -7,7 +7,7 @@
    for Node through npm;
 4. tests in environments of their own: the OpenVINO execution provider, whose wheel replaces onnxruntime, and the oldest
    onnxruntime that pyproject.toml allows;
-5. runs ``.ci/gate``, then the emulator tests, whose summary is the last line.
+5. runs ``.ci/gate``, then the mutants of ``tests/fuzz``, then the emulator tests, whose summary is the last line.
 
 What could not be installed is printed by name; in CI a missing emulator is a failure. ``XDET_SHARED`` is set to ``../shared``
 when that folder exists, so the tests marked ``shared`` run.
@@ -156,6 +156,7 @@ def main(scratch: Path) -> None:
         say(f"not found: the shared photographs ({shared}); the tests marked 'shared' are skipped")
     check_other_onnxruntimes(scratch, sources, env)
     must([python, ".ci/gate"], sources, env)
+    must([python, "-m", "pytest", "-q", "-rP", "-m", "fuzz", "tests/fuzz"], sources, env)  # at most 4 minutes
     emulated = subprocess.run([python, "-m", "pytest", "-m", "emulator"], cwd=sources, env=env, check=False)
     sys.exit(emulated.returncode)
 

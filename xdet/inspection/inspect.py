@@ -110,16 +110,17 @@ def _inspect_onnx(path: Path, data: bytes, _: bool) -> Inspection:  # noqa: FBT0
         spec=None if document is None else document.spec,
         problem=problem,
         document=document,
-        two_scales=find_two_scales(model.graph),
     )
     return _with_onnx_costs(known, model, data)
 
 
 def _with_onnx_costs(known: Inspection, model: onnx.ModelProto, data: bytes) -> Inspection:
     from xdet.inspection.onnx_layers import onnx_layers, onnx_network
-    from xdet.model.graph import read_graph
+    from xdet.model.graph import read_graph, require_valid
 
     try:
+        require_valid(model, known.file)
+        known = replace(known, two_scales=find_two_scales(model.graph))
         graph = read_graph(model, known.file)
         layers = onnx_layers(graph)
         totals = _totals(layers, onnx_network(graph))

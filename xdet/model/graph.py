@@ -18,7 +18,7 @@ import numpy as np
 from xdet.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import onnx
     from numpy.typing import NDArray
@@ -76,16 +76,76 @@ def load_onnx(data: bytes, file: str) -> onnx.ModelProto:
     """Decode an ONNX file.
 
     Raises:
-        ModelError: it is damaged.
+        ModelError: it is damaged: no message, a constant whose numbers are elsewhere or do not fill its shape, an operator
+            without results, a name that is no text.
     """
     import onnx
     from google.protobuf.message import DecodeError
 
     try:
-        return onnx.load_model_from_string(data)
+        model = onnx.load_model_from_string(data)
     except DecodeError as error:
         msg = f"'{file}' is a damaged ONNX file: {error}"
         raise ModelError(msg) from error
+    _require_text((model.producer_name, model.producer_version, model.domain, model.doc_string), file)
+    _require_text((text for entry in model.metadata_props for text in (entry.key, entry.value)), file)
+    _require_whole(model.graph, file)
+    return model
+
+
+def _require_text(texts: Iterable[str | bytes], file: str) -> None:
+    """Refuse names that are no UTF-8: protobuf hands them out as bytes."""
+    for text in texts:
+        if isinstance(text, bytes):
+            raise ModelError(f"'{file}' is a damaged ONNX file: the text {text!r:.60} is not UTF-8")
+
+
+def _require_whole(graph: onnx.GraphProto, file: str) -> None:
+    """Look at every constant and operator, those of graphs inside the graph included."""
+    _require_text((value.name for value in (*graph.input, *graph.output, *graph.value_info)), file)
+    for tensor in graph.initializer:
+        _require_numbers(tensor, file)
+    for node in graph.node:
+        _require_text((node.op_type, node.name, node.domain, *node.input, *node.output), file)
+        if not node.output:
+            raise ModelError(f"'{file}' is a damaged ONNX file: operator {node.op_type!r:.60} has no results")
+        for entry in node.attribute:
+            for tensor in (*([entry.t] if entry.HasField("t") else ()), *entry.tensors):
+                _require_numbers(tensor, file)
+            for inner in (*([entry.g] if entry.HasField("g") else ()), *entry.graphs):
+                _require_whole(inner, file)
+
+
+def require_valid(model: onnx.ModelProto, file: str) -> None:
+    """Check a model against the standard: operators have the inputs and attributes that they need, in an order that runs.
+
+    Raises:
+        ModelError: it breaks the standard, or is of a newer one than the installed onnx knows.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"'{file}' is no valid ONNX model: {reason:.500}; convert its source again"
+        ) from error
+
+
+def _require_numbers(tensor: onnx.TensorProto, file: str) -> None:
+    from onnx import TensorProto, numpy_helper
+
+    _require_text((tensor.name,), file)
+    reason = "keeps its numbers in another file, which is not opened"
+    if tensor.data_location != TensorProto.EXTERNAL and not tensor.external_data:
+        try:
+            numpy_helper.to_array(tensor)
+        except (ValueError, TypeError, LookupError, OverflowError, AttributeError) as error:
+            reason = f"cannot be read: {error}"
+        else:
+            return
+    raise ModelError(f"'{file}' is a damaged ONNX file: constant {tensor.name!r:.60} {reason}")
 
 
 def read_graph(model: onnx.ModelProto, file: str) -> OnnxGraph:
@@ -125,6 +185,10 @@ def node_macs(graph: OnnxGraph, node: onnx.NodeProto) -> int:
     if node.op_type not in WEIGHT_INPUT:
         return 0
     weights = shape_of(graph, node.input[WEIGHT_INPUT[node.op_type]])
+    if len(weights) < (2 if node.op_type == "Gemm" else 1):
+        raise ModelError(
+            f"'{graph.file}': {node.op_type} {node.name!r:.60} has weights of shape {list(weights)}"
+        )
     if (
         node.op_type == "ConvTranspose"
     ):  # [in, out / groups, height, width]: every input value meets the kernel
@@ -179,7 +243,7 @@ def _values(model: onnx.ModelProto) -> dict[str, OnnxValue]:
     if any(name and name not in named for node in graph.node for name in node.output):
         try:
             graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-        except onnx.shape_inference.InferenceError:
+        except (onnx.shape_inference.InferenceError, ValueError, OverflowError):
             graph = model.graph  # what is missing is told where it is needed
     found = {v.name: _value(v) for v in (*graph.value_info, *graph.output, *graph.input)}
     for tensor in model.graph.initializer:
@@ -243,13 +307,7 @@ class FinishedGraph:
         import onnx
 
         proto = load_onnx(model, file)
-        try:
-            onnx.checker.check_model(proto)
-        except onnx.checker.ValidationError as error:
-            reason = " ".join(str(error).split())
-            raise ModelError(
-                f"'{file}' is no valid ONNX model: {reason}; convert its source again"
-            ) from error
+        require_valid(proto, file)
         self.file = file
         self._initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
         self.nodes = tuple(

@@ -243,6 +243,10 @@ def _entry(layer: Mapping[str, Any], file: str) -> tuple[str, str, Mapping[str, 
 def _inputs(layer: Mapping[str, Any], name: str, file: str) -> tuple[str, ...]:
     """Names of the layers that one reads."""
     nodes = layer.get("inbound_nodes") or []
+    if not isinstance(nodes, list):
+        raise SourceFileError(
+            f"{file}: layer {name!r}: expected a list of inbound_nodes, found {nodes!r:.60}"
+        )
     if len(nodes) > 1:
         raise UnsupportedModelError(f"{file}: layer {name!r} is used {len(nodes)} times, expected once")
     return tuple(_histories(nodes))

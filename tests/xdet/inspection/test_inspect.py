@@ -21,6 +21,7 @@ from xdet.inspection.coverage import TwoScales, find_two_scales
 from xdet.inspection.report import inspection_text, inspection_to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Literal
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "json.md"
@@ -135,3 +136,38 @@ def test_the_json_has_the_keys_of_its_document(embedded_tflite: Path, tmp_path: 
         assert (document["schema"], document["version"]) == ("xdet.inspection", 1)
         assert set(document) == documented_keys()
         assert set(document["inputs"][0]) == {"name", "dtype", "shape", "scale", "zero_point"}
+
+
+@pytest.mark.parametrize(
+    ("bend", "said"),
+    [
+        (lambda model: model.graph.node[0].ClearField("output"), "operator 'Cast' has no results"),
+        (lambda model: model.graph.initializer[0].dims.append(7), "cannot be read: cannot reshape"),
+        (
+            lambda model: setattr(model.graph.initializer[0], "data_location", 1),
+            "keeps its numbers in another file",
+        ),
+    ],
+    ids=["no result", "numbers that do not fill the shape", "external data"],
+)
+def test_a_damaged_onnx_file_is_told_by_what_is_wrong(
+    tmp_path: Path, bend: Callable[[onnx.ModelProto], object], said: str
+) -> None:
+    model = onnx.load_model_from_string(finished_model())
+    bend(model)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=f"is a damaged ONNX file: .*{said}"):
+        inspect(tmp_path / "m.onnx")
+
+
+def test_a_name_that_is_no_text_is_damage(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(finished_model().replace(b"Cast", b"\xffast", 1))
+    with pytest.raises(ModelError, match=r"is a damaged ONNX file: the text .* is not UTF-8"):
+        inspect(tmp_path / "m.onnx")
+
+
+def test_a_graph_that_breaks_the_standard_has_no_costs(tmp_path: Path) -> None:
+    model = onnx.load_model_from_string(finished_model())
+    del model.graph.node[1].input[1:]
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    assert "is no valid ONNX model" in str(inspect(tmp_path / "m.onnx").totals_problem)

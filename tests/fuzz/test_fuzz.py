@@ -1,0 +1,41 @@
+"""2,000 mutants of every surface, the same on every machine: nothing crashes, hangs, takes a gigabyte or is called internal."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fuzz.pool import make_case, run_surface
+from tests.fuzz.surfaces import SURFACES
+
+CASES = 2000
+BUDGETS_S = {
+    "tflite": 100,
+    "onnx": 40,
+    "keras": 25,
+}  # on two slow cores; what is not reached then is run by hand
+BUDGET_S = 12
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("surface", SURFACES)
+def test_no_mutant_is_more_than_refused(surface: str) -> None:
+    report = run_surface(surface, CASES, 1, workers=2, budget_s=BUDGETS_S.get(surface, BUDGET_S))
+    print(report.line())  # noqa: T201 - pytest shows it with -rP
+    assert [f"{bad.kind} {surface}/1/{bad.number}: {bad.told}" for bad in report.bad] == []
+    assert report.counts["ok"] > 0
+    assert report.counts["refused"] > 0
+
+
+def test_a_mutant_is_its_surface_seed_and_number() -> None:
+    for surface in SURFACES:
+        if surface in ("keras", "tflite"):
+            pytest.importorskip("h5py" if surface == "keras" else "ai_edge_litert")
+        assert make_case(surface, 1, 7) == make_case(surface, 1, 7)
+        assert len({make_case(surface, 1, number) for number in range(20)}) > 10
+
+
+def test_every_bad_outcome_is_told_apart_and_the_next_cases_run() -> None:
+    report = run_surface("outcomes", 8, 1, workers=1, limit_s=2)
+    assert {bad.number: bad.kind for bad in report.bad} == {1: "crash", 3: "internal", 5: "hang", 6: "memory"}
+    assert (report.counts["ok"], report.counts["refused"]) == (3, 1)
+    assert "8 cases, seed 1: ok 3, refused 1, internal 1, crash 1, hang 1, memory 1" in report.line()
