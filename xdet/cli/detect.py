@@ -35,6 +35,7 @@ Examples:
   xdet detect photo.jpg                         the embedded person detector
   xdet detect person.onnx photos/ --save out    a model of yours, annotated pictures
   xdet detect person.tflite photo.jpg --json -  the source itself on LiteRT, JSON to stdout
+  xdet detect "photos/**/*.jpg" @more.txt       patterns and lists; or photos/ --recursive
   xdet detect photos/ --json out.jsonl          a line per image as it goes; --resume goes on
 """
 
@@ -43,10 +44,14 @@ def detect(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="[MODEL] IMAGE|DIR...", help="A model first (or none), then images or folders."
+            metavar="[MODEL] IMAGE|DIR|PATTERN|@LIST|-...",
+            help="A model first (or none), then images, folders, patterns, @FILE with a name per line, - for stdin.",
         ),
     ],
     *,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Search subfolders of the folders, too.")
+    ] = False,
     save: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write annotated pictures to this folder.")
     ] = None,
@@ -98,7 +103,7 @@ def detect(
     from xdet.detection.detector import Detector
     from xdet.detection.embedded import SOURCE
     from xdet.detection.report import detections_to_coco_json, report_to_json
-    from xdet.pictures.images import find_images
+    from xdet.pictures.listing import list_images
     from xdet.pictures.names import picture_paths
     from xdet.runtimes.processors import choose_workers
     from xdet.writing.files import (
@@ -111,7 +116,7 @@ def detect(
     )
 
     model, paths = _split_model(inputs)
-    images = find_images(paths)
+    images = list_images(paths, recursive=recursive)
     lines = _require_json(json, images, coco=format == "coco", resume=resume)
     pictures = None if save is None else picture_paths(images, save)
     drawn = [Output(picture, PICTURE_MARK, in_new_folder=True) for picture in pictures or ()]
@@ -239,6 +244,11 @@ def _detect_to_lines(
 def _split_model(inputs: list[Path]) -> tuple[Path | None, list[Path]]:
     """The model in front, if the first argument is one by its bytes or its suffix, and the images."""
     first, rest = inputs[0], inputs[1:]
+    for path in rest:
+        if path.suffix.lower() in MODEL_SUFFIXES:
+            raise UsageError(
+                f"'{path}' is a model; one model stands first, before the images: xdet detect {path} photo.jpg"
+            )
     if not _is_model(first):
         return None, inputs
     if not rest:

@@ -125,3 +125,60 @@ def test_an_interruption_keeps_what_is_done(folder: Path) -> None:
         "1.png",
         "2.png",
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("photos", ["1.png", "2.png"]),
+        ("photos --recursive", ["1.png", "2.png", "3.png"]),
+        ("photos/2.png photos -r", ["2.png", "1.png", "3.png"]),
+        ("photos/*.png", ["1.png", "2.png"]),
+        ("photos/**/*.png", ["1.png", "2.png", "3.png"]),
+        ("photos/**", ["1.png", "2.png", "3.png"]),
+        ("@list.txt", ["3.png", "1.png"]),
+        ("photos/2.png -", ["2.png", "3.png", "1.png"]),
+        ("photos/[[]x].png", ["[x].png"]),
+        ("photos/[x].png", ["[x].png"]),
+    ],
+)
+def test_images_by_folder_pattern_and_list(folder: Path, words: str, names: list[str]) -> None:
+    listed = "photos/sub/3.png\n\n photos/1.png \n"
+    (folder / "list.txt").write_text(listed, "utf-8")
+    if "[" in words:
+        (folder / "photos" / "1.png").rename(folder / "photos" / "[x].png")
+    (folder / "photos" / ".hidden").mkdir()
+    (folder / "photos" / ".hidden" / "4.png").write_bytes(b"")
+    result = run(folder, f"m.onnx {words} --json -", stdin=listed)
+    assert result.returncode == 0, result.stderr
+    assert [image["image"] for image in json.loads(result.stdout)["images"]] == names
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (
+            "photos m.onnx",
+            2,
+            "'m.onnx' is a model; one model stands first, before the images: xdet detect m.onnx photo",
+        ),
+        (
+            "m.onnx photos.zip",
+            2,
+            "'photos.zip' is an archive, which xdet does not read; unpack it and name its folder",
+        ),
+        (
+            "m.onnx clip.MP4",
+            2,
+            "'clip.MP4' is a video, which xdet does not read; save its frames as pictures first",
+        ),
+        ("m.onnx https://example.org/a.jpg", 2, "is an address; xdet reads files: download it first"),
+        ("m.onnx photos/*.bmp", 3, "no file fits the pattern 'photos/*.bmp'"),
+        ("m.onnx @gone.txt", 3, "cannot read the list 'gone.txt': "),
+        ("m.onnx -", 3, "the list on standard input names no image; write a path on each line"),
+        ("m.onnx photos/empty -r", 3, "no image in the folder 'photos/empty' and its subfolders"),
+    ],
+)
+def test_what_names_no_image_is_told_in_a_sentence(folder: Path, words: str, code: int, said: str) -> None:
+    (folder / "photos" / "empty").mkdir()
+    assert said in told(run(folder, words), code)
