@@ -16,6 +16,7 @@ from onnx_ir.passes import common
 
 from converters.passes.activations import LeakyAsSum, PoolBeforeActivation
 from converters.passes.cancel_transposes import CancelTransposes
+from converters.passes.channel_choice import ChannelChoice
 from converters.passes.clamp_codes import ClampCodes
 from converters.passes.fold import FoldAffine, FoldPad
 from converters.passes.full_channels import FullChannels
@@ -82,6 +83,7 @@ def permuted_layout(layout: str, perm: Sequence[int] | None) -> str:
 PIPELINES: Mapping[Target, tuple[Rewrite, ...]] = {
     "portable": (CancelTransposes(), FoldAffine(), FoldPad(), PoolBeforeActivation()),
     "cpu": (
+        ChannelChoice(),
         CancelTransposes(),
         FoldAffine(),
         FoldPad(),

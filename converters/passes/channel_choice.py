@@ -1,0 +1,172 @@
+"""Channel choice: a channel shuffle, taken apart and put together in many steps, as one choice of channels.
+
+Before::
+
+    q -> DQ -> Transpose -> Reshape -> Q -> DQ -> Transpose -> Q -> DQ -> Split -> Q -> DQ -> Reshape -> Transpose -> Q
+
+After::
+
+    q -> Slice or Gather of channels
+
+Why: each of the steps copies everything once. Neighbouring channels become a Slice, others a Gather: ONNX Runtime moves
+the Gather's channels as whole planes, where it would pick the Slice's one byte at a time.
+
+Preconditions: constant shapes, permutations and indices, and every step between a pair of equal scale and zero-point.
+What the steps do is found by moving the numbers of all places through them. Numeric effect: bit exact: codes are moved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from converters.graph import GraphWriter
+from converters.passes.base import Changed, Rewrite, Skipped, link, producer
+from converters.passes.weights import constant_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+FEWEST = 3  # steps that are worth it
+STEPS = frozenset({"Reshape", "Transpose", "Split", "Slice", "Gather"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """Steps from the codes that they move to the codes that they give.
+
+    Attributes:
+        source: the first codes.
+        steps: nodes in execution order, each with the value of it that is used; pairs are left out.
+        end: the last codes.
+    """
+
+    source: ir.Value
+    steps: tuple[tuple[ir.Node, ir.Value], ...]
+    end: ir.Value
+
+
+class ChannelChoice(Rewrite):
+    """Replaces chains of movements by the choice of channels that they make."""
+
+    title = "channel choice"
+
+    def rewrite(self, graph: ir.Graph) -> Iterator[Changed | Skipped]:
+        """Rewrite the longest chains that end in a picture; yield one line per chain."""
+        for value in [output for node in graph for output in node.outputs]:
+            chain = _chain_to(value)
+            if chain is None or len(chain.steps) < FEWEST or _goes_on(value):
+                continue
+            channels = chosen_channels(chain)
+            if channels is None:
+                yield Skipped(
+                    str(value.name), f"its {len(chain.steps)} steps do more than to choose channels"
+                )
+                continue
+            _replace(graph, chain, channels)
+            yield Changed(f"{value.name}: {len(channels)} channels of {chain.source.name}")
+
+
+def _chain_to(end: ir.Value) -> _Chain | None:
+    """The steps in front of ``end``, as far back as they only move codes."""
+    steps: list[tuple[ir.Node, ir.Value]] = []
+    value = end
+    while (moved := _segment(value)) is not None:
+        value, found = moved
+        steps = found + steps
+    return _Chain(value, tuple(steps), end) if steps else None
+
+
+def _segment(end: ir.Value) -> tuple[ir.Value, list[tuple[ir.Node, ir.Value]]] | None:
+    """One step on codes, or all between a pair: the codes in front of it, and the steps."""
+    last = producer(end)
+    if last is not None and last.op_type in STEPS:
+        return None if last.inputs[0] is None else (last.inputs[0], [(last, end)])
+    after = link(last, "QuantizeLinear")
+    if after is None:
+        return None
+    steps: list[tuple[ir.Node, ir.Value]] = []
+    value = after.source
+    while (node := producer(value)) is not None and node.op_type in STEPS and node.inputs[0] is not None:
+        steps.insert(0, (node, value))
+        value = node.inputs[0]
+    before = link(producer(value), "DequantizeLinear")
+    return (before.source, steps) if steps and before is not None and before.matches(after) else None
+
+
+def _goes_on(value: ir.Value) -> bool:
+    """Whether a longer chain holds this one."""
+    ends = []
+    for node in value.consumers():
+        if node.op_type in STEPS:
+            return True
+        if link(node, "DequantizeLinear") is not None:
+            ends += [reader.op_type in STEPS for reader in node.outputs[0].consumers()]
+    return bool(ends) and all(ends)
+
+
+def chosen_channels(chain: _Chain) -> NDArray[np.int64] | None:
+    """The channels that a chain chooses, by moving the numbers of all places through it; None where it does more."""
+    shape = chain.source.shape
+    if shape is None or len(shape) != 4 or not all(isinstance(n, int) for n in shape.dims[1:]):
+        return None
+    first, channels, height, width = (n if isinstance(n, int) else 2 for n in shape.dims)
+    places = np.arange(first * channels * height * width).reshape(first, channels, height, width)
+    moved: NDArray[Any] | None = places
+    for node, value in chain.steps:
+        moved = None if moved is None else _moved(node, value, moved)
+    if moved is None or moved.ndim != 4 or moved.shape[0] != first or moved.shape[2:] != (height, width):
+        return None
+    chosen = moved[0, :, 0, 0] // (height * width)
+    return chosen if np.array_equal(places[:, chosen], moved) else None
+
+
+def _moved(node: ir.Node, value: ir.Value, array: NDArray[Any]) -> NDArray[Any] | None:
+    """What a step gives; None where it is computed at run time, or fits no such array."""
+    if node.op_type == "Transpose":
+        return array.transpose(node.attributes.get_ints("perm", list(range(array.ndim))[::-1]))
+    constants = [None if v is None else constant_of(v) for v in node.inputs[1:]]
+    if not constants or any(c is None for c in constants):
+        return None
+    first, *rest = (c for c in constants if c is not None)
+    axis = node.attributes.get_int("axis", 0)
+    if node.op_type == "Gather":
+        return np.take(array, first, axis)
+    if node.op_type == "Split":
+        return np.split(array, np.cumsum(first)[:-1], axis)[node.outputs.index(value)]
+    if node.op_type == "Slice":
+        return _sliced(array, [first, *rest])
+    sizes = [array.shape[i] if n == 0 else int(n) for i, n in enumerate(first) if n or i < array.ndim]
+    known = int(np.prod([n for n in sizes if n > 0]))
+    fits = array.size % known == 0 if -1 in sizes else array.size == known
+    return array.reshape(sizes) if fits and len(sizes) == len(first) else None
+
+
+def _sliced(array: NDArray[Any], numbers: list[NDArray[Any]]) -> NDArray[Any] | None:
+    if len(numbers) != 4:
+        return None
+    index = [slice(None)] * array.ndim
+    for start, end, axis, step in zip(*(n.tolist() for n in numbers), strict=True):
+        index[axis] = slice(start, None if step < 0 and end < -array.shape[axis] else end, step)
+    return array[tuple(index)]
+
+
+def _replace(graph: ir.Graph, chain: _Chain, channels: NDArray[np.int64]) -> None:
+    last = producer(chain.end)
+    assert last is not None  # noqa: S101 - a chain has steps
+    writer, old, name = GraphWriter.inserting(graph, last), chain.end, f"{chain.end.name}/channels"
+    steps = np.unique(np.diff(channels)) if len(channels) > 1 else np.ones(1, np.int64)
+    if len(steps) == 1 and steps[0] == 1:
+        numbers = {"starts": channels[0], "ends": channels[-1] + 1, "axes": 1}
+        operands = [writer.constant(np.array([n], np.int64), f"{name}/{what}") for what, n in numbers.items()]
+        result = writer.op("Slice", [chain.source, *operands], name)
+    else:
+        where = writer.constant(channels.astype(np.int64), f"{name}/indices")
+        result = writer.op("Gather", [chain.source, where], name, axis=1)
+    ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
+    result.name, result.type, result.shape, old.name = old.name, old.type, old.shape, None
