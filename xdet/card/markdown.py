@@ -10,6 +10,7 @@ import shlex
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from xdet.bench.report import HEADERS, benchmark_rows, machine_text, noise_lines
 from xdet.card.content import CardContent, CardRequest, gather, picture_targets, sample_images
@@ -17,7 +18,8 @@ from xdet.evaluation.evaluate import evaluated_files
 from xdet.evaluation.report import difference_text
 from xdet.inspection.report import head_lines
 from xdet.writing.files import PICTURE_MARK, Output, make_folder, require_apart, require_outputs, write_text
-from xdet.writing.text import format_count, format_kib, format_share, format_size, image_names
+from xdet.writing.markdown import code, escaped, table
+from xdet.writing.text import format_count, format_kib, format_share, format_size, image_names, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +44,7 @@ def card_text(content: CardContent, folder: Path) -> str:
     """The whole card, with a final newline; ``folder`` is where it will lie, for the links to its pictures."""
     opening, closing = split_notes(content.request.notes)
     parts = [
-        f"# Model card: {content.request.source.stem}",
+        f"# Model card: {escaped(content.request.source.stem)}",
         opening,
         *_section("Network information", _network_lines(content)),
         *_section("Inputs and outputs", _tensor_lines(content)),
@@ -62,17 +64,6 @@ def split_notes(notes: str) -> tuple[str, str]:
     heading = re.search(r"^#{1,6} ", notes, re.MULTILINE)
     position = len(notes) if heading is None else heading.start()
     return notes[:position].strip(), notes[position:].strip()
-
-
-def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; vertical bars and line breaks in cells are made harmless."""
-    lines = [[_cell(text) for text in row] for row in (headers, *rows)]
-    rule = ["---"] * len(headers)
-    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _section(title: str, lines: Iterator[str]) -> tuple[str, str]:
@@ -107,17 +98,17 @@ def _network_lines(content: CardContent) -> Iterator[str]:
             *((title.lower(), text) for title, text in head_lines(spec)),
             ("classes", ", ".join(spec.class_names) or "not told"),
         ]
-    yield markdown_table(("network", ""), rows)
+    yield table(("network", ""), rows)
 
 
 def _tensor_lines(content: CardContent) -> Iterator[str]:
     rows = [
-        (name, direction, f"`{tensor.name}`", _tensor_text(tensor))
+        (name, direction, code(tensor.name), _tensor_text(tensor))
         for name, found in zip(_names(content), content.inspections, strict=True)
         for direction, tensors in (("in", found.inputs), ("out", found.outputs))
         for tensor in tensors
     ]
-    yield markdown_table(("file", "", "name", "type"), rows)
+    yield table(("file", "", "name", "type"), rows)
 
 
 def _tensor_text(tensor: TensorSummary) -> str:
@@ -134,9 +125,7 @@ def _memory_lines(content: CardContent) -> Iterator[str]:
         (name, *_memory_cells(found), format_size(found.size_bytes))
         for name, found in zip(_names(content), content.inspections, strict=True)
     ]
-    yield markdown_table(
-        ("file", "Weights Flash", "activations, plain", "activations, best", "file size"), rows
-    )
+    yield table(("file", "Weights Flash", "activations, plain", "activations, best", "file size"), rows)
     yield (
         "Weights Flash: weights and biases as stored. Activations: the most that is alive at once, with a buffer per tensor in "
         "the file's order (plain), and at best, in place and with convolutions fused with pools."
@@ -154,10 +143,10 @@ def _memory_cells(found: Inspection) -> tuple[str, str, str]:
 
 def _time_lines(content: CardContent) -> Iterator[str]:
     benchmark = content.benchmark
-    yield f"On {machine_text(benchmark)}."
+    yield f"On {escaped(machine_text(benchmark))}."
     places = [HEADERS.index(name) for name in TIMED]
     rows = [[row[place] for place in places] for row in benchmark_rows(benchmark)]
-    yield markdown_table(TIMED, rows)
+    yield table(TIMED, rows)
     yield (
         f"Medians of {benchmark.options.blocks} alternating blocks, one session at a time. boxes = network + head, per image "
         f"(a head below zero: noise, or a network that compiles to something slower when alone); "
@@ -165,7 +154,7 @@ def _time_lines(content: CardContent) -> Iterator[str]:
         f"integer: MACs in integer kernels."
     )
     yield from noise_lines(benchmark)
-    left_out = [f"- {line}" for line in (*content.skipped, *benchmark.notes)]
+    left_out = [f"- {escaped(line)}" for line in (*content.skipped, *benchmark.notes)]
     if left_out:
         yield "\n".join(["Not measured:", "", *left_out])
 
@@ -176,8 +165,8 @@ def _accuracy_lines(content: CardContent) -> Iterator[str]:
     crowds = f", {evaluation.num_crowds} crowds ignored" if evaluation.num_crowds else ""
     yield (
         f"Protocol {options.protocol}: {evaluation.num_images} photographs, {evaluation.num_truths} boxes of "
-        f"{', '.join(evaluation.class_names)}{crowds}; score > {limits.score}, suppression at IoU > {limits.iou}, at most "
-        f"{limits.max_detections} detections per image. In per cent; figures of other protocols are not comparable."
+        f"{escaped(', '.join(evaluation.class_names))}{crowds}; score > {limits.score}, suppression at IoU > {limits.iou}, at "
+        f"most {limits.max_detections} detections per image. In per cent; figures of other protocols are not comparable."
     )
     metrics = [name for name in evaluation.results[0].score.metrics if "_" not in name]
     kinds = [found.quantization or "not told" for found in content.inspections]
@@ -185,14 +174,16 @@ def _accuracy_lines(content: CardContent) -> Iterator[str]:
         (name, kind, result.runtime, *(_percent(result.score.metrics[metric]) for metric in metrics))
         for name, kind, result in zip(_names(content), kinds, evaluation.results, strict=True)
     ]
-    yield markdown_table(("model", "weights", "runtime", *metrics), rows)
+    yield table(("model", "weights", "runtime", *metrics), rows)
     if evaluation.comparisons:
         names = _names(content)
         lines = [
-            f"- {names[one.index]}: {one.metric} {difference_text(one.difference)}"
+            f"- {escaped(names[one.index])}: {one.metric} {difference_text(one.difference)}"
             for one in evaluation.comparisons
         ]
-        yield "\n".join([f"Against {names[0]}, with the 95 % interval over drawn photographs:", "", *lines])
+        yield "\n".join(
+            [f"Against {escaped(names[0])}, with the 95 % interval over drawn photographs:", "", *lines]
+        )
 
 
 def _percent(value: float | None) -> str:
@@ -200,20 +191,20 @@ def _percent(value: float | None) -> str:
 
 
 def _picture_lines(content: CardContent, folder: Path) -> Iterator[str]:
-    yield f"Boxes of {content.request.models[0].name} at its own thresholds."
+    yield f"Boxes of {escaped(content.request.models[0].name)} at its own thresholds."
     for picture in content.pictures:
-        link = picture.path.relative_to(folder).as_posix().replace(" ", "%20")
-        yield f"![{_cell(picture.caption)}]({link})\n\n{picture.caption}"
+        link = picture.path.relative_to(folder).as_posix()
+        yield f"![{escaped(picture.caption)}]({quote(link)})\n\n{escaped(picture.caption)}"
 
 
 def _provenance_lines(content: CardContent) -> Iterator[str]:
     evaluation = content.evaluation
     rows = [(name, found.sha256) for name, found in zip(_names(content), content.inspections, strict=True)]
     rows.append((content.request.annotations.name, evaluation.annotations_sha256))
-    yield markdown_table(("file", "SHA-256"), [(name, f"`{digest}`") for name, digest in rows])
+    yield table(("file", "SHA-256"), [(name, code(digest)) for name, digest in rows])
     yield from _conversion_lines(content)
     versions = ", ".join(f"{name} {version}" for name, version in content.benchmark.machine.versions.items())
-    yield f"Versions: {versions}."
+    yield f"Versions: {escaped(versions)}."
     if evaluation.ignored:
         counts = ", ".join(f"{kind.replace('_', ' ')} {count}" for kind, count in evaluation.ignored.items())
         yield f"Left out of the evaluation: {counts}."
@@ -223,13 +214,14 @@ def _conversion_lines(content: CardContent) -> Iterator[str]:
     for name, found in zip(_names(content), content.inspections, strict=True):
         document = found.document
         if document is not None:
-            passes = ", ".join(document.passes) or "none"
+            passes = escaped(", ".join(document.passes) or "none")
+            source = f"{escaped(document.source.name)} ({code(document.source.sha256)})"
             yield (
-                f"{name} was converted from {document.source.name} (`{document.source.sha256}`): target {document.target}, "
+                f"{escaped(name)} was converted from {source}: target {document.target}, "
                 f"{document.activations} activations; passes: {passes}."
             )
             stated = [
-                f"{what}: {text}"
+                f"{what}: {escaped(text)}"
                 for what, text in (("Licence", document.licence), ("Origin", document.origin))
                 if text
             ]
@@ -256,7 +248,7 @@ def _command_lines(content: CardContent) -> Iterator[str]:
         f"xdet bench {timed} --images photos {how}",
         f"xdet card {files} {data}{_own_material(request)} --protocol {request.protocol} {how}",
     ]
-    yield "\n".join(["```sh", *commands, "```"])
+    yield "\n".join(["```sh", *map(printable, commands), "```"])
 
 
 def _own_material(request: CardRequest) -> str:

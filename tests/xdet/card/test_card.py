@@ -13,7 +13,7 @@ import pytest
 import xdet
 from xdet.bench import BenchOptions
 from xdet.card import CardContent, CardRequest, make_card
-from xdet.card.markdown import card_text, markdown_table, split_notes
+from xdet.card.markdown import card_text, split_notes
 from xdet.errors import OutputError, UsageError
 
 SHORT = BenchOptions(blocks=1, block_s=0.0, pictures_per_block=1, memory=False)
@@ -175,12 +175,6 @@ def test_notes_are_split_at_their_first_heading() -> None:
     assert split_notes("About.\n\n# One\n\ntext\n") == ("About.", "# One\n\ntext")
     assert split_notes("only words, #no heading") == ("only words, #no heading", "")
     assert split_notes("") == ("", "")
-
-
-def test_a_table_survives_bars_and_line_breaks() -> None:
-    assert markdown_table(("a", "b"), [("x|y", "two\nlines")]) == (
-        "| a | b |\n| --- | --- |\n| x\\|y | two lines |"
-    )
 
 
 def test_a_card_needs_a_model_beside_its_source(embedded_tflite: Path, tmp_path: Path) -> None:
