@@ -9,7 +9,8 @@
     ├── DataError                   a folder or another data file is missing, empty or malformed
     ├── OutputError                 a result cannot be written
     └── RuntimeUnavailableError     a package, provider or capability that was asked for is not there
-        └── MissingExtraError       ... and one pip line brings it
+        ├── MissingExtraError       ... and one pip line brings it
+        └── RuntimeCrashedError     a runtime's subprocess ended before it gave a result
 
 ``converters.ConversionError`` stands beside this tree: ``xdet.convert`` raises nothing else for bad files.
 Each message says what failed, where, what was expected and found, and what to do.
@@ -58,3 +59,7 @@ class MissingExtraError(RuntimeUnavailableError):
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f'{what} is not installed; install it with: pip install "xdet[{extra}]"')
         self.what, self.extra = what, extra
+
+
+class RuntimeCrashedError(RuntimeUnavailableError):
+    """A runtime's subprocess ended before it gave a result."""

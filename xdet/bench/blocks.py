@@ -13,17 +13,18 @@ from functools import partial
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from converters.spec import Thresholds
 from xdet.pictures.preparation import Preparation, prepare, prepare_many, stack_pixels, through_network
 from xdet.runtimes.base import network_turns, require_thresholds
 from xdet.runtimes.processors import choose_workers
-from xdet.runtimes.table import open_model
+from xdet.runtimes.table import RUNTIMES, open_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from xdet.bench.cases import Case
@@ -64,6 +65,20 @@ class Samples:
     calls: dict[str, int] = field(default_factory=dict)
 
 
+def require_sound_case(case: Case) -> None:
+    """Run a file once in a subprocess if hostile files crash its runtime: it is timed in this process, without pipes.
+
+    Raises:
+        RuntimeCrashedError: it ended the subprocess.
+        XdetError: as ``run_block``.
+    """
+    if not RUNTIMES[str(case.choices.runtime)].subprocess:
+        return
+    with open_model(case.model, case.choices) as runtime:
+        image = runtime.spec.image
+        runtime.head(np.zeros((runtime.batch or 1, image.height, image.width, 3), np.uint8))
+
+
 def run_block(case: Case, images: Sequence[Path], options: BenchOptions, samples: Samples) -> None:
     """Give a case its turn and add what it took to ``samples``.
 
@@ -71,13 +86,13 @@ def run_block(case: Case, images: Sequence[Path], options: BenchOptions, samples
         ImageError: a photograph cannot be read.
         ModelError, RuntimeUnavailableError, UsageError: the case cannot be run.
     """
-    with open_model(case.model, case.choices) as runtime:
+    with open_model(case.model, case.choices, subprocess=False) as runtime:
         pixels = _run_whole(runtime, images, options, samples)
         if case.network is case.model:
             samples.network += _time_calls(runtime.head, pixels, options, samples.calls, "network")
     gc.collect()
     if case.network is not case.model:
-        with open_model(case.network, case.choices) as network:
+        with open_model(case.network, case.choices, subprocess=False) as network:
             samples.network += _time_calls(network.head, pixels, options, samples.calls, "network")
         gc.collect()
 

@@ -1,6 +1,6 @@
 """The computer of a benchmark: processor, instruction sets, cores, versions; never its name or user.
 
-Peak memory of one model on one runtime, in a process of its own: ``python -m xdet.bench.machine MODEL RUNTIME THREADS``.
+Peak memory of one model on one runtime, in a subprocess of its own.
 
 Nothing that the benchmark itself has loaded counts. Linux keeps the peak of a process in ``/proc``; macOS and Windows tell it
 by other names. Each figure is the resident set: pages of shared libraries count in full.
@@ -10,7 +10,6 @@ Was the machine quiet? How much of its processor time other programs took while 
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
@@ -26,6 +25,7 @@ from xdet.errors import MissingExtraError, RuntimeUnavailableError
 from xdet.runtimes.ort_session import kernels_saturate
 from xdet.runtimes.processors import usable_processors
 from xdet.runtimes.table import installed_versions
+from xdet.runtimes.worker import Message, SubprocessEndedError, call_in_subprocess
 
 if TYPE_CHECKING:
     from xdet.runtimes.processors import RuntimeChoices
@@ -105,7 +105,6 @@ def _windows_name() -> str:
 
 LONGEST_S = 300.0
 RUNS = 3
-MODULE = "xdet.bench.machine"
 
 
 def measure_memory(model: Path, choices: RuntimeChoices) -> Memory:
@@ -121,28 +120,14 @@ def measure_memory(model: Path, choices: RuntimeChoices) -> Memory:
     """
     require_psutil()
     runtime = f"{choices.runtime}:{choices.provider}" if choices.provider else str(choices.runtime)
-    command = [sys.executable, "-m", MODULE, str(model.resolve()), runtime, str(choices.threads)]
-    package = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    request = Message({"model": str(model.resolve()), "runtime": runtime, "threads": choices.threads})
     try:
-        done = subprocess.run(  # noqa: S603 - this very module
-            command,
-            env={**os.environ, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=LONGEST_S,
-        )
-    except subprocess.TimeoutExpired as error:
+        found = call_in_subprocess("xdet.bench.machine:measure_here", request, longest_s=LONGEST_S)
+    except SubprocessEndedError as error:
         raise RuntimeUnavailableError(
-            f"'{model}' on {runtime}: its process took over {LONGEST_S:.0f} s"
+            f"'{model}' on {runtime}: its process gave no memory within {LONGEST_S:.0f} s: {error}"
         ) from error
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RuntimeUnavailableError(
-            f"'{model}' on {runtime}: its process ended with {done.returncode}: {last}"
-        )
-    return Memory(**json.loads(done.stdout.splitlines()[-1]))
+    return Memory(**found.fields)
 
 
 def require_psutil() -> Any:
@@ -174,22 +159,22 @@ def peak_bytes(psutil: Any) -> int:
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # macOS counts bytes
 
 
-def main() -> None:
-    """Measure, and print one line of JSON."""
+def measure_here(request: Message) -> Message:
+    """The other side: open and run the model in this process."""
     import numpy as np
 
-    from xdet.runtimes.table import open_runtime, parse_runtimes
+    from xdet.model.file import read_model_file
+    from xdet.runtimes.table import open_model, parse_runtimes
 
-    psutil = require_psutil()
-    model, runtime, threads = sys.argv[1:]
-    (choices,) = parse_runtimes(runtime, threads=int(threads))
+    psutil, fields = require_psutil(), request.fields
+    (choices,) = parse_runtimes(fields["runtime"], threads=fields["threads"])
     before = int(psutil.Process().memory_info().rss)
-    with open_runtime(Path(model), choices) as opened:
+    with open_model(read_model_file(Path(fields["model"])), choices, subprocess=False) as opened:
         size = opened.spec.image
         image = np.zeros((opened.batch or 1, size.height, size.width, 3), np.uint8)
         for _ in range(RUNS):
             opened.detect(image, opened.spec.thresholds)
-        print(json.dumps({"before_bytes": before, "peak_bytes": peak_bytes(psutil)}))  # noqa: T201 - the answer
+        return Message({"before_bytes": before, "peak_bytes": peak_bytes(psutil)})
 
 
 IDLE = ("idle", "iowait")
@@ -229,7 +214,3 @@ def others_share(before: Clock | None, after: Clock | None) -> float | None:
     others = (after.whole_s - before.whole_s) - (after.own_s - before.own_s)
     capacity = (after.wall_s - before.wall_s) * (os.cpu_count() or 1)
     return min(max(others / capacity, 0.0), 1.0)
-
-
-if __name__ == "__main__":
-    main()

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xdet.bench.blocks import Samples, run_block
+from xdet.bench.blocks import Samples, require_sound_case, run_block
 from xdet.bench.cases import case_coverage, plan_cases
 from xdet.bench.machine import describe_machine, measure_memory, others_share, read_clock
 from xdet.bench.records import Benchmark, BenchOptions, CaseResult, Spread
@@ -57,6 +57,7 @@ def run_benchmark(
     notes: list[str] = []
     memories: list[Memory | None] = []
     for case in cases:
+        require_sound_case(case)
         memories.append(_memory(case, notes) if options.memory else None)
         advance(1)
     samples = [Samples() for _ in cases]

@@ -13,7 +13,6 @@ import numpy as np
 from xdet.checking.layers import compare_layers
 from xdet.checking.placement import find_placement
 from xdet.checking.result import Finding
-from xdet.checking.runs import open_litert
 from xdet.errors import XdetError
 from xdet.inspection.coverage import Coverage, integer_coverage
 from xdet.runtimes.processors import RuntimeChoices
@@ -85,7 +84,7 @@ def _first_divergence(
     ]
     with (
         open_model(pair.model, ORT) as finished,
-        open_litert(pair.source, pair.document.spec, XNNPACK) as source,
+        open_model(pair.source, replace(XNNPACK, spec=pair.document.spec)) as source,
     ):
         here = finished.tensors(picture, [str(twin.onnx) for twin in twins.values()])
         there = source.tensors(picture, source_names)

@@ -29,8 +29,8 @@ from xdet.checking.numbers.proofs import why_not_exact
 from xdet.checking.other_cpus import read_other_cpus
 from xdet.checking.pair import Asked, most_images, open_pair, runtime_name, split_runtimes, suggest_runtimes
 from xdet.checking.result import CheckResult, Finding, MissingRuntime, RuntimeLine
-from xdet.checking.runs import Run, RuntimeCrashedError, Work, run_finished, run_open, run_source
-from xdet.errors import MissingExtraError, UnsoundOutputError, UsageError, XdetError
+from xdet.checking.runs import Run, Work, run_finished, run_open, run_source
+from xdet.errors import MissingExtraError, RuntimeCrashedError, UnsoundOutputError, UsageError, XdetError
 from xdet.model.file import hash_model
 from xdet.pictures.preparation import Preparation, image_name, prepare_many
 from xdet.runtimes.processors import RuntimeChoices

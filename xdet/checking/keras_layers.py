@@ -27,9 +27,10 @@ from xdet.errors import ModelError
 from xdet.model.graph import load_onnx
 from xdet.model.metadata import read_document
 from xdet.model.surgery import cut_layer, exact_codes
-from xdet.runtimes.keras import keras_layer_outputs
 from xdet.runtimes.onnxruntime import open_onnxruntime
 from xdet.runtimes.ort_session import OrtSession, SessionChoices
+from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.table import open_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
     from converters.spec import ModelDocument, TensorTwin
     from xdet.model.file import ModelFile
-    from xdet.runtimes.processors import RuntimeChoices
 
 FORMATS = tuple(name for name, row in SOURCES.items() if row.extra == "keras")
 LOCAL_BOUND = 2e-5  # of the tensor's largest magnitude: sums in another order, in float32; measured 3.4e-6
@@ -251,6 +251,5 @@ def _keras_values(
     threads: int | None,
 ) -> dict[str, NDArray[np.float32]]:
     """What Keras gives in every layer, batch first."""
-    rescaling = document.spec.image.rescaling
-    rescaled = images.astype(np.float32) * np.float32(rescaling.scale) + np.float32(rescaling.offset)
-    return keras_layer_outputs(source, rescaled, [pair.layer for pair in pairs], threads=threads)
+    with open_model(source, RuntimeChoices("keras", threads=threads, spec=document.spec)) as keras:
+        return keras.tensors(images, [pair.layer for pair in pairs])

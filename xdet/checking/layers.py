@@ -28,9 +28,9 @@ from xdet.errors import ModelError
 from xdet.model.file import read_model_file
 from xdet.model.metadata import read_document
 from xdet.model.surgery import exact_codes
-from xdet.runtimes.litert import LiteRtRuntime, kernels_by_name
 from xdet.runtimes.onnxruntime import open_onnxruntime
 from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.table import open_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +76,7 @@ def compare_layers(
     records = _read_source(file)
     with (
         open_onnxruntime(model, file=f"model of {source.name}", choices=choices or RuntimeChoices()) as onnx,
-        LiteRtRuntime(file.data, file=file.file, spec=onnx.spec, kernels=kernels_by_name(kernels)) as litert,
+        open_model(file, RuntimeChoices("litert", kernels, spec=onnx.spec)) as litert,
     ):
         if onnx.document.activations == "float32":
             raise ModelError(
@@ -121,8 +121,7 @@ def source_codes(model: bytes, source: Path, images: NDArray[np.uint8]) -> list[
         return keras_codes(model, file, images)
     document = read_document(model, file=f"model of {source.name}")
     pairs, _ = _pairs(_read_source(file), document, least_bound=0)
-    kernels = kernels_by_name("xnnpack")
-    with LiteRtRuntime(file.data, file=file.file, spec=document.spec, kernels=kernels) as litert:
+    with open_model(file, RuntimeChoices("litert", "xnnpack", spec=document.spec)) as litert:
         return [
             {pair.twin: pair.to_graph(held[pair.tensor]) for pair in pairs}
             for image in images

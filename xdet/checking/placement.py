@@ -1,7 +1,7 @@
 """Which provider ONNX Runtime gives a model's nodes to, as ONNX Runtime itself tells it.
 
 What a provider does not take falls back to the CPU without a word; here it shows. Providers other than the CPU are asked in a
-process of their own, where they may crash.
+subprocess, where they may crash.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import numpy as np
 
 from xdet.checking.result import Placement
 from xdet.errors import XdetError
-from xdet.runtimes.apart import Message, ProcessEndedError, call_apart, serve_apart
 from xdet.runtimes.ort_session import CPU, OrtSession, SessionChoices, resolve_provider, short_name
+from xdet.runtimes.worker import Message, SubprocessEndedError, call_in_subprocess
 
-WORKER = ("-m", "xdet.checking.placement")
 Placed = Mapping[
     str, Mapping[str, int]
 ]  # provider, short -> operator -> number of nodes, before they are fused
@@ -38,7 +37,8 @@ def place_nodes(model: bytes, provider: str) -> Placed | None:
         model: the ONNX file's bytes.
         provider: execution provider that is asked for, short or full.
     """
-    return place_here(model, provider) if resolve_provider(provider) == CPU else place_apart(model, provider)
+    found = place_here if resolve_provider(provider) == CPU else place_in_subprocess
+    return found(model, provider)
 
 
 def place_here(model: bytes, provider: str) -> Placed | None:
@@ -55,21 +55,16 @@ def place_here(model: bytes, provider: str) -> Placed | None:
     )
 
 
-def place_apart(model: bytes, provider: str) -> Placed | None:
-    """As ``place_nodes``, in a process of its own."""
+def place_in_subprocess(model: bytes, provider: str) -> Placed | None:
+    """As ``place_nodes``, in a subprocess."""
     request = Message({"provider": provider}, {"model": np.frombuffer(model, np.uint8)})
     try:
-        told: Placed | None = call_apart(WORKER, request).told["nodes"]
-    except ProcessEndedError:  # likewise
+        placed: Placed | None = call_in_subprocess("xdet.checking.placement:answer", request).fields["nodes"]
+    except (SubprocessEndedError, XdetError):  # likewise
         return None
-    return told
+    return placed
 
 
-def serve(request: Message) -> Message:
+def answer(request: Message) -> Message:
     """The other side."""
-    found = place_here(request.arrays["model"].tobytes(), request.told["provider"])
-    return Message({"nodes": found})
-
-
-if __name__ == "__main__":
-    serve_apart(serve)
+    return Message({"nodes": place_here(request.arrays["model"].tobytes(), request.fields["provider"])})

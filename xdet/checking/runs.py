@@ -1,25 +1,21 @@
 """Running one runtime over the photographs: its raw heads, and its boxes at every pair of thresholds.
 
-What runs code that may take the process down with it (other vendors' compilers, drivers, TensorFlow) gets a process of its
-own: it may crash there without hiding what the others found.
+Runtimes that the table does not trust (other vendors' compilers, drivers) run in a subprocess: they may crash there without
+hiding what the others found.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from converters.heads.base import BatchDetections
-from converters.spec import DetectorSpec, Thresholds
-from xdet.errors import MissingExtraError, RuntimeUnavailableError, UnsoundOutputError, XdetError
+from converters.spec import Thresholds
 from xdet.model.file import ModelFile
 from xdet.model.frozen_thresholds import freeze_thresholds
 from xdet.model.metadata import read_document
-from xdet.runtimes.apart import Message, ProcessEndedError, call_apart, serve_apart
-from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, open_model
 
 if TYPE_CHECKING:
@@ -27,15 +23,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from converters.spec import DetectorSpec
     from xdet.runtimes.base import Runtime
+    from xdet.runtimes.processors import RuntimeChoices
 
 CHUNK = 4  # photographs between two steps of the progress bar
-WORKER = ("-m", "xdet.checking.runs")
 FIELDS = ("num_detections", "boxes_xyxy", "scores", "classes", "anchors")
-
-
-class RuntimeCrashedError(RuntimeUnavailableError):
-    """A runtime's own process ended before it gave a result."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,17 +70,11 @@ class Work:
 
 
 def run_finished(model: ModelFile, choices: RuntimeChoices, work: Work) -> Run:
-    """Run the finished model on the runtime that ``choices`` name, in a process of its own where that is wise.
+    """Run the finished model on the runtime that ``choices`` name, in a subprocess unless the table trusts it.
 
     Raises:
         XdetError: it cannot be opened, or failed; ``RuntimeCrashedError`` where its process ended.
     """
-    trusted = choices.provider in RUNTIMES[str(choices.runtime)].trusted
-    return (run_here if trusted else _run_apart)(model, choices, work)
-
-
-def run_here(model: ModelFile, choices: RuntimeChoices, work: Work) -> Run:
-    """Open the model in this process and run it."""
     runs: list[Run] = []
     for opened, asked in _openings(model, choices, work.thresholds):
         with opened as runtime:
@@ -120,23 +107,8 @@ def run_open(runtime: Runtime, work: Work, *, head_of: Run | None = None) -> Run
 
 def run_source(source: ModelFile, spec: DetectorSpec, choices: RuntimeChoices, work: Work) -> Run:
     """Raw heads of the source on one of its own runtimes, described as its finished model is: it needs no sidecar."""
-    if source.format != "tflite":
-        return _run_apart(source, choices, work, spec)
-    with open_litert(source, spec, choices) as runtime:
+    with open_model(source, replace(choices, spec=spec)) as runtime:
         return run_open(runtime, work)
-
-
-def open_litert(source: ModelFile, spec: DetectorSpec, choices: RuntimeChoices) -> Runtime:
-    """A TFLite source on LiteRT, described as its finished model is: it needs no sidecar; its bytes were checked."""
-    from xdet.runtimes.litert import LiteRtRuntime, kernels_by_name
-
-    return LiteRtRuntime(
-        source.data,
-        file=source.file,
-        spec=spec,
-        kernels=kernels_by_name(choices.provider),
-        threads=choices.threads,
-    )
 
 
 def _openings(
@@ -146,7 +118,8 @@ def _openings(
 
     Where the runtime can take none: for every other IoU threshold, or lower score, a copy frozen at it and at the lowest score.
     """
-    runtime = open_model(model, choices)
+    apart = choices.provider not in RUNTIMES[str(choices.runtime)].trusted
+    runtime = open_model(model, choices, subprocess=apart)
     if runtime.capabilities.thresholds or model.format != "onnx" or not thresholds:
         yield runtime, thresholds
         return
@@ -159,70 +132,8 @@ def _openings(
             continue
         runtime.close()
         frozen = freeze_thresholds(model.data, document, Thresholds(lowest, iou, own.max_detections))
-        yield open_model(ModelFile(model.path, frozen, "onnx"), choices), asked
+        yield open_model(ModelFile(model.path, frozen, "onnx"), choices, subprocess=apart), asked
 
 
 def _joined(parts: list[BatchDetections]) -> BatchDetections:
     return BatchDetections(*(np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS))
-
-
-def _run_apart(
-    model: ModelFile, choices: RuntimeChoices, work: Work, spec: DetectorSpec | None = None
-) -> Run:
-    told = {
-        "spec": None if spec is None else spec.to_dict(),
-        "file": str(model.path.absolute()),
-        "format": model.format,
-        "choices": asdict(choices),
-        "thresholds": [asdict(t) for t in work.thresholds],
-    }
-    arrays = {"pixels": work.pixels, "model": np.frombuffer(model.data, np.uint8)}
-    try:
-        answer = call_apart(WORKER, Message(told, arrays))
-    except ProcessEndedError as error:
-        raise RuntimeCrashedError(
-            f"'{model.file}': {choices.runtime}:{choices.provider} ended its process before it gave a result, with {error}; "
-            f"try it alone, and report it to its makers"
-        ) from error
-    if "missing" in answer.told:
-        raise MissingExtraError(*answer.told["missing"])
-    if "unsound" in answer.told:
-        raise UnsoundOutputError(answer.told["unsound"])
-    if "error" in answer.told:
-        raise RuntimeUnavailableError(answer.told["error"])
-    boxes = tuple(
-        (asked, BatchDetections(*(answer.arrays[f"{name}_{i}"] for name in FIELDS)))
-        for i, asked in enumerate(work.thresholds)
-    )
-    work.progress(len(work.pixels))
-    return Run(answer.told["name"], answer.told["exact"], answer.arrays["heads"], boxes)
-
-
-def serve(request: Message) -> Message:
-    """The other side of a process of its own: run what is asked, give what came out."""
-    told = request.told
-    thresholds = tuple(Thresholds(**entry) for entry in told["thresholds"])
-    try:
-        model = ModelFile(Path(told["file"]), request.arrays["model"].tobytes(), told["format"])
-        choices, work = RuntimeChoices(**told["choices"]), Work(request.arrays["pixels"], thresholds)
-        if told["spec"] is None:
-            run = run_here(model, choices, work)
-        else:
-            from xdet.runtimes.keras import open_keras
-
-            with open_keras(model, choices, DetectorSpec.from_dict(told["spec"])) as runtime:
-                run = run_open(runtime, work)
-    except MissingExtraError as error:
-        return Message({"missing": [error.what, error.extra]})
-    except UnsoundOutputError as error:
-        return Message({"unsound": str(error)})
-    except XdetError as error:
-        return Message({"error": str(error)})
-    arrays = {"heads": run.heads}
-    for i, (_, found) in enumerate(run.boxes):
-        arrays |= {f"{name}_{i}": getattr(found, name) for name in FIELDS}
-    return Message({"name": run.name, "exact": run.exact}, arrays)
-
-
-if __name__ == "__main__":
-    serve_apart(serve)

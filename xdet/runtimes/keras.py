@@ -1,8 +1,6 @@
 """A Keras source file on Keras itself, with the numpy head: the float witness that its conversions are compared with.
 
-What the layers of a Keras file give, computed in a process of its own: TensorFlow stays in it, and may crash there.
-
-The file is scanned as for a conversion, and needs no description: pixels are rescaled by whoever asks.
+The file is scanned as for a conversion before Keras gets it.
 """
 
 from __future__ import annotations
@@ -11,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
-from xdet.runtimes.apart import Message, ProcessEndedError, call_apart, serve_apart
+from xdet.errors import MissingExtraError, ModelError, UsageError
 from xdet.runtimes.base import Capabilities, VendorErrors, require_images, require_names, vendor_errors
 from xdet.runtimes.finished import SourceRuntime, raw_outputs_of, require_numbers, run_in_chunks
 
@@ -102,8 +99,8 @@ class KerasRuntime(SourceRuntime):
             return run()
 
 
-def open_keras(model: ModelFile, choices: RuntimeChoices, spec: DetectorSpec | None = None) -> KerasRuntime:
-    """Scan and load a Keras file that is in memory; its sidecar describes it unless ``spec`` does.
+def open_model(model: ModelFile, choices: RuntimeChoices) -> KerasRuntime:
+    """Scan and load a Keras file that is in memory; its sidecar describes it unless ``choices.spec`` does.
 
     Raises:
         MissingExtraError: TensorFlow or the Keras of that file is not installed.
@@ -119,6 +116,7 @@ def open_keras(model: ModelFile, choices: RuntimeChoices, spec: DetectorSpec | N
     try:
         source = read_keras(model.data, model.file)
         network = load_keras(source, threads=choices.threads)
+        spec = choices.spec
         if spec is None:
             facts = facts_from_keras(network)
             spec = settings.describe_source(model.path, facts, settings.SourceOptions()).spec
@@ -129,11 +127,6 @@ def open_keras(model: ModelFile, choices: RuntimeChoices, spec: DetectorSpec | N
     except errors.ConversionError as error:
         raise ModelError(str(error)) from error
     return KerasRuntime(network, file=model.file, spec=spec)
-
-
-def open_model(model: ModelFile, choices: RuntimeChoices) -> KerasRuntime:
-    """Open a Keras file that its sidecar describes; see ``open_keras``."""
-    return open_keras(model, choices)
 
 
 def providers() -> tuple[str, ...]:
@@ -148,69 +141,3 @@ def providers() -> tuple[str, ...]:
         if find_spec(module) is None:
             raise MissingExtraError(f"{module}, which runs Keras files,", "keras")
     return (PROVIDER,)
-
-
-WORKER = ("-m", "xdet.runtimes.keras")
-MEMORY_HINT = "try fewer photographs, or run the source by itself with xdet detect"
-
-
-def keras_layer_outputs(
-    model: ModelFile, rescaled_nhwc: NDArray[np.float32], names: Sequence[str], *, threads: int | None = None
-) -> dict[str, NDArray[np.float32]]:
-    """What layers give for rescaled pixels.
-
-    Args:
-        model: the Keras file.
-        rescaled_nhwc: float32 ``(N, height, width, 3)``.
-        names: of layers.
-        threads: threads inside an operator; None is TensorFlow's default.
-
-    Returns:
-        float32 by layer, as Keras lays them out.
-
-    Raises:
-        ModelError: damaged, refused by the scan, or a layer is missing.
-        MissingExtraError: TensorFlow or the Keras of that file is not installed.
-        RuntimeUnavailableError: the process ended by itself.
-    """
-    told = {"file": model.file, "names": list(names), "threads": threads}
-    arrays: dict[str, NDArray[Any]] = {
-        "rescaled": rescaled_nhwc,
-        "model": np.frombuffer(model.data, np.uint8),
-    }
-    try:
-        answer = call_apart(WORKER, Message(told, arrays))
-    except ProcessEndedError as error:
-        raise RuntimeUnavailableError(
-            f"'{model.file}': Keras ended its process before it gave its layers, with {error}; {MEMORY_HINT}"
-        ) from error
-    if "missing" in answer.told:
-        raise MissingExtraError(*answer.told["missing"])
-    if "error" in answer.told:
-        raise ModelError(answer.told["error"])
-    return {name: answer.arrays[f"layer_{number}"] for number, name in enumerate(names)}
-
-
-def serve(request: Message) -> Message:
-    """The other side: load the network, run it once, give what every named layer gives."""
-    from converters.errors import ConversionError
-    from converters.errors import MissingExtraError as MissingSourceExtraError
-    from converters.sources.keras.loading import load_keras
-    from converters.sources.keras.stored import read_keras
-
-    told = request.told
-    try:
-        network = load_keras(
-            read_keras(request.arrays["model"].tobytes(), told["file"]),
-            threads=told["threads"],
-        )
-        outputs = network.layer_outputs(request.arrays["rescaled"], told["names"])
-    except MissingSourceExtraError as error:
-        return Message({"missing": [error.what, error.extra]})
-    except (ConversionError, ValueError, RuntimeError, MemoryError) as error:
-        return Message({"error": " ".join(str(error).split()) or type(error).__name__})
-    return Message({}, {f"layer_{number}": array for number, array in enumerate(outputs)})
-
-
-if __name__ == "__main__":
-    serve_apart(serve)

@@ -68,8 +68,9 @@ class LiteRtRuntime(SourceRuntime):
         self._kernels, self._threads, self._integer = kernels, threads, integer
         self._interpreter = _open(model, file, kernels, threads, preserve=False)
         self._showing: Any = None
-        (self._input,) = self._interpreter.get_input_details()
-        self._outputs = self._interpreter.get_output_details()
+        with _border(file, "LiteRT cannot tell its tensors"):  # names that are no UTF-8, say
+            (self._input,) = self._interpreter.get_input_details()
+            self._outputs = self._interpreter.get_output_details()
         _require_fit(self._input, (1, spec.image.height, spec.image.width, 3), file=file)
         shapes = [tuple(int(size) for size in output["shape"]) for output in self._outputs]
         raw_outputs_of([np.zeros(shape, np.float32) for shape in shapes], spec, file=file)  # or refused
@@ -177,7 +178,7 @@ def kernels_by_name(name: str | None) -> Kernels:
 def open_model(model: ModelFile, choices: RuntimeChoices) -> LiteRtRuntime:
     """Check, describe and open a TFLite file."""
     kernels = kernels_by_name(choices.provider)
-    source = describe_source(model)
+    source = describe_source(model, choices.spec)
     threads = choices.threads
     if threads is None and choices.workers > 1:
         threads = threads_of_one_network(choices.workers)
@@ -258,8 +259,8 @@ class SourceModel:
     integer: bool
 
 
-def describe_source(model: ModelFile) -> SourceModel:
-    """Check and describe a TFLite file that is in memory.
+def describe_source(model: ModelFile, spec: DetectorSpec | None = None) -> SourceModel:
+    """Check a TFLite file that is in memory, and describe it unless ``spec`` does.
 
     Raises:
         ModelError: damaged, or with operators whose operands do not fit.
@@ -275,7 +276,7 @@ def describe_source(model: ModelFile) -> SourceModel:
         records = read_tflite(model.data, model.file)
         require_sound(records)
         facts = facts_from_tflite(records)
-        spec = settings.describe_source(model.path, facts, settings.SourceOptions()).spec
+        spec = spec or settings.describe_source(model.path, facts, settings.SourceOptions()).spec
     except OptionError as error:
         raise UsageError(str(error)) from error
     except ConversionError as error:

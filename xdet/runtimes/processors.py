@@ -18,6 +18,8 @@ from xdet.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from converters.spec import DetectorSpec
+
 MOST_WORKERS = 64
 MOST_BY_DEFAULT = 8  # photographs at a time: one of a camera's takes some 100 MB while it is read
 
@@ -67,6 +69,7 @@ class RuntimeChoices:
             each of them.
         provider_options: of ONNX Runtime's execution provider, as its documentation names them; handed on as they are.
         device: of ONNX Runtime's execution provider, as ``xdet providers`` lists it; None is the provider's choice.
+        spec: of a source file, where its finished model describes it; None is what the file and its sidecar say.
     """
 
     runtime: str | None = None
@@ -75,6 +78,7 @@ class RuntimeChoices:
     workers: int = 1
     provider_options: Mapping[str, str] = field(default_factory=dict)
     device: str | None = None
+    spec: DetectorSpec | None = None
 
     def __post_init__(self) -> None:
         require_workers(self.workers)

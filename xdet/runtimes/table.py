@@ -10,7 +10,7 @@ functions::
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol, cast
@@ -42,7 +42,8 @@ class RuntimeRow:
         extra: of xdet, which installs the package; None where that is no extra's business.
         only: its providers, where they are always the same.
         checked: providers that a check runs where no runtime is named.
-        trusted: providers that may run in this process; all others may crash, and get a process of their own.
+        trusted: providers that a check runs in this process; all others may crash, and run in a subprocess.
+        subprocess: it crashes on hostile files, so it always runs in a subprocess.
         most_images: the most images that a check gives it, because it is slow; None for any number.
         slow: providers that take minutes per image on large networks.
         deployed: products use it; a model card lists it.
@@ -60,6 +61,7 @@ class RuntimeRow:
     only: tuple[str, ...] = ()
     checked: tuple[str, ...] = ()
     trusted: tuple[str, ...] = ()
+    subprocess: bool = False
     most_images: int | None = None
     slow: tuple[str, ...] = ()
     deployed: bool = False
@@ -102,8 +104,20 @@ def open_runtime(path: Path, choices: RuntimeChoices = DEFAULTS) -> Runtime:
     return open_model(read_model_file(path), choices)
 
 
-def open_model(model: ModelFile, choices: RuntimeChoices = DEFAULTS) -> Runtime:
-    """Open a model that is in memory already; see ``open_runtime``."""
+def open_model(
+    model: ModelFile, choices: RuntimeChoices = DEFAULTS, *, subprocess: bool | None = None
+) -> Runtime:
+    """Open a model that is in memory already; see ``open_runtime``.
+
+    Args:
+        model: the file.
+        choices: where and how it runs.
+        subprocess: whether it runs in one; None is what the runtime's row says.
+
+    Raises:
+        RuntimeCrashedError: the subprocess ended while it opened the model.
+        XdetError: as ``open_runtime``.
+    """
     takers = [name for name, row in RUNTIMES.items() if model.format in row.formats]
     if not takers:
         formats = dict.fromkeys(found for row in RUNTIMES.values() for found in row.formats)
@@ -130,6 +144,13 @@ def open_model(model: ModelFile, choices: RuntimeChoices = DEFAULTS) -> Runtime:
             f"{choices.provider!r} is not available for '{model.file}', which runs on {name}: it has "
             f"{', '.join(row.only)}; choose one of these, or leave it out{instead}"
         )
+    if row.extra is not None and not row.installed:
+        raise MissingExtraError(f"{row.package}, which runs {' and '.join(row.formats)} files,", row.extra)
+    choices = replace(choices, runtime=name, provider=choices.provider or row.usual)
+    if row.subprocess if subprocess is None else subprocess:
+        from xdet.runtimes.subprocess_runtime import SubprocessRuntime
+
+        return SubprocessRuntime(model, choices, row.module)
     return row.load().open_model(model, choices)
 
 
@@ -263,6 +284,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         extra="litert",
         only=("xnnpack", "builtin", "reference"),
         checked=("xnnpack", "builtin", "reference"),
+        subprocess=True,
         slow=("reference",),
         deployed=True,
     ),
@@ -274,8 +296,8 @@ RUNTIMES: dict[str, RuntimeRow] = {
         distribution="tensorflow",
         extra="keras",
         only=("cpu",),
-        checked=(
-            "cpu",
-        ),  # not deployed: TensorFlow keeps the threads of its first model for the whole process
+        checked=("cpu",),
+        subprocess=True,
+        # not deployed: in this process, where it is timed, TensorFlow keeps the threads of its first model
     ),
 }

@@ -15,7 +15,7 @@ from tests.xdet.checking.command import run_xdet
 from xdet.checking import blame as layered
 from xdet.checking import placement as placement_module
 from xdet.checking.check import check
-from xdet.checking.placement import find_placement, place_apart, place_here
+from xdet.checking.placement import find_placement, place_here, place_in_subprocess
 from xdet.checking.report import check_text, check_to_json, placement_text
 from xdet.errors import ModelError
 
@@ -120,7 +120,7 @@ def test_a_process_of_its_own_places_nodes_as_this_one_does(sound: bytes) -> Non
     placed = place_here(sound, "cpu")
     assert placed is not None
     assert set(placed) == {"cpu"}
-    assert place_apart(sound, "cpu") == placed
+    assert place_in_subprocess(sound, "cpu") == placed
 
 
 def test_the_operators_that_a_provider_leaves_to_the_cpu_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +144,7 @@ def test_the_command_tells_where_a_models_nodes_run(model: Path, embedded_tflite
 
 def test_a_model_that_cannot_be_loaded_has_no_placement(sound: bytes) -> None:
     assert place_here(sound[:-100], "cpu") is None
-    assert place_apart(sound, "no-such-provider") is None
+    assert place_in_subprocess(sound, "no-such-provider") is None
 
 
 def test_the_command_writes_a_page_with_the_command_that_repeats_it(

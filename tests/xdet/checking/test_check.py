@@ -126,12 +126,10 @@ def trust_nothing_of(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_runtime_that_ends_its_process_is_told_and_hides_nothing(
     model: Path, embedded_tflite: Path, sample_pictures: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trust_nothing_of("onnxruntime", monkeypatch)
-    monkeypatch.setattr(
-        runs,
-        "WORKER",
-        ("-c", "import os, sys; print('out of luck', file=sys.stderr, flush=True); os._exit(7)"),
+    crashing = replace(
+        table.RUNTIMES["onnxruntime"], trusted=(), module="tests.xdet.runtimes.crashing_runtime"
     )
+    monkeypatch.setitem(table.RUNTIMES, "onnxruntime", crashing)
     result = check(
         model,
         embedded_tflite,
@@ -140,7 +138,10 @@ def test_a_runtime_that_ends_its_process_is_told_and_hides_nothing(
     )
     (crashed,) = [m for m in result.missing if m.crashed]
     assert crashed.name == "onnxruntime:cpu"
-    assert "ended its process before it gave a result, with code 7: out of luck" in crashed.reason
+    assert (
+        "onnxruntime:cpu crashed while opening it: its process ended with signal SIGSEGV: out of luck;"
+        in crashed.reason
+    )
     assert [run.name for run in result.runs] == ["onnxruntime-unfused:cpu"]
 
 
@@ -167,7 +168,7 @@ def test_an_error_in_a_process_of_its_own_comes_back_as_one_line(
     trust_nothing_of("onnxruntime", monkeypatch)
     file = ModelFile(tmp_path / "gone.onnx", b"\x08\x09", "onnx")
     images = np.zeros((1, 224, 224, 3), np.uint8)
-    with pytest.raises(RuntimeUnavailableError, match=r"gone\.onnx'.*not one that xdet made"):
+    with pytest.raises(ModelError, match=r"gone\.onnx'.*not one that xdet made"):
         runs.run_finished(file, RuntimeChoices("onnxruntime", "cpu"), runs.Work(images, (Thresholds(),)))
 
 

@@ -23,10 +23,11 @@ from xdet.checking.pair import open_pair
 from xdet.checking.report import check_text, check_to_json
 from xdet.checking.repro import write_layer_repro
 from xdet.checking.result import CheckResult, PartVerdict
-from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError
+from xdet.errors import ModelError
 from xdet.model.file import ModelFile, read_model_file
-from xdet.runtimes import keras as keras_apart
-from xdet.runtimes.keras import keras_layer_outputs
+from xdet.model.metadata import read_document
+from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.table import open_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,11 +61,13 @@ def images(keras_models: Path) -> NDArray[np.uint8]:
 def stored_values(keras_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keras' values from the file that holds them, instead of a process that computes them."""
 
-    def look_up(_: ModelFile, rescaled: NDArray[np.float32], names: Sequence[str], **__: Any) -> Any:
+    def look_up(
+        _: ModelFile, __: object, pairs: Sequence[Any], images: NDArray[np.uint8], ___: object
+    ) -> Any:
         with np.load(keras_models / "layers.npz") as stored:
-            return {name: stored[name][: len(rescaled)] for name in names}
+            return {pair.layer: stored[pair.layer][: len(images)] for pair in pairs}
 
-    monkeypatch.setattr(keras_layers, "keras_layer_outputs", look_up)
+    monkeypatch.setattr(keras_layers, "_keras_values", look_up)
 
 
 def compared(model: bytes, folder: Path, images: NDArray[np.uint8]) -> LayerComparison:
@@ -218,14 +221,16 @@ def test_text_json_and_page_tell_steps_of_a_quantised_model_and_that_they_are_no
     assert ">kernel</text>" in page
 
 
-def test_keras_runs_in_a_process_of_its_own_and_gives_the_same_layers(
+def test_keras_runs_in_a_subprocess_and_gives_the_same_layers(
     keras_models: Path, images: NDArray[np.uint8]
 ) -> None:
     file = read_model_file(keras_models / "tf_keras.h5")
-    rescaled = images.astype(np.float32) * np.float32(1 / 127.5) + np.float32(-1)
-    found = keras_layer_outputs(file, rescaled, ["conv2", "predictions"])
+    spec = read_document((keras_models / "tf_keras.h5-float.onnx").read_bytes(), file="m.onnx").spec
+    names = ["conv2", "predictions"]
+    with open_model(file, RuntimeChoices(spec=spec)) as keras:
+        found = keras.tensors(images, names)
     with np.load(keras_models / "layers.npz") as stored:
-        for name in ("conv2", "predictions"):
+        for name in names:
             # layers asked for together may be fused in another way than all of them
             np.testing.assert_allclose(found[name], stored[name], atol=1e-5)
     assert "tensorflow" not in sys.modules
@@ -237,39 +242,7 @@ def test_a_keras_file_that_would_run_code_is_refused_before_anything_runs(tmp_pa
 
     file = ModelFile(tmp_path / "m.h5", h5_bytes(functional(layer("Lambda", "evil"))), "h5")
     with pytest.raises(ModelError, match="layer 'evil' is of class 'Lambda'"):
-        keras_layer_outputs(file, np.zeros((1, 8, 8, 3), np.float32), ["evil"])
-
-
-def test_a_process_that_ends_by_itself_is_told_with_its_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    crash = ("-c", "import sys; sys.exit('out of memory')")
-    monkeypatch.setattr(keras_apart, "WORKER", crash)
-    file = ModelFile(tmp_path / "m.h5", b"", "h5")
-    with pytest.raises(
-        RuntimeUnavailableError, match=r"m\.h5': Keras ended .* with code 1: out of memory; try"
-    ):
-        keras_layer_outputs(file, np.zeros((1, 8, 8, 3), np.float32), ["a"])
-
-
-WITHOUT_TENSORFLOW = """
-import sys
-sys.modules["tensorflow"] = None
-from xdet.runtimes.apart import serve_apart
-from xdet.runtimes.keras import serve
-serve_apart(serve)
-"""
-
-
-def test_a_package_that_is_missing_there_is_told_as_missing(
-    keras_models: Path, images: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(keras_apart, "WORKER", ("-c", WITHOUT_TENSORFLOW))
-    source = read_model_file(keras_models / "tf_keras.h5")
-    with pytest.raises(
-        MissingExtraError, match=r'is not installed; install it with: pip install "xdet\[keras\]"'
-    ):
-        keras_layer_outputs(source, images.astype(np.float32), ["bn1"])
+        open_model(file)
 
 
 def test_a_source_without_the_models_layers_is_told(

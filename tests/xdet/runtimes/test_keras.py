@@ -38,9 +38,9 @@ class Network:
         self.source = SimpleNamespace(data=b"bytes of a file")
         self.batches: list[int] = []
 
-    def head(self, rescaled: NDArray[np.float32]) -> NDArray[np.float32]:
+    def outputs(self, rescaled: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         self.batches.append(len(rescaled))
-        return np.repeat(rescaled[..., :1], 6, axis=3)
+        return [np.repeat(rescaled[..., :1], 6, axis=3)]
 
     def layer_names(self) -> tuple[str, ...]:
         return ("first", "second")
@@ -50,7 +50,7 @@ class Network:
 
 
 class Broken(Network):
-    def head(self, rescaled: NDArray[np.float32]) -> NDArray[np.float32]:
+    def outputs(self, rescaled: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         raise ValueError(f"no kernel for {rescaled.shape}\n of this")
 
 

@@ -1,0 +1,214 @@
+"""Any runtime of the table runs in a subprocess: the same results, and a native crash is one line."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tests.xdet.finished_models import finished_model, red_image
+from tests.xdet.runtimes import crashing_runtime
+from xdet.errors import MissingExtraError, ModelError, RuntimeCrashedError, UsageError, XdetError
+from xdet.model.file import ModelFile, read_model_file
+from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.subprocess_runtime import SubprocessRuntime
+from xdet.runtimes.table import RUNTIMES, open_model
+from xdet.runtimes.worker import Message, SubprocessEndedError, Worker, call_in_subprocess
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+HERE = "tests.xdet.runtimes.test_subprocess_runtime"
+RED = red_image(200, 0, 0, 0)
+
+
+def finished(name: str = "m.onnx") -> ModelFile:
+    return ModelFile(Path(name), finished_model(), "onnx")
+
+
+def echo(message: Message) -> Message:
+    return message
+
+
+def fail(message: Message) -> Message:
+    kind = message.fields["kind"]
+    raise (
+        MissingExtraError("it", "all")
+        if kind == "missing"
+        else ModelError("no model")
+        if kind
+        else ValueError("x\ny")
+    )
+
+
+def wait(message: Message) -> Message:
+    threading.Event().wait(message.fields["seconds"])
+    return message
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, message: Message) -> Message:  # noqa: ARG002 - as every worker
+        self.count += 1
+        return Message({"count": self.count, "pid": os.getpid()})
+
+
+def test_arrays_of_every_kind_travel_unchanged() -> None:
+    arrays: dict[str, NDArray[Any]] = {
+        "scalar": np.array(1.5, np.float32),
+        "empty": np.zeros((0, 3), np.int64),
+        "strided": np.arange(24, dtype=np.int8).reshape(4, 6)[::2, ::3],
+        "large": np.random.default_rng(0).integers(0, 256, (3, 512, 512, 3), np.uint8),
+        "nan": np.array([np.nan, -0.0]),
+    }
+    answer = call_in_subprocess(f"{HERE}:echo", Message({"text": "ä", "none": None}, arrays))
+    assert answer.fields == {"text": "ä", "none": None}
+    for name, array in arrays.items():
+        assert (answer.arrays[name].dtype, answer.arrays[name].shape) == (array.dtype, array.shape)
+        assert answer.arrays[name].tobytes() == array.tobytes()
+
+
+def test_a_class_keeps_what_it_has_between_messages_in_a_process_of_its_own() -> None:
+    with Worker(f"{HERE}:Counter") as worker:
+        answers = [worker.ask(Message()).fields for _ in range(3)]
+    assert [answer["count"] for answer in answers] == [1, 2, 3]
+    assert {answer["pid"] for answer in answers} != {os.getpid()}
+    with pytest.raises(SubprocessEndedError, match="it was stopped"):
+        worker.ask(Message())
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "told"),
+    [("missing", MissingExtraError, r"pip install \"xdet\[all\]\""), ("model", ModelError, "^no model$")],
+)
+def test_an_error_is_raised_here_as_it_was_there(kind: str, error: type[XdetError], told: str) -> None:
+    with pytest.raises(error, match=told):
+        call_in_subprocess(f"{HERE}:fail", Message({"kind": kind}))
+
+
+def test_a_defect_there_is_told_by_its_last_line() -> None:
+    with pytest.raises(SubprocessEndedError, match=r"^exit code 1: y$"):
+        call_in_subprocess(f"{HERE}:fail", Message({"kind": ""}))
+
+
+def test_a_subprocess_that_takes_too_long_is_killed() -> None:
+    with pytest.raises(SubprocessEndedError, match="signal SIGKILL"):
+        call_in_subprocess(f"{HERE}:wait", Message({"seconds": 600}), longest_s=0.5)
+
+
+def test_a_worker_that_is_forgotten_ends() -> None:
+    worker = Worker(f"{HERE}:echo")
+    process = worker._process
+    del worker
+    gc.collect()
+    assert process.returncode is not None
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "onnx-reference"])
+def test_a_runtime_in_a_subprocess_gives_what_it_gives_here(runtime: str) -> None:
+    choices = RuntimeChoices(runtime, threads=1)
+    with (
+        open_model(finished(), choices) as here,
+        open_model(finished(), choices, subprocess=True) as there,
+    ):
+        assert isinstance(there, SubprocessRuntime)
+        for name in ("name", "file", "sha256", "spec", "capabilities", "batch"):
+            assert getattr(there, name) == getattr(here, name), name
+        thresholds = replace(here.spec.thresholds, score=0.1)
+        one, other = here.detect(RED, thresholds), there.detect(RED, thresholds)
+        for name in ("num_detections", "boxes_xyxy", "scores", "classes", "anchors"):
+            assert np.array_equal(getattr(one, name), getattr(other, name))
+        shown = there.tensors(RED, ["sorted", "scores"])
+        assert list(shown) == ["sorted", "scores"]
+        assert np.array_equal(shown["scores"], here.tensors(RED, ["scores"])["scores"])
+        with pytest.raises(UsageError, match="computes no value named 'nowhere'"):
+            there.tensors(RED, ["nowhere"])
+        assert there.detect(RED, thresholds).num_detections.tolist() == [1]  # it goes on after an error
+    with pytest.raises(UsageError, match=r"'m\.onnx' was closed; open it again"):
+        there.detect(RED, thresholds)
+
+
+def crashing(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = replace(RUNTIMES["onnxruntime"], module=crashing_runtime.__name__, subprocess=True)
+    monkeypatch.setitem(RUNTIMES, "onnxruntime", row)
+
+
+def test_a_crash_while_opening_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    crashing(monkeypatch)
+    with pytest.raises(RuntimeCrashedError) as crashed:
+        open_model(finished("open.onnx"))
+    assert str(crashed.value).startswith(
+        "'open.onnx': onnxruntime:cpu crashed while opening it: its process ended with signal SIGSEGV: out of luck; see"
+    )
+
+
+def test_a_crash_while_it_runs_is_one_line_and_so_is_every_question_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crashing(monkeypatch)
+    with open_model(finished("detect.onnx")) as runtime:
+        for _ in range(2):
+            with pytest.raises(RuntimeCrashedError, match=r"crashed while finding boxes: .*SIGSEGV"):
+                runtime.detect(RED, runtime.spec.thresholds)
+
+
+def test_an_interrupt_leaves_no_process_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    crashing(monkeypatch)
+    runtime = open_model(finished("hang.onnx"))
+    assert isinstance(runtime, SubprocessRuntime)
+    process = runtime._worker._process
+    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), 2))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        runtime.detect(RED, runtime.spec.thresholds)
+    timer.join()
+    assert process.returncode is not None
+
+
+def without_scales(source: bytes) -> bytes:
+    """The file without the scales of its inner tensors, which LiteRT divides by."""
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    flatbuffers = pytest.importorskip("flatbuffers")
+    model = schema.ModelT.InitFromPackedBuf(source, 0)
+    for tensor in model.subgraphs[0].tensors[1:]:
+        tensor.quantization = None
+    builder = flatbuffers.Builder(len(source) + 1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_a_source_that_takes_litert_down_is_one_line_and_this_process_goes_on(embedded_tflite: Path) -> None:
+    broken = ModelFile(embedded_tflite, without_scales(embedded_tflite.read_bytes()), "tflite")
+    with pytest.raises(XdetError, match=r"int8\.tflite") as refused:
+        open_model(broken)
+    assert "\n" not in str(refused.value)
+    with open_model(read_model_file(embedded_tflite)) as sound:
+        assert isinstance(sound, SubprocessRuntime)
+        assert sound.name == "litert:xnnpack"
+
+
+def test_a_source_leaves_its_runtimes_packages_out_of_this_process(embedded_tflite: Path) -> None:
+    code = (
+        "import sys, numpy as np; from pathlib import Path; from xdet.runtimes.table import open_runtime\n"
+        "with open_runtime(Path(sys.argv[1])) as runtime:\n"
+        "    runtime.head(np.zeros((1, 224, 224, 3), np.uint8))\n"
+        "assert not [name for name in sys.modules if name.startswith('ai_edge_litert')]"
+    )
+    assert run_python(["-c", code, str(embedded_tflite)]) == 0
+
+
+def run_python(arguments: Sequence[str]) -> int:
+    import subprocess
+
+    return subprocess.run([sys.executable, *arguments], check=False, timeout=120).returncode
