@@ -24,6 +24,7 @@ from converters.integer.kernels import (
     move,
     multiply,
     pad,
+    prelu,
     reduce_mean,
     resize,
     softmax,
@@ -207,12 +208,15 @@ KERNELS: dict[str, Callable[[ir.Node, Sequence[Value | None], Rounding], Sequenc
     "Gemm": _multiply,
     "MaxPool": lambda node, inputs, _: [max_pool(node, _first(inputs))],
     "Pad": lambda node, inputs, _: [pad(node, inputs)],
+    "PRelu": lambda _node, inputs, _: [prelu(inputs)],
     "QuantizeLinear": _quantize,
     "ReduceMean": lambda node, inputs, _: [reduce_mean(node, inputs)],
     "Resize": lambda node, inputs, _: [resize(node, inputs)],
     "Softmax": lambda node, inputs, _: [softmax(node, _first(inputs))],
     **dict.fromkeys(EXTREMES, lambda node, inputs, _: [extreme(node, inputs)]),
     **dict.fromkeys(BINARY, lambda node, inputs, _: [combine(node, inputs)]),
-    **dict.fromkeys((*EXACT, "Sigmoid"), lambda node, inputs, _: [apply_function(node, inputs)]),
+    **dict.fromkeys(
+        (*EXACT, "HardSigmoid", "Sigmoid"), lambda node, inputs, _: [apply_function(node, inputs)]
+    ),
     **dict.fromkeys(MOVERS, lambda node, inputs, _: move(node, inputs)),
 }

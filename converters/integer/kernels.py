@@ -171,6 +171,13 @@ def extreme(node: ir.Node, inputs: Sequence[Value | None]) -> Value:
     return Reals(array, exact=all(value.exact for value in operands))
 
 
+def prelu(inputs: Sequence[Value | None]) -> Value:
+    """PRelu with broadcast slopes."""
+    x, slopes = (to_reals(value) for value in inputs if value is not None)
+    exact = x.exact and slopes.exact
+    return Reals(np.where(x.array >= 0, x.array, x.array * slopes.array), exact)
+
+
 def softmax(node: ir.Node, x: Value) -> Value:
     """Softmax along one axis."""
     real, axis = to_reals(x).array, node.attributes.get_int("axis", -1)
@@ -246,7 +253,7 @@ EXACT = frozenset({"LeakyRelu", "Relu", "Clip", "Round"})
 
 
 def apply_function(node: ir.Node, inputs: Sequence[Value | None]) -> Value:
-    """The result of a ``LeakyRelu``, ``Relu``, ``Clip``, ``Round`` or ``Sigmoid`` node."""
+    """The result of a ``LeakyRelu``, ``Relu``, ``Clip``, ``Round``, ``Sigmoid`` or ``HardSigmoid`` node."""
     x = inputs[0]
     assert x is not None, "a function has an argument"  # noqa: S101
     function, exact = _function(node, inputs), node.op_type in EXACT
@@ -271,6 +278,11 @@ def _function(
     if node.op_type == "Clip":
         low, high = (_limit(inputs, position) for position in (1, 2))
         return lambda x: np.clip(x, low, high)
+    if node.op_type == "HardSigmoid":
+        slope, half = (
+            np.float32(node.attributes.get_float(*pair)) for pair in (("alpha", 0.2), ("beta", 0.5))
+        )
+        return lambda x: np.clip(x * slope + half, np.float32(0), np.float32(1))
     return lambda x: np.float32(1) / (np.float32(1) + np.exp(-x))
 
 

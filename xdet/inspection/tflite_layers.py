@@ -25,7 +25,7 @@ FOREIGN_WEIGHTS = {
     "TRANSPOSE_CONV": (1, 3),
 }
 FOREIGN_ELEMENTWISE = frozenset(
-    {"ABS", "DIV", "ELU", "EXP", "GELU", "NEG", "PRELU", "RSQRT", "SQRT"} | {"SQUARE", "TANH"}
+    {"ABS", "DIV", "ELU", "EXP", "GELU", "NEG", "RSQRT", "SQRT"} | {"SQUARE", "TANH"}
 )
 BITS = {"bool": 8, "int2": 2, "int4": 4, "uint4": 4, "complex64": 64, "complex128": 128, "bfloat16": 16}
 

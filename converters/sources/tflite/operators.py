@@ -337,6 +337,14 @@ OPERATORS: Mapping[str, Row] = {
         (Case("Sigmoid", "XNNPACK", 1, "equal at the scales tested, but a near-tie could differ"),),
         "elementwise",
     ),
+    "PRELU": Row(
+        arithmetic.prelu,
+        _BINARY,
+        (Case("a table of 256 codes per slope, looked up with Gather", "built-in"),),
+        "elementwise",
+        constants=(1,),
+        ties=True,
+    ),
     "HARD_SWISH": Row(
         activations.hard_swish,
         _UNARY,

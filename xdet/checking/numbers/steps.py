@@ -2,27 +2,29 @@
 
 There is no scale or zero-point to compare in such a form, only its result: a sum or product must give LiteRT XNNPACK's code for
 each of the 65,536 pairs (``converters.integer.pairs``), a bilinear resize must give the codes of XNNPACK's 11-bit weights for a
-picture of random codes, a HARD_SWISH must look up those of LiteRT's kernel.
+picture of random codes, HARD_SWISH and PRELU must look up those of LiteRT's kernels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from converters.integer.hard_swish import hard_swish_table
 from converters.integer.pairs import xnnpack_codes, xnnpack_takes
+from converters.integer.prelu import prelu_tables
 from xdet.checking.numbers.context import owners_of
 from xdet.checking.numbers.pairs import NODES, case_of, codes_of
 from xdet.checking.numbers.proofs import case_between
 from xdet.checking.result import ProvenChange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from numpy.typing import NDArray
-
+    from converters.leaky import LeakyCase
     from converters.sources.tflite.reader import TfliteOperator
     from xdet.checking.numbers.context import StaticContext
     from xdet.model.graph import Node
@@ -41,7 +43,7 @@ STEPS: Mapping[str, Callable[..., NDArray[Any]]] = {
 def compare_steps(context: StaticContext) -> None:
     """Compare every sum, product and bilinear resize that ends in a Cast with its source operator."""
     for index, op in context.source.makers.items():
-        if op.op == "HARD_SWISH" and context.document.leaky_relu == "litert":
+        if op.op in TABLES and context.document.leaky_relu == "litert":
             _compare_table(context, index, op)
         if op.op not in (*NODES.values(), "RESIZE_BILINEAR"):
             continue
@@ -60,17 +62,38 @@ def compare_steps(context: StaticContext) -> None:
 
 
 def _compare_table(context: StaticContext, index: int, op: TfliteOperator) -> None:
-    """All 256 codes of a HARD_SWISH on codes: what is looked up, and what LiteRT's kernel computes."""
+    """All 256 codes of an operator on codes: what is looked up, and what LiteRT's kernel computes."""
     case = case_between(context, op.inputs[0], index, 1.0)
     if case is None:
         return
     lowest = 0 if context.document.activations == "uint8" else -128
+    wanted = TABLES[op.op](context, op, case) + lowest + 128
+    codes = np.arange(lowest, lowest + 256).reshape(-1, *(1 for _ in wanted.shape[1:]))
     twin = context.document.tensors.get(context.source.names[index])
     last = None if twin is None or twin.onnx is None else context.graph.producers.get(twin.onnx)
     leaves = [] if last is None else list(dict.fromkeys(_leaves(context, last)))
-    codes = np.arange(lowest, lowest + 256)
     found = _run(context, last, {leaves[0]: codes}) if last is not None and len(leaves) == 1 else None
-    _judge(context, op, found, hard_swish_table(case) + lowest + 128)
+    _judge(context, op, found, wanted)
+
+
+def _prelu(context: StaticContext, op: TfliteOperator, case: LeakyCase) -> NDArray[np.int64]:
+    """LiteRT's codes of every input code and slope, the slopes in the graph's layout."""
+    slopes = context.source.model.tensors[op.inputs[1]]
+    rank = len(context.source.model.tensors[op.inputs[0]].shape)
+    assert slopes.data is not None  # noqa: S101 - the importer asks for a constant
+    assert slopes.quant is not None  # noqa: S101 - it has a case
+    codes = slopes.data.astype(np.int64) - slopes.quant.scalar_zero_point
+    codes = codes.reshape((1,) * (rank - codes.ndim) + codes.shape)
+    codes = codes.transpose(0, 3, 1, 2) if rank == 4 else codes
+    tables = prelu_tables(case, codes.reshape(-1), slopes.quant.scalar_scale)
+    return tables.T.reshape(256, *codes.shape[1:])
+
+
+Table = Callable[["StaticContext", "TfliteOperator", "LeakyCase"], NDArray[np.int64]]
+TABLES: Mapping[str, Table] = {
+    "HARD_SWISH": lambda _context, _op, case: hard_swish_table(case),
+    "PRELU": _prelu,
+}
 
 
 def _judge(

@@ -28,6 +28,7 @@ from converters.sources.tflite.context import ImportContext, describe, float_opt
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
     from converters.leaky import Table
     from converters.sources.tflite.reader import TfliteOperator
@@ -191,6 +192,28 @@ def look_up(context: ImportContext, op: TfliteOperator, codes: ir.Value, table: 
         f"{op.op} {context.names[target]!r} is written as a 256-entry table: no float form reproduces it"
     )
     return writer.op("Gather", [values, index], name, axis=0)
+
+
+def look_up_rows(
+    context: ImportContext, op: TfliteOperator, tables: NDArray[np.int64], rows: NDArray[np.int64]
+) -> None:
+    """``look_up`` in one of several tables.
+
+    Args:
+        context: the import.
+        op: what is translated.
+        tables: int64 ``(n, 256)``, for int8 codes.
+        rows: which table serves each value; broadcast to the input's codes, in the graph's layout.
+    """
+    writer, target = context.writer, op.outputs[0]
+    name, is_int8 = context.names[target], context.activations == "int8"
+    index = writer.op("Cast", [context.codes_of(op.inputs[0])], f"{name}/index", to=6)  # INT32
+    starts = (rows * 256 + (128 if is_int8 else 0)).astype(np.int32)
+    index = writer.op("Add", [index, writer.constant(starts, f"{name}/rows")], f"{name}/row")
+    written = tables if is_int8 else tables + 128
+    values = writer.constant(written.reshape(-1).astype(context.code_dtype), f"{name}/table")
+    context.define(target, writer.op("Gather", [values, index], name, axis=0))
+    context.tell(target, target, "table")
 
 
 def relu(context: ImportContext, op: TfliteOperator) -> None:

@@ -9,20 +9,22 @@ are computed step by step (``ops.integer_pairs``). ``--leaky-relu float`` keeps 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from converters.graph import NHWC_TO_NCHW
 from converters.integer.pair_search import pairs_of, search_form
 from converters.integer.pairs import Affine, PairCase, PairOp, all_codes, xnnpack_takes
+from converters.integer.prelu import prelu_tables
 from converters.quant import QuantParams
-from converters.sources.tflite.ops.activations import close_with_activation
+from converters.sources.tflite.ops.activations import close_with_activation, leaky_case, look_up_rows
 from converters.sources.tflite.ops.integer_pairs import close_in_integers
 from converters.sources.tflite.ops.moving import reshape
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
     from converters.integer.pair_search import PairForm
     from converters.integer.pairs import Integers
@@ -66,6 +68,34 @@ def _extreme(context: ImportContext, op: TfliteOperator, node: str) -> None:
         for i in op.inputs
     ]
     context.close(target, context.writer.op(node, operands, context.name(op)))
+
+
+def prelu(context: ImportContext, op: TfliteOperator) -> None:
+    """PRELU with constant slopes: a table of LiteRT's codes for each, on float32 the real function."""
+    source, slopes, target = *op.inputs, op.outputs[0]
+    codes = context.constant_of(op, 1)
+    if context.match_litert and context.is_quantized(target):
+        quant = context.tensor(slopes).quant
+        assert quant is not None, "require_supported refuses codes without a scale"  # noqa: S101 - checked before
+        distinct, places = np.unique(codes, return_inverse=True)
+        case = leaky_case(context, source, target, 1.0)
+        tables = prelu_tables(case, distinct.astype(np.int64) - quant.scalar_zero_point, quant.scalar_scale)
+        rows = _laid_out(places.reshape(codes.shape), _full_shape(context, op, slopes) or codes.shape)
+        look_up_rows(context, op, tables, rows)
+        return
+    if context.is_quantized(slopes):
+        slope = context.adjusted_float_of(
+            slopes, context.params(slopes), target, codes=_aligned_codes(context, op, slopes)
+        )
+    else:
+        slope = _aligned(context, op, slopes, context.float_of(slopes))
+    context.close(target, context.writer.op("PRelu", [context.float_of(source), slope], context.name(op)))
+
+
+def _laid_out(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """An array of the source in the graph's layout."""
+    array = array.reshape(shape)
+    return array.transpose(NHWC_TO_NCHW) if len(shape) == 4 else array
 
 
 def _binary(context: ImportContext, op: TfliteOperator) -> None:

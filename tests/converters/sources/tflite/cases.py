@@ -174,6 +174,12 @@ def _extreme(op: str) -> Callable[[Network], int]:
     return lambda n: n.op(op, [n.x, n.b.constant(np.array([-100, 3, 90], np.int8), PIXEL, -128)])
 
 
+def _prelu(n: Network) -> int:
+    half = n.b.constant(np.array([127], np.int8), 0.5 / 127)
+    centred = n.b.op("SUB", [n.x, half], SHAPE, "int8", 0.005, 0, name="centred")
+    return n.op("PRELU", [centred, n.b.constant(weights(1, 1, 3), 0.004)], SHAPE, 0.004, -30)
+
+
 def _unpack(n: Network) -> int:
     parts = [n.b.tensor(name, (1, SIZE, SIZE), "int8", PIXEL, -128) for name in ("red", "y", "blue")]
     n.b.operator("UNPACK", [n.x], parts, num=3, axis=3)
@@ -207,6 +213,7 @@ BUILDERS: Mapping[tuple[str, str], Callable[[Network], int | bytes]] = {
     **{(op, ""): _signed(op, 0.005, 0.005) for op in ("RELU", "RELU6", "RELU_N1_TO_1")},
     **{(op, "with other scales"): _signed(op, 0.005, 0.004) for op in ("RELU", "RELU6", "RELU_N1_TO_1")},
     ("LOGISTIC", ""): _unary("LOGISTIC", 1 / 256),
+    ("PRELU", ""): _prelu,
     ("HARD_SWISH", ""): _signed("HARD_SWISH", 0.005, 0.003, -20),
     ("SOFTMAX", ""): _unary("SOFTMAX", 1 / 256, beta=1.0),
     ("QUANTIZE", ""): _unary("QUANTIZE", 0.0061, -20),

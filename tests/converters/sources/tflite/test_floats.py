@@ -79,6 +79,7 @@ def test_a_float_network_gives_litert_s_numbers(kind: str, room: float) -> None:
         ("SOFTMAX", SHAPE, {"beta": 2.0}, ()),
         ("RELU_N1_TO_1", SHAPE, {}, ()),
         ("LOGISTIC", SHAPE, {}, ()),
+        ("PRELU", SHAPE, {}, (np.array([[[0.1, -0.2, 0.3]]], np.float32),)),
         ("HARD_SWISH", SHAPE, {}, ()),
         ("SUB", SHAPE, {}, (np.array([0.1, 0.2, 0.3], np.float32),)),
         ("RESIZE_BILINEAR", (1, 12, 12, 3), {"half_pixel_centers": True}, (np.array([12, 12], np.int32),)),
