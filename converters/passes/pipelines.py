@@ -21,6 +21,7 @@ from converters.passes.clamp_codes import ClampCodes
 from converters.passes.fold import FoldAffine, FoldPad
 from converters.passes.full_channels import FullChannels
 from converters.passes.pad_codes import PadCodes
+from converters.passes.repeat_pixels import RepeatPixels
 from converters.passes.strided_stem import StridedStem
 from converters.passes.wide_stem import WideStem
 
@@ -91,6 +92,7 @@ PIPELINES: Mapping[Target, tuple[Rewrite, ...]] = {
         FullChannels(),
         WideStem(),
         StridedStem(),
+        RepeatPixels(),
         CancelTransposes(),
         LeakyAsSum(),
         PadCodes(),

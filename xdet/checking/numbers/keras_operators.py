@@ -275,7 +275,11 @@ def _compare_rest(context: KerasContext, segment: Segment, *, products: bool) ->
     expected = Counter(OTHERS[kind] for kind in kinds.elements())
     taken = {"Conv", "LeakyRelu", *POOLS, *CLAMPS, *MOVERS}
     rest = [node for node in segment.nodes if node.op not in taken and not is_leaky_sum(context, node)]
-    found = Counter(node.op for node in rest if not _has_constant(context, node))
+    repeated = [
+        node for node in rest if node.op == "Concat" and len(set(node.inputs)) == 1
+    ]  # two per enlargement
+    found = Counter(node.op for node in rest if not _has_constant(context, node) and node not in repeated)
+    found += Counter({"Resize": len(repeated) // 2})
     if found != expected:
         told = f"expected {dict(expected) or 'no other operator'}, found {dict(found)}"
         context.fault("missing-tensor", segment.layer, f"{segment.layer!r}: {told}; convert the source again")

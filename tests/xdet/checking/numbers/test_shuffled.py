@@ -1,4 +1,4 @@
-"""A channel shuffle that became one choice of channels is accounted for, and gives LiteRT's codes."""
+"""Shuffles that became one choice of channels, and enlargements that became copies, are accounted for."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
 from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
 from xdet.checking.check import check
+from xdet.checking.numbers import check_static
+from xdet.checking.pair import open_pair
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +34,14 @@ class ShuffleBuilder(NetworkBuilder):
         index = self._move("TRANSPOSE", index, np.array([0, 1, 2, 4, 3], np.int32), swapped)
         index = self._move("RESHAPE", index, np.array(value.shape, np.int32), value.shape)
         self.value = type(value)(index, value.shape, value.scale, value.zero_point)
+        return self
+
+    def enlarge(self) -> ShuffleBuilder:
+        """RESIZE_NEAREST_NEIGHBOR by 2."""
+        n, h, w, c = self.value.shape
+        operands = [self.value.index, self._b.constant(np.array([2 * h, 2 * w], np.int32))]
+        options = {"align_corners": False, "half_pixel_centers": False}
+        self._same_codes("RESIZE_NEAREST_NEIGHBOR", operands, (n, 2 * h, 2 * w, c), **options)
         return self
 
     def _move(
@@ -62,3 +72,17 @@ def test_a_shuffle_is_one_gather_and_the_check_passes(sample_pictures: list[Path
     assert result.findings == ()
     assert result.passed
     assert "belong to no source tensor" not in result.parts[0].summary
+
+
+def test_an_enlargement_of_copies_is_accounted_for(tmp_path: Path) -> None:
+    source, model = tmp_path / "built.tflite", tmp_path / "built.onnx"
+    net = ShuffleBuilder(64)
+    net.conv(16, stride=2, activation="RELU").conv(16, stride=2, activation="RELU")
+    source.write_bytes(net.enlarge().conv(16, stride=2).conv(HEAD_CHANNELS, 1).build())
+    described = SourceOptions(anchors=ANCHORS, anchor_unit="cell", class_names=("person",))
+    converted = convert_to_bytes(source, ConvertOptions(source=described, target="cpu"))
+    assert "repeat pixels" in converted.document.passes
+    model.write_bytes(converted.model)
+    verdict, _ = check_static(open_pair(model, source))
+    assert (verdict.status, verdict.findings) == ("passed", ())
+    assert "belong to no source tensor" not in verdict.summary
