@@ -106,7 +106,7 @@ def providers(
 
     Plug-ins and devices are listed, too.
     """
-    from xdet.runtimes.ort_session import available_providers, register_plugins
+    from xdet.runtimes.ort_session import available_providers, provider_problems
 
     found = available_providers()
     rows = [(p.short, p.name, ", ".join(p.devices)) for p in found]
@@ -114,7 +114,7 @@ def providers(
         typer.echo(format_table(("name", "provider", "devices"), rows))
     else:
         _print_placement(model, [p.short for p in found])
-    for problem in register_plugins():
+    for problem in provider_problems():
         print_line(f"xdet: {problem}", err=True)
 
 

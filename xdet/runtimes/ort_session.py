@@ -24,14 +24,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
 from xdet.runtimes.base import VendorErrors, vendor_errors
+from xdet.runtimes.distributions import not_importable, two_distributions
 from xdet.runtimes.plugins import installed_plugins, read_plugin
 from xdet.runtimes.processors import usable_processors
 from xdet.runtimes.releases import require_new_enough
+
+try:
+    import onnxruntime as ort
+    from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
+except ImportError as missing:
+    raise RuntimeUnavailableError(not_importable(missing)) from missing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,7 +109,7 @@ def resolve_provider(name: str | None) -> str:
         if wanted in (provider.name.lower(), provider.short):
             return provider.name
     here = ", ".join(f"{provider.short} ({provider.name})" for provider in providers)
-    problems = "".join(f" ({problem})" for problem in register_plugins())
+    problems = "".join(f" ({problem})" for problem in provider_problems())
     raise RuntimeUnavailableError(
         f"execution provider {name!r} is not available; this ONNX Runtime has: {here}{problems}; "
         f"choose one of these, or install the onnxruntime package that brings it"
@@ -272,6 +277,12 @@ def register_plugins() -> tuple[str, ...]:
         if not any(device.ep_name in plugin.providers for device in _ep_devices()):
             problems.append(f"{name} finds no device here that its {', '.join(plugin.providers)} supports")
     return tuple(problems)
+
+
+def provider_problems() -> tuple[str, ...]:
+    """Why providers may be missing here: plug-ins that cannot be chosen, and distributions in each other's way."""
+    overwritten = two_distributions()
+    return (*register_plugins(), *(() if overwritten is None else (overwritten,)))
 
 
 def installed_release() -> str:

@@ -1,0 +1,44 @@
+"""Which distributions of ONNX Runtime are installed: there is one per provider, and all of them write the same files.
+
+Two of them overwrite each other, and removing one leaves the other in pieces. Each case is told with the lines that repair it.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+PACKAGE = "onnxruntime"
+
+
+def installed_distributions() -> tuple[str, ...]:
+    """Names of the distributions that bring the package ``onnxruntime``, sorted."""
+    return tuple(sorted(set(metadata.packages_distributions().get(PACKAGE, ()))))
+
+
+def two_distributions() -> str | None:
+    """What is wrong where several are installed, and the repair; else None."""
+    found = installed_distributions()
+    if len(found) < 2:
+        return None
+    return (
+        f"{len(found)} distributions of ONNX Runtime are installed, which overwrite each other's files: {', '.join(found)}; "
+        f"remove all of them and install the one that you need again: {_repair(found)}"
+    )
+
+
+def not_importable(error: ImportError) -> str:
+    """Why ONNX Runtime cannot be imported, and the repair."""
+    found = installed_distributions()
+    if not found:
+        return (
+            "ONNX Runtime is not installed; install it with: pip install onnxruntime (or one distribution with the execution "
+            "provider that you need, such as onnxruntime-gpu or onnxruntime-openvino)"
+        )
+    return (
+        f"ONNX Runtime ({', '.join(found)}) cannot be imported: {' '.join(str(error).split())}; an installation in pieces is "
+        f"repaired by: {_repair(found)}"
+    )
+
+
+def _repair(found: tuple[str, ...]) -> str:
+    return f"pip uninstall -y {' '.join(found)}, then pip install {found[-1]}"
