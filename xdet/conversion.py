@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
     from converters.calibration import Calibration
     from converters.convert import Conversion
-    from converters.spec import ImageInput
+    from converters.description.statements import SourceOptions
+    from converters.spec import ImageInput, ResizeRule
 
 PathLike = str | os.PathLike[str]
 
@@ -27,8 +29,10 @@ def convert(
     force: bool = False,
     config: PathLike | None = None,
     anchors: str | Sequence[tuple[float, float]] | None = None,
-    anchor_unit: Literal["cell", "image"] | None = None,
+    anchor_unit: Literal["cell", "image", "pixel"] | None = None,
     classes: str | Sequence[str] | None = None,
+    resize: ResizeRule | None = None,
+    rescaling: str | tuple[float, float] | None = None,
     score_threshold: float | None = None,
     iou_threshold: float | None = None,
     max_detections: int | None = None,
@@ -54,8 +58,10 @@ def convert(
         force: replace an existing ``output``; a file that the conversion reads is never replaced.
         config: a yaml of the ST model zoo (2.x to 4.x) that describes the source.
         anchors: (width, height) pairs, or text or a file with them ("w,h w,h ...").
-        anchor_unit: unit of the anchors: grid cells, or fractions of the image.
+        anchor_unit: unit of the anchors: grid cells, fractions of the image, or its pixels.
         classes: class names, or text ("person,car") or a file with one name per line.
+        resize: how photographs were stretched to the network's size in training.
+        rescaling: (scale, offset) of a pixel, or text ("1/127.5,-1").
         score_threshold: default of the finished model, 0..1; 0.5 if None.
         iou_threshold: default of the finished model, 0..1; 0.5 if None.
         max_detections: rows of the finished model's outputs; 100 if None.
@@ -84,19 +90,21 @@ def convert(
         ImageError: one of its images cannot be read.
     """
     from converters.convert import convert as convert_file
-    from converters.description.statements import SourceOptions
-    from converters.description.values import parse_anchors, parse_class_names
     from converters.errors import OptionError
     from converters.options import ConvertOptions
 
     source = Path(source)
     if percentile is not None and calibration is None:
         raise OptionError("--percentile is about calibration: add --calibration DIR, or leave it out")
-    described = SourceOptions(
-        config=None if config is None else Path(config),
-        anchors=parse_anchors(anchors) if isinstance(anchors, str) else _pairs(anchors),
-        anchor_unit=anchor_unit,
-        class_names=parse_class_names(classes) if isinstance(classes, str) else _names(classes),
+    described = replace(
+        describing_options(
+            config=config,
+            anchors=anchors,
+            anchor_unit=anchor_unit,
+            classes=classes,
+            resize=resize,
+            rescaling=rescaling,
+        ),
         head=head,
         score_threshold=score_threshold,
         iou_threshold=iou_threshold,
@@ -119,6 +127,35 @@ def convert(
     lists = [Path(text) for text in (anchors, classes) if isinstance(text, str)]
     inputs = chain(lists, () if calibration is None else _photographs(calibration))
     return convert_file(source, destination, options, force=force, inputs=inputs)
+
+
+def describing_options(
+    *,
+    config: PathLike | None = None,
+    anchors: str | Sequence[tuple[float, float]] | None = None,
+    anchor_unit: Literal["cell", "image", "pixel"] | None = None,
+    classes: str | Sequence[str] | None = None,
+    resize: ResizeRule | None = None,
+    rescaling: str | tuple[float, float] | None = None,
+) -> SourceOptions:
+    """What a caller says of a source, as every command that takes a source reads it; see ``convert``.
+
+    Raises:
+        ConversionError: a value that cannot be meant, or a file that cannot be read.
+    """
+    from converters.description.statements import SourceOptions
+    from converters.description.values import parse_anchors, parse_class_names, parse_rescaling
+    from converters.spec import Rescaling
+
+    pair = rescaling if rescaling is None or isinstance(rescaling, str) else Rescaling(*rescaling)
+    return SourceOptions(
+        config=None if config is None else Path(config),
+        anchors=parse_anchors(anchors) if isinstance(anchors, str) else _pairs(anchors),
+        anchor_unit=anchor_unit,
+        class_names=parse_class_names(classes) if isinstance(classes, str) else _names(classes),
+        resize=resize,
+        rescaling=parse_rescaling(pair) if isinstance(pair, str) else pair,
+    )
 
 
 def _calibration(

@@ -31,7 +31,7 @@ from converters.description.zoo_yaml import ZooConfig, read_zoo_config
 from converters.errors import OptionError, SourceFileError
 from converters.facts import SourceFacts
 from converters.heads.yolo_v2 import Anchors, YoloV2, describe_fit, fit_class_names, grid_of
-from converters.spec import DetectorSpec, EvaluationSettings, ImageInput, ResizeRule, Thresholds
+from converters.spec import DetectorSpec, EvaluationSettings, ImageInput, Rescaling, ResizeRule, Thresholds
 
 __all__ = ["SourceDescription", "SourceFacts", "SourceOptions", "describe_source", "resolve_spec"]
 
@@ -48,6 +48,8 @@ class SourceOptions:
         anchors: (width, height) pairs.
         anchor_unit: unit of the anchors, wherever they come from.
         class_names: one name per class.
+        resize: how photographs are stretched to the network's size.
+        rescaling: pixel to real number.
         head: ``"auto"`` takes what the yaml or sidecar says, else ``"yolo_v2"``.
         score_threshold: default score threshold of the finished model.
         iou_threshold: default suppression threshold of the finished model.
@@ -58,6 +60,8 @@ class SourceOptions:
     anchors: tuple[tuple[float, float], ...] | None = None
     anchor_unit: StatedUnit | None = None
     class_names: tuple[str, ...] | None = None
+    resize: ResizeRule | None = None
+    rescaling: Rescaling | None = None
     head: HeadChoice = "auto"
     score_threshold: float | None = None
     iou_threshold: float | None = None
@@ -68,6 +72,10 @@ class SourceOptions:
             raise OptionError(f"--head must be one of {', '.join(get_args(HeadChoice))}, got {self.head!r}")
         if self.anchor_unit is not None and self.anchor_unit not in get_args(StatedUnit):
             raise OptionError(f"--anchor-unit must be 'cell', 'image' or 'pixel', got {self.anchor_unit!r}")
+        if self.resize is not None and self.resize not in get_args(ResizeRule):
+            raise OptionError(
+                f"--resize must be one of {', '.join(get_args(ResizeRule))}, got {self.resize!r}"
+            )
         if self.anchors is not None:
             try:
                 Anchors(self.anchors, "cell")
@@ -127,6 +135,56 @@ def describe_source(path: Path, facts: SourceFacts, options: SourceOptions) -> S
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """What is stated of a detector, complete or not; None where nobody states it.
+
+    Attributes:
+        anchors: the list with its unit; None where either is stated nowhere, and for heads without a grid.
+        class_names: one name per class.
+        rescaling: pixel to real number; a quantised input states it by itself.
+        resize: how photographs are stretched to the network's size.
+    """
+
+    anchors: Anchors | None
+    class_names: tuple[str, ...] | None
+    rescaling: Rescaling | None
+    resize: ResizeRule | None
+
+
+def find_statements(
+    path: Path, facts: SourceFacts, options: SourceOptions, grid_hw: tuple[int, int] | None
+) -> Statements:
+    """What options, yaml, sidecar and model file state, to compare it with a detector that is known.
+
+    Args:
+        path: the model's file, which tells where its sidecar is.
+        facts: what the model itself tells.
+        options: what the caller says.
+        grid_hw: rows and columns of the head that the anchors belong to; None where it has none.
+
+    Raises:
+        SourceFileError: the sidecar or yaml is missing, damaged or contradicts the model.
+        UnsupportedModelError: the model's input cannot take pixels.
+    """
+    config = ZooConfig(file="") if options.config is None else read_zoo_config(options.config)
+    sidecar = find_sidecar(path) or Sidecar(file="")
+    _check_input_shape(facts, config)
+    listed = _stated_anchors(options, sidecar, config) or _default_anchors(config)
+    unit = None if listed is None else _unit_of(listed, options, sidecar)
+    anchors = None
+    if listed is not None and grid_hw is not None and (unit or max(map(max, listed.sizes_wh)) > 1):
+        anchors = settle_unit(listed, unit, facts, grid_hw)
+    rescaling = _stated_rescaling(options, sidecar, config)
+    is_fixed = facts.input_dtype != "float32"
+    return Statements(
+        anchors=anchors,
+        class_names=_first(options.class_names, config.class_names, sidecar.class_names),
+        rescaling=resolve_rescaling(facts, rescaling) if is_fixed or rescaling is not None else None,
+        resize=_first(options.resize, config.resize, sidecar.resize),
+    )
+
+
 def resolve_spec(
     facts: SourceFacts, options: SourceOptions, sidecar: Sidecar | None, config: ZooConfig | None
 ) -> DetectorSpec:
@@ -147,13 +205,13 @@ def _resolve(
     _check_input_shape(facts, config)
     kind = _resolve_kind(options, sidecar, config)
     class_names = _first(options.class_names, config.class_names, sidecar.class_names)
-    resize: ResizeRule | None = _first(config.resize, sidecar.resize)
+    resize: ResizeRule | None = _first(options.resize, config.resize, sidecar.resize)
     defaults = {"class_names": class_names is None and kind != "none", "resize": resize is None}
     assumed = tuple(name for name, default in defaults.items() if default)
     image = ImageInput(
         height=facts.height,
         width=facts.width,
-        rescaling=resolve_rescaling(facts, _stated_rescaling(sidecar, config)),
+        rescaling=resolve_rescaling(facts, _stated_rescaling(options, sidecar, config)),
         resize=resize or "nearest",
     )
     thresholds = _resolve_thresholds(options)
@@ -286,7 +344,9 @@ def _ask_for_anchors(facts: SourceFacts) -> str:
     )
 
 
-def _stated_rescaling(sidecar: Sidecar, config: ZooConfig) -> StatedRescaling | None:
+def _stated_rescaling(options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> StatedRescaling | None:
+    if options.rescaling is not None:
+        return StatedRescaling(options.rescaling, "--rescaling")
     if config.rescaling is not None:
         return StatedRescaling(config.rescaling, f"config '{config.file}': preprocessing.rescaling")
     if sidecar.rescaling is not None:

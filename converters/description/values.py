@@ -362,6 +362,22 @@ class StatedRescaling:
     where: str
 
 
+def parse_rescaling(text: str) -> Rescaling:
+    """Read what ``--rescaling`` was given: ``SCALE,OFFSET``, the scale as a number or a fraction such as ``1/127.5``.
+
+    Raises:
+        OptionError: it is no such pair, or the scale is not above 0.
+    """
+    scale, _, offset = text.partition(",")
+    above, _, below = scale.partition("/")
+    try:
+        return Rescaling(float(above) / float(below or 1), float(offset or 0))
+    except (ValueError, ZeroDivisionError) as error:
+        raise OptionError(
+            f"--rescaling '{text}': expected SCALE,OFFSET, such as 1/255,0 or 1/127.5,-1: {error}"
+        ) from error
+
+
 def resolve_rescaling(facts: SourceFacts, stated: StatedRescaling | None) -> Rescaling:
     """The pixel encoding of a source model (see the module's docstring).
 

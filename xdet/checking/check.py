@@ -25,6 +25,7 @@ from xdet.checking.heads.spread import (
 )
 from xdet.checking.heads.why import Comparison, find_changes
 from xdet.checking.numbers import check_static
+from xdet.checking.numbers.description import uncompared
 from xdet.checking.numbers.proofs import why_not_exact
 from xdet.checking.other_cpus import read_other_cpus
 from xdet.checking.pair import Asked, most_images, open_pair, runtime_name, split_runtimes, suggest_runtimes
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from converters.description.statements import SourceOptions
     from converters.spec import Thresholds
     from xdet.checking.pair import OpenedPair
     from xdet.checking.result import (
@@ -94,6 +96,7 @@ def check(
     runtimes: str | Sequence[Asked] | None = None,
     threads: int | None = None,
     thresholds: Thresholds | None = None,
+    said: SourceOptions | None = None,
     layers: bool = False,
     other_cpus: str | Path | None = None,
     progress: Callable[[str, int], None] | None = None,
@@ -108,6 +111,7 @@ def check(
             Runtime's CPU kernels, OpenVINO if installed, and every runtime of the source, which run, too, where none is named.
         threads: threads inside an operator; None is each runtime's default.
         thresholds: at which detections are compared; None takes the model's own.
+        said: what the caller says of the source beside its sidecar (``xdet.conversion.describing_options``).
         layers: compare every tensor of the source with its twin, too, on the first two photographs, and tell what ONNX
             Runtime runs on integers.
         other_cpus: JSON that ``examples/check_other_cpus.py`` wrote of this model: its columns count like the parts.
@@ -126,7 +130,7 @@ def check(
         )
     if not len(images):
         raise UsageError("check needs at least one photograph; name image files or a folder of them")
-    pair = open_pair(Path(model), Path(source))
+    pair = open_pair(Path(model), Path(source), said)
     columns = _read_columns(other_cpus, pair)
     pixels = np.stack(
         [p.pixels for p in prepare_many(images, Preparation(pair.document.spec.image), workers=READERS)]
@@ -290,6 +294,7 @@ def _judge(
         proven=proven,
         missing=tuple(gaps.missing),
         versions=installed_versions("numpy"),
+        uncompared=uncompared(pair),
     )
 
 

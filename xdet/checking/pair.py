@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from converters.heads.yolo_v2 import YoloV2
 from converters.spec import THRESHOLD_INPUTS
 from xdet.checking.numbers.keras_steps import network_steps
 from xdet.checking.numbers.source_graph import SourceGraph
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from converters.description.statements import SourceOptions, Statements
     from converters.facts import SourceFacts
     from converters.files import ModelFormat
-    from converters.spec import DetectorSpec, ModelDocument
+    from converters.spec import ModelDocument
     from xdet.checking.numbers.keras_steps import KerasSteps
     from xdet.model.file import ModelFile
 
@@ -44,7 +46,8 @@ class OpenedPair:
         source_graph: its tensors and operators; None for formats other than TFLite.
         source_steps: what its layers compute; None for formats other than Keras, and where ``source_problem`` says why.
         source_problem: why the numbers of a Keras source cannot be compared; else None.
-        described: the detector as the source's sidecar describes it; None where it has no (complete) sidecar.
+        stated: what options, sidecar and the source itself state of the detector.
+        source_size: height and width of the source's picture.
     """
 
     model: ModelFile
@@ -53,7 +56,8 @@ class OpenedPair:
     source: ModelFile
     source_sha256: str
     source_graph: SourceGraph | None
-    described: DetectorSpec | None
+    stated: Statements
+    source_size: tuple[int, int]
     source_steps: KerasSteps | None = None
     source_problem: str | None = None
 
@@ -65,8 +69,13 @@ class OpenedPair:
         )
 
 
-def open_pair(model: Path, source: Path) -> OpenedPair:
+def open_pair(model: Path, source: Path, said: SourceOptions | None = None) -> OpenedPair:
     """Read both files.
+
+    Args:
+        model: the ONNX file.
+        source: the file it was made of.
+        said: what the caller says of the source, beside its sidecar.
 
     Raises:
         ModelError: one of them is missing, damaged, or no such model.
@@ -91,7 +100,8 @@ def open_pair(model: Path, source: Path) -> OpenedPair:
         source=origin,
         source_sha256=hash_model(origin.data),
         source_graph=read.graph,
-        described=read.described,
+        stated=_stated(origin, read.facts, said, document),
+        source_size=(read.facts.height, read.facts.width),
         source_steps=read.steps,
         source_problem=read.problem,
     )
@@ -101,9 +111,9 @@ def open_pair(model: Path, source: Path) -> OpenedPair:
 class _Source:
     """A source's operators and description, as far as its format and its sidecar tell them."""
 
+    facts: SourceFacts
     graph: SourceGraph | None = None
     steps: KerasSteps | None = None
-    described: DetectorSpec | None = None
     problem: str | None = None
 
 
@@ -116,9 +126,10 @@ def _read_tflite(origin: ModelFile, _: ModelDocument) -> _Source:
     try:
         records = read_tflite(origin.data, origin.file)
         require_sound(records)
+        facts = facts_from_tflite(records)
     except ConversionError as error:
         raise ModelError(str(error)) from error
-    return _Source(SourceGraph(records), described=_described(origin, facts_from_tflite(records)))
+    return _Source(facts, SourceGraph(records))
 
 
 def _read_keras(origin: ModelFile, document: ModelDocument) -> _Source:
@@ -128,22 +139,21 @@ def _read_keras(origin: ModelFile, document: ModelDocument) -> _Source:
     from converters.sources.keras.stored import read_keras, read_network
 
     spec = document.spec
+    outputs = tuple(SourceOutput(output.name, output.shape) for output in spec.network_outputs)
+    facts = SourceFacts(origin.file, spec.image.height, spec.image.width, outputs, "float32", None)
     try:
         checked = read_keras(origin.data, origin.file)
     except MissingExtraError as error:
-        return _Source(problem=str(error))
+        return _Source(facts, problem=str(error))
     except ConversionError as error:
         raise ModelError(str(error)) from error
-    outputs = tuple(SourceOutput(output.name, output.shape) for output in spec.network_outputs)
-    facts = SourceFacts(origin.file, spec.image.height, spec.image.width, outputs, "float32", None)
-    described = _described(origin, facts)
     try:
         steps = network_steps(read_network(checked))
     except (UnsupportedModelError, MissingExtraError) as error:  # an archive's layers are read without h5py
-        return _Source(described=described, problem=str(error))
+        return _Source(facts, problem=str(error))
     except ConversionError as error:
         raise ModelError(str(error)) from error
-    return _Source(steps=steps, described=described)
+    return _Source(facts, steps=steps)
 
 
 READERS: dict[ModelFormat | None, Callable[[ModelFile, ModelDocument], _Source]] = {
@@ -154,14 +164,18 @@ READERS: dict[ModelFormat | None, Callable[[ModelFile, ModelDocument], _Source]]
 """What is compared of each source format (``converters.sources.SOURCES``)."""
 
 
-def _described(origin: ModelFile, facts: SourceFacts) -> DetectorSpec | None:
-    from converters.description.statements import SourceOptions, describe_source
+def _stated(
+    origin: ModelFile, facts: SourceFacts, said: SourceOptions | None, document: ModelDocument
+) -> Statements:
+    from converters.description.statements import SourceOptions, find_statements
     from converters.errors import ConversionError, OptionError
 
+    head = document.spec.head
+    grid_hw = (head.grid_h, head.grid_w) if isinstance(head, YoloV2) else None
     try:
-        return describe_source(origin.path, facts, SourceOptions()).spec
-    except OptionError:  # no sidecar: anchors and classes came as options, and the document holds them
-        return None
+        return find_statements(origin.path, facts, said or SourceOptions(), grid_hw)
+    except OptionError as error:
+        raise UsageError(str(error)) from error
     except ConversionError as error:
         raise ModelError(str(error)) from error
 

@@ -149,6 +149,7 @@ CHANGE_CAUSES = {
     "layer": "a layer is further off than kernels may be",
     "head": "not from its own head",
 }
+UNSTATED = "give them (--config, --anchors, --anchor-unit, --classes, --rescaling, --resize), or a sidecar"
 MOST_LINES = 12  # of findings and changes each; the JSON has all
 
 
@@ -177,6 +178,9 @@ def check_to_json(result: CheckResult) -> str:
 def check_text(result: CheckResult) -> str:
     """The verdict, part by part; what is wrong and what to do; the runtimes; what changed between them."""
     lines = [f"{result.model} against {result.source}, {len(result.images)} photographs", ""]
+    if result.uncompared:
+        listed = ", ".join(result.uncompared)
+        lines[1:1] = [f"NOT COMPARED: {listed}: the source states none; {UNSTATED}"]
     for part in result.parts:
         lines.append(f"{part.status.upper():8} {part.part}: {TITLES[part.part]}")
         lines.append(f"         {part.summary}")
@@ -201,7 +205,8 @@ def verdict_text(result: CheckResult) -> str:
         causes += [f"on {printable(cpu.cpu)}" for cpu in result.other_cpus if cpu.status == "failed"]
         return f"FAILED: {', '.join(causes)} (docs/check.md tells what to do)"
     skipped = [part.part for part in result.parts if part.status == "skipped"]
-    notes = [f"not compared: {', '.join(skipped)}"] if skipped else []
+    left_out = [*skipped, *result.uncompared]
+    notes = [f"not compared: {', '.join(left_out)}"] if left_out else []
     if any(missing.asked or missing.crashed for missing in result.missing):
         notes.append("a runtime that was asked for gave no result")
     if result.layers_problem is not None:

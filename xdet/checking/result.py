@@ -251,6 +251,8 @@ class CheckResult:
         proven: deliberate differences.
         missing: runtimes without a result.
         versions: package -> version, of what ran.
+        uncompared: what the model says of the detector and nobody states of the source: ``"anchors"``, ``"classes"``,
+            ``"rescaling"``, ``"resize"``.
         layers: every tensor of the source beside its twin, over the first images; None where it was not asked for.
         layers_problem: why layers were asked for and could not be compared; else None.
         coverage: what ONNX Runtime runs on integers, per provider that ran; empty where layers were not asked for.
@@ -275,6 +277,7 @@ class CheckResult:
     proven: tuple[ProvenChange, ...]
     missing: tuple[MissingRuntime, ...]
     versions: dict[str, str]
+    uncompared: tuple[str, ...] = ()
     layers: LayerComparison | None = None
     layers_problem: str | None = None
     coverage: tuple[Coverage, ...] = ()

@@ -10,7 +10,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from xdet.cli.options import counted_progress_bar, print_line
+from xdet.cli.options import (
+    Anchors,
+    AnchorUnit,
+    Classes,
+    Config,
+    Rescaling,
+    Resize,
+    counted_progress_bar,
+    print_line,
+)
 from xdet.writing.text import format_duration, format_size
 
 KERAS_SUFFIXES = frozenset({".h5", ".hdf5", ".keras"})
@@ -34,18 +43,12 @@ def convert(
     ] = None,
     *,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
-    config: Annotated[
-        Path | None, typer.Option(metavar="ZOO.yaml", help="ST model zoo yaml (2.x to 4.x).")
-    ] = None,
-    anchors: Annotated[str | None, typer.Option(metavar="LIST|FILE", help='"w,h w,h ..." or a file.')] = None,
-    anchor_unit: Annotated[
-        Literal["cell", "image"] | None,
-        typer.Option(help="Grid cells, or fractions of the image; never guessed."),
-    ] = None,
-    classes: Annotated[
-        str | None,
-        typer.Option(metavar="LIST|FILE", help='"person,car" or a file, one per line.'),
-    ] = None,
+    config: Config = None,
+    anchors: Anchors = None,
+    anchor_unit: AnchorUnit = None,
+    classes: Classes = None,
+    resize: Resize = None,
+    rescaling: Rescaling = None,
     score_threshold: Annotated[
         float | None, typer.Option(help="Default score threshold of the model [default: 0.5].")
     ] = None,
@@ -116,6 +119,8 @@ def convert(
             anchors=anchors,
             anchor_unit=anchor_unit,
             classes=classes,
+            resize=resize,
+            rescaling=rescaling,
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
             max_detections=max_detections,

@@ -14,6 +14,7 @@ import pytest
 
 from converters.description.sidecar import Sidecar
 from converters.description.statements import SourceFacts, SourceOptions, resolve_spec
+from converters.description.values import parse_rescaling
 from converters.description.zoo_yaml import FAMILIES, ZooConfig
 from converters.errors import OptionError, SourceFileError, UnsupportedModelError
 from converters.facts import SourceOutput
@@ -378,3 +379,17 @@ def test_what_is_no_grid_needs_no_head(outputs: tuple[SourceOutput, ...]) -> Non
 def test_a_grid_whose_anchors_have_an_axis_of_their_own_is_the_same_head() -> None:
     facts = replace(FACTS, outputs=(SourceOutput("grid", (6, 6, 2, 6)),))
     assert resolve_spec(facts, OPTIONS, None, None) == resolve_spec(FACTS, OPTIONS, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("1/255,0", Rescaling(1 / 255, 0.0)), ("1/127.5,-1", Rescaling(1 / 127.5, -1.0)), ("0.5", Rescaling(0.5, 0.0))],
+)  # fmt: skip
+def test_rescaling_reads_as_scale_and_offset(text: str, expected: Rescaling) -> None:
+    assert parse_rescaling(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "a,b", "1/0,0", "-1,0", "1,2,3"])
+def test_a_rescaling_that_is_no_pair_of_numbers_is_refused(text: str) -> None:
+    with pytest.raises(OptionError, match=r"--rescaling '.*': expected SCALE,OFFSET"):
+        parse_rescaling(text)

@@ -13,6 +13,8 @@ from tests.converters.sources.tflite.networks import st_yolo_lc, tiny_yolo_v2_re
 from xdet.checking.check import check
 from xdet.checking.numbers import check_static
 from xdet.checking.pair import open_pair
+from xdet.checking.report import check_text
+from xdet.conversion import describing_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,6 +82,25 @@ def test_the_zoo_like_network_is_exact_with_options_instead_of_a_sidecar(
     result = check(model, source, sample_pictures, runtimes=RUNTIMES)
     assert result.findings == ()
     assert result.passed
+
+
+def test_what_nobody_states_of_the_source_is_said_at_the_top_and_options_state_it(
+    sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    source, model = tmp_path / "built.tflite", tmp_path / "built.onnx"
+    source.write_bytes(st_yolo_lc(96))
+    small = tuple((w / 6, h / 6) for w, h in ANCHORS)
+    described = SourceOptions(anchors=small, anchor_unit="image", class_names=("person",))
+    model.write_bytes(convert_to_bytes(source, ConvertOptions(source=described)).model)
+    pictures = sample_pictures[:1]
+    silent = check(model, source, pictures, runtimes="onnxruntime:cpu")
+    assert silent.uncompared == ("anchors", "classes", "resize")
+    assert check_text(silent).splitlines()[1].startswith("NOT COMPARED: anchors, classes, resize: the source")
+    assert check_text(silent).splitlines()[-1] == "PASSED (not compared: spread, anchors, classes, resize)"
+    said = describing_options(anchors=small, anchor_unit="cell", classes="car", resize="bilinear")
+    told = check(model, source, pictures, runtimes="onnxruntime:cpu", said=said)
+    assert told.uncompared == ()
+    assert [finding.cause for finding in told.findings] == ["anchor-unit", "classes", "image-input"]
 
 
 def test_a_model_that_ends_at_the_head_is_compared_and_its_boxes_are_not(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,6 @@ from xdet.checking.result import Cause, Finding
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from converters.heads.base import Head
     from converters.spec import DetectorSpec
     from xdet.checking.pair import OpenedPair
 
@@ -23,8 +23,7 @@ Sizes = tuple[tuple[float, float], ...]
 def compare_description(pair: OpenedPair) -> tuple[Finding, ...]:
     """Compare source, anchors, classes, picture and thresholds."""
     found = [*_source_faults(pair), *_threshold_faults(pair)]
-    if pair.described is not None:
-        found += _description_faults(pair.document.spec, pair.described)
+    found += _description_faults(pair.document.spec, pair)
     return tuple(Finding("static", cause, message) for cause, message in found)
 
 
@@ -38,23 +37,34 @@ def _source_faults(pair: OpenedPair) -> Iterator[tuple[Cause, str]]:
         )
 
 
-def _description_faults(spec: DetectorSpec, source: DetectorSpec) -> Iterator[tuple[Cause, str]]:
-    if spec.head is not None and source.head is not None:
-        yield from _head_faults(spec.head, source.head)
-    if spec.class_names != source.class_names and spec.class_names and source.class_names:
+def uncompared(pair: OpenedPair) -> tuple[str, ...]:
+    """What the model says of the detector and nobody states of the source."""
+    spec, stated = pair.document.spec, pair.stated
+    facts = {
+        "anchors": isinstance(spec.head, YoloV2) and stated.anchors is None,
+        "classes": bool(spec.class_names) and stated.class_names is None,
+        "rescaling": stated.rescaling is None,
+        "resize": stated.resize is None,
+    }
+    return tuple(name for name, missing in facts.items() if missing)
+
+
+def _description_faults(spec: DetectorSpec, pair: OpenedPair) -> Iterator[tuple[Cause, str]]:
+    stated, image = pair.stated, spec.image
+    if isinstance(spec.head, YoloV2) and stated.anchors is not None:
+        yield from _anchor_faults(spec.head, replace(spec.head, anchors=stated.anchors))
+    if stated.class_names and spec.class_names and spec.class_names != stated.class_names:
         yield (
             "classes",
-            f"class names: the source says {list(source.class_names)}, the model {list(spec.class_names)}",
+            f"class names: the source says {list(stated.class_names)}, the model {list(spec.class_names)}",
         )
-    if spec.image != source.image:
-        yield "image-input", f"the picture: the source says {source.image}, the model {spec.image}"
-
-
-def _head_faults(model: Head, source: Head) -> Iterator[tuple[Cause, str]]:
-    if isinstance(model, YoloV2) and isinstance(source, YoloV2) and model.channels == source.channels:
-        yield from _anchor_faults(model, source)
-    elif model != source:
-        yield "anchors", f"head: the source says {source.to_dict()}, the model {model.to_dict()}"
+    for what, ours, theirs in (
+        ("height and width", (image.height, image.width), pair.source_size),
+        ("rescaling", image.rescaling, stated.rescaling),
+        ("resize", image.resize, stated.resize),
+    ):
+        if theirs is not None and ours != theirs:
+            yield "image-input", f"the picture's {what}: the source says {theirs}, the model {ours}"
 
 
 def _anchor_faults(model: YoloV2, source: YoloV2) -> Iterator[tuple[Cause, str]]:
