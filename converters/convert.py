@@ -12,7 +12,7 @@ import onnx_ir as ir
 from converters.description.sidecar import sidecar_path
 from converters.errors import ContractError
 from converters.files import require_writable, write_output
-from converters.graph import IR_VERSION, GraphWriter, infer_shapes, keep_static_shapes
+from converters.graph import IR_VERSION, GraphWriter, infer_shapes, keep_static_shapes, require_finite
 from converters.heads.nms_nodes import add_head
 from converters.integer.vector import attempt_golden_vector
 from converters.opset import oldest_runtimes, stamp_opset
@@ -79,6 +79,7 @@ def convert_to_bytes(source: Path, options: ConvertOptions) -> Conversion:
     description = describe(opened, options.source)
     writer = GraphWriter(_printable(source.stem))
     network = opened.importer.build(opened.model, writer, description.spec, options)
+    require_finite(writer.graph, source.name)
     if options.quantize != "none":
         writer, network = quantize_network(writer, network, description.spec, options)
     golden, golden_notes = attempt_golden_vector(writer.graph, network, description.spec)

@@ -31,6 +31,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from converters.errors import SourceFileError
 from converters.heads.base import is_raw_output
 from converters.quant import QuantParams, quantize
 from converters.spec import IMAGE
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from converters.spec import ImageInput, Rescaling
 
+LARGEST_WEIGHT = 1e30  # two of them have a product beyond float32
 OPSET = 19  # while a graph is written; ``converters.opset`` decides what the file gets
 IR_VERSION = 9
 
@@ -255,6 +257,23 @@ def pixels_are_codes(rescaling: Rescaling, params: QuantParams, dtype: CodeDtype
     real = pixels * np.float32(rescaling.scale) + np.float32(rescaling.offset)
     codes = quantize(real, params.scalar_scale, params.scalar_zero_point + shift, np.uint8)
     return bool((codes == pixels).all())
+
+
+def require_finite(graph: ir.Graph, file: str) -> None:
+    """Refuse weights that no training ends with; lone numbers may be as large as a limit of an activation.
+
+    Raises:
+        SourceFileError: a constant holds NaN, or an array of them infinity or more than ``LARGEST_WEIGHT``.
+    """
+    for name, value in graph.initializers.items():
+        array = None if value.const_value is None else value.const_value.numpy()
+        if array is None or array.dtype.kind != "f" or not array.size:
+            continue
+        largest = float(np.abs(array).max())  # NaN where one is
+        if np.isnan(largest) or (array.size > 1 and largest > LARGEST_WEIGHT):
+            raise SourceFileError(
+                f"{file}: constant {name!r} holds {largest:g}, expected numbers up to {LARGEST_WEIGHT:g}; train or export again"
+            )
 
 
 def infer_shapes(model: ir.Model) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
+from converters.convert import convert_to_bytes
+from converters.description.statements import SourceOptions
+from converters.errors import SourceFileError
 from converters.graph import (
     IR_VERSION,
     GraphWriter,
@@ -17,13 +21,21 @@ from converters.graph import (
     image_pixels,
     pixel_codes,
     pixels_are_codes,
+    require_finite,
     rescaled_pixels,
     weight_node,
 )
+from converters.options import ConvertOptions
 from converters.quant import QuantParams
 from converters.spec import ImageInput, Rescaling
+from tests.converters.sources.tflite.builder import TfliteBuilder
+from tests.xdet.finished_models import finished_model
+from xdet.errors import ModelError
+from xdet.model.graph import load_onnx
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 IMAGE = ImageInput(16, 16, Rescaling(1 / 255, 0.0))
@@ -128,3 +140,47 @@ def test_a_writer_appends_to_the_end_of_an_existing_graph_without_taking_its_nam
     z = second.op("Abs", [y], "y")
     assert [node.op_type for node in first.graph] == ["Neg", "Abs"]
     assert z.name == "y_2"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ([1.0, np.nan], "holds nan, expected numbers up to"),
+        ([np.nan], "holds nan"),
+        ([1.0, -3e38], r"holds 3e\+38, expected numbers up to 1e\+30"),
+        ([1.0, np.inf], "holds inf"),
+        ([3.4e38], None),
+        ([1e29, -1e29], None),
+    ],
+    ids=str,
+)
+def test_weights_that_no_training_ends_with_are_refused(numbers: list[float], said: str | None) -> None:
+    writer = GraphWriter("net")
+    writer.constant(np.array(numbers, np.float32), "weights")
+    if said is None:
+        require_finite(writer.graph, "m.tflite")
+        return
+    with pytest.raises(SourceFileError, match=f"m.tflite: constant 'weights' {said}"):
+        require_finite(writer.graph, "m.tflite")
+
+
+def test_a_float_network_with_a_weight_that_is_no_number_does_not_convert(tmp_path: Path) -> None:
+    b = TfliteBuilder()
+    x = b.input("image", (1, 4, 4, 3), "float32")
+    weights = np.ones((6, 1, 1, 3), np.float32)
+    weights[3, 0, 0, 1] = np.nan
+    output = b.op(
+        "CONV_2D", [x, b.constant(weights), b.constant(np.zeros(6, np.float32))], (1, 4, 4, 6), "float32"
+    )
+    (tmp_path / "m.tflite").write_bytes(b.build([output]))
+    (tmp_path / "m.xdet.json").write_text('{"rescaling": {"scale": 0.5, "offset": 0}}')
+    with pytest.raises(SourceFileError, match="holds nan"):
+        convert_to_bytes(tmp_path / "m.tflite", ConvertOptions(source=SourceOptions(head="none")))
+
+
+def test_a_negative_size_in_a_finished_file_is_damage() -> None:
+    """Shape inference of the onnx package ends the process over some of them."""
+    model = onnx.load_model_from_string(finished_model())
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = -1
+    with pytest.raises(ModelError, match="value 'image' has a negative size"):
+        load_onnx(model.SerializeToString(), "m.onnx")

@@ -102,7 +102,13 @@ def _require_text(texts: Iterable[str | bytes], file: str) -> None:
 
 def _require_whole(graph: onnx.GraphProto, file: str) -> None:
     """Look at every constant and operator, those of graphs inside the graph included."""
-    _require_text((value.name for value in (*graph.input, *graph.output, *graph.value_info)), file)
+    values = (*graph.input, *graph.output, *graph.value_info)
+    _require_text((value.name for value in values), file)
+    for value in values:
+        if any(
+            size.dim_value < 0 for size in value.type.tensor_type.shape.dim
+        ):  # onnx's shape inference aborts on such
+            raise ModelError(f"'{file}' is a damaged ONNX file: value {value.name!r:.60} has a negative size")
     for tensor in graph.initializer:
         _require_numbers(tensor, file)
     for node in graph.node:
