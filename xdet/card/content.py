@@ -14,7 +14,7 @@ from xdet.inspection import inspect
 from xdet.model.file import read_model_file
 from xdet.pictures.images import find_images, read_image
 from xdet.pictures.names import picture_paths
-from xdet.pictures.render import PICTURE_FORMATS, draw_detections, save_picture
+from xdet.pictures.render import draw_detections, save_picture
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, open_runtime, parse_runtimes, runtimes_for
 from xdet.writing.text import format_score
@@ -183,7 +183,7 @@ def _draw(request: CardRequest, folder: Path) -> tuple[Picture, ...]:
     with Detector(request.models[0]) as detector:
         return tuple(
             _draw_one(detector(image), image, path)
-            for image, path in zip(images, picture_targets(images, folder), strict=True)
+            for image, path in zip(images, picture_paths(images, folder), strict=True)
         )
 
 
@@ -191,12 +191,3 @@ def _draw_one(found: Detections, image: Path, path: Path) -> Picture:
     save_picture(path, draw_detections(read_image(image, honour_exif=True), found))
     listed = ", ".join(f"{one.class_name} {format_score(one.score)}" for one in found)
     return Picture(path, f"{image.name}: {listed or 'nothing found'}")
-
-
-def picture_targets(images: Sequence[Path], folder: Path) -> list[Path]:
-    """Pictures named as their photographs, in the same format where boxes can be saved in it."""
-    named = picture_paths(images, folder)
-    return [
-        path.with_suffix("") if path.with_suffix("").suffix.lower() in PICTURE_FORMATS else path
-        for path in named
-    ]

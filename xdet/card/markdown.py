@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from xdet.bench.report import HEADERS, benchmark_rows, machine_text, noise_lines
-from xdet.card.content import CardContent, CardRequest, gather, picture_targets, sample_images
+from xdet.card.content import CardContent, CardRequest, gather, sample_images
 from xdet.evaluation.evaluate import evaluated_files
 from xdet.evaluation.report import difference_text
 from xdet.inspection.report import head_lines
+from xdet.pictures.names import picture_paths
 from xdet.writing.files import PICTURE_MARK, Output, make_folder, require_apart, require_outputs, write_text
 from xdet.writing.markdown import code, escaped, table
 from xdet.writing.text import format_count, format_kib, format_share, format_size, image_names, printable
@@ -297,7 +298,7 @@ def make_card(
     """
     pictures = output.parent / f"{output.stem}-pictures"
     samples = sample_images(request)
-    drawn = [Output(path, PICTURE_MARK, in_new_folder=True) for path in picture_targets(samples, pictures)]
+    drawn = [Output(path, PICTURE_MARK, in_new_folder=True) for path in picture_paths(samples, pictures)]
     read = chain(inputs, samples, evaluated_files(request.files, request.images, request.annotations))
     require_outputs([Output(output), *drawn], read, force=force)
     require_apart(pictures, samples)

@@ -118,12 +118,12 @@ def detect(
     model, paths = _split_model(inputs)
     images = list_images(paths, recursive=recursive)
     lines = _require_json(json, images, coco=format == "coco", resume=resume)
+    if save is not None:
+        require_apart(save, images)
     pictures = None if save is None else picture_paths(images, save)
     drawn = [Output(picture, PICTURE_MARK, in_new_folder=True) for picture in pictures or ()]
     listed = _json_outputs(json, coco=format == "coco", lines=lines, resume=resume)
     require_outputs([*listed, *drawn], [*with_sidecars([model or SOURCE]), *images], force=force)
-    if save is not None:
-        require_apart(save, images)
     if lines and not resume and not force:
         _require_new(json)
     detector = Detector(

@@ -201,7 +201,7 @@ def test_pictures_do_not_reach_the_photographs_by_links(folder: Path) -> None:
     (folder / "linked" / "1.png").symlink_to(folder / "photos" / "1.png")
     assert "holds the photograph" in told(run("detect m.onnx linked --save photos"))
     (folder / "saved").mkdir()
-    (folder / "saved" / "1.png.png").symlink_to(folder / "photos" / "1.png")
+    (folder / "saved" / "1.png").symlink_to(folder / "photos" / "1.png")
     assert "is a file that this command reads" in told(run("detect m.onnx photos --force --save saved"))
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xdet.pictures.names import picture_paths
+from xdet.pictures.render import PICTURE_FORMATS
 
 
 def named(*images: str) -> list[str]:
@@ -18,14 +19,16 @@ def named(*images: str) -> list[str]:
 @pytest.mark.parametrize(
     ("image", "picture"),
     [
-        ("a/photo.jpg", "photo.jpg.png"),
-        ("grüße 1.jpg", "grüße 1.jpg.png"),
-        ('what?<>:"|*.jpg', "what_______.jpg.png"),
-        ("line\nbreak\x1b[31m.jpg", "line_break_[31m.jpg.png"),
-        ("\udcff.jpg", "_.jpg.png"),
+        ("a/photo.jpg", "photo.jpg"),
+        ("a/photo.WebP", "photo.WebP"),
+        ("a/photo.tif", "photo.tif.png"),
+        ("grüße 1.jpg", "grüße 1.jpg"),
+        ('what?<>:"|*.jpg', "what_______.jpg"),
+        ("line\nbreak\x1b[31m.jpg", "line_break_[31m.jpg"),
+        ("\udcff.jpg", "_.jpg"),
         ("con", "_con.png"),
-        ("LPT1.jpg", "_LPT1.jpg.png"),
-        ("console.jpg", "console.jpg.png"),
+        ("LPT1.jpg", "_LPT1.jpg"),
+        ("console.jpg", "console.jpg"),
     ],
 )
 def test_a_name_that_some_system_refuses_is_made_fit(image: str, picture: str) -> None:
@@ -35,10 +38,10 @@ def test_a_name_that_some_system_refuses_is_made_fit(image: str, picture: str) -
 @pytest.mark.parametrize(
     ("images", "pictures"),
     [
-        (["a/1.jpg", "b/1.jpg"], ["a_1.jpg.png", "b_1.jpg.png"]),
-        (["a_1.jpg", "a/1.jpg", "b/1.jpg"], ["a_1.jpg.png", "a_1.jpg-2.png", "b_1.jpg.png"]),
-        (["x/A.jpg", "x/a.JPG", "x/a.jpg"], ["A.jpg.png", "a.JPG-2.png", "a.jpg-3.png"]),
-        (["straße.jpg", "STRASSE.jpg"], ["straße.jpg.png", "STRASSE.jpg-2.png"]),
+        (["a/1.jpg", "b/1.jpg"], ["a_1.jpg", "b_1.jpg"]),
+        (["a_1.jpg", "a/1.jpg", "b/1.jpg"], ["a_1.jpg", "a_1-2.jpg", "b_1.jpg"]),
+        (["x/A.jpg", "x/a.JPG", "x/a.jpg"], ["A.jpg", "a-2.JPG", "a-3.jpg"]),
+        (["straße.jpg", "STRASSE.jpg"], ["straße.jpg", "STRASSE-2.jpg"]),
     ],
     ids=["folders", "joined-folders", "case", "folded-case"],
 )
@@ -48,13 +51,13 @@ def test_no_two_pictures_share_a_name_where_case_is_ignored(images: list[str], p
 
 def test_a_long_name_leaves_room_for_suffix_and_counter() -> None:
     first, second = named("ü" * 120 + "a.jpg", "ü" * 120 + "b.jpg")
-    assert first == "ü" * 100 + ".png"
-    assert second == "ü" * 100 + "-2.png"
+    assert first == "ü" * 100 + ".jpg"
+    assert second == "ü" * 100 + "-2.jpg"
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="/\x00"), min_size=1, max_size=40), max_size=6))
 def test_any_names_become_distinct_file_names_in_the_folder(names: list[str]) -> None:
     paths = picture_paths([Path("in") / name for name in names], Path("out"))
-    assert all(path.parent == Path("out") and path.suffix == ".png" for path in paths)
+    assert all(path.parent == Path("out") and path.suffix.lower() in PICTURE_FORMATS for path in paths)
     assert all(len(PurePosixPath(path).name.encode("utf-8")) <= 255 for path in paths)
     assert len({path.name.casefold() for path in paths}) == len(names)
