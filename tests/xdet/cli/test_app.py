@@ -86,7 +86,7 @@ def test_a_full_disk_behind_the_standard_output_is_one_line(
 def test_a_file_name_gives_no_commands_to_the_terminal_and_no_lines(tmp_path: Path, command: str) -> None:
     path = tmp_path / "a\x1b[2J\nxdet: error: forged\u202e.tflite"
     path.write_bytes(b"\x18\x00\x00\x00TFL3")
-    result = run(command, path, *([path] if command == "detect" else []))
+    result = run(command, path, *(["photo.jpg"] if command == "detect" else []))
     assert result.returncode == 3
     assert result.stderr.startswith("xdet: error: ")
     assert result.stderr.count("\n") == 1
