@@ -19,7 +19,7 @@ import typer
 import xdet
 from converters.errors import ConversionError
 from xdet.cli import bench, card, check, convert, detect, eval, inspect, small  # noqa: A004 - the command's name
-from xdet.errors import OutputError, XdetError
+from xdet.errors import OutputError, UsageError, XdetError
 from xdet.writing.text import message_line
 
 app = typer.Typer(
@@ -45,6 +45,13 @@ app.command(epilog=small.PROVIDERS_EPILOG)(small.providers)
 
 GLOBAL_FLAGS = ("--verbose", "--debug")
 INTERNAL_ERROR = 3
+# What other detection programs call it -> what it is called here.
+COMMANDS_ELSEWHERE = {"predict": "detect", "export": "convert", "val": "eval", "benchmark": "bench"}
+OPTIONS_ELSEWHERE = {
+    "--conf": "--score-threshold",
+    "--iou": "--iou-threshold",
+    "--max-det": "--max-detections",
+}
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EFBIG})  # of a stream that was opened
 
 
@@ -90,6 +97,7 @@ def main() -> None:
     arguments = _global_flags_first(sys.argv[1:])
     try:
         try:
+            _require_known_words(arguments)
             app(arguments)
         finally:
             sys.stdout.flush()
@@ -119,6 +127,18 @@ def main() -> None:
 def _defect(error: Exception) -> str:
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return f"internal error: {what}; please report it, with the command and what --debug shows"
+
+
+def _require_known_words(arguments: list[str]) -> None:
+    """Refuse words of other programs with the one that is meant; what nobody knows is left to the parser."""
+    command = next((word for word in arguments if word not in GLOBAL_FLAGS), "")
+    if command in COMMANDS_ELSEWHERE:
+        raise UsageError(f"there is no command '{command}'; did you mean xdet {COMMANDS_ELSEWHERE[command]}?")
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    for word in arguments[:end]:
+        option = word.partition("=")[0]
+        if option in OPTIONS_ELSEWHERE:
+            raise UsageError(f"there is no option '{option}'; did you mean {OPTIONS_ELSEWHERE[option]}?")
 
 
 def _fail(arguments: list[str], message: str, *details: str, code: int) -> NoReturn:

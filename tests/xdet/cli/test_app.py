@@ -185,6 +185,22 @@ def test_a_failing_image_is_listed_and_the_others_are_done(
     assert "broken.jpg" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("predict photo.jpg", "no command 'predict'; did you mean xdet detect?"),
+        ("--debug export m.tflite", "no command 'export'; did you mean xdet convert?"),
+        ("val m.onnx", "no command 'val'; did you mean xdet eval?"),
+        ("detect photo.jpg --conf 0.3", "no option '--conf'; did you mean --score-threshold?"),
+        ("detect photo.jpg --iou=0.3", "no option '--iou'; did you mean --iou-threshold?"),
+    ],
+)
+def test_words_of_other_programs_get_a_did_you_mean(words: str, meant: str) -> None:
+    result = run(*words.split())
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == f"xdet: error: there is {meant}"
+
+
 def bad_calls(model: str, image: str, folder: Path) -> dict[str, tuple[Sequence[str | Path], int, str]]:
     return {
         "a folder without images": (["detect", model, folder / "empty"], 3, "empty"),
