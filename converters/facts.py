@@ -23,11 +23,13 @@ class SourceOutput:
         name: its name in the file.
         shape: without the batch.
         activations: operators and layers that activate its numbers, such as ``"LOGISTIC"``; none where it is raw.
+        largest: the largest number that its codes can hold; None where it is not quantised.
     """
 
     name: str
     shape: tuple[int, ...]
     activations: tuple[str, ...] = ()
+    largest: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from converters.calibration import Calibration
     from converters.convert import Conversion
-    from converters.description.statements import SourceOptions
+    from converters.description.statements import HeadChoice, SourceOptions
     from converters.spec import ImageInput, ResizeRule
 
 PathLike = str | os.PathLike[str]
@@ -36,7 +36,7 @@ def convert(
     score_threshold: float | None = None,
     iou_threshold: float | None = None,
     max_detections: int | None = None,
-    head: Literal["auto", "yolo_v2", "none"] = "auto",
+    head: HeadChoice = "auto",
     batch: int | Literal["dynamic"] = 1,
     target: Literal["portable", "cpu"] = "portable",
     activations: Literal["uint8", "int8"] = "uint8",
@@ -65,7 +65,7 @@ def convert(
         score_threshold: default of the finished model, 0..1; 0.5 if None.
         iou_threshold: default of the finished model, 0..1; 0.5 if None.
         max_detections: rows of the finished model's outputs; 100 if None.
-        head: ``"none"`` ends the graph at the raw head.
+        head: ``"auto"`` looks at the outputs; ``"none"`` ends the graph at the raw outputs, of any number and rank.
         batch: images per call, or ``"dynamic"``.
         target: ``"portable"``, or ``"cpu"`` for rewrites that suit ONNX Runtime's CPU kernels.
         activations: dtype of the activation codes; results are the same.

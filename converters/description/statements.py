@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-from converters.description.sidecar import SUFFIX, HeadKind, Sidecar, find_sidecar
+from converters.description.recognition import RECOGNITIONS, Stated, class_names_of, recognise, require_fit
+from converters.description.sidecar import SUFFIX, Sidecar, find_sidecar
 from converters.description.values import (
     StatedAnchors,
     StatedRescaling,
@@ -30,12 +31,12 @@ from converters.description.values import (
 from converters.description.zoo_yaml import ZooConfig, read_zoo_config
 from converters.errors import OptionError, SourceFileError
 from converters.facts import SourceFacts
-from converters.heads.yolo_v2 import Anchors, YoloV2, describe_fit, fit_class_names, grid_of
+from converters.heads.yolo_v2 import Anchors, YoloV2, grid_of
 from converters.spec import DetectorSpec, EvaluationSettings, ImageInput, Rescaling, ResizeRule, Thresholds
 
 __all__ = ["SourceDescription", "SourceFacts", "SourceOptions", "describe_source", "resolve_spec"]
 
-HeadChoice = Literal["auto", "yolo_v2", "none"]
+HeadChoice = Literal["auto", "yolo_v2", "yolo_v3", "yolo_v5", "yolo_v8", "yolox", "fomo", "none"]
 T = TypeVar("T")
 
 
@@ -50,7 +51,7 @@ class SourceOptions:
         class_names: one name per class.
         resize: how photographs are stretched to the network's size.
         rescaling: pixel to real number.
-        head: ``"auto"`` takes what the yaml or sidecar says, else ``"yolo_v2"``.
+        head: ``"auto"`` takes what the yaml or sidecar says, else what the outputs show.
         score_threshold: default score threshold of the finished model.
         iou_threshold: default suppression threshold of the finished model.
         max_detections: rows of the finished model's output.
@@ -219,50 +220,16 @@ def _resolve(
         head, notes = _known_head(facts, options, sidecar, config, class_names)
         raw = facts.raw_outputs() if head is None else head.raw_outputs()
         return DetectorSpec(image, head, class_names or (), thresholds, raw, assumed), notes
-    notes = require_raw_grid(facts, asked=options.head == "yolo_v2")
-    stated = _stated_anchors(options, sidecar, config) or _default_anchors(config)
-    if stated is None:
-        raise OptionError(_ask_for_anchors(facts))
-    grid_h, grid_w, channels = _grid(facts)
-    anchors = settle_unit(stated, _unit_of(stated, options, sidecar), facts, (grid_h, grid_w))
-    names = fit_class_names(facts.file, channels, len(anchors.sizes_wh), class_names)
-    head = YoloV2(grid_h, grid_w, anchors, len(names))
-    return DetectorSpec(image, head, names, thresholds, assumed=assumed), notes
-
-
-def _grid(facts: SourceFacts) -> tuple[int, int, int]:
-    """Rows, columns and channels of the only output, which ``require_raw_grid`` found to be a grid."""
-    grid = grid_of(facts.outputs[0].shape)
-    assert grid is not None, "required before"  # noqa: S101
-    return grid
-
-
-def require_raw_grid(facts: SourceFacts, *, asked: bool) -> tuple[str, ...]:
-    """Refuse what is no raw YOLO v2 head, with the reason.
-
-    Args:
-        facts: of the source.
-        asked: whether somebody says ``--head yolo_v2``: then activated numbers are worth a note.
-
-    Raises:
-        OptionError: several outputs, no grid, or numbers that the network has activated already.
-    """
-    keep = "--head none converts it without a decoder"
-    if len(facts.outputs) != 1 or grid_of(facts.outputs[0].shape) is None:
-        listed = ", ".join(f"'{out.name}' {[1, *out.shape]}" for out in facts.outputs)
-        raise OptionError(
-            f"'{facts.file}': a YOLO v2 head is one output [1, rows, columns, anchors * (5 + classes)], found {listed}; {keep}"
-        )
-    activations = facts.outputs[0].activations
-    if not activations:
-        return ()
-    told = f"{' and '.join(activations)} in front of its output"
-    if asked:
-        return (f"{told}: the YOLO v2 decoder, as asked, activates these numbers once more",)
-    raise OptionError(
-        f"'{facts.file}': {told}: a YOLO v2 head holds raw numbers, so this is another head, or would be activated twice; "
-        f"{keep}, --head yolo_v2 decodes it all the same"
-    )
+    notes = () if kind == "auto" else require_fit(facts, kind, asked=options.head == kind)
+    recognition = RECOGNITIONS[recognise(facts) if kind == "auto" else kind]
+    anchors = _stated_anchors(options, sidecar, config)
+    if anchors is not None and not recognition.anchors:
+        notes = (*notes, f"the anchors ({anchors.where}) are left out, since this head has none")
+    anchors = anchors or _default_anchors(config)
+    unit = None if anchors is None else _unit_of(anchors, options, sidecar)
+    stated = Stated(anchors, unit, class_names, _how_to_state_anchors(facts))
+    known = recognition.build(facts, stated)
+    return DetectorSpec(image, known, class_names_of(known, stated), thresholds, assumed=assumed), notes
 
 
 def _first(*candidates: T | None) -> T | None:
@@ -279,10 +246,10 @@ def _check_input_shape(facts: SourceFacts, config: ZooConfig) -> None:
         raise SourceFileError(msg)
 
 
-def _resolve_kind(options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> HeadKind:
+def _resolve_kind(options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> HeadChoice:
     if options.head != "auto":
         return options.head
-    return _first(config.head_of_family(), sidecar.head) or "yolo_v2"
+    return _first(config.head_of_family(), sidecar.head) or "auto"
 
 
 def _known_head(
@@ -334,13 +301,10 @@ def _stated_anchors(options: SourceOptions, sidecar: Sidecar, config: ZooConfig)
     return None
 
 
-def _ask_for_anchors(facts: SourceFacts) -> str:
-    grid_h, grid_w, channels = _grid(facts)
+def _how_to_state_anchors(facts: SourceFacts) -> str:
     return (
-        f"'{facts.file}': its YOLO v2 head ({grid_h} x {grid_w} x {channels}) needs "
-        'anchors, and no one states them; give --anchors "w,h w,h ..." with --anchor-unit cell|image|pixel, or '
-        f"--config ZOO.yaml, or a sidecar '{Path(facts.file).stem}{SUFFIX}' beside it; --head none keeps the "
-        f"raw head. {describe_fit(channels)}"
+        'give --anchors "w,h w,h ..." with --anchor-unit cell|image|pixel, or --config ZOO.yaml, or a sidecar '
+        f"'{Path(facts.file).stem}{SUFFIX}' beside it"
     )
 
 

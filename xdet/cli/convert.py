@@ -57,7 +57,8 @@ def convert(
     ] = None,
     max_detections: Annotated[int | None, typer.Option(help="Rows of the outputs [default: 100].")] = None,
     head: Annotated[
-        Literal["auto", "yolo_v2", "none"], typer.Option(help="none: end at the raw head.")
+        Literal["auto", "yolo_v2", "yolo_v3", "yolo_v5", "yolo_v8", "yolox", "fomo", "none"],
+        typer.Option(help="auto looks at the outputs; none ends at them."),
     ] = "auto",
     batch: Annotated[str, typer.Option(metavar="N|dynamic", help="Images per call.")] = "1",
     target: Annotated[

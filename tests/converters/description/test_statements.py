@@ -232,7 +232,7 @@ def test_evaluation_settings_of_a_yaml_are_no_defaults_but_options_are() -> None
         ({"score_threshold": 1.5}, "score threshold must lie in 0..1"),
         ({"iou_threshold": float("nan")}, "iou threshold must lie in 0..1"),
         ({"max_detections": 0}, "max_detections must be a whole number in 1..4096"),
-        ({"head": "ssd"}, "--head must be one of auto, yolo_v2, none"),
+        ({"head": "ssd"}, "--head must be one of auto, yolo_v2, yolo_v3, yolo_v5"),
         ({"anchor_unit": "px"}, "--anchor-unit must be 'cell', 'image' or 'pixel'"),
         ({"anchors": ((1, 0),)}, "--anchors"),
         ({"anchors": (1, 2)}, "--anchors"),
@@ -368,8 +368,9 @@ def test_numbers_that_the_network_activates_are_no_yolo_v2_head() -> None:
 )
 def test_what_is_no_grid_needs_no_head(outputs: tuple[SourceOutput, ...]) -> None:
     facts = replace(FACTS, outputs=outputs)
-    with pytest.raises(OptionError, match=r"a YOLO v2 head is one output .* --head none converts it"):
+    with pytest.raises(OptionError, match=r"no head fits its output .* --head none converts it") as caught:
         resolve_spec(facts, OPTIONS, None, None)
+    assert "  yolo_v2: a YOLO v2 head is one output [1, rows, columns" in str(caught.value)
     raw = resolve_spec(facts, SourceOptions(head="none", anchors=CELLS), None, None)
     assert raw.head is None
     assert [output.shape for output in raw.raw_outputs] == [output.shape for output in outputs]

@@ -80,7 +80,7 @@ def observe(path: Path) -> dict[str, Any]:
     path.with_suffix(".xdet.json").write_text(json.dumps(SIDECAR))
     source = open_source(path).model
     images = np.random.default_rng(1).integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)
-    expected = source.head(images.astype(np.float32) * np.float32(1 / 127.5) + np.float32(-1))
+    (expected,) = source.outputs(images.astype(np.float32) * np.float32(1 / 127.5) + np.float32(-1))
     raw = SourceOptions(head="none")
     plain = convert_to_bytes(path, ConvertOptions(source=raw))
     again = convert_to_bytes(path, ConvertOptions(source=raw))

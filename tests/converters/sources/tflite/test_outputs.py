@@ -11,6 +11,7 @@ import pytest
 from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
 from converters.errors import OptionError
+from converters.heads.nms import detect_from_head
 from converters.options import ConvertOptions
 from converters.spec import RawOutput
 from tests.converters.sources.tflite.builder import TfliteBuilder
@@ -42,10 +43,22 @@ def network(last: str = "", *, quantised: bool = False) -> bytes:
     def real(tensor: int, shape: tuple[int, ...], name: str) -> int:
         return tensor if quantised else net.op("DEQUANTIZE", [tensor], shape, "float32", name=name)
 
-    def reshaped(tensor: int, shape: tuple[int, ...]) -> int:
+    def reshaped(tensor: int, shape: tuple[int, ...], scale: float = 0.05, zero_point: int = 3) -> int:
         sizes = net.constant(np.array(shape, np.int32))
-        return net.op("RESHAPE", [tensor, sizes], shape, "int8", 0.05, 3, name="reshaped")
+        return net.op("RESHAPE", [tensor, sizes], shape, "int8", scale, zero_point, name="reshaped")
 
+    if last == "grids":
+        weights = net.constant(rng.integers(-127, 128, (12, 3, 3, 12)).astype(np.int8), 0.01)
+        bias = net.constant(rng.integers(-500, 500, 12).astype(np.int32), 0.01 * 0.05)
+        coarse = (1, SIZE // 4, SIZE // 4, 12)
+        scaled = net.op(
+            "CONV_2D", [grid, weights, bias], coarse, "int8", 0.04, -7, version=3, **options, name="coarse"
+        )
+        return net.build([real(scaled, coarse, "coarse:0"), real(grid, half, "fine:0")])
+    if last == "values by boxes":
+        activated = net.op("LOGISTIC", [grid], half, "int8", 1 / 256, -128, name="activated")
+        rows = (1, 6, 32)
+        return net.build([real(reshaped(activated, rows, 1 / 256, -128), rows, "out")])
     if last == "several":
         flat = reshaped(grid, (1, 192))
         return net.build([real(flat, (1, 192), "flat:0"), real(grid, half, "grid:0")])
@@ -114,11 +127,42 @@ def test_a_reshape_that_moves_no_number_is_seen_through(tmp_path: Path, last: st
         assert np.array_equal(ours.boxes_xyxy, theirs.boxes_xyxy)
 
 
+@pytest.mark.parametrize("batch", [1, "dynamic"])
+@pytest.mark.parametrize(
+    ("last", "stated"),
+    [
+        ("grids", SourceOptions(anchors=((1, 1.5), (2, 2), (3, 4), (5, 6)), score_threshold=0.3)),
+        ("values by boxes", SourceOptions(head="yolo_v8", score_threshold=0.3)),
+    ],
+    ids=["yolo_v3 of two grids", "yolo_v8"],
+)
+def test_other_heads_are_fused_and_equal_numpy_on_litert_s_outputs(
+    tmp_path: Path, last: str, stated: SourceOptions, batch: Any
+) -> None:
+    source = tmp_path / "net.tflite"
+    source.write_bytes(network(last))
+    done = convert_to_bytes(source, ConvertOptions(source=stated, batch=batch))
+    spec = done.document.spec
+    raw = litert_head(source.read_bytes(), spec)
+    expected = detect_from_head(raw, spec, spec.thresholds)
+    with open_onnxruntime(done.model, file="net.onnx") as runtime:
+        assert np.array_equal(runtime.head(pixels()), raw)
+        found = runtime.detect(pixels(), spec.thresholds)
+    assert found.num_detections.min() > 0
+    assert np.array_equal(found.anchors, expected.anchors)
+    assert np.array_equal(found.classes, expected.classes)
+    np.testing.assert_allclose(
+        found.boxes_xyxy, expected.boxes_xyxy, rtol=0, atol=4e-7
+    )  # the rounding of exp
+    raw_only = convert_to_bytes(source, ConvertOptions(source=SourceOptions(head="none"), batch=batch))
+    assert raw_only.document.spec.head is None
+
+
 def test_a_logistic_in_front_of_the_output_contradicts_the_head(tmp_path: Path) -> None:
     source = tmp_path / "net.tflite"
     source.write_bytes(network("logistic"))
     stated = SourceOptions(anchors=ANCHORS, anchor_unit="cell")
-    with pytest.raises(OptionError, match=r"'net.tflite': LOGISTIC in front of its output"):
+    with pytest.raises(OptionError, match="yolo_v2: LOGISTIC in front of its output"):
         convert_to_bytes(source, ConvertOptions(source=stated))
     asked = SourceOptions(anchors=ANCHORS, anchor_unit="cell", head="yolo_v2")
     notes = convert_to_bytes(source, ConvertOptions(source=asked)).document.notes

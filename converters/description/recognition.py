@@ -1,0 +1,305 @@
+"""Which head a network ends in, and that head from what is stated: one row per head.
+
+A head is recognised by what the network is: number and shapes of its outputs, and the operators in front of them. Where none
+or several of the table fit, the person chooses; every message says why each does not fit.
+
+Detectors of the YOLO families with strides 8, 16 and 32 have one box per cell (v8, YOLOX) or three (v5), which tells them
+apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from converters.description.values import StatedAnchors, StatedUnit, settle_unit
+from converters.errors import OptionError
+from converters.heads.base import default_class_names
+from converters.heads.fomo import Fomo
+from converters.heads.grids import AnchorGrid
+from converters.heads.yolo_v2 import YoloV2, describe_fit, fit_class_names, grid_of
+from converters.heads.yolo_v3 import YoloV3
+from converters.heads.yolo_v5 import YoloV5
+from converters.heads.yolo_v8 import YoloV8
+from converters.heads.yolox import Yolox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from converters.facts import SourceFacts
+    from converters.heads.base import Head
+
+STRIDES = (8, 16, 32)
+MOST_LEVELS = 3
+LARGEST_FRACTION = 4.0  # codes that reach no further are fractions of the picture; pixels reach its size
+KEEP = "--head none converts it without a decoder"
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What is stated about a head.
+
+    Attributes:
+        anchors: the list; None where nobody states one.
+        unit: its unit; None likewise.
+        class_names: one name per class; None likewise.
+        ask_for_anchors: how to state anchors, for the message.
+    """
+
+    anchors: StatedAnchors | None
+    unit: StatedUnit | None
+    class_names: tuple[str, ...] | None
+    ask_for_anchors: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """One head of the table.
+
+    Attributes:
+        misfit: facts, and whether it is asked for by name -> why it cannot be this head; None where it can.
+        build: makes the head of facts that fit.
+        anchors: whether it needs anchors.
+    """
+
+    misfit: Callable[[SourceFacts, bool], str | None]
+    build: Callable[[SourceFacts, Stated], Head]
+    anchors: bool = False
+
+
+def recognise(facts: SourceFacts) -> str:
+    """The kind of the only head that fits.
+
+    Raises:
+        OptionError: none does, or several do.
+    """
+    misfits = {kind: head.misfit(facts, False) for kind, head in RECOGNITIONS.items()}  # noqa: FBT003 - a table's call
+    fits = [kind for kind, why in misfits.items() if why is None]
+    if len(fits) == 1:
+        return fits[0]
+    listed = ", ".join(f"'{out.name}' {[1, *out.shape]}" for out in facts.outputs)
+    if fits:
+        choices = [f"  --head {kind}" for kind in fits]
+        raise OptionError(f"'{facts.file}': several heads fit its output {listed}; choose one:", *choices)
+    reasons = [f"  {kind}: {why}" for kind, why in misfits.items()]
+    raise OptionError(f"'{facts.file}': no head fits its output {listed}; {KEEP}", *reasons)
+
+
+def require_fit(facts: SourceFacts, kind: str, *, asked: bool) -> tuple[str, ...]:
+    """Refuse a stated head that cannot be; notes on what speaks against it.
+
+    Args:
+        facts: of the source.
+        kind: the head.
+        asked: ``--head`` names it; otherwise a sidecar or yaml does.
+
+    Raises:
+        OptionError: it cannot be this head.
+    """
+    why = RECOGNITIONS[kind].misfit(facts, True) or (None if asked else _why_not_raw(facts, kind))  # noqa: FBT003 - a table's call
+    if why is not None:
+        listed = ", ".join(f"'{out.name}' {[1, *out.shape]}" for out in facts.outputs)
+        insist = "" if asked else f", --head {kind} decodes it all the same"
+        raise OptionError(f"'{facts.file}': {kind}: {why}; found {listed}; {KEEP}{insist}")
+    told = _activations(facts)
+    if told and RECOGNITIONS[kind].anchors:
+        return (
+            f"{told} in front of its output: the {kind} decoder, as asked, activates these numbers once more",
+        )
+    return ()
+
+
+def _why_not_raw(facts: SourceFacts, kind: str) -> str | None:
+    return _raw(facts, asked=False) if RECOGNITIONS[kind].anchors else None
+
+
+def _activations(facts: SourceFacts) -> str:
+    found = dict.fromkeys(name for output in facts.outputs for name in output.activations)
+    return " and ".join(found)
+
+
+def _raw(facts: SourceFacts, *, asked: bool) -> str | None:
+    """Why a decoder of raw numbers does not suit what the network has activated already."""
+    told = _activations(facts)
+    if not told or asked:
+        return None
+    return f"{told} in front of its output: this head holds raw numbers, so it is another, or would be activated twice"
+
+
+def _names(facts: SourceFacts, stated: Stated, count: int) -> None:
+    """Refuse names of another number than the classes that the output scores."""
+    if stated.class_names is not None and len(stated.class_names) != count:
+        raise OptionError(
+            f"'{facts.file}': its output scores {count} classes, {len(stated.class_names)} are named; check --classes"
+        )
+
+
+def class_names_of(head: Head, stated: Stated) -> tuple[str, ...]:
+    """The stated names, or as many as the head has classes."""
+    return stated.class_names or default_class_names(head.num_classes)
+
+
+def _cells(facts: SourceFacts) -> int:
+    """Cells of the three usual levels; 0 where the picture is no multiple of 32."""
+    if facts.height % STRIDES[-1] or facts.width % STRIDES[-1]:
+        return 0
+    return sum((facts.height // stride) * (facts.width // stride) for stride in STRIDES)
+
+
+# -- yolo_v2 ------------------------------------------------------------------------------------------------------
+
+
+def _is_no_yolo_v2(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
+    if len(facts.outputs) != 1 or grid_of(facts.outputs[0].shape) is None:
+        return "a YOLO v2 head is one output [1, rows, columns, anchors * (5 + classes)]"
+    return _raw(facts, asked=asked)
+
+
+def _build_yolo_v2(facts: SourceFacts, stated: Stated) -> Head:
+    grid = grid_of(facts.outputs[0].shape)
+    assert grid is not None, "it fits"  # noqa: S101
+    grid_h, grid_w, channels = grid
+    if stated.anchors is None:
+        raise OptionError(
+            f"'{facts.file}': its YOLO v2 head ({grid_h} x {grid_w} x {channels}) needs anchors, and no one states them; "
+            f"{stated.ask_for_anchors}; --head none keeps the raw head. {describe_fit(channels)}"
+        )
+    anchors = settle_unit(stated.anchors, stated.unit, facts, (grid_h, grid_w))
+    names = fit_class_names(facts.file, channels, len(anchors.sizes_wh), stated.class_names)
+    return YoloV2(grid_h, grid_w, anchors, len(names))
+
+
+# -- yolo_v3 ------------------------------------------------------------------------------------------------------
+
+
+def _is_no_yolo_v3(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
+    shapes = [output.shape for output in facts.outputs]
+    least = 1 if asked else 2
+    fits = least <= len(shapes) <= MOST_LEVELS and all(len(shape) == 3 for shape in shapes)
+    if not fits or len({shape[2] for shape in shapes}) != 1 or len(set(shapes)) < len(shapes):
+        what = f"{least} to {MOST_LEVELS} outputs [1, rows, columns, anchors * (5 + classes)]"
+        return f"a YOLO v3 head is {what} of different grids"
+    return _raw(facts, asked=asked)
+
+
+def _build_yolo_v3(facts: SourceFacts, stated: Stated) -> Head:
+    shapes = [output.shape for output in facts.outputs]
+    channels = shapes[0][2]
+    if stated.anchors is None:
+        grids = ", ".join(f"{rows} x {columns}" for rows, columns, _ in shapes)
+        raise OptionError(
+            f"'{facts.file}': its YOLO v3 head (grids {grids}, {channels} channels) needs anchors of all grids, the finest "
+            f"grid's first, and no one states them; {stated.ask_for_anchors}; --head none keeps the raw outputs"
+        )
+    sizes, levels = _in_pixels(facts, stated.anchors, stated.unit), len(shapes)
+    each = len(sizes) // levels
+    if len(sizes) % levels or channels % max(each, 1) or channels // max(each, 1) < 6:
+        raise OptionError(
+            f"'{facts.file}': {len(sizes)} anchors ({stated.anchors.where}) over {levels} grids cannot make {channels} = "
+            f"anchors * (5 + classes) channels each; check --anchors"
+        )
+    classes = channels // each - 5
+    _names(facts, stated, classes)
+    finest_first = sorted(range(levels), key=lambda index: -shapes[index][0] * shapes[index][1])
+    places = {index: place for place, index in enumerate(finest_first)}
+    grids_in_order = tuple(
+        AnchorGrid(rows, columns, sizes[places[index] * each : (places[index] + 1) * each])
+        for index, (rows, columns, _) in enumerate(shapes)
+    )
+    return YoloV3(grids_in_order, classes, (float(facts.width), float(facts.height)))
+
+
+def _in_pixels(
+    facts: SourceFacts, stated: StatedAnchors, unit: StatedUnit | None
+) -> tuple[tuple[float, float], ...]:
+    """Anchors of several grids in pixels of the picture, their usual unit."""
+    if unit == "cell":
+        raise OptionError(
+            f"{stated.where}: anchors of several grids are taken in pixels or fractions of the image, since cells differ "
+            f"from grid to grid; multiply them by the strides, and say --anchor-unit pixel"
+        )
+    if unit != "image":
+        return stated.sizes_wh
+    return tuple((w * facts.width, h * facts.height) for w, h in stated.sizes_wh)
+
+
+# -- decoded rows: yolo_v5, yolo_v8, yolox --------------------------------------------------------------------------
+
+
+def _decoded(facts: SourceFacts, *, per_cell: int, least: int, by_box: bool) -> str | None:
+    """Why an output is no list of so many boxes per cell, box by box or value by value."""
+    shape = facts.outputs[0].shape
+    if len(facts.outputs) != 1 or len(shape) != 2:
+        return "one list of boxes is expected"
+    boxes, values = shape if by_box else shape[::-1]
+    if values < least or boxes <= values:
+        order = "boxes by values" if by_box else "values by boxes"
+        return f"one list of boxes is expected, {order}, of {least} values or more"
+    if per_cell and boxes != per_cell * _cells(facts):
+        return f"{per_cell} boxes in each cell of the strides {STRIDES} make {per_cell * _cells(facts)} boxes, found {boxes}"
+    return None
+
+
+def _extent(facts: SourceFacts) -> tuple[float, float]:
+    """What boxes are fractions of: pixels of the picture where the output's codes reach that far, else the picture."""
+    largest = facts.outputs[0].largest
+    if largest is None or largest <= LARGEST_FRACTION:
+        return 1.0, 1.0
+    return float(facts.width), float(facts.height)
+
+
+def _is_no_yolo_v5(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
+    return _decoded(facts, per_cell=0 if asked else 3, least=6, by_box=True)
+
+
+def _build_yolo_v5(facts: SourceFacts, stated: Stated) -> Head:
+    boxes, values = facts.outputs[0].shape
+    _names(facts, stated, values - 5)
+    return YoloV5(boxes, values - 5, _extent(facts))
+
+
+def _is_no_yolo_v8(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
+    return _decoded(facts, per_cell=0 if asked else 1, least=5, by_box=False)
+
+
+def _build_yolo_v8(facts: SourceFacts, stated: Stated) -> Head:
+    values, boxes = facts.outputs[0].shape
+    _names(facts, stated, values - 4)
+    return YoloV8(boxes, values - 4, _extent(facts))
+
+
+def _is_no_yolox(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001, ARG001 - a table's call
+    return _decoded(facts, per_cell=1, least=6, by_box=True)
+
+
+def _build_yolox(facts: SourceFacts, stated: Stated) -> Head:
+    classes = facts.outputs[0].shape[1] - 5
+    _names(facts, stated, classes)
+    activated = bool(facts.outputs[0].activations)
+    return Yolox((facts.width, facts.height), classes, STRIDES, activated=activated)
+
+
+# -- fomo -----------------------------------------------------------------------------------------------------------
+
+
+def _is_no_fomo(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
+    shape = facts.outputs[0].shape
+    if len(facts.outputs) != 1 or len(shape) != 3 or shape[2] < 2:
+        return "a FOMO head is one output [1, rows, columns, 1 + classes]"
+    return None if asked else "a grid of probabilities is read as FOMO only where --head fomo says so"
+
+
+def _build_fomo(facts: SourceFacts, stated: Stated) -> Head:
+    rows, columns, values = facts.outputs[0].shape
+    _names(facts, stated, values - 1)
+    return Fomo(rows, columns, values - 1, activated=bool(facts.outputs[0].activations))
+
+
+RECOGNITIONS: dict[str, Recognition] = {
+    "yolo_v2": Recognition(_is_no_yolo_v2, _build_yolo_v2, anchors=True),
+    "yolo_v3": Recognition(_is_no_yolo_v3, _build_yolo_v3, anchors=True),
+    "yolo_v5": Recognition(_is_no_yolo_v5, _build_yolo_v5),
+    "yolo_v8": Recognition(_is_no_yolo_v8, _build_yolo_v8),
+    "yolox": Recognition(_is_no_yolox, _build_yolox),
+    "fomo": Recognition(_is_no_fomo, _build_fomo),
+}
