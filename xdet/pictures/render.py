@@ -1,7 +1,7 @@
 """Pictures out: labelled boxes on a photograph, legible from thumbnails to camera originals, and saving them.
 
-Lines and letters grow with the picture; every class has its own colour; a label stays inside the picture,
-loses its name before it gets illegible, and is left out of a picture that it would hide.
+Lines and letters grow with the picture; every class has its own colour; a label stays inside the picture, and off the labels of
+better boxes where its box leaves room. It loses its name before it gets illegible, and is left out of a picture that it hides.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def draw_detections(image: NDArray[np.uint8], detections: Detections) -> NDArray
     worst_first = list(detections)[::-1]
     for detection in worst_first:
         _draw_box(draw, detection, style)
-    for detection in worst_first:
-        _draw_label(draw, detection, style, picture.size)
+    for label in _place_labels(draw, worst_first[::-1], style, picture.size)[::-1]:
+        _draw_label(draw, label)
     return np.array(picture)
 
 
@@ -135,10 +135,41 @@ def _draw_box(draw: ImageDraw.ImageDraw, detection: Detection, style: _Style) ->
     draw.rectangle((x1, y1, right, bottom), outline=class_colour(detection.class_id), width=style.line)
 
 
-def _draw_label(
+Rectangle = tuple[int, int, int, int]  # left, top, right, bottom
+
+
+@dataclass(frozen=True, slots=True)
+class _Label:
+    """A text with its ground, and where it stands."""
+
+    text: str
+    font_size: int
+    colour: Colour
+    place: Rectangle
+
+
+def _place_labels(
+    draw: ImageDraw.ImageDraw, detections: list[Detection], style: _Style, size_wh: tuple[int, int]
+) -> list[_Label]:
+    """A label for each detection, the best first: on no earlier label where its box has room for that."""
+    labels: list[_Label] = []
+    taken: list[Rectangle] = []
+    for detection in detections:
+        form = _label_form(draw, detection, style, size_wh)
+        if form is None:
+            continue
+        text, font_size, width, height = form
+        places = _places(detection, width, height, size_wh)
+        place = min(places, key=lambda place: sum(_shared(place, other) for other in taken))
+        taken.append(place)
+        labels.append(_Label(text, font_size, class_colour(detection.class_id), place))
+    return labels
+
+
+def _label_form(
     draw: ImageDraw.ImageDraw, detection: Detection, style: _Style, size_wh: tuple[int, int]
-) -> None:
-    """Class and score in the largest form that fits into the picture: above the box, else inside its top."""
+) -> tuple[str, int, int, int] | None:
+    """Class and score in the largest form that fits into the picture: text, font size, width, height; None where none fits."""
     score = format_score(detection.score)
     smaller = max(_SMALLEST_FONT, round(style.font_size * 0.75))
     for text, font_size in (
@@ -146,21 +177,41 @@ def _draw_label(
         (f"{detection.class_name} {score}", smaller),
         (score, smaller),
     ):
-        font = ImageFont.load_default(font_size)
-        width = math.ceil(draw.textlength(text, font=font)) + 2 * style.padding
+        width = math.ceil(draw.textlength(text, font=ImageFont.load_default(font_size))) + 2 * style.padding
         height = math.ceil(font_size * 1.15) + style.padding
         if width <= size_wh[0] and height * _LABELS_PER_HEIGHT <= size_wh[1]:
-            break
-    else:
-        return
-    x1, y1 = (round(value) for value in detection.box_xyxy_px[:2])
-    above = y1 - height
-    x = min(max(x1, 0), size_wh[0] - width)
-    y = min(above if above >= 0 else max(y1, 0), size_wh[1] - height)
-    colour = class_colour(detection.class_id)
-    draw.rectangle((x, y, x + width - 1, y + height - 1), fill=colour)
-    ink = _BLACK if _luminance(colour) > 130 else _WHITE
-    draw.text((x + width / 2, y + height / 2), text, fill=ink, font=font, anchor="mm")
+            return text, font_size, width, height
+    return None
+
+
+def _places(detection: Detection, width: int, height: int, size_wh: tuple[int, int]) -> list[Rectangle]:
+    """Where a label may stand, best first: above the box, else inside its top, then along its sides and below it."""
+    x1, y1, x2, y2 = (round(value) for value in detection.box_xyxy_px)
+    top = y1 - height if y1 >= height else max(y1, 0)
+    rows = [top, max(y1, 0), *range(max(y1, 0) + height, y2 - height + 1, height), y2 - height, y2]
+    columns = [x1, x2 - width, (x1 + x2 - width) // 2, x1 - width, x2]
+    places = []
+    for wanted_y in rows:
+        for wanted_x in columns:
+            x = min(max(wanted_x, 0), size_wh[0] - width)
+            y = min(max(wanted_y, 0), size_wh[1] - height)
+            places.append((x, y, x + width, y + height))
+    return places
+
+
+def _shared(first: Rectangle, second: Rectangle) -> int:
+    """Pixels that two rectangles share."""
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    return max(width, 0) * max(height, 0)
+
+
+def _draw_label(draw: ImageDraw.ImageDraw, label: _Label) -> None:
+    left, top, right, bottom = label.place
+    draw.rectangle((left, top, right - 1, bottom - 1), fill=label.colour)
+    ink = _BLACK if _luminance(label.colour) > 130 else _WHITE
+    middle = (left + (right - left) / 2, top + (bottom - top) / 2)
+    draw.text(middle, label.text, fill=ink, font=ImageFont.load_default(label.font_size), anchor="mm")
 
 
 def _luminance(colour: Colour) -> float:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 
 from xdet.detections import Detections
 from xdet.errors import ImageError, OutputError
 from xdet.pictures.images import read_image
-from xdet.pictures.render import class_colour, draw_detections, save_picture
+from xdet.pictures.render import _place_labels, _shared, _Style, class_colour, draw_detections, save_picture
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,10 +106,27 @@ def test_a_tiny_picture_gets_boxes_without_labels() -> None:
     assert mask.sum() == 4 * 12 - 4
 
 
-def test_the_best_detection_lies_on_top() -> None:
-    two = detections(200, 200, [(0.2, 0.4, 0.8, 0.9), (0.2, 0.4, 0.8, 0.9)])
-    best = detections(200, 200, [(0.2, 0.4, 0.8, 0.9)])
-    assert np.array_equal(draw_detections(gray(200, 200), two), draw_detections(gray(200, 200), best))
+def test_the_best_box_lies_on_top_and_no_label_on_another() -> None:
+    """Three detections of one box: three labels' grounds of the colour of class 0, none hidden."""
+
+    def ground(count: int) -> int:
+        found = detections(600, 600, [(0.2, 0.4, 0.8, 0.9)] * count)
+        return int(coloured(draw_detections(gray(600, 600), found))[100:239].sum())
+
+    assert ground(1) > 500
+    assert ground(3) == pytest.approx(3 * ground(1), rel=0.05)
+
+
+@given(st.lists(st.tuples(st.floats(0, 0.5, width=32), st.floats(0, 0.5, width=32)), max_size=12))
+def test_no_label_covers_another_where_there_is_room(corners: list[tuple[float, float]]) -> None:
+    """Twelve boxes, each half as wide and high as the picture: each has room for all labels."""
+    boxes = [(x, y, min(x + 0.5, 1.0), min(y + 0.5, 1.0)) for x, y in corners]
+    found = detections(2000, 2000, boxes)
+    draw = ImageDraw.Draw(Image.new("RGB", (2000, 2000)))
+    labels = _place_labels(draw, list(found), _Style.for_picture(2000, 2000), (2000, 2000))
+    places = [label.place for label in labels]
+    assert len(places) == len(boxes)
+    assert not any(_shared(one, other) for one, other in itertools.combinations(places, 2))
 
 
 @given(
