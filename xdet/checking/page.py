@@ -19,6 +19,7 @@ from xdet.checking.report import (
     CHANGE_CAUSES,
     TITLES,
     boxes_text,
+    layer_advice,
     name_cpu,
     parts_words,
     placement_text,
@@ -201,12 +202,13 @@ def _summary(result: CheckResult) -> str:
 
 
 def _parts(result: CheckResult) -> str:
-    return f"<div class=parts>{''.join(map(_part, result.parts))}</div>"
+    return f"<div class=parts>{''.join(_part(part, layer_advice(result)) for part in result.parts)}</div>"
 
 
-def _part(part: PartVerdict) -> str:
+def _part(part: PartVerdict, about_layers: str) -> str:
+    advice = {**ADVICE, "layer": about_layers}
     findings = "".join(
-        f"<li><b>{shown(f.cause)}</b>: {shown(f.message)}<br>→ {shown(ADVICE[f.cause])}</li>"
+        f"<li><b>{shown(f.cause)}</b>: {shown(f.message)}<br>→ {shown(advice[f.cause])}</li>"
         for f in part.findings
     )
     listed = f"<ul>{findings}</ul>" if findings else ""

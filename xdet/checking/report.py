@@ -175,8 +175,13 @@ def check_to_json(result: CheckResult) -> str:
     return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def check_text(result: CheckResult) -> str:
-    """The verdict, part by part; what is wrong and what to do; the runtimes; what changed between them."""
+def check_text(result: CheckResult, *, repro: bool = False) -> str:
+    """The verdict, part by part; what is wrong and what to do; the runtimes; what changed between them.
+
+    Args:
+        result: the check.
+        repro: the first layer at fault is written as a model, too, so nobody is advised to ask for it.
+    """
     lines = [f"{result.model} against {result.source}, {len(result.images)} photographs", ""]
     if result.uncompared:
         listed = ", ".join(result.uncompared)
@@ -184,7 +189,7 @@ def check_text(result: CheckResult) -> str:
     for part in result.parts:
         lines.append(f"{part.status.upper():8} {part.part}: {TITLES[part.part]}")
         lines.append(f"         {part.summary}")
-        lines += _finding_lines(part.findings)
+        lines += _finding_lines(part.findings, layer_advice(result, repro=repro))
     if result.runs:
         lines += ["", *_runs_table(result).splitlines()]
         lines += [f"{run.name} {note}" for run in result.runs for note in run.notes]
@@ -219,10 +224,20 @@ def verdict_text(result: CheckResult) -> str:
     )
 
 
-def _finding_lines(findings: Sequence[Finding]) -> list[str]:
+def layer_advice(result: CheckResult, *, repro: bool = False) -> str:
+    """What to do about a layer at fault that was not done already."""
+    if result.layers is None:
+        return ADVICE["layer"]
+    return (
+        "report it, with the model that --repro wrote" if repro else "--repro FILE.onnx writes it as a model"
+    )
+
+
+def _finding_lines(findings: Sequence[Finding], about_layers: str) -> list[str]:
     lines = []
     for finding in findings[:MOST_LINES]:
-        lines += [f"         {finding.cause}: {finding.message}", f"           -> {ADVICE[finding.cause]}"]
+        advice = about_layers if finding.cause == "layer" else ADVICE[finding.cause]
+        lines += [f"         {finding.cause}: {finding.message}", f"           -> {advice}"]
     if len(findings) > MOST_LINES:
         lines.append(f"         ... and {len(findings) - MOST_LINES} more (--json has them all)")
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -103,6 +104,7 @@ def check(
     from xdet.model.file import read_model_file
     from xdet.pictures.images import find_images
     from xdet.writing.files import PAGE_MARK, Output, require_outputs, with_sidecars, write_text
+    from xdet.writing.text import wrap_sentences
 
     said = describing_options(
         config=config,
@@ -139,7 +141,9 @@ def check(
         where = Surroundings(describe_machine(), threads, _command(sys.argv[1:]))
         write_text(report, check_to_html(result, photographs, where))
     if json != STDOUT:
-        typer.echo(check_text(result))
+        text = check_text(result, repro=repro is not None)
+        columns = shutil.get_terminal_size().columns
+        typer.echo(wrap_sentences(text, columns) if sys.stdout.isatty() else text)
     if repro is not None and result.layers is not None:
         _write_repro(repro, result.layers, model, source, photographs)
     if not result.passed:

@@ -8,6 +8,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import PurePath
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,6 +57,31 @@ def format_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
             cells.append(padding + cell if right else cell + padding)
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def wrap_sentences(text: str, width: int) -> str:
+    r"""A text whose sentences are broken between words, with their indent; rows of tables stay whole.
+
+    >>> print(wrap_sentences("  one two three\na  b  c d e f g", 11))
+      one two
+        three
+    a  b  c d e f g
+    """
+    lines = []
+    for line in text.split("\n"):
+        indent = " " * (len(line) - len(line.lstrip()))
+        if len(line) <= width or "  " in line.strip():
+            lines.append(line)
+        else:
+            lines += wrap(
+                line.strip(),
+                width,
+                initial_indent=indent,
+                subsequent_indent=f"{indent}  ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
     return "\n".join(lines)
 
 

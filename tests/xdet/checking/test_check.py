@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,7 @@ from xdet.checking import check as verdict
 from xdet.checking import runs
 from xdet.checking.check import check
 from xdet.checking.pair import planned_images
-from xdet.checking.report import ADVICE, CHANGE_CAUSES, check_text, check_to_json
+from xdet.checking.report import ADVICE, CHANGE_CAUSES, check_text, check_to_json, layer_advice
 from xdet.checking.result import Cause, ChangeCause
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import ModelFile
@@ -330,3 +331,15 @@ def test_arrays_are_told_apart_by_their_number(model: Path, embedded_tflite: Pat
     pictures = [np.full((8, 8, 3), level, np.uint8) for level in (0, 255)]
     result = check(model, embedded_tflite, pictures, runtimes="onnxruntime:cpu,litert:xnnpack")
     assert result.images == ("<array 1>", "<array 2>")
+
+
+def test_what_was_done_already_is_not_advised() -> None:
+    told = {
+        (layers, repro): layer_advice(SimpleNamespace(layers=layers), repro=repro)  # type: ignore[arg-type]  # all it reads
+        for layers, repro in ((None, False), (object(), False), (object(), True))
+    }
+    assert [("--layers" in text, "--repro FILE" in text) for text in told.values()] == [
+        (True, True),
+        (False, True),
+        (False, False),
+    ]

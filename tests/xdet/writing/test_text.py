@@ -10,7 +10,7 @@ import pytest
 import xdet.detection.report
 import xdet.writing.text
 from xdet.detections import Detections
-from xdet.writing.text import detections_table, format_duration, format_size, format_table
+from xdet.writing.text import detections_table, format_duration, format_size, format_table, wrap_sentences
 
 
 def found(image: str, count: int) -> Detections:
@@ -99,3 +99,16 @@ def test_the_examples_in_the_docstrings_run(module: object) -> None:
     results = doctest.testmod(module)  # type: ignore[arg-type]
     assert results.attempted > 0
     assert results.failed == 0
+
+
+def test_sentences_break_between_words_at_any_width_and_rows_of_tables_stay_whole() -> None:
+    text = "PASSED   static: same\n         boxes-follow from their own head; expected [1, 2]\nruntime  images  max LSB"
+    wrapped = wrap_sentences(text, 26).splitlines()
+    assert wrapped == [
+        "PASSED   static: same",
+        "         boxes-follow from",
+        "           their own head;",
+        "           expected [1, 2]",
+        "runtime  images  max LSB",
+    ]
+    assert " ".join(wrapped).split() == text.split()
