@@ -7,7 +7,7 @@ import doctest
 import numpy as np
 import pytest
 
-import xdet.detection.report
+import xdet.detections
 import xdet.writing.text
 from xdet.detections import Detections
 from xdet.writing.text import detections_table, format_duration, format_size, format_table, wrap_sentences
@@ -94,7 +94,7 @@ def test_durations_have_three_digits(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
-@pytest.mark.parametrize("module", [xdet.writing.text, xdet.detection.report])
+@pytest.mark.parametrize("module", [xdet.writing.text, xdet.detections])
 def test_the_examples_in_the_docstrings_run(module: object) -> None:
     results = doctest.testmod(module)  # type: ignore[arg-type]
     assert results.attempted > 0
