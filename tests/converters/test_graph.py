@@ -184,3 +184,16 @@ def test_a_negative_size_in_a_finished_file_is_damage() -> None:
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = -1
     with pytest.raises(ModelError, match="value 'image' has a negative size"):
         load_onnx(model.SerializeToString(), "m.onnx")
+
+
+def test_a_stated_shape_that_holds_another_number_of_values_is_refused(tmp_path: Path) -> None:
+    """A STRIDED_SLICE whose mask was bent gives 48 values, and the file says 18."""
+    b = TfliteBuilder()
+    x = b.input("image", (1, 4, 4, 3), "uint8", 1 / 255, 0)
+    operands = [b.constant(np.array(values, np.int32)) for values in ([0] * 4, [1, 2, 3, 3], [1] * 4)]
+    cut = b.op("STRIDED_SLICE", [x, *operands], (1, 2, 3, 3), "uint8", 1 / 255, 0, new_axis_mask=127)
+    (tmp_path / "m.tflite").write_bytes(b.build([cut]))
+    with pytest.raises(
+        SourceFileError, match=r"turns shape .* into \[1, 2, 3, 3\]: another number of values"
+    ):
+        convert_to_bytes(tmp_path / "m.tflite", ConvertOptions(source=SourceOptions(head="none")))

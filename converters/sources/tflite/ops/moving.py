@@ -113,7 +113,14 @@ def reshape(
     """Reshape a value between two source shapes, from and to the graph's layout.
 
     The leading size is left to the runtime, so that a batch survives: 0 (keep) where both shapes lead with 1, else -1.
+
+    Raises:
+        SourceFileError: the shapes do not hold as many values.
     """
+    if math.prod(before) != math.prod(after):
+        raise SourceFileError(
+            f"{context.model.file}: {name!r} turns shape {list(before)} into {list(after)}: another number of values"
+        )
     if tuple(before) == tuple(after):
         return value
     value = context.to_source_layout(value, len(before), f"{name}/nhwc")
