@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from converters.errors import SourceFileError
 from converters.facts import SourceFacts, SourceOutput
 from converters.quant import QuantParams
 from converters.sources.tflite.facts import facts_from_tflite
-from converters.sources.tflite.reader import TfliteModel, TfliteTensor
+from converters.sources.tflite.reader import TfliteModel, TfliteOperator, TfliteTensor
 
 Shape = tuple[int, ...]
 QUANT = QuantParams.per_tensor(0.5, 3)
@@ -61,3 +63,12 @@ def test_another_kind_of_model_is_named_with_what_was_found(
         facts_from_tflite(model(inputs, outputs))
     assert "'m.tflite' is not a detector" in str(caught.value)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("inputs", [(), (-1,)], ids=["none", "absent"])
+def test_an_output_whose_operator_has_no_operands_tells_its_size_all_the_same(
+    inputs: tuple[int, ...],
+) -> None:
+    bare = TfliteOperator(0, "DEQUANTIZE", 1, inputs, (1,), {})
+    facts = facts_from_tflite(replace(model([(1, 96, 160, 3)], [(1, 3, 5, 30)]), operators=(bare,)))
+    assert facts.outputs[0].shape == (3, 5, 30)

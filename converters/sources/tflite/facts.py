@@ -72,8 +72,8 @@ def _largest(model: TfliteModel, output: int) -> float | None:
     """The largest number that an output's codes, or those that a DEQUANTIZE in front of it reads, can hold."""
     writers = {index: op for op in model.operators for index in op.outputs}
     while (op := writers.get(output)) is not None and op.op in ("DEQUANTIZE", "RESHAPE", "TRANSPOSE"):
-        if model.tensors[output].quant is not None:
-            break
+        if model.tensors[output].quant is not None or not op.inputs or op.inputs[0] < 0:
+            break  # an operator without operands is refused where it is translated
         output = op.inputs[0]
     tensor = model.tensors[output]
     if tensor.quant is None or tensor.quant.scale.size != 1 or tensor.dtype not in ("int8", "uint8"):
