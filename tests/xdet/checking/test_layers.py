@@ -24,6 +24,7 @@ from tests.xdet.planted_faults import (
 from xdet.checking.layer_records import Distance, Layer, LayerComparison
 from xdet.checking.layers import compare_layers
 from xdet.errors import ModelError
+from xdet.model.surgery import exact_codes
 from xdet.pictures.images import read_image, resize_image
 
 if TYPE_CHECKING:
@@ -178,3 +179,18 @@ def sum_within_one_code() -> bytes:
     unsigned = b.op("QUANTIZE", [added], shape, "uint8", 0.0625, 125, name="sum_u8")
     signed = b.op("QUANTIZE", [unsigned], shape, "int8", 0.0625, -3, name="sum_i8")
     return b.build([b.op("DEQUANTIZE", [signed], shape, "float32", name="head_real")])
+
+
+def test_equal_values_on_both_sides_are_computed_once(
+    embedded: bytes, embedded_tflite: Path, photograph: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[str] = []
+
+    def counting(graph: object, twin: str, *rest: Any) -> Any:
+        computed.append(twin)
+        return exact_codes(graph, twin, *rest)  # type: ignore[arg-type]  # handed on
+
+    monkeypatch.setattr("xdet.checking.layers.exact_codes", counting)
+    found = compare_layers(embedded, embedded_tflite, photograph)
+    assert all(isinstance(layer, Layer) and layer.accumulated.differing == 0 for layer in found.layers)
+    assert len(computed) == len(found.layers)
