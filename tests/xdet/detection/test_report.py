@@ -157,9 +157,9 @@ def test_a_score_that_is_no_number_is_never_written() -> None:
 
 def test_the_documents_in_docs_have_the_keys_that_are_written() -> None:
     text = (Path(__file__).parents[3] / "docs" / "json.md").read_text(encoding="utf-8")
-    xdet_example, coco_example = (
-        json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)
-    )
+    blocks = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
+    (xdet_example,) = [block for block in blocks if isinstance(block, dict) and "failed" in block]
+    (coco_example,) = [block for block in blocks if isinstance(block, list)]
     failed = (FailedImage("b.png", "b.png is empty"),)
     assert keys(json.loads(report_to_json(report(found("a.png", [0.9]), failed=failed)))) == keys(
         xdet_example
