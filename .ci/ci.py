@@ -123,7 +123,11 @@ def check_other_onnxruntimes(scratch: Path, sources: Path, env: dict[str, str]) 
         venv = scratch / f"venv-{package}"
         must([sys.executable, "-m", "venv", str(venv)], scratch, env)
         python = str(venv / ("Scripts" if os.name == "nt" else "bin") / "python")
-        must([python, "-m", "pip", "install", "-q", *core, package, "hypothesis", "pytest", "pytest-xdist"], sources, env)
+        must(
+            [python, "-m", "pip", "install", "-q", *core, package, "hypothesis", "pytest", "pytest-xdist"],
+            sources,
+            env,
+        )
         for chosen in tests:
             must([python, "-m", "pytest", "-q", *chosen], sources, env)
 

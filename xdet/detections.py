@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from xdet.errors import RuntimeUnavailableError, UsageError
+from xdet.errors import ImageError, RuntimeUnavailableError, UsageError
 
 if TYPE_CHECKING:
     import os
@@ -162,9 +162,13 @@ class Detections:
         from xdet.pictures.images import read_image
         from xdet.pictures.render import draw_detections
 
-        return draw_detections(
-            read_image(Path(self.image), honour_exif=True) if picture is None else picture, self
-        )
+        if picture is None:
+            if not Path(self.image).is_file():
+                raise ImageError(
+                    f"'{self.image}' is no file to draw on; give the picture: plot(picture), save(path, picture)"
+                )
+            picture = read_image(Path(self.image), honour_exif=True)
+        return draw_detections(picture, self)
 
     def save(
         self,

@@ -18,9 +18,21 @@ Each message says what failed, where, what was expected and found, and what to d
 
 
 class XdetError(Exception):
-    """An xdet operation failed; the message is written for the person who started it."""
+    """An xdet operation failed; the message is written for the person who started it.
+
+    Args:
+        message: one line.
+        details: further lines, where the message needs a table.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, *details: str) -> None:
+        super().__init__(message, *details)
+        self.lines = (message, *details)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
 
 
 class UsageError(XdetError):

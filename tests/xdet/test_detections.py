@@ -99,6 +99,12 @@ def test_another_picture_than_the_one_looked_at_is_refused(found: Detections) ->
         found.plot(np.zeros((50, 50, 3), np.uint8))
 
 
+def test_what_was_no_file_wants_its_picture(found: Detections) -> None:
+    with pytest.raises(ImageError, match=r"give the picture: plot\(picture\)"):
+        found.plot()
+    assert found.plot(np.zeros((100, 200, 3), np.uint8)).shape == (100, 200, 3)
+
+
 @pytest.mark.parametrize("package", ["pandas", "supervision"])
 def test_a_missing_package_is_named_with_the_line_that_brings_it(
     package: str, found: Detections, monkeypatch: pytest.MonkeyPatch

@@ -206,7 +206,7 @@ def _pairs(
     try:
         stored = read_keras(source.data, source.file).layers
     except ConversionError as error:
-        raise ModelError(str(error)) from error
+        raise ModelError(*error.lines) from error
     pairs: list[_Pair] = []
     absent: dict[str, str] = {}
     for layer in stored:

@@ -212,7 +212,7 @@ def _read_source(file: ModelFile) -> TfliteModel:
         records = read_tflite(file.data, file.file)
         require_sound(records)
     except ConversionError as error:
-        raise ModelError(str(error)) from error
+        raise ModelError(*error.lines) from error
     return records
 
 

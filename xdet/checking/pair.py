@@ -128,7 +128,7 @@ def _read_tflite(origin: ModelFile, _: ModelDocument) -> _Source:
         require_sound(records)
         facts = facts_from_tflite(records)
     except ConversionError as error:
-        raise ModelError(str(error)) from error
+        raise ModelError(*error.lines) from error
     return _Source(facts, SourceGraph(records))
 
 
@@ -146,13 +146,13 @@ def _read_keras(origin: ModelFile, document: ModelDocument) -> _Source:
     except MissingExtraError as error:
         return _Source(facts, problem=str(error))
     except ConversionError as error:
-        raise ModelError(str(error)) from error
+        raise ModelError(*error.lines) from error
     try:
         steps = network_steps(read_network(checked))
     except (UnsupportedModelError, MissingExtraError) as error:  # an archive's layers are read without h5py
         return _Source(facts, problem=str(error))
     except ConversionError as error:
-        raise ModelError(str(error)) from error
+        raise ModelError(*error.lines) from error
     return _Source(facts, steps=steps)
 
 
@@ -175,9 +175,9 @@ def _stated(
     try:
         return find_statements(origin.path, facts, said or SourceOptions(), grid_hw)
     except OptionError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(*error.lines) from error
     except ConversionError as error:
-        raise ModelError(str(error)) from error
+        raise ModelError(*error.lines) from error
 
 
 Asked = str | Runtime

@@ -101,10 +101,8 @@ def main() -> None:
             app(arguments)
         finally:
             sys.stdout.flush()
-    except ConversionError as error:
+    except (ConversionError, XdetError) as error:
         _fail(arguments, f"error: {error.lines[0]}", *error.lines[1:], code=error.exit_code)
-    except XdetError as error:
-        _fail(arguments, f"error: {error}", code=error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     except MemoryError:

@@ -62,7 +62,7 @@ def _inspect_tflite(path: Path, data: bytes, _: bool) -> Inspection:  # noqa: FB
     try:
         spec = describe_source(path, facts_from_tflite(model), SourceOptions()).spec
     except ConversionError as error:  # a network without a description is worth inspecting, too
-        problem = str(error)
+        problem = "; ".join(line.strip() for line in error.lines)
     layers: tuple[Layer, ...] = ()
     totals, totals_problem = None, None
     try:

@@ -83,6 +83,10 @@ def _read_list(path: Path) -> bytes:
 
 def _lines(data: bytes, what: str) -> Iterator[Path]:
     """A path per line, spaces at the ends left out; names are as the file system spells them."""
+    if b"\0" in data:
+        raise DataError(
+            f"{what} is no text; write a path on each line, and name pictures themselves as files"
+        )
     lines = [line.strip() for line in os.fsdecode(data).splitlines()]
     if not any(lines):
         raise DataError(f"{what} names no image; write a path on each line")

@@ -121,11 +121,11 @@ def open_model(model: ModelFile, choices: RuntimeChoices) -> KerasRuntime:
             facts = facts_from_keras(network)
             spec = settings.describe_source(model.path, facts, settings.SourceOptions()).spec
     except errors.OptionError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(*error.lines) from error
     except errors.MissingExtraError as error:
         raise MissingExtraError(error.what, error.extra) from error
     except errors.ConversionError as error:
-        raise ModelError(str(error)) from error
+        raise ModelError(*error.lines) from error
     return KerasRuntime(network, file=model.file, spec=spec)
 
 

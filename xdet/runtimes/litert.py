@@ -278,9 +278,9 @@ def describe_source(model: ModelFile, spec: DetectorSpec | None = None) -> Sourc
         facts = facts_from_tflite(records)
         spec = spec or settings.describe_source(model.path, facts, settings.SourceOptions()).spec
     except OptionError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(*error.lines) from error
     except ConversionError as error:
-        raise ModelError(str(error)) from error
+        raise ModelError(*error.lines) from error
     return SourceModel(spec, _is_integer(records))
 
 

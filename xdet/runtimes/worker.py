@@ -149,7 +149,7 @@ def main() -> None:
         except errors.MissingExtraError as error:
             result = Message({"error": ["MissingExtraError", [error.what, error.extra]]})
         except errors.XdetError as error:
-            result = Message({"error": [type(error).__name__, [str(error)]]})
+            result = Message({"error": [type(error).__name__, list(error.lines)]})
         _write(answers, result)
 
 

@@ -182,3 +182,29 @@ def test_images_by_folder_pattern_and_list(folder: Path, words: str, names: list
 def test_what_names_no_image_is_told_in_a_sentence(folder: Path, words: str, code: int, said: str) -> None:
     (folder / "photos" / "empty").mkdir()
     assert said in told(run(folder, words), code)
+
+
+def test_a_picture_where_a_list_is_expected_is_told_in_one_line(folder: Path) -> None:
+    line = told(run(folder, "m.onnx -", stdin="\x89PNG\0\0\0"), code=3)
+    assert "the list on standard input is no text" in line
+
+
+def test_an_error_with_details_has_a_line_for_each(folder: Path) -> None:
+    (folder / "lines.py").write_text(
+        "import sys, xdet.cli.app as program, xdet.cli.detect\n"
+        "from xdet.errors import ModelError\n"
+        "def fail(*_, **__): raise ModelError('no head fits', '  yolo_v2: why', '  yolo_v3: why\\nnot')\n"
+        "program.app = fail\n"
+        "sys.argv = ['xdet', 'detect']\n"
+        "program.main()\n",
+        "utf-8",
+    )
+    result = subprocess.run(
+        [sys.executable, "lines.py"], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 3
+    assert result.stderr.splitlines() == [
+        "xdet: error: no head fits",
+        "  yolo_v2: why",
+        "  yolo_v3: why\\nnot",
+    ]

@@ -112,6 +112,18 @@ def pack(b: TfliteBuilder) -> list[int]:
     return [b.op("PACK", inputs, (1, 2, 5, 6, 4), "int8", S, Z, values_count=2, axis=1)]
 
 
+def unpack(b: TfliteBuilder) -> list[int]:
+    rows = [b.tensor(f"row{number}", (1, 6, 4), "int8", S, Z) for number in range(5)]
+    b.operator("UNPACK", [picture(b)], rows, num=5, axis=1)
+    return rows
+
+
+def blocks(b: TfliteBuilder) -> list[int]:
+    x = b.input("x", (1, 4, 6, 4), "int8", S, Z)
+    deep = b.op("SPACE_TO_DEPTH", [x], (1, 2, 3, 16), "int8", S, Z, block_size=2)
+    return [b.op("DEPTH_TO_SPACE", [deep], (1, 4, 6, 4), "int8", S, Z, block_size=2)]
+
+
 def shape_arithmetic(b: TfliteBuilder) -> list[int]:
     shape = b.op("SHAPE", [picture(b)], (4,), "int32", out_type="int32")
     begin, end, stride = (b.constant(int32(n)) for n in (0, 1, 1))
@@ -132,6 +144,7 @@ MODELS: dict[str, Callable[[TfliteBuilder], list[int]]] = {
     "CONCATENATION": concatenation,
     "CONV_2D": conv,
     "DEPTHWISE_CONV_2D": depthwise,
+    "DEPTH_TO_SPACE": blocks,
     "DEQUANTIZE": quantise_and_back,
     "FULLY_CONNECTED": fully_connected,
     "GATHER": with_constants("GATHER", (1, 5, 6, 2), int32(3, 0), axis=3, batch_dims=0),
@@ -154,10 +167,13 @@ MODELS: dict[str, Callable[[TfliteBuilder], list[int]]] = {
     ),
     "SHAPE": shape_arithmetic,
     "SOFTMAX": unary("SOFTMAX", 1 / 256, -128, beta=1.0),
+    "SPACE_TO_DEPTH": blocks,
     "SPLIT": split,
+    "SQUEEZE": with_constants("SQUEEZE", (5, 6, 4), squeeze_dims=(0,)),
     "STRIDED_SLICE": shape_arithmetic,
     "SUB": binary("SUB"),
     "TILE": with_constants("TILE", (1, 10, 6, 4), int32(1, 2, 1, 1)),
+    "UNPACK": unpack,
     "TRANSPOSE": with_constants("TRANSPOSE", (1, 4, 5, 6), int32(0, 3, 1, 2)),
 }
 
