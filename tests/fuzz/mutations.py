@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import struct
 import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,7 +110,9 @@ def bend_tree(random: Random, tree: Any) -> Any:
             other, there = random.choice(holders)
             holder[key] = copy.deepcopy(other[there])
         elif kind == 3 and isinstance(holder[key], int | float):
-            holder[key] = holder[key] * random.choice((-1, 0.5, 2, 1e6, 1e-6)) + random.choice((-1, 0, 1))
+            factor = random.choice((-1, 0.5, 2, 1e6, 1e-6))
+            with suppress(OverflowError):  # a whole number beyond float stays
+                holder[key] = holder[key] * factor + random.choice((-1, 0, 1))
         else:
             holder[key] = copy.deepcopy(random.choice(VALUES))
     return tree
