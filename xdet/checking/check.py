@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from converters.description.statements import SourceOptions
     from converters.spec import Thresholds
+    from xdet.checking.heads.spread import Step
     from xdet.checking.pair import OpenedPair
     from xdet.checking.result import (
         DetectionChange,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 
 LOW_SCORE = 0.001
 READERS = 2
+NOTHING_RAN = "no runtime of the finished model ran"
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +233,8 @@ def _run(inputs: _Inputs, runtime: RuntimeChoices | Runtime, *, of_source: bool)
     if of_source and isinstance(runtime, RuntimeChoices):
         source, spec = inputs.pair.source, inputs.pair.document.spec
         return run_source(source, spec, runtime, Work(pixels, progress=progress))
-    work = Work(pixels, inputs.thresholds, progress)
+    gives_boxes = inputs.pair.document.spec.gives_boxes
+    work = Work(pixels, inputs.thresholds if gives_boxes else (), progress)
     if not isinstance(runtime, RuntimeChoices):
         return run_open(runtime, work)
     return run_finished(inputs.pair.model, runtime, work)
@@ -246,8 +249,8 @@ def _judge(
     pair, own = inputs.pair, inputs.thresholds[0]
     sources, runs = all_runs.of_source, all_runs.of_model
     static, proven = check_static(pair)
-    steps = pair.source_graph.head_steps if pair.source_graph is not None else None
-    step = None if steps is None else steps.scale
+    source = pair.source_graph
+    step = None if source is None else source.head_step(pair.document.spec.network_outputs)
     reason = why_not_exact(pair.document, pair.source_graph)
     comparable = _comparable(pair)
     sources = sources if comparable else []
@@ -259,7 +262,8 @@ def _judge(
     spread_of = [d for name, d in near.items() if d is not None and name not in to_xnnpack]
     unit = "LSB" if step is not None else "of the largest value"
     exact = judge_exact(exact_runs, to_xnnpack, reason)
-    spread = judge_spread(spread_of, limits, unit, _no_yardstick(pair, gaps.missing, comparable=comparable))
+    skipped = _no_yardstick(pair, gaps.missing, comparable=comparable) if runs else NOTHING_RAN
+    spread = judge_spread(spread_of, limits if runs else None, unit, skipped)
     witness = xnnpack or (sources[0] if sources else None)
     exact, spread = (_with_diagnosis(inputs, part, runs, witness) for part in (exact, spread))
     heads, gives_boxes = (
@@ -271,7 +275,8 @@ def _judge(
         boxes = replace(boxes, status="failed", findings=(*boxes.findings, *gaps.faults))
     changes: list[DetectionChange] = []
     if witness is not None and gives_boxes:
-        unit_value = step or max(float(np.abs(witness.heads).max()), 1e-30)
+        largest = max(float(np.abs(witness.heads).max()), 1e-30)
+        unit_value = largest if step is None else float(np.max(step)) or largest
         for run in runs:
             room = 0.0 if run.name in to_xnnpack else (limits or (np.inf, np.inf))[0]
             how = Comparison(pair.document.spec, own, unit_value, room, names)
@@ -360,7 +365,7 @@ def _line(
 
 
 def _bars(
-    run: Run, sources: Sequence[Run], near: dict[str, HeadDistance | None], step: float | None
+    run: Run, sources: Sequence[Run], near: dict[str, HeadDistance | None], step: Step | None
 ) -> tuple[HistogramBar, ...]:
     """The histogram of a run's differences from the source run that is nearest."""
     found = near[run.name]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
-from tests.converters.sources.tflite.networks import st_yolo_lc, tiny_yolo_v2_relu
+from converters.sources.tflite.reader import read_tflite
+from converters.spec import RawOutput
+from tests.converters.sources.tflite.networks import st_yolo_lc, tiny_yolo_v2_relu, two_raw_outputs
 from xdet.checking.check import check
 from xdet.checking.numbers import check_static
+from xdet.checking.numbers.source_graph import SourceGraph
 from xdet.checking.pair import open_pair
 from xdet.checking.report import check_text
 from xdet.conversion import describing_options
@@ -112,6 +116,40 @@ def test_a_model_that_ends_at_the_head_is_compared_and_its_boxes_are_not(
     result = check(model, embedded_tflite, sample_pictures[:1], runtimes=RUNTIMES)
     assert [part.status for part in result.parts] == ["passed", "passed", "skipped", "skipped"]
     assert "gives no boxes" in result.parts[3].summary
+
+
+@pytest.mark.parametrize("dequantised", [True, False])
+def test_several_raw_outputs_of_a_network_without_a_head_are_compared(
+    sample_pictures: list[Path], tmp_path: Path, *, dequantised: bool
+) -> None:
+    source, model = tmp_path / "two.tflite", tmp_path / "two.onnx"
+    source.write_bytes(two_raw_outputs(dequantised=dequantised))
+    options = ConvertOptions(source=SourceOptions(head="none"))
+    model.write_bytes(convert_to_bytes(source, options).model)
+    result = check(model, source, sample_pictures, runtimes="onnxruntime:cpu,onnxruntime-unfused:cpu")
+    assert [part.status for part in result.parts] == ["passed", "passed", "passed", "skipped"]
+    assert "gives no boxes" in result.parts[3].summary
+    assert (result.passed, result.complete, result.unit) == (True, True, "LSB")
+    cpu = result.runs[0].nearest
+    assert cpu is not None
+    assert (cpu.differing, cpu.values) == (0, len(sample_pictures) * (8 * 8 * 4 + 7))
+
+
+def test_the_steps_of_several_outputs_stand_in_the_order_of_the_joined_head() -> None:
+    graph = SourceGraph(read_tflite(two_raw_outputs(), "two.tflite"))
+    vector, grid = RawOutput("vector", (7,)), RawOutput("grid", (8, 8, 4))
+    steps = graph.head_step((vector, grid))
+    np.testing.assert_array_equal(steps, np.array([0.25] * 7 + [0.004] * 256, np.float32))
+    assert graph.head_step((vector,)) is None
+
+
+def test_a_check_in_which_nothing_ran_says_so(
+    embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(convert_to_bytes(embedded_tflite, ConvertOptions()).model)
+    result = check(model, embedded_tflite, sample_pictures[:1], runtimes="litert:xnnpack")
+    assert result.parts[2].summary == "no runtime of the finished model ran"
 
 
 @pytest.mark.shared

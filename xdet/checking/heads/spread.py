@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from xdet.checking.runs import Run
 
+    Step = float | NDArray[np.float64]  # one, or one per value of a head that joins several outputs
+
 XNNPACK = "litert:xnnpack"
 # For networks on which LiteRT's kernels agree: one code, on one value in a hundred, is what the last rounding may do.
 LEAST_MAX, LEAST_MEAN = 1.0, 0.01
@@ -30,13 +32,13 @@ FLOAT_BARS = (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, np.inf)
 FLOAT_BOUND = 1e-4  # of the head's largest magnitude: float32 sums of up to 9216 products, in another order
 
 
-def distance(first: Run, second: Run, step: float | None) -> HeadDistance:
+def distance(first: Run, second: Run, step: Step | None) -> HeadDistance:
     """How far two runs are from each other on the images that both have seen.
 
     Args:
         first: one run.
         second: the other; for float heads the one whose largest magnitude is the unit.
-        step: scale of the source's head; None for float heads.
+        step: scale of the source's head, one per value where its outputs differ; None for float heads.
     """
     a, b, unit = _on_common_images(first, second, step)
     steps = steps_between(a, b, unit)
@@ -50,7 +52,7 @@ def distance(first: Run, second: Run, step: float | None) -> HeadDistance:
     )
 
 
-def histogram(first: Run, second: Run, step: float | None) -> tuple[HistogramBar, ...]:
+def histogram(first: Run, second: Run, step: Step | None) -> tuple[HistogramBar, ...]:
     """How many head values are how far apart, as ``distance`` measures them; every value is in one bar."""
     steps = steps_between(*_on_common_images(first, second, step))
     ends = LSB_BARS if step is not None else FLOAT_BARS
@@ -60,37 +62,36 @@ def histogram(first: Run, second: Run, step: float | None) -> tuple[HistogramBar
 
 
 def _on_common_images(
-    first: Run, second: Run, step: float | None
-) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+    first: Run, second: Run, step: Step | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32], Step]:
     """Both heads of the images that both have seen, and the unit of their distances."""
     count = min(len(first.heads), len(second.heads))
     a, b = first.heads[:count], second.heads[:count]
-    return a, b, step or max(float(np.abs(b).max(initial=0)), float(np.finfo(np.float32).tiny))
+    largest = max(float(np.abs(b).max(initial=0)), float(np.finfo(np.float32).tiny))
+    return a, b, step if step is not None and np.all(step) else largest
 
 
-def steps_between(
-    first: NDArray[np.float32], second: NDArray[np.float32], unit: float
-) -> NDArray[np.float64]:
+def steps_between(first: NDArray[np.float32], second: NDArray[np.float32], unit: Step) -> NDArray[np.float64]:
     """Absolute differences in ``unit``, rounded to 1/1024 where they lie on the lattice of codes; NaN is infinitely far."""
     steps = np.abs(first.astype(np.float64) - second.astype(np.float64)) / unit
     whole = np.rint(steps)
-    near = np.where(np.abs(steps - whole) < 2.0**-10, whole, steps) if unit > 0 else steps
+    near = np.where(np.abs(steps - whole) < 2.0**-10, whole, steps) if np.all(np.greater(unit, 0)) else steps
     return np.where(np.isnan(steps), np.inf, np.where(whole > 0, near, steps))
 
 
-def nearest(run: Run, sources: Sequence[Run], step: float | None) -> HeadDistance | None:
+def nearest(run: Run, sources: Sequence[Run], step: Step | None) -> HeadDistance | None:
     """The distance to the source run that is nearest by the mean, then the largest difference."""
     distances = [distance(run, source, step) for source in sources]
     return min(distances, key=lambda d: (d.mean_steps, d.max_steps), default=None)
 
 
-def own_spread(sources: Sequence[Run], step: float | None) -> HeadDistance | None:
+def own_spread(sources: Sequence[Run], step: Step | None) -> HeadDistance | None:
     """The two source runs that are furthest from each other by the mean; None with fewer than two."""
     distances = [distance(a, b, step) for a, b in combinations(sources, 2)]
     return max(distances, key=lambda d: (d.mean_steps, d.max_steps), default=None)
 
 
-def allowed(sources: Sequence[Run], step: float | None) -> tuple[float, float] | None:
+def allowed(sources: Sequence[Run], step: Step | None) -> tuple[float, float] | None:
     """The most (max, mean) that part spread allows; None where there is no yardstick."""
     if step is None:
         return (FLOAT_BOUND, FLOAT_BOUND) if sources else None

@@ -5,18 +5,21 @@ Names are those of the document's tensor map: a tensor without a name is ``tenso
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from converters.facts import match_outputs
 from converters.spec import CONTRACT_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    import numpy as np
+    from numpy.typing import NDArray
 
     from converters.sources.tflite.reader import TfliteModel, TfliteOperator, TfliteTensor
+    from converters.spec import RawOutput
 
 ACTIVATIONS = frozenset({"LEAKY_RELU", "RELU", "RELU6", "RELU_N1_TO_1", "QUANTIZE"})
 POOLS = frozenset({"MAX_POOL_2D", "AVERAGE_POOL_2D"})
@@ -27,14 +30,6 @@ def number(op: TfliteOperator, name: str, default: float) -> float:
     value = op.options.get(name, default)
     assert isinstance(value, int | float)  # noqa: S101 - the schema's type
     return value
-
-
-@dataclass(frozen=True, slots=True)
-class HeadSteps:
-    """The quantisation of the source's raw head: ``real = scale * (code - zero_point)``."""
-
-    scale: float
-    zero_point: int
 
 
 class SourceGraph:
@@ -91,15 +86,31 @@ class SourceGraph:
         """How messages call an operator: by its output."""
         return self.names[op.outputs[0]]
 
-    @cached_property
-    def head_steps(self) -> HeadSteps | None:
-        """The quantisation of the raw head, in front of a final DEQUANTIZE if there is one; None for float heads."""
-        index = self.model.outputs[0]
+    def head_step(self, wanted: Sequence[RawOutput]) -> float | NDArray[np.float64] | None:
+        """The quantisation step of the raw head, in front of a final DEQUANTIZE if there is one.
+
+        Args:
+            wanted: the raw outputs in the order in which ``Runtime.head`` joins them.
+
+        Returns:
+            One number; one per value of the joined head for several outputs whose steps differ; None where an output is float,
+            or the outputs are not those of the source.
+        """
+        steps = [step for step in map(self._step_of, self.model.outputs) if step is not None]
+        if len(steps) < len(self.model.outputs):
+            return None
+        if len(set(steps)) == 1:
+            return steps[0]
+        try:
+            order = match_outputs([self.model.tensors[i].shape[1:] for i in self.model.outputs], wanted)
+        except ValueError:  # another source, as part static and LiteRT tell
+            return None
+        return np.repeat([steps[place] for place in order], [output.size for output in wanted])
+
+    def _step_of(self, index: int) -> float | None:
+        """The step of one output."""
         maker = self.makers.get(index)
         if maker is not None and maker.op == "DEQUANTIZE":
             index = maker.inputs[0]
         quant = self.model.tensors[index].quant
-        if quant is None or quant.scale.size != 1:
-            return None
-        scale: np.float32 = quant.scalar_scale
-        return HeadSteps(float(scale), quant.scalar_zero_point)
+        return None if quant is None or quant.scale.size != 1 else float(quant.scalar_scale)

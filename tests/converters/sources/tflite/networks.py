@@ -118,6 +118,30 @@ class NetworkBuilder:
         return self
 
 
+def two_raw_outputs(*, dequantised: bool = True) -> bytes:
+    """A network that no head fits: a map of 8 x 8 and a vector, whose steps differ; the vector is int8 or float32."""
+    b = TfliteBuilder()
+    pixels = b.input("image", (1, 16, 16, 3), "uint8", 1 / 255, 0)
+    codes = b.op("QUANTIZE", [pixels], (1, 16, 16, 3), "int8", 1 / 255, -128, name="quantized")
+    weights = np.random.default_rng(5).integers(-127, 128, (4, 3, 3, 3)).astype(np.int8)
+    operands = [
+        codes,
+        b.constant(weights, [1e-3] * 4, axis=0),
+        b.constant(np.zeros(4, np.int32), [1e-3 / 255] * 4),
+    ]
+    options = {"padding": "SAME", "stride_h": 2, "stride_w": 2}
+    grid = b.op("CONV_2D", operands, (1, 8, 8, 4), "int8", 0.004, 5, name="grid", version=3, **options)
+    rows = b.op(
+        "RESHAPE", [grid, b.constant(np.array([1, 256], np.int32))], (1, 256), "int8", 0.004, 5, name="rows"
+    )
+    matrix = np.random.default_rng(6).integers(-127, 128, (7, 256)).astype(np.int8)
+    operands = [rows, b.constant(matrix, [2e-3]), b.constant(np.zeros(7, np.int32), [0.004 * 2e-3])]
+    vector = b.op("FULLY_CONNECTED", operands, (1, 7), "int8", 0.25, 0, name="vector", version=4)
+    if dequantised:
+        vector = b.op("DEQUANTIZE", [vector], (1, 7), "float32", name="vector_real")
+    return b.build([grid, vector])
+
+
 def tiny_yolo_v2_relu(size: int, widest: int = 256) -> bytes:
     """Tiny YOLO v2 with fused RELU instead of LeakyReLU, stride 32; channels capped at ``widest`` to stay small."""
     net = NetworkBuilder(size)

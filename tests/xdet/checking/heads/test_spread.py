@@ -9,6 +9,7 @@ from xdet.checking.heads.spread import (
     FLOAT_BOUND,
     allowed,
     distance,
+    histogram,
     judge_exact,
     judge_spread,
     nearest,
@@ -36,6 +37,15 @@ SOURCES = [XNNPACK, BUILTIN, REFERENCE]
 def test_a_distance_counts_values_steps_and_their_mean() -> None:
     found = distance(run_of("a", 1, 0, -3, 7), run_of("b", 1, 2, 0, 7), STEP)
     assert (found.differing, found.values, found.max_steps, found.mean_steps) == (2, 4, 3.0, 1.25)
+
+
+def test_outputs_that_are_joined_are_each_measured_in_their_own_steps() -> None:
+    first, second = np.array([[0, 0.5, 3, 0]], np.float32), np.zeros((1, 4), np.float32)
+    steps = np.array([0.25, 0.25, 1.5, 1.5])
+    a, b = (Run(name, exact=True, heads=head) for name, head in (("a", first), ("b", second)))
+    found = distance(a, b, steps)
+    assert (found.differing, found.max_steps, found.mean_steps) == (2, 2.0, 1.0)
+    assert [bar.values for bar in histogram(a, b, steps)][:3] == [2, 0, 2]
 
 
 def test_a_distance_to_nothing_finite_is_infinite() -> None:
