@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 GENERATOR = 1  # raise it with any change to the picture
 SEED = 0x78646574  # "xdet"
+NO_VECTOR = "no golden vector for xdet selftest: "  # a document's note says why behind it
 LEAST_VALUES = 64  # that many codes are stored however small the file
 SHARE = 0.02  # of the constants' bytes, at most, in base64
 CELLS = (64, 32, 16, 8, 4)  # pixels per smooth patch, coarse to fine

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.integer.evaluate import NotEvaluatedError, evaluate
-from converters.integer.golden import golden_image, make_vector
+from converters.integer.golden import NO_VECTOR, golden_image, make_vector
 from converters.integer.values import Quantized, Rounding
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ def attempt_golden_vector(
     if network.activations == "float32":
         return None, ()
     if len(network.outputs) != 1:
-        return None, (f"no golden vector for xdet selftest: the network has {len(network.outputs)} outputs",)
+        return None, (f"{NO_VECTOR}the network has {len(network.outputs)} outputs",)
     try:
         return golden_vector(graph, str(network.outputs[0].name), spec), ()
     except NotEvaluatedError as error:
-        return None, (f"no golden vector for xdet selftest: {error}",)
+        return None, (f"{NO_VECTOR}{error}",)
 
 
 def golden_vector(graph: ir.Graph, head: str, spec: DetectorSpec) -> GoldenVector:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from converters.integer.golden import GENERATOR, Agreement, compare_head, golden_image
+from converters.integer.golden import GENERATOR, NO_VECTOR, Agreement, compare_head, golden_image
 from converters.spec import HEAD, IMAGE
 from xdet.errors import ModelError
 from xdet.model.file import read_model_file
@@ -139,15 +139,13 @@ def judge(agreement: Agreement, bound_lsb: int) -> Verdict:
 def _require_vector(document: ModelDocument, file: str) -> GoldenVector:
     vector = document.golden
     if vector is None:
-        why = (
-            "its network computes in float32, where no result is defined to the bit"
-            if document.activations == "float32"
-            else next(
-                (note for note in document.notes if "golden" in note), "an earlier version converted it"
-            )
-        )
+        why = next((note for note in document.notes if note.startswith(NO_VECTOR)), None)
+        if document.activations == "float32":
+            why = "its network computes in float32, where no result is defined to the bit"
+        again = ", or convert it again" if why is None else ""  # the same file would come of it
+        told = "an earlier version converted it" if why is None else why.removeprefix(NO_VECTOR)
         raise ModelError(
-            f"'{file}' holds no golden vector: {why}; compare it with its source: xdet check, or convert it again"
+            f"'{file}' holds no golden vector: {told}; compare it with its source: xdet check{again}"
         )
     if vector.generator != GENERATOR:
         raise ModelError(
