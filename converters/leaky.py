@@ -98,8 +98,9 @@ def float_table(case: LeakyCase, form: FloatForm) -> Table:
     """int64 ``(256,)``: output code for input codes -128..127 of the QDQ form in float32, rounding half to even."""
     x = (np.arange(-128, 128, dtype=np.int32) - case.zero_point_in).astype(np.float32) * form.scale
     y = np.where(x >= 0, x, x * form.slope)
-    codes = np.rint(y / case.scale_out).astype(np.int64) + case.zero_point_out
-    return np.clip(codes, -128, 127)
+    with np.errstate(over="ignore"):  # a denormal scale: infinity saturates like any large number
+        steps = np.clip(np.rint(y / case.scale_out), -512, 512)
+    return np.clip(steps.astype(np.int64) + case.zero_point_out, -128, 127)
 
 
 def matched_leaky(case: LeakyCase) -> FloatForm | None:

@@ -145,3 +145,11 @@ def test_the_float_option_is_the_real_function_within_one_code() -> None:
     np.testing.assert_array_equal(runs.uint8[0].reshape(-1), float_table(c, plain_form(c)))
     assert runs.worst <= 1
     assert runs.dialects_agree
+
+
+@pytest.mark.filterwarnings("error")
+def test_codes_of_a_denormal_scale_saturate_without_a_warning() -> None:
+    denormal = LeakyCase(np.float32(1.0), 3, np.float32(1e-45), 5, np.float32(0.1))
+    expected = np.where(np.arange(-128, 128) < 3, -128, 127)
+    expected[3 + 128] = 5
+    np.testing.assert_array_equal(float_table(denormal, plain_form(denormal)), expected)
