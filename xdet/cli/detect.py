@@ -143,7 +143,8 @@ def detect(
         make_folder(save)
     with detector:
         if lines and json is not None:
-            _detect_to_lines(detector, images, json, pictures=pictures, classes=wanted, resume=resume)
+            anew = force and not resume
+            _detect_to_lines(detector, images, json, pictures=pictures, classes=wanted, anew=anew)
             return
         with progress_bar(len(images), "detecting") as advance:
             report = detect_files(detector, images, pictures=pictures, classes=wanted, progress=advance)
@@ -165,7 +166,6 @@ def _require_json(json: Path | None, images: list[Path], *, coco: bool, resume: 
     """Refuse what ``--json`` cannot hold; tells whether it is a file that grows line by line."""
     from xdet.detection.report import coco_image_ids
     from xdet.detection.results import is_results_file, require_names
-    from xdet.writing.text import image_names
 
     lines = json is not None and is_results_file(json)
     if resume and not lines:
@@ -178,7 +178,7 @@ def _require_json(json: Path | None, images: list[Path], *, coco: bool, resume: 
     if coco and json is not None:
         coco_image_ids(names)  # refuses images whose results could not be told apart
     if lines and json is not None:
-        require_names(json, image_names(names))
+        require_names(json, [image.as_posix() for image in images])
     return lines
 
 
@@ -214,24 +214,29 @@ def _detect_to_lines(
     *,
     pictures: list[Path] | None,
     classes: list[str] | None,
-    resume: bool,
+    anew: bool,
 ) -> None:
     """Results into a file as they come; what is done stays, whatever stops the rest."""
     from xdet.detection.batch import detect_to_file
     from xdet.detection.results import ResultsFile, results_header
 
-    if not resume and json.exists():
-        json.unlink()
-    results = ResultsFile(json, results_header(detector, classes))
-    before = len(results.done)
-    try:
-        with progress_bar(len(images), "detecting") as advance:
-            detect_to_file(detector, images, results, pictures=pictures, classes=classes, progress=advance)
-    except KeyboardInterrupt:
+    with ResultsFile(json, results_header(detector, classes), anew=anew) as results:
+        before = len(results.done)
+        try:
+            with progress_bar(len(images), "detecting") as advance:
+                changed = detect_to_file(
+                    detector, images, results, pictures=pictures, classes=classes, progress=advance
+                )
+        except KeyboardInterrupt:
+            print_line(
+                f"xdet: interrupted; {len(results.done)} images are in '{json}', --resume goes on", err=True
+            )
+            raise
+    if changed:
         print_line(
-            f"xdet: interrupted; {len(results.done)} images are in '{json}', --resume goes on", err=True
+            f"xdet: images that have changed since: {changed}; of their lines in '{json}' the last count",
+            err=True,
         )
-        raise
     earlier = f", {before} of them before" if before else ""
     print_line(f"{json}: {len(results.done)} images{earlier}, {results.failed} without a result")
     if results.failed:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xdet.detection.report import DetectionReport, FailedImage
 from xdet.errors import ImageError
+from xdet.pictures.images import hash_photograph
 from xdet.pictures.preparation import Preparation, prepare, through_network
 from xdet.pictures.render import draw_detections, save_picture
-from xdet.writing.text import image_names
 
 if TYPE_CHECKING:
     from xdet.detection.detector import Detector
@@ -70,23 +69,41 @@ def detect_to_file(
     pictures: Sequence[Path] | None = None,
     classes: Sequence[str] | None = None,
     progress: Progress | None = None,
-) -> None:
-    """As ``detect_files``, each result written when it is there and kept nowhere; images that ``results`` has are left out."""
-    names = image_names([str(image) for image in images])
-    todo = [index for index, name in enumerate(names) if name not in results.done]
+) -> int:
+    """As ``detect_files``, each result written when it is there and kept nowhere; images that ``results`` has are left out.
+
+    Returns:
+        How many images have changed since ``results`` got them, and were detected anew.
+    """
+    from xdet.detection.results import NamedImage
+
+    todo, changed = [], 0
+    for index, image in enumerate(images):
+        known = results.done.get(image.as_posix())
+        if known is None or known != hash_photograph(image):
+            todo.append(index)
+            changed += known is not None
+    digests: dict[Path, str] = {}
+
+    def take_digest(image: Path) -> None:
+        digests[image] = hash_photograph(image)
+
     if progress is not None:
         progress(len(images) - len(todo))
     drawn = None if pictures is None else [pictures[index] for index in todo]
-    stream = detect_stream(detector, [images[index] for index in todo], pictures=drawn, classes=classes)
+    stream = detect_stream(
+        detector, [images[index] for index in todo], pictures=drawn, classes=classes, before=take_digest
+    )
     with closing(stream):
-        for index, (image, outcome) in zip(todo, stream, strict=True):
-            name = names[index]
+        for image, outcome in stream:
+            named = NamedImage(image.as_posix(), digests[image])
             if isinstance(outcome, ImageError):
-                results.add_failure(name, str(outcome).replace(str(image), name))
+                results.add_failure(named, str(outcome).replace(str(image), named.name))
             else:
-                results.add(name, outcome)
+                results.add(named, outcome)
             if progress is not None:
                 progress(1)
+    return changed
 
 
 def detect_stream(
@@ -95,8 +112,12 @@ def detect_stream(
     *,
     pictures: Sequence[Path] | None = None,
     classes: Sequence[str] | None = None,
+    before: Callable[[Path], object] | None = None,
 ) -> Generator[tuple[Path, Detections | ImageError]]:
-    """Each image with its detections, or with why it has none, in order; the arguments are those of ``detect_files``."""
+    """Each image with its detections, or with why it has none, in order.
+
+    The arguments are those of ``detect_files``; ``before`` gets each image before it is read, maybe on another thread.
+    """
     targets = {} if pictures is None else dict(zip(map(str, images), pictures, strict=True))
 
     def detect_and_draw(batch: Sequence[Prepared]) -> list[Detections]:
@@ -108,5 +129,11 @@ def detect_stream(
                 save_picture(targets[image.name], draw_detections(image.original, detections))
         return results
 
-    ready = partial(prepare, how=Preparation(detector.spec.image, keep_original=pictures is not None))
+    how = Preparation(detector.spec.image, keep_original=pictures is not None)
+
+    def ready(image: Path) -> Prepared:
+        if before is not None:
+            before(image)
+        return prepare(image, how)
+
     yield from through_network(images, ready, detect_and_draw, batch=detector.batch, workers=detector.workers)

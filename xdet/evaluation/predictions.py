@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.files import open_regular
 from xdet import __version__
 from xdet.errors import ImageError, UsageError
 from xdet.evaluation.dataset import Problem
-from xdet.pictures.images import LARGEST_PICTURE
+from xdet.pictures.images import hash_photograph
 from xdet.pictures.preparation import Preparation, prepare, stack_pixels, through_network
 from xdet.runtimes.base import network_turns
 from xdet.writing.appended import AppendedFile
@@ -237,7 +236,7 @@ class KeptPredictions:
         for image in images:
             if image.id not in known:
                 continue
-            line = self._lines.get((run, image.id, _hash_photograph(image)))
+            line = self._lines.get((run, image.id, hash_photograph(image.path)))
             if line is not None:
                 taken[image.id] = line
         return taken
@@ -251,7 +250,7 @@ class KeptPredictions:
         line = {
             "run": run,
             "image": image.id,
-            "sha256": _hash_photograph(image),
+            "sha256": hash_photograph(image.path),
             "boxes_xyxy": found.boxes_xyxy.tolist(),
             "scores": found.scores.tolist(),
             "classes": found.classes.tolist(),
@@ -288,11 +287,3 @@ def name_run(runtime: Runtime, options: PredictionOptions) -> str:
         "truncate_input": options.truncate_input,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _hash_photograph(image: LabelledImage) -> str:
-    try:
-        with open_regular(image.path, LARGEST_PICTURE) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""  # gone or unreadable: nothing kept fits it, and reading it tells why

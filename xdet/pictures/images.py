@@ -10,6 +10,7 @@ have ``LARGEST_PIXELS`` together at most. One that has more is refused; one that
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import threading
@@ -84,6 +85,15 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         found.update(dict.fromkeys(_images_in(path) if _is_folder(path) else [path]))
     return list(found)
+
+
+def hash_photograph(path: Path) -> str:
+    """The SHA-256 of a photograph's file, as hex digits; nothing where it is gone or unreadable: reading it tells why."""
+    try:
+        with open_regular(path, LARGEST_PICTURE) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return ""
 
 
 def read_image(path: Path, *, honour_exif: bool) -> NDArray[np.uint8]:

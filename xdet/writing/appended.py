@@ -2,10 +2,15 @@
 
 The file begins with a header, which tells it from every other. Each further line is appended with a single write. The half line
 of a killed process is cut off. Any other file is refused, and keeps every byte.
+
+Where one process at a time may write, the system holds a lock until the file is closed, or the process ends in any way.
 """
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from converters.files import open_regular
@@ -13,7 +18,13 @@ from xdet.errors import DataError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from io import FileIO
     from pathlib import Path
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 LARGEST = 1 << 30  # about 100,000 photographs with 100 boxes each
 
@@ -30,13 +41,15 @@ class AppendedFile:
         advice: what to do about a file of another kind, and about one that cannot be written.
         redo_last: cut off the lines of the last record, too: where a record has several, some may be missing.
         headless: a file that begins with ``line_start`` is ours, too.
+        alone: no other process may write to it until ``close``.
+        anew: empty it first, whatever it holds.
 
     Attributes:
         cut: the record whose lines were cut off; None where there was none.
 
     Raises:
         DataError: the file exists and is of another kind.
-        OutputError: it cannot be read or written.
+        OutputError: it cannot be read or written, or another process writes to it.
     """
 
     def __init__(
@@ -50,20 +63,30 @@ class AppendedFile:
         advice: tuple[str, str],
         redo_last: bool = False,
         headless: bool = False,
+        alone: bool = False,
+        anew: bool = False,
     ) -> None:
         self.cut: str | None = None
         self._path, self._what, self._advice = path, what, advice
         self._header, self._line_start = header, line_start
         self._headless, self._redo_last = headless, redo_last
-        try:
-            end = self._read(read_line) if path.exists() else 0
-            with path.open("ab") as file:
-                file.truncate(end)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise OutputError(f"cannot write '{path}': {reason}; {advice[1]}") from error
-        if not end:
-            self.append(header)
+        with ExitStack() as lock:
+            try:
+                if alone:
+                    lock.enter_context(_lock(path))
+                end = self._read(read_line) if path.exists() and not anew else 0
+                with path.open("ab") as file:
+                    file.truncate(end)
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise OutputError(f"cannot write '{path}': {reason}; {advice[1]}") from error
+            if not end:
+                self.append(header)
+            self._lock = lock.pop_all()
+
+    def close(self) -> None:
+        """Let other processes write to it."""
+        self._lock.close()
 
     def append(self, lines: bytes) -> None:
         """Add whole lines.
@@ -117,3 +140,33 @@ class AppendedFile:
 
     def _refuse(self, number: int) -> None:
         raise DataError(f"'{self._path}', line {number}, is no {self._what}; {self._advice[0]}")
+
+
+def _lock(path: Path) -> FileIO:
+    """The file, made where it is missing, locked for as long as it is open.
+
+    Raises:
+        OutputError: another process holds the lock.
+        OSError: it cannot be opened or locked.
+    """
+    if path.exists():
+        with open_regular(path, LARGEST):  # a pipe, which would wait for a reader, is refused
+            pass
+    file = path.open("ab", buffering=0)
+    try:
+        if sys.platform == "win32":
+            os.lseek(
+                file.fileno(), 1 << 60, os.SEEK_SET
+            )  # what is locked cannot be read: a byte behind all lines
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.close()
+        raise OutputError(
+            f"another process writes to '{path}'; wait until it has ended, or name another file"
+        ) from error
+    except OSError:
+        file.close()
+        raise
+    return file

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.xdet.labelled_scenes import write_model
+from xdet.detection.results import ResultsFile
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMAND = [sys.executable, "-m", "xdet", "detect"]
@@ -85,6 +86,24 @@ def test_what_does_not_go_together_is_refused(folder: Path, options: str, words:
     assert sorted(folder.rglob("*")) == before
 
 
+def test_a_replaced_photograph_is_told_and_a_second_process_refused(folder: Path) -> None:
+    words = "m.onnx photos --json out.jsonl"
+    assert run(folder, words).returncode == 0
+    Image.new("RGB", (20, 10)).save(folder / "photos" / "1.png")
+    again = run(folder, f"{words} --resume")
+    assert (
+        again.stderr
+        == "xdet: images that have changed since: 1; of their lines in 'out.jsonl' the last count\n"
+    )
+    *_, line = map(json.loads, (folder / "out.jsonl").read_text("utf-8").splitlines())
+    assert (line["image"], line["width"]) == ("photos/1.png", 20)
+    before = (folder / "out.jsonl").read_bytes()
+    with ResultsFile(folder / "out.jsonl", json.loads(before.splitlines()[0])):
+        for option in ("--resume", "--force"):
+            assert "another process writes to 'out.jsonl'" in told(run(folder, f"{words} {option}"), 3)
+    assert (folder / "out.jsonl").read_bytes() == before
+
+
 def test_an_input_is_no_file_to_go_on_with(folder: Path) -> None:
     (folder / "out.jsonl").hardlink_to(folder / "photos" / "1.png")
     words = "m.onnx photos --json out.jsonl --resume --force"
@@ -121,9 +140,9 @@ def test_an_interruption_keeps_what_is_done(folder: Path) -> None:
     run(folder, f"{words} whole.jsonl")
     assert cut.read_bytes() == (folder / "whole.jsonl").read_bytes()
     assert [json.loads(line)["image"] for line in cut.read_text("utf-8").splitlines()[1:4]] == [
-        "0.png",
-        "1.png",
-        "2.png",
+        "photos/0.png",
+        "photos/1.png",
+        "photos/2.png",
     ]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +17,13 @@ from tests.xdet.finished_models import finished_model
 from xdet.detection.batch import detect_to_file
 from xdet.detection.detector import Detector
 from xdet.detection.results import COLUMNS, ResultsFile, require_names, results_header
-from xdet.errors import DataError, UsageError
+from xdet.errors import DataError, OutputError, UsageError
+from xdet.pictures.preparation import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from xdet.pictures.preparation import Preparation, Prepared
 
 SUFFIXES = [".jsonl", ".csv"]
 
@@ -51,8 +56,8 @@ def images(tmp_path: Path) -> list[Path]:
 def write(
     detector: Detector, images: list[Path], path: Path, classes: list[str] | None = None
 ) -> ResultsFile:
-    results = ResultsFile(path, results_header(detector, classes))
-    detect_to_file(detector, images, results, classes=classes)
+    with ResultsFile(path, results_header(detector, classes)) as results:
+        detect_to_file(detector, images, results, classes=classes)
     return results
 
 
@@ -69,10 +74,14 @@ def test_json_lines_name_the_run_and_then_each_image(
         "thresholds": {"score": 0.5, "iou": 0.5, "max_detections": 4},
         "classes": None,
     }
-    assert [line["image"] for line in lines] == [path.name for path in images]
+    assert [line["image"] for line in lines] == [path.as_posix() for path in images]
+    assert [line["sha256"] for line in lines] == [
+        hashlib.sha256(path.read_bytes()).hexdigest() for path in images
+    ]
     assert [len(line.get("detections", "x")) for line in lines] == [1, 4, 0, 1, 1]
-    assert lines[0].keys() == {"image", "error"}
-    assert str(tmp_path) not in lines[0]["error"]
+    assert list(lines[0]) == ["image", "sha256", "error"]
+    assert list(lines[1]) == ["image", "sha256", "width", "height", "detections"]
+    assert images[0].as_posix() in lines[0]["error"]
     assert (len(results.done), results.failed) == (5, 1)
 
 
@@ -82,8 +91,10 @@ def test_csv_has_a_line_per_box_or_image(detector: Detector, images: list[Path],
     assert json.loads(header.removeprefix("# ")) == results_header(detector, None)
     rows = list(csv.DictReader(lines))
     assert tuple(rows[0]) == COLUMNS
-    assert [row["image"] for row in rows] == [images[0].name] + [images[1].name] * 4 + [
-        path.name for path in images[2:]
+    named = [images[0], *[images[1]] * 4, *images[2:]]
+    assert [row["image"] for row in rows] == [path.as_posix() for path in named]
+    assert [row["sha256"] for row in rows] == [
+        hashlib.sha256(path.read_bytes()).hexdigest() for path in named
     ]
     assert rows[1]["class_name"] == "person"
     assert [row["x2"] for row in rows] == ["", "1.0", "1.0", "1.0", "1.0", "", "1.0", "1.0"]
@@ -97,8 +108,8 @@ def test_a_run_that_was_killed_at_any_byte_goes_on_to_the_same_file(
     whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
     write(detector, images, whole)
     data = whole.read_bytes()
-    start = ResultsFile(tmp_path / f"empty{suffix}", results_header(detector, None))
-    assert start.done == set()
+    with ResultsFile(tmp_path / f"empty{suffix}", results_header(detector, None)) as start:
+        assert start.done == {}
     first = (tmp_path / f"empty{suffix}").stat().st_size
     assert data[:first] == (tmp_path / f"empty{suffix}").read_bytes()
     for end in [first, *range(first + 1, len(data), 23), len(data)]:
@@ -107,12 +118,77 @@ def test_a_run_that_was_killed_at_any_byte_goes_on_to_the_same_file(
         assert cut.read_bytes() == data
 
 
-def test_what_is_done_is_not_looked_at_again(detector: Detector, images: list[Path], tmp_path: Path) -> None:
+def named_lines(path: Path) -> list[str]:
+    """The folder and name of each line's image, in order, each image once in a row."""
+    text = path.read_text("utf-8").splitlines()
+    if path.suffix == ".csv":
+        names = [row["image"] for row in csv.DictReader(text[1:])]
+    else:
+        names = [json.loads(line)["image"] for line in text[1:]]
+    return ["/".join(Path(name).parts[-2:]) for name, _ in groupby(names)]
+
+
+def save(path: Path, red: int) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    Image.new("RGB", (2, 2), (red, 0, 0)).save(path)
+    return path
+
+
+def test_what_is_done_is_not_looked_at_again(
+    detector: Detector, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(detector, images[:3], tmp_path / "out.jsonl")
-    for path in images[:3]:
-        path.unlink()
+    read: list[Path] = []
+
+    def count(path: Path, how: Preparation) -> Prepared:
+        read.append(path)
+        return prepare(path, how)
+
+    monkeypatch.setattr("xdet.detection.batch.prepare", count)
     results = write(detector, images, tmp_path / "out.jsonl")
+    assert sorted(read) == images[3:]
     assert (len(results.done), results.failed) == (5, 1)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_namesake_in_another_folder_is_another_image(
+    detector: Detector, tmp_path: Path, suffix: str
+) -> None:
+    first, last, second = (save(tmp_path / name, 250) for name in ("da/x.png", "da/y.png", "db/x.png"))
+    path = tmp_path / f"out{suffix}"
+    write(detector, [first, last], path)
+    write(detector, [second], path)
+    write(detector, [first, last, second], path)
+    assert named_lines(path) == ["da/x.png", "da/y.png", "db/x.png"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_changed_photograph_is_detected_anew(detector: Detector, tmp_path: Path, suffix: str) -> None:
+    images = [save(tmp_path / "d" / name, 250) for name in ("x.png", "y.png")]
+    path = tmp_path / f"out{suffix}"
+    write(detector, images, path)
+    images[0].write_bytes(b"no picture")
+    with ResultsFile(path, results_header(detector, None)) as results:
+        assert detect_to_file(detector, images, results) == 1
+        assert (len(results.done), results.failed) == (2, 1)
+    with ResultsFile(path, results_header(detector, None)) as results:  # the last line of a name counts
+        assert results.done[images[0].as_posix()] == hashlib.sha256(b"no picture").hexdigest()
+        assert detect_to_file(detector, images, results) == 0
+    save(images[0], 0)
+    assert write(detector, images, path).failed == 0
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_second_writer_is_refused(detector: Detector, tmp_path: Path, suffix: str) -> None:
+    path, header = tmp_path / f"out{suffix}", results_header(detector, None)
+    with ResultsFile(path, header):
+        before = path.read_bytes()
+        for anew in (False, True):
+            with pytest.raises(OutputError, match=rf"another process writes to '.*out{suffix}'; wait"):
+                ResultsFile(path, header, anew=anew)
+        assert path.read_bytes() == before
+    with ResultsFile(path, header, anew=True):
+        assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
