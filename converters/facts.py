@@ -24,12 +24,14 @@ class SourceOutput:
         shape: without the batch.
         activations: operators and layers that activate its numbers, such as ``"LOGISTIC"``; none where it is raw.
         largest: the largest number that its codes can hold; None where it is not quantised.
+        smallest: the smallest, likewise.
     """
 
     name: str
     shape: tuple[int, ...]
     activations: tuple[str, ...] = ()
     largest: float | None = None
+    smallest: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

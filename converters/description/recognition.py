@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 STRIDES = (8, 16, 32)
 MOST_LEVELS = 3
 LARGEST_FRACTION = 4.0  # codes that reach no further are fractions of the picture; pixels reach its size
+PROBABILITY_SLACK = 0.01  # codes of probabilities overshoot 0..1 by rounding of their scale alone
+NO_PROBABILITIES = "a FOMO head is a grid of probabilities, and its output holds other numbers"
 KEEP = "--head none converts it without a decoder"
 
 
@@ -96,10 +98,11 @@ def require_fit(facts: SourceFacts, kind: str, *, asked: bool) -> tuple[str, ...
     Raises:
         OptionError: it cannot be this head.
     """
-    why = RECOGNITIONS[kind].misfit(facts, True) or (None if asked else _why_not_raw(facts, kind))  # noqa: FBT003 - a table's call
+    misfit = RECOGNITIONS[kind].misfit(facts, True)  # noqa: FBT003 - a table's call
+    why = misfit or (None if asked else _why_not_raw(facts, kind))
     if why is not None:
         listed = ", ".join(f"'{out.name}' {[1, *out.shape]}" for out in facts.outputs)
-        insist = "" if asked else f", --head {kind} decodes it all the same"
+        insist = "" if misfit else f", --head {kind} decodes it all the same"
         raise OptionError(f"'{facts.file}': {kind}: {why}; found {listed}; {KEEP}{insist}")
     told = _activations(facts)
     if told and RECOGNITIONS[kind].anchors:
@@ -286,13 +289,24 @@ def _is_no_fomo(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 
     shape = facts.outputs[0].shape
     if len(facts.outputs) != 1 or len(shape) != 3 or shape[2] < 2:
         return "a FOMO head is one output [1, rows, columns, 1 + classes]"
-    return None if asked else "a grid of probabilities is read as FOMO only where --head fomo says so"
+    if not asked:
+        return "a grid of probabilities is read as FOMO only where --head fomo says so"
+    smallest, largest = facts.outputs[0].smallest, facts.outputs[0].largest
+    if smallest is None or largest is None:
+        return (
+            None
+            if facts.outputs[0].activations
+            else f"{NO_PROBABILITIES}: no softmax or sigmoid stands in front"
+        )
+    if smallest < -PROBABILITY_SLACK or largest > 1 + PROBABILITY_SLACK:
+        return f"{NO_PROBABILITIES}: its codes hold {smallest:.4g} to {largest:.4g}, expected 0 to 1"
+    return None
 
 
 def _build_fomo(facts: SourceFacts, stated: Stated) -> Head:
     rows, columns, values = facts.outputs[0].shape
     _names(facts, stated, values - 1)
-    return Fomo(rows, columns, values - 1, activated=bool(facts.outputs[0].activations))
+    return Fomo(rows, columns, values - 1)
 
 
 RECOGNITIONS: dict[str, Recognition] = {

@@ -33,6 +33,16 @@ def test_a_detector_tells_its_sizes_and_its_input_encoding() -> None:
     assert facts == SourceFacts("m.tflite", 96, 160, (SourceOutput("boxes", (3, 5, 30)),), "uint8", QUANT)
 
 
+@pytest.mark.parametrize(("dtype", "smallest", "largest"), [("uint8", -1.5, 126.0), ("int8", -65.5, 62.0)])
+def test_a_quantised_output_tells_what_its_codes_can_hold(
+    dtype: str, smallest: float, largest: float
+) -> None:
+    found = model([(1, 96, 160, 3)], [(1, 3, 5, 30)])
+    output = replace(found.tensors[1], dtype=dtype, quant=QUANT)
+    (fact,) = facts_from_tflite(replace(found, tensors=(found.tensors[0], output))).outputs
+    assert (fact.smallest, fact.largest) == (smallest, largest)
+
+
 @pytest.mark.parametrize(
     ("inputs", "outputs", "said"),
     [

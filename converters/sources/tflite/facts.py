@@ -33,7 +33,7 @@ def facts_from_tflite(model: TfliteModel) -> SourceFacts:
         height=image.shape[1],
         width=image.shape[2],
         outputs=tuple(
-            SourceOutput(name, shape[1:], _activations(model, index), _largest(model, index))
+            SourceOutput(name, shape[1:], _activations(model, index), *_extremes(model, index))
             for index, (name, shape) in zip(model.outputs, outputs, strict=True)
         ),
         input_dtype=str(image.dtype),
@@ -68,8 +68,8 @@ def _activations(model: TfliteModel, output: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found[index] for index in sorted(found)))
 
 
-def _largest(model: TfliteModel, output: int) -> float | None:
-    """The largest number that an output's codes, or those that a DEQUANTIZE in front of it reads, can hold."""
+def _extremes(model: TfliteModel, output: int) -> tuple[float, float] | tuple[None, None]:
+    """The largest and smallest number that an output's codes, or those that a DEQUANTIZE in front of it reads, can hold."""
     writers = {index: op for op in model.operators for index in op.outputs}
     while (op := writers.get(output)) is not None and op.op in ("DEQUANTIZE", "RESHAPE", "TRANSPOSE"):
         if model.tensors[output].quant is not None or not op.inputs or op.inputs[0] < 0:
@@ -77,9 +77,10 @@ def _largest(model: TfliteModel, output: int) -> float | None:
         output = op.inputs[0]
     tensor = model.tensors[output]
     if tensor.quant is None or tensor.quant.scale.size != 1 or tensor.dtype not in ("int8", "uint8"):
-        return None
+        return None, None
+    scale, zero_point = float(tensor.quant.scalar_scale), tensor.quant.scalar_zero_point
     most = 127 if tensor.dtype == "int8" else 255
-    return float(tensor.quant.scalar_scale) * (most - tensor.quant.scalar_zero_point)
+    return scale * (most - zero_point), scale * (most - 255 - zero_point)
 
 
 def _tensors(model: TfliteModel, indices: tuple[int, ...]) -> list[TfliteTensor]:

@@ -105,6 +105,32 @@ def test_fomo_is_read_where_somebody_says_so() -> None:
         assert resolve_spec(found, options, beside, None).head == Fomo(8, 12, 2)
 
 
+@pytest.mark.parametrize(
+    ("smallest", "largest", "said"),
+    [
+        (None, None, "other numbers: no softmax or sigmoid stands in front"),
+        (-4.0, 3.97, "its codes hold -4 to 3.97, expected 0 to 1"),
+        (0.0, 1.5, "its codes hold 0 to 1.5"),
+        (-0.5, 0.9, "its codes hold -0.5 to 0.9"),
+    ],
+    ids=["raw", "logits", "above 1", "below 0"],
+)
+def test_a_grid_of_other_numbers_than_probabilities_is_no_fomo(
+    smallest: float | None, largest: float | None, said: str
+) -> None:
+    output = SourceOutput("grid", (8, 12, 3), () if largest is None else ("SOFTMAX",), largest, smallest)
+    for options, beside in ((SourceOptions(head="fomo"), None), (SourceOptions(), Sidecar("s", head="fomo"))):
+        with pytest.raises(OptionError, match=said) as caught:
+            resolve_spec(replace(facts((1, 1, 3)), outputs=(output,)), options, beside, None)
+        assert "decodes it all the same" not in str(caught.value)
+
+
+def test_codes_from_0_to_1_are_probabilities_whatever_stands_in_front() -> None:
+    output = SourceOutput("grid", (8, 12, 3), (), 255 / 256, 0.0)
+    found = replace(facts((1, 1, 3)), outputs=(output,))
+    assert resolve_spec(found, SourceOptions(head="fomo"), None, None).head == Fomo(8, 12, 2)
+
+
 def test_yolo_v3_gives_the_finest_grid_the_first_anchors() -> None:
     spec = resolve_spec(GRIDS, SourceOptions(anchors=PIXELS), None, None)
     grids = (AnchorGrid(2, 3, PIXELS[3:]), AnchorGrid(4, 6, PIXELS[:3]))
