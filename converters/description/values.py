@@ -389,10 +389,9 @@ def resolve_rescaling(facts: SourceFacts, stated: StatedRescaling | None) -> Res
     if facts.input_dtype == "float32":
         if stated is None:
             msg = (
-                f"'{facts.file}' takes float pixels and does not say how they are scaled; give --config "
-                "ZOO.yaml, or write a sidecar with "
-                '{"rescaling": {"scale": 0.00392156862745098, "offset": 0.0}} for 1/255 '
-                '({"scale": 0.00784313725490196, "offset": -1.0} for 1/127.5, -1)'
+                f"'{facts.file}' takes float pixels and does not say how they are scaled; give "
+                "--rescaling 1/255 (0..1) or --rescaling 1/127.5,-1 (-1..1), or --config ZOO.yaml, or write a sidecar "
+                'with {"rescaling": {"scale": 0.00392156862745098, "offset": 0.0}} for 1/255'
             )
             raise OptionError(msg)
         return stated.value

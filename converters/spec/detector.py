@@ -161,7 +161,7 @@ class DetectorSpec:
             "class_names": f"class names {', '.join(names)} are assumed, since nobody states them; name them in the source's "
             f"sidecar (class_names), or convert it with --classes",
             "resize": f"resize {self.image.resize} is assumed, since nobody states how photographs were stretched in training; "
-            f"state it in the source's sidecar (resize), or convert it with --config",
+            f"state it in the source's sidecar (resize), or convert it with --resize or --config",
         }
         return tuple(sentences[name] for name in self.assumed)
 

@@ -102,6 +102,7 @@ def test_an_assumption_is_one_sentence() -> None:
     names, resize = spec.assumptions
     assert names.startswith("class names class_0, ..., class_2 are assumed, since nobody states them; ")
     assert resize.startswith("resize nearest is assumed, since nobody states ")
+    assert "with --resize or --config" in resize
 
 
 def test_a_unit_belongs_to_the_list_it_stands_beside() -> None:
@@ -286,7 +287,7 @@ def test_a_float_input_takes_the_rescaling_as_it_is_stated() -> None:
     )
     assert resolve_spec(FLOAT, OPTIONS, sidecar, config).image.rescaling == Rescaling(1 / 255, 0.0)
     assert resolve_spec(FLOAT, OPTIONS, sidecar, None).image.rescaling == Rescaling(0.1, -1.0)
-    with pytest.raises(OptionError, match=r"does not say how they are scaled; give --config .* sidecar"):
+    with pytest.raises(OptionError, match=r"are scaled; give --rescaling 1/255 .* --config .* sidecar"):
         resolve_spec(FLOAT, OPTIONS, None, None)
 
 
