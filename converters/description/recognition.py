@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from converters.description.values import StatedAnchors, StatedUnit, settle_unit
+from converters.description.values import StatedAnchors, StatedUnit, require_pixels, settle_unit
 from converters.errors import OptionError
 from converters.heads.base import default_class_names
 from converters.heads.fomo import Fomo
@@ -222,6 +222,9 @@ def _in_pixels(
             f"from grid to grid; multiply them by the strides, and say --anchor-unit pixel"
         )
     if unit != "image":
+        require_pixels(
+            stated.sizes_wh, f"{stated.where}, in pixels" + (", the default" if unit is None else "")
+        )
         return stated.sizes_wh
     return tuple((w * facts.width, h * facts.height) for w, h in stated.sizes_wh)
 

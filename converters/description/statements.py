@@ -229,6 +229,8 @@ def _resolve(
     unit = None if anchors is None else _unit_of(anchors, options, sidecar)
     stated = Stated(anchors, unit, class_names, _how_to_state_anchors(facts))
     known = recognition.build(facts, stated)
+    if anchors is not None and recognition.anchors:
+        notes += _doubts(anchors, unit, sidecar, known.anchors if isinstance(known, YoloV2) else None)
     return DetectorSpec(image, known, class_names_of(known, stated), thresholds, assumed=assumed), notes
 
 
@@ -275,7 +277,7 @@ def _known_head(
     classes = grid[2] // count - 5
     if count * (5 + classes) != grid[2] or classes < 1 or len(class_names or ()) not in (0, classes):
         return None, (f"{why} with the classes they do not make the head's {grid[2]} channels",)
-    return YoloV2(grid[0], grid[1], anchors, classes), ()
+    return YoloV2(grid[0], grid[1], anchors, classes), _doubts(stated, unit, sidecar, anchors)
 
 
 def _default_anchors(config: ZooConfig) -> StatedAnchors | None:
@@ -289,6 +291,25 @@ def _default_anchors(config: ZooConfig) -> StatedAnchors | None:
 def _unit_of(stated: StatedAnchors, options: SourceOptions, sidecar: Sidecar) -> StatedUnit | None:
     lone_unit = sidecar.anchor_unit if sidecar.anchors is None else None
     return _first(options.anchor_unit, stated.unit, lone_unit)
+
+
+def _doubts(
+    stated: StatedAnchors, unit: StatedUnit | None, sidecar: Sidecar, anchors: Anchors | None
+) -> tuple[str, ...]:
+    """What speaks against a unit that is followed: the sidecar's own, and pixels that reach not even a cell of the grid."""
+    notes: tuple[str, ...] = ()
+    theirs = sidecar.anchor_unit if sidecar.anchors == stated.sizes_wh else None
+    if theirs is not None and unit is not None and unit != theirs:
+        notes += (
+            f"--anchor-unit {unit} is followed, though sidecar '{sidecar.file}' states these anchors with unit "
+            f"'{theirs}': correct whichever is wrong",
+        )
+    if unit == "pixel" and anchors is not None and max(map(max, anchors.sizes_wh)) < 1:
+        notes += (
+            f"the anchors ({stated.where}) in pixels are all smaller than a cell of the grid; if they are in cells, give "
+            "--anchor-unit cell",
+        )
+    return notes
 
 
 def _stated_anchors(options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> StatedAnchors | None:

@@ -247,12 +247,15 @@ def settle_unit(
         grid_hw: rows and columns of the grid.
 
     Raises:
-        OptionError: the unit is unknown, or the anchors are out of range or too large for it.
+        OptionError: the unit is unknown, or the anchors are out of range, too large or too small for it.
     """
+    said = f"{stated.where} with unit '{unit}'"
     if unit is None and any(max(size_wh) > 1 for size_wh in stated.sizes_wh):
-        unit = "cell"
+        unit, said = "cell", f"{stated.where}, no unit stated and above 1, so taken as grid cells"
     if unit is None:
         raise OptionError(*_ask_for_unit(stated, facts, grid_hw))
+    if unit == "pixel":
+        require_pixels(stated.sizes_wh, said)
     sizes = stated.sizes_wh
     written: AnchorUnit = "image" if unit == "image" else "cell"
     if unit == "pixel":
@@ -260,15 +263,28 @@ def settle_unit(
     try:
         anchors = Anchors(sizes, written)
     except ValueError as error:
-        raise OptionError(f"{stated.where} with unit '{unit}': {error}") from error
+        raise OptionError(f"{said}: {error}") from error
     largest = max(max(wh) for wh in anchors.in_image_fractions(*grid_hw))
     if largest > MOST_GRIDS:
         looks = "" if unit == "pixel" else "; these look like pixels: --anchor-unit pixel"
         raise OptionError(
-            f"{stated.where} with unit '{unit}': the largest anchor is {largest:.3g} times the picture, expected at most "
-            f"{MOST_GRIDS}{looks}"
+            f"{said}: the largest anchor is {largest:.3g} times the picture, expected at most {MOST_GRIDS}{looks}"
         )
     return anchors
+
+
+def require_pixels(sizes_px: SizesWh, said: str) -> None:
+    """Refuse a list most of whose anchors are thinner than a pixel, which covers one with none as large as a pixel.
+
+    Raises:
+        OptionError: they are.
+    """
+    thin = sum(min(size_wh) < 1 for size_wh in sizes_px)
+    if 2 * thin > len(sizes_px):
+        raise OptionError(
+            f"{said}: {thin} of {len(sizes_px)} anchors are thinner than a pixel, the largest side is "
+            f"{max(map(max, sizes_px)):.3g} pixels; these look like cells or fractions: --anchor-unit cell or image"
+        )
 
 
 def _ask_for_unit(stated: StatedAnchors, facts: SourceFacts, grid_hw: tuple[int, int]) -> list[str]:

@@ -152,6 +152,11 @@ def test_yolo_v3_gives_the_finest_grid_the_first_anchors() -> None:
             "its YOLO v3 head .grids 2 x 3, 4 x 6, 18 channels. needs anchors of all grids",
         ),
         (GRIDS, SourceOptions(anchors=PIXELS[:5]), "5 anchors .--anchors. over 2 grids cannot make 18"),
+        (
+            GRIDS,
+            SourceOptions(anchors=((0.1, 0.2),) * 6),
+            "in pixels, the default: 6 of 6 anchors are thinner than a pixel",
+        ),
         (GRIDS, SourceOptions(anchors=PIXELS, anchor_unit="cell"), "cells differ from grid to grid"),
         (GRIDS, SourceOptions(anchors=PIXELS, class_names=("a", "b")), "scores 1 classes, 2 are named"),
         (GRIDS, SourceOptions(head="yolo_v2", anchors=PIXELS), "yolo_v2: a YOLO v2 head is one output"),

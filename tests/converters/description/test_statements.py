@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from converters.description.sidecar import Sidecar
-from converters.description.statements import SourceFacts, SourceOptions, resolve_spec
+from converters.description.statements import SourceFacts, SourceOptions, describe_source, resolve_spec
 from converters.description.values import parse_rescaling
 from converters.description.zoo_yaml import FAMILIES, ZooConfig
 from converters.errors import OptionError, SourceFileError, UnsupportedModelError
@@ -336,8 +336,39 @@ def test_anchors_in_pixels_of_the_picture_become_cells() -> None:
     assert anchors_of(resolve_spec(FACTS, SourceOptions(), lone, None)) == Anchors(CELLS, "cell")
 
 
-@pytest.mark.parametrize("unit", [None, "cell"])
-def test_anchors_beyond_twice_the_grid_look_like_pixels(unit: Any) -> None:
+@pytest.mark.parametrize(
+    "sizes", [((0.25, 0.5), (0.5, 0.99)), ((0.2, 0.5), (0.6, 1.5), (4.5, 5.5))], ids=["largest", "most"]
+)
+def test_anchors_thinner_than_a_pixel_are_no_pixels(sizes: tuple[tuple[float, float], ...]) -> None:
+    facts = facts_of(6 * len(sizes))
+    with pytest.raises(OptionError, match=r"thinner than a pixel.* these look like cells or fractions"):
+        resolve_spec(facts, SourceOptions(anchors=sizes, anchor_unit="pixel"), None, None)
+    with pytest.raises(OptionError, match=r"sidecar 's' with unit 'pixel': . of . anchors are thinner"):
+        resolve_spec(facts, SourceOptions(), Sidecar("s", anchors=sizes, anchor_unit="pixel"), None)
+
+
+def test_a_unit_against_the_one_that_the_sidecar_states_is_followed_with_a_note(tmp_path: Path) -> None:
+    sizes = [[1.5, 2.5], [4.5, 5.5]]
+    (tmp_path / "m.xdet.json").write_text(json.dumps({"anchors": sizes, "anchor_unit": "cell"}))
+    same = SourceOptions(anchors=((1.5, 2.5), (4.5, 5.5)), anchor_unit="pixel")
+    for options in (SourceOptions(anchor_unit="pixel"), same, replace(same, head="none")):
+        first, second = describe_source(tmp_path / "m.tflite", FACTS, options).notes
+        assert first.startswith(
+            "--anchor-unit pixel is followed, though sidecar 'm.xdet.json' states these anchors"
+        )
+        assert "in pixels are all smaller than a cell of the grid" in second
+    for agreeing in (SourceOptions(), SourceOptions(anchor_unit="cell"), OPTIONS):
+        assert describe_source(tmp_path / "m.tflite", FACTS, agreeing).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("unit", "said"),
+    [
+        (None, "--anchors, no unit stated and above 1, so taken as grid cells: "),
+        ("cell", "--anchors with unit 'cell': "),
+    ],
+)
+def test_anchors_beyond_twice_the_grid_look_like_pixels(unit: Any, said: str) -> None:
     def resolve(largest: float) -> DetectorSpec:
         return resolve_spec(
             FACTS, SourceOptions(anchors=((0.5, 1.5), (2.0, largest)), anchor_unit=unit), None, None
@@ -345,7 +376,7 @@ def test_anchors_beyond_twice_the_grid_look_like_pixels(unit: Any) -> None:
 
     assert anchors_of(resolve(12.0)).unit == "cell"
     with pytest.raises(
-        OptionError, match=r"2.02 times the picture.* these look like pixels: --anchor-unit pixel"
+        OptionError, match=f"^{said}.*2.02 times the picture.* these look like pixels: --anchor-unit pixel"
     ):
         resolve(12.1)
 
