@@ -165,10 +165,10 @@ def _build_yolo_v2(facts: SourceFacts, stated: Stated) -> Head:
     if stated.anchors is None:
         raise OptionError(
             f"'{facts.file}': its YOLO v2 head ({grid_h} x {grid_w} x {channels}) needs anchors, and no one states them; "
-            f"{stated.ask_for_anchors}; --head none keeps the raw head. {describe_fit(channels)}"
+            f"{stated.ask_for_anchors}; --head none keeps the raw head; {describe_fit(facts.outputs[0].shape)}"
         )
     anchors = settle_unit(stated.anchors, stated.unit, facts, (grid_h, grid_w))
-    names = fit_class_names(facts.file, channels, len(anchors.sizes_wh), stated.class_names)
+    names = fit_class_names(facts.file, facts.outputs[0].shape, len(anchors.sizes_wh), stated.class_names)
     return YoloV2(grid_h, grid_w, anchors, len(names))
 
 

@@ -31,7 +31,7 @@ from converters.description.values import (
 from converters.description.zoo_yaml import ZooConfig, read_zoo_config
 from converters.errors import OptionError, SourceFileError
 from converters.facts import SourceFacts
-from converters.heads.yolo_v2 import Anchors, YoloV2, grid_of
+from converters.heads.yolo_v2 import Anchors, YoloV2, describe_fit, fitting_counts, grid_of
 from converters.spec import DetectorSpec, EvaluationSettings, ImageInput, Rescaling, ResizeRule, Thresholds
 
 __all__ = ["SourceDescription", "SourceFacts", "SourceOptions", "describe_source", "resolve_spec"]
@@ -274,9 +274,11 @@ def _known_head(
         return None, (f"{why} nobody states their unit; a raw head needs none",)
     anchors = settle_unit(stated, unit, facts, grid[:2])
     count = len(anchors.sizes_wh)
-    classes = grid[2] // count - 5
-    if count * (5 + classes) != grid[2] or classes < 1 or len(class_names or ()) not in (0, classes):
-        return None, (f"{why} with the classes they do not make the head's {grid[2]} channels",)
+    shape = facts.outputs[0].shape
+    classes = dict(fitting_counts(shape)).get(count)
+    if classes is None or len(class_names or ()) not in (0, classes):
+        told = describe_fit(shape)
+        return None, (f"{why} with the classes they do not make the head's {grid[2]} channels; {told}",)
     return YoloV2(grid[0], grid[1], anchors, classes), _doubts(stated, unit, sidecar, anchors)
 
 

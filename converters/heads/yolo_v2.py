@@ -12,6 +12,7 @@ Source of the formulas: Redmon and Farhadi, "YOLO9000: Better, Faster, Stronger"
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -305,44 +306,58 @@ def grid_of(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
 
 
 def fit_class_names(
-    file: str, channels: int, num_anchors: int, class_names: tuple[str, ...] | None
+    file: str, shape: tuple[int, ...], num_anchors: int, class_names: tuple[str, ...] | None
 ) -> tuple[str, ...]:
-    """Check the names against a grid's channels, or make up as many as it has classes.
+    """Check the names against a grid's shape without the batch, or make up as many as it has classes.
 
     Raises:
-        OptionError: no number of classes, or another one than was named, fits the head's channels.
+        OptionError: no number of classes, or another one than was named, fits the head.
     """
+    channels, fits = math.prod(shape[2:]), dict(fitting_counts(shape))
+    if len(shape) == 4 and num_anchors not in fits:
+        stated = _count(num_anchors, "anchor is", "anchors are")
+        raise OptionError(f"'{file}': {stated} stated, but {describe_fit(shape)}: check --anchors")
     if class_names is None:
-        num_classes = channels // num_anchors - 5
-        if channels % num_anchors or num_classes < 1:
+        num_classes = fits.get(num_anchors)
+        if num_classes is None:
             msg = (
                 f"'{file}': {_count(num_anchors, 'anchor', 'anchors')} x (5 + classes) cannot make "
-                f"the head's {channels} channels; {describe_fit(channels)}: check --anchors"
+                f"the head's {channels} channels; {describe_fit(shape)}: check --anchors"
             )
             raise OptionError(msg)
         return default_class_names(num_classes)
     made = num_anchors * (5 + len(class_names))
-    if made != channels:
+    if fits.get(num_anchors) != len(class_names):
         msg = (
             f"'{file}': {_count(num_anchors, 'anchor', 'anchors')} x (5 + "
             f"{_count(len(class_names), 'class', 'classes')}) = {made} channels, the head has {channels}; "
-            f"{describe_fit(channels)}: check --anchors and --classes"
+            f"{describe_fit(shape)}: check --anchors and --classes"
         )
         raise OptionError(msg)
     return class_names
 
 
-def describe_fit(channels: int) -> str:
-    """Which numbers of anchors and classes a head with so many channels can have, as part of a sentence."""
-    fits = fitting_counts(channels)
+def describe_fit(shape: tuple[int, ...]) -> str:
+    """Which numbers of anchors and classes a head of this shape can have, as part of a sentence."""
+    fits, channels = fitting_counts(shape), math.prod(shape[2:])
+    if len(shape) == 4:
+        ((anchors, classes),) = fits
+        stated = f"{_count(anchors, 'anchor', 'anchors')}, {_count(classes, 'class', 'classes')}"
+        return f"its last axes {list(shape[2:])} state {stated}"
     if not fits:
         return f"no anchors and classes make {channels} channels: no YOLO v2 head (--head none keeps it raw)"
     parts = [f"{_count(a, 'anchor', 'anchors')} with {_count(nc, 'class', 'classes')}" for a, nc in fits]
     return f"{channels} channels fit {' or '.join(parts)}"
 
 
-def fitting_counts(channels: int) -> tuple[tuple[int, int], ...]:
-    """All (anchors, classes) with ``anchors * (5 + classes) == channels``, fewest anchors first."""
+def fitting_counts(shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """All (anchors, classes) that a grid's shape can have, fewest anchors first.
+
+    Anchors with an axis of their own leave one choice, else every ``anchors * (5 + classes) == channels`` is one.
+    """
+    if len(shape) == 4:
+        return ((shape[2], shape[3] - 5),)
+    channels = shape[2]
     return tuple((a, channels // a - 5) for a in range(1, channels // 6 + 1) if channels % a == 0)
 
 

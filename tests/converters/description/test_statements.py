@@ -18,6 +18,7 @@ from converters.description.values import parse_rescaling
 from converters.description.zoo_yaml import FAMILIES, ZooConfig
 from converters.errors import OptionError, SourceFileError, UnsupportedModelError
 from converters.facts import SourceOutput
+from converters.heads.yolo_v2 import YoloV2
 from converters.quant import QuantParams
 from converters.sources import resolve_source_spec
 from converters.spec import Anchors, DetectorSpec, EvaluationSettings, RawOutput, Rescaling, Thresholds
@@ -412,6 +413,23 @@ def test_what_is_no_grid_needs_no_head(outputs: tuple[SourceOutput, ...]) -> Non
 def test_a_grid_whose_anchors_have_an_axis_of_their_own_is_the_same_head() -> None:
     facts = replace(FACTS, outputs=(SourceOutput("grid", (6, 6, 2, 6)),))
     assert resolve_spec(facts, OPTIONS, None, None) == resolve_spec(FACTS, OPTIONS, None, None)
+
+
+@pytest.mark.parametrize("anchors", [((1.0, 2.0),), ((1.0, 2.0),) * 3], ids=["one", "three"])
+def test_an_axis_of_anchors_states_their_number(anchors: tuple[tuple[float, float], ...]) -> None:
+    facts = replace(FACTS, outputs=(SourceOutput("grid", (6, 6, 2, 9)),))
+    assert resolve_spec(facts, OPTIONS, None, None).head == YoloV2(6, 6, Anchors(CELLS, "cell"), 4)
+    counts = r"its last axes \[2, 9\] state 2 anchors, 4 classes"
+    names = tuple(f"{i}" for i in range(18 // len(anchors) - 5))  # they make as many channels
+    for options in (SourceOptions(anchors=anchors), SourceOptions(anchors=anchors, class_names=names)):
+        with pytest.raises(OptionError, match=f"stated, but {counts}: check --anchors"):
+            resolve_spec(facts, options, None, None)
+    with pytest.raises(OptionError, match=f"no one states them.* {counts}$"):
+        resolve_spec(facts, SourceOptions(), None, None)
+    with pytest.raises(OptionError, match=f"= 16 channels, the head has 18; {counts}"):
+        resolve_spec(facts, replace(OPTIONS, class_names=("a", "b", "c")), None, None)
+    options = SourceOptions(anchors=anchors, head="none")
+    assert resolve_spec(facts, options, None, None).head is None
 
 
 @pytest.mark.parametrize(
