@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -40,6 +41,8 @@ PLATFORMS = (
     "manylinux_2_17_aarch64",
     "manylinux2014_aarch64",
 )
+# A program that starts its Python again, as xdet does to run LiteRT, gets an emulated one.
+STARTUP = "import os, sys\nsys.executable = os.environ['EMULATED_PYTHON']\n"
 # ONNX Runtime reads this file when it is imported, and qemu before 10 shows the host's, which it does not understand.
 CPUINFO = """processor\t: 0
 BogoMIPS\t: 50.00
@@ -135,16 +138,22 @@ def python_of(folder: Path) -> Path:
 
 
 def run(folder: Path, cpu: str, arguments: list[str]) -> int:
-    """Start the system's Python under the emulator."""
+    """Start the system's Python under the emulator, and let what it starts be emulated, too."""
     here = Path(xdet.__file__).resolve().parents[1]
+    emulated = folder / f"python-{cpu}"
+    command = ["qemu-aarch64", "-cpu", cpu, "-L", str(folder / "root"), str(python_of(folder))]
+    emulated.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', "utf-8")
+    emulated.chmod(0o755)
+    (folder / "startup").mkdir(exist_ok=True)
+    (folder / "startup" / "sitecustomize.py").write_text(STARTUP, "ascii")
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(str, (folder / "site", here))),
+        "PYTHONPATH": os.pathsep.join(map(str, (folder / "startup", folder / "site", here))),
         "PYTHONDONTWRITEBYTECODE": "1",
+        "EMULATED_PYTHON": str(emulated),
     }
     environment.pop("VIRTUAL_ENV", None)
-    command = ["qemu-aarch64", "-cpu", cpu, "-L", str(folder / "root"), str(python_of(folder)), *arguments]
-    return subprocess.run(command, env=environment, check=False).returncode
+    return subprocess.run([emulated, *arguments], env=environment, check=False).returncode
 
 
 if __name__ == "__main__":
