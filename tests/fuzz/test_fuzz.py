@@ -29,7 +29,8 @@ def test_no_mutant_is_more_than_refused(surface: str) -> None:
 def test_a_mutant_is_its_surface_seed_and_number() -> None:
     for surface in SURFACES:
         if surface in ("keras", "tflite"):
-            pytest.importorskip("h5py" if surface == "keras" else "ai_edge_litert")
+            package, extra = ("h5py", "keras") if surface == "keras" else ("ai_edge_litert", "litert")
+            pytest.importorskip(package, reason=f'needs pip install "xdet[{extra}]"')
         assert make_case(surface, 1, 7) == make_case(surface, 1, 7)
         assert len({make_case(surface, 1, number) for number in range(20)}) > 10
 
