@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 def resize(photo: Image.Image, width: int, height: int, rule: str) -> NDArray[np.uint8]:
     """Stretch a photograph as the model's metadata says (docs/contract.md, "Resizing"): uint8 ``(height, width, 3)``."""
     if rule == "bilinear-antialias":
-        return np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR))
+        across = photo.resize((width, photo.height), Image.Resampling.BILINEAR)  # rows first in every Pillow
+        return np.asarray(across.resize((width, height), Image.Resampling.BILINEAR))
     if rule == "nearest":
         pixels = np.asarray(photo)
         return pixels[nearest(photo.height, height)][:, nearest(photo.width, width)]

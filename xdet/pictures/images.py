@@ -169,7 +169,7 @@ def resize_image(image: NDArray[np.uint8], height: int, width: int, rule: Resize
         rule: ``"nearest"``: source index ``floor((i + 0.5) * ratio)``, clamped, in float32, ``ratio`` being
             source size / result size rounded to float32. ``"bilinear"``: half-pixel centres, no
             antialias, in float32, first along the rows, rounded half to even. ``"bilinear-antialias"``:
-            Pillow's BILINEAR.
+            Pillow's BILINEAR, first along the rows.
 
     Returns:
         uint8 ``(height, width, 3)``, a new array.
@@ -317,7 +317,9 @@ def _bilinear_indices(
 
 
 def _resize_antialias(picture: Image.Image, height: int, width: int) -> NDArray[np.uint8]:
-    return np.array(picture.resize((width, height), Image.Resampling.BILINEAR))
+    """In two calls: Pillow 13 begins with the columns of a tall picture, and each pass rounds."""
+    across = picture.resize((width, picture.height), Image.Resampling.BILINEAR)
+    return np.array(across.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _resize_bilinear(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

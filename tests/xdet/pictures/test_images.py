@@ -392,6 +392,13 @@ def test_bilinear_does_not_antialias() -> None:
     assert (resize_image(stripes, 1, 3, "bilinear-antialias") < 200).all()
 
 
+def test_antialiased_rows_come_before_columns_whatever_pillow_prefers() -> None:
+    tall = np.random.default_rng(0).integers(0, 256, (90, 40, 3), np.uint8)
+    rows = np.concatenate([resize_image(row[None], 1, 20, "bilinear-antialias") for row in tall])
+    columns = [resize_image(rows[:, x : x + 1], 30, 1, "bilinear-antialias") for x in range(20)]
+    assert np.array_equal(resize_image(tall, 30, 20, "bilinear-antialias"), np.concatenate(columns, axis=1))
+
+
 @given(image=hnp.arrays(np.uint8, st.tuples(st.integers(1, 80), st.integers(1, 9), st.just(3))))
 def test_bilinear_stays_between_the_darkest_and_the_brightest_pixel(
     image: NDArray[np.uint8],
