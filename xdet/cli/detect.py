@@ -58,12 +58,15 @@ def detect(
     json: Annotated[
         Path | None,
         typer.Option(
+            "--json",
+            "--output",
+            "-o",
             metavar="FILE",
-            help="Write the detections as JSON; - is stdout. FILE.jsonl and FILE.csv grow image by image.",
+            help="Write the detections as JSON; - is stdout. FILE.jsonl, .csv and .parquet grow image by image.",
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a FILE.jsonl or FILE.csv where it stopped.")
+        bool, typer.Option("--resume", help="Go on with a FILE.jsonl, .csv or .parquet where it stopped.")
     ] = False,
     classes: Annotated[
         str | None, typer.Option(metavar="LIST", help='Keep these classes alone, such as "person,dog".')
@@ -164,37 +167,45 @@ def detect(
 
 def _require_json(json: Path | None, images: list[Path], *, coco: bool, resume: bool) -> bool:
     """Refuse what ``--json`` cannot hold; tells whether it is a file that grows line by line."""
+    from xdet.detection.parquet import growing_path
     from xdet.detection.report import coco_image_ids
     from xdet.detection.results import is_results_file, require_names
 
-    lines = json is not None and is_results_file(json)
+    lines = json is not None and is_results_file(growing_path(json))
     if resume and not lines:
         raise UsageError(
-            "--resume goes on with a file that grows line by line: add --json FILE.jsonl or FILE.csv"
+            "--resume goes on with a file that grows image by image: add --json FILE.jsonl, FILE.csv or FILE.parquet"
         )
     if coco and lines:
-        raise UsageError(f"--format coco is one list, '{json}' grows line by line; name a file FILE.json")
+        raise UsageError(f"--format coco is one list, '{json}' grows image by image; name a file FILE.json")
     names = [str(image) for image in images]
     if coco and json is not None:
         coco_image_ids(names)  # refuses images whose results could not be told apart
     if lines and json is not None:
-        require_names(json, [image.as_posix() for image in images])
+        require_names(growing_path(json), [image.as_posix() for image in images])
     return lines
 
 
 def _json_outputs(json: Path | None, *, coco: bool, lines: bool, resume: bool) -> list[Output]:
+    from xdet.detection.parquet import PARQUET_MARK, growing_path
     from xdet.detection.report import DETECTIONS_SCHEMA
     from xdet.detection.results import LINES_MARK
     from xdet.writing.files import Output
 
     if lines and json is not None:
-        return [Output(json, ANYTHING if resume else LINES_MARK)]
+        marks = {json: PARQUET_MARK, growing_path(json): LINES_MARK}
+        return [Output(path, ANYTHING if resume else mark) for path, mark in marks.items()]
     return json_outputs(json, None if coco else DETECTIONS_SCHEMA)
 
 
 def _require_new(json: Path | None) -> None:
-    if json is not None and json.is_file() and json.stat().st_size:
-        raise UsageError(f"'{json}' holds results already; add --resume to go on, or --force to begin anew")
+    from xdet.detection.parquet import growing_path
+
+    for path in () if json is None else (json, growing_path(json)):
+        if path.is_file() and path.stat().st_size:
+            raise UsageError(
+                f"'{path}' holds results already; add --resume to go on, or --force to begin anew"
+            )
 
 
 def _read_classes(text: str, detector: Detector) -> list[str]:
@@ -218,10 +229,12 @@ def _detect_to_lines(
 ) -> None:
     """Results into a file as they come; what is done stays, whatever stops the rest."""
     from xdet.detection.batch import detect_to_file
-    from xdet.detection.results import ResultsFile, results_header
+    from xdet.detection.parquet import growing_path, open_results
+    from xdet.detection.results import results_header
 
-    with ResultsFile(json, results_header(detector, classes), anew=anew) as results:
-        before = len(results.done)
+    growing = growing_path(json)
+    with open_results(json, results_header(detector, classes), anew=anew) as results:
+        before, failed = len(results.done), results.failed
         try:
             with progress_bar(len(images), "detecting") as advance:
                 changed = detect_to_file(
@@ -229,15 +242,15 @@ def _detect_to_lines(
                 )
         except KeyboardInterrupt:
             print_line(
-                f"xdet: interrupted; {len(results.done)} images are in '{json}', --resume goes on", err=True
+                f"xdet: interrupted; {len(results.done)} images are in '{growing}', --resume goes on",
+                err=True,
             )
             raise
     if changed:
-        print_line(
-            f"xdet: images that have changed since: {changed}; of their lines in '{json}' the last count",
-            err=True,
-        )
+        which = f"; of their lines in '{json}' the last count" if json == growing else ""
+        print_line(f"xdet: images that have changed since: {changed}{which}", err=True)
     earlier = f", {before} of them before" if before else ""
+    earlier += f" ({failed} without a result, tried again)" if failed else ""
     print_line(f"{json}: {len(results.done)} images{earlier}, {results.failed} without a result")
     if results.failed:
         print_line(

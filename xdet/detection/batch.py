@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xdet.detection.report import DetectionReport, FailedImage
+from xdet.detection.rows import NamedImage
 from xdet.errors import ImageError
 from xdet.pictures.images import hash_photograph
 from xdet.pictures.preparation import Preparation, prepare, through_network
@@ -70,19 +71,21 @@ def detect_to_file(
     classes: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """As ``detect_files``, each result written when it is there and kept nowhere; images that ``results`` has are left out.
+    """As ``detect_files``, each result written when it is there and kept nowhere.
+
+    Images that ``results`` has are left out, but for those without a result, which are tried again.
 
     Returns:
         How many images have changed since ``results`` got them, and were detected anew.
     """
-    from xdet.detection.results import NamedImage
-
     todo, changed = [], 0
     for index, image in enumerate(images):
-        known = results.done.get(image.as_posix())
-        if known is None or known != hash_photograph(image):
+        name = image.as_posix()
+        known = results.done.get(name)
+        differs = known is not None and known != hash_photograph(image)
+        changed += differs
+        if known is None or differs or name in results.errors:
             todo.append(index)
-            changed += known is not None
     digests: dict[Path, str] = {}
 
     def take_digest(image: Path) -> None:

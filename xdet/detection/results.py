@@ -16,14 +16,22 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from xdet.detection.rows import (
+    BOX_COLUMNS,
+    COLUMNS,
+    NamedImage,
+    entry_to_row,
+    failure_to_entry,
+    found_to_entry,
+)
 from xdet.errors import DataError, UsageError
 from xdet.writing.appended import AppendedFile
 from xdet.writing.files import encode_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from xdet.detection.detector import Detector
     from xdet.detections import Detections
@@ -31,28 +39,11 @@ if TYPE_CHECKING:
 LINES_SCHEMA = "xdet.detection_lines"
 LINES_VERSION = 1
 LINES_MARK = re.compile(rb'(# )?\{"schema": "xdet\.detection_lines"')
-COLUMNS = (
-    "image",
-    "sha256",
-    "width",
-    "height",
-    "class_id",
-    "class_name",
-    "score",
-    "x1",
-    "y1",
-    "x2",
-    "y2",
-    "anchor",
+CSV_COLUMNS = (
+    *(column for column in COLUMNS if column not in {"detections", "error"}),
+    *BOX_COLUMNS,
     "error",
 )
-
-
-class NamedImage(NamedTuple):
-    """An image as a line holds it: its path, ``/`` between folders, and its SHA-256, empty where the file cannot be read."""
-
-    name: str
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +54,16 @@ class Layout:
         before: what stands in front of the header's JSON.
         titles: lines behind the header.
         line_start: how every further line begins.
-        found: an image and its detections to whole lines.
-        failed: an image and its error to a line.
-        read: a line to the image and whether it failed; raises ValueError or LookupError for one of another kind.
+        lines: an entry (``xdet.detection.rows``) as whole lines.
+        read: a line to the image and its error, if it failed; raises ValueError or LookupError for one of another kind.
         many: an image may have several lines.
     """
 
     before: bytes
     titles: bytes
     line_start: bytes
-    found: Callable[[NamedImage, Detections], str]
-    failed: Callable[[NamedImage, str], str]
-    read: Callable[[bytes], tuple[NamedImage, bool]]
+    lines: Callable[[Mapping[str, Any]], str]
+    read: Callable[[bytes], tuple[NamedImage, str | None]]
     many: bool
 
 
@@ -105,7 +94,7 @@ class ResultsFile:
 
     Attributes:
         done: names of the images that it holds, to the SHA-256 of each.
-        failed: how many of them have no result.
+        errors: names of those without a result, to why.
 
     Raises:
         UsageError: it holds results of another model, runtime, thresholds or classes.
@@ -115,10 +104,10 @@ class ResultsFile:
 
     def __init__(self, path: Path, header: dict[str, Any], *, anew: bool = False) -> None:
         self.done: dict[str, str] = {}
-        self._failures: set[str] = set()
+        self.errors: dict[str, str] = {}
         self._layout = layout = LAYOUTS[path.suffix.lower()]
         if not anew:
-            _require_same(path, layout, header)
+            _require_same_start(path, layout, header)
         self._file = AppendedFile(
             path,
             layout.before + encode_text(json.dumps(header, ensure_ascii=False)) + b"\n" + layout.titles,
@@ -133,7 +122,7 @@ class ResultsFile:
         if self._file.cut is not None:
             name = self._file.cut.partition(" ")[2]
             self.done.pop(name, None)
-            self._failures.discard(name)
+            self.errors.pop(name, None)
 
     def __enter__(self) -> Self:
         return self
@@ -144,7 +133,7 @@ class ResultsFile:
     @property
     def failed(self) -> int:
         """Images without a result."""
-        return len(self._failures)
+        return len(self.errors)
 
     def add(self, image: NamedImage, found: Detections) -> None:
         """Append an image's detections.
@@ -152,28 +141,32 @@ class ResultsFile:
         Raises:
             OutputError: they cannot be written.
         """
-        self._file.append(encode_text(self._layout.found(image, found)))
-        self._note(image, failed=False)
+        self._file.append(encode_text(self._layout.lines(found_to_entry(image, found))))
+        self._note(image, None)
 
     def add_failure(self, image: NamedImage, error: str) -> None:
-        """Append an image that gave no result, and why.
+        """Append an image that gave no result, and why; nothing where the file holds just that already.
 
         Raises:
             OutputError: it cannot be written.
         """
-        self._file.append(encode_text(self._layout.failed(image, error)))
-        self._note(image, failed=True)
+        if (self.done.get(image.name), self.errors.get(image.name)) != (image.sha256, _one_line(error)):
+            self._file.append(encode_text(self._layout.lines(failure_to_entry(image, error))))
+            self._note(image, error)
 
-    def _note(self, image: NamedImage, *, failed: bool) -> None:
+    def _note(self, image: NamedImage, error: str | None) -> None:
         self.done[image.name] = image.sha256
-        (self._failures.add if failed else self._failures.discard)(image.name)
+        if error is None:
+            self.errors.pop(image.name, None)
+        else:
+            self.errors[image.name] = _one_line(error)
 
     def _read_line(self, line: bytes) -> str | None:
         try:
-            image, failed = self._layout.read(line)
+            image, error = self._layout.read(line)
         except (ValueError, LookupError, TypeError, RecursionError, csv.Error):
             return None
-        self._note(image, failed=failed)
+        self._note(image, error)
         return f"{image.sha256} {image.name}"
 
 
@@ -189,64 +182,74 @@ def require_names(path: Path, names: Sequence[str]) -> None:
                 raise DataError(f"{name!r} cannot stand in a line of CSV; rename the image, or write .jsonl")
 
 
-def _require_same(path: Path, layout: Layout, header: dict[str, Any]) -> None:
-    """Tell what is different about the run that made a results file; any other file is left to ``AppendedFile``."""
-    try:
-        with path.open("rb") if path.is_file() else io.BytesIO() as file:
-            there = json.loads(file.readline(1 << 16).removeprefix(layout.before))
-    except (OSError, ValueError, RecursionError):
-        return
-    if isinstance(there, dict) and there.get("schema") == LINES_SCHEMA and there != header:
-        other = [key for key in dict.fromkeys((*header, *there)) if there.get(key) != header.get(key)]
+def require_same(path: Path, there: Mapping[str, Any], header: Mapping[str, Any]) -> None:
+    """Refuse to go on with the results of another run.
+
+    Args:
+        path: of the results.
+        there: the header that they have.
+        header: the one of this run.
+
+    Raises:
+        UsageError: the two differ.
+    """
+    other = [key for key in dict.fromkeys((*header, *there)) if there.get(key) != header.get(key)]
+    if other:
         raise UsageError(
             f"'{path}' holds results of another {', another '.join(other)}; go on as that run was called, or name another file"
         )
 
 
-def _found_to_json(image: NamedImage, found: Detections) -> str:
-    entry = {"image": "", "sha256": image.sha256, **found.to_dict()} | {"image": image.name}
+def _require_same_start(path: Path, layout: Layout, header: dict[str, Any]) -> None:
+    """``require_same`` of a results file; any other file is left to ``AppendedFile``."""
+    try:
+        with path.open("rb") if path.is_file() else io.BytesIO() as file:
+            there = json.loads(file.readline(1 << 16).removeprefix(layout.before))
+    except (OSError, ValueError, RecursionError):
+        return
+    if isinstance(there, dict) and there.get("schema") == LINES_SCHEMA:
+        require_same(path, there, header)
+
+
+def _one_line(error: str) -> str:
+    return " ".join(error.split())
+
+
+def _entry_to_json(entry: Mapping[str, Any]) -> str:
     return json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _failed_to_json(image: NamedImage, error: str) -> str:
-    return (
-        json.dumps({"image": image.name, "sha256": image.sha256, "error": error}, ensure_ascii=False) + "\n"
-    )
-
-
-def _json_to_image(line: bytes) -> tuple[NamedImage, bool]:
+def _json_to_image(line: bytes) -> tuple[NamedImage, str | None]:
     entry = json.loads(line)
     if "error" not in entry:
         entry["detections"]
-    return NamedImage(str(entry["image"]), str(entry["sha256"])), "error" in entry
+    image = NamedImage(str(entry["image"]), str(entry["sha256"]), entry.get("frame"), entry.get("time_s"))
+    return image, entry.get("error")
 
 
-def _to_csv(rows: Sequence[Sequence[object]]) -> str:
+def _to_csv(rows: Iterable[Iterable[object]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
-def _found_to_csv(image: NamedImage, found: Detections) -> str:
-    start = (*image, found.width, found.height)
-    rows: list[tuple[object, ...]] = []
-    for detection in map(type(found[0]).to_dict, found) if len(found) else ():
-        what = (detection["class_id"], detection["class_name"], detection["score"])
-        rows.append((*start, *what, *detection["box_xyxy_px"], detection["anchor"], ""))
-    return _to_csv(rows or [(*start, *[""] * 9)])
+def _entry_to_csv(entry: Mapping[str, Any]) -> str:
+    row = entry_to_row(entry)
+    if row["error"] is not None:
+        row["error"] = _one_line(row["error"])
+    return _to_csv(
+        [{**row, **box}.get(column) for column in CSV_COLUMNS] for box in row["detections"] or [{}]
+    )
 
 
-def _failed_to_csv(image: NamedImage, error: str) -> str:
-    return _to_csv([(*image, *[""] * 10, " ".join(error.split()))])
+def _csv_to_image(line: bytes) -> tuple[NamedImage, str | None]:
+    (values,) = csv.reader([line.decode("utf-8")], strict=True)
+    row = dict(zip(CSV_COLUMNS, values, strict=True))
+    frame = int(row["frame"]) if row["frame"] else None
+    time_s = float(row["time_s"]) if row["time_s"] else None
+    return NamedImage(row["image"], row["sha256"], frame, time_s), row["error"] or None
 
 
-def _csv_to_image(line: bytes) -> tuple[NamedImage, bool]:
-    (row,) = csv.reader([line.decode("utf-8")], strict=True)
-    if len(row) != len(COLUMNS):
-        raise ValueError("another number of columns")
-    return NamedImage(row[0], row[1]), bool(row[-1])
-
-
-JSON_LINES = Layout(b"", b"", b'{"image": "', _found_to_json, _failed_to_json, _json_to_image, many=False)
-CSV = Layout(b"# ", _to_csv([COLUMNS]).encode(), b"", _found_to_csv, _failed_to_csv, _csv_to_image, many=True)
+JSON_LINES = Layout(b"", b"", b'{"image": "', _entry_to_json, _json_to_image, many=False)
+CSV = Layout(b"# ", _to_csv([CSV_COLUMNS]).encode(), b"", _entry_to_csv, _csv_to_image, many=True)
 LAYOUTS: dict[str, Layout] = {".jsonl": JSON_LINES, ".csv": CSV}

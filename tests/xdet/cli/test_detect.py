@@ -51,14 +51,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.parquet"])
 def test_results_are_gone_on_with_or_begun_anew_as_asked(folder: Path, name: str) -> None:
     words = f"m.onnx photos/1.png photos/2.png --json {name}"
     first = run(folder, words)
     assert (first.returncode, first.stdout) == (0, f"{name}: 2 images, 0 without a result\n")
     data = (folder / name).read_bytes()
     assert f"'{name}' holds results already; add --resume to go on, or --force" in told(run(folder, words))
-    again = 2 if name == "out.jsonl" else 1  # CSV does its last image again
+    again = 1 if name == "out.csv" else 2  # CSV does its last image again
     assert f"{name}: 2 images, {again} of them before" in run(folder, f"{words} --resume").stdout
     assert (folder / name).read_bytes() == data
     assert run(folder, f"{words} --force").returncode == 0
@@ -67,7 +67,9 @@ def test_results_are_gone_on_with_or_begun_anew_as_asked(folder: Path, name: str
     assert "holds results of another thresholds" in told(other)
     (folder / name).write_bytes(b"my notes")
     assert "exists already" in told(run(folder, words))
-    assert "is no result of xdet detect" in told(run(folder, f"{words} --resume"), 3)
+    assert f"{'Parquet file' if name == 'out.parquet' else 'result'} of xdet detect" in told(
+        run(folder, f"{words} --resume"), 3
+    )
     assert (folder / name).read_bytes() == b"my notes"
 
 
@@ -76,7 +78,7 @@ def test_results_are_gone_on_with_or_begun_anew_as_asked(folder: Path, name: str
     [
         ("--resume", "add --json FILE.jsonl"),
         ("--resume --json out.json", "add --json FILE.jsonl"),
-        ("--format coco --json out.jsonl", "'out.jsonl' grows line by line"),
+        ("--format coco --json out.jsonl", "'out.jsonl' grows image by image"),
         ("--classes person,dog --json out.jsonl", "--classes: the model finds no 'dog'; it finds 'person'"),
     ],
 )

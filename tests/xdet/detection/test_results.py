@@ -16,7 +16,7 @@ from PIL import Image
 from tests.xdet.finished_models import finished_model
 from xdet.detection.batch import detect_to_file
 from xdet.detection.detector import Detector
-from xdet.detection.results import COLUMNS, ResultsFile, require_names, results_header
+from xdet.detection.results import CSV_COLUMNS, ResultsFile, require_names, results_header
 from xdet.errors import DataError, OutputError, UsageError
 from xdet.pictures.preparation import prepare
 
@@ -90,7 +90,7 @@ def test_csv_has_a_line_per_box_or_image(detector: Detector, images: list[Path],
     header, *lines = (tmp_path / "out.csv").read_text("utf-8").splitlines()
     assert json.loads(header.removeprefix("# ")) == results_header(detector, None)
     rows = list(csv.DictReader(lines))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == CSV_COLUMNS
     named = [images[0], *[images[1]] * 4, *images[2:]]
     assert [row["image"] for row in rows] == [path.as_posix() for path in named]
     assert [row["sha256"] for row in rows] == [
@@ -146,7 +146,7 @@ def test_what_is_done_is_not_looked_at_again(
 
     monkeypatch.setattr("xdet.detection.batch.prepare", count)
     results = write(detector, images, tmp_path / "out.jsonl")
-    assert sorted(read) == images[3:]
+    assert sorted(read) == [images[0], *images[3:]]  # what failed is tried again
     assert (len(results.done), results.failed) == (5, 1)
 
 
@@ -176,6 +176,25 @@ def test_a_changed_photograph_is_detected_anew(detector: Detector, tmp_path: Pat
         assert detect_to_file(detector, images, results) == 0
     save(images[0], 0)
     assert write(detector, images, path).failed == 0
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_failed_is_tried_again(
+    detector: Detector, images: list[Path], tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, whole = tmp_path / f"out{suffix}", images[0].read_bytes()
+    write(detector, images, path)
+    before = path.read_bytes()
+    assert write(detector, images, path).failed == 1
+    assert path.read_bytes() == before  # the same failure is held once
+    with monkeypatch.context() as patch:
+        patch.setattr("xdet.detection.batch.hash_photograph", lambda _: hashlib.sha256(whole).hexdigest())
+        patch.setattr("xdet.detection.batch.prepare", lambda _, how: prepare(images[1], how))
+        assert (
+            write(detector, images[:1], path).failed == 0
+        )  # such as a file that could not be read for a moment
+    with ResultsFile(path, results_header(detector, None)) as results:
+        assert results.failed == 0
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

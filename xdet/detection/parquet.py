@@ -1,0 +1,147 @@
+"""Results as one Parquet file, which grows as JSON Lines until it is whole.
+
+A Parquet file has no footer, and so cannot be read, before it is closed: what a killed process wrote of one is lost. Part
+files in a folder lose the part that was being filled, and keep outdated rows of photographs that have changed. So results go,
+image by image, into ``FILE.parquet.jsonl``, which ``--resume`` goes on with. When all are done they become ``FILE.parquet``, in
+row groups, under a temporary name that moves into place, and the lines are removed. Going on with a finished file turns it into
+lines first.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from converters.files import write_problem
+from xdet.detection.results import LINES_SCHEMA, ResultsFile, require_same
+from xdet.detection.rows import METADATA_KEY, arrow_schema, entry_to_row, import_arrow, row_to_entry
+from xdet.errors import DataError, OutputError
+from xdet.pictures.preparation import in_groups
+from xdet.writing.files import encode_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+SUFFIX = ".parquet"
+PARQUET_MARK = re.compile(b"PAR1")
+ROWS_PER_GROUP = 8192
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether the suffix names a Parquet file."""
+    return path.suffix.lower() == SUFFIX
+
+
+def growing_path(path: Path) -> Path:
+    """The file that grows while results are made: beside a Parquet file its lines, else the file itself."""
+    return path.with_name(f"{path.name}.jsonl") if is_parquet(path) else path
+
+
+@contextmanager
+def open_results(path: Path, header: Mapping[str, Any], *, anew: bool = False) -> Iterator[ResultsFile]:
+    """A results file, open for more images; a Parquet file is made of it when the block ends without an error.
+
+    Args:
+        path: the file; its suffix is ``.jsonl``, ``.csv`` or ``.parquet``.
+        header: ``xdet.detection.results.results_header``.
+        anew: begin anew, whatever the file holds.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        UsageError, DataError, OutputError: as ``ResultsFile``.
+    """
+    lines = growing_path(path)
+    if is_parquet(path):
+        import_arrow()
+        if path.exists() and not lines.exists() and not anew:
+            _to_lines(path, lines, header)
+    with ResultsFile(lines, dict(header), anew=anew) as results:
+        yield results
+        if is_parquet(path):
+            lines_to_parquet(lines, path)
+            with suppress(PermissionError):  # Windows removes no open file
+                lines.unlink()
+    if is_parquet(path):
+        lines.unlink(missing_ok=True)
+
+
+def lines_to_parquet(lines: Path, target: Path) -> None:
+    """Write JSON Lines of ``xdet detect`` as a Parquet file, whole or not at all.
+
+    Of several lines of one image the last counts; of a video that has changed, the frames of its last content.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        OutputError: it cannot be written.
+    """
+    arrow = import_arrow()
+    from pyarrow import parquet
+
+    last: dict[str, tuple[str, int]] = {}
+    for number, entry in _entries(lines):
+        last[entry["image"]] = (entry["sha256"], number)
+    rows = (
+        entry_to_row(entry)
+        for number, entry in _entries(lines)
+        if last[entry["image"]] == (entry["sha256"], number)
+        or ("frame" in entry and last[entry["image"]][0] == entry["sha256"])
+    )
+    with lines.open("rb") as file:
+        schema = arrow_schema(json.loads(file.readline()))
+    with _replaced(target) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+        for group in in_groups(rows, ROWS_PER_GROUP):
+            writer.write_table(arrow.Table.from_pylist(group, schema))
+
+
+def _entries(lines: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with lines.open("rb") as file:
+        file.readline()
+        for number, line in enumerate(file):
+            yield number, json.loads(line)
+
+
+def _to_lines(path: Path, lines: Path, header: Mapping[str, Any]) -> None:
+    """The lines of a finished Parquet file again, if it is of the same run."""
+    arrow = import_arrow()
+    from pyarrow import parquet
+
+    foreign = f"'{path}' is no Parquet file of xdet detect; name another file"
+    try:
+        with (
+            parquet.ParquetFile(path) as file,
+            _replaced(lines) as temporary,
+            temporary.open("wb") as growing,
+        ):
+            there = json.loads((file.schema_arrow.metadata or {}).get(METADATA_KEY, b"null"))
+            if not isinstance(there, dict) or there.get("schema") != LINES_SCHEMA:
+                raise DataError(foreign)
+            require_same(path, there, header)
+            growing.write(encode_text(json.dumps(there, ensure_ascii=False) + "\n"))
+            for batch in file.iter_batches(ROWS_PER_GROUP):
+                for row in batch.to_pylist():
+                    growing.write(encode_text(json.dumps(row_to_entry(row), ensure_ascii=False) + "\n"))
+    except (arrow.ArrowException, ValueError, LookupError, TypeError) as error:
+        raise DataError(foreign) from error
+
+
+@contextmanager
+def _replaced(target: Path) -> Iterator[Path]:
+    """A temporary path, whose file moves over ``target`` when the block ends without an error.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        place = target.resolve()
+        temporary = place.with_name(f".xdet-{secrets.token_hex(6)}.tmp")
+        try:
+            yield temporary
+            temporary.replace(place)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write '{target}': {write_problem(error, target)}") from error

@@ -1,0 +1,140 @@
+"""One image or frame as a row: what JSON Lines, CSV and Parquet hold of it, and the schema of Parquet (docs/json.md).
+
+An *entry* is the object of a JSON line. A *row* is the same for tables: every column always there, boxes as
+``list<struct>``, so that a count of rows is a count of images, and whoever unnests ``detections`` has the columns of the CSV.
+An image that failed is a row without a size and with ``detections`` null, not empty, and its ``error``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from xdet.detections import shortest_float32
+from xdet.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from xdet.detections import Detections
+
+METADATA_KEY = b"xdet"  # of the schema's metadata; the value is the header as JSON
+CORNERS = ("x1", "y1", "x2", "y2")
+# Columns of a row, and of each of its detections, to the name of their Arrow type; behind "!" it is never null.
+COLUMNS = {
+    "image": "!string",
+    "sha256": "string",
+    "frame": "int64",
+    "time_s": "float64",
+    "width": "int32",
+    "height": "int32",
+    "detections": "list",
+    "error": "string",
+}
+BOX_COLUMNS = {
+    "class_id": "!int32",
+    "class_name": "!string",
+    "score": "!float32",
+    **dict.fromkeys(CORNERS, "!float32"),
+    "anchor": "!int32",
+}
+
+
+class NamedImage(NamedTuple):
+    """An image as results name it.
+
+    Attributes:
+        name: its path, ``/`` between folders, or its address.
+        sha256: of its file, hex digits; empty where it cannot be read or is no file.
+        frame: number of the frame in a video, from 0; None for a photograph.
+        time_s: seconds since the video's first frame; None for a photograph.
+    """
+
+    name: str
+    sha256: str
+    frame: int | None = None
+    time_s: float | None = None
+
+    def to_entry(self) -> dict[str, Any]:
+        """The keys of an entry that name the image."""
+        moment = {} if self.frame is None else {"frame": self.frame, "time_s": self.time_s}
+        return {"image": self.name, "sha256": self.sha256, **moment}
+
+
+def found_to_entry(image: NamedImage, found: Detections) -> dict[str, Any]:
+    """An image with its detections as the object of a JSON line."""
+    return {**image.to_entry(), **{key: value for key, value in found.to_dict().items() if key != "image"}}
+
+
+def failure_to_entry(image: NamedImage, error: str) -> dict[str, Any]:
+    """An image without a result, and why, as the object of a JSON line."""
+    return {**image.to_entry(), "error": error}
+
+
+def entry_to_row(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry with every column of ``COLUMNS``; each detection has those of ``BOX_COLUMNS``.
+
+    Raises:
+        LookupError: a detection lacks a member.
+    """
+    row = {column: entry.get(column) for column in COLUMNS}
+    row["sha256"] = row["sha256"] or None
+    if row["detections"] is not None:
+        row["detections"] = [_flat(detection) for detection in entry["detections"]]
+    return row
+
+
+def row_to_entry(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Back from ``entry_to_row``; float32 numbers become their shortest decimals again."""
+    image = NamedImage(row["image"], row["sha256"] or "", row["frame"], row["time_s"])
+    if row["error"] is not None:
+        return failure_to_entry(image, row["error"])
+    detections = [
+        {
+            "box_xyxy_px": [shortest_float32(box[corner]) for corner in CORNERS],
+            "score": shortest_float32(box["score"]),
+            **{key: box[key] for key in ("class_id", "class_name", "anchor")},
+        }
+        for box in row["detections"]
+    ]
+    return {**image.to_entry(), "width": row["width"], "height": row["height"], "detections": detections}
+
+
+def arrow_schema(header: Mapping[str, Any] | None = None) -> Any:
+    """The ``pyarrow.Schema`` of rows.
+
+    Args:
+        header: ``xdet.detection.results.results_header``, kept as metadata; None keeps none.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
+    arrow = import_arrow()
+
+    def field(name: str, kind: str) -> Any:
+        if kind == "list":
+            boxes = arrow.struct([field(*column) for column in BOX_COLUMNS.items()])
+            return arrow.field(name, arrow.list_(arrow.field("element", boxes, nullable=False)))
+        simple = arrow.type_for_alias(kind.removeprefix("!"))
+        return arrow.field(name, simple, nullable=not kind.startswith("!"))
+
+    metadata = None if header is None else {METADATA_KEY: json.dumps(header).encode("ascii")}
+    return arrow.schema([field(*column) for column in COLUMNS.items()], metadata)
+
+
+def import_arrow() -> Any:
+    """The package ``pyarrow``.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise MissingExtraError("pyarrow, which Parquet needs,", "parquet") from error
+    return pa
+
+
+def _flat(detection: Mapping[str, Any]) -> dict[str, Any]:
+    values = {**detection, **dict(zip(CORNERS, detection["box_xyxy_px"], strict=True))}
+    return {column: values[column] for column in BOX_COLUMNS}
