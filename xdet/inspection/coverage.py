@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.spec import METADATA_KEY, ModelDocument
-from xdet.model.graph import INTEGER_OPERATORS, WEIGHT_INPUT, load_onnx, node_macs, read_graph, root_constant
+from xdet.model.graph import INTEGER_OPERATORS, WEIGHT_INPUT, load_onnx, node_macs, read_graph
 from xdet.runtimes.ort_session import (
     CPU,
     EXACT_KERNELS,
@@ -147,19 +148,24 @@ def _taken(
 
     ONNX Runtime keeps names through fusion, and weights unless it recodes them; a file may leave out names.
     """
-    left = list(found)
-    taken = [False] * len(nodes)
+    by_name: dict[str, deque[int]] = {}
+    by_weights: dict[str, deque[int]] = {}
+    for number, (name, weights) in enumerate(found):
+        by_name.setdefault(name, deque()).append(number)
+        for weight in weights:
+            by_weights.setdefault(weight, deque()).append(number)
+    taken, used = [False] * len(nodes), set[int]()
     for index, node in enumerate(nodes):
-        same = [entry for entry in left if entry[0] == node.name and node.name]
-        if same:
+        if node.name and by_name.get(node.name):
             taken[index] = True
-            left.remove(same[0])
+            used.add(by_name[node.name].popleft())
     for index, node in enumerate(nodes):
-        root = root_constant(graph, node.input[WEIGHT_INPUT[node.op_type]])
-        readers = [entry for entry in left if root is not None and root.name in entry[1]]
-        if readers and not taken[index]:
-            taken[index] = True
-            left.remove(readers[0])
+        root = graph.roots.get(node.input[WEIGHT_INPUT[node.op_type]])
+        readers = by_weights.get(root.name, deque()) if root is not None and not taken[index] else deque()
+        while readers and not taken[index]:
+            number = readers.popleft()
+            taken[index] = number not in used
+            used.add(number)
     return taken
 
 

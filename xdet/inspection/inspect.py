@@ -14,6 +14,7 @@ from xdet.errors import ModelError, RuntimeUnavailableError
 from xdet.inspection.coverage import find_two_scales, integer_coverage
 from xdet.inspection.layers import Inspection, TensorSummary, Totals
 from xdet.inspection.memory import best_peak, plain_peak_bytes
+from xdet.model.contract import holds_graphs, require_contract_graph
 from xdet.model.file import hash_model, read_model
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from converters.files import ModelFormat
     from xdet.inspection.layers import Layer
     from xdet.inspection.memory import Network
+
+MOST_NODES = 10_000  # of a graph whose kernels are looked up: ONNX Runtime's optimiser is not linear
 
 
 def inspect(path: str | Path, *, layers: bool = False) -> Inspection:
@@ -54,7 +57,7 @@ def _inspect_tflite(path: Path, data: bytes, _: bool) -> Inspection:  # noqa: FB
     from converters.description.statements import SourceOptions, describe_source
     from converters.sources.tflite.facts import facts_from_tflite, summarise_quantization
     from converters.sources.tflite.reader import read_tflite
-    from converters.sources.tflite.supported import require_sound
+    from converters.sources.tflite.supported import require_sound, require_supported
     from xdet.inspection.tflite_layers import summarise_tensor, tflite_layers, tflite_network
 
     model = read_tflite(data, path.name)
@@ -83,10 +86,20 @@ def _inspect_tflite(path: Path, data: bytes, _: bool) -> Inspection:  # noqa: FB
         quantization=summarise_quantization(model),
         spec=spec,
         problem=problem,
+        refused=_refusal(require_supported, model),
         totals=totals,
         totals_problem=totals_problem,
         layers=layers,
     )
+
+
+def _refusal(require: Callable[..., None], *arguments: object) -> str | None:
+    """Why another command refuses what inspection shows; None where it does not."""
+    try:
+        require(*arguments)
+    except (ConversionError, ModelError) as error:
+        return str(error)
+    return None
 
 
 def _inspect_onnx(path: Path, data: bytes, _: bool) -> Inspection:  # noqa: FBT001 - a row of INSPECTORS
@@ -109,6 +122,7 @@ def _inspect_onnx(path: Path, data: bytes, _: bool) -> Inspection:  # noqa: FBT0
         quantization=None if document is None else document.quantization,
         spec=None if document is None else document.spec,
         problem=problem,
+        refused=None if document is None else _refusal(require_contract_graph, data, path.name),
         document=document,
     )
     return _with_onnx_costs(known, model, data)
@@ -127,6 +141,9 @@ def _with_onnx_costs(known: Inspection, model: onnx.ModelProto, data: bytes) -> 
     except ModelError as error:
         return replace(known, totals_problem=str(error))
     counted = replace(known, totals=totals, layers=layers)
+    if len(model.graph.node) > MOST_NODES or holds_graphs(data):
+        told = f"ONNX Runtime optimises graphs of at most {MOST_NODES:,} operators here, none of which runs another graph"
+        return replace(counted, coverage_problem=told)
     try:
         return replace(counted, coverage=integer_coverage(data, "cpu", file=known.file))
     except (

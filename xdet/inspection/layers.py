@@ -95,6 +95,7 @@ class Inspection:
         quantization: summary, such as ``"int8 per-channel"``; None where the file does not say.
         spec: the detector, None where the file and its sidecar do not describe one.
         problem: why there is no spec.
+        refused: why other commands refuse the file: operators or a graph that they do not take; None where they take it.
         document: the metadata of a finished model of ours.
         two_scales: quantised tensors that are read with another scale than they were written with.
         totals: what the network costs; None where ``totals_problem`` says why it is not known.
@@ -115,6 +116,7 @@ class Inspection:
     quantization: str | None
     spec: DetectorSpec | None
     problem: str | None
+    refused: str | None = None
     document: ModelDocument | None = None
     two_scales: tuple[TwoScales, ...] = ()
     totals: Totals | None = None

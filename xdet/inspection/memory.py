@@ -12,7 +12,9 @@ its outputs at the same time. The peak is the largest sum of live buffers over a
   it: instead of the convolution's whole result it keeps as many rows of it as the pool looks at.
 
 Both are chosen only where they help. The search is exact (a bottleneck shortest path over sets of finished operators) up to
-``MOST_STATES`` sets; beyond, it keeps the file's order and says so.
+``MOST_STEPS`` operators and ``MOST_STATES`` sets; beyond, it keeps the file's order, fuses what stands side by side there, and
+says so. Both take time in proportion to the network: a set knows its live bytes and what may run next, and both follow from the
+set before it.
 """
 
 from __future__ import annotations
@@ -22,10 +24,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 StepKind = Literal["convolution", "pool", "elementwise", "other"]
 MOST_STATES = 20_000
+MOST_STEPS = 2_000
+WAYS_PER_STATE = 10  # on average; where more may run next, the sets are too many anyway
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,123 +84,200 @@ class Peak:
 
 @dataclass(frozen=True, slots=True)
 class _Move:
-    """Steps that run as one: a single step, or a convolution with its pool; sets of steps are bits."""
+    """Steps that run as one: a single step, or a convolution with its pool; in the file's order."""
 
-    done: int
-    needs: int
+    steps: tuple[int, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    scratch_bytes: int
-    elementwise: bool
+    scratch_bytes: int = 0
+    elementwise: bool = False
+
+
+class _Lives:
+    """How long every tensor lives: who writes it, which steps read it in their order, and what the caller holds."""
+
+    def __init__(self, network: Network) -> None:
+        self.steps, self._buffers = network.steps, network.buffers
+        self.fed, self.outputs = frozenset(network.inputs), frozenset(network.outputs)
+        self.writers = {name: index for index, step in enumerate(network.steps) for name in step.outputs}
+        self.readers: dict[str, list[int]] = {name: [] for name in network.buffers}
+        for index, step in enumerate(network.steps):
+            for name in dict.fromkeys(step.inputs):
+                self.readers[name].append(index)
+
+    def at_first(self) -> int:
+        """What the caller's inputs take before the first step."""
+        return self._size(name for name in self.fed if self.readers[name] or name in self.outputs)
+
+    def change(self, steps: tuple[int, ...], is_free: Callable[[str], bool]) -> int:
+        """By how much the live bytes grow over some steps, after which ``is_free`` tells of a tensor that nobody reads it."""
+        written = {
+            n for index in steps for n in self.steps[index].outputs if self.writers[n] == index
+        } - self.fed
+        read = {name for index in steps for name in self.steps[index].inputs} - written
+        known = (n for n in read if n in self.fed or self.writers.get(n, steps[0]) < steps[0])
+        born = self._size(n for n in written if n in self.outputs or not is_free(n))
+        return born - self._size(n for n in known if n not in self.outputs and is_free(n))
+
+    def additional(self, move: _Move, is_free: Callable[[str], bool]) -> int:
+        """What a move needs on top of what is live: its outputs, unless one takes an input's place, and its rows."""
+        written = self._size(move.outputs)
+        if move.elementwise and any(
+            self._buffers[name].size_bytes >= written and name not in self.outputs and is_free(name)
+            for name in move.inputs
+        ):
+            return 0
+        return written + move.scratch_bytes
+
+    def moves(self) -> list[_Move]:
+        """Every step alone, and every convolution that can run together with its pool."""
+        alone = [
+            _Move((index,), step.inputs, step.outputs, elementwise=step.kind == "elementwise")
+            for index, step in enumerate(self.steps)
+        ]
+        return [*alone, *self._fused()]
+
+    def _fused(self) -> Iterator[_Move]:
+        for index, pool in enumerate(self.steps):
+            if pool.kind != "pool" or len(pool.inputs) != 1:
+                continue
+            done, rows, name = [index], 0, pool.inputs[0]
+            while name in self.writers and len(self.readers[name]) == 1 and name not in self.outputs:
+                done.append(self.writers[name])
+                rows, writer = max(rows, self._buffers[name].row_bytes), self.steps[done[-1]]
+                if writer.kind == "convolution":
+                    yield _Move(tuple(reversed(done)), writer.inputs, pool.outputs, rows * pool.window_rows)
+                    break
+                if writer.kind != "elementwise" or len(writer.inputs) != 1:
+                    break
+                name = writer.inputs[0]
+
+    def _size(self, names: Iterable[str]) -> int:
+        return sum(self._buffers[name].size_bytes for name in names)
 
 
 def plain_peak_bytes(network: Network) -> int:
     """The peak of the plain schedule."""
-    readers = _readers(network)
-    executed, peak = 0, _live_bytes(network, readers, 0)
+    lives = _Lives(network)
+    live = lives.at_first()
+    peak = live
     for index, step in enumerate(network.steps):
-        live = _live_bytes(network, readers, executed)
-        peak = max(peak, live + sum(network.buffers[name].size_bytes for name in step.outputs))
-        executed |= 1 << index
+        peak = max(
+            peak,
+            live + lives.additional(_Move((index,), step.inputs, step.outputs), _read_until(lives, index)),
+        )
+        live += lives.change((index,), _read_until(lives, index))
     return peak
 
 
 def best_peak(network: Network, *, most_states: int = MOST_STATES) -> Peak:
     """The least peak; see the module's text."""
-    peak = _search(network, most_states, any_order=True)
-    if peak is not None:
-        return Peak(peak, exact=True)
-    peak = _search(network, len(network.steps) ** 2 + 2, any_order=False)
-    return Peak(plain_peak_bytes(network) if peak is None else peak, exact=False)
+    lives = _Lives(network)
+    peak = _least_over_orders(lives, most_states) if len(network.steps) <= MOST_STEPS else None
+    return Peak(_least_in_order(lives), exact=False) if peak is None else Peak(peak, exact=True)
 
 
-def _search(network: Network, most_states: int, *, any_order: bool) -> int | None:
+def _read_until(lives: _Lives, index: int) -> Callable[[str], bool]:
+    """Whether nobody reads a tensor behind a step of the file's order."""
+    return lambda name: not lives.readers[name] or lives.readers[name][-1] <= index
+
+
+def _least_in_order(lives: _Lives) -> int:
+    """The least peak in the file's order: up to every step the cheapest way there, alone or as the end of a fused move."""
+    ending: dict[int, list[_Move]] = {}
+    for move in lives.moves():
+        if move.steps == tuple(range(move.steps[0], move.steps[0] + len(move.steps))):
+            ending.setdefault(move.steps[-1], []).append(move)
+    live, peaks = [lives.at_first()], [lives.at_first()]
+    for index in range(len(lives.steps)):
+        is_free = _read_until(lives, index)
+        ways = ((move.steps[0], lives.additional(move, is_free)) for move in ending[index])
+        peaks.append(min(max(peaks[start], live[start] + more) for start, more in ways))
+        live.append(live[-1] + lives.change((index,), is_free))
+    return peaks[-1]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _State:
+    """A set of finished steps, as bits, its live bytes, and the moves that may run next."""
+
+    done: int
+    live: int
+    ready: tuple[int, ...]
+
+
+class _Orders:
+    """The sets of finished steps and the ways between them."""
+
+    def __init__(self, lives: _Lives) -> None:
+        self.lives, self.moves = lives, lives.moves()
+        self.masks = [_bits(move.steps) for move in self.moves]
+        self.needs = [
+            _bits(lives.writers[name] for name in move.inputs if name in lives.writers) for move in self.moves
+        ]
+        self.readers = {name: _bits(steps) for name, steps in lives.readers.items()}
+        self.waiting: list[list[int]] = [[] for _ in lives.steps]  # by a step: the moves that need it
+        for number, move in enumerate(self.moves):
+            for step in {lives.writers[name] for name in move.inputs if name in lives.writers}:
+                self.waiting[step].append(number)
+
+    def first(self) -> _State:
+        """Nothing is done."""
+        ready = tuple(number for number, needs in enumerate(self.needs) if not needs)
+        return _State(0, self.lives.at_first(), ready)
+
+    def peak_of(self, state: _State, number: int) -> int:
+        """Live bytes while a move runs."""
+        return state.live + self.lives.additional(
+            self.moves[number], self._unread(state.done | self.masks[number])
+        )
+
+    def after(self, state: _State, number: int) -> _State:
+        """The set behind a move."""
+        done = state.done | self.masks[number]
+        woken = (other for step in self.moves[number].steps for other in self.waiting[step])
+        ready = [other for other in state.ready if not self.masks[other] & done]
+        ready += [
+            n
+            for n in dict.fromkeys(woken)
+            if self.needs[n] & done == self.needs[n] and not self.masks[n] & done
+        ]
+        return _State(
+            done, state.live + self.lives.change(self.moves[number].steps, self._unread(done)), tuple(ready)
+        )
+
+    def _unread(self, done: int) -> Callable[[str], bool]:
+        return lambda name: not self.readers[name] & ~done
+
+
+def _least_over_orders(lives: _Lives, most_states: int) -> int | None:
     """Dijkstra over sets of finished steps, the largest sum on the way as its length; None beyond ``most_states`` sets."""
-    readers, moves = _readers(network), _moves(network)
-    everything = (1 << len(network.steps)) - 1
-    queue = [(_live_bytes(network, readers, 0), 0, 0)]  # peak, -steps done (deep first), steps done
-    seen: set[int] = set()
-    while queue:
-        peak, _, done = heapq.heappop(queue)
-        if done == everything:
-            return peak
-        if done in seen:
-            continue
-        seen.add(done)
-        if len(seen) > most_states:
+    orders, everything = _Orders(lives), (1 << len(lives.steps)) - 1
+    state = orders.first()
+    peak, ways, seen = state.live, 0, {0}
+    queue: list[
+        tuple[int, int, int, _State, int]
+    ] = []  # peak, -steps done (deep first), way, from where, by which move
+    while state.done != everything:
+        if len(seen) > most_states or ways > WAYS_PER_STATE * most_states:
             return None
-        live = _live_bytes(network, readers, done)
-        first_open = (done + 1) & ~done
-        for move in moves:
-            ready = not move.done & done and move.needs & done == move.needs
-            if ready and (any_order or move.done & first_open):
-                step_peak = live + _additional_bytes(network, readers, done, move)
-                after = done | move.done
-                heapq.heappush(queue, (max(peak, step_peak), -after.bit_count(), after))
-    return None
-
-
-def _additional_bytes(network: Network, readers: Mapping[str, int], done: int, move: _Move) -> int:
-    """What a move needs on top of what is live: its outputs, unless one takes an input's place, and its rows."""
-    written = sum(network.buffers[name].size_bytes for name in move.outputs)
-    if move.elementwise and any(
-        network.buffers[name].size_bytes >= written
-        and not readers[name] & ~(done | move.done)
-        and name not in network.outputs
-        for name in move.inputs
-    ):
-        return 0
-    return written + move.scratch_bytes
-
-
-def _live_bytes(network: Network, readers: Mapping[str, int], done: int) -> int:
-    """Bytes of tensors that exist and are still wanted after the steps ``done``."""
-    exist = list(network.inputs)
-    for index, step in enumerate(network.steps):
-        if done >> index & 1:
-            exist += step.outputs
-    return sum(
-        network.buffers[name].size_bytes
-        for name in dict.fromkeys(exist)
-        if readers[name] & ~done or name in network.outputs
-    )
-
-
-def _readers(network: Network) -> dict[str, int]:
-    """For every tensor the steps that read it, as bits."""
-    readers = dict.fromkeys(network.buffers, 0)
-    for index, step in enumerate(network.steps):
-        for name in step.inputs:
-            readers[name] |= 1 << index
-    return readers
-
-
-def _moves(network: Network) -> list[_Move]:
-    """Every step alone, and every convolution that can run together with its pool."""
-    writers = {name: index for index, step in enumerate(network.steps) for name in step.outputs}
-    moves = []
-    for index, step in enumerate(network.steps):
-        needs = sum({1 << writers[name] for name in step.inputs if name in writers})
-        moves.append(_Move(1 << index, needs, step.inputs, step.outputs, 0, step.kind == "elementwise"))
-    moves += _fused_moves(network, writers)
-    return moves
-
-
-def _fused_moves(network: Network, writers: Mapping[str, int]) -> Iterator[_Move]:
-    readers = _readers(network)
-    for index, pool in enumerate(network.steps):
-        if pool.kind != "pool" or len(pool.inputs) != 1:
-            continue
-        done, row_bytes, name = 1 << index, 0, pool.inputs[0]
-        while name in writers and readers[name].bit_count() == 1 and name not in network.outputs:
-            writer = network.steps[writers[name]]
-            done |= 1 << writers[name]
-            row_bytes = max(row_bytes, network.buffers[name].row_bytes)
-            if writer.kind == "convolution":
-                needs = sum({1 << writers[read] for read in writer.inputs if read in writers})
-                scratch = row_bytes * pool.window_rows
-                yield _Move(done, needs, writer.inputs, pool.outputs, scratch, elementwise=False)
+        for number in state.ready:
+            ways += 1
+            steps = (state.done | orders.masks[number]).bit_count()
+            heapq.heappush(queue, (max(peak, orders.peak_of(state, number)), -steps, ways, state, number))
+        while queue:
+            peak, _, _, before, number = heapq.heappop(queue)
+            if before.done | orders.masks[number] not in seen:
                 break
-            if writer.kind != "elementwise" or len(writer.inputs) != 1:
-                break
-            name = writer.inputs[0]
+        else:
+            return None  # operators that wait for each other
+        state = orders.after(before, number)
+        seen.add(state.done)
+    return peak
+
+
+def _bits(numbers: Iterable[int]) -> int:
+    bits = 0
+    for number in numbers:
+        bits |= 1 << number
+    return bits

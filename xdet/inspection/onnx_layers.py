@@ -16,7 +16,7 @@ import numpy as np
 
 from xdet.inspection.layers import Layer, TensorSummary
 from xdet.inspection.memory import Buffer, Network, Step
-from xdet.model.graph import INTEGER_OPERATORS, WEIGHT_INPUT, attribute, node_macs, root_constant, shape_of
+from xdet.model.graph import INTEGER_OPERATORS, WEIGHT_INPUT, attribute, node_macs, shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,9 +137,7 @@ def _weights(graph: OnnxGraph, node: onnx.NodeProto) -> dict[str, tuple[str, tup
         return {}
     place = WEIGHT_INPUT[node.op_type]
     bias = {"QLinearConv": 8, "Conv": 2, "ConvTranspose": 2, "Gemm": 2}.get(node.op_type, len(node.input))
-    roots = [
-        root_constant(graph, node.input[i]) for i in (place, bias) if i < len(node.input) and node.input[i]
-    ]
+    roots = [graph.roots.get(node.input[i]) for i in (place, bias) if i < len(node.input) and node.input[i]]
     return {
         root.name: (graph.values[root.name].dtype or "uint8", tuple(root.dims))
         for root in roots

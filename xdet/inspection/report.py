@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 INSPECTION_SCHEMA = "xdet.inspection"
 INSPECTION_VERSION = 1
+MOST_LINES = 20  # of one kind
 ASSUMED = "  (assumed: nobody states it)"
 
 
@@ -93,7 +94,9 @@ def coverage_lines(coverage: Coverage) -> Iterator[tuple[str, str]]:
         "Integer coverage",
         f"{share} of the MACs run in integer kernels of ONNX Runtime ({coverage.provider})",
     )
-    yield from (("In float", f"{miss.node}: {miss.reason}") for miss in coverage.misses)
+    yield from (("In float", f"{miss.node}: {miss.reason}") for miss in coverage.misses[:MOST_LINES])
+    if len(coverage.misses) > MOST_LINES:
+        yield "In float", f"{len(coverage.misses) - MOST_LINES} more (--json lists them)"
 
 
 def _lines(inspection: Inspection) -> Iterator[tuple[str, str]]:
@@ -121,6 +124,8 @@ def _lines(inspection: Inspection) -> Iterator[tuple[str, str]]:
         )
     if inspection.spec is not None:
         yield from _spec_lines(inspection.spec)
+    if inspection.refused is not None:
+        yield "Refused", f"other commands do not take this file: {inspection.refused}"
     if inspection.problem is not None:
         yield "Detector", f"not described: {inspection.problem}"
     if inspection.document is not None:
@@ -128,12 +133,14 @@ def _lines(inspection: Inspection) -> Iterator[tuple[str, str]]:
 
 
 def _tensor_lines(title: str, tensors: Sequence[TensorSummary]) -> Iterator[tuple[str, str]]:
-    for tensor in tensors:
+    for tensor in tensors[:MOST_LINES]:
         shape = ", ".join(map(str, tensor.shape))
         quantised = (
             "" if tensor.scale is None else f"  scale {tensor.scale:.9g}, zero-point {tensor.zero_point}"
         )
         yield title, f"{tensor.name}  {tensor.dtype} [{shape}]{quantised}"
+    if len(tensors) > MOST_LINES:
+        yield title, f"{len(tensors) - MOST_LINES} more (--json lists them)"
 
 
 def _shape_text(shape: Sequence[int | str]) -> str:

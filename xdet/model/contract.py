@@ -25,6 +25,7 @@ EXTERNAL_DATA = 13  # of TensorProto
 STANDARD_DOMAINS = ("", "ai.onnx")
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 MOST_NAMED = 10
+RUNS_GRAPH = "which runs a graph of its own"
 
 
 def require_contract_graph(model: bytes, file: str) -> None:
@@ -48,6 +49,18 @@ def require_contract_graph(model: bytes, file: str) -> None:
             f"'{file}' holds what no finished model may: {'; '.join(faults)}; expected standard operators without graphs of "
             f"their own and all data in the file; was it edited? Convert the source again with xdet convert"
         )
+
+
+def holds_graphs(model: bytes) -> bool:
+    """Whether operators run graphs of their own, or functions: whoever optimises such a file may run it, and for ever.
+
+    Args:
+        model: an ONNX file's bytes; where they are not understood, it may.
+    """
+    try:
+        return any(fault == "functions" or fault.endswith(RUNS_GRAPH) for fault in _faults(memoryview(model)))
+    except ValueError:
+        return True
 
 
 def _faults(model: memoryview) -> Iterator[str]:
@@ -86,7 +99,7 @@ def _node_faults(node: memoryview) -> Iterator[str]:
             ):
                 yield f"external data of operator {name!r}"
     if inner or CONTROL_FLOW.intersection(names):
-        yield f"operator {name!r}, which runs a graph of its own"
+        yield f"operator {name!r}, {RUNS_GRAPH}"
 
 
 def _is_external(tensor: memoryview) -> bool:

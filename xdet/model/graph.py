@@ -55,6 +55,7 @@ class OnnxGraph:
         values: by name, as far as known.
         initializers: constants that stand in the file; with defaults of optional inputs.
         constants: names of all values that no input reaches.
+        roots: constant value -> the initializer behind it: itself, or the first operand of what computes it (DQ, Transpose).
         writers: value -> the node that computes it.
         readers: value -> the nodes that read it, in order.
         inputs: what the caller must feed.
@@ -66,10 +67,11 @@ class OnnxGraph:
     values: Mapping[str, OnnxValue]
     initializers: Mapping[str, onnx.TensorProto]
     constants: frozenset[str]
+    roots: Mapping[str, onnx.TensorProto]
     writers: Mapping[str, onnx.NodeProto]
     readers: Mapping[str, Sequence[onnx.NodeProto]]
     inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    outputs: frozenset[str]
 
 
 def load_onnx(data: bytes, file: str) -> onnx.ModelProto:
@@ -158,7 +160,7 @@ def read_graph(model: onnx.ModelProto, file: str) -> OnnxGraph:
     """Index the main graph of a model."""
     graph = model.graph
     initializers = {tensor.name: tensor for tensor in graph.initializer}
-    constants = set(initializers)
+    constants, roots = set(initializers), dict(initializers)
     writers: dict[str, onnx.NodeProto] = {}
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
@@ -166,6 +168,8 @@ def read_graph(model: onnx.ModelProto, file: str) -> OnnxGraph:
             named = [name for name in node.input if name]
             if all(name in constants for name in named) and (named or node.op_type == "Constant"):
                 constants.update(node.output)
+                if node.input and node.input[0] in roots:
+                    roots.update(dict.fromkeys(node.output, roots[node.input[0]]))
         writers.update(dict.fromkeys(node.output, node))
         for name in dict.fromkeys(node.input):
             readers.setdefault(name, []).append(node)
@@ -175,10 +179,11 @@ def read_graph(model: onnx.ModelProto, file: str) -> OnnxGraph:
         values=_values(model),
         initializers=initializers,
         constants=frozenset(constants),
+        roots=roots,
         writers=writers,
         readers=readers,
         inputs=tuple(v.name for v in graph.input if v.name not in initializers),
-        outputs=tuple(v.name for v in graph.output),
+        outputs=frozenset(v.name for v in graph.output),
     )
 
 
@@ -220,16 +225,6 @@ def shape_of(graph: OnnxGraph, name: str) -> tuple[int, ...]:
             f"export the model with fixed sizes"
         )
     return value.shape
-
-
-def root_constant(graph: OnnxGraph, name: str) -> onnx.TensorProto | None:
-    """The initializer behind a constant value: itself, or the first operand of the nodes that compute it (DQ, Transpose)."""
-    while name not in graph.initializers:
-        node = graph.writers.get(name)
-        if node is None or not node.input or name not in graph.constants:
-            return None
-        name = node.input[0]
-    return graph.initializers[name]
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

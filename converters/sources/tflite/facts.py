@@ -28,12 +28,18 @@ def facts_from_tflite(model: TfliteModel) -> SourceFacts:
     if not outputs or any(not shape or shape[0] != 1 or min(shape) < 1 for _, shape in outputs):
         raise _not_of_this_family(model, "output", outputs, "numbers of one image, [1, ...]")
     image = _tensors(model, model.inputs)[0]
+    activations, codes = _activations(model), _codes(model)
     return SourceFacts(
         file=str(model.file),
         height=image.shape[1],
         width=image.shape[2],
         outputs=tuple(
-            SourceOutput(name, shape[1:], _activations(model, index), *_extremes(model, index))
+            SourceOutput(
+                name,
+                shape[1:],
+                tuple(sorted(activations.get(index, {}), key=lambda name: activations[index][name])),
+                *_extremes(model.tensors[codes.get(index, index)]),
+            )
             for index, (name, shape) in zip(model.outputs, outputs, strict=True)
         ),
         input_dtype=str(image.dtype),
@@ -50,32 +56,33 @@ SEEN_THROUGH = frozenset(  # they move or requantise numbers, and leave them wha
 )  # fmt: skip
 
 
-def _activations(model: TfliteModel, output: int) -> tuple[str, ...]:
-    """The activations through which numbers of an output went last, in the file's order."""
-    writers = {index: op for op in model.operators for index in op.outputs}
-    found: dict[int, str] = {}
-    seen, open_tensors = {output}, [output]
-    while open_tensors:
-        op = writers.get(open_tensors.pop())
-        if op is None:
-            continue
-        if op.op in ACTIVATIONS:
-            found[op.index] = op.op
-        elif op.op in SEEN_THROUGH:
-            fresh = [index for index in op.inputs if index >= 0 and index not in seen]
-            seen.update(fresh)
-            open_tensors += fresh
-    return tuple(dict.fromkeys(found[index] for index in sorted(found)))
+def _activations(model: TfliteModel) -> dict[int, dict[str, int]]:
+    """By tensor: the activations through which its numbers went last, each with the first operator that is one."""
+    found: dict[int, dict[str, int]] = {}
+    for op in model.operators:
+        told = {op.op: op.index} if op.op in ACTIVATIONS else {}
+        for index in op.inputs if op.op in SEEN_THROUGH else ():
+            for name, first in found.get(index, {}).items():
+                told[name] = min(first, told.get(name, first))
+        found.update(dict.fromkeys(op.outputs, told))
+    return found
 
 
-def _extremes(model: TfliteModel, output: int) -> tuple[float, float] | tuple[None, None]:
-    """The largest and smallest number that an output's codes, or those that a DEQUANTIZE in front of it reads, can hold."""
-    writers = {index: op for op in model.operators for index in op.outputs}
-    while (op := writers.get(output)) is not None and op.op in ("DEQUANTIZE", "RESHAPE", "TRANSPOSE"):
-        if model.tensors[output].quant is not None or not op.inputs or op.inputs[0] < 0:
-            break  # an operator without operands is refused where it is translated
-        output = op.inputs[0]
-    tensor = model.tensors[output]
+def _codes(model: TfliteModel) -> dict[int, int]:
+    """By tensor of real numbers that only operators that move or dequantise stand behind: the tensor of the codes."""
+    found: dict[int, int] = {}
+    for op in model.operators:
+        moves = op.op in ("DEQUANTIZE", "RESHAPE", "TRANSPOSE") and op.inputs and op.inputs[0] >= 0
+        for index in (
+            op.outputs if moves else ()
+        ):  # an operator without operands is refused where it is translated
+            if model.tensors[index].quant is None:
+                found[index] = found.get(op.inputs[0], op.inputs[0])
+    return found
+
+
+def _extremes(tensor: TfliteTensor) -> tuple[float, float] | tuple[None, None]:
+    """The largest and smallest number that a tensor's codes can hold."""
     if tensor.quant is None or tensor.quant.scale.size != 1 or tensor.dtype not in ("int8", "uint8"):
         return None, None
     scale, zero_point = float(tensor.quant.scalar_scale), tensor.quant.scalar_zero_point

@@ -162,12 +162,14 @@ def _untranslatable(model: TfliteModel) -> list[str]:
         problems.append("operators " + ", ".join(f"{name} x{n}" for name, n in sorted(operators.items())))
     if types:
         problems.append("tensor types " + ", ".join(f"{name} x{n}" for name, n in sorted(types.items())))
+    floats = is_float(model)
+    widened = {op.outputs[0] for op in known if _widens_constant(model, op) and op.outputs}
     for op in known:
         if not _foreign_dtypes(model, op):
             reasons = (
                 *_refused_options(op),
-                *_refused_floats(model, op),
-                *_refused_weights(model, op),
+                *_refused_floats(model, op, floats=floats),
+                *_refused_weights(model, op, widened),
                 *_refused_scales(model, op),
             )
             problems.extend(f"operator {op.index} {op.op}, which {reason}" for reason in reasons)
@@ -193,7 +195,7 @@ def _widens_constant(model: TfliteModel, op: TfliteOperator) -> bool:
     )
 
 
-def _refused_floats(model: TfliteModel, op: TfliteOperator) -> Iterator[str]:
+def _refused_floats(model: TfliteModel, op: TfliteOperator, *, floats: bool) -> Iterator[str]:
     """Codes and float32 numbers meet in QUANTIZE, DEQUANTIZE and CAST alone; products of both share no model."""
     if op.op in BORDERS:
         return
@@ -202,7 +204,7 @@ def _refused_floats(model: TfliteModel, op: TfliteOperator) -> Iterator[str]:
     kinds = {model.tensors[index].dtype for index in (*read, *op.outputs)} & (CODE_DTYPES | {"float32"})
     if "float32" in kinds and len(kinds) > 1:
         yield f"works on {' and '.join(sorted(kinds))} at once"
-    elif weights and "float32" in kinds and not is_float(model):
+    elif weights and "float32" in kinds and not floats:
         yield "multiplies float32 numbers in a network of 8-bit codes; quantise all of it, or nothing"
 
 
@@ -228,13 +230,12 @@ def _refused_options(op: TfliteOperator) -> Iterator[str]:
         yield "has shuffled weights; export the model without them"
 
 
-def _refused_weights(model: TfliteModel, op: TfliteOperator) -> Iterator[str]:
+def _refused_weights(model: TfliteModel, op: TfliteOperator, widened: set[int]) -> Iterator[str]:
     """Weights and bias must be constants of the right types; weights need scales along their output channels."""
     weights = OPERATORS[op.op].weights
     if weights is None or not op.inputs:
         return
     floats = model.tensors[op.inputs[0]].dtype == "float32"
-    widened = {o.outputs[0] for o in model.operators if _widens_constant(model, o)} if floats else set()
     operands = [(position, model.tensors[index]) for position, index in enumerate(op.inputs) if index >= 0]
     for position, tensor in operands[1:]:
         if floats and tensor.dtype == "float32" and (tensor.data is not None or tensor.index in widened):

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 
 import xdet
 from converters.spec import ModelDocument
+from tests.converters.sources.tflite.builder import build_small_model
 from tests.xdet.finished_models import SPEC, finished_model
 from xdet.errors import ModelError
 from xdet.inspection import Inspection, inspect
@@ -171,3 +172,40 @@ def test_a_graph_that_breaks_the_standard_has_no_costs(tmp_path: Path) -> None:
     del model.graph.node[1].input[1:]
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     assert "is no valid ONNX model" in str(inspect(tmp_path / "m.onnx").totals_problem)
+
+
+def test_what_other_commands_refuse_is_shown_with_a_line_that_says_so(tmp_path: Path) -> None:
+    builder, sums = build_small_model()
+    custom = builder.op("CUSTOM:mine", [sums], (1, 4, 4, 2), "int8", 0.5, 3)
+    (tmp_path / "m.tflite").write_bytes(builder.build([custom]))
+    model = onnx.load_from_string(finished_model())
+    model.graph.node[0].domain = "com.example"
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    for name, why in (("m.tflite", "CUSTOM:mine x1"), ("m.onnx", "of the domain 'com.example'")):
+        found = inspect(tmp_path / name)
+        assert why in str(found.refused)
+        lines = [line for line in inspection_text(found).splitlines() if line.startswith("Refused")]
+        assert len(lines) == 1
+        assert why in lines[0]
+    assert inspected(tmp_path, finished_model()).refused is None
+
+
+def test_graphs_that_run_graphs_are_not_given_to_an_optimiser(tmp_path: Path) -> None:
+    """An endless Loop over constants would run, and for ever, while ONNX Runtime folds constants."""
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xya"]
+    flags = [helper.make_tensor_value_info(name, onnx.TensorProto.BOOL, []) for name in ("c", "go")]
+    count = helper.make_tensor_value_info("i", onnx.TensorProto.INT64, [])
+    copy = [helper.make_node("Identity", [a], [b]) for a, b in (("c", "go"), ("a", "b"))]
+    carried = helper.make_tensor_value_info("b", onnx.TensorProto.FLOAT, [1])
+    body = helper.make_graph(copy, "body", [count, flags[0], values[2]], [flags[1], carried])
+    loop = helper.make_node("Loop", ["", "true", "one"], ["looped"], body=body)
+    constants = [
+        numpy_helper.from_array(np.ones((), np.bool_), "true"),
+        numpy_helper.from_array(np.ones(1, np.float32), "one"),
+    ]
+    nodes = [loop, helper.make_node("Add", ["x", "looped"], ["y"])]
+    looped = helper.make_tensor_value_info("looped", onnx.TensorProto.FLOAT, [1])
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:2], constants, value_info=[looped])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    found = inspected(tmp_path, model.SerializeToString())
+    assert "none of which runs another graph" in str(found.coverage_problem)
