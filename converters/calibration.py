@@ -40,7 +40,7 @@ class Calibration:
     """Photographs to calibrate with.
 
     Attributes:
-        pixels: what the network takes -> its photographs in a fixed order, each uint8 ``(height, width, 3)``, RGB.
+        pixels: what the network takes -> its photographs in a fixed order, each uint8 ``(height, width, channels)``.
         count: how many photographs there are.
         percentile: None for the smallest and largest value seen; else a percentage in 50..100: the share
             of values that the range keeps, cut on both sides alike.
@@ -67,7 +67,7 @@ def observe_ranges(model: bytes, image: ImageInput, calibration: Calibration, *,
     """The range of every float value in a network, over all photographs.
 
     Args:
-        model: an ONNX file with the input ``image``, uint8 ``[batch, H, W, 3]``.
+        model: an ONNX file with the input ``image``, uint8 ``[batch, H, W, C]``.
         image: what it takes.
         calibration: photographs and method.
         batch: images per call; each photograph then stands in it that many times.

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from converters.quant import QuantParams
 
 
+CHANNELS = (3, 1)  # of a picture: colours, or grey
+IMAGE_SHAPE = "one image [N, height, width, 3], or 1 for grey"
+
+
 @dataclass(frozen=True, slots=True)
 class SourceOutput:
     """One output of a source.
@@ -45,6 +49,7 @@ class SourceFacts:
         outputs: what the network gives, in the file's order.
         input_dtype: numpy name of the input's dtype, such as ``"uint8"``.
         input_quant: the input's quantisation, None where it has none.
+        channels: of the input picture: 3, or 1 for grey.
     """
 
     file: str
@@ -53,6 +58,7 @@ class SourceFacts:
     outputs: tuple[SourceOutput, ...]
     input_dtype: str
     input_quant: QuantParams | None
+    channels: int = 3
 
     def raw_outputs(self) -> tuple[RawOutput, ...]:
         """The outputs as they are, for a graph that ends there; names that differ where there are several."""

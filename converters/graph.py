@@ -219,8 +219,8 @@ def bias_params(source: QuantParams, weights: QuantParams) -> QuantParams:
 
 
 def image_pixels(writer: GraphWriter, image: ImageInput, batch: int | str) -> ir.Value:
-    """Declare the graph input ``image``, uint8 ``[N, H, W, 3]``; returns the pixels as uint8 ``[N, 3, H, W]``."""
-    value = writer.input(IMAGE, ir.DataType.UINT8, [batch, image.height, image.width, 3])
+    """Declare the graph input ``image``, uint8 ``[N, H, W, C]``; returns the pixels as uint8 ``[N, C, H, W]``."""
+    value = writer.input(IMAGE, ir.DataType.UINT8, [batch, *image.shape])
     return writer.op("Transpose", [value], "pixels", perm=list(NHWC_TO_NCHW))
 
 

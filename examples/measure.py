@@ -74,15 +74,12 @@ def first_box_s(model: Path, photo: Path, repeats: int) -> float:
 def block_ms(model: Path, block_s: float = 0.5) -> float:
     """Median milliseconds per image of one session on one thread, at score 0.5, over ``block_s`` seconds."""
     from converters.spec import Thresholds
-    from xdet.pictures.images import read_image, resize_image
+    from xdet.pictures.images import network_pixels, read_image
     from xdet.runtimes.processors import RuntimeChoices
     from xdet.runtimes.table import open_runtime
 
     with open_runtime(model, RuntimeChoices(threads=1)) as runtime:
-        size = runtime.spec.image
-        photo = resize_image(
-            read_image(sample_photo(), honour_exif=True), size.height, size.width, size.resize
-        )
+        photo = network_pixels(read_image(sample_photo(), honour_exif=True), runtime.spec.image)
         images, thresholds = photo[None], Thresholds(score=0.5)
         run = runtime.head if not runtime.spec.gives_boxes else lambda x: runtime.detect(x, thresholds)
         times: list[float] = []

@@ -24,7 +24,7 @@ import numpy as np
 import onnxruntime as ort
 
 import xdet
-from xdet.pictures.images import read_image, resize_image
+from xdet.pictures.images import network_pixels, read_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +86,7 @@ def ways(source: Path, folder: Path, threads: int) -> Ways:
     for batch, path in files.items():
         spec = xdet.convert(source, path, target="cpu", batch=batch).document.spec.image
     photograph = read_image(DATA / "astronaut.jpg", honour_exif=True)
-    image = resize_image(photograph, spec.height, spec.width, spec.resize)[None]
+    image = network_pixels(photograph, spec)[None]
     plain = {
         f"batches of {batch}": (batch, partial(open_plain, path, image.repeat(batch, axis=0), threads))
         for batch, path in files.items()

@@ -35,7 +35,7 @@ from converters.heads.nms import detect_from_head
 from converters.spec import DetectorSpec, Thresholds
 from xdet.detection.batch import detect_files
 from xdet.detection.report import report_to_json
-from xdet.pictures.images import find_images, read_image, resize_image
+from xdet.pictures.images import find_images, network_pixels, read_image
 from xdet.runtimes.processors import choose_workers
 
 EMBEDDED = Path(xdet.__file__).parent / "data" / "tiny_yolo_v2_person_224_int8.tflite"
@@ -55,8 +55,7 @@ class Model:
             self.baseline = folder / f"{source.stem}_tf2onnx.onnx"
             xdet.convert(source, self.baseline, importer="tf2onnx", head="none")
         picture = read_image(EMBEDDED.parent / "astronaut.jpg", honour_exif=True)
-        size = self.spec.image
-        self.image = resize_image(picture, size.height, size.width, size.resize)[None]
+        self.image = network_pixels(picture, self.spec.image)[None]
 
 
 def onnx_session(path: Path, threads: int, *, profile: str | None = None) -> ort.InferenceSession:

@@ -178,13 +178,16 @@ def convert(folder: Path, *, freeze_thresholds: bool = False) -> Path:
     return model
 
 
-def write_ppm(folder: Path) -> Path:
-    """The photograph at network size, as the C++ and JavaScript examples read it."""
+def convert_for(folder: Path, *, letterbox: bool) -> tuple[Path, Path]:
+    """A model and the photograph as the C++ and JavaScript examples read it: at network size, or of any and in BGR."""
     from PIL import Image
 
+    if letterbox:
+        write_sidecar(folder, resize="letterbox", color="bgr")
     with Image.open(folder / "photo.jpg") as photo:
-        photo.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR).save(folder / "photo.ppm")
-    return folder / "photo.ppm"
+        size = (451, 300) if letterbox else (224, 224)
+        photo.convert("RGB").resize(size, Image.Resampling.BILINEAR).save(folder / "photo.ppm")
+    return convert(folder), folder / "photo.ppm"
 
 
 def assert_same_boxes(printed: str, expected: list[list[str]], *, label: int) -> None:
@@ -244,13 +247,19 @@ def test_plain_python_stretches_by_the_nearest_rule_as_xdet_does(folder: Path, s
     assert_same_boxes(result.stdout, expected, label=0)
 
 
-def test_plain_python_refuses_a_rule_that_it_does_not_know(folder: Path) -> None:
-    write_sidecar(folder, resize="bilinear")
-    result = run(["python", "run_without_xdet.py", convert(folder).name, "photo.jpg"], folder)
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith(
-        "resize rule 'bilinear': this program knows nearest and bilinear-antialias"
-    )
+@pytest.mark.parametrize("rule", [{"resize": "bilinear"}, {"resize": "letterbox"}, {"color": "bgr"}], ids=str)
+def test_plain_python_makes_pictures_as_xdet_does(folder: Path, rule: dict[str, str]) -> None:
+    from PIL import Image
+
+    write_sidecar(folder, **rule)
+    with Image.open(folder / "photo.jpg") as photo:
+        photo.resize((451, 300)).save(folder / "photo.png")
+    model = convert(folder)
+    result = run(["python", "run_without_xdet.py", model.name, "photo.png"], folder)
+    assert result.returncode == 0, result.stderr
+    expected = expected_lines(model, folder / "photo.png")
+    assert expected
+    assert_same_boxes(result.stdout, expected, label=0)
 
 
 @pytest.mark.emulator
@@ -266,21 +275,23 @@ def test_without_vnni_the_plain_program_differs_until_it_asks_for_the_exact_kern
     assert fast.stdout != exact.stdout
 
 
+@pytest.mark.parametrize("letterbox", [False, True], ids=["network size", "letterbox"])
 @pytest.mark.parametrize("package", ["onnxruntime-node", "onnxruntime-web"])
-def test_javascript_finds_what_xdet_finds(folder: Path, package: str) -> None:
+def test_javascript_finds_what_xdet_finds(folder: Path, package: str, *, letterbox: bool) -> None:
     modules = Path(os.environ.get("XDET_NODE_MODULES", EXAMPLES / "node_modules"))
     if shutil.which("node") is None or not (modules / package).is_dir():
         pytest.skip(
             f"needs node and {package}: npm install {package}, then set XDET_NODE_MODULES to its node_modules"
         )
     (folder / "node_modules").symlink_to(modules, target_is_directory=True)
-    model, picture = convert(folder), write_ppm(folder)
+    model, picture = convert_for(folder, letterbox=letterbox)
     result = run(["node", "run_without_xdet.mjs", model.name, picture.name, package], folder)
     assert result.returncode == 0, result.stderr
     assert_same_boxes(result.stdout, expected_lines(model, picture), label=1)
 
 
-def test_cpp_finds_what_xdet_finds(folder: Path) -> None:
+@pytest.mark.parametrize("letterbox", [False, True], ids=["network size", "letterbox"])
+def test_cpp_finds_what_xdet_finds(folder: Path, *, letterbox: bool) -> None:
     release = os.environ.get("XDET_ORT_ROOT", "")
     if shutil.which("cmake") is None or not (release or Path("/usr/include/onnxruntime").is_dir()):
         pytest.skip(
@@ -289,7 +300,7 @@ def test_cpp_finds_what_xdet_finds(folder: Path) -> None:
     for step in (["cmake", "-S", ".", "-B", "build", f"-DORT={release}"], ["cmake", "--build", "build"]):
         built = run(step, folder)
         assert built.returncode == 0, built.stdout + built.stderr
-    model, picture = convert(folder), write_ppm(folder)
+    model, picture = convert_for(folder, letterbox=letterbox)
     result = run(["build/run_without_xdet", model.name, picture.name], folder)
     assert result.returncode == 0, result.stderr
     assert_same_boxes(result.stdout, expected_lines(model, picture), label=1)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from converters.calibration import Calibration
     from converters.convert import Conversion
     from converters.description.statements import HeadChoice, SourceOptions
-    from converters.spec import ImageInput, ResizeRule
+    from converters.spec import Color, ImageInput, ResizeRule
 
 PathLike = str | os.PathLike[str]
 
@@ -32,6 +32,7 @@ def convert(
     anchor_unit: Literal["cell", "image", "pixel"] | None = None,
     classes: str | Sequence[str] | None = None,
     resize: ResizeRule | None = None,
+    color: Color | None = None,
     rescaling: str | tuple[float, float] | None = None,
     score_threshold: float | None = None,
     iou_threshold: float | None = None,
@@ -60,7 +61,8 @@ def convert(
         anchors: (width, height) pairs, or text or a file with them ("w,h w,h ...").
         anchor_unit: unit of the anchors: grid cells, fractions of the image, or its pixels.
         classes: class names, or text ("person,car") or a file with one name per line.
-        resize: how photographs were stretched to the network's size in training.
+        resize: how photographs got the network's size in training: stretched, or ``"letterbox"``.
+        color: what the channels of the picture are: ``"rgb"``, ``"bgr"``, or one alone, ``"grey"``.
         rescaling: (scale, offset) of a pixel, or text ("1/127.5,-1").
         score_threshold: default of the finished model, 0..1; 0.5 if None.
         iou_threshold: default of the finished model, 0..1; 0.5 if None.
@@ -103,6 +105,7 @@ def convert(
             anchor_unit=anchor_unit,
             classes=classes,
             resize=resize,
+            color=color,
             rescaling=rescaling,
         ),
         head=head,
@@ -136,6 +139,7 @@ def describing_options(
     anchor_unit: Literal["cell", "image", "pixel"] | None = None,
     classes: str | Sequence[str] | None = None,
     resize: ResizeRule | None = None,
+    color: Color | None = None,
     rescaling: str | tuple[float, float] | None = None,
 ) -> SourceOptions:
     """What a caller says of a source, as every command that takes a source reads it; see ``convert``.
@@ -154,6 +158,7 @@ def describing_options(
         anchor_unit=anchor_unit,
         class_names=parse_class_names(classes) if isinstance(classes, str) else _names(classes),
         resize=resize,
+        color=color,
         rescaling=parse_rescaling(pair) if isinstance(pair, str) else pair,
     )
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.heads.base import BatchDetections
+    from converters.spec import Placement
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Detections:
         image: the image's name as the caller gave it.
         width: width of the photograph in pixels, after EXIF orientation where that was honoured.
         height: height in pixels.
-        boxes_xyxy: float32 ``(n, 4)``, normalised to 0..1.
+        boxes_xyxy: float32 ``(n, 4)``, fractions 0..1 of the photograph.
         scores: float32 ``(n,)``.
         classes: int32 ``(n,)``.
         anchors: int32 ``(n,)``.
@@ -81,15 +82,16 @@ class Detections:
         *,
         image: str,
         size_wh: tuple[int, int],
+        placement: Placement,
         class_names: tuple[str, ...],
     ) -> Detections:
-        """Cut the valid rows of image ``index`` out of a batch."""
+        """Cut the valid rows of image ``index`` out of a batch; ``placement`` says where the image stood in the picture."""
         n = int(batch.num_detections[index])
         return cls(
             image=image,
             width=size_wh[0],
             height=size_wh[1],
-            boxes_xyxy=batch.boxes_xyxy[index, :n],
+            boxes_xyxy=placement.to_photograph(batch.boxes_xyxy[index, :n]),
             scores=batch.scores[index, :n],
             classes=batch.classes[index, :n],
             anchors=batch.anchors[index, :n],

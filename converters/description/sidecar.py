@@ -5,8 +5,8 @@
     {"head": "yolo_v2" | "yolo_v3" | "yolo_v5" | "yolo_v8" | "yolox" | "fomo" | "none", "class_names": ["person"],
      "anchors": [[w, h], ...], "anchor_unit": "cell" | "image" | "pixel",
      "rescaling": {"scale": 0.00392157, "offset": 0.0},
-     "resize": "nearest" | "bilinear" | "bilinear-antialias",
-     "color": "rgb", "licence": "...", "source": "..."}
+     "resize": "nearest" | "bilinear" | "bilinear-antialias" | "letterbox",
+     "color": "rgb" | "bgr" | "grey", "licence": "...", "source": "..."}
 
 Every key may be missing; an unknown, repeated or null one is an error, because a misspelt key would otherwise
 be a silent guess.
@@ -32,7 +32,7 @@ from converters.description.values import (
     sizes_from_values,
 )
 from converters.errors import LISTED, SourceFileError, list_some, quote_some
-from converters.spec import SIDECAR_SUFFIX, Anchors, Rescaling, ResizeRule
+from converters.spec import SIDECAR_SUFFIX, Anchors, Color, Rescaling, ResizeRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +55,8 @@ class Sidecar:
         anchors: (width, height) pairs in ``anchor_unit``.
         anchor_unit: unit of ``anchors``, or of the list that is used when the sidecar has none.
         rescaling: pixel to real number.
-        resize: how photographs are stretched to the network's size.
+        resize: how photographs get the network's size.
+        color: what the channels of the picture are.
         licence: licence of the model, for people.
         source: where the model comes from, for people.
     """
@@ -67,6 +68,7 @@ class Sidecar:
     anchor_unit: StatedUnit | None = None
     rescaling: Rescaling | None = None
     resize: ResizeRule | None = None
+    color: Color | None = None
     licence: str | None = None
     source: str | None = None
 
@@ -103,7 +105,6 @@ def read_sidecar(path: Path) -> Sidecar:
     where = f"sidecar '{path.name}'"
     data = _json_object(read_small_text(path, "sidecar"), where)
     _refuse_unknown(data, KEYS, where)
-    _choice(data, "color", ("rgb",), where)
     anchors = _anchors(data, where)
     unit = cast("StatedUnit | None", _choice(data, "anchor_unit", get_args(StatedUnit), where))
     if anchors is not None and unit == "image":
@@ -117,6 +118,7 @@ def read_sidecar(path: Path) -> Sidecar:
         anchor_unit=unit,
         rescaling=_rescaling(data, where),
         resize=cast("ResizeRule | None", _choice(data, "resize", get_args(ResizeRule), where)),
+        color=cast("Color | None", _choice(data, "color", get_args(Color), where)),
         licence=_text(data, "licence", where),
         source=_text(data, "source", where),
     )

@@ -32,7 +32,15 @@ from converters.description.zoo_yaml import ZooConfig, read_zoo_config
 from converters.errors import OptionError, SourceFileError
 from converters.facts import SourceFacts
 from converters.heads.yolo_v2 import Anchors, YoloV2, describe_fit, fitting_counts, grid_of
-from converters.spec import DetectorSpec, EvaluationSettings, ImageInput, Rescaling, ResizeRule, Thresholds
+from converters.spec import (
+    Color,
+    DetectorSpec,
+    EvaluationSettings,
+    ImageInput,
+    Rescaling,
+    ResizeRule,
+    Thresholds,
+)
 
 __all__ = ["SourceDescription", "SourceFacts", "SourceOptions", "describe_source", "resolve_spec"]
 
@@ -49,7 +57,8 @@ class SourceOptions:
         anchors: (width, height) pairs.
         anchor_unit: unit of the anchors, wherever they come from.
         class_names: one name per class.
-        resize: how photographs are stretched to the network's size.
+        resize: how photographs get the network's size.
+        color: what the channels of the picture are.
         rescaling: pixel to real number.
         head: ``"auto"`` takes what the yaml or sidecar says, else what the outputs show.
         score_threshold: default score threshold of the finished model.
@@ -62,6 +71,7 @@ class SourceOptions:
     anchor_unit: StatedUnit | None = None
     class_names: tuple[str, ...] | None = None
     resize: ResizeRule | None = None
+    color: Color | None = None
     rescaling: Rescaling | None = None
     head: HeadChoice = "auto"
     score_threshold: float | None = None
@@ -73,10 +83,9 @@ class SourceOptions:
             raise OptionError(f"--head must be one of {', '.join(get_args(HeadChoice))}, got {self.head!r}")
         if self.anchor_unit is not None and self.anchor_unit not in get_args(StatedUnit):
             raise OptionError(f"--anchor-unit must be 'cell', 'image' or 'pixel', got {self.anchor_unit!r}")
-        if self.resize is not None and self.resize not in get_args(ResizeRule):
-            raise OptionError(
-                f"--resize must be one of {', '.join(get_args(ResizeRule))}, got {self.resize!r}"
-            )
+        for option, value, rule in (("resize", self.resize, ResizeRule), ("color", self.color, Color)):
+            if value is not None and value not in get_args(rule):
+                raise OptionError(f"--{option} must be one of {', '.join(get_args(rule))}, got {value!r}")
         if self.anchors is not None:
             try:
                 Anchors(self.anchors, "cell")
@@ -144,13 +153,15 @@ class Statements:
         anchors: the list with its unit; None where either is stated nowhere, and for heads without a grid.
         class_names: one name per class.
         rescaling: pixel to real number; a quantised input states it by itself.
-        resize: how photographs are stretched to the network's size.
+        resize: how photographs get the network's size.
+        color: what the channels of the picture are.
     """
 
     anchors: Anchors | None
     class_names: tuple[str, ...] | None
     rescaling: Rescaling | None
     resize: ResizeRule | None
+    color: Color | None
 
 
 def find_statements(
@@ -183,6 +194,7 @@ def find_statements(
         class_names=_first(options.class_names, config.class_names, sidecar.class_names),
         rescaling=resolve_rescaling(facts, rescaling) if is_fixed or rescaling is not None else None,
         resize=_first(options.resize, config.resize, sidecar.resize),
+        color=_stated_color(facts, options, sidecar, config),
     )
 
 
@@ -214,6 +226,7 @@ def _resolve(
         width=facts.width,
         rescaling=resolve_rescaling(facts, _stated_rescaling(options, sidecar, config)),
         resize=resize or "nearest",
+        color=_stated_color(facts, options, sidecar, config) or "rgb",
     )
     thresholds = _resolve_thresholds(options)
     if kind == "none":
@@ -240,12 +253,30 @@ def _first(*candidates: T | None) -> T | None:
 
 
 def _check_input_shape(facts: SourceFacts, config: ZooConfig) -> None:
-    if config.input_shape not in (None, (facts.height, facts.width, 3)):
+    if config.input_shape not in (None, (facts.height, facts.width, facts.channels)):
         msg = (
             f"config '{config.file}': input_shape is {config.input_shape}, but '{facts.file}' takes "
-            f"({facts.height}, {facts.width}, 3): use the yaml that belongs to this model"
+            f"({facts.height}, {facts.width}, {facts.channels}): use the yaml that belongs to this model"
         )
         raise SourceFileError(msg)
+
+
+def _stated_color(
+    facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config: ZooConfig
+) -> Color | None:
+    """What the channels are; a picture of one channel is grey, whoever says nothing.
+
+    Raises:
+        OptionError: a picture of so many channels cannot be what is stated.
+    """
+    stated: Color | None = _first(options.color, config.color, sidecar.color)
+    if stated is not None and (stated == "grey") != (facts.channels == 1):
+        wanted = "--color grey" if facts.channels == 1 else "--color rgb or bgr"
+        raise OptionError(
+            f"'{facts.file}' takes pictures of {facts.channels} channels, which are not {stated}: give {wanted}, or correct "
+            "color where it is stated"
+        )
+    return "grey" if facts.channels == 1 else stated
 
 
 def _resolve_kind(options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> HeadChoice:

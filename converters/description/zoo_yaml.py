@@ -32,7 +32,7 @@ from converters.description.values import (
     sizes_from_values,
 )
 from converters.errors import OptionError, SourceFileError
-from converters.spec import EvaluationSettings, Rescaling, ResizeRule
+from converters.spec import Color, EvaluationSettings, Rescaling, ResizeRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -181,6 +181,7 @@ FAMILIES: Mapping[str, SizesWh] = {
 _DEFAULT_UNIT: Mapping[Layout, AnchorUnit | None] = {"general": None, "model": "cell"}
 _SHAPE_KEYS = ("model.input_shape", "general.input_shape", "training.model.input_shape")
 _RESIZE: Mapping[str, ResizeRule] = {"nearest": "nearest", "bilinear": "bilinear"}
+_COLORS: Mapping[str, Color] = {"rgb": "rgb", "bgr": "bgr", "grayscale": "grey"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +196,7 @@ class ZooConfig:
         class_names: one name per class.
         rescaling: pixel to real number.
         resize: how photographs are stretched to the network's size.
+        color: what the channels of the picture are.
         anchors: (width, height) pairs, unit not stated.
         evaluation: thresholds of the training run.
     """
@@ -206,6 +208,7 @@ class ZooConfig:
     class_names: tuple[str, ...] | None = None
     rescaling: Rescaling | None = None
     resize: ResizeRule | None = None
+    color: Color | None = None
     anchors: SizesWh | None = None
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
@@ -241,7 +244,7 @@ def read_zoo_config(path: Path) -> ZooConfig:
     where = f"config '{path.name}'"
     data = load_mapping(read_small_text(path, "config"), where)
     layout, model_type = _family(data, where)
-    _require(data, "preprocessing.color_mode", ("rgb",), where)
+    color = _require(data, "preprocessing.color_mode", tuple(_COLORS), where)
     _require(data, "preprocessing.resizing.aspect_ratio", ("fit",), where)
     interpolation = _require(data, "preprocessing.resizing.interpolation", tuple(_RESIZE), where)
     return ZooConfig(
@@ -252,6 +255,7 @@ def read_zoo_config(path: Path) -> ZooConfig:
         class_names=_class_names(data, where),
         rescaling=_rescaling(data, where),
         resize=None if interpolation is None else _RESIZE[interpolation],
+        color=None if color is None else _COLORS[color],
         anchors=_anchors(data, where),
         evaluation=_evaluation(data, where),
     )

@@ -39,8 +39,8 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIXERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
-def golden_image(height: int, width: int, seed: int = SEED) -> NDArray[np.uint8]:
-    """The picture, uint8 ``(1, height, width, 3)``: a pure function of its arguments.
+def golden_image(height: int, width: int, seed: int = SEED, *, channels: int = 3) -> NDArray[np.uint8]:
+    """The picture, uint8 ``(1, height, width, channels)``: a pure function of its arguments; a grey one is its first channel.
 
     Example:
         >>> golden_image(192, 192)[:, :1, :1].tolist()
@@ -52,7 +52,7 @@ def golden_image(height: int, width: int, seed: int = SEED) -> NDArray[np.uint8]
     rows, columns = slice(height // 2, None), slice(width // 2, None)
     picture[: height // 2, columns] = np.where(noise[: height // 2, columns] < 128, 0, 255)
     picture[rows, columns] = noise[rows, columns]
-    return picture[None]
+    return picture[None, ..., :channels]
 
 
 def random_words(count: int, seed: int) -> NDArray[np.uint64]:

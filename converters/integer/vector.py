@@ -56,7 +56,7 @@ def golden_vector(graph: ir.Graph, head: str, spec: DetectorSpec) -> GoldenVecto
     Raises:
         NotEvaluatedError: an operator has no kernel, or the head is not quantised.
     """
-    picture = golden_image(spec.image.height, spec.image.width)
+    picture = golden_image(spec.image.height, spec.image.width, channels=spec.image.channels)
     found, inexact = _head(graph, head, picture, Rounding())
     shift = 128 if found.codes.dtype == np.int8 else 0
     return make_vector(

@@ -253,9 +253,7 @@ def import_by_tf2onnx(
         raise OptionError(
             f"{file}: --importer tf2onnx takes models with uint8 pixels; leave it out for this one"
         )
-    image = writer.input(
-        IMAGE, ir.DataType.UINT8, [options.batch_size, spec.image.height, spec.image.width, 3]
-    )
+    image = writer.input(IMAGE, ir.DataType.UINT8, [options.batch_size, *spec.image.shape])
     taken = take_over(_exported(model), writer, image, file)
     shapes = [output.shape for output in facts_from_tflite(model.records).outputs]
     return ImportedNetwork(

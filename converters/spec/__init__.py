@@ -21,13 +21,7 @@ from converters.spec.contract import (
     contract_io,
     raw_outputs,
 )
-from converters.spec.detector import (
-    DetectorSpec,
-    ImageInput,
-    Rescaling,
-    ResizeRule,
-    Thresholds,
-)
+from converters.spec.detector import DetectorSpec, Thresholds
 from converters.spec.document import (
     BY_TF2ONNX,
     ActivationCodes,
@@ -43,6 +37,7 @@ from converters.spec.document import (
     TensorTwin,
 )
 from converters.spec.golden import GoldenVector
+from converters.spec.image import PADDING, Color, ImageInput, Placement, Rescaling, ResizeRule
 
 __all__ = [
     "BY_TF2ONNX",
@@ -53,12 +48,14 @@ __all__ = [
     "IMAGE",
     "MAX_CANDIDATES",
     "METADATA_KEY",
+    "PADDING",
     "SIDECAR_SUFFIX",
     "THRESHOLD_INPUTS",
     "ActivationCodes",
     "AnchorUnit",
     "Anchors",
     "Arithmetic",
+    "Color",
     "ContractTensor",
     "DetectorSpec",
     "Deviation",
@@ -68,6 +65,7 @@ __all__ = [
     "ImageInput",
     "LeakyRelu",
     "ModelDocument",
+    "Placement",
     "RawOutput",
     "Rescaling",
     "ResizeRule",

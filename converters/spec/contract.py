@@ -63,7 +63,7 @@ def contract_io(
     Returns:
         (inputs, outputs).
     """
-    image = ContractTensor(IMAGE, "uint8", (batch, spec.image.height, spec.image.width, 3))
+    image = ContractTensor(IMAGE, "uint8", (batch, *spec.image.shape))
     if not spec.gives_boxes:
         return (image,), raw_outputs(spec, batch)
     thresholds = [ContractTensor(name, "float32", (), optional=True) for name in THRESHOLD_INPUTS]

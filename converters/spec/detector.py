@@ -1,4 +1,4 @@
-"""What a detector is, apart from its weights: input encoding, head, classes, thresholds."""
+"""What a detector is, apart from its weights: input picture, head, classes, thresholds."""
 
 from __future__ import annotations
 
@@ -11,56 +11,19 @@ from converters.checks import (
     require_entries,
     require_fraction,
     require_instance,
-    require_number,
     require_texts,
 )
 from converters.heads import HEADS, head_from_dict
 from converters.heads.base import RawOutput
 from converters.heads.nms import MAX_CANDIDATES
+from converters.spec.image import ImageInput, Rescaling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converters.heads.base import Head
 
-ResizeRule = Literal["nearest", "bilinear", "bilinear-antialias"]
 Assumed = Literal["class_names", "resize"]
-
-
-@dataclass(frozen=True, slots=True)
-class Rescaling:
-    """What the network sees of a pixel p in 0..255: ``p * scale + offset``."""
-
-    scale: float
-    offset: float
-
-    def __post_init__(self) -> None:
-        require_number(self.offset, "rescaling offset")
-        if require_number(self.scale, "rescaling scale") <= 0:
-            raise ValueError(f"rescaling scale must be above 0, got {self.scale!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class ImageInput:
-    """The picture a network takes: uint8 RGB pixels, NHWC, at exactly this size.
-
-    Attributes:
-        height: rows in pixels.
-        width: columns in pixels.
-        rescaling: pixel to real number, done inside the graph.
-        resize: how a photograph is stretched to this size.
-    """
-
-    height: int
-    width: int
-    rescaling: Rescaling
-    resize: ResizeRule = "nearest"
-
-    def __post_init__(self) -> None:
-        require_count(self.height, "image height")
-        require_count(self.width, "image width")
-        require_instance(self.rescaling, Rescaling, "image rescaling")
-        require_choice(self.resize, ResizeRule, "resize")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +133,8 @@ class DetectorSpec:
         data = {**asdict(self), "head": None if self.head is None else self.head.to_dict()}
         if not self.assumed:
             del data["assumed"]
+        if self.image.color == "rgb":
+            del data["image"]["color"]
         return data
 
     @classmethod
@@ -187,6 +152,7 @@ class DetectorSpec:
                     width=image["width"],
                     rescaling=Rescaling(image["rescaling"]["scale"], image["rescaling"]["offset"]),
                     resize=image["resize"],
+                    color=image.get("color", "rgb"),
                 ),
                 head=None if head is None else head_from_dict(head),
                 class_names=require_texts(data["class_names"], "class_names"),

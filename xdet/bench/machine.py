@@ -170,8 +170,7 @@ def measure_here(request: Message) -> Message:
     (choices,) = parse_runtimes(fields["runtime"], threads=fields["threads"])
     before = int(psutil.Process().memory_info().rss)
     with open_model(read_model_file(Path(fields["model"])), choices, subprocess=False) as opened:
-        size = opened.spec.image
-        image = np.zeros((opened.batch or 1, size.height, size.width, 3), np.uint8)
+        image = np.zeros((opened.batch or 1, *opened.spec.image.shape), np.uint8)
         for _ in range(RUNS):
             opened.detect(image, opened.spec.thresholds)
         return Message({"before_bytes": before, "peak_bytes": peak_bytes(psutil)})

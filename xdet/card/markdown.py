@@ -16,7 +16,7 @@ from xdet.bench.report import HEADERS, benchmark_rows, machine_text, noise_lines
 from xdet.card.content import CardContent, CardRequest, gather, sample_images
 from xdet.evaluation.evaluate import evaluated_files
 from xdet.evaluation.report import difference_text
-from xdet.inspection.report import head_lines
+from xdet.inspection.report import COLORS, head_lines
 from xdet.pictures.names import picture_paths
 from xdet.writing.files import PICTURE_MARK, Output, make_folder, require_apart, require_outputs, write_text
 from xdet.writing.markdown import code, escaped, table
@@ -94,7 +94,10 @@ def _network_lines(content: CardContent) -> Iterator[str]:
     if spec is not None:
         rescaling = spec.image.rescaling
         rows += [
-            ("image", f"{spec.image.height} x {spec.image.width} RGB, {spec.image.resize}"),
+            (
+                "image",
+                f"{spec.image.height} x {spec.image.width} {COLORS[spec.image.color]}, {spec.image.resize}",
+            ),
             ("rescaling", f"pixel x {rescaling.scale:.9g} + {rescaling.offset:.9g}"),
             *((title.lower(), text) for title, text in head_lines(spec)),
             ("classes", ", ".join(spec.class_names) or "not told"),

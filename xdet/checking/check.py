@@ -33,7 +33,7 @@ from xdet.checking.result import CheckResult, Finding, MissingRuntime, RuntimeLi
 from xdet.checking.runs import Run, Work, run_finished, run_open, run_source
 from xdet.errors import MissingExtraError, RuntimeCrashedError, UnsoundOutputError, UsageError, XdetError
 from xdet.model.file import hash_model
-from xdet.pictures.preparation import Preparation, image_name, prepare_many
+from xdet.pictures.preparation import Preparation, image_name, prepare_many, stack_pixels
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import installed_versions
 from xdet.writing.text import image_names
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.description.statements import SourceOptions
-    from converters.spec import Thresholds
+    from converters.spec import Placement, Thresholds
     from xdet.checking.heads.spread import Step
     from xdet.checking.pair import OpenedPair
     from xdet.checking.result import (
@@ -68,6 +68,7 @@ class _Inputs:
 
     pair: OpenedPair
     pixels: NDArray[np.uint8]
+    placements: Sequence[Placement]
     thresholds: tuple[Thresholds, ...]
     threads: int | None
     progress: Callable[[str, int], None]
@@ -134,11 +135,12 @@ def check(
         raise UsageError("check needs at least one photograph; name image files or a folder of them")
     pair = open_pair(Path(model), Path(source), said)
     columns = _read_columns(other_cpus, pair)
-    pixels = np.stack(
-        [p.pixels for p in prepare_many(images, Preparation(pair.document.spec.image), workers=READERS)]
-    )
+    prepared = list(prepare_many(images, Preparation(pair.document.spec.image), workers=READERS))
+    pixels, placements = stack_pixels(prepared), [image.placement for image in prepared]
     own = thresholds or pair.document.spec.thresholds
-    inputs = _Inputs(pair, pixels, _threshold_pairs(pair, own), threads, progress or (lambda *_: None))
+    inputs = _Inputs(
+        pair, pixels, placements, _threshold_pairs(pair, own), threads, progress or (lambda *_: None)
+    )
     finished, sources = split_runtimes(runtimes, pair.source.format, threads)
     gaps = _Gaps(suggest_runtimes(finished))
     source_runs = _run_all(inputs, sources, gaps, asked=runtimes is not None, of_source=True)
@@ -279,7 +281,7 @@ def _judge(
         unit_value = largest if step is None else float(np.max(step)) or largest
         for run in runs:
             room = 0.0 if run.name in to_xnnpack else (limits or (np.inf, np.inf))[0]
-            how = Comparison(pair.document.spec, own, unit_value, room, names)
+            how = Comparison(pair.document.spec, own, unit_value, room, names, inputs.placements)
             changes += find_changes(witness, run, how)
     return CheckResult(
         model=pair.model.path.name,

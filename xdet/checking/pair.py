@@ -140,7 +140,9 @@ def _read_keras(origin: ModelFile, document: ModelDocument) -> _Source:
 
     spec = document.spec
     outputs = tuple(SourceOutput(output.name, output.shape) for output in spec.network_outputs)
-    facts = SourceFacts(origin.file, spec.image.height, spec.image.width, outputs, "float32", None)
+    facts = SourceFacts(
+        origin.file, spec.image.height, spec.image.width, outputs, "float32", None, spec.image.channels
+    )
     try:
         checked = read_keras(origin.data, origin.file)
     except MissingExtraError as error:

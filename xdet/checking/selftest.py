@@ -156,10 +156,10 @@ def _require_vector(document: ModelDocument, file: str) -> GoldenVector:
 
 
 def _images(runtime: OnnxRuntime) -> NDArray[np.uint8]:
-    """The golden picture, uint8 ``(N, height, width, 3)``: once per place of a small batch."""
+    """The golden picture, uint8 ``(N, height, width, channels)``: once per place of a small batch."""
     vector, image = runtime.document.golden, runtime.spec.image
     assert vector is not None, "required before"  # noqa: S101
-    picture = golden_image(image.height, image.width, vector.seed)
+    picture = golden_image(image.height, image.width, vector.seed, channels=image.channels)
     return picture.repeat(min(runtime.batch or 2, MOST_IMAGES), axis=0)
 
 

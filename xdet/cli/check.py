@@ -15,6 +15,7 @@ from xdet.cli.options import (
     Anchors,
     AnchorUnit,
     Classes,
+    Color,
     Config,
     Force,
     Rescaling,
@@ -53,6 +54,7 @@ def check(
     anchor_unit: AnchorUnit = None,
     classes: Classes = None,
     resize: Resize = None,
+    color: Color = None,
     rescaling: Rescaling = None,
     runtimes: Annotated[
         str | None,
@@ -112,6 +114,7 @@ def check(
         anchor_unit=anchor_unit,
         classes=classes,
         resize=resize,
+        color=color,
         rescaling=rescaling,
     )
     photographs = find_images(images)

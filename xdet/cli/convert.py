@@ -14,6 +14,7 @@ from xdet.cli.options import (
     Anchors,
     AnchorUnit,
     Classes,
+    Color,
     Config,
     Rescaling,
     Resize,
@@ -48,6 +49,7 @@ def convert(
     anchor_unit: AnchorUnit = None,
     classes: Classes = None,
     resize: Resize = None,
+    color: Color = None,
     rescaling: Rescaling = None,
     score_threshold: Annotated[
         float | None, typer.Option(help="Default score threshold of the model [default: 0.5].")
@@ -121,6 +123,7 @@ def convert(
             anchor_unit=anchor_unit,
             classes=classes,
             resize=resize,
+            color=color,
             rescaling=rescaling,
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,

@@ -85,8 +85,12 @@ Classes = Annotated[
     str | None, typer.Option(metavar="LIST|FILE", help='"person,car" or a file, one per line.')
 ]
 Resize = Annotated[
-    Literal["nearest", "bilinear", "bilinear-antialias"] | None,
-    typer.Option(help="How photographs were stretched in training."),
+    Literal["nearest", "bilinear", "bilinear-antialias", "letterbox"] | None,
+    typer.Option(help="How photographs got the network's size in training."),
+]
+Color = Annotated[
+    Literal["rgb", "bgr", "grey"] | None,
+    typer.Option(help="Channels of the network's picture [default: rgb, or grey where it has one]."),
 ]
 Rescaling = Annotated[
     str | None,

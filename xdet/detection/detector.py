@@ -133,7 +133,12 @@ class Detector:
             found = self.runtime.detect(pixels, self.thresholds)
         return [
             Detections.from_batch(
-                found, index, image=image.name, size_wh=image.size_wh, class_names=self.spec.class_names
+                found,
+                index,
+                image=image.name,
+                size_wh=image.size_wh,
+                placement=image.placement,
+                class_names=self.spec.class_names,
             )
             for index, image in enumerate(images)
         ]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.heads.base import BatchDetections
-    from converters.spec import DetectorSpec, ImageInput, Thresholds
+    from converters.spec import DetectorSpec, ImageInput, Placement, Thresholds
     from xdet.evaluation.dataset import LabelledImage
     from xdet.pictures.preparation import Prepared
     from xdet.runtimes.base import Runtime
@@ -131,7 +131,7 @@ def predict(
             begun = time.perf_counter()
             result = runtime.detect(pixels, options.thresholds)
             each_s = (time.perf_counter() - begun) / len(batch)
-        return [_Seen(_row(result, row), image, each_s) for row, image in enumerate(batch)]
+        return [_Seen(_row(result, row, image.placement), image, each_s) for row, image in enumerate(batch)]
 
     fitting = partial(_prepare_fitting, network=runtime.spec.image)
     for image, seen in through_network(
@@ -182,9 +182,10 @@ class _Seen:
     network_s: float
 
 
-def _row(result: BatchDetections, row: int) -> Found:
+def _row(result: BatchDetections, row: int, placement: Placement) -> Found:
     valid = slice(0, int(result.num_detections[row]))
-    return Found(result.boxes_xyxy[row, valid], result.scores[row, valid], result.classes[row, valid])
+    boxes = placement.to_photograph(result.boxes_xyxy[row, valid])
+    return Found(boxes, result.scores[row, valid], result.classes[row, valid])
 
 
 def _prepare_fitting(image: LabelledImage, network: ImageInput) -> Prepared:

@@ -147,12 +147,13 @@ def _shape_text(shape: Sequence[int | str]) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
+COLORS = {"rgb": "RGB", "bgr": "BGR", "grey": "grey"}
+
+
 def _spec_lines(spec: DetectorSpec) -> Iterator[tuple[str, str]]:
     image = spec.image
-    yield (
-        "Image",
-        f"{image.height} x {image.width} RGB, pixel x {image.rescaling.scale:.9g} + {image.rescaling.offset:.9g}",
-    )
+    rescaling = f"pixel x {image.rescaling.scale:.9g} + {image.rescaling.offset:.9g}"
+    yield "Image", f"{image.height} x {image.width} {COLORS[image.color]}, {rescaling}"
     assumed = {name: ASSUMED if name in spec.assumed else "" for name in ("resize", "class_names")}
     yield "Resize", image.resize + assumed["resize"]
     yield from head_lines(spec)

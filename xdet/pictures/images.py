@@ -24,7 +24,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from converters.files import open_regular
-from converters.spec import ResizeRule
+from converters.spec import PADDING, ImageInput, Rescaling, ResizeRule
 from xdet.errors import DataError, ImageError
 
 if TYPE_CHECKING:
@@ -159,8 +159,31 @@ class _PixelBudget:
 _decoding = _PixelBudget(LARGEST_PIXELS)
 
 
+def network_pixels(picture: NDArray[np.uint8] | Image.Image, target: ImageInput) -> NDArray[np.uint8]:
+    """A picture as a network takes it.
+
+    Args:
+        picture: uint8 ``(h, w, 3)``, RGB, or a decoded picture.
+        target: size, resize rule and channels. Grey is ITU-R BT.601's luma in 16 bit fixed point, as Pillow's mode L:
+            ``(19595 R + 38470 G + 7471 B + 32768) >> 16``, of the pixels at the network's size.
+
+    Returns:
+        uint8 ``(height, width, channels)``, a new array.
+    """
+    size = target.height, target.width
+    if isinstance(picture, np.ndarray):
+        pixels = resize_image(picture, *size, target.resize)
+    else:
+        pixels = resize_picture(picture, *size, target.resize)
+    if target.color == "bgr":
+        return np.ascontiguousarray(pixels[..., ::-1])
+    if target.color == "grey":
+        return np.array(Image.fromarray(pixels).convert("L"))[..., None]
+    return pixels
+
+
 def resize_image(image: NDArray[np.uint8], height: int, width: int, rule: ResizeRule) -> NDArray[np.uint8]:
-    """Stretch a picture to ``height`` x ``width``, ignoring its aspect ratio.
+    """Bring a picture to ``height`` x ``width``.
 
     Args:
         image: uint8 ``(h, w, 3)``, RGB.
@@ -169,7 +192,8 @@ def resize_image(image: NDArray[np.uint8], height: int, width: int, rule: Resize
         rule: ``"nearest"``: source index ``floor((i + 0.5) * ratio)``, clamped, in float32, ``ratio`` being
             source size / result size rounded to float32. ``"bilinear"``: half-pixel centres, no
             antialias, in float32, first along the rows, rounded half to even. ``"bilinear-antialias"``:
-            Pillow's BILINEAR, first along the rows.
+            Pillow's BILINEAR, first along the rows. These stretch.
+            ``"letterbox"``: ``"bilinear"`` with bars beside it (``converters.spec.image``).
 
     Returns:
         uint8 ``(height, width, 3)``, a new array.
@@ -184,6 +208,8 @@ def resize_image(image: NDArray[np.uint8], height: int, width: int, rule: Resize
         )
     if height < 1 or width < 1:
         raise ValueError(f"the size must be at least 1 x 1, got {height} x {width}")
+    if rule == "letterbox":
+        return _letterbox(image, height, width)
     if image.shape[:2] == (height, width):
         return image.copy()
     if rule == "nearest":
@@ -314,6 +340,16 @@ def _bilinear_indices(
     low = np.clip(floors.astype(np.intp), 0, source - 1)
     high = np.clip(np.ceil(centres).astype(np.intp), 0, source - 1)
     return low, high, centres - floors
+
+
+def _letterbox(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    place = ImageInput(height, width, Rescaling(1.0, 0.0), "letterbox").placement(
+        (image.shape[1], image.shape[0])
+    )
+    result = np.full((height, width, 3), PADDING, np.uint8)
+    inner = resize_image(image, place.height, place.width, "bilinear")
+    result[place.top : place.top + place.height, place.left : place.left + place.width] = inner
+    return result
 
 
 def _resize_antialias(picture: Image.Image, height: int, width: int) -> NDArray[np.uint8]:

@@ -26,13 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xdet.errors import ImageError
-from xdet.pictures.images import decoded_picture, read_image, resize_image, resize_picture
+from xdet.pictures.images import decoded_picture, network_pixels, read_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
-    from converters.spec import ImageInput
+    from converters.spec import ImageInput, Placement
 
 T = TypeVar("T")
 Ready = TypeVar("Ready")
@@ -146,7 +146,8 @@ class Prepared:
     Attributes:
         name: as the caller gave it; ``ARRAY`` for an array.
         size_wh: width and height of the photograph in pixels, after EXIF orientation where that was honoured.
-        pixels: uint8 ``(height, width, 3)``, RGB, at network size.
+        pixels: uint8 ``(height, width, channels)``, as the network takes them.
+        placement: where the photograph stands in ``pixels``.
         original: the photograph itself, uint8 ``(h, w, 3)``, where it was asked for; else None.
         read_s: seconds that reading and decoding took; 0 for an array.
         resize_s: seconds that stretching took.
@@ -155,6 +156,7 @@ class Prepared:
     name: str
     size_wh: tuple[int, int]
     pixels: NDArray[np.uint8]
+    placement: Placement
     original: NDArray[np.uint8] | None = None
     read_s: float = 0.0
     resize_s: float = 0.0
@@ -176,7 +178,7 @@ class Preparation:
 
 
 def prepare(image: Photograph, how: Preparation) -> Prepared:
-    """Read one image and stretch it to the network's size.
+    """Read one image and bring it to the network's size and channels.
 
     Args:
         image: a file, or uint8 ``(h, w, 3)``, RGB.
@@ -192,15 +194,16 @@ def prepare(image: Photograph, how: Preparation) -> Prepared:
             image if isinstance(image, np.ndarray) else read_image(Path(image), honour_exif=how.honour_exif)
         )
         size_wh, read = (original.shape[1], original.shape[0]), time.perf_counter()
-        pixels = resize_image(original, target.height, target.width, target.resize)
+        pixels = network_pixels(original, target)
     else:  # without a copy of the photograph as an array
         with decoded_picture(Path(image), honour_exif=how.honour_exif) as picture:
             size_wh, read = picture.size, time.perf_counter()
-            pixels = resize_picture(picture, target.height, target.width, target.resize)
+            pixels = network_pixels(picture, target)
     return Prepared(
         name=image_name(image),
         size_wh=size_wh,
         pixels=pixels,
+        placement=target.placement(size_wh),
         original=original if how.keep_original else None,
         read_s=0.0 if isinstance(image, np.ndarray) else read - started,
         resize_s=time.perf_counter() - read,
@@ -238,7 +241,7 @@ def prepare_many(
 
 
 def stack_pixels(prepared: Sequence[Prepared]) -> NDArray[np.uint8]:
-    """A batch for ``Runtime.detect``: uint8 ``(N, height, width, 3)``."""
+    """A batch for ``Runtime.detect``: uint8 ``(N, height, width, channels)``."""
     return np.stack([image.pixels for image in prepared])
 
 

@@ -77,7 +77,7 @@ class Runtime(Protocol):
         return False
 
     def detect(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
-        """Find boxes in uint8 RGB images ``(N, height, width, 3)`` at network size, N >= 1.
+        """Find boxes in uint8 images ``(N, height, width, channels)`` as the model takes them, N >= 1.
 
         Raises:
             UsageError: wrong images, or thresholds that this model cannot take.
@@ -162,8 +162,8 @@ def require_names(names: Sequence[str], known: Iterable[str], *, file: str) -> N
 
 
 def require_images(images: NDArray[np.uint8], spec: DetectorSpec) -> None:
-    """Refuse images that are not uint8 ``(N >= 1, height, width, 3)`` at network size."""
-    expected = (spec.image.height, spec.image.width, 3)
+    """Refuse images that are not uint8 ``(N >= 1, height, width, channels)`` at network size."""
+    expected = spec.image.shape
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
         shape = ", ".join(map(str, expected))
         raise UsageError(

@@ -71,7 +71,7 @@ class LiteRtRuntime(SourceRuntime):
         with _border(file, "LiteRT cannot tell its tensors"):  # names that are no UTF-8, say
             (self._input,) = self._interpreter.get_input_details()
             self._outputs = self._interpreter.get_output_details()
-        _require_fit(self._input, (1, spec.image.height, spec.image.width, 3), file=file)
+        _require_fit(self._input, (1, *spec.image.shape), file=file)
         shapes = [tuple(int(size) for size in output["shape"]) for output in self._outputs]
         raw_outputs_of([np.zeros(shape, np.float32) for shape in shapes], spec, file=file)  # or refused
 

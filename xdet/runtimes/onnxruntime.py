@@ -175,7 +175,7 @@ class OnnxRuntime(Runtime):
         """Whether thresholds are fed. The CPU provider obeys, as the tests hold for every release; others are asked."""
         if self._frozen or self._session.choices.provider == CPU:
             return not self._frozen
-        size = (self.spec.image.height, self.spec.image.width, 3)
+        size = self.spec.image.shape
         noise = np.random.default_rng(0).integers(0, 256, (self.batch or 1, *size), np.uint8)
         return obeys_fed_thresholds(self._session, noise)
 

@@ -14,7 +14,7 @@ import re
 from typing import TYPE_CHECKING
 
 from converters.errors import OptionError, SourceFileError
-from converters.facts import SourceFacts, SourceOutput
+from converters.facts import CHANNELS, IMAGE_SHAPE, SourceFacts, SourceOutput
 from converters.graph import NCHW_TO_NHWC, image_pixels, rescaled_pixels
 from converters.sources.base import ImportedNetwork
 from converters.sources.tf2onnx import name_outputs, take_over
@@ -97,8 +97,8 @@ def facts_from_keras(model: LoadedKeras) -> SourceFacts:
     """
     file = model.source.file
     image = _sizes(model.input_shapes[0]) if len(model.input_shapes) == 1 else None
-    if image is None or len(image) != 3 or image[2] != 3:
-        raise _not_of_this_family(file, "input", model.input_shapes, "one image [N, height, width, 3]")
+    if image is None or len(image) != 3 or image[2] not in CHANNELS:
+        raise _not_of_this_family(file, "input", model.input_shapes, IMAGE_SHAPE)
     if not model.output_shapes:
         raise _not_of_this_family(file, "output", (), "numbers of known sizes, [N, ...]")
     outputs = []
@@ -109,7 +109,7 @@ def facts_from_keras(model: LoadedKeras) -> SourceFacts:
         if sizes is None:
             raise _not_of_this_family(file, "output", model.output_shapes, "numbers of known sizes, [N, ...]")
         outputs.append(SourceOutput(name, sizes, activations))
-    return SourceFacts(file, image[0], image[1], tuple(outputs), "float32", None)
+    return SourceFacts(file, image[0], image[1], tuple(outputs), "float32", None, image[2])
 
 
 def _sizes(shape: tuple[int | None, ...]) -> tuple[int, ...] | None:

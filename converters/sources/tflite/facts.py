@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converters.errors import SourceFileError
-from converters.facts import SourceFacts, SourceOutput
+from converters.facts import CHANNELS, IMAGE_SHAPE, SourceFacts, SourceOutput
 from converters.sources.tflite.operators import WEIGHTED
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def facts_from_tflite(model: TfliteModel) -> SourceFacts:
     inputs = [(tensor.name, tuple(tensor.shape)) for tensor in _tensors(model, model.inputs)]
     outputs = [(tensor.name, tuple(tensor.shape)) for tensor in _tensors(model, model.outputs)]
     if len(inputs) != 1 or not _is_image(inputs[0][1]):
-        raise _not_of_this_family(model, "input", inputs, "one image [1, height, width, 3]")
+        raise _not_of_this_family(model, "input", inputs, IMAGE_SHAPE)
     if not outputs or any(not shape or shape[0] != 1 or min(shape) < 1 for _, shape in outputs):
         raise _not_of_this_family(model, "output", outputs, "numbers of one image, [1, ...]")
     image = _tensors(model, model.inputs)[0]
@@ -44,6 +44,7 @@ def facts_from_tflite(model: TfliteModel) -> SourceFacts:
         ),
         input_dtype=str(image.dtype),
         input_quant=image.quant,
+        channels=image.shape[3],
     )
 
 
@@ -95,7 +96,7 @@ def _tensors(model: TfliteModel, indices: tuple[int, ...]) -> list[TfliteTensor]
 
 
 def _is_image(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 4 and shape[0] == 1 and shape[3] == 3 and min(shape) > 0
+    return len(shape) == 4 and shape[0] == 1 and shape[3] in CHANNELS and min(shape) > 0
 
 
 def _not_of_this_family(

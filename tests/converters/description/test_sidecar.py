@@ -94,8 +94,11 @@ def test_the_sidecar_stands_beside_the_model_under_its_stem(tmp_path: Path) -> N
             {"rescaling": {"scales": 1, "offset": 0}},
             "rescaling: unknown keys 'scales' (did you mean 'scale'?)",
         ),
-        ({"resize": "area"}, "resize: expected one of nearest, bilinear, bilinear-antialias, found 'area'"),
-        ({"color": "bgr"}, "color: expected one of rgb, found 'bgr'"),
+        (
+            {"resize": "area"},
+            "resize: expected one of nearest, bilinear, bilinear-antialias, letterbox, found 'area'",
+        ),
+        ({"color": "hsv"}, "color: expected one of rgb, bgr, grey, found 'hsv'"),
         ({"licence": 1}, "licence: expected text, found 1"),
     ],
 )

@@ -45,7 +45,7 @@ OPTIONS = SourceOptions(anchors=CELLS)
 SIDECAR = Sidecar(
     "door.xdet.json", anchors=SMALL, anchor_unit="image", class_names=("dog",), resize="bilinear"
 )
-CONFIG = ZooConfig("z.yaml", "model", "yolov2t", (192, 192, 3), ("cat",), None, "nearest", CELLS)
+CONFIG = ZooConfig("z.yaml", "model", "yolov2t", (192, 192, 3), ("cat",), None, "nearest", "rgb", CELLS)
 
 
 def test_what_nobody_states_has_documented_defaults() -> None:

@@ -426,5 +426,7 @@ def test_floats_are_not_pixels() -> None:
 def test_a_size_or_rule_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1 x 1, got 0 x 4"):
         resize_image(RNG_IMAGE, 0, 4, "nearest")
-    with pytest.raises(ValueError, match="must be one of nearest, bilinear, bilinear-antialias, got 'cubic'"):
+    with pytest.raises(
+        ValueError, match="must be one of nearest, bilinear, bilinear-antialias, letterbox, got 'cubic'"
+    ):
         resize_image(RNG_IMAGE, 4, 4, "cubic")  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.heads.base import BatchDetections
-    from converters.spec import DetectorSpec, Thresholds
+    from converters.spec import DetectorSpec, Placement, Thresholds
     from xdet.checking.result import ChangeCause
     from xdet.checking.runs import Run
 
@@ -268,6 +268,7 @@ class Comparison:
         unit: step of the head (LSB), or the head's largest magnitude.
         allowed: how many units the run's head may be from the source's; 0 for an exact pair.
         images: names of the photographs.
+        placements: where each stands in the network's picture.
     """
 
     spec: DetectorSpec
@@ -275,6 +276,7 @@ class Comparison:
     unit: float
     allowed: float
     images: Sequence[str]
+    placements: Sequence[Placement]
 
 
 def find_changes(source: Run, run: Run, how: Comparison) -> list[DetectionChange]:
@@ -288,12 +290,12 @@ def find_changes(source: Run, run: Run, how: Comparison) -> list[DetectionChange
     return [
         change
         for image, (origin, runtime) in enumerate(zip(*sides, strict=True))
-        for change in _image_changes(origin, runtime, how, how.images[image], run.name)
+        for change in _image_changes(origin, runtime, how, image, run.name)
     ]
 
 
 def _image_changes(
-    origin: Side, runtime: Side, how: Comparison, image: str, name: str
+    origin: Side, runtime: Side, how: Comparison, index: int, name: str
 ) -> list[DetectionChange]:
     changes = []
     for key in sorted(origin.kept.keys() | runtime.kept.keys()):
@@ -308,15 +310,15 @@ def _image_changes(
             kind, why = "moved", _why_moved(origin, runtime, key, moved)
         changes.append(
             DetectionChange(
-                image=image,
+                image=how.images[index],
                 runtime=name,
                 kind=kind,  # type: ignore[arg-type]  # one of the three above
                 anchor=key[0],
                 class_id=key[1],
                 source_score=float(origin.scores[key]),
                 runtime_score=float(runtime.scores[key]),
-                source_box_xyxy=_corners(origin, key),
-                runtime_box_xyxy=_corners(runtime, key),
+                source_box_xyxy=_corners(origin, key, how.placements[index]),
+                runtime_box_xyxy=_corners(runtime, key, how.placements[index]),
                 cause=_cause(origin, runtime, why, how),
                 message=why.message,
             )
@@ -324,10 +326,10 @@ def _image_changes(
     return changes
 
 
-def _corners(side: Side, key: Key) -> tuple[float, float, float, float]:
-    """The box as the runtime gave it, where it keeps it; else as its head says."""
+def _corners(side: Side, key: Key, placement: Placement) -> tuple[float, float, float, float]:
+    """The box as the runtime gave it, where it keeps it, else as its head says; in fractions of the photograph."""
     box = side.kept[key][0] if key in side.kept else side.boxes[key[0]]
-    x1, y1, x2, y2 = (float(value) for value in box)
+    x1, y1, x2, y2 = (float(value) for value in placement.to_photograph(box))
     return x1, y1, x2, y2
 
 

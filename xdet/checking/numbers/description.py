@@ -62,6 +62,7 @@ def _description_faults(spec: DetectorSpec, pair: OpenedPair) -> Iterator[tuple[
         ("height and width", (image.height, image.width), pair.source_size),
         ("rescaling", image.rescaling, stated.rescaling),
         ("resize", image.resize, stated.resize),
+        ("color", image.color, stated.color),
     ):
         if theirs is not None and ours != theirs:
             yield "image-input", f"the picture's {what}: the source says {theirs}, the model {ours}"

@@ -34,10 +34,10 @@ class Value:
 class NetworkBuilder:
     """Appends quantised layers to one TFLite file."""
 
-    def __init__(self, size: int, seed: int = 0) -> None:
+    def __init__(self, size: int, seed: int = 0, channels: int = 3) -> None:
         self._b = TfliteBuilder()
         self._rng = np.random.default_rng(seed)
-        shape = (1, size, size, 3)
+        shape = (1, size, size, channels)
         pixels = self._b.input("image", shape, "uint8", 1 / 255, 0)
         codes = self._b.op("QUANTIZE", [pixels], shape, "int8", 1 / 255, -128, name="quantized")
         self.value = Value(codes, shape, 1 / 255, -128)
@@ -69,6 +69,13 @@ class NetworkBuilder:
     def relu(self) -> NetworkBuilder:
         """RELU as an operator of its own, with equal scales on both sides."""
         return self._same_codes("RELU", [self.value.index], self.value.shape)
+
+    def softmax(self) -> NetworkBuilder:
+        """SOFTMAX over the channels, 1/256 a code."""
+        shape = self.value.shape
+        index = self._b.op("SOFTMAX", [self.value.index], shape, "int8", 1 / 256, -128, beta=1.0)
+        self.value = Value(index, shape, 1 / 256, -128)
+        return self
 
     def build(self) -> bytes:
         """The file, its output dequantised."""

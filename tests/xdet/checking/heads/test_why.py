@@ -135,7 +135,7 @@ def run_of(
 
 
 def changes(source: Run, run: Run, *, allowed: float) -> list[tuple[str, str, int]]:
-    how = Comparison(SPEC, THRESHOLDS, STEP, allowed, ("one.jpg",))
+    how = Comparison(SPEC, THRESHOLDS, STEP, allowed, ("one.jpg",), (SPEC.image.placement((8, 8)),))
     return [(change.kind, change.cause, change.anchor) for change in find_changes(source, run, how)]
 
 
@@ -222,7 +222,7 @@ def test_openvino_may_take_any_of_equal_scores_at_the_limit_of_candidates() -> N
 
 def test_a_change_at_the_limit_of_candidates_is_told_as_the_limit() -> None:
     run = ties_at_the_limit("openvino:cpu")
-    how = Comparison(MANY, MANY.thresholds, STEP, 0, ("one.jpg",))
+    how = Comparison(MANY, MANY.thresholds, STEP, 0, ("one.jpg",), (MANY.image.placement((8, 8)),))
     assert {change.cause for change in find_changes(run, run, how)} == {"limit"}
 
 
