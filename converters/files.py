@@ -8,7 +8,8 @@ disk finds half a file. A symbolic link is followed; a device such as ``/dev/nul
 What may be replaced: never a file that the same command reads, whatever name or link leads to it, and another file only where
 the user forces it or its first bytes prove that this program made it.
 
-Tells what kind of model file some bytes are, from the bytes alone: names and suffixes lie.
+Tells whether some bytes begin a model file of a kind, from the bytes alone: names and suffixes lie. Which kinds there are says
+``converters.sources``.
 
 Reading: only regular files, never more bytes than files of the kind have, and of a large file no more than its beginning until
 that tells that it is a model. A pipe, a device or a folder is refused at once and never waited for.
@@ -25,9 +26,9 @@ import secrets
 import stat
 import struct
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from converters.errors import OptionError, OutputError, SourceFileError
+from converters.errors import OptionError, OutputError
 
 if TYPE_CHECKING:
     import re
@@ -157,8 +158,12 @@ def read_regular(path: Path, largest: int) -> bytes:
     return data
 
 
-def read_model_bytes(path: Path) -> bytes:
+def read_model_bytes(path: Path, is_model: Callable[[bytes], object]) -> bytes:
     """A model's bytes; of a file that is no model by its beginning, the beginning.
+
+    Args:
+        path: the file.
+        is_model: whether bytes begin a model.
 
     Raises:
         OSError: as ``read_regular``, or the file is a Git LFS pointer.
@@ -169,7 +174,7 @@ def read_model_bytes(path: Path) -> bytes:
     if start.startswith(LFS_POINTER):
         told = "it is a Git LFS pointer, not the model; run git lfs pull in its repository, or download the file itself"
         raise OSError(errno.EINVAL, told)
-    if len(start) < SNIFFED_BYTES or sniff_format(start) is None:
+    if len(start) < SNIFFED_BYTES or not is_model(start):
         return start
     return read_regular(path, LARGEST_MODEL)
 
@@ -183,19 +188,6 @@ def _require_regular(found: os.stat_result, largest: int) -> None:
             errno.EFBIG,
             f"it has {found.st_size:,} bytes, more than {largest:,}, the most that such a file may have",
         )
-
-
-def read_source(path: Path) -> bytes:
-    """All bytes of a source model; of a file that is no model by its beginning, the beginning.
-
-    Raises:
-        SourceFileError: no such file, not a regular file, unreadable, or larger than any model can be.
-    """
-    try:
-        return read_model_bytes(path)
-    except (OSError, ValueError) as error:
-        msg = f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise SourceFileError(msg) from error
 
 
 def require_writable(output: Path, *, inputs: Iterable[Path], force: bool) -> None:
@@ -233,8 +225,6 @@ def write_output(output: Path, data: bytes) -> None:
         raise OutputError(msg) from error
 
 
-ModelFormat = Literal["tflite", "h5", "keras", "onnx"]
-
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 KERAS_MEMBERS = (b"metadata.json", b"config.json", b"model.weights.h5")
 
@@ -246,30 +236,12 @@ ONNX_MAX_IR_VERSION = 127
 ONNX_MAX_FIELDS = 4096  # that many may stand before the graph; exporters write fewer than ten
 
 
-def sniff_format(data: bytes) -> ModelFormat | None:
-    r"""Tell the format of a model file.
-
-    Args:
-        data: the file's bytes; the first few thousand suffice for usual files.
-
-    Returns:
-        The format, or None when the bytes are no model that is known here.
-
-    Example:
-        >>> sniff_format(b"\x18\x00\x00\x00TFL3")
-        'tflite'
-        >>> sniff_format(b"\xff\xd8\xff\xe0 a photograph") is None
-        True
-    """
-    return next((name for name, matches in SIGNATURES.items() if matches(data)), None)
-
-
-def _is_tflite(data: bytes) -> bool:
+def is_tflite(data: bytes) -> bool:
     """A FlatBuffer's file identifier follows the offset of its root table."""
     return data[4:8] == b"TFL3"
 
 
-def _is_h5(data: bytes) -> bool:
+def is_h5(data: bytes) -> bool:
     """An HDF5 superblock starts at byte 0, or behind a user block of 512, 1024, 2048, ... bytes."""
     starts = [0]
     while (behind := max(512, 2 * starts[-1])) < len(data):
@@ -277,7 +249,7 @@ def _is_h5(data: bytes) -> bool:
     return any(data.startswith(HDF5_SIGNATURE, start) for start in starts)
 
 
-def _is_keras(data: bytes) -> bool:
+def is_keras(data: bytes) -> bool:
     """A zip archive whose first member is one that Keras writes."""
     if not data.startswith(b"PK\x03\x04") or len(data) < 30:
         return False
@@ -285,7 +257,7 @@ def _is_keras(data: bytes) -> bool:
     return data[30 : 30 + length] in KERAS_MEMBERS
 
 
-def _is_onnx(data: bytes) -> bool:
+def is_onnx(data: bytes) -> bool:
     """A protobuf message that starts with ModelProto's ir_version and has only its fields up to the graph."""
     if not (data.startswith(b"\x08") and 0 < _read_varint(data, 1)[0] <= ONNX_MAX_IR_VERSION):
         return False
@@ -311,11 +283,3 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position + i + 1
     return 0, len(data)
-
-
-SIGNATURES: dict[ModelFormat, Callable[[bytes], bool]] = {
-    "tflite": _is_tflite,
-    "h5": _is_h5,
-    "keras": _is_keras,
-    "onnx": _is_onnx,
-}

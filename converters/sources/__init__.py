@@ -1,6 +1,6 @@
 """The table of source formats, and the first steps that are the same for all: open a file, describe it.
 
-Nothing is imported before it is needed: a TFLite conversion never loads TensorFlow.
+Nothing is imported before it is needed: a TFLite conversion never loads TensorFlow, and telling formats apart loads nothing.
 """
 
 from __future__ import annotations
@@ -8,18 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from converters.description.statements import SourceOptions, describe_source
 from converters.errors import SourceFileError
-from converters.files import read_source, sniff_format
+from converters.files import is_h5, is_keras, is_onnx, is_tflite, read_model_bytes
 from converters.sources.base import Importer, Later, Source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from converters.description.statements import SourceDescription
+    from converters.description.statements import SourceDescription, SourceOptions
     from converters.options import ImporterChoice
-    from converters.spec import DetectorSpec, SourceFormat
+    from converters.spec import DetectorSpec
 
 
 _KERAS = Importer(
@@ -27,10 +26,13 @@ _KERAS = Importer(
     facts=Later("converters.sources.keras.importer", "facts_from_keras"),
     build=Later("converters.sources.keras.importer", "import_keras"),
 )
-SOURCES: Mapping[SourceFormat, Source] = {
+_INSPECT_KERAS = Later("xdet.inspection.inspect", "inspect_keras")
+_COMPARE_KERAS = Later("xdet.checking.pair", "_read_keras")
+SOURCES: Mapping[str, Source] = {
     "tflite": Source(
         "TFLite",
-        {
+        sniff=is_tflite,
+        importers={
             "native": Importer(
                 read=Later("converters.sources.tflite.supported", "read_convertible"),
                 facts=Later("converters.sources.tflite.facts", "facts_from_tflite"),
@@ -42,11 +44,64 @@ SOURCES: Mapping[SourceFormat, Source] = {
                 build=Later("converters.sources.tf2onnx", "import_by_tf2onnx"),
             ),
         },
+        inspect=Later("xdet.inspection.inspect", "inspect_tflite"),
+        compare=Later("xdet.checking.pair", "_read_tflite"),
     ),
-    "h5": Source("Keras H5", {"native": _KERAS, "tf2onnx": _KERAS}, extra="keras"),
-    "keras": Source("Keras", {"native": _KERAS, "tf2onnx": _KERAS}, extra="keras"),
+    "h5": Source(
+        "Keras H5",
+        sniff=is_h5,
+        importers={"native": _KERAS},
+        inspect=_INSPECT_KERAS,
+        compare=_COMPARE_KERAS,
+        extra="keras",
+        loads=True,
+    ),
+    "keras": Source(
+        "Keras",
+        sniff=is_keras,
+        importers={"native": _KERAS},
+        inspect=_INSPECT_KERAS,
+        compare=_COMPARE_KERAS,
+        extra="keras",
+        loads=True,
+    ),
 }
-"""Whoever adds a format adds a row, its folder, and the bytes by which it is known to ``converters.files``."""
+"""Whoever adds a format adds a row, the files behind it, and its name to a row of ``xdet.runtimes.table`` that runs it."""
+FINISHED = "onnx"
+"""The format of finished models, which are no sources."""
+
+
+def sniff_format(data: bytes) -> str | None:
+    r"""Tell the format of a model file.
+
+    Args:
+        data: the file's bytes; the first few thousand suffice for usual files.
+
+    Returns:
+        ``FINISHED``, a row of ``SOURCES``, or None when the bytes are no model that is known here.
+
+    Example:
+        >>> sniff_format(b"\x18\x00\x00\x00TFL3")
+        'tflite'
+        >>> sniff_format(b"\xff\xd8\xff\xe0 a photograph") is None
+        True
+    """
+    if is_onnx(data):
+        return FINISHED
+    return next((name for name, row in SOURCES.items() if row.sniff(data)), None)
+
+
+def read_source(path: Path) -> bytes:
+    """All bytes of a source model; of a file that is no model by its beginning, the beginning.
+
+    Raises:
+        SourceFileError: no such file, not a regular file, unreadable, or larger than any model can be.
+    """
+    try:
+        return read_model_bytes(path, sniff_format)
+    except (OSError, ValueError) as error:
+        msg = f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise SourceFileError(msg) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +118,7 @@ class OpenSource:
 
     path: Path
     data: bytes
-    format: SourceFormat
+    format: str
     model: Any
     importer: Importer
 
@@ -73,7 +128,7 @@ def open_source(path: Path, importer: ImporterChoice = "native") -> OpenSource:
 
     Args:
         path: the model's file.
-        importer: who translates TFLite files; for other formats both are the same.
+        importer: who translates it; where a format has only its own, that one.
 
     Raises:
         SourceFileError: the file cannot be read, is damaged, or of another format.
@@ -81,14 +136,14 @@ def open_source(path: Path, importer: ImporterChoice = "native") -> OpenSource:
     """
     data = read_source(path)
     found = sniff_format(data)
-    known = next((name for name in SOURCES if name == found), None)
-    if known is None:
+    if found is None or found not in SOURCES:
         expected = " or ".join(f"a {row.title} file" for row in SOURCES.values())
         what = "none of the known formats" if found is None else "an ONNX file"
         msg = f"{path}: expected {expected}, found {what}; give the model as its training wrote it"
         raise SourceFileError(msg)
-    chosen = SOURCES[known].importers[importer]
-    return OpenSource(path, data, known, chosen.read(data, path.name), chosen)
+    importers = SOURCES[found].importers
+    chosen = importers.get(importer, importers["native"])
+    return OpenSource(path, data, found, chosen.read(data, path.name), chosen)
 
 
 def describe(source: OpenSource, options: SourceOptions) -> SourceDescription:
@@ -99,6 +154,8 @@ def describe(source: OpenSource, options: SourceOptions) -> SourceDescription:
         SourceFileError: the sidecar or yaml is missing, damaged or contradicts the model.
         UnsupportedModelError: the model's input cannot take pixels.
     """
+    from converters.description.statements import describe_source
+
     return describe_source(source.path, source.importer.facts(source.model), options)
 
 
@@ -108,4 +165,6 @@ def resolve_source_spec(path: Path, *, options: SourceOptions | None = None) -> 
     Raises:
         ConversionError: as ``open_source`` and ``describe``.
     """
+    from converters.description.statements import SourceOptions
+
     return describe(open_source(path), options or SourceOptions()).spec

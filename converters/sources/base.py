@@ -1,6 +1,7 @@
 """What a source format is and what its importer hands over: the border between formats and everything behind them.
 
-One row per format; ``converters.sources.SOURCES`` is the table.
+One row per format; ``converters.sources.SOURCES`` is the table. Functions of ``xdet`` stand in it by name alone: ``xdet`` calls
+them, and nothing here imports it.
 """
 
 from __future__ import annotations
@@ -89,17 +90,25 @@ class Importer:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A source format: a row of ``converters.sources.SOURCES``. Which bytes are of it tells ``converters.files``.
+    """A source format: a row of ``converters.sources.SOURCES``.
 
     Attributes:
         title: what messages call it.
-        importers: who can translate it, by the name of the choice.
+        sniff: whether a file's first bytes are of it.
+        importers: who can translate it, by the name of the choice; ``"native"`` always.
+        inspect: what ``xdet inspect`` shows of a file; a function of ``xdet.inspection``.
+        compare: what ``xdet check`` compares beside the outputs; a function of ``xdet.checking``.
         extra: the extra without which a file cannot be read; None for none.
+        loads: its layers are known only when that extra has loaded it, which takes time.
     """
 
     title: str
+    sniff: Callable[[bytes], bool]
     importers: Mapping[ImporterChoice, Importer]
+    inspect: Later
+    compare: Later
     extra: str | None = None
+    loads: bool = False
 
 
 def as_raw_output(

@@ -29,7 +29,6 @@ from converters.spec.golden import GoldenVector
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-SourceFormat = Literal["tflite", "h5", "keras"]
 ActivationCodes = Literal["uint8", "int8", "float32"]
 LeakyRelu = Literal["litert", "float"]
 Arithmetic = Literal["litert", "fused"]
@@ -48,17 +47,17 @@ class SourceInfo:
     Attributes:
         name: file name without its folder.
         sha256: hex digest of the file's bytes.
-        format: ``"tflite"``, ``"h5"`` or ``"keras"``.
+        format: a row of ``converters.sources.SOURCES``, such as ``"tflite"``.
     """
 
     name: str
     sha256: str
-    format: SourceFormat
+    format: str
 
     def __post_init__(self) -> None:
         require_text(self.name, "source name")
         require_text(self.sha256, "source sha256")
-        require_choice(self.format, SourceFormat, "source format")
+        require_text(self.format, "source format")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from converters.files import (
     LARGEST_MODEL,
     SNIFFED_BYTES,
     read_regular,
-    read_source,
     require_writable,
     write_output,
     write_whole,
 )
+from converters.sources import read_source
 
 
 def test_the_source_is_never_the_output_even_when_forced(tmp_path: Path) -> None:

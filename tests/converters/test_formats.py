@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.files import HDF5_SIGNATURE, ONNX_MAX_FIELDS, sniff_format
+from converters.files import HDF5_SIGNATURE, ONNX_MAX_FIELDS
+from converters.sources import sniff_format
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +85,7 @@ def test_any_bytes_have_an_answer(tail: bytes, head: bytes) -> None:
 
 def test_sniffing_imports_neither_onnx_nor_a_schema() -> None:
     code = (
-        "import sys; from converters.files import sniff_format; "
+        "import sys; from converters.sources import sniff_format; "
         "print([m for m in ('onnx', 'onnx_ir', 'tflite', 'tensorflow') if m in sys.modules])"
     )
     command = [sys.executable, "-c", code]

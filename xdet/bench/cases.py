@@ -66,17 +66,18 @@ def plan_cases(models: Sequence[Path], runtimes: str | None, threads: Sequence[i
 
 
 def case_coverage(case: Case) -> Coverage | None:
-    """MACs in integer kernels: read back from ONNX Runtime; for TFLite as the file states it, which LiteRT follows."""
-    if case.choices.runtime == "onnxruntime":
-        return integer_coverage(case.model.data, case.choices.provider, file=case.model.file)
-    if case.model.format == "tflite":
-        from xdet.inspection import inspect
-
-        totals = inspect(case.model.path).totals
+    """MACs in integer kernels: read back from ONNX Runtime; of a source as its file states it, which its runtimes follow."""
+    if case.model.is_finished:
+        fused = case.choices.runtime == "onnxruntime"
         return (
-            None if totals is None else Coverage(str(case.choices.provider), totals.macs, totals.macs_integer)
+            integer_coverage(case.model.data, case.choices.provider, file=case.model.file) if fused else None
         )
-    return None
+    from xdet.inspection import inspect
+
+    found = inspect(case.model.path)
+    if found.coverage is not None or found.totals is None:
+        return found.coverage
+    return Coverage(str(case.choices.provider), found.totals.macs, found.totals.macs_integer)
 
 
 def _read(path: Path) -> ModelFile:
@@ -90,9 +91,9 @@ def _read(path: Path) -> ModelFile:
 
 def _without_head(file: ModelFile) -> ModelFile:
     """Source files end at the raw head anyway."""
-    if file.format != "onnx":
+    if not file.is_finished:
         return file
-    return ModelFile(file.path, cut_at_head(file.data, file.file), "onnx")
+    return ModelFile(file.path, cut_at_head(file.data, file.file), file.format)
 
 
 def _fitting(file: ModelFile, wanted: Sequence[RuntimeChoices] | None) -> list[RuntimeChoices]:

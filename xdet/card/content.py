@@ -115,7 +115,7 @@ def gather(
         XdetError: as ``inspect``, ``Detector``, ``evaluate`` and ``run_benchmark`` raise.
     """
     report("inspecting")
-    inspections = tuple(inspect(path, layers=_is_keras(path)) for path in request.files)
+    inspections = tuple(inspect(path, layers=_loads(path)) for path in request.files)
     runtimes, skipped = _usable_runtimes(request)
     report("drawing")
     drawn = _draw(request, pictures)
@@ -161,10 +161,10 @@ def _timed_files(files: Sequence[Path], runtimes: str) -> list[Path]:
     return [path for path in files if read_model_file(path).format in formats]
 
 
-def _is_keras(path: Path) -> bool:
-    """Keras files tell their costs when they are loaded, which evaluating does anyway."""
-    row = next((row for name, row in SOURCES.items() if name == read_model_file(path).format), None)
-    return row is not None and row.extra == "keras"
+def _loads(path: Path) -> bool:
+    """Whether a file tells its costs when it is loaded, which evaluating does anyway."""
+    found = read_model_file(path).format
+    return found is not None and found in SOURCES and SOURCES[found].loads
 
 
 def _candidates(path: Path) -> list[str]:

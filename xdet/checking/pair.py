@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from converters.heads.yolo_v2 import YoloV2
+from converters.sources import SOURCES
 from converters.spec import THRESHOLD_INPUTS
 from xdet.checking.numbers.keras_steps import network_steps
 from xdet.checking.numbers.source_graph import SourceGraph
@@ -22,12 +23,11 @@ from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, parse_runtimes, row_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from converters.description.statements import SourceOptions, Statements
     from converters.facts import SourceFacts
-    from converters.files import ModelFormat
     from converters.spec import ModelDocument
     from xdet.checking.numbers.keras_steps import KerasSteps
     from xdet.model.file import ModelFile
@@ -87,12 +87,12 @@ def open_pair(model: Path, source: Path, said: SourceOptions | None = None) -> O
             f"'{model}' is {finished.format or 'no model'}, expected an ONNX file made by xdet convert; "
             f"the source goes behind --source"
         )
-    if origin.format not in READERS:
+    if origin.format is None or origin.format not in SOURCES:
         raise UsageError(
             f"'{source}' is {origin.format or 'no model'}, expected the TFLite or Keras file that '{model}' was made of"
         )
     document = read_document(finished.data, file=finished.file)
-    read = READERS[origin.format](origin, document)
+    read = SOURCES[origin.format].compare(origin, document)
     return OpenedPair(
         model=finished,
         document=document,
@@ -158,14 +158,6 @@ def _read_keras(origin: ModelFile, document: ModelDocument) -> _Source:
     return _Source(facts, steps=steps)
 
 
-READERS: dict[ModelFormat | None, Callable[[ModelFile, ModelDocument], _Source]] = {
-    "tflite": _read_tflite,
-    "h5": _read_keras,
-    "keras": _read_keras,
-}
-"""What is compared of each source format (``converters.sources.SOURCES``)."""
-
-
 def _stated(
     origin: ModelFile, facts: SourceFacts, said: SourceOptions | None, document: ModelDocument
 ) -> Statements:
@@ -185,16 +177,14 @@ def _stated(
 Asked = str | Runtime
 
 
-def planned_images(
-    runtimes: str | Sequence[Asked] | None, source_format: ModelFormat | None, images: int
-) -> int:
+def planned_images(runtimes: str | Sequence[Asked] | None, source_format: str | None, images: int) -> int:
     """How many images all runtimes together will be given: the length of a progress bar."""
     finished, sources = split_runtimes(runtimes, source_format, None)
     return sum(min(images, most_images(runtime_name(asked)) or images) for asked in (*finished, *sources))
 
 
 def split_runtimes(
-    runtimes: str | Sequence[Asked] | None, source_format: ModelFormat | None, threads: int | None
+    runtimes: str | Sequence[Asked] | None, source_format: str | None, threads: int | None
 ) -> tuple[list[RuntimeChoices | Runtime], list[RuntimeChoices]]:
     """Runtimes of the finished model, and those of the source."""
     own = _checked(source_format, installed=False)  # one that is not installed is told
@@ -221,7 +211,7 @@ def most_images(runtime: str) -> int | None:
     return None if row is None else row.most_images
 
 
-def _checked(model_format: ModelFormat | None, *, installed: bool) -> list[str]:
+def _checked(model_format: str | None, *, installed: bool) -> list[str]:
     """The runtimes of a format that are checked where none is named; ``installed`` leaves out what an extra would bring."""
     return [
         f"{name}:{provider}"

@@ -97,7 +97,7 @@ def run_selftest(
         RuntimeUnavailableError: the provider is not there.
     """
     file = read_model_file(model)
-    if file.format != "onnx":
+    if not file.is_finished:
         raise ModelError(
             f"'{model}' is no ONNX file; selftest takes finished models, which hold their golden vector: "
             f"convert the source with xdet convert"

@@ -276,11 +276,12 @@ def _split_model(inputs: list[Path]) -> tuple[Path | None, list[Path]]:
 
 
 def _is_model(path: Path) -> bool:
-    from converters.files import read_model_bytes, sniff_format
+    from converters.files import read_model_bytes
+    from converters.sources import sniff_format
 
     if path.suffix.lower() in MODEL_SUFFIXES:
         return True
     try:
-        return sniff_format(read_model_bytes(path)) is not None
+        return sniff_format(read_model_bytes(path, sniff_format)) is not None
     except (OSError, ValueError):
         return False  # reading it as an image tells what is wrong

@@ -125,7 +125,7 @@ def _print_placement(model: Path, names: list[str]) -> None:
     from xdet.model.file import read_model_file
 
     file = read_model_file(model)
-    if file.format != "onnx":
+    if not file.is_finished:
         raise ModelError(f"'{model}' is no ONNX file; convert it with xdet convert")
     for name in names:
         print_line(f"{name}: {placement_text(find_placement(file.data, name))}")

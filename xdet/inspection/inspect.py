@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converters.errors import ConversionError
-from converters.files import sniff_format
+from converters.sources import FINISHED, SOURCES, sniff_format
 from converters.spec import METADATA_KEY, ModelDocument
 from xdet.errors import ModelError, RuntimeUnavailableError
 from xdet.inspection.coverage import find_two_scales, integer_coverage
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from converters.files import ModelFormat
     from xdet.inspection.layers import Layer
     from xdet.inspection.memory import Network
 
@@ -47,13 +46,14 @@ def inspect(path: str | Path, *, layers: bool = False) -> Inspection:
     if found is None:
         msg = f"'{path}' is none of the known model formats; inspect reads TFLite, ONNX, H5 and .keras files"
         raise ModelError(msg)
-    inspection = INSPECTORS[found](path, data, layers)
+    inspection = inspect_onnx(path, data) if found == FINISHED else SOURCES[found].inspect(path, data, layers)
     if layers and inspection.totals is None:
         raise ModelError(inspection.totals_problem or f"'{path}' has no layers that can be listed")
     return inspection if layers else replace(inspection, layers=())
 
 
-def _inspect_tflite(path: Path, data: bytes, _: bool) -> Inspection:  # noqa: FBT001 - a row of INSPECTORS
+def inspect_tflite(path: Path, data: bytes, _: bool) -> Inspection:  # noqa: FBT001 - called by a table
+    """Tell what a TFLite file holds."""
     from converters.description.statements import SourceOptions, describe_source
     from converters.sources.tflite.facts import facts_from_tflite, summarise_quantization
     from converters.sources.tflite.reader import read_tflite
@@ -102,7 +102,8 @@ def _refusal(require: Callable[..., None], *arguments: object) -> str | None:
     return None
 
 
-def _inspect_onnx(path: Path, data: bytes, _: bool) -> Inspection:  # noqa: FBT001 - a row of INSPECTORS
+def inspect_onnx(path: Path, data: bytes) -> Inspection:
+    """Tell what an ONNX file holds."""
     from xdet.model.graph import load_onnx
 
     model = load_onnx(data, str(path))
@@ -153,7 +154,8 @@ def _with_onnx_costs(known: Inspection, model: onnx.ModelProto, data: bytes) -> 
         return replace(counted, coverage_problem=str(error))
 
 
-def _inspect_keras(path: Path, data: bytes, layers: bool) -> Inspection:  # noqa: FBT001 - a row of INSPECTORS
+def inspect_keras(path: Path, data: bytes, layers: bool) -> Inspection:  # noqa: FBT001 - called by a table
+    """Tell what a Keras file holds; its costs where ``layers`` asks for them."""
     from converters.sources.keras.stored import read_keras
 
     model = read_keras(data, path.name)
@@ -186,14 +188,6 @@ def _with_keras_costs(known: Inspection, path: Path) -> Inspection:
     found = _with_onnx_costs(known, load_onnx(converted.model, str(path)), converted.model)
     return replace(found, outputs=_onnx_tensors(load_onnx(converted.model, str(path)).graph.output),
                    spec=converted.document.spec, problem=None, coverage=None, totals_problem=None)  # fmt: skip
-
-
-INSPECTORS: dict[ModelFormat, Callable[[Path, bytes, bool], Inspection]] = {
-    "tflite": _inspect_tflite,
-    "h5": _inspect_keras,
-    "keras": _inspect_keras,
-    "onnx": _inspect_onnx,
-}
 
 
 def _totals(layers: Sequence[Layer], network: Network) -> Totals:

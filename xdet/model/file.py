@@ -6,7 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from converters.files import ModelFormat, read_model_bytes, sniff_format
+from converters.files import read_model_bytes
+from converters.sources import FINISHED, sniff_format
 from xdet.errors import ModelError
 
 if TYPE_CHECKING:
@@ -20,12 +21,17 @@ class ModelFile:
     Attributes:
         path: the file, as the caller named it; a source's sidecar lies beside it.
         data: its bytes; the beginning where no format is known.
-        format: what they are, None where no format is known.
+        format: ``converters.sources.FINISHED``, a row of its ``SOURCES``, or None where no format is known.
     """
 
     path: Path
     data: bytes
-    format: ModelFormat | None
+    format: str | None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is a finished model, and no source."""
+        return self.format == FINISHED
 
     @property
     def file(self) -> str:
@@ -50,7 +56,7 @@ def read_model(path: Path) -> bytes:
         ModelError: missing, no regular file, unreadable, empty, or larger than any model can be.
     """
     try:
-        data = read_model_bytes(path)
+        data = read_model_bytes(path, sniff_format)
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         reason = getattr(error, "strerror", None) or error
         raise ModelError(f"cannot read model '{path}': {reason}; check the path") from error

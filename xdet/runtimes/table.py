@@ -22,7 +22,6 @@ from xdet.runtimes.processors import RuntimeChoices
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from converters.files import ModelFormat
     from xdet.model.file import ModelFile
     from xdet.runtimes.base import Runtime
 
@@ -53,7 +52,7 @@ class RuntimeRow:
     """
 
     module: str
-    formats: tuple[ModelFormat, ...]
+    formats: tuple[str, ...]
     usual: str
     package: str
     distribution: str
@@ -178,7 +177,7 @@ def parse_runtimes(text: str, *, threads: int | None = None) -> tuple[RuntimeCho
     return tuple(chosen)
 
 
-def runtimes_for(model_format: ModelFormat) -> tuple[str, ...]:
+def runtimes_for(model_format: str) -> tuple[str, ...]:
     """What can run files of this format here, as ``parse_runtimes`` reads it; back ends not installed are left out."""
     names: list[str] = []
     for name, row in RUNTIMES.items():
