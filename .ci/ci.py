@@ -5,8 +5,8 @@
 2. makes a virtual environment there and runs each ``pip install`` line of README.md in it, exactly as written;
 3. installs what pip cannot: qemu-user and libonnxruntime-dev through apt-get (where ``CI=true`` and we are root), ONNX Runtime
    for Node through npm;
-4. tests in environments of their own: the OpenVINO execution provider, whose wheel replaces onnxruntime, and the oldest
-   onnxruntime that pyproject.toml allows;
+4. installs into other environments, tries the README's commands there and runs their tests: beside the OpenVINO execution
+   provider, whose wheel replaces onnxruntime, beside the oldest onnxruntime that pyproject.toml allows, and beside none;
 5. runs ``.ci/gate``, then the mutants of ``tests/fuzz``, then the emulator tests, whose summary is the last line.
 
 What could not be installed is printed by name; in CI a missing emulator is a failure. ``XDET_SHARED`` is set to ``../shared``
@@ -107,29 +107,29 @@ def install_node_packages(folder: Path, env: dict[str, str]) -> None:
 
 
 def check_other_onnxruntimes(scratch: Path, sources: Path, env: dict[str, str]) -> None:
-    """Run the tests of an onnxruntime that is not the newest, each where it stands in for that one."""
+    """Install xdet beside each onnxruntime that is not the newest, and beside none; the README's commands, and tests."""
     with (sources / "pyproject.toml").open("rb") as file:
-        declared = tomllib.load(file)["project"]["dependencies"]
-    core = [package for package in declared if not package.startswith(("onnxruntime", "tf2onnx"))]
-    (onnxruntime,) = [package for package in declared if package.startswith("onnxruntime")]
+        (declared,) = tomllib.load(file)["project"]["optional-dependencies"]["cpu"]
     runtimes = "tests/xdet/runtimes"
     for package, tests in (
         ("onnxruntime-openvino", [["-m", "openvino_provider", runtimes]]),
         (
-            onnxruntime.replace(">=", "=="),
+            declared.replace(">=", "=="),
             [["-m", "oldest_onnxruntime", runtimes], [f"{runtimes}/test_ort_session.py"]],
         ),
+        ("", [["-m", "no_onnxruntime", runtimes]]),
     ):
-        venv = scratch / f"venv-{package}"
+        venv = scratch / f"venv-{package or 'none'}"
         must([sys.executable, "-m", "venv", str(venv)], scratch, env)
-        python = str(venv / ("Scripts" if os.name == "nt" else "bin") / "python")
-        must(
-            [python, "-m", "pip", "install", "-q", *core, package, "hypothesis", "pytest", "pytest-xdist"],
-            sources,
-            env,
-        )
+        binaries = venv / ("Scripts" if os.name == "nt" else "bin")
+        install = [str(binaries / "python"), "-m", "pip", "install", "-q"]
+        must([*install, *filter(None, [package]), "hypothesis", "pytest", "pytest-xdist"], sources, env)
+        must([*install, "."], sources, env)  # and the distribution that was there stays
+        if package:
+            must([str(binaries / "xdet"), "demo", "--output", str(scratch / f"demo-{package}")], sources, env)
+            must([str(binaries / "xdet"), "detect", "xdet/data/camera.jpg"], sources, env)
         for chosen in tests:
-            must([python, "-m", "pytest", "-q", *chosen], sources, env)
+            must([str(binaries / "python"), "-m", "pytest", "-q", *chosen], sources, env)
 
 
 def main(scratch: Path) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.errors import OptionError, SourceFileError
+from converters.errors import MissingExtraError, OptionError, SourceFileError
 from converters.spec import IMAGE
 
 if TYPE_CHECKING:
@@ -103,8 +103,10 @@ def _bounds(entry: Any) -> tuple[float, float]:
 
 
 def _calibrator(path: Path, calibration: Calibration) -> Any:
-    from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
-
+    try:
+        from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
+    except ImportError as error:
+        raise MissingExtraError("ONNX Runtime, which computes the ranges of --calibration,", "cpu") from error
     augmented = str(path.with_name("augmented.onnx"))
     if calibration.percentile is None:
         calibrator = create_calibrator(path, [], augmented, CalibrationMethod.MinMax)

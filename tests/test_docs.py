@@ -91,7 +91,7 @@ def test_the_commands_of_this_document_run_in_order(document: Path, folder: Path
 
 def test_the_readme_holds_the_two_commands_and_its_picture() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
-    assert "\npip install . && xdet demo\n" in text
+    assert '\npip install ".[cpu]" && xdet demo\n' in text
     assert '\npip install ".[test]" && pytest\n' in text
     assert "](docs/demo.jpg)" in text
 

@@ -64,6 +64,9 @@ def run_demo(output: Path, report: Callable[[str], None], *, force: bool = False
         UsageError: a file is there that no demo made, or the folder is that of the photographs.
         OutputError: the folder or a file in it cannot be written.
     """
+    from xdet.runtimes.ort_session import resolve_provider
+
+    resolve_provider(None)  # before any work
     files = DemoFiles(
         output / f"{SOURCE.stem}.onnx",
         tuple(output / f"{photograph.stem}.png" for photograph in PHOTOGRAPHS),

@@ -5,9 +5,15 @@ Two of them overwrite each other, and removing one leaves the other in pieces. E
 
 from __future__ import annotations
 
+import logging
+import sys
+from functools import cache
 from importlib import metadata
+from pathlib import Path
 
 PACKAGE = "onnxruntime"
+OLDEST = "1.20"  # that xdet is tested with; the extra "cpu" asks for it
+LOG = logging.getLogger(__name__)
 
 
 def installed_distributions() -> tuple[str, ...]:
@@ -24,6 +30,18 @@ def two_distributions() -> str | None:
         f"{len(found)} distributions of ONNX Runtime are installed, which overwrite each other's files: {', '.join(found)}; "
         f"remove all of them and install the one that you need again: {_repair(found)}"
     )
+
+
+@cache
+def warn_of_two() -> None:
+    """Log ``two_distributions`` once per process, where several may be here: a look at folder names costs no time."""
+    names = {
+        found.name.partition("-")[0]
+        for folder in sys.path
+        for found in Path(folder or ".").glob(f"{PACKAGE}*.dist-info")
+    }
+    if len(names) > 1 and (problem := two_distributions()) is not None:
+        LOG.warning("%s", problem)
 
 
 def not_importable(error: ImportError) -> str:

@@ -27,7 +27,7 @@ import numpy as np
 
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
 from xdet.runtimes.base import VendorErrors, vendor_errors
-from xdet.runtimes.distributions import not_importable, two_distributions
+from xdet.runtimes.distributions import not_importable, two_distributions, warn_of_two
 from xdet.runtimes.plugins import installed_plugins, read_plugin
 from xdet.runtimes.processors import usable_processors
 from xdet.runtimes.releases import require_new_enough
@@ -190,6 +190,7 @@ class OrtSession:
     """
 
     def __init__(self, model: bytes, *, file: str, choices: SessionChoices) -> None:
+        warn_of_two()
         self.file, self.model, self.choices = file, model, choices
         advice = "see that the file is a complete ONNX model"
         if choices.provider != CPU:

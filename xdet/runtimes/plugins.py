@@ -1,6 +1,7 @@
 """Execution providers that come as packages of their own (``onnxruntime-ep-*``), found among the installed modules.
 
 By their makers' convention such a module is called ``onnxruntime_ep_*`` and tells its library's path and its providers' names.
+``onnxruntime_qnn`` (``onnxruntime-qnn`` from 2.0 on) keeps the convention but for its name.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import importlib
 import pkgutil
 from dataclasses import dataclass
 
-PREFIX = "onnxruntime_ep_"
+PREFIXES = ("onnxruntime_ep_", "onnxruntime_qnn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Plugin:
 
 def installed_plugins() -> tuple[str, ...]:
     """Names of the plug-ins' modules in this environment, sorted; nothing is imported."""
-    return tuple(sorted({found.name for found in pkgutil.iter_modules() if found.name.startswith(PREFIX)}))
+    return tuple(sorted({found.name for found in pkgutil.iter_modules() if found.name.startswith(PREFIXES)}))
 
 
 def read_plugin(name: str) -> Plugin:

@@ -36,8 +36,7 @@ class RuntimeRow:
         module: dotted name of the module behind the row.
         formats: of the files it takes.
         usual: the provider where its name stands alone.
-        package: the module that must be installed.
-        distribution: whose version reports name.
+        package: the module that must be installed, whose distributions' versions reports name; "" where Python sees none.
         extra: of xdet, which installs the package; None where that is no extra's business.
         only: its providers, where they are always the same.
         checked: providers that a check runs where no runtime is named.
@@ -55,7 +54,6 @@ class RuntimeRow:
     formats: tuple[str, ...]
     usual: str
     package: str
-    distribution: str
     extra: str | None = None
     only: tuple[str, ...] = ()
     checked: tuple[str, ...] = ()
@@ -71,7 +69,7 @@ class RuntimeRow:
     @property
     def installed(self) -> bool:
         """Whether its package is here; it is not imported."""
-        return find_spec(self.package) is not None
+        return not self.package or find_spec(self.package) is not None
 
     def load(self) -> RuntimeModule:
         """The module behind the row."""
@@ -209,8 +207,10 @@ def suppresses_at_equality(runtime: str) -> bool:
 
 def installed_versions(*others: str) -> dict[str, str]:
     """Versions of the distributions behind the runtimes, and of ``others``, as far as they are installed; sorted by name."""
-    found = {}
-    for name in sorted({*others, *(row.distribution for row in RUNTIMES.values() if row.distribution)}):
+    found, brought = {}, metadata.packages_distributions()  # ONNX Runtime and OpenCV come by several names
+    for name in sorted(
+        {*others, *(name for row in RUNTIMES.values() for name in brought.get(row.package, ()))}
+    ):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -224,7 +224,6 @@ RUNTIMES: dict[str, RuntimeRow] = {
         formats=("onnx",),
         usual="cpu",
         package="onnxruntime",
-        distribution="onnxruntime",
         checked=("cpu",),
         trusted=("cpu",),
         deployed=True,
@@ -236,7 +235,6 @@ RUNTIMES: dict[str, RuntimeRow] = {
         formats=("onnx",),
         usual="cpu",
         package="onnxruntime",
-        distribution="onnxruntime",
         only=("cpu",),
         trusted=("cpu",),
         takes_options=True,
@@ -246,7 +244,6 @@ RUNTIMES: dict[str, RuntimeRow] = {
         formats=("onnx",),
         usual="cpu",
         package="openvino",
-        distribution="openvino",
         extra="openvino",
         checked=("cpu",),
         deployed=True,
@@ -258,7 +255,6 @@ RUNTIMES: dict[str, RuntimeRow] = {
         formats=("onnx",),
         usual="numpy",
         package="onnx",
-        distribution="onnx",
         only=("numpy",),
         trusted=("numpy",),
         most_images=2,
@@ -267,8 +263,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         module="xdet.runtimes.onnxruntime_web",
         formats=("onnx",),
         usual="wasm",
-        package="xdet",  # and Node with its npm package, which Python does not see
-        distribution="",
+        package="",  # Node's
         only=("wasm",),
         trusted=("wasm",),  # Node is a process of its own
         most_images=2,
@@ -279,7 +274,6 @@ RUNTIMES: dict[str, RuntimeRow] = {
         formats=("tflite",),
         usual="xnnpack",
         package="ai_edge_litert",
-        distribution="ai-edge-litert",
         extra="litert",
         only=("xnnpack", "builtin", "reference"),
         checked=("xnnpack", "builtin", "reference"),
@@ -292,7 +286,6 @@ RUNTIMES: dict[str, RuntimeRow] = {
         formats=("h5", "keras"),
         usual="cpu",
         package="tensorflow",
-        distribution="tensorflow",
         extra="keras",
         only=("cpu",),
         checked=("cpu",),

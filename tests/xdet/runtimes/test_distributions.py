@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -39,6 +40,28 @@ def test_two_distributions_are_told_with_the_repair_where_providers_are(
     assert repair in shown.stderr
     with pytest.raises(RuntimeUnavailableError, match="2 distributions of ONNX Runtime are installed"):
         resolve_provider("warp")
+
+
+def test_two_distributions_are_told_before_a_model_is_opened(
+    tmp_path: Path, sample_pictures: list[Path]
+) -> None:
+    other = tmp_path / "onnxruntime_gpu-1.31.1.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.31.1\n", "utf-8"
+    )
+    (other / "top_level.txt").write_text("onnxruntime\n", "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "xdet", "detect", str(sample_pictures[0])],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    (told,) = done.stderr.splitlines()
+    assert told.startswith("2 distributions of ONNX Runtime are installed")
+    assert told.endswith("pip uninstall -y onnxruntime onnxruntime-gpu, then pip install onnxruntime-gpu")
 
 
 def test_one_in_pieces_is_told_with_the_repair(monkeypatch: pytest.MonkeyPatch) -> None:

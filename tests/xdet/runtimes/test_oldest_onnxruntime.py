@@ -5,8 +5,6 @@ These tests want an environment of their own with ``onnxruntime==1.20``; ``.ci/r
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +34,6 @@ def test_the_embedded_detector_finds_what_newer_ones_find(sample_pictures: list[
     assert target_here() == "portable"
     with Detector() as detector:
         assert detector(sample_pictures[0]).anchors.tolist() == [124, 72]
-
-
-def test_the_demo_runs(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "xdet", "demo", "--output", str(tmp_path / "demo")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "demo" / "detections.json").is_file()
 
 
 @pytest.mark.parametrize("opset", [None, 21])

@@ -25,7 +25,6 @@ ROW = RuntimeRow(
     formats=("onnx",),
     usual="wood",
     package="numpy",
-    distribution="numpy",
     only=("wood",),
     trusted=("wood",),
     feeds_thresholds=False,
