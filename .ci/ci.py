@@ -117,7 +117,7 @@ def check_other_onnxruntimes(scratch: Path, sources: Path, env: dict[str, str]) 
             declared.replace(">=", "=="),
             [["-m", "oldest_onnxruntime", runtimes], [f"{runtimes}/test_ort_session.py"]],
         ),
-        ("", [["-m", "no_onnxruntime", runtimes]]),
+        ("", [["-m", "no_onnxruntime", f"{runtimes}/test_no_onnxruntime.py"]]),
     ):
         venv = scratch / f"venv-{package or 'none'}"
         must([sys.executable, "-m", "venv", str(venv)], scratch, env)
