@@ -25,15 +25,6 @@ import numpy as np
 
 from converters.spec import METADATA_KEY, ModelDocument
 from xdet.model.graph import INTEGER_OPERATORS, WEIGHT_INPUT, load_onnx, node_macs, read_graph
-from xdet.runtimes.ort_session import (
-    CPU,
-    EXACT_KERNELS,
-    OrtSession,
-    SessionChoices,
-    kernels_saturate,
-    resolve_provider,
-    short_name,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xdet.model.graph import OnnxGraph
+    from xdet.runtimes.ort_session import SessionChoices
 
 # What ONNX Runtime's CPU provider runs on integers, beside the standard operators.
 INTEGER_KERNELS = INTEGER_OPERATORS | {"DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QGemm"}
@@ -93,6 +85,8 @@ def integer_coverage(model: bytes, provider: str | None = None, *, file: str = "
         ModelError: the file is damaged, has shapes that are not fixed, or ONNX Runtime cannot load it.
         RuntimeUnavailableError: the provider is not there.
     """
+    from xdet.runtimes.ort_session import CPU, SessionChoices, resolve_provider, short_name
+
     full = resolve_provider(provider)
     proto = load_onnx(model, file)
     graph = read_graph(proto, file)
@@ -113,6 +107,8 @@ def integer_coverage(model: bytes, provider: str | None = None, *, file: str = "
 
 def _optimized(model: bytes, file: str, choices: SessionChoices) -> onnx.GraphProto:
     """The graph as ONNX Runtime is going to run it."""
+    from xdet.runtimes.ort_session import OrtSession
+
     with tempfile.TemporaryDirectory(prefix="xdet-") as folder:
         path = Path(folder) / "optimized.onnx"
         OrtSession(model, file=file, choices=replace(choices, optimized_path=str(path))).close()
@@ -121,6 +117,8 @@ def _optimized(model: bytes, file: str, choices: SessionChoices) -> onnx.GraphPr
 
 def _exact_for(model: onnx.ModelProto) -> str | None:
     """The kernels that ``open_onnxruntime`` would ask for."""
+    from xdet.runtimes.ort_session import EXACT_KERNELS, kernels_saturate
+
     for entry in model.metadata_props:
         if entry.key == METADATA_KEY and kernels_saturate():
             try:

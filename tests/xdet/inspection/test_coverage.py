@@ -166,7 +166,7 @@ def test_every_convolution_of_the_embedded_detector_runs_in_integers(
 def test_the_exact_kernels_of_saturating_processors_are_integer_kernels_too(
     embedded_tflite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xdet.inspection.coverage.kernels_saturate", lambda: True)
+    monkeypatch.setattr("xdet.runtimes.ort_session.kernels_saturate", lambda: True)
     xdet.convert(embedded_tflite, tmp_path / "m.onnx")
     assert integer_coverage((tmp_path / "m.onnx").read_bytes()).share == 1.0
 

@@ -50,6 +50,14 @@ def test_a_command_that_needs_none_works(arguments: list[str]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_an_onnx_file_is_told_but_for_what_onnx_runtime_makes_of_it(tmp_path: Path) -> None:
+    model = str(tmp_path / "person.onnx")
+    assert xdet("convert", TFLITE, "-o", model).returncode == 0
+    done = xdet("inspect", model)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "not known: ONNX Runtime is not installed" in " ".join(done.stdout.split())
+
+
 def test_a_conversion_works_and_what_runs_the_file_asks_for_it(tmp_path: Path) -> None:
     model = str(tmp_path / "person.onnx")
     assert xdet("convert", TFLITE, "-o", model).returncode == 0
