@@ -39,6 +39,31 @@ class SourceOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class PostProcess:
+    """What a source's own post-processing of an SSD head does, of which only the network is converted.
+
+    Attributes:
+        num_classes: without a background.
+        scales: divisors of the offsets: y, x, h, w.
+        priors: one per box: centre y and x, h, w, as fractions of the picture.
+        score_threshold: a candidate needs a score of it or above.
+        iou_threshold: a box falls when its overlap with a better one is above it.
+        max_detections: rows.
+        across_classes: a box counts with its best class alone, and falls to better boxes of any class.
+        per_class: at most so many boxes of each class stay.
+    """
+
+    num_classes: int
+    scales: tuple[float, float, float, float]
+    priors: tuple[tuple[float, float, float, float], ...]
+    score_threshold: float
+    iou_threshold: float
+    max_detections: int
+    across_classes: bool
+    per_class: int
+
+
+@dataclass(frozen=True, slots=True)
 class SourceFacts:
     """The facts of one source file.
 
@@ -50,6 +75,7 @@ class SourceFacts:
         input_dtype: numpy name of the input's dtype, such as ``"uint8"``.
         input_quant: the input's quantisation, None where it has none.
         channels: of the input picture: 3, or 1 for grey.
+        postprocess: what stands behind the outputs and turns them into detections; None for nothing.
     """
 
     file: str
@@ -59,6 +85,7 @@ class SourceFacts:
     input_dtype: str
     input_quant: QuantParams | None
     channels: int = 3
+    postprocess: PostProcess | None = None
 
     def raw_outputs(self) -> tuple[RawOutput, ...]:
         """The outputs as they are, for a graph that ends there; names that differ where there are several."""

@@ -38,6 +38,7 @@ def convert(
     iou_threshold: float | None = None,
     max_detections: int | None = None,
     head: HeadChoice = "auto",
+    class_agnostic: bool = False,
     batch: int | Literal["dynamic"] = 1,
     target: Literal["portable", "cpu"] = "portable",
     activations: Literal["uint8", "int8"] = "uint8",
@@ -68,6 +69,7 @@ def convert(
         iou_threshold: default of the finished model, 0..1; 0.5 if None.
         max_detections: rows of the finished model's outputs; 100 if None.
         head: ``"auto"`` looks at the outputs; ``"none"`` ends the graph at the raw outputs, of any number and rank.
+        class_agnostic: boxes suppress each other across classes, and each counts with its best class alone.
         batch: images per call, or ``"dynamic"``.
         target: ``"portable"``, or ``"cpu"`` for rewrites that suit ONNX Runtime's CPU kernels.
         activations: dtype of the activation codes; results are the same.
@@ -109,6 +111,7 @@ def convert(
             rescaling=rescaling,
         ),
         head=head,
+        class_agnostic=class_agnostic,
         score_threshold=score_threshold,
         iou_threshold=iou_threshold,
         max_detections=max_detections,

@@ -2,7 +2,7 @@
 
 ::
 
-    {"head": "yolo_v2" | "yolo_v3" | "yolo_v5" | "yolo_v8" | "yolox" | "fomo" | "none", "class_names": ["person"],
+    {"head": "yolo_v2" | "yolo_v3" | "yolo_v5" | "yolo_v8" | "yolox" | "fomo" | "ssd" | "none", "class_names": ["person"],
      "anchors": [[w, h], ...], "anchor_unit": "cell" | "image" | "pixel",
      "rescaling": {"scale": 0.00392157, "offset": 0.0},
      "resize": "nearest" | "bilinear" | "bilinear-antialias" | "letterbox",
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 SUFFIX = SIDECAR_SUFFIX
 LONGEST_SLIP = 40  # no longer key is a slip of the pen
-HeadKind = Literal["yolo_v2", "yolo_v3", "yolo_v5", "yolo_v8", "yolox", "fomo", "none"]
+HeadKind = Literal["yolo_v2", "yolo_v3", "yolo_v5", "yolo_v8", "yolox", "fomo", "ssd", "none"]
 KEYS = ("head", "class_names", "anchors", "anchor_unit", "rescaling", "resize", "color", "licence", "source")
 
 

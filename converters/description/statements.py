@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+
+import numpy as np
 
 from converters.description.recognition import RECOGNITIONS, Stated, class_names_of, recognise, require_fit
 from converters.description.sidecar import SUFFIX, Sidecar, find_sidecar
@@ -39,12 +41,16 @@ from converters.spec import (
     ImageInput,
     Rescaling,
     ResizeRule,
+    Suppression,
     Thresholds,
 )
 
+if TYPE_CHECKING:
+    from converters.facts import PostProcess
+
 __all__ = ["SourceDescription", "SourceFacts", "SourceOptions", "describe_source", "resolve_spec"]
 
-HeadChoice = Literal["auto", "yolo_v2", "yolo_v3", "yolo_v5", "yolo_v8", "yolox", "fomo", "none"]
+HeadChoice = Literal["auto", "yolo_v2", "yolo_v3", "yolo_v5", "yolo_v8", "yolox", "fomo", "ssd", "none"]
 T = TypeVar("T")
 
 
@@ -64,6 +70,7 @@ class SourceOptions:
         score_threshold: default score threshold of the finished model.
         iou_threshold: default suppression threshold of the finished model.
         max_detections: rows of the finished model's output.
+        class_agnostic: boxes suppress each other across classes.
     """
 
     config: Path | None = None
@@ -77,6 +84,7 @@ class SourceOptions:
     score_threshold: float | None = None
     iou_threshold: float | None = None
     max_detections: int | None = None
+    class_agnostic: bool = False
 
     def __post_init__(self) -> None:
         if self.head not in get_args(HeadChoice):
@@ -98,7 +106,9 @@ class SourceOptions:
                 raise OptionError(f"--classes: {error}") from error
         if self.config is not None and not isinstance(self.config, Path):
             raise OptionError(f"--config must be a path, got {self.config!r}")
-        _resolve_thresholds(self)
+        if not isinstance(self.class_agnostic, bool):
+            raise OptionError(f"--class-agnostic must be true or false, got {self.class_agnostic!r}")
+        _resolve_thresholds(self, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +238,7 @@ def _resolve(
         resize=resize or "nearest",
         color=_stated_color(facts, options, sidecar, config) or "rgb",
     )
-    thresholds = _resolve_thresholds(options)
+    thresholds = _resolve_thresholds(options, facts.postprocess)
     if kind == "none":
         head, notes = _known_head(facts, options, sidecar, config, class_names)
         raw = facts.raw_outputs() if head is None else head.raw_outputs()
@@ -244,7 +254,11 @@ def _resolve(
     known = recognition.build(facts, stated)
     if anchors is not None and recognition.anchors:
         notes += _doubts(anchors, unit, sidecar, known.anchors if isinstance(known, YoloV2) else None)
-    return DetectorSpec(image, known, class_names_of(known, stated), thresholds, assumed=assumed), notes
+    if facts.postprocess is not None:
+        notes += (_told_of_postprocess(facts.postprocess),)
+    suppression = _resolve_suppression(options, facts.postprocess)
+    names = class_names_of(known, stated)
+    return DetectorSpec(image, known, names, thresholds, assumed=assumed, suppression=suppression), notes
 
 
 def _first(*candidates: T | None) -> T | None:
@@ -372,8 +386,27 @@ def _stated_rescaling(options: SourceOptions, sidecar: Sidecar, config: ZooConfi
     return None
 
 
-def _resolve_thresholds(options: SourceOptions) -> Thresholds:
+def _resolve_suppression(options: SourceOptions, behind: PostProcess | None) -> Suppression:
+    across = options.class_agnostic or (behind is not None and behind.across_classes)
+    if behind is None or across:
+        return Suppression(across_classes=across, unclipped=behind is not None)
+    return Suppression(unclipped=True, class_first=True, per_class=behind.per_class)
+
+
+def _told_of_postprocess(behind: PostProcess) -> str:
+    how = "across classes" if behind.across_classes else "class by class"
+    return (
+        f"the file's own post-processing is replaced by the head ssd; its thresholds are the defaults unless told otherwise: "
+        f"score {behind.score_threshold:g} (which counts there, so the number below it is written), "
+        f"IoU {behind.iou_threshold:g}, {behind.max_detections} rows, suppression {how}"
+    )
+
+
+def _resolve_thresholds(options: SourceOptions, behind: PostProcess | None) -> Thresholds:
     default = Thresholds()
+    if behind is not None:
+        below = float(str(np.nextafter(np.float32(behind.score_threshold), np.float32(0))))
+        default = Thresholds(below, behind.iou_threshold, behind.max_detections)
     try:
         return Thresholds(
             score=default.score if options.score_threshold is None else options.score_threshold,

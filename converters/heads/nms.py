@@ -1,9 +1,10 @@
-"""Class-aware suppression in numpy: boxes and scores -> the rows of a finished model; the same for every head.
+"""Suppression in numpy: boxes and scores -> the rows of a finished model; the same for every head.
 
 Each function has a twin of the same name in ``converters.heads.nms_nodes``::
 
-    a head's decode -> limit_candidates -> suppress -> select_best
+    a head's decode -> keep_best_class -> limit_candidates -> suppress -> select_best
 
+Suppression is class-aware, unless ``DetectorSpec.suppression`` says otherwise.
 Everything is float32; candidates are flattened box, class.
 
 One thing a runtime may do differently: ``exp`` is correctly rounded nowhere, so decoded boxes and scores agree to
@@ -16,16 +17,17 @@ exactly these rows.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from converters.heads.base import BatchDetections, split_outputs
-from converters.heads.boxes import Float32, iou_xyxy
+from converters.heads.boxes import Float32, clip_xyxy, iou_xyxy
 
 if TYPE_CHECKING:
-    from converters.spec import DetectorSpec, Thresholds
+    from converters.spec import DetectorSpec, Suppression, Thresholds
 
 Int64 = NDArray[np.int64]
 
@@ -48,26 +50,43 @@ def detect_from_head(head: Float32, spec: DetectorSpec, thresholds: Thresholds) 
         ValueError: the detector's head is not known, or the array does not fit it.
     """
     boxes, scores = decode_head(head, spec)
-    selected = []
+    selected, rule = [], spec.suppression
     for image_boxes, image_scores in zip(boxes, scores, strict=True):
-        candidates = limit_candidates(image_scores, score_threshold=thresholds.score)
-        selected.append(suppress(image_boxes, candidates, image_scores.shape[1], thresholds))
+        candidates = limit_candidates(
+            image_scores, score_threshold=thresholds.score, class_first=rule.class_first
+        )
+        selected.append(suppress(image_boxes, candidates, image_scores.shape[1], thresholds, rule))
+    if rule.unclipped:
+        boxes = clip_xyxy(boxes)
     return select_best(boxes, scores, selected, thresholds.max_detections)
 
 
 def decode_head(head: Float32, spec: DetectorSpec) -> tuple[Float32, Float32]:
-    """Every box ``(N, B, 4)`` and score ``(N, B, NC)`` of raw outputs; arguments and errors as ``detect_from_head``."""
+    """Every box ``(N, B, 4)`` and score ``(N, B, NC)`` of raw outputs; arguments and errors as ``detect_from_head``.
+
+    Boxes are clipped to 0..1 unless suppression comes first (``Suppression.unclipped``). Where boxes suppress each other across
+    classes, a box has a score for its best class alone.
+    """
     if spec.head is None:
         raise ValueError("this detector's head is not known (--head none): its raw outputs cannot be decoded")
-    return spec.head.decode(split_outputs(head, spec.head.raw_outputs()))
+    boxes, scores = spec.head.decode(split_outputs(head, spec.head.raw_outputs()))
+    return boxes, keep_best_class(scores) if spec.suppression.across_classes else scores
 
 
-def limit_candidates(scores: Float32, *, score_threshold: float) -> Int64:
+def keep_best_class(scores: Float32) -> Float32:
+    """Scores ``(N, B, NC)`` with that of each box's best class alone, the lowest of equal ones; 0 elsewhere."""
+    best = scores.argmax(axis=-1)[..., None]
+    return np.where(np.arange(scores.shape[-1]) == best, scores, np.float32(0))
+
+
+def limit_candidates(scores: Float32, *, score_threshold: float, class_first: bool = False) -> Int64:
     """Pick an image's candidates: scores above the threshold, at most ``MAX_CANDIDATES``, best first.
 
     Args:
         scores: float32 ``(B, NC)`` of one image.
         score_threshold: a candidate needs a score above it.
+        class_first: of equal scores the lower class is first, then the lower box; at the limit the lower index enters all
+            the same.
 
     Returns:
         int64 ``(C,)``: indices into the flattened (box, class) scores; of equal scores the lower index is first.
@@ -75,24 +94,39 @@ def limit_candidates(scores: Float32, *, score_threshold: float) -> Int64:
     flat = scores.reshape(-1)
     above = np.flatnonzero(flat > np.float32(score_threshold))
     order = np.argsort(-flat[above], kind="stable")
-    return np.asarray(above[order[:MAX_CANDIDATES]], np.int64)
+    chosen = np.asarray(above[order[:MAX_CANDIDATES]], np.int64)
+    if class_first:
+        rows, classes = np.divmod(chosen, scores.shape[1])
+        chosen = chosen[np.lexsort((rows, classes, -flat[chosen]))]
+    return chosen
 
 
-def suppress(boxes_xyxy: Float32, candidates: Int64, num_classes: int, thresholds: Thresholds) -> Int64:
-    """Drop every candidate that overlaps a better one of its class (greedy, class-aware NMS).
+def suppress(
+    boxes_xyxy: Float32,
+    candidates: Int64,
+    num_classes: int,
+    thresholds: Thresholds,
+    rule: Suppression | None = None,
+) -> Int64:
+    """Drop every candidate that overlaps a better one of its class, or of any class (greedy NMS).
 
     Args:
         boxes_xyxy: float32 ``(B, 4)`` of one image, 0..1.
         candidates: int64 ``(C,)``, indices into the flattened (box, class) scores, best first.
         num_classes: NC.
         thresholds: a box falls when its IoU is above ``iou``; at most ``max_detections`` stay.
+        rule: whether across classes, and how many of each stay; None for the default.
 
     Returns:
         int64 ``(kept,)``: the candidates that stay, best first.
     """
     rows, classes = np.divmod(candidates, num_classes)
+    most = None if rule is None else rule.per_class
+    if rule is not None and rule.across_classes:
+        classes = np.zeros_like(classes)
     coordinates = boxes_xyxy[rows].T.copy()
     kept: list[int] = []
+    of_class: Counter[int] = Counter()
     remaining = np.arange(len(candidates))
     while remaining.size and len(kept) < thresholds.max_detections:
         leaders = remaining[:NMS_BLOCK]
@@ -100,8 +134,9 @@ def suppress(boxes_xyxy: Float32, candidates: Int64, num_classes: int, threshold
         falls = (overlaps > np.float32(thresholds.iou)) & (classes[leaders, None] == classes[remaining])
         alive = np.ones(len(remaining), np.bool_)
         for position, leader in enumerate(leaders):
-            if alive[position]:
+            if alive[position] and (most is None or of_class[classes[leader]] < most):
                 kept.append(leader)
+                of_class[classes[leader]] += 1
                 alive &= ~falls[position]
         remaining = remaining[NMS_BLOCK:][alive[NMS_BLOCK:]]
     return candidates[kept[: thresholds.max_detections]]

@@ -4,7 +4,8 @@ Standard operators only. Before: float32 raw outputs. After: ``num_detections``,
 ``detection_classes``, ``detection_anchors``, and the optional inputs ``score_threshold`` and ``iou_threshold``. Each
 function has its twin in ``converters.heads.nms``.
 
-Class-aware suppression as ONNX nodes: boxes and scores -> scores of the boxes that stay.
+Suppression as ONNX nodes: boxes and scores -> scores of the boxes that stay. It is class-aware; where boxes suppress each other
+across classes, everything behind ``best_classes`` sees detections of one class.
 
 ``NonMaxSuppression`` returns as many rows as it likes: none at all, or some runtimes' padding of -1.
 Nothing here trusts that number, or the order of the rows. Behind the B real boxes stands a *sentinel* of
@@ -36,6 +37,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converters.errors import ContractError
+from converters.heads.arithmetic import clip_nodes
 from converters.heads.nms import MAX_CANDIDATES
 
 if TYPE_CHECKING:
@@ -94,9 +96,12 @@ def add_head(
     score_threshold = _add_threshold(writer, "score_threshold", limits.score, frozen=freeze_thresholds)
     iou_threshold = _add_threshold(writer, "iou_threshold", limits.iou, frozen=freeze_thresholds)
     boxes, decoded = spec.head.decode_nodes(writer, outputs)
+    own_classes = None
+    if spec.suppression.across_classes:
+        decoded, own_classes = best_classes(writer, decoded)
     padded = pad_candidates(writer, boxes, limit_candidates(writer, decoded, spec), spec)
     kept_scores = suppress(writer, padded, score_threshold, iou_threshold, spec)
-    rows = select_best(writer, padded, kept_scores, spec)
+    rows = select_best(writer, padded, kept_scores, spec, own_classes)
     for tensor in promised:
         _add_output(writer, tensor, rows[tensor.name])
 
@@ -128,6 +133,13 @@ def _require_name(value: ir.Value, name: str) -> None:
         raise ContractError(msg)
 
 
+def best_classes(writer: GraphWriter, scores: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """The best class of each box, the lowest of equal ones: scores ``[N, B, NC]`` -> its score and index ``[N, B, 1]``."""
+    indices = writer.op("ArgMax", [scores], "head/best_classes", axis=2, keepdims=1)
+    best = writer.op("GatherElements", [scores, indices], "head/best_class_scores", axis=2)
+    return best, indices
+
+
 def limit_candidates(writer: GraphWriter, scores: ir.Value, spec: DetectorSpec) -> ir.Value:
     """Let only the best ``spec.num_candidates`` scores through; others become 0, which no threshold admits.
 
@@ -135,14 +147,14 @@ def limit_candidates(writer: GraphWriter, scores: ir.Value, spec: DetectorSpec) 
 
     Args:
         writer: the graph to append to.
-        scores: float32 ``[N, B, NC]``.
+        scores: float32 ``[N, B, NC]``, NC of the classes that are suppressed one by one, here and behind.
         spec: the detector.
 
     Returns:
         float32 ``[N, B, NC]``; of equal scores at the limit the lower (box, class) index goes through, where the runtime's
         TopK breaks ties as ONNX says.
     """
-    total = spec.num_boxes * spec.num_classes
+    total = spec.num_boxes * spec.competing_classes
     if spec.num_candidates == total:
         return scores
     flat_shape = writer.constant(np.array([-1, total], np.int64), "head/all_scores_shape")
@@ -152,7 +164,9 @@ def limit_candidates(writer: GraphWriter, scores: ir.Value, spec: DetectorSpec) 
     best, indices = writer.ops("TopK", [flat, limit], names, axis=1)
     blank = _filled_like(writer, flat, np.float32(0), "head/no_scores")
     limited = writer.op("ScatterElements", [blank, indices, best], "head/limited_scores_flat", axis=1)
-    shape = writer.constant(np.array([-1, spec.num_boxes, spec.num_classes], np.int64), "head/scores_shape")
+    shape = writer.constant(
+        np.array([-1, spec.num_boxes, spec.competing_classes], np.int64), "head/scores_shape"
+    )
     return writer.op("Reshape", [limited, shape], "head/limited_scores")
 
 
@@ -170,7 +184,7 @@ def pad_candidates(
     Returns:
         The padded candidates.
     """
-    rows_needed = -(-spec.thresholds.max_detections // spec.num_classes)
+    rows_needed = -(-spec.thresholds.max_detections // spec.competing_classes)
     padding = max(1, rows_needed - spec.num_boxes)
     if padding > 1:
         scores = _append_boxes(writer, scores, padding - 1, 0.0, "head/scores_filled_up")
@@ -204,9 +218,8 @@ def suppress(
     counts = writer.op("Greater", [padded.scores, score_threshold], "head/is_above_threshold")
     scores = writer.op("Where", [counts, padded.scores, zero], "head/scores_above_threshold")
     by_class = writer.op("Transpose", [scores], "head/scores_by_class", perm=[0, 2, 1])
-    cap = writer.constant(
-        np.array([spec.thresholds.max_detections + 1], np.int64), "head/max_boxes_per_class"
-    )
+    limits = (spec.thresholds.max_detections, spec.suppression.per_class or MAX_CANDIDATES)
+    cap = writer.constant(np.array([min(limits) + 1], np.int64), "head/max_boxes_per_class")
     above_zero = writer.constant(np.array([0], np.float32), "head/nms_score_threshold")
     inputs = [padded.boxes, by_class, cap, iou_threshold, above_zero]
     selected = writer.op("NonMaxSuppression", inputs, "head/selected_batch_class_box")
@@ -240,7 +253,11 @@ FLOAT32_COUNTS_TO = 2**24  # every whole number up to here is a float32
 
 
 def select_best(
-    writer: GraphWriter, padded: PaddedCandidates, kept_scores: ir.Value, spec: DetectorSpec
+    writer: GraphWriter,
+    padded: PaddedCandidates,
+    kept_scores: ir.Value,
+    spec: DetectorSpec,
+    own_classes: ir.Value | None = None,
 ) -> dict[str, ir.Value]:
     """Gather the best kept candidates into K rows and pad.
 
@@ -249,23 +266,35 @@ def select_best(
         padded: boxes and scores.
         kept_scores: float32 ``[N, B + P, NC]``, 0 where suppressed.
         spec: the detector.
+        own_classes: int64 ``[N, B, 1]``, the class of each box where it has one alone.
 
     Returns:
         The contract's outputs by name, in its order; padded rows hold boxes 0, score 0, class -1, anchor -1.
     """
-    num_classes = spec.num_classes
-    scores, indices = _sort_candidates(
-        writer, kept_scores, (spec.num_boxes + padded.padding) * num_classes, spec
-    )
+    num_classes, num_slots = spec.competing_classes, spec.num_boxes + padded.padding
+    class_first = spec.suppression.class_first and num_classes > 1
+    if class_first:
+        kept_scores = writer.op("Transpose", [kept_scores], "head/kept_scores_by_class", perm=[0, 2, 1])
+    scores, indices = _sort_candidates(writer, kept_scores, num_slots * num_classes, spec)
     zero = writer.constant(np.float32(0), "head/padded_score")
     valid = writer.op("Greater", [scores, zero], "head/is_valid")
     count = writer.op("Cast", [valid], "head/valid_as_int", to=ir.DataType.INT32)
 
     anchors, classes = indices, None
     if num_classes > 1:
-        divisor = writer.constant(np.int64(num_classes), "head/num_classes")
-        anchors = writer.op("Div", [indices, divisor], "head/row_anchors")
-        classes = writer.op("Mod", [indices, divisor], "head/row_classes")
+        width = num_slots if class_first else num_classes
+        divisor = writer.constant(np.int64(width), "head/num_boxes" if class_first else "head/num_classes")
+        names = (
+            ("head/row_classes", "head/row_anchors")
+            if class_first
+            else ("head/row_anchors", "head/row_classes")
+        )
+        parts = [
+            writer.op(op, [indices, divisor], name) for op, name in zip(("Div", "Mod"), names, strict=True)
+        ]
+        anchors, classes = parts[::-1] if class_first else parts
+    if own_classes is not None:
+        classes = _gather_classes(writer, own_classes, anchors, valid)
     row_axis = writer.constant(np.array([1], np.int64), "head/row_axis")
     return {
         "num_detections": writer.op("ReduceSum", [count, row_axis], "num_detections", keepdims=0),
@@ -284,7 +313,7 @@ def _sort_candidates(
     At most K candidates per class are kept (suppress sees to it), so no tie is cut off before it is settled.
     """
     num_rows = spec.thresholds.max_detections
-    at_most_kept = min(num_slots, max(2, num_rows * spec.num_classes), MAX_CANDIDATES)
+    at_most_kept = min(num_slots, max(2, num_rows * spec.competing_classes), MAX_CANDIDATES)
     flat_shape = writer.constant(np.array([-1, num_slots], np.int64), "head/flat_shape")
     flat = writer.op("Reshape", [kept_scores, flat_shape], "head/kept_scores_flat")
     limit = writer.constant(np.array([at_most_kept], np.int64), "head/max_kept")
@@ -346,7 +375,21 @@ def _gather_boxes(
     sources = writer.op("Where", [valid, anchors, sentinel], "head/row_sources")
     last_axis = writer.constant(np.array([2], np.int64), "head/index_axis")
     picks = writer.op("Unsqueeze", [sources, last_axis], "head/row_source_indices")
-    return writer.op("GatherND", [padded.boxes, picks], "detection_boxes", batch_dims=1)
+    if not spec.suppression.unclipped:
+        return writer.op("GatherND", [padded.boxes, picks], "detection_boxes", batch_dims=1)
+    unclipped = writer.op("GatherND", [padded.boxes, picks], "head/row_boxes_unclipped", batch_dims=1)
+    return clip_nodes(writer, unclipped, "detection_boxes")
+
+
+def _gather_classes(
+    writer: GraphWriter, own_classes: ir.Value, anchors: ir.Value, valid: ir.Value
+) -> ir.Value:
+    """The rows' classes where each box has one, ``[N, K]``; padded rows gather that of box 0."""
+    first = writer.constant(np.int64(0), "head/first_box")
+    boxes = writer.op("Where", [valid, anchors, first], "head/row_boxes")
+    axis = writer.constant(np.array([2], np.int64), "head/class_axis")
+    flat = writer.op("Squeeze", [own_classes, axis], "head/classes_of_boxes")
+    return writer.op("GatherElements", [flat, boxes], "head/row_classes", axis=1)
 
 
 def _class_or_minus_one(

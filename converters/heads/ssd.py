@@ -1,4 +1,4 @@
-"""SSD: scores and offsets of prior boxes; the priors are parameters, or a third output of the network.
+"""SSD: scores and offsets of prior boxes; the priors are parameters, or an output of the network.
 
 ::
 
@@ -13,8 +13,8 @@ for centres in the order y, x, h, w the kernel of ``TFLite_Detection_PostProcess
 (lite/kernels/detection_postprocess.cc), operation for operation; for corners the SSD of STMicroelectronics' model zoo.
 
 The parameters of a ``TFLite_Detection_PostProcess`` operator: coding "centers", ``yx_first``, scales y, x, h, w of its options,
-its third input as priors, activation "none"; a background where its scores have one column more than ``num_classes``. Without
-``use_regular_nms`` the operator suppresses boxes across classes, and this head's tail does not.
+its third input as priors, activation "none"; a background where its scores have one column more than ``num_classes``. It clips
+nothing before boxes suppress each other, so this head does not either (``clipped``); see ``converters.spec.Suppression``.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from converters.checks import (
     require_flag,
     require_number,
     require_text,
+    require_texts,
 )
 from converters.heads.arithmetic import (
     LEAST_PROBABILITY,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 
 Coding = Literal["centers", "corners"]
 Activation = Literal["none", "sigmoid", "softmax"]
+Part = Literal["scores", "offsets", "priors"]
 Four = tuple[float, float, float, float]
 
 SWAPPED = [1, 0, 3, 2]  # y, x, h, w <-> x, y, w, h, and the same for corners
@@ -79,6 +81,9 @@ class Ssd:
         yx_first: offsets, scales and priors are in the order y, x, h, w (or y1, x1, y2, x2) instead of x, y, w, h.
         background: the first score is that of the background.
         activation: what the scores still need; over a softmax the background counts.
+        parts: what the network gives, in its order: scores, offsets, and priors where these are no parameters.
+        joined: the parts are the columns of one output, in their order.
+        clipped: boxes end at the picture's border; otherwise the tail clips them, after suppression.
     """
 
     kind: ClassVar[str] = "ssd"
@@ -90,6 +95,9 @@ class Ssd:
     yx_first: bool = False
     background: bool = True
     activation: Activation = "none"
+    parts: tuple[Part, ...] = ()
+    joined: bool = False
+    clipped: bool = True
 
     def __post_init__(self) -> None:
         require_count(self.num_boxes, "num_boxes")
@@ -100,8 +108,15 @@ class Ssd:
         require_flag(self.yx_first, "yx_first")
         require_flag(self.background, "background")
         require_choice(self.activation, Activation, "activation")
+        require_flag(self.joined, "joined")
+        require_flag(self.clipped, "clipped")
         if self.priors is not None:
             self._require_priors()
+        needed: tuple[Part, ...] = ("scores", "offsets", *(() if self.priors is not None else ("priors",)))
+        if not require_texts(self.parts, "parts"):
+            object.__setattr__(self, "parts", needed)
+        if sorted(self.parts) != sorted(needed):
+            raise ValueError(f"parts must be {', '.join(needed)} in any order, got {self.parts!r}")
 
     def _require_priors(self) -> None:
         priors = require_entries(self.priors, "priors")
@@ -120,34 +135,48 @@ class Ssd:
         )  # what a document keeps, and nodes compute with
 
     def raw_outputs(self) -> tuple[RawOutput, ...]:
-        """Scores, offsets, and priors where these are no parameters."""
-        outputs = (
-            RawOutput("scores", (self.num_boxes, self.background + self.num_classes)),
-            RawOutput("offsets", (self.num_boxes, 4)),
+        """Scores, offsets, and priors where these are no parameters; or one output of all their columns."""
+        if self.joined:
+            return (RawOutput("", (self.num_boxes, sum(self._widths()))),)
+        return tuple(
+            RawOutput(part, (self.num_boxes, width))
+            for part, width in zip(self.parts, self._widths(), strict=True)
         )
-        return outputs if self.priors is not None else (*outputs, RawOutput("priors", (self.num_boxes, 4)))
+
+    def _widths(self) -> list[int]:
+        """Columns of each part."""
+        return [self.background + self.num_classes if part == "scores" else 4 for part in self.parts]
+
+    def _part(self, outputs: Sequence[Float32]) -> dict[str, Float32]:
+        """The parts by name."""
+        arrays = np.split(outputs[0], np.cumsum(self._widths())[:-1], axis=-1) if self.joined else outputs
+        return dict(zip(self.parts, arrays, strict=True))
 
     def decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
         """Boxes and scores of raw outputs; see ``Head``."""
         require_arrays(self, outputs)
-        scores, offsets = outputs[:2]
-        priors = self._priors() if self.priors is not None else outputs[2]
+        parts = self._part(outputs)
+        priors = self._priors() if self.priors is not None else parts["priors"]
         with np.errstate(over="ignore"):
-            scaled = np.asarray(offsets / np.array(self.scales, np.float32), np.float32)
+            scaled = np.asarray(parts["offsets"] / np.array(self.scales, np.float32), np.float32)
             boxes = self._decode_boxes(scaled, priors)
         if self.yx_first:
             boxes = np.ascontiguousarray(boxes[..., SWAPPED])
-        return boxes, self._decode_scores(scores)
+        return boxes, self._decode_scores(parts["scores"])
 
     def _decode_boxes(self, offsets: Float32, priors: Float32) -> Float32:
         low, high = priors[..., 0:2], priors[..., 2:4]
         if self.coding == "centers":
             centers = offsets[..., 0:2] * high + low
-            return clipped_corners(centers, np.exp(offsets[..., 2:4]) * (high / np.float32(2)))
+            half_sizes = np.exp(offsets[..., 2:4]) * (high / np.float32(2))
+            if not self.clipped:
+                return np.concatenate([centers - half_sizes, centers + half_sizes], axis=-1)
+            return clipped_corners(centers, half_sizes)
         sizes = high - low
         corners = offsets * np.concatenate([sizes, sizes], axis=-1) + priors
         first = corners[..., 0:2]
-        return clip_xyxy(np.concatenate([first, np.maximum(first, corners[..., 2:4])], axis=-1))
+        boxes = np.concatenate([first, np.maximum(first, corners[..., 2:4])], axis=-1)
+        return clip_xyxy(boxes) if self.clipped else boxes
 
     def _decode_scores(self, scores: Float32) -> Float32:
         if self.activation == "softmax":
@@ -158,8 +187,12 @@ class Ssd:
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """The twin of ``decode``."""
         require_values(self, outputs)
-        scores, offsets = outputs[:2]
-        priors = None if self.priors is not None else outputs[2]
+        arrays = outputs
+        if self.joined:
+            names = [f"head/{part}" for part in self.parts]
+            arrays = split_nodes(writer, outputs[0], self._widths(), names, axis=2)
+        parts = dict(zip(self.parts, arrays, strict=True))
+        offsets, priors = parts["offsets"], parts.get("priors")
         if self.scales != (1, 1, 1, 1):
             scales = writer.constant(np.array(self.scales, np.float32), "head/scales")
             offsets = writer.op("Div", [offsets, scales], "head/scaled_offsets")
@@ -169,7 +202,7 @@ class Ssd:
         if self.yx_first:
             order = writer.constant(np.array(SWAPPED, np.int64), "head/xy_order")
             decoded = writer.op("Gather", [decoded, order], "head/boxes", axis=2)
-        return decoded, self._score_nodes(writer, scores)
+        return decoded, self._score_nodes(writer, parts["scores"])
 
     def _center_nodes(
         self, writer: GraphWriter, offsets: ir.Value, priors: ir.Value | None, name: str
@@ -192,9 +225,12 @@ class Ssd:
         moved = writer.op("Mul", [xy, sizes], "head/moves_of_centers")
         centers = writer.op("Add", [moved, low], "head/centers")
         powers = writer.op("Exp", [wh], "head/multiples_of_sizes")
-        return clipped_corners_nodes(
-            writer, centers, writer.op("Mul", [powers, half_sizes], "head/half_sizes"), name
-        )
+        half = writer.op("Mul", [powers, half_sizes], "head/half_sizes")
+        if self.clipped:
+            return clipped_corners_nodes(writer, centers, half, name)
+        first = writer.op("Sub", [centers, half], "head/first_corners")
+        second = writer.op("Add", [centers, half], "head/second_corners")
+        return writer.op("Concat", [first, second], name, axis=2)
 
     def _corner_nodes(
         self, writer: GraphWriter, offsets: ir.Value, priors: ir.Value | None, name: str
@@ -216,6 +252,8 @@ class Ssd:
             writer, writer.op("Add", [moved, corners], "head/corners"), [2, 2], names, axis=2
         )
         second = writer.op("Max", [first, second], "head/second_corners")
+        if not self.clipped:
+            return writer.op("Concat", [first, second], name, axis=2)
         return clip_nodes(writer, writer.op("Concat", [first, second], "head/boxes_unclipped", axis=2), name)
 
     def _score_nodes(self, writer: GraphWriter, scores: ir.Value) -> ir.Value:
@@ -247,10 +285,13 @@ class Ssd:
             offsets = np.concatenate(parts, axis=-1)
         else:
             offsets = (asked - priors) / np.tile(high - low, 2)
-        raw = [self._encode_scores(scores), (offsets * np.array(self.scales)).astype(np.float32)]
-        if self.priors is None:
-            raw.append(np.repeat(priors[None], len(scores), axis=0))
-        return tuple(raw)
+        made = {
+            "scores": self._encode_scores(scores),
+            "offsets": (offsets * np.array(self.scales)).astype(np.float32),
+            "priors": np.repeat(priors[None], len(scores), axis=0),
+        }
+        raw = tuple(made[part] for part in self.parts)
+        return (np.concatenate(raw, axis=-1),) if self.joined else raw
 
     def _encode_scores(self, scores: Float32) -> Float32:
         if self.background:
@@ -271,7 +312,8 @@ class Ssd:
 
     def rows(self, outputs: Sequence[Float32]) -> Float32:
         """Offsets and scores of each box; see ``Head``."""
-        return np.concatenate([outputs[1], outputs[0]], axis=-1)
+        parts = self._part(outputs)
+        return np.concatenate([parts["offsets"], parts["scores"]], axis=-1)
 
     def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
         """Boxes and classes; see ``Head``."""
@@ -296,10 +338,18 @@ class Ssd:
             "yx_first",
             "background",
             "activation",
+            "parts",
+            "joined",
+            "clipped",
         )
-        num_boxes, num_classes, coding, scales, priors, *rest = read_values(cls.kind, data, *keys)
-        four = _require_four(scales, "scales")
-        return cls(num_boxes, num_classes, coding, four, _priors_from_base64(priors), *rest)
+        num_boxes, num_classes, coding, scales, priors, yx_first, background, activation, *rest = read_values(
+            cls.kind, data, *keys
+        )
+        four, parts = _require_four(scales, "scales"), require_texts(rest[0], "parts")
+        if not parts:
+            raise ValueError("parts must name what the network gives")
+        flags = (yx_first, background, activation, parts, *rest[1:])
+        return cls(num_boxes, num_classes, coding, four, _priors_from_base64(priors), *flags)
 
 
 def _require_four(value: object, what: str) -> Four:

@@ -253,6 +253,8 @@ def import_by_tf2onnx(
         raise OptionError(
             f"{file}: --importer tf2onnx takes models with uint8 pixels; leave it out for this one"
         )
+    if model.records.postprocess is not None:
+        raise OptionError(f"{file}: tf2onnx does not know its post-processing; leave --importer tf2onnx out")
     image = writer.input(IMAGE, ir.DataType.UINT8, [options.batch_size, *spec.image.shape])
     taken = take_over(_exported(model), writer, image, file)
     shapes = [output.shape for output in facts_from_tflite(model.records).outputs]

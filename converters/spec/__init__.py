@@ -21,7 +21,7 @@ from converters.spec.contract import (
     contract_io,
     raw_outputs,
 )
-from converters.spec.detector import DetectorSpec, Thresholds
+from converters.spec.detector import DetectorSpec, Suppression, Thresholds
 from converters.spec.document import (
     BY_TF2ONNX,
     ActivationCodes,
@@ -69,6 +69,7 @@ __all__ = [
     "Rescaling",
     "ResizeRule",
     "SourceInfo",
+    "Suppression",
     "Target",
     "TensorTwin",
     "Thresholds",

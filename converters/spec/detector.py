@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from converters.checks import (
     require_choice,
     require_count,
     require_entries,
+    require_flag,
     require_fraction,
     require_instance,
     require_texts,
@@ -30,7 +31,7 @@ Assumed = Literal["class_names", "resize"]
 class Thresholds:
     """When a candidate counts, when a neighbour suppresses it, and how many are kept.
 
-    A candidate needs score > ``score``; it falls when its IoU with a better one of its class is > ``iou``; at most
+    A candidate needs score > ``score``; it falls when its IoU with a better one that suppresses it is > ``iou``; at most
     ``max_detections`` remain per image.
     """
 
@@ -45,6 +46,36 @@ class Thresholds:
 
 
 @dataclass(frozen=True, slots=True)
+class Suppression:
+    """Which boxes suppress which; the defaults are every detector's, unless its maker's own post-processing has others.
+
+    Attributes:
+        across_classes: a box counts with its best class alone (the lowest of equal ones), and falls to better boxes of any.
+        unclipped: boxes overlap as the head decodes them, beyond the picture too, and are clipped behind suppression.
+        class_first: rows of equal score are in the order of (class, box), not of (box, class).
+        per_class: at most so many boxes of each class stay; None for no limit but ``max_detections``.
+    """
+
+    across_classes: bool = False
+    unclipped: bool = False
+    class_first: bool = False
+    per_class: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("across_classes", "unclipped", "class_first"):
+            require_flag(getattr(self, name), name)
+        if self.per_class is not None:
+            require_count(self.per_class, "per_class")
+        if self.across_classes and (self.per_class is not None or self.class_first):
+            raise ValueError("per_class and class_first are about classes that are suppressed one by one")
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Suppression:
+        """Read what ``asdict`` wrote."""
+        return cls(**{rule.name: data[rule.name] for rule in fields(cls)})
+
+
+@dataclass(frozen=True, slots=True)
 class DetectorSpec:
     """Everything that turns pixels into boxes, except the network.
 
@@ -53,6 +84,7 @@ class DetectorSpec:
         head: what turns the network's raw outputs into boxes; None where nobody knows, which ``--head none`` allows.
         class_names: one name per class; may be empty where the graph ends at the raw outputs.
         thresholds: the defaults written into the graph.
+        suppression: which boxes suppress which.
         raw_outputs: what a graph that ends at its raw outputs (``--head none``) gives; empty where it ends in boxes.
         assumed: ``"class_names"``, ``"resize"``: nobody states them, so a default stands there. Equality leaves it out.
     """
@@ -63,12 +95,14 @@ class DetectorSpec:
     thresholds: Thresholds = field(default_factory=Thresholds)
     raw_outputs: tuple[RawOutput, ...] = ()
     assumed: tuple[str, ...] = field(default=(), compare=False)
+    suppression: Suppression = field(default_factory=Suppression)
 
     def __post_init__(self) -> None:
         require_instance(self.image, ImageInput, "image")
         require_instance(self.head, (*HEADS.values(), type(None)), "head")
         require_texts(self.class_names, "class_names")
         require_instance(self.thresholds, Thresholds, "thresholds")
+        require_instance(self.suppression, Suppression, "suppression")
         for name in require_texts(self.assumed, "assumed"):
             require_choice(name, Assumed, "assumed")
         for output in require_entries(self.raw_outputs, "raw_outputs"):
@@ -108,9 +142,14 @@ class DetectorSpec:
         return 0 if self.head is None else self.head.num_classes
 
     @property
+    def competing_classes(self) -> int:
+        """Classes that are suppressed one by one: 1 where boxes suppress each other across classes."""
+        return 1 if self.suppression.across_classes else self.num_classes
+
+    @property
     def num_candidates(self) -> int:
-        """(box, class) pairs that enter suppression: ``min(boxes * classes, 4096)``, best scores first."""
-        return min(self.num_boxes * self.num_classes, MAX_CANDIDATES)
+        """(box, class) pairs that enter suppression: ``min(boxes * competing classes, 4096)``, best scores first."""
+        return min(self.num_boxes * self.competing_classes, MAX_CANDIDATES)
 
     def ending_raw(self) -> DetectorSpec:
         """The same detector in a graph that ends at its raw outputs."""
@@ -129,12 +168,14 @@ class DetectorSpec:
         return tuple(sentences[name] for name in self.assumed)
 
     def to_dict(self) -> dict[str, Any]:
-        """The spec as plain JSON values; ``assumed`` stands there if there is anything in it."""
+        """The spec as plain JSON values; ``assumed`` and ``suppression`` stand there if they say anything."""
         data = {**asdict(self), "head": None if self.head is None else self.head.to_dict()}
         if not self.assumed:
             del data["assumed"]
         if self.image.color == "rgb":
             del data["image"]["color"]
+        if self.suppression == Suppression():
+            del data["suppression"]
         return data
 
     @classmethod
@@ -162,6 +203,7 @@ class DetectorSpec:
                     for output in require_entries(data["raw_outputs"], "raw_outputs")
                 ),
                 assumed=require_texts(data.get("assumed", ()), "assumed"),
+                suppression=Suppression.from_dict(data.get("suppression", asdict(Suppression()))),
             )
         except (KeyError, TypeError, IndexError) as error:
             msg = f"detector description is incomplete or malformed: {error}"

@@ -59,9 +59,12 @@ def convert(
     ] = None,
     max_detections: Annotated[int | None, typer.Option(help="Rows of the outputs [default: 100].")] = None,
     head: Annotated[
-        Literal["auto", "yolo_v2", "yolo_v3", "yolo_v5", "yolo_v8", "yolox", "fomo", "none"],
+        Literal["auto", "yolo_v2", "yolo_v3", "yolo_v5", "yolo_v8", "yolox", "fomo", "ssd", "none"],
         typer.Option(help="auto looks at the outputs; none ends at them."),
     ] = "auto",
+    class_agnostic: Annotated[
+        bool, typer.Option("--class-agnostic", help="Boxes suppress each other across classes.")
+    ] = False,
     batch: Annotated[str, typer.Option(metavar="N|dynamic", help="Images per call.")] = "1",
     target: Annotated[
         Literal["portable", "cpu"],
@@ -129,6 +132,7 @@ def convert(
             iou_threshold=iou_threshold,
             max_detections=max_detections,
             head=head,
+            class_agnostic=class_agnostic,
             batch=_batch(batch),
             target=target,
             activations=activations,

@@ -74,6 +74,7 @@ def inspect_tflite(path: Path, data: bytes, _: bool) -> Inspection:  # noqa: FBT
         totals = _totals(layers, tflite_network(model))
     except ConversionError as error:
         totals_problem = str(error)
+    operators = model.operators if model.postprocess is None else (*model.operators, model.postprocess)
     return Inspection(
         file=path.name,
         format="tflite",
@@ -82,7 +83,7 @@ def inspect_tflite(path: Path, data: bytes, _: bool) -> Inspection:  # noqa: FBT
         producer=model.description,
         inputs=tuple(summarise_tensor(model.tensors[index]) for index in model.inputs),
         outputs=tuple(summarise_tensor(model.tensors[index]) for index in model.outputs),
-        operators=_counted([op.op for op in model.operators]),
+        operators=_counted([op.op for op in operators]),
         quantization=summarise_quantization(model),
         spec=spec,
         problem=problem,

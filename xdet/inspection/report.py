@@ -160,10 +160,10 @@ def _spec_lines(spec: DetectorSpec) -> Iterator[tuple[str, str]]:
     if spec.class_names:
         yield "Classes", ", ".join(spec.class_names) + assumed["class_names"]
     if spec.gives_boxes:
-        limits = spec.thresholds
+        limits, across = spec.thresholds, " across classes" * spec.suppression.across_classes
         yield (
             "Thresholds",
-            f"score > {limits.score}, IoU > {limits.iou} suppresses, at most {limits.max_detections} boxes",
+            f"score > {limits.score}, IoU > {limits.iou} suppresses{across}, at most {limits.max_detections} boxes",
         )
 
 

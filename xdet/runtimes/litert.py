@@ -52,6 +52,8 @@ class LiteRtRuntime(SourceRuntime):
         kernels: ``"xnnpack"`` (LiteRT's default), ``"builtin"`` or ``"reference"``.
         threads: threads inside an operator; None is LiteRT's own choice, one.
         integer: whether the file's convolutions compute on integers.
+        outputs: indices of the tensors that are the network's outputs, where the file's own are what a post-processing operator
+            makes of them; None for the file's own.
     """
 
     def __init__(
@@ -63,14 +65,18 @@ class LiteRtRuntime(SourceRuntime):
         kernels: Kernels = "xnnpack",
         threads: int | None = None,
         integer: bool = True,
+        outputs: Sequence[int] | None = None,
     ) -> None:
         super().__init__(model, file=file, spec=spec)
         self._kernels, self._threads, self._integer = kernels, threads, integer
-        self._interpreter = _open(model, file, kernels, threads, preserve=False)
+        self._interpreter = _open(model, file, kernels, threads, preserve=outputs is not None)
         self._showing: Any = None
         with _border(file, "LiteRT cannot tell its tensors"):  # names that are no UTF-8, say
             (self._input,) = self._interpreter.get_input_details()
             self._outputs = self._interpreter.get_output_details()
+            if outputs is not None:
+                by_index = {tensor["index"]: tensor for tensor in self._interpreter.get_tensor_details()}
+                self._outputs = [by_index[index] for index in outputs]
         _require_fit(self._input, (1, *spec.image.shape), file=file)
         shapes = [tuple(int(size) for size in output["shape"]) for output in self._outputs]
         raw_outputs_of([np.zeros(shape, np.float32) for shape in shapes], spec, file=file)  # or refused
@@ -189,6 +195,7 @@ def open_model(model: ModelFile, choices: RuntimeChoices) -> LiteRtRuntime:
         kernels=kernels,
         threads=threads,
         integer=source.integer,
+        outputs=source.outputs,
     )
 
 
@@ -253,10 +260,12 @@ class SourceModel:
     Attributes:
         spec: the detector, from the file and the sidecar beside it.
         integer: whether its convolutions compute on integers.
+        outputs: indices of the network's outputs, where the file goes on behind them; else None.
     """
 
     spec: DetectorSpec
     integer: bool
+    outputs: tuple[int, ...] | None = None
 
 
 def describe_source(model: ModelFile, spec: DetectorSpec | None = None) -> SourceModel:
@@ -281,7 +290,7 @@ def describe_source(model: ModelFile, spec: DetectorSpec | None = None) -> Sourc
         raise UsageError(*error.lines) from error
     except ConversionError as error:
         raise ModelError(*error.lines) from error
-    return SourceModel(spec, _is_integer(records))
+    return SourceModel(spec, _is_integer(records), None if records.postprocess is None else records.outputs)
 
 
 def _is_integer(model: TfliteModel) -> bool:

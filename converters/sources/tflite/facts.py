@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from converters.errors import SourceFileError
 from converters.facts import CHANNELS, IMAGE_SHAPE, SourceFacts, SourceOutput
 from converters.sources.tflite.operators import WEIGHTED
+from converters.sources.tflite.postprocess import read_postprocess
 
 if TYPE_CHECKING:
     from converters.sources.tflite.reader import TfliteModel, TfliteTensor
@@ -45,6 +46,7 @@ def facts_from_tflite(model: TfliteModel) -> SourceFacts:
         input_dtype=str(image.dtype),
         input_quant=image.quant,
         channels=image.shape[3],
+        postprocess=read_postprocess(model),
     )
 
 

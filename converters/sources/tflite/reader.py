@@ -16,7 +16,7 @@ bytes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from converters.errors import SourceFileError, UnsupportedModelError
 from converters.quant import QuantParams
 from converters.sources.tflite import schema
 from converters.sources.tflite.flatbuffer import FlatBuffer, Table
+from converters.sources.tflite.flexbuffer import MOST_BYTES, read_numbers
 from converters.sources.tflite.schema import OPTIONS, Field
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class TfliteOperator:
         inputs: tensor indices; -1 is an absent optional input.
         outputs: tensor indices.
         options: the operator's parameters under the names of ``schema.OPTIONS``, the schema's default where
-            the file has none; empty for operators that are not listed there.
+            the file has none; the numbers of its FlexBuffer for ``POSTPROCESS``; empty for operators that are not listed there.
     """
 
     index: int
@@ -94,7 +95,9 @@ class TfliteModel:
         tensors: all tensors, by index.
         operators: all operators, in execution order.
         inputs: indices of the tensors the caller feeds.
-        outputs: indices of the tensors the caller reads.
+        outputs: indices of the tensors the caller reads; where there is a ``postprocess``, its boxes and scores.
+        postprocess: the operator that turned these into detections and ends the file, which is none of ``operators``; its
+            parameters are ``converters.sources.tflite.postprocess``'s to read.
     """
 
     file: str
@@ -103,6 +106,7 @@ class TfliteModel:
     operators: tuple[TfliteOperator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    postprocess: TfliteOperator | None = None
 
 
 MAX_RANK = 8
@@ -274,6 +278,7 @@ def _read_zero_point(quantization: Table, name: str, count: int) -> NDArray[np.i
 
 
 IDENTIFIER = b"TFL3"
+POSTPROCESS = "CUSTOM:TFLite_Detection_PostProcess"
 SCHEMA_VERSION = 3
 NAMES_SHOWN = 5
 PLACEHOLDER = 127  # operators above it do not fit the old int8 field, which then holds this
@@ -309,7 +314,17 @@ def read_tflite(data: bytes, file: str) -> TfliteModel:
         outputs=_read_indices(subgraph, "outputs", len(tensors), lowest=0),
     )
     _check_order(model, subgraph)
-    return model
+    return _without_postprocess(model)
+
+
+def _without_postprocess(model: TfliteModel) -> TfliteModel:
+    """The network alone, where a file ends in ``POSTPROCESS`` and gives nothing but its detections."""
+    last = model.operators[-1] if model.operators else None
+    if last is None or last.op != POSTPROCESS or not set(model.outputs) <= set(last.outputs):
+        return model
+    if len(last.inputs) != 3 or min(last.inputs) < 0:
+        return model
+    return replace(model, operators=model.operators[:-1], outputs=last.inputs[:2], postprocess=last)
 
 
 def _only_subgraph(root: Table) -> Table:
@@ -375,6 +390,14 @@ def _read_indices(table: Table, name: str, tensors: int, *, lowest: int) -> tupl
 
 def _read_options(table: Table, op: str) -> dict[str, OptionValue]:
     """The operator's parameters, with the schema's defaults for what the file leaves out."""
+    if op == POSTPROCESS:
+        custom = table.vector("custom_options")
+        if custom is None or not custom.size:
+            return {}
+        try:
+            return dict(read_numbers(custom[: MOST_BYTES + 1].tobytes()))
+        except ValueError as error:
+            raise table.damaged("custom_options", f"{op}: {error}") from error
     if op not in OPTIONS:
         return {}
     union, fields = OPTIONS[op]

@@ -71,6 +71,7 @@ OPERATOR: Schema = {
     "outputs": Field(2, "vector:int32"),
     "builtin_options_type": Field(3, "uint8"),
     "builtin_options": Field(4, "table"),
+    "custom_options": Field(5, "vector:uint8"),
 }
 
 _CONV_2D: Schema = {

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from converters.errors import SourceFileError, UnsupportedModelError
 from converters.sources.tflite.operators import OPERATORS, WEIGHTED, Signature
 from converters.sources.tflite.ops.activations import BOUNDS
-from converters.sources.tflite.reader import TfliteModel, TfliteOperator, read_tflite
+from converters.sources.tflite.reader import POSTPROCESS, TfliteModel, TfliteOperator, read_tflite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ COMPILED = {
 }
 """Operators that hold machine code of a network -> of which processor, and what to do."""
 HINTS = {
-    "CUSTOM:TFLite_Detection_PostProcess": "export the network without its post-processing: boxes come from its raw outputs",
+    POSTPROCESS: "it is understood at the end of a file alone, where all outputs are its own and its priors are a constant",
     "NON_MAX_SUPPRESSION_V4": "export the network without its post-processing",
     "NON_MAX_SUPPRESSION_V5": "export the network without its post-processing",
 }

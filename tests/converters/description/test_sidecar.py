@@ -70,12 +70,12 @@ def test_the_sidecar_stands_beside_the_model_under_its_stem(tmp_path: Path) -> N
         ({"class_name": []}, "unknown keys 'class_name' (did you mean 'class_names'?); known are head"),
         ({"zzz": 1, "Head": 1}, "unknown keys 'zzz', 'Head' (did you mean 'head'?)"),
         (
-            {"head": "ssd"},
-            "head: expected one of yolo_v2, yolo_v3, yolo_v5, yolo_v8, yolox, fomo, none, found 'ssd'",
+            {"head": "rcnn"},
+            "head: expected one of yolo_v2, yolo_v3, yolo_v5, yolo_v8, yolox, fomo, ssd, none, found 'rcnn'",
         ),
         (
             {"head": None},
-            "head: expected one of yolo_v2, yolo_v3, yolo_v5, yolo_v8, yolox, fomo, none, found None",
+            "head: expected one of yolo_v2, yolo_v3, yolo_v5, yolo_v8, yolox, fomo, ssd, none, found None",
         ),
         ({"class_names": "person"}, "class_names: expected a list of names, found 'person'"),
         ({"class_names": ["a", ""]}, "class_names: the name of class 1 is empty"),

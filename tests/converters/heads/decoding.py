@@ -13,6 +13,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from converters.graph import IR_VERSION, GraphWriter, infer_shapes
+from converters.heads.ssd import Ssd
 from converters.opset import stamp_opset
 
 if TYPE_CHECKING:
@@ -108,10 +109,13 @@ def with_priors(head: Head, outputs: Sequence[NDArray[Any]]) -> list[Float32]:
         np.repeat(head.default_boxes()[None], batch, axis=0),
         np.zeros((batch, head.num_boxes, head.num_classes), np.float32),
     )
-    return [
+    made = [
         encoded if raw.name == "priors" else output.astype(np.float32)
         for raw, output, encoded in zip(head.raw_outputs(), outputs, own, strict=True)
     ]
+    if isinstance(head, Ssd) and head.joined and head.priors is None:
+        made[0][..., -4:] = own[0][..., -4:]
+    return made
 
 
 def lattice_outputs(head: Head, batch: int, *, step: float, limit: int) -> list[Float32]:

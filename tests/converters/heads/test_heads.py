@@ -62,6 +62,19 @@ EXAMPLES: dict[str, Head] = {
     "ssd, corners with scales": Ssd(
         25, 1, "corners", (10, 10, 10, 10), CORNER_PRIORS, yx_first=True, activation="sigmoid"
     ),
+    "ssd, one output": Ssd(
+        25, 2, "corners", (1, 1, 1, 1), None, parts=("scores", "offsets", "priors"), joined=True
+    ),
+    "ssd, one output without priors": Ssd(
+        25,
+        2,
+        "centers",
+        (10, 10, 5, 5),
+        PRIORS,
+        parts=("offsets", "scores"),
+        joined=True,
+        activation="softmax",
+    ),
     "yolo_v3, three levels": YoloV3(GRIDS, 3, (192.0, 128.0)),
     "yolo_v3, scales of YOLO v4": YoloV3(
         tuple(replace(grid, xy_scale=scale) for grid, scale in zip(GRIDS, (1.2, 1.1, 1.05), strict=True)),

@@ -13,10 +13,10 @@ import pytest
 from converters.graph import IR_VERSION, GraphWriter, infer_shapes
 from converters.heads import HEADS
 from converters.heads.base import BatchDetections
-from converters.heads.nms import limit_candidates, select_best, suppress
+from converters.heads.nms import keep_best_class, limit_candidates, select_best, suppress
 from converters.heads.nms_nodes import add_head
 from converters.opset import stamp_opset
-from converters.spec import DetectorSpec, ImageInput, Rescaling, Thresholds, contract_io
+from converters.spec import DetectorSpec, ImageInput, Rescaling, Suppression, Thresholds, contract_io
 from tests.converters.heads.decoding import RAW_OUTPUTS, feeds_of, session
 from tests.converters.heads.test_heads import EXAMPLES, every_head
 
@@ -28,8 +28,15 @@ if TYPE_CHECKING:
 OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes", "detection_anchors")
 
 
+RULES = {
+    "class by class": Suppression(),
+    "across classes": Suppression(across_classes=True),
+    "class first, two of each": Suppression(class_first=True, per_class=2),
+}
+
+
 @functools.cache
-def detector(head: Head, score: float) -> bytes:
+def detector(head: Head, score: float, rule: Suppression = RULES["class by class"]) -> bytes:
     """A model of a head and its tail, whose decoded boxes and scores are outputs, too."""
     writer = GraphWriter("detector")
     values = [
@@ -41,6 +48,7 @@ def detector(head: Head, score: float) -> bytes:
         head=head,
         class_names=tuple(f"class {index}" for index in range(head.num_classes)),
         thresholds=Thresholds(score, 0.4567, 50),
+        suppression=rule,
     )
     promised = contract_io(spec, "N", freeze_thresholds=True)[1]
     decoded = head.decode_nodes(writer, values)
@@ -58,14 +66,25 @@ def detector(head: Head, score: float) -> bytes:
 
 @pytest.mark.parametrize("raw", ["normal numbers", "probabilities", "a lattice", "zeros", "ones"])
 @pytest.mark.parametrize("score", [pytest.param(0.3, id="at 0.3"), pytest.param(0.0, id="all above 0")])
+@pytest.mark.parametrize("rule", RULES)
 @every_head
-def test_rows_are_exactly_those_of_numpy_on_the_decoded_values(head: Head, raw: str, score: float) -> None:
-    outputs = RAW_OUTPUTS[raw](head, 3)
-    results: list[NDArray[Any]] = session(detector(head, score)).run(None, feeds_of(outputs))
+def test_rows_are_exactly_those_of_numpy_on_the_decoded_values(
+    head: Head, rule: str, raw: str, score: float
+) -> None:
+    outputs, by = RAW_OUTPUTS[raw](head, 3), RULES[rule]
+    results: list[NDArray[Any]] = session(detector(head, score, by)).run(None, feeds_of(outputs))
     actual, (boxes, scores) = BatchDetections(*results[: len(OUTPUTS)]), results[len(OUTPUTS) :]
     thresholds = Thresholds(score, 0.4567, 50)
+    if by.across_classes:
+        scores = keep_best_class(scores)
     selected = [
-        suppress(b, limit_candidates(s, score_threshold=score), head.num_classes, thresholds)
+        suppress(
+            b,
+            limit_candidates(s, score_threshold=score, class_first=by.class_first),
+            head.num_classes,
+            thresholds,
+            by,
+        )
         for b, s in zip(boxes, scores, strict=True)
     ]
     expected = select_best(boxes, scores, selected, 50)

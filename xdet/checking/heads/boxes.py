@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.heads.boxes import iou_xyxy
+from converters.heads.boxes import clip_xyxy, iou_xyxy
 from converters.heads.nms import MAX_CANDIDATES, detect_from_head, suppress
 from converters.heads.yolo_v2 import Anchors, YoloV2
-from xdet.checking.heads.why import ROOM, Key, Side, explain, has_box, kept_boxes, sides_of
+from xdet.checking.heads.why import ROOM, Key, Side, explain, has_box, kept_boxes, rank, sides_of
 from xdet.runtimes.table import suppresses_at_equality
 
 if TYPE_CHECKING:
@@ -69,12 +69,14 @@ def with_ties_of(oracle: Side, runtime: Side, thresholds: Thresholds) -> Side:
         kept |= tied == index
         behind = (tied > index) | (flat[index] > oracle.scores[last])
         overlaps = iou_xyxy(oracle.boxes[rows], oracle.boxes[anchor]) >= np.float32(thresholds.iou - ROOM)
-        falls |= overlaps & behind & (classes == class_id)
+        falls |= overlaps & behind & (oracle.rule.across_classes | (classes == class_id))
     chosen = np.concatenate([tied[kept], tied[falls & ~kept], tied[~falls & ~kept]])
     entering = np.sort(np.concatenate([better, chosen])[:MAX_CANDIDATES])
     ranked = entering[np.argsort(-flat[entering], kind="stable")]
-    found = [divmod(int(index), width) for index in suppress(oracle.boxes, ranked, width, thresholds)]
-    return replace(oracle, kept={key: (oracle.boxes[key[0]], oracle.scores[key]) for key in found})
+    stays = suppress(oracle.boxes, ranked, width, thresholds, oracle.rule)
+    found = [divmod(int(index), width) for index in stays]
+    boxes = clip_xyxy(oracle.boxes)
+    return replace(oracle, kept={key: (boxes[key[0]], oracle.scores[key]) for key in found})
 
 
 def is_chosen_among_ties(side: Side, thresholds: Thresholds) -> bool:
@@ -145,7 +147,7 @@ def _broken(found: BatchDetections, image: int, thresholds: Thresholds, spec: De
     if (scores[1:] > scores[:-1]).any():
         yield "the rows are not sorted by score"
     for row, (before, after) in enumerate(pairwise(keys)):
-        if scores[row] == scores[row + 1] and before > after:
+        if scores[row] == scores[row + 1] and rank(before, spec.suppression) > rank(after, spec.suppression):
             yield f"box {before[0]} stands before box {after[0]} at the same score, {scores[row]:.7g}"
             break
     if len(set(keys)) < count:

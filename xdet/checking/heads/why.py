@@ -17,7 +17,7 @@ source's than the runtime may be at all, the cause is a layer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +25,7 @@ import numpy as np
 from converters.heads.base import split_outputs
 from converters.heads.boxes import iou_xyxy
 from converters.heads.nms import MAX_CANDIDATES, decode_head, detect_from_head, limit_candidates
+from converters.spec import Suppression
 from xdet.checking.heads.spread import steps_between
 from xdet.checking.result import DetectionChange
 
@@ -52,17 +53,22 @@ class Side:
         scores: float32 ``(B, classes)``.
         kept: (anchor, class) of the boxes that were kept, best first, with their box and score as the runtime gave them; only
             boxes that the head has (``row_rules`` tells of others).
+        rule: which boxes suppress which.
     """
 
     head: NDArray[np.float32]
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     kept: dict[Key, tuple[NDArray[np.float32], np.float32]]
+    rule: Suppression = field(default_factory=Suppression)
 
     def ranks_first(self, one: Key, other: Key) -> bool:
         """Whether ``one`` enters suppression before ``other``: a higher score, or an equal one and a lower index."""
         scores = self.scores[one], self.scores[other]
-        return bool(scores[0] > scores[1] or (scores[0] == scores[1] and one < other))
+        return bool(
+            scores[0] > scores[1]
+            or (scores[0] == scores[1] and rank(one, self.rule) < rank(other, self.rule))
+        )
 
     def ties(self, one: Key, other: Key) -> bool:
         """Whether two scores come of the same raw numbers, and are equal on every runtime."""
@@ -71,8 +77,8 @@ class Side:
         return bool(np.array_equal(first, second) and first[one[1] - classes] == second[other[1] - classes])
 
     def rivals(self, key: Key) -> tuple[list[Key], NDArray[np.float32]]:
-        """The kept boxes of a box's class, best first, and their IoU with it."""
-        others = [other for other in self.kept if other[1] == key[1]]
+        """The kept boxes that may suppress a box, best first, and their IoU with it."""
+        others = [other for other in self.kept if self.rule.across_classes or other[1] == key[1]]
         rows = np.array([other[0] for other in others], np.int64)
         return others, np.asarray(iou_xyxy(self.boxes[rows], self.boxes[key[0]]), np.float32)
 
@@ -125,7 +131,12 @@ def sides_of(heads: NDArray[np.float32], found: BatchDetections, spec: DetectorS
         {key: row for key, row in kept_boxes(found, i).items() if has_box(spec, key)}
         for i in range(len(heads))
     ]
-    return [Side(rows[i], boxes[i], scores[i], kept[i]) for i in range(len(heads))]
+    return [Side(rows[i], boxes[i], scores[i], kept[i], spec.suppression) for i in range(len(heads))]
+
+
+def rank(key: Key, rule: Suppression) -> Key:
+    """What boxes of equal score are sorted by."""
+    return key[::-1] if rule.class_first else key
 
 
 def has_box(spec: DetectorSpec, key: Key) -> bool:
@@ -239,8 +250,18 @@ def _beyond_candidates(side: Side, key: Key, last: Key) -> Why:
 
 
 def _without_rival(side: Side, key: Key, thresholds: Thresholds) -> Why:
+    most = side.rule.per_class
+    of_class = [other for other in side.kept if other[1] == key[1]]
+    if most is not None and len(of_class) >= most:
+        last = min(of_class, key=lambda other: (float(side.scores[other]), -other[0]))
+        margin = float(abs(side.scores[last] - side.scores[key]))
+        told = (
+            f"{most} boxes of its class are kept, the last with score {side.scores[last]:.7g}, this one has "
+        )
+        return Why("limit", (key, last), margin, f"{told}{side.scores[key]:.7g}")
     if len(side.kept) >= thresholds.max_detections:
-        last = min(side.kept, key=lambda other: (float(side.scores[other]), -other[0], -other[1]))
+        worst_first = sorted(side.kept, key=lambda other: rank(other, side.rule), reverse=True)
+        last = min(worst_first, key=lambda other: float(side.scores[other]))
         margin = float(abs(side.scores[last] - side.scores[key]))
         if side.ranks_first(key, last) and side.ties(key, last):
             margin = float("inf")  # no rounding: of equal raw scores the lower index comes first

@@ -320,7 +320,7 @@ def test_a_compiled_network_is_told_with_the_file_to_bring(op: str, said: str) -
 @pytest.mark.parametrize(
     ("op", "said"),
     [
-        ("CUSTOM:TFLite_Detection_PostProcess", "without its post-processing"),
+        ("CUSTOM:TFLite_Detection_PostProcess", "at the end of a file alone"),
         ("CUSTOM:FlexErf", "TFLITE_BUILTINS"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 
 from converters.heads.base import BatchDetections
 from converters.heads.yolo_v2 import YoloV2
-from converters.spec import Anchors, DetectorSpec, ImageInput, Rescaling, Thresholds
+from converters.spec import Anchors, DetectorSpec, ImageInput, Rescaling, Suppression, Thresholds
 from xdet.checking.heads.boxes import broken_rules
 
 AT = Thresholds(0.5, 0.5, 4)
@@ -31,6 +31,11 @@ SOUND = BatchDetections(
 
 def test_sound_rows_break_no_rule() -> None:
     assert broken_rules(SOUND, 0, AT, SPEC) == []
+
+
+def test_rows_of_equal_score_are_in_the_order_of_the_rule() -> None:
+    by_class = replace(SPEC, suppression=Suppression(class_first=True))
+    assert broken_rules(SOUND, 0, AT, by_class) == ["box 2 stands before box 4 at the same score, 0.7"]
 
 
 @pytest.mark.parametrize(
