@@ -3,8 +3,8 @@
 
 1. copies the work tree to a temporary folder (nothing is ever written into the repository);
 2. makes a virtual environment there and runs each ``pip install`` line of README.md in it, exactly as written;
-3. installs what pip cannot: qemu-user and libonnxruntime-dev through apt-get (where ``CI=true`` and we are root), ONNX Runtime
-   for Node through npm;
+3. installs what pip cannot: qemu-user, Chromium and libonnxruntime-dev through apt-get (where ``CI=true`` and we are root),
+   ONNX Runtime for Node and the web through npm;
 4. installs into other environments, tries the README's commands there and runs their tests: beside the OpenVINO execution
    provider, whose wheel replaces onnxruntime, beside the oldest onnxruntime that pyproject.toml allows, and beside none;
 5. runs ``.ci/gate``, then the mutants of ``tests/fuzz``, then the emulator tests, whose summary is the last line.
@@ -27,7 +27,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
-NODE_PACKAGES = ("onnxruntime-node", "onnxruntime-web")
+NODE_PACKAGES = ("onnxruntime-node", "onnxruntime-web@1.30.0")  # xdet/page/site.py names the release
 
 
 def say(text: str) -> None:
@@ -71,9 +71,14 @@ def newcomer_commands(readme: str) -> list[str]:
 
 
 def install_system_packages() -> None:
-    """Install qemu-user and ONNX Runtime's C++ headers where that is allowed; in CI the emulator must be there afterwards."""
+    """Install what apt-get has, where that is allowed; in CI the emulator must be there afterwards."""
     has_qemu, has_headers = shutil.which("qemu-x86_64") is not None, Path("/usr/include/onnxruntime").is_dir()
-    missing = [p for p, found in (("qemu-user", has_qemu), ("libonnxruntime-dev", has_headers)) if not found]
+    wanted = (
+        ("qemu-user", has_qemu),
+        ("libonnxruntime-dev", has_headers),
+        ("chromium", shutil.which("chromium") is not None),
+    )
+    missing = [package for package, found in wanted if not found]
     if missing and IN_CI and shutil.which("apt-get") and os.geteuid() == 0:
         subprocess.run(["apt-get", "update", "-qq"], check=False)
         for package in missing:
@@ -81,6 +86,10 @@ def install_system_packages() -> None:
     if not (Path("/usr/include/onnxruntime").is_dir() or os.environ.get("XDET_ORT_ROOT")):
         say(
             "not installed: libonnxruntime-dev (Debian 13); the C++ example is skipped unless XDET_ORT_ROOT names a release"
+        )
+    if shutil.which("chromium") is None:
+        say(
+            "not installed: chromium (Debian: apt-get install chromium); the tests of the page in a browser are skipped"
         )
     if shutil.which("qemu-x86_64") is None:
         say("not installed: qemu-x86_64 (Debian: apt-get install qemu-user); the emulator tests are skipped")
