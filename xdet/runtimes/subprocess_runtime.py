@@ -2,10 +2,17 @@
 
 Before -> after: a row's ``Runtime`` in this process -> the same runtime behind pipes, one subprocess per opened runtime.
 Numeric effect: none; arrays come back as they are.
+
+Starting one costs 0.4 s, and TensorFlow's 4. So a runtime that is closed leaves its subprocess to the next model of the same
+row, unless it holds more than ``MOST_KEPT_BYTES``. A subprocess that ran other models before and crashes while it opens one
+may crash for their sake: the model is opened once more, in a new one.
 """
 
 from __future__ import annotations
 
+import gc
+import os
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cached_property
 from importlib import import_module
@@ -16,18 +23,23 @@ import numpy as np
 
 from converters.heads.base import BatchDetections
 from converters.spec import DetectorSpec, Thresholds
-from xdet.errors import RuntimeCrashedError, UsageError
+from xdet.errors import RuntimeCrashedError, UsageError, XdetError
 from xdet.model.file import ModelFile, hash_model
 from xdet.runtimes.base import Capabilities, Runtime
 from xdet.runtimes.processors import RuntimeChoices
-from xdet.runtimes.worker import Message, SubprocessEndedError, Worker
+from xdet.runtimes.worker import Message, SubprocessEndedError, Worker, keep_idle, take_idle
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
+MOST_KEPT_BYTES = 1 << 30  # of an idle subprocess: TensorFlow with a small network has 0.6 GB
+CLOSING_S = 10.0
 DETECTIONS = ("num_detections", "boxes_xyxy", "scores", "classes", "anchors")
+
+
+SERVED = "xdet.runtimes.subprocess_runtime:ServedRuntime"
 
 
 class SubprocessRuntime(Runtime):
@@ -45,20 +57,18 @@ class SubprocessRuntime(Runtime):
 
     def __init__(self, model: ModelFile, choices: RuntimeChoices, module: str) -> None:
         self._model, self._asked = model, f"{choices.runtime}:{choices.provider}"
-        self._worker = Worker("xdet.runtimes.subprocess_runtime:ServedRuntime")
+        self._kind = module, (choices.threads, choices.workers)
+        self._closed = False
         fields = {
             "module": module,
             "path": str(model.path),
+            "folder": str(Path.cwd()) if not model.path.is_absolute() and model.path.exists() else None,
             "format": model.format,
             "choices": {**asdict(replace(choices, spec=None, provider_options={}))},
             "provider_options": dict(choices.provider_options),
             "spec": None if choices.spec is None else choices.spec.to_dict(),
         }
-        try:
-            opened = self._ask("opening it", fields, {"model": np.frombuffer(model.data, np.uint8)}).fields
-        except BaseException:  # whatever it is, it must leave no subprocess behind; it goes on
-            self._worker.stop()
-            raise
+        opened = self._opened(fields)
         self._name: str = opened["name"]
         self._batch: int | None = opened["batch"]
         self._spec = DetectorSpec.from_dict(opened["spec"])
@@ -109,11 +119,51 @@ class SubprocessRuntime(Runtime):
         return {name: answer.arrays[str(i)] for i, name in enumerate(answer.fields["names"])}
 
     def close(self) -> None:
-        """End the subprocess."""
-        self._worker.stop()
+        """Close the model; its subprocess is kept for the next one, or ends."""
+        if self._closed or not self._worker.is_ready:
+            self._worker.stop()
+        else:
+            self._let_go()
+        self._closed = True
+
+    def _opened(self, fields: dict[str, Any]) -> Mapping[str, Any]:
+        """What the subprocess tells of the opened model; ``_worker`` is the one that has it."""
+        arrays = {"model": np.frombuffer(self._model.data, np.uint8)}
+        used = take_idle(*self._kind)
+        if used is not None:
+            with suppress(RuntimeCrashedError):
+                return self._open_in(used, fields, arrays)
+        return self._open_in(Worker(SERVED), fields, arrays)
+
+    def _open_in(
+        self, worker: Worker, fields: dict[str, Any], arrays: dict[str, NDArray[Any]]
+    ) -> Mapping[str, Any]:
+        self._worker = worker
+        try:
+            return self._ask("opening it", fields, arrays).fields
+        except RuntimeCrashedError:
+            worker.stop()
+            raise
+        except XdetError:  # the model is refused, and the subprocess as good as before
+            self._let_go()
+            raise
+        except BaseException:  # whatever it is, it must leave no subprocess behind; it goes on
+            worker.stop()
+            raise
+
+    def _let_go(self) -> None:
+        """Keep the subprocess for the next model if it is well and small, else end it."""
+        try:
+            held = self._worker.ask(Message({"close": True}), longest_s=CLOSING_S).fields["resident"]
+        except (SubprocessEndedError, XdetError):
+            held = MOST_KEPT_BYTES
+        if held < MOST_KEPT_BYTES:
+            keep_idle(*self._kind, self._worker)
+        else:
+            self._worker.stop()
 
     def _ask(self, doing: str, fields: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Message:
-        if not self._worker.stop.alive:
+        if self._closed or not self._worker.stop.alive:
             raise UsageError(f"'{self.file}' was closed; open it again")
         try:
             return self._worker.ask(Message(fields, arrays))
@@ -125,7 +175,7 @@ class SubprocessRuntime(Runtime):
 
 
 class ServedRuntime:
-    """The other side: the first message opens the model, every other one asks it for something."""
+    """The other side: a message opens a model, others ask it for something, and one closes it for the next."""
 
     def __init__(self) -> None:
         self._runtime: Runtime | None = None
@@ -133,6 +183,12 @@ class ServedRuntime:
     def __call__(self, message: Message) -> Message:
         """Answer a message of ``SubprocessRuntime``."""
         fields = message.fields
+        if "close" in fields:
+            if self._runtime is not None:
+                self._runtime.close()
+            self._runtime = None
+            gc.collect()
+            return Message({"resident": _resident_bytes()})
         if self._runtime is None:
             self._runtime = _open(message)
             return Message(
@@ -155,6 +211,8 @@ class ServedRuntime:
 
 def _open(message: Message) -> Runtime:
     fields = message.fields
+    if fields["folder"] is not None:
+        os.chdir(fields["folder"])  # the caller's may be another than it was for the model before
     model = ModelFile(Path(fields["path"]), message.arrays["model"].tobytes(), fields["format"])
     choices = RuntimeChoices(**fields["choices"])
     spec = None if fields["spec"] is None else DetectorSpec.from_dict(fields["spec"])
@@ -162,3 +220,12 @@ def _open(message: Message) -> Runtime:
         model, replace(choices, spec=spec, provider_options=fields["provider_options"])
     )
     return opened
+
+
+def _resident_bytes() -> int:
+    """Memory that this process holds; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -4,6 +4,9 @@
 class is instantiated first, so that it can keep what it opened. Messages travel through pipes: JSON, and the bytes of arrays.
 An ``XdetError`` that the function raises is raised here. The subprocess prints to no terminal: its stdout joins its stderr,
 which is kept for the message of a crash. It ends with its input, and by Ctrl-C.
+
+A worker that has nothing to do may be kept for the next one who needs its like (``keep_idle``, ``take_idle``): one per kind, of
+this process alone, until it exits.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ import numpy as np
 from xdet import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
     from numpy.typing import NDArray
 
@@ -73,7 +76,8 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
         )
-        self.stop = weakref.finalize(self, _end, self._process, self._stderr)
+        self._owner = os.getpid()
+        self.stop = weakref.finalize(self, _end, self._process, self._stderr, self._owner)
 
     def ask(self, message: Message, *, longest_s: float | None = None) -> Message:
         """Send a message and wait for its answer.
@@ -109,6 +113,16 @@ class Worker:
             raise raised
         return answer
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it runs, and is this process's: a fork has copies of what its parent started."""
+        return self.stop.alive and self._owner == os.getpid() and self._process.poll() is None
+
+    def forget_words(self) -> None:
+        """Empty what it has written to stderr so far."""
+        self._stderr.seek(0)
+        self._stderr.truncate()
+
     def __enter__(self) -> Self:
         return self
 
@@ -129,6 +143,35 @@ def call_in_subprocess(target: str, message: Message, *, longest_s: float | None
     """Ask a new ``Worker`` one thing and end it; raises as ``Worker.ask``."""
     with Worker(target) as worker:
         return worker.ask(message, longest_s=longest_s)
+
+
+_idle: dict[str, tuple[Hashable, Worker]] = {}
+
+
+def keep_idle(kind: str, settings: Hashable, worker: Worker) -> None:
+    """Keep a worker that has nothing to do; another of its kind ends, and all do when this process exits.
+
+    Args:
+        kind: of which one is kept.
+        settings: those that hold for as long as the subprocess runs.
+        worker: nobody else uses it.
+    """
+    before = _idle.pop(kind, None)  # each step by itself is safe among threads
+    _idle[kind] = settings, worker
+    if before is not None:
+        before[1].stop()
+
+
+def take_idle(kind: str, settings: Hashable) -> Worker | None:
+    """A worker that was kept, if it still runs and has these settings; one of others ends."""
+    kept, worker = _idle.pop(kind, (None, None))
+    if worker is None:
+        return None
+    if kept == settings and worker.is_ready:
+        worker.forget_words()
+        return worker
+    worker.stop()
+    return None
 
 
 def main() -> None:
@@ -186,10 +229,11 @@ def _exactly(stream: IO[bytes], size: int) -> bytearray:
     return data
 
 
-def _end(process: subprocess.Popen[bytes], stderr: IO[bytes]) -> None:
-    """Kill the subprocess, which has nothing to save, and close its pipes."""
-    process.kill()
-    process.wait()
+def _end(process: subprocess.Popen[bytes], stderr: IO[bytes], owner: int) -> None:
+    """Kill the subprocess, which has nothing to save, and close its pipes; a fork of its owner only closes its copies."""
+    if owner == os.getpid():
+        process.kill()
+        process.wait()
     for pipe in (process.stdin, process.stdout, stderr):
         if pipe is not None:
             try:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from tests.xdet.finished_models import finished_model, red_image
 from tests.xdet.runtimes import crashing_runtime
 from xdet.errors import MissingExtraError, ModelError, RuntimeCrashedError, UsageError, XdetError
 from xdet.model.file import ModelFile, read_model_file
+from xdet.runtimes import subprocess_runtime
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.subprocess_runtime import SubprocessRuntime
 from xdet.runtimes.table import RUNTIMES, open_model
@@ -176,6 +179,125 @@ def test_an_interrupt_leaves_no_process_behind(monkeypatch: pytest.MonkeyPatch) 
     assert process.returncode is not None
 
 
+def test_a_subprocess_serves_one_model_after_the_other(embedded_tflite: Path) -> None:
+    source, pids = read_model_file(embedded_tflite), []
+    for kernels in ("xnnpack", "builtin"):
+        with open_model(source, RuntimeChoices("litert", kernels)) as runtime:
+            assert (isinstance(runtime, SubprocessRuntime), runtime.name) == (True, f"litert:{kernels}")
+            pids.append(pid_of(runtime))
+            with open_model(source) as beside:  # one that is in use is nobody else's
+                assert pid_of(beside) not in pids
+    assert pids[0] == pids[1]
+
+
+def test_a_subprocess_that_refused_a_model_serves_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    crashing(monkeypatch)
+    with open_model(finished("detect.onnx")) as runtime:
+        before = pid_of(runtime)
+    with pytest.raises(ModelError, match="no ONNX file or a damaged one"):
+        open_model(ModelFile(Path("m.onnx"), b"\x08\x08damaged", "onnx"))
+    with open_model(finished("detect.onnx")) as runtime:
+        assert pid_of(runtime) == before
+
+
+def test_a_crash_is_not_blamed_on_the_model_that_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    crashing(monkeypatch)
+    with open_model(finished("detect.onnx")) as runtime:
+        before = pid_of(runtime)
+    with open_model(
+        finished("detect, second model.onnx")
+    ) as runtime:  # crashes where another was open before
+        assert pid_of(runtime) != before
+        with pytest.raises(RuntimeCrashedError, match=r"'detect, second model\.onnx'.*SIGSEGV: out of luck;"):
+            runtime.detect(RED, runtime.spec.thresholds)
+    with open_model(finished("detect.onnx")) as runtime:  # whoever crashed is not asked again
+        assert runtime.spec.class_names
+
+
+def test_other_threads_need_another_subprocess(monkeypatch: pytest.MonkeyPatch) -> None:
+    crashing(monkeypatch)
+    pids = []
+    for threads in (1, 1, 2):
+        with open_model(finished("detect.onnx"), RuntimeChoices(threads=threads)) as runtime:
+            pids.append(pid_of(runtime))
+    assert pids[0] == pids[1] != pids[2]
+    assert not is_running(pids[0])
+
+
+def test_a_subprocess_that_holds_much_memory_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    crashing(monkeypatch)
+    monkeypatch.setattr(subprocess_runtime, "MOST_KEPT_BYTES", 1 << 20)
+    with open_model(finished("detect.onnx")) as runtime:
+        pid = pid_of(runtime)
+    assert not is_running(pid)
+
+
+def test_a_relative_path_is_one_of_the_folder_that_we_are_in_now(
+    embedded_tflite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "net.tflite").write_bytes(embedded_tflite.read_bytes())
+        sidecar = embedded_tflite.with_suffix(".xdet.json").read_text("utf-8")
+        (folder / "net.xdet.json").write_text(sidecar.replace('"person"', f'"{name}"'), "utf-8")
+        monkeypatch.chdir(folder)
+        with open_model(read_model_file(Path("net.tflite"))) as runtime:
+            assert runtime.spec.class_names == (name,)
+
+
+@pytest.mark.parametrize("end", ["sys.exit(3)", "os._exit(3)", "os.kill(os.getpid(), 9)"])
+def test_no_subprocess_outlives_this_process(embedded_tflite: Path, end: str) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from xdet.runtimes.table import open_runtime\n"
+        "with open_runtime(Path(sys.argv[1])) as runtime:\n"
+        "    print(runtime._worker._process.pid, flush=True)\n"
+        f"{end}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(embedded_tflite)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (3, -9), done.stderr
+    for _ in range(100):  # it reads that its input has ended
+        if not is_running(int(done.stdout)):
+            return
+        time.sleep(0.1)
+    pytest.fail("the subprocess runs on")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_neither_uses_nor_ends_what_its_parent_keeps(embedded_tflite: Path) -> None:
+    code = (
+        "import gc, os, sys; from pathlib import Path\n"
+        "from xdet.runtimes import worker; from xdet.runtimes.table import open_runtime\n"
+        "def pid():\n"
+        "    with open_runtime(Path(sys.argv[1])) as runtime:\n"
+        "        return runtime._worker._process.pid\n"
+        "before = pid()\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    other = pid(); worker._idle.clear(); gc.collect(); os._exit(int(other == before))\n"
+        "assert os.waitpid(child, 0)[1] == 0, 'the fork used it'\n"
+        "assert pid() == before, 'the fork ended it'"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(embedded_tflite)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def pid_of(runtime: object) -> int:
+    assert isinstance(runtime, SubprocessRuntime)
+    return runtime._worker._process.pid
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii").split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def without_scales(source: bytes) -> bytes:
     """The file without the scales of its inner tensors, which LiteRT divides by."""
     schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
@@ -209,6 +331,4 @@ def test_a_source_leaves_its_runtimes_packages_out_of_this_process(embedded_tfli
 
 
 def run_python(arguments: Sequence[str]) -> int:
-    import subprocess
-
     return subprocess.run([sys.executable, *arguments], check=False, timeout=120).returncode
