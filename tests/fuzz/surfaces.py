@@ -385,11 +385,11 @@ def run_onnx(path: Path) -> None:
     """As ``xdet inspect``, and what ``xdet check`` reads."""
     from xdet.errors import ModelError
     from xdet.inspection import inspect
-    from xdet.model.graph import FinishedGraph
+    from xdet.model.graph import FinishedGraph, load_onnx
 
     data = path.read_bytes()
     with suppress(ModelError):
-        FinishedGraph(data, file=path.name)
+        FinishedGraph(load_onnx(data, path.name), file=path.name)
     inspect(path)
 
 

@@ -5,18 +5,16 @@ What ``--layers`` adds to a check: every tensor beside its twin, the first layer
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xdet.checking.layers import compare_layers
-from xdet.checking.placement import find_placement
+from xdet.checking.placement import find_placement, placement_of
 from xdet.checking.result import Finding
 from xdet.errors import XdetError
-from xdet.inspection.coverage import Coverage, integer_coverage
-from xdet.runtimes.processors import RuntimeChoices
-from xdet.runtimes.table import open_model
+from xdet.inspection.coverage import coverage_of
 from xdet.writing.text import format_distance
 
 if TYPE_CHECKING:
@@ -24,55 +22,61 @@ if TYPE_CHECKING:
 
     from xdet.checking.layer_records import Layer, LayerComparison, RealLayer
     from xdet.checking.pair import OpenedPair
-    from xdet.checking.result import CheckResult, PartName, PartVerdict
-    from xdet.checking.runs import Run
+    from xdet.checking.result import CheckResult, PartName, PartVerdict, Placement
+    from xdet.checking.runs import OpenRuntimes, Run
+    from xdet.inspection.coverage import Coverage
 
-XNNPACK = RuntimeChoices("litert", "xnnpack", 1)
-ORT = RuntimeChoices("onnxruntime", "cpu", None)
 COLOURS_FACTOR = 4  # with swapped colours the head must come that much nearer
 
 
+@dataclass(frozen=True, eq=False)
+class Accused:
+    """A run whose head is too far from the source's.
+
+    Attributes:
+        run: the run.
+        witness: the source's.
+        part: the part that failed.
+    """
+
+    run: Run
+    witness: Run
+    part: PartName
+
+
 def diagnose_head(
-    pair: OpenedPair, pixels: NDArray[np.uint8], run: Run, source: Run, part: PartName
+    pair: OpenedPair, pixels: NDArray[np.uint8], accused: Accused, runtimes: OpenRuntimes
 ) -> list[Finding]:
-    """Findings about one run whose head is too far from the source's, on the image where it is furthest."""
+    """Findings about one run, on the image where it is furthest from the source."""
+    run, source = accused.run, accused.witness
     if not run.name.startswith("onnxruntime:cpu"):
         return []
     count = min(len(run.heads), len(source.heads))
     off = np.abs(run.heads[:count] - source.heads[:count]).reshape(count, -1).max(axis=1)
     image = int(np.argmax(np.nan_to_num(off, nan=np.inf)))
     picture = pixels[image : image + 1]
+    with runtimes.finished() as runtime:
+        swapped = runtime.head(np.ascontiguousarray(picture[..., ::-1]))
+    nearer = float(np.abs(swapped - source.heads[image : image + 1]).max())
     return [
-        *_swapped_colours(
-            pair, picture, source.heads[image : image + 1], float(off[image]), part=part, name=run.name
-        ),
-        *_first_divergence(pair, picture, part, run.name),
+        *_swapped_colours(nearer, float(off[image]), accused),
+        *_first_divergence(pair, picture, accused, runtimes),
     ]
 
 
-def _swapped_colours(
-    pair: OpenedPair,
-    picture: NDArray[np.uint8],
-    wanted: NDArray[np.float32],
-    off: float,
-    *,
-    part: PartName,
-    name: str,
-) -> list[Finding]:
-    with open_model(pair.model, ORT) as runtime:
-        swapped = runtime.head(np.ascontiguousarray(picture[..., ::-1]))
-    nearer = float(np.abs(swapped - wanted).max())
+def _swapped_colours(nearer: float, off: float, accused: Accused) -> list[Finding]:
+    """Whether the head comes near with blue and red exchanged."""
     if not nearer * COLOURS_FACTOR < off:
         return []
     told = (
-        f"fed with blue and red exchanged, {name} comes to {nearer:.4g} from the source's head instead of {off:.4g}: the graph "
-        f"takes BGR where the contract says RGB"
+        f"fed with blue and red exchanged, {accused.run.name} comes to {nearer:.4g} from the source's head instead of "
+        f"{off:.4g}: the graph takes BGR where the contract says RGB"
     )
-    return [Finding(part, "colour-order", told, runtime=name)]
+    return [Finding(accused.part, "colour-order", told, runtime=accused.run.name)]
 
 
 def _first_divergence(
-    pair: OpenedPair, picture: NDArray[np.uint8], part: PartName, name: str
+    pair: OpenedPair, picture: NDArray[np.uint8], accused: Accused, runtimes: OpenRuntimes
 ) -> list[Finding]:
     """The first tensor of a TFLite source, in its order, whose codes differ."""
     twins = {} if pair.source_graph is None else _comparable(pair)
@@ -82,10 +86,7 @@ def _first_divergence(
     source_names = [
         pair.source_graph.model.tensors[pair.source_graph.indices[tensor]].name for tensor in twins
     ]
-    with (
-        open_model(pair.model, ORT) as finished,
-        open_model(pair.source, replace(XNNPACK, spec=pair.document.spec)) as source,
-    ):
+    with runtimes.finished() as finished, runtimes.source() as source:
         here = finished.tensors(picture, [str(twin.onnx) for twin in twins.values()])
         there = source.tensors(picture, source_names)
     for (tensor, twin), source_name in zip(twins.items(), source_names, strict=True):
@@ -96,7 +97,7 @@ def _first_divergence(
                 f"the first layer whose codes leave the source's is {tensor!r}: {int((steps > 0).sum()):,} of {steps.size:,} "
                 f"differ, by up to {int(steps.max())} LSB"
             )
-            return [Finding(part, "layer", told, runtime=name, layer=tensor)]
+            return [Finding(accused.part, "layer", told, runtime=accused.run.name, layer=tensor)]
     return []
 
 
@@ -127,7 +128,7 @@ PREFIX = "onnxruntime:"
 
 
 def with_layers(
-    result: CheckResult, pair: OpenedPair, pixels: NDArray[np.uint8], threads: int | None
+    result: CheckResult, pair: OpenedPair, pixels: NDArray[np.uint8], runtimes: OpenRuntimes
 ) -> CheckResult:
     """The result with its layers and integer coverage.
 
@@ -135,27 +136,30 @@ def with_layers(
         result: the check without layers.
         pair: the two files.
         pixels: uint8 RGB ``(N, height, width, 3)`` at network size; the first two are used.
-        threads: threads inside an operator; None is the runtime's default.
+        runtimes: those of the check.
     """
-    coverage = tuple(_coverage(pair, run.name) for run in result.runs if run.name.startswith(PREFIX))
-    placement = tuple(
-        find_placement(pair.model.data, run.name.removeprefix(PREFIX))
-        for run in result.runs
-        if run.name.startswith(PREFIX)
-    )
+    providers = [run.name.removeprefix(PREFIX) for run in result.runs if run.name.startswith(PREFIX)]
+    told = [_told_by_onnxruntime(pair, provider, runtimes) for provider in providers]
+    coverage, placement = (tuple(column) for column in zip(*told, strict=True)) if told else ((), ())
     result = replace(result, coverage=coverage, placement=placement)
     try:
-        found = compare_layers(
-            pair.model.data, pair.source.path, pixels[:IMAGES], choices=RuntimeChoices(threads=threads)
-        )
+        found = compare_layers(pair, pixels[:IMAGES], runtimes)
     except XdetError as error:
         problem = str(error).replace(str(pair.source.path), result.source)  # results hold no folder
         return replace(result, layers_problem=problem)
     return replace(result, layers=found, parts=_with_fault(result.parts, found))
 
 
-def _coverage(pair: OpenedPair, runtime: str) -> Coverage:
-    return integer_coverage(pair.model.data, runtime.removeprefix(PREFIX), file=pair.model.file)
+def _told_by_onnxruntime(
+    pair: OpenedPair, provider: str, runtimes: OpenRuntimes
+) -> tuple[Coverage, Placement]:
+    """What of the model a provider runs on integers, and which nodes it takes."""
+    recorded = runtimes.recorded if provider == runtimes.main.provider else None
+    optimized = None if recorded is None else recorded.optimized
+    coverage = coverage_of(pair.graph.proto, provider, optimized, file=pair.model.file)
+    if recorded is None:
+        return coverage, find_placement(pair.model.data, provider)
+    return coverage, placement_of(recorded.placed, provider)
 
 
 def _with_fault(parts: tuple[PartVerdict, ...], found: LayerComparison) -> tuple[PartVerdict, ...]:

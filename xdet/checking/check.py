@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.sources.tflite.supported import is_dynamic_range
-from xdet.checking.blame import diagnose_head, with_layers
+from xdet.checking.blame import Accused, diagnose_head, with_layers
 from xdet.checking.heads import HeadVerdicts, judge_heads, judge_runs
 from xdet.checking.heads.probes import prepare_probes, run_probes
 from xdet.checking.heads.spread import (
@@ -30,7 +29,7 @@ from xdet.checking.numbers.proofs import why_not_exact
 from xdet.checking.other_cpus import read_other_cpus
 from xdet.checking.pair import Asked, most_images, open_pair, runtime_name, split_runtimes, suggest_runtimes
 from xdet.checking.result import CheckResult, Finding, MissingRuntime, RuntimeLine
-from xdet.checking.runs import Run, Work, run_finished, run_open, run_source
+from xdet.checking.runs import OpenRuntimes, Run, Work, run_finished, run_open, run_source
 from xdet.errors import MissingExtraError, RuntimeCrashedError, UnsoundOutputError, UsageError, XdetError
 from xdet.model.file import hash_model
 from xdet.pictures.preparation import Preparation, image_name, prepare_many, stack_pixels
@@ -70,7 +69,7 @@ class _Inputs:
     pixels: NDArray[np.uint8]
     placements: Sequence[Placement]
     thresholds: tuple[Thresholds, ...]
-    threads: int | None
+    runtimes: OpenRuntimes
     progress: Callable[[str, int], None]
 
 
@@ -138,22 +137,27 @@ def check(
     prepared = list(prepare_many(images, Preparation(pair.document.spec.image), workers=READERS))
     pixels, placements = stack_pixels(prepared), [image.placement for image in prepared]
     own = thresholds or pair.document.spec.thresholds
-    inputs = _Inputs(
-        pair, pixels, placements, _threshold_pairs(pair, own), threads, progress or (lambda *_: None)
-    )
     finished, sources = split_runtimes(runtimes, pair.source.format, threads)
     gaps = _Gaps(suggest_runtimes(finished))
-    source_runs = _run_all(inputs, sources, gaps, asked=runtimes is not None, of_source=True)
-    runs = _run_all(inputs, finished, gaps, asked=runtimes is not None, of_source=False)
-    probed = _probe_all(inputs, finished, runs, gaps, asked=runtimes is not None)
     names = image_names(
         [
             f"<array {number}>" if isinstance(image, np.ndarray) else image_name(image)
             for number, image in enumerate(images, start=1)
         ]
     )
-    result = replace(_judge(inputs, _Runs(source_runs, runs, probed), names, gaps), other_cpus=columns)
-    return with_layers(result, pair, pixels, threads) if layers else result
+    with OpenRuntimes(pair, threads, record=layers) as opened:
+        inputs = _Inputs(
+            pair, pixels, placements, _threshold_pairs(pair, own), opened, progress or (lambda *_: None)
+        )
+        order = [runtime_name(choices) for choices in sources]
+        # the witness comes last: it stays open, and its subprocess has served the others
+        sources = sorted(sources, key=opened.is_witness)
+        source_runs = _run_all(inputs, sources, gaps, asked=runtimes is not None, of_source=True)
+        source_runs.sort(key=lambda run: order.index(run.name))
+        runs = _run_all(inputs, finished, gaps, asked=runtimes is not None, of_source=False)
+        probed = _probe_all(inputs, finished, runs, gaps, asked=runtimes is not None)
+        result = replace(_judge(inputs, _Runs(source_runs, runs, probed), names, gaps), other_cpus=columns)
+        return with_layers(result, pair, pixels, opened) if layers else result
 
 
 def _read_columns(path: str | Path | None, pair: OpenedPair) -> tuple[OtherCpu, ...]:
@@ -202,7 +206,7 @@ def _probe_all(
     for runtime in runtimes:
         if probing is not None and isinstance(runtime, RuntimeChoices) and runtime_name(runtime) in ran:
             with _remembering(gaps, f"{runtime_name(runtime)}, probes", asked=asked):
-                probed.append(run_probes(probing, runtime))
+                probed.append(run_probes(probing, runtime, inputs.runtimes))
     return probed
 
 
@@ -233,13 +237,12 @@ def _run(inputs: _Inputs, runtime: RuntimeChoices | Runtime, *, of_source: bool)
         inputs.progress(name, count)
 
     if of_source and isinstance(runtime, RuntimeChoices):
-        source, spec = inputs.pair.source, inputs.pair.document.spec
-        return run_source(source, spec, runtime, Work(pixels, progress=progress))
+        return run_source(inputs.pair.source, runtime, Work(pixels, progress=progress), inputs.runtimes)
     gives_boxes = inputs.pair.document.spec.gives_boxes
     work = Work(pixels, inputs.thresholds if gives_boxes else (), progress)
     if not isinstance(runtime, RuntimeChoices):
         return run_open(runtime, work)
-    return run_finished(inputs.pair.model, runtime, work)
+    return run_finished(inputs.pair.model, runtime, work, inputs.runtimes)
 
 
 def _judge(
@@ -308,16 +311,12 @@ def _judge(
 def _comparable(pair: OpenedPair) -> bool:
     """Whether heads of source and model are the same numbers: not where one of them alone rounds its activations."""
     if pair.source_graph is not None:
-        return not _is_dynamic_range(pair)
+        return not pair.rounds_at_run_time
     return pair.document.activations == "float32"
 
 
-def _is_dynamic_range(pair: OpenedPair) -> bool:
-    return pair.source_graph is not None and is_dynamic_range(pair.source_graph.model)
-
-
 def _no_yardstick(pair: OpenedPair, missing: Sequence[MissingRuntime], *, comparable: bool) -> str:
-    if _is_dynamic_range(pair):
+    if pair.rounds_at_run_time:
         return (
             "LiteRT rounds this source's float activations to 8 bits at run time, image by image, and the model does not: "
             "compare accuracy with xdet eval"
@@ -341,7 +340,8 @@ def _with_diagnosis(
     for finding in part.findings:
         run = by_name.get(finding.runtime or "")
         if run is not None and witness is not None:
-            more += diagnose_head(inputs.pair, inputs.pixels, run, witness, part.part)
+            accused = Accused(run, witness, part.part)
+            more += diagnose_head(inputs.pair, inputs.pixels, accused, inputs.runtimes)
     return replace(part, findings=(*part.findings, *more))
 
 

@@ -1,4 +1,4 @@
-"""What a comparison layer by layer finds: distances in codes for TFLite sources, in real numbers for Keras sources."""
+"""What a comparison layer by layer needs of a source, and what it finds: distances in codes, or in real numbers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Unit = Literal["LSB", "of the largest value"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLayer:
+    """A tensor of a source, in the words of no format.
+
+    Attributes:
+        name: as the source's runtime and the document's tensor map call it.
+        operator: what computes it, such as ``"CONV_2D"`` or ``"Conv2D"``; ``"input"`` for the picture.
+        reads: names of the tensors that it is computed from.
+        codes: ``"int8"`` or ``"uint8"``; None for real numbers.
+        bound: how many LSB its translation may be off.
+        is_compared: False for what only hands its bound on.
+    """
+
+    name: str
+    operator: str
+    reads: tuple[str, ...]
+    codes: str | None
+    bound: int = 0
+    is_compared: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +168,14 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class RealLayer:
-    """One layer of a Keras source and its twin; distances as ``xdet.checking.keras_layers`` defines them.
+    """One layer of a source of real numbers and its twin; distances as ``xdet.checking.layers`` defines them.
 
     Attributes:
         tensor: the layer's name.
-        operator: Keras' class, such as ``"Conv2D"``.
+        operator: what computes it, such as ``"Conv2D"``.
         onnx: name of its twin.
-        accumulated: of ONNX Runtime from Keras.
-        local: of ONNX Runtime from Keras, given Keras' values in front of the layer.
+        accumulated: of ONNX Runtime from the source.
+        local: of ONNX Runtime from the source, given the source's values in front of the layer.
         kernel: of ONNX Runtime from exact integers, given its own in front of the layer; None for float models.
         local_bound: what ``local`` may be; None where it is a measured cost and no fault.
         kernel_bound_lsb: what ``kernel`` may be; None for float models.

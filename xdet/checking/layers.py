@@ -1,12 +1,20 @@
-"""Layer by layer: every source tensor beside its ONNX twin, and whose fault a difference is. Keras sources: ``keras_layers``.
+"""Layer by layer: every source tensor beside its ONNX twin, and whose fault a difference is.
 
-Three distances per layer, in LSB (codes of that tensor):
+Three distances per layer:
 
-* *accumulated*: what ONNX Runtime holds there, against what LiteRT holds there. Drift from earlier layers is inside;
-* *local*, by teacher forcing: what the graph's exact integer arithmetic (``converters.integer``) makes of LiteRT's own integers
-  in front of this layer, against LiteRT's result. A wrong weight, scale, slope or padding shows here, and only in its layer;
-* *kernel*: what ONNX Runtime holds there, against the exact arithmetic on ONNX Runtime's own integers in front of this layer. A
-  kernel that saturates or falls back to float shows here, and only in its layer.
+* *accumulated*: what ONNX Runtime holds there, against what the source's runtime holds. Drift from earlier layers is inside;
+* *local*, by teacher forcing: what the graph makes of the source's own values in front of this layer, against the source's
+  result. A wrong weight, scale, slope or padding shows here, and only in its layer;
+* *kernel*: what ONNX Runtime holds there, against the graph's exact integer arithmetic (``converters.integer``) on ONNX
+  Runtime's own integers in front of this layer. A kernel that saturates or falls back to float shows here, and only in its
+  layer. Models of float32 have none.
+
+A source of codes (int8 TFLite) is compared in LSB, codes of that tensor; *local* is computed in exact integers too. A source of
+real numbers (Keras, float TFLite) has its *local* computed by ONNX Runtime, on the part of the graph between two layers
+(``surgery.cut_layer``). A float model's distances are fractions of the tensor's largest magnitude, and *local* has a bound. A
+model that was quantised at conversion is compared in LSB; its *local* distance (codes of the source's values in front, and the
+distance of the result from its real numbers) is what quantising that layer costs. It depends on weights and photographs, is no
+fault, and has no bound.
 
 Showing inner values can change what a runtime fuses, so the head of the fused run is compared with the head of this one. With
 int8 activations ONNX Runtime computes a convolution in float where its codes are shown: *kernel* may then be one code.
@@ -19,247 +27,234 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.heads.base import join_outputs
-from converters.sources.tflite.operators import OPERATORS, case_of
+from converters.heads.base import is_raw_output, join_outputs
 from converters.spec import IMAGE
-from xdet.checking.keras_layers import FORMATS, compare_keras_layers, keras_codes
-from xdet.checking.layer_records import Distance, Layer, LayerComparison
+from xdet.checking.layer_records import Distance, Layer, LayerComparison, RealDistance, RealLayer
 from xdet.errors import ModelError
-from xdet.model.file import read_model_file
-from xdet.model.metadata import read_document
-from xdet.model.surgery import exact_codes
-from xdet.runtimes.onnxruntime import open_onnxruntime
-from xdet.runtimes.processors import RuntimeChoices
-from xdet.runtimes.table import open_model
+from xdet.model.surgery import cut_layer, exact_codes
+from xdet.runtimes.ort_session import OrtSession, SessionChoices
+from xdet.runtimes.table import RUNTIMES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
-    import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from converters.sources.tflite.reader import TfliteModel, TfliteOperator
-    from converters.spec import ModelDocument, TensorTwin
-    from xdet.model.file import ModelFile
+    from converters.spec import TensorTwin
+    from xdet.checking.layer_records import SourceLayer
+    from xdet.checking.pair import OpenedPair
+    from xdet.checking.runs import OpenRuntimes
+    from xdet.model.graph import FinishedGraph
+
+    Values = dict[str, NDArray[Any]]
+
+LOCAL_BOUND = 2e-5  # of the tensor's largest magnitude: sums in another order, in float32; measured 3.4e-6
+SMALLEST = 1e-30  # the magnitude of a tensor of zeros
 
 
-def compare_layers(
-    model: bytes,
-    source: Path,
-    images: NDArray[np.uint8],
-    *,
-    kernels: str = "xnnpack",
-    choices: RuntimeChoices | None = None,
-) -> LayerComparison:
+def compare_layers(pair: OpenedPair, images: NDArray[np.uint8], runtimes: OpenRuntimes) -> LayerComparison:
     """Compare a finished model with its source tensor by tensor.
 
     Args:
-        model: the ONNX file's bytes.
-        source: the TFLite or Keras file it was converted from.
+        pair: the two files.
         images: uint8 RGB ``(N, height, width, 3)`` at network size.
-        kernels: LiteRT's kernels, for TFLite sources. The translation follows ``"xnnpack"``; the others round every operator in
-            their own way, so *local* may be one code everywhere.
-        choices: provider and threads of ONNX Runtime; None is the CPU.
+        runtimes: ONNX Runtime, and the source's witness. The translation follows LiteRT's ``xnnpack``; its other kernels round
+            every operator in their own way, so *local* may be one code everywhere.
 
     Raises:
-        ModelError: no finished model, no such source, or a TFLite source without quantised tensors.
-        MissingExtraError: LiteRT is not installed.
-        RuntimeUnavailableError: Keras gave no result.
+        ModelError: a source that shares no tensor with the model, or rounds its float activations at run time.
+        XdetError: a runtime is not installed, or failed.
     """
-    from converters.integer.evaluate import read_graph
-
-    file = read_model_file(source)
-    if file.format in FORMATS:
-        return compare_keras_layers(model, file, images, choices or RuntimeChoices())
-    records = _read_source(file)
-    with (
-        open_onnxruntime(model, file=f"model of {source.name}", choices=choices or RuntimeChoices()) as onnx,
-        open_model(file, RuntimeChoices("litert", kernels, spec=onnx.spec)) as litert,
-    ):
-        if onnx.document.activations == "float32":
-            raise ModelError(
-                f"'{source}' computes on float32 numbers: the layers of such a TFLite file are not compared, its weights and "
-                "its head are"
-            )
-        pairs, absent = _pairs(records, onnx.document, least_bound=int(litert.name != "litert:xnnpack"))
-        if not pairs:
-            raise ModelError(
-                f"'{source}' shares no quantised tensor with the model; is it the model's source?"
-            )
-        comparing = _Comparing(read_graph(model), pairs, onnx.document.activations)
-        raw = [output.value_name for output in onnx.spec.network_outputs]
-        names, fused_differs = [pair.twin for pair in pairs if pair.twin != IMAGE], 0
-        for image in images:
+    if pair.rounds_at_run_time:
+        raise ModelError(
+            f"'{pair.source.file}' rounds its float activations at run time, and the model does not: the layers of such a "
+            "TFLite file are not compared, its weights are"
+        )
+    witness = runtimes.witness
+    least = int(witness.provider != RUNTIMES[str(witness.runtime)].usual)
+    shared, absent = _shared(pair, least)
+    comparing = _Comparing(pair, shared)
+    raw = [output.value_name for output in pair.document.spec.network_outputs]
+    names, fused_differs = [layer.twin for layer in shared if layer.twin != IMAGE], 0
+    theirs = source_values(runtimes, shared, images)
+    with runtimes.finished() as ours:
+        for image, held in zip(images, theirs, strict=True):
             batch = image[None]
-            shown = onnx.tensors(batch, [*names, *raw])
-            fused_differs += int((join_outputs([shown[name] for name in raw]) != onnx.head(batch)).sum())
-            held = litert.tensors(batch, [pair.tensor for pair in pairs])
-            theirs = {pair.twin: pair.to_graph(held[pair.tensor]) for pair in pairs}
-            comparing.add(batch, {IMAGE: batch, **shown}, theirs)
-    return LayerComparison(comparing.layers(), absent, fused_differs)
+            shown = ours.tensors(batch, [*names, *raw])
+            fused_differs += int((join_outputs([shown[name] for name in raw]) != ours.head(batch)).sum())
+            comparing.add({IMAGE: batch, **shown}, held)
+    unit = "LSB" if pair.document.activations != "float32" else "of the largest value"
+    return LayerComparison(tuple(comparing.layers()), absent, fused_differs, unit)  # type: ignore[arg-type]  # mypy joins to str
 
 
-def source_codes(model: bytes, source: Path, images: NDArray[np.uint8]) -> list[dict[str, NDArray[Any]]]:
+def source_codes(pair: OpenedPair, images: NDArray[np.uint8], runtimes: OpenRuntimes) -> list[Values]:
     """What the source holds in every tensor that has a twin, as the graph stores it, by the twins' names, per image.
 
-    LiteRT XNNPACK's integers; of a Keras source float32 values, or the codes nearest to them.
-
-    Args:
-        model: the ONNX file's bytes.
-        source: the TFLite or Keras file it was converted from.
-        images: uint8 RGB ``(N, height, width, 3)`` at network size.
-
-    Raises:
-        ModelError: no finished model, or no such source.
-        MissingExtraError: LiteRT is not installed.
-        RuntimeUnavailableError: Keras gave no result.
+    LiteRT's integers; of a source of real numbers float32, or the codes nearest to them. Arguments and errors are those of
+    ``compare_layers``.
     """
-    file = read_model_file(source)
-    if file.format in FORMATS:
-        return keras_codes(model, file, images)
-    document = read_document(model, file=f"model of {source.name}")
-    pairs, _ = _pairs(_read_source(file), document, least_bound=0)
-    with open_model(file, RuntimeChoices("litert", "xnnpack", spec=document.spec)) as litert:
-        return [
-            {pair.twin: pair.to_graph(held[pair.tensor]) for pair in pairs}
-            for image in images
-            for held in (litert.tensors(image[None], [pair.tensor for pair in pairs]),)
-        ]
+    shared, _ = _shared(pair, 0)
+    held = source_values(runtimes, shared, images)
+    return [{layer.twin: layer.to_graph(values[layer.source.name]) for layer in shared} for values in held]
+
+
+def source_values(
+    runtimes: OpenRuntimes, shared: tuple[_Shared, ...], images: NDArray[np.uint8]
+) -> list[Values]:
+    """What the witness holds in every shared tensor, by the source's names, per image."""
+    names = [layer.source.name for layer in shared]
+    with runtimes.source() as witness:
+        return [witness.tensors(image[None], names) for image in images]
 
 
 @dataclass(frozen=True, slots=True)
-class _Pair:
-    """A source tensor of codes, how its twin holds them, and how far apart they may be when computed from equal inputs.
+class _Shared:
+    """A tensor of the source with its twin, and how the twin holds its values.
 
-    ``dtype`` is that of the twin's codes; ``shift`` is what is added to the source's.
+    Attributes:
+        source: the tensor.
+        twin: the value's name in the graph.
+        perm: the source's axes in the order in which the twin has them; None where that is the source's.
+        dtype: of the twin.
+        shift: what is added to the source's codes.
+        scale: of the twin's codes where the source has real numbers; None where it has codes, or the twin has none.
+        zero_point: likewise.
+        bound: what *local* may be, in LSB, of a source of codes.
     """
 
-    tensor: str
-    operator: str
+    source: SourceLayer
     twin: str
-    perm: tuple[int, ...]
-    shift: int
-    dtype: type[np.int8 | np.uint8]
-    bound: int
+    perm: tuple[int, ...] | None
+    dtype: type[Any]
+    shift: int = 0
+    scale: np.float32 | None = None
+    zero_point: int = 0
+    bound: int = 0
 
-    def to_graph(self, codes: NDArray[Any]) -> NDArray[Any]:
-        """The source's codes as the graph stores them."""
-        return (codes.astype(np.int16) + self.shift).transpose(self.perm).astype(self.dtype)
+    def to_graph(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The source's values as the graph stores them: moved, and the nearest codes where only the graph has codes."""
+        moved = self._moved(values)
+        if self.source.codes is not None:
+            return (moved.astype(np.int16) + self.shift).astype(self.dtype)
+        if self.scale is None:
+            return moved
+        info = np.iinfo(self.dtype)
+        codes = np.rint(moved / self.scale).astype(np.float64) + self.zero_point
+        nearest: NDArray[Any] = np.clip(codes, info.min, info.max).astype(self.dtype)
+        return nearest
+
+    def distance(self, found: NDArray[Any], values: NDArray[Any]) -> Distance | RealDistance:
+        """How far a value of the graph is from the source's."""
+        wanted = self.to_graph(values)
+        if self.source.codes is not None:
+            return Distance.between(found, wanted)
+        differing, reals = int((found != wanted).sum()), self._moved(values)
+        if self.scale is None:
+            unit = max(float(np.abs(reals).max(initial=0.0)), SMALLEST)
+            return RealDistance.between(found, reals, unit=unit, differing=differing)
+        held = (found.astype(np.float64) - self.zero_point) * float(self.scale)
+        return RealDistance.between(held, reals, unit=float(self.scale), differing=differing)
+
+    def _moved(self, values: NDArray[Any]) -> NDArray[Any]:
+        return np.ascontiguousarray(values if self.perm is None else values.transpose(self.perm))
 
 
 class _Comparing:
     """Distances of every layer, added up over the images."""
 
-    def __init__(self, graph: ir.Graph, pairs: tuple[_Pair, ...], activations: str) -> None:
-        self._graph, self._pairs, self._activations = graph, pairs, activations
-        self._sums = {pair.tensor: (Distance(), Distance(), Distance()) for pair in pairs}
+    def __init__(self, pair: OpenedPair, shared: tuple[_Shared, ...]) -> None:
+        import onnx_ir as ir
+
+        self._proto, self._shared, self._activations = pair.graph.proto, shared, pair.document.activations
+        self._graph = None if self._activations == "float32" else ir.from_proto(self._proto).graph
+        self._sums: dict[str, list[Any]] = {}  # accumulated, local, kernel
         self._inexact: set[str] = set()
 
-    def add(
-        self, image: NDArray[np.uint8], ours: Mapping[str, NDArray[Any]], theirs: Mapping[str, NDArray[Any]]
-    ) -> None:
-        """One image; values by their names in the graph, as the graph stores them."""
-        same = all(np.array_equal(ours[pair.twin], theirs[pair.twin]) for pair in self._pairs)
-        for pair in self._pairs:
-            here, there = ours[pair.twin], theirs[pair.twin]
-            local = self._forced(pair.twin, image, theirs)
-            kernel = local if same else self._forced(pair.twin, image, ours)
-            found = (
-                Distance.between(here, there),
-                Distance.between(local, there),
-                Distance.between(kernel, here),
-            )
-            before = self._sums[pair.tensor]
-            self._sums[pair.tensor] = (
-                before[0].joined(found[0]),
-                before[1].joined(found[1]),
-                before[2].joined(found[2]),
+    def add(self, ours: Mapping[str, NDArray[Any]], held: Mapping[str, NDArray[Any]]) -> None:
+        """One image; ours by their names in the graph, as it stores them, the source's by its own."""
+        theirs = {layer.twin: layer.to_graph(held[layer.source.name]) for layer in self._shared}
+        theirs = {IMAGE: ours[IMAGE], **theirs}
+        own = {layer.twin: ours[layer.twin] for layer in self._shared} | {IMAGE: ours[IMAGE]}
+        same = all(np.array_equal(own[name], theirs[name]) for name in own)
+        for layer in self._shared:
+            here, there, name = own[layer.twin], held[layer.source.name], layer.source.name
+            by_codes = layer.source.codes is not None
+            local = self._exact(layer.twin, theirs) if by_codes else self._cut(layer.twin, theirs)
+            found: list[Any] = [layer.distance(here, there), layer.distance(local, there)]
+            if self._graph is not None:
+                kernel = local if same and by_codes else self._exact(layer.twin, own)
+                found.append(Distance.between(kernel, here))
+            before = self._sums.get(name)
+            self._sums[name] = (
+                found if before is None else [a.joined(b) for a, b in zip(before, found, strict=True)]
             )
 
-    def layers(self) -> tuple[Layer, ...]:
+    def layers(self) -> Iterator[Layer | RealLayer]:
         """What was added up."""
-        return tuple(
-            Layer(
-                pair.tensor,
-                pair.operator,
-                pair.twin,
-                *self._sums[pair.tensor],
-                local_bound_lsb=pair.bound,
-                kernel_bound_lsb=int(self._activations == "int8" or pair.twin in self._inexact),
-            )
-            for pair in self._pairs
-        )
+        for layer in self._shared:
+            accumulated, local, kernel = (*self._sums[layer.source.name], None)[:3]
+            named = layer.source.name, layer.source.operator, layer.twin
+            slack = int(self._activations == "int8" or layer.twin in self._inexact)
+            if layer.source.codes is not None:
+                yield Layer(*named, accumulated, local, kernel, layer.bound, slack)
+            elif kernel is None:
+                yield RealLayer(*named, accumulated, local, None, LOCAL_BOUND, None)
+            else:
+                yield RealLayer(*named, accumulated, local, kernel, None, slack)
 
-    def _forced(self, twin: str, image: NDArray[np.uint8], given: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    def _exact(self, twin: str, given: Values) -> NDArray[Any]:
         """The exact arithmetic's codes of ``twin`` when every other twin holds ``given``."""
-        codes, inexact = exact_codes(self._graph, twin, image, {p.twin: given[p.twin] for p in self._pairs})
+        assert self._graph is not None  # noqa: S101 - there are codes
+        codes, inexact = exact_codes(self._graph, twin, given)
         if inexact:
             self._inexact.add(twin)
         return codes
 
-
-def _read_source(file: ModelFile) -> TfliteModel:
-    """The source's records, every offset and operand of the file checked, which LiteRT does not."""
-    from converters.errors import ConversionError
-    from converters.sources.tflite.reader import read_tflite
-    from converters.sources.tflite.supported import require_sound
-
-    if file.format != "tflite":
-        raise ModelError(f"'{file.file}' is no TFLite or Keras file; layers are compared with a source")
-    try:
-        records = read_tflite(file.data, file.file)
-        require_sound(records)
-    except ConversionError as error:
-        raise ModelError(*error.lines) from error
-    return records
+    def _cut(self, twin: str, given: Values) -> NDArray[Any]:
+        """What ONNX Runtime makes of given values in front of ``twin``."""
+        part, values = cut_layer(self._proto, twin, given)
+        session = OrtSession(part, file=twin, choices=SessionChoices(threads=1))
+        try:
+            (result,) = session.run([twin], {name: v for name, v in values.items() if name != twin})
+        finally:
+            session.close()
+        forced: NDArray[Any] = result
+        return forced
 
 
-def _pairs(
-    records: TfliteModel, document: ModelDocument, *, least_bound: int
-) -> tuple[tuple[_Pair, ...], dict[str, str]]:
-    """The quantised activations that exist on both sides, and those that a pass took away, in the source's order."""
-    pairs: list[_Pair] = []
+def _shared(pair: OpenedPair, least_bound: int) -> tuple[tuple[_Shared, ...], dict[str, str]]:
+    """The tensors that exist on both sides, and those that a pass took away, in the source's order."""
+    shared: list[_Shared] = []
     absent: dict[str, str] = {}
-    bounds: dict[int, int] = {}  # of tensors that are absent: they add to those computed from them
+    bounds: dict[str, int] = {}  # of tensors that are absent: they add to those computed from them
     of_twins: dict[str, int] = {}  # a QUANTIZE that changes no code shares the twin, and its rounding
-    steps: list[tuple[str, tuple[int, ...], tuple[int, ...], int]] = [("input", (), records.inputs, 0)]
-    steps += [
-        (op.op, op.inputs, op.outputs, max(least_bound, _local_bound(records, op, document)))
-        for op in records.operators
-    ]
-    for operator, inputs, outputs, own in steps:
-        inherited = max((bounds.get(index, 0) for index in inputs), default=0)
-        for index in outputs:
-            tensor = records.tensors[index]
-            twin = document.tensors.get(tensor.name)
-            bound = max(inherited, own)
-            if twin is None or tensor.dtype not in ("int8", "uint8"):
-                bounds[index] = bound
-            elif twin.onnx is None or twin.fate != "kept":
-                bounds[index], absent[tensor.name] = bound, str(twin.by)
-            else:
-                bound = of_twins[twin.onnx] = max(bound, of_twins.get(twin.onnx, 0))
-                perm = _permutation(twin, len(tensor.shape))
-                shift = twin.zero_point_shift
-                dtype = np.uint8 if (tensor.dtype == "uint8") == (shift == 0) else np.int8
-                pairs.append(_Pair(tensor.name, operator, twin.onnx, perm, shift, dtype, bound))
-    return tuple(pairs), absent
+    for layer in pair.source_layers:
+        twin = pair.document.tensors.get(layer.name)
+        own = max(least_bound, layer.bound) if layer.reads else layer.bound
+        bound = max([own, *(bounds.get(name, 0) for name in layer.reads)])
+        if twin is None or not layer.is_compared:
+            bounds[layer.name] = bound
+        elif twin.onnx is None or twin.fate != "kept":
+            bounds[layer.name], absent[layer.name] = bound, str(twin.by)
+        elif layer.codes is not None or not is_raw_output(twin.onnx):
+            bound = of_twins[twin.onnx] = max(bound, of_twins.get(twin.onnx, 0))
+            shared.append(_held(layer, twin, twin.onnx, bound, pair.graph))
+    if not shared:
+        raise ModelError(f"'{pair.source.file}' shares no layer with the model; is it the model's source?")
+    return tuple(shared), absent
 
 
-def _permutation(twin: TensorTwin, rank: int) -> tuple[int, ...]:
-    """The axes of the source in the order in which the twin has them."""
-    if twin.layout == "same":
-        return tuple(range(rank))
-    before, after = twin.layout.split("->")
-    return tuple(before.index(axis) for axis in after)
-
-
-def _local_bound(records: TfliteModel, op: TfliteOperator, document: ModelDocument) -> int:
-    """How far an operator's translation may be from LiteRT: its row says it, and the document where none was exact."""
-    case = case_of(records, op)
-    tensors = [repr(records.tensors[index].name) for index in op.outputs]
-    noted = any("<= 1 LSB" in note and any(name in note for name in tensors) for note in document.notes)
-    plain = document.leaky_relu != "litert" and op.op in OPERATORS and OPERATORS[op.op].ties
-    return max(1 if case is None else case.bound_lsb, int(noted or plain))
+def _held(layer: SourceLayer, twin: TensorTwin, value: str, bound: int, graph: FinishedGraph) -> _Shared:
+    """A source tensor with its twin ``value``."""
+    before, _, after = twin.layout.partition("->")
+    perm = None if twin.layout == "same" else tuple(before.index(axis) for axis in after)
+    if layer.codes is not None:
+        unsigned = (layer.codes == "uint8") == (twin.zero_point_shift == 0)
+        dtype = np.uint8 if unsigned else np.int8
+        return _Shared(layer, value, perm, dtype, shift=twin.zero_point_shift, bound=bound)
+    writer = graph.producers.get(value)
+    if writer is None or writer.op != "QuantizeLinear":
+        return _Shared(layer, value, perm, np.float32)
+    scale, zero_point = (np.asarray(graph.constant(name)).reshape(-1)[0] for name in writer.inputs[1:3])
+    return _Shared(layer, value, perm, type(zero_point), scale=np.float32(scale), zero_point=int(zero_point))

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from converters.heads.yolo_v2 import YoloV2
 from converters.sources import SOURCES
 from converters.spec import THRESHOLD_INPUTS
+from xdet.checking.layer_records import SourceLayer
 from xdet.checking.numbers.keras_steps import network_steps
 from xdet.checking.numbers.source_graph import SourceGraph
 from xdet.checking.result import MissingRuntime
 from xdet.errors import ModelError, UsageError
-from xdet.model.file import hash_model, read_model_file
-from xdet.model.graph import FinishedGraph
+from xdet.model.file import ModelFile, hash_model, read_model_file
+from xdet.model.graph import FinishedGraph, load_onnx
 from xdet.model.metadata import read_document
 from xdet.runtimes.base import Runtime
 from xdet.runtimes.processors import RuntimeChoices
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from converters.facts import SourceFacts
     from converters.spec import ModelDocument
     from xdet.checking.numbers.keras_steps import KerasSteps
-    from xdet.model.file import ModelFile
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +48,8 @@ class OpenedPair:
         source_problem: why the numbers of a Keras source cannot be compared; else None.
         stated: what options, sidecar and the source itself state of the detector.
         source_size: height and width of the source's picture.
+        source_layers: its tensors, in the order in which they are computed.
+        rounds_at_run_time: whether its own runtime rounds activations to codes that the model keeps in float.
     """
 
     model: ModelFile
@@ -58,6 +60,8 @@ class OpenedPair:
     source_graph: SourceGraph | None
     stated: Statements
     source_size: tuple[int, int]
+    source_layers: tuple[SourceLayer, ...] = ()
+    rounds_at_run_time: bool = False
     source_steps: KerasSteps | None = None
     source_problem: str | None = None
 
@@ -69,11 +73,11 @@ class OpenedPair:
         )
 
 
-def open_pair(model: Path, source: Path, said: SourceOptions | None = None) -> OpenedPair:
+def open_pair(model: Path | ModelFile, source: Path, said: SourceOptions | None = None) -> OpenedPair:
     """Read both files.
 
     Args:
-        model: the ONNX file.
+        model: the ONNX file, or what was read of it.
         source: the file it was made of.
         said: what the caller says of the source, beside its sidecar.
 
@@ -81,27 +85,30 @@ def open_pair(model: Path, source: Path, said: SourceOptions | None = None) -> O
         ModelError: one of them is missing, damaged, or no such model.
         UsageError: they are not an ONNX file and a source, in this order.
     """
-    finished, origin = read_model_file(model), read_model_file(source)
+    finished = model if isinstance(model, ModelFile) else read_model_file(model)
+    origin = read_model_file(source)
     if finished.format != "onnx":
         raise UsageError(
-            f"'{model}' is {finished.format or 'no model'}, expected an ONNX file made by xdet convert; "
+            f"'{finished.file}' is {finished.format or 'no model'}, expected an ONNX file made by xdet convert; "
             f"the source goes behind --source"
         )
     if origin.format is None or origin.format not in SOURCES:
         raise UsageError(
-            f"'{source}' is {origin.format or 'no model'}, expected the TFLite or Keras file that '{model}' was made of"
+            f"'{source}' is {origin.format or 'no model'}, expected the TFLite or Keras file that '{finished.file}' was made of"
         )
     document = read_document(finished.data, file=finished.file)
     read = SOURCES[origin.format].compare(origin, document)
     return OpenedPair(
         model=finished,
         document=document,
-        graph=FinishedGraph(finished.data, file=finished.file),
+        graph=FinishedGraph(load_onnx(finished.data, finished.file), file=finished.file),
         source=origin,
         source_sha256=hash_model(origin.data),
         source_graph=read.graph,
         stated=_stated(origin, read.facts, said, document),
         source_size=(read.facts.height, read.facts.width),
+        source_layers=read.layers,
+        rounds_at_run_time=read.rounds_at_run_time,
         source_steps=read.steps,
         source_problem=read.problem,
     )
@@ -112,16 +119,18 @@ class _Source:
     """A source's operators and description, as far as its format and its sidecar tell them."""
 
     facts: SourceFacts
+    layers: tuple[SourceLayer, ...] = ()
+    rounds_at_run_time: bool = False
     graph: SourceGraph | None = None
     steps: KerasSteps | None = None
     problem: str | None = None
 
 
-def _read_tflite(origin: ModelFile, _: ModelDocument) -> _Source:
+def _read_tflite(origin: ModelFile, document: ModelDocument) -> _Source:
     from converters.errors import ConversionError
     from converters.sources.tflite.facts import facts_from_tflite
     from converters.sources.tflite.reader import read_tflite
-    from converters.sources.tflite.supported import require_sound
+    from converters.sources.tflite.supported import is_dynamic_range, require_sound
 
     try:
         records = read_tflite(origin.data, origin.file)
@@ -129,7 +138,8 @@ def _read_tflite(origin: ModelFile, _: ModelDocument) -> _Source:
         facts = facts_from_tflite(records)
     except ConversionError as error:
         raise ModelError(*error.lines) from error
-    return _Source(facts, SourceGraph(records))
+    graph = SourceGraph(records)
+    return _Source(facts, graph.layers(document), is_dynamic_range(records), graph)
 
 
 def _read_keras(origin: ModelFile, document: ModelDocument) -> _Source:
@@ -149,13 +159,17 @@ def _read_keras(origin: ModelFile, document: ModelDocument) -> _Source:
         return _Source(facts, problem=str(error))
     except ConversionError as error:
         raise ModelError(*error.lines) from error
+    layers = tuple(
+        SourceLayer(layer.name, layer.kind, (), None, is_compared=layer.kind != "InputLayer")
+        for layer in checked.layers
+    )
     try:
         steps = network_steps(read_network(checked))
     except (UnsupportedModelError, MissingExtraError) as error:  # an archive's layers are read without h5py
-        return _Source(facts, problem=str(error))
+        return _Source(facts, layers, problem=str(error))
     except ConversionError as error:
         raise ModelError(*error.lines) from error
-    return _Source(facts, steps=steps)
+    return _Source(facts, layers, steps=steps)
 
 
 def _stated(

@@ -6,23 +6,58 @@ subprocess, where they may crash.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xdet.checking.result import Placement
 from xdet.errors import XdetError
-from xdet.runtimes.ort_session import CPU, OrtSession, SessionChoices, resolve_provider, short_name
+from xdet.runtimes.onnxruntime import open_onnxruntime
+from xdet.runtimes.ort_session import CPU, OrtSession, SessionChoices, resolve_provider
 from xdet.runtimes.worker import Message, SubprocessEndedError, call_in_subprocess
+
+if TYPE_CHECKING:
+    from xdet.model.file import ModelFile
+    from xdet.runtimes.onnxruntime import OnnxRuntime
+    from xdet.runtimes.processors import RuntimeChoices
 
 Placed = Mapping[
     str, Mapping[str, int]
 ]  # provider, short -> operator -> number of nodes, before they are fused
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Recording:
+    """What ONNX Runtime told of a model while it opened it.
+
+    Attributes:
+        optimized: the graph that it runs, as an ONNX file.
+        placed: where its nodes run; None where this release does not tell.
+    """
+
+    optimized: bytes
+    placed: Placed | None
+
+
+def open_recorded(model: ModelFile, choices: RuntimeChoices) -> tuple[OnnxRuntime, Recording]:
+    """Open a finished model on the CPU provider, and keep what ONNX Runtime tells of it."""
+    with tempfile.TemporaryDirectory(prefix="xdet-") as folder:
+        path = Path(folder) / "optimized.onnx"
+        runtime = open_onnxruntime(model.data, file=model.file, choices=choices, optimized_path=str(path))
+        return runtime, Recording(path.read_bytes(), runtime.placement())
+
+
 def find_placement(model: bytes, provider: str) -> Placement:
     """Where a model's nodes go when ``provider``, short, is asked for."""
-    placed = place_nodes(model, provider)
+    return placement_of(place_nodes(model, provider), provider)
+
+
+def placement_of(placed: Placed | None, provider: str) -> Placement:
+    """What ``place_nodes`` told, in the form of results."""
     runtime = f"onnxruntime:{provider}"
     if placed is None:
         return Placement(runtime, None, {})
@@ -50,9 +85,7 @@ def place_here(model: bytes, provider: str) -> Placed | None:
         return None
     placed = session.placement()
     session.close()
-    return (
-        None if placed is None else {short_name(name): dict(operators) for name, operators in placed.items()}
-    )
+    return placed
 
 
 def place_in_subprocess(model: bytes, provider: str) -> Placed | None:

@@ -15,10 +15,9 @@ import numpy as np
 
 from converters.spec import IMAGE
 from xdet.checking.layers import source_codes
+from xdet.checking.pair import open_pair
+from xdet.checking.runs import OpenRuntimes
 from xdet.errors import UsageError
-from xdet.model.file import read_model_file
-from xdet.model.graph import load_onnx
-from xdet.model.metadata import read_document
 from xdet.model.surgery import Codes, cut_layer
 from xdet.pictures.preparation import Preparation, prepare
 from xdet.runtimes.ort_session import OrtSession, SessionChoices
@@ -76,13 +75,15 @@ def write_layer_repro(
         OutputError: a file cannot be written.
         ModelError: one of the models cannot be read.
     """
-    data, beside = read_model_file(model).data, values_path(target)
-    proto, how = load_onnx(data, model.name), Preparation(read_document(data, file=model.name).spec.image)
+    pair, beside = open_pair(model, source), values_path(target)
+    how = Preparation(pair.document.spec.image)
     images = np.stack([prepare(photograph, how).pixels for photograph in photographs])
+    with OpenRuntimes(pair) as runtimes:
+        known = source_codes(pair, images, runtimes)
     tried: list[tuple[float, int, bytes, Codes]] = []
-    for image, known in zip(images, source_codes(data, source, images), strict=True):
-        codes = {**known, IMAGE: image[None]}
-        cut, values = cut_layer(proto, layer.onnx, codes)
+    for image, held in zip(images, known, strict=True):
+        codes = {**held, IMAGE: image[None]}
+        cut, values = cut_layer(pair.graph.proto, layer.onnx, codes)
         session = OrtSession(cut, file=target.name, choices=SessionChoices(threads=1))
         given = {name: value for name, value in values.items() if name != layer.onnx}
         (result,) = session.run([layer.onnx], given)

@@ -1,31 +1,37 @@
 """Running one runtime over the photographs: its raw heads, and its boxes at every pair of thresholds.
 
+What stays open over a whole check.
+
 Runtimes that the table does not trust (other vendors' compilers, drivers) run in a subprocess: they may crash there without
 hiding what the others found.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from converters.heads.base import BatchDetections
 from converters.spec import Thresholds
+from xdet.checking.placement import Recording, open_recorded
+from xdet.errors import RuntimeCrashedError
 from xdet.model.file import ModelFile
 from xdet.model.frozen_thresholds import freeze_thresholds
 from xdet.model.metadata import read_document
+from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, open_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
-    from converters.spec import DetectorSpec
+    from xdet.checking.pair import OpenedPair
     from xdet.runtimes.base import Runtime
-    from xdet.runtimes.processors import RuntimeChoices
 
 CHUNK = 4  # photographs between two steps of the progress bar
 FIELDS = ("num_detections", "boxes_xyxy", "scores", "classes", "anchors")
@@ -69,15 +75,100 @@ class Work:
     progress: Callable[[int], None] = lambda _: None
 
 
-def run_finished(model: ModelFile, choices: RuntimeChoices, work: Work) -> Run:
-    """Run the finished model on the runtime that ``choices`` name, in a subprocess unless the table trusts it.
+class OpenRuntimes:
+    """The runtimes of one check: those that several of its parts ask stay open until its end, so each opens a file once.
+
+    They are ONNX Runtime's CPU kernels for the model, and for the source the witness, its own runtime's usual kernels.
+
+    Args:
+        pair: the two files.
+        threads: threads inside an operator; None is each runtime's default.
+        record: ask ONNX Runtime for its optimised graph and where its nodes run, too (``recorded``).
+        witness: for the source, instead of the usual.
+    """
+
+    def __init__(
+        self,
+        pair: OpenedPair,
+        threads: int | None = None,
+        *,
+        record: bool = False,
+        witness: RuntimeChoices | None = None,
+    ) -> None:
+        name, row = next((name, row) for name, row in RUNTIMES.items() if pair.source.format in row.formats)
+        self.main = RuntimeChoices("onnxruntime", "cpu", threads)
+        self.witness = witness or RuntimeChoices(name, row.usual, threads)
+        self.recorded: Recording | None = None
+        self._pair, self._record = pair, record
+        self._kept: dict[bool, Runtime] = {}
+
+    def finished(self) -> AbstractContextManager[Runtime]:
+        """ONNX Runtime's CPU kernels with the model."""
+        return self.opened(self._pair.model, self.main)
+
+    def source(self) -> AbstractContextManager[Runtime]:
+        """The witness with the source."""
+        return self.opened(self._pair.source, self.witness)
+
+    def is_witness(self, choices: RuntimeChoices) -> bool:
+        """Whether this is the runtime of the source that stays open."""
+        return (choices.runtime, choices.provider) == (self.witness.runtime, self.witness.provider)
+
+    @contextmanager
+    def opened(self, file: ModelFile, choices: RuntimeChoices) -> Iterator[Runtime]:
+        """A file on a runtime, opened now or before; in a subprocess unless the table trusts it.
+
+        Raises:
+            XdetError: it cannot be opened; whoever uses it raises others, ``RuntimeCrashedError`` where its process ended.
+        """
+        of_source, name = file is self._pair.source, (choices.runtime, choices.provider)
+        keeps = of_source and self.is_witness(choices)
+        keeps |= file is self._pair.model and name == (self.main.runtime, self.main.provider)
+        if not keeps:
+            with self._open(file, choices) as runtime:
+                yield runtime
+            return
+        if of_source not in self._kept:
+            self._kept[of_source] = self._open(file, choices)
+        try:
+            yield self._kept[of_source]
+        except RuntimeCrashedError:  # whoever asks next begins anew
+            self._kept.pop(of_source).close()
+            raise
+
+    def _open(self, file: ModelFile, choices: RuntimeChoices) -> Runtime:
+        if file is self._pair.source:  # described as its finished model is: it needs no sidecar
+            return open_model(file, replace(choices, spec=self._pair.document.spec))
+        trusted = choices.provider in RUNTIMES[str(choices.runtime)].trusted
+        if self._record and trusted and file is self._pair.model and choices.runtime == self.main.runtime:
+            runtime, self.recorded = open_recorded(file, choices)
+            return runtime
+        return open_model(file, choices, subprocess=not trusted)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for runtime in self._kept.values():
+            runtime.close()
+        self._kept.clear()
+
+
+def run_finished(model: ModelFile, choices: RuntimeChoices, work: Work, runtimes: OpenRuntimes) -> Run:
+    """Run a finished model on the runtime that ``choices`` name.
+
+    Args:
+        model: the check's, or one made from it.
+        choices: the runtime.
+        work: what it is asked for.
+        runtimes: those of the check.
 
     Raises:
-        XdetError: it cannot be opened, or failed; ``RuntimeCrashedError`` where its process ended.
+        XdetError: as ``OpenRuntimes.opened``.
     """
     runs: list[Run] = []
-    for opened, asked in _openings(model, choices, work.thresholds):
-        with opened as runtime:
+    for file, asked in _copies(model, choices, work.thresholds):
+        with runtimes.opened(file, choices) as runtime:
             part = replace(work, thresholds=asked)
             runs.append(run_open(runtime, part, head_of=runs[0] if runs else None))
     found = dict(pair for run in runs for pair in run.boxes)
@@ -105,34 +196,32 @@ def run_open(runtime: Runtime, work: Work, *, head_of: Run | None = None) -> Run
     return Run(runtime.name, runtime.capabilities.exact, np.concatenate(heads), joined)
 
 
-def run_source(source: ModelFile, spec: DetectorSpec, choices: RuntimeChoices, work: Work) -> Run:
-    """Raw heads of the source on one of its own runtimes, described as its finished model is: it needs no sidecar."""
-    with open_model(source, replace(choices, spec=spec)) as runtime:
+def run_source(source: ModelFile, choices: RuntimeChoices, work: Work, runtimes: OpenRuntimes) -> Run:
+    """Raw heads of the source on one of its own runtimes."""
+    with runtimes.opened(source, choices) as runtime:
         return run_open(runtime, work)
 
 
-def _openings(
+def _copies(
     model: ModelFile, choices: RuntimeChoices, thresholds: tuple[Thresholds, ...]
-) -> Iterator[tuple[Runtime, tuple[Thresholds, ...]]]:
-    """The model as it is, with the thresholds that it can take there; whoever takes a runtime closes it.
+) -> Iterator[tuple[ModelFile, tuple[Thresholds, ...]]]:
+    """The model as it is, with the thresholds that it can take there.
 
     Where the runtime can take none: for every other IoU threshold, or lower score, a copy frozen at it and at the lowest score.
     """
-    apart = choices.provider not in RUNTIMES[str(choices.runtime)].trusted
-    runtime = open_model(model, choices, subprocess=apart)
-    if runtime.capabilities.thresholds or model.format != "onnx" or not thresholds:
-        yield runtime, thresholds
+    document = read_document(model.data, file=model.file)
+    if not thresholds or (RUNTIMES[str(choices.runtime)].feeds_thresholds and not document.freeze_thresholds):
+        yield model, thresholds
         return
-    own, document = runtime.spec.thresholds, read_document(model.data, file=model.file)
+    own = document.spec.thresholds
     for iou in sorted({asked.iou for asked in thresholds}, key=lambda iou: iou != own.iou):
         asked = tuple(t for t in thresholds if t.iou == iou)
         lowest = min(t.score for t in asked)
         if iou == own.iou and lowest >= own.score:
-            yield runtime, asked
+            yield model, asked
             continue
-        runtime.close()
         frozen = freeze_thresholds(model.data, document, Thresholds(lowest, iou, own.max_detections))
-        yield open_model(ModelFile(model.path, frozen, "onnx"), choices, subprocess=apart), asked
+        yield ModelFile(model.path, frozen, "onnx"), asked
 
 
 def _joined(parts: list[BatchDetections]) -> BatchDetections:

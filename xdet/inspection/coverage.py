@@ -87,32 +87,47 @@ def integer_coverage(model: bytes, provider: str | None = None, *, file: str = "
     """
     from xdet.runtimes.ort_session import CPU, SessionChoices, resolve_provider, short_name
 
-    full = resolve_provider(provider)
-    proto = load_onnx(model, file)
-    graph = read_graph(proto, file)
+    full, proto = resolve_provider(provider), load_onnx(model, file)
+    if full != CPU:
+        return coverage_of(proto, short_name(full), None, file=file)
+    choices = SessionChoices(provider=full, threads=1, exact_for=_exact_for(proto))
+    return coverage_of(proto, short_name(full), _optimized(model, file, choices), file=file)
+
+
+def coverage_of(
+    model: onnx.ModelProto, provider: str, optimized: bytes | None, *, file: str = "model"
+) -> Coverage:
+    """As ``integer_coverage``, of a model that is decoded and open already.
+
+    Args:
+        model: any ONNX model.
+        provider: execution provider, short.
+        optimized: the graph that it runs, as an ONNX file; None where it does not show it.
+        file: the model's name, for messages.
+    """
+    graph = read_graph(model, file)
     matrix_nodes = [node for node in graph.nodes if node.op_type in WEIGHT_INPUT]
     macs = [node_macs(graph, node) for node in matrix_nodes]
-    if full != CPU:
-        return Coverage(short_name(full), sum(macs), None)
-    choices = SessionChoices(provider=full, threads=1, exact_for=_exact_for(proto))
-    taken = _taken(graph, matrix_nodes, _integer_nodes(_optimized(model, file, choices)))
+    if optimized is None:
+        return Coverage(provider, sum(macs), None)
+    taken = _taken(graph, matrix_nodes, _integer_nodes(load_onnx(optimized, file).graph))
     misses = [
         Miss(node.name or node.output[0], _reason(graph, node))
         for node, found in zip(matrix_nodes, taken, strict=True)
         if not found
     ]
     integer = sum(cost for cost, found in zip(macs, taken, strict=True) if found)
-    return Coverage(short_name(full), sum(macs), integer, tuple(misses))
+    return Coverage(provider, sum(macs), integer, tuple(misses))
 
 
-def _optimized(model: bytes, file: str, choices: SessionChoices) -> onnx.GraphProto:
-    """The graph as ONNX Runtime is going to run it."""
+def _optimized(model: bytes, file: str, choices: SessionChoices) -> bytes:
+    """The graph as ONNX Runtime is going to run it, as an ONNX file."""
     from xdet.runtimes.ort_session import OrtSession
 
     with tempfile.TemporaryDirectory(prefix="xdet-") as folder:
         path = Path(folder) / "optimized.onnx"
         OrtSession(model, file=file, choices=replace(choices, optimized_path=str(path))).close()
-        return load_onnx(path.read_bytes(), file).graph
+        return path.read_bytes()
 
 
 def _exact_for(model: onnx.ModelProto) -> str | None:

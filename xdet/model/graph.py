@@ -296,20 +296,19 @@ class FinishedGraph:
     """The main graph of an ONNX model.
 
     Args:
-        model: the file's bytes.
+        proto: the model, decoded.
         file: its name, for messages.
 
     Raises:
-        ModelError: the bytes are no ONNX model, or one that breaks the standard: an operator without an input that it needs,
+        ModelError: it breaks the standard: an operator without an input that it needs,
             codes that are read with a scale that is no positive number.
     """
 
-    def __init__(self, model: bytes, *, file: str) -> None:
+    def __init__(self, proto: onnx.ModelProto, *, file: str) -> None:
         import onnx
 
-        proto = load_onnx(model, file)
         require_valid(proto, file)
-        self.file = file
+        self.file, self.proto = file, proto
         self._initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
         self.nodes = tuple(
             Node(

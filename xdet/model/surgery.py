@@ -83,13 +83,12 @@ class HeadEntry:
         return np.ascontiguousarray(np.rint(values / self.scale) + self.zero_point).astype(self.dtype)
 
 
-def find_entry(model: bytes, file: str) -> HeadEntry:
-    """Where a finished model takes heads.
+def find_entry(graph: onnx.GraphProto, file: str) -> HeadEntry:
+    """Where a finished model takes heads; ``file`` is its name, for messages.
 
     Raises:
         ModelError: the model has no value ``head``.
     """
-    graph = load_onnx(model, file).graph
     writers = {name: node for node in graph.node for name in node.output}
     if HEAD not in writers:
         raise ModelError(f"'{file}' has no value named {HEAD!r}; convert its source again with xdet convert")
@@ -105,13 +104,18 @@ def find_entry(model: bytes, file: str) -> HeadEntry:
 
 
 def build_probe_model(
-    model: bytes, file: str, *, document: ModelDocument, heads: NDArray[np.float32], thresholds: Thresholds
+    model: onnx.ModelProto,
+    entry: HeadEntry,
+    *,
+    document: ModelDocument,
+    heads: NDArray[np.float32],
+    thresholds: Thresholds,
 ) -> bytes:
     """The model's decoder behind a table of heads.
 
     Args:
-        model: a finished model's bytes.
-        file: its name, for messages.
+        model: a finished model.
+        entry: where it takes heads.
         document: what its metadata says; it ends in boxes.
         heads: float32 ``(P, ...)``, of the entry's levels, P of at most ``MOST_HEADS``.
         thresholds: the copy's defaults, or what it has frozen where the model has.
@@ -121,8 +125,7 @@ def build_probe_model(
     """
     from onnx import TensorProto, helper
 
-    entry, proto = find_entry(model, file), load_onnx(model, file)
-    graph = proto.graph
+    graph = model.graph
     wanted, nodes = set(DETECTION_OUTPUTS), []
     for node in reversed(graph.node):
         if wanted.intersection(node.output) and entry.value not in node.output:
@@ -140,14 +143,20 @@ def build_probe_model(
         list(graph.output),
         [*constants, *(tensor for tensor in graph.initializer if tensor.name in wanted)],
     )
-    proto.graph.CopyFrom(copy)
-    _write_thresholds(proto, thresholds)
     spec = replace(
         document.spec, image=ImageInput(1, 1, document.spec.image.rescaling), thresholds=thresholds
     )
-    for entry_of_metadata in proto.metadata_props:
-        if entry_of_metadata.key == METADATA_KEY:
-            entry_of_metadata.value = replace(document, spec=spec).to_json()
+    proto = helper.make_model(
+        copy,
+        opset_imports=model.opset_import,
+        ir_version=model.ir_version,
+        producer_name=model.producer_name,
+        producer_version=model.producer_version,
+        functions=model.functions,
+    )
+    told = {entry.key: entry.value for entry in model.metadata_props}
+    helper.set_model_props(proto, told | {METADATA_KEY: replace(document, spec=spec).to_json()})
+    _write_thresholds(proto, thresholds)
     return bytes(proto.SerializeToString(deterministic=True))
 
 
@@ -267,16 +276,13 @@ def _document(properties: dict[str, str], file: str) -> ModelDocument:
 Codes = dict[str, "NDArray[Any]"]
 
 
-def exact_codes(
-    graph: ir.Graph, twin: str, image: NDArray[np.uint8], given: Mapping[str, NDArray[Any]]
-) -> tuple[NDArray[Any], bool]:
+def exact_codes(graph: ir.Graph, twin: str, given: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], bool]:
     """The exact arithmetic's codes of one value.
 
     Args:
-        graph: what ``converters.integer.evaluate.read_graph`` made of the model.
+        graph: of the model.
         twin: the value.
-        image: uint8 RGB ``(1, height, width, 3)`` at network size.
-        given: codes by name, as the graph stores them; that of ``twin`` itself is not used.
+        given: the picture and codes by name, as the graph stores them; that of ``twin`` itself is not used.
 
     Returns:
         The codes, and whether float32 arithmetic lies on the way, which rounds as each runtime likes.
@@ -287,9 +293,9 @@ def exact_codes(
     from converters.integer.evaluate import NotEvaluatedError, evaluate
     from converters.integer.values import to_reals
 
-    others = {name: codes for name, codes in given.items() if name != twin}
+    others = {name: codes for name, codes in given.items() if name != twin or name == IMAGE}
     try:
-        evaluation = evaluate(graph, {**others, IMAGE: image}, [twin])
+        evaluation = evaluate(graph, others, [twin])
     except NotEvaluatedError as error:
         raise ModelError(f"the layer {twin!r} cannot be computed in integers: {error}") from error
     return to_reals(evaluation.values[twin]).array, bool(evaluation.inexact)

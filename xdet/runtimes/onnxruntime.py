@@ -165,6 +165,10 @@ class OnnxRuntime(Runtime):
         arrays = run_in_chunks(images, self.batch, lambda chunk: session.run(wanted, {IMAGE: chunk}))
         return dict(zip(wanted, arrays, strict=True))
 
+    def placement(self) -> dict[str, dict[str, int]] | None:
+        """Where the file's own nodes run; see ``OrtSession.placement``."""
+        return self._session.placement()
+
     def close(self) -> None:
         """End the sessions."""
         for session in (self._session, *self._inner.values(), *self._at_thresholds.values()):
@@ -223,7 +227,12 @@ def providers() -> tuple[str, ...]:
 
 
 def open_onnxruntime(
-    model: bytes, *, file: str, choices: RuntimeChoices = DEFAULTS, fuse: bool = True
+    model: bytes,
+    *,
+    file: str,
+    choices: RuntimeChoices = DEFAULTS,
+    fuse: bool = True,
+    optimized_path: str | None = None,
 ) -> OnnxRuntime:
     """Open a finished model.
 
@@ -233,6 +242,7 @@ def open_onnxruntime(
         choices: ``provider`` is an execution provider's short or full name, None the CPU; ``device`` and ``provider_options``
             are handed to it; ``threads`` None is one per physical core, or the processors shared among several ``workers``.
         fuse: see ``SessionChoices``.
+        optimized_path: where to save the graph that it runs; ``OnnxRuntime.placement`` tells where, then.
 
     Raises:
         ModelError: damaged, or not a finished model of xdet.
@@ -252,6 +262,8 @@ def open_onnxruntime(
         threads=threads,
         exact_for=exact_for,
         fuse=fuse,
+        optimized_path=optimized_path,
+        record_placement=optimized_path is not None,
         device=choices.device,
         provider_options=choices.provider_options,
     )

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -227,21 +227,22 @@ class OrtSession:
         ):
             return list(self._session.run(list(outputs), dict(feeds), self._run_options))
 
-    def placement(self) -> dict[str, Counter[str]] | None:
-        """Nodes by operator per provider (full name), before fusion; None unless recorded, or where ONNX Runtime is too old."""
+    def placement(self) -> dict[str, dict[str, int]] | None:
+        """Nodes by operator per provider, short, before fusion; None unless recorded, or where ONNX Runtime is too old."""
         if not self.choices.record_placement or not hasattr(self._session, PLACEMENT):
             return None
         placed: dict[str, Counter[str]] = {}
         for part in getattr(self._session, PLACEMENT)():
-            operators = placed.setdefault(str(part.ep_name), Counter())
+            operators = placed.setdefault(short_name(str(part.ep_name)), Counter())
             operators.update(str(node.op_type) for node in part.get_nodes())
-        return placed
+        return {name: dict(operators) for name, operators in placed.items()}
 
     def reopen(self, model: bytes) -> Self:
         """Another model, such as an edited copy, opened as this one was."""
         if self._session is None:
             raise UsageError(f"'{self.file}' was closed; open it again")
-        return type(self)(model, file=self.file, choices=self.choices)
+        choices = replace(self.choices, optimized_path=None, record_placement=False)
+        return type(self)(model, file=self.file, choices=choices)
 
     def close(self) -> None:
         """End ONNX Runtime's session, and with it its threads and buffers."""

@@ -22,6 +22,7 @@ from xdet.errors import ModelError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from xdet.checking.pair import OpenedPair
     from xdet.checking.result import CheckResult
 
 pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
@@ -102,8 +103,8 @@ def test_a_float_convolution_is_missing_from_the_integer_coverage_with_its_reaso
 def test_layers_that_cannot_be_compared_hide_nothing_else(
     model: Path, embedded_tflite: Path, sample_pictures: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_: bytes, source: Path, *__: object, **___: object) -> None:
-        raise ModelError(f"'{source}' is no TFLite file")
+    def refuse(pair: OpenedPair, *_: object) -> None:
+        raise ModelError(f"'{pair.source.file}' is no TFLite file")
 
     monkeypatch.setattr(layered, "compare_layers", refuse)
     result = with_layers(model, embedded_tflite, sample_pictures)

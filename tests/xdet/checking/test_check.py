@@ -21,7 +21,7 @@ from xdet import checking
 from xdet.checking import check as verdict
 from xdet.checking import runs
 from xdet.checking.check import check
-from xdet.checking.pair import planned_images
+from xdet.checking.pair import open_pair, planned_images
 from xdet.checking.report import ADVICE, CHANGE_CAUSES, check_text, check_to_json, layer_advice
 from xdet.checking.result import Cause, ChangeCause
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
@@ -146,16 +146,21 @@ def test_a_runtime_that_ends_its_process_is_told_and_hides_nothing(
     assert [run.name for run in result.runs] == ["onnxruntime-unfused:cpu"]
 
 
-def test_a_process_of_its_own_gives_what_this_one_gives(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_of_its_own_gives_what_this_one_gives(
+    model: Path, embedded_tflite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = np.random.default_rng(1).integers(0, 256, (3, 224, 224, 3), np.uint8)
     file = ModelFile(model, model.read_bytes(), "onnx")
     asked = (
         RuntimeChoices("onnxruntime", "cpu", 1),
         runs.Work(images, (Thresholds(0.01), Thresholds(0.05, 0.4))),
     )
-    here = runs.run_finished(file, *asked)
+    pair = open_pair(file, embedded_tflite)
+    with runs.OpenRuntimes(pair) as opened:
+        here = runs.run_finished(file, *asked, opened)
     trust_nothing_of("onnxruntime", monkeypatch)
-    apart = runs.run_finished(file, *asked)
+    with runs.OpenRuntimes(pair) as opened:
+        apart = runs.run_finished(file, *asked, opened)
     assert (apart.name, apart.exact) == (here.name, here.exact)
     assert np.array_equal(apart.heads, here.heads)
     for (_, one), (_, other) in zip(here.boxes, apart.boxes, strict=True):
@@ -164,13 +169,17 @@ def test_a_process_of_its_own_gives_what_this_one_gives(model: Path, monkeypatch
 
 
 def test_an_error_in_a_process_of_its_own_comes_back_as_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, embedded_tflite: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trust_nothing_of("onnxruntime", monkeypatch)
-    file = ModelFile(tmp_path / "gone.onnx", b"\x08\x09", "onnx")
-    images = np.zeros((1, 224, 224, 3), np.uint8)
-    with pytest.raises(ModelError, match=r"gone\.onnx'.*not one that xdet made"):
-        runs.run_finished(file, RuntimeChoices("onnxruntime", "cpu"), runs.Work(images, (Thresholds(),)))
+    pair = open_pair(model, embedded_tflite)
+    gone = ModelFile(Path("gone.onnx"), b"\x08\x09", "onnx")
+    with (
+        runs.OpenRuntimes(pair) as runtimes,
+        pytest.raises(ModelError, match=r"gone\.onnx'.*not one that xdet"),
+        runtimes.opened(gone, RuntimeChoices("onnxruntime", "cpu")),
+    ):
+        pass
 
 
 def test_what_passed_is_told_part_by_part(passed: CheckResult) -> None:

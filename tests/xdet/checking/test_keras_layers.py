@@ -13,16 +13,17 @@ import pytest
 
 from converters.spec import Thresholds
 from tests.xdet.checking import faults, keras_faults
+from tests.xdet.checking.layered import layers_of
 from xdet.bench.machine import describe_machine
-from xdet.checking import keras_layers
+from xdet.checking import layers
 from xdet.checking.blame import with_layers
 from xdet.checking.layer_records import LayerComparison, RealDistance, RealLayer
-from xdet.checking.layers import compare_layers
 from xdet.checking.page import Surroundings, check_to_html
 from xdet.checking.pair import open_pair
 from xdet.checking.report import check_text, check_to_json
 from xdet.checking.repro import write_layer_repro
 from xdet.checking.result import CheckResult, PartVerdict
+from xdet.checking.runs import OpenRuntimes
 from xdet.errors import ModelError
 from xdet.model.file import ModelFile, read_model_file
 from xdet.model.metadata import read_document
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from xdet.checking.pair import OpenedPair
 
 LAYERS = [
     "bn1",
@@ -61,17 +64,19 @@ def images(keras_models: Path) -> NDArray[np.uint8]:
 def stored_values(keras_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keras' values from the file that holds them, instead of a process that computes them."""
 
-    def look_up(
-        _: ModelFile, __: object, pairs: Sequence[Any], images: NDArray[np.uint8], ___: object
-    ) -> Any:
+    def look_up(_: object, shared: Sequence[Any], images: NDArray[np.uint8]) -> Any:
         with np.load(keras_models / "layers.npz") as stored:
-            return {pair.layer: stored[pair.layer][: len(images)] for pair in pairs}
+            held = {layer.source.name: stored[layer.source.name] for layer in shared}
+        return [
+            {name: array[number : number + 1] for name, array in held.items()}
+            for number in range(len(images))
+        ]
 
-    monkeypatch.setattr(keras_layers, "_keras_values", look_up)
+    monkeypatch.setattr(layers, "source_values", look_up)
 
 
 def compared(model: bytes, folder: Path, images: NDArray[np.uint8]) -> LayerComparison:
-    return compare_layers(model, folder / "tf_keras.h5", images)
+    return layers_of(model, folder / "tf_keras.h5", images)
 
 
 def real(found: LayerComparison) -> dict[str, RealLayer]:
@@ -175,6 +180,11 @@ def a_result(way: str) -> CheckResult:
     )  # fmt: skip
 
 
+def told(way: str, pair: OpenedPair, images: NDArray[np.uint8]) -> CheckResult:
+    with OpenRuntimes(pair) as runtimes:
+        return with_layers(a_result(way), pair, images, runtimes)
+
+
 @pytest.mark.usefixtures("stored_values")
 def test_text_json_and_page_tell_fractions_of_a_float_model(
     keras_models: Path, images: NDArray[np.uint8], tmp_path: Path
@@ -182,7 +192,7 @@ def test_text_json_and_page_tell_fractions_of_a_float_model(
     model = tmp_path / "float.onnx"
     sound = (keras_models / "tf_keras.h5-float.onnx").read_bytes()
     model.write_bytes(faults.planted(sound, keras_faults.slope))
-    result = with_layers(a_result("float"), open_pair(model, keras_models / "tf_keras.h5"), images, None)
+    result = told("float", open_pair(model, keras_models / "tf_keras.h5"), images)
     (finding,) = result.findings
     assert (finding.part, finding.cause, finding.layer) == ("static", "layer", "leaky")
     assert "from the source's own values in front of it, the graph computes up to" in finding.message
@@ -191,10 +201,10 @@ def test_text_json_and_page_tell_fractions_of_a_float_model(
     text = check_text(result)
     assert "distances are fractions of the largest value of each layer" in text
     assert "LSB" not in text.split("layers compared")[1].split("onnxruntime")[0]
-    layers = json.loads(check_to_json(result))["layers"]
-    assert (layers["unit"], layers["first_fault"]) == ("of the largest value", "leaky")
-    assert set(layers["layers"][0]["local"]) == {"differing", "values", "worst", "total"}
-    assert layers["layers"][0]["kernel"] is None
+    found = json.loads(check_to_json(result))["layers"]
+    assert (found["unit"], found["first_fault"]) == ("of the largest value", "leaky")
+    assert set(found["layers"][0]["local"]) == {"differing", "values", "worst", "total"}
+    assert found["layers"][0]["kernel"] is None
     page = check_to_html(result, list(images), Surroundings(describe_machine(), None, "xdet check"))
     assert "as a fraction of the largest value there" in page
     assert page.count('class="cell fault"') == 1
@@ -206,16 +216,16 @@ def test_text_json_and_page_tell_steps_of_a_quantised_model_and_that_they_are_no
     keras_models: Path, images: NDArray[np.uint8]
 ) -> None:
     pair = open_pair(keras_models / "tf_keras.h5-per-channel.onnx", keras_models / "tf_keras.h5")
-    result = with_layers(a_result("per-channel"), pair, images, None)
+    result = told("per-channel", pair, images)
     assert result.passed
     assert result.complete
     text = check_text(result)
     assert "local: what quantising that layer costs against Keras, measured, and no fault" in text
     assert "not judged" in text
-    layers = json.loads(check_to_json(result))["layers"]
-    assert (layers["unit"], layers["first_fault"]) == ("LSB", None)
-    assert layers["layers"][0]["local_bound"] is None
-    assert layers["layers"][0]["kernel"]["worst_lsb"] == 0
+    found = json.loads(check_to_json(result))["layers"]
+    assert (found["unit"], found["first_fault"]) == ("LSB", None)
+    assert found["layers"][0]["local_bound"] is None
+    assert found["layers"][0]["kernel"]["worst_lsb"] == 0
     page = check_to_html(result, list(images), Surroundings(describe_machine(), None, "xdet check"))
     assert "local is what quantising that layer costs: measured, not judged, and no fault" in page
     assert ">kernel</text>" in page
@@ -254,7 +264,7 @@ def test_a_source_without_the_models_layers_is_told(
     other.write_bytes(h5_bytes(functional(layer("Conv2D", "another"))))
     model = (keras_models / "tf_keras.h5-float.onnx").read_bytes()
     with pytest.raises(ModelError, match=r"other\.h5' shares no layer with the model"):
-        compare_layers(model, other, images)
+        layers_of(model, other, images)
 
 
 def test_distances_add_up_and_no_number_is_infinitely_far() -> None:

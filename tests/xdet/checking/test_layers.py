@@ -11,6 +11,7 @@ from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
 from tests.converters.sources.tflite.builder import TfliteBuilder
+from tests.xdet.checking.layered import layers_of
 from tests.xdet.finished_models import finished_model
 from tests.xdet.planted_faults import (
     another_slope,
@@ -22,10 +23,10 @@ from tests.xdet.planted_faults import (
     red_and_blue_swapped,
 )
 from xdet.checking.layer_records import Distance, Layer, LayerComparison
-from xdet.checking.layers import compare_layers
-from xdet.errors import ModelError
+from xdet.errors import ModelError, UsageError
 from xdet.model.surgery import exact_codes
 from xdet.pictures.images import read_image, resize_image
+from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +64,7 @@ def test_honest_conversions_have_no_fault(
     options: ConvertOptions, layers: int, local: int, embedded_tflite: Path, photograph: NDArray[np.uint8]
 ) -> None:
     model = convert_to_bytes(embedded_tflite, options).model
-    found = compare_layers(model, embedded_tflite, photograph)
+    found = layers_of(model, embedded_tflite, photograph)
     assert found.first_fault is None
     assert len(found.layers) == layers
     # int8 codes that are shown are computed in float: a few values of that run's head are another code
@@ -77,7 +78,7 @@ def test_honest_conversions_have_no_fault(
 def test_the_uint8_graph_holds_litert_s_integers_in_every_layer(
     embedded: bytes, embedded_tflite: Path, photograph: NDArray[np.uint8]
 ) -> None:
-    found = compare_layers(embedded, embedded_tflite, np.concatenate([photograph, photograph[:, ::-1]]))
+    found = layers_of(embedded, embedded_tflite, np.concatenate([photograph, photograph[:, ::-1]]))
     assert {layer.accumulated.differing for layer in found.layers} == {0}
     assert [layer.operator for layer in found.layers][:3] == ["input", "QUANTIZE", "CONV_2D"]
     assert found.layers[-1].accumulated.values == 2 * 7 * 7 * 30
@@ -104,7 +105,7 @@ def test_a_fault_is_named_with_its_layer(
     embedded_tflite: Path,
     photograph: NDArray[np.uint8],
 ) -> None:
-    found = compare_layers(edited(embedded, fault), embedded_tflite, photograph)
+    found = layers_of(edited(embedded, fault), embedded_tflite, photograph)
     assert found.first_fault is not None
     assert found.first_fault.tensor.endswith(tensor)
     assert found.first_fault.is_mistranslated
@@ -118,7 +119,7 @@ def test_a_fault_is_named_with_its_layer(
 def test_litert_s_other_kernels_are_one_code_away_in_a_layer_and_drift_from_there(
     embedded: bytes, embedded_tflite: Path, photograph: NDArray[np.uint8]
 ) -> None:
-    found = compare_layers(embedded, embedded_tflite, photograph, kernels="reference")
+    found = layers_of(embedded, embedded_tflite, photograph, witness=RuntimeChoices("litert", "reference"))
     assert found.first_fault is None
     assert max(layer.local.worst for layer in found.layers) == 1
     assert max(layer.accumulated.worst for layer in found.layers) > 1
@@ -127,13 +128,15 @@ def test_litert_s_other_kernels_are_one_code_away_in_a_layer_and_drift_from_ther
 def test_a_source_of_another_format_is_refused(embedded: bytes, tmp_path: Path) -> None:
     source = tmp_path / "person.onnx"
     source.write_bytes(embedded)
-    with pytest.raises(ModelError, match="is no TFLite or Keras file; layers are compared with a source"):
-        compare_layers(embedded, source, np.zeros((1, 224, 224, 3), np.uint8))
+    with pytest.raises(UsageError, match="is onnx, expected the TFLite or Keras file that"):
+        layers_of(embedded, source, np.zeros((1, 224, 224, 3), np.uint8))
 
 
-def test_a_source_of_another_model_is_told(embedded_tflite: Path) -> None:
-    with pytest.raises(ModelError, match=r"expected uint8, int8 or float32 \[1, 2, 2, 3\]"):
-        compare_layers(finished_model(), embedded_tflite, np.zeros((1, 2, 2, 3), np.uint8))
+def test_a_source_of_another_model_is_told(embedded_tflite: Path, tmp_path: Path) -> None:
+    source = tmp_path / "no-sidecar.tflite"
+    source.write_bytes(embedded_tflite.read_bytes())
+    with pytest.raises(ModelError, match=r"shares no layer with the model; is it the model's source\?"):
+        layers_of(finished_model(), source, np.zeros((1, 2, 2, 3), np.uint8))
 
 
 def test_distances_add_up_over_images() -> None:
@@ -156,7 +159,7 @@ def test_a_requantisation_that_changes_no_code_is_not_blamed_for_the_sum_in_fron
     described = SourceOptions(anchors=((1.0, 1.0),), anchor_unit="cell", class_names=("person",))
     model = convert_to_bytes(source, ConvertOptions(source=described)).model
     image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3), np.uint8)
-    found = compare_layers(model, source, image)
+    found = layers_of(model, source, image)
     sums = [layer for layer in found.layers if isinstance(layer, Layer) and layer.onnx == "sum"]
     assert {layer.tensor: layer.local_bound_lsb for layer in sums} == {"sum": 1, "sum_u8": 1, "sum_i8": 1}
     assert found.first_fault is None
@@ -191,6 +194,6 @@ def test_equal_values_on_both_sides_are_computed_once(
         return exact_codes(graph, twin, *rest)  # type: ignore[arg-type]  # handed on
 
     monkeypatch.setattr("xdet.checking.layers.exact_codes", counting)
-    found = compare_layers(embedded, embedded_tflite, photograph)
+    found = layers_of(embedded, embedded_tflite, photograph)
     assert all(isinstance(layer, Layer) and layer.accumulated.differing == 0 for layer in found.layers)
     assert len(computed) == len(found.layers)

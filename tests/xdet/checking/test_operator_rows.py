@@ -18,6 +18,7 @@ from xdet.checking.layers import compare_layers
 from xdet.checking.numbers import check_static
 from xdet.checking.numbers.proofs import why_not_exact
 from xdet.checking.pair import open_pair
+from xdet.checking.runs import OpenRuntimes
 from xdet.runtimes.onnxruntime import open_onnxruntime
 
 if TYPE_CHECKING:
@@ -60,5 +61,6 @@ def test_a_row_is_what_the_converter_litert_and_check_do(
     assert static.findings == ()
     reason = why_not_exact(pair.document, pair.source_graph)
     assert reason is None if all(c.bound_lsb == 0 for c in held) else op in str(reason)
-    layers = compare_layers(finished.read_bytes(), source, images).layers
+    with OpenRuntimes(pair) as runtimes:
+        layers = compare_layers(pair, images, runtimes).layers
     assert [layer for layer in layers if layer.local.worst > (layer.local_bound or 0)] == []

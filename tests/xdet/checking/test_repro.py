@@ -19,7 +19,9 @@ from converters.spec import IMAGE
 from tests.xdet.checking import faults
 from xdet.checking.layer_records import Distance, Layer
 from xdet.checking.layers import source_codes
+from xdet.checking.pair import open_pair
 from xdet.checking.repro import LayerRepro, values_path, write_layer_repro
+from xdet.checking.runs import OpenRuntimes
 from xdet.errors import UsageError
 
 pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
@@ -143,7 +145,9 @@ def test_codes_keep_the_graph_s_dtype_where_none_is_negative(embedded_tflite: Pa
     path = tmp_path / "person.onnx"
     path.write_bytes(convert_to_bytes(embedded_tflite, ConvertOptions(activations="int8")).model)
     black = np.zeros((1, 224, 224, 3), np.uint8)
-    (codes,) = source_codes(path.read_bytes(), embedded_tflite, black)
+    pair = open_pair(path, embedded_tflite)
+    with OpenRuntimes(pair) as runtimes:
+        (codes,) = source_codes(pair, black, runtimes)
     name = next(name for name, held in codes.items() if name != IMAGE and held.min() >= 0)
     assert {held.dtype for held in codes.values()} == {np.dtype(np.int8)}
     layer = replace(conv3(), tensor=name, onnx=name)

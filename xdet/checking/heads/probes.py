@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from converters.spec import DetectorSpec
     from xdet.checking.pair import OpenedPair
-    from xdet.checking.runs import Run
+    from xdet.checking.runs import OpenRuntimes, Run
     from xdet.runtimes.processors import RuntimeChoices
 
 OVERLAPS = (0.2, 0.8)  # where the chosen pair's IoU lies
@@ -337,26 +337,27 @@ class Probing:
 
 def prepare_probes(pair: OpenedPair) -> Probing | None:
     """Craft heads for a finished model; None where it ends at the raw head, or it can express none."""
-    model, document = pair.model, pair.document
+    document, proto = pair.document, pair.graph.proto
     if not document.spec.gives_boxes or not isinstance(document.spec.head, YoloV2):
         return None
-    probes = craft_probes(document.spec, find_entry(model.data, model.file).levels())
+    entry = find_entry(proto.graph, pair.model.file)
+    probes = craft_probes(document.spec, entry.levels())
     if probes is None:
         return None
     if not pair.has_thresholds:  # the decoder knows its own only
         probes = replace(probes, thresholds=(document.spec.thresholds,))
     data = build_probe_model(
-        model.data, model.file, document=document, heads=probes.heads, thresholds=probes.thresholds[0]
+        proto, entry, document=document, heads=probes.heads, thresholds=probes.thresholds[0]
     )
-    return Probing(ModelFile(model.path, data, "onnx"), probes)
+    return Probing(ModelFile(pair.model.path, data, "onnx"), probes)
 
 
-def run_probes(probing: Probing, choices: RuntimeChoices) -> Run:
-    """What a runtime gives for the crafted heads.
+def run_probes(probing: Probing, choices: RuntimeChoices, runtimes: OpenRuntimes) -> Run:
+    """What a runtime, opened as one of ``runtimes``, gives for the crafted heads.
 
     Raises:
         XdetError: as ``run_finished``.
     """
     probes = probing.probes
     work = Work(pictures_of(len(probes.names)), probes.thresholds)
-    return replace(run_finished(probing.model, choices, work), probes=probes.names)
+    return replace(run_finished(probing.model, choices, work, runtimes), probes=probes.names)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.facts import match_outputs
+from converters.sources.tflite.operators import OPERATORS, case_of
 from converters.spec import CONTRACT_NAMES
+from xdet.checking.layer_records import SourceLayer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,9 +21,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.sources.tflite.reader import TfliteModel, TfliteOperator, TfliteTensor
-    from converters.spec import RawOutput
+    from converters.spec import ModelDocument, RawOutput
 
 ACTIVATIONS = frozenset({"LEAKY_RELU", "RELU", "RELU6", "RELU_N1_TO_1", "QUANTIZE"})
+CODES = ("int8", "uint8")
 POOLS = frozenset({"MAX_POOL_2D", "AVERAGE_POOL_2D"})
 
 
@@ -81,6 +84,35 @@ class SourceGraph:
             elif op.op in ACTIVATIONS:
                 found += self.pools_behind(op.outputs[0])
         return tuple(found)
+
+    def layers(self, document: ModelDocument) -> tuple[SourceLayer, ...]:
+        """Tensors of codes, in the order in which they are computed; of a file that has none, its float tensors."""
+        steps: list[tuple[str, tuple[int, ...], tuple[int, ...], int]] = [("input", (), self.model.inputs, 0)]
+        steps += [(op.op, op.inputs, op.outputs, self._bound(op, document)) for op in self.model.operators]
+        tensors = self.model.tensors
+        integer = any(tensors[index].dtype in CODES for _, _, outputs, _ in steps for index in outputs)
+        wanted = CODES if integer else ("float32",)
+        return tuple(
+            SourceLayer(
+                self.names[index],
+                name,
+                tuple(self.names[number] for number in inputs if number >= 0),
+                tensors[index].dtype if integer else None,
+                bound,
+                # LiteRT shows the first of equal names only
+                is_compared=tensors[index].dtype in wanted and self.names[index] == tensors[index].name,
+            )
+            for name, inputs, outputs, bound in steps
+            for index in outputs
+        )
+
+    def _bound(self, op: TfliteOperator, document: ModelDocument) -> int:
+        """How many LSB an operator's translation may be off: its row says it, and the document where none was exact."""
+        case = case_of(self.model, op)
+        tensors = [repr(self.model.tensors[index].name) for index in op.outputs]
+        noted = any("<= 1 LSB" in note and any(name in note for name in tensors) for note in document.notes)
+        plain = document.leaky_relu != "litert" and op.op in OPERATORS and OPERATORS[op.op].ties
+        return max(1 if case is None else case.bound_lsb, int(noted or plain))
 
     def output_name(self, op: TfliteOperator) -> str:
         """How messages call an operator: by its output."""
