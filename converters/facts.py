@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from converters.quant import QuantParams
+    from converters.spec import Color, Rescaling, ResizeRule
 
 
 CHANNELS = (3, 1)  # of a picture: colours, or grey
@@ -64,6 +65,31 @@ class PostProcess:
 
 
 @dataclass(frozen=True, slots=True)
+class FileMetadata:
+    """What a model file says in words, beside its tensors; None = not said.
+
+    Attributes:
+        where: what messages call the place, such as ``"'metadata.json' in the ZIP of 'm.tflite'"``.
+        class_names: one name per class.
+        size_hw: rows and columns of the picture.
+        stride: pixels of the picture per cell of the coarsest grid.
+        rescaling: pixel to real number.
+        resize: how photographs get the network's size.
+        color: what the channels of the picture are.
+        notes: what is there and cannot be used, one sentence each.
+    """
+
+    where: str
+    class_names: tuple[str, ...] | None = None
+    size_hw: tuple[int, int] | None = None
+    stride: int | None = None
+    rescaling: Rescaling | None = None
+    resize: ResizeRule | None = None
+    color: Color | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SourceFacts:
     """The facts of one source file.
 
@@ -76,6 +102,7 @@ class SourceFacts:
         input_quant: the input's quantisation, None where it has none.
         channels: of the input picture: 3, or 1 for grey.
         postprocess: what stands behind the outputs and turns them into detections; None for nothing.
+        metadata: what the file says in words, the most trusted first.
     """
 
     file: str
@@ -86,6 +113,7 @@ class SourceFacts:
     input_quant: QuantParams | None
     channels: int = 3
     postprocess: PostProcess | None = None
+    metadata: tuple[FileMetadata, ...] = ()
 
     def raw_outputs(self) -> tuple[RawOutput, ...]:
         """The outputs as they are, for a graph that ends there; names that differ where there are several."""

@@ -1,4 +1,4 @@
-"""Where a detector's description comes from: options, then zoo yaml, then sidecar, then the model file.
+"""Where a detector's description comes from: options, then zoo yaml, then sidecar, then the model file's own metadata.
 
 Each value is taken from the first place that states it. Two finer rules:
 
@@ -14,14 +14,15 @@ thresholds tell how its training was evaluated, ``ZooConfig.evaluation``, and ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import numpy as np
 
-from converters.description.recognition import RECOGNITIONS, Stated, class_names_of, recognise, require_fit
+from converters.description.recognition import RECOGNITIONS, Stated, recognise, require_fit
 from converters.description.sidecar import SUFFIX, Sidecar, find_sidecar
+from converters.description.told import Told, gather
 from converters.description.values import (
     StatedAnchors,
     StatedRescaling,
@@ -33,6 +34,7 @@ from converters.description.values import (
 from converters.description.zoo_yaml import ZooConfig, read_zoo_config
 from converters.errors import OptionError, SourceFileError
 from converters.facts import SourceFacts
+from converters.heads.base import default_class_names
 from converters.heads.yolo_v2 import Anchors, YoloV2, describe_fit, fitting_counts, grid_of
 from converters.spec import (
     Color,
@@ -46,6 +48,8 @@ from converters.spec import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from converters.facts import PostProcess
 
 __all__ = ["SourceDescription", "SourceFacts", "SourceOptions", "describe_source", "resolve_spec"]
@@ -121,6 +125,7 @@ class SourceDescription:
         evaluation: with what the yaml evaluates its training; None where no yaml states anything.
         licence: the sidecar's words; None where it has none.
         origin: where the model comes from, in the sidecar's words (its key ``source``); None likewise.
+        stated_by: fact -> who states it, as messages name it; ``"assumed"`` where nobody does.
     """
 
     spec: DetectorSpec
@@ -128,6 +133,7 @@ class SourceDescription:
     evaluation: EvaluationSettings | None = None
     licence: str | None = None
     origin: str | None = None
+    stated_by: Mapping[str, str] = field(default_factory=dict)
 
 
 def describe_source(path: Path, facts: SourceFacts, options: SourceOptions) -> SourceDescription:
@@ -145,10 +151,11 @@ def describe_source(path: Path, facts: SourceFacts, options: SourceOptions) -> S
     """
     config = None if options.config is None else read_zoo_config(options.config)
     sidecar = find_sidecar(path)
-    spec, notes = _resolve(facts, options, sidecar or Sidecar(file=""), config or ZooConfig(file=""))
+    spec, notes, told = _resolve(facts, options, sidecar or Sidecar(file=""), config or ZooConfig(file=""))
     return SourceDescription(
         spec=spec,
-        notes=notes,
+        notes=(*told.all_notes(), *notes),
+        stated_by=told.stated_by(),
         evaluation=None if config is None or config.evaluation == EvaluationSettings() else config.evaluation,
         licence=None if sidecar is None else sidecar.licence,
         origin=None if sidecar is None else sidecar.source,
@@ -197,14 +204,15 @@ def find_statements(
     anchors = None
     if listed is not None and grid_hw is not None and (unit or max(map(max, listed.sizes_wh)) > 1):
         anchors = settle_unit(listed, unit, facts, grid_hw)
-    rescaling = _stated_rescaling(options, sidecar, config)
+    told = gather(facts, options, sidecar, config)
+    rescaling = _stated_rescaling(facts, options, sidecar, config)
     is_fixed = facts.input_dtype != "float32"
     return Statements(
         anchors=anchors,
-        class_names=_first(options.class_names, config.class_names, sidecar.class_names),
+        class_names=told.of("class_names"),
         rescaling=resolve_rescaling(facts, rescaling) if is_fixed or rescaling is not None else None,
-        resize=_first(options.resize, config.resize, sidecar.resize),
-        color=_stated_color(facts, options, sidecar, config),
+        resize=told.of("resize"),
+        color=_stated_color(facts, told),
     )
 
 
@@ -223,26 +231,26 @@ def resolve_spec(
 
 def _resolve(
     facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config: ZooConfig
-) -> tuple[DetectorSpec, tuple[str, ...]]:
-    """The description, and notes on what was stated and not used."""
+) -> tuple[DetectorSpec, tuple[str, ...], Told]:
+    """The description, notes on what was stated and not used, and who states what."""
     _check_input_shape(facts, config)
     kind = _resolve_kind(options, sidecar, config)
-    class_names = _first(options.class_names, config.class_names, sidecar.class_names)
-    resize: ResizeRule | None = _first(options.resize, config.resize, sidecar.resize)
-    defaults = {"class_names": class_names is None and kind != "none", "resize": resize is None}
-    assumed = tuple(name for name, default in defaults.items() if default)
+    told = gather(facts, options, sidecar, config)
+    resize: ResizeRule | None = told.of("resize")
     image = ImageInput(
         height=facts.height,
         width=facts.width,
-        rescaling=resolve_rescaling(facts, _stated_rescaling(options, sidecar, config)),
+        rescaling=resolve_rescaling(facts, _stated_rescaling(facts, options, sidecar, config)),
         resize=resize or "nearest",
-        color=_stated_color(facts, options, sidecar, config) or "rgb",
+        color=_stated_color(facts, told) or "rgb",
     )
     thresholds = _resolve_thresholds(options, facts.postprocess)
     if kind == "none":
-        head, notes = _known_head(facts, options, sidecar, config, class_names)
+        head, notes = _known_head(facts, options, sidecar, config, told.names_of_people())
         raw = facts.raw_outputs() if head is None else head.raw_outputs()
-        return DetectorSpec(image, head, class_names or (), thresholds, raw, assumed), notes
+        told = told if head is None else told.fitting(head)
+        names, assumed = told.of("class_names") or (), () if resize else ("resize",)
+        return DetectorSpec(image, head, names, thresholds, raw, assumed), notes, told
     notes = () if kind == "auto" else require_fit(facts, kind, asked=options.head == kind)
     recognition = RECOGNITIONS[recognise(facts) if kind == "auto" else kind]
     anchors = _stated_anchors(options, sidecar, config)
@@ -250,15 +258,22 @@ def _resolve(
         notes = (*notes, f"the anchors ({anchors.where}) are left out, since this head has none")
     anchors = anchors or _default_anchors(config)
     unit = None if anchors is None else _unit_of(anchors, options, sidecar)
-    stated = Stated(anchors, unit, class_names, _how_to_state_anchors(facts))
+    stated = Stated(anchors, unit, told.names_of_people(), _how_to_state_anchors(facts))
     known = recognition.build(facts, stated)
+    told = told.fitting(known)
+    names = told.of("class_names")
+    assumed = (*(() if names else ("class_names",)), *(() if resize else ("resize",)))
     if anchors is not None and recognition.anchors:
         notes += _doubts(anchors, unit, sidecar, known.anchors if isinstance(known, YoloV2) else None)
     if facts.postprocess is not None:
         notes += (_told_of_postprocess(facts.postprocess),)
     suppression = _resolve_suppression(options, facts.postprocess)
-    names = class_names_of(known, stated)
-    return DetectorSpec(image, known, names, thresholds, assumed=assumed, suppression=suppression), notes
+    names = names or default_class_names(known.num_classes)
+    return (
+        DetectorSpec(image, known, names, thresholds, assumed=assumed, suppression=suppression),
+        notes,
+        told,
+    )
 
 
 def _first(*candidates: T | None) -> T | None:
@@ -275,15 +290,13 @@ def _check_input_shape(facts: SourceFacts, config: ZooConfig) -> None:
         raise SourceFileError(msg)
 
 
-def _stated_color(
-    facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config: ZooConfig
-) -> Color | None:
+def _stated_color(facts: SourceFacts, told: Told) -> Color | None:
     """What the channels are; a picture of one channel is grey, whoever says nothing.
 
     Raises:
         OptionError: a picture of so many channels cannot be what is stated.
     """
-    stated: Color | None = _first(options.color, config.color, sidecar.color)
+    stated: Color | None = told.of("color")
     if stated is not None and (stated == "grey") != (facts.channels == 1):
         wanted = "--color grey" if facts.channels == 1 else "--color rgb or bgr"
         raise OptionError(
@@ -376,14 +389,19 @@ def _how_to_state_anchors(facts: SourceFacts) -> str:
     )
 
 
-def _stated_rescaling(options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> StatedRescaling | None:
+def _stated_rescaling(
+    facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config: ZooConfig
+) -> StatedRescaling | None:
     if options.rescaling is not None:
         return StatedRescaling(options.rescaling, "--rescaling")
     if config.rescaling is not None:
         return StatedRescaling(config.rescaling, f"config '{config.file}': preprocessing.rescaling")
     if sidecar.rescaling is not None:
         return StatedRescaling(sidecar.rescaling, f"sidecar '{sidecar.file}': rescaling")
-    return None
+    if facts.input_dtype != "float32":
+        return None  # a quantised input states its own, whatever metadata say of the float network
+    inside = (StatedRescaling(part.rescaling, part.where) for part in facts.metadata if part.rescaling)
+    return next(inside, None)
 
 
 def _resolve_suppression(options: SourceOptions, behind: PostProcess | None) -> Suppression:

@@ -61,9 +61,9 @@ def inspect_tflite(path: Path, data: bytes, _: bool) -> Inspection:  # noqa: FBT
     from xdet.inspection.tflite_layers import summarise_tensor, tflite_layers, tflite_network
 
     model = read_tflite(data, path.name)
-    spec, problem = None, None
+    described, problem = None, None
     try:
-        spec = describe_source(path, facts_from_tflite(model), SourceOptions()).spec
+        described = describe_source(path, facts_from_tflite(model), SourceOptions())
     except ConversionError as error:  # a network without a description is worth inspecting, too
         problem = "; ".join(line.strip() for line in error.lines)
     layers: tuple[Layer, ...] = ()
@@ -85,8 +85,10 @@ def inspect_tflite(path: Path, data: bytes, _: bool) -> Inspection:  # noqa: FBT
         outputs=tuple(summarise_tensor(model.tensors[index]) for index in model.outputs),
         operators=_counted([op.op for op in operators]),
         quantization=summarise_quantization(model),
-        spec=spec,
+        spec=None if described is None else described.spec,
         problem=problem,
+        stated_by={} if described is None else described.stated_by,
+        notes=() if described is None else described.notes,
         refused=_refusal(require_supported, model),
         totals=totals,
         totals_problem=totals_problem,

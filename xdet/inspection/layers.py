@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from converters.spec import DetectorSpec, ModelDocument
     from xdet.inspection.coverage import Coverage, TwoScales
 
@@ -95,6 +97,8 @@ class Inspection:
         quantization: summary, such as ``"int8 per-channel"``; None where the file does not say.
         spec: the detector, None where the file and its sidecar do not describe one.
         problem: why there is no spec.
+        stated_by: of a source: fact of ``spec`` -> who states it, ``"assumed"`` where nobody does.
+        notes: of a source: what its metadata state, and where they contradict somebody else.
         refused: why other commands refuse the file: operators or a graph that they do not take; None where they take it.
         document: the metadata of a finished model of ours.
         two_scales: quantised tensors that are read with another scale than they were written with.
@@ -116,6 +120,8 @@ class Inspection:
     quantization: str | None
     spec: DetectorSpec | None
     problem: str | None
+    stated_by: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     refused: str | None = None
     document: ModelDocument | None = None
     two_scales: tuple[TwoScales, ...] = ()

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from converters.description.told import ASSUMED as ASSUMED_BY
+from converters.description.told import TITLES
 from xdet.writing.text import format_count, format_kib, format_share, format_size, format_table, join_lines
 
 if TYPE_CHECKING:
@@ -124,6 +126,10 @@ def _lines(inspection: Inspection) -> Iterator[tuple[str, str]]:
         )
     if inspection.spec is not None:
         yield from _spec_lines(inspection.spec)
+    stated = {TITLES[fact]: who for fact, who in inspection.stated_by.items() if who != ASSUMED_BY}
+    if stated:
+        yield "Stated by", "; ".join(f"{fact}: {who}" for fact, who in stated.items())
+    yield from (("Note", note) for note in inspection.notes)
     if inspection.refused is not None:
         yield "Refused", f"other commands do not take this file: {inspection.refused}"
     if inspection.problem is not None:

@@ -47,6 +47,7 @@ def facts_from_tflite(model: TfliteModel) -> SourceFacts:
         input_quant=image.quant,
         channels=image.shape[3],
         postprocess=read_postprocess(model),
+        metadata=model.metadata,
     )
 
 

@@ -26,12 +26,15 @@ from converters.quant import QuantParams
 from converters.sources.tflite import schema
 from converters.sources.tflite.flatbuffer import FlatBuffer, Table
 from converters.sources.tflite.flexbuffer import MOST_BYTES, read_numbers
+from converters.sources.tflite.metadata import read_metadata
 from converters.sources.tflite.schema import OPTIONS, Field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from converters.facts import FileMetadata
 
 OptionValue = int | float | bool | str | tuple[int, ...]
 
@@ -98,6 +101,7 @@ class TfliteModel:
         outputs: indices of the tensors the caller reads; where there is a ``postprocess``, its boxes and scores.
         postprocess: the operator that turned these into detections and ends the file, which is none of ``operators``; its
             parameters are ``converters.sources.tflite.postprocess``'s to read.
+        metadata: what the file says in words.
     """
 
     file: str
@@ -107,6 +111,7 @@ class TfliteModel:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     postprocess: TfliteOperator | None = None
+    metadata: tuple[FileMetadata, ...] = ()
 
 
 MAX_RANK = 8
@@ -302,7 +307,8 @@ def read_tflite(data: bytes, file: str) -> TfliteModel:
         raise SourceFileError(msg)
     root = FlatBuffer(data, file).root(schema.MODEL)
     subgraph = _only_subgraph(root)
-    tensors = read_tensors(subgraph, list(root.children("buffers", schema.BUFFER)))
+    buffers = list(root.children("buffers", schema.BUFFER))
+    tensors = read_tensors(subgraph, buffers)
     codes = [_read_code(table) for table in root.children("operator_codes", schema.OPERATOR_CODE)]
     tables = subgraph.children("operators", schema.OPERATOR)
     model = TfliteModel(
@@ -312,6 +318,7 @@ def read_tflite(data: bytes, file: str) -> TfliteModel:
         operators=tuple(_read_operator(i, table, codes, len(tensors)) for i, table in enumerate(tables)),
         inputs=_read_indices(subgraph, "inputs", len(tensors), lowest=0),
         outputs=_read_indices(subgraph, "outputs", len(tensors), lowest=0),
+        metadata=read_metadata(data, file, root, buffers),
     )
     _check_order(model, subgraph)
     return _without_postprocess(model)

@@ -30,6 +30,7 @@ MODEL: Schema = {
     "subgraphs": Field(2, "tables"),
     "description": Field(3, "text"),
     "buffers": Field(4, "tables"),
+    "metadata": Field(6, "tables"),
 }
 OPERATOR_CODE: Schema = {
     "deprecated_builtin_code": Field(0, "int8"),

@@ -46,6 +46,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         anchor_unit="cell",
         rescaling=Rescaling(0.5, -1.0),
         resize="bilinear-antialias",
+        color="rgb",
         licence="CC0-1.0",
         source="made up",
     )

@@ -134,8 +134,8 @@ def test_yaml_anchors_may_be_pairs_or_flat(text: str, tmp_path: Path) -> None:
             "'area' is not supported, expected nearest or bilinear",
         ),
         (
-            "preprocessing: {color_mode: bgr}",
-            "preprocessing.color_mode: 'bgr' is not supported, expected rgb",
+            "preprocessing: {color_mode: yuv}",
+            "preprocessing.color_mode: 'yuv' is not supported, expected rgb or bgr or grayscale",
         ),
         ("preprocessing: {color_mode: [rgb]}", "preprocessing.color_mode: expected a word"),
         ("preprocessing: {rescaling: {scale: 1/255}}", "rescaling.offset: expected a number or a fraction"),

@@ -1,0 +1,129 @@
+"""Who states what: every fact of a description with all that state it, in the order in which they are followed.
+
+An option is followed before the yaml, the yaml before the sidecar, the sidecar before the model file's own metadata.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from converters.spec import Rescaling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from converters.description.sidecar import Sidecar
+    from converters.description.statements import SourceOptions
+    from converters.description.zoo_yaml import ZooConfig
+    from converters.facts import SourceFacts
+    from converters.heads.base import Head
+
+ASSUMED = "assumed"
+OPTIONS = {"class_names": "--classes", "resize": "--resize", "color": "--color", "rescaling": "--rescaling"}
+TITLES = {"class_names": "class names", "resize": "resize", "color": "color", "rescaling": "rescaling"}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """All statements about one source.
+
+    Attributes:
+        facts: what the model file itself tells.
+        values: fact -> its values, each with who states it; the first is followed.
+        notes: what was stated and is left out.
+    """
+
+    facts: SourceFacts
+    values: Mapping[str, tuple[tuple[Any, str], ...]]
+    notes: tuple[str, ...] = ()
+
+    def of(self, name: str) -> Any:
+        """What is followed; None where nobody states it."""
+        return self.values[name][0][0] if self.values[name] else None
+
+    def names_of_people(self) -> tuple[str, ...] | None:
+        """Class names that option, yaml or sidecar state, which must fit the head."""
+        values = self.values["class_names"]
+        return values[0][0] if values and not self._is_inside(values[0][1]) else None
+
+    def fitting(self, head: Head) -> Told:
+        """Without the file's own class names where the head has another number of classes."""
+        names, people = self.of("class_names"), self.names_of_people()
+        if names is None or people is not None or len(names) == head.num_classes:
+            return self
+        where = self.values["class_names"][0][1]
+        note = f"{where}: {len(names)} class names, the head scores {head.num_classes}: they are left out; give --classes"
+        return replace(self, values={**self.values, "class_names": ()}, notes=(*self.notes, note))
+
+    def all_notes(self) -> tuple[str, ...]:
+        """What the file's metadata state, and where they contradict somebody else or the file."""
+        return (
+            *(note for part in self.facts.metadata for note in part.notes),
+            *self._followed(),
+            *self._sizes(),
+            *self.notes,
+        )
+
+    def stated_by(self) -> dict[str, str]:
+        """Fact -> who states it, ``ASSUMED`` where nobody does."""
+        found = {name: values[0][1] if values else ASSUMED for name, values in self.values.items()}
+        if self.facts.input_dtype != "float32":
+            found["rescaling"] = "the input's quantisation"
+        if self.facts.channels == 1:
+            found["color"] = "the input's one channel"
+        return found
+
+    def _is_inside(self, where: str) -> bool:
+        return any(part.where == where for part in self.facts.metadata)
+
+    def _followed(self) -> Iterator[str]:
+        followed: dict[str, list[str]] = {}
+        for name, stated in self.values.items():
+            if name == "rescaling" and self.facts.input_dtype != "float32":
+                continue  # the quantisation is followed
+            if stated and self._is_inside(stated[0][1]):
+                followed.setdefault(stated[0][1], []).append(f"{TITLES[name]} {_shown(stated[0][0])}")
+            for value, where in stated[1:]:
+                if self._is_inside(where) and not _same(value, stated[0][0]):
+                    yield f"{TITLES[name]}: {stated[0][1]} is followed, though {where} says {_shown(value)}"
+        yield from (f"{where} says {', '.join(what)}" for where, what in followed.items())
+
+    def _sizes(self) -> Iterator[str]:
+        ours = (self.facts.height, self.facts.width)
+        for part in self.facts.metadata:
+            if part.size_hw not in (None, ours):
+                height, width = part.size_hw or ours
+                yield f"{part.where} says {height} x {width}, but the input takes {ours[0]} x {ours[1]}, which is followed"
+
+
+def gather(facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> Told:
+    """Every statement of every fact, in order."""
+    values = {}
+    for name, option in OPTIONS.items():
+        stated = [
+            (getattr(options, name), option),
+            (getattr(config, name), f"config '{config.file}'"),
+            (getattr(sidecar, name), f"sidecar '{sidecar.file}'"),
+            *((getattr(part, name), part.where) for part in facts.metadata),
+        ]
+        values[name] = tuple((value, where) for value, where in stated if value is not None)
+    return Told(facts, values)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Rescaling):
+        return f"p * {value.scale:.6g} + {value.offset:.6g}"
+    if isinstance(value, tuple):
+        return (
+            ", ".join(value) if len(value) < 5 else f"{value[0]}, {value[1]}, ... {value[-1]} ({len(value)})"
+        )
+    return str(value)
+
+
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, Rescaling) and isinstance(other, Rescaling):
+        return all(
+            abs(one.scale * p + one.offset - other.scale * p - other.offset) <= one.scale for p in (0, 255)
+        )
+    return one == other
