@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from converters.errors import quote_some
-from xdet.cli.options import (
-    STDOUT,
-    Device,
-    Force,
-    ProviderOption,
-    json_outputs,
-    print_line,
-    progress_bar,
-    read_provider_options,
-    write_json,
-)
+from xdet.cli.options import Device, Force, ProviderOption, json_outputs, read_provider_options
 from xdet.errors import UsageError
-from xdet.writing.text import detections_table
+from xdet.pictures.addresses import Address, is_address
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from xdet.detection.detector import Detector
+    from xdet.pictures.video import Film
     from xdet.writing.files import Output
 
 ANYTHING = re.compile(b"")  # --resume looks at the file itself
@@ -37,23 +30,32 @@ Examples:
   xdet detect person.tflite photo.jpg --json -  the source itself on LiteRT, JSON to stdout
   xdet detect "photos/**/*.jpg" @more.txt       patterns and lists; or photos/ --recursive
   xdet detect photos/ --json out.jsonl          a line per image as it goes; --resume goes on
+  xdet detect clip.mp4 --json out.parquet       a video, frame by frame (extra: video)
+  xdet detect --camera 0 --save out             a camera until Ctrl-C, recorded with boxes
 """
 
 
 def detect(
     inputs: Annotated[
-        list[Path],
+        list[str] | None,
         typer.Argument(
-            metavar="[MODEL] IMAGE|DIR|PATTERN|@LIST|-...",
-            help="A model first (or none), then images, folders, patterns, @FILE with a name per line, - for stdin.",
+            metavar="[MODEL] IMAGE|VIDEO|URL|DIR|PATTERN|@LIST|-...",
+            help="A model first (or none), then images, videos, addresses, folders, patterns, @FILE with a name per line, "
+            "- for stdin.",
         ),
-    ],
+    ] = None,
     *,
+    camera: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NUMBER|NAME", help="Look through a camera until Ctrl-C; may be given several times."
+        ),
+    ] = None,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Search subfolders of the folders, too.")
     ] = False,
     save: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write annotated pictures to this folder.")
+        Path | None, typer.Option(metavar="DIR", help="Write pictures and videos with boxes to this folder.")
     ] = None,
     json: Annotated[
         Path | None,
@@ -93,7 +95,11 @@ def detect(
         ),
     ] = None,
     score_threshold: Annotated[
-        float | None, typer.Option(help="Keep boxes that score above this [default: the model's own].")
+        str | None,
+        typer.Option(
+            metavar="NUMBER|LIST",
+            help="Keep boxes that score above this, or by class: person=0.5,dog=0.3 [default: the model's own].",
+        ),
     ] = None,
     iou_threshold: Annotated[
         float | None,
@@ -102,88 +108,162 @@ def detect(
     force: Force = False,
 ) -> None:
     """Find objects in photographs."""
-    from xdet.detection.batch import detect_files
+    from xdet.cli.detect_run import Run, print_results, write_results
     from xdet.detection.detector import Detector
     from xdet.detection.embedded import SOURCE
-    from xdet.detection.report import detections_to_coco_json, report_to_json
-    from xdet.pictures.listing import list_images
-    from xdet.pictures.names import picture_paths
-    from xdet.runtimes.processors import choose_workers
-    from xdet.writing.files import (
-        PICTURE_MARK,
-        Output,
-        make_folder,
-        require_apart,
-        require_outputs,
-        with_sidecars,
-    )
+    from xdet.pictures.listing import list_inputs
+    from xdet.pictures.video import Film
+    from xdet.writing.files import make_folder, require_outputs, with_sidecars
 
-    model, paths = _split_model(inputs)
-    images = list_images(paths, recursive=recursive)
-    lines = _require_json(json, images, coco=format == "coco", resume=resume)
-    if save is not None:
-        require_apart(save, images)
-    pictures = None if save is None else picture_paths(images, save)
-    drawn = [Output(picture, PICTURE_MARK, in_new_folder=True) for picture in pictures or ()]
-    listed = _json_outputs(json, coco=format == "coco", lines=lines, resume=resume)
-    require_outputs([*listed, *drawn], [*with_sidecars([model or SOURCE]), *images], force=force)
+    cameras = camera or []
+    model, names = _split_model(inputs or [], cameras=bool(cameras))
+    listed = list_inputs(names, recursive=recursive, without=save)
+    films = [*listed.films, *map(Film.of_camera, cameras)]
+    images = listed.images
+    lines = _require_json(json, images, films, coco=format == "coco", resume=resume)
+    _require_films(films, save=save, resume=resume)
+    pictures, recordings = _drawn(images, films, save)
+    outputs = [
+        *_json_outputs(json, coco=format == "coco", lines=lines, resume=resume),
+        *_drawn_outputs(pictures, recordings),
+    ]
+    read = [
+        *with_sidecars([model or SOURCE]),
+        *_files(images),
+        *(film.path for film in films if film.path is not None),
+    ]
+    require_outputs(outputs, read, force=force)
     if lines and not resume and not force:
         _require_new(json)
+    score, by_class = _read_thresholds(score_threshold)
     detector = Detector(
         model,
         provider=provider,
         device=device,
         provider_options=read_provider_options(provider_option),
         threads=threads,
-        score_threshold=score_threshold,
+        score_threshold=by_class or score,
         iou_threshold=iou_threshold,
-        workers=min(choose_workers(workers), len(images)),
+        workers=_workers(workers, images, films),
     )
     for note in detector.spec.assumptions:
         typer.echo(f"note: {note}", err=True)
+    if listed.left_out:
+        typer.echo(f"note: pictures in which xdet has drawn boxes, left out: {listed.left_out}", err=True)
     wanted = None if classes is None else _read_classes(classes, detector)
     if save is not None:
         make_folder(save)
+    run = Run(images, pictures, films, recordings, wanted)
     with detector:
         if lines and json is not None:
-            anew = force and not resume
-            _detect_to_lines(detector, images, json, pictures=pictures, classes=wanted, anew=anew)
-            return
-        with progress_bar(len(images), "detecting") as advance:
-            report = detect_files(detector, images, pictures=pictures, classes=wanted, progress=advance)
-    if json is not None:
-        write_json(
-            json, report_to_json(report) if format == "xdet" else detections_to_coco_json(report.images)
-        )
-    if json != STDOUT and report.images:
-        typer.echo(detections_table(report.images))
-    for failure in report.failed:
-        print_line(f"xdet: error: {failure.error}", err=True)
-    if report.failed and len(images) > 1:
-        print_line(f"xdet: {len(report.failed)} of {len(images)} images failed", err=True)
-    if report.failed:
-        raise typer.Exit(3)
+            write_results(detector, run, json, anew=force and not resume)
+        else:
+            print_results(detector, run, json, coco=format == "coco")
 
 
-def _require_json(json: Path | None, images: list[Path], *, coco: bool, resume: bool) -> bool:
-    """Refuse what ``--json`` cannot hold; tells whether it is a file that grows line by line."""
+def _require_json(
+    json: Path | None, images: Sequence[Path | Address], films: Sequence[Film], *, coco: bool, resume: bool
+) -> bool:
+    """Refuse what ``--json`` cannot hold; tells whether it is a file that grows image by image."""
+    from xdet.detection.batch import result_name
     from xdet.detection.parquet import growing_path
     from xdet.detection.report import coco_image_ids
     from xdet.detection.results import is_results_file, require_names
 
-    lines = json is not None and is_results_file(growing_path(json))
+    growing = None if json is None else growing_path(json)
+    lines = growing is not None and is_results_file(growing)
     if resume and not lines:
         raise UsageError(
             "--resume goes on with a file that grows image by image: add --json FILE.jsonl, FILE.csv or FILE.parquet"
         )
     if coco and lines:
         raise UsageError(f"--format coco is one list, '{json}' grows image by image; name a file FILE.json")
-    names = [str(image) for image in images]
+    if films and json is not None and not lines:
+        raise UsageError(
+            "results of a video grow frame by frame: name a file FILE.jsonl, FILE.csv or FILE.parquet"
+        )
     if coco and json is not None:
-        coco_image_ids(names)  # refuses images whose results could not be told apart
-    if lines and json is not None:
-        require_names(growing_path(json), [image.as_posix() for image in images])
+        coco_image_ids(list(map(str, images)))  # refuses images whose results could not be told apart
+    if lines and growing is not None:
+        require_names(growing, [*map(result_name, images), *(film.name for film in films)])
     return lines
+
+
+def _require_films(films: Sequence[Film], *, save: Path | None, resume: bool) -> None:
+    """Refuse films that cannot be detected in, before any work."""
+    if not films:
+        return
+    from xdet.pictures.recording import require_encoder
+    from xdet.pictures.video import import_av
+
+    import_av()
+    if save is not None:
+        require_encoder()
+    for film in films if resume else ():
+        if film.path is None:
+            raise UsageError(
+                f"--resume cannot go on with '{film.name}', which does not come again; name a new results file"
+            )
+        if save is not None:
+            raise UsageError(
+                f"--resume cannot go on with a video in '{save}' ('{film.name}'); leave out --save, or begin anew with --force"
+            )
+
+
+def _drawn(
+    images: Sequence[Path | Address], films: Sequence[Film], save: Path | None
+) -> tuple[list[Path] | None, list[Path] | None]:
+    """Where pictures and videos with boxes go; None where nothing is drawn."""
+    from xdet.pictures.names import picture_paths
+    from xdet.writing.files import require_apart
+
+    if save is None:
+        return None, None
+    require_apart(save, [*_files(images), *(film.path for film in films if film.path is not None)])
+    named = [image if isinstance(image, Path) else Path(image.path) for image in images]
+    recordings = None
+    if films:
+        from xdet.pictures.recording import recording_paths
+
+        recordings = recording_paths([film.name for film in films], save)
+    return picture_paths(named, save), recordings
+
+
+def _drawn_outputs(pictures: Sequence[Path] | None, recordings: Sequence[Path] | None) -> list[Output]:
+    from xdet.writing.files import PICTURE_MARK, Output
+
+    drawn = [Output(picture, PICTURE_MARK, in_new_folder=True) for picture in pictures or ()]
+    return drawn + [Output(recording, None, in_new_folder=True) for recording in recordings or ()]
+
+
+def _files(images: Sequence[Path | Address]) -> list[Path]:
+    return [image for image in images if isinstance(image, Path)]
+
+
+def _workers(asked: int | None, images: Sequence[object], films: Sequence[Film]) -> int:
+    """As many as there is work for; live sources are looked at one frame at a time, with all threads."""
+    from xdet.runtimes.processors import choose_workers
+
+    if asked is None and not images and all(film.path is None for film in films):
+        return 1
+    return choose_workers(asked) if films else min(choose_workers(asked), len(images))
+
+
+def _read_thresholds(text: str | None) -> tuple[float | None, dict[str, float]]:
+    """``0.4``, or ``person=0.5,dog=0.3`` by class."""
+    if text is None:
+        return None, {}
+    words = [word.strip() for word in text.split(",")]
+    try:
+        if len(words) == 1 and "=" not in text:
+            return float(text), {}
+        pairs = [word.rpartition("=") for word in words]
+        by_class = {name: float(value) for name, _, value in pairs}
+    except ValueError:
+        by_class = {}
+    if "" in by_class or len(by_class) != len(words):
+        raise UsageError(f"--score-threshold must be a number, or CLASS=NUMBER,CLASS=NUMBER, got {text!r}")
+    return None, by_class
 
 
 def _json_outputs(json: Path | None, *, coco: bool, lines: bool, resume: bool) -> list[Output]:
@@ -218,58 +298,23 @@ def _read_classes(text: str, detector: Detector) -> list[str]:
     return names
 
 
-def _detect_to_lines(
-    detector: Detector,
-    images: list[Path],
-    json: Path,
-    *,
-    pictures: list[Path] | None,
-    classes: list[str] | None,
-    anew: bool,
-) -> None:
-    """Results into a file as they come; what is done stays, whatever stops the rest."""
-    from xdet.detection.batch import detect_to_file
-    from xdet.detection.parquet import growing_path, open_results
-    from xdet.detection.results import results_header
-
-    growing = growing_path(json)
-    with open_results(json, results_header(detector, classes), anew=anew) as results:
-        before, failed = len(results.done), results.failed
-        try:
-            with progress_bar(len(images), "detecting") as advance:
-                changed = detect_to_file(
-                    detector, images, results, pictures=pictures, classes=classes, progress=advance
-                )
-        except KeyboardInterrupt:
-            print_line(
-                f"xdet: interrupted; {len(results.done)} images are in '{growing}', --resume goes on",
-                err=True,
-            )
-            raise
-    if changed:
-        which = f"; of their lines in '{json}' the last count" if json == growing else ""
-        print_line(f"xdet: images that have changed since: {changed}{which}", err=True)
-    earlier = f", {before} of them before" if before else ""
-    earlier += f" ({failed} without a result, tried again)" if failed else ""
-    print_line(f"{json}: {len(results.done)} images{earlier}, {results.failed} without a result")
-    if results.failed:
-        print_line(
-            f"xdet: {results.failed} of {len(results.done)} images failed; '{json}' says why", err=True
-        )
-        raise typer.Exit(3)
-
-
-def _split_model(inputs: list[Path]) -> tuple[Path | None, list[Path]]:
+def _split_model(inputs: list[str], *, cameras: bool) -> tuple[Path | None, list[str]]:
     """The model in front, if the first argument is one by its bytes or its suffix, and the images."""
-    first, rest = inputs[0], inputs[1:]
-    for path in rest:
-        if path.suffix.lower() in MODEL_SUFFIXES:
+    if not inputs:
+        if not cameras:
             raise UsageError(
-                f"'{path}' is a model; one model stands first, before the images: xdet detect {path} photo.jpg"
+                "name images, folders or videos, such as: xdet detect photo.jpg; or give --camera 0"
             )
-    if not _is_model(first):
+        return None, []
+    first, rest = Path(inputs[0]), inputs[1:]
+    for name in rest:
+        if Path(name).suffix.lower() in MODEL_SUFFIXES:
+            raise UsageError(
+                f"'{name}' is a model; one model stands first, before the images: xdet detect {name} photo.jpg"
+            )
+    if is_address(inputs[0]) or not _is_model(first):
         return None, inputs
-    if not rest:
+    if not rest and not cameras:
         msg = f"'{first}' is a model; name images or folders behind it: xdet detect {first} photo.jpg"
         raise UsageError(msg)
     return first, rest

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xdet.detection.report import DetectionReport, FailedImage
 from xdet.detection.rows import NamedImage
 from xdet.errors import ImageError
-from xdet.pictures.images import hash_photograph
+from xdet.pictures.images import Encoded, hash_photograph, read_image
 from xdet.pictures.preparation import Preparation, prepare, through_network
 from xdet.pictures.render import draw_detections, save_picture
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from xdet.detection.detector import Detector
     from xdet.detection.results import ResultsFile
     from xdet.detections import Detections
+    from xdet.pictures.addresses import Address
     from xdet.pictures.preparation import Prepared
 
 Progress = Callable[[int], object]
@@ -25,7 +28,7 @@ Progress = Callable[[int], object]
 
 def detect_files(
     detector: Detector,
-    images: Sequence[Path],
+    images: Sequence[Path | Address],
     *,
     pictures: Sequence[Path] | None = None,
     classes: Sequence[str] | None = None,
@@ -35,7 +38,7 @@ def detect_files(
 
     Args:
         detector: an open detector; its ``workers`` each take an image all the way, from its file to its annotated picture.
-        images: files, as ``xdet.pictures.images.find_images`` lists them.
+        images: files and addresses, as ``xdet.pictures.listing.list_images`` lists them.
         pictures: where to write the annotated picture of each image, as ``xdet.pictures.names`` names them; None draws none.
         classes: names of the classes to keep; None keeps all.
         progress: called with the number of images that are done since the last call.
@@ -59,12 +62,13 @@ def detect_files(
         detector.thresholds,
         tuple(found),
         tuple(failed),
+        detector.score_by_class,
     )
 
 
 def detect_to_file(
     detector: Detector,
-    images: Sequence[Path],
+    images: Sequence[Path | Address],
     results: ResultsFile,
     *,
     pictures: Sequence[Path] | None = None,
@@ -73,33 +77,33 @@ def detect_to_file(
 ) -> int:
     """As ``detect_files``, each result written when it is there and kept nowhere.
 
-    Images that ``results`` has are left out, but for those without a result, which are tried again.
+    Images that ``results`` has are left out, but for those without a result, which are tried again. An address is known by its
+    name alone, and not fetched again.
 
     Returns:
         How many images have changed since ``results`` got them, and were detected anew.
     """
     todo, changed = [], 0
     for index, image in enumerate(images):
-        name = image.as_posix()
+        name = result_name(image)
         known = results.done.get(name)
-        differs = known is not None and known != hash_photograph(image)
+        differs = known is not None and isinstance(image, Path) and known != hash_photograph(image)
         changed += differs
         if known is None or differs or name in results.errors:
             todo.append(index)
-    digests: dict[Path, str] = {}
-
-    def take_digest(image: Path) -> None:
-        digests[image] = hash_photograph(image)
-
+    digests: dict[str, str] = {}
     if progress is not None:
         progress(len(images) - len(todo))
-    drawn = None if pictures is None else [pictures[index] for index in todo]
     stream = detect_stream(
-        detector, [images[index] for index in todo], pictures=drawn, classes=classes, before=take_digest
+        detector,
+        [images[index] for index in todo],
+        pictures=None if pictures is None else [pictures[index] for index in todo],
+        classes=classes,
+        note_digest=digests.__setitem__,
     )
     with closing(stream):
         for image, outcome in stream:
-            named = NamedImage(image.as_posix(), digests[image])
+            named = NamedImage(result_name(image), digests.pop(result_name(image), ""))
             if isinstance(outcome, ImageError):
                 results.add_failure(named, str(outcome).replace(str(image), named.name))
             else:
@@ -109,17 +113,23 @@ def detect_to_file(
     return changed
 
 
+def result_name(image: Path | Address) -> str:
+    """How lines of results call an image."""
+    return image.as_posix() if isinstance(image, Path) else str(image)
+
+
 def detect_stream(
     detector: Detector,
-    images: Sequence[Path],
+    images: Sequence[Path | Address],
     *,
     pictures: Sequence[Path] | None = None,
     classes: Sequence[str] | None = None,
-    before: Callable[[Path], object] | None = None,
-) -> Generator[tuple[Path, Detections | ImageError]]:
+    note_digest: Callable[[str, str], object] | None = None,
+) -> Generator[tuple[Path | Address, Detections | ImageError]]:
     """Each image with its detections, or with why it has none, in order.
 
-    The arguments are those of ``detect_files``; ``before`` gets each image before it is read, maybe on another thread.
+    The arguments are those of ``detect_files``; ``note_digest`` gets each image's ``result_name`` and SHA-256 before it is
+    decoded, maybe on another thread.
     """
     targets = {} if pictures is None else dict(zip(map(str, images), pictures, strict=True))
 
@@ -134,9 +144,17 @@ def detect_stream(
 
     how = Preparation(detector.spec.image, keep_original=pictures is not None)
 
-    def ready(image: Path) -> Prepared:
-        if before is not None:
-            before(image)
-        return prepare(image, how)
+    def ready(image: Path | Address) -> Prepared:
+        if isinstance(image, Path):
+            if note_digest is not None:
+                note_digest(result_name(image), hash_photograph(image))
+            return prepare(image, how)
+        from xdet.pictures.download import fetch
+
+        data = fetch(image)
+        if note_digest is not None:
+            note_digest(result_name(image), hashlib.sha256(data).hexdigest())
+        pixels = read_image(Encoded(str(image), data), honour_exif=how.honour_exif)
+        return replace(prepare(pixels, how), name=str(image))
 
     yield from through_network(images, ready, detect_and_draw, batch=detector.batch, workers=detector.workers)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
+
+from converters.errors import quote_some
 from converters.spec import DetectorSpec, Thresholds
 from xdet.detections import Detections
-from xdet.errors import ImageError, UsageError
+from xdet.errors import ImageError, ModelError, UsageError
+from xdet.pictures.inputs import read_picture
 from xdet.pictures.preparation import (
-    Photograph,
+    ARRAY,
     Preparation,
     Prepared,
-    image_name,
     prepare,
     stack_pixels,
     through_network,
@@ -24,9 +30,15 @@ from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import open_runtime
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Self
+
+    from xdet.pictures.inputs import Color
+
+
+Image = (
+    Any  # str | os.PathLike[str] | NDArray[np.uint8] | PIL.Image.Image, and no package is loaded to say so
+)
 
 
 class Detector:
@@ -40,7 +52,8 @@ class Detector:
         device: of that provider, as ``xdet providers`` lists it (``"gpu"``, ``"gpu:1"``); None is the provider's choice.
         threads: threads inside an operator; None is the runtime's default, for several workers the processors shared among
             them.
-        score_threshold: a box needs a score above it; None takes the model's own.
+        score_threshold: a box needs a score above it; None takes the model's own. By class: ``{"person": 0.5, "dog": 0.3}``;
+            classes that are not named keep the model's own, and the model's limit of boxes counts all that are above the least.
         iou_threshold: a box falls when its IoU with a better one of its class is above it; None takes the
             model's own.
         workers: images that ``detect_many`` works on at the same time; results do not depend on it.
@@ -48,13 +61,16 @@ class Detector:
     Raises:
         ModelError: the file is missing, damaged, or not a model that xdet runs.
         RuntimeUnavailableError: the provider, its device or a package is not there.
-        UsageError: a threshold or a number of threads out of range, a threshold that the model cannot take, or options for what
-            has none.
+        UsageError: ``model`` is no path, a threshold or a number of threads is out of range, the model cannot take a threshold,
+            or options for what has none.
 
     Attributes:
         runtime: where the model runs.
-        thresholds: those in use.
+        thresholds: those in use; of scores by class the least.
+        score_by_class: the score thresholds of classes, where they were given; else None.
         workers: as given.
+
+    A pickled detector, such as one that multiprocessing hands on, opens its model's file anew where it is unpickled.
     """
 
     def __init__(
@@ -65,10 +81,15 @@ class Detector:
         provider_options: Mapping[str, str] | None = None,
         device: str | None = None,
         threads: int | None = None,
-        score_threshold: float | None = None,
+        score_threshold: float | Mapping[str, float] | None = None,
         iou_threshold: float | None = None,
         workers: int = 1,
     ) -> None:
+        if model is not None and not isinstance(model, str | os.PathLike):
+            raise UsageError(
+                f"a model must be the path of a file, or None for the embedded detector, got {type(model).__qualname__}; "
+                "a picture goes to the call: Detector()(picture)"
+            )
         choices = RuntimeChoices(
             provider=provider,
             threads=threads,
@@ -76,50 +97,90 @@ class Detector:
             provider_options=provider_options or {},
             device=device,
         )
+        self._opened = {
+            "model": None if model is None else os.path.abspath(model),  # noqa: PTH100 - links stay
+            "provider": provider,
+            "provider_options": provider_options,
+            "device": device,
+            "threads": threads,
+            "score_threshold": score_threshold,
+            "iou_threshold": iou_threshold,
+            "workers": workers,
+        }
         self.workers = workers
         self.runtime: Runtime = (
             _open_embedded(choices) if model is None else open_runtime(Path(model), choices)
         )
-        self.thresholds = _chosen(self.spec.thresholds, score_threshold, iou_threshold)
+        own = self.spec.thresholds
+        self.score_by_class = (
+            _by_class(score_threshold, self.spec) if isinstance(score_threshold, Mapping) else None
+        )
+        least = None if isinstance(score_threshold, Mapping) else score_threshold
+        if self.score_by_class is not None:
+            least = min(self.score_by_class.get(name, own.score) for name in self.spec.class_names)
+        self.thresholds = _chosen(own, least, iou_threshold)
         require_thresholds(self.thresholds, self.runtime)
         self._turns = network_turns(self.runtime)
+
+    def __reduce__(self) -> tuple[Callable[..., Detector], tuple[dict[str, Any], str]]:
+        return _reopened, (self._opened, self.runtime.sha256)
 
     @property
     def spec(self) -> DetectorSpec:
         """What the model expects and finds."""
         return self.runtime.spec
 
-    def __call__(self, image: Photograph) -> Detections:
-        """Detect in one image.
+    @overload
+    def __call__(self, image: list[Any] | tuple[Any, ...], *, color: Color = "rgb") -> list[Detections]: ...
+    @overload
+    def __call__(self, image: Image, *, color: Color = "rgb") -> Detections: ...
+    def __call__(self, image: Any, *, color: Color = "rgb") -> Detections | list[Detections]:
+        """Detect in one image, or in a list of them.
 
         Args:
-            image: a file (its EXIF orientation is honoured), or uint8 ``(height, width, 3)``, RGB.
+            image: a file or an http address (EXIF orientation is honoured), a PIL picture, or uint8 ``(height, width, 3)``,
+                grey ``(height, width)``, or with transparency, which is dropped, ``(height, width, 4)``; or a list of such.
+            color: order of an array's channels; OpenCV's is ``"bgr"``.
 
         Raises:
-            ImageError: it cannot be read, or is no such array.
+            ImageError: it cannot be read, or is nothing of the kind.
         """
-        return self.detect_prepared([prepare(image, Preparation(self.spec.image))])[0]
+        if isinstance(image, list | tuple):
+            return list(self.detect_many(image, color=color))
+        return self.detect_prepared([self._ready(image, color)])[0]
 
     def detect_many(
-        self, images: Iterable[Photograph], *, on_failure: Callable[[str, ImageError], None] | None = None
+        self,
+        images: Iterable[Image],
+        *,
+        color: Color = "rgb",
+        on_failure: Callable[[str, ImageError], None] | None = None,
     ) -> Iterator[Detections]:
         """Detect in a stream of images, lazily and in order, ``workers`` of them at a time.
 
         Args:
-            images: files or arrays, as for a single one.
+            images: as for a single one.
+            color: as for a single one.
             on_failure: called with the name of an image that cannot be read, and why; the stream goes on.
                 Without it the error is raised, after the results of the images before it.
         """
-        how = Preparation(self.spec.image)
         for image, found in through_network(
-            images, partial(prepare, how=how), self.detect_prepared, batch=self.batch, workers=self.workers
+            images,
+            partial(self._ready, color=color),
+            self.detect_prepared,
+            batch=self.batch,
+            workers=self.workers,
         ):
             if not isinstance(found, ImageError):
                 yield found
             elif on_failure is None:
                 raise found
             else:
-                on_failure(image_name(image), found)
+                on_failure(os.fspath(image) if isinstance(image, str | os.PathLike) else ARRAY, found)
+
+    def _ready(self, image: Image, color: Color) -> Prepared:
+        picture = read_picture(image, color=color)
+        return replace(prepare(picture.photograph, Preparation(self.spec.image)), name=picture.name)
 
     @property
     def batch(self) -> int:
@@ -131,17 +192,24 @@ class Detector:
         pixels = stack_pixels(images)
         with self._turns:
             found = self.runtime.detect(pixels, self.thresholds)
-        return [
+        names = self.spec.class_names
+        results = [
             Detections.from_batch(
                 found,
                 index,
                 image=image.name,
                 size_wh=image.size_wh,
                 placement=image.placement,
-                class_names=self.spec.class_names,
+                class_names=names,
             )
             for index, image in enumerate(images)
         ]
+        if self.score_by_class is None:
+            return results
+        above = np.array(
+            [self.score_by_class.get(name, self.spec.thresholds.score) for name in names], np.float32
+        )
+        return [found[found.scores > above[found.classes]] for found in results]
 
     def close(self) -> None:
         """Free what the runtime holds."""
@@ -152,6 +220,35 @@ class Detector:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _reopened(opened: dict[str, Any], sha256: str) -> Detector:
+    """A detector that was pickled.
+
+    Raises:
+        ModelError: its file holds another model now.
+    """
+    detector = Detector(**opened)
+    if detector.runtime.sha256 != sha256:
+        detector.close()
+        raise ModelError(
+            f"'{opened['model']}' is another model than when the detector was pickled; make the detector anew"
+        )
+    return detector
+
+
+def _by_class(scores: Mapping[str, float], spec: DetectorSpec) -> dict[str, float]:
+    """Score thresholds by class, once they are known to fit.
+
+    Raises:
+        UsageError: none, a class that the model does not find, or a number out of range.
+    """
+    unknown = [name for name in scores if name not in spec.class_names]
+    if unknown or not scores:
+        raise UsageError(
+            f"thresholds by class: the model finds no {quote_some(unknown)}; it finds {quote_some(spec.class_names)}"
+        )
+    return {name: _chosen(spec.thresholds, score, None).score for name, score in scores.items()}
 
 
 def _open_embedded(choices: RuntimeChoices) -> Runtime:

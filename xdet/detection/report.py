@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xdet.detections import round_box, shortest_float32
 from xdet.errors import DataError
 from xdet.writing.text import image_names
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from converters.spec import Thresholds
     from xdet.detections import Detections
@@ -49,6 +49,7 @@ class DetectionReport:
         thresholds: the thresholds in force.
         images: the results, in the order of the request.
         failed: the images without a result, in the order of the request.
+        score_by_class: the score thresholds of classes, where they were given.
     """
 
     model_name: str
@@ -56,6 +57,7 @@ class DetectionReport:
     thresholds: Thresholds
     images: tuple[Detections, ...]
     failed: tuple[FailedImage, ...] = ()
+    score_by_class: Mapping[str, float] | None = None
 
 
 def report_to_json(report: DetectionReport) -> str:
@@ -70,7 +72,7 @@ def report_to_json(report: DetectionReport) -> str:
         "schema": DETECTIONS_SCHEMA,
         "version": DETECTIONS_VERSION,
         "model": {"name": report.model_name, "sha256": report.model_sha256},
-        "thresholds": asdict(report.thresholds),
+        "thresholds": thresholds_to_dict(report.thresholds, report.score_by_class),
         "images": [
             {
                 "image": name,
@@ -86,6 +88,12 @@ def report_to_json(report: DetectionReport) -> str:
         ],
     }
     return _to_json_lines(document) + "\n"
+
+
+def thresholds_to_dict(thresholds: Thresholds, score_by_class: Mapping[str, float] | None) -> dict[str, Any]:
+    """As JSON holds them: ``score_by_class`` only where it was given."""
+    by_class = {} if score_by_class is None else {"score_by_class": dict(sorted(score_by_class.items()))}
+    return {**asdict(thresholds), **by_class}
 
 
 def detections_to_coco_json(images: Sequence[Detections]) -> str:

@@ -14,10 +14,11 @@ import csv
 import io
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from xdet.detection.report import thresholds_to_dict
 from xdet.detection.rows import (
     BOX_COLUMNS,
     COLUMNS,
@@ -74,7 +75,7 @@ def results_header(detector: Detector, classes: Sequence[str] | None) -> dict[st
         "version": LINES_VERSION,
         "model": {"name": Path(detector.runtime.file).name, "sha256": detector.runtime.sha256},
         "runtime": detector.runtime.name,
-        "thresholds": asdict(detector.thresholds),
+        "thresholds": thresholds_to_dict(detector.thresholds, detector.score_by_class),
         "classes": None if classes is None else sorted(classes),
     }
 
@@ -105,6 +106,7 @@ class ResultsFile:
     def __init__(self, path: Path, header: dict[str, Any], *, anew: bool = False) -> None:
         self.done: dict[str, str] = {}
         self.errors: dict[str, str] = {}
+        self._films: dict[str, tuple[str, int]] = {}  # name to SHA-256 and the number of the next frame
         self._layout = layout = LAYOUTS[path.suffix.lower()]
         if not anew:
             _require_same_start(path, layout, header)
@@ -120,9 +122,7 @@ class ResultsFile:
             anew=anew,
         )
         if self._file.cut is not None:
-            name = self._file.cut.partition(" ")[2]
-            self.done.pop(name, None)
-            self.errors.pop(name, None)
+            self._forget(self._file.cut)
 
     def __enter__(self) -> Self:
         return self
@@ -132,8 +132,23 @@ class ResultsFile:
 
     @property
     def failed(self) -> int:
-        """Images without a result."""
+        """Images and films without a result, or with a part of it."""
         return len(self.errors)
+
+    @property
+    def images(self) -> int:
+        """Photographs, and films of which no frame could be read."""
+        return len(self.done.keys() - self._films.keys())
+
+    @property
+    def frames(self) -> int:
+        """Frames of films."""
+        return sum(count for _, count in self._films.values())
+
+    def frames_done(self, film: NamedImage) -> int:
+        """How many frames of a film the file has, from the first on; none where the film has changed."""
+        sha256, next_frame = self._films.get(film.name, ("", 0))
+        return next_frame if sha256 == film.sha256 else 0
 
     def add(self, image: NamedImage, found: Detections) -> None:
         """Append an image's detections.
@@ -155,11 +170,22 @@ class ResultsFile:
             self._note(image, error)
 
     def _note(self, image: NamedImage, error: str | None) -> None:
+        if image.frame is not None:
+            self._films[image.name] = (image.sha256, image.frame + 1)
+            return
         self.done[image.name] = image.sha256
         if error is None:
             self.errors.pop(image.name, None)
         else:
             self.errors[image.name] = _one_line(error)
+
+    def _forget(self, record: str) -> None:
+        sha256, frame, name = record.split(" ", 2)
+        if frame != "-":
+            self._films[name] = (sha256, int(frame))
+        else:
+            self.done.pop(name, None)
+            self.errors.pop(name, None)
 
     def _read_line(self, line: bytes) -> str | None:
         try:
@@ -167,7 +193,7 @@ class ResultsFile:
         except (ValueError, LookupError, TypeError, RecursionError, csv.Error):
             return None
         self._note(image, error)
-        return f"{image.sha256} {image.name}"
+        return f"{image.sha256} {'-' if image.frame is None else image.frame} {image.name}"
 
 
 def require_names(path: Path, names: Sequence[str]) -> None:
@@ -223,7 +249,8 @@ def _json_to_image(line: bytes) -> tuple[NamedImage, str | None]:
     entry = json.loads(line)
     if "error" not in entry:
         entry["detections"]
-    image = NamedImage(str(entry["image"]), str(entry["sha256"]), entry.get("frame"), entry.get("time_s"))
+    frame = int(entry["frame"]) if "frame" in entry else None
+    image = NamedImage(str(entry["image"]), str(entry["sha256"]), frame, entry.get("time_s"))
     return image, entry.get("error")
 
 

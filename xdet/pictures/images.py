@@ -11,14 +11,16 @@ have ``LARGEST_PIXELS`` together at most. One that has more is refused; one that
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import struct
 import threading
 import warnings
 import zlib
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, BinaryIO, get_args
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -65,6 +67,22 @@ _ROWS_PER_BLOCK = 32  # output rows interpolated at once: the float32 block stay
 _warning_filters = threading.Lock()
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A picture's file in memory.
+
+    Attributes:
+        name: for messages.
+        data: the bytes of the file.
+    """
+
+    name: str
+    data: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
 def find_images(paths: Sequence[Path]) -> list[Path]:
     """List the image files that ``paths`` name.
 
@@ -89,18 +107,23 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
 def hash_photograph(path: Path) -> str:
     """The SHA-256 of a photograph's file, as hex digits; nothing where it is gone or unreadable: reading it tells why."""
+    return hash_file(path, LARGEST_PICTURE)
+
+
+def hash_file(path: Path, largest: int) -> str:
+    """As ``hash_photograph``, of a file of at most ``largest`` bytes."""
     try:
-        with open_regular(path, LARGEST_PICTURE) as file:
+        with open_regular(path, largest) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError):
         return ""
 
 
-def read_image(path: Path, *, honour_exif: bool) -> NDArray[np.uint8]:
+def read_image(path: Path | Encoded, *, honour_exif: bool) -> NDArray[np.uint8]:
     """Read one picture as RGB pixels.
 
     Args:
-        path: a JPEG, PNG, BMP, GIF, PPM, TIFF or WebP file, whatever its suffix.
+        path: a JPEG, PNG, BMP, GIF, PPM, TIFF or WebP file, whatever its suffix; on disk or in memory.
         honour_exif: turn the picture as its EXIF orientation says. Pillow always turns TIFF files.
 
     Returns:
@@ -114,15 +137,16 @@ def read_image(path: Path, *, honour_exif: bool) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def decoded_picture(path: Path, *, honour_exif: bool) -> Iterator[Image.Image]:
+def decoded_picture(path: Path | Encoded, *, honour_exif: bool) -> Iterator[Image.Image]:
     """As ``read_image``, left as Pillow holds it: mode RGB, decoded, its file closed.
 
     Until the block ends, the picture counts among those that are being decoded.
     """
     with ExitStack() as stack:
-        with _image_errors(path), open_regular(path, LARGEST_PICTURE) as file:
-            if not os.fstat(file.fileno()).st_size:
+        with _image_errors(path), _file_of(path) as file:
+            if not file.seek(0, os.SEEK_END):
                 raise ImageError(f"'{path}' is empty (0 bytes)")
+            file.seek(0)
             with _quiet_pillow():
                 image = Image.open(file, formats=list(FORMATS))
             if image.width * image.height > LARGEST_PIXELS:
@@ -133,6 +157,28 @@ def decoded_picture(path: Path, *, honour_exif: bool) -> Iterator[Image.Image]:
             del image  # its pixels are in the way of turning
             picture = picture if upright is None else picture.transpose(upright)
         yield picture
+
+
+def upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """A picture that Pillow has opened or made, as ``read_image`` gives its file.
+
+    Raises:
+        ImageError: it is damaged, or its pixels do not tell which value is white.
+    """
+    name = getattr(image, "filename", "") or "<picture>"
+    with _image_errors(name):
+        upright = _upright(image)
+        picture = _to_rgb(image, name)
+        return _to_array(picture if upright is None else picture.transpose(upright))
+
+
+@contextmanager
+def _file_of(picture: Path | Encoded) -> Iterator[BinaryIO]:
+    if isinstance(picture, Encoded):
+        yield io.BytesIO(picture.data)
+    else:
+        with open_regular(picture, LARGEST_PICTURE) as file:
+            yield file
 
 
 class _PixelBudget:
@@ -277,7 +323,7 @@ def _to_array(picture: Image.Image) -> NDArray[np.uint8]:
     return result
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+def _to_rgb(image: Image.Image, path: Path | Encoded | str) -> Image.Image:
     """Decode the first frame as 8-bit RGB."""
     image.load()
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"}):
@@ -296,7 +342,7 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
 
 
 @contextmanager
-def _image_errors(path: Path) -> Iterator[None]:
+def _image_errors(path: Path | Encoded | str) -> Iterator[None]:
     """Turn what Pillow and the system raise into an ``ImageError`` that names the file."""
     try:
         yield

@@ -1,74 +1,112 @@
-"""Which images a command line names: files, folders, patterns, and lists in a file or on standard input."""
+"""What a command line names: files, folders, addresses, patterns, and lists in a file or on standard input."""
 
 from __future__ import annotations
 
 import glob
 import os
-import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converters.files import open_regular
 from xdet.errors import DataError, UsageError
+from xdet.pictures.addresses import Address, is_address
 from xdet.pictures.images import SUFFIXES, find_images
+from xdet.pictures.video import STREAM_SUFFIXES, VIDEO_SUFFIXES, Film
+from xdet.writing.files import PICTURE_MARK, has_mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 LARGEST_LIST = 1 << 28  # bytes: some million names
-STDIN = Path("-")
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # longer than a drive's letter
+STDIN = "-"
 # Suffix -> what it is, and what to do.
-_UNSUPPORTED = {
-    **dict.fromkeys(
-        (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), ("an archive", "unpack it and name its folder")
-    ),
-    **dict.fromkeys(
-        (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"),
-        ("a video", "save its frames as pictures first, such as with: ffmpeg -i VIDEO frames/%06d.png"),
-    ),
-}
+_UNSUPPORTED = dict.fromkeys(
+    (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), ("an archive", "unpack it and name its folder")
+)
 
 
-def list_images(named: Sequence[Path], *, recursive: bool = False) -> list[Path]:
-    """The image files that a command line names, each once, in its order.
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a command line names, each once, in its order.
+
+    Attributes:
+        images: files and addresses of pictures.
+        films: videos and streams.
+        left_out: pictures in subfolders that xdet has drawn boxes in.
+    """
+
+    images: list[Path | Address]
+    films: list[Film]
+    left_out: int
+
+
+def list_inputs(named: Sequence[str], *, recursive: bool = False, without: Path | None = None) -> Inputs:
+    """The pictures and films that a command line names.
 
     Args:
-        named: files; folders; patterns with ``*``, ``?``, ``[]``, ``**``; ``@FILE`` with a name per line; ``-`` for such a list
-            on standard input.
-        recursive: search the subfolders of folders, too, by name, but for hidden ones.
+        named: files; addresses; folders, which give their pictures; patterns with ``*``, ``?``, ``[]``, ``**``; ``@FILE`` with
+            a name per line; ``-`` for such a list on standard input.
+        recursive: search the subfolders of folders, too, by name, but for hidden ones; pictures there that xdet has drawn
+            boxes in are left out.
+        without: a folder that is not searched: where pictures with boxes go.
 
     Raises:
-        UsageError: an address, a video or an archive.
+        UsageError: an address of another kind, an archive, or pictures with boxes would go among the photographs.
         DataError: a list, folder or pattern gives no image, or cannot be read.
     """
-    paths: dict[Path, None] = {}
-    for path in _names(named):
+    images: dict[Path | Address, None] = {}
+    films: dict[Film, None] = {}
+    left_out: list[Path] = []
+    for name in _names(named):
+        if is_address(name) and not os.path.lexists(name):
+            address = Address(name)
+            if _is_film(address):
+                films[Film.of_address(address)] = None
+            else:
+                images[address] = None
+            continue
+        path = Path(name)
         _require_supported(path)
-        paths.update(dict.fromkeys(_walk(path) if recursive and path.is_dir() else [path]))
-    return find_images(list(paths))
+        if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
+            films[Film.of_file(path)] = None
+        else:
+            if recursive and without is not None and _same_folder(path, without):
+                raise UsageError(f"'{without}' holds the photographs; name another folder for the pictures")
+            within = _walk(path, without, left_out) if recursive and path.is_dir() else find_images([path])
+            images.update(dict.fromkeys(within))
+    return Inputs(list(images), list(films), len(left_out))
 
 
-def _names(named: Sequence[Path]) -> Iterator[Path]:
+def _is_film(address: Address) -> bool:
+    if address.is_stream or address.suffix in VIDEO_SUFFIXES | STREAM_SUFFIXES:
+        return True
+    if address.suffix in SUFFIXES:
+        return False
+    from xdet.pictures.download import is_film
+
+    return is_film(address)
+
+
+def _names(named: Sequence[str]) -> Iterator[str]:
     """Lists read and patterns expanded; a file that is there by its very name is no list or pattern."""
-    for path in named:
-        text = str(path)
-        if path == STDIN:
+    for text in named:
+        if text == STDIN:
             yield from _lines(sys.stdin.buffer.read(LARGEST_LIST), "the list on standard input")
-        elif os.path.lexists(path):
-            yield path
+        elif os.path.lexists(text):
+            yield text
         elif text.startswith("@"):
             yield from _lines(_read_list(Path(text[1:])), f"the list '{text[1:]}'")
-        elif glob.has_magic(text) and not _ADDRESS.match(text):
+        elif glob.has_magic(text) and not is_address(text):
             found = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - absolute patterns, too
             if not found:
                 raise DataError(f"no file fits the pattern '{text}'; check it, or name the files")
             yield from (
-                Path(name) for name in found if not ("**" in text and Path(name).is_dir())
+                name for name in found if not ("**" in text and Path(name).is_dir())
             )  # its files are there, too
         else:
-            yield path
+            yield text
 
 
 def _read_list(path: Path) -> bytes:
@@ -81,7 +119,7 @@ def _read_list(path: Path) -> bytes:
         ) from error
 
 
-def _lines(data: bytes, what: str) -> Iterator[Path]:
+def _lines(data: bytes, what: str) -> Iterator[str]:
     """A path per line, spaces at the ends left out; names are as the file system spells them."""
     if b"\0" in data:
         raise DataError(
@@ -90,31 +128,38 @@ def _lines(data: bytes, what: str) -> Iterator[Path]:
     lines = [line.strip() for line in os.fsdecode(data).splitlines()]
     if not any(lines):
         raise DataError(f"{what} names no image; write a path on each line")
-    yield from (Path(line) for line in lines if line)
+    yield from (line for line in lines if line)
 
 
 def _require_supported(path: Path) -> None:
-    if _ADDRESS.match(str(path)):
-        raise UsageError(f"'{path}' is an address; xdet reads files: download it first")
     what = _UNSUPPORTED.get(path.suffix.lower())
     if what is not None and not path.is_dir():
         raise UsageError(f"'{path}' is {what[0]}, which xdet does not read; {what[1]}")
 
 
-def _walk(folder: Path) -> list[Path]:
+def _same_folder(first: Path, second: Path) -> bool:
+    return first.is_dir() and second.is_dir() and first.samefile(second)
+
+
+def _walk(folder: Path, without: Path | None, left_out: list[Path]) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise DataError(f"cannot read the folder '{error.filename}': {error.strerror}") from error
 
+    excluded = None if without is None else os.path.realpath(without)
     found: list[Path] = []
     for place, subfolders, names in os.walk(folder, onerror=refuse):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        found += [
-            Path(place, name)
-            for name in sorted(names)
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-        ]
+        subfolders[:] = sorted(
+            name
+            for name in subfolders
+            if not name.startswith(".") and os.path.realpath(Path(place, name)) != excluded
+        )
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+                path = Path(place, name)
+                (left_out if has_mark(path, PICTURE_MARK) else found).append(path)
     if not found:
+        drawn = f" but {len(left_out)} pictures with boxes of xdet" if left_out else ""
         raise DataError(
-            f"no image in the folder '{folder}' and its subfolders; looked for {' '.join(sorted(SUFFIXES))}"
+            f"no image in the folder '{folder}' and its subfolders{drawn}; looked for {' '.join(sorted(SUFFIXES))}"
         )
     return found

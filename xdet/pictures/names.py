@@ -34,7 +34,7 @@ def picture_paths(images: Sequence[Path], folder: Path) -> list[Path]:
     for image, name in zip(images, image_names([str(image) for image in images]), strict=True):
         kept = image.suffix.lower() in PICTURE_FORMATS
         suffix = image.suffix if kept else ".png"
-        stem, count = _fit(name.removesuffix(suffix) if kept else name), 1
+        stem, count = fit_name(name.removesuffix(suffix) if kept else name), 1
         unique = f"{stem}{suffix}"
         while unique.casefold() in taken:
             count += 1
@@ -44,7 +44,7 @@ def picture_paths(images: Sequence[Path], folder: Path) -> list[Path]:
     return paths
 
 
-def _fit(name: str) -> str:
+def fit_name(name: str) -> str:
     """The name with an underscore for whatever does not fit into a file's name, cut to length."""
     safe = _UNFIT.sub("_", name).encode("utf-8")[:LONGEST].decode("utf-8", "ignore")
     safe = f"_{safe}" if _DEVICES.fullmatch(safe) else safe

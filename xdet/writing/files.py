@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converters.files import WRITE_ERRORS, refuse_replacing, write_problem, write_whole
+from converters.files import (
+    MARK_BYTES,
+    WRITE_ERRORS,
+    open_regular,
+    refuse_replacing,
+    write_problem,
+    write_whole,
+)
 from converters.spec import SIDECAR_SUFFIX
 from xdet.errors import OutputError, UsageError
 
@@ -34,6 +41,15 @@ PAGE_MARK = re.compile(re.escape(PAGE_START.encode()))
 def json_mark(schema: str) -> re.Pattern[bytes]:
     """How a JSON file of this schema begins."""
     return re.compile(rb'\{\s*"schema": "' + re.escape(schema.encode()) + b'"')
+
+
+def has_mark(path: Path, mark: re.Pattern[bytes]) -> bool:
+    """Whether a file begins as one of ours; False where it cannot be read."""
+    try:
+        with open_regular(path, 1 << 62) as file:
+            return mark.match(file.read(MARK_BYTES)) is not None
+    except (OSError, ValueError):
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.xdet.films import write_film
 from tests.xdet.labelled_scenes import write_model
+from tests.xdet.web import Site, serving
 from xdet.detection.results import ResultsFile
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -188,12 +191,15 @@ def test_images_by_folder_pattern_and_list(folder: Path, words: str, names: list
             2,
             "'photos.zip' is an archive, which xdet does not read; unpack it and name its folder",
         ),
-        (
-            "m.onnx clip.MP4",
-            2,
-            "'clip.MP4' is a video, which xdet does not read; save its frames as pictures first",
-        ),
-        ("m.onnx https://example.org/a.jpg", 2, "is an address; xdet reads files: download it first"),
+        ("m.onnx ftp://example.org/a.jpg", 2, "'ftp://example.org/a.jpg' is no address that xdet reads"),
+        ("m.onnx http://127.0.0.1:9/a.jpg", 3, "cannot fetch 'http://127.0.0.1:9/a.jpg': Connection refused"),
+        ("m.onnx", 2, "'m.onnx' is a model; name images or folders behind it"),
+        ("", 2, "name images, folders or videos, such as: xdet detect photo.jpg; or give --camera 0"),
+        ("m.onnx photos -r --save photos", 2, "'photos' holds the photograph"),
+        ("m.onnx photos/sub/.. -r --save photos", 2, "'photos' holds the photographs; name another folder"),
+        ("m.onnx photos --score-threshold person", 2, "must be a number, or CLASS=NUMBER,CLASS=NUMBER, got"),
+        ("m.onnx photos --score-threshold dog=0.1", 2, "the model finds no 'dog'; it finds 'person'"),
+        ("m.onnx photos --score-threshold person=7", 2, "give a number between 0 and 1"),
         ("m.onnx photos/*.bmp", 3, "no file fits the pattern 'photos/*.bmp'"),
         ("m.onnx @gone.txt", 3, "cannot read the list 'gone.txt': "),
         ("m.onnx -", 3, "the list on standard input names no image; write a path on each line"),
@@ -203,6 +209,78 @@ def test_images_by_folder_pattern_and_list(folder: Path, words: str, names: list
 def test_what_names_no_image_is_told_in_a_sentence(folder: Path, words: str, code: int, said: str) -> None:
     (folder / "photos" / "empty").mkdir()
     assert said in told(run(folder, words), code)
+
+
+def test_pictures_with_boxes_are_never_inputs(folder: Path) -> None:
+    words = "m.onnx photos -r --json"
+    first = run(folder, f"{words} 1.json --save photos/marked")
+    assert first.returncode == 0, first.stderr
+    before = {path: path.read_bytes() for path in (folder / "photos").rglob("*.png")}
+    assert len(before) == 6
+    again = run(folder, f"{words} 2.json --save photos/marked")
+    assert (again.returncode, again.stderr) == (0, "")
+    other = run(folder, f"{words} 3.json")
+    assert other.stderr == "note: pictures in which xdet has drawn boxes, left out: 3\n"
+    assert len({(folder / f"{number}.json").read_bytes() for number in (1, 2, 3)}) == 1
+    assert {path: path.read_bytes() for path in (folder / "photos").rglob("*.png")} == before
+    alone = told(run(folder, "m.onnx photos/marked -r"), 3)
+    assert (
+        "no image in the folder 'photos/marked' and its subfolders but 3 pictures with boxes of xdet" in alone
+    )
+
+
+def test_thresholds_by_class_are_part_of_the_run(folder: Path) -> None:
+    words = "m.onnx photos --json out.jsonl"
+    assert run(folder, f"{words} --score-threshold person=0.75").returncode == 0
+    header = json.loads((folder / "out.jsonl").read_text("utf-8").splitlines()[0])
+    assert header["thresholds"]["score_by_class"] == {"person": 0.75}
+    assert "holds results of another thresholds" in told(run(folder, f"{words} --resume"))
+
+
+def test_an_address_is_detected_in_and_saved_under_its_name(folder: Path) -> None:
+    data = (folder / "photos" / "1.png").read_bytes()
+    with serving(Site(files={"/a/1.png": ("image/png", data), "/b/1.png": ("image/png", data)})) as site:
+        words = f"m.onnx {site.address}/a/1.png {site.address}/b/1.png {site.address}/c.png --save out --json out.jsonl"
+        result = run(folder, words)
+        assert result.returncode == 3
+        asked = len(site.asked)
+        assert run(folder, f"{words} --resume").returncode == 3
+        assert [path for path, _ in site.asked[asked:]] == ["/c.png"]  # what was done is not fetched again
+    lines = [json.loads(line) for line in (folder / "out.jsonl").read_text("utf-8").splitlines()[1:]]
+    assert [line["image"] for line in lines] == [f"{site.address}/{name}.png" for name in ("a/1", "b/1", "c")]
+    assert [len(line.get("detections", "x")) for line in lines] == [4, 4, 1]
+    assert lines[0]["sha256"] == hashlib.sha256(data).hexdigest()
+    assert "the server answers 404" in lines[2]["error"]
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["a_1.png", "b_1.png"]
+
+
+def test_a_video_is_seen_frame_by_frame(folder: Path) -> None:
+    pytest.importorskip("av")
+    write_film(folder / "clip.mkv", [255, 0, 255])
+    (folder / "bad.mp4").write_bytes(b"no video")
+    shown = run(folder, "m.onnx clip.mkv")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    rows = [line.split() for line in shown.stdout.splitlines()]
+    assert [row[:6] for row in rows[::4]] == [
+        ["clip.mkv", number, time, "s", "person", "1.00"] for number, time in (("0", "0.000"), ("2", "0.080"))
+    ]
+    words = "m.onnx photos/1.png clip.mkv bad.mp4 --json out.jsonl"
+    result = run(folder, f"{words} --save boxes")
+    assert (result.returncode, result.stdout) == (3, "out.jsonl: 2 images and 3 frames, 1 without a result\n")
+    assert sorted(path.name for path in (folder / "boxes").iterdir()) == ["1.png", "clip.mkv"]
+    data = (folder / "out.jsonl").read_bytes()
+    assert "--resume cannot go on with a video in 'boxes'" in told(
+        run(folder, f"{words} --resume --save boxes")
+    )
+    assert run(folder, f"{words} --resume").returncode == 3
+    assert (folder / "out.jsonl").read_bytes() == data
+    assert "name a file FILE.jsonl" in told(run(folder, "m.onnx clip.mkv --json out.json"))
+    assert "holds the photograph" in told(run(folder, "m.onnx clip.mkv --save ."))
+    camera = told(run(folder, "m.onnx --camera 99"), 3)
+    assert "cannot open 'camera 99'" in camera
+    assert "'camera 99', which does not come again" in told(
+        run(folder, "m.onnx --camera 99 --resume --json out.jsonl")
+    )
 
 
 def test_a_picture_where_a_list_is_expected_is_told_in_one_line(folder: Path) -> None:

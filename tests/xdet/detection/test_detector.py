@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import pickle  # noqa: TID251 - people do
 import time
 from typing import TYPE_CHECKING
 
@@ -191,3 +193,102 @@ def test_workers_share_the_processors_unless_threads_are_asked_for(
 def test_no_worker_is_too_few(model: Path) -> None:
     with pytest.raises(UsageError, match=r"--workers must lie in 1\.\.64, got 0"):
         Detector(model, workers=0)
+
+
+def quarters() -> NDArray[np.uint8]:
+    """Red, 2 x 2: quarters of 255, 0, 200 and 0, with other values in the other channels."""
+    pixels = np.full((2, 2, 3), 7, np.uint8)
+    pixels[..., 0] = [[255, 0], [200, 0]]
+    pixels[..., 2] = 90
+    return pixels
+
+
+def test_a_picture_may_come_in_any_form_that_people_hold(model: Path, tmp_path: Path) -> None:
+    rgb = quarters()
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    alpha = np.dstack([rgb, np.zeros((2, 2), np.uint8)])
+    detector = Detector(model, threads=1)
+    expected = detector(rgb)
+    assert len(expected) == 2
+    for image, color in (
+        (str(tmp_path / "a.png"), "rgb"),
+        (Image.open(tmp_path / "a.png"), "rgb"),
+        (Image.fromarray(alpha), "rgb"),
+        (alpha, "rgb"),
+        (rgb[..., ::-1], "bgr"),
+        (alpha[..., [2, 1, 0, 3]], "bgr"),
+        (rgb[..., 0], "rgb"),
+        (rgb[..., :1], "rgb"),
+        (Image.fromarray(rgb[..., 0]), "rgb"),
+    ):
+        found = detector(image, color=color)  # type: ignore[call-overload]
+        assert found.scores.tolist() == expected.scores.tolist()
+    batch = detector([tmp_path / "a.png", rgb, Image.open(tmp_path / "a.png")])
+    assert [found.image for found in batch] == [str(tmp_path / "a.png"), "<array>", str(tmp_path / "a.png")]
+    assert detector([]) == []
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (None, r"an image must be a path, .*, got builtins\.NoneType"),
+        (b"a.png", r"got builtins\.bytes"),
+        (np.zeros((2, 2, 3)), r"got an array float64 \(2, 2, 3\); scale it to 0\.\.255"),
+        (np.zeros((3, 8, 8), np.uint8), r"channels come last: image\.transpose\(1, 2, 0\)"),
+        (np.zeros((5, 8, 8, 3), np.uint8), r"give a batch as a list of images: detector\(list\(images\)\)"),
+        (np.zeros((0, 8, 3), np.uint8), r"got an array uint8 \(0, 8, 3\)"),
+    ],
+    ids=["none", "bytes", "float", "channels first", "batch", "empty"],
+)
+def test_what_is_no_picture_is_refused_with_what_was_expected(model: Path, image: object, words: str) -> None:
+    detector = Detector(model, threads=1)
+    with pytest.raises(ImageError, match=words):
+        detector(image)
+    with pytest.raises(ImageError, match="color must be 'rgb' or 'bgr', got 'cmyk'"):
+        detector(quarters(), color="cmyk")  # type: ignore[call-overload]
+
+
+def test_a_picture_in_the_place_of_the_model_is_told() -> None:
+    for wrong in (Image.new("RGB", (2, 2)), quarters(), 7):
+        with pytest.raises(
+            UsageError, match=r"a model must be the path of a file.*; a picture goes to the call"
+        ):
+            Detector(wrong)  # type: ignore[arg-type]
+
+
+def test_score_thresholds_by_class(tmp_path: Path) -> None:
+    path = tmp_path / "two.onnx"
+    path.write_bytes(finished_model())
+    for threshold, count in ((0.9, 1), (0.7, 2), (0.1, 2)):
+        with Detector(path, threads=1, score_threshold={"person": threshold}) as detector:
+            assert len(detector(quarters())) == count
+            assert detector.score_by_class == {"person": threshold}
+    for wrong, words in (
+        ({"dog": 0.1}, "the model finds no 'dog'"),
+        ({"person": 2.0}, "between 0 and 1"),
+        ({}, "finds"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            Detector(path, score_threshold=wrong)
+
+
+def test_a_pickled_detector_opens_its_file_anew(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Detector(model.name, threads=1, score_threshold={"person": 0.9}) as detector:
+        pickled = pickle.dumps(detector)
+        expected = detector(quarters()).scores.tolist()
+    monkeypatch.chdir("/")
+    with pickle.loads(pickled) as again:  # noqa: S301 - made above
+        assert again(quarters()).scores.tolist() == expected
+        assert again.score_by_class == {"person": 0.9}
+    model.write_bytes(finished_model(batch="N"))
+    with pytest.raises(ModelError, match=r"m\.onnx' is another model than when the detector was pickled"):
+        pickle.loads(pickled)  # noqa: S301 - made above
+
+
+def test_processes_share_a_detector(model: Path) -> None:
+    with Detector(model, threads=1) as detector, multiprocessing.get_context("spawn").Pool(1) as pool:
+        (found,) = pool.map(detector, [quarters()])
+        assert found.scores.tolist() == detector(quarters()).scores.tolist()

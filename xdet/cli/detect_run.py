@@ -1,0 +1,143 @@
+"""What ``xdet detect`` does once all is checked: results into a file that grows, or on the screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from xdet.cli.options import STDOUT, print_line, progress_bar, write_json
+from xdet.errors import ImageError
+from xdet.writing.text import detections_table, format_pixels, format_score
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from xdet.detection.detector import Detector
+    from xdet.detection.film import SeenFrame
+    from xdet.detection.results import ResultsFile
+    from xdet.pictures.addresses import Address
+    from xdet.pictures.video import Film
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is detected in, and what is drawn.
+
+    Attributes:
+        images: photographs.
+        pictures: where each goes with its boxes; None draws none.
+        films: videos, cameras, streams; they come after the photographs.
+        recordings: where each goes with its boxes; None draws none.
+        classes: names of the classes to keep; None keeps all.
+    """
+
+    images: Sequence[Path | Address]
+    pictures: Sequence[Path] | None
+    films: Sequence[Film]
+    recordings: Sequence[Path] | None
+    classes: Sequence[str] | None
+
+
+def write_results(detector: Detector, run: Run, json: Path, *, anew: bool) -> None:
+    """Results into a file as they come; what is done stays, whatever stops the rest."""
+    from xdet.detection.batch import detect_to_file
+    from xdet.detection.parquet import growing_path, open_results
+    from xdet.detection.results import results_header
+
+    growing = growing_path(json)
+    with open_results(json, results_header(detector, run.classes), anew=anew) as results:
+        before, failed = len(results.done), results.failed
+        try:
+            with progress_bar(len(run.images), "detecting") as advance:
+                changed = detect_to_file(
+                    detector,
+                    run.images,
+                    results,
+                    pictures=run.pictures,
+                    classes=run.classes,
+                    progress=advance,
+                )
+            for film, recording in _with_recordings(run):
+                _watch(detector, film, recording, run, results)
+        except KeyboardInterrupt:
+            print_line(f"xdet: interrupted; {_count(results)} are in '{growing}', --resume goes on", err=True)
+            raise
+    if changed:
+        which = f"; of their lines in '{json}' the last count" if json == growing else ""
+        print_line(f"xdet: images that have changed since: {changed}{which}", err=True)
+    earlier = f", {before} of them before" if before else ""
+    earlier += f" ({failed} without a result, tried again)" if failed else ""
+    print_line(f"{json}: {_count(results)}{earlier}, {results.failed} without a result")
+    if results.failed:
+        print_line(
+            f"xdet: {results.failed} of {len(results.done)} images failed; '{json}' says why", err=True
+        )
+        raise typer.Exit(3)
+
+
+def print_results(detector: Detector, run: Run, json: Path | None, *, coco: bool) -> None:
+    """Results of photographs as a table or one JSON document, of films line by line."""
+    from xdet.detection.batch import detect_files
+    from xdet.detection.report import detections_to_coco_json, report_to_json
+
+    with progress_bar(len(run.images), "detecting") as advance:
+        report = detect_files(
+            detector, run.images, pictures=run.pictures, classes=run.classes, progress=advance
+        )
+    if json is not None:
+        write_json(json, detections_to_coco_json(report.images) if coco else report_to_json(report))
+    if json != STDOUT and report.images:
+        typer.echo(detections_table(report.images))
+    errors = [failure.error for failure in report.failed]
+    for film, recording in _with_recordings(run):
+        try:
+            _watch(detector, film, recording, run, None)
+        except ImageError as error:
+            errors.append(str(error))
+    for told in errors:
+        print_line(f"xdet: error: {told}", err=True)
+    if errors and len(run.images) + len(run.films) > 1:
+        print_line(f"xdet: {len(errors)} of {len(run.images) + len(run.films)} images failed", err=True)
+    if errors:
+        raise typer.Exit(3)
+
+
+def _with_recordings(run: Run) -> list[tuple[Film, Path | None]]:
+    recordings: Sequence[Path | None] = run.recordings or [None] * len(run.films)
+    return list(zip(run.films, recordings, strict=True))
+
+
+def _watch(
+    detector: Detector, film: Film, recording: Path | None, run: Run, results: ResultsFile | None
+) -> None:
+    """Detect in one film, and tell how a live one ended."""
+    from xdet.detection.film import detect_film_to_file
+
+    def show(seen: SeenFrame) -> None:
+        if results is None:
+            _print_frame(film.name, seen)
+
+    end = detect_film_to_file(detector, film, results, classes=run.classes, recording=recording, show=show)
+    if end.live:
+        how = "stopped" if end.stopped else "ended"
+        print_line(
+            f"xdet: '{film.name}' {how}; frames seen {end.frames}, dropped between them {end.dropped}",
+            err=True,
+        )
+
+
+def _print_frame(name: str, seen: SeenFrame) -> None:
+    """A line per box, as it comes."""
+    for found in seen.found:
+        corners = "  ".join(f"{format_pixels(value):>7}" for value in found.box_xyxy_px)
+        moment = f"{name}  {seen.frame.number:>6}  {seen.frame.time_s:>9.3f} s"
+        print_line(f"{moment}  {found.class_name}  {format_score(found.score)}  {corners}")
+
+
+def _count(results: ResultsFile) -> str:
+    images, frames = results.images, results.frames
+    counted = [f"{images} images"] if images or not frames else []
+    return " and ".join([*counted, *([f"{frames} frames"] if frames else [])])

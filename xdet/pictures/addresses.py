@@ -1,0 +1,66 @@
+"""Addresses of pictures, films and streams; what they show in messages and results holds no password."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from xdet.errors import UsageError
+
+SCHEMES = ("http", "https")
+STREAM_SCHEMES = ("rtsp", "rtsps")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # longer than a drive's letter
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address of a picture or a film.
+
+    Attributes:
+        url: as it was given.
+    """
+
+    url: str
+
+    def __post_init__(self) -> None:
+        known = (*SCHEMES, *STREAM_SCHEMES)
+        try:
+            parts = urlsplit(self.url)
+            fits = parts.scheme.lower() in known and bool(parts.hostname) and self.url.isprintable()
+        except ValueError:
+            fits = False
+        if not fits or " " in self.url:
+            raise UsageError(
+                f"'{self.shown}' is no address that xdet reads; expected {', '.join(f'{s}://' for s in known)}"
+            )
+
+    def __str__(self) -> str:
+        return self.shown
+
+    @property
+    def shown(self) -> str:
+        """The address without user and password."""
+        return re.sub(r"(?<=://)[^/?#]*@", "", self.url)
+
+    @property
+    def path(self) -> str:
+        """The host and the path on it, without what follows."""
+        parts = urlsplit(self.url)
+        return f"{parts.hostname}{unquote(parts.path)}"
+
+    @property
+    def suffix(self) -> str:
+        """Of the file that the path names, in lower case."""
+        return PurePosixPath(self.path).suffix.lower() if self.path.count("/") else ""
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether its scheme is that of a stream."""
+        return urlsplit(self.url).scheme.lower() in STREAM_SCHEMES
+
+
+def is_address(text: str) -> bool:
+    """Whether a word is meant as an address, of whatever scheme."""
+    return _ADDRESS.match(text) is not None

@@ -1,0 +1,322 @@
+"""Frames in: video files, cameras and streams, decoded by FFmpeg through PyAV (extra ``video``).
+
+PyAV, not OpenCV: it gives every frame with its own time stamp and turning, says why a file cannot be read, and honours the
+colour matrix that a video names; ``cv2.VideoCapture`` takes a damaged packet for the end, and estimates the number of frames.
+
+Of a file every frame is given, in the order of presentation. Of a camera or a live stream the newest: a thread reads all the
+time, keeps one frame, and what nobody took is dropped; frame numbers count what was read, so a gap in them is what was dropped.
+
+FFmpeg opens what it is told to and no more: of files the container formats below, never playlists that name other files, and of
+addresses no files.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converters.files import open_regular
+from xdet.errors import ImageError, MissingExtraError, UsageError
+from xdet.pictures.images import LARGEST_PIXELS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from xdet.pictures.addresses import Address
+
+VIDEO_SUFFIXES = frozenset(
+    (
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".mpg",
+        ".mpeg",
+        ".ts",
+        ".m2ts",
+        ".flv",
+        ".wmv",
+        ".3gp",
+        ".ogv",
+    )
+)
+STREAM_SUFFIXES = frozenset((".m3u8", ".mjpg", ".mjpeg"))  # of addresses
+LARGEST_VIDEO = 1 << 44  # bytes of the file: read piece by piece
+OPENING_S = READING_S = 10.0  # without a word from a server or camera
+# Containers as libavformat calls them. A literal list: some of its readers open what the file names (concat, hls, dash).
+_CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,h264,hevc,ivf,yuv4mpegpipe,m4v"
+_FILES = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+_STREAMS = {
+    "protocol_whitelist": "http,https,tcp,tls,crypto,udp,rtp,srtp",
+    "format_whitelist": f"{_CONTAINERS},mpjpeg,mjpeg,hls,rtsp,sdp,rtp",
+    "rtsp_transport": "tcp",  # nothing is lost on the way
+}
+# sys.platform -> libavdevice's format, and how it calls the device.
+_CAMERAS = {
+    "linux": ("v4l2", "/dev/video{}"),
+    "darwin": ("avfoundation", "{}"),
+    "win32": ("dshow", "video={}"),
+}
+_QUARTER_TURN = 90
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Frame:
+    """A frame of a video.
+
+    Attributes:
+        number: from 0, in the order of presentation.
+        time_s: seconds since the first frame, by the video's time stamps.
+        pixels: uint8 ``(height, width, 3)``, RGB, upright.
+    """
+
+    number: int
+    time_s: float
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """Where frames come from.
+
+    Attributes:
+        name: as results and messages call it.
+        place: what FFmpeg opens.
+        format: the reader to use; None where FFmpeg is to find out.
+        options: handed to FFmpeg.
+        path: of a file; None for cameras and addresses.
+    """
+
+    name: str
+    place: str
+    format: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict, compare=False)
+    path: Path | None = None
+
+    @classmethod
+    def of_file(cls, path: Path) -> Film:
+        """A video file."""
+        return cls(path.as_posix(), f"file:{path}", options=_FILES, path=path)
+
+    @classmethod
+    def of_address(cls, address: Address) -> Film:
+        """A stream, or a video on a server."""
+        return cls(str(address), address.url, options=_STREAMS)
+
+    @classmethod
+    def of_camera(cls, camera: str) -> Film:
+        """A camera by its number, or by the name that its system gives it.
+
+        Raises:
+            UsageError: this system's cameras are not known.
+        """
+        if sys.platform not in _CAMERAS:
+            raise UsageError(
+                f"xdet opens no cameras on {sys.platform}; name a video, or an address that shows the camera"
+            )
+        reader, place = _CAMERAS[sys.platform]
+        number = camera.isascii() and camera.isdecimal()
+        return cls(
+            f"camera {camera}", place.format(camera) if number or sys.platform != "linux" else camera, reader
+        )
+
+
+def import_av() -> Any:
+    """The package ``av``.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtraError("PyAV, which videos, cameras and streams need,", "video") from error
+    return av
+
+
+def read_frames(film: Film) -> Generator[Frame]:
+    """Every frame of a film.
+
+    What is damaged is passed over, and told when all that can be read was given.
+
+    Raises:
+        MissingExtraError: PyAV is not installed.
+        ImageError: it cannot be opened, holds no video, or a part of it cannot be read.
+    """
+    av = import_av()
+    with _opened(av, film) as (container, stream):
+        number, damaged, why = 0, 0, ""
+        first: float | None = None
+        for decode in _packets(av, container, stream, film):
+            try:
+                frames = decode()
+            except av.FFmpegError as error:
+                damaged, why = damaged + 1, _reason(av, error)
+                continue
+            for frame in frames:
+                damaged += frame.is_corrupt
+                first = frame.time if first is None else first
+                yield Frame(number, _time(frame, first, number, stream), _upright(frame))
+                number += 1
+        expected = stream.frames
+    if damaged or number < expected:
+        of = f" of {expected}" if expected else ""
+        told = (
+            f"{damaged} damaged pieces ({why or 'concealed by the decoder'})"
+            if damaged
+            else "its end is missing"
+        )
+        raise ImageError(
+            f"'{film.name}': {number}{of} frames can be read: {told}; a repaired or whole file has all"
+        )
+
+
+def is_live(film: Film) -> bool:
+    """Whether its frames are to be taken as they come: a camera, or an address that does not say how long it is.
+
+    Raises:
+        MissingExtraError, ImageError: as ``read_frames``.
+    """
+    if film.path is not None:
+        return False
+    if film.format is not None:
+        return True
+    with _opened(import_av(), film) as (container, _):
+        return container.duration is None
+
+
+def newest_frames(film: Film, note_dropped: Callable[[int], object] = lambda _: None) -> Generator[Frame]:
+    """The newest frame of a camera or stream whenever one is asked for, until it ends; the last one is always given.
+
+    Args:
+        film: the camera or stream.
+        note_dropped: gets the number of frames that were read and not given, at the end.
+
+    Raises:
+        MissingExtraError, ImageError: as ``read_frames``, after the frames before it.
+    """
+    import_av()
+    slot = _Slot()
+    reader = threading.Thread(target=slot.fill, args=(film,), name="xdet-camera", daemon=True)
+    reader.start()
+    try:
+        while (frame := slot.take()) is not None:
+            yield frame
+    finally:
+        slot.stop()
+        reader.join(1.0)  # it ends with the next frame, or with the program
+        note_dropped(slot.dropped)
+
+
+class _Slot:
+    """Holds the newest frame until somebody takes it."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._changed = threading.Condition()
+        self._newest: Frame | None = None
+        self._error: BaseException | None = None
+        self._ended = self._stopped = False
+
+    def fill(self, film: Film) -> None:
+        error: BaseException | None = None
+        try:
+            for frame in read_frames(film):
+                with self._changed:
+                    self.dropped += self._newest is not None
+                    self._newest = frame
+                    self._changed.notify()
+                    if self._stopped:
+                        break
+        except BaseException as failure:  # noqa: BLE001 - raised where the frames are taken
+            error = failure
+        with self._changed:
+            self._error, self._ended = error, True
+            self._changed.notify()
+
+    def take(self) -> Frame | None:
+        with self._changed:
+            while self._newest is None and not self._ended:
+                self._changed.wait(0.2)  # a signal is handled in between
+            frame, self._newest = self._newest, None
+            if frame is None and self._error is not None:
+                raise self._error
+            return frame
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+
+
+@contextmanager
+def _opened(av: Any, film: Film) -> Iterator[tuple[Any, Any]]:
+    """The open container and its best video stream."""
+    live = {} if film.path is not None else {"timeout": (OPENING_S, READING_S)}
+    try:
+        if film.path is not None:
+            with open_regular(film.path, LARGEST_VIDEO):
+                pass
+        container = av.open(film.place, format=film.format, options=dict(film.options), **live)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        what = f"cannot open '{film.name}'"
+        if film.name != film.place and film.format is not None:
+            what += f" ({film.place})"
+        raise ImageError(f"{what}: {_reason(av, error)}") from error
+    with container:
+        stream = next(iter(container.streams.video), None)
+        if stream is None:
+            raise ImageError(f"'{film.name}' holds no video")
+        if stream.codec_context is None:
+            raise ImageError(
+                f"'{film.name}' is of a codec that this FFmpeg cannot decode; convert it to H.264 first"
+            )
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if width * height > LARGEST_PIXELS:
+            raise ImageError(
+                f"'{film.name}' has frames of {width} x {height} pixels: too large; scale it down first"
+            )
+        stream.codec_context.thread_type = "AUTO"
+        yield container, stream
+
+
+def _packets(av: Any, container: Any, stream: Any, film: Film) -> Iterator[Callable[[], list[Any]]]:
+    """What decodes each packet; a connection that breaks ends them with an error."""
+    try:
+        for packet in container.demux(stream):
+            yield packet.decode
+    except (av.FFmpegError, OSError) as error:
+        raise ImageError(f"'{film.name}' ended: {_reason(av, error)}") from error
+
+
+def _time(frame: Any, first: float | None, number: int, stream: Any) -> float:
+    if frame.time is None or first is None:
+        return round(number / float(stream.average_rate or 25), 6)
+    return round(float(frame.time) - first, 6)
+
+
+def _upright(frame: Any) -> NDArray[np.uint8]:
+    """RGB, turned as the video's display matrix says."""
+    pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
+    turns = round(frame.rotation / _QUARTER_TURN) % 4
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+
+def _reason(av: Any, error: Exception) -> str:
+    """FFmpeg's words, or better ones."""
+    if isinstance(error, av.error.ExitError):
+        return f"nothing came for {READING_S:.0f} s"
+    if isinstance(error, av.error.InvalidDataError):
+        return "the data are damaged, or no video"
+    if isinstance(error, av.error.ArgumentError):
+        return "it is no video of a kind that xdet reads"
+    return getattr(error, "strerror", None) or " ".join(str(error).split())
