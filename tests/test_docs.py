@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.xdet.films import write_film
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 DOCUMENTS = sorted(
@@ -67,6 +69,7 @@ def folder(tmp_path: Path, embedded_tflite: Path, sample_pictures: list[Path]) -
     (tmp_path / "photos").mkdir()
     for picture in sample_pictures:
         shutil.copy(picture, tmp_path / "photos")
+    write_film(tmp_path / "clip.mp4", [0, 250], codec="libx264", pixel_format="yuv420p")
     (tmp_path / "xdet").mkdir()
     shutil.copytree(sample_pictures[0].parent, tmp_path / "xdet" / "data")  # as in a clone
     for program in EXAMPLES.iterdir():
