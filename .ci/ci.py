@@ -4,7 +4,7 @@
 1. copies the work tree to a temporary folder (nothing is ever written into the repository);
 2. makes a virtual environment there and runs each ``pip install`` line of README.md in it, exactly as written;
 3. installs what pip cannot: qemu-user, Chromium and libonnxruntime-dev through apt-get (where ``CI=true`` and we are root),
-   ONNX Runtime for Node and the web through npm;
+   ONNX Runtime for Node and the web through npm, Triton's client into an environment of its own;
 4. installs into other environments, tries the README's commands there and runs their tests: beside the OpenVINO execution
    provider, whose wheel replaces onnxruntime, beside the oldest onnxruntime that pyproject.toml allows, and beside none;
 5. runs ``.ci/gate``, then the mutants of ``tests/fuzz``, then the emulator tests, whose summary is the last line.
@@ -115,6 +115,14 @@ def install_node_packages(folder: Path, env: dict[str, str]) -> None:
     env["XDET_NODE_MODULES"] = str(folder / "node_modules")
 
 
+def install_triton_client(venv: Path, scratch: Path, env: dict[str, str]) -> None:
+    """Triton's protobuf in an environment of its own: it wants older protobuf and ml-dtypes than ours."""
+    must([sys.executable, "-m", "venv", str(venv)], scratch, env)
+    python = str(venv / ("Scripts" if os.name == "nt" else "bin") / "python")
+    must([python, "-m", "pip", "install", "-q", "tritonclient[grpc]"], scratch, env)
+    env["XDET_TRITONCLIENT"] = python
+
+
 def check_other_onnxruntimes(scratch: Path, sources: Path, env: dict[str, str]) -> None:
     """Install xdet beside each onnxruntime that is not the newest, and beside none; the README's commands, and tests."""
     with (sources / "pyproject.toml").open("rb") as file:
@@ -162,6 +170,7 @@ def main(scratch: Path) -> None:
 
     install_system_packages()
     install_node_packages(scratch / "node", env)
+    install_triton_client(scratch / "triton", scratch, env)
     shared = Path(os.environ.get("XDET_SHARED", ROOT.parent / "shared"))
     if shared.is_dir():
         env["XDET_SHARED"] = str(shared)

@@ -18,7 +18,7 @@ import typer
 
 import xdet
 from converters.errors import ConversionError
-from xdet.cli import bench, card, check, convert, detect, eval, inspect, page, small  # noqa: A004 - the command's name
+from xdet.cli import bench, card, check, convert, detect, eval, inspect, page, small, triton  # noqa: A004 - the command's name
 from xdet.errors import OutputError, UsageError, XdetError
 from xdet.writing.text import message_line
 
@@ -41,6 +41,7 @@ app.command(epilog=bench.EPILOG)(bench.bench)
 app.command(epilog=card.EPILOG)(card.card)
 app.command(epilog=inspect.EPILOG)(inspect.inspect)
 app.command(epilog=page.EPILOG)(page.page)
+app.command(epilog=triton.EPILOG)(triton.triton)
 app.command(epilog=small.SELFTEST_EPILOG)(small.selftest)
 app.command(epilog=small.PROVIDERS_EPILOG)(small.providers)
 

@@ -28,6 +28,7 @@ from xdet.writing.files import (
     PAGE_MARK,
     Output,
     encode_text,
+    holds,
     json_mark,
     make_folder,
     require_outputs,
@@ -266,7 +267,7 @@ def _write(
     """Write what is not there already; ``index.html`` comes last, when all it needs is there."""
     marks = {"index.html": PAGE_MARK, "model.onnx": MODEL_MARK, "page.json": json_mark(PAGE_SCHEMA)}
     ours = dict.fromkeys((*STATIC_FILES, WORKER), OUR_MARK)
-    changed = {name: data for name, data in contents.items() if not _holds(folder / name, data)}
+    changed = {name: data for name, data in contents.items() if not holds(folder / name, data)}
     outputs = [
         Output(folder / name, marks.get(name) or ours.get(name), in_new_folder=True) for name in changed
     ]
@@ -275,10 +276,3 @@ def _write(
         make_folder((folder / name).parent)
         write_bytes(folder / name, changed[name])
     return tuple(folder / name for name in contents)
-
-
-def _holds(path: Path, data: bytes) -> bool:
-    try:
-        return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
-    except (OSError, ValueError):
-        return False

@@ -115,6 +115,14 @@ def with_sidecars(models: Iterable[Path]) -> Iterator[Path]:
         yield model.parent / f"{model.stem}{SIDECAR_SUFFIX}"
 
 
+def holds(path: Path, data: bytes) -> bool:
+    """Whether the file is there with exactly these bytes, so that writing them would change nothing."""
+    try:
+        return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
+    except (OSError, ValueError):
+        return False
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path``, replacing what was there.
 

@@ -114,7 +114,9 @@ def test_an_error_of_many_lines_is_a_list_below_its_first_line(tmp_path: Path) -
     assert result.stderr.splitlines()[-1] == "  --anchor-unit image"
 
 
-@pytest.mark.parametrize("command", ["demo", "convert", "detect", "eval", "inspect", "providers", "selftest"])
+@pytest.mark.parametrize(
+    "command", ["demo", "convert", "detect", "eval", "inspect", "page", "providers", "selftest", "triton"]
+)
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = run(command, "--help")
     assert result.returncode == 0
