@@ -30,6 +30,7 @@ class SourceOutput:
         activations: operators and layers that activate its numbers, such as ``"LOGISTIC"``; none where it is raw.
         largest: the largest number that its codes can hold; None where it is not quantised.
         smallest: the smallest, likewise.
+        from_picture: whether a product of the picture reaches it; priors are an output that none reaches.
     """
 
     name: str
@@ -37,6 +38,7 @@ class SourceOutput:
     activations: tuple[str, ...] = ()
     largest: float | None = None
     smallest: float | None = None
+    from_picture: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class SourceFacts:
         channels: of the input picture: 3, or 1 for grey.
         postprocess: what stands behind the outputs and turns them into detections; None for nothing.
         metadata: what the file says in words, the most trusted first.
+        priors: rows of four numbers of an output that is a constant, and none of ``outputs``; None for nothing.
     """
 
     file: str
@@ -114,6 +117,7 @@ class SourceFacts:
     channels: int = 3
     postprocess: PostProcess | None = None
     metadata: tuple[FileMetadata, ...] = ()
+    priors: tuple[tuple[float, ...], ...] | None = None
 
     def raw_outputs(self) -> tuple[RawOutput, ...]:
         """The outputs as they are, for a graph that ends there; names that differ where there are several."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from converters.calibration import Calibration
     from converters.convert import Conversion
+    from converters.description.priors import Four
     from converters.description.statements import HeadChoice, SourceOptions
     from converters.spec import Color, ImageInput, ResizeRule
 
@@ -39,6 +40,10 @@ def convert(
     max_detections: int | None = None,
     head: HeadChoice = "auto",
     class_agnostic: bool = False,
+    priors: PathLike | None = None,
+    prior_format: Literal["yxhw", "xywh", "xyxy", "yxyx"] | None = None,
+    variances: str | Sequence[float] | None = None,
+    score_activation: Literal["none", "sigmoid", "softmax"] | None = None,
     batch: int | Literal["dynamic"] = 1,
     target: Literal["portable", "cpu"] = "portable",
     activations: Literal["uint8", "int8"] = "uint8",
@@ -69,6 +74,10 @@ def convert(
         iou_threshold: default of the finished model, 0..1; 0.5 if None.
         max_detections: rows of the finished model's outputs; 100 if None.
         head: ``"auto"`` looks at the outputs; ``"none"`` ends the graph at the raw outputs, of any number and rank.
+        priors: of an SSD head that brings none: a file (.npy, .csv, .json), or ``"coco-ssd"`` ([the heads](docs/heads.md)).
+        prior_format: how the four numbers of a prior are read: centre y and x, height, width; and so on.
+        variances: four factors of the offsets, in the order of the format, or text ("0.1,0.1,0.2,0.2").
+        score_activation: what the scores of an SSD head still need.
         class_agnostic: boxes suppress each other across classes, and each counts with its best class alone.
         batch: images per call, or ``"dynamic"``.
         target: ``"portable"``, or ``"cpu"`` for rewrites that suit ONNX Runtime's CPU kernels.
@@ -94,6 +103,7 @@ def convert(
         ImageError: one of its images cannot be read.
     """
     from converters.convert import convert as convert_file
+    from converters.description.priors import PriorStatement, parse_variances
     from converters.errors import OptionError
     from converters.options import ConvertOptions
 
@@ -112,6 +122,12 @@ def convert(
         ),
         head=head,
         class_agnostic=class_agnostic,
+        priors=PriorStatement(
+            None if priors is None else os.fspath(priors),
+            prior_format,
+            parse_variances(variances) if isinstance(variances, str) else _four(variances),
+            score_activation,
+        ),
         score_threshold=score_threshold,
         iou_threshold=iou_threshold,
         max_detections=max_detections,
@@ -130,7 +146,7 @@ def convert(
         importer=importer,
     )
     destination = Path(f"{source.stem}.onnx") if output is None else Path(output)
-    lists = [Path(text) for text in (anchors, classes) if isinstance(text, str)]
+    lists = [Path(text) for text in (anchors, classes, priors) if isinstance(text, str | os.PathLike)]
     inputs = chain(lists, () if calibration is None else _photographs(calibration))
     return convert_file(source, destination, options, force=force, inputs=inputs)
 
@@ -196,6 +212,10 @@ def _photographs(calibration: PathLike | Sequence[PathLike]) -> list[Path]:
 
 def _pairs(anchors: Sequence[tuple[float, float]] | None) -> tuple[tuple[float, float], ...] | None:
     return None if anchors is None else tuple(anchors)
+
+
+def _four(variances: Sequence[float] | None) -> Four | None:
+    return None if variances is None else tuple(variances)  # type: ignore[return-value]  # its number is checked
 
 
 def _names(classes: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -9,15 +9,16 @@ apart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from converters.description.priors import PriorStatement
+from converters.description.ssd import build_ssd, is_no_ssd
 from converters.description.values import StatedAnchors, StatedUnit, require_pixels, settle_unit
 from converters.errors import OptionError
 from converters.heads.base import default_class_names
 from converters.heads.fomo import Fomo
 from converters.heads.grids import AnchorGrid
-from converters.heads.ssd import Ssd
 from converters.heads.yolo_v2 import YoloV2, describe_fit, fit_class_names, grid_of
 from converters.heads.yolo_v3 import YoloV3
 from converters.heads.yolo_v5 import YoloV5
@@ -47,12 +48,14 @@ class Stated:
         unit: its unit; None likewise.
         class_names: one name per class; None likewise.
         ask_for_anchors: how to state anchors, for the message.
+        priors: what is stated of an SSD head.
     """
 
     anchors: StatedAnchors | None
     unit: StatedUnit | None
     class_names: tuple[str, ...] | None
     ask_for_anchors: str
+    priors: PriorStatement = field(default_factory=PriorStatement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,29 +319,8 @@ def _build_fomo(facts: SourceFacts, stated: Stated) -> Head:
 # -- ssd ------------------------------------------------------------------------------------------------------------
 
 
-def _is_no_ssd(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001, ARG001 - a table's call
-    if facts.postprocess is None:
-        return (
-            "an SSD head is offsets and scores of prior boxes, with TFLite_Detection_PostProcess behind them"
-        )
-    return None
-
-
 def _build_ssd(facts: SourceFacts, stated: Stated) -> Head:
-    behind = facts.postprocess
-    assert behind is not None, "it fits"  # noqa: S101
-    _names(facts, stated, behind.num_classes)
-    return Ssd(
-        num_boxes=len(behind.priors),
-        num_classes=behind.num_classes,
-        coding="centers",
-        scales=behind.scales,
-        priors=behind.priors,
-        yx_first=True,
-        background=facts.outputs[1].shape[-1] > behind.num_classes,
-        parts=("offsets", "scores"),
-        clipped=False,
-    )
+    return build_ssd(facts, stated.priors, stated.class_names)
 
 
 RECOGNITIONS: dict[str, Recognition] = {
@@ -348,5 +330,5 @@ RECOGNITIONS: dict[str, Recognition] = {
     "yolo_v8": Recognition(_is_no_yolo_v8, _build_yolo_v8),
     "yolox": Recognition(_is_no_yolox, _build_yolox),
     "fomo": Recognition(_is_no_fomo, _build_fomo),
-    "ssd": Recognition(_is_no_ssd, _build_ssd),
+    "ssd": Recognition(is_no_ssd, _build_ssd),
 }

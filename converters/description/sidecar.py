@@ -6,6 +6,8 @@
      "anchors": [[w, h], ...], "anchor_unit": "cell" | "image" | "pixel",
      "rescaling": {"scale": 0.00392157, "offset": 0.0},
      "resize": "nearest" | "bilinear" | "bilinear-antialias" | "letterbox",
+     "priors": "file.npy" | "coco-ssd", "prior_format": "yxhw" | "xywh" | "xyxy" | "yxyx", "variances": [0.1, 0.1, 0.2, 0.2],
+     "score_activation": "none" | "sigmoid" | "softmax",
      "color": "rgb" | "bgr" | "grey", "licence": "...", "source": "..."}
 
 Every key may be missing; an unknown, repeated or null one is an error, because a misspelt key would otherwise
@@ -18,10 +20,11 @@ import difflib
 import errno
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
+from converters.description.priors import PriorFormat, PriorStatement, ScoreActivation, require_variances
 from converters.description.values import (
     SizesWh,
     StatedUnit,
@@ -41,7 +44,19 @@ if TYPE_CHECKING:
 SUFFIX = SIDECAR_SUFFIX
 LONGEST_SLIP = 40  # no longer key is a slip of the pen
 HeadKind = Literal["yolo_v2", "yolo_v3", "yolo_v5", "yolo_v8", "yolox", "fomo", "ssd", "none"]
-KEYS = ("head", "class_names", "anchors", "anchor_unit", "rescaling", "resize", "color", "licence", "source")
+PRIOR_KEYS = ("priors", "prior_format", "variances", "score_activation")
+KEYS = (
+    "head",
+    "class_names",
+    "anchors",
+    "anchor_unit",
+    "rescaling",
+    "resize",
+    "color",
+    "licence",
+    "source",
+    *PRIOR_KEYS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +72,7 @@ class Sidecar:
         rescaling: pixel to real number.
         resize: how photographs get the network's size.
         color: what the channels of the picture are.
+        priors: what is stated of an SSD head; a file of priors stands beside the sidecar.
         licence: licence of the model, for people.
         source: where the model comes from, for people.
     """
@@ -69,6 +85,7 @@ class Sidecar:
     rescaling: Rescaling | None = None
     resize: ResizeRule | None = None
     color: Color | None = None
+    priors: PriorStatement = field(default_factory=PriorStatement)
     licence: str | None = None
     source: str | None = None
 
@@ -119,6 +136,7 @@ def read_sidecar(path: Path) -> Sidecar:
         rescaling=_rescaling(data, where),
         resize=cast("ResizeRule | None", _choice(data, "resize", get_args(ResizeRule), where)),
         color=cast("Color | None", _choice(data, "color", get_args(Color), where)),
+        priors=_priors(data, path.parent, where),
         licence=_text(data, "licence", where),
         source=_text(data, "source", where),
     )
@@ -196,6 +214,21 @@ def _anchors(data: Mapping[str, object], where: str) -> SizesWh | None:
         if not isinstance(value, list) or not all(isinstance(row, list) and len(row) == 2 for row in value):
             raise ValueError(f"expected [[width, height], ...], found {value!r}")
         return sizes_from_values(value)
+
+
+def _priors(data: Mapping[str, object], folder: Path, where: str) -> PriorStatement:
+    named = _text(data, "priors", where)
+    beside = named is not None and not named.startswith("coco-ssd")
+    with located(f"{where}: variances"):
+        variances = require_variances(data["variances"]) if "variances" in data else None
+    return PriorStatement(
+        priors=str(folder / named) if beside and named is not None else named,
+        format=cast("PriorFormat | None", _choice(data, "prior_format", get_args(PriorFormat), where)),
+        variances=variances,
+        activation=cast(
+            "ScoreActivation | None", _choice(data, "score_activation", get_args(ScoreActivation), where)
+        ),
+    )
 
 
 def _rescaling(data: Mapping[str, object], where: str) -> Rescaling | None:

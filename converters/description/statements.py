@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import numpy as np
 
+from converters.description.priors import PriorStatement
 from converters.description.recognition import RECOGNITIONS, Stated, recognise, require_fit
 from converters.description.sidecar import SUFFIX, Sidecar, find_sidecar
 from converters.description.told import Told, gather
@@ -75,6 +76,7 @@ class SourceOptions:
         iou_threshold: default suppression threshold of the finished model.
         max_detections: rows of the finished model's output.
         class_agnostic: boxes suppress each other across classes.
+        priors: what is said of an SSD head.
     """
 
     config: Path | None = None
@@ -89,6 +91,7 @@ class SourceOptions:
     iou_threshold: float | None = None
     max_detections: int | None = None
     class_agnostic: bool = False
+    priors: PriorStatement = field(default_factory=PriorStatement)
 
     def __post_init__(self) -> None:
         if self.head not in get_args(HeadChoice):
@@ -258,7 +261,8 @@ def _resolve(
         notes = (*notes, f"the anchors ({anchors.where}) are left out, since this head has none")
     anchors = anchors or _default_anchors(config)
     unit = None if anchors is None else _unit_of(anchors, options, sidecar)
-    stated = Stated(anchors, unit, told.names_of_people(), _how_to_state_anchors(facts))
+    priors, people = options.priors.behind(sidecar.priors), told.names_of_people()
+    stated = Stated(anchors, unit, people, _how_to_state_anchors(facts), priors)
     known = recognition.build(facts, stated)
     told = told.fitting(known)
     names = told.of("class_names")

@@ -62,6 +62,22 @@ def convert(
         Literal["auto", "yolo_v2", "yolo_v3", "yolo_v5", "yolo_v8", "yolox", "fomo", "ssd", "none"],
         typer.Option(help="auto looks at the outputs; none ends at them."),
     ] = "auto",
+    priors: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|coco-ssd", help="Of an SSD head that brings none; .npy, .csv or .json."),
+    ] = None,
+    prior_format: Annotated[
+        Literal["yxhw", "xywh", "xyxy", "yxyx"] | None,
+        typer.Option(help="Centre and size, or two corners; fractions of the picture."),
+    ] = None,
+    variances: Annotated[
+        str | None,
+        typer.Option(metavar="V,V,V,V", help="Factors of an SSD head's offsets, such as 0.1,0.1,0.2,0.2."),
+    ] = None,
+    score_activation: Annotated[
+        Literal["none", "sigmoid", "softmax"] | None,
+        typer.Option(help="What an SSD head's scores still need."),
+    ] = None,
     class_agnostic: Annotated[
         bool, typer.Option("--class-agnostic", help="Boxes suppress each other across classes.")
     ] = False,
@@ -133,6 +149,10 @@ def convert(
             max_detections=max_detections,
             head=head,
             class_agnostic=class_agnostic,
+            priors=priors,
+            prior_format=prior_format,
+            variances=variances,
+            score_activation=score_activation,
             batch=_batch(batch),
             target=target,
             activations=activations,

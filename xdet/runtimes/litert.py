@@ -290,7 +290,8 @@ def describe_source(model: ModelFile, spec: DetectorSpec | None = None) -> Sourc
         raise UsageError(*error.lines) from error
     except ConversionError as error:
         raise ModelError(*error.lines) from error
-    return SourceModel(spec, _is_integer(records), None if records.postprocess is None else records.outputs)
+    goes_on = records.postprocess is not None or records.constant_outputs
+    return SourceModel(spec, _is_integer(records), records.outputs if goes_on else None)
 
 
 def _is_integer(model: TfliteModel) -> bool:

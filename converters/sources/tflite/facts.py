@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from converters.errors import SourceFileError
 from converters.facts import CHANNELS, IMAGE_SHAPE, SourceFacts, SourceOutput
+from converters.quant import dequantize
 from converters.sources.tflite.operators import WEIGHTED
 from converters.sources.tflite.postprocess import read_postprocess
 
@@ -29,7 +32,7 @@ def facts_from_tflite(model: TfliteModel) -> SourceFacts:
     if not outputs or any(not shape or shape[0] != 1 or min(shape) < 1 for _, shape in outputs):
         raise _not_of_this_family(model, "output", outputs, "numbers of one image, [1, ...]")
     image = _tensors(model, model.inputs)[0]
-    activations, codes = _activations(model), _codes(model)
+    activations, codes, pictured = _activations(model), _codes(model), _from_picture(model)
     return SourceFacts(
         file=str(model.file),
         height=image.shape[1],
@@ -40,6 +43,7 @@ def facts_from_tflite(model: TfliteModel) -> SourceFacts:
                 shape[1:],
                 tuple(sorted(activations.get(index, {}), key=lambda name: activations[index][name])),
                 *_extremes(model.tensors[codes.get(index, index)]),
+                from_picture=index in pictured,
             )
             for index, (name, shape) in zip(model.outputs, outputs, strict=True)
         ),
@@ -48,7 +52,32 @@ def facts_from_tflite(model: TfliteModel) -> SourceFacts:
         channels=image.shape[3],
         postprocess=read_postprocess(model),
         metadata=model.metadata,
+        priors=_constant_priors(model),
     )
+
+
+def _from_picture(model: TfliteModel) -> frozenset[int]:
+    """Tensors that a convolution or another product reaches."""
+    found: set[int] = set()
+    for op in model.operators:
+        if op.op in WEIGHTED or not found.isdisjoint(op.inputs):
+            found.update(op.outputs)
+    return frozenset(found)
+
+
+def _constant_priors(model: TfliteModel) -> tuple[tuple[float, ...], ...] | None:
+    """The numbers of the only constant output, where it holds four per box."""
+    if len(model.constant_outputs) != 1:
+        return None
+    tensor = model.tensors[model.constant_outputs[0]]
+    if tensor.data is None or tensor.dtype not in ("float32", "int8", "uint8") or tensor.shape[-1:] != (4,):
+        return None
+    numbers = np.asarray(tensor.data)
+    if tensor.dtype != "float32":
+        if tensor.quant is None or tensor.quant.scale.size != 1:
+            return None
+        numbers = dequantize(tensor.data, tensor.quant.scalar_scale, tensor.quant.scalar_zero_point)
+    return tuple(map(tuple, numbers.reshape(-1, 4).tolist())) if np.isfinite(numbers).all() else None
 
 
 ACTIVATIONS = frozenset({"LOGISTIC", "SOFTMAX"})
@@ -85,7 +114,7 @@ def _codes(model: TfliteModel) -> dict[int, int]:
     return found
 
 
-def _extremes(tensor: TfliteTensor) -> tuple[float, float] | tuple[None, None]:
+def _extremes(tensor: TfliteTensor) -> tuple[float | None, float | None]:
     """The largest and smallest number that a tensor's codes can hold."""
     if tensor.quant is None or tensor.quant.scale.size != 1 or tensor.dtype not in ("int8", "uint8"):
         return None, None

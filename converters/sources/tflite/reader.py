@@ -102,6 +102,7 @@ class TfliteModel:
         postprocess: the operator that turned these into detections and ends the file, which is none of ``operators``; its
             parameters are ``converters.sources.tflite.postprocess``'s to read.
         metadata: what the file says in words.
+        constant_outputs: indices of the file's outputs that are constants, which are none of ``outputs``.
     """
 
     file: str
@@ -112,6 +113,7 @@ class TfliteModel:
     outputs: tuple[int, ...]
     postprocess: TfliteOperator | None = None
     metadata: tuple[FileMetadata, ...] = ()
+    constant_outputs: tuple[int, ...] = ()
 
 
 MAX_RANK = 8
@@ -321,7 +323,14 @@ def read_tflite(data: bytes, file: str) -> TfliteModel:
         metadata=read_metadata(data, file, root, buffers),
     )
     _check_order(model, subgraph)
-    return _without_postprocess(model)
+    return _without_postprocess(_without_constants(model))
+
+
+def _without_constants(model: TfliteModel) -> TfliteModel:
+    """The outputs that are computed; all of them where nothing is."""
+    constants = tuple(index for index in model.outputs if model.tensors[index].data is not None)
+    computed = tuple(index for index in model.outputs if index not in constants)
+    return replace(model, outputs=computed, constant_outputs=constants) if computed and constants else model
 
 
 def _without_postprocess(model: TfliteModel) -> TfliteModel:

@@ -66,7 +66,7 @@ def test_the_only_head_that_fits_is_found(found: SourceFacts, kind: str) -> None
         facts((2, 3, 12), activations=("SOFTMAX",)),
         facts((1000,)),
         facts((CELLS + 1, 6)),
-        facts((CELLS, 4), (CELLS, 3)),
+        facts((CELLS, 5), (CELLS, 3)),
         facts((2, 3, 18), (2, 3, 18)),
         facts(*[(i, i, 18) for i in range(1, 5)]),
     ],

@@ -108,3 +108,28 @@ def ssd_with_postprocess(
     ends.builder.operator("CUSTOM:TFLite_Detection_PostProcess", [ends.offsets, ends.scores, anchors], found)
     ends.builder.subgraph.operators[-1].customOptions = list(flexbuffers.Dumps(told))
     return ends.builder.build(found)
+
+
+def corners_xyxy() -> NDArray[np.float32]:
+    """The priors as corners, x first."""
+    y, x, h, w = np.split(priors_yxhw(), 4, axis=1)
+    return np.concatenate([x - w / 2, y - h / 2, x + w / 2, y + h / 2], axis=1).astype(np.float32)
+
+
+def ssd_raw(ends_in: str = "", activation: str = "SOFTMAX", *, columns: int = 1 + CLASSES) -> bytes:
+    """A file that ends at scores and offsets, in this order, as the zoo of STMicroelectronics writes them.
+
+    ``ends_in``: nothing more; ``"constant"`` priors as an output that is a constant, first; ``"computed"`` as an output that an
+    operator makes of a constant, last; ``"joined"`` all three as columns of one output.
+    """
+    ends = ssd_network(activation, columns=columns)
+    b, outputs = ends.builder, [ends.scores, ends.offsets]
+    priors = b.constant(corners_xyxy()[None], name="priors")
+    if ends_in == "constant":
+        outputs = [priors, *outputs]
+    if ends_in == "computed":
+        zero = b.constant(np.zeros(1, np.float32))
+        outputs.append(b.op("ADD", [priors, zero], (1, BOXES, 4), "float32", name="priors_out"))
+    if ends_in == "joined":
+        outputs = [b.op("CONCATENATION", [*outputs, priors], (1, BOXES, columns + 8), "float32", axis=2)]
+    return b.build(outputs)

@@ -1,0 +1,269 @@
+"""Prior boxes as people state them: ``--priors FILE`` or ``--priors coco-ssd``, with format and variances; nothing is guessed.
+
+A file is ``.npy``, ``.csv`` or ``.json`` with a row per box: four numbers, or eight where the variances stand behind them, as
+Caffe's PriorBox layer gives them (the same in every row). A JSON object has them under ``priors``, and may state
+``format`` and ``variances`` beside them. Formats name the four numbers:
+
+    yxhw    centre y and x, height, width (TensorFlow's Object Detection API)       yxyx    corners, y first
+    xywh    centre x and y, width, height (Caffe, PyTorch)                          xyxy    corners, x first
+
+all as fractions of the picture. Offsets are multiplied by the variances, in the order of the format.
+
+``coco-ssd`` makes the priors of the SSD detectors in TensorFlow's Object Detection API, ``coco-ssd:layers=6,min=0.2,max=0.95``
+with other numbers. Source of the formula: ``create_ssd_anchors`` of tensorflow/models (research/object_detection/
+anchor_generators/multiple_grid_anchor_generator.py), after W. Liu et al., "SSD: Single Shot MultiBox Detector" (2016), 2.2.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from converters.description.values import MAX_BYTES
+from converters.errors import OptionError, SourceFileError
+from converters.files import read_regular
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+PriorFormat = Literal["yxhw", "xywh", "xyxy", "yxyx"]
+ScoreActivation = Literal["none", "sigmoid", "softmax"]
+Four = tuple[float, float, float, float]
+
+GENERATED: dict[str, float] = {"layers": 6, "min": 0.2, "max": 0.95}  # the defaults of coco-ssd
+GENERATED_VARIANCES = (0.1, 0.1, 0.2, 0.2)
+MOST_BYTES = 16 * MAX_BYTES
+FARTHEST = 4.0  # pictures: no prior that is a fraction of one reaches further
+
+
+@dataclass(frozen=True, slots=True)
+class PriorStatement:
+    """What is stated about an SSD head; None = not stated.
+
+    Attributes:
+        priors: a file's name, or ``coco-ssd`` with its parameters.
+        format: how four numbers of a prior are read.
+        variances: four factors of the offsets, in the order of the format; 1 each for none.
+        activation: what the scores still need.
+    """
+
+    priors: str | None = None
+    format: PriorFormat | None = None
+    variances: Four | None = None
+    activation: ScoreActivation | None = None
+
+    def __post_init__(self) -> None:
+        for option, value, known in (
+            ("--prior-format", self.format, get_args(PriorFormat)),
+            ("--score-activation", self.activation, get_args(ScoreActivation)),
+        ):
+            if value is not None and value not in known:
+                raise OptionError(f"{option} must be one of {', '.join(known)}, got {value!r}")
+        if self.variances is not None:
+            try:
+                require_variances(self.variances)
+            except ValueError as error:
+                raise OptionError(f"--variances: {error}") from error
+
+    def behind(self, other: PriorStatement) -> PriorStatement:
+        """This statement, and what it leaves open from another."""
+        return PriorStatement(
+            self.priors or other.priors,
+            self.format or other.format,
+            self.variances or other.variances,
+            self.activation or other.activation,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Priors:
+    """Priors that were read.
+
+    Attributes:
+        rows: float64 ``(B, 4)``.
+        format: how they are read; None where nobody states it.
+        variances: likewise.
+        where: who states them, for messages.
+    """
+
+    rows: NDArray[np.float64]
+    format: PriorFormat | None
+    variances: Four | None
+    where: str
+
+
+def parse_variances(text: str) -> Four:
+    """Read what ``--variances`` was given: four numbers with commas between them.
+
+    Raises:
+        OptionError: it is no such list.
+    """
+    try:
+        return require_variances([float(part) for part in text.split(",")])
+    except ValueError as error:
+        raise OptionError(f"--variances '{text}': {error}; write them like 0.1,0.1,0.2,0.2") from error
+
+
+def require_variances(value: object) -> Four:
+    """Four numbers above 0.
+
+    Raises:
+        ValueError: they are not.
+    """
+    numbers = list(value) if isinstance(value, list | tuple) else []
+    sound = [isinstance(n, int | float) and not isinstance(n, bool) and 1e-6 <= n <= 1e6 for n in numbers]
+    if len(numbers) != 4 or not all(sound):
+        raise ValueError(f"expected four numbers above 0, found {value!r}")
+    a, b, c, d = map(float, numbers)
+    return a, b, c, d
+
+
+def read_priors(text: str, image_wh: tuple[int, int]) -> Priors:
+    """Read or make the priors that ``--priors`` names.
+
+    Args:
+        text: a file's name, or ``coco-ssd`` with its parameters.
+        image_wh: size of the network's picture, for generated ones.
+
+    Raises:
+        OptionError: neither a file nor a generator.
+        SourceFileError: the file cannot be read, or holds no priors.
+    """
+    name, _, parameters = text.partition(":")
+    if name == "coco-ssd":
+        rows = coco_ssd_priors(image_wh, **_parameters(text, parameters))
+        return Priors(rows, "yxhw", GENERATED_VARIANCES, f"--priors {text}")
+    path = Path(text)
+    if path.suffix not in READERS:
+        raise OptionError(
+            f"--priors '{text}': expected coco-ssd, or a file that ends in {', '.join(READERS)}"
+        )
+    where = f"priors '{path.name}'"
+    try:
+        data = read_regular(path, MOST_BYTES)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SourceFileError(f"{where} cannot be read: {reason}; is it the right file?") from error
+    try:
+        table, kind, variances = READERS[path.suffix](data)
+        rows, beside = _checked(np.asarray(table, np.float64))
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise SourceFileError(f"{where}: {error}") from error
+    return Priors(rows, kind, beside or variances, where)
+
+
+def _checked(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], Four | None]:
+    """The priors of a table, and the variances behind them; raises ValueError where it is none of priors."""
+    if rows.ndim != 2 or rows.shape[1] not in (4, 8) or not len(rows):
+        raise ValueError(
+            f"expected rows of 4 numbers, or 8 with variances, found an array {list(rows.shape)}"
+        )
+    farthest = float(np.abs(rows[:, :4]).max())
+    if not farthest <= FARTHEST:
+        raise ValueError(
+            f"expected fractions of the picture, found {farthest:.4g}; divide pixels by its size"
+        )
+    if rows.shape[1] == 4:
+        return rows, None
+    if (rows[:, 4:] != rows[0, 4:]).any():
+        raise ValueError("expected the same variances in every row, found several")
+    return rows[:, :4], require_variances(rows[0, 4:].tolist())
+
+
+def _read_npy(data: bytes) -> tuple[object, None, None]:
+    """An array of numbers; ``np.load`` would make room for whatever the header announces before it looks at the data."""
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, by_column, dtype = read(stream)
+    room = len(data) - stream.tell()
+    if dtype.kind not in "fiu" or math.prod(shape) * dtype.itemsize != room:
+        raise ValueError(f"expected numbers, found {dtype} {list(shape)} in {room} bytes")
+    return (
+        np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if by_column else "C"),
+        None,
+        None,
+    )
+
+
+def _read_csv(data: bytes) -> tuple[object, None, None]:
+    lines = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
+    return [[float(cell) for cell in line.split(",")] for line in lines if line], None, None
+
+
+def _read_json(data: bytes) -> tuple[object, PriorFormat | None, Four | None]:
+    found = json.loads(data)
+    if not isinstance(found, dict):
+        return found, None, None
+    if unknown := found.keys() - {"priors", "format", "variances"}:
+        raise ValueError(
+            f"unknown keys {', '.join(map(repr, sorted(unknown)))}; known are priors, format, variances"
+        )
+    kind, variances = found.get("format"), found.get("variances")
+    if kind is not None and kind not in get_args(PriorFormat):
+        raise ValueError(f"format must be one of {', '.join(get_args(PriorFormat))}, found {kind!r}")
+    return found.get("priors", []), kind, None if variances is None else require_variances(variances)
+
+
+READERS = {".npy": _read_npy, ".csv": _read_csv, ".json": _read_json}
+
+
+def _parameters(text: str, parameters: str) -> dict[str, float]:
+    told = dict(GENERATED)
+    for word in filter(None, parameters.split(",")):
+        key, _, value = word.partition("=")
+        try:
+            told[key] = {"layers": int, "min": float, "max": float}[key](value)
+        except (KeyError, ValueError) as error:
+            raise OptionError(
+                f"--priors '{text}': expected {', '.join(GENERATED)} as in layers=6,min=0.2"
+            ) from error
+    if not (2 <= told["layers"] <= 16 and 0 < told["min"] < told["max"] <= 1):
+        raise OptionError(f"--priors '{text}': expected 2 to 16 layers, and 0 < min < max <= 1")
+    return {"layers": told["layers"], "low": told["min"], "high": told["max"]}
+
+
+def coco_ssd_priors(
+    image_wh: tuple[int, int], *, layers: float, low: float, high: float
+) -> NDArray[np.float64]:
+    """Priors of TensorFlow's SSD detectors: maps at stride 16, and half the size from one to the next.
+
+    Returns:
+        float64 ``(B, 4)``: y, x, h, w. Three boxes a cell of the first map, six of the others.
+    """
+    count = int(layers)
+    scales = [low + (high - low) * i / (count - 1) for i in range(count)] + [1.0]
+    sides = [math.ceil(size / 16) for size in image_wh]
+    shortest = min(image_wh)
+    rows = []
+    for layer in range(count):
+        scale = scales[layer]
+        shapes = [(scale, ratio) for ratio in (1.0, 2.0, 0.5, 3.0, 0.3333)]
+        shapes.append((math.sqrt(scale * scales[layer + 1]), 1.0))
+        if layer == 0:
+            shapes = [(0.1, 1.0), (scale, 2.0), (scale, 0.5)]
+        sizes = [
+            (s / math.sqrt(r) * shortest / image_wh[1], s * math.sqrt(r) * shortest / image_wh[0])
+            for s, r in shapes
+        ]
+        rows.append(_tile(sizes, sides))
+        sides = [math.ceil(side / 2) for side in sides]
+    return np.concatenate(rows)
+
+
+def _tile(sizes_hw: Sequence[tuple[float, float]], columns_rows: Sequence[int]) -> NDArray[np.float64]:
+    """Boxes of these sizes in every cell, row by row: y, x, h, w."""
+    columns, rows = columns_rows
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    centers = np.stack([(row + 0.5) / rows, (column + 0.5) / columns], axis=-1)
+    return np.concatenate(
+        [np.repeat(centers, len(sizes_hw), axis=0), np.tile(np.array(sizes_hw), (len(centers), 1))], axis=-1
+    )

@@ -1,0 +1,203 @@
+"""SSD heads from facts and statements: which output is what, where the priors come from, and what the scores still need.
+
+Priors come from the operator behind the outputs, from a constant of the file, from an output that no product of the picture
+reaches, from the columns of the one output (scores, offsets, priors: the SSD of STMicroelectronics' model zoo), or from
+``--priors``. The zoo's priors are corners without variances; any others state their format and variances.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from converters.description.priors import Priors, read_priors
+from converters.errors import OptionError
+from converters.heads.ssd import Ssd
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from converters.description.priors import Four, PriorFormat, PriorStatement, ScoreActivation
+    from converters.facts import SourceFacts, SourceOutput
+    from converters.heads.base import Head
+    from converters.heads.ssd import Activation, Part
+
+ASK = "--priors FILE (.npy, .csv, .json) or --priors coco-ssd"
+PROBABILITIES = (-0.01, 1.01)
+
+
+def is_no_ssd(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
+    """Why a network's outputs are no SSD head; None where they are."""
+    if facts.postprocess is not None:
+        return None
+    shapes = [output.shape for output in facts.outputs]
+    if any(len(shape) != 2 for shape in shapes) or len({shape[0] for shape in shapes}) != 1:
+        return (
+            "an SSD head is offsets [1, boxes, 4] and scores [1, boxes, classes], maybe priors [1, boxes, 4]"
+        )
+    if len(shapes) == 1:
+        if not asked:
+            return "one list of scores, offsets and priors is read as SSD only where --head ssd says so"
+        least = "scores, 4 offsets and 4 priors of each box, 9 columns or more, are expected"
+        return None if shapes[0][1] >= 9 else f"{least}, found {shapes[0][1]}"
+    try:
+        _parts(facts)
+    except OptionError as error:
+        return str(error)
+    return None
+
+
+def build_ssd(facts: SourceFacts, said: PriorStatement, class_names: tuple[str, ...] | None) -> Head:
+    """The head.
+
+    Raises:
+        OptionError: priors, their format or variances, or what the scores need is stated nowhere, or does not fit.
+        SourceFileError: the file of priors cannot be read.
+    """
+    if facts.postprocess is not None:
+        return _behind_operator(facts, class_names)
+    parts = ("scores", "offsets", "priors") if len(facts.outputs) == 1 else _parts(facts)
+    scores = facts.outputs[0 if len(facts.outputs) == 1 else parts.index("scores")]
+    boxes, columns = scores.shape[0], scores.shape[1] - (8 if len(facts.outputs) == 1 else 0)
+    background = _has_background(facts, columns, class_names)
+    kind, variances, priors = _settle_priors(facts, said, boxes, known="priors" in parts)
+    try:
+        return Ssd(
+            num_boxes=boxes,
+            num_classes=columns - background,
+            coding="centers" if kind in ("yxhw", "xywh") else "corners",
+            scales=cast("Four", tuple(float(np.float32(1 / v)) for v in variances)),
+            priors=None
+            if priors is None
+            else cast("tuple[Four, ...]", tuple(map(tuple, priors.rows.tolist()))),
+            yx_first=kind in ("yxhw", "yxyx"),
+            background=background,
+            activation=_activation(facts, said.activation, scores),
+            parts=cast("tuple[Part, ...]", parts),
+            joined=len(facts.outputs) == 1,
+        )
+    except ValueError as error:
+        where = "the network's priors" if priors is None else priors.where
+        raise OptionError(
+            f"'{facts.file}': {where}, read as {kind}: {error}; check --prior-format"
+        ) from error
+
+
+def _behind_operator(facts: SourceFacts, class_names: tuple[str, ...] | None) -> Head:
+    behind = facts.postprocess
+    assert behind is not None  # noqa: S101 - the caller asked
+    if class_names is not None and len(class_names) != behind.num_classes:
+        raise OptionError(
+            f"'{facts.file}': its output scores {behind.num_classes} classes, {len(class_names)} are named; check --classes"
+        )
+    return Ssd(
+        num_boxes=len(behind.priors),
+        num_classes=behind.num_classes,
+        coding="centers",
+        scales=behind.scales,
+        priors=behind.priors,
+        yx_first=True,
+        background=facts.outputs[1].shape[-1] > behind.num_classes,
+        parts=("offsets", "scores"),
+        clipped=False,
+    )
+
+
+def _parts(facts: SourceFacts) -> tuple[str, ...]:
+    """What each of several outputs is, in the file's order.
+
+    Raises:
+        OptionError: they cannot be told apart.
+    """
+    outputs = facts.outputs
+    fixed = [index for index, output in enumerate(outputs) if not output.from_picture]
+    rest = [index for index in range(len(outputs)) if index not in fixed]
+    if len(outputs) > 3 or len(fixed) > 1 or (len(outputs) == 3) != (len(fixed) == 1):
+        raise OptionError(
+            f"an SSD head is two outputs of the picture, and one at most that is no product of it (its priors), found "
+            f"{len(rest)} and {len(fixed)}"
+        )
+    offsets = [index for index in rest if outputs[index].shape[1] == 4]
+    if len(offsets) == 2:
+        offsets = [index for index in rest if not outputs[index].activations]
+    if len(offsets) != 1 or any(outputs[index].shape[1] != 4 for index in fixed):
+        raise OptionError(
+            "which output holds the four offsets of each box cannot be told: expected [1, boxes, 4] once"
+        )
+    names = {offsets[0]: "offsets", **dict.fromkeys(fixed, "priors")}
+    return tuple(names.get(index, "scores") for index in range(len(outputs)))
+
+
+def _has_background(facts: SourceFacts, columns: int, class_names: tuple[str, ...] | None) -> bool:
+    """Whether the first score is that of a background; without names it is, unless it is the only one."""
+    if class_names is None:
+        return columns > 1
+    if len(class_names) not in (columns, columns - 1):
+        raise OptionError(
+            f"'{facts.file}': its scores have {columns} columns, {columns} classes or a background and {columns - 1}; "
+            f"{len(class_names)} are named; check --classes"
+        )
+    return len(class_names) == columns - 1
+
+
+def _settle_priors(
+    facts: SourceFacts, said: PriorStatement, boxes: int, *, known: bool
+) -> tuple[PriorFormat, Sequence[float], Priors | None]:
+    """Format, variances, and the priors where they are no output."""
+    if known or (facts.priors is not None and said.priors is None):
+        if known and said.priors is not None:
+            raise OptionError(f"'{facts.file}' gives its priors itself: leave --priors out")
+        kind = said.format or "xyxy"
+        if said.variances is None and kind in ("yxhw", "xywh"):
+            raise OptionError(_ask_for_variances(facts, "its own priors", kind))
+        return (
+            kind,
+            said.variances or (1, 1, 1, 1),
+            None if known else Priors(np.array(facts.priors), None, None, "its own priors"),
+        )
+    if said.priors is None:
+        raise OptionError(
+            f"'{facts.file}': its SSD head ({boxes} boxes) needs priors, and no one states them; give {ASK}"
+        )
+    found = read_priors(said.priors, (facts.width, facts.height))
+    if len(found.rows) != boxes:
+        raise OptionError(
+            f"{found.where}: {len(found.rows)} priors, expected {boxes}, one for each box of '{facts.file}'"
+        )
+    stated = said.format or found.format
+    if stated is None:
+        raise OptionError(
+            f"{found.where}: how its four numbers are read is not stated; give --prior-format yxhw (centre y and x, height, "
+            f"width), xywh, xyxy (corners) or yxyx"
+        )
+    variances = said.variances or found.variances
+    if variances is None:
+        raise OptionError(_ask_for_variances(facts, found.where, stated))
+    return stated, variances, found
+
+
+def _ask_for_variances(facts: SourceFacts, where: str, kind: str) -> str:
+    return (
+        f"'{facts.file}': {where} ({kind}) have no variances, which offsets are multiplied by: expected 8 columns, or "
+        f"--variances 0.1,0.1,0.2,0.2 (1,1,1,1: none)"
+    )
+
+
+def _activation(facts: SourceFacts, said: ScoreActivation | None, scores: SourceOutput) -> Activation:
+    """What the scores still need: nothing where the network has activated them, or their codes are probabilities."""
+    low, high = PROBABILITIES
+    done = bool(scores.activations)
+    if not done and scores.smallest is not None and scores.largest is not None:
+        done = low <= scores.smallest and scores.largest <= high
+    if done and said not in (None, "none"):
+        found = " and ".join(scores.activations) or "its codes lie within 0..1"
+        raise OptionError(
+            f"'{facts.file}': its scores are probabilities already ({found}); leave --score-activation out"
+        )
+    if not done and said is None:
+        raise OptionError(
+            f"'{facts.file}': its scores are raw numbers; say what turns them into probabilities: --score-activation softmax "
+            f"(Caffe, ST) or sigmoid (TensorFlow's Object Detection API), or none"
+        )
+    return said or "none"
