@@ -49,6 +49,7 @@ class Stated:
         class_names: one name per class; None likewise.
         ask_for_anchors: how to state anchors, for the message.
         priors: what is stated of an SSD head.
+        xy_scales: YOLO v4's ``scale_x_y`` of each grid, the finest grid's first; empty where nobody states any.
     """
 
     anchors: StatedAnchors | None
@@ -56,6 +57,7 @@ class Stated:
     class_names: tuple[str, ...] | None
     ask_for_anchors: str
     priors: PriorStatement = field(default_factory=PriorStatement)
+    xy_scales: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +211,11 @@ def _build_yolo_v3(facts: SourceFacts, stated: Stated) -> Head:
     _names(facts, stated, classes)
     finest_first = sorted(range(levels), key=lambda index: -shapes[index][0] * shapes[index][1])
     places = {index: place for place, index in enumerate(finest_first)}
+    scales = stated.xy_scales if len(stated.xy_scales) == levels else (1.0,) * levels
     grids_in_order = tuple(
-        AnchorGrid(rows, columns, sizes[places[index] * each : (places[index] + 1) * each])
+        AnchorGrid(
+            rows, columns, sizes[places[index] * each : (places[index] + 1) * each], scales[places[index]]
+        )
         for index, (rows, columns, _) in enumerate(shapes)
     )
     return YoloV3(grids_in_order, classes, (float(facts.width), float(facts.height)))

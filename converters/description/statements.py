@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import numpy as np
 
+from converters.description.darknet import read_config
 from converters.description.priors import PriorStatement
 from converters.description.recognition import RECOGNITIONS, Stated, recognise, require_fit
 from converters.description.sidecar import SUFFIX, Sidecar, find_sidecar
@@ -28,11 +29,12 @@ from converters.description.values import (
     StatedAnchors,
     StatedRescaling,
     StatedUnit,
+    can_only_be_cells,
     check_class_names,
     resolve_rescaling,
     settle_unit,
 )
-from converters.description.zoo_yaml import ZooConfig, read_zoo_config
+from converters.description.zoo_yaml import ZooConfig
 from converters.errors import OptionError, SourceFileError
 from converters.facts import SourceFacts
 from converters.heads.base import default_class_names
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converters.facts import PostProcess
+    from converters.heads.base import Head
 
 __all__ = ["SourceDescription", "SourceFacts", "SourceOptions", "describe_source", "resolve_spec"]
 
@@ -152,7 +155,7 @@ def describe_source(path: Path, facts: SourceFacts, options: SourceOptions) -> S
         SourceFileError: the sidecar or yaml is missing, damaged or contradicts the model.
         UnsupportedModelError: the model's input cannot take pixels.
     """
-    config = None if options.config is None else read_zoo_config(options.config)
+    config = None if options.config is None else read_config(options.config)
     sidecar = find_sidecar(path)
     spec, notes, told = _resolve(facts, options, sidecar or Sidecar(file=""), config or ZooConfig(file=""))
     return SourceDescription(
@@ -199,13 +202,17 @@ def find_statements(
         SourceFileError: the sidecar or yaml is missing, damaged or contradicts the model.
         UnsupportedModelError: the model's input cannot take pixels.
     """
-    config = ZooConfig(file="") if options.config is None else read_zoo_config(options.config)
+    config = ZooConfig(file="") if options.config is None else read_config(options.config)
     sidecar = find_sidecar(path) or Sidecar(file="")
     _check_input_shape(facts, config)
     listed = _stated_anchors(options, sidecar, config) or _default_anchors(config)
     unit = None if listed is None else _unit_of(listed, options, sidecar)
     anchors = None
-    if listed is not None and grid_hw is not None and (unit or max(map(max, listed.sizes_wh)) > 1):
+    if (
+        listed is not None
+        and grid_hw is not None
+        and (unit or can_only_be_cells(listed.sizes_wh, facts, grid_hw))
+    ):
         anchors = settle_unit(listed, unit, facts, grid_hw)
     told = gather(facts, options, sidecar, config)
     rescaling = _stated_rescaling(facts, options, sidecar, config)
@@ -262,13 +269,14 @@ def _resolve(
     anchors = anchors or _default_anchors(config)
     unit = None if anchors is None else _unit_of(anchors, options, sidecar)
     priors, people = options.priors.behind(sidecar.priors), told.names_of_people()
-    stated = Stated(anchors, unit, people, _how_to_state_anchors(facts), priors)
+    stated = Stated(anchors, unit, people, _how_to_state_anchors(facts), priors, config.xy_scales)
     known = recognition.build(facts, stated)
     told = told.fitting(known)
+    notes += _compare_with(config, facts, known)
     names = told.of("class_names")
     assumed = (*(() if names else ("class_names",)), *(() if resize else ("resize",)))
     if anchors is not None and recognition.anchors:
-        notes += _doubts(anchors, unit, sidecar, known.anchors if isinstance(known, YoloV2) else None)
+        notes += _doubts(anchors, unit, sidecar)
     if facts.postprocess is not None:
         notes += (_told_of_postprocess(facts.postprocess),)
     suppression = _resolve_suppression(options, facts.postprocess)
@@ -310,6 +318,20 @@ def _stated_color(facts: SourceFacts, told: Told) -> Color | None:
     return "grey" if facts.channels == 1 else stated
 
 
+def _compare_with(config: ZooConfig, facts: SourceFacts, head: Head) -> tuple[str, ...]:
+    """Refuse a configuration of another number of classes; a note on another size, which a network may have."""
+    if config.num_classes not in (None, head.num_classes):
+        raise SourceFileError(
+            f"config '{config.file}' has {config.num_classes} classes, the head of '{facts.file}' scores "
+            f"{head.num_classes}: use the one that belongs to this model"
+        )
+    if config.size_hw in (None, (facts.height, facts.width)):
+        return ()
+    return (
+        f"config '{config.file}' was trained at {config.size_hw}, '{facts.file}' takes {(facts.height, facts.width)}",
+    )
+
+
 def _resolve_kind(options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> HeadChoice:
     if options.head != "auto":
         return options.head
@@ -332,7 +354,7 @@ def _known_head(
     if grid is None:
         return None, (f"{why} the output is no grid; raw outputs need none",)
     unit = _unit_of(stated, options, sidecar)
-    if unit is None and not any(max(size_wh) > 1 for size_wh in stated.sizes_wh):
+    if unit is None and not can_only_be_cells(stated.sizes_wh, facts, grid[:2]):
         return None, (f"{why} nobody states their unit; a raw head needs none",)
     anchors = settle_unit(stated, unit, facts, grid[:2])
     count = len(anchors.sizes_wh)
@@ -341,7 +363,7 @@ def _known_head(
     if classes is None or len(class_names or ()) not in (0, classes):
         told = describe_fit(shape)
         return None, (f"{why} with the classes they do not make the head's {grid[2]} channels; {told}",)
-    return YoloV2(grid[0], grid[1], anchors, classes), _doubts(stated, unit, sidecar, anchors)
+    return YoloV2(grid[0], grid[1], anchors, classes), _doubts(stated, unit, sidecar)
 
 
 def _default_anchors(config: ZooConfig) -> StatedAnchors | None:
@@ -357,30 +379,22 @@ def _unit_of(stated: StatedAnchors, options: SourceOptions, sidecar: Sidecar) ->
     return _first(options.anchor_unit, stated.unit, lone_unit)
 
 
-def _doubts(
-    stated: StatedAnchors, unit: StatedUnit | None, sidecar: Sidecar, anchors: Anchors | None
-) -> tuple[str, ...]:
-    """What speaks against a unit that is followed: the sidecar's own, and pixels that reach not even a cell of the grid."""
-    notes: tuple[str, ...] = ()
+def _doubts(stated: StatedAnchors, unit: StatedUnit | None, sidecar: Sidecar) -> tuple[str, ...]:
+    """What speaks against a unit that is followed: the sidecar's own."""
     theirs = sidecar.anchor_unit if sidecar.anchors == stated.sizes_wh else None
-    if theirs is not None and unit is not None and unit != theirs:
-        notes += (
-            f"--anchor-unit {unit} is followed, though sidecar '{sidecar.file}' states these anchors with unit "
-            f"'{theirs}': correct whichever is wrong",
-        )
-    if unit == "pixel" and anchors is not None and max(map(max, anchors.sizes_wh)) < 1:
-        notes += (
-            f"the anchors ({stated.where}) in pixels are all smaller than a cell of the grid; if they are in cells, give "
-            "--anchor-unit cell",
-        )
-    return notes
+    if theirs is None or unit is None or unit == theirs:
+        return ()
+    return (
+        f"--anchor-unit {unit} is followed, though sidecar '{sidecar.file}' states these anchors with unit "
+        f"'{theirs}': correct whichever is wrong",
+    )
 
 
 def _stated_anchors(options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> StatedAnchors | None:
     if options.anchors is not None:
         return StatedAnchors(options.anchors, None, "--anchors")
     if config.anchors is not None:
-        return StatedAnchors(config.anchors, None, f"config '{config.file}'")
+        return StatedAnchors(config.anchors, config.anchor_unit, f"config '{config.file}'")
     if sidecar.anchors is not None:
         return StatedAnchors(sidecar.anchors, sidecar.anchor_unit, f"sidecar '{sidecar.file}'")
     return None

@@ -174,10 +174,13 @@ def sizes_from_values(value: object) -> SizesWh:
     if len(numbers) == 1:
         pairs = _pair_up(numbers[0])
     else:
+        each = (
+            len(numbers[0]) if len(numbers[0]) % 2 == 0 else 2
+        )  # a group of pairs per grid, as YOLO v5's yaml has them
         for number, row in enumerate(numbers, 1):
-            if len(row) != 2:
+            if len(row) != each:
                 raise ValueError(f"group {number} has {len(row)} numbers, expected a width and a height")
-        pairs = tuple((row[0], row[1]) for row in numbers)
+        pairs = tuple(pair for row in numbers for pair in _pair_up(row))
     return Anchors(
         pairs, "cell"
     ).sizes_wh  # "cell" allows every size: only finiteness and sign are checked here
@@ -250,12 +253,13 @@ def settle_unit(
         OptionError: the unit is unknown, or the anchors are out of range, too large or too small for it.
     """
     said = f"{stated.where} with unit '{unit}'"
-    if unit is None and any(max(size_wh) > 1 for size_wh in stated.sizes_wh):
+    if unit is None and can_only_be_cells(stated.sizes_wh, facts, grid_hw):
         unit, said = "cell", f"{stated.where}, no unit stated and above 1, so taken as grid cells"
     if unit is None:
         raise OptionError(*_ask_for_unit(stated, facts, grid_hw))
     if unit == "pixel":
         require_pixels(stated.sizes_wh, said)
+        _require_a_cell(stated.sizes_wh, facts, grid_hw, said)
     sizes = stated.sizes_wh
     written: AnchorUnit = "image" if unit == "image" else "cell"
     if unit == "pixel":
@@ -273,6 +277,25 @@ def settle_unit(
     return anchors
 
 
+def can_only_be_cells(sizes_wh: SizesWh, facts: SourceFacts, grid_hw: tuple[int, int]) -> bool:
+    """Above 1 they are no fractions of the image; all below a cell, they are no pixels."""
+    return max(map(max, sizes_wh)) > 1 and not _reaches_a_cell(sizes_wh, facts, grid_hw)
+
+
+def _reaches_a_cell(sizes_px: SizesWh, facts: SourceFacts, grid_hw: tuple[int, int]) -> bool:
+    return any(w * grid_hw[1] >= facts.width or h * grid_hw[0] >= facts.height for w, h in sizes_px)
+
+
+def _require_a_cell(sizes_px: SizesWh, facts: SourceFacts, grid_hw: tuple[int, int], said: str) -> None:
+    """Refuse pixels that reach nowhere a cell of the grid: no training chooses so fine anchors for so coarse a grid."""
+    if not _reaches_a_cell(sizes_px, facts, grid_hw):
+        cell = f"{facts.width / grid_hw[1]:.3g} x {facts.height / grid_hw[0]:.3g}"
+        raise OptionError(
+            f"{said}: all anchors are smaller than a cell of the grid, which has {cell} pixels; these look like cells: "
+            "--anchor-unit cell. If they are pixels all the same, divide them by the cell and say cell"
+        )
+
+
 def require_pixels(sizes_px: SizesWh, said: str) -> None:
     """Refuse a list most of whose anchors are thinner than a pixel, which covers one with none as large as a pixel.
 
@@ -288,22 +311,25 @@ def require_pixels(sizes_px: SizesWh, said: str) -> None:
 
 
 def _ask_for_unit(stated: StatedAnchors, facts: SourceFacts, grid_hw: tuple[int, int]) -> list[str]:
-    """The message's lines: each anchor in pixels under both readings, and the line to paste."""
-    cell_wh = (facts.width / grid_hw[1], facts.height / grid_hw[0])
-    image_wh = (facts.width, facts.height)
+    """The message's lines: each anchor in pixels under every possible reading, and the lines to paste."""
+    cells = "in grid cells", (facts.width / grid_hw[1], facts.height / grid_hw[0])
+    other = ("as fractions of the image", (float(facts.width), float(facts.height)))
+    readings = {"cell": cells, "image": other}
+    if max(map(max, stated.sizes_wh)) > 1:
+        readings = {"cell": cells, "pixel": ("as pixels", (1.0, 1.0))}
+    (_, cell_wh), (title, unit_wh) = readings.values()
     rows = [
-        f"  {f'{w:g} x {h:g}':<22}{_pixels((w, h), cell_wh):<24}{_pixels((w, h), image_wh)}"
+        f"  {f'{w:g} x {h:g}':<22}{_pixels((w, h), cell_wh):<24}{_pixels((w, h), unit_wh)}"
         for w, h in stated.sizes_wh
     ]
     return [
-        f"'{facts.file}': the unit of the anchors ({stated.where}) is not stated; both readings are "
+        f"'{facts.file}': the unit of the anchors ({stated.where}) is not stated; two readings are "
         f"possible in the {facts.width} x {facts.height} image:",
-        f"  {'width x height':<22}{'in grid cells':<24}as fractions of the image",
+        f"  {'width x height':<22}{'in grid cells':<24}{title}",
         *rows,
-        "These sizes do not decide: training makes up for either unit. Convert both ways, look at both on your "
-        "photographs (xdet detect --save), and keep what fits:",
-        "  --anchor-unit cell",
-        "  --anchor-unit image",
+        "These sizes do not decide: training makes up for any unit. A look at photographs does: add --try-units PHOTOS to "
+        "xdet convert, which shows all readings side by side. Then give one:",
+        *(f"  --anchor-unit {unit}" for unit in readings),
     ]
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from converters.description.values import StatedUnit
     from converters.heads.yolo_v2 import AnchorUnit
 
 MAX_DEPTH = 32
@@ -197,7 +198,12 @@ class ZooConfig:
         rescaling: pixel to real number.
         resize: how photographs are stretched to the network's size.
         color: what the channels of the picture are.
-        anchors: (width, height) pairs, unit not stated.
+        anchors: (width, height) pairs; those of several grids, the finest first.
+        anchor_unit: of ``anchors``; a yaml states none.
+        head: kind of head; a yaml names a family instead.
+        num_classes: of the head, where names are not stated.
+        size_hw: rows and columns in training, which the network need not have.
+        xy_scales: YOLO v4's ``scale_x_y`` of each grid.
         evaluation: thresholds of the training run.
     """
 
@@ -211,15 +217,20 @@ class ZooConfig:
     color: Color | None = None
     anchors: SizesWh | None = None
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    anchor_unit: StatedUnit | None = None
+    head: Literal["yolo_v2", "yolo_v3"] | None = None
+    num_classes: int | None = None
+    size_hw: tuple[int, int] | None = None
+    xy_scales: tuple[float, ...] = ()
 
-    def head_of_family(self) -> Literal["yolo_v2"] | None:
-        """The head of the named family, None when the yaml names none.
+    def head_of_family(self) -> Literal["yolo_v2", "yolo_v3"] | None:
+        """The head that is named, or that of the named family; None when there is neither.
 
         Raises:
             OptionError: the family has another head.
         """
         if self.model_type is None:
-            return None
+            return self.head
         if self.model_type not in FAMILIES:
             msg = (
                 f"--config '{self.file}': model_type '{self.model_type}' is not supported; supported are "
@@ -236,19 +247,24 @@ class ZooConfig:
 
 
 def read_zoo_config(path: Path) -> ZooConfig:
-    """Read a training yaml of either layout.
+    """Read a training yaml; see ``zoo_config``."""
+    return zoo_config(read_small_text(path, "config"), path.name)
+
+
+def zoo_config(text: str, file: str) -> ZooConfig:
+    """What a training yaml of either layout states.
 
     Raises:
-        SourceFileError: unreadable, no yaml mapping, or a key that is read holds something malformed.
+        SourceFileError: no yaml mapping, or a key that is read holds something malformed.
     """
-    where = f"config '{path.name}'"
-    data = load_mapping(read_small_text(path, "config"), where)
+    where = f"config '{file}'"
+    data = load_mapping(text, where)
     layout, model_type = _family(data, where)
     color = _require(data, "preprocessing.color_mode", tuple(_COLORS), where)
     _require(data, "preprocessing.resizing.aspect_ratio", ("fit",), where)
     interpolation = _require(data, "preprocessing.resizing.interpolation", tuple(_RESIZE), where)
     return ZooConfig(
-        file=path.name,
+        file=file,
         layout=layout,
         model_type=model_type,
         input_shape=_input_shape(data, where),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,8 +21,12 @@ from xdet.cli.options import (
     Resize,
     counted_progress_bar,
     print_line,
+    progress_bar,
 )
 from xdet.writing.text import format_duration, format_size
+
+if TYPE_CHECKING:
+    from converters.description.statements import SourceOptions
 
 KERAS_SUFFIXES = frozenset({".h5", ".hdf5", ".keras"})
 
@@ -30,6 +35,7 @@ Examples:
   xdet convert person_224_int8.tflite
   xdet convert person.tflite -o person.onnx --config user_config.yaml
   xdet convert net.tflite --anchors "0.9,3.3 2.1,5.3" --anchor-unit cell --classes person --target cpu
+  xdet convert net.tflite --anchors anchors.txt --try-units photos/     which unit the anchors are in
   xdet convert person.h5                        a Keras model stays float
   xdet convert person.h5 --quantize per-channel --calibration photos/
 """
@@ -116,6 +122,13 @@ def convert(
         float | None,
         typer.Option(metavar="F", help="Share of values that ranges keep, such as 99.99 [default: all]."),
     ] = None,
+    try_units: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PHOTOS",
+            help="Convert nothing: decode these photographs under every anchor unit that is possible; -o names a folder.",
+        ),
+    ] = None,
     opset: Annotated[
         int | None,
         typer.Option(metavar="N", help="ONNX opset of the file, 13 to 22 [default: the lowest that fits]."),
@@ -127,9 +140,26 @@ def convert(
 ) -> None:
     """Convert a detector to one ONNX file: pixels in, boxes out."""
     from xdet.conversion import convert as convert_model
+    from xdet.conversion import describing_options
 
     if sys.stderr.isatty() and (importer == "tf2onnx" or source.suffix.lower() in KERAS_SUFFIXES):
         print_line(f"reading {source.name} with TensorFlow, which takes some seconds", err=True)
+    if try_units is not None:
+        said = replace(
+            describing_options(
+                config=config,
+                anchors=anchors,
+                classes=classes,
+                resize=resize,
+                color=color,
+                rescaling=rescaling,
+            ),
+            head=head,
+            score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
+        )
+        _try_units(source, try_units, output, said, force=force)
+        return
     started = time.perf_counter()
     destination = Path(f"{source.stem}.onnx") if output is None else output
     with counted_progress_bar("calibrating") if calibration is not None else nullcontext() as advance:
@@ -173,6 +203,20 @@ def convert(
     print_line(
         f"{destination}  {format_size(len(conversion.model))}  {format_duration(seconds)}  ONNX Runtime {oldest} or newer"
     )
+
+
+def _try_units(
+    source: Path, photographs: Path, output: Path | None, said: SourceOptions, *, force: bool
+) -> None:
+    """Every reading of the anchors on photographs: a table, and pictures in a folder."""
+    from xdet.detection.units import MOST_PHOTOGRAPHS, trial_text, try_units
+    from xdet.pictures.images import find_images
+
+    folder = Path(f"{source.stem}_units") if output is None else output
+    images = find_images([photographs])
+    with progress_bar(min(len(images), MOST_PHOTOGRAPHS), "trying") as advance:
+        trial = try_units(source, images, folder, said=said, force=force, progress=advance)
+    typer.echo(trial_text(trial))
 
 
 def _batch(text: str) -> int | Literal["dynamic"]:

@@ -122,13 +122,13 @@ def test_an_unknown_unit_shows_both_readings_in_pixels_and_the_options_to_paste(
     with pytest.raises(OptionError) as caught:
         settle_unit(StatedAnchors(((0.25, 0.5), (0.75, 1.0)), None, "--anchors"), None, FACTS, GRID)
     assert str(caught.value).splitlines() == [
-        "'m.tflite': the unit of the anchors (--anchors) is not stated; both readings are possible "
+        "'m.tflite': the unit of the anchors (--anchors) is not stated; two readings are possible "
         "in the 192 x 192 image:",
         "  width x height        in grid cells           as fractions of the image",
         "  0.25 x 0.5            8.0 x 16.0 px           48.0 x 96.0 px",
         "  0.75 x 1              24.0 x 32.0 px          144.0 x 192.0 px",
-        "These sizes do not decide: training makes up for either unit. Convert both ways, look at both on your "
-        "photographs (xdet detect --save), and keep what fits:",
+        "These sizes do not decide: training makes up for any unit. A look at photographs does: add --try-units PHOTOS to "
+        "xdet convert, which shows all readings side by side. Then give one:",
         "  --anchor-unit cell",
         "  --anchor-unit image",
     ]

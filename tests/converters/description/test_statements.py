@@ -349,17 +349,37 @@ def test_anchors_thinner_than_a_pixel_are_no_pixels(sizes: tuple[tuple[float, fl
 
 
 def test_a_unit_against_the_one_that_the_sidecar_states_is_followed_with_a_note(tmp_path: Path) -> None:
-    sizes = [[1.5, 2.5], [4.5, 5.5]]
-    (tmp_path / "m.xdet.json").write_text(json.dumps({"anchors": sizes, "anchor_unit": "cell"}))
-    same = SourceOptions(anchors=((1.5, 2.5), (4.5, 5.5)), anchor_unit="pixel")
-    for options in (SourceOptions(anchor_unit="pixel"), same, replace(same, head="none")):
-        first, second = describe_source(tmp_path / "m.tflite", FACTS, options).notes
-        assert first.startswith(
-            "--anchor-unit pixel is followed, though sidecar 'm.xdet.json' states these anchors"
+    sizes = [[1.5, 2.5], [4.5, 32.5]]
+    (tmp_path / "m.xdet.json").write_text(json.dumps({"anchors": sizes, "anchor_unit": "pixel"}))
+    pair = ((1.5, 2.5), (4.5, 5.5))
+    for stated in (SourceOptions(), SourceOptions(anchor_unit="pixel"), OPTIONS):
+        assert describe_source(tmp_path / "m.tflite", FACTS, stated).notes == ()
+    (tmp_path / "m.xdet.json").write_text(json.dumps({"anchors": pair, "anchor_unit": "pixel"}))
+    same = SourceOptions(anchors=pair, anchor_unit="cell")
+    for options in (SourceOptions(anchor_unit="cell"), same, replace(same, head="none")):
+        (note,) = describe_source(tmp_path / "m.tflite", FACTS, options).notes
+        assert note.startswith(
+            "--anchor-unit cell is followed, though sidecar 'm.xdet.json' states these anchors"
         )
-        assert "in pixels are all smaller than a cell of the grid" in second
-    for agreeing in (SourceOptions(), SourceOptions(anchor_unit="cell"), OPTIONS):
-        assert describe_source(tmp_path / "m.tflite", FACTS, agreeing).notes == ()
+
+
+def test_pixels_that_reach_nowhere_a_cell_of_the_grid_are_cells() -> None:
+    options = SourceOptions(anchors=((0.98, 3.36), (9.7, 11.1)), anchor_unit="pixel")
+    with pytest.raises(
+        OptionError, match=r"smaller than a cell of the grid, which has 32 x 32 pixels; these look like cells"
+    ):
+        resolve_spec(FACTS, options, None, None)
+
+
+def test_a_list_above_one_that_may_be_cells_or_pixels_needs_a_unit() -> None:
+    facts = replace(FACTS, height=96, width=96, outputs=(SourceOutput("grid", (24, 24, 12)),))
+    options = SourceOptions(anchors=((3.0, 5.0), (20.0, 30.0)))
+    with pytest.raises(OptionError) as caught:
+        resolve_spec(facts, options, None, None)
+    assert caught.value.lines[-2:] == ("  --anchor-unit cell", "  --anchor-unit pixel")
+    assert "as pixels" in caught.value.lines[1]
+    raw = resolve_spec(facts, replace(options, head="none"), None, None)
+    assert raw.head is None
 
 
 @pytest.mark.parametrize(
