@@ -2,7 +2,8 @@
 
 Codes relative to their zero-points are at most 255 in size, so a sum of K products stays below 2^16 * K: for every network that
 fits into memory far below 2^53, up to which float64 counts without a gap. A float64 matrix product is therefore exact whatever
-the order of its additions, and as fast as the installed BLAS. The bias is added in integers.
+the order of its additions, and as fast as the installed BLAS. Float32 counts without a gap up to 2^24 and is twice as fast: a
+convolution is cut into pieces of K whose sums cannot be larger. The bias and the pieces are added in integers.
 
 Operators on several real numbers: sums, products, means, softmax, interpolation, in float32 as ONNX defines them.
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_PRODUCTS = 1 << 37  # some 10 s; Tiny YOLO v2 at 416 has 2^31.3
+FLOAT32_COUNTS_TO = 1 << 24
 BLOCK_BYTES = 1 << 24  # of unrolled input at a time: larger blocks are no faster, and take memory
 
 
@@ -119,19 +121,36 @@ def multiply(x: Quantized, w: Quantized, bias: Quantized | None) -> Sums:
 def _dense(image: NDArray[np.int32], weights: NDArray[np.int32], window: Window) -> NDArray[np.int32]:
     """Every output channel reads every input channel: blocks of rows, unrolled and multiplied; int32 ``(N, O, H, W)``."""
     outputs = weights.shape[0]
-    matrix = weights.transpose(2, 3, 1, 0).reshape(-1, outputs).astype(np.float64)
+    matrix = weights.transpose(2, 3, 1, 0).reshape(-1, outputs).astype(np.float32)
+    pieces = _pieces(matrix, int(np.abs(image).max(initial=0)))
     # channels last, so that unrolling copies runs of kernel columns * channels
-    last = np.ascontiguousarray(image.transpose(0, 2, 3, 1), np.float64).transpose(0, 3, 1, 2)
+    last = np.ascontiguousarray(image.transpose(0, 2, 3, 1), np.float32).transpose(0, 3, 1, 2)
     taps = window.taps(last).transpose(0, 2, 3, 4, 5, 1)
     count, rows, columns = taps.shape[:3]
     sums = np.empty((count, rows, columns, outputs), np.int32)
-    step = max(1, BLOCK_BYTES // (8 * columns * matrix.shape[0]))
+    step = max(1, BLOCK_BYTES // (4 * columns * matrix.shape[0]))
     for n in range(count):
         for top in range(0, rows, step):
             block = taps[n, top : top + step]
-            products = block.reshape(-1, matrix.shape[0]) @ matrix
-            sums[n, top : top + step] = products.reshape(*block.shape[:2], outputs)
+            rolled, found = block.reshape(-1, matrix.shape[0]), sums[n, top : top + step]
+            for place, piece in enumerate(pieces):
+                products = (rolled[:, piece] @ matrix[piece]).reshape(found.shape)
+                if place:
+                    found += products.astype(np.int32)
+                else:
+                    found[...] = products
     return sums.transpose(0, 3, 1, 2)
+
+
+def _pieces(matrix: NDArray[np.float32], largest: int) -> list[slice]:
+    """Rows of a matrix of whole numbers whose sums with factors up to ``largest`` are exact in float32."""
+    reached = np.cumsum(np.abs(matrix).max(axis=1).astype(np.int64)) * largest
+    pieces, start, before = [], 0, 0
+    while start < len(matrix):
+        end = max(int(np.searchsorted(reached, before + FLOAT32_COUNTS_TO, "right")), start + 1)
+        pieces.append(slice(start, end))
+        start, before = end, int(reached[end - 1])
+    return pieces
 
 
 def _depthwise(image: NDArray[np.int32], weights: NDArray[np.int32], window: Window) -> NDArray[np.int32]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from converters.spec import ModelDocument
     from xdet.checking.pair import OpenedPair
     from xdet.runtimes.base import Runtime
 
@@ -95,7 +96,8 @@ class OpenRuntimes:
         record: bool = False,
         witness: RuntimeChoices | None = None,
     ) -> None:
-        name, row = next((name, row) for name, row in RUNTIMES.items() if pair.source.format in row.formats)
+        takers = ((name, row) for name, row in RUNTIMES.items() if pair.source.format in row.formats)
+        name, row = next(takers)  # every format has one
         self.main = RuntimeChoices("onnxruntime", "cpu", threads)
         self.witness = witness or RuntimeChoices(name, row.usual, threads)
         self.recorded: Recording | None = None
@@ -109,6 +111,12 @@ class OpenRuntimes:
     def source(self) -> AbstractContextManager[Runtime]:
         """The witness with the source."""
         return self.opened(self._pair.source, self.witness)
+
+    def document_of(self, model: ModelFile) -> ModelDocument:
+        """The document of the model, or of one made from it."""
+        if model is self._pair.model:
+            return self._pair.document
+        return read_document(model.data, file=model.file)
 
     def is_witness(self, choices: RuntimeChoices) -> bool:
         """Whether this is the runtime of the source that stays open."""
@@ -167,7 +175,7 @@ def run_finished(model: ModelFile, choices: RuntimeChoices, work: Work, runtimes
         XdetError: as ``OpenRuntimes.opened``.
     """
     runs: list[Run] = []
-    for file, asked in _copies(model, choices, work.thresholds):
+    for file, asked in _copies(model, choices, work.thresholds, runtimes):
         with runtimes.opened(file, choices) as runtime:
             part = replace(work, thresholds=asked)
             runs.append(run_open(runtime, part, head_of=runs[0] if runs else None))
@@ -203,13 +211,13 @@ def run_source(source: ModelFile, choices: RuntimeChoices, work: Work, runtimes:
 
 
 def _copies(
-    model: ModelFile, choices: RuntimeChoices, thresholds: tuple[Thresholds, ...]
+    model: ModelFile, choices: RuntimeChoices, thresholds: tuple[Thresholds, ...], runtimes: OpenRuntimes
 ) -> Iterator[tuple[ModelFile, tuple[Thresholds, ...]]]:
     """The model as it is, with the thresholds that it can take there.
 
     Where the runtime can take none: for every other IoU threshold, or lower score, a copy frozen at it and at the lowest score.
     """
-    document = read_document(model.data, file=model.file)
+    document = runtimes.document_of(model)
     if not thresholds or (RUNTIMES[str(choices.runtime)].feeds_thresholds and not document.freeze_thresholds):
         yield model, thresholds
         return

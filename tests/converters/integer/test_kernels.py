@@ -89,6 +89,19 @@ def test_sums_are_those_of_the_definition(
     np.testing.assert_array_equal(found.sums, expected)
 
 
+def test_float32_counts_every_sum_of_the_largest_codes_without_a_gap() -> None:
+    depth = 700  # 255 * 127 * 9 * 700 is far beyond 2^24
+    codes = np.full((1, depth, 4, 4), 255, np.uint8)
+    weights = np.full((2, depth, 3, 3), 127, np.int8)
+    weights[1, ::2] = -127
+    weights[1, 1, 0, 0] = 126
+    one, zero = np.ones(1, np.float32), np.zeros(1, np.int32)
+    window = Window((3, 3), (1, 1), (1, 1), (0, 0, 0, 0))
+    sums = convolve(Quantized(codes, one, zero), Quantized(weights, one, zero), None, window, 1)
+    wanted = 255 * weights.astype(np.int64).sum(axis=(1, 2, 3))
+    assert sums.sums.tolist() == [[[[total] * 2] * 2 for total in wanted]]
+
+
 def test_the_largest_layer_of_extreme_codes_is_exact() -> None:
     x, w = np.full((1, 1024, 3, 3), 255, np.uint8), np.full((1, 1024, 3, 3), -128, np.int8)
     w[0, 0, 0, 0] = -127

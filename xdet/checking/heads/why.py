@@ -127,8 +127,9 @@ def sides_of(heads: NDArray[np.float32], found: BatchDetections, spec: DetectorS
     assert spec.head is not None  # noqa: S101 - the caller decodes boxes
     boxes, scores = decode_head(heads, spec)
     rows = spec.head.rows(split_outputs(heads, spec.head.raw_outputs()))
+    known = range(spec.num_boxes), range(spec.num_classes)  # as ``has_box``, for thousands of boxes
     kept = [
-        {key: row for key, row in kept_boxes(found, i).items() if has_box(spec, key)}
+        {key: row for key, row in kept_boxes(found, i).items() if key[0] in known[0] and key[1] in known[1]}
         for i in range(len(heads))
     ]
     return [Side(rows[i], boxes[i], scores[i], kept[i], spec.suppression) for i in range(len(heads))]
