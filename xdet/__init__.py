@@ -16,21 +16,30 @@ if TYPE_CHECKING:
     from converters.convert import Conversion
     from converters.errors import ConversionError
     from xdet.bench import Benchmark, BenchOptions, run_benchmark
+    from xdet.card.content import CardRequest
+    from xdet.card.markdown import make_card
     from xdet.checking.check import check
     from xdet.checking.result import CheckResult
     from xdet.checking.selftest import SelfTest, run_selftest
     from xdet.conversion import convert
+    from xdet.detection.batch import detect_files, detect_to_file
+    from xdet.detection.demo import run_demo
     from xdet.detection.detector import Detector
+    from xdet.detection.film import detect_film_to_file, detect_frames
+    from xdet.detection.parquet import open_results
     from xdet.detections import Detection, Detections
     from xdet.errors import XdetError
     from xdet.evaluation.evaluate import evaluate
     from xdet.evaluation.results import Evaluation
     from xdet.inspection import inspect
+    from xdet.pictures.render import draw_detections
+    from xdet.pictures.video import Film
     from xdet.runtimes.ort_session import available_providers
 
 __all__ = [
     "BenchOptions",
     "Benchmark",
+    "CardRequest",
     "CheckResult",
     "Conversion",
     "ConversionError",
@@ -38,15 +47,24 @@ __all__ = [
     "Detections",
     "Detector",
     "Evaluation",
+    "Film",
     "SelfTest",
     "XdetError",
     "__version__",
     "available_providers",
     "check",
     "convert",
+    "detect_files",
+    "detect_film_to_file",
+    "detect_frames",
+    "detect_to_file",
+    "draw_detections",
     "evaluate",
     "inspect",
+    "make_card",
+    "open_results",
     "run_benchmark",
+    "run_demo",
     "run_selftest",
 ]
 
@@ -55,6 +73,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "BenchOptions": "xdet.bench",
     "Benchmark": "xdet.bench",
+    "CardRequest": "xdet.card.content",
     "CheckResult": "xdet.checking.result",
     "Conversion": "converters.convert",
     "ConversionError": "converters.errors",
@@ -62,14 +81,23 @@ _HOMES = {
     "Detections": "xdet.detections",
     "Detector": "xdet.detection.detector",
     "Evaluation": "xdet.evaluation.results",
+    "Film": "xdet.pictures.video",
     "SelfTest": "xdet.checking.selftest",
     "XdetError": "xdet.errors",
     "available_providers": "xdet.runtimes.ort_session",
     "check": "xdet.checking.check",
     "convert": "xdet.conversion",
+    "detect_files": "xdet.detection.batch",
+    "detect_film_to_file": "xdet.detection.film",
+    "detect_frames": "xdet.detection.film",
+    "detect_to_file": "xdet.detection.batch",
+    "draw_detections": "xdet.pictures.render",
     "evaluate": "xdet.evaluation.evaluate",
     "inspect": "xdet.inspection",
+    "make_card": "xdet.card.markdown",
+    "open_results": "xdet.detection.parquet",
     "run_benchmark": "xdet.bench",
+    "run_demo": "xdet.detection.demo",
     "run_selftest": "xdet.checking.selftest",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -215,14 +215,42 @@ class Detections:
         """``to_dict`` as one line of JSON."""
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
-    def to_yolo(self) -> str:
-        """Lines of ``class x_center y_center width height score``, fractions of the image, as YOLO label files hold them."""
+    def to_yolo(self, *, scores: bool = True) -> str:
+        """Lines of ``class x_center y_center width height score``, fractions of the image, as YOLO label files hold them.
+
+        Args:
+            scores: with the score; files to train with have none.
+        """
         corners = self.boxes_xyxy.astype(np.float64)
         centers, sizes = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
-        rows = np.concatenate([centers, sizes, self.scores[:, np.newaxis]], axis=1)
+        rows = np.concatenate([centers, sizes, *([self.scores[:, np.newaxis]] if scores else [])], axis=1)
         return "".join(
             f"{class_id} {' '.join(f'{number:.6f}' for number in row)}\n"
             for class_id, row in zip(self.classes.tolist(), rows.tolist(), strict=True)
+        )
+
+    def to_voc(self) -> str:
+        """Pascal VOC XML: corners in whole pixels from 1, both within the box, as the VOC development kit counts them."""
+        from xml.sax.saxutils import escape
+
+        def text(name: str) -> str:
+            return escape("".join(letter if letter.isprintable() else "?" for letter in name))
+
+        path = PurePath(self.image)
+        objects = []
+        for found in self:
+            box_px, size = np.array(found.box_xyxy_px).round().astype(int), (self.width, self.height)
+            low, high = (box_px[:2] + 1).clip(1, size), box_px[2:].clip(1, size)
+            values = zip(("xmin", "ymin", "xmax", "ymax"), (*low, *np.maximum(low, high)), strict=True)
+            box = "".join(f"<{corner}>{value}</{corner}>" for corner, value in values)
+            objects.append(
+                f"  <object><name>{text(found.class_name)}</name><pose>Unspecified</pose><truncated>0</truncated>"
+                f"<difficult>0</difficult><bndbox>{box}</bndbox></object>\n"
+            )
+        return (
+            f"<annotation>\n  <folder>{text(path.parent.name)}</folder>\n  <filename>{text(path.name)}</filename>\n"
+            f"  <size><width>{self.width}</width><height>{self.height}</height><depth>3</depth></size>\n"
+            f"  <segmented>0</segmented>\n{''.join(objects)}</annotation>\n"
         )
 
     def to_pandas(self) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -64,6 +65,23 @@ def test_text_forms_hold_what_was_found(found: Detections) -> None:
         "anchor": 7,
     }
     assert found.to_yolo().splitlines()[0] == "1 0.300000 0.400000 0.400000 0.400000 0.900000"
+
+
+def test_labels_to_train_with_have_no_scores(found: Detections) -> None:
+    assert found.to_yolo(scores=False).splitlines()[0] == "1 0.300000 0.400000 0.400000 0.400000"
+
+
+def test_pascal_voc_counts_pixels_from_one(found: Detections) -> None:
+    hostile = Detections(**{**vars(found), "image": "a&b/c<d>.jpg", "class_names": ("person", "do\x07g<")})
+    document = ET.fromstring(hostile.to_voc())  # noqa: S314 - our own
+    assert document.findtext("folder") == "a&b"
+    assert document.findtext("filename") == "c<d>.jpg"
+    assert document.findtext("size/width") == str(found.width)
+    assert [entry.findtext("name") for entry in document.iter("object")] == ["do?g<", "person", "do?g<"]
+    for entry, box in zip(document.iter("bndbox"), found.boxes_xyxy_px.round(), strict=True):
+        left, top, right, bottom = (int(corner.text or "") for corner in entry)
+        assert (left, top) == (box[0] + 1, box[1] + 1)
+        assert (right, bottom) == (max(box[2], left), max(box[3], top))
 
 
 def test_a_notebook_shows_a_table_in_which_no_name_is_markup(found: Detections) -> None:

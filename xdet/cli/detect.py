@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from converters.errors import quote_some
-from xdet.cli.options import Device, Force, ProviderOption, json_outputs, read_provider_options
+from xdet.cli.options import STDOUT, Device, Force, ProviderOption, json_outputs, read_provider_options
 from xdet.errors import UsageError
 from xdet.pictures.addresses import Address, is_address
 
@@ -74,7 +74,10 @@ def detect(
         str | None, typer.Option(metavar="LIST", help='Keep these classes alone, such as "person,dog".')
     ] = None,
     format: Annotated[  # noqa: A002 - the option's name
-        Literal["xdet", "coco"], typer.Option(help="Layout of --json: our own, or a COCO results list.")
+        Literal["xdet", "coco", "yolo", "voc"],
+        typer.Option(
+            help="Layout of --json: our own, a COCO results list; or label files, YOLO or Pascal VOC, in the folder --json."
+        ),
     ] = "xdet",
     provider: Annotated[
         str | None,
@@ -108,23 +111,29 @@ def detect(
     force: Force = False,
 ) -> None:
     """Find objects in photographs."""
-    from xdet.cli.detect_run import Run, print_results, write_results
+    from xdet.cli.detect_run import Run, print_results, write_labels, write_results
     from xdet.detection.detector import Detector
     from xdet.detection.embedded import SOURCE
+    from xdet.detection.labels import LABELS
     from xdet.pictures.listing import list_inputs
     from xdet.pictures.video import Film
-    from xdet.writing.files import make_folder, require_outputs, with_sidecars
+    from xdet.writing.files import Output, make_folder, require_outputs, with_sidecars
 
     cameras = camera or []
     model, names = _split_model(inputs or [], cameras=bool(cameras))
     listed = list_inputs(names, recursive=recursive, without=save)
     films = [*listed.films, *map(Film.of_camera, cameras)]
     images = listed.images
-    lines = _require_json(json, images, films, coco=format == "coco", resume=resume)
+    labels = None if format not in LABELS else _label_paths(json, images, films, format)
+    lines = labels is None and _require_json(json, images, films, coco=format == "coco", resume=resume)
     _require_films(films, save=save, resume=resume)
     pictures, recordings = _drawn(images, films, save)
     outputs = [
-        *_json_outputs(json, coco=format == "coco", lines=lines, resume=resume),
+        *(
+            _json_outputs(json, coco=format == "coco", lines=lines, resume=resume)
+            if labels is None
+            else [Output(label, None, in_new_folder=True) for label in labels]
+        ),
         *_drawn_outputs(pictures, recordings),
     ]
     read = [
@@ -151,11 +160,14 @@ def detect(
     if listed.left_out:
         typer.echo(f"note: pictures in which xdet has drawn boxes, left out: {listed.left_out}", err=True)
     wanted = None if classes is None else _read_classes(classes, detector)
-    if save is not None:
-        make_folder(save)
+    for folder in (save, json if labels is not None else None):
+        if folder is not None:
+            make_folder(folder)
     run = Run(images, pictures, films, recordings, wanted)
     with detector:
-        if lines and json is not None:
+        if labels is not None:
+            write_labels(detector, run, labels, format)
+        elif lines and json is not None:
             write_results(detector, run, json, anew=force and not resume)
         else:
             print_results(detector, run, json, coco=format == "coco")
@@ -189,6 +201,27 @@ def _require_json(
     return lines
 
 
+def _label_paths(
+    json: Path | None, images: Sequence[Path | Address], films: Sequence[Film], layout: str
+) -> list[Path]:
+    from xdet.detection.labels import label_paths
+
+    if json is None or json == STDOUT or json.suffix:
+        raise UsageError(
+            f"--format {layout} writes a label file per image: name a folder for them, such as --json labels"
+        )
+    if films:
+        raise UsageError(
+            f"--format {layout} is for pictures; results of a video go to FILE.jsonl, FILE.csv or FILE.parquet"
+        )
+    return label_paths(list(map(_as_path, images)), json, layout)
+
+
+def _as_path(image: Path | Address) -> Path:
+    """What names an image's files."""
+    return image if isinstance(image, Path) else Path(image.path)
+
+
 def _require_films(films: Sequence[Film], *, save: Path | None, resume: bool) -> None:
     """Refuse films that cannot be detected in, before any work."""
     if not films:
@@ -220,13 +253,12 @@ def _drawn(
     if save is None:
         return None, None
     require_apart(save, [*_files(images), *(film.path for film in films if film.path is not None)])
-    named = [image if isinstance(image, Path) else Path(image.path) for image in images]
     recordings = None
     if films:
         from xdet.pictures.recording import recording_paths
 
         recordings = recording_paths([film.name for film in films], save)
-    return picture_paths(named, save), recordings
+    return picture_paths(list(map(_as_path, images)), save), recordings
 
 
 def _drawn_outputs(pictures: Sequence[Path] | None, recordings: Sequence[Path] | None) -> list[Output]:

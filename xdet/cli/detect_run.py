@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,7 +14,6 @@ from xdet.writing.text import detections_table, format_pixels, format_score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from xdet.detection.detector import Detector
     from xdet.detection.film import SeenFrame
@@ -83,6 +83,8 @@ def print_results(detector: Detector, run: Run, json: Path | None, *, coco: bool
     from xdet.detection.batch import detect_files
     from xdet.detection.report import detections_to_coco_json, report_to_json
 
+    if json != STDOUT:
+        print_line(_first_line(detector))
     with progress_bar(len(run.images), "detecting") as advance:
         report = detect_files(
             detector, run.images, pictures=run.pictures, classes=run.classes, progress=advance
@@ -97,12 +99,38 @@ def print_results(detector: Detector, run: Run, json: Path | None, *, coco: bool
             _watch(detector, film, recording, run, None)
         except ImageError as error:
             errors.append(str(error))
+    _fail(errors, len(run.images) + len(run.films))
+
+
+def write_labels(detector: Detector, run: Run, labels: Sequence[Path], layout: str) -> None:
+    """A label file per photograph."""
+    from xdet.detection.labels import detect_to_labels
+
+    with progress_bar(len(run.images), "detecting") as advance:
+        failed = detect_to_labels(
+            detector, run.images, labels, layout, pictures=run.pictures, classes=run.classes, progress=advance
+        )
+    print_line(f"{labels[0].parent}: {len(labels) - len(failed)} label files")
+    _fail([failure.error for failure in failed], len(labels))
+
+
+def _fail(errors: Sequence[str], count: int) -> None:
     for told in errors:
         print_line(f"xdet: error: {told}", err=True)
-    if errors and len(run.images) + len(run.films) > 1:
-        print_line(f"xdet: {len(errors)} of {len(run.images) + len(run.films)} images failed", err=True)
+    if errors and count > 1:
+        print_line(f"xdet: {len(errors)} of {count} images failed", err=True)
     if errors:
         raise typer.Exit(3)
+
+
+def _first_line(detector: Detector) -> str:
+    """What looks, where, and above which score."""
+    name = "the embedded person detector" if detector.embedded else Path(detector.runtime.file).name
+    by_class = detector.score_by_class or {}
+    scores = (
+        ", ".join(f"{key} {value:g}" for key, value in by_class.items()) or f"{detector.thresholds.score:g}"
+    )
+    return f"{name} on {detector.runtime.name}, boxes that score above {scores}"
 
 
 def _with_recordings(run: Run) -> list[tuple[Film, Path | None]]:

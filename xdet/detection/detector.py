@@ -126,6 +126,11 @@ class Detector:
         return _reopened, (self._opened, self.runtime.sha256)
 
     @property
+    def embedded(self) -> bool:
+        """Whether it is the detector that comes with xdet."""
+        return self._opened["model"] is None
+
+    @property
     def spec(self) -> DetectorSpec:
         """What the model expects and finds."""
         return self.runtime.spec

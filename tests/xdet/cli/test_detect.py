@@ -82,6 +82,8 @@ def test_results_are_gone_on_with_or_begun_anew_as_asked(folder: Path, name: str
         ("--resume", "add --json FILE.jsonl"),
         ("--resume --json out.json", "add --json FILE.jsonl"),
         ("--format coco --json out.jsonl", "'out.jsonl' grows image by image"),
+        ("--format yolo", "--format yolo writes a label file per image: name a folder for them"),
+        ("--format voc --json out.xml", "name a folder for them, such as --json labels"),
         ("--classes person,dog --json out.jsonl", "--classes: the model finds no 'dog'; it finds 'person'"),
     ],
 )
@@ -254,13 +256,30 @@ def test_an_address_is_detected_in_and_saved_under_its_name(folder: Path) -> Non
     assert sorted(path.name for path in (folder / "out").iterdir()) == ["a_1.png", "b_1.png"]
 
 
+@pytest.mark.parametrize(("layout", "suffix"), [("yolo", ".txt"), ("voc", ".xml")])
+def test_a_label_file_per_image(folder: Path, layout: str, suffix: str) -> None:
+    (folder / "photos" / "3.gif").write_bytes(b"no picture")
+    words = f"m.onnx photos --format {layout} --json labels"
+    result = run(folder, words)
+    assert (result.returncode, result.stdout) == (3, "labels: 2 label files\n")
+    assert "3.gif' is no readable image" in result.stderr
+    assert sorted(path.name for path in (folder / "labels").iterdir()) == [f"1{suffix}", f"2{suffix}"]
+    text = (folder / "labels" / f"1{suffix}").read_text("utf-8")
+    assert text.startswith("0 0.250000 0.125000 0.500000 0.250000\n" if layout == "yolo" else "<annotation>")
+    assert "exists already; give --force" in told(run(folder, words))
+    Image.new("RGB", (20, 10)).save(folder / "photos" / "1.jpg")
+    assert "share the label file '1" in told(run(folder, words), 3)
+
+
 def test_a_video_is_seen_frame_by_frame(folder: Path) -> None:
     pytest.importorskip("av")
     write_film(folder / "clip.mkv", [255, 0, 255])
     (folder / "bad.mp4").write_bytes(b"no video")
     shown = run(folder, "m.onnx clip.mkv")
     assert (shown.returncode, shown.stderr) == (0, "")
-    rows = [line.split() for line in shown.stdout.splitlines()]
+    first, *lines = shown.stdout.splitlines()
+    assert first == "m.onnx on onnxruntime:cpu, boxes that score above 0.5"
+    rows = [line.split() for line in lines]
     assert [row[:6] for row in rows[::4]] == [
         ["clip.mkv", number, time, "s", "person", "1.00"] for number, time in (("0", "0.000"), ("2", "0.080"))
     ]

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.xdet.films import write_film
 from tests.xdet.finished_models import finished_model
+from tests.xdet.rtsp import streaming
 from tests.xdet.web import Site, serving
 from xdet.detection.detector import Detector
 from xdet.detection.film import SeenFrame, detect_film_to_file, detect_frames
@@ -162,6 +163,15 @@ def test_a_stream_is_seen_until_it_ends_and_a_film_on_a_server_whole(
     assert numbers == sorted(set(numbers))
     assert numbers[-1] == 39
     assert {line["sha256"] for line in lines} == {""}
+
+
+def test_rtsp_is_a_live_stream(detector: Detector, tmp_path: Path) -> None:
+    film = write_film(tmp_path / "f.ts", [200] * 30, codec="libx264", pixel_format="yuv420p")
+    with streaming(film.read_bytes()) as address:
+        end = detect_film_to_file(detector, Film.of_address(Address(address)), None)
+    assert (end.live, end.stopped) == (True, False)
+    assert end.frames >= 1
+    assert end.frames + end.dropped >= 29  # a server that goes away keeps the last one
 
 
 def test_ctrl_c_is_how_a_live_source_ends_and_all_is_kept(detector: Detector, tmp_path: Path) -> None:
