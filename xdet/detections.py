@@ -302,15 +302,14 @@ class Detections:
 
     def _repr_html_(self) -> str:
         """A table, for notebooks."""
-        from xdet.writing.html import number, shown, table
+        from xdet.writing.blocks import Inline, Table, Text
+        from xdet.writing.html import block_html
 
-        if not len(self):
-            return f"<p>{shown(repr(self))}</p>"
-        rows = [
-            [shown(found.class_name), number(found.score), *map(number, round_box(found.box_xyxy_px))]
-            for found in self
-        ]
-        return f"<p>{shown(repr(self))}</p>" + table(("class", "score", "x1", "y1", "x2", "y2"), rows)
+        rows: tuple[tuple[Inline, ...], ...] = tuple(
+            (found.class_name, found.score, *round_box(found.box_xyxy_px)) for found in self
+        )
+        table = block_html(Table(("class", "score", "x1", "y1", "x2", "y2"), rows)) if rows else ""
+        return block_html(Text(repr(self))) + table
 
 
 def round_box(box: Iterable[float]) -> list[float]:

@@ -79,10 +79,11 @@ def run_tflite(path: Path) -> None:
     from converters.options import ConvertOptions
     from xdet.errors import ModelError
     from xdet.inspection import inspect
-    from xdet.inspection.report import inspection_text, inspection_to_json
+    from xdet.inspection.report import inspection_report, inspection_to_json
+    from xdet.writing.terminal import report_text
 
     inspection = inspect(path, layers=path.stat().st_size % 2 == 0)
-    inspection_text(inspection)
+    report_text(inspection_report(inspection))
     inspection_to_json(inspection)
     try:
         convert_to_bytes(path, ConvertOptions(source=SourceOptions(head="none")))
@@ -124,9 +125,10 @@ def run_keras(path: Path) -> None:
     """As ``xdet inspect``, and the reading that ``xdet check`` does; nothing is loaded."""
     from converters.sources.keras.stored import read_keras, read_network
     from xdet.inspection import inspect
-    from xdet.inspection.report import inspection_text
+    from xdet.inspection.report import inspection_report
+    from xdet.writing.terminal import report_text
 
-    inspection_text(inspect(path))
+    report_text(inspection_report(inspect(path)))
     read_network(read_keras(path.read_bytes(), path.name))
 
 

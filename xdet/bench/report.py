@@ -1,4 +1,4 @@
-"""A benchmark as a table and as JSON (schema ``xdet.benchmark``, docs/bench.md)."""
+"""A benchmark as a report and as JSON (schema ``xdet.benchmark``, docs/bench.md)."""
 
 from __future__ import annotations
 
@@ -6,20 +6,14 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from xdet.writing.text import (
-    format_duration,
-    format_share,
-    format_size,
-    format_table,
-    image_names,
-    join_lines,
-    printable,
-)
+from xdet.writing.blocks import Items, Report, Section, Table, Text
+from xdet.writing.text import format_duration, format_share, format_size, image_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xdet.bench import Benchmark, CaseResult
+    from xdet.writing.blocks import Block
 
 BENCHMARK_SCHEMA = "xdet.benchmark"
 BENCHMARK_VERSION = 1
@@ -45,17 +39,22 @@ def benchmark_to_json(benchmark: Benchmark) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def benchmark_text(benchmark: Benchmark) -> str:
+def benchmark_report(benchmark: Benchmark) -> Report:
     """The machine, one line per case, what runs in float, and what the columns mean."""
-    parts = [join_lines(_machine_lines(benchmark)), benchmark_table(benchmark)]
-    misses = list(_miss_lines(benchmark))
-    if misses:
-        parts.append(join_lines(misses))
-    parts.append(
-        "Medians per image; 'middle half': the quartiles of 'boxes' (network + head). 'ratio': the first model's\n"
-        "'boxes' time with as many threads, divided by this one's: above 1 is faster. 'images/s': from file to boxes."
+    meaning = (
+        "Medians per image; 'middle half': the quartiles of 'boxes' (network + head).",
+        "'ratio': the first model's 'boxes' time with as many threads, divided by this one's: above 1 is faster. "
+        "'images/s': from file to boxes.",
     )
-    return "\n\n".join([*parts, *map(printable, (*noise_lines(benchmark), *benchmark.notes))])
+    notes = (*noise_lines(benchmark), *benchmark.notes)
+    sections: tuple[tuple[Block, ...], ...] = (
+        (Table(HEADERS, tuple(benchmark_rows(benchmark)), keys=3),),
+        (Items(tuple(_miss_lines(benchmark))),),
+        tuple(map(Text, meaning)),
+        *((Text(note),) for note in notes),
+    )
+    lead = tuple(_machine_lines(benchmark))
+    return Report("xdet bench", tuple(Section("", blocks) for blocks in sections), lead)
 
 
 def noise_lines(benchmark: Benchmark) -> list[str]:
@@ -66,11 +65,6 @@ def noise_lines(benchmark: Benchmark) -> list[str]:
     return [
         f"Other programs took {share:.0%} of the processors meanwhile: times are too long, ratios unsure; end them and repeat."
     ]
-
-
-def benchmark_table(benchmark: Benchmark) -> str:
-    """One line per case."""
-    return format_table(HEADERS, benchmark_rows(benchmark))
 
 
 def benchmark_rows(benchmark: Benchmark) -> list[tuple[str, ...]]:
@@ -105,7 +99,7 @@ def _row(result: CaseResult, name: str) -> tuple[str, ...]:
         format_duration(result.network.median_s),
         _signed_duration(result.head_s),
         format_duration(spread.median_s),
-        f"{format_duration(spread.low_s)} .. {format_duration(spread.high_s)}",
+        _range_text(spread.low_s, spread.high_s),
         f"{result.ratio:.2f}",
         f"{result.images_per_s:.1f}",
         "" if memory is None else format_size(memory.peak_bytes),
@@ -118,6 +112,13 @@ def _coverage_text(result: CaseResult) -> str:
     if coverage is None or coverage.macs_integer is None:
         return "not known"
     return format_share(coverage.macs_integer, coverage.macs_total)
+
+
+def _range_text(low_s: float, high_s: float) -> str:
+    """Two durations, with one unit where they share it."""
+    low, high = format_duration(low_s), format_duration(high_s)
+    shared = low.count(" ") == high.count(" ") == 1 and low.split()[1] == high.split()[1]
+    return f"{low.split()[0]}..{high}" if shared else f"{low} .. {high}"
 
 
 def _signed_duration(seconds: float) -> str:

@@ -10,23 +10,38 @@ import shlex
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from xdet.bench.report import HEADERS, benchmark_rows, machine_text, noise_lines
 from xdet.card.content import CardContent, CardRequest, gather, sample_images
 from xdet.evaluation.evaluate import evaluated_files
-from xdet.evaluation.report import difference_text
-from xdet.inspection.report import COLORS, head_lines
+from xdet.evaluation.report import comparison_blocks, metrics_table
+from xdet.inspection.report import COLORS, head_lines, tensor_text
 from xdet.pictures.names import picture_paths
+from xdet.writing.blocks import (
+    Code,
+    Commands,
+    Items,
+    Picture,
+    Pictures,
+    Report,
+    Section,
+    Table,
+    Text,
+    Written,
+)
 from xdet.writing.files import PICTURE_MARK, Output, make_folder, require_apart, require_outputs, write_text
-from xdet.writing.markdown import code, escaped, table
-from xdet.writing.text import format_count, format_kib, format_share, format_size, image_names, printable
+from xdet.writing.markdown import report_markdown
+from xdet.writing.text import format_count, format_kib, format_share, format_size, image_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from xdet.inspection import Inspection, TensorSummary
+    from xdet.writing.blocks import Block
 
+MEMORY = (
+    "Weights Flash: weights and biases as stored. Activations: the most that is alive at once, with a buffer per tensor in "
+    "the file's order (plain), and at best, in place and with convolutions fused with pools."
+)
 TIMED = (
     "model",
     "runtime",
@@ -44,20 +59,19 @@ TIMED = (
 def card_text(content: CardContent, folder: Path) -> str:
     """The whole card, with a final newline; ``folder`` is where it will lie, for the links to its pictures."""
     opening, closing = split_notes(content.request.notes)
-    parts = [
-        f"# Model card: {escaped(content.request.source.stem)}",
-        opening,
-        *_section("Network information", _network_lines(content)),
-        *_section("Inputs and outputs", _tensor_lines(content)),
-        *_section("Memory footprint", _memory_lines(content)),
-        *_section("Inference time", _time_lines(content)),
-        *_section("Accuracy", _accuracy_lines(content)),
-        *_section("Pictures", _picture_lines(content, folder)),
-        closing,
-        *_section("Provenance", _provenance_lines(content)),
-        *_section("How to reproduce", _command_lines(content)),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    sections = (
+        Section("", (Written(opening),)),
+        Section("Network information", (_network_table(content),)),
+        Section("Inputs and outputs", (_tensor_table(content),)),
+        Section("Memory footprint", (_memory_table(content), Text(MEMORY))),
+        Section("Inference time", tuple(_time_blocks(content))),
+        Section("Accuracy", tuple(_accuracy_blocks(content))),
+        Section("Pictures", tuple(_picture_blocks(content, folder))),
+        Section("", (Written(closing),)),
+        Section("Provenance", tuple(_provenance_blocks(content))),
+        Section("How to reproduce", (Commands(tuple(_commands(content))),)),
+    )
+    return report_markdown(Report(f"Model card: {content.request.source.stem}", sections))
 
 
 def split_notes(notes: str) -> tuple[str, str]:
@@ -67,15 +81,11 @@ def split_notes(notes: str) -> tuple[str, str]:
     return notes[:position].strip(), notes[position:].strip()
 
 
-def _section(title: str, lines: Iterator[str]) -> tuple[str, str]:
-    return f"## {title}", "\n\n".join(lines)
-
-
 def _names(content: CardContent) -> list[str]:
     return image_names([str(path) for path in content.request.files])
 
 
-def _network_lines(content: CardContent) -> Iterator[str]:
+def _network_table(content: CardContent) -> Table:
     source = content.inspections[0]
     rows = [
         ("source", f"{source.file}, {source.format}, {format_size(source.size_bytes)}"),
@@ -102,157 +112,116 @@ def _network_lines(content: CardContent) -> Iterator[str]:
             *((title.lower(), text) for title, text in head_lines(spec)),
             ("classes", ", ".join(spec.class_names) or "not told"),
         ]
-    yield table(("network", ""), rows)
+    return Table(("network", ""), tuple(rows))
 
 
-def _tensor_lines(content: CardContent) -> Iterator[str]:
-    rows = [
-        (name, direction, code(tensor.name), _tensor_text(tensor))
+def _tensor_table(content: CardContent) -> Table:
+    rows = (
+        (name, direction, Code(tensor.name), tensor_text(tensor))
         for name, found in zip(_names(content), content.inspections, strict=True)
         for direction, tensors in (("in", found.inputs), ("out", found.outputs))
         for tensor in tensors
-    ]
-    yield table(("file", "", "name", "type"), rows)
+    )
+    return Table(("file", "", "name", "type"), tuple(rows))
 
 
-def _tensor_text(tensor: TensorSummary) -> str:
-    shape = f"{tensor.dtype} [{', '.join(map(str, tensor.shape))}]"
-    return (
-        shape
-        if tensor.scale is None
-        else f"{shape}, scale {tensor.scale:.9g}, zero-point {tensor.zero_point}"
+def _memory_table(content: CardContent) -> Table:
+    rows = []
+    for name, found in zip(_names(content), content.inspections, strict=True):
+        cells = ["not counted", "", ""]
+        if found.totals is not None:
+            totals = found.totals
+            cells = list(
+                map(format_kib, (totals.weight_bytes, totals.peak_plain_bytes, totals.peak_best_bytes))
+            )
+        rows.append((name, *cells, format_size(found.size_bytes)))
+    return Table(
+        ("file", "Weights Flash", "activations, plain", "activations, best", "file size"), tuple(rows)
     )
 
 
-def _memory_lines(content: CardContent) -> Iterator[str]:
-    rows = [
-        (name, *_memory_cells(found), format_size(found.size_bytes))
-        for name, found in zip(_names(content), content.inspections, strict=True)
-    ]
-    yield table(("file", "Weights Flash", "activations, plain", "activations, best", "file size"), rows)
-    yield (
-        "Weights Flash: weights and biases as stored. Activations: the most that is alive at once, with a buffer per tensor in "
-        "the file's order (plain), and at best, in place and with convolutions fused with pools."
-    )
-
-
-def _memory_cells(found: Inspection) -> tuple[str, str, str]:
-    if found.totals is None:
-        return "not counted", "", ""
-    totals = found.totals
-    sizes = (totals.weight_bytes, totals.peak_plain_bytes, totals.peak_best_bytes)
-    first, second, third = map(format_kib, sizes)
-    return first, second, third
-
-
-def _time_lines(content: CardContent) -> Iterator[str]:
+def _time_blocks(content: CardContent) -> Iterator[Block]:
     benchmark = content.benchmark
-    yield f"On {escaped(machine_text(benchmark))}."
+    yield Text(f"On {machine_text(benchmark)}.")
     places = [HEADERS.index(name) for name in TIMED]
-    rows = [[row[place] for place in places] for row in benchmark_rows(benchmark)]
-    yield table(TIMED, rows)
-    yield (
+    yield Table(TIMED, tuple(tuple(row[i] for i in places) for row in benchmark_rows(benchmark)), keys=3)
+    yield Text(
         f"Medians of {benchmark.options.blocks} alternating blocks, one session at a time. boxes = network + head, per image "
         f"(a head below zero: noise, or a network that compiles to something slower when alone); "
         f"ratio: the first row's boxes time with as many threads, divided by the row's; images/s from JPEG file to boxes; "
         f"integer: MACs in integer kernels."
     )
-    yield from noise_lines(benchmark)
-    left_out = [f"- {escaped(line)}" for line in (*content.skipped, *benchmark.notes)]
+    yield from map(Text, noise_lines(benchmark))
+    left_out = (*content.skipped, *benchmark.notes)
     if left_out:
-        yield "\n".join(["Not measured:", "", *left_out])
+        yield Items(left_out, title="Not measured:")
 
 
-def _accuracy_lines(content: CardContent) -> Iterator[str]:
+def _accuracy_blocks(content: CardContent) -> Iterator[Block]:
     evaluation = content.evaluation
     options, limits = evaluation.options, evaluation.options.thresholds
     crowds = f", {evaluation.num_crowds} crowds ignored" if evaluation.num_crowds else ""
-    yield (
+    yield Text(
         f"Protocol {options.protocol}: {evaluation.num_images} photographs, {evaluation.num_truths} boxes of "
-        f"{escaped(', '.join(evaluation.class_names))}{crowds}; score > {limits.score}, suppression at IoU > {limits.iou}, at "
+        f"{', '.join(evaluation.class_names)}{crowds}; score > {limits.score}, suppression at IoU > {limits.iou}, at "
         f"most {limits.max_detections} detections per image. In per cent; figures of other protocols are not comparable."
     )
-    metrics = [name for name in evaluation.results[0].score.metrics if "_" not in name]
-    kinds = [found.quantization or "not told" for found in content.inspections]
-    rows = [
-        (name, kind, result.runtime, *(_percent(result.score.metrics[metric]) for metric in metrics))
-        for name, kind, result in zip(_names(content), kinds, evaluation.results, strict=True)
-    ]
-    yield table(("model", "weights", "runtime", *metrics), rows)
-    if evaluation.comparisons:
-        names = _names(content)
-        lines = [
-            f"- {escaped(names[one.index])}: {one.metric} {difference_text(one.difference)}"
-            for one in evaluation.comparisons
-        ]
-        yield "\n".join(
-            [f"Against {escaped(names[0])}, with the 95 % interval over drawn photographs:", "", *lines]
-        )
+    found = metrics_table(evaluation)
+    kinds = [inspection.quantization or "not told" for inspection in content.inspections]
+    rows = (
+        (name, kind, *row[1:]) for name, kind, row in zip(_names(content), kinds, found.rows, strict=True)
+    )
+    yield Table(("model", "weights", *found.headers[1:]), tuple(rows), keys=3)
+    yield from comparison_blocks(evaluation)
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value * 100:.1f}"
+def _picture_blocks(content: CardContent, folder: Path) -> Iterator[Block]:
+    yield Text(f"Boxes of {content.request.models[0].name} at its own thresholds.")
+    drawn = ((picture.caption, picture.path.relative_to(folder)) for picture in content.pictures)
+    yield Pictures(tuple(Picture(caption, caption, link=link) for caption, link in drawn))
 
 
-def _picture_lines(content: CardContent, folder: Path) -> Iterator[str]:
-    yield f"Boxes of {escaped(content.request.models[0].name)} at its own thresholds."
-    for picture in content.pictures:
-        link = picture.path.relative_to(folder).as_posix()
-        yield f"![{escaped(picture.caption)}]({quote(link)})\n\n{escaped(picture.caption)}"
-
-
-def _provenance_lines(content: CardContent) -> Iterator[str]:
+def _provenance_blocks(content: CardContent) -> Iterator[Block]:
     evaluation = content.evaluation
     rows = [(name, found.sha256) for name, found in zip(_names(content), content.inspections, strict=True)]
     rows.append((content.request.annotations.name, evaluation.annotations_sha256))
-    yield table(("file", "SHA-256"), [(name, code(digest)) for name, digest in rows])
-    yield from _conversion_lines(content)
+    yield Table(("file", "SHA-256"), tuple((name, Code(digest)) for name, digest in rows))
+    yield from _conversion_texts(content)
     versions = ", ".join(f"{name} {version}" for name, version in content.benchmark.machine.versions.items())
-    yield f"Versions: {escaped(versions)}."
+    yield Text(f"Versions: {versions}.")
     if evaluation.ignored:
         counts = ", ".join(f"{kind.replace('_', ' ')} {count}" for kind, count in evaluation.ignored.items())
-        yield f"Left out of the evaluation: {counts}."
+        yield Text(f"Left out of the evaluation: {counts}.")
 
 
-def _conversion_lines(content: CardContent) -> Iterator[str]:
+def _conversion_texts(content: CardContent) -> Iterator[Text]:
     for name, found in zip(_names(content), content.inspections, strict=True):
         document = found.document
         if document is not None:
-            passes = escaped(", ".join(document.passes) or "none")
-            source = f"{escaped(document.source.name)} ({code(document.source.sha256)})"
-            yield (
-                f"{escaped(name)} was converted from {source}: target {document.target}, "
-                f"{document.activations} activations; passes: {passes}."
-            )
-            stated = [
-                f"{what}: {escaped(text)}"
-                for what, text in (("Licence", document.licence), ("Origin", document.origin))
-                if text
-            ]
-            if stated:
-                yield " ".join(f"{line.rstrip('.')}." for line in stated)
+            passes = ", ".join(document.passes) or "none"
+            how = f"target {document.target}, {document.activations} activations; passes: {passes}"
+            source = document.source
+            yield Text((f"{name} was converted from {source.name} (", Code(source.sha256), f"): {how}."))
+            stated = (("Licence", document.licence), ("Origin", document.origin))
+            lines = [f"{what}: {text}".rstrip(".") + "." for what, text in stated if text]
+            if lines:
+                yield Text(" ".join(lines))
 
 
-def _command_lines(content: CardContent) -> Iterator[str]:
+def _commands(content: CardContent) -> Iterator[str]:
     request = content.request
     source, *models = (shlex.quote(path.name) for path in request.files)
     data = f"--images photos --annotations {shlex.quote(request.annotations.name)}"
     files = " ".join([source, *models])
-    converted = [
-        f"xdet convert {document_source} -o {name}{options}"
-        for document_source, name, options in _conversions(content)
-    ]
+    for document_source, name, options in _conversions(content):
+        yield f"xdet convert {document_source} -o {name}{options}"
     timed = " ".join(dict.fromkeys(shlex.quote(Path(one.model).name) for one in content.benchmark.results))
     runtimes = ",".join(dict.fromkeys(one.runtime for one in content.benchmark.results))
     how = f"--runtimes {runtimes} --threads {','.join(map(str, request.bench.threads))} --blocks {request.bench.blocks}"
-    commands = [
-        *converted,
-        f"xdet inspect {source} --layers",
-        f"xdet eval {files} {data} --protocol {request.protocol}",
-        f"xdet bench {timed} --images photos {how}",
-        f"xdet card {files} {data}{_own_material(request)} --protocol {request.protocol} {how}",
-    ]
-    yield "\n".join(["```sh", *map(printable, commands), "```"])
+    yield f"xdet inspect {source} --layers"
+    yield f"xdet eval {files} {data} --protocol {request.protocol}"
+    yield f"xdet bench {timed} --images photos {how}"
+    yield f"xdet card {files} {data}{_own_material(request)} --protocol {request.protocol} {how}"
 
 
 def _own_material(request: CardRequest) -> str:

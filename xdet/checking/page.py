@@ -1,78 +1,51 @@
-"""The page: verdict, runtimes here and on other processors, layers, differences, pictures, surroundings, meanings, the command.
+"""The page: a summary to sign, the report of the check, and what only a page can show.
 
-It loads nothing: style, charts and pictures are inside, and no program runs in it. What comes from files is escaped.
-
-A row of the runtime matrix: how far a runtime's head is from the nearest LiteRT kernel, and how far it may be.
-
-Other processors on the page: per processor its verdicts, and in one table its runtimes.
+Charts, photographs on which detections differ (the source's boxes and the runtime's side by side), surroundings, meanings, the
+command.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import io
+import math
+import os
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xdet.checking.charts import histogram_svg, layers_svg, pictures_html
-from xdet.checking.report import (
-    ADVICE,
-    CHANGE_CAUSES,
-    TITLES,
-    boxes_text,
-    layer_advice,
-    name_cpu,
-    parts_words,
-    placement_text,
-    selftest_words,
-    troubles,
-    verdict_text,
-)
-from xdet.writing.files import PAGE_START
-from xdet.writing.html import definitions, number, shown, table
-from xdet.writing.text import format_share
+import numpy as np
+from PIL import Image
+
+from xdet.checking.report import CHANGE_CAUSES, TITLES, check_report, status_of
+from xdet.detections import Detections
+from xdet.pictures.images import read_image
+from xdet.pictures.render import draw_detections
+from xdet.writing.blocks import Bars, Blanks, Commands, Facts, Folded, Picture, Pictures, Section, Table, Text
+from xdet.writing.html import report_page
+from xdet.writing.text import format_distance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterator, Sequence
 
     from xdet.bench.records import Machine
-    from xdet.checking.layer_records import Layer, LayerComparison, RealLayer
-    from xdet.checking.result import CheckResult, OtherCpu, PartVerdict, RuntimeLine
+    from xdet.checking.result import CheckResult, DetectionChange, HistogramBar
     from xdet.pictures.preparation import Photograph
+    from xdet.writing.blocks import Block
 
-
-def runtime_headers(unit: str) -> tuple[str, ...]:
-    """Titles of the columns; ``unit`` is that of the distances."""
-    told = " LSB" if unit == "LSB" else ""  # fractions have no name short enough
-    return (
-        *("runtime", "photographs", "nearest", "differ", "of"),
-        *(f"max{told}", f"mean{told}", "must be", "boxes"),  # the widest comes last
-    )
-
-
-def runtime_row(run: RuntimeLine, allowed: tuple[float | None, float | None]) -> tuple[str, ...]:
-    """The cells, as HTML.
-
-    Args:
-        run: the runtime.
-        allowed: the largest and the mean distance that part spread allows; None where it was skipped.
-    """
-    near, distance = run.nearest, ("",) * 5
-    if near is not None:
-        counts = number(near.differing), number(near.values)
-        distance = (shown(near.second), *counts, number(near.max_steps), number(near.mean_steps))
-    limit = "" if allowed[0] is None else f"≤ {number(allowed[0])} (mean {number(allowed[1])})"
-    must = "exact" if run.must_be_exact else limit
-    return (shown(run.name), number(run.images), *distance, must, shown(boxes_text(run)))
-
-
-def runtime_notes(runs: Iterable[RuntimeLine]) -> list[str]:
-    """What is to be known of single runtimes, as items of a list, each once."""
-    return list(
-        dict.fromkeys(f"<li>{shown(run.name)} {shown(note)}</li>" for run in runs for note in run.notes)
-    )
-
-
-LOOKS = {"passed": "passed", "failed": "failed", "incomplete": "skipped"}  # status -> colour
+MEANINGS = (
+    ("LSB", "one quantisation step of the source's raw head; for float heads distances are fractions of its largest value"),
+    ("differ", "head values that are not equal bit for bit, over all photographs"),
+    ("max, mean", "the largest difference, and the mean over all values, zeros included"),
+    ("nearest", "the source's runtime from which the mean difference is smallest"),
+    ("yardstick", "the two LiteRT kernels that are furthest apart: any other runtime may be as far from the nearest"),
+    ("boxes", "whether a run's boxes are those of the numpy decoder applied to its own head, and how many probes it followed"),
+    ("probes", "crafted heads, a question each: overlaps at the threshold, ties, classes, too many boxes, extreme values"),
+    ("accumulated", "what ONNX Runtime holds in a layer, against what the source holds there; earlier layers' drift is inside"),
+    ("local", "the layer on the source's own values in front of it, against the source's result: shows a fault of the file"),
+    ("kernel", "ONNX Runtime's result against exact arithmetic on its own integers there: shows a fault of the runtime"),
+    ("integer coverage", "multiply-accumulates that a provider runs on integers, and the rule that blocked the others"),
+)  # fmt: skip
 CPU_MEANINGS = (
     ("emulated", "the same programs, children included, on an emulated processor: kernels are chosen by its instructions"),
     ("instruction sets", "what numpy found in the process there"),
@@ -80,66 +53,11 @@ CPU_MEANINGS = (
     ("without a session entry", "what any other program gets there that opens the model and does not set the entry"),
     ("on another processor", "distances are from the nearest LiteRT kernel there, over fewer photographs: emulation is slow"),
 )  # fmt: skip
-
-
-def other_cpus_html(result: CheckResult) -> str:
-    """The section's content; empty where no columns were named."""
-    if not result.other_cpus:
-        return ""
-    cards = "".join(_card(cpu, result) for cpu in result.other_cpus)
-    rows = [
-        (shown(cpu.cpu), *runtime_row(run, (cpu.check.allowed_max, cpu.check.allowed_mean)))
-        for cpu in result.other_cpus
-        if cpu.check is not None
-        for run in cpu.check.runs
-    ]
-    listed = table(("processor", *runtime_headers(result.unit)), rows) if rows else ""
-    notes = "".join(
-        runtime_notes(run for cpu in result.other_cpus if cpu.check is not None for run in cpu.check.runs)
-    )
-    return f"<div class=parts>{cards}</div>{listed}{f'<ul class=soft>{notes}</ul>' if notes else ''}"
-
-
-def _card(cpu: OtherCpu, result: CheckResult) -> str:
-    told = "".join(f"<li>{shown(trouble)}</li>" for trouble in troubles(cpu))
-    selftest = "" if cpu.selftest is None else f"<p>Self-test {shown(selftest_words(cpu.selftest))}</p>"
-    check = ""
-    if cpu.check is not None:
-        changes = number(cpu.check.changes)
-        check = f"<p>Check of {shown(parts_words(cpu.check))}; detections that differ: {changes}</p>"
-    return (
-        f"<div class='part {LOOKS[cpu.status]}'><h3><b>{cpu.status}</b> {shown(name_cpu(cpu))}</h3>"
-        f"{selftest}{check}<p class=soft>instruction sets: {shown(', '.join(cpu.simd) or 'not told')}"
-        f"{_other_versions(cpu, result)}</p>{f'<ul>{told}</ul>' if told else ''}</div>"
-    )
-
-
-def _other_versions(cpu: OtherCpu, result: CheckResult) -> str:
-    """Packages whose version there is not the one of this check."""
-    there = cpu.check.versions if cpu.check is not None else {}
-    differing = [
-        f"{name} {version} (here {result.versions.get(name, 'not installed')})"
-        for name, version in there.items()
-        if result.versions.get(name) != version
-    ]
-    return f"; {shown(', '.join(differing))}" if differing else ""
-
-
-STYLE = Path(__file__).with_name("page.css")
-MEANINGS = (
-    ("LSB", "one quantisation step of the source's raw head; for float heads distances are fractions of its largest value"),
-    ("differ", "head values that are not equal bit for bit, over all photographs"),
-    ("max, mean", "the largest difference, and the mean over all values, zeros included"),
-    ("nearest", "the source's runtime from which the mean difference is smallest"),
-    ("the yardstick", "the two LiteRT kernels that are furthest apart: any other runtime may be as far from the nearest"),
-    ("boxes", "whether a run's boxes are those of the numpy decoder applied to its own head"),
-    ("probes", "crafted heads, a question each: overlaps at the threshold, ties, classes, too many boxes, extreme values"),
-    ("histogram", "head values by their difference from the nearest LiteRT kernel; bars are logarithmic, counts exact"),
-    ("accumulated", "what ONNX Runtime holds in a layer, against what the source holds there; earlier layers' drift is inside"),
-    ("local", "the layer on the source's own values in front of it, against the source's result: shows a fault of the file"),
-    ("kernel", "ONNX Runtime's result against exact arithmetic on its own integers there: shows a fault of the runtime"),
-    ("integer coverage", "multiply-accumulates that a provider runs on integers, and the rule that blocked the others"),
-)  # fmt: skip
+MOST_PICTURES = 6
+FAULTS = frozenset({"layer", "head", "iou-rule"})  # causes that are no rounding
+LONGEST_SIDE = 420  # pixels
+QUALITY = 80
+Pixels = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,156 +86,140 @@ def check_to_html(result: CheckResult, photographs: Sequence[Photograph], where:
     Raises:
         ImageError: a photograph with changes cannot be read any more.
     """
-    title = f"xdet check: {shown(result.model)}"
-    body = "".join(
-        f"<section><h2>{heading}</h2>{content}</section>"
-        for heading, content in (
-            ("Verdict in four parts", _parts(result)),
-            ("Runtimes", _runtimes(result)),
-            ("Other processors", other_cpus_html(result)),
-            ("Layers", _layers(result)),
-            ("Integer coverage", _coverage(result)),
-            ("Differences of the head", _histograms(result)),
-            ("Detections that differ", _changes(result, photographs)),
-            ("Differences on purpose, proven", _proven(result)),
-            ("Where it ran", _surroundings(result, where)),
-            ("What the numbers mean", _meanings(result)),
-            ("Repeat it", f"<pre>{shown(where.command)}</pre>"),
-        )
-        if content
+    pictures = tuple(_changes(result, photographs)) if result.changes else ()
+    report = check_report(result, pictures=pictures)
+    meanings = (*MEANINGS, *CPU_MEANINGS) if result.other_cpus else MEANINGS
+    sections = (
+        Section("Summary", tuple(_summary(result, where)), alone=True),
+        *report.sections,
+        Section("Differences of the head", tuple(_histograms(result))),
+        Section("Differences on purpose, proven", tuple(_proven(result))),
+        Section("Where it ran", (_surroundings(result, where),)),
+        Section("What the numbers mean", (Facts(meanings),)),
+        Section("Repeat it", (Commands((where.command,)),)),
     )
-    return (
-        f'{PAGE_START}<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE.read_text('utf-8')}</style></head><body>"
-        f"<header><h1>{title}</h1>{_summary(result)}</header><main>{body}</main></body></html>\n"
-    )
+    return report_page(replace(report, sections=sections))
 
 
-def _summary(result: CheckResult) -> str:
-    status = "failed" if not result.passed else "passed" if result.complete else "skipped"
-    return (
-        f"<p>against {shown(result.source)}, {number(len(result.images))} photographs</p>"
-        f"<p class='verdict {status}'>{shown(verdict_text(result))}</p>"
-    )
-
-
-def _parts(result: CheckResult) -> str:
-    return f"<div class=parts>{''.join(_part(part, layer_advice(result)) for part in result.parts)}</div>"
-
-
-def _part(part: PartVerdict, about_layers: str) -> str:
-    advice = {**ADVICE, "layer": about_layers}
-    findings = "".join(
-        f"<li><b>{shown(f.cause)}</b>: {shown(f.message)}<br>→ {shown(advice[f.cause])}</li>"
-        for f in part.findings
-    )
-    listed = f"<ul>{findings}</ul>" if findings else ""
-    return (
-        f"<div class='part {part.status}'><h3><b>{part.status}</b> {part.part}: {shown(TITLES[part.part])}</h3>"
-        f"<p class=soft>{shown(part.summary)}</p>{listed}</div>"
-    )
-
-
-def _runtimes(result: CheckResult) -> str:
-    headers = runtime_headers(result.unit)
-    rows = [runtime_row(run, (result.allowed_max, result.allowed_mean)) for run in result.runs]
-    yardstick = result.yardstick
-    if yardstick is not None:
-        counts = number(yardstick.differing), number(yardstick.values)
-        steps = number(yardstick.max_steps), number(yardstick.mean_steps)
-        rows.append(
-            (shown(yardstick.first), "", shown(yardstick.second), *counts, *steps, "the yardstick", "")
-        )
-    notes = "".join(runtime_notes(result.runs)) + "".join(
-        f"<li>{shown(m.name)} {'crashed' if m.crashed else 'did not run' if m.asked else 'could be added'}: "
-        f"{shown(m.reason)}</li>"
-        for m in result.missing
-    )
-    sources = ", ".join(map(shown, result.source_runs)) or "none"
-    return (
-        (table(headers, rows) if rows else "<p>No runtime of the model gave a result.</p>")
-        + f"<p class=soft>Runtimes of the source: {sources}.</p>"
-        + (f"<ul class=soft>{notes}</ul>" if notes else "")
-    )
-
-
-def _layers(result: CheckResult) -> str:
-    if result.layers is None:
-        return f"<p>Not compared: {shown(result.layers_problem)}.</p>" if result.layers_problem else ""
-    found, fault = result.layers, result.layers.first_fault
-    told = "No layer exceeds its bound." if fault is None else f"First fault: {shown(fault.tensor)}."
-    if found.fused_differs:
-        told += f" The fused run differs from the one that shows inner values in {number(found.fused_differs)} head values."
-    else:
-        told += " The fused run and the one that shows inner values give equal heads."
-    headers = ("layer", "tensor", "operator", "accumulated", "differ", "local", "bound", "kernel", "bound")
-    rows = [(number(i + 1), *_layer(layer)) for i, layer in enumerate(found.layers)]
-    faults = [layer.is_mistranslated or layer.is_misrun for layer in found.layers]
-    absent = "".join(f"<li>{shown(tensor)}: {shown(by)}</li>" for tensor, by in found.absent.items())
-    return (
-        f"<p>{told}</p><p class=soft>{_unit_text(found)}</p>{layers_svg(found.layers, found.unit)}"
-        f"<details><summary>All {len(found.layers)} layers in numbers</summary>{table(headers, rows, faults=faults)}"
-        f"{f'<p>Without a twin, and the rewrite that took them away:</p><ul class=soft>{absent}</ul>' if absent else ''}"
-        "</details>"
-    )
-
-
-def _unit_text(found: LayerComparison) -> str:
-    """What the layers' numbers are."""
-    if found.unit != "LSB":
-        return f"Largest difference from Keras in each layer, as a fraction {found.unit} there."
-    told = "Largest difference of each layer, in LSB of its own tensor."
-    if any(layer.local_bound is None for layer in found.layers):
-        told += (
-            " Against Keras, local is what quantising that layer costs: measured, not judged, and no fault."
-        )
-    return told
-
-
-def _layer(layer: Layer | RealLayer) -> tuple[str, ...]:
-    return (
-        shown(layer.tensor),
-        shown(layer.operator),
-        number(layer.accumulated.worst),
-        number(layer.accumulated.differing),
-        number(layer.local.worst),
-        number(layer.local_bound),
-        number(None if layer.kernel is None else layer.kernel.worst_lsb),
-        number(layer.kernel_bound_lsb),
-    )
-
-
-def _coverage(result: CheckResult) -> str:
-    rows = [
-        (
-            shown(c.provider),
-            "not shown by it" if c.macs_integer is None else number(c.macs_integer),
-            number(c.macs_total),
-            "" if c.macs_integer is None else format_share(c.macs_integer, c.macs_total),
-            "<br>".join(f"{shown(miss.node)}: {shown(miss.reason)}" for miss in c.misses) or "none",
-        )
-        for c in result.coverage
+def _summary(result: CheckResult, where: Surroundings) -> Iterator[Block]:
+    """What a reader of one page needs: the verdict, what was compared and what was not, the figures, lines to sign."""
+    says = {
+        "passed": "The file computes what its source computes, in all that was compared here.",
+        "failed": "The file, or a runtime, does not compute what the source computes. Do not ship it as it is.",
+        "incomplete": "Nothing failed, but something that was asked for gave no result: this proves less than was asked.",
+    }
+    yield Text(says[status_of(result)])
+    compared = [
+        f"{part.part} ({TITLES[part.part]}): {part.status}"
+        for part in result.parts
+        if part.status != "skipped"
     ]
-    placed = "".join(f"<li>{shown(p.runtime)}: {shown(placement_text(p))}</li>" for p in result.placement)
-    headers = ("provider", "integer MACs", "MACs", "share", "in float, and why")
-    return f"{table(headers, rows)}<ul class=soft>{placed}</ul>" if rows else ""
-
-
-def _histograms(result: CheckResult) -> str:
-    unit = "in LSB" if result.unit == "LSB" else f"as a share {result.unit}"
-    charts = "".join(
-        f"<figure>{histogram_svg(run.histogram, title)}<figcaption>{shown(title)}</figcaption></figure>"
-        for run in result.runs
-        if run.histogram and run.nearest is not None
-        for title in (f"{run.name} from {run.nearest.second}, {unit}",)
+    skipped = [f"{part.part} ({part.summary})" for part in result.parts if part.status == "skipped"]
+    gaps = [f"{m.name} ({m.reason})" for m in result.missing if m.asked or m.crashed]
+    counts = {
+        kind: sum(change.kind == kind for change in result.changes) for kind in ("lost", "new", "moved")
+    }
+    versions = {**where.machine.versions, **result.versions}
+    yield Facts(
+        (
+            ("Model", result.model),
+            ("Source", result.source),
+            ("Compared", "; ".join(compared) or "nothing"),
+            (
+                "Not compared",
+                "; ".join([*skipped, *result.uncompared, *gaps]) or "nothing of what was asked for",
+            ),
+            ("Photographs", str(len(result.images))),
+            ("Runtimes of the model", ", ".join(run.name for run in result.runs) or "none"),
+            ("Runtimes of the source", ", ".join(result.source_runs) or "none"),
+            ("Largest difference of the raw head", _largest(result)),
+            (
+                "Detections against the source's",
+                ", ".join(f"{count} {kind}" for kind, count in counts.items()),
+            ),
+            ("Processor", where.machine.cpu or "not told by the system"),
+            (
+                "Made with",
+                ", ".join(f"{name} {version}" for name, version in versions.items() if name == "xdet"),
+            ),
+        )
     )
-    return f"<div class=charts>{charts}</div>" if charts else ""
+    yield Blanks(("Date", "Place", "Name", "Signature"))
 
 
-def _changes(result: CheckResult, photographs: Sequence[Photograph]) -> str:
-    at = f"score &gt; {result.thresholds.score:g}, IoU &gt; {result.thresholds.iou:g}"
-    if not result.changes:
-        return f"<p>None, at {at}.</p>"
+def _largest(result: CheckResult) -> str:
+    """Of each runtime from the source's nearest."""
+    unit = "LSB" if result.unit == "LSB" else result.unit
+    found = [
+        f"{run.name} {format_distance(run.nearest.max_steps)} {unit}"
+        if run.nearest.differing
+        else f"{run.name} none"
+        for run in result.runs
+        if run.nearest is not None
+    ]
+    return ", ".join(found) or "not measured: no runtime of the source ran"
+
+
+def _histograms(result: CheckResult) -> Iterator[Bars]:
+    """Head values by their difference from the nearest kernel of the source."""
+    unit = "in LSB" if result.unit == "LSB" else f"as a share {result.unit}"
+    for run in result.runs:
+        if run.histogram and run.nearest is not None:
+            bars = tuple((_range(run.histogram, i), bar.values) for i, bar in enumerate(run.histogram))
+            yield Bars(f"{run.name} from {run.nearest.second}, {unit}", bars)
+
+
+def _range(bars: Sequence[HistogramBar], index: int) -> str:
+    end = bars[index].up_to
+    if math.isinf(end):
+        return f"> {bars[index - 1].up_to:g}"
+    return "equal" if end == 0 else f"≤ {end:g}"  # one sign says both ends: the bar before ends where it does
+
+
+def _proven(result: CheckResult) -> Iterator[Block]:
+    if result.proven:
+        rows = tuple((p.tensor, p.kind, p.source, p.written, p.proof) for p in result.proven)
+        table = Table(("tensor", "what", "source", "written", "proof"), rows)
+        yield Folded(f"{len(rows)} numbers", (table,))
+
+
+def _surroundings(result: CheckResult, where: Surroundings) -> Facts:
+    machine = where.machine
+    flags = "not told by the system"
+    if machine.flags is not None:
+        flags = " ".join(machine.flags) or "none of those that matter"
+    versions = {**machine.versions, **result.versions}
+    usable = f"{machine.usable_cpus} of {machine.logical_cpus} usable"
+    return Facts(
+        (
+            ("processor", f"{machine.cpu or 'not told by the system'}, {usable}"),
+            ("instruction sets", flags),
+            (
+                "8-bit kernels",
+                "saturate here, exact ones are used" if machine.saturates else "do not saturate",
+            ),
+            ("system", machine.system),
+            ("threads", "each runtime's default" if where.threads is None else str(where.threads)),
+            ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+            ("model", f"{result.model}, SHA-256 {result.model_sha256}"),
+            ("source", f"{result.source}, SHA-256 {result.source_sha256}"),
+        )
+    )
+
+
+def _changes(result: CheckResult, photographs: Sequence[Photograph]) -> Iterator[Block]:
+    """The photographs with the gravest and most changes, per runtime; and all changes in numbers."""
+    groups: dict[tuple[str, str], list[DetectionChange]] = defaultdict(list)
+    for change in result.changes:
+        groups[change.image, change.runtime].append(change)
+    by_name = dict(zip(result.images, photographs, strict=True))
+    worst = sorted(groups.items(), key=lambda group: _gravity(group[1]), reverse=True)  # of equals, the first
+    for (image, runtime), changes in worst[:MOST_PICTURES]:
+        yield _side_by_side(by_name[image], image, runtime, changes)
+    if len(worst) > MOST_PICTURES:
+        more = len(worst) - MOST_PICTURES
+        told = f"These are the gravest. {more} more pairs of photograph and runtime have changes; the table lists them."
+        yield Text(told, soft=True)
     headers = (
         "photograph",
         "runtime",
@@ -329,53 +231,65 @@ def _changes(result: CheckResult, photographs: Sequence[Photograph]) -> str:
         "cause",
         "numbers",
     )
-    rows = [
+    rows = tuple(
         (
-            *(shown(c.image), shown(c.runtime), number(c.anchor), number(c.class_id), c.kind),
-            *(number(c.runtime_score), number(c.source_score)),
-            *(shown(CHANGE_CAUSES[c.cause]), shown(c.message)),
+            *(c.image, c.runtime, c.anchor, c.class_id, c.kind, c.runtime_score, c.source_score),
+            *(CHANGE_CAUSES[c.cause], c.message),
         )
         for c in result.changes
-    ]
-    listed = f"<details><summary>All {len(rows)} in numbers</summary>{table(headers, rows)}</details>"
-    return f"<p class=soft>Against the source's, at {at}.</p>{pictures_html(result, photographs)}{listed}"
-
-
-def _proven(result: CheckResult) -> str:
-    if not result.proven:
-        return ""
-    rows = [
-        (shown(p.tensor), p.kind, number(p.source), number(p.written), shown(p.proof)) for p in result.proven
-    ]
-    listed = table(("tensor", "what", "source", "written", "proof"), rows)
-    return f"<details><summary>{len(rows)} numbers</summary>{listed}</details>"
-
-
-def _meanings(result: CheckResult) -> str:
-    listed = (*MEANINGS, *CPU_MEANINGS) if result.other_cpus else MEANINGS
-    return definitions([(term, shown(told)) for term, told in listed])
-
-
-def _surroundings(result: CheckResult, where: Surroundings) -> str:
-    machine = where.machine
-    flags = (
-        "not told by the system"
-        if machine.flags is None
-        else " ".join(machine.flags) or "none of those that matter"
     )
-    threads = "each runtime's default" if where.threads is None else str(where.threads)
-    versions = {**machine.versions, **result.versions}
-    entries = [
-        (
-            "processor",
-            f"{shown(machine.cpu or 'not told by the system')}, {machine.usable_cpus} of {machine.logical_cpus} usable",
-        ),
-        ("instruction sets", shown(flags)),
-        ("8-bit kernels", "saturate here, exact ones are used" if machine.saturates else "do not saturate"),
-        ("system", shown(machine.system)),
-        ("threads", threads),
-        ("versions", ", ".join(f"{shown(name)} {shown(version)}" for name, version in versions.items())),
-        ("model", f"{shown(result.model)}, SHA-256 {result.model_sha256}"),
-        ("source", f"{shown(result.source)}, SHA-256 {result.source_sha256}"),
-    ]
-    return definitions(entries)
+    yield Folded(f"All {len(rows)} in numbers", (Table(headers, rows, keys=3),))
+
+
+def _gravity(changes: Sequence[DetectionChange]) -> tuple[int, int, int]:
+    """How bad a picture is: changes that a fault causes, detections lost or new, and changes in all."""
+    faults = sum(change.cause in FAULTS for change in changes)
+    return faults, sum(change.kind != "moved" for change in changes), len(changes)
+
+
+def _side_by_side(
+    photograph: Photograph, image: str, runtime: str, changes: Sequence[DetectionChange]
+) -> Pictures:
+    """Only boxes that differ are drawn."""
+    small = _shrink(_read(photograph))
+    pair = (
+        _side(small, image, changes, title="the source", absent="new", side="source"),
+        _side(small, image, changes, title=runtime, absent="lost", side="runtime"),
+    )
+    notes = tuple(f"box {c.anchor} {c.kind}: {CHANGE_CAUSES[c.cause]}: {c.message}" for c in changes)
+    return Pictures(pair, title=f"{image}, {runtime}", notes=notes)
+
+
+def _side(
+    small: Pixels, image: str, changes: Sequence[DetectionChange], *, title: str, absent: str, side: str
+) -> Picture:
+    """One picture; a box has its colour on both sides, and is left out where the side does not keep it."""
+    height, width = small.shape[:2]
+    kept = [i for i, change in enumerate(changes) if change.kind != absent]
+    boxes = [getattr(changes[i], f"{side}_box_xyxy") for i in kept]
+    found = Detections(
+        image=image,
+        width=width,
+        height=height,
+        boxes_xyxy=np.clip(np.array(boxes, np.float32).reshape(-1, 4), 0, 1),
+        scores=np.array([getattr(changes[i], f"{side}_score") for i in kept], np.float32),
+        classes=np.array(kept, np.int32),
+        anchors=np.array([changes[i].anchor for i in kept], np.int32),
+        class_names=tuple(f"box {change.anchor}" for change in changes),
+    )
+    encoded = io.BytesIO()
+    Image.fromarray(draw_detections(small, found)).save(encoded, "JPEG", quality=QUALITY)
+    count = f"{len(boxes)} of the boxes that differ" if boxes else "none of the boxes that differ"
+    return Picture(f"{title}: {count}", f"{image}: {count}, {title}", encoded.getvalue(), (width, height))
+
+
+def _read(photograph: Photograph) -> Pixels:
+    if isinstance(photograph, str | os.PathLike):
+        return read_image(Path(photograph), honour_exif=True)
+    return photograph
+
+
+def _shrink(picture: Pixels) -> Pixels:
+    small = Image.fromarray(picture)
+    small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    return np.array(small)

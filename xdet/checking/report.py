@@ -1,6 +1,4 @@
-"""A check as text and as JSON (schema ``xdet.check``, docs/json.md).
-
-What other processors gave, in words: lines of a check's text, and the sentences that its page shares with them.
+"""A check as a report, and as JSON (schema ``xdet.check``, docs/json.md); ``page`` adds what only a page shows.
 
 A self-test as text and as JSON (schema ``xdet.selftest``, docs/selftest.md).
 """
@@ -14,99 +12,29 @@ from dataclasses import asdict
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from xdet.writing.text import format_count, format_distance, format_share, format_table, join_lines, printable
+from xdet.writing.blocks import Cell, Folded, Items, Report, Section, Strips, Table, Text, Verdict, Wrong
+from xdet.writing.terminal import report_text
+from xdet.writing.text import format_count, format_distance, format_share
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator
 
     from converters.integer.golden import Agreement
-    from xdet.checking.layer_records import LayerComparison
+    from xdet.checking.layer_records import Layer, LayerComparison, RealLayer
     from xdet.checking.result import (
         CheckResult,
         CpuCheck,
         CpuSelfTest,
-        DetectionChange,
-        Finding,
         GoldenDistance,
+        MissingRuntime,
         OtherCpu,
+        PartVerdict,
         Placement,
         RuntimeLine,
     )
     from xdet.checking.selftest import SelfTest
     from xdet.inspection.coverage import Coverage
-
-MOST_FINDINGS = 3  # per processor; the JSON has all
-
-
-def other_cpu_lines(cpus: Sequence[OtherCpu]) -> list[str]:
-    """A few lines per processor: status, self-test, check, distances, troubles; nothing without processors."""
-    lines = ["", "Other processors:"] if cpus else []
-    for cpu in cpus:
-        lines.append(
-            f"{cpu.status.upper():10} {printable(name_cpu(cpu))}: {', '.join(map(printable, cpu.simd))}"
-        )
-        if cpu.selftest is not None:
-            lines.append(f"           self-test {printable(selftest_words(cpu.selftest))}")
-        if cpu.check is not None:
-            lines.append(f"           check of {parts_words(cpu.check)}")
-            lines += [
-                f"             {printable(line)}" for line in map(_distance_line, cpu.check.runs) if line
-            ]
-        lines += [f"           {trouble}" for trouble in troubles(cpu)]
-    return lines
-
-
-def name_cpu(cpu: OtherCpu) -> str:
-    """The processor, and whether it was there."""
-    return f"{cpu.cpu} (emulated)" if cpu.emulated else cpu.cpu
-
-
-def selftest_words(found: CpuSelfTest) -> str:
-    """The verdict, its numbers, and what a program gets that does not ask for the exact kernels."""
-    told = f"{found.verdict}: {_distance_words(found.agreement)}"
-    if found.plain is not None:
-        told += f"; without {found.exact_kernels} = 1: {_distance_words(found.plain)}"
-    return told
-
-
-def parts_words(found: CpuCheck) -> str:
-    """How many photographs, and each part's status."""
-    parts = ", ".join(f"{part.part} {part.status}" for part in found.parts)
-    count = len(found.images)
-    return f"{count} photograph{'s' * (count != 1)}: {parts}"
-
-
-def troubles(cpu: OtherCpu) -> list[str]:
-    """What is wrong there, or gave no result, one sentence each."""
-    told = []
-    for what, problem in (("self-test", cpu.selftest_problem), ("check", cpu.check_problem)):
-        if problem is not None:
-            told.append(f"the {what} gave no result: {printable(problem)}")
-    if cpu.check is None:
-        return told
-    findings = [finding for part in cpu.check.parts for finding in part.findings]
-    told += [printable(f"{f.part}: {f.cause}: {f.message}") for f in findings[:MOST_FINDINGS]]
-    if len(findings) > MOST_FINDINGS:
-        told.append(f"and {len(findings) - MOST_FINDINGS} more findings (--json has them all)")
-    for missing in cpu.check.missing:
-        if missing.asked or missing.crashed:
-            what = "crashed" if missing.crashed else "did not run"
-            told.append(printable(f"{missing.name} {what}: {missing.reason}"))
-    return told
-
-
-def _distance_line(run: RuntimeLine) -> str:
-    found = run.nearest
-    if found is None:
-        return ""
-    steps = f"max {format_distance(found.max_steps)}, mean {format_distance(found.mean_steps)}"
-    return f"{run.name}: {found.differing:,} of {found.values:,} differ from {found.second} there ({steps})"
-
-
-def _distance_words(found: GoldenDistance) -> str:
-    told = f"{found.differing:,} of {found.compared:,} head values differ"
-    return f"{told}, by up to {format_distance(found.worst_lsb)} LSB" if found.differing else told
-
+    from xdet.writing.blocks import Block, Inline, Status
 
 CHECK_SCHEMA = "xdet.check"
 CHECK_VERSION = 1
@@ -150,7 +78,8 @@ CHANGE_CAUSES = {
     "head": "not from its own head",
 }
 UNSTATED = "give them (--config, --anchors, --anchor-unit, --classes, --rescaling, --resize), or a sidecar"
-MOST_LINES = 12  # of findings and changes each; the JSON has all
+MOST_LINES = 12  # of changes on a terminal; the JSON has all
+STRIPS = ("accumulated", "local", "kernel")
 
 
 def check_to_json(result: CheckResult) -> str:
@@ -175,39 +104,43 @@ def check_to_json(result: CheckResult) -> str:
     return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def check_text(result: CheckResult, *, repro: bool = False) -> str:
-    """The verdict, part by part; what is wrong and what to do; the runtimes; what changed between them.
+def check_text(result: CheckResult, *, repro: bool = False, width: int | None = None) -> str:
+    """``check_report`` for a terminal; ``width`` is its columns, None never wraps."""
+    return report_text(check_report(result, repro=repro), width)
+
+
+def check_report(result: CheckResult, *, repro: bool = False, pictures: tuple[Block, ...] = ()) -> Report:
+    """Part by part, what is wrong and what to do; the runtimes; what changed between them; the verdict.
 
     Args:
         result: the check.
         repro: the first layer at fault is written as a model, too, so nobody is advised to ask for it.
+        pictures: what a page shows of the detections that differ.
     """
-    lines = [f"{result.model} against {result.source}, {len(result.images)} photographs", ""]
-    if result.uncompared:
-        listed = ", ".join(result.uncompared)
-        lines[1:1] = [f"NOT COMPARED: {listed}: the source states none; {UNSTATED}"]
-    for part in result.parts:
-        lines.append(f"{part.status.upper():8} {part.part}: {TITLES[part.part]}")
-        lines.append(f"         {part.summary}")
-        lines += _finding_lines(part.findings, layer_advice(result, repro=repro))
-    if result.runs:
-        lines += ["", *_runs_table(result).splitlines()]
-        lines += [f"{run.name} {note}" for run in result.runs for note in run.notes]
-    lines += _layer_lines(result)
-    lines += _change_lines(result)
-    for missing in result.missing:
-        what = "crashed" if missing.crashed else "did not run" if missing.asked else "could be added"
-        lines.append(f"{missing.name} {what}: {missing.reason}")
-    lines += other_cpu_lines(result.other_cpus)
-    lines += ["", verdict_text(result)]
-    return join_lines(lines)
+    about_layers = layer_advice(result, repro=repro)
+    sections = (
+        Section("Verdict in four parts", tuple(_part(part, about_layers) for part in result.parts)),
+        Section("Runtimes", tuple(_runtime_blocks(result))),
+        Section("Other processors", tuple(_other_cpu_blocks(result))),
+        Section("Layers", tuple(_layer_blocks(result))),
+        Section("Integer coverage", tuple(_coverage_blocks(result))),
+        Section("Detections that differ", (*_change_blocks(result), *pictures)),
+    )
+    return Report(
+        f"xdet check: {result.model}", sections, tuple(_lead(result)), status_of(result), verdict_text(result)
+    )
+
+
+def status_of(result: CheckResult) -> Status:
+    """How the whole ended."""
+    return "failed" if not result.passed else "passed" if result.complete else "incomplete"
 
 
 def verdict_text(result: CheckResult) -> str:
     """The verdict in one line, with what was left out."""
     if not result.passed:
         causes: list[str] = list(dict.fromkeys(finding.cause for finding in result.findings))
-        causes += [f"on {printable(cpu.cpu)}" for cpu in result.other_cpus if cpu.status == "failed"]
+        causes += [f"on {cpu.cpu}" for cpu in result.other_cpus if cpu.status == "failed"]
         return f"FAILED: {', '.join(causes)} (docs/check.md tells what to do)"
     skipped = [part.part for part in result.parts if part.status == "skipped"]
     left_out = [*skipped, *result.uncompared]
@@ -216,7 +149,7 @@ def verdict_text(result: CheckResult) -> str:
         notes.append("a runtime that was asked for gave no result")
     if result.layers_problem is not None:
         notes.append("layers were not compared")
-    gaps = [printable(cpu.cpu) for cpu in result.other_cpus if cpu.status == "incomplete"]
+    gaps = [cpu.cpu for cpu in result.other_cpus if cpu.status == "incomplete"]
     if gaps:
         notes.append(f"not everything ran on {', '.join(gaps)}")
     return ("PASSED" if result.complete else "INCOMPLETE, nothing failed") + (
@@ -233,73 +166,234 @@ def layer_advice(result: CheckResult, *, repro: bool = False) -> str:
     )
 
 
-def _finding_lines(findings: Sequence[Finding], about_layers: str) -> list[str]:
-    lines = []
-    for finding in findings[:MOST_LINES]:
-        advice = about_layers if finding.cause == "layer" else ADVICE[finding.cause]
-        lines += [f"         {finding.cause}: {finding.message}", f"           -> {advice}"]
-    if len(findings) > MOST_LINES:
-        lines.append(f"         ... and {len(findings) - MOST_LINES} more (--json has them all)")
-    return lines
+def _lead(result: CheckResult) -> Iterator[Inline]:
+    yield (f"{result.model} against {result.source}, ", len(result.images), " photographs")
+    if result.uncompared:
+        yield f"NOT COMPARED: {', '.join(result.uncompared)}: the source states none; {UNSTATED}"
 
 
-def _runs_table(result: CheckResult) -> str:
-    largest = "max LSB" if result.unit == "LSB" else "max"
-    headers = ("runtime", "images", "nearest", "differ", largest, "mean", "boxes", "must be")
-    rows = [_run_row(result, run) for run in result.runs]
-    yardstick = result.yardstick
-    if yardstick is not None:
-        distance = (
-            f"{yardstick.differing:,}",
-            format_distance(yardstick.max_steps),
-            format_distance(yardstick.mean_steps),
-        )
-        rows.append((yardstick.first, "", yardstick.second, *distance, "", "the yardstick"))
-    return format_table(headers, rows)
+def _part(part: PartVerdict, about_layers: str) -> Verdict:
+    advice = {**ADVICE, "layer": about_layers}
+    findings = (Wrong(found.cause, found.message, advice[found.cause]) for found in part.findings)
+    return Verdict(part.status, f"{part.part}: {TITLES[part.part]}", (part.summary,), tuple(findings))
 
 
-def _run_row(result: CheckResult, run: RuntimeLine) -> tuple[str, ...]:
-    near = run.nearest
-    distance = ("",) * 4
+def _runtime_blocks(result: CheckResult) -> Iterator[Block]:
+    rows = [runtime_row(run, result.allowed_max) for run in result.runs]
+    near = result.yardstick
     if near is not None:
-        distance = (
-            near.second,
-            f"{near.differing:,}",
-            format_distance(near.max_steps),
-            format_distance(near.mean_steps),
-        )
-    limit = "" if result.allowed_max is None else f"<= {format_distance(result.allowed_max)}"
-    must = "exact" if run.must_be_exact else limit
-    return (run.name, str(run.images), *distance, boxes_text(run), must)
+        distance = (near.differing, near.max_steps, near.mean_steps)
+        rows.append((near.first, near.second, *distance, "yardstick", ""))
+    if rows:
+        yield Table(runtime_headers(result.unit), tuple(rows))
+    else:
+        yield Text("No runtime of the model gave a result.", only="page")
+    sources = ", ".join(result.source_runs) or "none"
+    yield Text(f"Runtimes of the source: {sources}.", soft=True, only="page")
+    fewer = (
+        (f"{run.name} ran on ", run.images, " photographs")
+        for run in result.runs
+        if run.images < len(result.images)
+    )
+    yield Items((*fewer, *runtime_notes(result.runs), *map(missing_text, result.missing)))
+
+
+def runtime_headers(unit: str) -> tuple[str, ...]:
+    """Titles of the columns; ``unit`` is that of the distances: fractions have no name short enough."""
+    return ("runtime", "nearest", "differ", "max LSB" if unit == "LSB" else "max", "mean", "must be", "boxes")
+
+
+def runtime_row(run: RuntimeLine, allowed_max: float | None) -> tuple[Inline, ...]:
+    """A runtime, how far it is from the nearest LiteRT kernel, and how far it may be."""
+    near, distance = run.nearest, ("", "", "", "")
+    limit: Inline = "" if allowed_max is None else ("<= ", allowed_max)
+    told = (
+        (run.name, *distance)
+        if near is None
+        else (run.name, near.second, near.differing, near.max_steps, near.mean_steps)
+    )
+    return (*told, "exact" if run.must_be_exact else limit, boxes_text(run))
 
 
 def boxes_text(run: RuntimeLine) -> str:
     """Whether a runtime's boxes follow from its heads, and how many probes it followed."""
     boxes = {True: "follow", False: "DO NOT FOLLOW", None: ""}[run.head_equal]
-    probes = [] if run.probes is None else [f"{run.probes_followed} of {run.probes} probes"]
-    return "; ".join([boxes, *probes])
+    return boxes if run.probes is None else f"{boxes} ({run.probes_followed}/{run.probes})".strip()
 
 
-def _layer_lines(result: CheckResult) -> list[str]:
-    """What ``--layers`` found: the layers in which anything differs, and what runs on integers."""
-    lines = [""] if result.coverage or result.layers or result.layers_problem else []
+def runtime_notes(runs: Iterable[RuntimeLine]) -> tuple[str, ...]:
+    """What is to be known of single runtimes, each once."""
+    return tuple(dict.fromkeys(f"{run.name} {note}" for run in runs for note in run.notes))
+
+
+def missing_text(missing: MissingRuntime) -> str:
+    """A runtime without a result, and why."""
+    what = "crashed" if missing.crashed else "did not run" if missing.asked else "could be added"
+    return f"{missing.name} {what}: {missing.reason}"
+
+
+def _other_cpu_blocks(result: CheckResult) -> Iterator[Block]:
+    """A verdict per processor, and in one table their runtimes; nothing without processors."""
+    yield from (_cpu_verdict(cpu, result) for cpu in result.other_cpus)
+    checks = [(cpu.cpu, cpu.check) for cpu in result.other_cpus if cpu.check is not None]
+    rows = [(name, *runtime_row(run, check.allowed_max)) for name, check in checks for run in check.runs]
+    if rows:
+        yield Table(("processor", *runtime_headers(result.unit)), tuple(rows), keys=2)
+        yield Items(runtime_notes(run for _, check in checks for run in check.runs))
+
+
+def _cpu_verdict(cpu: OtherCpu, result: CheckResult) -> Verdict:
+    lines: list[Inline] = []
+    if cpu.selftest is not None:
+        lines.append(f"self-test {selftest_words(cpu.selftest)}")
+    if cpu.check is not None:
+        lines.append((f"check of {parts_words(cpu.check)}; detections that differ: ", cpu.check.changes))
+    lines.append(f"instruction sets: {', '.join(cpu.simd) or 'not told'}{_other_versions(cpu, result)}")
+    name = f"{cpu.cpu} (emulated)" if cpu.emulated else cpu.cpu
+    return Verdict(cpu.status, name, tuple(lines), tuple(Wrong("", trouble) for trouble in troubles(cpu)))
+
+
+def _other_versions(cpu: OtherCpu, result: CheckResult) -> str:
+    """Packages whose version there is not the one of this check."""
+    there = cpu.check.versions if cpu.check is not None else {}
+    differing = [
+        f"{name} {version} (here {result.versions.get(name, 'not installed')})"
+        for name, version in there.items()
+        if result.versions.get(name) != version
+    ]
+    return f"; {', '.join(differing)}" if differing else ""
+
+
+def selftest_words(found: CpuSelfTest) -> str:
+    """The verdict, its numbers, and what a program gets that does not ask for the exact kernels."""
+    told = f"{found.verdict}: {_distance_words(found.agreement)}"
+    if found.plain is not None:
+        told += f"; without {found.exact_kernels} = 1: {_distance_words(found.plain)}"
+    return told
+
+
+def _distance_words(found: GoldenDistance) -> str:
+    told = f"{found.differing:,} of {found.compared:,} head values differ"
+    return f"{told}, by up to {format_distance(found.worst_lsb)} LSB" if found.differing else told
+
+
+def parts_words(found: CpuCheck) -> str:
+    """How many photographs, and each part's status."""
+    parts = ", ".join(f"{part.part} {part.status}" for part in found.parts)
+    count = len(found.images)
+    return f"{count} photograph{'s' * (count != 1)}: {parts}"
+
+
+def troubles(cpu: OtherCpu) -> list[str]:
+    """What is wrong there, or gave no result, one sentence each."""
+    problems = (("self-test", cpu.selftest_problem), ("check", cpu.check_problem))
+    told = [f"the {what} gave no result: {problem}" for what, problem in problems if problem is not None]
+    if cpu.check is None:
+        return told
+    told += [f"{f.part}: {f.cause}: {f.message}" for part in cpu.check.parts for f in part.findings]
+    return told + [missing_text(missing) for missing in cpu.check.missing if missing.asked or missing.crashed]
+
+
+def _layer_blocks(result: CheckResult) -> Iterator[Block]:
+    """Which layer is at fault; on a terminal the layers in which anything differs, on a page all of them."""
     if result.layers_problem is not None:
-        lines.append(f"layers were not compared: {result.layers_problem}")
-    if result.layers is not None:
-        found, fault = result.layers, result.layers.first_fault
-        fused = (
-            f"differs in {found.fused_differs:,} values of the head"
-            if found.fused_differs
-            else "has the same head"
+        yield Text(f"layers were not compared: {result.layers_problem}")
+    found = result.layers
+    if found is None:
+        return
+    fault = found.first_fault
+    told = "none at fault" if fault is None else f"the first at fault is {fault.tensor!r}"
+    fused: tuple[Inline, ...] = ("has the same head",)
+    if found.fused_differs:
+        fused = ("differs in ", found.fused_differs, " values of the head")
+    yield Text((f"{len(found.layers)} layers compared, {told}; the fused run ", *fused))  # type: ignore[arg-type]
+    yield from (Text(line, soft=True) for line in _unit_lines(found))
+    rows = tuple(_layer_row(i + 1, layer) for i, layer in enumerate(found.layers))
+    faults = frozenset(i for i, layer in enumerate(found.layers) if layer.is_mistranslated or layer.is_misrun)
+    unit = " LSB" if found.unit == "LSB" else " max"
+    headers = (
+        "tensor",
+        "layer",
+        "operator",
+        f"accumulated{unit}",
+        "differ",
+        "local",
+        "allowed",
+        "kernel",
+        "allowed",
+    )
+    differing = tuple(row for row, layer in zip(rows, found.layers, strict=True) if _differs(layer))
+    if differing:
+        yield Table(headers, differing, only="terminal")
+    yield _strips(found)
+    inside: list[Block] = [Table(headers, rows, faults=faults)]
+    if found.absent:
+        absent = tuple(f"{tensor}: {by}" for tensor, by in found.absent.items())
+        inside.append(Items(absent, title="Without a twin, and the rewrite that took them away:"))
+    yield Folded(f"All {len(rows)} layers in numbers", tuple(inside))
+
+
+def _differs(layer: Layer | RealLayer) -> bool:
+    kernel = layer.kernel
+    return bool(layer.accumulated.worst or layer.local.worst or (kernel is not None and kernel.worst))
+
+
+def _layer_row(number: int, layer: Layer | RealLayer) -> tuple[Inline, ...]:
+    kernel, bound = layer.kernel, layer.local_bound
+    return (
+        *(layer.tensor, number, layer.operator, layer.accumulated.worst, layer.accumulated.differing),
+        *(layer.local.worst, "not judged" if bound is None else bound),
+        *(("", "") if kernel is None else (kernel.worst, layer.kernel_bound_lsb)),
+    )
+
+
+def _strips(found: LayerComparison) -> Strips:
+    """A strip per distance with a cell per layer: the largest difference."""
+    wrong = {"local": "is_mistranslated", "kernel": "is_misrun"}
+    rows = []
+    for name in STRIPS:
+        cells = tuple(
+            None
+            if (distance := getattr(layer, name)) is None
+            else Cell(
+                distance.worst,
+                f"{layer.tensor} ({layer.operator}): {format_distance(distance.worst)} {found.unit}",
+                fault=name in wrong and getattr(layer, wrong[name]),
+            )
+            for layer in found.layers
         )
-        told = "none at fault" if fault is None else f"the first at fault is {fault.tensor!r}"
-        lines.append(f"{len(found.layers)} layers compared, {told}; the fused run {fused}")
-        lines += _layers_table(found)
-    for coverage in result.coverage:
-        lines.append(_coverage_line(coverage))
-        lines += [f"  in float: {miss.node}: {miss.reason}" for miss in coverage.misses]
+        rows += [(name, cells)] if any(cells) else []
+    told = "in LSB" if found.unit == "LSB" else f"as a share {found.unit}"
+    return Strips(f"worst difference of every layer {told}", tuple(rows))
+
+
+def _unit_lines(found: LayerComparison) -> list[str]:
+    """What the numbers are."""
+    if found.unit != "LSB":
+        return [f"distances are fractions {found.unit} of each layer"]
+    if any(layer.local_bound is None for layer in found.layers):
+        return ["local: what quantising that layer costs against Keras, measured, and no fault"]
+    return []
+
+
+def _coverage_blocks(result: CheckResult) -> Iterator[Block]:
+    """What each provider runs on integers, the rule that blocked the others, and where it puts the nodes."""
+    lines = [
+        line
+        for coverage in result.coverage
+        for line in (_coverage_line(coverage), *(f"in float: {m.node}: {m.reason}" for m in coverage.misses))
+    ]
     lines += [f"{placement.runtime}: {placement_text(placement)}" for placement in result.placement]
-    return lines
+    if lines:
+        yield Items(tuple(lines))
+
+
+def _coverage_line(coverage: Coverage) -> str:
+    total = format_count(coverage.macs_total)
+    if coverage.macs_integer is None:
+        return f"onnxruntime:{coverage.provider} does not show which of its {total} MACs run on integers"
+    share = format_share(coverage.macs_integer, coverage.macs_total)
+    return f"onnxruntime:{coverage.provider} runs {share} of {total} MACs on integers"
 
 
 def placement_text(placement: Placement) -> str:
@@ -311,67 +405,23 @@ def placement_text(placement: Placement) -> str:
     return f"{text}; fell back to the CPU: {left}" if left else text
 
 
-def _layers_table(found: LayerComparison) -> list[str]:
-    """The layers in which anything differs; of a Keras source that is usually every layer."""
-    rows = [
-        (
-            *(layer.tensor, layer.operator, format_distance(layer.accumulated.worst)),
-            *(format_distance(layer.local.worst), _bound(layer.local_bound)),
-            *(
-                ("", "")
-                if layer.kernel is None
-                else (str(layer.kernel.worst), _bound(layer.kernel_bound_lsb))
-            ),
-        )
-        for layer in found.layers
-        if layer.accumulated.worst or layer.local.worst or (layer.kernel is not None and layer.kernel.worst)
-    ]
-    if not rows:
-        return []
-    unit = "LSB" if found.unit == "LSB" else "max"
-    headers = ("layer", "operator", f"accumulated {unit}", "local", "allowed", "kernel", "allowed")
-    return [*format_table(headers, rows).splitlines(), *_unit_lines(found)]
-
-
-def _bound(value: float | None) -> str:
-    return "not judged" if value is None else format_distance(value)
-
-
-def _unit_lines(found: LayerComparison) -> list[str]:
-    """What the numbers of a Keras source are."""
-    if found.unit != "LSB":
-        return [f"distances are fractions {found.unit} of each layer"]
-    if any(layer.local_bound is None for layer in found.layers):
-        return ["local: what quantising that layer costs against Keras, measured, and no fault"]
-    return []
-
-
-def _coverage_line(coverage: Coverage) -> str:
-    total = format_count(coverage.macs_total)
-    if coverage.macs_integer is None:
-        return f"onnxruntime:{coverage.provider} does not show which of its {total} MACs run on integers"
-    share = format_share(coverage.macs_integer, coverage.macs_total)
-    return f"onnxruntime:{coverage.provider} runs {share} of {total} MACs on integers"
-
-
-def _change_lines(result: CheckResult) -> list[str]:
+def _change_blocks(result: CheckResult) -> Iterator[Block]:
+    at = f"at score > {result.thresholds.score:g}, IoU > {result.thresholds.iou:g}"
     if not result.changes:
-        return []
+        yield Text(f"None, {at}.", only="page")
+        return
     counts = Counter((c.runtime, c.kind, c.cause) for c in result.changes)
-    at = f"score > {result.thresholds.score:g}, IoU > {result.thresholds.iou:g}"
-    lines = ["", f"Detections that differ from the source's ({at}):"]
-    lines += [
-        f"  {runtime}: {count} {kind}: {CHANGE_CAUSES[cause]}"
-        for (runtime, kind, cause), count in counts.items()
-    ]
-    lines += [_change_line(change) for change in result.changes[:MOST_LINES]]
-    if len(result.changes) > MOST_LINES:
-        lines.append(f"  ... and {len(result.changes) - MOST_LINES} more (--json has them all)")
-    return [*lines, ""]
-
-
-def _change_line(change: DetectionChange) -> str:
-    return f"    {change.image}, {change.runtime}, box {change.anchor} {change.kind}: {change.cause}: {change.message}"
+    yield Items(
+        tuple(
+            f"{runtime}: {count} {kind}: {CHANGE_CAUSES[cause]}"
+            for (runtime, kind, cause), count in counts.items()
+        ),
+        title=f"Against the source's, {at}:",
+    )
+    lines = (
+        f"{c.image}, {c.runtime}, box {c.anchor} {c.kind}: {c.cause}: {c.message}" for c in result.changes
+    )
+    yield Items(tuple(lines), title="One by one:", most=MOST_LINES, only="terminal")
 
 
 def _finite(value: Any) -> Any:
@@ -396,20 +446,26 @@ def selftest_to_json(found: SelfTest) -> str:
     return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def selftest_text(found: SelfTest) -> str:
+def selftest_text(found: SelfTest, *, width: int | None = None) -> str:
+    """``selftest_report`` for a terminal."""
+    return report_text(selftest_report(found), width)
+
+
+def selftest_report(found: SelfTest) -> Report:
     """The verdict in one line; below it what to do, where there is something to do."""
-    lines = [
+    told = (
         f"{found.model} on {found.runtime}: {found.verdict}: {_described(found.agreement, found.bound_lsb)}"
-    ]
+    )
+    lines = []
     if found.exact_kernels is not None and found.plain is not None:
         plain = _described(found.plain, 0)
-        lines.append(
-            f"  xdet chose exact kernels, because this CPU's fast ones saturate; without them: {plain}"
-        )
-        lines.append(f"  in programs of your own, set the session entry {found.exact_kernels} = 1")
+        lines = [
+            f"xdet chose exact kernels, because this CPU's fast ones saturate; without them: {plain}",
+            f"in programs of your own, set the session entry {found.exact_kernels} = 1",
+        ]
     if not found.passed:
-        lines.append(f"  {_advice(found)}")
-    return join_lines(lines)
+        lines.append(_advice(found))
+    return Report("xdet selftest", (Section("", (Items(tuple(lines), title=told),)),))
 
 
 def _described(agreement: Agreement, bound_lsb: int) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from xdet.cli.options import STDOUT, Force, json_outputs, progress_bar, write_json
+from xdet.cli.options import STDOUT, Force, json_outputs, print_report, progress_bar, write_json
 from xdet.errors import UsageError
 
 EPILOG = """\b
@@ -52,7 +52,7 @@ def bench(
 ) -> None:
     """Measure time, throughput and memory of models side by side."""
     from xdet.bench import BenchOptions, run_benchmark
-    from xdet.bench.report import BENCHMARK_SCHEMA, benchmark_text, benchmark_to_json
+    from xdet.bench.report import BENCHMARK_SCHEMA, benchmark_report, benchmark_to_json
     from xdet.bench.run import SAMPLES, count_steps
     from xdet.pictures.images import find_images
     from xdet.writing.files import require_outputs, with_sidecars
@@ -65,7 +65,7 @@ def bench(
     if json is not None:
         write_json(json, benchmark_to_json(found))
     if json != STDOUT:
-        typer.echo(benchmark_text(found))
+        print_report(benchmark_report(found))
 
 
 def read_numbers(text: str) -> tuple[int, ...]:

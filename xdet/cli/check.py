@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +21,7 @@ from xdet.cli.options import (
     Resize,
     json_outputs,
     print_line,
+    print_report,
     progress_bar,
     write_json,
 )
@@ -100,13 +100,12 @@ def check(
     from xdet.checking.check import check as check_model
     from xdet.checking.page import Surroundings, check_to_html
     from xdet.checking.pair import planned_images
-    from xdet.checking.report import CHECK_SCHEMA, check_text, check_to_json
+    from xdet.checking.report import CHECK_SCHEMA, check_report, check_to_json
     from xdet.checking.repro import values_path
     from xdet.conversion import describing_options
     from xdet.model.file import read_model_file
     from xdet.pictures.images import find_images
     from xdet.writing.files import PAGE_MARK, Output, require_outputs, with_sidecars, write_text
-    from xdet.writing.text import wrap_sentences
 
     said = describing_options(
         config=config,
@@ -144,9 +143,7 @@ def check(
         where = Surroundings(describe_machine(), threads, _command(sys.argv[1:]))
         write_text(report, check_to_html(result, photographs, where))
     if json != STDOUT:
-        text = check_text(result, repro=repro is not None)
-        columns = shutil.get_terminal_size().columns
-        typer.echo(wrap_sentences(text, columns) if sys.stdout.isatty() else text)
+        print_report(check_report(result, repro=repro is not None))
     if repro is not None and result.layers is not None:
         _write_repro(repro, result.layers, model, source, photographs)
     if not result.passed:

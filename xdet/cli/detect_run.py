@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from xdet.cli.options import STDOUT, print_line, progress_bar, write_json
+from xdet.cli.options import STDOUT, print_line, print_report, progress_bar, write_json
 from xdet.errors import ImageError
-from xdet.writing.text import detections_table, format_pixels, format_score
+from xdet.writing.text import format_pixels, format_score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,7 @@ def write_results(detector: Detector, run: Run, json: Path, *, anew: bool) -> No
 def print_results(detector: Detector, run: Run, json: Path | None, *, coco: bool) -> None:
     """Results of photographs as a table or one JSON document, of films line by line."""
     from xdet.detection.batch import detect_files
-    from xdet.detection.report import detections_to_coco_json, report_to_json
+    from xdet.detection.report import detections_report, detections_to_coco_json, report_to_json
 
     if json != STDOUT:
         print_line(_first_line(detector))
@@ -92,7 +92,7 @@ def print_results(detector: Detector, run: Run, json: Path | None, *, coco: bool
     if json is not None:
         write_json(json, detections_to_coco_json(report.images) if coco else report_to_json(report))
     if json != STDOUT and report.images:
-        typer.echo(detections_table(report.images))
+        print_report(detections_report(report.images))
     errors = [failure.error for failure in report.failed]
     for film, recording in _with_recordings(run):
         try:

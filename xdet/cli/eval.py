@@ -15,6 +15,7 @@ from xdet.cli.options import (
     counted_progress_bar,
     json_outputs,
     print_line,
+    print_report,
     read_provider_options,
     write_json,
 )
@@ -96,7 +97,7 @@ def evaluate(
     from xdet.evaluation.evaluate import evaluate as evaluate_models
     from xdet.evaluation.evaluate import evaluated_files
     from xdet.evaluation.plot import require_plotting
-    from xdet.evaluation.report import EVALUATION_SCHEMA, evaluation_text, evaluation_to_json, problem_lines
+    from xdet.evaluation.report import EVALUATION_SCHEMA, evaluation_report, evaluation_to_json, problem_lines
     from xdet.writing.files import PICTURE_MARK, Output, require_outputs, require_target
 
     if plot is not None:
@@ -137,7 +138,7 @@ def evaluate(
     if plot is not None:
         _draw(plot, evaluation)
     if json != Path("-"):
-        typer.echo(evaluation_text(evaluation))
+        print_report(evaluation_report(evaluation))
     if evaluation.warning is not None:
         print_line(f"xdet: warning: {evaluation.warning}", err=True)
     for line in problem_lines(evaluation.problems):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xdet.cli.options import STDOUT, Force, json_outputs, write_json
+from xdet.cli.options import STDOUT, Force, json_outputs, print_report, write_json
 
 EPILOG = """\b
 Examples:
@@ -28,7 +28,7 @@ def inspect(
 ) -> None:
     """Tell what a model file holds and costs, without running it."""
     from xdet.inspection import inspect as inspect_file
-    from xdet.inspection.report import INSPECTION_SCHEMA, inspection_text, inspection_to_json
+    from xdet.inspection.report import INSPECTION_SCHEMA, inspection_report, inspection_to_json
     from xdet.writing.files import require_outputs, with_sidecars
 
     require_outputs(json_outputs(json, INSPECTION_SCHEMA), with_sidecars([model]), force=force)
@@ -36,4 +36,4 @@ def inspect(
     if json is not None:
         write_json(json, inspection_to_json(inspection))
     if json != STDOUT:
-        typer.echo(inspection_text(inspection))
+        print_report(inspection_report(inspection))

@@ -9,6 +9,8 @@ Options that describe a source model, for every command that takes one.
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,8 @@ from xdet.writing.text import message_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from xdet.writing.blocks import Report
 
 
 @contextmanager
@@ -50,6 +54,14 @@ def counted_progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 def print_line(text: str, *, err: bool = False) -> None:
     """One line on the terminal, whatever names are in it."""
     typer.echo(message_line(text), err=err)
+
+
+def print_report(report: Report) -> None:
+    """A report, as wide as the terminal or COLUMNS says; in a pipe that says nothing, each sentence and row is one line."""
+    from xdet.writing.terminal import report_text
+
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    typer.echo(report_text(report, shutil.get_terminal_size().columns if known else None))
 
 
 STDOUT = Path("-")

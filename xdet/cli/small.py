@@ -19,10 +19,11 @@ from xdet.cli.options import (
     ProviderOption,
     json_outputs,
     print_line,
+    print_report,
     read_provider_options,
     write_json,
 )
-from xdet.writing.text import format_table
+from xdet.writing.blocks import Items, Report, Section, Table
 
 SELFTEST_EPILOG = """\b
 Examples:
@@ -49,7 +50,7 @@ def selftest(
 
     The answer is exact, bounded, or broken (exit code 1).
     """
-    from xdet.checking.report import SELFTEST_SCHEMA, selftest_text, selftest_to_json
+    from xdet.checking.report import SELFTEST_SCHEMA, selftest_report, selftest_to_json
     from xdet.checking.selftest import run_selftest
     from xdet.writing.files import require_outputs, with_sidecars
 
@@ -64,7 +65,7 @@ def selftest(
     if json is not None:
         write_json(json, selftest_to_json(found))
     if json != STDOUT:
-        typer.echo(selftest_text(found))
+        print_report(selftest_report(found))
     if not found.passed:
         raise typer.Exit(1)
 
@@ -111,7 +112,8 @@ def providers(
     found = available_providers()
     rows = [(p.short, p.name, ", ".join(p.devices)) for p in found]
     if model is None:
-        typer.echo(format_table(("name", "provider", "devices"), rows))
+        table = Table(("name", "provider", "devices"), tuple(rows))
+        print_report(Report("xdet providers", (Section("", (table,)),)))
     else:
         _print_placement(model, [p.short for p in found])
     for problem in provider_problems():
@@ -127,5 +129,5 @@ def _print_placement(model: Path, names: list[str]) -> None:
     file = read_model_file(model)
     if not file.is_finished:
         raise ModelError(f"'{model}' is no ONNX file; convert it with xdet convert")
-    for name in names:
-        print_line(f"{name}: {placement_text(find_placement(file.data, name))}")
+    told = tuple(f"{name}: {placement_text(find_placement(file.data, name))}" for name in names)
+    print_report(Report("xdet providers", (Section("", (Items(told),)),)))

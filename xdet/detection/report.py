@@ -1,4 +1,4 @@
-"""Detections as JSON for programs: ``xdet.detections`` and COCO results (docs/json.md describes both).
+"""Detections as a table for people, and as JSON for programs: ``xdet.detections`` and COCO results (docs/json.md).
 
 They hold no time, folder, host, thread or provider, so equal detections give equal bytes. Scores are the
 shortest decimal that reads back as the same float32: two scores print alike only if they are equal. Boxes are
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from xdet.detections import round_box, shortest_float32
 from xdet.errors import DataError
-from xdet.writing.text import image_names
+from xdet.writing.blocks import Report, Section, Table
+from xdet.writing.text import format_pixels, format_score, image_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,6 +59,19 @@ class DetectionReport:
     images: tuple[Detections, ...]
     failed: tuple[FailedImage, ...] = ()
     score_by_class: Mapping[str, float] | None = None
+
+
+def detections_report(images: Sequence[Detections]) -> Report:
+    """A table with one line per detection; an image without any has one line that says so."""
+    rows: list[tuple[str, ...]] = []
+    for name, found in zip(image_names([found.image for found in images]), images, strict=True):
+        for detection in found:
+            corners = (format_pixels(value) for value in detection.box_xyxy_px)
+            rows.append((name, detection.class_name, format_score(detection.score), *corners))
+        if not len(found):
+            rows.append((name, "nothing found", "", "", "", "", ""))
+    table = Table(("image", "class", "score", "x1", "y1", "x2", "y2"), tuple(rows))
+    return Report("xdet detect", (Section("", (table,)),))
 
 
 def report_to_json(report: DetectionReport) -> str:

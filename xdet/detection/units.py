@@ -28,6 +28,7 @@ from xdet.pictures.preparation import Preparation, prepare
 from xdet.pictures.render import draw_detections, save_picture
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import open_model
+from xdet.writing.blocks import Table
 from xdet.writing.files import (
     PICTURE_MARK,
     Output,
@@ -36,7 +37,8 @@ from xdet.writing.files import (
     require_outputs,
     with_sidecars,
 )
-from xdet.writing.text import format_score, format_table
+from xdet.writing.terminal import block_text
+from xdet.writing.text import format_score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -213,7 +215,7 @@ def trial_text(trial: UnitTrial) -> str:
         "at edge",
         "suppressed",
     )
-    table = format_table(headers, [_row(reading, trial) for reading in trial.readings])
+    table = block_text(Table(headers, tuple(_row(reading, trial) for reading in trial.readings)))
     lines = [f"{trial.photographs} photographs, boxes that score above {trial.score:g}:", "", table, ""]
     lines += [f"not {UNITS[unit]}: {why}" for unit, why in trial.refused.items()]  # type: ignore[index]  # its keys
     options = " or ".join(f"--anchor-unit {reading.unit}" for reading in trial.readings)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from xdet.evaluation.bootstrap import RESAMPLES
 from xdet.evaluation.dataset import IGNORED
-from xdet.writing.text import format_duration, format_table, image_names, join_lines, printable
+from xdet.writing.blocks import Items, Report, Section, Table, Text
+from xdet.writing.text import format_duration, image_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from xdet.evaluation.bootstrap import Difference
     from xdet.evaluation.dataset import Problem
     from xdet.evaluation.results import Comparison, Evaluation, ModelResult
+    from xdet.writing.blocks import Block
 
 EVALUATION_SCHEMA = "xdet.evaluation"
 EVALUATION_VERSION = 1
@@ -54,37 +56,42 @@ def evaluation_to_json(evaluation: Evaluation) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def evaluation_text(evaluation: Evaluation) -> str:
+def evaluation_report(evaluation: Evaluation) -> Report:
     """What was measured, the metrics in per cent, differences, what was left out, and where the time went."""
-    parts = [join_lines(_setting_lines(evaluation)), metrics_table(evaluation)]
-    if evaluation.comparisons:
-        parts.append(comparison_table(evaluation))
-    if evaluation.ignored:
-        parts.append(join_lines(_ignored_lines(evaluation)))
-    parts.append(_seconds_table(evaluation))
-    return "\n\n".join(parts)
+    left_out = tuple(f"{count} {IGNORED[kind]}" for kind, count in evaluation.ignored.items())
+    blocks: list[tuple[Block, ...]] = [
+        (metrics_table(evaluation),),
+        tuple(_class_tables(evaluation)),
+        comparison_blocks(evaluation),
+        (Items(left_out, title="Left out:"),) if left_out else (),
+        (_seconds_table(evaluation),),
+    ]
+    return Report(
+        "xdet eval", tuple(Section("", block) for block in blocks), tuple(_setting_lines(evaluation))
+    )
 
 
-def metrics_table(evaluation: Evaluation) -> str:
+def metrics_table(evaluation: Evaluation) -> Table:
     """One line per model: its runtime and the metrics that are worth a column, in per cent."""
     wanted = [name for name in evaluation.results[0].score.metrics if "_" not in name]
-    rows = [
+    rows = (
         (name, result.runtime, *(_percent(result.score.metrics[metric]) for metric in wanted))
         for name, result in zip(model_names(evaluation), evaluation.results, strict=True)
-    ]
-    table = format_table(("model", "runtime", *wanted), rows)
-    return "\n".join([table, *_class_lines(evaluation)])
+    )
+    return Table(("model", "runtime", *wanted), tuple(rows), keys=2)
 
 
-def comparison_table(evaluation: Evaluation) -> str:
+def comparison_blocks(evaluation: Evaluation) -> tuple[Block, ...]:
     """Every further model against the first: who loses or gains how much, or that no difference was seen."""
+    if not evaluation.comparisons:
+        return ()
     names = model_names(evaluation)
-    metrics = list(dict.fromkeys(one.metric for one in evaluation.comparisons))
+    metrics = dict.fromkeys(one.metric for one in evaluation.comparisons)
     rows = {one.index: [names[one.index]] for one in evaluation.comparisons}
     for one in evaluation.comparisons:
         rows[one.index].append(difference_text(one.difference))
     title = f"Against {names[0]}, with the 95 % interval of {RESAMPLES} draws of the photographs:"
-    return "\n".join([printable(title), format_table(("model", *metrics), list(rows.values()))])
+    return Text(title), Table(("model", *metrics), tuple(map(tuple, rows.values())))
 
 
 def difference_text(difference: Difference) -> str:
@@ -139,36 +146,26 @@ def _setting_lines(evaluation: Evaluation) -> Iterator[str]:
         yield f"{evaluation.over_the_edge} boxes reach over their image's edge; they are kept as annotated"
 
 
-def _class_lines(evaluation: Evaluation) -> Iterator[str]:
+def _class_tables(evaluation: Evaluation) -> Iterator[Table]:
     """A second table, one line per class, where there are several."""
-    if len(evaluation.class_names) < 2:
-        return
-    names = model_names(evaluation)
-    rows = [
-        (name, class_name, *map(_percent, values.values()))
-        for name, result in zip(names, evaluation.results, strict=True)
-        for class_name, values in zip(evaluation.class_names, result.score.per_class, strict=True)
-    ]
-    yield ""
-    yield format_table(("model", "class", *evaluation.results[0].score.per_class[0]), rows)
+    if len(evaluation.class_names) > 1:
+        rows = (
+            (name, class_name, *map(_percent, values.values()))
+            for name, result in zip(model_names(evaluation), evaluation.results, strict=True)
+            for class_name, values in zip(evaluation.class_names, result.score.per_class, strict=True)
+        )
+        yield Table(("model", "class", *evaluation.results[0].score.per_class[0]), tuple(rows), keys=2)
 
 
-def _ignored_lines(evaluation: Evaluation) -> Iterator[str]:
-    yield "Left out:"
-    yield from (f"  {count} {IGNORED[kind]}" for kind, count in evaluation.ignored.items())
-
-
-def _seconds_table(evaluation: Evaluation) -> str:
+def _seconds_table(evaluation: Evaluation) -> Table:
     rows = []
     for name, result in zip(model_names(evaluation), evaluation.results, strict=True):
         seconds, fresh = result.seconds, evaluation.num_images - result.resumed
         speed = f"{fresh / seconds.wall:.1f}" if fresh > 0 and seconds.wall > 0 else ""
         parts = (seconds.read, seconds.resize, seconds.network, seconds.wall, result.metric_s)
-        rows.append(
-            (name, *map(format_duration, parts), speed, str(result.resumed) if result.resumed else "")
-        )
+        rows.append((name, *map(format_duration, parts), speed, result.resumed or ""))
     columns = ("time", "read", "resize", "network", "elapsed", "metric", "images/s", "resumed")
-    return format_table(columns, rows)
+    return Table(columns, tuple(rows))
 
 
 def _percent(value: float | None) -> str:

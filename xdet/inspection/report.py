@@ -1,4 +1,4 @@
-"""An inspection as text and as JSON (schema ``xdet.inspection``, docs/json.md)."""
+"""An inspection as a report and as JSON (schema ``xdet.inspection``, docs/json.md)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from converters.description.told import ASSUMED as ASSUMED_BY
 from converters.description.told import TITLES
-from xdet.writing.text import format_count, format_kib, format_share, format_size, format_table, join_lines
+from xdet.writing.blocks import Facts, Report, Section, Table
+from xdet.writing.text import format_count, format_kib, format_share, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,35 +34,35 @@ def inspection_to_json(inspection: Inspection) -> str:
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
-def inspection_text(inspection: Inspection) -> str:
-    """Lines of ``title  value`` for people; behind them the layers, where they were asked for."""
-    lines = list(_lines(inspection))
-    width = max(len(title) for title, _ in lines)
-    text = join_lines(f"{title:<{width}}  {value}".rstrip() for title, value in lines)
-    return f"{text}\n\n{layers_table(inspection.layers)}" if inspection.layers else text
+def inspection_report(inspection: Inspection) -> Report:
+    """Facts of the file; behind them the layers, where they were asked for."""
+    sections = [Section("", (Facts(tuple(_lines(inspection))),))]
+    if inspection.layers:
+        sections.append(Section("", (layers_table(inspection.layers),)))
+    return Report(f"xdet inspect: {inspection.file}", tuple(sections))
 
 
-def layers_table(layers: Sequence[Layer]) -> str:
+def layers_table(layers: Sequence[Layer]) -> Table:
     """One line per layer; weight scales are counted, the output's scale and zero-point written out."""
-    rows = [
+    rows = (
         (
-            str(index),
+            index,
             layer.op,
             " + ".join(_shape_text(shape) for shape in layer.inputs),
             _shape_text(layer.output.shape),
             layer.output.dtype,
-            str(layer.macs or ""),
-            str(layer.parameters or ""),
-            str(layer.weight_bytes or ""),
-            str(layer.weight_scales or ""),
-            str(layer.activation_bytes),
+            layer.macs or "",
+            layer.parameters or "",
+            layer.weight_bytes or "",
+            layer.weight_scales or "",
+            layer.activation_bytes,
             "" if layer.output.scale is None else f"{layer.output.scale:.6g}",
-            "" if layer.output.zero_point is None else str(layer.output.zero_point),
+            "" if layer.output.zero_point is None else layer.output.zero_point,
         )
         for index, layer in enumerate(layers)
-    ]
+    )
     headers = ("layer", "operator", "in", "out", "dtype", "MACs", "parameters", "weight bytes", "w scales")
-    return format_table((*headers, "activation bytes", "scale", "zero-point"), rows)
+    return Table((*headers, "activation bytes", "scale", "zero-point"), tuple(rows), keys=2)
 
 
 def totals_lines(totals: Totals) -> Iterator[tuple[str, str]]:
@@ -139,14 +140,19 @@ def _lines(inspection: Inspection) -> Iterator[tuple[str, str]]:
 
 
 def _tensor_lines(title: str, tensors: Sequence[TensorSummary]) -> Iterator[tuple[str, str]]:
-    for tensor in tensors[:MOST_LINES]:
-        shape = ", ".join(map(str, tensor.shape))
-        quantised = (
-            "" if tensor.scale is None else f"  scale {tensor.scale:.9g}, zero-point {tensor.zero_point}"
-        )
-        yield title, f"{tensor.name}  {tensor.dtype} [{shape}]{quantised}"
+    yield from ((title, f"{tensor.name}  {tensor_text(tensor)}") for tensor in tensors[:MOST_LINES])
     if len(tensors) > MOST_LINES:
         yield title, f"{len(tensors) - MOST_LINES} more (--json lists them)"
+
+
+def tensor_text(tensor: TensorSummary) -> str:
+    """Type, shape and quantisation."""
+    shape = f"{tensor.dtype} [{', '.join(map(str, tensor.shape))}]"
+    return (
+        shape
+        if tensor.scale is None
+        else f"{shape}, scale {tensor.scale:.9g}, zero-point {tensor.zero_point}"
+    )
 
 
 def _shape_text(shape: Sequence[int | str]) -> str:

@@ -1,88 +1,16 @@
-"""Text for the terminal: tables, sizes, durations; with ``xdet.detection.report`` all that formats numbers."""
+"""Numbers, names and messages as text for people."""
 
 from __future__ import annotations
 
 import math
-import re
-import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import PurePath
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from xdet.detections import Detections
+    from collections.abc import Sequence
 
 MOST_CHARACTERS = 2000  # of a message on the terminal
-_NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?(%|x|[kMG]?B|ns|us|ms|s|px))?", re.ASCII)
-
-
-def detections_table(images: Sequence[Detections]) -> str:
-    """A table with one line per detection; an image without any has one line that says so."""
-    rows: list[tuple[str, ...]] = []
-    for name, found in zip(image_names([found.image for found in images]), images, strict=True):
-        for detection in found:
-            corners = (format_pixels(value) for value in detection.box_xyxy_px)
-            rows.append((name, detection.class_name, format_score(detection.score), *corners))
-        if not len(found):
-            rows.append((name, "nothing found", "", "", "", "", ""))
-    return format_table(("image", "class", "score", "x1", "y1", "x2", "y2"), rows)
-
-
-def format_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns, never truncated; a column of numbers only is set to the right.
-
-    Args:
-        headers: one title per column.
-        rows: one text per column; control characters are shown escaped.
-
-    Returns:
-        Lines without trailing spaces, joined by newlines, without a final one.
-    """
-    table = [[printable(cell) for cell in row] for row in (headers, *rows)]
-    columns = list(zip(*table, strict=True))
-    widths = [max(map(_display_width, column)) for column in columns]
-    to_the_right = [
-        any(column[1:]) and all(not cell or _NUMBER.fullmatch(cell) for cell in column[1:])
-        for column in columns
-    ]
-    lines = []
-    for row in table:
-        cells = []
-        for cell, width, right in zip(row, widths, to_the_right, strict=True):
-            padding = " " * (width - _display_width(cell))
-            cells.append(padding + cell if right else cell + padding)
-        lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)
-
-
-def wrap_sentences(text: str, width: int) -> str:
-    r"""A text whose sentences are broken between words, with their indent; rows of tables stay whole.
-
-    >>> print(wrap_sentences("  one two three\na  b  c d e f g", 11))
-      one two
-        three
-    a  b  c d e f g
-    """
-    lines = []
-    for line in text.split("\n"):
-        indent = " " * (len(line) - len(line.lstrip()))
-        if len(line) <= width or "  " in line.strip():
-            lines.append(line)
-        else:
-            lines += wrap(
-                line.strip(),
-                width,
-                initial_indent=indent,
-                subsequent_indent=f"{indent}  ",
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-    return "\n".join(lines)
 
 
 def format_score(score: float) -> str:
@@ -172,11 +100,6 @@ def _three_digits(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
-def join_lines(lines: Iterable[str]) -> str:
-    """A report for the terminal: nothing in a line is a command to the terminal, or a line of its own."""
-    return "\n".join(map(printable, lines))
-
-
 def message_line(message: str) -> str:
     r"""An error or note for the terminal: one line, escaped; of a very long one the middle is left out.
 
@@ -192,13 +115,6 @@ def message_line(message: str) -> str:
 def printable(text: str) -> str:
     """The escaping of the terminal: control characters, and others that nobody sees, are shown, not obeyed."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def _display_width(text: str) -> int:
-    """Columns a terminal gives a text: two for wide East Asian characters, none for combining marks."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
 
 
 def image_names(images: Sequence[str]) -> list[str]:

@@ -12,10 +12,11 @@ import xdet
 from tests.conftest import ROOT
 from xdet.bench import Benchmark, BenchOptions, Memory, run_benchmark
 from xdet.bench.machine import measure_memory
-from xdet.bench.report import benchmark_table, benchmark_text, benchmark_to_json
+from xdet.bench.report import benchmark_report, benchmark_to_json
 from xdet.errors import MissingExtraError, ModelError
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import open_model
+from xdet.writing.terminal import report_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +34,10 @@ def converted(embedded_tflite: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="module")
 def found(embedded_tflite: Path, converted: Path) -> Benchmark:
     return run_benchmark([embedded_tflite, converted], options=SHORT)
+
+
+def text_of(found: Benchmark) -> str:
+    return report_text(benchmark_report(found))
 
 
 def test_every_case_has_its_times_memory_and_coverage(found: Benchmark) -> None:
@@ -132,13 +137,14 @@ def test_the_json_has_the_keys_of_its_document(found: Benchmark) -> None:
 
 
 def test_the_table_has_a_line_per_case_and_the_text_says_when_the_machine_was_busy(found: Benchmark) -> None:
-    table = benchmark_table(found).splitlines()
+    table = next(part for part in text_of(found).split("\n\n") if part.startswith("model")).splitlines()
     assert len(table) == 4
     assert table[2].split()[:3] == ["tiny_yolo_v2_person_224_int8.tflite", "litert:xnnpack", "1"]
     assert "1.00" in table[2]
+    assert max(map(len, report_text(benchmark_report(found), 80).splitlines())) <= 80
     quiet, busy = replace(found, others_share=0.01), replace(found, others_share=0.3)
-    assert "Other programs" not in benchmark_text(quiet)
-    assert "Other programs took 30% of the processors meanwhile" in benchmark_text(busy)
+    assert "Other programs" not in text_of(quiet)
+    assert "Other programs took 30% of the processors meanwhile" in text_of(busy)
 
 
 def test_a_head_below_the_noise_is_told_with_its_sign(found: Benchmark) -> None:
@@ -146,4 +152,4 @@ def test_a_head_below_the_noise_is_told_with_its_sign(found: Benchmark) -> None:
     odd = replace(
         result, boxes=replace(result.boxes, median_s=0.001), network=replace(result.network, median_s=0.0012)
     )
-    assert "-200 us" in benchmark_table(replace(found, results=(odd,)))
+    assert "-200 us" in text_of(replace(found, results=(odd,)))

@@ -206,7 +206,7 @@ def test_text_json_and_page_tell_fractions_of_a_float_model(
     assert set(found["layers"][0]["local"]) == {"differing", "values", "worst", "total"}
     assert found["layers"][0]["kernel"] is None
     page = check_to_html(result, list(images), Surroundings(describe_machine(), None, "xdet check"))
-    assert "as a fraction of the largest value there" in page
+    assert "distances are fractions of the largest value of each layer" in page
     assert page.count('class="cell fault"') == 1
     assert ">kernel</text>" not in page
 
@@ -227,7 +227,7 @@ def test_text_json_and_page_tell_steps_of_a_quantised_model_and_that_they_are_no
     assert found["layers"][0]["local_bound"] is None
     assert found["layers"][0]["kernel"]["worst_lsb"] == 0
     page = check_to_html(result, list(images), Surroundings(describe_machine(), None, "xdet check"))
-    assert "local is what quantising that layer costs: measured, not judged, and no fault" in page
+    assert "local: what quantising that layer costs against Keras, measured, and no fault" in page
     assert ">kernel</text>" in page
 
 

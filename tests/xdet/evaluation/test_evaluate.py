@@ -16,8 +16,9 @@ from tests.xdet.labelled_scenes import ELSEWHERE_XYWH_PX, FOUND_XYWH_PX, Scene, 
 from xdet.errors import DataError, ModelError, OutputError, UsageError
 from xdet.evaluation.evaluate import evaluate
 from xdet.evaluation.predictions import HEADER, truncation_table
-from xdet.evaluation.report import evaluation_text, evaluation_to_json
+from xdet.evaluation.report import evaluation_report, evaluation_to_json
 from xdet.runtimes.onnxruntime import OnnxRuntime
+from xdet.writing.terminal import report_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,8 +85,8 @@ def test_the_iou_of_a_hit_is_an_option_of_the_zoo_protocols(
     assert found.results[0].resumed == 1
     assert found.options.eval_iou == (eval_iou or 0.5)
     assert found.results[0].score.metrics == {name: pytest.approx(expected, abs=0.011)}
-    assert f"Protocol {protocol}: a hit from IoU {eval_iou or 0.5} on, score > 0.001" in evaluation_text(
-        found
+    assert f"Protocol {protocol}: a hit from IoU {eval_iou or 0.5} on, score > 0.001" in report_text(
+        evaluation_report(found)
     )
     assert json.loads(evaluation_to_json(found))["options"]["eval_iou"] == (eval_iou or 0.5)
 
@@ -136,7 +137,7 @@ def test_images_with_too_many_truths_are_left_out_and_counted(scene: Scene, mode
     found = measure(scene, model, max_gt=2)
     assert (found.num_images, found.ignored) == (2, {"images_over_max_gt": 1})
     assert ap50(found) == pytest.approx(51 / 101, abs=1e-15)
-    assert "  1 images with too many ground truths" in evaluation_text(found)
+    assert "  1 images with too many ground truths" in report_text(evaluation_report(found))
 
 
 def test_categories_are_matched_by_name_and_the_others_counted(tmp_path: Path) -> None:
@@ -213,7 +214,7 @@ def test_several_models_are_compared_with_the_first(scene: Scene, model: Path, t
             0,
             0,
         )
-    assert "twin.onnx  equal  equal" in evaluation_text(found)
+    assert "twin.onnx  equal  equal" in report_text(evaluation_report(found))
 
 
 def test_the_zero_point_127_truncates_every_pixel_to_the_one_below(tmp_path: Path) -> None:

@@ -19,14 +19,14 @@ from xdet.evaluation.dataset import Problem
 from xdet.evaluation.evaluate import evaluate
 from xdet.evaluation.plot import save_precision_plot
 from xdet.evaluation.report import (
-    comparison_table,
+    comparison_blocks,
     difference_text,
-    evaluation_text,
+    evaluation_report,
     evaluation_to_json,
-    metrics_table,
     problem_lines,
 )
 from xdet.evaluation.results import Comparison, Evaluation
+from xdet.writing.terminal import block_text, report_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,7 @@ def evaluation(tmp_path: Path) -> Evaluation:
 
 
 def test_the_text_says_what_was_measured_and_what_was_left_out(evaluation: Evaluation) -> None:
-    text = evaluation_text(evaluation).splitlines()
+    text = report_text(evaluation_report(evaluation)).splitlines()
     assert text[:7] == [
         "Protocol coco: score > 0.001, NMS IoU > 0.5, at most 4 detections, crowds: ignore",
         "annotations.json: 2 images, 2 ground truths, 1 crowds ignored; matched by name: person",
@@ -122,8 +122,8 @@ def test_a_difference_is_told_in_words(found: Difference, words: str) -> None:
 
 def test_further_models_are_compared_with_the_first(evaluation: Evaluation) -> None:
     other = Comparison(1, "AP50", Difference(-0.007, -0.011, -0.003))
-    told = comparison_table(replace(evaluation, comparisons=(evaluation.comparisons[0], other)))
-    assert told.splitlines() == [
+    told = comparison_blocks(replace(evaluation, comparisons=(evaluation.comparisons[0], other)))
+    assert "\n".join(map(block_text, told)).splitlines() == [
         "Against a.onnx, with the 95 % interval of 1000 draws of the photographs:",
         "model   AP     AP50",
         "------  -----  --------------------------------------",
@@ -137,8 +137,9 @@ def test_several_classes_have_a_table_of_their_own(tmp_path: Path) -> None:
     scene.annotations[1]["category_id"] = 2
     two = replace(SPEC, head=replace(yolo_v2(SPEC), num_classes=2), class_names=("person", "dog"))
     found = evaluate(write_model(tmp_path / "m.onnx", spec=two), tmp_path, scene.write(), max_detections=4)
-    assert metrics_table(found).splitlines()[-4:] == [
-        "model   class      AP   AP50",
+    told = report_text(evaluation_report(found)).splitlines()
+    start = told.index("model   class      AP   AP50")
+    assert told[start + 1 : start + 4] == [
         "------  ------  -----  -----",
         "m.onnx  person  100.0  100.0",
         "m.onnx  dog       0.0    0.0",

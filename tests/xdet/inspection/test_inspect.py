@@ -19,7 +19,8 @@ from tests.xdet.finished_models import SPEC, finished_model
 from xdet.errors import ModelError
 from xdet.inspection import Inspection, inspect
 from xdet.inspection.coverage import TwoScales, find_two_scales
-from xdet.inspection.report import inspection_text, inspection_to_json
+from xdet.inspection.report import inspection_report, inspection_to_json
+from xdet.writing.terminal import report_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +96,7 @@ def test_the_scales_in_front_of_leaky_relus_are_told(
     found = inspect(tmp_path / "m.onnx")
     assert len(found.two_scales) == count
     told = f"{count} tensors are read with another scale than they were written with"
-    assert (told in inspection_text(found)) == (count > 0)
+    assert (told in report_text(inspection_report(found))) == (count > 0)
     for pair in found.two_scales:
         assert pair.written != pair.read
 
@@ -184,7 +185,9 @@ def test_what_other_commands_refuse_is_shown_with_a_line_that_says_so(tmp_path: 
     for name, why in (("m.tflite", "CUSTOM:mine x1"), ("m.onnx", "of the domain 'com.example'")):
         found = inspect(tmp_path / name)
         assert why in str(found.refused)
-        lines = [line for line in inspection_text(found).splitlines() if line.startswith("Refused")]
+        lines = [
+            line for line in report_text(inspection_report(found)).splitlines() if line.startswith("Refused")
+        ]
         assert len(lines) == 1
         assert why in lines[0]
     assert inspected(tmp_path, finished_model()).refused is None

@@ -16,9 +16,10 @@ from tests.converters.sources.tflite.builder import TfliteBuilder, build_small_m
 from xdet.errors import ModelError
 from xdet.inspection import Layer, TensorSummary, inspect
 from xdet.inspection.onnx_layers import onnx_layers
-from xdet.inspection.report import inspection_text, layers_table
+from xdet.inspection.report import inspection_report, layers_table
 from xdet.inspection.tflite_layers import count_macs, tensor_bytes, tflite_layers, tflite_network
 from xdet.model.graph import load_onnx, read_graph
+from xdet.writing.terminal import block_text, report_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,9 +110,8 @@ def test_weights_flash_is_the_zoos_published_number(name: str, shared_dir: Path)
     assert found.totals.weight_bytes == 11_034_600
     assert found.totals.parameters == 11_026_878
     assert found.totals.macs_integer == found.totals.macs
-    assert (
-        "\nWeights Flash       10775.98 KiB  (11,026,878 parameters, scales not counted)\n"
-        in inspection_text(found)
+    assert "\nWeights Flash       10775.98 KiB  (11,026,878 parameters, scales not counted)\n" in report_text(
+        inspection_report(found)
     )
 
 
@@ -253,7 +253,8 @@ def test_multiply_accumulates_of_onnx_operators(
 
 def test_the_table_names_every_layer_with_scale_and_zero_point() -> None:
     builder, y = build_small_model()
-    table = layers_table(tflite_layers(read_tflite(builder.build([y]), "m.tflite"))).splitlines()
+    told = layers_table(tflite_layers(read_tflite(builder.build([y]), "m.tflite")))
+    table = block_text(told).splitlines()
     assert table[2].split() == [
         *("0", "CONV_2D", "1x4x4x3", "1x4x4x2", "int8", "384", "26", "32", "2", "32", "0.5", "3")
     ]
@@ -277,7 +278,9 @@ def test_operators_that_onnx_runtime_lacks_leave_the_totals_known(tmp_path: Path
     found = inspect(tmp_path / "own.onnx")
     assert found.totals is not None
     assert (found.totals.macs, found.coverage) == (18, None)
-    assert "Integer coverage    not known: 'own.onnx': ONNX Runtime cannot load it" in inspection_text(found)
+    assert "Integer coverage    not known: 'own.onnx': ONNX Runtime cannot load it" in report_text(
+        inspection_report(found)
+    )
 
 
 @pytest.mark.shared
@@ -286,4 +289,4 @@ def test_a_keras_file_is_told_without_loading_it(shared_dir: Path) -> None:
     assert (found.format, found.producer) == ("h5", "Keras 2.21.0")
     assert found.operators["Conv2D"] == 9
     assert found.inputs[0].shape == ("N", 224, 224, 3)
-    assert "add --layers" in inspection_text(found)
+    assert "add --layers" in report_text(inspection_report(found))

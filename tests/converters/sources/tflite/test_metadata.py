@@ -15,7 +15,8 @@ from converters.sources.tflite.facts import facts_from_tflite
 from converters.sources.tflite.reader import read_tflite
 from tests.converters.sources.tflite.builder import TfliteBuilder
 from xdet.inspection import inspect
-from xdet.inspection.report import inspection_text
+from xdet.inspection.report import inspection_report
+from xdet.writing.terminal import report_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,9 +122,8 @@ def test_an_export_of_ultralytics_converts_without_a_word(tmp_path: Path) -> Non
     assert (spec.image.rescaling.scale, spec.assumed) == (1 / 255, ())
     inspection = inspect(tmp_path / "v8.tflite")
     assert inspection.stated_by["class_names"] == "'metadata.json' in the ZIP of 'v8.tflite'"
-    assert (
-        "class names: 'metadata.json' in the ZIP of 'v8.tflite'; resize: 'metadata.json'"
-        in inspection_text(inspection)
+    assert "class names: 'metadata.json' in the ZIP of 'v8.tflite'; resize: 'metadata.json'" in report_text(
+        inspection_report(inspection)
     )
     said = "'metadata.json' in the ZIP of 'v8.tflite' says class names person, dog, resize letterbox, rescaling p * "
     assert any(note.startswith(said) for note in document.notes)
