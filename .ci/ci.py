@@ -27,7 +27,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
-NODE_PACKAGES = ("onnxruntime-node", "onnxruntime-web@1.30.0")  # xdet/page/site.py names the release
+NODE_PACKAGES = (
+    "onnxruntime-node",
+    "onnxruntime-web@1.30.0",
+    "@cwasm/jpeg-turbo",
+)  # xdet/page/site.py names the release
 
 
 def say(text: str) -> None:
@@ -77,16 +81,14 @@ def install_system_packages() -> None:
         ("qemu-user", has_qemu),
         ("libonnxruntime-dev", has_headers),
         ("chromium", shutil.which("chromium") is not None),
+        ("libturbojpeg0-dev", Path("/usr/include/turbojpeg.h").is_file()),
+        ("nlohmann-json3-dev", Path("/usr/include/nlohmann").is_dir()),
     )
     missing = [package for package, found in wanted if not found]
     if missing and IN_CI and shutil.which("apt-get") and os.geteuid() == 0:
         subprocess.run(["apt-get", "update", "-qq"], check=False)
         for package in missing:
             subprocess.run(["apt-get", "install", "-y", "-qq", package], check=False)
-    if not (Path("/usr/include/onnxruntime").is_dir() or os.environ.get("XDET_ORT_ROOT")):
-        say(
-            "not installed: libonnxruntime-dev (Debian 13); the C++ example is skipped unless XDET_ORT_ROOT names a release"
-        )
     if shutil.which("chromium") is None:
         say(
             "not installed: chromium (Debian: apt-get install chromium); the tests of the page in a browser are skipped"
@@ -95,6 +97,43 @@ def install_system_packages() -> None:
         say("not installed: qemu-x86_64 (Debian: apt-get install qemu-user); the emulator tests are skipped")
         if IN_CI:
             sys.exit(1)
+
+
+def assemble_onnxruntime(folder: Path, python: str, env: dict[str, str]) -> None:
+    """ONNX Runtime for C++ where Debian has none: the headers of Debian 13's package, unpacked, and the wheel's library.
+
+    An apt of its own downloads the package, so that nothing here is upgraded.
+    """
+    sources = Path("/etc/apt/sources.list.d/debian.sources")
+    if Path("/usr/include/onnxruntime").is_dir() or env.get("XDET_ORT_ROOT"):
+        return
+    if not (sources.is_file() and shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        say("not found: libonnxruntime-dev (Debian 13) or XDET_ORT_ROOT; the C++ example is skipped")
+        return
+    for name in ("state/lists/partial", "cache/archives/partial", "lib"):
+        (folder / name).mkdir(parents=True)
+    (folder / "status").touch()
+    told = sources.read_text("utf-8").split("\n\n", maxsplit=1)[0]
+    (folder / "debian.sources").write_text(re.sub(r"(?m)^Suites:.*$", "Suites: trixie", told) + "\n", "utf-8")
+    settings = {
+        "Dir::State": "state",
+        "Dir::State::status": "status",
+        "Dir::Cache": "cache",
+        "Dir::Etc::sourcelist": "debian.sources",
+    }
+    options = [word for key, name in settings.items() for word in ("-o", f"{key}={folder / name}")]
+    command = ["apt-get", "-qq", *options, "-o", "Dir::Etc::sourceparts=-", "-o", "APT::Sandbox::User=root"]
+    must([*command, "update"], folder, env)
+    must([*command, "download", "libonnxruntime-dev"], folder, env)
+    (package,) = folder.glob("*.deb")
+    must(["dpkg-deb", "-x", str(package), str(folder / "package")], folder, env)
+    (folder / "include").symlink_to(folder / "package" / "usr" / "include" / "onnxruntime")
+    where = [python, "-c", "import onnxruntime; print(onnxruntime.__path__[0])"]
+    wheel = Path(subprocess.run(where, env=env, check=True, capture_output=True, text=True).stdout.strip())
+    (library,) = (wheel / "capi").glob("libonnxruntime.so.*")
+    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
+        (folder / "lib" / name).symlink_to(library)
+    env["XDET_ORT_ROOT"] = str(folder)
 
 
 def install_node_packages(folder: Path, env: dict[str, str]) -> None:
@@ -169,6 +208,7 @@ def main(scratch: Path) -> None:
     must([python, "-m", "pip", "install", "-q", "supervision"], sources, env)  # Detections.to_supervision
 
     install_system_packages()
+    assemble_onnxruntime(scratch / "onnxruntime", python, env)
     install_node_packages(scratch / "node", env)
     install_triton_client(scratch / "triton", scratch, env)
     shared = Path(os.environ.get("XDET_SHARED", ROOT.parent / "shared"))

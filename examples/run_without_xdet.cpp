@@ -1,16 +1,16 @@
-// Run a finished model with ONNX Runtime's C++ API and nothing else.
+// Run a finished model on a JPEG with ONNX Runtime's C++ API, libjpeg-turbo and a JSON parser.
 //
-// Usage: run_without_xdet MODEL.onnx PHOTO.ppm [--no-vnni]
+// Usage: run_without_xdet MODEL.onnx PHOTO.jpg [--no-vnni]
 //
-// PHOTO.ppm is a binary PPM (P6, 8 bit); boxes come out in its pixels. Where the model's metadata say "letterbox", it has any
-// size; else exactly the network's: resize it as they say (docs/contract.md, "Pictures"). Build:
-//   g++ -std=c++17 -O2 run_without_xdet.cpp -I $ORT/include -L $ORT/lib -lonnxruntime -o run_without_xdet
-// or with the CMakeLists.txt beside this file.
+// Prints a line per box: class, score, corners in pixels of the photograph (its EXIF orientation is not looked at). The file's
+// metadata say how a photograph becomes the network's picture (docs/images.md) and what the classes are called. Build with the
+// CMakeLists.txt beside this file; examples/README.md says where the libraries come from.
 //
 // --no-vnni is for x86 CPUs without AVX-512 VNNI or AVX-VNNI, whose fast uint8 kernels saturate: it asks ONNX Runtime for
 // the exact ones. It costs time where VNNI exists, and means nothing on ARM.
 
 #include <onnxruntime_cxx_api.h>
+#include <turbojpeg.h>
 
 #include <algorithm>
 #include <array>
@@ -20,99 +20,169 @@
 #include <exception>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
+#include <memory>
+#include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-struct Picture {
-  int64_t width = 0, height = 0;
+struct Picture {  // RGB, rows top to bottom
+  int width = 0, height = 0;
   std::vector<uint8_t> rgb;
+
+  Picture(int w, int h, uint8_t fill = 0) : width(w), height(h), rgb(static_cast<size_t>(w) * h * 3, fill) {}
+  uint8_t* at(int row, int column) { return &rgb[(static_cast<size_t>(row) * width + column) * 3]; }
+  const uint8_t* at(int row, int column) const { return &rgb[(static_cast<size_t>(row) * width + column) * 3]; }
 };
 
-Picture read_ppm(const char* path) {
+Picture read_jpeg(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  std::string magic;
-  Picture picture;
-  int maximum = 0;
-  file >> magic >> picture.width >> picture.height >> maximum;
-  file.get();  // the one white space before the pixels
-  if (!file || magic != "P6" || maximum != 255 || picture.width < 1 || picture.height < 1 ||
-      picture.width > 65536 || picture.height > 65536)
-    throw std::runtime_error(std::string(path) + ": not a binary 8-bit PPM without comments");
-  picture.rgb.resize(static_cast<size_t>(picture.width * picture.height * 3));
-  file.read(reinterpret_cast<char*>(picture.rgb.data()), static_cast<std::streamsize>(picture.rgb.size()));
-  if (!file) throw std::runtime_error(std::string(path) + ": the pixels are cut short");
+  const std::vector<unsigned char> bytes{std::istreambuf_iterator<char>(file), {}};
+  const std::unique_ptr<void, int (*)(void*)> decoder(tjInitDecompress(), tjDestroy);
+  int width = 0, height = 0, subsampling = 0, colors = 0;
+  if (tjDecompressHeader3(decoder.get(), bytes.data(), bytes.size(), &width, &height, &subsampling, &colors) != 0)
+    throw std::runtime_error(path + ": not a readable JPEG file: " + tjGetErrorStr2(decoder.get()));
+  if (static_cast<int64_t>(width) * height > 100'000'000) throw std::runtime_error(path + ": too large");
+  Picture picture(width, height);
+  if (tjDecompress2(decoder.get(), bytes.data(), bytes.size(), picture.rgb.data(), width, 0, height, TJPF_RGB,
+                    TJFLAG_ACCURATEDCT) != 0)
+    throw std::runtime_error(path + ": a damaged JPEG file: " + tjGetErrorStr2(decoder.get()));
   return picture;
 }
 
-// Where a photograph stands in the network's picture.
-struct Place {
-  int64_t left, top, width, height;
-};
-
-Place letterbox(const Picture& photo, int64_t width, int64_t height) {
-  const double scale = std::min(static_cast<double>(height) / static_cast<double>(photo.height),
-                                static_cast<double>(width) / static_cast<double>(photo.width));
-  const auto inner = [scale](int64_t side) {  // nearbyint: halves go to the even number
-    return std::max<int64_t>(1, static_cast<int64_t>(std::nearbyint(static_cast<double>(side) * scale)));
-  };
-  const auto bar = [](int64_t rest) { return static_cast<int64_t>(std::nearbyint(static_cast<double>(rest) / 2 - 0.1)); };
-  const int64_t inner_width = inner(photo.width), inner_height = inner(photo.height);
-  return {bar(width - inner_width), bar(height - inner_height), inner_width, inner_height};
+// Half-pixel centre of a target row (or column) in the source, in float32.
+float centre(int index, int source, int target) {
+  return (static_cast<float>(index) + 0.5F) * static_cast<float>(static_cast<double>(source) / target);
 }
 
-// The two source rows (or columns) of a target row, and the weight of the second, in float32.
+Picture nearest(const Picture& from, int width, int height) {
+  const auto pick = [](int i, int source, int target) {
+    return std::min(static_cast<int>(std::floor(centre(i, source, target))), source - 1);
+  };
+  Picture to(width, height);
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width; ++x)
+      std::copy_n(from.at(pick(y, from.height, height), pick(x, from.width, width)), 3, to.at(y, x));
+  return to;
+}
+
+// The two source rows (or columns) of a target row, and the weight of the second.
 struct Neighbours {
-  int64_t low, high;
+  int low, high;
   float weight;
 };
 
-Neighbours neighbours(int64_t index, int64_t source, int64_t target) {
-  const auto ratio = static_cast<float>(static_cast<double>(source) / static_cast<double>(target));
-  const float product = (static_cast<float>(index) + 0.5F) * ratio;
-  const float centre = product - 0.5F, floor = std::floor(centre);
-  const auto clamp = [source](float x) { return std::clamp<int64_t>(static_cast<int64_t>(x), 0, source - 1); };
-  return {clamp(floor), clamp(std::ceil(centre)), centre - floor};
+Neighbours neighbours(int index, int source, int target) {
+  const float middle = centre(index, source, target) - 0.5F, floor = std::floor(middle);
+  const auto clamp = [source](float x) { return std::clamp(static_cast<int>(x), 0, source - 1); };
+  return {clamp(floor), clamp(std::ceil(middle)), middle - floor};
 }
 
-// The network's RGB picture: the photograph at its place, bilinear with half-pixel centres, in bars of 114.
-std::vector<uint8_t> network_rgb(const Picture& photo, int64_t width, int64_t height, const Place& at) {
-  std::vector<uint8_t> rgb(static_cast<size_t>(width * height * 3), 114);
-  const auto mix = [](float a, float b, float weight) {
-    const float step = (b - a) * weight;
-    return a + step;
-  };
-  for (int64_t y = 0; y < at.height; ++y) {
-    const Neighbours row = neighbours(y, photo.height, at.height);
-    for (int64_t x = 0; x < at.width; ++x) {
-      const Neighbours column = neighbours(x, photo.width, at.width);
-      for (int64_t c = 0; c < 3; ++c) {
-        const auto pixel = [&](int64_t r, int64_t k) {
-          return static_cast<float>(photo.rgb[static_cast<size_t>((r * photo.width + k) * 3 + c)]);
-        };
+Picture bilinear(const Picture& from, int width, int height) {
+  const auto mix = [](float a, float b, float weight) { return a + (b - a) * weight; };  // built without fused operations
+  Picture to(width, height);
+  for (int y = 0; y < height; ++y) {
+    const Neighbours row = neighbours(y, from.height, height);
+    for (int x = 0; x < width; ++x) {
+      const Neighbours column = neighbours(x, from.width, width);
+      for (int c = 0; c < 3; ++c) {
+        const auto pixel = [&](int r, int k) { return static_cast<float>(from.at(r, k)[c]); };
         const float above = mix(pixel(row.low, column.low), pixel(row.low, column.high), column.weight);
         const float below = mix(pixel(row.high, column.low), pixel(row.high, column.high), column.weight);
-        rgb[static_cast<size_t>(((at.top + y) * width + at.left + x) * 3 + c)] =
-            static_cast<uint8_t>(std::nearbyint(mix(above, below, row.weight)));
+        to.at(y, x)[c] = static_cast<uint8_t>(std::nearbyint(mix(above, below, row.weight)));
       }
     }
   }
-  return rgb;
+  return to;
+}
+
+// Pillow's BILINEAR along one axis: a triangle as wide as a target pixel, its weights in 22 bits.
+struct Triangle {
+  int first = 0;
+  std::vector<int> weights;
+};
+
+Triangle triangle(int index, int source, int target) {
+  const double scale = static_cast<double>(source) / target, reach = std::max(scale, 1.0), middle = (index + 0.5) * scale;
+  Triangle found;
+  found.first = std::max(static_cast<int>(middle - reach + 0.5), 0);
+  const int end = std::min(static_cast<int>(middle + reach + 0.5), source);
+  std::vector<double> weights;
+  double sum = 0;
+  for (int x = found.first; x < end; ++x) {
+    weights.push_back(std::max(1 - std::abs((x - middle + 0.5) * (1 / reach)), 0.0));
+    sum += weights.back();
+  }
+  for (const double weight : weights) found.weights.push_back(static_cast<int>(0.5 + weight / sum * (1 << 22)));
+  return found;
+}
+
+Picture antialias(const Picture& from, int width, int height) {
+  const auto weigh = [](const Triangle& pixels, uint8_t* to, auto source) {
+    for (int c = 0; c < 3; ++c) {
+      int sum = 1 << 21;
+      for (size_t i = 0; i < pixels.weights.size(); ++i)
+        sum += source(pixels.first + static_cast<int>(i))[c] * pixels.weights[i];
+      to[c] = static_cast<uint8_t>(std::min(sum >> 22, 255));
+    }
+  };
+  Picture across = width == from.width ? from : Picture(width, from.height);
+  for (int x = 0; x < width && width != from.width; ++x) {
+    const Triangle columns = triangle(x, from.width, width);
+    for (int y = 0; y < from.height; ++y) weigh(columns, across.at(y, x), [&](int k) { return from.at(y, k); });
+  }
+  if (height == from.height) return across;
+  Picture to(width, height);
+  for (int y = 0; y < height; ++y) {
+    const Triangle rows = triangle(y, from.height, height);
+    for (int x = 0; x < width; ++x) weigh(rows, to.at(y, x), [&](int r) { return across.at(r, x); });
+  }
+  return to;
+}
+
+// Where a photograph stands in the network's picture, which only a letterbox does not fill.
+struct Place {
+  int left, top, width, height;
+};
+
+Place place(const Picture& photo, int width, int height, bool letterbox) {
+  if (!letterbox) return {0, 0, width, height};
+  const double scale = std::min(static_cast<double>(height) / photo.height, static_cast<double>(width) / photo.width);
+  const auto whole = [](double x) { return static_cast<int>(std::nearbyint(x)); };  // halves go to the even number
+  const int inner_width = std::max(1, whole(photo.width * scale)), inner_height = std::max(1, whole(photo.height * scale));
+  return {whole((width - inner_width) / 2.0 - 0.1), whole((height - inner_height) / 2.0 - 0.1), inner_width, inner_height};
+}
+
+Picture network_picture(const Picture& photo, int width, int height, const Place& at, const std::string& rule) {
+  Picture inner = photo;
+  if (rule == "nearest")
+    inner = nearest(photo, at.width, at.height);
+  else if (rule == "bilinear" || rule == "letterbox")
+    inner = bilinear(photo, at.width, at.height);
+  else if (rule == "bilinear-antialias")
+    inner = antialias(photo, at.width, at.height);
+  else
+    throw std::runtime_error("resize rule " + rule + ": this program does not know it; docs/images.md describes it");
+  Picture whole(width, height, 114);
+  for (int y = 0; y < at.height; ++y) std::copy_n(inner.at(y, 0), at.width * 3, whole.at(at.top + y, at.left));
+  return whole;
 }
 
 // The channels that the network takes: "rgb", "bgr", or "grey" (BT.601 luma in 16 bit fixed point).
-std::vector<uint8_t> in_color(const std::vector<uint8_t>& rgb, bool bgr, bool grey) {
+std::vector<uint8_t> in_color(const std::vector<uint8_t>& rgb, const std::string& color) {
+  if (color == "rgb") return rgb;
   std::vector<uint8_t> pixels;
   for (size_t i = 0; i < rgb.size(); i += 3) {
-    if (grey)
+    if (color == "grey")
       pixels.push_back(static_cast<uint8_t>((19595 * rgb[i] + 38470 * rgb[i + 1] + 7471 * rgb[i + 2] + 32768) >> 16));
     else
-      for (size_t c = 0; c < 3; ++c) pixels.push_back(rgb[i + (bgr ? 2 - c : c)]);
+      pixels.insert(pixels.end(), {rgb[i + 2], rgb[i + 1], rgb[i]});
   }
   return pixels;
 }
 
-void run(const char* model, const char* photo, bool no_vnni) {
+void run(const char* model, const char* photo_path, bool no_vnni) {
   Ort::Env env(ORT_LOGGING_LEVEL_ERROR);  // the two warnings about optional thresholds are expected
   Ort::SessionOptions options;
   if (no_vnni) options.AddConfigEntry("session.x64quantprecision", "1");
@@ -120,20 +190,16 @@ void run(const char* model, const char* photo, bool no_vnni) {
 
   Ort::AllocatorWithDefaultOptions allocator;
   const auto text = session.GetModelMetadata().LookupCustomMetadataMapAllocated("xdet", allocator);
-  const std::string document = text ? text.get() : "";
-  const auto says = [&document](const char* fact) { return document.find(fact) != std::string::npos; };
-  const bool boxed = says("\"resize\":\"letterbox\""), grey = says("\"color\":\"grey\""), bgr = says("\"color\":\"bgr\"");
+  if (!text) throw std::runtime_error(std::string(model) + ": no document of xdet inside: convert it with xdet convert");
+  const auto spec = nlohmann::json::parse(text.get()).at("spec");
+  const auto& image = spec.at("image");
+  const int height = image.at("height"), width = image.at("width");
+  const std::string rule = image.at("resize"), color = image.value("color", "rgb");
 
-  const Picture picture = read_ppm(photo);
-  const auto expected = session.GetInputTypeInfo(0).GetTensorTypeAndShapeInfo().GetShape();  // N, H, W, channels
-  if (!boxed && (expected.at(1) != picture.height || expected.at(2) != picture.width))
-    throw std::runtime_error("the picture is " + std::to_string(picture.width) + " x " + std::to_string(picture.height) +
-                             ", the model takes " + std::to_string(expected[2]) + " x " + std::to_string(expected[1]));
-
-  const int64_t height = expected[1], width = expected[2];
-  const Place at = boxed ? letterbox(picture, width, height) : Place{0, 0, width, height};
-  std::vector<uint8_t> pixels = in_color(network_rgb(picture, width, height, at), bgr, grey);
-  const std::array<int64_t, 4> shape{1, height, width, grey ? 1 : 3};
+  const Picture photo = read_jpeg(photo_path);
+  const Place at = place(photo, width, height, rule == "letterbox");
+  std::vector<uint8_t> pixels = in_color(network_picture(photo, width, height, at, rule).rgb, color);
+  const std::array<int64_t, 4> shape{1, height, width, color == "grey" ? 1 : 3};
   float score_threshold = 0.5F;  // optional input; a file with frozen thresholds has none
   const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
   std::vector<Ort::Value> inputs;
@@ -153,22 +219,22 @@ void run(const char* model, const char* photo, bool no_vnni) {
   const float* box = outputs[1].GetTensorData<float>();
   const float* scores = outputs[2].GetTensorData<float>();
   const int32_t* classes = outputs[3].GetTensorData<int32_t>();
-  const auto back = [](float corner, int64_t whole, int64_t start, int64_t inner, int64_t side) {
-    const float inside = (corner * static_cast<float>(whole) - static_cast<float>(start)) / static_cast<float>(inner);
-    return std::clamp(inside, 0.0F, 1.0F) * static_cast<float>(side);
+  const auto back = [](double corner, int whole, int start, int inner, int side) {  // to pixels of the photograph
+    return std::clamp((corner * whole - start) / inner, 0.0, 1.0) * side;
   };
   for (int32_t i = 0; i < count; ++i, box += 4) {
-    std::printf("%d %.3f ", classes[i], scores[i]);
+    const std::string name = spec.at("class_names").at(static_cast<size_t>(classes[i]));
+    std::printf("%s %.3f ", name.c_str(), scores[i]);
     for (int k = 0; k < 4; ++k)
-      std::printf(" %.1f", k % 2 ? back(box[k], height, at.top, at.height, picture.height)
-                                 : back(box[k], width, at.left, at.width, picture.width));
+      std::printf(" %.1f", k % 2 ? back(box[k], height, at.top, at.height, photo.height)
+                                 : back(box[k], width, at.left, at.width, photo.width));
     std::printf("\n");
   }
 }
 
 int main(int argc, char** argv) {
   if (argc < 3) {
-    std::fprintf(stderr, "usage: %s MODEL.onnx PHOTO.ppm [--no-vnni]\n", argv[0]);
+    std::fprintf(stderr, "usage: %s MODEL.onnx PHOTO.jpg [--no-vnni]\n", argv[0]);
     return 2;
   }
   try {

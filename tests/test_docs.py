@@ -181,16 +181,15 @@ def convert(folder: Path, *, freeze_thresholds: bool = False) -> Path:
     return model
 
 
-def convert_for(folder: Path, *, letterbox: bool) -> tuple[Path, Path]:
-    """A model and the photograph as the C++ and JavaScript examples read it: at network size, or of any and in BGR."""
-    from PIL import Image
-
-    if letterbox:
-        write_sidecar(folder, resize="letterbox", color="bgr")
-    with Image.open(folder / "photo.jpg") as photo:
-        size = (451, 300) if letterbox else (224, 224)
-        photo.convert("RGB").resize(size, Image.Resampling.BILINEAR).save(folder / "photo.ppm")
-    return convert(folder), folder / "photo.ppm"
+def convert_for(folder: Path, rule: str, color: str) -> tuple[Path, list[str]]:
+    """A model that wants pictures in this way, and what the Python program prints for photo.jpg."""
+    write_sidecar(folder, resize=rule, color=color)
+    (folder / "detector.onnx").unlink(missing_ok=True)
+    model = convert(folder)
+    result = run(["python", "run_without_xdet.py", model.name, "photo.jpg"], folder)
+    lines = result.stdout.splitlines()
+    assert lines, result.stderr
+    return model, lines
 
 
 def assert_same_boxes(printed: str, expected: list[list[str]], *, label: int) -> None:
@@ -278,32 +277,49 @@ def test_without_vnni_the_plain_program_differs_until_it_asks_for_the_exact_kern
     assert fast.stdout != exact.stdout
 
 
-@pytest.mark.parametrize("letterbox", [False, True], ids=["network size", "letterbox"])
+PICTURES = [("bilinear-antialias", "rgb"), ("nearest", "bgr"), ("bilinear", "rgb"), ("letterbox", "bgr")]
+
+
 @pytest.mark.parametrize("package", ["onnxruntime-node", "onnxruntime-web"])
-def test_javascript_finds_what_xdet_finds(folder: Path, package: str, *, letterbox: bool) -> None:
+def test_javascript_prints_what_python_prints_for_a_jpeg(folder: Path, package: str) -> None:
     modules = Path(os.environ.get("XDET_NODE_MODULES", EXAMPLES / "node_modules"))
-    if shutil.which("node") is None or not (modules / package).is_dir():
+    missing = [name for name in (package, "@cwasm/jpeg-turbo") if not (modules / name).is_dir()]
+    if shutil.which("node") is None or missing:
         pytest.skip(
-            f"needs node and {package}: npm install {package}, then set XDET_NODE_MODULES to its node_modules"
+            f"needs node and npm install {package} @cwasm/jpeg-turbo, then XDET_NODE_MODULES to name its node_modules"
         )
-    (folder / "node_modules").symlink_to(modules, target_is_directory=True)
-    model, picture = convert_for(folder, letterbox=letterbox)
-    result = run(["node", "run_without_xdet.mjs", model.name, picture.name, package], folder)
-    assert result.returncode == 0, result.stderr
-    assert_same_boxes(result.stdout, expected_lines(model, picture), label=1)
+    (folder / "examples").mkdir()
+    shutil.copy(EXAMPLES / "run_without_xdet.mjs", folder / "examples")
+    (folder / "examples" / "node_modules").symlink_to(modules, target_is_directory=True)
+    shutil.copytree(ROOT / "xdet" / "page" / "static", folder / "xdet" / "page" / "static")
+    program = ["node", "examples/run_without_xdet.mjs"]
+    for rule, color in PICTURES:
+        model, expected = convert_for(folder, rule, color)
+        result = run([*program, model.name, "photo.jpg", package], folder)
+        assert (result.stdout.splitlines(), result.stderr) == (expected, ""), rule
+    result = run([*program, "detector.onnx", "detector.tflite", package], folder)
+    assert result.returncode == 3
+    assert result.stderr.startswith("detector.tflite: not a readable JPEG file: ")
 
 
-@pytest.mark.parametrize("letterbox", [False, True], ids=["network size", "letterbox"])
-def test_cpp_finds_what_xdet_finds(folder: Path, *, letterbox: bool) -> None:
+def test_cpp_prints_what_python_prints_for_a_jpeg(folder: Path) -> None:
     release = os.environ.get("XDET_ORT_ROOT", "")
-    if shutil.which("cmake") is None or not (release or Path("/usr/include/onnxruntime").is_dir()):
-        pytest.skip(
-            "needs cmake, a C++ compiler, and libonnxruntime-dev or XDET_ORT_ROOT (an unpacked ONNX Runtime release)"
-        )
+    include = Path("/usr/include")
+    found = {
+        "cmake and a C++ compiler": shutil.which("cmake") is not None,
+        "libonnxruntime-dev or XDET_ORT_ROOT": bool(release) or (include / "onnxruntime").is_dir(),
+        "libturbojpeg0-dev": (include / "turbojpeg.h").is_file(),
+        "nlohmann-json3-dev": (include / "nlohmann").is_dir(),
+    }
+    if not all(found.values()):
+        pytest.skip(f"needs {', '.join(name for name, here in found.items() if not here)}")
     for step in (["cmake", "-S", ".", "-B", "build", f"-DORT={release}"], ["cmake", "--build", "build"]):
         built = run(step, folder)
         assert built.returncode == 0, built.stdout + built.stderr
-    model, picture = convert_for(folder, letterbox=letterbox)
-    result = run(["build/run_without_xdet", model.name, picture.name], folder)
-    assert result.returncode == 0, result.stderr
-    assert_same_boxes(result.stdout, expected_lines(model, picture), label=1)
+    for rule, color in PICTURES:
+        model, expected = convert_for(folder, rule, color)
+        result = run(["build/run_without_xdet", model.name, "photo.jpg"], folder)
+        assert (result.stdout.splitlines(), result.stderr) == (expected, ""), rule
+    result = run(["build/run_without_xdet", "detector.onnx", "detector.tflite"], folder)
+    assert result.returncode == 3
+    assert result.stderr.startswith("detector.tflite: not a readable JPEG file: ")

@@ -48,7 +48,7 @@ RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-sim
 LARGEST_RUNTIME_FILE = 1 << 28
 FOLDER = "XDET_NODE_MODULES"  # names the node_modules folder where --onnxruntime-web does not
 STATIC = Path(__file__).with_name("static")
-STATIC_FILES = ("index.html", "page.css", "page.js", "worker.js", "pixels.js", "icon.svg")
+STATIC_FILES = ("index.html", "page.css", "page.js", "worker.js", "pixels.mjs", "icon.svg")
 WORKER = "offline.js"
 OUR_MARK = re.compile(rb"(//|/\*|<!--) xdet page")
 PAGE_SCHEMA = "xdet.page"
@@ -58,7 +58,7 @@ RESIZE_RULES: tuple[ResizeRule, ...] = (
     "bilinear",
     "bilinear-antialias",
     "letterbox",
-)  # those of static/pixels.js
+)  # those of static/pixels.mjs
 COLORS: tuple[Color, ...] = ("rgb", "bgr", "grey")  # likewise
 IMAGE_FIELDS = frozenset(
     {"height", "width", "rescaling", "resize", "color"}

@@ -169,7 +169,7 @@ def test_pictures_are_decoded_as_python_decodes_them(
         kind.save(tmp_path / name, **options)
         files.append(tmp_path / name)
     program = """(async (text) => {
-      const { decode } = await import("./pixels.js");
+      const { decode } = await import("./pixels.mjs");
       const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
       const { data, width, height } = (await decode(new Blob([bytes]))).picture;
       let all = "";

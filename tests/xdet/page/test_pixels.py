@@ -49,7 +49,7 @@ def test_a_picture_becomes_the_same_bytes(rule: ResizeRule, tmp_path: Path) -> N
         cases.append({"file": str(file), "size": [width, height], "channels": channels, "image": image})
         target = ImageInput(to[1], to[0], Rescaling(1.0, 0.0), rule, color)
         expected.append(network_pixels(np.ascontiguousarray(picture[..., :3]), target).tobytes())
-    module = STATIC.joinpath("pixels.js").as_uri()
+    module = STATIC.joinpath("pixels.mjs").as_uri()
     command = ["node", "--input-type=module", "-e", PROGRAM, module, json.dumps(cases)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

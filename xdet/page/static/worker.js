@@ -3,7 +3,7 @@
 // The page posts {op: "open", id, model} once, then {op: "detect", id, picture} with a Blob or an ImageBitmap. Answers:
 // {id}, {id, bitmap, boxes, times}, or {id, problem} with words for people.
 
-import { decode, networkPixels, placement } from "./pixels.js";
+import { decode, networkPixels, placement } from "./pixels.mjs";
 
 let ort = null;
 let session = null;
