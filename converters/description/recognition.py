@@ -12,15 +12,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from converters.description.grid_heads import (
+    are_anchors_first,
+    are_no_grids,
+    build_st_yolo_x,
+    build_yolo_v3,
+    build_yolo_v5_raw,
+)
 from converters.description.priors import PriorStatement
 from converters.description.ssd import build_ssd, is_no_ssd
-from converters.description.values import StatedAnchors, StatedUnit, require_pixels, settle_unit
+from converters.description.values import StatedAnchors, StatedUnit, settle_unit
 from converters.errors import OptionError
 from converters.heads.base import default_class_names
+from converters.heads.blazeface import BlazeFace
+from converters.heads.fastestdet import FastestDet
 from converters.heads.fomo import Fomo
-from converters.heads.grids import AnchorGrid
-from converters.heads.yolo_v2 import YoloV2, describe_fit, fit_class_names, grid_of
-from converters.heads.yolo_v3 import YoloV3
+from converters.heads.yolo_v2 import YoloV2, describe_fit, fit_class_names, fitting_counts, grid_of
 from converters.heads.yolo_v5 import YoloV5
 from converters.heads.yolo_v8 import YoloV8
 from converters.heads.yolox import Yolox
@@ -32,7 +39,6 @@ if TYPE_CHECKING:
     from converters.heads.base import Head
 
 STRIDES = (8, 16, 32)
-MOST_LEVELS = 3
 LARGEST_FRACTION = 4.0  # codes that reach no further are fractions of the picture; pixels reach its size
 PROBABILITY_SLACK = 0.01  # codes of probabilities overshoot 0..1 by rounding of their scale alone
 NO_PROBABILITIES = "a FOMO head is a grid of probabilities, and its output holds other numbers"
@@ -58,6 +64,13 @@ class Stated:
     ask_for_anchors: str
     priors: PriorStatement = field(default_factory=PriorStatement)
     xy_scales: tuple[float, ...] = ()
+
+    def require_names(self, facts: SourceFacts, count: int) -> None:
+        """Refuse names of another number than the classes that the output scores."""
+        if self.class_names is not None and len(self.class_names) != count:
+            raise OptionError(
+                f"'{facts.file}': its output scores {count} classes, {len(self.class_names)} are named; check --classes"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +148,6 @@ def _raw(facts: SourceFacts, *, asked: bool) -> str | None:
     return f"{told} in front of its output: this head holds raw numbers, so it is another, or would be activated twice"
 
 
-def _names(facts: SourceFacts, stated: Stated, count: int) -> None:
-    """Refuse names of another number than the classes that the output scores."""
-    if stated.class_names is not None and len(stated.class_names) != count:
-        raise OptionError(
-            f"'{facts.file}': its output scores {count} classes, {len(stated.class_names)} are named; check --classes"
-        )
-
-
 def class_names_of(head: Head, stated: Stated) -> tuple[str, ...]:
     """The stated names, or as many as the head has classes."""
     return stated.class_names or default_class_names(head.num_classes)
@@ -161,6 +166,8 @@ def _cells(facts: SourceFacts) -> int:
 def _is_no_yolo_v2(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
     if len(facts.outputs) != 1 or grid_of(facts.outputs[0].shape) is None:
         return "a YOLO v2 head is one output [1, rows, columns, anchors * (5 + classes)]"
+    if not asked and not fitting_counts(facts.outputs[0].shape):
+        return f"no anchors and classes make {facts.outputs[0].shape[2]} channels of a YOLO v2 head"
     return _raw(facts, asked=asked)
 
 
@@ -182,60 +189,21 @@ def _build_yolo_v2(facts: SourceFacts, stated: Stated) -> Head:
 
 
 def _is_no_yolo_v3(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
-    shapes = [output.shape for output in facts.outputs]
-    least = 1 if asked else 2
-    fits = least <= len(shapes) <= MOST_LEVELS and all(len(shape) == 3 for shape in shapes)
-    if not fits or len({shape[2] for shape in shapes}) != 1 or len(set(shapes)) < len(shapes):
-        what = f"{least} to {MOST_LEVELS} outputs [1, rows, columns, anchors * (5 + classes)]"
-        return f"a YOLO v3 head is {what} of different grids"
-    return _raw(facts, asked=asked)
+    return are_no_grids(facts, least=1 if asked else 2) or _raw(facts, asked=asked)
 
 
-def _build_yolo_v3(facts: SourceFacts, stated: Stated) -> Head:
-    shapes = [output.shape for output in facts.outputs]
-    channels = shapes[0][2]
-    if stated.anchors is None:
-        grids = ", ".join(f"{rows} x {columns}" for rows, columns, _ in shapes)
-        raise OptionError(
-            f"'{facts.file}': its YOLO v3 head (grids {grids}, {channels} channels) needs anchors of all grids, the finest "
-            f"grid's first, and no one states them; {stated.ask_for_anchors}; --head none keeps the raw outputs"
-        )
-    sizes, levels = _in_pixels(facts, stated.anchors, stated.unit), len(shapes)
-    each = len(sizes) // levels
-    if len(sizes) % levels or channels % max(each, 1) or channels // max(each, 1) < 6:
-        raise OptionError(
-            f"'{facts.file}': {len(sizes)} anchors ({stated.anchors.where}) over {levels} grids cannot make {channels} = "
-            f"anchors * (5 + classes) channels each; check --anchors"
-        )
-    classes = channels // each - 5
-    _names(facts, stated, classes)
-    finest_first = sorted(range(levels), key=lambda index: -shapes[index][0] * shapes[index][1])
-    places = {index: place for place, index in enumerate(finest_first)}
-    scales = stated.xy_scales if len(stated.xy_scales) == levels else (1.0,) * levels
-    grids_in_order = tuple(
-        AnchorGrid(
-            rows, columns, sizes[places[index] * each : (places[index] + 1) * each], scales[places[index]]
-        )
-        for index, (rows, columns, _) in enumerate(shapes)
+def _is_no_st_yolo_x(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
+    why = are_no_grids(facts, least=1)
+    return why or (None if asked else "raw grids are read as st_yolo_x only where --head st_yolo_x says so")
+
+
+def _is_no_yolo_v5_raw(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
+    if are_anchors_first(facts) and (asked or len(facts.outputs) > 1):
+        return _raw(facts, asked=asked)
+    why = are_no_grids(facts, least=1)
+    return why or (
+        None if asked else "such grids are read as raw YOLO v5 only where --head yolo_v5_raw says so"
     )
-    return YoloV3(grids_in_order, classes, (float(facts.width), float(facts.height)))
-
-
-def _in_pixels(
-    facts: SourceFacts, stated: StatedAnchors, unit: StatedUnit | None
-) -> tuple[tuple[float, float], ...]:
-    """Anchors of several grids in pixels of the picture, their usual unit."""
-    if unit == "cell":
-        raise OptionError(
-            f"{stated.where}: anchors of several grids are taken in pixels or fractions of the image, since cells differ "
-            f"from grid to grid; multiply them by the strides, and say --anchor-unit pixel"
-        )
-    if unit != "image":
-        require_pixels(
-            stated.sizes_wh, f"{stated.where}, in pixels" + (", the default" if unit is None else "")
-        )
-        return stated.sizes_wh
-    return tuple((w * facts.width, h * facts.height) for w, h in stated.sizes_wh)
 
 
 # -- decoded rows: yolo_v5, yolo_v8, yolox --------------------------------------------------------------------------
@@ -269,7 +237,7 @@ def _is_no_yolo_v5(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT0
 
 def _build_yolo_v5(facts: SourceFacts, stated: Stated) -> Head:
     boxes, values = facts.outputs[0].shape
-    _names(facts, stated, values - 5)
+    stated.require_names(facts, values - 5)
     return YoloV5(boxes, values - 5, _extent(facts))
 
 
@@ -279,7 +247,7 @@ def _is_no_yolo_v8(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT0
 
 def _build_yolo_v8(facts: SourceFacts, stated: Stated) -> Head:
     values, boxes = facts.outputs[0].shape
-    _names(facts, stated, values - 4)
+    stated.require_names(facts, values - 4)
     return YoloV8(boxes, values - 4, _extent(facts))
 
 
@@ -289,7 +257,7 @@ def _is_no_yolox(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001
 
 def _build_yolox(facts: SourceFacts, stated: Stated) -> Head:
     classes = facts.outputs[0].shape[1] - 5
-    _names(facts, stated, classes)
+    stated.require_names(facts, classes)
     activated = bool(facts.outputs[0].activations)
     return Yolox((facts.width, facts.height), classes, STRIDES, activated=activated)
 
@@ -317,8 +285,70 @@ def _is_no_fomo(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 
 
 def _build_fomo(facts: SourceFacts, stated: Stated) -> Head:
     rows, columns, values = facts.outputs[0].shape
-    _names(facts, stated, values - 1)
+    stated.require_names(facts, values - 1)
     return Fomo(rows, columns, values - 1)
+
+
+# -- fastestdet -----------------------------------------------------------------------------------------------------
+
+
+def _is_no_fastestdet(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
+    shape = facts.outputs[0].shape
+    if len(facts.outputs) != 1 or len(shape) != 3 or shape[2] < 6:
+        return "a FastestDet head is one output [1, rows, columns, 5 + classes]"
+    if not asked and len(facts.outputs[0].activations) < 2:
+        return "a FastestDet head activates its objectness by a sigmoid and its classes by a softmax"
+    return None
+
+
+def _build_fastestdet(facts: SourceFacts, stated: Stated) -> Head:
+    rows, columns, values = facts.outputs[0].shape
+    stated.require_names(facts, values - 5)
+    return FastestDet(rows, columns, values - 5)
+
+
+# -- blazeface ------------------------------------------------------------------------------------------------------
+
+BLAZEFACE_LEVELS = (
+    ((8, 2), (16, 6)),
+    ((4, 1),),
+)  # (stride, boxes per cell): close range and palms; full range
+
+
+def _blazeface_levels(facts: SourceFacts) -> tuple[tuple[int, int, int], ...] | None:
+    """Rows, columns and boxes per cell of the levels whose boxes the outputs have; None where they have others."""
+    counts = [output.shape[0] for output in facts.outputs]
+    for strides in BLAZEFACE_LEVELS:
+        if any(facts.height % stride or facts.width % stride for stride, _ in strides):
+            continue
+        levels = tuple((facts.height // stride, facts.width // stride, each) for stride, each in strides)
+        boxes = [rows * columns * each for rows, columns, each in levels]
+        if sorted(counts) in ([sum(boxes)] * 2, sorted(boxes * 2)):
+            return levels
+    return None
+
+
+def _is_no_blazeface(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
+    shapes = [output.shape for output in facts.outputs]
+    widths = {shape[-1] for shape in shapes} - {1}
+    even = len(shapes) in (2, 4) and all(len(shape) == 2 for shape in shapes) and len(widths) == 1
+    if facts.postprocess is not None or not even or min(widths) < 4 or min(widths) % 2:
+        return "a BlazeFace head is boxes [1, n, 4 + 2 * keypoints] and scores [1, n, 1], of all levels or of each"
+    if [shape[-1] for shape in shapes].count(1) != len(shapes) // 2 or _blazeface_levels(facts) is None:
+        known = " or ".join(
+            ", ".join(f"{each} a cell of stride {s}" for s, each in level) for level in BLAZEFACE_LEVELS
+        )
+        return f"its boxes are none of a BlazeFace of this picture's size: {known}"
+    return _raw(facts, asked=asked)
+
+
+def _build_blazeface(facts: SourceFacts, stated: Stated) -> Head:
+    levels = _blazeface_levels(facts)
+    assert levels is not None, "it fits"  # noqa: S101
+    stated.require_names(facts, 1)
+    keypoints = (max(output.shape[-1] for output in facts.outputs) - 4) // 2
+    size = float(facts.width), float(facts.height)
+    return BlazeFace(size, levels, keypoints, separate=len(facts.outputs) > 2)
 
 
 # -- ssd ------------------------------------------------------------------------------------------------------------
@@ -330,10 +360,14 @@ def _build_ssd(facts: SourceFacts, stated: Stated) -> Head:
 
 RECOGNITIONS: dict[str, Recognition] = {
     "yolo_v2": Recognition(_is_no_yolo_v2, _build_yolo_v2, anchors=True),
-    "yolo_v3": Recognition(_is_no_yolo_v3, _build_yolo_v3, anchors=True),
+    "yolo_v3": Recognition(_is_no_yolo_v3, build_yolo_v3, anchors=True),
+    "st_yolo_x": Recognition(_is_no_st_yolo_x, build_st_yolo_x, anchors=True),
+    "yolo_v5_raw": Recognition(_is_no_yolo_v5_raw, build_yolo_v5_raw, anchors=True),
     "yolo_v5": Recognition(_is_no_yolo_v5, _build_yolo_v5),
     "yolo_v8": Recognition(_is_no_yolo_v8, _build_yolo_v8),
     "yolox": Recognition(_is_no_yolox, _build_yolox),
     "fomo": Recognition(_is_no_fomo, _build_fomo),
+    "fastestdet": Recognition(_is_no_fastestdet, _build_fastestdet),
+    "blazeface": Recognition(_is_no_blazeface, _build_blazeface),
     "ssd": Recognition(is_no_ssd, _build_ssd),
 }

@@ -2,7 +2,7 @@
 
 ::
 
-    {"head": "yolo_v2" | "yolo_v3" | "yolo_v5" | "yolo_v8" | "yolox" | "fomo" | "ssd" | "none", "class_names": ["person"],
+    {"head": "yolo_v2" or another of docs/heads.md, or "none", "class_names": ["person"],
      "anchors": [[w, h], ...], "anchor_unit": "cell" | "image" | "pixel",
      "rescaling": {"scale": 0.00392157, "offset": 0.0},
      "resize": "nearest" | "bilinear" | "bilinear-antialias" | "letterbox",
@@ -22,9 +22,10 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from converters.description.priors import PriorFormat, PriorStatement, ScoreActivation, require_variances
+from converters.description.recognition import RECOGNITIONS
 from converters.description.values import (
     SizesWh,
     StatedUnit,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 SUFFIX = SIDECAR_SUFFIX
 LONGEST_SLIP = 40  # no longer key is a slip of the pen
-HeadKind = Literal["yolo_v2", "yolo_v3", "yolo_v5", "yolo_v8", "yolox", "fomo", "ssd", "none"]
 PRIOR_KEYS = ("priors", "prior_format", "variances", "score_activation")
 KEYS = (
     "head",
@@ -78,7 +78,7 @@ class Sidecar:
     """
 
     file: str
-    head: HeadKind | None = None
+    head: str | None = None
     class_names: tuple[str, ...] | None = None
     anchors: SizesWh | None = None
     anchor_unit: StatedUnit | None = None
@@ -129,7 +129,7 @@ def read_sidecar(path: Path) -> Sidecar:
             Anchors(anchors, unit)
     return Sidecar(
         file=path.name,
-        head=cast("HeadKind | None", _choice(data, "head", get_args(HeadKind), where)),
+        head=_choice(data, "head", (*RECOGNITIONS, "none"), where),
         class_names=_class_names(data, where),
         anchors=anchors,
         anchor_unit=unit,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 import numpy as np
 
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SourceDescription", "SourceFacts", "SourceOptions", "describe_source", "resolve_spec"]
 
-HeadChoice = Literal["auto", "yolo_v2", "yolo_v3", "yolo_v5", "yolo_v8", "yolox", "fomo", "ssd", "none"]
+HeadChoice = str  # a kind of ``RECOGNITIONS``, or "auto" or "none"
 T = TypeVar("T")
 
 
@@ -97,8 +97,8 @@ class SourceOptions:
     priors: PriorStatement = field(default_factory=PriorStatement)
 
     def __post_init__(self) -> None:
-        if self.head not in get_args(HeadChoice):
-            raise OptionError(f"--head must be one of {', '.join(get_args(HeadChoice))}, got {self.head!r}")
+        if self.head not in (choices := ("auto", *RECOGNITIONS, "none")):
+            raise OptionError(f"--head must be one of {', '.join(choices)}, got {self.head!r}")
         if self.anchor_unit is not None and self.anchor_unit not in get_args(StatedUnit):
             raise OptionError(f"--anchor-unit must be 'cell', 'image' or 'pixel', got {self.anchor_unit!r}")
         for option, value, rule in (("resize", self.resize, ResizeRule), ("color", self.color, Color)):

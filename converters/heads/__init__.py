@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from converters.heads.blazeface import BlazeFace
+from converters.heads.fastestdet import FastestDet
 from converters.heads.fomo import Fomo
 from converters.heads.ssd import Ssd
 from converters.heads.yolo_v2 import YoloV2
@@ -28,6 +29,7 @@ HEADS: dict[str, type[Head]] = {
     "ssd": Ssd,
     "fomo": Fomo,
     "blazeface": BlazeFace,
+    "fastestdet": FastestDet,
 }
 
 

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from converters.spec import ContractTensor, DetectorSpec
 
 SENTINEL_SCORE = 2.0  # above every score threshold, which lie in 0..1
+FIRST_SENTINEL_SCORE = (
+    3e38  # above every score: where few of a class stay, the sentinel must be the one that is counted first
+)
 NOT_A_BOX = -2  # equals no box index, and not the -1 of padding
 
 
@@ -56,7 +59,7 @@ class PaddedCandidates:
 
     Attributes:
         boxes: float32 ``[N, B + P, 4]``; padding is 0.
-        scores: float32 ``[N, B + P, NC]``; padding is 0, the last row ``SENTINEL_SCORE``.
+        scores: float32 ``[N, B + P, NC]``; padding is 0, the last row the sentinel's.
         padding: P >= 1, and large enough that a TopK can take K.
     """
 
@@ -188,9 +191,10 @@ def pad_candidates(
     padding = max(1, rows_needed - spec.num_boxes)
     if padding > 1:
         scores = _append_boxes(writer, scores, padding - 1, 0.0, "head/scores_filled_up")
+    sentinel = SENTINEL_SCORE if spec.suppression.per_class is None else FIRST_SENTINEL_SCORE
     return PaddedCandidates(
         boxes=_append_boxes(writer, boxes, padding, 0.0, "head/boxes_and_sentinel"),
-        scores=_append_boxes(writer, scores, 1, SENTINEL_SCORE, "head/scores_and_sentinel"),
+        scores=_append_boxes(writer, scores, 1, sentinel, "head/scores_and_sentinel"),
         padding=padding,
     )
 

@@ -65,8 +65,11 @@ def convert(
     ] = None,
     max_detections: Annotated[int | None, typer.Option(help="Rows of the outputs [default: 100].")] = None,
     head: Annotated[
-        Literal["auto", "yolo_v2", "yolo_v3", "yolo_v5", "yolo_v8", "yolox", "fomo", "ssd", "none"],
-        typer.Option(help="auto looks at the outputs; none ends at them."),
+        str,
+        typer.Option(
+            metavar="auto|none|KIND",
+            help="auto looks at the outputs; none ends at them; kinds: docs/heads.md.",
+        ),
     ] = "auto",
     priors: Annotated[
         str | None,

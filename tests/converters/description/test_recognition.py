@@ -33,7 +33,7 @@ GRIDS = facts((2, 3, 18), (4, 6, 18))
 
 
 def test_every_row_is_of_the_table_of_heads() -> None:
-    assert RECOGNITIONS.keys() <= HEADS.keys()
+    assert RECOGNITIONS.keys() - {"st_yolo_x"} == HEADS.keys()  # YOLO v3 with a softmax
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from converters.description.recognition import RECOGNITIONS
 from converters.description.sidecar import Sidecar, find_sidecar, read_sidecar, sidecar_path
 from converters.errors import SourceFileError
 from converters.spec import Rescaling
@@ -72,11 +73,11 @@ def test_the_sidecar_stands_beside_the_model_under_its_stem(tmp_path: Path) -> N
         ({"zzz": 1, "Head": 1}, "unknown keys 'zzz', 'Head' (did you mean 'head'?)"),
         (
             {"head": "rcnn"},
-            "head: expected one of yolo_v2, yolo_v3, yolo_v5, yolo_v8, yolox, fomo, ssd, none, found 'rcnn'",
+            f"head: expected one of {', '.join(RECOGNITIONS)}, none, found 'rcnn'",
         ),
         (
             {"head": None},
-            "head: expected one of yolo_v2, yolo_v3, yolo_v5, yolo_v8, yolox, fomo, ssd, none, found None",
+            f"head: expected one of {', '.join(RECOGNITIONS)}, none, found None",
         ),
         ({"class_names": "person"}, "class_names: expected a list of names, found 'person'"),
         ({"class_names": ["a", ""]}, "class_names: the name of class 1 is empty"),

@@ -234,7 +234,7 @@ def test_evaluation_settings_of_a_yaml_are_no_defaults_but_options_are() -> None
         ({"score_threshold": 1.5}, "score threshold must lie in 0..1"),
         ({"iou_threshold": float("nan")}, "iou threshold must lie in 0..1"),
         ({"max_detections": 0}, "max_detections must be a whole number in 1..4096"),
-        ({"head": "rcnn"}, "--head must be one of auto, yolo_v2, yolo_v3, yolo_v5"),
+        ({"head": "rcnn"}, "--head must be one of auto, yolo_v2, yolo_v3, st_yolo_x"),
         ({"anchor_unit": "px"}, "--anchor-unit must be 'cell', 'image' or 'pixel'"),
         ({"anchors": ((1, 0),)}, "--anchors"),
         ({"anchors": (1, 2)}, "--anchors"),

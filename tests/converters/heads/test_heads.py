@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from converters.heads.blazeface import BlazeFace
+from converters.heads.fastestdet import FastestDet
 from converters.heads.fomo import Fomo
 from converters.heads.grids import AnchorGrid
 from converters.heads.ssd import Ssd
@@ -86,6 +87,8 @@ EXAMPLES: dict[str, Head] = {
     "yolo_v3, one box": YoloV3((AnchorGrid(1, 1, ((20.0, 30.0),)),), 80, (64.0, 64.0)),
     "blazeface": BlazeFace((96.0, 64.0), ((4, 6, 2), (2, 3, 6)), 6),
     "blazeface, an output per level": BlazeFace((96.0, 64.0), ((4, 6, 2), (2, 3, 6)), 0, separate=True),
+    "fastestdet": FastestDet(4, 5, 3),
+    "fastestdet, one class": FastestDet(3, 2, 1),
     "fomo": Fomo(4, 5, 2, merge=False),
     "fomo, logits, larger boxes": Fomo(3, 2, 1, size_cells=2.5, merge=False, activated=False),
     MERGING: Fomo(4, 5, 3),
