@@ -34,7 +34,7 @@ from xdet.errors import MissingExtraError, RuntimeCrashedError, UnsoundOutputErr
 from xdet.model.file import hash_model
 from xdet.pictures.preparation import Preparation, image_name, prepare_many, stack_pixels
 from xdet.runtimes.processors import RuntimeChoices
-from xdet.runtimes.table import installed_versions
+from xdet.runtimes.table import RUNTIMES, installed_versions
 from xdet.writing.text import image_names
 
 if TYPE_CHECKING:
@@ -267,7 +267,8 @@ def _judge(
     spread_of = [d for name, d in near.items() if d is not None and name not in to_xnnpack]
     unit = "LSB" if step is not None else "of the largest value"
     exact = judge_exact(exact_runs, to_xnnpack, reason)
-    skipped = _no_yardstick(pair, gaps.missing, comparable=comparable) if runs else NOTHING_RAN
+    apart = None if comparable else _other_numbers(pair)
+    skipped = (apart or _no_yardstick(inputs.runtimes, gaps.missing)) if runs else NOTHING_RAN
     spread = judge_spread(spread_of, limits if runs else None, unit, skipped)
     witness = xnnpack or (sources[0] if sources else None)
     exact, spread = (_with_diagnosis(inputs, part, runs, witness) for part in (exact, spread))
@@ -305,6 +306,7 @@ def _judge(
         missing=tuple(gaps.missing),
         versions=installed_versions("numpy"),
         uncompared=uncompared(pair),
+        output_uncompared=apart,
     )
 
 
@@ -315,20 +317,25 @@ def _comparable(pair: OpenedPair) -> bool:
     return pair.document.activations == "float32"
 
 
-def _no_yardstick(pair: OpenedPair, missing: Sequence[MissingRuntime], *, comparable: bool) -> str:
+def _other_numbers(pair: OpenedPair) -> str:
+    """Why the heads of source and model are not the same numbers."""
     if pair.rounds_at_run_time:
         return (
             "LiteRT rounds this source's float activations to 8 bits at run time, image by image, and the model does not: "
             "compare accuracy with xdet eval"
         )
-    if not comparable:
-        return "the model was quantised at conversion: its head is not its float source's; compare accuracy with xdet eval"
-    if pair.source.format != "tflite":
-        return "Keras gave no result, so there is nothing to compare with"
-    told = "fewer than two LiteRT kernels ran, so there is no yardstick"
-    if any(runtime.name.startswith("litert:") for runtime in missing):
+    return "the model was quantised at conversion: its head is not its float source's; compare accuracy with xdet eval"
+
+
+def _no_yardstick(runtimes: OpenRuntimes, missing: Sequence[MissingRuntime]) -> str:
+    name = str(runtimes.witness.runtime)
+    kernels = [f"{name}:{provider}" for provider in RUNTIMES[name].checked]
+    if len(kernels) < 2:
+        return f"{name} gave no result, so there is nothing to compare with"
+    told = f"fewer than two of {name}'s kernels ran, so there is no yardstick"
+    if any(runtime.name.startswith(f"{name}:") for runtime in missing):
         return told  # each reason is told behind the name of its runtime
-    return f"{told}; name two of litert:xnnpack, litert:builtin and litert:reference, or none"
+    return f"{told}; name two of {', '.join(kernels[:-1])} and {kernels[-1]}, or none"
 
 
 def _with_diagnosis(

@@ -237,7 +237,7 @@ def _shared(pair: OpenedPair, least_bound: int) -> tuple[tuple[_Shared, ...], di
             bounds[layer.name] = bound
         elif twin.onnx is None or twin.fate != "kept":
             bounds[layer.name], absent[layer.name] = bound, str(twin.by)
-        elif layer.codes is not None or not is_raw_output(twin.onnx):
+        elif layer.codes is not None or (twin.onnx in pair.graph.producers and not is_raw_output(twin.onnx)):
             bound = of_twins[twin.onnx] = max(bound, of_twins.get(twin.onnx, 0))
             shared.append(_held(layer, twin, twin.onnx, bound, pair.graph))
     if not shared:

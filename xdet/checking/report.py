@@ -143,7 +143,7 @@ def verdict_text(result: CheckResult) -> str:
         causes += [f"on {cpu.cpu}" for cpu in result.other_cpus if cpu.status == "failed"]
         return f"FAILED: {', '.join(causes)} (docs/check.md tells what to do)"
     skipped = [part.part for part in result.parts if part.status == "skipped"]
-    left_out = [*skipped, *result.uncompared]
+    left_out = [*(["the output"] if result.output_uncompared else []), *skipped, *result.uncompared]
     notes = [f"not compared: {', '.join(left_out)}"] if left_out else []
     if any(missing.asked or missing.crashed for missing in result.missing):
         notes.append("a runtime that was asked for gave no result")
@@ -168,6 +168,8 @@ def layer_advice(result: CheckResult, *, repro: bool = False) -> str:
 
 def _lead(result: CheckResult) -> Iterator[Inline]:
     yield (f"{result.model} against {result.source}, ", len(result.images), " photographs")
+    if result.output_uncompared:
+        yield f"NOT COMPARED: the output of the two: {result.output_uncompared}"
     if result.uncompared:
         yield f"NOT COMPARED: {', '.join(result.uncompared)}: the source states none; {UNSTATED}"
 

@@ -253,6 +253,8 @@ class CheckResult:
         versions: package -> version, of what ran.
         uncompared: what the model says of the detector and nobody states of the source: ``"anchors"``, ``"classes"``,
             ``"rescaling"``, ``"resize"``.
+        output_uncompared: why the model's output is not compared with the source's, which are not the same numbers; None where
+            it is.
         layers: every tensor of the source beside its twin, over the first images; None where it was not asked for.
         layers_problem: why layers were asked for and could not be compared; else None.
         coverage: what ONNX Runtime runs on integers, per provider that ran; empty where layers were not asked for.
@@ -278,6 +280,7 @@ class CheckResult:
     missing: tuple[MissingRuntime, ...]
     versions: dict[str, str]
     uncompared: tuple[str, ...] = ()
+    output_uncompared: str | None = None
     layers: LayerComparison | None = None
     layers_problem: str | None = None
     coverage: tuple[Coverage, ...] = ()

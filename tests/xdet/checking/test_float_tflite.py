@@ -16,6 +16,7 @@ from xdet.checking.check import check
 from xdet.checking.numbers.proofs import why_not_exact
 from xdet.checking.numbers.source_graph import SourceGraph
 from xdet.checking.pair import open_pair
+from xdet.checking.report import check_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,11 +36,20 @@ def test_a_float_source_is_compared_as_far_as_litert_computes_the_same(
     source.write_bytes(build_network(kind))
     source.with_suffix(".xdet.json").write_text(SIDECAR)
     model.write_bytes(convert_to_bytes(source, ConvertOptions(source=DESCRIBED)).model)
-    result = check(model, source, sample_pictures[:1], runtimes=RUNTIMES)
+    result = check(model, source, sample_pictures[:1], runtimes=RUNTIMES, layers=True)
     assert result.findings == ()
     assert [part.status for part in result.parts] == ["passed", "skipped", spread, "passed"]
+    text = check_text(result).splitlines()
     if spread == "skipped":
         assert "rounds this source's float activations" in result.parts[2].summary
+        assert text[1].startswith("NOT COMPARED: the output of the two: LiteRT rounds this source's float")
+        assert "not compared: the output, exact, spread" in text[-1]
+        assert "the layers of such a TFLite file are not compared" in str(result.layers_problem)
+    else:
+        assert "NOT COMPARED: the output" not in "".join(text)
+        assert result.layers is not None
+        assert (result.layers.unit, len(result.layers.layers) > 3) == ("of the largest value", True)
+        assert max(layer.local.worst for layer in result.layers.layers) < 2e-6
 
 
 def test_a_float_operator_behind_a_quantised_network_is_not_declared_exact(tmp_path: Path) -> None:
