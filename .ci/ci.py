@@ -6,7 +6,8 @@
 3. installs what pip cannot: qemu-user, Chromium and libonnxruntime-dev through apt-get (where ``CI=true`` and we are root),
    ONNX Runtime for Node and the web through npm, Triton's client into an environment of its own;
 4. installs into other environments, tries the README's commands there and runs their tests: beside the OpenVINO execution
-   provider, whose wheel replaces onnxruntime, beside the oldest onnxruntime that pyproject.toml allows, and beside none;
+   provider, whose wheel replaces onnxruntime, beside the oldest onnxruntime that pyproject.toml allows, and beside none; with
+   OpenCV, tract, TVM and IREE;
 5. runs ``.ci/gate``, then the mutants of ``tests/fuzz``, then the emulator tests, whose summary is the last line.
 
 What could not be installed is printed by name; in CI a missing emulator is a failure. ``XDET_SHARED`` is set to ``../shared``
@@ -32,6 +33,7 @@ NODE_PACKAGES = (
     "onnxruntime-web@1.30.0",
     "@cwasm/jpeg-turbo",
 )  # xdet/page/site.py names the release
+COMPILERS = "opencv,tract,tvm,iree"
 
 
 def say(text: str) -> None:
@@ -90,9 +92,7 @@ def install_system_packages() -> None:
         for package in missing:
             subprocess.run(["apt-get", "install", "-y", "-qq", package], check=False)
     if shutil.which("chromium") is None:
-        say(
-            "not installed: chromium (Debian: apt-get install chromium); the tests of the page in a browser are skipped"
-        )
+        say("not installed: chromium (Debian: apt-get install chromium); the tests in a browser are skipped")
     if shutil.which("qemu-x86_64") is None:
         say("not installed: qemu-x86_64 (Debian: apt-get install qemu-user); the emulator tests are skipped")
         if IN_CI:
@@ -162,6 +162,21 @@ def install_triton_client(venv: Path, scratch: Path, env: dict[str, str]) -> Non
     env["XDET_TRITONCLIENT"] = python
 
 
+def check_compilers(scratch: Path, sources: Path, env: dict[str, str]) -> None:
+    """Run the contract of all runtimes on those that stay out of everybody's environment: compilers, and OpenCV."""
+    venv = scratch / "venv-compilers"
+    must([sys.executable, "-m", "venv", str(venv)], scratch, env)
+    python = str(venv / ("Scripts" if os.name == "nt" else "bin") / "python")
+    install = [python, "-m", "pip", "install", "-q"]
+    must([*install, f".[{COMPILERS},cpu,litert]", "hypothesis", "pytest", "pytest-xdist"], sources, env)
+    chosen = " or ".join(COMPILERS.split(","))
+    must(
+        [python, "-m", "pytest", "-q", "-k", chosen, "tests/xdet/runtimes/test_every_runtime.py"],
+        sources,
+        env,
+    )
+
+
 def check_other_onnxruntimes(scratch: Path, sources: Path, env: dict[str, str]) -> None:
     """Install xdet beside each onnxruntime that is not the newest, and beside none; the README's commands, and tests."""
     with (sources / "pyproject.toml").open("rb") as file:
@@ -217,6 +232,7 @@ def main(scratch: Path) -> None:
     else:
         say(f"not found: the shared photographs ({shared}); the tests marked 'shared' are skipped")
     check_other_onnxruntimes(scratch, sources, env)
+    check_compilers(scratch, sources, env)
     must([python, ".ci/gate"], sources, env)
     must([python, "-m", "pytest", "-q", "-rP", "-m", "fuzz", "tests/fuzz"], sources, env)  # at most 4 minutes
     emulated = subprocess.run([python, "-m", "pytest", "-m", "emulator"], cwd=sources, env=env, check=False)

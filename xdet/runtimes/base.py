@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from converters.heads.base import BatchDetections
     from converters.spec import DetectorSpec, Thresholds
 
+LONGEST = 1000  # characters of a vendor's message: compilers print whole graphs
+
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
@@ -201,6 +203,7 @@ def require_thresholds(asked: Thresholds, runtime: Runtime) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    """A vendor's message without line breaks and without ONNX Runtime's code prefix."""
+    """A vendor's message without line breaks and without ONNX Runtime's code prefix; of a long one, its beginning."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : (\w+) : ", "", text).rstrip(". ")
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : (\w+) : ", "", text).rstrip(". ")
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."

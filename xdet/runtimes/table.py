@@ -272,15 +272,68 @@ RUNTIMES: dict[str, RuntimeRow] = {
         trusted=("numpy",),
         most_images=2,
     ),
+    "opencv": RuntimeRow(
+        module="xdet.runtimes.opencv",
+        formats=("onnx",),
+        usual="cpu",
+        package="cv2",
+        extra="opencv",
+        only=("cpu",),
+        subprocess=True,
+        deployed=True,
+        feeds_thresholds=False,
+    ),
+    "tract": RuntimeRow(
+        module="xdet.runtimes.tract",
+        formats=("onnx",),
+        usual="cpu",
+        package="tract",
+        extra="tract",
+        only=("cpu",),
+        subprocess=True,
+        deployed=True,
+        feeds_thresholds=False,
+    ),
+    "tvm": RuntimeRow(
+        module="xdet.runtimes.tvm",
+        formats=("onnx",),
+        usual="cpu",
+        package="tvm",
+        extra="tvm",
+        only=("cpu",),
+        subprocess=True,
+        most_images=2,
+        feeds_thresholds=False,
+    ),
+    "iree": RuntimeRow(
+        module="xdet.runtimes.iree",
+        formats=("onnx",),
+        usual="llvm-cpu",
+        package="iree",
+        extra="iree",
+        only=("llvm-cpu",),
+        subprocess=True,
+        most_images=2,
+        feeds_thresholds=False,
+    ),
     "onnxruntime-web": RuntimeRow(
         module="xdet.runtimes.onnxruntime_web",
         formats=("onnx",),
         usual="wasm",
         package="",  # Node's
-        only=("wasm",),
-        trusted=("wasm",),  # Node is a process of its own
+        only=("wasm", "chromium", "chromium-webgpu"),
+        trusted=("wasm", "chromium", "chromium-webgpu"),  # Node and Chromium are processes of their own
         most_images=2,
         feeds_thresholds=False,  # WebAssembly throws on optional inputs
+    ),
+    "onnxruntime-node": RuntimeRow(
+        module="xdet.runtimes.onnxruntime_node",
+        formats=("onnx",),
+        usual="cpu",
+        package="",  # Node's
+        only=("cpu",),
+        trusted=("cpu",),
+        feeds_thresholds=False,  # Node's build ignores them without a word
     ),
     "litert": RuntimeRow(
         module="xdet.runtimes.litert",

@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +18,16 @@ from converters.description.statements import SourceOptions
 from converters.heads.nms import detect_from_head
 from converters.options import ConvertOptions
 from converters.spec import Thresholds
+from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
 from tests.xdet.finished_models import finished_model, red_image
+from xdet.checking.runs import Work, run_finished
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import ModelFile
+from xdet.model.frozen_thresholds import freeze_thresholds
+from xdet.model.metadata import read_document
 from xdet.runtimes import onnxruntime_web as ort_web
 from xdet.runtimes.processors import RuntimeChoices
-from xdet.runtimes.table import open_model
+from xdet.runtimes.table import RUNTIMES, open_model
 
 if TYPE_CHECKING:
     import subprocess
@@ -33,44 +36,71 @@ if TYPE_CHECKING:
 
     from xdet.runtimes.base import Runtime
 
-FINISHED = ("onnxruntime", "onnxruntime-unfused", "openvino", "onnxruntime-web", "onnx-reference")
-NAMES = {
-    "onnxruntime": "onnxruntime:cpu",
-    "onnxruntime-unfused": "onnxruntime-unfused:cpu",
-    "openvino": "openvino:cpu",
-    "onnxruntime-web": "onnxruntime-web:wasm",
-    "onnx-reference": "onnx-reference:numpy",
-}
-FEEDS_THRESHOLDS = {"onnxruntime", "onnxruntime-unfused", "onnx-reference"}
-INNER = "tiny_yolo_v2/pool1/MaxPool"
+FINISHED = (
+    *(
+        "onnxruntime:cpu",
+        "onnxruntime-unfused:cpu",
+        "openvino:cpu",
+        "onnxruntime-web:wasm",
+        "onnx-reference:numpy",
+    ),
+    *(
+        "onnxruntime-web:chromium",
+        "onnxruntime-node:cpu",
+        "opencv:cpu",
+        "tract:cpu",
+        "tvm:cpu",
+        "iree:llvm-cpu",
+    ),
+)
+COMPILED = {"opencv:cpu", "tract:cpu", "tvm:cpu", "iree:llvm-cpu"}  # for one image
+FEEDS_THRESHOLDS = {"onnxruntime:cpu", "onnxruntime-unfused:cpu", "onnx-reference:numpy"}
+INNER = "max_pool_2d_2"
+SIZE = 64
+ASKED = [Thresholds(score, 0.45) for score in (0.2, 0.5, 0.9)] + [Thresholds(0.2, iou) for iou in (0.3, 0.99)]
 
 
 def require_here(name: str) -> None:
     """Skip by name what is not installed."""
-    if name == "openvino" and find_spec("openvino") is None:
-        pytest.skip('needs pip install "xdet[openvino]"')
-    if name == "onnxruntime-web" and not ort_web.providers():
-        pytest.skip("needs Node and npm install onnxruntime-web; let XDET_NODE_MODULES name its node_modules")
+    row = RUNTIMES[name.partition(":")[0]]
+    if row.extra is not None and not row.installed:
+        pytest.skip(f'needs pip install "xdet[{row.extra}]"')
+    if not row.package and name.partition(":")[2] not in row.load().providers():
+        pytest.skip(
+            "needs Node (or Chromium) and npm install onnxruntime-web onnxruntime-node; XDET_NODE_MODULES names node_modules"
+        )
 
 
 @pytest.fixture(scope="module")
-def models(embedded_tflite: Path) -> dict[str, bytes]:
-    """The embedded detector with a low threshold, so that boxes are compared in numbers; and ending at the raw head."""
-    low = SourceOptions(score_threshold=0.05, iou_threshold=0.45)
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A small detector with a low threshold and many boxes; ending at the raw head; and with a free batch."""
+    network = NetworkBuilder(SIZE, seed=3, gain=8.0).conv(16, stride=2, activation="RELU").max_pool()
+    source = tmp_path_factory.mktemp("small") / "small.tflite"
+    source.write_bytes(network.conv(32, activation="RELU").max_pool().conv(HEAD_CHANNELS, 1).build())
+    low = SourceOptions(
+        anchors=((2.0, 2.0), (3.0, 4.0), (4.0, 3.0), (2.5, 2.5), (1.5, 1.7)),
+        anchor_unit="cell",
+        class_names=("person",),
+        score_threshold=0.05,
+        iou_threshold=0.45,
+    )
+    raw = replace(low, head="none")
     return {
-        "boxes": convert_to_bytes(embedded_tflite, ConvertOptions(source=low)).model,
-        "head": convert_to_bytes(embedded_tflite, ConvertOptions(source=SourceOptions(head="none"))).model,
+        "boxes": convert_to_bytes(source, ConvertOptions(source=low)).model,
+        "head": convert_to_bytes(source, ConvertOptions(source=raw)).model,
+        "free": convert_to_bytes(source, ConvertOptions(source=low, batch="dynamic")).model,
     }
 
 
 @pytest.fixture(scope="module")
 def noise() -> NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
 
 
 def opened(name: str, model: bytes) -> Runtime:
     require_here(name)
-    return open_model(ModelFile(Path("m.onnx"), model, "onnx"), RuntimeChoices(name, threads=1))
+    runtime, provider = name.split(":")
+    return open_model(ModelFile(Path("m.onnx"), model, "onnx"), RuntimeChoices(runtime, provider, threads=1))
 
 
 @pytest.mark.parametrize("name", FINISHED)
@@ -81,10 +111,10 @@ def test_a_runtime_gives_boxes_and_head_of_one_graph(
         thresholds = runtime.spec.thresholds
         head, found = runtime.head(noise), runtime.detect(noise, thresholds)
         expected = detect_from_head(head, runtime.spec, thresholds)
-        assert runtime.name == NAMES[name]
+        assert runtime.name == name
         assert runtime.batch == 1
         assert runtime.sha256 == hashlib.sha256(models["boxes"]).hexdigest()
-        assert (head.shape, head.dtype) == ((2, 7, 7, 30), np.dtype(np.float32))
+        assert (head.shape, head.dtype) == ((2, 8, 8, 30), np.dtype(np.float32))
         assert found.num_detections.tolist() == expected.num_detections.tolist()
         assert found.num_detections.min() >= 2
         assert [getattr(found, field).dtype for field in ("num_detections", "classes", "anchors")] == [
@@ -106,10 +136,10 @@ def test_a_runtime_that_declares_thresholds_takes_lower_ones_and_the_others_refu
         if not runtime.capabilities.thresholds:
             with pytest.raises(UsageError, match=r"frozen at 0\.05, 0\.01 is below it"):
                 runtime.detect(noise[:1], lower)
-            higher = runtime.detect(noise[:1], replace(own, score=0.06))
+            higher = runtime.detect(noise[:1], replace(own, score=0.3))
             count = int(higher.num_detections[0])
             assert 0 < count < int(runtime.detect(noise[:1], own).num_detections[0])
-            assert (higher.scores[0, :count] > np.float32(0.06)).all()
+            assert (higher.scores[0, :count] > np.float32(0.3)).all()
             return
         found = [int(runtime.detect(noise[:1], t).num_detections[0]) for t in (own, lower)]
         assert found[0] < found[1]
@@ -119,10 +149,10 @@ def test_a_runtime_that_declares_thresholds_takes_lower_ones_and_the_others_refu
 def test_a_runtime_shows_inner_codes_and_refuses_names_it_has_not(
     name: str, models: dict[str, bytes], noise: NDArray[np.uint8]
 ) -> None:
-    with opened(name, models["boxes"]) as runtime, opened("onnxruntime", models["boxes"]) as known:
+    with opened(name, models["boxes"]) as runtime, opened("onnxruntime:cpu", models["boxes"]) as known:
         assert runtime.capabilities.tensors
         codes = runtime.tensors(noise[:1], [INNER])[INNER]
-        assert (codes.shape, codes.dtype) == ((1, 16, 112, 112), np.dtype(np.uint8))
+        assert (codes.shape, codes.dtype) == ((1, 16, 16, 16), np.dtype(np.uint8))
         # one convolution, one code apart at most, and a table whose steps are up to two codes
         off = np.abs(codes.astype(np.int64) - known.tensors(noise[:1], [INNER])[INNER])
         assert off.max() <= 2
@@ -156,16 +186,51 @@ def test_a_runtime_refuses_wrong_images_and_everything_once_it_is_closed(name: s
 def test_a_free_batch_takes_several_images_at_once(name: str) -> None:
     images = np.concatenate([red_image(0, 0, 0, 255), red_image(255, 255, 204, 0), red_image(0, 0, 0, 0)])
     with opened(name, finished_model(batch="N")) as runtime:
-        assert runtime.batch is None
+        assert runtime.batch == (1 if name in COMPILED else None)
         found = runtime.detect(images, Thresholds(0.6, 0.5, 4))
         assert found.num_detections.tolist() == [1, 3, 0]
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_a_detector_with_a_free_batch_finds_what_one_image_at_a_time_finds(
+    name: str, models: dict[str, bytes], noise: NDArray[np.uint8]
+) -> None:
+    with opened(name, models["free"]) as free, opened("onnxruntime:cpu", models["boxes"]) as known:
+        thresholds = free.spec.thresholds
+        found, expected = free.detect(noise, thresholds), known.detect(noise, thresholds)
+        assert found.num_detections.tolist() == expected.num_detections.tolist()
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_thresholds_give_the_boxes_of_a_copy_that_holds_them_as_constants(
+    name: str, models: dict[str, bytes], noise: NDArray[np.uint8]
+) -> None:
+    require_here(name)
+    runtime, provider = name.split(":")
+    choices, model = (
+        RuntimeChoices(runtime, provider, threads=1),
+        ModelFile(Path("m.onnx"), models["boxes"], "onnx"),
+    )
+    run = run_finished(model, choices, Work(noise[:1], tuple(ASKED)))
+    assert [asked for asked, _ in run.boxes] == ASKED
+    document = read_document(models["boxes"], file="m.onnx")
+    counts = []
+    for asked, found in run.boxes:
+        with opened("onnxruntime:cpu", freeze_thresholds(models["boxes"], document, asked)) as frozen:
+            expected = frozen.detect(noise[:1], asked)
+        counts.append(int(found.num_detections[0]))
+        assert counts[-1] == int(expected.num_detections[0])
+        assert set(found.anchors[0].tolist()) == set(expected.anchors[0].tolist())
+        np.testing.assert_allclose(found.scores, expected.scores, rtol=0, atol=2e-6)
+    assert counts[0] > counts[1] > counts[2] > 0
+    assert counts[3] < counts[0] < counts[4]
 
 
 @pytest.mark.parametrize("name", FINISHED)
 def test_a_damaged_file_is_a_model_error(name: str, models: dict[str, bytes]) -> None:
     cut = models["boxes"].replace(b"MaxPool", b"MaxPooh")
     with pytest.raises(ModelError, match=r"'m\.onnx': .*MaxPooh"):
-        opened(name, cut).head(np.zeros((1, 224, 224, 3), np.uint8))
+        opened(name, cut).head(np.zeros((1, SIZE, SIZE, 3), np.uint8))
 
 
 def test_openvino_that_is_not_installed_gives_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,14 +240,15 @@ def test_openvino_that_is_not_installed_gives_the_line_to_type(monkeypatch: pyte
 
 
 def test_an_openvino_device_that_is_not_there_is_told_with_those_that_are() -> None:
-    require_here("openvino")
+    require_here("openvino:cpu")
     with pytest.raises(RuntimeUnavailableError, match="'npu9' is not available: OpenVINO has cpu"):
         opened_anyway("openvino", "npu9")
 
 
 def test_kernels_that_a_runtime_has_not_are_told_with_those_it_has() -> None:
     with pytest.raises(
-        RuntimeUnavailableError, match=r"'webgl' is not available for .* runs on onnxruntime-web: it has wasm"
+        RuntimeUnavailableError,
+        match=r"'webgl' is not available for .* runs on onnxruntime-web: it has wasm, chromium",
     ):
         opened_anyway("onnxruntime-web", "webgl")
 
@@ -214,7 +280,7 @@ def empty_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_node_package_that_cannot_start_is_told_with_its_last_words() -> None:
     if shutil.which("node") is None:
         pytest.skip("needs Node")
-    with pytest.raises(RuntimeUnavailableError, match=r"ONNX Runtime Web ended: .*Cannot find"):
+    with pytest.raises(RuntimeUnavailableError, match=r"onnxruntime-web ended: .*Cannot find"):
         opened_anyway("onnxruntime-web")
 
 
@@ -226,9 +292,24 @@ def test_without_node_the_web_runtime_says_what_is_missing(monkeypatch: pytest.M
         opened_anyway("onnxruntime-web")
 
 
+@pytest.mark.usefixtures("empty_package")
+def test_without_chromium_the_web_runtime_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDET_CHROMIUM", "no-such-browser")
+    with pytest.raises(RuntimeUnavailableError, match=r"apt-get install chromium.*XDET_CHROMIUM"):
+        opened_anyway("onnxruntime-web", "chromium")
+
+
+@pytest.mark.usefixtures("empty_package")
+def test_a_chromium_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime-web" / "dist").mkdir()
+    monkeypatch.setenv("XDET_CHROMIUM", sys.executable)  # which knows no such options, and ends
+    with pytest.raises(RuntimeUnavailableError, match=r"did not open our page: it ended with exit code \d"):
+        opened_anyway("onnxruntime-web", "chromium")
+
+
 def test_no_node_process_outlives_its_runtime(models: dict[str, bytes]) -> None:
-    runtime = opened("onnxruntime-web", models["head"])
-    process: subprocess.Popen[bytes] = runtime._node._process  # type: ignore[attr-defined]  # looked at from inside
+    runtime = opened("onnxruntime-web:wasm", models["head"])
+    process: subprocess.Popen[bytes] = runtime._peer.process  # type: ignore[attr-defined]  # looked at from inside
     assert process.poll() is None
     runtime.close()
     assert process.poll() == 0

@@ -32,10 +32,10 @@ class Value:
 
 
 class NetworkBuilder:
-    """Appends quantised layers to one TFLite file."""
+    """Appends quantised layers to one TFLite file; ``gain`` enlarges what each convolution gives."""
 
-    def __init__(self, size: int, seed: int = 0, channels: int = 3) -> None:
-        self._b = TfliteBuilder()
+    def __init__(self, size: int, seed: int = 0, channels: int = 3, gain: float = 1.0) -> None:
+        self._b, self._gain = TfliteBuilder(), np.float32(gain)
         self._rng = np.random.default_rng(seed)
         shape = (1, size, size, channels)
         pixels = self._b.input("image", shape, "uint8", 1 / 255, 0)
@@ -92,7 +92,7 @@ class NetworkBuilder:
         kernel, channels = weights.shape[1], weights.shape[axis]
         padding, activation = choices.get("padding", "SAME"), choices.get("activation", "NONE")
         taps = weights.size // channels
-        scales = self._rng.uniform(0.5, 2, (channels,)).astype(np.float32) * np.float32(1e-3)
+        scales = self._rng.uniform(0.5, 2, (channels,)).astype(np.float32) * np.float32(1e-3) * self._gain
         sums = 40 * TYPICAL_CODE * np.sqrt(taps) * self.value.scale * float(scales.mean())
         scale = RELU6_SCALE if activation == "RELU6" else sums / TYPICAL_CODE
         if activation == "RELU6":  # weights of such a size that sums reach beyond 6

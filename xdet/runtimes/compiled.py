@@ -1,0 +1,131 @@
+"""A finished model on back ends that take a graph of constants: one set of outputs, one number of images, own thresholds.
+
+Before -> after: the file -> a copy with constant thresholds, a batch of 1 where it is free, and the values asked for as outputs
+-> a program. The first program shows boxes and raw head, so that one compilation serves both; of others the last is kept.
+Numeric effect: none on the graph as the standard reads it.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+
+from converters.spec import DETECTION_OUTPUTS, IMAGE, THRESHOLD_INPUTS
+from converters.spec.releases import is_older
+from xdet.errors import RuntimeUnavailableError
+from xdet.model.frozen_thresholds import freeze_thresholds
+from xdet.model.wire import value_names
+from xdet.runtimes.base import VendorErrors, vendor_errors
+from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from converters.spec import ModelDocument
+
+    Program = Callable[[NDArray[np.uint8]], Sequence[NDArray[Any]]]
+
+PARSING = VendorErrors(model=(DecodeError, ValueError))
+
+
+class CompiledRuntime(FinishedModelRuntime):
+    """A finished model that is compiled for a set of outputs; for one thread at a time.
+
+    Subclasses give ``name``, ``_program``, ``_errors`` and the two constants.
+
+    Args:
+        model: the ONNX file's bytes.
+        file: its name, for messages.
+        document: what its metadata says.
+        threads: inside an operator; None is the back end's default.
+    """
+
+    TITLE: ClassVar[str]
+    ADVICE: ClassVar[str]
+
+    def __init__(
+        self, model: bytes, *, file: str, document: ModelDocument, threads: int | None = None
+    ) -> None:
+        self._file, self.threads = file, threads
+        constants = model
+        if document.spec.gives_boxes and not document.freeze_thresholds:
+            constants = freeze_thresholds(model, document, document.spec.thresholds)
+        with vendor_errors(PARSING, file=file, doing="it cannot be read", advice="see that it is complete"):
+            self._graph = onnx.load_model_from_string(constants)
+        require_graph_names([output.name for output in self._graph.graph.output], document, file=file)
+        super().__init__(model, file=file, document=document, batch=_fixed_batch(self._graph))
+        raw = [output.value_name for output in document.spec.network_outputs]
+        inside = value_names(model)  # a decoder alone has its raw outputs as inputs
+        self._programs: dict[tuple[str, ...], Program] = {}
+        boxes = DETECTION_OUTPUTS if document.spec.gives_boxes else ()
+        self._showing((*boxes, *(name for name in raw if name in inside)))
+
+    @abc.abstractmethod
+    def _program(self, model: onnx.ModelProto, names: tuple[str, ...]) -> Program:
+        """Compile: a function from uint8 ``(batch, height, width, 3)`` to the model's outputs, which are ``names``."""
+
+    @abc.abstractmethod
+    def _errors(self) -> tuple[type[Exception], ...]:
+        """What the back end raises for a model that it cannot take."""
+
+    def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
+        shown = self._showing(tuple(names))
+        with self._border("failed while running it"):
+            found = dict(zip(shown, self._programs[shown](np.ascontiguousarray(feeds[IMAGE])), strict=True))
+        return [np.array(found[name]) for name in names]
+
+    def _showing(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """The outputs of a program that shows ``names``, compiled where none does yet."""
+        for known in self._programs:
+            if set(names) <= set(known):
+                return known
+        told = {value.name: value for value in (*self._graph.graph.output, *self._graph.graph.value_info)}
+        model = onnx.ModelProto()
+        model.CopyFrom(self._graph)
+        del model.graph.output[:]
+        model.graph.output.extend(told.get(name, onnx.ValueInfoProto(name=name)) for name in names)
+        with self._border("cannot compile it"):
+            program = self._program(model, names)
+        self._programs = {**dict(list(self._programs.items())[:1]), names: program}
+        return names
+
+    def _border(self, doing: str) -> Any:
+        errors = VendorErrors(model=self._errors())
+        return vendor_errors(errors, file=self._file, doing=f"{self.TITLE} {doing}", advice=self.ADVICE)
+
+    def _free(self) -> None:
+        self._programs = {}
+
+
+def require_release(title: str, found: str, oldest: str, *, extra: str, why: str) -> None:
+    """Refuse a release of a back end that is older than xdet knows it, by name.
+
+    Raises:
+        RuntimeUnavailableError: says both releases, why, and the line to type.
+    """
+    if is_older(found, oldest):
+        raise RuntimeUnavailableError(
+            f"{title} {found} is installed, expected {oldest} or newer: {why}; install it with: "
+            f'pip install --upgrade "xdet[{extra}]"'
+        )
+
+
+def _fixed_batch(model: onnx.ModelProto) -> int:
+    """The images per call; a free number becomes 1, wherever the graph tells it."""
+    graph = model.graph
+    (image,) = [value for value in graph.input if value.name not in THRESHOLD_INPUTS]
+    size = image.type.tensor_type.shape.dim[0]
+    if size.HasField("dim_value"):
+        return int(size.dim_value)
+    free = size.dim_param
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for told in value.type.tensor_type.shape.dim:
+            if told.dim_param == free:
+                told.dim_value = 1
+    return 1

@@ -1,0 +1,222 @@
+"""A finished model on ONNX Runtime in JavaScript, in a process of Node or of a browser that is asked by frames.
+
+An npm package is looked for in the folder that ``XDET_NODE_MODULES`` names, else in ``./node_modules``. The other end is
+``xdet/data/ort_core.mjs``, which describes the frames. The optional thresholds cannot be fed (the web's build throws, Node's
+ignores them), so a file runs at its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from converters.heads.base import is_raw_output
+from converters.spec import IMAGE
+from xdet.errors import ModelError, RuntimeUnavailableError
+from xdet.model.wire import FLOAT, UNTOLD, with_outputs
+from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from converters.spec import ModelDocument
+
+FOLDER = "XDET_NODE_MODULES"
+DATA = Path(__file__).parent.parent / "data"
+SCRIPT = DATA / "ort_node.mjs"
+LENGTHS = struct.Struct("<II")
+STOP_S = 5.0
+
+
+class Peer(Protocol):
+    """A process that answers frames, one at a time."""
+
+    def exchange(self, frame: bytes) -> bytes:
+        """Send a frame and wait for its answer.
+
+        Raises:
+            OSError, EOFError: the process ended.
+        """
+
+    def last_words(self) -> str:
+        """Why it ended, on one line."""
+
+    def stop(self) -> None:
+        """End it."""
+
+
+class JavaScriptRuntime(FinishedModelRuntime):
+    """A finished model in ONNX Runtime's JavaScript; for one thread at a time.
+
+    Args:
+        model: the ONNX file's bytes.
+        file: its name, for messages.
+        document: what its metadata says.
+        name: of the runtime and its provider, as reports name it.
+        package: the npm package's name, for messages.
+        peer: the process, which this object ends.
+
+    Raises:
+        ModelError: the package cannot load the file.
+        RuntimeUnavailableError: the process ended.
+    """
+
+    def __init__(
+        self, model: bytes, *, file: str, document: ModelDocument, name: str, package: str, peer: Peer
+    ) -> None:
+        self._name, self._file, self._package, self._peer = name, file, package, peer
+        try:
+            opened, _ = self._ask({"op": "open"}, model)
+            require_graph_names(opened["outputs"], document, file=file)
+        except BaseException:
+            # An interrupt, too, must not leave the process behind; whatever came goes on.
+            peer.stop()
+            raise
+        self._shown: tuple[str, ...] = tuple(opened["outputs"])
+        super().__init__(model, file=file, document=document, batch=opened["batch"])
+
+    @property
+    def name(self) -> str:
+        """``onnxruntime-web:wasm``, ``onnxruntime-node:cpu``."""
+        return self._name
+
+    def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
+        hidden = [name for name in names if name not in self._shown]
+        if hidden:
+            more = [(name, FLOAT if is_raw_output(name) else UNTOLD) for name in hidden]
+            opened, _ = self._ask({"op": "open"}, with_outputs(self._model, more))
+            self._shown = tuple(opened["outputs"])
+        image = np.ascontiguousarray(feeds[IMAGE])
+        answer, body = self._ask(
+            {"op": "run", "dims": list(image.shape), "names": list(names)}, image.tobytes()
+        )
+        arrays, start = [], 0
+        for tensor in answer["tensors"]:
+            piece = body[start : start + tensor["size"]]
+            arrays.append(np.frombuffer(piece, tensor["dtype"]).reshape(tensor["dims"]))
+            start += tensor["size"]
+        return arrays
+
+    def _ask(self, header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+        text = json.dumps(header).encode()
+        try:
+            found = self._peer.exchange(LENGTHS.pack(len(text), len(body)) + text + body)
+        except (OSError, EOFError) as error:
+            raise RuntimeUnavailableError(
+                f"'{self._file}': {self._package} ended: {self._peer.last_words()}; see that the Node package "
+                f"{self._package} is whole: npm install {self._package}"
+            ) from error
+        size, _ = LENGTHS.unpack_from(found)
+        answer: dict[str, Any] = json.loads(found[LENGTHS.size : LENGTHS.size + size])
+        if "error" in answer:
+            what = " ".join(str(answer["error"]).split())
+            raise ModelError(
+                f"'{self._file}': {self._package} failed on it: {what}; see that the file is a complete ONNX model"
+            )
+        return answer, found[LENGTHS.size + size :]
+
+    def _free(self) -> None:
+        self._peer.stop()
+
+
+class NodeProcess(Peer):
+    """Node with ``ort_node.mjs``; what it prints on stderr is kept for messages.
+
+    Args:
+        package: folder of the npm package.
+        provider: as that package calls its execution provider.
+
+    Raises:
+        RuntimeUnavailableError: Node is not there.
+    """
+
+    def __init__(self, package: Path, provider: str) -> None:
+        node = shutil.which("node")
+        if node is None:
+            raise RuntimeUnavailableError(
+                f"{package.name} needs Node, which is not on the PATH; install it from nodejs.org"
+            )
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self.process = subprocess.Popen(  # noqa: S603 - Node from the PATH, our own script, a folder the user named
+            [node, str(SCRIPT), str(package), provider],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+        )
+
+    def exchange(self, frame: bytes) -> bytes:
+        """Send a frame and wait for its answer."""
+        stdin, stdout = self.process.stdin, self.process.stdout
+        if stdin is None or stdout is None:
+            raise EOFError
+        stdin.write(frame)
+        stdin.flush()
+        sizes = _read(stdout, LENGTHS.size)
+        return sizes + _read(stdout, sum(LENGTHS.unpack(sizes)))
+
+    def last_words(self) -> str:
+        """The error that the process told on stderr, on one line."""
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            return "it does not answer"
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode("utf-8", "replace").splitlines()
+        errors = [line for line in lines if re.match(r"\w*Error: ", line)] or lines[-1:]
+        return errors[0].strip() if errors else f"exit code {self.process.returncode}"
+
+    def stop(self) -> None:
+        """End the process: its input is closed; it is killed if it does not follow."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._stderr.close()
+
+
+def find_package(name: str) -> Path:
+    """The folder of an npm package.
+
+    Raises:
+        RuntimeUnavailableError: it is not installed; gives the line to type.
+    """
+    named = os.environ.get(FOLDER)
+    modules = Path(named) if named else Path("node_modules")
+    package = (modules / name).absolute()
+    if not (package / "package.json").is_file():
+        raise RuntimeUnavailableError(
+            f"{name} is not in '{modules}'; install it with: npm install {name}, in the working directory, "
+            f"or let {FOLDER} name the node_modules folder that holds it"
+        )
+    return package
+
+
+def has_package(name: str) -> bool:
+    """Whether an npm package is installed."""
+    try:
+        find_package(name)
+    except RuntimeUnavailableError:
+        return False
+    return True
+
+
+def _read(stream: IO[bytes], size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) != size:
+        raise EOFError(f"{len(data)} of {size} bytes")
+    return data

@@ -1,0 +1,110 @@
+"""A finished model in OpenCV's ``dnn`` module, version 5 or newer, on its new engine. Its only importer (extra ``opencv``).
+
+The engine of OpenCV 4, which version 5 keeps as "classic" and falls back to unless told otherwise, computes quantised heads up
+to 35 steps off without a word: it is never used. Version 5.0.0 computes the last positions of 1 x 1 convolutions of codes wrong
+on some processors: what it gives for the golden picture of the file's metadata decides. OpenCV folds thresholds into constants.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converters.integer.golden import GENERATOR, compare_head, golden_image
+from converters.spec import IMAGE
+from xdet.errors import MissingExtraError, RuntimeUnavailableError
+from xdet.model.metadata import read_document
+from xdet.runtimes.compiled import CompiledRuntime, require_release
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
+
+    from xdet.model.file import ModelFile
+    from xdet.runtimes.compiled import Program
+    from xdet.runtimes.processors import RuntimeChoices
+
+OLDEST = "5.0"
+ENGINE = "OPENCV_FORCE_DNN_ENGINE"  # an environment variable that overrules the engine asked for
+WHY = "older ones, and the classic engine, compute quantised heads up to 35 steps off without a word"
+
+
+class OpenCvRuntime(CompiledRuntime):
+    """A finished model in OpenCV."""
+
+    TITLE = "OpenCV"
+    ADVICE = "see that the file is a complete ONNX model"
+
+    @property
+    def name(self) -> str:
+        """``opencv:cpu``."""
+        return "opencv:cpu"
+
+    def _errors(self) -> tuple[type[Exception], ...]:
+        return (_opencv().error, RuntimeError, ValueError, TypeError, MemoryError)
+
+    def _program(self, model: onnx.ModelProto, names: tuple[str, ...]) -> Program:
+        cv2 = _opencv()
+        if self.threads is not None:
+            cv2.setNumThreads(self.threads)
+        data = np.frombuffer(model.SerializeToString(), np.uint8)
+        net = cv2.dnn.readNetFromONNX(data, cv2.dnn.ENGINE_NEW)
+        if net.empty():  # the reason went to stderr
+            operators = sorted({node.op_type for node in model.graph.node})
+            raise ValueError(f"it has no network for the file's operators, {', '.join(operators)}")
+
+        def run(images: NDArray[np.uint8]) -> list[NDArray[Any]]:
+            net.setInput(images, IMAGE)
+            return list(net.forward(list(names)))
+
+        return run
+
+
+def open_model(model: ModelFile, choices: RuntimeChoices) -> OpenCvRuntime:
+    """Open a finished model in OpenCV.
+
+    Raises:
+        RuntimeUnavailableError: OpenCV is too old, the environment asks for the classic engine, or OpenCV computes this file
+            wrong.
+    """
+    cv2 = _opencv()
+    require_release("OpenCV", cv2.__version__, OLDEST, extra="opencv", why=WHY)
+    forced = os.environ.get(ENGINE)
+    if forced not in (None, str(cv2.dnn.ENGINE_NEW)):
+        raise RuntimeUnavailableError(
+            f"{ENGINE} is {forced!r}, expected none or {str(cv2.dnn.ENGINE_NEW)!r}: {WHY}; unset it"
+        )
+    document = read_document(model.data, file=model.file)
+    runtime = OpenCvRuntime(model.data, file=model.file, document=document, threads=choices.threads)
+    _require_golden(runtime, str(cv2.__version__))
+    return runtime
+
+
+def _require_golden(runtime: OpenCvRuntime, release: str) -> None:
+    """Refuse where the head of the golden picture is further from its codes than kernels that round differently get."""
+    vector, image = runtime.document.golden, runtime.spec.image
+    if vector is None or vector.generator != GENERATOR:
+        return
+    picture = golden_image(image.height, image.width, vector.seed)
+    found = compare_head(runtime.head(picture)[0], vector)
+    if found.worst_lsb > vector.other_kernels_lsb:
+        raise RuntimeUnavailableError(
+            f"'{runtime.file}': OpenCV {release} errs on this processor: its head for the golden picture is {found.worst_lsb} "
+            f"steps off, expected at most {vector.other_kernels_lsb}; use another runtime, or another release of OpenCV"
+        )
+
+
+def providers() -> tuple[str, ...]:
+    """``("cpu",)``; raises ``MissingExtraError``."""
+    _opencv()
+    return ("cpu",)
+
+
+def _opencv() -> Any:
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingExtraError("OpenCV", "opencv") from error
+    return cv2

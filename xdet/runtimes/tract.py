@@ -1,0 +1,70 @@
+"""A finished model on tract, an inference engine in Rust. Its only importer (extra ``tract``).
+
+tract takes initialisers for what they are at load, so thresholds are constants. It works on one thread.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xdet.errors import MissingExtraError
+from xdet.model.metadata import read_document
+from xdet.runtimes.compiled import CompiledRuntime, require_release
+
+if TYPE_CHECKING:
+    import onnx
+
+    from xdet.model.file import ModelFile
+    from xdet.runtimes.compiled import Program
+    from xdet.runtimes.processors import RuntimeChoices
+
+OLDEST = "0.23"
+WHY = "xdet is not tested with older ones"
+
+
+class TractRuntime(CompiledRuntime):
+    """A finished model on tract."""
+
+    TITLE = "tract"
+    ADVICE = "where the file holds int8 activations, convert the source without --activations int8"
+
+    @property
+    def name(self) -> str:
+        """``tract:cpu``."""
+        return "tract:cpu"
+
+    def _errors(self) -> tuple[type[Exception], ...]:
+        return (_tract().TractError, RuntimeError, ValueError, TypeError, MemoryError)
+
+    def _program(self, model: onnx.ModelProto, names: tuple[str, ...]) -> Program:
+        del names  # the model's outputs are these
+        tract = _tract()
+        with tempfile.TemporaryDirectory(prefix="xdet-tract-") as folder:
+            path = Path(folder) / "model.onnx"
+            path.write_bytes(model.SerializeToString())
+            runnable = tract.onnx().load(path).into_model().into_runnable()
+        return lambda images: [value.to_numpy() for value in runnable.run([images])]
+
+
+def open_model(model: ModelFile, choices: RuntimeChoices) -> TractRuntime:  # noqa: ARG001 - there is no choice
+    """Open a finished model on tract."""
+    _tract()
+    require_release("tract", metadata.version("tract"), OLDEST, extra="tract", why=WHY)
+    return TractRuntime(model.data, file=model.file, document=read_document(model.data, file=model.file))
+
+
+def providers() -> tuple[str, ...]:
+    """``("cpu",)``; raises ``MissingExtraError``."""
+    _tract()
+    return ("cpu",)
+
+
+def _tract() -> Any:
+    try:
+        import tract
+    except ImportError as error:
+        raise MissingExtraError("tract", "tract") from error
+    return tract

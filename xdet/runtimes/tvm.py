@@ -1,0 +1,80 @@
+"""A finished model, compiled by Apache TVM for this processor. Its only importer (extra ``tvm``).
+
+The compiler takes tens of seconds per program. Nothing is tuned: times say nothing of what TVM can reach. It works
+on threads of its own, one per processor unless told otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from xdet.errors import MissingExtraError
+from xdet.model.metadata import read_document
+from xdet.runtimes.compiled import CompiledRuntime, require_release
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+    from numpy.typing import NDArray
+
+    from xdet.model.file import ModelFile
+    from xdet.runtimes.compiled import Program
+    from xdet.runtimes.processors import RuntimeChoices
+
+OLDEST = "0.27"
+WHY = "xdet is not tested with older ones"
+THREADS = "runtime.config_threadpool"
+BIG_CORES = 1
+
+
+class TvmRuntime(CompiledRuntime):
+    """A finished model, compiled by TVM."""
+
+    TITLE = "TVM"
+    ADVICE = "see that the file is a complete ONNX model"
+
+    @property
+    def name(self) -> str:
+        """``tvm:cpu``."""
+        return "tvm:cpu"
+
+    def _errors(self) -> tuple[type[Exception], ...]:
+        return (RuntimeError, ValueError, TypeError, KeyError, AttributeError, MemoryError)
+
+    def _program(self, model: onnx.ModelProto, names: tuple[str, ...]) -> Program:
+        tvm = _tvm()
+        if self.threads is not None:
+            tvm.get_global_func(THREADS)(BIG_CORES, self.threads)
+        from tvm.relax import VirtualMachine
+        from tvm.relax.frontend.onnx import from_onnx
+        from tvm.target.codegen import llvm_get_system_cpu
+
+        target = tvm.target.Target({"kind": "llvm", "mcpu": str(llvm_get_system_cpu())})
+        machine = VirtualMachine(tvm.compile(from_onnx(model), target=target), tvm.cpu())
+
+        def run(images: NDArray[np.uint8]) -> list[NDArray[Any]]:
+            found = machine["main"](tvm.runtime.tensor(images))
+            return [value.numpy() for value in ([found] if len(names) == 1 else found)]
+
+        return run
+
+
+def open_model(model: ModelFile, choices: RuntimeChoices) -> TvmRuntime:
+    """Compile a finished model."""
+    require_release("TVM", str(_tvm().__version__), OLDEST, extra="tvm", why=WHY)
+    document = read_document(model.data, file=model.file)
+    return TvmRuntime(model.data, file=model.file, document=document, threads=choices.threads)
+
+
+def providers() -> tuple[str, ...]:
+    """``("cpu",)``; raises ``MissingExtraError``."""
+    _tvm()
+    return ("cpu",)
+
+
+def _tvm() -> Any:
+    try:
+        import tvm
+    except ImportError as error:
+        raise MissingExtraError("TVM", "tvm") from error
+    return tvm
