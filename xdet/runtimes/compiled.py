@@ -85,7 +85,9 @@ class CompiledRuntime(FinishedModelRuntime):
         for known in self._programs:
             if set(names) <= set(known):
                 return known
-        told = {value.name: value for value in (*self._graph.graph.output, *self._graph.graph.value_info)}
+        told = _told(self._graph)
+        if not told.keys() >= set(names):  # what the file leaves to the runtime
+            told = {**_told(onnx.shape_inference.infer_shapes(self._graph)), **told}
         model = onnx.ModelProto()
         model.CopyFrom(self._graph)
         del model.graph.output[:]
@@ -114,6 +116,10 @@ def require_release(title: str, found: str, oldest: str, *, extra: str, why: str
             f"{title} {found} is installed, expected {oldest} or newer: {why}; install it with: "
             f'pip install --upgrade "xdet[{extra}]"'
         )
+
+
+def _told(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
+    return {value.name: value for value in (*model.graph.output, *model.graph.value_info)}
 
 
 def _fixed_batch(model: onnx.ModelProto) -> int:

@@ -304,6 +304,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         subprocess=True,
         most_images=2,
         feeds_thresholds=False,
+        suppresses_at_equality=("cpu",),
     ),
     "iree": RuntimeRow(
         module="xdet.runtimes.iree",

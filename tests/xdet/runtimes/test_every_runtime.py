@@ -20,7 +20,8 @@ from converters.options import ConvertOptions
 from converters.spec import Thresholds
 from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
 from tests.xdet.finished_models import finished_model, red_image
-from xdet.checking.runs import Work, run_finished
+from xdet.checking.pair import open_pair
+from xdet.checking.runs import OpenRuntimes, Work, run_finished
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import ModelFile
 from xdet.model.frozen_thresholds import freeze_thresholds
@@ -71,24 +72,32 @@ def require_here(name: str) -> None:
         )
 
 
+LOW = SourceOptions(
+    anchors=((2.0, 2.0), (3.0, 4.0), (4.0, 3.0), (2.5, 2.5), (1.5, 1.7)),
+    anchor_unit="cell",
+    class_names=("person",),
+    score_threshold=0.05,
+    iou_threshold=0.45,
+)
+
+
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """A small detector with a low threshold and many boxes; ending at the raw head; and with a free batch."""
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small detector of 8 x 8 cells."""
+    path = tmp_path_factory.mktemp("small") / "small.tflite"
     network = NetworkBuilder(SIZE, seed=3, gain=8.0).conv(16, stride=2, activation="RELU").max_pool()
-    source = tmp_path_factory.mktemp("small") / "small.tflite"
-    source.write_bytes(network.conv(32, activation="RELU").max_pool().conv(HEAD_CHANNELS, 1).build())
-    low = SourceOptions(
-        anchors=((2.0, 2.0), (3.0, 4.0), (4.0, 3.0), (2.5, 2.5), (1.5, 1.7)),
-        anchor_unit="cell",
-        class_names=("person",),
-        score_threshold=0.05,
-        iou_threshold=0.45,
-    )
-    raw = replace(low, head="none")
+    path.write_bytes(network.conv(32, activation="RELU").max_pool().conv(HEAD_CHANNELS, 1).build())
+    return path
+
+
+@pytest.fixture(scope="module")
+def models(source: Path) -> dict[str, bytes]:
+    """The detector with a low threshold and many boxes; ending at the raw head; and with a free batch."""
+    raw = replace(LOW, head="none")
     return {
-        "boxes": convert_to_bytes(source, ConvertOptions(source=low)).model,
+        "boxes": convert_to_bytes(source, ConvertOptions(source=LOW)).model,
         "head": convert_to_bytes(source, ConvertOptions(source=raw)).model,
-        "free": convert_to_bytes(source, ConvertOptions(source=low, batch="dynamic")).model,
+        "free": convert_to_bytes(source, ConvertOptions(source=LOW, batch="dynamic")).model,
     }
 
 
@@ -203,15 +212,15 @@ def test_a_detector_with_a_free_batch_finds_what_one_image_at_a_time_finds(
 
 @pytest.mark.parametrize("name", FINISHED)
 def test_thresholds_give_the_boxes_of_a_copy_that_holds_them_as_constants(
-    name: str, models: dict[str, bytes], noise: NDArray[np.uint8]
+    name: str, source: Path, models: dict[str, bytes], noise: NDArray[np.uint8]
 ) -> None:
     require_here(name)
     runtime, provider = name.split(":")
-    choices, model = (
-        RuntimeChoices(runtime, provider, threads=1),
-        ModelFile(Path("m.onnx"), models["boxes"], "onnx"),
-    )
-    run = run_finished(model, choices, Work(noise[:1], tuple(ASKED)))
+    choices = RuntimeChoices(runtime, provider, threads=1)
+    source.with_suffix(".onnx").write_bytes(models["boxes"])
+    pair = open_pair(source.with_suffix(".onnx"), source, LOW)
+    with OpenRuntimes(pair) as runtimes:
+        run = run_finished(pair.model, choices, Work(noise[:1], tuple(ASKED)), runtimes)
     assert [asked for asked, _ in run.boxes] == ASKED
     document = read_document(models["boxes"], file="m.onnx")
     counts = []
