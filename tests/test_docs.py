@@ -127,7 +127,18 @@ def options() -> set[str]:
     """Every option of every command."""
     helps = [
         run(["xdet", name, "--help"], ROOT).stdout
-        for name in ("bench", "card", "check", "convert", "detect", "eval", "inspect", "providers", "demo")
+        for name in (
+            "bench",
+            "card",
+            "check",
+            "convert",
+            "describe",
+            "detect",
+            "eval",
+            "inspect",
+            "providers",
+            "demo",
+        )
     ]
     helps.append(run(["xdet", "--help"], ROOT).stdout)
     return set(re.findall(r"--[a-z][a-z-]+", "\n".join(helps)))

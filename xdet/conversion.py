@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from converters.calibration import Calibration
     from converters.convert import Conversion
-    from converters.description.priors import Four
-    from converters.description.statements import HeadChoice, SourceOptions
+    from converters.description.priors import Four, PriorFormat, ScoreActivation
+    from converters.description.statements import HeadChoice, SourceDescription, SourceOptions
     from converters.spec import Color, ImageInput, ResizeRule
 
 PathLike = str | os.PathLike[str]
@@ -103,7 +103,6 @@ def convert(
         ImageError: one of its images cannot be read.
     """
     from converters.convert import convert as convert_file
-    from converters.description.priors import PriorStatement, parse_variances
     from converters.errors import OptionError
     from converters.options import ConvertOptions
 
@@ -119,14 +118,12 @@ def convert(
             resize=resize,
             color=color,
             rescaling=rescaling,
-        ),
-        head=head,
-        class_agnostic=class_agnostic,
-        priors=PriorStatement(
-            None if priors is None else os.fspath(priors),
-            prior_format,
-            parse_variances(variances) if isinstance(variances, str) else _four(variances),
-            score_activation,
+            head=head,
+            class_agnostic=class_agnostic,
+            priors=priors,
+            prior_format=prior_format,
+            variances=variances,
+            score_activation=score_activation,
         ),
         score_threshold=score_threshold,
         iou_threshold=iou_threshold,
@@ -151,6 +148,41 @@ def convert(
     return convert_file(source, destination, options, force=force, inputs=inputs)
 
 
+def describe(
+    source: PathLike,
+    *,
+    said: SourceOptions | None = None,
+    output: PathLike | None = None,
+    force: bool = False,
+    inputs: Sequence[PathLike] = (),
+) -> SourceDescription:
+    """Tell what is known of a source model, and write it as its sidecar.
+
+    Args:
+        source: a detector as its training left it.
+        said: what its file and sidecar do not say (``describing_options``).
+        output: the sidecar to write, ``<stem>.xdet.json`` beside the source for all commands to find it; None writes nothing.
+        force: replace an existing ``output``.
+        inputs: files that ``said`` names, which are never replaced.
+
+    Raises:
+        ConversionError: the source cannot be read or described, or the output cannot be written.
+    """
+    from converters.description.statements import SourceOptions
+    from converters.description.writing import sidecar_data, sidecar_text
+    from converters.files import require_writable, write_output
+    from converters.sources import describe as describe_source
+    from converters.sources import open_source
+
+    path = Path(source)
+    description = describe_source(open_source(path), said or SourceOptions())
+    if output is not None:
+        target = Path(output)
+        require_writable(target, inputs=[path, *map(Path, inputs)], force=force)
+        write_output(target, sidecar_text(sidecar_data(description, target.parent)).encode("utf-8"))
+    return description
+
+
 def describing_options(
     *,
     config: PathLike | None = None,
@@ -160,12 +192,19 @@ def describing_options(
     resize: ResizeRule | None = None,
     color: Color | None = None,
     rescaling: str | tuple[float, float] | None = None,
+    head: HeadChoice = "auto",
+    class_agnostic: bool = False,
+    priors: PathLike | None = None,
+    prior_format: PriorFormat | None = None,
+    variances: str | Sequence[float] | None = None,
+    score_activation: ScoreActivation | None = None,
 ) -> SourceOptions:
     """What a caller says of a source, as every command that takes a source reads it; see ``convert``.
 
     Raises:
         ConversionError: a value that cannot be meant, or a file that cannot be read.
     """
+    from converters.description.priors import PriorStatement, parse_variances
     from converters.description.statements import SourceOptions
     from converters.description.values import parse_anchors, parse_class_names, parse_rescaling
     from converters.spec import Rescaling
@@ -179,6 +218,14 @@ def describing_options(
         resize=resize,
         color=color,
         rescaling=parse_rescaling(pair) if isinstance(pair, str) else pair,
+        head=head,
+        class_agnostic=class_agnostic,
+        priors=PriorStatement(
+            None if priors is None else os.fspath(priors),
+            prior_format,
+            parse_variances(variances) if isinstance(variances, str) else _four(variances),
+            score_activation,
+        ),
     )
 
 

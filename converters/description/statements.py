@@ -14,9 +14,9 @@ thresholds tell how its training was evaluated, ``ZooConfig.evaluation``, and ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from converters.description.darknet import read_config
 from converters.description.priors import PriorStatement
 from converters.description.recognition import RECOGNITIONS, Stated, recognise, require_fit
 from converters.description.sidecar import SUFFIX, Sidecar, find_sidecar
-from converters.description.told import Told, gather
+from converters.description.told import Told, gather, who_says
 from converters.description.values import (
     StatedAnchors,
     StatedRescaling,
@@ -120,6 +120,30 @@ class SourceOptions:
             raise OptionError(f"--class-agnostic must be true or false, got {self.class_agnostic!r}")
         _resolve_thresholds(self, None)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, for a process of our own."""
+        return {**asdict(self), "config": None if self.config is None else str(self.config)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SourceOptions:
+        """Read what ``to_dict`` wrote."""
+        config, anchors, rescaling, priors = (
+            data[name] for name in ("config", "anchors", "rescaling", "priors")
+        )
+        names, variances = data["class_names"], priors["variances"]
+        return cls(
+            **{
+                **data,
+                "config": None if config is None else Path(config),
+                "anchors": None if anchors is None else tuple((w, h) for w, h in anchors),
+                "class_names": None if names is None else tuple(names),
+                "rescaling": None if rescaling is None else Rescaling(**rescaling),
+                "priors": PriorStatement(
+                    **{**priors, "variances": None if variances is None else tuple(variances)}
+                ),
+            }
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class SourceDescription:
@@ -131,6 +155,7 @@ class SourceDescription:
         evaluation: with what the yaml evaluates its training; None where no yaml states anything.
         licence: the sidecar's words; None where it has none.
         origin: where the model comes from, in the sidecar's words (its key ``source``); None likewise.
+        priors: what is stated of an SSD head.
         stated_by: fact -> who states it, as messages name it; ``"assumed"`` where nobody does.
     """
 
@@ -139,6 +164,7 @@ class SourceDescription:
     evaluation: EvaluationSettings | None = None
     licence: str | None = None
     origin: str | None = None
+    priors: PriorStatement = field(default_factory=PriorStatement)
     stated_by: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -161,6 +187,7 @@ def describe_source(path: Path, facts: SourceFacts, options: SourceOptions) -> S
     return SourceDescription(
         spec=spec,
         notes=(*told.all_notes(), *notes),
+        priors=options.priors if sidecar is None else options.priors.behind(sidecar.priors),
         stated_by=told.stated_by(),
         evaluation=None if config is None or config.evaluation == EvaluationSettings() else config.evaluation,
         licence=None if sidecar is None else sidecar.licence,
@@ -271,7 +298,7 @@ def _resolve(
     priors, people = options.priors.behind(sidecar.priors), told.names_of_people()
     stated = Stated(anchors, unit, people, _how_to_state_anchors(facts), priors, config.xy_scales)
     known = recognition.build(facts, stated)
-    told = told.fitting(known)
+    told = replace(told.fitting(known), others=who_says(anchors, options, sidecar, config))
     notes += _compare_with(config, facts, known)
     names = told.of("class_names")
     assumed = (*(() if names else ("class_names",)), *(() if resize else ("resize",)))

@@ -5,7 +5,7 @@ An option is followed before the yaml, the yaml before the sidecar, the sidecar 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from converters.spec import Rescaling
@@ -15,13 +15,21 @@ if TYPE_CHECKING:
 
     from converters.description.sidecar import Sidecar
     from converters.description.statements import SourceOptions
+    from converters.description.values import StatedAnchors
     from converters.description.zoo_yaml import ZooConfig
     from converters.facts import SourceFacts
     from converters.heads.base import Head
 
 ASSUMED = "assumed"
 OPTIONS = {"class_names": "--classes", "resize": "--resize", "color": "--color", "rescaling": "--rescaling"}
-TITLES = {"class_names": "class names", "resize": "resize", "color": "color", "rescaling": "rescaling"}
+INPUT = "the input's quantisation"
+TITLES = {
+    "head": "head",
+    "anchors": "anchors",
+    "anchor_unit": "anchor unit",
+    "class_names": "class names",
+    **{name: name for name in ("resize", "color", "rescaling")},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +40,13 @@ class Told:
         facts: what the model file itself tells.
         values: fact -> its values, each with who states it; the first is followed.
         notes: what was stated and is left out.
+        others: who states what is no value of its own: head, anchors.
     """
 
     facts: SourceFacts
     values: Mapping[str, tuple[tuple[Any, str], ...]]
     notes: tuple[str, ...] = ()
+    others: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, name: str) -> Any:
         """What is followed; None where nobody states it."""
@@ -69,10 +79,10 @@ class Told:
         """Fact -> who states it, ``ASSUMED`` where nobody does."""
         found = {name: values[0][1] if values else ASSUMED for name, values in self.values.items()}
         if self.facts.input_dtype != "float32":
-            found["rescaling"] = "the input's quantisation"
+            found["rescaling"] = INPUT
         if self.facts.channels == 1:
             found["color"] = "the input's one channel"
-        return found
+        return {**self.others, **found}
 
     def _is_inside(self, where: str) -> bool:
         return any(part.where == where for part in self.facts.metadata)
@@ -95,6 +105,23 @@ class Told:
             if part.size_hw not in (None, ours):
                 height, width = part.size_hw or ours
                 yield f"{part.where} says {height} x {width}, but the input takes {ours[0]} x {ours[1]}, which is followed"
+
+
+def who_says(
+    anchors: StatedAnchors | None, options: SourceOptions, sidecar: Sidecar, config: ZooConfig
+) -> dict[str, str]:
+    """Who states head, anchors and their unit."""
+    named = (
+        (options.head != "auto", "--head"),
+        (config.head_of_family() is not None, f"config '{config.file}'"),
+        (sidecar.head is not None, f"sidecar '{sidecar.file}'"),
+    )
+    found = {"head": next((who for is_stated, who in named if is_stated), "its outputs")}
+    if anchors is not None:
+        found |= {"anchors": anchors.where, "anchor_unit": anchors.where if anchors.unit else ASSUMED}
+    if options.anchor_unit is not None:
+        found["anchor_unit"] = "--anchor-unit"
+    return found
 
 
 def gather(facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> Told:

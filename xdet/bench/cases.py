@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from xdet.errors import ModelError, UsageError
 from xdet.inspection.coverage import Coverage, integer_coverage
-from xdet.model.file import ModelFile, read_model_file
+from xdet.model.file import ModelFile, read_model_file, require_source
 from xdet.model.surgery import cut_at_head
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, parse_runtimes
@@ -15,6 +15,8 @@ from xdet.runtimes.table import RUNTIMES, parse_runtimes
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from converters.description.statements import SourceOptions
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -32,13 +34,16 @@ class Case:
     choices: RuntimeChoices
 
 
-def plan_cases(models: Sequence[Path], runtimes: str | None, threads: Sequence[int]) -> list[Case]:
+def plan_cases(
+    models: Sequence[Path], runtimes: str | None, threads: Sequence[int], said: SourceOptions | None = None
+) -> list[Case]:
     """List the cases in the order of models, runtimes, threads.
 
     Args:
         models: finished or source files.
         runtimes: a list such as ``"onnxruntime:cpu,litert:xnnpack"``; None is the usual one of each model's format.
         threads: numbers of threads.
+        said: what the files and sidecars of sources do not say.
 
     Raises:
         ModelError: a file cannot be read, or is no model.
@@ -46,6 +51,7 @@ def plan_cases(models: Sequence[Path], runtimes: str | None, threads: Sequence[i
     """
     if not models:
         raise UsageError("name at least one model to measure")
+    require_source(models, said)
     files = [_read(path) for path in models]
     wanted = None if runtimes is None else parse_runtimes(runtimes)
     cases = []
@@ -54,7 +60,8 @@ def plan_cases(models: Sequence[Path], runtimes: str | None, threads: Sequence[i
         for choice in _fitting(file, wanted):
             provider = choice.provider or RUNTIMES[str(choice.runtime)].usual
             cases += [
-                Case(file, network, RuntimeChoices(choice.runtime, provider, count)) for count in threads
+                Case(file, network, RuntimeChoices(choice.runtime, provider, count, said=said))
+                for count in threads
             ]
     for choice in wanted or ():
         if not any(case.choices.runtime == choice.runtime for case in cases):

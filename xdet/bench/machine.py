@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +120,10 @@ def measure_memory(model: Path, choices: RuntimeChoices) -> Memory:
     """
     require_psutil()
     runtime = f"{choices.runtime}:{choices.provider}" if choices.provider else str(choices.runtime)
-    request = Message({"model": str(model.resolve()), "runtime": runtime, "threads": choices.threads})
+    said = None if choices.said is None else choices.said.to_dict()
+    request = Message(
+        {"model": str(model.resolve()), "runtime": runtime, "threads": choices.threads, "said": said}
+    )
     try:
         found = call_in_subprocess("xdet.bench.machine:measure_here", request, longest_s=LONGEST_S)
     except SubprocessEndedError as error:
@@ -168,6 +171,10 @@ def measure_here(request: Message) -> Message:
 
     psutil, fields = require_psutil(), request.fields
     (choices,) = parse_runtimes(fields["runtime"], threads=fields["threads"])
+    if fields["said"] is not None:
+        from converters.description.statements import SourceOptions
+
+        choices = replace(choices, said=SourceOptions.from_dict(fields["said"]))
     before = int(psutil.Process().memory_info().rss)
     with open_model(read_model_file(Path(fields["model"])), choices, subprocess=False) as opened:
         image = np.zeros((opened.batch or 1, *opened.spec.image.shape), np.uint8)

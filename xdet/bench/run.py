@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Sequence
 
+    from converters.description.statements import SourceOptions
     from xdet.bench.cases import Case
     from xdet.bench.records import Memory
 
@@ -31,6 +32,7 @@ def run_benchmark(
     runtimes: str | None = None,
     images: str | os.PathLike[str] | None = None,
     options: BenchOptions = DEFAULTS,
+    said: SourceOptions | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Benchmark:
     """Measure models against each other.
@@ -41,6 +43,7 @@ def run_benchmark(
             usual one of each format: ONNX Runtime's CPU provider, LiteRT's XNNPACK kernels.
         images: a folder of photographs, or one photograph; None are the two that come with xdet.
         options: threads, blocks and the rest.
+        said: what the files and sidecars of sources do not say (``xdet.conversion.describing_options``).
         progress: called with the number of steps that are done since the last call, of ``count_steps``.
 
     Raises:
@@ -51,7 +54,7 @@ def run_benchmark(
         RuntimeUnavailableError: a runtime, provider or package is not there.
     """
     found = find_images([SAMPLES if images is None else Path(images)])
-    cases = plan_cases([Path(model) for model in models], runtimes, options.threads)
+    cases = plan_cases([Path(model) for model in models], runtimes, options.threads, said)
     advance = progress or (lambda _: None)
     coverages = [case_coverage(case) for case in cases]
     notes: list[str] = []
@@ -82,9 +85,14 @@ def run_benchmark(
     )
 
 
-def count_steps(models: Sequence[str | os.PathLike[str]], runtimes: str | None, options: BenchOptions) -> int:
+def count_steps(
+    models: Sequence[str | os.PathLike[str]],
+    runtimes: str | None,
+    options: BenchOptions,
+    said: SourceOptions | None = None,
+) -> int:
     """How many steps ``run_benchmark`` tells its ``progress``."""
-    cases = plan_cases([Path(model) for model in models], runtimes, options.threads)
+    cases = plan_cases([Path(model) for model in models], runtimes, options.threads, said)
     return len(cases) * (options.blocks + 1)
 
 

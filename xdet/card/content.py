@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from converters.description.statements import SourceOptions
     from xdet.bench import Benchmark
     from xdet.detections import Detections
     from xdet.evaluation.protocols import ProtocolName
@@ -47,6 +48,7 @@ class CardRequest:
         runtimes: such as ``"litert:xnnpack,onnxruntime:cpu"``; None is every one that works here.
         protocol: of the average precision.
         bench: threads, blocks and the rest.
+        said: what the files and sidecars of sources do not say.
     """
 
     source: Path
@@ -59,12 +61,17 @@ class CardRequest:
     runtimes: str | None = None
     protocol: ProtocolName = "coco"
     bench: BenchOptions = field(default_factory=BenchOptions)
+    said: SourceOptions | None = None
 
     def __post_init__(self) -> None:
         if not self.models:
             raise UsageError(
                 "a card needs the source and at least one finished model: xdet card SOURCE MODEL.onnx"
             )
+
+    def said_of(self, path: Path) -> SourceOptions | None:
+        """What is said of a file: of sources alone, since finished models describe themselves."""
+        return None if self.said is None or read_model_file(path).is_finished else self.said
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -115,15 +122,25 @@ def gather(
         XdetError: as ``inspect``, ``Detector``, ``evaluate`` and ``run_benchmark`` raise.
     """
     report("inspecting")
-    inspections = tuple(inspect(path, layers=_loads(path)) for path in request.files)
+    inspections = tuple(
+        inspect(path, layers=_loads(path), said=request.said_of(path)) for path in request.files
+    )
     runtimes, skipped = _usable_runtimes(request)
     report("drawing")
     drawn = _draw(request, pictures)
     report("evaluating")
-    evaluation = evaluate(request.files, request.images, request.annotations, protocol=request.protocol)
+    evaluation = evaluate(
+        request.files, request.images, request.annotations, protocol=request.protocol, said=request.said
+    )
     report("measuring")
     timed = _timed_files(request.files, runtimes)
-    benchmark = run_benchmark(timed, runtimes=runtimes, images=request.images, options=request.bench)
+    benchmark = run_benchmark(
+        timed,
+        runtimes=runtimes,
+        images=request.images,
+        options=request.bench,
+        said=_said_of_any(request, timed),
+    )
     return CardContent(request, inspections, evaluation, benchmark, skipped, drawn)
 
 
@@ -143,7 +160,9 @@ def _usable_runtimes(request: CardRequest) -> tuple[str, tuple[str, ...]]:
         for name in _candidates(path):
             kind, _, provider = name.partition(":")
             try:
-                open_runtime(path, RuntimeChoices(kind, provider or None, threads=1)).close()
+                open_runtime(
+                    path, RuntimeChoices(kind, provider or None, threads=1, said=request.said)
+                ).close()
             except (ModelError, RuntimeUnavailableError) as error:
                 skipped.append(f"{name}: {error}")
             else:
@@ -152,6 +171,10 @@ def _usable_runtimes(request: CardRequest) -> tuple[str, tuple[str, ...]]:
         line.partition(": ")[0] for line in skipped
     }  # one that takes only some of the files is left out
     return ",".join(name for name in usable if name not in refused), tuple(skipped)
+
+
+def _said_of_any(request: CardRequest, files: Sequence[Path]) -> SourceOptions | None:
+    return next((said for said in map(request.said_of, files) if said is not None), None)
 
 
 def _timed_files(files: Sequence[Path], runtimes: str) -> list[Path]:
@@ -180,7 +203,7 @@ def _candidates(path: Path) -> list[str]:
 
 def _draw(request: CardRequest, folder: Path) -> tuple[Picture, ...]:
     images = sample_images(request)
-    with Detector(request.models[0]) as detector:
+    with Detector(request.models[0], said=request.said_of(request.models[0])) as detector:
         return tuple(
             _draw_one(detector(image), image, path)
             for image, path in zip(images, picture_paths(images, folder), strict=True)

@@ -18,7 +18,7 @@ import typer
 
 import xdet
 from converters.errors import ConversionError
-from xdet.cli import bench, card, check, convert, detect, eval, inspect, page, small, triton  # noqa: A004 - the command's name
+from xdet.cli import bench, card, check, convert, describe, detect, eval, inspect, page, small, triton  # noqa: A004 - the command's name
 from xdet.errors import OutputError, UsageError, XdetError
 from xdet.writing.text import message_line
 
@@ -34,6 +34,7 @@ app = typer.Typer(
 
 app.command(epilog=small.DEMO_EPILOG)(small.demo)
 app.command(epilog=convert.EPILOG)(convert.convert)
+app.command(epilog=describe.EPILOG)(describe.describe)
 app.command(epilog=detect.EPILOG)(detect.detect)
 app.command(epilog=check.EPILOG)(check.check)
 app.command(name="eval", epilog=eval.EPILOG)(eval.evaluate)

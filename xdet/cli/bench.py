@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from xdet.cli.describing import Said, describes_source
 from xdet.cli.options import STDOUT, Force, json_outputs, print_report, progress_bar, write_json
 from xdet.errors import UsageError
 
@@ -19,6 +20,7 @@ Examples:
 """
 
 
+@describes_source
 def bench(
     models: Annotated[
         list[Path],
@@ -49,6 +51,7 @@ def bench(
     ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
     force: Force = False,
+    said: Said,
 ) -> None:
     """Measure time, throughput and memory of models side by side."""
     from xdet.bench import BenchOptions, run_benchmark
@@ -57,11 +60,14 @@ def bench(
     from xdet.pictures.images import find_images
     from xdet.writing.files import require_outputs, with_sidecars
 
-    inputs = chain(with_sidecars(models), find_images([SAMPLES if images is None else images]))
+    inputs = chain(with_sidecars(models), said.files(), find_images([SAMPLES if images is None else images]))
     require_outputs(json_outputs(json, BENCHMARK_SCHEMA), inputs, force=force)
     options = BenchOptions(threads=read_numbers(threads), blocks=blocks, score_threshold=score_threshold)
-    with progress_bar(count_steps(models, runtimes, options), "measuring") as advance:
-        found = run_benchmark(models, runtimes=runtimes, images=images, options=options, progress=advance)
+    described = said.options()
+    with progress_bar(count_steps(models, runtimes, options, described), "measuring") as advance:
+        found = run_benchmark(
+            models, runtimes=runtimes, images=images, options=options, said=described, progress=advance
+        )
     if json is not None:
         write_json(json, benchmark_to_json(found))
     if json != STDOUT:

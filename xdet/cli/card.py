@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from xdet.cli.bench import read_numbers
+from xdet.cli.describing import Said, describes_source
 from xdet.cli.options import Force, print_line
 from xdet.errors import DataError
 
@@ -20,6 +21,7 @@ Examples:
 """
 
 
+@describes_source
 def card(
     source: Annotated[Path, typer.Argument(help="The source model; differences and ratios refer to it.")],
     models: Annotated[
@@ -62,6 +64,7 @@ def card(
         Literal["coco", "zoo-3", "zoo-4"], typer.Option(help="Of the average precision, as in xdet eval.")
     ] = "coco",
     force: Force = False,
+    said: Said,
 ) -> None:
     """Write a model card, filled for this machine.
 
@@ -81,8 +84,11 @@ def card(
         runtimes=runtimes,
         protocol=protocol,
         bench=BenchOptions(threads=read_numbers(threads), blocks=blocks),
+        said=said.options(),
     )
-    content = make_card(request, output, _tell, inputs=() if notes is None else (notes,), force=force)
+    content = make_card(
+        request, output, _tell, inputs=(*said.files(), *(() if notes is None else (notes,))), force=force
+    )
     print_line(f"wrote {output} and {len(content.pictures)} pictures beside it")
 
 

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xdet.cli.describing import Said, describes_source
 from xdet.cli.options import (
     STDOUT,
-    Anchors,
-    AnchorUnit,
-    Classes,
-    Color,
-    Config,
     Force,
-    Rescaling,
-    Resize,
     json_outputs,
     print_line,
     print_report,
@@ -42,6 +36,7 @@ Examples:
 UNAVAILABLE = 3
 
 
+@describes_source
 def check(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A file of xdet convert.")],
     source: Annotated[Path, typer.Option(metavar="SRC", help="The file it was made of.")],
@@ -49,13 +44,7 @@ def check(
         list[Path], typer.Option(metavar="DIR|IMAGE", help="Photographs: a folder or a file; repeatable.")
     ],
     *,
-    config: Config = None,
-    anchors: Anchors = None,
-    anchor_unit: AnchorUnit = None,
-    classes: Classes = None,
-    resize: Resize = None,
-    color: Color = None,
-    rescaling: Rescaling = None,
+    said: Said,
     runtimes: Annotated[
         str | None,
         typer.Option(
@@ -102,27 +91,16 @@ def check(
     from xdet.checking.pair import planned_images
     from xdet.checking.report import CHECK_SCHEMA, check_report, check_to_json
     from xdet.checking.repro import values_path
-    from xdet.conversion import describing_options
     from xdet.model.file import read_model_file
     from xdet.pictures.images import find_images
     from xdet.writing.files import PAGE_MARK, Output, require_outputs, with_sidecars, write_text
 
-    said = describing_options(
-        config=config,
-        anchors=anchors,
-        anchor_unit=anchor_unit,
-        classes=classes,
-        resize=resize,
-        color=color,
-        rescaling=rescaling,
-    )
     photographs = find_images(images)
     outputs = json_outputs(json, CHECK_SCHEMA)
     outputs += [] if report is None else [Output(report, PAGE_MARK)]
     outputs += [] if repro is None else [Output(repro), Output(values_path(repro))]
     inputs = [*with_sidecars([model, source]), *photographs]
-    inputs += [path for path in (other_cpus, config) if path is not None]
-    inputs += [Path(text) for text in (anchors, classes) if text is not None]
+    inputs += [*said.files(), *(path for path in (other_cpus,) if path is not None)]
     require_outputs(outputs, inputs, force=force)
     planned = planned_images(runtimes, read_model_file(source).format, len(photographs))
     with progress_bar(planned, "checking") as advance:
@@ -132,7 +110,7 @@ def check(
             photographs,
             runtimes=runtimes,
             threads=threads,
-            said=said,
+            said=said.options(),
             layers=layers or repro is not None,
             other_cpus=other_cpus,
             progress=lambda _, n: advance(n),

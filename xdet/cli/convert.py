@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from xdet.cli.describing import Said, describes_source
 from xdet.cli.options import (
-    Anchors,
-    AnchorUnit,
-    Classes,
-    Color,
-    Config,
-    Rescaling,
-    Resize,
     counted_progress_bar,
     print_line,
     progress_bar,
@@ -41,6 +35,7 @@ Examples:
 """
 
 
+@describes_source
 def convert(
     source: Annotated[
         Path, typer.Argument(help="TFLite or Keras detector; a sidecar <stem>.xdet.json beside it is read.")
@@ -50,13 +45,7 @@ def convert(
     ] = None,
     *,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
-    config: Config = None,
-    anchors: Anchors = None,
-    anchor_unit: AnchorUnit = None,
-    classes: Classes = None,
-    resize: Resize = None,
-    color: Color = None,
-    rescaling: Rescaling = None,
+    said: Said,
     score_threshold: Annotated[
         float | None, typer.Option(help="Default score threshold of the model [default: 0.5].")
     ] = None,
@@ -64,32 +53,6 @@ def convert(
         float | None, typer.Option(help="Default NMS threshold of the model [default: 0.5].")
     ] = None,
     max_detections: Annotated[int | None, typer.Option(help="Rows of the outputs [default: 100].")] = None,
-    head: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|none|KIND",
-            help="auto looks at the outputs; none ends at them; kinds: docs/heads.md.",
-        ),
-    ] = "auto",
-    priors: Annotated[
-        str | None,
-        typer.Option(metavar="FILE|coco-ssd", help="Of an SSD head that brings none; .npy, .csv or .json."),
-    ] = None,
-    prior_format: Annotated[
-        Literal["yxhw", "xywh", "xyxy", "yxyx"] | None,
-        typer.Option(help="Centre and size, or two corners; fractions of the picture."),
-    ] = None,
-    variances: Annotated[
-        str | None,
-        typer.Option(metavar="V,V,V,V", help="Factors of an SSD head's offsets, such as 0.1,0.1,0.2,0.2."),
-    ] = None,
-    score_activation: Annotated[
-        Literal["none", "sigmoid", "softmax"] | None,
-        typer.Option(help="What an SSD head's scores still need."),
-    ] = None,
-    class_agnostic: Annotated[
-        bool, typer.Option("--class-agnostic", help="Boxes suppress each other across classes.")
-    ] = False,
     batch: Annotated[str, typer.Option(metavar="N|dynamic", help="Images per call.")] = "1",
     target: Annotated[
         Literal["portable", "cpu"],
@@ -142,26 +105,16 @@ def convert(
     ] = "native",
 ) -> None:
     """Convert a detector to one ONNX file: pixels in, boxes out."""
+    from converters.description.statements import SourceOptions
     from xdet.conversion import convert as convert_model
-    from xdet.conversion import describing_options
 
     if sys.stderr.isatty() and (importer == "tf2onnx" or source.suffix.lower() in KERAS_SUFFIXES):
         print_line(f"reading {source.name} with TensorFlow, which takes some seconds", err=True)
     if try_units is not None:
-        said = replace(
-            describing_options(
-                config=config,
-                anchors=anchors,
-                classes=classes,
-                resize=resize,
-                color=color,
-                rescaling=rescaling,
-            ),
-            head=head,
-            score_threshold=score_threshold,
-            iou_threshold=iou_threshold,
+        described = replace(
+            said.options() or SourceOptions(), score_threshold=score_threshold, iou_threshold=iou_threshold
         )
-        _try_units(source, try_units, output, said, force=force)
+        _try_units(source, try_units, output, described, force=force)
         return
     started = time.perf_counter()
     destination = Path(f"{source.stem}.onnx") if output is None else output
@@ -170,22 +123,10 @@ def convert(
             source,
             destination,
             force=force,
-            config=config,
-            anchors=anchors,
-            anchor_unit=anchor_unit,
-            classes=classes,
-            resize=resize,
-            color=color,
-            rescaling=rescaling,
+            **said.keywords,
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
             max_detections=max_detections,
-            head=head,
-            class_agnostic=class_agnostic,
-            priors=priors,
-            prior_format=prior_format,
-            variances=variances,
-            score_activation=score_activation,
             batch=_batch(batch),
             target=target,
             activations=activations,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from converters.errors import quote_some
+from xdet.cli.describing import Said, describes_source
 from xdet.cli.options import STDOUT, Device, Force, ProviderOption, json_outputs, read_provider_options
 from xdet.errors import UsageError
 from xdet.pictures.addresses import Address, is_address
@@ -35,6 +36,7 @@ Examples:
 """
 
 
+@describes_source
 def detect(
     inputs: Annotated[
         list[str] | None,
@@ -109,6 +111,7 @@ def detect(
         typer.Option(help="Suppress neighbours that overlap more than this [default: the model's own]."),
     ] = None,
     force: Force = False,
+    said: Said,
 ) -> None:
     """Find objects in photographs."""
     from xdet.cli.detect_run import Run, print_results, write_labels, write_results
@@ -138,6 +141,7 @@ def detect(
     ]
     read = [
         *with_sidecars([model or SOURCE]),
+        *said.files(),
         *_files(images),
         *(film.path for film in films if film.path is not None),
     ]
@@ -154,6 +158,7 @@ def detect(
         score_threshold=by_class or score,
         iou_threshold=iou_threshold,
         workers=_workers(workers, images, films),
+        said=said.options(),
     )
     for note in detector.spec.assumptions:
         typer.echo(f"note: {note}", err=True)

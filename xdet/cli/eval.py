@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from xdet.cli.describing import Said, describes_source
 from xdet.cli.options import (
     Device,
     Force,
@@ -32,6 +33,7 @@ Examples:
 """
 
 
+@describes_source
 def evaluate(
     models: Annotated[
         list[Path], typer.Argument(metavar="MODEL...", help="ONNX files of xdet convert, or source files.")
@@ -89,6 +91,7 @@ def evaluate(
         typer.Option(metavar="FILE", help="Keep each photograph's result there; go on where it stopped."),
     ] = None,
     force: Force = False,
+    said: Said,
 ) -> None:
     """Measure average precision on annotated photographs.
 
@@ -111,7 +114,9 @@ def evaluate(
             inputs.append(resume)
         else:
             outputs.append(Output(resume))
-    require_outputs(outputs, chain(inputs, evaluated_files(models, images, annotations)), force=force)
+    require_outputs(
+        outputs, chain(inputs, said.files(), evaluated_files(models, images, annotations)), force=force
+    )
     with counted_progress_bar("evaluating") as advance:
         evaluation = evaluate_models(
             models,
@@ -131,6 +136,7 @@ def evaluate(
             threads=threads,
             workers=workers,
             resume=resume,
+            said=said.options(),
             progress=advance,
         )
     if json is not None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from xdet.cli.describing import Said, describes_source
 from xdet.cli.options import STDOUT, Force, json_outputs, print_report, write_json
 
 EPILOG = """\b
@@ -17,6 +18,7 @@ Examples:
 """
 
 
+@describes_source
 def inspect(
     model: Annotated[Path, typer.Argument(help="A TFLite, ONNX, H5 or .keras file.")],
     *,
@@ -25,14 +27,17 @@ def inspect(
     ] = False,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
     force: Force = False,
+    said: Said,
 ) -> None:
     """Tell what a model file holds and costs, without running it."""
     from xdet.inspection import inspect as inspect_file
     from xdet.inspection.report import INSPECTION_SCHEMA, inspection_report, inspection_to_json
     from xdet.writing.files import require_outputs, with_sidecars
 
-    require_outputs(json_outputs(json, INSPECTION_SCHEMA), with_sidecars([model]), force=force)
-    inspection = inspect_file(model, layers=layers)
+    require_outputs(
+        json_outputs(json, INSPECTION_SCHEMA), [*with_sidecars([model]), *said.files()], force=force
+    )
+    inspection = inspect_file(model, layers=layers, said=said.options())
     if json is not None:
         write_json(json, inspection_to_json(inspection))
     if json != STDOUT:

@@ -1,7 +1,5 @@
 """A progress bar on a terminal, nothing in a pipe.
 
-Options that describe a source model, for every command that takes one.
-
 ``--json FILE``: to a file, whole or not at all, or to stdout for ``-``.
 
 ``--device`` and ``--provider-option`` of the commands that take ``--provider``.
@@ -14,7 +12,7 @@ import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -86,28 +84,6 @@ def write_json(target: Path, text: str) -> None:
     sys.stdout.buffer.write(encode_text(text))
     sys.stdout.buffer.flush()
 
-
-Config = Annotated[Path | None, typer.Option(metavar="ZOO.yaml", help="ST model zoo yaml (2.x to 4.x).")]
-Anchors = Annotated[str | None, typer.Option(metavar="LIST|FILE", help='"w,h w,h ..." or a file.')]
-AnchorUnit = Annotated[
-    Literal["cell", "image", "pixel"] | None,
-    typer.Option(help="Grid cells, fractions of the image, or pixels; never guessed."),
-]
-Classes = Annotated[
-    str | None, typer.Option(metavar="LIST|FILE", help='"person,car" or a file, one per line.')
-]
-Resize = Annotated[
-    Literal["nearest", "bilinear", "bilinear-antialias", "letterbox"] | None,
-    typer.Option(help="How photographs got the network's size in training."),
-]
-Color = Annotated[
-    Literal["rgb", "bgr", "grey"] | None,
-    typer.Option(help="Channels of the network's picture [default: rgb, or grey where it has one]."),
-]
-Rescaling = Annotated[
-    str | None,
-    typer.Option(metavar="SCALE,OFFSET", help="Of float pixels, such as 1/255,0 or 1/127.5,-1."),
-]
 
 Device = Annotated[
     str | None,

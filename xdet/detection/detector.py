@@ -16,6 +16,7 @@ from converters.errors import quote_some
 from converters.spec import DetectorSpec, Thresholds
 from xdet.detections import Detections
 from xdet.errors import ImageError, ModelError, UsageError
+from xdet.model.file import require_source
 from xdet.pictures.inputs import read_picture
 from xdet.pictures.preparation import (
     ARRAY,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Self
 
+    from converters.description.statements import SourceOptions
     from xdet.pictures.inputs import Color
 
 
@@ -57,6 +59,8 @@ class Detector:
         iou_threshold: a box falls when its IoU with a better one of its class is above it; None takes the
             model's own.
         workers: images that ``detect_many`` works on at the same time; results do not depend on it.
+
+        said: what its file and sidecar do not say of a source (``xdet.conversion.describing_options``).
 
     Raises:
         ModelError: the file is missing, damaged, or not a model that xdet runs.
@@ -84,6 +88,7 @@ class Detector:
         score_threshold: float | Mapping[str, float] | None = None,
         iou_threshold: float | None = None,
         workers: int = 1,
+        said: SourceOptions | None = None,
     ) -> None:
         if model is not None and not isinstance(model, str | os.PathLike):
             raise UsageError(
@@ -96,7 +101,10 @@ class Detector:
             workers=workers,
             provider_options=provider_options or {},
             device=device,
+            said=said,
         )
+        if model is not None:
+            require_source([Path(model)], said)
         self._opened = {
             "model": None if model is None else os.path.abspath(model),  # noqa: PTH100 - links stay
             "provider": provider,
@@ -106,6 +114,7 @@ class Detector:
             "score_threshold": score_threshold,
             "iou_threshold": iou_threshold,
             "workers": workers,
+            "said": said,
         }
         self.workers = workers
         self.runtime: Runtime = (

@@ -30,6 +30,7 @@ from xdet.evaluation.predictions import (
 from xdet.evaluation.protocols import PROTOCOLS, CrowdRule, Protocol, ProtocolName, Setting
 from xdet.evaluation.records import ScoredImage
 from xdet.evaluation.results import Comparison, Evaluation, EvaluationOptions, ModelResult
+from xdet.model.file import require_source
 from xdet.runtimes.base import require_thresholds
 from xdet.runtimes.processors import RuntimeChoices, choose_workers
 from xdet.runtimes.table import open_runtime
@@ -38,6 +39,7 @@ from xdet.writing.files import with_sidecars
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from converters.description.statements import SourceOptions
     from xdet.evaluation.dataset import Dataset, LabelledImage, Problem
     from xdet.evaluation.predictions import Seconds
     from xdet.runtimes.base import Runtime
@@ -216,6 +218,7 @@ def evaluate(
     threads: int | None = None,
     workers: int | None = None,
     resume: PathLike | None = None,
+    said: SourceOptions | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Evaluation:
     """Measure average precision; all models are opened and checked before the first one runs.
@@ -241,6 +244,7 @@ def evaluate(
             them.
         workers: photographs worked on at the same time, 1 to 64; None is one per processor, eight at most.
         resume: a file that keeps each photograph's result; with it an interrupted call goes on where it stopped.
+        said: what their files and sidecars do not say of those models that are sources.
         progress: called with the photographs that are done since the last call, and with how many there are: models x images.
 
     Returns:
@@ -269,10 +273,12 @@ def evaluate(
         workers=choose_workers(workers),
         provider_options=provider_options or {},
         device=device,
+        said=said,
     )
     for path in paths:
         if not path.is_file():
             raise ModelError(f"cannot read model '{path}': no such file; check the path")
+    require_source(paths, said)
     dataset = read_coco(Path(annotations), Path(images))
     how = PredictionOptions(options.thresholds, truncate_input=truncate_input, workers=choices.workers)
     whole = len(paths) * len(dataset.images)

@@ -15,24 +15,26 @@ from xdet.inspection.coverage import find_two_scales, integer_coverage
 from xdet.inspection.layers import Inspection, TensorSummary, Totals
 from xdet.inspection.memory import best_peak, plain_peak_bytes
 from xdet.model.contract import holds_graphs, require_contract_graph
-from xdet.model.file import hash_model, read_model
+from xdet.model.file import hash_model, read_model, require_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import onnx
 
+    from converters.description.statements import SourceOptions
     from xdet.inspection.layers import Layer
     from xdet.inspection.memory import Network
 
 MOST_NODES = 10_000  # of a graph whose kernels are looked up: ONNX Runtime's optimiser is not linear
 
 
-def inspect(path: str | Path, *, layers: bool = False) -> Inspection:
+def inspect(path: str | Path, *, layers: bool = False, said: SourceOptions | None = None) -> Inspection:
     """Describe a model file; nothing is run.
 
     Args:
         path: a TFLite, ONNX, H5 or .keras file.
+        said: what file and sidecar of a source do not say (``xdet.conversion.describing_options``).
         layers: also list the layers. Of a Keras file they are those of the float ONNX graph that a conversion makes, which
             needs TensorFlow.
 
@@ -41,18 +43,21 @@ def inspect(path: str | Path, *, layers: bool = False) -> Inspection:
         ConversionError: a source file is damaged, or refused.
     """
     path = Path(path)
+    require_source([path], said)
     data = read_model(path)
     found = sniff_format(data)
     if found is None:
         msg = f"'{path}' is none of the known model formats; inspect reads TFLite, ONNX, H5 and .keras files"
         raise ModelError(msg)
-    inspection = inspect_onnx(path, data) if found == FINISHED else SOURCES[found].inspect(path, data, layers)
+    inspection = (
+        inspect_onnx(path, data) if found == FINISHED else SOURCES[found].inspect(path, data, layers, said)
+    )
     if layers and inspection.totals is None:
         raise ModelError(inspection.totals_problem or f"'{path}' has no layers that can be listed")
     return inspection if layers else replace(inspection, layers=())
 
 
-def inspect_tflite(path: Path, data: bytes, _: bool) -> Inspection:  # noqa: FBT001 - called by a table
+def inspect_tflite(path: Path, data: bytes, _: bool, said: SourceOptions | None = None) -> Inspection:  # noqa: FBT001 - called by a table
     """Tell what a TFLite file holds."""
     from converters.description.statements import SourceOptions, describe_source
     from converters.sources.tflite.facts import facts_from_tflite, summarise_quantization
@@ -63,7 +68,7 @@ def inspect_tflite(path: Path, data: bytes, _: bool) -> Inspection:  # noqa: FBT
     model = read_tflite(data, path.name)
     described, problem = None, None
     try:
-        described = describe_source(path, facts_from_tflite(model), SourceOptions())
+        described = describe_source(path, facts_from_tflite(model), said or SourceOptions())
     except ConversionError as error:  # a network without a description is worth inspecting, too
         problem = "; ".join(line.strip() for line in error.lines)
     layers: tuple[Layer, ...] = ()
@@ -157,7 +162,7 @@ def _with_onnx_costs(known: Inspection, model: onnx.ModelProto, data: bytes) -> 
         return replace(counted, coverage_problem=str(error))
 
 
-def inspect_keras(path: Path, data: bytes, layers: bool) -> Inspection:  # noqa: FBT001 - called by a table
+def inspect_keras(path: Path, data: bytes, layers: bool, said: SourceOptions | None = None) -> Inspection:  # noqa: FBT001 - called by a table
     """Tell what a Keras file holds; its costs where ``layers`` asks for them."""
     from converters.sources.keras.stored import read_keras
 
@@ -177,17 +182,17 @@ def inspect_keras(path: Path, data: bytes, layers: bool) -> Inspection:  # noqa:
         problem="a Keras file is described when it is loaded: add --layers (needs TensorFlow)",
         totals_problem="add --layers: a Keras file has to be loaded for it, with TensorFlow",
     )
-    return _with_keras_costs(known, path) if layers else known
+    return _with_keras_costs(known, path, said) if layers else known
 
 
-def _with_keras_costs(known: Inspection, path: Path) -> Inspection:
+def _with_keras_costs(known: Inspection, path: Path, said: SourceOptions | None) -> Inspection:
     """The costs of the float graph that a conversion without a head makes of it."""
     from converters.convert import convert_to_bytes
     from converters.description.statements import SourceOptions
     from converters.options import ConvertOptions
     from xdet.model.graph import load_onnx
 
-    converted = convert_to_bytes(path, ConvertOptions(source=SourceOptions(head="none")))
+    converted = convert_to_bytes(path, ConvertOptions(source=replace(said or SourceOptions(), head="none")))
     found = _with_onnx_costs(known, load_onnx(converted.model, str(path)), converted.model)
     return replace(found, outputs=_onnx_tensors(load_onnx(converted.model, str(path)).graph.output),
                    spec=converted.document.spec, problem=None, coverage=None, totals_problem=None)  # fmt: skip

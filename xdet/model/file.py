@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from converters.files import read_model_bytes
 from converters.sources import FINISHED, sniff_format
-from xdet.errors import ModelError
+from xdet.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -47,6 +48,21 @@ def read_model_file(path: Path) -> ModelFile:
     """
     data = read_model(path)
     return ModelFile(path, data, sniff_format(data))
+
+
+def require_source(models: Sequence[Path], said: object) -> None:
+    """Refuse a description where every model describes itself: it would be dropped without a word.
+
+    Raises:
+        UsageError: something is said, and none of the files is a source.
+        ModelError: as ``read_model``.
+    """
+    if said is not None and all(sniff_format(read_model(path)) == FINISHED for path in models):
+        listed = ", ".join(f"'{path}'" for path in models)
+        raise UsageError(
+            f"{listed}: a finished model describes itself; --classes, --resize and the like are about sources: convert the "
+            "source again with them, or leave them out"
+        )
 
 
 def read_model(path: Path) -> bytes:

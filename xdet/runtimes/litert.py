@@ -184,7 +184,7 @@ def kernels_by_name(name: str | None) -> Kernels:
 def open_model(model: ModelFile, choices: RuntimeChoices) -> LiteRtRuntime:
     """Check, describe and open a TFLite file."""
     kernels = kernels_by_name(choices.provider)
-    source = describe_source(model, choices.spec)
+    source = describe_source(model, choices)
     threads = choices.threads
     if threads is None and choices.workers > 1:
         threads = threads_of_one_network(choices.workers)
@@ -268,8 +268,8 @@ class SourceModel:
     outputs: tuple[int, ...] | None = None
 
 
-def describe_source(model: ModelFile, spec: DetectorSpec | None = None) -> SourceModel:
-    """Check a TFLite file that is in memory, and describe it unless ``spec`` does.
+def describe_source(model: ModelFile, choices: RuntimeChoices) -> SourceModel:
+    """Check a TFLite file that is in memory, and describe it unless ``choices.spec`` does.
 
     Raises:
         ModelError: damaged, or with operators whose operands do not fit.
@@ -285,7 +285,8 @@ def describe_source(model: ModelFile, spec: DetectorSpec | None = None) -> Sourc
         records = read_tflite(model.data, model.file)
         require_sound(records)
         facts = facts_from_tflite(records)
-        spec = spec or settings.describe_source(model.path, facts, settings.SourceOptions()).spec
+        said = choices.said or settings.SourceOptions()
+        spec = choices.spec or settings.describe_source(model.path, facts, said).spec
     except OptionError as error:
         raise UsageError(*error.lines) from error
     except ConversionError as error:

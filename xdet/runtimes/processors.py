@@ -18,6 +18,7 @@ from xdet.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from converters.description.statements import SourceOptions
     from converters.spec import DetectorSpec
 
 MOST_WORKERS = 64
@@ -70,6 +71,7 @@ class RuntimeChoices:
         provider_options: of ONNX Runtime's execution provider, as its documentation names them; handed on as they are.
         device: of ONNX Runtime's execution provider, as ``xdet providers`` lists it; None is the provider's choice.
         spec: of a source file, where its finished model describes it; None is what the file and its sidecar say.
+        said: what the caller says of a source file beside these; finished files describe themselves.
     """
 
     runtime: str | None = None
@@ -79,6 +81,7 @@ class RuntimeChoices:
     provider_options: Mapping[str, str] = field(default_factory=dict)
     device: str | None = None
     spec: DetectorSpec | None = None
+    said: SourceOptions | None = None
 
     def __post_init__(self) -> None:
         require_workers(self.workers)

@@ -64,9 +64,10 @@ class SubprocessRuntime(Runtime):
             "path": str(model.path),
             "folder": str(Path.cwd()) if not model.path.is_absolute() and model.path.exists() else None,
             "format": model.format,
-            "choices": {**asdict(replace(choices, spec=None, provider_options={}))},
+            "choices": {**asdict(replace(choices, spec=None, said=None, provider_options={}))},
             "provider_options": dict(choices.provider_options),
             "spec": None if choices.spec is None else choices.spec.to_dict(),
+            "said": None if choices.said is None else choices.said.to_dict(),
         }
         opened = self._opened(fields)
         self._name: str = opened["name"]
@@ -210,14 +211,17 @@ class ServedRuntime:
 
 
 def _open(message: Message) -> Runtime:
+    from converters.description.statements import SourceOptions
+
     fields = message.fields
     if fields["folder"] is not None:
         os.chdir(fields["folder"])  # the caller's may be another than it was for the model before
     model = ModelFile(Path(fields["path"]), message.arrays["model"].tobytes(), fields["format"])
     choices = RuntimeChoices(**fields["choices"])
     spec = None if fields["spec"] is None else DetectorSpec.from_dict(fields["spec"])
+    said = None if fields["said"] is None else SourceOptions.from_dict(fields["said"])
     opened: Runtime = import_module(fields["module"]).open_model(
-        model, replace(choices, spec=spec, provider_options=fields["provider_options"])
+        model, replace(choices, spec=spec, said=said, provider_options=fields["provider_options"])
     )
     return opened
 

@@ -1,0 +1,118 @@
+"""The options that describe a source: on every command that opens one, and in ``xdet describe``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+
+import xdet
+from converters.description.statements import SourceOptions
+from converters.errors import ConversionError
+from tests.converters.sources.tflite.networks import NetworkBuilder
+from xdet.cli.app import app
+from xdet.cli.describing import DESCRIBING
+from xdet.conversion import describe, describing_options
+from xdet.errors import UsageError
+from xdet.inspection import inspect
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SAID: dict[str, Any] = {
+    "anchors": ((1.0, 2.0), (3.0, 4.0)),
+    "anchor_unit": "cell",
+    "classes": ("cup",),
+    "resize": "letterbox",
+    "color": "bgr",
+}
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A YOLO v2 detector that says nothing about itself, and a photograph."""
+    folder = tmp_path_factory.mktemp("network")
+    net = NetworkBuilder(32).conv(8, stride=4, activation="RELU6").conv(8, stride=2, activation="RELU6")
+    (folder / "net.tflite").write_bytes(net.conv(12, 1).build())
+    noise = np.random.default_rng(3).integers(0, 256, (50, 90, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "photo.png")
+    return folder
+
+
+def test_every_command_that_opens_a_source_takes_all_of_them() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group
+    for name in ("convert", "describe", "detect", "check", "eval", "bench", "inspect", "card"):
+        options = {option for parameter in commands[name].params for option in parameter.opts}
+        expected = {f"--{key.replace('_', '-')}" for key in DESCRIBING} - {"--classes"} | {"--class-names"}
+        assert expected <= options, name
+
+
+def test_options_are_as_good_as_a_sidecar(network: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    said = describing_options(**SAID)
+    sidecar = tmp_path / "net.xdet.json"
+    found = describe(network / "net.tflite", said=said, output=sidecar)
+    assert found.stated_by["anchors"] == "--anchors"
+    assert json.loads(sidecar.read_text("utf-8")) == {
+        "head": "yolo_v2",
+        "anchors": [[1.0, 2.0], [3.0, 4.0]],
+        "anchor_unit": "cell",
+        "class_names": ["cup"],
+        "resize": "letterbox",
+        "color": "bgr",
+    }
+    shutil.copy(network / "net.tflite", tmp_path)
+    by_sidecar, by_options = tmp_path / "net.tflite", network / "net.tflite"
+    with (
+        xdet.Detector(by_sidecar, score_threshold=0.1) as one,
+        xdet.Detector(by_options, score_threshold=0.1, said=said) as other,
+    ):
+        assert one.spec == other.spec
+        first, second = one(network / "photo.png"), other(network / "photo.png")
+    assert len(first)
+    assert first.to_dict()["detections"] == second.to_dict()["detections"]
+    assert inspect(by_options, said=said).spec == one.spec
+    models = [tmp_path / "one.onnx", tmp_path / "other.onnx"]
+    xdet.convert(by_sidecar, models[0])
+    xdet.convert(by_options, models[1], **SAID)
+    assert models[0].read_bytes() == models[1].read_bytes()
+
+
+def test_nothing_assumed_is_written_and_no_sidecar_replaced_unasked(network: Path, tmp_path: Path) -> None:
+    source = shutil.copy(network / "net.tflite", tmp_path)
+    sidecar = tmp_path / "net.xdet.json"
+    described = describe(source, said=SourceOptions(head="none"), output=sidecar)
+    assert json.loads(sidecar.read_text("utf-8")) == {"head": "none"}
+    assert described.spec.assumed == ("resize",)
+    with pytest.raises(ConversionError, match="exists"):
+        describe(source, output=sidecar)
+    describe(source, said=describing_options(color="bgr"), output=sidecar, force=True)
+    assert json.loads(sidecar.read_text("utf-8")) == {"head": "none", "color": "bgr"}
+    with pytest.raises(ConversionError, match="a file that this command reads"):
+        describe(source, output=source, force=True)
+
+
+def test_a_finished_model_describes_itself(network: Path, tmp_path: Path) -> None:
+    model = tmp_path / "net.onnx"
+    xdet.convert(network / "net.tflite", model, **SAID)
+    said = describing_options(resize="nearest")
+    for call in (
+        lambda: xdet.Detector(model, said=said),
+        lambda: inspect(model, said=said),
+        lambda: xdet.run_benchmark([model], said=said),
+        lambda: xdet.evaluate(model, tmp_path, tmp_path / "none.json", said=said),
+    ):
+        with pytest.raises(UsageError, match="a finished model describes itself"):
+            call()
+
+
+def test_options_survive_the_way_into_a_subprocess() -> None:
+    said = describing_options(
+        **SAID, rescaling="1/255,0", head="yolo_v2", variances="0.1,0.1,0.2,0.2", prior_format="yxhw"
+    )
+    assert SourceOptions.from_dict(json.loads(json.dumps(said.to_dict()))) == said
