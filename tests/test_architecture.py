@@ -77,6 +77,10 @@ def test_importing_this_module_loads_no_back_end(module: str) -> None:
     assert imported_by(f"import {module}", BACK_ENDS) == []
 
 
+def test_the_help_of_the_program_needs_no_numpy() -> None:
+    assert imported_by("import xdet.cli.app", ("numpy", *BACK_ENDS)) == []
+
+
 @pytest.mark.parametrize("module", ["converters.checks", "converters.errors", "converters.files"])
 def test_reading_a_file_needs_the_standard_library_only(module: str) -> None:
     assert imported_by(f"import {module}", ("numpy", *BACK_ENDS)) == []

@@ -20,7 +20,6 @@ from converters.files import (
     write_problem,
     write_whole,
 )
-from converters.spec import SIDECAR_SUFFIX
 from xdet.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -110,6 +109,8 @@ def require_apart(folder: Path, photographs: Sequence[Path]) -> None:
 
 def with_sidecars(models: Iterable[Path]) -> Iterator[Path]:
     """Each model and the place of its sidecar."""
+    from converters.spec import SIDECAR_SUFFIX  # with numpy, which --help can do without
+
     for model in models:
         yield model
         yield model.parent / f"{model.stem}{SIDECAR_SUFFIX}"
