@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from converters.description.sidecar import sidecar_path
-from converters.errors import ContractError
+from converters.errors import ContractError, ConversionError, attempt_all
 from converters.files import require_writable, write_output
 from converters.graph import IR_VERSION, GraphWriter, infer_shapes, keep_static_shapes, require_finite
 from converters.heads.nms_nodes import add_head
@@ -76,7 +76,7 @@ def convert_to_bytes(source: Path, options: ConvertOptions) -> Conversion:
         ConversionError: see ``converters.errors`` for the tree.
     """
     opened = open_source(source, options.importer)
-    description = describe(opened, options.source)
+    description = _described(opened, options)
     writer = GraphWriter(_printable(source.stem))
     network = opened.importer.build(opened.model, writer, description.spec, options)
     require_finite(writer.graph, source.name)
@@ -98,6 +98,17 @@ def convert_to_bytes(source: Path, options: ConvertOptions) -> Conversion:
         msg = f"{source.name}: the model's document is malformed: {error}; please report this with the source file"
         raise ContractError(msg) from error
     return _finish(model, document, options, canonical=network.canonical)
+
+
+def _described(opened: OpenSource, options: ConvertOptions) -> SourceDescription:
+    """The description; where it fails, the error tells of operators and types that have no translation, too."""
+    require = opened.importer.require
+    try:
+        return describe(opened, options.source)
+    except ConversionError:
+        if require is not None:
+            attempt_all(lambda: describe(opened, options.source), lambda: require(opened.model))
+        raise
 
 
 def _add_outputs(

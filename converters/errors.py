@@ -16,10 +16,10 @@ Each message says what failed, where (file, operator, tensor), what was expected
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 LISTED = 10
 
@@ -70,6 +70,32 @@ class OutputError(ConversionError):
 
 class ContractError(ConversionError):
     """The finished graph does not keep the contract (docs/contract.md): a defect worth reporting."""
+
+
+def join_errors(errors: Sequence[ConversionError]) -> ConversionError:
+    """Several obstacles as one error: of the first one's kind, with the lines of all."""
+    first, *others = errors
+    if not others:
+        return first
+    also = [line for error in others for line in (f"also: {error.lines[0]}", *error.lines[1:])]
+    return type(first)(*first.lines, *also)
+
+
+def attempt_all(*attempts: Callable[[], Any]) -> list[Any]:
+    """The results of all attempts.
+
+    Raises:
+        ConversionError: some fail; the errors of all of these.
+    """
+    results, errors = [], []
+    for attempt in attempts:
+        try:
+            results.append(attempt())
+        except ConversionError as error:
+            errors.append(error)
+    if errors:
+        raise join_errors(errors) from errors[0]
+    return results
 
 
 def list_some(texts: Sequence[str]) -> str:

@@ -35,7 +35,7 @@ from converters.description.values import (
     settle_unit,
 )
 from converters.description.zoo_yaml import ZooConfig
-from converters.errors import OptionError, SourceFileError
+from converters.errors import OptionError, SourceFileError, attempt_all
 from converters.facts import SourceFacts
 from converters.heads.base import default_class_names
 from converters.heads.yolo_v2 import Anchors, YoloV2, describe_fit, fitting_counts, grid_of
@@ -51,7 +51,7 @@ from converters.spec import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from converters.facts import PostProcess
     from converters.heads.base import Head
@@ -269,25 +269,32 @@ def resolve_spec(
 def _resolve(
     facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config: ZooConfig
 ) -> tuple[DetectorSpec, tuple[str, ...], Told]:
-    """The description, notes on what was stated and not used, and who states what."""
-    _check_input_shape(facts, config)
-    kind = _resolve_kind(options, sidecar, config)
+    """The description, notes on what was stated and not used, and who states what; all that is in the way at once."""
     told = gather(facts, options, sidecar, config)
     resize: ResizeRule | None = told.of("resize")
-    image = ImageInput(
-        height=facts.height,
-        width=facts.width,
-        rescaling=resolve_rescaling(facts, _stated_rescaling(facts, options, sidecar, config)),
-        resize=resize or "nearest",
-        color=_stated_color(facts, told) or "rgb",
+    rescaling, color, described, _ = attempt_all(
+        lambda: resolve_rescaling(facts, _stated_rescaling(facts, options, sidecar, config)),
+        lambda: _stated_color(facts, told) or "rgb",
+        lambda: _resolve_head(facts, options, sidecar, config, told),
+        lambda: _check_input_shape(facts, config),
     )
+    image = ImageInput(facts.height, facts.width, rescaling, resize or "nearest", color)
+    make, notes, told = described
+    return make(image), notes, told
+
+
+def _resolve_head(
+    facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config: ZooConfig, told: Told
+) -> tuple[Callable[[ImageInput], DetectorSpec], tuple[str, ...], Told]:
+    """The description but for the picture, notes, and who states what."""
+    kind, resize = _resolve_kind(options, sidecar, config), told.of("resize")
     thresholds = _resolve_thresholds(options, facts.postprocess)
     if kind == "none":
         head, notes = _known_head(facts, options, sidecar, config, told.names_of_people())
         raw = facts.raw_outputs() if head is None else head.raw_outputs()
         told = told if head is None else told.fitting(head)
         names, assumed = told.of("class_names") or (), () if resize else ("resize",)
-        return DetectorSpec(image, head, names, thresholds, raw, assumed), notes, told
+        return lambda image: DetectorSpec(image, head, names, thresholds, raw, assumed), notes, told
     notes = () if kind == "auto" else require_fit(facts, kind, asked=options.head == kind)
     recognition = RECOGNITIONS[recognise(facts) if kind == "auto" else kind]
     anchors = _stated_anchors(options, sidecar, config)
@@ -307,9 +314,11 @@ def _resolve(
     if facts.postprocess is not None:
         notes += (_told_of_postprocess(facts.postprocess),)
     suppression = _resolve_suppression(options, facts.postprocess)
-    names = names or default_class_names(known.num_classes)
+    called = names or default_class_names(known.num_classes)
     return (
-        DetectorSpec(image, known, names, thresholds, assumed=assumed, suppression=suppression),
+        lambda image: DetectorSpec(
+            image, known, called, thresholds, assumed=assumed, suppression=suppression
+        ),
         notes,
         told,
     )

@@ -37,6 +37,7 @@ SOURCES: Mapping[str, Source] = {
                 read=Later("converters.sources.tflite.supported", "read_convertible"),
                 facts=Later("converters.sources.tflite.facts", "facts_from_tflite"),
                 build=Later("converters.sources.tflite.importer", "import_tflite"),
+                require=Later("converters.sources.tflite.supported", "require_supported"),
             ),
             "tf2onnx": Importer(
                 read=Later("converters.sources.tf2onnx", "read_checked"),

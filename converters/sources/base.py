@@ -81,11 +81,13 @@ class Importer:
         read: bytes and file name (for messages) -> the source model, every part of it checked.
         facts: what the source model itself tells about its detector.
         build: writes the network into the writer's graph.
+        require: raises what ``build`` would of operators and types, so that it is told beside what the description lacks.
     """
 
     read: Callable[[bytes, str], Any]
     facts: Callable[[Any], SourceFacts]
     build: Callable[[Any, GraphWriter, DetectorSpec, ConvertOptions], ImportedNetwork]
+    require: Callable[[Any], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

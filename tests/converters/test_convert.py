@@ -22,6 +22,7 @@ from converters.errors import ConversionError, OptionError, OutputError, SourceF
 from converters.options import ConvertOptions
 from converters.spec import METADATA_KEY, ModelDocument, Target, TensorTwin
 from converters.spec.releases import UINT8_MAX_ONNXRUNTIME
+from tests.converters.sources.tflite.builder import TfliteBuilder
 
 Run = Callable[..., list[NDArray[np.generic]]]
 
@@ -293,3 +294,18 @@ def test_a_sidecar_with_an_unknown_key_is_refused(embedded_tflite: Path, tmp_pat
     source.with_suffix(".xdet.json").write_text(json.dumps({**sidecar, "anchor_units": "cell"}))
     with pytest.raises(SourceFileError, match="anchor_units"):
         convert_to_bytes(source, ConvertOptions())
+
+
+def test_everything_that_is_in_the_way_is_told_at_once(tmp_path: Path) -> None:
+    b = TfliteBuilder()
+    pixels = b.input("image", (1, 8, 8, 3), "float32")
+    elu = b.op("ELU", [pixels], (1, 8, 8, 3), "float32")
+    source = tmp_path / "net.tflite"
+    source.write_bytes(b.build([b.op("CUSTOM:mine", [elu], (1, 7), "float32")]))
+    with pytest.raises(OptionError) as caught:
+        convert(source, tmp_path / "net.onnx", ConvertOptions())
+    lines = str(caught.value).splitlines()
+    assert "takes float pixels and does not say how they are scaled" in lines[0]
+    assert "also: 'net.tflite': no head fits its output" in lines[1]
+    assert "also: net.tflite: no translation for operators CUSTOM:mine x1, ELU x1" in lines[-1]
+    assert not (tmp_path / "net.onnx").exists()
