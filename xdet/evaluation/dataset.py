@@ -29,6 +29,7 @@ LARGEST_ANNOTATIONS = (
 SECTIONS = ("images", "annotations", "categories")
 EDGE_TOLERANCE_PX = 1.0  # COCO's own boxes reach over the edge by rounding
 SMALLEST_SIDE = 16  # of a photograph in which boxes of a pixel are no objects
+LEAST_OVER_THE_EDGE = 0.02  # of boxes read by the wrong point: large ones reach over the far edges
 MOST_OVER_THE_EDGE = 0.1  # of the boxes, by rounding and by objects that were annotated beyond it
 MOST_PIXELS = 1e9  # of a coordinate or an area
 # What can be left out, as counted in ``Dataset.ignored`` and in reports.
@@ -36,7 +37,8 @@ IGNORED = {
     "bad_categories": "category entries left out",
     "bad_images": "image entries left out",
     "missing_images": "images without a file",
-    "unreadable_images": "images that could not be used",
+    "unreadable_images": "images that could not be read",
+    "images_of_another_size": "images of another size than annotated",
     "images_over_max_gt": "images with too many ground truths",
     "bad_annotations": "annotations left out",
     "annotations_of_ignored_images": "annotations of images left out",
@@ -213,6 +215,13 @@ class _Reader:
             return (
                 f"'{self.file}': {int(over.sum())} of {len(boxes)} boxes reach over the edge, and none would as corners; "
                 "they look like x1, y1, x2, y2, and COCO has x, y, width, height: subtract the first corner from the second"
+            )
+        half = extent / 2
+        centred = (start >= half - EDGE_TOLERANCE_PX) & (start + half <= sides + EDGE_TOLERANCE_PX)
+        if centred.all() and over.mean() > LEAST_OVER_THE_EDGE:
+            return (
+                f"'{self.file}': {int(over.sum())} of {len(boxes)} boxes reach over the right or lower edge, and none would "
+                "around x, y as its centre; x, y is the upper left corner in COCO: subtract half the width and half the height"
             )
         return None
 

@@ -77,7 +77,7 @@ def score_runs(runs: Sequence[ModelRun], dataset: Dataset, options: EvaluationOp
     categories = _shared_categories([(run.file, run.categories) for run in runs], dataset)
     ignored = Counter(dataset.ignored)
     problems = {problem.message: problem for run in runs for problem in run.problems}
-    ignored["unreadable_images"] += len(problems)
+    ignored.update(problem.kind for problem in problems.values())
     usable = [image for image in dataset.images if all(image.id in run.found for run in runs)]
     truths = [_only_categories(image, categories, options, ignored) for image in usable]
     counted = [image for image in truths if options.max_gt is None or len(image.areas) <= options.max_gt]

@@ -99,6 +99,10 @@ class PredictionOptions:
     workers: int = 1
 
 
+class OtherSizeError(ImageError):
+    """A photograph that can be read, and is not the one that was annotated."""
+
+
 def predict(
     runtime: Runtime,
     images: Sequence[LabelledImage],
@@ -138,7 +142,8 @@ def predict(
         images, fitting, detect, batch=runtime.batch or 1, workers=options.workers
     ):
         if isinstance(seen, ImageError):
-            problems.append(Problem("unreadable_images", f"image {image.id}: {seen}"))
+            kind = "images_of_another_size" if isinstance(seen, OtherSizeError) else "unreadable_images"
+            problems.append(Problem(kind, f"image {image.id}: {seen}"))
             continue
         read_s, resize_s = read_s + seen.prepared.read_s, resize_s + seen.prepared.resize_s
         network_s += seen.network_s
@@ -192,14 +197,18 @@ def _prepare_fitting(image: LabelledImage, network: ImageInput) -> Prepared:
     """The photograph in the orientation in which it has the size of its annotation.
 
     Raises:
-        ImageError: it cannot be read, or has another size both ways.
+        OtherSizeError: it has another size both ways.
+        ImageError: it cannot be read.
     """
     prepared = stored = prepare(image.path, Preparation(network, honour_exif=False))
     if stored.size_wh != image.size_wh:
         prepared = prepare(image.path, Preparation(network, honour_exif=True))
     if prepared.size_wh != image.size_wh:
         annotated, found = ("{} x {}".format(*size) for size in (image.size_wh, stored.size_wh))
-        raise ImageError(f"'{image.path}' has {found} pixels, its annotation says {annotated}")
+        raise OtherSizeError(
+            f"'{image.path}' has {found} pixels, its annotation says {annotated}: it was scaled or cut since, or is another "
+            "picture; take the ones that were annotated"
+        )
     return prepared
 
 

@@ -298,9 +298,11 @@ BOXES = [[10, 20, 30, 40], [300, 300, 200, 100], [600, 100, 40, 300], [500, 20, 
             "they look like fractions of the image",
         ),
         ([[x, y, x + w, y + h] for x, y, w, h in BOXES], "they look like x1, y1, x2, y2"),
+        ([[x + w / 2, y + h / 2, w, h] for x, y, w, h in BOXES], "x, y is the upper left corner in COCO"),
+        ([[0, 0, 300, 200], [400, 300, 245, 190]], None),
         ([], None),
     ],
-    ids=["as they should be", "fractions", "corners", "none"],
+    ids=["as they should be", "fractions", "corners", "centres", "over the edge", "none"],
 )
 def test_boxes_of_another_form_are_told_by_their_looks(
     tmp_path: Path, boxes: list[list[float]], said: str | None
