@@ -75,7 +75,7 @@ def convert_to_bytes(source: Path, options: ConvertOptions) -> Conversion:
     Raises:
         ConversionError: see ``converters.errors`` for the tree.
     """
-    opened = open_source(source, options.importer)
+    opened = open_source(source, options.importer, options.source.input_size)
     description = _described(opened, options)
     writer = GraphWriter(_printable(source.stem))
     network = opened.importer.build(opened.model, writer, description.spec, options)

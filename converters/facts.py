@@ -31,6 +31,7 @@ class SourceOutput:
         largest: the largest number that its codes can hold; None where it is not quantised.
         smallest: the smallest, likewise.
         from_picture: whether a product of the picture reaches it; priors are an output that none reaches.
+        reach: the largest constant by which its numbers were multiplied last, as decoded boxes are by strides; None for none.
     """
 
     name: str
@@ -39,6 +40,7 @@ class SourceOutput:
     largest: float | None = None
     smallest: float | None = None
     from_picture: bool = True
+    reach: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

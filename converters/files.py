@@ -232,8 +232,30 @@ KERAS_MEMBERS = (b"metadata.json", b"config.json", b"model.weights.h5")
 ONNX_VARINTS = frozenset((1, 5))
 ONNX_MESSAGES = frozenset((2, 3, 4, 6, 7, 8, 14, 20, 25, 26))
 ONNX_GRAPH = 7
+ONNX_METADATA = (14, 2)
+DOCUMENT_ENTRY = b"\n\x04xdet"  # how an entry with the key of our document begins
 ONNX_MAX_IR_VERSION = 127
 ONNX_MAX_FIELDS = 4096  # that many may stand before the graph; exporters write fewer than ten
+
+
+def is_finished(data: bytes) -> bool:
+    """An ONNX file that carries our document, or one that does not end where its fields say: its reader tells that."""
+    if not is_onnx(data):
+        return False
+    position = 0
+    while position < len(data):
+        key, position = _read_varint(data, position)
+        number, wire_type = key >> 3, key & 7
+        length, behind = _read_varint(data, position) if wire_type in (0, 2) else (0, position)
+        size = {0: 0, 1: 8, 2: length, 5: 4}.get(wire_type)
+        if number == 0 or size is None or position >= len(data) or behind + size > len(data):
+            return True
+        position = behind + size
+        if (number, wire_type) == ONNX_METADATA and data[
+            behind : behind + len(DOCUMENT_ENTRY)
+        ] == DOCUMENT_ENTRY:
+            return True
+    return False
 
 
 def is_tflite(data: bytes) -> bool:

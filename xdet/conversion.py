@@ -35,6 +35,7 @@ def convert(
     resize: ResizeRule | None = None,
     color: Color | None = None,
     rescaling: str | tuple[float, float] | None = None,
+    input_size: str | tuple[int, int] | None = None,
     score_threshold: float | None = None,
     iou_threshold: float | None = None,
     max_detections: int | None = None,
@@ -60,7 +61,7 @@ def convert(
     """Convert a detector to one end-to-end ONNX file.
 
     Args:
-        source: a detector of the Tiny YOLO v2 family: int8 or uint8 TFLite, or Keras (H5, .keras).
+        source: a detector without a head: TFLite, Keras (H5, .keras) or ONNX.
         output: the ONNX file; ``<stem>.onnx`` in the working directory if None.
         force: replace an existing ``output``; a file that the conversion reads is never replaced.
         config: a yaml of the ST model zoo (2.x to 4.x) that describes the source.
@@ -70,6 +71,7 @@ def convert(
         resize: how photographs got the network's size in training: stretched, or ``"letterbox"``.
         color: what the channels of the picture are: ``"rgb"``, ``"bgr"``, or one alone, ``"grey"``.
         rescaling: (scale, offset) of a pixel, or text ("1/127.5,-1").
+        input_size: (height, width) of the picture, or text ("480x640"), for ONNX sources that leave it open.
         score_threshold: default of the finished model, 0..1; 0.5 if None.
         iou_threshold: default of the finished model, 0..1; 0.5 if None.
         max_detections: rows of the finished model's outputs; 100 if None.
@@ -118,6 +120,7 @@ def convert(
             resize=resize,
             color=color,
             rescaling=rescaling,
+            input_size=input_size,
             head=head,
             class_agnostic=class_agnostic,
             priors=priors,
@@ -175,7 +178,8 @@ def describe(
     from converters.sources import open_source
 
     path = Path(source)
-    description = describe_source(open_source(path), said or SourceOptions())
+    said = said or SourceOptions()
+    description = describe_source(open_source(path, size_hw=said.input_size), said)
     if output is not None:
         target = Path(output)
         require_writable(target, inputs=[path, *map(Path, inputs)], force=force)
@@ -192,6 +196,7 @@ def describing_options(
     resize: ResizeRule | None = None,
     color: Color | None = None,
     rescaling: str | tuple[float, float] | None = None,
+    input_size: str | tuple[int, int] | None = None,
     head: HeadChoice = "auto",
     class_agnostic: bool = False,
     priors: PathLike | None = None,
@@ -206,7 +211,7 @@ def describing_options(
     """
     from converters.description.priors import PriorStatement, parse_variances
     from converters.description.statements import SourceOptions
-    from converters.description.values import parse_anchors, parse_class_names, parse_rescaling
+    from converters.description.values import parse_anchors, parse_class_names, parse_rescaling, parse_size
     from converters.spec import Rescaling
 
     pair = rescaling if rescaling is None or isinstance(rescaling, str) else Rescaling(*rescaling)
@@ -218,6 +223,7 @@ def describing_options(
         resize=resize,
         color=color,
         rescaling=parse_rescaling(pair) if isinstance(pair, str) else pair,
+        input_size=None if input_size is None else parse_size(input_size),
         head=head,
         class_agnostic=class_agnostic,
         priors=PriorStatement(

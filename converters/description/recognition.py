@@ -224,9 +224,9 @@ def _decoded(facts: SourceFacts, *, per_cell: int, least: int, by_box: bool) -> 
 
 
 def _extent(facts: SourceFacts) -> tuple[float, float]:
-    """What boxes are fractions of: pixels of the picture where the output's codes reach that far, else the picture."""
-    largest = facts.outputs[0].largest
-    if largest is None or largest <= LARGEST_FRACTION:
+    """What boxes are fractions of: pixels of the picture where codes or strides reach that far, else the picture."""
+    output = facts.outputs[0]
+    if max(output.largest or 0, output.reach or 0) <= LARGEST_FRACTION:
         return 1.0, 1.0
     return float(facts.width), float(facts.height)
 
@@ -252,7 +252,10 @@ def _build_yolo_v8(facts: SourceFacts, stated: Stated) -> Head:
 
 
 def _is_no_yolox(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001, ARG001 - a table's call
-    return _decoded(facts, per_cell=1, least=6, by_box=True)
+    told = _decoded(facts, per_cell=1, least=6, by_box=True)
+    if told is None and facts.outputs[0].reach is not None:
+        return "its boxes are decoded already (a constant multiplies them): --head yolo_v5 reads such rows"
+    return told
 
 
 def _build_yolox(facts: SourceFacts, stated: Stated) -> Head:

@@ -74,6 +74,7 @@ class SourceOptions:
         resize: how photographs get the network's size.
         color: what the channels of the picture are.
         rescaling: pixel to real number.
+        input_size: rows and columns of the picture, for files that leave them open.
         head: ``"auto"`` takes what the yaml or sidecar says, else what the outputs show.
         score_threshold: default score threshold of the finished model.
         iou_threshold: default suppression threshold of the finished model.
@@ -89,6 +90,7 @@ class SourceOptions:
     resize: ResizeRule | None = None
     color: Color | None = None
     rescaling: Rescaling | None = None
+    input_size: tuple[int, int] | None = None
     head: HeadChoice = "auto"
     score_threshold: float | None = None
     iou_threshold: float | None = None
@@ -138,6 +140,7 @@ class SourceOptions:
                 "anchors": None if anchors is None else tuple((w, h) for w, h in anchors),
                 "class_names": None if names is None else tuple(names),
                 "rescaling": None if rescaling is None else Rescaling(**rescaling),
+                "input_size": None if data["input_size"] is None else tuple(data["input_size"]),
                 "priors": PriorStatement(
                     **{**priors, "variances": None if variances is None else tuple(variances)}
                 ),

@@ -420,6 +420,18 @@ def parse_rescaling(text: str) -> Rescaling:
         ) from error
 
 
+def parse_size(given: str | tuple[int, int]) -> tuple[int, int]:
+    """Read what ``--input-size`` was given: ``HEIGHTxWIDTH``, or the two numbers.
+
+    Raises:
+        OptionError: it is no such pair.
+    """
+    words = given.lower().split("x") if isinstance(given, str) else [str(size) for size in given]
+    if len(words) != 2 or not all(word.strip().isdecimal() and int(word) for word in words if len(word) < 9):
+        raise OptionError(f"--input-size '{given!s:.40}': expected HEIGHTxWIDTH in pixels, such as 480x640")
+    return int(words[0]), int(words[1])
+
+
 def resolve_rescaling(facts: SourceFacts, stated: StatedRescaling | None) -> Rescaling:
     """The pixel encoding of a source model (see the module's docstring).
 
@@ -432,7 +444,7 @@ def resolve_rescaling(facts: SourceFacts, stated: StatedRescaling | None) -> Res
         if stated is None:
             msg = (
                 f"'{facts.file}' takes float pixels and does not say how they are scaled; give "
-                "--rescaling 1/255 (0..1) or --rescaling 1/127.5,-1 (-1..1), or --config ZOO.yaml, or write a sidecar "
+                "--rescaling 1/255 (0..1), 1/127.5,-1 (-1..1) or 1 (0..255), or --config ZOO.yaml, or write a sidecar "
                 'with {"rescaling": {"scale": 0.00392156862745098, "offset": 0.0}} for 1/255'
             )
             raise OptionError(msg)

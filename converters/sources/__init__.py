@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from converters.errors import SourceFileError
-from converters.files import is_h5, is_keras, is_onnx, is_tflite, read_model_bytes
+from converters.errors import OptionError, SourceFileError
+from converters.files import is_finished, is_h5, is_keras, is_onnx, is_tflite, read_model_bytes
 from converters.sources.base import Importer, Later, Source
 
 if TYPE_CHECKING:
@@ -66,6 +66,20 @@ SOURCES: Mapping[str, Source] = {
         extra="keras",
         loads=True,
     ),
+    "onnx-source": Source(
+        "ONNX",
+        sniff=is_onnx,
+        importers={
+            "native": Importer(
+                read=Later("converters.sources.onnx.reader", "read_onnx"),
+                facts=Later("converters.sources.onnx.network", "facts_from_onnx"),
+                build=Later("converters.sources.onnx.importer", "import_onnx"),
+                takes_size=True,
+            )
+        },
+        inspect=Later("xdet.inspection.inspect", "inspect_onnx_source"),
+        compare=Later("xdet.checking.pair", "_read_onnx"),
+    ),
 }
 """Whoever adds a format adds a row, the files behind it, and its name to a row of ``xdet.runtimes.table`` that runs it."""
 FINISHED = "onnx"
@@ -87,7 +101,7 @@ def sniff_format(data: bytes) -> str | None:
         >>> sniff_format(b"\xff\xd8\xff\xe0 a photograph") is None
         True
     """
-    if is_onnx(data):
+    if is_finished(data):
         return FINISHED
     return next((name for name, row in SOURCES.items() if row.sniff(data)), None)
 
@@ -124,14 +138,18 @@ class OpenSource:
     importer: Importer
 
 
-def open_source(path: Path, importer: ImporterChoice = "native") -> OpenSource:
+def open_source(
+    path: Path, importer: ImporterChoice = "native", size_hw: tuple[int, int] | None = None
+) -> OpenSource:
     """Read a source model of any format that has an importer.
 
     Args:
         path: the model's file.
         importer: who translates it; where a format has only its own, that one.
+        size_hw: rows and columns of the picture, for files that leave them open.
 
     Raises:
+        OptionError: a size is given and the file has one, or none is given and the file has none.
         SourceFileError: the file cannot be read, is damaged, or of another format.
         UnsupportedModelError: a sound file that holds what no importer represents.
     """
@@ -139,12 +157,17 @@ def open_source(path: Path, importer: ImporterChoice = "native") -> OpenSource:
     found = sniff_format(data)
     if found is None or found not in SOURCES:
         expected = " or ".join(f"a {row.title} file" for row in SOURCES.values())
-        what = "none of the known formats" if found is None else "an ONNX file"
+        what = "none of the known formats" if found is None else "an ONNX file that xdet made"
         msg = f"{path}: expected {expected}, found {what}; give the model as its training wrote it"
         raise SourceFileError(msg)
     importers = SOURCES[found].importers
     chosen = importers.get(importer, importers["native"])
-    return OpenSource(path, data, found, chosen.read(data, path.name), chosen)
+    if size_hw is not None and not chosen.takes_size:
+        raise OptionError(
+            f"{path}: a {SOURCES[found].title} file has a size of its own; leave --input-size out"
+        )
+    sizes = (size_hw,) if chosen.takes_size else ()
+    return OpenSource(path, data, found, chosen.read(data, path.name, *sizes), chosen)
 
 
 def describe(source: OpenSource, options: SourceOptions) -> SourceDescription:
@@ -168,4 +191,5 @@ def resolve_source_spec(path: Path, *, options: SourceOptions | None = None) -> 
     """
     from converters.description.statements import SourceOptions
 
-    return describe(open_source(path), options or SourceOptions()).spec
+    options = options or SourceOptions()
+    return describe(open_source(path, size_hw=options.input_size), options).spec

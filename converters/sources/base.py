@@ -78,16 +78,19 @@ class Importer:
     """The three steps of reading one source format.
 
     Attributes:
-        read: bytes and file name (for messages) -> the source model, every part of it checked.
+        read: bytes, file name (for messages) and, where ``takes_size``, what is stated of the picture's size -> the source
+            model, every part of it checked.
         facts: what the source model itself tells about its detector.
         build: writes the network into the writer's graph.
         require: raises what ``build`` would of operators and types, so that it is told beside what the description lacks.
+        takes_size: files may leave the picture's size open.
     """
 
-    read: Callable[[bytes, str], Any]
+    read: Callable[..., Any]
     facts: Callable[[Any], SourceFacts]
     build: Callable[[Any, GraphWriter, DetectorSpec, ConvertOptions], ImportedNetwork]
     require: Callable[[Any], None] | None = None
+    takes_size: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.files import HDF5_SIGNATURE, ONNX_MAX_FIELDS
-from converters.sources import sniff_format
+from converters.sources import FINISHED, SOURCES, sniff_format
+from converters.spec import METADATA_KEY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +41,13 @@ def onnx_model(**attributes: str | int) -> onnx.ModelProto:
     return onnx.helper.make_model(graph, **attributes)
 
 
+def finished_onnx() -> bytes:
+    model = onnx_model()
+    onnx.helper.set_model_props(model, {"other": "x", METADATA_KEY: "{}"})
+    serialized: bytes = model.SerializeToString()
+    return serialized
+
+
 FILES: dict[str, tuple[bytes, str | None]] = {
     "tflite": (b"\x1c\0\0\0TFL3" + bytes(40), "tflite"),
     "tflite, cut behind the identifier": (b"\x1c\0\0\0TFL3", "tflite"),
@@ -50,9 +58,10 @@ FILES: dict[str, tuple[bytes, str | None]] = {
     "keras, packed again in another order": (zip_of("config.json", "metadata.json"), "keras"),
     "keras, cut": (zip_of("metadata.json", "config.json", "model.weights.h5")[:60], "keras"),
     "another zip": (zip_of("word/document.xml", "config.json"), None),
-    "onnx": (onnx_model().SerializeToString(), "onnx"),
-    "onnx with a long description": (onnx_model(doc_string="x" * 5000).SerializeToString(), "onnx"),
-    "onnx with a negative model version": (onnx_model(model_version=-1).SerializeToString(), "onnx"),
+    "onnx": (onnx_model().SerializeToString(), "onnx-source"),
+    "onnx that xdet made": (finished_onnx(), "onnx"),
+    "onnx with a long description": (onnx_model(doc_string="x" * 5000).SerializeToString(), "onnx-source"),
+    "onnx with a negative model version": (onnx_model(model_version=-1).SerializeToString(), "onnx-source"),
     "onnx, cut inside the graph": (onnx_model().SerializeToString()[:20], "onnx"),
     "onnx without a graph": (onnx.ModelProto(ir_version=9, producer_name="p").SerializeToString(), None),
     "an onnx tensor": (onnx.numpy_helper.from_array(np.ones(3)).SerializeToString(), None),
@@ -80,7 +89,7 @@ def test_the_embedded_model_is_tflite(embedded_tflite: Path) -> None:
     st.sampled_from([b"", b"\x08\x09", b"PK\x03\x04", b"\x08\x09\x12\xff\xff\xff\xff"]),
 )
 def test_any_bytes_have_an_answer(tail: bytes, head: bytes) -> None:
-    assert sniff_format(head + tail) in {"tflite", "h5", "keras", "onnx", None}
+    assert sniff_format(head + tail) in {*SOURCES, FINISHED, None}
 
 
 def test_sniffing_imports_neither_onnx_nor_a_schema() -> None:

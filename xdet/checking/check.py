@@ -21,6 +21,7 @@ from xdet.checking.heads.spread import (
     judge_spread,
     nearest,
     own_spread,
+    same_kernels,
 )
 from xdet.checking.heads.why import Comparison, find_changes
 from xdet.checking.numbers import check_static
@@ -262,13 +263,17 @@ def _judge(
     exact_runs = [run for run in runs if run.exact and reason is None]
     xnnpack = next((run for run in sources if run.name == XNNPACK), None)
     to_xnnpack = {run.name: distance(run, xnnpack, step) for run in exact_runs} if xnnpack else {}
+    if pair.source_nodes is not None:
+        exact_runs, to_xnnpack, reason = same_kernels(runs, sources)
     near = {run.name: nearest(run, sources, step) for run in runs}
-    limits = allowed(sources, step)
+    limits = None if pair.no_yardstick else allowed(sources, step)
     spread_of = [d for name, d in near.items() if d is not None and name not in to_xnnpack]
     unit = "LSB" if step is not None else "of the largest value"
-    exact = judge_exact(exact_runs, to_xnnpack, reason)
+    exact = judge_exact(exact_runs, to_xnnpack, reason, unit)
     apart = None if comparable else _other_numbers(pair)
-    skipped = (apart or _no_yardstick(inputs.runtimes, gaps.missing)) if runs else NOTHING_RAN
+    skipped = (
+        (apart or pair.no_yardstick or _no_yardstick(inputs.runtimes, gaps.missing)) if runs else NOTHING_RAN
+    )
     spread = judge_spread(spread_of, limits if runs else None, unit, skipped)
     witness = xnnpack or (sources[0] if sources else None)
     exact, spread = (_with_diagnosis(inputs, part, runs, witness) for part in (exact, spread))
@@ -312,7 +317,7 @@ def _judge(
 
 def _comparable(pair: OpenedPair) -> bool:
     """Whether heads of source and model are the same numbers: not where one of them alone rounds its activations."""
-    if pair.source_graph is not None:
+    if pair.source_graph is not None or pair.source_nodes is not None:
         return not pair.rounds_at_run_time
     return pair.document.activations == "float32"
 

@@ -240,6 +240,10 @@ def _shared(pair: OpenedPair, least_bound: int) -> tuple[tuple[_Shared, ...], di
         elif layer.codes is not None or (twin.onnx in pair.graph.producers and not is_raw_output(twin.onnx)):
             bound = of_twins[twin.onnx] = max(bound, of_twins.get(twin.onnx, 0))
             shared.append(_held(layer, twin, twin.onnx, bound, pair.graph))
+    if not pair.source_layers:
+        raise ModelError(
+            f"'{pair.source.file}' has no layers that are compared: a quantised ONNX source's operators are the model's own"
+        )
     if not shared:
         raise ModelError(f"'{pair.source.file}' shares no layer with the model; is it the model's source?")
     return tuple(shared), absent

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import onnx_ir as ir
+
     from converters.description.statements import SourceOptions, Statements
     from converters.facts import SourceFacts
     from converters.spec import ModelDocument
@@ -46,6 +48,7 @@ class OpenedPair:
         source_graph: its tensors and operators; None for formats other than TFLite.
         source_steps: what its layers compute; None for formats other than Keras, and where ``source_problem`` says why.
         source_problem: why the numbers of a Keras source cannot be compared; else None.
+        source_nodes: its operators; None for formats other than ONNX.
         stated: what options, sidecar and the source itself state of the detector.
         source_size: height and width of the source's picture.
         source_layers: its tensors, in the order in which they are computed.
@@ -64,6 +67,14 @@ class OpenedPair:
     rounds_at_run_time: bool = False
     source_steps: KerasSteps | None = None
     source_problem: str | None = None
+    source_nodes: ir.Graph | None = None
+
+    @property
+    def no_yardstick(self) -> str | None:
+        """Why it is not known how far other runtimes may be off: only one runtime computes the codes of an ONNX source."""
+        if self.source_nodes is None or self.document.activations == "float32":
+            return None
+        return "runtimes round a quantised ONNX source's integers in ways of their own: compare accuracy with xdet eval"
 
     @property
     def has_thresholds(self) -> bool:
@@ -87,14 +98,15 @@ def open_pair(model: Path | ModelFile, source: Path, said: SourceOptions | None 
     """
     finished = model if isinstance(model, ModelFile) else read_model_file(model)
     origin = read_model_file(source)
-    if finished.format != "onnx":
+    if not finished.is_finished:
         raise UsageError(
             f"'{finished.file}' is {finished.format or 'no model'}, expected an ONNX file made by xdet convert; "
             f"the source goes behind --source"
         )
     if origin.format is None or origin.format not in SOURCES:
+        known = " or ".join(row.title for row in SOURCES.values())
         raise UsageError(
-            f"'{source}' is {origin.format or 'no model'}, expected the TFLite or Keras file that '{finished.file}' was made of"
+            f"'{source}' is {origin.format or 'no model'}, expected the {known} file that '{finished.file}' was made of"
         )
     document = read_document(finished.data, file=finished.file)
     read = SOURCES[origin.format].compare(origin, document)
@@ -111,6 +123,7 @@ def open_pair(model: Path | ModelFile, source: Path, said: SourceOptions | None 
         rounds_at_run_time=read.rounds_at_run_time,
         source_steps=read.steps,
         source_problem=read.problem,
+        source_nodes=read.nodes,
     )
 
 
@@ -124,6 +137,7 @@ class _Source:
     graph: SourceGraph | None = None
     steps: KerasSteps | None = None
     problem: str | None = None
+    nodes: ir.Graph | None = None
 
 
 def _read_tflite(origin: ModelFile, document: ModelDocument) -> _Source:
@@ -170,6 +184,33 @@ def _read_keras(origin: ModelFile, document: ModelDocument) -> _Source:
     except ConversionError as error:
         raise ModelError(*error.lines) from error
     return _Source(facts, layers, steps=steps)
+
+
+def _read_onnx(origin: ModelFile, document: ModelDocument) -> _Source:
+    """The operators of an ONNX source at the size of its model; layers only of float networks, which have a bound."""
+    from converters.errors import ConversionError
+    from converters.sources.onnx.network import facts_from_onnx, fixed_graph
+    from converters.sources.onnx.reader import read_onnx
+
+    image = document.spec.image
+    try:
+        source = read_onnx(origin.data, origin.file, (image.height, image.width))
+        facts, nodes = facts_from_onnx(source), fixed_graph(source)
+    except ConversionError as error:
+        raise ModelError(*error.lines) from error
+    own = {name for node in source.proto.graph.node for name in node.output}
+    layers = tuple(
+        SourceLayer(
+            str(value.name),
+            node.op_type,
+            tuple(str(read.name) for read in node.inputs if read is not None),
+            None,
+        )
+        for node in nodes
+        for value in node.outputs
+        if value.name in own and value.dtype is not None and value.dtype.name == "FLOAT"
+    )
+    return _Source(facts, layers if document.activations == "float32" else (), nodes=nodes)
 
 
 def _stated(

@@ -32,13 +32,15 @@ Examples:
   xdet convert net.tflite --anchors anchors.txt --try-units photos/     which unit the anchors are in
   xdet convert person.h5                        a Keras model stays float
   xdet convert person.h5 --quantize per-channel --calibration photos/
+  xdet convert yolov8n.onnx -o person.onnx --rescaling 1/255 --classes coco.txt
 """
 
 
 @describes_source
 def convert(
     source: Annotated[
-        Path, typer.Argument(help="TFLite or Keras detector; a sidecar <stem>.xdet.json beside it is read.")
+        Path,
+        typer.Argument(help="TFLite, Keras or ONNX detector; a sidecar <stem>.xdet.json beside it is read."),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="ONNX file to write [default: <stem>.onnx here].")

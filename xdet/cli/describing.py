@@ -76,6 +76,13 @@ DESCRIBING: dict[str, tuple[Any, Any]] = {
         ],
         None,
     ),
+    "input_size": (
+        Annotated[
+            str | None,
+            _option(metavar="HEIGHTxWIDTH", help="Of an ONNX file that leaves its picture's size open."),
+        ],
+        None,
+    ),
     "head": (
         Annotated[
             str,

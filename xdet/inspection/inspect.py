@@ -110,6 +110,29 @@ def _refusal(require: Callable[..., None], *arguments: object) -> str | None:
     return None
 
 
+def inspect_onnx_source(path: Path, data: bytes, _: bool, said: SourceOptions | None = None) -> Inspection:  # noqa: FBT001 - called by a table
+    """Tell what an ONNX file without a head holds."""
+    from converters.description.statements import SourceOptions, describe_source
+    from converters.sources.onnx.importer import summarise_quantization
+    from converters.sources.onnx.network import facts_from_onnx, fixed_graph
+    from converters.sources.onnx.reader import read_onnx
+
+    known, said = replace(inspect_onnx(path, data), format="onnx-source"), said or SourceOptions()
+    try:
+        source = read_onnx(data, path.name, said.input_size)
+        known = replace(known, quantization=summarise_quantization(fixed_graph(source)))
+        facts = facts_from_onnx(source)
+    except ConversionError as error:
+        return replace(known, refused=str(error))
+    try:
+        described = describe_source(path, facts, said)
+    except ConversionError as error:
+        return replace(known, problem="; ".join(line.strip() for line in error.lines))
+    return replace(
+        known, spec=described.spec, problem=None, stated_by=described.stated_by, notes=described.notes
+    )
+
+
 def inspect_onnx(path: Path, data: bytes) -> Inspection:
     """Tell what an ONNX file holds."""
     from xdet.model.graph import load_onnx

@@ -18,7 +18,7 @@ import numpy as np
 from xdet.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx
     from numpy.typing import NDArray
@@ -78,50 +78,15 @@ def load_onnx(data: bytes, file: str) -> onnx.ModelProto:
     """Decode an ONNX file.
 
     Raises:
-        ModelError: it is damaged: no message, a constant whose numbers are elsewhere or do not fill its shape, an operator
-            without results, a name that is no text.
+        ModelError: it is damaged; see ``converters.sources.onnx.reader``.
     """
-    import onnx
-    from google.protobuf.message import DecodeError
+    from converters.errors import SourceFileError
+    from converters.sources.onnx.reader import decode_onnx
 
     try:
-        model = onnx.load_model_from_string(data)
-    except DecodeError as error:
-        msg = f"'{file}' is a damaged ONNX file: {error}"
-        raise ModelError(msg) from error
-    _require_text((model.producer_name, model.producer_version, model.domain, model.doc_string), file)
-    _require_text((text for entry in model.metadata_props for text in (entry.key, entry.value)), file)
-    _require_whole(model.graph, file)
-    return model
-
-
-def _require_text(texts: Iterable[str | bytes], file: str) -> None:
-    """Refuse names that are no UTF-8: protobuf hands them out as bytes."""
-    for text in texts:
-        if isinstance(text, bytes):
-            raise ModelError(f"'{file}' is a damaged ONNX file: the text {text!r:.60} is not UTF-8")
-
-
-def _require_whole(graph: onnx.GraphProto, file: str) -> None:
-    """Look at every constant and operator, those of graphs inside the graph included."""
-    values = (*graph.input, *graph.output, *graph.value_info)
-    _require_text((value.name for value in values), file)
-    for value in values:
-        if any(
-            size.dim_value < 0 for size in value.type.tensor_type.shape.dim
-        ):  # onnx's shape inference aborts on such
-            raise ModelError(f"'{file}' is a damaged ONNX file: value {value.name!r:.60} has a negative size")
-    for tensor in graph.initializer:
-        _require_numbers(tensor, file)
-    for node in graph.node:
-        _require_text((node.op_type, node.name, node.domain, *node.input, *node.output), file)
-        if not node.output:
-            raise ModelError(f"'{file}' is a damaged ONNX file: operator {node.op_type!r:.60} has no results")
-        for entry in node.attribute:
-            for tensor in (*([entry.t] if entry.HasField("t") else ()), *entry.tensors):
-                _require_numbers(tensor, file)
-            for inner in (*([entry.g] if entry.HasField("g") else ()), *entry.graphs):
-                _require_whole(inner, file)
+        return decode_onnx(data, file)
+    except SourceFileError as error:
+        raise ModelError(*error.lines) from error
 
 
 def require_valid(model: onnx.ModelProto, file: str) -> None:
@@ -130,30 +95,13 @@ def require_valid(model: onnx.ModelProto, file: str) -> None:
     Raises:
         ModelError: it breaks the standard, or is of a newer one than the installed onnx knows.
     """
-    import onnx
+    from converters.errors import SourceFileError
+    from converters.sources.onnx import reader
 
     try:
-        onnx.checker.check_model(model)
-    except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(
-            f"'{file}' is no valid ONNX model: {reason:.500}; convert its source again"
-        ) from error
-
-
-def _require_numbers(tensor: onnx.TensorProto, file: str) -> None:
-    from onnx import TensorProto, numpy_helper
-
-    _require_text((tensor.name,), file)
-    reason = "keeps its numbers in another file, which is not opened"
-    if tensor.data_location != TensorProto.EXTERNAL and not tensor.external_data:
-        try:
-            numpy_helper.to_array(tensor)
-        except (ValueError, TypeError, LookupError, OverflowError, AttributeError) as error:
-            reason = f"cannot be read: {error}"
-        else:
-            return
-    raise ModelError(f"'{file}' is a damaged ONNX file: constant {tensor.name!r:.60} {reason}")
+        reader.require_valid(model, file)
+    except SourceFileError as error:
+        raise ModelError(*error.lines) from error
 
 
 def read_graph(model: onnx.ModelProto, file: str) -> OnnxGraph:

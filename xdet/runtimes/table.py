@@ -92,7 +92,7 @@ def open_runtime(path: Path, choices: RuntimeChoices = DEFAULTS) -> Runtime:
     """Open a model file, finished or source.
 
     Args:
-        path: an ONNX file that xdet made, or a TFLite or Keras file.
+        path: an ONNX file that xdet made, or a source file.
         choices: where and how it runs; without a runtime's name, the first of ``RUNTIMES`` that takes the file.
 
     Raises:
@@ -122,7 +122,7 @@ def open_model(
         formats = dict.fromkeys(found for row in RUNTIMES.values() for found in row.formats)
         raise ModelError(
             f"'{model.file}' is not a model: its bytes are none of {', '.join(formats)}; "
-            f"give an ONNX file made by xdet convert, or a TFLite or Keras detector"
+            f"give an ONNX file made by xdet convert, or a TFLite, Keras or ONNX detector"
         )
     name = choices.runtime or takers[0]
     if name not in takers:
@@ -335,6 +335,16 @@ RUNTIMES: dict[str, RuntimeRow] = {
         only=("cpu",),
         trusted=("cpu",),
         feeds_thresholds=False,  # Node's build ignores them without a word
+    ),
+    "onnxruntime-source": RuntimeRow(
+        module="xdet.runtimes.onnxruntime_source",
+        formats=("onnx-source",),
+        usual="cpu",
+        package="onnxruntime",
+        only=("cpu",),
+        checked=("cpu",),
+        subprocess=True,
+        deployed=True,
     ),
     "litert": RuntimeRow(
         module="xdet.runtimes.litert",

@@ -58,10 +58,11 @@ def test_a_pointer_of_git_lfs_is_told(tmp_path: Path) -> None:
 
 
 def test_a_finished_model_is_no_source(tmp_path: Path) -> None:
-    graph = onnx.helper.make_graph([], "empty", [], [])
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
+    onnx.helper.set_model_props(model, {"xdet": "{}"})
     path = tmp_path / "done.tflite"
-    path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
-    with pytest.raises(SourceFileError, match="found an ONNX file"):
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(SourceFileError, match="found an ONNX file that xdet made"):
         open_source(path)
 
 

@@ -214,7 +214,11 @@ def bad_calls(model: str, image: str, folder: Path) -> dict[str, tuple[Sequence[
         "no threads": (["detect", model, image, "--threads", "0"], 2, "threads"),
         "too many threads": (["detect", model, image, "--threads", "100000"], 2, "four per processor"),
         "no workers": (["detect", model, image, "--workers", "0"], 2, "--workers must lie in 1..64, got 0"),
-        "an ONNX file that is not ours": (["detect", folder / "foreign.onnx", image], 3, "convert"),
+        "an ONNX file that is not ours": (
+            ["detect", folder / "foreign.onnx", image],
+            3,
+            "export the network alone",
+        ),
         "a source that is a picture": (["convert", image], 3, "TFLite"),
         "a missing source": (["convert", folder / "no.tflite"], 3, "no.tflite"),
         "a bad anchor list": (

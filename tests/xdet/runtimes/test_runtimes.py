@@ -111,7 +111,10 @@ def test_a_finished_model_is_opened_from_a_path_with_spaces_and_unicode(tmp_path
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "is empty"), (b"GIF89a" * 20, "is not a model: its bytes are none of onnx, tflite, h5, keras")],
+    [
+        (b"", "is empty"),
+        (b"GIF89a" * 20, "is not a model: its bytes are none of onnx, onnx-source, tflite, h5, keras"),
+    ],
     ids=["empty", "another-kind"],
 )
 def test_a_file_that_is_no_model_says_so(content: bytes, message: str, tmp_path: Path) -> None:

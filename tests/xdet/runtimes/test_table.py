@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from converters.sources import SOURCES
 from tests.xdet.finished_models import finished_model
 from xdet.errors import UsageError
 from xdet.model.file import ModelFile
@@ -67,9 +68,7 @@ def test_what_can_run_a_format_here_is_what_is_installed(monkeypatch: pytest.Mon
 def test_every_format_has_a_runtime() -> None:
     assert {found for kind in RUNTIMES.values() for found in kind.formats} == {
         "onnx",
-        "tflite",
-        "h5",
-        "keras",
+        *SOURCES,
     }
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Step = float | NDArray[np.float64]  # one, or one per value of a head that joins several outputs
 
 XNNPACK = "litert:xnnpack"
+ONNX_SOURCE, ONNX_MODEL = "onnxruntime-source:cpu", "onnxruntime:cpu"
 # For networks on which LiteRT's kernels agree: one code, on one value in a hundred, is what the last rounding may do.
 LEAST_MAX, LEAST_MEAN = 1.0, 0.01
 # Where the bars of a histogram end: whole codes, and decades of the largest value.
@@ -104,15 +105,40 @@ def allowed(sources: Sequence[Run], step: Step | None) -> tuple[float, float] | 
     )
 
 
+def same_kernels(
+    runs: Sequence[Run], sources: Sequence[Run]
+) -> tuple[list[Run], dict[str, HeadDistance], str | None]:
+    """What ``judge_exact`` needs for an ONNX source: its own operators run on the same kernels in both files.
+
+    ONNX Runtime may still fuse them in another way, since a model has operators in front and behind. Where that shows as no
+    more than float32 sums in another order, nothing is declared exact.
+    """
+    source = next((run for run in sources if run.name == ONNX_SOURCE), None)
+    ours = [run for run in runs if run.name == ONNX_MODEL]
+    if source is None or not ours:
+        return [], {}, "ONNX Runtime's CPU kernels did not run with both files"
+    found = {run.name: distance(run, source, None) for run in ours}
+    off = [d for d in found.values() if d.differing]
+    if not off or any(d.max_steps > FLOAT_BOUND for d in off):
+        return ours, found, None
+    told = f"{off[0].differing:,} of {off[0].values:,} values differ, by up to {off[0].max_steps:.4g} of the largest"
+    return (
+        [],
+        {},
+        f"no pair is declared exact: {told}, since ONNX Runtime optimises the two graphs in other ways",
+    )
+
+
 def judge_exact(
-    runs: Sequence[Run], distances: Mapping[str, HeadDistance], reason: str | None
+    runs: Sequence[Run], distances: Mapping[str, HeadDistance], reason: str | None, unit: str = "LSB"
 ) -> PartVerdict:
     """Part (b).
 
     Args:
         runs: those with exact integer kernels.
-        distances: run name -> its distance to XNNPACK.
+        distances: run name -> its distance to XNNPACK, or to an ONNX source on the same kernels.
         reason: why no pair is declared exact; None where it is.
+        unit: of the distances.
     """
     compared = [distances[run.name] for run in runs if run.name in distances]
     if reason is not None or not compared:
@@ -122,8 +148,8 @@ def judge_exact(
         Finding(
             "exact",
             "layer",
-            f"{d.first} differs from {d.second} in {d.differing:,} of {d.values:,} head values, by up to {d.max_steps:.4g} LSB "
-            f"(mean {d.mean_steps:.4g}); expected 0",
+            f"{d.first} differs from {d.second} in {d.differing:,} of {d.values:,} head values, by up to {d.max_steps:.4g} "
+            f"{unit} (mean {d.mean_steps:.4g}); expected 0",
             runtime=d.first,
         )
         for d in compared

@@ -15,17 +15,22 @@ from xdet.checking.numbers.context import StaticContext
 from xdet.checking.numbers.description import compare_description
 from xdet.checking.numbers.keras_operators import compare_keras
 from xdet.checking.numbers.keras_segments import KerasContext
+from xdet.checking.numbers.onnx_nodes import NodeComparison, compare_nodes
 from xdet.checking.numbers.operators import compare_operators
 from xdet.checking.numbers.scales import compare_activations
 from xdet.checking.numbers.steps import compare_steps
 from xdet.checking.result import PartVerdict, ProvenChange
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from xdet.checking.pair import OpenedPair
 
 
 def check_static(pair: OpenedPair) -> tuple[PartVerdict, tuple[ProvenChange, ...]]:
     """Compare the two files; the verdict, and what differs on purpose."""
+    if pair.source_nodes is not None:
+        return _check_onnx(pair, pair.source_nodes), ()
     if pair.source_graph is None:
         return _check_keras(pair), ()
     if pair.document.is_taken_over:
@@ -45,6 +50,19 @@ def check_static(pair: OpenedPair) -> tuple[PartVerdict, tuple[ProvenChange, ...
         summary += f"; {len(context.unaccounted)} pairs belong to no source tensor: {', '.join(context.unaccounted[:3])}"
     findings = tuple(context.findings)
     return PartVerdict("static", "failed" if findings else "passed", summary, findings), proven
+
+
+def _check_onnx(pair: OpenedPair, source: ir.Graph) -> PartVerdict:
+    """Compare with an ONNX source, whose operators the model holds as they are."""
+    findings = list(compare_description(pair))
+    done = NodeComparison()
+    if not any(finding.cause == "another-source" for finding in findings):
+        done = compare_nodes(source, pair.graph, pair.document)
+    findings += done.findings
+    summary = f"{done.compared:,} numbers compared with the source's, bit for bit"
+    if done.absent:
+        summary += f"; {len(done.absent)} operators were rewritten ({', '.join(pair.document.passes)}), the outputs judge them"
+    return PartVerdict("static", "failed" if findings else "passed", summary, tuple(findings))
 
 
 def _check_keras(pair: OpenedPair) -> PartVerdict:

@@ -1,0 +1,160 @@
+"""An ONNX source's nodes behind the pixels: the picture as uint8 pixels, its layout and scale inside, then the source as it is.
+
+::
+
+    image (uint8, NHWC) -> Transpose -> Cast -> x scale + offset -> the source's own nodes -> outputs, channels last
+
+Numeric effect: none behind the pixels. Every operator computes what it computes in the source, so the raw outputs are bit for
+bit those of the source on the same kernels, fed with ``pixel * scale + offset`` in float32.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from converters.errors import OptionError
+from converters.facts import match_outputs
+from converters.graph import NCHW_TO_NHWC, image_pixels, rescaled_pixels
+from converters.sources.base import ImportedNetwork, as_raw_output
+from converters.sources.onnx.network import facts_from_onnx, fixed_graph, turned_outputs
+from converters.spec import CONTRACT_NAMES, TensorTwin
+
+if TYPE_CHECKING:
+    from converters.graph import GraphWriter
+    from converters.options import ConvertOptions
+    from converters.sources.onnx.reader import OnnxSource
+    from converters.spec import ActivationCodes, DetectorSpec
+
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+OF_CODES = frozenset({"DequantizeLinear", "QuantizeLinear"})
+
+
+def import_onnx(
+    source: OnnxSource, writer: GraphWriter, spec: DetectorSpec, options: ConvertOptions
+) -> ImportedNetwork:
+    """Write an ONNX detector network into ``writer``'s graph.
+
+    Raises:
+        OptionError: a batch that the file does not take, or codes that it does not have.
+        UnsupportedModelError: as ``fixed_graph``.
+    """
+    if options.batch != 1 and not source.any_batch:
+        raise OptionError(
+            f"{source.file}: takes one image, and --batch {options.batch} needs a model whose batch is open; export it "
+            "so (Ultralytics: dynamic=True), or leave --batch out"
+        )
+    graph = fixed_graph(source, options.batch_size)
+    codes = activation_codes(graph)
+    _require_choices(source.file, codes, options)
+    pixels = image_pixels(writer, spec.image, options.batch_size)
+    if source.dtype == "float32":
+        pixels = rescaled_pixels(writer, pixels, spec.image.rescaling)
+    if not source.is_nchw:
+        pixels = writer.op("Transpose", [pixels], "pixels/nhwc", perm=list(NCHW_TO_NHWC))
+    ours = _taken_over(graph, writer, pixels)
+    turned, shapes = turned_outputs(graph), [output.shape for output in facts_from_onnx(source).outputs]
+    wanted = spec.network_outputs
+    order = match_outputs(shapes, wanted)
+    raw = []
+    for output, place in zip(wanted, order, strict=True):
+        value = ours[graph.outputs[place]]
+        if turned[place]:
+            value = writer.op("Transpose", [value], f"{output.value_name}/nhwc", perm=list(NCHW_TO_NHWC))
+        raw.append(as_raw_output(writer, value, shapes[place], output))
+    return ImportedNetwork(
+        outputs=tuple(raw),
+        twins={
+            str(old.name): TensorTwin(str(new.name), "same", 0)
+            for old, new in ours.items()
+            if old.name and not old.is_graph_input()
+        },
+        quantization=summarise_quantization(graph),
+        activations=codes,
+        canonical=False,
+        leaky_relu="float",
+    )
+
+
+def _require_choices(file: str, codes: ActivationCodes, options: ConvertOptions) -> None:
+    if codes != "float32" and options.quantize != "none":
+        raise OptionError(f"{file}: is quantised already; leave --quantize out")
+    if options.quantize == "none" and options.activations != "uint8":
+        raise OptionError(
+            f"{file}: an ONNX source keeps the codes that it has, {codes}; leave --activations {options.activations} out"
+        )
+
+
+def _taken_over(graph: ir.Graph, writer: GraphWriter, pixels: ir.Value) -> dict[ir.Value, ir.Value]:
+    """Append every node under its own names; every reader of a scale or zero-point gets a constant of its own.
+
+    Two weights that share one make ONNX Runtime's exact kernels on x86 fail (``converters.graph``).
+    """
+    ours = {graph.inputs[0]: pixels}
+
+    def read(value: ir.Value | None, own: str | None) -> ir.Value | None:
+        if value is None or value in ours:
+            return None if value is None else ours[value]
+        tensor = ir.convenience.get_const_tensor(value)
+        assert tensor is not None, "fixed_graph knows every value"  # noqa: S101
+        constant = writer.constant(tensor.numpy(), own or _free(str(value.name)))
+        if own is None:
+            ours[value] = constant
+        return constant
+
+    for node in graph:
+        name = str(node.outputs[0].name)
+        inputs = [
+            read(
+                value,
+                f"{name}/{('scale', 'zero_point')[place - 1]}"
+                if node.op_type in OF_CODES and place in (1, 2)
+                else None,
+            )
+            for place, value in enumerate(node.inputs)
+        ]
+        attributes = {key: attribute.value for key, attribute in node.attributes.items()}
+        names = [_free(str(value.name or f"{name}:{place}")) for place, value in enumerate(node.outputs)]
+        for old, new in zip(node.outputs, writer.ops(node.op_type, inputs, names, **attributes), strict=True):
+            new.type, new.shape = old.type, old.shape
+            ours[old] = new
+    return ours
+
+
+def _free(name: str) -> str:
+    """A name that is none of the contract's."""
+    return f"{name}#source" if name in CONTRACT_NAMES else name
+
+
+def activation_codes(graph: ir.Graph) -> ActivationCodes:
+    """The dtype of most codes that QuantizeLinear writes; ``"float32"`` where it writes none."""
+    written = Counter(
+        value.dtype for node in graph if node.op_type == "QuantizeLinear" for value in node.outputs
+    )
+    kinds: dict[ir.DataType | None, Literal["uint8", "int8"]] = {
+        ir.DataType.UINT8: "uint8",
+        ir.DataType.INT8: "int8",
+    }
+    found = [(count, kinds[dtype]) for dtype, count in written.items() if dtype in kinds]
+    return max(found)[1] if found else "float32"
+
+
+def summarise_quantization(graph: ir.Graph) -> str:
+    """The weights' dtypes and granularity: ``"int8 per-channel"``, ``"float32"``."""
+    dtypes, scales = set(), [0]
+    for node in graph:
+        weight = node.inputs[1] if node.op_type in WEIGHTED and len(node.inputs) > 1 else None
+        producer = None if weight is None else weight.producer()
+        if producer is not None and producer.op_type == "DequantizeLinear" and producer.inputs[0] is not None:
+            dtypes.add(str(producer.inputs[0].dtype).lower())
+            scale = (
+                None if producer.inputs[1] is None else ir.convenience.get_const_tensor(producer.inputs[1])
+            )
+            scales.append(1 if scale is None else int(np.prod(scale.shape.numpy())))
+        elif weight is not None and weight.dtype is not None:
+            dtypes.add(weight.dtype.numpy().name)
+    granularity = ["", " per-tensor", " per-channel"][min(max(scales), 2)]
+    return "/".join(sorted(dtypes)) + granularity if dtypes else "none"

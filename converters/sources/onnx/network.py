@@ -1,0 +1,342 @@
+"""An ONNX source's graph with everything fixed that can be: opset, picture, batch, sizes; and what it tells of its detector.
+
+Before -> after: any opset from 7 on, sizes that are open or computed -> opset 13 or newer (onnx's own version converter, only
+below 13: from there on an operator that two opsets take means the same in both), a picture of one size, every shape known, and
+constants where operators computed sizes from sizes. Numeric effect: none; an operator that computes on pixels is left as it is.
+
+Outputs of rank 4 that leave a convolution are channels first; they are told, and written, channels last like those of every
+other source. Which they are tells the last operator in front that knows: a convolution or pool, or a Transpose.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import version_converter
+from onnx.reference import ReferenceEvaluator
+from onnx_ir.passes import common
+
+from converters.errors import UnsupportedModelError, list_some
+from converters.facts import SourceFacts, SourceOutput
+from converters.graph import NCHW_TO_NHWC, NHWC_TO_NCHW
+from converters.spec.releases import IR_VERSIONS
+
+if TYPE_CHECKING:
+    from converters.sources.onnx.reader import OnnxSource
+
+LOWEST = min(IR_VERSIONS)
+CHANGED = frozenset({"GridSample", "GroupNormalization"})  # mean something else in some opset behind LOWEST
+MOST_FOLDED = (
+    1 << 20
+)  # numbers of a constant that is computed here: anchors and strides of the largest pictures
+ACTIVATIONS = frozenset({"HardSigmoid", "Sigmoid", "Softmax"})
+MOVERS = frozenset({"Cast", "Concat", "DequantizeLinear", "Flatten", "Gather", "Identity", "Pad", "QuantizeLinear", "Reshape",
+                    "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})  # fmt: skip
+PRODUCTS = frozenset(
+    {"Conv", "ConvInteger", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "QLinearConv"}
+)
+ELEMENTWISE = frozenset({"Add", "BatchNormalization", "Clip", "DequantizeLinear", "Div", "Exp", "HardSigmoid", "Identity",
+                         "LeakyRelu", "Mul", "QuantizeLinear", "Relu", "Sigmoid", "Softmax", "Sub", "Tanh"})  # fmt: skip
+CHANNELS_FIRST = frozenset({"AveragePool", "Conv", "ConvInteger", "ConvTranspose", "DepthToSpace", "MaxPool",
+                            "QLinearConv", "Resize", "Upsample"})  # fmt: skip
+FOLDED = frozenset({"Add", "Cast", "Ceil", "Concat", "ConstantOfShape", "Cos", "Div", "Equal", "Exp", "Expand", "Floor",
+                    "Gather", "Identity", "Less", "Mod", "Mul", "Neg", "Pow", "Range", "Reshape", "Sin", "Slice", "Split",
+                    "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where"})  # fmt: skip
+
+
+def fixed_graph(source: OnnxSource, batch: int | str = 1) -> ir.Graph:
+    """The graph for pictures of one size, in execution order, without what was folded.
+
+    Args:
+        source: the file.
+        batch: images per call, or the name of the open dimension.
+
+    Raises:
+        UnsupportedModelError: onnx cannot bring it to opset 13, or a shape stays unknown.
+    """
+    model = ir.from_proto(_upgraded(_sized(source, batch), source.file))
+    common.RemoveInitializersFromInputsPass()(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    model.graph.sort()
+    for _ in range(2):  # folded sizes let more shapes be inferred
+        common.ShapeInferencePass(data_prop=True)(model)
+        _fold(model.graph)
+    common.ShapeInferencePass(data_prop=True)(model)
+    common.RemoveUnusedNodesPass()(model)
+    _require_known(model.graph, source.file, batch)
+    return model.graph
+
+
+def _sized(source: OnnxSource, batch: int | str) -> onnx.ModelProto:
+    proto = onnx.ModelProto()
+    proto.CopyFrom(source.proto)
+    value = next(value for value in proto.graph.input if value.name == source.picture)
+    for size, wanted in zip(value.type.tensor_type.shape.dim, source.shape(batch), strict=True):
+        size.Clear()
+        if isinstance(wanted, int):
+            size.dim_value = wanted
+        else:
+            size.dim_param = wanted
+    del proto.graph.value_info[:]
+    for output in proto.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    return proto
+
+
+def _upgraded(proto: onnx.ModelProto, file: str) -> onnx.ModelProto:
+    opset = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    changed = sorted({node.op_type for node in proto.graph.node} & CHANGED)
+    if changed:
+        raise UnsupportedModelError(
+            f"{file}: holds {', '.join(changed)}, whose meaning depends on the opset; export the model without them"
+        )
+    if opset >= LOWEST:
+        return proto
+    try:
+        return version_converter.convert_version(proto, LOWEST)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise UnsupportedModelError(
+            f"{file}: opset {opset} cannot be brought to {LOWEST}: {reason:.300}; export it with opset {LOWEST} or newer"
+        ) from error
+
+
+def _fold(graph: ir.Graph) -> None:
+    """Write results that only constants and fixed shapes decide as constants, in place; bounded in size."""
+    for node in graph:
+        arrays = _computed_now(node)
+        for value, array in zip(node.outputs, arrays, strict=True) if arrays else ():
+            constant = ir.Value(
+                name=f"{value.name}/folded", const_value=ir.tensor(array, name=f"{value.name}/folded")
+            )
+            constant.type, constant.shape = (
+                ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+                ir.Shape(array.shape),
+            )
+            graph.register_initializer(constant)
+            value.replace_all_uses_with(constant)
+
+
+def _computed_now(node: ir.Node) -> list[Any] | None:
+    """A node's results; None where they depend on the picture, are many, or nobody reads them."""
+    if not any(value.uses() for value in node.outputs) or any(
+        value.is_graph_output() for value in node.outputs
+    ):
+        return None
+    if node.op_type == "Shape" and node.inputs[0] is not None and not node.attributes:
+        shape = static_shape(node.inputs[0])
+        return None if shape is None else [np.array(shape, np.int64)]
+    shapes = [static_shape(value) for value in node.outputs]
+    if node.op_type not in FOLDED or any(s is None or math.prod(s) > MOST_FOLDED for s in shapes):
+        return None
+    given = {}
+    for value in node.inputs:
+        tensor = None if value is None else ir.convenience.get_const_tensor(value)
+        if value is not None and tensor is None:
+            return None
+        if value is not None and tensor is not None:
+            given[str(value.name)] = tensor.numpy()
+    return _evaluated(node, given)
+
+
+def _evaluated(node: ir.Node, given: dict[str, Any]) -> list[Any]:
+    """One node by ONNX's reference evaluator."""
+    proto = ir.to_proto(node)
+    feeds = [
+        onnx.helper.make_tensor_value_info(
+            name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+        )
+        for name, array in given.items()
+    ]
+    results = [onnx.ValueInfoProto(name=str(value.name)) for value in node.outputs]
+    graph = onnx.helper.make_graph([proto], "folded", feeds, results)
+    opset = node.graph.opset_imports[""] if node.graph is not None else LOWEST
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)
+    return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, given)]
+
+
+def _require_known(graph: ir.Graph, file: str, batch: int | str) -> None:
+    unknown = [
+        f"{node.op_type} {str(value.name)!r}"
+        for node in graph
+        for value in node.outputs
+        if value.name
+        and (value.dtype is None or static_shape(value, open_batch=isinstance(batch, str)) is None)
+    ]
+    if unknown:
+        raise UnsupportedModelError(
+            f"{file}: the shapes of {list_some(unknown)} cannot be told before it runs; export the model with fixed sizes "
+            "(Ultralytics: dynamic=False), or through a simplifier such as onnxslim"
+        )
+
+
+def static_shape(value: ir.Value, *, open_batch: bool = False) -> tuple[int, ...] | None:
+    """A value's shape; None where a size is open. ``open_batch`` reads an open first size as 1."""
+    if value.shape is None:
+        return None
+    sizes = list(value.shape.dims)
+    if open_batch and sizes and not isinstance(sizes[0], int):
+        sizes[0] = 1
+    known = [size for size in sizes if isinstance(size, int)]
+    return tuple(known) if len(known) == len(sizes) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What stands in front of a value, as far as it tells what the value's numbers are.
+
+    Attributes:
+        activations: operators that activated them last.
+        reach: the largest constant that they were multiplied by last, as boxes by strides; None where there was none.
+        is_nchw: whether channels come before rows and columns; None where no operator tells.
+        from_picture: whether a product of the picture reaches the value.
+    """
+
+    activations: tuple[str, ...] = ()
+    reach: float | None = None
+    is_nchw: bool | None = None
+    from_picture: bool = False
+
+
+def endings(graph: ir.Graph) -> dict[str, Ending]:
+    """What stands in front of every value, by its name."""
+    found: dict[str, Ending] = {}
+    for node in graph:
+        before = [found.get(str(value.name), Ending()) for value in node.inputs if value is not None]
+        moved = before if node.op_type in MOVERS else []
+        activations = (node.op_type,) if node.op_type in ACTIVATIONS else _joined(moved)
+        pictured = node.op_type in PRODUCTS or any(part.from_picture for part in before)
+        ending = Ending(activations, _reach(node, before), _layout(node, before), pictured)
+        found.update((str(value.name), ending) for value in node.outputs)
+    return found
+
+
+def _joined(parts: list[Ending]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for part in parts for name in part.activations))
+
+
+def _reach(node: ir.Node, before: list[Ending]) -> float | None:
+    known = [part.reach for part in before if part.reach is not None]
+    largest = max(known, default=None)
+    if node.op_type in MOVERS or node.op_type in ("Add", "Sub"):
+        return largest
+    if node.op_type not in ("Mul", "Div") or len(node.inputs) != 2:
+        return None
+    factors = [_largest(value) for value in node.inputs if value is not None]
+    factor = next((number for number in factors if number), None)
+    if factor is None:
+        return None
+    return (1.0 if largest is None else largest) * (factor if node.op_type == "Mul" else 1 / factor)
+
+
+def _largest(value: ir.Value) -> float | None:
+    """The largest magnitude of a constant, or of codes behind a DequantizeLinear of constants."""
+    tensor = ir.convenience.get_const_tensor(value)
+    producer = value.producer()
+    if tensor is None and producer is not None and producer.op_type == "DequantizeLinear":
+        parts = [None if v is None else ir.convenience.get_const_tensor(v) for v in producer.inputs]
+        if len(parts) == 3 and all(
+            part is not None and (i == 0 or part.size == 1) for i, part in enumerate(parts)
+        ):
+            codes, scale, zero = (part.numpy().astype(np.float64) for part in parts if part is not None)
+            return float(np.abs((codes - zero) * scale).max(initial=0))
+    if tensor is None or tensor.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE):
+        return None
+    return float(np.abs(tensor.numpy().astype(np.float64)).max(initial=0))
+
+
+def _layout(node: ir.Node, before: list[Ending]) -> bool | None:
+    if node.op_type in CHANNELS_FIRST:
+        return True
+    if node.op_type == "Transpose":
+        perm = tuple(node.attributes.get_ints("perm", []))
+        return {tuple(NCHW_TO_NHWC): False, tuple(NHWC_TO_NCHW): True}.get(perm)
+    told = {part.is_nchw for part in before if part.is_nchw is not None}
+    keeps = node.op_type in ELEMENTWISE or node.op_type in ("Concat", "Pad", "Slice", "Split", "Cast")
+    return told.pop() if keeps and len(told) == 1 else None
+
+
+def turned_outputs(graph: ir.Graph) -> tuple[bool, ...]:
+    """Of each output, whether its channels come first, so that it is told and written channels last."""
+    known = endings(graph)
+    return tuple(
+        len(static_shape(value, open_batch=True) or ()) == 4
+        and known.get(str(value.name), Ending()).is_nchw is True
+        for value in graph.outputs
+    )
+
+
+def facts_from_onnx(source: OnnxSource) -> SourceFacts:
+    """What an ONNX file tells about its detector.
+
+    Raises:
+        UnsupportedModelError: as ``fixed_graph``; or an output is not float32 numbers of one image.
+    """
+    graph = fixed_graph(source)
+    known = endings(graph)
+    outputs = []
+    for value, turned in zip(graph.outputs, turned_outputs(graph), strict=True):
+        shape, ending = static_shape(value), known.get(str(value.name), Ending())
+        if (
+            value.producer() is None
+            or value.dtype != ir.DataType.FLOAT
+            or not shape
+            or shape[0] != 1
+            or min(shape) < 1
+        ):
+            found = f"{None if value.dtype is None else value.dtype.name.lower()} {list(shape or ())}"
+            raise UnsupportedModelError(
+                f"{source.file}: is not a detector: output expected float numbers of one image, [1, ...], found '{value.name}' "
+                f"{found}; export the network without its post-processing"
+            )
+        if turned:
+            shape = tuple(shape[axis] for axis in NCHW_TO_NHWC)
+        largest, smallest = _extremes(value)
+        outputs.append(
+            SourceOutput(
+                str(value.name),
+                shape[1:],
+                ending.activations,
+                largest,
+                smallest,
+                from_picture=ending.from_picture,
+                reach=ending.reach,
+            )
+        )
+    height, width = source.size_hw
+    return SourceFacts(
+        source.file,
+        height,
+        width,
+        tuple(outputs),
+        source.dtype,
+        None,
+        channels=source.channels,
+        metadata=() if source.metadata is None else (source.metadata,),
+    )
+
+
+def _extremes(value: ir.Value) -> tuple[float, float] | tuple[None, None]:
+    """The largest and smallest number that the codes behind an output can hold; none where it was not quantised."""
+    node = value.producer()
+    while (
+        node is not None
+        and node.op_type in ("Identity", "Reshape", "Transpose")
+        and node.inputs[0] is not None
+    ):
+        node = node.inputs[0].producer()
+    if node is None or node.op_type != "DequantizeLinear" or len(node.inputs) != 3:
+        return None, None
+    tensors = [None if v is None else ir.convenience.get_const_tensor(v) for v in node.inputs[1:]]
+    if any(tensor is None or tensor.size != 1 for tensor in tensors):
+        return None, None
+    scale, zero_point = (np.asarray(tensor.numpy()).reshape(()) for tensor in tensors if tensor is not None)
+    if zero_point.dtype not in (np.int8, np.uint8):
+        return None, None
+    limits = np.iinfo(zero_point.dtype)
+    return tuple(float(scale) * (int(end) - int(zero_point)) for end in (limits.max, limits.min))  # type: ignore[return-value]  # two

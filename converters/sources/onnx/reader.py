@@ -1,0 +1,256 @@
+"""ONNX bytes -> a model that was looked through: whole, valid, of standard operators that end, and one picture in.
+
+Read is what stands in the file alone: numbers in other files are not opened. Refused, all obstacles at once, is what can run
+for ever or means nothing here (If, Loop, Scan, functions, other domains), and a suppression, which the head replaces.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, numpy_helper
+
+from converters.description.metadata import read_metadata_props
+from converters.errors import OptionError, SourceFileError, UnsupportedModelError, list_some
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from converters.facts import FileMetadata
+
+OLDEST_OPSET, NEWEST_OPSET = 7, 22
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+CHANNELS = (3, 1)
+LARGEST_SIDE = 8192
+WITHOUT_END = (
+    "export the network alone, with standard operators and all its numbers in the file, without its post-processing "
+    "(Ultralytics: nms=False), as ONNX of opset 11 to 22"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxSource:
+    """An ONNX file that was looked through.
+
+    Attributes:
+        file: its name, for messages.
+        proto: what it holds.
+        picture: name of its input.
+        dtype: of the input, ``"float32"`` or ``"uint8"``.
+        is_nchw: whether channels come before rows and columns.
+        channels: of the picture.
+        size_hw: rows and columns of the picture.
+        any_batch: whether the batch is open; otherwise it is one image.
+        metadata: what the file says in words; None where it says nothing that is known.
+    """
+
+    file: str
+    proto: onnx.ModelProto
+    picture: str
+    dtype: str
+    is_nchw: bool
+    channels: int
+    size_hw: tuple[int, int]
+    any_batch: bool
+    metadata: FileMetadata | None
+
+    def shape(self, batch: int | str) -> tuple[int | str, ...]:
+        """The input's shape for a batch."""
+        height, width = self.size_hw
+        return (
+            (batch, self.channels, height, width) if self.is_nchw else (batch, height, width, self.channels)
+        )
+
+
+def read_onnx(data: bytes, file: str, size_hw: tuple[int, int] | None = None) -> OnnxSource:
+    """Read an ONNX file without a head.
+
+    Args:
+        data: the file's bytes.
+        file: its name, for messages.
+        size_hw: rows and columns of the picture, for files that leave them open; None is what their metadata say.
+
+    Raises:
+        SourceFileError: it is damaged, or no valid ONNX model.
+        UnsupportedModelError: it holds more than a network of standard operators that takes one picture.
+        OptionError: its size is open and nobody states it, or it is another than the one stated.
+    """
+    proto = decode_onnx(data, file)
+    obstacles = list(dict.fromkeys(_obstacles(proto)))
+    if obstacles:
+        raise UnsupportedModelError(f"{file}: holds {list_some(obstacles)}; {WITHOUT_END}")
+    require_valid(proto, file)
+    return _with_picture(proto, file, size_hw)
+
+
+def decode_onnx(data: bytes, file: str) -> onnx.ModelProto:
+    """Decode an ONNX file.
+
+    Raises:
+        SourceFileError: it is damaged: no message, a constant whose numbers are elsewhere or do not fill its shape, an operator
+            without results, a name that is no text.
+    """
+    try:
+        model = onnx.load_model_from_string(data)
+    except DecodeError as error:
+        raise SourceFileError(f"'{file}' is a damaged ONNX file: {error}") from error
+    _require_text((model.producer_name, model.producer_version, model.domain, model.doc_string), file)
+    _require_text((text for entry in model.metadata_props for text in (entry.key, entry.value)), file)
+    _require_whole(model.graph, file)
+    return model
+
+
+def require_valid(model: onnx.ModelProto, file: str) -> None:
+    """Check a model against the standard: operators have the inputs and attributes that they need, in an order that runs.
+
+    Raises:
+        SourceFileError: it breaks the standard, or is of a newer one than the installed onnx knows.
+    """
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise SourceFileError(
+            f"'{file}' is no valid ONNX model: {reason:.500}; convert or export its source again"
+        ) from error
+
+
+def _require_text(texts: Iterable[str | bytes], file: str) -> None:
+    """Refuse names that are no UTF-8: protobuf hands them out as bytes."""
+    for text in texts:
+        if isinstance(text, bytes):
+            raise SourceFileError(f"'{file}' is a damaged ONNX file: the text {text!r:.60} is not UTF-8")
+
+
+def _require_whole(graph: onnx.GraphProto, file: str) -> None:
+    """Look at every constant and operator, those of graphs inside the graph included."""
+    values = (*graph.input, *graph.output, *graph.value_info)
+    _require_text((value.name for value in values), file)
+    for value in values:
+        if any(
+            size.dim_value < 0 for size in value.type.tensor_type.shape.dim
+        ):  # onnx's shape inference aborts on such
+            raise SourceFileError(
+                f"'{file}' is a damaged ONNX file: value {value.name!r:.60} has a negative size"
+            )
+    for tensor in graph.initializer:
+        _require_numbers(tensor, file)
+    for node in graph.node:
+        _require_text((node.op_type, node.name, node.domain, *node.input, *node.output), file)
+        if not node.output:
+            raise SourceFileError(
+                f"'{file}' is a damaged ONNX file: operator {node.op_type!r:.60} has no results"
+            )
+        for entry in node.attribute:
+            for tensor in (*([entry.t] if entry.HasField("t") else ()), *entry.tensors):
+                _require_numbers(tensor, file)
+            for inner in (*([entry.g] if entry.HasField("g") else ()), *entry.graphs):
+                _require_whole(inner, file)
+
+
+def _require_numbers(tensor: onnx.TensorProto, file: str) -> None:
+    _require_text((tensor.name,), file)
+    reason = "keeps its numbers in another file, which is not opened"
+    if tensor.data_location != TensorProto.EXTERNAL and not tensor.external_data:
+        try:
+            numpy_helper.to_array(tensor)
+        except (ValueError, TypeError, LookupError, OverflowError, AttributeError) as error:
+            reason = f"cannot be read: {error}"
+        else:
+            return
+        raise SourceFileError(f"'{file}' is a damaged ONNX file: constant {tensor.name!r:.60} {reason}")
+    raise SourceFileError(
+        f"'{file}' is a damaged ONNX file: constant {tensor.name!r:.60} {reason}; save the model as one file"
+    )
+
+
+def _obstacles(proto: onnx.ModelProto) -> Iterator[str]:
+    """What a source may not hold, a few words each."""
+    if proto.functions:
+        yield "functions"
+    if proto.training_info:
+        yield "a training graph"
+    if proto.graph.sparse_initializer:
+        yield "sparse constants"
+    versions = {entry.domain: entry.version for entry in proto.opset_import}
+    opset = versions.get("", versions.get("ai.onnx", 0))
+    if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
+        yield f"operators of opset {opset}"
+    for node in proto.graph.node:
+        inner = any(entry.HasField("g") or entry.graphs for entry in node.attribute)
+        if node.domain not in ("", "ai.onnx"):
+            yield f"operator {node.op_type!r} of the domain {node.domain!r}"
+        elif inner or node.op_type in CONTROL_FLOW:
+            yield f"operator {node.op_type!r}, which runs a graph of its own"
+        elif node.op_type == "NonMaxSuppression":
+            yield "a suppression of its own (operator 'NonMaxSuppression')"
+
+
+def _with_picture(proto: onnx.ModelProto, file: str, wanted: tuple[int, int] | None) -> OnnxSource:
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [value for value in proto.graph.input if value.name not in constants]
+    listed = list_some([f"'{value.name}' {_sizes(value)}" for value in inputs]) or "none"
+    sizes = _sizes(inputs[0]) if len(inputs) == 1 else []
+    if len(sizes) != 4 or (isinstance(sizes[0], int) and sizes[0] != 1):
+        raise _not_one_picture(file, listed)
+    is_nchw = sizes[1] in CHANNELS
+    if not is_nchw and sizes[3] not in CHANNELS:
+        raise _not_one_picture(file, listed)
+    channels, *open_hw = (sizes[1], *sizes[2:]) if is_nchw else (sizes[3], *sizes[1:3])
+    element = inputs[0].type.tensor_type.elem_type
+    dtype = {TensorProto.FLOAT: "float32", TensorProto.UINT8: "uint8"}.get(element)
+    if dtype is None:
+        found = (
+            TensorProto.DataType.Name(element).lower()
+            if element in TensorProto.DataType.values()
+            else element
+        )
+        raise UnsupportedModelError(
+            f"{file}: takes a picture of {found}, expected float32 or uint8; export it in float32 (half=False)"
+        )
+    metadata = read_metadata_props(
+        {entry.key: entry.value for entry in proto.metadata_props}, f"metadata of '{file}'"
+    )
+    fixed = all(isinstance(size, int) for size in open_hw)
+    size_hw = _settled(file, open_hw, wanted or (None if fixed or metadata is None else metadata.size_hw))
+    return OnnxSource(
+        file, proto, inputs[0].name, dtype, is_nchw, int(str(channels)), size_hw, sizes[0] != 1, metadata
+    )
+
+
+def _sizes(value: onnx.ValueInfoProto) -> list[int | str | None]:
+    return [
+        size.dim_value if size.HasField("dim_value") else size.dim_param or None
+        for size in value.type.tensor_type.shape.dim
+    ]
+
+
+def _not_one_picture(file: str, listed: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{file}: is not a detector: input expected one picture, [1, 3, height, width] or [1, height, width, 3] (grey: 1), "
+        f"found {listed}"
+    )
+
+
+def _settled(file: str, sizes: list[int | str | None], wanted: tuple[int, int] | None) -> tuple[int, int]:
+    """Rows and columns: those of the file, or where they are open those that are stated."""
+    fixed = [size if isinstance(size, int) else None for size in sizes]
+    if wanted is not None and any(own not in (None, asked) for own, asked in zip(fixed, wanted, strict=True)):
+        raise OptionError(
+            f"{file}: takes pictures of {' x '.join(str(s or '?') for s in sizes)} (rows x columns), --input-size says "
+            f"{wanted[0]} x {wanted[1]}; leave it out, or export the model at that size"
+        )
+    height, width = wanted or fixed
+    if height is None or width is None:
+        raise OptionError(
+            f"{file}: leaves the size of its picture open ({' x '.join(str(s or '?') for s in sizes)}); say it with "
+            "--input-size HEIGHTxWIDTH, such as --input-size 640x640"
+        )
+    if not (1 <= height <= LARGEST_SIDE and 1 <= width <= LARGEST_SIDE):
+        raise UnsupportedModelError(
+            f"{file}: takes pictures of {height} x {width}, expected at most {LARGEST_SIDE} pixels a side"
+        )
+    return height, width

@@ -1,0 +1,107 @@
+"""Static part for ONNX sources: the model holds the source's own operators, with its attributes and constants bit for bit.
+
+Every operator of the source whose result has a twin is looked up in the model by that twin. What a pass took away or put in its
+place is named as not compared: the outputs of both files judge it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from xdet.checking.result import Cause, Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from converters.spec import ModelDocument
+    from xdet.model.graph import FinishedGraph, Node
+
+
+@dataclass(eq=False)
+class NodeComparison:
+    """What was compared.
+
+    Attributes:
+        findings: what differs.
+        compared: numbers that were compared, arrays by their size.
+        absent: results of the source's operators that a pass took away.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    compared: int = 0
+    absent: list[str] = field(default_factory=list)
+
+
+def compare_nodes(source: ir.Graph, graph: FinishedGraph, document: ModelDocument) -> NodeComparison:
+    """Compare every operator of an ONNX source with the model's.
+
+    Args:
+        source: as ``converters.sources.onnx.network.fixed_graph`` gives it, for the model's size.
+        graph: the model's.
+        document: the model's, with the tensor map.
+    """
+    done = NodeComparison()
+    for node in source:
+        name = str(node.outputs[0].name)
+        twin = document.tensors.get(name)
+        ours = None if twin is None or twin.onnx is None else graph.producers.get(twin.onnx)
+        if ours is None or (ours.op != node.op_type and document.passes):
+            done.absent.append(name)
+            continue
+        constants = (
+            None if value is None else ir.convenience.get_const_tensor(value) for value in node.inputs
+        )
+        done.compared += len(node.attributes) + sum(tensor.size for tensor in constants if tensor is not None)
+        done.findings += [
+            Finding("static", cause, f"{node.op_type} {name!r}: {what}", layer=name)
+            for cause, what in _differences(node, ours, graph, document)
+        ]
+    return done
+
+
+def _differences(
+    node: ir.Node, ours: Node, graph: FinishedGraph, document: ModelDocument
+) -> Iterator[tuple[Cause, str]]:
+    """What differs between an operator and the model's, with its cause."""
+    if ours.op != node.op_type:
+        yield "attributes", f"the model computes it by {ours.op}"
+        return
+    theirs = {name: _plain(attribute.value) for name, attribute in node.attributes.items()}
+    for name in sorted({*theirs, *ours.attributes}):
+        if theirs.get(name) != ours.attributes.get(name):
+            yield "attributes", f"{name} is {ours.attributes.get(name)}, the source has {theirs.get(name)}"
+    for place, value in enumerate(node.inputs):
+        read = ours.inputs[place] if place < len(ours.inputs) else ""
+        tensor = None if value is None else ir.convenience.get_const_tensor(value)
+        if tensor is not None:
+            problem = _difference(tensor.numpy(), graph.constant(read))
+            if problem is not None:
+                yield "weight", f"operand {place} {problem}"
+        elif value is not None and not document.passes:
+            twin = document.tensors.get(str(value.name))
+            if twin is not None and twin.onnx != read:
+                yield "attributes", f"operand {place} is {read!r}, the source reads {value.name!r}"
+
+
+def _difference(wanted: NDArray[Any], held: NDArray[Any] | None) -> str | None:
+    """How a constant differs from the source's, bit for bit; None where it does not."""
+    if held is None or held.dtype != wanted.dtype or held.shape != wanted.shape:
+        found = "none" if held is None else f"{held.dtype} {list(held.shape)}"
+        return f"is {wanted.dtype} {list(wanted.shape)} in the source, {found} in the model"
+    theirs, ours = (
+        np.ascontiguousarray(array).reshape(-1).view(f"V{array.itemsize}") for array in (wanted, held)
+    )
+    count = int((theirs != ours).sum())
+    return f"differs in {count:,} of {wanted.size:,} numbers" if count else None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return tuple(value) if hasattr(value, "__len__") and not isinstance(value, str) else value
