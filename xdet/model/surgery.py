@@ -105,19 +105,17 @@ def find_entry(graph: onnx.GraphProto, file: str) -> HeadEntry:
 
 def build_probe_model(
     model: onnx.ModelProto,
-    entry: HeadEntry,
+    tables: Mapping[str, NDArray[Any]],
     *,
     document: ModelDocument,
-    heads: NDArray[np.float32],
     thresholds: Thresholds,
 ) -> bytes:
-    """The model's decoder behind a table of heads.
+    """The model's decoder behind tables of heads.
 
     Args:
         model: a finished model.
-        entry: where it takes heads.
+        tables: name of a value that a table replaces -> the table ``(P, ...)``, P of at most ``MOST_HEADS``.
         document: what its metadata says; it ends in boxes.
-        heads: float32 ``(P, ...)``, of the entry's levels, P of at most ``MOST_HEADS``.
         thresholds: the copy's defaults, or what it has frozen where the model has.
 
     Returns:
@@ -128,14 +126,14 @@ def build_probe_model(
     graph = model.graph
     wanted, nodes = set(DETECTION_OUTPUTS), []
     for node in reversed(graph.node):
-        if wanted.intersection(node.output) and entry.value not in node.output:
+        if wanted.intersection(node.output) and not tables.keys() & set(node.output):
             nodes.append(node)
             wanted.update(node.input)
     (batch,) = [v.type.tensor_type.shape.dim[0] for v in graph.input if v.name == IMAGE]
     image = helper.make_tensor_value_info(
         IMAGE, TensorProto.UINT8, [batch.dim_value or batch.dim_param, 1, 1, 3]
     )
-    picking, constants = _pick_by_red(entry.value, entry.table(heads))
+    picking, constants = _pick_by_red(tables)
     copy = helper.make_graph(
         [*picking, *nodes[::-1]],
         graph.name,
@@ -195,23 +193,24 @@ def _quantization(
     return scale.reshape(()), zero_point.reshape(())
 
 
-def _pick_by_red(value: str, table: NDArray[Any]) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Nodes and constants that make ``value`` the entry of ``table`` that the picture's red value names."""
+def _pick_by_red(tables: Mapping[str, NDArray[Any]]) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Nodes and constants that make each value the entry of its table that the picture's red value names."""
     from onnx import TensorProto, helper, numpy_helper
 
     red, flat, index = f"{PICK}red", f"{PICK}flat_red", f"{PICK}index"
     constants = {
         f"{PICK}red_channel": np.array(0, np.int64),
         f"{PICK}one_per_image": np.array([-1], np.int64),
-        f"{PICK}heads": table,
     }
-    channel, per_image, heads = constants
+    channel, per_image = constants
+    named = {value: f"{PICK}heads{place or ''}" for place, value in enumerate(tables)}
+    constants |= {named[value]: table for value, table in tables.items()}
     nodes = [
         helper.make_node("Cast", [IMAGE], [f"{PICK}pixels"], to=TensorProto.INT32),
         helper.make_node("Gather", [f"{PICK}pixels", channel], [red], axis=3),
         helper.make_node("Reshape", [red, per_image], [flat]),
         helper.make_node("Cast", [flat], [index], to=TensorProto.INT64),
-        helper.make_node("Gather", [heads, index], [value], axis=0),
+        *(helper.make_node("Gather", [name, index], [value], axis=0) for value, name in named.items()),
     ]
     return nodes, [numpy_helper.from_array(array, name) for name, array in constants.items()]
 

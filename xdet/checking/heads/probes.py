@@ -13,7 +13,7 @@ Putting the probes to runtimes: the model's own decoder behind crafted heads, on
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from converters.heads.boxes import iou_xyxy
 from converters.heads.nms import MAX_CANDIDATES, detect_from_head
 from converters.heads.yolo_v2 import YoloV2, decode_boxes, decode_scores
 from converters.spec import Thresholds
+from xdet.checking.heads.encoded_probes import encode_probes
 from xdet.checking.runs import Work, run_finished
 from xdet.model.file import ModelFile
 from xdet.model.surgery import build_probe_model, find_entry, pictures_of
@@ -188,15 +189,17 @@ def craft_probes(spec: DetectorSpec, levels: NDArray[np.float32]) -> ProbeSet | 
     if pair is None:
         return None
     bench = Bench(spec, head, levels, pair, score)
-    iou = float(pair.iou)
-    thresholds = tuple(
-        Thresholds(score, float(np.float32(edge)), spec.thresholds.max_detections)
-        for edge in (iou, iou + ASIDE, iou - ASIDE, 1)
-    )
+    thresholds = _around(score, float(pair.iou), spec.thresholds.max_detections)
     crafted = {name: rows for name, craft in PROBES.items() if (rows := craft(bench)) is not None}
     return ProbeSet(
         tuple(crafted), np.concatenate([bench.as_head(rows) for rows in crafted.values()]), thresholds
     )
+
+
+def _around(score: float, iou: float, rows: int) -> tuple[Thresholds, ...]:
+    """Thresholds with an overlap at the edge, above and below it, and 1."""
+    edges = (iou, iou + ASIDE, iou - ASIDE, 1)
+    return tuple(Thresholds(score, float(np.float32(edge)), rows) for edge in edges)
 
 
 def _zeros(images: int, boxes: int, classes: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -338,18 +341,33 @@ class Probing:
 def prepare_probes(pair: OpenedPair) -> Probing | None:
     """Craft heads for a finished model; None where it ends at the raw head, or it can express none."""
     document, proto = pair.document, pair.graph.proto
-    if not document.spec.gives_boxes or not isinstance(document.spec.head, YoloV2):
+    if not document.spec.gives_boxes:
         return None
-    entry = find_entry(proto.graph, pair.model.file)
-    probes = craft_probes(document.spec, entry.levels())
-    if probes is None:
+    made = _made_of_codes(pair) if isinstance(document.spec.head, YoloV2) else _encoded(document.spec)
+    if made is None:
         return None
+    probes, tables = made
     if not pair.has_thresholds:  # the decoder knows its own only
         probes = replace(probes, thresholds=(document.spec.thresholds,))
-    data = build_probe_model(
-        proto, entry, document=document, heads=probes.heads, thresholds=probes.thresholds[0]
-    )
+    data = build_probe_model(proto, tables, document=document, thresholds=probes.thresholds[0])
     return Probing(ModelFile(pair.model.path, data, "onnx"), probes)
+
+
+Tables = dict[str, "NDArray[Any]"]
+
+
+def _made_of_codes(pair: OpenedPair) -> tuple[ProbeSet, Tables] | None:
+    entry = find_entry(pair.graph.proto.graph, pair.model.file)
+    probes = craft_probes(pair.document.spec, entry.levels())
+    return None if probes is None else (probes, {entry.value: entry.table(probes.heads)})
+
+
+def _encoded(spec: DetectorSpec) -> tuple[ProbeSet, Tables] | None:
+    made = encode_probes(spec)
+    if made is None:
+        return None
+    thresholds = _around(made.score, made.iou, spec.thresholds.max_detections)
+    return ProbeSet(made.names, made.heads, thresholds), made.outputs
 
 
 def run_probes(probing: Probing, choices: RuntimeChoices, runtimes: OpenRuntimes) -> Run:

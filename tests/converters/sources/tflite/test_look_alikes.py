@@ -104,6 +104,9 @@ def test_check_passes(tmp_path: Path, sample_pictures: list[Path], name: str) ->
     model.write_bytes(convert_to_bytes(source, ConvertOptions(source=said)).model)
     result = check(model, source, sample_pictures, runtimes="onnxruntime:cpu,litert:xnnpack,litert:builtin")
     assert result.findings == ()
+    lines = [line for line in result.runs if line.name == "onnxruntime:cpu"]
+    assert [line.probes_followed for line in lines] == [line.probes for line in lines]
+    assert (lines[0].probes or 0) >= 6
 
 
 def test_anchors_of_st_yolo_x_are_cells_of_their_own_grid(tmp_path: Path) -> None:
