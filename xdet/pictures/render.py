@@ -1,7 +1,8 @@
 """Pictures out: labelled boxes on a photograph, legible from thumbnails to camera originals, and saving them.
 
 Lines and letters grow with the picture; every class has its own colour; a label stays inside the picture, and off the labels of
-better boxes where its box leaves room. It loses its name before it gets illegible, and is left out of a picture that it hides.
+better boxes where its box leaves room. Among many boxes, one that is wider than its box gets smaller letters. It loses its name
+before it gets illegible, and is left out of a picture that it hides.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ _WHITE: Colour = (255, 255, 255)
 _FIRST_HUE = 0.38  # green: skin, sky and earth are rare there
 _GOLDEN_RATIO = 0.6180339887498949  # successive multiples, modulo 1, spread over the hues
 _SMALLEST_FONT = 9
+_FEW = 5  # detections whose labels may be wider than their boxes
 _LABELS_PER_HEIGHT = 4  # a picture lower than this many labels gets boxes only
 
 
@@ -155,7 +157,7 @@ def _place_labels(
     labels: list[_Label] = []
     taken: list[Rectangle] = []
     for detection in detections:
-        form = _label_form(draw, detection, style, size_wh)
+        form = _label_form(draw, detection, style, size_wh, narrow=len(detections) > _FEW)
         if form is None:
             continue
         text, font_size, width, height = form
@@ -167,9 +169,13 @@ def _place_labels(
 
 
 def _label_form(
-    draw: ImageDraw.ImageDraw, detection: Detection, style: _Style, size_wh: tuple[int, int]
+    draw: ImageDraw.ImageDraw, detection: Detection, style: _Style, size_wh: tuple[int, int], *, narrow: bool
 ) -> tuple[str, int, int, int] | None:
-    """Class and score in the largest form that fits into the picture: text, font size, width, height; None where none fits."""
+    """Class and score in the largest form that fits into the picture: text, font size, width, height; None where none fits.
+
+    ``narrow``: the large letters only where their box is as wide, so that a label covers less of its neighbours.
+    """
+    box_width = detection.box_xyxy_px[2] - detection.box_xyxy_px[0]
     score = format_score(detection.score)
     smaller = max(_SMALLEST_FONT, round(style.font_size * 0.75))
     for text, font_size in (
@@ -179,7 +185,8 @@ def _label_form(
     ):
         width = math.ceil(draw.textlength(text, font=ImageFont.load_default(font_size))) + 2 * style.padding
         height = math.ceil(font_size * 1.15) + style.padding
-        if width <= size_wh[0] and height * _LABELS_PER_HEIGHT <= size_wh[1]:
+        spread = narrow and font_size > smaller and width > box_width
+        if width <= size_wh[0] and height * _LABELS_PER_HEIGHT <= size_wh[1] and not spread:
             return text, font_size, width, height
     return None
 

@@ -117,6 +117,18 @@ def test_the_best_box_lies_on_top_and_no_label_on_another() -> None:
     assert ground(3) == pytest.approx(3 * ground(1), rel=0.05)
 
 
+def test_among_many_boxes_the_narrow_ones_get_smaller_letters() -> None:
+    boxes = [(0.1 * number, 0.3, 0.1 * number + 0.05, 0.6) for number in range(6)] + [(0.0, 0.7, 0.9, 0.9)]
+    draw, style = ImageDraw.Draw(Image.new("RGB", (900, 900))), _Style.for_picture(900, 900)
+
+    def sizes(found: Detections) -> list[int]:
+        return [label.font_size for label in _place_labels(draw, list(found), style, (900, 900))]
+
+    few, many = detections(900, 900, boxes[:5]), detections(900, 900, boxes)
+    assert sizes(few) == [style.font_size] * 5
+    assert sizes(many) == [round(style.font_size * 0.75)] * 6 + [style.font_size]
+
+
 @given(st.lists(st.tuples(st.floats(0, 0.5, width=32), st.floats(0, 0.5, width=32)), max_size=12))
 def test_no_label_covers_another_where_there_is_room(corners: list[tuple[float, float]]) -> None:
     """Twelve boxes, each half as wide and high as the picture: each has room for all labels."""
