@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,17 +146,38 @@ def _watch(
     """Detect in one film, and tell how a live one ended."""
     from xdet.detection.film import detect_film_to_file
 
-    def show(seen: SeenFrame) -> None:
-        if results is None:
-            _print_frame(film.name, seen)
-
-    end = detect_film_to_file(detector, film, results, classes=run.classes, recording=recording, show=show)
+    if results is None:
+        end = detect_film_to_file(
+            detector,
+            film,
+            None,
+            classes=run.classes,
+            recording=recording,
+            show=partial(_print_frame, film.name),
+        )
+    else:
+        with progress_bar(_length(film), film.name) as advance:
+            end = detect_film_to_file(
+                detector, film, results, classes=run.classes, recording=recording, show=lambda _: advance(1)
+            )
     if end.live:
         how = "stopped" if end.stopped else "ended"
         print_line(
             f"xdet: '{film.name}' {how}; frames seen {end.frames}, dropped between them {end.dropped}",
             err=True,
         )
+
+
+def _length(film: Film) -> int:
+    """Frames for the progress bar, where somebody sees it."""
+    from xdet.pictures.video import frames_expected
+
+    if film.path is None or not sys.stderr.isatty():
+        return 0
+    try:
+        return frames_expected(film)
+    except ImageError:  # detecting tells
+        return 0
 
 
 def _print_frame(name: str, seen: SeenFrame) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def progress_bar(total: int, label: str) -> Iterator[Callable[[int], None]]:
     """Show ``label`` and how many of ``total`` are done, on stderr; yields the function to call with each advance."""
     with typer.progressbar(
-        length=total, label=label, file=sys.stderr, show_pos=True, hidden=not sys.stderr.isatty()
+        length=total, label=label, file=sys.stderr, show_pos=True, hidden=not (total and sys.stderr.isatty())
     ) as bar:
         yield bar.update
 

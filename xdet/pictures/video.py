@@ -195,6 +195,19 @@ def is_live(film: Film) -> bool:
         return container.duration is None
 
 
+def frames_expected(film: Film) -> int:
+    """How many frames a film says that it has, by its index or its length and rate; 0 where it does not, as live ones.
+
+    Raises:
+        MissingExtraError, ImageError: as ``read_frames``.
+    """
+    with _opened(import_av(), film) as (container, stream):
+        if stream.frames:
+            return int(stream.frames)
+        seconds = (container.duration or 0) / 1_000_000
+        return round(seconds * float(stream.average_rate or 0))
+
+
 def newest_frames(film: Film, note_dropped: Callable[[int], object] = lambda _: None) -> Generator[Frame]:
     """The newest frame of a camera or stream whenever one is asked for, until it ends; the last one is always given.
 

@@ -16,7 +16,7 @@ from xdet.errors import ImageError, MissingExtraError, UsageError
 from xdet.pictures import video
 from xdet.pictures.addresses import Address
 from xdet.pictures.recording import Recording, recording_paths
-from xdet.pictures.video import Film, Frame, newest_frames, read_frames
+from xdet.pictures.video import Film, Frame, frames_expected, newest_frames, read_frames
 
 pytest.importorskip("av")
 
@@ -45,6 +45,13 @@ def test_every_frame_comes_with_its_number_and_its_own_time(tmp_path: Path) -> N
     assert reds(frames) == [10, 20, 30, 250]
     assert frames[0].pixels.shape == (48, 64, 3)
     assert frames[0].pixels[..., 1:].max() == 0
+
+
+def test_how_many_frames_a_film_says_that_it_has(tmp_path: Path) -> None:
+    with_index = write_film(tmp_path / "f.mp4", range(7), codec="libx264", pixel_format="yuv420p")
+    assert frames_expected(Film.of_file(with_index)) == 7
+    by_length = frames_expected(Film.of_file(write_film(tmp_path / "f.mkv", range(50))))
+    assert by_length == pytest.approx(50, abs=2)
 
 
 def test_a_turned_film_is_upright(tmp_path: Path) -> None:
