@@ -1,0 +1,127 @@
+"""What 8 bits cost a network, measured on its calibration photographs: boxes found again, or the noise in its outputs.
+
+Both networks run with every operator in float32 between its integers, so no kernel's rounding counts. The boxes of the float
+network that are sure (score above ``SURE``) are looked for among those of the quantised one above half of that, by class and an
+overlap of ``OVERLAP``; where a head is not known, or finds too few, the ratio of signal to noise of the raw outputs counts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from converters.heads.base import join_outputs
+from converters.heads.boxes import iou_xyxy
+from converters.heads.nms import detect_from_head
+from converters.spec import IMAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from converters.options import ConvertOptions
+    from converters.spec import DetectorSpec
+
+MOST_PHOTOGRAPHS = 32
+SURE, OVERLAP = 0.3, 0.5
+FEWEST_BOXES = 10
+LEAST_FOUND = 0.7  # per-channel weights keep some 90 % and more
+LEAST_DB = 10.0  # per-channel weights have 20 and more
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizationLoss:
+    """What was measured.
+
+    Attributes:
+        photographs: how many.
+        boxes: sure boxes of the float network.
+        found: those that the quantised one finds again.
+        signal_db: signal to noise of the raw outputs, in decibels.
+    """
+
+    photographs: int
+    boxes: int
+    found: int
+    signal_db: float
+
+    def warning(self, quantize: str) -> str | None:
+        """One sentence with the number where the network is ruined, else None."""
+        counted = self.boxes >= FEWEST_BOXES
+        if counted and self.found >= LEAST_FOUND * self.boxes:
+            return None
+        if not counted and self.signal_db >= LEAST_DB:
+            return None
+        told = f"its outputs are {self.signal_db:.1f} dB above their noise, expected {LEAST_DB:g} or more"
+        if counted:
+            share = self.found / self.boxes
+            told = f"of the {self.boxes} boxes that the float network finds, the int8 one finds {self.found} again"
+            told += f" ({share:.0%})"
+        other = {
+            "per-tensor": "--quantize per-channel keeps more, above all in depthwise convolutions",
+            "per-channel": "leave it float, or calibrate with photographs of what it will see",
+        }[quantize]
+        return f"--quantize {quantize} costs this network much: in {self.photographs} calibration photographs, {told}; {other}"
+
+
+def measure_loss(
+    plain: bytes, quantised: bytes, spec: DetectorSpec, options: ConvertOptions
+) -> QuantizationLoss:
+    """Run both networks on calibration photographs and compare.
+
+    Args:
+        plain: the float network as an ONNX file that ends at its raw outputs.
+        quantised: the same, quantised.
+        spec: the detector.
+        options: photographs and batch.
+    """
+    assert options.calibration is not None, "a network was quantised"  # noqa: S101
+    batch = options.batch_size if isinstance(options.batch_size, int) else 1
+    images = islice(options.calibration.pixels(spec.image), MOST_PHOTOGRAPHS)
+    count = boxes = found = 0
+    signal = noise = 0.0
+    for one, other in _heads(plain, quantised, images, batch):
+        count += 1
+        signal += float(np.square(one, dtype=np.float64).sum())
+        noise += float(np.square(one.astype(np.float64) - other).sum())
+        sure, again = _found_again(one, other, spec)
+        boxes, found = boxes + sure, found + again
+    decibels = math.inf if noise == 0 else 10 * math.log10(max(signal, 1e-30) / noise)
+    return QuantizationLoss(count, boxes, found, decibels)
+
+
+def _heads(
+    plain: bytes, quantised: bytes, images: Iterator[NDArray[np.uint8]], batch: int
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    import onnxruntime as ort
+
+    choices = ort.SessionOptions()
+    choices.log_severity_level = 3
+    choices.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    sessions = [
+        ort.InferenceSession(model, choices, providers=["CPUExecutionProvider"])
+        for model in (plain, quantised)
+    ]
+    for pixels in images:
+        feed = {IMAGE: np.repeat(pixels[None], batch, axis=0)}
+        one, other = (join_outputs([array[:1] for array in session.run(None, feed)]) for session in sessions)
+        yield one, other
+
+
+def _found_again(one: NDArray[np.float32], other: NDArray[np.float32], spec: DetectorSpec) -> tuple[int, int]:
+    """Sure boxes of the first raw outputs, and how many of them the second give, too."""
+    if spec.head is None:
+        return 0, 0
+    sure, loose = (
+        detect_from_head(head, spec, replace(spec.thresholds, score=score))
+        for head, score in ((one, SURE), (other, SURE / 2))
+    )
+    count, others = int(sure.num_detections[0]), int(loose.num_detections[0])
+    overlaps = iou_xyxy(sure.boxes_xyxy[0, :count, None], loose.boxes_xyxy[0, None, :others])
+    same = sure.classes[0, :count, None] == loose.classes[0, None, :others]
+    return count, int(((overlaps >= OVERLAP) & same).any(axis=1).sum())
