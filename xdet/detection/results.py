@@ -11,6 +11,7 @@ both agree. The last line of a name counts.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -69,11 +70,16 @@ class Layout:
 
 
 def results_header(detector: Detector, classes: Sequence[str] | None) -> dict[str, Any]:
-    """All that decides what is found in an image, as the first line of a results file names it."""
+    """All that decides what is found in an image, as the first line of a results file names it.
+
+    ``description`` is the SHA-256 of what the file, its sidecar and options say of the detector: anchors, names, resize rule.
+    """
+    said = {key: value for key, value in detector.spec.to_dict().items() if key != "assumed"}
     return {
         "schema": LINES_SCHEMA,
         "version": LINES_VERSION,
         "model": {"name": Path(detector.runtime.file).name, "sha256": detector.runtime.sha256},
+        "description": hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest(),
         "runtime": detector.runtime.name,
         "thresholds": thresholds_to_dict(detector.thresholds, detector.score_by_class),
         "classes": None if classes is None else sorted(classes),

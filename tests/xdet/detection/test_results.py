@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.xdet.finished_models import finished_model
+from tests.xdet.finished_models import SPEC, finished_model
 from xdet.detection.batch import detect_to_file
 from xdet.detection.detector import Detector
 from xdet.detection.results import CSV_COLUMNS, ResultsFile, require_names, results_header
@@ -70,6 +71,7 @@ def test_json_lines_name_the_run_and_then_each_image(
         "schema": "xdet.detection_lines",
         "version": 1,
         "model": {"name": "m.onnx", "sha256": detector.runtime.sha256},
+        "description": hashlib.sha256(json.dumps(SPEC.to_dict(), sort_keys=True).encode()).hexdigest(),
         "runtime": "onnxruntime:cpu",
         "thresholds": {"score": 0.5, "iou": 0.5, "max_detections": 4},
         "classes": None,
@@ -224,6 +226,19 @@ def test_results_of_another_run_are_refused_unharmed(
     ):
         ResultsFile(path, header)
     assert path.read_bytes() == before
+
+
+def test_the_same_file_described_in_another_way_is_another_run(
+    detector: Detector, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(detector, images, tmp_path / "out.jsonl")
+    monkeypatch.setattr(
+        Detector, "spec", replace(SPEC, class_names=("dog",))
+    )  # as by another sidecar or --classes
+    with pytest.raises(
+        UsageError, match=r"holds results of another description; go on as that run was called"
+    ):
+        ResultsFile(tmp_path / "out.jsonl", results_header(detector, None))
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
