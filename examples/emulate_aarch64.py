@@ -4,6 +4,8 @@ Emulated arithmetic, not silicon: it tells whether the numbers are the same, and
 FOLDER (about 300 MB, a minute): an arm64 Python from Debian's packages, unpacked and never installed, and the aarch64 wheels
 that PyPI has for it. Needs Debian or Ubuntu, and ``apt-get install qemu-user``.
 
+``xdet check --cpus cortex-a72`` runs there, too, where XDET_AARCH64 names the folder.
+
 Examples:
   python emulate_aarch64.py arm -- -m xdet selftest detector.onnx
   python emulate_aarch64.py arm --cpu cortex-a53 -- -m xdet detect detector.onnx photo.jpg
@@ -14,14 +16,15 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 
 import xdet
+from xdet.checking.emulated import emulate_arm, python_of
 
 PACKAGES = ("python3", "libgomp1", "libstdc++6")
 WHEELS = (
@@ -131,29 +134,16 @@ def declared() -> list[str]:
     return [known.get(name, name) for name in WHEELS]
 
 
-def python_of(folder: Path) -> Path:
-    """The system's Python."""
-    (found,) = (folder / "root" / "usr" / "bin").glob("python3.[0-9]*[0-9]")
-    return found
-
-
 def run(folder: Path, cpu: str, arguments: list[str]) -> int:
     """Start the system's Python under the emulator, and let what it starts be emulated, too."""
-    here = Path(xdet.__file__).resolve().parents[1]
-    emulated = folder / f"python-{cpu}"
-    command = ["qemu-aarch64", "-cpu", cpu, "-L", str(folder / "root"), str(python_of(folder))]
-    emulated.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', "utf-8")
-    emulated.chmod(0o755)
     (folder / "startup").mkdir(exist_ok=True)
     (folder / "startup" / "sitecustomize.py").write_text(STARTUP, "ascii")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(str, (folder / "startup", folder / "site", here))),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "EMULATED_PYTHON": str(emulated),
-    }
-    environment.pop("VIRTUAL_ENV", None)
-    return subprocess.run([emulated, *arguments], env=environment, check=False).returncode
+    with tempfile.TemporaryDirectory(prefix="xdet-") as programs:
+        there = emulate_arm(cpu, folder, Path(programs))
+        environment = {**os.environ, **there.environment, "EMULATED_PYTHON": there.python}
+        environment["PYTHONPATH"] = f"{folder / 'startup'}{os.pathsep}{environment['PYTHONPATH']}"
+        environment.pop("VIRTUAL_ENV", None)
+        return subprocess.run([there.python, *arguments], env=environment, check=False).returncode
 
 
 if __name__ == "__main__":

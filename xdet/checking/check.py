@@ -27,7 +27,7 @@ from xdet.checking.heads.why import Comparison, find_changes
 from xdet.checking.numbers import check_static
 from xdet.checking.numbers.description import uncompared
 from xdet.checking.numbers.proofs import why_not_exact
-from xdet.checking.other_cpus import read_other_cpus
+from xdet.checking.other_cpus import Request, check_on_cpus, require_cpus
 from xdet.checking.pair import Asked, most_images, open_pair, runtime_name, split_runtimes, suggest_runtimes
 from xdet.checking.result import CheckResult, Finding, MissingRuntime, RuntimeLine
 from xdet.checking.runs import OpenRuntimes, Run, Work, run_finished, run_open, run_source
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
         DetectionChange,
         HeadDistance,
         HistogramBar,
-        OtherCpu,
         PartVerdict,
     )
     from xdet.pictures.preparation import Photograph
@@ -101,7 +100,7 @@ def check(
     thresholds: Thresholds | None = None,
     said: SourceOptions | None = None,
     layers: bool = False,
-    other_cpus: str | Path | None = None,
+    cpus: Sequence[str] = (),
     progress: Callable[[str, int], None] | None = None,
 ) -> CheckResult:
     """Prove that a finished model is its source, on every runtime at hand, and name the cause where it is not.
@@ -117,14 +116,15 @@ def check(
         said: what the caller says of the source beside its sidecar (``xdet.conversion.describing_options``).
         layers: compare every tensor of the source with its twin, too, on the first two photographs, and tell what ONNX
             Runtime runs on integers.
-        other_cpus: JSON that ``examples/check_other_cpus.py`` wrote of this model: its columns count like the parts.
+        cpus: other processors, emulated (``xdet.checking.emulated``): self-test and check of the first two photographs there
+            count like the parts.
         progress: called with a runtime's name and the number of images it has done since the last call.
 
     Raises:
         ModelError: one of the files cannot be read.
         ImageError: a photograph cannot be read.
-        DataError: ``other_cpus`` is no such file, or another model's or source's.
-        UsageError: no images, unknown runtimes, or files in the wrong order.
+        RuntimeUnavailableError: one of ``cpus`` cannot be emulated here.
+        UsageError: no images, unknown runtimes or processors, or files in the wrong order.
     """
     if isinstance(images, str | Path):
         raise UsageError(
@@ -134,11 +134,16 @@ def check(
     if not len(images):
         raise UsageError("check needs at least one photograph; name image files or a folder of them")
     pair = open_pair(Path(model), Path(source), said)
-    columns = _read_columns(other_cpus, pair)
+    require_cpus(cpus)
     prepared = list(prepare_many(images, Preparation(pair.document.spec.image), workers=READERS))
     pixels, placements = stack_pixels(prepared), [image.placement for image in prepared]
     own = thresholds or pair.document.spec.thresholds
     finished, sources = split_runtimes(runtimes, pair.source.format, threads)
+    named = runtimes.split(",") if isinstance(runtimes, str) else runtimes or ()
+    chosen = tuple(name for name in named if isinstance(name, str)) or None
+    asked = Request(str(model), str(source), chosen, threads, thresholds, said)
+    has_golden, advance = pair.document.golden is not None, progress or (lambda *_: None)
+    columns = check_on_cpus(cpus, asked, images, has_golden=has_golden, progress=advance)
     gaps = _Gaps(suggest_runtimes(finished))
     names = image_names(
         [
@@ -147,9 +152,7 @@ def check(
         ]
     )
     with OpenRuntimes(pair, threads, record=layers) as opened:
-        inputs = _Inputs(
-            pair, pixels, placements, _threshold_pairs(pair, own), opened, progress or (lambda *_: None)
-        )
+        inputs = _Inputs(pair, pixels, placements, _threshold_pairs(pair, own), opened, advance)
         order = [runtime_name(choices) for choices in sources]
         # the witness comes last: it stays open, and its subprocess has served the others
         sources = sorted(sources, key=opened.is_witness)
@@ -159,14 +162,6 @@ def check(
         probed = _probe_all(inputs, finished, runs, gaps, asked=runtimes is not None)
         result = replace(_judge(inputs, _Runs(source_runs, runs, probed), names, gaps), other_cpus=columns)
         return with_layers(result, pair, pixels, opened) if layers else result
-
-
-def _read_columns(path: str | Path | None, pair: OpenedPair) -> tuple[OtherCpu, ...]:
-    """What was found on other processors; nothing where no file is named."""
-    if path is None:
-        return ()
-    digest = hash_model(pair.model.data)
-    return read_other_cpus(Path(path), model_sha256=digest, source_sha256=pair.source_sha256)
 
 
 def _threshold_pairs(pair: OpenedPair, own: Thresholds) -> tuple[Thresholds, ...]:

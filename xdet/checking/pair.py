@@ -14,6 +14,7 @@ from converters.spec import THRESHOLD_INPUTS
 from xdet.checking.layer_records import SourceLayer
 from xdet.checking.numbers.keras_steps import network_steps
 from xdet.checking.numbers.source_graph import SourceGraph
+from xdet.checking.other_cpus import IMAGES
 from xdet.checking.result import MissingRuntime
 from xdet.errors import ModelError, UsageError
 from xdet.model.file import ModelFile, hash_model, read_model_file
@@ -232,10 +233,13 @@ def _stated(
 Asked = str | Runtime
 
 
-def planned_images(runtimes: str | Sequence[Asked] | None, source_format: str | None, images: int) -> int:
-    """How many images all runtimes together will be given: the length of a progress bar."""
+def planned_images(
+    runtimes: str | Sequence[Asked] | None, source_format: str | None, images: int, cpus: Sequence[str] = ()
+) -> int:
+    """How many images all runtimes together, and other processors, will be given: the length of a progress bar."""
     finished, sources = split_runtimes(runtimes, source_format, None)
-    return sum(min(images, most_images(runtime_name(asked)) or images) for asked in (*finished, *sources))
+    here = sum(min(images, most_images(runtime_name(asked)) or images) for asked in (*finished, *sources))
+    return here + len(cpus) * min(images, IMAGES)
 
 
 def split_runtimes(

@@ -9,9 +9,9 @@
     ├── proven     numbers that differ from the source's on purpose, each with its proof
     ├── layers     where it was asked for: every tensor of the source beside its twin, and what runs on integers
     ├── missing    runtimes that did not run, and why
-    └── other_cpus where columns of other processors were named: what self-test and check found there
+    └── other_cpus where other processors were named: what self-test and check found there
 
-What a model's self-test and check found on other processors: frozen, as ``examples/check_other_cpus.py`` wrote it.
+What a model's self-test and check found on other processors (``xdet.checking.other_cpus``).
 
 A column is no comparison between processors: its heads are compared with LiteRT's kernels on the same processor. What ties
 processors together is the self-test, whose golden vector is the same everywhere.
@@ -259,7 +259,7 @@ class CheckResult:
         layers_problem: why layers were asked for and could not be compared; else None.
         coverage: what ONNX Runtime runs on integers, per provider that ran; empty where layers were not asked for.
         placement: which nodes it gives to which provider, likewise.
-        other_cpus: what the self-test and the check found on other processors; empty where no such columns were named.
+        other_cpus: what the self-test and the check found on other processors; empty where none were named.
     """
 
     model: str
@@ -376,12 +376,12 @@ class OtherCpu:
     """One processor.
 
     Attributes:
-        cpu: its name as the emulator takes it, or ``"this machine"`` for the one that ran the emulator.
+        cpu: its name as the emulator takes it.
         emulated: whether it was emulated.
         simd: instruction sets that numpy found in the process there.
         selftest: None where the model holds no golden vector, or ``selftest_problem`` says why there is no result.
         selftest_problem: why the self-test could not run; else None.
-        check: None where no source was named, or ``check_problem`` says why there is no result.
+        check: None where ``check_problem`` says why there is no result.
         check_problem: why the check could not run; else None.
     """
 

@@ -30,7 +30,7 @@ Examples:
   xdet check person.onnx --source person.tflite --images photos
   xdet check person.onnx --source person.tflite --images photos --runtimes onnxruntime:cpu,openvino:cpu --json check.json
   xdet check person.onnx --source person.tflite --images photos --layers --report check.html
-  xdet check person.onnx --source person.tflite --images photos --other-cpus columns.json --report check.html
+  xdet check person.onnx --source person.tflite --images photos --cpus Haswell,Nehalem,cortex-a72 --report check.html
   xdet check person.onnx --source person.tflite --images photos --runtimes onnxruntime:cpu,onnx-reference,onnxruntime-web
 """
 UNAVAILABLE = 3
@@ -68,11 +68,11 @@ def check(
             help="Write the first layer at fault as a model, its values beside it; implies --layers.",
         ),
     ] = None,
-    other_cpus: Annotated[
-        Path | None,
+    cpus: Annotated[
+        str | None,
         typer.Option(
-            metavar="FILE.json",
-            help="Show and judge what examples/check_other_cpus.py found on other processors.",
+            metavar="LIST",
+            help="Repeat it on emulated processors, such as Haswell,Nehalem,cortex-a72 (Linux: apt-get install qemu-user).",
         ),
     ] = None,
     report: Annotated[
@@ -87,6 +87,7 @@ def check(
     """
     from xdet.bench.machine import describe_machine
     from xdet.checking.check import check as check_model
+    from xdet.checking.emulated import split_cpus
     from xdet.checking.page import Surroundings, check_to_html
     from xdet.checking.pair import planned_images
     from xdet.checking.report import CHECK_SCHEMA, check_report, check_to_json
@@ -100,9 +101,10 @@ def check(
     outputs += [] if report is None else [Output(report, PAGE_MARK)]
     outputs += [] if repro is None else [Output(repro), Output(values_path(repro))]
     inputs = [*with_sidecars([model, source]), *photographs]
-    inputs += [*said.files(), *(path for path in (other_cpus,) if path is not None)]
+    inputs += said.files()
     require_outputs(outputs, inputs, force=force)
-    planned = planned_images(runtimes, read_model_file(source).format, len(photographs))
+    others = () if cpus is None else split_cpus(cpus)
+    planned = planned_images(runtimes, read_model_file(source).format, len(photographs), others)
     with progress_bar(planned, "checking") as advance:
         result = check_model(
             model,
@@ -112,7 +114,7 @@ def check(
             threads=threads,
             said=said.options(),
             layers=layers or repro is not None,
-            other_cpus=other_cpus,
+            cpus=others,
             progress=lambda _, n: advance(n),
         )
     if json is not None:

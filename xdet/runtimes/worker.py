@@ -64,14 +64,18 @@ class Worker:
 
     Args:
         target: ``"module:name"`` of a function from ``Message`` to ``Message``, or of a class whose objects are called so.
+        python: the interpreter, instead of this one.
+        environment: what it gets beside this process's.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(
+        self, target: str, *, python: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         paths = [path or str(os.getcwd()) for path in sys.path]  # noqa: PTH109 - "" in sys.path is this folder
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - _end closes it
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter, our own module
-            [sys.executable, *STARTUP, target],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))},
+            [python or sys.executable, *STARTUP, target],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -139,9 +143,16 @@ class Worker:
         return f"{how}{': ' + told[-1][-WORDS:] if told else ''}"
 
 
-def call_in_subprocess(target: str, message: Message, *, longest_s: float | None = None) -> Message:
+def call_in_subprocess(
+    target: str,
+    message: Message,
+    *,
+    longest_s: float | None = None,
+    python: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Message:
     """Ask a new ``Worker`` one thing and end it; raises as ``Worker.ask``."""
-    with Worker(target) as worker:
+    with Worker(target, python=python, environment=environment) as worker:
         return worker.ask(message, longest_s=longest_s)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +10,10 @@ import pytest
 
 from converters.convert import convert_to_bytes
 from converters.options import ConvertOptions
-from tests.xdet.checking.columns import PLAIN, RUNTIMES, written
+from tests.xdet.checking.columns import PLAIN, RUNTIMES
 from xdet.checking.check import check
-from xdet.checking.other_cpus import read_other_cpus
-from xdet.checking.report import check_to_json, selftest_to_json
+from xdet.checking.other_cpus import plain, restored, told_check, told_selftest
+from xdet.checking.result import OtherCpu
 from xdet.checking.selftest import run_selftest
 
 if TYPE_CHECKING:
@@ -38,38 +37,23 @@ def checked(person_onnx: Path, embedded_tflite: Path, sample_pictures: list[Path
 
 
 @pytest.fixture(scope="module")
-def sound(person_onnx: Path, checked: CheckResult) -> dict[str, Any]:
-    """Two columns with what the self-test and the check really say, as the example program writes them."""
-    selftest = json.loads(selftest_to_json(run_selftest(person_onnx)))
-    selftest |= {"exact_kernels": "session.x64quantprecision", "plain": PLAIN}
-    found = json.loads(check_to_json(checked))
-    column = {
-        "emulated": True,
-        "simd": ["X86_V2"],
-        "selftest": {"result": selftest},
-        "check": {"result": found},
-    }
-    return {
-        "schema": "xdet.other-cpus",
-        "version": 1,
-        "model": {"name": checked.model, "sha256": checked.model_sha256},
-        "source": {"name": checked.source, "sha256": checked.source_sha256},
-        "columns": [{"cpu": cpu, **copy.deepcopy(column)} for cpu in ("Haswell", "Nehalem")],
-    }
+def sound(person_onnx: Path, checked: CheckResult) -> list[dict[str, Any]]:
+    """Two columns with what the self-test and the check really say, as JSON has them."""
+    selftest = {**plain(told_selftest(run_selftest(person_onnx))), "plain": PLAIN}
+    selftest["exact_kernels"] = "session.x64quantprecision"
+    column = {"emulated": True, "simd": ["X86_V2"], "selftest": selftest, "check": plain(told_check(checked))}
+    return [{"cpu": cpu, **copy.deepcopy(column)} for cpu in ("Haswell", "Nehalem")]
 
 
 @pytest.fixture
-def columns(sound: dict[str, Any]) -> dict[str, Any]:
+def columns(sound: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A copy to change."""
     return copy.deepcopy(sound)
 
 
 @pytest.fixture
-def with_columns(checked: CheckResult, tmp_path: Path) -> Callable[[dict[str, Any]], CheckResult]:
-    """The check here, with the columns of a document."""
-
-    def read_columns(document: dict[str, Any]) -> CheckResult:
-        digests = {"model_sha256": checked.model_sha256, "source_sha256": checked.source_sha256}
-        return replace(checked, other_cpus=read_other_cpus(written(document, tmp_path), **digests))
-
-    return read_columns
+def with_columns(checked: CheckResult) -> Callable[[list[dict[str, Any]]], CheckResult]:
+    """The check here, with columns."""
+    return lambda columns: replace(
+        checked, other_cpus=tuple(restored(OtherCpu, column) for column in columns)
+    )

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 ROOT = Path(__file__).resolve().parents[3]
-OTHER_CPUS = ROOT / "examples" / "check_other_cpus.py"
 VALUES = 7 * 7 * 30
 
 
@@ -263,31 +262,6 @@ def test_it_runs_without_onnx_and_without_any_conversion_code(embedded: Conversi
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "exact []", done.stderr
-
-
-@pytest.mark.emulator
-@pytest.mark.parametrize("activations", ["uint8", "int8"])
-def test_other_cpus_are_exact_and_haswell_only_with_exact_kernels(
-    activations: Any, embedded_tflite: Path, tmp_path: Path, qemu_x86_64: str
-) -> None:
-    assert qemu_x86_64
-    model, columns = tmp_path / "person.onnx", tmp_path / "columns.json"
-    model.write_bytes(convert_to_bytes(embedded_tflite, ConvertOptions(activations=activations)).model)
-    command = [sys.executable, str(OTHER_CPUS), str(model), "--json", str(columns)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    data = json.loads(columns.read_text("utf-8"))
-    assert (data["schema"], data["version"]) == ("xdet.other-cpus", 1)
-    found = {column["cpu"]: column["selftest"]["result"] for column in data["columns"]}
-    assert list(found) == ["this machine", "Haswell", "Nehalem"]
-    assert {result["verdict"] for result in found.values()} == {"exact"}
-    assert found["Nehalem"]["plain"] is None
-    entry = {"uint8": "session.x64quantprecision", "int8": "session.qdqisint8allowed"}[activations]
-    assert found["Haswell"]["exact_kernels"] == entry
-    plain = found["Haswell"]["plain"]
-    assert plain["differing"] > VALUES // 2
-    assert plain["worst_lsb"] > 6  # beyond what honest kernels that round in another way may differ by
 
 
 @pytest.mark.emulator

@@ -21,7 +21,7 @@ from xdet.writing.files import MODEL_MARK, PAGE_MARK, PAGE_START, PICTURE_MARK
 if TYPE_CHECKING:
     import re
 
-FILES = "s.tflite s.xdet.json m.xdet.json z.yaml anchors.txt names.txt cpus.json kept notes.md"
+FILES = "s.tflite s.xdet.json m.xdet.json z.yaml anchors.txt names.txt kept notes.md"
 FOREIGN = b'{"schema": "somebody else\'s"}'
 
 
@@ -35,8 +35,8 @@ class Case:
 
 EVAL = "eval m.onnx --images photos --annotations a.json --max-detections 4"
 EVAL_INPUTS = ("m.onnx", "m.xdet.json", "a.json", "photos/1.png")
-CHECK = "check m.onnx --source s.tflite --images photos --other-cpus cpus.json"
-CHECK_INPUTS = ("m.onnx", "s.tflite", "s.xdet.json", "cpus.json", "photos/1.png")
+CHECK = "check m.onnx --source s.tflite --images photos"
+CHECK_INPUTS = ("m.onnx", "s.tflite", "s.xdet.json", "photos/1.png")
 CASES = {
     "convert": Case(
         "convert s.tflite --config z.yaml --anchors anchors.txt --classes names.txt "
