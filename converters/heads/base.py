@@ -15,8 +15,8 @@ one, else all of them flattened side by side.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast
 
 import numpy as np
 
@@ -166,6 +166,28 @@ def describe_boxes(head: Head, width: int, height: int) -> tuple[tuple[str, str]
         ("head", f"{head.kind}, {head.num_boxes} boxes, {head.num_classes} classes"),
         ("default boxes", f"in pixels (w x h): {least} to {most}"),
     )
+
+
+class HeadBase:
+    """What most heads do alike: a base of frozen dataclasses of parameters."""
+
+    __slots__ = ()
+    kind: ClassVar[str]
+
+    def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
+        """Boxes and classes; see ``Head``."""
+        return describe_boxes(cast("Head", self), width, height)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The parameters as plain JSON values."""
+        return {"kind": self.kind, **asdict(cast("Any", self))}
+
+
+def level_outputs(shapes: Sequence[tuple[int, ...]]) -> tuple[RawOutput, ...]:
+    """A raw output per level of a head."""
+    if len(shapes) == 1:
+        return (RawOutput("", shapes[0]),)
+    return tuple(RawOutput(f"level_{index}", shape) for index, shape in enumerate(shapes))
 
 
 def require_arrays(head: Head, outputs: Sequence[Float32]) -> None:

@@ -15,7 +15,7 @@ ssd_anchors_calculator.cc with fixed_anchor_size. It clips scores to -100..100 b
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -32,8 +32,8 @@ from converters.heads.arithmetic import (
     split_nodes,
 )
 from converters.heads.base import (
+    HeadBase,
     RawOutput,
-    describe_boxes,
     read_values,
     require_arrays,
     require_pair,
@@ -52,7 +52,7 @@ Level = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class BlazeFace:
+class BlazeFace(HeadBase):
     """Boxes relative to the centres of cells.
 
     Attributes:
@@ -157,14 +157,6 @@ class BlazeFace:
         half = len(outputs) // 2
         boxes, scores = np.concatenate(outputs[:half], axis=1), np.concatenate(outputs[half:], axis=1)
         return np.concatenate([boxes[..., :4], scores], axis=-1)
-
-    def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
-        """Boxes and classes; see ``Head``."""
-        return describe_boxes(self, width, height)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The parameters as plain JSON values."""
-        return {"kind": self.kind, **asdict(self)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

@@ -11,7 +11,7 @@ box by its best class alone; here every class has a score, of which suppression 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -28,7 +28,7 @@ from converters.heads.arithmetic import (
     split_nodes,
     split_scores,
 )
-from converters.heads.base import RawOutput, describe_boxes, read_values, require_arrays, require_values
+from converters.heads.base import HeadBase, RawOutput, read_values, require_arrays, require_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ FARTHEST = 1 - 1e-6  # cells: tanh reaches no further
 
 
 @dataclass(frozen=True, slots=True)
-class FastestDet:
+class FastestDet(HeadBase):
     """A grid of cells with one box each.
 
     Attributes:
@@ -137,14 +137,6 @@ class FastestDet:
         """Place, objectness and classes of each box; see ``Head``."""
         rows = self._by_box(outputs)
         return np.concatenate([rows[..., 1:5], rows[..., 0:1], rows[..., 5:]], axis=-1)
-
-    def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
-        """Boxes and classes; see ``Head``."""
-        return describe_boxes(self, width, height)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The parameters as plain JSON values."""
-        return {"kind": self.kind, **asdict(self)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

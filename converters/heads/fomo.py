@@ -15,14 +15,14 @@ For objects with one peak this head finds the same number, classes and scores; i
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from converters.checks import require_count, require_flag, require_number
 from converters.heads.arithmetic import LEAST_PROBABILITY, cells_xy, clipped_corners, softmax, split_nodes
-from converters.heads.base import RawOutput, describe_boxes, read_values, require_arrays, require_values
+from converters.heads.base import HeadBase, RawOutput, read_values, require_arrays, require_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ LOWEST = np.float32(np.finfo(np.float32).min)  # what lies beyond the border
 
 
 @dataclass(frozen=True, slots=True)
-class Fomo:
+class Fomo(HeadBase):
     """A grid of class probabilities.
 
     Attributes:
@@ -150,14 +150,6 @@ class Fomo:
         """No place, and the scores of background and classes of each cell; see ``Head``."""
         scores = outputs[0].reshape(len(outputs[0]), self.num_boxes, 1 + self.num_classes)
         return np.pad(scores, ((0, 0), (0, 0), (4, 0)))
-
-    def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
-        """Boxes and classes; see ``Head``."""
-        return describe_boxes(self, width, height)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The parameters as plain JSON values."""
-        return {"kind": self.kind, **asdict(self)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

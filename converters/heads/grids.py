@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.checks import require_count, require_entries, require_instance, require_number
-from converters.heads.arithmetic import cells_xy
-from converters.heads.base import require_pair
+from converters.heads.arithmetic import cells_xy, join_levels, join_levels_nodes, part_levels
+from converters.heads.base import HeadBase, RawOutput, level_outputs, require_pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import onnx_ir as ir
+
+    from converters.graph import GraphWriter
     from converters.heads.boxes import Float32
 
 
@@ -78,6 +81,59 @@ class BoxPlaces:
         """Every anchor in the middle of its cell: ``(B, 4)``."""
         half = self.anchors_wh / np.float32(2)
         return np.concatenate([self.centers_xy - half, self.centers_xy + half], axis=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorHead(HeadBase):
+    """Raw grids with anchors, before a formula.
+
+    Attributes:
+        grids: the levels in the order of the outputs.
+        num_classes: NC.
+        image_wh: width and height of the network's input in pixels.
+    """
+
+    grids: tuple[AnchorGrid, ...]
+    num_classes: int
+    image_wh: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        require_grids(self.grids)
+        require_count(self.num_classes, "num_classes")
+        require_pair(self.image_wh, "image_wh")
+
+    @property
+    def num_boxes(self) -> int:
+        """Boxes over all levels."""
+        return sum(self._counts())
+
+    def raw_outputs(self) -> tuple[RawOutput, ...]:
+        """An output per level."""
+        return level_outputs(
+            [(grid.rows, grid.columns, len(grid.anchors_px) * (5 + self.num_classes)) for grid in self.grids]
+        )
+
+    def default_boxes(self) -> Float32:
+        """Every anchor in the middle of its cell."""
+        return self._places().boxes_xyxy
+
+    def rows(self, outputs: Sequence[Float32]) -> Float32:
+        """tx, ty, tw, th, objectness and classes of each box; see ``Head``."""
+        return join_levels(outputs, 5 + self.num_classes)
+
+    def _row_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> ir.Value:
+        """The twin of ``rows``."""
+        return join_levels_nodes(writer, outputs, self._counts(), 5 + self.num_classes)
+
+    def _part(self, rows: Float32) -> tuple[Float32, ...]:
+        """The inverse of ``rows``."""
+        return part_levels(rows, [raw.shape for raw in self.raw_outputs()], self._counts())
+
+    def _counts(self) -> list[int]:
+        return [grid.num_boxes for grid in self.grids]
+
+    def _places(self) -> BoxPlaces:
+        return place_boxes(self.grids, self.image_wh)
 
 
 def place_boxes(

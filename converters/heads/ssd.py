@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -49,7 +49,7 @@ from converters.heads.arithmetic import (
     softmax,
     split_nodes,
 )
-from converters.heads.base import RawOutput, describe_boxes, read_values, require_arrays, require_values
+from converters.heads.base import HeadBase, RawOutput, read_values, require_arrays, require_values
 from converters.heads.boxes import Float32, clip_xyxy
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ SWAPPED = [1, 0, 3, 2]  # y, x, h, w <-> x, y, w, h, and the same for corners
 
 
 @dataclass(frozen=True, slots=True)
-class Ssd:
+class Ssd(HeadBase):
     """Scores and offsets of prior boxes.
 
     Attributes:
@@ -315,16 +315,12 @@ class Ssd:
         parts = self._part(outputs)
         return np.concatenate([parts["offsets"], parts["scores"]], axis=-1)
 
-    def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
-        """Boxes and classes; see ``Head``."""
-        return describe_boxes(self, width, height)
-
     def to_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values; priors as base64 of little-endian float32, four per box."""
         priors = None
         if self.priors is not None:
             priors = base64.b64encode(self._priors().astype("<f4").tobytes()).decode("ascii")
-        return {"kind": self.kind, **asdict(self), "priors": priors}
+        return {**HeadBase.to_dict(self), "priors": priors}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

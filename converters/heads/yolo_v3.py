@@ -14,22 +14,19 @@ With a softmax over the classes it is YOLO v2 over several grids, what STMicroel
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from converters.checks import require_choice, require_count
+from converters.checks import require_choice
 from converters.heads.arithmetic import (
     LEAST_PROBABILITY,
     SMALLEST_SIZE,
     centers_and_sizes,
     clipped_corners,
     clipped_corners_nodes,
-    join_levels,
-    join_levels_nodes,
     logit,
-    part_levels,
     sigmoid,
     sigmoid_nodes,
     softmax,
@@ -37,14 +34,12 @@ from converters.heads.arithmetic import (
     split_scores,
 )
 from converters.heads.base import (
-    RawOutput,
-    describe_boxes,
     read_values,
     require_arrays,
     require_pair,
     require_values,
 )
-from converters.heads.grids import AnchorGrid, BoxPlaces, grids_from_json, place_boxes, require_grids
+from converters.heads.grids import AnchorHead, BoxPlaces, grids_from_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,46 +53,25 @@ ClassActivation = Literal["sigmoid", "softmax"]
 
 
 @dataclass(frozen=True, slots=True)
-class YoloV3:
+class YoloV3(AnchorHead):
     """Grids before any activation.
 
     Attributes:
-        grids: the levels in the order of the outputs.
-        num_classes: NC.
-        image_wh: width and height of the network's input in pixels.
         class_activation: ``"sigmoid"`` each, or one ``"softmax"``, which makes a single class certain.
     """
 
     kind: ClassVar[str] = "yolo_v3"
-    grids: tuple[AnchorGrid, ...]
-    num_classes: int
-    image_wh: tuple[float, float]
     class_activation: ClassActivation = "sigmoid"
 
     def __post_init__(self) -> None:
-        require_grids(self.grids)
-        require_count(self.num_classes, "num_classes")
-        require_pair(self.image_wh, "image_wh")
+        AnchorHead.__post_init__(self)
         require_choice(self.class_activation, ClassActivation, "class_activation")
-
-    @property
-    def num_boxes(self) -> int:
-        """Boxes over all levels."""
-        return sum(grid.num_boxes for grid in self.grids)
-
-    def raw_outputs(self) -> tuple[RawOutput, ...]:
-        """An output per level."""
-        values = 5 + self.num_classes
-        shapes = [(grid.rows, grid.columns, len(grid.anchors_px) * values) for grid in self.grids]
-        if len(shapes) == 1:
-            return (RawOutput("", shapes[0]),)
-        return tuple(RawOutput(f"level_{index}", shape) for index, shape in enumerate(shapes))
 
     def decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
         """Boxes and scores of raw outputs; see ``Head``."""
         require_arrays(self, outputs)
         places = self._places()
-        rows = join_levels(outputs, 5 + self.num_classes)
+        rows = self.rows(outputs)
         offsets = sigmoid(rows[..., 0:2])
         if self._is_scaled():
             offsets = offsets * places.xy_scales
@@ -114,8 +88,7 @@ class YoloV3:
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """The twin of ``decode``."""
         require_values(self, outputs)
-        places, counts = self._places(), [grid.num_boxes for grid in self.grids]
-        rows = join_levels_nodes(writer, outputs, counts, 5 + self.num_classes)
+        places, rows = self._places(), self._row_nodes(writer, outputs)
         names = ["head/raw_xy", "head/raw_wh", "head/raw_objectness", "head/class_logits"]
         xy, wh, objectness, classes = split_nodes(writer, rows, [2, 2, 1, self.num_classes], names, axis=2)
         offsets = sigmoid_nodes(writer, xy, "head/offsets_xy")
@@ -143,10 +116,6 @@ class YoloV3:
             probabilities = writer.op("Softmax", [classes], "head/class_probabilities", axis=2)
         return writer.op("Mul", [confidence, probabilities], "head/scores")
 
-    def default_boxes(self) -> Float32:
-        """Every anchor in the middle of its cell."""
-        return self._places().boxes_xyxy
-
     def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
         """Raw outputs of boxes and scores; see ``Head``. A centre stays in its cell, or as near as the scale lets it."""
         places = self._places()
@@ -155,8 +124,7 @@ class YoloV3:
         wh = np.log(np.maximum(sizes, SMALLEST_SIZE) / places.anchors_wh)
         parts = [logit(offsets.clip(0, 1)), wh, *self._encode_scores(scores)]
         rows = np.concatenate(parts, axis=-1).astype(np.float32)
-        shapes = [raw.shape for raw in self.raw_outputs()]
-        return part_levels(rows, shapes, [grid.num_boxes for grid in self.grids])
+        return self._part(rows)
 
     def _encode_scores(self, scores: Float32) -> tuple[Float32, Float32]:
         if self.class_activation == "sigmoid":
@@ -166,27 +134,12 @@ class YoloV3:
         shares = np.divide(scores, total, out=np.zeros_like(scores), where=total > 0)
         return logit(total.clip(0, 1)), np.log(np.maximum(shares, np.float32(LEAST_PROBABILITY)))
 
-    def rows(self, outputs: Sequence[Float32]) -> Float32:
-        """tx, ty, tw, th, objectness and classes of each box; see ``Head``."""
-        return join_levels(outputs, 5 + self.num_classes)
-
-    def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
-        """Boxes and classes; see ``Head``."""
-        return describe_boxes(self, width, height)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The parameters as plain JSON values."""
-        return {"kind": self.kind, **asdict(self)}
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read what ``to_dict`` wrote; see ``Head``."""
         keys = ("grids", "num_classes", "image_wh", "class_activation")
         grids, num_classes, image_wh, activation = read_values(cls.kind, data, *keys)
         return cls(grids_from_json(grids), num_classes, require_pair(image_wh, "image_wh"), activation)
-
-    def _places(self) -> BoxPlaces:
-        return place_boxes(self.grids, self.image_wh)
 
     def _is_scaled(self) -> bool:
         return any(grid.xy_scale != 1 for grid in self.grids)

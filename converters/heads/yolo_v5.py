@@ -12,21 +12,17 @@ boxes by the picture's size, so that int8 codes reach), and the product of score
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from converters.checks import require_count, require_flag
+from converters.checks import require_flag
 from converters.heads.arithmetic import (
     centers_and_sizes,
     clipped_corners,
     clipped_corners_nodes,
-    join_levels,
-    join_levels_nodes,
-    lattice_boxes,
     logit,
-    part_levels,
     sigmoid,
     sigmoid_nodes,
     split_nodes,
@@ -34,13 +30,14 @@ from converters.heads.arithmetic import (
 )
 from converters.heads.base import (
     RawOutput,
-    describe_boxes,
+    level_outputs,
     read_values,
     require_arrays,
     require_pair,
     require_values,
 )
-from converters.heads.grids import AnchorGrid, BoxPlaces, grids_from_json, place_boxes, require_grids
+from converters.heads.decoded import DecodedHead
+from converters.heads.grids import AnchorHead, BoxPlaces, grids_from_json, place_boxes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,24 +49,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class YoloV5:
-    """A decoded head with objectness.
-
-    Attributes:
-        num_boxes: B.
-        num_classes: NC.
-        extent_wh: the picture's width and height in the unit of the boxes: (1, 1) for fractions, else its size in pixels.
-    """
+class YoloV5(DecodedHead):
+    """A decoded head with objectness; see ``DecodedHead`` for its parameters."""
 
     kind: ClassVar[str] = "yolo_v5"
-    num_boxes: int
-    num_classes: int
-    extent_wh: tuple[float, float] = (1.0, 1.0)
-
-    def __post_init__(self) -> None:
-        require_count(self.num_boxes, "num_boxes")
-        require_count(self.num_classes, "num_classes")
-        require_pair(self.extent_wh, "extent_wh")
 
     def raw_outputs(self) -> tuple[RawOutput, ...]:
         """The one output, ``[B, 5 + NC]``."""
@@ -78,14 +61,10 @@ class YoloV5:
     def decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
         """Boxes and scores of raw outputs; see ``Head``."""
         require_arrays(self, outputs)
-        rows, extent = outputs[0], np.array(self.extent_wh, np.float32)
+        rows = outputs[0]
         with np.errstate(over="ignore"):
             scores = rows[..., 4:5] * rows[..., 5:]
-        centers, half_sizes = rows[..., 0:2] / extent, rows[..., 2:4] / (extent * np.float32(2))
-        half_sizes = np.maximum(
-            half_sizes, np.float32(0)
-        )  # the least code of a quantised size can lie below 0
-        return clipped_corners(centers, half_sizes), scores
+        return self._corners(rows[..., 0:2], rows[..., 2:4], axis=-1), scores
 
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """The twin of ``decode``."""
@@ -94,97 +73,48 @@ class YoloV5:
         centers, sizes, objectness, classes = split_nodes(
             writer, outputs[0], [2, 2, 1, self.num_classes], names, axis=2
         )
-        extent = np.array(self.extent_wh, np.float32)
-        if self.extent_wh != (1, 1):
-            centers = writer.op(
-                "Div", [centers, writer.constant(extent, "head/extent_wh")], "head/centers_xy"
-            )
-        divisor = writer.constant(extent * np.float32(2), "head/double_extent_wh")
-        half_sizes = writer.op("Div", [sizes, divisor], "head/half_sizes_wh_raw")
-        half_sizes = writer.op("Relu", [half_sizes], "head/half_sizes_wh")
-        boxes = clipped_corners_nodes(writer, centers, half_sizes, "head/boxes")
+        boxes = self._corner_nodes(writer, centers, sizes, "head/boxes", axis=-1)
         return boxes, writer.op("Mul", [objectness, classes], "head/scores")
-
-    def default_boxes(self) -> Float32:
-        """Boxes side by side: any box can be anywhere."""
-        return lattice_boxes(self.num_boxes)
 
     def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
         """Raw outputs of boxes and scores; see ``Head``."""
-        extent = np.array(self.extent_wh, np.float32)
-        centers, sizes = centers_and_sizes(boxes_xyxy)
-        return (np.concatenate([centers * extent, sizes * extent, *split_scores(scores)], axis=-1),)
+        return (np.concatenate([*self._places_of(boxes_xyxy), *split_scores(scores)], axis=-1),)
 
     def rows(self, outputs: Sequence[Float32]) -> Float32:
         """cx, cy, w, h, objectness and classes of each box; see ``Head``."""
         return outputs[0]
 
-    def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
-        """Boxes and classes; see ``Head``."""
-        return describe_boxes(self, width, height)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The parameters as plain JSON values."""
-        return {"kind": self.kind, **asdict(self)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read what ``to_dict`` wrote; see ``Head``."""
-        num_boxes, num_classes, extent_wh = read_values(
-            cls.kind, data, "num_boxes", "num_classes", "extent_wh"
-        )
-        return cls(num_boxes, num_classes, require_pair(extent_wh, "extent_wh"))
-
 
 @dataclass(frozen=True, slots=True)
-class YoloV5Raw:
-    """Grids before any activation.
+class YoloV5Raw(AnchorHead):
+    """Grids before any activation; their ``xy_scale`` stays 1.
 
     Attributes:
-        grids: the levels in the order of the outputs; their ``xy_scale`` stays 1.
-        num_classes: NC.
-        image_wh: width and height of the network's input in pixels.
         anchors_first: outputs are ``[A, rows, columns, 5 + NC]``, as PyTorch has them, instead of
             ``[rows, columns, A * (5 + NC)]``.
     """
 
     kind: ClassVar[str] = "yolo_v5_raw"
-    grids: tuple[AnchorGrid, ...]
-    num_classes: int
-    image_wh: tuple[float, float]
     anchors_first: bool = False
 
     def __post_init__(self) -> None:
-        require_grids(self.grids)
-        require_count(self.num_classes, "num_classes")
-        require_pair(self.image_wh, "image_wh")
+        AnchorHead.__post_init__(self)
         require_flag(self.anchors_first, "anchors_first")
         if any(grid.xy_scale != 1 for grid in self.grids):
             raise ValueError("xy_scale of a yolo_v5_raw grid must be 1: its formula has no other")
 
-    @property
-    def num_boxes(self) -> int:
-        """Boxes over all levels."""
-        return sum(grid.num_boxes for grid in self.grids)
-
     def raw_outputs(self) -> tuple[RawOutput, ...]:
         """An output per level."""
+        if not self.anchors_first:
+            return AnchorHead.raw_outputs(self)
         values = 5 + self.num_classes
-        shapes = [
-            (len(g.anchors_px), g.rows, g.columns, values)
-            if self.anchors_first
-            else (g.rows, g.columns, len(g.anchors_px) * values)
-            for g in self.grids
-        ]
-        if len(shapes) == 1:
-            return (RawOutput("", shapes[0]),)
-        return tuple(RawOutput(f"level_{index}", shape) for index, shape in enumerate(shapes))
+        return level_outputs([(len(g.anchors_px), g.rows, g.columns, values) for g in self.grids])
 
     def decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
         """Boxes and scores of raw outputs; see ``Head``."""
         require_arrays(self, outputs)
         places = self._places()
-        activated = sigmoid(join_levels(outputs, 5 + self.num_classes))
+        activated = sigmoid(self.rows(outputs))
         xy, wh = activated[..., 0:2], activated[..., 2:4]
         shifted = np.asarray(xy + xy + (places.cells_xy - np.float32(0.5)), np.float32)
         centers = np.asarray(shifted / places.grid_wh, np.float32)
@@ -194,8 +124,7 @@ class YoloV5Raw:
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """The twin of ``decode``."""
         require_values(self, outputs)
-        places, counts = self._places(), [grid.num_boxes for grid in self.grids]
-        rows = join_levels_nodes(writer, outputs, counts, 5 + self.num_classes)
+        places, rows = self._places(), self._row_nodes(writer, outputs)
         names = ["head/activated_xy", "head/activated_wh", "head/objectness", "head/class_probabilities"]
         activated = sigmoid_nodes(writer, rows, "head/activated")
         xy, wh, objectness, classes = split_nodes(
@@ -214,10 +143,6 @@ class YoloV5Raw:
         boxes = clipped_corners_nodes(writer, centers, half_sizes, "head/boxes")
         return boxes, writer.op("Mul", [objectness, classes], "head/scores")
 
-    def default_boxes(self) -> Float32:
-        """Every anchor in the middle of its cell."""
-        return self._places().boxes_xyxy
-
     def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
         """Raw outputs of boxes and scores; see ``Head``.
 
@@ -228,20 +153,7 @@ class YoloV5Raw:
         xy = logit(((centers * places.grid_wh - places.cells_xy + np.float32(0.5)) / 2).clip(0, 1))
         wh = logit((np.sqrt(np.maximum(sizes, 0) / places.anchors_wh) / 2).clip(0, 1))
         rows = np.concatenate([xy, wh, *(logit(part) for part in split_scores(scores))], axis=-1)
-        shapes = [raw.shape for raw in self.raw_outputs()]
-        return part_levels(rows, shapes, [grid.num_boxes for grid in self.grids])
-
-    def rows(self, outputs: Sequence[Float32]) -> Float32:
-        """tx, ty, tw, th, objectness and classes of each box; see ``Head``."""
-        return join_levels(outputs, 5 + self.num_classes)
-
-    def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
-        """Boxes and classes; see ``Head``."""
-        return describe_boxes(self, width, height)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The parameters as plain JSON values."""
-        return {"kind": self.kind, **asdict(self)}
+        return self._part(rows)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

@@ -14,7 +14,7 @@ anchors in cells (head ``yolo_v3``, classes by softmax).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -35,7 +35,14 @@ from converters.heads.arithmetic import (
     split_nodes,
     split_scores,
 )
-from converters.heads.base import RawOutput, describe_boxes, read_values, require_arrays, require_values
+from converters.heads.base import (
+    HeadBase,
+    RawOutput,
+    level_outputs,
+    read_values,
+    require_arrays,
+    require_values,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +54,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Yolox:
+class Yolox(HeadBase):
     """Grids of cells with one raw box each.
 
     Attributes:
@@ -93,9 +100,7 @@ class Yolox:
         if not self.separate:
             return (RawOutput("", (self.num_boxes, values)),)
         shapes = [(rows, columns, values) for rows, columns in self._grids()]
-        if len(shapes) == 1:
-            return (RawOutput("", shapes[0]),)
-        return tuple(RawOutput(f"level_{index}", shape) for index, shape in enumerate(shapes))
+        return level_outputs(shapes)
 
     def decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
         """Boxes and scores of raw outputs; see ``Head``."""
@@ -150,14 +155,6 @@ class Yolox:
     def rows(self, outputs: Sequence[Float32]) -> Float32:
         """tx, ty, tw, th, objectness and classes of each box; see ``Head``."""
         return join_levels(outputs, 5 + self.num_classes)
-
-    def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
-        """Boxes and classes; see ``Head``."""
-        return describe_boxes(self, width, height)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The parameters as plain JSON values."""
-        return {"kind": self.kind, **asdict(self)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

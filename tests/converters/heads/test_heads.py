@@ -239,5 +239,5 @@ def test_outputs_of_another_head_are_refused(head: Head) -> None:
 
 def test_every_parameter_has_a_word_in_its_class_docstring() -> None:
     for head in EXAMPLES.values():
-        told = type(head).__doc__ or ""
+        told = "".join(kind.__doc__ or "" for kind in type(head).__mro__)
         assert all(f"{field.name}:" in told for field in fields(head)), head  # type: ignore[arg-type]
