@@ -11,7 +11,7 @@ import json
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from converters.errors import ConversionError
 from tests.fuzz.mutations import bend_bytes, bend_onnx, bend_png, bend_tflite, bend_tree
-from xdet.errors import DataError
+from xdet.errors import DataError, XdetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -395,6 +396,45 @@ def run_onnx(path: Path) -> None:
     inspect(path)
 
 
+@cache
+def onnx_source_corpus() -> tuple[bytes, ...]:
+    """Networks without a head, float and QDQ, of several opsets, with open sizes and with sizes that are computed."""
+    from tests.converters.sources.onnx.networks import tiny_yolo_v2, yolo_v8, yolox
+
+    words = {"names": "{0: 'a', 1: 'b'}", "stride": "32", "imgsz": "[64, 64]", "task": "detect"}
+    open_size = yolo_v8(shape=("batch", 3, "height", "width"), metadata=words)
+    return (
+        yolo_v8(quantised=True),
+        open_size,
+        yolox(),
+        tiny_yolo_v2(),
+        tiny_yolo_v2(opset=8),
+        yolo_v8(opset=21),
+    )
+
+
+def make_onnx_source(random: Random) -> bytes:
+    """A source with a few fields bent, or with random bytes."""
+    data = random.choice(onnx_source_corpus())
+    return bend_bytes(random, data) if random.random() < 0.2 else bend_onnx(random, data)
+
+
+def run_onnx_source(path: Path) -> None:
+    """Convert it without a head and with one, and inspect it."""
+    from converters.convert import convert_to_bytes
+    from converters.description.statements import SourceOptions
+    from converters.options import ConvertOptions
+    from converters.spec import Rescaling
+    from xdet.inspection import inspect
+
+    with suppress(XdetError, ConversionError):
+        inspect(path)
+    said = SourceOptions(rescaling=Rescaling(1 / 255, 0.0))
+    with suppress(ConversionError):
+        convert_to_bytes(path, ConvertOptions(source=said))
+    convert_to_bytes(path, ConvertOptions(source=replace(said, head="none")))
+
+
 SURFACES: dict[str, Surface] = {
     "tflite": Surface(make_tflite, run_tflite, ".tflite"),
     "keras": Surface(make_keras, run_keras, ".keras"),
@@ -404,6 +444,7 @@ SURFACES: dict[str, Surface] = {
     "resume": Surface(make_resume, run_resume, ".jsonl"),
     "picture": Surface(make_picture, run_picture, ".png"),
     "onnx": Surface(make_onnx, run_onnx, ".onnx"),
+    "onnx-source": Surface(make_onnx_source, run_onnx_source, ".onnx"),
 }
 
 

@@ -11,6 +11,7 @@ CASES = 2000
 BUDGETS_S = {
     "tflite": 100,
     "onnx": 40,
+    "onnx-source": 60,
     "keras": 25,
 }  # on two slow cores; what is not reached then is run by hand
 BUDGET_S = 12

@@ -55,6 +55,7 @@ def import_onnx(
         pixels = rescaled_pixels(writer, pixels, spec.image.rescaling)
     if not source.is_nchw:
         pixels = writer.op("Transpose", [pixels], "pixels/nhwc", perm=list(NCHW_TO_NHWC))
+    writer.graph.opset_imports[""] = graph.opset_imports[""]
     ours = _taken_over(graph, writer, pixels)
     turned, shapes = turned_outputs(graph), [output.shape for output in facts_from_onnx(source).outputs]
     wanted = spec.network_outputs

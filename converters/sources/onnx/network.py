@@ -1,8 +1,8 @@
 """An ONNX source's graph with everything fixed that can be: opset, picture, batch, sizes; and what it tells of its detector.
 
-Before -> after: any opset from 7 on, sizes that are open or computed -> opset 13 or newer (onnx's own version converter, only
-below 13: from there on an operator that two opsets take means the same in both), a picture of one size, every shape known, and
-constants where operators computed sizes from sizes. Numeric effect: none; an operator that computes on pixels is left as it is.
+Before -> after: any opset from 7 on, sizes that are open or computed -> the opset in which graphs are written, or a newer one
+(onnx's own version converter, where it is older), a picture of one size, every shape known, and constants where operators
+computed sizes from sizes. Numeric effect: none; an operator that computes on pixels is left as it is.
 
 Outputs of rank 4 that leave a convolution are channels first; they are told, and written, channels last like those of every
 other source. Which they are tells the last operator in front that knows: a convolution or pool, or a Transpose.
@@ -21,16 +21,14 @@ from onnx import version_converter
 from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
-from converters.errors import UnsupportedModelError, list_some
+from converters.errors import SourceFileError, UnsupportedModelError, list_some
 from converters.facts import SourceFacts, SourceOutput
-from converters.graph import NCHW_TO_NHWC, NHWC_TO_NCHW
-from converters.spec.releases import IR_VERSIONS
+from converters.graph import NCHW_TO_NHWC, NHWC_TO_NCHW, OPSET
 
 if TYPE_CHECKING:
     from converters.sources.onnx.reader import OnnxSource
 
-LOWEST = min(IR_VERSIONS)
-CHANGED = frozenset({"GridSample", "GroupNormalization"})  # mean something else in some opset behind LOWEST
+CHANGED = frozenset({"GridSample", "GroupNormalization"})  # mean something else in opset 20 or 21
 MOST_FOLDED = (
     1 << 20
 )  # numbers of a constant that is computed here: anchors and strides of the largest pictures
@@ -57,9 +55,10 @@ def fixed_graph(source: OnnxSource, batch: int | str = 1) -> ir.Graph:
         batch: images per call, or the name of the open dimension.
 
     Raises:
-        UnsupportedModelError: onnx cannot bring it to opset 13, or a shape stays unknown.
+        SourceFileError: its shapes or types contradict each other.
+        UnsupportedModelError: onnx cannot bring it to ``OPSET``, or a shape stays unknown.
     """
-    model = ir.from_proto(_upgraded(_sized(source, batch), source.file))
+    model = ir.from_proto(_inferred(_upgraded(_sized(source, batch), source.file), source.file))
     common.RemoveInitializersFromInputsPass()(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     model.graph.sort()
@@ -83,26 +82,42 @@ def _sized(source: OnnxSource, batch: int | str) -> onnx.ModelProto:
         else:
             size.dim_param = wanted
     del proto.graph.value_info[:]
+    opset = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    del proto.opset_import[:]
+    proto.opset_import.add(domain="", version=opset)
+    for node in proto.graph.node:
+        node.domain = ""
     for output in proto.graph.output:
         output.type.tensor_type.ClearField("shape")
     return proto
 
 
 def _upgraded(proto: onnx.ModelProto, file: str) -> onnx.ModelProto:
-    opset = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    opset = proto.opset_import[0].version
     changed = sorted({node.op_type for node in proto.graph.node} & CHANGED)
     if changed:
         raise UnsupportedModelError(
             f"{file}: holds {', '.join(changed)}, whose meaning depends on the opset; export the model without them"
         )
-    if opset >= LOWEST:
+    if opset >= OPSET:
         return proto
     try:
-        return version_converter.convert_version(proto, LOWEST)
+        return version_converter.convert_version(proto, OPSET)
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
         reason = " ".join(str(error).split())
         raise UnsupportedModelError(
-            f"{file}: opset {opset} cannot be brought to {LOWEST}: {reason:.300}; export it with opset {LOWEST} or newer"
+            f"{file}: opset {opset} cannot be brought to {OPSET}: {reason:.300}; export it with opset {OPSET}"
+        ) from error
+
+
+def _inferred(proto: onnx.ModelProto, file: str) -> onnx.ModelProto:
+    """The model with every shape that can be told; what contradicts itself or the standard is refused."""
+    try:
+        return onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise SourceFileError(
+            f"'{file}' is no valid ONNX model: {reason:.500}; convert or export its source again"
         ) from error
 
 
@@ -155,7 +170,7 @@ def _evaluated(node: ir.Node, given: dict[str, Any]) -> list[Any]:
     ]
     results = [onnx.ValueInfoProto(name=str(value.name)) for value in node.outputs]
     graph = onnx.helper.make_graph([proto], "folded", feeds, results)
-    opset = node.graph.opset_imports[""] if node.graph is not None else LOWEST
+    opset = node.graph.opset_imports[""] if node.graph is not None else OPSET
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)
     return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, given)]
 
@@ -168,11 +183,31 @@ def _require_known(graph: ir.Graph, file: str, batch: int | str) -> None:
         if value.name
         and (value.dtype is None or static_shape(value, open_batch=isinstance(batch, str)) is None)
     ]
+    for node in graph:
+        if node.op_type == "Conv" and (told := _misfit(node)) is not None:
+            raise SourceFileError(
+                f"'{file}' is no valid ONNX model: {told}; convert or export its source again"
+            )
     if unknown:
         raise UnsupportedModelError(
             f"{file}: the shapes of {list_some(unknown)} cannot be told before it runs; export the model with fixed sizes "
             "(Ultralytics: dynamic=False), or through a simplifier such as onnxslim"
         )
+
+
+def _misfit(node: ir.Node) -> str | None:
+    """Weights that do not fit the channels, which shape inference lets pass and kernels do not."""
+    shapes = [None if value is None else static_shape(value, open_batch=True) for value in node.inputs[:2]]
+    picture, weights = shapes
+    if picture is None or weights is None or len(picture) < 2 or len(weights) != len(picture):
+        return None
+    group = node.attributes.get_int("group", 1)
+    fits = group >= 1 and weights[1] * group == picture[1] and weights[0] % group == 0
+    return (
+        None
+        if fits
+        else f"Conv {str(node.outputs[0].name)!r} has weights {list(weights)} for {list(picture)}"
+    )
 
 
 def static_shape(value: ir.Value, *, open_batch: bool = False) -> tuple[int, ...] | None:

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 OLDEST_OPSET, NEWEST_OPSET = 7, 22
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+NUMBERS = frozenset(
+    TensorProto.DataType.Value(name)
+    for name in (
+        *("BOOL", "DOUBLE", "FLOAT", "FLOAT16", "INT8", "INT16", "INT32", "INT64"),
+        *("UINT8", "UINT16", "UINT32", "UINT64"),
+    )
+)
 CHANNELS = (3, 1)
 LARGEST_SIDE = 8192
 WITHOUT_END = (
@@ -179,6 +186,14 @@ def _obstacles(proto: onnx.ModelProto) -> Iterator[str]:
     opset = versions.get("", versions.get("ai.onnx", 0))
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
         yield f"operators of opset {opset}"
+    tensors = [
+        *proto.graph.initializer,
+        *(e.t for node in proto.graph.node for e in node.attribute if e.HasField("t")),
+    ]
+    for element in dict.fromkeys(tensor.data_type for tensor in tensors):
+        if element not in NUMBERS:
+            known = element in TensorProto.DataType.values()
+            yield f"constants of {TensorProto.DataType.Name(element).lower() if known else f'type {element}'}"
     for node in proto.graph.node:
         inner = any(entry.HasField("g") or entry.graphs for entry in node.attribute)
         if node.domain not in ("", "ai.onnx"):

@@ -137,6 +137,46 @@ def test_sizes_that_are_computed_become_constants() -> None:
     assert list(graph.outputs[0].shape) == [1, 6, 64]
 
 
+@pytest.mark.parametrize("opset", [13, 17])
+def test_operators_that_newer_opsets_write_otherwise_are_taken(opset: int, tmp_path: Path) -> None:
+    """Before 18, Split needs no sizes and ReduceMean has its axes as an attribute."""
+    b = OnnxBuilder((1, 3, 64, 64))
+    half = b.op("Split", b.conv("images", 3, 12, stride=8), axis=1, outputs=2)
+    mean = b.op("ReduceMean", f"{half}:1", axes=[2, 3], keepdims=1)
+    data = b.build({b.op("Mul", half, mean): 4}, opset=opset)
+    image = photographs(1)
+    (ours,) = outputs_of(converted(tmp_path, data, head="none").model, {"image": image})
+    real = image.astype(np.float32) * np.float32(UNIT.scale)
+    (theirs,) = outputs_of(data, {"images": real.transpose(0, 3, 1, 2)})
+    assert np.array_equal(ours, theirs.transpose(0, 2, 3, 1))
+
+
+def test_an_operator_of_a_newer_opset_keeps_it(tmp_path: Path) -> None:
+    b = OnnxBuilder((1, 3, 64, 64))
+    data = b.build({b.op("Gelu", b.conv("images", 3, 12, stride=8)): 4}, opset=21)
+    made = onnx.load_model_from_string(converted(tmp_path, data, head="none").model)
+    assert made.opset_import[0].version == 20
+
+
+def test_what_contradicts_itself_is_one_refusal_without_a_word_on_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for op, shape in (("Conv", (4, 5, 3, 3)), ("Add", (1, 3, 5, 5))):
+        b = OnnxBuilder((1, 3, 64, 64))
+        value = b.op(op, "images", b.constant(np.zeros(shape, np.float32)))
+        with pytest.raises(SourceFileError, match=rf"no valid ONNX model.*{op}"):
+            converted(tmp_path, b.build({value: 4}))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_constants_of_types_that_nobody_computes_with_are_refused(tmp_path: Path) -> None:
+    data = bent(
+        lambda m: m.graph.initializer.append(onnx.helper.make_tensor("x", TensorProto.INT4, [2], [1, 2]))
+    )
+    with pytest.raises(UnsupportedModelError, match="constants of int4"):
+        converted(tmp_path, data, **GRID)
+
+
 def test_what_ultralytics_writes_into_the_file_is_used(tmp_path: Path) -> None:
     words = {"names": "{0: 'cup', 1: 'jug'}", "stride": "32", "imgsz": "[64, 64]", "task": "detect"}
     data = yolo_v8(shape=("batch", 3, "height", "width"), metadata=words)
