@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import xdet
 from converters.sources.tflite.facts import facts_from_tflite
@@ -103,6 +105,18 @@ def test_labels_normalisation_and_colour_of_tflite_metadata_are_facts() -> None:
 def test_metadata_that_cannot_be_used_are_told(metadata: bytes, said: str) -> None:
     found = facts_from_tflite(read_tflite(network(metadata=metadata), "m.tflite")).metadata
     assert any(said in note for part in found for note in part.notes)
+
+
+SOUND = flatbuffer_metadata(mean=[127.5], std=[127.5])
+
+
+@settings(max_examples=300)
+@given(st.integers(0, len(SOUND) - 1), st.binary(min_size=1, max_size=8))
+def test_no_damage_of_the_metadata_keeps_the_network_from_being_read(place: int, patch: bytes) -> None:
+    damaged = (SOUND[:place] + patch + SOUND[place + len(patch) :])[: len(SOUND)]
+    for part in facts_from_tflite(read_tflite(network(metadata=damaged), "m.tflite")).metadata:
+        assert all(isinstance(note, str) for note in part.notes)
+        assert part.rescaling is None or part.rescaling.scale > 0
 
 
 def convert(path: Path, data: bytes, **options: Any) -> Any:
