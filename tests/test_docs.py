@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,23 +126,13 @@ def test_every_command_of_this_document_exists(document: Path) -> None:
 @pytest.fixture(scope="session")
 def options() -> set[str]:
     """Every option of every command."""
-    helps = [
-        run(["xdet", name, "--help"], ROOT).stdout
-        for name in (
-            "bench",
-            "card",
-            "check",
-            "convert",
-            "describe",
-            "detect",
-            "eval",
-            "inspect",
-            "providers",
-            "demo",
-        )
-    ]
-    helps.append(run(["xdet", "--help"], ROOT).stdout)
-    return set(re.findall(r"--[a-z][a-z-]+", "\n".join(helps)))
+    import typer
+
+    from xdet.cli.app import app
+
+    group: Any = typer.main.get_command(app)
+    commands = (group, *group.commands.values())
+    return {"--help"} | {name for command in commands for option in command.params for name in option.opts}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
