@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.xdet.films import turn_clockwise, write_film
+from tests.xdet.web import Site, serving
 from xdet.errors import ImageError, MissingExtraError, UsageError
 from xdet.pictures import video
 from xdet.pictures.addresses import Address
@@ -189,6 +190,22 @@ def test_a_camera_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_stream_whose_server_is_not_there_is_told_without_its_password() -> None:
     with pytest.raises(ImageError, match=r"cannot open 'rtsp://127\.0\.0\.1:9/x': Connection refused"):
         next(read_frames(Film.of_address(Address("rtsp://me:secret@127.0.0.1:9/x"))))
+
+
+def test_a_playlist_on_a_server_opens_no_file_of_this_machine(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "f.ts", [200] * 30, codec="libx264", pixel_format="yuv420p")
+    kind = "application/vnd.apple.mpegurl"
+    playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.2,\n{}\n#EXT-X-ENDLIST\n"
+    files = {
+        "/own.m3u8": (kind, playlist.format("f.ts").encode()),
+        "/file.m3u8": (kind, playlist.format(film.as_uri()).encode()),
+        "/f.ts": ("video/mp2t", film.read_bytes()),
+    }
+    with serving(Site(files=files, moved={"/moved.mp4": film.as_uri()})) as site:
+        assert len(list(read_frames(Film.of_address(Address(f"{site.address}/own.m3u8"))))) == 30
+        for path in ("/file.m3u8", "/moved.mp4"):
+            with pytest.raises(ImageError, match=f"cannot open 'http://.*{path}'"):
+                next(read_frames(Film.of_address(Address(site.address + path))))
 
 
 def test_without_pyav_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
