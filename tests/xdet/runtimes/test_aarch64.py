@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +39,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
 }
 PROGRAM = """
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 import numpy as np
 from xdet.runtimes.table import open_runtime
@@ -115,3 +119,65 @@ def test_every_shared_detector_gives_the_same_bits(
     for dialect, model in models.items():
         found = np.load(tmp_path / f"{model.name}.npy")
         assert int((found != expected).sum()) == 0, dialect
+
+
+def emulated_pip(arm: Path, site: Path, what: str) -> None:
+    """Let an emulated pip choose and unpack wheels, into a folder in place of a virtual environment's."""
+    found = find_spec("pip")
+    assert found is not None
+    program = Path(str(found.origin)).parent
+    emulate(arm, program, "install", "-q", "--no-compile", "--only-binary=:all:", "--target", site, what)
+
+
+def test_the_raspberry_pi_page_s_commands_run(
+    arm: Path, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    """All but the virtual environment, whose Python would be started without the emulator."""
+    page = (ROOT / "docs" / "raspberry-pi.md").read_text("utf-8")
+    block = re.search(r"^```sh\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert block is not None
+    virtual, install, *programs = block[1].splitlines()
+    assert virtual == "python3 -m venv xdet-env && . xdet-env/bin/activate"
+    extras = re.fullmatch(r'pip install "\.(\[.*\])"', install)
+    assert extras is not None
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "-w",
+        str(tmp_path),
+        str(ROOT),
+    ]  # pure Python
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    emulated_pip(arm, tmp_path / "site", f"{wheel}{extras[1]}")
+
+    work = tmp_path / "work"
+    work.mkdir()
+    shutil.copy(embedded_tflite, work / "detector.tflite")
+    shutil.copy(embedded_tflite.with_suffix(".xdet.json"), work / "detector.xdet.json")
+    shutil.copy(sample_pictures[0], work / "photo.jpg")
+    python = arm / "python-cortex-a72"  # what emulate() leaves: it starts the emulated Python
+    path = os.pathsep.join(map(str, (arm / "startup", tmp_path / "site")))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "EMULATED_PYTHON": str(python),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    printed = []
+    for line in programs:
+        program, *arguments = shlex.split(line)
+        assert program == "xdet"
+        command = [str(python), "-m", "xdet", *arguments]
+        done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        printed.append(done.stdout)
+    assert len(printed) == 3
+    assert "person" in printed[1]
+    assert ": exact: all 1470 head values have the golden bits" in printed[2]
+    here = convert_to_bytes(work / "detector.tflite", ConvertOptions()).model
+    assert (work / "detector.onnx").read_bytes() == here
