@@ -8,7 +8,7 @@
 4. installs into other environments, tries the README's commands there and runs their tests: beside the OpenVINO execution
    provider, whose wheel replaces onnxruntime, beside the oldest onnxruntime that pyproject.toml allows, and beside none; with
    OpenCV, tract, TVM and IREE;
-5. runs ``.ci/gate``, then the mutants of ``tests/fuzz``, then the emulator tests, whose summary is the last line.
+5. runs ``.ci/gate``, then the mutants of ``tests/fuzz``, the tests with Ray, then the emulator tests, whose summary is the last line.
 
 What could not be installed is printed by name; in CI a missing emulator is a failure. ``XDET_SHARED`` is set to ``../shared``
 when that folder exists, so the tests marked ``shared`` run.
@@ -235,6 +235,8 @@ def main(scratch: Path) -> None:
     check_compilers(scratch, sources, env)
     must([python, ".ci/gate"], sources, env)
     must([python, "-m", "pytest", "-q", "-rP", "-m", "fuzz", "tests/fuzz"], sources, env)  # at most 4 minutes
+    must([python, "-m", "pip", "install", "-q", ".[ray]"], sources, env)  # some 300 MB
+    must([python, "-m", "pytest", "-q", "-n0", "-m", "ray", "tests/xdet/test_ray.py"], sources, env)
     emulated = subprocess.run([python, "-m", "pytest", "-m", "emulator"], cwd=sources, env=env, check=False)
     sys.exit(emulated.returncode)
 

@@ -12,7 +12,7 @@ from converters.errors import quote_some
 from xdet.cli.describing import Said, describes_source
 from xdet.cli.options import STDOUT, Device, Force, ProviderOption, json_outputs, read_provider_options
 from xdet.errors import UsageError
-from xdet.pictures.addresses import Address, is_address
+from xdet.pictures.addresses import Address, Stored, is_address, is_stored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,7 @@ Examples:
   xdet detect "photos/**/*.jpg" @more.txt       patterns and lists; or photos/ --recursive
   xdet detect photos/ --json out.jsonl          a line per image as it goes; --resume goes on
   xdet detect clip.mp4 --json out.parquet       a video, frame by frame (extra: video)
+  xdet detect s3://bucket/photos --engine ray -o out.parquet   on a Ray cluster (extra: ray)
   xdet detect --camera 0 --save out             a camera until Ctrl-C, recorded with boxes
 """
 
@@ -110,6 +111,12 @@ def detect(
         float | None,
         typer.Option(help="Suppress neighbours that overlap more than this [default: the model's own]."),
     ] = None,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(
+            help="ray: on the cluster of RAY_ADDRESS, or this machine's processors; takes s3://, gs://, hdfs:// (extra: ray)."
+        ),
+    ] = "local",
     force: Force = False,
     said: Said,
 ) -> None:
@@ -118,15 +125,23 @@ def detect(
     from xdet.detection.detector import Detector
     from xdet.detection.embedded import SOURCE
     from xdet.detection.labels import LABELS
-    from xdet.pictures.listing import list_inputs
+    from xdet.pictures.listing import NO_INPUTS, list_inputs
     from xdet.pictures.video import Film
     from xdet.writing.files import Output, make_folder, require_outputs, with_sidecars
 
     cameras = camera or []
     model, names = _split_model(inputs or [], cameras=bool(cameras))
-    listed = list_inputs(names, recursive=recursive, without=save)
+    stored: list[Stored] = []
+    if engine == "ray":
+        _require_ray(json, said, save=save, cameras=cameras, layout=format)
+        stored, names = _list_stored(names, recursive=recursive)
+    listed = list_inputs(names, recursive=recursive, without=save) if names or not stored else NO_INPUTS
     films = [*listed.films, *map(Film.of_camera, cameras)]
-    images = listed.images
+    images = [*listed.images, *stored]
+    if engine == "ray" and (films or any(isinstance(image, Address) for image in images)):
+        raise UsageError(
+            "--engine ray is for photographs in files and stores; leave out videos and http addresses"
+        )
     labels = None if format not in LABELS else _label_paths(json, images, films, format)
     lines = labels is None and _require_json(json, images, films, coco=format == "coco", resume=resume)
     _require_films(films, save=save, resume=resume)
@@ -173,13 +188,49 @@ def detect(
         if labels is not None:
             write_labels(detector, run, labels, format)
         elif lines and json is not None:
-            write_results(detector, run, json, anew=force and not resume)
+            write_results(detector, run, json, anew=force and not resume, engine=engine)
         else:
             print_results(detector, run, json, coco=format == "coco")
 
 
+def _require_ray(
+    json: Path | None, said: Said, *, save: Path | None, cameras: Sequence[str], layout: str
+) -> None:
+    """Refuse what does not go to a cluster, before any work."""
+    from xdet.detection.parquet import growing_path
+    from xdet.detection.results import is_results_file
+    from xdet.ray import import_ray
+
+    if json is None or layout != "xdet" or not is_results_file(growing_path(json)):
+        raise UsageError(
+            "--engine ray writes image by image: add --output FILE.parquet, FILE.jsonl or FILE.csv"
+        )
+    if save is not None or cameras:
+        raise UsageError("--engine ray draws no pictures and has no cameras; leave out --save and --camera")
+    if said.options():
+        raise UsageError(
+            "--engine ray takes a model that says all itself; convert it first: xdet convert --help"
+        )
+    import_ray()
+
+
+def _list_stored(names: Sequence[str], *, recursive: bool) -> tuple[list[Stored], list[str]]:
+    """Photographs in stores such as s3://, each once, and the other names."""
+    from xdet.ray import list_stored
+
+    found = dict.fromkeys(
+        image for name in names if is_stored(name) for image in list_stored(name, recursive=recursive)
+    )
+    return list(found), [name for name in names if not is_stored(name)]
+
+
 def _require_json(
-    json: Path | None, images: Sequence[Path | Address], films: Sequence[Film], *, coco: bool, resume: bool
+    json: Path | None,
+    images: Sequence[Path | Address | Stored],
+    films: Sequence[Film],
+    *,
+    coco: bool,
+    resume: bool,
 ) -> bool:
     """Refuse what ``--json`` cannot hold; tells whether it is a file that grows image by image."""
     from xdet.detection.batch import result_name
@@ -207,7 +258,7 @@ def _require_json(
 
 
 def _label_paths(
-    json: Path | None, images: Sequence[Path | Address], films: Sequence[Film], layout: str
+    json: Path | None, images: Sequence[Path | Address | Stored], films: Sequence[Film], layout: str
 ) -> list[Path]:
     from xdet.detection.labels import label_paths
 
@@ -222,9 +273,9 @@ def _label_paths(
     return label_paths(list(map(_as_path, images)), json, layout)
 
 
-def _as_path(image: Path | Address) -> Path:
+def _as_path(image: Path | Address | Stored) -> Path:
     """What names an image's files."""
-    return image if isinstance(image, Path) else Path(image.path)
+    return image if isinstance(image, Path) else Path(image.path if isinstance(image, Address) else image.uri)
 
 
 def _require_films(films: Sequence[Film], *, save: Path | None, resume: bool) -> None:
@@ -249,7 +300,7 @@ def _require_films(films: Sequence[Film], *, save: Path | None, resume: bool) ->
 
 
 def _drawn(
-    images: Sequence[Path | Address], films: Sequence[Film], save: Path | None
+    images: Sequence[Path | Address | Stored], films: Sequence[Film], save: Path | None
 ) -> tuple[list[Path] | None, list[Path] | None]:
     """Where pictures and videos with boxes go; None where nothing is drawn."""
     from xdet.pictures.names import picture_paths
@@ -273,7 +324,7 @@ def _drawn_outputs(pictures: Sequence[Path] | None, recordings: Sequence[Path] |
     return drawn + [Output(recording, None, in_new_folder=True) for recording in recordings or ()]
 
 
-def _files(images: Sequence[Path | Address]) -> list[Path]:
+def _files(images: Sequence[Path | Address | Stored]) -> list[Path]:
     return [image for image in images if isinstance(image, Path)]
 
 

@@ -12,6 +12,7 @@ import typer
 
 from xdet.cli.options import STDOUT, print_line, print_report, progress_bar, write_json
 from xdet.errors import ImageError
+from xdet.pictures.addresses import Address, Stored
 from xdet.writing.text import format_pixels, format_score
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from xdet.detection.detector import Detector
     from xdet.detection.film import SeenFrame
     from xdet.detection.results import ResultsFile
-    from xdet.pictures.addresses import Address
     from xdet.pictures.video import Film
 
 
@@ -36,14 +36,24 @@ class Run:
         classes: names of the classes to keep; None keeps all.
     """
 
-    images: Sequence[Path | Address]
+    images: Sequence[Path | Address | Stored]
     pictures: Sequence[Path] | None
     films: Sequence[Film]
     recordings: Sequence[Path] | None
     classes: Sequence[str] | None
 
+    @property
+    def read_here(self) -> list[Path | Address]:
+        """The photographs that this process can read."""
+        return [image for image in self.images if not isinstance(image, Stored)]
 
-def write_results(detector: Detector, run: Run, json: Path, *, anew: bool) -> None:
+    @property
+    def read_there(self) -> list[Path | Stored]:
+        """The photographs that other machines can read."""
+        return [image for image in self.images if not isinstance(image, Address)]
+
+
+def write_results(detector: Detector, run: Run, json: Path, *, anew: bool, engine: str) -> None:
     """Results into a file as they come; what is done stays, whatever stops the rest."""
     from xdet.detection.batch import detect_to_file
     from xdet.detection.parquet import growing_path, open_results
@@ -54,14 +64,21 @@ def write_results(detector: Detector, run: Run, json: Path, *, anew: bool) -> No
         before, failed = len(results.done), results.failed
         try:
             with progress_bar(len(run.images), "detecting") as advance:
-                changed = detect_to_file(
-                    detector,
-                    run.images,
-                    results,
-                    pictures=run.pictures,
-                    classes=run.classes,
-                    progress=advance,
-                )
+                if engine == "ray":
+                    from xdet.ray import detect_to_file as detect_on_ray
+
+                    changed = detect_on_ray(
+                        detector, run.read_there, results, classes=run.classes, progress=advance
+                    )
+                else:
+                    changed = detect_to_file(
+                        detector,
+                        run.read_here,
+                        results,
+                        pictures=run.pictures,
+                        classes=run.classes,
+                        progress=advance,
+                    )
             for film, recording in _with_recordings(run):
                 _watch(detector, film, recording, run, results)
         except KeyboardInterrupt:
@@ -89,7 +106,7 @@ def print_results(detector: Detector, run: Run, json: Path | None, *, coco: bool
         print_line(_first_line(detector))
     with progress_bar(len(run.images), "detecting") as advance:
         report = detect_files(
-            detector, run.images, pictures=run.pictures, classes=run.classes, progress=advance
+            detector, run.read_here, pictures=run.pictures, classes=run.classes, progress=advance
         )
     if json is not None:
         write_json(json, detections_to_coco_json(report.images) if coco else report_to_json(report))
@@ -110,7 +127,13 @@ def write_labels(detector: Detector, run: Run, labels: Sequence[Path], layout: s
 
     with progress_bar(len(run.images), "detecting") as advance:
         failed = detect_to_labels(
-            detector, run.images, labels, layout, pictures=run.pictures, classes=run.classes, progress=advance
+            detector,
+            run.read_here,
+            labels,
+            layout,
+            pictures=run.pictures,
+            classes=run.classes,
+            progress=advance,
         )
     print_line(f"{labels[0].parent}: {len(labels) - len(failed)} label files")
     _fail([failure.error for failure in failed], len(labels))

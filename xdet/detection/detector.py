@@ -73,6 +73,7 @@ class Detector:
         thresholds: those in use; of scores by class the least.
         score_by_class: the score thresholds of classes, where they were given; else None.
         workers: as given.
+        arguments: all that were given, by name, the model's path absolute.
 
     A pickled detector, such as one that multiprocessing hands on, opens its model's file anew where it is unpickled.
     """
@@ -105,7 +106,7 @@ class Detector:
         )
         if model is not None:
             require_source([Path(model)], said)
-        self._opened = {
+        self.arguments = {
             "model": None if model is None else os.path.abspath(model),  # noqa: PTH100 - links stay
             "provider": provider,
             "provider_options": provider_options,
@@ -132,12 +133,12 @@ class Detector:
         self._turns = network_turns(self.runtime)
 
     def __reduce__(self) -> tuple[Callable[..., Detector], tuple[dict[str, Any], str]]:
-        return _reopened, (self._opened, self.runtime.sha256)
+        return _reopened, (self.arguments, self.runtime.sha256)
 
     @property
     def embedded(self) -> bool:
         """Whether it is the detector that comes with xdet."""
-        return self._opened["model"] is None
+        return self.arguments["model"] is None
 
     @property
     def spec(self) -> DetectorSpec:

@@ -162,8 +162,7 @@ class ResultsFile:
         Raises:
             OutputError: they cannot be written.
         """
-        self._file.append(encode_text(self._layout.lines(found_to_entry(image, found))))
-        self._note(image, None)
+        self.add_entry(found_to_entry(image, found))
 
     def add_failure(self, image: NamedImage, error: str) -> None:
         """Append an image that gave no result, and why; nothing where the file holds just that already.
@@ -171,9 +170,19 @@ class ResultsFile:
         Raises:
             OutputError: it cannot be written.
         """
-        if (self.done.get(image.name), self.errors.get(image.name)) != (image.sha256, _one_line(error)):
-            self._file.append(encode_text(self._layout.lines(failure_to_entry(image, error))))
-            self._note(image, error)
+        self.add_entry(failure_to_entry(image, error))
+
+    def add_entry(self, entry: Mapping[str, Any]) -> None:
+        """As ``add`` or ``add_failure``, from the object of a JSON line (``xdet.detection.rows``)."""
+        image = NamedImage(entry["image"], entry["sha256"], entry.get("frame"), entry.get("time_s"))
+        error = entry.get("error")
+        if error is not None and (self.done.get(image.name), self.errors.get(image.name)) == (
+            image.sha256,
+            _one_line(error),
+        ):
+            return
+        self._file.append(encode_text(self._layout.lines(entry)))
+        self._note(image, error)
 
     def _note(self, image: NamedImage, error: str | None) -> None:
         if image.frame is not None:

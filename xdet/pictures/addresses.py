@@ -11,6 +11,7 @@ from xdet.errors import UsageError
 
 SCHEMES = ("http", "https")
 STREAM_SCHEMES = ("rtsp", "rtsps")
+STORES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "file")  # what pyarrow.fs opens
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # longer than a drive's letter
 
 
@@ -64,3 +65,19 @@ class Address:
 def is_address(text: str) -> bool:
     """Whether a word is meant as an address, of whatever scheme."""
     return _ADDRESS.match(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A photograph in a store that pyarrow reads, such as ``s3://bucket/photo.jpg``."""
+
+    uri: str
+
+    def __str__(self) -> str:
+        return self.uri
+
+
+def is_stored(name: str) -> bool:
+    """Whether a word is an address in a store that ``xdet.ray`` reads."""
+    scheme, found, _ = name.partition("://")
+    return bool(found) and scheme.lower() in STORES

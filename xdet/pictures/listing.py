@@ -42,6 +42,9 @@ class Inputs:
     left_out: int
 
 
+NO_INPUTS = Inputs([], [], 0)
+
+
 def list_inputs(named: Sequence[str], *, recursive: bool = False, without: Path | None = None) -> Inputs:
     """The pictures and films that a command line names.
 

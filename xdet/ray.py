@@ -1,0 +1,408 @@
+"""Detecting in many photographs on Ray Data: one loaded detector per actor, rows as the Parquet files of ``xdet detect``.
+
+On CPUs an actor reads, decodes and detects, so that only names and rows travel. With GPUs, tasks on the CPU workers decode and
+resize, and actors with a share of a GPU get network-sized pixels. A picture that cannot be read is a row with its ``error``.
+Ray starts anew what a killed worker was doing; a row is there once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xdet.detection.batch import result_name
+from xdet.detection.detector import Detector
+from xdet.detection.rows import (
+    NamedImage,
+    arrow_schema,
+    entry_to_row,
+    failure_to_entry,
+    found_to_entry,
+    row_to_entry,
+)
+from xdet.errors import DataError, ImageError, MissingExtraError, UsageError, XdetError
+from xdet.pictures.addresses import Stored, is_stored
+from xdet.pictures.images import LARGEST_PICTURE, SUFFIXES, Encoded, hash_photograph, read_image
+from xdet.pictures.preparation import Preparation, Prepared, prepare, through_network
+from xdet.writing.files import with_sidecars
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from converters.spec import DetectorSpec, ImageInput
+    from xdet.detection.results import ResultsFile
+
+BATCH = 16  # photographs that an actor takes at a time
+BLOCKS_PER_PROCESSOR = 8  # of a list of names; what is lost with a worker is a part of one
+_PIXELS = "_pixels"
+
+
+def list_stored(uri: str, *, recursive: bool = False) -> list[Stored]:
+    """The photograph at an address, or those of the folder at it, by name.
+
+    Raises:
+        DataError: there is none, or the store does not answer.
+        MissingExtraError: pyarrow is not installed.
+    """
+    import_ray()
+    from pyarrow import fs
+
+    scheme = uri.partition("://")[0]
+    try:
+        store, path = fs.FileSystem.from_uri(uri)
+        info = store.get_file_info(path)
+        if info.type == fs.FileType.File:
+            return [Stored(uri)]
+        selector = fs.FileSelector(path, recursive=recursive, allow_not_found=True)
+        found = sorted(
+            info.path
+            for info in store.get_file_info(selector)
+            if info.type == fs.FileType.File and Path(info.path).suffix.lower() in SUFFIXES
+        )
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise DataError(f"cannot list '{uri}': {_first_line(error)}") from error
+    if not found:
+        below = "" if recursive else "; --recursive searches below it"
+        raise DataError(f"no image at '{uri}'; looked for {' '.join(sorted(SUFFIXES))}{below}")
+    return [Stored(f"{scheme}://{name}") for name in found]
+
+
+def detect(
+    dataset: Any,
+    model: str | os.PathLike[str] | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    concurrency: int | None = None,
+    num_gpus: float = 0,
+    **options: Any,
+) -> Any:
+    """Detect in a Ray dataset.
+
+    Args:
+        dataset: a ``ray.data.Dataset`` whose rows name a photograph in ``path`` (a file that every node sees, or an address in
+            a store: s3, gs, abfs, hdfs), and may hold the bytes of its file in ``bytes``, as ``ray.data.read_binary_files(...,
+            include_paths=True)`` makes them; or a list of such paths.
+        model: as for ``Detector``; its file, and its sidecar, are sent to the actors.
+        classes: names of the classes to keep; None keeps all.
+        concurrency: actors; None is one per processor of the cluster, or per ``num_gpus``.
+        num_gpus: of an actor; above 0, decoding is left to tasks on the CPU workers.
+        **options: of ``Detector``: ``provider``, ``provider_options``, ``device``, ``score_threshold``, ``iou_threshold``, and
+            ``threads``, 1 if not given.
+
+    Returns:
+        A lazy ``ray.data.Dataset`` with the columns of ``xdet.detection.rows.COLUMNS``, one row per photograph.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        XdetError: as ``Detector``; the model is opened here once, before any work.
+    """
+    ray = import_ray()
+    settings = {"threads": 1, **options}
+    with Detector(model, **settings) as detector:
+        if classes is not None:
+            _require_classes(classes, detector.spec)
+        image = detector.spec.image
+    if not ray.is_initialized():
+        _start(ray)
+    if not isinstance(dataset, ray.data.Dataset):
+        dataset = _named(ray, [os.fspath(path) for path in dataset])
+    actors = concurrency or _actors(ray, num_gpus)
+    shipped = ray.put(_Shipped.of(model, settings, None if classes is None else tuple(classes)))
+    if num_gpus:
+        dataset = dataset.map_batches(
+            _decode,
+            fn_kwargs={"image": image},
+            batch_format="pyarrow",
+            batch_size=BATCH,
+            zero_copy_batch=True,
+        )
+    return dataset.map_batches(
+        _Actor,
+        fn_constructor_args=(shipped,),
+        batch_format="pyarrow",
+        batch_size=BATCH,
+        zero_copy_batch=True,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors),
+        num_cpus=0 if num_gpus else 1,
+        num_gpus=num_gpus or None,
+    )
+
+
+def detect_to_file(
+    detector: Detector,
+    images: Sequence[Path | Stored],
+    results: ResultsFile,
+    *,
+    classes: Sequence[str] | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> int:
+    """As ``xdet.detection.batch.detect_to_file``, on Ray; results are written here, in the order of the images.
+
+    A photograph that ``results`` has is known by its name alone: it is not read again to see whether it has changed.
+
+    Args:
+        detector: an open one; actors open others with the same arguments, with one thread each if none were named.
+        images: files that every node sees under that name, and photographs in stores.
+        results: the open file.
+        classes: names of the classes to keep; None keeps all.
+        progress: called with the number of images that are done since the last call.
+
+    Returns:
+        0, as no image is detected anew.
+
+    Raises:
+        UsageError: Ray does not start, or gave up.
+    """
+    todo = [name for name in map(result_name, images) if name not in results.done or name in results.errors]
+    if progress is not None:
+        progress(len(images) - len(todo))
+    if not todo:
+        return 0
+    ray = import_ray()
+    options: dict[str, Any] = {
+        key: value for key, value in detector.arguments.items() if key not in ("workers", "said")
+    }
+    with _running(ray), _plain_errors(ray):
+        context = ray.data.DataContext.get_current()
+        context.execution_options.preserve_order, context.enable_progress_bars = True, False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        options["threads"] = options["threads"] or 1
+        rows = detect(todo, classes=classes, **options)
+        for table in rows.iter_batches(batch_format="pyarrow", batch_size=None):
+            for row in table.to_pylist():
+                results.add_entry(row_to_entry(row))
+            if progress is not None:
+                progress(table.num_rows)
+    return 0
+
+
+@dataclass(frozen=True)
+class _Shipped:
+    """What an actor opens: the files of the model by name (none for the embedded one), and how."""
+
+    files: Mapping[str, bytes]
+    options: Mapping[str, Any]
+    classes: tuple[str, ...] | None
+
+    @classmethod
+    def of(
+        cls,
+        model: str | os.PathLike[str] | None,
+        options: Mapping[str, Any],
+        classes: tuple[str, ...] | None,
+    ) -> _Shipped:
+        paths = [] if model is None else [path for path in with_sidecars([Path(model)]) if path.is_file()]
+        return cls({path.name: path.read_bytes() for path in paths}, dict(options), classes)
+
+    def open(self) -> Detector:
+        if not self.files:
+            return Detector(**self.options)
+        with tempfile.TemporaryDirectory(prefix="xdet-ray-") as name:
+            for file, data in self.files.items():
+                (Path(name) / file).write_bytes(data)
+            return Detector(Path(name) / next(iter(self.files)), **self.options)
+
+
+class _Actor:
+    """One loaded detector."""
+
+    def __init__(self, shipped: Any) -> None:
+        import ray
+
+        loaded: _Shipped = ray.get(shipped)
+        self._detector, self._classes = loaded.open(), loaded.classes
+
+    def __call__(self, batch: Any) -> Any:
+        detector = self._detector
+        image = detector.spec.image
+
+        def detect_ready(ready: Sequence[_Ready]) -> list[dict[str, Any]]:
+            found = detector.detect_prepared([each.prepared for each in ready])
+            kept = found if self._classes is None else [each.filter(classes=self._classes) for each in found]
+            return [found_to_entry(each.name, one) for each, one in zip(ready, kept, strict=True)]
+
+        stream = through_network(
+            batch.to_pylist(), lambda row: _ready(row, image), detect_ready, batch=detector.batch, workers=1
+        )
+        return _table(
+            arrow_schema(),
+            (_failed(row, entry) if isinstance(entry, ImageError) else entry for row, entry in stream),
+        )
+
+
+@dataclass(frozen=True)
+class _Ready:
+    name: NamedImage
+    prepared: Prepared
+
+
+class _UnreadableError(ImageError):
+    """Of a file whose digest is known."""
+
+    def __init__(self, message: str, sha256: str) -> None:
+        super().__init__(message)
+        self.sha256 = sha256
+
+
+def _ready(row: Mapping[str, Any], image: ImageInput) -> _Ready:
+    """A row of names, of bytes, or of what ``_decode`` made of them, ready for the network.
+
+    Raises:
+        ImageError: the photograph cannot be read.
+    """
+    if _PIXELS in row:
+        if row["error"] is not None:
+            raise _UnreadableError(row["error"], row["sha256"] or "")
+        size_wh = (row["width"], row["height"])
+        pixels = np.frombuffer(row[_PIXELS], np.uint8).reshape(image.height, image.width, -1)
+        prepared = Prepared(row["image"], size_wh, pixels, image.placement(size_wh))
+        return _Ready(NamedImage(row["image"], row["sha256"]), prepared)
+    name, data = row["path"], row.get("bytes")
+    if data is None and not is_stored(name):
+        digest = hash_photograph(Path(name))
+    else:
+        data = _fetch(name) if data is None else data
+        digest = hashlib.sha256(data).hexdigest()
+    try:
+        picture = Path(name) if data is None else read_image(Encoded(name, data), honour_exif=True)
+        prepared = prepare(picture, Preparation(image))
+    except ImageError as error:
+        raise _UnreadableError(str(error), digest) from error
+    return _Ready(NamedImage(name, digest), replace(prepared, name=name))
+
+
+def _fetch(uri: str) -> bytes:
+    """The bytes at an address in a store.
+
+    Raises:
+        ImageError: it is not there, too large, or the store does not answer.
+    """
+    from pyarrow import fs
+
+    try:
+        store, path = fs.FileSystem.from_uri(uri)
+        with store.open_input_file(path) as file:
+            if file.size() > LARGEST_PICTURE:
+                raise ImageError(f"'{uri}' has {file.size()} bytes; at most {LARGEST_PICTURE} are read")
+            data: bytes = file.read()
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise ImageError(f"cannot read '{uri}': {_first_line(error)}") from error
+    return data
+
+
+def _decode(batch: Any, image: ImageInput) -> Any:
+    """Names or bytes -> network-sized pixels: the stage of tasks that have no GPU."""
+    import pyarrow as pa
+
+    fields = [("image", pa.string()), ("sha256", pa.string()), ("error", pa.string())]
+    sizes = [("width", pa.int32()), ("height", pa.int32()), (_PIXELS, pa.binary())]
+    rows = []
+    for row in batch.to_pylist():
+        try:
+            ready = _ready(row, image)
+        except ImageError as error:
+            rows.append({"image": row["path"], "sha256": getattr(error, "sha256", ""), "error": str(error)})
+            continue
+        width, height = ready.prepared.size_wh
+        rows.append(
+            {
+                "image": ready.name.name,
+                "sha256": ready.name.sha256,
+                "width": width,
+                "height": height,
+                _PIXELS: ready.prepared.pixels.tobytes(),
+            }
+        )
+    return pa.Table.from_pylist(rows, pa.schema([*fields, *sizes]))
+
+
+def _failed(row: Mapping[str, Any], error: ImageError) -> dict[str, Any]:
+    name = NamedImage(row["image" if _PIXELS in row else "path"], getattr(error, "sha256", ""))
+    return failure_to_entry(name, str(error))
+
+
+def _table(schema: Any, entries: Iterator[dict[str, Any]]) -> Any:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([entry_to_row(entry) for entry in entries], schema)
+
+
+def _require_classes(classes: Sequence[str], spec: DetectorSpec) -> None:
+    unknown = [name for name in classes if name not in spec.class_names]
+    if unknown:
+        raise UsageError(f"the model finds no {', '.join(map(repr, unknown))}")
+
+
+def _named(ray: Any, paths: Sequence[str]) -> Any:
+    """A dataset of names, in blocks that keep every processor at work to the end."""
+    most = max(1, len(paths) // BATCH)
+    blocks = min(most, int(ray.cluster_resources().get("CPU", 1)) * BLOCKS_PER_PROCESSOR)
+    return ray.data.from_items([{"path": path} for path in paths], override_num_blocks=blocks)
+
+
+def _actors(ray: Any, num_gpus: float) -> int:
+    resources = ray.cluster_resources()
+    return max(1, int(resources.get("GPU", 0) / num_gpus if num_gpus else resources.get("CPU", 1)))
+
+
+def _start(ray: Any) -> None:
+    """Join the cluster of RAY_ADDRESS, or start one on this machine; no figures of use are sent from here."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors come as exceptions
+    ray.init(logging_level="ERROR", log_to_driver=False, include_dashboard=False)
+
+
+@contextmanager
+def _running(ray: Any) -> Iterator[None]:
+    ours = not ray.is_initialized()
+    if ours:
+        try:
+            _start(ray)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise UsageError(f"Ray does not start: {_first_line(error)}") from error
+    try:
+        yield
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+@contextmanager
+def _plain_errors(ray: Any) -> Iterator[None]:
+    """Raise what an actor raised, and what Ray says about itself in one line."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, XdetError):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        raise cause or UsageError(f"Ray gave up: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    text = ""
+    with suppress(StopIteration):
+        text = next(line.strip() for line in str(error).splitlines() if line.strip())
+    return text or type(error).__name__
+
+
+def import_ray() -> Any:
+    """The package ``ray`` with its data library, and pyarrow.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingExtraError("Ray, which --engine ray needs,", "ray") from error
+    return ray
