@@ -8,7 +8,8 @@
 4. installs into other environments, tries the README's commands there and runs their tests: beside the OpenVINO execution
    provider, whose wheel replaces onnxruntime, beside the oldest onnxruntime that pyproject.toml allows, and beside none; with
    OpenCV, tract, TVM and IREE;
-5. runs ``.ci/gate``, then the mutants of ``tests/fuzz``, the tests with Ray, then the emulator tests, whose summary is the last line.
+5. runs ``.ci/gate``, then the mutants of ``tests/fuzz``, the tests with Ray, then the emulator tests, whose summary is the
+   last line.
 
 What could not be installed is printed by name; in CI a missing emulator is a failure. ``XDET_SHARED`` is set to ``../shared``
 when that folder exists, so the tests marked ``shared`` run.

@@ -142,6 +142,7 @@ def detect_to_file(
     results: ResultsFile,
     *,
     classes: Sequence[str] | None = None,
+    concurrency: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> int:
     """As ``xdet.detection.batch.detect_to_file``, on Ray; results are written here, in the order of the images.
@@ -153,6 +154,7 @@ def detect_to_file(
         images: files that every node sees under that name, and photographs in stores.
         results: the open file.
         classes: names of the classes to keep; None keeps all.
+        concurrency: actors; None is one per processor of the cluster.
         progress: called with the number of images that are done since the last call.
 
     Returns:
@@ -175,7 +177,7 @@ def detect_to_file(
         context.execution_options.preserve_order, context.enable_progress_bars = True, False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         options["threads"] = options["threads"] or 1
-        rows = detect(todo, classes=classes, **options)
+        rows = detect(todo, classes=classes, concurrency=concurrency, **options)
         for table in rows.iter_batches(batch_format="pyarrow", batch_size=None):
             for row in table.to_pylist():
                 results.add_entry(row_to_entry(row))
@@ -357,7 +359,7 @@ def _start(ray: Any) -> None:
     """Join the cluster of RAY_ADDRESS, or start one on this machine; no figures of use are sent from here."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors come as exceptions
-    ray.init(logging_level="ERROR", log_to_driver=False, include_dashboard=False)
+    ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from xdet.detection.batch import detect_to_file
 from xdet.detection.detector import Detector
 from xdet.detection.parquet import open_results
 from xdet.detection.results import results_header
+from xdet.detection.rows import row_to_entry
 from xdet.errors import DataError, MissingExtraError, UsageError
 from xdet.pictures.addresses import Stored, is_stored
 
@@ -34,9 +35,10 @@ from xdet import ray as xdet_ray  # noqa: E402 - only where there is Ray
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning"),
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning"
+    ),
 ]  # the warnings are Ray's own
-
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +106,7 @@ def test_a_stage_that_decodes_and_bytes_of_a_dataset_change_nothing(
         (named, expected),
         (xdet_ray.detect(held, model, concurrency=1), [e for e in expected if e["sha256"]]),
     ):
-        found = sorted((xdet_ray.row_to_entry(row) for row in rows.take_all()), key=lambda e: str(e["image"]))
+        found = sorted((row_to_entry(row) for row in rows.take_all()), key=lambda e: str(e["image"]))
         assert [entry["image"] for entry in found] == [entry["image"] for entry in wanted]
         for entry, other in zip(found, wanted, strict=True):
             assert entry == other
@@ -121,7 +123,8 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(
         link.symlink_to(images[number % 41])
         many.append(link)
     expected = plain_lines(model, many, tmp_path / "plain.jsonl")
-    target, killed = tmp_path / "ray.jsonl", []
+    target = tmp_path / "ray.jsonl"
+    killed: list[int] = []
 
     def kill_one() -> None:
         """The first actor that is found at work, once some lines are there."""

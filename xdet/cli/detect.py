@@ -97,7 +97,8 @@ def detect(
     workers: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Images worked on at the same time [default: one per processor, at most 8]."
+            metavar="N",
+            help="Images worked on at the same time [default: one per processor, at most 8; on Ray, all of the cluster's].",
         ),
     ] = None,
     score_threshold: Annotated[
@@ -172,7 +173,7 @@ def detect(
         threads=threads,
         score_threshold=by_class or score,
         iou_threshold=iou_threshold,
-        workers=_workers(workers, images, films),
+        workers=1 if engine == "ray" else _workers(workers, images, films),
         said=said.options(),
     )
     for note in detector.spec.assumptions:
@@ -183,12 +184,12 @@ def detect(
     for folder in (save, json if labels is not None else None):
         if folder is not None:
             make_folder(folder)
-    run = Run(images, pictures, films, recordings, wanted)
+    run = Run(images, pictures, films, recordings, wanted, engine, workers)
     with detector:
         if labels is not None:
             write_labels(detector, run, labels, format)
         elif lines and json is not None:
-            write_results(detector, run, json, anew=force and not resume, engine=engine)
+            write_results(detector, run, json, anew=force and not resume)
         else:
             print_results(detector, run, json, coco=format == "coco")
 

@@ -34,6 +34,8 @@ class Run:
         films: videos, cameras, streams; they come after the photographs.
         recordings: where each goes with its boxes; None draws none.
         classes: names of the classes to keep; None keeps all.
+        engine: ``"local"`` or ``"ray"``.
+        actors: on Ray; None is one per processor of the cluster.
     """
 
     images: Sequence[Path | Address | Stored]
@@ -41,6 +43,8 @@ class Run:
     films: Sequence[Film]
     recordings: Sequence[Path] | None
     classes: Sequence[str] | None
+    engine: str = "local"
+    actors: int | None = None
 
     @property
     def read_here(self) -> list[Path | Address]:
@@ -53,7 +57,7 @@ class Run:
         return [image for image in self.images if not isinstance(image, Address)]
 
 
-def write_results(detector: Detector, run: Run, json: Path, *, anew: bool, engine: str) -> None:
+def write_results(detector: Detector, run: Run, json: Path, *, anew: bool) -> None:
     """Results into a file as they come; what is done stays, whatever stops the rest."""
     from xdet.detection.batch import detect_to_file
     from xdet.detection.parquet import growing_path, open_results
@@ -64,11 +68,16 @@ def write_results(detector: Detector, run: Run, json: Path, *, anew: bool, engin
         before, failed = len(results.done), results.failed
         try:
             with progress_bar(len(run.images), "detecting") as advance:
-                if engine == "ray":
+                if run.engine == "ray":
                     from xdet.ray import detect_to_file as detect_on_ray
 
                     changed = detect_on_ray(
-                        detector, run.read_there, results, classes=run.classes, progress=advance
+                        detector,
+                        run.read_there,
+                        results,
+                        classes=run.classes,
+                        concurrency=run.actors,
+                        progress=advance,
                     )
                 else:
                     changed = detect_to_file(

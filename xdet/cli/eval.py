@@ -29,6 +29,7 @@ Examples:
   xdet eval person.onnx --images photos --annotations annotations.json
   xdet eval float.onnx int8.onnx int8.tflite --images photos --annotations annotations.json --plot curves.png
   xdet eval person.tflite --images photos --annotations annotations.json --protocol zoo-4 --json -
+  xdet eval found.parquet --images photos --annotations annotations.json   (detected with --score-threshold 0.001)
   xdet eval person.tflite --images photos --annotations annotations.json --protocol zoo-3 --eval-iou 0.4
 """
 
@@ -36,7 +37,11 @@ Examples:
 @describes_source
 def evaluate(
     models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL...", help="ONNX files of xdet convert, or source files.")
+        list[Path],
+        typer.Argument(
+            metavar="MODEL...",
+            help="ONNX files of xdet convert, source files, or results of xdet detect (.jsonl, .parquet).",
+        ),
     ],
     images: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the photographs.")],
     annotations: Annotated[Path, typer.Option(metavar="COCO.json", help="Their boxes, in COCO format.")],

@@ -97,6 +97,35 @@ def lines_to_parquet(lines: Path, target: Path) -> None:
             writer.write_table(arrow.Table.from_pylist(group, schema))
 
 
+def read_parquet(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
+    """The header and the entries of a finished file.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        DataError: it is no Parquet file of ``xdet detect``; also while entries are taken.
+    """
+    arrow = import_arrow()
+    from pyarrow import parquet
+
+    foreign = DataError(f"'{path}' is no Parquet file of xdet detect; check the path")
+    try:
+        header = json.loads((parquet.read_schema(path).metadata or {}).get(METADATA_KEY, b"null"))
+    except (OSError, arrow.ArrowException, ValueError) as error:
+        raise foreign from error
+    if not isinstance(header, dict) or header.get("schema") != LINES_SCHEMA:
+        raise foreign
+
+    def entries() -> Iterator[dict[str, Any]]:
+        try:
+            with parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches(ROWS_PER_GROUP):
+                    yield from map(row_to_entry, batch.to_pylist())
+        except (OSError, arrow.ArrowException, ValueError, LookupError, TypeError) as error:
+            raise foreign from error
+
+    return header, entries()
+
+
 def _entries(lines: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with lines.open("rb") as file:
         file.readline()

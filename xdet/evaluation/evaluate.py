@@ -19,6 +19,7 @@ from converters.spec import Thresholds
 from xdet.errors import DataError, ModelError, UsageError
 from xdet.evaluation.bootstrap import difference, draw_weights, resample_average
 from xdet.evaluation.dataset import read_coco
+from xdet.evaluation.detected import Detected, is_detected, read_detected
 from xdet.evaluation.predictions import (
     Found,
     KeptPredictions,
@@ -224,8 +225,8 @@ def evaluate(
     """Measure average precision; all models are opened and checked before the first one runs.
 
     Args:
-        models: one or several model files, finished or source; each runs on the runtime of its format. Further ones are
-            compared with the first.
+        models: one or several model files, finished or source, each of which runs on the runtime of its format; or results
+            of ``xdet detect`` at the same thresholds, as ``.jsonl`` or ``.parquet``. Further ones are compared with the first.
         images: the folder that the annotations' file names start from.
         annotations: a COCO json; its categories are matched with a model's classes by name.
         protocol: ``"coco"``, ``"zoo-3"`` or ``"zoo-4"``, see docs/evaluation.md.
@@ -278,7 +279,12 @@ def evaluate(
     for path in paths:
         if not path.is_file():
             raise ModelError(f"cannot read model '{path}': no such file; check the path")
-    require_source(paths, said)
+    models_only = [path for path in paths if not is_detected(path)]
+    require_source(models_only, said)
+    if len(models_only) < len(paths) and (protocol != "coco" or truncate_input):
+        raise UsageError(
+            "results of xdet detect do not say the network's size: evaluate them with --protocol coco"
+        )
     dataset = read_coco(Path(annotations), Path(images))
     how = PredictionOptions(options.thresholds, truncate_input=truncate_input, workers=choices.workers)
     whole = len(paths) * len(dataset.images)
@@ -288,7 +294,12 @@ def evaluate(
             progress(done, whole)
 
     with ExitStack() as stack:
-        runtimes = [stack.enter_context(open_runtime(path, choices)) for path in paths]
+        runtimes = [
+            read_detected(path, options.thresholds)
+            if is_detected(path)
+            else stack.enter_context(open_runtime(path, choices))
+            for path in paths
+        ]
         matched = [_require_usable(runtime, dataset, how) for runtime in runtimes]
         _shared_categories(list(zip(map(str, paths), matched, strict=True)), dataset)
         kept = None if resume is None else KeptPredictions(Path(resume))
@@ -323,16 +334,18 @@ def _thresholds(score: float, iou: float, max_detections: int) -> Thresholds:
         raise UsageError(f"{error}; choose another") from error
 
 
-def _require_usable(runtime: Runtime, dataset: Dataset, how: PredictionOptions) -> dict[int, int]:
+def _require_usable(runtime: Runtime | Detected, dataset: Dataset, how: PredictionOptions) -> dict[int, int]:
     """Refuse a model that cannot be evaluated as asked; gives its class numbers -> category ids."""
+    if isinstance(runtime, Detected):
+        return _match_classes(runtime.file, runtime.class_names, dataset)
     require_thresholds(how.thresholds, runtime)
     if how.truncate_input:
         truncation_table(runtime.spec, runtime.file)
-    return _match_classes(runtime, dataset)
+    return _match_classes(runtime.file, dict(enumerate(runtime.spec.class_names)), dataset)
 
 
 def _run(
-    runtime: Runtime,
+    runtime: Runtime | Detected,
     categories: dict[int, int],
     dataset: Dataset,
     how: PredictionOptions,
@@ -341,6 +354,9 @@ def _run(
     advance: Callable[[int], object],
 ) -> ModelRun:
     """Run one model, or take what an earlier run has kept."""
+    if isinstance(runtime, Detected):
+        advance(len(dataset.images))
+        return _detected_run(runtime, categories, dataset)
     run = name_run(runtime, how)
     taken = {} if kept is None else kept.take(run, dataset.images)
     advance(len(taken))
@@ -366,15 +382,31 @@ def _run(
     )
 
 
-def _match_classes(runtime: Runtime, dataset: Dataset) -> dict[int, int]:
-    """The model's class numbers -> category ids, by name in any case, as far as the annotations have them."""
+def _detected_run(detected: Detected, categories: dict[int, int], dataset: Dataset) -> ModelRun:
+    """What a results file holds; its network's size is not known, and not needed by the protocol."""
+    predictions = detected.predictions(dataset.images)
+    return ModelRun(
+        file=detected.file,
+        sha256=detected.sha256,
+        runtime=detected.runtime,
+        network_size_wh=(0, 0),
+        categories=categories,
+        found=predictions.found,
+        problems=predictions.problems,
+        seconds=predictions.seconds,
+        resumed=len(predictions.found),
+    )
+
+
+def _match_classes(file: str, names: Mapping[int, str], dataset: Dataset) -> dict[int, int]:
+    """A model's class numbers -> category ids, by name in any case, as far as the annotations have them."""
     by_name = {name.strip().casefold(): category for category, name in dataset.categories.items()}
-    folded = [name.strip().casefold() for name in runtime.spec.class_names]
-    matched = {number: by_name[name] for number, name in enumerate(folded) if name in by_name}
+    folded = {number: name.strip().casefold() for number, name in names.items()}
+    matched = {number: by_name[name] for number, name in folded.items() if name in by_name}
     if not matched:
         raise DataError(
-            f"'{dataset.file}' has the categories {', '.join(map(repr, dataset.categories.values()))}, '{runtime.file}' "
-            f"finds {', '.join(map(repr, runtime.spec.class_names)) or 'no named classes'}: no name is in both; rename the "
+            f"'{dataset.file}' has the categories {', '.join(map(repr, dataset.categories.values()))}, '{file}' "
+            f"finds {', '.join(map(repr, names.values())) or 'no named classes'}: no name is in both; rename the "
             f"categories, or convert the model with --classes"
         )
     return matched
