@@ -156,6 +156,25 @@ class Head(Protocol):
         """
 
 
+class KeypointHead(Protocol):
+    """A head that has points besides its boxes."""
+
+    @property
+    def num_keypoints(self) -> int:
+        """P, of each box; may be 0."""
+
+    def decode_keypoints(self, outputs: Sequence[Float32]) -> Float32:
+        """The points of every box, float32 ``(N, B, 2 P)``: x and y in turns, as fractions of the image, unclipped."""
+
+    def keypoint_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> ir.Value:
+        """The twin of ``decode_keypoints``."""
+
+
+def keypoints_of(head: Head | None) -> int:
+    """How many points each box of a head has besides its corners."""
+    return int(getattr(head, "num_keypoints", 0))
+
+
 def describe_boxes(head: Head, width: int, height: int) -> tuple[tuple[str, str], ...]:
     """Lines of (title, text) that suit any head: how many boxes and classes, and the sizes of its default boxes."""
     boxes = head.default_boxes()

@@ -58,7 +58,7 @@ class BlazeFace(HeadBase):
     Attributes:
         image_wh: width and height of the network's input in pixels.
         levels: rows, columns and boxes per cell of each, in the order of the boxes.
-        num_keypoints: P; they follow each box.
+        num_keypoints: P; they follow each box, x and y in turns, moved from the cell's centre as the box's own is.
         separate: the network has its boxes, then its scores, as an output per level instead of one each.
     """
 
@@ -129,6 +129,32 @@ class BlazeFace(HeadBase):
         half_sizes = writer.op("Relu", [signed], "head/half_sizes")
         decoded = clipped_corners_nodes(writer, centers, half_sizes, "head/boxes")
         return decoded, sigmoid_nodes(writer, scores, "head/scores")
+
+    def decode_keypoints(self, outputs: Sequence[Float32]) -> Float32:
+        """Points of raw outputs; see ``KeypointHead``."""
+        require_arrays(self, outputs)
+        boxes = np.concatenate(outputs[: len(outputs) // 2], axis=1)
+        image, centers = self._for_keypoints()
+        return np.asarray(boxes[..., 4:] / image + centers, np.float32)
+
+    def keypoint_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> ir.Value:
+        """The twin of ``decode_keypoints``."""
+        parts = outputs[: len(outputs) // 2]
+        boxes = parts[0] if len(parts) == 1 else writer.op("Concat", parts, "head/raw_keypoint_boxes", axis=1)
+        names = ["head/place", "head/raw_keypoints"]
+        raw = split_nodes(writer, boxes, [4, 2 * self.num_keypoints], names, axis=2)[1]
+        image, centers = self._for_keypoints()
+        moves = writer.op(
+            "Div", [raw, writer.constant(image, "head/keypoint_image_wh")], "head/keypoint_moves"
+        )
+        return writer.op(
+            "Add", [moves, writer.constant(centers, "head/keypoint_centers")], "head/keypoints_xy"
+        )
+
+    def _for_keypoints(self) -> tuple[Float32, Float32]:
+        """Width and height of the picture, and every box's cell centre, as often as there are points."""
+        image = np.array(self.image_wh, np.float32)
+        return np.tile(image, self.num_keypoints), np.tile(self._centers(), self.num_keypoints)
 
     def default_boxes(self) -> Float32:
         """A box of a cell's size around the centre of each cell."""

@@ -30,20 +30,22 @@ to half a million candidates, for runtimes that compute int64 in int32.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import onnx_ir as ir
 
 from converters.errors import ContractError
 from converters.heads.arithmetic import clip_nodes
+from converters.heads.base import keypoints_of
 from converters.heads.nms import MAX_CANDIDATES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from converters.graph import GraphWriter
+    from converters.heads.base import KeypointHead
     from converters.spec import ContractTensor, DetectorSpec
 
 SENTINEL_SCORE = 2.0  # above every score threshold, which lie in 0..1
@@ -61,11 +63,15 @@ class PaddedCandidates:
         boxes: float32 ``[N, B + P, 4]``; padding is 0.
         scores: float32 ``[N, B + P, NC]``; padding is 0, the last row the sentinel's.
         padding: P >= 1, and large enough that a TopK can take K.
+        own_classes: int64 ``[N, B, 1]``, the class of each box where it has one alone; else None.
+        keypoints: float32 ``[N, B + P, 2 * points]``, of heads that have some; padding is 0.
     """
 
     boxes: ir.Value
     scores: ir.Value
     padding: int
+    own_classes: ir.Value | None = None
+    keypoints: ir.Value | None = None
 
 
 def add_head(
@@ -104,7 +110,11 @@ def add_head(
         decoded, own_classes = best_classes(writer, decoded)
     padded = pad_candidates(writer, boxes, limit_candidates(writer, decoded, spec), spec)
     kept_scores = suppress(writer, padded, score_threshold, iou_threshold, spec)
-    rows = select_best(writer, padded, kept_scores, spec, own_classes)
+    if keypoints_of(spec.head):
+        points = cast("KeypointHead", spec.head).keypoint_nodes(writer, outputs)
+        points = _append_boxes(writer, points, padded.padding, 0.0, "head/keypoints_and_sentinel")
+        padded = replace(padded, keypoints=points)
+    rows = select_best(writer, replace(padded, own_classes=own_classes), kept_scores, spec)
     for tensor in promised:
         _add_output(writer, tensor, rows[tensor.name])
 
@@ -261,7 +271,6 @@ def select_best(
     padded: PaddedCandidates,
     kept_scores: ir.Value,
     spec: DetectorSpec,
-    own_classes: ir.Value | None = None,
 ) -> dict[str, ir.Value]:
     """Gather the best kept candidates into K rows and pad.
 
@@ -270,7 +279,6 @@ def select_best(
         padded: boxes and scores.
         kept_scores: float32 ``[N, B + P, NC]``, 0 where suppressed.
         spec: the detector.
-        own_classes: int64 ``[N, B, 1]``, the class of each box where it has one alone.
 
     Returns:
         The contract's outputs by name, in its order; padded rows hold boxes 0, score 0, class -1, anchor -1.
@@ -297,16 +305,24 @@ def select_best(
             writer.op(op, [indices, divisor], name) for op, name in zip(("Div", "Mod"), names, strict=True)
         ]
         anchors, classes = parts[::-1] if class_first else parts
-    if own_classes is not None:
-        classes = _gather_classes(writer, own_classes, anchors, valid)
+    if padded.own_classes is not None:
+        classes = _gather_classes(writer, padded.own_classes, anchors, valid)
     row_axis = writer.constant(np.array([1], np.int64), "head/row_axis")
-    return {
-        "num_detections": writer.op("ReduceSum", [count, row_axis], "num_detections", keepdims=0),
-        "detection_boxes": _gather_boxes(writer, padded, anchors, valid, spec),
+    num_detections = writer.op("ReduceSum", [count, row_axis], "num_detections", keepdims=0)
+    picks = _row_sources(writer, padded, anchors, valid, spec)
+    found = {
+        "num_detections": num_detections,
+        "detection_boxes": _gather_boxes(writer, padded, picks, spec),
         "detection_scores": scores,
         "detection_classes": _class_or_minus_one(writer, classes, valid, count),
         "detection_anchors": _index_or_minus_one(writer, anchors, valid, "detection_anchors"),
     }
+    if padded.keypoints is not None:
+        of_rows = writer.op("GatherND", [padded.keypoints, picks], "head/row_keypoints", batch_dims=1)
+        sizes = [-1, spec.thresholds.max_detections, keypoints_of(spec.head), 2]
+        shape = writer.constant(np.array(sizes, np.int64), "head/keypoints_shape")
+        found["detection_keypoints"] = writer.op("Reshape", [of_rows, shape], "detection_keypoints")
+    return found
 
 
 def _sort_candidates(
@@ -371,14 +387,20 @@ def _cut(writer: GraphWriter, value: ir.Value, start: int, stop: int, name: str)
     return writer.op("Slice", [value, *bounds], name)
 
 
-def _gather_boxes(
+def _row_sources(
     writer: GraphWriter, padded: PaddedCandidates, anchors: ir.Value, valid: ir.Value, spec: DetectorSpec
 ) -> ir.Value:
-    """The rows' boxes, ``[N, K, 4]``; padded rows gather the sentinel, whose box is 0."""
+    """The box of each row, ``[N, K, 1]``; padded rows take the sentinel."""
     sentinel = writer.constant(np.int64(spec.num_boxes + padded.padding - 1), "head/sentinel_index")
     sources = writer.op("Where", [valid, anchors, sentinel], "head/row_sources")
     last_axis = writer.constant(np.array([2], np.int64), "head/index_axis")
-    picks = writer.op("Unsqueeze", [sources, last_axis], "head/row_source_indices")
+    return writer.op("Unsqueeze", [sources, last_axis], "head/row_source_indices")
+
+
+def _gather_boxes(
+    writer: GraphWriter, padded: PaddedCandidates, picks: ir.Value, spec: DetectorSpec
+) -> ir.Value:
+    """The rows' boxes, ``[N, K, 4]``; that of the sentinel is 0."""
     if not spec.suppression.unclipped:
         return writer.op("GatherND", [padded.boxes, picks], "detection_boxes", batch_dims=1)
     unclipped = writer.op("GatherND", [padded.boxes, picks], "head/row_boxes_unclipped", batch_dims=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from converters.heads.base import HEAD
+from converters.heads.base import HEAD, keypoints_of
 
 if TYPE_CHECKING:
     from converters.spec.detector import DetectorSpec
@@ -28,7 +28,8 @@ DETECTION_OUTPUTS = (
     "detection_classes",
     "detection_anchors",
 )
-CONTRACT_NAMES = frozenset({IMAGE, HEAD, *THRESHOLD_INPUTS, *DETECTION_OUTPUTS})
+KEYPOINTS = "detection_keypoints"  # a further output, of heads that have keypoints
+CONTRACT_NAMES = frozenset({IMAGE, HEAD, *THRESHOLD_INPUTS, *DETECTION_OUTPUTS, KEYPOINTS})
 
 ContractDtype = Literal["uint8", "int32", "float32"]
 
@@ -68,12 +69,14 @@ def contract_io(
         return (image,), raw_outputs(spec, batch)
     thresholds = [ContractTensor(name, "float32", (), optional=True) for name in THRESHOLD_INPUTS]
     rows = spec.thresholds.max_detections
+    keypoints = keypoints_of(spec.head)
     outputs = (
         ContractTensor("num_detections", "int32", (batch,)),
         ContractTensor("detection_boxes", "float32", (batch, rows, 4)),
         ContractTensor("detection_scores", "float32", (batch, rows)),
         ContractTensor("detection_classes", "int32", (batch, rows)),
         ContractTensor("detection_anchors", "int32", (batch, rows)),
+        *((ContractTensor(KEYPOINTS, "float32", (batch, rows, keypoints, 2)),) if keypoints else ()),
     )
     return (image, *([] if freeze_thresholds else thresholds)), outputs
 

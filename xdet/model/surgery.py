@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.spec import (
-    DETECTION_OUTPUTS,
     HEAD,
     IMAGE,
     METADATA_KEY,
@@ -124,7 +123,7 @@ def build_probe_model(
     from onnx import TensorProto, helper
 
     graph = model.graph
-    wanted, nodes = set(DETECTION_OUTPUTS), []
+    wanted, nodes = {value.name for value in graph.output}, []
     for node in reversed(graph.node):
         if wanted.intersection(node.output) and not tables.keys() & set(node.output):
             nodes.append(node)

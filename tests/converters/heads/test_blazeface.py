@@ -45,6 +45,18 @@ def decode_slowly(head: BlazeFace, boxes: Float32, scores: Float32) -> tuple[lis
     return found, probabilities
 
 
+def test_keypoints_are_moved_from_the_centres_of_cells() -> None:
+    boxes, scores = random_outputs(CLOSE_RANGE, 2, spread=30.0)
+    found = CLOSE_RANGE.decode_keypoints([boxes, scores])
+    for index, (x, y) in enumerate(anchors_slowly(CLOSE_RANGE)):
+        for point in range(CLOSE_RANGE.num_keypoints):
+            raw = boxes[:, index, 4 + 2 * point : 6 + 2 * point].astype(np.float64)
+            expected = raw / 128 + [x, y]
+            np.testing.assert_allclose(
+                found[:, index, 2 * point : 2 * point + 2], expected, rtol=0, atol=4e-7
+            )
+
+
 @pytest.mark.parametrize(
     "head",
     [

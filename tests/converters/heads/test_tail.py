@@ -13,6 +13,7 @@ import pytest
 from converters.graph import IR_VERSION, GraphWriter, infer_shapes
 from converters.heads import HEADS
 from converters.heads.base import BatchDetections
+from converters.heads.blazeface import BlazeFace
 from converters.heads.nms import keep_best_class, limit_candidates, select_best, suppress
 from converters.heads.nms_nodes import add_head
 from converters.opset import stamp_opset
@@ -73,7 +74,7 @@ def test_rows_are_exactly_those_of_numpy_on_the_decoded_values(
 ) -> None:
     outputs, by = RAW_OUTPUTS[raw](head, 3), RULES[rule]
     results: list[NDArray[Any]] = session(detector(head, score, by)).run(None, feeds_of(outputs))
-    actual, (boxes, scores) = BatchDetections(*results[: len(OUTPUTS)]), results[len(OUTPUTS) :]
+    actual, (boxes, scores) = BatchDetections(*results[: len(OUTPUTS)]), results[-2:]
     thresholds = Thresholds(score, 0.4567, 50)
     if by.across_classes:
         scores = keep_best_class(scores)
@@ -90,6 +91,19 @@ def test_rows_are_exactly_those_of_numpy_on_the_decoded_values(
     expected = select_best(boxes, scores, selected, 50)
     for name in ("num_detections", "anchors", "classes", "scores", "boxes_xyxy"):
         np.testing.assert_array_equal(getattr(actual, name), getattr(expected, name), err_msg=name)
+    if isinstance(head, BlazeFace) and head.num_keypoints:
+        assert_keypoints(head, outputs, actual, results[len(OUTPUTS)])
+
+
+def assert_keypoints(
+    head: BlazeFace, outputs: list[NDArray[np.float32]], rows: BatchDetections, found: NDArray[np.float32]
+) -> None:
+    """Every row has the points of its box, as numpy decodes them; rows of nothing have zeros."""
+    points = head.decode_keypoints(outputs).reshape(3, head.num_boxes, head.num_keypoints, 2)
+    assert found.shape == (*rows.scores.shape, head.num_keypoints, 2)
+    for image, row in np.ndindex(*rows.scores.shape):
+        box = rows.anchors[image, row]
+        np.testing.assert_array_equal(found[image, row], points[image, box] if box >= 0 else 0)
 
 
 def test_every_kind_of_head_is_an_example() -> None:

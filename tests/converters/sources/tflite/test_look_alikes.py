@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from converters.convert import convert_to_bytes
@@ -16,6 +17,7 @@ from converters.heads.nms import detect_from_head
 from converters.heads.yolo_v3 import YoloV3
 from converters.heads.yolo_v5 import YoloV5Raw
 from converters.options import ConvertOptions
+from converters.spec import contract_io
 from tests.converters.sources.tflite.look_alikes import SIZE, blazeface, fastestdet, three_grids
 from xdet.checking.check import check
 from xdet.runtimes.litert import LiteRtRuntime
@@ -107,6 +109,18 @@ def test_check_passes(tmp_path: Path, sample_pictures: list[Path], name: str) ->
     lines = [line for line in result.runs if line.name == "onnxruntime:cpu"]
     assert [line.probes_followed for line in lines] == [line.probes for line in lines]
     assert (lines[0].probes or 0) >= 6
+
+
+def test_keypoints_of_blazeface_are_an_output_of_the_contract(tmp_path: Path) -> None:
+    done = convert_to_bytes(save(tmp_path, blazeface()), ConvertOptions(batch=2))
+    _, promised = contract_io(done.document.spec, 2, freeze_thresholds=False)
+    assert (promised[-1].name, promised[-1].shape) == ("detection_keypoints", (2, 100, 6, 2))
+    session = onnxruntime.InferenceSession(done.model, providers=["CPUExecutionProvider"])
+    images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
+    assert [output.name for output in session.get_outputs()] == [tensor.name for tensor in promised]
+    points = session.run(["detection_keypoints"], {"image": images})[0]
+    assert points.shape == (2, 100, 6, 2)
+    assert np.abs(points).max() > 0
 
 
 def test_anchors_of_st_yolo_x_are_cells_of_their_own_grid(tmp_path: Path) -> None:
