@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import select
-import shutil
 import signal
 import threading
 import time
@@ -21,14 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ANSWER_S = 60.0
-
-
-def find_browser() -> str | None:
-    """The browser's program; ``XDET_CHROMIUM`` names another."""
-    named = os.environ.get("XDET_CHROMIUM")
-    return named or next((path for path in map(shutil.which, PROGRAMS) if path), None)
 
 
 @contextlib.contextmanager

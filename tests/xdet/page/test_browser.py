@@ -18,11 +18,12 @@ from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
 from tests.converters.sources.tflite.test_outputs import network
 from tests.xdet.finished_models import SPEC, document, finished_model
-from tests.xdet.page.browser import Browser, find_browser, serve
+from tests.xdet.page.browser import Browser, serve
 from tests.xdet.page.pages import real_package
 from xdet import Detector
 from xdet.page import make_page
 from xdet.pictures.images import read_image
+from xdet.runtimes.chromium import find_chromium
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from xdet.detections import Detections
 
 pytestmark = pytest.mark.skipif(
-    find_browser() is None, reason="needs Chromium (Debian: apt-get install chromium), or XDET_CHROMIUM"
+    find_chromium() is None, reason="needs Chromium (Debian: apt-get install chromium), or XDET_CHROMIUM"
 )
 READY = "document.documentElement.dataset.ready === ''"
 FIRST_BOXES = "document.documentElement.dataset.firstBoxes"
@@ -42,7 +43,7 @@ COLD_LOAD_MS = 3000
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = find_browser()
+    program = find_chromium()
     assert program is not None
     with Browser(program, tmp_path_factory.mktemp("profile")) as found:
         yield found
@@ -183,6 +184,19 @@ def test_pictures_are_decoded_as_python_decodes_them(
         assert np.array_equal(pixels[..., :3], read_image(file, honour_exif=True)), file.name
 
 
+def test_a_dropped_picture_is_looked_at(page: Browser, photographs: list[Path]) -> None:
+    text = json.dumps(base64.b64encode(photographs[2].read_bytes()).decode())
+    page.evaluate(f"""(() => {{
+      const dataTransfer = new DataTransfer();
+      const bytes = Uint8Array.from(atob({text}), (c) => c.charCodeAt(0));
+      dataTransfer.items.add(new File([bytes], "dropped.jpg", {{ type: "image/jpeg" }}));
+      document.body.dispatchEvent(new DragEvent("drop", {{ dataTransfer, bubbles: true, cancelable: true }}));
+    }})()""")
+    page.wait_for("document.getElementById('status').textContent.startsWith('dropped.jpg: ')")
+    with Detector() as detector:
+        assert_python_s_boxes(page, detector(photographs[2]))
+
+
 def test_the_camera_is_looked_at_until_it_is_stopped(page: Browser) -> None:
     pressed = "document.getElementById('camera').getAttribute('aria-pressed')"
     page.evaluate("document.getElementById('camera').click()")
@@ -201,7 +215,7 @@ def test_nothing_is_wider_than_a_narrow_screen(page: Browser) -> None:
 
 
 def test_the_first_boxes_come_soon_after_a_cold_load(address: str, tmp_path: Path) -> None:
-    program, times = find_browser(), []
+    program, times = find_chromium(), []
     assert program is not None
     for number in range(3):  # the best of three: others work on this machine, too
         with Browser(program, tmp_path / str(number)) as browser:
@@ -229,6 +243,21 @@ def test_the_page_works_when_its_server_is_gone(
     look_at(browser, photographs[2])
     with Detector() as detector:
         assert_python_s_boxes(browser, detector(photographs[2]))
+
+
+def test_a_sample_of_an_odd_name_is_there_without_a_network(
+    browser: Browser, sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    sample, model = tmp_path / "100% (#1)? ü.jpg", tmp_path / "small.onnx"
+    shutil.copy(sample_pictures[0], sample)
+    model.write_bytes(finished_model())
+    make_page(model, tmp_path / "site", package=real_package(), samples=[sample])
+    with serve(tmp_path / "site") as found:
+        browser.open(found)
+        browser.wait_for("navigator.serviceWorker.ready.then((r) => r.active.state === 'activated')")
+    browser.send("Page.reload")
+    browser.wait_for(f"document.readyState === 'complete' && {FIRST_BOXES}")
+    assert browser.status().startswith(f"{sample.name}: ")
 
 
 def test_names_are_text_and_never_markup(

@@ -1,7 +1,8 @@
 const STORE = `xdet ${self.registration.scope} ${VERSION}`;
 
 self.addEventListener("install", (event) => {
-  const requests = FILES.map((name) => new Request(name, { cache: "no-cache" }));
+  const address = (name) => name.split("/").map(encodeURIComponent).join("/");
+  const requests = FILES.map((name) => new Request(address(name), { cache: "no-cache" }));
   event.waitUntil(caches.open(STORE).then((store) => store.addAll(requests)).then(() => self.skipWaiting()));
 });
 
