@@ -30,7 +30,7 @@ class SourceOutput:
         activations: operators and layers that activate its numbers, such as ``"LOGISTIC"``; none where it is raw.
         largest: the largest number that its codes can hold; None where it is not quantised.
         smallest: the smallest, likewise.
-        from_picture: whether a product of the picture reaches it; priors are an output that none reaches.
+        from_picture: whether a product of the picture reaches it; priors are an output that none reaches. None: not known.
         reach: the largest constant by which its numbers were multiplied last, as decoded boxes are by strides; None for none.
     """
 
@@ -39,7 +39,7 @@ class SourceOutput:
     activations: tuple[str, ...] = ()
     largest: float | None = None
     smallest: float | None = None
-    from_picture: bool = True
+    from_picture: bool | None = None
     reach: float | None = None
 
 

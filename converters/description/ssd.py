@@ -42,7 +42,7 @@ def is_no_ssd(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - 
         least = "scores, 4 offsets and 4 priors of each box, 9 columns or more, are expected"
         return None if shapes[0][1] >= 9 else f"{least}, found {shapes[0][1]}"
     try:
-        _parts(facts)
+        _parts(facts, asked=asked)
     except OptionError as error:
         return str(error)
     return None
@@ -104,14 +104,20 @@ def _behind_operator(facts: SourceFacts, class_names: tuple[str, ...] | None) ->
     )
 
 
-def _parts(facts: SourceFacts) -> tuple[str, ...]:
+def _parts(facts: SourceFacts, *, asked: bool = True) -> tuple[str, ...]:
     """What each of several outputs is, in the file's order.
 
     Raises:
         OptionError: they cannot be told apart.
     """
     outputs = facts.outputs
-    fixed = [index for index, output in enumerate(outputs) if not output.from_picture]
+    fixed = [index for index, output in enumerate(outputs) if output.from_picture is False]
+    if len(outputs) == 3 and outputs[0].from_picture is None:
+        if not asked:
+            raise OptionError(
+                "which output is the priors cannot be told here: --head ssd takes scores, offsets, priors"
+            )
+        fixed = [2]
     rest = [index for index in range(len(outputs)) if index not in fixed]
     if len(outputs) > 3 or len(fixed) > 1 or (len(outputs) == 3) != (len(fixed) == 1):
         raise OptionError(

@@ -153,6 +153,10 @@ def test_what_the_scores_need_and_which_column_is_the_background_follow_from_fac
         return head
 
     assert built(SCORES).parts == ("offsets", "scores")
+    unknown = facts(output(91, "SOFTMAX"), OFFSETS, OFFSETS)
+    assert build_ssd(unknown, PriorStatement(), None).parts == ("scores", "offsets", "priors")  # type: ignore[attr-defined]
+    assert "cannot be told here: --head ssd takes" in (is_no_ssd(unknown, False) or "")  # noqa: FBT003 - a table's call
+    assert is_no_ssd(unknown, True) is None  # noqa: FBT003 - likewise
     assert (built(SCORES).num_classes, built(SCORES).background, built(SCORES).activation) == (
         90,
         True,
@@ -198,13 +202,13 @@ REFUSED: dict[str, tuple[SourceFacts, PriorStatement, tuple[str, ...] | None, st
         r"are probabilities already \(LOGISTIC\); leave",
     ),
     "two sources of priors": (
-        facts(OFFSETS, SCORES, output(4, from_picture=False)),
+        facts(output(4, from_picture=True), SCORES, output(4, from_picture=False)),
         YXHW,
         None,
         "gives its priors itself: leave --priors out",
     ),
     "centres of the network": (
-        facts(OFFSETS, SCORES, output(4, from_picture=False)),
+        facts(output(4, from_picture=True), SCORES, output(4, from_picture=False)),
         PriorStatement(format="xywh"),
         None,
         r"its own priors \(xywh\) have no variances",
@@ -232,7 +236,7 @@ def test_what_is_missing_or_does_not_fit_is_refused(
     [
         (facts(output(4), output(4)), "cannot be told"),
         (facts(output(3), output(5)), "cannot be told"),
-        (facts(OFFSETS, SCORES, SCORES), "found 3 and 0"),
+        (facts(*(output(n, from_picture=True) for n in (4, 91, 91))), "found 3 and 0"),
         (facts(OFFSETS, output(9, boxes=7)), "an SSD head is offsets"),
         (facts(SourceOutput("grid", (7, 7, 30))), "an SSD head is offsets"),
         (facts(output(13)), "only where --head ssd says so"),
