@@ -23,7 +23,7 @@ from xdet.checking.heads.spread import (
     own_spread,
     same_kernels,
 )
-from xdet.checking.heads.why import Comparison, find_changes
+from xdet.checking.heads.why import Comparison, find_changes, find_deviation
 from xdet.checking.numbers import check_static
 from xdet.checking.numbers.description import uncompared
 from xdet.checking.numbers.proofs import why_not_exact
@@ -31,6 +31,7 @@ from xdet.checking.other_cpus import Request, check_on_cpus, require_cpus
 from xdet.checking.pair import Asked, most_images, open_pair, runtime_name, split_runtimes, suggest_runtimes
 from xdet.checking.result import CheckResult, Finding, MissingRuntime, RuntimeLine
 from xdet.checking.runs import OpenRuntimes, Run, Work, run_finished, run_open, run_source
+from xdet.checking.tolerance import judge_boxes, tolerate_heads
 from xdet.errors import MissingExtraError, RuntimeCrashedError, UnsoundOutputError, UsageError, XdetError
 from xdet.model.file import hash_model
 from xdet.pictures.preparation import Preparation, image_name, prepare_many, stack_pixels
@@ -49,9 +50,11 @@ if TYPE_CHECKING:
     from xdet.checking.pair import OpenedPair
     from xdet.checking.result import (
         DetectionChange,
+        Deviation,
         HeadDistance,
         HistogramBar,
         PartVerdict,
+        Tolerance,
     )
     from xdet.pictures.preparation import Photograph
     from xdet.runtimes.base import Runtime
@@ -71,6 +74,7 @@ class _Inputs:
     thresholds: tuple[Thresholds, ...]
     runtimes: OpenRuntimes
     progress: Callable[[str, int], None]
+    tolerance: Tolerance | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +105,7 @@ def check(
     said: SourceOptions | None = None,
     layers: bool = False,
     cpus: Sequence[str] = (),
+    tolerance: Tolerance | None = None,
     progress: Callable[[str, int], None] | None = None,
 ) -> CheckResult:
     """Prove that a finished model is its source, on every runtime at hand, and name the cause where it is not.
@@ -118,6 +123,7 @@ def check(
             Runtime runs on integers.
         cpus: other processors, emulated (``xdet.checking.emulated``): self-test and check of the first two photographs there
             count like the parts.
+        tolerance: what is accepted beyond; None is nothing. Inner layers and other processors are never excused by it.
         progress: called with a runtime's name and the number of images it has done since the last call.
 
     Raises:
@@ -152,7 +158,7 @@ def check(
         ]
     )
     with OpenRuntimes(pair, threads, record=layers) as opened:
-        inputs = _Inputs(pair, pixels, placements, _threshold_pairs(pair, own), opened, advance)
+        inputs = _Inputs(pair, pixels, placements, _threshold_pairs(pair, own), opened, advance, tolerance)
         order = [runtime_name(choices) for choices in sources]
         # the witness comes last: it stays open, and its subprocess has served the others
         sources = sorted(sources, key=opened.is_witness)
@@ -265,11 +271,13 @@ def _judge(
     spread_of = [d for name, d in near.items() if d is not None and name not in to_xnnpack]
     unit = "LSB" if step is not None else "of the largest value"
     exact = judge_exact(exact_runs, to_xnnpack, reason, unit)
+    exact = tolerate_heads(exact, to_xnnpack.values(), inputs.tolerance)
     apart = None if comparable else _other_numbers(pair)
     skipped = (
         (apart or pair.no_yardstick or _no_yardstick(inputs.runtimes, gaps.missing)) if runs else NOTHING_RAN
     )
     spread = judge_spread(spread_of, limits if runs else None, unit, skipped)
+    spread = tolerate_heads(spread, spread_of, inputs.tolerance)
     witness = xnnpack or (sources[0] if sources else None)
     exact, spread = (_with_diagnosis(inputs, part, runs, witness) for part in (exact, spread))
     heads, gives_boxes = (
@@ -280,6 +288,7 @@ def _judge(
     if gaps.faults:
         boxes = replace(boxes, status="failed", findings=(*boxes.findings, *gaps.faults))
     changes: list[DetectionChange] = []
+    deviations: list[Deviation] = []
     if witness is not None and gives_boxes:
         largest = max(float(np.abs(witness.heads).max()), 1e-30)
         unit_value = largest if step is None else float(np.max(step)) or largest
@@ -287,6 +296,8 @@ def _judge(
             room = 0.0 if run.name in to_xnnpack else (limits or (np.inf, np.inf))[0]
             how = Comparison(pair.document.spec, own, unit_value, room, names, inputs.placements)
             changes += find_changes(witness, run, how)
+            deviations += [] if inputs.tolerance is None else [find_deviation(witness, run, how)]
+    boxes = judge_boxes(boxes, deviations, inputs.tolerance)
     return CheckResult(
         model=pair.model.path.name,
         model_sha256=hash_model(pair.model.data),
@@ -306,6 +317,8 @@ def _judge(
         missing=tuple(gaps.missing),
         versions=installed_versions("numpy"),
         uncompared=uncompared(pair),
+        tolerance=inputs.tolerance,
+        deviations=tuple(deviations),
         output_uncompared=apart,
     )
 

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from xdet.checking.report import CHANGE_CAUSES, TITLES, check_report, status_of
+from xdet.checking.tolerance import tolerance_text
 from xdet.detections import Detections
 from xdet.pictures.images import read_image
 from xdet.pictures.render import draw_detections
@@ -105,6 +106,7 @@ def _summary(result: CheckResult, where: Surroundings) -> Iterator[Block]:
     """What a reader of one page needs: the verdict, what was compared and what was not, the figures, lines to sign."""
     says = {
         "passed": "The file computes what its source computes, in all that was compared here.",
+        "tolerated": "The file does not compute exactly what its source computes; it stays within the tolerance below.",
         "failed": "The file, or a runtime, does not compute what the source computes. Do not ship it as it is.",
         "incomplete": "Nothing failed, but something that was asked for gave no result: this proves less than was asked.",
     }
@@ -116,6 +118,7 @@ def _summary(result: CheckResult, where: Surroundings) -> Iterator[Block]:
     ]
     skipped = [f"{part.part} ({part.summary})" for part in result.parts if part.status == "skipped"]
     gaps = [f"{m.name} ({m.reason})" for m in result.missing if m.asked or m.crashed]
+    output = [f"the output ({result.output_uncompared})"] if result.output_uncompared else []
     counts = {
         kind: sum(change.kind == kind for change in result.changes) for kind in ("lost", "new", "moved")
     }
@@ -127,8 +130,9 @@ def _summary(result: CheckResult, where: Surroundings) -> Iterator[Block]:
             ("Compared", "; ".join(compared) or "nothing"),
             (
                 "Not compared",
-                "; ".join([*skipped, *result.uncompared, *gaps]) or "nothing of what was asked for",
+                "; ".join([*output, *skipped, *result.uncompared, *gaps]) or "nothing of what was asked for",
             ),
+            ("Tolerance", _tolerance(result)),
             ("Photographs", str(len(result.images))),
             ("Runtimes of the model", ", ".join(run.name for run in result.runs) or "none"),
             ("Runtimes of the source", ", ".join(result.source_runs) or "none"),
@@ -145,6 +149,14 @@ def _summary(result: CheckResult, where: Surroundings) -> Iterator[Block]:
         )
     )
     yield Blanks(("Date", "Place", "Name", "Signature"))
+
+
+def _tolerance(result: CheckResult) -> str:
+    if result.tolerance is None:
+        return "none beyond what the parts allow by themselves"
+    found = [f"{d.runtime} {d.box:.3g} px, {d.score:.3g} of score" for d in result.deviations]
+    told = "; ".join(found) or "not measured"
+    return f"{tolerance_text(result.tolerance, result.unit)}; detections deviate: {told}"
 
 
 def _largest(result: CheckResult) -> str:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from xdet.checking.tolerance import tolerance_text
 from xdet.writing.blocks import Cell, Folded, Items, Report, Section, Strips, Table, Text, Verdict, Wrong
 from xdet.writing.terminal import report_text
 from xdet.writing.text import format_count, format_distance, format_share
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         PartVerdict,
         Placement,
         RuntimeLine,
+        Tolerance,
     )
     from xdet.checking.selftest import SelfTest
     from xdet.inspection.coverage import Coverage
@@ -64,6 +66,7 @@ ADVICE = {
     "colour-order": "feed RGB, and convert again: the graph reads BGR",
     "layer": "--layers tells the first layer at fault, --repro FILE.onnx writes it as a model",
     "iou-rule": "choose an IoU threshold that no overlap equals, or another runtime",
+    "tolerance": "find the cause in the other findings, or sign another tolerance",
     "rows": "report it, with the model and this output",
 }
 CHANGE_CAUSES = {
@@ -133,7 +136,11 @@ def check_report(result: CheckResult, *, repro: bool = False, pictures: tuple[Bl
 
 def status_of(result: CheckResult) -> Status:
     """How the whole ended."""
-    return "failed" if not result.passed else "passed" if result.complete else "incomplete"
+    if not result.passed:
+        return "failed"
+    if not result.complete:
+        return "incomplete"
+    return "tolerated" if any(part.status == "tolerated" for part in result.parts) else "passed"
 
 
 def verdict_text(result: CheckResult) -> str:
@@ -144,7 +151,9 @@ def verdict_text(result: CheckResult) -> str:
         return f"FAILED: {', '.join(causes)} (docs/check.md tells what to do)"
     skipped = [part.part for part in result.parts if part.status == "skipped"]
     left_out = [*(["the output"] if result.output_uncompared else []), *skipped, *result.uncompared]
-    notes = [f"not compared: {', '.join(left_out)}"] if left_out else []
+    tolerated = [part.part for part in result.parts if part.status == "tolerated"]
+    notes = [f"within the tolerance, not equal: {', '.join(tolerated)}"] if tolerated else []
+    notes += [f"not compared: {', '.join(left_out)}"] if left_out else []
     if any(missing.asked or missing.crashed for missing in result.missing):
         notes.append("a runtime that was asked for gave no result")
     if result.layers_problem is not None:
@@ -152,7 +161,8 @@ def verdict_text(result: CheckResult) -> str:
     gaps = [cpu.cpu for cpu in result.other_cpus if cpu.status == "incomplete"]
     if gaps:
         notes.append(f"not everything ran on {', '.join(gaps)}")
-    return ("PASSED" if result.complete else "INCOMPLETE, nothing failed") + (
+    words: dict[Status, str] = {"passed": "PASSED", "tolerated": "TOLERATED"}
+    return words.get(status_of(result), "INCOMPLETE, nothing failed") + (
         f" ({'; '.join(notes)})" if notes else ""
     )
 
@@ -172,6 +182,8 @@ def _lead(result: CheckResult) -> Iterator[Inline]:
         yield f"NOT COMPARED: the output of the two: {result.output_uncompared}"
     if result.uncompared:
         yield f"NOT COMPARED: {', '.join(result.uncompared)}: the source states none; {UNSTATED}"
+    if result.tolerance is not None:
+        yield f"TOLERANCE: {tolerance_text(result.tolerance, result.unit)}"
 
 
 def _part(part: PartVerdict, about_layers: str) -> Verdict:
@@ -181,7 +193,7 @@ def _part(part: PartVerdict, about_layers: str) -> Verdict:
 
 
 def _runtime_blocks(result: CheckResult) -> Iterator[Block]:
-    rows = [runtime_row(run, result.allowed_max) for run in result.runs]
+    rows = [runtime_row(run, result.allowed_max, result.tolerance) for run in result.runs]
     near = result.yardstick
     if near is not None:
         distance = (near.differing, near.max_steps, near.mean_steps)
@@ -205,16 +217,20 @@ def runtime_headers(unit: str) -> tuple[str, ...]:
     return ("runtime", "nearest", "differ", "max LSB" if unit == "LSB" else "max", "mean", "must be", "boxes")
 
 
-def runtime_row(run: RuntimeLine, allowed_max: float | None) -> tuple[Inline, ...]:
+def runtime_row(
+    run: RuntimeLine, allowed_max: float | None, tolerance: Tolerance | None = None
+) -> tuple[Inline, ...]:
     """A runtime, how far it is from the nearest LiteRT kernel, and how far it may be."""
     near, distance = run.nearest, ("", "", "", "")
-    limit: Inline = "" if allowed_max is None else ("<= ", allowed_max)
+    limits = [0.0 if run.must_be_exact else allowed_max, None if tolerance is None else tolerance.head]
+    most = max((limit for limit in limits if limit is not None), default=None)
+    must: Inline = "" if most is None else ("<= ", most) if most else "exact"
     told = (
         (run.name, *distance)
         if near is None
         else (run.name, near.second, near.differing, near.max_steps, near.mean_steps)
     )
-    return (*told, "exact" if run.must_be_exact else limit, boxes_text(run))
+    return (*told, must, boxes_text(run))
 
 
 def boxes_text(run: RuntimeLine) -> str:

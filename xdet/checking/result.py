@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from xdet.inspection.coverage import Coverage
 
 PartName = Literal["static", "exact", "spread", "head"]
-Status = Literal["passed", "failed", "skipped"]
+Status = Literal["passed", "tolerated", "failed", "skipped"]
 # What a finding blames. docs/check.md tells of each what it means and what to do.
 Cause = Literal[
     "another-source", "weight", "bias", "scale", "zero-point", "padding", "attributes", "slope", "float-convolution",
     "missing-tensor", "anchors", "anchor-unit", "classes", "image-input", "thresholds", "thresholds-swapped", "colour-order",
-    "layer", "iou-rule", "rows",
+    "layer", "iou-rule", "rows", "tolerance",
 ]  # fmt: skip
 ChangeKind = Literal["lost", "new", "moved"]
 ChangeCause = Literal["score", "iou", "order", "follows", "limit", "iou-rule", "rounding", "layer", "head"]
@@ -66,7 +66,8 @@ class PartVerdict:
 
     Attributes:
         part: which.
-        status: ``"skipped"`` where there was nothing to compare; ``summary`` says why.
+        status: ``"skipped"`` where there was nothing to compare; ``summary`` says why. ``"tolerated"`` where it failed but for
+            the tolerance: not equal, and accepted.
         summary: what was compared, in one sentence.
         findings: what is wrong; empty unless failed.
     """
@@ -197,6 +198,38 @@ class DetectionChange:
 
 
 @dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What the caller accepts; None is not judged by a number of the caller's.
+
+    Attributes:
+        head: the largest difference of a value of the raw head, in the unit of ``HeadDistance``.
+        box: the largest difference of a corner, in pixels of the network's picture.
+        score: the largest difference of a score.
+    """
+
+    head: float | None = None
+    box: float | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """How far the detections of a runtime are from the source's, over all that either side keeps.
+
+    Attributes:
+        runtime: the runtime.
+        box: the largest difference of a corner, in pixels of the network's picture.
+        score: the largest difference of a score.
+        image: the photograph with the largest difference of a corner.
+    """
+
+    runtime: str
+    box: float
+    score: float
+    image: str
+
+
+@dataclass(frozen=True, slots=True)
 class MissingRuntime:
     """A runtime that gave no result.
 
@@ -260,6 +293,8 @@ class CheckResult:
         coverage: what ONNX Runtime runs on integers, per provider that ran; empty where layers were not asked for.
         placement: which nodes it gives to which provider, likewise.
         other_cpus: what the self-test and the check found on other processors; empty where none were named.
+        tolerance: what the caller accepts; None: nothing beyond what the parts allow.
+        deviations: where a tolerance was named, per runtime how far its detections are from the source's.
     """
 
     model: str
@@ -286,6 +321,8 @@ class CheckResult:
     coverage: tuple[Coverage, ...] = ()
     placement: tuple[Placement, ...] = ()
     other_cpus: tuple[OtherCpu, ...] = ()
+    tolerance: Tolerance | None = None
+    deviations: tuple[Deviation, ...] = ()
 
     @property
     def passed(self) -> bool:

@@ -31,6 +31,7 @@ Examples:
   xdet check person.onnx --source person.tflite --images photos --runtimes onnxruntime:cpu,openvino:cpu --json check.json
   xdet check person.onnx --source person.tflite --images photos --layers --report check.html
   xdet check person.onnx --source person.tflite --images photos --cpus Haswell,Nehalem,cortex-a72 --report check.html
+  xdet check person.onnx --source person.tflite --images photos --junit check.xml --tolerance head=1,box=0.5,score=0.01
   xdet check person.onnx --source person.tflite --images photos --runtimes onnxruntime:cpu,onnx-reference,onnxruntime-web
 """
 UNAVAILABLE = 3
@@ -78,6 +79,17 @@ def check(
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="Write it as one page with charts and pictures.")
     ] = None,
+    junit: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.xml", help="Write it as JUnit XML, for GitLab, Jenkins, GitHub."),
+    ] = None,
+    tolerance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Accept deviations, such as head=1,box=0.5,score=0.01 (LSB, pixels, scores) [default: none].",
+        ),
+    ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
     force: Force = False,
 ) -> None:
@@ -88,10 +100,12 @@ def check(
     from xdet.bench.machine import describe_machine
     from xdet.checking.check import check as check_model
     from xdet.checking.emulated import split_cpus
+    from xdet.checking.junit import JUNIT_MARK, check_to_junit
     from xdet.checking.page import Surroundings, check_to_html
     from xdet.checking.pair import planned_images
     from xdet.checking.report import CHECK_SCHEMA, check_report, check_to_json
     from xdet.checking.repro import values_path
+    from xdet.checking.tolerance import read_tolerance
     from xdet.model.file import read_model_file
     from xdet.pictures.images import find_images
     from xdet.writing.files import PAGE_MARK, Output, require_outputs, with_sidecars, write_text
@@ -99,6 +113,8 @@ def check(
     photographs = find_images(images)
     outputs = json_outputs(json, CHECK_SCHEMA)
     outputs += [] if report is None else [Output(report, PAGE_MARK)]
+    outputs += [] if junit is None else [Output(junit, JUNIT_MARK)]
+    accepted = None if tolerance is None else read_tolerance(tolerance)
     outputs += [] if repro is None else [Output(repro), Output(values_path(repro))]
     inputs = [*with_sidecars([model, source]), *photographs]
     inputs += said.files()
@@ -115,10 +131,13 @@ def check(
             said=said.options(),
             layers=layers or repro is not None,
             cpus=others,
+            tolerance=accepted,
             progress=lambda _, n: advance(n),
         )
     if json is not None:
         write_json(json, check_to_json(result))
+    if junit is not None:
+        write_text(junit, check_to_junit(result))
     if report is not None:
         where = Surroundings(describe_machine(), threads, _command(sys.argv[1:]))
         write_text(report, check_to_html(result, photographs, where))

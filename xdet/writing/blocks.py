@@ -31,7 +31,7 @@ from xdet.writing.text import format_distance
 if TYPE_CHECKING:
     from pathlib import Path
 
-Status = Literal["passed", "failed", "skipped", "incomplete"]
+Status = Literal["passed", "tolerated", "failed", "skipped", "incomplete"]
 Medium = Literal["terminal", "page"]
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from xdet.writing.blocks import Block, Cell, Inline, Picture, Report, Section, Value
 
 STYLE = Path(__file__).with_name("page.css")
-LOOKS = {"incomplete": "skipped"}  # a status that shares the colours of another
+LOOKS = {"incomplete": "skipped", "tolerated": "skipped"}  # statuses that share the colours of another
 ROW, LABEL, WIDTH, COUNT = 18, 66, 320, 92  # pixels of bars: a row, its label, everything, its count
 CELL, WIDE_CELL, NAME = 26, 40, 92  # pixels of strips: a cell of whole codes, of fractions; a strip's name
 LONG = 60  # characters of a cell that may wrap

@@ -27,7 +27,7 @@ from converters.heads.boxes import iou_xyxy
 from converters.heads.nms import MAX_CANDIDATES, decode_head, detect_from_head, limit_candidates
 from converters.spec import Suppression
 from xdet.checking.heads.spread import steps_between
-from xdet.checking.result import DetectionChange
+from xdet.checking.result import DetectionChange, Deviation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -303,17 +303,34 @@ class Comparison:
 
 def find_changes(source: Run, run: Run, how: Comparison) -> list[DetectionChange]:
     """Every detection of ``run`` that is lost, new or moved against ``source``."""
+    return [
+        change
+        for image, (origin, runtime) in enumerate(_both(source, run, how))
+        for change in _image_changes(origin, runtime, how, image, run.name)
+    ]
+
+
+def find_deviation(source: Run, run: Run, how: Comparison) -> Deviation:
+    """How far the detections that either side keeps are apart, corner by corner and score by score."""
+    furthest, score, where = 0.0, 0.0, how.images[0]
+    for image, (origin, runtime) in enumerate(_both(source, run, how)):
+        for key in origin.kept.keys() | runtime.kept.keys():
+            moved = _moved_px(origin, runtime, key, how)
+            if not moved <= furthest:
+                furthest, where = moved, how.images[image]
+            score = max(score, float(abs(np.float64(origin.scores[key]) - np.float64(runtime.scores[key]))))
+    return Deviation(run.name, furthest, score, where)
+
+
+def _both(source: Run, run: Run, how: Comparison) -> Sequence[tuple[Side, Side]]:
+    """The source's side and the run's, image by image; none where the run has no boxes at these thresholds."""
     found = next((boxes for asked, boxes in run.boxes if asked == how.thresholds), None)
     if found is None:
         return []
     count = len(run.heads)
     expected = detect_from_head(source.heads[:count], how.spec, how.thresholds)
     sides = sides_of(source.heads[:count], expected, how.spec), sides_of(run.heads, found, how.spec)
-    return [
-        change
-        for image, (origin, runtime) in enumerate(zip(*sides, strict=True))
-        for change in _image_changes(origin, runtime, how, image, run.name)
-    ]
+    return list(zip(*sides, strict=True))
 
 
 def _image_changes(
@@ -357,7 +374,8 @@ def _corners(side: Side, key: Key, placement: Placement) -> tuple[float, float, 
 
 def _moved_px(origin: Side, runtime: Side, key: Key, how: Comparison) -> float:
     size = np.array([how.spec.image.width, how.spec.image.height] * 2, np.float64)
-    return float((np.abs(origin.kept[key][0].astype(np.float64) - runtime.kept[key][0]) * size).max())
+    first, second = (s.kept[key][0] if key in s.kept else s.boxes[key[0]] for s in (origin, runtime))
+    return float((np.abs(first.astype(np.float64) - second) * size).max())
 
 
 def _why_moved(origin: Side, runtime: Side, key: Key, moved: float) -> Why:

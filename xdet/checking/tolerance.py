@@ -1,0 +1,100 @@
+"""A tolerance that somebody signs: how far heads and boxes may be from the source's before a check fails.
+
+Without one a check is exact where the conversion promises LiteRT's bits, and bounded by LiteRT's own spread elsewhere. With
+one, ``head`` bounds every value of the raw head, and ``box`` and ``score`` bound every detection that either side keeps; a lost
+or new one by the numbers that both heads hold for it. What deviates within the tolerance is called tolerated, never equal.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING
+
+from xdet.checking.result import Finding, Tolerance
+from xdet.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from xdet.checking.result import Deviation, HeadDistance, PartVerdict
+
+EXAMPLE = "head=1,box=0.5,score=0.01"
+
+
+def read_tolerance(text: str) -> Tolerance:
+    """``head=1,box=0.5,score=0.01``, any of the three.
+
+    Raises:
+        UsageError: another name, one that stands twice, or no number from 0 on.
+    """
+    found: dict[str, float] = {}
+    names = [field.name for field in fields(Tolerance)]
+    for word in text.split(","):
+        name, _, value = (part.strip() for part in word.partition("="))
+        try:
+            limit = float(value)
+        except ValueError:
+            limit = math.nan
+        if name not in names or name in found or not 0 <= limit < math.inf:
+            raise UsageError(
+                f"a tolerance names {', '.join(names)}, each once and with a number from 0 on, such as {EXAMPLE}; got {text!r}"
+            )
+        found[name] = limit
+    return Tolerance(**found)
+
+
+def tolerance_text(tolerance: Tolerance, unit: str) -> str:
+    """The limits in words."""
+    told = (
+        (tolerance.head, f"{unit} in each value of the head"),
+        (tolerance.box, "px of the network's picture at each corner of a box"),
+        (tolerance.score, "in each score"),
+    )
+    return ", ".join(f"{limit:g} {what}" for limit, what in told if limit is not None)
+
+
+def tolerate_heads(
+    part: PartVerdict, distances: Iterable[HeadDistance], tolerance: Tolerance | None
+) -> PartVerdict:
+    """Part exact or spread without the findings of runtimes whose heads are within ``head``; its summary names them."""
+    if tolerance is None or tolerance.head is None:
+        return part
+    failing = {finding.runtime for finding in part.findings}
+    within = {d.first: d for d in distances if d.first in failing and d.max_steps <= tolerance.head}
+    if not within:
+        return part
+    findings = tuple(finding for finding in part.findings if finding.runtime not in within)
+    told = "; ".join(f"{name} by up to {d.max_steps:.4g}" for name, d in within.items())
+    summary = f"{part.summary}; TOLERATED, not equal: {told} (limit {tolerance.head:g})"
+    return replace(part, status="failed" if findings else "tolerated", summary=summary, findings=findings)
+
+
+def judge_boxes(
+    part: PartVerdict, deviations: Sequence[Deviation], tolerance: Tolerance | None
+) -> PartVerdict:
+    """Part head with the runtimes whose detections deviate beyond ``box`` or ``score``."""
+    if tolerance is None or (tolerance.box is None and tolerance.score is None):
+        return part
+    findings = []
+    for found in deviations:
+        numbers = ((found.box, tolerance.box, "px at a corner"), (found.score, tolerance.score, "of score"))
+        over = [
+            f"{value:.3g} {what} (tolerated are {limit:g})"
+            for value, limit, what in numbers
+            if limit is not None and not value <= limit
+        ]
+        if over:
+            told = f"{found.runtime}: detections are up to {' and '.join(over)} from the source's, furthest in '{found.image}'"
+            findings.append(Finding("head", "tolerance", told, runtime=found.runtime))
+    if findings:
+        return replace(part, status="failed", findings=(*part.findings, *findings))
+    within = [found for found in deviations if found.box or found.score]
+    if part.status != "passed" or not within:
+        return part
+    told = "; ".join(
+        f"{found.runtime} by up to {found.box:.3g} px, {found.score:.3g} of score" for found in within
+    )
+    return replace(
+        part, status="tolerated", summary=f"{part.summary}; TOLERATED, not equal to the source's: {told}"
+    )
