@@ -7,9 +7,14 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from converters.spec import ImageInput
+from converters.heads.nms import detect_from_head
+from converters.heads.yolo_v2 import Anchors, YoloV2
+from converters.spec import ImageInput, Suppression, Thresholds
 from tests.xdet.finished_models import SPEC, document, finished_model, head_model
 from tests.xdet.page.pages import empty_package
 from xdet.errors import DataError, ModelError, RuntimeUnavailableError, UsageError
@@ -152,3 +157,32 @@ def test_samples_must_be_there_and_differ_in_name(
         make_page(model, tmp_path / "site", package=package, samples=[Path("none.jpg")])
     with pytest.raises(UsageError, match=r"two samples have the name .astronaut\.jpg."):
         make_page(model, tmp_path / "site", package=package, samples=[sample_pictures[0]] * 2)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Suppression(),
+        Suppression(across_classes=True),
+        Suppression(unclipped=True, class_first=True),
+        Suppression(per_class=2),
+    ],
+    ids=["by class", "across classes", "class first", "few of a class"],
+)
+@given(seed=st.integers(0, 2**32 - 1), thresholds=st.tuples(st.floats(0, 1), st.floats(0, 1)))
+def test_leaving_out_low_scores_is_detecting_at_a_higher_threshold(
+    rule: Suppression, seed: int, thresholds: tuple[float, float]
+) -> None:
+    """What the slider relies on, with more boxes than rows and equal scores."""
+    low, high = sorted(thresholds)
+    head = YoloV2(3, 3, Anchors(((1.0, 1.0), (2.0, 2.0)), "cell"), 3)
+    limits = Thresholds(low, 0.4, max_detections=9)
+    spec = replace(SPEC, head=head, class_names=("a", "b", "c"), suppression=rule, thresholds=limits)
+    raw = np.random.default_rng(seed).integers(-3, 4, (1, 3, 3, 16)).astype(np.float32)
+    found = detect_from_head(raw, spec, limits)
+    expected = detect_from_head(raw, spec, replace(limits, score=high))
+    kept = int((found.scores[0] > np.float32(high)).sum())
+    assert kept == expected.num_detections[0]
+    assert np.array_equal(found.anchors[0, :kept], expected.anchors[0, :kept])
+    assert np.array_equal(found.classes[0, :kept], expected.classes[0, :kept])
+    assert np.array_equal(found.boxes_xyxy[0, :kept], expected.boxes_xyxy[0, :kept])
