@@ -441,7 +441,8 @@ def _stated_anchors(options: SourceOptions, sidecar: Sidecar, config: ZooConfig)
 
 def _how_to_state_anchors(facts: SourceFacts) -> str:
     return (
-        'give --anchors "w,h w,h ..." with --anchor-unit cell|image|pixel, or --config ZOO.yaml, or a sidecar '
+        'give --anchors "w,h w,h ..." (or tiny_yolo_v2, st_yolo_lc_v1: the ST zoo\'s default lists) with --anchor-unit '
+        "cell|image|pixel, or --config ZOO.yaml or NET.cfg, or a sidecar "
         f"'{Path(facts.file).stem}{SUFFIX}' beside it"
     )
 

@@ -124,7 +124,8 @@ _INNER_GROUP = re.compile(r"\[([^\[\]]*)\]")
 def parse_anchors(text_or_path: str) -> SizesWh:
     """Read what ``--anchors`` was given: a list, or the name of a file that holds one.
 
-    Text made only of digits, separators and brackets is a list; anything else is a file name.
+    Text made only of digits, separators and brackets is a list; anything else is a file name, or a family of the ST zoo, whose
+    default list has no unit: its releases differ.
 
     Returns:
         (width, height) pairs in the unit they were written in, in their order.
@@ -138,9 +139,14 @@ def parse_anchors(text_or_path: str) -> SizesWh:
             return sizes_from_text(text_or_path)
         except ValueError as error:
             raise OptionError(f"--anchors '{text_or_path}': {error}; write them like {EXAMPLE}") from error
+    from converters.description.zoo_yaml import FAMILIES  # which reads its yaml with this module
+
     if not names_a_file(text_or_path):
+        if text_or_path in FAMILIES:
+            return FAMILIES[text_or_path]
         raise OptionError(
-            f"--anchors '{text_or_path}' is neither a list of numbers nor a file; write {EXAMPLE}"
+            f"--anchors '{text_or_path}' is neither a list of numbers, nor a file, nor a family of the ST zoo "
+            f"({', '.join(FAMILIES)}); write {EXAMPLE}"
         )
     try:
         return sizes_from_text(read_small_text(Path(text_or_path), "anchor file"))

@@ -160,10 +160,10 @@ class DetectorSpec:
         """One sentence for each member of ``assumed``: the default, and where to state the fact."""
         names = self.class_names[:1] + ("...",) * (len(self.class_names) > 2) + self.class_names[1:][-1:]
         sentences = {
-            "class_names": f"class names {', '.join(names)} are assumed, since nobody states them; name them in the source's "
-            f"sidecar (class_names), or convert it with --classes",
+            "class_names": f"class names {', '.join(names)} are assumed, since nobody states them; open or convert the source "
+            f"with --class-names, or write them into its sidecar with xdet describe",
             "resize": f"resize {self.image.resize} is assumed, since nobody states how photographs were stretched in training; "
-            f"state it in the source's sidecar (resize), or convert it with --resize or --config",
+            f"open or convert the source with --resize or --config, or write it into its sidecar with xdet describe",
         }
         return tuple(sentences[name] for name in self.assumed)
 

@@ -33,7 +33,10 @@ DESCRIBING: dict[str, tuple[Any, Any]] = {
         None,
     ),
     "anchors": (
-        Annotated[str | None, _option(metavar="LIST|FILE", help='"w,h w,h ..." or a file.')],
+        Annotated[
+            str | None,
+            _option(metavar="LIST|FILE", help='"w,h w,h ...", a file, or a zoo family: tiny_yolo_v2.'),
+        ],
         None,
     ),
     "anchor_unit": (

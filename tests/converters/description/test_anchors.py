@@ -64,9 +64,9 @@ def test_every_way_of_writing_two_anchors_gives_the_same_pairs(text: str, tmp_pa
         ("0,1", "above 0"),
         ("-1,1", "above 0"),
         ("1e999,1", "not a finite number"),
-        ("anchors.txt", "neither a list of numbers nor a file"),
-        ("", "neither a list of numbers nor a file"),
-        ("__import__('os')", "neither a list of numbers nor a file"),
+        ("anchors.txt", "neither a list of numbers, nor a file"),
+        ("", "neither a list of numbers, nor a file"),
+        ("__import__('os')", "neither a list of numbers, nor a file"),
     ],
 )
 def test_a_malformed_list_is_a_usage_error_that_shows_how_to_write_it(text: str, said: str) -> None:
@@ -140,3 +140,10 @@ def test_an_anchor_above_one_can_only_be_in_cells() -> None:
     assert settle_unit(stated, None, FACTS, GRID).unit == "cell"
     with pytest.raises(OptionError, match="--anchors with unit 'image': an anchor above 1"):
         settle_unit(stated, "image", FACTS, GRID)
+
+
+def test_a_family_of_the_zoo_names_its_default_list_without_a_unit() -> None:
+    sizes = parse_anchors("st_yolo_lc_v1")
+    assert sizes[0] == (0.0252, 0.06)
+    with pytest.raises(OptionError, match="--anchor-unit cell"):
+        settle_unit(StatedAnchors(sizes, None, "--anchors"), None, FACTS, GRID)
