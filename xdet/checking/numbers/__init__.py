@@ -37,7 +37,7 @@ def check_static(pair: OpenedPair) -> tuple[PartVerdict, tuple[ProvenChange, ...
         findings = compare_description(pair)
         summary = "only the description was compared: tf2onnx wrote the graph in its own form, spread and head judge it"
         return PartVerdict("static", "failed" if findings else "skipped", summary, findings), ()
-    context = StaticContext(pair.graph, pair.source_graph, pair.document)
+    context = StaticContext(pair.graph, pair.document, pair.source_graph)
     context.findings += compare_description(pair)
     if not any(finding.cause == "another-source" for finding in context.findings):
         compare_constants(context)
@@ -71,7 +71,7 @@ def _check_keras(pair: OpenedPair) -> PartVerdict:
     if pair.source_steps is None:
         summary = f"only the description was compared: {pair.source_problem}"
         return PartVerdict("static", "failed" if findings else "skipped", summary, findings)
-    context = KerasContext(pair.graph, pair.source_steps, pair.document)
+    context = KerasContext(pair.graph, pair.document, pair.source_steps)
     context.findings += findings
     if not any(finding.cause == "another-source" for finding in findings):
         compare_keras(context)

@@ -28,33 +28,45 @@ if TYPE_CHECKING:
     from xdet.model.graph import FinishedGraph, Node
 
 PRODUCTS = frozenset({"Conv", "Gemm"})
+QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 @dataclass(eq=False)
-class StaticContext:
-    """The two graphs side by side; filled by the comparisons.
+class Comparison:
+    """A finished model beside a source of any format; filled by the comparisons.
 
     Attributes:
         graph: the finished model's.
-        source: the source's.
-        document: the finished model's metadata, with the tensor map.
-        findings: what is wrong.
-        proven: what differs on purpose, with proofs.
+        document: its metadata, with the tensor map.
+        findings: what is wrong, each once.
         compared: numbers that were compared, arrays by their size.
-        unaccounted: quantised values that belong to no source tensor.
     """
 
     graph: FinishedGraph
-    source: SourceGraph
     document: ModelDocument
-    findings: list[Finding] = field(default_factory=list)
-    proven: list[ProvenChange] = field(default_factory=list)
-    compared: int = 0
-    unaccounted: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list, kw_only=True)
+    compared: int = field(default=0, kw_only=True)
 
     def fault(self, cause: Cause, layer: str | None, message: str) -> None:
         """Remember something that is wrong."""
-        self.findings.append(Finding("static", cause, message, layer=layer))
+        finding = Finding("static", cause, message, layer=layer)
+        if finding not in self.findings:
+            self.findings.append(finding)
+
+
+@dataclass(eq=False)
+class StaticContext(Comparison):
+    """A comparison with a TFLite source.
+
+    Attributes:
+        source: the source's graph.
+        proven: what differs on purpose, with proofs.
+        unaccounted: quantised values that belong to no source tensor.
+    """
+
+    source: SourceGraph
+    proven: list[ProvenChange] = field(default_factory=list)
+    unaccounted: list[str] = field(default_factory=list)
 
     @cached_property
     def tensors_by_value(self) -> Mapping[str, tuple[int, ...]]:
@@ -148,7 +160,7 @@ def _owners_behind(context: StaticContext, codes: str, seen: set[str]) -> tuple[
     return ()
 
 
-def pair_of(context: StaticContext, node: Node) -> tuple[np.float32, int, bool] | None:
+def pair_of(context: Comparison, node: Node) -> tuple[np.float32, int, bool] | None:
     """Scale, zero-point, and whether the codes are unsigned, of a QuantizeLinear or DequantizeLinear."""
     scale = context.graph.constant(node.inputs[1])
     zero_point = context.graph.constant(node.inputs[2]) if len(node.inputs) > 2 else np.array(0, np.uint8)

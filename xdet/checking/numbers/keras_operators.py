@@ -17,7 +17,7 @@ from xdet.checking.numbers.keras_constants import compare_constants
 from xdet.checking.numbers.keras_scales import compare_pairs, keeps_limits
 from xdet.checking.numbers.keras_slopes import compare_slopes, is_leaky_sum
 from xdet.checking.numbers.keras_steps import NO_PADS, Affine, Clamp, Other, Padding, Pool, Product
-from xdet.checking.numbers.operators import actual_pads, require_integer_form
+from xdet.checking.numbers.operators import PLAIN, WIDE_STEM, actual_pads, require_integer_form
 from xdet.checking.numbers.strided import strided_attributes
 
 if TYPE_CHECKING:
@@ -43,8 +43,6 @@ OTHERS = {
     "sigmoid": "Sigmoid",
     "tanh": "Tanh",
 }
-WIDE_STEM = {"strides": (2, 1), "pads": (1, 0, 1, 0), "dilations": (1, 1), "group": 1}
-PLAIN = {"strides": (1, 1), "dilations": (1, 1), "group": 1}
 
 
 def compare_keras(context: KerasContext) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.spec import HEAD
+from xdet.checking.numbers.context import QUANTIZERS, pair_of
 from xdet.checking.numbers.keras_segments import PICTURE
 from xdet.checking.numbers.proofs import is_summand
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from xdet.checking.numbers.keras_steps import Clamp
     from xdet.model.graph import Node
 
-QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 MOVERS = frozenset(
     {"MaxPool", "Reshape", "Transpose", "Concat", "Slice", "Split", "Pad", "Gather", "Identity", "Tile"}
 )
@@ -140,12 +140,8 @@ def _compare_group(context: KerasContext, layer: str, expected: _Pair, pairs: li
 
 
 def _pair_of(context: KerasContext, node: Node) -> _Pair | None:
-    scale = context.graph.constant(node.inputs[1])
-    zero = context.graph.constant(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(1, np.uint8)
-    if scale is None or zero is None or scale.size != 1 or zero.size != 1 or not scale.reshape(-1)[0] > 0:
-        return None
-    title = f"{node.op} {node.name!r}"
-    return _Pair(title, np.float32(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]), zero.dtype == np.uint8)
+    found = pair_of(context, node)
+    return None if found is None else _Pair(f"{node.op} {node.name!r}", *found)
 
 
 def keeps_limits(context: KerasContext, segment: Segment, layer: str, clamp: Clamp) -> None:

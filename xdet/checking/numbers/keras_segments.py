@@ -12,14 +12,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from converters.spec import HEAD, IMAGE
-from xdet.checking.result import Cause, Finding
+from xdet.checking.numbers.context import Comparison
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from converters.spec import ModelDocument
     from xdet.checking.numbers.keras_steps import KerasSteps, Step
-    from xdet.model.graph import FinishedGraph, Node
+    from xdet.model.graph import Node
 
 PICTURES = ("pixels/rescaled", "pixels", IMAGE)  # what the network reads, the nearest to it first
 PICTURE = "the picture"
@@ -45,30 +44,16 @@ class Segment:
 
 
 @dataclass(eq=False)
-class KerasContext:
-    """Both sides, and what was found so far; filled by the comparisons.
+class KerasContext(Comparison):
+    """A comparison with a Keras source.
 
     Attributes:
-        graph: the finished model's.
         source: the source, step by step.
-        document: the finished model's metadata, with the tensor map.
-        findings: what is wrong.
-        compared: numbers that were compared, arrays by their size.
         uncompared: what no comparison knows, in words.
     """
 
-    graph: FinishedGraph
     source: KerasSteps
-    document: ModelDocument
-    findings: list[Finding] = field(default_factory=list)
-    compared: int = 0
     uncompared: list[str] = field(default_factory=list)
-
-    def fault(self, cause: Cause, layer: str | None, message: str) -> None:
-        """Remember something that is wrong."""
-        finding = Finding("static", cause, message, layer=layer)
-        if finding not in self.findings:
-            self.findings.append(finding)
 
     @cached_property
     def picture(self) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.leaky import LeakyCase, SumForm, float_table, plain_form, sum_table
+from xdet.checking.numbers.context import QUANTIZERS, pair_of
 from xdet.checking.numbers.keras_steps import Leaky
 from xdet.checking.numbers.proofs import leaky_sum_of
 
@@ -94,9 +95,6 @@ def _compare_sum(context: KerasContext, layer: str, slope: np.float32, add: Node
 
 def _numbers(context: KerasContext, node: Node | None) -> tuple[np.float32, int] | None:
     """Scale and uint8 zero-point of a QuantizeLinear or DequantizeLinear."""
-    if node is None or node.op not in ("QuantizeLinear", "DequantizeLinear") or len(node.inputs) < 3:
-        return None
-    scale, zero = (context.graph.constant(name) for name in node.inputs[1:3])
-    if scale is None or zero is None or scale.size != 1 or zero.dtype != np.uint8:
-        return None
-    return np.float32(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])
+    known = node is not None and node.op in QUANTIZERS and len(node.inputs) > 2
+    pair = pair_of(context, node) if known and node is not None else None
+    return None if pair is None or not pair[2] else pair[:2]

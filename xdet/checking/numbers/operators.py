@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from converters.sources.tflite.reader import TfliteOperator
-    from xdet.checking.numbers.context import StaticContext
-    from xdet.checking.numbers.keras_segments import KerasContext
+    from xdet.checking.numbers.context import Comparison, StaticContext
     from xdet.model.graph import Node
 
 
@@ -61,6 +60,7 @@ def actual_pads(node: Node, sizes: Sequence[int], window: Mapping[str, tuple[int
 
 POOL_TYPES = {"MAX_POOL_2D": "MaxPool", "AVERAGE_POOL_2D": "AveragePool"}
 WIDE_STEM = {"strides": (2, 1), "pads": (1, 0, 1, 0), "dilations": (1, 1), "group": 1}
+PLAIN = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "group": 1}
 
 
 def compare_operators(context: StaticContext) -> None:
@@ -106,7 +106,7 @@ def _operator_behind(context: StaticContext, node: Node) -> TfliteOperator | Non
     return None
 
 
-def require_integer_form(context: StaticContext | KerasContext, node: Node, layer: str) -> None:
+def require_integer_form(context: Comparison, node: Node, layer: str) -> None:
     """DequantizeLinear on every operand, one QuantizeLinear behind: the only form that runtimes run in integers."""
     if context.document.activations == "float32":
         return
@@ -172,7 +172,6 @@ def _folded_padding(context: StaticContext, node: Node, op: TfliteOperator) -> t
 
 
 def _compare_attributes(context: StaticContext, node: Node, layer: str, expected: Mapping[str, Any]) -> None:
-    defaults = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "group": 1}
     context.compared += len(expected)
     if node.attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         context.fault(
@@ -181,7 +180,7 @@ def _compare_attributes(context: StaticContext, node: Node, layer: str, expected
             f"padding of {layer!r}: expected {expected['pads']}, found auto_pad {node.attributes['auto_pad']}",
         )
     for name, wanted in expected.items():
-        found = node.attributes.get(name, defaults[name])
+        found = node.attributes.get(name, PLAIN[name])
         if found != wanted:
             context.fault(
                 "padding" if name == "pads" else "attributes",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xdet.checking.numbers.context import owners_of, pair_of, shift_of
+from xdet.checking.numbers.context import QUANTIZERS, owners_of, pair_of, shift_of
 from xdet.checking.numbers.proofs import announced, is_summand, prove
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from xdet.checking.numbers.context import StaticContext
     from xdet.checking.result import Cause
     from xdet.model.graph import Node
-
-QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 Fault = tuple["Cause", str, str]  # cause, layer, in words
 
