@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from PIL import Image
 
 import xdet
 from tests.converters.sources.onnx.networks import tiny_yolo_v2, yolo_v8, yolox
@@ -82,6 +83,25 @@ def test_layers_of_a_float_source_are_compared(photographs: list[NDArray[np.uint
     assert len(result.layers.layers) > 50
     assert not any(layer.accumulated.differing for layer in result.layers.layers)
     assert result.passed
+
+
+def test_a_float_source_is_quantised_as_keras_models_are(
+    photographs: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    source = written(tmp_path, tiny_yolo_v2(), **SOURCES["tiny"][2])
+    files = []
+    for number in range(8):
+        pixels = np.random.default_rng(number).integers(0, 256, (64, 64, 3), np.uint8)
+        files.append(tmp_path / f"{number}.png")
+        Image.fromarray(pixels).save(files[-1])
+    made = xdet.convert(source, tmp_path / "m.onnx", quantize="per-channel", calibration=files)
+    assert (made.document.quantization, made.document.activations) == ("int8 per-channel", "uint8")
+    result = xdet.check(tmp_path / "m.onnx", source, photographs, runtimes="onnxruntime", layers=True)
+    verdicts = {part.part: part.status for part in result.parts}
+    assert (verdicts["static"], verdicts["exact"], verdicts["spread"]) == ("skipped", "skipped", "skipped")
+    assert verdicts["head"] == "passed"
+    assert result.layers is not None
+    assert not any(part.findings for part in result.parts)
 
 
 def weights(model: onnx.ModelProto) -> None:
@@ -179,7 +199,7 @@ def test_a_file_that_says_too_little_asks_for_it(tmp_path: Path) -> None:
 def test_a_check_of_two_finished_files_is_a_wrong_use(tmp_path: Path) -> None:
     source = written(tmp_path, yolo_v8())
     xdet.convert(source, tmp_path / "m.onnx")
-    with pytest.raises(UsageError, match="expected the TFLite or Keras H5 or Keras or ONNX file that"):
+    with pytest.raises(UsageError, match=r"expected the source that .* \(TFLite, Keras H5, Keras, ONNX\)"):
         open_pair(tmp_path / "m.onnx", tmp_path / "m.onnx")
     with pytest.raises(UsageError, match="is onnx-source, expected an ONNX file made by xdet convert"):
         open_pair(source, source)
@@ -193,3 +213,22 @@ def test_another_file_of_the_same_network_is_another_source(
     source.write_bytes(yolo_v8(classes=2, opset=16))
     result = xdet.check(tmp_path / "m.onnx", source, photographs, runtimes="onnxruntime")
     assert [finding.cause for finding in result.parts[0].findings] == ["another-source"]
+
+
+def test_a_network_that_left_the_house_as_onnx_comes_back_with_its_boxes(
+    embedded_tflite: Path, tmp_path: Path
+) -> None:
+    """TFLite -> ONNX without a head, its document taken out -> ONNX source -> the boxes of the direct conversion."""
+    xdet.convert(embedded_tflite, tmp_path / "direct.onnx")
+    xdet.convert(embedded_tflite, tmp_path / "raw.onnx", head="none")
+    model = onnx.load(tmp_path / "raw.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "source.onnx")
+    told = json.loads(embedded_tflite.with_suffix(".xdet.json").read_text("utf-8"))
+    del told["rescaling"]  # uint8 pixels go in: it is inside
+    (tmp_path / "source.xdet.json").write_text(json.dumps(told))
+    xdet.convert(tmp_path / "source.onnx", tmp_path / "again.onnx")
+    photograph = embedded_tflite.with_name("camera.jpg")
+    direct, again = (xdet.Detector(tmp_path / name)(photograph) for name in ("direct.onnx", "again.onnx"))
+    assert len(direct)
+    assert [(d.score, d.box_xyxy_px) for d in again] == [(d.score, d.box_xyxy_px) for d in direct]

@@ -105,9 +105,9 @@ def open_pair(model: Path | ModelFile, source: Path, said: SourceOptions | None 
             f"the source goes behind --source"
         )
     if origin.format is None or origin.format not in SOURCES:
-        known = " or ".join(row.title for row in SOURCES.values())
+        known = ", ".join(row.title for row in SOURCES.values())
         raise UsageError(
-            f"'{source}' is {origin.format or 'no model'}, expected the {known} file that '{finished.file}' was made of"
+            f"'{source}' is {origin.format or 'no model'}, expected the source that '{finished.file}' was made of ({known})"
         )
     document = read_document(finished.data, file=finished.file)
     read = SOURCES[origin.format].compare(origin, document)
@@ -145,11 +145,11 @@ def _read_tflite(origin: ModelFile, document: ModelDocument) -> _Source:
     from converters.errors import ConversionError
     from converters.sources.tflite.facts import facts_from_tflite
     from converters.sources.tflite.reader import read_tflite
-    from converters.sources.tflite.supported import is_dynamic_range, require_sound
+    from converters.sources.tflite.supported import is_dynamic_range, require_sound, require_supported
 
     try:
         records = read_tflite(origin.data, origin.file)
-        require_sound(records)
+        (require_sound if document.is_taken_over else require_supported)(records)  # as its conversion did
         facts = facts_from_tflite(records)
     except ConversionError as error:
         raise ModelError(*error.lines) from error
@@ -190,6 +190,7 @@ def _read_keras(origin: ModelFile, document: ModelDocument) -> _Source:
 def _read_onnx(origin: ModelFile, document: ModelDocument) -> _Source:
     """The operators of an ONNX source at the size of its model; layers only of float networks, which have a bound."""
     from converters.errors import ConversionError
+    from converters.sources.onnx.importer import activation_codes
     from converters.sources.onnx.network import facts_from_onnx, fixed_graph
     from converters.sources.onnx.reader import read_onnx
 
@@ -211,7 +212,11 @@ def _read_onnx(origin: ModelFile, document: ModelDocument) -> _Source:
         for value in node.outputs
         if value.name in own and value.dtype is not None and value.dtype.name == "FLOAT"
     )
-    return _Source(facts, layers if document.activations == "float32" else (), nodes=nodes)
+    if activation_codes(nodes) != "float32":
+        return _Source(facts, nodes=nodes)
+    if document.activations != "float32":
+        return _Source(facts, layers, problem="the model was quantised at conversion")
+    return _Source(facts, layers, nodes=nodes)
 
 
 def _stated(

@@ -316,7 +316,7 @@ def test_files_in_the_wrong_order_are_a_usage_error(
 ) -> None:
     with pytest.raises(UsageError, match=r"is tflite, expected an ONNX file made by xdet convert"):
         check(embedded_tflite, model, sample_pictures)
-    with pytest.raises(UsageError, match=r"is onnx, expected the TFLite or Keras file"):
+    with pytest.raises(UsageError, match=r"is onnx, expected the source that .* was made of \(TFLite, "):
         check(model, model, sample_pictures)
     with pytest.raises(UsageError, match="at least one photograph"):
         check(model, embedded_tflite, [])
