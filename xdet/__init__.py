@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from xdet.checking.check import check
     from xdet.checking.result import CheckResult
     from xdet.checking.selftest import SelfTest, run_selftest
-    from xdet.conversion import convert
+    from xdet.conversion import convert, describe, describing_options
     from xdet.detection.batch import detect_files, detect_to_file
     from xdet.detection.demo import run_demo
     from xdet.detection.detector import Detector
     from xdet.detection.film import detect_film_to_file, detect_frames
     from xdet.detection.parquet import open_results
+    from xdet.detection.units import try_units
     from xdet.detections import Detection, Detections
     from xdet.errors import XdetError
     from xdet.evaluation.evaluate import evaluate
@@ -54,6 +55,8 @@ __all__ = [
     "available_providers",
     "check",
     "convert",
+    "describe",
+    "describing_options",
     "detect_files",
     "detect_film_to_file",
     "detect_frames",
@@ -66,6 +69,7 @@ __all__ = [
     "run_benchmark",
     "run_demo",
     "run_selftest",
+    "try_units",
 ]
 
 __version__ = "0.1.0"
@@ -87,6 +91,8 @@ _HOMES = {
     "available_providers": "xdet.runtimes.ort_session",
     "check": "xdet.checking.check",
     "convert": "xdet.conversion",
+    "describe": "xdet.conversion",
+    "describing_options": "xdet.conversion",
     "detect_files": "xdet.detection.batch",
     "detect_film_to_file": "xdet.detection.film",
     "detect_frames": "xdet.detection.film",
@@ -99,6 +105,7 @@ _HOMES = {
     "run_benchmark": "xdet.bench",
     "run_demo": "xdet.detection.demo",
     "run_selftest": "xdet.checking.selftest",
+    "try_units": "xdet.detection.units",
 }
 
 

@@ -43,7 +43,7 @@ def run_benchmark(
             usual one of each format: ONNX Runtime's CPU provider, LiteRT's XNNPACK kernels.
         images: a folder of photographs, or one photograph; None are the two that come with xdet.
         options: threads, blocks and the rest.
-        said: what the files and sidecars of sources do not say (``xdet.conversion.describing_options``).
+        said: what the files and sidecars of sources do not say (``xdet.describing_options``).
         progress: called with the number of steps that are done since the last call, of ``count_steps``.
 
     Raises:

@@ -118,7 +118,7 @@ def check(
             Runtime's CPU kernels, OpenVINO if installed, and every runtime of the source, which run, too, where none is named.
         threads: threads inside an operator; None is each runtime's default.
         thresholds: at which detections are compared; None takes the model's own.
-        said: what the caller says of the source beside its sidecar (``xdet.conversion.describing_options``).
+        said: what the caller says of the source beside its sidecar (``xdet.describing_options``).
         layers: compare every tensor of the source with its twin, too, on the first two photographs, and tell what ONNX
             Runtime runs on integers.
         cpus: other processors, emulated (``xdet.checking.emulated``): self-test and check of the first two photographs there

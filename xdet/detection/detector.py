@@ -60,7 +60,7 @@ class Detector:
             model's own.
         workers: images that ``detect_many`` works on at the same time; results do not depend on it.
 
-        said: what its file and sidecar do not say of a source (``xdet.conversion.describing_options``).
+        said: what its file and sidecar do not say of a source (``xdet.describing_options``).
 
     Raises:
         ModelError: the file is missing, damaged, or not a model that xdet runs.

@@ -34,7 +34,7 @@ def inspect(path: str | Path, *, layers: bool = False, said: SourceOptions | Non
 
     Args:
         path: a TFLite, ONNX, H5 or .keras file.
-        said: what file and sidecar of a source do not say (``xdet.conversion.describing_options``).
+        said: what file and sidecar of a source do not say (``xdet.describing_options``).
         layers: also list the layers. Of a Keras file they are those of the float ONNX graph that a conversion makes, which
             needs TensorFlow.
 

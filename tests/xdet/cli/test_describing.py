@@ -15,9 +15,9 @@ import xdet
 from converters.description.statements import SourceOptions
 from converters.errors import ConversionError
 from tests.converters.sources.tflite.networks import NetworkBuilder
+from xdet import describe, describing_options
 from xdet.cli.app import app
 from xdet.cli.describing import DESCRIBING
-from xdet.conversion import describe, describing_options
 from xdet.errors import UsageError
 from xdet.inspection import inspect
 
