@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from converters.integer.pairs import Integers, PairCase
 
 NEAR = 2.0**-10  # of a code: further from an edge no kernel's float32 roundings reach
+SIGMOID_ERROR = 2.0**-20  # of every runtime's float32 sigmoid, and more
 FEW = 128  # pairs on which all forms of a stage are tried
 BEST = 24  # forms of a stage that are tried on every pair that is near an edge
 PIVOTS = 6  # sets of zero-points
@@ -96,6 +97,25 @@ def pairs_of(case: PairCase, a: Integers, b: Integers) -> Pairs:
     """
     left, right = np.repeat(a, b.size), np.tile(b, a.size)
     return Pairs(left, right, xnnpack_codes(case, left, right))
+
+
+def gated_pairs(case: PairCase, gate: int) -> Pairs:
+    """The pairs of a MUL of codes and of their own LOGISTIC (SiLU): one for each code, two where a rounding is close.
+
+    Args:
+        case: a product that XNNPACK takes.
+        gate: which operand is the LOGISTIC of the other, 0 or 1.
+    """
+    affine, given = (case.a, case.b) if gate == 0 else (case.b, case.a)
+    codes = np.arange(case.lowest, case.lowest + 256, dtype=np.int64)
+    reals = (codes - given.zero_point) * float(given.scale)
+    with np.errstate(over="ignore"):
+        steps = 1 / (1 + np.exp(-reals)) / float(affine.scale) + affine.zero_point
+    off = SIGMOID_ERROR / float(affine.scale)
+    gates = case.clamped(np.rint(np.stack([steps - off, steps, steps + off]))).astype(np.int64)
+    left, right = np.unique(np.stack([np.tile(codes, 3), gates.reshape(-1)]), axis=1)
+    a, b = (right, left) if gate == 0 else (left, right)
+    return Pairs(a, b, xnnpack_codes(case, a, b))
 
 
 def failing_kernels(case: PairCase, form: PairForm, pairs: Pairs) -> tuple[str, ...]:

@@ -392,7 +392,17 @@ OPERATORS: Mapping[str, Row] = {
     "MUL": Row(
         arithmetic.mul,
         _BINARY,
-        (Case("Mul, one scale nudged (3)", "XNNPACK", remark="all pairs"), _PAIR_OUTSIDE),
+        (
+            Case("Mul, one scale nudged (3)", "XNNPACK", remark="all pairs"),
+            _PAIR_OUTSIDE,
+            Case(
+                "Mul, its scales nudged (3)",
+                "XNNPACK",
+                remark="all of the 256 pairs that can occur",
+                when="of a tensor and its LOGISTIC (SiLU)",
+                applies=lambda model, op: arithmetic.gate_of(model, op) is not None,
+            ),
+        ),
         "elementwise",
         (0, 1),
         ties=True,

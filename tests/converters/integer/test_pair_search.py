@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.integer.pair_kernels import kernels_of
-from converters.integer.pair_search import PairForm, failing_kernels, is_proven, pairs_of, search_form
+from converters.integer.pair_search import (
+    PairForm,
+    failing_kernels,
+    gated_pairs,
+    is_proven,
+    pairs_of,
+    search_form,
+)
 from converters.integer.pairs import (
     Affine,
     PairCase,
@@ -134,3 +143,17 @@ def test_every_form_is_proven_on_all_pairs(
     """``found`` asserts it; irregular scales nearly always have a form."""
     za, zb, zc = (z + lowest for z in zero_points)
     found(case_of(op, (0.0713 * 2**log_a, 0.0713 * 2**log_b, 0.0713), (za, zb, zc), lowest))
+
+
+@pytest.mark.parametrize("gate", [0, 1])
+def test_a_silu_needs_its_own_pairs_alone(gate: int) -> None:
+    """Scales that make thousands of ties: of all pairs some are wrong in every form, of those that occur none."""
+    case = case_of("MUL", (0.1, 1 / 256, 0.075), (120, 0, 11))
+    if gate == 0:
+        case = replace(case, a=case.b, b=case.a)
+    assert found(case) is None
+    pairs = gated_pairs(case, gate)
+    assert 256 <= pairs.a.size <= 300
+    form = search_form(case, pairs, may_swap=False)
+    assert form is not None
+    assert form.failing == ()

@@ -2,7 +2,7 @@
 
 The three pairs around an Add, Sub or Mul are judged together: with their numbers each of the kernels that x86 runs gives LiteRT
 XNNPACK's code for all 65,536 pairs (``converters.integer.pairs``, ``converters.integer.pair_kernels``), or for those
-that a constant leaves.
+that a constant leaves, or that occur where a tensor meets its own LOGISTIC (SiLU).
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from converters.integer.pair_search import PairForm, is_proven, pairs_of
+from converters.integer.pair_search import PairForm, gated_pairs, is_proven, pairs_of
 from converters.integer.pairs import Affine, PairCase, PairOp, all_codes, xnnpack_takes
+from converters.sources.tflite.ops.arithmetic import gate_of
 from xdet.checking.numbers.context import owners_of, pair_of, shift_of
 from xdet.checking.result import ProvenChange
 
@@ -77,7 +78,12 @@ def prove_pairs(context: StaticContext, node: Node) -> bool:
     swapped = _is_swapped(context, found)
     a, b = (second, first) if swapped else (first, second)
     form = PairForm(Affine(*a[:2]), Affine(*b[:2]), Affine(*out[:2]), swapped)
-    pairs = pairs_of(case, *(codes_of(context, case, i, unsigned=unsigned) for i in found.op.inputs[:2]))
+    gate = gate_of(context.source.model, found.op)
+    pairs = (
+        pairs_of(case, *(codes_of(context, case, i, unsigned=unsigned) for i in found.op.inputs[:2]))
+        if gate is None
+        else gated_pairs(case, gate)
+    )
     if not is_proven(case, form, pairs):
         return False
     own = case.out if node is found.result else (case.a, case.b)[found.operands.index(node) ^ swapped]

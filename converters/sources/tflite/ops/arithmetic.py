@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from converters.graph import NHWC_TO_NCHW
-from converters.integer.pair_search import pairs_of, search_form
+from converters.integer.pair_search import gated_pairs, pairs_of, search_form
 from converters.integer.pairs import Affine, PairCase, PairOp, all_codes, xnnpack_takes
 from converters.integer.prelu import prelu_tables
 from converters.quant import QuantParams
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from converters.integer.pair_search import PairForm
     from converters.integer.pairs import Integers
     from converters.sources.tflite.context import ImportContext
-    from converters.sources.tflite.reader import TfliteOperator
+    from converters.sources.tflite.reader import TfliteModel, TfliteOperator
 
 NODES = {"ADD": "Add", "SUB": "Sub", "MUL": "Mul"}
 
@@ -111,7 +111,12 @@ def _binary(context: ImportContext, op: TfliteOperator) -> None:
         )
         _close_plainly(context, op, a, b)
         return
-    pairs = pairs_of(case, _codes(context, case, a), _codes(context, case, b))
+    gate = gate_of(context.model, op)
+    pairs = (
+        pairs_of(case, _codes(context, case, a), _codes(context, case, b))
+        if gate is None
+        else gated_pairs(case, gate)
+    )
     form = search_form(case, pairs, may_swap=_size(context, a) == _size(context, b))
     if form is None and context.keeps_fused(op):
         _close_plainly(context, op, a, b)
@@ -120,6 +125,14 @@ def _binary(context: ImportContext, op: TfliteOperator) -> None:
         close_in_integers(context, op, case, operands)
     else:
         _close_fused(context, op, (a, b), form)
+
+
+def gate_of(model: TfliteModel, op: TfliteOperator) -> int | None:
+    """Which operand of a MUL is the LOGISTIC of the other (SiLU), so that each code meets one other only; None: neither."""
+    if op.op != "MUL":
+        return None
+    read = {other.outputs[0]: other.inputs[0] for other in model.operators if other.op == "LOGISTIC"}
+    return next((gate for gate in (0, 1) if read.get(op.inputs[gate]) == op.inputs[1 - gate]), None)
 
 
 def _in_order(context: ImportContext, op: TfliteOperator) -> tuple[int, int]:

@@ -122,6 +122,14 @@ def _pair(op: str, scale: float) -> Callable[[Network], int]:
     return build
 
 
+def _silu(n: Network) -> int:
+    """Numbers around 0, by scales with which the form is right for these pairs alone."""
+    half = n.b.constant(np.array([127], np.int8), 0.5 / 127)
+    x = n.b.op("SUB", [n.x, half], SHAPE, "int8", 0.1, -8, name="centred")
+    gate = n.b.op("LOGISTIC", [x], SHAPE, "int8", 1 / 256, -128, name="gate")
+    return n.op("MUL", [x, gate], SHAPE, 0.075, -117)
+
+
 def _concatenation(n: Network) -> int:
     return n.op("CONCATENATION", [n.x, n.x], (1, SIZE, SIZE, 6), axis=3)
 
@@ -223,6 +231,7 @@ BUILDERS: Mapping[tuple[str, str], Callable[[Network], int | bytes]] = {
     ("CAST", ""): _cast,
     **{(op, ""): _pair(op, 0.0091) for op in ("ADD", "SUB", "MUL")},
     **{(op, "outside XNNPACK's range"): _pair(op, 20.0) for op in ("ADD", "SUB", "MUL")},
+    ("MUL", "of a tensor and its LOGISTIC (SiLU)"): _silu,
     ("CONCATENATION", ""): _concatenation,
     ("CONCATENATION", "of uint8 operands with other scales"): _uint8_concatenation,
     ("RESIZE_NEAREST_NEIGHBOR", ""): _resize("RESIZE_NEAREST_NEIGHBOR", 24),
