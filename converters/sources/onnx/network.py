@@ -117,7 +117,7 @@ def _inferred(proto: onnx.ModelProto, file: str) -> onnx.ModelProto:
     except (onnx.shape_inference.InferenceError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise SourceFileError(
-            f"'{file}' is no valid ONNX model: {reason:.500}; convert or export its source again"
+            f"'{file}' is no valid ONNX model: {reason:.500}; convert its source again, or export it again"
         ) from error
 
 
@@ -186,7 +186,7 @@ def _require_known(graph: ir.Graph, file: str, batch: int | str) -> None:
     for node in graph:
         if node.op_type == "Conv" and (told := _misfit(node)) is not None:
             raise SourceFileError(
-                f"'{file}' is no valid ONNX model: {told}; convert or export its source again"
+                f"'{file}' is no valid ONNX model: {told}; convert its source again, or export it again"
             )
     if unknown:
         raise UnsupportedModelError(

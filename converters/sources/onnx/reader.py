@@ -121,7 +121,7 @@ def require_valid(model: onnx.ModelProto, file: str) -> None:
     except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise SourceFileError(
-            f"'{file}' is no valid ONNX model: {reason:.500}; convert or export its source again"
+            f"'{file}' is no valid ONNX model: {reason:.500}; convert its source again, or export it again"
         ) from error
 
 
