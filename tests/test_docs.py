@@ -9,11 +9,15 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
+from tests.converters.sources.tflite.look_alikes import yolo_v8
 from tests.xdet.films import write_film
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,9 +30,14 @@ DOCUMENTS = sorted(
         ROOT / "xdet" / "data" / "README.md",
     ]
 )
-RUN = (ROOT / "README.md", EXAMPLES / "README.md")  # their commands are run, in order, in one folder
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+RUN = (
+    ROOT / "README.md",
+    EXAMPLES / "README.md",
+    *TUTORIALS,
+)  # their commands are run, in order, in one folder
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-NOT_OURS = {"--no-vnni", "--build"}  # the examples' and cmake's own options
+NOT_OURS = {"--no-vnni", "--build", "--strict"}  # the own options of the examples, of cmake and of mkdocs
 
 
 def name_of(path: Path) -> str:
@@ -61,12 +70,22 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def write_export(path: Path) -> None:
+    """A network that ends as Ultralytics' exports do, with what they append."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(
+            "metadata.yaml", "task: detect\nstride: 32\nimgsz: [64, 64]\nnames: {0: cat, 1: dog}\n"
+        )
+    path.write_bytes(yolo_v8(classes=2) + path.read_bytes())
+
+
 @pytest.fixture
 def folder(tmp_path: Path, embedded_tflite: Path, sample_pictures: list[Path]) -> Path:
     """A folder with the files that the documents speak of, and the example programs."""
     shutil.copy(embedded_tflite, tmp_path / "detector.tflite")
     shutil.copy(embedded_tflite.with_suffix(".xdet.json"), tmp_path / "detector.xdet.json")
     shutil.copy(sample_pictures[0], tmp_path / "photo.jpg")
+    write_export(tmp_path / "yolov8n_int8.tflite")
     (tmp_path / "photos").mkdir()
     for picture in sample_pictures:
         shutil.copy(picture, tmp_path / "photos")
@@ -90,7 +109,42 @@ def test_the_commands_of_this_document_run_in_order(document: Path, folder: Path
         result = run(command, folder)
         assert result.returncode == 0, f"{line}\n{result.stdout}\n{result.stderr}"
         ran += 1
-    assert ran >= 3
+    assert ran >= 2
+
+
+@pytest.mark.parametrize("document", sorted((ROOT / "docs" / "errors").glob("*.md")), ids=name_of)
+def test_what_this_document_shows_is_what_the_commands_print(document: Path, folder: Path) -> None:
+    here = folder / "bin"
+    here.mkdir()
+    (here / "xdet").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m xdet "$@"\n', "utf-8")
+    (here / "xdet").chmod(0o755)
+    path = f"{here}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path, "COLUMNS": "80"}
+    shown = [line for block in blocks(document, "console") for line in block.splitlines()]
+    while shown:
+        command = shown.pop(0).removeprefix("$ ")
+        expected = list(takewhile(lambda line: not line.startswith("$ "), shown))
+        del shown[: len(expected)]
+        result = subprocess.run(
+            ["/bin/sh", "-c", command], cwd=folder, env=env, capture_output=True, text=True, check=False
+        )
+        if expected:
+            assert (result.stdout + result.stderr).splitlines() == expected, command
+        else:
+            assert result.returncode == 0, result.stderr
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("material", reason='needs pip install "xdet[docs]"')
+    command = ["python", "-m", "mkdocs", "build", "--strict", "-q", "-f", ".mkdocs.yml", "-d", str(tmp_path)]
+    built = run(command, ROOT)
+    assert built.returncode == 0, built.stdout + built.stderr
+    pages = sorted(tmp_path.rglob("*.html"))
+    assert len(pages) > 30
+    for page in pages:
+        for target in re.findall(r'(?:href|src)="([^"#?]+)', page.read_text("utf-8")):
+            if not re.match(r"[a-z]+:|/", target):
+                assert (page.parent / unquote(target)).exists(), f"{page.name} links to {target}"
 
 
 def test_the_readme_holds_the_two_commands_and_its_picture() -> None:

@@ -156,7 +156,8 @@ def open_source(
     data = read_source(path)
     found = sniff_format(data)
     if found is None or found not in SOURCES:
-        expected = " or ".join(f"a {row.title} file" for row in SOURCES.values())
+        *titles, last = (row.title for row in SOURCES.values())
+        expected = f"a {', '.join(titles)} or {last} file"
         what = "none of the known formats" if found is None else "an ONNX file that xdet made"
         msg = f"{path}: expected {expected}, found {what}; give the model as its training wrote it"
         raise SourceFileError(msg)

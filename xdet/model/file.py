@@ -75,7 +75,8 @@ def read_model(path: Path) -> bytes:
         data = read_model_bytes(path, sniff_format)
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         reason = getattr(error, "strerror", None) or error
-        raise ModelError(f"cannot read model '{path}': {reason}; check the path") from error
+        advice = "" if ";" in str(reason) else "; check the path"
+        raise ModelError(f"cannot read model '{path}': {reason}{advice}") from error
     if not data:
         raise ModelError(f"'{path}' is empty; give an ONNX file made by xdet convert, or a TFLite detector")
     return data

@@ -104,3 +104,19 @@ def fastestdet(classes: int) -> bytes:
         for i, (part, n) in enumerate(zip(parts, (1, 4, classes), strict=True))
     ]
     return net.b.build([net.b.op("CONCATENATION", reals, shape, "float32", axis=3, name="out")])
+
+
+def yolo_v8(classes: int) -> bytes:
+    """As Ultralytics exports it: ``[1, 4 + classes, boxes]`` of three strides, boxes as fractions of the picture."""
+    net, values = LookAlike(), 4 + classes
+    counts = [(SIZE // stride) ** 2 for stride in (8, 16, 32)]
+    rows = [
+        net.reshaped(net.grid(stride, values), (1, count, values))
+        for stride, count in zip((8, 16, 32), counts, strict=True)
+    ]
+    total = sum(counts)
+    joined = net.b.op("CONCATENATION", rows, (1, total, values), "int8", *CODES, axis=1)
+    activated = net.activated("LOGISTIC", joined, (1, total, values))
+    order = net.b.constant(np.array([0, 2, 1], np.int32))
+    turned = net.b.op("TRANSPOSE", [activated, order], (1, values, total), "int8", *PROBABILITIES)
+    return net.b.build([net.real(turned, (1, values, total), "out")])
