@@ -128,7 +128,7 @@ def test_litert_s_other_kernels_are_one_code_away_in_a_layer_and_drift_from_ther
 def test_a_source_of_another_format_is_refused(embedded: bytes, tmp_path: Path) -> None:
     source = tmp_path / "person.onnx"
     source.write_bytes(embedded)
-    with pytest.raises(UsageError, match="is onnx, expected the TFLite or Keras file that"):
+    with pytest.raises(UsageError, match="is onnx, expected the source that"):
         layers_of(embedded, source, np.zeros((1, 224, 224, 3), np.uint8))
 
 
