@@ -153,6 +153,15 @@ OPTIONS: Mapping[str, Options] = {
     "STRIDED_SLICE": Options(32, _STRIDED_SLICE),
     "SQUEEZE": Options(30, {"squeeze_dims": Field(0, "vector:int32")}),
     "SUB": Options(28, _FUSED),
+    "TRANSPOSE_CONV": Options(
+        49,
+        {
+            "padding": Field(0, "padding"),
+            "stride_w": Field(1, "int32"),
+            "stride_h": Field(2, "int32"),
+            "fused_activation": Field(3, "activation"),
+        },
+    ),
     "UNPACK": Options(64, {"num": Field(0, "int32"), "axis": Field(1, "int32")}),
 }
 

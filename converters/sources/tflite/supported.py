@@ -13,12 +13,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from converters.errors import SourceFileError, UnsupportedModelError
-from converters.sources.tflite.operators import OPERATORS, WEIGHTED, Signature
+from converters.sources.tflite.operators import OPERATORS, WEIGHTED
 from converters.sources.tflite.ops.activations import BOUNDS
 from converters.sources.tflite.reader import POSTPROCESS, TfliteModel, TfliteOperator, read_tflite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from converters.sources.tflite.rows import Signature
 
 CODE_DTYPES = frozenset({"int8", "uint8"})
 COMPILED = {

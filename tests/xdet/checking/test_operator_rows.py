@@ -24,7 +24,7 @@ from xdet.runtimes.onnxruntime import open_onnxruntime
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from converters.sources.tflite.operators import Case
+    from converters.sources.tflite.rows import Case
 
 CASES = {(op, case.when): case for op, row in OPERATORS.items() for case in row.cases}
 

@@ -16,6 +16,7 @@ from xdet.checking.numbers.filled import FULL_CHANNELS, full
 from xdet.checking.numbers.proofs import announced, compare_sum, leaky_match
 from xdet.checking.numbers.source_graph import number
 from xdet.checking.numbers.strided import STRIDED_STEM, strided_attributes
+from xdet.checking.numbers.transposed import compare_transposed, transposed_behind
 from xdet.checking.result import ProvenChange
 
 if TYPE_CHECKING:
@@ -78,6 +79,10 @@ def compare_operators(context: StaticContext) -> None:
 
 def _compare_product(context: StaticContext, node: Node) -> None:
     op = context.operator_of(node) or _operator_behind(context, node)
+    if op is None and (transposed := transposed_behind(context, node)) is not None:
+        require_integer_form(context, node, context.source.output_name(transposed))
+        compare_transposed(context, node, transposed)
+        return
     if op is None:
         context.fault(
             "missing-tensor",

@@ -88,6 +88,20 @@ def _uint8_weights(op: str, shape: tuple[int, ...], axis: int) -> Callable[[Netw
     return build
 
 
+def _transpose_conv(kernel: int, stride: int) -> Callable[[Network], int]:
+    def build(n: Network) -> int:
+        side, scales = SIZE * stride, np.linspace(0.002, 0.004, 5, dtype=np.float32)
+        shape = (1, side, side, 5)
+        bias = n.b.constant(np.arange(5, dtype=np.int32) * 100, scales * np.float32(PIXEL))
+        taps = n.b.constant(weights(5, kernel, kernel, 3), scales)
+        operands = [n.ints(*shape), taps, n.x, bias]
+        return n.op(
+            "TRANSPOSE_CONV", operands, shape, 0.0121, -9, padding="SAME", stride_h=stride, stride_w=stride
+        )
+
+    return build
+
+
 def _fully_connected(n: Network) -> int:
     kernel = n.b.constant(weights(5, 3), 0.003)
     return n.op("FULLY_CONNECTED", [n.x, kernel], (256, 5), 0.01, 3)
@@ -211,6 +225,8 @@ BUILDERS: Mapping[tuple[str, str], Callable[[Network], int | bytes]] = {
     ("DEPTHWISE_CONV_2D", "with uint8 weights"): _uint8_weights("DEPTHWISE_CONV_2D", (1, 3, 3, 3), 3),
     ("FULLY_CONNECTED", ""): _fully_connected,
     ("FULLY_CONNECTED", "with uint8 weights"): _uint8_weights("FULLY_CONNECTED", (5, 3), 0),
+    ("TRANSPOSE_CONV", ""): _transpose_conv(3, 2),
+    ("TRANSPOSE_CONV", "with strides longer than the kernel"): _transpose_conv(2, 3),
     ("MAX_POOL_2D", ""): _pool("MAX_POOL_2D"),
     ("AVERAGE_POOL_2D", ""): _pool("AVERAGE_POOL_2D"),
     ("AVERAGE_POOL_2D", "of 128 pixels or more, or with other scales"): _pool("AVERAGE_POOL_2D", 12),

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from converters.sources.tflite.operators import OPERATORS, Case
+from converters.sources.tflite.operators import OPERATORS
+
+if TYPE_CHECKING:
+    from converters.sources.tflite.rows import Case
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "operators.md"
 HEADER = "| TFLite | ONNX, between DequantizeLinear and QuantizeLinear | kernel | result |"
