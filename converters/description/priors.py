@@ -19,6 +19,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -183,7 +184,10 @@ def _read_npy(data: bytes) -> tuple[object, None, None]:
     stream = io.BytesIO(data)
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, by_column, dtype = read(stream)
+    try:
+        shape, by_column, dtype = read(stream)
+    except (SyntaxError, tokenize.TokenError) as error:  # numpy evaluates the header as a literal of Python
+        raise ValueError("its header is damaged") from error
     room = len(data) - stream.tell()
     if dtype.kind not in "fiu" or math.prod(shape) * dtype.itemsize != room:
         raise ValueError(f"expected numbers, found {dtype} {list(shape)} in {room} bytes")

@@ -13,11 +13,19 @@ import json
 import re
 import secrets
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from converters.files import write_problem
+from converters.files import open_regular, write_problem
 from xdet.detection.results import LINES_SCHEMA, ResultsFile, require_same
-from xdet.detection.rows import METADATA_KEY, arrow_schema, entry_to_row, import_arrow, row_to_entry
+from xdet.detection.rows import (
+    METADATA_KEY,
+    arrow_schema,
+    entry_to_row,
+    import_arrow,
+    require_entry,
+    row_to_entry,
+)
 from xdet.errors import DataError, OutputError
 from xdet.pictures.preparation import in_groups
 from xdet.writing.files import encode_text
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
 SUFFIX = ".parquet"
 PARQUET_MARK = re.compile(b"PAR1")
 ROWS_PER_GROUP = 8192
+LARGEST_RESULTS = 4 << 30  # bytes: some ten million photographs
 
 
 def is_parquet(path: Path) -> bool:
@@ -107,10 +116,20 @@ def read_parquet(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
     arrow = import_arrow()
     from pyarrow import parquet
 
-    foreign = DataError(f"'{path}' is no Parquet file of xdet detect; check the path")
+    foreign = DataError(f"'{path}' is no Parquet file of xdet detect; name another file")
+    damaged = (
+        OSError,
+        arrow.ArrowException,
+        ValueError,
+        LookupError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+    )
     try:
-        header = json.loads((parquet.read_schema(path).metadata or {}).get(METADATA_KEY, b"null"))
-    except (OSError, arrow.ArrowException, ValueError) as error:
+        with open_regular(path, LARGEST_RESULTS):  # a pipe, which would wait for a writer, is refused
+            header = json.loads((parquet.read_schema(path).metadata or {}).get(METADATA_KEY, b"null"))
+    except damaged as error:
         raise foreign from error
     if not isinstance(header, dict) or header.get("schema") != LINES_SCHEMA:
         raise foreign
@@ -119,8 +138,8 @@ def read_parquet(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
         try:
             with parquet.ParquetFile(path) as file:
                 for batch in file.iter_batches(ROWS_PER_GROUP):
-                    yield from map(row_to_entry, batch.to_pylist())
-        except (OSError, arrow.ArrowException, ValueError, LookupError, TypeError) as error:
+                    yield from (require_entry(row_to_entry(row)) for row in batch.to_pylist())
+        except damaged as error:
             raise foreign from error
 
     return header, entries()
@@ -135,26 +154,11 @@ def _entries(lines: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _to_lines(path: Path, lines: Path, header: Mapping[str, Any]) -> None:
     """The lines of a finished Parquet file again, if it is of the same run."""
-    arrow = import_arrow()
-    from pyarrow import parquet
-
-    foreign = f"'{path}' is no Parquet file of xdet detect; name another file"
-    try:
-        with (
-            parquet.ParquetFile(path) as file,
-            _replaced(lines) as temporary,
-            temporary.open("wb") as growing,
-        ):
-            there = json.loads((file.schema_arrow.metadata or {}).get(METADATA_KEY, b"null"))
-            if not isinstance(there, dict) or there.get("schema") != LINES_SCHEMA:
-                raise DataError(foreign)
-            require_same(path, there, header)
-            growing.write(encode_text(json.dumps(there, ensure_ascii=False) + "\n"))
-            for batch in file.iter_batches(ROWS_PER_GROUP):
-                for row in batch.to_pylist():
-                    growing.write(encode_text(json.dumps(row_to_entry(row), ensure_ascii=False) + "\n"))
-    except (arrow.ArrowException, ValueError, LookupError, TypeError) as error:
-        raise DataError(foreign) from error
+    there, entries = read_parquet(path)
+    require_same(path, there, header)
+    with _replaced(lines) as temporary, temporary.open("wb") as growing:
+        for line in chain([there], entries):
+            growing.write(encode_text(json.dumps(line, ensure_ascii=False) + "\n"))
 
 
 @contextmanager

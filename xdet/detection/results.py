@@ -27,6 +27,7 @@ from xdet.detection.rows import (
     entry_to_row,
     failure_to_entry,
     found_to_entry,
+    require_entry,
 )
 from xdet.errors import DataError, UsageError
 from xdet.writing.appended import AppendedFile
@@ -205,7 +206,9 @@ class ResultsFile:
     def _read_line(self, line: bytes) -> str | None:
         try:
             image, error = self._layout.read(line)
-        except (ValueError, LookupError, TypeError, RecursionError, csv.Error):
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError, csv.Error):
+            return None
+        if " " in image.sha256:
             return None
         self._note(image, error)
         return f"{image.sha256} {'-' if image.frame is None else image.frame} {image.name}"
@@ -261,11 +264,8 @@ def _entry_to_json(entry: Mapping[str, Any]) -> str:
 
 
 def _json_to_image(line: bytes) -> tuple[NamedImage, str | None]:
-    entry = json.loads(line)
-    if "error" not in entry:
-        entry["detections"]
-    frame = int(entry["frame"]) if "frame" in entry else None
-    image = NamedImage(str(entry["image"]), str(entry["sha256"]), frame, entry.get("time_s"))
+    entry = require_entry(json.loads(line))
+    image = NamedImage(entry["image"], entry["sha256"], entry.get("frame"), entry.get("time_s"))
     return image, entry.get("error")
 
 

@@ -8,6 +8,7 @@ An image that failed is a row without a size and with ``detections`` null, not e
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xdet.detections import shortest_float32
@@ -82,6 +83,41 @@ def entry_to_row(entry: Mapping[str, Any]) -> dict[str, Any]:
     if row["detections"] is not None:
         row["detections"] = [_flat(detection) for detection in entry["detections"]]
     return row
+
+
+def require_entry(entry: object) -> dict[str, Any]:
+    """The object of a line that somebody wrote, if every value is of its column's kind.
+
+    Raises:
+        ValueError, LookupError, TypeError, OverflowError: one is missing, or is of another kind.
+    """
+    if not isinstance(entry, dict):
+        raise TypeError
+    row = entry_to_row(entry)
+    if " " in entry["sha256"] or (row["error"] is None and None in (row["width"], row["detections"])):
+        raise ValueError
+    for columns, values in ((COLUMNS, row), *((BOX_COLUMNS, box) for box in row["detections"] or ())):
+        for column, kind in columns.items():
+            _require_kind(values[column], kind)
+    return entry
+
+
+def _require_kind(value: object, kind: str) -> None:
+    simple = kind.removeprefix("!")
+    if value is None:
+        sound = simple == kind
+    elif simple == "string":
+        sound = isinstance(value, str) and bool(value.encode("utf-8") or True)
+    elif simple == "list":
+        sound = isinstance(value, list)
+    elif simple.startswith("int"):
+        sound = type(value) is int and abs(value) < 2 ** (int(simple[3:]) - 1)
+    else:
+        sound = (type(value) is int and abs(value) <= 2**53) or (
+            type(value) is float and math.isfinite(value)
+        )
+    if not sound:
+        raise ValueError
 
 
 def row_to_entry(row: Mapping[str, Any]) -> dict[str, Any]:

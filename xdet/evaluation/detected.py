@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.files import open_regular
-from xdet.detection.parquet import is_parquet, read_parquet
+from xdet.detection.parquet import LARGEST_RESULTS, is_parquet, read_parquet
 from xdet.detection.results import LINES_SCHEMA
+from xdet.detection.rows import require_entry
 from xdet.errors import DataError, UsageError
 from xdet.evaluation.dataset import Problem
 from xdet.evaluation.predictions import Found, Predictions, Seconds
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from xdet.evaluation.dataset import LabelledImage
 
 SUFFIXES = frozenset({".jsonl", ".parquet"})
-LARGEST_RESULTS = 4 << 30  # bytes of lines: some ten million photographs
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +128,7 @@ def _entries(path: Path) -> Iterator[Mapping[str, Any]]:
     with path.open("rb") as file:
         file.readline()
         for line in file:
-            yield json.loads(line)
+            yield require_entry(json.loads(line))
 
 
 def _read_entry(line: Mapping[str, Any], names: dict[int, str]) -> _Entry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -158,6 +159,34 @@ def test_a_parquet_file_of_somebody_else_is_refused(detector: Detector, tmp_path
     parquet.write_table(pa.table({"image": ["a"]}), tmp_path / "out.parquet")
     with pytest.raises(DataError, match="is no Parquet file of xdet detect"):
         open_results(tmp_path / "out.parquet", results_header(detector, None)).__enter__()
+
+
+def test_a_damaged_file_and_a_pipe_are_refused(
+    detector: Detector, images: list[Path], tmp_path: Path
+) -> None:
+    write(detector, images, tmp_path / "whole.parquet")
+    whole = (tmp_path / "whole.parquet").read_bytes()
+    path = tmp_path / "out.parquet"
+    for place in range(4, len(whole) - 8, max(1, len(whole) // 60)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        before = path.read_bytes()
+        try:
+            read_parquet_whole(path)
+        except DataError:
+            with pytest.raises((DataError, UsageError)):
+                open_results(path, results_header(detector, None)).__enter__()
+            assert path.read_bytes() == before
+            assert not growing_path(path).exists()
+    if sys.platform != "win32":
+        os.mkfifo(tmp_path / "pipe.parquet")
+        with pytest.raises(DataError, match="is no Parquet file"):
+            written.read_parquet(tmp_path / "pipe.parquet")
+
+
+def read_parquet_whole(path: Path) -> None:
+    _, entries = written.read_parquet(path)
+    for _ in entries:
+        pass
 
 
 def test_many_rows_are_written_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -268,6 +268,38 @@ def test_other_lines_behind_the_header_are_refused(
             ResultsFile(path, results_header(detector, None))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image": 3},
+        {"sha256": "a b"},
+        {"sha256": None},
+        {"error": 7},
+        {"frame": 1e400},
+        {"time_s": 10**30},
+        {"width": 2**31},
+        {"detections": None},
+        {"detections": [{}]},
+        {"image": "\ud800"},
+    ],
+    ids=str,
+)
+def test_a_line_whose_values_are_of_other_kinds_is_refused_unharmed(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    header = {"schema": "xdet.detection_lines", "version": 1}
+    path = tmp_path / "out.jsonl"
+    sound = {"image": "a", "sha256": "0", "width": 1, "height": 1, "detections": []}
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in (header, sound)))
+    with ResultsFile(path, header) as results:
+        assert results.done == {"a": "0"}
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in (header, sound, {**sound, **change})))
+    before = path.read_bytes()
+    with pytest.raises(DataError, match="line 3, is no result of xdet detect"):
+        ResultsFile(path, header)
+    assert path.read_bytes() == before
+
+
 def test_a_line_break_in_a_name_suits_json_alone() -> None:
     require_names(Path("o.jsonl"), ["a\nb.png"])
     with pytest.raises(DataError, match=r"'a\\nb\.png' cannot stand in a line of CSV"):
