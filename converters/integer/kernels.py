@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_PRODUCTS = 1 << 37  # some 10 s; Tiny YOLO v2 at 416 has 2^31.3
+MOST_PADDING = 1 << 22  # numbers, beyond 16 times the image
 FLOAT32_COUNTS_TO = 1 << 24
 BLOCK_BYTES = 1 << 24  # of unrolled input at a time: larger blocks are no faster, and take memory
 
@@ -70,10 +71,18 @@ class Window:
     pads: tuple[int, int, int, int]
 
     def padded(self, image_nchw: NDArray[Any], fill: float) -> NDArray[Any]:
-        """The image with its padding."""
+        """The image with its padding.
+
+        Raises:
+            NotImplementedError: far more padding than image, as huge dilations ask for.
+        """
         top, left, bottom, right = self.pads
         if not any(self.pads):
             return image_nchw
+        images, channels, rows, columns = image_nchw.shape
+        wanted = images * channels * (rows + top + bottom) * (columns + left + right)
+        if wanted > 16 * image_nchw.size + MOST_PADDING:
+            raise NotImplementedError(f"pads {image_nchw.size} numbers to {wanted:.1e}")
         return np.pad(image_nchw, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
 
     def taps(self, padded_nchw: NDArray[Any]) -> NDArray[Any]:

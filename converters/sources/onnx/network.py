@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from converters.sources.onnx.reader import OnnxSource
 
 CHANGED = frozenset({"GridSample", "GroupNormalization"})  # mean something else in opset 20 or 21
+LARGEST_TENSOR = 2**31 - 1  # numbers, as in a TFLite file
 MOST_FOLDED = (
     1 << 20
 )  # numbers of a constant that is computed here: anchors and strides of the largest pictures
@@ -183,6 +184,12 @@ def _require_known(graph: ir.Graph, file: str, batch: int | str) -> None:
         if value.name
         and (value.dtype is None or static_shape(value, open_batch=isinstance(batch, str)) is None)
     ]
+    for value in (value for node in graph for value in node.outputs):
+        shape = static_shape(value, open_batch=True)
+        if shape is not None and math.prod(max(size, 1) for size in shape) > LARGEST_TENSOR:
+            raise UnsupportedModelError(
+                f"{file}: {str(value.name)!r} has shape {list(shape)}, at most {LARGEST_TENSOR} numbers are read"
+            )
     for node in graph:
         if node.op_type == "Conv" and (told := _misfit(node)) is not None:
             raise SourceFileError(

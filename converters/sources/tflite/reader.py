@@ -198,7 +198,10 @@ def _read_tensor(index: int, table: Table, buffers: Sequence[Table]) -> TfliteTe
 def _read_shape(table: Table, name: str) -> tuple[int, ...]:
     """The static shape; a dynamic batch is stored as 1."""
     shape, signature = table.integers("shape"), table.integers("shape_signature")
-    if len(shape) > MAX_RANK or min(shape, default=0) < 0 or math.prod(shape) > MAX_ELEMENTS:
+    elements = math.prod(
+        max(size, 1) for size in shape
+    )  # the other sizes of an empty tensor are bounded, too
+    if len(shape) > MAX_RANK or min(shape, default=0) < 0 or elements > MAX_ELEMENTS:
         shown = [*shape[:MAX_RANK], "..."] if len(shape) > MAX_RANK else list(shape)
         expected = f"at most {MAX_RANK} sizes >= 0 and {MAX_ELEMENTS} elements"
         raise table.damaged("shape", f"tensor {name!r} has shape {shown}, expected {expected}")

@@ -189,6 +189,13 @@ def test_a_convolution_beyond_any_detector_is_not_evaluated() -> None:
         convolve(x, w, None, Window((1, 1), (1, 1), (1, 1), (0, 0, 0, 0)), 1)
 
 
+def test_padding_far_beyond_the_image_is_not_evaluated() -> None:
+    x = quantized(np.zeros((1, 3, 8, 8), np.uint8))
+    w = quantized(np.zeros((4, 3, 3, 3), np.int8))
+    with pytest.raises(NotImplementedError, match=r"pads 192 numbers to 1\.3e\+11"):
+        convolve(x, w, None, Window((3, 3), (1, 1), (1, 2**31), (1, 2**31, 1, 2**31)), 1)
+
+
 def test_a_network_that_adds_gets_a_bound_and_one_that_does_not_gets_none() -> None:
     found = golden_vector(sum_of_two(), "head", SPEC)
     assert (found.bound_lsb, found.other_kernels_lsb) == (2, 2)  # ties flip by one code, doubled

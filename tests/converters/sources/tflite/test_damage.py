@@ -82,6 +82,10 @@ def duplicate_subgraph(b: TfliteBuilder) -> None:
 
 DAMAGED: dict[str, tuple[Callable[[TfliteBuilder], Any], str]] = {
     "negative size": (set_tensor(0, shape=[1, -4, 4, 3]), r"tensor 'image' has shape \[1, -4, 4, 3\]"),
+    "overflowing shape of nothing": (
+        set_tensor(3, shape=[2**31 - 1, 2**31 - 1, 9, 0]),
+        "tensor 'sums' has shape",
+    ),
     "overflowing shape": (set_tensor(3, shape=[2**31 - 1] * 4), "tensor 'sums' has shape"),
     "rank 9": (set_tensor(3, shape=[1] * 9), "at most 8 sizes"),
     "signature of another rank": (set_tensor(0, shapeSignature=[-1, 4]), "contradicts shape"),
