@@ -6,6 +6,7 @@ Every function takes a ``random.Random`` and nothing else that varies, so a case
 from __future__ import annotations
 
 import copy
+import json
 import struct
 import zlib
 from contextlib import suppress
@@ -57,6 +58,11 @@ TEXTS = (
     "NaN",
 )
 VALUES: tuple[Any, ...] = (*NUMBERS, *TEXTS, None, True, False, [], {}, [[]], 10**400, -(10**30))
+
+
+def to_json(tree: object) -> bytes:
+    """As Python writes it; lone surrogates as escapes."""
+    return json.dumps(tree).encode("ascii")
 
 
 def bend_bytes(random: Random, data: bytes) -> bytes:

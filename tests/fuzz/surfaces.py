@@ -7,7 +7,6 @@ command would raise. Corpora come from the builders of the other tests.
 from __future__ import annotations
 
 import io
-import json
 import os
 import time
 from contextlib import suppress
@@ -20,7 +19,8 @@ import numpy as np
 from PIL import Image
 
 from converters.errors import ConversionError
-from tests.fuzz.mutations import bend_bytes, bend_onnx, bend_png, bend_tflite, bend_tree
+from tests.fuzz import records, sizes, words
+from tests.fuzz.mutations import bend_bytes, bend_onnx, bend_png, bend_tflite, bend_tree, to_json
 from xdet.errors import DataError, XdetError
 
 if TYPE_CHECKING:
@@ -143,12 +143,11 @@ SIDECAR = {
     "color": "rgb",
     "licence": "MIT",
     "source": "here",
+    "priors": "coco-ssd",
+    "prior_format": "yxhw",
+    "variances": [0.1, 0.1, 0.2, 0.2],
+    "score_activation": "sigmoid",
 }
-
-
-def to_json(tree: object) -> bytes:
-    """As Python writes it; lone surrogates as escapes."""
-    return json.dumps(tree).encode("ascii")
 
 
 def make_sidecar(random: Random) -> bytes:
@@ -445,6 +444,14 @@ SURFACES: dict[str, Surface] = {
     "picture": Surface(make_picture, run_picture, ".png"),
     "onnx": Surface(make_onnx, run_onnx, ".onnx"),
     "onnx-source": Surface(make_onnx_source, run_onnx_source, ".onnx"),
+    "sizes": Surface(sizes.make_sizes, sizes.run_sizes, ".model"),
+    "ssd": Surface(words.make_ssd, words.run_ssd, ".tflite"),
+    "metadata": Surface(words.make_metadata, words.run_metadata, ".model"),
+    "priors": Surface(words.make_priors, words.run_priors, ".priors"),
+    "cfg": Surface(words.make_cfg, words.run_cfg, ".cfg"),
+    "results": Surface(records.make_results, records.run_results, ".results"),
+    "detected": Surface(records.make_results, records.run_detected, ".results"),
+    "video": Surface(records.make_video, records.run_video, ".mp4"),
 }
 
 

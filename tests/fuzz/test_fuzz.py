@@ -13,8 +13,17 @@ BUDGETS_S = {
     "onnx": 40,
     "onnx-source": 60,
     "keras": 25,
+    "sizes": 60,
+    "ssd": 40,
+    "metadata": 40,
 }  # on two slow cores; what is not reached then is run by hand
 BUDGET_S = 12
+NEEDS = {
+    "keras": ("h5py", "keras"),
+    **dict.fromkeys(("tflite", "sizes", "ssd", "metadata"), ("ai_edge_litert", "litert")),
+    **dict.fromkeys(("results", "detected"), ("pyarrow", "parquet")),
+    "video": ("av", "video"),
+}
 
 
 @pytest.mark.fuzz
@@ -29,8 +38,8 @@ def test_no_mutant_is_more_than_refused(surface: str) -> None:
 
 def test_a_mutant_is_its_surface_seed_and_number() -> None:
     for surface in SURFACES:
-        if surface in ("keras", "tflite"):
-            package, extra = ("h5py", "keras") if surface == "keras" else ("ai_edge_litert", "litert")
+        if surface in NEEDS:
+            package, extra = NEEDS[surface]
             pytest.importorskip(package, reason=f'needs pip install "xdet[{extra}]"')
         assert make_case(surface, 1, 7) == make_case(surface, 1, 7)
         assert len({make_case(surface, 1, number) for number in range(20)}) > 10
