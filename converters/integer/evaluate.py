@@ -14,6 +14,7 @@ from converters.integer.kernels import (
     EXACT,
     EXTREMES,
     MOVERS,
+    PLAIN,
     apply_function,
     average_pool,
     combine,
@@ -25,11 +26,11 @@ from converters.integer.kernels import (
     multiply,
     pad,
     prelu,
-    reduce_mean,
     resize,
     softmax,
     window_of,
 )
+from converters.integer.reductions import REDUCTIONS, reduce_values
 from converters.integer.values import Quantized, Reals, Rounding, Value, is_settled, quantize_value, to_reals
 
 if TYPE_CHECKING:
@@ -210,13 +211,13 @@ KERNELS: dict[str, Callable[[ir.Node, Sequence[Value | None], Rounding], Sequenc
     "Pad": lambda node, inputs, _: [pad(node, inputs)],
     "PRelu": lambda _node, inputs, _: [prelu(inputs)],
     "QuantizeLinear": _quantize,
-    "ReduceMean": lambda node, inputs, _: [reduce_mean(node, inputs)],
     "Resize": lambda node, inputs, _: [resize(node, inputs)],
     "Softmax": lambda node, inputs, _: [softmax(node, _first(inputs))],
+    **dict.fromkeys(REDUCTIONS, lambda node, inputs, _: [reduce_values(node, inputs)]),
     **dict.fromkeys(EXTREMES, lambda node, inputs, _: [extreme(node, inputs)]),
     **dict.fromkeys(BINARY, lambda node, inputs, _: [combine(node, inputs)]),
     **dict.fromkeys(
-        (*EXACT, "HardSigmoid", "Sigmoid"), lambda node, inputs, _: [apply_function(node, inputs)]
+        (*EXACT, *PLAIN, "HardSigmoid", "Sigmoid"), lambda node, inputs, _: [apply_function(node, inputs)]
     ),
     **dict.fromkeys(MOVERS, lambda node, inputs, _: move(node, inputs)),
 }

@@ -180,13 +180,13 @@ def _biased(sums: NDArray[np.int32], bias: Quantized | None) -> NDArray[np.int32
 
 
 def combine(node: ir.Node, inputs: Sequence[Value | None]) -> Value:
-    """Add, Sub, Mul or Div with broadcasting."""
+    """Add, Sub, Mul, Div or Pow with broadcasting."""
     operands = [value for value in inputs if value is not None]
     a, b = (to_reals(value) for value in operands)
     array = BINARY[node.op_type](a.array, b.array)
     scales = [float(value.scale.max()) for value in operands if isinstance(value, Quantized)]
     if len(scales) < len(operands):
-        return Reals(array, exact=a.exact and b.exact)
+        return Reals(array, exact=a.exact and b.exact and node.op_type != "Pow")
     # kernels fuse the two readings with what is around them: a sum of codes then differs by roundings of its terms
     doubt = np.inf if node.op_type == "Mul" else FUSED_ROUNDING * 255 * sum(scales)
     return Reals(array, exact=False, doubt=doubt)
@@ -211,13 +211,6 @@ def softmax(node: ir.Node, x: Value) -> Value:
     real, axis = to_reals(x).array, node.attributes.get_int("axis", -1)
     raised = np.exp(real - real.max(axis, keepdims=True))
     return Reals(raised / raised.sum(axis, keepdims=True, dtype=np.float32), exact=False)
-
-
-def reduce_mean(node: ir.Node, inputs: Sequence[Value | None]) -> Value:
-    """ReduceMean over constant axes."""
-    x, axes = (to_reals(value).array for value in inputs if value is not None)
-    keep = bool(node.attributes.get_int("keepdims", 1))
-    return Reals(x.mean(tuple(int(axis) for axis in axes), dtype=np.float32, keepdims=keep), exact=False)
 
 
 def resize(node: ir.Node, inputs: Sequence[Value | None]) -> Value:
@@ -273,15 +266,25 @@ BINARY: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
     "Add": np.add,
     "Div": _divide,
     "Mul": np.multiply,
+    "Pow": np.power,
     "Sub": np.subtract,
 }
 
 
-EXACT = frozenset({"LeakyRelu", "Relu", "Clip", "Round"})
+EXACT = frozenset({"Abs", "LeakyRelu", "Neg", "Relu", "Clip", "Round"})
+PLAIN: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    "Abs": np.abs,
+    "Exp": np.exp,
+    "Neg": np.negative,
+    "Reciprocal": np.reciprocal,
+    "Round": np.rint,
+    "Sqrt": np.sqrt,
+    "Tanh": np.tanh,
+}
 
 
 def apply_function(node: ir.Node, inputs: Sequence[Value | None]) -> Value:
-    """The result of a ``LeakyRelu``, ``Relu``, ``Clip``, ``Round``, ``Sigmoid`` or ``HardSigmoid`` node."""
+    """The result of a ``LeakyRelu``, ``Relu``, ``Clip``, ``Sigmoid`` or ``HardSigmoid`` node, or one of ``PLAIN``."""
     x = inputs[0]
     assert x is not None, "a function has an argument"  # noqa: S101
     function, exact = _function(node, inputs), node.op_type in EXACT
@@ -301,8 +304,8 @@ def _function(
         return lambda x: np.where(x >= 0, x, x * slope)
     if node.op_type == "Relu":
         return lambda x: np.maximum(x, np.float32(0))
-    if node.op_type == "Round":
-        return np.rint
+    if node.op_type in PLAIN:
+        return PLAIN[node.op_type]
     if node.op_type == "Clip":
         low, high = (_limit(inputs, position) for position in (1, 2))
         return lambda x: np.clip(x, low, high)

@@ -32,13 +32,13 @@ def prelu_tables(case: LeakyCase, slopes: Integers, slope_scale: np.float32) -> 
     """
     x = np.arange(-128, 128, dtype=np.int64) - case.zero_point_in
     scale_in, scale_out = float(case.scale_in), float(case.scale_out)
-    above = _rescaled(x, scale_in / scale_out)
-    below = _rescaled(x * slopes[:, None], scale_in * float(slope_scale) / scale_out)
+    above = rescaled(x, scale_in / scale_out)
+    below = rescaled(x * slopes[:, None], scale_in * float(slope_scale) / scale_out)
     codes: Integers = np.clip(np.where(x >= 0, above, below) + case.zero_point_out, -128, 127)
     return codes
 
 
-def _rescaled(values: Integers, factor: float) -> Integers:
+def rescaled(values: Integers, factor: float) -> Integers:
     """``values * factor`` by a 31-bit multiplier: to nearest, then divided by a power of two, halves away from zero."""
     fraction, shift = math.frexp(factor)
     multiplier = math.floor(fraction * (1 << 31) + 0.5)

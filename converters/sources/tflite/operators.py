@@ -15,12 +15,13 @@ from converters.sources.tflite.ops import (
     activations,
     arithmetic,
     averages,
+    functions,
     moving,
     products,
     shape_arithmetic,
     transposed,
 )
-from converters.sources.tflite.rows import Case, Handler, Row, Signature, StepKind, Weights
+from converters.sources.tflite.rows import Case, Handler, Kernel, Row, Signature, StepKind, Weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,6 +79,9 @@ _SUM = (
 
 
 _EXTREME = (Case("Max, Min", "built-in", remark="codes are compared, whatever their scales"),)
+_REDUCED = (
+    Case("ReduceMax, ReduceMin", "XNNPACK", remark="codes are compared, whatever the scale of the output"),
+)
 _MOVED = (
     Case(
         "Reshape, Transpose, Slice, Gather, Tile, Split, Concat",
@@ -90,6 +94,23 @@ _MOVED = (
 def _moved(handler: Handler, signature: Signature, step: StepKind = "other") -> Row:
     """An operator that moves codes, or float32 numbers."""
     return Row(handler, signature, _MOVED, step, moves=True)
+
+
+def _function(kernel: Kernel, remark: str = "") -> Row:
+    """A function of one number."""
+    case = Case("a table of 256 codes, looked up with Gather", kernel, remark=remark)
+    return Row(functions.function, _UNARY, (case,), "elementwise", ties=True)
+
+
+def _on_floats(handler: Handler, signature: Signature) -> Row:
+    """An operator that is translated on float32 alone."""
+    case = Case(
+        "Neg, Sqrt, Reciprocal, Mul, Div, Pow",
+        "either",
+        1,
+        "on float32 alone, whose last bit is each runtime's",
+    )
+    return Row(handler, signature, (case,), "elementwise", floats_only=True)
 
 
 OPERATORS: Mapping[str, Row] = {
@@ -197,6 +218,28 @@ OPERATORS: Mapping[str, Row] = {
         (Case("Sigmoid", "XNNPACK", 1, "equal at the scales tested, but a near-tie could differ"),),
         "elementwise",
     ),
+    "ABS": _function("built-in", "31-bit fixed point where scales differ"),
+    "EXP": _function("built-in"),
+    "TANH": _function("XNNPACK"),
+    **{name: _on_floats(functions.function, _UNARY) for name in ("NEG", "SQRT", "RSQRT", "SQUARE")},
+    **{name: _on_floats(arithmetic.float_pair, _BINARY) for name in ("DIV", "POW")},
+    "SUM": Row(
+        averages.sum_operator,
+        _BINARY,
+        (
+            Case("ReduceSum", "XNNPACK"),
+            Case(
+                "ReduceSum",
+                "XNNPACK",
+                1,
+                "XNNPACK's float32 factor decides near-ties",
+                "with other scales",
+                conditions.other_scale,
+            ),
+        ),
+    ),
+    "REDUCE_MAX": Row(averages.reduce_max, _BINARY, _REDUCED, moves=True),
+    "REDUCE_MIN": Row(averages.reduce_min, _BINARY, _REDUCED, moves=True),
     "PRELU": Row(
         arithmetic.prelu,
         _BINARY,
@@ -321,6 +364,7 @@ OPERATORS: Mapping[str, Row] = {
         Signature((2, 2), ranks=((1, 2),)),
         (Case("Pad; gone where a convolution follows", "XNNPACK"),),
     ),
+    "MIRROR_PAD": _moved(moving.mirror_pad, Signature((2, 2), ranks=((1, 2),))),
     "RESHAPE": _moved(moving.reshape_operator, Signature((1, 2)), "elementwise"),
     "SQUEEZE": _moved(moving.reshape_operator, _UNARY, "elementwise"),
     "EXPAND_DIMS": _moved(moving.reshape_operator, _BINARY, "elementwise"),

@@ -86,6 +86,7 @@ class Row:
         moves: it moves codes unchanged, whatever the scale of its output: LiteRT's kernel does not look at it.
         codes_as_numbers: operands whose codes are taken as numbers, or not at all, so that they need no scale.
         keeps_scale: its output must have the scale and zero-point of its input: LiteRT refuses any other.
+        floats_only: it is translated on float32 alone.
         ties: ``--leaky-relu float`` leaves out what makes ties fall as LiteRT's, and gives 1 LSB away.
     """
 
@@ -98,12 +99,13 @@ class Row:
     moves: bool = False
     codes_as_numbers: tuple[int, ...] = ()
     keeps_scale: bool = False
+    floats_only: bool = False
     ties: bool = False
 
     def case_of(self, model: TfliteModel, op: TfliteOperator) -> Case:
         """The case that holds for an operator of a model whose operators are sound."""
         first = next((i for i in op.inputs if model.tensors[i].dtype not in ("int32", "int64")), op.inputs[0])
         ends = {model.tensors[index].dtype for index in (first, *op.outputs)}
-        if ends == {"float32"} and not self.moves:
+        if ends == {"float32"} and not (self.moves or self.floats_only):
             return ON_FLOATS
         return next((case for case in self.cases[1:] if case.applies(model, op)), self.cases[0])

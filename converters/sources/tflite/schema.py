@@ -1,8 +1,8 @@
 """The part of the TFLite schema (version 3) that is read here, as literal tables.
 
 A field is (slot in the table's vtable, kind, default). Kinds: a numpy integer or float name, ``bool``,
-``text``, ``table``, ``tables``, ``vector:<numpy name>``, and four enumerations that are read as words:
-``padding``, ``activation``, ``weights`` and ``dtype``. Fields and operators that nobody here reads are left
+``text``, ``table``, ``tables``, ``vector:<numpy name>``, and five enumerations that are read as words:
+``padding``, ``activation``, ``mirror``, ``weights`` and ``dtype``. Fields and operators that nobody here reads are left
 out. Source of the numbers: TensorFlow's ``schema.fbs``, whose slots never change meaning.
 """
 
@@ -137,6 +137,11 @@ OPTIONS: Mapping[str, Options] = {
     "LEAKY_RELU": Options(75, {"alpha": Field(0, "float32")}),
     "MAX_POOL_2D": Options(5, _POOL_2D),
     "MEAN": Options(27, {"keep_dims": Field(0, "bool")}),
+    "DIV": Options(29, _FUSED),
+    "MIRROR_PAD": Options(77, {"mode": Field(0, "mirror")}),
+    "REDUCE_MAX": Options(27, {"keep_dims": Field(0, "bool")}),
+    "REDUCE_MIN": Options(27, {"keep_dims": Field(0, "bool")}),
+    "SUM": Options(27, {"keep_dims": Field(0, "bool")}),
     "MUL": Options(21, _FUSED),
     "PACK": Options(59, {"values_count": Field(0, "int32"), "axis": Field(1, "int32")}),
     "RESHAPE": Options(17, {"new_shape": Field(0, "vector:int32")}),
@@ -167,6 +172,7 @@ OPTIONS: Mapping[str, Options] = {
 
 PADDINGS = ("SAME", "VALID")
 ACTIVATIONS = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6", "TANH", "SIGN_BIT")
+MIRRORS = ("REFLECT", "SYMMETRIC")
 WEIGHTS_FORMATS = ("DEFAULT", "SHUFFLED4x16INT8")
 QUANTIZATION_DETAILS = ("none", "custom", "blockwise", "multi-axis")
 
@@ -191,6 +197,7 @@ DTYPES = (
 WORDS: Mapping[str, tuple[str, ...]] = {
     "padding": PADDINGS,
     "activation": ACTIVATIONS,
+    "mirror": MIRRORS,
     "weights": WEIGHTS_FORMATS,
     "dtype": DTYPES,
 }

@@ -201,6 +201,8 @@ def _refused_floats(model: TfliteModel, op: TfliteOperator, *, floats: bool) -> 
     """Codes and float32 numbers meet in QUANTIZE, DEQUANTIZE and CAST alone; products of both share no model."""
     if op.op in BORDERS:
         return
+    if OPERATORS[op.op].floats_only and any(model.tensors[i].dtype in CODE_DTYPES for i in op.outputs):
+        yield "is translated on float32 numbers alone"
     weights = OPERATORS[op.op].weights is not None
     read = [index for index in (op.inputs[:1] if weights else op.inputs) if index >= 0]
     kinds = {model.tensors[index].dtype for index in (*read, *op.outputs)} & (CODE_DTYPES | {"float32"})

@@ -116,6 +116,8 @@ MOVERS = frozenset(
         "Split",
         "Tile",
         "Clip",
+        "ReduceMax",
+        "ReduceMin",
     }
 )
 

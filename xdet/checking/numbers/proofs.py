@@ -58,7 +58,21 @@ if TYPE_CHECKING:
 
 AVERAGES = frozenset({"AveragePool", "ReduceMean", "Resize", "GlobalAveragePool"})
 TIE_ROOM = 2.0**-14
-MOVES = frozenset({"Max", "Min", "Transpose", "Reshape", "Slice", "Gather", "Tile", "Split", "Resize"})
+MOVES = frozenset(
+    {
+        "Max",
+        "Min",
+        "ReduceMax",
+        "ReduceMin",
+        "Transpose",
+        "Reshape",
+        "Slice",
+        "Gather",
+        "Tile",
+        "Split",
+        "Resize",
+    }
+)
 
 
 def prove(context: StaticContext, node: Node, owners: tuple[int, ...]) -> bool:

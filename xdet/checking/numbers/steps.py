@@ -2,7 +2,7 @@
 
 There is no scale or zero-point to compare in such a form, only its result: a sum or product must give LiteRT XNNPACK's code for
 each of the 65,536 pairs (``converters.integer.pairs``), a bilinear resize must give the codes of XNNPACK's 11-bit weights for a
-picture of random codes, HARD_SWISH and PRELU must look up those of LiteRT's kernels.
+picture of random codes, ABS, EXP, TANH, HARD_SWISH and PRELU must look up those of LiteRT's kernels.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.integer.functions import function_table
 from converters.integer.hard_swish import hard_swish_table
 from converters.integer.pairs import xnnpack_codes, xnnpack_takes
 from converters.integer.prelu import prelu_tables
@@ -92,6 +93,7 @@ def _prelu(context: StaticContext, op: TfliteOperator, case: LeakyCase) -> NDArr
 Table = Callable[["StaticContext", "TfliteOperator", "LeakyCase"], NDArray[np.int64]]
 TABLES: Mapping[str, Table] = {
     "HARD_SWISH": lambda _context, _op, case: hard_swish_table(case),
+    **{op: lambda _context, op, case: function_table(op.op, case) for op in ("ABS", "EXP", "TANH")},
     "PRELU": _prelu,
 }
 

@@ -147,7 +147,7 @@ def leaky_relu(context: ImportContext, op: TfliteOperator) -> None:
     wanted = xnnpack_table(case) if context.match_litert else None
     form = plain_form(case) if wanted is None else matched_leaky(case)
     if wanted is not None and form is None:
-        _table(context, op, wanted)
+        close_by_table(context, op, wanted)
         return
     assert form is not None  # noqa: S101 - the line above leaves with None
     if wanted is None and context.match_litert:
@@ -173,7 +173,7 @@ def _leaky_node(context: ImportContext, tensors: tuple[int, int], form: FloatFor
     context.define_quantized(target, real)
 
 
-def _table(context: ImportContext, op: TfliteOperator, table: Table) -> None:
+def close_by_table(context: ImportContext, op: TfliteOperator, table: Table) -> None:
     """All output codes looked up: always exact, slower than a fused activation."""
     target = op.outputs[0]
     context.define(target, look_up(context, op, context.codes_of(op.inputs[0]), table, context.names[target]))
@@ -240,7 +240,7 @@ def hard_swish(context: ImportContext, op: TfliteOperator) -> None:
     """HARD_SWISH: a table of LiteRT's codes; as the real function on float32, or where LiteRT is not matched."""
     source, target = op.inputs[0], op.outputs[0]
     if context.match_litert and context.is_quantized(target):
-        _table(context, op, hard_swish_table(leaky_case(context, source, target, 1.0)))
+        close_by_table(context, op, hard_swish_table(leaky_case(context, source, target, 1.0)))
         return
     real = context.float_of(source)
     share = context.writer.op("HardSigmoid", [real], context.name(op, "share"), alpha=1 / 6, beta=0.5)

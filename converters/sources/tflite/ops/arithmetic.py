@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from converters.sources.tflite.context import ImportContext
     from converters.sources.tflite.reader import TfliteModel, TfliteOperator
 
-NODES = {"ADD": "Add", "SUB": "Sub", "MUL": "Mul"}
+NODES = {"ADD": "Add", "SUB": "Sub", "MUL": "Mul", "DIV": "Div", "POW": "Pow"}
 
 
 def add(context: ImportContext, op: TfliteOperator) -> None:
@@ -47,6 +47,11 @@ def sub(context: ImportContext, op: TfliteOperator) -> None:
 def mul(context: ImportContext, op: TfliteOperator) -> None:
     """MUL."""
     _binary(context, op)
+
+
+def float_pair(context: ImportContext, op: TfliteOperator) -> None:
+    """DIV and POW of float32 numbers."""
+    _close_plainly(context, op, *op.inputs[:2])
 
 
 def maximum(context: ImportContext, op: TfliteOperator) -> None:

@@ -25,7 +25,7 @@ MAX_POOL_2D and AVERAGE_POOL_2D.
 MAX_POOL_2D is bit exact. AVERAGE_POOL_2D runs on LiteRT's built-in kernel, which adds the codes and divides once,
 ties away from code 0; with the zero-point of the pair there (``ops.pivot``) it is bit exact, too.
 
-MEAN over constant axes.
+MEAN, SUM, REDUCE_MAX and REDUCE_MIN over constant axes.
 """
 
 from __future__ import annotations
@@ -239,6 +239,35 @@ def _pool(
 def mean(context: ImportContext, op: TfliteOperator) -> None:
     """MEAN."""
     source, target = op.inputs[0], op.outputs[0]
+    if not context.is_quantized(target):
+        context.define(target, _reduced(context, op, "ReduceMean", context.float_of(source)))
+        return
+    pivot = even_pivot(context, source, target)
+    real = context.adjusted_float_of(source, pivot.before, target)
+    context.define_quantized(target, _reduced(context, op, "ReduceMean", real), pivot.after)
+
+
+def sum_operator(context: ImportContext, op: TfliteOperator) -> None:
+    """SUM. Where both scales are equal a sum is a whole number of steps, which no float32 error moves to another."""
+    real = _reduced(context, op, "ReduceSum", context.float_of(op.inputs[0]))
+    context.close(op.outputs[0], real)
+
+
+def reduce_max(context: ImportContext, op: TfliteOperator) -> None:
+    """REDUCE_MAX: of codes, whatever the output's scale; LiteRT's kernels do not look at it."""
+    real = context.moved_float_of(op.inputs[0], op.outputs[0])
+    context.close(op.outputs[0], _reduced(context, op, "ReduceMax", real))
+
+
+def reduce_min(context: ImportContext, op: TfliteOperator) -> None:
+    """REDUCE_MIN: of codes."""
+    real = context.moved_float_of(op.inputs[0], op.outputs[0])
+    context.close(op.outputs[0], _reduced(context, op, "ReduceMin", real))
+
+
+def _reduced(context: ImportContext, op: TfliteOperator, node: str, real: ir.Value) -> ir.Value:
+    """``real`` reduced over the operator's constant axes, in the output's shape."""
+    source, target = op.inputs[0], op.outputs[0]
     shape = context.tensor(source).shape
     rank = len(shape)
     wanted = [int(axis) for axis in context.constant_of(op, 1).reshape(-1)]
@@ -246,21 +275,9 @@ def mean(context: ImportContext, op: TfliteOperator) -> None:
         msg = f"{context.model.file}: {describe(context, op)} reduces axes {wanted} of shape {list(shape)}"
         raise SourceFileError(msg)
     source_axes = sorted({axis % rank for axis in wanted})
-    axes = [context.axis(source, axis) for axis in source_axes]
-    pivot = even_pivot(context, source, target) if context.is_quantized(target) else None
-    real = (
-        context.float_of(source) if pivot is None else context.adjusted_float_of(source, pivot.before, target)
-    )
-    operand = context.writer.constant(np.array(sorted(axes), np.int64), context.name(op, "axes"))
+    axes = np.array(sorted(context.axis(source, axis) for axis in source_axes), np.int64)
     real = context.writer.op(
-        "ReduceMean",
-        [real, operand],
-        context.name(op),
-        keepdims=1,
+        node, [real, context.writer.constant(axes, context.name(op, "axes"))], context.name(op), keepdims=1
     )
     kept = tuple(1 if axis in source_axes else size for axis, size in enumerate(shape))
-    real = reshape(context, real, kept, context.tensor(target).shape, context.name(op, "reshaped"))
-    if pivot is None:
-        context.define(target, real)
-    else:
-        context.define_quantized(target, real, pivot.after)
+    return reshape(context, real, kept, context.tensor(target).shape, context.name(op, "reshaped"))

@@ -297,6 +297,27 @@ def pad(context: ImportContext, op: TfliteOperator) -> None:
     context.close(op.outputs[0], context.writer.op("Pad", operands, context.name(op), mode="constant"))
 
 
+def mirror_pad(context: ImportContext, op: TfliteOperator) -> None:
+    """MIRROR_PAD: a Gather along every axis that grows; ONNX's Pad has no mode that repeats the rim."""
+    source = op.inputs[0]
+    shape, pads = context.tensor(source).shape, context.constant_of(op, 1).reshape(-1, 2)
+    inner = op.options["mode"] == "REFLECT"  # which leaves out the rim; SYMMETRIC repeats it
+    if len(pads) != len(shape) or any(
+        not 0 <= pad <= size - inner for size, around in zip(shape, pads, strict=False) for pad in around
+    ):
+        msg = f"{context.model.file}: {describe(context, op)} mirrors {pads.tolist()} pixels of shape {list(shape)}"
+        raise SourceFileError(msg)
+    real = context.moved_float_of(source, op.outputs[0])
+    for axis, (size, around) in enumerate(zip(shape, pads, strict=True)):
+        if around.any():
+            positions = np.pad(np.arange(size), tuple(around), mode="reflect" if inner else "symmetric")
+            where = context.writer.constant(positions.astype(np.int64), context.name(op, f"mirrored{axis}"))
+            real = context.writer.op(
+                "Gather", [real, where], context.name(op, f"axis{axis}"), axis=context.axis(source, axis)
+            )
+    context.close(op.outputs[0], real)
+
+
 def concatenation(context: ImportContext, op: TfliteOperator) -> None:
     """CONCATENATION along one axis. A fused activation does nothing: XNNPACK ignores it, and no other kernel takes one."""
     target = op.outputs[0]

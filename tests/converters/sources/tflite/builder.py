@@ -20,6 +20,7 @@ import numpy as np
 from converters.sources.tflite.schema import (
     ACTIVATIONS,
     DTYPES,
+    MIRRORS,
     OPERATORS,
     OPTIONS,
     PADDINGS,
@@ -49,7 +50,12 @@ OPTION_CLASSES = {
     "LEAKY_RELU": "LeakyReluOptions",
     "MAX_POOL_2D": "Pool2DOptions",
     "MEAN": "ReducerOptions",
+    "DIV": "DivOptions",
+    "MIRROR_PAD": "MirrorPadOptions",
     "MUL": "MulOptions",
+    "REDUCE_MAX": "ReducerOptions",
+    "REDUCE_MIN": "ReducerOptions",
+    "SUM": "ReducerOptions",
     "PACK": "PackOptions",
     "RESHAPE": "ReshapeOptions",
     "RESIZE_BILINEAR": "ResizeBilinearOptions",
@@ -71,7 +77,13 @@ ATTRIBUTES = {
     "filter_w": "filterWidth",
     "fused_activation": "fusedActivationFunction",
 }
-WORDS = {"padding": PADDINGS, "activation": ACTIVATIONS, "weights": WEIGHTS_FORMATS, "dtype": DTYPES}
+WORDS = {
+    "padding": PADDINGS,
+    "activation": ACTIVATIONS,
+    "mirror": MIRRORS,
+    "weights": WEIGHTS_FORMATS,
+    "dtype": DTYPES,
+}
 
 
 class TfliteBuilder:

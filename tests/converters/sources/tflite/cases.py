@@ -180,6 +180,28 @@ def _pad(n: Network) -> int:
     return n.op("PAD", [n.x, n.ints((0, 0), (1, 2), (0, 3), (0, 0))], (1, SIZE + 3, SIZE + 3, 3))
 
 
+def _reduced(op: str, scale: float) -> Callable[[Network], int]:
+    return lambda n: n.op(op, [n.x, n.ints(3)], (1, SIZE, SIZE, 1), scale, -100, keep_dims=True)
+
+
+def _on_floats(op: str) -> Callable[[Network], bytes]:
+    """Of pixels and a bit, so that none is 0."""
+
+    def build(n: Network) -> bytes:
+        real = n.b.op("DEQUANTIZE", [n.x], SHAPE, "float32", name="float")
+        more = n.b.constant(np.array([0.25], np.float32))
+        x = n.b.op("ADD", [real, more], SHAPE, "float32", name="more")
+        operands = [x, x] if op in {"DIV", "POW"} else [x]
+        return n.b.build([n.b.op(op, operands, SHAPE, "float32", name="y")])
+
+    return build
+
+
+def _mirror_pad(n: Network) -> int:
+    pads = n.ints((0, 0), (2, 1), (0, 3), (0, 0))
+    return n.op("MIRROR_PAD", [n.x, pads], (1, SIZE + 3, SIZE + 3, 3), mode="SYMMETRIC")
+
+
 def _split(n: Network) -> int:
     half = (1, SIZE, SIZE // 2, 3)
     parts = [n.b.tensor(name, half, "int8", PIXEL, -128) for name in ("left", "y")]
@@ -237,6 +259,15 @@ BUILDERS: Mapping[tuple[str, str], Callable[[Network], int | bytes]] = {
     **{(op, ""): _signed(op, 0.005, 0.005) for op in ("RELU", "RELU6", "RELU_N1_TO_1")},
     **{(op, "with other scales"): _signed(op, 0.005, 0.004) for op in ("RELU", "RELU6", "RELU_N1_TO_1")},
     ("LOGISTIC", ""): _unary("LOGISTIC", 1 / 256),
+    ("ABS", ""): _signed("ABS", 0.005, 0.0041, -30),
+    ("EXP", ""): _signed("EXP", 0.005, 0.0081, -128),
+    ("TANH", ""): _signed("TANH", 0.005, 1 / 128, 0),
+    **{(op, ""): _on_floats(op) for op in ("NEG", "SQRT", "RSQRT", "SQUARE", "DIV", "POW")},
+    ("SUM", ""): _reduced("SUM", PIXEL),
+    ("SUM", "with other scales"): _reduced("SUM", 0.011),
+    ("REDUCE_MAX", ""): _reduced("REDUCE_MAX", 0.0061),
+    ("REDUCE_MIN", ""): _reduced("REDUCE_MIN", PIXEL),
+    ("MIRROR_PAD", ""): _mirror_pad,
     ("PRELU", ""): _prelu,
     ("HARD_SWISH", ""): _signed("HARD_SWISH", 0.005, 0.003, -20),
     ("SOFTMAX", ""): _unary("SOFTMAX", 1 / 256, beta=1.0),

@@ -1,0 +1,30 @@
+"""Sums, means and extremes over constant axes, in float32 as ONNX defines them; the order of a sum is each runtime's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converters.integer.values import Reals, Value, to_reals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+REDUCTIONS: dict[str, Callable[..., NDArray[Any]]] = {
+    "ReduceMax": lambda x, **over: x.max(**over),
+    "ReduceMean": lambda x, **over: x.mean(dtype=np.float32, **over),
+    "ReduceMin": lambda x, **over: x.min(**over),
+    "ReduceSum": lambda x, **over: x.sum(dtype=np.float32, **over),
+}
+
+
+def reduce_values(node: ir.Node, inputs: Sequence[Value | None]) -> Value:
+    """A node of ``REDUCTIONS`` over constant axes."""
+    x, axes = (to_reals(value).array for value in inputs if value is not None)
+    keep = bool(node.attributes.get_int("keepdims", 1))
+    found = REDUCTIONS[node.op_type](x, axis=tuple(int(axis) for axis in axes), keepdims=keep)
+    return Reals(found, exact=node.op_type in ("ReduceMax", "ReduceMin"))

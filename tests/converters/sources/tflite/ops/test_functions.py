@@ -1,0 +1,106 @@
+"""Functions of one number, reductions and mirrored pixels against LiteRT, over scales, zero-points and axes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from converters.errors import SourceFileError, UnsupportedModelError
+from converters.sources.tflite.reader import read_tflite
+from converters.sources.tflite.supported import require_supported
+from tests.converters.sources.tflite.builder import TfliteBuilder
+from tests.converters.sources.tflite.single_operator import (
+    Quant,
+    assert_exact,
+    run_everywhere,
+    run_single,
+    translated,
+)
+
+if TYPE_CHECKING:
+    from tests.converters.sources.tflite.single_operator import Runs
+
+EVERY_CODE = (1, 4, 8, 8)
+SCALES = st.floats(-2.5, 0).map(lambda x: 10.0**x)
+ZERO_POINTS = st.integers(-128, 127)
+AXES = [(1, 2), (3,), (1,), (-1, 2), (1, 2, 3)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(["ABS", "EXP", "TANH"]), SCALES, SCALES, ZERO_POINTS, ZERO_POINTS)
+def test_every_code_of_a_function_is_exact(
+    op: str, scale_in: float, scale: float, before: int, after: int
+) -> None:
+    out = Quant(1 / 128) if op == "TANH" else Quant(scale, after)  # LiteRT takes no other for TANH
+    assert_exact(run_single(op, (EVERY_CODE, EVERY_CODE), (Quant(scale_in, before), out)))
+
+
+def test_a_magnitude_at_one_scale_is_exact() -> None:
+    assert_exact(run_single("ABS", (EVERY_CODE, EVERY_CODE), (Quant(0.05, -3), Quant(0.05, -100))))
+
+
+def reduced(op: str, axes: tuple[int, ...], out: Quant, *, keep_dims: bool = True) -> Runs:
+    shape = (1, 6, 7, 5)
+    kept = {axis % 4 for axis in axes}
+    sizes = [1 if axis in kept else size for axis, size in enumerate(shape) if keep_dims or axis not in kept]
+    constant = np.array(axes, np.int32)
+    return run_single(op, (shape, sizes), (Quant(0.05, -3), out), constant, keep_dims=keep_dims)
+
+
+@pytest.mark.parametrize("axes", AXES, ids=str)
+@pytest.mark.parametrize("op", ["REDUCE_MAX", "REDUCE_MIN"])
+def test_an_extreme_moves_codes_whatever_their_scale(op: str, axes: tuple[int, ...]) -> None:
+    for out in (Quant(0.05, -3), Quant(0.3, 9)):
+        assert_exact(reduced(op, axes, out))
+    assert_exact(reduced(op, axes, Quant(0.05, -3), keep_dims=False))
+
+
+@pytest.mark.parametrize("axes", AXES, ids=str)
+def test_a_sum_over_axes_is_exact_at_one_scale(axes: tuple[int, ...]) -> None:
+    runs = reduced("SUM", axes, Quant(0.05, 5))
+    assert runs.delegated
+    assert_exact(runs)
+    assert reduced("SUM", axes, Quant(0.3, 9)).worst <= 1
+
+
+@pytest.mark.parametrize("mode", ["REFLECT", "SYMMETRIC"])
+def test_mirrored_pixels_are_exact(mode: str) -> None:
+    pads = np.array([(0, 0), (2, 1), (3, 2), (1, 0)], np.int32)
+    quant = Quant(0.05, -3)
+    assert_exact(run_single("MIRROR_PAD", ((1, 5, 6, 2), (1, 8, 11, 3)), (quant, quant), pads, mode=mode))
+
+
+def test_more_mirrored_pixels_than_there_are_is_damage() -> None:
+    b = TfliteBuilder()
+    x = b.input("x", (1, 3, 3, 2), "int8", 0.05)
+    y = b.op(
+        "MIRROR_PAD",
+        [x, b.constant(np.array([(0, 0), (3, 0), (0, 0), (0, 0)], np.int32))],
+        (1, 6, 3, 2),
+        "int8",
+        0.05,
+    )
+    with pytest.raises(SourceFileError, match=r"mirrors .* pixels of shape \[1, 3, 3, 2\]"):
+        translated(read_tflite(b.build([y]), "mirror.tflite"))
+
+
+@pytest.mark.parametrize("op", ["ABS", "EXP", "TANH", "NEG", "SQRT", "RSQRT", "SQUARE", "DIV", "POW"])
+def test_floats_are_litert_s_but_for_rounding(op: str) -> None:
+    b, image = TfliteBuilder(), np.random.default_rng(0).uniform(0.1, 2, EVERY_CODE).astype(np.float32)
+    x = b.input("x", EVERY_CODE, "float32")
+    operands = [x, x] if op in {"DIV", "POW"} else [x]
+    runs = run_everywhere(b.build([b.op(op, operands, EVERY_CODE, "float32", name="y")]), [image])
+    assert runs.worst < 1e-5
+
+
+@pytest.mark.parametrize("op", ["NEG", "SQRT", "DIV"])
+def test_codes_of_what_is_translated_on_floats_are_refused(op: str) -> None:
+    b = TfliteBuilder()
+    x = b.input("x", EVERY_CODE, "int8", 0.05)
+    y = b.op(op, [x, x] if op == "DIV" else [x], EVERY_CODE, "int8", 0.05)
+    with pytest.raises(UnsupportedModelError, match=f"{op}, which is translated on float32 numbers alone"):
+        require_supported(read_tflite(b.build([y]), "codes.tflite"))
