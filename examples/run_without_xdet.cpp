@@ -118,27 +118,41 @@ Triangle triangle(int index, int source, int target) {
   return found;
 }
 
-Picture antialias(const Picture& from, int width, int height) {
-  const auto weigh = [](const Triangle& pixels, uint8_t* to, auto source) {
-    for (int c = 0; c < 3; ++c) {
-      int sum = 1 << 21;
-      for (size_t i = 0; i < pixels.weights.size(); ++i)
-        sum += source(pixels.first + static_cast<int>(i))[c] * pixels.weights[i];
-      to[c] = static_cast<uint8_t>(std::min(sum >> 22, 255));
-    }
-  };
-  Picture across = width == from.width ? from : Picture(width, from.height);
-  for (int x = 0; x < width && width != from.width; ++x) {
-    const Triangle columns = triangle(x, from.width, width);
-    for (int y = 0; y < from.height; ++y) weigh(columns, across.at(y, x), [&](int k) { return from.at(y, k); });
+template <typename Source>
+void weigh(const Triangle& pixels, uint8_t* to, Source source) {
+  for (int c = 0; c < 3; ++c) {
+    int sum = 1 << 21;
+    for (size_t i = 0; i < pixels.weights.size(); ++i)
+      sum += source(pixels.first + static_cast<int>(i))[c] * pixels.weights[i];
+    to[c] = static_cast<uint8_t>(std::min(sum >> 22, 255));
   }
-  if (height == from.height) return across;
-  Picture to(width, height);
-  for (int y = 0; y < height; ++y) {
-    const Triangle rows = triangle(y, from.height, height);
-    for (int x = 0; x < width; ++x) weigh(rows, to.at(y, x), [&](int r) { return across.at(r, x); });
+}
+
+Picture across(const Picture& from, int width) {
+  if (width == from.width) return from;
+  Picture to(width, from.height);
+  for (int x = 0; x < width; ++x) {
+    const Triangle columns = triangle(x, from.width, width);
+    for (int y = 0; y < from.height; ++y) weigh(columns, to.at(y, x), [&](int k) { return from.at(y, k); });
   }
   return to;
+}
+
+Picture down(const Picture& from, int height) {
+  if (height == from.height) return from;
+  Picture to(from.width, height);
+  for (int y = 0; y < height; ++y) {
+    const Triangle rows = triangle(y, from.height, height);
+    for (int x = 0; x < from.width; ++x) weigh(rows, to.at(y, x), [&](int r) { return from.at(r, x); });
+  }
+  return to;
+}
+
+// Pillow 13's order of the two passes; each rounds.
+Picture antialias(const Picture& from, int width, int height) {
+  const int shrink = from.height - height;
+  if (shrink > 0 && shrink > 2 * (from.width - width)) return across(down(from, height), width);
+  return down(across(from, width), height);
 }
 
 // Where a photograph stands in the network's picture, which only a letterbox does not fill.

@@ -25,8 +25,11 @@ def network_pixels(photo: Image.Image, image: dict[str, Any]) -> NDArray[np.uint
     left, top, width, height = place(photo, image)
     rule = image["resize"]
     if rule == "bilinear-antialias":
-        across = photo.resize((width, photo.height), Image.Resampling.BILINEAR)  # rows first in every Pillow
-        pixels = np.asarray(across.resize((width, height), Image.Resampling.BILINEAR))
+        shrink = photo.height - height  # Pillow 13's order of the two passes, in every Pillow
+        columns_first = shrink > 0 and shrink > 2 * (photo.width - width)
+        between = (photo.width, height) if columns_first else (width, photo.height)
+        passed = photo.resize(between, Image.Resampling.BILINEAR)
+        pixels = np.asarray(passed.resize((width, height), Image.Resampling.BILINEAR))
     elif rule == "nearest":
         pixels = np.asarray(photo)[nearest(photo.height, height)][:, nearest(photo.width, width)]
     elif rule in ("bilinear", "letterbox"):

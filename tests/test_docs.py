@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from PIL import Image
 
 from tests.converters.sources.tflite.look_alikes import yolo_v8
 from tests.xdet.films import write_film
@@ -85,6 +86,8 @@ def folder(tmp_path: Path, embedded_tflite: Path, sample_pictures: list[Path]) -
     shutil.copy(embedded_tflite, tmp_path / "detector.tflite")
     shutil.copy(embedded_tflite.with_suffix(".xdet.json"), tmp_path / "detector.xdet.json")
     shutil.copy(sample_pictures[0], tmp_path / "photo.jpg")
+    with Image.open(sample_pictures[0]) as photo:
+        photo.resize((300, 700)).save(tmp_path / "tall.jpg", quality=95)  # its columns come first
     write_export(tmp_path / "yolov8n_int8.tflite")
     (tmp_path / "photos").mkdir()
     for picture in sample_pictures:
@@ -237,12 +240,12 @@ def convert(folder: Path, *, freeze_thresholds: bool = False) -> Path:
     return model
 
 
-def convert_for(folder: Path, rule: str, color: str) -> tuple[Path, list[str]]:
-    """A model that wants pictures in this way, and what the Python program prints for photo.jpg."""
+def convert_for(folder: Path, rule: str, color: str, photo: str) -> tuple[Path, list[str]]:
+    """A model that wants pictures in this way, and what the Python program prints for a photograph."""
     write_sidecar(folder, resize=rule, color=color)
     (folder / "detector.onnx").unlink(missing_ok=True)
     model = convert(folder)
-    result = run(["python", "run_without_xdet.py", model.name, "photo.jpg"], folder)
+    result = run(["python", "run_without_xdet.py", model.name, photo], folder)
     lines = result.stdout.splitlines()
     assert lines, result.stderr
     return model, lines
@@ -292,8 +295,6 @@ def test_the_measurements_are_printed_with_every_convolution_in_integers(folder:
 
 @pytest.mark.parametrize("size", [(512, 512), (300, 451), (1920, 1080)], ids=["square", "odd", "large"])
 def test_plain_python_stretches_by_the_nearest_rule_as_xdet_does(folder: Path, size: tuple[int, int]) -> None:
-    from PIL import Image
-
     write_sidecar(folder, resize="nearest")
     with Image.open(folder / "photo.jpg") as photo:
         photo.resize(size).save(folder / "photo.png")
@@ -307,8 +308,6 @@ def test_plain_python_stretches_by_the_nearest_rule_as_xdet_does(folder: Path, s
 
 @pytest.mark.parametrize("rule", [{"resize": "bilinear"}, {"resize": "letterbox"}, {"color": "bgr"}], ids=str)
 def test_plain_python_makes_pictures_as_xdet_does(folder: Path, rule: dict[str, str]) -> None:
-    from PIL import Image
-
     write_sidecar(folder, **rule)
     with Image.open(folder / "photo.jpg") as photo:
         photo.resize((451, 300)).save(folder / "photo.png")
@@ -333,7 +332,13 @@ def test_without_vnni_the_plain_program_differs_until_it_asks_for_the_exact_kern
     assert fast.stdout != exact.stdout
 
 
-PICTURES = [("bilinear-antialias", "rgb"), ("nearest", "bgr"), ("bilinear", "rgb"), ("letterbox", "bgr")]
+PICTURES = [
+    ("bilinear-antialias", "rgb", "tall.jpg"),
+    ("bilinear-antialias", "rgb", "photo.jpg"),
+    ("nearest", "bgr", "photo.jpg"),
+    ("bilinear", "rgb", "photo.jpg"),
+    ("letterbox", "bgr", "photo.jpg"),
+]
 
 
 @pytest.mark.parametrize("package", ["onnxruntime-node", "onnxruntime-web"])
@@ -349,9 +354,9 @@ def test_javascript_prints_what_python_prints_for_a_jpeg(folder: Path, package: 
     (folder / "examples" / "node_modules").symlink_to(modules, target_is_directory=True)
     shutil.copytree(ROOT / "xdet" / "page" / "static", folder / "xdet" / "page" / "static")
     program = ["node", "examples/run_without_xdet.mjs"]
-    for rule, color in PICTURES:
-        model, expected = convert_for(folder, rule, color)
-        result = run([*program, model.name, "photo.jpg", package], folder)
+    for rule, color, photo in PICTURES:
+        model, expected = convert_for(folder, rule, color, photo)
+        result = run([*program, model.name, photo, package], folder)
         assert (result.stdout.splitlines(), result.stderr) == (expected, ""), rule
     result = run([*program, "detector.onnx", "detector.tflite", package], folder)
     assert result.returncode == 3
@@ -372,9 +377,9 @@ def test_cpp_prints_what_python_prints_for_a_jpeg(folder: Path) -> None:
     for step in (["cmake", "-S", ".", "-B", "build", f"-DORT={release}"], ["cmake", "--build", "build"]):
         built = run(step, folder)
         assert built.returncode == 0, built.stdout + built.stderr
-    for rule, color in PICTURES:
-        model, expected = convert_for(folder, rule, color)
-        result = run(["build/run_without_xdet", model.name, "photo.jpg"], folder)
+    for rule, color, photo in PICTURES:
+        model, expected = convert_for(folder, rule, color, photo)
+        result = run(["build/run_without_xdet", model.name, photo], folder)
         assert (result.stdout.splitlines(), result.stderr) == (expected, ""), rule
     result = run(["build/run_without_xdet", "detector.onnx", "detector.tflite"], folder)
     assert result.returncode == 3

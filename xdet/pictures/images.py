@@ -238,7 +238,8 @@ def resize_image(image: NDArray[np.uint8], height: int, width: int, rule: Resize
         rule: ``"nearest"``: source index ``floor((i + 0.5) * ratio)``, clamped, in float32, ``ratio`` being
             source size / result size rounded to float32. ``"bilinear"``: half-pixel centres, no
             antialias, in float32, first along the rows, rounded half to even. ``"bilinear-antialias"``:
-            Pillow's BILINEAR, first along the rows. These stretch.
+            Pillow 13's BILINEAR, in two passes: first along the columns where the height shrinks, and by more than twice as
+            many pixels as the width, else along the rows. These stretch.
             ``"letterbox"``: ``"bilinear"`` with bars beside it (``converters.spec.image``).
 
     Returns:
@@ -399,9 +400,12 @@ def _letterbox(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.
 
 
 def _resize_antialias(picture: Image.Image, height: int, width: int) -> NDArray[np.uint8]:
-    """In two calls: Pillow 13 begins with the columns of a tall picture, and each pass rounds."""
-    across = picture.resize((width, picture.height), Image.Resampling.BILINEAR)
-    return np.array(across.resize((width, height), Image.Resampling.BILINEAR))
+    """In two calls, since each pass rounds, and the order of the two is another in Pillow before 13."""
+    shrink = picture.height - height
+    columns_first = shrink > 0 and shrink > 2 * (picture.width - width)
+    between = (picture.width, height) if columns_first else (width, picture.height)
+    passed = picture.resize(between, Image.Resampling.BILINEAR)
+    return np.array(passed.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _resize_bilinear(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import PIL
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -392,11 +393,28 @@ def test_bilinear_does_not_antialias() -> None:
     assert (resize_image(stripes, 1, 3, "bilinear-antialias") < 200).all()
 
 
-def test_antialiased_rows_come_before_columns_whatever_pillow_prefers() -> None:
-    tall = np.random.default_rng(0).integers(0, 256, (90, 40, 3), np.uint8)
-    rows = np.concatenate([resize_image(row[None], 1, 20, "bilinear-antialias") for row in tall])
-    columns = [resize_image(rows[:, x : x + 1], 30, 1, "bilinear-antialias") for x in range(20)]
-    assert np.array_equal(resize_image(tall, 30, 20, "bilinear-antialias"), np.concatenate(columns, axis=1))
+@pytest.mark.parametrize(
+    ("size_hw", "columns_first"),
+    [((90, 40), True), ((71, 40), True), ((70, 40), False), ((40, 90), False), ((29, 12), False)],
+    ids=str,
+)
+def test_antialiased_passes_come_in_the_order_of_pillow_13(
+    size_hw: tuple[int, int], *, columns_first: bool
+) -> None:
+    def along_rows(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return np.concatenate([resize_image(row[None], 1, 20, "bilinear-antialias") for row in picture])
+
+    def along_columns(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        columns = [picture[:, x : x + 1] for x in range(picture.shape[1])]
+        return np.concatenate([resize_image(c, 30, 1, "bilinear-antialias") for c in columns], axis=1)
+
+    picture = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), np.uint8)
+    expected = along_rows(along_columns(picture)) if columns_first else along_columns(along_rows(picture))
+    resized = resize_image(picture, 30, 20, "bilinear-antialias")
+    assert np.array_equal(resized, expected)
+    if int(PIL.__version__.partition(".")[0]) >= 13:
+        whole = Image.fromarray(picture).resize((20, 30), Image.Resampling.BILINEAR)
+        assert np.array_equal(resized, np.asarray(whole))
 
 
 @given(image=hnp.arrays(np.uint8, st.tuples(st.integers(1, 80), st.integers(1, 9), st.just(3))))

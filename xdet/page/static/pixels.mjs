@@ -163,7 +163,7 @@ function bilinear({ data, width: columns, height: rows, channels }, width, heigh
   return rgb;
 }
 
-// Pillow's BILINEAR: a triangle as wide as a result pixel, weights in 22 bits, first along the rows, each pass rounded.
+// Pillow's BILINEAR: a triangle as wide as a result pixel, weights in 22 bits, each pass rounded, in the order of Pillow 13.
 const BITS = 22;
 
 /** For every result pixel along one axis: the first source pixel, and the integer weight of it and of those behind it. */
@@ -184,26 +184,36 @@ function triangles(source, target) {
 }
 
 function antialias(picture, width, height) {
-  const { data, width: columns, height: rows, channels } = picture;
-  const narrow = columns === width ? toRgb(picture) : new Uint8Array(width * rows * 3);
-  if (columns !== width) {
-    const across = triangles(columns, width);
-    for (let row = 0, to = 0; row < rows; row++) {
-      for (const { first, weights } of across) {
-        sum(data, (row * columns + first) * channels, channels, weights, narrow, to);
-        to += 3;
-      }
+  const shrink = picture.height - height;
+  const columnsFirst = shrink > 0 && shrink > 2 * (picture.width - width);
+  return (columnsFirst ? across(down(picture, height), width) : down(across(picture, width), height)).data;
+}
+
+function across(picture, width) {
+  const { data, width: columns, height, channels } = picture;
+  if (columns === width) return { data: toRgb(picture), width, height, channels: 3 };
+  const rgb = new Uint8Array(width * height * 3);
+  const weighed = triangles(columns, width);
+  for (let row = 0, to = 0; row < height; row++) {
+    for (const { first, weights } of weighed) {
+      sum(data, (row * columns + first) * channels, channels, weights, rgb, to);
+      to += 3;
     }
   }
-  if (rows === height) return narrow;
+  return { data: rgb, width, height, channels: 3 };
+}
+
+function down(picture, height) {
+  const { data, width, height: rows, channels } = picture;
+  if (rows === height) return picture;
   const rgb = new Uint8Array(width * height * 3);
   let to = 0;
   for (const { first, weights } of triangles(rows, height)) {
     for (let column = 0; column < width; column++, to += 3) {
-      sum(narrow, (first * width + column) * 3, width * 3, weights, rgb, to);
+      sum(data, (first * width + column) * channels, width * channels, weights, rgb, to);
     }
   }
-  return rgb;
+  return { data: rgb, width, height, channels: 3 };
 }
 
 /** One weighted pixel: integers below 2^31, as the weights add up to about 2^22. */
