@@ -1,7 +1,4 @@
-"""A check as a report, and as JSON (schema ``xdet.check``, docs/json.md); ``page`` adds what only a page shows.
-
-A self-test as text and as JSON (schema ``xdet.selftest``, docs/selftest.md).
-"""
+"""A check as a report, and as JSON (schema ``xdet.check``, docs/json.md); ``page`` adds what only a page shows."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import json
 import math
 from collections import Counter
 from dataclasses import asdict
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from xdet.checking.tolerance import tolerance_text
@@ -20,7 +16,6 @@ from xdet.writing.text import format_count, format_distance, format_share
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from converters.integer.golden import Agreement
     from xdet.checking.layer_records import Layer, LayerComparison, RealLayer
     from xdet.checking.result import (
         CheckResult,
@@ -34,7 +29,6 @@ if TYPE_CHECKING:
         RuntimeLine,
         Tolerance,
     )
-    from xdet.checking.selftest import SelfTest
     from xdet.inspection.coverage import Coverage
     from xdet.writing.blocks import Block, Inline, Status
 
@@ -448,60 +442,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(member) for key, member in value.items()}
     return [_finite(member) for member in value] if isinstance(value, list | tuple) else value
-
-
-SELFTEST_SCHEMA = "xdet.selftest"
-SELFTEST_VERSION = 1
-
-
-def selftest_to_json(found: SelfTest) -> str:
-    """JSON text with a final newline; equal results give equal bytes. A distance that is infinite is null."""
-    data = {"schema": SELFTEST_SCHEMA, "version": SELFTEST_VERSION, **asdict(found)}
-    data["model"] = {"name": PurePath(found.model).name, "sha256": data.pop("sha256")}
-    for comparison in (data["agreement"], data["plain"]):
-        if comparison is not None and math.isinf(comparison["worst_lsb"]):
-            comparison["worst_lsb"] = None
-    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def selftest_text(found: SelfTest, *, width: int | None = None) -> str:
-    """``selftest_report`` for a terminal."""
-    return report_text(selftest_report(found), width)
-
-
-def selftest_report(found: SelfTest) -> Report:
-    """The verdict in one line; below it what to do, where there is something to do."""
-    told = (
-        f"{found.model} on {found.runtime}: {found.verdict}: {_described(found.agreement, found.bound_lsb)}"
-    )
-    lines = []
-    if found.exact_kernels is not None and found.plain is not None:
-        plain = _described(found.plain, 0)
-        lines = [
-            f"xdet chose exact kernels, because this CPU's fast ones saturate; without them: {plain}",
-            f"in programs of your own, set the session entry {found.exact_kernels} = 1",
-        ]
-    if not found.passed:
-        lines.append(_advice(found))
-    return Report("xdet selftest", (Section("", (Items(tuple(lines), title=told),)),))
-
-
-def _described(agreement: Agreement, bound_lsb: int) -> str:
-    if agreement.exact:
-        return f"all {agreement.compared} head values have the golden bits"
-    allowed = f"{bound_lsb} allowed" if bound_lsb else "none allowed"
-    return (
-        f"{agreement.differing} of {agreement.compared} head values differ, "
-        f"by up to {agreement.worst_lsb:.3g} LSB ({allowed})"
-    )
-
-
-def _advice(found: SelfTest) -> str:
-    if found.agreement.off_lattice:
-        return (
-            f"{found.agreement.off_lattice} values are no code of the head: the quantisation was stripped or changed; "
-            f"convert the source again, and deploy the file as xdet convert wrote it"
-        )
-    if found.runtime.endswith(":cpu"):
-        return "the file is not the one that was converted, or this ONNX Runtime computes other integers; convert again"
-    return "this provider computes other integers than the source's kernels; --provider cpu tells whether the file is sound"

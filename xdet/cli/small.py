@@ -50,8 +50,8 @@ def selftest(
 
     The answer is exact, bounded, or broken (exit code 1).
     """
-    from xdet.checking.report import SELFTEST_SCHEMA, selftest_report, selftest_to_json
     from xdet.checking.selftest import run_selftest
+    from xdet.checking.selftest_report import SELFTEST_SCHEMA, selftest_report, selftest_to_json
     from xdet.writing.files import require_outputs, with_sidecars
 
     require_outputs(json_outputs(json, SELFTEST_SCHEMA), with_sidecars([model]), force=force)
