@@ -81,7 +81,7 @@ def refuse_replacing(
             return f"'{existing[identity]}' is a file that this command reads ('{path}'); name another to write to"
     for target, mark in () if force else targets.items():
         if found[target] is not None and (mark is None or not mark.match(_beginning(target))):
-            return f"'{target}' exists already; give --force to replace it, or name another"
+            return f"'{target}' exists already; give `force` to replace it, or name another"
     return None
 
 

@@ -110,7 +110,7 @@ def convert(
 
     source = Path(source)
     if percentile is not None and calibration is None:
-        raise OptionError("--percentile is about calibration: add --calibration DIR, or leave it out")
+        raise OptionError("`percentile` is about calibration: add `calibration` DIR, or leave it out")
     described = replace(
         describing_options(
             config=config,

@@ -406,5 +406,5 @@ def import_ray() -> Any:
         import ray
         import ray.data
     except ImportError as error:
-        raise MissingExtraError("Ray, which --engine ray needs,", "ray") from error
+        raise MissingExtraError("Ray, which `engine` ray needs,", "ray") from error
     return ray

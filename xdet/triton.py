@@ -88,10 +88,10 @@ def write_repository(
     name = BEYOND_NAMES.sub("_", file.path.stem) if name is None else name
     if not name.strip(".") or BEYOND_NAMES.search(name):
         raise UsageError(
-            f"a model's name has letters, digits, '_', '.' and '-', got {name!r}; give another with --name"
+            f"a model's name has letters, digits, '_', '.' and '-', got {name!r}; give another with `name`"
         )
     if max_batch < 1:
-        raise UsageError(f"--max-batch must be at least 1, got {max_batch}")
+        raise UsageError(f"`max_batch` must be at least 1, got {max_batch}")
     data = _with_thresholds(file.data, document, score_threshold, iou_threshold)
     config = config_text(load_onnx(data, file.file).graph, name, max_batch=max_batch)
     files = TritonFiles(output / name / "config.pbtxt", output / name / "1" / "model.onnx")
@@ -170,6 +170,6 @@ def _with_thresholds(data: bytes, document: ModelDocument, score: float | None, 
         return freeze_thresholds(data, document, asked)
     if asked != own:
         raise UsageError(
-            "the file's thresholds are constants, or it has none; convert it without --freeze-thresholds"
+            "the file's thresholds are constants, or it has none; convert it without `freeze_thresholds`"
         )
     return data

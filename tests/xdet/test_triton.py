@@ -115,7 +115,7 @@ def test_a_repository_is_written_again_and_nothing_else_is_replaced(
     write_repository(models["one"], tmp_path)
     assert files.config.read_bytes() == first
     files.config.write_text("mine", "utf-8")
-    with pytest.raises(UsageError, match=r"config\.pbtxt' exists already; give --force"):
+    with pytest.raises(UsageError, match=r"config\.pbtxt' exists already; give `force`"):
         write_repository(models["one"], tmp_path)
     assert files.config.read_text("utf-8") == "mine"
 
@@ -131,7 +131,7 @@ def test_names_are_made_fit_and_bad_ones_refused(tmp_path: Path) -> None:
 def test_what_cannot_be_served_is_refused(models: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is no ONNX file or a damaged one"):
         write_repository(write(tmp_path, b"no model"), tmp_path / "repo")
-    with pytest.raises(UsageError, match="--max-batch must be at least 1, got 0"):
+    with pytest.raises(UsageError, match="`max_batch` must be at least 1, got 0"):
         write_repository(models["any"], tmp_path / "repo", max_batch=0)
     with pytest.raises(UsageError, match=r"score threshold must lie in .*; give a number between 0 and 1"):
         write_repository(models["any"], tmp_path / "repo", score_threshold=2)

@@ -111,6 +111,6 @@ def _fitting(file: ModelFile, wanted: Sequence[RuntimeChoices] | None) -> list[R
     if not fitting:
         raise UsageError(
             f"'{file.file}' is a file of format {file.format}, which none of the named runtimes takes; "
-            f"add {' or '.join(takers)} to --runtimes"
+            f"add {' or '.join(takers)} to `runtimes`"
         )
     return fitting

@@ -53,7 +53,7 @@ def split_cpus(text: str) -> tuple[str, ...]:
     """
     cpus = tuple(name.strip() for name in BETWEEN.split(text))
     if "" in cpus or len(set(cpus)) < len(cpus):
-        raise UsageError(f"--cpus takes names of processors, each once, got {text!r}")
+        raise UsageError(f"`cpus` takes names of processors, each once, got {text!r}")
     return cpus
 
 

@@ -102,7 +102,7 @@ def open_pair(model: Path | ModelFile, source: Path, said: SourceOptions | None 
     if not finished.is_finished:
         raise UsageError(
             f"'{finished.file}' is {finished.format or 'no model'}, expected an ONNX file made by xdet convert; "
-            f"the source goes behind --source"
+            f"the source goes behind `source`"
         )
     if origin.format is None or origin.format not in SOURCES:
         known = ", ".join(row.title for row in SOURCES.values())

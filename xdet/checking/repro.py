@@ -55,7 +55,7 @@ def values_path(model: Path) -> Path:
         UsageError: the model's name does not end in ``.onnx``.
     """
     if model.suffix.lower() != ".onnx":
-        raise UsageError(f"--repro writes an ONNX file, got '{model}'; let its name end in .onnx")
+        raise UsageError(f"`repro` writes an ONNX file, got '{model}'; let its name end in .onnx")
     return model.with_suffix(".npz")
 
 

@@ -19,6 +19,7 @@ import typer
 import xdet
 from converters.errors import ConversionError
 from xdet.cli import bench, card, check, convert, describe, detect, eval, inspect, page, small, triton  # noqa: A004 - the command's name
+from xdet.cli.options import with_options
 from xdet.errors import OutputError, UsageError, XdetError
 from xdet.writing.text import message_line
 
@@ -89,7 +90,7 @@ class _OneLine(logging.Formatter):
     """Log records as lines of the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return message_line(super().format(record))
+        return with_options(message_line(super().format(record)))
 
 
 def main() -> None:
@@ -148,7 +149,7 @@ def _fail(arguments: list[str], message: str, *details: str, code: int) -> NoRet
     if "--debug" in arguments[: len(GLOBAL_FLAGS)]:
         lines = [*traceback.format_exc().splitlines(), *lines]
     with suppress(OSError):  # nobody can be told
-        print("\n".join(map(message_line, lines)), file=sys.stderr)  # noqa: T201 - the one error handler
+        print("\n".join(with_options(message_line(line)) for line in lines), file=sys.stderr)  # noqa: T201 - the one error handler
     sys.exit(code)
 
 

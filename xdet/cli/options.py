@@ -8,9 +8,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,7 +53,24 @@ def counted_progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
 def print_line(text: str, *, err: bool = False) -> None:
     """One line on the terminal, whatever names are in it."""
-    typer.echo(message_line(text), err=err)
+    typer.echo(with_options(message_line(text)), err=err)
+
+
+def with_options(text: str) -> str:
+    """What the library says of its parameters, as the command line calls them: `anchor_unit` is --anchor-unit."""
+    return _PARAMETER.sub(
+        lambda found: f"--{found[1].replace('_', '-')}" if found[1] in _parameters() else found[0], text
+    )
+
+
+@cache
+def _parameters() -> frozenset[str]:
+    """The parameters of all commands."""
+    from xdet.cli.app import app
+
+    group = typer.main.get_command(app)
+    commands = getattr(group, "commands", {}).values()
+    return frozenset(str(parameter.name) for command in commands for parameter in command.params)
 
 
 def print_report(report: Report) -> None:
@@ -59,10 +78,11 @@ def print_report(report: Report) -> None:
     from xdet.writing.terminal import report_text
 
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    typer.echo(report_text(report, shutil.get_terminal_size().columns if known else None))
+    typer.echo(with_options(report_text(report, shutil.get_terminal_size().columns if known else None)))
 
 
 STDOUT = Path("-")
+_PARAMETER = re.compile(r"`([a-z][a-z0-9_]*)`")
 Force = Annotated[
     bool, typer.Option("--force", help="Replace existing files that xdet did not make, too; never an input.")
 ]

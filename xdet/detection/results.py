@@ -123,7 +123,7 @@ class ResultsFile:
             line_start=layout.line_start,
             read_line=self._read_line,
             what="result of xdet detect",
-            advice=("name another file, or a results file of xdet", "choose another --json"),
+            advice=("name another file, or a results file of xdet", "choose another `json`"),
             redo_last=layout.many,
             alone=True,
             anew=anew,

@@ -165,7 +165,7 @@ def _possible(source: Path, said: SourceOptions) -> tuple[dict[StatedUnit, Detec
         raise next(iter(refused.values()))
     if len({spec.head for spec in specs.values()}) == 1 and len(specs) == len(UNITS):
         raise OptionError(
-            f"'{source}': its head has no anchors whose unit could be tried; leave --try-units out"
+            f"'{source}': its head has no anchors whose unit could be tried; leave `try_units` out"
         )
     return specs, {unit: error.lines[0] for unit, error in refused.items()}
 

@@ -124,7 +124,7 @@ def read_coco(annotations: Path, images: Path) -> Dataset:
     data = _read_bytes(annotations)
     sections = _sections(data, annotations)
     if not images.is_dir():
-        raise DataError(f"'{images}' is not a folder; give --images the folder that holds the photographs")
+        raise DataError(f"'{images}' is not a folder; give `images` the folder that holds the photographs")
     reader = _Reader(str(annotations), images)
     reader.read_categories(sections["categories"])
     reader.read_images(sections["images"])

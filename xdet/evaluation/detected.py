@@ -105,11 +105,11 @@ def _require_comparable(path: Path, used: Mapping[str, Any], classes: object, th
     if differ:
         told = ", ".join(f"{key} {used.get(key, 'none')}, not {asked.get(key, 'none')}" for key in differ)
         raise UsageError(
-            f"'{path}' was made with {told}; detect with --score-threshold {thresholds.score:g} "
-            f"--iou-threshold {thresholds.iou:g}, or evaluate at its own thresholds"
+            f"'{path}' was made with {told}; detect with `score_threshold` {thresholds.score:g} "
+            f"`iou_threshold` {thresholds.iou:g}, or evaluate at its own thresholds"
         )
     if classes is not None:
-        raise UsageError(f"'{path}' holds some classes alone; detect without --classes")
+        raise UsageError(f"'{path}' holds some classes alone; detect without `classes`")
 
 
 def _read_lines(path: Path) -> tuple[dict[str, Any], Iterable[Mapping[str, Any]]]:

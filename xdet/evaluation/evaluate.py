@@ -407,6 +407,6 @@ def _match_classes(file: str, names: Mapping[int, str], dataset: Dataset) -> dic
         raise DataError(
             f"'{dataset.file}' has the categories {', '.join(map(repr, dataset.categories.values()))}, '{file}' "
             f"finds {', '.join(map(repr, names.values())) or 'no named classes'}: no name is in both; rename the "
-            f"categories, or give the names with --classes: here for a source, else where it is converted"
+            f"categories, or give the names with `classes`: here for a source, else where it is converted"
         )
     return matched

@@ -171,7 +171,7 @@ def truncation_table(spec: DetectorSpec, file: str) -> NDArray[np.uint8] | None:
         return None
     if not 126.9 < exact_zero_point < 127.6:
         raise UsageError(
-            f"--truncate-input is defined for networks that see pixels as 0..1 or -1..1; '{file}' rescales them by "
+            f"`truncate_input` is defined for networks that see pixels as 0..1 or -1..1; '{file}' rescales them by "
             f"{rescaling.scale:.9g}, {rescaling.offset:.9g}; leave it out"
         )
     pixels = np.arange(256)
@@ -235,7 +235,7 @@ class KeptPredictions:
             line_start=b'{"run": "',
             read_line=self._read_line,
             what="kept prediction",
-            advice=("give --resume a file that xdet eval made, or a new one", "choose another --resume"),
+            advice=("give `resume` a file that xdet eval made, or a new one", "choose another `resume`"),
             headless=True,
         )
 

@@ -39,16 +39,16 @@ class EvaluationOptions:
 
     def __post_init__(self) -> None:
         if self.truncate_input and self.protocol == "coco":
-            raise UsageError("--truncate-input belongs to the zoo's protocols; add --protocol zoo-3 or zoo-4")
+            raise UsageError("`truncate_input` belongs to the zoo's protocols; add `protocol` zoo-3 or zoo-4")
         if self.eval_iou is not None and self.protocol == "coco":
             raise UsageError(
-                "--eval-iou belongs to the zoo's protocols; coco has its ten IoU thresholds: leave it out, or add --protocol "
+                "`eval_iou` belongs to the zoo's protocols; coco has its ten IoU thresholds: leave it out, or add `protocol` "
                 "zoo-3 or zoo-4"
             )
         if self.eval_iou is not None and not 0 < self.eval_iou <= 1:
-            raise UsageError(f"--eval-iou must be above 0 and at most 1, got {self.eval_iou}")
+            raise UsageError(f"`eval_iou` must be above 0 and at most 1, got {self.eval_iou}")
         if self.max_gt is not None and self.max_gt < 1:
-            raise UsageError(f"--max-gt must be at least 1, got {self.max_gt}")
+            raise UsageError(f"`max_gt` must be at least 1, got {self.max_gt}")
 
 
 @dataclass(frozen=True, eq=False)

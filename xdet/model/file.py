@@ -60,7 +60,7 @@ def require_source(models: Sequence[Path], said: object) -> None:
     if said is not None and all(sniff_format(read_model(path)) == FINISHED for path in models):
         listed = ", ".join(f"'{path}'" for path in models)
         raise UsageError(
-            f"{listed}: a finished model describes itself; --classes, --resize and the like are about sources: convert the "
+            f"{listed}: a finished model describes itself; `classes`, `resize` and the like are about sources: convert the "
             "source again with them, or leave them out"
         )
 

@@ -186,7 +186,7 @@ def _require_runnable(file: ModelFile, document: ModelDocument) -> None:
     batch = load_onnx(file.data, file.file).graph.input[0].type.tensor_type.shape.dim[0].dim_value
     if batch > 1:
         raise ModelError(
-            f"'{file.file}' takes {batch} pictures at a time; a page has one: convert it with --batch 1"
+            f"'{file.file}' takes {batch} pictures at a time; a page has one: convert it with `batch` 1"
         )
     plain = ImageInput(height=1, width=1, rescaling=Rescaling(1.0, 0.0))
     unknown = [

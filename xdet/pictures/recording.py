@@ -60,7 +60,7 @@ def require_encoder() -> None:
     """
     if _ENCODER not in import_av().codecs_available:
         raise RuntimeUnavailableError(
-            "this PyAV has no encoder for H.264 (libx264); install its wheel from PyPI, or leave out --save"
+            "this PyAV has no encoder for H.264 (libx264); install its wheel from PyPI, or leave out `save`"
         )
 
 

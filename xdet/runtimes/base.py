@@ -185,11 +185,11 @@ def require_thresholds(asked: Thresholds, runtime: Runtime) -> None:
         raise UsageError(
             f"'{runtime.file}' holds at most {most} detections per image, "
             f"{asked.max_detections} were asked; ask for fewer, or convert the source again with "
-            f"--max-detections {asked.max_detections}"
+            f"`max_detections` {asked.max_detections}"
         )
     if runtime.capabilities.thresholds:
         return
-    again = "convert the source again without --freeze-thresholds"
+    again = "convert the source again without `freeze_thresholds`"
     if asked.iou != baked.iou:
         raise UsageError(
             f"'{runtime.file}' has its IoU threshold frozen at {baked.iou}, {asked.iou} was asked; "

@@ -148,7 +148,7 @@ def decoder_for(
         missing = "anchors" if spec.head is None else "class names"
         raise ModelError(
             f"'{file}' ends at the raw head and no {missing} are known, so boxes cannot be decoded; "
-            f"convert its source with --anchors and --classes, or write both into the source's sidecar"
+            f"convert its source with `anchors` and `classes`, or write both into the source's sidecar"
         )
     return lambda head, thresholds: detect_from_head(head, spec, thresholds)
 

@@ -205,7 +205,7 @@ class OrtSession:
         if working != choices.provider:  # ONNX Runtime drops a provider that cannot start, and goes on
             raise RuntimeUnavailableError(
                 f"'{file}': {choices.provider} could not be started, ONNX Runtime offers {working} "
-                f"instead; see that its libraries and drivers are installed, or choose another --provider"
+                f"instead; see that its libraries and drivers are installed, or choose another `provider`"
             )
         self.inputs = tuple(map(_tensor_info, self._session.get_inputs()))
         self.outputs = tuple(map(_tensor_info, self._session.get_outputs()))

@@ -44,7 +44,7 @@ def require_workers(workers: int) -> None:
     """Refuse a number of workers out of range."""
     if not 1 <= workers <= MOST_WORKERS:
         raise UsageError(
-            f"--workers must lie in 1..{MOST_WORKERS}, got {workers}; leave it out for one per processor"
+            f"`workers` must lie in 1..{MOST_WORKERS}, got {workers}; leave it out for one per processor"
         )
 
 

@@ -26,7 +26,7 @@ def require_new_enough(model: bytes, file: str, installed: str) -> None:
     oldest = document.oldest_runtimes.get("onnxruntime")
     if oldest is None or not is_older(installed, oldest):
         return
-    other = "--target portable" if document.target == "cpu" else "a lower --opset"
+    other = "`target` portable" if document.target == "cpu" else "a lower `opset`"
     raise RuntimeUnavailableError(
         f"'{file}' needs ONNX Runtime {oldest} or newer, found {installed}; install a newer onnxruntime, or "
         f"convert the source again with {other}"

@@ -39,7 +39,7 @@ def test_names_are_split_where_no_option_of_qemu_follows() -> None:
     assert split_cpus("Haswell, Nehalem") == ("Haswell", "Nehalem")
     assert split_cpus("max,sme=off,Haswell,-avx2,+aes") == ("max,sme=off", "Haswell,-avx2,+aes")
     for text in ("", "Haswell,,Nehalem", "Haswell,Haswell"):
-        with pytest.raises(UsageError, match="--cpus takes names of processors, each once"):
+        with pytest.raises(UsageError, match="`cpus` takes names of processors, each once"):
             split_cpus(text)
 
 

@@ -112,7 +112,7 @@ def test_equal_requests_give_equal_bytes(
 
 def test_the_values_lie_beside_the_model_and_another_suffix_is_refused() -> None:
     assert values_path(Path("a/layer.onnx")) == Path("a/layer.npz")
-    with pytest.raises(UsageError, match=r"--repro writes an ONNX file, got 'layer.txt'"):
+    with pytest.raises(UsageError, match=r"`repro` writes an ONNX file, got 'layer.txt'"):
         values_path(Path("layer.txt"))
 
 

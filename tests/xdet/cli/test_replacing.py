@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import xdet
 from tests.xdet.labelled_scenes import FOUND_XYWH_PX, Scene, write_model
 from xdet.cli.app import app
+from xdet.cli.options import with_options
 from xdet.pictures.render import save_picture
 from xdet.writing.files import MODEL_MARK, PAGE_MARK, PAGE_START, PICTURE_MARK
 
@@ -89,7 +90,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 def told(error: BaseException | None) -> str:
     assert getattr(error, "exit_code", None) == 2, error
-    return str(error)
+    return with_options(str(error))
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))

@@ -191,7 +191,7 @@ def test_workers_share_the_processors_unless_threads_are_asked_for(
 
 
 def test_no_worker_is_too_few(model: Path) -> None:
-    with pytest.raises(UsageError, match=r"--workers must lie in 1\.\.64, got 0"):
+    with pytest.raises(UsageError, match=r"`workers` must lie in 1\.\.64, got 0"):
         Detector(model, workers=0)
 
 

@@ -231,7 +231,7 @@ def test_when_nothing_is_left_the_first_reason_is_told(tmp_path: Path) -> None:
 def test_missing_annotations_and_a_missing_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read the annotations '.*no\.json'"):
         read_coco(tmp_path / "no.json", tmp_path)
-    with pytest.raises(DataError, match=r"nowhere' is not a folder; give --images"):
+    with pytest.raises(DataError, match=r"nowhere' is not a folder; give `images`"):
         read_coco(write(tmp_path, {"images": [], "annotations": [], "categories": []}), tmp_path / "nowhere")
 
 

@@ -85,7 +85,7 @@ def test_a_photograph_without_a_result_is_told(scene: Scene, model: Path, tmp_pa
 
 def test_results_that_cannot_be_compared_are_refused(scene: Scene, model: Path, tmp_path: Path) -> None:
     images = photographs(scene)
-    with pytest.raises(UsageError, match=r"made with score 0\.4, not 0\.001; detect with --score-threshold"):
+    with pytest.raises(UsageError, match=r"made with score 0\.4, not 0\.001; detect with `score_threshold`"):
         measure(scene, detected(model, images, tmp_path / "high.jsonl", score=0.4))
     with pytest.raises(UsageError, match="some classes alone"):
         measure(scene, detected(model, images, tmp_path / "one.jsonl", classes=["person"]))

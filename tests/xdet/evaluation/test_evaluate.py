@@ -154,7 +154,7 @@ def test_categories_are_matched_by_name_and_the_others_counted(tmp_path: Path) -
 
 def test_models_of_other_classes_are_refused(scene: Scene, tmp_path: Path) -> None:
     cat = write_model(tmp_path / "cat.onnx", spec=replace(SPEC, class_names=("cat",)))
-    with pytest.raises(DataError, match=r"has the categories 'person', '.*cat\.onnx' finds 'cat'.*--classes"):
+    with pytest.raises(DataError, match=r"has the categories 'person', '.*cat\.onnx' finds 'cat'.*`classes`"):
         measure(scene, cat)
 
 
@@ -234,7 +234,7 @@ def test_the_zero_point_127_truncates_every_pixel_to_the_one_below(tmp_path: Pat
 
 
 def test_truncation_is_refused_where_it_is_not_defined(scene: Scene, model: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--truncate-input belongs to the zoo's protocols"):
+    with pytest.raises(UsageError, match="`truncate_input` belongs to the zoo's protocols"):
         measure(scene, model, truncate_input=True)
     odd = replace(SPEC, image=replace(SPEC.image, rescaling=Rescaling(0.017, -2.1)))
     with pytest.raises(UsageError, match=r"odd\.onnx' rescales them by 0\.017, -2\.1"):
@@ -268,7 +268,7 @@ def test_options_out_of_range_are_refused(
 def test_frozen_thresholds_are_refused(scene: Scene, tmp_path: Path) -> None:
     frozen = write_model(tmp_path / "frozen.onnx", freeze=True)
     with pytest.raises(
-        UsageError, match=r"frozen at 0\.5, 0\.001 is below it; .*without --freeze-thresholds"
+        UsageError, match=r"frozen at 0\.5, 0\.001 is below it; .*without `freeze_thresholds`"
     ):
         measure(scene, frozen)
     assert measure(scene, frozen, score_threshold=0.5).num_images == 2
@@ -394,7 +394,7 @@ def test_a_file_of_an_earlier_version_goes_on_without_a_header(
 def test_a_place_that_cannot_be_written_is_told_before_any_work(
     four: Scene, model: Path, looked_at: list[int]
 ) -> None:
-    with pytest.raises(OutputError, match=r"cannot write '.*kept'.*--resume"):
+    with pytest.raises(OutputError, match=r"cannot write '.*kept'.*`resume`"):
         measure(four, model, resume=four.folder / "nowhere" / "kept")
     assert looked_at == []
 

@@ -50,7 +50,7 @@ LINE = (
 def test_a_file_of_another_kind_is_refused_and_left_alone(tmp_path: Path, content: bytes, line: int) -> None:
     kept = tmp_path / "notes.txt"
     kept.write_bytes(content)
-    with pytest.raises(DataError, match=rf"notes\.txt', line {line}, is no kept prediction; give --resume"):
+    with pytest.raises(DataError, match=rf"notes\.txt', line {line}, is no kept prediction; give `resume`"):
         KeptPredictions(kept)
     assert kept.read_bytes() == content
 
@@ -74,5 +74,5 @@ def test_a_new_file_begins_with_the_header(tmp_path: Path, *, empty: bool) -> No
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes in folders")
 def test_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OutputError, match="pipe': it is a pipe, expected a file; choose another --resume"):
+    with pytest.raises(OutputError, match="pipe': it is a pipe, expected a file; choose another `resume`"):
         KeptPredictions(tmp_path / "pipe")

@@ -85,7 +85,7 @@ def test_a_file_of_another_hand_is_replaced_with_force_alone(
     model, folder = write_model(tmp_path, finished_model()), tmp_path / "site"
     folder.mkdir()
     (folder / name).write_text("mine", "utf-8")
-    with pytest.raises(UsageError, match=f"{name}' exists already; give --force"):
+    with pytest.raises(UsageError, match=f"{name}' exists already; give `force`"):
         make_page(model, folder, package=package)
     assert [path.name for path in folder.iterdir()] == [name]
     make_page(model, folder, package=package, force=True)

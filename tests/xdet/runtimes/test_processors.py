@@ -35,7 +35,7 @@ def test_what_is_asked_for_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("asked", [-1, 0, 65])
 def test_a_number_out_of_range_is_refused(asked: int) -> None:
-    with pytest.raises(UsageError, match=rf"--workers must lie in 1\.\.64, got {asked}; leave it out"):
+    with pytest.raises(UsageError, match=rf"`workers` must lie in 1\.\.64, got {asked}; leave it out"):
         choose_workers(asked)
 
 
