@@ -192,6 +192,12 @@ def combine(node: ir.Node, inputs: Sequence[Value | None]) -> Value:
     return Reals(array, exact=False, doubt=doubt)
 
 
+def matrix_product(inputs: Sequence[Value | None]) -> Value:
+    """MatMul of two computed operands, with broadcasting; runtimes multiply codes, or reals in an order of their own."""
+    a, b = (to_reals(value).array.astype(np.float64) for value in inputs if value is not None)
+    return Reals((a @ b).astype(np.float32), exact=False)
+
+
 def extreme(node: ir.Node, inputs: Sequence[Value | None]) -> Value:
     """Max or Min of any number of operands, codes or reals, with broadcasting."""
     operands = [to_reals(value) for value in inputs if value is not None]

@@ -54,6 +54,11 @@ def is_sparse(model: TfliteModel, op: TfliteOperator) -> bool:
     return any(cast("int", stride) > size for size, stride in zip(kernel, strides, strict=True))
 
 
+def is_computed(model: TfliteModel, op: TfliteOperator) -> bool:
+    """Whether weights of codes are computed at run time."""
+    return model.tensors[op.inputs[1]].data is None
+
+
 def other_scale(model: TfliteModel, op: TfliteOperator) -> bool:
     """Whether input and output have different scales."""
     quants = per_tensor(model, op.inputs[0], op.outputs[0])

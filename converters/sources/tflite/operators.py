@@ -46,6 +46,7 @@ _POOL = Signature((1, 1), ranks=((0, 4),), positive=(*_STRIDES, "filter_h", "fil
 _BLOCKS = Signature((1, 1), ranks=((0, 4),), positive=("block_size",))
 _RESIZE = Signature((2, 2), ranks=((0, 4), (1, 1)))
 
+_FIXED_POINT = "that kernel multiplies in 31-bit fixed point"
 _UINT8_WEIGHTS = Case(
     "the same", "built-in", 1, "that kernel multiplies in 31-bit fixed point", "with uint8 weights",
     conditions.has_uint8_weights,
@@ -133,9 +134,25 @@ OPERATORS: Mapping[str, Row] = {
     "FULLY_CONNECTED": Row(
         products.fully_connected,
         Signature((2, 3), optional=(2,), ranks=((1, 2),)),
-        (Case("Gemm", "XNNPACK"), _UINT8_WEIGHTS),
+        (
+            Case("Gemm", "XNNPACK"),
+            Case(
+                "Gemm",
+                "built-in",
+                1,
+                _FIXED_POINT,
+                "with weights computed at run time",
+                conditions.is_computed,
+            ),
+            _UINT8_WEIGHTS,
+        ),
         constants=(1, 2),
         weights=Weights(0, conditions.product),
+    ),
+    "BATCH_MATMUL": Row(
+        products.batch_matmul,
+        _BINARY,
+        (Case("MatMul", "built-in", 1, _FIXED_POINT),),
     ),
     "TRANSPOSE_CONV": Row(
         transposed.transpose_conv,

@@ -127,6 +127,7 @@ class Options(NamedTuple):
 OPTIONS: Mapping[str, Options] = {
     "ADD": Options(11, _FUSED),
     "AVERAGE_POOL_2D": Options(5, _POOL_2D),
+    "BATCH_MATMUL": Options(101, {"adj_x": Field(0, "bool"), "adj_y": Field(1, "bool")}),
     "CAST": Options(37, {"in_data_type": Field(0, "dtype"), "out_data_type": Field(1, "dtype")}),
     "CONCATENATION": Options(10, {"axis": Field(0, "int32"), "fused_activation": Field(1, "activation")}),
     "CONV_2D": Options(1, _CONV_2D),

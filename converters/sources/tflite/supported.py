@@ -244,6 +244,8 @@ def _refused_weights(model: TfliteModel, op: TfliteOperator, widened: set[int]) 
     for position, tensor in operands[1:]:
         if floats and tensor.dtype == "float32" and (tensor.data is not None or tensor.index in widened):
             continue
+        if position == 1 and op.op == "FULLY_CONNECTED" and tensor.data is None:
+            continue  # attention: its scale is that of every other activation
         if tensor.data is None:
             yield f"needs a constant as operand {position}, but tensor {tensor.name!r} is computed at run time"
         elif position == 2 and (floats or tensor.dtype != "int32"):

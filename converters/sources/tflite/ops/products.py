@@ -121,15 +121,46 @@ def _weight_params(context: ImportContext, op: TfliteOperator) -> QuantParams:
     return params
 
 
+def batch_matmul(context: ImportContext, op: TfliteOperator) -> None:
+    """BATCH_MATMUL: the last two axes of both operands, in the source's layout; ``adj_x`` and ``adj_y`` exchange them."""
+    target = op.outputs[0]
+    operands = [
+        _matrix(context, op, position, exchanged=bool(op.options[name]))
+        for position, name in enumerate(("adj_x", "adj_y"))
+    ]
+    real = context.writer.op("MatMul", operands, context.name(op, "product"))
+    rank = len(context.tensor(target).shape)
+    context.close(target, context.from_source_layout(real, rank, context.name(op)))
+
+
+def _matrix(context: ImportContext, op: TfliteOperator, position: int, *, exchanged: bool) -> ir.Value:
+    """An operand's reals: codes are laid out first, so that runtimes multiply them as they are."""
+    index, name = op.inputs[position], context.name(op, f"operand{position}")
+    rank = len(context.tensor(index).shape)
+    value = context.to_source_layout(context.codes_of(index), rank, f"{name}/nhwc")
+    if exchanged:
+        perm = [*range(rank - 2), rank - 1, rank - 2]
+        value = context.writer.op("Transpose", [value], f"{name}/exchanged", perm=perm)
+    if not context.is_quantized(index):
+        return value
+    return context.adjusted_float_of(index, context.params(index), op.outputs[0], codes=value)
+
+
 def fully_connected(context: ImportContext, op: TfliteOperator) -> None:
-    """FULLY_CONNECTED: the input is flattened to rows of the weights' length, weights stay ``(out, in)``."""
+    """FULLY_CONNECTED: the input is flattened to rows of the weights' length, weights stay ``(out, in)``.
+
+    Weights may be computed at run time (attention): then they are read as every other tensor.
+    """
     source, target = context.tensor(op.inputs[0]), context.tensor(op.outputs[0])
-    weights = context.constant_of(op, 1)
-    units, length = weights.shape
+    units, length = context.tensor(op.inputs[1]).shape
+    if op.inputs[1] in context.constants:
+        weights = weight_value(context, op, context.constant_of(op, 1), "same")
+    else:
+        weights = context.float_of(op.inputs[1])
     rows = (math.prod(source.shape) // length, length)
     inputs = [
         reshape(context, context.float_of(op.inputs[0]), source.shape, rows, context.name(op, "rows")),
-        weight_value(context, op, weights, "same"),
+        weights,
         bias_value(context, op),
     ]
     real = context.writer.op(

@@ -107,6 +107,11 @@ def _fully_connected(n: Network) -> int:
     return n.op("FULLY_CONNECTED", [n.x, kernel], (256, 5), 0.01, 3)
 
 
+def _computed_weights(n: Network) -> int:
+    rows = n.b.op("RESHAPE", [n.x, n.ints(256, 3)], (256, 3), "int8", PIXEL, -128, name="rows")
+    return n.op("FULLY_CONNECTED", [n.x, rows], (256, 256), 0.0103, -100)
+
+
 def _pool(op: str, window: int = 2, scale: float = PIXEL) -> Callable[[Network], int]:
     size = SIZE // 2
     return lambda n: n.op(op, [n.x], (1, size, size, 3), scale, padding="SAME", stride_h=2, stride_w=2,
@@ -249,6 +254,10 @@ BUILDERS: Mapping[tuple[str, str], Callable[[Network], int | bytes]] = {
     ("FULLY_CONNECTED", "with uint8 weights"): _uint8_weights("FULLY_CONNECTED", (5, 3), 0),
     ("TRANSPOSE_CONV", ""): _transpose_conv(3, 2),
     ("TRANSPOSE_CONV", "with strides longer than the kernel"): _transpose_conv(2, 3),
+    ("FULLY_CONNECTED", "with weights computed at run time"): _computed_weights,
+    ("BATCH_MATMUL", ""): lambda n: n.op(
+        "BATCH_MATMUL", [n.x, n.x], (1, SIZE, SIZE, SIZE), 0.0103, -100, adj_y=True
+    ),
     ("MAX_POOL_2D", ""): _pool("MAX_POOL_2D"),
     ("AVERAGE_POOL_2D", ""): _pool("AVERAGE_POOL_2D"),
     ("AVERAGE_POOL_2D", "of 128 pixels or more, or with other scales"): _pool("AVERAGE_POOL_2D", 12),
