@@ -35,6 +35,7 @@ NODE_PACKAGES = (
     "@cwasm/jpeg-turbo",
 )  # xdet/page/site.py names the release
 COMPILERS = "opencv,tract,tvm,iree"
+OPTIMISERS = ("onnxoptimizer", "onnxsim", "onnxslim")
 
 
 def say(text: str) -> None:
@@ -164,12 +165,14 @@ def install_triton_client(venv: Path, scratch: Path, env: dict[str, str]) -> Non
 
 
 def check_compilers(scratch: Path, sources: Path, env: dict[str, str]) -> None:
-    """Run the contract of all runtimes on those that stay out of everybody's environment: compilers, and OpenCV."""
+    """Run the contract of all runtimes and optimisers on what stays out of everybody's environment: compilers, OpenCV."""
     venv = scratch / "venv-compilers"
     must([sys.executable, "-m", "venv", str(venv)], scratch, env)
     python = str(venv / ("Scripts" if os.name == "nt" else "bin") / "python")
     install = [python, "-m", "pip", "install", "-q"]
-    must([*install, f".[{COMPILERS},cpu,litert]", "hypothesis", "pytest", "pytest-xdist"], sources, env)
+    tools = (*OPTIMISERS, "hypothesis", "pytest", "pytest-xdist")
+    must([*install, f".[{COMPILERS},cpu,litert]", *tools], sources, env)
+    must([python, "-m", "pytest", "-q", "tests/xdet/runtimes/test_optimisers.py"], sources, env)
     chosen = " or ".join(COMPILERS.split(","))
     must(
         [python, "-m", "pytest", "-q", "-k", chosen, "tests/xdet/runtimes/test_every_runtime.py"],

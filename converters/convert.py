@@ -17,6 +17,7 @@ from converters.heads.nms_nodes import add_head
 from converters.integer.vector import attempt_golden_vector
 from converters.opset import oldest_runtimes, stamp_opset
 from converters.passes.pipelines import run_pipeline
+from converters.passes.weights import omit_zero_points
 from converters.quantize.network import quantize_network
 from converters.sources import describe, open_source
 from converters.spec import METADATA_KEY, ModelDocument, SourceInfo, contract_io, raw_outputs
@@ -160,7 +161,8 @@ def _printable(name: str) -> str:
 def _finish(
     model: ir.Model, document: ModelDocument, options: ConvertOptions, *, canonical: bool
 ) -> Conversion:
-    """Choose the opset, attach the document, state the shapes, check the contract, serialise once."""
+    """Drop zero-points of 0, choose the opset, attach the document, state the shapes, check the contract, serialise once."""
+    omit_zero_points(model.graph)
     infer_shapes(model)
     stamp_opset(model, options.opset)
     document = replace(document, oldest_runtimes=oldest_runtimes(model))

@@ -2,7 +2,8 @@
 
 Before: a graph as it was written, in ``OPSET``. After: the same nodes, stamped with the lowest opset that takes all of them, or
 with the one that was asked for. An opset takes a node if its schema knows every attribute, as many operands and results,
-and their dtypes. Numeric effect: none; an operator that takes the same node in two of these opsets means the same in both.
+and their dtypes; the axes of a mean are an attribute where the opset has no operand for them. Numeric effect: none; an
+operator that takes the same node in two of these opsets means the same in both.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from converters.spec.releases import IR_VERSIONS, ONNXRUNTIME, UINT8_MAX_ONNXRUN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+AXES_BY_OPERAND = {"ReduceMean": 18}  # operator -> the first opset in which constant axes are an operand
 
 
 def stamp_opset(model: ir.Model, asked: int | None) -> None:
@@ -41,6 +45,10 @@ def stamp_opset(model: ir.Model, asked: int | None) -> None:
         )
     opset = asked or min(taking, default=model.graph.opset_imports[""])
     model.graph.opset_imports[""], model.ir_version = opset, IR_VERSIONS[opset]
+    for node in model.graph:
+        if opset < AXES_BY_OPERAND.get(node.op_type, 0) and (axes := _constant_axes(node)) is not None:
+            node.attributes["axes"] = ir.AttrInt64s("axes", axes)
+            node.resize_inputs(1)
 
 
 def refused_nodes(graph: ir.Graph, opset: int) -> Sequence[ir.Node]:
@@ -61,17 +69,26 @@ def _takes(opset: int, node: ir.Node) -> bool:
         schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
     except onnx.defs.SchemaError:
         return False
-    counts = (
-        schema.min_input <= len(node.inputs) <= schema.max_input and len(node.outputs) <= schema.max_output
-    )
+    operands = len(node.inputs)
+    if opset < AXES_BY_OPERAND.get(node.op_type, 0) and _constant_axes(node) is not None:
+        operands = 1
+    counts = schema.min_input <= operands <= schema.max_input and len(node.outputs) <= schema.max_output
     if not counts or not set(node.attributes) <= set(schema.attributes):
         return False
     values = ((node.inputs, schema.inputs), (node.outputs, schema.outputs))
     return all(
         dtype is None or f"tensor({_onnx_name(dtype)})" in formal[min(position, len(formal) - 1)].types
         for actual, formal in values
-        for position, dtype in enumerate(map(_dtype, actual))
+        for position, dtype in enumerate(map(_dtype, actual[:operands] if actual is node.inputs else actual))
     )
+
+
+def _constant_axes(node: ir.Node) -> list[int] | None:
+    """The axes of a reduction whose second operand is constant."""
+    if len(node.inputs) != 2 or node.inputs[1] is None:
+        return None
+    tensor = ir.convenience.get_const_tensor(node.inputs[1])
+    return None if tensor is None else [int(axis) for axis in tensor.numpy().reshape(-1)]
 
 
 def _dtype(value: ir.Value | None) -> ir.DataType | None:

@@ -123,8 +123,10 @@ def _readers_through(value: ir.Value, movers: frozenset[str]) -> list[str]:
 
 
 def _scale_and_zero_point(node: ir.Node) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """The constants of a QuantizeLinear or DequantizeLinear."""
+    """The constants of a QuantizeLinear or DequantizeLinear; without a zero-point it is 0."""
     tensors = [None if v is None else ir.convenience.get_const_tensor(v) for v in node.inputs[1:3]]
+    if node.op_type == "DequantizeLinear" and len(tensors) == 1 and tensors[0] is not None:
+        return tensors[0].numpy(), np.zeros((), np.int32)
     if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(tensors) != 2:
         return None
     scale, zero_point = tensors

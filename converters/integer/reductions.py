@@ -23,8 +23,9 @@ REDUCTIONS: dict[str, Callable[..., NDArray[Any]]] = {
 
 
 def reduce_values(node: ir.Node, inputs: Sequence[Value | None]) -> Value:
-    """A node of ``REDUCTIONS`` over constant axes."""
-    x, axes = (to_reals(value).array for value in inputs if value is not None)
+    """A node of ``REDUCTIONS`` over constant axes: an operand or, in older opsets, an attribute."""
+    x, *operand = (to_reals(value).array for value in inputs if value is not None)
+    axes = operand[0] if operand else node.attributes.get_ints("axes", [])
     keep = bool(node.attributes.get_int("keepdims", 1))
     found = REDUCTIONS[node.op_type](x, axis=tuple(int(axis) for axis in axes), keepdims=keep)
     return Reals(found, exact=node.op_type in ("ReduceMax", "ReduceMin"))

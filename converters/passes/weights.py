@@ -41,6 +41,24 @@ def dequantized(
     return writer.op("DequantizeLinear", constants, f"{name}/dequantized", **attributes)
 
 
+def omit_zero_points(graph: ir.Graph) -> None:
+    """Leave out the zero-points of constant codes that are 0, which the standard means where none stands.
+
+    Weights of as many channels have equal zero-points. Graph optimisers merge equal constants, and ONNX Runtime's session entry
+    ``session.x64quantprecision`` fails on a zero-point that two weights share. Numeric effect: none.
+    """
+    for found in graph:
+        codes, zero_point = found.inputs[0], found.inputs[2] if len(found.inputs) > 2 else None
+        if found.op_type != "DequantizeLinear" or codes is None or zero_point is None:
+            continue
+        value = constant_of(zero_point)
+        if constant_of(codes) is None or value is None or value.any():
+            continue
+        found.resize_inputs(2)
+        if not zero_point.uses():
+            del graph.initializers[str(zero_point.name)]
+
+
 def repeated(
     value: ir.Value | None, copies: int, codes: NDArray[Any] | None = None
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

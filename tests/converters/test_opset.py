@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 
 from converters.errors import OptionError
@@ -15,6 +17,10 @@ from converters.spec.releases import IR_VERSIONS, ONNXRUNTIME
 LEAKY = "y = LeakyRelu(x)"
 HARD_SWISH = "y = HardSwish(x)"
 MEAN_BY_OPERAND = "axes = Constant <value_ints = [2]> () y = ReduceMean(x, axes)"
+MEAN_BY_COMPUTED_OPERAND = (
+    "two = Constant <value_ints = [2]> () none = Constant <value_ints = [0]> () "
+    "axes = Add(two, none) y = ReduceMean(x, axes)"
+)
 MEAN_BY_ATTRIBUTE = "y = ReduceMean <axes = [2]> (x)"
 COUNTED_SPLIT = "y, z = Split <axis = 1, num_outputs = 2> (x)"
 SUM_OF_CODES = "c = Cast <to = 2> (x) s = Add(c, c) y = Cast <to = 1> (s)"
@@ -35,7 +41,8 @@ def model_of(body: str, opset: int = 19) -> ir.Model:
         pytest.param(LEAKY, 13, id="operator older than all"),
         pytest.param(HARD_SWISH, 14, id="operator of opset 14"),
         pytest.param(SUM_OF_CODES, 14, id="dtype of opset 14"),
-        pytest.param(MEAN_BY_OPERAND, 18, id="operand of opset 18"),
+        pytest.param(MEAN_BY_OPERAND, 13, id="constant operand that an attribute can hold"),
+        pytest.param(MEAN_BY_COMPUTED_OPERAND, 18, id="operand of opset 18"),
         pytest.param(COUNTED_SPLIT, 18, id="attribute of opset 18"),
         pytest.param(f"a = Mish(x) {HARD_SWISH}", 18, id="the highest of all nodes"),
     ],
@@ -46,6 +53,20 @@ def test_a_graph_gets_the_lowest_opset_that_takes_all_its_nodes(body: str, lowes
     assert model.graph.opset_imports == {"": lowest}
     assert model.ir_version == IR_VERSIONS[lowest]
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
+
+
+@pytest.mark.parametrize("opset", [13, 17, 18])
+def test_a_mean_keeps_its_axes_in_every_opset(opset: int) -> None:
+    model = model_of(MEAN_BY_OPERAND)
+    stamp_opset(model, opset)
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    values = np.random.default_rng(0).normal(size=(1, 4, 8)).astype(np.float32)
+    (found,) = ort.InferenceSession(proto.SerializeToString()).run(None, {"x": values})
+    (expected,) = ort.InferenceSession(ir.to_proto(model_of(MEAN_BY_OPERAND)).SerializeToString()).run(
+        None, {"x": values}
+    )
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("opset", IR_VERSIONS)
@@ -66,7 +87,7 @@ def test_an_opset_that_takes_the_graph_can_be_asked_for(opset: int) -> None:
     ("body", "opset", "said"),
     [
         pytest.param(
-            f"a = Mish(x) b = Mish(a) {MEAN_BY_OPERAND}",
+            f"a = Mish(x) b = Mish(a) {MEAN_BY_COMPUTED_OPERAND}",
             17,
             r"--opset 17 does not have Mish \(first 'a'\), ReduceMean \(first 'y'\) as this graph needs it; "
             "choose among 18, 19, 20, 21, 22, or leave --opset out",

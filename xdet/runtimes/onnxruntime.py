@@ -276,12 +276,16 @@ def _require_contract(session: OrtSession, document: ModelDocument) -> None:
     faults = _differences(session.inputs, [tensor for tensor in inputs if not tensor.optional])
     faults += _differences(session.outputs, outputs)
     optional = [tensor.name for tensor in inputs if tensor.optional]
+    cause = "was it edited? Convert the source again with xdet convert"
     if set(session.optional_inputs) != set(optional):
         faults.append(f"optional inputs: expected {optional}, found {list(session.optional_inputs)}")
+        cause = (
+            "simplifiers (onnxsim, onnxslim) fold optional inputs into constants: convert the source again with "
+            "--freeze-thresholds before one"
+        )
     if faults:
         raise ModelError(
-            f"'{session.file}' does not keep what its metadata says: {'; '.join(faults)}; "
-            f"was it edited? Convert the source again with xdet convert"
+            f"'{session.file}' does not keep what its metadata says: {'; '.join(faults)}; {cause}"
         )
 
 
