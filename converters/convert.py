@@ -162,7 +162,8 @@ def _finish(
     model: ir.Model, document: ModelDocument, options: ConvertOptions, *, canonical: bool
 ) -> Conversion:
     """Drop zero-points of 0, choose the opset, attach the document, state the shapes, check the contract, serialise once."""
-    omit_zero_points(model.graph)
+    if canonical:  # others keep the operators of their sources
+        omit_zero_points(model.graph)
     infer_shapes(model)
     stamp_opset(model, options.opset)
     document = replace(document, oldest_runtimes=oldest_runtimes(model))
