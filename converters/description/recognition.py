@@ -333,8 +333,9 @@ def _blazeface_levels(facts: SourceFacts) -> tuple[tuple[int, int, int], ...] | 
 
 def _is_no_blazeface(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
     shapes = [output.shape for output in facts.outputs]
-    widths = {shape[-1] for shape in shapes} - {1}
-    even = len(shapes) in (2, 4) and all(len(shape) == 2 for shape in shapes) and len(widths) == 1
+    flat = len(shapes) in (2, 4) and all(len(shape) == 2 for shape in shapes)
+    widths = {shape[1] for shape in shapes} - {1} if flat else set()
+    even = len(widths) == 1
     if facts.postprocess is not None or not even or min(widths) < 4 or min(widths) % 2:
         return "a BlazeFace head is boxes [1, n, 4 + 2 * keypoints] and scores [1, n, 1], of all levels or of each"
     if [shape[-1] for shape in shapes].count(1) != len(shapes) // 2 or _blazeface_levels(facts) is None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from tests.fuzz.pool import make_case, run_surface
+from tests.fuzz.pool import make_case, run_case, run_surface
 from tests.fuzz.surfaces import SURFACES
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CASES = 2000
 BUDGETS_S = {
@@ -43,6 +48,33 @@ def test_a_mutant_is_its_surface_seed_and_number() -> None:
             pytest.importorskip(package, reason=f'needs pip install "xdet[{extra}]"')
         assert make_case(surface, 1, 7) == make_case(surface, 1, 7)
         assert len({make_case(surface, 1, number) for number in range(20)}) > 10
+
+
+@pytest.mark.parametrize(
+    ("surface", "fix", "without"),
+    [
+        ("keras", "converters.sources.keras.containers.DAMAGED_ZIP", ()),
+        ("yaml", "converters.description.zoo_yaml.MAX_NUMBER", 1 << 60),
+        ("metadata", "converters.description.metadata._BROKEN_ZIP", ()),
+        ("picture", "xdet.pictures.images._DAMAGED", ()),
+    ],
+)
+def test_the_mutants_find_a_fault_whose_fix_is_taken_away(
+    surface: str, fix: str, without: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if surface in NEEDS:
+        pytest.importorskip(NEEDS[surface][0], reason=f'needs pip install "xdet[{NEEDS[surface][1]}]"')
+    monkeypatch.setattr(fix, without)
+    ends = []
+    for number in range(400):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        ends.append(run_case(surface, 1, number, folder)[0])
+        if ends[-1] == "internal":
+            break
+    assert ends[-1] == "internal"
+    monkeypatch.undo()
+    assert run_case(surface, 1, number, tmp_path)[0] in ("ok", "refused")
 
 
 def test_every_bad_outcome_is_told_apart_and_the_next_cases_run() -> None:

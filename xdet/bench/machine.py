@@ -175,7 +175,10 @@ def measure_here(request: Message) -> Message:
         from converters.description.statements import SourceOptions
 
         choices = replace(choices, said=SourceOptions.from_dict(fields["said"]))
-    before = int(psutil.Process().memory_info().rss)
+    try:
+        before = int(psutil.Process().memory_info().rss)
+    except psutil.Error as error:
+        raise RuntimeUnavailableError("the system tells no process' memory; is /proc mounted?") from error
     with open_model(read_model_file(Path(fields["model"])), choices, subprocess=False) as opened:
         image = np.zeros((opened.batch or 1, *opened.spec.image.shape), np.uint8)
         for _ in range(RUNS):
@@ -203,12 +206,11 @@ class Clock:
 
 
 def read_clock() -> Clock | None:
-    """Now; None where psutil is not installed."""
+    """Now; None where psutil is not installed, or the system does not tell, as Linux without ``/proc``."""
     try:
-        psutil = require_psutil()
-    except MissingExtraError:
+        times = require_psutil().cpu_times()._asdict()
+    except (MissingExtraError, OSError):
         return None
-    times = psutil.cpu_times()._asdict()
     busy = sum(seconds for name, seconds in times.items() if name not in (*IDLE, *PARTS))
     return Clock(busy, time.process_time(), time.perf_counter())
 

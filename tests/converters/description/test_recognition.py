@@ -175,3 +175,15 @@ def test_what_does_not_fit_is_refused_with_the_numbers(
 ) -> None:
     with pytest.raises(OptionError, match=said):
         resolve_spec(found, options, None, None)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("head", RECOGNITIONS)
+def test_every_head_says_no_to_outputs_of_any_number_of_axes(head: str, *, asked: bool) -> None:
+    """Files may state what they like: no axes, none of a size, very many."""
+    for first in range(6):
+        for rest in range(6):
+            for size in (0, 1, 2**31):
+                found = facts((size,) * first, (size,) * rest)
+                assert RECOGNITIONS[head].misfit(found, asked) is not None
+                RECOGNITIONS[head].misfit(facts((size,) * first), asked)
