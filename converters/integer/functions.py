@@ -33,8 +33,8 @@ def function_table(op: str, case: LeakyCase) -> Table:
     """
     x = np.arange(-128, 128, dtype=np.int64) - case.zero_point_in
     if op == "ABS":
-        same = case.scale_in == case.scale_out
-        steps = np.abs(x) if same else rescaled(np.abs(x), float(case.scale_in) / float(case.scale_out))
+        same, ratio = case.scale_in == case.scale_out, np.float32(case.scale_in) / np.float32(case.scale_out)
+        steps = np.abs(x) if same else rescaled(np.abs(x), float(ratio))
     else:
         reals = np.float32(case.scale_in) * x.astype(np.float32)
         with np.errstate(over="ignore"):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from converters.sources.tflite.reader import TfliteModel, TfliteOperator
     from converters.sources.tflite.rows import Shape
 
+LARGEST_CODE = 255
 LARGEST_WINDOW = 127  # pixels that AVERAGE_POOL_2D averages exactly
 
 
@@ -63,6 +64,15 @@ def other_scale(model: TfliteModel, op: TfliteOperator) -> bool:
     """Whether input and output have different scales."""
     quants = per_tensor(model, op.inputs[0], op.outputs[0])
     return quants is not None and quants[0].scalar_scale != quants[1].scalar_scale
+
+
+def is_mean_inexact(model: TfliteModel, op: TfliteOperator) -> bool:
+    """Whether a MEAN cannot have an even zero-point and scale 1."""
+    quants = per_tensor(model, op.inputs[0], op.outputs[0])
+    if quants is None or other_scale(model, op):
+        return quants is not None
+    low, high = sorted(q.scalar_zero_point for q in quants)
+    return high - low == LARGEST_CODE and quants[1].scalar_zero_point == high
 
 
 def is_wide(model: TfliteModel, op: TfliteOperator) -> bool:

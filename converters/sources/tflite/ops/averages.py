@@ -37,7 +37,7 @@ import numpy as np
 
 from converters.errors import SourceFileError
 from converters.quant import QuantParams
-from converters.sources.tflite.context import ImportContext, describe, int_option
+from converters.sources.tflite.context import ImportContext, describe, int_option, same_padding
 from converters.sources.tflite.ops.activations import close_with_activation
 from converters.sources.tflite.ops.integer_resize import axis_weights, close_in_integers
 from converters.sources.tflite.ops.moving import reshape
@@ -86,6 +86,8 @@ def even_pivot(context: ImportContext, source: int, target: int) -> Pivot:
         return Pivot(before, after)
     lowest = min(before.scalar_zero_point, after.scalar_zero_point)
     step = 0 if after.scalar_zero_point % 2 == 0 else -1 if lowest > np.iinfo(context.code_dtype).min else 1
+    if max(before.scalar_zero_point, after.scalar_zero_point) + step > np.iinfo(context.code_dtype).max:
+        return Pivot(before, after)  # both zero-points lie at a rim, and none is even
     return Pivot(
         QuantParams.per_tensor(1.0, before.scalar_zero_point + step),
         QuantParams.per_tensor(1.0, after.scalar_zero_point + step),
@@ -230,10 +232,28 @@ def _pool(
         context.name(op),
         kernel_shape=[int_option(op, "filter_h"), int_option(op, "filter_w")],
         strides=[int_option(op, "stride_h"), int_option(op, "stride_w")],
-        # auto_pad, not pads: the ONNX reference evaluator pools wrongly with explicit one-sided pads
-        auto_pad="SAME_UPPER" if op.options["padding"] == "SAME" else "VALID",
+        **_pool_padding(context, op),
         **attributes,
     )
+
+
+def _pool_padding(context: ImportContext, op: TfliteOperator) -> dict[str, Any]:
+    """auto_pad rather than pads: the ONNX reference evaluator pools wrongly with explicit one-sided pads.
+
+    Where strides are longer than the window, runtimes would pad by a negative number for SAME_UPPER.
+    """
+    sizes = context.tensor(op.inputs[0]).shape[1:3]
+    axes = [
+        (size, int_option(op, f"filter_{side}"), int_option(op, f"stride_{side}"))
+        for size, side in zip(sizes, "hw", strict=True)
+    ]
+    pads = [same_padding(*axis) for axis in axes]
+    if op.options["padding"] != "SAME" or not any(map(any, pads)):
+        return {"auto_pad": "VALID"}
+    if any(stride > window for _, window, stride in axes):
+        (top, bottom), (left, right) = pads
+        return {"pads": [top, left, bottom, right]}
+    return {"auto_pad": "SAME_UPPER"}
 
 
 def mean(context: ImportContext, op: TfliteOperator) -> None:

@@ -262,7 +262,7 @@ BUILDERS: Mapping[tuple[str, str], Callable[[Network], int | bytes]] = {
     ("AVERAGE_POOL_2D", ""): _pool("AVERAGE_POOL_2D"),
     ("AVERAGE_POOL_2D", "of 128 pixels or more, or with other scales"): _pool("AVERAGE_POOL_2D", 12),
     ("MEAN", ""): _mean(PIXEL),
-    ("MEAN", "with other scales"): _mean(0.003),
+    ("MEAN", "with other scales, or zero-points at both rims"): _mean(0.003),
     ("LEAKY_RELU", ""): _unary("LEAKY_RELU", 0.0045, -100, alpha=0.1),
     ("LEAKY_RELU", "outside XNNPACK's range"): _unary("LEAKY_RELU", 2.0, 0, alpha=0.1),
     **{(op, ""): _signed(op, 0.005, 0.005) for op in ("RELU", "RELU6", "RELU_N1_TO_1")},

@@ -178,3 +178,19 @@ def test_the_real_bilinear_resize_stays_within_one_code() -> None:
     runs = run_everywhere(b.build([y]), [codes((1, 7, 6, 16))], leaky_relu="float")
     assert runs.worst <= 1
     assert 0 < runs.differing <= 0.05 * runs.litert[0].size
+
+
+@pytest.mark.parametrize("op", ["MAX_POOL_2D", "AVERAGE_POOL_2D"])
+@pytest.mark.parametrize("window", [1, 2])
+def test_a_pool_whose_stride_is_longer_than_its_window_is_exact(op: str, window: int) -> None:
+    """Runtimes pad by a negative number there, if SAME_UPPER says so."""
+    runs = run_single(
+        op, ((1, 7, 6, 5), (1, 3, 2, 5)), (Quant(0.05, 127),) * 2, padding="SAME", stride_h=3, stride_w=3,
+        filter_h=window, filter_w=window,
+    )  # fmt: skip
+    assert_exact(runs)
+
+
+def test_a_mean_between_zero_points_at_both_rims_stays_within_one_code() -> None:
+    axes, quants = np.array([1, 2], np.int32), (Quant(0.05, -128), Quant(0.05, 127))
+    assert run_single("MEAN", ((1, 4, 5, 6), (1, 1, 1, 6)), quants, axes, keep_dims=True).worst <= 1

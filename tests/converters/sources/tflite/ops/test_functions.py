@@ -104,3 +104,7 @@ def test_codes_of_what_is_translated_on_floats_are_refused(op: str) -> None:
     y = b.op(op, [x, x] if op == "DIV" else [x], EVERY_CODE, "int8", 0.05)
     with pytest.raises(UnsupportedModelError, match=f"{op}, which is translated on float32 numbers alone"):
         require_supported(read_tflite(b.build([y]), "codes.tflite"))
+
+
+def test_a_magnitude_is_rescaled_by_the_float32_quotient_of_its_scales() -> None:
+    assert_exact(run_single("ABS", (EVERY_CODE, EVERY_CODE), (Quant(1 / 256, 127), Quant(0.05, -66))))
