@@ -234,7 +234,7 @@ def test_two_processes_in_two_folders_give_equal_bytes(
 def test_an_existing_output_is_kept_unless_forced(embedded_tflite: Path, tmp_path: Path) -> None:
     output = tmp_path / "there.onnx"
     output.write_bytes(b"precious")
-    with pytest.raises(OptionError, match="exists already; give --force"):
+    with pytest.raises(OptionError, match="exists already; give `force`"):
         convert(embedded_tflite, output, ConvertOptions())
     assert output.read_bytes() == b"precious"
     convert(embedded_tflite, output, ConvertOptions(), force=True)
@@ -249,10 +249,16 @@ def test_a_missing_output_folder_is_named(embedded_tflite: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        pytest.param(b"", "expected a TFLite file", id="empty"),
+        pytest.param(b"", "expected a TFLite, Keras H5, Keras or ONNX file", id="empty"),
         pytest.param(b"\x1c\x00\x00\x00TFL3", "truncated|outside|too short|beyond", id="only a header"),
-        pytest.param(b"\x89PNG\r\n\x1a\n" + b"0" * 64, "expected a TFLite file", id="a picture"),
-        pytest.param(b"PK\x03\x04" + b"0" * 64, "expected a TFLite file", id="a zip"),
+        pytest.param(
+            b"\x89PNG\r\n\x1a\n" + b"0" * 64,
+            "expected a TFLite, Keras H5, Keras or ONNX file",
+            id="a picture",
+        ),
+        pytest.param(
+            b"PK\x03\x04" + b"0" * 64, "expected a TFLite, Keras H5, Keras or ONNX file", id="a zip"
+        ),
     ],
 )
 def test_what_is_no_model_is_refused_and_nothing_is_written(

@@ -30,7 +30,9 @@ def model(inputs: list[Shape], outputs: list[Shape]) -> TfliteModel:
 
 def test_a_detector_tells_its_sizes_and_its_input_encoding() -> None:
     facts = facts_from_tflite(model([(1, 96, 160, 3)], [(1, 3, 5, 30)]))
-    assert facts == SourceFacts("m.tflite", 96, 160, (SourceOutput("boxes", (3, 5, 30)),), "uint8", QUANT)
+    assert facts == SourceFacts(
+        "m.tflite", 96, 160, (SourceOutput("boxes", (3, 5, 30), from_picture=False),), "uint8", QUANT
+    )
 
 
 @pytest.mark.parametrize(("dtype", "smallest", "largest"), [("uint8", -1.5, 126.0), ("int8", -65.5, 62.0)])
@@ -47,14 +49,14 @@ def test_a_quantised_output_tells_what_its_codes_can_hold(
     ("inputs", "outputs", "said"),
     [
         (
-            [(1, 96, 96, 1)],
+            [(1, 96, 96, 2)],
             [(1, 3, 3, 30)],
-            "input expected one image [1, height, width, 3], found 'image' [1, 96, 96, 1]",
+            "input expected one image [N, height, width, 3], or 1 for grey, found 'image' [1, 96, 96, 2]",
         ),
         ([(1, 3, 96, 96)], [(1, 3, 3, 30)], "found 'image' [1, 3, 96, 96]"),
         ([(2, 96, 96, 3)], [(1, 3, 3, 30)], "found 'image' [2, 96, 96, 3]"),
         ([(1, 0, 96, 3)], [(1, 3, 3, 30)], "found 'image' [1, 0, 96, 3]"),
-        ([], [(1, 3, 3, 30)], "input expected one image [1, height, width, 3], found none"),
+        ([], [(1, 3, 3, 30)], "input expected one image [N, height, width, 3], or 1 for grey, found none"),
         ([(1, 9, 9, 3)] * 2, [(1, 3, 3, 30)], "found 'image' [1, 9, 9, 3], 'image' [1, 9, 9, 3]"),
         (
             [(1, 96, 96, 3)],

@@ -90,7 +90,7 @@ def test_a_raw_head_leaves_anchors_of_unknown_unit_out_and_says_so(net: Path) ->
 def test_a_raw_head_keeps_anchors_whose_unit_is_known(net: Path) -> None:
     for options in (
         SourceOptions(head="none", anchors=ANCHORS, anchor_unit="image"),
-        SourceOptions(head="none", anchors=(*ANCHORS[:4], (1.5, 2.0))),
+        SourceOptions(head="none", anchors=(*ANCHORS[:4], (1.5, 2.0)), anchor_unit="cell"),
     ):
         document = convert_to_bytes(net, ConvertOptions(source=options)).document
         assert document.spec.head is not None

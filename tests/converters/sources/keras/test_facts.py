@@ -72,7 +72,10 @@ def test_sizes_come_from_the_network_and_the_rescaling_from_nobody() -> None:
             ((None, None, None, 3),), (GRID,), "a size is open: build the network for one", id="open size"
         ),
         pytest.param(
-            ((None, 8, 8, 1),), (GRID,), r"input expected one image .*, found \['N', 8, 8, 1\]", id="grey"
+            ((None, 8, 8, 2),),
+            (GRID,),
+            r"input expected one image .*, found \['N', 8, 8, 2\]",
+            id="two colours",
         ),
         pytest.param(
             (IMAGE,), ((None, None, 6),), r"output expected .*, found \['N', 'N', 6\]", id="open output"
