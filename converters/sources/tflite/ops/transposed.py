@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from converters.sources.tflite.reader import TfliteOperator
 
+LARGEST_STRIDE = 64  # a phase, and so a channel of every output, for each
+
 
 @dataclass(frozen=True, slots=True)
 class PhaseAxis:
@@ -118,6 +120,14 @@ def _require_fit(context: ImportContext, op: TfliteOperator, weights: NDArray[An
     if len(op.inputs) > 3 and op.inputs[3] >= 0 and context.constant_of(op, 3).size != weights.shape[0]:
         msg = f"{where} has a bias of {context.constant_of(op, 3).size} numbers, expected {weights.shape[0]}"
         raise SourceFileError(msg)
+    for axis, option in ((1, "stride_h"), (2, "stride_w")):
+        stride = int_option(op, option)
+        if (
+            not 1 <= stride <= LARGEST_STRIDE
+            or target[axis] > (source[axis] + 1) * stride + weights.shape[axis]
+        ):
+            msg = f"{where} makes {target[axis]} of {source[axis]} by {option} {stride}, expected 1 to {LARGEST_STRIDE}"
+            raise UnsupportedModelError(msg)
     codes = kind in ("int8", "uint8") and quant is not None and quant.axis in (None, 0)
     if not (codes if context.is_quantized(op.inputs[2]) else kind == "float32"):
         msg = (

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.errors import SourceFileError
+from converters.errors import SourceFileError, UnsupportedModelError
 from tests.converters.sources.tflite.builder import TfliteBuilder
-from tests.converters.sources.tflite.single_operator import assert_exact, codes, run_everywhere
+from tests.converters.sources.tflite.single_operator import assert_exact, codes, run_everywhere, run_onnx
 
 if TYPE_CHECKING:
     from tests.converters.sources.tflite.single_operator import Runs
@@ -125,3 +125,9 @@ def test_floats_are_litert_s_but_for_rounding() -> None:
 def test_a_bias_that_does_not_fit_is_told() -> None:
     with pytest.raises(SourceFileError, match="has a bias of 2 numbers, expected 3"):
         run(build((3, 3), (2, 2), "SAME", bias="short"))
+
+
+@pytest.mark.parametrize("stride", [65, 2**31 - 1])
+def test_huge_strides_are_refused_and_ask_for_no_time(stride: int) -> None:
+    with pytest.raises(UnsupportedModelError, match=f"stride_w {stride}, expected 1 to 64"):
+        run_onnx(build((3, 3), (1, stride), "SAME", extra=(0, 6 * stride - 40)), [codes(IMAGE)], "uint8")
