@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "xdet" / "data"
 
-os.environ.pop(
-    "COLUMNS", None
-)  # commands that tests start write to pipes of no width, whatever started the tests
+# Commands that tests start write to pipes of no width, whatever started the tests. Readline, which pytest loads, sets the
+# variable behind os.environ's back.
+os.environ.pop("COLUMNS", None)
+os.unsetenv("COLUMNS")
 settings.register_profile("here", deadline=None)  # a busy machine is not a failing test
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")

@@ -1,4 +1,4 @@
-"""Tiny YOLO v2 detectors as one end-to-end ONNX file, run and proven on every runtime at hand.
+"""Object detectors as one end-to-end ONNX file, run and proven on every runtime at hand.
 
 >>> import xdet
 >>> xdet.convert("model.tflite", "model.onnx")  # doctest: +SKIP

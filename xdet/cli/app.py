@@ -25,7 +25,7 @@ from xdet.writing.text import message_line
 
 app = typer.Typer(
     name="xdet",
-    help="Tiny YOLO v2 detectors as one end-to-end ONNX file, on any runtime.",
+    help="Object detectors as one end-to-end ONNX file, on any runtime.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

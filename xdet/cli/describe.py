@@ -37,7 +37,7 @@ def describe(
     force: Force = False,
     said: Said,
 ) -> None:
-    """Tell what is known of a source model and who says it; write it as its sidecar."""
+    """Tell what is known of a source, and who says it."""
     from converters.description.writing import sidecar_data
     from xdet.conversion import describe as describe_model
 

@@ -12,7 +12,7 @@ from xdet.writing.blocks import Facts, Report, Section, Table
 from xdet.writing.text import format_count, format_kib, format_share, format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from converters.spec import DetectorSpec, ModelDocument
     from xdet.inspection import Inspection, Layer, TensorSummary, Totals
@@ -102,6 +102,16 @@ def coverage_lines(coverage: Coverage) -> Iterator[tuple[str, str]]:
         yield "In float", f"{len(coverage.misses) - MOST_LINES} more (--json lists them)"
 
 
+def _stated_lines(stated_by: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Who states which facts."""
+    stated: dict[str, list[str]] = {}
+    for fact, who in stated_by.items():
+        if who != ASSUMED_BY:
+            stated.setdefault(who, []).append(TITLES[fact])
+    if stated:
+        yield "Stated by", "; ".join(f"{who}: {', '.join(facts)}" for who, facts in stated.items())
+
+
 def _lines(inspection: Inspection) -> Iterator[tuple[str, str]]:
     yield "File", f"{inspection.file}  {inspection.format}  {format_size(inspection.size_bytes)}"
     yield "SHA-256", inspection.sha256
@@ -127,9 +137,7 @@ def _lines(inspection: Inspection) -> Iterator[tuple[str, str]]:
         )
     if inspection.spec is not None:
         yield from _spec_lines(inspection.spec)
-    stated = {TITLES[fact]: who for fact, who in inspection.stated_by.items() if who != ASSUMED_BY}
-    if stated:
-        yield "Stated by", "; ".join(f"{fact}: {who}" for fact, who in stated.items())
+    yield from _stated_lines(inspection.stated_by)
     yield from (("Note", note) for note in inspection.notes)
     if inspection.refused is not None:
         yield "Refused", f"other commands do not take this file: {inspection.refused}"
