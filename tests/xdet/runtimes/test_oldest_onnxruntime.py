@@ -46,7 +46,7 @@ def test_a_portable_file_computes_what_the_conversion_computed(
 
 @pytest.mark.parametrize(
     ("options", "needed", "advice"),
-    [({"target": "cpu"}, "1.24", "--target portable"), ({"opset": 22}, "1.21", "a lower --opset")],
+    [({"target": "cpu"}, "1.24", "`target` portable"), ({"opset": 22}, "1.21", "a lower `opset`")],
 )
 def test_a_file_that_is_too_new_is_told_so(
     embedded_tflite: Path, tmp_path: Path, options: dict[str, Any], needed: str, advice: str
