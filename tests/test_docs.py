@@ -38,7 +38,7 @@ RUN = (
     *TUTORIALS,
 )  # their commands are run, in order, in one folder
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-NOT_OURS = {"--no-vnni", "--build", "--strict"}  # the own options of the examples, of cmake and of mkdocs
+NOT_OURS = {"--no-vnni", "--build", "--strict", "--cases", "--seed"}  # of programs that are named
 
 
 def name_of(path: Path) -> str:

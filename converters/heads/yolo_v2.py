@@ -358,7 +358,9 @@ def fitting_counts(shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     if len(shape) == 4:
         return ((shape[2], shape[3] - 5),)
     channels = shape[2]
-    return tuple((a, channels // a - 5) for a in range(1, channels // 6 + 1) if channels % a == 0)
+    small = [a for a in range(1, math.isqrt(max(channels, 0)) + 1) if channels % a == 0]
+    divisors = sorted({*small, *(channels // a for a in small)})
+    return tuple((a, channels // a - 5) for a in divisors if channels // a > 5)
 
 
 def _count(number: int, one: str, many: str) -> str:

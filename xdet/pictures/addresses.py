@@ -32,8 +32,8 @@ class Address:
             fits = parts.scheme.lower() in known and bool(parts.hostname) and self.url.isprintable()
         except ValueError:
             fits = False
-        if is_stored(self.url):
-            raise UsageError(f"'{self.shown}' lies in a store; add --engine ray (extra: ray), or download it")
+        if is_stored(self.url) and not self.url.lower().startswith("file:"):
+            raise UsageError(f"'{self.shown}' lies in a store; add `engine` ray (extra: ray), or download it")
         if not fits or " " in self.url:
             raise UsageError(
                 f"'{self.shown}' is no address that xdet reads; expected {', '.join(f'{s}://' for s in known)}"

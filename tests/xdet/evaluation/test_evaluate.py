@@ -246,14 +246,14 @@ def test_truncation_is_refused_where_it_is_not_defined(scene: Scene, model: Path
     [
         ({"protocol": "voc"}, "--protocol must be one of coco, zoo-3, zoo-4, got 'voc'"),
         ({"crowd": "hide"}, "--crowd must be one of ignore, drop, keep, got 'hide'"),
-        ({"max_gt": 0}, "--max-gt must be at least 1, got 0"),
-        ({"eval_iou": 0.4}, "--eval-iou belongs to the zoo's protocols"),
-        ({"eval_iou": 0.0, "protocol": "zoo-3"}, "--eval-iou must be above 0 and at most 1, got 0.0"),
+        ({"max_gt": 0}, "`max_gt` must be at least 1, got 0"),
+        ({"eval_iou": 0.4}, "`eval_iou` belongs to the zoo's protocols"),
+        ({"eval_iou": 0.0, "protocol": "zoo-3"}, "`eval_iou` must be above 0 and at most 1, got 0.0"),
         (
             {"eval_iou": float("nan"), "protocol": "zoo-4"},
-            "--eval-iou must be above 0 and at most 1, got nan",
+            "`eval_iou` must be above 0 and at most 1, got nan",
         ),
-        ({"workers": 0}, "--workers must lie in 1..64, got 0"),
+        ({"workers": 0}, "`workers` must lie in 1..64, got 0"),
         ({"score_threshold": 2.0}, "score threshold must lie in 0..1, got 2.0"),
     ],
 )

@@ -109,11 +109,14 @@ def test_the_server_says_what_is_a_film(site: Site) -> None:
     assert not is_film(Address(f"{site.address}/gone"))
 
 
-@pytest.mark.parametrize(
-    "text", ["ftp://host/a.png", "file:///etc/passwd", "s3://bucket/a.png", "http://", "http://[", "http:/a"]
-)
+@pytest.mark.parametrize("text", ["ftp://host/a.png", "file:///etc/passwd", "http://", "http://[", "http:/a"])
 def test_other_addresses_are_refused_with_those_that_are_read(text: str) -> None:
     with pytest.raises(
         UsageError, match=r"is no address that xdet reads; expected http://, https://, rtsp://, rtsps://"
     ):
         Address(text)
+
+
+def test_a_store_is_told_with_the_engine_that_reads_it() -> None:
+    with pytest.raises(UsageError, match=r"'s3://bucket/a\.png' lies in a store; add `engine` ray"):
+        Address("s3://bucket/a.png")

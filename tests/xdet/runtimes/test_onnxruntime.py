@@ -248,7 +248,7 @@ def test_a_file_that_is_no_finished_model_is_one_clean_error(
 
 
 @pytest.mark.parametrize(
-    ("target", "advice"), [("cpu", "--target portable"), ("portable", "a lower --opset")]
+    ("target", "advice"), [("cpu", "`target` portable"), ("portable", "a lower `opset`")]
 )
 def test_a_file_that_is_too_new_is_told_so_and_not_called_damaged(
     monkeypatch: pytest.MonkeyPatch, target: Target, advice: str
