@@ -189,7 +189,9 @@ def options() -> set[str]:
 
     group: Any = typer.main.get_command(app)
     commands = (group, *group.commands.values())
-    return {"--help"} | {name for command in commands for option in command.params for name in option.opts}
+    return {"--help", "--install-completion", "--show-completion"} | {
+        name for command in commands for option in command.params for name in option.opts
+    }
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)

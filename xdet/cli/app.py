@@ -27,7 +27,7 @@ app = typer.Typer(
     name="xdet",
     help="Object detectors as one end-to-end ONNX file, on any runtime.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -77,7 +77,7 @@ def options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Convert, run and check Tiny YOLO v2 detectors."""
+    """Convert, run and check object detectors."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

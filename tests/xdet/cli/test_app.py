@@ -322,3 +322,20 @@ def test_inspect_speaks_json_too(model: Path) -> None:
     document = json.loads(run("inspect", model, "--json", "-").stdout)
     assert document["schema"] == "xdet.inspection"
     assert document["spec"]["class_names"] == ["person"]
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"), [("xdet des", ["describe"]), ("xdet detect --score", ["--score-threshold"])]
+)
+def test_a_shell_is_offered_what_completes_a_word(words: str, offered: list[str]) -> None:
+    program = "import sys; sys.argv[0] = 'xdet'; from xdet.__main__ import main; main()"
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_XDET_COMPLETE": "complete_bash"}
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, **asked},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert [line for line in told.split() if line in offered] == offered
