@@ -93,7 +93,8 @@ def _of_input(tensor: Table, where: str) -> FileMetadata:
         options = unit.child("value", _NORMALISATION) if unit.integer("type") == NORMALISATION else None
         if options is None:
             continue
-        mean, std = ({float(number) for number in options.vector(name)} for name in ("mean", "std"))  # type: ignore[union-attr]
+        stated = [options.vector(name) for name in ("mean", "std")]
+        mean, std = ({float(number) for number in (() if one is None else one)} for one in stated)
         if len(mean) == len(std) == 1 and min(std) > 0:
             rescaling = _rescaling(min(mean), min(std))
         else:
