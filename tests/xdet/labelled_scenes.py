@@ -73,6 +73,14 @@ class Scene:
         return path
 
 
+def two_people(folder: Path) -> Scene:
+    """The first is found with score 1, a wrong box of score 0.5 instead of the second."""
+    scene = Scene(folder)
+    scene.add(255, truths=[FOUND_XYWH_PX])
+    scene.add(0, 128, truths=[ELSEWHERE_XYWH_PX])
+    return scene
+
+
 def write_model(path: Path, *, spec: DetectorSpec = SPEC, batch: int | str = 1, freeze: bool = False) -> Path:
     """The identity detector as a file."""
     path.write_bytes(

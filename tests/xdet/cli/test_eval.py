@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.xdet.labelled_scenes import ELSEWHERE_XYWH_PX, FOUND_XYWH_PX, Scene, write_model
+from tests.xdet.labelled_scenes import Scene, two_people, write_model
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -21,10 +21,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Scene:
-    scene = Scene(tmp_path)
-    scene.add(255, truths=[FOUND_XYWH_PX])
-    scene.add(0, 128, truths=[ELSEWHERE_XYWH_PX])
-    return scene
+    return two_people(tmp_path)
 
 
 @pytest.fixture

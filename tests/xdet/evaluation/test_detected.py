@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.xdet.labelled_scenes import ELSEWHERE_XYWH_PX, FOUND_XYWH_PX, Scene, write_model
+from tests.xdet.labelled_scenes import Scene, two_people, write_model
 from xdet.detection.batch import detect_to_file
 from xdet.detection.detector import Detector
 from xdet.detection.parquet import open_results
@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Scene:
-    """Two people: the first found with score 1, a wrong box of score 0.5 instead of the second."""
-    scene = Scene(tmp_path)
-    scene.add(255, truths=[FOUND_XYWH_PX])
-    scene.add(0, 128, truths=[ELSEWHERE_XYWH_PX])
-    return scene
+    return two_people(tmp_path)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import xdet
 from converters.spec import Rescaling
 from tests.xdet.finished_models import SPEC
-from tests.xdet.labelled_scenes import ELSEWHERE_XYWH_PX, FOUND_XYWH_PX, Scene, write_model
+from tests.xdet.labelled_scenes import ELSEWHERE_XYWH_PX, FOUND_XYWH_PX, Scene, two_people, write_model
 from xdet.errors import DataError, ModelError, OutputError, UsageError
 from xdet.evaluation.evaluate import evaluate
 from xdet.evaluation.predictions import HEADER, truncation_table
@@ -28,11 +28,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Scene:
-    """Two people: the first found with score 1, a wrong box of score 0.5 instead of the second."""
-    scene = Scene(tmp_path)
-    scene.add(255, truths=[FOUND_XYWH_PX])
-    scene.add(0, 128, truths=[ELSEWHERE_XYWH_PX])
-    return scene
+    return two_people(tmp_path)
 
 
 @pytest.fixture
