@@ -14,6 +14,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
@@ -76,13 +77,11 @@ class JavaScriptRuntime(FinishedModelRuntime):
         self, model: bytes, *, file: str, document: ModelDocument, name: str, package: str, peer: Peer
     ) -> None:
         self._name, self._file, self._package, self._peer = name, file, package, peer
-        try:
+        with ExitStack() as undo:
+            undo.callback(peer.stop)  # an interrupt, too, leaves no process behind
             opened, _ = self._ask({"op": "open"}, model)
             require_graph_names(opened["outputs"], document, file=file)
-        except BaseException:
-            # An interrupt, too, must not leave the process behind; whatever came goes on.
-            peer.stop()
-            raise
+            undo.pop_all()
         self._shown: tuple[str, ...] = tuple(opened["outputs"])
         super().__init__(model, file=file, document=document, batch=opened["batch"])
 

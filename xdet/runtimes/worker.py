@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import weakref
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import import_module
 from threading import Timer
@@ -97,20 +98,20 @@ class Worker:
         stdin, stdout = self._process.stdin, self._process.stdout
         if not self.stop.alive or stdin is None or stdout is None:
             raise SubprocessEndedError("it was stopped")
-        limit = None if longest_s is None else Timer(longest_s, self._process.kill)
-        if limit is not None:
-            limit.start()
-        try:
-            _write(stdin, message)
-            answer = _read(stdout)
-        except (OSError, EOFError) as error:
-            raise SubprocessEndedError(self._last_words()) from error
-        except BaseException:
-            self.stop()  # an interrupt leaves half a message in the pipe
-            raise
-        finally:
-            if limit is not None:
-                limit.cancel()
+        with ExitStack() as undo:
+            undo.callback(self.stop)  # an interrupt leaves half a message in the pipe
+            with ExitStack() as timed:
+                if longest_s is not None:
+                    limit = Timer(longest_s, self._process.kill)
+                    timed.callback(limit.cancel)
+                    limit.start()
+                try:
+                    _write(stdin, message)
+                    answer = _read(stdout)
+                except (OSError, EOFError) as error:
+                    undo.pop_all()  # it has ended by itself
+                    raise SubprocessEndedError(self._last_words()) from error
+            undo.pop_all()
         if "error" in answer.fields:
             kind, arguments = answer.fields["error"]
             raised: errors.XdetError = getattr(errors, kind)(*arguments)
