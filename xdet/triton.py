@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xdet.errors import ModelError, UsageError
+from xdet.model.contract import read_document
 from xdet.model.file import read_model_file
 from xdet.model.frozen_thresholds import freeze_thresholds
 from xdet.model.graph import load_onnx
-from xdet.model.metadata import read_document
 from xdet.writing.files import (
     MODEL_MARK,
     Output,

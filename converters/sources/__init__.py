@@ -27,7 +27,7 @@ _KERAS = Importer(
     build=Later("converters.sources.keras.importer", "import_keras"),
 )
 _INSPECT_KERAS = Later("xdet.inspection.inspect", "inspect_keras")
-_COMPARE_KERAS = Later("xdet.checking.pair", "_read_keras")
+_COMPARE_KERAS = Later("xdet.checking.pair", "read_keras_source")
 SOURCES: Mapping[str, Source] = {
     "tflite": Source(
         "TFLite",
@@ -46,7 +46,7 @@ SOURCES: Mapping[str, Source] = {
             ),
         },
         inspect=Later("xdet.inspection.inspect", "inspect_tflite"),
-        compare=Later("xdet.checking.pair", "_read_tflite"),
+        compare=Later("xdet.checking.pair", "read_tflite_source"),
     ),
     "h5": Source(
         "Keras H5",
@@ -78,7 +78,7 @@ SOURCES: Mapping[str, Source] = {
             )
         },
         inspect=Later("xdet.inspection.inspect", "inspect_onnx_source"),
-        compare=Later("xdet.checking.pair", "_read_onnx"),
+        compare=Later("xdet.checking.pair", "read_onnx_source"),
     ),
 }
 """Whoever adds a format adds a row, the files behind it, and its name to a row of ``xdet.runtimes.table`` that runs it."""

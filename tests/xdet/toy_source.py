@@ -85,7 +85,7 @@ def inspect(path: Path, data: bytes, _: bool, said: SourceOptions | None = None)
 
 
 def compare(origin: ModelFile, _: ModelDocument) -> Any:
-    return pair._Source(facts(read(origin.data, origin.file)), problem="its numbers are too few")
+    return pair.CheckedSource(facts(read(origin.data, origin.file)), problem="its numbers are too few")
 
 
 class ToyRuntime(SourceRuntime):

@@ -17,9 +17,9 @@ from xdet.checking.numbers.source_graph import SourceGraph
 from xdet.checking.other_cpus import IMAGES
 from xdet.checking.result import MissingRuntime
 from xdet.errors import ModelError, UsageError
+from xdet.model.contract import read_document
 from xdet.model.file import ModelFile, hash_model, read_model_file
 from xdet.model.graph import FinishedGraph, load_onnx
-from xdet.model.metadata import read_document
 from xdet.runtimes.base import Runtime
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, parse_runtimes, row_of
@@ -129,7 +129,7 @@ def open_pair(model: Path | ModelFile, source: Path, said: SourceOptions | None 
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _Source:
+class CheckedSource:
     """A source's operators and description, as far as its format and its sidecar tell them."""
 
     facts: SourceFacts
@@ -141,7 +141,8 @@ class _Source:
     nodes: ir.Graph | None = None
 
 
-def _read_tflite(origin: ModelFile, document: ModelDocument) -> _Source:
+def read_tflite_source(origin: ModelFile, document: ModelDocument) -> CheckedSource:
+    """What a TFLite source states and computes, as the checks compare it."""
     from converters.errors import ConversionError
     from converters.sources.tflite.facts import facts_from_tflite
     from converters.sources.tflite.reader import read_tflite
@@ -154,10 +155,10 @@ def _read_tflite(origin: ModelFile, document: ModelDocument) -> _Source:
     except ConversionError as error:
         raise ModelError(*error.lines) from error
     graph = SourceGraph(records)
-    return _Source(facts, graph.layers(document), is_dynamic_range(records), graph)
+    return CheckedSource(facts, graph.layers(document), is_dynamic_range(records), graph)
 
 
-def _read_keras(origin: ModelFile, document: ModelDocument) -> _Source:
+def read_keras_source(origin: ModelFile, document: ModelDocument) -> CheckedSource:
     """Layers and weights, read as data: neither Keras nor TensorFlow is loaded."""
     from converters.errors import ConversionError, MissingExtraError, UnsupportedModelError
     from converters.facts import SourceFacts, SourceOutput
@@ -171,7 +172,7 @@ def _read_keras(origin: ModelFile, document: ModelDocument) -> _Source:
     try:
         checked = read_keras(origin.data, origin.file)
     except MissingExtraError as error:
-        return _Source(facts, problem=str(error))
+        return CheckedSource(facts, problem=str(error))
     except ConversionError as error:
         raise ModelError(*error.lines) from error
     layers = tuple(
@@ -181,13 +182,13 @@ def _read_keras(origin: ModelFile, document: ModelDocument) -> _Source:
     try:
         steps = network_steps(read_network(checked))
     except (UnsupportedModelError, MissingExtraError) as error:  # an archive's layers are read without h5py
-        return _Source(facts, layers, problem=str(error))
+        return CheckedSource(facts, layers, problem=str(error))
     except ConversionError as error:
         raise ModelError(*error.lines) from error
-    return _Source(facts, layers, steps=steps)
+    return CheckedSource(facts, layers, steps=steps)
 
 
-def _read_onnx(origin: ModelFile, document: ModelDocument) -> _Source:
+def read_onnx_source(origin: ModelFile, document: ModelDocument) -> CheckedSource:
     """The operators of an ONNX source at the size of its model; layers only of float networks, which have a bound."""
     from converters.errors import ConversionError
     from converters.sources.onnx.importer import activation_codes
@@ -213,10 +214,10 @@ def _read_onnx(origin: ModelFile, document: ModelDocument) -> _Source:
         if value.name in own and value.dtype is not None and value.dtype.name == "FLOAT"
     )
     if activation_codes(nodes) != "float32":
-        return _Source(facts, nodes=nodes)
+        return CheckedSource(facts, nodes=nodes)
     if document.activations != "float32":
-        return _Source(facts, layers, problem="the model was quantised at conversion")
-    return _Source(facts, layers, nodes=nodes)
+        return CheckedSource(facts, layers, problem="the model was quantised at conversion")
+    return CheckedSource(facts, layers, nodes=nodes)
 
 
 def _stated(

@@ -2,6 +2,7 @@
 
 Allowed: operators of the standard domain without graphs of their own, in one self-contained file. Refused, because it can run
 for ever or reach beyond the file: Loop, If, Scan and whatever else holds a graph, functions, other domains, external data.
+The document in the file's metadata is read here, too, so that whoever knows a file's document knows that its graph may run.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from converters.spec import METADATA_KEY, ModelDocument
 from xdet.errors import ModelError
-from xdet.model.wire import GRAPH, INITIALIZER, NODE, fields, messages
+from xdet.model.wire import GRAPH, INITIALIZER, NODE, fields, messages, read_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,3 +114,31 @@ def _is_external_sparse(tensor: memoryview) -> bool:
 
 def _text(content: memoryview) -> str:
     return bytes(content[:100]).decode("utf-8", "replace")
+
+
+def read_document(model: bytes, *, file: str) -> ModelDocument:
+    """The metadata of a finished model, whose graph is looked through, too: whoever runs a file has read its document.
+
+    Raises:
+        ModelError: the file is damaged, not made by xdet, by another version of it, or holds more than the contract allows.
+    """
+    try:
+        text = read_metadata(model).get(METADATA_KEY)
+    except ValueError as error:
+        raise ModelError(
+            f"'{file}' is no ONNX file or a damaged one: {error}; see that it is complete"
+        ) from error
+    if text is None:
+        raise ModelError(
+            f"'{file}' is an ONNX model but not one that xdet made (metadata key {METADATA_KEY!r} is "
+            f"missing); convert its TFLite or Keras source with xdet convert"
+        )
+    try:
+        document = ModelDocument.from_json(text)
+    except ValueError as error:
+        raise ModelError(
+            f"'{file}': metadata key {METADATA_KEY!r} cannot be read: {error}; "
+            f"convert the source again with this version of xdet"
+        ) from error
+    require_contract_graph(model, file)
+    return document

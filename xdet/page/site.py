@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from converters.files import read_regular
 from converters.spec import ImageInput, ModelDocument, Rescaling
 from xdet.errors import DataError, ModelError, RuntimeUnavailableError, UsageError
+from xdet.model.contract import read_document
 from xdet.model.file import ModelFile, read_model_file
 from xdet.model.frozen_thresholds import freeze_thresholds
 from xdet.model.graph import load_onnx
-from xdet.model.metadata import read_document
 from xdet.pictures.images import LARGEST_PICTURE
 from xdet.writing.files import (
     MODEL_MARK,

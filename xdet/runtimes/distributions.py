@@ -1,6 +1,8 @@
 """Which distributions of ONNX Runtime are installed: there is one per provider, and all of them write the same files.
 
 Two of them overwrite each other, and removing one leaves the other in pieces. Each case is told with the lines that repair it.
+
+A file that ONNX Runtime did not load may be too new for it: the file's document names the oldest release that does.
 """
 
 from __future__ import annotations
@@ -10,6 +12,11 @@ import sys
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+
+from converters.spec import METADATA_KEY, ModelDocument
+from converters.spec.releases import is_older
+from xdet.errors import RuntimeUnavailableError
+from xdet.model.wire import read_metadata
 
 PACKAGE = "onnxruntime"
 OLDEST = "1.20"  # that xdet is tested with; the extra "cpu" asks for it
@@ -60,3 +67,28 @@ def not_importable(error: ImportError) -> str:
 
 def _repair(found: tuple[str, ...]) -> str:
     return f"pip uninstall -y {' '.join(found)}, then pip install {found[-1]}"
+
+
+def require_new_enough(model: bytes, file: str, installed: str) -> None:
+    """Refuse a finished model that names a newer ONNX Runtime; what names none passes.
+
+    Args:
+        model: the file's bytes, damaged perhaps.
+        file: its name, for messages.
+        installed: the release that is here.
+
+    Raises:
+        RuntimeUnavailableError: says both releases and how to convert for the one that is here.
+    """
+    try:
+        document = ModelDocument.from_json(read_metadata(model).get(METADATA_KEY, ""))
+    except ValueError:  # no file of ours, whose fault is another
+        return
+    oldest = document.oldest_runtimes.get("onnxruntime")
+    if oldest is None or not is_older(installed, oldest):
+        return
+    other = "`target` portable" if document.target == "cpu" else "a lower `opset`"
+    raise RuntimeUnavailableError(
+        f"'{file}' needs ONNX Runtime {oldest} or newer, found {installed}; install a newer onnxruntime, or "
+        f"convert the source again with {other}"
+    )

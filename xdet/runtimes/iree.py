@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xdet.errors import MissingExtraError
-from xdet.model.metadata import read_document
+from xdet.model.contract import read_document
 from xdet.runtimes.compiled import CompiledRuntime, require_release
 
 if TYPE_CHECKING:

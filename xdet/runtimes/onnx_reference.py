@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.spec import IMAGE
-from xdet.model.metadata import read_document
+from xdet.model.contract import read_document
 from xdet.runtimes.base import VendorErrors, vendor_errors
 from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names
 

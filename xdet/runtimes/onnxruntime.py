@@ -21,9 +21,9 @@ from converters.spec import (
     contract_io,
 )
 from xdet.errors import ModelError
+from xdet.model.contract import read_document
 from xdet.model.file import hash_model
 from xdet.model.frozen_thresholds import freeze_thresholds, obeys_fed_thresholds
-from xdet.model.metadata import read_document
 from xdet.model.wire import FLOAT, UNTOLD, value_names, with_outputs
 from xdet.runtimes.base import Capabilities, Runtime, require_images, require_names, require_thresholds
 from xdet.runtimes.finished import above_score, first_rows, require_numbers, require_sound, run_in_chunks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from xdet.model.metadata import read_document
+from xdet.model.contract import read_document
 from xdet.runtimes.javascript import JavaScriptRuntime, NodeProcess, find_package, has_package
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from xdet.model.metadata import read_document
+from xdet.model.contract import read_document
 from xdet.runtimes.chromium import Chromium, find_chromium
 from xdet.runtimes.javascript import JavaScriptRuntime, NodeProcess, find_package, has_package
 

@@ -15,7 +15,7 @@ import numpy as np
 from converters.integer.golden import GENERATOR, compare_head, golden_image
 from converters.spec import IMAGE
 from xdet.errors import MissingExtraError, RuntimeUnavailableError
-from xdet.model.metadata import read_document
+from xdet.model.contract import read_document
 from xdet.runtimes.compiled import CompiledRuntime, require_release
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy as np
 from converters.heads.base import is_raw_output
 from converters.spec import DETECTION_OUTPUTS, IMAGE
 from xdet.errors import MissingExtraError, RuntimeUnavailableError
-from xdet.model.metadata import read_document
+from xdet.model.contract import read_document
 from xdet.model.wire import FLOAT, UNTOLD, with_outputs
 from xdet.runtimes.base import VendorErrors, vendor_errors
 from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names

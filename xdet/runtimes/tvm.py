@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from xdet.errors import MissingExtraError
-from xdet.model.metadata import read_document
+from xdet.model.contract import read_document
 from xdet.runtimes.compiled import CompiledRuntime, require_release
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from converters.sources.tflite.ops import (
     activations,
     arithmetic,
     averages,
-    functions,
     moving,
     products,
     shape_arithmetic,
@@ -100,7 +99,7 @@ def _moved(handler: Handler, signature: Signature, step: StepKind = "other") -> 
 def _function(kernel: Kernel, remark: str = "") -> Row:
     """A function of one number."""
     case = Case("a table of 256 codes, looked up with Gather", kernel, remark=remark)
-    return Row(functions.function, _UNARY, (case,), "elementwise", ties=True)
+    return Row(activations.function, _UNARY, (case,), "elementwise", ties=True)
 
 
 def _on_floats(handler: Handler, signature: Signature) -> Row:
@@ -238,7 +237,7 @@ OPERATORS: Mapping[str, Row] = {
     "ABS": _function("built-in", "31-bit fixed point where scales differ"),
     "EXP": _function("built-in"),
     "TANH": _function("XNNPACK"),
-    **{name: _on_floats(functions.function, _UNARY) for name in ("NEG", "SQRT", "RSQRT", "SQUARE")},
+    **{name: _on_floats(activations.function, _UNARY) for name in ("NEG", "SQRT", "RSQRT", "SQUARE")},
     **{name: _on_floats(arithmetic.float_pair, _BINARY) for name in ("DIV", "POW")},
     "SUM": Row(
         averages.sum_operator,

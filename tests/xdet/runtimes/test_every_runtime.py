@@ -23,9 +23,9 @@ from tests.xdet.finished_models import finished_model, red_image
 from xdet.checking.pair import open_pair
 from xdet.checking.runs import OpenRuntimes, Work, run_finished
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
+from xdet.model.contract import read_document
 from xdet.model.file import ModelFile
 from xdet.model.frozen_thresholds import freeze_thresholds
-from xdet.model.metadata import read_document
 from xdet.runtimes import onnxruntime_web as ort_web
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, open_model

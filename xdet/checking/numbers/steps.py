@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.integer.functions import function_table
+from converters.integer.functions import function_table, prelu_tables
 from converters.integer.hard_swish import hard_swish_table
 from converters.integer.pairs import xnnpack_codes, xnnpack_takes
-from converters.integer.prelu import prelu_tables
 from xdet.checking.numbers.context import owners_of
 from xdet.checking.numbers.pairs import NODES, case_of, codes_of
 from xdet.checking.numbers.proofs import case_between

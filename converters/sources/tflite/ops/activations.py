@@ -10,6 +10,8 @@ operator in front keeps running in integers; its bounds are codes, dequantised, 
 
 QUANTIZE and DEQUANTIZE.
 
+ABS, EXP and TANH: on codes a table of LiteRT's; NEG, SQRT, RSQRT and SQUARE on float32 alone.
+
 CAST of 8-bit codes to float: the number that is stored, not the real value it stands for. Bit exact.
 """
 
@@ -21,6 +23,7 @@ import numpy as np
 
 from converters.errors import UnsupportedModelError
 from converters.graph import dequantize_node
+from converters.integer.functions import function_table
 from converters.integer.hard_swish import hard_swish_table
 from converters.leaky import FloatForm, LeakyCase, float_table, matched_leaky, plain_form, xnnpack_table
 from converters.quant import QuantParams
@@ -324,3 +327,26 @@ def cast(context: ImportContext, op: TfliteOperator) -> None:
             context.writer, context.codes_of(source), params, context.code_dtype, context.names[target]
         ),
     )
+
+
+FUNCTION_NODES = {
+    "ABS": ("Abs",),
+    "EXP": ("Exp",),
+    "TANH": ("Tanh",),
+    "NEG": ("Neg",),
+    "SQRT": ("Sqrt",),
+    "RSQRT": ("Sqrt", "Reciprocal"),
+    "SQUARE": ("Mul",),
+}
+
+
+def function(context: ImportContext, op: TfliteOperator) -> None:
+    """The table of LiteRT's codes; the real function on float32, or where LiteRT is not matched."""
+    source, target = op.inputs[0], op.outputs[0]
+    if context.match_litert and context.is_quantized(target):
+        close_by_table(context, op, function_table(op.op, leaky_case(context, source, target, 1.0)))
+        return
+    real = context.float_of(source)
+    for node in FUNCTION_NODES[op.op]:
+        real = context.writer.op(node, [real] * (2 if node == "Mul" else 1), context.name(op, node.lower()))
+    context.close(target, real)

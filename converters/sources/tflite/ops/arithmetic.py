@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from converters.graph import NHWC_TO_NCHW
+from converters.integer.functions import prelu_tables
 from converters.integer.pair_search import gated_pairs, pairs_of, search_form
 from converters.integer.pairs import Affine, PairCase, PairOp, all_codes, xnnpack_takes
-from converters.integer.prelu import prelu_tables
 from converters.quant import QuantParams
 from converters.sources.tflite.ops.activations import close_with_activation, leaky_case, look_up_rows
 from converters.sources.tflite.ops.integer_pairs import close_in_integers
