@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ DATA = ROOT / "xdet" / "data"
 # variable behind os.environ's back.
 os.environ.pop("COLUMNS", None)
 os.unsetenv("COLUMNS")
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell starts background jobs so, and what tests start would ignore the interrupts that they send, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("here", deadline=None)  # a busy machine is not a failing test
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")

@@ -171,7 +171,11 @@ def layer_advice(result: CheckResult, *, repro: bool = False) -> str:
 
 
 def _lead(result: CheckResult) -> Iterator[Inline]:
-    yield (f"{result.model} against {result.source}, ", len(result.images), " photographs")
+    yield (
+        f"{result.model} against {result.source}, ",
+        len(result.images),
+        " photograph" if len(result.images) == 1 else " photographs",
+    )
     if result.output_uncompared:
         yield f"NOT COMPARED: the output of the two: {result.output_uncompared}"
     if result.uncompared:
