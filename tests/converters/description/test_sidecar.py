@@ -157,7 +157,7 @@ def test_no_json_value_raises_anything_but_a_source_file_error(
 def test_many_repeated_or_unknown_keys_are_told_at_once_and_not_all(tmp_path: Path) -> None:
     path = tmp_path / "m.xdet.json"
     path.write_text("{" + ", ".join(f'"k{i}": 1, "k{i}": 2' for i in range(30_000)) + "}")
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(SourceFileError, match=r"repeated keys: 'k0', 'k1', .* and 29990 more$"):
         read_sidecar(path)
     path.write_text("{" + ", ".join(f'"anchor{i}": 1' for i in range(40_000)) + "}")
@@ -168,4 +168,4 @@ def test_many_repeated_or_unknown_keys_are_told_at_once_and_not_all(tmp_path: Pa
     path.write_text(json.dumps({"anchors" * 100_000: 1}))
     with pytest.raises(SourceFileError, match="unknown keys 'anchorsanchors"):
         read_sidecar(path)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5

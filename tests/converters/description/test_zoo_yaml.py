@@ -199,10 +199,10 @@ def test_what_the_parser_cannot_take_or_takes_long_for_is_refused(
     tmp_path: Path, text: str, said: str
 ) -> None:
     (tmp_path / "c.yaml").write_text(text)
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(SourceFileError, match=re.escape(said)):
         read_zoo_config(tmp_path / "c.yaml")
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_a_long_text_is_no_number(tmp_path: Path) -> None:

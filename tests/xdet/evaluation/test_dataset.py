@@ -280,10 +280,10 @@ def test_numbers_and_names_that_no_computer_takes_are_problems(
 
 
 def test_many_categories_are_read_in_no_time(tmp_path: Path) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     dataset = read(tmp_path, categories=[{"id": i + 1, "name": f"class {i}"} for i in range(40_000)])
     assert len(dataset.categories) == 40_000
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 BOXES = [[10, 20, 30, 40], [300, 300, 200, 100], [600, 100, 40, 300], [500, 20, 100, 440]]

@@ -1,7 +1,8 @@
-"""Inspection takes time in proportion to the file: four times the operators, far less than the sixteen times of a square."""
+"""Inspection takes time in proportion to the file: six times the operators, far less than the 36 times of a square."""
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-SMALL, LARGE = 2_000, 8_000
+SMALL, LARGE = 1_000, 6_000
+TRIES = 2
 SHAPE = (1, 4, 4, 3)
 
 
@@ -53,9 +55,18 @@ def onnx_file(count: int, *, wide: bool) -> bytes:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
+    """CPU time of the faster of two runs, without the garbage collector's walks through whatever else is alive."""
+    took = []
+    for _ in range(TRIES):
+        gc.collect()
+        gc.disable()
+        try:
+            start = time.process_time()
+            work()
+            took.append(time.process_time() - start)
+        finally:
+            gc.enable()
+    return min(took)
 
 
 @pytest.mark.parametrize(
@@ -63,14 +74,14 @@ def seconds(work: Callable[[], object]) -> float:
     [tflite_file, lambda count: onnx_file(count, wide=False), lambda count: onnx_file(count, wide=True)],
     ids=["tflite", "onnx-chain", "onnx-wide"],
 )
-def test_four_times_the_operators_take_no_more_than_six_times_the_time(
+def test_six_times_the_operators_take_far_less_than_36_times_the_time(
     file: Callable[[int], bytes], tmp_path: Path
 ) -> None:
     took = []
     for count in (SMALL, LARGE):
         (tmp_path / "m.model").write_bytes(file(count))
         took.append(seconds(lambda: inspect(tmp_path / "m.model")))
-    assert took[1] < 6 * took[0] + 0.2, took
+    assert took[1] < 16 * took[0], took
 
 
 def chain(count: int, *, wide: bool) -> Network:
