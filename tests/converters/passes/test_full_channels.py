@@ -110,6 +110,56 @@ class Network:
         return writer.op("QuantizeLinear", [real, *self._link(writer, name)], name)
 
 
+@dataclass(frozen=True)
+class Residual(Network):
+    """Convolution 1x1 -> depthwise 3x3 and convolution 1x1, beside a Pad of the channels -> sum -> the same again.
+
+    Attributes:
+        wider: channels behind the Pad.
+        sum_of: operator that puts both branches together.
+        edges: what the Pad adds: in front of the channels, behind them, around the picture, as its operand has it.
+        value: what it pads with.
+        pad_scale: scale behind it.
+    """
+
+    wider: int = 28
+    sum_of: str = "Add"
+    edges: tuple[int, ...] | None = None
+    value: float = 0.0
+    pad_scale: float = 0.05
+
+    def build(self) -> ir.Model:
+        rng = np.random.default_rng(self.seed)
+        writer = GraphWriter("net")
+        value = writer.input("x", ir.DataType.UINT8, [self.batch, 5, 8, 8])
+        c, wider = self.channels, self.wider
+        before = self._conv(writer, value, rng, (c, 5, 1, 1), "expand")
+        value = self._conv(writer, before, rng, (c, 1, 3, 3), "depthwise")
+        value = self._conv(writer, value, rng, (wider, c, 1, 1), "widen")
+        real = writer.op("DequantizeLinear", [before, *self._link(writer, "pad/d")], "pad/d")
+        edges = (0, 0, 0, 0, 0, wider - c, 0, 0) if self.edges is None else self.edges
+        operands = [
+            writer.constant(np.array(edges), "pad/edges"),
+            writer.constant(np.float32(self.value), "pad/value"),
+        ]
+        real = writer.op("Pad", [real, *operands], "pad/f")
+        link = [writer.constant(np.float32(self.pad_scale), "pad/s"), self._link(writer, "pad")[1]]
+        padded = writer.op("QuantizeLinear", [real, *link], "pad")
+        reals = [
+            writer.op("DequantizeLinear", [v, *self._link(writer, f"sum/{k}")], f"sum/{k}")
+            for k, v in enumerate((padded, value))
+        ]
+        real = writer.op(self.sum_of, reals, "sum/f")
+        value = writer.op("QuantizeLinear", [real, *self._link(writer, "sum")], "sum")
+        value = self._conv(writer, value, rng, (wider, 1, 3, 3), "again")
+        value = self._conv(writer, value, rng, (7, wider, 1, 1), "project")
+        writer.graph.outputs.append(value)
+        value.type = ir.TensorType(ir.DataType.UINT8)
+        model = ir.Model(writer.graph, ir_version=IR_VERSION)
+        infer_shapes(model)
+        return model
+
+
 def run(model: ir.Model) -> NDArray[Any]:
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
@@ -156,6 +206,52 @@ def test_codes_are_equal_bit_for_bit(network: Network, kind: str) -> None:
     inner = ([full, 1, 3, 3], full)
     assert shapes(model) == [([full, 5, 1, 1], 1), inner, inner, ([7, full, 1, 1], 1)]
     assert not FullChannels()(model).modified
+
+
+@settings(max_examples=30)
+@given(
+    network=st.builds(
+        Residual,
+        channels=st.sampled_from([8, 16, 24, 28, 30]),
+        wider=st.sampled_from([30, 32, 40, 48]),
+        sum_of=st.sampled_from(["Add", "Mul"]),
+        per_channel=st.booleans(),
+        batch=st.sampled_from([1, "N"]),
+        seed=st.integers(0, 1000),
+    )
+)
+def test_residuals_of_more_channels_keep_their_bits(network: Residual) -> None:
+    model = network.build()
+    expected = run(network.build())
+    full, wide = (-(-n // 16) * 16 for n in (network.channels, network.wider))
+    changed = FullChannels()(model).modified
+    assert changed == bool(network.channels % 16 or network.wider % 16)
+    np.testing.assert_array_equal(run(model), expected)
+    inner = [([full, 1, 3, 3], full), ([wide, full, 1, 1], 1), ([wide, 1, 3, 3], wide)]
+    assert shapes(model) == [([full, 5, 1, 1], 1), *inner, ([7, wide, 1, 1], 1)]
+    pads = [node.op_type for node in model.graph].count("Pad")
+    assert pads == (not changed or full < wide)
+    assert not FullChannels()(model).modified
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        pytest.param({"edges": (0, 1, 0, 0, 0, 3, 0, 0)}, "other than behind the channels", id="in front"),
+        pytest.param({"value": 1.0}, "pads with another value than 0", id="ones"),
+        pytest.param({"pad_scale": 0.06}, "equal scale and zero-point", id="requantised"),
+        pytest.param({"sum_of": "Sub"}, "does not work on each channel by itself", id="a difference"),
+        pytest.param({"channels": 1, "wider": 24, "edges": (0,) * 8}, "other channels than", id="broadcast"),
+    ],
+)
+def test_other_residuals_stay_with_the_reason(change: dict[str, Any], reason: str) -> None:
+    model = replace(Residual(channels=24), **change).build()
+    before = shapes(model)
+    outcomes = list(FullChannels().rewrite(model.graph))
+    assert outcomes
+    assert all(isinstance(outcome, Skipped) for outcome in outcomes)
+    assert any(isinstance(outcome, Skipped) and reason in outcome.reason for outcome in outcomes)
+    assert shapes(model) == before
 
 
 def test_weights_are_followed_and_tensors_between_are_gone() -> None:
