@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from xdet.pictures.preparation import Prepared
     from xdet.runtimes.base import Runtime
 
+    Find = Callable[[NDArray[np.uint8]], object]
+
 WARM_UP = 3
 LEAST_CALLS, MOST_CALLS = 5, 2000
 
@@ -43,8 +45,8 @@ class Samples:
     Attributes:
         read: per photograph.
         resize: per photograph.
-        network: per call.
-        boxes: per call.
+        network: per call, a list per turn.
+        boxes: likewise; stays empty where no head is known.
         pictures: photographs that went from file to boxes.
         pictures_s: seconds that took.
         runtime: the runtime's own name.
@@ -55,8 +57,8 @@ class Samples:
 
     read: list[float] = field(default_factory=list)
     resize: list[float] = field(default_factory=list)
-    network: list[float] = field(default_factory=list)
-    boxes: list[float] = field(default_factory=list)
+    network: list[list[float]] = field(default_factory=list)
+    boxes: list[list[float]] = field(default_factory=list)
     pictures: int = 0
     pictures_s: float = 0.0
     runtime: str = ""
@@ -89,11 +91,11 @@ def run_block(case: Case, images: Sequence[Path], options: BenchOptions, samples
     with open_model(case.model, case.choices, subprocess=False) as runtime:
         pixels = _run_whole(runtime, images, options, samples)
         if case.network is case.model:
-            samples.network += _time_calls(runtime.head, pixels, options, samples.calls, "network")
+            samples.network.append(_time_calls(runtime.network, pixels, options, samples.calls, "network"))
     gc.collect()
     if case.network is not case.model:
         with open_model(case.network, case.choices, subprocess=False) as network:
-            samples.network += _time_calls(network.head, pixels, options, samples.calls, "network")
+            samples.network.append(_time_calls(network.network, pixels, options, samples.calls, "network"))
         gc.collect()
 
 
@@ -103,12 +105,11 @@ def _run_whole(
     """Time everything that needs the whole model; returns the photographs as the runtime takes them."""
     thresholds = _thresholds(runtime, options)
     samples.runtime, samples.sha256, samples.thresholds = runtime.name, runtime.sha256, thresholds
-    pixels = _time_pictures(runtime, thresholds, images, options, samples)
-
-    def find_boxes(image: NDArray[np.uint8]) -> object:
-        return runtime.detect(image, thresholds)
-
-    samples.boxes += _time_calls(find_boxes, pixels, options, samples.calls, "boxes")
+    finds_boxes = runtime.spec.gives_boxes or bool(runtime.spec.head and runtime.spec.class_names)
+    find = partial(runtime.detect, thresholds=thresholds) if finds_boxes else runtime.head
+    pixels = _time_pictures(runtime, find, images, options, samples)
+    if finds_boxes:
+        samples.boxes.append(_time_calls(find, pixels, options, samples.calls, "boxes"))
     return pixels
 
 
@@ -120,11 +121,7 @@ def _thresholds(runtime: Runtime, options: BenchOptions) -> Thresholds:
 
 
 def _time_pictures(
-    runtime: Runtime,
-    thresholds: Thresholds,
-    images: Sequence[Path],
-    options: BenchOptions,
-    samples: Samples,
+    runtime: Runtime, find: Find, images: Sequence[Path], options: BenchOptions, samples: Samples
 ) -> list[NDArray[np.uint8]]:
     """Photographs from file to boxes, as ``xdet detect`` works on a folder; then reading and stretching alone, one by one.
 
@@ -134,9 +131,9 @@ def _time_pictures(
     chosen = list(islice(cycle(images), start, start + options.pictures_per_block))
     how, batch = Preparation(runtime.spec.image), runtime.batch or 1
     for image in islice(prepare_many(chosen, how), 1):  # warm: decoder, network, boxes
-        runtime.detect(image.pixels[None].repeat(batch, axis=0), thresholds)
+        find(image.pixels[None].repeat(batch, axis=0))
     started = time.perf_counter()
-    _run_stream(runtime, thresholds, chosen)
+    _run_stream(runtime, find, chosen)
     samples.pictures_s += time.perf_counter() - started
     samples.pictures += len(chosen)
     alone = list(prepare_many(chosen, how))
@@ -145,13 +142,13 @@ def _time_pictures(
     return [image.pixels[None].repeat(batch, axis=0) for image in alone]
 
 
-def _run_stream(runtime: Runtime, thresholds: Thresholds, images: Sequence[Path]) -> None:
+def _run_stream(runtime: Runtime, find: Find, images: Sequence[Path]) -> None:
     turns = network_turns(runtime)
 
     def find_boxes(group: Sequence[Prepared]) -> Sequence[object]:
         pixels = stack_pixels(group)
         with turns:
-            runtime.detect(pixels, thresholds)
+            find(pixels)
         return group
 
     ready = partial(prepare, how=Preparation(runtime.spec.image))
@@ -160,7 +157,7 @@ def _run_stream(runtime: Runtime, thresholds: Thresholds, images: Sequence[Path]
 
 
 def _time_calls(
-    call: Callable[[NDArray[np.uint8]], object],
+    call: Find,
     pixels: Sequence[NDArray[np.uint8]],
     options: BenchOptions,
     calls: dict[str, int],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from converters.description.statements import SourceOptions
 from xdet.errors import ModelError, UsageError
 from xdet.inspection.coverage import Coverage, integer_coverage
 from xdet.model.file import ModelFile, read_model_file, require_source
@@ -14,9 +16,10 @@ from xdet.runtimes.table import RUNTIMES, parse_runtimes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-    from converters.description.statements import SourceOptions
+    from converters.spec import Target
+
+SOURCE = "source"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -24,45 +27,68 @@ class Case:
     """One model on one runtime with one number of threads.
 
     Attributes:
-        model: the file, read once.
+        named: the file as the caller named it.
+        graph: ``"source"``, or the target it was converted for; empty where nothing was converted.
+        model: the file that runs, read once.
         network: the same without its head: what is timed as the network.
         choices: runtime, provider and threads, each of them named.
     """
 
+    named: str
+    graph: str
     model: ModelFile
     network: ModelFile
     choices: RuntimeChoices
 
 
 def plan_cases(
-    models: Sequence[Path], runtimes: str | None, threads: Sequence[int], said: SourceOptions | None = None
+    models: Sequence[Path],
+    runtimes: str | None,
+    threads: Sequence[int],
+    said: SourceOptions | None = None,
+    *,
+    targets: Sequence[Target] = (),
+    folder: Path = Path(),
 ) -> list[Case]:
-    """List the cases in the order of models, runtimes, threads.
+    """List the cases in the order of models, targets, runtimes, threads.
 
     Args:
         models: finished or source files.
-        runtimes: a list such as ``"onnxruntime:cpu,litert:xnnpack"``; None is the usual one of each model's format.
+        runtimes: a list such as ``"onnxruntime:cpu,litert:xnnpack"``; None is the usual one of each model's format, and for
+            portable graphs that were converted here OpenVINO, too, where it is installed.
         threads: numbers of threads.
         said: what the files and sidecars of sources do not say.
+        targets: what to convert the models for, which must be sources then.
+        folder: for the converted files.
 
     Raises:
         ModelError: a file cannot be read, or is no model.
-        UsageError: no model, a runtime that none of the models can use, or a model that none of the runtimes takes.
+        UsageError: no model, a runtime that none of the models can use, a model that none of the runtimes takes, or a
+            finished model with targets.
+        ConversionError: a model cannot be converted.
     """
     if not models:
         raise UsageError("name at least one model to measure")
     require_source(models, said)
-    files = [_read(path) for path in models]
     wanted = None if runtimes is None else parse_runtimes(runtimes)
     cases = []
-    for file in files:
-        network = _without_head(file)
-        for choice in _fitting(file, wanted):
-            provider = choice.provider or RUNTIMES[str(choice.runtime)].usual
-            cases += [
-                Case(file, network, RuntimeChoices(choice.runtime, provider, count, said=said))
-                for count in threads
-            ]
+    for place, path in enumerate(models):
+        named = _read(path)
+        graphs = _graphs(named, targets, said, folder / str(place)) if targets else {"": named}
+        for graph, file in graphs.items():
+            network = _without_head(file)
+            for choice in _fitting(file, wanted, graph):
+                provider = choice.provider or RUNTIMES[str(choice.runtime)].usual
+                cases += [
+                    Case(
+                        named.file,
+                        graph,
+                        file,
+                        network,
+                        RuntimeChoices(choice.runtime, provider, count, said=said),
+                    )
+                    for count in threads
+                ]
     for choice in wanted or ():
         if not any(case.choices.runtime == choice.runtime for case in cases):
             formats = ", ".join(RUNTIMES[str(choice.runtime)].formats)
@@ -96,6 +122,27 @@ def _read(path: Path) -> ModelFile:
     return file
 
 
+def _graphs(
+    source: ModelFile, targets: Sequence[Target], said: SourceOptions | None, folder: Path
+) -> dict[str, ModelFile]:
+    """The source, and what it becomes for each target."""
+    from converters.convert import convert_to_bytes
+    from converters.options import ConvertOptions
+
+    if source.is_finished:
+        raise UsageError(
+            f"'{source.file}' is a finished model: `targets` converts sources; give its source, or leave `targets` out"
+        )
+    folder.mkdir()
+    graphs = {SOURCE: source}
+    for target in targets:
+        options = ConvertOptions(source=said or SourceOptions(), target=target)
+        path = folder / f"{source.path.stem}_{target}.onnx"
+        path.write_bytes(convert_to_bytes(source.path, options).model)
+        graphs[target] = read_model_file(path)
+    return graphs
+
+
 def _without_head(file: ModelFile) -> ModelFile:
     """Source files end at the raw head anyway."""
     if not file.is_finished:
@@ -103,12 +150,15 @@ def _without_head(file: ModelFile) -> ModelFile:
     return ModelFile(file.path, cut_at_head(file.data, file.file), file.format)
 
 
-def _fitting(file: ModelFile, wanted: Sequence[RuntimeChoices] | None) -> list[RuntimeChoices]:
+def _fitting(file: ModelFile, wanted: Sequence[RuntimeChoices] | None, graph: str) -> list[RuntimeChoices]:
     takers = [name for name, kind in RUNTIMES.items() if file.format in kind.formats]
     if wanted is None:
-        return [RuntimeChoices(takers[0])]
+        beside = (
+            graph == "portable" and RUNTIMES["openvino"].installed
+        )  # it runs the other targets much slower
+        return [RuntimeChoices(takers[0]), *([RuntimeChoices("openvino")] if beside else ())]
     fitting = [choice for choice in wanted if choice.runtime in takers]
-    if not fitting:
+    if not fitting and graph != SOURCE:
         raise UsageError(
             f"'{file.file}' is a file of format {file.format}, which none of the named runtimes takes; "
             f"add {' or '.join(takers)} to `runtimes`"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
+from converters.spec import Target
 from xdet.errors import UsageError
 from xdet.runtimes.processors import RuntimeChoices
 
@@ -31,6 +33,8 @@ class BenchOptions:
         pictures_per_block: photographs per turn that go the whole way from file to boxes.
         score_threshold: a box needs a score above it; None is each model's own.
         memory: also start a process per case that tells its peak memory.
+        targets: what to convert each model for, which must be sources then; the results are measured beside their source.
+        profile: also measure the operators of what runs on ONNX Runtime's CPU provider.
     """
 
     threads: tuple[int, ...] = (1,)
@@ -39,12 +43,19 @@ class BenchOptions:
     pictures_per_block: int = 32
     score_threshold: float | None = None
     memory: bool = True
+    targets: tuple[Target, ...] = ()
+    profile: bool = False
 
     def __post_init__(self) -> None:
         if not self.threads or len(set(self.threads)) < len(self.threads):
             raise UsageError(f"threads must be different numbers, got {list(self.threads)}; name each once")
         for count in self.threads:
             RuntimeChoices(threads=count)  # refuses what no machine has
+        known = get_args(Target)
+        if len(set(self.targets)) < len(self.targets) or not set(self.targets) <= set(known):
+            raise UsageError(
+                f"targets must be among {', '.join(known)}, each once, got {', '.join(self.targets)}"
+            )
         if not 1 <= self.blocks <= MOST_BLOCKS:
             raise UsageError(f"blocks must lie in 1..{MOST_BLOCKS}, got {self.blocks}")
         if not self.block_s >= 0 or self.pictures_per_block < 1:
@@ -68,6 +79,32 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
+class Ratio:
+    """How many times as fast as something else: of the medians of all turns, and the quartiles of the turns' own ratios."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, others: Sequence[Sequence[float]], own: Sequence[Sequence[float]]) -> Ratio:
+        """Compare seconds, one list per turn; both sides took their turns one after the other."""
+        turns = [np.median(other) / np.median(mine) for other, mine in zip(others, own, strict=True)]
+        low, high = np.percentile(turns, [25, 75]).tolist()
+        value = Spread.of([*chain(*others)]).median_s / Spread.of([*chain(*own)]).median_s
+        return cls(value, low, high)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """What one node of the optimised graph takes, median of many runs; measuring adds 1 to 3 us to each."""
+
+    kind: str
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """Memory of a process that opens a model and runs it, in bytes of RAM (resident set).
 
@@ -86,21 +123,27 @@ class CaseResult:
 
     Attributes:
         model: the file as the caller named it.
-        sha256: of its bytes.
+        graph: ``"source"``, or the target it was converted for; empty where nothing was converted.
+        sha256: of the bytes that ran.
         runtime: what ran it, such as ``"onnxruntime:cpu"``.
         threads: threads inside an operator.
         thresholds: what counted as a box.
         read: reading and decoding one photograph.
         resize: stretching it to the network's size.
         network: pixels at network size -> raw head.
-        boxes: pixels at network size -> final boxes.
-        images_per_s: photographs per second from file to boxes, as many at a time as ``xdet detect`` works on.
+        boxes: pixels at network size -> final boxes; None where no head is known.
+        images_per_s: photographs per second from file to boxes (without a head, to its raw values), as many at a time as
+            ``xdet detect`` works on.
         coverage: MACs in integer kernels; None where the runtime does not tell.
         memory: None where it was not measured.
-        ratio: the first model's ``boxes`` time with as many threads, divided by this one's: above 1 this one is faster.
+        network_ratio: the ``network`` time of the first model with as many threads, divided by this one's: above 1 this one is
+            faster. Where files were converted, the first is their source, or the first target where that was not measured.
+        ratio: the same of ``boxes``; None where one has none.
+        operators: in order of execution, if they were asked for and the runtime tells them.
     """
 
     model: str
+    graph: str
     sha256: str
     runtime: str
     threads: int
@@ -108,16 +151,18 @@ class CaseResult:
     read: Spread
     resize: Spread
     network: Spread
-    boxes: Spread
+    boxes: Spread | None
     images_per_s: float
     coverage: Coverage | None
     memory: Memory | None
-    ratio: float
+    network_ratio: Ratio
+    ratio: Ratio | None
+    operators: tuple[Operator, ...] = ()
 
     @property
-    def head_s(self) -> float:
+    def head_s(self) -> float | None:
         """Decoding and suppression: what boxes take beyond the network, of the medians."""
-        return self.boxes.median_s - self.network.median_s
+        return None if self.boxes is None else self.boxes.median_s - self.network.median_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +200,8 @@ class Benchmark:
         results: in the order of models, runtimes, threads.
         others_share: of all processors, what other programs took meanwhile, 0..1; None where it is not known.
         notes: what could not be measured, and why.
+        int8_peak: multiply-accumulates per second of a large product of 8-bit matrices on one thread, where operators were
+            measured.
     """
 
     options: BenchOptions
@@ -164,6 +211,7 @@ class Benchmark:
     results: tuple[CaseResult, ...]
     others_share: float | None
     notes: tuple[str, ...]
+    int8_peak: float | None = None
 
     @property
     def is_noisy(self) -> bool:

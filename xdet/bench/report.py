@@ -6,8 +6,9 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from xdet.bench.tables import conversion_tables, model_names, operator_tables
 from xdet.writing.blocks import Items, Report, Section, Table, Text
-from xdet.writing.text import format_duration, format_share, format_size, image_names
+from xdet.writing.text import format_duration, format_share, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,7 @@ def benchmark_to_json(benchmark: Benchmark) -> str:
         "images": {"count": benchmark.images, "embedded": benchmark.embedded_images},
         "results": [_to_dict(result, name) for result, name in zip(benchmark.results, names, strict=True)],
         "others_share": benchmark.others_share,
+        "int8_peak": benchmark.int8_peak,
         "notes": list(benchmark.notes),
     }
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -47,10 +49,12 @@ def benchmark_report(benchmark: Benchmark) -> Report:
         "'images/s': from file to boxes.",
     )
     notes = (*noise_lines(benchmark), *benchmark.notes)
+    measured = (Table(HEADERS, tuple(benchmark_rows(benchmark)), keys=3),)
     sections: tuple[tuple[Block, ...], ...] = (
-        (Table(HEADERS, tuple(benchmark_rows(benchmark)), keys=3),),
+        *(conversion_tables(benchmark) if benchmark.options.targets else (measured,)),
         (Items(tuple(_miss_lines(benchmark))),),
-        tuple(map(Text, meaning)),
+        *(() if benchmark.options.targets else (tuple(map(Text, meaning)),)),
+        *operator_tables(benchmark),
         *((Text(note),) for note in notes),
     )
     lead = tuple(_machine_lines(benchmark))
@@ -73,13 +77,6 @@ def benchmark_rows(benchmark: Benchmark) -> list[tuple[str, ...]]:
     return [_row(result, name) for result, name in zip(benchmark.results, names, strict=True)]
 
 
-def model_names(benchmark: Benchmark) -> list[str]:
-    """Every result's model: its file name, with as many folders as tell different files apart."""
-    files = list(dict.fromkeys(result.model for result in benchmark.results))
-    names = dict(zip(files, image_names(files), strict=True))
-    return [names[result.model] for result in benchmark.results]
-
-
 def machine_text(benchmark: Benchmark) -> str:
     """Processor, instruction sets, cores, system, in one line."""
     machine = benchmark.machine
@@ -89,7 +86,7 @@ def machine_text(benchmark: Benchmark) -> str:
 
 
 def _row(result: CaseResult, name: str) -> tuple[str, ...]:
-    spread, memory = result.boxes, result.memory
+    spread, memory, ratio = result.boxes, result.memory, result.ratio
     return (
         name,
         result.runtime,
@@ -97,10 +94,10 @@ def _row(result: CaseResult, name: str) -> tuple[str, ...]:
         format_duration(result.read.median_s),
         format_duration(result.resize.median_s),
         format_duration(result.network.median_s),
-        _signed_duration(result.head_s),
-        format_duration(spread.median_s),
-        _range_text(spread.low_s, spread.high_s),
-        f"{result.ratio:.2f}",
+        "" if result.head_s is None else _signed_duration(result.head_s),
+        "" if spread is None else format_duration(spread.median_s),
+        "" if spread is None else _range_text(spread.low_s, spread.high_s),
+        "" if ratio is None else f"{ratio.value:.2f}",
         f"{result.images_per_s:.1f}",
         "" if memory is None else format_size(memory.peak_bytes),
         _coverage_text(result),
@@ -137,13 +134,18 @@ def _machine_lines(benchmark: Benchmark) -> Iterator[str]:
 
 
 def _miss_lines(benchmark: Benchmark) -> Iterator[str]:
-    for result, row in zip(benchmark.results, benchmark_rows(benchmark), strict=True):
-        for miss in result.coverage.misses if result.coverage is not None else ():
-            yield f"In float in {row[0]}: {miss.node}: {miss.reason}"
+    lines = (
+        f"In float in {name}{f' for {result.graph}' if result.graph else ''}: {miss.node}: {miss.reason}"
+        for result, name in zip(benchmark.results, model_names(benchmark), strict=True)
+        for miss in (result.coverage.misses if result.coverage is not None else ())
+    )
+    yield from dict.fromkeys(lines)  # once for all numbers of threads
 
 
 def _to_dict(result: CaseResult, name: str) -> dict[str, Any]:
     data = asdict(result)
     data["model"] = name
     data["head_s"] = result.head_s
+    for operator in data["operators"]:
+        operator["s"] = operator.pop("seconds")
     return data

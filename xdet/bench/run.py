@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xdet.bench.blocks import Samples, require_sound_case, run_block
 from xdet.bench.cases import case_coverage, plan_cases
 from xdet.bench.machine import describe_machine, measure_memory, others_share, read_clock
-from xdet.bench.records import Benchmark, BenchOptions, CaseResult, Spread
+from xdet.bench.operators import int8_peak, measure_operators
+from xdet.bench.records import Benchmark, BenchOptions, CaseResult, Ratio, Spread
 from xdet.detection.embedded import SOURCE
 from xdet.errors import RuntimeUnavailableError
 from xdet.pictures.images import find_images
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from converters.description.statements import SourceOptions
     from xdet.bench.cases import Case
     from xdet.bench.records import Memory
+    from xdet.inspection.coverage import Coverage
 
 SAMPLES = SOURCE.parent  # the photographs that come with xdet
 DEFAULTS = BenchOptions()
@@ -33,18 +37,19 @@ def run_benchmark(
     images: str | os.PathLike[str] | None = None,
     options: BenchOptions = DEFAULTS,
     said: SourceOptions | None = None,
-    progress: Callable[[int], object] | None = None,
+    progress: Callable[[int, int], object] = lambda *_: None,
 ) -> Benchmark:
     """Measure models against each other.
 
     Args:
-        models: finished or source files; ratios refer to the first one.
+        models: finished or source files; ratios refer to the first one, or with ``options.targets`` to each one's own source.
         runtimes: such as ``"onnxruntime:cpu,litert:xnnpack"``; each model runs on those that take its format. None is the
-            usual one of each format: ONNX Runtime's CPU provider, LiteRT's XNNPACK kernels.
+            usual one of each format: ONNX Runtime's CPU provider, LiteRT's XNNPACK kernels; and OpenVINO where it is installed
+            for portable graphs that ``options.targets`` asks for.
         images: a folder of photographs, or one photograph; None are the two that come with xdet.
         options: threads, blocks and the rest.
         said: what the files and sidecars of sources do not say (``xdet.describing_options``).
-        progress: called with the number of steps that are done since the last call, of ``count_steps``.
+        progress: called with the number of steps that are done since the last call, and that of all of them.
 
     Raises:
         ModelError: a model cannot be read or run.
@@ -52,77 +57,90 @@ def run_benchmark(
         ImageError: a photograph cannot be read.
         UsageError: runtimes and models do not fit, or an option is out of range.
         RuntimeUnavailableError: a runtime, provider or package is not there.
+        ConversionError: a model cannot be converted.
     """
     found = find_images([SAMPLES if images is None else Path(images)])
-    cases = plan_cases([Path(model) for model in models], runtimes, options.threads, said)
-    advance = progress or (lambda _: None)
-    coverages = [case_coverage(case) for case in cases]
     notes: list[str] = []
-    memories: list[Memory | None] = []
-    for case in cases:
-        require_sound_case(case)
-        memories.append(_memory(case, notes) if options.memory else None)
-        advance(1)
-    samples = [Samples() for _ in cases]
-    started = read_clock()
-    for _ in range(options.blocks):
-        for case, collected in zip(cases, samples, strict=True):
-            run_block(case, found, options, collected)
-            advance(1)
-    others = others_share(started, read_clock())
+    with tempfile.TemporaryDirectory() as folder:
+        cases = plan_cases(
+            [Path(model) for model in models],
+            runtimes,
+            options.threads,
+            said,
+            targets=options.targets,
+            folder=Path(folder),
+        )
+        steps = len(cases) * (options.blocks + 1)
+        about = [_about(case, options, notes, lambda: progress(1, steps)) for case in cases]
+        samples = [Samples() for _ in cases]
+        started = read_clock()
+        for _ in range(options.blocks):
+            for case, collected in zip(cases, samples, strict=True):
+                run_block(case, found, options, collected)
+                progress(1, steps)
+        others = others_share(started, read_clock())
+        operators = [measure_operators(case) if options.profile else () for case in cases]
     results = [
-        replace(_summary(case, collected), coverage=coverage, memory=memory)
-        for case, collected, coverage, memory in zip(cases, samples, coverages, memories, strict=True)
+        replace(
+            _summary(case, collected, _first(case, cases, samples)),
+            coverage=coverage,
+            memory=memory,
+            operators=timed,
+        )
+        for case, collected, (coverage, memory), timed in zip(cases, samples, about, operators, strict=True)
     ]
     return Benchmark(
         options=options,
         machine=describe_machine(),
         images=len(found),
         embedded_images=images is None,
-        results=tuple(replace(result, ratio=_ratio(result, results)) for result in results),
+        results=tuple(results),
         others_share=others,
         notes=tuple(dict.fromkeys(notes)),
+        int8_peak=int8_peak() if options.profile else None,
     )
 
 
-def count_steps(
-    models: Sequence[str | os.PathLike[str]],
-    runtimes: str | None,
-    options: BenchOptions,
-    said: SourceOptions | None = None,
-) -> int:
-    """How many steps ``run_benchmark`` tells its ``progress``."""
-    cases = plan_cases([Path(model) for model in models], runtimes, options.threads, said)
-    return len(cases) * (options.blocks + 1)
+def _about(
+    case: Case, options: BenchOptions, notes: list[str], done: Callable[[], object]
+) -> tuple[Coverage | None, Memory | None]:
+    """What is found once per case, in front of all turns."""
+    coverage = case_coverage(case)
+    require_sound_case(case)
+    memory = None
+    if options.memory:
+        try:
+            memory = measure_memory(case.model.path, case.choices)
+        except RuntimeUnavailableError as error:
+            notes.append(f"memory not measured: {error}")
+    done()
+    return coverage, memory
 
 
-def _memory(case: Case, notes: list[str]) -> Memory | None:
-    try:
-        return measure_memory(case.model.path, case.choices)
-    except RuntimeUnavailableError as error:
-        notes.append(f"memory not measured: {error}")
-        return None
+def _first(case: Case, cases: Sequence[Case], samples: Sequence[Samples]) -> Samples:
+    """What a case is compared with: the first one with as many threads, of its own source where sources were converted."""
+    return next(
+        collected
+        for other, collected in zip(cases, samples, strict=True)
+        if other.choices.threads == case.choices.threads and (not case.graph or other.named == case.named)
+    )
 
 
-def _summary(case: Case, samples: Samples) -> CaseResult:
+def _summary(case: Case, samples: Samples, first: Samples) -> CaseResult:
     return CaseResult(
-        model=case.model.file,
+        model=case.named,
+        graph=case.graph,
         sha256=samples.sha256,
         runtime=samples.runtime,
         threads=case.choices.threads or 0,
         thresholds=samples.thresholds,
         read=Spread.of(samples.read),
         resize=Spread.of(samples.resize),
-        network=Spread.of(samples.network),
-        boxes=Spread.of(samples.boxes),
+        network=Spread.of([*chain(*samples.network)]),
+        boxes=Spread.of([*chain(*samples.boxes)]) if samples.boxes else None,
         images_per_s=samples.pictures / samples.pictures_s,
         coverage=None,
         memory=None,
-        ratio=1.0,
+        network_ratio=Ratio.of(first.network, samples.network),
+        ratio=Ratio.of(first.boxes, samples.boxes) if first.boxes and samples.boxes else None,
     )
-
-
-def _ratio(result: CaseResult, results: Sequence[CaseResult]) -> float:
-    """The first result with as many threads, divided by this one."""
-    first = next(other for other in results if other.threads == result.threads)
-    return first.boxes.median_s / result.boxes.median_s

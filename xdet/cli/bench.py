@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from xdet.cli.describing import Said, describes_source
-from xdet.cli.options import STDOUT, Force, json_outputs, print_report, progress_bar, write_json
+from xdet.cli.options import STDOUT, Force, counted_progress_bar, json_outputs, print_report, write_json
 from xdet.errors import UsageError
+
+FEW_PICTURES = 2  # images per second of two pictures mean nothing
 
 EPILOG = """\b
 Examples:
   xdet bench person.tflite person.onnx
   xdet bench person.tflite person.onnx --threads 1,2 --images photos --json bench.json
   xdet bench person.onnx --runtimes onnxruntime:cpu,onnxruntime:openvino
+  xdet bench *.tflite --targets portable,cpu --threads 1,2    what each conversion buys, next to LiteRT and OpenVINO
+  xdet bench net.tflite --targets portable,cpu --head none --profile
 """
 
 
@@ -49,6 +54,17 @@ def bench(
     score_threshold: Annotated[
         float | None, typer.Option(help="Keep boxes that score above this [default: each model's own].")
     ] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Convert each source for these (portable,cpu) and measure it beside them, on OpenVINO where installed.",
+        ),
+    ] = None,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Also where the time goes: operators on ONNX Runtime's CPU kernels."),
+    ] = False,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
     force: Force = False,
     said: Said,
@@ -56,17 +72,22 @@ def bench(
     """Measure time, throughput and memory of models side by side."""
     from xdet.bench import BenchOptions, run_benchmark
     from xdet.bench.report import BENCHMARK_SCHEMA, benchmark_report, benchmark_to_json
-    from xdet.bench.run import SAMPLES, count_steps
+    from xdet.bench.run import SAMPLES
     from xdet.pictures.images import find_images
     from xdet.writing.files import require_outputs, with_sidecars
 
     inputs = chain(with_sidecars(models), said.files(), find_images([SAMPLES if images is None else images]))
     require_outputs(json_outputs(json, BENCHMARK_SCHEMA), inputs, force=force)
-    options = BenchOptions(threads=read_numbers(threads), blocks=blocks, score_threshold=score_threshold)
-    described = said.options()
-    with progress_bar(count_steps(models, runtimes, options, described), "measuring") as advance:
+    options = BenchOptions(
+        threads=read_numbers(threads), blocks=blocks, score_threshold=score_threshold, profile=profile
+    )
+    if targets is not None:
+        wanted: Any = tuple(word.strip() for word in targets.split(","))  # BenchOptions refuses others
+        few = FEW_PICTURES if images is None else options.pictures_per_block
+        options = replace(options, targets=wanted, memory=False, pictures_per_block=few)
+    with counted_progress_bar("measuring") as advance:
         found = run_benchmark(
-            models, runtimes=runtimes, images=images, options=options, said=described, progress=advance
+            models, runtimes=runtimes, images=images, options=options, said=said.options(), progress=advance
         )
     if json is not None:
         write_json(json, benchmark_to_json(found))

@@ -97,6 +97,10 @@ class Runtime(Protocol):
             ModelError: the back end failed on the model.
         """
 
+    def network(self, images: NDArray[np.uint8]) -> object:
+        """The raw outputs of ``batch`` images as the back end gives them, without checks: what a benchmark times."""
+        return self.head(images)
+
     def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Inner values by the names they have in this runtime's file.
 

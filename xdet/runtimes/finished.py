@@ -282,6 +282,11 @@ class FinishedModelRuntime(DescribedRuntime):
         found = self.tensors(images, names)
         return require_numbers(join_outputs([found[name] for name in names]), self)
 
+    def network(self, images: NDArray[np.uint8]) -> object:
+        """The raw outputs, as the back end gives them; see ``Runtime.network``."""
+        self._require_open()
+        return self._compute({IMAGE: images}, [output.value_name for output in self.spec.network_outputs])
+
     def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Values of the ONNX graph by name; see ``Runtime.tensors``."""
         require_images(images, self.spec)

@@ -104,6 +104,11 @@ class LiteRtRuntime(SourceRuntime):
         outputs = run_in_chunks(images, 1, self._run)
         return require_numbers(raw_outputs_of(outputs, self._spec, file=self._file), self)
 
+    def network(self, images: NDArray[np.uint8]) -> object:
+        """The outputs of one image, as LiteRT gives them; see ``Runtime.network``."""
+        self._require_open()
+        return self._invoke(self._interpreter, images, [output["index"] for output in self._outputs])
+
     def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Tensors of the TFLite file by name; see ``Runtime.tensors``.
 

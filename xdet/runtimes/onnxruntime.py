@@ -153,6 +153,11 @@ class OnnxRuntime(Runtime):
         found = self.tensors(images, names)
         return require_numbers(join_outputs([found[name] for name in names]), self)
 
+    def network(self, images: NDArray[np.uint8]) -> object:
+        """The raw outputs, as ONNX Runtime gives them; see ``Runtime.network``."""
+        names = tuple(output.value_name for output in self.spec.network_outputs)
+        return self._showing(names).run(names, {IMAGE: images})
+
     def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Values of the ONNX graph by name; see ``Runtime.tensors``.
 
@@ -168,6 +173,10 @@ class OnnxRuntime(Runtime):
     def placement(self) -> dict[str, dict[str, int]] | None:
         """Where the file's own nodes run; see ``OrtSession.placement``."""
         return self._session.placement()
+
+    def end_profiling(self) -> str:
+        """End the profile that was asked for at opening; the path of its JSON file."""
+        return self._session.end_profiling()
 
     def close(self) -> None:
         """End the sessions."""
@@ -233,6 +242,7 @@ def open_onnxruntime(
     choices: RuntimeChoices = DEFAULTS,
     fuse: bool = True,
     optimized_path: str | None = None,
+    profile_prefix: str | None = None,
 ) -> OnnxRuntime:
     """Open a finished model.
 
@@ -243,6 +253,7 @@ def open_onnxruntime(
             are handed to it; ``threads`` None is one per physical core, or the processors shared among several ``workers``.
         fuse: see ``SessionChoices``.
         optimized_path: where to save the graph that it runs; ``OnnxRuntime.placement`` tells where, then.
+        profile_prefix: see ``SessionChoices``.
 
     Raises:
         ModelError: damaged, or not a finished model of xdet.
@@ -266,6 +277,7 @@ def open_onnxruntime(
         record_placement=optimized_path is not None,
         device=choices.device,
         provider_options=choices.provider_options,
+        profile_prefix=profile_prefix,
     )
     return OnnxRuntime(OrtSession(model, file=file, choices=session_choices), document)
 

@@ -149,6 +149,8 @@ class SessionChoices:
         record_placement: keep what ``OrtSession.placement`` tells.
         device: of the provider, as ``installed_providers`` names it, or its kind alone; None is the provider's choice.
         provider_options: handed to the provider.
+        profile_prefix: how the path of the profile begins that ONNX Runtime writes (``OrtSession.end_profiling``); None writes
+            none.
     """
 
     provider: str = CPU
@@ -159,6 +161,7 @@ class SessionChoices:
     record_placement: bool = False
     device: str | None = None
     provider_options: Mapping[str, str] = field(default_factory=dict)
+    profile_prefix: str | None = None
 
     def __post_init__(self) -> None:
         if self.provider == CPU and (self.device or self.provider_options):
@@ -240,8 +243,12 @@ class OrtSession:
         """Another model, such as an edited copy, opened as this one was."""
         if self._session is None:
             raise UsageError(f"'{self.file}' was closed; open it again")
-        choices = replace(self.choices, optimized_path=None, record_placement=False)
+        choices = replace(self.choices, optimized_path=None, record_placement=False, profile_prefix=None)
         return type(self)(model, file=self.file, choices=choices)
+
+    def end_profiling(self) -> str:
+        """Write the profile of all runs so far; returns its path."""
+        return str(self._session.end_profiling())
 
     def close(self) -> None:
         """End ONNX Runtime's session, and with it its threads and buffers."""
@@ -316,6 +323,8 @@ def _create(model: bytes, choices: SessionChoices) -> Any:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if choices.optimized_path is not None:
         options.optimized_model_filepath = choices.optimized_path
+    if choices.profile_prefix is not None:
+        options.enable_profiling, options.profile_file_prefix = True, choices.profile_prefix
     settings = dict(choices.provider_options)
     if choices.device is None and choices.provider in ort.get_available_providers():
         return ort.InferenceSession(

@@ -10,7 +10,7 @@ import pytest
 
 import xdet
 from tests.conftest import ROOT
-from xdet.bench import Benchmark, BenchOptions, Memory, run_benchmark
+from xdet.bench import Benchmark, BenchOptions, Memory, Ratio, run_benchmark
 from xdet.bench.machine import measure_memory
 from xdet.bench.report import benchmark_report, benchmark_to_json
 from xdet.errors import MissingExtraError, ModelError
@@ -46,6 +46,7 @@ def test_every_case_has_its_times_memory_and_coverage(found: Benchmark) -> None:
     for result in found.results:
         # two blocks: two pictures read in each; five calls, the least, in each
         assert (result.read.count, result.resize.count) == (4, 4)
+        assert result.boxes is not None
         assert (result.network.count, result.boxes.count) == (10, 10)
         assert 0 < result.boxes.low_s <= result.boxes.median_s <= result.boxes.high_s
         assert result.head_s == result.boxes.median_s - result.network.median_s
@@ -56,7 +57,12 @@ def test_every_case_has_its_times_memory_and_coverage(found: Benchmark) -> None:
         assert result.memory is not None
         assert result.memory.peak_bytes > result.memory.before_bytes > 10_000_000
     first, second = found.results
-    assert (first.ratio, second.ratio) == (1.0, first.boxes.median_s / second.boxes.median_s)
+    assert first.ratio == first.network_ratio == Ratio(1.0, 1.0, 1.0)
+    assert first.boxes is not None
+    assert second.boxes is not None
+    assert second.ratio is not None
+    assert second.ratio.value == first.boxes.median_s / second.boxes.median_s
+    assert second.network_ratio.value == first.network.median_s / second.network.median_s
 
 
 def test_only_one_session_is_ever_alive(
@@ -92,11 +98,10 @@ def test_progress_counts_memory_and_every_turn(
     embedded_tflite: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("xdet.bench.run.measure_memory", lambda *_: Memory(1, 2))
-    steps: list[int] = []
-    run_benchmark([embedded_tflite], options=replace(SHORT, blocks=3), progress=steps.append)
-    from xdet.bench.run import count_steps
-
-    assert sum(steps) == count_steps([embedded_tflite], None, replace(SHORT, blocks=3)) == 4
+    steps: list[tuple[int, int]] = []
+    options = replace(SHORT, blocks=3)
+    run_benchmark([embedded_tflite], options=options, progress=lambda *step: steps.append(step))
+    assert steps == [(1, 4)] * 4
 
 
 def test_a_score_threshold_reaches_every_model(embedded_tflite: Path, converted: Path) -> None:
@@ -149,6 +154,7 @@ def test_the_table_has_a_line_per_case_and_the_text_says_when_the_machine_was_bu
 
 def test_a_head_below_the_noise_is_told_with_its_sign(found: Benchmark) -> None:
     result = found.results[0]
+    assert result.boxes is not None
     odd = replace(
         result, boxes=replace(result.boxes, median_s=0.001), network=replace(result.network, median_s=0.0012)
     )

@@ -106,7 +106,8 @@ def test_times_are_those_of_the_benchmark(made: Made) -> None:
     ]
     assert [line.split(" | ")[1] for line in lines] == ["litert:xnnpack", "onnxruntime:cpu"]
     ratio = made.content.benchmark.results[1].ratio
-    assert lines[1].split(" | ")[6] == f"{ratio:.2f}"
+    assert ratio is not None
+    assert lines[1].split(" | ")[6] == f"{ratio.value:.2f}"
     assert all(line.endswith("| 100.0 % |") for line in lines)
 
 
