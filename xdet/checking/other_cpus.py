@@ -18,7 +18,7 @@ import numpy as np
 
 from converters.description.statements import SourceOptions  # noqa: TC001 - ``restored`` reads annotations
 from converters.spec import Thresholds  # noqa: TC001 - likewise
-from xdet.checking.emulated import emulate, emulator_of
+from xdet.checking.emulated import LEFT_OUT, emulate, emulator_of
 from xdet.checking.result import CpuCheck, CpuSelfTest, GoldenDistance, OtherCpu
 from xdet.checking.selftest import run_selftest
 from xdet.errors import UsageError, XdetError
@@ -85,7 +85,8 @@ def check_on_cpus(
     for cpu in cpus:
         with tempfile.TemporaryDirectory(prefix="xdet-") as folder:
             there = emulate(cpu, Path(folder))
-            simd, problem = _ask(there, "find_simd", asked)
+            whole = {name: value for name, value in there.environment.items() if name != LEFT_OUT}
+            simd, problem = _ask(replace(there, environment=whole), "find_simd", asked)
             if problem is not None:
                 raise UsageError(
                     f"no Python runs on {cpu!r}: {problem}; '{emulator_of(cpu)} -cpu help' lists the processors"

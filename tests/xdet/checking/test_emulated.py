@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from converters.convert import convert_to_bytes
@@ -18,7 +20,7 @@ from converters.options import ConvertOptions
 from converters.spec import Rescaling, Thresholds
 from xdet.checking import other_cpus
 from xdet.checking.check import check
-from xdet.checking.emulated import Processor, emulator_of, split_cpus
+from xdet.checking.emulated import LEFT_OUT, Processor, emulate, emulator_of, split_cpus
 from xdet.checking.other_cpus import Request, plain, restored
 from xdet.errors import RuntimeUnavailableError, UsageError
 from xdet.runtimes.worker import Message
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     ActivationCodes = Literal["uint8", "int8"]
     Convert = Callable[[ActivationCodes], Path]
 
+ROOT = Path(__file__).resolve().parents[3]
 RUNTIMES = "onnxruntime:cpu,litert:xnnpack"  # under emulation each of the others takes ten seconds
 VALUES = 7 * 7 * 30
 posix = pytest.mark.skipif(os.name == "nt", reason="the emulator, and scripts as programs, are Linux's")
@@ -90,6 +93,18 @@ def person(embedded_tflite: Path, tmp_path_factory: pytest.TempPathFactory) -> C
         return path
 
     return convert
+
+
+@posix
+def test_numpy_is_emulated_without_the_code_that_the_emulator_gets_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    parts = np.show_config("dicts")["SIMD Extensions"]
+    left_out = emulate("Haswell", tmp_path).environment[LEFT_OUT].split()
+    assert set(left_out) >= set(parts.get("found", []))
+    assert not set(left_out) & set(parts["baseline"])
 
 
 def standing_in(script: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -185,6 +200,30 @@ def test_a_processor_that_the_emulator_does_not_know_is_told_at_once(
     standing_in("echo \"unable to find CPU model 'Nosuch'\" >&2; exit 1", monkeypatch, tmp_path)
     with pytest.raises(UsageError, match=r"unable to find CPU model 'Nosuch'; 'qemu-x86_64 -cpu help' lists"):
         check(person("uint8"), embedded_tflite, sample_pictures[:1], cpus=("Nosuch",))
+
+
+@pytest.mark.emulator
+def test_the_oracle_computes_there_what_it_computes_here(tmp_path: Path, qemu_x86_64: str) -> None:
+    # numpy's AVX2 code gathers what stands apart, from eight numbers on, and qemu 7.2 gathers wrongly
+    program = (
+        "import numpy as np; from converters.heads.boxes import iou_xyxy\n"
+        "corners = np.random.default_rng(0).random((40, 2), np.float32); boxes = np.concatenate([corners, corners + 0.3], 1)\n"
+        "print([iou_xyxy(boxes[:n], boxes[0]).tolist() for n in range(1, 41)])"
+    )
+    assert qemu_x86_64
+    there = emulate("Haswell", tmp_path)
+    printed = [
+        subprocess.run(
+            [python, "-c", program],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for python, environment in ((sys.executable, {}), (there.python, dict(there.environment)))
+    ]
+    assert printed[0] == printed[1]
 
 
 @pytest.mark.emulator
