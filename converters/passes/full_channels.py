@@ -16,8 +16,8 @@ Why: ONNX Runtime's depthwise kernel takes 16 channels at a time; what is left o
 more than all the others.
 
 Preconditions: uint8 codes, at least 8 channels (fewer would more than double), constant weights, and convolutions over
-all channels at every end. Numeric effect: bit exact: zeros are added to the sums. Tensors between have more channels
-than their source's, so no value carries them any more.
+all channels at every end. Numeric effect: bit exact: zeros are added to the sums. Tensors between are told as
+replicated: the source's channels, then others, which nothing reads.
 """
 
 from __future__ import annotations
@@ -214,27 +214,33 @@ def _fill(graph: ir.Graph, region: _Region) -> tuple[Moved, ...]:
             conv.replace_input_with(position, real)
         if conv in region.inner:
             conv.attributes["group"] = ir.AttrInt64("group", conv.attributes.get_int("group", 1) + outputs)
-    for pad, pair in region.pads.items():
-        _narrow(graph, pad, pair, region)
-    writer = GraphWriter.appending(graph)
-    for value in region.values:
+    writer, names = GraphWriter.appending(graph), {value: str(value.name) for value in region.values}
+    for value in [value for value, channels in region.values.items() if _more(channels)]:
         value.name, value.shape = writer.unique(f"{value.name}/full"), None
-    return tuple(moved)
+    carriers = dict(_narrow(graph, pad, pair, region) for pad, pair in region.pads.items())
+    return (*moved, *(Moved(name, _name(carriers.get(v, v)), replicated=True) for v, name in names.items()))
 
 
-def _narrow(graph: ir.Graph, pad: ir.Node, pair: tuple[Link, Link], region: _Region) -> None:
-    """Let a Pad add what is missing behind the filled channels, or take it away where nothing is."""
+def _narrow(
+    graph: ir.Graph, pad: ir.Node, pair: tuple[Link, Link], region: _Region
+) -> tuple[ir.Value, ir.Value]:
+    """Let a Pad add what is missing behind the filled channels, or take it away where nothing is.
+
+    Returns:
+        Its result, and the codes that carry it now.
+    """
     (before, after), edges = pair, required(pad.inputs[1]).copy()
-    assert pad.inputs[0] is not None  # noqa: S101 - the match found it
-    edges[5] += _more(region.values[pad.outputs[0]]) - _more(region.values[pad.inputs[0]])
+    source, result = before.source, after.result
+    edges[5] += _more(region.values[pad.outputs[0]]) - _more(region.values[before.result])
     if edges.any():
         constant = GraphWriter.inserting(graph, pad).constant(edges, f"{pad.name}/full/edges")
         pad.replace_input_with(1, constant)
-        return
-    ir.convenience.replace_all_uses_with(after.result, before.source)
+        return result, result
+    ir.convenience.replace_all_uses_with(result, source)
     graph.remove([after.node, pad], safe=True)
     if not before.result.uses():
         graph.remove(before.node, safe=True)
+    return result, source
 
 
 def filled(

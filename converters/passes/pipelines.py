@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from onnx_ir.passes import common
 
 from converters.passes.activations import LeakyAsSum, PoolBeforeActivation
+from converters.passes.average_as_convolution import AverageAsConvolution
 from converters.passes.cancel_transposes import CancelTransposes
 from converters.passes.channel_choice import ChannelChoice
 from converters.passes.clamp_codes import ClampCodes
@@ -86,6 +87,7 @@ PIPELINES: Mapping[Target, tuple[Rewrite, ...]] = {
     "cpu": (
         ChannelChoice(),
         CancelTransposes(),
+        AverageAsConvolution(),
         FoldAffine(),
         FoldPad(),
         PoolBeforeActivation(),

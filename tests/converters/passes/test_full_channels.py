@@ -254,7 +254,7 @@ def test_other_residuals_stay_with_the_reason(change: dict[str, Any], reason: st
     assert shapes(model) == before
 
 
-def test_weights_are_followed_and_tensors_between_are_gone() -> None:
+def test_weights_and_tensors_between_are_followed() -> None:
     twins = {
         name: TensorTwin(name, "same", 0)
         for name in ("depthwise/w", "project/w", "project/b", "pool", "project")
@@ -266,7 +266,7 @@ def test_weights_are_followed_and_tensors_between_are_gone() -> None:
         "depthwise/w": ("replicated", "full channels"),
         "project/w": ("replicated", "full channels"),
         "project/b": ("kept", None),
-        "pool": ("removed", "full channels"),
+        "pool": ("replicated", "full channels"),
         "project": ("kept", None),
     }
 

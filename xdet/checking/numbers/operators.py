@@ -11,6 +11,7 @@ import numpy as np
 
 from converters.leaky import FloatForm
 from converters.sources.tflite.operators import WEIGHTED
+from xdet.checking.numbers.averaged import averaged_behind, compare_averaged
 from xdet.checking.numbers.context import PRODUCTS, owners_of, pair_of
 from xdet.checking.numbers.filled import FULL_CHANNELS, full
 from xdet.checking.numbers.proofs import announced, compare_sum, leaky_match
@@ -82,6 +83,10 @@ def _compare_product(context: StaticContext, node: Node) -> None:
     if op is None and (transposed := transposed_behind(context, node)) is not None:
         require_integer_form(context, node, context.source.output_name(transposed))
         compare_transposed(context, node, transposed)
+        return
+    if op is None and (averaged := averaged_behind(context, node)) is not None:
+        require_integer_form(context, node, context.source.output_name(averaged))
+        compare_averaged(context, node, averaged, _folded_padding(context, node, averaged))
         return
     if op is None:
         context.fault(

@@ -66,6 +66,27 @@ class NetworkBuilder:
         options = {"padding": "SAME", "filter_h": 2, "filter_w": 2, "stride_h": stride, "stride_w": stride}
         return self._same_codes("MAX_POOL_2D", [self.value.index], shape, **options)
 
+    def average_pool(self, window: int = 3, stride: int = 2) -> NetworkBuilder:
+        """AVERAGE_POOL_2D, VALID."""
+        n, h, w, c = self.value.shape
+        shape = (n, (h - window) // stride + 1, (w - window) // stride + 1, c)
+        sizes = {"filter_h": window, "filter_w": window, "stride_h": stride, "stride_w": stride}
+        return self._same_codes("AVERAGE_POOL_2D", [self.value.index], shape, padding="VALID", **sizes)
+
+    def residual(self, channels: int, activation: str = "RELU") -> NetworkBuilder:
+        """Depthwise 3x3 and CONV_2D 1x1, beside a PAD of the channels; ADD, with its activation (BlazeFace)."""
+        before = self.value
+        after, (n, h, w, c) = self.depthwise().conv(channels, 1).value, before.shape
+        if channels > c:
+            edges = self._b.constant(np.array([[0, 0], [0, 0], [0, 0], [0, channels - c]], np.int32))
+            self.value = before
+            before = self._same_codes("PAD", [before.index, edges], (n, h, w, channels)).value
+        scale, zero_point = 1.3 * max(before.scale, after.scale), -128 if activation == "RELU" else 5
+        operands, shape = [before.index, after.index], after.shape
+        index = self._b.op("ADD", operands, shape, "int8", scale, zero_point, fused_activation=activation)
+        self.value = Value(index, shape, scale, zero_point)
+        return self
+
     def relu(self) -> NetworkBuilder:
         """RELU as an operator of its own, with equal scales on both sides."""
         return self._same_codes("RELU", [self.value.index], self.value.shape)
