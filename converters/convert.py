@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
+from converters._ir import ir
 from converters.description.sidecar import sidecar_path
 from converters.errors import ContractError, ConversionError, attempt_all
 from converters.files import require_writable, write_output

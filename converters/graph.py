@@ -28,9 +28,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 from onnx_ir.passes import common
 
+from converters._ir import ir
 from converters.errors import SourceFileError
 from converters.heads.base import is_raw_output
 from converters.quant import QuantParams, quantize

@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import onnx
-import onnx_ir as ir
 
+from converters._ir import ir
 from converters.errors import OptionError
 from converters.spec.releases import IR_VERSIONS, ONNXRUNTIME, UINT8_MAX_ONNXRUNTIME
 

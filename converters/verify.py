@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 
+from converters._ir import ir
 from converters.errors import ContractError
 from converters.graph import is_static, network_nodes
 from converters.opset import oldest_runtimes, refused_nodes

@@ -34,8 +34,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import onnx_ir as ir
 
+from converters._ir import ir
 from converters.errors import ContractError
 from converters.heads.arithmetic import clip_nodes
 from converters.heads.base import keypoints_of

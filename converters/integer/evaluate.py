@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 
+from converters._ir import ir
 from converters.integer.kernels import (
     BINARY,
     EXACT,

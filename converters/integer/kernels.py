@@ -112,7 +112,7 @@ def convolve(x: Quantized, w: Quantized, bias: Quantized | None, window: Window,
         raise NotImplementedError(
             f"adds up {products:.1e} products, at most {MOST_PRODUCTS:.1e} are evaluated"
         )
-    image, weights = window.padded(x.relative, 0), w.relative
+    image, weights = window.padded(x.relative, 0), w.relative if w.zero_point.any() else w.codes
     if groups == image.shape[1] and weights.shape[1] == 1:
         sums = _depthwise(image, weights, window)
     else:
@@ -127,23 +127,25 @@ def multiply(x: Quantized, w: Quantized, bias: Quantized | None) -> Sums:
     return Sums(_biased(products.astype(np.int32), bias), x.scale, w.scale)
 
 
-def _dense(image: NDArray[np.int32], weights: NDArray[np.int32], window: Window) -> NDArray[np.int32]:
+def _dense(image: NDArray[np.int32], weights: NDArray[Any], window: Window) -> NDArray[np.int32]:
     """Every output channel reads every input channel: blocks of rows, unrolled and multiplied; int32 ``(N, O, H, W)``."""
     outputs = weights.shape[0]
-    matrix = weights.transpose(2, 3, 1, 0).reshape(-1, outputs).astype(np.float32)
-    pieces = _pieces(matrix, int(np.abs(image).max(initial=0)))
+    # a row per output channel, as they lie: other orders take ten times as long to copy
+    matrix = np.ascontiguousarray(weights.transpose(0, 2, 3, 1), np.float32).reshape(outputs, -1)
+    extremes = np.maximum(weights.max(axis=0).astype(np.int64), -weights.min(axis=0).astype(np.int64))
+    pieces = _pieces(extremes.transpose(1, 2, 0).ravel(), int(np.abs(image).max(initial=0)))
     # channels last, so that unrolling copies runs of kernel columns * channels
     last = np.ascontiguousarray(image.transpose(0, 2, 3, 1), np.float32).transpose(0, 3, 1, 2)
     taps = window.taps(last).transpose(0, 2, 3, 4, 5, 1)
     count, rows, columns = taps.shape[:3]
     sums = np.empty((count, rows, columns, outputs), np.int32)
-    step = max(1, BLOCK_BYTES // (4 * columns * matrix.shape[0]))
+    step = max(1, BLOCK_BYTES // (4 * columns * matrix.shape[1]))
     for n in range(count):
         for top in range(0, rows, step):
             block = taps[n, top : top + step]
-            rolled, found = block.reshape(-1, matrix.shape[0]), sums[n, top : top + step]
+            rolled, found = block.reshape(-1, matrix.shape[1]), sums[n, top : top + step]
             for place, piece in enumerate(pieces):
-                products = (rolled[:, piece] @ matrix[piece]).reshape(found.shape)
+                products = (rolled[:, piece] @ matrix[:, piece].T).reshape(found.shape)
                 if place:
                     found += products.astype(np.int32)
                 else:
@@ -151,18 +153,18 @@ def _dense(image: NDArray[np.int32], weights: NDArray[np.int32], window: Window)
     return sums.transpose(0, 3, 1, 2)
 
 
-def _pieces(matrix: NDArray[np.float32], largest: int) -> list[slice]:
-    """Rows of a matrix of whole numbers whose sums with factors up to ``largest`` are exact in float32."""
-    reached = np.cumsum(np.abs(matrix).max(axis=1).astype(np.int64)) * largest
+def _pieces(weights: NDArray[np.int64], largest: int) -> list[slice]:
+    """Runs of products whose sums are exact in float32, from the size of each place's weights and of all its factors."""
+    reached = np.cumsum(weights) * largest
     pieces, start, before = [], 0, 0
-    while start < len(matrix):
+    while start < len(weights):
         end = max(int(np.searchsorted(reached, before + FLOAT32_COUNTS_TO, "right")), start + 1)
         pieces.append(slice(start, end))
         start, before = end, int(reached[end - 1])
     return pieces
 
 
-def _depthwise(image: NDArray[np.int32], weights: NDArray[np.int32], window: Window) -> NDArray[np.int32]:
+def _depthwise(image: NDArray[np.int32], weights: NDArray[Any], window: Window) -> NDArray[np.int32]:
     """Every output channel reads one input channel: tap by tap in int32."""
     channels, outputs = image.shape[1], weights.shape[0]
     taps = window.taps(image if outputs == channels else image.repeat(outputs // channels, axis=1))

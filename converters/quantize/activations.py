@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
+from converters._ir import ir
 from converters.errors import ContractError
 from converters.quant import QuantParams
 

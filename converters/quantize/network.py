@@ -24,9 +24,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 from onnx_ir.passes import common
 
+from converters._ir import ir
 from converters.calibration import observe_ranges
 from converters.errors import OptionError
 from converters.graph import (

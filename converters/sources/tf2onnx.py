@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
-import onnx_ir as ir
 from onnx import version_converter
 from onnx_ir.passes import common
 
+from converters._ir import ir
 from converters.errors import OptionError, UnsupportedModelError
 from converters.facts import match_outputs
 from converters.graph import NHWC_TO_NCHW, OPSET

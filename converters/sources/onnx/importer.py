@@ -14,8 +14,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import onnx_ir as ir
 
+from converters._ir import ir
 from converters.errors import OptionError
 from converters.facts import match_outputs
 from converters.graph import NCHW_TO_NHWC, image_pixels, rescaled_pixels

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 from onnx import version_converter
 from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
+from converters._ir import ir
 from converters.errors import SourceFileError, UnsupportedModelError, list_some
 from converters.facts import SourceFacts, SourceOutput
 from converters.graph import NCHW_TO_NHWC, NHWC_TO_NCHW, OPSET

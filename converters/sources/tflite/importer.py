@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
 from onnx_ir.passes import common
 
+from converters._ir import ir
 from converters.errors import ContractError, OptionError, SourceFileError
 from converters.facts import match_outputs
 from converters.graph import IR_VERSION, image_pixels, pixel_codes, pixels_are_codes, rescaled_pixels

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
+from converters._ir import ir
 from xdet.checking.result import Cause, Finding
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
+from converters._ir import ir
 from converters.integer.pairs import product_factor, sum_multipliers
 from converters.sources.tflite.ops.activations import code_bounds
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
+
+from converters._ir import ir
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
