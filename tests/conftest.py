@@ -21,6 +21,9 @@ DATA = ROOT / "xdet" / "data"
 # variable behind os.environ's back.
 os.environ.pop("COLUMNS", None)
 os.unsetenv("COLUMNS")
+# The tests' processes share the cores: numpy's BLAS threads would wait for each other by spinning, for two thirds of all time.
+# pytest-xdist's workers, and what tests start, read this before they load numpy.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell starts background jobs so, and what tests start would ignore the interrupts that they send, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
