@@ -18,6 +18,7 @@ import numpy as np
 from converters.spec import Thresholds
 from xdet.pictures.preparation import Preparation, prepare, prepare_many, stack_pixels, through_network
 from xdet.runtimes.base import network_turns, require_thresholds
+from xdet.runtimes.frozen_copies import open_at
 from xdet.runtimes.processors import choose_workers
 from xdet.runtimes.table import RUNTIMES, open_model
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from converters.spec import DetectorSpec
     from xdet.bench.cases import Case
     from xdet.bench.records import BenchOptions
     from xdet.pictures.preparation import Prepared
@@ -88,7 +90,7 @@ def run_block(case: Case, images: Sequence[Path], options: BenchOptions, samples
         ImageError: a photograph cannot be read.
         ModelError, RuntimeUnavailableError, UsageError: the case cannot be run.
     """
-    with open_model(case.model, case.choices, subprocess=False) as runtime:
+    with open_at(case.model, case.choices, partial(_asked, options), subprocess=False) as runtime:
         pixels = _run_whole(runtime, images, options, samples)
         if case.network is case.model:
             samples.network.append(_time_calls(runtime.network, pixels, options, samples.calls, "network"))
@@ -103,7 +105,8 @@ def _run_whole(
     runtime: Runtime, images: Sequence[Path], options: BenchOptions, samples: Samples
 ) -> list[NDArray[np.uint8]]:
     """Time everything that needs the whole model; returns the photographs as the runtime takes them."""
-    thresholds = _thresholds(runtime, options)
+    thresholds = _asked(options, runtime.spec)
+    require_thresholds(thresholds, runtime)
     samples.runtime, samples.sha256, samples.thresholds = runtime.name, runtime.sha256, thresholds
     finds_boxes = runtime.spec.gives_boxes or bool(runtime.spec.head and runtime.spec.class_names)
     find = partial(runtime.detect, thresholds=thresholds) if finds_boxes else runtime.head
@@ -113,11 +116,9 @@ def _run_whole(
     return pixels
 
 
-def _thresholds(runtime: Runtime, options: BenchOptions) -> Thresholds:
-    own = runtime.spec.thresholds
-    asked = own if options.score_threshold is None else replace(own, score=options.score_threshold)
-    require_thresholds(asked, runtime)
-    return asked
+def _asked(options: BenchOptions, spec: DetectorSpec) -> Thresholds:
+    own = spec.thresholds
+    return own if options.score_threshold is None else replace(own, score=options.score_threshold)
 
 
 def _time_pictures(

@@ -17,18 +17,11 @@ import numpy as np
 from converters.integer.golden import GENERATOR, NO_VECTOR, Agreement, compare_head, golden_image
 from converters.spec import HEAD, IMAGE
 from xdet.errors import ModelError
+from xdet.model.contract import read_document
 from xdet.model.file import read_model_file
 from xdet.model.wire import FLOAT, with_outputs
-from xdet.runtimes.onnxruntime import open_onnxruntime
-from xdet.runtimes.ort_session import (
-    CPU,
-    EXACT_KERNELS,
-    OrtSession,
-    SessionChoices,
-    kernels_saturate,
-    resolve_provider,
-)
 from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.table import open_model, split_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,9 +31,10 @@ if TYPE_CHECKING:
 
     from converters.spec import GoldenVector, ModelDocument
     from xdet.model.file import ModelFile
-    from xdet.runtimes.onnxruntime import OnnxRuntime
+    from xdet.runtimes.base import Runtime
 
 Verdict = Literal["exact", "bounded", "broken"]
+MAIN = "onnxruntime:cpu"
 MOST_IMAGES = 4  # per call of a model with a larger batch
 
 
@@ -78,6 +72,7 @@ class SelfTest:
 def run_selftest(
     model: Path,
     *,
+    runtime: str | None = None,
     provider: str | None = None,
     provider_options: Mapping[str, str] | None = None,
     device: str | None = None,
@@ -87,6 +82,7 @@ def run_selftest(
 
     Args:
         model: an ONNX file that xdet made.
+        runtime: what runs the model, as ``xdet.Detector`` takes it; None is ONNX Runtime.
         provider: short or full name of an execution provider; None is the CPU.
         provider_options: handed to the provider.
         device: of the provider, as ``xdet providers`` lists it; None is the provider's choice.
@@ -94,7 +90,7 @@ def run_selftest(
 
     Raises:
         ModelError: no finished model, or one without a golden vector that this version reads.
-        RuntimeUnavailableError: the provider is not there.
+        RuntimeUnavailableError: the runtime or the provider is not there.
     """
     file = read_model_file(model)
     if not file.is_finished:
@@ -102,16 +98,16 @@ def run_selftest(
             f"'{model}' is no ONNX file; selftest takes finished models, which hold their golden vector: "
             f"convert the source with xdet convert"
         )
-    choices = RuntimeChoices(
-        provider=provider, threads=threads, provider_options=provider_options or {}, device=device
-    )
-    with open_onnxruntime(file.data, file=file.file, choices=choices) as runtime:
-        vector = _require_vector(runtime.document, file.file)
-        images = _images(runtime)
-        agreement = _compare(runtime.head(images), vector, file.file)
-        bound = vector.bound_lsb if runtime.capabilities.exact else vector.other_kernels_lsb
-        sha256, name, activations = runtime.sha256, runtime.name, runtime.document.activations
-    saturating = resolve_provider(provider) == CPU and activations in EXACT_KERNELS and kernels_saturate()
+    named, kind = split_runtime(runtime, provider)
+    choices = RuntimeChoices(named, kind, threads, provider_options=provider_options or {}, device=device)
+    with open_model(file, choices) as opened:
+        document = read_document(file.data, file=file.file)
+        vector = _require_vector(document, file.file)
+        images = _images(opened, vector)
+        agreement = _compare(opened.head(images), vector, file.file)
+        bound = vector.bound_lsb if opened.capabilities.exact else vector.other_kernels_lsb
+        sha256, name, activations = opened.sha256, opened.name, document.activations
+    entry = _exact_entry(activations) if name == MAIN else None
     return SelfTest(
         model=str(model),
         sha256=sha256,
@@ -119,8 +115,8 @@ def run_selftest(
         verdict=judge(agreement, bound),
         agreement=agreement,
         bound_lsb=bound,
-        exact_kernels=EXACT_KERNELS[activations] if saturating else None,
-        plain=_compare(_plain_head(file, images, threads), vector, file.file) if saturating else None,
+        exact_kernels=entry,
+        plain=None if entry is None else _compare(_plain_head(file, images, threads), vector, file.file),
     )
 
 
@@ -155,16 +151,24 @@ def _require_vector(document: ModelDocument, file: str) -> GoldenVector:
     return vector
 
 
-def _images(runtime: OnnxRuntime) -> NDArray[np.uint8]:
+def _images(runtime: Runtime, vector: GoldenVector) -> NDArray[np.uint8]:
     """The golden picture, uint8 ``(N, height, width, channels)``: once per place of a small batch."""
-    vector, image = runtime.document.golden, runtime.spec.image
-    assert vector is not None, "required before"  # noqa: S101
+    image = runtime.spec.image
     picture = golden_image(image.height, image.width, vector.seed, channels=image.channels)
     return picture.repeat(min(runtime.batch or 2, MOST_IMAGES), axis=0)
 
 
+def _exact_entry(activations: str) -> str | None:
+    """The session entry that ONNX Runtime's CPU kernels were opened with here, because the fast ones saturate."""
+    from xdet.runtimes.ort_session import EXACT_KERNELS, kernels_saturate
+
+    return EXACT_KERNELS[activations] if activations in EXACT_KERNELS and kernels_saturate() else None
+
+
 def _plain_head(file: ModelFile, images: NDArray[np.uint8], threads: int | None) -> NDArray[np.float32]:
     """The head from a session as any program opens it, without exact kernels."""
+    from xdet.runtimes.ort_session import OrtSession, SessionChoices
+
     model = with_outputs(file.data, ((HEAD, FLOAT),))
     session = OrtSession(model, file=file.file, choices=SessionChoices(threads=threads))
     with_batch = session.inputs[0].shape[0] or len(images)

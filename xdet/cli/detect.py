@@ -10,7 +10,16 @@ import typer
 
 from converters.errors import quote_some
 from xdet.cli.describing import Said, describes_source
-from xdet.cli.options import STDOUT, Device, Force, ProviderOption, json_outputs, read_provider_options
+from xdet.cli.options import (
+    STDOUT,
+    Device,
+    Force,
+    Provider,
+    ProviderOption,
+    RuntimeName,
+    json_outputs,
+    read_provider_options,
+)
 from xdet.errors import UsageError
 from xdet.pictures.addresses import Address, Stored, is_address, is_stored
 
@@ -30,6 +39,7 @@ Examples:
   xdet detect person.onnx photos/ --save out    a model of yours, annotated pictures
   xdet detect person.tflite photo.jpg --json -  the source itself on LiteRT, JSON to stdout
   xdet detect "photos/**/*.jpg" @more.txt       patterns and lists; or photos/ --recursive
+  xdet detect person.onnx photo.jpg --runtime openvino   another runtime; see docs/runtimes.md
   xdet detect photos/ --json out.jsonl          a line per image as it goes; --resume goes on
   xdet detect clip.mp4 --json out.parquet       a video, frame by frame (extra: video)
   xdet detect s3://bucket/photos --engine ray -o out.parquet   on a Ray cluster (extra: ray)
@@ -82,10 +92,8 @@ def detect(
             help="Layout of --json: our own, a COCO results list; or label files, YOLO or Pascal VOC, in the folder --json."
         ),
     ] = "xdet",
-    provider: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Execution provider; see xdet providers [default: cpu]."),
-    ] = None,
+    runtime: RuntimeName = None,
+    provider: Provider = None,
     device: Device = None,
     provider_option: ProviderOption = None,
     threads: Annotated[
@@ -167,6 +175,7 @@ def detect(
     score, by_class = _read_thresholds(score_threshold)
     detector = Detector(
         model,
+        runtime=runtime,
         provider=provider,
         device=device,
         provider_options=read_provider_options(provider_option),

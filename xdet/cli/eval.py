@@ -12,7 +12,9 @@ from xdet.cli.describing import Said, describes_source
 from xdet.cli.options import (
     Device,
     Force,
+    Provider,
     ProviderOption,
+    RuntimeName,
     counted_progress_bar,
     json_outputs,
     print_line,
@@ -70,10 +72,8 @@ def evaluate(
     score_threshold: Annotated[float, typer.Option(help="Detections score above this.")] = 0.001,
     iou_threshold: Annotated[float, typer.Option(help="Suppress neighbours that overlap more.")] = 0.5,
     max_detections: Annotated[int, typer.Option(help="Detections per image.")] = 100,
-    provider: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Execution provider; see xdet providers [default: cpu]."),
-    ] = None,
+    runtime: RuntimeName = None,
+    provider: Provider = None,
     device: Device = None,
     provider_option: ProviderOption = None,
     threads: Annotated[
@@ -135,6 +135,7 @@ def evaluate(
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
             max_detections=max_detections,
+            runtime=runtime,
             provider=provider,
             device=device,
             provider_options=read_provider_options(provider_option),

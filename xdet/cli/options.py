@@ -105,6 +105,21 @@ def write_json(target: Path, text: str) -> None:
     sys.stdout.buffer.flush()
 
 
+RuntimeName = Annotated[
+    str | None,
+    typer.Option(
+        "--runtime",
+        metavar="NAME[:PROVIDER]",
+        help="What runs it, as check --runtimes says: openvino, tract, ... [default: onnxruntime; of sources their own].",
+    ),
+]
+Provider = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Execution provider, see xdet providers: what stands behind --runtime's colon [default: cpu].",
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(

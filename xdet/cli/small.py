@@ -16,7 +16,9 @@ from xdet.cli.options import (
     STDOUT,
     Device,
     Force,
+    Provider,
     ProviderOption,
+    RuntimeName,
     json_outputs,
     print_line,
     print_report,
@@ -35,9 +37,8 @@ Examples:
 def selftest(
     model: Annotated[Path, typer.Argument(help="An ONNX file made by xdet convert.")],
     *,
-    provider: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Execution provider, see xdet providers; default: cpu.")
-    ] = None,
+    runtime: RuntimeName = None,
+    provider: Provider = None,
     device: Device = None,
     provider_option: ProviderOption = None,
     threads: Annotated[
@@ -57,6 +58,7 @@ def selftest(
     require_outputs(json_outputs(json, SELFTEST_SCHEMA), with_sidecars([model]), force=force)
     found = run_selftest(
         model,
+        runtime=runtime,
         provider=provider,
         device=device,
         provider_options=read_provider_options(provider_option),

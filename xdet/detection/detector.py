@@ -16,7 +16,7 @@ from converters.errors import quote_some
 from converters.spec import DetectorSpec, Thresholds
 from xdet.detections import Detections
 from xdet.errors import ImageError, ModelError, UsageError
-from xdet.model.file import require_source
+from xdet.model.file import read_model_file, require_source
 from xdet.pictures.inputs import read_picture
 from xdet.pictures.preparation import (
     ARRAY,
@@ -27,8 +27,9 @@ from xdet.pictures.preparation import (
     through_network,
 )
 from xdet.runtimes.base import Runtime, network_turns, require_thresholds
+from xdet.runtimes.frozen_copies import open_at
 from xdet.runtimes.processors import RuntimeChoices
-from xdet.runtimes.table import open_runtime
+from xdet.runtimes.table import split_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -48,8 +49,11 @@ class Detector:
 
     Args:
         model: an ONNX file that xdet made, or a TFLite file; None is the embedded person detector.
-        provider: execution provider, short or full name (``xdet providers`` lists them), None the CPU; for a TFLite
-            file LiteRT's kernels, ``"xnnpack"`` (the default), ``"builtin"`` or ``"reference"``.
+        runtime: what runs the file, as ``xdet check --runtimes`` takes it: ``"openvino"``, ``"onnxruntime-web:chromium"``; None
+            is ONNX Runtime, for a source that of its format.
+        provider: what stands behind the runtime's name and a colon: of ONNX Runtime an execution provider, short or full name
+            (``xdet providers`` lists them), None the CPU; of LiteRT its kernels, ``"xnnpack"`` (the default), ``"builtin"`` or
+            ``"reference"``.
         provider_options: handed to ONNX Runtime's execution provider, as its documentation names them.
         device: of that provider, as ``xdet providers`` lists it (``"gpu"``, ``"gpu:1"``); None is the provider's choice.
         threads: threads inside an operator; None is the runtime's default, for several workers the processors shared among
@@ -64,9 +68,9 @@ class Detector:
 
     Raises:
         ModelError: the file is missing, damaged, or not a model that xdet runs.
-        RuntimeUnavailableError: the provider, its device or a package is not there.
+        RuntimeUnavailableError: the runtime, the provider, its device or a package is not there.
         UsageError: ``model`` is no path, a threshold or a number of threads is out of range, the model cannot take a threshold,
-            or options for what has none.
+            a runtime that does not take the file, or options for what has none.
 
     Attributes:
         runtime: where the model runs.
@@ -82,6 +86,7 @@ class Detector:
         self,
         model: str | os.PathLike[str] | None = None,
         *,
+        runtime: str | None = None,
         provider: str | None = None,
         provider_options: Mapping[str, str] | None = None,
         device: str | None = None,
@@ -96,8 +101,10 @@ class Detector:
                 f"a model must be the path of a file, or None for the embedded detector, got {type(model).__qualname__}; "
                 "a picture goes to the call: Detector()(picture)"
             )
+        name, kind = split_runtime(runtime, provider)
         choices = RuntimeChoices(
-            provider=provider,
+            name,
+            kind,
             threads=threads,
             workers=workers,
             provider_options=provider_options or {},
@@ -108,6 +115,7 @@ class Detector:
             require_source([Path(model)], said)
         self.arguments = {
             "model": None if model is None else os.path.abspath(model),  # noqa: PTH100 - links stay
+            "runtime": runtime,
             "provider": provider,
             "provider_options": provider_options,
             "device": device,
@@ -118,17 +126,16 @@ class Detector:
             "said": said,
         }
         self.workers = workers
+        choose = partial(_choose, score=score_threshold, iou=iou_threshold)
         self.runtime: Runtime = (
-            _open_embedded(choices) if model is None else open_runtime(Path(model), choices)
+            _open_embedded(choices, choose)
+            if model is None
+            else open_at(read_model_file(Path(model)), choices, choose)
         )
-        own = self.spec.thresholds
         self.score_by_class = (
             _by_class(score_threshold, self.spec) if isinstance(score_threshold, Mapping) else None
         )
-        least = None if isinstance(score_threshold, Mapping) else score_threshold
-        if self.score_by_class is not None:
-            least = min(self.score_by_class.get(name, own.score) for name in self.spec.class_names)
-        self.thresholds = _chosen(own, least, iou_threshold)
+        self.thresholds = choose(self.spec)
         require_thresholds(self.thresholds, self.runtime)
         self._turns = network_turns(self.runtime)
 
@@ -266,10 +273,20 @@ def _by_class(scores: Mapping[str, float], spec: DetectorSpec) -> dict[str, floa
     return {name: _chosen(spec.thresholds, score, None).score for name, score in scores.items()}
 
 
-def _open_embedded(choices: RuntimeChoices) -> Runtime:
+def _open_embedded(choices: RuntimeChoices, choose: Callable[[DetectorSpec], Thresholds]) -> Runtime:
     """By the module's name: its first call of all converts, and detecting depends on no conversion code."""
-    opened: Runtime = import_module("xdet.detection.embedded").open_embedded(choices)
+    opened: Runtime = import_module("xdet.detection.embedded").open_embedded(choices, choose)
     return opened
+
+
+def _choose(
+    spec: DetectorSpec, *, score: float | Mapping[str, float] | None, iou: float | None
+) -> Thresholds:
+    """The thresholds that a model is asked for; of scores by class the least."""
+    if isinstance(score, Mapping):
+        by_class = _by_class(score, spec)
+        score = min(by_class.get(name, spec.thresholds.score) for name in spec.class_names)
+    return _chosen(spec.thresholds, score, iou)
 
 
 def _chosen(own: Thresholds, score: float | None, iou: float | None) -> Thresholds:

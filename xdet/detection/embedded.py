@@ -1,4 +1,4 @@
-"""The detector that comes with xdet: a TFLite file, converted once into the user's cache, for ONNX Runtime on CPUs.
+"""The detector that comes with xdet: a TFLite file, converted once into the user's cache, for the runtime that is asked for.
 
 The cached file's name holds a digest of all that its bytes come from: the version, the target, and size and time of the
 source, its sidecar and every file of the converter. Nothing is read for it, so a start costs no time; whoever upgrades, or
@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING
 
 from converters.spec.releases import UINT8_MAX_ONNXRUNTIME, is_older
 from xdet import __version__
-from xdet.errors import ModelError
+from xdet.errors import ModelError, RuntimeUnavailableError
 from xdet.model.file import ModelFile, read_model
+from xdet.runtimes.frozen_copies import open_at
 from xdet.runtimes.processors import RuntimeChoices
-from xdet.runtimes.table import open_model
+from xdet.runtimes.table import open_model, require_choices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from converters.spec import Target
+    from converters.spec import DetectorSpec, Target, Thresholds
     from xdet.runtimes.base import Runtime
 
 SOURCE = Path(__file__).parent.parent / "data" / "tiny_yolo_v2_person_224_int8.tflite"
@@ -34,30 +35,42 @@ KEPT = 3  # conversions in the cache: environments of several versions share it
 DEFAULTS = RuntimeChoices()
 
 
-def open_embedded(choices: RuntimeChoices = DEFAULTS) -> Runtime:
-    """Open the embedded detector on ONNX Runtime; the first call of all converts it.
+def own_thresholds(spec: DetectorSpec) -> Thresholds:
+    """Those that a model itself has."""
+    return spec.thresholds
+
+
+def open_embedded(
+    choices: RuntimeChoices = DEFAULTS, choose: Callable[[DetectorSpec], Thresholds] = own_thresholds
+) -> Runtime:
+    """Open the embedded detector; the first call of all converts it.
+
+    Args:
+        choices: where and how it runs.
+        choose: see ``open_at``.
 
     Raises:
-        RuntimeUnavailableError: the provider is not there, or does not take the model.
+        RuntimeUnavailableError: the provider or the runtime is not there, or does not take the model.
         UsageError: a runtime that takes no ONNX files.
     """
-    _require_provider(choices)  # before any work
-    cached = cache_path()
+    _require_here(choices)  # before any work
+    target = target_for(choices)
+    cached = cache_path(target)
     try:
         model = ModelFile(cached, read_model(cached), "onnx")
     except ModelError:  # not there yet
-        return _convert_and_open(cached, choices)
+        return open_at(_converted(cached, target), choices, choose)
     try:
-        return open_model(model, choices)
+        return open_at(model, choices, choose)
     except ModelError:
         if _is_sound(model):
             raise  # the provider cannot run it: converting again would change nothing
-        return _convert_and_open(cached, choices)
+        return open_at(_converted(cached, target), choices, choose)
 
 
-def cache_path() -> Path:
+def cache_path(target: Target | None = None) -> Path:
     """Where the converted model is kept; the environment variable ``XDET_CACHE_DIR`` names another folder."""
-    digest = hashlib.sha256(f"{__version__} {target_here()}".encode("ascii"))
+    digest = hashlib.sha256(f"{__version__} {target or target_for(DEFAULTS)}".encode("ascii"))
     for path in (SOURCE, SOURCE.with_suffix(".xdet.json"), *_converter_files()):
         with contextlib.suppress(FileNotFoundError):
             state = path.stat()
@@ -65,8 +78,10 @@ def cache_path() -> Path:
     return _cache_folder() / f"{SOURCE.stem}-{digest.hexdigest()[:16]}.onnx"
 
 
-def target_here() -> Target:
-    """``"cpu"`` where the installed ONNX Runtime has its kernels, else ``"portable"``: the same bits, slower."""
+def target_for(choices: RuntimeChoices) -> Target:
+    """``"cpu"`` on ONNX Runtime where the installed one has its kernels, else ``"portable"``: the same bits, slower."""
+    if choices.runtime not in (None, "onnxruntime"):
+        return "portable"
     from xdet.runtimes.ort_session import installed_release
 
     return "portable" if is_older(installed_release(), UINT8_MAX_ONNXRUNTIME) else "cpu"
@@ -79,26 +94,29 @@ def _converter_files() -> Iterator[Path]:
     yield from sorted(folder.rglob("*.py"))
 
 
-def _require_provider(choices: RuntimeChoices) -> None:
-    from xdet.runtimes.ort_session import resolve_provider
+def _require_here(choices: RuntimeChoices) -> None:
+    chosen = require_choices(choices, "onnx", file=SOURCE.name)
+    if chosen.runtime == "onnxruntime":
+        from xdet.runtimes.ort_session import resolve_provider
 
-    if choices.runtime in (None, "onnxruntime"):
         resolve_provider(choices.provider)
 
 
 def _is_sound(model: ModelFile) -> bool:
-    """Whether the CPU takes it, which takes every model that xdet makes."""
+    """Whether ONNX Runtime's CPU takes it, which takes every model that xdet makes; without one, it is taken to be."""
     try:
         open_model(model, RuntimeChoices(runtime="onnxruntime", threads=1)).close()
     except ModelError:
         return False
+    except RuntimeUnavailableError:
+        return True
     return True
 
 
-def _convert_and_open(cached: Path, choices: RuntimeChoices) -> Runtime:
-    data = _convert(SOURCE)
+def _converted(cached: Path, target: Target) -> ModelFile:
+    data = _convert(SOURCE, target)
     place = cached if _store(cached, data) else Path(cached.name)
-    return open_model(ModelFile(place, data, "onnx"), choices)
+    return ModelFile(place, data, "onnx")
 
 
 def _cache_folder() -> Path:
@@ -110,11 +128,11 @@ def _cache_folder() -> Path:
     return user_cache_path("xdet", appauthor=False)
 
 
-def _convert(source: Path) -> bytes:
+def _convert(source: Path, target: Target) -> bytes:
     from converters.convert import convert_to_bytes
     from converters.options import ConvertOptions
 
-    return convert_to_bytes(source, ConvertOptions(target=target_here())).model
+    return convert_to_bytes(source, ConvertOptions(target=target)).model
 
 
 def _store(path: Path, model: bytes) -> bool:

@@ -31,10 +31,11 @@ from xdet.evaluation.predictions import (
 from xdet.evaluation.protocols import PROTOCOLS, CrowdRule, Protocol, ProtocolName, Setting
 from xdet.evaluation.records import ScoredImage
 from xdet.evaluation.results import Comparison, Evaluation, EvaluationOptions, ModelResult
-from xdet.model.file import require_source
+from xdet.model.file import read_model_file, require_source
 from xdet.runtimes.base import require_thresholds
+from xdet.runtimes.frozen_copies import open_at
 from xdet.runtimes.processors import RuntimeChoices, choose_workers
-from xdet.runtimes.table import open_runtime
+from xdet.runtimes.table import split_runtime
 from xdet.writing.files import with_sidecars
 
 if TYPE_CHECKING:
@@ -213,6 +214,7 @@ def evaluate(
     score_threshold: float = 0.001,
     iou_threshold: float = 0.5,
     max_detections: int = 100,
+    runtime: str | None = None,
     provider: str | None = None,
     provider_options: Mapping[str, str] | None = None,
     device: str | None = None,
@@ -238,6 +240,7 @@ def evaluate(
         score_threshold: detections score above this.
         iou_threshold: of non-maximum suppression.
         max_detections: per image.
+        runtime: what runs the models, as ``xdet.Detector`` takes it; None is the one of each file's format.
         provider: execution provider or kernels, for all models; None is each runtime's usual one.
         provider_options: handed to ONNX Runtime's execution provider, for all models.
         device: of that provider, as ``xdet providers`` lists it; None is the provider's choice.
@@ -268,8 +271,10 @@ def evaluate(
         thresholds=_thresholds(score_threshold, iou_threshold, max_detections),
         eval_iou=eval_iou if eval_iou is not None or protocol == "coco" else PROTOCOLS[protocol].iou,
     )
+    name, kind = split_runtime(runtime, provider)
     choices = RuntimeChoices(
-        provider=provider,
+        name,
+        kind,
         threads=threads,
         workers=choose_workers(workers),
         provider_options=provider_options or {},
@@ -297,7 +302,7 @@ def evaluate(
         runtimes = [
             read_detected(path, options.thresholds)
             if is_detected(path)
-            else stack.enter_context(open_runtime(path, choices))
+            else stack.enter_context(open_at(read_model_file(path), choices, lambda _: options.thresholds))
             for path in paths
         ]
         matched = [_require_usable(runtime, dataset, how) for runtime in runtimes]

@@ -117,40 +117,55 @@ def open_model(
         RuntimeCrashedError: the subprocess ended while it opened the model.
         XdetError: as ``open_runtime``.
     """
-    takers = [name for name, row in RUNTIMES.items() if model.format in row.formats]
+    choices = require_choices(choices, model.format, file=model.file)
+    row = RUNTIMES[str(choices.runtime)]
+    if row.subprocess if subprocess is None else subprocess:
+        from xdet.runtimes.subprocess_runtime import SubprocessRuntime
+
+        return SubprocessRuntime(model, choices, row.module)
+    return row.load().open_model(model, choices)
+
+
+def require_choices(choices: RuntimeChoices, model_format: str | None, *, file: str) -> RuntimeChoices:
+    """Choices with runtime and provider named, once they are known to fit the table and a file, which is not opened.
+
+    Args:
+        choices: as the caller gave them.
+        model_format: of the file, None where it is not known.
+        file: its name, for messages.
+
+    Raises:
+        XdetError: as ``open_runtime``.
+    """
+    takers = [name for name, row in RUNTIMES.items() if model_format in row.formats]
     if not takers:
         formats = dict.fromkeys(found for row in RUNTIMES.values() for found in row.formats)
         raise ModelError(
-            f"'{model.file}' is not a model: its bytes are none of {', '.join(formats)}; "
+            f"'{file}' is not a model: its bytes are none of {', '.join(formats)}; "
             f"give an ONNX file made by xdet convert, or a TFLite, Keras or ONNX detector"
         )
     name = choices.runtime or takers[0]
     if name not in takers:
         require_runtime(name)
         raise UsageError(
-            f"'{model.file}' is a file of format {model.format}, which the runtime {name!r} does not take "
+            f"'{file}' is a file of format {model_format}, which the runtime {name!r} does not take "
             f"(it takes {', '.join(RUNTIMES[name].formats)}); choose {' or '.join(takers)}"
         )
     row = RUNTIMES[name]
     if (choices.provider_options or choices.device) and not row.takes_options:
         raise UsageError(
-            f"'{model.file}' runs on {name}: options and devices are those of ONNX Runtime's execution providers; "
-            f"leave them out, or give an ONNX file"
+            f"'{file}' runs on {name}: options and devices are those of ONNX Runtime's execution providers; "
+            f"leave them out, or run an ONNX file there"
         )
     if choices.provider is not None and row.only and choices.provider.lower() not in row.only:
         instead = "" if "onnx" in row.formats else "; or convert the file to use ONNX Runtime's providers"
         raise RuntimeUnavailableError(
-            f"{choices.provider!r} is not available for '{model.file}', which runs on {name}: it has "
+            f"{choices.provider!r} is not available for '{file}', which runs on {name}: it has "
             f"{', '.join(row.only)}; choose one of these, or leave it out{instead}"
         )
     if row.extra is not None and not row.installed:
         raise MissingExtraError(f"{row.package}, which runs {' and '.join(row.formats)} files,", row.extra)
-    choices = replace(choices, runtime=name, provider=choices.provider or row.usual)
-    if row.subprocess if subprocess is None else subprocess:
-        from xdet.runtimes.subprocess_runtime import SubprocessRuntime
-
-        return SubprocessRuntime(model, choices, row.module)
-    return row.load().open_model(model, choices)
+    return replace(choices, runtime=name, provider=choices.provider or row.usual)
 
 
 def parse_runtimes(text: str, *, threads: int | None = None) -> tuple[RuntimeChoices, ...]:
@@ -175,6 +190,28 @@ def parse_runtimes(text: str, *, threads: int | None = None) -> tuple[RuntimeCho
             raise UsageError(f"{word!r} names nothing behind its colon; write {name!r}, or one of its kinds")
         chosen.append(RuntimeChoices(name, provider or None, threads))
     return tuple(chosen)
+
+
+def split_runtime(runtime: str | None, provider: str | None) -> tuple[str | None, str | None]:
+    """The names behind ``--runtime NAME[:PROVIDER]`` and ``--provider``; None where nothing is said.
+
+    Args:
+        runtime: one name as ``parse_runtimes`` takes it, or None for the one of the file's format.
+        provider: within that runtime.
+
+    Raises:
+        UsageError: an unknown name, several, or two providers.
+    """
+    if runtime is None:
+        return None, provider
+    named = parse_runtimes(runtime)
+    if len(named) > 1:
+        raise UsageError(f"one runtime at a time, got {runtime!r}; name one, and call again for the others")
+    if named[0].provider is not None and provider is not None:
+        raise UsageError(
+            f"{runtime!r} names a provider, and `provider` {provider!r} another one; leave out one of the two"
+        )
+    return named[0].runtime, named[0].provider or provider
 
 
 def runtimes_for(model_format: str) -> tuple[str, ...]:

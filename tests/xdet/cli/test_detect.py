@@ -326,3 +326,49 @@ def test_an_error_with_details_has_a_line_for_each(folder: Path) -> None:
         "  yolo_v2: why",
         "  yolo_v3: why\\nnot",
     ]
+
+
+def test_another_runtime_gives_its_boxes_at_the_thresholds_asked_for(folder: Path) -> None:
+    words = "m.onnx photos/1.png --score-threshold 0.01 --json -"
+    known = json.loads(run(folder, words).stdout)
+    assert known == json.loads(run(folder, f"{words} --runtime onnx-reference").stdout)
+    assert known["images"][0]["detections"]
+    shown = run(folder, "m.onnx photos/1.png --runtime onnx-reference").stdout
+    assert shown.startswith("m.onnx on onnx-reference:numpy, boxes that score above")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--runtime onnxruntime:cpu --provider cpu", "names a provider, and --provider 'cpu' another one"),
+        ("--runtime onnxruntime,openvino", "one runtime at a time, got 'onnxruntime,openvino'"),
+        ("--runtime litert", "a file of format onnx, which the runtime 'litert' does not take"),
+        ("--runtime onnx-reference --provider cpu", "it has numpy; choose one of these"),
+        ("--runtime warp", "there is no runtime 'warp'; choose among onnxruntime, "),
+        ("--runtime onnx-reference --provider-option a=b", "options and devices are those of ONNX Runtime's"),
+    ],
+)
+def test_a_runtime_that_cannot_be_is_refused(folder: Path, options: str, words: str) -> None:
+    result = run(folder, f"m.onnx photos/1.png {options}")
+    assert words in told(result, result.returncode)
+    assert result.returncode in (2, 3)
+
+
+def test_a_runtime_that_is_not_installed_is_told_with_the_line_to_type(folder: Path) -> None:
+    environment = {**ENVIRONMENT, "XDET_NODE_MODULES": str(folder)}
+    for name, line in (
+        ("tract", 'pip install "xdet[tract]"'),
+        ("onnxruntime-node", "npm install onnxruntime-node"),
+    ):
+        words = ["xdet", "detect", "m.onnx", "photos/1.png", "--runtime", name]
+        program = f"import sys; sys.modules['tract'] = None; sys.argv = {words}"
+        done = subprocess.run(
+            [sys.executable, "-c", f"{program}; from xdet.__main__ import main; main()"],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=False,
+        )
+        assert line in told(done, 3)

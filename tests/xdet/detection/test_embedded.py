@@ -17,10 +17,9 @@ from xdet.errors import ModelError, RuntimeUnavailableError
 from xdet.model.contract import read_document
 from xdet.runtimes import ort_session
 from xdet.runtimes.processors import RuntimeChoices
-from xdet.runtimes.table import open_model
 
 if TYPE_CHECKING:
-    from xdet.model.file import ModelFile
+    from converters.spec import Target
     from xdet.runtimes.base import Runtime
 
 ONE_THREAD = RuntimeChoices(threads=1)
@@ -31,7 +30,7 @@ def conversions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
     """An empty cache, and the sources converted since, by a converter that takes no time."""
     done: list[Path] = []
 
-    def convert(source: Path) -> bytes:
+    def convert(source: Path, _: Target) -> bytes:
         done.append(source)
         return finished_model()
 
@@ -80,10 +79,10 @@ def test_an_onnxruntime_without_the_cpu_targets_kernels_gets_the_portable_graph(
 ) -> None:
     names = [cache_path()]
     monkeypatch.setattr(ort_session, "installed_release", lambda: installed)
-    assert embedded.target_here() == target
+    assert embedded.target_for(ONE_THREAD) == target
     names.append(cache_path())
     assert (names[0] == names[1]) == (target == "cpu")  # environments of both kinds share the folder
-    data = embedded._convert(embedded.SOURCE)
+    data = embedded._convert(embedded.SOURCE, embedded.target_for(ONE_THREAD))
     assert read_document(data, file="m.onnx").target == target
 
 
@@ -117,12 +116,10 @@ def test_a_model_that_only_the_asked_provider_refuses_is_not_converted_again(
 ) -> None:
     open_embedded(ONE_THREAD)
 
-    def refusing(model: ModelFile, choices: RuntimeChoices) -> Runtime:
-        if choices.provider == "cpu":
-            raise ModelError("this device takes no such operator")
-        return open_model(model, choices)
+    def refusing(*_: object) -> Runtime:
+        raise ModelError("this device takes no such operator")
 
-    monkeypatch.setattr(embedded, "open_model", refusing)
+    monkeypatch.setattr(embedded, "open_at", refusing)
     with pytest.raises(ModelError, match="this device takes no such operator"):
         open_embedded(RuntimeChoices(provider="cpu"))
     assert len(conversions) == 1

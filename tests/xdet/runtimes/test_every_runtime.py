@@ -27,6 +27,7 @@ from xdet.model.contract import read_document
 from xdet.model.file import ModelFile
 from xdet.model.frozen_thresholds import freeze_thresholds
 from xdet.runtimes import onnxruntime_web as ort_web
+from xdet.runtimes.frozen_copies import open_at
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, open_model
 
@@ -56,6 +57,7 @@ FINISHED = (
 )
 COMPILED = {"opencv:cpu", "tract:cpu", "tvm:cpu", "iree:llvm-cpu"}  # for one image
 FEEDS_THRESHOLDS = {"onnxruntime:cpu", "onnxruntime-unfused:cpu", "onnx-reference:numpy"}
+WEBGPU = "onnxruntime-web:chromium-webgpu"
 INNER = "max_pool_2d_2"
 SIZE = 64
 ASKED = [Thresholds(score, 0.45) for score in (0.2, 0.5, 0.9)] + [Thresholds(0.2, iou) for iou in (0.3, 0.99)]
@@ -233,6 +235,36 @@ def test_thresholds_give_the_boxes_of_a_copy_that_holds_them_as_constants(
         np.testing.assert_allclose(found.scores, expected.scores, rtol=0, atol=2e-6)
     assert counts[0] > counts[1] > counts[2] > 0
     assert counts[3] < counts[0] < counts[4]
+
+
+@pytest.mark.parametrize("name", [*FINISHED, WEBGPU])
+def test_detecting_at_any_thresholds_gives_the_boxes_of_a_frozen_copy(
+    name: str, models: dict[str, bytes], noise: NDArray[np.uint8]
+) -> None:
+    require_here(name)
+    runtime, provider = name.split(":")
+    document = read_document(models["boxes"], file="m.onnx")
+    file = ModelFile(Path("m.onnx"), models["boxes"], "onnx")
+    with open_at(file, RuntimeChoices(runtime, provider, threads=1), lambda _: ASKED[0]) as everywhere:
+        assert everywhere.capabilities.thresholds
+        assert everywhere.spec.thresholds == document.spec.thresholds
+        assert everywhere.sha256 == hashlib.sha256(models["boxes"]).hexdigest()
+        for asked in ASKED:
+            found = everywhere.detect(noise[:1], asked)
+            with opened("onnxruntime:cpu", freeze_thresholds(models["boxes"], document, asked)) as frozen:
+                expected = frozen.detect(noise[:1], asked)
+            assert found.num_detections.tolist() == expected.num_detections.tolist()
+            assert set(found.anchors[0].tolist()) == set(expected.anchors[0].tolist())
+            np.testing.assert_allclose(found.scores, expected.scores, rtol=0, atol=2e-6)  # exp's last bits
+    with pytest.raises(UsageError, match="was closed; open it again"):
+        everywhere.detect(noise[:1], ASKED[3])
+
+
+def test_every_runtime_of_the_table_that_takes_finished_files_keeps_the_contract() -> None:
+    table = {name for name, row in RUNTIMES.items() if "onnx" in row.formats}
+    assert {name.partition(":")[0] for name in FINISHED} == table
+    listed = {f"{name}:{kind}" for name in table for kind in RUNTIMES[name].only}
+    assert listed <= {*FINISHED, WEBGPU}
 
 
 @pytest.mark.parametrize("name", FINISHED)

@@ -14,7 +14,7 @@ from converters.spec.releases import UINT8_MAX_ONNXRUNTIME, is_older
 from xdet.checking.selftest import run_selftest
 from xdet.conversion import convert
 from xdet.detection.detector import Detector
-from xdet.detection.embedded import target_here
+from xdet.detection.embedded import DEFAULTS, target_for
 from xdet.errors import RuntimeUnavailableError
 from xdet.runtimes.ort_session import installed_release
 
@@ -31,7 +31,7 @@ pytestmark = [
 
 
 def test_the_embedded_detector_finds_what_newer_ones_find(sample_pictures: list[Path]) -> None:
-    assert target_here() == "portable"
+    assert target_for(DEFAULTS) == "portable"
     with Detector() as detector:
         assert detector(sample_pictures[0]).anchors.tolist() == [124, 72]
 
