@@ -27,16 +27,19 @@ from xdet.detection.rows import (
     row_to_entry,
 )
 from xdet.errors import DataError, OutputError
-from xdet.pictures.preparation import in_groups
 from xdet.writing.files import encode_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 SUFFIX = ".parquet"
 PARQUET_MARK = re.compile(b"PAR1")
 ROWS_PER_GROUP = 8192
+BOXES_PER_GROUP = 1 << 18
+ROWS_AT_ONCE = 256
+LARGEST_BATCH = 64 << 20  # bytes of the text and of the arrays of that many rows
+TEXT_COLUMNS = ("image", "sha256", "error", "detections.list.element.class_name")
 LARGEST_RESULTS = 4 << 30  # bytes: some ten million photographs
 
 
@@ -102,7 +105,7 @@ def lines_to_parquet(lines: Path, target: Path) -> None:
     with lines.open("rb") as file:
         schema = arrow_schema(json.loads(file.readline()))
     with _replaced(target) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
-        for group in in_groups(rows, ROWS_PER_GROUP):
+        for group in _in_row_groups(rows):
             writer.write_table(arrow.Table.from_pylist(group, schema))
 
 
@@ -136,13 +139,59 @@ def read_parquet(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
 
     def entries() -> Iterator[dict[str, Any]]:
         try:
-            with parquet.ParquetFile(path) as file:
-                for batch in file.iter_batches(ROWS_PER_GROUP):
+            with parquet.ParquetFile(path, read_dictionary=TEXT_COLUMNS) as file:
+                _require_modest_groups(file.metadata)
+                for batch in file.iter_batches(ROWS_AT_ONCE):
+                    _require_modest_batch(batch)
                     yield from (require_entry(row_to_entry(row)) for row in batch.to_pylist())
         except damaged as error:
             raise foreign from error
 
     return header, entries()
+
+
+def _in_row_groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Lists of rows that end at ``ROWS_PER_GROUP``, and before their boxes are more than ``BOXES_PER_GROUP``."""
+    group: list[dict[str, Any]] = []
+    boxes = 0
+    for row in rows:
+        count = len(row["detections"] or ())
+        if group and (len(group) == ROWS_PER_GROUP or boxes + count > BOXES_PER_GROUP):
+            yield group
+            group, boxes = [], 0
+        group.append(row)
+        boxes += count
+    if group:
+        yield group
+
+
+def _require_modest_groups(metadata: Any) -> None:
+    """Refuse a file whose few bytes unfold to more than xdet writes into a row group.
+
+    Raises:
+        ValueError: it would.
+    """
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        values = max((group.column(number).num_values for number in range(group.num_columns)), default=0)
+        if group.num_rows > ROWS_PER_GROUP or values > BOXES_PER_GROUP + ROWS_PER_GROUP:
+            raise ValueError
+
+
+def _require_modest_batch(batch: Any) -> None:
+    """Refuse rows whose text, each time that it stands there, or whose arrays are larger than any of xdet's.
+
+    Raises:
+        ValueError: they are.
+        LookupError: a column is missing.
+    """
+    from pyarrow import compute
+
+    boxes = batch.column("detections").flatten()
+    texts = [*(batch.column(name) for name in TEXT_COLUMNS[:-1]), boxes.field("class_name")]
+    lengths = (compute.binary_length(text.dictionary).take(text.indices) for text in texts)
+    if batch.nbytes + sum(compute.sum(length).as_py() or 0 for length in lengths) > LARGEST_BATCH:
+        raise ValueError
 
 
 def _entries(lines: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -210,8 +210,10 @@ def _bias_problem(
     x, w, b = scales
     if x is None or w is None or b is None:
         return "a scale is no constant"
-    expected = x.astype(np.float64) * w
-    off = float(np.max(np.abs(b / expected - 1)))
+    if len({scale.shape for scale in (x, w, b) if scale.size != 1}) > 1:
+        return f"its input, weights and bias have {x.size}, {w.size} and {b.size} scales"
+    with np.errstate(divide="ignore", invalid="ignore"):
+        off = float(np.nanmax(np.abs(b / (x * w) - 1), initial=0))
     if off > BIAS_TOLERANCE:
         return f"its bias scale is {off:.1%} off input scale x weight scale, more than {BIAS_TOLERANCE:.0%}"
     return None

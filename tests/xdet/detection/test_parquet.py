@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -181,6 +181,30 @@ def test_a_damaged_file_and_a_pipe_are_refused(
         os.mkfifo(tmp_path / "pipe.parquet")
         with pytest.raises(DataError, match="is no Parquet file"):
             written.read_parquet(tmp_path / "pipe.parquet")
+
+
+BOX = {"class_id": 0, "class_name": "p", "score": 0.5, "x1": 0, "y1": 0, "x2": 1, "y2": 1, "anchor": 0}
+ROW = {"image": "a", "sha256": "0", "width": 1, "height": 1}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{**ROW, "detections": [BOX] * (2 * written.BOXES_PER_GROUP)}],
+        [{**ROW, "detections": []}] * (2 * written.ROWS_PER_GROUP),
+        [{**ROW, "detections": [], "image": "x" * (1 << 20)}] * 100,
+        [{**ROW, "detections": [{**BOX, "class_name": "x" * (1 << 16)}] * 2000}],
+    ],
+    ids=["boxes", "rows", "names", "classes"],
+)
+def test_a_small_file_that_unfolds_to_much_is_refused(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    import pyarrow as pa
+
+    table = pa.Table.from_pylist(rows, arrow_schema({"schema": LINES_SCHEMA}))
+    parquet.write_table(table, tmp_path / "bomb.parquet", compression="zstd")
+    assert (tmp_path / "bomb.parquet").stat().st_size < 200_000
+    with pytest.raises(DataError, match="is no Parquet file of xdet detect"):
+        read_parquet_whole(tmp_path / "bomb.parquet")
 
 
 def read_parquet_whole(path: Path) -> None:

@@ -24,7 +24,8 @@ class Network:
 
     input_is_quantised: bool = True
     weights_are_quantised: bool = True
-    bias_scale: float | None = 0.5 * 0.25
+    bias_scale: float | tuple[float, ...] | None = 0.5 * 0.25
+    weight_scale: float | tuple[float, ...] = 0.25
     float_bias: bool = False
     float_output: bool = False
     extra_reader: bool = False
@@ -63,7 +64,8 @@ class Network:
             nodes.append(helper.make_node("DequantizeLinear", ["x", "s", "z"], ["real"]))
             read[0] = "real"
         if self.weights_are_quantised:
-            constants |= {"codes": codes, "ws": np.float32(0.25), "wz": np.int8(0)}
+            constants |= {"codes": codes, "ws": np.asarray(self.weight_scale, np.float32)}
+            constants["wz"] = np.zeros_like(constants["ws"], np.int8)
             nodes.append(helper.make_node("DequantizeLinear", ["codes", "ws", "wz"], ["weights"]))
         else:
             constants["weights"] = codes.astype(np.float32)
@@ -71,7 +73,8 @@ class Network:
             constants["bias"] = np.ones(4, np.float32)
             read.append("bias")
         elif self.bias_scale is not None:
-            constants |= {"b": np.ones(4, np.int32), "bs": np.float32(self.bias_scale), "bz": np.int32(0)}
+            constants |= {"b": np.ones(4, np.int32), "bs": np.asarray(self.bias_scale, np.float32)}
+            constants["bz"] = np.zeros_like(constants["bs"], np.int32)
             nodes.append(helper.make_node("DequantizeLinear", ["b", "bs", "bz"], ["bias"]))
             read.append("bias")
         nodes.append(helper.make_node("Conv", read, ["sums"], name="conv"))
@@ -94,6 +97,10 @@ def test_a_quantised_convolution_runs_in_integers_whatever_its_bias(network: Net
             "its weights 'weights' are float: no DequantizeLinear behind them",
         ),
         (Network(bias_scale=0.2), "its bias scale is 60.0% off input scale x weight scale, more than 1%"),
+        (
+            Network(weight_scale=(0.25,) * 4, bias_scale=(0.125,) * 2),
+            "its input, weights and bias have 1, 4 and 2 scales",
+        ),
         (Network(float_output=True), "its float result 'sums' is an output of the model"),
         (
             Network(extra_reader=True),
@@ -101,7 +108,7 @@ def test_a_quantised_convolution_runs_in_integers_whatever_its_bias(network: Net
         ),
         (Network(relu_behind=True), "its float result 'sums' goes to Sigmoid, not to a QuantizeLinear"),
     ],
-    ids=["input", "weights", "bias-scale", "output", "readers", "behind"],
+    ids=["input", "weights", "bias-scale", "bias-scales", "output", "readers", "behind"],
 )
 def test_what_stays_in_float_is_told_with_the_rule_that_blocked_it(network: Network, reason: str) -> None:
     found = integer_coverage(network.build())

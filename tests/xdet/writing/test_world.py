@@ -1,23 +1,32 @@
-"""Faults of the world: a full disk, a kill at any moment, two processes on one file. What is there then is whole, or absent."""
+"""Faults of the world: full disks, kills, read-only folders, processes on one file. What is there then is whole, or absent."""
 
 from __future__ import annotations
 
+import ctypes
+import io
 import json
+import os
 import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
+from xdet.detection.embedded import CACHE_VARIABLE, SOURCE
 from xdet.detection.results import ResultsFile
 from xdet.errors import OutputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
 
+_PIXELS = io.BytesIO()
+Image.new("RGB", (64, 48), "grey").save(_PIXELS, "png")
+PICTURE = _PIXELS.getvalue()
 HEADER = {"schema": "xdet.detection_lines", "version": 1}
 LINE = {"image": "a" * 200, "sha256": "0", "width": 1, "height": 1, "detections": []}
 WRITER = """
@@ -53,6 +62,16 @@ with ResultsFile(Path(sys.argv[2]), HEADER) as results:
             results.add_entry({**LINE, "image": f"{number} {'a' * 200}"})
     except OutputError as error:
         print(error)
+"""
+
+
+DETECTS = """
+from pathlib import Path
+import numpy as np
+import xdet
+pixels = np.random.default_rng(3).integers(0, 256, (120, 160, 3), np.uint8)
+with xdet.Detector(threads=1) as detector:
+    print(detector(pixels).to_json())
 """
 
 
@@ -94,3 +113,66 @@ def test_a_full_disk_keeps_the_old_file_and_whole_lines(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.jsonl", "whole.bin"]
     with ResultsFile(lines, HEADER) as results:
         assert 0 < len(results.done) < 10
+
+
+def test_processes_that_fill_one_cache_at_once_find_the_same(tmp_path: Path) -> None:
+    environment = {**os.environ, CACHE_VARIABLE: str(tmp_path / "cache")}
+    start = [
+        subprocess.Popen(program(DETECTS), env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    start[0].kill()  # before or while it converts
+    told = [process.communicate()[0] for process in start][1:]
+    assert told[0] == told[1]
+    assert "detections" in json.loads(told[0])
+    (cached,) = (tmp_path / "cache").iterdir()
+    cached.write_bytes(cached.read_bytes()[:1000])  # what a failing disk leaves
+    again = subprocess.run(
+        program(DETECTS), env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert again == told[0]
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    (folder / "kept.txt").write_text("kept")
+    folder.chmod(0o555)
+    yield folder
+    folder.chmod(0o755)
+
+
+def without_the_right_to_write_anywhere() -> None:
+    """Root may write into read-only folders, on Linux by a capability, which this process and its program lose."""
+    if os.geteuid() == 0 and sys.platform == "linux":
+        drop_from_bounding_set, override_access = 24, 1
+        ctypes.CDLL(None).prctl(drop_from_bounding_set, override_access, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("convert", str(SOURCE), "-o", "{}/model.onnx"),
+        ("detect", "{}/../picture.png", "-o", "{}/found.jsonl"),
+        ("detect", "{}/../picture.png", "--save", "{}"),
+        ("detect", "{}/../picture.png", "--save", "{}/new"),
+    ],
+    ids=["convert", "results", "pictures", "new-folder"],
+)
+def test_a_read_only_folder_is_one_line(read_only: Path, arguments: tuple[str, ...]) -> None:
+    (read_only.parent / "picture.png").write_bytes(PICTURE)
+    environment = {**os.environ, CACHE_VARIABLE: str(read_only / "cache")}  # as in a read-only home
+    done = subprocess.run(
+        [sys.executable, "-m", "xdet", *(argument.format(read_only) for argument in arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=without_the_right_to_write_anywhere,
+    )
+    assert done.returncode == 3, done
+    last = done.stderr.splitlines()[-1]
+    assert "ermission denied" in last or "not be written" in last or "cannot write" in last, done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in read_only.iterdir()] == ["kept.txt"]
