@@ -10,12 +10,16 @@ from converters.heads.base import HEAD, RawOutput
 from converters.heads.nms import MAX_CANDIDATES
 from converters.heads.yolo_v2 import Anchors, AnchorUnit
 from converters.spec.contract import (
+    ANY_SIZE,
     CONTRACT_NAMES,
     CONTRACT_VERSION,
     DETECTION_OUTPUTS,
     IMAGE,
     KEYPOINTS,
     METADATA_KEY,
+    NETWORK_IMAGE,
+    NETWORK_VALUES,
+    PHOTOGRAPH_SIZE,
     SIDECAR_SUFFIX,
     THRESHOLD_INPUTS,
     ContractTensor,
@@ -40,6 +44,7 @@ from converters.spec.golden import GoldenVector
 from converters.spec.image import PADDING, Color, ImageInput, Placement, Rescaling, ResizeRule
 
 __all__ = [
+    "ANY_SIZE",
     "BY_TF2ONNX",
     "CONTRACT_NAMES",
     "CONTRACT_VERSION",
@@ -49,7 +54,10 @@ __all__ = [
     "KEYPOINTS",
     "MAX_CANDIDATES",
     "METADATA_KEY",
+    "NETWORK_IMAGE",
+    "NETWORK_VALUES",
     "PADDING",
+    "PHOTOGRAPH_SIZE",
     "SIDECAR_SUFFIX",
     "THRESHOLD_INPUTS",
     "ActivationCodes",

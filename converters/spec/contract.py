@@ -20,6 +20,10 @@ SIDECAR_SUFFIX = (
 )
 
 IMAGE = "image"
+NETWORK_IMAGE = (
+    "network_image"  # inside graphs whose ``image`` is a photograph of any size: what the network takes
+)
+PHOTOGRAPH_SIZE = ("height", "width")  # names of the dynamic dimensions there
 THRESHOLD_INPUTS = ("score_threshold", "iou_threshold")
 DETECTION_OUTPUTS = (
     "num_detections",
@@ -29,7 +33,14 @@ DETECTION_OUTPUTS = (
     "detection_anchors",
 )
 KEYPOINTS = "detection_keypoints"  # a further output, of heads that have keypoints
-CONTRACT_NAMES = frozenset({IMAGE, HEAD, *THRESHOLD_INPUTS, *DETECTION_OUTPUTS, KEYPOINTS})
+ANY_SIZE = (
+    "any_size"  # and a slash: in front of the names of what makes ``NETWORK_IMAGE``, and of what maps back
+)
+# What outputs are mapped from where a letterbox is undone inside a graph whose ``image`` has any size.
+NETWORK_VALUES = {"detection_boxes": "network_boxes", KEYPOINTS: "network_keypoints"}
+CONTRACT_NAMES = frozenset(
+    {IMAGE, NETWORK_IMAGE, HEAD, *THRESHOLD_INPUTS, *DETECTION_OUTPUTS, KEYPOINTS, *NETWORK_VALUES.values()}
+)
 
 ContractDtype = Literal["uint8", "int32", "float32"]
 
@@ -41,7 +52,7 @@ class ContractTensor:
     Attributes:
         name: its name in the graph.
         dtype: numpy's name of its element type.
-        shape: sizes; a text names the dynamic batch.
+        shape: sizes; a text names a dynamic one: the batch, the sides of a photograph.
         optional: whether it is an input with a default (an initialiser of the same name).
     """
 
@@ -64,7 +75,8 @@ def contract_io(
     Returns:
         (inputs, outputs).
     """
-    image = ContractTensor(IMAGE, "uint8", (batch, *spec.image.shape))
+    size = (*PHOTOGRAPH_SIZE, 3) if spec.image.any_size else spec.image.shape
+    image = ContractTensor(IMAGE, "uint8", (batch, *size))
     if not spec.gives_boxes:
         return (image,), raw_outputs(spec, batch)
     thresholds = [ContractTensor(name, "float32", (), optional=True) for name in THRESHOLD_INPUTS]

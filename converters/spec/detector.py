@@ -174,6 +174,8 @@ class DetectorSpec:
             del data["assumed"]
         if self.image.color == "rgb":
             del data["image"]["color"]
+        if not self.image.any_size:
+            del data["image"]["any_size"]
         if self.suppression == Suppression():
             del data["suppression"]
         return data
@@ -194,6 +196,7 @@ class DetectorSpec:
                     rescaling=Rescaling(image["rescaling"]["scale"], image["rescaling"]["offset"]),
                     resize=image["resize"],
                     color=image.get("color", "rgb"),
+                    any_size=image.get("any_size", False),
                 ),
                 head=None if head is None else head_from_dict(head),
                 class_names=require_texts(data["class_names"], "class_names"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from converters.checks import require_choice, require_count, require_instance, require_number
+from converters.checks import require_choice, require_count, require_flag, require_instance, require_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,6 +45,8 @@ class ImageInput:
         rescaling: pixel to real number, done inside the graph.
         resize: how a photograph gets this size: stretched, or with bars beside it (``"letterbox"``).
         color: what the channels are: ``"rgb"``, ``"bgr"``, or one alone, ``"grey"``.
+        any_size: the finished graph takes RGB photographs of any size and makes this picture itself; its boxes are fractions
+            of the photograph.
     """
 
     height: int
@@ -52,6 +54,7 @@ class ImageInput:
     rescaling: Rescaling
     resize: ResizeRule = "nearest"
     color: Color = "rgb"
+    any_size: bool = False
 
     def __post_init__(self) -> None:
         require_count(self.height, "image height")
@@ -59,6 +62,7 @@ class ImageInput:
         require_instance(self.rescaling, Rescaling, "image rescaling")
         require_choice(self.resize, ResizeRule, "resize")
         require_choice(self.color, Color, "color")
+        require_flag(self.any_size, "any_size")
 
     @property
     def channels(self) -> int:
@@ -67,12 +71,26 @@ class ImageInput:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Height, width, channels."""
+        """Height, width, channels of the network's picture."""
         return self.height, self.width, self.channels
 
+    def as_fed(self, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Pictures of the network as the finished graph takes them, with the same result.
+
+        Args:
+            pictures: uint8 ``(..., height, width, channels)``.
+
+        Returns:
+            The pictures themselves; for ``any_size`` RGB photographs of the network's size, of which every resize rule makes
+            the picture.
+        """
+        if not self.any_size or self.color == "rgb":
+            return pictures
+        return pictures[..., ::-1] if self.color == "bgr" else pictures.repeat(3, axis=-1)
+
     def placement(self, size_wh: tuple[int, int]) -> Placement:
-        """Where a photograph of this size stands in the network's picture."""
-        if self.resize != "letterbox":
+        """Where a photograph of this size stands in the picture whose fractions the finished graph's boxes are."""
+        if self.resize != "letterbox" or self.any_size:
             return Placement(0, 0, self.width, self.height, (self.width, self.height))
         scale = min(self.height / size_wh[1], self.width / size_wh[0])
         width, height = (max(1, round(side * scale)) for side in size_wh)

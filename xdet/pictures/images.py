@@ -214,8 +214,10 @@ def network_pixels(picture: NDArray[np.uint8] | Image.Image, target: ImageInput)
             ``(19595 R + 38470 G + 7471 B + 32768) >> 16``, of the pixels at the network's size.
 
     Returns:
-        uint8 ``(height, width, channels)``, a new array.
+        uint8 ``(height, width, channels)``, a new array; the photograph itself, RGB, for a model that takes any size.
     """
+    if target.any_size:
+        return picture if isinstance(picture, np.ndarray) else _to_array(picture)
     size = target.height, target.width
     if isinstance(picture, np.ndarray):
         pixels = resize_image(picture, *size, target.resize)

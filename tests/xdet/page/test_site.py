@@ -111,7 +111,7 @@ def test_pictures_prepared_in_another_way_are_refused_by_name(
         order: str = "nchw"
 
     image = SPEC.image
-    later = Later(image.height, image.width, image.rescaling, "bilinear", "bgr", "nhwc")
+    later = Later(image.height, image.width, image.rescaling, "bilinear", "bgr", order="nhwc")
     told = replace(document(), spec=replace(SPEC, image=later))
     monkeypatch.setattr(site, "ImageInput", Later)
     monkeypatch.setattr(site, "RESIZE_RULES", ("nearest",))
