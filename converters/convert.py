@@ -8,6 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from converters._ir import ir
+from converters.any_size import take_any_size
 from converters.description.sidecar import sidecar_path
 from converters.errors import ContractError, ConversionError, attempt_all
 from converters.files import require_writable, write_output
@@ -97,6 +98,8 @@ def convert_to_bytes(source: Path, options: ConvertOptions) -> Conversion:
     except ValueError as error:
         msg = f"{source.name}: the model's document is malformed: {error}; please report this with the source file"
         raise ContractError(msg) from error
+    if options.any_size:
+        document = take_any_size(model.graph, document)
     return _finish(model, document, options, canonical=network.canonical)
 
 

@@ -34,7 +34,7 @@ from converters._ir import ir
 from converters.errors import SourceFileError
 from converters.heads.base import is_raw_output
 from converters.quant import QuantParams, quantize
-from converters.spec import IMAGE
+from converters.spec import IMAGE, NETWORK_IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -295,13 +295,18 @@ def keep_static_shapes(model: ir.Model, batch: int | str) -> None:
 
 
 def network_nodes(graph: ir.Graph) -> Sequence[ir.Node]:
-    """The nodes from which the raw outputs are computed, in execution order; none where there are no such values."""
+    """The nodes from which the raw outputs are computed, in execution order; none where there are no such values.
+
+    Of what makes the network's picture of a photograph of any size only the last.
+    """
     open_values = [value for node in graph for value in node.outputs if is_raw_output(str(value.name))]
     found: set[ir.Node] = set()
     while open_values:
         node = open_values.pop().producer()
         if node is not None and node not in found:
             found.add(node)
+            if node.outputs[0].name == NETWORK_IMAGE:
+                continue
             open_values.extend(value for value in node.inputs if value is not None)
     return [node for node in graph if node in found]
 

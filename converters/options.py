@@ -43,6 +43,7 @@ class ConvertOptions:
         arithmetic: what is written where no fused operator has LiteRT's codes: ``"litert"`` computes them step by step,
             ``"fused"`` keeps the fused operator (at most 1 LSB away).
         freeze_thresholds: constants instead of optional graph inputs.
+        any_size: the graph takes photographs of any size and holds the resize rule; one per call.
         quantize: granularity of the weights of a float source that is quantised to int8; ``"none"`` leaves it float.
         calibration: photographs that tell the ranges of its activations; with ``quantize``, and only then.
         opset: of the finished file, 13 to 22; None is the lowest that the graph needs.
@@ -56,6 +57,7 @@ class ConvertOptions:
     leaky_relu: LeakyRelu = "litert"
     arithmetic: Arithmetic = "litert"
     freeze_thresholds: bool = False
+    any_size: bool = False
     quantize: Quantize = "none"
     calibration: Calibration | None = None
     opset: int | None = None
@@ -70,11 +72,16 @@ class ConvertOptions:
         if self.batch != "dynamic" and not (type(self.batch) is int and 1 <= self.batch <= 1024):
             msg = f"batch must be 'dynamic' or a whole number from 1 to 1024, got {self.batch!r}"
             raise OptionError(msg)
+        if self.any_size and self.batch != 1:
+            raise OptionError(
+                f"--any-size takes one photograph per call, since two rarely have one size; leave --batch {self.batch} out"
+            )
         if self.opset is not None and (type(self.opset) is not int or self.opset not in IR_VERSIONS):
             raise OptionError(f"opset must be a whole number from {OPSET_RANGE}, got {self.opset!r}")
         try:
             require_instance(self.source, SourceOptions, "source")
             require_flag(self.freeze_thresholds, "freeze_thresholds")
+            require_flag(self.any_size, "any_size")
         except ValueError as error:
             raise OptionError(str(error)) from error
         if self.quantize != "none" and self.calibration is None:

@@ -22,8 +22,8 @@ from math import gcd
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
+from converters._ir import ir
 from converters.spec import ANY_SIZE, PADDING
 
 if TYPE_CHECKING:

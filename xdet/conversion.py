@@ -51,6 +51,7 @@ def convert(
     leaky_relu: Literal["litert", "float"] = "litert",
     arithmetic: Literal["litert", "fused"] = "litert",
     freeze_thresholds: bool = False,
+    any_size: bool = False,
     quantize: Literal["none", "per-channel", "per-tensor"] = "none",
     calibration: PathLike | Sequence[PathLike] | None = None,
     percentile: float | None = None,
@@ -89,6 +90,7 @@ def convert(
         arithmetic: for operators without a fused form that equals LiteRT: ``"litert"`` computes them step by step, ``"fused"``
             keeps the faster operator (at most 1 LSB away).
         freeze_thresholds: write the thresholds as constants instead of optional inputs.
+        any_size: take photographs of any size: the resize rule is in the file ([any size](docs/any-size.md)).
         quantize: quantise a Keras source to int8, with one weight scale per output channel or per tensor.
         calibration: photographs for that: a folder, or files; at least 8, better 50 to 500 of what it will see.
         percentile: share of each activation's values that its range keeps, such as 99.99; None keeps all of them.
@@ -140,6 +142,7 @@ def convert(
         leaky_relu=leaky_relu,
         arithmetic=arithmetic,
         freeze_thresholds=freeze_thresholds,
+        any_size=any_size,
         quantize=quantize,
         calibration=None if calibration is None else _calibration(calibration, percentile, progress),
         opset=opset,

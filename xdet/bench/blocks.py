@@ -80,7 +80,7 @@ def require_sound_case(case: Case) -> None:
         return
     with open_model(case.model, case.choices) as runtime:
         image = runtime.spec.image
-        runtime.head(np.zeros((runtime.batch or 1, *image.shape), np.uint8))
+        runtime.head(image.as_fed(np.zeros((runtime.batch or 1, *image.shape), np.uint8)))
 
 
 def run_block(case: Case, images: Sequence[Path], options: BenchOptions, samples: Samples) -> None:

@@ -180,7 +180,8 @@ def measure_here(request: Message) -> Message:
     except psutil.Error as error:
         raise RuntimeUnavailableError("the system tells no process' memory; is /proc mounted?") from error
     with open_model(read_model_file(Path(fields["model"])), choices, subprocess=False) as opened:
-        image = np.zeros((opened.batch or 1, *opened.spec.image.shape), np.uint8)
+        taken = opened.spec.image
+        image = taken.as_fed(np.zeros((opened.batch or 1, *taken.shape), np.uint8))
         for _ in range(RUNS):
             opened.detect(image, opened.spec.thresholds)
         return Message({"before_bytes": before, "peak_bytes": peak_bytes(psutil)})

@@ -152,10 +152,10 @@ def _require_vector(document: ModelDocument, file: str) -> GoldenVector:
 
 
 def _images(runtime: Runtime, vector: GoldenVector) -> NDArray[np.uint8]:
-    """The golden picture, uint8 ``(N, height, width, channels)``: once per place of a small batch."""
+    """The golden picture as the file takes it, uint8 ``(N, height, width, channels)``: once per place of a small batch."""
     image = runtime.spec.image
     picture = golden_image(image.height, image.width, vector.seed, channels=image.channels)
-    return picture.repeat(min(runtime.batch or 2, MOST_IMAGES), axis=0)
+    return image.as_fed(picture).repeat(min(runtime.batch or 2, MOST_IMAGES), axis=0)
 
 
 def _exact_entry(activations: str) -> str | None:

@@ -32,6 +32,7 @@ Examples:
   xdet convert net.tflite --anchors anchors.txt --try-units photos/     which unit the anchors are in
   xdet convert person.h5                        a Keras model stays float
   xdet convert person.h5 --quantize per-channel --calibration photos/
+  xdet convert person.tflite -o any.onnx --any-size      photographs go in as they are decoded
   xdet convert yolov8n.onnx -o person.onnx --rescaling 1/255 --classes coco.txt
 """
 
@@ -78,6 +79,10 @@ def convert(
     ] = "litert",
     freeze_thresholds: Annotated[
         bool, typer.Option("--freeze-thresholds", help="Thresholds as constants, not optional inputs.")
+    ] = False,
+    any_size: Annotated[
+        bool,
+        typer.Option("--any-size", help="Take photographs of any size: the resize rule is in the file."),
     ] = False,
     quantize: Annotated[
         Literal["none", "per-channel", "per-tensor"],
@@ -135,6 +140,7 @@ def convert(
             leaky_relu=leaky_relu,
             arithmetic=arithmetic,
             freeze_thresholds=freeze_thresholds,
+            any_size=any_size,
             quantize=quantize,
             calibration=calibration,
             percentile=percentile,

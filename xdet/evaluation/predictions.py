@@ -165,6 +165,11 @@ def truncation_table(spec: DetectorSpec, file: str) -> NDArray[np.uint8] | None:
     Raises:
         UsageError: another rescaling, for which this is not defined.
     """
+    if spec.image.any_size:
+        raise UsageError(
+            f"`truncate_input` changes the pixels of the network, which '{file}' makes inside itself; evaluate the file "
+            "that is converted without --any-size, which has the same boxes"
+        )
     rescaling = spec.image.rescaling
     exact_zero_point = -rescaling.offset / rescaling.scale
     if exact_zero_point == 0:

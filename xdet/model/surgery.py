@@ -10,6 +10,11 @@ The network of a finished model without its head: a scratch copy that ends at th
 Before -> after: the model -> what ``xdet convert --head none`` would have written: the same nodes up to ``head``, or
 ``head_<name>`` each, which become the outputs; what only the decoder needs is left out. Numeric effect: none on the head.
 
+The fixed graph inside one that takes photographs of any size.
+
+Before -> after: ``image`` -> resize rule -> ``network_image`` -> network, head -> letterbox undone -> outputs becomes what the
+conversion without ``--any-size`` writes: the nodes between, with ``image`` at the network's size. Numeric effect: none.
+
 Teacher forcing: one value of a graph computed from given values in front of it.
 
 By exact integer arithmetic (``converters.integer``), or by a runtime, on the part of the graph that lies between.
@@ -23,9 +28,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.spec import (
+    ANY_SIZE,
     HEAD,
     IMAGE,
     METADATA_KEY,
+    NETWORK_IMAGE,
+    NETWORK_VALUES,
     THRESHOLD_INPUTS,
     ImageInput,
     ModelDocument,
@@ -269,6 +277,60 @@ def _document(properties: dict[str, str], file: str) -> ModelDocument:
         raise ModelError(
             f"'{file}' is no finished model of this xdet ({error}); convert its source with xdet convert"
         ) from error
+
+
+def at_network_size(model: bytes, file: str) -> bytes:
+    """Take the resize rule out of a finished model.
+
+    Args:
+        model: its bytes.
+        file: its name, for messages.
+
+    Returns:
+        The bytes of the copy; the model itself where it has a fixed size already.
+
+    Raises:
+        ModelError: damaged, or not finished by xdet.
+    """
+    proto = load_onnx(model, file)
+    document = _document({entry.key: entry.value for entry in proto.metadata_props}, file)
+    image = document.spec.image
+    if not image.any_size:
+        return model
+    graph, prefix = proto.graph, f"{ANY_SIZE}/"
+    computed = {name for node in graph.node for name in node.output}
+    inner = {name: output for output, name in NETWORK_VALUES.items() if name in computed}
+    added = {NETWORK_IMAGE, *inner.values()}
+    nodes = [n for n in graph.node if not n.output[0].startswith(prefix) and n.output[0] not in added]
+    constants = [tensor for tensor in graph.initializer if not tensor.name.startswith(prefix)]
+    names = {NETWORK_IMAGE: IMAGE, **inner}
+    for node in nodes:
+        node.name = names.get(node.name, node.name)
+        for values in (node.input, node.output):
+            values[:] = [names.get(name, name) for name in values]
+    for value in graph.input:
+        if value.name == IMAGE:
+            for dim, size in zip(value.type.tensor_type.shape.dim, (1, *image.shape), strict=True):
+                dim.dim_value = size
+    stated = [
+        value for value in graph.value_info if value.name not in names and not value.name.startswith(prefix)
+    ]
+    for kept, field in ((nodes, graph.node), (constants, graph.initializer), (stated, graph.value_info)):
+        copies = [type(entry).FromString(entry.SerializeToString()) for entry in kept]
+        del field[:]
+        field.extend(copies)
+    fixed = replace(
+        document,
+        spec=replace(document.spec, image=replace(image, any_size=False)),
+        tensors={
+            name: replace(twin, onnx=IMAGE) if twin.onnx == NETWORK_IMAGE else twin
+            for name, twin in document.tensors.items()
+        },
+    )
+    for entry in proto.metadata_props:
+        if entry.key == METADATA_KEY:
+            entry.value = fixed.to_json()
+    return bytes(proto.SerializeToString(deterministic=True))
 
 
 Codes = dict[str, "NDArray[Any]"]

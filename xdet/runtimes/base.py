@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
+from converters.spec import PHOTOGRAPH_SIZE
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ class Runtime(Protocol):
 
     def detect(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
         """Find boxes in uint8 images ``(N, height, width, channels)`` as the model takes them, N >= 1.
+
+        A model of any size takes RGB photographs, all of one size in one call (``ImageInput.any_size``).
 
         Raises:
             UsageError: wrong images, or thresholds that this model cannot take.
@@ -168,9 +171,12 @@ def require_names(names: Sequence[str], known: Iterable[str], *, file: str) -> N
 
 
 def require_images(images: NDArray[np.uint8], spec: DetectorSpec) -> None:
-    """Refuse images that are not uint8 ``(N >= 1, height, width, channels)`` at network size."""
-    expected = spec.image.shape
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
+    """Refuse images that are not uint8 ``(N >= 1, height, width, channels)`` at network size, or RGB for any size."""
+    expected: tuple[int | str, ...] = spec.image.shape
+    fits = images.ndim == 4 and images.shape[1:] == expected
+    if spec.image.any_size:
+        expected, fits = (*PHOTOGRAPH_SIZE, 3), images.ndim == 4 and images.shape[3] == 3
+    if images.dtype != np.uint8 or not fits or not images.size:
         shape = ", ".join(map(str, expected))
         raise UsageError(
             f"expected images as uint8 (N, {shape}) with N of at least 1, found {images.dtype} "

@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast, get_args
 
+from converters.spec import ResizeRule
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
+from xdet.model.contract import read_document
 from xdet.model.file import read_model_file
 from xdet.runtimes.processors import RuntimeChoices
 
@@ -49,6 +51,7 @@ class RuntimeRow:
         deployed: products use it; a model card lists it.
         takes_options: it takes ``provider_options`` and ``device``.
         feeds_thresholds: it takes thresholds at run time; otherwise other thresholds need a copy frozen at them.
+        any_size: the resize rules that it takes inside files for photographs of any size.
         suppresses_at_equality: providers that are documented to drop a box whose IoU *equals* the threshold.
     """
 
@@ -66,6 +69,7 @@ class RuntimeRow:
     deployed: bool = False
     takes_options: bool = False
     feeds_thresholds: bool = True
+    any_size: tuple[str, ...] = get_args(ResizeRule)
     suppresses_at_equality: tuple[str, ...] = ()
 
     @property
@@ -119,6 +123,7 @@ def open_model(
     """
     choices = require_choices(choices, model.format, file=model.file)
     row = RUNTIMES[str(choices.runtime)]
+    _require_any_size(model, str(choices.runtime), row)
     if row.subprocess if subprocess is None else subprocess:
         from xdet.runtimes.subprocess_runtime import SubprocessRuntime
 
@@ -166,6 +171,19 @@ def require_choices(choices: RuntimeChoices, model_format: str | None, *, file: 
     if row.extra is not None and not row.installed:
         raise MissingExtraError(f"{row.package}, which runs {' and '.join(row.formats)} files,", row.extra)
     return replace(choices, runtime=name, provider=choices.provider or row.usual)
+
+
+def _require_any_size(model: ModelFile, name: str, row: RuntimeRow) -> None:
+    """Refuse a file for photographs of any size where a runtime cannot compile its resize rule."""
+    if model.format != "onnx" or row.any_size == get_args(ResizeRule):
+        return
+    image = read_document(model.data, file=model.file).spec.image
+    if image.any_size and image.resize not in row.any_size:
+        known = f"of those it takes {', '.join(row.any_size)}; " if row.any_size else ""
+        raise RuntimeUnavailableError(
+            f"'{model.file}' takes photographs of any size with resize {image.resize}, which {name} does not compile: {known}"
+            "convert the source without --any-size, and a file of fixed size runs there"
+        )
 
 
 def parse_runtimes(text: str, *, threads: int | None = None) -> tuple[RuntimeChoices, ...]:
@@ -319,6 +337,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         subprocess=True,
         deployed=True,
         feeds_thresholds=False,
+        any_size=("nearest", "bilinear", "letterbox"),  # no MatMulInteger of this form
     ),
     "tract": RuntimeRow(
         module="xdet.runtimes.tract",
@@ -330,6 +349,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         subprocess=True,
         deployed=True,
         feeds_thresholds=False,
+        any_size=("nearest", "bilinear"),  # shapes that are computed from two others it does not follow
     ),
     "tvm": RuntimeRow(
         module="xdet.runtimes.tvm",
@@ -341,6 +361,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         subprocess=True,
         most_images=2,
         feeds_thresholds=False,
+        any_size=(),
         suppresses_at_equality=("cpu",),
     ),
     "iree": RuntimeRow(
@@ -353,6 +374,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         subprocess=True,
         most_images=2,
         feeds_thresholds=False,
+        any_size=(),
     ),
     "onnxruntime-web": RuntimeRow(
         module="xdet.runtimes.onnxruntime_web",

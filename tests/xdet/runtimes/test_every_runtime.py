@@ -17,7 +17,7 @@ from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
 from converters.heads.nms import detect_from_head
 from converters.options import ConvertOptions
-from converters.spec import Thresholds
+from converters.spec import NETWORK_IMAGE, ResizeRule, Thresholds
 from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
 from tests.xdet.finished_models import finished_model, red_image
 from xdet.checking.pair import open_pair
@@ -100,6 +100,18 @@ def models(source: Path) -> dict[str, bytes]:
         "boxes": convert_to_bytes(source, ConvertOptions(source=LOW)).model,
         "head": convert_to_bytes(source, ConvertOptions(source=raw)).model,
         "free": convert_to_bytes(source, ConvertOptions(source=LOW, batch="dynamic")).model,
+    }
+
+
+@pytest.fixture(scope="module")
+def any_size(source: Path) -> dict[str, bytes]:
+    """The detector for photographs of any size, by resize rule."""
+    rules: tuple[ResizeRule, ...] = ("bilinear-antialias", "letterbox")
+    return {
+        rule: convert_to_bytes(
+            source, ConvertOptions(source=replace(LOW, resize=rule), any_size=True, freeze_thresholds=True)
+        ).model
+        for rule in rules
     }
 
 
@@ -265,6 +277,38 @@ def test_every_runtime_of_the_table_that_takes_finished_files_keeps_the_contract
     assert {name.partition(":")[0] for name in FINISHED} == table
     listed = {f"{name}:{kind}" for name in table for kind in RUNTIMES[name].only}
     assert listed <= {*FINISHED, WEBGPU}
+
+
+@pytest.mark.parametrize("rule", ["bilinear-antialias", "letterbox"])
+@pytest.mark.parametrize("name", [name for name in FINISHED if name != "onnx-reference:numpy"])  # 8 s a call
+def test_a_file_for_any_size_finds_what_onnx_runtime_finds_or_is_refused(
+    name: str, rule: ResizeRule, any_size: dict[str, bytes], noise: NDArray[np.uint8]
+) -> None:
+    model = any_size[rule]
+    photograph = noise[:1, :48].repeat(2, axis=2)
+    require_here(name)
+    row = RUNTIMES[name.partition(":")[0]]
+    if rule not in row.any_size:
+        with pytest.raises(
+            RuntimeUnavailableError, match=r"any size with resize .*convert the source without --any-size"
+        ):
+            opened(name, model)
+        return
+    with opened(name, model) as runtime, opened("onnxruntime:cpu", model) as usual:
+        thresholds = runtime.spec.thresholds
+        found, wanted = (each.detect(photograph, thresholds) for each in (runtime, usual))
+        heads = [each.head(photograph) for each in (runtime, usual)]
+        pixels, exact = (
+            each.tensors(photograph, [NETWORK_IMAGE])[NETWORK_IMAGE] for each in (runtime, usual)
+        )
+    off = np.abs(pixels.astype(int) - exact)
+    assert off.max() <= (1 if name == "openvino:cpu" else 0)
+    if not np.array_equal(heads[0], heads[1]):  # of runtimes that round activations in another way
+        return
+    np.testing.assert_array_equal(found.anchors, wanted.anchors)
+    np.testing.assert_allclose(
+        found.boxes_xyxy, wanted.boxes_xyxy, rtol=0, atol=1e-6
+    )  # exp rounds differently
 
 
 @pytest.mark.parametrize("name", FINISHED)

@@ -1,0 +1,192 @@
+"""A file that takes photographs of any size finds what the file of fixed size finds in the prepared photograph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from converters.convert import convert_to_bytes
+from converters.description.statements import SourceOptions
+from converters.errors import OptionError
+from converters.options import ConvertOptions
+from converters.spec import IMAGE, NETWORK_IMAGE, ModelDocument, ResizeRule, Thresholds
+from tests.converters.sources.tflite.look_alikes import blazeface, fastestdet, yolo_v8
+from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
+from xdet.detection.detector import Detector
+from xdet.model.file import ModelFile
+from xdet.model.surgery import at_network_size
+from xdet.pictures.preparation import Preparation, prepare
+from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.table import open_model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from converters.convert import Conversion
+    from xdet.runtimes.base import Runtime
+
+RULES = get_args(ResizeRule)
+PHOTOGRAPHS = ((1, 1), (64, 64), (48, 300), (301, 77), (480, 640), (1, 2_000), (64, 65))
+SAID = SourceOptions(
+    anchors=((2.0, 2.0), (3.0, 4.0), (4.0, 3.0), (2.5, 2.5), (1.5, 1.7)),
+    anchor_unit="cell",
+    class_names=("person",),
+    score_threshold=0.05,
+    iou_threshold=0.45,
+)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small detector of 8 x 8 cells."""
+    path = tmp_path_factory.mktemp("small") / "small.tflite"
+    network = NetworkBuilder(64, seed=3, gain=8.0).conv(16, stride=2, activation="RELU").max_pool()
+    path.write_bytes(network.conv(32, activation="RELU").max_pool().conv(HEAD_CHANNELS, 1).build())
+    return path
+
+
+def converted(
+    source: Path, *, any_size: bool = True, rule: str = "nearest", said: SourceOptions = SAID, **options: Any
+) -> Conversion:
+    said = replace(said, resize=cast("ResizeRule", rule), head=options.pop("head", "auto"))
+    return convert_to_bytes(source, ConvertOptions(source=said, any_size=any_size, **options))
+
+
+def opened(conversion: Conversion) -> Runtime:
+    return open_model(
+        ModelFile(Path("m.onnx"), conversion.model, "onnx"), RuntimeChoices("onnxruntime", threads=1)
+    )
+
+
+def noise(height: int, width: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
+
+
+CASES: dict[str, dict[str, Any]] = {rule: {"rule": rule} for rule in RULES} | {
+    "frozen": {"rule": "letterbox", "freeze_thresholds": True},
+    "cpu": {"rule": "letterbox", "target": "cpu"},
+    "int8": {"rule": "bilinear", "activations": "int8"},
+}
+
+
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+def test_boxes_and_head_are_those_of_the_prepared_photograph(source: Path, options: dict[str, Any]) -> None:
+    fixed = converted(source, any_size=False, **options)
+    found_any = 0
+    with opened(fixed) as prepared, opened(converted(source, **options)) as whole:
+        for size in PHOTOGRAPHS:
+            photograph = noise(*size)
+            ready = prepare(photograph, Preparation(fixed.document.spec.image))
+            for asked in [Thresholds(0.05, 0.45)] + [Thresholds(0.5, 0.3)] * (
+                not options.get("freeze_thresholds")
+            ):
+                wanted, found = (
+                    prepared.detect(ready.pixels[None], asked),
+                    whole.detect(photograph[None], asked),
+                )
+                count = int(wanted.num_detections[0])
+                assert int(found.num_detections[0]) == count
+                found_any += count
+                np.testing.assert_array_equal(
+                    found.boxes_xyxy[:, :count], ready.placement.to_photograph(wanted.boxes_xyxy[:, :count])
+                )
+                assert not found.boxes_xyxy[:, count:].any()
+                for name in ("scores", "classes", "anchors"):
+                    np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+            np.testing.assert_array_equal(whole.head(photograph[None]), prepared.head(ready.pixels[None]))
+            (picture,) = whole.tensors(photograph[None], [NETWORK_IMAGE]).values()
+            np.testing.assert_array_equal(picture[0], ready.pixels)
+    assert found_any > 20
+
+
+def test_a_file_that_ends_at_the_head_takes_any_size(source: Path) -> None:
+    fixed = converted(source, any_size=False, rule="letterbox", head="none")
+    with opened(fixed) as prepared, opened(converted(source, rule="letterbox", head="none")) as whole:
+        ready = prepare(noise(48, 100), Preparation(fixed.document.spec.image))
+        np.testing.assert_array_equal(whole.head(noise(48, 100)[None]), prepared.head(ready.pixels[None]))
+
+
+LOOK_ALIKES = {
+    "blazeface": (blazeface(), SourceOptions(score_threshold=0.01)),
+    "yolo_v8": (yolo_v8(3), SourceOptions(score_threshold=0.01)),
+    "fastestdet": (fastestdet(3), SourceOptions(score_threshold=0.01, class_agnostic=True)),
+}
+
+
+@pytest.mark.parametrize(("data", "said"), LOOK_ALIKES.values(), ids=LOOK_ALIKES)
+def test_every_row_of_other_heads_is_mapped_back(data: bytes, said: SourceOptions, tmp_path: Path) -> None:
+    (tmp_path / "net.tflite").write_bytes(data)
+    fixed, whole = (
+        converted(tmp_path / "net.tflite", said=said, any_size=flag, rule="letterbox")
+        for flag in (False, True)
+    )
+    photograph, image = noise(50, 90), fixed.document.spec.image
+    ready = prepare(photograph, Preparation(image))
+    wanted = run(fixed, ready.pixels)
+    found = run(whole, photograph)
+    count, place = int(wanted["num_detections"][0]), ready.placement
+    assert count > 3
+    for name, values in wanted.items():
+        if name == "detection_boxes":
+            values[:, :count] = place.to_photograph(values[:, :count])
+        elif name == "detection_keypoints":  # not clipped
+            start, size = np.array([place.left, place.top]), np.array([place.width, place.height])
+            values[:, :count] = (values[:, :count].astype(np.float64) * place.network_wh - start) / size
+        np.testing.assert_array_equal(found[name], values)
+
+
+def run(conversion: Conversion, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """All outputs by name, as any program gets them."""
+    session = ort.InferenceSession(conversion.model, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {IMAGE: image[None]}), strict=True))
+
+
+@pytest.mark.parametrize("rule", ["bilinear", "letterbox"])
+def test_without_the_resize_rule_the_fixed_file_is_left(source: Path, rule: str) -> None:
+    fixed, whole = (converted(source, any_size=flag, rule=rule) for flag in (False, True))
+    left, wanted = (
+        onnx.load_from_string(at_network_size(whole.model, "m.onnx")),
+        onnx.load_from_string(fixed.model),
+    )
+    onnx.checker.check_model(left, full_check=True)
+    assert list(left.graph.node) == list(wanted.graph.node)
+    assert left.graph.input[0].type == wanted.graph.input[0].type
+    assert {tensor.name for tensor in left.graph.initializer} == {
+        tensor.name for tensor in wanted.graph.initializer
+    }
+    assert ModelDocument.from_json(left.metadata_props[0].value) == fixed.document
+    assert at_network_size(fixed.model, "m.onnx") is fixed.model
+
+
+def test_the_document_says_so_and_older_documents_mean_a_fixed_size(source: Path) -> None:
+    document = converted(source).document
+    assert document.spec.image.any_size
+    assert ModelDocument.from_json(document.to_json()) == document
+    assert '"any_size":true' in document.to_json()
+    assert "any_size" not in converted(source, any_size=False).document.to_json()
+    assert IMAGE not in {twin.onnx for twin in document.tensors.values()}
+
+
+def test_several_photographs_per_call_are_refused() -> None:
+    with pytest.raises(
+        OptionError, match=r"--any-size takes one photograph per call.*leave --batch dynamic out"
+    ):
+        ConvertOptions(any_size=True, batch="dynamic")
+
+
+def test_a_detector_hands_the_photograph_over(source: Path, tmp_path: Path) -> None:
+    files = []
+    for flag in (False, True):
+        files.append(tmp_path / f"{flag}.onnx")
+        files[-1].write_bytes(converted(source, any_size=flag, rule="letterbox").model)
+    with Detector(files[0], workers=2) as fixed, Detector(files[1], workers=2) as whole:
+        photographs = [noise(*size) for size in PHOTOGRAPHS]
+        for wanted, found in zip(fixed(photographs), whole(photographs), strict=True):
+            assert found.to_dict() == wanted.to_dict()
