@@ -44,12 +44,14 @@ class Moved:
         perm: how the axes were permuted: axis i of the new value is axis ``perm[i]`` of the old; None: not at all.
         replicated: whether the new value holds several copies of the old, in an arrangement that the rewrite's
             documentation tells.
+        shift: what was added to its codes and zero-point.
     """
 
     old: str
     new: str
     perm: tuple[int, ...] | None = None
     replicated: bool = False
+    shift: int = 0
 
 
 @dataclass(frozen=True, slots=True)

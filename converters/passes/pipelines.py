@@ -23,6 +23,7 @@ from converters.passes.fold import FoldAffine, FoldPad
 from converters.passes.full_channels import FullChannels
 from converters.passes.pad_codes import PadCodes
 from converters.passes.repeat_pixels import RepeatPixels
+from converters.passes.signed_weights import SignedWeights
 from converters.passes.strided_stem import StridedStem
 from converters.passes.wide_stem import WideStem
 
@@ -57,7 +58,8 @@ def follow_twins(
 def _follow(twin: TensorTwin, title: str, moves: Sequence[Moved], alive: set[str]) -> TensorTwin:
     for move in moves:
         if twin.onnx == move.old and twin.onnx not in alive:
-            twin = replace(twin, onnx=move.new, layout=permuted_layout(twin.layout, move.perm))
+            layout, shift = permuted_layout(twin.layout, move.perm), twin.zero_point_shift + move.shift
+            twin = replace(twin, onnx=move.new, layout=layout, zero_point_shift=shift)
             if move.replicated:
                 twin = replace(twin, fate="replicated", by=title)
     if twin.onnx is None or twin.onnx in alive:
@@ -91,6 +93,7 @@ PIPELINES: Mapping[Target, tuple[Rewrite, ...]] = {
         FoldAffine(),
         FoldPad(),
         PoolBeforeActivation(),
+        SignedWeights(),
         FullChannels(),
         WideStem(),
         StridedStem(),

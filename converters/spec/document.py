@@ -67,7 +67,8 @@ class TensorTwin:
     Attributes:
         onnx: name of the value (integer codes where the tensor is quantised); None where a pass removed it.
         layout: ``"same"``, or the permutation that was applied, such as ``"NHWC->NCHW"``.
-        zero_point_shift: what was added to codes and zero-point: 128 where int8 became uint8, else 0.
+        zero_point_shift: what was added to codes and zero-point: 128 where int8 became uint8,
+            a negative number where uint8 weights became int8, else 0.
         fate: ``"kept"``; ``"replicated"``: the value holds copies of the tensor, arranged by the pass ``by``, which
             tells how; ``"removed"``: the pass ``by`` made the tensor disappear, nothing computes it any more.
         by: title of the pass behind ``fate``, None for ``"kept"``.
@@ -81,7 +82,7 @@ class TensorTwin:
 
     def __post_init__(self) -> None:
         require_text(self.layout, "twin layout")
-        require_count(self.zero_point_shift, "twin zero_point_shift", low=-128, high=128)
+        require_count(self.zero_point_shift, "twin zero_point_shift", low=-255, high=255)
         require_choice(self.fate, Fate, "twin fate")
         if (self.fate == "removed") != (self.onnx is None):
             raise ValueError(f"a {self.fate} twin cannot have the ONNX name {self.onnx!r}")

@@ -69,6 +69,7 @@ def _compare_constant(
     expected = _permuted(tensor.data, twin.layout)
     scales = _expected_scales(context, op, position)
     zero_point = 0 if role == "bias" or tensor.quant is None else int(tensor.quant.zero_point[0])
+    expected, zero_point = _shifted(expected, zero_point, twin.zero_point_shift)
     copies = COPIES_BY.get(str(twin.by), 1) if twin.fate == "replicated" else 1
     if copies > 1:
         left = _left_padding(context, twin.onnx, op) if twin.by == STRIDED_STEM else None
@@ -100,6 +101,19 @@ def _permuted(array: NDArray[Any], layout: str) -> NDArray[Any]:
         return array
     before, after = layout.split("->")
     return np.transpose(array, [before.index(axis) for axis in after])
+
+
+def _shifted(codes: NDArray[Any], zero_point: int, shift: int) -> tuple[NDArray[Any], int]:
+    """uint8 weights and their zero-point as int8 (pass ``signed weights``); as they are where that loses any."""
+    numbers, kind = codes.astype(np.int64) + shift, np.iinfo(np.int8)
+    fits = (
+        numbers.min() >= kind.min and numbers.max() <= kind.max and kind.min <= zero_point + shift <= kind.max
+    )
+    return (
+        (numbers.astype(np.int8), zero_point + shift)
+        if shift and fits and codes.dtype == np.uint8
+        else (codes, zero_point)
+    )
 
 
 def _expected_scales(context: StaticContext, op: TfliteOperator, position: int) -> NDArray[np.float32]:
