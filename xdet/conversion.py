@@ -77,7 +77,7 @@ def convert(
         iou_threshold: default of the finished model, 0..1; 0.5 if None.
         max_detections: rows of the finished model's outputs; 100 if None.
         head: ``"auto"`` looks at the outputs; ``"none"`` ends the graph at the raw outputs, of any number and rank.
-        priors: of an SSD head that brings none: a file (.npy, .csv, .json), or ``"coco-ssd"`` ([the heads](docs/heads.md)).
+        priors: of an SSD head without any: a .npy, .csv or .json file, ``"coco-ssd"`` or ``"coco-ssd-fpn"`` (docs/heads.md).
         prior_format: how the four numbers of a prior are read: centre y and x, height, width; and so on.
         variances: four factors of the offsets, in the order of the format, or text ("0.1,0.1,0.2,0.2").
         score_activation: what the scores of an SSD head still need.

@@ -10,8 +10,10 @@ Caffe's PriorBox layer gives them (the same in every row). A JSON object has the
 all as fractions of the picture. Offsets are multiplied by the variances, in the order of the format.
 
 ``coco-ssd`` makes the priors of the SSD detectors in TensorFlow's Object Detection API, ``coco-ssd:layers=6,min=0.2,max=0.95``
-with other numbers. Source of the formula: ``create_ssd_anchors`` of tensorflow/models (research/object_detection/
-anchor_generators/multiple_grid_anchor_generator.py), after W. Liu et al., "SSD: Single Shot MultiBox Detector" (2016), 2.2.
+with other numbers; ``coco-ssd-fpn``, or ``coco-ssd-fpn:first=3,last=7,scale=4,octaves=2``, those of its feature pyramids.
+Sources of the formulas: ``create_ssd_anchors`` of tensorflow/models (research/object_detection/anchor_generators/
+multiple_grid_anchor_generator.py), after W. Liu et al., "SSD: Single Shot MultiBox Detector" (2016), 2.2, and
+multiscale_grid_anchor_generator.py beside it, after T.-Y. Lin et al., "Focal Loss for Dense Object Detection" (2017), 4.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from converters.errors import OptionError, SourceFileError
 from converters.files import read_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -39,7 +41,6 @@ PriorFormat = Literal["yxhw", "xywh", "xyxy", "yxyx"]
 ScoreActivation = Literal["none", "sigmoid", "softmax"]
 Four = tuple[float, float, float, float]
 
-GENERATED: dict[str, float] = {"layers": 6, "min": 0.2, "max": 0.95}  # the defaults of coco-ssd
 GENERATED_VARIANCES = (0.1, 0.1, 0.2, 0.2)
 MOST_BYTES = 16 * MAX_BYTES
 FARTHEST = 4.0  # pictures: no prior that is a fraction of one reaches further
@@ -50,7 +51,7 @@ class PriorStatement:
     """What is stated about an SSD head; None = not stated.
 
     Attributes:
-        priors: a file's name, or ``coco-ssd`` with its parameters.
+        priors: a file's name, or the name of a generator with its parameters.
         format: how four numbers of a prior are read.
         variances: four factors of the offsets, in the order of the format; 1 each for none.
         activation: what the scores still need.
@@ -131,7 +132,7 @@ def read_priors(text: str, image_wh: tuple[int, int]) -> Priors:
     """Read or make the priors that ``--priors`` names.
 
     Args:
-        text: a file's name, or ``coco-ssd`` with its parameters.
+        text: a file's name, or the name of a generator with its parameters.
         image_wh: size of the network's picture, for generated ones.
 
     Raises:
@@ -139,13 +140,14 @@ def read_priors(text: str, image_wh: tuple[int, int]) -> Priors:
         SourceFileError: the file cannot be read, or holds no priors.
     """
     name, _, parameters = text.partition(":")
-    if name == "coco-ssd":
-        rows = coco_ssd_priors(image_wh, **_parameters(text, parameters))
+    if name in GENERATORS:
+        generator = GENERATORS[name]
+        rows = generator.make(image_wh, _parameters(text, parameters, generator))
         return Priors(rows, "yxhw", GENERATED_VARIANCES, f"--priors {text}")
     path = Path(text)
     if path.suffix not in READERS:
         raise OptionError(
-            f"--priors '{text}': expected coco-ssd, or a file that ends in {', '.join(READERS)}"
+            f"--priors '{text}': expected {', '.join(GENERATORS)}, or a file that ends in {', '.join(READERS)}"
         )
     where = f"priors '{path.name}'"
     try:
@@ -220,30 +222,29 @@ def _read_json(data: bytes) -> tuple[object, PriorFormat | None, Four | None]:
 READERS = {".npy": _read_npy, ".csv": _read_csv, ".json": _read_json}
 
 
-def _parameters(text: str, parameters: str) -> dict[str, float]:
-    told = dict(GENERATED)
+def _parameters(text: str, parameters: str, generator: Generator) -> dict[str, float]:
+    told = dict(generator.defaults)
     for word in filter(None, parameters.split(",")):
         key, _, value = word.partition("=")
         try:
-            told[key] = {"layers": int, "min": float, "max": float}[key](value)
+            told[key] = type(told[key])(value)
         except (KeyError, ValueError) as error:
+            example = next(iter(told.items()))
             raise OptionError(
-                f"--priors '{text}': expected {', '.join(GENERATED)} as in layers=6,min=0.2"
+                f"--priors '{text}': expected {', '.join(told)} as in {example[0]}={example[1]}"
             ) from error
-    if not (2 <= told["layers"] <= 16 and 0 < told["min"] < told["max"] <= 1):
-        raise OptionError(f"--priors '{text}': expected 2 to 16 layers, and 0 < min < max <= 1")
-    return {"layers": told["layers"], "low": told["min"], "high": told["max"]}
+    if not generator.are_sound(told):
+        raise OptionError(f"--priors '{text}': expected {generator.expected}")
+    return told
 
 
-def coco_ssd_priors(
-    image_wh: tuple[int, int], *, layers: float, low: float, high: float
-) -> NDArray[np.float64]:
+def coco_ssd_priors(image_wh: tuple[int, int], told: Mapping[str, float]) -> NDArray[np.float64]:
     """Priors of TensorFlow's SSD detectors: maps at stride 16, and half the size from one to the next.
 
     Returns:
         float64 ``(B, 4)``: y, x, h, w. Three boxes a cell of the first map, six of the others.
     """
-    count = int(layers)
+    count, low, high = int(told["layers"]), told["min"], told["max"]
     scales = [low + (high - low) * i / (count - 1) for i in range(count)] + [1.0]
     sides = [math.ceil(size / 16) for size in image_wh]
     shortest = min(image_wh)
@@ -263,6 +264,29 @@ def coco_ssd_priors(
     return np.concatenate(rows)
 
 
+def coco_ssd_fpn_priors(image_wh: tuple[int, int], told: Mapping[str, float]) -> NDArray[np.float64]:
+    """Priors of TensorFlow's feature pyramids: at level l a map of stride 2^l, its boxes by ratio and, within one, by size.
+
+    The centres of a level whose stride does not divide the picture's side begin at 0 instead of half a stride, as there.
+
+    Returns:
+        float64 ``(B, 4)``: y, x, h, w.
+    """
+    octave = [told["scale"] * 2 ** (i / told["octaves"]) for i in range(int(told["octaves"]))]
+    rows = []
+    for level in range(int(told["first"]), int(told["last"]) + 1):
+        stride = 2**level
+        shapes = [(s * stride, math.sqrt(ratio)) for ratio in (1.0, 2.0, 0.5) for s in octave]
+        sizes = [(s / root / image_wh[1], s * root / image_wh[0]) for s, root in shapes]
+        tiled = _tile(sizes, [math.ceil(size / stride) for size in image_wh])
+        for axis, size in enumerate(reversed(image_wh)):
+            offset = 0.5 if size % stride == 0 else 0.0
+            cells = math.ceil(size / stride)
+            tiled[:, axis] = (tiled[:, axis] * cells - 0.5 + offset) * stride / size
+        rows.append(tiled)
+    return np.concatenate(rows)
+
+
 def _tile(sizes_hw: Sequence[tuple[float, float]], columns_rows: Sequence[int]) -> NDArray[np.float64]:
     """Boxes of these sizes in every cell, row by row: y, x, h, w."""
     columns, rows = columns_rows
@@ -271,3 +295,38 @@ def _tile(sizes_hw: Sequence[tuple[float, float]], columns_rows: Sequence[int]) 
     return np.concatenate(
         [np.repeat(centers, len(sizes_hw), axis=0), np.tile(np.array(sizes_hw), (len(centers), 1))], axis=-1
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """A generator of priors by name.
+
+    Attributes:
+        defaults: its parameters.
+        are_sound: whether given ones are.
+        expected: what they must be, for messages.
+        make: the priors, of the picture's width and height and the parameters.
+    """
+
+    defaults: Mapping[str, float]
+    are_sound: Callable[[Mapping[str, float]], bool]
+    expected: str
+    make: Callable[[tuple[int, int], Mapping[str, float]], NDArray[np.float64]]
+
+
+GENERATORS = {
+    "coco-ssd": Generator(
+        {"layers": 6, "min": 0.2, "max": 0.95},
+        lambda told: 2 <= told["layers"] <= 16 and 0 < told["min"] < told["max"] <= 1,
+        "2 to 16 layers, and 0 < min < max <= 1",
+        coco_ssd_priors,
+    ),
+    "coco-ssd-fpn": Generator(
+        {"first": 3, "last": 7, "scale": 4.0, "octaves": 2},
+        lambda told: (
+            1 <= told["first"] <= told["last"] <= 10 and 0 < told["scale"] <= 64 and 1 <= told["octaves"] <= 8
+        ),
+        "1 <= first <= last <= 10, a scale above 0 and up to 64, 1 to 8 octaves",
+        coco_ssd_fpn_priors,
+    ),
+}

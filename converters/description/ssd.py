@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from converters.heads.base import Head
     from converters.heads.ssd import Activation, Part
 
-ASK = "--priors FILE (.npy, .csv, .json) or --priors coco-ssd"
+ASK = "--priors FILE (.npy, .csv, .json) or --priors coco-ssd|coco-ssd-fpn"
 PROBABILITIES = (-0.01, 1.01)
 
 

@@ -99,7 +99,10 @@ DESCRIBING: dict[str, tuple[Any, Any]] = {
     "priors": (
         Annotated[
             str | None,
-            _option(metavar="FILE|coco-ssd", help="Of an SSD head that brings none; .npy, .csv or .json."),
+            _option(
+                metavar="FILE|coco-ssd|coco-ssd-fpn",
+                help="Of an SSD head that brings none; .npy, .csv or .json.",
+            ),
         ],
         None,
     ),

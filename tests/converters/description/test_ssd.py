@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 from converters.convert import convert
-from converters.description.priors import PriorStatement, coco_ssd_priors, parse_variances, read_priors
+from converters.description.priors import PriorStatement, parse_variances, read_priors
 from converters.description.ssd import build_ssd, is_no_ssd
 from converters.description.statements import SourceOptions
 from converters.errors import ConversionError, OptionError, SourceFileError
@@ -134,15 +134,31 @@ def test_a_file_may_hold_variances_and_format(tmp_path: Path) -> None:
 
 
 def test_generated_priors_are_those_of_the_published_detectors() -> None:
-    priors = coco_ssd_priors((300, 300), layers=6, low=0.2, high=0.95)
+    priors = read_priors("coco-ssd", (300, 300)).rows
     assert priors.shape == (OF_COCO, 4)
     half = 0.5 / 19
     np.testing.assert_allclose(priors[0], [half, half, 0.1, 0.1])
     np.testing.assert_allclose(priors[1], [half, half, 0.2 / np.sqrt(2), 0.2 * np.sqrt(2)])
     np.testing.assert_allclose(priors[3 * 361], [0.05, 0.05, 0.35, 0.35])
     np.testing.assert_allclose(priors[-1], [0.5, 0.5, np.sqrt(0.95), np.sqrt(0.95)])
-    wide = coco_ssd_priors((400, 200), layers=2, low=0.2, high=0.4)
+    wide = read_priors("coco-ssd:layers=2,min=0.2,max=0.4", (400, 200)).rows
     np.testing.assert_allclose(wide[0, 2:] * [200, 400], [20, 20])
+
+
+def test_generated_priors_of_a_feature_pyramid_are_those_of_the_published_detectors() -> None:
+    pixels = read_priors("coco-ssd-fpn", (320, 320)).rows * 320
+    assert pixels.shape == (6 * (40 * 40 + 20 * 20 + 10 * 10 + 5 * 5 + 3 * 3), 4)
+    root = np.sqrt(2)
+    np.testing.assert_allclose(
+        pixels[:3], [(4, 4, 32, 32), (4, 4, 32 * root, 32 * root), (4, 4, 32 / root, 32 * root)]
+    )
+    np.testing.assert_allclose(pixels[6], [4, 12, 32, 32])
+    np.testing.assert_allclose(
+        pixels[-6], [256, 256, 512, 512]
+    )  # 128 does not divide 320: from 0, by whole strides
+    wide = read_priors("coco-ssd-fpn:first=4,last=4,octaves=1", (64, 32)).rows * [32, 64, 32, 64]
+    assert wide.shape == (3 * 4 * 2, 4)
+    np.testing.assert_allclose(wide[-3], [24, 56, 64, 64])
 
 
 def test_what_the_scores_need_and_which_column_is_the_background_follow_from_facts_and_names() -> None:
@@ -273,8 +289,10 @@ def test_files_that_hold_no_priors_are_refused(tmp_path: Path, name: str, data: 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("priors.txt", "expected coco-ssd, or a file that ends in .npy, .csv, .json"),
+        ("priors.txt", "expected coco-ssd, coco-ssd-fpn, or a file that ends in .npy, .csv, .json"),
         ("coco-ssd:layers=1", "expected 2 to 16 layers"),
+        ("coco-ssd-fpn:last=2", "expected 1 <= first <= last <= 10"),
+        ("coco-ssd-fpn:octaves=two", "expected first, last, scale, octaves as in first=3"),
         ("coco-ssd:size=3", "expected layers, min, max as in"),
         ("missing.npy", "cannot be read"),
     ],
