@@ -1,6 +1,6 @@
 """Suppression in numpy: boxes and scores -> the rows of a finished model; the same for every head.
 
-Each function has a twin of the same name in ``converters.heads.nms_nodes``::
+Its twins are in ``converters.heads.nms_nodes`` and ``converters.heads.suppression_nodes``::
 
     a head's decode -> keep_best_class -> limit_candidates -> suppress -> select_best
 

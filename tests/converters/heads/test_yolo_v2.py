@@ -157,16 +157,16 @@ SHAPES = [
     pytest.param(make_spec((4, 4), classes=80), 1, id="6400 candidates, above the limit of 4096"),
 ]
 
-KEY_DTYPES = [  # 2^24 = 16,777,216 is the last number of ranks times slots that float32 keys hold
+KEY_DTYPES = [  # 2^24 = 16,777,216 is the last number of ranks times places that float32 keys hold
     pytest.param(make_spec((6, 6)), onnx.TensorProto.FLOAT, id="6x6"),
     pytest.param(make_spec((13, 13), classes=80), onnx.TensorProto.FLOAT, id="13x13, 80 classes, 101 ranks"),
-    pytest.param(make_spec((57, 57), rows=1032), onnx.TensorProto.FLOAT, id="1,032 x 16,246 = 16,765,872"),
-    pytest.param(make_spec((57, 57), rows=1033), onnx.TensorProto.INT64, id="1,033 x 16,246 = 16,782,118"),
+    pytest.param(make_spec((57, 57), rows=1032), onnx.TensorProto.FLOAT, id="1,032 x 16,245 = 16,764,840"),
+    pytest.param(make_spec((57, 57), rows=1033), onnx.TensorProto.INT64, id="1,033 x 16,245 = 16,781,085"),
     pytest.param(
-        make_spec((13, 13), classes=80, rows=246), onnx.TensorProto.FLOAT, id="247 x 67,680 = 16,716,960"
+        make_spec((13, 13), classes=80, rows=247), onnx.TensorProto.FLOAT, id="248 x 67,600 = 16,764,800"
     ),
     pytest.param(
-        make_spec((13, 13), classes=80, rows=247), onnx.TensorProto.INT64, id="248 x 67,680 = 16,784,640"
+        make_spec((13, 13), classes=80, rows=248), onnx.TensorProto.INT64, id="249 x 67,600 = 16,832,400"
     ),
 ]
 

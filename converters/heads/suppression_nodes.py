@@ -1,0 +1,275 @@
+"""Suppression as ONNX nodes: boxes and scores -> scores of the boxes that stay.
+
+It is class-aware; where boxes suppress each other across classes, everything here sees detections of one class.
+
+``NonMaxSuppression`` returns as many rows as it likes: none at all, or some runtimes' padding of -1.
+Nothing here trusts that number, or the order of the rows. Behind the B real boxes stands a *sentinel* of
+no area, with a score above every threshold, so that at least one row per class always comes back; the
+rows are scattered into a table over all slots, in which the sentinel's slot (where an index of -1
+lands, too) counts for nothing. Numeric effect: none, scores pass unchanged.
+
+The score threshold is applied before: scores that are not above it become 0, and ``NonMaxSuppression`` gets the constant
+threshold 0, the one that every runtime takes. So no candidate that does not count uses up a place or a comparison.
+
+Two forms with the same rows. Where every (box, class) pair is a candidate, all steps are over the whole table of scores
+(``suppress``). Where there are more, the best are picked first, and all steps but NonMaxSuppression are over the few that
+were picked (``suppress_best``): 8,400 boxes of 80 classes have 672,000 scores and 4,096 candidates.
+
+Picking: a maximum with the threshold makes all scores alike that do not count, which spares TopK most of its work. Of very
+many scores, first the groups of neighbours with the best maxima are picked. As many groups as candidates are enough: a
+score outside them has a better one in each of these groups, or an equal one of lower index. They are put back in order,
+so that ties are cut as among all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from converters._ir import ir
+from converters.heads.nms import MAX_CANDIDATES
+
+if TYPE_CHECKING:
+    from converters.graph import GraphWriter
+    from converters.spec import DetectorSpec
+
+SENTINEL_SCORE = 2.0  # above every score threshold, which lie in 0..1
+FIRST_SENTINEL_SCORE = (
+    3e38  # above every score: where few of a class stay, the sentinel must be the one that is counted first
+)
+NOT_A_BOX = -2  # equals no box index, and not the -1 of padding
+GROUP = 16  # neighbouring scores, at most: a TopK over 42,000 maxima and one over 65,536 scores instead of 672,000
+MANY = 32 * MAX_CANDIDATES  # scores from which groups pay
+FLOAT32_COUNTS_TO = 2**24  # every whole number up to here is a float32
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where candidates are, as numbers that rise with their slots in the table of all scores.
+
+    Attributes:
+        values: int64 ``[N, C]``.
+        below: what they are below.
+        size: scores of a group.
+        groups: int64 ``[N, G]``, the groups in which they are counted, rising; None where places are slots.
+    """
+
+    values: ir.Value
+    below: int
+    size: int = 1
+    groups: ir.Value | None = None
+
+    def slots(self, writer: GraphWriter, values: ir.Value, name: str) -> ir.Value:
+        """The slots of places ``[N, any]``."""
+        if self.groups is None:
+            return values
+        size = writer.constant(np.int64(self.size), f"{name}:group_size")
+        position = writer.op("Div", [values, size], f"{name}:position_of_group")
+        group = gathered(writer, self.groups, position, f"{name}:group")
+        start = writer.op("Mul", [group, size], f"{name}:start")
+        return writer.op("Add", [start, writer.op("Mod", [values, size], f"{name}:inside")], name)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Boxes, and the scores of those that stay.
+
+    Attributes:
+        boxes: float32 ``[N, B + P, 4]``; padding is 0, and the last box is the sentinel.
+        scores: float32 ``[N, B + P, NC]``, 0 where suppressed; with ``places`` ``[N, C]`` of the candidates alone.
+        padding: P >= 1, and large enough that a TopK can take K.
+        places: of the candidates; slots are those of the table ``[B + P, NC]``, or ``[NC, B + P]`` where ties are settled
+            class first. None where ``scores`` is that table, box first.
+    """
+
+    boxes: ir.Value
+    scores: ir.Value
+    padding: int
+    places: Places | None = None
+
+
+def suppress(
+    writer: GraphWriter,
+    boxes: ir.Value,
+    scores: ir.Value,
+    spec: DetectorSpec,
+    *,
+    score_threshold: ir.Value,
+    iou_threshold: ir.Value,
+) -> Kept:
+    """Drop every candidate that scores too low or overlaps a better one of its class.
+
+    Args:
+        writer: the graph to append to.
+        boxes: float32 ``[N, B, 4]``.
+        scores: float32 ``[N, B, NC]``, NC of the classes that are suppressed one by one.
+        spec: the detector.
+        score_threshold: float32 ``[1]``; a candidate needs a score above it.
+        iou_threshold: float32 ``[1]``; a box falls when its IoU is above it.
+
+    Returns:
+        What stays. Of equal scores at the limit of candidates those of lower (box, class) index are candidates, where
+        the runtime's TopK breaks ties as ONNX says.
+    """
+    rows_needed = -(-spec.thresholds.max_detections // spec.competing_classes)
+    padding = max(1, rows_needed - spec.num_boxes)
+    boxes = append_boxes(writer, boxes, padding, 0.0, "head/boxes_and_sentinel")
+    total = spec.num_boxes * spec.competing_classes
+    form = _suppress_all if spec.num_candidates == total else _suppress_best
+    return form(writer, Kept(boxes, scores, padding), score_threshold, iou_threshold, spec)
+
+
+def _suppress_all(
+    writer: GraphWriter, given: Kept, score_threshold: ir.Value, iou_threshold: ir.Value, spec: DetectorSpec
+) -> Kept:
+    """``suppress`` where every pair is a candidate."""
+    scores, padding = given.scores, given.padding
+    if padding > 1:
+        scores = append_boxes(writer, scores, padding - 1, 0.0, "head/scores_filled_up")
+    padded = append_boxes(writer, scores, 1, _sentinel_score(spec), "head/scores_and_sentinel")
+    zero = writer.constant(np.float32(0), "head/no_score")
+    counts = writer.op("Greater", [padded, score_threshold], "head/is_above_threshold")
+    scores = writer.op("Where", [counts, padded, zero], "head/scores_above_threshold")
+    by_class = writer.op("Transpose", [scores], "head/scores_by_class", perm=[0, 2, 1])
+    selected = _selected(writer, given.boxes, by_class, iou_threshold, spec)
+
+    order = writer.constant(np.array([0, 2, 1], np.int64), "head/batch_box_class_order")
+    places = writer.op("Gather", [selected, order], "head/selected_batch_box_class", axis=1)
+    box_column = writer.constant(np.array(2, np.int64), "head/box_column")
+    box_indices = writer.op("Gather", [selected, box_column], "head/selected_boxes", axis=1)
+    blank = _filled_like(writer, scores, np.int64(-1), "head/nothing_kept")
+    table = writer.op("ScatterND", [blank, places, box_indices], "head/kept_boxes")
+
+    own_index = np.arange(spec.num_boxes + padding).reshape(-1, 1)
+    own_index[spec.num_boxes :] = NOT_A_BOX
+    kept = writer.op("Equal", [table, writer.constant(own_index, "head/box_indices")], "head/is_kept")
+    return Kept(given.boxes, writer.op("Where", [kept, scores, zero], "head/kept_scores"), padding)
+
+
+def _suppress_best(
+    writer: GraphWriter, given: Kept, score_threshold: ir.Value, iou_threshold: ir.Value, spec: DetectorSpec
+) -> Kept:
+    """``suppress`` where more pairs exist than may be candidates; so many boxes need one row of padding, the sentinel's."""
+    clamped = writer.op("Max", [given.scores, score_threshold], "head/scores_or_threshold")
+    best, places = _best(writer, clamped, spec)
+    slots = places.slots(writer, places.values, "head/candidate_slots")
+    zero = writer.constant(np.float32(0), "head/no_score")
+    counts = writer.op("Greater", [best, score_threshold], "head/is_above_threshold")
+    scores = writer.op("Where", [counts, best, zero], "head/candidate_scores_above_threshold")
+
+    num_classes = writer.constant(np.int64(spec.competing_classes), "head/candidate_num_classes")
+    boxes = writer.op("Div", [slots, num_classes], "head/candidate_boxes")
+    classes = writer.op("Mod", [slots, num_classes], "head/candidate_classes")
+    num_boxes = writer.constant(np.int64(spec.num_boxes), "head/candidate_num_boxes")
+    of_class = writer.op("Mul", [classes, num_boxes], "head/candidate_class_starts")
+    without_sentinel = writer.op("Add", [of_class, boxes], "head/candidate_places")
+    by_class = writer.op("Add", [without_sentinel, classes], "head/candidate_slots_by_class")
+
+    flat_shape = _shape(
+        writer, [-1, spec.num_boxes * spec.competing_classes], "head/scores_by_class_flat_shape"
+    )
+    blank = _filled_like(
+        writer,
+        writer.op("Reshape", [clamped, flat_shape], "head/all_scores"),
+        np.float32(0),
+        "head/no_scores",
+    )
+    flat = writer.op(
+        "ScatterElements", [blank, without_sentinel, scores], "head/scores_by_class_flat", axis=1
+    )
+    shape = _shape(writer, [-1, spec.competing_classes, spec.num_boxes], "head/scores_by_class_shape")
+    table = writer.op("Reshape", [flat, shape], "head/scores_by_class")
+    pads = writer.constant(np.array([0, 0, 0, 0, 0, 1], np.int64), "head/scores_by_class_pads")
+    sentinel = writer.constant(np.float32(_sentinel_score(spec)), "head/sentinel_score")
+    table = writer.op("Pad", [table, pads, sentinel], "head/scores_by_class_and_sentinel")
+    selected = _selected(writer, given.boxes, table, iou_threshold, spec)
+
+    box_column = writer.constant(np.array(2, np.int64), "head/box_column")
+    box_indices = writer.op("Gather", [selected, box_column], "head/selected_boxes", axis=1)
+    marks = writer.op("Cast", [box_indices], "head/selected_marks", to=ir.DataType.FLOAT)
+    nothing = _filled_like(writer, table, np.float32(-1), "head/nothing_kept")
+    kept = writer.op("ScatterND", [nothing, selected, marks], "head/kept_boxes")
+    shape = _shape(writer, [-1, (spec.num_boxes + 1) * spec.competing_classes], "head/kept_boxes_shape")
+    kept = writer.op("Reshape", [kept, shape], "head/kept_boxes_flat")
+    kept = gathered(writer, kept, by_class, "head/kept_candidates")
+    stays = writer.op("Greater", [kept, writer.constant(np.float32(-1), "head/not_kept")], "head/is_kept")
+    if spec.suppression.class_first:
+        places = Places(by_class, (spec.num_boxes + 1) * spec.competing_classes)
+    return Kept(
+        given.boxes, writer.op("Where", [stays, scores, zero], "head/kept_scores"), given.padding, places
+    )
+
+
+def _best(writer: GraphWriter, scores: ir.Value, spec: DetectorSpec) -> tuple[ir.Value, Places]:
+    """The best ``spec.num_candidates`` scores ``[N, C]``, and where they are."""
+    total, count = spec.num_boxes * spec.competing_classes, spec.num_candidates
+    limit = writer.constant(np.array([count], np.int64), "head/num_candidates")
+    names = ["head/candidate_scores", "head/candidate_indices"]
+    size = max(n for n in range(1, GROUP + 1) if total % n == 0) if total >= MANY else 1
+    if size == 1:
+        flat = writer.op(
+            "Reshape", [scores, _shape(writer, [-1, total], "head/flat_scores_shape")], "head/flat_scores"
+        )
+        best, indices = writer.ops("TopK", [flat, limit], names, axis=1)
+        return best, Places(indices, total)
+    shape = _shape(writer, [-1, total // size, size], "head/groups_shape")
+    groups = writer.op("Reshape", [scores, shape], "head/groups")
+    axis = writer.constant(np.array([2], np.int64), "head/group_axis")
+    maxima = writer.op("ReduceMax", [groups, axis], "head/group_maxima", keepdims=0)
+    chosen = writer.ops("TopK", [maxima, limit], ["head/best_maxima", "head/best_groups"], axis=1)[1]
+    chosen = _rising(writer, chosen, limit, total // size)
+    picked = gathered(writer, groups, chosen, "head/groups_of_candidates")
+    flat = writer.op(
+        "Reshape", [picked, _shape(writer, [-1, count * size], "head/flat_scores_shape")], "head/flat_scores"
+    )
+    best, places = writer.ops("TopK", [flat, limit], names, axis=1)
+    return best, Places(places, count * size, size, chosen)
+
+
+def _rising(writer: GraphWriter, indices: ir.Value, count: ir.Value, below: int) -> ir.Value:
+    """Sort int64 ``[N, count]``, whole numbers below ``below``; as float32 where that is exact, which every TopK takes."""
+    exact = below <= FLOAT32_COUNTS_TO
+    keys = writer.op("Cast", [indices], "head/group_keys", to=ir.DataType.FLOAT) if exact else indices
+    names = ["head/groups_rising", "head/groups_order"]
+    rising = writer.ops("TopK", [keys, count], names, axis=1, largest=0)[0]
+    return writer.op("Cast", [rising], "head/groups_in_order", to=ir.DataType.INT64) if exact else rising
+
+
+def _selected(
+    writer: GraphWriter, boxes: ir.Value, by_class: ir.Value, iou_threshold: ir.Value, spec: DetectorSpec
+) -> ir.Value:
+    """What NonMaxSuppression selects of boxes and their scores ``[N, NC, B + P]``: batch, class and box, ``[n, 3]``."""
+    limits = (spec.thresholds.max_detections, spec.suppression.per_class or MAX_CANDIDATES)
+    cap = writer.constant(np.array([min(limits) + 1], np.int64), "head/max_boxes_per_class")
+    above_zero = writer.constant(np.array([0], np.float32), "head/nms_score_threshold")
+    inputs = [boxes, by_class, cap, iou_threshold, above_zero]
+    return writer.op("NonMaxSuppression", inputs, "head/selected_batch_class_box")
+
+
+def _sentinel_score(spec: DetectorSpec) -> float:
+    return SENTINEL_SCORE if spec.suppression.per_class is None else FIRST_SENTINEL_SCORE
+
+
+def append_boxes(writer: GraphWriter, value: ir.Value, count: int, fill: float, name: str) -> ir.Value:
+    """Append ``count`` rows of ``fill`` on axis 1 of a rank-3 value."""
+    pads = writer.constant(np.array([0, 0, 0, 0, count, 0], np.int64), f"{name}:pads")
+    return writer.op("Pad", [value, pads, writer.constant(np.float32(fill), f"{name}:fill")], name)
+
+
+def gathered(writer: GraphWriter, values: ir.Value, indices: ir.Value, name: str) -> ir.Value:
+    """Entries of each image: values ``[N, many, ...]``, indices ``[N, C]`` -> ``[N, C, ...]``."""
+    axis = writer.constant(np.array([2], np.int64), f"{name}:axis")
+    where = writer.op("Unsqueeze", [indices, axis], f"{name}:indices")
+    return writer.op("GatherND", [values, where], name, batch_dims=1)
+
+
+def _filled_like(writer: GraphWriter, value: ir.Value, fill: np.generic, name: str) -> ir.Value:
+    """A tensor of ``value``'s shape, known or dynamic, holding ``fill`` everywhere."""
+    shape = writer.op("Shape", [value], f"{name}:shape")
+    return writer.op("ConstantOfShape", [shape], name, value=ir.tensor(np.array([fill])))
+
+
+def _shape(writer: GraphWriter, sizes: list[int], name: str) -> ir.Value:
+    return writer.constant(np.array(sizes, np.int64), name)
