@@ -96,9 +96,9 @@ def xnnpack_table(case: LeakyCase) -> Table | None:
 
 def float_table(case: LeakyCase, form: FloatForm) -> Table:
     """int64 ``(256,)``: output code for input codes -128..127 of the QDQ form in float32, rounding half to even."""
-    x = (np.arange(-128, 128, dtype=np.int32) - case.zero_point_in).astype(np.float32) * form.scale
-    y = np.where(x >= 0, x, x * form.slope)
-    with np.errstate(over="ignore"):  # a denormal scale: infinity saturates like any large number
+    with np.errstate(over="ignore"):  # absurd scales: infinity saturates like any large number
+        x = (np.arange(-128, 128, dtype=np.int32) - case.zero_point_in).astype(np.float32) * form.scale
+        y = np.where(x >= 0, x, x * form.slope)
         steps = np.clip(np.rint(y / case.scale_out), -512, 512)
     return np.clip(steps.astype(np.int64) + case.zero_point_out, -128, 127)
 

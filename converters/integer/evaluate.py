@@ -31,7 +31,7 @@ from converters.integer.kernels import (
     softmax,
     window_of,
 )
-from converters.integer.reductions import REDUCTIONS, reduce_values
+from converters.integer.reductions import REDUCTIONS, arg_max, reduce_values
 from converters.integer.values import Quantized, Reals, Rounding, Value, is_settled, quantize_value, to_reals
 
 if TYPE_CHECKING:
@@ -202,6 +202,7 @@ def _first(inputs: Sequence[Value | None]) -> Value:
 
 CAST_TARGETS = (ir.DataType.INT32, ir.DataType.FLOAT, ir.DataType.UINT8, ir.DataType.INT8)
 KERNELS: dict[str, Callable[[ir.Node, Sequence[Value | None], Rounding], Sequence[Value]]] = {
+    "ArgMax": lambda node, inputs, _: [arg_max(node, _first(inputs))],
     "AveragePool": lambda node, inputs, _: [average_pool(node, _first(inputs))],
     "Cast": _cast,
     "Concat": lambda node, inputs, _: [concatenate(node, inputs)],

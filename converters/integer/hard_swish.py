@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LOW, HIGH = -(1 << 15), (1 << 15) - 1
 UNIT = 1 << 15
+LAST_BIT = 15
 
 
 def hard_swish_table(case: LeakyCase) -> Table:
@@ -74,6 +75,8 @@ def _high_product(a: int, b: int, *, rounded: bool) -> int:
 
 
 def _shifted(value: int, bits: int) -> int:
-    """``value / 2^bits``, halves away from zero."""
+    """``value / 2^bits``, halves away from zero; the kernel's 16-bit mask makes the sign of it beyond 15 bits, and 1 of 0."""
+    if bits > LAST_BIT:
+        return -1 if value < 0 else 1
     mask = (1 << bits) - 1
     return (value >> bits) + int((value & mask) > (mask >> 1) + (value < 0))

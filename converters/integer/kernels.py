@@ -283,6 +283,7 @@ EXACT = frozenset({"Abs", "LeakyRelu", "Neg", "Relu", "Clip", "Round"})
 PLAIN: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "Abs": np.abs,
     "Exp": np.exp,
+    "Log": np.log,
     "Neg": np.negative,
     "Reciprocal": np.reciprocal,
     "Round": np.rint,

@@ -6,7 +6,8 @@ With ``r_x = s_x / s_out`` in float32 and codes relative to their zero-points:
   ``(a * m_a + b * m_b + 2^(shift - 1)) >> shift`` (half up), plus the output's zero-point; SUB has ``-m_b``.
 * MUL: ``a * b`` times the float32 number ``(s_a * s_b) / s_out``, rounded to float32, then half to even, plus the zero-point.
 
-Outside the ranges of ``xnnpack_takes`` LiteRT leaves the operator to its built-in kernels, which are not written here.
+Outside the ranges of ``xnnpack_takes``, and always for DIV, LiteRT leaves the operator to its built-in kernels
+(``converters.integer.builtin_pairs``).
 
 Source of the recipes: google/XNNPACK, ``src/microparams-init.c`` (qs8_add_minmax, qs8_mul_minmax); of the ranges:
 ``tensorflow/lite/delegates/xnnpack/xnnpack_delegate.cc``.
@@ -20,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-PairOp = Literal["ADD", "SUB", "MUL"]
+PairOp = Literal["ADD", "SUB", "MUL", "DIV"]
 Integers = NDArray[np.int64]
 
 SUM_RATIOS = (2.0**-10, 2.0**8)  # of each operand's scale to the output's
@@ -81,7 +82,9 @@ def product_factor(case: PairCase) -> np.float32:
 
 
 def xnnpack_takes(case: PairCase) -> bool:
-    """Whether XNNPACK computes the operator; otherwise LiteRT's built-in kernel does."""
+    """Whether XNNPACK computes the operator; otherwise LiteRT's built-in kernel does (``builtin_pairs``)."""
+    if case.op == "DIV":
+        return False
     if case.op == "MUL":
         return bool(PRODUCT_RATIOS[0] <= product_factor(case) < PRODUCT_RATIOS[1])
     return all(SUM_RATIOS[0] <= ratio < SUM_RATIOS[1] for ratio in case.ratios)

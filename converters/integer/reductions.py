@@ -22,6 +22,13 @@ REDUCTIONS: dict[str, Callable[..., NDArray[Any]]] = {
 }
 
 
+def arg_max(node: ir.Node, x: Value) -> Value:
+    """The first place of the largest number along an axis; of equal float32 numbers the first is each runtime's, too."""
+    array, axis = to_reals(x).array, node.attributes.get_int("axis", 0)
+    places = np.asarray(array.argmax(axis))
+    return Reals(np.expand_dims(places, axis) if node.attributes.get_int("keepdims", 1) else places)
+
+
 def reduce_values(node: ir.Node, inputs: Sequence[Value | None]) -> Value:
     """A node of ``REDUCTIONS`` over constant axes: an operand or, in older opsets, an attribute."""
     x, *operand = (to_reals(value).array for value in inputs if value is not None)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from converters.integer.functions import BLOCK
 from converters.integer.pairs import Affine, PairCase, PairOp, xnnpack_takes
 from converters.leaky import LeakyCase, xnnpack_multipliers
 from converters.sources.tflite.ops.integer_resize import axis_weights
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from converters.sources.tflite.rows import Shape
 
 LARGEST_CODE = 255
+WRAPS_AT = 1 << 15
 LARGEST_WINDOW = 127  # pixels that AVERAGE_POOL_2D averages exactly
 
 
@@ -89,11 +91,23 @@ def reads_float(model: TfliteModel, op: TfliteOperator) -> bool:
 def is_outside_xnnpack(model: TfliteModel, op: TfliteOperator) -> bool:
     """Whether XNNPACK's LeakyReLU does not take the operator, by its scales and slope."""
     quants = per_tensor(model, op.inputs[0], op.outputs[0])
-    if quants is None or quants[0].same_as(quants[1]):
+    if quants is None:
         return False
+    ends = [model.tensors[index].dtype for index in (op.inputs[0], op.outputs[0])]
+    shift = 128 * ((ends[0] == "int8") - (ends[1] == "int8"))
+    if quants[0].shifted(shift).same_as(quants[1]):
+        return False
+    if ends[0] != ends[1]:
+        return True
     slope = np.float32(cast("float", op.options.get("alpha", 1.0)))
     case = LeakyCase(quants[0].scalar_scale, 0, quants[1].scalar_scale, 0, slope)
     return xnnpack_multipliers(case) is None
+
+
+def rounds_both_ways(model: TfliteModel, op: TfliteOperator) -> bool:
+    """Whether the built-in QUANTIZE has values behind its last block, which it rounds another way."""
+    count = math.prod(model.tensors[op.inputs[0]].shape)
+    return is_outside_xnnpack(model, op) and count > BLOCK and count % BLOCK != 0
 
 
 def is_pair_outside_xnnpack(model: TfliteModel, op: TfliteOperator) -> bool:
@@ -103,6 +117,16 @@ def is_pair_outside_xnnpack(model: TfliteModel, op: TfliteOperator) -> bool:
         return False
     a, b, out = (Affine(q.scalar_scale, q.scalar_zero_point) for q in quants)
     return not xnnpack_takes(PairCase(cast("PairOp", op.op), a, b, out, lowest=0))
+
+
+def wraps(model: TfliteModel, op: TfliteOperator) -> bool:
+    """Whether results that XNNPACK does not compute pass 16 bits, where LiteRT's vector code wraps around."""
+    if not is_pair_outside_xnnpack(model, op):
+        return False
+    scales = [model.tensors[index].quant for index in (*op.inputs[:2], op.outputs[0])]
+    a, b, out = (float(q.scalar_scale) for q in scales if q is not None)
+    largest = LARGEST_CODE**2 * a * b if op.op == "MUL" else LARGEST_CODE * (a + b)
+    return largest / out >= WRAPS_AT - LARGEST_CODE
 
 
 def rescales(model: TfliteModel, op: TfliteOperator) -> bool:

@@ -51,22 +51,31 @@ _UINT8_WEIGHTS = Case(
     conditions.has_uint8_weights,
 )  # fmt: skip
 _OUTSIDE = "outside XNNPACK's range"
+_OTHER_TYPE = f"{_OUTSIDE}, or to another type of codes"
+_REQUANTIZED = "LeakyRelu; a table of 256 codes where no scale fits"
 _RELU = Row(
     activations.relu,
     _UNARY,
     (
         Case("Clip", "built-in"),
-        Case("Clip", "built-in", 1, "that kernel rounds twice (0.25 becomes 1)", "with other scales", conditions.other_scale),
+        Case(
+            "Clip, its scale adjusted; a table of 256 codes where none fits",
+            "built-in",
+            when="with other scales",
+            applies=conditions.other_scale,
+        ),
     ),
     "elementwise",
 )  # fmt: skip
-_PAIR_OUTSIDE = Case(
-    "Add, Sub, Mul",
+_PAIRS = "a table of 65,536 pairs, looked up with Gather"
+_PAIR_OUTSIDE = Case(_PAIRS, "built-in", when=_OUTSIDE, applies=conditions.is_pair_outside_xnnpack)
+_PAIR_BEYOND = Case(
+    _PAIRS,
     "built-in",
-    1,
-    "noted in the model's document",
-    _OUTSIDE,
-    conditions.is_pair_outside_xnnpack,
+    255,
+    "that kernel's vector code wraps results around at 16 bits, the table clamps them",
+    "outside XNNPACK's range, where results pass 32,767 codes",
+    conditions.wraps,
 )
 _SUM = (
     Case(
@@ -74,6 +83,7 @@ _SUM = (
         "XNNPACK",
         remark="all 65,536 pairs of codes",
     ),
+    _PAIR_BEYOND,
     _PAIR_OUTSIDE,
 )
 
@@ -105,7 +115,7 @@ def _function(kernel: Kernel, remark: str = "") -> Row:
 def _on_floats(handler: Handler, signature: Signature) -> Row:
     """An operator that is translated on float32 alone."""
     case = Case(
-        "Neg, Sqrt, Reciprocal, Mul, Div, Pow",
+        "Mul, Pow",
         "either",
         1,
         "on float32 alone, whose last bit is each runtime's",
@@ -214,12 +224,10 @@ OPERATORS: Mapping[str, Row] = {
         (
             Case("LeakyRelu, scale and slope adjusted (1)", "XNNPACK"),
             Case(
-                "LeakyRelu",
+                "a table of 256 codes, looked up with Gather",
                 "built-in",
-                1,
-                "noted in the model's document",
-                _OUTSIDE,
-                conditions.is_outside_xnnpack,
+                when=_OUTSIDE,
+                applies=conditions.is_outside_xnnpack,
             ),
         ),
         "elementwise",
@@ -231,14 +239,39 @@ OPERATORS: Mapping[str, Row] = {
     "LOGISTIC": Row(
         activations.logistic,
         _UNARY,
-        (Case("Sigmoid", "XNNPACK", 1, "equal at the scales tested, but a near-tie could differ"),),
+        (
+            Case(
+                "Sigmoid, its scale adjusted where a result lies near a tie, or a table of 256 codes",
+                "XNNPACK",
+            ),
+        ),
         "elementwise",
+        ties=True,
     ),
     "ABS": _function("built-in", "31-bit fixed point where scales differ"),
     "EXP": _function("built-in"),
+    "GELU": _function("built-in", "exact or by tanh, as the file says"),
+    "LOG": _function("built-in", "the lowest code for numbers that have none"),
+    "NEG": _function("built-in", "that kernel negates the code, whatever its scale and zero-point"),
+    "RSQRT": _function("built-in", "LiteRT stops at numbers below 0"),
+    "SQRT": _function("built-in", "towards zero; LiteRT stops at numbers below 0"),
     "TANH": _function("XNNPACK"),
-    **{name: _on_floats(activations.function, _UNARY) for name in ("NEG", "SQRT", "RSQRT", "SQUARE")},
-    **{name: _on_floats(arithmetic.float_pair, _BINARY) for name in ("DIV", "POW")},
+    "SQUARE": _on_floats(activations.function, _UNARY),
+    "POW": _on_floats(arithmetic.power, _BINARY),
+    "DIV": Row(
+        arithmetic.div,
+        _BINARY,
+        (Case(_PAIRS, "built-in", remark="but for a divisor of 0, whose result is not defined"),),
+        "elementwise",
+        (0, 1),
+        ties=True,
+    ),
+    "ARG_MAX": Row(
+        averages.arg_max,
+        _BINARY,
+        (Case("ArgMax", "built-in", remark="the first of equal codes"),),
+        codes_as_numbers=(0,),
+    ),
     "SUM": Row(
         averages.sum_operator,
         _BINARY,
@@ -294,13 +327,14 @@ OPERATORS: Mapping[str, Row] = {
                 applies=conditions.reads_float,
             ),
             Case(
-                "LeakyRelu",
+                _REQUANTIZED,
                 "built-in",
                 1,
-                "noted in the model's document",
-                _OUTSIDE,
-                conditions.is_outside_xnnpack,
+                "that kernel rounds halves up in blocks of 16, away from zero behind the last one",
+                f"{_OTHER_TYPE}, of a number of values that 16 does not divide",
+                conditions.rounds_both_ways,
             ),
+            Case(_REQUANTIZED, "built-in", when=_OTHER_TYPE, applies=conditions.is_outside_xnnpack),
         ),
         "elementwise",
         ties=True,
@@ -309,7 +343,7 @@ OPERATORS: Mapping[str, Row] = {
     "CAST": Row(
         activations.cast,
         _UNARY,
-        (Case("8 bit to float: DequantizeLinear with scale 1", "-"),),
+        (Case("8 bit to float: DequantizeLinear with scale 1; integers: Cast", "-"),),
         "elementwise",
         codes_as_numbers=(0,),
     ),
@@ -320,6 +354,7 @@ OPERATORS: Mapping[str, Row] = {
         _BINARY,
         (
             Case("Mul, one scale nudged (3)", "XNNPACK", remark="all pairs"),
+            _PAIR_BEYOND,
             _PAIR_OUTSIDE,
             Case(
                 "Mul, its scales nudged (3)",

@@ -127,6 +127,7 @@ class Options(NamedTuple):
 OPTIONS: Mapping[str, Options] = {
     "ADD": Options(11, _FUSED),
     "AVERAGE_POOL_2D": Options(5, _POOL_2D),
+    "ARG_MAX": Options(40, {"output_type": Field(0, "dtype")}),
     "BATCH_MATMUL": Options(101, {"adj_x": Field(0, "bool"), "adj_y": Field(1, "bool")}),
     "CAST": Options(37, {"in_data_type": Field(0, "dtype"), "out_data_type": Field(1, "dtype")}),
     "CONCATENATION": Options(10, {"axis": Field(0, "int32"), "fused_activation": Field(1, "activation")}),
@@ -134,6 +135,7 @@ OPTIONS: Mapping[str, Options] = {
     "DEPTHWISE_CONV_2D": Options(2, _DEPTHWISE_CONV_2D),
     "FULLY_CONNECTED": Options(8, _FULLY_CONNECTED),
     "GATHER": Options(23, {"axis": Field(0, "int32"), "batch_dims": Field(1, "int32")}),
+    "GELU": Options(116, {"approximate": Field(0, "bool")}),
     "DEPTH_TO_SPACE": Options(94, {"block_size": Field(0, "int32")}),
     "LEAKY_RELU": Options(75, {"alpha": Field(0, "float32")}),
     "MAX_POOL_2D": Options(5, _POOL_2D),

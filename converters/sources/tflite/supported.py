@@ -202,7 +202,7 @@ def _refused_floats(model: TfliteModel, op: TfliteOperator, *, floats: bool) -> 
     if op.op in BORDERS:
         return
     if OPERATORS[op.op].floats_only and any(model.tensors[i].dtype in CODE_DTYPES for i in op.outputs):
-        yield "is translated on float32 numbers alone"
+        yield "is translated on float32 numbers alone, as LiteRT has no kernel for it on codes, either"
     weights = OPERATORS[op.op].weights is not None
     read = [index for index in (op.inputs[:1] if weights else op.inputs) if index >= 0]
     kinds = {model.tensors[index].dtype for index in (*read, *op.outputs)} & (CODE_DTYPES | {"float32"})

@@ -272,7 +272,7 @@ def _compare_slope(context: StaticContext, node: Node) -> None:
         )
     elif not differing and alpha != slope:
         name = context.source.names[op.inputs[0]]
-        proof = f"all {size} codes behind {op.op} equal LiteRT XNNPACK's"
+        proof = f"all {size} codes behind {op.op} equal LiteRT's"
         context.proven.append(ProvenChange(name, layer, "slope", float(slope), float(alpha), proof))
 
 

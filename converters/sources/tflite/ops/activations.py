@@ -10,21 +10,24 @@ operator in front keeps running in integers; its bounds are codes, dequantised, 
 
 QUANTIZE and DEQUANTIZE.
 
-ABS, EXP and TANH: on codes a table of LiteRT's; NEG, SQRT, RSQRT and SQUARE on float32 alone.
+ABS, EXP, GELU, LOG, NEG, RSQRT, SQRT and TANH: on codes a table of LiteRT's; SQUARE on float32 alone, GELU on codes alone.
 
 CAST of 8-bit codes to float: the number that is stored, not the real value it stands for. Bit exact.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from converters.errors import UnsupportedModelError
 from converters.graph import dequantize_node
-from converters.integer.functions import function_table
+from converters.integer.concatenated import fitted_scale
+from converters.integer.functions import function_table, requantized_table, rescaled_table
 from converters.integer.hard_swish import hard_swish_table
+from converters.integer.logistic import logistic_table, settled_scale
 from converters.leaky import FloatForm, LeakyCase, float_table, matched_leaky, plain_form, xnnpack_table
 from converters.quant import QuantParams
 from converters.sources.tflite.context import ImportContext, describe, float_option
@@ -91,13 +94,13 @@ def clipped(
     return context.writer.op("Clip", [real, *limits], context.name(op, "clamp"))
 
 
-def code_bounds(context: ImportContext, op: TfliteOperator) -> tuple[int, int]:
-    """The lowest and the highest code of an operator's output, its fused activation included."""
+def code_bounds(context: ImportContext, op: TfliteOperator, activation: str = "") -> tuple[int, int]:
+    """The lowest and the highest code of an operator's output, its fused activation included, or another one."""
     params, info = context.params(op.outputs[0]), np.iinfo(context.code_dtype)
     scale, zero_point = params.scalar_scale, params.scalar_zero_point
     low, high = (
         None if bound is None else _code(bound, scale, zero_point)
-        for bound in BOUNDS[str(op.options.get("fused_activation", "NONE"))]
+        for bound in BOUNDS[activation or str(op.options.get("fused_activation", "NONE"))]
     )
     return max(info.min, info.min if low is None else low), min(info.max, info.max if high is None else high)
 
@@ -149,14 +152,10 @@ def leaky_relu(context: ImportContext, op: TfliteOperator) -> None:
     case = leaky_case(context, source, target, float_option(op, "alpha"))
     wanted = xnnpack_table(case) if context.match_litert else None
     form = plain_form(case) if wanted is None else matched_leaky(case)
-    if wanted is not None and form is None:
-        close_by_table(context, op, wanted)
+    if context.match_litert and (wanted is None or form is None):
+        close_by_table(context, op, rescaled_table(op.op, case) if wanted is None else wanted)
         return
     assert form is not None  # noqa: S101 - the line above leaves with None
-    if wanted is None and context.match_litert:
-        context.notes.append(
-            f"LEAKY_RELU {context.names[target]!r} lies outside XNNPACK's range: the real function is written (<= 1 LSB)"
-        )
     if wanted is not None and np.array_equal(float_table(case, plain_form(case)), wanted):
         form = plain_form(case)
     _leaky_node(context, (source, target), form, case.slope)
@@ -222,21 +221,42 @@ def look_up_rows(
 def relu(context: ImportContext, op: TfliteOperator) -> None:
     """RELU, RELU6, RELU_N1_TO_1: requantised to the output's scale, then clamped.
 
-    Bit exact where the scales are equal, as converters write them. Otherwise at most 1 LSB: LiteRT's only kernel, a
-    built-in one, rounds twice in 31-bit fixed point, which no scale reproduces.
+    Bit exact where the scales are equal, as converters write them. Otherwise LiteRT's only kernel, a built-in one, rounds
+    twice in 31-bit fixed point: a scale that gives the same codes is searched, and a table written where there is none.
     """
-    real = context.float_of(op.inputs[0])
-    if not context.is_quantized(op.outputs[0]):
-        context.define(op.outputs[0], clipped(context, op, real, BOUNDS[op.op]))
+    source, target = op.inputs[0], op.outputs[0]
+    if not context.is_quantized(target):
+        context.define(target, clipped(context, op, context.float_of(source), BOUNDS[op.op]))
         return
-    limits = clip_limits(context, op, BOUNDS[op.op])
-    context.define_quantized(op.outputs[0], context.writer.op("Clip", [real, *limits], context.name(op)))
+    case, params = leaky_case(context, source, target, 1.0), context.params(source)
+    if context.match_litert and case.scale_in != case.scale_out:
+        wanted = rescaled_table(op.op, case)
+        scale = fitted_scale(case, wanted)
+        if scale is None:
+            to_int8 = 0 if context.activations == "int8" else -128
+            low, high = (bound + to_int8 for bound in code_bounds(context, op, op.op))
+            close_by_table(context, op, np.clip(wanted, low, high))
+            return
+        params = QuantParams(np.array([scale], np.float32), params.zero_point)
+    operands = [context.adjusted_float_of(source, params, target), *clip_limits(context, op, BOUNDS[op.op])]
+    context.define_quantized(target, context.writer.op("Clip", operands, context.name(op)))
 
 
 def logistic(context: ImportContext, op: TfliteOperator) -> None:
-    """LOGISTIC."""
-    real = context.writer.op("Sigmoid", [context.float_of(op.inputs[0])], context.name(op))
-    context.close(op.outputs[0], real)
+    """LOGISTIC: a Sigmoid whose results keep away from the edges of codes, else a table."""
+    source, target = op.inputs[0], op.outputs[0]
+    real = None
+    if context.match_litert and context.is_quantized(target):
+        case = leaky_case(context, source, target, 1.0)
+        wanted = logistic_table(case)
+        scale = settled_scale(case, wanted)
+        if scale is None:
+            close_by_table(context, op, wanted)
+            return
+        params = QuantParams(np.array([scale], np.float32), context.params(source).zero_point)
+        real = context.adjusted_float_of(source, params, target)
+    real = context.float_of(source) if real is None else real
+    context.close(target, context.writer.op("Sigmoid", [real], context.name(op)))
 
 
 def hard_swish(context: ImportContext, op: TfliteOperator) -> None:
@@ -271,22 +291,31 @@ def softmax(context: ImportContext, op: TfliteOperator) -> None:
     context.close(op.outputs[0], context.writer.op("Softmax", [real], context.name(op), axis=axis))
 
 
-def requantize(context: ImportContext, source: int, target: int) -> None:
-    """8 bit to 8 bit with another scale: nothing where the codes are equal, else XNNPACK's integer recipe (slope 1)."""
+def requantize(context: ImportContext, op: TfliteOperator) -> None:
+    """8 bit to 8 bit with another scale: nothing where the codes are equal, else XNNPACK's integer recipe (slope 1).
+
+    XNNPACK does not turn int8 into uint8, nor far scales into one another: the built-in kernel does.
+    """
+    source, target = op.inputs[0], op.outputs[0]
     before, after = context.params(source), context.params(target)
     if before.same_as(QuantParams(after.scale, after.zero_point, before.axis)):
         context.define(target, context.codes_of(source))
         return
     case = leaky_case(context, source, target, 1.0)
-    wanted = xnnpack_table(case) if context.match_litert else None
-    form = plain_form(case) if wanted is None else matched_leaky(case)
-    if form is None:
-        form = plain_form(case)
-        context.notes.append(
-            f"QUANTIZE {context.names[target]!r} follows the real function (<= 1 LSB): no float form reproduces LiteRT"
-        )
-    if wanted is not None and np.array_equal(float_table(case, plain_form(case)), wanted):
-        form = plain_form(case)
+    form: FloatForm | None = plain_form(case)
+    if context.match_litert:
+        changes_type = context.tensor(source).dtype != context.tensor(target).dtype
+        count = math.prod(context.tensor(source).shape)
+        wanted = requantized_table(op.op, case, changes_type=changes_type, count=count)
+        if not np.array_equal(float_table(case, plain_form(case)), wanted):
+            form = matched_leaky(case)
+            if form is None or not np.array_equal(float_table(case, form), wanted):
+                scale = fitted_scale(case, wanted)
+                form = None if scale is None else FloatForm(scale, np.float32(1))
+        if form is None:
+            close_by_table(context, op, wanted)
+            return
+    assert form is not None  # noqa: S101 - the line above leaves with None
     # a LeakyRelu even where its slope is 1: ONNX Runtime would merge Q -> DQ -> Q -> DQ into one pair and round once, not twice
     _leaky_node(context, (source, target), form, case.slope)
 
@@ -297,7 +326,7 @@ def quantize(context: ImportContext, op: TfliteOperator) -> None:
     if target in context.values:  # the image input found that the pixels are these codes
         return
     if context.is_quantized(source):
-        requantize(context, source, target)
+        requantize(context, op)
     else:
         context.define_quantized(target, context.float_of(source))
 
@@ -314,10 +343,15 @@ def dequantize(context: ImportContext, op: TfliteOperator) -> None:
 def cast(context: ImportContext, op: TfliteOperator) -> None:
     """CAST from int8 or uint8 to float32, as a DequantizeLinear with scale 1; integers are folded elsewhere."""
     source, target = op.inputs[0], op.outputs[0]
+    if context.tensor(source).dtype in ("int32", "int64") and context.tensor(target).dtype == "float32":
+        context.define(
+            target, context.writer.op("Cast", [context.codes_of(source)], context.names[target], to=1)
+        )  # FLOAT
+        return
     if not context.is_quantized(source) or context.tensor(target).dtype != "float32":
         msg = (
             f"{context.model.file}: {describe(context, op)} turns {context.tensor(source).dtype} into "
-            f"{context.tensor(target).dtype} at run time; only 8-bit codes to float32 are supported"
+            f"{context.tensor(target).dtype} at run time; only codes and integers to float32 are supported"
         )
         raise UnsupportedModelError(msg)
     params = QuantParams.per_tensor(1.0, context.shift(source))
@@ -329,6 +363,8 @@ def cast(context: ImportContext, op: TfliteOperator) -> None:
     )
 
 
+TABLES_ALONE = frozenset({"NEG", "GELU"})
+"""Functions that are a table on codes whatever is asked: NEG does not look at scales, and GELU has no operator of its own."""
 FUNCTION_NODES = {
     "ABS": ("Abs",),
     "EXP": ("Exp",),
@@ -336,6 +372,7 @@ FUNCTION_NODES = {
     "NEG": ("Neg",),
     "SQRT": ("Sqrt",),
     "RSQRT": ("Sqrt", "Reciprocal"),
+    "LOG": ("Log",),
     "SQUARE": ("Mul",),
 }
 
@@ -343,8 +380,11 @@ FUNCTION_NODES = {
 def function(context: ImportContext, op: TfliteOperator) -> None:
     """The table of LiteRT's codes; the real function on float32, or where LiteRT is not matched."""
     source, target = op.inputs[0], op.outputs[0]
-    if context.match_litert and context.is_quantized(target):
-        close_by_table(context, op, function_table(op.op, leaky_case(context, source, target, 1.0)))
+    if context.is_quantized(target) and (context.match_litert or op.op in TABLES_ALONE):
+        approximate = ", approximate" if op.options.get("approximate") else ""
+        close_by_table(
+            context, op, function_table(op.op + approximate, leaky_case(context, source, target, 1.0))
+        )
         return
     real = context.float_of(source)
     for node in FUNCTION_NODES[op.op]:

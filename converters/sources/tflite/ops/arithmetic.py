@@ -19,7 +19,7 @@ from converters.integer.pair_search import gated_pairs, pairs_of, search_form
 from converters.integer.pairs import Affine, PairCase, PairOp, all_codes, xnnpack_takes
 from converters.quant import QuantParams
 from converters.sources.tflite.ops.activations import close_with_activation, leaky_case, look_up_rows
-from converters.sources.tflite.ops.integer_pairs import close_in_integers
+from converters.sources.tflite.ops.integer_pairs import close_by_pairs, close_in_integers
 from converters.sources.tflite.ops.moving import reshape
 
 if TYPE_CHECKING:
@@ -49,8 +49,13 @@ def mul(context: ImportContext, op: TfliteOperator) -> None:
     _binary(context, op)
 
 
-def float_pair(context: ImportContext, op: TfliteOperator) -> None:
-    """DIV and POW of float32 numbers."""
+def div(context: ImportContext, op: TfliteOperator) -> None:
+    """DIV."""
+    _binary(context, op)
+
+
+def power(context: ImportContext, op: TfliteOperator) -> None:
+    """POW of float32 numbers."""
     _close_plainly(context, op, *op.inputs[:2])
 
 
@@ -111,10 +116,10 @@ def _binary(context: ImportContext, op: TfliteOperator) -> None:
         return
     case = pair_case(context, op, a, b)
     if not xnnpack_takes(case):
-        context.notes.append(
-            f"{op.op} {context.names[op.outputs[0]]!r} lies outside XNNPACK's range: the real function is written (<= 1 LSB)"
-        )
-        _close_plainly(context, op, a, b)
+        if context.keeps_fused(op):
+            _close_plainly(context, op, a, b)
+        else:
+            close_by_pairs(context, op, case, [_aligned_codes(context, op, index) for index in (a, b)])
         return
     gate = gate_of(context.model, op)
     pairs = (

@@ -285,6 +285,19 @@ def reduce_min(context: ImportContext, op: TfliteOperator) -> None:
     context.close(op.outputs[0], _reduced(context, op, "ReduceMin", real))
 
 
+def arg_max(context: ImportContext, op: TfliteOperator) -> None:
+    """ARG_MAX over one constant axis: the first place of the largest code or number."""
+    source, target = op.inputs[0], op.outputs[0]
+    axis = context.source_axis(op, source, int(context.constant_of(op, 1).reshape(-1)[0]))
+    shape = context.tensor(source).shape
+    places = context.writer.op(
+        "ArgMax", [context.codes_of(source)], context.name(op), axis=context.axis(source, axis), keepdims=1
+    )
+    kept = tuple(1 if i == axis else size for i, size in enumerate(shape))
+    places = reshape(context, places, kept, context.tensor(target).shape, context.name(op, "reshaped"))
+    context.define(target, context.writer.op("Cast", [places], context.names[target], to=6))  # INT32
+
+
 def _reduced(context: ImportContext, op: TfliteOperator, node: str, real: ir.Value) -> ir.Value:
     """``real`` reduced over the operator's constant axes, in the output's shape."""
     source, target = op.inputs[0], op.outputs[0]

@@ -2,7 +2,8 @@
 
 A sum is XNNPACK's own: int32 codes times integer multipliers, a constant that keeps the total above zero, a division by a
 power of two that therefore rounds down. A product is an int32 product times one float32 factor, rounded half to even. Bit
-exact on every runtime with IEEE arithmetic; about ten elementwise operators instead of one.
+exact on every runtime with IEEE arithmetic; about ten elementwise operators instead of one. What XNNPACK does not take
+is looked up in a table of all pairs.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters._ir import ir
+from converters.integer.builtin_pairs import builtin_codes
 from converters.integer.pairs import product_factor, sum_multipliers
 from converters.sources.tflite.ops.activations import code_bounds
 
@@ -43,6 +45,30 @@ def close_in_integers(
     context.tell(target, target, "table")
     context.notes.append(
         f"{op.op} {context.names[target]!r} is computed step by step in integers: no fused form equals LiteRT in every pair"
+    )
+
+
+def close_by_pairs(
+    context: ImportContext, op: TfliteOperator, case: PairCase, operands: Sequence[ir.Value]
+) -> None:
+    """Look up an operator that LiteRT's built-in kernel computes: a code for each of 65,536 pairs."""
+    target, writer = op.outputs[0], context.writer
+    wide = [
+        writer.op("Cast", [codes], context.name(op, f"wide{position}"), to=int(ir.DataType.INT32))
+        for position, codes in enumerate(operands)
+    ]
+    index = writer.op(
+        "Add", [_with(context, op, "Mul", wide[0], np.int32(256), "row"), wide[1]], context.name(op, "pair")
+    )
+    if case.lowest:
+        index = _with(context, op, "Add", index, np.int32(-257 * case.lowest), "index")
+    table = np.clip(builtin_codes(case), *code_bounds(context, op)).reshape(-1).astype(context.code_dtype)
+    values = writer.constant(table, context.name(op, "table"))
+    context.define(target, writer.op("Gather", [values, index], context.names[target], axis=0))
+    context.tell(target, target, "table")
+    context.notes.append(
+        f"{op.op} {context.names[target]!r} is looked up in a table of 65,536 pairs: XNNPACK does not take it, and LiteRT's "
+        "built-in kernel has integers of its own"
     )
 
 

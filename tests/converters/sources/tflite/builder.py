@@ -39,6 +39,7 @@ ALIGNMENT = 16  # what the schema asks of constant data
 
 OPTION_CLASSES = {
     "ADD": "AddOptions",
+    "ARG_MAX": "ArgMaxOptions",
     "AVERAGE_POOL_2D": "Pool2DOptions",
     "BATCH_MATMUL": "BatchMatMulOptions",
     "CAST": "CastOptions",
@@ -47,6 +48,7 @@ OPTION_CLASSES = {
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions",
     "GATHER": "GatherOptions",
+    "GELU": "GeluOptions",
     "DEPTH_TO_SPACE": "DepthToSpaceOptions",
     "LEAKY_RELU": "LeakyReluOptions",
     "MAX_POOL_2D": "Pool2DOptions",

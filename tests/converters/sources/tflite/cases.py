@@ -141,6 +141,19 @@ def _pair(op: str, scale: float) -> Callable[[Network], int]:
     return build
 
 
+def _div(n: Network) -> int:
+    divisors = n.b.constant(np.array([-100, 3, 90], np.int8), 0.0037, 11)
+    return n.op("DIV", [n.x, divisors], SHAPE, 0.0091, -9)
+
+
+def _arg_max(n: Network) -> bytes:
+    shape = (1, SIZE, SIZE)
+    places = n.b.op("ARG_MAX", [n.x, n.ints(3)], shape, "int32", name="y", output_type="int32")
+    options: dict[str, Any] = {"in_data_type": "int32", "out_data_type": "float32"}
+    real = n.b.op("CAST", [places], shape, "float32", name="real", **options)
+    return n.b.build([n.b.op("RESHAPE", [real, n.ints(*shape, 1)], (*shape, 1), "float32", name="image")])
+
+
 def _silu(n: Network) -> int:
     """Numbers around 0, by scales with which the form is right for these pairs alone."""
     half = n.b.constant(np.array([127], np.int8), 0.5 / 127)
@@ -175,6 +188,13 @@ def _dequantize(n: Network) -> bytes:
 def _from_float(n: Network) -> int:
     real = n.b.op("DEQUANTIZE", [n.x], SHAPE, "float32", name="float")
     return n.op("QUANTIZE", [real], SHAPE, 0.0061, -20)
+
+
+def _odd_quantize(n: Network) -> int:
+    shape = (1, 1, 3, 7)
+    part = n.b.op("SLICE", [n.x, n.ints(0, 0, 0, 0), n.ints(1, 7, 3, 1)], (1, 7, 3, 1), "int8", PIXEL, -128)
+    part = n.b.op("RESHAPE", [part, n.ints(*shape)], shape, "int8", PIXEL, -128, name="part")
+    return n.op("QUANTIZE", [part], shape, 0.0061, 100, "uint8")
 
 
 def _mean(scale: float) -> Callable[[Network], int]:
@@ -271,7 +291,14 @@ BUILDERS: Mapping[tuple[str, str], Callable[[Network], int | bytes]] = {
     ("ABS", ""): _signed("ABS", 0.005, 0.0041, -30),
     ("EXP", ""): _signed("EXP", 0.005, 0.0081, -128),
     ("TANH", ""): _signed("TANH", 0.005, 1 / 128, 0),
-    **{(op, ""): _on_floats(op) for op in ("NEG", "SQRT", "RSQRT", "SQUARE", "DIV", "POW")},
+    **{(op, ""): _on_floats(op) for op in ("SQUARE", "POW")},
+    ("GELU", ""): _signed("GELU", 0.02, 0.011, -100),
+    ("LOG", ""): _unary("LOG", 0.03, 120),
+    ("NEG", ""): _signed("NEG", 0.005, 0.005),
+    ("SQRT", ""): _unary("SQRT", 0.0041),
+    ("RSQRT", ""): _unary("RSQRT", 0.05),
+    ("DIV", ""): _div,
+    ("ARG_MAX", ""): _arg_max,
     ("SUM", ""): _reduced("SUM", PIXEL),
     ("SUM", "with other scales"): _reduced("SUM", 0.011),
     ("REDUCE_MAX", ""): _reduced("REDUCE_MAX", 0.0061),
@@ -282,11 +309,19 @@ BUILDERS: Mapping[tuple[str, str], Callable[[Network], int | bytes]] = {
     ("SOFTMAX", ""): _unary("SOFTMAX", 1 / 256, beta=1.0),
     ("QUANTIZE", ""): _unary("QUANTIZE", 0.0061, -20),
     ("QUANTIZE", "from float"): _from_float,
-    ("QUANTIZE", "outside XNNPACK's range"): _unary("QUANTIZE", 2.0, 0),
+    ("QUANTIZE", "outside XNNPACK's range, or to another type of codes"): _unary("QUANTIZE", 2.0, 0),
+    (
+        "QUANTIZE",
+        "outside XNNPACK's range, or to another type of codes, of a number of values that 16 does not divide",
+    ): _odd_quantize,
     ("DEQUANTIZE", ""): _dequantize,
     ("CAST", ""): _cast,
     **{(op, ""): _pair(op, 0.0091) for op in ("ADD", "SUB", "MUL")},
     **{(op, "outside XNNPACK's range"): _pair(op, 20.0) for op in ("ADD", "SUB", "MUL")},
+    **{
+        (op, "outside XNNPACK's range, where results pass 32,767 codes"): _pair(op, scale)
+        for op, scale in (("ADD", 1e-5), ("SUB", 1e-5), ("MUL", 2e-8))
+    },
     ("MUL", "of a tensor and its LOGISTIC (SiLU)"): _silu,
     ("CONCATENATION", ""): _concatenation,
     ("CONCATENATION", "of uint8 operands with other scales"): _uint8_concatenation,

@@ -189,7 +189,7 @@ def translated(
 def _define_input(context: ImportContext, position: int, index: int) -> None:
     """Codes as uint8 in the source's layout, turned into the dialect the way the image input is."""
     tensor, writer = context.tensor(index), context.writer
-    shape: list[int | str] = [context.batch, *tensor.shape[1:]]
+    shape: list[int | str] = [context.batch if tensor.shape[0] == 1 else tensor.shape[0], *tensor.shape[1:]]
     dtype = ir.DataType.UINT8 if context.is_quantized(index) else ir.DataType.FLOAT
     value = writer.input(f"in{position}", dtype, shape)
     value = context.from_source_layout(value, len(shape), f"in{position}/nchw")

@@ -193,6 +193,23 @@ def test_operands_of_another_rank_meet_the_right_axes() -> None:
     assert_exact(run_everywhere(b.build([z]), [codes((1, 4, 5, 6)), codes((1, 6), seed=1)]))
 
 
+@pytest.mark.parametrize(
+    ("op", "scale"),
+    [("ADD", 20.0), ("SUB", 9.0), ("MUL", 300.0), ("DIV", 0.0091), ("DIV", 0.4), ("DIV", 1e-5)],
+)
+@pytest.mark.parametrize("activation", ["NONE", "RELU6"])
+def test_what_xnnpack_does_not_take_is_looked_up(op: str, scale: float, activation: str) -> None:
+    """All pairs of codes; a divisor of 0 has no result."""
+    first, second = np.meshgrid(np.arange(-128, 128), np.arange(-128, 128), indexing="ij")
+    second = np.where(second == 3, 4, second)
+    b, shape = TfliteBuilder(), (1, 256, 256, 1)
+    x, y = b.input("x", shape, "int8", 0.0137, -9), b.input("y", shape, "int8", 0.0071, 3)
+    z = b.op(op, [x, y], shape, "int8", scale, -7, name="z", version=2, fused_activation=activation)
+    runs = run_everywhere(b.build([z]), [codes.astype(np.int8).reshape(shape) for codes in (first, second)])
+    assert not runs.delegated
+    assert_exact(runs)
+
+
 EVERY_CODE = (1, 4, 8, 8)
 
 
@@ -207,12 +224,11 @@ def test_an_activation_at_one_scale_is_exact(op: str, zero_point: int) -> None:
     ("op", "quant"),
     [("RELU", Quant(0.4, -100)), ("RELU6", Quant(0.024, -100)), ("RELU_N1_TO_1", Quant(0.008))],
 )
-def test_an_activation_that_rescales_stays_within_one_code(op: str, quant: Quant) -> None:
+def test_an_activation_that_rescales_is_exact(op: str, quant: Quant) -> None:
     """LiteRT's only kernel rounds twice in 31-bit fixed point: 0.25 becomes 1 after the two roundings of 0.5."""
     runs = run_single(op, (EVERY_CODE, EVERY_CODE), (Quant(0.1, -3), quant))
     assert not runs.delegated
-    assert runs.worst <= 1
-    assert runs.dialects_agree
+    assert_exact(runs)
 
 
 @pytest.mark.parametrize(("scale", "zero_point"), [(0.011, -3), (0.07, 127), (0.1734, -128)])
@@ -234,6 +250,19 @@ def test_a_softmax_stays_within_one_code(shape: tuple[int, ...], beta: float) ->
     assert runs.worst <= 1
     assert runs.differing <= 0.01 * runs.litert[0].size
     assert runs.dialects_agree
+
+
+@pytest.mark.parametrize(("source", "target"), [("int8", "uint8"), ("uint8", "int8"), ("int8", "int8")])
+@pytest.mark.parametrize("count", [15, 16, 64, 256])
+def test_a_requantisation_of_a_built_in_kernel_is_exact(source: str, target: str, count: int) -> None:
+    """To another type, or to a far scale: halves go up in blocks of 16 values, away from zero in fewer."""
+    scale = 0.07125287 if source != target else 10.0
+    b, shape, shifts = TfliteBuilder(), (1, 1, 1, count), [128 * (t == "uint8") for t in (source, target)]
+    x = b.input("x", shape, source, 0.03267441, 113 + shifts[0])
+    y = b.op("QUANTIZE", [x], shape, target, scale, 20 + shifts[1], name="y", version=2)
+    runs = run_everywhere(b.build([y]), [codes(shape, source)])
+    assert not runs.delegated
+    assert_exact(runs)
 
 
 @settings(max_examples=40)

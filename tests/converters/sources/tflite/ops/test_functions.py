@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -88,7 +88,7 @@ def test_more_mirrored_pixels_than_there_are_is_damage() -> None:
         translated(read_tflite(b.build([y]), "mirror.tflite"))
 
 
-@pytest.mark.parametrize("op", ["ABS", "EXP", "TANH", "NEG", "SQRT", "RSQRT", "SQUARE", "DIV", "POW"])
+@pytest.mark.parametrize("op", ["ABS", "EXP", "LOG", "TANH", "NEG", "SQRT", "RSQRT", "SQUARE", "DIV", "POW"])
 def test_floats_are_litert_s_but_for_rounding(op: str) -> None:
     b, image = TfliteBuilder(), np.random.default_rng(0).uniform(0.1, 2, EVERY_CODE).astype(np.float32)
     x = b.input("x", EVERY_CODE, "float32")
@@ -97,14 +97,49 @@ def test_floats_are_litert_s_but_for_rounding(op: str) -> None:
     assert runs.worst < 1e-5
 
 
-@pytest.mark.parametrize("op", ["NEG", "SQRT", "DIV"])
+@pytest.mark.parametrize("op", ["SQUARE", "POW"])
 def test_codes_of_what_is_translated_on_floats_are_refused(op: str) -> None:
     b = TfliteBuilder()
     x = b.input("x", EVERY_CODE, "int8", 0.05)
-    y = b.op(op, [x, x] if op == "DIV" else [x], EVERY_CODE, "int8", 0.05)
-    with pytest.raises(UnsupportedModelError, match=f"{op}, which is translated on float32 numbers alone"):
+    y = b.op(op, [x, x] if op == "POW" else [x], EVERY_CODE, "int8", 0.05)
+    with pytest.raises(
+        UnsupportedModelError,
+        match=f"{op}, which is translated on float32 numbers alone, as LiteRT has no kernel",
+    ):
         require_supported(read_tflite(b.build([y]), "codes.tflite"))
 
 
 def test_a_magnitude_is_rescaled_by_the_float32_quotient_of_its_scales() -> None:
     assert_exact(run_single("ABS", (EVERY_CODE, EVERY_CODE), (Quant(1 / 256, 127), Quant(0.05, -66))))
+
+
+@pytest.mark.parametrize("scale", [0.0007, 0.04, 0.3])
+@pytest.mark.parametrize("op", ["NEG", "LOG", "GELU", "GELU, approximate"])
+def test_every_code_of_a_function_of_the_built_in_kernels_is_exact(op: str, scale: float) -> None:
+    name = op.removesuffix(", approximate")
+    options: dict[str, Any] = {"approximate": name != op} if name == "GELU" else {}
+    for before, after in ((-128, 9), (127, -128), (-3, 127)):
+        quants = Quant(0.05, before), Quant(scale, after)
+        runs = run_single(name, (EVERY_CODE, EVERY_CODE), quants, **options)
+        assert not runs.delegated
+        assert_exact(runs)
+
+
+@pytest.mark.parametrize("scale", [0.0007, 0.04, 0.3])
+@pytest.mark.parametrize("op", ["SQRT", "RSQRT"])
+def test_every_root_is_exact(op: str, scale: float) -> None:
+    """Of numbers from 0: LiteRT stops at others."""
+    for before in (0.001, 0.05, 3.0):
+        runs = run_single(op, (EVERY_CODE, EVERY_CODE), (Quant(before, -128), Quant(scale, -9)))
+        assert not runs.delegated
+        assert_exact(runs)
+
+
+def test_the_place_of_the_largest_code_is_exact() -> None:
+    b = TfliteBuilder()
+    x = b.input("x", EVERY_CODE, "int8", 0.05, -3)
+    axis = b.constant(np.array(-1, np.int32))
+    places = b.op("ARG_MAX", [x, axis], EVERY_CODE[:3], "int32", output_type="int32")
+    real = b.op("CAST", [places], EVERY_CODE[:3], "float32", in_data_type="int32", out_data_type="float32")
+    image = np.random.default_rng(0).integers(-3, 3, EVERY_CODE).astype(np.int8)  # with many ties
+    assert_exact(run_everywhere(b.build([real]), [image]))
