@@ -137,9 +137,9 @@ def _window(  # noqa: PLR0917  a window reads as kernel, strides, dilations, pad
     return (1, *sides, channels)
 
 
-def _weights(d: Draw, shape: Shape, axis: int, *, per_channel: bool = True) -> tuple[list[int | None], float]:
+def _weights(d: Draw, shape: Shape, axis: int) -> tuple[list[int | None], float]:
     """Weights with a scale per channel or one, and a bias or none; and about how large a product is in reals."""
-    channels = shape[axis] if per_channel and d.dtype == "int8" and d.chance(0.7) else 1
+    channels = shape[axis] if d.dtype == "int8" and d.chance(0.7) else 1
     scales = (10 ** d.rng.uniform(-3, -1, channels)).astype(np.float32)
     length = math.prod(shape) / shape[axis]
     if d.dtype == "uint8":
@@ -150,7 +150,8 @@ def _weights(d: Draw, shape: Shape, axis: int, *, per_channel: bool = True) -> t
         d.rng.integers(-3000, 3000, shape[axis]).astype(np.int32), np.float32(d.quant[0]) * scales
     )
     likely = float(np.median(scales)) * d.quant[0] * 73 * math.sqrt(length)
-    return [taps, *([bias] if d.chance(0.8) else [])], likely
+    has_bias = axis == 3 or d.chance(0.8)  # LiteRT ends the process where DEPTHWISE_CONV_2D has none
+    return [taps, *([bias] if has_bias else [])], likely
 
 
 def _convolution(op: str) -> Builder:
