@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xdet.checking.any_size import AnySize, PreparedPictures, compare_any_size
 from xdet.checking.blame import Accused, diagnose_head, with_layers
 from xdet.checking.heads import HeadVerdicts, judge_heads, judge_runs
 from xdet.checking.heads.probes import prepare_probes, run_probes
@@ -40,7 +41,7 @@ from xdet.runtimes.table import RUNTIMES, installed_versions
 from xdet.writing.text import image_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -75,6 +76,7 @@ class _Inputs:
     runtimes: OpenRuntimes
     progress: Callable[[str, int], None]
     tolerance: Tolerance | None = None
+    photographs: Sequence[Photograph] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,11 +89,12 @@ class _Gaps:
 
 @dataclass(frozen=True, eq=False)
 class _Runs:
-    """What ran: the source and the model on photographs, the model's decoder on crafted heads."""
+    """What ran: the source and the model on photographs, the model's decoder on crafted heads, files for any size."""
 
     of_source: Sequence[Run]
     of_model: Sequence[Run]
     of_probes: Sequence[Run]
+    any_size: Mapping[str, AnySize]
 
 
 def check(
@@ -158,7 +161,9 @@ def check(
         ]
     )
     with OpenRuntimes(pair, threads, record=layers) as opened:
-        inputs = _Inputs(pair, pixels, placements, _threshold_pairs(pair, own), opened, advance, tolerance)
+        inputs = _Inputs(
+            pair, pixels, placements, _threshold_pairs(pair, own), opened, advance, tolerance, images
+        )
         order = [runtime_name(choices) for choices in sources]
         # the witness comes last: it stays open, and its subprocess has served the others
         sources = sorted(sources, key=opened.is_witness)
@@ -166,7 +171,9 @@ def check(
         source_runs.sort(key=lambda run: order.index(run.name))
         runs = _run_all(inputs, finished, gaps, asked=runtimes is not None, of_source=False)
         probed = _probe_all(inputs, finished, runs, gaps, asked=runtimes is not None)
-        result = replace(_judge(inputs, _Runs(source_runs, runs, probed), names, gaps), other_cpus=columns)
+        sized = _compare_any_size(inputs, finished, runs, gaps, asked=runtimes is not None)
+        ran = _Runs(source_runs, runs, probed, sized)
+        result = replace(_judge(inputs, ran, names, gaps), other_cpus=columns)
         return with_layers(result, pair, pixels, opened) if layers else result
 
 
@@ -212,6 +219,32 @@ def _probe_all(
     return probed
 
 
+def _compare_any_size(
+    inputs: _Inputs,
+    runtimes: Sequence[RuntimeChoices | Runtime],
+    runs: Sequence[Run],
+    gaps: _Gaps,
+    *,
+    asked: bool,
+) -> dict[str, AnySize]:
+    """What every runtime that ran does with the photographs as decoded; one that the caller opened takes no other model."""
+    if inputs.pair.any_size is None:
+        return {}
+    prepared, by_name, found = (
+        PreparedPictures(inputs.photographs, inputs.pixels, inputs.placements),
+        {run.name: run for run in runs},
+        {},
+    )
+    for runtime in runtimes:
+        run = by_name.get(runtime_name(runtime))
+        if run is None or not isinstance(runtime, RuntimeChoices):
+            continue
+        with _remembering(gaps, f"{run.name}, photographs of any size", asked=asked):
+            found[run.name] = compare_any_size(inputs.pair, run, runtime, prepared, inputs.runtimes)
+            gaps.faults.extend(found[run.name].findings)
+    return found
+
+
 @contextmanager
 def _remembering(gaps: _Gaps, name: str, *, asked: bool) -> Iterator[None]:
     """Note what gives no result, with its reason, and go on; a usage error is the caller's.
@@ -243,7 +276,7 @@ def _run(inputs: _Inputs, runtime: RuntimeChoices | Runtime, *, of_source: bool)
     gives_boxes = inputs.pair.document.spec.gives_boxes
     work = Work(pixels, inputs.thresholds if gives_boxes else (), progress)
     if not isinstance(runtime, RuntimeChoices):
-        return run_open(runtime, work)
+        return run_open(runtime, replace(work, pixels=runtime.spec.image.as_fed(pixels)))
     return run_finished(inputs.pair.model, runtime, work, inputs.runtimes)
 
 
@@ -299,15 +332,20 @@ def _judge(
             deviations += [] if inputs.tolerance is None else [find_deviation(witness, run, how)]
     boxes = judge_boxes(boxes, deviations, inputs.tolerance)
     return CheckResult(
-        model=pair.model.path.name,
-        model_sha256=hash_model(pair.model.data),
+        model=pair.file.path.name,
+        model_sha256=hash_model(pair.file.data),
         source=pair.source.path.name,
         source_sha256=pair.source_sha256,
         images=tuple(names),
         unit=unit,
         thresholds=own,
         parts=(static, exact, spread, boxes),
-        runs=tuple(_line(run, to_xnnpack, near, heads, _bars(run, sources, near, step)) for run in runs),
+        runs=tuple(
+            _with_note(
+                _line(run, to_xnnpack, near, heads, _bars(run, sources, near, step)), all_runs.any_size
+            )
+            for run in runs
+        ),
         source_runs=tuple(run.name for run in sources),
         yardstick=own_spread(sources, step),
         allowed_max=None if limits is None else limits[0],
@@ -384,6 +422,12 @@ def _line(
         probes=None if probes is None else probes.heads,
         probes_followed=None if probes is None else probes.followed,
     )
+
+
+def _with_note(line: RuntimeLine, sized: Mapping[str, AnySize]) -> RuntimeLine:
+    """The line of a runtime, with what it did with photographs of any size."""
+    found = sized.get(line.name)
+    return line if found is None else replace(line, notes=(*line.notes, found.note))
 
 
 def _bars(

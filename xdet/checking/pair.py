@@ -20,6 +20,7 @@ from xdet.errors import ModelError, UsageError
 from xdet.model.contract import read_document
 from xdet.model.file import ModelFile, hash_model, read_model_file
 from xdet.model.graph import FinishedGraph, load_onnx
+from xdet.model.surgery import at_network_size
 from xdet.runtimes.base import Runtime
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, parse_runtimes, row_of
@@ -53,6 +54,7 @@ class OpenedPair:
         stated: what options, sidecar and the source itself state of the detector.
         source_size: height and width of the source's picture.
         source_layers: its tensors, in the order in which they are computed.
+        any_size: the ONNX file as it is where it takes photographs of any size; ``model`` is the fixed file inside it, then.
         rounds_at_run_time: whether its own runtime rounds activations to codes that the model keeps in float.
     """
 
@@ -69,6 +71,12 @@ class OpenedPair:
     source_steps: KerasSteps | None = None
     source_problem: str | None = None
     source_nodes: ir.Graph | None = None
+    any_size: ModelFile | None = None
+
+    @property
+    def file(self) -> ModelFile:
+        """The finished model as it was given."""
+        return self.any_size or self.model
 
     @property
     def no_yardstick(self) -> str | None:
@@ -109,7 +117,11 @@ def open_pair(model: Path | ModelFile, source: Path, said: SourceOptions | None 
         raise UsageError(
             f"'{source}' is {origin.format or 'no model'}, expected the source that '{finished.file}' was made of ({known})"
         )
-    document = read_document(finished.data, file=finished.file)
+    document, any_size = read_document(finished.data, file=finished.file), None
+    if document.spec.image.any_size:
+        any_size = finished
+        finished = replace(finished, data=at_network_size(finished.data, finished.file))
+        document = read_document(finished.data, file=finished.file)
     read = SOURCES[origin.format].compare(origin, document)
     return OpenedPair(
         model=finished,
@@ -125,6 +137,7 @@ def open_pair(model: Path | ModelFile, source: Path, said: SourceOptions | None 
         source_steps=read.steps,
         source_problem=read.problem,
         source_nodes=read.nodes,
+        any_size=any_size,
     )
 
 

@@ -62,6 +62,7 @@ ADVICE = {
     "iou-rule": "choose an IoU threshold that no overlap equals, or another runtime",
     "tolerance": "find the cause in the other findings, or sign another tolerance",
     "rows": "report it, with the model and this output",
+    "resize": "convert without --any-size for this runtime, and prepare photographs outside",
 }
 CHANGE_CAUSES = {
     "score": "score within rounding of the threshold",

@@ -175,7 +175,7 @@ def run_finished(model: ModelFile, choices: RuntimeChoices, work: Work, runtimes
         XdetError: as ``OpenRuntimes.opened``.
     """
     runs: list[Run] = []
-    for file, asked in _copies(model, choices, work.thresholds, runtimes):
+    for file, asked in copies_at(model, choices, work.thresholds, runtimes):
         with runtimes.opened(file, choices) as runtime:
             part = replace(work, thresholds=asked)
             runs.append(run_open(runtime, part, head_of=runs[0] if runs else None))
@@ -210,7 +210,7 @@ def run_source(source: ModelFile, choices: RuntimeChoices, work: Work, runtimes:
         return run_open(runtime, work)
 
 
-def _copies(
+def copies_at(
     model: ModelFile, choices: RuntimeChoices, thresholds: tuple[Thresholds, ...], runtimes: OpenRuntimes
 ) -> Iterator[tuple[ModelFile, tuple[Thresholds, ...]]]:
     """The model as it is, with the thresholds that it can take there.

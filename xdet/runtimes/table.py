@@ -51,6 +51,8 @@ class RuntimeRow:
         deployed: products use it; a model card lists it.
         takes_options: it takes ``provider_options`` and ``device``.
         feeds_thresholds: it takes thresholds at run time; otherwise other thresholds need a copy frozen at them.
+        rounds_steps: providers that round every step of float32 arithmetic, as the standard says, so that the picture inside a
+            file for any size has the bits of xdet's own.
         any_size: the resize rules that it takes inside files for photographs of any size.
         suppresses_at_equality: providers that are documented to drop a box whose IoU *equals* the threshold.
     """
@@ -69,6 +71,7 @@ class RuntimeRow:
     deployed: bool = False
     takes_options: bool = False
     feeds_thresholds: bool = True
+    rounds_steps: tuple[str, ...] = ()
     any_size: tuple[str, ...] = get_args(ResizeRule)
     suppresses_at_equality: tuple[str, ...] = ()
 
@@ -262,6 +265,12 @@ def suppresses_at_equality(runtime: str) -> bool:
     return row is not None and provider in row.suppresses_at_equality
 
 
+def rounds_steps(runtime: str) -> bool:
+    """Whether a runtime, as reports name it, rounds every step of float32 arithmetic."""
+    row, provider = row_of(runtime), runtime.partition(":")[2].partition(" ")[0]
+    return row is not None and provider in row.rounds_steps
+
+
 def installed_versions(*others: str) -> dict[str, str]:
     """Versions of the distributions behind the runtimes, and of ``others``, as far as they are installed; sorted by name."""
     found = {}
@@ -297,6 +306,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         deployed=True,
         takes_options=True,
         suppresses_at_equality=("openvino",),
+        rounds_steps=("cpu",),
     ),
     "onnxruntime-unfused": RuntimeRow(  # every operator in float32 between its pairs, as the standard says it
         module="xdet.runtimes.onnxruntime",
@@ -306,6 +316,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         only=("cpu",),
         trusted=("cpu",),
         takes_options=True,
+        rounds_steps=("cpu",),
     ),
     "openvino": RuntimeRow(
         module="xdet.runtimes.openvino",
@@ -326,6 +337,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         only=("numpy",),
         trusted=("numpy",),
         most_images=2,
+        rounds_steps=("numpy",),
     ),
     "opencv": RuntimeRow(
         module="xdet.runtimes.opencv",
@@ -338,6 +350,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         deployed=True,
         feeds_thresholds=False,
         any_size=("nearest", "bilinear", "letterbox"),  # no MatMulInteger of this form
+        rounds_steps=("cpu",),
     ),
     "tract": RuntimeRow(
         module="xdet.runtimes.tract",
@@ -350,6 +363,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         deployed=True,
         feeds_thresholds=False,
         any_size=("nearest", "bilinear"),  # shapes that are computed from two others it does not follow
+        rounds_steps=("cpu",),
     ),
     "tvm": RuntimeRow(
         module="xdet.runtimes.tvm",
@@ -385,6 +399,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         trusted=("wasm", "chromium", "chromium-webgpu"),  # Node and Chromium are processes of their own
         most_images=2,
         feeds_thresholds=False,  # WebAssembly throws on optional inputs
+        rounds_steps=("wasm", "chromium"),
     ),
     "onnxruntime-node": RuntimeRow(
         module="xdet.runtimes.onnxruntime_node",
@@ -394,6 +409,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         only=("cpu",),
         trusted=("cpu",),
         feeds_thresholds=False,  # Node's build ignores them without a word
+        rounds_steps=("cpu",),
     ),
     "onnxruntime-source": RuntimeRow(
         module="xdet.runtimes.onnxruntime_source",

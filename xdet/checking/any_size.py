@@ -1,0 +1,138 @@
+"""A file for photographs of any size beside the fixed file inside it: the same picture, head and boxes?
+
+The parts of a check judge the fixed file (``xdet.model.surgery.at_network_size``), which gets what xdet's own preparation
+makes of a photograph, as the source does. Here the file itself gets the photograph as decoded, on the same runtime. Its picture
+(``network_image``) is compared with xdet's value by value, its raw head with the fixed file's where the picture is equal, and
+its boxes with the fixed file's, mapped to the photograph, where the head is equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from converters.spec import NETWORK_IMAGE
+from xdet.checking.result import Finding
+from xdet.checking.runs import copies_at
+from xdet.pictures.preparation import Preparation, prepare_many
+from xdet.runtimes.table import rounds_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from converters.heads.base import BatchDetections
+    from converters.spec import Placement
+    from xdet.checking.pair import OpenedPair
+    from xdet.checking.runs import OpenRuntimes, Run
+    from xdet.pictures.preparation import Photograph
+    from xdet.runtimes.processors import RuntimeChoices
+
+MOST_LEVELS = 1  # of 255, where a runtime does not round every step of float32 arithmetic
+BOX_ROOM = 1e-6  # of the photograph: exp's last bits differ between kernels for fixed and for dynamic shapes
+
+
+@dataclass(frozen=True, slots=True)
+class AnySize:
+    """What one runtime did with the photographs.
+
+    Attributes:
+        note: for its line in the report.
+        findings: what is wrong.
+    """
+
+    note: str
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedPictures:
+    """The photographs, as the file gets them and as xdet prepares them for the fixed one."""
+
+    photographs: Sequence[Photograph]
+    pixels: NDArray[np.uint8]
+    placements: Sequence[Placement]
+
+
+def compare_any_size(
+    pair: OpenedPair, run: Run, choices: RuntimeChoices, prepared: PreparedPictures, runtimes: OpenRuntimes
+) -> AnySize:
+    """Give a file for any size the photographs of a run.
+
+    Args:
+        pair: the files; ``any_size`` is one.
+        run: of the fixed file on this runtime.
+        choices: the runtime.
+        prepared: at least as many photographs as the run has.
+        runtimes: those of the check.
+
+    Raises:
+        XdetError: it cannot be opened, or fails.
+    """
+    assert pair.any_size is not None, "asked for such files alone"  # noqa: S101
+    count = len(run.heads)
+    asked = run.boxes[:1]
+    own = tuple(thresholds for thresholds, _ in asked)
+    ((file, _),) = copies_at(pair.any_size, choices, own, runtimes)
+    pixels_off = levels = heads_off = 0
+    problems: list[str] = []
+    with runtimes.opened(file, choices) as runtime:
+        how = Preparation(runtime.spec.image)
+        for index, photograph in enumerate(prepare_many(prepared.photographs[:count], how)):
+            image = photograph.pixels[None]
+            (picture,) = runtime.tensors(image, [NETWORK_IMAGE]).values()
+            off = np.abs(picture[0].astype(np.int16) - prepared.pixels[index])
+            pixels_off, levels = pixels_off + int((off > 0).sum()), max(levels, int(off.max()))
+            if off.any():
+                continue
+            head_off = int((runtime.head(image)[0] != run.heads[index]).sum())
+            heads_off += head_off
+            where = f"image {index + 1}, {photograph.size_wh[0]} x {photograph.size_wh[1]}"
+            if head_off and rounds_steps(run.name):
+                problems.append(
+                    f"{where}: {head_off} values of the raw head differ, though the picture is equal"
+                )
+            elif asked and not head_off:
+                thresholds, boxes = asked[0]
+                wanted = boxes.boxes_xyxy[index, : boxes.num_detections[index]]
+                wanted = prepared.placements[index].to_photograph(wanted)
+                told = _moved(runtime.detect(image, thresholds), wanted, boxes.anchors[index])
+                problems += [f"{where}: {told}"] if told else []
+    values = prepared.pixels[:count].size
+    allowed = 0 if rounds_steps(run.name) else MOST_LEVELS
+    if levels > allowed:
+        problems.insert(
+            0,
+            f"the picture inside the file differs from xdet's in {pixels_off:,} of {values:,} values, by up to {levels} of "
+            f"255, expected {'none' if not allowed else f'at most {allowed}'}",
+        )
+    return AnySize(_note(count, pixels_off, values, levels, heads_off), _findings(run.name, problems))
+
+
+def _moved(found: BatchDetections, boxes_xyxy: NDArray[np.float32], anchors: NDArray[np.int32]) -> str | None:
+    """How a photograph's boxes differ from those that belong to it; None where they do not."""
+    rows = int(found.num_detections[0])
+    if rows != len(boxes_xyxy):
+        return f"{rows} boxes, expected {len(boxes_xyxy)} as in the prepared picture"
+    if not np.array_equal(found.anchors[0], anchors):
+        return "other boxes than in the prepared picture, though the raw head is equal"
+    apart = float(np.abs(found.boxes_xyxy[0, :rows] - boxes_xyxy).max(initial=0))
+    return f"a box is {apart:.3g} of the photograph away from where it belongs" if apart > BOX_ROOM else None
+
+
+def _note(count: int, pixels_off: int, values: int, levels: int, heads_off: int) -> str:
+    shown = f"{count} photograph{'s' if count != 1 else ''} as decoded"
+    if not pixels_off:
+        head = "head and boxes, too" if not heads_off else f"{heads_off:,} values of the raw head differ"
+        return f"made the prepared picture of {shown}: 0 of {values:,} values differ; {head}"
+    return f"made another picture of {shown}: {pixels_off:,} of {values:,} values differ, by at most {levels} of 255"
+
+
+def _findings(name: str, problems: Sequence[str]) -> tuple[Finding, ...]:
+    if not problems:
+        return ()
+    more = f"; {len(problems) - 1} more" if len(problems) > 1 else ""
+    return (Finding("head", "resize", f"{name}: {problems[0]}{more}", runtime=name),)
