@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from converters._ir import ir
 from converters.any_size import take_any_size
 from converters.description.sidecar import sidecar_path
-from converters.errors import ContractError, ConversionError, attempt_all
+from converters.errors import ContractError, ConversionError, OptionError, attempt_all
 from converters.files import require_writable, write_output
 from converters.graph import IR_VERSION, GraphWriter, infer_shapes, keep_static_shapes, require_finite
 from converters.heads.nms_nodes import add_head
@@ -19,7 +19,7 @@ from converters.opset import oldest_runtimes, stamp_opset
 from converters.passes.pipelines import run_pipeline
 from converters.passes.weights import omit_zero_points
 from converters.quantize.network import quantize_network
-from converters.sources import describe, open_source
+from converters.sources import SOURCES, describe, open_source
 from converters.spec import METADATA_KEY, ModelDocument, SourceInfo, contract_io, raw_outputs
 from converters.verify import require_contract
 
@@ -77,6 +77,7 @@ def convert_to_bytes(source: Path, options: ConvertOptions) -> Conversion:
         ConversionError: see ``converters.errors`` for the tree.
     """
     opened = open_source(source, options.importer, options.source.input_size)
+    _require_choices(opened, options)
     description = _described(opened, options)
     writer = GraphWriter(_printable(source.stem))
     network = opened.importer.build(opened.model, writer, description.spec, options)
@@ -101,6 +102,17 @@ def convert_to_bytes(source: Path, options: ConvertOptions) -> Conversion:
     if options.any_size:
         document = take_any_size(model.graph, document)
     return _finish(model, document, options, canonical=network.canonical)
+
+
+def _require_choices(opened: OpenSource, options: ConvertOptions) -> None:
+    """Refuse choices that an importer has no part in; what depends on the file it refuses itself."""
+    if options.dequantize and not opened.importer.dequantizes:
+        raise OptionError(
+            f"{opened.path.name}: --dequantize takes quantised TFLite files, read without --importer tf2onnx, and QDQ ONNX "
+            f"files; leave it out: {SOURCES[opened.format].title} networks are float already"
+            if options.importer == "native"
+            else f"{opened.path.name}: --dequantize needs --importer native"
+        )
 
 
 def _described(opened: OpenSource, options: ConvertOptions) -> SourceDescription:
@@ -143,6 +155,7 @@ def _document(
         activations=network.activations,
         leaky_relu=network.leaky_relu or options.leaky_relu,
         arithmetic=options.arithmetic,
+        dequantize=options.dequantize,
         target=options.target,
         freeze_thresholds=options.freeze_thresholds,
         passes=(),

@@ -42,6 +42,7 @@ class ConvertOptions:
             requantisations.
         arithmetic: what is written where no fused operator has LiteRT's codes: ``"litert"`` computes them step by step,
             ``"fused"`` keeps the fused operator (at most 1 LSB away).
+        dequantize: the float network of a quantised source, whose activations are not rounded any more.
         freeze_thresholds: constants instead of optional graph inputs.
         any_size: the graph takes photographs of any size and holds the resize rule; one per call.
         quantize: granularity of the weights of a float source that is quantised to int8; ``"none"`` leaves it float.
@@ -56,6 +57,7 @@ class ConvertOptions:
     activations: Activations = "uint8"
     leaky_relu: LeakyRelu = "litert"
     arithmetic: Arithmetic = "litert"
+    dequantize: bool = False
     freeze_thresholds: bool = False
     any_size: bool = False
     quantize: Quantize = "none"
@@ -80,10 +82,14 @@ class ConvertOptions:
             raise OptionError(f"opset must be a whole number from {OPSET_RANGE}, got {self.opset!r}")
         try:
             require_instance(self.source, SourceOptions, "source")
-            require_flag(self.freeze_thresholds, "freeze_thresholds")
-            require_flag(self.any_size, "any_size")
+            for flag in ("any_size", "dequantize", "freeze_thresholds"):
+                require_flag(getattr(self, flag), flag)
         except ValueError as error:
             raise OptionError(str(error)) from error
+        if self.dequantize and self.quantize != "none":
+            raise OptionError(
+                "--dequantize makes a float network and --quantize an int8 one: choose one of them"
+            )
         if self.quantize != "none" and self.calibration is None:
             raise OptionError(f"--quantize {self.quantize} needs photographs: add --calibration DIR")
         if self.quantize == "none" and self.calibration is not None:

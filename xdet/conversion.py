@@ -50,6 +50,7 @@ def convert(
     activations: Literal["uint8", "int8"] = "uint8",
     leaky_relu: Literal["litert", "float"] = "litert",
     arithmetic: Literal["litert", "fused"] = "litert",
+    dequantize: bool = False,
     freeze_thresholds: bool = False,
     any_size: bool = False,
     quantize: Literal["none", "per-channel", "per-tensor"] = "none",
@@ -89,6 +90,8 @@ def convert(
             same choice for sums, products, average pools, means, bilinear resizes and requantisations.
         arithmetic: for operators without a fused form that equals LiteRT: ``"litert"`` computes them step by step, ``"fused"``
             keeps the faster operator (at most 1 LSB away).
+        dequantize: write the float network of a quantised TFLite or QDQ ONNX source: the same weights, and activations that
+            nothing rounds, for compilers without Q/DQ.
         freeze_thresholds: write the thresholds as constants instead of optional inputs.
         any_size: take photographs of any size: the resize rule is in the file ([any size](docs/any-size.md)).
         quantize: quantise a Keras source to int8, with one weight scale per output channel or per tensor.
@@ -141,6 +144,7 @@ def convert(
         activations=activations,
         leaky_relu=leaky_relu,
         arithmetic=arithmetic,
+        dequantize=dequantize,
         freeze_thresholds=freeze_thresholds,
         any_size=any_size,
         quantize=quantize,

@@ -38,6 +38,7 @@ SOURCES: Mapping[str, Source] = {
                 facts=Later("converters.sources.tflite.facts", "facts_from_tflite"),
                 build=Later("converters.sources.tflite.importer", "import_tflite"),
                 require=Later("converters.sources.tflite.supported", "require_supported"),
+                dequantizes=True,
             ),
             "tf2onnx": Importer(
                 read=Later("converters.sources.tf2onnx", "read_checked"),
@@ -75,6 +76,7 @@ SOURCES: Mapping[str, Source] = {
                 facts=Later("converters.sources.onnx.network", "facts_from_onnx"),
                 build=Later("converters.sources.onnx.importer", "import_onnx"),
                 takes_size=True,
+                dequantizes=True,
             )
         },
         inspect=Later("xdet.inspection.inspect", "inspect_onnx_source"),

@@ -84,6 +84,7 @@ class Importer:
         build: writes the network into the writer's graph.
         require: raises what ``build`` would of operators and types, so that it is told beside what the description lacks.
         takes_size: files may leave the picture's size open.
+        dequantizes: it can write the float network of a quantised file.
     """
 
     read: Callable[..., Any]
@@ -91,6 +92,7 @@ class Importer:
     build: Callable[[Any, GraphWriter, DetectorSpec, ConvertOptions], ImportedNetwork]
     require: Callable[[Any], None] | None = None
     takes_size: bool = False
+    dequantizes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ Target = Literal["portable", "cpu"]
 Fate = Literal["kept", "replicated", "removed"]
 DeviationKind = Literal["scale", "zero_point", "slope", "table"]
 OPTIONAL = ("evaluation", "golden", "licence", "origin")  # left out of the JSON where nobody states them
+FLAGS = ("dequantize",)  # left out where they are not set
 BY_TF2ONNX = "translated by tf2onnx"  # begins the note of such a conversion
 T = TypeVar("T")
 
@@ -168,6 +169,7 @@ class ModelDocument:
         origin: where the source comes from in its sidecar's words, None likewise.
         arithmetic: what was written where no fused operator has LiteRT's codes: ``"litert"`` (integer arithmetic step by step)
             or ``"fused"`` (the fused operator, at most 1 LSB away).
+        dequantize: whether this is the float network of a quantised source: its weights, and activations that nothing rounds.
         golden: what the head holds for a known picture, for ``xdet selftest``; None where no integers define it.
         oldest_runtimes: runtime -> the oldest release known to load the file, such as ``{"onnxruntime": "1.15"}``.
         contract: version of the contract.
@@ -188,6 +190,7 @@ class ModelDocument:
     licence: str | None = None
     origin: str | None = None
     arithmetic: Arithmetic = "litert"
+    dequantize: bool = False
     golden: GoldenVector | None = None
     oldest_runtimes: Mapping[str, str] = field(default_factory=dict)
     contract: int = field(default=CONTRACT_VERSION)
@@ -200,7 +203,8 @@ class ModelDocument:
         require_choice(self.leaky_relu, LeakyRelu, "leaky_relu")
         require_choice(self.arithmetic, Arithmetic, "arithmetic")
         require_choice(self.target, Target, "target")
-        require_flag(self.freeze_thresholds, "freeze_thresholds")
+        for flag in ("freeze_thresholds", *FLAGS):
+            require_flag(getattr(self, flag), flag)
         require_texts(self.passes, "passes")
         require_texts(self.notes, "notes")
         for name, twin in self.tensors.items():
@@ -231,6 +235,9 @@ class ModelDocument:
         data = {**asdict(self), "spec": self.spec.to_dict()}
         for key in OPTIONAL:
             if data[key] is None:
+                del data[key]
+        for key in FLAGS:
+            if not data[key]:
                 del data[key]
         return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 

@@ -168,7 +168,7 @@ def _with_fault(parts: tuple[PartVerdict, ...], found: LayerComparison) -> tuple
     if fault is None:
         return parts
     part = "static" if fault.is_mistranslated else "exact"
-    finding = Finding(part, "layer", _told(fault, found.unit), layer=fault.tensor)  # type: ignore[arg-type]  # one of the two
+    finding = Finding(part, "layer", told_fault(fault, found.unit), layer=fault.tensor)  # type: ignore[arg-type]  # one of the two
     return tuple(
         replace(verdict, status="failed", findings=(*verdict.findings, finding))
         if verdict.part == part
@@ -177,7 +177,7 @@ def _with_fault(parts: tuple[PartVerdict, ...], found: LayerComparison) -> tuple
     )
 
 
-def _told(layer: Layer | RealLayer, unit: str) -> str:
+def told_fault(layer: Layer | RealLayer, unit: str) -> str:
     """What the layer does, in one sentence."""
     if layer.is_mistranslated:
         codes = unit == "LSB"

@@ -33,6 +33,7 @@ from xdet.checking.pair import Asked, most_images, open_pair, runtime_name, spli
 from xdet.checking.result import CheckResult, Finding, MissingRuntime, RuntimeLine
 from xdet.checking.runs import OpenRuntimes, Run, Work, run_finished, run_open, run_source
 from xdet.checking.tolerance import judge_boxes, tolerate_heads
+from xdet.checking.unrounded import NOT_EXACT, judge_unrounded
 from xdet.errors import MissingExtraError, RuntimeCrashedError, UnsoundOutputError, UsageError, XdetError
 from xdet.model.file import hash_model
 from xdet.pictures.preparation import Preparation, image_name, prepare_many, stack_pixels
@@ -291,16 +292,16 @@ def _judge(
     static, proven = check_static(pair)
     source = pair.source_graph
     step = None if source is None else source.head_step(pair.document.spec.network_outputs)
-    reason = why_not_exact(pair.document, pair.source_graph)
+    reason = NOT_EXACT if pair.document.dequantize else why_not_exact(pair.document, pair.source_graph)
     comparable = _comparable(pair)
     sources = sources if comparable else []
     exact_runs = [run for run in runs if run.exact and reason is None]
     xnnpack = next((run for run in sources if run.name == XNNPACK), None)
     to_xnnpack = {run.name: distance(run, xnnpack, step) for run in exact_runs} if xnnpack else {}
-    if pair.source_nodes is not None:
+    if pair.source_nodes is not None and not pair.document.dequantize:
         exact_runs, to_xnnpack, reason = same_kernels(runs, sources)
     near = {run.name: nearest(run, sources, step) for run in runs}
-    limits = None if pair.no_yardstick else allowed(sources, step)
+    limits = None if pair.no_yardstick or pair.document.dequantize else allowed(sources, step)
     spread_of = [d for name, d in near.items() if d is not None and name not in to_xnnpack]
     unit = "LSB" if step is not None else "of the largest value"
     exact = judge_exact(exact_runs, to_xnnpack, reason, unit)
@@ -309,8 +310,11 @@ def _judge(
     skipped = (
         (apart or pair.no_yardstick or _no_yardstick(inputs.runtimes, gaps.missing)) if runs else NOTHING_RAN
     )
-    spread = judge_spread(spread_of, limits if runs else None, unit, skipped)
-    spread = tolerate_heads(spread, spread_of, inputs.tolerance)
+    if pair.document.dequantize:
+        spread = judge_unrounded(pair, inputs.pixels, runs, near, inputs.runtimes)
+    else:
+        spread = judge_spread(spread_of, limits if runs else None, unit, skipped)
+        spread = tolerate_heads(spread, spread_of, inputs.tolerance)
     witness = xnnpack or (sources[0] if sources else None)
     exact, spread = (_with_diagnosis(inputs, part, runs, witness) for part in (exact, spread))
     heads, gives_boxes = (

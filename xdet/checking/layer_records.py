@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from converters.quant import QuantParams
+
 Unit = Literal["LSB", "of the largest value"]
 
 
@@ -27,6 +29,8 @@ class SourceLayer:
         codes: ``"int8"`` or ``"uint8"``; None for real numbers.
         bound: how many LSB its translation may be off.
         is_compared: False for what only hands its bound on.
+        quant: by which the source rounds what the model leaves in float32 (``--dequantize``); None where both do the same.
+        code_range: the least and the greatest code, with ``quant``.
     """
 
     name: str
@@ -35,6 +39,8 @@ class SourceLayer:
     codes: str | None
     bound: int = 0
     is_compared: bool = True
+    quant: QuantParams | None = None
+    code_range: tuple[int, int] = (-128, 127)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.heads.base import is_raw_output, join_outputs
+from converters.quant import real_numbers
 from converters.spec import IMAGE
 from xdet.checking.layer_records import Distance, Layer, LayerComparison, RealDistance, RealLayer
 from xdet.errors import ModelError
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from converters.quant import QuantParams
     from converters.spec import TensorTwin
     from xdet.checking.layer_records import SourceLayer
     from xdet.checking.pair import OpenedPair
@@ -84,7 +86,8 @@ def compare_layers(pair: OpenedPair, images: NDArray[np.uint8], runtimes: OpenRu
             shown = ours.tensors(batch, [*names, *raw])
             fused_differs += int((join_outputs([shown[name] for name in raw]) != ours.head(batch)).sum())
             comparing.add({IMAGE: batch, **shown}, held)
-    unit = "LSB" if pair.document.activations != "float32" else "of the largest value"
+    in_steps = pair.document.activations != "float32" or pair.document.dequantize
+    unit = "LSB" if in_steps else "of the largest value"
     return LayerComparison(tuple(comparing.layers()), absent, fused_differs, unit)  # type: ignore[arg-type]  # mypy joins to str
 
 
@@ -135,6 +138,8 @@ class _Shared:
     def to_graph(self, values: NDArray[Any]) -> NDArray[Any]:
         """The source's values as the graph stores them: moved, and the nearest codes where only the graph has codes."""
         moved = self._moved(values)
+        if self.source.quant is not None:
+            return moved if self.source.codes is None else real_numbers(moved, self.source.quant)
         if self.source.codes is not None:
             return (moved.astype(np.int16) + self.shift).astype(self.dtype)
         if self.scale is None:
@@ -147,6 +152,8 @@ class _Shared:
     def distance(self, found: NDArray[Any], values: NDArray[Any]) -> Distance | RealDistance:
         """How far a value of the graph is from the source's."""
         wanted = self.to_graph(values)
+        if self.source.quant is not None:
+            return self._in_steps(found, wanted, self.source.quant)
         if self.source.codes is not None:
             return Distance.between(found, wanted)
         differing, reals = int((found != wanted).sum()), self._moved(values)
@@ -155,6 +162,14 @@ class _Shared:
             return RealDistance.between(found, reals, unit=unit, differing=differing)
         held = (found.astype(np.float64) - self.zero_point) * float(self.scale)
         return RealDistance.between(held, reals, unit=float(self.scale), differing=differing)
+
+    def _in_steps(self, found: NDArray[Any], wanted: NDArray[Any], quant: QuantParams) -> RealDistance:
+        """How many steps of the source's codes real numbers are away; beyond what the codes hold counts as their end."""
+        step, codes = float(quant.scalar_scale), np.array(self.source.code_range)
+        low, high = (codes - quant.scalar_zero_point) * step
+        held = np.clip(found.astype(np.float64), low, high)
+        differing = int((np.rint(held / step) != np.rint(wanted.astype(np.float64) / step)).sum())
+        return RealDistance.between(held, wanted, unit=step, differing=differing)
 
     def _moved(self, values: NDArray[Any]) -> NDArray[Any]:
         return np.ascontiguousarray(values if self.perm is None else values.transpose(self.perm))
@@ -179,8 +194,12 @@ class _Comparing:
         same = all(np.array_equal(own[name], theirs[name]) for name in own)
         for layer in self._shared:
             here, there, name = own[layer.twin], held[layer.source.name], layer.source.name
-            by_codes = layer.source.codes is not None
-            local = self._exact(layer.twin, theirs) if by_codes else self._cut(layer.twin, theirs)
+            by_codes = layer.source.codes is not None and layer.source.quant is None
+            local = (
+                self._exact(layer.twin, theirs)
+                if by_codes
+                else self._cut(layer.twin, self._read(layer, theirs, held))
+            )
             found: list[Any] = [layer.distance(here, there), layer.distance(local, there)]
             if self._graph is not None:
                 kernel = local if same and by_codes else self._exact(layer.twin, own)
@@ -196,12 +215,21 @@ class _Comparing:
             accumulated, local, kernel = (*self._sums[layer.source.name], None)[:3]
             named = layer.source.name, layer.source.operator, layer.twin
             slack = int(self._activations == "int8" or layer.twin in self._inexact)
-            if layer.source.codes is not None:
+            if layer.source.quant is not None:
+                yield RealLayer(*named, accumulated, local, None, layer.bound, None)
+            elif layer.source.codes is not None:
                 yield Layer(*named, accumulated, local, kernel, layer.bound, slack)
             elif kernel is None:
                 yield RealLayer(*named, accumulated, local, None, LOCAL_BOUND, None)
             else:
                 yield RealLayer(*named, accumulated, local, kernel, None, slack)
+
+    def _read(self, layer: _Shared, theirs: Values, held: Mapping[str, NDArray[Any]]) -> Values:
+        """What a layer is given: of tensors that share a twin (a QUANTIZE that is left out), the one that it reads."""
+        reads = [
+            other for other in self._shared if other.source.name in layer.source.reads and other.source.quant
+        ]
+        return theirs | {other.twin: other.to_graph(held[other.source.name]) for other in reads}
 
     def _exact(self, twin: str, given: Values) -> NDArray[Any]:
         """The exact arithmetic's codes of ``twin`` when every other twin holds ``given``."""
@@ -237,7 +265,9 @@ def _shared(pair: OpenedPair, least_bound: int) -> tuple[tuple[_Shared, ...], di
             bounds[layer.name] = bound
         elif twin.onnx is None or twin.fate != "kept":
             bounds[layer.name], absent[layer.name] = bound, str(twin.by)
-        elif layer.codes is not None or (twin.onnx in pair.graph.producers and not is_raw_output(twin.onnx)):
+        elif (layer.codes is not None and layer.quant is None) or (
+            twin.onnx in pair.graph.producers and not is_raw_output(twin.onnx)
+        ):
             bound = of_twins[twin.onnx] = max(bound, of_twins.get(twin.onnx, 0))
             shared.append(_held(layer, twin, twin.onnx, bound, pair.graph))
     if not pair.source_layers:
@@ -253,6 +283,8 @@ def _held(layer: SourceLayer, twin: TensorTwin, value: str, bound: int, graph: F
     """A source tensor with its twin ``value``."""
     before, _, after = twin.layout.partition("->")
     perm = None if twin.layout == "same" else tuple(before.index(axis) for axis in after)
+    if layer.quant is not None:
+        return _Shared(layer, value, perm, np.float32, bound=bound)
     if layer.codes is not None:
         unsigned = (layer.codes == "uint8") == (twin.zero_point_shift == 0)
         dtype = np.uint8 if unsigned else np.int8

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from converters.description.statements import SourceOptions, Statements
     from converters.facts import SourceFacts
+    from converters.sources.onnx.dequantized import Pair
     from converters.spec import ModelDocument
     from xdet.checking.numbers.keras_steps import KerasSteps
 
@@ -157,9 +158,15 @@ class CheckedSource:
 def read_tflite_source(origin: ModelFile, document: ModelDocument) -> CheckedSource:
     """What a TFLite source states and computes, as the checks compare it."""
     from converters.errors import ConversionError
+    from converters.sources.tflite.dequantized import dequantized
     from converters.sources.tflite.facts import facts_from_tflite
     from converters.sources.tflite.reader import read_tflite
-    from converters.sources.tflite.supported import is_dynamic_range, require_sound, require_supported
+    from converters.sources.tflite.supported import (
+        is_dynamic_range,
+        is_float,
+        require_sound,
+        require_supported,
+    )
 
     try:
         records = read_tflite(origin.data, origin.file)
@@ -167,7 +174,10 @@ def read_tflite_source(origin: ModelFile, document: ModelDocument) -> CheckedSou
         facts = facts_from_tflite(records)
     except ConversionError as error:
         raise ModelError(*error.lines) from error
-    graph = SourceGraph(records)
+    if document.dequantize and not is_float(records):
+        graph = SourceGraph(dequantized(records), records)
+    else:
+        graph = SourceGraph(records)
     return CheckedSource(facts, graph.layers(document), is_dynamic_range(records), graph)
 
 
@@ -204,6 +214,7 @@ def read_keras_source(origin: ModelFile, document: ModelDocument) -> CheckedSour
 def read_onnx_source(origin: ModelFile, document: ModelDocument) -> CheckedSource:
     """The operators of an ONNX source at the size of its model; layers only of float networks, which have a bound."""
     from converters.errors import ConversionError
+    from converters.sources.onnx.dequantized import dequantize_graph
     from converters.sources.onnx.importer import activation_codes
     from converters.sources.onnx.network import facts_from_onnx, fixed_graph
     from converters.sources.onnx.reader import read_onnx
@@ -212,6 +223,9 @@ def read_onnx_source(origin: ModelFile, document: ModelDocument) -> CheckedSourc
     try:
         source = read_onnx(origin.data, origin.file, (image.height, image.width))
         facts, nodes = facts_from_onnx(source), fixed_graph(source)
+        if document.dequantize:
+            pairs = dequantize_graph(nodes, origin.file)
+            return CheckedSource(facts, tuple(_unrounded(pair) for pair in pairs), nodes=nodes)
     except ConversionError as error:
         raise ModelError(*error.lines) from error
     own = {name for node in source.proto.graph.node for name in node.output}
@@ -231,6 +245,11 @@ def read_onnx_source(origin: ModelFile, document: ModelDocument) -> CheckedSourc
     if document.activations != "float32":
         return CheckedSource(facts, layers, problem="the model was quantised at conversion")
     return CheckedSource(facts, layers, nodes=nodes)
+
+
+def _unrounded(pair: Pair) -> SourceLayer:
+    """A pair of an ONNX source as a layer: what its DequantizeLinear gives, of which the model has the numbers unrounded."""
+    return SourceLayer(pair.value, "DequantizeLinear", (), None, 1, quant=pair.params, code_range=pair.codes)
 
 
 def _stated(

@@ -77,6 +77,13 @@ def convert(
             help="For operators without a fused form that equals LiteRT. litert: step by step; fused: faster, <= 1 LSB away."
         ),
     ] = "litert",
+    dequantize: Annotated[
+        bool,
+        typer.Option(
+            "--dequantize",
+            help="The float network of a quantised file: its weights, and activations that nothing rounds.",
+        ),
+    ] = False,
     freeze_thresholds: Annotated[
         bool, typer.Option("--freeze-thresholds", help="Thresholds as constants, not optional inputs.")
     ] = False,
@@ -139,6 +146,7 @@ def convert(
             activations=activations,
             leaky_relu=leaky_relu,
             arithmetic=arithmetic,
+            dequantize=dequantize,
             freeze_thresholds=freeze_thresholds,
             any_size=any_size,
             quantize=quantize,

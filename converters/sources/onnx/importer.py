@@ -20,6 +20,7 @@ from converters.errors import OptionError
 from converters.facts import match_outputs
 from converters.graph import NCHW_TO_NHWC, image_pixels, rescaled_pixels
 from converters.sources.base import ImportedNetwork, as_raw_output
+from converters.sources.onnx.dequantized import dequantize_graph
 from converters.sources.onnx.network import facts_from_onnx, fixed_graph, turned_outputs
 from converters.spec import CONTRACT_NAMES, TensorTwin
 
@@ -48,6 +49,10 @@ def import_onnx(
             "so (Ultralytics: dynamic=True), or leave --batch out"
         )
     graph = fixed_graph(source, options.batch_size)
+    quantization = summarise_quantization(graph)
+    if options.dequantize:
+        dequantize_graph(graph, source.file)
+        quantization = f"float32 of {quantization}"
     codes = activation_codes(graph)
     _require_choices(source.file, codes, options)
     pixels = image_pixels(writer, spec.image, options.batch_size)
@@ -73,7 +78,7 @@ def import_onnx(
             for old, new in ours.items()
             if old.name and not old.is_graph_input()
         },
-        quantization=summarise_quantization(graph),
+        quantization=quantization,
         activations=codes,
         canonical=False,
         leaky_relu="float",

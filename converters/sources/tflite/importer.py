@@ -24,6 +24,7 @@ from converters.facts import match_outputs
 from converters.graph import IR_VERSION, image_pixels, pixel_codes, pixels_are_codes, rescaled_pixels
 from converters.sources.base import ImportedNetwork, as_raw_output
 from converters.sources.tflite.context import ImportContext, describe, transposed
+from converters.sources.tflite.dequantized import dequantized, pixel_rescaling
 from converters.sources.tflite.facts import summarise_quantization
 from converters.sources.tflite.operators import OPERATORS
 from converters.sources.tflite.ops.shape_arithmetic import fold
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from converters.graph import GraphWriter
     from converters.options import ConvertOptions
     from converters.sources.tflite.reader import TfliteModel, TfliteOperator
-    from converters.spec import DetectorSpec, ImageInput
+    from converters.spec import DetectorSpec, ImageInput, Rescaling
 
 
 DYNAMIC_RANGE = (
@@ -42,8 +43,17 @@ DYNAMIC_RANGE = (
 )
 
 
-def define_image_input(context: ImportContext, image: ImageInput, batch: int | str) -> None:
-    """Declare ``image`` (uint8 NHWC) and register what carries the source's input tensor."""
+def define_image_input(
+    context: ImportContext, image: ImageInput, batch: int | str, rescaling: Rescaling | None = None
+) -> None:
+    """Declare ``image`` (uint8 NHWC) and register what carries the source's input tensor.
+
+    Args:
+        context: the import.
+        image: the picture.
+        batch: images per call.
+        rescaling: of a float input whose numbers are those of codes, instead of the picture's.
+    """
     pixels = image_pixels(context.writer, image, batch)
     index = context.model.inputs[0]
     if context.is_quantized(index):
@@ -54,7 +64,7 @@ def define_image_input(context: ImportContext, image: ImageInput, batch: int | s
             target = op.outputs[0]
             if pixels_are_codes(image.rescaling, context.params(target), context.code_dtype):
                 context.define(target, _codes(context, pixels, target))
-    context.define(index, rescaled_pixels(context.writer, pixels, image.rescaling))
+    context.define(index, rescaled_pixels(context.writer, pixels, rescaling or image.rescaling))
 
 
 def _codes(context: ImportContext, pixels: ir.Value, index: int) -> ir.Value:
@@ -99,6 +109,9 @@ def import_tflite(
         UnsupportedModelError: operators or tensor types without a translation, all of them listed with counts.
     """
     require_supported(model)
+    quantization, rescaling = summarise_quantization(model), None
+    if options.dequantize:
+        model, rescaling = dequantized(model), pixel_rescaling(model)
     floats = is_float(model)
     if floats and options.activations != "uint8":
         raise OptionError(
@@ -113,13 +126,13 @@ def import_tflite(
         options.batch_size,
         arithmetic=options.arithmetic,
     )
-    define_image_input(context, spec.image, options.batch_size)
+    define_image_input(context, spec.image, options.batch_size, rescaling)
     translate(context)
     require_source_shapes(context)
     return ImportedNetwork(
         outputs=_raw_outputs(context, spec),
         twins=context.twins,
-        quantization=summarise_quantization(model),
+        quantization=f"float32 of {quantization}" if options.dequantize else quantization,
         activations="float32" if floats else options.activations,
         notes=(*context.notes, *((DYNAMIC_RANGE,) if is_dynamic_range(model) else ())),
         deviations=tuple(context.deviations),

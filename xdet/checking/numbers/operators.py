@@ -174,6 +174,8 @@ def _folded_padding(context: StaticContext, node: Node, op: TfliteOperator) -> t
     before = context.graph.producers.get(node.inputs[0])
     if pad is None or pad.op != "PAD" or before is None:
         return (0, 0, 0, 0)
+    if op.inputs[0] in context.tensors_by_value.get(node.inputs[0], ()):
+        return (0, 0, 0, 0)  # float networks keep the PAD
     owners = owners_of(context, before.inputs[0], set()) if before.inputs else ()
     amounts = context.source.model.tensors[pad.inputs[1]].data
     if amounts is None or (op.inputs[0] in owners and pad.inputs[0] not in owners):

@@ -5,6 +5,8 @@ Names are those of the document's tensor map: a tensor without a name is ``tenso
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -40,10 +42,11 @@ class SourceGraph:
 
     Args:
         model: what ``converters.sources.tflite.reader`` made of the file.
+        rounded: the file itself, where ``model`` is its float network (``--dequantize``).
     """
 
-    def __init__(self, model: TfliteModel) -> None:
-        self.model = model
+    def __init__(self, model: TfliteModel, rounded: TfliteModel | None = None) -> None:
+        self.model, self._rounded = model, rounded
         seen, names = set(CONTRACT_NAMES), []
         for tensor in model.tensors:
             name = tensor.name or f"tensor_{tensor.index}"
@@ -87,6 +90,8 @@ class SourceGraph:
 
     def layers(self, document: ModelDocument) -> tuple[SourceLayer, ...]:
         """Tensors of codes, in the order in which they are computed; of a file that has none, its float tensors."""
+        if self._rounded is not None:
+            return tuple(map(self._unrounded, SourceGraph(self._rounded).layers(document)))
         steps: list[tuple[str, tuple[int, ...], tuple[int, ...], int]] = [("input", (), self.model.inputs, 0)]
         steps += [(op.op, op.inputs, op.outputs, self._bound(op, document)) for op in self.model.operators]
         tensors = self.model.tensors
@@ -104,6 +109,20 @@ class SourceGraph:
             )
             for name, inputs, outputs, bound in steps
             for index in outputs
+        )
+
+    def _unrounded(self, layer: SourceLayer) -> SourceLayer:
+        """A layer whose twin is float: within one step, and half a step more of each QUANTIZE that is left out."""
+        assert self._rounded is not None  # noqa: S101 - the caller looked
+        tensors = self._rounded.tensors
+        quant = tensors[self.indices[layer.name]].quant
+        if layer.codes is None or quant is None:
+            return replace(layer, is_compared=False)
+        before = tensors[self.indices[layer.reads[0]]].quant if layer.operator == "QUANTIZE" else None
+        more = 0.0 if before is None else float(before.scalar_scale / quant.scalar_scale) / 2
+        info = np.iinfo(layer.codes)
+        return replace(
+            layer, bound=1 + math.ceil(more), quant=quant, code_range=(int(info.min), int(info.max))
         )
 
     def _bound(self, op: TfliteOperator, document: ModelDocument) -> int:
@@ -144,5 +163,5 @@ class SourceGraph:
         maker = self.makers.get(index)
         if maker is not None and maker.op == "DEQUANTIZE":
             index = maker.inputs[0]
-        quant = self.model.tensors[index].quant
+        quant = (self._rounded or self.model).tensors[index].quant
         return None if quant is None or quant.scale.size != 1 else float(quant.scalar_scale)

@@ -1,0 +1,100 @@
+"""A check of a dequantised model: weights as numbers, layers in steps of the source's codes, runtimes in float32."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+
+from converters.convert import convert_to_bytes
+from converters.description.statements import SourceOptions
+from converters.options import ConvertOptions
+from converters.spec import Rescaling
+from tests.converters.sources.onnx.networks import yolo_v8
+from tests.converters.sources.tflite.networks import tiny_yolo_v2_relu
+from xdet.checking.check import check
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from xdet.checking.result import CheckResult
+
+pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
+ANCHORS = tuple((0.3 + i / 5, 0.5 + i / 5) for i in range(5))
+SAID = {
+    "tflite": SourceOptions(anchors=ANCHORS, anchor_unit="cell", class_names=("a",), resize="bilinear"),
+    "onnx": SourceOptions(class_names=("a", "b"), resize="bilinear", rescaling=Rescaling(1 / 255, 0.0)),
+}
+RUNTIMES = "onnxruntime:cpu,litert:xnnpack"
+
+
+def dequantised(folder: Path, suffix: str) -> tuple[Path, Path]:
+    source, model = folder / f"net.{suffix}", folder / "model.onnx"
+    source.write_bytes(tiny_yolo_v2_relu(64, 32) if suffix == "tflite" else yolo_v8(quantised=True))
+    options = ConvertOptions(source=SAID[suffix], dequantize=True)
+    model.write_bytes(convert_to_bytes(source, options).model)
+    return source, model
+
+
+def checked(folder: Path, suffix: str, images: list[Path]) -> CheckResult:
+    runtimes = RUNTIMES if suffix == "tflite" else "onnxruntime:cpu"
+    return check(
+        folder / "model.onnx",
+        folder / f"net.{suffix}",
+        images,
+        runtimes=runtimes,
+        said=SAID[suffix],
+        layers=True,
+    )
+
+
+@pytest.mark.parametrize("suffix", ["tflite", "onnx"])
+def test_every_layer_is_within_a_step_of_its_sources_codes(
+    suffix: str, tmp_path: Path, sample_pictures: list[Path]
+) -> None:
+    dequantised(tmp_path, suffix)
+    result = checked(tmp_path, suffix, sample_pictures[:1])
+    assert result.findings == ()
+    assert [part.status for part in result.parts] == ["passed", "skipped", "passed", "passed"]
+    assert "the model none (--dequantize)" in result.parts[1].summary
+    assert "of a step of the source's codes; through all of them" in result.parts[2].summary
+    assert result.layers is not None
+    assert result.layers.unit == "LSB"
+    assert 0.3 < max(layer.local.worst for layer in result.layers.layers) <= 1
+
+
+def test_a_weight_that_was_scaled_fails_static_and_spread_at_its_layer(
+    tmp_path: Path, sample_pictures: list[Path]
+) -> None:
+    _, model = dequantised(tmp_path, "tflite")
+    proto = onnx.load(model)
+    weights = [tensor for tensor in proto.graph.initializer if len(tensor.dims) == 4]
+    fifth = weights[4]
+    fifth.CopyFrom(
+        onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(fifth) * np.float32(1.2), fifth.name)
+    )
+    onnx.save(proto, model)
+    result = checked(tmp_path, "tflite", sample_pictures[:1])
+    assert {(finding.part, finding.cause) for finding in result.findings} >= {
+        ("static", "weight"),
+        ("spread", "layer"),
+    }
+    assert result.layers is not None
+    fault = result.layers.first_fault
+    assert fault is not None
+    assert fault.tensor in {finding.layer for finding in result.findings if finding.part == "spread"}
+    assert replace(result, layers=None).passed is False
+
+
+@pytest.mark.shared
+def test_the_trained_detectors_keep_their_layers(
+    shared_dir: Path, tmp_path: Path, sample_pictures: list[Path]
+) -> None:
+    source, model = shared_dir / "models" / "tiny_yolo_v2_person_192_int8.tflite", tmp_path / "d.onnx"
+    model.write_bytes(convert_to_bytes(source, ConvertOptions(dequantize=True)).model)
+    result = check(model, source, sample_pictures, runtimes=RUNTIMES)
+    assert result.findings == ()
+    assert result.parts[2].status == "passed"

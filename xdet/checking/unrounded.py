@@ -1,0 +1,83 @@
+"""Part spread of models that leave out their source's rounding (``--dequantize``): by layers, each in steps of its own codes.
+
+No bound on the head follows from the source: where nothing rounds between, small differences of early layers grow as the
+weights let them. What does follow is a bound for each layer: given the source's own codes in front of it, its result is within
+one step of the source's (half for the rounding, half for LiteRT's multipliers). So that is judged, on two photographs, with
+every runtime beside ONNX Runtime's float32; how far the head is in the end is told, and judges nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xdet.checking.blame import IMAGES, told_fault
+from xdet.checking.heads.spread import FLOAT_BOUND, ONNX_MODEL, distance
+from xdet.checking.layers import compare_layers
+from xdet.checking.result import Finding, PartVerdict
+from xdet.errors import XdetError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from xdet.checking.pair import OpenedPair
+    from xdet.checking.result import HeadDistance
+    from xdet.checking.runs import OpenRuntimes, Run
+
+NOT_EXACT = "no pair is declared exact: the source rounds every activation, and the model none (--dequantize)"
+
+
+def judge_unrounded(
+    pair: OpenedPair,
+    pixels: NDArray[np.uint8],
+    runs: Sequence[Run],
+    near: Mapping[str, HeadDistance | None],
+    runtimes: OpenRuntimes,
+) -> PartVerdict:
+    """Judge every layer by its source's codes, and every runtime by ONNX Runtime's float32.
+
+    Args:
+        pair: the two files.
+        pixels: photographs at network size; the first two are used.
+        runs: of the model.
+        near: each run's distance from the nearest of the source's.
+        runtimes: those of the check.
+    """
+    try:
+        found = compare_layers(pair, pixels[:IMAGES], runtimes)
+    except XdetError as error:
+        return PartVerdict("spread", "skipped", f"its layers could not be compared: {error}")
+    findings = list(_apart(runs))
+    if found.first_fault is not None:
+        told = told_fault(found.first_fault, found.unit)
+        findings.append(Finding("spread", "layer", told, layer=found.first_fault.tensor))
+    worst = max(float(layer.local.worst) for layer in found.layers)
+    told = (
+        f"given the source's own numbers in front, {len(found.layers)} layers are within {worst:.2f} of a step of the source's "
+        "codes"
+    )
+    furthest = max((d for d in near.values() if d is not None), key=lambda d: d.mean_steps, default=None)
+    if furthest is not None:
+        told += (
+            f"; through all of them unrounded, the head of {furthest.first} is up to {furthest.max_steps:.4g} (mean "
+            f"{furthest.mean_steps:.4g}) from {furthest.second}'s: compare accuracy with xdet eval"
+        )
+    return PartVerdict("spread", "failed" if findings else "passed", told, tuple(findings))
+
+
+def _apart(runs: Sequence[Run]) -> list[Finding]:
+    """Runtimes whose float32 is not ONNX Runtime's."""
+    ours = next((run for run in runs if run.name == ONNX_MODEL), None)
+    others = [] if ours is None else [distance(run, ours, None) for run in runs if run is not ours]
+    return [
+        Finding(
+            "spread",
+            "layer",
+            f"{d.first} is up to {d.max_steps:.4g} of the largest value from {d.second}; allowed are {FLOAT_BOUND:g}",
+            runtime=d.first,
+        )
+        for d in others
+        if not d.max_steps <= FLOAT_BOUND
+    ]
