@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from tests.converters.sources.tflite.look_alikes import yolo_v8
+from tests.xdet.command import run_xdet
 from tests.xdet.films import write_film
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,6 +39,7 @@ RUN = (
     *TUTORIALS,
 )  # their commands are run, in order, in one folder
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+SHELL = set("|&;<>$`*?~")  # what only a shell reads
 NOT_OURS = {"--no-vnni", "--build", "--strict", "--cases", "--seed"}  # of programs that are named
 
 
@@ -58,7 +60,9 @@ def commands(document: Path, program: str) -> list[list[str]]:
 
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run ``python`` or ``xdet`` of this environment, or another program."""
-    here = {"python": [sys.executable], "xdet": [sys.executable, "-m", "xdet"]}.get(command[0], command[:1])
+    if command[0] == "xdet":
+        return run_xdet(*command[1:], folder=folder)
+    here = [sys.executable] if command[0] == "python" else command[:1]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [*here, *command[1:]],
@@ -116,21 +120,27 @@ def test_the_commands_of_this_document_run_in_order(document: Path, folder: Path
 
 
 @pytest.mark.parametrize("document", sorted((ROOT / "docs" / "errors").glob("*.md")), ids=name_of)
-def test_what_this_document_shows_is_what_the_commands_print(document: Path, folder: Path) -> None:
+def test_what_this_document_shows_is_what_the_commands_print(
+    document: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     here = folder / "bin"
     here.mkdir()
     (here / "xdet").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m xdet "$@"\n', "utf-8")
     (here / "xdet").chmod(0o755)
     path = f"{here}{os.pathsep}{os.environ['PATH']}"
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path, "COLUMNS": "80"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}
     shown = [line for block in blocks(document, "console") for line in block.splitlines()]
     while shown:
         command = shown.pop(0).removeprefix("$ ")
         expected = list(takewhile(lambda line: not line.startswith("$ "), shown))
         del shown[: len(expected)]
-        result = subprocess.run(
-            ["/bin/sh", "-c", command], cwd=folder, env=env, capture_output=True, text=True, check=False
-        )
+        if set(command) & SHELL or not command.startswith("xdet "):
+            result = subprocess.run(
+                ["/bin/sh", "-c", command], cwd=folder, env=env, capture_output=True, text=True, check=False
+            )
+        else:
+            result = run_xdet(*shlex.split(command)[1:], folder=folder)
         if expected:
             assert (result.stdout + result.stderr).splitlines() == expected, command
         else:

@@ -10,7 +10,8 @@ import pytest
 
 import xdet
 from tests.converters.sources.tflite.networks import st_yolo_lc
-from tests.xdet.cli.test_app import assert_one_line, run
+from tests.xdet.command import assert_one_line
+from tests.xdet.command import run_xdet as run
 from xdet.bench import Benchmark, BenchOptions, Ratio, run_benchmark
 from xdet.bench.cases import plan_cases
 from xdet.bench.report import benchmark_report, benchmark_to_json

@@ -11,7 +11,7 @@ import pytest
 from converters.convert import convert_to_bytes
 from converters.options import ConvertOptions
 from tests.xdet.checking import faults
-from tests.xdet.checking.command import run_xdet
+from tests.xdet.command import run_xdet
 from xdet.checking import blame as layered
 from xdet.checking import placement as placement_module
 from xdet.checking.check import check

@@ -16,7 +16,7 @@ from converters.convert import convert_to_bytes
 from converters.options import ConvertOptions
 from converters.spec import Thresholds
 from tests.xdet.checking import faults
-from tests.xdet.checking.command import ROOT, run_xdet
+from tests.xdet.command import ROOT, run_xdet
 from xdet import checking
 from xdet.checking import check as verdict
 from xdet.checking import runs

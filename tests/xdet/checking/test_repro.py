@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from converters.convert import convert_to_bytes
 from converters.options import ConvertOptions
 from converters.spec import IMAGE
 from tests.xdet.checking import faults
+from tests.xdet.command import run_xdet
 from xdet.checking.layer_records import Distance, Layer
 from xdet.checking.layers import source_codes
 from xdet.checking.pair import open_pair
@@ -122,17 +120,10 @@ def test_the_command_writes_a_layer_where_one_is_at_fault(
 ) -> None:
     model = faults.planted(sound, faults.zero_point_off_by_one) if is_broken else sound
     (tmp_path / "person.onnx").write_bytes(model)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "xdet", "check", "person.onnx", "--source", str(embedded_tflite)),
-            *("--images", str(sample_pictures[0]), "--repro", "layer.onnx"),
-            *("--runtimes", "onnxruntime:cpu,litert:xnnpack"),
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run_xdet(
+        *("check", "person.onnx", "--source", embedded_tflite, "--images", sample_pictures[0]),
+        *("--repro", "layer.onnx", "--runtimes", "onnxruntime:cpu,litert:xnnpack"),
+        folder=tmp_path,
     )
     assert done.returncode == int(is_broken), done.stderr
     assert (tmp_path / "layer.onnx").exists() is is_broken

@@ -19,6 +19,7 @@ from converters.convert import Conversion, convert_to_bytes
 from converters.integer.golden import Agreement, make_vector, stored_codes
 from converters.options import ConvertOptions
 from converters.spec import METADATA_KEY, GoldenVector, ModelDocument
+from tests.xdet.command import run_xdet
 from tests.xdet.finished_models import finished_model
 from tests.xdet.planted_faults import (
     another_slope,
@@ -35,7 +36,7 @@ from xdet.checking.selftest_report import selftest_text, selftest_to_json
 from xdet.errors import ModelError, RuntimeUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parents[3]
 VALUES = 7 * 7 * 30
@@ -225,22 +226,14 @@ def test_an_infinite_distance_is_null_in_json() -> None:
     assert json.loads(selftest_to_json(found))["agreement"]["worst_lsb"] is None
 
 
-def xdet(*arguments: str | Path, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    command = [*prefix, sys.executable, "-m", "xdet", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_CORETYPE": "Nehalem"}
-    return subprocess.run(
-        command, capture_output=True, text=True, encoding="utf-8", env=environment, check=False
-    )
-
-
 def test_the_command_exits_with_0_for_exact_and_1_for_broken(embedded: Conversion, tmp_path: Path) -> None:
     sound, broken = tmp_path / "sound.onnx", tmp_path / "broken.onnx"
     sound.write_bytes(embedded.model)
     broken.write_bytes(edited(embedded.model, another_slope))
-    result = xdet("selftest", sound)
+    result = run_xdet("selftest", sound)
     assert result.returncode == 0
     assert result.stdout.splitlines()[0].endswith(": exact: all 1470 head values have the golden bits")
-    result = xdet("selftest", broken, "--json", "-")
+    result = run_xdet("selftest", broken, "--json", "-")
     assert result.returncode == 1
     assert json.loads(result.stdout)["verdict"] == "broken"
 
@@ -270,7 +263,9 @@ def test_the_command_tells_on_haswell_what_other_programs_must_set(
 ) -> None:
     model = tmp_path / "person.onnx"
     model.write_bytes(embedded.model)
-    result = xdet("selftest", model, prefix=(qemu_x86_64, "-cpu", "Haswell"))
+    command = [qemu_x86_64, "-cpu", "Haswell", sys.executable, "-m", "xdet", "selftest", str(model)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_CORETYPE": "Nehalem"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert result.returncode == 0, result.stderr
     first, second, third = result.stdout.splitlines()
     assert first.endswith("exact: all 1470 head values have the golden bits")

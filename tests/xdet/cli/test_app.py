@@ -14,27 +14,11 @@ import pytest
 import xdet
 from tests.converters.sources.tflite.builder import build_small_model
 from tests.converters.sources.tflite.networks import tiny_yolo_v2_relu
+from tests.xdet.command import ROOT, assert_one_line
+from tests.xdet.command import run_xdet as run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-ROOT = Path(__file__).resolve().parents[3]
-
-
-def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "xdet", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=cwd or ROOT, capture_output=True, text=True, encoding="utf-8", check=False
-    )
-
-
-def assert_one_line(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    assert result.returncode == code, result.stderr
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("xdet: error: ")
-    for word in words:
-        assert word in lines[0]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +32,9 @@ def model(embedded_tflite: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def test_version() -> None:
-    assert run("--version").stdout == f"xdet {xdet.__version__}\n"
+    command = [sys.executable, "-m", "xdet", "--version"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert printed == f"xdet {xdet.__version__}\n"
 
 
 def test_the_help_of_the_program_cuts_no_sentence() -> None:
@@ -242,7 +228,7 @@ def test_a_bad_call_is_one_clear_line(
     onnx.save(onnx.helper.make_model(graph, ir_version=9), tmp_path / "foreign.onnx")
     arguments, code, word = bad_calls(str(model), str(sample_pictures[0]), tmp_path)[what]
     before = sorted(path.name for path in tmp_path.iterdir())
-    assert_one_line(run(*arguments, cwd=tmp_path), code, word)
+    assert_one_line(run(*arguments, folder=tmp_path), code, word)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.xdet.command import run_xdet
+
+if TYPE_CHECKING:
+    import subprocess
+
 NOTES = ["note: class names class_0 are assumed", "note: resize nearest is assumed"]
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "xdet", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=True)
+    result = run_xdet(*arguments)
+    assert result.returncode == 0, result.stderr
+    return result
 
 
 def notes(result: subprocess.CompletedProcess[str]) -> list[str]:

@@ -9,32 +9,26 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
 
+from tests.xdet.command import ROOT, run_xdet
 from tests.xdet.films import write_film
 from tests.xdet.labelled_scenes import write_model
 from tests.xdet.web import Site, serving
 from xdet.detection.results import ResultsFile
 
-ROOT = Path(__file__).resolve().parents[3]
+if TYPE_CHECKING:
+    from pathlib import Path
+
 COMMAND = [sys.executable, "-m", "xdet", "detect"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def run(folder: Path, words: str, *, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *words.split()],
-        cwd=folder,
-        env=ENVIRONMENT,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-    )
+    return run_xdet("detect", *words.split(), folder=folder, stdin=stdin)
 
 
 def told(result: subprocess.CompletedProcess[str], code: int = 2) -> str:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.xdet.command import run_xdet
 from tests.xdet.labelled_scenes import Scene, two_people, write_model
 
-ROOT = Path(__file__).resolve().parents[3]
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "xdet", "eval", *map(str, arguments), "--max-detections", "4"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False)
+    return run_xdet("eval", *arguments, "--max-detections", "4")
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.xdet.card.test_card import annotate
-from tests.xdet.cli.test_app import assert_one_line, run
+from tests.xdet.command import assert_one_line
+from tests.xdet.command import run_xdet as run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +60,7 @@ def test_bench_measures_on_the_command_line(embedded_tflite: Path, model: Path, 
 def test_a_bad_bench_is_one_clear_line(
     options: list[str], code: int, word: str, model: Path, tmp_path: Path
 ) -> None:
-    assert_one_line(run("bench", model, "--blocks", "1", *options, cwd=tmp_path), code, word)
+    assert_one_line(run("bench", model, "--blocks", "1", *options, folder=tmp_path), code, word)
 
 
 def test_card_writes_a_file_and_its_pictures(
@@ -71,7 +72,7 @@ def test_card_writes_a_file_and_its_pictures(
     (tmp_path / "notes.md").write_text("Ours.\n", encoding="utf-8")
     files: list[str | Path] = ["card", embedded_tflite, model, "--images", ".", "--annotations", "boxes.json"]
     how = ["--notes", "notes.md", "--runtimes", "litert,onnxruntime", "--blocks", "1", "-o", "ours.md"]
-    result = run(*files, *how, cwd=tmp_path)
+    result = run(*files, *how, folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "wrote ours.md and 2 pictures beside it\n"
     assert (tmp_path / "ours.md").read_text("utf-8").splitlines()[2] == "Ours."
@@ -93,4 +94,4 @@ def test_notes_that_are_missing_are_one_clear_line(
         "--annotations",
         tmp_path / "b.json",
     ]
-    assert_one_line(run(*files, "--notes", tmp_path / "no.md", cwd=tmp_path), 3, "no.md", "UTF-8")
+    assert_one_line(run(*files, "--notes", tmp_path / "no.md", folder=tmp_path), 3, "no.md", "UTF-8")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +12,7 @@ from PIL import Image
 
 from converters.description.statements import SourceOptions
 from converters.errors import OptionError
+from tests.xdet.command import run_xdet
 from xdet.detection.units import GAP, TITLE_HEIGHT, trial_text, try_units
 from xdet.errors import UsageError
 
@@ -70,11 +69,8 @@ def test_the_command_converts_nothing_and_names_the_folder(
     tmp_path: Path,
 ) -> None:
     listed = " ".join(f"{w},{h}" for w, h in fractions)
-    command = [sys.executable, "-m", "xdet", "convert", str(embedded_tflite), "--anchors", listed]
-    run = subprocess.run(
-        [*command, "--try-units", str(sample_pictures[0].parent)],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    command = ("convert", embedded_tflite, "--anchors", listed, "--try-units", sample_pictures[0].parent)
+    run = run_xdet(*command, folder=tmp_path)
     assert run.returncode == 0, run.stderr
     assert [path.name for path in tmp_path.iterdir()] == [f"{embedded_tflite.stem}_units"]
     assert run.stdout.startswith("2 photographs, boxes that score above 0.3:")

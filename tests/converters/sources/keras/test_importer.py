@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.xdet.command import run_xdet
+
 ROOT = Path(__file__).resolve().parents[4]
 PROGRAM = Path(__file__).with_name("convert_small_models.py")
 FILES = (
@@ -95,19 +97,13 @@ def test_calibration_makes_every_convolution_an_integer_one(one: dict[str, Any])
     assert one["quantised difference"] < 0.01  # mean, of the head's span; measured 0.003
 
 
-def run_xdet(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "xdet", *arguments]
-    return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, check=False)
-
-
 def test_a_quantised_source_is_not_quantised_again(
     embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
 ) -> None:
     for index in range(8):
         (tmp_path / f"{index}.jpg").write_bytes(sample_pictures[0].read_bytes())
     options = ("--quantize", "per-channel", "--calibration", ".", "-o", "out.onnx")
-    result = run_xdet("convert", str(embedded_tflite), *options, cwd=tmp_path)
+    result = run_xdet("convert", str(embedded_tflite), *options, folder=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
     assert "the source is quantised already (int8 per-channel)" in result.stderr
     assert not (tmp_path / "out.onnx").exists()
@@ -137,7 +133,7 @@ def test_a_quantised_source_is_not_quantised_again(
 def test_a_calibration_that_cannot_work_is_told_before_anything_is_loaded(
     options: tuple[str, ...], code: int, message: str, tmp_path: Path
 ) -> None:
-    result = run_xdet("convert", "absent.h5", *options, cwd=tmp_path)
+    result = run_xdet("convert", "absent.h5", *options, folder=tmp_path)
     assert result.returncode == code
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
