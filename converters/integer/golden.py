@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.spec import GoldenVector
+from converters.spec import GoldenPart, GoldenVector
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 GENERATOR = 1  # raise it with any change to the picture
@@ -120,10 +122,23 @@ class Agreement:
     off_lattice: int
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class RawCodes:
+    """One raw output of a network for the golden picture.
+
+    Attributes:
+        codes: uint8, of one image.
+        scale: float32 scale.
+        zero_point: in uint8 form.
+    """
+
+    codes: NDArray[np.uint8]
+    scale: np.float32
+    zero_point: int
+
+
 def make_vector(
-    codes: NDArray[np.uint8],
-    scale: np.float32,
-    zero_point: int,
+    outputs: Sequence[RawCodes],
     *,
     room_bytes: int,
     bound_lsb: int,
@@ -132,17 +147,17 @@ def make_vector(
     """Store a head's codes.
 
     Args:
-        codes: uint8, one image's raw output.
-        scale: float32 scale of the head.
-        zero_point: its zero-point in uint8 form.
+        outputs: the raw outputs, in the head's order.
         room_bytes: size of the model's constants, of which the vector may take ``SHARE``.
         bound_lsb: see ``GoldenVector``.
         other_kernels_lsb: see ``GoldenVector``.
     """
-    flat = codes.reshape(-1)
+    flat = np.concatenate([output.codes.reshape(-1) for output in outputs])
+    channels = math.lcm(*(output.codes.shape[-1] for output in outputs))
+    starts = np.cumsum([output.codes.size for output in outputs]).tolist()
     room = max(LEAST_VALUES, int(room_bytes * SHARE * 3 / 4))
     stride = -(-flat.size // room)
-    while math.gcd(stride, codes.shape[-1]) != 1:  # so that a selection holds every channel
+    while math.gcd(stride, channels) != 1:  # so that a selection holds every channel
         stride += 1
     return GoldenVector(
         generator=GENERATOR,
@@ -150,10 +165,14 @@ def make_vector(
         codes=base64.b64encode(flat[::stride].tobytes()).decode("ascii"),
         stride=stride,
         sha256=hashlib.sha256(flat.tobytes()).hexdigest(),
-        scale=float(scale),
-        zero_point=zero_point,
+        scale=float(outputs[0].scale),
+        zero_point=outputs[0].zero_point,
         bound_lsb=bound_lsb,
         other_kernels_lsb=other_kernels_lsb,
+        further=tuple(
+            GoldenPart(start, float(output.scale), output.zero_point)
+            for start, output in zip(starts, outputs[1:], strict=False)
+        ),
     )
 
 
@@ -167,7 +186,7 @@ def stored_codes(vector: GoldenVector) -> NDArray[np.uint8]:
 
 
 def compare_head(head: NDArray[np.float32], vector: GoldenVector) -> Agreement:
-    """Compare a raw head, float32 of any shape, with the vector of its picture.
+    """Compare a raw head, float32 of any shape (``Runtime.head``), with the vector of its picture.
 
     Raises:
         ValueError: the vector belongs to a head of another size.
@@ -176,10 +195,10 @@ def compare_head(head: NDArray[np.float32], vector: GoldenVector) -> Agreement:
     if golden.size != -(-flat.size // vector.stride):
         msg = f"{golden.size} golden codes, every {vector.stride}th, do not fit a head of {flat.size} values"
         raise ValueError(msg)
-    scale = np.float32(vector.scale)
-    steps = flat.astype(np.float64) / float(scale) + vector.zero_point
+    scale, zero_point = _lattices(vector, flat.size)
+    steps = flat.astype(np.float64) / scale + zero_point
     codes = np.clip(np.rint(np.nan_to_num(steps)), 0, 255).astype(np.uint8)
-    on_lattice = (codes.astype(np.int32) - vector.zero_point).astype(np.float32) * scale == flat
+    on_lattice = (codes.astype(np.int32) - zero_point).astype(np.float32) * scale == flat
     same = hashlib.sha256(codes.tobytes()).hexdigest() == vector.sha256
     exact = bool(on_lattice.all()) and same
     picked = slice(None, None, vector.stride)
@@ -192,3 +211,11 @@ def compare_head(head: NDArray[np.float32], vector: GoldenVector) -> Agreement:
         worst_lsb=float(np.where(np.isnan(distances), np.inf, distances).max(initial=0)),
         off_lattice=int((~on_lattice).sum()),
     )
+
+
+def _lattices(vector: GoldenVector, size: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """The scale and the zero-point of each value of a head, ``(size,)``."""
+    scale, zero_point = np.full(size, vector.scale, np.float32), np.full(size, vector.zero_point, np.int32)
+    for part in vector.further:
+        scale[part.start :], zero_point[part.start :] = part.scale, part.zero_point
+    return scale, zero_point

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.integer.evaluate import NotEvaluatedError, evaluate
-from converters.integer.golden import NO_VECTOR, golden_image, make_vector
+from converters.integer.golden import NO_VECTOR, RawCodes, golden_image, make_vector
 from converters.integer.values import Quantized, Rounding
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import onnx_ir as ir
     from numpy.typing import NDArray
 
@@ -37,32 +39,27 @@ def attempt_golden_vector(
     """The golden vector of an imported network and notes for people; None for float networks and where a note says why."""
     if network.activations == "float32":
         return None, ()
-    if len(network.outputs) != 1:
-        return None, (f"{NO_VECTOR}the network has {len(network.outputs)} outputs",)
     try:
-        return golden_vector(graph, str(network.outputs[0].name), spec), ()
+        return golden_vector(graph, [str(output.name) for output in network.outputs], spec), ()
     except NotEvaluatedError as error:
         return None, (f"{NO_VECTOR}{error}",)
 
 
-def golden_vector(graph: ir.Graph, head: str, spec: DetectorSpec) -> GoldenVector:
+def golden_vector(graph: ir.Graph, head: Sequence[str], spec: DetectorSpec) -> GoldenVector:
     """Compute a network's golden vector.
 
     Args:
-        graph: holds the network, from the input ``image`` to the value ``head``.
-        head: name of the raw output, float32 ``(N, ...)``.
+        graph: holds the network, from the input ``image`` to the values ``head``.
+        head: names of the raw outputs, float32 ``(N, ...)``.
         spec: gives the size of the picture.
 
     Raises:
-        NotEvaluatedError: an operator has no kernel, or the head is not quantised.
+        NotEvaluatedError: an operator has no kernel, or an output is not quantised.
     """
     picture = golden_image(spec.image.height, spec.image.width, channels=spec.image.channels)
     found, inexact = _head(graph, head, picture, Rounding())
-    shift = 128 if found.codes.dtype == np.int8 else 0
     return make_vector(
-        (found.codes[0].astype(np.int16) + shift).astype(np.uint8),
-        np.float32(found.scale),
-        int(found.zero_point) + shift,
+        [_raw_codes(output) for output in found],
         room_bytes=sum(
             value.const_value.nbytes for value in graph.initializers.values() if value.const_value
         ),
@@ -71,23 +68,38 @@ def golden_vector(graph: ir.Graph, head: str, spec: DetectorSpec) -> GoldenVecto
     )
 
 
+def _raw_codes(found: Quantized) -> RawCodes:
+    shift = 128 if found.codes.dtype == np.int8 else 0
+    codes = (found.codes[0].astype(np.int16) + shift).astype(np.uint8)
+    return RawCodes(codes, np.float32(found.scale), int(found.zero_point) + shift)
+
+
 def _largest_change(
-    graph: ir.Graph, head: str, picture: NDArray[np.uint8], found: Quantized, *, exact: bool
+    graph: ir.Graph,
+    head: Sequence[str],
+    picture: NDArray[np.uint8],
+    found: Sequence[Quantized],
+    *,
+    exact: bool,
 ) -> int:
     """Twice the largest change of a head's code when near-ties fall the other way, at least 1."""
     worst = 0
     for shift in (NEAR_TIE, -NEAR_TIE):
         moved, _ = _head(graph, head, picture, Rounding(shift if exact else 0.0, shift))
-        worst = max(worst, int(np.abs(moved.codes.astype(np.int16) - found.codes).max()))
+        for one, other in zip(moved, found, strict=True):
+            worst = max(worst, int(np.abs(one.codes.astype(np.int16) - other.codes).max()))
     return max(1, 2 * worst)
 
 
 def _head(
-    graph: ir.Graph, head: str, picture: NDArray[np.uint8], rounding: Rounding
-) -> tuple[Quantized, tuple[str, ...]]:
-    """The head's codes, and the values that were rounded from float32 arithmetic."""
-    evaluation = evaluate(graph, {str(graph.inputs[0].name): picture}, [head], rounding=rounding)
-    found = evaluation.values[head]
-    if not isinstance(found, Quantized) or found.scale.size != 1 or found.codes.dtype.itemsize != 1:
-        raise NotEvaluatedError(f"the head {head!r} is not quantised to 8 bits")
-    return found, evaluation.inexact
+    graph: ir.Graph, head: Sequence[str], picture: NDArray[np.uint8], rounding: Rounding
+) -> tuple[list[Quantized], tuple[str, ...]]:
+    """The codes of the raw outputs, and the values that were rounded from float32 arithmetic."""
+    evaluation = evaluate(graph, {str(graph.inputs[0].name): picture}, head, rounding=rounding)
+    outputs = []
+    for name in head:
+        found = evaluation.values[name]
+        if not isinstance(found, Quantized) or found.scale.size != 1 or found.codes.dtype.itemsize != 1:
+            raise NotEvaluatedError(f"the head {name!r} is not quantised to 8 bits")
+        outputs.append(found)
+    return outputs, evaluation.inexact

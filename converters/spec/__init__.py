@@ -40,7 +40,7 @@ from converters.spec.document import (
     Target,
     TensorTwin,
 )
-from converters.spec.golden import GoldenVector
+from converters.spec.golden import GoldenPart, GoldenVector
 from converters.spec.image import PADDING, Color, ImageInput, Placement, Rescaling, ResizeRule
 
 __all__ = [
@@ -70,6 +70,7 @@ __all__ = [
     "Deviation",
     "DeviationKind",
     "EvaluationSettings",
+    "GoldenPart",
     "GoldenVector",
     "ImageInput",
     "LeakyRelu",

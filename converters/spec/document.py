@@ -24,7 +24,7 @@ from converters.checks import (
 )
 from converters.spec.contract import CONTRACT_VERSION
 from converters.spec.detector import DetectorSpec
-from converters.spec.golden import GoldenVector
+from converters.spec.golden import GoldenPart, GoldenVector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -239,6 +239,8 @@ class ModelDocument:
         for key in FLAGS:
             if not data[key]:
                 del data[key]
+        if self.golden is not None and not self.golden.further:
+            del data["golden"]["further"]
         return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
     @classmethod
@@ -267,12 +269,18 @@ class ModelDocument:
                         for entry in require_entries(data.get("deviations", ()), "deviations")
                     ),
                     "evaluation": None if evaluation is None else _known(EvaluationSettings, evaluation),
-                    "golden": None if golden is None else _known(GoldenVector, golden),
+                    "golden": None if golden is None else _read_golden(golden),
                 },
             )
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             msg = f"the xdet document is malformed: {error}"
             raise ValueError(msg) from error
+
+
+def _read_golden(data: Any) -> GoldenVector:
+    require_instance(data, dict, "golden")
+    further = require_entries(data.get("further", []), "further golden outputs")
+    return _known(GoldenVector, {**data, "further": tuple(_known(GoldenPart, part) for part in further)})
 
 
 def _known(cls: type[T], data: Any) -> T:

@@ -5,9 +5,30 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from converters.checks import require_count, require_number, require_text
+from converters.checks import require_count, require_instance, require_number, require_text
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenPart:
+    """Where the next of several raw outputs begins, and how its codes are read.
+
+    Attributes:
+        start: its first value in the head, which holds the raw outputs flattened side by side.
+        scale: float32 scale; ``real = scale * (code - zero_point)``.
+        zero_point: in uint8 form.
+    """
+
+    start: int
+    scale: float
+    zero_point: int
+
+    def __post_init__(self) -> None:
+        require_count(self.start, "golden start")
+        if require_number(self.scale, "golden scale") <= 0:
+            raise ValueError(f"golden scale must be above 0, got {self.scale!r}")
+        require_count(self.zero_point, "golden zero_point", low=0, high=255)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +41,12 @@ class GoldenVector:
         codes: base64 of uint8 codes: every ``stride``-th of the head flattened as row, column, channel.
         stride: 1 where every code is stored; more where the whole would take over 2 % of the file.
         sha256: hex digest of all codes, stored or not.
-        scale: float32 scale of the head; ``real = scale * (code - zero_point)``.
+        scale: float32 scale of the head, or of its first raw output; ``real = scale * (code - zero_point)``.
         zero_point: its zero-point in uint8 form.
         bound_lsb: how far, in codes, a runtime with exact integer kernels may be: 0 unless the model has operators whose
             last float32 bit is each runtime's own.
         other_kernels_lsb: how far a runtime may be whose kernels round in another way, as LiteRT's own do among each other.
+        further: the second and further raw outputs, where there are several.
     """
 
     generator: int
@@ -36,6 +58,7 @@ class GoldenVector:
     zero_point: int
     bound_lsb: int
     other_kernels_lsb: int
+    further: tuple[GoldenPart, ...] = ()
 
     def __post_init__(self) -> None:
         require_count(self.generator, "golden generator")
@@ -49,3 +72,8 @@ class GoldenVector:
         require_count(self.zero_point, "golden zero_point", low=0, high=255)
         require_count(self.bound_lsb, "golden bound_lsb", low=0)
         require_count(self.other_kernels_lsb, "golden other_kernels_lsb", low=0)
+        for part in self.further:
+            require_instance(part, GoldenPart, "further golden output")
+        starts = [part.start for part in self.further]
+        if starts != sorted(set(starts)):
+            raise ValueError(f"further golden outputs must begin one behind the other, got {starts}")

@@ -15,9 +15,16 @@ from hypothesis import strategies as st
 from converters.convert import Conversion, convert_to_bytes
 from converters.description.statements import SourceOptions
 from converters.integer import golden as golden_module
-from converters.integer.golden import compare_head, golden_image, make_vector, random_words, stored_codes
+from converters.integer.golden import (
+    RawCodes,
+    compare_head,
+    golden_image,
+    make_vector,
+    random_words,
+    stored_codes,
+)
 from converters.options import ConvertOptions
-from converters.spec import GoldenVector, ModelDocument
+from converters.spec import GoldenPart, GoldenVector, ModelDocument
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +38,7 @@ def vector_of(
     codes: NDArray[np.uint8], scale: float = 0.1, zero_point: int = 120, room: int = 10**6
 ) -> GoldenVector:
     return make_vector(
-        codes, np.float32(scale), zero_point, room_bytes=room, bound_lsb=0, other_kernels_lsb=4
+        [RawCodes(codes, np.float32(scale), zero_point)], room_bytes=room, bound_lsb=0, other_kernels_lsb=4
     )
 
 
@@ -41,6 +48,51 @@ def head_of(codes: NDArray[np.uint8], vector: GoldenVector) -> NDArray[np.float3
 
 def random_codes(shape: tuple[int, ...] = (3, 4, 5), seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def two_outputs() -> GoldenVector:
+    outputs = [
+        RawCodes(random_codes((3, 4, 5)), np.float32(0.1), 120),
+        RawCodes(random_codes((2, 7), seed=1), np.float32(0.25), 3),
+    ]
+    return make_vector(outputs, room_bytes=10**6, bound_lsb=0, other_kernels_lsb=4)
+
+
+def head_of_two() -> NDArray[np.float32]:
+    """Both outputs, flattened side by side."""
+    one = head_of(random_codes((60,)), vector_of(random_codes()))
+    two = (random_codes((14,), seed=1).astype(np.int32) - 3).astype(np.float32) * np.float32(0.25)
+    return np.concatenate([one, two])
+
+
+def test_several_outputs_have_one_vector_and_each_its_own_codes() -> None:
+    head, vector = head_of_two(), two_outputs()
+    assert [(part.start, part.scale, part.zero_point) for part in vector.further] == [(60, 0.25, 3)]
+    found = compare_head(head, vector)
+    assert (found.exact, found.compared, found.off_lattice) == (True, 74, 0)
+    head[-1] += 2 * np.float32(0.25)
+    found = compare_head(head, vector)
+    assert (found.exact, found.differing, found.worst_lsb, found.off_lattice) == (False, 1, 2.0, 0)
+    with pytest.raises(ValueError, match="do not fit a head of 60 values"):
+        compare_head(head[:60], vector)
+
+
+def test_a_selection_of_several_outputs_holds_every_channel_of_each() -> None:
+    outputs = [RawCodes(random_codes((40, n)), np.float32(0.1), 0) for n in (6, 35)]
+    vector = make_vector(outputs, room_bytes=1, bound_lsb=0, other_kernels_lsb=4)
+    picked = np.arange(40 * 41)[:: vector.stride]
+    assert vector.stride > 1
+    assert set(picked[picked < 240] % 6) == set(range(6))
+
+
+def test_the_document_keeps_the_parts_of_a_vector(golden: GoldenVector, embedded: Conversion) -> None:
+    assert "further" not in embedded.document.to_json()
+    document = replace(embedded.document, golden=two_outputs())
+    assert ModelDocument.from_json(document.to_json()) == document
+    for starts in ((5, 5), (9, 4)):
+        parts = tuple(GoldenPart(start, 0.1, 0) for start in starts)
+        with pytest.raises(ValueError, match="must begin one behind the other"):
+            replace(golden, further=parts)
 
 
 @pytest.fixture(scope="module")

@@ -197,7 +197,7 @@ def test_padding_far_beyond_the_image_is_not_evaluated() -> None:
 
 
 def test_a_network_that_adds_gets_a_bound_and_one_that_does_not_gets_none() -> None:
-    found = golden_vector(sum_of_two(), "head", SPEC)
+    found = golden_vector(sum_of_two(), ["head"], SPEC)
     assert (found.bound_lsb, found.other_kernels_lsb) == (2, 2)  # ties flip by one code, doubled
     assert (found.stride, stored_codes(found).size) == (4, 48)  # every third of 192 would hold one channel
     assert (found.scale, found.zero_point) == (float(np.float32(0.2)), 128)
@@ -246,8 +246,8 @@ def test_a_float_network_needs_no_note() -> None:
 
 def test_int8_codes_are_stored_in_uint8_form(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Quantized(codes(3, 1, 8, 8, 3, dtype=np.int8), np.array(0.2, np.float32), np.array(-5, np.int32))
-    monkeypatch.setattr(vector, "_head", lambda *_: (found, ()))
-    stored = golden_vector(sum_of_two(), "head", replace(SPEC))
+    monkeypatch.setattr(vector, "_head", lambda *_: ([found], ()))
+    stored = golden_vector(sum_of_two(), ["head"], replace(SPEC))
     assert stored.zero_point == 123
     assert stored_codes(stored)[0] == int(found.codes[0, 0, 0, 0]) + 128
 

@@ -16,9 +16,11 @@ import pytest
 from onnx import helper
 
 from converters.convert import Conversion, convert_to_bytes
-from converters.integer.golden import Agreement, make_vector, stored_codes
+from converters.description.statements import SourceOptions
+from converters.integer.golden import Agreement, RawCodes, make_vector, stored_codes
 from converters.options import ConvertOptions
 from converters.spec import METADATA_KEY, GoldenVector, ModelDocument
+from tests.converters.sources.tflite.test_outputs import network
 from tests.xdet.command import run_xdet
 from tests.xdet.finished_models import finished_model
 from tests.xdet.planted_faults import (
@@ -155,9 +157,7 @@ def test_a_model_whose_document_allows_a_code_is_bounded(
     codes = stored_codes(golden).reshape(7, 7, 30).copy()
     codes[3, 3] += 1
     vector = make_vector(
-        codes,
-        np.float32(golden.scale),
-        golden.zero_point,
+        [RawCodes(codes, np.float32(golden.scale), golden.zero_point)],
         room_bytes=len(embedded.model),
         bound_lsb=1,
         other_kernels_lsb=6,
@@ -176,9 +176,9 @@ def test_a_model_without_a_vector_is_refused(embedded: Conversion, tmp_path: Pat
 
 
 def test_a_note_says_why_a_model_has_no_vector(embedded: Conversion, tmp_path: Path) -> None:
-    note = "no golden vector for xdet selftest: the network has 3 outputs"
+    note = "no golden vector for xdet selftest: the head is float"
     document = replace(embedded.document, golden=None, notes=(note,))
-    told = "holds no golden vector: the network has 3 outputs; compare it with its source: xdet check$"
+    told = "holds no golden vector: the head is float; compare it with its source: xdet check$"
     with pytest.raises(ModelError, match=told):
         outcome(with_document(embedded, document), tmp_path)
 
@@ -198,6 +198,18 @@ def test_codes_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ModelError, match=r"its golden vector cannot be read: .* was the file edited"):
         outcome(with_vector(embedded, replace(golden, codes=codes)), tmp_path)
+
+
+def test_every_output_of_several_is_tested(tmp_path: Path) -> None:
+    source = tmp_path / "grids.tflite"
+    source.write_bytes(network("grids"))
+    conversion = convert_to_bytes(source, ConvertOptions(source=SourceOptions(head="none")))
+    found = outcome(conversion.model, tmp_path)
+    assert (found.verdict, found.agreement.compared) == ("exact", 48)  # every fifth of both grids' 240 values
+    assert conversion.document.golden is not None
+    (part,) = conversion.document.golden.further
+    other = replace(conversion.document.golden, further=(replace(part, zero_point=part.zero_point + 1),))
+    assert outcome(with_vector(conversion, other), tmp_path).verdict == "broken"
 
 
 def test_a_source_file_is_refused(embedded_tflite: Path) -> None:
