@@ -156,6 +156,7 @@ def _document(
         leaky_relu=network.leaky_relu or options.leaky_relu,
         arithmetic=options.arithmetic,
         dequantize=options.dequantize,
+        symmetric=options.symmetric,
         target=options.target,
         freeze_thresholds=options.freeze_thresholds,
         passes=(),

@@ -218,15 +218,27 @@ def bias_params(source: QuantParams, weights: QuantParams) -> QuantParams:
     return QuantParams(scale, np.zeros(scale.shape, np.int64), None if scale.size == 1 else 0)
 
 
-def image_pixels(writer: GraphWriter, image: ImageInput, batch: int | str) -> ir.Value:
-    """Declare the graph input ``image``, uint8 ``[N, H, W, C]``; returns the pixels as uint8 ``[N, C, H, W]``."""
+def image_pixels(
+    writer: GraphWriter, image: ImageInput, batch: int | str, *, as_float: bool = False
+) -> ir.Value:
+    """Declare the graph input ``image``, uint8 ``[N, H, W, C]``; returns the pixels as uint8 ``[N, C, H, W]``.
+
+    ``as_float`` casts them first: TensorRT takes bytes as an input, and lets nothing but a Cast read them.
+    """
     value = writer.input(IMAGE, ir.DataType.UINT8, [batch, *image.shape])
+    if as_float:
+        value = writer.op("Cast", [value], "pixels/float", to=int(ir.DataType.FLOAT))
+        pixels = writer.op("Transpose", [value], "pixels", perm=list(NHWC_TO_NCHW))
+        pixels.dtype = ir.DataType.FLOAT
+        return pixels
     return writer.op("Transpose", [value], "pixels", perm=list(NHWC_TO_NCHW))
 
 
 def rescaled_pixels(writer: GraphWriter, pixels: ir.Value, rescaling: Rescaling) -> ir.Value:
     """Pixels as the float32 numbers a network sees: ``p * scale + offset``, both steps rounded to float32."""
-    real = writer.op("Cast", [pixels], "pixels/float", to=int(ir.DataType.FLOAT))
+    real = pixels
+    if pixels.dtype != ir.DataType.FLOAT:
+        real = writer.op("Cast", [pixels], "pixels/float", to=int(ir.DataType.FLOAT))
     scale = writer.constant(np.float32(rescaling.scale), "rescaling/scale")
     offset = writer.constant(np.float32(rescaling.offset), "rescaling/offset")
     return writer.op("Add", [writer.op("Mul", [real, scale], "pixels/scaled"), offset], "pixels/rescaled")

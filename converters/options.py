@@ -46,6 +46,7 @@ class ConvertOptions:
         freeze_thresholds: constants instead of optional graph inputs.
         any_size: the graph takes photographs of any size and holds the resize rule; one per call.
         quantize: granularity of the weights of a float source that is quantised to int8; ``"none"`` leaves it float.
+        symmetric: with ``quantize``: int8 activations with zero-points 0, and biases in float32.
         calibration: photographs that tell the ranges of its activations; with ``quantize``, and only then.
         opset: of the finished file, 13 to 22; None is the lowest that the graph needs.
         importer: ``"native"`` reads TFLite files itself, ``"tf2onnx"`` leaves that to tf2onnx; Keras files always take it.
@@ -61,6 +62,7 @@ class ConvertOptions:
     freeze_thresholds: bool = False
     any_size: bool = False
     quantize: Quantize = "none"
+    symmetric: bool = False
     calibration: Calibration | None = None
     opset: int | None = None
     importer: ImporterChoice = "native"
@@ -82,13 +84,18 @@ class ConvertOptions:
             raise OptionError(f"opset must be a whole number from {OPSET_RANGE}, got {self.opset!r}")
         try:
             require_instance(self.source, SourceOptions, "source")
-            for flag in ("any_size", "dequantize", "freeze_thresholds"):
+            for flag in ("any_size", "dequantize", "freeze_thresholds", "symmetric"):
                 require_flag(getattr(self, flag), flag)
         except ValueError as error:
             raise OptionError(str(error)) from error
         if self.dequantize and self.quantize != "none":
             raise OptionError(
                 "--dequantize makes a float network and --quantize an int8 one: choose one of them"
+            )
+        if self.symmetric and self.quantize == "none":
+            raise OptionError(
+                "--symmetric chooses how --quantize makes codes: add --quantize per-channel --calibration DIR, and bring a "
+                "float Keras or ONNX source; the integers of a quantised file are fixed"
             )
         if self.quantize != "none" and self.calibration is None:
             raise OptionError(f"--quantize {self.quantize} needs photographs: add --calibration DIR")

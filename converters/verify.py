@@ -38,6 +38,8 @@ def dequantizes_what_it_multiplies(finished: Finished) -> Iterator[str]:
     """Every operand of a convolution or product comes from a DequantizeLinear."""
     for node in _weighted(finished):
         for position, value in enumerate(node.inputs):
+            if position == 2 and finished.document.symmetric:
+                continue  # a float32 bias
             source = node if value is None else _producer_through(value, MOVERS)
             if source is None or (source is not node and source.op_type != "DequantizeLinear"):
                 what = "a constant or input" if source is None else source.op_type
@@ -57,6 +59,8 @@ def scales_every_bias_by_its_operands(finished: Finished) -> Iterator[str]:
     """A bias has exactly the float32 scale ``x_scale * w_scale`` and zero-point 0."""
     for node in _weighted(finished):
         if len(node.inputs) < 3 or node.inputs[2] is None:
+            continue
+        if finished.document.symmetric:
             continue
         operands = [_producer_through(value, MOVERS) for value in node.inputs if value is not None]
         parts = [None if source is None else _scale_and_zero_point(source) for source in operands]
@@ -92,12 +96,21 @@ def speaks_one_dialect(finished: Finished) -> Iterator[str]:
                 yield f"QuantizeLinear {node.name!r} writes {found}, expected {wanted.name}"
 
 
+def keeps_zero_points_at_0(finished: Finished) -> Iterator[str]:
+    """In a symmetric network every zero-point is 0."""
+    for node in finished.model.graph if finished.document.symmetric else ():
+        part = _scale_and_zero_point(node)
+        if part is not None and part[1].any():
+            yield f"{node.op_type} {node.name!r} has zero-point {_few(part[1])}, expected 0"
+
+
 QUANTIZED_PROMISES: tuple[Promise, ...] = (
     dequantizes_what_it_multiplies,
     quantizes_every_product_once,
     scales_every_bias_by_its_operands,
     gives_every_weight_its_own_constants,
     speaks_one_dialect,
+    keeps_zero_points_at_0,
 )
 
 

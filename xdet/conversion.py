@@ -54,6 +54,7 @@ def convert(
     freeze_thresholds: bool = False,
     any_size: bool = False,
     quantize: Literal["none", "per-channel", "per-tensor"] = "none",
+    symmetric: bool = False,
     calibration: PathLike | Sequence[PathLike] | None = None,
     percentile: float | None = None,
     opset: int | None = None,
@@ -95,6 +96,7 @@ def convert(
         freeze_thresholds: write the thresholds as constants instead of optional inputs.
         any_size: take photographs of any size: the resize rule is in the file ([any size](docs/any-size.md)).
         quantize: quantise a Keras source to int8, with one weight scale per output channel or per tensor.
+        symmetric: with ``quantize``: int8 activations, every zero-point 0, biases in float32, as TensorRT and many NPUs demand.
         calibration: photographs for that: a folder, or files; at least 8, better 50 to 500 of what it will see.
         percentile: share of each activation's values that its range keeps, such as 99.99; None keeps all of them.
         opset: of the file, 13 to 22; None is the lowest that the graph needs, which the oldest runtimes load.
@@ -148,6 +150,7 @@ def convert(
         freeze_thresholds=freeze_thresholds,
         any_size=any_size,
         quantize=quantize,
+        symmetric=symmetric,
         calibration=None if calibration is None else _calibration(calibration, percentile, progress),
         opset=opset,
         importer=importer,

@@ -24,6 +24,7 @@ MOVERS = frozenset({
     *("Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
 })  # fmt: skip
 SMALLEST_SCALE = 1e-30
+LARGEST_CODE = 127  # of weights, and of symmetric activations
 
 
 def keeps_values(node: ir.Node) -> bool:
@@ -46,7 +47,7 @@ def is_activation(value: ir.Value | None) -> bool:
 
 
 def activation_params(
-    graph: ir.Graph, ranges: Ranges, fixed: Mapping[ir.Value, QuantParams]
+    graph: ir.Graph, ranges: Ranges, fixed: Mapping[ir.Value, QuantParams], *, symmetric: bool = False
 ) -> dict[ir.Value, QuantParams]:
     """Quantisation of every activation as uint8 codes.
 
@@ -54,6 +55,7 @@ def activation_params(
         graph: the float network.
         ranges: value name -> (smallest, largest).
         fixed: quantisations that are given, such as the pixels'; values moved from them share theirs.
+        symmetric: zero-points in the middle, which are 0 as int8 codes.
 
     Raises:
         ContractError: a value has no range.
@@ -76,7 +78,8 @@ def activation_params(
         seen_low, seen_high = bounds.get(root, (0.0, 0.0))
         bounds[root] = (min(low, seen_low), max(high, seen_high))
     given = {groups.root(value): params for value, params in fixed.items()}
-    by_root = {root: params_of_range(*span) for root, span in bounds.items()} | given
+    params = symmetric_params if symmetric else params_of_range
+    by_root = {root: params(*span) for root, span in bounds.items()} | given
     return {value: by_root[groups.root(value)] for value in activations}
 
 
@@ -91,6 +94,17 @@ def params_of_range(low: float, high: float) -> QuantParams:
     scale = np.float32(max((high - low) / 255, SMALLEST_SCALE))
     zero_point = round(float(np.clip(np.rint(-low / float(scale)), 0, 255)))
     return QuantParams.per_tensor(float(scale), zero_point)
+
+
+def symmetric_params(low: float, high: float) -> QuantParams:
+    """uint8 quantisation with zero-point 128: of -127..127 as int8, which leaves out -128.
+
+    Example:
+        >>> params = symmetric_params(-1.0, 2.0)
+        >>> float(params.scalar_scale), params.scalar_zero_point
+        (0.015748031437397003, 128)
+    """
+    return QuantParams.per_tensor(max(-low, high, SMALLEST_SCALE * LARGEST_CODE) / LARGEST_CODE, 128)
 
 
 def _pads_with_zero(node: ir.Node) -> bool:

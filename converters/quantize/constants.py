@@ -20,7 +20,7 @@ import numpy as np
 
 from converters.graph import bias_params
 from converters.quant import QuantParams
-from converters.quantize.activations import params_of_range
+from converters.quantize.activations import LARGEST_CODE, params_of_range
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from converters.options import Quantize
     from converters.spec import Rescaling
 
-LARGEST_CODE = 127
 LARGEST_BIAS_CODE = 2**30  # half of int32: the sum of products needs the rest
 
 

@@ -42,6 +42,7 @@ from converters.graph import (
 )
 from converters.passes.cancel_transposes import CancelTransposes
 from converters.passes.fold import FoldAffine
+from converters.quant import real_numbers
 from converters.quantize.activations import activation_params, is_activation, keeps_values
 from converters.quantize.constants import pixel_quantization, quantize_convolution
 from converters.quantize.loss import measure_loss
@@ -82,10 +83,12 @@ class Rewriter:
         options: ConvertOptions,
     ) -> None:
         self._writer, self._graph, self._image, self._options = writer, graph, image, options
-        self._dtype: type[np.uint8] | type[np.int8] = np.uint8 if options.activations == "uint8" else np.int8
+        int8 = options.symmetric or options.activations == "int8"
+        self._dtype: type[np.uint8] | type[np.int8] = np.int8 if int8 else np.uint8
         self._rescaled = next(value for node in graph for value in node.outputs if value.name == RESCALED)
         self._pixels = pixel_quantization(image.rescaling)
-        self._params = activation_params(graph, ranges, {self._rescaled: self._pixels.params})
+        fixed = {} if options.symmetric else {self._rescaled: self._pixels.params}
+        self._params = activation_params(graph, ranges, fixed, symmetric=options.symmetric)
         self._codes: dict[ir.Value, ir.Value] = {}
         self._reals: dict[ir.Value, ir.Value] = {}  # what a clamp behind it will close
         self._plain: dict[ir.Value, ir.Value] = {}  # constants, and integers that are computed
@@ -104,17 +107,18 @@ class Rewriter:
             network,
             outputs=outputs,
             twins={name: twin for name, twin in network.twins.items() if twin.onnx in kept},
-            quantization=f"int8 {self._options.quantize}",
-            activations=self._options.activations,
+            quantization=f"int8 {self._options.quantize}{' symmetric' if self._options.symmetric else ''}",
+            activations="int8" if self._dtype is np.int8 else "uint8",
             notes=(*network.notes, *self._notes),
         )
 
     # -- pixels -------------------------------------------------------------------------------------------------
 
     def _write_pixels(self) -> None:
-        pixels = image_pixels(self._writer, self._image, self._options.batch_size)
+        symmetric = self._options.symmetric
+        pixels = image_pixels(self._writer, self._image, self._options.batch_size, as_float=symmetric)
         params = self._dialect(self._pixels.params)
-        if self._pixels.are_codes:
+        if self._pixels.are_codes and not symmetric:
             self._codes[self._rescaled] = pixel_codes(self._writer, pixels, params, self._dtype, RESCALED)
         else:
             self._quantize(self._rescaled, rescaled_pixels(self._writer, pixels, self._image.rescaling))
@@ -163,7 +167,7 @@ class Rewriter:
             return None
         stored = _constant(node, 2)
         bias = np.zeros(len(weights)) if stored is None else stored.astype(np.float64)
-        if source is self._rescaled:
+        if source is self._rescaled and not self._options.symmetric:
             bias = bias + self._pixels.shift * weights.astype(np.float64).sum(axis=(1, 2, 3))
         params = self._dialect(self._params[source])
         integers = quantize_convolution(weights, bias, params, self._options.quantize)
@@ -172,7 +176,10 @@ class Rewriter:
         inputs.append(
             weight_node(self._writer, integers.weights, integers.weight_params, f"{name}/weights")[1]
         )
-        if bias.any():
+        if bias.any() and self._options.symmetric:
+            reals = real_numbers(integers.bias, integers.bias_params)
+            inputs.append(self._writer.constant(reals, f"{name}/bias"))
+        elif bias.any():
             inputs.append(bias_node(self._writer, integers.bias, integers.bias_params, f"{name}/bias")[1])
         return inputs
 
@@ -296,7 +303,7 @@ def quantize_network(
     if network.activations != "float32" or options.calibration is None:
         msg = (
             f"--quantize {options.quantize}: the source is quantised already ({network.quantization}); leave the option "
-            "out, or give the float Keras file"
+            "out, or give the float Keras or ONNX file"
         )
         raise OptionError(msg)
     model = _calibration_model(writer, network.outputs)

@@ -95,6 +95,12 @@ def convert(
         Literal["none", "per-channel", "per-tensor"],
         typer.Option(help="Quantise a Keras model to int8, by calibration; some NPUs run per-tensor faster."),
     ] = "none",
+    symmetric: Annotated[
+        bool,
+        typer.Option(
+            "--symmetric", help="With --quantize: all zero-points 0, as TensorRT and many NPUs demand."
+        ),
+    ] = False,
     calibration: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Photographs that tell the ranges, for --quantize.")
     ] = None,
@@ -150,6 +156,7 @@ def convert(
             freeze_thresholds=freeze_thresholds,
             any_size=any_size,
             quantize=quantize,
+            symmetric=symmetric,
             calibration=calibration,
             percentile=percentile,
             opset=opset,

@@ -55,7 +55,8 @@ def import_onnx(
         quantization = f"float32 of {quantization}"
     codes = activation_codes(graph)
     _require_choices(source.file, codes, options)
-    pixels = image_pixels(writer, spec.image, options.batch_size)
+    as_float = options.dequantize and source.dtype == "float32"
+    pixels = image_pixels(writer, spec.image, options.batch_size, as_float=as_float)
     if source.dtype == "float32":
         pixels = rescaled_pixels(writer, pixels, spec.image.rescaling)
     if not source.is_nchw:

@@ -54,7 +54,7 @@ def define_image_input(
         batch: images per call.
         rescaling: of a float input whose numbers are those of codes, instead of the picture's.
     """
-    pixels = image_pixels(context.writer, image, batch)
+    pixels = image_pixels(context.writer, image, batch, as_float=rescaling is not None)
     index = context.model.inputs[0]
     if context.is_quantized(index):
         context.define(index, _codes(context, pixels, index))

@@ -359,7 +359,15 @@ def _compare_bias_codes(
     ``scales`` are those of the weights, those that the input may have, and how many copies of the channels there are.
     """
     used, inputs, copies = scales
+    products = [np.asarray(x * used, np.float32) for x in inputs]
     stored = _dequantized(context, node, 2)
+    plain = (
+        context.graph.constant(node.inputs[2])
+        if context.document.symmetric and len(node.inputs) > 2
+        else None
+    )
+    if plain is not None and plain.shape == np.broadcast_shapes(plain.shape, products[0].shape):
+        stored = np.rint(plain / products[0].astype(np.float64)).astype(np.int32), products[0], np.zeros(1)
     if stored is None:
         if len(node.inputs) < 3 or not node.inputs[2]:
             _compare(
@@ -382,7 +390,6 @@ def _compare_bias_codes(
         codes, scale = part, first_channels(scale, len(expected.bias), copies)
     if np.any(zeros):
         context.fault("zero-point", layer, f"zero-point of the bias of {expected.told}: expected 0")
-    products = [np.asarray(x * used, np.float32) for x in inputs]
     near = [
         p for p in products if p.shape == scale.shape and np.allclose(p, scale, rtol=4 * ROUNDING, atol=0)
     ]

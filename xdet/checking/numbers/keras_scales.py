@@ -116,6 +116,8 @@ def _expected(context: KerasContext, root: str, pairs: list[_Pair]) -> _Pair:
         zero = min(max(round(-rescaling.offset / rescaling.scale), 0), 255)
         shift = 0 if pairs[0].unsigned else -128
         return _Pair("the rescaling", np.float32(rescaling.scale), zero + shift, pairs[0].unsigned)
+    if context.document.symmetric:
+        return _Pair("a symmetric network", pairs[0].scale, 0, unsigned=False)
     same = [sum((p.scale, p.zero_point) == (q.scale, q.zero_point) for q in pairs) for p in pairs]
     return pairs[int(np.argmax(same))]
 

@@ -120,7 +120,10 @@ def require_integer_form(context: Comparison, node: Node, layer: str) -> None:
     """DequantizeLinear on every operand, one QuantizeLinear behind: the only form that runtimes run in integers."""
     if context.document.activations == "float32":
         return
-    for position, name in enumerate(node.inputs):
+    operands = (
+        node.inputs[:2] if context.document.symmetric else node.inputs
+    )  # a symmetric one's bias is float32
+    for position, name in enumerate(operands):
         producer = context.graph.producers.get(name)
         while node.op == "Gemm" and producer is not None and producer.op in ("Reshape", "Transpose"):
             producer = context.graph.producers.get(
