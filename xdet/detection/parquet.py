@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import subprocess
+import sys
 from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -40,6 +42,15 @@ BOXES_PER_GROUP = 1 << 18
 ROWS_AT_ONCE = 256
 LARGEST_BATCH = 64 << 20  # bytes of the text and of the arrays of that many rows
 TEXT_COLUMNS = ("image", "sha256", "error", "detections.list.element.class_name")
+COUNT = """
+import sys
+from pyarrow import parquet
+data = parquet.read_metadata(sys.argv[1])
+groups = [data.row_group(i) for i in range(data.num_row_groups)]
+values = [group.column(i).num_values for group in groups for i in range(group.num_columns)]
+print(max([0, *(group.num_rows for group in groups)]), max([0, *values]))
+"""  # the most rows of a row group, and the most values of a column in one
+COUNT_S = 60
 LARGEST_RESULTS = 4 << 30  # bytes: some ten million photographs
 
 
@@ -128,6 +139,7 @@ def read_parquet(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
         TypeError,
         OverflowError,
         RecursionError,
+        subprocess.SubprocessError,
     )
     try:
         with open_regular(path, LARGEST_RESULTS):  # a pipe, which would wait for a writer, is refused
@@ -139,8 +151,8 @@ def read_parquet(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
 
     def entries() -> Iterator[dict[str, Any]]:
         try:
+            _require_modest_groups(path)
             with parquet.ParquetFile(path, read_dictionary=TEXT_COLUMNS) as file:
-                _require_modest_groups(file.metadata)
                 for batch in file.iter_batches(ROWS_AT_ONCE):
                     _require_modest_batch(batch)
                     yield from (require_entry(row_to_entry(row)) for row in batch.to_pylist())
@@ -165,17 +177,24 @@ def _in_row_groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, An
         yield group
 
 
-def _require_modest_groups(metadata: Any) -> None:
+def _require_modest_groups(path: Path) -> None:
     """Refuse a file whose few bytes unfold to more than xdet writes into a row group.
 
+    A process of its own counts: pyarrow ends the one that asks for the columns of some damaged files.
+
     Raises:
-        ValueError: it would.
+        ValueError: it would, or they cannot be counted.
     """
-    for index in range(metadata.num_row_groups):
-        group = metadata.row_group(index)
-        values = max((group.column(number).num_values for number in range(group.num_columns)), default=0)
-        if group.num_rows > ROWS_PER_GROUP or values > BOXES_PER_GROUP + ROWS_PER_GROUP:
-            raise ValueError
+    counted = subprocess.run(  # noqa: S603 - this Python, a literal, a path
+        [sys.executable, "-P", "-c", COUNT, str(path.resolve())],
+        capture_output=True,
+        timeout=COUNT_S,
+        check=False,
+        text=True,
+    )
+    rows, values = map(int, counted.stdout.split())
+    if rows > ROWS_PER_GROUP or values > BOXES_PER_GROUP + ROWS_PER_GROUP:
+        raise ValueError
 
 
 def _require_modest_batch(batch: Any) -> None:

@@ -173,4 +173,9 @@ def import_arrow() -> Any:
 
 def _flat(detection: Mapping[str, Any]) -> dict[str, Any]:
     values = {**detection, **dict(zip(CORNERS, detection["box_xyxy_px"], strict=True))}
-    return {column: values[column] for column in BOX_COLUMNS}
+    return {column: _as_real(values[column], kind) for column, kind in BOX_COLUMNS.items()}
+
+
+def _as_real(value: object, kind: str) -> object:
+    """A whole number of a real column as a real one: Arrow takes no whole number that float32 has to round."""
+    return float(value) if type(value) is int and kind.endswith("float32") and abs(value) <= 2**53 else value

@@ -207,6 +207,27 @@ def test_a_small_file_that_unfolds_to_much_is_refused(tmp_path: Path, rows: list
         read_parquet_whole(tmp_path / "bomb.parquet")
 
 
+def test_a_file_whose_columns_end_the_process_that_asks_for_them_is_refused(
+    detector: Detector, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.parquet"
+    write(detector, images, path)
+    read_parquet_whole(path)
+    monkeypatch.setattr(written, "COUNT", "import os; os.abort()")
+    with pytest.raises(DataError, match="is no Parquet file of xdet detect"):
+        read_parquet_whole(path)
+
+
+def test_whole_numbers_of_real_columns_become_real_ones(tmp_path: Path) -> None:
+    box = {"class_id": 0, "class_name": "p", "score": 1, "anchor": 0, "box_xyxy_px": [0, 0, 2**31 - 1, 5]}
+    entry = {"image": "a", "sha256": "0", "width": 1, "height": 1, "detections": [box]}
+    lines = tmp_path / "out.parquet.jsonl"
+    lines.write_text(json.dumps({"schema": LINES_SCHEMA}) + "\n" + json.dumps(entry) + "\n", "utf-8")
+    lines_to_parquet(lines, tmp_path / "out.parquet")
+    (row,) = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert (row["detections"][0]["x2"], row["detections"][0]["score"]) == (2.0**31, 1.0)
+
+
 def read_parquet_whole(path: Path) -> None:
     _, entries = written.read_parquet(path)
     for _ in entries:
