@@ -211,9 +211,12 @@ void run(const char* model, const char* photo_path, bool no_vnni) {
   const std::string rule = image.at("resize"), color = image.value("color", "rgb");
 
   const Picture photo = read_jpeg(photo_path);
-  const Place at = place(photo, width, height, rule == "letterbox");
-  std::vector<uint8_t> pixels = in_color(network_picture(photo, width, height, at, rule).rgb, color);
-  const std::array<int64_t, 4> shape{1, height, width, color == "grey" ? 1 : 3};
+  const bool any_size = image.value("any_size", false);  // then the rule is in the file, and boxes are of the photograph
+  const Place at = place(photo, width, height, rule == "letterbox" && !any_size);
+  std::vector<uint8_t> pixels =
+      any_size ? photo.rgb : in_color(network_picture(photo, width, height, at, rule).rgb, color);
+  const std::array<int64_t, 4> shape{1, any_size ? photo.height : height, any_size ? photo.width : width,
+                                     color == "grey" && !any_size ? 1 : 3};
   float score_threshold = 0.5F;  // optional input; a file with frozen thresholds has none
   const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
   std::vector<Ort::Value> inputs;

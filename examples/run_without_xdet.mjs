@@ -2,7 +2,7 @@
 //
 // Usage: node run_without_xdet.mjs MODEL.onnx PHOTO.jpg [onnxruntime-node | onnxruntime-web] [--no-vnni]
 //
-// Prints a line per box: class, score, corners in pixels of the photograph (its EXIF orientation is not looked at).
+// MODEL.onnx may be one of --any-size: the photograph goes in as it is. Prints a line per box: class, score, corners in pixels of the photograph (its EXIF orientation is not looked at).
 // npm install onnxruntime-node @cwasm/jpeg-turbo (or onnxruntime-web). The decoder is libjpeg-turbo as WebAssembly, so its pixels
 // are Pillow's. pixels.mjs is the file of xdet's web page that knows the rules of docs/images.md; it needs no other file.
 //
@@ -14,7 +14,7 @@
 
 import { readFileSync } from "node:fs";
 
-import { networkPixels, placement } from "../xdet/page/static/pixels.mjs";
+import { fedShape, networkPixels, placement } from "../xdet/page/static/pixels.mjs";
 
 // The text of a metadata entry: field 14 of the file's outermost message has entries of key (1) and value (2).
 function readMetadata(model, key) {
@@ -71,8 +71,7 @@ async function run() {
 
   const photo = { ...readJpeg(decode, photoPath), channels: 4 };
   const pixels = networkPixels(photo, image);
-  const shape = [1, image.height, image.width, pixels.length / (image.width * image.height)];
-  const found = await session.run({ image: new ort.Tensor("uint8", pixels, shape) });
+  const found = await session.run({ image: new ort.Tensor("uint8", pixels, fedShape(photo, image)) });
 
   const at = placement(image, photo); // where the photograph stands in the network's picture
   const axes = [

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 def network_pixels(photo: Image.Image, image: dict[str, Any]) -> NDArray[np.uint8]:
     """A photograph as the model's metadata says (docs/contract.md, "Pictures"): uint8 ``(height, width, channels)``."""
+    if image.get("any_size"):  # the rule is in the file
+        return np.asarray(photo)
     left, top, width, height = place(photo, image)
     rule = image["resize"]
     if rule == "bilinear-antialias":
@@ -45,9 +47,9 @@ def network_pixels(photo: Image.Image, image: dict[str, Any]) -> NDArray[np.uint
 
 
 def place(photo: Image.Image, image: dict[str, Any]) -> tuple[int, int, int, int]:
-    """Left, top, width, height of the photograph in the network's picture, which a letterbox does not fill."""
+    """Left, top, width, height of the photograph in the picture of which boxes are fractions; a letterbox is not filled."""
     width, height = image["width"], image["height"]
-    if image["resize"] != "letterbox":
+    if image["resize"] != "letterbox" or image.get("any_size"):
         return 0, 0, width, height
     scale = min(height / photo.height, width / photo.width)
     inner_width, inner_height = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))

@@ -244,19 +244,19 @@ def write_sidecar(folder: Path, **changes: str) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changes}), "utf-8")
 
 
-def convert(folder: Path, *, freeze_thresholds: bool = False) -> Path:
+def convert(folder: Path, *, freeze_thresholds: bool = False, any_size: bool = False) -> Path:
     import xdet
 
     model = folder / ("frozen.onnx" if freeze_thresholds else "detector.onnx")
-    xdet.convert(folder / "detector.tflite", model, freeze_thresholds=freeze_thresholds)
+    xdet.convert(folder / "detector.tflite", model, freeze_thresholds=freeze_thresholds, any_size=any_size)
     return model
 
 
-def convert_for(folder: Path, rule: str, color: str, photo: str) -> tuple[Path, list[str]]:
-    """A model that wants pictures in this way, and what the Python program prints for a photograph."""
+def convert_for(folder: Path, rule: str, color: str, photo: str, *, any_size: bool) -> tuple[Path, list[str]]:
+    """A model that wants pictures in this way, or holds it, and what the Python program prints for a photograph."""
     write_sidecar(folder, resize=rule, color=color)
     (folder / "detector.onnx").unlink(missing_ok=True)
-    model = convert(folder)
+    model = convert(folder, any_size=any_size)
     result = run(["python", "run_without_xdet.py", model.name, photo], folder)
     lines = result.stdout.splitlines()
     assert lines, result.stderr
@@ -345,11 +345,12 @@ def test_without_vnni_the_plain_program_differs_until_it_asks_for_the_exact_kern
 
 
 PICTURES = [
-    ("bilinear-antialias", "rgb", "tall.jpg"),
-    ("bilinear-antialias", "rgb", "photo.jpg"),
-    ("nearest", "bgr", "photo.jpg"),
-    ("bilinear", "rgb", "photo.jpg"),
-    ("letterbox", "bgr", "photo.jpg"),
+    ("bilinear-antialias", "rgb", "tall.jpg", False),
+    ("bilinear-antialias", "rgb", "photo.jpg", False),
+    ("nearest", "bgr", "photo.jpg", False),
+    ("bilinear", "rgb", "photo.jpg", False),
+    ("letterbox", "bgr", "photo.jpg", False),
+    ("letterbox", "bgr", "photo.jpg", True),
 ]
 
 
@@ -366,8 +367,8 @@ def test_javascript_prints_what_python_prints_for_a_jpeg(folder: Path, package: 
     (folder / "examples" / "node_modules").symlink_to(modules, target_is_directory=True)
     shutil.copytree(ROOT / "xdet" / "page" / "static", folder / "xdet" / "page" / "static")
     program = ["node", "examples/run_without_xdet.mjs"]
-    for rule, color, photo in PICTURES:
-        model, expected = convert_for(folder, rule, color, photo)
+    for rule, color, photo, any_size in PICTURES:
+        model, expected = convert_for(folder, rule, color, photo, any_size=any_size)
         result = run([*program, model.name, photo, package], folder)
         assert (result.stdout.splitlines(), result.stderr) == (expected, ""), rule
     result = run([*program, "detector.onnx", "detector.tflite", package], folder)
@@ -389,8 +390,8 @@ def test_cpp_prints_what_python_prints_for_a_jpeg(folder: Path) -> None:
     for step in (["cmake", "-S", ".", "-B", "build", f"-DORT={release}"], ["cmake", "--build", "build"]):
         built = run(step, folder)
         assert built.returncode == 0, built.stdout + built.stderr
-    for rule, color, photo in PICTURES:
-        model, expected = convert_for(folder, rule, color, photo)
+    for rule, color, photo, any_size in PICTURES:
+        model, expected = convert_for(folder, rule, color, photo, any_size=any_size)
         result = run(["build/run_without_xdet", model.name, photo], folder)
         assert (result.stdout.splitlines(), result.stderr) == (expected, ""), rule
     result = run(["build/run_without_xdet", "detector.onnx", "detector.tflite"], folder)

@@ -264,7 +264,8 @@ def _ready(row: Mapping[str, Any], image: ImageInput) -> _Ready:
         if row["error"] is not None:
             raise _UnreadableError(row["error"], row["sha256"] or "")
         size_wh = (row["width"], row["height"])
-        pixels = np.frombuffer(row[_PIXELS], np.uint8).reshape(image.height, image.width, -1)
+        width, height = size_wh if image.any_size else (image.width, image.height)
+        pixels = np.frombuffer(row[_PIXELS], np.uint8).reshape(height, width, -1)
         prepared = Prepared(row["image"], size_wh, pixels, image.placement(size_wh))
         return _Ready(NamedImage(row["image"], row["sha256"]), prepared)
     name, data = row["path"], row.get("bytes")

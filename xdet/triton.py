@@ -142,7 +142,7 @@ def _tensors(kind: str, values: Sequence[onnx.ValueInfoProto], *, batched: bool)
                 f"{kind} '{value.name}' is {dtype} with {len(dims)} dimensions, which no configuration here can state; "
                 f"convert the source again with this version of xdet"
             )
-        sizes = [dim.dim_value for dim in dims[1 if batched else 0 :]]
+        sizes = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims[1 if batched else 0 :]]
         shape = (
             [f"dims: [ {', '.join(map(str, sizes))} ]"]
             if sizes

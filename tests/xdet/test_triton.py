@@ -61,6 +61,7 @@ def models(embedded_tflite: Path, tmp_path_factory: pytest.TempPathFactory) -> d
         "any": finished_model(batch="N"),
         "raw": head_model(batch="N"),
         "frozen": finished_model(freeze=True),
+        "sized": convert_to_bytes(embedded_tflite, ConvertOptions(any_size=True)).model,
     }
     for name, data in contents.items():
         (folder / f"{name}.onnx").write_bytes(data)
@@ -85,7 +86,8 @@ def test_the_configuration_is_triton_s_and_says_what_the_file_says(
             assert [TYPES[tensor["data_type"]] for tensor in config[kind]] == [value.type for value in values]
             for tensor, value in zip(config[kind], values, strict=True):
                 shape = tensor["reshape"].get("shape", []) if "reshape" in tensor else tensor["dims"]
-                assert [int(size) for size in shape] == value.shape[1 if batched else 0 :]
+                sizes = [size if isinstance(size, int) else -1 for size in value.shape[1 if batched else 0 :]]
+                assert [int(size) for size in shape] == sizes
                 assert np.prod([int(size) for size in tensor["dims"]]) == np.prod(
                     [int(size) for size in shape]
                 )
@@ -118,6 +120,13 @@ def test_a_repository_is_written_again_and_nothing_else_is_replaced(
     with pytest.raises(UsageError, match=r"config\.pbtxt' exists already; give `force`"):
         write_repository(models["one"], tmp_path)
     assert files.config.read_text("utf-8") == "mine"
+
+
+def test_a_photograph_of_any_size_has_sides_that_are_not_told(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    files = write_repository(models["sized"], tmp_path / "repo")
+    assert "dims: [ 1, -1, -1, 3 ]" in files.config.read_text("utf-8")
 
 
 def test_names_are_made_fit_and_bad_ones_refused(tmp_path: Path) -> None:

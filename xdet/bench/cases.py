@@ -10,7 +10,7 @@ from converters.description.statements import SourceOptions
 from xdet.errors import ModelError, UsageError
 from xdet.inspection.coverage import Coverage, integer_coverage
 from xdet.model.file import ModelFile, read_model_file, require_source
-from xdet.model.surgery import cut_at_head
+from xdet.model.surgery import at_network_size, cut_at_head
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, parse_runtimes
 
@@ -101,10 +101,10 @@ def plan_cases(
 def case_coverage(case: Case) -> Coverage | None:
     """MACs in integer kernels: read back from ONNX Runtime; of a source as its file states it, which its runtimes follow."""
     if case.model.is_finished:
-        fused = case.choices.runtime == "onnxruntime"
-        return (
-            integer_coverage(case.model.data, case.choices.provider, file=case.model.file) if fused else None
-        )
+        if case.choices.runtime != "onnxruntime":
+            return None
+        network = at_network_size(case.model.data, case.model.file)
+        return integer_coverage(network, case.choices.provider, file=case.model.file)
     from xdet.inspection import inspect
 
     found = inspect(case.model.path)

@@ -106,7 +106,8 @@ def _network_table(content: CardContent) -> Table:
         rows += [
             (
                 "image",
-                f"{spec.image.height} x {spec.image.width} {COLORS[spec.image.color]}, {spec.image.resize}",
+                f"{spec.image.height} x {spec.image.width} {COLORS[spec.image.color]}, {spec.image.resize}"
+                + ", made in the file of a photograph of any size" * spec.image.any_size,
             ),
             ("rescaling", f"pixel x {rescaling.scale:.9g} + {rescaling.offset:.9g}"),
             *((title.lower(), text) for title, text in head_lines(spec)),

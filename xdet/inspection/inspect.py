@@ -157,7 +157,15 @@ def inspect_onnx(path: Path, data: bytes) -> Inspection:
         refused=None if document is None else _refusal(require_contract_graph, data, path.name),
         document=document,
     )
-    return _with_onnx_costs(known, model, data)
+    if document is None or not document.spec.image.any_size:
+        return _with_onnx_costs(known, model, data)
+    from xdet.model.surgery import at_network_size
+
+    try:  # costs are those of the network: what comes before depends on the photograph
+        fixed = at_network_size(data, path.name)
+    except ModelError as error:
+        return replace(known, totals_problem=str(error))
+    return _with_onnx_costs(known, load_onnx(fixed, path.name), fixed)
 
 
 def _with_onnx_costs(known: Inspection, model: onnx.ModelProto, data: bytes) -> Inspection:

@@ -175,7 +175,8 @@ def _spec_lines(spec: DetectorSpec) -> Iterator[tuple[str, str]]:
     rescaling = f"pixel x {image.rescaling.scale:.9g} + {image.rescaling.offset:.9g}"
     yield "Image", f"{image.height} x {image.width} {COLORS[image.color]}, {rescaling}"
     assumed = {name: ASSUMED if name in spec.assumed else "" for name in ("resize", "class_names")}
-    yield "Resize", image.resize + assumed["resize"]
+    inside = ", in the file: image is a photograph of any size" if image.any_size else ""
+    yield "Resize", image.resize + assumed["resize"] + inside
     yield from head_lines(spec)
     if spec.class_names:
         yield "Classes", ", ".join(spec.class_names) + assumed["class_names"]

@@ -41,7 +41,7 @@ from converters.spec import (
     contract_io,
 )
 from xdet.errors import ModelError
-from xdet.model.graph import load_onnx
+from xdet.model.graph import load_onnx, require_valid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -290,15 +290,22 @@ def at_network_size(model: bytes, file: str) -> bytes:
         The bytes of the copy; the model itself where it has a fixed size already.
 
     Raises:
-        ModelError: damaged, or not finished by xdet.
+        ModelError: damaged, not finished by xdet, or without the value ``network_image``.
     """
+    from onnx import TensorProto, helper
+
     proto = load_onnx(model, file)
     document = _document({entry.key: entry.value for entry in proto.metadata_props}, file)
     image = document.spec.image
     if not image.any_size:
         return model
+    require_valid(proto, file)
     graph, prefix = proto.graph, f"{ANY_SIZE}/"
     computed = {name for node in graph.node for name in node.output}
+    if NETWORK_IMAGE not in computed:
+        raise ModelError(
+            f"'{file}' has no value named {NETWORK_IMAGE!r}; convert its source again with xdet convert"
+        )
     inner = {name: output for output, name in NETWORK_VALUES.items() if name in computed}
     added = {NETWORK_IMAGE, *inner.values()}
     nodes = [n for n in graph.node if not n.output[0].startswith(prefix) and n.output[0] not in added]
@@ -310,8 +317,7 @@ def at_network_size(model: bytes, file: str) -> bytes:
             values[:] = [names.get(name, name) for name in values]
     for value in graph.input:
         if value.name == IMAGE:
-            for dim, size in zip(value.type.tensor_type.shape.dim, (1, *image.shape), strict=True):
-                dim.dim_value = size
+            value.CopyFrom(helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [1, *image.shape]))
     stated = [
         value for value in graph.value_info if value.name not in names and not value.name.startswith(prefix)
     ]

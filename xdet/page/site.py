@@ -61,7 +61,7 @@ RESIZE_RULES: tuple[ResizeRule, ...] = (
 )  # those of static/pixels.mjs
 COLORS: tuple[Color, ...] = ("rgb", "bgr", "grey")  # likewise
 IMAGE_FIELDS = frozenset(
-    {"height", "width", "rescaling", "resize", "color"}
+    {"height", "width", "rescaling", "resize", "color", "any_size"}
 )  # others must have their defaults
 
 
@@ -226,6 +226,7 @@ def _facts(document: ModelDocument, *, title: str, lowest: float, samples: Seque
             "width": image.width,
             "resize": image.resize,
             "color": image.color,
+            "any_size": image.any_size,
         },
         "class_names": list(document.spec.class_names),
         "thresholds": {"score": thresholds.score, "iou": thresholds.iou, "lowest": lowest},

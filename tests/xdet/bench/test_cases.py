@@ -101,8 +101,10 @@ def test_what_cannot_be_cut_is_told(model: bytes, word: str) -> None:
         cut_at_head(model, "m.onnx")
 
 
-def test_every_case_has_its_coverage(embedded_tflite: Path, converted: Path) -> None:
-    for case in plan_cases([embedded_tflite, converted], None, (1,)):
+def test_every_case_has_its_coverage(embedded_tflite: Path, converted: Path, tmp_path: Path) -> None:
+    sized = tmp_path / "sized.onnx"
+    xdet.convert(embedded_tflite, sized, any_size=True)
+    for case in plan_cases([embedded_tflite, converted, sized], None, (1,)):
         found = case_coverage(case)
         assert found is not None
         assert (found.macs_total, found.share) == (773_864_448, 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ from onnx import helper, numpy_helper
 import xdet
 from converters.spec import ModelDocument
 from tests.converters.sources.tflite.builder import build_small_model
-from tests.xdet.finished_models import SPEC, finished_model
+from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
+from tests.converters.test_any_size import converted
+from tests.xdet.finished_models import SPEC, document, finished_model
 from xdet.errors import ModelError
 from xdet.inspection import Inspection, inspect
 from xdet.inspection.coverage import TwoScales, find_two_scales
@@ -212,3 +215,21 @@ def test_graphs_that_run_graphs_are_not_given_to_an_optimiser(tmp_path: Path) ->
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     found = inspected(tmp_path, model.SerializeToString())
     assert "none of which runs another graph" in str(found.coverage_problem)
+
+
+def test_costs_of_a_file_for_any_size_are_those_of_its_network(tmp_path: Path) -> None:
+    source = tmp_path / "small.tflite"
+    source.write_bytes(
+        NetworkBuilder(64, seed=3).conv(16, stride=2).max_pool().conv(HEAD_CHANNELS, 1).build()
+    )
+    fixed, whole = (inspected(tmp_path, converted(source, any_size=flag).model) for flag in (False, True))
+    assert whole.totals is not None
+    assert (whole.totals, whole.layers, whole.coverage) == (fixed.totals, fixed.layers, fixed.coverage)
+    assert whole.inputs[0].shape == (1, "height", "width", 3)
+    assert "nearest, in the file: image is a photograph of any size" in report_text(inspection_report(whole))
+
+
+def test_a_file_that_only_says_it_takes_any_size_is_told(tmp_path: Path) -> None:
+    told = replace(document(), spec=replace(SPEC, image=replace(SPEC.image, any_size=True)))
+    found = inspected(tmp_path, finished_model(metadata=told.to_json()))
+    assert "has no value named 'network_image'" in str(found.totals_problem)

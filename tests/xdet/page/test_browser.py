@@ -131,13 +131,14 @@ def test_boxes_are_python_s_at_every_threshold(page: Browser, photographs: list[
     assert page.errors == []
 
 
+@pytest.mark.parametrize("any_size", [False, True], ids=["prepared by the page", "any size"])
 def test_boxes_of_another_head_on_letterboxed_pictures_are_python_s(
-    browser: Browser, tmp_path: Path, photographs: list[Path]
+    browser: Browser, tmp_path: Path, photographs: list[Path], *, any_size: bool
 ) -> None:
     source, model = tmp_path / "v8.tflite", tmp_path / "v8.onnx"
     source.write_bytes(network("values by boxes"))
     told = SourceOptions(head="yolo_v8", class_names=("cat", "dog"), resize="letterbox", score_threshold=0.3)
-    model.write_bytes(convert_to_bytes(source, ConvertOptions(source=told)).model)
+    model.write_bytes(convert_to_bytes(source, ConvertOptions(source=told, any_size=any_size)).model)
     make_page(model, tmp_path / "site", package=real_package())
     with serve(tmp_path / "site") as found, Detector(model) as detector:
         browser.open(found)

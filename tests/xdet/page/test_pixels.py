@@ -37,17 +37,17 @@ def test_the_page_knows_every_rule() -> None:
 @pytest.mark.parametrize("rule", RESIZE_RULES)
 def test_a_picture_becomes_the_same_bytes(rule: ResizeRule, tmp_path: Path) -> None:
     rng, cases, expected = np.random.default_rng(3), [], []
-    for number in range(60):
+    for number in range(61):
         (width, height), to = rng.integers(1, 150, 2).tolist(), rng.integers(1, 130, 2).tolist()
         to = {0: [width, to[1]], 1: [to[0], height], 2: [width, height]}.get(number, to)
         color = COLORS[number % 5 % 3]
-        image = {"width": to[0], "height": to[1], "resize": rule, "color": color}
+        image = {"width": to[0], "height": to[1], "resize": rule, "color": color, "any_size": number == 60}
         channels = 3 + number % 2
         picture = rng.integers(0, 256, (height, width, channels)).astype(np.uint8)
         file = tmp_path / str(number)
         file.write_bytes(picture.tobytes())
         cases.append({"file": str(file), "size": [width, height], "channels": channels, "image": image})
-        target = ImageInput(to[1], to[0], Rescaling(1.0, 0.0), rule, color)
+        target = ImageInput(to[1], to[0], Rescaling(1.0, 0.0), rule, color, any_size=number == 60)
         expected.append(network_pixels(np.ascontiguousarray(picture[..., :3]), target).tobytes())
     module = STATIC.joinpath("pixels.mjs").as_uri()
     command = ["node", "--input-type=module", "-e", PROGRAM, module, json.dumps(cases)]

@@ -43,7 +43,7 @@ def test_the_folder_holds_all_that_the_page_loads(
     facts = json.loads((folder / "page.json").read_bytes())
     assert facts["title"] == "person"
     assert facts["about"] == "identity.tflite, 2 x 2, 1 class."
-    assert facts["image"] == {"height": 2, "width": 2, "resize": "nearest", "color": "rgb"}
+    assert facts["image"] == {"height": 2, "width": 2, "resize": "nearest", "color": "rgb", "any_size": False}
     assert facts["thresholds"] == {"score": 0.5, "iou": 0.5, "lowest": 0.05}
     assert facts["samples"] == ["astronaut.jpg", "camera.jpg"]
     kept = re.search(r"^const FILES = (.*);$", (folder / "offline.js").read_text("utf-8"), re.MULTILINE)

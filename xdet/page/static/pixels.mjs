@@ -45,17 +45,23 @@ function underTransparency(bitmap) {
   return data;
 }
 
-/** Where a picture stands in the network's: over all of it, or between a letterbox's bars. */
-export function placement({ width, height, resize: rule }, picture) {
-  if (rule !== "letterbox") return { left: 0, top: 0, width, height };
+/** Where a picture stands in the one that boxes are fractions of: over all of it, or between a letterbox's bars. */
+export function placement({ width, height, resize: rule, any_size: anySize }, picture) {
+  if (rule !== "letterbox" || anySize) return { left: 0, top: 0, width, height };
   const scale = Math.min(height / picture.height, width / picture.width);
   const inner = [picture.width, picture.height].map((side) => Math.max(1, halfToEven(side * scale)));
   const [left, top] = [width - inner[0], height - inner[1]].map((bars) => halfToEven(bars / 2 - 0.1));
   return { left, top, width: inner[0], height: inner[1] };
 }
 
-/** A picture as the network takes it; `image` is what the model's document says of size, rule and channels. */
+/** The dimensions of what networkPixels gives, as the model's input has them. */
+export function fedShape(picture, { width, height, color, any_size: anySize }) {
+  return anySize ? [1, picture.height, picture.width, 3] : [1, height, width, color === "grey" ? 1 : 3];
+}
+
+/** A picture as the model takes it; `image` is what its document says of size, rule and channels. */
 export function networkPixels(picture, image) {
+  if (image.any_size) return toRgb(picture); // the model has its rule inside
   const { width, height, resize: rule, color } = image;
   const rgb = rule === "letterbox" ? letterbox(picture, image) : resize(picture, width, height, rule);
   if (color === "rgb") return rgb;

@@ -3,7 +3,7 @@
 // The page posts {op: "open", id, model} once, then {op: "detect", id, picture} with a Blob or an ImageBitmap. Answers:
 // {id}, {id, bitmap, boxes, times}, or {id, problem} with words for people.
 
-import { decode, networkPixels, placement } from "./pixels.mjs";
+import { decode, fedShape, networkPixels, placement } from "./pixels.mjs";
 
 let ort = null;
 let session = null;
@@ -50,8 +50,7 @@ async function detect(source) {
   const decoded = performance.now();
   const pixels = networkPixels(picture, model.image);
   const resized = performance.now();
-  const { width, height } = model.image;
-  const feeds = { image: new ort.Tensor("uint8", pixels, [1, height, width, pixels.length / (width * height)]) };
+  const feeds = { image: new ort.Tensor("uint8", pixels, fedShape(picture, model.image)) };
   const found = await session.run(feeds);
   const times = { decode: decoded - started, resize: resized - decoded, network: performance.now() - resized };
   for (const tensor of Object.values(feeds)) tensor.dispose();
