@@ -37,6 +37,17 @@ def test_version() -> None:
     assert printed == f"xdet {xdet.__version__}\n"
 
 
+@pytest.mark.parametrize(("said", "threads"), [({}, "1"), ({"OPENBLAS_NUM_THREADS": "2"}, "2")])
+def test_numpy_s_products_take_one_thread_unless_told(said: dict[str, str], threads: str) -> None:
+    program = (
+        "import os, sys, xdet.__main__; print('numpy' in sys.modules, os.environ['OPENBLAS_NUM_THREADS'])"
+    )
+    rest = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    command = [sys.executable, "-c", program]
+    printed = subprocess.run(command, cwd=ROOT, env=rest | said, capture_output=True, text=True, check=True)
+    assert printed.stdout == f"False {threads}\n"
+
+
 def test_the_help_of_the_program_cuts_no_sentence() -> None:
     command = [sys.executable, "-m", "xdet", "--help"]
     environment = {**os.environ, "COLUMNS": "80"}
