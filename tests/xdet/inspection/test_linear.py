@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-SMALL, LARGE = 1_000, 6_000
+SMALL, LARGE = 500, 3_000
 TRIES = 2
 SHAPE = (1, 4, 4, 3)
 
