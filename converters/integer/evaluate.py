@@ -21,6 +21,7 @@ from converters.integer.kernels import (
     concatenate,
     convolve,
     extreme,
+    integer_product,
     matrix_product,
     max_pool,
     move,
@@ -211,7 +212,7 @@ def _first(inputs: Sequence[Value | None]) -> Value:
     return inputs[0]
 
 
-CAST_TARGETS = (ir.DataType.INT32, ir.DataType.FLOAT, ir.DataType.UINT8, ir.DataType.INT8)
+CAST_TARGETS = (ir.DataType.INT32, ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.UINT8, ir.DataType.INT8)
 KERNELS: dict[str, Callable[[ir.Node, Sequence[Value | None], Rounding], Sequence[Value]]] = {
     "ArgMax": lambda node, inputs, _: [arg_max(node, _first(inputs))],
     "AveragePool": lambda node, inputs, _: [average_pool(node, _first(inputs))],
@@ -220,6 +221,7 @@ KERNELS: dict[str, Callable[[ir.Node, Sequence[Value | None], Rounding], Sequenc
     "Conv": _convolve,
     "DequantizeLinear": _dequantize,
     "Gemm": _multiply,
+    "MatMulInteger": lambda _node, inputs, _: [integer_product(inputs)],
     "MatMul": lambda _node, inputs, _: [matrix_product(inputs)],
     "MaxPool": lambda node, inputs, _: [max_pool(node, _first(inputs))],
     "Pad": lambda node, inputs, _: [pad(node, inputs)],

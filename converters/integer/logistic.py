@@ -28,8 +28,8 @@ def logistic_table(case: LeakyCase) -> Table:
     """int64 ``(256,)``: output code for input codes -128..127, at the only output scale there is; the slope is not used."""
     x = case.scale_in * (np.arange(-128, 128) - case.zero_point_in).astype(np.float32)
     with np.errstate(over="ignore"):
-        raised = np.exp(-x.astype(np.float64)).astype(np.float32)
-    steps = np.rint(np.float32(STEPS) / (np.float32(1) + raised)).astype(np.int64)
+        reals = (STEPS / (1 + np.exp(-x.astype(np.float64)))).astype(np.float32)
+    steps = np.rint(reals).astype(np.int64)
     table: Table = np.clip(steps, 0, STEPS - 1) - 128
     return table
 

@@ -46,20 +46,22 @@ def per_tensor(model: TfliteModel, *indices: int) -> list[QuantParams] | None:
     ) else None  # fmt: skip
 
 
-def has_uint8_weights(model: TfliteModel, op: TfliteOperator) -> bool:
-    """Whether a product has uint8 weights."""
-    return model.tensors[op.inputs[1]].dtype == "uint8"
-
-
 def is_sparse(model: TfliteModel, op: TfliteOperator) -> bool:
     """Whether XNNPACK does not take a transposed convolution."""
     kernel, strides = model.tensors[op.inputs[1]].shape[1:3], (op.options["stride_h"], op.options["stride_w"])
-    return any(cast("int", stride) > size for size, stride in zip(kernel, strides, strict=True))
+    sparse = any(cast("int", stride) > size for size, stride in zip(kernel, strides, strict=True))
+    return sparse and op.options["padding"] == "SAME"
 
 
 def is_computed(model: TfliteModel, op: TfliteOperator) -> bool:
     """Whether weights of codes are computed at run time."""
     return model.tensors[op.inputs[1]].data is None
+
+
+def is_multiplied_by_xnnpack(model: TfliteModel, op: TfliteOperator) -> bool:
+    """Whether XNNPACK takes a BATCH_MATMUL: of int8 codes, the second operand's with zero-point 0."""
+    tensor = model.tensors[op.inputs[1]]
+    return tensor.dtype == "int8" and tensor.quant is not None and not tensor.quant.zero_point.any()
 
 
 def other_scale(model: TfliteModel, op: TfliteOperator) -> bool:
@@ -69,7 +71,11 @@ def other_scale(model: TfliteModel, op: TfliteOperator) -> bool:
 
 
 def is_mean_inexact(model: TfliteModel, op: TfliteOperator) -> bool:
-    """Whether a MEAN cannot have an even zero-point and scale 1."""
+    """Whether a MEAN cannot have an even zero-point and scale 1, or has ties and no exact float32 factor."""
+    sizes = [math.prod(model.tensors[index].shape) for index in (op.inputs[0], op.outputs[0])]
+    count = sizes[0] // sizes[1]
+    if count % 2 == 0 and count & (count - 1):
+        return True
     quants = per_tensor(model, op.inputs[0], op.outputs[0])
     if quants is None or other_scale(model, op):
         return quants is not None

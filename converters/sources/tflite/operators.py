@@ -45,11 +45,7 @@ _POOL = Signature((1, 1), ranks=((0, 4),), positive=(*_STRIDES, "filter_h", "fil
 _BLOCKS = Signature((1, 1), ranks=((0, 4),), positive=("block_size",))
 _RESIZE = Signature((2, 2), ranks=((0, 4), (1, 1)))
 
-_FIXED_POINT = "that kernel multiplies in 31-bit fixed point"
-_UINT8_WEIGHTS = Case(
-    "the same", "built-in", 1, "that kernel multiplies in 31-bit fixed point", "with uint8 weights",
-    conditions.has_uint8_weights,
-)  # fmt: skip
+_SUMS = "MatMulInteger and about seven elementwise operators in float64 (`ops/fixed_point.py`)"
 _OUTSIDE = "outside XNNPACK's range"
 _OTHER_TYPE = f"{_OUTSIDE}, or to another type of codes"
 _REQUANTIZED = "LeakyRelu; a table of 256 codes where no scale fits"
@@ -127,7 +123,7 @@ OPERATORS: Mapping[str, Row] = {
     "CONV_2D": Row(
         products.conv_2d,
         _CONVOLUTION,
-        (Case("Conv", "XNNPACK"), _UINT8_WEIGHTS),
+        (Case("Conv", "XNNPACK"),),
         "convolution",
         constants=(1, 2),
         weights=Weights(0, conditions.convolution),
@@ -135,7 +131,7 @@ OPERATORS: Mapping[str, Row] = {
     "DEPTHWISE_CONV_2D": Row(
         products.depthwise_conv_2d,
         _CONVOLUTION,
-        (Case("Conv, one group per channel", "XNNPACK"), _UINT8_WEIGHTS),
+        (Case("Conv, one group per channel", "XNNPACK"),),
         "convolution",
         constants=(1, 2),
         weights=Weights(3, conditions.depthwise),
@@ -145,15 +141,7 @@ OPERATORS: Mapping[str, Row] = {
         Signature((2, 3), optional=(2,), ranks=((1, 2),)),
         (
             Case("Gemm", "XNNPACK"),
-            Case(
-                "Gemm",
-                "built-in",
-                1,
-                _FIXED_POINT,
-                "with weights computed at run time",
-                conditions.is_computed,
-            ),
-            _UINT8_WEIGHTS,
+            Case(_SUMS, "built-in", when="with weights computed at run time", applies=conditions.is_computed),
         ),
         constants=(1, 2),
         weights=Weights(0, conditions.product),
@@ -161,7 +149,15 @@ OPERATORS: Mapping[str, Row] = {
     "BATCH_MATMUL": Row(
         products.batch_matmul,
         _BINARY,
-        (Case("MatMul", "built-in", 1, _FIXED_POINT),),
+        (
+            Case(_SUMS, "built-in"),
+            Case(
+                "MatMul",
+                "XNNPACK",
+                when="of int8 codes with zero-point 0 in the second operand",
+                applies=conditions.is_multiplied_by_xnnpack,
+            ),
+        ),
     ),
     "TRANSPOSE_CONV": Row(
         transposed.transpose_conv,
@@ -177,7 +173,7 @@ OPERATORS: Mapping[str, Row] = {
                 "built-in",
                 1,
                 "that kernel multiplies in 31-bit fixed point",
-                "with strides longer than the kernel",
+                "with SAME padding and strides longer than the kernel",
                 conditions.is_sparse,
             ),
         ),
@@ -185,7 +181,18 @@ OPERATORS: Mapping[str, Row] = {
         constants=(1, 3),
         codes_as_numbers=(1,),
     ),
-    "MAX_POOL_2D": Row(averages.max_pool_2d, _POOL, (Case("MaxPool", "XNNPACK"),), "pool"),
+    "MAX_POOL_2D": Row(
+        averages.max_pool_2d,
+        _POOL,
+        (
+            Case(
+                "MaxPool",
+                "XNNPACK",
+                remark="built-in where strides are longer than the window, with the same codes",
+            ),
+        ),
+        "pool",
+    ),
     "AVERAGE_POOL_2D": Row(
         averages.average_pool_2d,
         _POOL,
@@ -211,8 +218,8 @@ OPERATORS: Mapping[str, Row] = {
                 "ReduceMean",
                 "XNNPACK",
                 1,
-                "XNNPACK's float32 factor decides near-ties",
-                "with other scales, or zero-points at both rims",
+                "XNNPACK's float32 factor decides ties",
+                "of an even number of values that is no power of 2, with other scales, or zero-points at both rims",
                 conditions.is_mean_inexact,
             ),
         ),
@@ -243,6 +250,7 @@ OPERATORS: Mapping[str, Row] = {
             Case(
                 "Sigmoid, its scale adjusted where a result lies near a tie, or a table of 256 codes",
                 "XNNPACK",
+                remark="but within 0.00001 of a tie, where the last bit of LiteRT's own exponential decides",
             ),
         ),
         "elementwise",

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.graph import bias_node, bias_params, weight_node
+from converters.sources.tflite.conditions import is_multiplied_by_xnnpack
 from converters.sources.tflite.context import ImportContext, int_option, same_padding
 from converters.sources.tflite.ops.activations import close_with_activation
+from converters.sources.tflite.ops.fixed_point import integer_product, is_fixed_point, requantized
 from converters.sources.tflite.ops.moving import reshape
 from converters.spec import TensorTwin
 
@@ -124,26 +126,35 @@ def _weight_params(context: ImportContext, op: TfliteOperator) -> QuantParams:
 def batch_matmul(context: ImportContext, op: TfliteOperator) -> None:
     """BATCH_MATMUL: the last two axes of both operands, in the source's layout; ``adj_x`` and ``adj_y`` exchange them."""
     target = op.outputs[0]
-    operands = [
+    rank = len(context.tensor(target).shape)
+    codes = [
         _matrix(context, op, position, exchanged=bool(op.options[name]))
         for position, name in enumerate(("adj_x", "adj_y"))
     ]
+    if not is_multiplied_by_xnnpack(context.model, op) and is_fixed_point(context, op):
+        sums = integer_product(context, op, *codes)
+        found = requantized(context, op, sums, context.name(op, "nhwc"), halves_up=False)
+        context.define(target, context.from_source_layout(found, rank, context.names[target]))
+        return
+    operands = [
+        context.adjusted_float_of(index, context.params(index), target, codes=value)
+        if context.is_quantized(index)
+        else value
+        for index, value in zip(op.inputs, codes, strict=True)
+    ]
     real = context.writer.op("MatMul", operands, context.name(op, "product"))
-    rank = len(context.tensor(target).shape)
     context.close(target, context.from_source_layout(real, rank, context.name(op)))
 
 
 def _matrix(context: ImportContext, op: TfliteOperator, position: int, *, exchanged: bool) -> ir.Value:
-    """An operand's reals: codes are laid out first, so that runtimes multiply them as they are."""
+    """An operand's codes (or float32 numbers) in the source's layout, so that runtimes multiply them as they are."""
     index, name = op.inputs[position], context.name(op, f"operand{position}")
     rank = len(context.tensor(index).shape)
     value = context.to_source_layout(context.codes_of(index), rank, f"{name}/nhwc")
     if exchanged:
         perm = [*range(rank - 2), rank - 1, rank - 2]
         value = context.writer.op("Transpose", [value], f"{name}/exchanged", perm=perm)
-    if not context.is_quantized(index):
-        return value
-    return context.adjusted_float_of(index, context.params(index), op.outputs[0], codes=value)
+    return value
 
 
 def fully_connected(context: ImportContext, op: TfliteOperator) -> None:
@@ -153,11 +164,14 @@ def fully_connected(context: ImportContext, op: TfliteOperator) -> None:
     """
     source, target = context.tensor(op.inputs[0]), context.tensor(op.outputs[0])
     units, length = context.tensor(op.inputs[1]).shape
+    rows = (math.prod(source.shape) // length, length)
     if op.inputs[1] in context.constants:
         weights = weight_value(context, op, context.constant_of(op, 1), "same")
+    elif is_fixed_point(context, op):
+        _multiply_computed(context, op, rows)
+        return
     else:
         weights = context.float_of(op.inputs[1])
-    rows = (math.prod(source.shape) // length, length)
     inputs = [
         reshape(context, context.float_of(op.inputs[0]), source.shape, rows, context.name(op, "rows")),
         weights,
@@ -168,3 +182,21 @@ def fully_connected(context: ImportContext, op: TfliteOperator) -> None:
     )
     real = reshape(context, real, (rows[0], units), target.shape, context.name(op, "shaped"))
     close_with_activation(context, op, real)
+
+
+def _multiply_computed(context: ImportContext, op: TfliteOperator, rows: tuple[int, int]) -> None:
+    """A FULLY_CONNECTED with computed weights, in LiteRT's fixed point."""
+    source, target, name = context.tensor(op.inputs[0]), op.outputs[0], context.names[op.outputs[0]]
+    codes = reshape(context, context.codes_of(op.inputs[0]), source.shape, rows, context.name(op, "rows"))
+    columns = context.writer.op(
+        "Transpose", [context.codes_of(op.inputs[1])], context.name(op, "columns"), perm=[1, 0]
+    )
+    sums = integer_product(context, op, codes, columns)
+    if len(op.inputs) > 2 and op.inputs[2] >= 0:
+        bias = context.writer.constant(context.constant_of(op, 2).reshape(-1), context.name(op, "bias"))
+        sums = context.writer.op("Add", [sums, bias], context.name(op, "biased"))
+    shape, units = context.tensor(target).shape, context.tensor(op.inputs[1]).shape[0]
+    found = requantized(
+        context, op, sums, name if shape == (rows[0], units) else context.name(op, "flat"), halves_up=True
+    )
+    context.define(target, reshape(context, found, (rows[0], units), shape, name))

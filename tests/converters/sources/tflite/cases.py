@@ -60,10 +60,9 @@ class Network:
         return self.b.build([self.b.op("DEQUANTIZE", [y], shape, "float32", name="real")])
 
 
-def weights(*shape: int, dtype: str = "int8") -> NDArray[Any]:
-    """Random codes, the zero-point 0 or 128 in their middle."""
-    low, high = (-127, 128) if dtype == "int8" else (1, 256)
-    return np.random.default_rng(3).integers(low, high, shape).astype(dtype)
+def weights(*shape: int) -> NDArray[Any]:
+    """Random codes."""
+    return np.random.default_rng(3).integers(-127, 128, shape).astype(np.int8)
 
 
 def _convolution(op: str, shape: tuple[int, ...], axis: int) -> Callable[[Network], int]:
@@ -73,17 +72,6 @@ def _convolution(op: str, shape: tuple[int, ...], axis: int) -> Callable[[Networ
         kernel = n.b.constant(weights(*shape), scales, axis=axis)
         options = {"padding": "SAME", "fused_activation": "RELU6"}
         return n.op(op, [n.x, kernel, bias], (1, SIZE, SIZE, shape[axis]), 0.027, -128, **options)
-
-    return build
-
-
-def _uint8_weights(op: str, shape: tuple[int, ...], axis: int) -> Callable[[Network], int]:
-    def build(n: Network) -> int:
-        channels = shape[axis]
-        out = (1, SIZE, SIZE, channels) if len(shape) == 4 else (256, channels)
-        kernel = n.b.constant(weights(*shape, dtype="uint8"), 0.003, 128)
-        bias = n.b.constant(np.arange(channels, dtype=np.int32) * 100, 0.003 * PIXEL)
-        return n.op(op, [n.image, kernel, bias], out, 0.03, 100, "uint8")
 
     return build
 
@@ -110,6 +98,11 @@ def _fully_connected(n: Network) -> int:
 def _computed_weights(n: Network) -> int:
     rows = n.b.op("RESHAPE", [n.x, n.ints(256, 3)], (256, 3), "int8", PIXEL, -128, name="rows")
     return n.op("FULLY_CONNECTED", [n.x, rows], (256, 256), 0.0103, -100)
+
+
+def _matmul_around_zero(n: Network) -> int:
+    second = n.b.constant(weights(1, SIZE, 3, 5), 0.004)
+    return n.op("BATCH_MATMUL", [n.x, second], (1, SIZE, SIZE, 5), 0.011, 3)
 
 
 def _pool(op: str, window: int = 2, scale: float = PIXEL) -> Callable[[Network], int]:
@@ -267,22 +260,23 @@ def _shape(n: Network) -> int:
 
 BUILDERS: Mapping[tuple[str, str], Callable[[Network], int | bytes]] = {
     ("CONV_2D", ""): _convolution("CONV_2D", (7, 3, 3, 3), 0),
-    ("CONV_2D", "with uint8 weights"): _uint8_weights("CONV_2D", (7, 3, 3, 3), 0),
     ("DEPTHWISE_CONV_2D", ""): _convolution("DEPTHWISE_CONV_2D", (1, 3, 3, 3), 3),
-    ("DEPTHWISE_CONV_2D", "with uint8 weights"): _uint8_weights("DEPTHWISE_CONV_2D", (1, 3, 3, 3), 3),
     ("FULLY_CONNECTED", ""): _fully_connected,
-    ("FULLY_CONNECTED", "with uint8 weights"): _uint8_weights("FULLY_CONNECTED", (5, 3), 0),
     ("TRANSPOSE_CONV", ""): _transpose_conv(3, 2),
-    ("TRANSPOSE_CONV", "with strides longer than the kernel"): _transpose_conv(2, 3),
+    ("TRANSPOSE_CONV", "with SAME padding and strides longer than the kernel"): _transpose_conv(2, 3),
     ("FULLY_CONNECTED", "with weights computed at run time"): _computed_weights,
     ("BATCH_MATMUL", ""): lambda n: n.op(
         "BATCH_MATMUL", [n.x, n.x], (1, SIZE, SIZE, SIZE), 0.0103, -100, adj_y=True
     ),
+    ("BATCH_MATMUL", "of int8 codes with zero-point 0 in the second operand"): _matmul_around_zero,
     ("MAX_POOL_2D", ""): _pool("MAX_POOL_2D"),
     ("AVERAGE_POOL_2D", ""): _pool("AVERAGE_POOL_2D"),
     ("AVERAGE_POOL_2D", "of 128 pixels or more, or with other scales"): _pool("AVERAGE_POOL_2D", 12),
     ("MEAN", ""): _mean(PIXEL),
-    ("MEAN", "with other scales, or zero-points at both rims"): _mean(0.003),
+    (
+        "MEAN",
+        "of an even number of values that is no power of 2, with other scales, or zero-points at both rims",
+    ): _mean(0.003),
     ("LEAKY_RELU", ""): _unary("LEAKY_RELU", 0.0045, -100, alpha=0.1),
     ("LEAKY_RELU", "outside XNNPACK's range"): _unary("LEAKY_RELU", 2.0, 0, alpha=0.1),
     **{(op, ""): _signed(op, 0.005, 0.005) for op in ("RELU", "RELU6", "RELU_N1_TO_1")},

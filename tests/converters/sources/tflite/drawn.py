@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Shape = tuple[int, ...]
 
 ACTIVATIONS = ("NONE", "NONE", "RELU", "RELU6", "RELU_N1_TO_1")
+SMALLEST = 1e-8  # of output scales: LiteRT computes 6 / scale in 32 bits
 FIXED = {"TANH": (1 / 128, 0), "LOGISTIC": (1 / 256, -128), "SOFTMAX": (1 / 256, -128)}
 VERSIONS = {
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "BATCH_MATMUL"), 3),
@@ -91,7 +92,7 @@ class Draw:
         """Scale and zero-point of a result that has about ``likely`` per code; one in five lies far from that."""
         spread = self.rng.uniform(-6, 3) if self.chance(0.2) else self.rng.uniform(-0.7, 0.7)
         scale = self.pick((0.05, 0.1, 1 / 256, self.quant[0])) if self.chance(0.2) else likely * 10**spread
-        return float(scale), self.zero_point()
+        return max(float(scale), SMALLEST), self.zero_point()
 
     def ints(self, *values: Any) -> int:
         """An int32 constant."""
