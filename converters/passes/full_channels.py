@@ -216,7 +216,11 @@ def _fill(graph: ir.Graph, region: _Region) -> tuple[Moved, ...]:
             conv.attributes["group"] = ir.AttrInt64("group", conv.attributes.get_int("group", 1) + outputs)
     writer, names = GraphWriter.appending(graph), {value: str(value.name) for value in region.values}
     for value in [value for value, channels in region.values.items() if _more(channels)]:
-        value.name, value.shape = writer.unique(f"{value.name}/full"), None
+        value.name = writer.unique(f"{value.name}/full")
+        if value.shape is not None:
+            first, channels, *places = value.shape.dims
+            full = channels + _more(channels) if isinstance(channels, int) else channels
+            value.shape = ir.Shape([first, full, *places])
     carriers = dict(_narrow(graph, pad, pair, region) for pad, pair in region.pads.items())
     return (*moved, *(Moved(name, _name(carriers.get(v, v)), replicated=True) for v, name in names.items()))
 

@@ -23,6 +23,7 @@ from converters.passes.fold import FoldAffine, FoldPad
 from converters.passes.full_channels import FullChannels
 from converters.passes.pad_codes import PadCodes
 from converters.passes.repeat_pixels import RepeatPixels
+from converters.passes.shifted_rows import ShiftedRows
 from converters.passes.signed_weights import SignedWeights
 from converters.passes.strided_stem import StridedStem
 from converters.passes.wide_stem import WideStem
@@ -97,6 +98,7 @@ PIPELINES: Mapping[Target, tuple[Rewrite, ...]] = {
         FullChannels(),
         WideStem(),
         StridedStem(),
+        ShiftedRows(),
         RepeatPixels(),
         CancelTransposes(),
         LeakyAsSum(),

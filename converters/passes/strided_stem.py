@@ -206,7 +206,7 @@ def _replace(graph: ir.Graph, stem: _Stem) -> tuple[Moved, ...]:
     )
     ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
     graph.remove([stem.after.node, stem.conv], safe=True)
-    result.name, old.name = old.name, None
+    result.name, result.type, result.shape, old.name = old.name, old.type, old.shape, None
     return moved
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from converters.sources.tflite.operators import WEIGHTED
 from xdet.checking.numbers.filled import FULL_CHANNELS, first_channels, is_filled, without_filling
 from xdet.checking.numbers.operators import expected_attributes
+from xdet.checking.numbers.shifted import SHIFTED_ROWS, groups_of
 from xdet.checking.numbers.strided import STRIDED_STEM, strided_kernel
 from xdet.checking.result import ProvenChange
 
@@ -71,9 +72,18 @@ def _compare_constant(
     zero_point = 0 if role == "bias" or tensor.quant is None else int(tensor.quant.zero_point[0])
     expected, zero_point = _shifted(expected, zero_point, twin.zero_point_shift)
     copies = COPIES_BY.get(str(twin.by), 1) if twin.fate == "replicated" else 1
+    if twin.by == SHIFTED_ROWS:
+        copies = groups_of(context, twin.onnx)
     if copies > 1:
         left = _left_padding(context, twin.onnx, op) if twin.by == STRIDED_STEM else None
-        expected, scales = _replicated(expected, scales, copies, left, zero_point)
+        if twin.by == SHIFTED_ROWS:
+            every = (copies, *(1,) * (expected.ndim - 1))
+            expected, scales = (
+                np.tile(expected, every),
+                np.tile(scales, copies) if scales.size > 1 else scales,
+            )
+        else:
+            expected, scales = _replicated(expected, scales, copies, left, zero_point)
         _tell_copies(context, name, layer, copies, twin)
     if FULL_CHANNELS in context.document.passes and is_filled(found.shape, expected.shape, copies):
         part = without_filling(found, expected.shape, copies, zero_point)

@@ -143,7 +143,7 @@ def _owners_before(context: StaticContext, codes: str, seen: set[str]) -> tuple[
             return owners_of(context, node.inputs[0], seen)
         if node.op != "QuantizeLinear" and node.op not in MOVERS:
             return ()
-        before = node.inputs[0]
+        before = next((name for name in node.inputs if context.graph.constant(name) is None), node.inputs[0])
         if node.op in MOVERS and (own := context.tensors_by_value.get(before)):
             return tuple(i for i in own if context.source.model.tensors[i].quant is not None)
         node = context.graph.producers.get(before)

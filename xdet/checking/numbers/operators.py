@@ -15,6 +15,7 @@ from xdet.checking.numbers.averaged import averaged_behind, compare_averaged
 from xdet.checking.numbers.context import PRODUCTS, owners_of, pair_of
 from xdet.checking.numbers.filled import FULL_CHANNELS, full
 from xdet.checking.numbers.proofs import announced, compare_sum, leaky_match
+from xdet.checking.numbers.shifted import SHIFTED_ROWS, shifted_attributes, wrong_rows
 from xdet.checking.numbers.source_graph import number
 from xdet.checking.numbers.strided import STRIDED_STEM, strided_attributes
 from xdet.checking.numbers.transposed import compare_transposed, transposed_behind
@@ -103,7 +104,22 @@ def _compare_product(context: StaticContext, node: Node) -> None:
             expected = strided_attributes(expected, context.source.model.tensors[op.inputs[1]].shape[2])
         if op.op == "DEPTHWISE_CONV_2D" and rewrite == FULL_CHANNELS:
             expected["group"] = full(expected["group"])
+        if rewrite == SHIFTED_ROWS:
+            expected = _on_groups(context, node, op, expected)
         _compare_attributes(context, node, layer, WIDE_STEM if rewrite == "wide stem" else expected)
+
+
+def _on_groups(
+    context: StaticContext, node: Node, op: TfliteOperator, expected: dict[str, Any]
+) -> dict[str, Any]:
+    """What a depthwise convolution on groups of pixels must have, its copies compared on the way."""
+    folded = _folded_padding(context, node, op)
+    width = context.source.model.tensors[op.inputs[0]].shape[2] - folded[1] - folded[3]
+    wrong = wrong_rows(context, node, expected["pads"], width)
+    if wrong is not None:
+        layer = context.source.output_name(op)
+        context.fault("padding", layer, f"{layer!r} on groups of pixels reads {wrong}")
+    return shifted_attributes(context, node, expected, width)
 
 
 def _operator_behind(context: StaticContext, node: Node) -> TfliteOperator | None:

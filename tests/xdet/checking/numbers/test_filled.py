@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 def network() -> bytes:
     """A stem of 8 channels, and depthwise convolutions of 8 and 24."""
-    net = NetworkBuilder(64).conv(8, stride=2, activation="RELU6").depthwise(activation="RELU").conv(24, 1)
-    net.depthwise(2, activation="RELU6").conv(32, 1).depthwise(2, activation="RELU").conv(
+    net = NetworkBuilder(64).conv(8, stride=2, activation="RELU6").depthwise(2, activation="RELU").conv(24, 1)
+    net.depthwise(activation="RELU6").conv(32, 1).depthwise(2, activation="RELU").conv(
         24, 1, activation="RELU"
     )
     return net.depthwise(2).conv(HEAD_CHANNELS, 1).build()

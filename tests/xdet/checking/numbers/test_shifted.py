@@ -1,0 +1,88 @@
+"""Depthwise convolutions on groups of pixels: an honest conversion passes, and what is wrong in it is found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from converters.convert import convert_to_bytes
+from converters.description.statements import SourceOptions
+from converters.options import ConvertOptions
+from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
+from tests.xdet.checking import faults, keras_faults
+from tests.xdet.checking.test_honest_models import ANCHORS
+from xdet.checking.numbers import check_static
+from xdet.checking.pair import open_pair
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import onnx
+
+CONV = "depthwise_conv_2d_2/float/rows"
+PASSES = ("fold pad", "full channels", "strided stem", "shifted rows", "cancel transposes")
+
+
+def network() -> bytes:
+    """Depthwise convolutions of 24 channels, SAME and behind a PAD, at 32 x 32."""
+    net = NetworkBuilder(64).conv(24, stride=2, activation="RELU").depthwise(activation="RELU")
+    net.conv(12, 1).conv(32, 1).pad(1, 1).depthwise(padding="VALID").conv(16, 3, 2)
+    return net.conv(HEAD_CHANNELS, 1).build()
+
+
+def dilation(proto: onnx.ModelProto) -> None:
+    """Copies one group further apart."""
+    (conv,) = (node for node in proto.graph.node if node.name == f"{CONV}/float")
+    (found,) = (attribute for attribute in conv.attribute if attribute.name == "dilations")
+    found.ints[1] -= 1
+
+
+def other_row(proto: onnx.ModelProto) -> None:
+    """Another value in place of a copy, and the copies in another order."""
+    (concat,) = (node for node in proto.graph.node if node.name == f"{CONV}/copies")
+    concat.input[0], concat.input[1] = concat.input[1], concat.input[0]
+
+
+FAULTS: dict[str, tuple[Callable[[onnx.ModelProto], None], str]] = {
+    "weight": (
+        lambda p: keras_faults.edit(p, f"{CONV}/weights/codes", lambda codes: codes ^ np.int8(1)),
+        "weight",
+    ),
+    "bias": (lambda p: keras_faults.edit(p, f"{CONV}/bias/codes", lambda codes: codes + np.int32(1)), "bias"),
+    "padding": (lambda p: keras_faults.edit(p, f"{CONV}/1", lambda codes: codes + np.uint8(1)), "padding"),
+    "order": (other_row, "padding"),
+    "distance": (dilation, "attributes"),
+}
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The network and its conversion for the CPU."""
+    model = tmp_path_factory.mktemp("shifted") / "built.onnx"
+    model.with_suffix(".tflite").write_bytes(network())
+    described = SourceOptions(anchors=ANCHORS, anchor_unit="cell", class_names=("person",))
+    options = ConvertOptions(source=described, target="cpu")
+    model.write_bytes(convert_to_bytes(model.with_suffix(".tflite"), options).model)
+    return model
+
+
+def test_an_honest_conversion_passes(converted: Path) -> None:
+    pair = open_pair(converted, converted.with_suffix(".tflite"))
+    assert pair.document.passes == PASSES
+    verdict, _ = check_static(pair)
+    assert (verdict.status, verdict.findings) == ("passed", ())
+    assert "belong to no source tensor" not in verdict.summary
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_found_and_named(name: str, converted: Path, tmp_path: Path) -> None:
+    fault, expected = FAULTS[name]
+    model = tmp_path / "wrong.onnx"
+    model.write_bytes(faults.planted(converted.read_bytes(), fault))
+    verdict, _ = check_static(open_pair(model, converted.with_suffix(".tflite")))
+    assert [(finding.cause, finding.layer) for finding in verdict.findings] == [
+        (expected, "depthwise_conv_2d_2")
+    ]
