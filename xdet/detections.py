@@ -9,16 +9,28 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from converters.errors import quote_some
 from xdet.errors import ImageError, RuntimeUnavailableError, UsageError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from converters.heads.base import BatchDetections
     from converters.spec import Placement
+
+
+def require_classes(names: Iterable[str], known: Sequence[str], *, what: str) -> None:
+    """Refuse names of classes that a model does not find, told as those of ``what``.
+
+    Raises:
+        UsageError: there are some.
+    """
+    unknown = [name for name in dict.fromkeys(names) if name not in known]
+    if unknown:
+        raise UsageError(f"{what}: the model finds no {quote_some(unknown)}; it finds {quote_some(known)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +154,7 @@ class Detections:
         keep = self.scores >= np.float32(min_score)
         if classes is not None:
             names = [classes] if isinstance(classes, str) else list(classes)
-            unknown = sorted(set(names).difference(self.class_names))
-            if unknown:
-                known = ", ".join(self.class_names[:10]) + (", ..." if len(self.class_names) > 10 else "")
-                raise UsageError(f"no class {', '.join(map(repr, unknown))}; the model has {known}")
+            require_classes(names, self.class_names, what="`classes`")
             keep &= np.isin(self.classes, [i for i, name in enumerate(self.class_names) if name in names])
         return self[keep]
 

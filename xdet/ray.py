@@ -28,6 +28,7 @@ from xdet.detection.rows import (
     found_to_entry,
     row_to_entry,
 )
+from xdet.detections import require_classes
 from xdet.errors import DataError, ImageError, MissingExtraError, UsageError, XdetError
 from xdet.pictures.addresses import Stored, is_stored
 from xdet.pictures.images import LARGEST_PICTURE, SUFFIXES, Encoded, hash_photograph, read_image
@@ -37,7 +38,7 @@ from xdet.writing.files import with_sidecars
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from converters.spec import DetectorSpec, ImageInput
+    from converters.spec import ImageInput
     from xdet.detection.results import ResultsFile
 
 BATCH = 16  # photographs that an actor takes at a time
@@ -108,7 +109,7 @@ def detect(
     settings = {"threads": 1, **options}
     with Detector(model, **settings) as detector:
         if classes is not None:
-            _require_classes(classes, detector.spec)
+            require_classes(classes, detector.spec.class_names, what="`classes`")
         image = detector.spec.image
     if not ray.is_initialized():
         _start(ray)
@@ -336,12 +337,6 @@ def _table(schema: Any, entries: Iterator[dict[str, Any]]) -> Any:
     import pyarrow as pa
 
     return pa.Table.from_pylist([entry_to_row(entry) for entry in entries], schema)
-
-
-def _require_classes(classes: Sequence[str], spec: DetectorSpec) -> None:
-    unknown = [name for name in classes if name not in spec.class_names]
-    if unknown:
-        raise UsageError(f"the model finds no {', '.join(map(repr, unknown))}")
 
 
 def _named(ray: Any, paths: Sequence[str]) -> Any:

@@ -49,7 +49,7 @@ def test_a_filter_keeps_classes_and_scores_and_names_a_class_that_is_none(found:
     assert [d.anchor for d in found.filter(classes=["dog"])] == [7, 3]
     assert [d.anchor for d in found.filter(classes="dog", min_score=0.5)] == [7]
     assert [d.anchor for d in found.filter(min_score=0.6)] == [7, 5]
-    with pytest.raises(UsageError, match="no class 'cat'; the model has person, dog"):
+    with pytest.raises(UsageError, match="`classes`: the model finds no 'cat'; it finds 'person', 'dog'"):
         found.filter(classes=["cat"])
 
 

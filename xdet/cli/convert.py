@@ -15,6 +15,7 @@ from xdet.cli.describing import Said, describes_source
 from xdet.cli.options import (
     counted_progress_bar,
     print_line,
+    print_report,
     progress_bar,
 )
 from xdet.writing.text import format_duration, format_size
@@ -176,14 +177,14 @@ def _try_units(
     source: Path, photographs: Path, output: Path | None, said: SourceOptions, *, force: bool
 ) -> None:
     """Every reading of the anchors on photographs: a table, and pictures in a folder."""
-    from xdet.detection.units import MOST_PHOTOGRAPHS, trial_text, try_units
+    from xdet.detection.units import MOST_PHOTOGRAPHS, trial_report, try_units
     from xdet.pictures.images import find_images
 
     folder = Path(f"{source.stem}_units") if output is None else output
     images = find_images([photographs])
     with progress_bar(min(len(images), MOST_PHOTOGRAPHS), "trying") as advance:
         trial = try_units(source, images, folder, said=said, force=force, progress=advance)
-    typer.echo(trial_text(trial))
+    print_report(trial_report(trial))
 
 
 def _batch(text: str) -> int | Literal["dynamic"]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from converters.errors import quote_some
 from xdet.cli.describing import Said, describes_source
 from xdet.cli.options import (
     STDOUT,
@@ -20,6 +19,7 @@ from xdet.cli.options import (
     json_outputs,
     read_provider_options,
 )
+from xdet.detections import require_classes
 from xdet.errors import UsageError
 from xdet.pictures.addresses import Address, Stored, is_address, is_stored
 
@@ -152,6 +152,11 @@ def detect(
             "--engine ray is for photographs in files and stores; leave out videos and http addresses"
         )
     labels = None if format not in LABELS else _label_paths(json, images, films, format)
+    if resume and labels is not None:
+        raise UsageError(
+            f"--resume goes on with one file; --format {format} writes a label file per image: leave out --resume, and give "
+            f"--force to write those that are there anew"
+        )
     lines = labels is None and _require_json(json, images, films, coco=format == "coco", resume=resume)
     _require_films(films, save=save, resume=resume)
     pictures, recordings = _drawn(images, films, save)
@@ -389,10 +394,7 @@ def _require_new(json: Path | None) -> None:
 def _read_classes(text: str, detector: Detector) -> list[str]:
     """``person,dog`` as names that the model knows."""
     names = [name.strip() for name in text.split(",")]
-    known = detector.spec.class_names
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise UsageError(f"--classes: the model finds no {quote_some(unknown)}; it finds {quote_some(known)}")
+    require_classes(names, detector.spec.class_names, what="--classes")
     return names
 
 

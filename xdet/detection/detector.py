@@ -14,7 +14,7 @@ import numpy as np
 
 from converters.errors import quote_some
 from converters.spec import DetectorSpec, Thresholds
-from xdet.detections import Detections
+from xdet.detections import Detections, require_classes
 from xdet.errors import ImageError, ModelError, UsageError
 from xdet.model.file import read_model_file, require_source
 from xdet.pictures.inputs import read_picture
@@ -265,11 +265,11 @@ def _by_class(scores: Mapping[str, float], spec: DetectorSpec) -> dict[str, floa
     Raises:
         UsageError: none, a class that the model does not find, or a number out of range.
     """
-    unknown = [name for name in scores if name not in spec.class_names]
-    if unknown or not scores:
+    if not scores:
         raise UsageError(
-            f"thresholds by class: the model finds no {quote_some(unknown)}; it finds {quote_some(spec.class_names)}"
+            f"thresholds by class: name a class that the model finds: {quote_some(spec.class_names)}"
         )
+    require_classes(scores, spec.class_names, what="thresholds by class")
     return {name: _chosen(spec.thresholds, score, None).score for name, score in scores.items()}
 
 

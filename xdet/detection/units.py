@@ -28,7 +28,7 @@ from xdet.pictures.preparation import Preparation, prepare
 from xdet.pictures.render import draw_detections, save_picture
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import open_model
-from xdet.writing.blocks import Table
+from xdet.writing.blocks import Report, Section, Table, Text
 from xdet.writing.files import (
     PICTURE_MARK,
     Output,
@@ -37,7 +37,6 @@ from xdet.writing.files import (
     require_outputs,
     with_sidecars,
 )
-from xdet.writing.terminal import block_text
 from xdet.writing.text import format_score
 
 if TYPE_CHECKING:
@@ -204,7 +203,7 @@ def side_by_side(image: Path, found: dict[StatedUnit, Detections]) -> NDArray[np
     return np.array(canvas)
 
 
-def trial_text(trial: UnitTrial) -> str:
+def trial_report(trial: UnitTrial) -> Report:
     """The readings as a table, why others are not possible, and what to do."""
     headers = (
         "anchors in",
@@ -215,15 +214,16 @@ def trial_text(trial: UnitTrial) -> str:
         "at edge",
         "suppressed",
     )
-    table = block_text(Table(headers, tuple(_row(reading, trial) for reading in trial.readings)))
-    lines = [f"{trial.photographs} photographs, boxes that score above {trial.score:g}:", "", table, ""]
-    lines += [f"not {UNITS[unit]}: {why}" for unit, why in trial.refused.items()]  # type: ignore[index]  # its keys
+    table = Table(headers, tuple(_row(reading, trial) for reading in trial.readings))
+    refused = tuple(f"not {UNITS[unit]}: {why}" for unit, why in trial.refused.items())  # type: ignore[index]  # its keys
     options = " or ".join(f"--anchor-unit {reading.unit}" for reading in trial.readings)
     folder = trial.pictures[0].parent
-    lines.append(
-        f"Look at the pictures in '{folder}': the reading whose boxes fit is right; then give {options}"
+    return Report(
+        "units of anchors",
+        (Section("", (table,)), Section("", tuple(Text(why) for why in refused))),
+        lead=(f"{trial.photographs} photographs, boxes that score above {trial.score:g}:",),
+        verdict=f"Look at the pictures in '{folder}': the reading whose boxes fit is right; then give {options}",
     )
-    return "\n".join(lines)
 
 
 def _row(reading: Reading, trial: UnitTrial) -> tuple[str, ...]:

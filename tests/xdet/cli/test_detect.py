@@ -76,6 +76,7 @@ def test_results_are_gone_on_with_or_begun_anew_as_asked(folder: Path, name: str
         ("--resume", "add --json FILE.jsonl"),
         ("--resume --json out.json", "add --json FILE.jsonl"),
         ("--format coco --json out.jsonl", "'out.jsonl' grows image by image"),
+        ("--format yolo --json labels --resume", "--resume goes on with one file; --format yolo writes"),
         ("--format yolo", "--format yolo writes a label file per image: name a folder for them"),
         ("--format voc --json out.xml", "name a folder for them, such as --json labels"),
         ("--classes person,dog --json out.jsonl", "--classes: the model finds no 'dog'; it finds 'person'"),

@@ -311,5 +311,5 @@ def test_classes_that_are_not_wanted_are_left_out(
 ) -> None:
     write(detector, images, tmp_path / "out.jsonl", ["person"])
     assert '"classes": ["person"]' in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()[0]
-    with pytest.raises(UsageError, match="no class 'dog'"):
+    with pytest.raises(UsageError, match="the model finds no 'dog'"):
         write(detector, images, tmp_path / "dog.jsonl", ["dog"])

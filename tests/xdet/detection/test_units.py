@@ -13,8 +13,9 @@ from PIL import Image
 from converters.description.statements import SourceOptions
 from converters.errors import OptionError
 from tests.xdet.command import run_xdet
-from xdet.detection.units import GAP, TITLE_HEIGHT, trial_text, try_units
+from xdet.detection.units import GAP, TITLE_HEIGHT, trial_report, try_units
 from xdet.errors import UsageError
+from xdet.writing.terminal import report_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,10 +46,13 @@ def test_the_right_reading_finds_what_the_model_finds(
     for mine, right in zip(image.found, as_it_is.readings[0].found, strict=True):
         np.testing.assert_allclose(mine.boxes_xyxy, right.boxes_xyxy, rtol=0, atol=1e-6)
     assert sum(map(len, cell.found)) > sum(map(len, image.found))  # small boxes hardly suppress each other
-    text = trial_text(trial)
+    text = report_text(trial_report(trial))
     assert "then give --anchor-unit cell or --anchor-unit image" in text
     assert "not pixels: --anchors with unit 'pixel'" in text
     assert max(map(len, text.splitlines()[2:6])) <= 80
+    table = report_text(trial_report(trial), 60).partition("not pixels")[0]
+    assert max(map(len, table.splitlines())) <= 60
+    assert "suppressed" in table
 
 
 def test_a_list_that_fits_no_unit_and_photographs_as_target_are_refused(
