@@ -15,7 +15,7 @@ Two forms with the same rows. Where every (box, class) pair is a candidate, all 
 (``suppress``). Where there are more, the best are picked first, and all steps but NonMaxSuppression are over the few that
 were picked (``suppress_best``): 8,400 boxes of 80 classes have 672,000 scores and 4,096 candidates.
 
-Picking: a maximum with the threshold makes all scores alike that do not count, which spares TopK most of its work. Of very
+Picking: a maximum with the threshold makes all scores alike that do not count, which spares TopK much of its work. Of very
 many scores, first the groups of neighbours with the best maxima are picked. As many groups as candidates are enough: a
 score outside them has a better one in each of these groups, or an equal one of lower index. They are put back in order,
 so that ties are cut as among all.
@@ -152,8 +152,7 @@ def _suppress_best(
     writer: GraphWriter, given: Kept, score_threshold: ir.Value, iou_threshold: ir.Value, spec: DetectorSpec
 ) -> Kept:
     """``suppress`` where more pairs exist than may be candidates; so many boxes need one row of padding, the sentinel's."""
-    clamped = writer.op("Max", [given.scores, score_threshold], "head/scores_or_threshold")
-    best, places = _best(writer, clamped, spec)
+    best, places = _best(writer, given.scores, score_threshold, spec)
     slots = places.slots(writer, places.values, "head/candidate_slots")
     zero = writer.constant(np.float32(0), "head/no_score")
     counts = writer.op("Greater", [best, score_threshold], "head/is_above_threshold")
@@ -162,39 +161,22 @@ def _suppress_best(
     num_classes = writer.constant(np.int64(spec.competing_classes), "head/candidate_num_classes")
     boxes = writer.op("Div", [slots, num_classes], "head/candidate_boxes")
     classes = writer.op("Mod", [slots, num_classes], "head/candidate_classes")
-    num_boxes = writer.constant(np.int64(spec.num_boxes), "head/candidate_num_boxes")
-    of_class = writer.op("Mul", [classes, num_boxes], "head/candidate_class_starts")
-    without_sentinel = writer.op("Add", [of_class, boxes], "head/candidate_places")
-    by_class = writer.op("Add", [without_sentinel, classes], "head/candidate_slots_by_class")
-
-    flat_shape = _shape(
-        writer, [-1, spec.num_boxes * spec.competing_classes], "head/scores_by_class_flat_shape"
-    )
-    blank = _filled_like(
-        writer,
-        writer.op("Reshape", [clamped, flat_shape], "head/all_scores"),
-        np.float32(0),
-        "head/no_scores",
-    )
-    flat = writer.op(
-        "ScatterElements", [blank, without_sentinel, scores], "head/scores_by_class_flat", axis=1
-    )
-    shape = _shape(writer, [-1, spec.competing_classes, spec.num_boxes], "head/scores_by_class_shape")
-    table = writer.op("Reshape", [flat, shape], "head/scores_by_class")
-    pads = writer.constant(np.array([0, 0, 0, 0, 0, 1], np.int64), "head/scores_by_class_pads")
-    sentinel = writer.constant(np.float32(_sentinel_score(spec)), "head/sentinel_score")
-    table = writer.op("Pad", [table, pads, sentinel], "head/scores_by_class_and_sentinel")
+    width = writer.constant(np.int64(spec.num_boxes + 1), "head/boxes_and_sentinel_of_a_class")
+    of_class = writer.op("Mul", [classes, width], "head/candidate_class_starts")
+    by_class = writer.op("Add", [of_class, boxes], "head/candidate_slots_by_class")
+    table = _table_by_class(writer, by_class, scores, spec)
     selected = _selected(writer, given.boxes, table, iou_threshold, spec)
 
+    # what stays is marked by numbers below 0 in the same table, which nothing else reads any more
     box_column = writer.constant(np.array(2, np.int64), "head/box_column")
     box_indices = writer.op("Gather", [selected, box_column], "head/selected_boxes", axis=1)
-    marks = writer.op("Cast", [box_indices], "head/selected_marks", to=ir.DataType.FLOAT)
-    nothing = _filled_like(writer, table, np.float32(-1), "head/nothing_kept")
-    kept = writer.op("ScatterND", [nothing, selected, marks], "head/kept_boxes")
-    shape = _shape(writer, [-1, (spec.num_boxes + 1) * spec.competing_classes], "head/kept_boxes_shape")
-    kept = writer.op("Reshape", [kept, shape], "head/kept_boxes_flat")
-    kept = gathered(writer, kept, by_class, "head/kept_candidates")
-    stays = writer.op("Greater", [kept, writer.constant(np.float32(-1), "head/not_kept")], "head/is_kept")
+    numbers = writer.op("Cast", [box_indices], "head/selected_boxes_float", to=ir.DataType.FLOAT)
+    minus_one = writer.constant(np.float32(-1), "head/mark_of_box_0")
+    marks = writer.op("Sub", [minus_one, numbers], "head/selected_marks")
+    marked = writer.op("ScatterND", [table, selected, marks], "head/marked_scores")
+    shape = _shape(writer, [-1, (spec.num_boxes + 1) * spec.competing_classes], "head/marked_scores_shape")
+    marked = writer.op("Reshape", [marked, shape], "head/marked_scores_flat")
+    stays = writer.op("Less", [gathered(writer, marked, by_class, "head/marks"), zero], "head/is_kept")
     if spec.suppression.class_first:
         places = Places(by_class, (spec.num_boxes + 1) * spec.competing_classes)
     return Kept(
@@ -202,30 +184,54 @@ def _suppress_best(
     )
 
 
-def _best(writer: GraphWriter, scores: ir.Value, spec: DetectorSpec) -> tuple[ir.Value, Places]:
-    """The best ``spec.num_candidates`` scores ``[N, C]``, and where they are."""
+def _table_by_class(writer: GraphWriter, slots: ir.Value, scores: ir.Value, spec: DetectorSpec) -> ir.Value:
+    """Scores of candidates in their slots, the sentinel's behind each class, 0 elsewhere: float32 ``[N, NC, B + 1]``."""
+    classes, width = spec.competing_classes, spec.num_boxes + 1
+    bounds = [_shape(writer, [number], f"head/batch_{role}") for number, role in ((0, "start"), (1, "stop"))]
+    batch = writer.op("Slice", [writer.op("Shape", [slots], "head/candidates_shape"), *bounds], "head/batch")
+    size, one = (
+        writer.op("Concat", [batch, _shape(writer, [number], f"{name}:width")], name, axis=0)
+        for number, name in ((classes * width, "head/table_shape"), (1, "head/sentinels_shape"))
+    )
+    blank = writer.op("ConstantOfShape", [size], "head/no_scores", value=ir.tensor(np.zeros(1, np.float32)))
+    own = np.arange(1, classes + 1)[None] * width - 1
+    operands = []
+    for value, of_sentinel, name in (
+        (slots, own.astype(np.int64), "slots"),
+        (scores, np.full((1, classes), _sentinel_score(spec), np.float32), "scores"),
+    ):
+        of_one = writer.constant(of_sentinel, f"head/sentinel_{name}_of_one")
+        of_all = writer.op("Expand", [of_one, one], f"head/sentinel_{name}")
+        operands.append(writer.op("Concat", [value, of_all], f"head/{name}_and_sentinels", axis=1))
+    flat = writer.op("ScatterElements", [blank, *operands], "head/scores_by_class_flat", axis=1)
+    shape = _shape(writer, [-1, classes, width], "head/scores_by_class_shape")
+    return writer.op("Reshape", [flat, shape], "head/scores_by_class")
+
+
+def _best(
+    writer: GraphWriter, scores: ir.Value, score_threshold: ir.Value, spec: DetectorSpec
+) -> tuple[ir.Value, Places]:
+    """The best ``spec.num_candidates`` scores ``[N, C]``, none below the threshold, and where they are."""
     total, count = spec.num_boxes * spec.competing_classes, spec.num_candidates
     limit = writer.constant(np.array([count], np.int64), "head/num_candidates")
-    names = ["head/candidate_scores", "head/candidate_indices"]
     size = max(n for n in range(1, GROUP + 1) if total % n == 0) if total >= MANY else 1
-    if size == 1:
-        flat = writer.op(
-            "Reshape", [scores, _shape(writer, [-1, total], "head/flat_scores_shape")], "head/flat_scores"
-        )
-        best, indices = writer.ops("TopK", [flat, limit], names, axis=1)
-        return best, Places(indices, total)
-    shape = _shape(writer, [-1, total // size, size], "head/groups_shape")
-    groups = writer.op("Reshape", [scores, shape], "head/groups")
-    axis = writer.constant(np.array([2], np.int64), "head/group_axis")
-    maxima = writer.op("ReduceMax", [groups, axis], "head/group_maxima", keepdims=0)
-    chosen = writer.ops("TopK", [maxima, limit], ["head/best_maxima", "head/best_groups"], axis=1)[1]
-    chosen = _rising(writer, chosen, limit, total // size)
-    picked = gathered(writer, groups, chosen, "head/groups_of_candidates")
+    picked, chosen, width = scores, None, total
+    if size > 1:
+        shape = _shape(writer, [-1, total // size, size], "head/groups_shape")
+        groups = writer.op("Reshape", [scores, shape], "head/groups")
+        axis = writer.constant(np.array([2], np.int64), "head/group_axis")
+        maxima = writer.op("ReduceMax", [groups, axis], "head/group_maxima", keepdims=0)
+        maxima = writer.op("Max", [maxima, score_threshold], "head/group_maxima_or_threshold")
+        chosen = writer.ops("TopK", [maxima, limit], ["head/best_maxima", "head/best_groups"], axis=1)[1]
+        chosen = _rising(writer, chosen, limit, total // size)
+        picked, width = gathered(writer, groups, chosen, "head/groups_of_candidates"), count * size
+    clamped = writer.op("Max", [picked, score_threshold], "head/scores_or_threshold")
     flat = writer.op(
-        "Reshape", [picked, _shape(writer, [-1, count * size], "head/flat_scores_shape")], "head/flat_scores"
+        "Reshape", [clamped, _shape(writer, [-1, width], "head/flat_scores_shape")], "head/flat_scores"
     )
-    best, places = writer.ops("TopK", [flat, limit], names, axis=1)
-    return best, Places(places, count * size, size, chosen)
+    names = ["head/candidate_scores", "head/candidate_indices"]
+    best, indices = writer.ops("TopK", [flat, limit], names, axis=1)
+    return best, Places(indices, width, size, chosen)
 
 
 def _rising(writer: GraphWriter, indices: ir.Value, count: ir.Value, below: int) -> ir.Value:
