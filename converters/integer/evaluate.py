@@ -21,7 +21,6 @@ from converters.integer.kernels import (
     concatenate,
     convolve,
     extreme,
-    integer_product,
     matrix_product,
     max_pool,
     move,
@@ -32,7 +31,7 @@ from converters.integer.kernels import (
     softmax,
     window_of,
 )
-from converters.integer.reductions import REDUCTIONS, arg_max, reduce_values
+from converters.integer.reductions import REDUCTIONS, arg_max, integer_product, reduce_values
 from converters.integer.values import Quantized, Reals, Rounding, Value, is_settled, quantize_value, to_reals
 
 if TYPE_CHECKING:

@@ -200,12 +200,6 @@ def matrix_product(inputs: Sequence[Value | None]) -> Value:
     return Reals((a @ b).astype(np.float32), exact=False)
 
 
-def integer_product(inputs: Sequence[Value | None]) -> Value:
-    """MatMulInteger of two matrices of codes and their zero-points: int32 sums."""
-    a, b, zero_a, zero_b = (to_reals(value).array.astype(np.float64) for value in inputs if value is not None)
-    return Reals(((a - zero_a) @ (b - zero_b)).astype(np.int32))
-
-
 def extreme(node: ir.Node, inputs: Sequence[Value | None]) -> Value:
     """Max or Min of any number of operands, codes or reals, with broadcasting."""
     operands = [to_reals(value) for value in inputs if value is not None]

@@ -45,6 +45,7 @@ _POOL = Signature((1, 1), ranks=((0, 4),), positive=(*_STRIDES, "filter_h", "fil
 _BLOCKS = Signature((1, 1), ranks=((0, 4),), positive=("block_size",))
 _RESIZE = Signature((2, 2), ranks=((0, 4), (1, 1)))
 
+_CODE_SUMS = "ReduceSum of int32 codes and six elementwise operators"
 _SUMS = "MatMulInteger and about seven elementwise operators in float64 (`ops/fixed_point.py`)"
 _OUTSIDE = "outside XNNPACK's range"
 _OTHER_TYPE = f"{_OUTSIDE}, or to another type of codes"
@@ -215,12 +216,10 @@ OPERATORS: Mapping[str, Row] = {
         (
             Case("ReduceMean, even zero-point, scale 1 (1)", "XNNPACK"),
             Case(
-                "ReduceMean",
+                _CODE_SUMS,
                 "XNNPACK",
-                1,
-                "XNNPACK's float32 factor decides ties",
-                "of an even number of values that is no power of 2, with other scales, or zero-points at both rims",
-                conditions.is_mean_inexact,
+                when="of an even number of values that is no power of 2, with other scales, or zero-points at both rims",
+                applies=conditions.is_mean_inexact,
             ),
         ),
         ties=True,
@@ -285,14 +284,7 @@ OPERATORS: Mapping[str, Row] = {
         _BINARY,
         (
             Case("ReduceSum", "XNNPACK"),
-            Case(
-                "ReduceSum",
-                "XNNPACK",
-                1,
-                "XNNPACK's float32 factor decides near-ties",
-                "with other scales",
-                conditions.other_scale,
-            ),
+            Case(_CODE_SUMS, "XNNPACK", when="with other scales", applies=conditions.other_scale),
         ),
     ),
     "REDUCE_MAX": Row(averages.reduce_max, _BINARY, _REDUCED, moves=True),

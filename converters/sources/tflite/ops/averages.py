@@ -30,20 +30,22 @@ MEAN, SUM, REDUCE_MAX and REDUCE_MIN over constant axes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters._ir import ir
 from converters.errors import SourceFileError
 from converters.quant import QuantParams
+from converters.sources.tflite.conditions import is_mean_inexact, other_scale
 from converters.sources.tflite.context import ImportContext, describe, int_option, same_padding
 from converters.sources.tflite.ops.activations import close_with_activation
 from converters.sources.tflite.ops.integer_resize import axis_weights, close_in_integers
 from converters.sources.tflite.ops.moving import reshape
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
     from numpy.typing import NDArray
 
     from converters.sources.tflite.reader import TfliteOperator
@@ -262,6 +264,9 @@ def mean(context: ImportContext, op: TfliteOperator) -> None:
     if not context.is_quantized(target):
         context.define(target, _reduced(context, op, "ReduceMean", context.float_of(source)))
         return
+    if context.match_litert and is_mean_inexact(context.model, op) and not context.keeps_fused(op):
+        _close_sums(context, op, _count(context, op))
+        return
     pivot = even_pivot(context, source, target)
     real = context.adjusted_float_of(source, pivot.before, target)
     context.define_quantized(target, _reduced(context, op, "ReduceMean", real), pivot.after)
@@ -269,8 +274,50 @@ def mean(context: ImportContext, op: TfliteOperator) -> None:
 
 def sum_operator(context: ImportContext, op: TfliteOperator) -> None:
     """SUM. Where both scales are equal a sum is a whole number of steps, which no float32 error moves to another."""
+    quantized = context.match_litert and context.is_quantized(op.outputs[0])
+    if quantized and other_scale(context.model, op) and not context.keeps_fused(op):
+        _close_sums(context, op, 1)
+        return
     real = _reduced(context, op, "ReduceSum", context.float_of(op.inputs[0]))
     context.close(op.outputs[0], real)
+
+
+def _count(context: ImportContext, op: TfliteOperator) -> int:
+    """How many values make one."""
+    sizes = [math.prod(context.tensor(index).shape) for index in (op.inputs[0], op.outputs[0])]
+    return sizes[0] // sizes[1]
+
+
+def _close_sums(context: ImportContext, op: TfliteOperator, divisor: int) -> None:
+    """Sums of stored codes as XNNPACK: ``sum * f + (zp_out - count * zp_in * f)``, every step in float32, half to even.
+
+    The factor is ``f = s_in / s_out / divisor``. Source: google/XNNPACK, ``src/operators/reduce-nd.c``.
+    """
+    source, target, writer = op.inputs[0], op.outputs[0], context.writer
+    before, after = (context.tensor(index).quant for index in (source, target))
+    assert before is not None, "require_supported refuses codes without a scale"  # noqa: S101 - checked before
+    assert after is not None, "the same"  # noqa: S101
+    count = np.float32(_count(context, op))
+    factor = before.scalar_scale / after.scalar_scale / np.float32(divisor)
+    bias = np.float32(after.scalar_zero_point) - count * np.float32(before.scalar_zero_point) * factor
+    info = np.iinfo(context.tensor(target).dtype)
+
+    def step(kind: str, value: ir.Value, name: str, *numbers: np.generic) -> ir.Value:
+        constants = [
+            writer.constant(number, context.name(op, f"{name}/{i}")) for i, number in enumerate(numbers)
+        ]
+        return writer.op(kind, [value, *constants], context.name(op, name))
+
+    wide = writer.op("Cast", [context.codes_of(source)], context.name(op, "wide"), to=6)  # INT32
+    sums = _reduced(context, op, "ReduceSum", wide)
+    sums = step("Sub", sums, "stored", np.int32(context.shift(source) * int(count)))
+    real = writer.op("Cast", [sums], context.name(op, "real"), to=1)  # FLOAT
+    steps = step("Round", step("Add", step("Mul", real, "scaled", factor), "biased", bias), "rounded")
+    codes = step("Clip", steps, "clipped", np.float32(info.min), np.float32(info.max))
+    codes = step("Add", codes, "codes", np.float32(context.shift(target)))
+    to = ir.DataType.from_numpy(np.dtype(context.code_dtype))
+    context.define(target, writer.op("Cast", [codes], context.names[target], to=int(to)))
+    context.tell(target, target, "table")
 
 
 def reduce_max(context: ImportContext, op: TfliteOperator) -> None:
