@@ -19,6 +19,7 @@ from converters.spec import IMAGE, NETWORK_IMAGE, ModelDocument, ResizeRule, Thr
 from tests.converters.sources.tflite.look_alikes import blazeface, fastestdet, yolo_v8
 from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
 from xdet.detection.detector import Detector
+from xdet.errors import UsageError
 from xdet.model.file import ModelFile
 from xdet.model.surgery import at_network_size
 from xdet.pictures.preparation import Preparation, prepare
@@ -172,6 +173,23 @@ def test_the_document_says_so_and_older_documents_mean_a_fixed_size(source: Path
     assert '"any_size":true' in document.to_json()
     assert "any_size" not in converted(source, any_size=False).document.to_json()
     assert IMAGE not in {twin.onnx for twin in document.tensors.values()}
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((1, 64, 64, 1), np.uint8),
+        np.zeros((1, 0, 9, 3), np.uint8),
+        np.zeros((1, 9, 9, 3), np.float32),
+    ],
+    ids=["grey", "empty", "real"],
+)
+def test_what_is_no_photograph_is_refused(source: Path, images: NDArray[Any]) -> None:
+    with (
+        opened(converted(source)) as runtime,
+        pytest.raises(UsageError, match=r"uint8 \(N, height, width, 3\).*found .*give RGB photographs"),
+    ):
+        runtime.head(images)
 
 
 def test_several_photographs_per_call_are_refused() -> None:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from tests.xdet.finished_models import finished_model
 from xdet.cli.app import app
+from xdet.conversion import convert
 from xdet.detection.batch import detect_to_file
 from xdet.detection.detector import Detector
 from xdet.detection.parquet import open_results
@@ -110,6 +111,18 @@ def test_a_stage_that_decodes_and_bytes_of_a_dataset_change_nothing(
         assert [entry["image"] for entry in found] == [entry["image"] for entry in wanted]
         for entry, other in zip(found, wanted, strict=True):
             assert entry == other
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_stage_that_decodes_hands_photographs_of_any_size_over(
+    scene: tuple[Path, list[Path]], embedded_tflite: Path, tmp_path: Path
+) -> None:
+    model, images = tmp_path / "sized.onnx", scene[1][:3]
+    convert(embedded_tflite, model, any_size=True, score_threshold=0.05)
+    lines = plain_lines(model, images, tmp_path / "plain.jsonl").decode().splitlines()[1:]
+    found = xdet_ray.detect([str(path) for path in images], model, num_gpus=1).take_all()
+    entries = {entry["image"]: entry for entry in map(row_to_entry, found)}
+    assert entries == {entry["image"]: entry for entry in map(json.loads, lines)}
 
 
 @pytest.mark.usefixtures("cluster")

@@ -173,14 +173,16 @@ def require_names(names: Sequence[str], known: Iterable[str], *, file: str) -> N
 def require_images(images: NDArray[np.uint8], spec: DetectorSpec) -> None:
     """Refuse images that are not uint8 ``(N >= 1, height, width, channels)`` at network size, or RGB for any size."""
     expected: tuple[int | str, ...] = spec.image.shape
+    advice = "resize them with xdet.pictures.images.resize_image"
     fits = images.ndim == 4 and images.shape[1:] == expected
     if spec.image.any_size:
         expected, fits = (*PHOTOGRAPH_SIZE, 3), images.ndim == 4 and images.shape[3] == 3
+        advice = "give RGB photographs, all of one size in one call"
     if images.dtype != np.uint8 or not fits or not images.size:
         shape = ", ".join(map(str, expected))
         raise UsageError(
             f"expected images as uint8 (N, {shape}) with N of at least 1, found {images.dtype} "
-            f"{images.shape}; resize them with xdet.pictures.images.resize_image"
+            f"{images.shape}; {advice}"
         )
 
 
