@@ -27,8 +27,16 @@ def model(embedded_tflite: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     result = run("convert", embedded_tflite, "-o", output)
     assert result.returncode == 0, result.stderr
     assert "11.1 MB" in result.stdout
-    assert result.stdout.endswith("ONNX Runtime 1.15 or newer\n")
+    written, faster = result.stdout.splitlines()
+    assert written.endswith("ONNX Runtime 1.15 or newer")
+    assert faster.endswith(f"measure it here: xdet bench {embedded_tflite} --targets portable,cpu")
     return output
+
+
+def test_the_fastest_choice_advises_no_faster_one(embedded_tflite: Path, tmp_path: Path) -> None:
+    result = run("convert", embedded_tflite, "-o", tmp_path / "fast.onnx", "--target", "cpu")
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 1
 
 
 def test_version() -> None:

@@ -1,0 +1,318 @@
+"""Networks as large as detectors that people run, with random weights: what speed is compared on. Any size, for tests.
+
+The shapes are those of the makers' papers and configurations; tails are simplified (a convolution to four numbers where YOLO v8
+decodes distributions), because only their time matters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tests.converters.sources.tflite.networks import NetworkBuilder, Value, st_yolo_lc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+STRIDES = (8, 16, 32)
+PROBABILITIES = (1 / 256, -128)
+
+
+class FieldBuilder(NetworkBuilder):
+    """Blocks of other makers' networks; each goes on from ``value`` unless told otherwise."""
+
+    def silu(self) -> FieldBuilder:
+        """A value times its LOGISTIC."""
+        x = self.value
+        gate = self._b.op("LOGISTIC", [x.index], x.shape, "int8", *PROBABILITIES)
+        return self._to("MUL", [x.index, gate], x.shape, 0.6 * x.scale, -100)
+
+    def conv_silu(self, channels: int, kernel: int = 3, stride: int = 1) -> FieldBuilder:
+        """YOLO's convolution."""
+        self.conv(channels, kernel, stride)
+        return self.silu()
+
+    def add(self, a: Value, b: Value, activation: str = "NONE") -> FieldBuilder:
+        """ADD of two values of one shape."""
+        return self._to("ADD", [a.index, b.index], a.shape, 1.3 * a.scale, 3, fused_activation=activation)
+
+    def concatenate(self, parts: Sequence[Value]) -> FieldBuilder:
+        """CONCATENATION of channels, in the scale of the part with the largest one."""
+        widest = max(parts, key=lambda part: part.scale)
+        shape = (*parts[0].shape[:3], sum(part.shape[3] for part in parts))
+        indices = [part.index for part in parts]
+        return self._to("CONCATENATION", indices, shape, widest.scale, widest.zero_point, axis=3)
+
+    def halves(self) -> tuple[Value, Value]:
+        """SPLIT of the channels."""
+        x = self.value
+        shape = (*x.shape[:3], x.shape[3] // 2)
+        axis = self._b.constant(np.array(3, np.int32))
+        parts = [
+            self._b.tensor(f"{side}:{x.index}", shape, "int8", x.scale, x.zero_point)
+            for side in ("left", "right")
+        ]
+        self._b.operator("SPLIT", [axis, x.index], parts, num_splits=2)
+        left, right = (Value(part, shape, x.scale, x.zero_point) for part in parts)
+        return left, right
+
+    def twice_as_large(self) -> FieldBuilder:
+        """RESIZE_NEAREST_NEIGHBOR by two."""
+        n, h, w, c = self.value.shape
+        sizes = self._b.constant(np.array([2 * h, 2 * w], np.int32))
+        self._same_codes("RESIZE_NEAREST_NEIGHBOR", [self.value.index, sizes], (n, 2 * h, 2 * w, c))
+        return self
+
+    def pool(self, kernel: int, stride: int) -> FieldBuilder:
+        """MAX_POOL_2D, SAME."""
+        n, h, w, c = self.value.shape
+        shape = (n, -(-h // stride), -(-w // stride), c)
+        options = {
+            "padding": "SAME",
+            "filter_h": kernel,
+            "filter_w": kernel,
+            "stride_h": stride,
+            "stride_w": stride,
+        }
+        self._same_codes("MAX_POOL_2D", [self.value.index], shape, **options)
+        return self
+
+    def fill_channels(self, channels: int) -> FieldBuilder:
+        """PAD of the channels."""
+        edges = np.zeros((4, 2), np.int32)
+        edges[3, 1] = channels - self.value.shape[3]
+        self._same_codes(
+            "PAD", [self.value.index, self._b.constant(edges)], (*self.value.shape[:3], channels)
+        )
+        return self
+
+    def pooled_pyramid(self, channels: int) -> FieldBuilder:
+        """SPPF: three pools in a row beside what they pool."""
+        self.conv_silu(channels // 2, 1)
+        parts = [self.value]
+        for _ in range(3):
+            self.pool(5, 1)
+            parts.append(self.value)
+        return self.concatenate(parts).conv_silu(channels, 1)
+
+    def c2f(self, channels: int, count: int = 1, *, residual: bool = False) -> FieldBuilder:
+        """YOLO v8's stage: halves, and bottlenecks behind the second one, all joined."""
+        parts = [*self.conv_silu(channels, 1).halves()]
+        for _ in range(count):
+            self.value = before = parts[-1]
+            self.conv_silu(channels // 2).conv_silu(channels // 2)
+            if residual:
+                self.add(before, self.value)
+            parts.append(self.value)
+        return self.concatenate(parts).conv_silu(channels, 1)
+
+    def c3(self, channels: int, count: int = 1, *, residual: bool = False) -> FieldBuilder:
+        """YOLO v5's stage: bottlenecks beside a plain convolution."""
+        start = self.value
+        self.conv_silu(channels // 2, 1)
+        for _ in range(count):
+            before = self.value
+            self.conv_silu(channels // 2, 1).conv_silu(channels // 2)
+            if residual:
+                self.add(before, self.value)
+        deep, self.value = self.value, start
+        plain = self.conv_silu(channels // 2, 1).value
+        return self.concatenate([deep, plain]).conv_silu(channels, 1)
+
+    def blaze(self, channels: int, stride: int = 1) -> FieldBuilder:
+        """BlazeFace's block: a depthwise and a 1x1 convolution, beside the input, pooled and filled with channels."""
+        before = self.value
+        self.depthwise(stride)
+        deep = self.conv(channels, 1).value
+        self.value = before
+        if stride == 2:
+            self.pool(2, 2)
+        if before.shape[3] < channels:
+            self.fill_channels(channels)
+        return self.add(deep, self.value, "RELU")
+
+    def rows(self, each: int) -> Value:
+        """The map as rows of ``each`` numbers, ``(1, rows, 1, each)`` seen as a value."""
+        n, h, w, c = self.value.shape
+        shape = (n, h * w * c // each, each)
+        sizes = self._b.constant(np.array(shape, np.int32))
+        index = self._b.op(
+            "RESHAPE", [self.value.index, sizes], shape, "int8", self.value.scale, self.value.zero_point
+        )
+        return Value(index, (n, shape[1], 1, each), self.value.scale, self.value.zero_point)
+
+    def stack(
+        self, parts: Sequence[Value], activation: str = "", name: str = "out", *, turned: bool = False
+    ) -> int:
+        """Rows of several maps as one float32 output ``(1, rows, each)``, or ``(1, each, rows)``."""
+        widest = max(parts, key=lambda part: part.scale)
+        shape: tuple[int, ...] = (1, sum(part.shape[1] for part in parts), parts[0].shape[3])
+        codes = (widest.scale, widest.zero_point)
+        index = self._b.op("CONCATENATION", [part.index for part in parts], shape, "int8", *codes, axis=1)
+        if activation:
+            codes = PROBABILITIES
+            index = self._b.op(activation, [index], shape, "int8", *codes)
+        if turned:
+            shape = (1, shape[2], shape[1])
+            order = self._b.constant(np.array([0, 2, 1], np.int32))
+            index = self._b.op("TRANSPOSE", [index, order], shape, "int8", *codes)
+        return self._b.op("DEQUANTIZE", [index], shape, "float32", name=name)
+
+    def real(self, name: str) -> int:
+        """``value`` as a float32 output."""
+        return self._b.op("DEQUANTIZE", [self.value.index], self.value.shape, "float32", name=name)
+
+    def file(self, outputs: Sequence[int]) -> bytes:
+        """The file with these outputs."""
+        return self._b.build(list(outputs))
+
+    def _to(
+        self,
+        op: str,
+        operands: Sequence[int],
+        shape: tuple[int, ...],
+        scale: float,
+        zero_point: int,
+        **options: Any,
+    ) -> FieldBuilder:
+        index = self._b.op(op, list(operands), shape, "int8", scale, zero_point, **options)
+        self.value = Value(index, shape, scale, zero_point)  # type: ignore[arg-type]  # four sizes
+        return self
+
+
+def yolo_v8n(size: int = 224, classes: int = 80) -> bytes:
+    """YOLOv8n: C2f stages, SPPF, a neck of two ways, one decoded output ``(1, 4 + classes, boxes)``."""
+    net = FieldBuilder(size, seed=8)
+    net.conv_silu(16, stride=2).conv_silu(32, stride=2).c2f(32, residual=True)
+    p3 = net.conv_silu(64, stride=2).c2f(64, 2, residual=True).value
+    p4 = net.conv_silu(128, stride=2).c2f(128, 2, residual=True).value
+    p5 = net.conv_silu(256, stride=2).c2f(256, residual=True).pooled_pyramid(256).value
+    n4 = net.twice_as_large().concatenate([net.value, p4]).c2f(128).value
+    maps = [net.twice_as_large().concatenate([net.value, p3]).c2f(64).value]
+    maps.append(net.conv_silu(64, stride=2).concatenate([net.value, n4]).c2f(128).value)
+    maps.append(net.conv_silu(128, stride=2).concatenate([net.value, p5]).c2f(256).value)
+    rows = []
+    for start in maps:
+        net.value = start
+        box = net.conv_silu(64).conv_silu(64).conv(4, 1).value
+        net.value = start
+        score = net.conv_silu(80).conv_silu(80).conv(classes, 1).value
+        rows.append(net.concatenate([box, score]).rows(4 + classes))
+    return net.file([net.stack(rows, "LOGISTIC", turned=True)])
+
+
+def yolo_v5n(size: int = 320, classes: int = 80) -> bytes:
+    """YOLOv5n: C3 stages, SPPF, a neck of two ways, three raw grids of three anchors."""
+    net = FieldBuilder(size, seed=5)
+    net.conv_silu(16, 6, 2).conv_silu(32, stride=2).c3(32, residual=True)
+    p3 = net.conv_silu(64, stride=2).c3(64, 2, residual=True).value
+    p4 = net.conv_silu(128, stride=2).c3(128, 3, residual=True).value
+    n5 = net.conv_silu(256, stride=2).c3(256, residual=True).pooled_pyramid(256).conv_silu(128, 1).value
+    n4 = net.twice_as_large().concatenate([net.value, p4]).c3(128).conv_silu(64, 1).value
+    maps = [net.twice_as_large().concatenate([net.value, p3]).c3(64).value]
+    maps.append(net.conv_silu(64, stride=2).concatenate([net.value, n4]).c3(128).value)
+    maps.append(net.conv_silu(128, stride=2).concatenate([net.value, n5]).c3(256).value)
+    outputs = []
+    for start, stride in zip(maps, STRIDES, strict=True):
+        net.value = start
+        net.conv(3 * (5 + classes), 1)
+        outputs.append(net.real(f"stride_{stride}"))
+    return net.file(outputs)
+
+
+def mobilenet_ssd(size: int = 300, classes: int = 90) -> bytes:
+    """MobileNet v1 SSD of TensorFlow's zoo: RELU6 throughout, six maps, scores by a LOGISTIC."""
+    net = FieldBuilder(size, seed=1)
+    net.conv(32, stride=2, activation="RELU6")
+    widths = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5)
+    for channels, stride in (*widths, (1024, 2), (1024, 1)):
+        net.depthwise(stride, activation="RELU6").conv(channels, 1, activation="RELU6")
+        if channels == 512:
+            fourth = net.value
+    maps = [fourth, net.value]
+    for channels in (512, 256, 256, 128):
+        net.conv(channels // 2, 1, activation="RELU6").conv(channels, stride=2, activation="RELU6")
+        maps.append(net.value)
+    offsets: list[Value] = []
+    scores: list[Value] = []
+    for place, start in enumerate(maps):
+        priors = 6 if place else 3
+        for values, found in ((4, offsets), (classes + 1, scores)):
+            net.value = start
+            net.conv(priors * values, 1)
+            found.append(net.rows(values))
+    return net.file([net.stack(offsets, name="offsets"), net.stack(scores, "LOGISTIC", "scores")])
+
+
+def blazeface(size: int = 128) -> bytes:
+    """BlazeFace of close range: residual blocks of few channels, two boxes a cell of stride 8, six of stride 16."""
+    net = FieldBuilder(size, seed=3)
+    net.conv(24, 5, stride=2, activation="RELU")
+    for channels, stride in (
+        (24, 1),
+        (28, 1),
+        (32, 2),
+        (36, 1),
+        (42, 1),
+        (48, 2),
+        *((c, 1) for c in (56, 64, 72, 80, 88)),
+    ):
+        net.blaze(channels, stride)
+    maps = [net.value]
+    for stride in (2, 1, 1, 1, 1):
+        net.blaze(96, stride)
+    maps.append(net.value)
+    boxes: list[Value] = []
+    scores: list[Value] = []
+    for start, each in zip(maps, (2, 6), strict=True):
+        for values, found in ((1, scores), (16, boxes)):
+            net.value = start
+            net.conv(each * values, 1)
+            found.append(net.rows(values))
+    return net.file([net.stack(scores, name="scores"), net.stack(boxes, name="boxes")])
+
+
+@dataclass(frozen=True)
+class FieldNetwork:
+    """One of them: how to build it, its usual size, and what its sidecar says."""
+
+    build: Callable[[int], bytes]
+    size: int
+    sidecar: dict[str, Any]
+
+
+def _names(count: int) -> list[str]:
+    return [f"class_{place}" for place in range(count)]
+
+
+FIELD: dict[str, FieldNetwork] = {
+    "st_yolo_lc_192": FieldNetwork(
+        st_yolo_lc,
+        192,
+        {
+            "head": "yolo_v2",
+            "class_names": ["person"],
+            "anchors": [[i, i] for i in range(1, 6)],
+            "anchor_unit": "cell",
+        },
+    ),
+    "mobilenet_ssd_300": FieldNetwork(
+        mobilenet_ssd,
+        300,
+        {"head": "ssd", "class_names": _names(90), "priors": "coco-ssd", "score_activation": "none"},
+    ),
+    "yolo_v8n_224": FieldNetwork(yolo_v8n, 224, {"head": "yolo_v8", "class_names": _names(80)}),
+    "yolo_v5n_320": FieldNetwork(
+        yolo_v5n,
+        320,
+        {
+            "head": "yolo_v5_raw",
+            "class_names": _names(80),
+            "anchors": [[8 * i, 7 * i] for i in range(1, 10)],
+            "anchor_unit": "pixel",
+        },
+    ),
+    "blazeface_128": FieldNetwork(blazeface, 128, {"head": "blazeface", "class_names": ["face"]}),
+}

@@ -1,0 +1,40 @@
+"""Networks of the field, small: they convert as their sidecars say, and the target moves no bit of their outputs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from converters.convert import convert_to_bytes
+from converters.options import ConvertOptions
+from tests.converters.sources.tflite.field_networks import FIELD
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
+SIZE = 96
+
+
+@pytest.mark.parametrize("name", FIELD)
+def test_targets_give_the_same_boxes(name: str, tmp_path: Path) -> None:
+    network, source = FIELD[name], tmp_path / "net.tflite"
+    source.write_bytes(network.build(SIZE))
+    sidecar = {**network.sidecar, "resize": "bilinear"}
+    source.with_suffix(".xdet.json").write_text(json.dumps(sidecar), encoding="utf-8")
+    image = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), np.uint8)
+    found = []
+    for target in ("portable", "cpu"):
+        done = convert_to_bytes(source, ConvertOptions(target=target, arithmetic="fused"))
+        assert done.document.spec.head is not None
+        assert done.document.spec.head.kind == network.sidecar["head"]
+        session = onnxruntime.InferenceSession(done.model, providers=["CPUExecutionProvider"])
+        feeds = {"image": image, "score_threshold": np.array(0.01, np.float32)}
+        found.append(session.run(None, feeds))
+    assert found[0][0][0] > 0
+    for ours, theirs in zip(*found, strict=True):
+        assert np.array_equal(ours, theirs)
