@@ -12,6 +12,7 @@ from converters.any_size import take_any_size
 from converters.description.sidecar import sidecar_path
 from converters.errors import ContractError, ConversionError, OptionError, attempt_all
 from converters.files import require_writable, write_output
+from converters.float16 import write_float16
 from converters.graph import IR_VERSION, GraphWriter, infer_shapes, keep_static_shapes, require_finite
 from converters.heads.nms_nodes import add_head
 from converters.integer.vector import attempt_golden_vector
@@ -88,11 +89,12 @@ def convert_to_bytes(source: Path, options: ConvertOptions) -> Conversion:
     _add_outputs(writer, network.outputs, description.spec, options)
     model = ir.Model(writer.graph, ir_version=IR_VERSION, producer_name="xdet")
     rewritten = run_pipeline(model, options.target, network.twins)
+    half_notes = _halved(model, opened, description.spec, network, options) if options.float16 else ()
     try:
         document = replace(
             _document(opened, description, network, options),
             passes=rewritten.passes,
-            notes=(*description.notes, *network.notes, *golden_notes),
+            notes=(*description.notes, *network.notes, *golden_notes, *half_notes),
             tensors=rewritten.twins,
             golden=golden,
         )
@@ -140,6 +142,18 @@ def _add_outputs(
     add_head(writer, outputs, spec, wanted, freeze_thresholds=freeze)
 
 
+def _halved(
+    model: ir.Model, opened: OpenSource, spec: DetectorSpec, network: ImportedNetwork, options: ConvertOptions
+) -> tuple[str, ...]:
+    if network.activations != "float32":
+        raise OptionError(
+            f"{opened.path.name}: --float16 is for float networks, and this one computes on {network.activations} codes; add "
+            "--dequantize, or bring the float Keras, TFLite or ONNX file"
+        )
+    batch = options.batch_size if isinstance(options.batch_size, int) else 1
+    return write_float16(model, spec, options.calibration, batch)
+
+
 def _document(
     opened: OpenSource,
     description: SourceDescription,
@@ -156,6 +170,7 @@ def _document(
         leaky_relu=network.leaky_relu or options.leaky_relu,
         arithmetic=options.arithmetic,
         dequantize=options.dequantize,
+        float16=options.float16,
         symmetric=options.symmetric,
         target=options.target,
         freeze_thresholds=options.freeze_thresholds,

@@ -43,11 +43,12 @@ class ConvertOptions:
         arithmetic: what is written where no fused operator has LiteRT's codes: ``"litert"`` computes them step by step,
             ``"fused"`` keeps the fused operator (at most 1 LSB away).
         dequantize: the float network of a quantised source, whose activations are not rounded any more.
+        float16: float networks compute on float16 between picture and head.
         freeze_thresholds: constants instead of optional graph inputs.
         any_size: the graph takes photographs of any size and holds the resize rule; one per call.
         quantize: granularity of the weights of a float source that is quantised to int8; ``"none"`` leaves it float.
         symmetric: with ``quantize``: int8 activations with zero-points 0, and biases in float32.
-        calibration: photographs that tell the ranges of its activations; with ``quantize``, and only then.
+        calibration: photographs that tell the ranges of its activations; with ``quantize`` or ``float16``, and only then.
         opset: of the finished file, 13 to 22; None is the lowest that the graph needs.
         importer: ``"native"`` reads TFLite files itself, ``"tf2onnx"`` leaves that to tf2onnx; Keras files always take it.
     """
@@ -59,6 +60,7 @@ class ConvertOptions:
     leaky_relu: LeakyRelu = "litert"
     arithmetic: Arithmetic = "litert"
     dequantize: bool = False
+    float16: bool = False
     freeze_thresholds: bool = False
     any_size: bool = False
     quantize: Quantize = "none"
@@ -84,7 +86,7 @@ class ConvertOptions:
             raise OptionError(f"opset must be a whole number from {OPSET_RANGE}, got {self.opset!r}")
         try:
             require_instance(self.source, SourceOptions, "source")
-            for flag in ("any_size", "dequantize", "freeze_thresholds", "symmetric"):
+            for flag in ("any_size", "dequantize", "float16", "freeze_thresholds", "symmetric"):
                 require_flag(getattr(self, flag), flag)
         except ValueError as error:
             raise OptionError(str(error)) from error
@@ -99,7 +101,11 @@ class ConvertOptions:
             )
         if self.quantize != "none" and self.calibration is None:
             raise OptionError(f"--quantize {self.quantize} needs photographs: add --calibration DIR")
-        if self.quantize == "none" and self.calibration is not None:
+        if self.float16 and self.quantize != "none":
+            raise OptionError(
+                "--float16 is for float networks and --quantize makes an int8 one: choose one of them"
+            )
+        if self.quantize == "none" and self.calibration is not None and not self.float16:
             raise OptionError("--calibration is for quantising: add --quantize per-channel, or leave it out")
 
     @property

@@ -51,6 +51,7 @@ def convert(
     leaky_relu: Literal["litert", "float"] = "litert",
     arithmetic: Literal["litert", "fused"] = "litert",
     dequantize: bool = False,
+    float16: bool = False,
     freeze_thresholds: bool = False,
     any_size: bool = False,
     quantize: Literal["none", "per-channel", "per-tensor"] = "none",
@@ -93,6 +94,8 @@ def convert(
             keeps the faster operator (at most 1 LSB away).
         dequantize: write the float network of a quantised TFLite or QDQ ONNX source: the same weights, and activations that
             nothing rounds, for compilers without Q/DQ.
+        float16: write weights and activations of a float network as float16; the head stays float32, and so does what meets
+            numbers that float16 cannot hold on probe pictures, and on ``calibration`` where that is given.
         freeze_thresholds: write the thresholds as constants instead of optional inputs.
         any_size: take photographs of any size: the resize rule is in the file ([any size](docs/any-size.md)).
         quantize: quantise a Keras source to int8, with one weight scale per output channel or per tensor.
@@ -147,6 +150,7 @@ def convert(
         leaky_relu=leaky_relu,
         arithmetic=arithmetic,
         dequantize=dequantize,
+        float16=float16,
         freeze_thresholds=freeze_thresholds,
         any_size=any_size,
         quantize=quantize,

@@ -36,7 +36,7 @@ Target = Literal["portable", "cpu"]
 Fate = Literal["kept", "replicated", "removed"]
 DeviationKind = Literal["scale", "zero_point", "slope", "table"]
 OPTIONAL = ("evaluation", "golden", "licence", "origin")  # left out of the JSON where nobody states them
-FLAGS = ("dequantize", "symmetric")  # left out where they are not set
+FLAGS = ("dequantize", "float16", "symmetric")  # left out where they are not set
 BY_TF2ONNX = "translated by tf2onnx"  # begins the note of such a conversion
 T = TypeVar("T")
 
@@ -170,6 +170,7 @@ class ModelDocument:
         arithmetic: what was written where no fused operator has LiteRT's codes: ``"litert"`` (integer arithmetic step by step)
             or ``"fused"`` (the fused operator, at most 1 LSB away).
         dequantize: whether this is the float network of a quantised source: its weights, and activations that nothing rounds.
+        float16: whether the network between picture and head computes on float16, where its numbers allow.
         symmetric: whether every zero-point is 0, and biases are float32.
         golden: what the head holds for a known picture, for ``xdet selftest``; None where no integers define it.
         oldest_runtimes: runtime -> the oldest release known to load the file, such as ``{"onnxruntime": "1.15"}``.
@@ -192,6 +193,7 @@ class ModelDocument:
     origin: str | None = None
     arithmetic: Arithmetic = "litert"
     dequantize: bool = False
+    float16: bool = False
     symmetric: bool = False
     golden: GoldenVector | None = None
     oldest_runtimes: Mapping[str, str] = field(default_factory=dict)

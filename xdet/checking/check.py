@@ -33,7 +33,7 @@ from xdet.checking.pair import Asked, most_images, open_pair, runtime_name, spli
 from xdet.checking.result import CheckResult, Finding, MissingRuntime, RuntimeLine
 from xdet.checking.runs import OpenRuntimes, Run, Work, run_finished, run_open, run_source
 from xdet.checking.tolerance import judge_boxes, tolerate_heads
-from xdet.checking.unrounded import NOT_EXACT, judge_unrounded
+from xdet.checking.unrounded import HALF_NOT_EXACT, NOT_EXACT, half_bound, judge_unrounded
 from xdet.errors import MissingExtraError, RuntimeCrashedError, UnsoundOutputError, UsageError, XdetError
 from xdet.model.file import hash_model
 from xdet.pictures.preparation import Preparation, image_name, prepare_many, stack_pixels
@@ -300,8 +300,12 @@ def _judge(
     to_xnnpack = {run.name: distance(run, xnnpack, step) for run in exact_runs} if xnnpack else {}
     if pair.source_nodes is not None and not pair.document.dequantize:
         exact_runs, to_xnnpack, reason = same_kernels(runs, sources)
+    if pair.document.float16:
+        exact_runs, to_xnnpack, reason = [], {}, HALF_NOT_EXACT
     near = {run.name: nearest(run, sources, step) for run in runs}
     limits = None if pair.no_yardstick or pair.document.dequantize else allowed(sources, step)
+    if (half := half_bound(pair)) is not None and limits is not None:
+        limits = half, half
     spread_of = [d for name, d in near.items() if d is not None and name not in to_xnnpack]
     unit = "LSB" if step is not None else "of the largest value"
     exact = judge_exact(exact_runs, to_xnnpack, reason, unit)

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
     Values = dict[str, NDArray[Any]]
 
+HALF_BOUND = 2.0**-9  # likewise, of float16: weights, bias and result rounded to 11 bits; measured 2^-10
+HALF_LSB = 0.5  # what that adds in steps of 255 codes
 LOCAL_BOUND = 2e-5  # of the tensor's largest magnitude: sums in another order, in float32; measured 3.4e-6
 SMALLEST = 1e-30  # the magnitude of a tensor of zeros
 
@@ -139,18 +141,21 @@ class _Shared:
         """The source's values as the graph stores them: moved, and the nearest codes where only the graph has codes."""
         moved = self._moved(values)
         if self.source.quant is not None:
-            return moved if self.source.codes is None else real_numbers(moved, self.source.quant)
+            reals = moved if self.source.codes is None else real_numbers(moved, self.source.quant)
+            return reals.astype(self.dtype)
         if self.source.codes is not None:
             return (moved.astype(np.int16) + self.shift).astype(self.dtype)
         if self.scale is None:
-            return moved
+            return moved.astype(self.dtype)
         info = np.iinfo(self.dtype)
         codes = np.rint(moved / self.scale).astype(np.float64) + self.zero_point
         nearest: NDArray[Any] = np.clip(codes, info.min, info.max).astype(self.dtype)
         return nearest
 
-    def distance(self, found: NDArray[Any], values: NDArray[Any]) -> Distance | RealDistance:
-        """How far a value of the graph is from the source's."""
+    def distance(
+        self, found: NDArray[Any], values: NDArray[Any], reach: float = 0.0
+    ) -> Distance | RealDistance:
+        """How far a value of the graph is from the source's; of real numbers in fractions of their largest, or of ``reach``."""
         wanted = self.to_graph(values)
         if self.source.quant is not None:
             return self._in_steps(found, wanted, self.source.quant)
@@ -158,7 +163,7 @@ class _Shared:
             return Distance.between(found, wanted)
         differing, reals = int((found != wanted).sum()), self._moved(values)
         if self.scale is None:
-            unit = max(float(np.abs(reals).max(initial=0.0)), SMALLEST)
+            unit = max(float(np.abs(reals).max(initial=0.0)), reach, SMALLEST)
             return RealDistance.between(found, reals, unit=unit, differing=differing)
         held = (found.astype(np.float64) - self.zero_point) * float(self.scale)
         return RealDistance.between(held, reals, unit=float(self.scale), differing=differing)
@@ -182,6 +187,7 @@ class _Comparing:
         import onnx_ir as ir
 
         self._proto, self._shared, self._activations = pair.graph.proto, shared, pair.document.activations
+        self._half = pair.document.float16
         self._graph = None if self._activations == "float32" else ir.from_proto(self._proto).graph
         self._sums: dict[str, list[Any]] = {}  # accumulated, local, kernel
         self._inexact: set[str] = set()
@@ -200,7 +206,10 @@ class _Comparing:
                 if by_codes
                 else self._cut(layer.twin, self._read(layer, theirs, held))
             )
-            found: list[Any] = [layer.distance(here, there), layer.distance(local, there)]
+            found: list[Any] = [
+                layer.distance(here, there),
+                layer.distance(local, there, self._reach(layer, held)),
+            ]
             if self._graph is not None:
                 kernel = local if same and by_codes else self._exact(layer.twin, own)
                 found.append(Distance.between(kernel, here))
@@ -216,11 +225,13 @@ class _Comparing:
             named = layer.source.name, layer.source.operator, layer.twin
             slack = int(self._activations == "int8" or layer.twin in self._inexact)
             if layer.source.quant is not None:
-                yield RealLayer(*named, accumulated, local, None, layer.bound, None)
+                yield RealLayer(*named, accumulated, local, None, layer.bound + HALF_LSB * self._half, None)
             elif layer.source.codes is not None:
                 yield Layer(*named, accumulated, local, kernel, layer.bound, slack)
             elif kernel is None:
-                yield RealLayer(*named, accumulated, local, None, LOCAL_BOUND, None)
+                yield RealLayer(
+                    *named, accumulated, local, None, HALF_BOUND if self._half else LOCAL_BOUND, None
+                )
             else:
                 yield RealLayer(*named, accumulated, local, kernel, None, slack)
 
@@ -230,6 +241,11 @@ class _Comparing:
             other for other in self._shared if other.source.name in layer.source.reads and other.source.quant
         ]
         return theirs | {other.twin: other.to_graph(held[other.source.name]) for other in reads}
+
+    def _reach(self, layer: _Shared, held: Mapping[str, NDArray[Any]]) -> float:
+        """The largest number in front of a layer: a difference may be as far off as its operands' float16 lets it."""
+        read = [held[name] for name in layer.source.reads if name in held] if self._half else []
+        return max((float(np.abs(array).max(initial=0.0)) for array in read), default=0.0)
 
     def _exact(self, twin: str, given: Values) -> NDArray[Any]:
         """The exact arithmetic's codes of ``twin`` when every other twin holds ``given``."""
@@ -279,18 +295,25 @@ def _shared(pair: OpenedPair, least_bound: int) -> tuple[tuple[_Shared, ...], di
     return tuple(shared), absent
 
 
+def half_values(graph: FinishedGraph) -> frozenset[str]:
+    """The values of a graph that are float16."""
+    half = 10  # onnx.TensorProto.FLOAT16
+    return frozenset(v.name for v in graph.proto.graph.value_info if v.type.tensor_type.elem_type == half)
+
+
 def _held(layer: SourceLayer, twin: TensorTwin, value: str, bound: int, graph: FinishedGraph) -> _Shared:
     """A source tensor with its twin ``value``."""
     before, _, after = twin.layout.partition("->")
     perm = None if twin.layout == "same" else tuple(before.index(axis) for axis in after)
+    floats = np.float16 if value in half_values(graph) else np.float32
     if layer.quant is not None:
-        return _Shared(layer, value, perm, np.float32, bound=bound)
+        return _Shared(layer, value, perm, floats, bound=bound)
     if layer.codes is not None:
         unsigned = (layer.codes == "uint8") == (twin.zero_point_shift == 0)
         dtype = np.uint8 if unsigned else np.int8
         return _Shared(layer, value, perm, dtype, shift=twin.zero_point_shift, bound=bound)
     writer = graph.producers.get(value)
     if writer is None or writer.op != "QuantizeLinear":
-        return _Shared(layer, value, perm, np.float32)
+        return _Shared(layer, value, perm, floats)
     scale, zero_point = (np.asarray(graph.constant(name)).reshape(-1)[0] for name in writer.inputs[1:3])
     return _Shared(layer, value, perm, type(zero_point), scale=np.float32(scale), zero_point=int(zero_point))

@@ -8,11 +8,12 @@ every runtime beside ONNX Runtime's float32; how far the head is in the end is t
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from xdet.checking.blame import IMAGES, told_fault
 from xdet.checking.heads.spread import FLOAT_BOUND, ONNX_MODEL, distance
-from xdet.checking.layers import compare_layers
+from xdet.checking.layers import compare_layers, half_values
 from xdet.checking.result import Finding, PartVerdict
 from xdet.errors import XdetError
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from xdet.checking.result import HeadDistance
     from xdet.checking.runs import OpenRuntimes, Run
 
+HALF_NOT_EXACT = "no pair is declared exact: the model rounds to float16, and the source does not"
 NOT_EXACT = "no pair is declared exact: the source rounds every activation, and the model none (--dequantize)"
 
 
@@ -49,7 +51,7 @@ def judge_unrounded(
         found = compare_layers(pair, pixels[:IMAGES], runtimes)
     except XdetError as error:
         return PartVerdict("spread", "skipped", f"its layers could not be compared: {error}")
-    findings = list(_apart(runs))
+    findings = list(_apart(runs, half_bound(pair) or FLOAT_BOUND))
     if found.first_fault is not None:
         told = told_fault(found.first_fault, found.unit)
         findings.append(Finding("spread", "layer", told, layer=found.first_fault.tensor))
@@ -67,7 +69,17 @@ def judge_unrounded(
     return PartVerdict("spread", "failed" if findings else "passed", told, tuple(findings))
 
 
-def _apart(runs: Sequence[Run]) -> list[Finding]:
+def half_bound(pair: OpenedPair) -> float | None:
+    """How far the head of a float16 model may be, as a fraction of its largest value; None for others.
+
+    Each operator rounds to 11 bits, weights and result, by up to 2^-10 together; such roundings add up like noise.
+    """
+    if not pair.document.float16:
+        return None
+    return 2.0**-10 * math.sqrt(max(len(half_values(pair.graph)), 1))
+
+
+def _apart(runs: Sequence[Run], bound: float) -> list[Finding]:
     """Runtimes whose float32 is not ONNX Runtime's."""
     ours = next((run for run in runs if run.name == ONNX_MODEL), None)
     others = [] if ours is None else [distance(run, ours, None) for run in runs if run is not ours]
@@ -75,9 +87,9 @@ def _apart(runs: Sequence[Run]) -> list[Finding]:
         Finding(
             "spread",
             "layer",
-            f"{d.first} is up to {d.max_steps:.4g} of the largest value from {d.second}; allowed are {FLOAT_BOUND:g}",
+            f"{d.first} is up to {d.max_steps:.4g} of the largest value from {d.second}; allowed are {bound:.4g}",
             runtime=d.first,
         )
         for d in others
-        if not d.max_steps <= FLOAT_BOUND
+        if not d.max_steps <= bound
     ]

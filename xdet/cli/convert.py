@@ -89,6 +89,12 @@ def convert(
             help="The float network of a quantised file: its weights, and activations that nothing rounds.",
         ),
     ] = False,
+    float16: Annotated[
+        bool,
+        typer.Option(
+            "--float16", help="Weights and activations of a float network in float16; the head stays float32."
+        ),
+    ] = False,
     freeze_thresholds: Annotated[
         bool, typer.Option("--freeze-thresholds", help="Thresholds as constants, not optional inputs.")
     ] = False,
@@ -158,6 +164,7 @@ def convert(
             leaky_relu=leaky_relu,
             arithmetic=arithmetic,
             dequantize=dequantize,
+            float16=float16,
             freeze_thresholds=freeze_thresholds,
             any_size=any_size,
             quantize=quantize,

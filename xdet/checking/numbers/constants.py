@@ -94,6 +94,8 @@ def _compare_constant(
             )
             return
         found = part
+    if context.document.float16 and found.dtype == np.float16 and expected.dtype == np.float32:
+        expected = expected.astype(np.float16)
     _compare_codes(context, layer, f"{role} {name!r} of {layer!r}", expected, found)
     if tensor.dtype == "float32":
         return  # the numbers themselves, without a scale

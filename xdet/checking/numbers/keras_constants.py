@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from xdet.model.graph import Node
 
 ROUNDING = 8 * 2.0**-24  # eight times half a unit in the last place of float32
+HALF_ROUNDING = 2.0**-10  # a weight and what is folded into it, each rounded to float16
+SMALLEST_HALF = 2.0**-24
 LARGEST_CODE, LARGEST_BIAS_CODE = 127, 2**30
 COPIES = 8  # of a kernel in a wide stem
 Stem = Literal["wide", "strided"]
@@ -129,12 +131,19 @@ def _compare_floats(context: KerasContext, layer: str, expected: Folded, node: N
         found = found.then(_affine(np.ones(len(kernel)), bias.astype(np.float64)), "")
     for affine in _affines_behind(context, node, len(kernel)):
         found = found.then(affine, "")
-    room = ROUNDING * np.abs(expected.kernel) + np.finfo(np.float32).tiny
+    rounding, least = (
+        (HALF_ROUNDING, SMALLEST_HALF) if context.document.float16 else (ROUNDING, np.finfo(np.float32).tiny)
+    )
+    room = rounding * np.abs(expected.kernel) + least
     if _colours_exchanged(context, layer, expected, found.kernel, room):
         return
     _compare(context, "weight", layer, expected.told, (expected.kernel, found.kernel, room))
     _compare(
-        context, "bias", layer, expected.told, (expected.bias, found.bias, ROUNDING * expected.terms + 1e-30)
+        context,
+        "bias",
+        layer,
+        expected.told,
+        (expected.bias, found.bias, rounding * expected.terms + max(least, 1e-30)),
     )
 
 

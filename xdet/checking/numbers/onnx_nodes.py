@@ -51,6 +51,8 @@ def compare_nodes(source: ir.Graph, graph: FinishedGraph, document: ModelDocumen
         name = str(node.outputs[0].name)
         twin = document.tensors.get(name)
         ours = None if twin is None or twin.onnx is None else graph.producers.get(twin.onnx)
+        if document.float16 and ours is not None and ours.op == "Cast" != node.op_type:
+            ours = graph.producers.get(ours.inputs[0])  # a raw output, cast back
         if ours is None or (ours.op != node.op_type and document.passes):
             done.absent.append(name)
             continue
@@ -80,11 +82,16 @@ def _differences(
         read = ours.inputs[place] if place < len(ours.inputs) else ""
         tensor = None if value is None else ir.convenience.get_const_tensor(value)
         if tensor is not None:
-            problem = _difference(tensor.numpy(), graph.constant(read))
+            held, wanted = graph.constant(read), tensor.numpy()
+            if document.float16 and held is not None and held.dtype == np.float16 != wanted.dtype:
+                wanted = wanted.astype(np.float16)
+            problem = _difference(wanted, held)
             if problem is not None:
                 yield "weight", f"operand {place} {problem}"
         elif value is not None and not document.passes:
             twin = document.tensors.get(str(value.name))
+            if document.float16 and (cast := graph.producers.get(read)) is not None and cast.op == "Cast":
+                read = cast.inputs[0]
             if twin is not None and twin.onnx != read:
                 yield "attributes", f"operand {place} is {read!r}, the source reads {value.name!r}"
 
