@@ -237,7 +237,15 @@ def _conversions(content: CardContent) -> Iterator[tuple[str, str, str]]:
         document = found.document
         if document is not None:
             options = "" if document.target == "portable" else f" --target {document.target}"
-            options += "" if document.activations != "int8" else " --activations int8"
+            int8 = document.activations == "int8" and not document.symmetric
+            options += " --activations int8" if int8 else ""
+            options += " --dequantize" if document.dequantize else ""
+            options += " --float16" if document.float16 else ""
+            options += (
+                f" --quantize {document.quantization.split()[1]} --symmetric --calibration DIR"
+                if document.symmetric
+                else ""
+            )
             options += "" if document.leaky_relu == "litert" else f" --leaky-relu {document.leaky_relu}"
             options += "" if document.arithmetic == "litert" else f" --arithmetic {document.arithmetic}"
             options += " --freeze-thresholds" if document.freeze_thresholds else ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from converters.description.told import ASSUMED as ASSUMED_BY
 from converters.description.told import TITLES
+from converters.spec.dialects import dialect_of
 from xdet.writing.blocks import Facts, Report, Section, Table
 from xdet.writing.text import format_count, format_kib, format_share, format_size
 
@@ -208,5 +209,7 @@ def _document_lines(document: ModelDocument) -> Iterator[tuple[str, str]]:
         "Graph",
         f"target {document.target}, {document.activations} activations, leaky relu {document.leaky_relu}, {thresholds}",
     )
+    dialect = dialect_of(document)
+    yield "Dialect", f"{dialect.name}: {dialect.numbers}; for {dialect.wanted_by}"
     yield "Passes", ", ".join(document.passes) or "none"
     yield from (("Note", note) for note in document.notes)
