@@ -15,7 +15,8 @@ channels (the residuals of BlazeFace) adds fewer, or is gone: 24 and 28 channels
 Why: ONNX Runtime's depthwise kernel takes 16 channels at a time; what is left over is computed one by one, and costs
 more than all the others.
 
-Preconditions: uint8 codes, at least 8 channels (fewer would more than double), constant weights, and convolutions over
+Preconditions: uint8 codes, at least 8 channels (fewer would more than double), no convolution that ``shifted rows`` takes
+as it is, constant weights, and convolutions over
 all channels at every end. Numeric effect: bit exact: zeros are added to the sums. Tensors between are told as
 replicated: the source's channels, then others, which nothing reads.
 """
@@ -30,7 +31,15 @@ import onnx_ir as ir
 
 from converters.graph import GraphWriter
 from converters.passes.base import Changed, Link, Moved, Rewrite, Skipped, link, only_consumer, producer
-from converters.passes.weights import codes_behind, constant_of, dequantized, node_of, required
+from converters.passes.shifted_rows import is_shiftable
+from converters.passes.weights import (
+    codes_behind,
+    constant_of,
+    dequantized,
+    is_depthwise,
+    node_of,
+    required,
+)
 from converters.spec import CONTRACT_NAMES
 
 if TYPE_CHECKING:
@@ -69,6 +78,9 @@ class FullChannels(Rewrite):
                 yield Skipped(str(conv.name), found)
                 continue
             done |= found.inner
+            if found.inner == {conv} and is_shiftable(conv):
+                yield Skipped(str(conv.name), f"groups of pixels take its {channels} channels as they are")
+                continue
             full = -(-channels // BLOCK) * BLOCK
             yield Changed(f"{conv.name}: {full} channels instead of {channels}", _fill(graph, found))
 
@@ -90,14 +102,6 @@ class _Region:
     inner: set[ir.Node] = field(default_factory=set)
     last: set[ir.Node] = field(default_factory=set)
     pads: dict[ir.Node, tuple[Link, Link]] = field(default_factory=dict)
-
-
-def is_depthwise(conv: ir.Node) -> bool:
-    """Whether a node convolves every channel by itself, into one."""
-    weights = codes_behind(conv.inputs[1]) if conv.op_type == "Conv" else None
-    return (
-        weights is not None and weights.ndim == 4 and 1 < len(weights) == conv.attributes.get_int("group", 1)
-    )
 
 
 def _channels(conv: ir.Node) -> int:

@@ -16,7 +16,7 @@ pixels of a group at the same place of another copy. Padding in front, between a
 Why: most of what ONNX Runtime's depthwise kernel takes is paid per pixel and tap, whatever its channels: addresses,
 and the end of a sum. 16 channels take half the time as groups of eight pixels; the copies cost a tenth of it.
 
-Preconditions: uint8 codes, int8 weights without zero-point (others have no such kernel), 16 or 32 channels, a column
+Preconditions: uint8 codes, int8 weights without zero-point (others have no such kernel), 8, 16, 24 or 32 channels, a column
 stride and dilation of 1, a fixed size with whole groups of results, and pictures that are large enough. Numeric effect: bit
 exact: the same products, the same rounding.
 """
@@ -31,11 +31,11 @@ import onnx_ir as ir
 
 from converters.graph import GraphWriter
 from converters.passes.base import Changed, Link, Moved, Rewrite, Skipped, link, only_consumer, producer
-from converters.passes.full_channels import is_depthwise
 from converters.passes.weights import (
     codes_behind,
     constant_of,
     dequantized,
+    is_depthwise,
     node_of,
     repeated,
     required,
@@ -47,8 +47,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FEWEST_RESULTS = {16: 512, 32: 1024}  # channels -> places of the result from which it pays
-GROUPS = (8, 4)  # pixels per group, the best first
+FEWEST_RESULTS = {8: 512, 16: 512, 24: 1024, 32: 1024}  # channels -> places of the result from which it pays
+GROUPS = (16, 8, 4)  # pixels per group, the best first
+MOST = 256  # channels of a group
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +79,18 @@ class ShiftedRows(Rewrite):
     title = "shifted rows"
 
     def rewrite(self, graph: ir.Graph) -> Iterator[Changed | Skipped]:
-        """Rewrite depthwise convolutions of 16 or 32 channels; yield one line per convolution."""
+        """Rewrite depthwise convolutions of 8 to 32 channels; yield one line per convolution."""
         for conv in [node for node in graph if is_depthwise(node)]:
             found = _match(conv)
             if isinstance(found, _Rows):
                 yield Changed(f"{conv.name}: {found.group} pixels per group", _replace(graph, found))
             elif found is not None:
                 yield found
+
+
+def is_shiftable(conv: ir.Node) -> bool:
+    """Whether the pass takes a depthwise convolution as it is."""
+    return isinstance(_match(conv), _Rows)
 
 
 def _match(conv: ir.Node) -> _Rows | Skipped | None:
@@ -104,7 +110,7 @@ def _match(conv: ir.Node) -> _Rows | Skipped | None:
     (top, left, bottom, right), (rows, columns) = _pads(conv), weights.shape[2:]
     height = (sizes[2] + top + bottom - rows) // conv.attributes.get_ints("strides", [1, 1])[0] + 1
     width = sizes[3] + left + right - columns + 1
-    group = next((pixels for pixels in GROUPS if width % pixels == 0), None)
+    group = next((pixels for pixels in GROUPS if width % pixels == 0 and pixels * len(weights) <= MOST), None)
     if height * width < FEWEST_RESULTS[len(weights)] or group is None or max(left, right) >= columns:
         return Skipped(name, f"its result of {height} x {width} is small, or has no whole groups")
     return _Rows(source, conv, after, (sizes[0], sizes[1], sizes[2], sizes[3]), (height, width), group)

@@ -74,6 +74,14 @@ def codes_behind(value: ir.Value | None) -> NDArray[Any] | None:
     return None if node is None or node.op_type != "DequantizeLinear" else constant_of(node.inputs[0])
 
 
+def is_depthwise(conv: ir.Node) -> bool:
+    """Whether a node convolves every channel by itself, into one."""
+    weights = codes_behind(conv.inputs[1]) if conv.op_type == "Conv" else None
+    return (
+        weights is not None and weights.ndim == 4 and 1 < len(weights) == conv.attributes.get_int("group", 1)
+    )
+
+
 def constant_of(value: ir.Value | None) -> NDArray[Any] | None:
     """The array of a constant."""
     tensor = None if value is None else ir.convenience.get_const_tensor(value)

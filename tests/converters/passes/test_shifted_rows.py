@@ -91,7 +91,7 @@ def groups(model: ir.Model) -> list[int]:
 @given(
     st.builds(
         Network,
-        channels=st.sampled_from([16, 32]),
+        channels=st.sampled_from([8, 16, 24, 32]),
         width=st.sampled_from([28, 32, 40]),
         height=st.integers(38, 41),
         kernel=st.sampled_from([(3, 3), (5, 5), (1, 2), (2, 4)]),
@@ -107,7 +107,8 @@ def test_codes_are_equal_bit_for_bit(network: Network) -> None:
     model, expected = network.build(), network.run(network.build())
     assert ShiftedRows()(model).modified
     np.testing.assert_array_equal(network.run(model), expected)
-    assert groups(model) == [network.channels * (4 if network.width % 8 else 8)]
+    pixels = {28: 4, 32: 16 if network.channels <= 16 else 8, 40: 8}[network.width]
+    assert groups(model) == [network.channels * pixels]
     assert not ShiftedRows()(model).modified
 
 
@@ -168,6 +169,13 @@ def test_others_stay_with_the_reason(change: dict[str, Any], reason: str) -> Non
     assert isinstance(skipped, Skipped)
     assert reason in skipped.reason
     assert groups(model) == [16]
+
+
+def test_channels_that_fill_no_step_need_not_be_filled() -> None:
+    network = Network(channels=8)
+    model = network.build()
+    assert run_pipeline(model, "cpu", {}).passes == ("shifted rows",)
+    np.testing.assert_array_equal(network.run(model), network.run(network.build()))
 
 
 def test_many_channels_are_left_alone() -> None:

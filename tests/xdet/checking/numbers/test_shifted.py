@@ -27,9 +27,9 @@ PASSES = ("fold pad", "full channels", "strided stem", "shifted rows", "cancel t
 
 
 def network() -> bytes:
-    """Depthwise convolutions of 24 channels, SAME and behind a PAD, at 32 x 32."""
-    net = NetworkBuilder(64).conv(24, stride=2, activation="RELU").depthwise(activation="RELU")
-    net.conv(12, 1).conv(32, 1).pad(1, 1).depthwise(padding="VALID").conv(16, 3, 2)
+    """Depthwise convolutions of 28 (filled) and 24 channels, SAME and behind a PAD, at 32 x 32."""
+    net = NetworkBuilder(64).conv(28, stride=2, activation="RELU").depthwise(activation="RELU")
+    net.conv(12, 1).conv(24, 1).pad(1, 1).depthwise(padding="VALID").conv(16, 3, 2)
     return net.conv(HEAD_CHANNELS, 1).build()
 
 
