@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import numpy as np
 
 from converters.description.darknet import read_config
+from converters.description.precedence import Told, gather, who_says
 from converters.description.priors import PriorStatement
 from converters.description.recognition import RECOGNITIONS, Stated, recognise, require_fit
 from converters.description.sidecar import SUFFIX, Sidecar, find_sidecar
-from converters.description.told import Told, gather, who_says
 from converters.description.values import (
     StatedAnchors,
     StatedRescaling,

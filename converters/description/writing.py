@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.description.told import ASSUMED, INPUT
+from converters.description.precedence import ASSUMED, INPUT
 from converters.heads.yolo_v2 import YoloV2
 from converters.heads.yolo_v3 import YoloV3
 

@@ -16,7 +16,7 @@ from xdet.card.content import CardContent, CardRequest, gather, sample_images
 from xdet.evaluation.evaluate import evaluated_files
 from xdet.evaluation.report import comparison_blocks, metrics_table
 from xdet.inspection.report import COLORS, head_lines, tensor_text
-from xdet.pictures.names import picture_paths
+from xdet.pictures.render import picture_paths
 from xdet.writing.blocks import (
     Code,
     Commands,

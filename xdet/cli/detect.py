@@ -19,7 +19,6 @@ from xdet.cli.options import (
     json_outputs,
     read_provider_options,
 )
-from xdet.detections import require_classes
 from xdet.errors import UsageError
 from xdet.pictures.addresses import Address, Stored, is_address, is_stored
 
@@ -318,7 +317,7 @@ def _drawn(
     images: Sequence[Path | Address | Stored], films: Sequence[Film], save: Path | None
 ) -> tuple[list[Path] | None, list[Path] | None]:
     """Where pictures and videos with boxes go; None where nothing is drawn."""
-    from xdet.pictures.names import picture_paths
+    from xdet.pictures.render import picture_paths
     from xdet.writing.files import require_apart
 
     if save is None:
@@ -393,6 +392,8 @@ def _require_new(json: Path | None) -> None:
 
 def _read_classes(text: str, detector: Detector) -> list[str]:
     """``person,dog`` as names that the model knows."""
+    from xdet.detections import require_classes
+
     names = [name.strip() for name in text.split(",")]
     require_classes(names, detector.spec.class_names, what="--classes")
     return names

@@ -39,7 +39,7 @@ def detect_files(
     Args:
         detector: an open detector; its ``workers`` each take an image all the way, from its file to its annotated picture.
         images: files and addresses, as ``xdet.pictures.listing.list_images`` lists them.
-        pictures: where to write the annotated picture of each image, as ``xdet.pictures.names`` names them; None draws none.
+        pictures: where to write the annotated picture of each image, as ``xdet.pictures.render`` names them; None draws none.
         classes: names of the classes to keep; None keeps all.
         progress: called with the number of images that are done since the last call.
 

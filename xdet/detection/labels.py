@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from xdet.detection.batch import detect_stream
 from xdet.detection.report import FailedImage
 from xdet.errors import DataError, ImageError
-from xdet.pictures.names import picture_paths
+from xdet.pictures.render import picture_paths
 from xdet.writing.files import write_text
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ LABELS: dict[str, tuple[str, Callable[[Detections], str]]] = {
 
 
 def label_paths(images: Sequence[Path], folder: Path, layout: str) -> list[Path]:
-    """One label file per image in ``folder``, named as ``xdet.pictures.names.picture_paths`` names pictures.
+    """One label file per image in ``folder``, named as ``xdet.pictures.render.picture_paths`` names pictures.
 
     Raises:
         DataError: two images would share one.

@@ -23,9 +23,8 @@ from xdet.detections import Detections
 from xdet.errors import DataError
 from xdet.model.file import ModelFile
 from xdet.pictures.images import find_images, read_image
-from xdet.pictures.names import picture_paths
 from xdet.pictures.preparation import Preparation, prepare
-from xdet.pictures.render import draw_detections, save_picture
+from xdet.pictures.render import draw_detections, picture_paths, save_picture
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import open_model
 from xdet.writing.blocks import Report, Section, Table, Text

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from xdet.errors import OutputError, RuntimeUnavailableError
-from xdet.pictures.names import fit_name
+from xdet.pictures.render import fit_name
 from xdet.pictures.video import import_av
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.description.metadata import archive_texts, read_archive, read_literal, read_metadata_props
+from converters.description.precedence import gather
 from converters.description.sidecar import Sidecar
 from converters.description.statements import SourceOptions
-from converters.description.told import gather
 from converters.description.zoo_yaml import ZooConfig
 from converters.facts import FileMetadata, SourceFacts, SourceOutput
 from converters.heads.yolo_v8 import YoloV8

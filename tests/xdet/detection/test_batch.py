@@ -13,7 +13,7 @@ from xdet.detection.batch import detect_files
 from xdet.detection.detector import Detector
 from xdet.pictures import preparation
 from xdet.pictures.images import read_image
-from xdet.pictures.names import picture_paths
+from xdet.pictures.render import picture_paths
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xdet.pictures.names import picture_paths
-from xdet.pictures.render import PICTURE_FORMATS
+from xdet.pictures.render import PICTURE_FORMATS, picture_paths
 
 
 def named(*images: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from xdet.checking.numbers.filled import FULL_CHANNELS, full
+from xdet.checking.numbers.full_channels import FULL_CHANNELS, full
 from xdet.checking.result import ProvenChange
 
 if TYPE_CHECKING:

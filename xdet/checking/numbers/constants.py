@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.sources.tflite.operators import WEIGHTED
-from xdet.checking.numbers.filled import FULL_CHANNELS, first_channels, is_filled, without_filling
+from xdet.checking.numbers.full_channels import FULL_CHANNELS, first_channels, is_filled, without_filling
 from xdet.checking.numbers.operators import expected_attributes
 from xdet.checking.numbers.shifted import SHIFTED_ROWS, groups_of
 from xdet.checking.numbers.strided import STRIDED_STEM, strided_kernel

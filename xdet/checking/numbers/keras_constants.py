@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from xdet.checking.numbers.constants import told_scales, wide_kernel
-from xdet.checking.numbers.filled import FULL_CHANNELS, first_channels, full, is_filled, without_filling
+from xdet.checking.numbers.full_channels import (
+    FULL_CHANNELS,
+    first_channels,
+    full,
+    is_filled,
+    without_filling,
+)
 from xdet.checking.numbers.keras_steps import Affine, Product
 from xdet.checking.numbers.strided import is_strided, strided_kernel
 from xdet.errors import ModelError

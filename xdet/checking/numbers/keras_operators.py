@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xdet.checking.numbers.filled import FULL_CHANNELS, full
+from xdet.checking.numbers.full_channels import FULL_CHANNELS, full
 from xdet.checking.numbers.keras_constants import compare_constants
 from xdet.checking.numbers.keras_scales import compare_pairs, keeps_limits
 from xdet.checking.numbers.keras_slopes import compare_slopes, is_leaky_sum

@@ -13,7 +13,7 @@ from converters.leaky import FloatForm
 from converters.sources.tflite.operators import WEIGHTED
 from xdet.checking.numbers.averaged import averaged_behind, compare_averaged
 from xdet.checking.numbers.context import PRODUCTS, owners_of, pair_of
-from xdet.checking.numbers.filled import FULL_CHANNELS, full
+from xdet.checking.numbers.full_channels import FULL_CHANNELS, full
 from xdet.checking.numbers.proofs import announced, compare_sum, leaky_match
 from xdet.checking.numbers.shifted import SHIFTED_ROWS, shifted_attributes, wrong_rows
 from xdet.checking.numbers.source_graph import number
