@@ -107,6 +107,8 @@ def detect(
     """
     ray = import_ray()
     settings = {"threads": 1, **options}
+    if settings.get("decode", "full") != "full":
+        raise UsageError("`decode` reduced is for one machine; leave it out on Ray")
     with Detector(model, **settings) as detector:
         if classes is not None:
             require_classes(classes, detector.spec.class_names, what="`classes`")

@@ -101,6 +101,12 @@ def detect(
             help="Threads inside an operator [default: physical cores; for several images processors / workers]."
         ),
     ] = None,
+    decode: Annotated[
+        Literal["full", "reduced"],
+        typer.Option(
+            help="reduced: JPEG files no larger than the network needs; faster, and boxes move a little."
+        ),
+    ] = "full",
     workers: Annotated[
         int | None,
         typer.Option(
@@ -150,6 +156,8 @@ def detect(
         raise UsageError(
             "--engine ray is for photographs in files and stores; leave out videos and http addresses"
         )
+    if engine == "ray" and decode != "full":
+        raise UsageError("--decode reduced is for this machine; leave it out with --engine ray")
     labels = None if format not in LABELS else _label_paths(json, images, films, format)
     if resume and labels is not None:
         raise UsageError(
@@ -187,6 +195,7 @@ def detect(
         score_threshold=by_class or score,
         iou_threshold=iou_threshold,
         workers=1 if engine == "ray" else _workers(workers, images, films),
+        decode=decode,
         said=said.options(),
     )
     for note in detector.spec.assumptions:

@@ -63,6 +63,7 @@ def detect_files(
         tuple(found),
         tuple(failed),
         detector.score_by_class,
+        detector.decode,
     )
 
 
@@ -142,7 +143,9 @@ def detect_stream(
                 save_picture(targets[image.name], draw_detections(image.original, detections))
         return results
 
-    how = Preparation(detector.spec.image, keep_original=pictures is not None)
+    how = Preparation(
+        detector.spec.image, keep_original=pictures is not None, reduced=detector.decode == "reduced"
+    )
 
     def ready(image: Path | Address) -> Prepared:
         if isinstance(image, Path):

@@ -51,6 +51,7 @@ class DetectionReport:
         images: the results, in the order of the request.
         failed: the images without a result, in the order of the request.
         score_by_class: the score thresholds of classes, where they were given.
+        decode: ``"reduced"`` where JPEG files were decoded no larger than the network needs, else ``"full"``.
     """
 
     model_name: str
@@ -59,6 +60,7 @@ class DetectionReport:
     images: tuple[Detections, ...]
     failed: tuple[FailedImage, ...] = ()
     score_by_class: Mapping[str, float] | None = None
+    decode: str = "full"
 
 
 def detections_report(images: Sequence[Detections]) -> Report:
@@ -87,6 +89,7 @@ def report_to_json(report: DetectionReport) -> str:
         "version": DETECTIONS_VERSION,
         "model": {"name": report.model_name, "sha256": report.model_sha256},
         "thresholds": thresholds_to_dict(report.thresholds, report.score_by_class),
+        **({} if report.decode == "full" else {"decode": report.decode}),
         "images": [
             {
                 "image": name,

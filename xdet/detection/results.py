@@ -84,6 +84,7 @@ def results_header(detector: Detector, classes: Sequence[str] | None) -> dict[st
         "runtime": detector.runtime.name,
         "thresholds": thresholds_to_dict(detector.thresholds, detector.score_by_class),
         "classes": None if classes is None else sorted(classes),
+        **({} if detector.decode == "full" else {"decode": detector.decode}),
     }
 
 

@@ -55,6 +55,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = frozenset(turn for orientation, turn in _UPRIGHT.items() if orientation >= 5)
 # What Pillow's decoders raise on damaged files besides OSError.
 _DAMAGED = (
     SyntaxError, ValueError, TypeError, AttributeError, AssertionError, NotImplementedError,
@@ -132,15 +133,23 @@ def read_image(path: Path | Encoded, *, honour_exif: bool) -> NDArray[np.uint8]:
     Raises:
         ImageError: the file is missing, a folder, empty, damaged, truncated, of another kind, or too large.
     """
-    with decoded_picture(path, honour_exif=honour_exif) as picture:
+    with decoded_picture(path, honour_exif=honour_exif) as (picture, _):
         return _to_array(picture)
 
 
 @contextmanager
-def decoded_picture(path: Path | Encoded, *, honour_exif: bool) -> Iterator[Image.Image]:
-    """As ``read_image``, left as Pillow holds it: mode RGB, decoded, its file closed.
+def decoded_picture(
+    path: Path | Encoded, *, honour_exif: bool, reduced_for: ImageInput | None = None
+) -> Iterator[tuple[Image.Image, tuple[int, int]]]:
+    """As ``read_image``, left as Pillow holds it: mode RGB, decoded, its file closed; with the photograph's width and height.
 
     Until the block ends, the picture counts among those that are being decoded.
+
+    Args:
+        path: as of ``read_image``.
+        honour_exif: as of ``read_image``.
+        reduced_for: a JPEG may come in a half, a quarter or an eighth of its width and height, which its decoder gives in less
+            time, as long as it is no smaller than it stands in this network's picture. None decodes all of it.
     """
     with ExitStack() as stack:
         with _image_errors(path), _file_of(path) as file:
@@ -153,10 +162,15 @@ def decoded_picture(path: Path | Encoded, *, honour_exif: bool) -> Iterator[Imag
                 raise Image.DecompressionBombError
             stack.enter_context(_decoding.of(image.width * image.height))
             upright = _upright(image) if honour_exif else None
+            size_wh = image.size if upright not in _SIDEWAYS else image.size[::-1]
+            if reduced_for is not None and image.format == "JPEG" and not reduced_for.any_size:
+                place = reduced_for.placement(size_wh)
+                least = (place.width, place.height)
+                image.draft(None, least if upright not in _SIDEWAYS else least[::-1])
             picture = _to_rgb(image, path)
             del image  # its pixels are in the way of turning
             picture = picture if upright is None else picture.transpose(upright)
-        yield picture
+        yield picture, size_wh
 
 
 def upright_rgb(image: Image.Image) -> NDArray[np.uint8]:

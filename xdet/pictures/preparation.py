@@ -170,11 +170,13 @@ class Preparation:
         image: what the network takes: size and resize rule.
         honour_exif: turn photographs as their EXIF orientation says.
         keep_original: hand the photograph on, for drawing on it.
+        reduced: decode JPEG files no larger than the network needs (``decoded_picture``): in less time, to other pixels.
     """
 
     image: ImageInput
     honour_exif: bool = True
     keep_original: bool = False
+    reduced: bool = False
 
 
 def prepare(image: Photograph, how: Preparation) -> Prepared:
@@ -187,23 +189,29 @@ def prepare(image: Photograph, how: Preparation) -> Prepared:
     Raises:
         ImageError: it cannot be read, or is no such array.
     """
-    target = how.image
+    target, original = how.image, None
     started = time.perf_counter()
-    if isinstance(image, np.ndarray) or how.keep_original:
-        original = (
-            image if isinstance(image, np.ndarray) else read_image(Path(image), honour_exif=how.honour_exif)
-        )
-        size_wh, read = (original.shape[1], original.shape[0]), time.perf_counter()
+    file = image if isinstance(image, np.ndarray) else Path(image)
+    if isinstance(file, np.ndarray):
+        original = file
+    elif how.keep_original:
+        original = read_image(file, honour_exif=how.honour_exif)
+    if original is not None and (isinstance(file, np.ndarray) or not how.reduced):
+        stands = size_wh = (original.shape[1], original.shape[0])
+        read = time.perf_counter()
         pixels = network_pixels(original, target)
     else:  # without a copy of the photograph as an array
-        with decoded_picture(Path(image), honour_exif=how.honour_exif) as picture:
-            size_wh, read = picture.size, time.perf_counter()
+        assert not isinstance(file, np.ndarray)  # noqa: S101 - it is its own original
+        with decoded_picture(
+            file, honour_exif=how.honour_exif, reduced_for=target if how.reduced else None
+        ) as (picture, size_wh):
+            stands, read = picture.size, time.perf_counter()
             pixels = network_pixels(picture, target)
     return Prepared(
         name=image_name(image),
         size_wh=size_wh,
         pixels=pixels,
-        placement=target.placement(size_wh),
+        placement=target.placement(stands),
         original=original if how.keep_original else None,
         read_s=0.0 if isinstance(image, np.ndarray) else read - started,
         resize_s=time.perf_counter() - read,
