@@ -19,7 +19,7 @@ from converters.spec import IMAGE, NETWORK_IMAGE, ModelDocument, ResizeRule, Thr
 from tests.converters.sources.tflite.look_alikes import blazeface, fastestdet, yolo_v8
 from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
 from xdet.detection.detector import Detector
-from xdet.errors import UsageError
+from xdet.errors import ModelError, UsageError
 from xdet.model.file import ModelFile
 from xdet.model.surgery import at_network_size
 from xdet.pictures.preparation import Preparation, prepare
@@ -190,6 +190,19 @@ def test_what_is_no_photograph_is_refused(source: Path, images: NDArray[Any]) ->
         pytest.raises(UsageError, match=r"uint8 \(N, height, width, 3\).*found .*give RGB photographs"),
     ):
         runtime.head(images)
+
+
+def test_where_a_file_does_not_load_one_of_fixed_size_is_advised(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ModelError("the provider cannot load it")
+
+    monkeypatch.setattr("xdet.runtimes.onnxruntime.OrtSession", fail)
+    with pytest.raises(ModelError, match=r"cannot load it; .*without --any-size it may load here"):
+        opened(converted(source))
+    with pytest.raises(ModelError, match=r"cannot load it$"):
+        opened(converted(source, any_size=False))
 
 
 def test_several_photographs_per_call_are_refused() -> None:

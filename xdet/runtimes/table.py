@@ -11,6 +11,7 @@ functions::
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module, metadata
 from importlib.util import find_spec
@@ -127,11 +128,12 @@ def open_model(
     choices = require_choices(choices, model.format, file=model.file)
     row = RUNTIMES[str(choices.runtime)]
     _require_any_size(model, str(choices.runtime), row)
-    if row.subprocess if subprocess is None else subprocess:
-        from xdet.runtimes.subprocess_runtime import SubprocessRuntime
+    with _advice_for_any_size(model):
+        if row.subprocess if subprocess is None else subprocess:
+            from xdet.runtimes.subprocess_runtime import SubprocessRuntime
 
-        return SubprocessRuntime(model, choices, row.module)
-    return row.load().open_model(model, choices)
+            return SubprocessRuntime(model, choices, row.module)
+        return row.load().open_model(model, choices)
 
 
 def require_choices(choices: RuntimeChoices, model_format: str | None, *, file: str) -> RuntimeChoices:
@@ -187,6 +189,24 @@ def _require_any_size(model: ModelFile, name: str, row: RuntimeRow) -> None:
             f"'{model.file}' takes photographs of any size with resize {image.resize}, which {name} does not compile: {known}"
             "convert the source without --any-size, and a file of fixed size runs there"
         )
+
+
+@contextmanager
+def _advice_for_any_size(model: ModelFile) -> Iterator[None]:
+    """Of a file for any size that a provider cannot load, say that one of fixed size may do."""
+    try:
+        yield
+    except ModelError as error:
+        try:
+            any_size = (
+                model.format == "onnx" and read_document(model.data, file=model.file).spec.image.any_size
+            )
+        except ModelError:
+            any_size = False
+        if any_size:
+            told = "the file takes photographs of any size: without --any-size it may load here"
+            raise ModelError(f"{error}; {told}") from error
+        raise
 
 
 def parse_runtimes(text: str, *, threads: int | None = None) -> tuple[RuntimeChoices, ...]:
