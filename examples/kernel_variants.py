@@ -73,7 +73,9 @@ class Stage:
             "QuantizeLinear", value, self.constant(scale, np.float32), self.constant(zero_point, np.uint8)
         )
 
-    def conv(self, codes: str, weights: Weights, strides: Sequence[int], pads: Sequence[int]) -> str:
+    def conv(
+        self, codes: str, weights: Weights, strides: Sequence[int], pads: Sequence[int], group: int = 1
+    ) -> str:
         """A quantised convolution with weights OIHW, and the same bias for every group of its channels."""
         outputs = len(weights)
         scales = np.full(outputs, 0.01, np.float32)
@@ -98,6 +100,7 @@ class Stage:
             kernel_shape=weights.shape[2:],
             strides=strides,
             pads=pads,
+            group=group,
         )
         return self.write(value, *CONV)
 
@@ -200,16 +203,29 @@ def second_forms(size: int) -> list[Form]:
 
 
 def deep_forms(size: int) -> list[Form]:
-    """3x3 convolution from 512 to 1024 channels. The kernel's upper row meets only padding in the first row of the result."""
+    """3x3 convolution from 512 to 1024 channels: in parts that two threads might share more evenly than 49 pixels.
+
+    ONNX Runtime deals out rounds of six pixels. The kernel's upper row meets only padding in the first row of the result.
+    """
     side, weights = size // 32, random_weights(1024, 512)
-    whole, apart = (Stage(1, side, side, 512) for _ in range(2))
+    whole, apart, last, halves, groups = (Stage(1, side, side, 512) for _ in range(5))
     picture = apart.nchw("x")
     ends = [apart.constant([row], np.int64) for row in (0, 2, 2)]
     first = apart.conv(apart.op("Slice", picture, *ends), weights[:, :, 1:], (1, 1), (0, 1, 0, 1))
     others = apart.conv(picture, weights, (1, 1), (0, 1, 1, 1))
+    map_of_last, pads = last.nchw("x"), (1, 1, 1, 1)
+    upper = last.conv(map_of_last, weights, (1, 1), (1, 1, 0, 1))
+    ends_of_last = [last.constant([row], np.int64) for row in (side - 2, side, 2)]
+    lowest = last.conv(last.op("Slice", map_of_last, *ends_of_last), weights, (1, 1), (0, 1, 1, 1))
+    map_of_halves, map_of_groups = halves.nchw("x"), groups.nchw("x")
+    both = [halves.conv(map_of_halves, part, (1, 1), pads) for part in (weights[:512], weights[512:])]
+    twice = groups.op("Concat", map_of_groups, map_of_groups, axis=1)
     return [
         Form("whole", whole.end(whole.conv(whole.nchw("x"), weights, (1, 1), (1, 1, 1, 1))), chosen=True),
         Form("first row apart, without its padding", apart.end(apart.op("Concat", first, others, axis=2))),
+        Form("last row apart", last.end(last.op("Concat", upper, lowest, axis=2))),
+        Form("half of the channels each", halves.end(halves.op("Concat", *both, axis=1))),
+        Form("two groups on two copies", groups.end(groups.conv(twice, weights, (1, 1), pads, group=2))),
     ]
 
 

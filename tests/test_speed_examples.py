@@ -40,7 +40,7 @@ def codes(shape: list[int]) -> np.ndarray[Any, Any]:
         ("first", 5, 52),
         ("second", 2, 16),
         ("second", 2, 52),
-        ("deep", 2, 96),
+        ("deep", 5, 96),
         ("leaky", 4, 16),
     ],
 )
