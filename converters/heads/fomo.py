@@ -128,7 +128,8 @@ class Fomo(HeadBase):
         before = writer.op("Max", [above, left], "head/best_before")
         after = writer.op("Max", [below, right], "head/best_after")
         beats = writer.op("Greater", [by_class, before], "head/beats_those_before")
-        holds = writer.op("GreaterOrEqual", [by_class, after], "head/holds_against_those_after")
+        beaten = writer.op("Less", [by_class, after], "head/is_beaten_by_those_after")
+        holds = writer.op("Not", [beaten], "head/holds_against_those_after")  # IREE has no GreaterOrEqual
         is_peak = writer.op("And", [beats, holds], "head/is_peak")
         none = writer.constant(np.float32(0), "head/no_peak")
         peaks = writer.op("Where", [is_peak, by_class, none], "head/peaks_by_class")

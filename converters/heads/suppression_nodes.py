@@ -126,9 +126,7 @@ def _suppress_all(
 ) -> Kept:
     """``suppress`` where every pair is a candidate."""
     scores, padding = given.scores, given.padding
-    if padding > 1:
-        scores = append_boxes(writer, scores, padding - 1, 0.0, "head/scores_filled_up")
-    padded = append_boxes(writer, scores, 1, _sentinel_score(spec), "head/scores_and_sentinel")
+    padded = _with_sentinel(writer, scores, padding, spec)
     zero = writer.constant(np.float32(0), "head/no_score")
     counts = writer.op("Greater", [padded, score_threshold], "head/is_above_threshold")
     scores = writer.op("Where", [counts, padded, zero], "head/scores_above_threshold")
@@ -256,6 +254,20 @@ def _selected(
 
 def _sentinel_score(spec: DetectorSpec) -> float:
     return SENTINEL_SCORE if spec.suppression.per_class is None else FIRST_SENTINEL_SCORE
+
+
+def _with_sentinel(writer: GraphWriter, scores: ir.Value, padding: int, spec: DetectorSpec) -> ir.Value:
+    """Scores ``[N, B, NC]`` with padding of 0 behind them, the sentinel last."""
+    name, sentinel = "head/scores_and_sentinel", _sentinel_score(spec)
+    if padding == 1:
+        return append_boxes(writer, scores, 1, sentinel, name)
+    # no Pad behind a Pad, which IREE's compiler does not take
+    filled = append_boxes(writer, scores, padding, 0.0, "head/scores_filled_up")
+    is_last = np.arange(spec.num_boxes + padding).reshape(-1, 1) == spec.num_boxes + padding - 1
+    mask = writer.constant(is_last, "head/is_sentinel")
+    return writer.op(
+        "Where", [mask, writer.constant(np.float32(sentinel), "head/sentinel_score"), filled], name
+    )
 
 
 def append_boxes(writer: GraphWriter, value: ir.Value, count: int, fill: float, name: str) -> ir.Value:

@@ -18,6 +18,7 @@ from converters.description.statements import SourceOptions
 from converters.heads.nms import detect_from_head
 from converters.options import ConvertOptions
 from converters.spec import NETWORK_IMAGE, ResizeRule, Thresholds
+from tests.converters.sources.tflite.look_alikes import fastestdet
 from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
 from tests.xdet.finished_models import finished_model, red_image
 from xdet.checking.pair import open_pair
@@ -58,6 +59,7 @@ FINISHED = (
 COMPILED = {"opencv:cpu", "tract:cpu", "tvm:cpu", "iree:llvm-cpu"}  # for one image
 FEEDS_THRESHOLDS = {"onnxruntime:cpu", "onnxruntime-unfused:cpu", "onnx-reference:numpy"}
 WEBGPU = "onnxruntime-web:chromium-webgpu"
+DROPS_FLAT_BOXES = {"opencv:cpu"}  # as docs/runtimes.md says
 INNER = "max_pool_2d_2"
 SIZE = 64
 ASKED = [Thresholds(score, 0.45) for score in (0.2, 0.5, 0.9)] + [Thresholds(0.2, iou) for iou in (0.3, 0.99)]
@@ -270,6 +272,36 @@ def test_detecting_at_any_thresholds_gives_the_boxes_of_a_frozen_copy(
             np.testing.assert_allclose(found.scores, expected.scores, rtol=0, atol=2e-6)  # exp's last bits
     with pytest.raises(UsageError, match="was closed; open it again"):
         everywhere.detect(noise[:1], ASKED[3])
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_a_head_of_fewer_boxes_than_rows_keeps_boxes_of_no_area(
+    name: str, tmp_path: Path, noise: NDArray[np.uint8]
+) -> None:
+    require_here(name)
+    (tmp_path / "few.tflite").write_bytes(fastestdet(1))
+    options = ConvertOptions(source=SourceOptions(score_threshold=0.1))
+    few = convert_to_bytes(tmp_path / "few.tflite", options).model
+    with opened(name, few) as runtime, opened("onnxruntime:cpu", few) as known:
+        thresholds = known.spec.thresholds
+        assert known.spec.num_boxes < thresholds.max_detections
+        found, expected = runtime.detect(noise, thresholds), known.detect(noise, thresholds)
+    filled = expected.anchors >= 0
+    sides = expected.boxes_xyxy[..., 2:] - expected.boxes_xyxy[..., :2]
+    assert filled.sum() > (sides.prod(axis=-1) == 0)[filled].sum() >= 1
+    if name not in DROPS_FLAT_BOXES:
+        assert found.num_detections.tolist() == expected.num_detections.tolist()
+        np.testing.assert_array_equal(np.sort(found.anchors), np.sort(expected.anchors))
+
+
+def test_iree_refuses_what_it_would_suppress_wrong(tmp_path: Path) -> None:
+    require_here("iree:llvm-cpu")
+    (tmp_path / "three.tflite").write_bytes(fastestdet(3))
+    three = convert_to_bytes(tmp_path / "three.tflite", ConvertOptions()).model
+    with pytest.raises(
+        RuntimeUnavailableError, match=r"IREE suppresses boxes of one class, this head .* of 3 classes"
+    ):
+        opened("iree:llvm-cpu", three)
 
 
 def test_every_runtime_of_the_table_that_takes_finished_files_keeps_the_contract() -> None:
