@@ -271,7 +271,11 @@ def hard_swish(context: ImportContext, op: TfliteOperator) -> None:
 
 
 def softmax(context: ImportContext, op: TfliteOperator) -> None:
-    """SOFTMAX over the last source axis; ``beta`` scales the input's DequantizeLinear."""
+    """SOFTMAX over the last source axis; ``beta`` scales the input's DequantizeLinear.
+
+    Of one class it is 1 everywhere, for which ONNX Runtime's integer kernel gives the lowest code (1.15 to 1.30): a Min with 1,
+    which changes nothing, keeps it from that kernel.
+    """
     source = op.inputs[0]
     beta = np.float32(float_option(op, "beta"))
     if context.is_quantized(source):
@@ -288,7 +292,11 @@ def softmax(context: ImportContext, op: TfliteOperator) -> None:
                 context.name(op, "times beta"),
             )
     axis = context.axis(source, len(context.tensor(source).shape) - 1)
-    context.close(op.outputs[0], context.writer.op("Softmax", [real], context.name(op), axis=axis))
+    probabilities = context.writer.op("Softmax", [real], context.name(op), axis=axis)
+    if context.tensor(source).shape[-1] == 1:
+        one = context.writer.constant(np.float32(1), context.name(op, "one"))
+        probabilities = context.writer.op("Min", [probabilities, one], context.name(op, "at most one"))
+    context.close(op.outputs[0], probabilities)
 
 
 def requantize(context: ImportContext, op: TfliteOperator) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -156,3 +157,11 @@ def test_anchors_of_st_yolo_x_are_cells_of_their_own_grid(tmp_path: Path) -> Non
 def test_what_does_not_fit_is_refused(tmp_path: Path, data: bytes, said: SourceOptions, told: str) -> None:
     with pytest.raises(OptionError, match=told):
         convert_to_bytes(save(tmp_path, data), ConvertOptions(source=said))
+
+
+def test_a_softmax_of_one_class_is_kept_from_the_integer_kernel_that_wraps_its_one(tmp_path: Path) -> None:
+    for classes, followed in ((1, "Min"), (3, "QuantizeLinear")):
+        model = convert_to_bytes(save(tmp_path, fastestdet(classes)), ConvertOptions()).model
+        nodes = onnx.load_model_from_string(model).graph.node
+        (softmax,) = [node for node in nodes if node.op_type == "Softmax"]
+        assert [node.op_type for node in nodes if softmax.output[0] in node.input] == [followed]
