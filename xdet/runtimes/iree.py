@@ -121,7 +121,7 @@ def _boxes_of_no_area_apart(model: onnx.ModelProto) -> onnx.ModelProto:
                 for key, value in constants.items()
             )
             sides = [f"{name}:{side}" for side in ("y1", "x1", "y2", "x2")]
-            steps = [
+            steps: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
                 ("Split", [boxes, f"{name}:corners"], sides, {"axis": 2}),
                 ("Sub", [sides[2], sides[0]], [f"{name}:height"], {}),
                 ("Sub", [sides[3], sides[1]], [f"{name}:width"], {}),

@@ -1,6 +1,7 @@
 """A finished model on tract, an inference engine in Rust. Its only importer (extra ``tract``).
 
-tract takes initialisers for what they are at load, so thresholds are constants. It works on one thread.
+tract takes initialisers for what they are at load, so thresholds are constants. It works on one thread. A Softmax between codes
+it computes wrong without a word (0.23): such files are refused.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xdet.errors import MissingExtraError
+from xdet.errors import MissingExtraError, RuntimeUnavailableError
 from xdet.model.contract import read_document
 from xdet.runtimes.compiled import CompiledRuntime, require_release
 
@@ -41,6 +42,12 @@ class TractRuntime(CompiledRuntime):
 
     def _program(self, model: onnx.ModelProto, names: tuple[str, ...]) -> Program:
         del names  # the model's outputs are these
+        coded = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+        wrong = [node for node in model.graph.node if node.op_type == "Softmax" and node.output[0] in coded]
+        if wrong:
+            raise RuntimeUnavailableError(
+                f"'{self._file}': tract computes a Softmax of codes wrong ({wrong[0].output[0]!r}); use another runtime"
+            )
         tract = _tract()
         with tempfile.TemporaryDirectory(prefix="xdet-tract-") as folder:
             path = Path(folder) / "model.onnx"

@@ -304,6 +304,14 @@ def test_iree_refuses_what_it_would_suppress_wrong(tmp_path: Path) -> None:
         opened("iree:llvm-cpu", three)
 
 
+def test_tract_refuses_a_softmax_that_it_computes_wrong(tmp_path: Path) -> None:
+    require_here("tract:cpu")
+    (tmp_path / "three.tflite").write_bytes(fastestdet(3))
+    three = convert_to_bytes(tmp_path / "three.tflite", ConvertOptions()).model
+    with pytest.raises(RuntimeUnavailableError, match="tract computes a Softmax of codes wrong"):
+        opened("tract:cpu", three)
+
+
 def test_every_runtime_of_the_table_that_takes_finished_files_keeps_the_contract() -> None:
     table = {name for name, row in RUNTIMES.items() if "onnx" in row.formats}
     assert {name.partition(":")[0] for name in FINISHED} == table
