@@ -203,6 +203,7 @@ def check_other_onnxruntimes(scratch: Path, sources: Path, env: dict[str, str]) 
         if package:
             must([str(binaries / "xdet"), "demo", "--output", str(scratch / f"demo-{package}")], sources, env)
             must([str(binaries / "xdet"), "detect", "xdet/data/camera.jpg"], sources, env)
+            must([str(binaries / "xdet"), "providers"], sources, env)
         for chosen in tests:
             must([str(binaries / "python"), "-m", "pytest", "-q", *chosen], sources, env)
 

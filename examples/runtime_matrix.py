@@ -10,6 +10,8 @@ photographs (``--count``) and prints a row per source, dialect and runtime:
 * time: milliseconds per photograph, the least of ``--repeats``, network and head, on ``--threads`` threads.
 
 A runtime that refuses or cannot load a file is told with its first words. Without ``--runtimes`` all that work here are run.
+``--look-alikes`` adds a small network of every head (of the tests, random weights; extra: litert). ``--into FILE`` puts the
+table in the place of the one that a Markdown file holds.
 Exit code 0, or 2 for a request that cannot be met.
 """
 
@@ -25,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import xdet
-from xdet.errors import MissingExtraError, RuntimeUnavailableError, XdetError
+from xdet.errors import MissingExtraError, RuntimeUnavailableError, UsageError, XdetError
 from xdet.model.contract import read_document
 from xdet.model.file import read_model_file
 from xdet.pictures.images import find_images
@@ -49,6 +51,7 @@ DIALECTS: Mapping[str, Mapping[str, Any]] = {
 }
 REFERENCE = "onnxruntime:cpu"
 WORDS = 110  # of a refusal
+LINES: list[str] = []  # of the table
 HEADER = ("source", "dialect", "runtime", "head", "boxes", "ms")
 
 
@@ -119,21 +122,46 @@ def print_rows(
             except XdetError as error:
                 told = str(error).replace(f"'{model.file}': ", "").replace("|", "/")
                 kind = "refused" if isinstance(error, RuntimeUnavailableError) else "fails"
-                row(source.stem, dialect, name, f"{kind}: {told[:WORDS]}", "", "")
+                row(source.stem, dialect, name, f"{kind}: {told.partition('; ')[0][:WORDS]}", "", "")
             else:
                 told_head, told_boxes = describe_head(found[0], head, step), describe_boxes(found[1], boxes)
                 row(source.stem, dialect, name, told_head, told_boxes, f"{found[2]:.1f}")
 
 
+def write_look_alikes(folder: Path) -> list[Path]:
+    """A small network of every head, by the tests' builders."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from tests.every_head import write_look_alikes as write
+
+    return write(folder)
+
+
 def row(*cells: str) -> None:
     """Print one row of the table at once: compilers take minutes."""
-    print(f"| {' | '.join(cells)} |", flush=True)
+    LINES.append(f"| {' | '.join(cells)} |")
+    print(LINES[-1], flush=True)
+
+
+def put_table(file: Path) -> None:
+    """Replace the table that an earlier run put into a Markdown file.
+
+    Raises:
+        UsageError: it holds none.
+    """
+    before = file.read_text("utf-8").splitlines()
+    if LINES[0] not in before:
+        raise UsageError(f"'{file}' holds no table that begins with {LINES[0]}; put this line there first")
+    start = before.index(LINES[0])
+    end = next((i for i in range(start, len(before)) if not before[i].startswith("|")), len(before))
+    file.write_text("\n".join([*before[:start], *LINES, *before[end:]]) + "\n", "utf-8")
 
 
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description="Every dialect on every runtime, as Markdown.")
-    parser.add_argument("sources", nargs="+", type=Path, help="TFLite or Keras detectors")
+    parser.add_argument("sources", nargs="*", type=Path, help="TFLite or Keras detectors")
+    parser.add_argument("--look-alikes", action="store_true", help="a small network of every head, too")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="a Markdown file whose table is replaced")
     parser.add_argument(
         "--images", nargs="+", type=Path, required=True, help="photographs, or folders of them"
     )
@@ -165,9 +193,15 @@ def main() -> int:
         photographs = find_images(args.images)[: args.count]
         row(*HEADER)
         row(*("---" for _ in HEADER))
-        for source in args.sources:
-            for dialect in dialects:
-                print_rows(source, dialect, [name for name in names if name != REFERENCE], photographs, args)
+        with tempfile.TemporaryDirectory(prefix="xdet-heads-") as folder:
+            sources = [*args.sources, *(write_look_alikes(Path(folder)) if args.look_alikes else ())]
+            for source in sources:
+                for dialect in dialects:
+                    print_rows(
+                        source, dialect, [name for name in names if name != REFERENCE], photographs, args
+                    )
+        if args.into is not None:
+            put_table(args.into)
     except XdetError as error:
         print(error, file=sys.stderr)
         return 2

@@ -19,10 +19,14 @@ def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_matrix_has_a_row_per_dialect_and_runtime(
-    embedded_tflite: Path, sample_pictures: list[Path]
+    embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
 ) -> None:
+    header = "| source | dialect | runtime | head | boxes | ms |"
+    page = tmp_path / "page.md"
+    page.write_text(f"# Runtimes\n\n{header}\n| old | row |\n\nBehind.\n", "utf-8")
     done = run(
         "runtime_matrix.py",
+        *("--into", page),
         *(embedded_tflite, "--images", sample_pictures[0], "--dialects", "portable,int8", "--repeats", 1),
         *("--runtimes", "onnxruntime-unfused,iree"),
     )
@@ -35,6 +39,7 @@ def test_the_matrix_has_a_row_per_dialect_and_runtime(
     ]
     assert rows[2][3] == "the reference"
     assert rows[3][4] == "equal"
+    assert page.read_text("utf-8") == f"# Runtimes\n\n{done.stdout}\nBehind.\n"
 
 
 def test_a_dialect_that_there_is_not_is_told(embedded_tflite: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.description.precedence import ASSUMED, INPUT
+from converters.heads.grids import AnchorHead
 from converters.heads.yolo_v2 import YoloV2
-from converters.heads.yolo_v3 import YoloV3
 
 if TYPE_CHECKING:
     from converters.description.priors import PriorStatement
@@ -33,7 +33,7 @@ def sidecar_data(description: SourceDescription, folder: Path) -> dict[str, Any]
     if isinstance(spec.head, YoloV2):
         data["anchors"] = [list(pair) for pair in spec.head.anchors.sizes_wh]
         data["anchor_unit"] = spec.head.anchors.unit
-    if isinstance(spec.head, YoloV3):
+    if isinstance(spec.head, AnchorHead):
         finest_first = sorted(spec.head.grids, key=lambda grid: -grid.rows * grid.columns)
         data["anchors"] = [list(pair) for grid in finest_first for pair in grid.anchors_px]
         data["anchor_unit"] = "pixel"

@@ -64,3 +64,10 @@ def test_a_conversion_works_and_what_runs_the_file_asks_for_it(tmp_path: Path) -
     done = xdet("selftest", model)
     assert done.returncode == 3
     assert done.stderr.startswith(SENTENCE)
+
+
+def test_the_embedded_detector_runs_on_a_runtime_that_is_here() -> None:
+    done = xdet("detect", CAMERA, "--runtime", "onnx-reference")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the embedded person detector on onnx-reference:numpy" in done.stdout
+    assert "camera.jpg  person   0.92" in done.stdout
