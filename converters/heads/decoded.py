@@ -81,5 +81,8 @@ class DecodedHead(HeadBase):
         return [part * np.array(self.extent_wh, np.float32) for part in centers_and_sizes(boxes_xyxy)]
 
     def _extent(self, axis: int) -> Float32:
+        """Width and height along ``axis``; one number where they are equal, which runtimes divide by much faster."""
         extent = np.array(self.extent_wh, np.float32)
+        if extent[0] == extent[1]:
+            return np.array(extent[0], np.float32)
         return extent[:, None] if axis == 1 else extent
