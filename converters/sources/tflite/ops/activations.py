@@ -250,11 +250,13 @@ def logistic(context: ImportContext, op: TfliteOperator) -> None:
         case = leaky_case(context, source, target, 1.0)
         wanted = logistic_table(case)
         scale = settled_scale(case, wanted)
-        if scale is None:
+        if scale is None and not context.keeps_fused(op):
             close_by_table(context, op, wanted)
             return
-        params = QuantParams(np.array([scale], np.float32), context.params(source).zero_point)
-        real = context.adjusted_float_of(source, params, target)
+        adjusted = context.params(source).scale if scale is None else np.array([scale], np.float32)
+        real = context.adjusted_float_of(
+            source, QuantParams(adjusted, context.params(source).zero_point), target
+        )
     real = context.float_of(source) if real is None else real
     context.close(target, context.writer.op("Sigmoid", [real], context.name(op)))
 

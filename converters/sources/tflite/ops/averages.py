@@ -298,8 +298,11 @@ def _close_sums(context: ImportContext, op: TfliteOperator, divisor: int) -> Non
     assert before is not None, "require_supported refuses codes without a scale"  # noqa: S101 - checked before
     assert after is not None, "the same"  # noqa: S101
     count = np.float32(_count(context, op))
-    factor = before.scalar_scale / after.scalar_scale / np.float32(divisor)
-    bias = np.float32(after.scalar_zero_point) - count * np.float32(before.scalar_zero_point) * factor
+    with np.errstate(over="ignore", invalid="ignore"):
+        factor = before.scalar_scale / after.scalar_scale / np.float32(divisor)
+        bias = np.float32(after.scalar_zero_point) - count * np.float32(before.scalar_zero_point) * factor
+    if not (np.isfinite(factor) and np.isfinite(bias)):
+        raise OverflowError("the quotient of its scales leaves float32")  # told with the operator's name
     info = np.iinfo(context.tensor(target).dtype)
 
     def step(kind: str, value: ir.Value, name: str, *numbers: np.generic) -> ir.Value:
