@@ -51,6 +51,10 @@ LAYERS = [
     "pool2",
     "predictions",
 ]
+REWRITTEN = {  # of target cpu: values with channels beside their own are not compared
+    "bn1": "wide stem",
+    **dict.fromkeys(("pool1", "relu6", "pointwise", "add"), "full channels"),
+}
 POOLED = [name for name in LAYERS if name not in ("darknet", "leaky", "bn2")]  # ... of a quantised model
 
 
@@ -112,7 +116,9 @@ def test_of_a_quantised_model_the_cost_of_each_layer_is_told_and_its_kernels_are
 ) -> None:
     found = compared((keras_models / f"tf_keras.h5-{way}.onnx").read_bytes(), keras_models, images)
     assert found.unit == "LSB"
-    assert list(real(found)) == POOLED[int(way == "cpu") :]  # in a wide stem bn1 has no value of its own
+    rewritten = REWRITTEN if way == "cpu" else {}
+    assert list(real(found)) == [name for name in POOLED if name not in rewritten]
+    assert {name: found.absent[name] for name in rewritten} == rewritten
     assert found.absent["darknet"] == "pool before activation"
     assert found.first_fault is None
     for layer in real(found).values():
@@ -121,7 +127,7 @@ def test_of_a_quantised_model_the_cost_of_each_layer_is_told_and_its_kernels_are
         assert layer.kernel.worst_lsb <= (1 if layer.tensor == "add" else bound)
         assert 0.1 < layer.local.mean < 1  # half a step at most by rounding, the rest by weights and inputs
     first = next(iter(real(found).values()))
-    assert first.accumulated == first.local  # nothing lies in front of it
+    assert first.accumulated == first.local or rewritten  # nothing lies in front of it
 
 
 @pytest.mark.parametrize(
