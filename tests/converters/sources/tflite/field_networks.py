@@ -39,10 +39,10 @@ class FieldBuilder(NetworkBuilder):
         return self._to("ADD", [a.index, b.index], a.shape, 1.3 * a.scale, 3, fused_activation=activation)
 
     def concatenate(self, parts: Sequence[Value]) -> FieldBuilder:
-        """CONCATENATION of channels, in the scale of the part with the largest one."""
+        """CONCATENATION of channels, in the scale of the part with the largest one; others are requantised, as by exporters."""
         widest = max(parts, key=lambda part: part.scale)
         shape = (*parts[0].shape[:3], sum(part.shape[3] for part in parts))
-        indices = [part.index for part in parts]
+        indices = [self._scaled_as(widest, part, part.shape) for part in parts]
         return self._to("CONCATENATION", indices, shape, widest.scale, widest.zero_point, axis=3)
 
     def halves(self) -> tuple[Value, Value]:
@@ -150,7 +150,9 @@ class FieldBuilder(NetworkBuilder):
         widest = max(parts, key=lambda part: part.scale)
         shape: tuple[int, ...] = (1, sum(part.shape[1] for part in parts), parts[0].shape[3])
         codes = (widest.scale, widest.zero_point)
-        index = self._b.op("CONCATENATION", [part.index for part in parts], shape, "int8", *codes, axis=1)
+        # LiteRT joins codes of one scale only
+        indices = [self._scaled_as(widest, part, (1, part.shape[1], part.shape[3])) for part in parts]
+        index = self._b.op("CONCATENATION", indices, shape, "int8", *codes, axis=1)
         if activation:
             codes = PROBABILITIES
             index = self._b.op(activation, [index], shape, "int8", *codes)
@@ -167,6 +169,12 @@ class FieldBuilder(NetworkBuilder):
     def file(self, outputs: Sequence[int]) -> bytes:
         """The file with these outputs."""
         return self._b.build(list(outputs))
+
+    def _scaled_as(self, like: Value, part: Value, shape: tuple[int, ...]) -> int:
+        """The tensor of ``part``, behind a QUANTIZE where its scale or zero-point is another."""
+        if (part.scale, part.zero_point) == (like.scale, like.zero_point):
+            return part.index
+        return self._b.op("QUANTIZE", [part.index], shape, "int8", like.scale, like.zero_point)
 
     def _to(
         self,
