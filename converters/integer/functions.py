@@ -176,9 +176,11 @@ def prelu_tables(case: LeakyCase, slopes: Integers, slope_scale: np.float32) -> 
         slope_scale: what one of them stands for.
     """
     x = np.arange(-128, 128, dtype=np.int64) - case.zero_point_in
-    scale_in, scale_out = float(case.scale_in), float(case.scale_out)
-    above = rescaled(x, scale_in / scale_out)
-    below = rescaled(x * slopes[:, None], scale_in * float(slope_scale) / scale_out)
+    with np.errstate(over="ignore"):
+        narrow = np.float32(case.scale_in) / np.float32(case.scale_out)
+        sloped = np.float32(case.scale_in) * np.float32(slope_scale) / np.float32(case.scale_out)
+    above = rescaled(x, float(narrow))
+    below = rescaled(x * slopes[:, None], float(sloped))
     codes: Integers = np.clip(np.where(x >= 0, above, below) + case.zero_point_out, -128, 127)
     return codes
 

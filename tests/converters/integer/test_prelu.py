@@ -37,6 +37,13 @@ def test_every_prelu_is_exact(
     assert_exact(runs)
 
 
+def test_scales_are_divided_in_float32() -> None:
+    """140 codes times 0.0390625 are 5.46875, of which both roundings make 6; a float64 quotient of the scales would make 5."""
+    shape, quants = (1, 16, 32, 1), (Quant(1 / 256, 74), Quant(0.1, 51))
+    slopes = codes((1, 1, 1), "uint8"), Quant(0.005, 255)
+    assert_exact(run_single("PRELU", (shape, shape), quants, slopes, dtype="uint8"))
+
+
 @pytest.mark.parametrize("slopes", [(1,), (4,), (6, 4), (3, 6, 4), (1, 3, 1, 1)], ids=str)
 def test_slopes_are_spread_over_the_input(slopes: tuple[int, ...]) -> None:
     shape = (1, 3, 6, 4)
