@@ -153,9 +153,9 @@ from xdet.runtimes.table import open_runtime
 from xdet.pictures.preparation import Preparation, prepare
 from pathlib import Path
 source, output, folder = map(Path, sys.argv[1:])
-started = time.monotonic()
+started = time.process_time()
 xdet.convert(source, output, head="none")
-seconds = time.monotonic() - started
+seconds = time.process_time() - started
 photographs = sorted(folder.rglob("*.jpg"))[:12]
 keras, onnx = open_runtime(source), open_runtime(output)
 images = np.stack([prepare(p, Preparation(keras.spec.image)).pixels for p in photographs])

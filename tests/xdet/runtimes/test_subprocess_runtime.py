@@ -331,4 +331,4 @@ def test_a_source_leaves_its_runtimes_packages_out_of_this_process(embedded_tfli
 
 
 def run_python(arguments: Sequence[str]) -> int:
-    return subprocess.run([sys.executable, *arguments], check=False, timeout=120).returncode
+    return subprocess.run([sys.executable, *arguments], check=False, timeout=600).returncode
