@@ -90,11 +90,12 @@ def test_a_weight_that_was_scaled_fails_static_and_spread_at_its_layer(
 
 
 @pytest.mark.shared
+@pytest.mark.parametrize("choices", [{}, {"float16": True}], ids=["float32", "float16"])
 def test_the_trained_detectors_keep_their_layers(
-    shared_dir: Path, tmp_path: Path, sample_pictures: list[Path]
+    choices: dict[str, bool], shared_dir: Path, tmp_path: Path, sample_pictures: list[Path]
 ) -> None:
     source, model = shared_dir / "models" / "tiny_yolo_v2_person_192_int8.tflite", tmp_path / "d.onnx"
-    model.write_bytes(convert_to_bytes(source, ConvertOptions(dequantize=True)).model)
+    model.write_bytes(convert_to_bytes(source, ConvertOptions(dequantize=True, float16=bool(choices))).model)
     result = check(model, source, sample_pictures, runtimes=RUNTIMES)
     assert result.findings == ()
     assert result.parts[2].status == "passed"
