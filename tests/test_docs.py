@@ -40,7 +40,15 @@ RUN = (
 )  # their commands are run, in order, in one folder
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHELL = set("|&;<>$`*?~")  # what only a shell reads
-NOT_OURS = {"--no-vnni", "--build", "--strict", "--cases", "--seed"}  # of programs that are named
+NOT_OURS = {
+    "--no-vnni",
+    "--build",
+    "--strict",
+    "--cases",
+    "--seed",
+    "--look-alikes",
+    "--into",
+}  # of programs that are named
 
 
 def name_of(path: Path) -> str:
