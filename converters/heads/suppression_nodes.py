@@ -171,7 +171,10 @@ def _suppress_best(
     numbers = writer.op("Cast", [box_indices], "head/selected_boxes_float", to=ir.DataType.FLOAT)
     minus_one = writer.constant(np.float32(-1), "head/mark_of_box_0")
     marks = writer.op("Sub", [minus_one, numbers], "head/selected_marks")
-    marked = writer.op("ScatterND", [table, selected, marks], "head/marked_scores")
+    # as it is: TVM cannot compute with the rows of NonMaxSuppression, but with what a Gather gives of them
+    order = writer.constant(np.array([0, 1, 2], np.int64), "head/batch_class_box_order")
+    where = writer.op("Gather", [selected, order], "head/selected_batch_class_box_again", axis=1)
+    marked = writer.op("ScatterND", [table, where, marks], "head/marked_scores")
     shape = _shape(writer, [-1, (spec.num_boxes + 1) * spec.competing_classes], "head/marked_scores_shape")
     marked = writer.op("Reshape", [marked, shape], "head/marked_scores_flat")
     stays = writer.op("Less", [gathered(writer, marked, by_class, "head/marks"), zero], "head/is_kept")

@@ -118,3 +118,10 @@ def test_sizes_are_what_they_say() -> None:
         nodes = onnx.load_from_string(model(SIZES[name], USUAL, RULES["class by class"])[1]).graph.node
         assert [node.op_type for node in nodes].count("ReduceMax") == grouped
     assert 1700 * 80 % GROUP == 0
+
+
+def test_nothing_but_gathers_reads_what_suppression_selects() -> None:
+    """TVM cannot compute with it directly, of which this machine may have none."""
+    nodes = onnx.load_from_string(model(SIZES["whole"], USUAL, RULES["class by class"])[1]).graph.node
+    selected = next(node.output[0] for node in nodes if node.op_type == "NonMaxSuppression")
+    assert {node.op_type for node in nodes if selected in node.input} == {"Gather"}
