@@ -1,9 +1,10 @@
 """The codes of LiteRT's functions of one number for all 256 input codes.
 
-TANH (XNNPACK), EXP, LOG and GELU (built-in kernels) hold a table, too: the real function in float32, divided by the output's
-scale, rounded to nearest with halves away from zero; LOG gives the lowest code for numbers that have none. SQRT divides in
-float32 and rounds towards zero. RSQRT finds a root in fixed point by five steps of Newton's method. ABS rescales in 31-bit
-fixed point, or not at all. NEG turns the sign of the code itself, whatever scales and zero-points are, and -128 stays -128.
+TANH (XNNPACK), EXP, LOG and GELU (built-in kernels) hold a table, too: the real function in float32, divided by the
+output's scale, rounded to nearest with halves away from zero, of TANH to even; LOG gives the lowest code for numbers
+that have none. SQRT divides in float32 and rounds towards zero. RSQRT finds a root in fixed point by five steps of
+Newton's method. ABS rescales in 31-bit fixed point, or not at all. NEG turns the sign of the code itself, whatever
+scales and zero-points are, and -128 stays -128.
 
 Where XNNPACK does not take them, built-in kernels compute QUANTIZE, LEAKY_RELU, PRELU and RELU in 31-bit fixed point: codes are
 rescaled by ``s_in / s_out``, those below the zero-point of the leaky ones by the slope as well, each with a 31-bit multiplier
@@ -97,6 +98,8 @@ def _rounded_reals(op: str, x: Integers, case: LeakyCase) -> Integers:
         if op == "LOG":
             found = np.where(reals > 0, found, np.float32(-128 - case.zero_point_out) * case.scale_out)
         found = found * (np.float32(1) / np.float32(case.scale_out))
+        if op == "TANH":
+            return _bounded(np.rint(found))
         return _bounded(np.sign(found) * np.floor(np.abs(found) + np.float32(0.5)))
 
 

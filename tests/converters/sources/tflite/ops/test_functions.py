@@ -39,6 +39,12 @@ def test_every_code_of_a_function_is_exact(
     assert_exact(run_single(op, (EVERY_CODE, EVERY_CODE), (Quant(scale_in, before), out)))
 
 
+def test_a_tanh_on_a_tie_is_exact() -> None:
+    """128 tanh(-0.9131825) is -92.49999987, of which float32 makes -92.5: half to even."""
+    quants = Quant(float(np.float32(0.0071904133)), 0), Quant(1 / 128)
+    assert_exact(run_single("TANH", (EVERY_CODE, EVERY_CODE), quants))
+
+
 def test_a_magnitude_at_one_scale_is_exact() -> None:
     assert_exact(run_single("ABS", (EVERY_CODE, EVERY_CODE), (Quant(0.05, -3), Quant(0.05, -100))))
 
