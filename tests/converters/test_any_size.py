@@ -199,7 +199,7 @@ def test_where_a_file_does_not_load_one_of_fixed_size_is_advised(
         raise ModelError("the provider cannot load it")
 
     monkeypatch.setattr("xdet.runtimes.onnxruntime.OrtSession", fail)
-    with pytest.raises(ModelError, match=r"cannot load it; .*without --any-size it may load here"):
+    with pytest.raises(ModelError, match=r"cannot load it; .*without `any_size` it may load here"):
         opened(converted(source))
     with pytest.raises(ModelError, match=r"cannot load it$"):
         opened(converted(source, any_size=False))

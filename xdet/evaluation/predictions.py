@@ -168,7 +168,7 @@ def truncation_table(spec: DetectorSpec, file: str) -> NDArray[np.uint8] | None:
     if spec.image.any_size:
         raise UsageError(
             f"`truncate_input` changes the pixels of the network, which '{file}' makes inside itself; evaluate the file "
-            "that is converted without --any-size, which has the same boxes"
+            "that is converted without `any_size`, which has the same boxes"
         )
     rescaling = spec.image.rescaling
     exact_zero_point = -rescaling.offset / rescaling.scale

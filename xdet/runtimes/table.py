@@ -187,7 +187,7 @@ def _require_any_size(model: ModelFile, name: str, row: RuntimeRow) -> None:
         known = f"of those it takes {', '.join(row.any_size)}; " if row.any_size else ""
         raise RuntimeUnavailableError(
             f"'{model.file}' takes photographs of any size with resize {image.resize}, which {name} does not compile: {known}"
-            "convert the source without --any-size, and a file of fixed size runs there"
+            "convert the source without `any_size`, and a file of fixed size runs there"
         )
 
 
@@ -204,7 +204,7 @@ def _advice_for_any_size(model: ModelFile) -> Iterator[None]:
         except ModelError:
             any_size = False
         if any_size:
-            told = "the file takes photographs of any size: without --any-size it may load here"
+            told = "the file takes photographs of any size: without `any_size` it may load here"
             raise ModelError(f"{error}; {told}") from error
         raise
 

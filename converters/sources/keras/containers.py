@@ -31,6 +31,8 @@ SMALL_BYTES = 64 << 20  # whatever unfolds to no more is harmless
 MOST_TIMES = 20  # beyond that a file unfolds to so many times its size at most; weights hardly shrink
 FILTERS = frozenset({1, 2, 3})  # deflate, shuffle, fletcher32: part of every HDF5 library
 NUMERIC_KINDS = frozenset("fiub")
+HEAP = b"GCOL"  # begins a collection of HDF5's global heap, where text attributes lie
+HEAP_HEADER = 16  # bytes of a collection's header, and of each of its objects
 
 
 @contextmanager
@@ -49,6 +51,7 @@ def open_hdf5(data: bytes, where: str) -> Iterator[Any]:
         import h5py
     except ImportError as error:
         raise MissingExtraError("h5py, which reads Keras files,", "keras") from error
+    _require_ending_heaps(data, where)
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             _require_plain(h5py, file, min(MAX_EXPANDED_BYTES, SMALL_BYTES + MOST_TIMES * len(data)), where)
@@ -85,6 +88,28 @@ def text_attribute(file: Any, name: str, where: str) -> str | None:
             f"{where}: attribute {name!r}: expected text of at most {MAX_CONFIG_BYTES}, found {found}"
         )
     return value
+
+
+def _require_ending_heaps(data: bytes, where: str) -> None:
+    """Refuse a heap whose rest says that it has no size: the HDF5 library reads it for ever.
+
+    Source of the layout: "HDF5 File Format Specification" 3.0, III.E, with lengths of 8 bytes, as Keras writes them.
+    """
+    heap = data.find(HEAP)
+    while heap >= 0:
+        place = heap + HEAP_HEADER
+        end = min(heap + int.from_bytes(data[heap + 8 : place], "little"), len(data)) - HEAP_HEADER
+        while place <= end:
+            number, size = struct.unpack_from("<H6xQ", data, place)
+            if number == 0:
+                if size < HEAP_HEADER:
+                    raise SourceFileError(
+                        f"{where}: damaged HDF5: the heap at byte {heap} has a rest of {size} bytes; "
+                        "save the model or copy the file again"
+                    )
+                break
+            place += HEAP_HEADER + size + -size % 8
+        heap = data.find(HEAP, heap + len(HEAP))
 
 
 def _require_plain(h5py: Any, file: Any, most_bytes: int, where: str) -> None:

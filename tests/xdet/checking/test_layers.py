@@ -151,36 +151,34 @@ def test_no_layers_have_no_fault() -> None:
     assert LayerComparison(()).first_fault is None
 
 
-def test_a_requantisation_that_changes_no_code_is_not_blamed_for_the_sum_in_front_of_it(
+def test_a_requantisation_that_changes_no_code_is_not_blamed_for_the_rounding_in_front_of_it(
     tmp_path: Path,
 ) -> None:
-    source = tmp_path / "sum.tflite"
-    source.write_bytes(sum_within_one_code())
-    described = SourceOptions(anchors=((1.0, 1.0),), anchor_unit="cell", class_names=("person",))
-    model = convert_to_bytes(source, ConvertOptions(source=described)).model
+    source = tmp_path / "softmax.tflite"
+    source.write_bytes(softmax_within_one_code())
+    model = convert_to_bytes(source, ConvertOptions(source=SourceOptions(head="none"))).model
     image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3), np.uint8)
     found = layers_of(model, source, image)
-    sums = [layer for layer in found.layers if isinstance(layer, Layer) and layer.onnx == "sum"]
-    assert {layer.tensor: layer.local_bound_lsb for layer in sums} == {"sum": 1, "sum_u8": 1, "sum_i8": 1}
+    rounded = [layer for layer in found.layers if isinstance(layer, Layer) and layer.onnx == "share"]
+    bounds = {layer.tensor: layer.local_bound_lsb for layer in rounded}
+    assert bounds == {"share": 1, "share_u8": 1, "share_i8": 1}
     assert found.first_fault is None
 
 
-def sum_within_one_code() -> bytes:
-    """A detector whose head is an ADD that XNNPACK declines (within 1 LSB), then a QUANTIZE to uint8 and one back."""
+def softmax_within_one_code() -> bytes:
+    """A network that ends in a SOFTMAX (within 1 LSB), then a QUANTIZE to uint8 and one back."""
     b, rng, shape = TfliteBuilder(), np.random.default_rng(0), (1, 8, 8, 6)
     pixels = b.input("image", (1, 8, 8, 3), "uint8", 1 / 255, 0)
     codes = b.op("QUANTIZE", [pixels], (1, 8, 8, 3), "int8", 1 / 255, -128, name="quantized")
-    operands = []
-    for scale in (0.03125, 0.00002):
-        weights = rng.integers(-127, 128, (6, 1, 1, 3)).astype(np.int8)
-        scales = np.full(6, scale, np.float32)
-        bias = b.constant(np.zeros(6, np.int32), np.float32(1 / 255) * scales)
-        constants = [b.constant(weights, scales, axis=0), bias]
-        options: dict[str, Any] = {"padding": "SAME", "stride_h": 1, "stride_w": 1}
-        operands.append(b.op("CONV_2D", [codes, *constants], shape, "int8", scale, 0, version=3, **options))
-    added = b.op("ADD", operands, shape, "int8", 0.0625, -3, name="sum")
-    unsigned = b.op("QUANTIZE", [added], shape, "uint8", 0.0625, 125, name="sum_u8")
-    signed = b.op("QUANTIZE", [unsigned], shape, "int8", 0.0625, -3, name="sum_i8")
+    weights = rng.integers(-127, 128, (6, 1, 1, 3)).astype(np.int8)
+    scales = np.full(6, 0.03125, np.float32)
+    bias = b.constant(np.zeros(6, np.int32), np.float32(1 / 255) * scales)
+    constants = [b.constant(weights, scales, axis=0), bias]
+    options: dict[str, Any] = {"padding": "SAME", "stride_h": 1, "stride_w": 1}
+    sums = b.op("CONV_2D", [codes, *constants], shape, "int8", 0.03125, 0, version=3, **options)
+    share = b.op("SOFTMAX", [sums], shape, "int8", 1 / 256, -128, name="share", beta=1.0)
+    unsigned = b.op("QUANTIZE", [share], shape, "uint8", 1 / 256, 0, name="share_u8")
+    signed = b.op("QUANTIZE", [unsigned], shape, "int8", 1 / 256, -128, name="share_i8")
     return b.build([b.op("DEQUANTIZE", [signed], shape, "float32", name="head_real")])
 
 

@@ -330,7 +330,7 @@ def test_a_file_for_any_size_finds_what_onnx_runtime_finds_or_is_refused(
     row = RUNTIMES[name.partition(":")[0]]
     if rule not in row.any_size:
         with pytest.raises(
-            RuntimeUnavailableError, match=r"any size with resize .*convert the source without --any-size"
+            RuntimeUnavailableError, match=r"any size with resize .*convert the source without `any_size`"
         ):
             opened(name, model)
         return

@@ -77,6 +77,21 @@ def test_an_h5_file_that_is_more_than_it_seems_is_refused(write: Callable[[Any],
         read_keras(h5_bytes(MODEL, write), "m.h5")
 
 
+@pytest.mark.parametrize("size", [0, 8, 15])
+def test_a_heap_that_the_library_reads_for_ever_is_refused(size: int) -> None:
+    data = bytearray(h5_bytes(MODEL))
+    heap = place = data.index(b"GCOL")
+    place += 16
+    while int.from_bytes(data[place : place + 2], "little"):  # texts, then the rest, which has number 0
+        length = int.from_bytes(data[place + 8 : place + 16], "little")
+        place += 16 + length + -length % 8
+    data[place + 8 : place + 16] = size.to_bytes(8, "little")
+    with pytest.raises(
+        SourceFileError, match=rf"m\.h5: damaged HDF5: the heap at byte {heap} has a rest of {size}"
+    ):
+        read_keras(bytes(data), "m.h5")
+
+
 def test_the_weights_inside_an_archive_are_checked_the_same_way() -> None:
     members = {"model.weights.h5": h5_bytes(None, external_link)}
     with pytest.raises(SourceFileError, match=r"m\.keras: model\.weights\.h5: '/secret' is a link"):
