@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
+from tests.xdet.finished_models import finished_model
 from xdet.cli.app import app
 from xdet.errors import RuntimeUnavailableError
 from xdet.runtimes.distributions import installed_distributions, not_importable, two_distributions
@@ -75,6 +76,7 @@ def test_one_in_pieces_is_told_with_the_repair(monkeypatch: pytest.MonkeyPatch) 
 def test_without_onnx_runtime_a_command_is_one_line_and_never_an_internal_error(
     command: list[str], sample_pictures: list[Path], tmp_path: Path
 ) -> None:
+    (tmp_path / "m.onnx").write_bytes(finished_model())
     arguments = {"detect": [str(sample_pictures[0])], "selftest": [str(tmp_path / "m.onnx")]}
     hidden = (
         "import sys\nsys.modules['onnxruntime'] = None\nfrom importlib import metadata\n"

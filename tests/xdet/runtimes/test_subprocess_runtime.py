@@ -171,7 +171,7 @@ def test_an_interrupt_leaves_no_process_behind(monkeypatch: pytest.MonkeyPatch) 
     runtime = open_model(finished("hang.onnx"))
     assert isinstance(runtime, SubprocessRuntime)
     process = runtime._worker._process
-    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), 2))
+    timer = threading.Timer(2.0, lambda: os.kill(os.getpid(), 2))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         runtime.detect(RED, runtime.spec.thresholds)
