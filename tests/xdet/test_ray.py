@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.xdet.command import assert_one_line, run_xdet
 from tests.xdet.finished_models import finished_model
 from xdet.cli.app import app
 from xdet.conversion import convert
@@ -235,3 +236,11 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"xdet\[ray\]"):
         xdet_ray.detect(["a.jpg"])
+
+
+def test_ray_decodes_in_full(sample_pictures: list[Path]) -> None:
+    assert_one_line(
+        run_xdet("detect", *sample_pictures, "--decode", "reduced", "--engine", "ray", "--json", "f.jsonl"),
+        2,
+        "ray",
+    )

@@ -104,11 +104,3 @@ def test_results_record_it_and_do_not_go_on_with_other_ones(
 def test_what_is_no_way_of_decoding_is_refused() -> None:
     with pytest.raises(UsageError, match="`decode` must be full or reduced, got 'half'"):
         xdet.Detector(decode="half")  # type: ignore[arg-type]  # that is the point
-
-
-def test_ray_decodes_in_full(sample_pictures: list[Path]) -> None:
-    assert_one_line(
-        run("detect", *sample_pictures, "--decode", "reduced", "--engine", "ray", "--json", "f.jsonl"),
-        2,
-        "ray",
-    )
