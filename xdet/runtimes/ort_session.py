@@ -278,7 +278,7 @@ def register_plugins() -> tuple[str, ...]:
             continue
         try:
             plugin = read_plugin(name)
-            getattr(ort, REGISTER)(name, plugin.library)
+            getattr(ort, REGISTER)(name, plugin.path)
         except failures as error:
             problems.append(f"{name} cannot be loaded: {' '.join(str(error).split())}")
             continue

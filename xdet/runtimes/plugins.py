@@ -19,12 +19,12 @@ class Plugin:
 
     Attributes:
         name: of its module.
-        library: path of the library to register.
+        path: of the library to register.
         providers: full names of the providers inside.
     """
 
     name: str
-    library: str
+    path: str
     providers: tuple[str, ...]
 
 

@@ -150,7 +150,7 @@ def test_a_runtime_without_execution_providers_refuses_their_options(embedded_tf
 
 def test_a_plug_in_that_cannot_be_loaded_is_told_where_its_provider_is_asked_for(plugin: Path) -> None:
     assert PLUGIN in installed_plugins()
-    assert read_plugin(PLUGIN).library == str(plugin)
+    assert read_plugin(PLUGIN).path == str(plugin)
     with pytest.raises(
         RuntimeUnavailableError, match=rf"'warp' is not available; .*\({PLUGIN} cannot be loaded: "
     ):

@@ -7,12 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from converters.convert import convert_to_bytes
-from converters.description.statements import SourceOptions
-from converters.options import ConvertOptions
 from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
-from tests.xdet.checking import faults, keras_faults
-from tests.xdet.checking.test_honest_models import ANCHORS
+from tests.xdet.checking import keras_faults
+from tests.xdet.checking.numbers.cpu_conversions import convert_for_cpu, verdict_on
 from xdet.checking.numbers import check_static
 from xdet.checking.pair import open_pair
 
@@ -60,13 +57,7 @@ FAULTS: dict[str, tuple[Callable[[onnx.ModelProto], None], str]] = {
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The network and its conversion for the CPU."""
-    model = tmp_path_factory.mktemp("shifted") / "built.onnx"
-    model.with_suffix(".tflite").write_bytes(network())
-    described = SourceOptions(anchors=ANCHORS, anchor_unit="cell", class_names=("person",))
-    options = ConvertOptions(source=described, target="cpu")
-    model.write_bytes(convert_to_bytes(model.with_suffix(".tflite"), options).model)
-    return model
+    return convert_for_cpu(network(), tmp_path_factory.mktemp("shifted"))
 
 
 def test_an_honest_conversion_passes(converted: Path) -> None:
@@ -80,9 +71,7 @@ def test_an_honest_conversion_passes(converted: Path) -> None:
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_found_and_named(name: str, converted: Path, tmp_path: Path) -> None:
     fault, expected = FAULTS[name]
-    model = tmp_path / "wrong.onnx"
-    model.write_bytes(faults.planted(converted.read_bytes(), fault))
-    verdict, _ = check_static(open_pair(model, converted.with_suffix(".tflite")))
+    verdict = verdict_on(fault, converted, tmp_path)
     assert [(finding.cause, finding.layer) for finding in verdict.findings] == [
         (expected, "depthwise_conv_2d_2")
     ]
