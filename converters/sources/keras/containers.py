@@ -31,7 +31,7 @@ SMALL_BYTES = 64 << 20  # whatever unfolds to no more is harmless
 MOST_TIMES = 20  # beyond that a file unfolds to so many times its size at most; weights hardly shrink
 FILTERS = frozenset({1, 2, 3})  # deflate, shuffle, fletcher32: part of every HDF5 library
 NUMERIC_KINDS = frozenset("fiub")
-HEAP = b"GCOL"  # begins a collection of HDF5's global heap, where text attributes lie
+HEAP = b"GCOL\1\0\0\0"  # begins a collection of HDF5's global heap, where text attributes lie
 HEAP_HEADER = 16  # bytes of a collection's header, and of each of its objects
 
 
@@ -91,21 +91,21 @@ def text_attribute(file: Any, name: str, where: str) -> str | None:
 
 
 def _require_ending_heaps(data: bytes, where: str) -> None:
-    """Refuse a heap whose rest says that it has no size: the HDF5 library reads it for ever.
+    """Refuse a heap whose rest does not reach its end: the HDF5 library reads what follows for ever.
 
     Source of the layout: "HDF5 File Format Specification" 3.0, III.E, with lengths of 8 bytes, as Keras writes them.
     """
     heap = data.find(HEAP)
     while heap >= 0:
         place = heap + HEAP_HEADER
-        end = min(heap + int.from_bytes(data[heap + 8 : place], "little"), len(data)) - HEAP_HEADER
-        while place <= end:
+        end = heap + int.from_bytes(data[heap + 8 : place], "little")
+        while place <= min(end, len(data)) - HEAP_HEADER:
             number, size = struct.unpack_from("<H6xQ", data, place)
             if number == 0:
-                if size < HEAP_HEADER:
+                if place + size != end:
                     raise SourceFileError(
-                        f"{where}: damaged HDF5: the heap at byte {heap} has a rest of {size} bytes; "
-                        "save the model or copy the file again"
+                        f"{where}: damaged HDF5: the heap at byte {heap} has a rest of {size} bytes, expected "
+                        f"{end - place}; save the model or copy the file again"
                     )
                 break
             place += HEAP_HEADER + size + -size % 8

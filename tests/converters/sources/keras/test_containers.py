@@ -77,7 +77,7 @@ def test_an_h5_file_that_is_more_than_it_seems_is_refused(write: Callable[[Any],
         read_keras(h5_bytes(MODEL, write), "m.h5")
 
 
-@pytest.mark.parametrize("size", [0, 8, 15])
+@pytest.mark.parametrize("size", [0, 8, 15, 1024, 1 << 40])
 def test_a_heap_that_the_library_reads_for_ever_is_refused(size: int) -> None:
     data = bytearray(h5_bytes(MODEL))
     heap = place = data.index(b"GCOL")
@@ -87,7 +87,7 @@ def test_a_heap_that_the_library_reads_for_ever_is_refused(size: int) -> None:
         place += 16 + length + -length % 8
     data[place + 8 : place + 16] = size.to_bytes(8, "little")
     with pytest.raises(
-        SourceFileError, match=rf"m\.h5: damaged HDF5: the heap at byte {heap} has a rest of {size}"
+        SourceFileError, match=rf"m\.h5: damaged HDF5: the heap at byte {heap} has a rest of {size} bytes"
     ):
         read_keras(bytes(data), "m.h5")
 
