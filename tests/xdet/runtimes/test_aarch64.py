@@ -17,6 +17,7 @@ import pytest
 
 from converters.convert import convert_to_bytes
 from converters.options import ConvertOptions
+from xdet.checking.emulated import emulate_arm
 from xdet.pictures.preparation import Preparation, prepare
 from xdet.runtimes.table import open_runtime
 
@@ -160,19 +161,21 @@ def test_the_raspberry_pi_page_s_commands_run(
     shutil.copy(embedded_tflite, work / "detector.tflite")
     shutil.copy(embedded_tflite.with_suffix(".xdet.json"), work / "detector.xdet.json")
     shutil.copy(sample_pictures[0], work / "photo.jpg")
-    python = arm / "python-cortex-a72"  # what emulate() leaves: it starts the emulated Python
+    programs_folder = tmp_path / "programs"
+    programs_folder.mkdir()
+    python = emulate_arm("cortex-a72", arm, programs_folder).python
     path = os.pathsep.join(map(str, (arm / "startup", tmp_path / "site")))
     environment = {
         **os.environ,
         "PYTHONPATH": path,
-        "EMULATED_PYTHON": str(python),
+        "EMULATED_PYTHON": python,
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     printed = []
     for line in programs:
         program, *arguments = shlex.split(line)
         assert program == "xdet"
-        command = [str(python), "-m", "xdet", *arguments]
+        command = [python, "-m", "xdet", *arguments]
         done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         printed.append(done.stdout)
