@@ -53,7 +53,7 @@ def test_a_mutant_is_its_surface_seed_and_number() -> None:
 @pytest.mark.parametrize(
     ("surface", "fix", "without"),
     [
-        ("keras", "converters.sources.keras.containers.DAMAGED_ZIP", ()),
+        ("keras", "converters.sources.keras.archive.DAMAGED_ZIP", ()),
         ("yaml", "converters.description.zoo_yaml.MAX_NUMBER", 1 << 60),
         ("metadata", "converters.description.metadata._BROKEN_ZIP", ()),
         ("picture", "xdet.pictures.images._DAMAGED", ()),

@@ -25,14 +25,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from converters.errors import SourceFileError, UnsupportedModelError
-from converters.sources.keras.containers import (
-    CONFIG,
-    METADATA,
-    WEIGHTS,
-    open_hdf5,
-    read_members,
-    text_attribute,
-)
+from converters.sources.keras.archive import CONFIG, METADATA, WEIGHTS, read_members
+from converters.sources.keras.hdf5 import open_hdf5, text_attribute
 from converters.sources.keras.scan import MODELS, KerasLayer, require_harmless
 
 if TYPE_CHECKING:
