@@ -10,7 +10,8 @@ After::
     w - 128 (int8) -> DQ(scale, z - 128) -> Conv       else
 
 Why: ONNX Runtime's fast kernels take int8 weights without zero-point: half to a third of the time. With a zero-point
-int8 weights are still faster than uint8 ones, but for depthwise convolutions, which then stay as they are.
+int8 weights are still faster than uint8 ones, but for depthwise convolutions, which then stay as they are; ``shifted
+rows`` and ``strided stem`` split such weights.
 
 Preconditions: constant weights with one zero-point. Numeric effect: bit exact: ``w - z`` is the same number.
 """

@@ -10,9 +10,10 @@ After, with G = 4 pixels per group and O output channels::
                  -> view [N, H', W / 2, O]
 
 One position of the new convolution computes two neighbouring columns of the old one: the old kernel stands twice in
-the new one, each time shifted to its pixels, zeros (the weights' zero-point) elsewhere. The views cost nothing in NHWC,
-which is what ONNX Runtime's CPU kernels use. Other kernels of stride 2 take as many groups as their columns touch:
-three for the 6x6 kernel of YOLOv5.
+the new one, each time shifted to its pixels, zeros elsewhere. The views cost nothing in NHWC, which is what ONNX
+Runtime's CPU kernels use. Other kernels of stride 2 take as many groups as their columns touch: three for the 6x6
+kernel of YOLOv5. Weights lose their zero-point: one that is no int8 then is the sum of two, and a Gather repeats the
+rows that both read (``split_rows``).
 
 Why: ONNX Runtime convolves 8-bit tensors without unrolling them (im2col) only where the input channels are a
 multiple of 4; three channels cost more in copies than in arithmetic.
@@ -32,6 +33,7 @@ import onnx_ir as ir
 
 from converters.graph import GraphWriter
 from converters.passes.base import Changed, Link, Moved, Rewrite, Skipped, link, only_consumer, producer
+from converters.passes.split_weights import split_rows
 from converters.passes.weights import (
     codes_behind,
     constant_of,
@@ -60,7 +62,7 @@ class _Stem:
         source: DequantizeLinear in front of the convolution.
         conv: the convolution.
         after: QuantizeLinear behind the convolution.
-        weights: codes ``(O, C, kh, kw)``, OIHW.
+        weights: codes ``(O, C, kh, kw)``, OIHW, with the zero-point behind them.
         size_hw: the picture's height and width.
         pads: top, left, bottom, right.
         stride_h: its vertical stride.
@@ -137,11 +139,9 @@ def _refusal(conv: ir.Node) -> str | None:
     constants = [
         constant_of(node_of(value).inputs[2]) for value in conv.inputs[1:] if producer(value) is not None
     ]
-    return (
-        None
-        if len(constants) == len(conv.inputs) - 1 and all(c is not None for c in constants)
-        else "its constants are computed"
-    )
+    if len(constants) != len(conv.inputs) - 1 or any(c is None or len(set(c.flat)) != 1 for c in constants):
+        return "its constants are computed, or have several zero-points"
+    return None
 
 
 def touched_groups(kernel_w: int, left: int) -> range:
@@ -149,12 +149,11 @@ def touched_groups(kernel_w: int, left: int) -> range:
     return range(-left // GROUP, (STRIDE * (COLUMNS - 1) - left + kernel_w - 1) // GROUP + 1)
 
 
-def grouped_weights(weights: NDArray[Any], zero_point: NDArray[Any], left: int) -> NDArray[Any]:
-    """The old kernel at the place of both columns.
+def grouped_weights(weights: NDArray[np.int8], left: int) -> NDArray[np.int8]:
+    """The old kernel at the place of both columns, zeros elsewhere.
 
     Args:
         weights: codes ``(O, C, kh, kw)``, OIHW.
-        zero_point: the weights' zero-point, one or one per output channel.
         left: padding of the picture.
 
     Returns:
@@ -162,8 +161,7 @@ def grouped_weights(weights: NDArray[Any], zero_point: NDArray[Any], left: int) 
     """
     channels, depth, kernel_h, kernel_w = weights.shape
     groups = touched_groups(kernel_w, left)
-    shape = (COLUMNS, channels, GROUP, depth, kernel_h, len(groups))
-    filled = np.broadcast_to(zero_point.reshape(1, -1, 1, 1, 1, 1), shape).astype(weights.dtype)
+    filled = np.zeros((COLUMNS, channels, GROUP, depth, kernel_h, len(groups)), np.int8)
     for column in range(COLUMNS):
         for x in range(kernel_w):
             group, pixel = divmod(STRIDE * column - left + x, GROUP)
@@ -179,30 +177,37 @@ def _replace(graph: ir.Graph, stem: _Stem) -> tuple[Moved, ...]:
         f"{stem.conv.name}/groups",
     )
     (height, width), (channels, depth) = stem.size_hw, stem.weights.shape[:2]
-    pixels = viewed(writer, stem.source.source, (height, width // GROUP, GROUP * depth), f"{name}/pixels")
+    top, left, bottom, _ = stem.pads
+    zero_point = int(required(node_of(stem.conv.inputs[1]).inputs[2]).flat[0])
+    split = split_rows(stem.weights.astype(np.int16) - zero_point, stem.stride_h, height, (top, bottom))
+    pixels = writer.op("Transpose", [stem.source.source], f"{name}/nhwc", perm=[0, 2, 3, 1])
+    if split.picture is not None:
+        rows = writer.constant(split.picture, f"{name}/rows")
+        pixels, height = writer.op("Gather", [pixels, rows], f"{name}/repeated", axis=1), len(split.picture)
+    grouped = (height, width // GROUP, GROUP * depth)
+    pixels = viewed(writer, pixels, grouped, f"{name}/pixels", from_nchw=False)
     source = writer.op(
         "DequantizeLinear", [pixels, *stem.source.node.inputs[1:]], f"{name}/pixels/dequantized"
     )
-    (top, left, bottom, _), kernel_w = stem.pads, stem.weights.shape[3]
-    codes = grouped_weights(stem.weights, required(node_of(stem.conv.inputs[1]).inputs[2]), left)
+    codes = grouped_weights(split.weights, left)
     constants = [
         dequantized(writer, repeated(value, COLUMNS, new), f"{name}/{role}")
         for value, new, role in zip(stem.conv.inputs[1:], (codes, None), ("weights", "bias"), strict=False)
     ]
-    groups = touched_groups(kernel_w, left)
+    groups = touched_groups(stem.weights.shape[3], left)
     real = writer.op(
         "Conv",
         [source, *constants],
         f"{name}/float",
         kernel_shape=list(codes.shape[2:]),
-        strides=[stem.stride_h, 1],
-        pads=[top, -groups.start, bottom, groups.stop - 1],
+        strides=[split.stride, 1],
+        pads=[split.padding[0], -groups.start, split.padding[1], groups.stop - 1],
     )
     result = writer.op("QuantizeLinear", [real, *stem.after.node.inputs[1:]], f"{name}/codes")
     result = viewed(writer, result, (stem.rows, width // STRIDE, channels), f"{name}/image")
     moved = tuple(
-        Moved(_codes_name(before), _codes_name(after), replicated=True)
-        for before, after in zip(stem.conv.inputs[1:], constants, strict=True)
+        Moved(_codes_name(before), _codes_name(after), replicated=True, shift=-less)
+        for before, after, less in zip(stem.conv.inputs[1:], constants, (zero_point, 0), strict=False)
     )
     ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
     graph.remove([stem.after.node, stem.conv], safe=True)

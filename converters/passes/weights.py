@@ -62,10 +62,15 @@ def omit_zero_points(graph: ir.Graph) -> None:
 def repeated(
     value: ir.Value | None, copies: int, codes: NDArray[Any] | None = None
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Codes, scale and zero-point behind ``value``, ``copies`` times per channel; ``codes`` take the place of the codes."""
+    """Codes, scale and zero-point behind ``value``, ``copies`` times per channel.
+
+    ``codes``, without a zero-point, take the place of the codes.
+    """
     old, scale, zero_point = (required(constant) for constant in node_of(value).inputs)
     scale, zero_point = (np.tile(a, copies) if a.ndim == 1 else a for a in (scale, zero_point))
-    return (np.tile(old, copies) if codes is None else codes), scale, zero_point
+    if codes is not None:
+        return codes, scale, np.zeros(zero_point.shape, codes.dtype)
+    return np.tile(old, copies), scale, zero_point
 
 
 def codes_behind(value: ir.Value | None) -> NDArray[Any] | None:

@@ -16,7 +16,8 @@ from converters.graph import IR_VERSION, GraphWriter, infer_shapes
 from converters.passes.base import Skipped
 from converters.passes.pipelines import run_pipeline
 from converters.passes.shifted_rows import ShiftedRows, row_parts
-from converters.passes.weights import dequantized
+from converters.passes.split_weights import split_columns
+from converters.passes.weights import codes_behind, dequantized
 from converters.spec import TensorTwin
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Network:
     strides: tuple[int, int] = (1, 1)
     dilations: tuple[int, int] = (1, 1)
     zero_point: int = 9
+    weight_dtype: type[Any] = np.int8
     weight_zero_point: int = 0
     per_channel: bool = True
     bias: bool = True
@@ -54,8 +56,11 @@ class Network:
         numbers = [writer.constant(np.float32(0.02), "s"), writer.constant(np.uint8(self.zero_point), "z")]
         operands = [writer.op("DequantizeLinear", [value, *numbers], "x/d")]
         scale = rng.uniform(0.001, 0.01, (c,) if self.per_channel else ()).astype(np.float32)
-        weights = rng.integers(-127, 128, (c, 1, *self.kernel)).astype(np.int8)
-        zero_points = np.full(scale.shape, self.weight_zero_point, np.int8)
+        info = np.iinfo(self.weight_dtype)
+        weights = rng.integers(info.min, info.max + 1, (c, 1, *self.kernel)).astype(self.weight_dtype)
+        if self.weight_dtype is np.uint8:
+            weights[0, 0, 0, :2] = 0, 255
+        zero_points = np.full(scale.shape, self.weight_zero_point, self.weight_dtype)
         operands.append(dequantized(writer, (weights, scale, zero_points), "w"))
         if self.bias:
             bias = rng.integers(-3000, 3000, c).astype(np.int32)
@@ -112,6 +117,36 @@ def test_codes_are_equal_bit_for_bit(network: Network) -> None:
     assert not ShiftedRows()(model).modified
 
 
+@settings(max_examples=30)
+@given(
+    network=st.builds(
+        Network,
+        channels=st.sampled_from([8, 32, 64]),
+        kernel=st.sampled_from([(3, 3), (2, 4)]),
+        pads=st.tuples(*[st.integers(0, 1)] * 4),
+        weight_zero_point=st.integers(0, 255).filter(lambda zero: zero != 128),
+        per_channel=st.booleans(),
+        seed=st.integers(0, 1000),
+    )
+)
+def test_weights_beyond_int8_are_split(network: Network) -> None:
+    network = replace(network, weight_dtype=np.uint8)
+    model, expected = network.build(), network.run(network.build())
+    assert ShiftedRows()(model).modified
+    np.testing.assert_array_equal(network.run(model), expected)
+    (conv,) = (node for node in model.graph if node.op_type == "Conv")
+    codes = codes_behind(conv.inputs[1])
+    assert codes is not None
+    assert codes.dtype == np.int8
+    assert codes.shape[3] > network.kernel[1]
+
+
+def test_a_weight_of_255_is_the_sum_of_three() -> None:
+    kernel, columns = split_columns(np.array([[[[0, 255, -7]]]]))
+    assert kernel.tolist() == [[[[0, 127, 127, 1, -7]]]]
+    assert columns == (0, 1, 1, 1, 2)
+
+
 def test_rows_may_be_strided_and_padding_wide() -> None:
     network = Network(height=90, kernel=(5, 5), pads=(2, 2, 2, 2), strides=(2, 1))
     model = network.build()
@@ -121,24 +156,25 @@ def test_rows_may_be_strided_and_padding_wide() -> None:
 
 @given(
     width=st.integers(1, 300),
-    columns=st.integers(2, 7),
+    times=st.lists(st.integers(1, 3), min_size=2, max_size=7),
     pads=st.tuples(st.integers(0, 6), st.integers(0, 6)),
     group=st.sampled_from([2, 4, 8]),
 )
 def test_every_column_of_the_kernel_finds_its_pixels(
-    width: int, columns: int, pads: tuple[int, int], group: int
+    width: int, times: list[int], pads: tuple[int, int], group: int
 ) -> None:
-    left, right = (min(pad, columns - 1) for pad in pads)
-    results = (width + left + right - columns + 1) // group * group
+    left, right = (min(pad, len(times) - 1) for pad in pads)
+    results = (width + left + right - len(times) + 1) // group * group
+    columns = [column for column, n in enumerate(times) for _ in range(n)]
     apart, padding = row_parts(width, columns, (left, right), group)
     row: list[int | None] = []
     for pixels in padding[:-1]:
         row += [None] * pixels + list(range(width))
     row += [None] * padding[-1]
     for result in range(results):
-        for column in range(columns):
+        for copy, column in enumerate(columns):
             pixel = result + column - left
-            found = row[column * apart * group + result]
+            found = row[copy * apart * group + result]
             assert found == (pixel if 0 <= pixel < width else None)
 
 
@@ -156,7 +192,6 @@ def test_weights_are_followed() -> None:
     [
         pytest.param({"width": 33}, "has no whole groups", id="width"),
         pytest.param({"height": 8}, "its result of 8 x 32 is small", id="small"),
-        pytest.param({"weight_zero_point": 3}, "its weights have a zero-point", id="zero-point"),
         pytest.param({"strides": (1, 2)}, "its columns are not next to each other", id="stride"),
         pytest.param({"dilations": (1, 2)}, "its columns are not next to each other", id="dilation"),
         pytest.param({"automatic": True}, "its padding is automatic", id="automatic"),

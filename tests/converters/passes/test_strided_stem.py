@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 
 from converters.graph import IR_VERSION, GraphWriter, infer_shapes
 from converters.passes.pipelines import run_pipeline
+from converters.passes.split_weights import split_rows
 from converters.passes.strided_stem import StridedStem, grouped_weights
 from converters.spec import TensorTwin
 from xdet.checking.numbers.strided import strided_kernel
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 
@@ -145,7 +148,7 @@ def test_codes_are_equal_bit_for_bit(
 ) -> None:
     stem = replace(stem, kernel=frame[0], pads=frame[1])
     if kind == "unsigned":  # as files of TensorFlow 1 have them: one scale, and a zero-point
-        stem = replace(stem, weight_dtype=np.uint8, weight_zero_point=131, per_channel=False)
+        stem = replace(stem, weight_dtype=np.uint8, weight_zero_point=stem.seed % 256, per_channel=False)
     model = stem.build()
     expected = run(stem.build(), stem.images())
     assert StridedStem()(model).modified
@@ -189,6 +192,26 @@ def test_it_declines_with_a_reason(
     assert [node.op_type for node in model.graph] == before
 
 
+@pytest.mark.parametrize(
+    ("row", "rows", "stride"),
+    [
+        pytest.param(1, [0, 1, 1, 2, 3, 3, 4, 5, 5, 6, 7, 7], 3, id="odd row"),
+        pytest.param(0, [0, 0, 1, 2, 2, 3, 4, 4, 5, 6, 6, 7], 3, id="even row"),
+        pytest.param(None, range(8), 2, id="none"),
+    ],
+)
+def test_a_row_is_repeated_where_a_weight_is_no_int8(
+    row: int | None, rows: Sequence[int], stride: int
+) -> None:
+    numbers = np.ones((5, 3, 3, 3), np.int16)
+    if row is not None:
+        numbers[2, 1, row, 2] = -203
+    split = split_rows(numbers, 2, 8, (0, 1))
+    assert (list(range(8)) if split.picture is None else split.picture.tolist()) == list(rows)
+    assert (split.stride, split.padding) == (stride, (0, 1))
+    assert split.weights.shape[2] == (3 if row is None else 4)
+
+
 @pytest.mark.parametrize("change", [{"strides": (1, 1)}, {"colours": 4}], ids=["no stride", "four channels"])
 def test_other_convolutions_are_no_stems(change: dict[str, Any]) -> None:
     assert list(StridedStem().rewrite(replace(Stem(), **change).build().graph)) == []
@@ -205,6 +228,4 @@ def test_the_check_derives_the_same_weights(depth: int, width: int, left: int, s
     if left > width + 1:
         left %= width + 1
     kernel = np.random.default_rng(seed).integers(-127, 128, (2, depth, 3, width)).astype(np.int8)
-    np.testing.assert_array_equal(
-        grouped_weights(kernel, np.array(7, np.int8), left), strided_kernel(kernel, left, 7)
-    )
+    np.testing.assert_array_equal(grouped_weights(kernel, left), strided_kernel(kernel, left))

@@ -15,6 +15,7 @@ from converters.sources.tflite.operators import WEIGHTED
 from xdet.checking.numbers.full_channels import FULL_CHANNELS, first_channels, is_filled, without_filling
 from xdet.checking.numbers.operators import expected_attributes
 from xdet.checking.numbers.shifted import SHIFTED_ROWS, groups_of
+from xdet.checking.numbers.split import COLUMNS, ROWS, numbers_beyond_int8, split_kernel
 from xdet.checking.numbers.strided import STRIDED_STEM, strided_kernel
 from xdet.checking.result import ProvenChange
 
@@ -71,6 +72,8 @@ def _compare_constant(
     scales = _expected_scales(context, op, position)
     zero_point = 0 if role == "bias" or tensor.quant is None else int(tensor.quant.zero_point[0])
     expected, zero_point = _shifted(expected, zero_point, twin.zero_point_shift)
+    if position == 1 and twin.by in (SHIFTED_ROWS, STRIDED_STEM) and twin.zero_point_shift == -zero_point:
+        expected, zero_point = _split(context, op, expected, twin.by), 0
     copies = COPIES_BY.get(str(twin.by), 1) if twin.fate == "replicated" else 1
     if twin.by == SHIFTED_ROWS:
         copies = groups_of(context, twin.onnx)
@@ -83,7 +86,7 @@ def _compare_constant(
                 np.tile(scales, copies) if scales.size > 1 else scales,
             )
         else:
-            expected, scales = _replicated(expected, scales, copies, left, zero_point)
+            expected, scales = _replicated(expected, scales, copies, left)
         _tell_copies(context, name, layer, copies, twin)
     if FULL_CHANNELS in context.document.passes and is_filled(found.shape, expected.shape, copies):
         part = without_filling(found, expected.shape, copies, zero_point)
@@ -128,6 +131,18 @@ def _shifted(codes: NDArray[Any], zero_point: int, shift: int) -> tuple[NDArray[
     )
 
 
+def _split(context: StaticContext, op: TfliteOperator, codes: NDArray[Any], by: str) -> NDArray[Any]:
+    """Weights that are no int8 without their zero-point, as sums of int8 ones; others as they are."""
+    numbers = numbers_beyond_int8(context, op)
+    if numbers is None:
+        return codes
+    if by == SHIFTED_ROWS:
+        return split_kernel(numbers, COLUMNS, numbers.shape[COLUMNS])
+    stride = op.options["stride_h"]
+    assert isinstance(stride, int)  # noqa: S101 - the schema's type
+    return split_kernel(numbers, ROWS, stride)
+
+
 def _expected_scales(context: StaticContext, op: TfliteOperator, position: int) -> NDArray[np.float32]:
     """float32 ``(1,)`` or ``(channels,)``: the weights' own; a bias has ``x_scale * w_scale``, product in float32."""
     tensors = context.source.model.tensors
@@ -149,7 +164,7 @@ def _left_padding(context: StaticContext, codes: str, op: TfliteOperator) -> int
 
 
 def _replicated(
-    codes: NDArray[Any], scales: NDArray[np.float32], copies: int, left: int | None, zero_point: int
+    codes: NDArray[Any], scales: NDArray[np.float32], copies: int, left: int | None
 ) -> tuple[NDArray[Any], NDArray[np.float32]]:
     """What a stem must hold, derived here from its description, not by the pass that wrote it.
 
@@ -158,7 +173,7 @@ def _replicated(
     repeated = np.tile(scales, copies) if scales.size > 1 else scales
     if codes.ndim == 1:
         return np.tile(codes, copies), repeated
-    return wide_kernel(codes) if left is None else strided_kernel(codes, left, zero_point), repeated
+    return wide_kernel(codes) if left is None else strided_kernel(codes, left), repeated
 
 
 def wide_kernel(kernel: NDArray[Any]) -> NDArray[Any]:

@@ -17,6 +17,7 @@ from xdet.checking.numbers.full_channels import FULL_CHANNELS, full
 from xdet.checking.numbers.proofs import announced, compare_sum, leaky_match
 from xdet.checking.numbers.shifted import SHIFTED_ROWS, shifted_attributes, wrong_rows
 from xdet.checking.numbers.source_graph import number
+from xdet.checking.numbers.split import columns_of, numbers_beyond_int8, wrong_repeats
 from xdet.checking.numbers.strided import STRIDED_STEM, strided_attributes
 from xdet.checking.numbers.transposed import compare_transposed, transposed_behind
 from xdet.checking.result import ProvenChange
@@ -101,12 +102,28 @@ def _compare_product(context: StaticContext, node: Node) -> None:
     if node.op == "Conv":
         expected, rewrite = expected_attributes(context, node, op), context.replicated_by(node)
         if rewrite == STRIDED_STEM:
-            expected = strided_attributes(expected, context.source.model.tensors[op.inputs[1]].shape[2])
+            expected = _on_columns(context, node, op, expected)
         if op.op == "DEPTHWISE_CONV_2D" and rewrite == FULL_CHANNELS:
             expected["group"] = full(expected["group"])
         if rewrite == SHIFTED_ROWS:
             expected = _on_groups(context, node, op, expected)
         _compare_attributes(context, node, layer, WIDE_STEM if rewrite == "wide stem" else expected)
+
+
+def _on_columns(
+    context: StaticContext, node: Node, op: TfliteOperator, expected: dict[str, Any]
+) -> dict[str, Any]:
+    """What a strided stem must have, the rows that it reads twice compared on the way."""
+    numbers, stride, pads = numbers_beyond_int8(context, op), expected["strides"][0], expected["pads"]
+    expected = strided_attributes(expected, context.source.model.tensors[op.inputs[1]].shape[2])
+    if numbers is None:
+        return expected
+    wrong, layer = wrong_repeats(context, node, numbers, stride, pads), context.source.output_name(op)
+    if wrong is not None:
+        context.fault("padding", layer, f"{layer!r} on groups of pixels reads {wrong}")
+    (_, front, _, behind), found = expected["pads"], node.attributes.get("pads", (0, 0, 0, 0))
+    strides = node.attributes.get("strides", (1, 1))  # told above where they are wrong
+    return {**expected, "strides": strides, "pads": (found[0], front, found[2], behind)}
 
 
 def _on_groups(
@@ -115,7 +132,7 @@ def _on_groups(
     """What a depthwise convolution on groups of pixels must have, its copies compared on the way."""
     folded = _folded_padding(context, node, op)
     width = context.source.model.tensors[op.inputs[0]].shape[2] - folded[1] - folded[3]
-    wrong = wrong_rows(context, node, expected["pads"], width)
+    wrong = wrong_rows(context, node, expected["pads"], width, columns_of(context, op))
     if wrong is not None:
         layer = context.source.output_name(op)
         context.fault("padding", layer, f"{layer!r} on groups of pixels reads {wrong}")

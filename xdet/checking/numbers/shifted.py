@@ -1,15 +1,16 @@
 """What a depthwise convolution on groups of pixels must hold (pass ``shifted rows``), derived here from its description.
 
-Every row stands as often as the kernel has columns, a group of pixels is computed at a time, and what stands between the
-copies is the code of 0.
+Every row stands as often as the kernel has columns (more often for weights beyond int8), a group of pixels is computed at a
+time, and what stands between the copies is the code of 0.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from xdet.checking.numbers.context import StaticContext
     from xdet.model.graph import Node
@@ -61,8 +62,18 @@ def shifted_attributes(
     }
 
 
-def wrong_rows(context: StaticContext, node: Node, pads: tuple[int, ...], width: int) -> str | None:
-    """What is wrong with the copies that a convolution on groups reads; None where nothing is."""
+def wrong_rows(
+    context: StaticContext, node: Node, pads: tuple[int, ...], width: int, columns: Sequence[int]
+) -> str | None:
+    """What is wrong with the copies that a convolution on groups reads; None where nothing is.
+
+    Args:
+        context: the comparison.
+        node: the convolution on groups.
+        pads: the source's, with a folded PAD.
+        width: pixels of a row, without padding.
+        columns: of the source's kernel, for every copy.
+    """
     dequantize = context.graph.producers.get(node.inputs[0])
     if dequantize is None or len(dequantize.inputs) < 3:
         return "no pair in front of it"
@@ -74,9 +85,9 @@ def wrong_rows(context: StaticContext, node: Node, pads: tuple[int, ...], width:
         return "no copies of rows"
     weights = context.graph.producers.get(node.inputs[1])
     kernel = None if weights is None else context.graph.constant(weights.inputs[0])
-    columns, pixels = (0, 1) if kernel is None else (kernel.shape[3], len(kernel) // channels)
-    between = pixels * -(-(width + max(1, pads[1], pads[3])) // pixels) - 1 - width
-    expected = [pads[1], *[between] * (columns - 1), pads[3]]
+    pixels = 1 if kernel is None else len(kernel) // channels
+    apart = pixels * -(-(width + max(1, pads[1], pads[3])) // pixels)
+    expected = [pads[1], *(apart - (b - a) - width for a, b in pairwise(columns)), pads[3]]
     found, rows = [0], set()
     for name in concat.inputs:
         edge = context.graph.constant(name)

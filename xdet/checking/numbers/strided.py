@@ -19,13 +19,12 @@ PIXELS = 4  # of a group
 COPIES = 2  # of the kernel: two columns, two pixels apart
 
 
-def strided_kernel(kernel: NDArray[Any], left: int, zero_point: int = 0) -> NDArray[Any]:
+def strided_kernel(kernel: NDArray[Any], left: int) -> NDArray[Any]:
     """The weights, built place by place.
 
     Args:
         kernel: ``(O, C, kh, kw)``, OIHW.
         left: padding of the source's convolution.
-        zero_point: of the weights; it stands between the copies.
 
     Returns:
         ``(2 * O, 4 * C, kh, groups)``. Output channel ``column * O + o`` computes every second column from ``column`` on; input
@@ -35,7 +34,7 @@ def strided_kernel(kernel: NDArray[Any], left: int, zero_point: int = 0) -> NDAr
     channels, depth, height, width = kernel.shape
     front, behind = group_padding(width, left)
     shape = (COPIES * channels, PIXELS * depth, height, front + 1 + behind)
-    wide = np.full(shape, zero_point, kernel.dtype)
+    wide = np.zeros(shape, kernel.dtype)
     for column in range(COPIES):
         rows = slice(column * channels, (column + 1) * channels)
         for x in range(width):
