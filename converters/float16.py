@@ -17,9 +17,8 @@ import onnx_ir as ir
 
 from converters.calibration import Calibration, observe_ranges
 from converters.errors import list_some
-from converters.graph import GraphWriter, infer_shapes, network_nodes
+from converters.graph import GraphWriter, cut_graph, infer_shapes, network_nodes
 from converters.heads.base import is_raw_output
-from converters.spec import IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -105,25 +104,14 @@ def probe_pictures(image: ImageInput) -> Iterator[NDArray[np.uint8]]:
 
 def _ranges(model: ir.Model, spec: DetectorSpec, calibration: Calibration | None, batch: int) -> Ranges:
     """The smallest and largest number of every value in front of the raw outputs."""
-    import onnx
-
-    proto = ir.to_proto(model)
-    network = {str(node.outputs[0].name) for node in network_nodes(model.graph)}
-    nodes = [node for node in proto.graph.node if node.output[0] in network]
-    raw = [name for node in nodes for name in node.output if is_raw_output(name)]
-    read = {name for node in nodes for name in node.input}
-    outputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in raw]
-    inputs = [value for value in proto.graph.input if value.name == IMAGE]
-    constants = [tensor for tensor in proto.graph.initializer if tensor.name in read]
-    graph = onnx.helper.make_graph(nodes, "network", inputs, outputs, constants)
-    part = onnx.helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
+    raw = [value for node in model.graph for value in node.outputs if is_raw_output(str(value.name))]
+    network = ir.Model(cut_graph(model.graph, raw), ir_version=model.ir_version)
+    part = ir.to_proto(network).SerializeToString()
     probes = list(probe_pictures(spec.image))
-    found = observe_ranges(
-        part.SerializeToString(), spec.image, Calibration(lambda _: iter(probes), len(probes)), batch=batch
-    )
+    found = observe_ranges(part, spec.image, Calibration(lambda _: iter(probes), len(probes)), batch=batch)
     if calibration is None:
         return found
-    seen = observe_ranges(part.SerializeToString(), spec.image, calibration, batch=batch)
+    seen = observe_ranges(part, spec.image, calibration, batch=batch)
     return {name: (min(low, seen[name][0]), max(high, seen[name][1])) for name, (low, high) in found.items()}
 
 

@@ -37,7 +37,7 @@ from converters.quant import QuantParams, quantize
 from converters.spec import IMAGE, NETWORK_IMAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -311,16 +311,45 @@ def network_nodes(graph: ir.Graph) -> Sequence[ir.Node]:
 
     Of what makes the network's picture of a photograph of any size only the last.
     """
-    open_values = [value for node in graph for value in node.outputs if is_raw_output(str(value.name))]
-    found: set[ir.Node] = set()
+    raw = [value for node in graph for value in node.outputs if is_raw_output(str(value.name))]
+    resized = {
+        v for node in graph if node.outputs[0].name == NETWORK_IMAGE for v in node.inputs if v is not None
+    }
+    found = nodes_before(raw, resized)
+    return [node for node in graph if node in found]
+
+
+def nodes_before(outputs: Iterable[ir.Value], given: Collection[ir.Value] = ()) -> set[ir.Node]:
+    """The nodes that compute some values, back to the graph's inputs or to ``given`` values inside it."""
+    open_values, found = list(outputs), set[ir.Node]()
     while open_values:
-        node = open_values.pop().producer()
+        value = open_values.pop()
+        node = None if value in given else value.producer()
         if node is not None and node not in found:
             found.add(node)
-            if node.outputs[0].name == NETWORK_IMAGE:
-                continue
             open_values.extend(value for value in node.inputs if value is not None)
-    return [node for node in graph if node in found]
+    return found
+
+
+def cut_graph(graph: ir.Graph, outputs: Sequence[ir.Value], given: Collection[ir.Value] = ()) -> ir.Graph:
+    """A copy of the part of a graph that computes ``outputs``, with the constants that it reads.
+
+    Args:
+        graph: stays as it is.
+        outputs: values that nodes of it compute.
+        given: values inside it, none of ``outputs``, that become inputs of the part, behind those of the graph.
+    """
+    inside = nodes_before(outputs, given)
+    read = {value for node in inside for value in node.inputs}
+    part = ir.GraphView(
+        [value for value in dict.fromkeys([*graph.inputs, *given]) if value in read],
+        outputs,
+        nodes=[node for node in graph if node in inside],
+        initializers=[value for value in graph.initializers.values() if value in read],
+        opset_imports=graph.opset_imports,
+        name=graph.name,
+    )
+    return part.clone()
 
 
 def is_static(value: ir.Value, batch: int | str) -> bool:

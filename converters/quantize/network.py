@@ -35,6 +35,7 @@ from converters.graph import (
     bias_node,
     dequantize_node,
     image_pixels,
+    nodes_before,
     pixel_codes,
     quantize_node,
     rescaled_pixels,
@@ -97,7 +98,7 @@ class Rewriter:
     def rewrite(self, network: ImportedNetwork) -> ImportedNetwork:
         """Write every node; returns the network with its new head and twins."""
         self._write_pixels()
-        rescaling = _computed_before(self._rescaled)
+        rescaling = nodes_before([self._rescaled])
         for node in self._graph:
             if node not in rescaling:
                 self._write(node)
@@ -246,18 +247,6 @@ class Rewriter:
             assert tensor is not None, f"{value.name} is written before it is read"  # noqa: S101
             self._plain[value] = self._writer.constant(tensor.numpy(), str(value.name))
         return self._plain[value]
-
-
-def _computed_before(value: ir.Value) -> set[ir.Node]:
-    """The node behind ``value`` and everything in front of it."""
-    found: set[ir.Node] = set()
-    waiting = [value.producer()]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in found:
-            found.add(node)
-            waiting += [source.producer() for source in node.inputs if source is not None]
-    return found
 
 
 def _constant(node: ir.Node, position: int) -> NDArray[Any] | None:

@@ -18,7 +18,10 @@ from converters.graph import (
     GraphWriter,
     bias_node,
     bias_params,
+    cut_graph,
     image_pixels,
+    infer_shapes,
+    nodes_before,
     pixel_codes,
     pixels_are_codes,
     require_finite,
@@ -197,3 +200,29 @@ def test_a_stated_shape_that_holds_another_number_of_values_is_refused(tmp_path:
         SourceFileError, match=r"turns shape .* into \[1, 2, 3, 3\]: another number of values"
     ):
         convert_to_bytes(tmp_path / "m.tflite", ConvertOptions(source=SourceOptions(head="none")))
+
+
+def test_a_part_of_a_graph_is_cut_out_with_its_own_constants_and_inputs() -> None:
+    whole = ir.from_onnx_text("""
+        <ir_version: 9, opset_import: ["": 19]>
+        g (float[2] x, float[2] y) => (float[2] last)
+        <float[2] used = {1, 2}, float[2] other = {3, 4}>
+        {
+            first = Add(x, other)
+            second = Mul(first, used)
+            beside = Neg(second)
+            third = Sub(second, y)
+            last = Add(third, beside)
+        }
+    """)
+    infer_shapes(whole)
+    graph, values = whole.graph, ir.convenience.create_value_mapping(whole.graph)
+    before = ir.to_proto(graph)
+    part = cut_graph(graph, [values["third"]], [values["first"]])
+    assert [node.op_type for node in part] == ["Mul", "Sub"]
+    assert [value.name for value in part.inputs] == ["y", "first"]
+    assert list(part.initializers) == ["used"]
+    model = ir.to_proto(ir.Model(part, ir_version=9))
+    onnx.checker.check_model(model, full_check=True)
+    assert ir.to_proto(graph) == before
+    assert {node.op_type for node in nodes_before([values["second"]])} == {"Add", "Mul"}

@@ -184,11 +184,9 @@ class _Comparing:
     """Distances of every layer, added up over the images."""
 
     def __init__(self, pair: OpenedPair, shared: tuple[_Shared, ...]) -> None:
-        import onnx_ir as ir
-
-        self._proto, self._shared, self._activations = pair.graph.proto, shared, pair.document.activations
+        self._model, self._shared, self._activations = pair.graph.model, shared, pair.document.activations
         self._half = pair.document.float16
-        self._graph = None if self._activations == "float32" else ir.from_proto(self._proto).graph
+        self._graph = None if self._activations == "float32" else self._model.graph
         self._sums: dict[str, list[Any]] = {}  # accumulated, local, kernel
         self._inexact: set[str] = set()
 
@@ -257,7 +255,7 @@ class _Comparing:
 
     def _cut(self, twin: str, given: Values) -> NDArray[Any]:
         """What ONNX Runtime makes of given values in front of ``twin``."""
-        part, values = cut_layer(self._proto, twin, given)
+        part, values = cut_layer(self._model, twin, given)
         session = OrtSession(part, file=twin, choices=SessionChoices(threads=1))
         try:
             (result,) = session.run([twin], {name: v for name, v in values.items() if name != twin})
@@ -297,8 +295,10 @@ def _shared(pair: OpenedPair, least_bound: int) -> tuple[tuple[_Shared, ...], di
 
 def half_values(graph: FinishedGraph) -> frozenset[str]:
     """The values of a graph that are float16."""
-    half = 10  # onnx.TensorProto.FLOAT16
-    return frozenset(v.name for v in graph.proto.graph.value_info if v.type.tensor_type.elem_type == half)
+    values = (value for node in graph.model.graph for value in node.outputs)
+    return frozenset(
+        str(value.name) for value in values if value.dtype is not None and value.dtype.name == "FLOAT16"
+    )
 
 
 def _held(layer: SourceLayer, twin: TensorTwin, value: str, bound: int, graph: FinishedGraph) -> _Shared:

@@ -83,7 +83,7 @@ def write_layer_repro(
     tried: list[tuple[float, int, bytes, Codes]] = []
     for image, held in zip(images, known, strict=True):
         codes = {**held, IMAGE: image[None]}
-        cut, values = cut_layer(pair.graph.proto, layer.onnx, codes)
+        cut, values = cut_layer(pair.graph.model, layer.onnx, codes)
         session = OrtSession(cut, file=target.name, choices=SessionChoices(threads=1))
         given = {name: value for name, value in values.items() if name != layer.onnx}
         (result,) = session.run([layer.onnx], given)

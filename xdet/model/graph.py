@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import onnx
+    import onnx_ir as ir
     from numpy.typing import NDArray
 
 # Matrix operators and which of their inputs is the weight (the right operand).
@@ -87,6 +88,21 @@ def load_onnx(data: bytes, file: str) -> onnx.ModelProto:
         return decode_onnx(data, file)
     except SourceFileError as error:
         raise ModelError(*error.lines) from error
+
+
+def model_from_proto(proto: onnx.ModelProto, file: str) -> ir.Model:
+    """The same model as onnx-ir holds it; constants are shared, not copied.
+
+    Raises:
+        ModelError: onnx-ir does not know something in it.
+    """
+    from converters._ir import ir
+
+    try:
+        return ir.from_proto(proto)
+    except ir.serde.SerdeError as error:
+        reason = error.__cause__ or error
+        raise ModelError(f"'{file}' cannot be read: {reason}; export it again") from error
 
 
 def require_valid(model: onnx.ModelProto, file: str) -> None:
@@ -241,11 +257,15 @@ class Node:
 
 
 class FinishedGraph:
-    """The main graph of an ONNX model.
+    """The main graph of an ONNX model by the names of its values, which a document's tensor map speaks of.
 
     Args:
         proto: the model, decoded.
         file: its name, for messages.
+
+    Attributes:
+        model: the same as onnx-ir holds it; to be read, not changed.
+        nodes: its operators, in the file's order.
 
     Raises:
         ModelError: it breaks the standard: an operator without an input that it needs,
@@ -253,21 +273,9 @@ class FinishedGraph:
     """
 
     def __init__(self, proto: onnx.ModelProto, *, file: str) -> None:
-        import onnx
-
         require_valid(proto, file)
-        self.file, self.proto = file, proto
-        self._initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
-        self.nodes = tuple(
-            Node(
-                node.name or node.output[0],
-                node.op_type,
-                tuple(node.input),
-                tuple(node.output),
-                {a.name: _plain(onnx.helper.get_attribute_value(a)) for a in node.attribute},
-            )
-            for node in proto.graph.node
-        )
+        self.file, self.proto, self.model = file, proto, model_from_proto(proto, file)
+        self.nodes = tuple(_record(node) for node in self.model.graph)
         for node in self.nodes:
             self._require_readable(node)
 
@@ -287,10 +295,8 @@ class FinishedGraph:
 
     def constant(self, name: str) -> NDArray[Any] | None:
         """The array of an initialiser, None where ``name`` is none."""
-        from onnx import numpy_helper
-
-        tensor = self._initializers.get(name)
-        return None if tensor is None else np.asarray(numpy_helper.to_array(tensor))
+        value = self.model.graph.initializers.get(name)
+        return None if value is None or value.const_value is None else value.const_value.numpy()
 
     def _require_readable(self, node: Node) -> None:
         """Refuse a QuantizeLinear or DequantizeLinear whose constants give its codes no meaning."""
@@ -309,10 +315,6 @@ class FinishedGraph:
                 f"{told}{'' if positive else ', not all positive'}; convert its source again"
             )
 
-    def has(self, name: str) -> bool:
-        """Whether a value of this name exists."""
-        return name in self._initializers or name in self.producers or name in self.consumers
-
     def readers(self, name: str) -> tuple[Node, ...]:
         """The nodes that read a value."""
         return self.consumers.get(name, ())
@@ -323,7 +325,16 @@ class FinishedGraph:
         return readers[0] if len(readers) == 1 else None
 
 
+def _record(node: ir.Node) -> Node:
+    outputs = tuple(str(value.name) for value in node.outputs)
+    return Node(
+        node.name or outputs[0],
+        node.op_type,
+        tuple("" if value is None else str(value.name) for value in node.inputs),
+        outputs,
+        {name: _plain(attribute.value) for name, attribute in node.attributes.items()},
+    )
+
+
 def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
     return tuple(value) if hasattr(value, "__len__") and not isinstance(value, str) else value

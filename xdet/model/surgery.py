@@ -23,12 +23,13 @@ By exact integer arithmetic (``converters.integer``), or by a runtime, on the pa
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from converters._ir import ir
+from converters.graph import GraphWriter, cut_graph
 from converters.spec import (
-    ANY_SIZE,
     HEAD,
     IMAGE,
     METADATA_KEY,
@@ -41,15 +42,14 @@ from converters.spec import (
     contract_io,
 )
 from xdet.errors import ModelError
-from xdet.model.graph import load_onnx, require_valid
+from xdet.model.graph import load_onnx, model_from_proto, require_valid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    import onnx
-    import onnx_ir as ir
     from numpy.typing import NDArray
 
+T = TypeVar("T")
 MOST_HEADS = 256  # as many as a red value tells apart
 PICK = "probe/"  # in front of the names of the nodes that are added
 FLOAT_LEVELS = 256
@@ -90,28 +90,38 @@ class HeadEntry:
         return np.ascontiguousarray(np.rint(values / self.scale) + self.zero_point).astype(self.dtype)
 
 
-def find_entry(graph: onnx.GraphProto, file: str) -> HeadEntry:
+def find_entry(graph: ir.Graph, file: str) -> HeadEntry:
     """Where a finished model takes heads; ``file`` is its name, for messages.
 
     Raises:
         ModelError: the model has no value ``head``.
     """
-    writers = {name: node for node in graph.node for name in node.output}
-    if HEAD not in writers:
-        raise ModelError(f"'{file}' has no value named {HEAD!r}; convert its source again with xdet convert")
-    value, perm = HEAD, None
-    if writers[value].op_type == "Transpose":
-        perm = tuple(next((a.ints for a in writers[value].attribute if a.name == "perm"), (3, 2, 1, 0)))
-        value = writers[value].input[0]
-    scale, zero_point = _quantization(graph, writers.get(value))
-    if scale is None or zero_point is None:
+    value, perm = _computed(graph, [HEAD], file)[0], None
+    node = value.producer()
+    if node is not None and node.op_type == "Transpose":
+        perm = tuple(node.attributes.get_ints("perm", (3, 2, 1, 0)))
+        node = _present(node.inputs[0]).producer()
+    found = None if node is None or node.op_type != "DequantizeLinear" else _codes_behind(node)
+    if found is None:
         return HeadEntry(HEAD, None, None, 0, np.dtype(np.float32))
-    codes = writers[value].input[0]
-    return HeadEntry(codes, perm, np.float32(scale), int(zero_point), zero_point.dtype)
+    codes, scale, zero_point = found
+    return HeadEntry(str(codes.name), perm, np.float32(scale), int(zero_point), zero_point.dtype)
+
+
+def _codes_behind(node: ir.Node) -> tuple[ir.Value, NDArray[Any], NDArray[Any]] | None:
+    """Computed 8-bit codes that a DequantizeLinear reads, their one scale and zero-point; None for anything else."""
+    codes, *constants = map(_present, node.inputs)
+    if codes.is_initializer() or len(constants) < 2:
+        return None
+    tensors = [ir.convenience.get_const_tensor(value) for value in constants[:2]]
+    scale, zero_point = (None if tensor is None else tensor.numpy() for tensor in tensors)
+    if scale is None or zero_point is None or scale.size != 1 or zero_point.size != 1:
+        return None
+    return (codes, scale.reshape(()), zero_point.reshape(())) if zero_point.itemsize == 1 else None
 
 
 def build_probe_model(
-    model: onnx.ModelProto,
+    model: ir.Model,
     tables: Mapping[str, NDArray[Any]],
     *,
     document: ModelDocument,
@@ -128,41 +138,40 @@ def build_probe_model(
     Returns:
         A finished model for pictures of one pixel: red value i gives the boxes of head i.
     """
-    from onnx import TensorProto, helper
-
-    graph = model.graph
-    wanted, nodes = {value.name for value in graph.output}, []
-    for node in reversed(graph.node):
-        if wanted.intersection(node.output) and not tables.keys() & set(node.output):
-            nodes.append(node)
-            wanted.update(node.input)
-    (batch,) = [v.type.tensor_type.shape.dim[0] for v in graph.input if v.name == IMAGE]
-    image = helper.make_tensor_value_info(
-        IMAGE, TensorProto.UINT8, [batch.dim_value or batch.dim_param, 1, 1, 3]
-    )
-    picking, constants = _pick_by_red(tables)
-    copy = helper.make_graph(
-        [*picking, *nodes[::-1]],
-        graph.name,
-        [image, *(value for value in graph.input if value.name in wanted and value.name != IMAGE)],
-        list(graph.output),
-        [*constants, *(tensor for tensor in graph.initializer if tensor.name in wanted)],
-    )
+    values = ir.convenience.create_value_mapping(model.graph)
+    graph = cut_graph(model.graph, model.graph.outputs, [values[name] for name in tables])
+    heads = [value for value in graph.inputs if value.name in tables]
+    for value in heads:
+        graph.inputs.remove(value)
+    batch = _image(model.graph).shape[0]  # type: ignore[index]  # stated
+    image = ir.Value(name=IMAGE, type=ir.TensorType(ir.DataType.UINT8), shape=ir.Shape([batch, 1, 1, 3]))
+    graph.inputs.insert(0, image)
+    _pick_by_red(graph, image, {value: tables[str(value.name)] for value in heads})
+    for name, number in zip(THRESHOLD_INPUTS, (thresholds.score, thresholds.iou), strict=True):
+        default = graph.initializers.get(name)
+        if default is not None and default.const_value is not None:
+            default.const_value = ir.tensor(
+                np.full(default.const_value.shape.numpy(), number, np.float32), name=name
+            )
     spec = replace(
         document.spec, image=ImageInput(1, 1, document.spec.image.rescaling), thresholds=thresholds
     )
-    proto = helper.make_model(
-        copy,
-        opset_imports=model.opset_import,
-        ir_version=model.ir_version,
-        producer_name=model.producer_name,
-        producer_version=model.producer_version,
-        functions=model.functions,
-    )
-    told = {entry.key: entry.value for entry in model.metadata_props}
-    helper.set_model_props(proto, told | {METADATA_KEY: replace(document, spec=spec).to_json()})
-    _write_thresholds(proto, thresholds)
-    return bytes(proto.SerializeToString(deterministic=True))
+    return _serialised(model, graph, replace(document, spec=spec))
+
+
+def _pick_by_red(graph: ir.Graph, image: ir.Value, tables: Mapping[ir.Value, NDArray[Any]]) -> None:
+    """Make each value the entry of its table that the picture's red value names, in place."""
+    writer = GraphWriter.inserting(graph, graph[0])
+    channel = writer.constant(np.array(0, np.int64), f"{PICK}red_channel")
+    per_image = writer.constant(np.array([-1], np.int64), f"{PICK}one_per_image")
+    pixels = writer.op("Cast", [image], f"{PICK}pixels", to=int(ir.DataType.INT32))
+    red = writer.op("Gather", [pixels, channel], f"{PICK}red", axis=3)
+    flat = writer.op("Reshape", [red, per_image], f"{PICK}flat_red")
+    index = writer.op("Cast", [flat], f"{PICK}index", to=int(ir.DataType.INT64))
+    for value, table in tables.items():
+        heads = writer.constant(table, f"{PICK}heads")
+        picked = writer.op("Gather", [heads, index], str(value.name), axis=0)
+        ir.convenience.replace_all_uses_with(value, picked)
 
 
 def pictures_of(count: int) -> NDArray[np.uint8]:
@@ -170,56 +179,6 @@ def pictures_of(count: int) -> NDArray[np.uint8]:
     pictures = np.zeros((count, 1, 1, 3), np.uint8)
     pictures[:, 0, 0, 0] = np.arange(count)
     return pictures
-
-
-def _write_thresholds(proto: onnx.ModelProto, thresholds: Thresholds) -> None:
-    """Set the graph's score and IoU threshold, constants or defaults of inputs, in place."""
-    from onnx import numpy_helper
-
-    values = dict(zip(THRESHOLD_INPUTS, (thresholds.score, thresholds.iou), strict=True))
-    for tensor in proto.graph.initializer:
-        if tensor.name in values:
-            value = np.full(tuple(tensor.dims), values[tensor.name], np.float32)
-            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
-
-
-def _quantization(
-    graph: onnx.GraphProto, node: onnx.NodeProto | None
-) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
-    """Scale and zero-point of a DequantizeLinear of computed 8-bit codes with one scale; nothing for anything else."""
-    from onnx import numpy_helper
-
-    if node is None or node.op_type != "DequantizeLinear" or len(node.input) < 3:
-        return None, None
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    if node.input[0] in constants or not all(name in constants for name in node.input[1:3]):
-        return None, None
-    scale, zero_point = (numpy_helper.to_array(constants[name]) for name in node.input[1:3])
-    if scale.size != 1 or zero_point.size != 1 or zero_point.dtype.itemsize != 1:
-        return None, None
-    return scale.reshape(()), zero_point.reshape(())
-
-
-def _pick_by_red(tables: Mapping[str, NDArray[Any]]) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Nodes and constants that make each value the entry of its table that the picture's red value names."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    red, flat, index = f"{PICK}red", f"{PICK}flat_red", f"{PICK}index"
-    constants = {
-        f"{PICK}red_channel": np.array(0, np.int64),
-        f"{PICK}one_per_image": np.array([-1], np.int64),
-    }
-    channel, per_image = constants
-    named = {value: f"{PICK}heads{place or ''}" for place, value in enumerate(tables)}
-    constants |= {named[value]: table for value, table in tables.items()}
-    nodes = [
-        helper.make_node("Cast", [IMAGE], [f"{PICK}pixels"], to=TensorProto.INT32),
-        helper.make_node("Gather", [f"{PICK}pixels", channel], [red], axis=3),
-        helper.make_node("Reshape", [red, per_image], [flat]),
-        helper.make_node("Cast", [flat], [index], to=TensorProto.INT64),
-        *(helper.make_node("Gather", [name, index], [value], axis=0) for value, name in named.items()),
-    ]
-    return nodes, [numpy_helper.from_array(array, name) for name, array in constants.items()]
 
 
 def cut_at_head(model: bytes, file: str) -> bytes:
@@ -235,48 +194,20 @@ def cut_at_head(model: bytes, file: str) -> bytes:
     Raises:
         ModelError: damaged, not finished by xdet, or without the value ``head``.
     """
-    from onnx import TensorProto, helper
-
-    proto = load_onnx(model, file)
-    graph = proto.graph
-    document = _document({entry.key: entry.value for entry in proto.metadata_props}, file)
+    whole = model_from_proto(load_onnx(model, file), file)
+    document = _document(whole, file)
     if not document.spec.gives_boxes:
         return model
     cut = replace(document, spec=document.spec.ending_raw())
-    names = {output.value_name for output in cut.spec.raw_outputs}
-    wanted, nodes = set(names), []
-    for node in reversed(graph.node):
-        if wanted.intersection(node.output):
-            nodes.append(node)
-            wanted.update(node.input)
-    missing = names.difference(name for node in nodes for name in node.output)
-    if missing:
-        listed = ", ".join(map(repr, sorted(missing)))
-        raise ModelError(f"'{file}' has no value named {listed}; convert its source again with xdet convert")
-    image = next(value for value in graph.input if value.name in wanted)
-    batch = image.type.tensor_type.shape.dim[0]
-    _, raw = contract_io(cut.spec, batch.dim_value or batch.dim_param, freeze_thresholds=True)
-    copy = helper.make_graph(
-        nodes[::-1],
-        graph.name,
-        [value for value in graph.input if value.name in wanted],
-        [helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, tensor.shape) for tensor in raw],
-        [tensor for tensor in graph.initializer if tensor.name in wanted],
-    )
-    proto.graph.CopyFrom(copy)
-    for entry in proto.metadata_props:
-        if entry.key == METADATA_KEY:
-            entry.value = cut.to_json()
-    return bytes(proto.SerializeToString())
-
-
-def _document(properties: dict[str, str], file: str) -> ModelDocument:
-    try:
-        return ModelDocument.from_json(properties[METADATA_KEY])
-    except (KeyError, ValueError) as error:
-        raise ModelError(
-            f"'{file}' is no finished model of this xdet ({error}); convert its source with xdet convert"
-        ) from error
+    names = [output.value_name for output in cut.spec.raw_outputs]
+    graph = cut_graph(whole.graph, _computed(whole.graph, names, file))
+    batch = _image(graph).shape[0]  # type: ignore[index]  # stated
+    told = batch if isinstance(batch, int) else str(batch)
+    for value, tensor in zip(
+        graph.outputs, contract_io(cut.spec, told, freeze_thresholds=True)[1], strict=True
+    ):
+        value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(tensor.shape)
+    return _serialised(whole, graph, cut)
 
 
 def at_network_size(model: bytes, file: str) -> bytes:
@@ -292,39 +223,26 @@ def at_network_size(model: bytes, file: str) -> bytes:
     Raises:
         ModelError: damaged, not finished by xdet, or without the value ``network_image``.
     """
-    from onnx import TensorProto, helper
-
     proto = load_onnx(model, file)
-    document = _document({entry.key: entry.value for entry in proto.metadata_props}, file)
+    whole = model_from_proto(proto, file)
+    document = _document(whole, file)
     image = document.spec.image
     if not image.any_size:
         return model
     require_valid(proto, file)
-    graph, prefix = proto.graph, f"{ANY_SIZE}/"
-    computed = {name for node in graph.node for name in node.output}
-    if NETWORK_IMAGE not in computed:
-        raise ModelError(
-            f"'{file}' has no value named {NETWORK_IMAGE!r}; convert its source again with xdet convert"
-        )
-    inner = {name: output for output, name in NETWORK_VALUES.items() if name in computed}
-    added = {NETWORK_IMAGE, *inner.values()}
-    nodes = [n for n in graph.node if not n.output[0].startswith(prefix) and n.output[0] not in added]
-    constants = [tensor for tensor in graph.initializer if not tensor.name.startswith(prefix)]
-    names = {NETWORK_IMAGE: IMAGE, **inner}
-    for node in nodes:
-        node.name = names.get(node.name, node.name)
-        for values in (node.input, node.output):
-            values[:] = [names.get(name, name) for name in values]
-    for value in graph.input:
-        if value.name == IMAGE:
-            value.CopyFrom(helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [1, *image.shape]))
-    stated = [
-        value for value in graph.value_info if value.name not in names and not value.name.startswith(prefix)
-    ]
-    for kept, field in ((nodes, graph.node), (constants, graph.initializer), (stated, graph.value_info)):
-        copies = [type(entry).FromString(entry.SerializeToString()) for entry in kept]
-        del field[:]
-        field.extend(copies)
+    graph = whole.graph
+    (network_image,) = _computed(graph, [NETWORK_IMAGE], file)
+    pixels = _image(graph)
+    ir.convenience.replace_all_uses_with(network_image, pixels)
+    pixels.shape = ir.Shape([1, *image.shape])
+    values = ir.convenience.create_value_mapping(graph)
+    for place, output in enumerate(graph.outputs):
+        inner = values.get(NETWORK_VALUES.get(str(output.name), ""))
+        if inner is not None:
+            name, output.name = str(output.name), None
+            inner.name = _present(inner.producer()).name = name
+            inner.type, inner.shape = output.type, output.shape
+            graph.outputs[place] = inner
     fixed = replace(
         document,
         spec=replace(document.spec, image=replace(image, any_size=False)),
@@ -333,10 +251,46 @@ def at_network_size(model: bytes, file: str) -> bytes:
             for name, twin in document.tensors.items()
         },
     )
-    for entry in proto.metadata_props:
-        if entry.key == METADATA_KEY:
-            entry.value = fixed.to_json()
-    return bytes(proto.SerializeToString(deterministic=True))
+    return _serialised(whole, cut_graph(graph, graph.outputs), fixed)
+
+
+def _document(model: ir.Model, file: str) -> ModelDocument:
+    try:
+        return ModelDocument.from_json(model.metadata_props[METADATA_KEY])
+    except (KeyError, ValueError) as error:
+        raise ModelError(
+            f"'{file}' is no finished model of this xdet ({error}); convert its source with xdet convert"
+        ) from error
+
+
+def _computed(graph: ir.Graph, names: Sequence[str], file: str) -> list[ir.Value]:
+    """The values of these names, which operators compute."""
+    values = {value.name: value for node in graph for value in node.outputs}
+    missing = ", ".join(repr(name) for name in sorted(names) if name not in values)
+    if missing:
+        raise ModelError(f"'{file}' has no value named {missing}; convert its source again with xdet convert")
+    return [values[name] for name in names]
+
+
+def _image(graph: ir.Graph) -> ir.Value:
+    return next(value for value in graph.inputs if value.name == IMAGE)
+
+
+def _present(found: T | None) -> T:
+    assert found is not None, "the checker has seen it"  # noqa: S101
+    return found
+
+
+def _serialised(model: ir.Model, graph: ir.Graph, document: ModelDocument) -> bytes:
+    """A finished model's bytes with another graph and document."""
+    copy = ir.Model(
+        graph,
+        ir_version=model.ir_version,
+        producer_name=model.producer_name,
+        producer_version=model.producer_version,
+        metadata_props=model.metadata_props | {METADATA_KEY: document.to_json()},
+    )
+    return bytes(ir.to_proto(copy).SerializeToString(deterministic=True))
 
 
 Codes = dict[str, "NDArray[Any]"]
@@ -367,43 +321,28 @@ def exact_codes(graph: ir.Graph, twin: str, given: Mapping[str, NDArray[Any]]) -
     return to_reals(evaluation.values[twin]).array, bool(evaluation.inexact)
 
 
-def cut_layer(proto: onnx.ModelProto, output: str, codes: Mapping[str, NDArray[Any]]) -> tuple[bytes, Codes]:
+def cut_layer(model: ir.Model, output: str, codes: Mapping[str, NDArray[Any]]) -> tuple[bytes, Codes]:
     """The part of a graph between the values that are known and one of them.
 
     Args:
-        proto: the whole model.
+        model: the whole model.
         output: the value that the part computes.
         codes: known values by name, ``output`` among them, as the graph stores them.
 
     Returns:
         The part as a model, and the codes that it takes and should give.
     """
-    from onnx import checker, helper
+    from onnx import checker
 
-    writers = {name: node for node in proto.graph.node for name in node.output}
-    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
-    wanted, read, open_names = set[str](), dict[str, None](), [output]
-    while open_names:
-        node = writers[open_names.pop()]
-        if node.output[0] in wanted:
-            continue
-        wanted.add(node.output[0])
-        read |= dict.fromkeys(name for name in node.input if name)
-        open_names += [name for name in node.input if name in writers and name not in codes]
-    inputs = [name for name in read if name in codes]
-    graph = helper.make_graph(
-        [node for node in proto.graph.node if node.output[0] in wanted],
-        "layer",
-        [_value(name, codes[name]) for name in inputs],
-        [_value(output, codes[output])],
-        [constants[name] for name in read if name in constants],
-    )
-    part = helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
-    checker.check_model(part, full_check=True)
-    return part.SerializeToString(), {name: codes[name] for name in (*inputs, output)}
-
-
-def _value(name: str, codes: NDArray[Any]) -> onnx.ValueInfoProto:
-    from onnx import helper
-
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(codes.dtype), codes.shape)
+    values = ir.convenience.create_value_mapping(model.graph)
+    given = [values[name] for name in codes if name != output and name in values]
+    part = cut_graph(model.graph, [values[output]], given)
+    read = {str(value.name): value for value in (*part.inputs, *part.outputs)}
+    for name, value in read.items():
+        value.type, value.shape = (
+            ir.TensorType(ir.DataType.from_numpy(codes[name].dtype)),
+            ir.Shape(codes[name].shape),
+        )
+    proto = ir.to_proto(ir.Model(part, ir_version=model.ir_version))
+    checker.check_model(proto, full_check=True)
+    return proto.SerializeToString(), {name: codes[name] for name in read}

@@ -340,7 +340,7 @@ class Probing:
 
 def prepare_probes(pair: OpenedPair) -> Probing | None:
     """Craft heads for a finished model; None where it ends at the raw head, or it can express none."""
-    document, proto = pair.document, pair.graph.proto
+    document = pair.document
     if not document.spec.gives_boxes:
         return None
     made = _made_of_codes(pair) if isinstance(document.spec.head, YoloV2) else _encoded(document.spec)
@@ -349,7 +349,7 @@ def prepare_probes(pair: OpenedPair) -> Probing | None:
     probes, tables = made
     if not pair.has_thresholds:  # the decoder knows its own only
         probes = replace(probes, thresholds=(document.spec.thresholds,))
-    data = build_probe_model(proto, tables, document=document, thresholds=probes.thresholds[0])
+    data = build_probe_model(pair.graph.model, tables, document=document, thresholds=probes.thresholds[0])
     return Probing(ModelFile(pair.model.path, data, "onnx"), probes)
 
 
@@ -357,7 +357,7 @@ Tables = dict[str, "NDArray[Any]"]
 
 
 def _made_of_codes(pair: OpenedPair) -> tuple[ProbeSet, Tables] | None:
-    entry = find_entry(pair.graph.proto.graph, pair.model.file)
+    entry = find_entry(pair.graph.model.graph, pair.model.file)
     probes = craft_probes(pair.document.spec, entry.levels())
     return None if probes is None else (probes, {entry.value: entry.table(probes.heads)})
 

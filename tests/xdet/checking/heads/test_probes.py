@@ -22,7 +22,7 @@ from xdet.checking.heads.probes import PROBES, craft_probes, find_pair, prepare_
 from xdet.checking.pair import open_pair
 from xdet.checking.runs import OpenRuntimes
 from xdet.errors import ModelError
-from xdet.model.graph import load_onnx
+from xdet.model.graph import load_onnx, model_from_proto
 from xdet.model.surgery import HeadEntry, find_entry, pictures_of
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import open_model
@@ -176,7 +176,7 @@ def test_a_picture_of_one_pixel_picks_a_crafted_head(
 ) -> None:
     options = ConvertOptions(activations=activations)  # type: ignore[arg-type]  # parametrised
     pair = converted(embedded_tflite, tmp_path, options)
-    assert find_entry(pair.graph.proto.graph, pair.model.file).dtype == np.dtype(activations)
+    assert find_entry(pair.graph.model.graph, pair.model.file).dtype == np.dtype(activations)
     probing = prepare_probes(pair)
     assert probing is not None
     assert len(probing.model.data) < 60_000
@@ -211,7 +211,9 @@ def test_a_model_without_a_head_is_refused(tmp_path: Path) -> None:
     described = SourceOptions(anchors=WH, anchor_unit="cell", class_names=("person",))
     data = convert_to_bytes(source, ConvertOptions(source=described)).model
     with pytest.raises(ModelError, match=r"'m\.onnx' has no value named 'head'; convert its source again"):
-        find_entry(load_onnx(data.replace(b"head", b"haed"), "m.onnx").graph, "m.onnx")
+        find_entry(
+            model_from_proto(load_onnx(data.replace(b"head", b"haed"), "m.onnx"), "m.onnx").graph, "m.onnx"
+        )
 
 
 def test_thresholds_that_a_simplifier_merged_are_probed_at_their_own_value(
