@@ -197,7 +197,7 @@ def _finish(
         omit_zero_points(model.graph)
     infer_shapes(model)
     stamp_opset(model, options.opset)
-    document = replace(document, oldest_runtimes=oldest_runtimes(model))
+    document = replace(document, oldest_runtimes=oldest_runtimes(model, document))
     keep_static_shapes(model, options.batch_size)
     model.metadata_props[METADATA_KEY] = document.to_json()
     proto = ir.to_proto(model)

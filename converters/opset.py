@@ -1,4 +1,4 @@
-"""Which opset a graph needs, the IR version that goes with it, and the oldest release of ONNX Runtime that loads the file.
+"""Which opset a graph needs, the IR version that goes with it, and the oldest releases of runtimes that load the file.
 
 Before: a graph as it was written, in ``OPSET``. After: the same nodes, stamped with the lowest opset that takes all of them, or
 with the one that was asked for. An opset takes a node if its schema knows every attribute, as many operands and results,
@@ -14,11 +14,18 @@ import onnx
 
 from converters._ir import ir
 from converters.errors import OptionError
-from converters.spec.releases import IR_VERSIONS, ONNXRUNTIME, UINT8_MAX_ONNXRUNTIME
+from converters.spec.releases import (
+    IR_VERSIONS,
+    ONNXRUNTIME,
+    ONNXRUNTIMES,
+    OTHER_RUNTIMES,
+    UINT8_MAX_ONNXRUNTIME,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from converters.spec import ModelDocument
 
 AXES_BY_OPERAND = {"ReduceMean": 18}  # operator -> the first opset in which constant axes are an operand
 
@@ -56,12 +63,20 @@ def refused_nodes(graph: ir.Graph, opset: int) -> Sequence[ir.Node]:
     return [node for node in graph if not _takes(opset, node)]
 
 
-def oldest_runtimes(model: ir.Model) -> dict[str, str]:
-    """The oldest release that loads a stamped model, by runtime."""
+def oldest_runtimes(model: ir.Model, document: ModelDocument) -> dict[str, str]:
+    """The oldest release that is known to run a stamped model, by runtime; runtimes that do not take it are left out."""
     oldest = ONNXRUNTIME[model.graph.opset_imports[""]]
     if any(node.op_type == "Max" and _dtype(node.inputs[-1]) == ir.DataType.UINT8 for node in model.graph):
         oldest = UINT8_MAX_ONNXRUNTIME
-    return {"onnxruntime": oldest}
+    spec = document.spec
+    refusing = {
+        "iree": spec.image.any_size or (spec.gives_boxes and spec.competing_classes > 1),
+        "opencv": spec.image.any_size,
+        "tract": spec.image.any_size or document.activations == "int8",
+        "tvm": spec.image.any_size,
+    }
+    others = {name: release for name, release in OTHER_RUNTIMES.items() if not refusing.get(name)}
+    return {**dict.fromkeys(ONNXRUNTIMES, oldest), **others}
 
 
 def _takes(opset: int, node: ir.Node) -> bool:

@@ -220,8 +220,8 @@ def has_the_format(finished: Finished) -> Iterator[str]:
             f"opset {dict(model.opset_imports)} and IR {model.ir_version}, expected {OPSET_RANGE} and "
             f"{IR_VERSIONS.get(opset, 'its own')}"
         )
-    elif finished.document.oldest_runtimes != oldest_runtimes(model):
-        found, wanted = dict(finished.document.oldest_runtimes), oldest_runtimes(model)
+    elif finished.document.oldest_runtimes != (wanted := oldest_runtimes(model, finished.document)):
+        found = dict(finished.document.oldest_runtimes)
         yield f"metadata: the oldest runtimes are said to be {found}, expected {wanted}"
     for node in refused_nodes(model.graph, opset) if opset in IR_VERSIONS else ():
         yield f"{node.op_type} {node.name!r} is not of opset {opset}"

@@ -1,6 +1,9 @@
-"""The opsets that a finished file may have, their IR versions, and the releases of ONNX Runtime that load them.
+"""The opsets that a finished file may have, their IR versions, and the oldest releases of every runtime that run it.
 
-Measured: one model, stamped with each opset, on every minor release from 1.15 to 1.24. Older releases were not tried.
+Measured. ONNX Runtime: one model, stamped with each opset, on every minor release from 1.15 to 1.24; for Node and the web, the
+same. Others: nine detectors on every release that has a wheel for Python 3.11, downwards until one failed. What failed:
+OpenVINO 2023.0 does not import in that way, OpenCV 4 has no such engine, IREE 3.12 and TVM 0.25 do not compile the suppression,
+tract 0.23.5 and 0.23.7 load files and compute wrong heads (167 steps), older ones do not load them.
 """
 
 from __future__ import annotations
@@ -30,6 +33,14 @@ ONNXRUNTIME: Mapping[int, str] = {
     20: "1.17",
     21: "1.18",
     22: "1.21",
+}
+ONNXRUNTIMES = ("onnxruntime", "onnxruntime-node", "onnxruntime-web")  # one core, the same numbers
+OTHER_RUNTIMES: Mapping[str, str] = {
+    "iree": "3.13",
+    "opencv": "5.0",
+    "openvino": "2023.1",
+    "tract": "0.23.8",
+    "tvm": "0.26",
 }
 UINT8_MAX_ONNXRUNTIME = "1.24"  # the first whose kernel for Max takes uint8, which ONNX has since opset 12
 

@@ -21,7 +21,7 @@ from converters.description.statements import SourceOptions
 from converters.errors import ConversionError, OptionError, OutputError, SourceFileError
 from converters.options import ConvertOptions
 from converters.spec import METADATA_KEY, ModelDocument, Target, TensorTwin
-from converters.spec.releases import UINT8_MAX_ONNXRUNTIME
+from converters.spec.releases import ONNXRUNTIMES, OTHER_RUNTIMES, UINT8_MAX_ONNXRUNTIME
 from tests.converters.sources.tflite.builder import TfliteBuilder
 
 Run = Callable[..., list[NDArray[np.generic]]]
@@ -60,11 +60,11 @@ def test_the_model_is_opset_13_ir_7_with_standard_operators_only(converted: Conv
 
 
 @pytest.mark.parametrize(("target", "oldest"), [("portable", "1.15"), ("cpu", UINT8_MAX_ONNXRUNTIME)])
-def test_the_document_names_the_oldest_onnxruntime_that_loads_the_file(
+def test_the_document_names_the_oldest_release_of_each_runtime_that_loads_the_file(
     embedded_tflite: Path, target: Target, oldest: str
 ) -> None:
     document = convert_to_bytes(embedded_tflite, ConvertOptions(target=target)).document
-    assert document.oldest_runtimes == {"onnxruntime": oldest}
+    assert document.oldest_runtimes == {**dict.fromkeys(ONNXRUNTIMES, oldest), **OTHER_RUNTIMES}
 
 
 @pytest.mark.parametrize(("opset", "ir_version", "oldest"), [(18, 8, "1.15"), (22, 10, "1.21")])
@@ -74,7 +74,7 @@ def test_an_opset_can_be_asked_for_and_gives_the_same_results(
     asked = convert_to_bytes(embedded_tflite, ConvertOptions(opset=opset))
     model = onnx.load_model_from_string(asked.model)
     assert (model.opset_import[0].version, model.ir_version) == (opset, ir_version)
-    assert asked.document.oldest_runtimes == {"onnxruntime": oldest}
+    assert asked.document.oldest_runtimes["onnxruntime"] == oldest
     feeds = {"image": noise(), "score_threshold": np.array(0.01, np.float32)}
     expected, found = (session_of(c.model).run(None, feeds) for c in (converted, asked))
     for one, other in zip(expected, found, strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -10,9 +12,11 @@ import pytest
 
 from converters.errors import OptionError
 from converters.graph import infer_shapes
+from converters.heads.yolo_v2 import YoloV2
 from converters.opset import oldest_runtimes, refused_nodes, stamp_opset
 from converters.options import ConvertOptions
-from converters.spec.releases import IR_VERSIONS, ONNXRUNTIME
+from converters.spec.releases import IR_VERSIONS, ONNXRUNTIME, ONNXRUNTIMES, OTHER_RUNTIMES
+from tests.xdet.finished_models import document
 
 LEAKY = "y = LeakyRelu(x)"
 HARD_SWISH = "y = HardSwish(x)"
@@ -79,7 +83,8 @@ def test_an_opset_that_takes_the_graph_can_be_asked_for(opset: int) -> None:
         == IR_VERSIONS[opset]
         == onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
     )
-    assert oldest_runtimes(model) == {"onnxruntime": ONNXRUNTIME[opset]}
+    oldest = oldest_runtimes(model, document())
+    assert [oldest[name] for name in ONNXRUNTIMES] == [ONNXRUNTIME[opset]] * 3
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
 
 
@@ -123,7 +128,23 @@ def test_an_operator_that_no_opset_of_ours_has_is_refused_by_all() -> None:
 def test_a_maximum_of_codes_needs_a_newer_onnxruntime(body: str, oldest: str) -> None:
     model = model_of(body)
     stamp_opset(model, None)
-    assert oldest_runtimes(model) == {"onnxruntime": oldest}
+    assert oldest_runtimes(model, document())["onnxruntime"] == oldest
+
+
+def test_runtimes_that_do_not_take_a_file_are_left_out() -> None:
+    model, plain = model_of(LEAKY), document()
+    stamp_opset(model, None)
+    spec = plain.spec
+    assert oldest_runtimes(model, plain) == {**dict.fromkeys(ONNXRUNTIMES, "1.15"), **OTHER_RUNTIMES}
+    assert isinstance(spec.head, YoloV2)
+    two = replace(spec, head=replace(spec.head, num_classes=2), class_names=("a", "b"))
+    refused = {
+        "iree": replace(plain, spec=two),
+        "tract": replace(plain, activations="int8"),
+        "tvm": replace(plain, spec=replace(spec, image=replace(spec.image, any_size=True))),
+    }
+    for name, given in refused.items():
+        assert name not in oldest_runtimes(model, given)
 
 
 @pytest.mark.parametrize("opset", [12, 23, 13.0, True, "13"])

@@ -178,10 +178,15 @@ def convert(
     for note in (*conversion.document.spec.assumptions, *conversion.document.notes):
         print_line(f"note: {note}", err=True)
     seconds = time.perf_counter() - started
-    oldest = conversion.document.oldest_runtimes["onnxruntime"]
+    oldest = conversion.document.oldest_runtimes
     print_line(
-        f"{destination}  {format_size(len(conversion.model))}  {format_duration(seconds)}  ONNX Runtime {oldest} or newer"
+        f"{destination}  {format_size(len(conversion.model))}  {format_duration(seconds)}  "
+        f"ONNX Runtime {oldest['onnxruntime']} or newer"
     )
+    others = ", ".join(
+        f"{name} {release}" for name, release in oldest.items() if not name.startswith("onnxruntime")
+    )
+    print_line(f"also known to run it, in these releases and newer ones: {others}")
     if target == "portable" and conversion.document.activations == "uint8":
         same = " and the options that describe it" if said.options() is not None else ""
         command = f"xdet bench {shlex.quote(str(source))} --targets portable,cpu"

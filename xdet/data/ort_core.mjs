@@ -1,7 +1,7 @@
 // A session of ONNX Runtime in JavaScript, asked by frames; what xdet/data/ort_node.mjs and ort_page.html share.
 //
 // A frame, both ways: uint32 length of a header, uint32 length of a body (little endian), the header as JSON, the body.
-//   {"op": "open"} + model               -> {"batch": 1 | null, "outputs": [...]}
+//   {"op": "open"} + model               -> {"outputs": [...]}
 //   {"op": "run", "dims": [...], "names": [...]} + uint8 pixels
 //                                         -> {"tensors": [{"dtype", "dims", "size"}]} + their bytes, one behind the other
 // A failure answers {"error": "..."}.
@@ -12,14 +12,14 @@ export function serve(ort, provider) {
   let session = null;
 
   async function open(body) {
-    await session?.release();
+    await session?.release?.(); // from 1.17 on
     session = await ort.InferenceSession.create(body, { executionProviders: [provider], logSeverityLevel: 3 });
-    const shape = session.inputMetadata?.find((input) => input.name === "image")?.shape;
-    return [{ batch: typeof shape?.[0] === "number" ? shape[0] : null, outputs: session.outputNames }, []];
+    return [{ outputs: session.outputNames }, []];
   }
 
   async function run({ dims, names }, body) {
-    const found = await session.run({ image: new ort.Tensor("uint8", body, dims) }, names);
+    // all outputs: onnxruntime-node gives some of them under the names of others (1.20 and older)
+    const found = await session.run({ image: new ort.Tensor("uint8", body, dims) });
     const parts = names.map((name) => {
       const { data } = found[name];
       return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);

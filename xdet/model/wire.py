@@ -56,6 +56,21 @@ def value_names(model: bytes) -> frozenset[str]:
     )
 
 
+def fixed_batch(model: bytes) -> int | None:
+    """The first size of the first input: images per call; None where the file leaves it free.
+
+    Raises:
+        ValueError: as ``read_metadata``.
+    """
+    first = memoryview(model)
+    for number in (GRAPH, INPUT, VALUE_TYPE, TENSOR_TYPE, SHAPE, SIZE):
+        first = next(messages(first, number), memoryview(b""))
+    known = [
+        whole for number, wire_type, whole, _ in _spans(first) if (number, wire_type) == (SIZE_VALUE, VARINT)
+    ]
+    return _read_varint(known[0], 1)[0] if known else None  # behind its key, one byte
+
+
 def messages(message: memoryview, number: int) -> Iterator[memoryview]:
     """The contents of every field ``number`` of a message."""
     return (content for found, content in fields(message) if found == number)
@@ -144,7 +159,9 @@ def _text(content: bytes) -> str:
 
 VALUE_TYPE = 2  # of ValueInfoProto
 TENSOR_TYPE = 1  # of TypeProto
-ELEMENT_TYPE = 1  # of TypeProto.Tensor
+ELEMENT_TYPE, SHAPE = 1, 2  # of TypeProto.Tensor
+SIZE = 1  # of TensorShapeProto
+SIZE_VALUE = 1  # of TensorShapeProto.Dimension
 FLOAT = 1  # TensorProto.DataType
 UNTOLD = 0
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.spec.releases import OTHER_RUNTIMES
 from xdet.errors import MissingExtraError, RuntimeUnavailableError
 from xdet.model.contract import read_document
 from xdet.runtimes.compiled import CompiledRuntime, require_release
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from xdet.runtimes.compiled import Program
     from xdet.runtimes.processors import RuntimeChoices
 
-OLDEST = "3.13"
-WHY = "xdet is not tested with older ones"
+OLDEST = OTHER_RUNTIMES["iree"]
+WHY = "older ones do not compile the suppression of boxes"
 UINT8 = 2  # TensorProto.DataType
 BACK_END = "llvm-cpu"
 FOR_THIS_PROCESSOR = ("--iree-llvmcpu-target-cpu=host",)

@@ -23,7 +23,7 @@ import numpy as np
 from converters.heads.base import is_raw_output
 from converters.spec import IMAGE
 from xdet.errors import ModelError, RuntimeUnavailableError
-from xdet.model.wire import FLOAT, UNTOLD, with_outputs
+from xdet.model.wire import FLOAT, UNTOLD, fixed_batch, with_outputs
 from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class JavaScriptRuntime(FinishedModelRuntime):
             require_graph_names(opened["outputs"], document, file=file)
             undo.pop_all()
         self._shown: tuple[str, ...] = tuple(opened["outputs"])
-        super().__init__(model, file=file, document=document, batch=opened["batch"])
+        super().__init__(model, file=file, document=document, batch=fixed_batch(model))
 
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from converters.integer.golden import GENERATOR, compare_head, golden_image
 from converters.spec import IMAGE
+from converters.spec.releases import OTHER_RUNTIMES
 from xdet.errors import MissingExtraError, RuntimeUnavailableError
 from xdet.model.contract import read_document
 from xdet.runtimes.compiled import CompiledRuntime, require_release
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from xdet.runtimes.compiled import Program
     from xdet.runtimes.processors import RuntimeChoices
 
-OLDEST = "5.0"
+OLDEST = OTHER_RUNTIMES["opencv"]
 ENGINE = "OPENCV_FORCE_DNN_ENGINE"  # an environment variable that overrules the engine asked for
 WHY = "older ones, and the classic engine, compute quantised heads up to 35 steps off without a word"
 

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converters.spec.releases import OTHER_RUNTIMES
 from xdet.errors import MissingExtraError, RuntimeUnavailableError
 from xdet.model.contract import read_document
 from xdet.runtimes.compiled import CompiledRuntime, require_release
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from xdet.runtimes.compiled import Program
     from xdet.runtimes.processors import RuntimeChoices
 
-OLDEST = "0.23"
-WHY = "xdet is not tested with older ones"
+OLDEST = OTHER_RUNTIMES["tract"]
+WHY = "older ones do not load finished files, or compute heads up to 167 steps off without a word"
 
 
 class TractRuntime(CompiledRuntime):

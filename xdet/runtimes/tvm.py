@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from converters.spec.releases import OTHER_RUNTIMES
 from xdet.errors import MissingExtraError
 from xdet.model.contract import read_document
 from xdet.runtimes.compiled import CompiledRuntime, require_release
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from xdet.runtimes.compiled import Program
     from xdet.runtimes.processors import RuntimeChoices
 
-OLDEST = "0.27"
-WHY = "xdet is not tested with older ones"
+OLDEST = OTHER_RUNTIMES["tvm"]
+WHY = "older ones do not compile the suppression of boxes"
 THREADS = "runtime.config_threadpool"
 BIG_CORES = 1
 

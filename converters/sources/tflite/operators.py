@@ -313,7 +313,14 @@ OPERATORS: Mapping[str, Row] = {
     "SOFTMAX": Row(
         activations.softmax,
         _UNARY,
-        (Case("Softmax", "built-in", 1, "at most 1 % of values: that kernel has a table of exponentials"),),
+        (
+            Case(
+                "Softmax, and a Min with 1 that keeps it in float32",
+                "built-in",
+                1,
+                "2 of a million values: that kernel has a table of exponentials",
+            ),
+        ),
     ),
     "QUANTIZE": Row(
         activations.quantize,

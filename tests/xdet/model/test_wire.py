@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from converters.spec import METADATA_KEY
 from tests.xdet.finished_models import document, finished_model, red_image
-from xdet.model.wire import FLOAT, UNTOLD, field, read_metadata, value_names, varint, with_outputs
+from xdet.model.wire import (
+    FLOAT,
+    UNTOLD,
+    field,
+    fixed_batch,
+    read_metadata,
+    value_names,
+    varint,
+    with_outputs,
+)
 from xdet.runtimes.onnxruntime import open_onnxruntime
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import open_runtime
@@ -97,3 +106,8 @@ def test_a_number_that_is_written_is_read_by_protobuf(value: int, number: int) -
     model = onnx.ModelProto.FromString(field(5, value))
     assert model.model_version == value
     assert len(varint(number)) == (1 if number < 128 else 2)
+
+
+@pytest.mark.parametrize(("written", "told"), [(1, 1), (3, 3), (300, 300), ("N", None)])
+def test_the_batch_is_the_input_s_first_size(written: int | str, told: int | None) -> None:
+    assert fixed_batch(finished_model(batch=written)) == told

@@ -159,9 +159,10 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, data: bytes, said: SourceO
         convert_to_bytes(save(tmp_path, data), ConvertOptions(source=said))
 
 
-def test_a_softmax_of_one_class_is_kept_from_the_integer_kernel_that_wraps_its_one(tmp_path: Path) -> None:
-    for classes, followed in ((1, "Min"), (3, "QuantizeLinear")):
+def test_a_softmax_is_kept_from_integer_kernels(tmp_path: Path) -> None:
+    """ONNX Runtime's gave 0 for the 1 of one class, tract's gives wrong codes."""
+    for classes in (1, 3):
         model = convert_to_bytes(save(tmp_path, fastestdet(classes)), ConvertOptions()).model
         nodes = onnx.load_model_from_string(model).graph.node
         (softmax,) = [node for node in nodes if node.op_type == "Softmax"]
-        assert [node.op_type for node in nodes if softmax.output[0] in node.input] == [followed]
+        assert [node.op_type for node in nodes if softmax.output[0] in node.input] == ["Min"]
