@@ -18,7 +18,7 @@ were picked (``suppress_best``): 8,400 boxes of 80 classes have 672,000 scores a
 Picking: a maximum with the threshold makes all scores alike that do not count, which spares TopK much of its work. Of very
 many scores, first the groups of neighbours with the best maxima are picked. As many groups as candidates are enough: a
 score outside them has a better one in each of these groups, or an equal one of lower index. They are put back in order,
-so that ties are cut as among all.
+so that ties are cut as among all. What is below the least of these maxima is no candidate either, and made alike, too.
 """
 
 from __future__ import annotations
@@ -216,23 +216,35 @@ def _best(
     total, count = spec.num_boxes * spec.competing_classes, spec.num_candidates
     limit = writer.constant(np.array([count], np.int64), "head/num_candidates")
     size = max(n for n in range(1, GROUP + 1) if total % n == 0) if total >= MANY else 1
-    picked, chosen, width = scores, None, total
+    picked, chosen, width, least = scores, None, total, score_threshold
     if size > 1:
         shape = _shape(writer, [-1, total // size, size], "head/groups_shape")
         groups = writer.op("Reshape", [scores, shape], "head/groups")
         axis = writer.constant(np.array([2], np.int64), "head/group_axis")
         maxima = writer.op("ReduceMax", [groups, axis], "head/group_maxima", keepdims=0)
         maxima = writer.op("Max", [maxima, score_threshold], "head/group_maxima_or_threshold")
-        chosen = writer.ops("TopK", [maxima, limit], ["head/best_maxima", "head/best_groups"], axis=1)[1]
+        names = ["head/best_maxima", "head/best_groups"]
+        best, chosen = writer.ops("TopK", [maxima, limit], names, axis=1)
+        least = _just_below(writer, best, count)
         chosen = _rising(writer, chosen, limit, total // size)
         picked, width = gathered(writer, groups, chosen, "head/groups_of_candidates"), count * size
-    clamped = writer.op("Max", [picked, score_threshold], "head/scores_or_threshold")
     flat = writer.op(
-        "Reshape", [clamped, _shape(writer, [-1, width], "head/flat_scores_shape")], "head/flat_scores"
+        "Reshape", [picked, _shape(writer, [-1, width], "head/flat_scores_shape")], "head/all_scores"
     )
+    flat = writer.op("Max", [flat, least], "head/flat_scores")
     names = ["head/candidate_scores", "head/candidate_indices"]
     best, indices = writer.ops("TopK", [flat, limit], names, axis=1)
     return best, Places(indices, width, size, chosen)
+
+
+def _just_below(writer: GraphWriter, falling: ir.Value, count: int) -> ir.Value:
+    """Less than the last of ``[N, count]`` falling numbers of 0 or more, by one or two float32 at most: ``[N, 1]``."""
+    place = writer.constant(np.array([count - 1], np.int64), "head/last_candidate")
+    last = writer.op("Gather", [falling, place], "head/least_maximum", axis=1)
+    below_one = writer.constant(np.nextafter(np.float32(1), np.float32(0)), "head/just_below_one")
+    smallest = writer.constant(np.nextafter(np.float32(0), np.float32(1)), "head/smallest_number")
+    scaled = writer.op("Mul", [last, below_one], "head/least_maximum_scaled")
+    return writer.op("Sub", [scaled, smallest], "head/just_below_maximum")
 
 
 def _rising(writer: GraphWriter, indices: ir.Value, count: ir.Value, below: int) -> ir.Value:

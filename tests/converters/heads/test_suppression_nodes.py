@@ -52,6 +52,7 @@ SCORES: dict[str, Callable[[np.random.Generator, Draw], NDArray[np.float64]]] = 
     "as many as the limit or so": lambda rng, shape: np.where(
         rng.random(shape) < MAX_CANDIDATES / np.prod(shape[1:]), 0.5, 0.25
     ),
+    "neighbouring numbers": lambda rng, shape: np.float32(0.5) + rng.integers(-2, 3, shape) * 2.0**-24,
     "the last ones": lambda _, shape: np.broadcast_to(np.arange(shape[2]) / shape[2], shape),
 }
 
@@ -97,6 +98,14 @@ def assert_rows_of_numpy(
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_candidates_are_those_of_numpy(size: tuple[int, int], kind: str) -> None:
     assert_rows_of_numpy(size, kind, rule=Suppression(), thresholds=ALL_CANDIDATES, batch=1)
+
+
+@pytest.mark.parametrize("number", [2.0**-149, 2.0**-126], ids=["least", "least normal"])
+def test_the_least_numbers_are_told_apart(number: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where any score above 0 counts, and more than the limit do."""
+    monkeypatch.setitem(SCORES, "least", lambda rng, shape: rng.integers(0, 5, shape) * number)
+    every = Thresholds(0.0, 1.0, MAX_CANDIDATES)
+    assert_rows_of_numpy(SIZES["groups of 16"], "least", rule=Suppression(), thresholds=every, batch=2)
 
 
 @settings(deadline=None, max_examples=30)
