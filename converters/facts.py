@@ -53,9 +53,10 @@ class PostProcess:
         priors: one per box: centre y and x, h, w, as fractions of the picture.
         score_threshold: a candidate needs a score of it or above.
         iou_threshold: a box falls when its overlap with a better one is above it.
-        max_detections: rows.
-        across_classes: a box counts with its best class alone, and falls to better boxes of any class.
+        max_detections: boxes that stay at most; rows where each has one.
+        across_classes: a box falls to better boxes of any class, and counts with its best.
         per_class: at most so many boxes of each class stay.
+        classes_per_box: rows of a box that stays, where suppression is across classes.
     """
 
     num_classes: int
@@ -66,6 +67,12 @@ class PostProcess:
     max_detections: int
     across_classes: bool
     per_class: int
+    classes_per_box: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Rows of all boxes."""
+        return self.max_detections * self.classes_per_box
 
 
 @dataclass(frozen=True, slots=True)

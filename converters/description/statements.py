@@ -465,16 +465,19 @@ def _stated_rescaling(
 def _resolve_suppression(options: SourceOptions, behind: PostProcess | None) -> Suppression:
     across = options.class_agnostic or (behind is not None and behind.across_classes)
     if behind is None or across:
-        return Suppression(across_classes=across, unclipped=behind is not None)
+        several = 1 if behind is None or options.class_agnostic else behind.classes_per_box
+        return Suppression(across_classes=across, unclipped=behind is not None, classes_per_box=several)
     return Suppression(unclipped=True, class_first=True, per_class=behind.per_class)
 
 
 def _told_of_postprocess(behind: PostProcess) -> str:
     how = "across classes" if behind.across_classes else "class by class"
+    if behind.classes_per_box > 1:
+        how += f", {behind.classes_per_box} classes of each box"
     return (
         f"the file's own post-processing is replaced by the head ssd; its thresholds are the defaults unless told otherwise: "
         f"score {behind.score_threshold:g} (which counts there, so the number below it is written), "
-        f"IoU {behind.iou_threshold:g}, {behind.max_detections} rows, suppression {how}"
+        f"IoU {behind.iou_threshold:g}, {behind.rows} rows, suppression {how}"
     )
 
 
@@ -482,7 +485,8 @@ def _resolve_thresholds(options: SourceOptions, behind: PostProcess | None) -> T
     default = Thresholds()
     if behind is not None:
         below = float(str(np.nextafter(np.float32(behind.score_threshold), np.float32(0))))
-        default = Thresholds(below, behind.iou_threshold, behind.max_detections)
+        rows = behind.max_detections if options.class_agnostic else behind.rows
+        default = Thresholds(below, behind.iou_threshold, rows)
     try:
         return Thresholds(
             score=default.score if options.score_threshold is None else options.score_threshold,

@@ -2,7 +2,7 @@
 
 Its twins are in ``converters.heads.nms_nodes`` and ``converters.heads.suppression_nodes``::
 
-    a head's decode -> keep_best_class -> limit_candidates -> suppress -> select_best
+    a head's decode -> keep_best_class -> limit_candidates -> suppress -> with_further_classes -> select_best
 
 Suppression is class-aware, unless ``DetectorSpec.suppression`` says otherwise.
 Everything is float32; candidates are flattened box, class.
@@ -49,13 +49,21 @@ def detect_from_head(head: Float32, spec: DetectorSpec, thresholds: Thresholds) 
     Raises:
         ValueError: the detector's head is not known, or the array does not fit it.
     """
-    boxes, scores = decode_head(head, spec)
-    selected, rule = [], spec.suppression
-    for image_boxes, image_scores in zip(boxes, scores, strict=True):
-        candidates = limit_candidates(
-            image_scores, score_threshold=thresholds.score, class_first=rule.class_first
-        )
-        selected.append(suppress(image_boxes, candidates, image_scores.shape[1], thresholds, rule))
+    return detect_decoded(*_decode(head, spec), thresholds, spec.suppression)
+
+
+def detect_decoded(
+    boxes: Float32, scores: Float32, thresholds: Thresholds, rule: Suppression
+) -> BatchDetections:
+    """Keep the best of decoded boxes ``(N, B, 4)`` and scores ``(N, B, NC)``, as a finished model does."""
+    candidates = [
+        limit_candidates(competing, score_threshold=thresholds.score, class_first=rule.class_first)
+        for competing in competing_scores(scores, rule)
+    ]
+    selected = [
+        with_further_classes(suppress(places, best, scores.shape[2], thresholds, rule), own, thresholds, rule)
+        for places, best, own in zip(boxes, candidates, scores, strict=True)
+    ]
     if rule.unclipped:
         boxes = clip_xyxy(boxes)
     return select_best(boxes, scores, selected, thresholds.max_detections)
@@ -65,12 +73,22 @@ def decode_head(head: Float32, spec: DetectorSpec) -> tuple[Float32, Float32]:
     """Every box ``(N, B, 4)`` and score ``(N, B, NC)`` of raw outputs; arguments and errors as ``detect_from_head``.
 
     Boxes are clipped to 0..1 unless suppression comes first (``Suppression.unclipped``). Where boxes suppress each other across
-    classes, a box has a score for its best class alone.
+    classes and give one row each, a box has a score for its best class alone.
     """
+    boxes, scores = _decode(head, spec)
+    several = spec.suppression.classes_per_box > 1
+    return boxes, scores if several else competing_scores(scores, spec.suppression)
+
+
+def _decode(head: Float32, spec: DetectorSpec) -> tuple[Float32, Float32]:
     if spec.head is None:
         raise ValueError("this detector's head is not known (--head none): its raw outputs cannot be decoded")
-    boxes, scores = spec.head.decode(split_outputs(head, spec.head.raw_outputs()))
-    return boxes, keep_best_class(scores) if spec.suppression.across_classes else scores
+    return spec.head.decode(split_outputs(head, spec.head.raw_outputs()))
+
+
+def competing_scores(scores: Float32, rule: Suppression) -> Float32:
+    """The scores ``(N, B, NC)`` that enter suppression; 0 elsewhere."""
+    return keep_best_class(scores) if rule.across_classes else scores
 
 
 def keep_best_class(scores: Float32) -> Float32:
@@ -114,7 +132,7 @@ def suppress(
         boxes_xyxy: float32 ``(B, 4)`` of one image, 0..1.
         candidates: int64 ``(C,)``, indices into the flattened (box, class) scores, best first.
         num_classes: NC.
-        thresholds: a box falls when its IoU is above ``iou``; at most ``max_detections`` stay.
+        thresholds: a box falls when its IoU is above ``iou``; at most as many stay as fill ``max_detections`` rows.
         rule: whether across classes, and how many of each stay; None for the default.
 
     Returns:
@@ -122,13 +140,14 @@ def suppress(
     """
     rows, classes = np.divmod(candidates, num_classes)
     most = None if rule is None else rule.per_class
+    limit = thresholds.max_detections if rule is None else rule.max_boxes(thresholds.max_detections)
     if rule is not None and rule.across_classes:
         classes = np.zeros_like(classes)
     coordinates = boxes_xyxy[rows].T.copy()
     kept: list[int] = []
     of_class: Counter[int] = Counter()
     remaining = np.arange(len(candidates))
-    while remaining.size and len(kept) < thresholds.max_detections:
+    while remaining.size and len(kept) < limit:
         leaders = remaining[:NMS_BLOCK]
         overlaps = iou_xyxy(coordinates[:, leaders].T[:, None], coordinates[:, remaining].T[None])
         falls = (overlaps > np.float32(thresholds.iou)) & (classes[leaders, None] == classes[remaining])
@@ -139,7 +158,30 @@ def suppress(
                 of_class[classes[leader]] += 1
                 alive &= ~falls[position]
         remaining = remaining[NMS_BLOCK:][alive[NMS_BLOCK:]]
-    return candidates[kept[: thresholds.max_detections]]
+    return candidates[kept[:limit]]
+
+
+def with_further_classes(kept: Int64, scores: Float32, thresholds: Thresholds, rule: Suppression) -> Int64:
+    """The rows of boxes that stay: each has its best classes, of equal ones the lowest, as far as their scores count.
+
+    Args:
+        kept: int64 ``(k,)``, indices into the flattened scores: each box with its best class.
+        scores: float32 ``(B, NC)`` of one image, of all classes.
+        thresholds: a row needs a score above ``score``; at most ``max_detections`` rows.
+        rule: how many classes of a box.
+
+    Returns:
+        int64, indices into the flattened scores, best first, of equal ones the lower index; ``kept`` where each box has one.
+    """
+    if rule.classes_per_box == 1:
+        return kept
+    boxes = kept // scores.shape[1]
+    classes = np.argsort(-scores[boxes], axis=1, kind="stable")[:, : rule.classes_per_box]
+    found = (boxes[:, None] * scores.shape[1] + classes).reshape(-1)
+    values = scores.reshape(-1)[found]
+    counting = found[values > np.float32(thresholds.score)]
+    order = np.lexsort((counting, -scores.reshape(-1)[counting]))
+    return np.asarray(counting[order][: thresholds.max_detections], np.int64)
 
 
 def select_best(

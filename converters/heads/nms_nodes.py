@@ -27,7 +27,14 @@ from converters.errors import ContractError
 from converters.heads.arithmetic import clip_nodes
 from converters.heads.base import keypoints_of
 from converters.heads.nms import MAX_CANDIDATES
-from converters.heads.suppression_nodes import FLOAT32_COUNTS_TO, Kept, append_boxes, gathered, suppress
+from converters.heads.suppression_nodes import (
+    FLOAT32_COUNTS_TO,
+    Kept,
+    Places,
+    append_boxes,
+    gathered,
+    suppress,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,12 +75,14 @@ def add_head(
     score_threshold = _add_threshold(writer, "score_threshold", limits.score, frozen=freeze_thresholds)
     iou_threshold = _add_threshold(writer, "iou_threshold", limits.iou, frozen=freeze_thresholds)
     boxes, decoded = spec.head.decode_nodes(writer, outputs)
-    own_classes = None
+    competing, own_classes = decoded, None
     if spec.suppression.across_classes:
-        decoded, own_classes = best_classes(writer, decoded)
+        competing, own_classes = best_classes(writer, decoded)
     kept = suppress(
-        writer, boxes, decoded, spec, score_threshold=score_threshold, iou_threshold=iou_threshold
+        writer, boxes, competing, spec, score_threshold=score_threshold, iou_threshold=iou_threshold
     )
+    if spec.suppression.classes_per_box > 1:
+        kept, own_classes = with_further_classes(writer, kept, decoded, score_threshold, spec), None
     points = None
     if keypoints_of(spec.head):
         points = cast("KeypointHead", spec.head).keypoint_nodes(writer, outputs)
@@ -137,12 +146,19 @@ def select_best(
     Returns:
         The contract's outputs by name, in its order; padded rows hold boxes 0, score 0, class -1, anchor -1.
     """
-    num_classes, num_slots = spec.competing_classes, spec.num_boxes + kept.padding
-    class_first = spec.suppression.class_first and num_classes > 1
+    rule, num_rows, num_slots = (
+        spec.suppression,
+        spec.thresholds.max_detections,
+        spec.num_boxes + kept.padding,
+    )
+    num_classes = spec.competing_classes if rule.classes_per_box == 1 else spec.num_classes
+    class_first = rule.class_first and num_classes > 1
     if class_first and kept.places is None:
         by_class = writer.op("Transpose", [kept.scores], "head/kept_scores_by_class", perm=[0, 2, 1])
         kept = replace(kept, scores=by_class)
-    scores, indices = _sort_candidates(writer, kept, num_slots * num_classes, spec)
+    length = num_slots * num_classes if kept.places is None else kept.places.count
+    at_most_kept = num_rows * num_classes if rule.classes_per_box == 1 else length
+    scores, indices = _sort_candidates(writer, kept, length, (num_rows, at_most_kept), "detection_scores")
     zero = writer.constant(np.float32(0), "head/padded_score")
     valid = writer.op("Greater", [scores, zero], "head/is_valid")
     count = writer.op("Cast", [valid], "head/valid_as_int", to=ir.DataType.INT32)
@@ -180,16 +196,83 @@ def select_best(
     return found
 
 
+def with_further_classes(
+    writer: GraphWriter, kept: Kept, class_scores: ir.Value, score_threshold: ir.Value, spec: DetectorSpec
+) -> Kept:
+    """The boxes that stay, each with its best classes as far as their scores count.
+
+    Args:
+        writer: the graph to append to.
+        kept: boxes that stay, with the score of the best class of each.
+        class_scores: float32 ``[N, B, NC]``, of all classes.
+        score_threshold: float32 ``[1]``; a row needs a score above it.
+        spec: the detector.
+
+    Returns:
+        A candidate per box and class, 0 where it does not count.
+    """
+    rule, num_classes = spec.suppression, spec.num_classes
+    most, width = rule.max_boxes(spec.thresholds.max_detections), spec.num_boxes + kept.padding
+    length = width if kept.places is None else kept.places.count
+    scores, boxes = _sort_candidates(writer, kept, length, (most, most), "head/best_boxes_scores")
+    axis = writer.constant(np.array([2], np.int64), "head/class_score_axis")
+    table = append_boxes(writer, class_scores, kept.padding, 0.0, "head/class_scores_and_sentinel")
+    own = gathered(writer, table, boxes, "head/class_scores_of_boxes")
+    zero = writer.constant(np.float32(0), "head/no_class_score")
+    stays = writer.op(
+        "Unsqueeze", [writer.op("Greater", [scores, zero], "head/stays"), axis], "head/box_stays"
+    )
+    above = writer.op("Greater", [own, score_threshold], "head/class_is_above_threshold")
+    own = writer.op(
+        "Where", [writer.op("And", [above, stays], "head/class_counts"), own, zero], "head/class_scores"
+    )
+
+    sizes = writer.constant(np.array([-1, most, rule.classes_per_box], np.int64), "head/best_classes_shape")
+    flat = writer.op(
+        "Reshape",
+        [own, writer.constant(np.array([-1, num_classes], np.int64), "head/box_rows")],
+        "head/rows_of_classes",
+    )
+    best, classes = _sort_candidates(
+        writer,
+        replace(kept, scores=flat, places=None),
+        num_classes,
+        (rule.classes_per_box, num_classes),
+        "head/best_scores",
+    )
+    count = writer.constant(np.int64(num_classes), "head/classes_of_a_box")
+    starts = writer.op(
+        "Unsqueeze", [writer.op("Mul", [boxes, count], "head/box_starts"), axis], "head/starts_of_boxes"
+    )
+    classes = writer.op("Reshape", [classes, sizes], "head/further_classes")
+    total = most * rule.classes_per_box
+    flat_sizes = writer.constant(np.array([-1, total], np.int64), "head/further_places_shape")
+    places = writer.op(
+        "Reshape",
+        [writer.op("Add", [classes, starts], "head/class_places"), flat_sizes],
+        "head/further_places",
+    )
+    scores = writer.op("Reshape", [best, flat_sizes], "head/further_scores")
+    return replace(kept, scores=scores, places=Places(places, width * num_classes, total))
+
+
 def _sort_candidates(
-    writer: GraphWriter, kept: Kept, num_slots: int, spec: DetectorSpec
+    writer: GraphWriter, kept: Kept, length: int, limits: tuple[int, int], name: str
 ) -> tuple[ir.Value, ir.Value]:
-    """The K best scores and their flattened (box, class) indices, ``[N, K]`` each.
+    """The best scores and their slots, ``[N, rows]`` each.
 
     At most K candidates per class are kept (suppress sees to it), so no tie is cut off before it is settled.
+
+    Args:
+        writer: the graph to append to.
+        kept: scores, ``length`` of each image.
+        length: how many.
+        limits: rows, and how many scores above 0 there can be at most.
+        name: of the scores.
     """
-    num_rows, places = spec.thresholds.max_detections, kept.places
-    length, below = (num_slots, num_slots) if places is None else (spec.num_candidates, places.below)
-    at_most_kept = min(length, max(2, num_rows * spec.competing_classes), MAX_CANDIDATES)
+    (num_rows, most), places = limits, kept.places
+    below = length if places is None else places.below
+    at_most_kept = min(length, max(2, most), MAX_CANDIDATES)
     flat_shape = writer.constant(np.array([-1, length], np.int64), "head/flat_shape")
     flat = writer.op("Reshape", [kept.scores, flat_shape], "head/kept_scores_flat")
     limit = writer.constant(np.array([at_most_kept], np.int64), "head/max_kept")
@@ -208,7 +291,7 @@ def _sort_candidates(
     if dtype != np.int64:
         row_keys = writer.op("Cast", [row_keys], "head/row_keys_int64", to=ir.DataType.INT64)
     divisor = width if dtype == np.int64 else writer.constant(np.int64(below), "head/num_slots_int64")
-    scores = _cut(writer, by_score, 0, num_rows, "detection_scores")
+    scores = _cut(writer, by_score, 0, num_rows, name)
     slots = writer.op("Mod", [row_keys, divisor], "head/row_slots")
     return scores, slots if places is None else places.slots(writer, slots, "head/row_slots_in_table")
 

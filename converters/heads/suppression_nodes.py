@@ -52,12 +52,14 @@ class Places:
     Attributes:
         values: int64 ``[N, C]``.
         below: what they are below.
+        count: C.
         size: scores of a group.
         groups: int64 ``[N, G]``, the groups in which they are counted, rising; None where places are slots.
     """
 
     values: ir.Value
     below: int
+    count: int
     size: int = 1
     groups: ir.Value | None = None
 
@@ -113,7 +115,8 @@ def suppress(
         What stays. Of equal scores at the limit of candidates those of lower (box, class) index are candidates, where
         the runtime's TopK breaks ties as ONNX says.
     """
-    rows_needed = -(-spec.thresholds.max_detections // spec.competing_classes)
+    most = spec.suppression.max_boxes(spec.thresholds.max_detections)
+    rows_needed = -(-most // spec.competing_classes)
     padding = max(1, rows_needed - spec.num_boxes)
     boxes = append_boxes(writer, boxes, padding, 0.0, "head/boxes_and_sentinel")
     total = spec.num_boxes * spec.competing_classes
@@ -179,7 +182,7 @@ def _suppress_best(
     marked = writer.op("Reshape", [marked, shape], "head/marked_scores_flat")
     stays = writer.op("Less", [gathered(writer, marked, by_class, "head/marks"), zero], "head/is_kept")
     if spec.suppression.class_first:
-        places = Places(by_class, (spec.num_boxes + 1) * spec.competing_classes)
+        places = Places(by_class, (spec.num_boxes + 1) * spec.competing_classes, spec.num_candidates)
     return Kept(
         given.boxes, writer.op("Where", [stays, scores, zero], "head/kept_scores"), given.padding, places
     )
@@ -234,7 +237,7 @@ def _best(
     flat = writer.op("Max", [flat, least], "head/flat_scores")
     names = ["head/candidate_scores", "head/candidate_indices"]
     best, indices = writer.ops("TopK", [flat, limit], names, axis=1)
-    return best, Places(indices, width, size, chosen)
+    return best, Places(indices, width, count, size, chosen)
 
 
 def _just_below(writer: GraphWriter, falling: ir.Value, count: int) -> ir.Value:
@@ -260,7 +263,8 @@ def _selected(
     writer: GraphWriter, boxes: ir.Value, by_class: ir.Value, iou_threshold: ir.Value, spec: DetectorSpec
 ) -> ir.Value:
     """What NonMaxSuppression selects of boxes and their scores ``[N, NC, B + P]``: batch, class and box, ``[n, 3]``."""
-    limits = (spec.thresholds.max_detections, spec.suppression.per_class or MAX_CANDIDATES)
+    most = spec.suppression.max_boxes(spec.thresholds.max_detections)
+    limits = (most, spec.suppression.per_class or MAX_CANDIDATES)
     cap = writer.constant(np.array([min(limits) + 1], np.int64), "head/max_boxes_per_class")
     above_zero = writer.constant(np.array([0], np.float32), "head/nms_score_threshold")
     inputs = [boxes, by_class, cap, iou_threshold, above_zero]

@@ -54,12 +54,15 @@ class Suppression:
         unclipped: boxes overlap as the head decodes them, beyond the picture too, and are clipped behind suppression.
         class_first: rows of equal score are in the order of (class, box), not of (box, class).
         per_class: at most so many boxes of each class stay; None for no limit but ``max_detections``.
+        classes_per_box: rows of a box that stays, one for each of its best classes whose score counts; above 1 across
+            classes alone. So many boxes stay as fill ``max_detections`` rows.
     """
 
     across_classes: bool = False
     unclipped: bool = False
     class_first: bool = False
     per_class: int | None = None
+    classes_per_box: int = 1
 
     def __post_init__(self) -> None:
         for name in ("across_classes", "unclipped", "class_first"):
@@ -68,11 +71,25 @@ class Suppression:
             require_count(self.per_class, "per_class")
         if self.across_classes and (self.per_class is not None or self.class_first):
             raise ValueError("per_class and class_first are about classes that are suppressed one by one")
+        if require_count(self.classes_per_box, "classes_per_box") > 1 and not self.across_classes:
+            raise ValueError("classes_per_box is about boxes that suppress each other across classes")
+
+    def max_boxes(self, rows: int) -> int:
+        """How many boxes stay at most, to fill so many rows."""
+        return -(-rows // self.classes_per_box)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; ``classes_per_box`` stands there where it is not 1."""
+        data = asdict(self)
+        if self.classes_per_box == 1:
+            del data["classes_per_box"]
+        return data
 
     @classmethod
     def from_dict(cls, data: Any) -> Suppression:
-        """Read what ``asdict`` wrote."""
-        return cls(**{rule.name: data[rule.name] for rule in fields(cls)})
+        """Read what ``to_dict`` wrote."""
+        known = {"classes_per_box": 1, **data}
+        return cls(**{rule.name: known[rule.name] for rule in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +136,10 @@ class DetectorSpec:
         if len(self.class_names) != self.head.num_classes and (self.class_names or self.gives_boxes):
             raise ValueError(
                 f"the head has {self.head.num_classes} classes, got class names {self.class_names}"
+            )
+        if self.suppression.classes_per_box > self.head.num_classes:
+            raise ValueError(
+                f"classes_per_box is {self.suppression.classes_per_box}, the head has {self.head.num_classes} classes"
             )
 
     @property
@@ -178,6 +199,8 @@ class DetectorSpec:
             del data["image"]["any_size"]
         if self.suppression == Suppression():
             del data["suppression"]
+        else:
+            data["suppression"] = self.suppression.to_dict()
         return data
 
     @classmethod

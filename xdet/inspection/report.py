@@ -183,9 +183,11 @@ def _spec_lines(spec: DetectorSpec) -> Iterator[tuple[str, str]]:
         yield "Classes", ", ".join(spec.class_names) + assumed["class_names"]
     if spec.gives_boxes:
         limits, across = spec.thresholds, " across classes" * spec.suppression.across_classes
+        several = spec.suppression.classes_per_box
+        rows = "boxes" if several == 1 else f"rows, {several} classes of each box"
         yield (
             "Thresholds",
-            f"score > {limits.score}, IoU > {limits.iou} suppresses{across}, at most {limits.max_detections} boxes",
+            f"score > {limits.score}, IoU > {limits.iou} suppresses{across}, at most {limits.max_detections} {rows}",
         )
 
 

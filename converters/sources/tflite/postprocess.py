@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.errors import SourceFileError, UnsupportedModelError
+from converters.errors import SourceFileError
 from converters.facts import PostProcess
 from converters.heads.nms import MAX_CANDIDATES
 from converters.quant import dequantize
@@ -32,7 +32,6 @@ def read_postprocess(model: TfliteModel) -> PostProcess | None:
 
     Raises:
         SourceFileError: options are missing or out of range, or operands do not fit.
-        UnsupportedModelError: several classes per box are asked for.
     """
     op = model.postprocess
     if op is None:
@@ -50,13 +49,7 @@ def read_postprocess(model: TfliteModel) -> PostProcess | None:
         found = f"offsets {list(boxes)} and scores {list(scores)} of {classes} classes"
         raise _malformed(model, f"has {found}, expected [1, boxes, 4] and [1, boxes, classes or 1 + classes]")
     regular = bool(op.options.get("use_regular_nms", False))
-    per_box = _count(model, op, "max_classes_per_detection", most=classes)
-    if per_box > 1 and not regular:
-        msg = (
-            f"{model.file}: its post-processing gives {per_box} classes per box (max_classes_per_detection), expected 1; "
-            f"export it with 1, or with use_regular_nms, or give --head none and decode its raw outputs"
-        )
-        raise UnsupportedModelError(msg)
+    per_box = 1 if regular else _count(model, op, "max_classes_per_detection", most=classes)
     per_class = PER_CLASS if "detections_per_class" not in op.options else None
     return PostProcess(
         num_classes=classes,
@@ -64,9 +57,10 @@ def read_postprocess(model: TfliteModel) -> PostProcess | None:
         priors=tuple(map(tuple, _priors(model, op.inputs[2], boxes[1]).tolist())),
         score_threshold=_threshold(model, op, "nms_score_threshold"),
         iou_threshold=_threshold(model, op, "nms_iou_threshold"),
-        max_detections=_count(model, op, "max_detections", most=MAX_CANDIDATES),
+        max_detections=_count(model, op, "max_detections", most=MAX_CANDIDATES // per_box),
         across_classes=not regular,
         per_class=per_class or _count(model, op, "detections_per_class", most=1 << 31),
+        classes_per_box=per_box,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from converters.heads.boxes import iou_xyxy
-from converters.heads.nms import limit_candidates, select_best, suppress
+from converters.heads.nms import detect_decoded, limit_candidates, select_best, suppress
 from converters.heads.ssd import Ssd
-from converters.spec import Thresholds
+from converters.spec import Suppression, Thresholds
 from tests.converters.heads.decoding import decoder, random_outputs, run_onnxruntime
 from tests.converters.sources.tflite.builder import TfliteBuilder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Float32 = NDArray[np.float32]
 
@@ -94,16 +97,16 @@ def test_scores_leave_the_background_out_after_what_activates_them(head: Ssd, ex
 
 
 def post_process_file(
-    priors_yxhw: Float32, *, classes: int, background: bool, iou: float, rows: int
+    priors_yxhw: Float32, *, classes: int, background: bool, iou: float, rows: int, several: int = 0
 ) -> bytes:
-    """A TFLite file that is nothing but the custom operator."""
+    """A TFLite file that is nothing but the custom operator: class by class, or ``several`` classes of each box."""
     from flatbuffers import flexbuffers
 
     options = {
         "max_detections": rows,
-        "max_classes_per_detection": 1,
+        "max_classes_per_detection": several or 1,
         "detections_per_class": rows,
-        "use_regular_nms": True,
+        "use_regular_nms": not several,
         "nms_score_threshold": 0.1,
         "nms_iou_threshold": iou,
         "num_classes": classes,
@@ -116,7 +119,8 @@ def post_process_file(
     b = TfliteBuilder()
     offsets = b.input("offsets", (1, count, 4), "float32")
     scores = b.input("scores", (1, count, classes + background), "float32")
-    shapes = [(1, rows, 4), (1, rows), (1, rows), (1,)]
+    found = rows * (several or 1)
+    shapes = [(1, found, 4), (1, found), (1, found), (1,)]
     outputs = [b.tensor(f"found_{index}", shape, "float32") for index, shape in enumerate(shapes)]
     b.operator("CUSTOM:TFLite_Detection_PostProcess", [offsets, scores, b.constant(priors_yxhw)], outputs)
     b.subgraph.operators[-1].customOptions = list(flexbuffers.Dumps(options))
@@ -165,6 +169,52 @@ def test_detections_are_those_of_the_custom_operator(*, seed: int, iou: float, b
         np.testing.assert_allclose(
             rows.boxes_xyxy[0, :total], expected, rtol=0, atol=2e-7
         )  # exp rounds differently
+
+
+BELOW = np.nextafter(np.float32(0.1), np.float32(0))
+SCORES: dict[str, Callable[[np.random.Generator], NDArray[Any]]] = {
+    "all differ": lambda rng: rng.permutation(np.linspace(0.01, 0.99, 60 * 5)),
+    "codes": lambda rng: rng.integers(0, 256, 60 * 5) / 256,
+    "two values": lambda rng: rng.choice([0.3, 0.7], 60 * 5),
+    "on and below the threshold": lambda rng: rng.choice([0.1, float(BELOW), 0.5], 60 * 5),
+    "none counts": lambda _: np.full(60 * 5, 0.05),
+}
+
+
+@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize("several", [2, 3, 4])
+@pytest.mark.parametrize("kind", SCORES)
+def test_several_classes_of_a_box_are_those_of_the_custom_operator(
+    *, kind: str, several: int, background: bool
+) -> None:
+    """Box by box; of equal scores of one box the operator takes any class, and it gives classes that do not count, too."""
+    rng = np.random.default_rng(several)
+    centers = rng.uniform(0.2, 0.8, (60, 2))
+    priors = np.concatenate([centers, rng.uniform(0.05, 0.3, (60, 2))], axis=-1).astype(np.float32)
+    offsets = rng.normal(0, 1.5, (1, 60, 4)).astype(np.float32)
+    scores = SCORES[kind](rng).reshape(1, 60, 5).astype(np.float32)[..., : 4 + background]
+    model = post_process_file(priors, classes=4, background=background, iou=0.5, rows=20, several=several)
+    boxes_yx, classes, values, count = run_litert(model, {"offsets": offsets, "scores": scores})
+
+    kept = tuple(map(tuple, priors.tolist()))
+    head = Ssd(60, 4, "centers", (10, 9, 5, 4), kept, yx_first=True, background=background, clipped=False)
+    rule = Suppression(across_classes=True, unclipped=True, classes_per_box=several)
+    thresholds = Thresholds(float(BELOW), 0.5, 20 * several)
+    decoded = head.decode([scores, offsets])
+    rows = detect_decoded(*decoded, thresholds, rule)
+    by_box: dict[int, list[int]] = {}  # best box first
+    for row in range(int(rows.num_detections[0])):
+        by_box.setdefault(int(rows.anchors[0, row]), []).append(row)
+    assert len(by_box) == int(count[0]) == (0 if kind == "none counts" else len(by_box))
+    for place, (anchor, own) in enumerate(by_box.items()):
+        theirs = range(place * several, (place + 1) * several)
+        counting = [index for index in theirs if values[0, index] >= np.float32(0.1)]
+        assert [float(rows.scores[0, row]) for row in own] == [float(values[0, i]) for i in counting]
+        for row, index in zip(own, counting, strict=True):
+            expected = np.clip(boxes_yx[0, index][[1, 0, 3, 2]], 0, 1)
+            np.testing.assert_allclose(rows.boxes_xyxy[0, row], expected, rtol=0, atol=1e-6)  # exp
+            if (decoded[1][0, anchor] == rows.scores[0, row]).sum() == 1:
+                assert rows.classes[0, row] == int(classes[0, index])
 
 
 @settings(deadline=None, max_examples=50)

@@ -52,7 +52,7 @@ SCORES: dict[str, Callable[[np.random.Generator, Draw], NDArray[np.float64]]] = 
     "as many as the limit or so": lambda rng, shape: np.where(
         rng.random(shape) < MAX_CANDIDATES / np.prod(shape[1:]), 0.5, 0.25
     ),
-    "neighbouring numbers": lambda rng, shape: np.float32(0.5) + rng.integers(-2, 3, shape) * 2.0**-24,
+    "neighbouring numbers": lambda rng, shape: rng.choice(0.5 + np.arange(-2, 3) / 2**24, shape),
     "the last ones": lambda _, shape: np.broadcast_to(np.arange(shape[2]) / shape[2], shape),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from converters.graph import IR_VERSION, GraphWriter, infer_shapes
 from converters.heads import HEADS
 from converters.heads.base import BatchDetections
 from converters.heads.blazeface import BlazeFace
-from converters.heads.nms import keep_best_class, limit_candidates, select_best, suppress
+from converters.heads.nms import detect_decoded
 from converters.heads.nms_nodes import add_head
 from converters.opset import stamp_opset
 from converters.spec import DetectorSpec, ImageInput, Rescaling, Suppression, Thresholds, contract_io
@@ -33,7 +34,15 @@ RULES = {
     "class by class": Suppression(),
     "across classes": Suppression(across_classes=True),
     "class first, two of each": Suppression(class_first=True, per_class=2),
+    "two classes of each": Suppression(across_classes=True, classes_per_box=2),
+    "all classes of each": Suppression(across_classes=True, unclipped=True, classes_per_box=9),
 }
+
+
+def rule_of(head: Head, name: str) -> Suppression:
+    """The rule, with as many classes as the head has."""
+    rule = RULES[name]
+    return replace(rule, classes_per_box=min(rule.classes_per_box, head.num_classes))
 
 
 @functools.cache
@@ -72,23 +81,10 @@ def detector(head: Head, score: float, rule: Suppression = RULES["class by class
 def test_rows_are_exactly_those_of_numpy_on_the_decoded_values(
     head: Head, rule: str, raw: str, score: float
 ) -> None:
-    outputs, by = RAW_OUTPUTS[raw](head, 3), RULES[rule]
+    outputs, by = RAW_OUTPUTS[raw](head, 3), rule_of(head, rule)
     results: list[NDArray[Any]] = session(detector(head, score, by)).run(None, feeds_of(outputs))
     actual, (boxes, scores) = BatchDetections(*results[: len(OUTPUTS)]), results[-2:]
-    thresholds = Thresholds(score, 0.4567, 50)
-    if by.across_classes:
-        scores = keep_best_class(scores)
-    selected = [
-        suppress(
-            b,
-            limit_candidates(s, score_threshold=score, class_first=by.class_first),
-            head.num_classes,
-            thresholds,
-            by,
-        )
-        for b, s in zip(boxes, scores, strict=True)
-    ]
-    expected = select_best(boxes, scores, selected, 50)
+    expected = detect_decoded(boxes, scores, Thresholds(score, 0.4567, 50), by)
     for name in ("num_detections", "anchors", "classes", "scores", "boxes_xyxy"):
         np.testing.assert_array_equal(getattr(actual, name), getattr(expected, name), err_msg=name)
     if isinstance(head, BlazeFace) and head.num_keypoints:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.heads.boxes import clip_xyxy, iou_xyxy
-from converters.heads.nms import MAX_CANDIDATES, detect_from_head, suppress
+from converters.heads.nms import MAX_CANDIDATES, detect_from_head, suppress, with_further_classes
 from converters.heads.yolo_v2 import Anchors, YoloV2
 from xdet.checking.heads.why import ROOM, Key, Side, explain, has_box, kept_boxes, rank, sides_of
 from xdet.runtimes.table import suppresses_at_equality
@@ -60,7 +60,7 @@ def with_ties_of(oracle: Side, runtime: Side, thresholds: Thresholds) -> Side:
     last = oracle.last_candidate(thresholds.score)
     if last is None:
         return oracle
-    flat, width = oracle.scores.reshape(-1), oracle.scores.shape[1]
+    flat, width = oracle.competing.reshape(-1), oracle.scores.shape[1]
     better, tied = np.flatnonzero(flat > oracle.scores[last]), np.flatnonzero(flat == oracle.scores[last])
     rows, classes = np.divmod(tied, width)
     kept, falls = np.zeros(tied.size, np.bool_), np.zeros(tied.size, np.bool_)
@@ -74,6 +74,7 @@ def with_ties_of(oracle: Side, runtime: Side, thresholds: Thresholds) -> Side:
     entering = np.sort(np.concatenate([better, chosen])[:MAX_CANDIDATES])
     ranked = entering[np.argsort(-flat[entering], kind="stable")]
     stays = suppress(oracle.boxes, ranked, width, thresholds, oracle.rule)
+    stays = with_further_classes(stays, oracle.scores, thresholds, oracle.rule)
     found = [divmod(int(index), width) for index in stays]
     boxes = clip_xyxy(oracle.boxes)
     return replace(oracle, kept={key: (boxes[key[0]], oracle.scores[key]) for key in found})

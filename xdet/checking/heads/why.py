@@ -17,14 +17,20 @@ source's than the runtime may be at all, the cause is a layer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from converters.heads.base import split_outputs
 from converters.heads.boxes import iou_xyxy
-from converters.heads.nms import MAX_CANDIDATES, decode_head, detect_from_head, limit_candidates
+from converters.heads.nms import (
+    MAX_CANDIDATES,
+    competing_scores,
+    decode_head,
+    detect_from_head,
+    limit_candidates,
+)
 from converters.spec import Suppression
 from xdet.checking.heads.spread import steps_between
 from xdet.checking.result import DetectionChange, Deviation
@@ -78,16 +84,26 @@ class Side:
 
     def rivals(self, key: Key) -> tuple[list[Key], NDArray[np.float32]]:
         """The kept boxes that may suppress a box, best first, and their IoU with it."""
-        others = [other for other in self.kept if self.rule.across_classes or other[1] == key[1]]
+        across = self.rule.across_classes
+        others = [other for other in self.kept if (other[0] != key[0] if across else other[1] == key[1])]
         rows = np.array([other[0] for other in others], np.int64)
         return others, np.asarray(iou_xyxy(self.boxes[rows], self.boxes[key[0]]), np.float32)
 
+    @property
+    def competing(self) -> NDArray[np.float32]:
+        """The scores that enter suppression, 0 elsewhere."""
+        return np.asarray(competing_scores(self.scores[None], self.rule)[0])
+
+    def leader(self, key: Key) -> Key:
+        """The box with the class that it enters suppression with."""
+        return (key[0], int(self.scores[key[0]].argmax())) if self.rule.classes_per_box > 1 else key
+
     def last_candidate(self, score_threshold: float) -> Key | None:
         """The last box that enters suppression; None where all boxes above the threshold do."""
-        flat = self.scores.reshape(-1)
+        flat = self.competing.reshape(-1)
         if np.count_nonzero(flat > np.float32(score_threshold)) <= MAX_CANDIDATES:
             return None
-        last = int(limit_candidates(self.scores, score_threshold=score_threshold)[-1])
+        last = int(limit_candidates(self.competing, score_threshold=score_threshold)[-1])
         row, class_id = divmod(last, self.scores.shape[1])
         return row, class_id
 
@@ -170,12 +186,11 @@ def explain(
             margin,
             f"score {scores[1]:.7g} is not above {limit:.7g}, on the other side {scores[0]:.7g}",
         )
+    if (leader := absent.leader(key)) != key:
+        return _further_class(present, absent, key, leader, thresholds, seen=seen)
     rival = _rival(absent, key, thresholds)
     if rival is None:
-        last = absent.last_candidate(thresholds.score)
-        if last is not None and absent.scores[key] <= absent.scores[last] + np.float32(ROOM):
-            return _beyond_candidates(absent, key, last)
-        return _almost_suppressed(absent, key, thresholds) or _without_rival(absent, key, thresholds)
+        return _left_out(absent, key, thresholds)
     why = _suppressed(present, absent, (key, rival), thresholds)
     if why is not None:
         return why
@@ -185,6 +200,31 @@ def explain(
     root = explain(absent, present, rival, thresholds, seen=seen | {key})
     told = f"suppressed by box {rival[0]}, which the other side does not keep: {root.message}"
     return Why("follows", (key, *root.keys), root.margin, told, root=root.root or root.cause)
+
+
+def _left_out(side: Side, key: Key, thresholds: Thresholds) -> Why:
+    """Why a side does not keep a box that no kept one suppresses."""
+    last = side.last_candidate(thresholds.score)
+    if last is not None and side.scores[key] <= side.scores[last] + np.float32(ROOM):
+        return _beyond_candidates(side, key, last)
+    return _almost_suppressed(side, key, thresholds) or _without_rival(side, key, thresholds)
+
+
+def _further_class(
+    present: Side, absent: Side, key: Key, leader: Key, thresholds: Thresholds, *, seen: frozenset[Key]
+) -> Why:
+    """Why a class of a box that is not its best has no row."""
+    if leader not in absent.kept:
+        why = explain(present, absent, leader, thresholds, seen=seen)
+        return replace(why, message=f"its best class {leader[1]}: {why.message}")
+    own = [other for other in absent.kept if other[0] == key[0]]
+    if len(own) < absent.rule.classes_per_box:
+        return _without_rival(absent, key, thresholds)
+    margin = float(abs(absent.scores[own[-1]] - absent.scores[key]))
+    if absent.scores[own[-1]] == absent.scores[key] and key < own[-1] and absent.ties(key, own[-1]):
+        margin = float("inf")  # no rounding: of equal raw scores the lower class comes first
+    told = f"{len(own)} classes of its box have rows, the last with score {absent.scores[own[-1]]:.7g}, this one has "
+    return Why("limit", (key,), margin, f"{told}{absent.scores[key]:.7g}")
 
 
 def _suppressed(present: Side, absent: Side, pair: tuple[Key, Key], thresholds: Thresholds) -> Why | None:
@@ -260,8 +300,11 @@ def _without_rival(side: Side, key: Key, thresholds: Thresholds) -> Why:
             f"{most} boxes of its class are kept, the last with score {side.scores[last]:.7g}, this one has "
         )
         return Why("limit", (key, last), margin, f"{told}{side.scores[key]:.7g}")
-    if len(side.kept) >= thresholds.max_detections:
-        worst_first = sorted(side.kept, key=lambda other: rank(other, side.rule), reverse=True)
+    leaders = [other for other in side.kept if side.leader(other) == other]
+    if is_full := len(side.kept) >= thresholds.max_detections:
+        leaders = list(side.kept)
+    if is_full or len(leaders) >= side.rule.max_boxes(thresholds.max_detections):
+        worst_first = sorted(leaders, key=lambda other: rank(other, side.rule), reverse=True)
         last = min(worst_first, key=lambda other: float(side.scores[other]))
         margin = float(abs(side.scores[last] - side.scores[key]))
         if side.ranks_first(key, last) and side.ties(key, last):
@@ -270,7 +313,7 @@ def _without_rival(side: Side, key: Key, thresholds: Thresholds) -> Why:
             "limit",
             (key, last),
             margin,
-            f"{thresholds.max_detections} boxes are kept, the last with score {side.scores[last]:.7g}, "
+            f"{len(leaders)} boxes are kept, the last with score {side.scores[last]:.7g}, "
             f"this one has {side.scores[key]:.7g}",
         )
     told = f"score {side.scores[key]:.7g} is above the threshold and no kept box overlaps it enough"

@@ -42,7 +42,9 @@ def pictures() -> NDArray[np.uint8]:
     return np.concatenate([noise, plain, ramp])
 
 
-def detections_of_litert(data: bytes, image: NDArray[np.uint8]) -> list[tuple[int, float, list[float]]]:
+def detections_of_litert(
+    data: bytes, image: NDArray[np.uint8], several: int = 1
+) -> list[tuple[int, float, list[float]]]:
     interpreter = litert.Interpreter(model_content=data, num_threads=1)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
@@ -51,7 +53,7 @@ def detections_of_litert(data: bytes, image: NDArray[np.uint8]) -> list[tuple[in
     boxes, classes, scores, count = found
     return [
         (int(classes[0, row]), float(scores[0, row]), np.clip(boxes[0, row][[1, 0, 3, 2]], 0, 1).tolist())
-        for row in range(int(count[0]))
+        for row in range(int(count[0]) * several)
     ]
 
 
@@ -113,11 +115,15 @@ def test_the_document_holds_what_the_operator_says(tmp_path: Path) -> None:
     assert any("replaced by the head ssd" in note for note in conversion.document.notes)
 
 
-@pytest.mark.parametrize("regular", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"use_regular_nms": True}, {"max_classes_per_detection": 3}],
+    ids=["across classes", "class by class", "three classes of each"],
+)
 def test_check_finds_the_finished_model_to_be_its_source(
-    tmp_path: Path, sample_pictures: list[Path], *, regular: bool
+    tmp_path: Path, sample_pictures: list[Path], options: dict[str, Any]
 ) -> None:
-    source, conversion = convert(tmp_path, ssd_with_postprocess(use_regular_nms=regular))
+    source, conversion = convert(tmp_path, ssd_with_postprocess(**options))
     model = tmp_path / "ssd.onnx"
     model.write_bytes(conversion.model)
     result = check(model, source, sample_pictures, runtimes="onnxruntime:cpu,litert:xnnpack,litert:builtin")
@@ -128,6 +134,14 @@ def test_check_finds_the_finished_model_to_be_its_source(
 MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
     "no classes": ({"num_classes": None}, "has num_classes nowhere, expected a number"),
     "other classes": ({"num_classes": 7}, r"scores \[1, 240, 5\] of 7 classes"),
+    "more classes of a box than there are": (
+        {"max_classes_per_detection": 5},
+        "has max_classes_per_detection 5, expected 1 to 4",
+    ),
+    "too many rows of several classes": (
+        {"max_classes_per_detection": 2, "max_detections": 2049},
+        "has max_detections 2049, expected 1 to 2048",
+    ),
     "half a class": ({"num_classes": 4.5}, "has num_classes 4.5, expected 1 to"),
     "too many rows": ({"max_detections": 5000}, "has max_detections 5000, expected 1 to 4096"),
     "a scale of 0": ({"h_scale": 0.0}, "has h_scale 0.0, expected a number above 0"),
@@ -156,11 +170,55 @@ def test_malformed_parameters_are_refused(tmp_path: Path, options: dict[str, Any
         convert(tmp_path, data)
 
 
-def test_several_classes_per_box_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(
-        UnsupportedModelError, match=r"gives 3 classes per box .*, expected 1; export it with 1"
-    ):
-        convert(tmp_path, ssd_with_postprocess(max_classes_per_detection=3))
+SEVERAL: dict[str, dict[str, Any]] = {
+    "two": {"max_classes_per_detection": 2},
+    "three, everything counts": {
+        "max_classes_per_detection": 3,
+        "nms_score_threshold": 1e-8,
+        "max_detections": 100,
+    },
+    "all four, one box": {"max_classes_per_detection": 4, "max_detections": 1},
+    "nothing counts": {"max_classes_per_detection": 2, "nms_score_threshold": 1.0},
+}
+
+
+@pytest.mark.parametrize("rule", SEVERAL)
+def test_several_classes_of_a_box_are_rows_of_their_own_as_far_as_they_count(
+    tmp_path: Path, rule: str
+) -> None:
+    """LiteRT counts boxes, not rows, and its rows go on with classes below the threshold."""
+    data, several = ssd_with_postprocess(**SEVERAL[rule]), SEVERAL[rule]["max_classes_per_detection"]
+    _, conversion = convert(tmp_path, data, batch="dynamic", freeze_thresholds=True)
+    session = onnxruntime.InferenceSession(conversion.model, providers=["CPUExecutionProvider"])
+    images, threshold = pictures(), SEVERAL[rule].get("nms_score_threshold", 0.5)
+    counts, boxes, scores, classes, anchors = session.run(None, {"image": images})
+    for image, count in enumerate(counts):
+        found = detections_of_litert(data, images[image], several)
+        wanted = sorted([row for row in found if row[1] >= np.float32(threshold)], key=lambda row: -row[1])
+        assert len({*anchors[image, :count]}) == len(found) // several
+        np.testing.assert_array_equal(scores[image, :count], [row[1] for row in wanted])
+        for row in range(count):  # of equal scores in any order, and of any class of those of a box
+            equal = [other for other in wanted if other[1] == scores[image, row]]
+            assert any(np.abs(boxes[image, row] - other[2]).max() <= 1e-6 for other in equal)
+        by_class = [[int(c) for c in classes[image, :count]].count(c) for c in range(CLASSES)]
+        if several == CLASSES:
+            assert by_class == [sum(row[0] == c for row in wanted) for c in range(CLASSES)]
+
+
+def test_several_classes_of_a_box_are_told_and_left_to_one_where_asked(tmp_path: Path) -> None:
+    source, conversion = convert(tmp_path, ssd_with_postprocess(max_classes_per_detection=3))
+    spec = type(conversion.document).from_json(conversion.document.to_json()).spec
+    assert spec.suppression == Suppression(across_classes=True, unclipped=True, classes_per_box=3)
+    assert spec.thresholds.max_detections == 60
+    assert any(
+        "60 rows, suppression across classes, 3 classes of each box" in note
+        for note in conversion.document.notes
+    )
+    one = convert_to_bytes(
+        source, ConvertOptions(source=SourceOptions(class_names=NAMES, class_agnostic=True))
+    )
+    assert one.document.spec.suppression == Suppression(across_classes=True, unclipped=True)
+    assert one.document.spec.thresholds.max_detections == 20
 
 
 def test_names_of_another_number_and_another_head_are_refused(tmp_path: Path) -> None:

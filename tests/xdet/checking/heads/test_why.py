@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from converters.heads.base import BatchDetections
-from converters.heads.nms import MAX_CANDIDATES, decode_head, detect_from_head, select_best
+from converters.heads.nms import MAX_CANDIDATES, decode_head, detect_decoded, detect_from_head, select_best
 from converters.heads.yolo_v2 import YoloV2
-from converters.spec import Anchors, DetectorSpec, ImageInput, Rescaling, Thresholds
+from converters.spec import Anchors, DetectorSpec, ImageInput, Rescaling, Suppression, Thresholds
 from xdet.checking.heads import judge_run
-from xdet.checking.heads.why import Comparison, Side, explain, find_changes, sides_of
+from xdet.checking.heads.why import Comparison, Side, explain, find_changes, kept_boxes, sides_of
 from xdet.checking.runs import Run
 
 THRESHOLDS = Thresholds(score=0.5, iou=0.5, max_detections=4)
@@ -232,6 +232,48 @@ def test_sides_hold_what_the_runtime_kept_and_what_the_oracle_decodes() -> None:
     assert list(side.kept) == [(0, 0), (2, 0)]
     assert side.boxes.shape == (4, 4)
     assert side.scores[0, 0] == pytest.approx(0.880797, abs=1e-6)
+
+
+TWO_OF_EACH = Suppression(across_classes=True, classes_per_box=2)
+
+
+def side_of_several(
+    scores: list[list[float]], boxes: list[list[float]], limits: Thresholds = THRESHOLDS
+) -> Side:
+    """A side of boxes with two rows each."""
+    values, corners = np.array(scores, np.float32), np.array(boxes, np.float32)
+    found = detect_decoded(corners[None], values[None], limits, TWO_OF_EACH)
+    return Side(np.zeros((len(scores), 9), np.float32), corners, values, kept_boxes(found, 0), TWO_OF_EACH)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "boxes", "key", "cause", "told"),
+    [
+        pytest.param([[0.9, 0.8, 0.7]], [[0.9, 0.7, 0.8]], FAR[:1], (0, 1), "limit",
+            "2 classes of its box have rows, the last with score 0.8, this one has 0.7", id="a better class"),
+        pytest.param([[0.9, 0.8, 0.1], [0.3, 0.1, 0.1]], [[0.6, 0.55, 0.1], [0.7, 0.1, 0.1]], NEAR, (0, 1), "follows",
+            "its best class 0: suppressed by box 1", id="its box is suppressed"),
+        pytest.param([[0.9, 0.8, 0.1]], [[0.9, 0.4, 0.1]], FAR[:1], (0, 1), "score",
+            "score 0.4 is not above 0.5", id="a score"),
+        pytest.param([[0.9, 0.8, 0.1], [0.6, 0.1, 0.1]], [[0.6, 0.55, 0.1], [0.7, 0.1, 0.1]], FAR, (0, 0), "limit",
+            "1 boxes are kept, the last with score 0.7, this one has 0.6", id="another box"),
+    ],
+)  # fmt: skip
+def test_why_a_class_of_a_box_has_no_row(
+    *,
+    here: list[list[float]],
+    there: list[list[float]],
+    boxes: list[list[float]],
+    key: tuple[int, int],
+    cause: str,
+    told: str,
+) -> None:
+    limits = Thresholds(0.5, 0.5, 2) if "kept" in told else THRESHOLDS
+    present, absent = side_of_several(here, boxes, limits), side_of_several(there, boxes, limits)
+    assert key in present.kept
+    assert key not in absent.kept
+    why = explain(present, absent, key, limits)
+    assert (why.cause, told in why.message) == (cause, True), why.message
 
 
 @pytest.mark.parametrize("changed", [{"anchors": 4}, {"anchors": -1}, {"classes": 1}], ids=str)
