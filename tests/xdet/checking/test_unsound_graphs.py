@@ -10,8 +10,10 @@ import pytest
 from onnx import numpy_helper
 
 from converters.convert import convert_to_bytes
+from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
 from converters.spec import HEAD
+from tests.converters.sources.tflite.cases import build_case
 from tests.xdet.checking.faults import planted
 from xdet.checking.numbers import check_static
 from xdet.checking.pair import open_pair
@@ -89,6 +91,19 @@ def no_zero_point(proto: onnx.ModelProto) -> None:
     writers = {node.output[0]: node for node in proto.graph.node}
     add = next(node for node in proto.graph.node if node.name.endswith("/sum"))
     del writers[add.input[0]].input[2:]
+
+
+def test_codes_beyond_the_end_of_a_table_are_steps_that_are_not_understood(tmp_path: Path) -> None:
+    source = tmp_path / "row.tflite"
+    source.write_bytes(build_case("TANH", ""))
+    options = ConvertOptions(source=SourceOptions(head="none"), activations="int8")
+    data = convert_to_bytes(source, options).model
+
+    def edit(proto: onnx.ModelProto) -> None:
+        stored(proto, first(proto, "Gather").input[0], lambda table: table[:9])
+
+    (finding,) = judged(planted(data, edit), source, tmp_path).findings
+    assert finding.message == "TANH 'y' stands as steps that are not understood; convert again"
 
 
 @pytest.mark.parametrize("edit", [one_operand, no_zero_point])

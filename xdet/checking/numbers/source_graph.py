@@ -119,7 +119,7 @@ class SourceGraph:
         if layer.codes is None or quant is None:
             return replace(layer, is_compared=False)
         before = tensors[self.indices[layer.reads[0]]].quant if layer.operator == "QUANTIZE" else None
-        more = 0.0 if before is None else float(before.scalar_scale / quant.scalar_scale) / 2
+        more = 0.0 if before is None else float(before.scalar_scale) / float(quant.scalar_scale) / 2
         info = np.iinfo(layer.codes)
         return replace(
             layer, bound=1 + math.ceil(more), quant=quant, code_range=(int(info.min), int(info.max))

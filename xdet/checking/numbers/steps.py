@@ -18,7 +18,7 @@ from converters.integer.hard_swish import hard_swish_table
 from converters.integer.pairs import xnnpack_codes, xnnpack_takes
 from xdet.checking.numbers.context import owners_of
 from xdet.checking.numbers.pairs import NODES, case_of, codes_of
-from xdet.checking.numbers.proofs import case_between
+from xdet.checking.numbers.slopes import case_between
 from xdet.checking.result import ProvenChange
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _leaves(context: StaticContext, node: Node) -> list[str]:
 
 
 def _run(context: StaticContext, node: Node, feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
-    """The result of a node; None where something else than a step stands in between."""
+    """The result of a node; None where something else than a step stands in between, or its operands do not fit."""
     inputs = []
     for name in node.inputs:
         before = context.graph.producers.get(name)
@@ -193,6 +193,9 @@ def _run(context: StaticContext, node: Node, feeds: Mapping[str, NDArray[Any]]) 
         inputs.append(value)
     if node.op == "Cast":
         return np.asarray(inputs[0].astype(CASTS[node.attributes["to"]]))
-    if node.op == "Gather":
-        return np.asarray(inputs[0].take(inputs[1], node.attributes.get("axis", 0)))
-    return np.asarray(STEPS[node.op](*inputs)) if node.op in STEPS else None
+    try:
+        if node.op == "Gather":
+            return np.asarray(inputs[0].take(inputs[1], node.attributes.get("axis", 0)))
+        return np.asarray(STEPS[node.op](*inputs)) if node.op in STEPS else None
+    except (IndexError, ValueError):  # codes beyond the end of a table, shapes that do not fit
+        return None
