@@ -1,8 +1,8 @@
 """A program for the tests: makes Keras sources and their finished models, and what Keras gives in every layer.
 
 Usage: ``make_keras_models.py FOLDER``. It runs in a process of its own because TensorFlow stays in it. It writes the sources
-``tf_keras.h5``, ``keras3.h5``, ``tf_keras.keras`` and ``keras3.keras``, sidecars, ``<source>-<way>.onnx``, and ``layers.npz``:
-two pictures, ``images``, and what every layer of ``tf_keras.h5`` gives for them.
+``tf_keras.h5``, ``keras3.h5``, ``tf_keras.keras``, ``keras3.keras`` and ``rows.h5``, sidecars, ``<source>-<way>.onnx``, and
+``layers.npz``: two pictures, ``images``, and what every layer of ``tf_keras.h5`` gives for them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", KERAS_BACKEND="tensorflow")
 
@@ -40,12 +42,26 @@ WAYS = {
     "int8": ConvertOptions(quantize="per-channel", activations="int8", calibration=calibration(size=SIZE)),
     "cpu": ConvertOptions(quantize="per-channel", target="cpu", calibration=calibration(size=SIZE)),
 }
+ROWS_SIZE = 64
 MADE = {
     "tf_keras.h5": tuple(WAYS),
     "tf_keras.keras": ("float",),
     "keras3.h5": ("float",),
     "keras3.keras": ("float", "per-channel"),
 }
+
+
+def build_rows(keras: Any) -> Any:
+    """A depthwise layer that ``--target cpu`` writes on groups of pixels."""
+    layers = keras.layers
+    image = keras.Input((ROWS_SIZE, ROWS_SIZE, 3), name="image")
+    x = layers.Conv2D(16, 3, strides=2, padding="same", activation="relu", name="stem")(image)
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise")(x)
+    x = layers.BatchNormalization(name="bn")(x)
+    model = keras.Model(image, layers.Conv2D(30, 3, strides=2, padding="same", name="predictions")(x))
+    rng = np.random.default_rng(3)
+    model.set_weights([rng.uniform(0.1, 0.5, weights.shape) for weights in model.get_weights()])
+    return model
 
 
 def main(folder: Path) -> None:
@@ -59,6 +75,11 @@ def main(folder: Path) -> None:
             for way in MADE[path.name]:
                 made = convert_to_bytes(path, WAYS[way])
                 (folder / f"{path.name}-{way}.onnx").write_bytes(made.model)
+    path = folder / "rows.h5"
+    build_rows(__import__("tf_keras")).save(path)
+    path.with_suffix(".xdet.json").write_text(json.dumps(SIDECAR), "utf-8")
+    options = replace(WAYS["cpu"], calibration=calibration(size=ROWS_SIZE))
+    (folder / "rows.h5-cpu.onnx").write_bytes(convert_to_bytes(path, options).model)
     loaded = open_source(folder / "tf_keras.h5").model
     images = np.stack(photographs(2, SIZE))
     rescaled = images.astype(np.float32) * np.float32(1 / 127.5) + np.float32(-1)

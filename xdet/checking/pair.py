@@ -12,7 +12,7 @@ from converters.heads.yolo_v2 import YoloV2
 from converters.sources import SOURCES
 from converters.spec import THRESHOLD_INPUTS
 from xdet.checking.layer_records import SourceLayer
-from xdet.checking.numbers.keras_steps import network_steps
+from xdet.checking.numbers.keras_layers import network_steps
 from xdet.checking.numbers.source_graph import SourceGraph
 from xdet.checking.other_cpus import IMAGES
 from xdet.checking.result import MissingRuntime
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from converters.facts import SourceFacts
     from converters.sources.onnx.dequantized import Pair
     from converters.spec import ModelDocument
-    from xdet.checking.numbers.keras_steps import KerasSteps
+    from xdet.checking.numbers.keras_layers import KerasSteps
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from converters.passes.pipelines import run_pipeline
 from converters.passes.split_weights import split_rows
 from converters.passes.strided_stem import StridedStem, grouped_weights
 from converters.spec import TensorTwin
-from xdet.checking.numbers.strided import strided_kernel
+from xdet.checking.numbers.rewrites import strided_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -255,7 +255,7 @@ def test_the_command_exits_with_1_when_a_part_fails(
     assert result.returncode == 1
     assert "FAILED: weight, layer (docs/check.md tells what to do)" in result.stdout
     assert (
-        f"weight: weight 'tiny_yolo_v2/conv3/Conv2D' of '{faults.CONV3}': 1 of 18,432 codes differ"
+        f"weight: weights 'tiny_yolo_v2/conv3/Conv2D' of '{faults.CONV3}': 1 of 18,432 codes differ"
         in result.stdout
     )
 

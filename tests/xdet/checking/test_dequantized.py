@@ -14,8 +14,11 @@ from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
 from converters.spec import Rescaling
 from tests.converters.sources.onnx.networks import yolo_v8
+from tests.converters.sources.tflite.cases import build_case
 from tests.converters.sources.tflite.networks import tiny_yolo_v2_relu
 from xdet.checking.check import check
+from xdet.checking.numbers import check_static
+from xdet.checking.pair import open_pair
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +67,15 @@ def test_every_layer_is_within_a_step_of_its_sources_codes(
     assert result.layers is not None
     assert result.layers.unit == "LSB"
     assert 0.3 < max(layer.local.worst for layer in result.layers.layers) <= 1
+
+
+def test_weights_that_are_computed_at_run_time_are_no_missing_constant(tmp_path: Path) -> None:
+    source, model = tmp_path / "row.tflite", tmp_path / "row.onnx"
+    source.write_bytes(build_case("FULLY_CONNECTED", "with weights computed at run time"))
+    options = ConvertOptions(source=SourceOptions(head="none"), dequantize=True)
+    model.write_bytes(convert_to_bytes(source, options).model)
+    verdict, _ = check_static(open_pair(model, source))
+    assert (verdict.status, verdict.findings) == ("passed", ())
 
 
 def test_a_weight_that_was_scaled_fails_static_and_spread_at_its_layer(

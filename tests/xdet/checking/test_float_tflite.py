@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import onnx
 import pytest
 
 from converters.convert import convert_to_bytes
@@ -12,7 +13,9 @@ from converters.options import ConvertOptions
 from converters.sources.tflite.reader import read_tflite
 from tests.converters.sources.tflite.builder import TfliteBuilder
 from tests.converters.sources.tflite.test_floats import SIDECAR, build_network
+from tests.xdet.checking import keras_faults
 from xdet.checking.check import check
+from xdet.checking.numbers import check_static
 from xdet.checking.numbers.proofs import why_not_exact
 from xdet.checking.numbers.source_graph import SourceGraph
 from xdet.checking.pair import open_pair
@@ -50,6 +53,24 @@ def test_a_float_source_is_compared_as_far_as_litert_computes_the_same(
         assert result.layers is not None
         assert (result.layers.unit, len(result.layers.layers) > 3) == ("of the largest value", True)
         assert max(layer.local.worst for layer in result.layers.layers) < 2e-6
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("halved", [False, True], ids=["float32", "float16"])
+def test_two_products_that_share_a_bias_are_compared_each_with_what_it_reads(
+    kind: str, halved: object, tmp_path: Path
+) -> None:
+    source, model = tmp_path / "net.tflite", tmp_path / "net.onnx"
+    source.write_bytes(build_network(kind))
+    source.with_suffix(".xdet.json").write_text(SIDECAR)
+    model.write_bytes(convert_to_bytes(source, ConvertOptions(source=DESCRIBED, float16=bool(halved))).model)
+    assert check_static(open_pair(model, source))[0].findings == ()
+    proto = onnx.load(model)
+    conv = next(node for node in proto.graph.node if node.op_type == "Conv")
+    keras_faults.edit(proto, conv.input[2], lambda bias: bias * bias.dtype.type(1.01))
+    onnx.save(proto, model)
+    (finding,) = check_static(open_pair(model, source))[0].findings
+    assert (finding.cause, finding.layer) == ("bias", "conv")
 
 
 def test_a_float_operator_behind_a_quantised_network_is_not_declared_exact(tmp_path: Path) -> None:

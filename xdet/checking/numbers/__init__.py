@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xdet.checking.numbers.constants import compare_constants
-from xdet.checking.numbers.context import StaticContext
+from xdet.checking.numbers.context import Comparison, StaticContext
 from xdet.checking.numbers.description import compare_description
-from xdet.checking.numbers.keras_operators import compare_keras
-from xdet.checking.numbers.keras_segments import KerasContext
+from xdet.checking.numbers.keras import compare_keras
 from xdet.checking.numbers.onnx_nodes import NodeComparison, compare_nodes
-from xdet.checking.numbers.operators import compare_operators
 from xdet.checking.numbers.scales import compare_activations
+from xdet.checking.numbers.segments import KerasContext
 from xdet.checking.numbers.steps import compare_steps
-from xdet.checking.result import PartVerdict, ProvenChange
+from xdet.checking.numbers.tflite_layers import compare_operators
+from xdet.checking.result import Finding, PartVerdict, ProvenChange
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -29,55 +28,54 @@ if TYPE_CHECKING:
 
 def check_static(pair: OpenedPair) -> tuple[PartVerdict, tuple[ProvenChange, ...]]:
     """Compare the two files; the verdict, and what differs on purpose."""
+    findings = compare_description(pair)
     if pair.source_nodes is not None:
-        return _check_onnx(pair, pair.source_nodes), ()
-    if pair.source_graph is None:
-        return _check_keras(pair), ()
-    if pair.document.is_taken_over:
-        findings = compare_description(pair)
-        summary = "only the description was compared: tf2onnx wrote the graph in its own form, spread and head judge it"
+        return _check_onnx(pair, pair.source_nodes, findings), ()
+    taken_over = pair.source_graph is not None and pair.document.is_taken_over
+    if taken_over or (pair.source_graph is None and pair.source_steps is None):
+        why = "tf2onnx wrote the graph in its own form, spread and head judge it"
+        summary = f"only the description was compared: {why if taken_over else pair.source_problem}"
         return PartVerdict("static", "failed" if findings else "skipped", summary, findings), ()
-    context = StaticContext(pair.graph, pair.document, pair.source_graph)
-    context.findings += compare_description(pair)
-    if not any(finding.cause == "another-source" for finding in context.findings):
-        compare_constants(context)
-        compare_operators(context)
-        compare_steps(context)
-        compare_activations(context)
+    same_source = not any(finding.cause == "another-source" for finding in findings)
+    context = _compared(pair, same_source=same_source)
     proven = tuple(dict.fromkeys(context.proven))
-    summary = f"{context.compared:,} numbers compared, {len(proven)} differ on purpose and are proven"
+    summary = f"{context.compared:,} numbers compared"
+    if pair.source_graph is None:
+        summary += " with the source's, as folded"
+        summary += "" if pair.document.activations == "float32" else " and quantised"
+    if pair.source_graph is not None or proven:
+        summary += f", {len(proven)} differ on purpose and are proven"
     if context.unaccounted:
         summary += f"; {len(context.unaccounted)} pairs belong to no source tensor: {', '.join(context.unaccounted[:3])}"
-    findings = tuple(context.findings)
+    if context.uncompared:
+        summary += f"; not compared: {', '.join(dict.fromkeys(context.uncompared))}"
+    findings = (*findings, *context.findings)
     return PartVerdict("static", "failed" if findings else "passed", summary, findings), proven
 
 
-def _check_onnx(pair: OpenedPair, source: ir.Graph) -> PartVerdict:
+def _compared(pair: OpenedPair, *, same_source: bool) -> Comparison:
+    """The numbers of both files, compared where the source is the model's."""
+    if pair.source_graph is None:
+        assert pair.source_steps is not None  # noqa: S101 - the caller looked
+        keras = KerasContext(pair.graph, pair.document, pair.source_steps)
+        if same_source:
+            compare_keras(keras)
+        return keras
+    context = StaticContext(pair.graph, pair.document, pair.source_graph)
+    if same_source:
+        compare_operators(context)
+        compare_steps(context)
+        compare_activations(context)
+    return context
+
+
+def _check_onnx(pair: OpenedPair, source: ir.Graph, findings: tuple[Finding, ...]) -> PartVerdict:
     """Compare with an ONNX source, whose operators the model holds as they are."""
-    findings = list(compare_description(pair))
     done = NodeComparison()
     if not any(finding.cause == "another-source" for finding in findings):
         done = compare_nodes(source, pair.graph, pair.document)
-    findings += done.findings
+    findings = (*findings, *done.findings)
     summary = f"{done.compared:,} numbers compared with the source's, bit for bit"
     if done.absent:
         summary += f"; {len(done.absent)} operators were rewritten ({', '.join(pair.document.passes)}), the outputs judge them"
-    return PartVerdict("static", "failed" if findings else "passed", summary, tuple(findings))
-
-
-def _check_keras(pair: OpenedPair) -> PartVerdict:
-    """Compare with a Keras source, whose numbers were folded, and perhaps quantised, on the way."""
-    findings = compare_description(pair)
-    if pair.source_steps is None:
-        summary = f"only the description was compared: {pair.source_problem}"
-        return PartVerdict("static", "failed" if findings else "skipped", summary, findings)
-    context = KerasContext(pair.graph, pair.document, pair.source_steps)
-    context.findings += findings
-    if not any(finding.cause == "another-source" for finding in findings):
-        compare_keras(context)
-    folded = "as folded" if pair.document.activations == "float32" else "as folded and quantised"
-    summary = f"{context.compared:,} numbers compared with the source's, {folded}"
-    if context.uncompared:
-        summary += f"; not compared: {', '.join(dict.fromkeys(context.uncompared))}"
-    findings = tuple(context.findings)
     return PartVerdict("static", "failed" if findings else "passed", summary, findings)

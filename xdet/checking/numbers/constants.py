@@ -1,264 +1,235 @@
-"""Static part, constants: every weight and bias of the source stands in the graph, code by code, with its scales.
+"""Static part, constants: every weight and bias that a product has stands in the graph, with its scales.
 
-Weights that a pass wrote several times (``wide stem``, ``strided stem``) are taken apart again: every copy must be the
-source's kernel, at its place, and everything between the copies zero.
+Numbers that the graph holds as the source has them (codes, or float32) must be equal. Those that conversion folds are folded
+in float64: float32 numbers may differ by the rounding of the four operations that a converter needs, ``ROUNDING`` relative to
+the terms of the sum; codes must be the nearest ones, |w / scale - code| <= 1/2 but for that rounding.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.sources.tflite.operators import WEIGHTED
-from xdet.checking.numbers.full_channels import FULL_CHANNELS, first_channels, is_filled, without_filling
-from xdet.checking.numbers.operators import expected_attributes
-from xdet.checking.numbers.shifted import SHIFTED_ROWS, groups_of
-from xdet.checking.numbers.split import COLUMNS, ROWS, numbers_beyond_int8, split_kernel
-from xdet.checking.numbers.strided import STRIDED_STEM, strided_kernel
-from xdet.checking.result import ProvenChange
-
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
-    from converters.sources.tflite.reader import TfliteOperator, TfliteTensor
-    from converters.spec import TensorTwin
-    from xdet.checking.numbers.context import StaticContext
+    from xdet.checking.numbers.context import Comparison
+    from xdet.checking.numbers.layers import Affine, Product
     from xdet.checking.result import Cause
+    from xdet.model.graph import Node
 
-ROLES = ("input", "weight", "bias")
-COPIES_BY = {"wide stem": 8, STRIDED_STEM: 2}
-COPIES = 8  # of the kernel in a wide stem: 2 x 2 pixels of a pool window, 2 windows side by side
-PIXELS = 8  # columns that its kernel covers: two groups of four
-
-
-def compare_constants(context: StaticContext) -> None:
-    """Compare the weights and biases of every product with their twins."""
-    for op in context.source.model.operators:
-        if op.op not in WEIGHTED:
-            continue
-        for position, index in enumerate(op.inputs[:3]):
-            tensor = context.source.model.tensors[index] if index >= 0 else None
-            data = None if tensor is None else _data_of(context, tensor)
-            if position and tensor is not None and data is not None:
-                _compare_constant(context, op, position, replace(tensor, data=data))
+ROUNDING = 8 * 2.0**-24  # eight times half a unit in the last place of float32
+HALF_ROUNDING = 2.0**-10  # a weight and what is folded into it, each rounded to float16
+SMALLEST_HALF, SMALLEST = 2.0**-24, 1e-30
+LARGEST_CODE, LARGEST_BIAS_CODE = 127, 2**30
+ROLES = {"weight": "weights", "bias": "bias"}
 
 
-def _data_of(context: StaticContext, tensor: TfliteTensor) -> NDArray[Any] | None:
-    """The value of a constant, or of float16 numbers that the source widens."""
-    maker = context.source.makers.get(tensor.index)
-    if maker is None or maker.op != "DEQUANTIZE":
-        return tensor.data
-    half = context.source.model.tensors[maker.inputs[0]].data
-    return half.astype(np.float32) if half is not None and half.dtype == np.float16 else tensor.data
+@dataclass(frozen=True, eq=False, slots=True)
+class Stored:
+    """A constant operand.
 
-
-def _compare_constant(
-    context: StaticContext, op: TfliteOperator, position: int, tensor: TfliteTensor
-) -> None:
-    name, layer, role = context.source.names[tensor.index], context.source.output_name(op), ROLES[position]
-    twin = context.document.tensors.get(name)
-    found = None if twin is None or twin.onnx is None else context.graph.constant(twin.onnx)
-    if twin is None or twin.onnx is None or found is None:
-        context.fault(
-            "missing-tensor",
-            layer,
-            f"the {role} {name!r} of {layer!r} has no constant in the graph, expected one; convert the source again",
-        )
-        return
-    assert tensor.data is not None  # noqa: S101 - the caller looked
-    expected = _permuted(tensor.data, twin.layout)
-    scales = _expected_scales(context, op, position)
-    zero_point = 0 if role == "bias" or tensor.quant is None else int(tensor.quant.zero_point[0])
-    expected, zero_point = _shifted(expected, zero_point, twin.zero_point_shift)
-    if position == 1 and twin.by in (SHIFTED_ROWS, STRIDED_STEM) and twin.zero_point_shift == -zero_point:
-        expected, zero_point = _split(context, op, expected, twin.by), 0
-    copies = COPIES_BY.get(str(twin.by), 1) if twin.fate == "replicated" else 1
-    if twin.by == SHIFTED_ROWS:
-        copies = groups_of(context, twin.onnx)
-    if copies > 1:
-        left = _left_padding(context, twin.onnx, op) if twin.by == STRIDED_STEM else None
-        if twin.by == SHIFTED_ROWS:
-            every = (copies, *(1,) * (expected.ndim - 1))
-            expected, scales = (
-                np.tile(expected, every),
-                np.tile(scales, copies) if scales.size > 1 else scales,
-            )
-        else:
-            expected, scales = _replicated(expected, scales, copies, left)
-        _tell_copies(context, name, layer, copies, twin)
-    if FULL_CHANNELS in context.document.passes and is_filled(found.shape, expected.shape, copies):
-        part = without_filling(found, expected.shape, copies, zero_point)
-        if part is None:
-            cause: Cause = "weight" if role == "weight" else "bias"
-            context.fault(
-                cause, layer, f"{role} {name!r} of {layer!r}: channels beside the source's are not zero"
-            )
-            return
-        found = part
-    if context.document.float16 and found.dtype == np.float16 and expected.dtype == np.float32:
-        expected = expected.astype(np.float16)
-    _compare_codes(context, layer, f"{role} {name!r} of {layer!r}", expected, found)
-    if tensor.dtype == "float32":
-        return  # the numbers themselves, without a scale
-    _compare_scales(context, layer, (role, twin.onnx), scales, (zero_point, copies))
-
-
-def _tell_copies(context: StaticContext, name: str, layer: str, copies: int, twin: TensorTwin) -> None:
-    proof = f"all {copies} copies equal the source's, and everything between them is zero ({twin.by})"
-    context.proven.append(ProvenChange(name, layer, "weights", None, None, proof))
-
-
-def _permuted(array: NDArray[Any], layout: str) -> NDArray[Any]:
-    """A source constant as the graph stores it: ``"OHWI->OIHW"`` names its axes before and after."""
-    if "->" not in layout:
-        return array
-    before, after = layout.split("->")
-    return np.transpose(array, [before.index(axis) for axis in after])
-
-
-def _shifted(codes: NDArray[Any], zero_point: int, shift: int) -> tuple[NDArray[Any], int]:
-    """uint8 weights and their zero-point as int8 (pass ``signed weights``); as they are where that loses any."""
-    numbers, kind = codes.astype(np.int64) + shift, np.iinfo(np.int8)
-    fits = (
-        numbers.min() >= kind.min and numbers.max() <= kind.max and kind.min <= zero_point + shift <= kind.max
-    )
-    return (
-        (numbers.astype(np.int8), zero_point + shift)
-        if shift and fits and codes.dtype == np.uint8
-        else (codes, zero_point)
-    )
-
-
-def _split(context: StaticContext, op: TfliteOperator, codes: NDArray[Any], by: str) -> NDArray[Any]:
-    """Weights that are no int8 without their zero-point, as sums of int8 ones; others as they are."""
-    numbers = numbers_beyond_int8(context, op)
-    if numbers is None:
-        return codes
-    if by == SHIFTED_ROWS:
-        return split_kernel(numbers, COLUMNS, numbers.shape[COLUMNS])
-    stride = op.options["stride_h"]
-    assert isinstance(stride, int)  # noqa: S101 - the schema's type
-    return split_kernel(numbers, ROWS, stride)
-
-
-def _expected_scales(context: StaticContext, op: TfliteOperator, position: int) -> NDArray[np.float32]:
-    """float32 ``(1,)`` or ``(channels,)``: the weights' own; a bias has ``x_scale * w_scale``, product in float32."""
-    tensors = context.source.model.tensors
-    quant = tensors[op.inputs[1]].quant
-    weights = np.ones(1, np.float32) if quant is None else quant.scale
-    if position == 1:
-        return weights
-    picture = tensors[op.inputs[0]].quant
-    return weights if picture is None else np.asarray(picture.scalar_scale * weights, np.float32)
-
-
-def _left_padding(context: StaticContext, codes: str, op: TfliteOperator) -> int:
-    """The source's padding in front of a row, for the convolution that reads ``codes``."""
-    for dequantize in context.graph.readers(codes):
-        node = context.graph.only_reader(dequantize.outputs[0])
-        if node is not None:
-            return int(expected_attributes(context, node, op)["pads"][1])
-    return 0
-
-
-def _replicated(
-    codes: NDArray[Any], scales: NDArray[np.float32], copies: int, left: int | None
-) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """What a stem must hold, derived here from its description, not by the pass that wrote it.
-
-    ``left`` is the padding of a strided one, None for a wide one.
+    Attributes:
+        values: codes, or numbers.
+        scales: of the codes; None for numbers.
+        zero_points: likewise.
     """
-    repeated = np.tile(scales, copies) if scales.size > 1 else scales
-    if codes.ndim == 1:
-        return np.tile(codes, copies), repeated
-    return wide_kernel(codes) if left is None else strided_kernel(codes, left), repeated
+
+    values: NDArray[Any]
+    scales: NDArray[Any] | None = None
+    zero_points: NDArray[Any] | None = None
 
 
-def wide_kernel(kernel: NDArray[Any]) -> NDArray[Any]:
-    """The wide stem's weights, built place by place.
+def stored(context: Comparison, node: Node, position: int) -> Stored | None:
+    """The constant that an operator reads, by a DequantizeLinear or as it is; None where it reads none."""
+    name = context.uncast(node.inputs[position]) if len(node.inputs) > position else ""
+    producer, constant = context.graph.producers.get(name), context.graph.constant
+    if producer is None:
+        values = constant(name)
+        return None if values is None else Stored(values)
+    if producer.op != "DequantizeLinear":
+        return None
+    codes, scales = (constant(value) for value in producer.inputs[:2])
+    zeros = constant(producer.inputs[2]) if len(producer.inputs) > 2 else np.zeros(1, np.int8)
+    if codes is None or scales is None or zeros is None:
+        return None
+    return Stored(codes, np.atleast_1d(scales), np.atleast_1d(zeros))
+
+
+def compare_constants(
+    context: Comparison, product: Product, node: Node, behind: Iterable[Affine] = ()
+) -> None:
+    """Compare the weights and bias that a node reads with a product in the node's form.
 
     Args:
-        kernel: ``(O, 3, 3, 3)``, OIHW.
-
-    Returns:
-        ``(8 * O, 12, 4, 2)``. Output channel ``((row * 2 + column) * 2 + window) * O + o`` computes pixel (row, column) of a
-        pool window; input channel ``pixel * 3 + colour`` of kernel column ``group`` is picture column
-        ``group * 4 + pixel``; the old kernel starts at row ``row`` and picture column ``2 * window + column``.
+        context: the comparison.
+        product: what the node must hold.
+        node: a Conv or Gemm.
+        behind: what the graph computes of its result by channels, where the source folds it.
     """
-    channels = kernel.shape[0]
-    wide = np.zeros((COPIES * channels, 12, 4, 2), kernel.dtype)
-    for copy in range(COPIES):
-        row, column, window = copy >> 2, copy >> 1 & 1, copy & 1
-        rows = slice(copy * channels, (copy + 1) * channels)
-        for x in range(3):
-            picture_column = 2 * window + column + x
-            group, pixel = divmod(picture_column, PIXELS // 2)
-            wide[rows, pixel * 3 : pixel * 3 + 3, row : row + 3, group] = kernel[:, :, :, x]
-    return wide
-
-
-def _compare_codes(
-    context: StaticContext, layer: str, what: str, expected: NDArray[Any], found: NDArray[Any]
-) -> None:
-    cause: Cause = "weight" if what.startswith("weight") else "bias"
-    context.compared += expected.size
-    if expected.shape != found.shape or expected.dtype != found.dtype:
-        context.fault(
-            cause,
-            layer,
-            f"{what}: expected {expected.dtype} {list(expected.shape)}, "
-            f"found {found.dtype} {list(found.shape)}",
-        )
+    layer, comparing = product.layers[0], _Comparing(context, product)
+    kernel, bias = stored(context, node, 1), stored(context, node, 2)
+    is_quantised = product.scales is not None and context.document.activations != "float32"
+    if is_quantised and kernel is not None and kernel.scales is None:
+        return  # told as a float convolution
+    if kernel is None and product.kernel.size:
+        what = f"the {comparing.title('weight')} are no constant of the graph"
+        context.fault("missing-tensor", layer, f"{what}; convert the source again")
         return
-    wrong = np.argwhere(expected != found)
-    if len(wrong):
-        first = tuple(int(i) for i in wrong[0])
-        context.fault(
-            cause,
-            layer,
-            f"{what}: {len(wrong):,} of {expected.size:,} codes differ, first at {list(first)}: "
-            f"expected {expected[first]}, found {found[first]}",
+    used = None if product.scales is None else np.asarray(product.scales, np.float32)
+    if kernel is not None and product.kernel.size:
+        if product.scales is None:
+            kernel, bias = _folded(kernel, bias, behind)
+        used = comparing.kernel(kernel)
+    comparing.bias(bias, used)
+
+
+def _folded(kernel: Stored, bias: Stored | None, behind: Iterable[Affine]) -> tuple[Stored, Stored | None]:
+    """Float weights and bias with the channels' factors and offsets that stand behind them as nodes of their own."""
+    for affine in behind:
+        zeros = np.zeros(len(kernel.values))
+        kernel = Stored(kernel.values.astype(np.float64) * affine.factor.reshape(-1, 1, 1, 1))
+        bias = Stored((zeros if bias is None else bias.values) * affine.factor + affine.offset)
+    return kernel, bias
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Comparing:
+    """One product with what the graph holds of it."""
+
+    context: Comparison
+    product: Product
+
+    def title(self, role: Cause) -> str:
+        """What messages call a constant."""
+        names, place = self.product.tensors, list(ROLES).index(role)
+        own = f"{names[place]!r} " if place < len(names) else ""
+        return f"{ROLES[role]} {own}of {self.product.title}"
+
+    def kernel(self, found: Stored) -> NDArray[np.float32] | None:
+        """Compare the weights; the scales to go on with, None where there are none."""
+        product, used = self.product, None
+        if product.scales is not None:
+            used = np.asarray(product.scales, np.float32)
+        dtype = (
+            product.kernel.dtype
+            if product.terms is None
+            else np.dtype(np.float32 if used is None else np.int8)
         )
+        has_form = self._has_form("weight", found.values, product.kernel, dtype)
+        if product.scales is not None and found.scales is not None:
+            used = self._scales("weight", (product.scales,), found, product.zero_point)
+        if has_form:
+            magnitudes = None if product.terms is None else np.abs(product.kernel)
+            rest = [1] * (product.kernel.ndim - 1)
+            steps = None if used is None else used.astype(np.float64).reshape(-1, *rest)
+            self._numbers("weight", (product.kernel, magnitudes), found.values, steps)
+        return used
 
+    def bias(self, found: Stored | None, used: NDArray[np.float32] | None) -> None:
+        """Compare the bias, whose scale is exactly that of the input times that of the weights."""
+        product = self.product
+        if found is None:
+            if product.terms is not None or product.bias.any():
+                self._numbers("bias", (product.bias, product.terms), np.zeros(len(product.bias)), None)
+            return
+        if used is None or not product.input_scales:
+            if self._has_form("bias", found.values, product.bias, np.dtype(np.float32)):
+                self._numbers("bias", (product.bias, product.terms), found.values, None)
+            return
+        products = tuple(np.asarray(scale * used, np.float32) for scale in product.input_scales)
+        if found.scales is None and self.context.document.symmetric:
+            codes = np.rint(found.values / products[0].astype(np.float64)).astype(np.int32)
+            found = Stored(codes, products[0], np.zeros(1))
+        if not self._has_form("bias", found.values, product.bias, np.dtype(np.int32)):
+            return
+        steps = self._scales("bias", products, found, 0).astype(np.float64)
+        self._numbers("bias", (product.bias, product.terms), found.values, steps)
 
-def _compare_scales(
-    context: StaticContext,
-    layer: str,
-    named: tuple[str, str],
-    expected: NDArray[np.float32],
-    stored: tuple[int, int],
-) -> None:
-    """Compare what reads the codes of a constant, ``named`` by its role and its value in the graph.
+    def _has_form(
+        self, role: Cause, found: NDArray[Any], expected: NDArray[Any], dtype: np.dtype[Any]
+    ) -> bool:
+        """Whether a constant has its shape and dtype; float16 for float32 in a model of float16, float64 for folded ones."""
+        halved = self.context.document.float16 and found.dtype == np.float16
+        same = found.dtype == dtype or (dtype == np.float32 and (halved or found.dtype == np.float64))
+        if same and found.shape == expected.shape:
+            return True
+        told = f"expected {dtype} {list(expected.shape)}, found {found.dtype} {list(found.shape)}"
+        self.context.fault(
+            role, self.product.layers[0], f"{self.title(role)}: {told}; convert the source again"
+        )
+        return False
 
-    ``stored`` are its zero-point and how many copies stand there.
-    """
-    (role, codes), (zero_point, copies) = named, stored
-    readers = context.graph.readers(codes)
-    for node in readers:
-        if node.op != "DequantizeLinear":
-            context.fault(
-                "float-convolution",
-                layer,
-                f"the {role} of {layer!r} is read by {node.op} {node.name!r}, expected DequantizeLinear: "
-                f"without it the layer does not run in integers",
+    def _scales(
+        self, role: Cause, choices: tuple[NDArray[Any], ...], found: Stored, zero_point: int
+    ) -> NDArray[np.float32]:
+        """Compare a constant's scales with any of some, and its zero-points; the expected scales where the found are wrong."""
+        context, layer = self.context, self.product.layers[0]
+        assert found.scales is not None  # noqa: S101 - codes have scales
+        assert found.zero_points is not None  # noqa: S101 - likewise
+        context.compared += found.scales.size + found.zero_points.size
+        if np.any(found.zero_points != np.int64(zero_point)):
+            told = f"expected {zero_point}, found {np.unique(found.zero_points).tolist()[:4]}"
+            context.fault("zero-point", layer, f"zero-point of the {self.title(role)}: {told}")
+        room = 0.0 if self.product.terms is None else (2 if role == "weight" else 4) * ROUNDING
+        for expected in choices:
+            same_shape = found.scales.shape == expected.shape
+            if same_shape and (np.abs(found.scales.astype(np.float64) - expected) <= room * expected).all():
+                return np.asarray(found.scales if room else expected, np.float32)
+        rule = np.asarray(choices[0], np.float32)
+        if found.scales.shape == rule.shape:
+            wrong = np.abs(found.scales - choices[0]) > room * choices[0]
+            rule = np.asarray(np.where(wrong, rule, found.scales), np.float32)
+        context.fault("scale", layer, f"scale of the {self.title(role)}: {told_scales(rule, found.scales)}")
+        return rule
+
+    def _numbers(
+        self,
+        role: Cause,
+        expected: tuple[NDArray[Any], NDArray[Any] | None],
+        found: NDArray[Any],
+        steps: NDArray[np.float64] | None,
+    ) -> None:
+        """Compare numbers, expected with the magnitudes of their terms (None: exactly); ``steps`` makes codes of real ones."""
+        context, layer, (wanted, terms) = self.context, self.product.layers[0], expected
+        context.compared += wanted.size
+        room: NDArray[Any] | float = 0.0
+        if terms is None:
+            wanted = wanted.astype(np.float16) if found.dtype == np.float16 else wanted
+        elif steps is not None:
+            highest, lowest = (LARGEST_CODE, -LARGEST_CODE) if role == "weight" else (2**31 - 1, -(2**31))
+            wanted = np.clip(wanted / steps, lowest, highest)
+            room = 0.5 + ROUNDING * (terms / steps + np.abs(wanted))
+        else:
+            half = context.document.float16
+            least = SMALLEST_HALF if half else SMALLEST
+            room = (HALF_ROUNDING if half else ROUNDING) * terms + least
+        wanted, held = wanted.astype(np.float64), found.astype(np.float64)
+        is_wrong = (held != wanted) & ~(np.abs(held - wanted) <= room)
+        if not is_wrong.any():
+            return
+        if role == "weight" and wanted.ndim == 4 and wanted.shape[1] == 3:
+            reverse = (held == wanted[:, ::-1]) | (
+                np.abs(held - wanted[:, ::-1]) <= np.broadcast_to(room, held.shape)[:, ::-1]
             )
-            continue
-        scale = np.atleast_1d(np.asarray(context.graph.constant(node.inputs[1])))
-        if FULL_CHANNELS in context.document.passes:
-            scale = first_channels(scale, expected.size, copies)
-        zero_points = context.graph.constant(node.inputs[2]) if len(node.inputs) > 2 else None
-        context.compared += scale.size
-        if scale.shape != expected.shape or not np.array_equal(scale, expected):
-            context.fault("scale", layer, f"scale of the {role} of {layer!r}: {told_scales(expected, scale)}")
-        if np.any((0 if zero_points is None else zero_points) != np.int64(zero_point)):
-            context.fault(
-                "zero-point",
-                layer,
-                f"zero-point of the {role} of {layer!r}: expected {zero_point}, "
-                f"found {0 if zero_points is None else np.unique(zero_points).tolist()[:4]}",
-            )
+            if reverse.all():
+                told = "are the source's with red and blue exchanged: the graph takes BGR where the contract says RGB"
+                context.fault("colour-order", layer, f"the {self.title(role)} {told}")
+                return
+        wrong = np.argwhere(is_wrong)
+        first = tuple(int(i) for i in wrong[0])
+        what = "differ" if terms is None else "differ by more than rounding"
+        codes = " codes" if np.issubdtype(found.dtype, np.integer) else ""
+        context.fault(
+            role,
+            layer,
+            f"{self.title(role)}: {len(wrong):,} of {wanted.size:,}{codes} {what}, first at {list(first)}: "
+            f"expected {wanted[first]:.9g}, found {held[first]:.9g}",
+        )
 
 
 def told_scales(expected: NDArray[np.float32], found: NDArray[Any]) -> str:

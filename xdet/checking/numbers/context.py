@@ -39,12 +39,18 @@ class Comparison:
         graph: the finished model's.
         document: its metadata, with the tensor map.
         findings: what is wrong, each once.
+        proven: what differs on purpose, with proofs.
+        uncompared: what no comparison knows, in words.
+        unaccounted: quantised values that belong to no source tensor.
         compared: numbers that were compared, arrays by their size.
     """
 
     graph: FinishedGraph
     document: ModelDocument
     findings: list[Finding] = field(default_factory=list, kw_only=True)
+    proven: list[ProvenChange] = field(default_factory=list, kw_only=True)
+    uncompared: list[str] = field(default_factory=list, kw_only=True)
+    unaccounted: list[str] = field(default_factory=list, kw_only=True)
     compared: int = field(default=0, kw_only=True)
 
     def fault(self, cause: Cause, layer: str | None, message: str) -> None:
@@ -53,6 +59,11 @@ class Comparison:
         if finding not in self.findings:
             self.findings.append(finding)
 
+    def uncast(self, name: str) -> str:
+        """The value in front of a Cast (in models of float16), or the value itself."""
+        node = self.graph.producers.get(name)
+        return node.inputs[0] if node is not None and node.op == "Cast" else name
+
 
 @dataclass(eq=False)
 class StaticContext(Comparison):
@@ -60,13 +71,9 @@ class StaticContext(Comparison):
 
     Attributes:
         source: the source's graph.
-        proven: what differs on purpose, with proofs.
-        unaccounted: quantised values that belong to no source tensor.
     """
 
     source: SourceGraph
-    proven: list[ProvenChange] = field(default_factory=list)
-    unaccounted: list[str] = field(default_factory=list)
 
     @cached_property
     def tensors_by_value(self) -> Mapping[str, tuple[int, ...]]:
@@ -77,27 +84,19 @@ class StaticContext(Comparison):
                 found[twin.onnx].append(self.source.indices[name])
         return {value: tuple(indices) for value, indices in found.items()}
 
-    def operator_of(self, node: Node) -> TfliteOperator | None:
-        """The source operator whose weights a Conv or Gemm reads; None where it reads no mapped constant."""
-        producer = self.graph.producers.get(node.inputs[1]) if len(node.inputs) > 1 else None
-        codes = node.inputs[1] if producer is None else producer.inputs[0]
-        owners = [
+    def reader_of_weights(self, node: Node) -> TfliteOperator | None:
+        """The source operator whose weights a Conv or Gemm reads, by its name where several share them; None without one."""
+        weights = self.uncast(node.inputs[1])
+        producer = self.graph.producers.get(weights)
+        readers = (
             op
-            for index in self.tensors_by_value.get(codes, ())
+            for index in self.tensors_by_value.get(weights if producer is None else producer.inputs[0], ())
             for op in self.source.readers.get(index, ())
-            if op.op in WEIGHTED
-        ]
-        if len(owners) < 2:
-            return owners[0] if owners else None
-        outputs = {self.source.output_name(op): op for op in owners}  # weights that several operators share
-        return next((op for name, op in outputs.items() if node.name.startswith(name)), owners[0])
-
-    def replicated_by(self, node: Node) -> str | None:
-        """The pass that made a Conv hold copies of its source's weights (``wide stem``, ``strided stem``)."""
-        producer = self.graph.producers.get(node.inputs[1])
-        codes = None if producer is None else producer.inputs[0]
-        twins = (t for t in self.document.tensors.values() if t.onnx == codes and t.fate == "replicated")
-        return next((twin.by for twin in twins), None)
+            if op.op in WEIGHTED or op.op == "TRANSPOSE_CONV"
+        )
+        found = {self.source.output_name(op): op for op in readers}
+        named = (op for name, op in found.items() if node.name.startswith(name))
+        return next(named, next(iter(found.values()), None))
 
 
 # They give on what they get, or choose among it: the same codes mean the same numbers behind them.
@@ -137,7 +136,7 @@ def _owners_before(context: StaticContext, codes: str, seen: set[str]) -> tuple[
     node = context.graph.producers.get(codes)
     while node is not None:
         if node.op in PRODUCTS:
-            op = context.operator_of(node)
+            op = context.reader_of_weights(node)
             return () if op is None else (op.outputs[0],)
         if node.op == "DequantizeLinear":
             return owners_of(context, node.inputs[0], seen)

@@ -16,12 +16,12 @@ import numpy as np
 
 from converters.spec import HEAD
 from xdet.checking.numbers.context import QUANTIZERS, pair_of
-from xdet.checking.numbers.keras_segments import PICTURE
-from xdet.checking.numbers.proofs import is_summand
+from xdet.checking.numbers.segments import PICTURE
+from xdet.checking.numbers.slopes import is_summand
 
 if TYPE_CHECKING:
-    from xdet.checking.numbers.keras_segments import KerasContext, Segment
-    from xdet.checking.numbers.keras_steps import Clamp
+    from xdet.checking.numbers.layers import Clamp
+    from xdet.checking.numbers.segments import KerasContext, Segment
     from xdet.model.graph import Node
 
 MOVERS = frozenset(

@@ -9,11 +9,6 @@
   move together and scales whose ratio is kept change no mean; the ratio may be off by 2^-14, which decides exact ties alone.
 * Softmax: its factor beta stands in the scale.
 
-Static part, LeakyReLUs that stand as a sum (pass ``leaky as sum``): proven by their 256 codes.
-
-Two readings of the input's codes are added, all of them at one scale and those above the zero-point at another
-(``converters.leaky``). Neither scale is the tensor's own, so both are judged together, here and not with the activations.
-
 Whether a conversion promises LiteRT XNNPACK's bits: by what it was asked for, and by the source's operators.
 
 The rows of ``converters.sources.tflite.operators`` say so: an operator that is not exact there keeps the pair from being
@@ -22,41 +17,30 @@ declared exact, and the runtime is judged by the spread instead.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from converters.integer.concatenated import concatenated_table
-from converters.integer.functions import requantized_table, rescaled_table
+from converters.integer.functions import rescaled_table
 from converters.integer.logistic import keeps_away, logistic_table
-from converters.leaky import (
-    FloatForm,
-    LeakyCase,
-    SumForm,
-    fitted_sum,
-    float_table,
-    plain_form,
-    sum_table,
-)
+from converters.leaky import FloatForm, LeakyCase, float_table
 from converters.sources.tflite.operators import MOVING, case_of
 from xdet.checking.numbers.context import owners_of, pair_of, shift_of
 from xdet.checking.numbers.pairs import combination_at, prove_pairs
+from xdet.checking.numbers.slopes import announced, case_between, leaky_match
 from xdet.checking.numbers.source_graph import number
 from xdet.checking.result import ProvenChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from converters.leaky import Table
     from converters.sources.tflite.reader import TfliteOperator
     from converters.spec import ModelDocument
     from xdet.checking.numbers.context import StaticContext
     from xdet.checking.numbers.source_graph import SourceGraph
-    from xdet.checking.result import Cause
-    from xdet.model.graph import FinishedGraph, Node
+    from xdet.model.graph import Node
 
 AVERAGES = frozenset({"AveragePool", "ReduceMean", "Resize", "GlobalAveragePool"})
 TIE_ROOM = 2.0**-14
@@ -108,63 +92,6 @@ def _is_cast(context: StaticContext, node: Node, owners: tuple[int, ...]) -> boo
     )
 
 
-def leaky_match(
-    context: StaticContext, form: FloatForm, owners: tuple[int, ...]
-) -> tuple[TfliteOperator, int, int] | None:
-    """The source operator a LeakyRelu node stands for, its differing codes, and the table's size; None without one.
-
-    Of several operators that read the tensor, the one whose table fits best.
-    """
-    found: list[tuple[int, TfliteOperator]] = []
-    for owner in owners:
-        for op in context.source.activations_of(owner):
-            case = leaky_case(context, op)
-            if case is not None:
-                differing = float_table(case, form) != promised_table(context, op, case)
-                found.append((int(differing.sum()), op))
-    if not found:
-        return None
-    differing, op = min(found, key=lambda pair: pair[0])
-    return op, differing, 256
-
-
-def announced(context: StaticContext, operator: str, kind: str, otherwise: np.float32) -> np.float32:
-    """The number that the document says was written for an operator; it tells whom to blame, and proves nothing."""
-    written = [d.written for d in context.document.deviations if d.operator == operator and d.kind == kind]
-    return otherwise if not written or written[0] is None else np.float32(written[0])
-
-
-def promised_table(context: StaticContext, op: TfliteOperator, case: LeakyCase) -> Table:
-    """The codes that the conversion promised: those of LiteRT's kernel where that was asked for."""
-    if context.document.leaky_relu != "litert":
-        return float_table(case, plain_form(case))
-    ends = [context.source.model.tensors[index] for index in (op.inputs[0], op.outputs[0])]
-    changes_type, count = ends[0].dtype != ends[1].dtype, math.prod(ends[0].shape)
-    return requantized_table(op.op, case, changes_type=changes_type, count=count)
-
-
-def leaky_case(context: StaticContext, op: TfliteOperator) -> LeakyCase | None:
-    """A LeakyReLU or requantisation of the source as arithmetic on int8 codes; None where it is not quantised."""
-    return case_between(
-        context, op.inputs[0], op.outputs[0], number(op, "alpha", 1.0)
-    )  # a requantisation has none
-
-
-def case_between(context: StaticContext, before_op: int, after_op: int, slope: float) -> LeakyCase | None:
-    """The arithmetic on int8 codes between two tensors; None where one is not quantised."""
-    source, target = (context.source.model.tensors[i] for i in (before_op, after_op))
-    if source.quant is None or target.quant is None:
-        return None
-    before, after = (-128 if t.dtype == "uint8" else 0 for t in (source, target))
-    return LeakyCase(
-        scale_in=source.quant.scalar_scale,
-        zero_point_in=source.quant.scalar_zero_point + before,
-        scale_out=target.quant.scalar_scale,
-        zero_point_out=target.quant.scalar_zero_point + after,
-        slope=np.float32(slope),
-    )
-
-
 def _prove_leaky(context: StaticContext, node: Node, leaky: Node, owners: tuple[int, ...]) -> bool:
     pair = pair_of(context, node)
     if pair is None:
@@ -173,26 +100,14 @@ def _prove_leaky(context: StaticContext, node: Node, leaky: Node, owners: tuple[
     matched = leaky_match(context, form, owners)
     if matched is None:
         return False
-    op, differing, size = matched
-    quant = context.source.model.tensors[op.inputs[0]].quant
-    expected = None if quant is None else quant.scalar_zero_point
-    shift = shift_of(context, op.inputs[0], unsigned=pair[2])
-    if quant is None or expected is None or pair[1] != expected + shift:
+    op, differing = matched
+    if pair[1] != op.case.zero_point_in + (128 if pair[2] else 0):
         return False
     if differing:  # the slope's fault, which is told there, where the scale is the one that was announced
-        return bool(
-            pair[0] == announced(context, context.source.output_name(op), "scale", quant.scalar_scale)
-        )
-    context.proven.append(
-        ProvenChange(
-            context.source.names[op.inputs[0]],
-            context.source.output_name(op),
-            "scale",
-            float(quant.scalar_scale),
-            float(pair[0]),
-            f"all {size} codes behind {op.op} equal LiteRT's",
-        )
-    )
+        return bool(pair[0] == announced(context, op.layer, "scale", op.case.scale_in))
+    proof = f"all 256 codes behind {op.operator} equal LiteRT's"
+    change = ProvenChange(op.tensor, op.layer, "scale", float(op.case.scale_in), float(pair[0]), proof)
+    context.proven.append(change)
     return True
 
 
@@ -321,116 +236,6 @@ PROOFS_BY_READER: tuple[tuple[frozenset[str], Proof], ...] = (
     (AVERAGES, _prove_average),
     (frozenset({"Softmax"}), _prove_softmax),
 )
-
-
-SAME_TOTAL = 2.0**-10  # as a fraction: factors of positive codes this close are the same slope's
-
-
-@dataclass(frozen=True, slots=True)
-class LeakySum:
-    """The nodes of one LeakyReLU.
-
-    Attributes:
-        whole: DequantizeLinear of all codes.
-        excess: DequantizeLinear of the codes above the zero-point.
-        maximum: Max of the codes and the zero-point.
-        add: the sum.
-    """
-
-    whole: Node
-    excess: Node
-    maximum: Node
-    add: Node
-
-
-def leaky_sum_of(graph: FinishedGraph, add: Node) -> LeakySum | None:
-    """The LeakyReLU that ends in ``add``; None where it is another sum."""
-    whole, excess = (graph.producers.get(name) for name in add.inputs[:2])
-    if whole is None or excess is None or {whole.op, excess.op} != {"DequantizeLinear"}:
-        return None
-    maximum = graph.producers.get(excess.inputs[0])
-    if maximum is None or maximum.op != "Max" or maximum.inputs[0] != whole.inputs[0]:
-        return None
-    if not len(whole.inputs) == len(excess.inputs) == 3 or len(maximum.inputs) != 2:
-        return None
-    return LeakySum(whole, excess, maximum, add)
-
-
-def is_summand(graph: FinishedGraph, dequantize: Node) -> bool:
-    """Whether a DequantizeLinear belongs to a LeakyReLU that stands as a sum."""
-    add = graph.only_reader(dequantize.outputs[0])
-    return add is not None and add.op == "Add" and leaky_sum_of(graph, add) is not None
-
-
-def compare_sum(context: StaticContext, add: Node) -> None:
-    """Compare a LeakyReLU that stands as a sum with its source operator; other sums are none of its business."""
-    found = leaky_sum_of(context.graph, add)
-    if found is None:
-        return
-    pairs = [pair_of(context, node) for node in (found.whole, found.excess)]
-    owners = owners_of(context, found.whole.inputs[0], set())
-    operators = [op for owner in owners for op in context.source.activations_of(owner)]
-    cases = [(op, case) for op in operators if (case := leaky_case(context, op)) is not None]
-    if pairs[0] is None or pairs[1] is None or not cases:
-        context.fault("slope", None, f"Add {add.name!r} stands for no operator of the source")
-        return
-    context.compared += 4
-    form = SumForm(pairs[0][0], pairs[1][0])
-    op, case, differing = min(
-        ((op, case, _count_differing(context, op, case, form)) for op, case in cases),
-        key=lambda found: found[2],
-    )
-    layer = context.source.output_name(op)
-    _compare_zero_points(context, found, op, layer)
-    if differing:
-        cause, told = _fault(found, form, fitted_sum(case, promised_table(context, op, case)))
-        context.fault(
-            cause, layer, f"{differing} of 256 codes behind {layer!r} differ from the source's: {told}"
-        )
-        return
-    proof = f"all 256 codes of the sum equal those that are promised for {op.op}"
-    slope, written = np.float32(number(op, "alpha", 1.0)), form.whole / (form.whole + form.excess)
-    name = context.source.names[op.inputs[0]]
-    context.proven.append(ProvenChange(name, layer, "slope", float(slope), float(written), proof))
-
-
-def _count_differing(context: StaticContext, op: TfliteOperator, case: LeakyCase, form: SumForm) -> int:
-    found, wanted = sum_table(case, form), promised_table(context, op, case)
-    return int(np.count_nonzero(found != wanted))
-
-
-def _compare_zero_points(context: StaticContext, found: LeakySum, op: TfliteOperator, layer: str) -> None:
-    """Both readings and the maximum have the input's zero-point."""
-    quant = context.source.model.tensors[op.inputs[0]].quant
-    assert quant is not None  # noqa: S101 - it has a case
-    expected = quant.scalar_zero_point + shift_of(context, op.inputs[0], unsigned=True)
-    for node, name in (
-        (found.whole, found.whole.inputs[2]),
-        (found.excess, found.excess.inputs[2]),
-        (found.maximum, found.maximum.inputs[1]),
-    ):
-        constant = context.graph.constant(name)
-        if constant is None or constant.dtype != np.uint8 or constant.reshape(-1).tolist() != [expected]:
-            told = "no constant" if constant is None else f"{constant.dtype} {constant.reshape(-1).tolist()}"
-            context.fault(
-                "zero-point",
-                layer,
-                f"zero-point in {node.op} {node.name!r} of {layer!r}: expected uint8 [{expected}], found {told}",
-            )
-
-
-def _fault(found: LeakySum, form: SumForm, expected: SumForm | None) -> tuple[Cause, str]:
-    """Which number makes the codes differ: the slope where positive codes have their factor, else a scale."""
-    total = float(form.whole) + float(form.excess)
-    if expected is None or abs(total / (float(expected.whole) + float(expected.excess)) - 1) < SAME_TOTAL:
-        return "slope", f"the graph has slope {float(form.whole) / total:.6g}"
-    pairs = ((found.whole, form.whole, expected.whole), (found.excess, form.excess, expected.excess))
-    node, scale, wanted = max(pairs, key=lambda pair: abs(float(pair[1]) / float(pair[2]) - 1))
-    ratio = float(scale) / float(wanted) - 1
-    return (
-        "scale",
-        f"scale in {node.op} {node.name!r}: expected {wanted:.9g}, found {scale:.9g} ({ratio:+.2%})",
-    )
 
 
 def why_not_exact(document: ModelDocument, source: SourceGraph | None) -> str | None:

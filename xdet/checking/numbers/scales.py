@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xdet.checking.numbers.context import QUANTIZERS, owners_of, pair_of, shift_of
-from xdet.checking.numbers.proofs import announced, is_summand, prove
+from xdet.checking.numbers.proofs import prove
+from xdet.checking.numbers.slopes import announced, is_summand
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,7 +7,7 @@ both sides.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from xdet.checking.numbers.context import Comparison
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from xdet.checking.numbers.keras_steps import KerasSteps, Step
+    from xdet.checking.numbers.keras_layers import KerasSteps, Step
     from xdet.model.graph import Node
 
 PICTURES = ("pixels/rescaled", "pixels", IMAGE)  # what the network reads, the nearest to it first
@@ -49,11 +49,9 @@ class KerasContext(Comparison):
 
     Attributes:
         source: the source, step by step.
-        uncompared: what no comparison knows, in words.
     """
 
     source: KerasSteps
-    uncompared: list[str] = field(default_factory=list)
 
     @cached_property
     def picture(self) -> str:

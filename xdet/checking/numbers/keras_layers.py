@@ -1,4 +1,4 @@
-"""A Keras source as the arithmetic that it asks for: one step per product, affine map, activation, pool and padding.
+"""A Keras source as layers: one step per product, affine map, activation, pool and padding.
 
 A layer is one step or two (a convolution with its activation), or none (Dropout). Kernels are OIHW and float64; sizes are
 inferred from the picture's, because SAME padding depends on them. What has no step of its own becomes ``Other`` and is told,
@@ -12,96 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xdet.checking.numbers.operators import same_padding
+from xdet.checking.numbers.layers import (
+    NO_PADS,
+    Affine,
+    Clamp,
+    Leaky,
+    Other,
+    Padding,
+    Pool,
+    Product,
+    same_pads,
+)
 from xdet.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from converters.sources.keras.stored import KerasNetwork, StoredLayer
-
-Pads = tuple[int, int, int, int]  # top, left, bottom, right
-Size = tuple[int, int, int]  # height, width, channels
-NO_PADS = (0, 0, 0, 0)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Product:
-    """A convolution.
-
-    Attributes:
-        kernel: float64 ``(O, I / groups, H, W)``.
-        bias: float64 ``(O,)``.
-        strides: down, right.
-        dilations: likewise.
-        groups: as ONNX counts them.
-        pads: None where the input's size is not known.
-    """
-
-    kernel: NDArray[np.float64]
-    bias: NDArray[np.float64]
-    strides: tuple[int, int]
-    dilations: tuple[int, int]
-    groups: int
-    pads: Pads | None
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Affine:
-    """``y = factor * x + offset`` per channel.
-
-    Attributes:
-        factor: float64 ``(channels,)``.
-        offset: likewise.
-        terms: likewise, the sum of the magnitudes that the offset was added up from: what its rounding is relative to.
-    """
-
-    factor: NDArray[np.float64]
-    offset: NDArray[np.float64]
-    terms: NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Leaky:
-    """LeakyReLU."""
-
-    slope: float
-
-
-@dataclass(frozen=True, slots=True)
-class Clamp:
-    """ReLU: lower limit 0, upper limit or None."""
-
-    high: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """A pool; ``pads`` is None where the input's size is not known."""
-
-    op: str
-    window: tuple[int, int]
-    strides: tuple[int, int]
-    pads: Pads | None
-
-
-@dataclass(frozen=True, slots=True)
-class Padding:
-    """Zeros around the picture."""
-
-    pads: Pads
-
-
-@dataclass(frozen=True, slots=True)
-class Other:
-    """What is not compared in numbers, by Keras' name for it."""
-
-    kind: str
-
-
-Act = Product | Affine | Leaky | Clamp | Pool | Padding | Other
+    from xdet.checking.numbers.layers import Act, Pads, Size
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -210,8 +138,17 @@ def _product(layer: StoredLayer, size: Size | None) -> Product:
     strides, dilations = _pair(config["strides"]), _pair(config.get("dilation_rate", 1))
     if bias.shape != (len(kernel),):
         raise ValueError(f"bias of {len(bias)} numbers for {len(kernel)} channels")
-    pads = _pads(config["padding"], size, (height, width), strides, dilations)
-    return Product(kernel, bias, strides, dilations, groups, pads)
+    return Product(
+        kernel,
+        bias,
+        strides,
+        dilations,
+        groups,
+        _pads(config["padding"], size, (height, width), strides, dilations),
+        None if size is None else size[:2],
+        np.abs(bias),
+        layers=(layer.name,),
+    )
 
 
 def _normalisation(layer: StoredLayer) -> Affine | Other:
@@ -257,18 +194,13 @@ def _pair(value: Any) -> tuple[int, int]:
 def _pads(
     rule: str,
     size: Size | None,
-    kernel: tuple[int, int],
+    window: tuple[int, int],
     strides: tuple[int, int],
     dilations: tuple[int, int],
 ) -> Pads | None:
     if rule != "same":
         return NO_PADS
-    if size is None:
-        return None
-    (top, bottom), (left, right) = (
-        same_padding(size[axis], kernel[axis], strides[axis], dilations[axis]) for axis in (0, 1)
-    )
-    return (top, left, bottom, right)
+    return None if size is None else same_pads(size, window, strides, dilations)
 
 
 def _size_behind(act: Act, layer: StoredLayer, sizes: Sequence[Size | None]) -> Size | None:

@@ -1,31 +1,28 @@
-"""Part (a), static, for Keras sources: the file holds the numbers that follow from the source's. Nothing is run.
+"""Static part for Keras sources: the file holds the numbers that follow from the source's. Nothing is run.
 
-Segment by segment (``keras_segments``): weights and biases with batch normalisation folded in (``keras_constants``), strides,
-padding, windows and clamps here, slopes (``keras_slopes``), and for models that were quantised at conversion every scale and
-zero-point (``keras_pairs``). The comparison shares the file readers with the converter, but none of its translation.
+Segment by segment (``segments``): products with what is folded into them (``keras_products``), pools, slopes and clamps, and
+for models that were quantised at conversion every scale and zero-point (``keras_scales``). The comparison shares the file
+readers with the converter, but none of its translation.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xdet.checking.numbers.full_channels import FULL_CHANNELS, full
-from xdet.checking.numbers.keras_constants import compare_constants
+from xdet.checking.numbers.keras_products import affines_behind, fold, quantised
 from xdet.checking.numbers.keras_scales import compare_pairs, keeps_limits
-from xdet.checking.numbers.keras_slopes import compare_slopes, is_leaky_sum
-from xdet.checking.numbers.keras_steps import NO_PADS, Affine, Clamp, Other, Padding, Pool, Product
-from xdet.checking.numbers.operators import PLAIN, WIDE_STEM, actual_pads, require_integer_form
-from xdet.checking.numbers.strided import strided_attributes
+from xdet.checking.numbers.layers import NO_PADS, Affine, Clamp, Leaky, Other, Padding, Pool, Product, added
+from xdet.checking.numbers.products import compare_pads, compare_product, pool_fault, require_integer_form
+from xdet.checking.numbers.rewrites import SHIFTED_ROWS, WIDE_STEM, copies_of_rows
+from xdet.checking.numbers.slopes import between_pairs, compare_sum, is_leaky_sum, leaky_sum_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from xdet.checking.numbers.keras_constants import Stem
-    from xdet.checking.numbers.keras_segments import KerasContext, Segment
-    from xdet.checking.numbers.keras_steps import Pads, Size, Step
+    from xdet.checking.numbers.layers import Pads
+    from xdet.checking.numbers.segments import KerasContext, Segment
     from xdet.model.graph import Node
 
 AFFINE = frozenset({"Mul", "Add", "Sub", "Div", "BatchNormalization"})
@@ -103,18 +100,23 @@ def _compare_segment(context: KerasContext, segment: Segment) -> None:
     convolutions = [node for node in segment.nodes if node.op == "Conv"]
     if _counts_differ(context, segment, "Conv", len(products), len(convolutions)):
         return
-    wide = False
+    padded = added(_node_pads(context, node) for node in segment.nodes if node.op == "Pad")
+    rewritten: list[str | None] = []
     for (index, step), node in zip(products, convolutions, strict=True):
-        require_integer_form(context, node, step.layer)
-        pads = _source_pads(context, index, step)
-        stem = compare_constants(context, segment, (index, step), node, pads[1] if pads else 0)
-        wide = wide or stem == "wide"
-        _compare_product(context, segment, (step, pads), node, stem)
-    if not wide:
+        folded = _padded(context, index, fold(context, segment, index, step))
+        is_float = context.document.activations == "float32"
+        product = folded if is_float else quantised(context, folded, node)
+        if product is None:
+            require_integer_form(context, node, step.layer)
+            continue
+        behind = affines_behind(context, node, len(product.bias)) if is_float else ()
+        rewritten.append(compare_product(context, product, node, padded=padded, behind=behind))
+    is_wide = WIDE_STEM in rewritten
+    if not is_wide:
         _compare_pools(context, segment)
-    compare_slopes(context, segment)
+    _compare_slopes(context, segment)
     _compare_clamps(context, segment)
-    if not wide:
+    if not is_wide:
         _compare_rest(context, segment, products=bool(products))
 
 
@@ -128,70 +130,16 @@ def _counts_differ(context: KerasContext, segment: Segment, op: str, expected: i
     return expected != found
 
 
-def _compare_product(
-    context: KerasContext, segment: Segment, padded: tuple[Step, Pads | None], node: Node, stem: Stem | None
-) -> None:
-    """Strides, dilations, groups and padding, that of a ZeroPadding2D in front included."""
-    (step, pads), act = padded, padded[0].act
-    assert isinstance(act, Product)  # noqa: S101 - the caller chose
-    expected: dict[str, Any] = {"strides": act.strides, "dilations": act.dilations, "group": act.groups}
-    expected["pads"] = pads or NO_PADS
-    if FULL_CHANNELS in context.document.passes and 1 < act.groups == len(act.kernel):
-        weights = context.graph.constant(context.graph.producers[node.inputs[1]].inputs[0])
-        if weights is not None and len(weights) == full(act.groups):
-            expected["group"] = full(act.groups)
-    if stem is not None:
-        expected = WIDE_STEM if stem == "wide" else strided_attributes(expected, act.kernel.shape[3])
-    for name, wanted in expected.items():
-        if name == "pads":
-            continue
-        context.compared += 1
-        found = node.attributes.get(name, PLAIN[name])
-        if found != wanted:
-            context.fault(
-                "attributes", step.layer, f"{name} of {step.layer!r}: expected {wanted}, found {found}"
-            )
-    size = context.source.steps[step.inputs[0]].size
-    if pads is None or size is None:
-        context.uncompared.append(f"padding of {step.layer!r}")
-        return
-    window = {
-        name: node.attributes.get(name, PLAIN.get(name, act.kernel.shape[2:]))
-        for name in ("kernel_shape", "strides", "dilations")
-    }
-    before = [_node_pads(context, n) for n in segment.nodes if n.op == "Pad" and stem != "wide"]
-    _compare_pads(
-        context,
-        step.layer,
-        expected["pads"],
-        _sum([actual_pads(node, _behind_pads(size, before), window), *before]),
-    )
-
-
-def _compare_pads(context: KerasContext, layer: str, expected: Pads, found: Pads) -> None:
-    context.compared += 4
-    if found != expected:
-        context.fault(
-            "padding",
-            layer,
-            f"padding of {layer!r} (top, left, bottom, right): expected {expected}, found {found}",
-        )
-
-
-def _source_pads(context: KerasContext, index: int, step: Step) -> Pads | None:
-    """A product's padding, that of a ZeroPadding2D in front included; None where it is not known."""
-    act = step.act
-    assert isinstance(act, Product)  # noqa: S101 - the caller chose
-    return None if act.pads is None else _sum([act.pads, *_paddings_before(context, index)])
-
-
-def _paddings_before(context: KerasContext, index: int) -> Iterator[Pads]:
-    """ZeroPadding2D layers in front of a product that no value shows any more."""
+def _padded(context: KerasContext, index: int, product: Product) -> Product:
+    """With the ZeroPadding2D layers in front of it that no value shows any more."""
     shown = {context.source.last[layer] for layer in context.values}
     (before,) = context.source.steps[index].inputs
     while isinstance(act := context.source.steps[before].act, Padding) and before not in shown:
-        yield act.pads
         (before,) = context.source.steps[before].inputs
+        size = context.source.steps[before].size
+        pads = None if product.pads is None else added([product.pads, act.pads])
+        product = replace(product, pads=pads, size=None if size is None else size[:2])
+    return product
 
 
 def _node_pads(context: KerasContext, node: Node) -> Pads:
@@ -202,17 +150,6 @@ def _node_pads(context: KerasContext, node: Node) -> Pads:
     return (int(amounts[2]), int(amounts[3]), int(amounts[6]), int(amounts[7]))
 
 
-def _behind_pads(size: Size, pads: list[Pads]) -> tuple[int, int]:
-    """Height and width of a picture behind Pad nodes."""
-    top, left, bottom, right = _sum(pads)
-    return size[0] + top + bottom, size[1] + left + right
-
-
-def _sum(pads: list[Any]) -> Pads:
-    top, left, bottom, right = (sum(int(p[side]) for p in pads) for side in range(4))
-    return (top, left, bottom, right)
-
-
 def _compare_pools(context: KerasContext, segment: Segment) -> None:
     steps = [step for _, step in segment.steps if isinstance(step.act, Pool)]
     nodes = [node for node in segment.nodes if node.op in POOLS]
@@ -221,17 +158,32 @@ def _compare_pools(context: KerasContext, segment: Segment) -> None:
     for step, node in zip(steps, nodes, strict=True):
         act, size = step.act, context.source.steps[step.inputs[0]].size
         assert isinstance(act, Pool)  # noqa: S101 - chosen above
-        wanted = {"kernel_shape": act.window, "strides": act.strides}
-        context.compared += 2
-        found = {name: node.attributes.get(name, (1, 1)) for name in wanted}
-        if node.op != act.op or found != wanted:
-            told = f"expected {act.op} {wanted}, found {node.op} {found}"
-            context.fault("attributes", step.layer, f"the pool {step.layer!r}: {told}")
-        elif act.pads is None or size is None:
+        context.compared += 2 if act.pads is None else 6
+        if act.pads is None or size is None:
             context.uncompared.append(f"padding of {step.layer!r}")
-        else:
-            pads = _sum([actual_pads(node, size[:2], wanted)])
-            _compare_pads(context, step.layer, act.pads, pads)
+        fault = pool_fault(act, step.layer, node, (0, 0) if size is None else size[:2])
+        if fault is not None:
+            context.fault(fault[0], step.layer, fault[1])
+
+
+def _compare_slopes(context: KerasContext, segment: Segment) -> None:
+    """LeakyReLUs: a node with the source's slope, or a sum that gives the same codes."""
+    steps = [step for _, step in segment.steps if isinstance(step.act, Leaky)]
+    nodes = [node for node in segment.nodes if node.op == "LeakyRelu" or leaky_sum_of(context.graph, node)]
+    if _counts_differ(context, segment, "LeakyRelu", len(steps), len(nodes)):
+        return
+    for step, node in zip(steps, nodes, strict=True):
+        assert isinstance(step.act, Leaky)  # noqa: S101 - chosen above
+        total = leaky_sum_of(context.graph, node)
+        if total is not None:
+            promised = between_pairs(context, total, step.layer, step.act.slope)
+            compare_sum(context, total, () if promised is None else (promised,))
+            continue
+        context.compared += 1
+        slope, found = (np.float32(number) for number in (step.act.slope, node.attributes.get("alpha", 0.01)))
+        if slope != found:
+            told = f"expected {float(slope):.6g}, found {float(found):.6g}"
+            context.fault("slope", step.layer, f"slope of {step.layer!r}: {told}")
 
 
 def _compare_clamps(context: KerasContext, segment: Segment) -> None:
@@ -272,7 +224,13 @@ def _compare_rest(context: KerasContext, segment: Segment, *, products: bool) ->
         return
     expected = Counter(OTHERS[kind] for kind in kinds.elements())
     taken = {"Conv", "LeakyRelu", *POOLS, *CLAMPS, *MOVERS}
-    rest = [node for node in segment.nodes if node.op not in taken and not is_leaky_sum(context, node)]
+    shifted = SHIFTED_ROWS in context.document.passes
+    rows = [copies_of_rows(context.graph, node) for node in segment.nodes if node.op == "Conv" and shifted]
+    rest = [
+        node
+        for node in segment.nodes
+        if node.op not in taken and node not in rows and not is_leaky_sum(context.graph, node)
+    ]
     repeated = [
         node for node in rest if node.op == "Concat" and len(set(node.inputs)) == 1
     ]  # two per enlargement
@@ -285,7 +243,7 @@ def _compare_rest(context: KerasContext, segment: Segment, *, products: bool) ->
         steps = [step.act.pads for _, step in segment.steps if isinstance(step.act, Padding)]
         nodes = [_node_pads(context, node) for node in segment.nodes if node.op == "Pad"]
         if steps or nodes:
-            _compare_pads(context, segment.layer, _sum(steps), _sum(nodes))
+            compare_pads(context, segment.layer, added(steps), added(nodes))
 
 
 def _has_constant(context: KerasContext, node: Node) -> bool:

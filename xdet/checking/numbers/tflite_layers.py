@@ -1,0 +1,288 @@
+"""A TFLite source's operators as layers, and which of them a node of the graph stands for: by the tensor map.
+
+A TRANSPOSE_CONV is the convolution whose taps carry every input to its outputs; an AVERAGE_POOL_2D that the pass ``average as
+convolution`` wrote is a depthwise one with weights of 1 and the scale 1 / places.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from converters.sources.tflite.operators import WEIGHTED
+from xdet.checking.numbers.constants import stored
+from xdet.checking.numbers.context import PRODUCTS, owners_of
+from xdet.checking.numbers.layers import NO_PADS, Pool, Product, added, same_pads
+from xdet.checking.numbers.products import compare_product, pool_fault, require_integer_form
+from xdet.checking.numbers.slopes import compare_slope, compare_sum, leaky_sum_of, promised_of
+from xdet.checking.result import ProvenChange
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from converters.sources.tflite.reader import TfliteOperator
+    from xdet.checking.numbers.context import StaticContext
+    from xdet.checking.numbers.layers import Pads
+    from xdet.model.graph import Node
+
+AVERAGE = "average as convolution"
+OIHW = {"CONV_2D": (0, 3, 1, 2), "DEPTHWISE_CONV_2D": (3, 0, 1, 2), "FULLY_CONNECTED": (0, 1)}
+POOLS = {"MAX_POOL_2D": "MaxPool", "AVERAGE_POOL_2D": "AveragePool"}
+BETWEEN = frozenset(
+    {"QuantizeLinear", "Reshape", "Transpose", "Cast", "Relu", "Clip"}
+)  # a product and its result
+
+
+def compare_operators(context: StaticContext) -> None:
+    """Compare every product, pool and LeakyReLU of the network with its source operator."""
+    found = set()
+    for node in context.graph.nodes:
+        if node.op in PRODUCTS:
+            op = _operator_at(context, node)
+            found.add(None if op is None else op.outputs[0])
+            _compare_product(context, node, op)
+        elif node.op in POOLS.values():
+            _compare_pool(context, node)
+        elif node.op == "LeakyRelu":
+            compare_slope(context, node)
+        elif (total := leaky_sum_of(context.graph, node)) is not None:
+            compare_sum(
+                context, total, promised_of(context, owners_of(context, total.whole.inputs[0], set()))
+            )
+    for op in context.source.model.operators:
+        if op.op in WEIGHTED and op.outputs[0] not in found and _data_of(context, op.inputs[1]) is not None:
+            name, layer = context.source.names[op.inputs[1]], context.source.output_name(op)
+            told = f"the weights {name!r} of {layer!r} are read by no product of the graph; convert the source again"
+            context.fault("missing-tensor", layer, told)
+
+
+def _operator_at(context: StaticContext, node: Node) -> TfliteOperator | None:
+    """The source operator of a Conv or Gemm: by the weights that it reads, or by the result behind it."""
+    if (owner := context.reader_of_weights(node)) is not None:
+        return owner
+    wanted = {*WEIGHTED, *(["AVERAGE_POOL_2D"] if AVERAGE in context.document.passes else [])}
+    behind: Node | None = node
+    while behind is not None:
+        makers = (context.source.makers.get(i) for i in context.tensors_by_value.get(behind.outputs[0], ()))
+        found = next((op for op in makers if op is not None and op.op in wanted), None)
+        if found is not None:
+            return found
+        reader = context.graph.only_reader(behind.outputs[0])
+        behind = reader if reader is not None and reader.op in BETWEEN else None
+    return None
+
+
+def _compare_product(context: StaticContext, node: Node, op: TfliteOperator | None) -> None:
+    if op is None:
+        told = f"the weights of {node.op} {node.name!r} belong to no tensor of the source; convert the source again"
+        context.fault("missing-tensor", None, told)
+        return
+    layer, name = context.source.output_name(op), context.source.names[op.inputs[min(1, len(op.inputs) - 1)]]
+    if op.op == "AVERAGE_POOL_2D":
+        product: Product | None = _averaging(context, node, op)
+        proof, name = f"all weights are 1, and their scale is 1 / {_places(op)}", layer
+    elif op.op == "TRANSPOSE_CONV":
+        product, proof = (
+            _transposed(context, node, op),
+            "every tap stands where it carries its input to its output",
+        )
+    else:
+        product, proof = _convolution(context, node, op), ""
+    if product is None:
+        require_integer_form(context, node, layer)
+        context.fault(
+            "weight", layer, f"weights of {layer!r}: the {node.op} has others than the source's taps"
+        )
+        return
+    faults = len(context.findings)
+    compare_product(context, product, node)
+    if proof and len(context.findings) == faults:
+        context.proven.append(ProvenChange(name, layer, "weights", None, None, proof))
+
+
+def _convolution(context: StaticContext, node: Node, op: TfliteOperator) -> Product:
+    """A CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED; a PAD in front that was folded adds its pixels."""
+    tensors = context.source.model.tensors
+    kernel, product = tensors[op.inputs[1]].shape, _constants(context, op, op.inputs[0], (1, 2))
+    if op.op == "FULLY_CONNECTED":
+        return product
+    channels = tensors[op.inputs[0]].shape[3]
+    dilations = _two(op, "dilation")
+    return replace(
+        product,
+        strides=_two(op, "stride"),
+        dilations=dilations,
+        groups=channels if op.op == "DEPTHWISE_CONV_2D" else channels // kernel[3],
+        **_padding(context, node, op, kernel[1:3], dilations),
+    )
+
+
+def _constants(context: StaticContext, op: TfliteOperator, picture: int, places: tuple[int, int]) -> Product:
+    """A product's weights and bias, as the graph must hold them; their ``places`` among the operands."""
+    tensors, names = context.source.model.tensors, context.source.names
+    weights, bias = (op.inputs[place] if place < len(op.inputs) else -1 for place in places)
+    data, quant, read = _data_of(context, weights), tensors[weights].quant, tensors[picture].quant
+    if data is None:
+        kernel, zero_point, channels = np.empty(0), 0, tensors[weights].shape[0]
+    else:
+        twin = context.document.tensors.get(names[weights])
+        zero_point = 0 if quant is None else int(quant.zero_point.flat[0])
+        kernel, zero_point = _shifted(data, zero_point, 0 if twin is None else twin.zero_point_shift)
+        kernel = kernel.transpose(OIHW.get(op.op, range(kernel.ndim)))
+        channels = len(kernel)
+    offsets = None if bias < 0 else _data_of(context, bias)
+    is_code = tensors[weights].dtype != "float32"
+    return Product(
+        kernel,
+        np.zeros(channels, np.int32) if offsets is None else offsets.reshape(-1),
+        scales=quant.scale if is_code and quant is not None else None,
+        zero_point=zero_point,
+        input_scales=(read.scalar_scale,) if is_code and read is not None else (),
+        layers=(context.source.output_name(op),),
+        tensors=tuple(names[index] for index in (weights, bias) if index >= 0),
+    )
+
+
+def _data_of(context: StaticContext, index: int) -> NDArray[Any] | None:
+    """The value of a constant, or of float16 numbers that the source widens."""
+    tensor, maker = context.source.model.tensors[index], context.source.makers.get(index)
+    if maker is None or maker.op != "DEQUANTIZE":
+        return tensor.data
+    half = context.source.model.tensors[maker.inputs[0]].data
+    return half.astype(np.float32) if half is not None and half.dtype == np.float16 else tensor.data
+
+
+def _shifted(codes: NDArray[Any], zero_point: int, shift: int) -> tuple[NDArray[Any], int]:
+    """Weights and their zero-point, moved as the graph's are: as int8, or as int16 where they are none."""
+    if not shift:
+        return codes, zero_point
+    numbers, kind = codes.astype(np.int16) + np.int16(shift), np.iinfo(np.int8)
+    fits = numbers.min() >= kind.min and numbers.max() <= kind.max
+    return numbers.astype(np.int8) if fits else numbers, zero_point + shift
+
+
+def _padding(
+    context: StaticContext,
+    node: Node,
+    op: TfliteOperator,
+    window: tuple[int, ...],
+    dilations: tuple[int, int] = (1, 1),
+) -> dict[str, Any]:
+    """``pads`` and ``size`` of a product."""
+    height, width = context.source.model.tensors[op.inputs[0]].shape[1:3]
+    is_same = op.options["padding"] == "SAME"
+    pads = same_pads((height, width), window, _two(op, "stride"), dilations) if is_same else NO_PADS
+    top, left, bottom, right = folded = _folded_padding(context, node, op)
+    return {
+        "pads": added((pads, folded)),
+        "size": (height - top - bottom, width - left - right),
+    }
+
+
+def _folded_padding(context: StaticContext, node: Node, op: TfliteOperator) -> Pads:
+    """Top, left, bottom, right of a source PAD that no node computes any more; zeros without one."""
+    pad = context.source.makers.get(op.inputs[0])
+    before = context.graph.producers.get(node.inputs[0])
+    if pad is None or pad.op != "PAD" or before is None:
+        return NO_PADS
+    if op.inputs[0] in context.tensors_by_value.get(node.inputs[0], ()):
+        return NO_PADS  # float networks keep the PAD
+    owners = owners_of(context, before.inputs[0], set()) if before.inputs else ()
+    amounts = context.source.model.tensors[pad.inputs[1]].data
+    if amounts is None or (op.inputs[0] in owners and pad.inputs[0] not in owners):
+        return NO_PADS
+    return (int(amounts[1, 0]), int(amounts[2, 0]), int(amounts[1, 1]), int(amounts[2, 1]))
+
+
+def _averaging(context: StaticContext, node: Node, op: TfliteOperator) -> Product:
+    """An AVERAGE_POOL_2D as a convolution."""
+    channels, window = context.source.model.tensors[op.inputs[0]].shape[3], _two(op, "filter")
+    return Product(
+        np.ones((channels, 1, *window), np.int8),
+        np.zeros(channels, np.int32),
+        strides=_two(op, "stride"),
+        groups=channels,
+        scales=np.array([1 / _places(op)], np.float32),
+        layers=(context.source.output_name(op),),
+        **_padding(context, node, op, window),
+    )
+
+
+def _places(op: TfliteOperator) -> int:
+    return int(np.prod(_two(op, "filter")))
+
+
+def _transposed(context: StaticContext, node: Node, op: TfliteOperator) -> Product | None:
+    """A TRANSPOSE_CONV as a convolution with the node's pads and size, tap by tap; None where no such one does the same.
+
+    Every tap ``t`` carries input ``i`` to output ``i * stride + t - cropped``; between the taps stands the zero-point. Outputs
+    that lie one stride apart are channels of one phase.
+    """
+    plain, weights = _constants(context, op, op.inputs[2], (1, 3)), stored(context, node, 1)
+    picture, image = (context.source.model.tensors[index].shape for index in (op.inputs[2], op.outputs[0]))
+    if weights is None or weights.values.ndim != 4 or not plain.kernel.size:
+        return None
+    channels, *sizes, depth = plain.kernel.shape
+    strides, spans, pads = _two(op, "stride"), weights.values.shape[2:], node.attributes.get("pads", NO_PADS)
+    kernel = np.full((*strides, channels, depth, *spans), plain.zero_point, plain.kernel.dtype)
+    cropped = [
+        max((size - 1) * stride + length - new_size, 0) // 2 if op.options["padding"] == "SAME" else 0
+        for size, new_size, stride, length in zip(picture[1:3], image[1:3], strides, sizes, strict=True)
+    ]
+    for taps in np.ndindex(*sizes):
+        # the output that input 0 reaches by this tap
+        places = [divmod(tap - cut, stride) for tap, cut, stride in zip(taps, cropped, strides, strict=True)]
+        (y, py), (x, px) = places
+        ky, kx = pads[0] - y, pads[1] - x
+        if not (0 <= ky < spans[0] and 0 <= kx < spans[1]):
+            return None
+        kernel[py, px, :, :, ky, kx] = plain.kernel[:, taps[0], taps[1]]
+    phases = strides[0] * strides[1]
+    scales = plain.scales
+    return replace(
+        plain,
+        kernel=kernel.reshape(-1, depth, *spans),
+        bias=np.tile(plain.bias, phases),
+        scales=scales if scales is None or scales.size == 1 else np.tile(scales, phases),
+        pads=pads,
+        size=(picture[1], picture[2]),
+    )
+
+
+def _compare_pool(context: StaticContext, node: Node) -> None:
+    """A pool that reads what a source pool reads, or an activation of it (they may have changed places)."""
+    before = context.graph.producers.get(node.inputs[0])
+    if before is None or before.op != "DequantizeLinear":
+        return
+    owners = owners_of(context, before.inputs[0], set())
+    pools = [op for o in owners for op in context.source.pools_behind(o) if POOLS.get(op.op) == node.op]
+    if not pools or _is_wide(node):
+        return
+    faults = [_pool_fault(context, op, node) for op in pools]
+    context.compared += 3
+    if all(faults):
+        cause, told = next(fault for fault in faults if fault)
+        context.fault(cause, context.source.output_name(pools[0]), told)
+
+
+def _is_wide(node: Node) -> bool:
+    """The pool of a wide stem: the maximum over the four members of a window, which stand side by side."""
+    return node.attributes.get("kernel_shape") == (1, 4) and node.attributes.get("strides") == (1, 4)
+
+
+def _pool_fault(context: StaticContext, op: TfliteOperator, node: Node) -> Any:
+    window, strides, size = (
+        _two(op, "filter"),
+        _two(op, "stride"),
+        context.source.model.tensors[op.inputs[0]].shape[1:3],
+    )
+    pads = same_pads(size, window, strides) if op.options["padding"] == "SAME" else NO_PADS
+    return pool_fault(Pool(POOLS[op.op], window, strides, pads), context.source.output_name(op), node, size)
+
+
+def _two(op: TfliteOperator, option: str) -> tuple[int, int]:
+    """An option of both axes: down, right."""
+    down, right = (cast("int", op.options[f"{option}_{axis}"]) for axis in "hw")
+    return down, right
