@@ -5,6 +5,7 @@
     ConversionError                 every error of this package
     ├── OptionError                 the caller's options are incomplete or contradict the model (usage)
     ├── SourceFileError             a file (model, sidecar, yaml) is missing, damaged or not what it should be
+    ├── IncompleteError             a source cannot be described whole; it holds the facts that are known
     ├── UnsupportedModelError       a sound model that holds something no importer translates
     ├── MissingExtraError           a package that this source needs is not installed
     ├── OutputError                 the result cannot be written where it was asked for
@@ -50,6 +51,19 @@ class OptionError(ConversionError):
 
 class SourceFileError(ConversionError):
     """A file that the conversion reads is missing, damaged, or of another kind."""
+
+
+class IncompleteError(ConversionError):
+    """A source cannot be described whole.
+
+    Args:
+        error: what is in the way.
+        known: the facts that are known: name, value as JSON would have it, who says it; a value of None is missing.
+    """
+
+    def __init__(self, error: ConversionError, known: Sequence[tuple[str, Any, str]]) -> None:
+        super().__init__(*error.lines)
+        self.known = tuple(known)
 
 
 class UnsupportedModelError(ConversionError):

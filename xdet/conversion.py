@@ -183,17 +183,25 @@ def describe(
         inputs: files that ``said`` names, which are never replaced.
 
     Raises:
-        ConversionError: the source cannot be read or described, or the output cannot be written.
+        IncompleteError: facts are missing or contradict each other; it holds those that are known.
+        ConversionError: the source cannot be read, or the output cannot be written.
     """
+    from converters.description.known import known_facts
     from converters.description.statements import SourceOptions
     from converters.description.writing import sidecar_data, sidecar_text
+    from converters.errors import ConversionError, IncompleteError
     from converters.files import require_writable, write_output
     from converters.sources import describe as describe_source
     from converters.sources import open_source
 
     path = Path(source)
     said = said or SourceOptions()
-    description = describe_source(open_source(path, size_hw=said.input_size), said)
+    source_model = open_source(path, size_hw=said.input_size)
+    try:
+        description = describe_source(source_model, said)
+    except ConversionError as error:
+        known = known_facts(path, source_model.importer.facts(source_model.model), said)
+        raise IncompleteError(error, known) from error
     if output is not None:
         target = Path(output)
         require_writable(target, inputs=[path, *map(Path, inputs)], force=force)

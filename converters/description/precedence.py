@@ -6,8 +6,9 @@ An option is followed before the yaml, the yaml before the sidecar, the sidecar 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from converters.description.values import StatedAnchors, StatedRescaling
 from converters.spec import Rescaling
 
 if TYPE_CHECKING:
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
 
     from converters.description.sidecar import Sidecar
     from converters.description.statements import SourceOptions
-    from converters.description.values import StatedAnchors
+    from converters.description.values import StatedUnit
     from converters.description.zoo_yaml import ZooConfig
     from converters.facts import SourceFacts
     from converters.heads.base import Head
 
+T = TypeVar("T")
 ASSUMED = "assumed"
 OPTIONS = {"class_names": "--classes", "resize": "--resize", "color": "--color", "rescaling": "--rescaling"}
 INPUT = "the input's quantisation"
@@ -136,6 +138,59 @@ def gather(facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config:
         ]
         values[name] = tuple((value, where) for value, where in stated if value is not None)
     return Told(facts, values)
+
+
+def stated_anchors(options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> StatedAnchors | None:
+    """The list that is followed; None where nobody states one."""
+    if options.anchors is not None:
+        return StatedAnchors(options.anchors, None, "--anchors")
+    if config.anchors is not None:
+        return StatedAnchors(config.anchors, config.anchor_unit, f"config '{config.file}'")
+    if sidecar.anchors is not None:
+        return StatedAnchors(sidecar.anchors, sidecar.anchor_unit, f"sidecar '{sidecar.file}'")
+    return None
+
+
+def default_anchors(config: ZooConfig) -> StatedAnchors | None:
+    """A family's list, used for a head that needs one when nobody gives another."""
+    defaults = config.default_anchors()
+    if defaults is None:
+        return None
+    return StatedAnchors(*defaults, where=f"the default of {config.model_type}, named by '{config.file}'")
+
+
+def unit_of(stated: StatedAnchors, options: SourceOptions, sidecar: Sidecar) -> StatedUnit | None:
+    """The unit of a list, from wherever it comes; None where nobody states it."""
+    lone_unit = sidecar.anchor_unit if sidecar.anchors is None else None
+    return _first(options.anchor_unit, stated.unit, lone_unit)
+
+
+def _first(*candidates: T | None) -> T | None:
+    """The first candidate that somebody stated."""
+    return next((candidate for candidate in candidates if candidate is not None), None)
+
+
+def stated_kind(options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> str:
+    """The head that is stated, ``"none"`` for raw outputs, ``"auto"`` where nobody states one."""
+    if options.head != "auto":
+        return options.head
+    return _first(config.head_of_family(), sidecar.head) or "auto"
+
+
+def stated_rescaling(
+    facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config: ZooConfig
+) -> StatedRescaling | None:
+    """The rescaling that is followed; None where nobody states one beside a quantised input."""
+    if options.rescaling is not None:
+        return StatedRescaling(options.rescaling, "--rescaling")
+    if config.rescaling is not None:
+        return StatedRescaling(config.rescaling, f"config '{config.file}': preprocessing.rescaling")
+    if sidecar.rescaling is not None:
+        return StatedRescaling(sidecar.rescaling, f"sidecar '{sidecar.file}': rescaling")
+    if facts.input_dtype != "float32":
+        return None  # a quantised input states its own, whatever metadata say of the float network
+    inside = (StatedRescaling(part.rescaling, part.where) for part in facts.metadata if part.rescaling)
+    return next(inside, None)
 
 
 def _shown(value: object) -> str:

@@ -16,18 +16,26 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from converters.description.darknet import read_config
-from converters.description.precedence import Told, gather, who_says
+from converters.description.precedence import (
+    Told,
+    default_anchors,
+    gather,
+    stated_anchors,
+    stated_kind,
+    stated_rescaling,
+    unit_of,
+    who_says,
+)
 from converters.description.priors import PriorStatement
 from converters.description.recognition import RECOGNITIONS, Stated, recognise, require_fit
 from converters.description.sidecar import SUFFIX, Sidecar, find_sidecar
 from converters.description.values import (
     StatedAnchors,
-    StatedRescaling,
     StatedUnit,
     can_only_be_cells,
     check_class_names,
@@ -59,7 +67,6 @@ if TYPE_CHECKING:
 __all__ = ["SourceDescription", "SourceFacts", "SourceOptions", "describe_source", "resolve_spec"]
 
 HeadChoice = str  # a kind of ``RECOGNITIONS``, or "auto" or "none"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +242,8 @@ def find_statements(
     config = ZooConfig(file="") if options.config is None else read_config(options.config)
     sidecar = find_sidecar(path) or Sidecar(file="")
     _check_input_shape(facts, config)
-    listed = _stated_anchors(options, sidecar, config) or _default_anchors(config)
-    unit = None if listed is None else _unit_of(listed, options, sidecar)
+    listed = stated_anchors(options, sidecar, config) or default_anchors(config)
+    unit = None if listed is None else unit_of(listed, options, sidecar)
     anchors = None
     if (
         listed is not None
@@ -245,7 +252,7 @@ def find_statements(
     ):
         anchors = settle_unit(listed, unit, facts, grid_hw)
     told = gather(facts, options, sidecar, config)
-    rescaling = _stated_rescaling(facts, options, sidecar, config)
+    rescaling = stated_rescaling(facts, options, sidecar, config)
     is_fixed = facts.input_dtype != "float32"
     return Statements(
         anchors=anchors,
@@ -275,14 +282,17 @@ def _resolve(
     """The description, notes on what was stated and not used, and who states what; all that is in the way at once."""
     told = gather(facts, options, sidecar, config)
     resize: ResizeRule | None = told.of("resize")
-    rescaling, color, described, _ = attempt_all(
-        lambda: resolve_rescaling(facts, _stated_rescaling(facts, options, sidecar, config)),
+    rescaling, color, described, *_ = attempt_all(
+        lambda: resolve_rescaling(facts, stated_rescaling(facts, options, sidecar, config)),
         lambda: _stated_color(facts, told) or "rgb",
         lambda: _resolve_head(facts, options, sidecar, config, told),
         lambda: _check_input_shape(facts, config),
+        lambda: _check_resize(options, config),
     )
     image = ImageInput(facts.height, facts.width, rescaling, resize or "nearest", color)
     make, notes, told = described
+    if config.foreign_resize is not None:
+        notes += (f"--resize {resize} is followed; {config.foreign_resize}",)
     return make(image), notes, told
 
 
@@ -290,7 +300,7 @@ def _resolve_head(
     facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config: ZooConfig, told: Told
 ) -> tuple[Callable[[ImageInput], DetectorSpec], tuple[str, ...], Told]:
     """The description but for the picture, notes, and who states what."""
-    kind, resize = _resolve_kind(options, sidecar, config), told.of("resize")
+    kind, resize = stated_kind(options, sidecar, config), told.of("resize")
     thresholds = _resolve_thresholds(options, facts.postprocess)
     if kind == "none":
         head, notes = _known_head(facts, options, sidecar, config, told.names_of_people())
@@ -300,11 +310,11 @@ def _resolve_head(
         return lambda image: DetectorSpec(image, head, names, thresholds, raw, assumed), notes, told
     notes = () if kind == "auto" else require_fit(facts, kind, asked=options.head == kind)
     recognition = RECOGNITIONS[recognise(facts) if kind == "auto" else kind]
-    anchors = _stated_anchors(options, sidecar, config)
+    anchors = stated_anchors(options, sidecar, config)
     if anchors is not None and not recognition.anchors:
         notes = (*notes, f"the anchors ({anchors.where}) are left out, since this head has none")
-    anchors = anchors or _default_anchors(config)
-    unit = None if anchors is None else _unit_of(anchors, options, sidecar)
+    anchors = anchors or default_anchors(config)
+    unit = None if anchors is None else unit_of(anchors, options, sidecar)
     priors, people = options.priors.behind(sidecar.priors), told.names_of_people()
     stated = Stated(anchors, unit, people, _how_to_state_anchors(facts), priors, config.xy_scales)
     known = recognition.build(facts, stated)
@@ -327,11 +337,6 @@ def _resolve_head(
     )
 
 
-def _first(*candidates: T | None) -> T | None:
-    """The first candidate that somebody stated."""
-    return next((candidate for candidate in candidates if candidate is not None), None)
-
-
 def _check_input_shape(facts: SourceFacts, config: ZooConfig) -> None:
     if config.input_shape not in (None, (facts.height, facts.width, facts.channels)):
         msg = (
@@ -339,6 +344,12 @@ def _check_input_shape(facts: SourceFacts, config: ZooConfig) -> None:
             f"({facts.height}, {facts.width}, {facts.channels}): use the yaml that belongs to this model"
         )
         raise SourceFileError(msg)
+
+
+def _check_resize(options: SourceOptions, config: ZooConfig) -> None:
+    """Refuse a configuration's way to resize that no rule equals, unless the caller states a rule."""
+    if config.foreign_resize is not None and options.resize is None:
+        raise SourceFileError(f"{config.foreign_resize}; state with --resize what photographs get instead")
 
 
 def _stated_color(facts: SourceFacts, told: Told) -> Color | None:
@@ -371,12 +382,6 @@ def _compare_with(config: ZooConfig, facts: SourceFacts, head: Head) -> tuple[st
     )
 
 
-def _resolve_kind(options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> HeadChoice:
-    if options.head != "auto":
-        return options.head
-    return _first(config.head_of_family(), sidecar.head) or "auto"
-
-
 def _known_head(
     facts: SourceFacts,
     options: SourceOptions,
@@ -385,14 +390,14 @@ def _known_head(
     class_names: tuple[str, ...] | None,
 ) -> tuple[YoloV2 | None, tuple[str, ...]]:
     """The head behind raw outputs, where anchors are stated and fit; notes where they are not used."""
-    stated = _stated_anchors(options, sidecar, config)
+    stated = stated_anchors(options, sidecar, config)
     grid = grid_of(facts.outputs[0].shape) if len(facts.outputs) == 1 else None
     if stated is None:
         return None, ()
     why = f"the anchors ({stated.where}) are left out, since"
     if grid is None:
         return None, (f"{why} the output is no grid; raw outputs need none",)
-    unit = _unit_of(stated, options, sidecar)
+    unit = unit_of(stated, options, sidecar)
     if unit is None and not can_only_be_cells(stated.sizes_wh, facts, grid[:2]):
         return None, (f"{why} nobody states their unit; a raw head needs none",)
     anchors = settle_unit(stated, unit, facts, grid[:2])
@@ -403,19 +408,6 @@ def _known_head(
         told = describe_fit(shape)
         return None, (f"{why} with the classes they do not make the head's {grid[2]} channels; {told}",)
     return YoloV2(grid[0], grid[1], anchors, classes), _doubts(stated, unit, sidecar)
-
-
-def _default_anchors(config: ZooConfig) -> StatedAnchors | None:
-    """A family's list, used for a head that needs one when nobody gives another."""
-    defaults = config.default_anchors()
-    if defaults is None:
-        return None
-    return StatedAnchors(*defaults, where=f"the default of {config.model_type}, named by '{config.file}'")
-
-
-def _unit_of(stated: StatedAnchors, options: SourceOptions, sidecar: Sidecar) -> StatedUnit | None:
-    lone_unit = sidecar.anchor_unit if sidecar.anchors is None else None
-    return _first(options.anchor_unit, stated.unit, lone_unit)
 
 
 def _doubts(stated: StatedAnchors, unit: StatedUnit | None, sidecar: Sidecar) -> tuple[str, ...]:
@@ -429,37 +421,12 @@ def _doubts(stated: StatedAnchors, unit: StatedUnit | None, sidecar: Sidecar) ->
     )
 
 
-def _stated_anchors(options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> StatedAnchors | None:
-    if options.anchors is not None:
-        return StatedAnchors(options.anchors, None, "--anchors")
-    if config.anchors is not None:
-        return StatedAnchors(config.anchors, config.anchor_unit, f"config '{config.file}'")
-    if sidecar.anchors is not None:
-        return StatedAnchors(sidecar.anchors, sidecar.anchor_unit, f"sidecar '{sidecar.file}'")
-    return None
-
-
 def _how_to_state_anchors(facts: SourceFacts) -> str:
     return (
         'give --anchors "w,h w,h ..." (or tiny_yolo_v2, st_yolo_lc_v1: the ST zoo\'s default lists) with --anchor-unit '
         "cell|image|pixel, or --config ZOO.yaml or NET.cfg, or a sidecar "
         f"'{Path(facts.file).stem}{SUFFIX}' beside it"
     )
-
-
-def _stated_rescaling(
-    facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config: ZooConfig
-) -> StatedRescaling | None:
-    if options.rescaling is not None:
-        return StatedRescaling(options.rescaling, "--rescaling")
-    if config.rescaling is not None:
-        return StatedRescaling(config.rescaling, f"config '{config.file}': preprocessing.rescaling")
-    if sidecar.rescaling is not None:
-        return StatedRescaling(sidecar.rescaling, f"sidecar '{sidecar.file}': rescaling")
-    if facts.input_dtype != "float32":
-        return None  # a quantised input states its own, whatever metadata say of the float network
-    inside = (StatedRescaling(part.rescaling, part.where) for part in facts.metadata if part.rescaling)
-    return next(inside, None)
 
 
 def _resolve_suppression(options: SourceOptions, behind: PostProcess | None) -> Suppression:

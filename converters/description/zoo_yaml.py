@@ -8,6 +8,9 @@ A list of anchors is often left out of the yaml because the zoo's code holds a d
 (``FAMILIES``). In the 4.x layout that list is meant in grid cells. The older layout serves two releases with
 two units: there the unit stays open.
 
+Of ``preprocessing.resizing`` only ``aspect_ratio: fit`` is a rule of ours. Source of what the two others do: the loaders of
+pictures in STMicroelectronics/stm32ai-modelzoo (object_detection, 4.x), which read ``crop`` and ``padding`` alike.
+
 Yaml as data: a mapping from text, a value by its key path, numbers such as ``1/127.5``, shapes.
 
 Nothing is evaluated. Aliases are refused, since a kilobyte of them can unfold into gigabytes, and so are tags (``!!int``), and
@@ -182,6 +185,11 @@ FAMILIES: Mapping[str, SizesWh] = {
 _DEFAULT_UNIT: Mapping[Layout, AnchorUnit | None] = {"general": None, "model": "cell"}
 _SHAPE_KEYS = ("model.input_shape", "general.input_shape", "training.model.input_shape")
 _RESIZE: Mapping[str, ResizeRule] = {"nearest": "nearest", "bilinear": "bilinear"}
+_NOT_FIT = ("crop", "padding")
+_NO_SCALING = (
+    "takes pixels as they are, without scaling: the middle of a larger photograph, black bars around a smaller one; no rule of "
+    "xdet does that (letterbox scales, with grey bars)"
+)
 _COLORS: Mapping[str, Color] = {"rgb": "rgb", "bgr": "bgr", "grayscale": "grey"}
 
 
@@ -205,6 +213,7 @@ class ZooConfig:
         size_hw: rows and columns in training, which the network need not have.
         xy_scales: YOLO v4's ``scale_x_y`` of each grid.
         evaluation: thresholds of the training run.
+        foreign_resize: why no rule is what the file states instead of ``resize``, in words; None for nothing.
     """
 
     file: str
@@ -222,6 +231,7 @@ class ZooConfig:
     num_classes: int | None = None
     size_hw: tuple[int, int] | None = None
     xy_scales: tuple[float, ...] = ()
+    foreign_resize: str | None = None
 
     def head_of_family(self) -> Literal["yolo_v2", "yolo_v3"] | None:
         """The head that is named, or that of the named family; None when there is neither.
@@ -261,8 +271,7 @@ def zoo_config(text: str, file: str) -> ZooConfig:
     data = load_mapping(text, where)
     layout, model_type = _family(data, where)
     color = _require(data, "preprocessing.color_mode", tuple(_COLORS), where)
-    _require(data, "preprocessing.resizing.aspect_ratio", ("fit",), where)
-    interpolation = _require(data, "preprocessing.resizing.interpolation", tuple(_RESIZE), where)
+    resize, foreign_resize = _resizing(data, where)
     return ZooConfig(
         file=file,
         layout=layout,
@@ -270,7 +279,8 @@ def zoo_config(text: str, file: str) -> ZooConfig:
         input_shape=_input_shape(data, where),
         class_names=_class_names(data, where),
         rescaling=_rescaling(data, where),
-        resize=None if interpolation is None else _RESIZE[interpolation],
+        resize=resize,
+        foreign_resize=foreign_resize,
         color=None if color is None else _COLORS[color],
         anchors=_anchors(data, where),
         evaluation=_evaluation(data, where),
@@ -302,6 +312,22 @@ def _require(data: Mapping[str, object], key: str, allowed: tuple[str, ...], whe
     if word is not None and word not in allowed:
         raise SourceFileError(f"{where}: {key}: '{word}' is not supported, expected {' or '.join(allowed)}")
     return word
+
+
+def _resizing(data: Mapping[str, object], where: str) -> tuple[ResizeRule | None, str | None]:
+    """The rule that is stated, or why none of ours is."""
+    key = "preprocessing.resizing"
+    ratio = _require(data, f"{key}.aspect_ratio", ("fit", *_NOT_FIT), where)
+    word = _word(data, f"{key}.interpolation", where)
+    if ratio in _NOT_FIT:
+        return None, f"{where}: {key}.aspect_ratio: '{ratio}' {_NO_SCALING}"
+    if word is not None and word not in _RESIZE:
+        ours = " and ".join(_RESIZE)
+        return (
+            None,
+            f"{where}: {key}.interpolation: '{word}' is none of the zoo's rules that xdet has ({ours})",
+        )
+    return None if word is None else _RESIZE[word], None
 
 
 def _input_shape(data: Mapping[str, object], where: str) -> tuple[int, int, int] | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xdet.cli.describing import Said, describes_source
 from xdet.cli.options import Force, print_line, print_report
 from xdet.writing.blocks import Report, Section, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 EPILOG = """\b
 Examples:
@@ -37,19 +40,30 @@ def describe(
     force: Force = False,
     said: Said,
 ) -> None:
-    """Tell what is known of a source, and who says it."""
+    """Tell what is known of a source, and who says it.
+
+    Where facts are missing it tells what is known all the same, writes nothing, and exits with 3.
+    """
     from converters.description.writing import sidecar_data
+    from converters.errors import IncompleteError
     from xdet.conversion import describe as describe_model
 
-    found = describe_model(source, said=said.options(), output=output, force=force, inputs=said.files())
+    try:
+        found = describe_model(source, said=said.options(), output=output, force=force, inputs=said.files())
+    except IncompleteError as error:
+        _print_facts((name, "" if value is None else _shown(value), who) for name, value, who in error.known)
+        raise
     data = sidecar_data(found, Path() if output is None else output.parent)
-    rows = tuple((name, _shown(value), found.stated_by.get(name, "")) for name, value in data.items())
-    table = Table(("fact", "value", "said by"), rows)
-    print_report(Report("xdet describe", (Section("", (table,)),)))
+    _print_facts((name, _shown(value), found.stated_by.get(name, "")) for name, value in data.items())
     for note in (*found.spec.assumptions, *found.notes):
         print_line(f"note: {note}", err=True)
     if output is not None:
         print_line(f"wrote {output}")
+
+
+def _print_facts(rows: Iterable[tuple[str, str, str]]) -> None:
+    table = Table(("fact", "value", "said by"), tuple(rows))
+    print_report(Report("xdet describe", (Section("", (table,)),)))
 
 
 def _shown(value: object) -> str:

@@ -15,7 +15,7 @@ import pytest
 from converters.description.sidecar import Sidecar
 from converters.description.statements import SourceFacts, SourceOptions, describe_source, resolve_spec
 from converters.description.values import parse_rescaling
-from converters.description.zoo_yaml import FAMILIES, ZooConfig
+from converters.description.zoo_yaml import FAMILIES, ZooConfig, zoo_config
 from converters.errors import OptionError, SourceFileError, UnsupportedModelError
 from converters.facts import SourceOutput
 from converters.heads.yolo_v2 import YoloV2
@@ -68,6 +68,16 @@ def test_the_yaml_comes_before_the_sidecar() -> None:
     spec = resolve_spec(FACTS, SourceOptions(), SIDECAR, CONFIG)
     assert anchors_of(spec) == Anchors(CELLS, "cell")
     assert (spec.class_names, spec.image.resize) == (("cat",), "nearest")
+
+
+@pytest.mark.parametrize("text", ["aspect_ratio: padding", "aspect_ratio: crop", "interpolation: bicubic"])
+def test_a_way_to_resize_that_is_none_of_ours_wants_a_rule_and_is_told(text: str) -> None:
+    config = replace(zoo_config(f"preprocessing: {{resizing: {{{text}}}}}", "z.yaml"), anchors=CELLS)
+    word = text.split()[1]
+    with pytest.raises(SourceFileError, match=f"config 'z.yaml': .*'{word}' .*; state with --resize"):
+        resolve_spec(FACTS, SourceOptions(), None, config)
+    said = SourceOptions(resize="letterbox")
+    assert resolve_spec(FACTS, said, None, config).image.resize == "letterbox"
 
 
 def test_options_come_first() -> None:

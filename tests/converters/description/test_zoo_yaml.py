@@ -125,13 +125,8 @@ def test_yaml_anchors_may_be_pairs_or_flat(text: str, tmp_path: Path) -> None:
     ("text", "said"),
     [
         (
-            "preprocessing: {resizing: {aspect_ratio: padding}}",
-            "resizing.aspect_ratio: 'padding' is not supported",
-        ),
-        ("preprocessing: {resizing: {aspect_ratio: crop}}", "'crop' is not supported, expected fit"),
-        (
-            "preprocessing: {resizing: {interpolation: area}}",
-            "'area' is not supported, expected nearest or bilinear",
+            "preprocessing: {resizing: {aspect_ratio: stretch}}",
+            "resizing.aspect_ratio: 'stretch' is not supported, expected fit or crop or padding",
         ),
         (
             "preprocessing: {color_mode: yuv}",

@@ -13,10 +13,11 @@ from PIL import Image
 
 import xdet
 from converters.description.statements import SourceOptions
-from converters.errors import ConversionError
+from converters.errors import ConversionError, IncompleteError
 from tests.converters.sources.tflite.networks import NetworkBuilder
+from tests.converters.sources.tflite.ssd_networks import ssd_raw
 from xdet import describe, describing_options
-from xdet.cli.app import app
+from xdet.cli.app import app, main
 from xdet.cli.describing import DESCRIBING
 from xdet.errors import UsageError
 from xdet.inspection import inspect
@@ -116,3 +117,42 @@ def test_options_survive_the_way_into_a_subprocess() -> None:
         **SAID, rescaling="1/255,0", head="yolo_v2", variances="0.1,0.1,0.2,0.2", prior_format="yxhw"
     )
     assert SourceOptions.from_dict(json.loads(json.dumps(said.to_dict()))) == said
+
+
+def test_what_is_known_is_told_where_facts_are_missing_and_nothing_is_written(
+    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = tmp_path / "net.xdet.json"
+    words = ["--classes", "cup", "--color", "bgr", "-o", str(written)]
+    monkeypatch.setattr("sys.argv", ["xdet", "describe", str(network / "net.tflite"), *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 3
+    out, err = capsys.readouterr()
+    rows = [line.split("  ") for line in out.splitlines()]
+    told = {row[0]: (row[-1].strip(), "".join(row[1:-1]).strip()) for row in rows}
+    assert told["head"] == ("its outputs", "yolo_v2")
+    assert told["input"] == ("the file", "32 x 32 x 3, uint8")
+    assert told["class_names"] == ("--classes", '["cup"]')
+    assert told["color"] == ("--color", "bgr")
+    assert told["resize"] == ("assumed", "nearest")
+    assert told["anchors"][0] == told["anchor_unit"][0] == "missing"
+    assert "needs anchors, and no one states them" in err
+    assert not written.exists()
+
+
+def test_a_description_without_a_head_or_priors_says_so(tmp_path: Path) -> None:
+    source = tmp_path / "ssd.tflite"
+    source.write_bytes(ssd_raw())
+    with pytest.raises(IncompleteError, match="needs priors, and no one states them") as raised:
+        describe(source)
+    facts = {name: (value, who) for name, value, who in raised.value.known}
+    assert facts["head"] == ("ssd", "its outputs")
+    assert facts["priors"] == (None, "missing")
+    source.write_bytes(NetworkBuilder(32).conv(3, 1).build())
+    with pytest.raises(IncompleteError, match="no head fits its output") as raised:
+        describe(source)
+    facts = {name: (value, who) for name, value, who in raised.value.known}
+    assert facts["head"] == (None, "missing")
+    assert facts["rescaling"] == ("of the codes", "the input's quantisation")
+    assert not list(tmp_path.glob("*.json"))
