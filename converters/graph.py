@@ -28,7 +28,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx_ir.passes import common
 
 from converters._ir import ir
 from converters.errors import SourceFileError
@@ -288,8 +287,21 @@ def require_finite(graph: ir.Graph, file: str) -> None:
             )
 
 
+def constant_of(value: ir.Value | None) -> NDArray[Any] | None:
+    """The array of a constant; None for anything else."""
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def constant_at(node: ir.Node, position: int) -> NDArray[Any] | None:
+    """The array of an operand that is constant; None where it is computed or absent."""
+    return constant_of(node.inputs[position]) if position < len(node.inputs) else None
+
+
 def infer_shapes(model: ir.Model) -> None:
     """State every dtype and shape that ONNX can infer, in place."""
+    from onnx_ir.passes import common
+
     common.ShapeInferencePass(data_prop=True)(model)
 
 

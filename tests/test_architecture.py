@@ -90,6 +90,11 @@ def test_describing_a_model_with_its_head_needs_numpy_at_most() -> None:
     assert imported_by("import converters.spec, converters.heads", ("numpy", *BACK_ENDS)) == ["numpy"]
 
 
+@pytest.mark.parametrize("module", ["converters.graph", "xdet.inspection.coverage", "xdet.model.surgery"])
+def test_reading_a_graph_loads_no_sympy(module: str) -> None:
+    assert imported_by(f"import {module}", ("sympy.core",)) == []
+
+
 def test_the_library_names_its_public_objects_without_loading_them() -> None:
     code = "import xdet\nassert set(dir(xdet)) >= {'Detector', 'Detections', 'convert', 'XdetError'}"
     assert imported_by(code, BACK_ENDS) == []

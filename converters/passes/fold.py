@@ -30,12 +30,12 @@ which is the zero-point.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from converters.graph import GraphWriter
+from converters.graph import GraphWriter, constant_at
 from converters.passes.base import Changed, Link, Rewrite, Skipped, link, node, only_consumer, producer
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class FoldAffine(Rewrite):
     def rewrite(self, graph: ir.Graph) -> Iterator[Changed | Skipped]:
         """Fold again and again behind every convolution; yield one change per operator that is gone."""
         for conv in [found for found in graph if found.op_type == "Conv"]:
-            weights = _constant(conv, 1)
+            weights = constant_at(conv, 1)
             while weights is not None:
                 behind = only_consumer(conv.outputs[0])
                 if behind is None or behind.op_type not in AFFINE:
@@ -66,13 +66,13 @@ class FoldAffine(Rewrite):
                     break
                 _fold_affine(graph, conv, behind, affine)
                 yield Changed(f"{behind.name}: now in the weights of {conv.name}")
-                weights = _constant(conv, 1)
+                weights = constant_at(conv, 1)
 
 
 def _affine(node: ir.Node, source: ir.Value, channels: int) -> Affine | str:
     """What ``node`` does to each channel, or why it is nothing of that kind."""
     if node.op_type == "BatchNormalization":
-        numbers = [_constant(node, position) for position in range(1, 5)]
+        numbers = [constant_at(node, position) for position in range(1, 5)]
         if any(array is None for array in numbers):
             return "its statistics are computed"
         scale, bias, mean, variance = (np.asarray(array, np.float64) for array in numbers)
@@ -80,7 +80,7 @@ def _affine(node: ir.Node, source: ir.Value, channels: int) -> Affine | str:
         return factor, bias - mean * factor
     if node.inputs[0] is not source and node.op_type in ("Sub", "Div"):
         return "it subtracts the channels from a constant, or divides by them"
-    stored = _constant(node, 1 if node.inputs[0] is source else 0)
+    stored = constant_at(node, 1 if node.inputs[0] is source else 0)
     if stored is None:
         return "its other operand is computed"
     if stored.ndim > 4 or np.broadcast_shapes(stored.shape, (1, channels, 1, 1)) != (1, channels, 1, 1):
@@ -94,9 +94,9 @@ def _affine(node: ir.Node, source: ir.Value, channels: int) -> Affine | str:
 def _fold_affine(graph: ir.Graph, conv: ir.Node, behind: ir.Node, affine: Affine) -> None:
     """Write the convolution anew in place of both; it gives the result its name."""
     factor, offset = affine
-    weights = _constant(conv, 1)
+    weights = constant_at(conv, 1)
     assert weights is not None  # noqa: S101 - the caller looked
-    bias = _constant(conv, 2)
+    bias = constant_at(conv, 2)
     folded_bias = offset if bias is None else factor * bias.astype(np.float64) + offset
     writer, name = GraphWriter.inserting(graph, conv), str(behind.outputs[0].name)
     folded = weights.astype(np.float64) * factor.reshape(-1, 1, 1, 1)
@@ -110,12 +110,6 @@ def _fold_affine(graph: ir.Graph, conv: ir.Node, behind: ir.Node, affine: Affine
     graph.remove(behind, safe=True)
     result.name, result.type, result.shape = name, old.type, old.shape
     conv.name = name
-
-
-def _constant(node: ir.Node, position: int) -> NDArray[Any] | None:
-    value = node.inputs[position] if position < len(node.inputs) else None
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +160,14 @@ def _zero_padding(pad: ir.Node) -> tuple[int, ...] | str:
     """The spatial pads, beginnings before ends, or what forbids folding them."""
     if pad.attributes.get_string("mode", "constant") != "constant" or len(pad.inputs) > 3:
         return "does not pad with a constant along all axes"
-    pads = ir.convenience.get_const_tensor(pad.inputs[1]) if pad.inputs[1] is not None else None
+    pads = constant_at(pad, 1)
     if pads is None:
         return "computes its padding at run time"
     if len(pad.inputs) > 2 and pad.inputs[2] is not None:
-        value = ir.convenience.get_const_tensor(pad.inputs[2])
-        if value is None or value.numpy().any():
+        value = constant_at(pad, 2)
+        if value is None or value.any():
             return "pads with another value than 0"
-    begins, ends = np.split(pads.numpy(), 2)
+    begins, ends = np.split(pads, 2)
     if begins[:2].any() or ends[:2].any() or (begins < 0).any() or (ends < 0).any():
         return "pads batch or channels, or crops"
     return tuple(int(n) for n in (*begins[2:], *ends[2:]))

@@ -25,9 +25,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from converters.graph import GraphWriter
+from converters.graph import GraphWriter, constant_of
 from converters.passes.base import Changed, Link, Rewrite, Skipped, link, only_consumer, producer
-from converters.passes.weights import constant_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.graph import GraphWriter
+from converters.graph import GraphWriter, constant_of
 from converters.passes.base import Changed, Moved, Rewrite, Skipped, producer
-from converters.passes.weights import codes_behind, constant_of, dequantized
+from converters.passes.weights import codes_behind, dequantized
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -31,12 +31,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from converters.graph import GraphWriter
+from converters.graph import GraphWriter, constant_of
 from converters.passes.base import Changed, Link, Moved, Rewrite, Skipped, link, only_consumer, producer
 from converters.passes.split_weights import split_rows
 from converters.passes.weights import (
     codes_behind,
-    constant_of,
     dequantized,
     node_of,
     repeated,

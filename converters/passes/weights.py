@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
+from converters.graph import constant_of
 from converters.passes.base import producer
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from numpy.typing import NDArray
 
     from converters.graph import GraphWriter
@@ -85,12 +86,6 @@ def is_depthwise(conv: ir.Node) -> bool:
     return (
         weights is not None and weights.ndim == 4 and 1 < len(weights) == conv.attributes.get_int("group", 1)
     )
-
-
-def constant_of(value: ir.Value | None) -> NDArray[Any] | None:
-    """The array of a constant."""
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()
 
 
 def required(value: ir.Value | None) -> NDArray[Any]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx_ir.passes import common
@@ -33,6 +33,7 @@ from converters.graph import (
     IR_VERSION,
     GraphWriter,
     bias_node,
+    constant_at,
     dequantize_node,
     image_pixels,
     nodes_before,
@@ -50,8 +51,6 @@ from converters.quantize.loss import measure_loss
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
     from converters.calibration import Ranges
     from converters.options import ConvertOptions
@@ -162,11 +161,11 @@ class Rewriter:
 
     def _convolution_inputs(self, node: ir.Node) -> list[ir.Value | None] | None:
         """Dequantised input, weights and bias of a convolution with constant weights; None for any other node."""
-        weights = _constant(node, 1) if node.op_type == "Conv" else None
+        weights = constant_at(node, 1) if node.op_type == "Conv" else None
         source = node.inputs[0]
         if weights is None or source is None or weights.ndim != 4:
             return None
-        stored = _constant(node, 2)
+        stored = constant_at(node, 2)
         bias = np.zeros(len(weights)) if stored is None else stored.astype(np.float64)
         if source is self._rescaled and not self._options.symmetric:
             bias = bias + self._pixels.shift * weights.astype(np.float64).sum(axis=(1, 2, 3))
@@ -249,20 +248,12 @@ class Rewriter:
         return self._plain[value]
 
 
-def _constant(node: ir.Node, position: int) -> NDArray[Any] | None:
-    if len(node.inputs) <= position:
-        return None
-    value = node.inputs[position]
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()
-
-
 def _limits(clamp: ir.Node) -> tuple[float | None, float | None]:
     """Lower and upper limit of a Relu or Clip, None where it has none; a computed limit is one that no range keeps."""
     if clamp.op_type == "Relu":
         return 0.0, None
     given = [len(clamp.inputs) > position and clamp.inputs[position] is not None for position in (1, 2)]
-    stored = [_constant(clamp, position) for position in (1, 2)]
+    stored = [constant_at(clamp, position) for position in (1, 2)]
     never = (math.inf, -math.inf)
     low, high = (
         (never[i] if stored[i] is None else float(stored[i])) if given[i] else None  # type: ignore[arg-type]  # a scalar

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from converters.errors import OptionError, UnsupportedModelError, list_some
+from converters.graph import constant_at
 from converters.quant import QuantParams, real_numbers
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 OF_CODES = frozenset({"DequantizeLinear", "QuantizeLinear"})
 INTEGER_OPERATORS = frozenset(
@@ -103,7 +100,7 @@ def dequantize_graph(graph: ir.Graph, file: str) -> tuple[Pair, ...]:
 def _unfold_constants(graph: ir.Graph) -> None:
     """Write the real numbers of every constant that a DequantizeLinear reads, in its place."""
     for node in list(graph):
-        codes = _constant(node, 0) if node.op_type == "DequantizeLinear" else None
+        codes = constant_at(node, 0) if node.op_type == "DequantizeLinear" else None
         params = None if codes is None else _params(node, node.attributes.get_int("axis", 1))
         if codes is None or params is None:
             continue
@@ -124,7 +121,7 @@ def _pair(node: ir.Node) -> Pair | None:
     read = [_params(reader, None) if reader.op_type == "DequantizeLinear" else None for reader in readers]
     if not all(found is not None and params.same_as(found) for found in read):
         return None
-    zero_point = _constant(node, 2)
+    zero_point = constant_at(node, 2)
     info = np.iinfo(np.uint8 if zero_point is None else zero_point.dtype)
     return Pair(str(readers[0].outputs[0].name), params, (int(info.min), int(info.max)))
 
@@ -175,14 +172,8 @@ def _bounds_behind(node: ir.Node, bounds: Range) -> dict[ir.Value, Range]:
 
 def _params(node: ir.Node, axis: int | None) -> QuantParams | None:
     """Scale and zero-point of a node, whole where ``axis`` is one, else the only ones; None where they are computed."""
-    scale, zero_point = _constant(node, 1), _constant(node, 2)
+    scale, zero_point = constant_at(node, 1), constant_at(node, 2)
     if scale is None or (len(node.inputs) > 2 and zero_point is None) or (axis is None and scale.size != 1):
         return None
     points = np.zeros(scale.size, np.int64) if zero_point is None else zero_point.reshape(-1).astype(np.int64)
     return QuantParams(scale.reshape(-1).astype(np.float32), points, None if scale.size == 1 else axis)
-
-
-def _constant(node: ir.Node, position: int) -> NDArray[Any] | None:
-    value = node.inputs[position] if len(node.inputs) > position else None
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()

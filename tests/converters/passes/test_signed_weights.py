@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.graph import IR_VERSION, GraphWriter, infer_shapes
+from converters.graph import IR_VERSION, GraphWriter, constant_of, infer_shapes
 from converters.passes.base import Skipped
 from converters.passes.pipelines import run_pipeline
 from converters.passes.signed_weights import SignedWeights
-from converters.passes.weights import codes_behind, constant_of, dequantized
+from converters.passes.weights import codes_behind, dequantized
 from converters.spec import TensorTwin
 
 if TYPE_CHECKING:
