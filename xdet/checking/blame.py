@@ -15,6 +15,7 @@ from xdet.checking.placement import find_placement, placement_of
 from xdet.checking.result import Finding
 from xdet.errors import XdetError
 from xdet.inspection.coverage import coverage_of
+from xdet.model.graph import inferred_model
 from xdet.writing.text import format_distance
 
 if TYPE_CHECKING:
@@ -156,7 +157,8 @@ def _told_by_onnxruntime(
     """What of the model a provider runs on integers, and which nodes it takes."""
     recorded = runtimes.recorded if provider == runtimes.main.provider else None
     optimized = None if recorded is None else recorded.optimized
-    coverage = coverage_of(pair.graph.proto, provider, optimized, file=pair.model.file)
+    graph = inferred_model(pair.graph.proto, pair.model.file).graph
+    coverage = coverage_of(graph, provider, optimized, file=pair.model.file)
     if recorded is None:
         return coverage, find_placement(pair.model.data, provider)
     return coverage, placement_of(recorded.placed, provider)

@@ -23,16 +23,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.graph import constant_at
 from converters.spec import METADATA_KEY, ModelDocument
-from xdet.model.graph import INTEGER_OPERATORS, WEIGHT_INPUT, load_onnx, node_macs, read_graph
+from xdet.model.graph import (
+    INTEGER_OPERATORS,
+    WEIGHT_INPUT,
+    constant_values,
+    inferred_model,
+    load_onnx,
+    node_macs,
+    readers_of,
+    root_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Sequence
 
     import onnx
-    from numpy.typing import NDArray
+    import onnx_ir as ir
 
-    from xdet.model.graph import OnnxGraph
     from xdet.runtimes.ort_session import SessionChoices
 
 # What ONNX Runtime's CPU provider runs on integers, beside the standard operators.
@@ -73,13 +82,16 @@ class Coverage:
         return self.macs_integer / self.macs_total if self.macs_total else 0.0
 
 
-def integer_coverage(model: bytes, provider: str | None = None, *, file: str = "model") -> Coverage:
+def integer_coverage(
+    model: bytes, provider: str | None = None, *, file: str = "model", known: ir.Model | None = None
+) -> Coverage:
     """Find out how much of an ONNX model runs on integers.
 
     Args:
         model: the file's bytes; any ONNX model, whether xdet made it or not.
         provider: execution provider, short or full name; None is the CPU. Others compile the graph and do not show it.
         file: its name, for messages.
+        known: the same as ``inferred_model`` reads it, for callers that have done so.
 
     Raises:
         ModelError: the file is damaged, has shapes that are not fixed, or ONNX Runtime cannot load it.
@@ -87,32 +99,31 @@ def integer_coverage(model: bytes, provider: str | None = None, *, file: str = "
     """
     from xdet.runtimes.ort_session import CPU, SessionChoices, resolve_provider, short_name
 
-    full, proto = resolve_provider(provider), load_onnx(model, file)
+    full = resolve_provider(provider)
+    read = known or inferred_model(load_onnx(model, file), file)
     if full != CPU:
-        return coverage_of(proto, short_name(full), None, file=file)
-    choices = SessionChoices(provider=full, threads=1, exact_for=_exact_for(proto))
-    return coverage_of(proto, short_name(full), _optimized(model, file, choices), file=file)
+        return coverage_of(read.graph, short_name(full), None, file=file)
+    choices = SessionChoices(provider=full, threads=1, exact_for=_exact_for(read))
+    return coverage_of(read.graph, short_name(full), _optimized(model, file, choices), file=file)
 
 
-def coverage_of(
-    model: onnx.ModelProto, provider: str, optimized: bytes | None, *, file: str = "model"
-) -> Coverage:
+def coverage_of(graph: ir.Graph, provider: str, optimized: bytes | None, *, file: str = "model") -> Coverage:
     """As ``integer_coverage``, of a model that is decoded and open already.
 
     Args:
-        model: any ONNX model.
+        graph: of any ONNX model, with every shape, as ``inferred_model`` gives it.
         provider: execution provider, short.
         optimized: the graph that it runs, as an ONNX file; None where it does not show it.
         file: the model's name, for messages.
     """
-    graph = read_graph(model, file)
-    matrix_nodes = [node for node in graph.nodes if node.op_type in WEIGHT_INPUT]
-    macs = [node_macs(graph, node) for node in matrix_nodes]
+    matrix_nodes = [node for node in graph if node.op_type in WEIGHT_INPUT]
+    macs = [node_macs(node, file) for node in matrix_nodes]
     if optimized is None:
         return Coverage(provider, sum(macs), None)
-    taken = _taken(graph, matrix_nodes, _integer_nodes(load_onnx(optimized, file).graph))
+    integer_nodes = _integer_nodes(load_onnx(optimized, file).graph)
+    taken = _taken(matrix_nodes, constant_values(graph), integer_nodes)
     misses = [
-        Miss(node.name or node.output[0], _reason(graph, node))
+        Miss(str(node.name or node.outputs[0].name), _reason(node))
         for node, found in zip(matrix_nodes, taken, strict=True)
         if not found
     ]
@@ -130,18 +141,18 @@ def _optimized(model: bytes, file: str, choices: SessionChoices) -> bytes:
         return path.read_bytes()
 
 
-def _exact_for(model: onnx.ModelProto) -> str | None:
+def _exact_for(model: ir.Model) -> str | None:
     """The kernels that ``open_onnxruntime`` would ask for."""
     from xdet.runtimes.ort_session import EXACT_KERNELS, kernels_saturate
 
-    for entry in model.metadata_props:
-        if entry.key == METADATA_KEY and kernels_saturate():
-            try:
-                activations = ModelDocument.from_json(entry.value).activations
-            except ValueError:
-                return None
-            return activations if activations in EXACT_KERNELS else None
-    return None
+    document = model.metadata_props.get(METADATA_KEY)
+    if document is None or not kernels_saturate():
+        return None
+    try:
+        activations = ModelDocument.from_json(document).activations
+    except ValueError:
+        return None
+    return activations if activations in EXACT_KERNELS else None
 
 
 def _integer_nodes(graph: onnx.GraphProto) -> list[tuple[str, frozenset[str]]]:
@@ -155,7 +166,7 @@ def _integer_nodes(graph: onnx.GraphProto) -> list[tuple[str, frozenset[str]]]:
 
 
 def _taken(
-    graph: OnnxGraph, nodes: Sequence[onnx.NodeProto], found: list[tuple[str, frozenset[str]]]
+    nodes: Sequence[ir.Node], constants: Container[ir.Value], found: list[tuple[str, frozenset[str]]]
 ) -> list[bool]:
     """Which matrix nodes an integer operator stands for: the one of their name, else one that reads their weights.
 
@@ -173,8 +184,8 @@ def _taken(
             taken[index] = True
             used.add(by_name[node.name].popleft())
     for index, node in enumerate(nodes):
-        root = graph.roots.get(node.input[WEIGHT_INPUT[node.op_type]])
-        readers = by_weights.get(root.name, deque()) if root is not None and not taken[index] else deque()
+        root = root_of(node.inputs[WEIGHT_INPUT[node.op_type]], constants)
+        readers = deque() if root is None or taken[index] else by_weights.get(str(root.name), deque())
         while readers and not taken[index]:
             number = readers.popleft()
             taken[index] = number not in used
@@ -182,32 +193,39 @@ def _taken(
     return taken
 
 
-def _reason(graph: OnnxGraph, node: onnx.NodeProto) -> str:
+def _reason(node: ir.Node) -> str:
     """The first rule of integer fusion that the file's graph breaks around a node."""
     place = WEIGHT_INPUT[node.op_type]
     if node.op_type in INTEGER_OPERATORS:
         return "ONNX Runtime replaced this integer operator"
-    left, right = (graph.writers.get(node.input[i]) for i in (0, place))
-    if left is None or left.op_type != "DequantizeLinear":
-        return f"its input {node.input[0]!r} is float: no DequantizeLinear in front of it"
-    if right is None or right.op_type != "DequantizeLinear":
-        return f"its weights {node.input[place]!r} are float: no DequantizeLinear behind them"
-    if node.op_type == "Conv" and len(node.input) > 2:
-        problem = _bias_problem(graph, node, left, right)
+    left, right = (_dequantizer(node.inputs[i]) for i in (0, place))
+    if left is None:
+        return f"its input {_name(node.inputs[0])!r} is float: no DequantizeLinear in front of it"
+    if right is None:
+        return f"its weights {_name(node.inputs[place])!r} are float: no DequantizeLinear behind them"
+    if node.op_type == "Conv" and len(node.inputs) > 2:
+        problem = _bias_problem(left, right, _dequantizer(node.inputs[2]))
         if problem is not None:
             return problem
-    return _output_problem(graph, node)
+    return _output_problem(node.outputs[0])
 
 
-def _bias_problem(
-    graph: OnnxGraph, node: onnx.NodeProto, left: onnx.NodeProto, right: onnx.NodeProto
-) -> str | None:
+def _dequantizer(value: ir.Value | None) -> ir.Node | None:
+    """The DequantizeLinear that computes a value."""
+    node = None if value is None else value.producer()
+    return None if node is None or node.op_type != "DequantizeLinear" else node
+
+
+def _name(value: ir.Value | None) -> str:
+    return "" if value is None else str(value.name)
+
+
+def _bias_problem(left: ir.Node, right: ir.Node, bias: ir.Node | None) -> str | None:
     """The scale of a bias of codes must be input scale x weight scale."""
-    bias = graph.writers.get(node.input[2])
-    if bias is None or bias.op_type != "DequantizeLinear":
+    if bias is None:
         return None  # ONNX Runtime quantises a constant float bias itself
-    scales = [_constant(graph, dq.input[1]) for dq in (left, right, bias)]
-    x, w, b = scales
+    scales = [constant_at(dq, 1) for dq in (left, right, bias)]
+    x, w, b = (None if scale is None else scale.astype(np.float64) for scale in scales)
     if x is None or w is None or b is None:
         return "a scale is no constant"
     if len({scale.shape for scale in (x, w, b) if scale.size != 1}) > 1:
@@ -219,23 +237,17 @@ def _bias_problem(
     return None
 
 
-def _output_problem(graph: OnnxGraph, node: onnx.NodeProto) -> str:
-    name = node.output[0]
-    readers = graph.readers.get(name, ())
-    if name in graph.outputs:
-        return f"its float result {name!r} is an output of the model"
+def _output_problem(value: ir.Value) -> str:
+    readers = readers_of(value)
+    if value.is_graph_output():
+        return f"its float result {value.name!r} is an output of the model"
     if len(readers) != 1:
-        return f"its float result {name!r} is read by {len(readers)} operators, not by one QuantizeLinear"
+        return (
+            f"its float result {value.name!r} is read by {len(readers)} operators, not by one QuantizeLinear"
+        )
     if readers[0].op_type != "QuantizeLinear":
-        return f"its float result {name!r} goes to {readers[0].op_type}, not to a QuantizeLinear"
+        return f"its float result {value.name!r} goes to {readers[0].op_type}, not to a QuantizeLinear"
     return "ONNX Runtime keeps it in float although Q and DQ stand on all sides"
-
-
-def _constant(graph: OnnxGraph, name: str) -> NDArray[np.float64] | None:
-    from onnx import numpy_helper
-
-    tensor = graph.initializers.get(name)
-    return None if tensor is None else np.asarray(numpy_helper.to_array(tensor), np.float64)
 
 
 # Operators whose output codes are among their first input's.
@@ -273,29 +285,28 @@ class TwoScales:
     read: float
 
 
-def find_two_scales(graph: onnx.GraphProto) -> tuple[TwoScales, ...]:
+def find_two_scales(graph: ir.Graph) -> tuple[TwoScales, ...]:
     """Every reading of a tensor with another scale than it was written with, in the graph's order; per-tensor scales only."""
-    constants = _scalars(graph)
-    scales: dict[str, float] = {}
+    scales: dict[ir.Value, float] = {}
     found: list[TwoScales] = []
-    for node in graph.node:
-        if node.op_type == "QuantizeLinear" and node.input[1] in constants:
-            scales[node.output[0]] = constants[node.input[1]]
-        elif node.op_type in MOVERS and node.input[0] in scales:
-            scales.update(dict.fromkeys(node.output, scales[node.input[0]]))
-        elif node.op_type == "DequantizeLinear":
-            written, read = scales.get(node.input[0]), constants.get(node.input[1])
-            if written is not None and read is not None and written != read:
-                found.append(TwoScales(node.input[0], written, read))
+    for node in graph:
+        codes = node.inputs[0] if node.inputs else None
+        if node.op_type == "QuantizeLinear" and (scale := _scale(node)) is not None:
+            scales[node.outputs[0]] = scale
+        elif node.op_type in MOVERS and codes in scales:
+            scales.update(dict.fromkeys(node.outputs, scales[codes]))
+        elif node.op_type == "DequantizeLinear" and codes in scales:
+            written, read = scales[codes], _scale(node)
+            if read is not None and written != read:
+                found.append(TwoScales(str(codes.name), written, read))
     return tuple(found)
 
 
-def _scalars(graph: onnx.GraphProto) -> Mapping[str, float]:
-    """Float initialisers of one element, which scales per tensor are."""
-    import onnx
-
-    return {
-        tensor.name: float(onnx.numpy_helper.to_array(tensor).reshape(()))
-        for tensor in graph.initializer
-        if tensor.data_type == onnx.TensorProto.FLOAT and all(size == 1 for size in tensor.dims)
-    }
+def _scale(node: ir.Node) -> float | None:
+    """The scale of a Q or DQ node that has a constant one."""
+    scale = constant_at(node, 1)
+    return (
+        float(scale.reshape(()))
+        if scale is not None and scale.dtype == np.float32 and scale.size == 1
+        else None
+    )

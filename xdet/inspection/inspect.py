@@ -11,7 +11,6 @@ from converters.errors import ConversionError
 from converters.sources import FINISHED, SOURCES, sniff_format
 from converters.spec import METADATA_KEY, ModelDocument
 from xdet.errors import ModelError, RuntimeUnavailableError
-from xdet.inspection.coverage import find_two_scales, integer_coverage
 from xdet.inspection.layers import Inspection, TensorSummary, Totals
 from xdet.inspection.memory import best_peak, plain_peak_bytes
 from xdet.model.contract import holds_graphs, require_contract_graph
@@ -169,23 +168,25 @@ def inspect_onnx(path: Path, data: bytes) -> Inspection:
 
 
 def _with_onnx_costs(known: Inspection, model: onnx.ModelProto, data: bytes) -> Inspection:
+    from xdet.inspection.coverage import find_two_scales, integer_coverage
     from xdet.inspection.onnx_layers import onnx_layers, onnx_network
-    from xdet.model.graph import read_graph, require_valid
+    from xdet.model.graph import inferred_model, require_valid
 
     try:
         require_valid(model, known.file)
-        known = replace(known, two_scales=find_two_scales(model.graph))
-        graph = read_graph(model, known.file)
-        layers = onnx_layers(graph)
-        totals = _totals(layers, onnx_network(graph))
+        read = inferred_model(model, known.file)
+        known = replace(known, two_scales=find_two_scales(read.graph))
+        layers = onnx_layers(read.graph, known.file)
+        totals = _totals(layers, onnx_network(read.graph, known.file))
     except ModelError as error:
         return replace(known, totals_problem=str(error))
     counted = replace(known, totals=totals, layers=layers)
-    if len(model.graph.node) > MOST_NODES or holds_graphs(data):
+    looked_through = known.document is not None and known.refused is None
+    if len(model.graph.node) > MOST_NODES or (not looked_through and holds_graphs(data)):
         told = f"ONNX Runtime optimises graphs of at most {MOST_NODES:,} operators here, none of which runs another graph"
         return replace(counted, coverage_problem=told)
     try:
-        return replace(counted, coverage=integer_coverage(data, "cpu", file=known.file))
+        return replace(counted, coverage=integer_coverage(data, "cpu", file=known.file, known=read))
     except (
         ModelError,
         RuntimeUnavailableError,

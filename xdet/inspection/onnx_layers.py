@@ -12,19 +12,26 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from converters.graph import constant_of
 from xdet.inspection.layers import Layer, TensorSummary
 from xdet.inspection.memory import Buffer, Network, Step
-from xdet.model.graph import INTEGER_OPERATORS, WEIGHT_INPUT, attribute, node_macs, shape_of
+from xdet.model.graph import (
+    INTEGER_OPERATORS,
+    WEIGHT_INPUT,
+    constant_values,
+    dtype_name,
+    node_macs,
+    readers_of,
+    root_of,
+    shape_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Iterable
 
-    import onnx
+    import onnx_ir as ir
 
     from xdet.inspection.memory import StepKind
-    from xdet.model.graph import OnnxGraph
 
 DQ, Q = "DequantizeLinear", "QuantizeLinear"
 CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "QLinearConv"})
@@ -43,137 +50,144 @@ BITS = {"bool": 8, "int4": 4, "uint4": 4, "bfloat16": 16, "string": 0}
 class _Unit:
     """A layer before its costs: the node, the values it reads (no constants) and writes, and its output's quantiser."""
 
-    node: onnx.NodeProto
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    quantizer: onnx.NodeProto | None = None
+    node: ir.Node
+    inputs: tuple[ir.Value, ...]
+    outputs: tuple[ir.Value, ...]
+    quantizer: ir.Node | None = None
 
 
-def onnx_layers(graph: OnnxGraph) -> tuple[Layer, ...]:
+def onnx_layers(graph: ir.Graph, file: str) -> tuple[Layer, ...]:
     """One record per layer, in the file's order; a weight that two layers share counts for the first.
+
+    Args:
+        graph: with every shape, as ``inferred_model`` gives it.
+        file: for messages.
 
     Raises:
         ModelError: a shape is not known.
     """
-    counted: set[str] = set()
+    constants = constant_values(graph)
+    counted: set[ir.Value] = set()
     layers = []
-    for unit in _units(graph):
-        weights = {name: t for name, t in _weights(graph, unit.node).items() if name not in counted}
+    for unit in _units(graph, constants):
+        node = unit.node
+        weights = [root for root in _weights(node, constants) if root not in counted]
         counted.update(weights)
         layers.append(
             Layer(
-                op=unit.node.op_type,
-                inputs=tuple(shape_of(graph, name) for name in unit.inputs),
-                output=_summary(graph, unit),
-                macs=node_macs(graph, unit.node),
-                parameters=sum(math.prod(shape) for _, shape in weights.values()),
-                weight_bytes=sum(_bytes(dtype, shape) for dtype, shape in weights.values()),
-                weight_scales=_weight_scales(graph, unit.node),
-                activation_bytes=sum(_value_bytes(graph, name) for name in unit.outputs),
-                integer=unit.quantizer is not None or unit.node.op_type in INTEGER_OPERATORS,
+                op=node.op_type,
+                inputs=tuple(shape_of(value, file) for value in unit.inputs),
+                output=_summary(unit, file),
+                macs=node_macs(node, file),
+                parameters=sum(math.prod(shape_of(root, file)) for root in weights),
+                weight_bytes=sum(_value_bytes(root, file, "uint8") for root in weights),
+                weight_scales=_weight_scales(node, file),
+                activation_bytes=sum(_value_bytes(value, file) for value in unit.outputs),
+                integer=unit.quantizer is not None or node.op_type in INTEGER_OPERATORS,
             )
         )
     return tuple(layers)
 
 
-def onnx_network(graph: OnnxGraph) -> Network:
+def onnx_network(graph: ir.Graph, file: str) -> Network:
     """The same layers as memory sees them.
 
     Raises:
         ModelError: a shape is not known.
     """
-    units = _units(graph)
-    names = dict.fromkeys(
-        [*graph.inputs, *(name for unit in units for name in (*unit.inputs, *unit.outputs))]
-    )
+    units = _units(graph, constant_values(graph))
+    inputs = [value for value in graph.inputs if not value.is_initializer()]
+    values = dict.fromkeys([*inputs, *(value for unit in units for value in (*unit.inputs, *unit.outputs))])
     return Network(
         steps=tuple(_step(unit) for unit in units),
-        buffers={name: Buffer(_value_bytes(graph, name), _row_bytes(graph, name)) for name in names},
-        inputs=graph.inputs,
-        outputs=tuple(name for name in graph.outputs if name in names),
+        buffers={str(v.name): Buffer(_value_bytes(v, file), _row_bytes(v, file)) for v in values},
+        inputs=_names(inputs),
+        outputs=_names(value for value in graph.outputs if value in values),
     )
 
 
-def _units(graph: OnnxGraph) -> list[_Unit]:
+def _units(graph: ir.Graph, constants: Container[ir.Value]) -> list[_Unit]:
     """The layers: quantised operators merged with their Q and DQ, then whatever of those is still needed."""
-    merged = {id(node): q for node in graph.nodes if (q := _quantizer(graph, node)) is not None}
-    swallowed = {id(q) for q in merged.values()}
+    merged = {node: q for node in graph if (q := _quantizer(node, constants)) is not None}
+    swallowed = set(merged.values())
     units = []
-    for node in graph.nodes:
-        if id(node) in swallowed or all(name in graph.constants for name in node.output):
+    for node in graph:
+        if node in swallowed or all(value in constants for value in node.outputs):
             continue
-        if node.op_type == DQ and _only_feeds(graph, node, merged):
+        if node.op_type == DQ and _only_feeds(node, merged):
             continue
-        q = merged.get(id(node))
-        read = [name for name in node.input if name and name not in graph.constants]
+        q = merged.get(node)
+        read = _read(node, constants)
         if q is not None:
-            read = [graph.writers[name].input[0] for name in read]
-        outputs = tuple(name for name in (node if q is None else q).output if name)
+            read = [
+                dq.inputs[0]
+                for value in read
+                if (dq := value.producer()) is not None and dq.inputs[0] is not None
+            ]
+        outputs = tuple(value for value in (node if q is None else q).outputs if value.name)
         units.append(_Unit(node, tuple(dict.fromkeys(read)), outputs, q))
     return units
 
 
-def _quantizer(graph: OnnxGraph, node: onnx.NodeProto) -> onnx.NodeProto | None:
+def _read(node: ir.Node, constants: Container[ir.Value]) -> list[ir.Value]:
+    return [value for value in node.inputs if value is not None and value not in constants]
+
+
+def _quantizer(node: ir.Node, constants: Container[ir.Value]) -> ir.Node | None:
     """The QuantizeLinear behind a node whose inputs are all dequantised and whose only output it alone reads."""
-    if node.op_type in (DQ, Q) or len(node.output) != 1 or node.output[0] in graph.outputs:
+    if node.op_type in (DQ, Q) or len(node.outputs) != 1 or node.outputs[0].is_graph_output():
         return None
-    read = [name for name in node.input if name and name not in graph.constants]
-    readers = graph.readers.get(node.output[0], ())
-    dequantised = [name in graph.writers and graph.writers[name].op_type == DQ for name in read]
-    if not read or not all(dequantised) or len(readers) != 1 or readers[0].op_type != Q:
+    before = [value.producer() for value in _read(node, constants)]
+    readers = readers_of(node.outputs[0])
+    if not before or not all(dq is not None and dq.op_type == DQ for dq in before):
         return None
-    return readers[0]
+    return readers[0] if len(readers) == 1 and readers[0].op_type == Q else None
 
 
-def _only_feeds(graph: OnnxGraph, node: onnx.NodeProto, merged: dict[int, onnx.NodeProto]) -> bool:
-    name = node.output[0]
-    readers = graph.readers.get(name, ())
-    return name not in graph.outputs and bool(readers) and all(id(reader) in merged for reader in readers)
+def _only_feeds(node: ir.Node, merged: Container[ir.Node]) -> bool:
+    value = node.outputs[0]
+    readers = readers_of(value)
+    return not value.is_graph_output() and bool(readers) and all(reader in merged for reader in readers)
 
 
-def _weights(graph: OnnxGraph, node: onnx.NodeProto) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Weight and bias of a matrix operator as stored: initializer -> dtype and shape; scales and zero-points left out."""
+def _weights(node: ir.Node, constants: Container[ir.Value]) -> list[ir.Value]:
+    """Weight and bias of a matrix operator as stored, initialisers; scales and zero-points left out."""
     if node.op_type not in WEIGHT_INPUT:
-        return {}
-    place = WEIGHT_INPUT[node.op_type]
-    bias = {"QLinearConv": 8, "Conv": 2, "ConvTranspose": 2, "Gemm": 2}.get(node.op_type, len(node.input))
-    roots = [graph.roots.get(node.input[i]) for i in (place, bias) if i < len(node.input) and node.input[i]]
-    return {
-        root.name: (graph.values[root.name].dtype or "uint8", tuple(root.dims))
-        for root in roots
-        if root is not None
-    }
+        return []
+    bias = {"QLinearConv": 8, "Conv": 2, "ConvTranspose": 2, "Gemm": 2}.get(node.op_type, len(node.inputs))
+    places = (WEIGHT_INPUT[node.op_type], bias)
+    roots = [root_of(node.inputs[i], constants) for i in places if i < len(node.inputs)]
+    return list(dict.fromkeys(root for root in roots if root is not None))
 
 
-def _weight_scales(graph: OnnxGraph, node: onnx.NodeProto) -> int:
+def _weight_scales(node: ir.Node, file: str) -> int:
     if node.op_type not in WEIGHT_INPUT:
         return 0
     place = WEIGHT_INPUT[node.op_type]
     if node.op_type in ("QLinearConv", "QLinearMatMul"):
-        return math.prod(shape_of(graph, node.input[place + 1]))
-    writer = graph.writers.get(node.input[place])
-    return math.prod(shape_of(graph, writer.input[1])) if writer is not None and writer.op_type == DQ else 0
+        return math.prod(shape_of(node.inputs[place + 1], file))
+    weights = node.inputs[place]
+    writer = None if weights is None else weights.producer()
+    return math.prod(shape_of(writer.inputs[1], file)) if writer is not None and writer.op_type == DQ else 0
 
 
-def _summary(graph: OnnxGraph, unit: _Unit) -> TensorSummary:
-    name = unit.outputs[0]
-    value = graph.values.get(name)
-    quantizer = unit.quantizer
-    for reader in () if quantizer is not None else graph.readers.get(name, ()):
-        quantizer = reader if reader.op_type == DQ and reader.input[0] == name else quantizer
-    scale, zero_point = (None, None) if quantizer is None else _parameters(graph, quantizer)
-    return TensorSummary(name, (value and value.dtype) or "unknown", shape_of(graph, name), scale, zero_point)
+def _summary(unit: _Unit, file: str) -> TensorSummary:
+    value, quantizer = unit.outputs[0], unit.quantizer
+    for reader in () if quantizer is not None else readers_of(value):
+        quantizer = reader if reader.op_type == DQ and reader.inputs[0] is value else quantizer
+    scale, zero_point = (None, None) if quantizer is None else _parameters(quantizer)
+    return TensorSummary(
+        str(value.name), _dtype(value) or "unknown", shape_of(value, file), scale, zero_point
+    )
 
 
-def _parameters(graph: OnnxGraph, node: onnx.NodeProto) -> tuple[float | None, int | None]:
-    """Scale and zero-point of a Q or DQ node that has one of each as initializers."""
-    from onnx import numpy_helper
-
-    tensors = [graph.initializers.get(name) for name in node.input[1:3]]
-    if not tensors or any(t is None or math.prod(t.dims) != 1 for t in tensors):
+def _parameters(node: ir.Node) -> tuple[float | None, int | None]:
+    """Scale and zero-point of a Q or DQ node that has one of each as constants."""
+    arrays = [constant_of(value) for value in node.inputs[1:3]]
+    found = [array.reshape(()) for array in arrays if array is not None and array.size == 1]
+    if not found or len(found) < len(arrays):
         return None, None
-    scale, *zero_points = [np.asarray(numpy_helper.to_array(t)).reshape(()) for t in tensors if t is not None]
-    return float(scale), int(zero_points[0]) if zero_points else 0
+    return float(found[0]), int(found[1]) if len(found) > 1 else 0
 
 
 def _step(unit: _Unit) -> Step:
@@ -183,22 +197,27 @@ def _step(unit: _Unit) -> Step:
     if op in CONVOLUTIONS:
         kind = "convolution"
     elif op in POOLS:
-        kind, rows = "pool", int(attribute(unit.node, "kernel_shape", [1])[0])
-    return Step(kind, unit.inputs, unit.outputs, rows)
+        kind, rows = "pool", unit.node.attributes.get_ints("kernel_shape", [1])[0]
+    return Step(kind, _names(unit.inputs), _names(unit.outputs), rows)
 
 
-def _value_bytes(graph: OnnxGraph, name: str) -> int:
-    value = graph.values.get(name)
-    return _bytes((value and value.dtype) or "float32", shape_of(graph, name))
+def _names(values: Iterable[ir.Value]) -> tuple[str, ...]:
+    return tuple(str(value.name) for value in values)
 
 
-def _row_bytes(graph: OnnxGraph, name: str) -> int:
-    """Bytes of one row of an NCHW picture."""
-    shape, size = shape_of(graph, name), _value_bytes(graph, name)
-    return size // shape[2] if len(shape) == 4 and shape[2] else size
+def _dtype(value: ir.Value) -> str | None:
+    dtype = value.dtype if value.const_value is None else value.const_value.dtype
+    return None if dtype is None else dtype_name(dtype)
 
 
-def _bytes(dtype: str, shape: Sequence[int]) -> int:
+def _value_bytes(value: ir.Value, file: str, unknown: str = "float32") -> int:
+    dtype = _dtype(value) or unknown
     digits = re.search(r"\d+", dtype)  # "int8", "float8e4m3fn"; a type without any counts nothing
     bits = BITS.get(dtype, int(digits[0]) if digits else 0)
-    return (math.prod(shape) * bits + 7) // 8
+    return (math.prod(shape_of(value, file)) * bits + 7) // 8
+
+
+def _row_bytes(value: ir.Value, file: str) -> int:
+    """Bytes of one row of an NCHW picture."""
+    shape, size = shape_of(value, file), _value_bytes(value, file)
+    return size // shape[2] if len(shape) == 4 and shape[2] else size

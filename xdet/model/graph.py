@@ -1,14 +1,12 @@
-"""An ONNX file's main graph with what every value is: dtype, shape, constant or not, who writes and who reads it.
+"""An ONNX file as onnx-ir's graph: decoded and checked at this border, and what onnx-ir does not tell of its values.
 
-Nothing is run. Shapes are those of the file, completed by ONNX's own shape inference; a free leading dimension (the batch)
-reads 1.
-
-A finished model's graph, read-only: who computes a value, who reads it, and what a constant holds.
+Nothing is run, and nothing is changed. ``FinishedGraph`` is the same graph by the names that a document speaks of.
 """
 
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,7 +16,7 @@ import numpy as np
 from xdet.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping
 
     import onnx
     import onnx_ir as ir
@@ -36,43 +34,6 @@ WEIGHT_INPUT = {
     "QLinearMatMul": 3,
 }
 INTEGER_OPERATORS = frozenset({"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"})
-
-
-@dataclass(frozen=True, slots=True)
-class OnnxValue:
-    """A value's numpy dtype and shape; None where the file does not tell."""
-
-    dtype: str | None
-    shape: tuple[int, ...] | None
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class OnnxGraph:
-    """A graph that has been read.
-
-    Attributes:
-        file: the file's name, for messages.
-        nodes: in the file's order.
-        values: by name, as far as known.
-        initializers: constants that stand in the file; with defaults of optional inputs.
-        constants: names of all values that no input reaches.
-        roots: constant value -> the initializer behind it: itself, or the first operand of what computes it (DQ, Transpose).
-        writers: value -> the node that computes it.
-        readers: value -> the nodes that read it, in order.
-        inputs: what the caller must feed.
-        outputs: what the caller reads.
-    """
-
-    file: str
-    nodes: tuple[onnx.NodeProto, ...]
-    values: Mapping[str, OnnxValue]
-    initializers: Mapping[str, onnx.TensorProto]
-    constants: frozenset[str]
-    roots: Mapping[str, onnx.TensorProto]
-    writers: Mapping[str, onnx.NodeProto]
-    readers: Mapping[str, Sequence[onnx.NodeProto]]
-    inputs: tuple[str, ...]
-    outputs: frozenset[str]
 
 
 def load_onnx(data: bytes, file: str) -> onnx.ModelProto:
@@ -120,38 +81,42 @@ def require_valid(model: onnx.ModelProto, file: str) -> None:
         raise ModelError(*error.lines) from error
 
 
-def read_graph(model: onnx.ModelProto, file: str) -> OnnxGraph:
-    """Index the main graph of a model."""
-    graph = model.graph
-    initializers = {tensor.name: tensor for tensor in graph.initializer}
-    constants, roots = set(initializers), dict(initializers)
-    writers: dict[str, onnx.NodeProto] = {}
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        if not node.attribute or not any(a.HasField("g") for a in node.attribute):
-            named = [name for name in node.input if name]
-            if all(name in constants for name in named) and (named or node.op_type == "Constant"):
-                constants.update(node.output)
-                if node.input and node.input[0] in roots:
-                    roots.update(dict.fromkeys(node.output, roots[node.input[0]]))
-        writers.update(dict.fromkeys(node.output, node))
-        for name in dict.fromkeys(node.input):
-            readers.setdefault(name, []).append(node)
-    return OnnxGraph(
-        file=file,
-        nodes=tuple(graph.node),
-        values=_values(model),
-        initializers=initializers,
-        constants=frozenset(constants),
-        roots=roots,
-        writers=writers,
-        readers=readers,
-        inputs=tuple(v.name for v in graph.input if v.name not in initializers),
-        outputs=frozenset(v.name for v in graph.output),
-    )
+def inferred_model(proto: onnx.ModelProto, file: str) -> ir.Model:
+    """As ``model_from_proto``, with every dtype and shape that ONNX's inference adds to those of the file."""
+    import onnx
+
+    told = {value.name for value in (*proto.graph.value_info, *proto.graph.output)}
+    if any(name and name not in told for node in proto.graph.node for name in node.output):
+        # What stays unknown is told where it is needed.
+        with suppress(onnx.shape_inference.InferenceError, ValueError, OverflowError):
+            proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    return model_from_proto(proto, file)
 
 
-def node_macs(graph: OnnxGraph, node: onnx.NodeProto) -> int:
+def constant_values(graph: ir.Graph) -> set[ir.Value]:
+    """The values that no input reaches: initialisers, with defaults of optional inputs, and what is computed of them."""
+    found = set(graph.initializers.values())
+    for node in graph:
+        read = [value for value in node.inputs if value is not None]
+        runs_graph = any(attribute.type.name == "GRAPH" for attribute in node.attributes.values())
+        if not runs_graph and all(value in found for value in read) and (read or node.op_type == "Constant"):
+            found.update(node.outputs)
+    return found
+
+
+def root_of(value: ir.Value | None, constants: Container[ir.Value]) -> ir.Value | None:
+    """The initialiser behind a constant: itself, or the first operand of what computes it (DQ, Transpose)."""
+    while value is not None and value in constants and (node := value.producer()) is not None:
+        value = node.inputs[0] if node.inputs else None
+    return value if value in constants else None
+
+
+def readers_of(value: ir.Value) -> list[ir.Node]:
+    """The nodes that read a value, in order, each once."""
+    return list(dict.fromkeys(use.node for use in value.uses()))
+
+
+def node_macs(node: ir.Node, file: str) -> int:
     """Multiply-accumulates of one node for one image, edges counted as if the picture went on; 0 for other operators.
 
     Raises:
@@ -159,72 +124,40 @@ def node_macs(graph: OnnxGraph, node: onnx.NodeProto) -> int:
     """
     if node.op_type not in WEIGHT_INPUT:
         return 0
-    weights = shape_of(graph, node.input[WEIGHT_INPUT[node.op_type]])
+    weights = shape_of(node.inputs[WEIGHT_INPUT[node.op_type]], file)
     if len(weights) < (2 if node.op_type == "Gemm" else 1):
-        raise ModelError(
-            f"'{graph.file}': {node.op_type} {node.name!r:.60} has weights of shape {list(weights)}"
-        )
+        raise ModelError(f"'{file}': {node.op_type} {node.name!r:.60} has weights of shape {list(weights)}")
     if (
         node.op_type == "ConvTranspose"
     ):  # [in, out / groups, height, width]: every input value meets the kernel
-        return math.prod(shape_of(graph, node.input[0])) * math.prod(weights[1:])
-    values = math.prod(shape_of(graph, node.output[0]))
+        return math.prod(shape_of(node.inputs[0], file)) * math.prod(weights[1:])
+    values = math.prod(shape_of(node.outputs[0], file))
     if node.op_type in ("Conv", "ConvInteger", "QLinearConv"):  # [out, in / groups, height, width]
         return values * math.prod(weights[1:])
     if node.op_type == "Gemm":
-        return values * weights[-1 if attribute(node, "transB", 0) else 0]
+        return values * weights[-1 if node.attributes.get_int("transB", 0) else 0]
     return values * (weights[-2] if len(weights) > 1 else weights[0])
 
 
-def shape_of(graph: OnnxGraph, name: str) -> tuple[int, ...]:
-    """A value's shape.
+def shape_of(value: ir.Value | None, file: str) -> tuple[int, ...]:
+    """A value's shape; a free leading dimension (the batch) reads 1.
 
     Raises:
         ModelError: it is not known.
     """
-    value = graph.values.get(name)
-    if value is None or value.shape is None:
+    told = None if value is None else value.shape if value.const_value is None else value.const_value.shape
+    sizes = (
+        []
+        if told is None
+        else [1 if place == 0 and not isinstance(size, int) else size for place, size in enumerate(told)]
+    )
+    known = tuple(size for size in sizes if isinstance(size, int))
+    if told is None or len(known) < len(sizes):
         raise ModelError(
-            f"'{graph.file}': the shape of value {name!r} is not fixed, so its bytes and operations cannot be counted; "
-            f"export the model with fixed sizes"
+            f"'{file}': the shape of value {'' if value is None else value.name!r} is not fixed, so its bytes and operations "
+            "cannot be counted; export the model with fixed sizes"
         )
-    return value.shape
-
-
-def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    """A node's attribute, or ``default`` where it has none of that name."""
-    from onnx import helper
-
-    found = [entry for entry in node.attribute if entry.name == name]
-    return helper.get_attribute_value(found[0]) if found else default
-
-
-def _values(model: onnx.ModelProto) -> dict[str, OnnxValue]:
-    """Dtype and shape of every value that the file or shape inference tells."""
-    import onnx
-
-    graph = model.graph
-    named = {v.name for v in (*graph.value_info, *graph.output)}
-    if any(name and name not in named for node in graph.node for name in node.output):
-        try:
-            graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-        except (onnx.shape_inference.InferenceError, ValueError, OverflowError):
-            graph = model.graph  # what is missing is told where it is needed
-    found = {v.name: _value(v) for v in (*graph.value_info, *graph.output, *graph.input)}
-    for tensor in model.graph.initializer:
-        found[tensor.name] = OnnxValue(dtype_name(tensor.data_type), tuple(tensor.dims))
-    return found
-
-
-def _value(value: onnx.ValueInfoProto) -> OnnxValue:
-    tensor = value.type.tensor_type
-    if not tensor.HasField("shape"):
-        return OnnxValue(dtype_name(tensor.elem_type), None)
-    sizes = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
-    if sizes and sizes[0] is None:
-        sizes[0] = 1  # the batch
-    known = [size for size in sizes if size is not None]
-    return OnnxValue(dtype_name(tensor.elem_type), tuple(known) if len(known) == len(sizes) else None)
+    return known
 
 
 def dtype_name(element: int) -> str | None:

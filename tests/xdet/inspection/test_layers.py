@@ -18,7 +18,7 @@ from xdet.inspection import Layer, TensorSummary, inspect
 from xdet.inspection.onnx_layers import onnx_layers
 from xdet.inspection.report import inspection_report, layers_table
 from xdet.inspection.tflite_layers import count_macs, tensor_bytes, tflite_layers, tflite_network
-from xdet.model.graph import load_onnx, read_graph
+from xdet.model.graph import inferred_model, load_onnx
 from xdet.writing.terminal import block_text, report_text
 
 if TYPE_CHECKING:
@@ -185,8 +185,12 @@ def quantised_network(*, extra_reader: bool) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
 
 
+def layers_of(model: onnx.ModelProto) -> tuple[Layer, ...]:
+    return onnx_layers(inferred_model(model, "m.onnx").graph, "m.onnx")
+
+
 def test_a_quantised_onnx_operator_is_one_layer_with_its_q_and_dq() -> None:
-    conv, relu = onnx_layers(read_graph(quantised_network(extra_reader=False), "m.onnx"))
+    conv, relu = layers_of(quantised_network(extra_reader=False))
     assert (conv.op, *costs(conv), conv.integer) == ("Conv", 18, 2, 2, 1, 18, True)
     assert conv.inputs == ((1, 1, 3, 3),)
     assert conv.output == TensorSummary("codes", "uint8", (1, 2, 3, 3), 0.5, 7)
@@ -194,7 +198,7 @@ def test_a_quantised_onnx_operator_is_one_layer_with_its_q_and_dq() -> None:
 
 
 def test_a_dequantised_value_that_somebody_else_reads_is_a_layer_of_its_own() -> None:
-    layers = onnx_layers(read_graph(quantised_network(extra_reader=True), "m.onnx"))
+    layers = layers_of(quantised_network(extra_reader=True))
     assert [layer.op for layer in layers] == ["DequantizeLinear", "Conv", "Relu", "Neg"]
     assert [layer.activation_bytes for layer in layers] == [36, 18, 18, 36]
 
@@ -247,7 +251,7 @@ def test_multiply_accumulates_of_onnx_operators(
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
     onnx.checker.check_model(model, full_check=True)
-    (layer,) = onnx_layers(read_graph(load_onnx(model.SerializeToString(), "m.onnx"), "m.onnx"))
+    (layer,) = layers_of(load_onnx(model.SerializeToString(), "m.onnx"))
     assert layer.macs == expected
 
 
