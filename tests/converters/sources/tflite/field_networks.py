@@ -6,6 +6,7 @@ decodes distributions), because only their time matters.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,20 +19,25 @@ if TYPE_CHECKING:
 
 STRIDES = (8, 16, 32)
 PROBABILITIES = (1 / 256, -128)
+LOWEST_SILU = -0.2785  # of x / (1 + exp(-x))
 
 
 class FieldBuilder(NetworkBuilder):
     """Blocks of other makers' networks; each goes on from ``value`` unless told otherwise."""
 
     def silu(self) -> FieldBuilder:
-        """A value times its LOGISTIC."""
+        """A value times its LOGISTIC; its codes end at the largest result there is, as exporters choose them."""
         x = self.value
         gate = self._b.op("LOGISTIC", [x.index], x.shape, "int8", *PROBABILITIES)
-        return self._to("MUL", [x.index, gate], x.shape, 0.6 * x.scale, -100)
+        largest = (127 - x.zero_point) * x.scale
+        scale = (largest / (1 + math.exp(-largest)) - LOWEST_SILU) / 255
+        return self._to("MUL", [x.index, gate], x.shape, scale, round(-LOWEST_SILU / scale) - 128)
 
     def conv_silu(self, channels: int, kernel: int = 3, stride: int = 1) -> FieldBuilder:
-        """YOLO's convolution."""
+        """YOLO's convolution, with results where a sigmoid bends."""
+        self._reach = float(self._rng.uniform(1.5, 3))
         self.conv(channels, kernel, stride)
+        self._reach = None
         return self.silu()
 
     def add(self, a: Value, b: Value, activation: str = "NONE") -> FieldBuilder:

@@ -37,6 +37,9 @@ class NetworkBuilder:
     def __init__(self, size: int, seed: int = 0, channels: int = 3, gain: float = 1.0) -> None:
         self._b, self._gain = TfliteBuilder(), np.float32(gain)
         self._rng = np.random.default_rng(seed)
+        self._reach: float | None = (
+            None  # of a convolution's real results, root mean square; None: as weights give them
+        )
         shape = (1, size, size, channels)
         pixels = self._b.input("image", shape, "uint8", 1 / 255, 0)
         codes = self._b.op("QUANTIZE", [pixels], shape, "int8", 1 / 255, -128, name="quantized")
@@ -115,6 +118,9 @@ class NetworkBuilder:
         taps = weights.size // channels
         scales = self._rng.uniform(0.5, 2, (channels,)).astype(np.float32) * np.float32(1e-3) * self._gain
         sums = 40 * TYPICAL_CODE * np.sqrt(taps) * self.value.scale * float(scales.mean())
+        if self._reach is not None:
+            scales *= np.float32(self._reach / sums)
+            sums = self._reach
         scale = RELU6_SCALE if activation == "RELU6" else sums / TYPICAL_CODE
         if activation == "RELU6":  # weights of such a size that sums reach beyond 6
             scales *= np.float32(4 / sums)
