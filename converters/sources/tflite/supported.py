@@ -36,8 +36,11 @@ COMPILED = {
 """Operators that hold machine code of a network -> of which processor, and what to do."""
 HINTS = {
     POSTPROCESS: "it is understood at the end of a file alone, where all outputs are its own and its priors are a constant",
-    "NON_MAX_SUPPRESSION_V4": "export the network without its post-processing",
-    "NON_MAX_SUPPRESSION_V5": "export the network without its post-processing",
+    **dict.fromkeys(
+        ("NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5"),
+        "export the network without its suppression (YOLOv5's export.py: without --nms and --agnostic-nms; Ultralytics: "
+        "nms=False; PaddleDetection: export.nms False), which xdet adds itself",
+    ),
 }
 BORDERS = frozenset({"QUANTIZE", "DEQUANTIZE", "CAST"})
 INDEX_DTYPES = frozenset({"int32", "int64", "bool"})

@@ -59,6 +59,12 @@ def test_operators_and_tensor_types_are_listed_together() -> None:
     assert "tensor types RELU on int16 x2" in message
 
 
+def test_networks_with_their_own_suppression_are_told_how_to_export_them() -> None:
+    message = refusal(chain(("NON_MAX_SUPPRESSION_V4", "int8"), ("NON_MAX_SUPPRESSION_V5", "int8")))
+    assert message.count("export the network without its suppression") == 1
+    assert "--agnostic-nms" in message
+
+
 def test_what_is_folded_has_a_row() -> None:
     assert FOLDS.keys() <= OPERATORS.keys()
 
