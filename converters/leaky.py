@@ -47,6 +47,7 @@ class LeakyCase:
         scale_out: float32 scale of the output.
         zero_point_out: int8 zero-point of the output.
         slope: factor of negative inputs (TFLite's alpha).
+        unsigned: whether the file's own output codes are uint8, which float32 sums with the zero-point depend on.
     """
 
     scale_in: np.float32
@@ -54,6 +55,7 @@ class LeakyCase:
     scale_out: np.float32
     zero_point_out: int
     slope: np.float32
+    unsigned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

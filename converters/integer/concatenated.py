@@ -1,9 +1,9 @@
 """Codes that a uint8 CONCATENATION rescales: LiteRT's built-in table, and the scale of a DequantizeLinear that makes the same.
 
 int8 files give all operands one scale. uint8 files may not, and XNNPACK does not take them then: the built-in kernel computes
-``round(x * f - zp_in * f) + zp_out`` with ``f = s_in * (1 / s_out)``, every step in float32, halves away from zero. Runtimes
-compute ``(x - zp_in) * s / s_out``, half to even. ``fitted_scale`` gives the ``s`` that keeps all 256 results furthest from
-every edge.
+``round(x * f - zp_in * f) + zp_out`` with ``f = s_in * (1 / s_out)``, every step in float32, halves away from zero. A result
+of 2^31 codes or more gets the lowest code. Runtimes compute ``(x - zp_in) * s / s_out``, half to even. ``fitted_scale`` gives
+the ``s`` that keeps all 256 results furthest from every edge.
 
 Source of the recipe: ``tensorflow/lite/kernels/internal/reference/concatenation.h`` (ConcatenationWithScaling).
 """
@@ -19,6 +19,7 @@ from converters.leaky import FloatForm, LeakyCase, Table, edges, float_table, sa
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+BEYOND = 2.0**31  # x86 makes the lowest int32 number of every float32 number that has none
 UINT8 = 128  # what turns int8 codes into the uint8 codes on which the kernel computes
 
 
@@ -27,7 +28,9 @@ def concatenated_table(case: LeakyCase) -> Table:
     factor = case.scale_in * (np.float32(1) / case.scale_out)
     codes: NDArray[np.float32] = np.arange(256, dtype=np.float32)
     steps = codes * factor + np.float32(-(case.zero_point_in + UINT8)) * factor
-    rounded = np.trunc(steps + np.copysign(np.float64(0.5), steps)).astype(np.int64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded = np.trunc(steps + np.copysign(np.float64(0.5), steps))
+        rounded = np.where(np.abs(rounded) < BEYOND, rounded, -BEYOND).astype(np.int64)
     table: Table = np.clip(rounded + case.zero_point_out, -128, 127)
     return table
 

@@ -31,7 +31,7 @@ from converters.integer.kernels import (
     softmax,
     window_of,
 )
-from converters.integer.reductions import REDUCTIONS, arg_max, integer_product, reduce_values
+from converters.integer.reductions import REDUCTIONS, add_up, arg_max, integer_product, reduce_values
 from converters.integer.values import Quantized, Reals, Rounding, Value, is_settled, quantize_value, to_reals
 
 if TYPE_CHECKING:
@@ -166,6 +166,15 @@ def _convolve(node: ir.Node, inputs: Sequence[Value | None], _rounding: Rounding
     return [convolve(x, w, bias, window, node.attributes.get_int("group", 1))]
 
 
+def _convolve_codes(node: ir.Node, inputs: Sequence[Value | None], _rounding: Rounding) -> Sequence[Value]:
+    """ConvInteger: int32 sums."""
+    arrays = [_array(inputs, place) for place in range(4)]
+    one = np.array(1, np.float32)
+    x, w = (Quantized(arrays[i], one, arrays[i + 2].astype(np.int32)) for i in (0, 1))
+    window = window_of(node, x.codes.shape, w.codes.shape[2:])
+    return [Reals(convolve(x, w, None, window, node.attributes.get_int("group", 1)).sums)]
+
+
 def _multiply(node: ir.Node, inputs: Sequence[Value | None], _rounding: Rounding) -> Sequence[Value]:
     if node.attributes.get_int("transA", 0) or not node.attributes.get_int("transB", 0):
         raise NotImplementedError("multiplies another way than rows by transposed weights")
@@ -218,6 +227,7 @@ KERNELS: dict[str, Callable[[ir.Node, Sequence[Value | None], Rounding], Sequenc
     "Cast": _cast,
     "Concat": lambda node, inputs, _: [concatenate(node, inputs)],
     "Conv": _convolve,
+    "ConvInteger": _convolve_codes,
     "DequantizeLinear": _dequantize,
     "Gemm": _multiply,
     "MatMulInteger": lambda _node, inputs, _: [integer_product(inputs)],
@@ -227,6 +237,7 @@ KERNELS: dict[str, Callable[[ir.Node, Sequence[Value | None], Rounding], Sequenc
     "PRelu": lambda _node, inputs, _: [prelu(inputs)],
     "QuantizeLinear": _quantize,
     "Resize": lambda node, inputs, _: [resize(node, inputs)],
+    "Sum": lambda _node, inputs, _: [add_up(inputs)],
     "Softmax": lambda node, inputs, _: [softmax(node, _first(inputs))],
     **dict.fromkeys(REDUCTIONS, lambda node, inputs, _: [reduce_values(node, inputs)]),
     **dict.fromkeys(EXTREMES, lambda node, inputs, _: [extreme(node, inputs)]),

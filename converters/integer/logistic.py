@@ -1,12 +1,9 @@
 """The codes of LiteRT's LOGISTIC, and the scale of a DequantizeLinear with which every runtime's Sigmoid gives them.
 
-XNNPACK holds a table of 256 codes: ``1 / (1 + exp(-x))`` in float32 at 256 steps, rounded half to even. Runtimes compute
-the same function in approximations of their own, a few ten-millionths away; only a result that lies that near to an edge
-between two codes could come out otherwise. ``settled_scale`` gives the tensor's own scale where none does, else the scale
-nearby that keeps all 256 results furthest from their edges.
-
-The rounding was found by measurement: of 120 results within a float32 step or two of a tie, the float32 nearest to the real
-function, rounded half to even, gives LiteRT's code in 111, more than ten other orders of the steps; 9 stay unexplained.
+XNNPACK holds a table of 256 codes: the float32 nearest to ``1 / (1 + exp(-x))``, rounded to 256 steps as
+``converters.integer.late_sum`` says. Runtimes compute the same function in approximations of their own, a few ten-millionths
+away; only a result that lies that near to an edge between two codes could come out otherwise. ``settled_scale`` gives the
+tensor's own scale where none does, else the scale nearby that keeps all 256 results furthest from their edges.
 """
 
 from __future__ import annotations
@@ -14,6 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from converters.integer.late_sum import late_codes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,10 +28,7 @@ def logistic_table(case: LeakyCase) -> Table:
     """int64 ``(256,)``: output code for input codes -128..127, at the only output scale there is; the slope is not used."""
     x = case.scale_in * (np.arange(-128, 128) - case.zero_point_in).astype(np.float32)
     with np.errstate(over="ignore"):
-        reals = (STEPS / (1 + np.exp(-x.astype(np.float64)))).astype(np.float32)
-    steps = np.rint(reals).astype(np.int64)
-    table: Table = np.clip(steps, 0, STEPS - 1) - 128
-    return table
+        return late_codes(case, (1 / (1 + np.exp(-x.astype(np.float64)))).astype(np.float32))
 
 
 def settled_scale(case: LeakyCase, wanted: Table) -> np.float32 | None:

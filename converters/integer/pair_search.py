@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.integer.pair_kernels import Forms, kernels_of
-from converters.integer.pairs import Affine, product_factor, sum_multipliers, xnnpack_codes
+from converters.integer.pairs import Affine, all_codes, product_factor, sum_multipliers, xnnpack_codes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +33,7 @@ NEAR = 2.0**-10  # of a code: further from an edge no kernel's float32 roundings
 SIGMOID_ERROR = 2.0**-20  # of every runtime's float32 sigmoid, and more
 FEW = 128  # pairs on which all forms of a stage are tried
 BEST = 24  # forms of a stage that are tried on every pair that is near an edge
+PROVEN = 8  # forms of a stage that are tried on all pairs
 PIVOTS = 6  # sets of zero-points
 REQUIRED = 100  # points of a form that holds for the required kernels; every kernel counts one
 FINE = np.array(
@@ -118,6 +119,17 @@ def gated_pairs(case: PairCase, gate: int) -> Pairs:
     return Pairs(a, b, xnnpack_codes(case, a, b))
 
 
+def squared_pairs(case: PairCase, codes: Integers) -> Pairs:
+    """The pairs of a MUL of a tensor with itself: each code with its own.
+
+    Args:
+        case: a product that XNNPACK takes.
+        codes: XNNPACK's, for the codes in ascending order (``converters.integer.late_sum``).
+    """
+    own = all_codes(case)
+    return Pairs(own, own, codes)
+
+
 def failing_kernels(case: PairCase, form: PairForm, pairs: Pairs) -> tuple[str, ...]:
     """The kernels that give another code than XNNPACK for some pair."""
     holds = _holds(case, form.forms, pairs, swapped=form.swapped)[:, 0]
@@ -146,7 +158,7 @@ def search_form(case: PairCase, pairs: Pairs, *, may_swap: bool) -> PairForm | N
     best, score = (own, count - len(failing) + REQUIRED * is_proven(case, own, pairs))
     for forms in _stages(case):
         for swapped in (False, True)[: 1 + (may_swap and case.op == "ADD")]:
-            found, points = _best_of(case, forms.swapped if swapped else forms, near, swapped=swapped)
+            found, points = _best_of(case, forms.swapped if swapped else forms, near, pairs, swapped=swapped)
             if points > score:
                 best, score = found, points
         if score == REQUIRED + count:
@@ -158,19 +170,31 @@ def search_form(case: PairCase, pairs: Pairs, *, may_swap: bool) -> PairForm | N
     return proven if is_proven(case, proven, pairs) else None
 
 
-def _best_of(case: PairCase, forms: Forms, near: Pairs, *, swapped: bool) -> tuple[PairForm, int]:
-    """The best of several forms and its score, tried on the pairs that are near an edge."""
+def _best_of(
+    case: PairCase, forms: Forms, near: Pairs, pairs: Pairs, *, swapped: bool
+) -> tuple[PairForm, int]:
+    """The best of several forms and its score, tried on the pairs that are near an edge, then on all."""
     few = near.pick(np.linspace(0, near.a.size - 1, min(FEW, near.a.size)).astype(np.int64))
     promising = np.argsort(-_scores(case, _holds(case, forms, few, swapped=swapped)), kind="stable")[:BEST]
     forms = forms.pick(promising)
     scores = _scores(case, _holds(case, forms, near, swapped=swapped))
-    room = np.where(scores == scores.max(), _room(case, forms, near, swapped=swapped), -1.0)
-    chosen = int(room.argmax())
-    a, b = forms.scale_a[chosen, 0], forms.scale_b[chosen, 0]
+    ranking = np.lexsort((-_room(case, forms, near, swapped=swapped), -scores))
+    for chosen in ranking[scores[ranking] >= REQUIRED][
+        :PROVEN
+    ]:  # one that went far may miss a pair that is not near
+        form = _form_of(forms, chosen, swapped=swapped)
+        if is_proven(case, form, pairs):
+            return form, int(scores[chosen])
+    best = int(ranking[0])
+    return _form_of(forms, best, swapped=swapped), int(scores[best]) % REQUIRED
+
+
+def _form_of(forms: Forms, chosen: int, *, swapped: bool) -> PairForm:
     za, zb, zc = forms.zero_points
-    first, second = Affine(np.float32(a), za), Affine(np.float32(b), zb)
+    first = Affine(np.float32(forms.scale_a[chosen, 0]), za)
+    second = Affine(np.float32(forms.scale_b[chosen, 0]), zb)
     operands = (second, first) if swapped else (first, second)
-    return PairForm(*operands, Affine(forms.scale_out, zc), swapped), int(scores[chosen])
+    return PairForm(*operands, Affine(forms.scale_out, zc), swapped)
 
 
 def _scores(case: PairCase, holds: NDArray[np.bool_]) -> Integers:

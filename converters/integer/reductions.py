@@ -5,6 +5,7 @@ Sums of integers, and of products of codes, are exact.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,13 @@ def integer_product(inputs: Sequence[Value | None]) -> Value:
     """MatMulInteger of two matrices of codes and their zero-points: int32 sums."""
     a, b, zero_a, zero_b = (to_reals(value).array.astype(np.float64) for value in inputs if value is not None)
     return Reals(((a - zero_a) @ (b - zero_b)).astype(np.int32))
+
+
+def add_up(inputs: Sequence[Value | None]) -> Value:
+    """Sum of any number of operands, in their order."""
+    operands = [to_reals(value) for value in inputs if value is not None]
+    array = reduce(np.add, [value.array for value in operands])
+    return Reals(array, exact=all(value.exact for value in operands))
 
 
 def reduce_values(node: ir.Node, inputs: Sequence[Value | None]) -> Value:

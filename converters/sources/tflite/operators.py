@@ -18,6 +18,7 @@ from converters.sources.tflite.ops import (
     moving,
     products,
     shape_arithmetic,
+    softmax,
     transposed,
 )
 from converters.sources.tflite.rows import Case, Handler, Kernel, Row, Signature, StepKind, Weights
@@ -170,12 +171,11 @@ OPERATORS: Mapping[str, Row] = {
                 remark="at as many products as the kernel padded to whole strides has",
             ),
             Case(
-                "the same",
+                "ConvInteger with a channel per phase, then about ten elementwise operators in float64",
                 "built-in",
-                1,
-                "that kernel multiplies in 31-bit fixed point",
-                "with SAME padding and strides longer than the kernel",
-                conditions.is_sparse,
+                remark="that kernel's 31-bit fixed point; OpenCV and TVM have no ConvInteger: `--arithmetic fused` (<= 1 LSB)",
+                when="with SAME padding and strides longer than the kernel",
+                applies=conditions.is_sparse,
             ),
         ),
         "convolution",
@@ -249,7 +249,6 @@ OPERATORS: Mapping[str, Row] = {
             Case(
                 "Sigmoid, its scale adjusted where a result lies near a tie, or a table of 256 codes",
                 "XNNPACK",
-                remark="but within 0.00001 of a tie, where the last bit of LiteRT's own exponential decides",
             ),
         ),
         "elementwise",
@@ -262,7 +261,7 @@ OPERATORS: Mapping[str, Row] = {
     "NEG": _function("built-in", "that kernel negates the code, whatever its scale and zero-point"),
     "RSQRT": _function("built-in", "LiteRT stops at numbers below 0"),
     "SQRT": _function("built-in", "towards zero; LiteRT stops at numbers below 0"),
-    "TANH": _function("XNNPACK"),
+    "TANH": _function("XNNPACK", "but within 0.00001 of a tie, where the C library's own tanh decides"),
     "SQUARE": _on_floats(activations.function, _UNARY),
     "POW": _on_floats(arithmetic.power, _BINARY),
     "DIV": Row(
@@ -311,14 +310,13 @@ OPERATORS: Mapping[str, Row] = {
         ties=True,
     ),
     "SOFTMAX": Row(
-        activations.softmax,
+        softmax.softmax,
         _UNARY,
         (
             Case(
-                "Softmax, and a Min with 1 that keeps it in float32",
+                "a table of 256 exponentials, Sum, Div and about ten elementwise operators (`ops/softmax.py`)",
                 "built-in",
-                1,
-                "2 of a million values: that kernel has a table of exponentials",
+                remark="as on x86: on 64-bit Arm LiteRT has another kernel",
             ),
         ),
     ),
@@ -370,6 +368,13 @@ OPERATORS: Mapping[str, Row] = {
                 when="of a tensor and its LOGISTIC (SiLU)",
                 applies=lambda model, op: arithmetic.gate_of(model, op) is not None,
             ),
+            Case(
+                "Mul, its scales nudged (3); a table of 256 codes where none fits",
+                "XNNPACK",
+                remark="that of a square, which it rounds another way than a product",
+                when="of a tensor with itself",
+                applies=lambda _model, op: arithmetic.is_square(op),
+            ),
         ),
         "elementwise",
         (0, 1),
@@ -385,6 +390,7 @@ OPERATORS: Mapping[str, Row] = {
             Case(
                 "Concat, their scales adjusted (4)",
                 "built-in",
+                remark="2^31 codes and more become code 0, as on x86",
                 when="of uint8 operands with other scales",
                 applies=conditions.rescales,
             ),

@@ -87,3 +87,15 @@ def test_moved_codes_stay_whatever_the_output_s_scale(op: str, dtype: str) -> No
     runs = run_single(op, ((1, 8, 8, 4), shape), quants, *constants, dtype=dtype, **options)
     assert_exact(runs)
     assert set(np.unique(runs.uint8[0])) <= set(np.unique(codes((1, 8, 8, 4), dtype)))
+
+
+def test_results_beyond_32_bits_get_the_lowest_code() -> None:
+    """As x86 converts float32 numbers to int32; below them the highest code stands."""
+    case = LeakyCase(np.float32(0.4), 0, np.float32(0.4 / 2**26), 0, np.float32(1))
+    table = concatenated_table(case)
+    assert table[128:].tolist() == [0, *[127] * 31, *[-128] * 96]
+    assert set(table[:128].tolist()) == {-128}
+
+
+def test_far_results_are_litert_s() -> None:
+    assert_exact(concatenate(Quant(0.4, 128), Quant(0.4 / 2**26, 128)))

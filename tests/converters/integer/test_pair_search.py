@@ -148,7 +148,7 @@ def test_every_form_is_proven_on_all_pairs(
 @pytest.mark.parametrize("gate", [0, 1])
 def test_a_silu_needs_its_own_pairs_alone(gate: int) -> None:
     """Scales that make thousands of ties: of all pairs some are wrong in every form, of those that occur none."""
-    case = case_of("MUL", (0.1, 1 / 256, 0.075), (120, 0, 11))
+    case = case_of("MUL", (0.1, 1 / 256, 0.06), (120, 0, 11))
     if gate == 0:
         case = replace(case, a=case.b, b=case.a)
     assert found(case) is None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xdet.checking.numbers.context import QUANTIZERS, owners_of, pair_of, shift_of
+from xdet.checking.numbers.pairs import combination_at
 from xdet.checking.numbers.proofs import prove
 from xdet.checking.numbers.slopes import announced, is_summand
 
@@ -29,6 +30,8 @@ def compare_activations(context: StaticContext) -> None:
             continue
         if node.op == "DequantizeLinear" and is_summand(context.graph, node):
             continue  # judged with its sum
+        if (combination := combination_at(context, node)) is not None and combination.steps:
+            continue  # judged by its codes (``compare_steps``)
         codes = node.inputs[0] if node.op == "DequantizeLinear" else node.outputs[0]
         owners = owners_of(context, codes, set())
         if not owners:

@@ -199,6 +199,7 @@ def case_between(context: StaticContext, before_op: int, after_op: int, slope: f
         scale_out=target.quant.scalar_scale,
         zero_point_out=target.quant.scalar_zero_point + after,
         slope=np.float32(slope),
+        unsigned=target.dtype == "uint8",
     )
 
 

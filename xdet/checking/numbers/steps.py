@@ -15,9 +15,20 @@ from numpy.typing import NDArray
 
 from converters.integer.functions import function_table, prelu_tables
 from converters.integer.hard_swish import hard_swish_table
+from converters.integer.late_sum import square_table
 from converters.integer.pairs import xnnpack_codes, xnnpack_takes
+from converters.sources.tflite.ops.activations import BOUNDS, codes_between
+from converters.sources.tflite.ops.arithmetic import is_square
 from xdet.checking.numbers.context import owners_of
-from xdet.checking.numbers.pairs import NODES, case_of, codes_of
+from xdet.checking.numbers.pairs import (
+    NODES,
+    case_of,
+    clamped,
+    codes_of,
+    combination_at,
+    pairs_at,
+    stepped_codes,
+)
 from xdet.checking.numbers.slopes import case_between
 from xdet.checking.result import ProvenChange
 
@@ -43,13 +54,13 @@ STEPS: Mapping[str, Callable[..., NDArray[Any]]] = {
 def compare_steps(context: StaticContext) -> None:
     """Compare every sum, product and bilinear resize that ends in a Cast with its source operator."""
     for index, op in context.source.makers.items():
-        if op.op in TABLES and context.document.leaky_relu == "litert":
-            _compare_table(context, index, op)
-        if op.op not in (*NODES.values(), "RESIZE_BILINEAR"):
-            continue
         twin = context.document.tensors.get(context.source.names[index])
         last = None if twin is None or twin.onnx is None else context.graph.producers.get(twin.onnx)
-        if last is None or last.op != "Cast":
+        if _is_table(context, op, last) and context.document.leaky_relu == "litert":
+            _compare_table(context, index, op)
+        if op.op == "MUL" and last is not None and last.op == "QuantizeLinear":
+            _compare_product(context, op, last)
+        if op.op not in (*NODES.values(), "RESIZE_BILINEAR") or last is None or last.op != "Cast":
             continue
         leaves = list(dict.fromkeys(_leaves(context, last)))
         unsigned = last.attributes["to"] == 2
@@ -59,6 +70,24 @@ def compare_steps(context: StaticContext) -> None:
             else _combined(context, op, last, leaves, unsigned=unsigned)
         )
         _judge(context, op, found, wanted)
+
+
+def _compare_product(context: StaticContext, op: TfliteOperator, last: Node) -> None:
+    """A product step by step between Q and DQ: all its pairs of codes; a fused one is judged with its scales."""
+    combination, unsigned = combination_at(context, last), context.document.activations == "uint8"
+    case = case_of(context, op, unsigned=unsigned)
+    if combination is None or not combination.steps or case is None:
+        return
+    pairs = pairs_at(context, op, case, unsigned=unsigned)
+    _judge(context, op, stepped_codes(context, combination, pairs), clamped(op, case, pairs.wanted))
+
+
+def _is_table(context: StaticContext, op: TfliteOperator, last: Node | None) -> bool:
+    """Whether an operator must stand as a table of 256 codes; a tensor times itself may."""
+    if op.op != "MUL":
+        return op.op in TABLES
+    case = case_of(context, op, unsigned=True) if is_square(op) else None
+    return last is not None and last.op == "Gather" and case is not None and xnnpack_takes(case)
 
 
 def _compare_table(context: StaticContext, index: int, op: TfliteOperator) -> None:
@@ -74,6 +103,12 @@ def _compare_table(context: StaticContext, index: int, op: TfliteOperator) -> No
     leaves = [] if last is None else list(dict.fromkeys(_leaves(context, last)))
     found = _run(context, last, {leaves[0]: codes}) if last is not None and len(leaves) == 1 else None
     _judge(context, op, found, wanted)
+
+
+def _square(_context: StaticContext, op: TfliteOperator, case: LeakyCase) -> NDArray[np.int64]:
+    """LiteRT's codes of a tensor times itself, its fused activation included."""
+    bounds = BOUNDS[str(op.options.get("fused_activation", "NONE"))]
+    return np.clip(square_table(case), *codes_between(bounds, case.scale_out, case.zero_point_out, -128))
 
 
 def _prelu(context: StaticContext, op: TfliteOperator, case: LeakyCase) -> NDArray[np.int64]:
@@ -93,6 +128,7 @@ Table = Callable[["StaticContext", "TfliteOperator", "LeakyCase"], NDArray[np.in
 TABLES: Mapping[str, Table] = {
     "HARD_SWISH": lambda _context, _op, case: hard_swish_table(case),
     **{op: lambda _context, op, case: function_table(op.op, case) for op in ("ABS", "EXP", "TANH")},
+    "MUL": _square,
     "PRELU": _prelu,
 }
 
@@ -126,7 +162,7 @@ def _combined(
     assert case is not None  # noqa: S101 - it has codes
     a, b = (codes_of(context, case, index, unsigned=unsigned) for index in op.inputs[:2])
     left, right = np.repeat(a, b.size), np.tile(b, a.size)
-    wanted = xnnpack_codes(case, left, right) if xnnpack_takes(case) else left[:0]
+    wanted = clamped(op, case, xnnpack_codes(case, left, right)) if xnnpack_takes(case) else left[:0]
     owners = [owners_of(context, name, set()) for name in leaves]
     first, second = op.inputs[:2]
     swapped = len(leaves) == 2 and (second in owners[0] or first in owners[1]) and first not in owners[0]

@@ -43,6 +43,8 @@ def compare_operators(context: StaticContext) -> None:
             op = _operator_at(context, node)
             found.add(None if op is None else op.outputs[0])
             _compare_product(context, node, op)
+        elif node.op == "ConvInteger":
+            _compare_sums(context, node)
         elif node.op in POOLS.values():
             _compare_pool(context, node)
         elif node.op == "LeakyRelu":
@@ -100,6 +102,31 @@ def _compare_product(context: StaticContext, node: Node, op: TfliteOperator | No
     compare_product(context, product, node)
     if proof and len(context.findings) == faults:
         context.proven.append(ProvenChange(name, layer, "weights", None, None, proof))
+
+
+def _compare_sums(context: StaticContext, node: Node) -> None:
+    """A TRANSPOSE_CONV that is requantised step by step: the taps, and the bias that is added behind; the rest is run."""
+    op, found = context.reader_of_weights(node), stored(context, node, 1)
+    if op is None or op.op != "TRANSPOSE_CONV" or found is None:
+        return
+    layer, names = context.source.output_name(op), context.source.names
+    product = _transposed(context, node, op)
+    context.compared += found.values.size
+    if product is None or not np.array_equal(product.kernel, found.values):
+        context.fault(
+            "weight", layer, f"weights of {layer!r}: the {node.op} has others than the source's taps"
+        )
+        return
+    proof = "every tap stands where it carries its input to its output"
+    context.proven.append(ProvenChange(names[op.inputs[1]], layer, "weights", None, None, proof))
+    data = _data_of(context, op.inputs[3]) if len(op.inputs) > 3 and op.inputs[3] >= 0 else None
+    if data is None:
+        return
+    twin = context.document.tensors.get(names[op.inputs[3]])
+    bias = None if twin is None or twin.onnx is None else context.graph.constant(twin.onnx)
+    context.compared += data.size
+    if bias is None or not np.array_equal(bias.reshape(-1), data.reshape(-1)):
+        context.fault("bias", layer, f"bias {names[op.inputs[3]]!r} of {layer!r} is not the source's")
 
 
 def _convolution(context: StaticContext, node: Node, op: TfliteOperator) -> Product:

@@ -96,13 +96,18 @@ def clipped(
 
 def code_bounds(context: ImportContext, op: TfliteOperator, activation: str = "") -> tuple[int, int]:
     """The lowest and the highest code of an operator's output, its fused activation included, or another one."""
-    params, info = context.params(op.outputs[0]), np.iinfo(context.code_dtype)
-    scale, zero_point = params.scalar_scale, params.scalar_zero_point
-    low, high = (
-        None if bound is None else _code(bound, scale, zero_point)
-        for bound in BOUNDS[activation or str(op.options.get("fused_activation", "NONE"))]
-    )
-    return max(info.min, info.min if low is None else low), min(info.max, info.max if high is None else high)
+    params, lowest = context.params(op.outputs[0]), int(np.iinfo(context.code_dtype).min)
+    bounds = BOUNDS[activation or str(op.options.get("fused_activation", "NONE"))]
+    return codes_between(bounds, params.scalar_scale, params.scalar_zero_point, lowest)
+
+
+def codes_between(
+    bounds: tuple[float | None, float | None], scale: np.float32, zero_point: int, lowest: int
+) -> tuple[int, int]:
+    """The lowest and the highest of 256 codes from ``lowest`` that lie inside real ``bounds`` (None: unbounded)."""
+    low, high = (None if bound is None else _code(bound, scale, zero_point) for bound in bounds)
+    highest = lowest + 255
+    return max(lowest, lowest if low is None else low), min(highest, highest if high is None else high)
 
 
 def clip_limits(
@@ -139,6 +144,7 @@ def leaky_case(context: ImportContext, source: int, target: int, slope: float) -
         scale_out=after.scalar_scale,
         zero_point_out=after.scalar_zero_point + to_int8,
         slope=np.float32(slope),
+        unsigned=context.tensor(target).dtype == "uint8",
     )
 
 
@@ -270,35 +276,6 @@ def hard_swish(context: ImportContext, op: TfliteOperator) -> None:
     real = context.float_of(source)
     share = context.writer.op("HardSigmoid", [real], context.name(op, "share"), alpha=1 / 6, beta=0.5)
     context.close(target, context.writer.op("Mul", [real, share], context.name(op)))
-
-
-def softmax(context: ImportContext, op: TfliteOperator) -> None:
-    """SOFTMAX over the last source axis; ``beta`` scales the input's DequantizeLinear.
-
-    Between codes a Min with 1, which changes nothing, keeps it in float32. Integer kernels are no nearer to LiteRT and slower
-    (ONNX Runtime), give the lowest code for one class, which is 1 everywhere (the same, 1.15 to 1.30), or are wrong (tract).
-    """
-    source = op.inputs[0]
-    beta = np.float32(float_option(op, "beta"))
-    if context.is_quantized(source):
-        params = context.params(source)
-        if beta != 1:
-            params = QuantParams(params.scale * beta, params.zero_point)
-        real = context.adjusted_float_of(source, params, op.outputs[0])
-    else:
-        real = context.float_of(source)
-        if beta != 1:
-            real = context.writer.op(
-                "Mul",
-                [real, context.writer.constant(beta, context.name(op, "beta"))],
-                context.name(op, "times beta"),
-            )
-    axis = context.axis(source, len(context.tensor(source).shape) - 1)
-    probabilities = context.writer.op("Softmax", [real], context.name(op), axis=axis)
-    if context.is_quantized(source):
-        one = context.writer.constant(np.float32(1), context.name(op, "one"))
-        probabilities = context.writer.op("Min", [probabilities, one], context.name(op, "at most one"))
-    context.close(op.outputs[0], probabilities)
 
 
 def requantize(context: ImportContext, op: TfliteOperator) -> None:

@@ -15,19 +15,29 @@ import numpy as np
 
 from converters.graph import NHWC_TO_NCHW
 from converters.integer.functions import prelu_tables
-from converters.integer.pair_search import gated_pairs, pairs_of, search_form
+from converters.integer.late_sum import square_table
+from converters.integer.pair_search import gated_pairs, pairs_of, search_form, squared_pairs
 from converters.integer.pairs import Affine, PairCase, PairOp, all_codes, xnnpack_takes
 from converters.quant import QuantParams
-from converters.sources.tflite.ops.activations import close_with_activation, leaky_case, look_up_rows
+from converters.sources.tflite.ops.activations import (
+    close_by_table,
+    close_with_activation,
+    code_bounds,
+    leaky_case,
+    look_up_rows,
+)
 from converters.sources.tflite.ops.integer_pairs import close_by_pairs, close_in_integers
 from converters.sources.tflite.ops.moving import reshape
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from converters.integer.pair_search import PairForm
+    from converters.integer.pair_search import PairForm, Pairs
     from converters.integer.pairs import Integers
+    from converters.leaky import LeakyCase
     from converters.sources.tflite.context import ImportContext
     from converters.sources.tflite.reader import TfliteModel, TfliteOperator
 
@@ -121,20 +131,44 @@ def _binary(context: ImportContext, op: TfliteOperator) -> None:
         else:
             close_by_pairs(context, op, case, [_aligned_codes(context, op, index) for index in (a, b)])
         return
-    gate = gate_of(context.model, op)
-    pairs = (
-        pairs_of(case, _codes(context, case, a), _codes(context, case, b))
-        if gate is None
-        else gated_pairs(case, gate)
-    )
+    codes = [_codes(context, case, index) for index in (a, b)]
+    square = leaky_case(context, a, op.outputs[0], 1.0)
+    pairs = pairs_that_occur(context.model, op, case, codes, square)
     form = search_form(case, pairs, may_swap=_size(context, a) == _size(context, b))
     if form is None and context.keeps_fused(op):
         _close_plainly(context, op, a, b)
+    elif form is None and is_square(op):
+        to_int8 = 0 if context.activations == "int8" else -128
+        low, high = (bound + to_int8 for bound in code_bounds(context, op))
+        close_by_table(context, op, np.clip(square_table(square), low, high))
     elif form is None:
         operands = [_aligned_codes(context, op, index) for index in (a, b)]
         close_in_integers(context, op, case, operands)
     else:
         _close_fused(context, op, (a, b), form)
+
+
+def pairs_that_occur(
+    model: TfliteModel, op: TfliteOperator, case: PairCase, codes: Sequence[Integers], square: LeakyCase
+) -> Pairs:
+    """The pairs of codes of an operator that XNNPACK takes, and its results.
+
+    Args:
+        model: the source.
+        op: an ADD, SUB or MUL.
+        case: its arithmetic on the graph's codes.
+        codes: those that its first and its second operand may have.
+        square: the arithmetic from its first operand to its output, on int8 codes.
+    """
+    if is_square(op):
+        return squared_pairs(case, square_table(square) + case.lowest + 128)
+    gate = gate_of(model, op)
+    return pairs_of(case, *codes) if gate is None else gated_pairs(case, gate)
+
+
+def is_square(op: TfliteOperator) -> bool:
+    """Whether an operator is a MUL of a tensor with itself, of which XNNPACK makes a table of 256 codes."""
+    return op.op == "MUL" and op.inputs[0] == op.inputs[1]
 
 
 def gate_of(model: TfliteModel, op: TfliteOperator) -> int | None:

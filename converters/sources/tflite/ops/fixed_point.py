@@ -9,8 +9,7 @@ Seven elementwise operators on the product; ``--arithmetic fused`` keeps the one
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +18,8 @@ from converters.integer.functions import quantized_multiplier
 from converters.sources.tflite.ops.activations import code_bounds
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from converters.sources.tflite.context import ImportContext
     from converters.sources.tflite.reader import TfliteOperator
 
@@ -32,8 +33,7 @@ def product_factor(context: ImportContext, op: TfliteOperator) -> float:
 
 def is_fixed_point(context: ImportContext, op: TfliteOperator) -> bool:
     """Whether an operator on codes is written step by step."""
-    indices = (*op.inputs[:2], op.outputs[0])
-    quantized = all(context.is_quantized(index) for index in indices)
+    quantized = all(context.is_quantized(index) for index in (op.inputs[1], op.outputs[0]))
     return context.match_litert and quantized and not context.keeps_fused(op)
 
 
@@ -49,7 +49,13 @@ def integer_product(context: ImportContext, op: TfliteOperator, a: ir.Value, b: 
 
 
 def requantized(
-    context: ImportContext, op: TfliteOperator, sums: ir.Value, name: str, *, halves_up: bool
+    context: ImportContext,
+    op: TfliteOperator,
+    sums: ir.Value,
+    name: str,
+    *,
+    halves_up: bool,
+    factors: NDArray[np.float64] | None = None,
 ) -> ir.Value:
     """The operator's output codes.
 
@@ -59,27 +65,35 @@ def requantized(
         sums: int32 sums of products, in any layout.
         name: of the result.
         halves_up: how the second rounding takes halves, else away from zero.
+        factors: what sums are multiplied with, in a shape that broadcasts; None for ``product_factor``.
     """
     writer, target = context.writer, op.outputs[0]
 
-    def step(kind: str, value: ir.Value, what: str, number: float | None = None) -> ir.Value:
-        operands = (
-            [value]
-            if number is None
-            else [value, writer.constant(np.float64(number), context.name(op, f"{what}/number"))]
-        )
+    def step(kind: str, value: ir.Value, what: str, number: Any = None) -> ir.Value:
+        operands = [value]
+        if number is not None:
+            operands.append(
+                writer.constant(np.asarray(number, np.float64), context.name(op, f"{what}/number"))
+            )
         return writer.op(kind, operands, context.name(op, what))
 
-    multiplier, shift = quantized_multiplier(product_factor(context, op))
+    factors = np.array(product_factor(context, op)) if factors is None else factors
+    pairs = np.array([quantized_multiplier(float(factor)) for factor in factors.flat])
+    multiplier, shift = (pairs[:, i].reshape(factors.shape) for i in (0, 1))
+    up = np.maximum(shift, 0)
     real = writer.op("Cast", [sums], context.name(op, "real"), to=int(ir.DataType.DOUBLE))
     fine = step(
         "Floor",
-        step("Add", step("Mul", real, "scaled", math.ldexp(multiplier, max(shift, 0) - 31)), "half", 0.5),
+        step(
+            "Add", step("Mul", real, "scaled", np.ldexp(multiplier.astype(np.float64), up - 31)), "half", 0.5
+        ),
         "fine",
     )
     size = fine if halves_up else step("Abs", fine, "size")
     steps = step(
-        "Floor", step("Add", step("Mul", size, "divided", 2.0 ** min(shift, 0)), "half a code", 0.5), "steps"
+        "Floor",
+        step("Add", step("Mul", size, "divided", np.ldexp(1.0, np.minimum(shift, 0))), "half a code", 0.5),
+        "steps",
     )
     if not halves_up:
         steps = writer.op("Mul", [steps, step("Sign", fine, "sign")], context.name(op, "signed"))

@@ -1,9 +1,9 @@
 """ADD, SUB and MUL step by step, for the few whose fused form cannot be exact (``converters.integer.pair_search``).
 
 A sum is XNNPACK's own: int32 codes times integer multipliers, a constant that keeps the total above zero, a division by a
-power of two that therefore rounds down. A product is an int32 product times one float32 factor, rounded half to even. Bit
-exact on every runtime with IEEE arithmetic; about ten elementwise operators instead of one. What XNNPACK does not take
-is looked up in a table of all pairs.
+power of two that therefore rounds down: about ten elementwise operators instead of one. A product is that of centred
+codes in float32, which holds it, times one float32 factor, rounded half to even: six operators. Bit exact on every
+runtime with IEEE arithmetic. What XNNPACK does not take is looked up in a table of all pairs.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters._ir import ir
+from converters.graph import dequantize_node, quantize_node
 from converters.integer.builtin_pairs import builtin_codes
 from converters.integer.pairs import product_factor, sum_multipliers
+from converters.quant import QuantParams
 from converters.sources.tflite.ops.activations import code_bounds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from converters.integer.pairs import PairCase
+    from converters.integer.pairs import Affine, PairCase
     from converters.sources.tflite.context import ImportContext
     from converters.sources.tflite.reader import TfliteOperator
 
@@ -29,23 +31,26 @@ def close_in_integers(
     context: ImportContext, op: TfliteOperator, case: PairCase, operands: Sequence[ir.Value]
 ) -> None:
     """Compute an operator that XNNPACK takes from the codes of its operands, its fused activation included."""
+    target = op.outputs[0]
+    context.tell(target, target, "table")
+    context.notes.append(
+        f"{op.op} {context.names[target]!r} is computed step by step: no fused form equals LiteRT in every pair"
+    )
+    if case.op == "MUL":
+        _close_product(context, op, case, operands)
+        return
     wide = [
         context.writer.op("Cast", [codes], context.name(op, f"wide{position}"), to=int(ir.DataType.INT32))
         for position, codes in enumerate(operands)
     ]
-    steps = _product(context, op, case, wide) if case.op == "MUL" else _sum(context, op, case, wide)
-    target, dtype = op.outputs[0], np.float32 if case.op == "MUL" else np.int32
+    steps = _sum(context, op, case, wide)
     low, high = (
-        context.writer.constant(dtype(bound), context.name(op, f"{side} code"))
+        context.writer.constant(np.int32(bound), context.name(op, f"{side} code"))
         for side, bound in zip(("lowest", "highest"), code_bounds(context, op), strict=True)
     )
     clipped = context.writer.op("Clip", [steps, low, high], context.name(op, "clipped"))
     to = ir.DataType.from_numpy(np.dtype(context.code_dtype))
     context.define(target, context.writer.op("Cast", [clipped], context.names[target], to=int(to)))
-    context.tell(target, target, "table")
-    context.notes.append(
-        f"{op.op} {context.names[target]!r} is computed step by step in integers: no fused form equals LiteRT in every pair"
-    )
 
 
 def close_by_pairs(
@@ -90,18 +95,33 @@ def _sum(context: ImportContext, op: TfliteOperator, case: PairCase, wide: Seque
     return _with(context, op, "Add", steps, np.int32(case.out.zero_point - lift), "codes")
 
 
-def _product(
-    context: ImportContext, op: TfliteOperator, case: PairCase, wide: Sequence[ir.Value]
-) -> ir.Value:
+def _close_product(
+    context: ImportContext, op: TfliteOperator, case: PairCase, operands: Sequence[ir.Value]
+) -> None:
+    """Centred codes as DequantizeLinear with scale 1 gives them, their product, one float32 factor, Round."""
+    writer, target = context.writer, op.outputs[0]
     centred = [
-        _with(context, op, "Sub", value, np.int32(affine.zero_point), f"centred{position}")
-        for position, (value, affine) in enumerate(zip(wide, (case.a, case.b), strict=True))
+        dequantize_node(
+            writer, codes, _ones(affine), context.code_dtype, context.name(op, f"centred{position}")
+        )
+        for position, (affine, codes) in enumerate(zip((case.a, case.b), operands, strict=True))
     ]
-    product = context.writer.op("Mul", centred, context.name(op, "product"))
-    real = context.writer.op("Cast", [product], context.name(op, "real"), to=int(ir.DataType.FLOAT))
-    steps = _with(context, op, "Mul", real, product_factor(case), "steps")
-    rounded = context.writer.op("Round", [steps], context.name(op, "rounded"))
-    return _with(context, op, "Add", rounded, np.float32(case.out.zero_point), "codes")
+    product = writer.op("Mul", centred, context.name(op, "product"))
+    steps = _with(context, op, "Mul", product, product_factor(case), "scaled")
+    rounded = writer.op("Round", [steps], context.name(op, "rounded"))
+    low, high = code_bounds(context, op)
+    if (low, high) != (case.lowest, case.lowest + 255):
+        limits = [
+            writer.constant(np.float32(bound - case.out.zero_point), context.name(op, f"{side} step"))
+            for side, bound in (("lowest", low), ("highest", high))
+        ]
+        rounded = writer.op("Clip", [rounded, *limits], context.name(op, "clipped"))
+    params, dtype = _ones(case.out), context.code_dtype
+    context.define(target, quantize_node(writer, rounded, params, dtype, context.names[target]))
+
+
+def _ones(affine: Affine) -> QuantParams:
+    return QuantParams.per_tensor(1.0, affine.zero_point)
 
 
 def _with(  # noqa: PLR0917  a node reads as kind, operand, number, name

@@ -18,8 +18,10 @@ import numpy as np
 from converters.errors import SourceFileError, UnsupportedModelError
 from converters.graph import bias_node, bias_params, dequantize_node, weight_node
 from converters.quant import QuantParams
+from converters.sources.tflite.conditions import is_sparse
 from converters.sources.tflite.context import ImportContext, describe, int_option
 from converters.sources.tflite.ops.activations import close_with_activation
+from converters.sources.tflite.ops.fixed_point import is_fixed_point, requantized
 from converters.spec import TensorTwin
 
 if TYPE_CHECKING:
@@ -83,19 +85,53 @@ def transpose_conv(context: ImportContext, op: TfliteOperator) -> None:
     weights = context.constant_of(op, 1)
     _require_fit(context, op, weights)
     rows, columns = axes_of(context.tensor(source).shape, context.tensor(target).shape, weights.shape, op)
+    window: dict[str, Any] = {
+        "kernel_shape": [rows.span, columns.span],
+        "pads": [rows.pads[0], columns.pads[0], rows.pads[1], columns.pads[1]],
+    }
+    if is_sparse(context.model, op) and is_fixed_point(context, op):
+        _sparse(context, op, (rows, columns), window)
+        return
     operands = [context.float_of(source), *_constants(context, op, weights, (rows, columns))]
-    real = context.writer.op(
-        "Conv",
-        operands,
-        context.name(op, "phases"),
-        kernel_shape=[rows.span, columns.span],
-        pads=[rows.pads[0], columns.pads[0], rows.pads[1], columns.pads[1]],
-    )
+    real = context.writer.op("Conv", operands, context.name(op, "phases"), **window)
     if context.is_quantized(target):
         params, dtype = context.params(target), context.code_dtype
         codes = context.quantized(target, real, params, context.name(op, "phases/codes"))
         real = dequantize_node(context.writer, codes, params, dtype, context.name(op, "phases/dequantized"))
     close_with_activation(context, op, _side_by_side(context, op, real, (rows, columns)))
+
+
+def _sparse(
+    context: ImportContext,
+    op: TfliteOperator,
+    axes: tuple[PhaseAxis, PhaseAxis],
+    window: dict[str, Any],
+) -> None:
+    """In LiteRT's fixed point: int32 sums, one 31-bit factor per channel; weights as the dialect's codes (``ConvInteger``)."""
+    writer, (place, source), target = context.writer, op.inputs[1:3], op.outputs[0]
+    quant, name = context.tensor(place).quant, context.names[place]
+    assert quant is not None, "_require_fit refuses weights without a scale"  # noqa: S101 - checked before
+    shift, zero = context.shift(place), int(quant.zero_point.flat[0])
+    kernel = phase_kernel(context.constant_of(op, 1), *axes, zero).astype(np.int16) + shift
+    codes = writer.constant(kernel.astype(context.code_dtype), name)
+    context.twins[name] = TensorTwin(str(codes.name), "phases", shift)
+    zeros = [
+        writer.constant(context.code_dtype(number), context.name(op, f"{what}/zero"))
+        for what, number in (("image", context.params(source).scalar_zero_point), ("weights", zero + shift))
+    ]
+    operands = [context.codes_of(source), codes, *zeros]
+    sums = _side_by_side(
+        context, op, writer.op("ConvInteger", operands, context.name(op, "phases"), **window), axes
+    )
+    if _has_bias(op):
+        bias = writer.constant(context.constant_of(op, 3).reshape(1, -1, 1, 1), context.names[op.inputs[3]])
+        context.twins[context.names[op.inputs[3]]] = TensorTwin(str(bias.name), "phases", 0)
+        sums = writer.op("Add", [sums, bias], context.name(op, "biased"))
+    scales = float(context.params(source).scalar_scale) * quant.scale.astype(np.float64)
+    factors = (scales / float(context.params(target).scalar_scale)).reshape(1, -1, 1, 1)
+    halves_up = context.tensor(target).dtype == "uint8"
+    found = requantized(context, op, sums, context.names[target], halves_up=halves_up, factors=factors)
+    context.define(target, found)
 
 
 def axes_of(

@@ -317,6 +317,7 @@ BUILDERS: Mapping[tuple[str, str], Callable[[Network], int | bytes]] = {
         for op, scale in (("ADD", 1e-5), ("SUB", 1e-5), ("MUL", 2e-8))
     },
     ("MUL", "of a tensor and its LOGISTIC (SiLU)"): _silu,
+    ("MUL", "of a tensor with itself"): lambda n: n.op("MUL", [n.x, n.x], SHAPE, 0.0031, -128),
     ("CONCATENATION", ""): _concatenation,
     ("CONCATENATION", "of uint8 operands with other scales"): _uint8_concatenation,
     ("RESIZE_NEAREST_NEIGHBOR", ""): _resize("RESIZE_NEAREST_NEIGHBOR", 24),

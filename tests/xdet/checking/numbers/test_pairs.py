@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 SHAPE = (1, 32, 32, 3)
 
 
-def build_network(*, sum_scale: float = 0.0911) -> bytes:
+def build_network(*, sum_scale: float = 0.0911, activation: str = "NONE") -> bytes:
     """Pixels plus a constant per channel, minus half of it, times themselves: ``sum``, ``difference``, ``head``."""
     b = TfliteBuilder()
     pixels = b.input("image", SHAPE, "uint8", 1 / 255, 0)
     x = b.op("QUANTIZE", [pixels], SHAPE, "int8", 1 / 255, -128, name="codes")
     constant = b.constant(np.array([-100, 3, 90], np.int8), 0.0037, 11)
-    total = b.op("ADD", [constant, x], SHAPE, "int8", sum_scale / 10, -9, name="sum")
-    difference = b.op("SUB", [total, x], SHAPE, "int8", 0.0061, 4, name="difference")
-    product = b.op("MUL", [difference, total], SHAPE, "int8", 0.0093, 21, name="product")
+    fused: dict[str, Any] = {"fused_activation": activation}
+    total = b.op("ADD", [constant, x], SHAPE, "int8", sum_scale / 10, -9, name="sum", **fused)
+    difference = b.op("SUB", [total, x], SHAPE, "int8", 0.0061, 4, name="difference", **fused)
+    product = b.op("MUL", [difference, total], SHAPE, "int8", 0.0093, 21, name="product", **fused)
     return b.build([b.op("DEQUANTIZE", [product], SHAPE, "float32", name="real")])
 
 
@@ -54,6 +55,22 @@ def test_other_numbers_are_proven_by_all_pairs(tmp_path: Path, activations: Acti
     assert part.status == "passed", part.findings
     assert any("pairs of codes of ADD equal LiteRT XNNPACK's" in change.proof for change in proven)
     assert why_not_exact(pair.document, pair.source_graph) is None
+
+
+@pytest.mark.parametrize("activations", ["uint8", "int8"])
+def test_fused_activations_of_operators_step_by_step_are_compared(
+    tmp_path: Path, activations: Activations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("converters.sources.tflite.ops.arithmetic.search_form", lambda *_, **__: None)
+    model, source = convert(tmp_path, build_network(activation="RELU_N1_TO_1"), activations)
+    (tmp_path / "model.onnx").write_bytes(model)
+    part, proven = check_static(open_pair(tmp_path / "model.onnx", source))
+    assert part.status == "passed", part.findings
+    assert {change.operator for change in proven if change.kind == "table"} == {
+        "sum",
+        "difference",
+        "product",
+    }
 
 
 def test_results_that_litert_wraps_around_are_not_declared_exact(tmp_path: Path) -> None:
@@ -109,13 +126,17 @@ def test_rescaled_operands_and_moved_codes_are_proven(tmp_path: Path) -> None:
         assert f"{op} moves codes, whatever the scale of its output" in proofs
 
 
-def build_stepwise_network() -> bytes:
-    """Products with ties and odd zero-points, one a square, and a resize by 1.5: none has an exact fused form."""
+def build_stepwise_network(activation: str = "NONE") -> bytes:
+    """Products with ties and odd zero-points, one a square, and a resize by 1.5: two have no exact fused form."""
     b = TfliteBuilder()
     pixels = b.input("image", SHAPE, "uint8", 0.5, 128)
     constant = b.constant(np.arange(1024).astype(np.uint8).reshape(1, 32, 32, 1), 1.0, 128)
-    product = b.op("MUL", [pixels, constant], SHAPE, "uint8", 1.0, 129, name="product")
-    square = b.op("MUL", [product, product], SHAPE, "uint8", 2.0, 101, name="square")
+    product = b.op(
+        "MUL", [pixels, constant], SHAPE, "uint8", 1.0, 129, name="product", fused_activation=activation
+    )
+    square = b.op(
+        "MUL", [product, product], SHAPE, "uint8", 2.0, 101, name="square", fused_activation=activation
+    )
     size = b.constant(np.array([48, 48], np.int32))
     large = b.op("RESIZE_BILINEAR", [square, size], (1, 48, 48, 3), "uint8", 2.0, 101, name="large")
     return b.build([b.op("DEQUANTIZE", [large], (1, 48, 48, 3), "float32", name="real")])
@@ -124,6 +145,17 @@ def build_stepwise_network() -> bytes:
 @pytest.mark.parametrize("activations", ["uint8", "int8"])
 def test_operators_step_by_step_are_run(tmp_path: Path, activations: Activations) -> None:
     model, source = convert(tmp_path, build_stepwise_network(), activations)
+    (tmp_path / "model.onnx").write_bytes(model)
+    part, proven = check_static(open_pair(tmp_path / "model.onnx", source))
+    assert part.status == "passed", part.findings
+    assert {change.operator for change in proven if change.kind == "table"} == {"product", "large"}
+
+
+def test_a_square_without_a_fused_form_is_compared_as_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("converters.sources.tflite.ops.arithmetic.search_form", lambda *_, **__: None)
+    model, source = convert(tmp_path, build_stepwise_network(activation="RELU6"))
     (tmp_path / "model.onnx").write_bytes(model)
     part, proven = check_static(open_pair(tmp_path / "model.onnx", source))
     assert part.status == "passed", part.findings

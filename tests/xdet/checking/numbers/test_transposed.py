@@ -37,3 +37,23 @@ def test_another_number_is_named(tmp_path: Path, position: int, part: int, cause
     finished.write_bytes(faults.planted(model, edit))
     found, _ = check_static(open_pair(finished, source))
     assert [(finding.cause, finding.layer) for finding in found.findings] == [(cause, "y")]
+
+
+@pytest.mark.parametrize(("ends", "cause"), [("weights", "weight"), ("bias", "bias")])
+def test_another_number_of_a_sparse_one_is_named(tmp_path: Path, ends: str, cause: str) -> None:
+    source, finished = tmp_path / "row.tflite", tmp_path / "row.onnx"
+    source.write_bytes(build_case("TRANSPOSE_CONV", "with SAME padding and strides longer than the kernel"))
+    model = convert_to_bytes(source, ConvertOptions(source=SourceOptions(head="none"))).model
+
+    def edit(proto: onnx.ModelProto) -> None:
+        (conv,) = [node for node in proto.graph.node if node.op_type == "ConvInteger"]
+        (added,) = [node for node in proto.graph.node if node.name == "y/biased"]
+        read = {"weights": conv.input[1], "bias": added.input[1]}[ends]
+        (tensor,) = [t for t in proto.graph.initializer if t.name == read]
+        array: Any = onnx.numpy_helper.to_array(tensor).copy()
+        array.flat[0] ^= 1
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+
+    finished.write_bytes(faults.planted(model, edit))
+    found, _ = check_static(open_pair(finished, source))
+    assert [(finding.cause, finding.layer) for finding in found.findings] == [(cause, "y")]
