@@ -88,6 +88,7 @@ class FileMetadata:
         resize: how photographs get the network's size.
         color: what the channels of the picture are.
         notes: what is there and cannot be used, one sentence each.
+        task: what the network is for, where that is no detection of boxes, such as ``"pose"``.
     """
 
     where: str
@@ -98,6 +99,7 @@ class FileMetadata:
     resize: ResizeRule | None = None
     color: Color | None = None
     notes: tuple[str, ...] = ()
+    task: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,8 @@ def _mapping(name: str, text: str) -> Mapping[str, object] | None:
 def _from_ultralytics(data: Mapping[str, object], where: str) -> FileMetadata:
     """Raises ValueError where a key holds something else than Ultralytics writes."""
     task, stride = data.get("task", "detect"), data.get("stride")
-    notes = () if task == "detect" else (f"{where} says that the network's task is {task!r:.40}, not detect",)
+    other = None if task == "detect" else f"{task:.40}"
+    notes = () if other is None else (f"{where} says that the network's task is {other!r}, not detect",)
     size = data.get("imgsz")
     return FileMetadata(
         where,
@@ -186,6 +187,7 @@ def _from_ultralytics(data: Mapping[str, object], where: str) -> FileMetadata:
         rescaling=Rescaling(1 / 255, 0.0),
         resize="letterbox",
         notes=notes,
+        task=other,
     )
 
 

@@ -92,8 +92,9 @@ def recognise(facts: SourceFacts) -> str:
     """The kind of the only head that fits.
 
     Raises:
-        OptionError: none does, or several do.
+        OptionError: none does, or several do, or the file says that it is no detector.
     """
+    _require_detector(facts)
     misfits = {kind: head.misfit(facts, False) for kind, head in RECOGNITIONS.items()}  # noqa: FBT003 - a table's call
     fits = [kind for kind, why in misfits.items() if why is None]
     if len(fits) == 1:
@@ -104,6 +105,16 @@ def recognise(facts: SourceFacts) -> str:
         raise OptionError(f"'{facts.file}': several heads fit its output {listed}; choose one:", *choices)
     reasons = [f"  {kind}: {why}" for kind, why in misfits.items()]
     raise OptionError(f"'{facts.file}': no head fits its output {listed}; {KEEP}", *reasons)
+
+
+def _require_detector(facts: SourceFacts) -> None:
+    """Refuse a network of another task: its output holds more than boxes and classes, in a list of the same shape."""
+    for part in facts.metadata:
+        if part.task is not None:
+            raise OptionError(
+                f"'{facts.file}': {part.where} says that the network's task is {part.task!r}, expected 'detect': its output "
+                f"holds other numbers than boxes and classes; {KEEP}, --head KIND decodes it all the same"
+            )
 
 
 def require_fit(facts: SourceFacts, kind: str, *, asked: bool) -> tuple[str, ...]:

@@ -309,14 +309,15 @@ def _resolve_head(
         names, assumed = told.of("class_names") or (), () if resize else ("resize",)
         return lambda image: DetectorSpec(image, head, names, thresholds, raw, assumed), notes, told
     notes = () if kind == "auto" else require_fit(facts, kind, asked=options.head == kind)
-    recognition = RECOGNITIONS[recognise(facts) if kind == "auto" else kind]
+    kind = recognise(facts) if kind == "auto" else kind
+    recognition = RECOGNITIONS[kind]
     anchors = stated_anchors(options, sidecar, config)
     if anchors is not None and not recognition.anchors:
         notes = (*notes, f"the anchors ({anchors.where}) are left out, since this head has none")
     anchors = anchors or default_anchors(config)
     unit = None if anchors is None else unit_of(anchors, options, sidecar)
     priors, people = options.priors.behind(sidecar.priors), told.names_of_people()
-    stated = Stated(anchors, unit, people, _how_to_state_anchors(facts), priors, config.xy_scales)
+    stated = Stated(anchors, unit, people, _how_to_state_anchors(facts, kind), priors, config.xy_scales)
     known = recognition.build(facts, stated)
     told = replace(told.fitting(known), others=who_says(anchors, options, sidecar, config))
     notes += _compare_with(config, facts, known)
@@ -421,10 +422,11 @@ def _doubts(stated: StatedAnchors, unit: StatedUnit | None, sidecar: Sidecar) ->
     )
 
 
-def _how_to_state_anchors(facts: SourceFacts) -> str:
+def _how_to_state_anchors(facts: SourceFacts, kind: str) -> str:
+    lists = " (or tiny_yolo_v2, st_yolo_lc_v1: the ST zoo's default lists)" if kind == "yolo_v2" else ""
+    units = {"yolo_v2": "cell|image|pixel", "st_yolo_x": "cell"}.get(kind, "pixel|image")
     return (
-        'give --anchors "w,h w,h ..." (or tiny_yolo_v2, st_yolo_lc_v1: the ST zoo\'s default lists) with --anchor-unit '
-        "cell|image|pixel, or --config ZOO.yaml or NET.cfg, or a sidecar "
+        f'give --anchors "w,h w,h ..."{lists} with --anchor-unit {units}, or --config ZOO.yaml or NET.cfg, or a sidecar '
         f"'{Path(facts.file).stem}{SUFFIX}' beside it"
     )
 

@@ -96,6 +96,7 @@ def test_another_task_is_told() -> None:
     found = read_metadata_props({"names": "{0: 'a'}", "stride": "32", "task": "segment"}, "it")
     assert found is not None
     assert found.notes == ("it says that the network's task is 'segment', not detect",)
+    assert found.task == "segment"
 
 
 @pytest.mark.parametrize("text", ["Ultralytics YOLO", "2026-01-01T10:00:00", "8.3.0", "()", "f(1)", ""])

@@ -10,7 +10,7 @@ from converters.description.recognition import RECOGNITIONS, recognise
 from converters.description.sidecar import Sidecar
 from converters.description.statements import SourceOptions, resolve_spec
 from converters.errors import OptionError
-from converters.facts import SourceFacts, SourceOutput
+from converters.facts import FileMetadata, SourceFacts, SourceOutput
 from converters.heads import HEADS
 from converters.heads.fomo import Fomo
 from converters.heads.grids import AnchorGrid
@@ -78,6 +78,16 @@ def test_where_none_fits_every_head_says_why(found: SourceFacts) -> None:
     lines = str(caught.value).splitlines()
     assert "--head none converts it" in lines[0]
     assert [line.split(":")[0].strip() for line in lines[1:]] == list(RECOGNITIONS)
+
+
+def test_a_network_of_another_task_is_no_detector_unless_somebody_says_so() -> None:
+    pose = replace(facts((6, CELLS)), metadata=(FileMetadata("its metadata", task="pose"),))
+    with pytest.raises(
+        OptionError, match="its metadata says that the network's task is 'pose', expected 'detect'"
+    ):
+        resolve_spec(pose, SourceOptions(), None, None)
+    assert resolve_spec(pose, SourceOptions(head="yolo_v8"), None, None).head == YoloV8(CELLS, 2)
+    assert not resolve_spec(pose, SourceOptions(head="none"), None, None).gives_boxes
 
 
 def test_yolo_v8_reads_fractions_or_the_pixels_that_its_codes_reach() -> None:
@@ -149,7 +159,7 @@ def test_yolo_v3_gives_the_finest_grid_the_first_anchors() -> None:
         (
             GRIDS,
             SourceOptions(),
-            "its YOLO v3 head .grids 2 x 3, 4 x 6, 18 channels. needs anchors of all grids",
+            "its YOLO v3 head .grids 2 x 3, 4 x 6, 18 channels. needs anchors of all grids.* --anchor-unit pixel.image",
         ),
         (GRIDS, SourceOptions(anchors=PIXELS[:5]), "5 anchors .--anchors. over 2 grids cannot make 18"),
         (
