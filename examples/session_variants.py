@@ -36,15 +36,35 @@ if TYPE_CHECKING:
 DATA = Path(xdet.__file__).parent / "data"
 EMBEDDED = DATA / "tiny_yolo_v2_person_224_int8.tflite"
 BATCHES = (1, 2, 4)
-SPINNING, BLOCKS = "session.intra_op.allow_spinning", "session.dynamic_block_base"
+
+
+def entry(key: str, value: str) -> Callable[[ort.SessionOptions], None]:
+    """What sets an entry of the session's configuration."""
+    return lambda options: options.add_session_config_entry(f"session.{key}", value)
+
+
+def pinned(options: ort.SessionOptions) -> None:
+    """Every thread but the caller's on a processor of its own, from the second one on."""
+    if options.intra_op_num_threads > 1:
+        places = ";".join(str(place) for place in range(2, options.intra_op_num_threads + 1))
+        options.add_session_config_entry("session.intra_op_thread_affinities", places)
 
 
 OPTIONS: dict[str, Callable[[ort.SessionOptions], None]] = {
     "plain call": lambda _: None,
     "no memory arena": lambda options: setattr(options, "enable_cpu_mem_arena", False),
     "no memory pattern": lambda options: setattr(options, "enable_mem_pattern", False),
-    "waiting threads sleep": lambda options: options.add_session_config_entry(SPINNING, "0"),
-    "blocks of work shrink": lambda options: options.add_session_config_entry(BLOCKS, "4"),
+    "waiting threads sleep": entry("intra_op.allow_spinning", "0"),
+    "waiting threads yield sooner": entry("intra_op.spin_backoff_max", "64"),
+    "threads pinned to processors": pinned,
+    "blocks of work shrink": entry("dynamic_block_base", "4"),
+    "denormals are zero": entry("set_denormal_as_zero", "1"),
+    "weights unpacked": entry("disable_prepacking", "1"),
+    "kernels chosen for latency": entry("kernel_dispatch_policy", "latency"),
+    "parallel executor": lambda options: setattr(options, "execution_mode", ort.ExecutionMode.ORT_PARALLEL),
+    "no layout optimisation": lambda options: setattr(
+        options, "graph_optimization_level", ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    ),
 }
 
 
@@ -59,6 +79,20 @@ def open_session(path: Path, threads: int, option: str = "plain call") -> ort.In
 def open_plain(path: Path, images: Image, threads: int, option: str = "plain call") -> Run:
     """Call with arrays, get new arrays."""
     session = open_session(path, threads, option)
+    return lambda: session.run(None, {"image": images})
+
+
+def open_saved(path: Path, images: Image, threads: int) -> Run:
+    """The graph as ONNX Runtime optimised it, written and opened as it is."""
+    saved = path.with_suffix(".optimised.onnx")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    options.optimized_model_filepath = str(saved)
+    ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(str(saved), options, providers=["CPUExecutionProvider"])
     return lambda: session.run(None, {"image": images})
 
 
@@ -93,7 +127,9 @@ def ways(source: Path, folder: Path, threads: int) -> Ways:
     }
     del plain["batches of 1"]
     optioned = {option: (1, partial(open_plain, files[1], image, threads, option)) for option in OPTIONS}
-    return {**optioned, "IO binding": (1, partial(open_bound, files[1], image, threads)), **plain}
+    others = {"optimised graph, saved": open_saved, "IO binding": open_bound}
+    opened = {name: (1, partial(opener, files[1], image, threads)) for name, opener in others.items()}
+    return {**optioned, **opened, **plain}
 
 
 def require_equal(found: Ways) -> None:
