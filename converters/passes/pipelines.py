@@ -21,6 +21,7 @@ from converters.passes.channel_choice import ChannelChoice
 from converters.passes.clamp_codes import ClampCodes
 from converters.passes.fold import FoldAffine, FoldPad
 from converters.passes.full_channels import FullChannels
+from converters.passes.full_outputs import FullOutputs
 from converters.passes.pad_codes import PadCodes
 from converters.passes.repeat_pixels import RepeatPixels
 from converters.passes.shifted_rows import ShiftedRows
@@ -96,6 +97,7 @@ PIPELINES: Mapping[Target, tuple[Rewrite, ...]] = {
         PoolBeforeActivation(),
         SignedWeights(),
         FullChannels(),
+        FullOutputs(),
         WideStem(),
         StridedStem(),
         ShiftedRows(),

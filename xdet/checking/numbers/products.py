@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from xdet.checking.numbers.constants import compare_constants, stored
 from xdet.checking.numbers.layers import NO_PADS, added, same_pads
-from xdet.checking.numbers.rewrites import as_written, wrong_pixels
+from xdet.checking.numbers.rewrites import as_written, chooses_others, wrong_pixels
 from xdet.checking.result import ProvenChange
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ def compare_product(
     wrong = wrong_pixels(context.graph, node, product, written)
     if wrong is not None:
         context.fault("padding", layer, f"{layer!r} on groups of pixels reads {wrong}")
+    if len(written.product.kernel) > len(product.kernel) and chooses_others(
+        context.graph, node, len(product.kernel)
+    ):
+        context.fault("attributes", layer, f"the channels that are taken of {layer!r} are not the source's")
     if written.by is not None:
         proof = f"all {written.copies} copies equal the source's, and everything between them is zero ({written.by})"
         names = product.tensors or product.layers[:1]

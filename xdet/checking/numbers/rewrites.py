@@ -1,6 +1,7 @@
 """What passes make of a product, layer to layer; derived from their descriptions, not by the passes that wrote them.
 
 * ``full channels``: channels of zeros beside the source's, up to a multiple of 16; their scale is the last one's.
+* ``full outputs``: likewise, behind the source's outputs alone; a Slice takes them away again.
 * ``wide stem``: eight copies of a 3 x 3 kernel of the picture, each at its place, zeros between them.
 * ``strided stem``: the picture is read in groups of four pixels, and one position computes two neighbouring columns.
 * ``shifted rows``: a depthwise convolution on groups of pixels. Every row stands as often as the kernel has columns, a group is
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from xdet.model.graph import FinishedGraph, Node
 
-FULL_CHANNELS, WIDE_STEM = "full channels", "wide stem"
+FULL_CHANNELS, FULL_OUTPUTS, WIDE_STEM = "full channels", "full outputs", "wide stem"
 STRIDED_STEM, SHIFTED_ROWS = "strided stem", "shifted rows"
 BLOCK = 16  # channels are filled up to a multiple of it
 WIDE_COPIES = 8  # of the kernel in a wide stem: 2 x 2 pixels of a pool window, 2 windows side by side
@@ -61,7 +62,8 @@ def as_written(product: Product, shape: tuple[int, ...], passes: Collection[str]
     """
     if product.kernel.shape == shape or not product.kernel.size:
         return Written(product)
-    for form in _filled_forms(product) if FULL_CHANNELS in passes else (product,):
+    filled = FULL_CHANNELS in passes or FULL_OUTPUTS in passes
+    for form in _filled_forms(product) if filled else (product,):
         if form.kernel.shape == shape:
             return Written(form)
         for title, rewrite in REPEATING.items():
@@ -265,6 +267,16 @@ def wrong_pixels(graph: FinishedGraph, node: Node, product: Product, written: Wr
         return "no repeated rows"
     inside = expected[(expected >= 0) & (expected < _height(product))]
     return None if np.array_equal(index, inside) else "other rows, or others twice"
+
+
+def chooses_others(graph: FinishedGraph, node: Node, channels: int) -> bool:
+    """Whether a Slice behind the codes of a product takes other channels than the first ones, the source's."""
+    quantize = graph.only_reader(node.outputs[0])
+    chosen = None if quantize is None else graph.only_reader(quantize.outputs[0])
+    if chosen is None or chosen.op != "Slice":
+        return False
+    bounds = [graph.constant(name) for name in chosen.inputs[1:]]
+    return [None if bound is None else bound.tolist() for bound in bounds] != [[0], [channels], [1]]
 
 
 def _wrong_copies(graph: FinishedGraph, node: Node, product: Product, written: Written) -> str | None:

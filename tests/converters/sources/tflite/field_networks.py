@@ -43,7 +43,9 @@ class FieldBuilder(NetworkBuilder):
     def add(self, a: Value, b: Value, activation: str = "NONE") -> FieldBuilder:
         """ADD of two values of one shape."""
         lowest = -128 if activation == "RELU" else 3
-        return self._to("ADD", [a.index, b.index], a.shape, 1.2871 * a.scale, lowest, fused_activation=activation)
+        return self._to(
+            "ADD", [a.index, b.index], a.shape, 1.2871 * a.scale, lowest, fused_activation=activation
+        )
 
     def concatenate(self, parts: Sequence[Value]) -> FieldBuilder:
         """CONCATENATION of channels, in the scale of the part with the largest one; others are requantised, as by exporters."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,3 +110,41 @@ def test_a_pad_of_codes_in_front_of_a_pool_is_accounted_for(tmp_path: Path) -> N
     verdict, _ = check_static(pair)
     assert (verdict.status, verdict.findings) == ("passed", ())
     assert "belong to no source tensor" not in verdict.summary
+
+
+def other_channels(proto: onnx.ModelProto) -> None:
+    """All channels but the first one, and a channel of zeros."""
+    for name, bound in (("first", 1), ("channels", HEAD_CHANNELS + 1)):
+        keras_faults.edit(proto, f"{OUTPUTS}/{name}", partial(np.full_like, fill_value=bound))
+
+
+OUTPUTS = "conv_2d_2/float/outputs"
+OUTPUT_FAULTS: dict[str, tuple[Callable[[onnx.ModelProto], None], tuple[str, str]]] = {
+    "weights": (code_at(f"{OUTPUTS}/weights/codes", 3, 7, 0, 0), ("weight", "conv_2d_2")),
+    "beside the outputs": (
+        code_at(f"{OUTPUTS}/weights/codes", HEAD_CHANNELS, 0, 0, 0),
+        ("weight", "conv_2d_2"),
+    ),
+    "choice": (other_channels, ("attributes", "conv_2d_2")),
+}
+
+
+@pytest.fixture(scope="module")
+def full_outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    net = NetworkBuilder(128).conv(32, stride=2, activation="RELU").conv(HEAD_CHANNELS, 1)
+    return convert_for_cpu(net.build(), tmp_path_factory.mktemp("outputs"))
+
+
+def test_filled_outputs_pass(full_outputs: Path) -> None:
+    pair = open_pair(full_outputs, full_outputs.with_suffix(".tflite"))
+    assert pair.document.passes == ("full outputs", "strided stem", "cancel transposes")
+    verdict, _ = check_static(pair)
+    assert (verdict.status, verdict.findings) == ("passed", ())
+    assert "belong to no source tensor" not in verdict.summary
+
+
+@pytest.mark.parametrize("name", OUTPUT_FAULTS)
+def test_a_fault_in_filled_outputs_is_found(name: str, full_outputs: Path, tmp_path: Path) -> None:
+    fault, expected = OUTPUT_FAULTS[name]
+    verdict = verdict_on(fault, full_outputs, tmp_path)
+    assert [(finding.cause, finding.layer) for finding in verdict.findings] == [expected]
