@@ -11,13 +11,14 @@ import abc
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
 
+from converters._ir import ir
+from converters.graph import cut_graph, infer_shapes
 from converters.spec import DETECTION_OUTPUTS, IMAGE, THRESHOLD_INPUTS
 from converters.spec.releases import is_older
 from xdet.errors import RuntimeUnavailableError
 from xdet.model.frozen_thresholds import freeze_thresholds
+from xdet.model.graph import load_onnx, model_from_proto
 from xdet.model.wire import value_names
 from xdet.runtimes.base import VendorErrors, vendor_errors
 from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from converters.spec import ModelDocument
 
     Program = Callable[[NDArray[np.uint8]], Sequence[NDArray[Any]]]
-
-PARSING = VendorErrors(model=(DecodeError, ValueError))
 
 
 class CompiledRuntime(FinishedModelRuntime):
@@ -56,10 +55,9 @@ class CompiledRuntime(FinishedModelRuntime):
         constants = model
         if document.spec.gives_boxes and not document.freeze_thresholds:
             constants = freeze_thresholds(model, document, document.spec.thresholds)
-        with vendor_errors(PARSING, file=file, doing="it cannot be read", advice="see that it is complete"):
-            self._graph = onnx.load_model_from_string(constants)
-        require_graph_names([output.name for output in self._graph.graph.output], document, file=file)
-        super().__init__(model, file=file, document=document, batch=_fixed_batch(self._graph))
+        self._whole = model_from_proto(load_onnx(constants, file), file)
+        require_graph_names([str(value.name) for value in self._whole.graph.outputs], document, file=file)
+        super().__init__(model, file=file, document=document, batch=_fixed_batch(self._whole.graph))
         raw = [output.value_name for output in document.spec.network_outputs]
         inside = value_names(model)  # a decoder alone has its raw outputs as inputs
         self._programs: dict[tuple[str, ...], Program] = {}
@@ -67,7 +65,7 @@ class CompiledRuntime(FinishedModelRuntime):
         self._showing((*boxes, *(name for name in raw if name in inside)))
 
     @abc.abstractmethod
-    def _program(self, model: onnx.ModelProto, names: tuple[str, ...]) -> Program:
+    def _program(self, model: ir.Model, names: tuple[str, ...]) -> Program:
         """Compile: a function from uint8 ``(batch, height, width, 3)`` to the model's outputs, which are ``names``."""
 
     @abc.abstractmethod
@@ -85,13 +83,11 @@ class CompiledRuntime(FinishedModelRuntime):
         for known in self._programs:
             if set(names) <= set(known):
                 return known
-        told = _told(self._graph)
-        if not told.keys() >= set(names):  # what the file leaves to the runtime
-            told = {**_told(onnx.shape_inference.infer_shapes(self._graph)), **told}
-        model = onnx.ModelProto()
-        model.CopyFrom(self._graph)
-        del model.graph.output[:]
-        model.graph.output.extend(told.get(name, onnx.ValueInfoProto(name=name)) for name in names)
+        values = {value.name: value for node in self._whole.graph for value in node.outputs}
+        shown = [values[name] for name in names]
+        if any(value.shape is None for value in shown):  # what the file leaves to the runtime
+            infer_shapes(self._whole)
+        model = ir.Model(cut_graph(self._whole.graph, shown), ir_version=self._whole.ir_version)
         with self._border("cannot compile it"):
             program = self._program(model, names)
         self._programs = {**dict(list(self._programs.items())[:1]), names: program}
@@ -118,20 +114,18 @@ def require_release(title: str, found: str, oldest: str, *, extra: str, why: str
         )
 
 
-def _told(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
-    return {value.name: value for value in (*model.graph.output, *model.graph.value_info)}
+def as_file(model: ir.Model) -> bytes:
+    """The model as an ONNX file's bytes."""
+    return bytes(ir.to_proto(model).SerializeToString())
 
 
-def _fixed_batch(model: onnx.ModelProto) -> int:
-    """The images per call; a free number becomes 1, wherever the graph tells it."""
-    graph = model.graph
-    (image,) = [value for value in graph.input if value.name not in THRESHOLD_INPUTS]
-    size = image.type.tensor_type.shape.dim[0]
-    if size.HasField("dim_value"):
-        return int(size.dim_value)
-    free = size.dim_param
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        for told in value.type.tensor_type.shape.dim:
-            if told.dim_param == free:
-                told.dim_value = 1
+def _fixed_batch(graph: ir.Graph) -> int:
+    """The images per call; a free number becomes 1, wherever the graph tells it, in place."""
+    (image,) = [value for value in graph.inputs if value.name not in THRESHOLD_INPUTS]
+    free = image.shape[0]  # type: ignore[index]  # stated
+    if isinstance(free, int):
+        return free
+    for value in (*graph.inputs, *(value for node in graph for value in node.outputs)):
+        if value.shape is not None:
+            value.shape = ir.Shape([1 if size == free else size for size in value.shape])
     return 1

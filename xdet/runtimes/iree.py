@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters._ir import ir
+from converters.graph import GraphWriter, infer_shapes
 from converters.spec.releases import OTHER_RUNTIMES
 from xdet.errors import MissingExtraError, RuntimeUnavailableError
 from xdet.model.contract import read_document
-from xdet.runtimes.compiled import CompiledRuntime, require_release
+from xdet.runtimes.compiled import CompiledRuntime, as_file, require_release
 
 if TYPE_CHECKING:
-    import onnx
     from numpy.typing import NDArray
 
     from xdet.model.file import ModelFile
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 OLDEST = OTHER_RUNTIMES["iree"]
 WHY = "older ones do not compile the suppression of boxes"
-UINT8 = 2  # TensorProto.DataType
 BACK_END = "llvm-cpu"
 FOR_THIS_PROCESSOR = ("--iree-llvmcpu-target-cpu=host",)
 
@@ -62,11 +62,12 @@ class IreeRuntime(CompiledRuntime):
             MemoryError,
         )
 
-    def _program(self, model: onnx.ModelProto, names: tuple[str, ...]) -> Program:
+    def _program(self, model: ir.Model, names: tuple[str, ...]) -> Program:
         rt = _runtime()
         config = rt.Config("local-sync" if self.threads == 1 else "local-task")
         context = rt.SystemContext(config=config)
-        module = rt.VmModule.copy_buffer(context.instance, _compile(_boxes_of_no_area_apart(model)))
+        _move_boxes_of_no_area_apart(model)
+        module = rt.VmModule.copy_buffer(context.instance, _compile(as_file(model)))
         context.add_vm_module(module)
         (main,) = [name for name in module.function_names if not name.startswith("__") and "$" not in name]
         function = context.modules[module.name][main]
@@ -74,7 +75,7 @@ class IreeRuntime(CompiledRuntime):
         def run(images: NDArray[np.uint8]) -> list[NDArray[Any]]:
             found = function(images)
             arrays = [np.asarray(value) for value in ([found] if len(names) == 1 else found)]
-            return [_unsigned(array, told) for array, told in zip(arrays, model.graph.output, strict=True)]
+            return [_unsigned(array, value) for array, value in zip(arrays, model.graph.outputs, strict=True)]
 
         return run
 
@@ -99,54 +100,37 @@ def providers() -> tuple[str, ...]:
     return (BACK_END,)
 
 
-def _boxes_of_no_area_apart(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose NonMaxSuppression meets no two boxes without area in one place."""
-    from onnx import ModelProto, helper, numpy_helper, shape_inference
-
-    changed = ModelProto()
-    changed.CopyFrom(shape_inference.infer_shapes(model))
-    shapes = {value.name: value.type.tensor_type.shape.dim for value in changed.graph.value_info}
-    del changed.graph.node[:]
-    for node in model.graph.node:
-        if node.op_type == "NonMaxSuppression":
-            boxes, name = node.input[0], f"{node.output[0]}/boxes"
-            corner = 2 + 2 * np.arange(shapes[boxes][1].dim_value, dtype=np.float32)
-            apart = np.stack([corner, corner, corner + 1, corner + 1], axis=-1)[None]
-            constants = {
-                "apart": apart,
-                "no_area": np.float32(0),
-                "corners": np.array([1, 1, 1, 1], np.int64),
-            }
-            changed.graph.initializer.extend(
-                numpy_helper.from_array(np.asarray(value), f"{name}:{key}")
-                for key, value in constants.items()
-            )
-            sides = [f"{name}:{side}" for side in ("y1", "x1", "y2", "x2")]
-            steps: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
-                ("Split", [boxes, f"{name}:corners"], sides, {"axis": 2}),
-                ("Sub", [sides[2], sides[0]], [f"{name}:height"], {}),
-                ("Sub", [sides[3], sides[1]], [f"{name}:width"], {}),
-                ("Mul", [f"{name}:height", f"{name}:width"], [f"{name}:area"], {}),
-                ("Equal", [f"{name}:area", f"{name}:no_area"], [f"{name}:is_flat"], {}),
-                ("Where", [f"{name}:is_flat", f"{name}:apart", boxes], [name], {}),
-            ]
-            changed.graph.node.extend(helper.make_node(op, i, o, **more) for op, i, o, more in steps)
-            changed.graph.node.append(
-                helper.make_node(node.op_type, [name, *node.input[1:]], list(node.output))
-            )
-        else:
-            changed.graph.node.append(node)
-    return changed
+def _move_boxes_of_no_area_apart(model: ir.Model) -> None:
+    """Let no NonMaxSuppression meet two boxes without area in one place."""
+    infer_shapes(model)
+    for node in [node for node in model.graph if node.op_type == "NonMaxSuppression"]:
+        boxes, name = node.inputs[0], f"{node.outputs[0].name}/boxes"
+        assert boxes is not None  # noqa: S101 - the checker has seen it
+        assert boxes.shape is not None  # noqa: S101 - inferred
+        writer = GraphWriter.inserting(model.graph, node)
+        corner = 2 + 2 * np.arange(boxes.shape.numpy()[1], dtype=np.float32)
+        apart = writer.constant(
+            np.stack([corner, corner, corner + 1, corner + 1], axis=-1)[None], f"{name}:apart"
+        )
+        corners = writer.constant(np.array([1, 1, 1, 1], np.int64), f"{name}:corners")
+        no_area = writer.constant(np.float32(0), f"{name}:no_area")
+        sides = [f"{name}:{side}" for side in ("y1", "x1", "y2", "x2")]
+        y1, x1, y2, x2 = writer.ops("Split", [boxes, corners], sides, axis=2)
+        height = writer.op("Sub", [y2, y1], f"{name}:height")
+        width = writer.op("Sub", [x2, x1], f"{name}:width")
+        area = writer.op("Mul", [height, width], f"{name}:area")
+        is_flat = writer.op("Equal", [area, no_area], f"{name}:is_flat")
+        node.replace_input_with(0, writer.op("Where", [is_flat, apart, boxes], name))
 
 
-def _compile(model: onnx.ModelProto) -> bytes:
+def _compile(model: bytes) -> bytes:
     """ONNX to IREE's dialect of it, by files as its importer wants them, and to its own machine code."""
     from iree.compiler.tools import CompilerToolError, compile_file
     from iree.compiler.tools.import_onnx.__main__ import main, parse_arguments
 
     with tempfile.TemporaryDirectory(prefix="xdet-iree-") as folder:
         source, lowered = Path(folder) / "model.onnx", Path(folder) / "model.mlir"
-        source.write_bytes(model.SerializeToString())
+        source.write_bytes(model)
         main(parse_arguments([str(source), "-o", str(lowered)]))
         try:
             compiled: bytes = compile_file(
@@ -157,9 +141,9 @@ def _compile(model: onnx.ModelProto) -> bytes:
     return compiled
 
 
-def _unsigned(array: NDArray[Any], told: onnx.ValueInfoProto) -> NDArray[Any]:
+def _unsigned(array: NDArray[Any], value: ir.Value) -> NDArray[Any]:
     """IREE's integers have no sign; the file says which theirs is."""
-    unsigned = told.type.tensor_type.elem_type == UINT8 and array.dtype == np.int8
+    unsigned = value.dtype == ir.DataType.UINT8 and array.dtype == np.int8
     return array.view(np.uint8) if unsigned else array
 
 

@@ -17,10 +17,10 @@ from converters.spec import IMAGE
 from converters.spec.releases import OTHER_RUNTIMES
 from xdet.errors import MissingExtraError, RuntimeUnavailableError
 from xdet.model.contract import read_document
-from xdet.runtimes.compiled import CompiledRuntime, require_release
+from xdet.runtimes.compiled import CompiledRuntime, as_file, require_release
 
 if TYPE_CHECKING:
-    import onnx
+    import onnx_ir as ir
     from numpy.typing import NDArray
 
     from xdet.model.file import ModelFile
@@ -46,14 +46,14 @@ class OpenCvRuntime(CompiledRuntime):
     def _errors(self) -> tuple[type[Exception], ...]:
         return (_opencv().error, RuntimeError, ValueError, TypeError, MemoryError)
 
-    def _program(self, model: onnx.ModelProto, names: tuple[str, ...]) -> Program:
+    def _program(self, model: ir.Model, names: tuple[str, ...]) -> Program:
         cv2 = _opencv()
         if self.threads is not None:
             cv2.setNumThreads(self.threads)
-        data = np.frombuffer(model.SerializeToString(), np.uint8)
+        data = np.frombuffer(as_file(model), np.uint8)
         net = cv2.dnn.readNetFromONNX(data, cv2.dnn.ENGINE_NEW)
         if net.empty():  # the reason went to stderr
-            operators = sorted({node.op_type for node in model.graph.node})
+            operators = sorted({node.op_type for node in model.graph})
             raise ValueError(f"it has no network for the file's operators, {', '.join(operators)}")
 
         def run(images: NDArray[np.uint8]) -> list[NDArray[Any]]:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from converters.spec.releases import OTHER_RUNTIMES
 from xdet.errors import MissingExtraError, RuntimeUnavailableError
 from xdet.model.contract import read_document
-from xdet.runtimes.compiled import CompiledRuntime, require_release
+from xdet.model.graph import readers_of
+from xdet.runtimes.compiled import CompiledRuntime, as_file, require_release
 
 if TYPE_CHECKING:
-    import onnx
+    import onnx_ir as ir
 
     from xdet.model.file import ModelFile
     from xdet.runtimes.compiled import Program
@@ -41,18 +42,18 @@ class TractRuntime(CompiledRuntime):
     def _errors(self) -> tuple[type[Exception], ...]:
         return (_tract().TractError, RuntimeError, ValueError, TypeError, MemoryError)
 
-    def _program(self, model: onnx.ModelProto, names: tuple[str, ...]) -> Program:
+    def _program(self, model: ir.Model, names: tuple[str, ...]) -> Program:
         del names  # the model's outputs are these
-        coded = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
-        wrong = [node for node in model.graph.node if node.op_type == "Softmax" and node.output[0] in coded]
+        shares = [node.outputs[0] for node in model.graph if node.op_type == "Softmax"]
+        wrong = [v for v in shares if any(node.op_type == "QuantizeLinear" for node in readers_of(v))]
         if wrong:
             raise RuntimeUnavailableError(
-                f"'{self._file}': tract computes a Softmax of codes wrong ({wrong[0].output[0]!r}); use another runtime"
+                f"'{self._file}': tract computes a Softmax of codes wrong ({wrong[0].name!r}); use another runtime"
             )
         tract = _tract()
         with tempfile.TemporaryDirectory(prefix="xdet-tract-") as folder:
             path = Path(folder) / "model.onnx"
-            path.write_bytes(model.SerializeToString())
+            path.write_bytes(as_file(model))
             runnable = tract.onnx().load(path).into_model().into_runnable()
         return lambda images: [value.to_numpy() for value in runnable.run([images])]
 

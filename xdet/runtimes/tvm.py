@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from converters._ir import ir
 from converters.spec.releases import OTHER_RUNTIMES
 from xdet.errors import MissingExtraError
 from xdet.model.contract import read_document
@@ -15,7 +16,6 @@ from xdet.runtimes.compiled import CompiledRuntime, require_release
 
 if TYPE_CHECKING:
     import numpy as np
-    import onnx
     from numpy.typing import NDArray
 
     from xdet.model.file import ModelFile
@@ -42,7 +42,7 @@ class TvmRuntime(CompiledRuntime):
     def _errors(self) -> tuple[type[Exception], ...]:
         return (RuntimeError, ValueError, TypeError, KeyError, AttributeError, MemoryError)
 
-    def _program(self, model: onnx.ModelProto, names: tuple[str, ...]) -> Program:
+    def _program(self, model: ir.Model, names: tuple[str, ...]) -> Program:
         tvm = _tvm()
         if self.threads is not None:
             tvm.get_global_func(THREADS)(BIG_CORES, self.threads)
@@ -51,7 +51,7 @@ class TvmRuntime(CompiledRuntime):
         from tvm.target.codegen import llvm_get_system_cpu
 
         target = tvm.target.Target({"kind": "llvm", "mcpu": str(llvm_get_system_cpu())})
-        machine = VirtualMachine(tvm.compile(from_onnx(model), target=target), tvm.cpu())
+        machine = VirtualMachine(tvm.compile(from_onnx(ir.to_proto(model)), target=target), tvm.cpu())
 
         def run(images: NDArray[np.uint8]) -> list[NDArray[Any]]:
             found = machine["main"](tvm.runtime.tensor(images))
