@@ -325,8 +325,10 @@ def _build_fastestdet(facts: SourceFacts, stated: Stated) -> Head:
 
 BLAZEFACE_LEVELS = (
     ((8, 2), (16, 6)),
+    ((16, 2), (32, 6)),
+    ((8, 2), (16, 2), (32, 6)),
     ((4, 1),),
-)  # (stride, boxes per cell): close range and palms; full range
+)  # (stride, boxes per cell): close range and palms; back cameras; poses; full range
 
 
 def _blazeface_levels(facts: SourceFacts) -> tuple[tuple[int, int, int], ...] | None:

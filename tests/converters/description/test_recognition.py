@@ -12,6 +12,7 @@ from converters.description.statements import SourceOptions, resolve_spec
 from converters.errors import OptionError
 from converters.facts import FileMetadata, SourceFacts, SourceOutput
 from converters.heads import HEADS
+from converters.heads.blazeface import BlazeFace
 from converters.heads.fomo import Fomo
 from converters.heads.grids import AnchorGrid
 from converters.heads.yolo_v3 import YoloV3
@@ -106,6 +107,25 @@ def test_decoded_rows_are_yolo_v5_or_yolox_by_their_number_or_by_name() -> None:
     assert raw == Yolox((96, 64), 2, (8, 16, 32), activated=False)
     activated = facts((CELLS, 7), activations=("LOGISTIC",))
     assert resolve_spec(activated, SourceOptions(), None, None).head == replace(raw, activated=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "boxes", "values", "levels"),
+    [
+        (128, 896, 16, ((16, 16, 2), (8, 8, 6))),
+        (192, 2016, 18, ((24, 24, 2), (12, 12, 6))),
+        (256, 896, 16, ((16, 16, 2), (8, 8, 6))),
+        (224, 2254, 12, ((28, 28, 2), (14, 14, 2), (7, 7, 6))),
+        (192, 2304, 16, ((48, 48, 1),)),
+    ],
+    ids=["close range", "palm", "back camera", "pose", "full range"],
+)
+def test_blazeface_is_recognised_by_its_number_of_boxes(
+    size: int, boxes: int, values: int, levels: tuple[tuple[int, int, int], ...]
+) -> None:
+    found = replace(facts((boxes, values), (boxes, 1)), height=size, width=size)
+    head = resolve_spec(found, SourceOptions(class_names=("face",)), None, None).head
+    assert head == BlazeFace((float(size), float(size)), levels, (values - 4) // 2)
 
 
 def test_fomo_is_read_where_somebody_says_so() -> None:
