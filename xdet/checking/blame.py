@@ -6,11 +6,11 @@ What ``--layers`` adds to a check: every tensor beside its twin, the first layer
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xdet.checking.layers import compare_layers
+from xdet.checking.layers import compare_layers, first_divergence
 from xdet.checking.placement import find_placement, placement_of
 from xdet.checking.result import Finding
 from xdet.errors import XdetError
@@ -79,49 +79,16 @@ def _swapped_colours(nearer: float, off: float, accused: Accused) -> list[Findin
 def _first_divergence(
     pair: OpenedPair, picture: NDArray[np.uint8], accused: Accused, runtimes: OpenRuntimes
 ) -> list[Finding]:
-    """The first tensor of a TFLite source, in its order, whose codes differ."""
-    twins = {} if pair.source_graph is None else _comparable(pair)
-    if not twins:
+    """The first tensor of a source of codes, in its order, whose codes differ."""
+    found = first_divergence(pair, picture, runtimes)
+    if found is None:
         return []
-    assert pair.source_graph is not None  # noqa: S101 - without it there are no twins
-    source_names = [
-        pair.source_graph.model.tensors[pair.source_graph.indices[tensor]].name for tensor in twins
-    ]
-    with runtimes.finished() as finished, runtimes.source() as source:
-        here = finished.tensors(picture, [str(twin.onnx) for twin in twins.values()])
-        there = source.tensors(picture, source_names)
-    for (tensor, twin), source_name in zip(twins.items(), source_names, strict=True):
-        found = _as_source(here[str(twin.onnx)], twin.layout, twin.zero_point_shift)
-        steps = np.abs(found - there[source_name].astype(np.int64))
-        if found.shape == steps.shape and steps.any():
-            told = (
-                f"the first layer whose codes leave the source's is {tensor!r}: {int((steps > 0).sum()):,} of {steps.size:,} "
-                f"differ, by up to {int(steps.max())} LSB"
-            )
-            return [Finding(accused.part, "layer", told, runtime=accused.run.name, layer=tensor)]
-    return []
-
-
-def _comparable(pair: OpenedPair) -> dict[str, Any]:
-    """Integer tensors that both sides compute, in the order in which the source computes them."""
-    source = pair.source_graph
-    assert source is not None  # noqa: S101 - the caller looked
-    found = {}
-    for op in source.model.operators:
-        for index in op.outputs:
-            twin = pair.document.tensors.get(source.names[index])
-            computed = twin is not None and twin.onnx in pair.graph.producers
-            if computed and source.model.tensors[index].dtype in ("int8", "uint8"):
-                found[source.names[index]] = twin
-    return found
-
-
-def _as_source(codes: NDArray[Any], layout: str, shift: int) -> NDArray[np.int64]:
-    """Codes of the graph in the source's layout and dialect."""
-    if "->" in layout:
-        before, after = layout.split("->")
-        codes = np.transpose(codes, [after.index(axis) for axis in before])
-    return codes.astype(np.int64) - shift
+    tensor, distance = found
+    told = (
+        f"the first layer whose codes leave the source's is {tensor!r}: {distance.differing:,} of {distance.values:,} "
+        f"differ, by up to {distance.worst_lsb} LSB"
+    )
+    return [Finding(accused.part, "layer", told, runtime=accused.run.name, layer=tensor)]
 
 
 IMAGES = 2  # every tensor of every layer is held twice, and computed twice in plain integers

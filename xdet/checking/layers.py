@@ -31,6 +31,7 @@ from converters.heads.base import is_raw_output, join_outputs
 from converters.quant import real_numbers
 from converters.spec import IMAGE
 from xdet.checking.layer_records import Distance, Layer, LayerComparison, RealDistance, RealLayer
+from xdet.checking.numbers.rewrites import BLOCK, FULL_CHANNELS
 from xdet.errors import ModelError
 from xdet.model.surgery import cut_layer, exact_codes
 from xdet.runtimes.ort_session import OrtSession, SessionChoices
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 HALF_BOUND = 2.0**-9  # likewise, of float16: weights, bias and result rounded to 11 bits; measured 2^-10
 HALF_LSB = 0.5  # what that adds in steps of 255 codes
 LOCAL_BOUND = 2e-5  # of the tensor's largest magnitude: sums in another order, in float32; measured 3.4e-6
+COMPARED_FATES = {("kept", None), ("replicated", FULL_CHANNELS)}
 SMALLEST = 1e-30  # the magnitude of a tensor of zeros
 
 
@@ -104,6 +106,25 @@ def source_codes(pair: OpenedPair, images: NDArray[np.uint8], runtimes: OpenRunt
     return [{layer.twin: layer.to_graph(values[layer.source.name]) for layer in shared} for values in held]
 
 
+def first_divergence(
+    pair: OpenedPair, picture: NDArray[np.uint8], runtimes: OpenRuntimes
+) -> tuple[str, Distance] | None:
+    """The first tensor of a source of codes whose codes differ, and how far; None where none does, or there are no codes."""
+    shared = tuple(
+        layer for layer in _shared_layers(pair, 0)[0] if layer.source.codes and not layer.source.quant
+    )
+    if not shared:
+        return None
+    (theirs,) = source_values(runtimes, shared, picture)
+    with runtimes.finished() as finished:
+        ours = finished.tensors(picture, [layer.twin for layer in shared if layer.twin != IMAGE])
+    for layer in shared:
+        distance = layer.distance({IMAGE: picture, **ours}[layer.twin], theirs[layer.source.name])
+        if isinstance(distance, Distance) and distance.differing:
+            return layer.source.name, distance
+    return None
+
+
 def source_values(
     runtimes: OpenRuntimes, shared: tuple[_Shared, ...], images: NDArray[np.uint8]
 ) -> list[Values]:
@@ -126,6 +147,8 @@ class _Shared:
         scale: of the twin's codes where the source has real numbers; None where it has codes, or the twin has none.
         zero_point: likewise.
         bound: what *local* may be, in LSB, of a source of codes.
+        filling: the code of the channels of zeros that the twin has beside the source's, up to a multiple of 16 (pass
+            ``full channels``); None without such.
     """
 
     source: SourceLayer
@@ -136,9 +159,24 @@ class _Shared:
     scale: np.float32 | None = None
     zero_point: int = 0
     bound: int = 0
+    filling: int | None = None
 
     def to_graph(self, values: NDArray[Any]) -> NDArray[Any]:
         """The source's values as the graph stores them: moved, and the nearest codes where only the graph has codes."""
+        found = self._stored(values)
+        if self.filling is None:
+            return found
+        more = [(0, 0)] * found.ndim
+        more[self._channels(found)] = (0, -found.shape[self._channels(found)] % BLOCK)
+        return np.pad(found, more, constant_values=self.filling)
+
+    def _channels(self, array: NDArray[Any]) -> int:
+        """The axis of the source's channels."""
+        last = array.ndim - 1
+        return last if self.perm is None else self.perm.index(last)
+
+    def _stored(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Without the channels beside the source's."""
         moved = self._moved(values)
         if self.source.quant is not None:
             reals = moved if self.source.codes is None else real_numbers(moved, self.source.quant)
@@ -156,7 +194,10 @@ class _Shared:
         self, found: NDArray[Any], values: NDArray[Any], reach: float = 0.0
     ) -> Distance | RealDistance:
         """How far a value of the graph is from the source's; of real numbers in fractions of their largest, or of ``reach``."""
-        wanted = self.to_graph(values)
+        wanted = self._stored(values)
+        if self.filling is not None:
+            axis = self._channels(wanted)
+            found = found.take(range(wanted.shape[axis]), axis)
         if self.source.quant is not None:
             return self._in_steps(found, wanted, self.source.quant)
         if self.source.codes is not None:
@@ -266,6 +307,18 @@ class _Comparing:
 
 
 def _shared(pair: OpenedPair, least_bound: int) -> tuple[tuple[_Shared, ...], dict[str, str]]:
+    """``_shared_layers``, of which there must be some."""
+    shared, absent = _shared_layers(pair, least_bound)
+    if not pair.source_layers:
+        raise ModelError(
+            f"'{pair.source.file}' has no layers that are compared: a quantised ONNX source's operators are the model's own"
+        )
+    if not shared:
+        raise ModelError(f"'{pair.source.file}' shares no layer with the model; is it the model's source?")
+    return shared, absent
+
+
+def _shared_layers(pair: OpenedPair, least_bound: int) -> tuple[tuple[_Shared, ...], dict[str, str]]:
     """The tensors that exist on both sides, and those that a pass took away, in the source's order."""
     shared: list[_Shared] = []
     absent: dict[str, str] = {}
@@ -277,19 +330,13 @@ def _shared(pair: OpenedPair, least_bound: int) -> tuple[tuple[_Shared, ...], di
         bound = max([own, *(bounds.get(name, 0) for name in layer.reads)])
         if twin is None or not layer.is_compared:
             bounds[layer.name] = bound
-        elif twin.onnx is None or twin.fate != "kept":
+        elif twin.onnx is None or (twin.fate, twin.by) not in COMPARED_FATES:
             bounds[layer.name], absent[layer.name] = bound, str(twin.by)
         elif (layer.codes is not None and layer.quant is None) or (
             twin.onnx in pair.graph.producers and not is_raw_output(twin.onnx)
         ):
             bound = of_twins[twin.onnx] = max(bound, of_twins.get(twin.onnx, 0))
             shared.append(_held(layer, twin, twin.onnx, bound, pair.graph))
-    if not pair.source_layers:
-        raise ModelError(
-            f"'{pair.source.file}' has no layers that are compared: a quantised ONNX source's operators are the model's own"
-        )
-    if not shared:
-        raise ModelError(f"'{pair.source.file}' shares no layer with the model; is it the model's source?")
     return tuple(shared), absent
 
 
@@ -308,12 +355,30 @@ def _held(layer: SourceLayer, twin: TensorTwin, value: str, bound: int, graph: F
     floats = np.float16 if value in half_values(graph) else np.float32
     if layer.quant is not None:
         return _Shared(layer, value, perm, floats, bound=bound)
+    filling = _code_of_zero(graph, value) if twin.by == FULL_CHANNELS else None
     if layer.codes is not None:
         unsigned = (layer.codes == "uint8") == (twin.zero_point_shift == 0)
         dtype = np.uint8 if unsigned else np.int8
-        return _Shared(layer, value, perm, dtype, shift=twin.zero_point_shift, bound=bound)
+        return _Shared(layer, value, perm, dtype, shift=twin.zero_point_shift, bound=bound, filling=filling)
     writer = graph.producers.get(value)
     if writer is None or writer.op != "QuantizeLinear":
         return _Shared(layer, value, perm, floats)
     scale, zero_point = (np.asarray(graph.constant(name)).reshape(-1)[0] for name in writer.inputs[1:3])
-    return _Shared(layer, value, perm, type(zero_point), scale=np.float32(scale), zero_point=int(zero_point))
+    return _Shared(
+        layer,
+        value,
+        perm,
+        type(zero_point),
+        scale=np.float32(scale),
+        zero_point=int(zero_point),
+        filling=filling,
+    )
+
+
+def _code_of_zero(graph: FinishedGraph, value: str) -> int:
+    """The zero-point by which codes are written or read."""
+    for node in (graph.producers.get(value), *graph.readers(value)):
+        zero = graph.constant(node.inputs[2]) if node is not None and len(node.inputs) > 2 else None
+        if zero is not None and node is not None and node.op in ("QuantizeLinear", "DequantizeLinear"):
+            return int(zero.reshape(-1)[0])
+    return 0
