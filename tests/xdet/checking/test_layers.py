@@ -161,7 +161,9 @@ def test_a_requantisation_that_changes_no_code_is_not_blamed_for_the_rounding_in
 ) -> None:
     source = tmp_path / "softmax.tflite"
     source.write_bytes(softmax_within_one_code())
-    model = convert_to_bytes(source, ConvertOptions(source=SourceOptions(head="none"))).model
+    model = convert_to_bytes(
+        source, ConvertOptions(source=SourceOptions(head="none"), arithmetic="fused")
+    ).model
     image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3), np.uint8)
     found = layers_of(model, source, image)
     rounded = [layer for layer in found.layers if isinstance(layer, Layer) and layer.onnx == "share"]
