@@ -31,7 +31,14 @@ from converters.integer.kernels import (
     softmax,
     window_of,
 )
-from converters.integer.reductions import REDUCTIONS, add_up, arg_max, integer_product, reduce_values
+from converters.integer.reductions import (
+    REDUCTIONS,
+    add_up,
+    arg_max,
+    integer_product,
+    reduce_values,
+    running_sums,
+)
 from converters.integer.values import Quantized, Reals, Rounding, Value, is_settled, quantize_value, to_reals
 
 if TYPE_CHECKING:
@@ -228,6 +235,7 @@ KERNELS: dict[str, Callable[[ir.Node, Sequence[Value | None], Rounding], Sequenc
     "Concat": lambda node, inputs, _: [concatenate(node, inputs)],
     "Conv": _convolve,
     "ConvInteger": _convolve_codes,
+    "CumSum": lambda _node, inputs, _: [running_sums(inputs)],
     "DequantizeLinear": _dequantize,
     "Gemm": _multiply,
     "MatMulInteger": lambda _node, inputs, _: [integer_product(inputs)],

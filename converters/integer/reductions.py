@@ -46,6 +46,12 @@ def add_up(inputs: Sequence[Value | None]) -> Value:
     return Reals(array, exact=all(value.exact for value in operands))
 
 
+def running_sums(inputs: Sequence[Value | None]) -> Value:
+    """CumSum along a constant axis, from the first element on."""
+    x, axis = (to_reals(value) for value in inputs if value is not None)
+    return Reals(np.cumsum(x.array, axis=int(axis.array), dtype=x.array.dtype), exact=x.exact)
+
+
 def reduce_values(node: ir.Node, inputs: Sequence[Value | None]) -> Value:
     """A node of ``REDUCTIONS`` over constant axes: an operand or, in older opsets, an attribute."""
     x, *operand = (to_reals(value).array for value in inputs if value is not None)

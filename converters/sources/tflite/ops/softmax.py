@@ -1,8 +1,9 @@
 """SOFTMAX, of codes as LiteRT's built-in kernel computes it (``converters.integer.softmax``), in standard operators.
 
-The exponentials are looked up with Gather, and added up by one Sum of all classes, which adds them in their order. On ONNX
-Runtime this takes 0.6 (bins of boxes, not on the last axis) to 6 times (91 classes, on the last axis) the time of one Softmax.
-GatherElements would be four times as fast as Gather, and fails on onnx's reference evaluator for tables beyond 64 entries.
+The exponentials are looked up with Gather, and added up by one Sum of all classes, which adds them in their order, or by CumSum
+where there are many (a Sum of 1,001 operands has no shape for onnx's inference). On ONNX Runtime this takes 0.6 (bins of boxes,
+not on the last axis) to 6 times (91 classes, on the last axis) the time of one Softmax. GatherElements would be four times as
+fast as Gather, and fails on onnx's reference evaluator for tables beyond 64 entries.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from converters.sources.tflite.reader import TfliteOperator
 
 LEVELS = np.float32(256)
+MOST_PARTS = 128  # of a Sum
 
 
 def softmax(context: ImportContext, op: TfliteOperator) -> None:
@@ -53,9 +55,15 @@ def _step_by_step(context: ImportContext, op: TfliteOperator) -> None:
     ends = [step("Cast", f"wide{i}", value, to=wide) for i, value in enumerate((largest, codes))]
     table = exponentials(context.params(source).scalar_scale, np.float32(float_option(op, "beta")))
     raised = step("Gather", "raised", table, step("Sub", "below", *ends), axis=0)
-    sizes, names = np.ones(shape[-1], np.int64), [context.name(op, f"class{i}") for i in range(shape[-1])]
-    parts = writer.ops("Split", [raised, writer.constant(sizes, context.name(op, "sizes"))], names, axis=axis)
-    total = writer.op("Sum", parts, context.name(op, "total"))
+    if shape[-1] > MOST_PARTS:
+        sums = step("CumSum", "sums", raised, np.int64(axis))
+        total = step("Gather", "total", sums, np.array([shape[-1] - 1], np.int64), axis=axis)
+    else:
+        sizes, names = np.ones(shape[-1], np.int64), [context.name(op, f"class{i}") for i in range(shape[-1])]
+        parts = writer.ops(
+            "Split", [raised, writer.constant(sizes, context.name(op, "sizes"))], names, axis=axis
+        )
+        total = writer.op("Sum", parts, context.name(op, "total"))
     scale, zero_point = context.params(target).scalar_scale, context.params(target).scalar_zero_point
     if scale * LEVELS != 1:
         total = step("Mul", "sum", total, scale * LEVELS)

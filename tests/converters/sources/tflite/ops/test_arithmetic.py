@@ -245,7 +245,7 @@ def test_a_logistic_is_exact(scale: float, zero_point: int, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
-@pytest.mark.parametrize("shape", [(1, 400, 1), (1, 400, 2), (1, 4, 5, 7), (1, 90, 80)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 400, 1), (1, 400, 2), (1, 4, 5, 7), (1, 90, 80), (1, 1001)], ids=str)
 @pytest.mark.parametrize(("scale", "beta"), [(1 / 256, 1.0), (0.1, 0.5)])
 def test_a_softmax_is_exact(shape: tuple[int, ...], scale: float, beta: float, dtype: str) -> None:
     """Two classes by a small scale have many shares near a tie."""
