@@ -226,8 +226,6 @@ class FinishedModelRuntime(DescribedRuntime):
     def __init__(self, model: bytes, *, file: str, document: ModelDocument, batch: int | None) -> None:
         super().__init__(model, file=file, spec=document.spec)
         self.document = document
-        row = row_of(self.name)
-        self._feeds = row is not None and row.feeds_thresholds and not document.freeze_thresholds
         self._batch, self._open = batch, True
 
     @abc.abstractmethod
@@ -237,6 +235,17 @@ class FinishedModelRuntime(DescribedRuntime):
     @abc.abstractmethod
     def _free(self) -> None:
         """Free what the back end holds."""
+
+    @cached_property
+    def _feeds(self) -> bool:
+        """Whether thresholds are fed."""
+        row = row_of(self.name)
+        return row is not None and row.feeds_thresholds and not self.document.freeze_thresholds
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        """The values that the graph computes."""
+        return value_names(self._model)
 
     @property
     def batch(self) -> int | None:
@@ -261,20 +270,20 @@ class FinishedModelRuntime(DescribedRuntime):
         require_thresholds(thresholds, self)
         if not self.spec.gives_boxes:
             return decoder_for(self.spec, file=self.file)(self.head(images), thresholds)
-        fed: dict[str, NDArray[Any]] = {}
-        if self._feeds:
-            values = (thresholds.score, thresholds.iou)
-            fed = {
-                n: np.asarray(value, np.float32) for n, value in zip(THRESHOLD_INPUTS, values, strict=True)
-            }
         self._require_open()
-        outputs = run_in_chunks(
-            images, self.batch, lambda chunk: self._compute({IMAGE: chunk, **fed}, DETECTION_OUTPUTS)
-        )
+        outputs = run_in_chunks(images, self.batch, lambda chunk: self._boxes(chunk, thresholds))
         found = require_sound(BatchDetections(*outputs), self)
         if not self._feeds:
             found = above_score(found, thresholds.score)
         return first_rows(found, thresholds.max_detections)
+
+    def _boxes(self, images: NDArray[np.uint8], thresholds: Thresholds) -> Outputs:
+        """The graph's boxes; at its own thresholds where none are fed."""
+        feeds: dict[str, NDArray[Any]] = {IMAGE: images}
+        if self._feeds:  # arrays without dimensions: ONNX Runtime refuses numpy scalars
+            values = (thresholds.score, thresholds.iou)
+            feeds |= {n: np.asarray(v, np.float32) for n, v in zip(THRESHOLD_INPUTS, values, strict=True)}
+        return self._compute(feeds, DETECTION_OUTPUTS)
 
     def head(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The raw outputs as one array; a model that ends in boxes shows them, too. See ``Runtime.head``."""
@@ -292,7 +301,7 @@ class FinishedModelRuntime(DescribedRuntime):
         require_images(images, self.spec)
         self._require_open()
         wanted = list(dict.fromkeys(names))
-        require_names(wanted, value_names(self._model), file=self.file)
+        require_names(wanted, self._names, file=self.file)
         if not wanted:
             return {}
         arrays = run_in_chunks(images, self.batch, lambda chunk: self._compute({IMAGE: chunk}, wanted))

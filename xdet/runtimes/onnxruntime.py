@@ -9,24 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.heads.base import BatchDetections, is_raw_output, join_outputs
+from converters.heads.base import is_raw_output
 from converters.spec import (
     DETECTION_OUTPUTS,
     IMAGE,
     THRESHOLD_INPUTS,
     ContractTensor,
-    DetectorSpec,
     ModelDocument,
     Thresholds,
     contract_io,
 )
 from xdet.errors import ModelError
 from xdet.model.contract import read_document
-from xdet.model.file import hash_model
 from xdet.model.frozen_thresholds import freeze_thresholds, obeys_fed_thresholds
-from xdet.model.wire import FLOAT, UNTOLD, value_names, with_outputs
-from xdet.runtimes.base import Capabilities, Runtime, require_images, require_names, require_thresholds
-from xdet.runtimes.finished import above_score, first_rows, require_numbers, require_sound, run_in_chunks
+from xdet.model.wire import FLOAT, UNTOLD, with_outputs
+from xdet.runtimes.finished import FinishedModelRuntime
 from xdet.runtimes.ort_session import (
     CPU,
     EXACT_KERNELS,
@@ -41,11 +38,13 @@ from xdet.runtimes.ort_session import (
 from xdet.runtimes.processors import RuntimeChoices, threads_per_network
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from xdet.model.file import ModelFile
+    from xdet.runtimes.base import Capabilities
+    from xdet.runtimes.finished import Outputs
 
 UNFUSED = "onnxruntime-unfused"
 INNER_SESSIONS = 2  # kept beside the main one: for the head, and for the layers that are looked at
@@ -53,7 +52,7 @@ FROZEN_SESSIONS = 2  # likewise: for the thresholds that were asked for last
 DEFAULTS = RuntimeChoices()
 
 
-class OnnxRuntime(Runtime):
+class OnnxRuntime(FinishedModelRuntime):
     """A finished model, open on one execution provider; may be used from several threads.
 
     Thresholds are fed. A provider that ignores fed ones, which ``obeys_fed_thresholds`` finds out when they are first needed,
@@ -65,12 +64,14 @@ class OnnxRuntime(Runtime):
 
     def __init__(self, session: OrtSession, document: ModelDocument) -> None:
         _require_contract(session, document)
+        super().__init__(
+            session.model, file=session.file, document=document, batch=session.inputs[0].shape[0]
+        )
         self._session = session
         self._frozen = not set(THRESHOLD_INPUTS) <= set(session.optional_inputs)
         self._inner: dict[tuple[str, ...], OrtSession] = {}
         self._at_thresholds: dict[tuple[float, float], OrtSession] = {}
         self._opening = Lock()
-        self.document = document
 
     @property
     def name(self) -> str:
@@ -83,26 +84,6 @@ class OnnxRuntime(Runtime):
         return f"{kind}:{short_name(choices.provider)}{told}"
 
     @property
-    def file(self) -> str:
-        """The model's name as messages give it."""
-        return self._session.file
-
-    @cached_property
-    def sha256(self) -> str:
-        """SHA-256 of the ONNX file's bytes, hex digits."""
-        return hash_model(self._session.model)
-
-    @property
-    def spec(self) -> DetectorSpec:
-        """The detector that the model holds."""
-        return self.document.spec
-
-    @property
-    def batch(self) -> int | None:
-        """Images per call, or None for any number."""
-        return self._session.inputs[0].shape[0]
-
-    @property
     def concurrent(self) -> bool:
         """On the CPU; other providers are not all made for it."""
         return self._session.choices.provider == CPU
@@ -110,65 +91,20 @@ class OnnxRuntime(Runtime):
     @property
     def capabilities(self) -> Capabilities:
         """Thresholds unless frozen, head and inner values always, exact for integer models on the CPU provider."""
-        only_head = not self.spec.gives_boxes
-        return Capabilities(
-            thresholds=only_head or not self._frozen,
-            max_detections=None if only_head else self.spec.thresholds.max_detections,
-            head=True,
-            tensors=True,
-            exact=self._session.choices.provider == CPU
-            and self._session.choices.fuse
-            and self.document.activations in EXACT_KERNELS,
-        )
+        choices = self._session.choices
+        exact = choices.provider == CPU and choices.fuse and self.document.activations in EXACT_KERNELS
+        takes = not self.spec.gives_boxes or not self._frozen
+        return replace(super().capabilities, thresholds=takes, exact=exact)
 
-    def detect(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
-        """Find boxes in uint8 RGB images ``(N, height, width, 3)``; see ``Runtime.detect``."""
-        require_images(images, self.spec)
-        require_thresholds(thresholds, self)
-        if not self.spec.gives_boxes:
-            from xdet.runtimes.finished import decoder_for
+    def _boxes(self, images: NDArray[np.uint8], thresholds: Thresholds) -> Outputs:
+        """As others do; a provider that ignores fed thresholds gets a copy of the model in which they are constants."""
+        if self._feeds or self._frozen:
+            return super()._boxes(images, thresholds)
+        return self._frozen_at(thresholds).run(DETECTION_OUTPUTS, {IMAGE: images})
 
-            decode = decoder_for(self.spec, file=self.file)
-            return decode(self.head(images), thresholds)
-        feeds: dict[str, NDArray[Any]] = {}
-        session = self._session
-        if self._feeds:  # arrays without dimensions: ONNX Runtime refuses numpy scalars
-            values = (thresholds.score, thresholds.iou)
-            feeds = {
-                n: np.asarray(value, np.float32) for n, value in zip(THRESHOLD_INPUTS, values, strict=True)
-            }
-        elif not self._frozen:
-            session = self._frozen_at(thresholds)
-        outputs = run_in_chunks(
-            images, self.batch, lambda chunk: session.run(DETECTION_OUTPUTS, {IMAGE: chunk, **feeds})
-        )
-        found = require_sound(BatchDetections(*outputs), self)
-        if self._frozen:
-            found = above_score(found, thresholds.score)
-        return first_rows(found, thresholds.max_detections)
-
-    def head(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The raw outputs as one array; a model that ends in boxes shows them, too. See ``Runtime.head``."""
-        names = [output.value_name for output in self.spec.network_outputs]
-        found = self.tensors(images, names)
-        return require_numbers(join_outputs([found[name] for name in names]), self)
-
-    def network(self, images: NDArray[np.uint8]) -> object:
-        """The raw outputs, as ONNX Runtime gives them; see ``Runtime.network``."""
-        names = tuple(output.value_name for output in self.spec.network_outputs)
-        return self._showing(names).run(names, {IMAGE: images})
-
-    def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """Values of the ONNX graph by name; see ``Runtime.tensors``.
-
-        The first call for values that the model does not show by itself opens a second session, which does.
-        """
-        require_images(images, self.spec)
-        if not names:
-            return {}
-        session, wanted = self._showing(tuple(dict.fromkeys(names))), list(dict.fromkeys(names))
-        arrays = run_in_chunks(images, self.batch, lambda chunk: session.run(wanted, {IMAGE: chunk}))
-        return dict(zip(wanted, arrays, strict=True))
+    def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
+        """Values that the model does not show by itself open a second session, which does."""
+        return self._showing(tuple(names)).run(names, feeds)
 
     def placement(self) -> dict[str, dict[str, int]] | None:
         """Where the file's own nodes run; see ``OrtSession.placement``."""
@@ -178,7 +114,7 @@ class OnnxRuntime(Runtime):
         """End the profile that was asked for at opening; the path of its JSON file."""
         return self._session.end_profiling()
 
-    def close(self) -> None:
+    def _free(self) -> None:
         """End the sessions."""
         for session in (self._session, *self._inner.values(), *self._at_thresholds.values()):
             session.close()
@@ -215,7 +151,6 @@ class OnnxRuntime(Runtime):
             return self._session
         with self._opening:
             if hidden not in self._inner:
-                require_names(hidden, value_names(self._session.model), file=self.file)
                 shown = with_outputs(
                     self._session.model, [(n, FLOAT if is_raw_output(n) else UNTOLD) for n in hidden]
                 )
