@@ -28,6 +28,7 @@ from converters.sources.tflite.flatbuffer import FlatBuffer, Table
 from converters.sources.tflite.flexbuffer import MOST_BYTES, read_numbers
 from converters.sources.tflite.metadata import read_metadata
 from converters.sources.tflite.schema import OPTIONS, Field
+from converters.sources.tflite.sparsity import densify, without_densify
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -158,8 +159,8 @@ def _reasons_to_refuse(table: Table) -> list[str]:
     reasons = []
     if table.flag("is_variable"):
         reasons.append("is a variable (its value outlives a run)")
-    if table.has_table("sparsity"):
-        reasons.append("is stored sparse; export the model without sparsity")
+    if table.has_table("sparsity") and table.word("type") not in NUMPY_DTYPES:
+        reasons.append(f"is stored sparse, in {table.word('type')}; export the model without sparsity")
     if table.integer("external_buffer"):
         reasons.append("keeps its value in another file")
     quantization = table.child("quantization", schema.QUANTIZATION)
@@ -184,6 +185,9 @@ def _read_tensor(index: int, table: Table, buffers: Sequence[Table]) -> TfliteTe
     name, dtype = table.text("name"), table.word("type")
     shape = _read_shape(table, name)
     raw = _read_raw(table, buffers)
+    sparsity = table.child("sparsity", schema.SPARSITY)
+    if sparsity is not None and raw.size:
+        raw = densify(sparsity, shape, np.dtype(dtype).newbyteorder("<"), raw)
     return TfliteTensor(
         index=index,
         name=name,
@@ -326,7 +330,7 @@ def read_tflite(data: bytes, file: str) -> TfliteModel:
         metadata=read_metadata(data, file, root, buffers),
     )
     _check_order(model, subgraph)
-    return _without_postprocess(_without_constants(model))
+    return _without_postprocess(_without_constants(without_densify(model)))
 
 
 def _without_constants(model: TfliteModel) -> TfliteModel:

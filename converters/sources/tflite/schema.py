@@ -61,6 +61,24 @@ QUANTIZATION: Schema = {
     "details_type": Field(4, "uint8"),
     "quantized_dimension": Field(6, "int32"),
 }
+SPARSITY: Schema = {
+    "traversal_order": Field(0, "vector:int32"),
+    "block_map": Field(1, "vector:int32"),
+    "dim_metadata": Field(2, "tables"),
+}
+DIMENSION: Schema = {
+    "format": Field(0, "int8"),
+    "dense_size": Field(1, "int32"),
+    "array_segments_type": Field(2, "uint8"),
+    "array_segments": Field(3, "table"),
+    "array_indices_type": Field(4, "uint8"),
+    "array_indices": Field(5, "table"),
+}
+INDEX_VECTORS: Mapping[int, Schema] = {
+    1: {"values": Field(0, "vector:int32")},
+    2: {"values": Field(0, "vector:uint16")},
+    3: {"values": Field(0, "vector:uint8")},
+}
 BUFFER: Schema = {
     "data": Field(0, "vector:uint8"),
     "offset": Field(1, "uint64"),

@@ -159,7 +159,10 @@ UNSUPPORTED: dict[str, tuple[Callable[[TfliteBuilder], Any], str]] = {
     "two subgraphs": (duplicate_subgraph, "2 subgraphs, expected 1"),
     "schema version": (lambda b: setattr(b.model, "version", 4), "schema version 4, expected 3"),
     "variable": (set_tensor(3, isVariable=True), "'sums' is a variable"),
-    "sparse": (set_tensor(1, sparsity=bindings.SparsityParametersT()), "'weights' is stored sparse"),
+    "sparse int4": (
+        set_tensor(1, sparsity=bindings.SparsityParametersT(), type=bindings.TensorType.INT4),
+        "'weights' is stored sparse, in int4",
+    ),
     "external": (set_tensor(1, externalBuffer=3), "'weights' keeps its value in another file"),
     "blockwise": (set_quant(1, detailsType=2), "'weights' has blockwise quantisation"),
     "dynamic height": (
@@ -186,9 +189,9 @@ def test_a_sound_model_that_cannot_be_represented_is_refused_by_name(
 
 def test_all_refused_tensors_are_listed_at_once() -> None:
     b, y = build_small_model()
-    set_tensor(1, sparsity=bindings.SparsityParametersT())(b)
+    set_tensor(1, externalBuffer=3)(b)
     set_tensor(3, isVariable=True)(b)
-    with pytest.raises(UnsupportedModelError, match=r"'weights' is stored sparse.*'sums' is a variable"):
+    with pytest.raises(UnsupportedModelError, match=r"'weights' keeps its value.*'sums' is a variable"):
         read_tflite(b.build([y]), FILE)
 
 
