@@ -375,15 +375,13 @@ def _tensor_info(value: Any) -> TensorInfo:
 
 
 def _border(file: str, doing: str, advice: str) -> Any:
-    return vendor_errors(
-        VendorErrors(
-            model=(*_classes(MODEL_ERRORS), ValueError, RuntimeError, MemoryError),
-            runtime=_classes(RUNTIME_ERRORS),
-        ),
-        file=file,
-        doing=doing,
-        advice=advice,
-    )
+    return vendor_errors(_vendor_errors(), file=file, doing=doing, advice=advice)
+
+
+@cache
+def _vendor_errors() -> VendorErrors:
+    model = (*_classes(MODEL_ERRORS), ValueError, RuntimeError, MemoryError)
+    return VendorErrors(model=model, runtime=_classes(RUNTIME_ERRORS))
 
 
 def _classes(names: Sequence[str]) -> tuple[type[Exception], ...]:
