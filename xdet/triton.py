@@ -13,13 +13,11 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from xdet.errors import ModelError, UsageError
 from xdet.model.contract import read_document
 from xdet.model.file import read_model_file
 from xdet.model.frozen_thresholds import freeze_thresholds
-from xdet.model.graph import load_onnx
+from xdet.model.graph import dtype_name, load_onnx
 from xdet.writing.files import (
     MODEL_MARK,
     Output,
@@ -135,7 +133,7 @@ def _tensors(kind: str, values: Sequence[onnx.ValueInfoProto], *, batched: bool)
     blocks = []
     for value in values:
         tensor = value.type.tensor_type
-        dtype = _dtype_name(tensor.elem_type)
+        dtype = dtype_name(tensor.elem_type)
         dims = tensor.shape.dim
         if dtype not in DATA_TYPES or (batched and (not dims or dims[0].HasField("dim_value"))):
             raise ModelError(
@@ -151,12 +149,6 @@ def _tensors(kind: str, values: Sequence[onnx.ValueInfoProto], *, batched: bool)
         fields = [f"name: {json.dumps(value.name)}", f"data_type: {DATA_TYPES[dtype]}", *shape]
         blocks.append("  {\n" + "".join(f"    {field}\n" for field in fields) + "  }")
     return [f"{kind} [\n" + ",\n".join(blocks) + "\n]"]
-
-
-def _dtype_name(elem_type: int) -> str:
-    from onnx import helper
-
-    return str(np.dtype(helper.tensor_dtype_to_np_dtype(elem_type)))
 
 
 def _with_thresholds(data: bytes, document: ModelDocument, score: float | None, iou: float | None) -> bytes:

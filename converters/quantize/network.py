@@ -34,6 +34,7 @@ from converters.graph import (
     GraphWriter,
     bias_node,
     constant_at,
+    cut_graph,
     dequantize_node,
     image_pixels,
     nodes_before,
@@ -304,16 +305,11 @@ def quantize_network(
 
 
 def _serialised(writer: GraphWriter, outputs: Sequence[ir.Value]) -> bytes:
-    """A network that ends at its raw outputs as a file; the writer is left as it was."""
-    types = [value.type for value in outputs]
-    for value in outputs:
+    """A network that ends at its raw outputs as a file."""
+    network = cut_graph(writer.graph, outputs)
+    for value in network.outputs:
         value.type = ir.TensorType(ir.DataType.FLOAT)
-    writer.graph.outputs.extend(outputs)
-    model = ir.to_proto(ir.Model(writer.graph, ir_version=IR_VERSION)).SerializeToString()
-    del writer.graph.outputs[len(writer.graph.outputs) - len(outputs) :]
-    for value, before in zip(outputs, types, strict=True):
-        value.type = before
-    return bytes(model)
+    return bytes(ir.to_proto(ir.Model(network, ir_version=IR_VERSION)).SerializeToString())
 
 
 def _calibration_model(writer: GraphWriter, outputs: Sequence[ir.Value]) -> ir.Model:

@@ -1,23 +1,17 @@
-"""A finished model's decoder behind a table of crafted heads: the picture says which of them it decodes.
+"""Copies of a finished model with one thing changed, cut and written on onnx-ir; the model itself stays as it is.
 
-Before: ``image`` -> network -> ``head`` -> decoder, suppression, outputs. After: an ``image`` of one pixel, whose red value is
-an index -> a table -> ``head`` -> the same nodes. Where ``head`` comes out of a DequantizeLinear (and a Transpose), the table
-holds codes and these nodes stay. The copy keeps the contract, so every runtime runs it as it runs the model. Numeric effect:
-none behind ``head``.
+* ``build_probe_model``: the decoder behind a table of crafted heads. Before: ``image`` -> network -> ``head`` -> decoder,
+  suppression, outputs. After: an ``image`` of one pixel, whose red value is an index -> the table -> ``head`` -> the same
+  nodes. Where ``head`` comes out of a DequantizeLinear (and a Transpose), the table holds codes and these nodes stay. The copy
+  keeps the contract, so every runtime runs it as it runs the model.
+* ``cut_at_head``: what ``xdet convert --head none`` would have written: the nodes up to the raw outputs.
+* ``at_network_size``: the fixed graph inside one that takes photographs of any size: what a conversion without ``--any-size``
+  writes.
+* ``cut_layer``: one value computed from given values in front of it, by a runtime; ``exact_codes`` computes the same by exact
+  integer arithmetic.
 
-The network of a finished model without its head: a scratch copy that ends at the raw outputs.
-
-Before -> after: the model -> what ``xdet convert --head none`` would have written: the same nodes up to ``head``, or
-``head_<name>`` each, which become the outputs; what only the decoder needs is left out. Numeric effect: none on the head.
-
-The fixed graph inside one that takes photographs of any size.
-
-Before -> after: ``image`` -> resize rule -> ``network_image`` -> network, head -> letterbox undone -> outputs becomes what the
-conversion without ``--any-size`` writes: the nodes between, with ``image`` at the network's size. Numeric effect: none.
-
-Teacher forcing: one value of a graph computed from given values in front of it.
-
-By exact integer arithmetic (``converters.integer``), or by a runtime, on the part of the graph that lies between.
+Numeric effect: none on what stays. Copies with other thresholds, or with inner values as outputs, are made of the file's bytes
+instead (``frozen_thresholds``, ``wire``): detection needs them, and must not wait for onnx.
 """
 
 from __future__ import annotations
@@ -203,9 +197,8 @@ def cut_at_head(model: bytes, file: str) -> bytes:
     graph = cut_graph(whole.graph, _computed(whole.graph, names, file))
     batch = _image(graph).shape[0]  # type: ignore[index]  # stated
     told = batch if isinstance(batch, int) else str(batch)
-    for value, tensor in zip(
-        graph.outputs, contract_io(cut.spec, told, freeze_thresholds=True)[1], strict=True
-    ):
+    _, raw = contract_io(cut.spec, told, freeze_thresholds=True)
+    for value, tensor in zip(graph.outputs, raw, strict=True):
         value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(tensor.shape)
     return _serialised(whole, graph, cut)
 
@@ -339,10 +332,8 @@ def cut_layer(model: ir.Model, output: str, codes: Mapping[str, NDArray[Any]]) -
     part = cut_graph(model.graph, [values[output]], given)
     read = {str(value.name): value for value in (*part.inputs, *part.outputs)}
     for name, value in read.items():
-        value.type, value.shape = (
-            ir.TensorType(ir.DataType.from_numpy(codes[name].dtype)),
-            ir.Shape(codes[name].shape),
-        )
+        value.type = ir.TensorType(ir.DataType.from_numpy(codes[name].dtype))
+        value.shape = ir.Shape(codes[name].shape)
     proto = ir.to_proto(ir.Model(part, ir_version=model.ir_version))
     checker.check_model(proto, full_check=True)
     return proto.SerializeToString(), {name: codes[name] for name in read}
