@@ -21,7 +21,7 @@ from xdet.checking.report import check_text, placement_text
 from xdet.cli.options import read_provider_options
 from xdet.errors import XdetError
 from xdet.pictures.images import find_images
-from xdet.runtimes.distributions import installed_distributions
+from xdet.runtimes.onnxruntime_packages import installed_distributions
 from xdet.runtimes.ort_session import available_providers, provider_problems, resolve_provider, short_name
 
 REPEATS = 10

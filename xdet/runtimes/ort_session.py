@@ -27,8 +27,14 @@ import numpy as np
 
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
 from xdet.runtimes.base import VendorErrors, vendor_errors
-from xdet.runtimes.distributions import not_importable, require_new_enough, two_distributions, warn_of_two
-from xdet.runtimes.plugins import installed_plugins, read_plugin
+from xdet.runtimes.onnxruntime_packages import (
+    installed_plugins,
+    not_importable,
+    read_plugin,
+    require_new_enough,
+    two_distributions,
+    warn_of_two,
+)
 from xdet.runtimes.processors import usable_processors
 
 try:

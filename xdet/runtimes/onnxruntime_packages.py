@@ -1,14 +1,22 @@
-"""Which distributions of ONNX Runtime are installed: there is one per provider, and all of them write the same files.
+"""Which packages of ONNX Runtime are installed: distributions, one per provider, and plug-ins with further providers.
 
-Two of them overwrite each other, and removing one leaves the other in pieces. Each case is told with the lines that repair it.
+All distributions write the same files: two of them overwrite each other, and removing one leaves the other in pieces. Each
+case is told with the lines that repair it.
 
 A file that ONNX Runtime did not load may be too new for it: the file's document names the oldest release that does.
+
+Plug-ins (``onnxruntime-ep-*``) are found among the installed modules. By their makers' convention such a module is called
+``onnxruntime_ep_*`` and tells its library's path and its providers' names. ``onnxruntime_qnn`` (``onnxruntime-qnn`` from 2.0
+on) keeps the convention but for its name.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
+import pkgutil
 import sys
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +27,7 @@ from xdet.errors import RuntimeUnavailableError
 from xdet.model.wire import read_metadata
 
 PACKAGE = "onnxruntime"
+PLUGINS = ("onnxruntime_ep_", "onnxruntime_qnn")  # begin the names of their modules
 OLDEST = "1.20"  # that xdet is tested with; the extra "cpu" asks for it
 LOG = logging.getLogger(__name__)
 
@@ -92,3 +101,36 @@ def require_new_enough(model: bytes, file: str, installed: str) -> None:
         f"'{file}' needs ONNX Runtime {oldest} or newer, found {installed}; install a newer onnxruntime, or "
         f"convert the source again with {other}"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """An installed plug-in.
+
+    Attributes:
+        name: of its module.
+        path: of the library to register.
+        providers: full names of the providers inside.
+    """
+
+    name: str
+    path: str
+    providers: tuple[str, ...]
+
+
+def installed_plugins() -> tuple[str, ...]:
+    """Names of the plug-ins' modules in this environment, sorted; nothing is imported."""
+    return tuple(sorted({found.name for found in pkgutil.iter_modules() if found.name.startswith(PLUGINS)}))
+
+
+def read_plugin(name: str) -> Plugin:
+    """What a plug-in's module tells; its library is not loaded.
+
+    Raises:
+        ImportError: the module is damaged or does not keep the convention.
+    """
+    module = importlib.import_module(name)
+    try:
+        return Plugin(name, str(module.get_library_path()), tuple(map(str, module.get_ep_names())))
+    except AttributeError as error:
+        raise ImportError(f"{name} does not tell its library and providers: {error}") from error

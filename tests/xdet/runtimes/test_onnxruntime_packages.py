@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from tests.xdet.finished_models import finished_model
 from xdet.cli.app import app
 from xdet.errors import RuntimeUnavailableError
-from xdet.runtimes.distributions import installed_distributions, not_importable, two_distributions
+from xdet.runtimes.onnxruntime_packages import installed_distributions, not_importable, two_distributions
 from xdet.runtimes.ort_session import resolve_provider
 
 if TYPE_CHECKING:
