@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from converters.sources.tflite.reader import TfliteModel
 
 DENSE, SPARSE = range(2)
+PLACE_COST = 8  # bytes of an index
 
 
 def densify(
@@ -56,7 +57,7 @@ def densify(
     places: dict[int, NDArray[np.int64]] = {}
     count = 1
     for axis, level in zip(order, levels, strict=True):
-        parents, own = _walk(level, count, elements)
+        parents, own = _walk(level, count, min(elements, len(table.buffer.data)))
         places = {known: values[parents] for known, values in places.items()} | {axis: own}
         count = own.size
     if count * dtype.itemsize != stored.size:
@@ -78,12 +79,13 @@ def _walk(level: Table, count: int, most: int) -> tuple[NDArray[np.intp], NDArra
     Args:
         level: ``DimensionMetadata``.
         count: places of the dimensions in front.
-        most: numbers of the tensor.
+        most: places there can be: each is a number of the tensor, and takes a byte of the file or more.
     """
     if level.integer("format") == DENSE:
         size = level.integer("dense_size")
         if not 0 < size <= max(1, most // max(1, count)):
-            raise level.damaged("dense_size", f"{count} times {size} places, the tensor has {most} numbers")
+            raise level.damaged("dense_size", f"{count} times {size} places, expected at most {most}")
+        level.buffer.charge(count * size * PLACE_COST, level.where)
         return np.repeat(np.arange(count), size), np.tile(np.arange(size), count)
     if level.integer("format") != SPARSE:
         raise level.damaged("format", f"expected 0 (dense) or 1 (sparse), found {level.integer('format')}")

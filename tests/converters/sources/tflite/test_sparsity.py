@@ -115,7 +115,10 @@ DAMAGE: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "a level less": (lambda p: p.dimMetadata.pop(), "describe no tensor"),
     "blocks of no dimension": (lambda p: setattr(p, "blockMap", [7]), "describe no tensor"),
-    "a dense size": (lambda p: setattr(p.dimMetadata[0], "denseSize", 2**30), "1 times 1073741824 places"),
+    "a dense size": (
+        lambda p: setattr(p.dimMetadata[0], "denseSize", 2**30),
+        "1 times 1073741824 places, expected at most 30",
+    ),
     "an index": (
         lambda p: p.dimMetadata[1].arrayIndices.values.__setitem__(-1, 5),
         r"an index lies outside the shape \[6, 5\]",
