@@ -15,6 +15,7 @@ import onnx
 from converters._ir import ir
 from converters.errors import OptionError
 from converters.spec.releases import (
+    ANY_SIZE_OPENVINO,
     IR_VERSIONS,
     ONNXRUNTIME,
     ONNXRUNTIMES,
@@ -70,12 +71,14 @@ def oldest_runtimes(model: ir.Model, document: ModelDocument) -> dict[str, str]:
         oldest = UINT8_MAX_ONNXRUNTIME
     spec = document.spec
     refusing = {
-        "iree": spec.image.any_size or (spec.gives_boxes and spec.competing_classes > 1),
+        "iree": spec.image.any_size or document.float16 or (spec.gives_boxes and spec.competing_classes > 1),
         "opencv": spec.image.any_size,
         "tract": spec.image.any_size or document.activations == "int8",
         "tvm": spec.image.any_size,
     }
     others = {name: release for name, release in OTHER_RUNTIMES.items() if not refusing.get(name)}
+    if spec.image.any_size:
+        others["openvino"] = ANY_SIZE_OPENVINO
     return {**dict.fromkeys(ONNXRUNTIMES, oldest), **others}
 
 

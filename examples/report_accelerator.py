@@ -13,6 +13,9 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 import xdet
 from xdet.bench.machine import describe_machine
@@ -20,9 +23,17 @@ from xdet.checking.placement import find_placement
 from xdet.checking.report import check_text, placement_text
 from xdet.cli.options import read_provider_options
 from xdet.errors import XdetError
+from xdet.model.contract import read_document
+from xdet.model.file import read_model_file
 from xdet.pictures.images import find_images
+from xdet.pictures.preparation import Preparation, prepare_many
 from xdet.runtimes.onnxruntime_packages import installed_distributions
 from xdet.runtimes.ort_session import available_providers, provider_problems, resolve_provider, short_name
+from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.table import open_model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 REPEATS = 10
 
@@ -36,6 +47,24 @@ def least_ms(model: Path, photograph: Path, provider: str, options: dict[str, st
             detector(photograph)
             times.append(time.perf_counter() - started)
     return min(times[1:]) * 1000
+
+
+def head_line(path: Path, photographs: Sequence[Path], choices: RuntimeChoices) -> str:
+    """How far the provider's raw head is from the CPU's, which needs nothing but ONNX Runtime."""
+    model = read_model_file(path)
+    document = read_document(model.data, file=model.file)
+    with open_model(model) as known, open_model(model, choices, subprocess=True) as runtime:
+        pictures = [
+            picture.pixels[None] for picture in prepare_many(photographs, Preparation(document.spec.image))
+        ]
+        heads = [(known.head(pixels), runtime.head(pixels)) for pixels in pictures]
+    differing = sum(int((here != there).sum()) for here, there in heads)
+    most = max(float(np.abs(here - there).max()) for here, there in heads)
+    told = f"{most:.2g}" if document.golden is None else f"{most / document.golden.scale:.0f} LSB"
+    values = sum(here.size for here, _ in heads)
+    return (
+        f"head on {choices.provider} beside cpu: {differing:,} of {values:,} values differ, by at most {told}"
+    )
 
 
 def print_block(args: argparse.Namespace) -> int:
@@ -53,19 +82,26 @@ def print_block(args: argparse.Namespace) -> int:
     )
     for problem in provider_problems():
         print(f"problem: {problem}")
-    print(f"nodes: {placement_text(find_placement(args.model.read_bytes(), provider))}", flush=True)
+    print(placement_text(find_placement(args.model.read_bytes(), provider)), flush=True)
     for name, given in dict.fromkeys([("cpu", ()), (provider, tuple(options.items()))]):
         print(
             f"time on {name}: {least_ms(args.model, photographs[0], name, dict(given)):.1f} ms per photograph",
             flush=True,
         )
     names = ",".join(dict.fromkeys(["onnxruntime:cpu", f"onnxruntime:{provider}"]))
-    result = xdet.check(args.model, args.source, photographs, runtimes=names)
+    if provider != "cpu":
+        print(
+            head_line(
+                args.model, photographs, RuntimeChoices("onnxruntime", provider, provider_options=options)
+            )
+        )
+    result = xdet.check(args.model, args.source, photographs, runtimes=names, provider_options=options)
     print(check_text(result))
     print("```")
     if not result.passed:
         return 1
-    return 0 if any(run.name == f"onnxruntime:{provider}" for run in result.runs) else 3
+    ran = any(run.name.partition(" ")[0] == f"onnxruntime:{provider}" for run in result.runs)
+    return 0 if ran else 3
 
 
 def main() -> int:

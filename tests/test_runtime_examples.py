@@ -58,7 +58,7 @@ def test_the_block_holds_versions_placement_and_the_check(
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == lines[-1] == "```"
-    for told in ("xdet ", "provider CPUExecutionProvider; devices: ", "nodes: ", "time on cpu: "):
+    for told in ("xdet ", "provider CPUExecutionProvider; devices: ", "nodes on cpu: ", "time on cpu: "):
         assert sum(line.startswith(told) for line in lines) == 1
     assert any(line.startswith("onnxruntime:cpu ") for line in lines)
     absent = run("report_accelerator.py", *files, "--provider", "warp")

@@ -42,6 +42,7 @@ OTHER_RUNTIMES: Mapping[str, str] = {
     "tract": "0.23.8",
     "tvm": "0.26",
 }
+ANY_SIZE_OPENVINO = "2025.4"  # older ones do not load the resize rules
 UINT8_MAX_ONNXRUNTIME = "1.24"  # the first whose kernel for Max takes uint8, which ONNX has since opset 12
 
 

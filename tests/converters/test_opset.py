@@ -15,7 +15,13 @@ from converters.graph import infer_shapes
 from converters.heads.yolo_v2 import YoloV2
 from converters.opset import oldest_runtimes, refused_nodes, stamp_opset
 from converters.options import ConvertOptions
-from converters.spec.releases import IR_VERSIONS, ONNXRUNTIME, ONNXRUNTIMES, OTHER_RUNTIMES
+from converters.spec.releases import (
+    ANY_SIZE_OPENVINO,
+    IR_VERSIONS,
+    ONNXRUNTIME,
+    ONNXRUNTIMES,
+    OTHER_RUNTIMES,
+)
 from tests.xdet.finished_models import document
 
 LEAKY = "y = LeakyRelu(x)"
@@ -145,6 +151,11 @@ def test_runtimes_that_do_not_take_a_file_are_left_out() -> None:
     }
     for name, given in refused.items():
         assert name not in oldest_runtimes(model, given)
+    assert "iree" not in oldest_runtimes(model, replace(plain, float16=True))
+    assert oldest_runtimes(model, refused["tvm"]) == {
+        **dict.fromkeys(ONNXRUNTIMES, "1.15"),
+        "openvino": ANY_SIZE_OPENVINO,
+    }
 
 
 @pytest.mark.parametrize("opset", [12, 23, 13.0, True, "13"])

@@ -29,7 +29,15 @@ from xdet.checking.numbers import check_static
 from xdet.checking.numbers.description import uncompared
 from xdet.checking.numbers.proofs import why_not_exact
 from xdet.checking.other_cpus import Request, check_on_cpus, require_cpus
-from xdet.checking.pair import Asked, most_images, open_pair, runtime_name, split_runtimes, suggest_runtimes
+from xdet.checking.pair import (
+    Asked,
+    most_images,
+    open_pair,
+    runtime_name,
+    split_runtimes,
+    suggest_runtimes,
+    with_options,
+)
 from xdet.checking.result import CheckResult, Finding, MissingRuntime, RuntimeLine
 from xdet.checking.runs import OpenRuntimes, Run, Work, run_finished, run_open, run_source
 from xdet.checking.tolerance import judge_boxes, tolerate_heads
@@ -110,6 +118,8 @@ def check(
     layers: bool = False,
     cpus: Sequence[str] = (),
     tolerance: Tolerance | None = None,
+    provider_options: Mapping[str, str] | None = None,
+    device: str | None = None,
     progress: Callable[[str, int], None] | None = None,
 ) -> CheckResult:
     """Prove that a finished model is its source, on every runtime at hand, and name the cause where it is not.
@@ -128,6 +138,8 @@ def check(
         cpus: other processors, emulated (``xdet.checking.emulated``): self-test and check of the first two photographs there
             count like the parts.
         tolerance: what is accepted beyond; None is nothing. Inner layers and other processors are never excused by it.
+        provider_options: handed to the execution providers of ONNX Runtime among ``runtimes``, the CPU's aside.
+        device: of these providers, as ``xdet providers`` lists it.
         progress: called with a runtime's name and the number of images it has done since the last call.
 
     Raises:
@@ -149,6 +161,7 @@ def check(
     pixels, placements = stack_pixels(prepared), [image.placement for image in prepared]
     own = thresholds or pair.document.spec.thresholds
     finished, sources = split_runtimes(runtimes, pair.source.format, threads)
+    finished = with_options(finished, provider_options or {}, device)
     named = runtimes.split(",") if isinstance(runtimes, str) else runtimes or ()
     chosen = tuple(name for name in named if isinstance(name, str)) or None
     asked = Request(str(model), str(source), chosen, threads, thresholds, said)

@@ -22,11 +22,11 @@ from xdet.model.file import ModelFile, hash_model, read_model_file
 from xdet.model.graph import FinishedGraph, load_onnx
 from xdet.model.surgery import at_network_size
 from xdet.runtimes.base import Runtime
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.processors import RuntimeChoices, told_settings
 from xdet.runtimes.table import RUNTIMES, parse_runtimes, row_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import onnx_ir as ir
@@ -302,6 +302,32 @@ def split_runtimes(
     return [*finished, *(r for r in named if not isinstance(r, str))], sources
 
 
+def with_options(
+    finished: Sequence[RuntimeChoices | Runtime], provider_options: Mapping[str, str], device: str | None
+) -> list[RuntimeChoices | Runtime]:
+    """The runtimes of a finished model, where execution providers besides the CPU's get options and device.
+
+    Raises:
+        UsageError: there are some, and no such provider was named.
+    """
+    if not provider_options and device is None:
+        return list(finished)
+    given = [
+        replace(chosen, provider_options=provider_options, device=device)
+        if isinstance(chosen, RuntimeChoices)
+        and RUNTIMES[str(chosen.runtime)].takes_options
+        and str(chosen.provider).lower() != "cpu"
+        else chosen
+        for chosen in finished
+    ]
+    if given == list(finished):
+        raise UsageError(
+            "options and devices are those of ONNX Runtime's execution providers, and `runtimes` names none besides the CPU's; "
+            "add one, such as onnxruntime:cuda"
+        )
+    return given
+
+
 def most_images(runtime: str) -> int | None:
     """The most images that a runtime, as results call it, is given; None for any number."""
     row = row_of(runtime)
@@ -322,7 +348,9 @@ def runtime_name(asked: RuntimeChoices | Asked) -> str:
     """A runtime as results call it."""
     if isinstance(asked, str):
         return asked
-    return f"{asked.runtime}:{asked.provider}" if isinstance(asked, RuntimeChoices) else asked.name
+    if isinstance(asked, RuntimeChoices):
+        return f"{asked.runtime}:{asked.provider}{told_settings(asked.provider_options, asked.device)}"
+    return asked.name
 
 
 def suggest_runtimes(finished: Sequence[RuntimeChoices | Runtime]) -> list[MissingRuntime]:

@@ -12,11 +12,14 @@ import typer
 from xdet.cli.describing import Said, describes_source
 from xdet.cli.options import (
     STDOUT,
+    Device,
     Force,
+    ProviderOption,
     json_outputs,
     print_line,
     print_report,
     progress_bar,
+    read_provider_options,
     write_json,
 )
 
@@ -33,6 +36,7 @@ Examples:
   xdet check person.onnx --source person.tflite --images photos --cpus Haswell,Nehalem,cortex-a72 --report check.html
   xdet check person.onnx --source person.tflite --images photos --junit check.xml --tolerance head=1,box=0.5,score=0.01
   xdet check person.onnx --source person.tflite --images photos --runtimes onnxruntime:cpu,onnx-reference,onnxruntime-web
+  xdet check person.onnx --source person.tflite --images photos --runtimes onnxruntime:cuda --provider-option device_id=1
 """
 UNAVAILABLE = 3
 
@@ -56,6 +60,8 @@ def check(
     threads: Annotated[
         int | None, typer.Option(help="Threads inside an operator [default: the runtime's].")
     ] = None,
+    device: Device = None,
+    provider_option: ProviderOption = None,
     layers: Annotated[
         bool,
         typer.Option(
@@ -132,6 +138,8 @@ def check(
             layers=layers or repro is not None,
             cpus=others,
             tolerance=accepted,
+            provider_options=read_provider_options(provider_option),
+            device=device,
             progress=lambda _, n: advance(n),
         )
     if json is not None:

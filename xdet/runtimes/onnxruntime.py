@@ -35,7 +35,7 @@ from xdet.runtimes.ort_session import (
     resolve_provider,
     short_name,
 )
-from xdet.runtimes.processors import RuntimeChoices, threads_per_network
+from xdet.runtimes.processors import RuntimeChoices, threads_per_network, told_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,11 +77,10 @@ class OnnxRuntime(FinishedModelRuntime):
     def name(self) -> str:
         """``onnxruntime:`` (``onnxruntime-unfused:`` without integer kernels), the provider's short name, and its settings."""
         choices = self._session.choices
-        settings = [f"device={choices.device}"] if choices.device else []
-        settings += [f"{key}={value}" for key, value in sorted(choices.provider_options.items())]
         kind = "onnxruntime" if choices.fuse else UNFUSED
-        told = f" ({', '.join(settings)})" if settings else ""
-        return f"{kind}:{short_name(choices.provider)}{told}"
+        return (
+            f"{kind}:{short_name(choices.provider)}{told_settings(choices.provider_options, choices.device)}"
+        )
 
     @property
     def concurrent(self) -> bool:

@@ -93,6 +93,13 @@ class RuntimeChoices:
             )
 
 
+def told_settings(provider_options: Mapping[str, str], device: str | None) -> str:
+    """What reports write behind a provider's name: nothing, or ``" (device=gpu, precision=FP16)"``."""
+    settings = [f"device={device}"] if device else []
+    settings += [f"{key}={value}" for key, value in sorted(provider_options.items())]
+    return f" ({', '.join(settings)})" if settings else ""
+
+
 def most_threads() -> int:
     """The most threads that can be asked for: four per processor, at least 16; each takes memory, used or not."""
     return max(16, 4 * (os.cpu_count() or 1))

@@ -10,13 +10,15 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pytest
 
 from converters.convert import convert_to_bytes
+from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
+from converters.spec import ResizeRule
 from xdet.checking.emulated import emulate_arm
 from xdet.pictures.preparation import Preparation, prepare
 from xdet.runtimes.table import open_runtime
@@ -100,6 +102,21 @@ def test_the_embedded_detector_gives_the_same_bits(
     for name, model in models.items():
         found = np.load(tmp_path / f"{model.name}.npy")
         assert int((found != expected).sum()) == 0, name
+
+
+@pytest.mark.parametrize("rule", get_args(ResizeRule))
+def test_a_photograph_of_any_size_gives_the_same_bits(
+    rule: ResizeRule, arm: Path, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    model = tmp_path / "any.onnx"
+    options = ConvertOptions(source=SourceOptions(resize=rule), any_size=True)
+    model.write_bytes(convert_to_bytes(embedded_tflite, options).model)
+    with open_runtime(model) as runtime:
+        pixels = prepare(sample_pictures[0], Preparation(runtime.spec.image)).pixels[None]
+        expected = runtime.head(pixels)
+    np.save(tmp_path / "pixels.npy", pixels)
+    emulate(arm, "-c", PROGRAM, tmp_path / "pixels.npy", tmp_path, model)
+    assert int((np.load(tmp_path / "any.onnx.npy") != expected).sum()) == 0
 
 
 def test_the_selftest_is_exact(arm: Path, embedded_tflite: Path, tmp_path: Path) -> None:

@@ -7,12 +7,16 @@ The wheel ``onnxruntime-openvino`` replaces ``onnxruntime``, so these tests want
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from xdet.checking.check import check
 from xdet.checking.placement import find_placement
 from xdet.checking.selftest import run_selftest
 from xdet.conversion import convert
@@ -20,9 +24,6 @@ from xdet.detection.detector import Detector
 from xdet.errors import ModelError, RuntimeUnavailableError
 from xdet.evaluation.evaluate import evaluate
 from xdet.runtimes.ort_session import available_providers
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = [
     pytest.mark.openvino_provider,
@@ -122,3 +123,31 @@ def test_it_takes_every_node(model: Path) -> None:
     assert placement.nodes is not None
     assert set(placement.nodes) == {"openvino"}
     assert placement.fallen_back == {}
+
+
+def test_the_block_to_paste_needs_nothing_but_this_environment(
+    model: Path, embedded_tflite: Path, sample_pictures: list[Path]
+) -> None:
+    program = Path(__file__).resolve().parents[3] / "examples" / "report_accelerator.py"
+    files = map(str, (model, "--source", embedded_tflite, "--images", sample_pictures[0]))
+    asked = ["--provider", "openvino", "--provider-option", "device_type=CPU"]
+    done = subprocess.run(
+        [sys.executable, program, *files, *asked], capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (0, 1), done.stderr
+    assert "options: {'device_type': 'CPU'}" in done.stdout
+    assert re.search(r"^nodes on openvino: \d+", done.stdout, re.MULTILINE)
+    head = r"^head on openvino beside cpu: [\d,]+ of [\d,]+ values differ, by at most [012] LSB$"
+    assert re.search(head, done.stdout, re.MULTILINE)
+    assert re.search(r"^onnxruntime:openvino \(device_type=CPU\) .*\(9/9\)$", done.stdout, re.MULTILINE)
+
+
+def test_a_check_gives_options_to_named_providers_alone(
+    model: Path, embedded_tflite: Path, sample_pictures: list[Path]
+) -> None:
+    files, options = (model, embedded_tflite, sample_pictures[:1]), {"device_type": "CPU"}
+    found = check(*files, runtimes="onnxruntime:cpu,onnxruntime:openvino", provider_options=options)
+    assert [run.name for run in found.runs if run.name.startswith("onnxruntime")] == [
+        "onnxruntime:cpu",
+        "onnxruntime:openvino (device_type=CPU)",
+    ]

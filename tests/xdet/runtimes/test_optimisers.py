@@ -5,7 +5,8 @@ The packages want an environment of their own; ``.ci/run`` makes one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import onnx
@@ -13,7 +14,9 @@ import pytest
 
 from converters.convert import convert_to_bytes
 from converters.options import ConvertOptions
-from converters.spec import METADATA_KEY, THRESHOLD_INPUTS
+from converters.spec import METADATA_KEY, THRESHOLD_INPUTS, ResizeRule
+from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
+from tests.converters.test_any_size import SAID
 from xdet.errors import ModelError
 from xdet.model.wire import read_metadata
 from xdet.runtimes.onnxruntime import open_onnxruntime
@@ -84,6 +87,25 @@ def test_bits_document_and_session_entries_stay(
         session = OrtSession(after, file="o.onnx", choices=SessionChoices(threads=1, exact_for=entry))
         (boxes,) = session.run(["detection_boxes"], {"image": noise})
         np.testing.assert_array_equal(boxes, expected.boxes_xyxy)
+
+
+@pytest.mark.parametrize("rule", get_args(ResizeRule))
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_bits_of_photographs_of_any_size_stay(name: str, rule: ResizeRule, tmp_path: Path) -> None:
+    source = tmp_path / "small.tflite"
+    network = NetworkBuilder(64, seed=3, gain=8.0).conv(16, stride=2, activation="RELU").max_pool()
+    source.write_bytes(network.max_pool().conv(HEAD_CHANNELS, 1).build())
+    options = ConvertOptions(source=replace(SAID, resize=rule), any_size=True, freeze_thresholds=True)
+    before = convert_to_bytes(source, options).model
+    with (
+        open_onnxruntime(before, file="m.onnx") as known,
+        open_onnxruntime(optimised(name, before), file="o.onnx") as runtime,
+    ):
+        for height, width in ((64, 64), (40, 90), (201, 77), (1, 1)):
+            photograph = np.random.default_rng(width).integers(0, 256, (1, height, width, 3), np.uint8)
+            np.testing.assert_array_equal(runtime.head(photograph), known.head(photograph))
+            found, expected = (r.detect(photograph, known.spec.thresholds) for r in (runtime, known))
+            np.testing.assert_array_equal(found.boxes_xyxy, expected.boxes_xyxy)
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import onnxruntime as ort
 import pytest
 
 from tests.xdet.finished_models import finished_model
+from xdet.checking.pair import with_options
 from xdet.cli.options import read_provider_options
 from xdet.detection.detector import Detector
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
@@ -203,3 +205,17 @@ def test_a_model_error_names_the_options(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(ort_session, "_create", refuse)
     with pytest.raises(ModelError, match=r"Invalid option: nonsense; .* knows the options given"):
         ort_session.OrtSession(b"", file="m.onnx", choices=SessionChoices(WARP))
+
+
+@pytest.mark.parametrize(("options", "device"), [({"a": "b"}, None), ({}, "gpu")])
+def test_a_check_refuses_options_where_no_provider_takes_them(
+    options: dict[str, str], device: str | None
+) -> None:
+    cpu, cuda = RuntimeChoices("onnxruntime", "cpu"), RuntimeChoices("onnxruntime", "cuda")
+    with pytest.raises(UsageError, match=r"names none besides the CPU's; add one, such as onnxruntime:cuda"):
+        with_options([cpu, RuntimeChoices("openvino", "gpu")], options, device)
+    assert with_options([cpu, cuda], options, device) == [
+        cpu,
+        replace(cuda, provider_options=options, device=device),
+    ]
+    assert with_options([cpu], {}, None) == [cpu]
