@@ -174,7 +174,10 @@ BROKEN: list[tuple[Break, str]] = [
     (set_opset, r"opset \{'': 12\} and IR 7, expected 13 to 22 and its own"),
     (set_ir_version, r"opset \{'': 13\} and IR 10, expected 13 to 22 and 7"),
     (invent_an_attribute, "Conv '.*' is not of opset 13"),
-    (name_an_older_runtime, r"said to be \{'onnxruntime': '1.9'\}, expected \{'onnxruntime': '1.15', .*'tvm': '0.26'\}"),
+    (
+        name_an_older_runtime,
+        r"said to be \{'onnxruntime': '1.9'\}, expected \{'onnxruntime': '1.15', .*'tvm': '0.26'\}",
+    ),
     (add_custom_operator, r"operators of domains \['com.example'\]"),
     (rename_input, r"inputs pixels_nhwc uint8 \[1, 32, 32, 3\], .* expected image uint8 \[1, 32, 32, 3\]"),
     (reorder_outputs, r"outputs detection_boxes float32 \[1, 100, 4\], num_detections"),
