@@ -23,6 +23,7 @@ import numpy as np
 
 from converters._ir import ir
 from converters.graph import GraphWriter, cut_graph
+from converters.opset import oldest_runtimes
 from converters.spec import (
     HEAD,
     IMAGE,
@@ -31,17 +32,19 @@ from converters.spec import (
     NETWORK_VALUES,
     THRESHOLD_INPUTS,
     ImageInput,
-    ModelDocument,
     Thresholds,
     contract_io,
 )
 from xdet.errors import ModelError
+from xdet.model.contract import read_document
 from xdet.model.graph import load_onnx, model_from_proto, require_valid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from converters.spec import ModelDocument
 
 T = TypeVar("T")
 MOST_HEADS = 256  # as many as a red value tells apart
@@ -188,10 +191,10 @@ def cut_at_head(model: bytes, file: str) -> bytes:
     Raises:
         ModelError: damaged, not finished by xdet, or without the value ``head``.
     """
-    whole = model_from_proto(load_onnx(model, file), file)
-    document = _document(whole, file)
+    document = read_document(model, file=file)
     if not document.spec.gives_boxes:
         return model
+    whole = model_from_proto(load_onnx(model, file), file)
     cut = replace(document, spec=document.spec.ending_raw())
     names = [output.value_name for output in cut.spec.raw_outputs]
     graph = cut_graph(whole.graph, _computed(whole.graph, names, file))
@@ -216,13 +219,13 @@ def at_network_size(model: bytes, file: str) -> bytes:
     Raises:
         ModelError: damaged, not finished by xdet, or without the value ``network_image``.
     """
-    proto = load_onnx(model, file)
-    whole = model_from_proto(proto, file)
-    document = _document(whole, file)
+    document = read_document(model, file=file)
     image = document.spec.image
     if not image.any_size:
         return model
+    proto = load_onnx(model, file)
     require_valid(proto, file)
+    whole = model_from_proto(proto, file)
     graph = whole.graph
     (network_image,) = _computed(graph, [NETWORK_IMAGE], file)
     pixels = _image(graph)
@@ -244,16 +247,8 @@ def at_network_size(model: bytes, file: str) -> bytes:
             for name, twin in document.tensors.items()
         },
     )
+    fixed = replace(fixed, oldest_runtimes=oldest_runtimes(whole, fixed))
     return _serialised(whole, cut_graph(graph, graph.outputs), fixed)
-
-
-def _document(model: ir.Model, file: str) -> ModelDocument:
-    try:
-        return ModelDocument.from_json(model.metadata_props[METADATA_KEY])
-    except (KeyError, ValueError) as error:
-        raise ModelError(
-            f"'{file}' is no finished model of this xdet ({error}); convert its source with xdet convert"
-        ) from error
 
 
 def _computed(graph: ir.Graph, names: Sequence[str], file: str) -> list[ir.Value]:

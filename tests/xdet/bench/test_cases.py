@@ -90,7 +90,7 @@ def test_a_model_that_ends_at_its_head_is_its_own_network() -> None:
 @pytest.mark.parametrize(
     ("model", "word"),
     [
-        (finished_model(metadata=None), "no finished model of this xdet"),
+        (finished_model(metadata=None), "not one that xdet made"),
         (finished_model(), "has no value named 'head'"),
         (finished_model()[:-4], "damaged"),
     ],
