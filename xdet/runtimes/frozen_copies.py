@@ -8,14 +8,13 @@ every higher score. Description and SHA-256 stay the file's own. Numeric effect:
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from xdet.errors import UsageError
 from xdet.model.contract import read_document
-from xdet.model.file import ModelFile, hash_model
 from xdet.model.frozen_thresholds import freeze_thresholds
-from xdet.runtimes.base import Capabilities, Runtime
+from xdet.runtimes.finished import DescribedRuntime
 from xdet.runtimes.table import RUNTIMES, open_model
 
 if TYPE_CHECKING:
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
     from converters.heads.base import BatchDetections
     from converters.spec import DetectorSpec, ModelDocument, Thresholds
+    from xdet.model.file import ModelFile
+    from xdet.runtimes.base import Capabilities, Runtime
     from xdet.runtimes.processors import RuntimeChoices
 
 
@@ -59,7 +60,7 @@ def open_at(
     return FrozenCopies(model, document, opened, choose(document.spec))
 
 
-class FrozenCopies(Runtime):
+class FrozenCopies(DescribedRuntime):
     """A finished model whose thresholds are inputs, on a runtime that ignores or refuses these; for one thread at a time.
 
     Args:
@@ -76,7 +77,8 @@ class FrozenCopies(Runtime):
         open_copy: Callable[[ModelFile], Runtime],
         first: Thresholds,
     ) -> None:
-        self._model, self._document, self._open = model, document, open_copy
+        super().__init__(model.data, file=model.file, spec=document.spec)
+        self._whole, self._document, self._open = model, document, open_copy
         self._baked, self._copy = self._opened(first)
         self._closed = False
 
@@ -84,21 +86,6 @@ class FrozenCopies(Runtime):
     def name(self) -> str:
         """The runtime's own."""
         return self._copy.name
-
-    @property
-    def file(self) -> str:
-        """The model's name as messages give it."""
-        return self._model.file
-
-    @cached_property
-    def sha256(self) -> str:
-        """SHA-256 of the file's bytes, hex digits."""
-        return hash_model(self._model.data)
-
-    @property
-    def spec(self) -> DetectorSpec:
-        """The detector that the file holds, at its own thresholds."""
-        return self._document.spec
 
     @property
     def capabilities(self) -> Capabilities:
@@ -140,5 +127,5 @@ class FrozenCopies(Runtime):
     def _opened(self, asked: Thresholds) -> tuple[Thresholds, Runtime]:
         own = self._document.spec.thresholds
         baked = replace(asked, max_detections=own.max_detections)
-        data = freeze_thresholds(self._model.data, self._document, baked)
-        return baked, self._open(replace(self._model, data=data))
+        data = freeze_thresholds(self._model, self._document, baked)
+        return baked, self._open(replace(self._whole, data=data))
