@@ -57,7 +57,7 @@ def test_a_float_source_is_compared_as_far_as_litert_computes_the_same(
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("halved", [False, True], ids=["float32", "float16"])
-def test_two_products_that_share_a_bias_are_compared_each_with_what_it_reads(
+def test_the_rescaling_and_what_each_of_two_products_with_one_bias_reads_are_compared(
     kind: str, halved: object, tmp_path: Path
 ) -> None:
     source, model = tmp_path / "net.tflite", tmp_path / "net.onnx"
@@ -68,9 +68,13 @@ def test_two_products_that_share_a_bias_are_compared_each_with_what_it_reads(
     proto = onnx.load(model)
     conv = next(node for node in proto.graph.node if node.op_type == "Conv")
     keras_faults.edit(proto, conv.input[2], lambda bias: bias * bias.dtype.type(1.01))
+    keras_faults.edit(proto, "rescaling/scale", lambda scale: scale * 2)
     onnx.save(proto, model)
-    (finding,) = check_static(open_pair(model, source))[0].findings
-    assert (finding.cause, finding.layer) == ("bias", "conv")
+    findings = check_static(open_pair(model, source))[0].findings
+    assert [(finding.cause, finding.layer) for finding in findings] == [
+        ("image-input", None),
+        ("bias", "conv"),
+    ]
 
 
 def test_a_float_operator_behind_a_quantised_network_is_not_declared_exact(tmp_path: Path) -> None:

@@ -139,9 +139,8 @@ def test_exchanged_colours_are_named_by_feeding_them_exchanged(
     check_fault: Callable[[faults.Edit], CheckResult],
 ) -> None:
     result = check_fault(faults.blue_and_red_exchanged)
-    assert blamed(result, "static") == []
-    assert "colour-order" in [cause for cause, _ in blamed(result, "exact")]
-    (finding,) = (f for f in result.findings if f.cause == "colour-order")
+    assert blamed(result, "static") == [("colour-order", None)]
+    (finding,) = (f for f in result.findings if (f.part, f.cause) == ("exact", "colour-order"))
     assert "comes to 0 from the source's head" in finding.message
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xdet.checking.numbers.context import Comparison, StaticContext
-from xdet.checking.numbers.description import compare_description
+from xdet.checking.numbers.description import compare_description, compare_picture
 from xdet.checking.numbers.keras import compare_keras
 from xdet.checking.numbers.onnx_nodes import NodeComparison, compare_nodes
 from xdet.checking.numbers.scales import compare_activations
@@ -59,10 +59,12 @@ def _compared(pair: OpenedPair, *, same_source: bool) -> Comparison:
         assert pair.source_steps is not None  # noqa: S101 - the caller looked
         keras = KerasContext(pair.graph, pair.document, pair.source_steps)
         if same_source:
+            compare_picture(keras)
             compare_keras(keras)
         return keras
     context = StaticContext(pair.graph, pair.document, pair.source_graph)
     if same_source:
+        compare_picture(context)
         compare_operators(context)
         compare_steps(context)
         compare_activations(context)

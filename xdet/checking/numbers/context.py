@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.sources.tflite.operators import WEIGHTED
+from converters.spec import IMAGE
 from xdet.checking.result import Cause, Finding, ProvenChange
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from xdet.model.graph import FinishedGraph, Node
 
 PRODUCTS = frozenset({"Conv", "Gemm"})
+PICTURES = (
+    "pixels/rescaled",
+    "pixels",
+)  # what the network reads, where it is not the image; the nearest to it first
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
@@ -59,6 +64,16 @@ class Comparison:
         if finding not in self.findings:
             self.findings.append(finding)
 
+    @cached_property
+    def picture(self) -> str:
+        """The value that the network reads."""
+        names = (name for name in PICTURES if name in self.graph.producers and not self.is_computed(name))
+        return next(names, IMAGE)
+
+    def is_computed(self, value: str) -> bool:  # noqa: ARG002  a source may know
+        """Whether a value of the graph carries what an operator of the source computes."""
+        return False
+
     def uncast(self, name: str) -> str:
         """The value in front of a Cast (in models of float16), or the value itself."""
         node = self.graph.producers.get(name)
@@ -83,6 +98,11 @@ class StaticContext(Comparison):
             if twin.onnx is not None and name in self.source.indices:
                 found[twin.onnx].append(self.source.indices[name])
         return {value: tuple(indices) for value, indices in found.items()}
+
+    def is_computed(self, value: str) -> bool:
+        """See the base; requantised pixels may be the pixels."""
+        makers = (self.source.makers.get(index) for index in self.tensors_by_value.get(value, ()))
+        return any(op is not None and op.op != "QUANTIZE" for op in makers)
 
     def reader_of_weights(self, node: Node) -> TfliteOperator | None:
         """The source operator whose weights a Conv or Gemm reads, by its name where several share them; None without one."""

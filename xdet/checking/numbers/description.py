@@ -1,4 +1,4 @@
-"""Static part, description: the detector in the file is the one that the source's sidecar describes."""
+"""Static part, description: the detector in the file is the one that the source's sidecar describes, and reads pictures so."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from converters.spec import DetectorSpec
+    from xdet.checking.numbers.context import Comparison
     from xdet.checking.pair import OpenedPair
 
 Sizes = tuple[tuple[float, float], ...]
@@ -110,3 +111,36 @@ def _threshold_faults(pair: OpenedPair) -> Iterator[tuple[Cause, str]]:
     )
     swapped = "the two thresholds are swapped: " if cause == "thresholds-swapped" else ""
     yield cause, f"{swapped}{told}; the document and the graph must agree, convert the source again"
+
+
+def compare_picture(context: Comparison) -> None:
+    """What stands between the image and the network: a transposition, and the rescaling."""
+    rescaling = context.document.spec.image.rescaling
+    wanted = {"Mul": rescaling.scale, "Add": rescaling.offset}
+    name = context.picture
+    while (node := context.graph.producers.get(name)) is not None:
+        constants = [context.graph.constant(value) for value in node.inputs[1:]]
+        found = constants[0] if constants else None
+        if node.op == "Gather" and found is not None and found.tolist() == [2, 1, 0]:
+            context.fault(
+                "colour-order",
+                None,
+                f"Gather {node.name!r} exchanges red and blue in front of the network: the graph takes BGR where the "
+                f"contract says RGB",
+            )
+        elif node.op in wanted and found is not None:
+            context.compared += 1
+            if found.size != 1 or found.reshape(-1)[0] != np.float32(wanted[node.op]):
+                context.fault(
+                    "image-input",
+                    None,
+                    f"the rescaling {node.op} {node.name!r}: expected {np.float32(wanted[node.op]):.9g}, "
+                    f"found {found.reshape(-1)[:4].tolist()}",
+                )
+        elif node.op not in ("Transpose", "Cast", "QuantizeLinear", "DequantizeLinear"):
+            context.fault(
+                "image-input",
+                None,
+                f"{node.op} {node.name!r} stands between the image and the network, expected none; convert the source again",
+            )
+        name = node.inputs[0]

@@ -1,7 +1,7 @@
 """Static part for Keras sources: the file holds the numbers that follow from the source's. Nothing is run.
 
 Segment by segment (``segments``): products with what is folded into them (``keras_products``), pools, slopes and clamps, and
-for models that were quantised at conversion every scale and zero-point (``keras_scales``). The comparison shares the file
+for models that were quantised at conversion every scale and zero-point (``scales``). The comparison shares the file
 readers with the converter, but none of its translation.
 """
 
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xdet.checking.numbers.keras_products import affines_behind, fold, quantised
-from xdet.checking.numbers.keras_scales import compare_pairs, keeps_limits
 from xdet.checking.numbers.layers import NO_PADS, Affine, Clamp, Leaky, Other, Padding, Pool, Product, added
 from xdet.checking.numbers.products import compare_pads, compare_product, pool_fault, require_integer_form
 from xdet.checking.numbers.rewrites import SHIFTED_ROWS, WIDE_STEM, copies_of_rows
+from xdet.checking.numbers.scales import compare_pairs, keeps_limits
 from xdet.checking.numbers.slopes import between_pairs, compare_sum, is_leaky_sum, leaky_sum_of
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ OTHERS = {
 
 def compare_keras(context: KerasContext) -> None:
     """Compare the whole network, from the pixels to the raw head."""
-    _compare_picture(context)
     for segment in context.segments():
         if segment.source_reads != segment.graph_reads:
             found, expected = (
@@ -59,39 +58,6 @@ def compare_keras(context: KerasContext) -> None:
         _compare_segment(context, segment)
     if context.document.activations != "float32":
         compare_pairs(context)
-
-
-def _compare_picture(context: KerasContext) -> None:
-    """What stands between the image and the network: a transposition, and the rescaling."""
-    rescaling = context.document.spec.image.rescaling
-    wanted = {"Mul": rescaling.scale, "Add": rescaling.offset}
-    name = context.picture
-    while (node := context.graph.producers.get(name)) is not None:
-        constants = [context.graph.constant(value) for value in node.inputs[1:]]
-        found = constants[0] if constants else None
-        if node.op == "Gather" and found is not None and found.tolist() == [2, 1, 0]:
-            context.fault(
-                "colour-order",
-                None,
-                f"Gather {node.name!r} exchanges red and blue in front of the network: the graph takes BGR where the "
-                f"contract says RGB",
-            )
-        elif node.op in wanted and found is not None:
-            context.compared += 1
-            if found.size != 1 or found.reshape(-1)[0] != np.float32(wanted[node.op]):
-                context.fault(
-                    "image-input",
-                    None,
-                    f"the rescaling {node.op} {node.name!r}: expected {np.float32(wanted[node.op]):.9g}, "
-                    f"found {found.reshape(-1)[:4].tolist()}",
-                )
-        elif node.op not in ("Transpose", "Cast", "QuantizeLinear", "DequantizeLinear"):
-            context.fault(
-                "image-input",
-                None,
-                f"{node.op} {node.name!r} stands between the image and the network, expected none; convert the source again",
-            )
-        name = node.inputs[0]
 
 
 def _compare_segment(context: KerasContext, segment: Segment) -> None:

@@ -146,15 +146,17 @@ def _strided(product: Product, _shape: tuple[int, ...]) -> Product | None:
         top, bottom = int(np.count_nonzero(rows < 0)), int(np.count_nonzero(rows >= _height(product)))
         kernel, stride = split_kernel(kernel, ROWS, stride), sum(taps(kernel, ROWS, stride)[1])
     pads = None if product.pads is None else (top, front, bottom, behind)
-    return _repeated(product, strided_kernel(kernel, left), strides=(stride, 1), pads=pads)
+    grouped = strided_kernel(kernel, left, product.zero_point)  # files of older versions keep a zero-point
+    return _repeated(product, grouped, strides=(stride, 1), pads=pads)
 
 
-def strided_kernel(kernel: NDArray[Any], left: int) -> NDArray[Any]:
+def strided_kernel(kernel: NDArray[Any], left: int, zero_point: int = 0) -> NDArray[Any]:
     """The strided stem's weights, built place by place.
 
     Args:
         kernel: ``(O, C, kh, kw)``, OIHW.
         left: padding of the source's convolution.
+        zero_point: of the weights; it stands between the copies.
 
     Returns:
         ``(2 * O, 4 * C, kh, groups)``. Output channel ``column * O + o`` computes every second column from ``column`` on; input
@@ -164,7 +166,7 @@ def strided_kernel(kernel: NDArray[Any], left: int) -> NDArray[Any]:
     channels, depth, height, width = kernel.shape
     front, behind = group_padding(width, left)
     shape = (STRIDED_COPIES * channels, PIXELS * depth, height, front + 1 + behind)
-    wide = np.zeros(shape, kernel.dtype)
+    wide = np.full(shape, zero_point, kernel.dtype)
     for column in range(STRIDED_COPIES):
         rows = slice(column * channels, (column + 1) * channels)
         for x in range(width):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from converters.spec import HEAD, IMAGE
+from converters.spec import HEAD
 from xdet.checking.numbers.context import Comparison
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from xdet.checking.numbers.keras_layers import KerasSteps, Step
     from xdet.model.graph import Node
 
-PICTURES = ("pixels/rescaled", "pixels", IMAGE)  # what the network reads, the nearest to it first
 PICTURE = "the picture"
 
 
@@ -52,11 +51,6 @@ class KerasContext(Comparison):
     """
 
     source: KerasSteps
-
-    @cached_property
-    def picture(self) -> str:
-        """The value that the network reads."""
-        return next(name for name in PICTURES if name in self.graph.producers or name == IMAGE)
 
     @cached_property
     def values(self) -> Mapping[str, str]:

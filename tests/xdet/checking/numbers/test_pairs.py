@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 SHAPE = (1, 32, 32, 3)
 
 
-def build_network(*, sum_scale: float = 0.0911, activation: str = "NONE") -> bytes:
-    """Pixels plus a constant per channel, minus half of it, times themselves: ``sum``, ``difference``, ``head``."""
+def build_network(*, sum_scale: float = 0.0911, activation: str = "NONE", name: str = "sum") -> bytes:
+    """Pixels plus a constant per channel, minus half of it, times themselves: ``name``, ``difference``, ``head``."""
     b = TfliteBuilder()
     pixels = b.input("image", SHAPE, "uint8", 1 / 255, 0)
     x = b.op("QUANTIZE", [pixels], SHAPE, "int8", 1 / 255, -128, name="codes")
     constant = b.constant(np.array([-100, 3, 90], np.int8), 0.0037, 11)
     fused: dict[str, Any] = {"fused_activation": activation}
-    total = b.op("ADD", [constant, x], SHAPE, "int8", sum_scale / 10, -9, name="sum", **fused)
+    total = b.op("ADD", [constant, x], SHAPE, "int8", sum_scale / 10, -9, name=name, **fused)
     difference = b.op("SUB", [total, x], SHAPE, "int8", 0.0061, 4, name="difference", **fused)
     product = b.op("MUL", [difference, total], SHAPE, "int8", 0.0093, 21, name="product", **fused)
     return b.build([b.op("DEQUANTIZE", [product], SHAPE, "float32", name="real")])
@@ -71,6 +71,12 @@ def test_fused_activations_of_operators_step_by_step_are_compared(
         "difference",
         "product",
     }
+
+
+def test_a_tensor_of_the_source_may_be_called_like_the_pixels(tmp_path: Path) -> None:
+    model, source = convert(tmp_path, build_network(name="pixels/rescaled"))
+    (tmp_path / "model.onnx").write_bytes(model)
+    assert check_static(open_pair(tmp_path / "model.onnx", source))[0].findings == ()
 
 
 def test_results_that_litert_wraps_around_are_not_declared_exact(tmp_path: Path) -> None:
