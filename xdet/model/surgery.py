@@ -247,7 +247,6 @@ def at_network_size(model: bytes, file: str) -> bytes:
             for name, twin in document.tensors.items()
         },
     )
-    fixed = replace(fixed, oldest_runtimes=oldest_runtimes(whole, fixed))
     return _serialised(whole, cut_graph(graph, graph.outputs), fixed)
 
 
@@ -276,8 +275,10 @@ def _serialised(model: ir.Model, graph: ir.Graph, document: ModelDocument) -> by
         ir_version=model.ir_version,
         producer_name=model.producer_name,
         producer_version=model.producer_version,
-        metadata_props=model.metadata_props | {METADATA_KEY: document.to_json()},
+        metadata_props=dict(model.metadata_props),
     )
+    document = replace(document, oldest_runtimes=oldest_runtimes(copy, document))
+    copy.metadata_props[METADATA_KEY] = document.to_json()
     return bytes(ir.to_proto(copy).SerializeToString(deterministic=True))
 
 
