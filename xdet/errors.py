@@ -17,6 +17,11 @@ Each message says what failed, where, what was expected and found, and what to d
 them, between backticks (`force`); the command line writes its own options there (--force).
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
 
 class XdetError(Exception):
     """An xdet operation failed; the message is written for the person who started it.
@@ -76,3 +81,20 @@ class MissingExtraError(RuntimeUnavailableError):
 
 class RuntimeCrashedError(RuntimeUnavailableError):
     """A runtime's subprocess ended before it gave a result."""
+
+
+def import_extra(module: str, what: str, extra: str) -> Any:
+    """Import a package of an extra, by its module's name.
+
+    Args:
+        module: such as ``"pyarrow"``.
+        what: what it is called in the error, perhaps with what it is for.
+        extra: the extra that brings it.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(what, extra) from error

@@ -29,7 +29,7 @@ from xdet.detection.rows import (
     row_to_entry,
 )
 from xdet.detections import require_classes
-from xdet.errors import DataError, ImageError, MissingExtraError, UsageError, XdetError
+from xdet.errors import DataError, ImageError, UsageError, XdetError, import_extra
 from xdet.pictures.addresses import Stored, is_stored
 from xdet.pictures.images import LARGEST_PICTURE, SUFFIXES, Encoded, hash_photograph, read_image
 from xdet.pictures.preparation import Preparation, Prepared, prepare, through_network
@@ -400,9 +400,5 @@ def import_ray() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise MissingExtraError("Ray, which `engine` ray needs,", "ray") from error
-    return ray
+    import_extra("ray.data", "Ray, which `engine` ray needs,", "ray")
+    return import_extra("ray", "Ray, which `engine` ray needs,", "ray")

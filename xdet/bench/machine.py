@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xdet.bench.records import Machine, Memory
-from xdet.errors import MissingExtraError, RuntimeUnavailableError
+from xdet.errors import MissingExtraError, RuntimeUnavailableError, import_extra
 from xdet.runtimes.ort_session import kernels_saturate
 from xdet.runtimes.processors import usable_processors
 from xdet.runtimes.table import installed_versions
@@ -139,11 +139,7 @@ def require_psutil() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
-        import psutil
-    except ImportError as error:
-        raise MissingExtraError("psutil, which tells a process' memory,", "bench") from error
-    return psutil
+    return import_extra("psutil", "psutil, which tells a process' memory,", "bench")
 
 
 def peak_bytes(psutil: Any) -> int:

@@ -12,7 +12,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xdet.detections import shortest_float32
-from xdet.errors import MissingExtraError
+from xdet.errors import import_extra
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -164,11 +164,7 @@ def import_arrow() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
-        import pyarrow as pa
-    except ImportError as error:
-        raise MissingExtraError("pyarrow, which Parquet needs,", "parquet") from error
-    return pa
+    return import_extra("pyarrow", "pyarrow, which Parquet needs,", "parquet")
 
 
 def _flat(detection: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from xdet.errors import MissingExtraError
+from xdet.errors import import_extra
 from xdet.evaluation.records import RECALLS
 from xdet.writing.files import SOFTWARE, write_bytes
 
@@ -26,10 +26,7 @@ def require_plotting() -> None:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        import matplotlib as mpl  # noqa: F401 - asks whether it is there
-    except ImportError as error:
-        raise MissingExtraError("matplotlib, which draws the plot,", "eval") from error
+    import_extra("matplotlib", "matplotlib, which draws the plot,", "eval")
 
 
 def save_precision_plot(path: Path, curves: Sequence[tuple[str, Float64]], *, title: str) -> None:

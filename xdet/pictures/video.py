@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.files import open_regular
-from xdet.errors import ImageError, MissingExtraError, UsageError
+from xdet.errors import ImageError, UsageError, import_extra
 from xdet.pictures.images import LARGEST_PIXELS
 
 if TYPE_CHECKING:
@@ -137,11 +137,7 @@ def import_av() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise MissingExtraError("PyAV, which videos, cameras and streams need,", "video") from error
-    return av
+    return import_extra("av", "PyAV, which videos, cameras and streams need,", "video")
 
 
 def read_frames(film: Film) -> Generator[Frame]:

@@ -18,7 +18,7 @@ import numpy as np
 from converters._ir import ir
 from converters.graph import GraphWriter, infer_shapes
 from converters.spec.releases import OTHER_RUNTIMES
-from xdet.errors import MissingExtraError, RuntimeUnavailableError
+from xdet.errors import RuntimeUnavailableError, import_extra
 from xdet.model.contract import read_document
 from xdet.runtimes.compiled import CompiledRuntime, as_file, require_release
 
@@ -154,9 +154,5 @@ def _first_error(text: str) -> str:
 
 
 def _runtime() -> Any:
-    try:
-        import iree.compiler
-        import iree.runtime
-    except ImportError as error:
-        raise MissingExtraError("IREE", "iree") from error
-    return iree.runtime
+    import_extra("iree.compiler", "IREE", "iree")
+    return import_extra("iree.runtime", "IREE", "iree")

@@ -15,7 +15,7 @@ import numpy as np
 from converters.integer.golden import GENERATOR, compare_head, golden_image
 from converters.spec import IMAGE
 from converters.spec.releases import OTHER_RUNTIMES
-from xdet.errors import MissingExtraError, RuntimeUnavailableError
+from xdet.errors import RuntimeUnavailableError, import_extra
 from xdet.model.contract import read_document
 from xdet.runtimes.compiled import CompiledRuntime, as_file, require_release
 
@@ -104,8 +104,4 @@ def providers() -> tuple[str, ...]:
 
 
 def _opencv() -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingExtraError("OpenCV", "opencv") from error
-    return cv2
+    return import_extra("cv2", "OpenCV", "opencv")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.spec.releases import OTHER_RUNTIMES
-from xdet.errors import MissingExtraError, RuntimeUnavailableError
+from xdet.errors import RuntimeUnavailableError, import_extra
 from xdet.model.contract import read_document
 from xdet.model.graph import readers_of
 from xdet.runtimes.compiled import CompiledRuntime, as_file, require_release
@@ -72,8 +72,4 @@ def providers() -> tuple[str, ...]:
 
 
 def _tract() -> Any:
-    try:
-        import tract
-    except ImportError as error:
-        raise MissingExtraError("tract", "tract") from error
-    return tract
+    return import_extra("tract", "tract", "tract")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters._ir import ir
 from converters.spec.releases import OTHER_RUNTIMES
-from xdet.errors import MissingExtraError
+from xdet.errors import import_extra
 from xdet.model.contract import read_document
 from xdet.runtimes.compiled import CompiledRuntime, require_release
 
@@ -74,8 +74,4 @@ def providers() -> tuple[str, ...]:
 
 
 def _tvm() -> Any:
-    try:
-        import tvm
-    except ImportError as error:
-        raise MissingExtraError("TVM", "tvm") from error
-    return tvm
+    return import_extra("tvm", "TVM", "tvm")
