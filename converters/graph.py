@@ -1,7 +1,8 @@
-"""A thin writer over onnx_ir: nodes, constants, and names that are unique and the same on every run.
+"""Graphs on onnx-ir: a writer, the canonical QDQ form, parts that are cut out, and which shapes are stated.
 
-Importers and the head append to a graph of their own (``GraphWriter(name)``) or to one that exists
-(``GraphWriter.appending``); rewrites insert into a finished one (``GraphWriter.inserting``).
+``GraphWriter`` gives nodes and constants names that are unique and the same on every run. Importers and the head append
+to a graph of their own (``GraphWriter(name)``) or to one that exists (``GraphWriter.appending``); rewrites insert into
+a finished one (``GraphWriter.inserting``).
 
 The canonical QDQ form, from pixels to weights, which every importer writes through these functions.
 
@@ -15,12 +16,11 @@ Every DequantizeLinear has its own scale and zero-point initialisers (two weight
 ``session.x64quantprecision`` fail), a bias has exactly the scale ``x_scale * w_scale`` in float32, and
 activations live in NCHW where they have rank 4.
 
-Which shapes a finished graph states between its inputs and outputs.
-
-Every value of the network (all that leads to the raw head) states its dtype and shape where the shape is fixed, the batch
-aside: compilers for phones and NPUs partition graphs by them. Nothing else does: behind the head, and behind
-reshapes that leave a dynamic batch to the runtime, shape inference invents names (``unk__0``) that nobody reads and
-that differ between its releases. So a model's bytes depend on it only for shapes that have one answer.
+``keep_static_shapes``: which shapes a finished graph states between its inputs and outputs. Every value of the network
+(all that leads to the raw head) states its dtype and shape where the shape is fixed, the batch aside: compilers for
+phones and NPUs partition graphs by them. Nothing else does: behind the head, and behind reshapes that leave a dynamic
+batch to the runtime, shape inference invents names (``unk__0``) that nobody reads and that differ between its releases.
+So a model's bytes depend on it only for shapes that have one answer.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
-"""The promises of docs/contract.md, for every finished model, and the collection of all that are broken.
+"""What a finished model promises (docs/contract.md), checked before anything is written: one function per promise.
 
-The promises of a quantised model: what makes runtimes execute a QDQ graph in integers.
-
-A finished model as the promises see it, and what a promise is.
-
-What a finished model promises, checked on the finished graph before anything is written: one function per promise.
+First the promises of a quantised model, which make runtimes execute a QDQ graph in integers, then those of every model.
+All that are broken are told at once.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Anchors as people write them: an option's text, a file, a yaml or JSON list -> (width, height) pairs.
+"""Values of a description as people write them: anchors and their unit, class names, rescaling, and small text files.
 
-Accepted, with any blanks and line breaks: ``w,h w,h``; ``w,h,w,h``; ``w h w h``; ``[w,h],[w,h]`` with square
-or round brackets; ``[[w, h], [w, h]]`` (JSON). Where the text shows groups, each group must be one pair:
-``1,2,3 4`` is a slip of the pen, not two anchors. The unit is another matter (``converters.description.values``).
+Anchors: an option's text, a file, a yaml or JSON list -> (width, height) pairs. Accepted, with any blanks and line
+breaks: ``w,h w,h``; ``w,h,w,h``; ``w h w h``; ``[w,h],[w,h]`` with square or round brackets; ``[[w, h], [w, h]]``
+(JSON). Where the text shows groups, each group must be one pair: ``1,2,3 4`` is a slip of the pen, not two anchors.
 
-Small text files that people write by hand: sidecars, zoo yaml, anchor lists, class lists.
-
-They are UTF-8 (a byte order mark is allowed) and at most one mebibyte; what is larger was named by mistake.
+Small text files: sidecars, zoo yaml, anchor lists, class lists. They are UTF-8 (a byte order mark is allowed) and at
+most one mebibyte; what is larger was named by mistake.
 
 In which unit anchors are meant: said by somebody, or implied by an anchor above 1, never guessed.
 

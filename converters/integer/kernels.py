@@ -1,24 +1,24 @@
-"""Convolutions and matrix products of codes: exact int32 sums.
+"""Kernels of the exact evaluation, by family: products, real arithmetic, functions, windows, and moving of numbers.
 
-Codes relative to their zero-points are at most 255 in size, so a sum of K products stays below 2^16 * K: for every network that
-fits into memory far below 2^53, up to which float64 counts without a gap. A float64 matrix product is therefore exact whatever
-the order of its additions, and as fast as the installed BLAS. Float32 counts without a gap up to 2^24 and is twice as fast: a
-convolution is cut into pieces of K whose sums cannot be larger. The bias and the pieces are added in integers.
+Convolutions and matrix products of codes: exact int32 sums. Codes relative to their zero-points are at most 255 in
+size, so a sum of K products stays below 2^16 * K: for every network that fits into memory far below 2^53, up to which
+float64 counts without a gap. A float64 matrix product is therefore exact whatever the order of its additions, and as
+fast as the installed BLAS. Float32 counts without a gap up to 2^24 and is twice as fast: a convolution is cut into
+pieces of K whose sums cannot be larger. The bias and the pieces are added in integers.
 
 Operators on several real numbers: sums, products, means, softmax, interpolation, in float32 as ONNX defines them.
 
 Runtimes order these operations as they like, so the last bit of a result is their own (``Reals.exact`` is False), and a
-code that lies on an edge may come out one higher or lower. One sum or product of float32 numbers has only one result, but
-two dequantised operands are fused with what is around them.
+code that lies on an edge may come out one higher or lower. One sum or product of float32 numbers has only one result,
+but two dequantised operands are fused with what is around them.
 
 Functions of one number: on 8-bit codes a table of 256 float32 results, else applied to every number.
 
-``EXACT`` names those whose float32 result is defined to the last bit, so that every runtime that keeps to float32 makes the
-same table; the exponential of a sigmoid is each runtime's own.
+``EXACT`` names those whose float32 result is defined to the last bit, so that every runtime that keeps to float32 makes
+the same table; the exponential of a sigmoid is each runtime's own.
 
-Windows on images: a node's kernel, strides, dilations and pads, and the pools that use them.
-
-A maximum is exact on codes. An average is a float32 sum and division, whose last bit is each runtime's own.
+Windows on images: a node's kernel, strides, dilations and pads, and the pools that use them. A maximum is exact on
+codes. An average is a float32 sum and division, whose last bit is each runtime's own.
 
 Operators that only move numbers: codes are moved as they are, and keep scale and zero-point.
 """

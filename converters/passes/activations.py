@@ -1,4 +1,6 @@
-"""Pool before activation.
+"""Rewrites of a LeakyRelu between codes: a pool moves in front of it, and it becomes a sum.
+
+Pool before activation.
 
 Before::
 
@@ -11,10 +13,9 @@ After::
 where ``a0`` is the quantisation that produced ``q_a`` (``a`` may carry LiteRT's adjusted scale). The activation then
 touches a quarter of the values.
 
-Preconditions: the activation's 256-entry table never falls, its result feeds nothing but the pool, and the pool keeps scale and
-zero-point. Numeric effect: bit exact, because a non-decreasing function commutes with the maximum, and padding never wins it.
-
-A LeakyRelu between its DequantizeLinear and its QuantizeLinear, as arithmetic on codes.
+Preconditions: the activation's 256-entry table never falls, its result feeds nothing but the pool, and the pool keeps
+scale and zero-point. Numeric effect: bit exact, because a non-decreasing function commutes with the maximum, and
+padding never wins it.
 
 LeakyReLU as a sum.
 
@@ -30,10 +31,10 @@ After::
 Why: ONNX Runtime looks a quantised LeakyRelu up byte by byte; maximum and sum are vector instructions and take half
 the time together.
 
-Preconditions: uint8 codes (ONNX Runtime turns int8 pairs into uint8 ones on x86, and a maximum of codes between them keeps
-it from fusing), one DequantizeLinear in front and one QuantizeLinear behind that nothing else reads, and scales for the sum
-that give every code of the table with room for float32 rounding (``converters.leaky``). Numeric effect: bit exact, on
-runtimes that round as they like, too.
+Preconditions: uint8 codes (ONNX Runtime turns int8 pairs into uint8 ones on x86, and a maximum of codes between them
+keeps it from fusing), one DequantizeLinear in front and one QuantizeLinear behind that nothing else reads, and scales
+for the sum that give every code of the table with room for float32 rounding (``converters.leaky``). Numeric effect: bit
+exact, on runtimes that round as they like, too.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Fold what scales and shifts a convolution's channels into its weights and bias.
+"""Fold into a convolution what stands around it: scales and shifts of its channels behind it, a zero padding in front.
 
-Before, in float32::
+Scales and shifts. Before, in float32::
 
     x -> Conv(w, b) -> Mul(c) -> Add(d) -> y                 also Sub, Div, BatchNormalization
 
@@ -8,13 +8,11 @@ After::
 
     x -> Conv(c * w, c * b + d) -> y
 
-tf2onnx folds the batch normalisations of Keras 2 itself, and leaves those of Keras 3 behind depthwise convolutions as Mul
-and Add. Preconditions: constant weights, constants with one number per channel or one for all, and nobody else reads
-what lies between. Numeric effect: float32 rounding of the folded weights.
+tf2onnx folds the batch normalisations of Keras 2 itself, and leaves those of Keras 3 behind depthwise convolutions as
+Mul and Add. Preconditions: constant weights, constants with one number per channel or one for all, and nobody else
+reads what lies between. Numeric effect: float32 rounding of the folded weights.
 
-Fold a zero padding into the convolution behind it.
-
-Before::
+Zero padding. Before::
 
     q_x -> DQ(x) -> Pad(0) -> Q(x) -> DQ(x) -> Conv(pads=p)
 

@@ -1,11 +1,12 @@
-"""The computer of a benchmark: processor, instruction sets, cores, versions; never its name or user.
+"""The computer of a benchmark: what it is, whether it was quiet, and how much memory a model takes on it.
 
-Peak memory of one model on one runtime, in a subprocess of its own.
+A record tells processor, instruction sets, cores and versions, never the computer's name or user.
 
-Nothing that the benchmark itself has loaded counts. Linux keeps the peak of a process in ``/proc``; macOS and Windows tell it
-by other names. Each figure is the resident set: pages of shared libraries count in full.
+Peak memory is that of one model on one runtime, in a subprocess of its own. Nothing that the benchmark itself has
+loaded counts. Linux keeps the peak of a process in ``/proc``; macOS and Windows tell it by other names. Each figure is
+the resident set: pages of shared libraries count in full.
 
-Was the machine quiet? How much of its processor time other programs took while a benchmark ran.
+Whether the machine was quiet: how much of its processor time other programs took while a benchmark ran.
 """
 
 from __future__ import annotations

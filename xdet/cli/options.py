@@ -1,8 +1,7 @@
-"""A progress bar on a terminal, nothing in a pipe.
+"""What several commands share: options, printing, the progress bar.
 
-``--json FILE``: to a file, whole or not at all, or to stdout for ``-``.
-
-``--device`` and ``--provider-option`` of the commands that take ``--provider``.
+``--json FILE`` goes to a file, whole or not at all, or to stdout for ``-``. A progress bar shows on a terminal and not
+in a pipe.
 """
 
 from __future__ import annotations

@@ -1,9 +1,4 @@
-"""``xdet selftest``.
-
-``xdet demo``.
-
-``xdet providers``.
-"""
+"""The commands of a few lines: ``xdet selftest``, ``xdet demo`` and ``xdet providers``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""From what models found to metrics, differences, and counts of all that was left out.
+"""Average precision of one or several models on annotated photographs, by a named protocol.
 
-Average precision of one or several models on annotated photographs, by a named protocol.
+From what models found to metrics, differences, and counts of all that was left out.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
 """ONNX files read, and edited, as protobuf's wire format: what xdet asks of a file before a back end loads it.
 
 A message is a row of fields: a key (field number and wire type), then a varint, 4 or 8 bytes, or a length and that many
-bytes. Large contents are skipped, so a file of 11 MB is read in well under a millisecond. Numbers are those of onnx.proto.
+bytes. Large contents are skipped, so a file of 11 MB is read in well under a millisecond. Numbers are those of
+onnx.proto.
 
-Inner values of an ONNX model as additional outputs, without decoding the model.
-
-Before -> after: the file's bytes -> the same bytes with a few more behind them. Protobuf merges a message field that
-comes twice, so a second, tiny ``ModelProto`` of nothing but graph outputs adds these outputs to the first one's graph;
-the weights are neither parsed nor copied again. Numeric effect: none on the graph as it stands in the file; a back end
-may fuse less around a value that it has to show.
+``with_outputs`` shows inner values as additional outputs. Before -> after: the file's bytes -> the same bytes with a
+few more behind them. Protobuf merges a message field that comes twice, so a second, tiny ``ModelProto`` of nothing but
+graph outputs adds these outputs to the first one's graph; the weights are neither parsed nor copied again. Numeric
+effect: none on the graph as it stands in the file; a back end may fuse less around a value that it has to show.
 """
 
 from __future__ import annotations

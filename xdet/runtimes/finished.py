@@ -1,13 +1,9 @@
-"""A finished model on a back end that only computes named values: what is the same for all of them.
+"""What runtimes share: those of finished models, which compute named values, and those of sources, with our head.
 
 Thresholds: a back end that cannot feed the optional inputs runs the file at its own; then a higher score threshold
 filters the rows afterwards, as for a model with frozen thresholds.
 
-Any number of images on a model with a fixed batch, and fewer rows of a result; no value changes.
-
-Boxes for runtimes that end at the raw head: the numpy oracle, given what it needs or told what is missing.
-
-What runtimes share that hold a file's bytes and a description of its detector: identity, and boxes by the numpy head.
+Images: any number of them on a model with a fixed batch; no value changes.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""How many processors this process may use, and how a stream of photographs shares them.
+"""How a model is to be run (``RuntimeChoices``), and how many processors a stream of photographs may share.
 
-One photograph can keep every processor busy only inside its network, and a small network is soon short of work for two threads.
-Many photographs share better: each worker takes one all the way (``xdet.pictures.preparation``), in a network of few
-threads or one.
-
-How a model is to be run: on which back end, with which provider or kernels, with how many threads.
+One photograph can keep every processor busy only inside its network, and a small network is soon short of work for two
+threads. Many photographs share better: each worker takes one all the way (``xdet.pictures.preparation``), in a network
+of few threads or one.
 """
 
 from __future__ import annotations

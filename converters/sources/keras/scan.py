@@ -1,12 +1,12 @@
-"""The scan of a stored configuration: every name in it must be one of Keras' own (``converters.sources.keras.scan``).
+"""The scan of a stored configuration: every name in it must be one of Keras' own.
 
 The configuration is looked at as JSON, before anything is loaded. Everything that does not pass is listed in one
 message, with the layer's name. Training settings are left out: they are never loaded.
 
 What a stored Keras model may be made of: literal lists of layers, activations and parts, all of them Keras' own.
 
-Loading a model builds every object that its configuration names; Lambda layers and registered objects then run code from
-the file or from whatever module it names (tf_keras even in safe mode). So names that are not here are never built.
+Loading a model builds every object that its configuration names; Lambda layers and registered objects then run code
+from the file or from whatever module it names (tf_keras even in safe mode). So names that are not here are never built.
 """
 
 from __future__ import annotations

@@ -1,16 +1,11 @@
-"""The arrays of a Keras file by layer and role, read as data: no library that builds the network is loaded.
+"""A Keras file as data: layers with configuration, weights and connections; nothing that it names is loaded.
 
-H5 keeps them under ``model_weights/<layer>/.../<role>:0``. A ``.keras`` archive numbers them instead:
-``layers/conv2d_1/vars/0`` is the first array of the second Conv2D, in the order of the configuration
+Arrays by layer and role: H5 keeps them under ``model_weights/<layer>/.../<role>:0``. A ``.keras`` archive numbers them
+instead: ``layers/conv2d_1/vars/0`` is the first array of the second Conv2D, in the order of the configuration
 (``keras.src.saving.saving_lib``).
 
-A stored Keras network as data: layers with configuration, weights and connections. Nothing is loaded, no TensorFlow.
-
-It reads what ``converters.sources.keras.stored`` checked. Keras 2 and Keras 3 write connections in different forms;
-both become layer
-names.
-
-A Keras file as data: container checked, configuration scanned, nothing loaded. Needs h5py, but no TensorFlow.
+Connections: Keras 2 and Keras 3 write them in different forms; both become layer names. The container is checked
+(``archive``, ``hdf5``) and the configuration scanned (``scan``) before.
 """
 
 from __future__ import annotations

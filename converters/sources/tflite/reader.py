@@ -1,16 +1,11 @@
-"""Tensors of a TFLite subgraph: shape, quantisation and constant value, each checked before it is used.
-
-A TFLite file as frozen records: what the reader hands to importers and inspectors.
+"""Reads a TFLite file into frozen records, for importers and inspectors, without trusting a byte of it.
 
 Everything in a record has been checked against the file: indices are in range, shapes are static and
 non-negative, constants have exactly the bytes their shape asks for, and operators stand in an order in
 which they can run.
 
-Reads a TFLite file into records without trusting a byte of it.
-
-The FlatBuffer layer checks where things are, this module and ``tensors`` what they mean: indices in range,
-one writer per tensor, operators in an order in which they can run. Constants are views into the caller's
-bytes.
+The FlatBuffer layer (``flatbuffer``) checks where things are, this module what they mean. A tensor has one writer.
+Constants are views into the caller's bytes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""LEAKY_RELU, RELU, RELU6, RELU_N1_TO_1, LOGISTIC and SOFTMAX as operators of their own.
+"""Functions of one number: activations, alone or fused behind another operator, QUANTIZE, tables of codes, and CAST.
 
-LEAKY_RELU is bit exact with LiteRT XNNPACK by default (``converters.leaky``); the others follow the real function.
+LEAKY_RELU, RELU, RELU6, RELU_N1_TO_1, LOGISTIC and SOFTMAX as operators of their own: LEAKY_RELU is bit exact with
+LiteRT XNNPACK by default (``converters.leaky``); the others follow the real function.
 
 Fused activations: RELU, RELU6 and RELU_N1_TO_1 behind another operator.
 
@@ -10,7 +11,8 @@ operator in front keeps running in integers; its bounds are codes, dequantised, 
 
 QUANTIZE and DEQUANTIZE.
 
-ABS, EXP, GELU, LOG, NEG, RSQRT, SQRT and TANH: on codes a table of LiteRT's; SQUARE on float32 alone, GELU on codes alone.
+ABS, EXP, GELU, LOG, NEG, RSQRT, SQRT and TANH: on codes a table of LiteRT's; SQUARE on float32 alone, GELU on codes
+alone.
 
 CAST of 8-bit codes to float: the number that is stored, not the real value it stands for. Bit exact.
 """

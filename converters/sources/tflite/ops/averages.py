@@ -1,9 +1,10 @@
-"""RESIZE_NEAREST_NEIGHBOR and RESIZE_BILINEAR.
+"""Operators that average codes or choose among them: resizes, pools and reductions; where ties fall.
 
-Nearest is bit exact: a whole factor becomes Resize, which every runtime agrees on; other sizes become a Gather per
-axis over TFLite's own index table, because no two runtimes round the coordinates alike. Bilinear is bit exact, too: as a
-Resize whose ties go up as in XNNPACK (``ops.pivot``) where all weights are multiples of 1/8 (factors 2 and 4), else step by
-step with XNNPACK's 11-bit weights (``ops.integer_resize``).
+RESIZE_NEAREST_NEIGHBOR and RESIZE_BILINEAR. Nearest is bit exact: a whole factor becomes Resize, which every runtime
+agrees on; other sizes become a Gather per axis over TFLite's own index table, because no two runtimes round the
+coordinates alike. Bilinear is bit exact, too: as a Resize whose ties go up as in XNNPACK (``ops.pivot``) where all
+weights are multiples of 1/8 (factors 2 and 4), else step by step with XNNPACK's 11-bit weights
+(``ops.integer_resize``).
 
 Where exact ties fall, for operators that average codes.
 
@@ -20,10 +21,9 @@ The nudge is large enough to survive float32 next to a zero-point of 128 (some r
 and too small to carry a mean of fewer than 128 codes over a tie. No runtime pays for it. ``--leaky-relu float``
 leaves it out: then every tensor keeps one scale and zero-point, and results stay within 1 LSB.
 
-MAX_POOL_2D and AVERAGE_POOL_2D.
-
-MAX_POOL_2D is bit exact. AVERAGE_POOL_2D runs on LiteRT's built-in kernel, which adds the codes and divides once,
-ties away from code 0; with the zero-point of the pair there (``ops.pivot``) it is bit exact, too.
+MAX_POOL_2D and AVERAGE_POOL_2D. MAX_POOL_2D is bit exact. AVERAGE_POOL_2D runs on LiteRT's built-in kernel, which adds
+the codes and divides once, ties away from code 0; with the zero-point of the pair there (``ops.pivot``) it is bit
+exact, too.
 
 MEAN, SUM, REDUCE_MAX and REDUCE_MIN over constant axes.
 """

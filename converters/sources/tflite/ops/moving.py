@@ -1,19 +1,12 @@
-"""What STRIDED_SLICE takes, as numpy says it: TFLite's five masks follow numpy's indexing rules.
-
-Source: tensorflow/lite/kernels/strided_slice.cc; numpy's basic indexing has the same ellipsis, new axes, dropped
-axes and clamping.
-
-RESHAPE, TRANSPOSE and what other families need of them.
-
-Values are moved, never changed. A rank-4 value lives in NCHW, so a reshape goes through the source's layout; the pairs of
-Transpose that this leaves between operators are removed by ``converters.passes.cancel_transposes``.
-
-STRIDED_SLICE and GATHER with constant indices, and PAD with the zero-point. Bit exact: values are only moved.
-
-CONCATENATION, PACK, SPLIT and TILE: values are put together, taken apart and repeated.
+"""Operators that move values: RESHAPE, TRANSPOSE, slices, GATHER, PAD, CONCATENATION, PACK, SPLIT and TILE.
 
 Bit exact: codes are moved, whatever the output's scale. Only a uint8 CONCATENATION rescales operands of another scale
-(``converters.integer.concatenated``).
+(``converters.integer.concatenated``). A rank-4 value lives in NCHW, so a reshape goes through the source's layout; the
+pairs of Transpose that this leaves between operators are removed by ``converters.passes.cancel_transposes``.
+
+Indices of STRIDED_SLICE and GATHER are constant, and PAD fills with the zero-point. What STRIDED_SLICE takes is said as
+numpy says it, whose basic indexing has the same ellipsis, new axes, dropped axes and clamping as TFLite's five masks.
+Source: tensorflow/lite/kernels/strided_slice.cc.
 """
 
 from __future__ import annotations
