@@ -113,7 +113,14 @@ def folder(tmp_path: Path, embedded_tflite: Path, sample_pictures: list[Path]) -
     return tmp_path
 
 
-@pytest.mark.parametrize("document", RUN, ids=name_of)
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(path, marks=pytest.mark.slow) if path.stem == "measure-on-your-board" else path
+        for path in RUN
+    ],
+    ids=name_of,
+)
 def test_the_commands_of_this_document_run_in_order(document: Path, folder: Path) -> None:
     lines = [line for block in blocks(document, "sh") for line in block.splitlines()]
     ran = 0

@@ -71,7 +71,7 @@ def test_a_form_with_other_codes_ends_the_program(
     ("command", "rows"),
     [
         (["kernel_variants.py", "--sizes", "16", "--stages", "leaky"], 4),
-        (["session_variants.py"], 16),
+        pytest.param(["session_variants.py"], 16, marks=pytest.mark.slow),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

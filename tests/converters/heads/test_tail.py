@@ -21,6 +21,7 @@ from converters.opset import stamp_opset
 from converters.spec import DetectorSpec, ImageInput, Rescaling, Suppression, Thresholds, contract_io
 from tests.converters.heads.decoding import RAW_OUTPUTS, feeds_of, session
 from tests.converters.heads.test_heads import EXAMPLES, every_head
+from tests.slow import mostly_slow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,7 +75,9 @@ def detector(head: Head, score: float, rule: Suppression = RULES["class by class
     return bytes(proto.SerializeToString(deterministic=True))
 
 
-@pytest.mark.parametrize("raw", ["normal numbers", "probabilities", "a lattice", "zeros", "ones"])
+@pytest.mark.parametrize(
+    "raw", mostly_slow(["normal numbers", "a lattice", "probabilities", "zeros", "ones"], fast=2)
+)
 @pytest.mark.parametrize("score", [pytest.param(0.3, id="at 0.3"), pytest.param(0.0, id="all above 0")])
 @pytest.mark.parametrize("rule", RULES)
 @every_head

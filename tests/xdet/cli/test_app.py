@@ -14,6 +14,7 @@ import pytest
 import xdet
 from tests.converters.sources.tflite.builder import build_small_model
 from tests.converters.sources.tflite.networks import tiny_yolo_v2_relu
+from tests.slow import mostly_slow
 from tests.xdet.command import ROOT, assert_one_line
 from tests.xdet.command import run_xdet as run
 
@@ -281,7 +282,7 @@ main()
     assert before[:1] == (["Traceback (most recent call last):"] if debug else [])
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
+@pytest.mark.parametrize("encoding", mostly_slow(["cp1252", "utf-8", "ascii"], fast=1))
 def test_json_on_stdout_is_the_files_bytes_whatever_the_terminal_speaks(
     encoding: str, model: Path, sample_pictures: list[Path], tmp_path: Path
 ) -> None:

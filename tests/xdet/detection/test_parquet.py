@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.slow import mostly_slow
 from tests.xdet.finished_models import finished_model
 from xdet.detection import parquet as written
 from xdet.detection.batch import detect_to_file
@@ -161,13 +162,14 @@ def test_a_parquet_file_of_somebody_else_is_refused(detector: Detector, tmp_path
         open_results(tmp_path / "out.parquet", results_header(detector, None)).__enter__()
 
 
+@pytest.mark.parametrize("places", mostly_slow([12, 60], fast=1))
 def test_a_damaged_file_and_a_pipe_are_refused(
-    detector: Detector, images: list[Path], tmp_path: Path
+    places: int, detector: Detector, images: list[Path], tmp_path: Path
 ) -> None:
     write(detector, images, tmp_path / "whole.parquet")
     whole = (tmp_path / "whole.parquet").read_bytes()
     path = tmp_path / "out.parquet"
-    for place in range(4, len(whole) - 8, max(1, len(whole) // 60)):
+    for place in range(4, len(whole) - 8, max(1, len(whole) // places)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
         before = path.read_bytes()
         try:

@@ -6,13 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.slow import mostly_slow
 from tests.xdet.command import run_xdet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parents[4]
 PROGRAM = Path(__file__).with_name("convert_small_models.py")
@@ -30,9 +35,9 @@ pytestmark = pytest.mark.skipif(find_spec("tf_keras") is None, reason='needs pip
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What ``convert_small_models.py`` saw: library -> file -> observations."""
-    return {library: _run(library, tmp_path_factory.mktemp(library)) for library in ("tf_keras", "keras")}
+def see(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
+    """What ``convert_small_models.py`` sees with a library, once: file -> observations."""
+    return cache(lambda library: _run(library, tmp_path_factory.mktemp(library)))
 
 
 def _run(library: str, folder: Path) -> dict[str, Any]:
@@ -44,10 +49,10 @@ def _run(library: str, folder: Path) -> dict[str, Any]:
     return observations
 
 
-@pytest.fixture(params=FILES, ids=[f"{name} by {library}" for library, name, _ in FILES])
-def one(request: pytest.FixtureRequest, seen: dict[str, dict[str, Any]]) -> dict[str, Any]:
+@pytest.fixture(params=mostly_slow(FILES, fast=3), ids=[f"{name} by {library}" for library, name, _ in FILES])
+def one(request: pytest.FixtureRequest, see: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
     library, name, container = request.param
-    return {**seen[library][name], "expected library": library, "expected container": container}
+    return {**see(library)[name], "expected library": library, "expected container": container}
 
 
 def test_each_file_is_loaded_by_the_keras_that_can(one: dict[str, Any]) -> None:

@@ -20,7 +20,9 @@ litert: Any = pytest.importorskip("ai_edge_litert.interpreter", reason='needs pi
 SIZE = 96
 
 
-@pytest.mark.parametrize("name", FIELD)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if "yolo_v" in name else name for name in FIELD]
+)
 def test_targets_give_the_same_boxes(name: str, tmp_path: Path) -> None:
     network, source = FIELD[name], tmp_path / "net.tflite"
     source.write_bytes(network.build(SIZE))
