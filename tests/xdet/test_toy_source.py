@@ -6,13 +6,17 @@ import json
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import pytest
 
 import xdet
 from converters.sources import SOURCES
 from converters.sources.base import Importer, Later, Source
 from tests.xdet import toy_source
+from tests.xdet.checking import keras_faults
 from xdet.bench.cases import case_coverage, plan_cases
+from xdet.checking.numbers import check_static
+from xdet.checking.pair import open_pair
 from xdet.runtimes.table import RUNTIMES, RuntimeRow
 
 if TYPE_CHECKING:
@@ -81,3 +85,15 @@ def test_a_check_runs_it_beside_the_result(
     verdicts = {part.part: part.status for part in result.parts}
     assert result.source_runs == ("toy:wood",)
     assert verdicts["spread"] == ("failed" if bent else "passed")
+
+
+def test_its_layers_are_compared_with_the_graph(source: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m.onnx"
+    xdet.convert(source, model)
+    verdict, _ = check_static(open_pair(model, source))
+    assert (verdict.status, verdict.summary) == ("passed", "585 numbers compared")
+    proto = onnx.load(model)
+    keras_faults.edit(proto, "weights", lambda weights: weights * np.float32(1.01))
+    onnx.save(proto, model)
+    verdict, _ = check_static(open_pair(model, source))
+    assert [(finding.cause, finding.layer) for finding in verdict.findings] == [("weight", "wall")]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,10 @@ from converters.facts import SourceFacts, SourceOutput
 from converters.graph import NCHW_TO_NHWC, image_pixels, rescaled_pixels
 from converters.sources.base import ImportedNetwork, as_raw_output
 from xdet.checking import pair
+from xdet.checking.numbers.context import Comparison
+from xdet.checking.numbers.description import compare_picture
+from xdet.checking.numbers.layers import Product
+from xdet.checking.numbers.products import compare_product
 from xdet.inspection import Inspection, TensorSummary
 from xdet.model.file import hash_model
 from xdet.runtimes.base import Capabilities
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from converters.options import ConvertOptions
     from converters.spec import DetectorSpec, ModelDocument
     from xdet.model.file import ModelFile
+    from xdet.model.graph import FinishedGraph
     from xdet.runtimes.processors import RuntimeChoices
 
 STRIDE = 4
@@ -85,7 +91,18 @@ def inspect(path: Path, data: bytes, _: bool, said: SourceOptions | None = None)
 
 
 def compare(origin: ModelFile, _: ModelDocument) -> Any:
-    return pair.CheckedSource(facts(read(origin.data, origin.file)), problem="its numbers are too few")
+    model = read(origin.data, origin.file)
+    return pair.CheckedSource(facts(model), compare=partial(compare_numbers, model))
+
+
+def compare_numbers(model: Toy, graph: FinishedGraph, document: ModelDocument) -> Comparison:
+    found, size = Comparison(graph, document), (model.size, model.size)
+    product = Product(
+        model.weights, np.zeros(len(model.weights)), (STRIDE, STRIDE), size=size, layers=("wall",)
+    )
+    compare_picture(found)
+    compare_product(found, product, next(node for node in graph.nodes if node.op == "Conv"))
+    return found
 
 
 class ToyRuntime(SourceRuntime):

@@ -5,14 +5,19 @@ Which runtimes a check runs: those that were named, or the default ones; and wha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from converters.heads.yolo_v2 import YoloV2
 from converters.sources import SOURCES
 from converters.spec import THRESHOLD_INPUTS
 from xdet.checking.layer_records import SourceLayer
+from xdet.checking.numbers import compare_tflite
+from xdet.checking.numbers.keras import compare_keras
 from xdet.checking.numbers.keras_layers import network_steps
+from xdet.checking.numbers.onnx_nodes import compare_nodes
 from xdet.checking.numbers.source_graph import SourceGraph
 from xdet.checking.other_cpus import IMAGES
 from xdet.checking.result import MissingRuntime
@@ -35,7 +40,9 @@ if TYPE_CHECKING:
     from converters.facts import SourceFacts
     from converters.sources.onnx.dequantized import Pair
     from converters.spec import ModelDocument
-    from xdet.checking.numbers.keras_layers import KerasSteps
+    from xdet.checking.numbers.context import Comparison
+
+Compare = Callable[["FinishedGraph", "ModelDocument"], "Comparison"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +56,8 @@ class OpenedPair:
         source: the source file.
         source_sha256: hex digest of its bytes.
         source_graph: its tensors and operators; None for formats other than TFLite.
-        source_steps: what its layers compute; None for formats other than Keras, and where ``source_problem`` says why.
-        source_problem: why the numbers of a Keras source cannot be compared; else None.
+        compare_numbers: compares its numbers with a graph and its document; None where ``source_problem`` says why not.
+        source_problem: why its numbers cannot be compared; else None.
         source_nodes: its operators; None for formats other than ONNX.
         stated: what options, sidecar and the source itself state of the detector.
         source_size: height and width of the source's picture.
@@ -69,7 +76,7 @@ class OpenedPair:
     source_size: tuple[int, int]
     source_layers: tuple[SourceLayer, ...] = ()
     rounds_at_run_time: bool = False
-    source_steps: KerasSteps | None = None
+    compare_numbers: Compare | None = None
     source_problem: str | None = None
     source_nodes: ir.Graph | None = None
     any_size: ModelFile | None = None
@@ -135,7 +142,7 @@ def open_pair(model: Path | ModelFile, source: Path, said: SourceOptions | None 
         source_size=(read.facts.height, read.facts.width),
         source_layers=read.layers,
         rounds_at_run_time=read.rounds_at_run_time,
-        source_steps=read.steps,
+        compare_numbers=read.compare,
         source_problem=read.problem,
         source_nodes=read.nodes,
         any_size=any_size,
@@ -144,13 +151,23 @@ def open_pair(model: Path | ModelFile, source: Path, said: SourceOptions | None 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class CheckedSource:
-    """A source's operators and description, as far as its format and its sidecar tell them."""
+    """A source's operators and description, as far as its format and its sidecar tell them.
+
+    Attributes:
+        facts: what it states of the detector.
+        layers: its tensors, in the order in which they are computed.
+        rounds_at_run_time: see ``OpenedPair``.
+        graph: likewise.
+        compare: likewise, ``compare_numbers``.
+        problem: why there is no ``compare``.
+        nodes: see ``OpenedPair``.
+    """
 
     facts: SourceFacts
     layers: tuple[SourceLayer, ...] = ()
     rounds_at_run_time: bool = False
     graph: SourceGraph | None = None
-    steps: KerasSteps | None = None
+    compare: Compare | None = None
     problem: str | None = None
     nodes: ir.Graph | None = None
 
@@ -178,7 +195,10 @@ def read_tflite_source(origin: ModelFile, document: ModelDocument) -> CheckedSou
         graph = SourceGraph(dequantized(records), records)
     else:
         graph = SourceGraph(records)
-    return CheckedSource(facts, graph.layers(document), is_dynamic_range(records), graph)
+    found = CheckedSource(facts, graph.layers(document), is_dynamic_range(records), graph)
+    if document.is_taken_over:
+        return replace(found, problem="tf2onnx wrote the graph in its own form, spread and head judge it")
+    return replace(found, compare=partial(compare_tflite, graph))
 
 
 def read_keras_source(origin: ModelFile, document: ModelDocument) -> CheckedSource:
@@ -208,7 +228,7 @@ def read_keras_source(origin: ModelFile, document: ModelDocument) -> CheckedSour
         return CheckedSource(facts, layers, problem=str(error))
     except ConversionError as error:
         raise ModelError(*error.lines) from error
-    return CheckedSource(facts, layers, steps=steps)
+    return CheckedSource(facts, layers, compare=partial(compare_keras, steps))
 
 
 def read_onnx_source(origin: ModelFile, document: ModelDocument) -> CheckedSource:
@@ -225,7 +245,8 @@ def read_onnx_source(origin: ModelFile, document: ModelDocument) -> CheckedSourc
         facts, nodes = facts_from_onnx(source), fixed_graph(source)
         if document.dequantize:
             pairs = dequantize_graph(nodes, origin.file)
-            return CheckedSource(facts, tuple(_unrounded(pair) for pair in pairs), nodes=nodes)
+            layers = tuple(_unrounded(pair) for pair in pairs)
+            return CheckedSource(facts, layers, compare=partial(compare_nodes, nodes), nodes=nodes)
     except ConversionError as error:
         raise ModelError(*error.lines) from error
     own = {name for node in source.proto.graph.node for name in node.output}
@@ -241,10 +262,10 @@ def read_onnx_source(origin: ModelFile, document: ModelDocument) -> CheckedSourc
         if value.name in own and value.dtype is not None and value.dtype.name == "FLOAT"
     )
     if activation_codes(nodes) != "float32":
-        return CheckedSource(facts, nodes=nodes)
+        return CheckedSource(facts, compare=partial(compare_nodes, nodes), nodes=nodes)
     if document.activations != "float32":
         return CheckedSource(facts, layers, problem="the model was quantised at conversion")
-    return CheckedSource(facts, layers, nodes=nodes)
+    return CheckedSource(facts, layers, compare=partial(compare_nodes, nodes), nodes=nodes)
 
 
 def _unrounded(pair: Pair) -> SourceLayer:

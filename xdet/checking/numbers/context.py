@@ -21,7 +21,7 @@ from converters.spec import IMAGE
 from xdet.checking.result import Cause, Finding, ProvenChange
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from converters.sources.tflite.reader import TfliteOperator
     from converters.spec import ModelDocument
@@ -46,7 +46,6 @@ class Comparison:
         findings: what is wrong, each once.
         proven: what differs on purpose, with proofs.
         uncompared: what no comparison knows, in words.
-        unaccounted: quantised values that belong to no source tensor.
         compared: numbers that were compared, arrays by their size.
     """
 
@@ -55,8 +54,17 @@ class Comparison:
     findings: list[Finding] = field(default_factory=list, kw_only=True)
     proven: list[ProvenChange] = field(default_factory=list, kw_only=True)
     uncompared: list[str] = field(default_factory=list, kw_only=True)
-    unaccounted: list[str] = field(default_factory=list, kw_only=True)
     compared: int = field(default=0, kw_only=True)
+
+    @property
+    def how(self) -> str:
+        """In what way the numbers were compared, to be said behind their count."""
+        return ""
+
+    def remarks(self) -> Iterator[str]:
+        """What else is to be said of the comparison."""
+        if self.uncompared:
+            yield f"not compared: {', '.join(dict.fromkeys(self.uncompared))}"
 
     def fault(self, cause: Cause, layer: str | None, message: str) -> None:
         """Remember something that is wrong."""
@@ -86,9 +94,18 @@ class StaticContext(Comparison):
 
     Attributes:
         source: the source's graph.
+        unaccounted: quantised values that belong to no source tensor.
     """
 
     source: SourceGraph
+    unaccounted: list[str] = field(default_factory=list)
+
+    def remarks(self) -> Iterator[str]:
+        """Also how many pairs are unaccounted for."""
+        if self.unaccounted:
+            named = ", ".join(self.unaccounted[:3])
+            yield f"{len(self.unaccounted)} pairs belong to no source tensor: {named}"
+        yield from super().remarks()
 
     @cached_property
     def tensors_by_value(self) -> Mapping[str, tuple[int, ...]]:

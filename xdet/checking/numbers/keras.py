@@ -13,17 +13,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xdet.checking.numbers.description import compare_picture
 from xdet.checking.numbers.keras_products import affines_behind, fold, quantised
 from xdet.checking.numbers.layers import NO_PADS, Affine, Clamp, Leaky, Other, Padding, Pool, Product, added
 from xdet.checking.numbers.products import compare_pads, compare_product, pool_fault, require_integer_form
 from xdet.checking.numbers.rewrites import SHIFTED_ROWS, WIDE_STEM, copies_of_rows
 from xdet.checking.numbers.scales import compare_pairs, keeps_limits
+from xdet.checking.numbers.segments import KerasContext
 from xdet.checking.numbers.slopes import between_pairs, compare_sum, is_leaky_sum, leaky_sum_of
 
 if TYPE_CHECKING:
+    from converters.spec import ModelDocument
+    from xdet.checking.numbers.keras_layers import KerasSteps
     from xdet.checking.numbers.layers import Pads
-    from xdet.checking.numbers.segments import KerasContext, Segment
-    from xdet.model.graph import Node
+    from xdet.checking.numbers.segments import Segment
+    from xdet.model.graph import FinishedGraph, Node
 
 AFFINE = frozenset({"Mul", "Add", "Sub", "Div", "BatchNormalization"})
 POOLS = frozenset({"MaxPool", "AveragePool"})
@@ -42,8 +46,10 @@ OTHERS = {
 }
 
 
-def compare_keras(context: KerasContext) -> None:
+def compare_keras(source: KerasSteps, graph: FinishedGraph, document: ModelDocument) -> KerasContext:
     """Compare the whole network, from the pixels to the raw head."""
+    context = KerasContext(graph, document, source)
+    compare_picture(context)
     for segment in context.segments():
         if segment.source_reads != segment.graph_reads:
             found, expected = (
@@ -58,6 +64,7 @@ def compare_keras(context: KerasContext) -> None:
         _compare_segment(context, segment)
     if context.document.activations != "float32":
         compare_pairs(context)
+    return context
 
 
 def _compare_segment(context: KerasContext, segment: Segment) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters._ir import ir
-from xdet.checking.result import Cause, Finding
+from xdet.checking.numbers.context import Comparison
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,22 +20,31 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.spec import ModelDocument
+    from xdet.checking.result import Cause
     from xdet.model.graph import FinishedGraph, Node
 
 
 @dataclass(eq=False)
-class NodeComparison:
-    """What was compared.
+class NodeComparison(Comparison):
+    """A comparison with an ONNX source, whose operators the model holds as they are.
 
     Attributes:
-        findings: what differs.
-        compared: numbers that were compared, arrays by their size.
         absent: results of the source's operators that a pass took away.
     """
 
-    findings: list[Finding] = field(default_factory=list)
-    compared: int = 0
     absent: list[str] = field(default_factory=list)
+
+    @property
+    def how(self) -> str:
+        """Nothing is folded."""
+        return " with the source's, bit for bit"
+
+    def remarks(self) -> Iterator[str]:
+        """Also how many operators are no longer there."""
+        if self.absent:
+            passes = ", ".join(self.document.passes)
+            yield f"{len(self.absent)} operators were rewritten ({passes}), the outputs judge them"
+        yield from super().remarks()
 
 
 def compare_nodes(source: ir.Graph, graph: FinishedGraph, document: ModelDocument) -> NodeComparison:
@@ -46,7 +55,7 @@ def compare_nodes(source: ir.Graph, graph: FinishedGraph, document: ModelDocumen
         graph: the model's.
         document: the model's, with the tensor map.
     """
-    done = NodeComparison()
+    done = NodeComparison(graph, document)
     for node in source:
         name = str(node.outputs[0].name)
         twin = document.tensors.get(name)
@@ -60,10 +69,8 @@ def compare_nodes(source: ir.Graph, graph: FinishedGraph, document: ModelDocumen
             None if value is None else ir.convenience.get_const_tensor(value) for value in node.inputs
         )
         done.compared += len(node.attributes) + sum(tensor.size for tensor in constants if tensor is not None)
-        done.findings += [
-            Finding("static", cause, f"{node.op_type} {name!r}: {what}", layer=name)
-            for cause, what in _differences(node, ours, graph, document)
-        ]
+        for cause, what in _differences(node, ours, graph, document):
+            done.fault(cause, name, f"{node.op_type} {name!r}: {what}")
     return done
 
 
