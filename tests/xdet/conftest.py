@@ -40,6 +40,26 @@ def keras_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Arm system, filled once for all workers; ``XDET_AARCH64`` names a folder that keeps it from run to run."""
+    import fcntl
+
+    base = tmp_path_factory.getbasetemp()
+    beside = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = Path(os.environ.get("XDET_AARCH64") or beside / "aarch64")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        program = ROOT / "examples" / "emulate_aarch64.py"
+        subprocess.run(
+            [sys.executable, program, folder, "--", "-V"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=True,
+        )
+    return folder
+
+
 def _wait_for(mark: Path) -> None:
     """Wait until another process wrote the file, which holds its error."""
     while not mark.exists():

@@ -262,10 +262,17 @@ def test_other_cpus_are_exact_and_haswell_only_with_exact_kernels(
 
 @pytest.mark.emulator
 @pytest.mark.skipif(
-    shutil.which("qemu-aarch64") is None or not os.environ.get("XDET_AARCH64"),
-    reason="needs qemu-aarch64 and a folder of examples/emulate_aarch64.py in XDET_AARCH64",
+    shutil.which("qemu-aarch64") is None or shutil.which("apt-get") is None,
+    reason="needs Debian or Ubuntu with qemu-aarch64: apt-get install qemu-user",
 )
-def test_a_cortex_is_exact(person: Convert, embedded_tflite: Path, sample_pictures: list[Path]) -> None:
+def test_a_cortex_is_exact(
+    person: Convert,
+    embedded_tflite: Path,
+    sample_pictures: list[Path],
+    arm: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDET_AARCH64", str(arm))
     result = check(
         person("uint8"), embedded_tflite, sample_pictures[:1], runtimes=RUNTIMES, cpus=("cortex-a72",)
     )

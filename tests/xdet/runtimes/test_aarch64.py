@@ -53,13 +53,6 @@ for model in models:
 """
 
 
-@pytest.fixture(scope="module")
-def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Arm system; ``XDET_AARCH64`` names a folder that keeps it from run to run."""
-    kept = os.environ.get("XDET_AARCH64")
-    return Path(kept) if kept else tmp_path_factory.mktemp("aarch64")
-
-
 def emulate(arm: Path, *arguments: str | Path, cpu: str = "cortex-a72") -> str:
     program = ROOT / "examples" / "emulate_aarch64.py"
     command = [sys.executable, program, arm, "--cpu", cpu, "--", *arguments]
