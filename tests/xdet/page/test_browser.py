@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -38,7 +37,6 @@ READY = "document.documentElement.dataset.ready === ''"
 FIRST_BOXES = "document.documentElement.dataset.firstBoxes"
 ROWS = "[...document.querySelectorAll('#boxes tbody tr')]"
 PROBLEM = "document.querySelector('#status.problem') !== null"
-COLD_LOAD_MS = 3000
 
 
 @pytest.fixture(scope="module")
@@ -215,21 +213,24 @@ def test_nothing_is_wider_than_a_narrow_screen(page: Browser) -> None:
     page.resize(1280, 900)
 
 
-def test_the_first_boxes_come_soon_after_a_cold_load(address: str, tmp_path: Path) -> None:
-    program, times = find_chromium(), []
+def test_a_cold_load_fetches_each_file_once_and_one_sample_before_the_first_boxes(
+    address: str, tmp_path: Path
+) -> None:
+    """What keeps the first boxes soon; how soon they come depends on the machine, and docs/page.md tells it."""
+    program = find_chromium()
     assert program is not None
-    for number in range(3):  # the best of three: others work on this machine, too
-        with Browser(program, tmp_path / str(number)) as browser:
-            browser.open(address)
-            times.append(float(browser.wait_for(FIRST_BOXES)))
-        if times[-1] < COLD_LOAD_MS:
-            break
-    busy = os.getloadavg()[0] / (os.cpu_count() or 1)
-    if min(times) >= COLD_LOAD_MS and busy > 2:
-        pytest.skip(
-            f"the machine is busy ({busy:.1f} programs a processor): the best of three was {min(times):.0f} ms"
+    with Browser(program, tmp_path) as browser:
+        browser.open(address)
+        browser.wait_for(FIRST_BOXES)
+        fetched: list[tuple[str, int]] = browser.evaluate(
+            "performance.getEntriesByType('resource').map(e => [e.name, e.transferSize])"
         )
-    assert min(times) < COLD_LOAD_MS, times
+    names = [name.removeprefix(address).lstrip("/") for name, _ in fetched]
+    assert len(names) == len(set(names))
+    assert [name for name in names if name.startswith("samples/")] == ["samples/astronaut.jpg"]
+    assert (
+        80_000 < sum(size for _, size in fetched) < 100_000
+    )  # measured 88,660, beside what the worker fetches
 
 
 def test_the_page_works_when_its_server_is_gone(
