@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -182,6 +183,18 @@ def test_a_module_is_named_after_its_idea(path: Path) -> None:
         path.stem,
         *path.relative_to(ROOT).parts,
     }
+
+
+def test_every_skip_says_what_is_missing() -> None:
+    """``importorskip`` alone would say that a module cannot be imported, and not how to get it."""
+    silent = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+                named = {keyword.arg for keyword in call.keywords}
+                if call.func.attr in {"importorskip", "skipif"} and "reason" not in named:
+                    silent.append(f"{name_of(path)}:{call.lineno}")
+    assert silent == []
 
 
 def test_both_packages_are_typed() -> None:

@@ -249,7 +249,7 @@ def test_arrays_of_another_size_than_the_source_s_are_told(
 def test_a_normalisation_of_other_channels_than_its_convolution_is_refused(
     keras_models: Path, tmp_path: Path
 ) -> None:
-    h5py = pytest.importorskip("h5py")
+    h5py = pytest.importorskip("h5py", reason='needs pip install "xdet[keras]"')
     source = tmp_path / "short.h5"
     shutil.copy(keras_models / "tf_keras.h5", source)
 

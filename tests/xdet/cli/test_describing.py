@@ -54,7 +54,7 @@ def test_every_command_that_opens_a_source_takes_all_of_them() -> None:
 
 
 def test_options_are_as_good_as_a_sidecar(network: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ai_edge_litert")
+    pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
     said = describing_options(**SAID)
     sidecar = tmp_path / "net.xdet.json"
     found = describe(network / "net.tflite", said=said, output=sidecar)

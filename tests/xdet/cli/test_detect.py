@@ -271,7 +271,7 @@ def test_a_label_file_per_image(folder: Path, layout: str, suffix: str) -> None:
 
 
 def test_a_video_is_seen_frame_by_frame(folder: Path) -> None:
-    pytest.importorskip("av")
+    pytest.importorskip("av", reason='needs pip install "xdet[video]"')
     write_film(folder / "clip.mkv", [255, 0, 255])
     (folder / "bad.mp4").write_bytes(b"no video")
     shown = run(folder, "m.onnx clip.mkv")

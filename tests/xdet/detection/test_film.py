@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytest.importorskip("av")
+pytest.importorskip("av", reason='needs pip install "xdet[video]"')
 REDS = [0, 250, 0, 200, 255, 10, 150] * 3
 
 
@@ -97,7 +97,7 @@ def with_show(detector: Detector, film: Film, path: Path, show: Any, **options: 
 
 
 def test_parquet_has_a_row_per_frame(detector: Detector, film: Film, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet = pytest.importorskip("pyarrow.parquet", reason='needs pip install "xdet[parquet]"')
     write(detector, film, tmp_path / "out.parquet")
     table = parquet.read_table(tmp_path / "out.parquet").to_pydict()
     assert table["frame"] == list(range(len(REDS)))
@@ -107,7 +107,7 @@ def test_parquet_has_a_row_per_frame(detector: Detector, film: Film, tmp_path: P
 def test_what_a_changed_film_had_is_left_out_of_parquet(
     detector: Detector, film: Film, tmp_path: Path
 ) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet = pytest.importorskip("pyarrow.parquet", reason='needs pip install "xdet[parquet]"')
     write(detector, film, tmp_path / "out.parquet")
     write_film(tmp_path / "f.mkv", [255, 255])
     write(detector, film, tmp_path / "out.parquet")

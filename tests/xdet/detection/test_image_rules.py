@@ -77,7 +77,7 @@ def test_a_model_gets_its_channels_in_their_order(color: Color, tmp_path: Path) 
 
 
 def test_a_grey_detector_gives_the_same_boxes_as_its_source(grey_source: Path, photo: Path) -> None:
-    pytest.importorskip("ai_edge_litert")
+    pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
     model = photo.with_name("fomo.onnx")
     done = xdet.convert(
         grey_source, model, head="fomo", resize="letterbox", classes="cup,plate", score_threshold=0.2

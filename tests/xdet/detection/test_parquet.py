@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-parquet = pytest.importorskip("pyarrow.parquet")
+parquet = pytest.importorskip("pyarrow.parquet", reason='needs pip install "xdet[parquet]"')
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_a_row_is_an_image_found_empty_or_failed(
 def test_pandas_explodes_it_to_the_columns_of_the_csv(
     detector: Detector, images: list[Path], tmp_path: Path
 ) -> None:
-    pandas = pytest.importorskip("pandas")
+    pandas = pytest.importorskip("pandas", reason="needs pip install pandas")
     write(detector, images, tmp_path / "out.parquet")
     write(detector, images, tmp_path / "out.csv")
     frame = pandas.read_parquet(tmp_path / "out.parquet").explode("detections", ignore_index=True)

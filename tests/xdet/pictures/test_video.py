@@ -19,7 +19,7 @@ from xdet.pictures.addresses import Address
 from xdet.pictures.recording import Recording, recording_paths
 from xdet.pictures.video import Film, Frame, frames_expected, newest_frames, read_frames
 
-pytest.importorskip("av")
+pytest.importorskip("av", reason='needs pip install "xdet[video]"')
 
 
 def reds(frames: list[Frame]) -> list[int]:

@@ -414,7 +414,7 @@ def empty_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.usefixtures("empty_package")
 def test_a_node_package_that_cannot_start_is_told_with_its_last_words() -> None:
     if shutil.which("node") is None:
-        pytest.skip("needs Node")
+        pytest.skip("needs node on the PATH (Debian: apt-get install nodejs)")
     with pytest.raises(RuntimeUnavailableError, match=r"onnxruntime-web ended: .*Cannot find"):
         opened_anyway("onnxruntime-web")
 

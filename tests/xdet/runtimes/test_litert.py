@@ -59,8 +59,10 @@ def test_the_embedded_source_runs_on_every_set_of_litert_kernels(kernels: str, e
 
 def one_element_bias(source: bytes) -> bytes:
     """The file with the first convolution's bias cut down to one element."""
-    schema: Any = pytest.importorskip("ai_edge_litert.schema_py_generated")
-    flatbuffers: Any = pytest.importorskip("flatbuffers")
+    schema: Any = pytest.importorskip(
+        "ai_edge_litert.schema_py_generated", reason='needs pip install "xdet[litert]"'
+    )
+    flatbuffers: Any = pytest.importorskip("flatbuffers", reason="needs pip install flatbuffers")
     model = schema.ModelT.InitFromPackedBuf(source, 0)
     graph = model.subgraphs[0]
     bias = next(op for op in graph.operators if len(op.inputs) == 3).inputs[2]

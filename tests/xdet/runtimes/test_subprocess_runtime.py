@@ -321,8 +321,10 @@ def is_running(pid: int) -> bool:
 
 def without_scales(source: bytes) -> bytes:
     """The file without the scales of its inner tensors, which LiteRT divides by."""
-    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
-    flatbuffers = pytest.importorskip("flatbuffers")
+    schema = pytest.importorskip(
+        "ai_edge_litert.schema_py_generated", reason='needs pip install "xdet[litert]"'
+    )
+    flatbuffers = pytest.importorskip("flatbuffers", reason="needs pip install flatbuffers")
     model = schema.ModelT.InitFromPackedBuf(source, 0)
     for tensor in model.subgraphs[0].tensors[1:]:
         tensor.quantization = None

@@ -100,7 +100,7 @@ def test_zeros_are_put_back_as_litert_does(dense: NDArray[Any], how: tuple[Any, 
     found = {tensor.name: tensor.data for tensor in read.tensors}
     for name in ("sparse", "whole"):
         np.testing.assert_array_equal(found[name], dense, err_msg=name)
-    litert: Any = pytest.importorskip("ai_edge_litert.interpreter")
+    litert: Any = pytest.importorskip("ai_edge_litert.interpreter", reason='needs pip install "xdet[litert]"')
     interpreter = litert.Interpreter(model_content=data, num_threads=1)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.zeros(dense.shape, np.float32))
