@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle  # noqa: TID251 - people do
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -166,12 +167,16 @@ def test_a_network_that_takes_one_caller_at_a_time_is_waited_for(
     detector = Detector(model, threads=1, workers=3)
     inside: list[int] = []
     counts: list[int] = []
+    two = threading.Barrier(2, timeout=120)
     detect = detector.runtime.detect
 
     def counting(images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
         inside.append(1)
         counts.append(len(inside))
-        time.sleep(0.05)
+        if concurrent:
+            two.wait()
+        else:
+            time.sleep(0.01)
         inside.pop()
         return detect(images, thresholds)
 

@@ -257,22 +257,25 @@ def test_a_large_picture_below_the_limit_gives_no_warning(tmp_path: Path) -> Non
 
 
 def test_pictures_that_are_decoded_at_the_same_time_share_one_budget() -> None:
-    budget, order, first_is_in = _PixelBudget(100), [], threading.Event()
+    budget, order = _PixelBudget(100), []
+    first_is_in, second_was_in = threading.Event(), threading.Event()
 
     def first() -> None:
         with budget.of(60):
             first_is_in.set()
+            second_was_in.wait(120)
             time.sleep(0.1)
             order.append("first")
 
     worker = threading.Thread(target=first)
     worker.start()
-    assert first_is_in.wait(10)
+    assert first_is_in.wait(120)
     with budget.of(30):
         order.append("fits beside it")
+    second_was_in.set()
     with budget.of(60):
         order.append("waits for it")
-    worker.join(10)
+    worker.join(120)
     assert order == ["fits beside it", "first", "waits for it"]
 
 

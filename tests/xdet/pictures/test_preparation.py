@@ -125,7 +125,7 @@ def test_preparing_goes_on_while_the_caller_works(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(preparation, "prepare", noticing)
     stream = prepare_many([photograph(1 + i) for i in range(5)], HOW, workers=1)
     next(stream)
-    assert second.wait(10), "nothing was prepared while the caller held the first image"
+    assert second.wait(120), "nothing was prepared while the caller held the first image"
     assert len(list(stream)) == 4
 
 

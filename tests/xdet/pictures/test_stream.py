@@ -93,7 +93,7 @@ def test_one_worker_is_the_callers_own_thread_and_several_work_at_the_same_time(
     together = threading.Barrier(2)
 
     def detect(numbers: Sequence[int]) -> list[int]:
-        together.wait(10)  # raises unless two are in here
+        together.wait(120)  # raises unless two are in here
         return doubled(numbers)
 
     found = through_network(range(4), lambda number: number, detect, batch=1, workers=2)
@@ -107,7 +107,7 @@ def test_an_interrupted_caller_leaves_no_work_and_no_thread_behind() -> None:
     def work(number: int) -> int:
         begun.append(number)
         if number > 1:
-            held.wait(10)
+            held.wait(120)
         return number
 
     def interrupted() -> None:
@@ -118,7 +118,7 @@ def test_an_interrupted_caller_leaves_no_work_and_no_thread_behind() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    held.wait(10)
+    held.wait(120)
     deadline = time.monotonic() + 120
     while workers_alive() and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -279,7 +279,7 @@ def test_no_subprocess_outlives_this_process(embedded_tflite: Path, end: str) ->
         [sys.executable, "-c", code, str(embedded_tflite)], capture_output=True, text=True, check=False
     )
     assert done.returncode in (3, -9), done.stderr
-    for _ in range(100):  # it reads that its input has ended
+    for _ in range(1200):  # it reads that its input has ended
         if not is_running(int(done.stdout)):
             return
         time.sleep(0.1)
