@@ -2,7 +2,7 @@
 
 * LeakyReLU and requantisation: the 256 codes of the pair DequantizeLinear -> LeakyRelu -> QuantizeLinear, computed in
   float32, equal those of XNNPACK's integer recipe (``converters.leaky``) entry by entry.
-* Sums and products of two tensors: by every pair of codes (``static_pairs``).
+* Sums and products of two tensors: by every pair of codes (``pairs``).
 * What a uint8 CONCATENATION, a RELU or a LOGISTIC reads by another scale: by its 256 codes (``converters.integer``).
 * Codes that are only moved: TFLite's kernels do not look at the scale of the output.
 * Averages (AveragePool, ReduceMean, Resize): a mean commutes with a shift and a scaling of all codes, so zero-points that
