@@ -314,7 +314,8 @@ OPERATORS: Mapping[str, Row] = {
         _UNARY,
         (
             Case(
-                "a table of 256 exponentials, Sum, Div and about ten elementwise operators (`ops/softmax.py`)",
+                "a table of 256 exponentials, Sum (CumSum beyond 128 classes), Div and about ten elementwise operators "
+                "(`ops/softmax.py`)",
                 "built-in",
                 remark="as on x86: on 64-bit Arm LiteRT has another kernel",
             ),
@@ -395,6 +396,7 @@ OPERATORS: Mapping[str, Row] = {
                 applies=conditions.rescales,
             ),
         ),
+        moves_floats=True,
         ties=True,
     ),
     "RESIZE_NEAREST_NEIGHBOR": Row(
@@ -427,6 +429,7 @@ OPERATORS: Mapping[str, Row] = {
         moving.pad,
         Signature((2, 2), ranks=((1, 2),)),
         (Case("Pad; gone where a convolution follows", "XNNPACK"),),
+        moves_floats=True,
     ),
     "MIRROR_PAD": _moved(moving.mirror_pad, Signature((2, 2), ranks=((1, 2),))),
     "RESHAPE": _moved(moving.reshape_operator, Signature((1, 2)), "elementwise"),

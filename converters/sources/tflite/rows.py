@@ -84,6 +84,7 @@ class Row:
         constants: operands that are held as weights where they are constant; others are parameters.
         weights: of a product; None for other operators.
         moves: it moves codes unchanged, whatever the scale of its output: LiteRT's kernel does not look at it.
+        moves_floats: it only moves float32 numbers.
         codes_as_numbers: operands whose codes are taken as numbers, or not at all, so that they need no scale.
         keeps_scale: its output must have the scale and zero-point of its input: LiteRT refuses any other.
         floats_only: it is translated on float32 alone.
@@ -97,6 +98,7 @@ class Row:
     constants: tuple[int, ...] = ()
     weights: Weights | None = None
     moves: bool = False
+    moves_floats: bool = False
     codes_as_numbers: tuple[int, ...] = ()
     keeps_scale: bool = False
     floats_only: bool = False
@@ -106,6 +108,6 @@ class Row:
         """The case that holds for an operator of a model whose operators are sound."""
         first = next((i for i in op.inputs if model.tensors[i].dtype not in ("int32", "int64")), op.inputs[0])
         ends = {model.tensors[index].dtype for index in (first, *op.outputs)}
-        if ends == {"float32"} and not (self.moves or self.floats_only):
+        if ends == {"float32"} and not (self.moves or self.moves_floats or self.floats_only):
             return ON_FLOATS
         return next((case for case in self.cases[1:] if case.applies(model, op)), self.cases[0])

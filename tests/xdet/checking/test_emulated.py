@@ -18,6 +18,7 @@ from converters.description.priors import PriorStatement
 from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
 from converters.spec import Rescaling, Thresholds
+from tests.converters.sources.tflite.look_alikes import fastestdet
 from xdet.checking import other_cpus
 from xdet.checking.check import check
 from xdet.checking.emulated import LEFT_OUT, Processor, emulate, emulator_of, split_cpus
@@ -258,6 +259,26 @@ def test_other_cpus_are_exact_and_haswell_only_with_exact_kernels(
     assert haswell.plain.differing > VALUES // 2
     assert haswell.plain.worst_lsb > 6  # beyond what honest kernels that round in another way may differ by
     assert "X86_V4" not in (*result.other_cpus[0].simd, *result.other_cpus[1].simd)
+
+
+@pytest.mark.emulator
+def test_a_detector_of_another_maker_is_exact_on_every_processor(
+    tmp_path: Path, sample_pictures: list[Path], qemu_x86_64: str
+) -> None:
+    """LOGISTIC and SOFTMAX, step by step, behind convolutions."""
+    assert qemu_x86_64
+    source, finished = tmp_path / "fastestdet.tflite", tmp_path / "fastestdet.onnx"
+    source.write_bytes(fastestdet(3))
+    finished.write_bytes(convert_to_bytes(source, ConvertOptions()).model)
+    has_arm = shutil.which("qemu-aarch64") is not None and bool(os.environ.get("XDET_AARCH64"))
+    cpus = ("Haswell", "Nehalem", *(["cortex-a72"] if has_arm else []))
+    result = check(finished, source, sample_pictures[:1], runtimes=RUNTIMES, cpus=cpus)
+    for column in result.other_cpus:
+        assert column.check is not None, column.check_problem
+        (run,) = column.check.runs
+        assert run.must_be_exact
+        assert run.nearest is not None
+        assert (run.nearest.differing, run.nearest.values) == (0, 8 * 8 * 8)
 
 
 @pytest.mark.emulator

@@ -25,6 +25,11 @@ LOWEST_SILU = -0.2785  # of x / (1 + exp(-x))
 class FieldBuilder(NetworkBuilder):
     """Blocks of other makers' networks; each goes on from ``value`` unless told otherwise."""
 
+    def _convolution(self, *given: Any) -> NetworkBuilder:
+        """With results where a sigmoid bends, by scales of its own."""
+        self._reach = float(self._rng.uniform(1.5, 3))
+        return super()._convolution(*given)
+
     def silu(self) -> FieldBuilder:
         """A value times its LOGISTIC; its codes end at the largest result there is, as exporters choose them."""
         x = self.value
@@ -34,10 +39,8 @@ class FieldBuilder(NetworkBuilder):
         return self._to("MUL", [x.index, gate], x.shape, scale, round(-LOWEST_SILU / scale) - 128)
 
     def conv_silu(self, channels: int, kernel: int = 3, stride: int = 1) -> FieldBuilder:
-        """YOLO's convolution, with results where a sigmoid bends."""
-        self._reach = float(self._rng.uniform(1.5, 3))
+        """YOLO's convolution."""
         self.conv(channels, kernel, stride)
-        self._reach = None
         return self.silu()
 
     def add(self, a: Value, b: Value, activation: str = "NONE") -> FieldBuilder:

@@ -24,6 +24,7 @@ from tests.converters.sources.tflite.ssd_networks import (
     ssd_with_postprocess,
 )
 from xdet.checking.check import check
+from xdet.runtimes.onnxruntime import open_onnxruntime
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,6 +96,22 @@ def test_detections_are_those_of_litert_in_their_order(tmp_path: Path, rule: str
         assert [(int(classes[image, r]), float(scores[image, r])) for r in rows] == [e[:2] for e in expected]
         wanted = np.array([e[2] for e in expected]).reshape(-1, 4)
         np.testing.assert_allclose(boxes[image, :count], wanted, rtol=0, atol=1e-6)  # exp rounds differently
+
+
+def test_raw_values_in_front_of_the_operator_are_litert_s(tmp_path: Path) -> None:
+    data = ssd_with_postprocess()
+    _, done = convert(tmp_path, data)
+    interpreter = litert.Interpreter(
+        model_content=data, num_threads=1, experimental_preserve_all_tensors=True
+    )
+    interpreter.allocate_tensors()
+    indices = {detail["name"]: detail["index"] for detail in interpreter.get_tensor_details()}
+    with open_onnxruntime(done.model, file="ssd.onnx") as runtime:
+        for image in pictures():
+            interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
+            interpreter.invoke()
+            wanted = [interpreter.get_tensor(indices[name]).reshape(-1) for name in ("offsets", "scores")]
+            np.testing.assert_array_equal(runtime.head(image[None]).reshape(-1), np.concatenate(wanted))
 
 
 def test_the_document_holds_what_the_operator_says(tmp_path: Path) -> None:
