@@ -57,7 +57,7 @@ def test_a_float_source_is_compared_as_far_as_litert_computes_the_same(
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("halved", [False, True], ids=["float32", "float16"])
-def test_the_rescaling_and_what_each_of_two_products_with_one_bias_reads_are_compared(
+def test_rescaling_limits_and_what_each_of_two_products_with_one_bias_reads_are_compared(
     kind: str, halved: object, tmp_path: Path
 ) -> None:
     source, model = tmp_path / "net.tflite", tmp_path / "net.onnx"
@@ -69,12 +69,15 @@ def test_the_rescaling_and_what_each_of_two_products_with_one_bias_reads_are_com
     conv = next(node for node in proto.graph.node if node.op_type == "Conv")
     keras_faults.edit(proto, conv.input[2], lambda bias: bias * bias.dtype.type(1.01))
     keras_faults.edit(proto, "rescaling/scale", lambda scale: scale * 2)
+    keras_faults.edit(proto, "conv/clamp/max", lambda limit: limit - 1)
     onnx.save(proto, model)
     findings = check_static(open_pair(model, source))[0].findings
     assert [(finding.cause, finding.layer) for finding in findings] == [
         ("image-input", None),
         ("bias", "conv"),
+        ("attributes", "conv"),
     ]
+    assert findings[-1].message == "limits of 'conv': expected 0.0 to 6.0, found 0.0 to 5.0"
 
 
 def test_a_float_operator_behind_a_quantised_network_is_not_declared_exact(tmp_path: Path) -> None:

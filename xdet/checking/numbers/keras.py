@@ -16,7 +16,13 @@ import numpy as np
 from xdet.checking.numbers.description import compare_picture
 from xdet.checking.numbers.keras_products import affines_behind, fold, quantised
 from xdet.checking.numbers.layers import NO_PADS, Affine, Clamp, Leaky, Other, Padding, Pool, Product, added
-from xdet.checking.numbers.products import compare_pads, compare_product, pool_fault, require_integer_form
+from xdet.checking.numbers.products import (
+    compare_limits,
+    compare_pads,
+    compare_product,
+    pool_fault,
+    require_integer_form,
+)
 from xdet.checking.numbers.rewrites import SHIFTED_ROWS, WIDE_STEM, copies_of_rows
 from xdet.checking.numbers.scales import compare_pairs, keeps_limits
 from xdet.checking.numbers.segments import KerasContext
@@ -173,16 +179,7 @@ def _compare_clamps(context: KerasContext, segment: Segment) -> None:
         return
     for step, node in zip(steps, nodes, strict=True):
         assert isinstance(step.act, Clamp)  # noqa: S101 - chosen above
-        limits: list[float | None] = [0.0, None]
-        if node.op == "Clip":
-            stored = [context.graph.constant(name) for name in (*node.inputs[1:], "", "")[:2]]
-            limits = [
-                float(array.item()) if array is not None and array.size == 1 else None for array in stored
-            ]
-        context.compared += 2
-        if limits != [0.0, step.act.high]:
-            told = f"expected 0 to {step.act.high}, found {limits[0]} to {limits[1]}"
-            context.fault("attributes", step.layer, f"limits of {step.layer!r}: {told}")
+        compare_limits(context, step.layer, (0.0, step.act.high), node)
 
 
 def _compare_rest(context: KerasContext, segment: Segment, *, products: bool) -> None:

@@ -137,6 +137,20 @@ def pool_fault(pool: Pool, layer: str, node: Node, size: Sequence[int]) -> tuple
     return "padding", told_pads(layer, pool.pads, pads)
 
 
+def compare_limits(
+    context: Comparison, layer: str, limits: tuple[float | None, float | None], node: Node
+) -> None:
+    """Compare the lower and the upper limit of a ReLU with those of a Relu or Clip."""
+    found: tuple[float | None, ...] = (0.0, None)
+    if node.op == "Clip":
+        stored = (context.graph.constant(name) for name in (*node.inputs[1:], "", "")[:2])
+        found = tuple(float(a.item()) if a is not None and a.size == 1 else None for a in stored)
+    context.compared += 2
+    if found != limits:
+        told = f"expected {limits[0]} to {limits[1]}, found {found[0]} to {found[1]}"
+        context.fault("attributes", layer, f"limits of {layer!r}: {told}")
+
+
 def require_integer_form(context: Comparison, node: Node, layer: str) -> None:
     """DequantizeLinear on every operand, one QuantizeLinear behind: the only form that runtimes run in integers."""
     if context.document.activations == "float32":

@@ -15,7 +15,7 @@ from converters.sources.tflite.operators import WEIGHTED
 from xdet.checking.numbers.constants import stored
 from xdet.checking.numbers.context import PRODUCTS, owners_of
 from xdet.checking.numbers.layers import NO_PADS, Pool, Product, added, same_pads
-from xdet.checking.numbers.products import compare_product, pool_fault, require_integer_form
+from xdet.checking.numbers.products import compare_limits, compare_product, pool_fault, require_integer_form
 from xdet.checking.numbers.slopes import compare_slope, compare_sum, leaky_sum_of, promised_of
 from xdet.checking.result import ProvenChange
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 AVERAGE = "average as convolution"
 OIHW = {"CONV_2D": (0, 3, 1, 2), "DEPTHWISE_CONV_2D": (3, 0, 1, 2), "FULLY_CONNECTED": (0, 1)}
 POOLS = {"MAX_POOL_2D": "MaxPool", "AVERAGE_POOL_2D": "AveragePool"}
+LIMITS = {"RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
 BETWEEN = frozenset(
     {"QuantizeLinear", "Reshape", "Transpose", "Cast", "Relu", "Clip"}
 )  # a product and its result
@@ -54,10 +55,23 @@ def compare_operators(context: StaticContext) -> None:
                 context, total, promised_of(context, owners_of(context, total.whole.inputs[0], set()))
             )
     for op in context.source.model.operators:
+        if context.document.activations == "float32":
+            _compare_limits(context, op)
         if op.op in WEIGHTED and op.outputs[0] not in found and _data_of(context, op.inputs[1]) is not None:
             name, layer = context.source.names[op.inputs[1]], context.source.output_name(op)
             told = f"the weights {name!r} of {layer!r} are read by no product of the graph; convert the source again"
             context.fault("missing-tensor", layer, told)
+
+
+def _compare_limits(context: StaticContext, op: TfliteOperator) -> None:
+    """The limits of an activation of float32 numbers; codes have theirs by scale and zero-point."""
+    limits = LIMITS.get(op.op) or LIMITS.get(str(op.options.get("fused_activation")))
+    twin = context.document.tensors.get(context.source.output_name(op))
+    if limits is None or twin is None or twin.onnx is None:
+        return
+    node = context.graph.producers.get(context.uncast(twin.onnx))
+    if node is not None and node.op in ("Clip", "Relu"):
+        compare_limits(context, context.source.output_name(op), limits, node)
 
 
 def _operator_at(context: StaticContext, node: Node) -> TfliteOperator | None:
