@@ -73,7 +73,7 @@ def oldest_runtimes(model: ir.Model, document: ModelDocument) -> dict[str, str]:
     refusing = {
         "iree": spec.image.any_size or document.float16 or (spec.gives_boxes and spec.competing_classes > 1),
         "opencv": spec.image.any_size,
-        "tract": spec.image.any_size or document.activations == "int8",
+        "tract": spec.image.any_size or (document.activations == "int8" and not document.symmetric),
         "tvm": spec.image.any_size,
     }
     others = {name: release for name, release in OTHER_RUNTIMES.items() if not refusing.get(name)}

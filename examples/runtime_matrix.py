@@ -2,16 +2,17 @@
 
 ``python runtime_matrix.py person.tflite face.tflite --images photos --runtimes openvino,tract,onnxruntime-web``
 
-Converts each source in each dialect (``--dialects``, of ``portable``, ``cpu``, ``int8`` and ``float leaky``), runs the first
-photographs (``--count``) and prints a row per source, dialect and runtime:
+Converts each source in each dialect (``--dialects``: ``portable``, which is float of a float source; ``cpu``, ``int8``, ``float
+leaky``, ``dequantised`` and ``dequantised float16`` of quantised sources; ``float16`` and ``symmetric`` of float ones), runs
+the first photographs (``--count``) and prints a row per source, dialect and runtime:
 
 * head: values of the raw head that differ, and by how many quantisation steps at most (of float models: by how much);
 * boxes: whether every row is of the same box as ONNX Runtime's, and if not how many rows are;
-* time: milliseconds per photograph, the least of ``--repeats``, network and head, on ``--threads`` threads.
+* time, with ``--repeats``: milliseconds per photograph, the least of so many, network and head, on ``--threads`` threads.
 
 A runtime that refuses or cannot load a file is told with its first words. Without ``--runtimes`` all that work here are run.
 ``--look-alikes`` adds a small network of every head (of the tests, random weights; extra: litert). ``--into FILE`` puts the
-table in the place of the one that a Markdown file holds.
+table in the place of the first such one that a Markdown file holds, ``--under HEADING`` of the first one behind that line.
 Exit code 0, or 2 for a request that cannot be met.
 """
 
@@ -48,17 +49,23 @@ DIALECTS: Mapping[str, Mapping[str, Any]] = {
     "cpu": {"target": "cpu"},
     "int8": {"activations": "int8"},
     "float leaky": {"leaky_relu": "float"},
+    "dequantised": {"dequantize": True},
+    "dequantised float16": {"dequantize": True, "float16": True},
+    "float16": {"float16": True},
+    "symmetric": {"quantize": "per-channel", "symmetric": True},
 }
+OF_QUANTISED = ("portable", "cpu", "int8", "float leaky")  # what any quantised source has
 REFERENCE = "onnxruntime:cpu"
 WORDS = 110  # of a refusal
 LINES: list[str] = []  # of the table
-HEADER = ("source", "dialect", "runtime", "head", "boxes", "ms")
+COLUMNS: list[str] = []
+HEADER = ("source", "dialect", "runtime", "head", "boxes")
 
 
 def measure(
     model: ModelFile, name: str, pixels: NDArray[np.uint8], *, threads: int, repeats: int
-) -> tuple[NDArray[np.float32], BatchDetections, float]:
-    """Head, boxes and the least time per photograph of a model on a runtime."""
+) -> tuple[NDArray[np.float32], BatchDetections, str]:
+    """Head, boxes and the least time per photograph of a model on a runtime; no time without repeats."""
     runtime, _, provider = name.partition(":")
     choices = RuntimeChoices(runtime, provider or RUNTIMES[runtime].usual, threads)
     apart = choices.provider not in RUNTIMES[runtime].trusted
@@ -70,7 +77,7 @@ def measure(
             started = time.perf_counter()
             opened.detect(pixels[:1], thresholds)
             least = min(least, time.perf_counter() - started)
-    return head, found, least * 1000
+    return head, found, f"{least * 1000:.1f}" if repeats else ""
 
 
 def describe_head(head: NDArray[np.float32], known: NDArray[np.float32], step: float | None) -> str:
@@ -98,7 +105,10 @@ def print_rows(
     """Convert, run, and print the rows of one source in one dialect."""
     with tempfile.TemporaryDirectory(prefix="xdet-matrix-") as folder:
         path = Path(folder) / "model.onnx"
-        xdet.convert(source, path, score_threshold=args.score_threshold, **DIALECTS[dialect])
+        options = dict(DIALECTS[dialect])
+        if "quantize" in options:
+            options["calibration"] = args.calibration
+        xdet.convert(source, path, score_threshold=args.score_threshold, **options)
         model = read_model_file(path)
         document = read_document(model.data, file=model.file)
         prepared = prepare_many(photographs, Preparation(document.spec.image), workers=1)
@@ -112,7 +122,7 @@ def print_rows(
             REFERENCE,
             "the reference",
             f"{int(boxes.num_detections.sum())} boxes",
-            f"{least:.1f}",
+            least,
         )
         for name in names:
             try:
@@ -125,7 +135,7 @@ def print_rows(
                 row(source.stem, dialect, name, f"{kind}: {told.partition('; ')[0][:WORDS]}", "", "")
             else:
                 told_head, told_boxes = describe_head(found[0], head, step), describe_boxes(found[1], boxes)
-                row(source.stem, dialect, name, told_head, told_boxes, f"{found[2]:.1f}")
+                row(source.stem, dialect, name, told_head, told_boxes, found[2])
 
 
 def write_look_alikes(folder: Path) -> list[Path]:
@@ -137,21 +147,25 @@ def write_look_alikes(folder: Path) -> list[Path]:
 
 
 def row(*cells: str) -> None:
-    """Print one row of the table at once: compilers take minutes."""
-    LINES.append(f"| {' | '.join(cells)} |")
+    """Print one row of the table at once: compilers take minutes. The time is left out where nothing is timed."""
+    LINES.append(f"| {' | '.join(cells[: len(COLUMNS)])} |")
     print(LINES[-1], flush=True)
 
 
-def put_table(file: Path) -> None:
-    """Replace the table that an earlier run put into a Markdown file.
+def put_table(file: Path, heading: str | None) -> None:
+    """Replace the table that an earlier run put into a Markdown file, behind a heading if one is named.
 
     Raises:
         UsageError: it holds none.
     """
     before = file.read_text("utf-8").splitlines()
-    if LINES[0] not in before:
-        raise UsageError(f"'{file}' holds no table that begins with {LINES[0]}; put this line there first")
-    start = before.index(LINES[0])
+    behind = 0 if heading is None else before.index(heading) if heading in before else len(before)
+    if LINES[0] not in before[behind:]:
+        where = "" if heading is None else f" behind the line {heading!r}"
+        raise UsageError(
+            f"'{file}' holds no table{where} that begins with {LINES[0]}; put this line there first"
+        )
+    start = before.index(LINES[0], behind)
     end = next((i for i in range(start, len(before)) if not before[i].startswith("|")), len(before))
     file.write_text("\n".join([*before[:start], *LINES, *before[end:]]) + "\n", "utf-8")
 
@@ -162,14 +176,16 @@ def main() -> int:
     parser.add_argument("sources", nargs="*", type=Path, help="TFLite or Keras detectors")
     parser.add_argument("--look-alikes", action="store_true", help="a small network of every head, too")
     parser.add_argument("--into", type=Path, metavar="FILE", help="a Markdown file whose table is replaced")
+    parser.add_argument("--under", metavar="HEADING", help="a line of that file in front of the table")
+    parser.add_argument("--calibration", type=Path, metavar="DIR", help="photographs for symmetric")
     parser.add_argument(
         "--images", nargs="+", type=Path, required=True, help="photographs, or folders of them"
     )
-    parser.add_argument("--dialects", default=",".join(DIALECTS), help=f"of {', '.join(DIALECTS)}")
+    parser.add_argument("--dialects", default=",".join(OF_QUANTISED), help=f"of {', '.join(DIALECTS)}")
     parser.add_argument("--runtimes", help="names as xdet check takes them; default: all that work here")
     parser.add_argument("--count", type=int, default=2, help="photographs that are run")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=0, help="of each runtime, for its time; default: none")
     parser.add_argument(
         "--score-threshold", type=float, default=0.1, help="low, so that there are boxes to compare"
     )
@@ -191,8 +207,9 @@ def main() -> int:
                 for c in parse_runtimes(args.runtimes)
             ]
         photographs = find_images(args.images)[: args.count]
-        row(*HEADER)
-        row(*("---" for _ in HEADER))
+        COLUMNS.extend([*HEADER, *(["ms"] if args.repeats else [])])
+        row(*COLUMNS)
+        row(*("---" for _ in COLUMNS))
         with tempfile.TemporaryDirectory(prefix="xdet-heads-") as folder:
             sources = [*args.sources, *(write_look_alikes(Path(folder)) if args.look_alikes else ())]
             for source in sources:
@@ -201,7 +218,7 @@ def main() -> int:
                         source, dialect, [name for name in names if name != REFERENCE], photographs, args
                     )
         if args.into is not None:
-            put_table(args.into)
+            put_table(args.into, args.under)
     except XdetError as error:
         print(error, file=sys.stderr)
         return 2

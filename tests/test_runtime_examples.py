@@ -23,10 +23,11 @@ def test_the_matrix_has_a_row_per_dialect_and_runtime(
 ) -> None:
     header = "| source | dialect | runtime | head | boxes | ms |"
     page = tmp_path / "page.md"
-    page.write_text(f"# Runtimes\n\n{header}\n| old | row |\n\nBehind.\n", "utf-8")
+    before = f"# Runtimes\n\n{header}\n| of | another |\n\n## These\n\n"
+    page.write_text(f"{before}{header}\n| old | row |\n\nBehind.\n", "utf-8")
     done = run(
         "runtime_matrix.py",
-        *("--into", page),
+        *("--into", page, "--under", "## These"),
         *(embedded_tflite, "--images", sample_pictures[0], "--dialects", "portable,int8", "--repeats", 1),
         *("--runtimes", "onnxruntime-unfused,iree"),
     )
@@ -39,13 +40,15 @@ def test_the_matrix_has_a_row_per_dialect_and_runtime(
     ]
     assert rows[2][3] == "the reference"
     assert rows[3][4] == "equal"
-    assert page.read_text("utf-8") == f"# Runtimes\n\n{done.stdout}\nBehind.\n"
+    assert page.read_text("utf-8") == f"{before}{done.stdout}\nBehind.\n"
 
 
 def test_a_dialect_that_there_is_not_is_told(embedded_tflite: Path) -> None:
     done = run("runtime_matrix.py", embedded_tflite, "--images", embedded_tflite, "--dialects", "latin")
     assert done.returncode == 2
-    assert done.stderr == "there is no dialect 'latin'; choose among portable, cpu, int8, float leaky\n"
+    assert done.stderr.startswith(
+        "there is no dialect 'latin'; choose among portable, cpu, int8, float leaky, "
+    )
 
 
 def test_the_block_holds_versions_placement_and_the_check(

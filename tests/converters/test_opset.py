@@ -151,6 +151,7 @@ def test_runtimes_that_do_not_take_a_file_are_left_out() -> None:
     }
     for name, given in refused.items():
         assert name not in oldest_runtimes(model, given)
+    assert "tract" in oldest_runtimes(model, replace(plain, activations="int8", symmetric=True))
     assert "iree" not in oldest_runtimes(model, replace(plain, float16=True))
     assert oldest_runtimes(model, refused["tvm"]) == {
         **dict.fromkeys(ONNXRUNTIMES, "1.15"),

@@ -18,7 +18,7 @@ from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
 from converters.heads.nms import detect_from_head
 from converters.options import ConvertOptions
-from converters.spec import NETWORK_IMAGE, ResizeRule, Thresholds
+from converters.spec import NETWORK_IMAGE, Arithmetic, ResizeRule, Thresholds
 from tests.converters.sources.tflite.look_alikes import fastestdet
 from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
 from tests.xdet.finished_models import finished_model, red_image
@@ -305,14 +305,21 @@ def test_iree_refuses_what_it_would_suppress_wrong(tmp_path: Path) -> None:
         opened("iree:llvm-cpu", three)
 
 
-def test_tract_runs_a_softmax_in_float32_and_refuses_the_one_of_codes_that_it_computes_wrong(
-    tmp_path: Path, noise: NDArray[np.uint8]
+@pytest.mark.parametrize("arithmetic", ["litert", "fused"])
+def test_tract_runs_a_softmax_of_codes_as_xdet_writes_it(
+    arithmetic: Arithmetic, tmp_path: Path, noise: NDArray[np.uint8]
 ) -> None:
     require_here("tract:cpu")
     (tmp_path / "three.tflite").write_bytes(fastestdet(3))
-    three = convert_to_bytes(tmp_path / "three.tflite", ConvertOptions()).model
+    three = convert_to_bytes(tmp_path / "three.tflite", ConvertOptions(arithmetic=arithmetic)).model
     with opened("tract:cpu", three) as runtime, opened("onnxruntime:cpu", three) as known:
         np.testing.assert_array_equal(runtime.head(noise), known.head(noise))
+
+
+def test_tract_refuses_a_softmax_of_codes_that_it_computes_wrong(tmp_path: Path) -> None:
+    require_here("tract:cpu")
+    (tmp_path / "three.tflite").write_bytes(fastestdet(3))
+    three = convert_to_bytes(tmp_path / "three.tflite", ConvertOptions(arithmetic="fused")).model
     model = onnx.load_model_from_string(three)
     (softmax,) = [node for node in model.graph.node if node.op_type == "Softmax"]
     (least,) = [node for node in model.graph.node if softmax.output[0] in node.input]
