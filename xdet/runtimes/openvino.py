@@ -17,6 +17,7 @@ from xdet.errors import MissingExtraError, RuntimeUnavailableError
 from xdet.model.contract import read_document
 from xdet.model.wire import FLOAT, UNTOLD, with_outputs
 from xdet.runtimes.base import VendorErrors, vendor_errors
+from xdet.runtimes.compiled import require_release
 from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names
 from xdet.runtimes.processors import RuntimeChoices
 
@@ -107,6 +108,9 @@ class OpenVinoRuntime(FinishedModelRuntime):
 def open_model(model: ModelFile, choices: RuntimeChoices) -> OpenVinoRuntime:
     """Open a finished model on one of OpenVINO's devices."""
     document = read_document(model.data, file=model.file)
+    oldest = document.oldest_runtimes.get("openvino", "0")
+    why = f"'{model.file}' does not load in older ones"
+    require_release("OpenVINO", _release(), oldest, extra="openvino", why=why)
     return OpenVinoRuntime(model.data, file=model.file, document=document, choices=choices)
 
 
@@ -129,6 +133,14 @@ def _device(name: str | None) -> str:
         f"{name or 'cpu'!r} is not available: OpenVINO has {', '.join(map(str.lower, devices)) or 'no device'} here; "
         f"choose one of these"
     )
+
+
+def _release() -> str:
+    """``2026.4.1``; several distributions bring the package."""
+    _core()
+    import openvino
+
+    return str(openvino.__version__).partition("-")[0]
 
 
 def _core() -> Any:

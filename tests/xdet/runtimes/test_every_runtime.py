@@ -381,6 +381,16 @@ def test_openvino_that_is_not_installed_gives_the_line_to_type(monkeypatch: pyte
         opened_anyway("openvino")
 
 
+def test_an_openvino_too_old_for_a_file_is_told_with_the_release_that_it_needs(
+    any_size: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_here("openvino:cpu")
+    monkeypatch.setattr("openvino.__version__", "2025.3.0-19807-of-a-build")
+    told = r"OpenVINO 2025\.3\.0 is installed, expected 2025\.4 or newer: 'm\.onnx' does not load in older ones; .*\[openvino\]"
+    with pytest.raises(RuntimeUnavailableError, match=told):
+        opened("openvino:cpu", any_size["letterbox"])
+
+
 def test_an_openvino_device_that_is_not_there_is_told_with_those_that_are() -> None:
     require_here("openvino:cpu")
     with pytest.raises(RuntimeUnavailableError, match="'npu9' is not available: OpenVINO has cpu"):
