@@ -203,6 +203,8 @@ OPERATORS: Mapping[str, Row] = {
                 "AveragePool",
                 "built-in",
                 1,
+                "that kernel rounds halves away from zero; beside a zero-point, float32 cannot tell such halves from the "
+                "sums next to them",
                 when="of 128 pixels or more, or with other scales",
                 applies=conditions.is_wide,
             ),

@@ -6,18 +6,23 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
 from converters.convert import convert_to_bytes
+from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
 from tests.converters.sources.tflite.field_networks import FIELD
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from converters.spec import Arithmetic
+
 litert: Any = pytest.importorskip("ai_edge_litert.interpreter", reason='needs pip install "xdet[litert]"')
 SIZE = 96
+ARITHMETICS: tuple[Arithmetic, ...] = ("litert", "fused")
 
 
 @pytest.mark.parametrize(
@@ -43,3 +48,14 @@ def test_targets_give_the_same_boxes(name: str, tmp_path: Path) -> None:
     assert found[0][0][0] > 0
     for ours, theirs in zip(*found, strict=True):
         assert np.array_equal(ours, theirs)
+
+
+def test_exactness_costs_a_network_with_silu_nothing(tmp_path: Path) -> None:
+    source = tmp_path / "net.tflite"
+    source.write_bytes(FIELD["yolo_v5n_320"].build(SIZE))
+    exact, fused = (
+        convert_to_bytes(source, ConvertOptions(arithmetic=arithmetic, source=SourceOptions(head="none")))
+        for arithmetic in ARITHMETICS
+    )
+    graphs = [onnx.load_model_from_string(done.model).graph for done in (exact, fused)]
+    assert graphs[0].SerializeToString() == graphs[1].SerializeToString()
