@@ -14,7 +14,7 @@ from converters.convert import Conversion, convert_to_bytes
 from converters.description.statements import SourceOptions
 from converters.errors import OptionError
 from converters.options import ConvertOptions
-from converters.spec import Rescaling
+from converters.spec import HEAD, Rescaling
 from tests.converters.sources.onnx.networks import tiny_yolo_v2
 from tests.converters.sources.tflite.networks import two_raw_outputs
 
@@ -67,6 +67,21 @@ def test_all_zero_points_are_0_and_nothing_but_a_cast_reads_the_bytes(
     assert [node.op_type for node in graph.node if "image" in node.input] == ["Cast"]
     biases = [held[node.input[2]] for node in graph.node if node.op_type == "Conv" and len(node.input) > 2]
     assert {bias.dtype.name for bias in biases} == {"float32"}
+
+
+def test_a_quantised_file_that_ends_in_boxes_states_its_raw_head(tmp_path: Path) -> None:
+    source = tmp_path / "net.onnx"
+    source.write_bytes(tiny_yolo_v2())
+    said = SourceOptions(
+        anchors=((1.0, 1.0), (2.0, 2.0)),
+        anchor_unit="cell",
+        class_names=("person",),
+        rescaling=RESCALINGS["from 0 to 1"],
+    )
+    options = ConvertOptions(source=said, quantize="per-channel", calibration=Calibration(photographs, 8))
+    graph = onnx.load_model_from_string(convert_to_bytes(source, options).model).graph
+    assert "detection_boxes" in {value.name for value in graph.output}
+    assert HEAD in {value.name for value in graph.value_info}
 
 
 def test_onnxruntime_runs_every_convolution_in_integers(tmp_path: Path) -> None:
