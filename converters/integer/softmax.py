@@ -25,8 +25,8 @@ The number below 0.5 takes 0.5 - 2^-25 to 0, and every other number where halves
 """
 
 
-def exponentials(scale: np.float32, beta: np.float32) -> NDArray[np.float32]:
-    """float32 ``(256,)``: by distance from the largest code, as C's ``expf`` gives them."""
+def exponentials(scale: np.float32) -> NDArray[np.float32]:
+    """float32 ``(256,)``: by distance from the largest code, as C's ``expf`` gives them; ``scale`` times ``beta``."""
     with np.errstate(over="ignore"):
-        steps = (np.float32(-scale) * beta) * np.arange(256).astype(np.float32)
+        steps = np.float32(-scale) * np.arange(256).astype(np.float32)
     return np.exp(steps.astype(np.float64)).astype(np.float32)

@@ -53,7 +53,7 @@ def _step_by_step(context: ImportContext, op: TfliteOperator) -> None:
     codes, wide = context.codes_of(source), int(ir.DataType.INT32)
     largest = step("ReduceMax", "largest", codes, np.array([axis], np.int64), keepdims=1)
     ends = [step("Cast", f"wide{i}", value, to=wide) for i, value in enumerate((largest, codes))]
-    table = exponentials(context.params(source).scalar_scale, np.float32(float_option(op, "beta")))
+    table = exponentials(_times_beta(context, op).scalar_scale)
     raised = step("Gather", "raised", table, step("Sub", "below", *ends), axis=0)
     if shape[-1] > MOST_PARTS:
         sums = step("CumSum", "sums", raised, np.int64(axis))
@@ -89,10 +89,7 @@ def _close_plainly(context: ImportContext, op: TfliteOperator) -> None:
     source = op.inputs[0]
     beta = np.float32(float_option(op, "beta"))
     if context.is_quantized(source):
-        params = context.params(source)
-        if beta != 1:
-            params = QuantParams(params.scale * beta, params.zero_point)
-        real = context.adjusted_float_of(source, params, op.outputs[0])
+        real = context.adjusted_float_of(source, _times_beta(context, op), op.outputs[0])
     else:
         real = context.float_of(source)
         if beta != 1:
@@ -107,3 +104,9 @@ def _close_plainly(context: ImportContext, op: TfliteOperator) -> None:
         one = context.writer.constant(np.float32(1), context.name(op, "one"))
         probabilities = context.writer.op("Min", [probabilities, one], context.name(op, "at most one"))
     context.close(op.outputs[0], probabilities)
+
+
+def _times_beta(context: ImportContext, op: TfliteOperator) -> QuantParams:
+    """The input's quantisation with ``beta`` in its scale."""
+    params = context.params(op.inputs[0])
+    return QuantParams(params.scale * np.float32(float_option(op, "beta")), params.zero_point, params.axis)
