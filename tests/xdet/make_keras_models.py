@@ -1,8 +1,8 @@
 """A program for the tests: makes Keras sources and their finished models, and what Keras gives in every layer.
 
 Usage: ``make_keras_models.py FOLDER``. It runs in a process of its own because TensorFlow stays in it. It writes the sources
-``tf_keras.h5``, ``keras3.h5``, ``tf_keras.keras``, ``keras3.keras`` and ``rows.h5``, sidecars, ``<source>-<way>.onnx``, and
-``layers.npz``: two pictures, ``images``, and what every layer of ``tf_keras.h5`` gives for them.
+``tf_keras.h5``, ``keras3.h5``, ``tf_keras.keras``, ``keras3.keras``, ``rows.h5`` and ``groups.keras``, sidecars,
+``<source>-<way>.onnx``, and ``layers.npz``: two pictures, ``images``, and what every layer of ``tf_keras.h5`` gives for them.
 """
 
 from __future__ import annotations
@@ -64,6 +64,15 @@ def build_rows(keras: Any) -> Any:
     return model
 
 
+def build_groups(keras: Any) -> Any:
+    """A convolution in groups, which Keras computes in a compiled function."""
+    layers = keras.layers
+    image = keras.Input((SIZE, SIZE, 3), name="image")
+    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name="stem")(image)
+    x = layers.Conv2D(12, 3, padding="same", groups=2, activation="relu", name="groups")(x)
+    return keras.Model(image, layers.Conv2D(30, 3, strides=2, padding="same", name="predictions")(x))
+
+
 def main(folder: Path) -> None:
     """Make everything."""
     for library, stem, slope in (("tf_keras", "tf_keras", "alpha"), ("keras", "keras3", "negative_slope")):
@@ -80,6 +89,11 @@ def main(folder: Path) -> None:
     path.with_suffix(".xdet.json").write_text(json.dumps(SIDECAR), "utf-8")
     options = replace(WAYS["cpu"], calibration=calibration(size=ROWS_SIZE))
     (folder / "rows.h5-cpu.onnx").write_bytes(convert_to_bytes(path, options).model)
+    path = folder / "groups.keras"
+    build_groups(__import__("keras")).save(path)
+    path.with_suffix(".xdet.json").write_text(json.dumps(SIDECAR), "utf-8")
+    for way in ("float", "per-channel"):
+        (folder / f"groups.keras-{way}.onnx").write_bytes(convert_to_bytes(path, WAYS[way]).model)
     loaded = open_source(folder / "tf_keras.h5").model
     images = np.stack(photographs(2, SIZE))
     rescaled = images.astype(np.float32) * np.float32(1 / 127.5) + np.float32(-1)

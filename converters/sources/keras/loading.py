@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from converters.sources.tensorflow import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import onnx
     from numpy.typing import NDArray
@@ -93,8 +94,22 @@ class LoadedKeras:
             signature = [tf.TensorSpec(shape, tf.float32, name="image")]
             function = tf.function(lambda image: self.model(image, training=False), input_signature=signature)
             proto: onnx.ModelProto
-            proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=TF2ONNX_OPSET)
+            with _traced_in_place(tf):
+                proto, _ = tf2onnx.convert.from_function(
+                    function, input_signature=signature, opset=TF2ONNX_OPSET
+                )
         return proto
+
+
+@contextmanager
+def _traced_in_place(tensorflow: Any) -> Iterator[None]:
+    """Trace functions into those that call them: Keras calls a compiled one for convolutions in groups."""
+    before = tensorflow.config.functions_run_eagerly()
+    tensorflow.config.run_functions_eagerly(run_eagerly=True)
+    try:
+        yield
+    finally:
+        tensorflow.config.run_functions_eagerly(before)
 
 
 def open_keras(data: bytes, file: str) -> LoadedKeras:
