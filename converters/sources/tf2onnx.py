@@ -118,7 +118,12 @@ def _upgraded(proto: onnx.ModelProto, file: str) -> ir.Graph:
     """The graph in the contract's opset with every shape inferred, nodes in an order in which they can run."""
     try:
         upgraded = version_converter.convert_version(proto, OPSET)
-    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+    ) as error:
         reason = " ".join(str(error).split())[:300]
         raise UnsupportedModelError(f"{file}: cannot be brought to opset {OPSET}: {reason}") from error
     model = ir.from_proto(upgraded)

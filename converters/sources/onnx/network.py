@@ -47,6 +47,17 @@ FOLDED = frozenset({"Add", "Cast", "Ceil", "Concat", "ConstantOfShape", "Cos", "
                     "Gather", "Identity", "Less", "Mod", "Mul", "Neg", "Pow", "Range", "Reshape", "Sin", "Slice", "Split",
                     "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where"})  # fmt: skip
 
+# What ONNX's reference evaluator raises where constants do not fit an operator.
+NOT_COMPUTED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
 
 def fixed_graph(source: OnnxSource, batch: int | str = 1) -> ir.Graph:
     """The graph for pictures of one size, in execution order, without what was folded.
@@ -65,7 +76,7 @@ def fixed_graph(source: OnnxSource, batch: int | str = 1) -> ir.Graph:
     model.graph.sort()
     for _ in range(2):  # folded sizes let more shapes be inferred
         common.ShapeInferencePass(data_prop=True)(model)
-        _fold(model.graph)
+        _fold(model.graph, source.file)
     common.ShapeInferencePass(data_prop=True)(model)
     common.RemoveUnusedNodesPass()(model)
     _require_known(model.graph, source.file, batch)
@@ -104,7 +115,12 @@ def _upgraded(proto: onnx.ModelProto, file: str) -> onnx.ModelProto:
         return proto
     try:
         return version_converter.convert_version(proto, OPSET)
-    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+    ) as error:
         reason = " ".join(str(error).split())
         raise UnsupportedModelError(
             f"{file}: opset {opset} cannot be brought to {OPSET}: {reason:.300}; export it with opset {OPSET}"
@@ -122,10 +138,17 @@ def _inferred(proto: onnx.ModelProto, file: str) -> onnx.ModelProto:
         ) from error
 
 
-def _fold(graph: ir.Graph) -> None:
+def _fold(graph: ir.Graph, file: str) -> None:
     """Write results that only constants and fixed shapes decide as constants, in place; bounded in size."""
     for node in graph:
-        arrays = _computed_now(node)
+        try:
+            arrays = _computed_now(node)
+        except NOT_COMPUTED as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise SourceFileError(
+                f"'{file}' is no valid ONNX model: {node.op_type} {str(node.outputs[0].name)!r} cannot be computed: "
+                f"{reason:.300}; convert its source again, or export it again"
+            ) from error
         for value, array in zip(node.outputs, arrays, strict=True) if arrays else ():
             constant = ir.Value(
                 name=f"{value.name}/folded", const_value=ir.tensor(array, name=f"{value.name}/folded")

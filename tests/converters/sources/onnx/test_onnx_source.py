@@ -226,6 +226,13 @@ def suppressed() -> bytes:
     return b.build({b.op("NonMaxSuppression", value, value): 2})
 
 
+def misfitting() -> bytes:
+    """A constant that fills no shape of that size, which inference takes."""
+    b = OnnxBuilder((1, 3, 64, 64))
+    shaped = b.op("Reshape", b.constant(np.ones(4, np.float32)), b.constant(np.array([4, 4], np.int64)))
+    return b.build({b.op("Add", b.conv("images", 3, 6), b.op("ReduceMax", shaped, keepdims=0)): 4})
+
+
 def padded(model: onnx.ModelProto) -> None:
     conv = next(node for node in model.graph.node if node.op_type == "Conv")
     pads = next(attribute.ints for attribute in conv.attribute if attribute.name == "pads")
@@ -247,6 +254,7 @@ REFUSED: dict[str, tuple[bytes, type[ConversionError], str]] = {
     "damaged": (bent(lambda m: m.graph.initializer[0].dims.append(7)), SourceFileError, "cannot be read"),
     "invalid": (
         bent(lambda m: m.graph.node[0].ClearField("input")), SourceFileError, "no valid ONNX model"),
+    "misfitting constant": (misfitting(), SourceFileError, r"Reshape '.*' cannot be computed: cannot reshape array of size 4"),
     "half": (
         bent(lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", TensorProto.FLOAT16)),
         UnsupportedModelError,
