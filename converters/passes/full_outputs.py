@@ -60,7 +60,10 @@ class FullOutputs(Rewrite):
 def _refusal(conv: ir.Node) -> str | None:
     """Why the kernel would not take the convolution, or not pay."""
     source, weights = link(producer(conv.inputs[0]), "DequantizeLinear"), node_of(conv.inputs[1])
-    constants = [constant_of(value) for value in conv.inputs[1:] for value in node_of(value).inputs]
+    behind = [producer(value) for value in conv.inputs[1:]]
+    if any(node is None or node.op_type != "DequantizeLinear" or len(node.inputs) < 3 for node in behind):
+        return "its bias is float, or a zero-point is not written"
+    constants = [constant_of(value) for node in behind if node is not None for value in node.inputs]
     if source is None or source.dtype != np.uint8 or any(array is None for array in constants):
         return "its codes are int8, or its constants computed"
     zero_point = required(weights.inputs[2])

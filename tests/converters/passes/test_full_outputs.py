@@ -35,6 +35,7 @@ class Network:
     weight_zero_point: int = 0
     per_channel: bool = True
     bias: bool = True
+    float_bias: bool = False
     size: int | str = 64
     seed: int = 0
 
@@ -51,7 +52,9 @@ class Network:
         if self.bias:
             bias = rng.integers(-3000, 3000, self.outputs).astype(np.int32)
             zeros = np.zeros(scale.shape, np.int32)
-            operands.append(dequantized(writer, (bias, scale * np.float32(0.02), zeros), "b"))
+            real_bias = writer.constant(bias.astype(np.float32), "b/real")
+            held = (bias, scale * np.float32(0.02), zeros)
+            operands.append(real_bias if self.float_bias else dequantized(writer, held, "b"))
         pads = [self.kernel // 2] * 4
         real = writer.op("Conv", operands, "conv", strides=[self.stride, self.stride], pads=pads)
         out = [writer.constant(np.float32(0.05), "y/s"), writer.constant(np.uint8(130), "y/z")]
@@ -112,6 +115,7 @@ def test_weights_are_followed() -> None:
         pytest.param({"stride": 8}, "it is small", id="small"),
         pytest.param({"size": "H"}, "has no fixed size", id="any size"),
         pytest.param({"weight_zero_point": 3}, "its weights have a zero-point", id="zero-point"),
+        pytest.param({"float_bias": True}, "its bias is float", id="float bias"),
     ],
 )
 def test_others_stay_with_the_reason(change: dict[str, Any], reason: str) -> None:
