@@ -59,9 +59,6 @@ class FullOutputs(Rewrite):
 
 def _refusal(conv: ir.Node) -> str | None:
     """Why the kernel would not take the convolution, or not pay."""
-    behind = [producer(value) for value in conv.inputs[1:]]
-    if any(node is None or node.op_type != "DequantizeLinear" or len(node.inputs) != 3 for node in behind):
-        return "its bias is float32, or a zero-point is left out"
     source, weights = link(producer(conv.inputs[0]), "DequantizeLinear"), node_of(conv.inputs[1])
     behind = [producer(value) for value in conv.inputs[1:]]
     if any(node is None or node.op_type != "DequantizeLinear" or len(node.inputs) < 3 for node in behind):

@@ -126,17 +126,6 @@ def test_others_stay_with_the_reason(change: dict[str, Any], reason: str) -> Non
     assert channels(model) == [30]
 
 
-def test_a_bias_in_float32_stays_with_the_reason() -> None:
-    model = Network().build()
-    (conv,) = [node for node in model.graph if node.op_type == "Conv"]
-    conv.replace_input_with(
-        2, GraphWriter.inserting(model.graph, conv).constant(np.zeros(30, np.float32), "bias")
-    )
-    (skipped,) = FullOutputs().rewrite(model.graph)
-    assert isinstance(skipped, Skipped)
-    assert "its bias is float32" in skipped.reason
-
-
 @pytest.mark.parametrize("change", [{"outputs": 32}, {"inputs": 18}], ids=["full", "unrolled all the same"])
 def test_the_kernel_takes_others_as_they_are(change: dict[str, Any]) -> None:
     assert list(FullOutputs().rewrite(replace(Network(), **change).build().graph)) == []
