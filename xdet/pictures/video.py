@@ -22,7 +22,6 @@ import numpy as np
 
 from converters.files import open_regular
 from xdet.errors import ImageError, UsageError, import_extra
-from xdet.pictures.images import LARGEST_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
@@ -52,6 +51,9 @@ VIDEO_SUFFIXES = frozenset(
 )
 STREAM_SUFFIXES = frozenset((".m3u8", ".mjpg", ".mjpeg"))  # of addresses
 LARGEST_VIDEO = 1 << 44  # bytes of the file: read piece by piece
+LARGEST_FRAME = (
+    36_000_000  # pixels, 8192 x 4320: FFmpeg holds several frames, and a damaged one may claim any size
+)
 OPENING_S = READING_S = 10.0  # without a word from a server or camera
 # Containers as libavformat calls them. A literal list: some of its readers open what the file names (concat, hls, dash).
 _CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,h264,hevc,ivf,yuv4mpegpipe,m4v"
@@ -158,6 +160,8 @@ def read_frames(film: Film) -> Generator[Frame]:
                 frames = decode()
             except av.FFmpegError as error:
                 damaged, why = damaged + 1, _reason(av, error)
+                if isinstance(error, av.error.ArgumentError):
+                    why = f"damaged, or more than {LARGEST_FRAME // 10**6} million pixels"
                 continue
             for frame in frames:
                 damaged += frame.is_corrupt
@@ -290,11 +294,12 @@ def _opened(av: Any, film: Film) -> Iterator[tuple[Any, Any]]:
                 f"'{film.name}' is of a codec that this FFmpeg cannot decode; convert it to H.264 first"
             )
         width, height = stream.codec_context.width, stream.codec_context.height
-        if width * height > LARGEST_PIXELS:
+        if width * height > LARGEST_FRAME:
             raise ImageError(
                 f"'{film.name}' has frames of {width} x {height} pixels: too large; scale it down first"
             )
         stream.codec_context.thread_type = "AUTO"
+        stream.codec_context.options = {"max_pixels": str(LARGEST_FRAME)}
         yield container, stream
 
 

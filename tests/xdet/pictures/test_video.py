@@ -131,6 +131,16 @@ def test_a_damaged_packet_is_told_and_the_rest_is_read(tmp_path: Path) -> None:
     assert "damaged pieces" in error
 
 
+def test_a_frame_that_claims_to_be_huge_is_not_decoded(tmp_path: Path) -> None:
+    path = write_film(tmp_path / "f.mkv", range(4), codec="libvpx", pixel_format="yuv420p")
+    data = bytearray(path.read_bytes())
+    start = data.index(b"\x9d\x01\x2a") + 3  # of a VP8 key frame: width and height follow
+    data[start : start + 4] = b"\xff\x3f\xff\x3f"
+    path.write_bytes(data)
+    _, error = read(path)
+    assert "damaged, or more than 36 million pixels" in error
+
+
 HLS = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nf.mkv\n#EXT-X-ENDLIST\n"
 
 
