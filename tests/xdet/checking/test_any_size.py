@@ -13,8 +13,7 @@ from onnx import numpy_helper
 
 from converters.convert import convert_to_bytes
 from converters.options import ConvertOptions
-from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
-from tests.converters.test_any_size import SAID
+from tests.converters.sources.tflite.networks import HEAD_CHANNELS, SAID, NetworkBuilder
 from xdet.checking.check import check
 
 if TYPE_CHECKING:

@@ -15,8 +15,7 @@ import pytest
 from converters.convert import convert_to_bytes
 from converters.options import ConvertOptions
 from converters.spec import METADATA_KEY, THRESHOLD_INPUTS, ResizeRule
-from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
-from tests.converters.test_any_size import SAID
+from tests.converters.sources.tflite.networks import HEAD_CHANNELS, SAID, NetworkBuilder
 from xdet.errors import ModelError
 from xdet.model.wire import read_metadata
 from xdet.runtimes.onnxruntime import open_onnxruntime

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.description.statements import SourceOptions
 from tests.converters.sources.tflite.builder import TfliteBuilder
 
 if TYPE_CHECKING:
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 HEAD_CHANNELS = 30  # 5 anchors x (5 + 1 class)
 TYPICAL_CODE = 60.0  # root mean square of codes relative to the zero-point
 RELU6_SCALE = 6 / 220  # codes 221..255 lie above 6: the clamp is not free
+# What a small network with a YOLO v2 head does not say of itself.
+SAID = SourceOptions(
+    anchors=((2.0, 2.0), (3.0, 4.0), (4.0, 3.0), (2.5, 2.5), (1.5, 1.7)),
+    anchor_unit="cell",
+    class_names=("person",),
+    score_threshold=0.05,
+    iou_threshold=0.45,
+)
 
 
 @dataclass(frozen=True)
