@@ -12,7 +12,7 @@ from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
 from converters.sources.tflite.reader import read_tflite
 from converters.spec import RawOutput
-from tests.converters.sources.tflite.networks import st_yolo_lc, tiny_yolo_v2_relu, two_raw_outputs
+from tests.converters.sources.tflite.networks import ANCHORS, st_yolo_lc, tiny_yolo_v2_relu, two_raw_outputs
 from xdet.checking.check import check
 from xdet.checking.numbers import check_static
 from xdet.checking.numbers.source_graph import SourceGraph
@@ -32,7 +32,6 @@ DIALECTS = {
     "frozen": {"freeze_thresholds": True},
 }
 RUNTIMES = "onnxruntime:cpu,litert:xnnpack,litert:builtin"
-ANCHORS = tuple((0.5 + i, 0.7 + i) for i in range(5))
 PROVEN = {"default": 16, "int8": 16, "leaky float": 0, "cpu": 10, "frozen": 16}
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.xdet.checking.columns import SEGFAULT, breaking_haswell, crashing_nehalem, put
-from tests.xdet.checking.test_page import HOSTILE, WHERE, read, section
+from tests.xdet.checking.pages import HOSTILE, WHERE, read, section
 from xdet.checking.page import check_to_html
 from xdet.checking.report import check_text, check_to_json
 

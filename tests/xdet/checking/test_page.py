@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass, field, replace
-from html.parser import HTMLParser
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,10 +14,10 @@ import pytest
 from converters.convert import convert_to_bytes
 from converters.options import ConvertOptions
 from tests.xdet.checking import faults
-from xdet.bench.records import Machine
+from tests.xdet.checking.pages import COMMAND, HOSTILE, WHERE, read, section
 from xdet.checking.check import check
 from xdet.checking.heads.spread import histogram
-from xdet.checking.page import LONGEST_SIDE, Surroundings, check_to_html
+from xdet.checking.page import LONGEST_SIDE, check_to_html
 from xdet.checking.report import TITLES, check_to_json
 from xdet.checking.result import DetectionChange, Finding, MissingRuntime
 from xdet.checking.runs import Run
@@ -31,48 +30,6 @@ if TYPE_CHECKING:
     from xdet.checking.result import CheckResult
 
 pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
-HOSTILE = "<script src='http://evil'>alert(1)</script>\"&\x1b"
-COMMAND = "xdet check 'a & b.onnx' --report page.html"
-MACHINE = Machine(
-    "A <CPU>", ("avx2", "avx_vnni"), 4, 2, "Linux x86_64", saturates=True, versions={"xdet": "1.2.3"}
-)
-WHERE = Surroundings(MACHINE, 2, COMMAND)
-
-
-@dataclass
-class Seen(HTMLParser):
-    """What a browser would see of a page."""
-
-    tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
-    numbers: list[str] = field(default_factory=list)
-    words: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag == "data":
-            self.numbers.append(str(dict(attrs)["value"]))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return "".join(self.words)
-
-
-def read(page: str) -> Seen:
-    seen = Seen()
-    seen.feed(page)
-    seen.close()
-    return seen
-
-
-def section(page: str, heading: str) -> str:
-    (found,) = re.findall(rf"<section(?: class=alone)?><h2>{heading}</h2>(.*?)</section>", page, re.DOTALL)
-    return str(found)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 
 from tests.xdet.checking import faults
 from tests.xdet.checking.columns import RUNTIMES
-from tests.xdet.checking.test_page import HOSTILE, WHERE
+from tests.xdet.checking.pages import HOSTILE, WHERE
 from xdet.checking.check import check
 from xdet.checking.junit import JUNIT_MARK, check_to_junit
 from xdet.checking.page import check_to_html

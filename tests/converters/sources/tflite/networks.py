@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 HEAD_CHANNELS = 30  # 5 anchors x (5 + 1 class)
 TYPICAL_CODE = 60.0  # root mean square of codes relative to the zero-point
 RELU6_SCALE = 6 / 220  # codes 221..255 lie above 6: the clamp is not free
+# Of networks with a YOLO v2 head.
+ANCHORS = tuple((0.5 + i, 0.7 + i) for i in range(5))
 # What a small network with a YOLO v2 head does not say of itself.
 SAID = SourceOptions(
     anchors=((2.0, 2.0), (3.0, 4.0), (4.0, 3.0), (2.5, 2.5), (1.5, 1.7)),

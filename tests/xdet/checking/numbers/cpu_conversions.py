@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
+from tests.converters.sources.tflite.networks import ANCHORS
 from tests.xdet.checking import faults
-from tests.xdet.checking.test_honest_models import ANCHORS
 from xdet.checking.numbers import check_static
 from xdet.checking.pair import open_pair
 

@@ -11,10 +11,9 @@ import pytest
 from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
-from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
+from tests.converters.sources.tflite.networks import ANCHORS, HEAD_CHANNELS, NetworkBuilder
 from tests.xdet.checking import keras_faults
 from tests.xdet.checking.numbers.cpu_conversions import convert_for_cpu, verdict_on
-from tests.xdet.checking.test_honest_models import ANCHORS
 from xdet.checking.numbers import check_static
 from xdet.checking.pair import open_pair
 
