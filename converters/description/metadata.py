@@ -176,7 +176,7 @@ def _mapping(name: str, text: str) -> Mapping[str, object] | None:
 def _from_ultralytics(data: Mapping[str, object], where: str) -> FileMetadata:
     """Raises ValueError where a key holds something else than Ultralytics writes."""
     task, stride = data.get("task", "detect"), data.get("stride")
-    other = None if task == "detect" else f"{task:.40}"
+    other = None if task == "detect" else f"{task!s:.40}"
     notes = () if other is None else (f"{where} says that the network's task is {other!r}, not detect",)
     size = data.get("imgsz")
     return FileMetadata(

@@ -99,6 +99,14 @@ def test_another_task_is_told() -> None:
     assert found.task == "segment"
 
 
+@pytest.mark.parametrize("task", [["detect"], {"detect": 1}, 7, None])
+def test_a_task_that_is_no_text_is_another_task(task: object) -> None:
+    texts, _ = archive_texts(zipped(metadata__json=json.dumps({**ULTRALYTICS, "task": task})), "m.tflite")
+    found = read_archive(texts, "m.tflite")
+    assert found is not None
+    assert found.task == str(task)
+
+
 @pytest.mark.parametrize("text", ["Ultralytics YOLO", "2026-01-01T10:00:00", "8.3.0", "()", "f(1)", ""])
 def test_a_text_that_is_no_literal_is_itself(text: str) -> None:
     assert read_literal(text) == (() if text == "()" else text)
