@@ -13,6 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
+from converters._ir import ir
 from converters.description.metadata import read_metadata_props
 from converters.errors import OptionError, SourceFileError, UnsupportedModelError, list_some
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from converters.facts import FileMetadata
 
+NOT_READ = (ValueError, TypeError, LookupError, OverflowError, AttributeError, ir.serde.SerdeError)
 OLDEST_OPSET, NEWEST_OPSET = 7, 22
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 NUMBERS = frozenset(
@@ -164,7 +166,10 @@ def _require_numbers(tensor: onnx.TensorProto, file: str) -> None:
     if tensor.data_location != TensorProto.EXTERNAL and not tensor.external_data:
         try:
             numpy_helper.to_array(tensor)
-        except (ValueError, TypeError, LookupError, OverflowError, AttributeError) as error:
+            ir.serde.deserialize_tensor(
+                tensor
+            ).numpy()  # wants numbers of less than a byte to fill the shape exactly
+        except NOT_READ as error:
             reason = f"cannot be read: {error}"
         else:
             return

@@ -144,17 +144,25 @@ def test_the_json_has_the_keys_of_its_document(embedded_tflite: Path, tmp_path: 
         assert set(document["inputs"][0]) == {"name", "dtype", "shape", "scale", "zero_point"}
 
 
+def packed_too_long(model: onnx.ModelProto) -> None:
+    """16 bytes for four numbers of 6 bits."""
+    tensor = model.graph.initializer[0]
+    tensor.CopyFrom(onnx.TensorProto(name=tensor.name, dims=[4], raw_data=bytes(16)))
+    tensor.data_type = 27  # FLOAT6E2M3, in onnx from 1.22 on
+
+
 @pytest.mark.parametrize(
     ("bend", "said"),
     [
         (lambda model: model.graph.node[0].ClearField("output"), "operator 'Cast' has no results"),
         (lambda model: model.graph.initializer[0].dims.append(7), "cannot be read: cannot reshape"),
+        (packed_too_long, "Packed 6-bit data"),
         (
             lambda model: setattr(model.graph.initializer[0], "data_location", 1),
             "keeps its numbers in another file",
         ),
     ],
-    ids=["no result", "numbers that do not fill the shape", "external data"],
+    ids=["no result", "numbers that do not fill the shape", "more bytes than numbers", "external data"],
 )
 def test_a_damaged_onnx_file_is_told_by_what_is_wrong(
     tmp_path: Path, bend: Callable[[onnx.ModelProto], object], said: str
