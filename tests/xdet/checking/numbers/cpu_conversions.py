@@ -36,3 +36,12 @@ def verdict_on(fault: Callable[[onnx.ModelProto], None], converted: Path, folder
     model = folder / "wrong.onnx"
     model.write_bytes(faults.planted(converted.read_bytes(), fault))
     return check_static(open_pair(model, converted.with_suffix(".tflite")))[0]
+
+
+def require_sound(converted: Path, *passes: str) -> None:
+    """A conversion by these passes has every number of its source, and none that belongs to no tensor of it."""
+    pair = open_pair(converted, converted.with_suffix(".tflite"))
+    assert pair.document.passes == passes
+    verdict, _ = check_static(pair)
+    assert (verdict.status, verdict.findings) == ("passed", ())
+    assert "belong to no source tensor" not in verdict.summary
