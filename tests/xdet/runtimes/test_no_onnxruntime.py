@@ -15,7 +15,8 @@ import pytest
 pytestmark = [
     pytest.mark.no_onnxruntime,
     pytest.mark.skipif(
-        find_spec("onnxruntime") is not None, reason="needs an environment without onnxruntime"
+        find_spec("onnxruntime") is not None,
+        reason="needs an environment without onnxruntime: a fresh one, pip install . hypothesis pytest pytest-xdist",
     ),
 ]
 
