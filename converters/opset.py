@@ -11,9 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import onnx
+from onnx import version_converter
+from onnx.checker import ValidationError
+from onnx.shape_inference import InferenceError
 
 from converters._ir import ir
-from converters.errors import OptionError
+from converters.errors import OptionError, UnsupportedModelError
 from converters.spec.releases import (
     ANY_SIZE_OPENVINO,
     IR_VERSIONS,
@@ -29,6 +32,21 @@ if TYPE_CHECKING:
     from converters.spec import ModelDocument
 
 AXES_BY_OPERAND = {"ReduceMean": 18}  # operator -> the first opset in which constant axes are an operand
+
+
+def upgraded(proto: onnx.ModelProto, opset: int, file: str, advice: str = "") -> onnx.ModelProto:
+    """A model's copy in a newer opset, by onnx's own converter; ``advice`` ends the message.
+
+    Raises:
+        UnsupportedModelError: onnx cannot bring it there.
+    """
+    try:
+        return version_converter.convert_version(proto, opset)
+    except (RuntimeError, ValueError, ValidationError, InferenceError) as error:
+        reason, old = " ".join(str(error).split()), proto.opset_import[0].version
+        raise UnsupportedModelError(
+            f"{file}: opset {old} cannot be brought to {opset}: {reason:.300}{advice}"
+        ) from error
 
 
 def stamp_opset(model: ir.Model, asked: int | None) -> None:

@@ -20,14 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import onnx
-from onnx import version_converter
 from onnx_ir.passes import common
 
 from converters._ir import ir
 from converters.errors import OptionError, UnsupportedModelError
 from converters.facts import match_outputs
 from converters.graph import NHWC_TO_NCHW, OPSET
+from converters.opset import upgraded
 from converters.sources.base import ImportedNetwork, as_raw_output
 from converters.sources.tensorflow import TF2ONNX_OPSET, exporting
 from converters.sources.tflite.facts import facts_from_tflite, summarise_quantization
@@ -36,6 +35,8 @@ from converters.spec import BY_TF2ONNX, CONTRACT_NAMES, IMAGE, TensorTwin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import onnx
 
     from converters.facts import SourceFacts
     from converters.graph import GraphWriter
@@ -116,17 +117,7 @@ def name_outputs(
 
 def _upgraded(proto: onnx.ModelProto, file: str) -> ir.Graph:
     """The graph in the contract's opset with every shape inferred, nodes in an order in which they can run."""
-    try:
-        upgraded = version_converter.convert_version(proto, OPSET)
-    except (
-        RuntimeError,
-        ValueError,
-        onnx.checker.ValidationError,
-        onnx.shape_inference.InferenceError,
-    ) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UnsupportedModelError(f"{file}: cannot be brought to opset {OPSET}: {reason}") from error
-    model = ir.from_proto(upgraded)
+    model = ir.from_proto(upgraded(proto, OPSET, file))
     common.ShapeInferencePass(data_prop=True)(model)
     model.graph.sort()
     return model.graph

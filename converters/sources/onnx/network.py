@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from onnx import version_converter
 from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
@@ -24,6 +23,7 @@ from converters._ir import ir
 from converters.errors import SourceFileError, UnsupportedModelError, list_some
 from converters.facts import SourceFacts, SourceOutput
 from converters.graph import NCHW_TO_NHWC, NHWC_TO_NCHW, OPSET
+from converters.opset import upgraded
 
 if TYPE_CHECKING:
     from converters.sources.onnx.reader import OnnxSource
@@ -111,20 +111,7 @@ def _upgraded(proto: onnx.ModelProto, file: str) -> onnx.ModelProto:
         raise UnsupportedModelError(
             f"{file}: holds {', '.join(changed)}, whose meaning depends on the opset; export the model without them"
         )
-    if opset >= OPSET:
-        return proto
-    try:
-        return version_converter.convert_version(proto, OPSET)
-    except (
-        RuntimeError,
-        ValueError,
-        onnx.checker.ValidationError,
-        onnx.shape_inference.InferenceError,
-    ) as error:
-        reason = " ".join(str(error).split())
-        raise UnsupportedModelError(
-            f"{file}: opset {opset} cannot be brought to {OPSET}: {reason:.300}; export it with opset {OPSET}"
-        ) from error
+    return proto if opset >= OPSET else upgraded(proto, OPSET, file, f"; export it with opset {OPSET}")
 
 
 def _inferred(proto: onnx.ModelProto, file: str) -> onnx.ModelProto:
