@@ -3,16 +3,16 @@
 
 1. copies the work tree to a temporary folder (nothing is ever written into the repository);
 2. makes a virtual environment there and runs each ``pip install`` line of README.md in it, exactly as written;
-3. installs what pip cannot: qemu-user, Chromium and libonnxruntime-dev through apt-get (where ``CI=true`` and we are root),
-   ONNX Runtime for Node and the web through npm, Triton's client into an environment of its own;
-4. installs into other environments, tries the README's commands there and runs their tests: beside the OpenVINO execution
-   provider, whose wheel replaces onnxruntime, beside the oldest onnxruntime that pyproject.toml allows, and beside none; with
-   OpenCV, tract, TVM and IREE;
-5. runs ``.ci/gate``, then the mutants of ``tests/fuzz``, the tests with Ray, then the emulator tests, whose summary is the
-   last line.
+3. installs what pip cannot: qemu-user, Chromium and libonnxruntime-dev through apt-get (where ``CI=true`` and we are
+   root), ONNX Runtime for Node and the web through npm, Triton's client into an environment of its own;
+4. installs into other environments, tries the README's commands there and runs their tests: beside the OpenVINO
+   execution provider, whose wheel replaces onnxruntime, beside the oldest onnxruntime that pyproject.toml allows, and
+   beside none; with OpenCV, tract, TVM and IREE;
+5. runs ``.ci/gate``, then the mutants of ``tests/fuzz``, the tests with Ray, then the emulator tests, whose summary is
+   the last line.
 
-What could not be installed is printed by name; in CI a missing emulator is a failure. ``XDET_SHARED`` is set to ``../shared``
-when that folder exists, so the tests marked ``shared`` run.
+What could not be installed is printed by name; in CI a missing emulator is a failure. ``XDET_SHARED`` is set to
+``../shared`` when that folder exists, so the tests marked ``shared`` run.
 """
 
 from __future__ import annotations
@@ -149,9 +149,7 @@ def install_node_packages(folder: Path, env: dict[str, str]) -> None:
     command = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", *NODE_PACKAGES]
     code = subprocess.run(command, cwd=folder, env=npm_env, check=False, shell=os.name == "nt").returncode
     if code:
-        say(
-            f"not installed: {', '.join(NODE_PACKAGES)} (npm exit code {code}); the JavaScript example is skipped"
-        )
+        say(f"not installed: {', '.join(NODE_PACKAGES)} (npm exit code {code}); the JavaScript example is skipped")
         return
     env["XDET_NODE_MODULES"] = str(folder / "node_modules")
 
@@ -174,11 +172,7 @@ def check_compilers(scratch: Path, sources: Path, env: dict[str, str]) -> None:
     must([*install, f".[{COMPILERS},cpu,litert]", *tools], sources, env)
     must([python, "-m", "pytest", "-q", "tests/xdet/runtimes/test_optimisers.py"], sources, env)
     chosen = " or ".join(COMPILERS.split(","))
-    must(
-        [python, "-m", "pytest", "-q", "-k", chosen, "tests/xdet/runtimes/test_every_runtime.py"],
-        sources,
-        env,
-    )
+    must([python, "-m", "pytest", "-q", "-k", chosen, "tests/xdet/runtimes/test_every_runtime.py"], sources, env)
 
 
 def check_other_onnxruntimes(scratch: Path, sources: Path, env: dict[str, str]) -> None:
@@ -188,10 +182,7 @@ def check_other_onnxruntimes(scratch: Path, sources: Path, env: dict[str, str]) 
     runtimes = "tests/xdet/runtimes"
     for package, tests in (
         ("onnxruntime-openvino", [["-m", "openvino_provider", runtimes]]),
-        (
-            declared.replace(">=", "=="),
-            [["-m", "oldest_onnxruntime", runtimes], [f"{runtimes}/test_ort_session.py"]],
-        ),
+        (declared.replace(">=", "=="), [["-m", "oldest_onnxruntime", runtimes], [f"{runtimes}/test_ort_session.py"]]),
         ("", [["-m", "no_onnxruntime", f"{runtimes}/test_no_onnxruntime.py"]]),
     ):
         venv = scratch / f"venv-{package or 'none'}"

@@ -8,11 +8,12 @@ After::
 
     image [1, height, width, 3] -> resize rule, colours -> network_image [1, H, W, C] -> network, head -> ...
 
-``image`` is RGB, as decoded and turned upright. Boxes and key points are fractions of the photograph: of a stretched one they
-are those of the network's picture, of a letterbox they are mapped back in float64 as ``Placement.to_photograph`` does, boxes
-cut to 0..1, rows of padding kept at 0. All nodes that are added have names that begin with ``any_size/``, and the values that
-the mapping reads are ``network_boxes`` and ``network_keypoints``: taken away, the fixed graph is left. Numeric effect: none
-on the network's picture and all behind it, in runtimes that compute float32 and float64 as IEEE 754 says.
+``image`` is RGB, as decoded and turned upright. Boxes and key points are fractions of the photograph: of a stretched
+one they are those of the network's picture, of a letterbox they are mapped back in float64 as
+``Placement.to_photograph`` does, boxes cut to 0..1, rows of padding kept at 0. All nodes that are added have names that
+begin with ``any_size/``, and the values that the mapping reads are ``network_boxes`` and ``network_keypoints``: taken
+away, the fixed graph is left. Numeric effect: none on the network's picture and all behind it, in runtimes that compute
+float32 and float64 as IEEE 754 says.
 """
 
 from __future__ import annotations

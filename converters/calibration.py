@@ -1,7 +1,8 @@
 """Which values a float network computes on photographs: onnxruntime.quantization's calibrators, fed with pixels.
 
-The network sees each photograph exactly as the finished model will: uint8 at network size, rescaled inside the graph. The same
-photographs give the same ranges on one kind of processor; float kernels of another kind may differ in the last bit.
+The network sees each photograph exactly as the finished model will: uint8 at network size, rescaled inside the graph.
+The same photographs give the same ranges on one kind of processor; float kernels of another kind may differ in the last
+bit.
 """
 
 from __future__ import annotations
@@ -112,9 +113,7 @@ def _calibrator(path: Path, calibration: Calibration) -> Any:
         calibrator = create_calibrator(path, [], augmented, CalibrationMethod.MinMax)
     else:
         options = {"percentile": calibration.percentile, "symmetric": False}
-        calibrator = create_calibrator(
-            path, [], augmented, CalibrationMethod.Percentile, extra_options=options
-        )
+        calibrator = create_calibrator(path, [], augmented, CalibrationMethod.Percentile, extra_options=options)
     return calibrator
 
 

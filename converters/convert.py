@@ -128,9 +128,7 @@ def _described(opened: OpenSource, options: ConvertOptions) -> SourceDescription
         raise
 
 
-def _add_outputs(
-    writer: GraphWriter, outputs: Sequence[ir.Value], spec: DetectorSpec, options: ConvertOptions
-) -> None:
+def _add_outputs(writer: GraphWriter, outputs: Sequence[ir.Value], spec: DetectorSpec, options: ConvertOptions) -> None:
     """The fused head, or the raw outputs; these get their promised type and shape in both cases."""
     for value, promised in zip(outputs, raw_outputs(spec, options.batch_size), strict=True):
         value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(promised.shape)
@@ -155,10 +153,7 @@ def _halved(
 
 
 def _document(
-    opened: OpenSource,
-    description: SourceDescription,
-    network: ImportedNetwork,
-    options: ConvertOptions,
+    opened: OpenSource, description: SourceDescription, network: ImportedNetwork, options: ConvertOptions
 ) -> ModelDocument:
     """What the metadata says of the conversion before any rewrite."""
     digest = hashlib.sha256(opened.data).hexdigest()
@@ -189,9 +184,7 @@ def _printable(name: str) -> str:
     return name.encode("utf-8", "replace").decode("utf-8")
 
 
-def _finish(
-    model: ir.Model, document: ModelDocument, options: ConvertOptions, *, canonical: bool
-) -> Conversion:
+def _finish(model: ir.Model, document: ModelDocument, options: ConvertOptions, *, canonical: bool) -> Conversion:
     """Drop zero-points of 0, choose the opset, attach the document, state the shapes, check the contract, serialise once."""
     if canonical:  # others keep the operators of their sources
         omit_zero_points(model.graph)

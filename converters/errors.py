@@ -11,8 +11,8 @@
     ├── OutputError                 the result cannot be written where it was asked for
     └── ContractError               the finished graph breaks its own contract: a defect of the converter
 
-Each message says what failed, where (file, operator, tensor), what was expected and found, and what to do. It lists the first
-``LISTED`` of many names, and how many there are besides.
+Each message says what failed, where (file, operator, tensor), what was expected and found, and what to do. It lists the
+first ``LISTED`` of many names, and how many there are besides.
 """
 
 from __future__ import annotations

@@ -30,8 +30,10 @@ class SourceOutput:
         activations: operators and layers that activate its numbers, such as ``"LOGISTIC"``; none where it is raw.
         largest: the largest number that its codes can hold; None where it is not quantised.
         smallest: the smallest, likewise.
-        from_picture: whether a product of the picture reaches it; priors are an output that none reaches. None: not known.
-        reach: the largest constant by which its numbers were multiplied last, as decoded boxes are by strides; None for none.
+        from_picture: whether a product of the picture reaches it; priors are an output that none reaches. None: not
+            known.
+        reach: the largest constant by which its numbers were multiplied last, as decoded boxes are by strides; None for
+            none.
     """
 
     name: str
@@ -149,8 +151,8 @@ def match_outputs(shapes: Sequence[tuple[int, ...]], wanted: Sequence[RawOutput]
         wanted: the raw outputs, all of the network's.
 
     Returns:
-        An index into ``shapes`` per raw output. Equal shapes belong together in their order; then shapes that hold as many
-        numbers, which a reshape at the network's end moves nowhere.
+        An index into ``shapes`` per raw output. Equal shapes belong together in their order; then shapes that hold as
+        many numbers, which a reshape at the network's end moves nowhere.
 
     Raises:
         ValueError: they do not belong together.

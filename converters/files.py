@@ -5,14 +5,14 @@ Writing a file whole or not at all.
 The bytes go to a temporary name in the target's folder, which then moves over the target: no reader, crash or full
 disk finds half a file. A symbolic link is followed; a device such as ``/dev/null`` is written to directly.
 
-What may be replaced: never a file that the same command reads, whatever name or link leads to it, and another file only where
-the user forces it or its first bytes prove that this program made it.
+What may be replaced: never a file that the same command reads, whatever name or link leads to it, and another file only
+where the user forces it or its first bytes prove that this program made it.
 
-Tells whether some bytes begin a model file of a kind, from the bytes alone: names and suffixes lie. Which kinds there are says
-``converters.sources``.
+Tells whether some bytes begin a model file of a kind, from the bytes alone: names and suffixes lie. Which kinds there
+are says ``converters.sources``.
 
-Reading: only regular files, never more bytes than files of the kind have, and of a large file no more than its beginning until
-that tells that it is a model. A pipe, a device or a folder is refused at once and never waited for.
+Reading: only regular files, never more bytes than files of the kind have, and of a large file no more than its
+beginning until that tells that it is a model. A pipe, a device or a folder is refused at once and never waited for.
 
 Only the standard library is imported, so whoever runs a finished model can ask, too. Every check looks at a
 few bytes near the start; a file that was cut off later keeps its format: its own reader says what is missing.
@@ -185,8 +185,7 @@ def _require_regular(found: os.stat_result, largest: int) -> None:
         raise OSError(errno.EINVAL, f"it is {kind}, expected a file")
     if found.st_size > largest:
         raise OSError(
-            errno.EFBIG,
-            f"it has {found.st_size:,} bytes, more than {largest:,}, the most that such a file may have",
+            errno.EFBIG, f"it has {found.st_size:,} bytes, more than {largest:,}, the most that such a file may have"
         )
 
 
@@ -251,9 +250,7 @@ def is_finished(data: bytes) -> bool:
         if number == 0 or size is None or position >= len(data) or behind + size > len(data):
             return True
         position = behind + size
-        if (number, wire_type) == ONNX_METADATA and data[
-            behind : behind + len(DOCUMENT_ENTRY)
-        ] == DOCUMENT_ENTRY:
+        if (number, wire_type) == ONNX_METADATA and data[behind : behind + len(DOCUMENT_ENTRY)] == DOCUMENT_ENTRY:
             return True
     return False
 

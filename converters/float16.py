@@ -1,9 +1,9 @@
 """float16 weights and activations for a float network; the picture, its rescaling and the head stay float32.
 
-Before -> after: every operator between the rescaled pixels and the last products that ONNX allows on float16 computes on
-float16, and a Cast stands where it meets one that stays float32, as what decodes boxes behind the last product. An operator
-stays float32 where a number that it reads or gives reached ``LARGEST`` on the probe pictures, or a weight would lose more than
-the rounding of float16. Numeric effect: each number is rounded to 11 significant bits.
+Before -> after: every operator between the rescaled pixels and the last products that ONNX allows on float16 computes
+on float16, and a Cast stands where it meets one that stays float32, as what decodes boxes behind the last product. An
+operator stays float32 where a number that it reads or gives reached ``LARGEST`` on the probe pictures, or a weight
+would lose more than the rounding of float16. Numeric effect: each number is rounded to 11 significant bits.
 
 float16 ends at 65,504; numbers may get four times as large as on the probes.
 """
@@ -45,9 +45,7 @@ FIRST = frozenset({
 })  # fmt: skip
 
 
-def write_float16(
-    model: ir.Model, spec: DetectorSpec, calibration: Calibration | None, batch: int
-) -> tuple[str, ...]:
+def write_float16(model: ir.Model, spec: DetectorSpec, calibration: Calibration | None, batch: int) -> tuple[str, ...]:
     """Make a finished float network compute on float16, in place.
 
     Args:
@@ -72,7 +70,8 @@ def write_float16(
 def _in_front_of_products(nodes: Sequence[ir.Node]) -> list[ir.Node]:
     """The products of a network and what leads to one, without the pixels, in execution order.
 
-    What follows the last product decodes boxes in pixels, of which float16 has steps of half a pixel above 512, or moves them.
+    What follows the last product decodes boxes in pixels, of which float16 has steps of half a pixel above 512, or
+    moves them.
     """
     inner: set[ir.Node] = set()
     for node in reversed(nodes):
@@ -187,9 +186,7 @@ class _Halving:
 
     def _halve_output(self, value: ir.Value, node: ir.Node) -> None:
         """Type a result as float16; a Cast gives float32 to the others that read it, and to the head."""
-        others = [
-            use for use in value.uses() if use.node not in self._halved or not _is_number(use.node, use.idx)
-        ]
+        others = [use for use in value.uses() if use.node not in self._halved or not _is_number(use.node, use.idx)]
         raw = is_raw_output(str(value.name))
         value.type = ir.TensorType(ir.DataType.FLOAT16)
         self._cast[value] = value

@@ -9,8 +9,8 @@ The canonical QDQ form, from pixels to weights, which every importer writes thro
 ::
 
     image -> Transpose -> codes                                       pixels (codes are the pixels where scales allow)
-    codes -> DequantizeLinear ----------------    weights (int8, OIHW) -> DequantizeLinear --> Conv -> QuantizeLinear -> codes
-    bias (int32) -> DequantizeLinear(x * w) ----/
+    codes -> DequantizeLinear ----------------    weights (int8, OIHW) -> DequantizeLinear --> Conv -> QuantizeLinear ->
+    codes bias (int32) -> DequantizeLinear(x * w) ----/
 
 Every DequantizeLinear has its own scale and zero-point initialisers (two weights that share one make ONNX Runtime's
 ``session.x64quantprecision`` fail), a bias has exactly the scale ``x_scale * w_scale`` in float32, and
@@ -98,13 +98,7 @@ class GraphWriter:
         return value
 
     def op(
-        self,
-        op_type: str,
-        inputs: Sequence[ir.Value | None],
-        name: str,
-        *,
-        outputs: int = 1,
-        **attributes: Any,
+        self, op_type: str, inputs: Sequence[ir.Value | None], name: str, *, outputs: int = 1, **attributes: Any
     ) -> ir.Value:
         """Append a node and return its first output; the node and its output carry ``name``."""
         return self.ops(op_type, inputs, [name] + [f"{name}:{i}" for i in range(1, outputs)], **attributes)[0]
@@ -138,9 +132,7 @@ NCHW_TO_NHWC = (0, 2, 3, 1)
 CodeDtype = type[np.uint8] | type[np.int8]
 
 
-def quantize_node(
-    writer: GraphWriter, real: ir.Value, params: QuantParams, dtype: CodeDtype, name: str
-) -> ir.Value:
+def quantize_node(writer: GraphWriter, real: ir.Value, params: QuantParams, dtype: CodeDtype, name: str) -> ir.Value:
     """QuantizeLinear with one scale and zero-point; the codes are called ``name``."""
     scale = writer.constant(params.scalar_scale, f"{name}/scale")
     zero_point = writer.constant(dtype(params.scalar_zero_point), f"{name}/zero_point")
@@ -217,9 +209,7 @@ def bias_params(source: QuantParams, weights: QuantParams) -> QuantParams:
     return QuantParams(scale, np.zeros(scale.shape, np.int64), None if scale.size == 1 else 0)
 
 
-def image_pixels(
-    writer: GraphWriter, image: ImageInput, batch: int | str, *, as_float: bool = False
-) -> ir.Value:
+def image_pixels(writer: GraphWriter, image: ImageInput, batch: int | str, *, as_float: bool = False) -> ir.Value:
     """Declare the graph input ``image``, uint8 ``[N, H, W, C]``; returns the pixels as uint8 ``[N, C, H, W]``.
 
     ``as_float`` casts them first: TensorRT takes bytes as an input, and lets nothing but a Cast read them.
@@ -243,9 +233,7 @@ def rescaled_pixels(writer: GraphWriter, pixels: ir.Value, rescaling: Rescaling)
     return writer.op("Add", [writer.op("Mul", [real, scale], "pixels/scaled"), offset], "pixels/rescaled")
 
 
-def pixel_codes(
-    writer: GraphWriter, pixels: ir.Value, params: QuantParams, dtype: CodeDtype, name: str
-) -> ir.Value:
+def pixel_codes(writer: GraphWriter, pixels: ir.Value, params: QuantParams, dtype: CodeDtype, name: str) -> ir.Value:
     """Codes of a tensor whose uint8 codes are the pixels: the pixels themselves, or shifted by 128 for int8.
 
     Args:
@@ -324,9 +312,7 @@ def network_nodes(graph: ir.Graph) -> Sequence[ir.Node]:
     Of what makes the network's picture of a photograph of any size only the last.
     """
     raw = [value for node in graph for value in node.outputs if is_raw_output(str(value.name))]
-    resized = {
-        v for node in graph if node.outputs[0].name == NETWORK_IMAGE for v in node.inputs if v is not None
-    }
+    resized = {v for node in graph if node.outputs[0].name == NETWORK_IMAGE for v in node.inputs if v is not None}
     found = nodes_before(raw, resized)
     return [node for node in graph if node in found]
 

@@ -14,11 +14,11 @@ Source of the recipe: google/XNNPACK, ``src/microparams-init.c`` (qs8_lrelu) and
 
 LeakyReLU as a sum: ``whole * x + excess * max(x, 0)``, with the scales that give the codes of a table.
 
-A table of 256 entries is looked up byte by byte; a maximum and a sum of codes are vector instructions. Negative codes take
-the factor ``whole``, positive ones ``whole + excess``. Every code of the table bounds the factor of its side from both sides;
-``fitted_sum`` takes from the interval that is left the factor that stays furthest from every edge where a code would change.
-Runtimes add and round in float32, in an order of their own, so a form whose edges are nearer than ``ROUNDINGS`` float32
-roundings is refused: what is returned gives the same codes on any of them.
+A table of 256 entries is looked up byte by byte; a maximum and a sum of codes are vector instructions. Negative codes
+take the factor ``whole``, positive ones ``whole + excess``. Every code of the table bounds the factor of its side from
+both sides; ``fitted_sum`` takes from the interval that is left the factor that stays furthest from every edge where a
+code would change. Runtimes add and round in float32, in an order of their own, so a form whose edges are nearer than
+``ROUNDINGS`` float32 roundings is refused: what is returned gives the same codes on any of them.
 """
 
 from __future__ import annotations
@@ -73,9 +73,7 @@ def plain_form(case: LeakyCase) -> FloatForm:
 
 def xnnpack_multipliers(case: LeakyCase) -> tuple[int, int] | None:
     """The multipliers of the positive and the negative branch; None where XNNPACK leaves the operator to LiteRT."""
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # absurd scales overflow, and lie outside the range below
+    with np.errstate(over="ignore", invalid="ignore"):  # absurd scales overflow, and lie outside the range below
         ratio = case.scale_in / case.scale_out
         negative = np.float32(ratio * case.slope)
     if not (2.0**-8 <= ratio <= 2.0**7):
@@ -126,9 +124,7 @@ def is_monotone(table: Table) -> bool:
     return bool((np.diff(table) >= 0).all())
 
 
-ROUNDINGS = (
-    16  # of half a unit in the last place of the largest number that a kernel handles; a sum takes 5 to 7
-)
+ROUNDINGS = 16  # of half a unit in the last place of the largest number that a kernel handles; a sum takes 5 to 7
 TRIED = 255  # factors inside the interval
 
 
@@ -163,9 +159,7 @@ def fitted_sum(case: LeakyCase, wanted: Table) -> SumForm | None:
     if factors[0] is None or factors[1] is None:
         return None
     with np.errstate(over="ignore", under="ignore"):  # absurd scales, which the next line refuses
-        whole, excess = (
-            np.float32(factor * float(case.scale_out)) for factor in (factors[0], factors[1] - factors[0])
-        )
+        whole, excess = (np.float32(factor * float(case.scale_out)) for factor in (factors[0], factors[1] - factors[0]))
     if not all(np.isfinite(s) and s >= np.finfo(np.float32).tiny for s in (whole, excess)):
         return None
     form = SumForm(whole, excess)
@@ -191,9 +185,7 @@ def edges(case: LeakyCase, codes: Table) -> tuple[NDArray[np.float64], NDArray[n
     return low, np.where(codes == 127, np.inf, relative + 0.5)
 
 
-def safest_factor(
-    x: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
-) -> float | None:
+def safest_factor(x: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]) -> float | None:
     """The factor that keeps every ``factor * x`` furthest inside its edges; None where none does, or nothing bounds it."""
     if x.size == 0:
         return None

@@ -1,9 +1,9 @@
 """Which opset a graph needs, the IR version that goes with it, and the oldest releases of runtimes that load the file.
 
-Before: a graph as it was written, in ``OPSET``. After: the same nodes, stamped with the lowest opset that takes all of them, or
-with the one that was asked for. An opset takes a node if its schema knows every attribute, as many operands and results,
-and their dtypes; the axes of a mean are an attribute where the opset has no operand for them. Numeric effect: none; an
-operator that takes the same node in two of these opsets means the same in both.
+Before: a graph as it was written, in ``OPSET``. After: the same nodes, stamped with the lowest opset that takes all of
+them, or with the one that was asked for. An opset takes a node if its schema knows every attribute, as many operands
+and results, and their dtypes; the axes of a mean are an attribute where the opset has no operand for them. Numeric
+effect: none; an operator that takes the same node in two of these opsets means the same in both.
 """
 
 from __future__ import annotations

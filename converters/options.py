@@ -37,9 +37,9 @@ class ConvertOptions:
         batch: images per call, or ``"dynamic"``.
         target: ``"portable"`` graphs suit any compiler, ``"cpu"`` adds rewrites for ONNX Runtime's CPU kernels.
         activations: dtype of the activation codes; the integers and results are the same.
-        leaky_relu: ``"litert"`` rounds as LiteRT's kernels do, ``"float"`` follows the real functions (at most 1 LSB away
-            per layer): LeakyReLU's table, and where ties fall in sums, products, average pools, means, bilinear resizes and
-            requantisations.
+        leaky_relu: ``"litert"`` rounds as LiteRT's kernels do, ``"float"`` follows the real functions (at most 1 LSB
+            away per layer): LeakyReLU's table, and where ties fall in sums, products, average pools, means, bilinear
+            resizes and requantisations.
         arithmetic: what is written where no fused operator has LiteRT's codes: ``"litert"`` computes them step by step,
             ``"fused"`` keeps the fused operator (at most 1 LSB away).
         dequantize: the float network of a quantised source, whose activations are not rounded any more.
@@ -48,9 +48,11 @@ class ConvertOptions:
         any_size: the graph takes photographs of any size and holds the resize rule; one per call.
         quantize: granularity of the weights of a float source that is quantised to int8; ``"none"`` leaves it float.
         symmetric: with ``quantize``: int8 activations with zero-points 0, and biases in float32.
-        calibration: photographs that tell the ranges of its activations; with ``quantize`` or ``float16``, and only then.
+        calibration: photographs that tell the ranges of its activations; with ``quantize`` or ``float16``, and only
+            then.
         opset: of the finished file, 13 to 22; None is the lowest that the graph needs.
-        importer: ``"native"`` reads TFLite files itself, ``"tf2onnx"`` leaves that to tf2onnx; Keras files always take it.
+        importer: ``"native"`` reads TFLite files itself, ``"tf2onnx"`` leaves that to tf2onnx; Keras files always take
+            it.
     """
 
     source: SourceOptions = field(default_factory=SourceOptions)
@@ -91,9 +93,7 @@ class ConvertOptions:
         except ValueError as error:
             raise OptionError(str(error)) from error
         if self.dequantize and self.quantize != "none":
-            raise OptionError(
-                "--dequantize makes a float network and --quantize an int8 one: choose one of them"
-            )
+            raise OptionError("--dequantize makes a float network and --quantize an int8 one: choose one of them")
         if self.symmetric and self.quantize == "none":
             raise OptionError(
                 "--symmetric chooses how --quantize makes codes: add --quantize per-channel --calibration DIR, and bring a "
@@ -102,9 +102,7 @@ class ConvertOptions:
         if self.quantize != "none" and self.calibration is None:
             raise OptionError(f"--quantize {self.quantize} needs photographs: add --calibration DIR")
         if self.float16 and self.quantize != "none":
-            raise OptionError(
-                "--float16 is for float networks and --quantize makes an int8 one: choose one of them"
-            )
+            raise OptionError("--float16 is for float networks and --quantize makes an int8 one: choose one of them")
         if self.quantize == "none" and self.calibration is not None and not self.float16:
             raise OptionError("--calibration is for quantising: add --quantize per-channel, or leave it out")
 

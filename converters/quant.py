@@ -1,7 +1,7 @@
 """Affine quantisation: parameters and reference arithmetic in numpy.
 
-``real = scale * (code - zero_point)``. Scales are float32, as every file format here stores them; rounding is half to even in
-float32, as ONNX QuantizeLinear and LiteRT's XNNPACK kernels do it.
+``real = scale * (code - zero_point)``. Scales are float32, as every file format here stores them; rounding is half to
+even in float32, as ONNX QuantizeLinear and LiteRT's XNNPACK kernels do it.
 """
 
 from __future__ import annotations

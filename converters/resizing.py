@@ -1,18 +1,18 @@
 """The way from a photograph of any size to a network's picture as ONNX nodes, the twin of ``xdet.pictures.images``.
 
-Before: ``image``, uint8 ``[1, height, width, 3]``, RGB, both sides dynamic. After: uint8 ``[1, H, W, C]``, the same bits as
-``network_pixels`` gives. Standard operators without subgraphs, opset 13.
+Before: ``image``, uint8 ``[1, height, width, 3]``, RGB, both sides dynamic. After: uint8 ``[1, H, W, C]``, the same
+bits as ``network_pixels`` gives. Standard operators without subgraphs, opset 13.
 
 - ``nearest`` and ``bilinear``: rows and columns are gathered by indices that are computed as the rule says, in float32.
 - ``letterbox``: its place is computed in float64, as Python does; then ``bilinear`` and a Pad.
-- ``bilinear-antialias``: Pillow's coefficients in whole numbers, and its 22 bit fixed point. A coefficient is the quotient
-  n / s of two integers (a tap's overlap, and the sum of them), rounded to 1 / 2^22: long division gives it in three parts of
-  7, 8 and 7 bits, so that products with pixels are those of 8 bit integers. Pillow divides in float64, which gives the same
-  rounding: unless it is a tie, n / s is at least 1 / (2^23 s) away from one, and float64 errs by less while
-  source size^2 / network size is below 10^7.
+- ``bilinear-antialias``: Pillow's coefficients in whole numbers, and its 22 bit fixed point. A coefficient is the
+  quotient n / s of two integers (a tap's overlap, and the sum of them), rounded to 1 / 2^22: long division gives it in
+  three parts of 7, 8 and 7 bits, so that products with pixels are those of 8 bit integers. Pillow divides in float64,
+  which gives the same rounding: unless it is a tie, n / s is at least 1 / (2^23 s) away from one, and float64 errs by
+  less while source size^2 / network size is below 10^7.
 
-Which axis Pillow shrinks first depends on the sizes. Both orders are one sequence of nodes: before each pass a matrix is
-transposed, whose number of rows is 1 where nothing is to move.
+Which axis Pillow shrinks first depends on the sizes. Both orders are one sequence of nodes: before each pass a matrix
+is transposed, whose number of rows is 1 where nothing is to move.
 """
 
 from __future__ import annotations
@@ -93,9 +93,7 @@ class Sides:
     height: ir.Value
 
 
-def network_picture(
-    writer: GraphWriter, photograph: ir.Value, image: ImageInput
-) -> tuple[ir.Value, Sides | None]:
+def network_picture(writer: GraphWriter, photograph: ir.Value, image: ImageInput) -> tuple[ir.Value, Sides | None]:
     """Append the nodes of the resize rule and of the colours.
 
     Args:
@@ -130,9 +128,7 @@ def _nearest(a: Arithmetic, photograph: ir.Value, sizes: Sequence[ir.Value], ima
         for size, target in zip(sizes, (image.height, image.width), strict=True)
     )
     lines = _turned(a, a.reshape(a.op("Gather", photograph, rows, axis=1), image.height, -1))
-    lines = a.op(
-        "Gather", a.reshape(lines, sizes[1], -1), columns, axis=0
-    )  # [x; c, y]: whole columns, not pixels
+    lines = a.op("Gather", a.reshape(lines, sizes[1], -1), columns, axis=0)  # [x; c, y]: whole columns, not pixels
     return a.reshape(_turned(a, a.reshape(lines, -1, image.height)), 1, image.height, image.width, 3)
 
 
@@ -143,9 +139,7 @@ def _centres(a: Arithmetic, source: ir.Value, target: ir.Value) -> ir.Value:
     return a.op("Mul", a.op("Add", steps, a.constant(0.5, np.float32)), ratio)
 
 
-def _bilinear(
-    a: Arithmetic, photograph: ir.Value, sizes: Sequence[ir.Value], targets: Sequence[ir.Value]
-) -> ir.Value:
+def _bilinear(a: Arithmetic, photograph: ir.Value, sizes: Sequence[ir.Value], targets: Sequence[ir.Value]) -> ir.Value:
     (tops, bottoms, down), (lefts, rights, across) = (
         _neighbours(a, source, target) for source, target in zip(sizes, targets, strict=True)
     )
@@ -153,9 +147,7 @@ def _bilinear(
     for rows in (tops, bottoms):
         lines = _turned(a, a.reshape(a.op("Gather", photograph, rows, axis=1), targets[0], -1))
         lines = a.reshape(lines, sizes[1], -1)  # [x; c, y]: whole columns are gathered, not pixels
-        left, right = (
-            a.cast(a.op("Gather", lines, columns, axis=0), ir.DataType.FLOAT) for columns in (lefts, rights)
-        )
+        left, right = (a.cast(a.op("Gather", lines, columns, axis=0), ir.DataType.FLOAT) for columns in (lefts, rights))
         mixed = _mixed(a, left, right, a.reshape(across, -1, 1))
         between.append(a.reshape(mixed, -1, targets[0]))  # [x, c; y]
     pixels = a.cast(a.op("Round", _mixed(a, between[0], between[1], down)), ir.DataType.UINT8)
@@ -167,8 +159,7 @@ def _neighbours(a: Arithmetic, source: ir.Value, target: ir.Value) -> tuple[ir.V
     centres = a.op("Sub", _centres(a, source, target), a.constant(0.5, np.float32))
     floors, last = a.op("Floor", centres), a.op("Sub", source, 1)
     low, high = (
-        a.op("Min", a.op("Max", a.cast(place, ir.DataType.INT64), 0), last)
-        for place in (floors, a.op("Ceil", centres))
+        a.op("Min", a.op("Max", a.cast(place, ir.DataType.INT64), 0), last) for place in (floors, a.op("Ceil", centres))
     )
     return low, high, a.op("Sub", centres, floors)
 
@@ -195,10 +186,7 @@ def _placement(a: Arithmetic, height: ir.Value, width: ir.Value, image: ImageInp
 def _with_bars(a: Arithmetic, pixels: ir.Value, sides: Sides, image: ImageInput) -> ir.Value:
     bottom, right = (
         a.op("Sub", a.op("Sub", whole, inner), before)
-        for whole, inner, before in (
-            (image.height, sides.height, sides.top),
-            (image.width, sides.width, sides.left),
-        )
+        for whole, inner, before in ((image.height, sides.height, sides.top), (image.width, sides.width, sides.left))
     )
     none = a.constant([0])
     pads = a.op("Concat", none, sides.top, sides.left, none, none, bottom, right, none, axis=0)
@@ -206,9 +194,7 @@ def _with_bars(a: Arithmetic, pixels: ir.Value, sides: Sides, image: ImageInput)
     return a.reshape(padded, 1, image.height, image.width, 3)
 
 
-def _antialiased(
-    a: Arithmetic, photograph: ir.Value, sizes: Sequence[ir.Value], image: ImageInput
-) -> ir.Value:
+def _antialiased(a: Arithmetic, photograph: ir.Value, sizes: Sequence[ir.Value], image: ImageInput) -> ir.Value:
     height, width = sizes
     rows, columns = a.constant([image.height]), a.constant([image.width])
     shrink, narrow = a.op("Sub", height, rows), a.op("Sub", width, columns)
@@ -237,8 +223,9 @@ def _turned(a: Arithmetic, matrix: ir.Value) -> ir.Value:
 def _pass(a: Arithmetic, lines: ir.Value, source: ir.Value, target: ir.Value, group: int) -> ir.Value:
     """Shrink or stretch a matrix of ``source`` lines, uint8, to ``target`` lines, ``group`` of them from one window.
 
-    Twice the target size times all places and widths are whole numbers: the middle of result line i is ``(2 i + 1) * source``,
-    that of source line j ``(2 j + 1) * target``, and the triangle reaches ``2 * max(source, target)`` to either side.
+    Twice the target size times all places and widths are whole numbers: the middle of result line i is ``(2 i + 1) *
+    source``, that of source line j ``(2 j + 1) * target``, and the triangle reaches ``2 * max(source, target)`` to
+    either side.
     """
     reach = a.op("Mul", a.op("Max", source, target), 2)
     double = a.op("Mul", target, 2)
@@ -271,8 +258,7 @@ def _weighted(a: Arithmetic, picked: ir.Value, overlap: ir.Value, group: int) ->
     weights = a.cast(a.op("Concat", *parts, axis=1), ir.DataType.UINT8)
     sums = a.thirds(a.op("MatMulInteger", weights, picked), group)
     high, middle = (
-        a.op("Mul", part, a.constant(1 << shift, np.int32))
-        for part, shift in zip(sums, (15, 7), strict=False)
+        a.op("Mul", part, a.constant(1 << shift, np.int32)) for part, shift in zip(sums, (15, 7), strict=False)
     )
     exact = a.op("Add", a.op("Add", high, middle), a.op("Add", sums[2], a.constant(1 << 21, np.int32)))
     return a.cast(a.op("Div", exact, a.constant(1 << 22, np.int32)), ir.DataType.UINT8)

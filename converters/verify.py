@@ -169,9 +169,7 @@ Promise = Callable[[Finished], Iterator[str]]
 """Yields one sentence per place where the promise is broken."""
 
 
-def require_contract(
-    model: ir.Model, proto: onnx.ModelProto, *, batch: int | str, canonical: bool = True
-) -> None:
+def require_contract(model: ir.Model, proto: onnx.ModelProto, *, batch: int | str, canonical: bool = True) -> None:
     """Check a finished model against docs/contract.md.
 
     Args:
@@ -231,9 +229,7 @@ def has_the_inputs_and_outputs(finished: Finished) -> Iterator[str]:
     """Names, dtypes, shapes and order of ``contract_io``; optional inputs have defaults."""
     document, graph = finished.document, finished.model.graph
     expected = contract_io(document.spec, finished.batch, freeze_thresholds=document.freeze_thresholds)
-    for what, values, tensors in zip(
-        ("inputs", "outputs"), (graph.inputs, graph.outputs), expected, strict=True
-    ):
+    for what, values, tensors in zip(("inputs", "outputs"), (graph.inputs, graph.outputs), expected, strict=True):
         found = [_described(value) for value in values]
         wanted = [_promised(tensor) for tensor in tensors]
         if found != wanted:
@@ -248,9 +244,7 @@ def names_the_raw_outputs(finished: Finished) -> Iterator[str]:
     """The raw outputs exist under their names: float32, in the shapes that the document tells."""
     for tensor in raw_outputs(finished.document.spec, finished.batch):
         wanted = _promised(tensor)
-        found = [
-            _described(v) for node in finished.model.graph for v in node.outputs if v.name == tensor.name
-        ]
+        found = [_described(v) for node in finished.model.graph for v in node.outputs if v.name == tensor.name]
         if found != [wanted]:
             yield f"raw output {', '.join(found) or 'missing'}, expected {wanted}"
 

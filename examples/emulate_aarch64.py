@@ -1,8 +1,8 @@
 """Run Python with ONNX Runtime, LiteRT and xdet as a 64-bit Arm processor would, on any other machine.
 
-Emulated arithmetic, not silicon: it tells whether the numbers are the same, and nothing about speed. The first call fills
-FOLDER (about 300 MB, a minute): an arm64 Python from Debian's packages, unpacked and never installed, and the aarch64 wheels
-that PyPI has for it. Needs Debian or Ubuntu, and ``apt-get install qemu-user``.
+Emulated arithmetic, not silicon: it tells whether the numbers are the same, and nothing about speed. The first call
+fills FOLDER (about 300 MB, a minute): an arm64 Python from Debian's packages, unpacked and never installed, and the
+aarch64 wheels that PyPI has for it. Needs Debian or Ubuntu, and ``apt-get install qemu-user``.
 
 ``xdet check --cpus cortex-a72`` runs there, too, where XDET_AARCH64 names the folder.
 
@@ -27,23 +27,8 @@ import xdet
 from xdet.checking.emulated import emulate_arm, python_of
 
 PACKAGES = ("python3", "libgomp1", "libstdc++6")
-WHEELS = (
-    "numpy",
-    "onnx",
-    "onnx-ir",
-    "onnxruntime",
-    "pillow",
-    "platformdirs",
-    "pyyaml",
-    "typer",
-    "ai-edge-litert",
-)
-PLATFORMS = (
-    "manylinux_2_28_aarch64",
-    "manylinux_2_27_aarch64",
-    "manylinux_2_17_aarch64",
-    "manylinux2014_aarch64",
-)
+WHEELS = ("numpy", "onnx", "onnx-ir", "onnxruntime", "pillow", "platformdirs", "pyyaml", "typer", "ai-edge-litert")
+PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
 # A program that starts its Python again, as xdet does to run LiteRT, gets an emulated one.
 STARTUP = "import os, sys\nsys.executable = os.environ['EMULATED_PYTHON']\n"
 # ONNX Runtime reads this file when it is imported, and qemu before 10 shows the host's, which it does not understand.
@@ -60,9 +45,7 @@ CPU revision\t: 3
 
 def main() -> int:
     """Fill the folder where that was not done yet, then run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the Arm system is kept")
     parser.add_argument("--cpu", default="cortex-a72", help="a processor that 'qemu-aarch64 -cpu help' lists")
     words, arguments = sys.argv[1:], []
@@ -107,16 +90,7 @@ def unpack_system(folder: Path) -> None:
 def install_wheels(folder: Path) -> None:
     """The wheels of this project's own minimal dependencies and of LiteRT, unpacked beside the system."""
     version = python_of(folder).name.removeprefix("python")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--only-binary=:all:",
-        "--target",
-        str(folder / "site"),
-    ]
+    command = [sys.executable, "-m", "pip", "install", "-q", "--only-binary=:all:", "--target", str(folder / "site")]
     for name in PLATFORMS:
         command += ["--platform", name]
     subprocess.run([*command, "--python-version", version, *declared()], check=True)

@@ -3,8 +3,8 @@
     python folder_against_litert.py MODEL.tflite ... --images DIR [--blocks 6]
 
 The loop runs with one thread of LiteRT and with two; the ratio is to the better one. xdet works on one photograph per
-processor. Sessions are opened on the way, the three take turns, and numbers are medians. Networks alone, and boxes of single
-pictures: xdet bench MODEL.tflite --targets cpu. Needs: pip install "xdet[litert]"
+processor. Sessions are opened on the way, the three take turns, and numbers are medians. Networks alone, and boxes of
+single pictures: xdet bench MODEL.tflite --targets cpu. Needs: pip install "xdet[litert]"
 """
 
 from __future__ import annotations
@@ -72,15 +72,9 @@ def rates(sides: Sequence[Callable[[], None]], images: int, blocks: int) -> list
 
 def main() -> None:
     """Measure every model named on the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "models", nargs="+", type=Path, help="TFLite detectors of one raw output, with their sidecars"
-    )
-    parser.add_argument(
-        "--images", type=Path, required=True, help="folder of photographs, better 100 than two"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", type=Path, help="TFLite detectors of one raw output, with their sidecars")
+    parser.add_argument("--images", type=Path, required=True, help="folder of photographs, better 100 than two")
     parser.add_argument("--blocks", type=int, default=6)
     arguments = parser.parse_args()
     images = find_images([arguments.images])
@@ -89,9 +83,7 @@ def main() -> None:
             model = Path(folder) / f"{source.stem}.onnx"
             spec = xdet.convert(source, model, target="cpu", force=True).document.spec
             loops = [partial(plain_loop, source, spec, images, threads) for threads in (1, 2)]
-            one, two, ours = rates(
-                [*loops, partial(xdet_folder, model, images)], len(images), arguments.blocks
-            )
+            one, two, ours = rates([*loops, partial(xdet_folder, model, images)], len(images), arguments.blocks)
             print(
                 f"{source.name}: {len(images)} files to JSON, plain loop {one:.0f} (two threads {two:.0f}), "
                 f"xdet {ours:.0f} images/s, ratio {ours / max(one, two):.2f}"

@@ -2,10 +2,10 @@
 
     python kernel_variants.py [--sizes 224 416] [--blocks 7] [--stages first second deep leaky]
 
-The forms are those that `--target cpu` chooses from for Tiny YOLO v2: the first convolution (three channels) with its pool,
-the second with its pool, the largest (of 1/32 of the picture's size), and the LeakyReLU behind the first pool; random weights.
-Times are microseconds for the stage alone, medians of blocks that alternate between the forms, with one live session each. The
-form that xdet writes is bold. A form whose codes differ ends the program.
+The forms are those that `--target cpu` chooses from for Tiny YOLO v2: the first convolution (three channels) with its
+pool, the second with its pool, the largest (of 1/32 of the picture's size), and the LeakyReLU behind the first pool;
+random weights. Times are microseconds for the stage alone, medians of blocks that alternate between the forms, with one
+live session each. The form that xdet writes is bold. A form whose codes differ ends the program.
 """
 
 from __future__ import annotations
@@ -26,11 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 GROUP = 4  # pixels that the wide forms read as one position of 12 channels
-IN, CONV, OUT = (
-    (0.02, 128),
-    (0.5, 128),
-    (0.018, 20),
-)  # scale and zero-point of inputs, convolutions, LeakyReLU
+IN, CONV, OUT = ((0.02, 128), (0.5, 128), (0.018, 20))  # scale and zero-point of inputs, convolutions, LeakyReLU
 Weights = np.ndarray[Any, np.dtype[np.int8]]
 
 
@@ -63,19 +59,13 @@ class Stage:
 
     def read(self, codes: str, scale: float, zero_point: int) -> str:
         """DequantizeLinear."""
-        return self.op(
-            "DequantizeLinear", codes, self.constant(scale, np.float32), self.constant(zero_point, np.uint8)
-        )
+        return self.op("DequantizeLinear", codes, self.constant(scale, np.float32), self.constant(zero_point, np.uint8))
 
     def write(self, value: str, scale: float, zero_point: int) -> str:
         """QuantizeLinear."""
-        return self.op(
-            "QuantizeLinear", value, self.constant(scale, np.float32), self.constant(zero_point, np.uint8)
-        )
+        return self.op("QuantizeLinear", value, self.constant(scale, np.float32), self.constant(zero_point, np.uint8))
 
-    def conv(
-        self, codes: str, weights: Weights, strides: Sequence[int], pads: Sequence[int], group: int = 1
-    ) -> str:
+    def conv(self, codes: str, weights: Weights, strides: Sequence[int], pads: Sequence[int], group: int = 1) -> str:
         """A quantised convolution with weights OIHW, and the same bias for every group of its channels."""
         outputs = len(weights)
         scales = np.full(outputs, 0.01, np.float32)
@@ -128,9 +118,7 @@ class Stage:
             [helper.make_tensor_value_info(last, TensorProto.UINT8, None)],
             self.constants,
         )
-        model: ModelProto = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9
-        )
+        model: ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
         return bytes(model.SerializeToString())
 
 
@@ -159,9 +147,7 @@ def first_forms(size: int) -> list[Form]:
     def maximum_of(parts: Sequence[tuple[Sequence[int], Sequence[int]]], left: int) -> bytes:
         """One convolution per part, their maximum, and a pool over the ``left`` members of each window inside it."""
         stage, picture = grouped()
-        codes = [
-            stage.conv(picture, kernel, (2, 1), pads) for kernel, pads in (wide(*part) for part in parts)
-        ]
+        codes = [stage.conv(picture, kernel, (2, 1), pads) for kernel, pads in (wide(*part) for part in parts)]
         joined = stage.op("Max", *codes) if len(codes) > 1 else codes[0]
         if left > 1:
             members = stage.view(joined, half * size // GROUP, left, GROUP // 2 * outputs)
@@ -176,8 +162,7 @@ def first_forms(size: int) -> list[Form]:
         Form("groups of four pixels, one convolution", maximum_of([(both, columns)], 4), chosen=True),
         Form("one convolution per row, Max of two", maximum_of([((row,), columns) for row in both], 2)),
         Form(
-            "one convolution per column, Max of two",
-            maximum_of([(both, (column, column + 2)) for column in (0, 1)], 2),
+            "one convolution per column, Max of two", maximum_of([(both, (column, column + 2)) for column in (0, 1)], 2)
         ),
         Form(
             "four convolutions, Max of four",
@@ -192,9 +177,7 @@ def second_forms(size: int) -> list[Form]:
     plain, apart = Stage(*shape), Stage(*shape)
     codes, picture = plain.conv(plain.nchw("x"), weights, (1, 1), (1, 1, 1, 1)), apart.nchw("x")
     members = [
-        apart.conv(picture, weights, (2, 2), (1 - row, 1 - column, row, column))
-        for row in (0, 1)
-        for column in (0, 1)
+        apart.conv(picture, weights, (2, 2), (1 - row, 1 - column, row, column)) for row in (0, 1) for column in (0, 1)
     ]
     return [
         Form("one convolution, pool", plain.end(plain.pool(codes, (2, 2))), chosen=True),
@@ -205,7 +188,8 @@ def second_forms(size: int) -> list[Form]:
 def deep_forms(size: int) -> list[Form]:
     """3x3 convolution from 512 to 1024 channels: in parts that two threads might share more evenly than 49 pixels.
 
-    ONNX Runtime deals out rounds of six pixels. The kernel's upper row meets only padding in the first row of the result.
+    ONNX Runtime deals out rounds of six pixels. The kernel's upper row meets only padding in the first row of the
+    result.
     """
     side, weights = size // 32, random_weights(1024, 512)
     whole, apart, last, halves, groups = (Stage(1, side, side, 512) for _ in range(5))
@@ -240,9 +224,7 @@ def leaky_forms(size: int) -> list[Form]:
         branches = [
             stage.write(
                 stage.op(
-                    kind,
-                    stage.read("x", factor, zero_point),
-                    stage.read(stage.constant(neutral, np.uint8), 1.0, 0),
+                    kind, stage.read("x", factor, zero_point), stage.read(stage.constant(neutral, np.uint8), 1.0, 0)
                 ),
                 *OUT,
             )
@@ -256,9 +238,7 @@ def leaky_forms(size: int) -> list[Form]:
     parts = total.read("x", negative, zero_point), total.read(above, positive - negative, zero_point)
     return [
         Form("QLinearLeakyRelu, a table", table.end(table.nchw(looked_up))),
-        Form(
-            "Max, QLinearAdd", total.end(total.nchw(total.write(total.op("Add", *parts), *OUT))), chosen=True
-        ),
+        Form("Max, QLinearAdd", total.end(total.nchw(total.write(total.op("Add", *parts), *OUT))), chosen=True),
         Form("two QLinearAdd, Max", two_branches("Add", 0)),
         Form("two QLinearMul, Max", two_branches("Mul", 1)),
     ]
@@ -294,9 +274,7 @@ def require_equal(forms: Sequence[Form], x: np.ndarray[Any, Any]) -> None:
     """End the program unless all forms give the codes of the first one, and these differ among themselves."""
     expected, *others = (open_session(form.model, 1).run(None, {"x": x})[0] for form in forms)
     if len(np.unique(expected)) < 32:
-        sys.exit(
-            f"'{forms[0].name}' gives {len(np.unique(expected))} different codes: the comparison would be void"
-        )
+        sys.exit(f"'{forms[0].name}' gives {len(np.unique(expected))} different codes: the comparison would be void")
     for form, found in zip(forms[1:], others, strict=True):
         if not np.array_equal(found, expected):
             sys.exit(f"'{form.name}' gives other codes than '{forms[0].name}'")
@@ -321,9 +299,7 @@ def microseconds(forms: Sequence[Form], x: np.ndarray[Any, Any], threads: int, b
     return [1e6 * statistics.median(collected) for collected in times]
 
 
-def print_stage(
-    title: str, write_forms: Callable[[int], list[Form]], sizes: Sequence[int], blocks: int
-) -> None:
+def print_stage(title: str, write_forms: Callable[[int], list[Form]], sizes: Sequence[int], blocks: int) -> None:
     """Measure one stage and print its table."""
     columns: list[list[float]] = []
     headings: list[str] = []
@@ -345,19 +321,13 @@ def print_stage(
 
 def main() -> None:
     """Measure the stages named on the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--sizes", nargs="+", type=int, default=[224, 416], help="of the picture, multiples of 4"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", type=int, default=[224, 416], help="of the picture, multiples of 4")
     parser.add_argument("--blocks", type=int, default=7)
     parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(STAGES))
     arguments = parser.parse_args()
     if any(size < 8 or size % 4 for size in arguments.sizes) or arguments.blocks < 1:
-        parser.error(
-            "sizes must be multiples of 4, 8 or more (64 for the largest convolution); blocks 1 or more"
-        )
+        parser.error("sizes must be multiples of 4, 8 or more (64 for the largest convolution); blocks 1 or more")
     print(f"onnxruntime {ort.__version__}; codes of all forms of a stage are equal\n")
     for stage in arguments.stages:
         print_stage(*STAGES[stage], arguments.sizes, arguments.blocks)

@@ -3,8 +3,9 @@
 Usage: python measure.py [SOURCE.tflite] [--repeats 5]
 
 Without an argument it measures the detector that comes with xdet. Times are medians. Conversion and first box run in
-processes of their own, from the interpreter's start; the fused head's share is a finished model against the same one without
-its head, on one thread, in alternating blocks with one live session, because idle sessions keep spinning threads.
+processes of their own, from the interpreter's start; the fused head's share is a finished model against the same one
+without its head, on one thread, in alternating blocks with one live session, because idle sessions keep spinning
+threads.
 """
 
 from __future__ import annotations
@@ -54,9 +55,7 @@ def describe_machine() -> str:
 def convert(source: Path, target: Path, repeats: int) -> tuple[float, str]:
     """Seconds and peak memory of a process that converts ``source``; this process is still small, which Linux counts in."""
     command = [sys.executable, "-c", CONVERT, str(source), str(target)]
-    printed = [
-        subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(repeats)
-    ]
+    printed = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(repeats)]
     runs = [line.split(" ", 1) for line in printed]
     return statistics.median(float(seconds) for seconds, _ in runs), runs[-1][1].strip()
 
@@ -145,9 +144,7 @@ def sample_photo() -> Path:
 
 def main() -> None:
     """Measure one source and print what was found."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", nargs="?", type=Path, help="a TFLite detector with its sidecar")
     parser.add_argument("--repeats", type=int, default=5, help="of everything")
     arguments = parser.parse_args()

@@ -2,7 +2,8 @@
 
 Usage: python quickstart.py SOURCE.tflite PHOTO
 
-The source's sidecar ``SOURCE.xdet.json`` names anchors and classes; ``xdet convert --help`` lists the other ways to tell them.
+The source's sidecar ``SOURCE.xdet.json`` names anchors and classes; ``xdet convert --help`` lists the other ways to
+tell them.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python ray_scaling.py detector.onnx photos --photographs 20000 --workers 1 2 --kill --price 0.10
 
-makes links to the photographs until there are as many as asked, and detects in them in turn: plainly and on Ray, with each
-number of workers. ``--kill`` kills one of Ray's workers in every run; the lines must still be those of the plain run.
-The cost is arithmetic on the last column: photographs / (images per second and worker) / 3600 x price.
+makes links to the photographs until there are as many as asked, and detects in them in turn: plainly and on Ray, with
+each number of workers. ``--kill`` kills one of Ray's workers in every run; the lines must still be those of the plain
+run. The cost is arithmetic on the last column: photographs / (images per second and worker) / 3600 x price.
 """
 
 from __future__ import annotations
@@ -98,27 +98,18 @@ def main() -> int:
         for number, photo in enumerate(islice(cycle(find_images([asked.photos])), asked.photographs)):
             images.append(folder / f"{number:07}{photo.suffix}")
             images[-1].symlink_to(photo.resolve())
-        ray.init(
-            num_cpus=max(asked.workers),
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            include_dashboard=False,
-        )
+        ray.init(num_cpus=max(asked.workers), logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
         print("workers  engine  first s  images/s  per worker  against plain", flush=True)
         for workers in asked.workers:
             plain = run(asked.model, images, folder / "plain.jsonl", workers, on_ray=False)
-            killer = threading.Thread(
-                target=kill_one, args=(folder / "ray.jsonl", len(images) // 3), daemon=True
-            )
+            killer = threading.Thread(target=kill_one, args=(folder / "ray.jsonl", len(images) // 3), daemon=True)
             (folder / "ray.jsonl").unlink(missing_ok=True)
             if asked.kill:
                 killer.start()
             there = run(asked.model, images, folder / "ray.jsonl", workers, on_ray=True)
             for engine, found in (("plain", plain), ("ray", there)):
                 columns = f"{found.first_s:7.1f}  {found.per_s:8.1f}  {found.per_s / workers:10.1f}"
-                print(
-                    f"{workers:7}  {engine:6}  {columns}  {plain.per_s / found.per_s - 1:+13.1%}", flush=True
-                )
+                print(f"{workers:7}  {engine:6}  {columns}  {plain.per_s / found.per_s - 1:+13.1%}", flush=True)
             same = (folder / "ray.jsonl").read_bytes() == (folder / "plain.jsonl").read_bytes()
             print(f"    lines of both: {'equal' if same else 'DIFFERENT'}", flush=True)
             code |= not same

@@ -2,9 +2,10 @@
 
 ``python report_accelerator.py person.onnx --source person.tflite --images photos --provider cuda``
 
-The block holds the versions, the machine, the provider with its devices and options, which nodes it takes and which fall back
-to the CPU, the time per photograph beside the CPU's, and what ``xdet check`` finds on both: steps between the heads, and boxes.
-Exit code 0 where the check passed, 1 where it did not, 2 for a request that cannot be met, 3 where the provider gave no result.
+The block holds the versions, the machine, the provider with its devices and options, which nodes it takes and which
+fall back to the CPU, the time per photograph beside the CPU's, and what ``xdet check`` finds on both: steps between the
+heads, and boxes. Exit code 0 where the check passed, 1 where it did not, 2 for a request that cannot be met, 3 where
+the provider gave no result.
 """
 
 from __future__ import annotations
@@ -54,17 +55,13 @@ def head_line(path: Path, photographs: Sequence[Path], choices: RuntimeChoices) 
     model = read_model_file(path)
     document = read_document(model.data, file=model.file)
     with open_model(model) as known, open_model(model, choices, subprocess=True) as runtime:
-        pictures = [
-            picture.pixels[None] for picture in prepare_many(photographs, Preparation(document.spec.image))
-        ]
+        pictures = [picture.pixels[None] for picture in prepare_many(photographs, Preparation(document.spec.image))]
         heads = [(known.head(pixels), runtime.head(pixels)) for pixels in pictures]
     differing = sum(int((here != there).sum()) for here, there in heads)
     most = max(float(np.abs(here - there).max()) for here, there in heads)
     told = f"{most:.2g}" if document.golden is None else f"{most / document.golden.scale:.0f} LSB"
     values = sum(here.size for here, _ in heads)
-    return (
-        f"head on {choices.provider} beside cpu: {differing:,} of {values:,} values differ, by at most {told}"
-    )
+    return f"head on {choices.provider} beside cpu: {differing:,} of {values:,} values differ, by at most {told}"
 
 
 def print_block(args: argparse.Namespace) -> int:
@@ -77,9 +74,7 @@ def print_block(args: argparse.Namespace) -> int:
     print("```")
     print(f"xdet {xdet.__version__}; {', '.join(installed_distributions())}; {versions}")
     print(f"{machine.cpu}, {machine.usable_cpus} processors, {machine.system}")
-    print(
-        f"provider {here.name}; devices: {', '.join(here.devices) or 'not told'}; options: {options or 'none'}"
-    )
+    print(f"provider {here.name}; devices: {', '.join(here.devices) or 'not told'}; options: {options or 'none'}")
     for problem in provider_problems():
         print(f"problem: {problem}")
     print(placement_text(find_placement(args.model.read_bytes(), provider)), flush=True)
@@ -90,11 +85,7 @@ def print_block(args: argparse.Namespace) -> int:
         )
     names = ",".join(dict.fromkeys(["onnxruntime:cpu", f"onnxruntime:{provider}"]))
     if provider != "cpu":
-        print(
-            head_line(
-                args.model, photographs, RuntimeChoices("onnxruntime", provider, provider_options=options)
-            )
-        )
+        print(head_line(args.model, photographs, RuntimeChoices("onnxruntime", provider, provider_options=options)))
     result = xdet.check(args.model, args.source, photographs, runtimes=names, provider_options=options)
     print(check_text(result))
     print("```")
@@ -109,9 +100,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="One block to paste: a model on an execution provider.")
     parser.add_argument("model", type=Path, help="an ONNX file of xdet convert")
     parser.add_argument("--source", type=Path, required=True, help="the file it was made of")
-    parser.add_argument(
-        "--images", nargs="+", type=Path, required=True, help="photographs, or folders of them"
-    )
+    parser.add_argument("--images", nargs="+", type=Path, required=True, help="photographs, or folders of them")
     parser.add_argument(
         "--provider", required=True, help="as xdet providers lists it: cuda, tensorrt, coreml, qnn, ..."
     )

@@ -2,8 +2,8 @@
 
 Usage: python run_without_xdet.py MODEL.onnx PHOTO [--no-vnni]
 
-``--no-vnni`` is for x86 CPUs without AVX-512 VNNI or AVX-VNNI, whose fast uint8 kernels saturate: it asks ONNX Runtime for
-the exact ones. It costs time where VNNI exists, and means nothing on ARM.
+``--no-vnni`` is for x86 CPUs without AVX-512 VNNI or AVX-VNNI, whose fast uint8 kernels saturate: it asks ONNX Runtime
+for the exact ones. It costs time where VNNI exists, and means nothing on ARM.
 """
 
 from __future__ import annotations
@@ -105,9 +105,7 @@ def main(model: str, photo: str, *, no_vnni: bool) -> None:
     count, boxes, scores, classes, _ = session.run(None, feeds)
 
     for i in range(count[0]):
-        inside = (boxes[0, i] * ([image["width"], image["height"]] * 2) - [left, top] * 2) / (
-            [width, height] * 2
-        )
+        inside = (boxes[0, i] * ([image["width"], image["height"]] * 2) - [left, top] * 2) / ([width, height] * 2)
         x1, y1, x2, y2 = np.clip(inside, 0, 1) * ([rgb.width, rgb.height] * 2)
         name = spec["class_names"][classes[0, i]]
         print(f"{name} {scores[0, i]:.3f}  {x1:.1f} {y1:.1f} {x2:.1f} {y2:.1f}")

@@ -2,18 +2,19 @@
 
 ``python runtime_matrix.py person.tflite face.tflite --images photos --runtimes openvino,tract,onnxruntime-web``
 
-Converts each source in each dialect (``--dialects``: ``portable``, which is float of a float source; ``cpu``, ``int8``, ``float
-leaky``, ``dequantised`` and ``dequantised float16`` of quantised sources; ``float16`` and ``symmetric`` of float ones), runs
-the first photographs (``--count``) and prints a row per source, dialect and runtime:
+Converts each source in each dialect (``--dialects``: ``portable``, which is float of a float source; ``cpu``, ``int8``,
+``float leaky``, ``dequantised`` and ``dequantised float16`` of quantised sources; ``float16`` and ``symmetric`` of
+float ones), runs the first photographs (``--count``) and prints a row per source, dialect and runtime:
 
 * head: values of the raw head that differ, and by how many quantisation steps at most (of float models: by how much);
 * boxes: whether every row is of the same box as ONNX Runtime's, and if not how many rows are;
-* time, with ``--repeats``: milliseconds per photograph, the least of so many, network and head, on ``--threads`` threads.
+* time, with ``--repeats``: milliseconds per photograph, the least of so many, network and head, on ``--threads``
+  threads.
 
-A runtime that refuses or cannot load a file is told with its first words. Without ``--runtimes`` all that work here are run.
-``--look-alikes`` adds a small network of every head (of the tests, random weights; extra: litert). ``--into FILE`` puts the
-table in the place of the first such one that a Markdown file holds, ``--under HEADING`` of the first one behind that line.
-Exit code 0, or 2 for a request that cannot be met.
+A runtime that refuses or cannot load a file is told with its first words. Without ``--runtimes`` all that work here are
+run. ``--look-alikes`` adds a small network of every head (of the tests, random weights; extra: litert). ``--into FILE``
+puts the table in the place of the first such one that a Markdown file holds, ``--under HEADING`` of the first one
+behind that line. Exit code 0, or 2 for a request that cannot be met.
 """
 
 from __future__ import annotations
@@ -99,9 +100,7 @@ def describe_boxes(found: BatchDetections, known: BatchDetections) -> str:
     return f"{same} of {int(filled.sum())} rows"
 
 
-def print_rows(
-    source: Path, dialect: str, names: Sequence[str], photographs: Sequence[Path], args: Any
-) -> None:
+def print_rows(source: Path, dialect: str, names: Sequence[str], photographs: Sequence[Path], args: Any) -> None:
     """Convert, run, and print the rows of one source in one dialect."""
     with tempfile.TemporaryDirectory(prefix="xdet-matrix-") as folder:
         path = Path(folder) / "model.onnx"
@@ -116,14 +115,7 @@ def print_rows(
         step = None if document.golden is None else document.golden.scale
         how = {"threads": args.threads, "repeats": args.repeats}
         head, boxes, least = measure(model, REFERENCE, pixels, **how)
-        row(
-            source.stem,
-            dialect,
-            REFERENCE,
-            "the reference",
-            f"{int(boxes.num_detections.sum())} boxes",
-            least,
-        )
+        row(source.stem, dialect, REFERENCE, "the reference", f"{int(boxes.num_detections.sum())} boxes", least)
         for name in names:
             try:
                 found = measure(model, name, pixels, **how)
@@ -162,9 +154,7 @@ def put_table(file: Path, heading: str | None) -> None:
     behind = 0 if heading is None else before.index(heading) if heading in before else len(before)
     if LINES[0] not in before[behind:]:
         where = "" if heading is None else f" behind the line {heading!r}"
-        raise UsageError(
-            f"'{file}' holds no table{where} that begins with {LINES[0]}; put this line there first"
-        )
+        raise UsageError(f"'{file}' holds no table{where} that begins with {LINES[0]}; put this line there first")
     start = before.index(LINES[0], behind)
     end = next((i for i in range(start, len(before)) if not before[i].startswith("|")), len(before))
     file.write_text("\n".join([*before[:start], *LINES, *before[end:]]) + "\n", "utf-8")
@@ -178,24 +168,19 @@ def main() -> int:
     parser.add_argument("--into", type=Path, metavar="FILE", help="a Markdown file whose table is replaced")
     parser.add_argument("--under", metavar="HEADING", help="a line of that file in front of the table")
     parser.add_argument("--calibration", type=Path, metavar="DIR", help="photographs for symmetric")
-    parser.add_argument(
-        "--images", nargs="+", type=Path, required=True, help="photographs, or folders of them"
-    )
+    parser.add_argument("--images", nargs="+", type=Path, required=True, help="photographs, or folders of them")
     parser.add_argument("--dialects", default=",".join(OF_QUANTISED), help=f"of {', '.join(DIALECTS)}")
     parser.add_argument("--runtimes", help="names as xdet check takes them; default: all that work here")
     parser.add_argument("--count", type=int, default=2, help="photographs that are run")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=0, help="of each runtime, for its time; default: none")
-    parser.add_argument(
-        "--score-threshold", type=float, default=0.1, help="low, so that there are boxes to compare"
-    )
+    parser.add_argument("--score-threshold", type=float, default=0.1, help="low, so that there are boxes to compare")
     args = parser.parse_args()
     dialects = [word.strip() for word in args.dialects.split(",")]
     unknown = sorted(set(dialects) - set(DIALECTS))
     if unknown:
         print(
-            f"there is no dialect {', '.join(map(repr, unknown))}; choose among {', '.join(DIALECTS)}",
-            file=sys.stderr,
+            f"there is no dialect {', '.join(map(repr, unknown))}; choose among {', '.join(DIALECTS)}", file=sys.stderr
         )
         return 2
     try:
@@ -203,8 +188,7 @@ def main() -> int:
             names: Sequence[str] = runtimes_for("onnx")
         else:
             names = [
-                f"{c.runtime}:{c.provider or RUNTIMES[str(c.runtime)].usual}"
-                for c in parse_runtimes(args.runtimes)
+                f"{c.runtime}:{c.provider or RUNTIMES[str(c.runtime)].usual}" for c in parse_runtimes(args.runtimes)
             ]
         photographs = find_images(args.images)[: args.count]
         COLUMNS.extend([*HEADER, *(["ms"] if args.repeats else [])])
@@ -214,9 +198,7 @@ def main() -> int:
             sources = [*args.sources, *(write_look_alikes(Path(folder)) if args.look_alikes else ())]
             for source in sources:
                 for dialect in dialects:
-                    print_rows(
-                        source, dialect, [name for name in names if name != REFERENCE], photographs, args
-                    )
+                    print_rows(source, dialect, [name for name in names if name != REFERENCE], photographs, args)
         if args.into is not None:
             put_table(args.into, args.under)
     except XdetError as error:

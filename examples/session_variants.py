@@ -2,10 +2,10 @@
 
     python session_variants.py [MODEL.tflite ...] [--blocks 7] [--threads 1]
 
-Without arguments it measures the detector that comes with xdet, from pixels at network size to boxes. The ways: a plain call
-that returns new arrays, as xdet calls; the same with one session option changed; IO binding, which reads and writes buffers
-that live as long as the session; files converted with `--batch 2` and `--batch 4`. Medians of blocks that alternate between
-the ways, with one live session each. All ways must give the same boxes.
+Without arguments it measures the detector that comes with xdet, from pixels at network size to boxes. The ways: a plain
+call that returns new arrays, as xdet calls; the same with one session option changed; IO binding, which reads and
+writes buffers that live as long as the session; files converted with `--batch 2` and `--batch 4`. Medians of blocks
+that alternate between the ways, with one live session each. All ways must give the same boxes.
 """
 
 from __future__ import annotations
@@ -164,9 +164,7 @@ def milliseconds(found: Ways, blocks: int) -> list[float]:
 
 def main() -> None:
     """Measure every model named on the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", type=Path, help="TFLite detectors with their sidecars")
     parser.add_argument("--blocks", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1, help="inside an operator")

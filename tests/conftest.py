@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "xdet" / "data"
 
-# Commands that tests start write to pipes of no width, whatever started the tests. Readline, which pytest loads, sets the
-# variable behind os.environ's back.
+# Commands that tests start write to pipes of no width, whatever started the tests. Readline, which pytest loads, sets
+# the variable behind os.environ's back.
 os.environ.pop("COLUMNS", None)
 os.unsetenv("COLUMNS")
-# The tests' processes share the cores: numpy's BLAS threads would wait for each other by spinning, for two thirds of all time.
-# pytest-xdist's workers, and what tests start, read this before they load numpy.
+# The tests' processes share the cores: numpy's BLAS threads would wait for each other by spinning, for two thirds of
+# all time. pytest-xdist's workers, and what tests start, read this before they load numpy.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell starts background jobs so, and what tests start would ignore the interrupts that they send, too.
@@ -44,8 +44,8 @@ def find_shared() -> Path | None:
 def pytest_collection() -> Iterator[None]:
     """Leave modules and collected tests out of every later garbage collection.
 
-    They are half a million objects that live as long as the process; walking through them took two thirds of the time of
-    the tests of ``xdet bench``, and 2 s while they were made.
+    They are half a million objects that live as long as the process; walking through them took two thirds of the time
+    of the tests of ``xdet bench``, and 2 s while they were made.
     """
     gc.disable()
     try:
@@ -60,8 +60,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = {
         "shared": find_shared() is None
         and "needs the shared photographs and models: set XDET_SHARED to the folder that holds data/ and models/",
-        "emulator": shutil.which("qemu-x86_64") is None
-        and "needs qemu-x86_64 (Debian: apt-get install qemu-user)",
+        "emulator": shutil.which("qemu-x86_64") is None and "needs qemu-x86_64 (Debian: apt-get install qemu-user)",
     }
     for item in items:
         for name, reason in missing.items():

@@ -48,9 +48,7 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def imported_by(code: str, watched: tuple[str, ...]) -> list[str]:
     """Those of ``watched`` that are loaded after ``code`` ran in a process of its own."""
-    result = run_python(
-        f"{code}\nimport sys\nprint('\\n' + ' '.join(m for m in {watched!r} if m in sys.modules))"
-    )
+    result = run_python(f"{code}\nimport sys\nprint('\\n' + ' '.join(m for m in {watched!r} if m in sys.modules))")
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()[-1].split()
 
@@ -64,15 +62,7 @@ def import_rules() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     "module",
-    [
-        "xdet",
-        "xdet.errors",
-        "xdet.detections",
-        "xdet.cli.app",
-        "converters",
-        "converters.errors",
-        "converters.spec",
-    ],
+    ["xdet", "xdet.errors", "xdet.detections", "xdet.cli.app", "converters", "converters.errors", "converters.spec"],
 )
 def test_importing_this_module_loads_no_back_end(module: str) -> None:
     assert imported_by(f"import {module}", BACK_ENDS) == []
@@ -112,13 +102,7 @@ def test_detecting_with_a_finished_model_loads_no_conversion_code(
     import xdet
 
     xdet.convert(embedded_tflite, tmp_path / "m.onnx")
-    arguments = [
-        "detect",
-        str(tmp_path / "m.onnx"),
-        str(sample_pictures[0]),
-        "--json",
-        str(tmp_path / "d.json"),
-    ]
+    arguments = ["detect", str(tmp_path / "m.onnx"), str(sample_pictures[0]), "--json", str(tmp_path / "d.json")]
     code = f"""
 import sys
 sys.argv = ["xdet", *{arguments!r}]
@@ -134,32 +118,24 @@ except SystemExit as stop:
 
 def test_every_module_of_xdet_has_its_layer() -> None:
     """Exhaustive: import-linter refuses modules that no layer names, and this test layers that name no module."""
-    (rule,) = [
-        contract for contract in import_rules() if contract["name"] == "inside xdet, arrows point down"
-    ]
+    (rule,) = [contract for contract in import_rules() if contract["name"] == "inside xdet, arrows point down"]
     assert rule["exhaustive"] is True
     assert rule["containers"] == ["xdet"]
     named = [name.strip() for layer in rule["layers"] for name in layer.split(":")]
     optional = {name.strip("()") for name in named if name.startswith("(")}
-    modules = {
-        path.relative_to(ROOT / "xdet").parts[0].removesuffix(".py") for path in (ROOT / "xdet").rglob("*.py")
-    }
+    modules = {path.relative_to(ROOT / "xdet").parts[0].removesuffix(".py") for path in (ROOT / "xdet").rglob("*.py")}
     assert len(named) == len(set(named))
     assert modules - {"__init__"} <= {name.strip("()") for name in named}
     assert set(named) - {f"({name})" for name in optional} <= modules
 
 
-def test_conversion_runs_without_tensorflow_and_without_any_runtime(
-    embedded_tflite: Path, tmp_path: Path
-) -> None:
+def test_conversion_runs_without_tensorflow_and_without_any_runtime(embedded_tflite: Path, tmp_path: Path) -> None:
     code = f"import xdet; xdet.convert({str(embedded_tflite)!r}, {str(tmp_path / 'm.onnx')!r})"
     watched = ("ai_edge_litert", "onnxruntime", "openvino", "tensorflow", "tf2onnx")
     assert imported_by(code, watched) == []
 
 
-def test_a_missing_extra_gives_the_pip_line_to_type(
-    embedded_tflite: Path, sample_pictures: list[Path]
-) -> None:
+def test_a_missing_extra_gives_the_pip_line_to_type(embedded_tflite: Path, sample_pictures: list[Path]) -> None:
     hidden = "import sys\nsys.modules['ai_edge_litert'] = None\nsys.argv[0] = 'xdet'\n"
     run = "from xdet.__main__ import main\nsys.exit(main())"
     result = run_python(hidden + run, "detect", str(embedded_tflite), str(sample_pictures[0]))
@@ -179,10 +155,7 @@ def test_a_file_is_one_idea_of_at_most_500_lines(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_a_module_is_named_after_its_idea(path: Path) -> None:
-    assert not {"utils", "util", "common", "helpers", "core", "misc"} & {
-        path.stem,
-        *path.relative_to(ROOT).parts,
-    }
+    assert not {"utils", "util", "common", "helpers", "core", "misc"} & {path.stem, *path.relative_to(ROOT).parts}
 
 
 def test_every_skip_says_what_is_missing() -> None:

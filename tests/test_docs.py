@@ -25,19 +25,10 @@ from tests.xdet.films import write_film
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 DOCUMENTS = sorted(
-    [
-        *ROOT.glob("*.md"),
-        *(ROOT / "docs").rglob("*.md"),
-        *EXAMPLES.glob("*.md"),
-        ROOT / "xdet" / "data" / "README.md",
-    ]
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *EXAMPLES.glob("*.md"), ROOT / "xdet" / "data" / "README.md"]
 )
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
-RUN = (
-    ROOT / "README.md",
-    EXAMPLES / "README.md",
-    *TUTORIALS,
-)  # their commands are run, in order, in one folder
+RUN = (ROOT / "README.md", EXAMPLES / "README.md", *TUTORIALS)  # their commands are run, in order, in one folder
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHELL = set("|&;<>$`*?~")  # what only a shell reads
 NOT_OURS = {
@@ -73,22 +64,14 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     here = [sys.executable] if command[0] == "python" else command[:1]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [*here, *command[1:]],
-        cwd=folder,
-        env=env,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
+        [*here, *command[1:]], cwd=folder, env=env, capture_output=True, text=True, encoding="utf-8", check=False
     )
 
 
 def write_export(path: Path) -> None:
     """A network that ends as Ultralytics' exports do, with what they append."""
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(
-            "metadata.yaml", "task: detect\nstride: 32\nimgsz: [64, 64]\nnames: {0: cat, 1: dog}\n"
-        )
+        archive.writestr("metadata.yaml", "task: detect\nstride: 32\nimgsz: [64, 64]\nnames: {0: cat, 1: dog}\n")
     path.write_bytes(yolo_v8(classes=2) + path.read_bytes())
 
 
@@ -115,10 +98,7 @@ def folder(tmp_path: Path, embedded_tflite: Path, sample_pictures: list[Path]) -
 
 @pytest.mark.parametrize(
     "document",
-    [
-        pytest.param(path, marks=pytest.mark.slow) if path.stem == "measure-on-your-board" else path
-        for path in RUN
-    ],
+    [pytest.param(path, marks=pytest.mark.slow) if path.stem == "measure-on-your-board" else path for path in RUN],
     ids=name_of,
 )
 def test_the_commands_of_this_document_run_in_order(document: Path, folder: Path) -> None:
@@ -221,9 +201,7 @@ def options() -> set[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_every_option_that_this_document_quotes_exists(document: Path, options: set[str]) -> None:
-    quoted = {
-        found for span in re.findall(r"`([^`\n]+)`", document.read_text("utf-8")) for found in span.split()
-    }
+    quoted = {found for span in re.findall(r"`([^`\n]+)`", document.read_text("utf-8")) for found in span.split()}
     named = {word.split("=")[0] for word in quoted if re.fullmatch(r"--[a-z][a-z-]+(=.*)?", word)}
     assert named - NOT_OURS <= options
 
@@ -243,12 +221,7 @@ def expected_lines(model: Path, picture: Path) -> list[list[str]]:
     import xdet
 
     return [
-        [
-            found.class_name,
-            str(found.class_id),
-            f"{found.score:.3f}",
-            *(f"{v:.1f}" for v in found.box_xyxy_px),
-        ]
+        [found.class_name, str(found.class_id), f"{found.score:.3f}", *(f"{v:.1f}" for v in found.box_xyxy_px)]
         for found in xdet.Detector(model)(picture)
     ]
 

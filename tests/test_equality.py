@@ -68,8 +68,7 @@ def inputs(size: int, photographs: list[Path]) -> list[NDArray[np.uint8]]:
     noise = [rng.integers(0, 256, (1, size, size, 3), dtype=np.uint8) for _ in range(2)]
     flat = [np.full((1, size, size, 3), level, np.uint8) for level in (0, 255)]
     photos = [
-        resize_image(read_image(path, honour_exif=True), size, size, "bilinear-antialias")[None]
-        for path in photographs
+        resize_image(read_image(path, honour_exif=True), size, size, "bilinear-antialias")[None] for path in photographs
     ]
     return [*noise, *flat, *photos]
 

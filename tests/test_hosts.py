@@ -28,9 +28,7 @@ def test_the_fixed_style_keeps_bits_thresholds_and_metadata(
     (tmp_path / "models").mkdir()
     model = tmp_path / "models" / "detector.onnx"
     model.write_bytes(convert_to_bytes(embedded_tflite, ConvertOptions()).model)
-    line = re.search(
-        r"^python (-m onnxruntime\.tools\..*)$", (ROOT / "docs" / "hosts.md").read_text("utf-8"), re.M
-    )
+    line = re.search(r"^python (-m onnxruntime\.tools\..*)$", (ROOT / "docs" / "hosts.md").read_text("utf-8"), re.M)
     assert line is not None
     command = [sys.executable, *shlex.split(line[1])]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -46,9 +46,7 @@ def test_the_matrix_has_a_row_per_dialect_and_runtime(
 def test_a_dialect_that_there_is_not_is_told(embedded_tflite: Path) -> None:
     done = run("runtime_matrix.py", embedded_tflite, "--images", embedded_tflite, "--dialects", "latin")
     assert done.returncode == 2
-    assert done.stderr.startswith(
-        "there is no dialect 'latin'; choose among portable, cpu, int8, float leaky, "
-    )
+    assert done.stderr.startswith("there is no dialect 'latin'; choose among portable, cpu, int8, float leaky, ")
 
 
 def test_the_block_holds_versions_placement_and_the_check(

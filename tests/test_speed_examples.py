@@ -35,35 +35,22 @@ def codes(shape: list[int]) -> np.ndarray[Any, Any]:
 
 @pytest.mark.parametrize(
     ("stage", "count", "size"),
-    [
-        ("first", 5, 16),
-        ("first", 5, 52),
-        ("second", 2, 16),
-        ("second", 2, 52),
-        ("deep", 5, 96),
-        ("leaky", 4, 16),
-    ],
+    [("first", 5, 16), ("first", 5, 52), ("second", 2, 16), ("second", 2, 52), ("deep", 5, 96), ("leaky", 4, 16)],
 )
-def test_all_forms_of_a_stage_give_the_same_codes(
-    variants: ModuleType, stage: str, count: int, size: int
-) -> None:
+def test_all_forms_of_a_stage_give_the_same_codes(variants: ModuleType, stage: str, count: int, size: int) -> None:
     forms = variants.STAGES[stage][1](size)
     assert len(forms) == count
     assert sum(form.chosen for form in forms) == 1
     variants.require_equal(forms, variants.codes_for(forms[0]))
 
 
-def test_a_form_with_other_codes_ends_the_program(
-    variants: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_form_with_other_codes_ends_the_program(variants: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     table, total, *_ = variants.leaky_forms(16)
     with monkeypatch.context() as patch:
         patch.setattr(variants, "OUT", (0.019, 20))
         other = variants.leaky_forms(16)[1]
     variants.require_equal([table, total], codes([1, 8, 8, 16]))
-    with pytest.raises(
-        SystemExit, match="'Max, QLinearAdd' gives other codes than 'QLinearLeakyRelu, a table'"
-    ):
+    with pytest.raises(SystemExit, match="'Max, QLinearAdd' gives other codes than 'QLinearLeakyRelu, a table'"):
         variants.require_equal([table, other], codes([1, 8, 8, 16]))
 
 

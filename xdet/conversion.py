@@ -80,7 +80,8 @@ def convert(
         iou_threshold: default of the finished model, 0..1; 0.5 if None.
         max_detections: rows of the finished model's outputs; 100 if None.
         head: ``"auto"`` looks at the outputs; ``"none"`` ends the graph at the raw outputs, of any number and rank.
-        priors: of an SSD head without any: a .npy, .csv or .json file, ``"coco-ssd"`` or ``"coco-ssd-fpn"`` (docs/heads.md).
+        priors: of an SSD head without any: a .npy, .csv or .json file, ``"coco-ssd"`` or ``"coco-ssd-fpn"``
+            (docs/heads.md).
         prior_format: how the four numbers of a prior are read: centre y and x, height, width; and so on.
         variances: four factors of the offsets, in the order of the format, or text ("0.1,0.1,0.2,0.2").
         score_activation: what the scores of an SSD head still need.
@@ -88,18 +89,19 @@ def convert(
         batch: images per call, or ``"dynamic"``.
         target: ``"portable"``, or ``"cpu"`` for rewrites that suit ONNX Runtime's CPU kernels.
         activations: dtype of the activation codes; results are the same.
-        leaky_relu: ``"litert"`` equals LiteRT XNNPACK bit for bit, ``"float"`` is the real function (at most 1 LSB away); the
-            same choice for sums, products, average pools, means, bilinear resizes and requantisations.
-        arithmetic: for operators without a fused form that equals LiteRT: ``"litert"`` computes them step by step, ``"fused"``
-            keeps the faster operator (at most 1 LSB away).
-        dequantize: write the float network of a quantised TFLite or QDQ ONNX source: the same weights, and activations that
-            nothing rounds, for compilers without Q/DQ.
-        float16: write weights and activations of a float network as float16; the head stays float32, and so does what meets
-            numbers that float16 cannot hold on probe pictures, and on ``calibration`` where that is given.
+        leaky_relu: ``"litert"`` equals LiteRT XNNPACK bit for bit, ``"float"`` is the real function (at most 1 LSB
+            away); the same choice for sums, products, average pools, means, bilinear resizes and requantisations.
+        arithmetic: for operators without a fused form that equals LiteRT: ``"litert"`` computes them step by step,
+            ``"fused"`` keeps the faster operator (at most 1 LSB away).
+        dequantize: write the float network of a quantised TFLite or QDQ ONNX source: the same weights, and activations
+            that nothing rounds, for compilers without Q/DQ.
+        float16: write weights and activations of a float network as float16; the head stays float32, and so does what
+            meets numbers that float16 cannot hold on probe pictures, and on ``calibration`` where that is given.
         freeze_thresholds: write the thresholds as constants instead of optional inputs.
         any_size: take photographs of any size: the resize rule is in the file ([any size](docs/any-size.md)).
         quantize: quantise a Keras source to int8, with one weight scale per output channel or per tensor.
-        symmetric: with ``quantize``: int8 activations, every zero-point 0, biases in float32, as TensorRT and many NPUs demand.
+        symmetric: with ``quantize``: int8 activations, every zero-point 0, biases in float32, as TensorRT and many NPUs
+            demand.
         calibration: photographs for that: a folder, or files; at least 8, better 50 to 500 of what it will see.
         percentile: share of each activation's values that its range keeps, such as 99.99; None keeps all of them.
         opset: of the file, 13 to 22; None is the lowest that the graph needs, which the oldest runtimes load.
@@ -178,7 +180,8 @@ def describe(
     Args:
         source: a detector as its training left it.
         said: what its file and sidecar do not say (``describing_options``).
-        output: the sidecar to write, ``<stem>.xdet.json`` beside the source for all commands to find it; None writes nothing.
+        output: the sidecar to write, ``<stem>.xdet.json`` beside the source for all commands to find it; None writes
+            nothing.
         force: replace an existing ``output``.
         inputs: files that ``said`` names, which are never replaced.
 
@@ -258,9 +261,7 @@ def describing_options(
 
 
 def _calibration(
-    photographs: PathLike | Sequence[PathLike],
-    percentile: float | None,
-    progress: Callable[[int, int], None] | None,
+    photographs: PathLike | Sequence[PathLike], percentile: float | None, progress: Callable[[int, int], None] | None
 ) -> Calibration:
     """The photographs as ``detect`` would feed them to the finished model, in the order of their names."""
     from converters.calibration import Calibration

@@ -182,11 +182,7 @@ class Detections:
         return draw_detections(picture, self)
 
     def save(
-        self,
-        path: str | os.PathLike[str],
-        picture: NDArray[np.uint8] | None = None,
-        *,
-        force: bool = False,
+        self, path: str | os.PathLike[str], picture: NDArray[np.uint8] | None = None, *, force: bool = False
     ) -> Path:
         """Write ``plot(picture)`` to a file; its suffix names the format.
 
@@ -271,17 +267,10 @@ class Detections:
         try:
             import pandas as pd
         except ImportError as error:
-            raise RuntimeUnavailableError(
-                "pandas is not installed; install it with: pip install pandas"
-            ) from error
+            raise RuntimeUnavailableError("pandas is not installed; install it with: pip install pandas") from error
         corners = dict(zip(("x1", "y1", "x2", "y2"), self.boxes_xyxy_px.T, strict=True))
         names = [self.class_names[class_id] for class_id in self.classes]
-        columns = {
-            "class_id": self.classes,
-            "class_name": names,
-            "score": self.scores,
-            "anchor": self.anchors,
-        }
+        columns = {"class_id": self.classes, "class_name": names, "score": self.scores, "anchor": self.anchors}
         return pd.DataFrame({"image": [self.image] * len(self), **corners, **columns})
 
     def to_supervision(self) -> Any:

@@ -13,8 +13,8 @@
         └── RuntimeCrashedError     a runtime's subprocess ended before it gave a result
 
 ``converters.ConversionError`` stands beside this tree: ``xdet.convert`` raises nothing else for bad files.
-Each message says what failed, where, what was expected and found, and what to do. It names parameters as the library calls
-them, between backticks (`force`); the command line writes its own options there (--force).
+Each message says what failed, where, what was expected and found, and what to do. It names parameters as the library
+calls them, between backticks (`force`); the command line writes its own options there (--force).
 """
 
 from __future__ import annotations

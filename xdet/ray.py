@@ -1,8 +1,8 @@
 """Detecting in many photographs on Ray Data: one loaded detector per actor, rows as the Parquet files of ``xdet detect``.
 
-On CPUs an actor reads, decodes and detects, so that only names and rows travel. With GPUs, tasks on the CPU workers decode and
-resize, and actors with a share of a GPU get network-sized pixels. A picture that cannot be read is a row with its ``error``.
-Ray starts anew what a killed worker was doing; a row is there once.
+On CPUs an actor reads, decodes and detects, so that only names and rows travel. With GPUs, tasks on the CPU workers
+decode and resize, and actors with a share of a GPU get network-sized pixels. A picture that cannot be read is a row
+with its ``error``. Ray starts anew what a killed worker was doing; a row is there once.
 """
 
 from __future__ import annotations
@@ -20,14 +20,7 @@ import numpy as np
 
 from xdet.detection.batch import result_name
 from xdet.detection.detector import Detector
-from xdet.detection.rows import (
-    NamedImage,
-    arrow_schema,
-    entry_to_row,
-    failure_to_entry,
-    found_to_entry,
-    row_to_entry,
-)
+from xdet.detection.rows import NamedImage, arrow_schema, entry_to_row, failure_to_entry, found_to_entry, row_to_entry
 from xdet.detections import require_classes
 from xdet.errors import DataError, ImageError, UsageError, XdetError, import_extra
 from xdet.pictures.addresses import Stored, is_stored
@@ -88,15 +81,16 @@ def detect(
     """Detect in a Ray dataset.
 
     Args:
-        dataset: a ``ray.data.Dataset`` whose rows name a photograph in ``path`` (a file that every node sees, or an address in
-            a store: s3, gs, abfs, hdfs), and may hold the bytes of its file in ``bytes``, as ``ray.data.read_binary_files(...,
+        dataset: a ``ray.data.Dataset`` whose rows name a photograph in ``path`` (a file that every node sees, or an
+            address in a store: s3, gs, abfs, hdfs), and may hold the bytes of its file in ``bytes``, as
+                ``ray.data.read_binary_files(...,
             include_paths=True)`` makes them; or a list of such paths.
         model: as for ``Detector``; its file, and its sidecar, are sent to the actors.
         classes: names of the classes to keep; None keeps all.
         concurrency: actors; None is one per processor of the cluster, or per ``num_gpus``.
         num_gpus: of an actor; above 0, decoding is left to tasks on the CPU workers.
-        **options: of ``Detector``: ``provider``, ``provider_options``, ``device``, ``score_threshold``, ``iou_threshold``, and
-            ``threads``, 1 if not given.
+        **options: of ``Detector``: ``provider``, ``provider_options``, ``device``, ``score_threshold``,
+            ``iou_threshold``, and ``threads``, 1 if not given.
 
     Returns:
         A lazy ``ray.data.Dataset`` with the columns of ``xdet.detection.rows.COLUMNS``, one row per photograph.
@@ -121,11 +115,7 @@ def detect(
     shipped = ray.put(_Shipped.of(model, settings, None if classes is None else tuple(classes)))
     if num_gpus:
         dataset = dataset.map_batches(
-            _decode,
-            fn_kwargs={"image": image},
-            batch_format="pyarrow",
-            batch_size=BATCH,
-            zero_copy_batch=True,
+            _decode, fn_kwargs={"image": image}, batch_format="pyarrow", batch_size=BATCH, zero_copy_batch=True
         )
     return dataset.map_batches(
         _Actor,
@@ -199,10 +189,7 @@ class _Shipped:
 
     @classmethod
     def of(
-        cls,
-        model: str | os.PathLike[str] | None,
-        options: Mapping[str, Any],
-        classes: tuple[str, ...] | None,
+        cls, model: str | os.PathLike[str] | None, options: Mapping[str, Any], classes: tuple[str, ...] | None
     ) -> _Shipped:
         paths = [] if model is None else [path for path in with_sidecars([Path(model)]) if path.is_file()]
         return cls({path.name: path.read_bytes() for path in paths}, dict(options), classes)
@@ -238,8 +225,7 @@ class _Actor:
             batch.to_pylist(), lambda row: _ready(row, image), detect_ready, batch=detector.batch, workers=1
         )
         return _table(
-            arrow_schema(),
-            (_failed(row, entry) if isinstance(entry, ImageError) else entry for row, entry in stream),
+            arrow_schema(), (_failed(row, entry) if isinstance(entry, ImageError) else entry for row, entry in stream)
         )
 
 

@@ -1,9 +1,9 @@
 """A model repository for Triton Inference Server: ``NAME/config.pbtxt`` and ``NAME/1/model.onnx``.
 
 Names, element types and dimensions come from the file. Where its batch is symbolic, Triton joins requests to batches; a
-dimension that is the batch alone (``num_detections``) is declared as ``[1]`` and reshaped, since Triton wants one behind the
-batch. The model is a copy whose thresholds are constants: Triton gives every input a batch, which a threshold has not. The
-format is that of ``model_config.proto`` in Triton's repository "common".
+dimension that is the batch alone (``num_detections``) is declared as ``[1]`` and reshaped, since Triton wants one
+behind the batch. The model is a copy whose thresholds are constants: Triton gives every input a batch, which a
+threshold has not. The format is that of ``model_config.proto`` in Triton's repository "common".
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def write_repository(
     Args:
         model: a finished model.
         output: the repository; made if it is missing.
-        name: of the model there; None is the file's name, with ``_`` for what is not a letter, digit, ``_``, ``.`` or ``-``.
+        name: of the model there; None is the file's name, with ``_`` for what is not a letter, digit, ``_``, ``.`` or
+            ``-``.
         max_batch: the most pictures of a batch, where the file's batch is symbolic.
         score_threshold: of the boxes; None is the file's own.
         iou_threshold: of the suppression; None is the file's own.
@@ -141,11 +142,7 @@ def _tensors(kind: str, values: Sequence[onnx.ValueInfoProto], *, batched: bool)
                 f"convert the source again with this version of xdet"
             )
         sizes = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims[1 if batched else 0 :]]
-        shape = (
-            [f"dims: [ {', '.join(map(str, sizes))} ]"]
-            if sizes
-            else ["dims: [ 1 ]", "reshape { shape: [ ] }"]
-        )
+        shape = [f"dims: [ {', '.join(map(str, sizes))} ]"] if sizes else ["dims: [ 1 ]", "reshape { shape: [ ] }"]
         fields = [f"name: {json.dumps(value.name)}", f"data_type: {DATA_TYPES[dtype]}", *shape]
         blocks.append("  {\n" + "".join(f"    {field}\n" for field in fields) + "  }")
     return [f"{kind} [\n" + ",\n".join(blocks) + "\n]"]
@@ -161,7 +158,5 @@ def _with_thresholds(data: bytes, document: ModelDocument, score: float | None, 
     if document.spec.gives_boxes and not document.freeze_thresholds:
         return freeze_thresholds(data, document, asked)
     if asked != own:
-        raise UsageError(
-            "the file's thresholds are constants, or it has none; convert it without `freeze_thresholds`"
-        )
+        raise UsageError("the file's thresholds are constants, or it has none; convert it without `freeze_thresholds`")
     return data

@@ -1,8 +1,9 @@
 """Darknet's ``.cfg``: size, channels, classes and anchors of a YOLO detector, in the order in which heads take them.
 
-``[region]`` (v2) lists anchors in cells of its grid. Each ``[yolo]`` (v3, v4) picks its anchors out of one list by ``mask``, in
-pixels of the network's picture; the grids are ordered finest first here, by their smallest anchors. Nothing else of the file is
-read, and its weights are none of its business. Source of the keys: ``src/parser.c`` of AlexeyAB/darknet.
+``[region]`` (v2) lists anchors in cells of its grid. Each ``[yolo]`` (v3, v4) picks its anchors out of one list by
+``mask``, in pixels of the network's picture; the grids are ordered finest first here, by their smallest anchors.
+Nothing else of the file is read, and its weights are none of its business. Source of the keys: ``src/parser.c`` of
+AlexeyAB/darknet.
 """
 
 from __future__ import annotations
@@ -56,9 +57,7 @@ def read_darknet(text: str, file: str) -> ZooConfig:
     yolo = [values for name, values in sections if name == "yolo"]
     region = [values for name, values in sections if name == "region"]
     if not yolo and len(region) != 1:
-        raise SourceFileError(
-            f"{where}: expected a [region] section or several [yolo] sections, found neither"
-        )
+        raise SourceFileError(f"{where}: expected a [region] section or several [yolo] sections, found neither")
     if any(values.get("new_coords", "0") != "0" for values in yolo):
         raise SourceFileError(
             f"{where}: new_coords (scaled YOLO v4) is another head, which has no decoder here; --head none"
@@ -115,7 +114,5 @@ def _masked(values: Mapping[str, str], where: str) -> SizesWh:
     listed, mask = _anchors(values, where), values.get("mask", "")
     places = [int(place) for place in re.findall(r"[0-9]{1,4}", mask)]
     if not places or max(places) >= len(listed):
-        raise SourceFileError(
-            f"{where}: mask: expected places in a list of {len(listed)} anchors, found {mask!r:.40}"
-        )
+        raise SourceFileError(f"{where}: mask: expected places in a list of {len(listed)} anchors, found {mask!r:.40}")
     return tuple(listed[place] for place in places)

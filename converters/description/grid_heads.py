@@ -1,7 +1,7 @@
 """Heads of one to three raw grids with anchors: YOLO v3 and v4, raw YOLO v5, and ``st_yolo_x``, from facts and anchors.
 
-Anchors are stated finest grid first, as many for each grid. YOLO v3 and v5 take them in pixels (or fractions) of the picture,
-``st_yolo_x`` in cells of their own grid, and there one list may serve all grids.
+Anchors are stated finest grid first, as many for each grid. YOLO v3 and v5 take them in pixels (or fractions) of the
+picture, ``st_yolo_x`` in cells of their own grid, and there one list may serve all grids.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def are_no_grids(facts: SourceFacts, *, least: int) -> str | None:
     fits = least <= len(shapes) <= MOST_LEVELS and all(len(shape) == 3 for shape in shapes)
     if fits and len({shape[2] for shape in shapes}) == 1 and len(set(shapes)) == len(shapes):
         return None
-    return f"{least} to {MOST_LEVELS} outputs [1, rows, columns, anchors * (5 + classes)] of different grids are expected"
+    return (
+        f"{least} to {MOST_LEVELS} outputs [1, rows, columns, anchors * (5 + classes)] of different grids are expected"
+    )
 
 
 def are_anchors_first(facts: SourceFacts) -> bool:
@@ -88,9 +90,7 @@ def _grids(
     classes = channels // each - 5
     stated.require_names(facts, classes)
     parts = [sizes[place * each : (place + 1) * each] for place in range(len(sides))]
-    pixels = _in_pixels(
-        facts, stated.anchors, stated.unit, parts, [sides[i] for i in finest_first], in_cells=in_cells
-    )
+    pixels = _in_pixels(facts, stated.anchors, stated.unit, parts, [sides[i] for i in finest_first], in_cells=in_cells)
     places = {index: place for place, index in enumerate(finest_first)}
     scales = xy_scales if len(xy_scales) == len(sides) else (1.0,) * len(sides)
     return tuple(
@@ -102,9 +102,7 @@ def _grids(
 def _makes(channels: int, each: int, count: int, levels: int, stated: Stated) -> bool:
     """Whether so many anchors a grid make its channels, with the classes that are named."""
     fits = each > 0 and count == each * levels and channels % each == 0 and channels // each > 5
-    return fits and (
-        stated.class_names is None or levels > 1 or channels // each - 5 == len(stated.class_names)
-    )
+    return fits and (stated.class_names is None or levels > 1 or channels // each - 5 == len(stated.class_names))
 
 
 def _in_pixels(
@@ -124,9 +122,7 @@ def _in_pixels(
             f"from grid to grid; multiply them by the strides, and say --anchor-unit pixel"
         )
     if unit in ("pixel", None):
-        require_pixels(
-            stated.sizes_wh, f"{stated.where}, in pixels" + (", the default" if unit is None else "")
-        )
+        require_pixels(stated.sizes_wh, f"{stated.where}, in pixels" + (", the default" if unit is None else ""))
         return list(parts)
     factors = [
         (facts.width / columns, facts.height / rows) if unit == "cell" else (facts.width, facts.height)

@@ -50,8 +50,7 @@ def known_facts(path: Path, facts: SourceFacts, options: SourceOptions) -> tuple
     config = ZooConfig(file="") if options.config is None else read_config(options.config)
     sidecar = find_sidecar(path) or Sidecar(file="")
     return tuple(
-        (name, value, MISSING if value is None else who)
-        for name, value, who in _facts(facts, options, sidecar, config)
+        (name, value, MISSING if value is None else who) for name, value, who in _facts(facts, options, sidecar, config)
     )
 
 
@@ -70,11 +69,7 @@ def _facts(facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config:
     yield "head", kind or None, who["head"]
     if listed is not None or (kind in RECOGNITIONS and RECOGNITIONS[kind].anchors):
         unit = None if listed is None else unit_of(listed, options, sidecar)
-        yield (
-            "anchors",
-            None if listed is None else [list(pair) for pair in listed.sizes_wh],
-            who.get("anchors", ""),
-        )
+        yield ("anchors", None if listed is None else [list(pair) for pair in listed.sizes_wh], who.get("anchors", ""))
         yield "anchor_unit", unit, who.get("anchor_unit", "")
     yield from _prior_facts(facts, options, sidecar, kind)
     values = gather(facts, options, sidecar, config).values

@@ -1,13 +1,13 @@
 """What a model file says in words: class names, size, stride, rescaling, read as data and within bounds.
 
-Two makers' forms are known. Ultralytics writes ``names``, ``imgsz``, ``stride`` and ``task``: as texts into an ONNX file's
-``metadata_props``, or as ``metadata.json``, ``metadata.yaml`` or a Python dictionary in a text file into a ZIP behind a
-.tflite. Its detectors take letterboxed RGB photographs as p / 255. TensorFlow Lite's metadata name label files in such a ZIP
-(``converters.sources.tflite.metadata``).
+Two makers' forms are known. Ultralytics writes ``names``, ``imgsz``, ``stride`` and ``task``: as texts into an ONNX
+file's ``metadata_props``, or as ``metadata.json``, ``metadata.yaml`` or a Python dictionary in a text file into a ZIP
+behind a .tflite. Its detectors take letterboxed RGB photographs as p / 255. TensorFlow Lite's metadata name label files
+in such a ZIP (``converters.sources.tflite.metadata``).
 
-Nothing here is evaluated: literals are read by ``ast.literal_eval`` up to a length and a depth, YAML as a sidecar's is, and of
-a ZIP only stored or deflated members of a small directory up to ``MAX_BYTES`` each. What is damaged is left out with a note: a
-network converts without its words.
+Nothing here is evaluated: literals are read by ``ast.literal_eval`` up to a length and a depth, YAML as a sidecar's is,
+and of a ZIP only stored or deflated members of a small directory up to ``MAX_BYTES`` each. What is damaged is left out
+with a note: a network converts without its words.
 """
 
 from __future__ import annotations
@@ -38,16 +38,7 @@ ULTRALYTICS = ("names", "stride")  # both: nobody else writes them
 _END, _END64 = b"PK\x05\x06", b"PK\x06\x07"
 _END_SIZE, _LONGEST_COMMENT = 22, 1 << 16
 _PLAIN = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
-_BROKEN_ZIP = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    OSError,
-    ValueError,
-    RuntimeError,
-    LookupError,
-    EOFError,
-)
+_BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, OSError, ValueError, RuntimeError, LookupError, EOFError)
 _TEXT = re.compile(r".*\.(json|ya?ml|txt|names)", re.IGNORECASE)
 _LABELS = re.compile(r"(.*[^a-z])?label(s|map|_?map)?\.txt", re.IGNORECASE)
 
@@ -90,13 +81,9 @@ def read_labels(texts: Mapping[str, str], name: str, file: str) -> FileMetadata:
     """A list of labels in the ZIP behind a model, one per line."""
     where = f"'{name}' in the ZIP of '{file}'"
     if name not in texts:
-        return FileMetadata(
-            where, notes=(f"the metadata of '{file}' name the labels '{name}', which its ZIP lacks",)
-        )
+        return FileMetadata(where, notes=(f"the metadata of '{file}' name the labels '{name}', which its ZIP lacks",))
     try:
-        return FileMetadata(
-            where, check_class_names([line.strip() for line in texts[name].rstrip().splitlines()])
-        )
+        return FileMetadata(where, check_class_names([line.strip() for line in texts[name].rstrip().splitlines()]))
     except ValueError as error:
         return FileMetadata(where, notes=(f"{where} is left out: {error}",))
 
@@ -110,9 +97,7 @@ def archive_texts(data: bytes, file: str) -> tuple[dict[str, str], tuple[str, ..
         data[max(0, end - 20) :].startswith(_END64)
         or int.from_bytes(data[end + 12 : end + 16], "little") > MAX_DIRECTORY
     ):
-        return {}, (
-            f"the ZIP behind '{file}' has a directory of another size than metadata have, and is left out",
-        )
+        return {}, (f"the ZIP behind '{file}' has a directory of another size than metadata have, and is left out",)
     texts: dict[str, str] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -124,9 +109,7 @@ def archive_texts(data: bytes, file: str) -> tuple[dict[str, str], tuple[str, ..
                 if len(content) <= MAX_BYTES:
                     texts[info.filename] = content.decode("utf-8-sig")
     except _BROKEN_ZIP as error:
-        return texts, (
-            f"the ZIP behind '{file}' cannot be read and is left out: {str(error) or type(error).__name__}",
-        )
+        return texts, (f"the ZIP behind '{file}' cannot be read and is left out: {str(error) or type(error).__name__}",)
     return texts, ()
 
 

@@ -65,7 +65,9 @@ class Told:
         if names is None or people is not None or len(names) == head.num_classes:
             return self
         where = self.values["class_names"][0][1]
-        note = f"{where}: {len(names)} class names, the head scores {head.num_classes}: they are left out; give --classes"
+        note = (
+            f"{where}: {len(names)} class names, the head scores {head.num_classes}: they are left out; give --classes"
+        )
         return replace(self, values={**self.values, "class_names": ()}, notes=(*self.notes, note))
 
     def all_notes(self) -> tuple[str, ...]:
@@ -197,15 +199,11 @@ def _shown(value: object) -> str:
     if isinstance(value, Rescaling):
         return f"p * {value.scale:.6g} + {value.offset:.6g}"
     if isinstance(value, tuple):
-        return (
-            ", ".join(value) if len(value) < 5 else f"{value[0]}, {value[1]}, ... {value[-1]} ({len(value)})"
-        )
+        return ", ".join(value) if len(value) < 5 else f"{value[0]}, {value[1]}, ... {value[-1]} ({len(value)})"
     return str(value)
 
 
 def _same(one: object, other: object) -> bool:
     if isinstance(one, Rescaling) and isinstance(other, Rescaling):
-        return all(
-            abs(one.scale * p + one.offset - other.scale * p - other.offset) <= one.scale for p in (0, 255)
-        )
+        return all(abs(one.scale * p + one.offset - other.scale * p - other.offset) <= one.scale for p in (0, 255))
     return one == other

@@ -1,19 +1,21 @@
 """Prior boxes as people state them: ``--priors FILE`` or ``--priors coco-ssd``, with format and variances; nothing is guessed.
 
-A file is ``.npy``, ``.csv`` or ``.json`` with a row per box: four numbers, or eight where the variances stand behind them, as
-Caffe's PriorBox layer gives them (the same in every row). A JSON object has them under ``priors``, and may state
-``format`` and ``variances`` beside them. Formats name the four numbers:
+A file is ``.npy``, ``.csv`` or ``.json`` with a row per box: four numbers, or eight where the variances stand behind
+them, as Caffe's PriorBox layer gives them (the same in every row). A JSON object has them under ``priors``, and may
+state ``format`` and ``variances`` beside them. Formats name the four numbers:
 
     yxhw    centre y and x, height, width (TensorFlow's Object Detection API)       yxyx    corners, y first
     xywh    centre x and y, width, height (Caffe, PyTorch)                          xyxy    corners, x first
 
 all as fractions of the picture. Offsets are multiplied by the variances, in the order of the format.
 
-``coco-ssd`` makes the priors of the SSD detectors in TensorFlow's Object Detection API, ``coco-ssd:layers=6,min=0.2,max=0.95``
-with other numbers; ``coco-ssd-fpn``, or ``coco-ssd-fpn:first=3,last=7,scale=4,octaves=2``, those of its feature pyramids.
-Sources of the formulas: ``create_ssd_anchors`` of tensorflow/models (research/object_detection/anchor_generators/
+``coco-ssd`` makes the priors of the SSD detectors in TensorFlow's Object Detection API,
+``coco-ssd:layers=6,min=0.2,max=0.95`` with other numbers; ``coco-ssd-fpn``, or
+``coco-ssd-fpn:first=3,last=7,scale=4,octaves=2``, those of its feature pyramids. Sources of the formulas:
+``create_ssd_anchors`` of tensorflow/models (research/object_detection/anchor_generators/
 multiple_grid_anchor_generator.py), after W. Liu et al., "SSD: Single Shot MultiBox Detector" (2016), 2.2, and
-multiscale_grid_anchor_generator.py beside it, after T.-Y. Lin et al., "Focal Loss for Dense Object Detection" (2017), 4.
+multiscale_grid_anchor_generator.py beside it, after T.-Y. Lin et al., "Focal Loss for Dense Object Detection" (2017),
+4.
 """
 
 from __future__ import annotations
@@ -166,14 +168,10 @@ def read_priors(text: str, image_wh: tuple[int, int]) -> Priors:
 def _checked(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], Four | None]:
     """The priors of a table, and the variances behind them; raises ValueError where it is none of priors."""
     if rows.ndim != 2 or rows.shape[1] not in (4, 8) or not len(rows):
-        raise ValueError(
-            f"expected rows of 4 numbers, or 8 with variances, found an array {list(rows.shape)}"
-        )
+        raise ValueError(f"expected rows of 4 numbers, or 8 with variances, found an array {list(rows.shape)}")
     farthest = float(np.abs(rows[:, :4]).max())
     if not farthest <= FARTHEST:
-        raise ValueError(
-            f"expected fractions of the picture, found {farthest:.4g}; divide pixels by its size"
-        )
+        raise ValueError(f"expected fractions of the picture, found {farthest:.4g}; divide pixels by its size")
     if rows.shape[1] == 4:
         return rows, None
     if (rows[:, 4:] != rows[0, 4:]).any():
@@ -210,9 +208,7 @@ def _read_json(data: bytes) -> tuple[object, PriorFormat | None, Four | None]:
     if not isinstance(found, dict):
         return found, None, None
     if unknown := found.keys() - {"priors", "format", "variances"}:
-        raise ValueError(
-            f"unknown keys {', '.join(map(repr, sorted(unknown)))}; known are priors, format, variances"
-        )
+        raise ValueError(f"unknown keys {', '.join(map(repr, sorted(unknown)))}; known are priors, format, variances")
     kind, variances = found.get("format"), found.get("variances")
     if kind is not None and kind not in get_args(PriorFormat):
         raise ValueError(f"format must be one of {', '.join(get_args(PriorFormat))}, found {kind!r}")
@@ -256,8 +252,7 @@ def coco_ssd_priors(image_wh: tuple[int, int], told: Mapping[str, float]) -> NDA
         if layer == 0:
             shapes = [(0.1, 1.0), (scale, 2.0), (scale, 0.5)]
         sizes = [
-            (s / math.sqrt(r) * shortest / image_wh[1], s * math.sqrt(r) * shortest / image_wh[0])
-            for s, r in shapes
+            (s / math.sqrt(r) * shortest / image_wh[1], s * math.sqrt(r) * shortest / image_wh[0]) for s, r in shapes
         ]
         rows.append(_tile(sizes, sides))
         sides = [math.ceil(side / 2) for side in sides]
@@ -267,7 +262,8 @@ def coco_ssd_priors(image_wh: tuple[int, int], told: Mapping[str, float]) -> NDA
 def coco_ssd_fpn_priors(image_wh: tuple[int, int], told: Mapping[str, float]) -> NDArray[np.float64]:
     """Priors of TensorFlow's feature pyramids: at level l a map of stride 2^l, its boxes by ratio and, within one, by size.
 
-    The centres of a level whose stride does not divide the picture's side begin at 0 instead of half a stride, as there.
+    The centres of a level whose stride does not divide the picture's side begin at 0 instead of half a stride, as
+    there.
 
     Returns:
         float64 ``(B, 4)``: y, x, h, w.
@@ -323,9 +319,7 @@ GENERATORS = {
     ),
     "coco-ssd-fpn": Generator(
         {"first": 3, "last": 7, "scale": 4.0, "octaves": 2},
-        lambda told: (
-            1 <= told["first"] <= told["last"] <= 10 and 0 < told["scale"] <= 64 and 1 <= told["octaves"] <= 8
-        ),
+        lambda told: 1 <= told["first"] <= told["last"] <= 10 and 0 < told["scale"] <= 64 and 1 <= told["octaves"] <= 8,
         "1 <= first <= last <= 10, a scale above 0 and up to 64, 1 to 8 octaves",
         coco_ssd_fpn_priors,
     ),

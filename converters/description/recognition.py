@@ -1,10 +1,10 @@
 """Which head a network ends in, and that head from what is stated: one row per head.
 
-A head is recognised by what the network is: number and shapes of its outputs, and the operators in front of them. Where none
-or several of the table fit, the person chooses; every message says why each does not fit.
+A head is recognised by what the network is: number and shapes of its outputs, and the operators in front of them. Where
+none or several of the table fit, the person chooses; every message says why each does not fit.
 
-Detectors of the YOLO families with strides 8, 16 and 32 have one box per cell (v8, YOLOX) or three (v5), which tells them
-apart.
+Detectors of the YOLO families with strides 8, 16 and 32 have one box per cell (v8, YOLOX) or three (v5), which tells
+them apart.
 """
 
 from __future__ import annotations
@@ -136,9 +136,7 @@ def require_fit(facts: SourceFacts, kind: str, *, asked: bool) -> tuple[str, ...
         raise OptionError(f"'{facts.file}': {kind}: {why}; found {listed}; {KEEP}{insist}")
     told = _activations(facts)
     if told and RECOGNITIONS[kind].anchors:
-        return (
-            f"{told} in front of its output: the {kind} decoder, as asked, activates these numbers once more",
-        )
+        return (f"{told} in front of its output: the {kind} decoder, as asked, activates these numbers once more",)
     return ()
 
 
@@ -212,9 +210,7 @@ def _is_no_yolo_v5_raw(facts: SourceFacts, asked: bool) -> str | None:  # noqa: 
     if are_anchors_first(facts) and (asked or len(facts.outputs) > 1):
         return _raw(facts, asked=asked)
     why = are_no_grids(facts, least=1)
-    return why or (
-        None if asked else "such grids are read as raw YOLO v5 only where --head yolo_v5_raw says so"
-    )
+    return why or (None if asked else "such grids are read as raw YOLO v5 only where --head yolo_v5_raw says so")
 
 
 # -- decoded rows: yolo_v5, yolo_v8, yolox --------------------------------------------------------------------------
@@ -287,11 +283,7 @@ def _is_no_fomo(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 
         return "a grid of probabilities is read as FOMO only where --head fomo says so"
     smallest, largest = facts.outputs[0].smallest, facts.outputs[0].largest
     if smallest is None or largest is None:
-        return (
-            None
-            if facts.outputs[0].activations
-            else f"{NO_PROBABILITIES}: no softmax or sigmoid stands in front"
-        )
+        return None if facts.outputs[0].activations else f"{NO_PROBABILITIES}: no softmax or sigmoid stands in front"
     if smallest < -PROBABILITY_SLACK or largest > 1 + PROBABILITY_SLACK:
         return f"{NO_PROBABILITIES}: its codes hold {smallest:.4g} to {largest:.4g}, expected 0 to 1"
     return None

@@ -6,8 +6,8 @@
      "anchors": [[w, h], ...], "anchor_unit": "cell" | "image" | "pixel",
      "rescaling": {"scale": 0.00392157, "offset": 0.0},
      "resize": "nearest" | "bilinear" | "bilinear-antialias" | "letterbox",
-     "priors": "file.npy" | "coco-ssd", "prior_format": "yxhw" | "xywh" | "xyxy" | "yxyx", "variances": [0.1, 0.1, 0.2, 0.2],
-     "score_activation": "none" | "sigmoid" | "softmax",
+     "priors": "file.npy" | "coco-ssd", "prior_format": "yxhw" | "xywh" | "xyxy" | "yxyx", "variances": [0.1, 0.1, 0.2,
+     0.2], "score_activation": "none" | "sigmoid" | "softmax",
      "color": "rgb" | "bgr" | "grey", "licence": "...", "source": "..."}
 
 Every key may be missing; an unknown, repeated or null one is an error, because a misspelt key would otherwise
@@ -225,9 +225,7 @@ def _priors(data: Mapping[str, object], folder: Path, where: str) -> PriorStatem
         priors=str(folder / named) if beside and named is not None else named,
         format=cast("PriorFormat | None", _choice(data, "prior_format", get_args(PriorFormat), where)),
         variances=variances,
-        activation=cast(
-            "ScoreActivation | None", _choice(data, "score_activation", get_args(ScoreActivation), where)
-        ),
+        activation=cast("ScoreActivation | None", _choice(data, "score_activation", get_args(ScoreActivation), where)),
     )
 
 

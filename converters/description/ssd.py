@@ -1,8 +1,8 @@
 """SSD heads from facts and statements: which output is what, where the priors come from, and what the scores still need.
 
-Priors come from the operator behind the outputs, from a constant of the file, from an output that no product of the picture
-reaches, from the columns of the one output (scores, offsets, priors: the SSD of STMicroelectronics' model zoo), or from
-``--priors``. The zoo's priors are corners without variances; any others state their format and variances.
+Priors come from the operator behind the outputs, from a constant of the file, from an output that no product of the
+picture reaches, from the columns of the one output (scores, offsets, priors: the SSD of STMicroelectronics' model zoo),
+or from ``--priors``. The zoo's priors are corners without variances; any others state their format and variances.
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ def is_no_ssd(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - 
         return None
     shapes = [output.shape for output in facts.outputs]
     if any(len(shape) != 2 for shape in shapes) or len({shape[0] for shape in shapes}) != 1:
-        return (
-            "an SSD head is offsets [1, boxes, 4] and scores [1, boxes, classes], maybe priors [1, boxes, 4]"
-        )
+        return "an SSD head is offsets [1, boxes, 4] and scores [1, boxes, classes], maybe priors [1, boxes, 4]"
     if len(shapes) == 1:
         if not asked:
             return "one list of scores, offsets and priors is read as SSD only where --head ssd says so"
@@ -68,9 +66,7 @@ def build_ssd(facts: SourceFacts, said: PriorStatement, class_names: tuple[str, 
             num_classes=columns - background,
             coding="centers" if kind in ("yxhw", "xywh") else "corners",
             scales=cast("Four", tuple(float(np.float32(1 / v)) for v in variances)),
-            priors=None
-            if priors is None
-            else cast("tuple[Four, ...]", tuple(map(tuple, priors.rows.tolist()))),
+            priors=None if priors is None else cast("tuple[Four, ...]", tuple(map(tuple, priors.rows.tolist()))),
             yx_first=kind in ("yxhw", "yxyx"),
             background=background,
             activation=_activation(facts, said.activation, scores),
@@ -79,9 +75,7 @@ def build_ssd(facts: SourceFacts, said: PriorStatement, class_names: tuple[str, 
         )
     except ValueError as error:
         where = "the network's priors" if priors is None else priors.where
-        raise OptionError(
-            f"'{facts.file}': {where}, read as {kind}: {error}; check --prior-format"
-        ) from error
+        raise OptionError(f"'{facts.file}': {where}, read as {kind}: {error}; check --prior-format") from error
 
 
 def _behind_operator(facts: SourceFacts, class_names: tuple[str, ...] | None) -> Head:
@@ -128,9 +122,7 @@ def _parts(facts: SourceFacts, *, asked: bool = True) -> tuple[str, ...]:
     if len(offsets) == 2:
         offsets = [index for index in rest if not outputs[index].activations]
     if len(offsets) != 1 or any(outputs[index].shape[1] != 4 for index in fixed):
-        raise OptionError(
-            "which output holds the four offsets of each box cannot be told: expected [1, boxes, 4] once"
-        )
+        raise OptionError("which output holds the four offsets of each box cannot be told: expected [1, boxes, 4] once")
     names = {offsets[0]: "offsets", **dict.fromkeys(fixed, "priors")}
     return tuple(names.get(index, "scores") for index in range(len(outputs)))
 

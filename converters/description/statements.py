@@ -136,9 +136,7 @@ class SourceOptions:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SourceOptions:
         """Read what ``to_dict`` wrote."""
-        config, anchors, rescaling, priors = (
-            data[name] for name in ("config", "anchors", "rescaling", "priors")
-        )
+        config, anchors, rescaling, priors = (data[name] for name in ("config", "anchors", "rescaling", "priors"))
         names, variances = data["class_names"], priors["variances"]
         return cls(
             **{
@@ -148,9 +146,7 @@ class SourceOptions:
                 "class_names": None if names is None else tuple(names),
                 "rescaling": None if rescaling is None else Rescaling(**rescaling),
                 "input_size": None if data["input_size"] is None else tuple(data["input_size"]),
-                "priors": PriorStatement(
-                    **{**priors, "variances": None if variances is None else tuple(variances)}
-                ),
+                "priors": PriorStatement(**{**priors, "variances": None if variances is None else tuple(variances)}),
             }
         )
 
@@ -245,11 +241,7 @@ def find_statements(
     listed = stated_anchors(options, sidecar, config) or default_anchors(config)
     unit = None if listed is None else unit_of(listed, options, sidecar)
     anchors = None
-    if (
-        listed is not None
-        and grid_hw is not None
-        and (unit or can_only_be_cells(listed.sizes_wh, facts, grid_hw))
-    ):
+    if listed is not None and grid_hw is not None and (unit or can_only_be_cells(listed.sizes_wh, facts, grid_hw)):
         anchors = settle_unit(listed, unit, facts, grid_hw)
     told = gather(facts, options, sidecar, config)
     rescaling = stated_rescaling(facts, options, sidecar, config)
@@ -330,9 +322,7 @@ def _resolve_head(
     suppression = _resolve_suppression(options, facts.postprocess)
     called = names or default_class_names(known.num_classes)
     return (
-        lambda image: DetectorSpec(
-            image, known, called, thresholds, assumed=assumed, suppression=suppression
-        ),
+        lambda image: DetectorSpec(image, known, called, thresholds, assumed=assumed, suppression=suppression),
         notes,
         told,
     )
@@ -384,11 +374,7 @@ def _compare_with(config: ZooConfig, facts: SourceFacts, head: Head) -> tuple[st
 
 
 def _known_head(
-    facts: SourceFacts,
-    options: SourceOptions,
-    sidecar: Sidecar,
-    config: ZooConfig,
-    class_names: tuple[str, ...] | None,
+    facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config: ZooConfig, class_names: tuple[str, ...] | None
 ) -> tuple[YoloV2 | None, tuple[str, ...]]:
     """The head behind raw outputs, where anchors are stated and fit; notes where they are not used."""
     stated = stated_anchors(options, sidecar, config)
@@ -460,9 +446,7 @@ def _resolve_thresholds(options: SourceOptions, behind: PostProcess | None) -> T
         return Thresholds(
             score=default.score if options.score_threshold is None else options.score_threshold,
             iou=default.iou if options.iou_threshold is None else options.iou_threshold,
-            max_detections=default.max_detections
-            if options.max_detections is None
-            else options.max_detections,
+            max_detections=default.max_detections if options.max_detections is None else options.max_detections,
         )
     except ValueError as error:
         raise OptionError(str(error)) from error

@@ -74,9 +74,7 @@ def read_small_text(path: Path, what: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        msg = (
-            f"{what} '{path}' is not UTF-8 text (byte {error.start}): save it as UTF-8, or name another file"
-        )
+        msg = f"{what} '{path}' is not UTF-8 text (byte {error.start}): save it as UTF-8, or name another file"
         raise SourceFileError(msg) from error
 
 
@@ -123,8 +121,8 @@ _INNER_GROUP = re.compile(r"\[([^\[\]]*)\]")
 def parse_anchors(text_or_path: str) -> SizesWh:
     """Read what ``--anchors`` was given: a list, or the name of a file that holds one.
 
-    Text made only of digits, separators and brackets is a list; anything else is a file name, or a family of the ST zoo, whose
-    default list has no unit: its releases differ.
+    Text made only of digits, separators and brackets is a list; anything else is a file name, or a family of the ST
+    zoo, whose default list has no unit: its releases differ.
 
     Returns:
         (width, height) pairs in the unit they were written in, in their order.
@@ -150,9 +148,7 @@ def parse_anchors(text_or_path: str) -> SizesWh:
     try:
         return sizes_from_text(read_small_text(Path(text_or_path), "anchor file"))
     except ValueError as error:
-        raise SourceFileError(
-            f"anchor file '{text_or_path}': {error}; write pairs like 0.57,0.68 1.87,2.06"
-        ) from error
+        raise SourceFileError(f"anchor file '{text_or_path}': {error}; write pairs like 0.57,0.68 1.87,2.06") from error
 
 
 def sizes_from_text(text: str) -> SizesWh:
@@ -186,9 +182,7 @@ def sizes_from_values(value: object) -> SizesWh:
             if len(row) != each:
                 raise ValueError(f"group {number} has {len(row)} numbers, expected a width and a height")
         pairs = tuple(pair for row in numbers for pair in _pair_up(row))
-    return Anchors(
-        pairs, "cell"
-    ).sizes_wh  # "cell" allows every size: only finiteness and sign are checked here
+    return Anchors(pairs, "cell").sizes_wh  # "cell" allows every size: only finiteness and sign are checked here
 
 
 def _pair_up(numbers: Sequence[float]) -> SizesWh:
@@ -324,8 +318,7 @@ def _ask_for_unit(stated: StatedAnchors, facts: SourceFacts, grid_hw: tuple[int,
         readings = {"cell": cells, "pixel": ("as pixels", (1.0, 1.0))}
     (_, cell_wh), (title, unit_wh) = readings.values()
     rows = [
-        f"  {f'{w:g} x {h:g}':<22}{_pixels((w, h), cell_wh):<24}{_pixels((w, h), unit_wh)}"
-        for w, h in stated.sizes_wh
+        f"  {f'{w:g} x {h:g}':<22}{_pixels((w, h), cell_wh):<24}{_pixels((w, h), unit_wh)}" for w, h in stated.sizes_wh
     ]
     return [
         f"'{facts.file}': the unit of the anchors ({stated.where}) is not stated; two readings are "
@@ -356,19 +349,13 @@ def parse_class_names(text_or_path: str) -> tuple[str, ...]:
     """
     if names_a_file(text_or_path):
         return _names_from_file(Path(text_or_path))
-    looks_like_path = (
-        "/" in text_or_path or "\\" in text_or_path or text_or_path.lower().endswith(_FILE_ENDINGS)
-    )
+    looks_like_path = "/" in text_or_path or "\\" in text_or_path or text_or_path.lower().endswith(_FILE_ENDINGS)
     if looks_like_path and "," not in text_or_path:
-        raise OptionError(
-            f"--classes '{text_or_path}': no such file; give one, or names like --classes person,car"
-        )
+        raise OptionError(f"--classes '{text_or_path}': no such file; give one, or names like --classes person,car")
     try:
         return check_class_names([name.strip() for name in text_or_path.split(",")])
     except ValueError as error:
-        raise OptionError(
-            f"--classes '{text_or_path}': {error}; write them like --classes person,car"
-        ) from error
+        raise OptionError(f"--classes '{text_or_path}': {error}; write them like --classes person,car") from error
 
 
 def check_class_names(value: object) -> tuple[str, ...]:
@@ -475,9 +462,7 @@ def rescaling_of_quantised_input(facts: SourceFacts) -> Rescaling:
         return Rescaling(1.0, 0.0)
     if shift is None or quant is None or quant.scale.size != 1:
         found = facts.input_dtype + ("" if shift is None else " without one scale and zero-point")
-        raise UnsupportedModelError(
-            f"'{facts.file}': the image input is {found}; expected uint8, int8 or float32"
-        )
+        raise UnsupportedModelError(f"'{facts.file}': the image input is {found}; expected uint8, int8 or float32")
     scale = float(quant.scalar_scale)
     return Rescaling(scale, -(quant.scalar_zero_point + shift) * scale)
 

@@ -8,13 +8,15 @@ A list of anchors is often left out of the yaml because the zoo's code holds a d
 (``FAMILIES``). In the 4.x layout that list is meant in grid cells. The older layout serves two releases with
 two units: there the unit stays open.
 
-Of ``preprocessing.resizing`` only ``aspect_ratio: fit`` is a rule of ours. Source of what the two others do: the loaders of
-pictures in STMicroelectronics/stm32ai-modelzoo (object_detection, 4.x), which read ``crop`` and ``padding`` alike.
+Of ``preprocessing.resizing`` only ``aspect_ratio: fit`` is a rule of ours. Source of what the two others do: the
+loaders of pictures in STMicroelectronics/stm32ai-modelzoo (object_detection, 4.x), which read ``crop`` and ``padding``
+alike.
 
 Yaml as data: a mapping from text, a value by its key path, numbers such as ``1/127.5``, shapes.
 
-Nothing is evaluated. Aliases are refused, since a kilobyte of them can unfold into gigabytes, and so are tags (``!!int``), and
-nesting, lengths of numbers and numbers of values that no training yaml has: the parser's time grows with the square of some.
+Nothing is evaluated. Aliases are refused, since a kilobyte of them can unfold into gigabytes, and so are tags
+(``!!int``), and nesting, lengths of numbers and numbers of values that no training yaml has: the parser's time grows
+with the square of some.
 """
 
 from __future__ import annotations
@@ -77,9 +79,7 @@ def _refuse_what_explodes(text: str, where: str) -> None:
     for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
         line = event.start_mark.line + 1
         if count > MAX_EVENTS:
-            raise SourceFileError(
-                f"{where}, line {line}: more than {MAX_EVENTS} values: is it the right file?"
-            )
+            raise SourceFileError(f"{where}, line {line}: more than {MAX_EVENTS} values: is it the right file?")
         if getattr(event, "tag", None) is not None:
             raise SourceFileError(f"{where}, line {line}: yaml tag {event.tag!r:.60}: leave it out")
         if _is_long_number(event, resolver):
@@ -169,13 +169,7 @@ _TINY_YOLO_V2: SizesWh = (
     (0.427054, 0.715892),
     (0.748154, 0.857092),
 )
-_ST_YOLO_LC_V1: SizesWh = (
-    (0.0252, 0.06),
-    (0.0772, 0.1829),
-    (0.1696, 0.4167),
-    (0.3339, 0.6559),
-    (0.7226, 0.7348),
-)
+_ST_YOLO_LC_V1: SizesWh = ((0.0252, 0.06), (0.0772, 0.1829), (0.1696, 0.4167), (0.3339, 0.6559), (0.7226, 0.7348))
 FAMILIES: Mapping[str, SizesWh] = {
     "tiny_yolo_v2": _TINY_YOLO_V2,
     "yolov2t": _TINY_YOLO_V2,
@@ -291,9 +285,7 @@ def _family(data: Mapping[str, object], where: str) -> tuple[Layout | None, str 
     old = _word(data, "general.model_type", where)
     new = _word(data, "model.model_type", where)
     if old is not None and new is not None:
-        raise SourceFileError(
-            f"{where}: both general.model_type and model.model_type are set: keep one layout"
-        )
+        raise SourceFileError(f"{where}: both general.model_type and model.model_type are set: keep one layout")
     if new is not None:
         return "model", new
     return (None, None) if old is None else ("general", old)
@@ -323,10 +315,7 @@ def _resizing(data: Mapping[str, object], where: str) -> tuple[ResizeRule | None
         return None, f"{where}: {key}.aspect_ratio: '{ratio}' {_NO_SCALING}"
     if word is not None and word not in _RESIZE:
         ours = " and ".join(_RESIZE)
-        return (
-            None,
-            f"{where}: {key}.interpolation: '{word}' is none of the zoo's rules that xdet has ({ours})",
-        )
+        return (None, f"{where}: {key}.interpolation: '{word}' is none of the zoo's rules that xdet has ({ours})")
     return None if word is None else _RESIZE[word], None
 
 

@@ -1,10 +1,10 @@
 """Arithmetic that several heads share, in numpy and as ONNX nodes side by side: sigmoid, corners, cells, levels.
 
-A function and its twin ``<name>_nodes`` do the same float32 operations in the same order. The functions without a twin make
-constants, or go the way back from decoded to raw values.
+A function and its twin ``<name>_nodes`` do the same float32 operations in the same order. The functions without a twin
+make constants, or go the way back from decoded to raw values.
 
-The sigmoid is written out as ``1 / (1 + exp(-x))``: ONNX Runtime's ``Sigmoid`` is not monotone beyond 7 either side of 0, so
-the better of two logits could get the lower score.
+The sigmoid is written out as ``1 / (1 + exp(-x))``: ONNX Runtime's ``Sigmoid`` is not monotone beyond 7 either side of
+0, so the better of two logits could get the lower score.
 """
 
 from __future__ import annotations
@@ -119,9 +119,7 @@ def join_levels(outputs: Sequence[Float32], values: int) -> Float32:
     return np.concatenate([output.reshape(len(output), -1, values) for output in outputs], axis=1)
 
 
-def join_levels_nodes(
-    writer: GraphWriter, outputs: Sequence[ir.Value], counts: Sequence[int], values: int
-) -> ir.Value:
+def join_levels_nodes(writer: GraphWriter, outputs: Sequence[ir.Value], counts: Sequence[int], values: int) -> ir.Value:
     """The twin of ``join_levels``; ``counts`` are the boxes of each level."""
     rows = []
     for output, count in zip(outputs, counts, strict=True):
@@ -130,9 +128,7 @@ def join_levels_nodes(
     return rows[0] if len(rows) == 1 else writer.op("Concat", rows, "head/all_rows", axis=1)
 
 
-def part_levels(
-    rows: Float32, shapes: Sequence[tuple[int, ...]], counts: Sequence[int]
-) -> tuple[Float32, ...]:
+def part_levels(rows: Float32, shapes: Sequence[tuple[int, ...]], counts: Sequence[int]) -> tuple[Float32, ...]:
     """The inverse of ``join_levels``."""
     parts = np.split(rows, np.cumsum(counts)[:-1], axis=1)
     return tuple(part.reshape(len(rows), *shape) for part, shape in zip(parts, shapes, strict=True))
@@ -142,6 +138,4 @@ def split_nodes(
     writer: GraphWriter, value: ir.Value, sizes: Sequence[int], names: Sequence[str], *, axis: int
 ) -> Sequence[ir.Value]:
     """Cut a value into parts of these sizes along an axis."""
-    return writer.ops(
-        "Split", [value, writer.constant(np.array(sizes, np.int64), "head/part_sizes")], names, axis=axis
-    )
+    return writer.ops("Split", [value, writer.constant(np.array(sizes, np.int64), "head/part_sizes")], names, axis=axis)

@@ -4,12 +4,12 @@
 
     raw outputs -> decode -> boxes, scores -> candidates -> suppression -> rows       (the last three: any head's tail)
 
-A head is a frozen dataclass of its parameters. It decodes in numpy (``decode``) and as ONNX nodes (``decode_nodes``): the same
-float32 operations in the same order, so the two differ by the rounding of ``exp`` alone. ``encode`` is the way back: raw
-outputs that decode to asked boxes and scores.
+A head is a frozen dataclass of its parameters. It decodes in numpy (``decode``) and as ONNX nodes (``decode_nodes``):
+the same float32 operations in the same order, so the two differ by the rounding of ``exp`` alone. ``encode`` is the way
+back: raw outputs that decode to asked boxes and scores.
 
-``converters.heads.HEADS`` is the table of heads. Runtimes hand raw outputs over as one array: the output itself where there is
-one, else all of them flattened side by side.
+``converters.heads.HEADS`` is the table of heads. Runtimes hand raw outputs over as one array: the output itself where
+there is one, else all of them flattened side by side.
 """
 
 from __future__ import annotations
@@ -253,8 +253,7 @@ def _can_be(value: ir.Value, wanted: RawOutput) -> bool:
         return True
     sizes = value.shape.dims
     return len(sizes) == len(wanted.shape) + 1 and all(
-        not isinstance(size, int) or size == expected
-        for size, expected in zip(sizes[1:], wanted.shape, strict=True)
+        not isinstance(size, int) or size == expected for size, expected in zip(sizes[1:], wanted.shape, strict=True)
     )
 
 
@@ -315,12 +314,7 @@ class BatchDetections:
 
     def __post_init__(self) -> None:
         n, k = self.scores.shape
-        expected = {
-            "num_detections": (n,),
-            "boxes_xyxy": (n, k, 4),
-            "classes": (n, k),
-            "anchors": (n, k),
-        }
+        expected = {"num_detections": (n,), "boxes_xyxy": (n, k, 4), "classes": (n, k), "anchors": (n, k)}
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 msg = f"{name} has shape {getattr(self, name).shape}, expected {shape}"

@@ -5,12 +5,14 @@
     per level, or all levels at once: boxes [N, n, 4 + 2 P]: x, y, w, h, keypoints      scores [N, n, 1]
     centre = t / image + cell centre      size = t / image      score = sigmoid(t)
 
-Levels have several boxes per cell: the face detector for close range 2 on a grid of 16 x 16 and 6 on 8 x 8, in this order.
+Levels have several boxes per cell: the face detector for close range 2 on a grid of 16 x 16 and 6 on 8 x 8, in this
+order.
 
-Sources of the formulas: V. Bazarevsky et al., "BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs" (2019), and
-google/mediapipe: tensors_to_detections_calculator.cc with the options of face_detection_short_range, and
-ssd_anchors_calculator.cc with fixed_anchor_size. It clips scores to -100..100 before the sigmoid, where float32 is exactly
-0 or 1 anyway. It then blends boxes that overlap (weighted suppression); this head's tail keeps the best of them.
+Sources of the formulas: V. Bazarevsky et al., "BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs" (2019),
+and google/mediapipe: tensors_to_detections_calculator.cc with the options of face_detection_short_range, and
+ssd_anchors_calculator.cc with fixed_anchor_size. It clips scores to -100..100 before the sigmoid, where float32 is
+exactly 0 or 1 anyway. It then blends boxes that overlap (weighted suppression); this head's tail keeps the best of
+them.
 """
 
 from __future__ import annotations
@@ -31,14 +33,7 @@ from converters.heads.arithmetic import (
     sigmoid_nodes,
     split_nodes,
 )
-from converters.heads.base import (
-    HeadBase,
-    RawOutput,
-    read_values,
-    require_arrays,
-    require_pair,
-    require_values,
-)
+from converters.heads.base import HeadBase, RawOutput, read_values, require_arrays, require_pair, require_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -121,9 +116,7 @@ class BlazeFace(HeadBase):
         raw_xy, raw_wh = split_nodes(writer, boxes, sizes[:count], names[:count], axis=2)[:2]
         image = np.array(self.image_wh, np.float32)
         moves = writer.op("Div", [raw_xy, writer.constant(image, "head/image_wh")], "head/moves_of_centers")
-        centers = writer.op(
-            "Add", [moves, writer.constant(self._centers(), "head/cell_centers")], "head/centers"
-        )
+        centers = writer.op("Add", [moves, writer.constant(self._centers(), "head/cell_centers")], "head/centers")
         divisor = writer.constant(image * np.float32(2), "head/double_image_wh")
         signed = writer.op("Div", [raw_wh, divisor], "head/half_sizes_raw")
         half_sizes = writer.op("Relu", [signed], "head/half_sizes")
@@ -144,12 +137,8 @@ class BlazeFace(HeadBase):
         names = ["head/place", "head/raw_keypoints"]
         raw = split_nodes(writer, boxes, [4, 2 * self.num_keypoints], names, axis=2)[1]
         image, centers = self._for_keypoints()
-        moves = writer.op(
-            "Div", [raw, writer.constant(image, "head/keypoint_image_wh")], "head/keypoint_moves"
-        )
-        return writer.op(
-            "Add", [moves, writer.constant(centers, "head/keypoint_centers")], "head/keypoints_xy"
-        )
+        moves = writer.op("Div", [raw, writer.constant(image, "head/keypoint_image_wh")], "head/keypoint_moves")
+        return writer.op("Add", [moves, writer.constant(centers, "head/keypoint_centers")], "head/keypoints_xy")
 
     def _for_keypoints(self) -> tuple[Float32, Float32]:
         """Width and height of the picture, and every box's cell centre, as often as there are points."""
@@ -159,10 +148,7 @@ class BlazeFace(HeadBase):
     def default_boxes(self) -> Float32:
         """A box of a cell's size around the centre of each cell."""
         half = np.concatenate(
-            [
-                np.full((rows * columns * each, 2), (0.5 / columns, 0.5 / rows))
-                for rows, columns, each in self.levels
-            ]
+            [np.full((rows * columns * each, 2), (0.5 / columns, 0.5 / rows)) for rows, columns, each in self.levels]
         ).astype(np.float32)
         return np.concatenate([self._centers() - half, self._centers() + half], axis=-1)
 
@@ -205,9 +191,7 @@ class BlazeFace(HeadBase):
 
 
 def _require_level(value: object) -> Level:
-    numbers = [
-        require_count(entry, "each number of a level") for entry in require_entries(value, "each level")
-    ]
+    numbers = [require_count(entry, "each number of a level") for entry in require_entries(value, "each level")]
     if len(numbers) != 3:
         raise ValueError(f"each level must be rows, columns and boxes per cell, got {value!r}")
     return numbers[0], numbers[1], numbers[2]

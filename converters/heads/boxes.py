@@ -71,9 +71,7 @@ def iou_xyxy(first_xyxy: Float32, second_xyxy: Float32) -> Float32:
     y2 = np.minimum(first_xyxy[..., 3], second_xyxy[..., 3])
     intersection = _extent(x1, x2) * _extent(y1, y2)
     union = area_xyxy(first_xyxy) + area_xyxy(second_xyxy) - intersection
-    return np.asarray(
-        np.divide(intersection, union, out=np.zeros_like(union), where=intersection > 0), np.float32
-    )
+    return np.asarray(np.divide(intersection, union, out=np.zeros_like(union), where=intersection > 0), np.float32)
 
 
 def _extent(low: Float32, high: Float32) -> Float32:

@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from converters.checks import require_count
-from converters.heads.arithmetic import (
-    centers_and_sizes,
-    clipped_corners,
-    clipped_corners_nodes,
-    lattice_boxes,
-)
+from converters.heads.arithmetic import centers_and_sizes, clipped_corners, clipped_corners_nodes, lattice_boxes
 from converters.heads.base import HeadBase, read_values, require_pair
 
 if TYPE_CHECKING:
@@ -32,7 +27,8 @@ class DecodedHead(HeadBase):
     Attributes:
         num_boxes: B.
         num_classes: NC.
-        extent_wh: the picture's width and height in the unit of the boxes: (1, 1) for fractions, else its size in pixels.
+        extent_wh: the picture's width and height in the unit of the boxes: (1, 1) for fractions, else its size in
+            pixels.
     """
 
     num_boxes: int
@@ -51,9 +47,7 @@ class DecodedHead(HeadBase):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read what ``to_dict`` wrote; see ``Head``."""
-        num_boxes, num_classes, extent_wh = read_values(
-            cls.kind, data, "num_boxes", "num_classes", "extent_wh"
-        )
+        num_boxes, num_classes, extent_wh = read_values(cls.kind, data, "num_boxes", "num_classes", "extent_wh")
         return cls(num_boxes, num_classes, require_pair(extent_wh, "extent_wh"))
 
     def _corners(self, centers: Float32, sizes: Float32, *, axis: int) -> Float32:

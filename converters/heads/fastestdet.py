@@ -5,8 +5,8 @@
     [N, rows, columns, 5 + NC]: objectness, tx, ty, tw, th, class probabilities
     centre = (cell + tanh(t)) / grid       size = sigmoid(t)       score = objectness^0.6 * class^0.4
 
-Source of the formulas: ``handle_preds`` of dog-qiuqiu/FastestDet (utils/tool.py), as NXP's eiq-model-zoo uses it. It scores a
-box by its best class alone; here every class has a score, of which suppression across classes leaves the same.
+Source of the formulas: ``handle_preds`` of dog-qiuqiu/FastestDet (utils/tool.py), as NXP's eiq-model-zoo uses it. It
+scores a box by its best class alone; here every class has a score, of which suppression across classes leaves the same.
 """
 
 from __future__ import annotations
@@ -90,28 +90,19 @@ class FastestDet(HeadBase):
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """The twin of ``decode``."""
         require_values(self, outputs)
-        shape = writer.constant(
-            np.array([-1, self.num_boxes, 5 + self.num_classes], np.int64), "head/rows_shape"
-        )
+        shape = writer.constant(np.array([-1, self.num_boxes, 5 + self.num_classes], np.int64), "head/rows_shape")
         rows = writer.op("Reshape", [outputs[0], shape], "head/rows")
         names = ["head/objectness", "head/raw_xy", "head/raw_wh", "head/class_probabilities"]
         objectness, xy, wh, classes = split_nodes(writer, rows, [1, 2, 2, self.num_classes], names, axis=2)
         one, two = writer.constant(np.float32(1), "head/one_cell"), writer.constant(np.float32(2), "head/two")
         halved = sigmoid_nodes(writer, writer.op("Mul", [two, xy], "head/double_xy"), "head/sigmoid_xy")
         tanh = writer.op("Sub", [writer.op("Mul", [two, halved], "head/doubled_xy"), one], "head/tanh_xy")
-        shifted = writer.op(
-            "Add", [tanh, writer.constant(self._cells(), "head/cells_xy")], "head/centers_xy_cells"
-        )
-        centers = writer.op(
-            "Div", [shifted, writer.constant(self._grid_wh(), "head/grid_wh")], "head/centers_xy"
-        )
+        shifted = writer.op("Add", [tanh, writer.constant(self._cells(), "head/cells_xy")], "head/centers_xy_cells")
+        centers = writer.op("Div", [shifted, writer.constant(self._grid_wh(), "head/grid_wh")], "head/centers_xy")
         half = writer.op("Div", [sigmoid_nodes(writer, wh, "head/sizes_wh"), two], "head/half_sizes_wh")
         boxes = clipped_corners_nodes(writer, centers, half, "head/boxes")
         powers = []
-        for part, power, name in (
-            (objectness, OBJECTNESS_POWER, "objectness"),
-            (classes, CLASS_POWER, "class"),
-        ):
+        for part, power, name in ((objectness, OBJECTNESS_POWER, "objectness"), (classes, CLASS_POWER, "class")):
             above = writer.op("Relu", [part], f"head/{name}_above_zero")
             exponent = writer.constant(power, f"head/{name}_exponent")
             powers.append(writer.op("Pow", [above, exponent], f"head/{name}_power"))
@@ -128,9 +119,7 @@ class FastestDet(HeadBase):
         moves = (centers * self._grid_wh() - self._cells()).clip(-FARTHEST, FARTHEST)
         objectness, classes = split_scores(scores)
         probabilities = objectness ** (1 / OBJECTNESS_POWER), classes ** (1 / CLASS_POWER)
-        rows = np.concatenate(
-            [probabilities[0], np.arctanh(moves), logit(sizes.clip(0, 1)), probabilities[1]], axis=-1
-        )
+        rows = np.concatenate([probabilities[0], np.arctanh(moves), logit(sizes.clip(0, 1)), probabilities[1]], axis=-1)
         return (rows.astype(np.float32).reshape(len(scores), self.grid_h, self.grid_w, -1),)
 
     def rows(self, outputs: Sequence[Float32]) -> Float32:

@@ -5,12 +5,13 @@
     [N, rows, columns, 1 + NC]: probabilities (or logits before their softmax), the background first
     box = the cell, or a square of another size around its centre       score = class
 
-Cells next to each other that see the same object count once: a cell keeps its score only where none of its eight neighbours
-has a higher one of the same class, nor an equal one that comes before it, row by row.
+Cells next to each other that see the same object count once: a cell keeps its score only where none of its eight
+neighbours has a higher one of the same class, nor an equal one that comes before it, row by row.
 
 Source of the layout: ``process_fomo_f32`` and ``ei_handle_cube`` of edgeimpulse/inferencing-sdk-cpp
-(classifier/ei_fill_result_struct.h). Its code joins neighbours above the threshold to one growing box with the highest score.
-For objects with one peak this head finds the same number, classes and scores; its box is the best cell, not the whole patch.
+(classifier/ei_fill_result_struct.h). Its code joins neighbours above the threshold to one growing box with the highest
+score. For objects with one peak this head finds the same number, classes and scores; its box is the best cell, not the
+whole patch.
 """
 
 from __future__ import annotations
@@ -94,32 +95,24 @@ class Fomo(HeadBase):
         scores = split_nodes(writer, grid, [1, self.num_classes], names, axis=3)[1]
         if self.merge:
             scores = self._peak_nodes(writer, scores)
-        shape = writer.constant(
-            np.array([-1, self.num_boxes, self.num_classes], np.int64), "head/scores_shape"
-        )
+        shape = writer.constant(np.array([-1, self.num_boxes, self.num_classes], np.int64), "head/scores_shape")
         scores = writer.op("Reshape", [scores, shape], "head/scores")
         return self._box_nodes(writer, outputs[0]), scores
 
     def _box_nodes(self, writer: GraphWriter, batch_of: ir.Value) -> ir.Value:
         """The same boxes for every image."""
         start, end = (writer.constant(np.array([n], np.int64), f"head/batch_{n}") for n in (0, 1))
-        batch = writer.op(
-            "Slice", [writer.op("Shape", [batch_of], "head/grid_shape"), start, end], "head/batch"
-        )
+        batch = writer.op("Slice", [writer.op("Shape", [batch_of], "head/grid_shape"), start, end], "head/batch")
         one_image = writer.constant(np.array([self.num_boxes, 4], np.int64), "head/boxes_of_an_image")
         shape = writer.op("Concat", [batch, one_image], "head/boxes_shape", axis=0)
-        return writer.op(
-            "Expand", [writer.constant(self._boxes()[None], "head/cell_boxes"), shape], "head/boxes"
-        )
+        return writer.op("Expand", [writer.constant(self._boxes()[None], "head/cell_boxes"), shape], "head/boxes")
 
     def _peak_nodes(self, writer: GraphWriter, scores: ir.Value) -> ir.Value:
         """The twin of ``_keep_peaks``."""
         rows, columns = self.grid_h, self.grid_w
         by_class = writer.op("Transpose", [scores], "head/scores_by_class", perm=[0, 3, 1, 2])
         pads = writer.constant(np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64), "head/border_pads")
-        padded = writer.op(
-            "Pad", [by_class, pads, writer.constant(LOWEST, "head/lowest")], "head/bordered_scores"
-        )
+        padded = writer.op("Pad", [by_class, pads, writer.constant(LOWEST, "head/lowest")], "head/bordered_scores")
         of_three = writer.op("MaxPool", [padded], "head/best_of_three_columns", kernel_shape=[1, 3])
         above = _slice(writer, of_three, (0, 0), (rows, columns), "head/best_above")
         below = _slice(writer, of_three, (2, 0), (rows + 2, columns), "head/best_below")
@@ -174,9 +167,7 @@ def _keep_peaks(scores: Float32) -> Float32:
     return np.where((scores > before) & (scores >= after), scores, np.float32(0))
 
 
-def _slice(
-    writer: GraphWriter, value: ir.Value, starts: tuple[int, int], ends: tuple[int, int], name: str
-) -> ir.Value:
+def _slice(writer: GraphWriter, value: ir.Value, starts: tuple[int, int], ends: tuple[int, int], name: str) -> ir.Value:
     """A rectangle of rows and columns of a value ``[N, NC, rows, columns]``."""
     bounds = [
         writer.constant(np.array(numbers, np.int64), f"{name}:{what}")

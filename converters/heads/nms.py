@@ -52,9 +52,7 @@ def detect_from_head(head: Float32, spec: DetectorSpec, thresholds: Thresholds) 
     return detect_decoded(*_decode(head, spec), thresholds, spec.suppression)
 
 
-def detect_decoded(
-    boxes: Float32, scores: Float32, thresholds: Thresholds, rule: Suppression
-) -> BatchDetections:
+def detect_decoded(boxes: Float32, scores: Float32, thresholds: Thresholds, rule: Suppression) -> BatchDetections:
     """Keep the best of decoded boxes ``(N, B, 4)`` and scores ``(N, B, NC)``, as a finished model does."""
     candidates = [
         limit_candidates(competing, score_threshold=thresholds.score, class_first=rule.class_first)
@@ -72,8 +70,8 @@ def detect_decoded(
 def decode_head(head: Float32, spec: DetectorSpec) -> tuple[Float32, Float32]:
     """Every box ``(N, B, 4)`` and score ``(N, B, NC)`` of raw outputs; arguments and errors as ``detect_from_head``.
 
-    Boxes are clipped to 0..1 unless suppression comes first (``Suppression.unclipped``). Where boxes suppress each other across
-    classes and give one row each, a box has a score for its best class alone.
+    Boxes are clipped to 0..1 unless suppression comes first (``Suppression.unclipped``). Where boxes suppress each
+    other across classes and give one row each, a box has a score for its best class alone.
     """
     boxes, scores = _decode(head, spec)
     several = spec.suppression.classes_per_box > 1
@@ -103,8 +101,8 @@ def limit_candidates(scores: Float32, *, score_threshold: float, class_first: bo
     Args:
         scores: float32 ``(B, NC)`` of one image.
         score_threshold: a candidate needs a score above it.
-        class_first: of equal scores the lower class is first, then the lower box; at the limit the lower index enters all
-            the same.
+        class_first: of equal scores the lower class is first, then the lower box; at the limit the lower index enters
+            all the same.
 
     Returns:
         int64 ``(C,)``: indices into the flattened (box, class) scores; of equal scores the lower index is first.
@@ -120,11 +118,7 @@ def limit_candidates(scores: Float32, *, score_threshold: float, class_first: bo
 
 
 def suppress(
-    boxes_xyxy: Float32,
-    candidates: Int64,
-    num_classes: int,
-    thresholds: Thresholds,
-    rule: Suppression | None = None,
+    boxes_xyxy: Float32, candidates: Int64, num_classes: int, thresholds: Thresholds, rule: Suppression | None = None
 ) -> Int64:
     """Drop every candidate that overlaps a better one of its class, or of any class (greedy NMS).
 
@@ -171,7 +165,8 @@ def with_further_classes(kept: Int64, scores: Float32, thresholds: Thresholds, r
         rule: how many classes of a box.
 
     Returns:
-        int64, indices into the flattened scores, best first, of equal ones the lower index; ``kept`` where each box has one.
+        int64, indices into the flattened scores, best first, of equal ones the lower index; ``kept`` where each box has
+        one.
     """
     if rule.classes_per_box == 1:
         return kept
@@ -184,9 +179,7 @@ def with_further_classes(kept: Int64, scores: Float32, thresholds: Thresholds, r
     return np.asarray(counting[order][: thresholds.max_detections], np.int64)
 
 
-def select_best(
-    boxes_xyxy: Float32, scores: Float32, selected: list[Int64], num_rows: int
-) -> BatchDetections:
+def select_best(boxes_xyxy: Float32, scores: Float32, selected: list[Int64], num_rows: int) -> BatchDetections:
     """Gather the selected candidates into rows and pad.
 
     Args:

@@ -1,9 +1,9 @@
 """The fused head: raw outputs -> a head's boxes and scores -> the outputs of the model contract.
 
-Standard operators only. Before: float32 raw outputs. After: ``num_detections``, ``detection_boxes``, ``detection_scores``,
-``detection_classes``, ``detection_anchors``, and the optional inputs ``score_threshold`` and ``iou_threshold``. Each
-function has its twin in ``converters.heads.nms``; suppression is in ``converters.heads.suppression_nodes``. The last step
-is here: kept scores -> K sorted, padded rows.
+Standard operators only. Before: float32 raw outputs. After: ``num_detections``, ``detection_boxes``,
+``detection_scores``, ``detection_classes``, ``detection_anchors``, and the optional inputs ``score_threshold`` and
+``iou_threshold``. Each function has its twin in ``converters.heads.nms``; suppression is in
+``converters.heads.suppression_nodes``. The last step is here: kept scores -> K sorted, padded rows.
 
 Rows are ordered by score, ties by lower (box, class) index. ONNX asks ``TopK`` for exactly that, but
 OpenVINO's breaks ties in any order (measured, 2026.4), and int8 heads tie often. So ties are settled by a
@@ -27,14 +27,7 @@ from converters.errors import ContractError
 from converters.heads.arithmetic import clip_nodes
 from converters.heads.base import keypoints_of
 from converters.heads.nms import MAX_CANDIDATES
-from converters.heads.suppression_nodes import (
-    FLOAT32_COUNTS_TO,
-    Kept,
-    Places,
-    append_boxes,
-    gathered,
-    suppress,
-)
+from converters.heads.suppression_nodes import FLOAT32_COUNTS_TO, Kept, Places, append_boxes, gathered, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,9 +71,7 @@ def add_head(
     competing, own_classes = decoded, None
     if spec.suppression.across_classes:
         competing, own_classes = best_classes(writer, decoded)
-    kept = suppress(
-        writer, boxes, competing, spec, score_threshold=score_threshold, iou_threshold=iou_threshold
-    )
+    kept = suppress(writer, boxes, competing, spec, score_threshold=score_threshold, iou_threshold=iou_threshold)
     if spec.suppression.classes_per_box > 1:
         kept, own_classes = with_further_classes(writer, kept, decoded, score_threshold, spec), None
     points = None
@@ -99,9 +90,7 @@ def _add_threshold(writer: GraphWriter, name: str, default: float, *, frozen: bo
     value = writer.constant(np.array(default, np.float32), name)
     _require_name(value, name)
     writer.graph.inputs.append(value)
-    return writer.op(
-        "Reshape", [value, writer.constant(np.array([1], np.int64), f"{name}:shape")], f"{name}:vector"
-    )
+    return writer.op("Reshape", [value, writer.constant(np.array([1], np.int64), f"{name}:shape")], f"{name}:vector")
 
 
 def _add_output(writer: GraphWriter, promised: ContractTensor, value: ir.Value) -> None:
@@ -146,11 +135,7 @@ def select_best(
     Returns:
         The contract's outputs by name, in its order; padded rows hold boxes 0, score 0, class -1, anchor -1.
     """
-    rule, num_rows, num_slots = (
-        spec.suppression,
-        spec.thresholds.max_detections,
-        spec.num_boxes + kept.padding,
-    )
+    rule, num_rows, num_slots = (spec.suppression, spec.thresholds.max_detections, spec.num_boxes + kept.padding)
     num_classes = spec.competing_classes if rule.classes_per_box == 1 else spec.num_classes
     class_first = rule.class_first and num_classes > 1
     if class_first and kept.places is None:
@@ -167,14 +152,8 @@ def select_best(
     if num_classes > 1:
         width = num_slots if class_first else num_classes
         divisor = writer.constant(np.int64(width), "head/num_boxes" if class_first else "head/num_classes")
-        names = (
-            ("head/row_classes", "head/row_anchors")
-            if class_first
-            else ("head/row_anchors", "head/row_classes")
-        )
-        parts = [
-            writer.op(op, [indices, divisor], name) for op, name in zip(("Div", "Mod"), names, strict=True)
-        ]
+        names = ("head/row_classes", "head/row_anchors") if class_first else ("head/row_anchors", "head/row_classes")
+        parts = [writer.op(op, [indices, divisor], name) for op, name in zip(("Div", "Mod"), names, strict=True)]
         anchors, classes = parts[::-1] if class_first else parts
     if own_classes is not None:
         classes = _gather_classes(writer, own_classes, anchors, valid)
@@ -219,13 +198,9 @@ def with_further_classes(
     table = append_boxes(writer, class_scores, kept.padding, 0.0, "head/class_scores_and_sentinel")
     own = gathered(writer, table, boxes, "head/class_scores_of_boxes")
     zero = writer.constant(np.float32(0), "head/no_class_score")
-    stays = writer.op(
-        "Unsqueeze", [writer.op("Greater", [scores, zero], "head/stays"), axis], "head/box_stays"
-    )
+    stays = writer.op("Unsqueeze", [writer.op("Greater", [scores, zero], "head/stays"), axis], "head/box_stays")
     above = writer.op("Greater", [own, score_threshold], "head/class_is_above_threshold")
-    own = writer.op(
-        "Where", [writer.op("And", [above, stays], "head/class_counts"), own, zero], "head/class_scores"
-    )
+    own = writer.op("Where", [writer.op("And", [above, stays], "head/class_counts"), own, zero], "head/class_scores")
 
     sizes = writer.constant(np.array([-1, most, rule.classes_per_box], np.int64), "head/best_classes_shape")
     flat = writer.op(
@@ -241,16 +216,12 @@ def with_further_classes(
         "head/best_scores",
     )
     count = writer.constant(np.int64(num_classes), "head/classes_of_a_box")
-    starts = writer.op(
-        "Unsqueeze", [writer.op("Mul", [boxes, count], "head/box_starts"), axis], "head/starts_of_boxes"
-    )
+    starts = writer.op("Unsqueeze", [writer.op("Mul", [boxes, count], "head/box_starts"), axis], "head/starts_of_boxes")
     classes = writer.op("Reshape", [classes, sizes], "head/further_classes")
     total = most * rule.classes_per_box
     flat_sizes = writer.constant(np.array([-1, total], np.int64), "head/further_places_shape")
     places = writer.op(
-        "Reshape",
-        [writer.op("Add", [classes, starts], "head/class_places"), flat_sizes],
-        "head/further_places",
+        "Reshape", [writer.op("Add", [classes, starts], "head/class_places"), flat_sizes], "head/further_places"
     )
     scores = writer.op("Reshape", [best, flat_sizes], "head/further_scores")
     return replace(kept, scores=scores, places=Places(places, width * num_classes, total))
@@ -330,9 +301,7 @@ def _cut(writer: GraphWriter, value: ir.Value, start: int, stop: int, name: str)
     return writer.op("Slice", [value, *bounds], name)
 
 
-def _row_sources(
-    writer: GraphWriter, kept: Kept, anchors: ir.Value, valid: ir.Value, spec: DetectorSpec
-) -> ir.Value:
+def _row_sources(writer: GraphWriter, kept: Kept, anchors: ir.Value, valid: ir.Value, spec: DetectorSpec) -> ir.Value:
     """The box of each row, ``[N, K, 1]``; padded rows take the sentinel."""
     sentinel = writer.constant(np.int64(spec.num_boxes + kept.padding - 1), "head/sentinel_index")
     sources = writer.op("Where", [valid, anchors, sentinel], "head/row_sources")
@@ -348,9 +317,7 @@ def _gather_boxes(writer: GraphWriter, kept: Kept, picks: ir.Value, spec: Detect
     return clip_nodes(writer, unclipped, "detection_boxes")
 
 
-def _gather_classes(
-    writer: GraphWriter, own_classes: ir.Value, anchors: ir.Value, valid: ir.Value
-) -> ir.Value:
+def _gather_classes(writer: GraphWriter, own_classes: ir.Value, anchors: ir.Value, valid: ir.Value) -> ir.Value:
     """The rows' classes where each box has one, ``[N, K]``; padded rows gather that of box 0."""
     first = writer.constant(np.int64(0), "head/first_box")
     boxes = writer.op("Where", [valid, anchors, first], "head/row_boxes")
@@ -359,9 +326,7 @@ def _gather_classes(
     return writer.op("GatherElements", [flat, boxes], "head/row_classes", axis=1)
 
 
-def _class_or_minus_one(
-    writer: GraphWriter, classes: ir.Value | None, valid: ir.Value, count: ir.Value
-) -> ir.Value:
+def _class_or_minus_one(writer: GraphWriter, classes: ir.Value | None, valid: ir.Value, count: ir.Value) -> ir.Value:
     """The rows' classes, int32 ``[N, K]``; with one class, 0 or -1 is what the validity says, less 1."""
     if classes is not None:
         return _index_or_minus_one(writer, classes, valid, "detection_classes")

@@ -8,13 +8,15 @@
 
 ``scale`` is the reciprocal of what Caffe calls a variance: 10, 10, 5, 5 for variances of 0.1, 0.1, 0.2, 0.2.
 
-Sources of the formulas: W. Liu et al., "SSD: Single Shot MultiBox Detector" (2016), with its Caffe layer DetectionOutput;
-for centres in the order y, x, h, w the kernel of ``TFLite_Detection_PostProcess`` in tensorflow/tensorflow
-(lite/kernels/detection_postprocess.cc), operation for operation; for corners the SSD of STMicroelectronics' model zoo.
+Sources of the formulas: W. Liu et al., "SSD: Single Shot MultiBox Detector" (2016), with its Caffe layer
+DetectionOutput; for centres in the order y, x, h, w the kernel of ``TFLite_Detection_PostProcess`` in
+tensorflow/tensorflow (lite/kernels/detection_postprocess.cc), operation for operation; for corners the SSD of
+STMicroelectronics' model zoo.
 
-The parameters of a ``TFLite_Detection_PostProcess`` operator: coding "centers", ``yx_first``, scales y, x, h, w of its options,
-its third input as priors, activation "none"; a background where its scores have one column more than ``num_classes``. It clips
-nothing before boxes suppress each other, so this head does not either (``clipped``); see ``converters.spec.Suppression``.
+The parameters of a ``TFLite_Detection_PostProcess`` operator: coding "centers", ``yx_first``, scales y, x, h, w of its
+options, its third input as priors, activation "none"; a background where its scores have one column more than
+``num_classes``. It clips nothing before boxes suppress each other, so this head does not either (``clipped``); see
+``converters.spec.Suppression``.
 """
 
 from __future__ import annotations
@@ -76,8 +78,8 @@ class Ssd(HeadBase):
         num_classes: NC, without the background.
         coding: what offsets move: ``"centers"`` and sizes, or ``"corners"``.
         scales: four divisors of the offsets, in their order; 1 each where the network has none.
-        priors: float32 numbers, four per box, in the order of the offsets: centre and size, or two corners, as fractions of
-            the image; None where the network's third output has them.
+        priors: float32 numbers, four per box, in the order of the offsets: centre and size, or two corners, as
+            fractions of the image; None where the network's third output has them.
         yx_first: offsets, scales and priors are in the order y, x, h, w (or y1, x1, y2, x2) instead of x, y, w, h.
         background: the first score is that of the background.
         activation: what the scores still need; over a softmax the background counts.
@@ -121,9 +123,7 @@ class Ssd(HeadBase):
     def _require_priors(self) -> None:
         priors = require_entries(self.priors, "priors")
         if len(priors) != self.num_boxes:
-            raise ValueError(
-                f"{len(priors)} priors do not fit {self.num_boxes} boxes: one prior per box is needed"
-            )
+            raise ValueError(f"{len(priors)} priors do not fit {self.num_boxes} boxes: one prior per box is needed")
         for index, prior in enumerate(priors):
             a, b, c, d = _require_four(prior, f"prior {index}")
             w, h = (c, d) if self.coding == "centers" else (c - a, d - b)
@@ -139,8 +139,7 @@ class Ssd(HeadBase):
         if self.joined:
             return (RawOutput("", (self.num_boxes, sum(self._widths()))),)
         return tuple(
-            RawOutput(part, (self.num_boxes, width))
-            for part, width in zip(self.parts, self._widths(), strict=True)
+            RawOutput(part, (self.num_boxes, width)) for part, width in zip(self.parts, self._widths(), strict=True)
         )
 
     def _widths(self) -> list[int]:
@@ -204,9 +203,7 @@ class Ssd(HeadBase):
             decoded = writer.op("Gather", [decoded, order], "head/boxes", axis=2)
         return decoded, self._score_nodes(writer, parts["scores"])
 
-    def _center_nodes(
-        self, writer: GraphWriter, offsets: ir.Value, priors: ir.Value | None, name: str
-    ) -> ir.Value:
+    def _center_nodes(self, writer: GraphWriter, offsets: ir.Value, priors: ir.Value | None, name: str) -> ir.Value:
         names = ["head/offsets_of_centers", "head/logarithms_of_sizes"]
         xy, wh = split_nodes(writer, offsets, [2, 2], names, axis=2)
         if priors is None:
@@ -217,9 +214,7 @@ class Ssd(HeadBase):
             )
             half_sizes = writer.constant(known[:, 2:4] / np.float32(2), "head/half_prior_sizes")
         else:
-            low, sizes = split_nodes(
-                writer, priors, [2, 2], ["head/prior_centers", "head/prior_sizes"], axis=2
-            )
+            low, sizes = split_nodes(writer, priors, [2, 2], ["head/prior_centers", "head/prior_sizes"], axis=2)
             two = writer.constant(np.float32(2), "head/two")
             half_sizes = writer.op("Div", [sizes, two], "head/half_prior_sizes")
         moved = writer.op("Mul", [xy, sizes], "head/moves_of_centers")
@@ -232,25 +227,18 @@ class Ssd(HeadBase):
         second = writer.op("Add", [centers, half], "head/second_corners")
         return writer.op("Concat", [first, second], name, axis=2)
 
-    def _corner_nodes(
-        self, writer: GraphWriter, offsets: ir.Value, priors: ir.Value | None, name: str
-    ) -> ir.Value:
+    def _corner_nodes(self, writer: GraphWriter, offsets: ir.Value, priors: ir.Value | None, name: str) -> ir.Value:
         if priors is None:
             known = self._priors()
             sizes = np.tile(known[:, 2:4] - known[:, 0:2], (1, 2))
-            corners, both = (
-                writer.constant(known, "head/prior_corners"),
-                writer.constant(sizes, "head/prior_sizes"),
-            )
+            corners, both = (writer.constant(known, "head/prior_corners"), writer.constant(sizes, "head/prior_sizes"))
         else:
             low, high = split_nodes(writer, priors, [2, 2], ["head/prior_low", "head/prior_high"], axis=2)
             size = writer.op("Sub", [high, low], "head/prior_size")
             corners, both = priors, writer.op("Concat", [size, size], "head/prior_sizes", axis=2)
         moved = writer.op("Mul", [offsets, both], "head/moves_of_corners")
         names = ["head/first_corners", "head/second_corners_raw"]
-        first, second = split_nodes(
-            writer, writer.op("Add", [moved, corners], "head/corners"), [2, 2], names, axis=2
-        )
+        first, second = split_nodes(writer, writer.op("Add", [moved, corners], "head/corners"), [2, 2], names, axis=2)
         second = writer.op("Max", [first, second], "head/second_corners")
         if not self.clipped:
             return writer.op("Concat", [first, second], name, axis=2)

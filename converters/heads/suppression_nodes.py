@@ -8,17 +8,19 @@ no area, with a score above every threshold, so that at least one row per class 
 rows are scattered into a table over all slots, in which the sentinel's slot (where an index of -1
 lands, too) counts for nothing. Numeric effect: none, scores pass unchanged.
 
-The score threshold is applied before: scores that are not above it become 0, and ``NonMaxSuppression`` gets the constant
-threshold 0, the one that every runtime takes. So no candidate that does not count uses up a place or a comparison.
+The score threshold is applied before: scores that are not above it become 0, and ``NonMaxSuppression`` gets the
+constant threshold 0, the one that every runtime takes. So no candidate that does not count uses up a place or a
+comparison.
 
 Two forms with the same rows. Where every (box, class) pair is a candidate, all steps are over the whole table of scores
-(``suppress``). Where there are more, the best are picked first, and all steps but NonMaxSuppression are over the few that
-were picked (``suppress_best``): 8,400 boxes of 80 classes have 672,000 scores and 4,096 candidates.
+(``suppress``). Where there are more, the best are picked first, and all steps but NonMaxSuppression are over the few
+that were picked (``suppress_best``): 8,400 boxes of 80 classes have 672,000 scores and 4,096 candidates.
 
-Picking: a maximum with the threshold makes all scores alike that do not count, which spares TopK much of its work. Of very
-many scores, first the groups of neighbours with the best maxima are picked. As many groups as candidates are enough: a
-score outside them has a better one in each of these groups, or an equal one of lower index. They are put back in order,
-so that ties are cut as among all. What is below the least of these maxima is no candidate either, and made alike, too.
+Picking: a maximum with the threshold makes all scores alike that do not count, which spares TopK much of its work. Of
+very many scores, first the groups of neighbours with the best maxima are picked. As many groups as candidates are
+enough: a score outside them has a better one in each of these groups, or an equal one of lower index. They are put back
+in order, so that ties are cut as among all. What is below the least of these maxima is no candidate either, and made
+alike, too.
 """
 
 from __future__ import annotations
@@ -82,8 +84,8 @@ class Kept:
         boxes: float32 ``[N, B + P, 4]``; padding is 0, and the last box is the sentinel.
         scores: float32 ``[N, B + P, NC]``, 0 where suppressed; with ``places`` ``[N, C]`` of the candidates alone.
         padding: P >= 1, and large enough that a TopK can take K.
-        places: of the candidates; slots are those of the table ``[B + P, NC]``, or ``[NC, B + P]`` where ties are settled
-            class first. None where ``scores`` is that table, box first.
+        places: of the candidates; slots are those of the table ``[B + P, NC]``, or ``[NC, B + P]`` where ties are
+            settled class first. None where ``scores`` is that table, box first.
     """
 
     boxes: ir.Value
@@ -183,9 +185,7 @@ def _suppress_best(
     stays = writer.op("Less", [gathered(writer, marked, by_class, "head/marks"), zero], "head/is_kept")
     if spec.suppression.class_first:
         places = Places(by_class, (spec.num_boxes + 1) * spec.competing_classes, spec.num_candidates)
-    return Kept(
-        given.boxes, writer.op("Where", [stays, scores, zero], "head/kept_scores"), given.padding, places
-    )
+    return Kept(given.boxes, writer.op("Where", [stays, scores, zero], "head/kept_scores"), given.padding, places)
 
 
 def _table_by_class(writer: GraphWriter, slots: ir.Value, scores: ir.Value, spec: DetectorSpec) -> ir.Value:
@@ -231,9 +231,7 @@ def _best(
         least = _just_below(writer, best, count)
         chosen = _rising(writer, chosen, limit, total // size)
         picked, width = gathered(writer, groups, chosen, "head/groups_of_candidates"), count * size
-    flat = writer.op(
-        "Reshape", [picked, _shape(writer, [-1, width], "head/flat_scores_shape")], "head/all_scores"
-    )
+    flat = writer.op("Reshape", [picked, _shape(writer, [-1, width], "head/flat_scores_shape")], "head/all_scores")
     flat = writer.op("Max", [flat, least], "head/flat_scores")
     names = ["head/candidate_scores", "head/candidate_indices"]
     best, indices = writer.ops("TopK", [flat, limit], names, axis=1)
@@ -284,9 +282,7 @@ def _with_sentinel(writer: GraphWriter, scores: ir.Value, padding: int, spec: De
     filled = append_boxes(writer, scores, padding, 0.0, "head/scores_filled_up")
     is_last = np.arange(spec.num_boxes + padding).reshape(-1, 1) == spec.num_boxes + padding - 1
     mask = writer.constant(is_last, "head/is_sentinel")
-    return writer.op(
-        "Where", [mask, writer.constant(np.float32(sentinel), "head/sentinel_score"), filled], name
-    )
+    return writer.op("Where", [mask, writer.constant(np.float32(sentinel), "head/sentinel_score"), filled], name)
 
 
 def append_boxes(writer: GraphWriter, value: ir.Value, count: int, fill: float, name: str) -> ir.Value:

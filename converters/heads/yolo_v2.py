@@ -18,13 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from converters.checks import (
-    require_choice,
-    require_count,
-    require_entries,
-    require_instance,
-    require_number,
-)
+from converters.checks import require_choice, require_count, require_entries, require_instance, require_number
 from converters.errors import OptionError
 from converters.heads.arithmetic import (
     LEAST_PROBABILITY,
@@ -85,9 +79,7 @@ class Anchors:
         if not isinstance(data, dict) or not {"sizes_wh", "unit"} <= data.keys():
             raise ValueError(f"anchors must be an object of sizes_wh and unit, got {data!r}")
         sizes = require_entries(data["sizes_wh"], "anchors")
-        pairs = [
-            [require_number(n, "each anchor size") for n in require_entries(s, "each anchor")] for s in sizes
-        ]
+        pairs = [[require_number(n, "each anchor size") for n in require_entries(s, "each anchor")] for s in sizes]
         if any(len(pair) != 2 for pair in pairs):
             raise ValueError(f"each anchor must be a (width, height) pair, got {sizes!r}")
         return cls(tuple((float(w), float(h)) for w, h in pairs), data["unit"])
@@ -193,9 +185,7 @@ class YoloV2:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read what ``to_dict`` wrote; see ``Head``."""
-        grid_h, grid_w, anchors, num_classes = read_values(
-            cls.kind, data, "grid_h", "grid_w", "anchors", "num_classes"
-        )
+        grid_h, grid_w, anchors, num_classes = read_values(cls.kind, data, "grid_h", "grid_w", "anchors", "num_classes")
         return cls(grid_h, grid_w, Anchors.from_dict(anchors), num_classes)
 
 

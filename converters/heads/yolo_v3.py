@@ -3,13 +3,16 @@
 ::
 
     per level [N, rows, columns, A * (5 + NC)]: tx, ty, tw, th, objectness, class logits; s = sigmoid(t)
-    centre = (s * scale - (scale - 1) / 2 + cell) / grid       size = exp(t) * anchor       score = s(objectness) * class
+    centre = (s * scale - (scale - 1) / 2 + cell) / grid       size = exp(t) * anchor       score = s(objectness) *
+    class
 
-Source of the formulas: ``get_yolo_box`` and ``get_yolo_detections`` of AlexeyAB/darknet (src/yolo_layer.c), where ``scale`` is
-``scale_x_y`` of a YOLO v4 cfg, and 1 in YOLO v3. Unlike in YOLO v2, classes do not compete: each has its own sigmoid.
+Source of the formulas: ``get_yolo_box`` and ``get_yolo_detections`` of AlexeyAB/darknet (src/yolo_layer.c), where
+``scale`` is ``scale_x_y`` of a YOLO v4 cfg, and 1 in YOLO v3. Unlike in YOLO v2, classes do not compete: each has its
+own sigmoid.
 
-With a softmax over the classes it is YOLO v2 over several grids, what STMicroelectronics' C code for ``st_yolo_x`` computes
-(lib_vision_models_pp, od_pp_st_yolox.c); a single class has probability 1 there. Its anchors are in cells: times the stride.
+With a softmax over the classes it is YOLO v2 over several grids, what STMicroelectronics' C code for ``st_yolo_x``
+computes (lib_vision_models_pp, od_pp_st_yolox.c); a single class has probability 1 there. Its anchors are in cells:
+times the stride.
 """
 
 from __future__ import annotations
@@ -33,12 +36,7 @@ from converters.heads.arithmetic import (
     split_nodes,
     split_scores,
 )
-from converters.heads.base import (
-    read_values,
-    require_arrays,
-    require_pair,
-    require_values,
-)
+from converters.heads.base import read_values, require_arrays, require_pair, require_values
 from converters.heads.grids import AnchorHead, BoxPlaces, grids_from_json
 
 if TYPE_CHECKING:
@@ -97,9 +95,7 @@ class YoloV3(AnchorHead):
             offsets = writer.op("Mul", [offsets, scales], "head/offsets_xy_scaled")
         cells = writer.constant(self._shifted_cells(places), "head/cells_xy")
         shifted = writer.op("Add", [offsets, cells], "head/centers_xy_cells")
-        centers = writer.op(
-            "Div", [shifted, writer.constant(places.grid_wh, "head/grid_wh")], "head/centers_xy"
-        )
+        centers = writer.op("Div", [shifted, writer.constant(places.grid_wh, "head/grid_wh")], "head/centers_xy")
         half_anchors = writer.constant(places.anchors_wh / np.float32(2), "head/half_anchors_wh")
         powers = writer.op("Exp", [wh], "head/anchor_multiples_wh")
         half_sizes = writer.op("Mul", [powers, half_anchors], "head/half_sizes_wh")

@@ -6,8 +6,9 @@
     raw       per level [N, rows, columns, A * (5 + NC)], or [N, A, rows, columns, 5 + NC]; s = sigmoid(t)
               centre = (2 s - 0.5 + cell) / grid       size = (2 s)^2 * anchor       score = s(objectness) * s(class)
 
-Source of the formulas: the ``Detect`` layer of ultralytics/yolov5 (models/yolo.py; its TensorFlow twin in models/tf.py divides
-boxes by the picture's size, so that int8 codes reach), and the product of scores in its ``non_max_suppression``.
+Source of the formulas: the ``Detect`` layer of ultralytics/yolov5 (models/yolo.py; its TensorFlow twin in models/tf.py
+divides boxes by the picture's size, so that int8 codes reach), and the product of scores in its
+``non_max_suppression``.
 """
 
 from __future__ import annotations
@@ -28,14 +29,7 @@ from converters.heads.arithmetic import (
     split_nodes,
     split_scores,
 )
-from converters.heads.base import (
-    RawOutput,
-    level_outputs,
-    read_values,
-    require_arrays,
-    require_pair,
-    require_values,
-)
+from converters.heads.base import RawOutput, level_outputs, read_values, require_arrays, require_pair, require_values
 from converters.heads.decoded import DecodedHead
 from converters.heads.grids import AnchorHead, BoxPlaces, grids_from_json, place_boxes
 
@@ -127,16 +121,10 @@ class YoloV5Raw(AnchorHead):
         places, rows = self._places(), self._row_nodes(writer, outputs)
         names = ["head/activated_xy", "head/activated_wh", "head/objectness", "head/class_probabilities"]
         activated = sigmoid_nodes(writer, rows, "head/activated")
-        xy, wh, objectness, classes = split_nodes(
-            writer, activated, [2, 2, 1, self.num_classes], names, axis=2
-        )
+        xy, wh, objectness, classes = split_nodes(writer, activated, [2, 2, 1, self.num_classes], names, axis=2)
         cells = writer.constant(places.cells_xy - np.float32(0.5), "head/cells_xy")
-        shifted = writer.op(
-            "Add", [writer.op("Add", [xy, xy], "head/offsets_xy"), cells], "head/centers_xy_cells"
-        )
-        centers = writer.op(
-            "Div", [shifted, writer.constant(places.grid_wh, "head/grid_wh")], "head/centers_xy"
-        )
+        shifted = writer.op("Add", [writer.op("Add", [xy, xy], "head/offsets_xy"), cells], "head/centers_xy_cells")
+        centers = writer.op("Div", [shifted, writer.constant(places.grid_wh, "head/grid_wh")], "head/centers_xy")
         anchors = writer.constant(places.anchors_wh * np.float32(2), "head/double_anchors_wh")
         squares = writer.op("Mul", [wh, wh], "head/squares_wh")
         half_sizes = writer.op("Mul", [squares, anchors], "head/half_sizes_wh")

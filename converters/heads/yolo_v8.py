@@ -4,9 +4,9 @@
 
     [N, 4 + NC, B]: cx, cy, w, h, class probabilities      x1 = (cx - w / 2) / width of the picture, and so on
 
-Source of the layout: the ``Detect`` layer of ultralytics/ultralytics (nn/modules/head.py), which decodes in the network:
-distances to the four sides become centres and sizes, class logits pass a sigmoid. Boxes are in pixels; exports to TFLite
-divide them by the picture's size, so that int8 codes reach.
+Source of the layout: the ``Detect`` layer of ultralytics/ultralytics (nn/modules/head.py), which decodes in the
+network: distances to the four sides become centres and sizes, class logits pass a sigmoid. Boxes are in pixels; exports
+to TFLite divide them by the picture's size, so that int8 codes reach.
 """
 
 from __future__ import annotations

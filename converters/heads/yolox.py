@@ -5,11 +5,12 @@
     [N, B, 5 + NC], or per level [N, rows, columns, 5 + NC]: tx, ty, tw, th, objectness, classes
     centre = (t + cell) * stride       size = exp(t) * stride       score = objectness * class
 
-Objectness and classes pass a sigmoid, which exports usually have in the network. Source of the formulas: ``decode_outputs`` of
-Megvii-BaseDetection/YOLOX (yolox/models/yolo_head.py) and its twin in numpy, ``demo_postprocess`` (yolox/utils/demo_utils.py).
+Objectness and classes pass a sigmoid, which exports usually have in the network. Source of the formulas:
+``decode_outputs`` of Megvii-BaseDetection/YOLOX (yolox/models/yolo_head.py) and its twin in numpy, ``demo_postprocess``
+(yolox/utils/demo_utils.py).
 
-The ``st_yolo_x`` of STMicroelectronics' model zoo is no such head: its C code decodes it as YOLO v2 over three grids, with
-anchors in cells (head ``yolo_v3``, classes by softmax).
+The ``st_yolo_x`` of STMicroelectronics' model zoo is no such head: its C code decodes it as YOLO v2 over three grids,
+with anchors in cells (head ``yolo_v3``, classes by softmax).
 """
 
 from __future__ import annotations
@@ -35,14 +36,7 @@ from converters.heads.arithmetic import (
     split_nodes,
     split_scores,
 )
-from converters.heads.base import (
-    HeadBase,
-    RawOutput,
-    level_outputs,
-    read_values,
-    require_arrays,
-    require_values,
-)
+from converters.heads.base import HeadBase, RawOutput, level_outputs, read_values, require_arrays, require_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

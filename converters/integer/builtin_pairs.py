@@ -4,13 +4,13 @@ All in 31-bit fixed point, each rescaling rounded twice (``converters.integer.fu
 
 * ADD and SUB shift codes up by 20 bits, rescale them to twice the larger scale, add or subtract, and rescale the sum.
 * MUL rescales the product of the codes.
-* DIV finds the reciprocal of the divisor's code by three steps of Newton's method, multiplies and rescales. A divisor of
-  0 has no result that is defined, in LiteRT either; the table has that of 1 there.
+* DIV finds the reciprocal of the divisor's code by three steps of Newton's method, multiplies and rescales. A divisor
+  of 0 has no result that is defined, in LiteRT either; the table has that of 1 there.
 
-The kernels are those of tensorflow/lite/kernels/{add,sub,mul,div}.cc with kernels/internal/reference/{add,sub,mul,div}.h and
-GetReciprocal in kernels/internal/common.h, and gemmlowp's one_over_one_plus_x_for_x_in_0_1. These files were not read: what is
-known of the recipes was written down and mended until all codes of generated operators were LiteRT's (docs/operators.md says
-how many were tried).
+The kernels are those of tensorflow/lite/kernels/{add,sub,mul,div}.cc with
+kernels/internal/reference/{add,sub,mul,div}.h and GetReciprocal in kernels/internal/common.h, and gemmlowp's
+one_over_one_plus_x_for_x_in_0_1. These files were not read: what is known of the recipes was written down and mended
+until all codes of generated operators were LiteRT's (docs/operators.md says how many were tried).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Codes that a uint8 CONCATENATION rescales: LiteRT's built-in table, and the scale of a DequantizeLinear that makes the same.
 
-int8 files give all operands one scale. uint8 files may not, and XNNPACK does not take them then: the built-in kernel computes
-``round(x * f - zp_in * f) + zp_out`` with ``f = s_in * (1 / s_out)``, every step in float32, halves away from zero. A result
-of 2^31 codes or more gets the lowest code. Runtimes compute ``(x - zp_in) * s / s_out``, half to even. ``fitted_scale`` gives
-the ``s`` that keeps all 256 results furthest from every edge.
+int8 files give all operands one scale. uint8 files may not, and XNNPACK does not take them then: the built-in kernel
+computes ``round(x * f - zp_in * f) + zp_out`` with ``f = s_in * (1 / s_out)``, every step in float32, halves away from
+zero. A result of 2^31 codes or more gets the lowest code. Runtimes compute ``(x - zp_in) * s / s_out``, half to even.
+``fitted_scale`` gives the ``s`` that keeps all 256 results furthest from every edge.
 
 Source of the recipe: ``tensorflow/lite/kernels/internal/reference/concatenation.h`` (ConcatenationWithScaling).
 """

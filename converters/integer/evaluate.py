@@ -31,14 +31,7 @@ from converters.integer.kernels import (
     softmax,
     window_of,
 )
-from converters.integer.reductions import (
-    REDUCTIONS,
-    add_up,
-    arg_max,
-    integer_product,
-    reduce_values,
-    running_sums,
-)
+from converters.integer.reductions import REDUCTIONS, add_up, arg_max, integer_product, reduce_values, running_sums
 from converters.integer.values import Quantized, Reals, Rounding, Value, is_settled, quantize_value, to_reals
 
 if TYPE_CHECKING:
@@ -71,11 +64,7 @@ def read_graph(model: bytes) -> ir.Graph:
 
 
 def evaluate(
-    graph: ir.Graph,
-    feeds: Mapping[str, NDArray[Any]],
-    wanted: Iterable[str],
-    *,
-    rounding: Rounding | None = None,
+    graph: ir.Graph, feeds: Mapping[str, NDArray[Any]], wanted: Iterable[str], *, rounding: Rounding | None = None
 ) -> Evaluation:
     """Compute values of a graph.
 
@@ -93,9 +82,7 @@ def evaluate(
     values: dict[str, Value] = {name: Reals(array) for name, array in feeds.items()}
     last_use = {str(v.name): node for node in needed for v in node.inputs if v is not None}
     inexact: list[str] = []
-    with np.errstate(
-        all="ignore"
-    ):  # absurd scales overflow as they do in a runtime, which says nothing either
+    with np.errstate(all="ignore"):  # absurd scales overflow as they do in a runtime, which says nothing either
         for node in needed:
             inputs = [_input(values, value) for value in node.inputs]
             results = _run(node, inputs, rounding or Rounding())
@@ -250,8 +237,6 @@ KERNELS: dict[str, Callable[[ir.Node, Sequence[Value | None], Rounding], Sequenc
     **dict.fromkeys(REDUCTIONS, lambda node, inputs, _: [reduce_values(node, inputs)]),
     **dict.fromkeys(EXTREMES, lambda node, inputs, _: [extreme(node, inputs)]),
     **dict.fromkeys(BINARY, lambda node, inputs, _: [combine(node, inputs)]),
-    **dict.fromkeys(
-        (*EXACT, *PLAIN, "HardSigmoid", "Sigmoid"), lambda node, inputs, _: [apply_function(node, inputs)]
-    ),
+    **dict.fromkeys((*EXACT, *PLAIN, "HardSigmoid", "Sigmoid"), lambda node, inputs, _: [apply_function(node, inputs)]),
     **dict.fromkeys(MOVERS, lambda node, inputs, _: move(node, inputs)),
 }

@@ -1,19 +1,20 @@
 """The codes of LiteRT's functions of one number for all 256 input codes.
 
 EXP, LOG and GELU (built-in kernels) hold a table, too: the real function in float32, divided by the output's scale,
-rounded to nearest with halves away from zero; TANH (XNNPACK) as ``converters.integer.late_sum`` says. LOG gives the lowest
-code for numbers that have none. SQRT divides in float32 and rounds towards zero. RSQRT finds a root in fixed point by five
-steps of Newton's method. ABS rescales in 31-bit fixed point, or not at all. NEG turns the sign of the code itself, whatever
-scales and zero-points are, and -128 stays -128.
+rounded to nearest with halves away from zero; TANH (XNNPACK) as ``converters.integer.late_sum`` says. LOG gives the
+lowest code for numbers that have none. SQRT divides in float32 and rounds towards zero. RSQRT finds a root in fixed
+point by five steps of Newton's method. ABS rescales in 31-bit fixed point, or not at all. NEG turns the sign of the
+code itself, whatever scales and zero-points are, and -128 stays -128.
 
-Where XNNPACK does not take them, built-in kernels compute QUANTIZE, LEAKY_RELU, PRELU and RELU in 31-bit fixed point: codes are
-rescaled by ``s_in / s_out``, those below the zero-point of the leaky ones by the slope as well, each with a 31-bit multiplier
-and a shift, rounded twice.
+Where XNNPACK does not take them, built-in kernels compute QUANTIZE, LEAKY_RELU, PRELU and RELU in 31-bit fixed point:
+codes are rescaled by ``s_in / s_out``, those below the zero-point of the leaky ones by the slope as well, each with a
+31-bit multiplier and a shift, rounded twice.
 
 The kernels are those of tensorflow/lite/kernels/{exp,elementwise,neg,activations,quantize}.cc with
 kernels/internal/reference/{prelu,leaky_relu,gelu,requantize}.h, LUTPopulate, MultiplyByQuantizedMultiplier and
-GetInvSqrtQuantizedMultiplierExp in kernels/internal/common.{h,cc}. These files were not read: what is known of the recipes was
-written down and mended until all codes of generated operators were LiteRT's (docs/operators.md says how many were tried).
+GetInvSqrtQuantizedMultiplierExp in kernels/internal/common.{h,cc}. These files were not read: what is known of the
+recipes was written down and mended until all codes of generated operators were LiteRT's (docs/operators.md says how
+many were tried).
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 """Golden vectors: one picture that is computed from a seed, and the head's codes that exact integer kernels give for it.
 
-The picture is not stored. ``golden_image`` computes it in 64-bit integers alone (splitmix64 of the position, no library's
-generator), so it is the same on every platform and version of numpy. It is built to reach what photographs reach, and what
-they do not:
+The picture is not stored. ``golden_image`` computes it in 64-bit integers alone (splitmix64 of the position, no
+library's generator), so it is the same on every platform and version of numpy. It is built to reach what photographs
+reach, and what they do not:
 
 * smooth patches of several sizes, stretched until they saturate at 0 and 255: activations of both signs on every scale;
 * flat rectangles on top: edges;
 * a quarter of black and white noise: pairs of products beyond 16 bits, which saturating kernels get wrong;
 * a quarter of plain noise: every code.
 
-Codes are those of uint8 activations; codes of int8 models are shifted by 128, so both dialects of a source share one vector.
+Codes are those of uint8 activations; codes of int8 models are shifted by 128, so both dialects of a source share one
+vector.
 """
 
 from __future__ import annotations
@@ -110,8 +111,8 @@ class Agreement:
         exact: every value is the golden code's real, bit for bit.
         differing: compared values that are not; at least 1 where ``exact`` is False.
         compared: values that were compared one by one (all, unless the vector holds a selection).
-        worst_lsb: the largest difference in codes; a fraction where the head does not lie on the codes' lattice, infinite
-            where a value is no number.
+        worst_lsb: the largest difference in codes; a fraction where the head does not lie on the codes' lattice,
+            infinite where a value is no number.
         off_lattice: values that are no code's real: the runtime did not quantise the head, or another scale was used.
     """
 
@@ -138,11 +139,7 @@ class RawCodes:
 
 
 def make_vector(
-    outputs: Sequence[RawCodes],
-    *,
-    room_bytes: int,
-    bound_lsb: int,
-    other_kernels_lsb: int,
+    outputs: Sequence[RawCodes], *, room_bytes: int, bound_lsb: int, other_kernels_lsb: int
 ) -> GoldenVector:
     """Store a head's codes.
 

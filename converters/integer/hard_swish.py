@@ -1,7 +1,7 @@
 """The codes of LiteRT's HARD_SWISH: ``x * clip(x / 6 + 1/2, 0, 1)`` in 16-bit fixed point, for all 256 input codes.
 
-XNNPACK does not take the operator on codes; the built-in kernel does. It holds the input with 7 more bits, scales one copy to
-``x / 3`` in units of 2^-15 and the other to the output's scale, and multiplies them, rounding at every step.
+XNNPACK does not take the operator on codes; the built-in kernel does. It holds the input with 7 more bits, scales one
+copy to ``x / 3`` in units of 2^-15 and the other to the output's scale, and multiplies them, rounding at every step.
 
 Source of the recipe: tensorflow/lite/kernels/internal/reference/hard_swish.h, its multipliers in
 tensorflow/lite/kernels/activations.cc (HardSwishPrepare).
@@ -32,9 +32,7 @@ def hard_swish_table(case: LeakyCase) -> Table:
     to_output, output_shift = _multiplier(float(fine_scale / np.float32(case.scale_out)))
     to_thirds, thirds_shift = _multiplier(float(fine_scale / (np.float32(3) / np.float32(UNIT))))
     if output_shift > 0:
-        raise ValueError(
-            f"the output's scale {case.scale_out} is below a 128th of the input's {case.scale_in}"
-        )
+        raise ValueError(f"the output's scale {case.scale_out} is below a 128th of the input's {case.scale_in}")
     codes = []
     for code in range(-128, 128):
         fine = (code - case.zero_point_in) << 7

@@ -31,16 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.integer.values import (
-    FUSED_ROUNDING,
-    Quantized,
-    Reals,
-    Sums,
-    Tabulated,
-    Value,
-    tabulate,
-    to_reals,
-)
+from converters.integer.values import FUSED_ROUNDING, Quantized, Reals, Sums, Tabulated, Value, tabulate, to_reals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -109,9 +100,7 @@ def convolve(x: Quantized, w: Quantized, bias: Quantized | None, window: Window,
     """
     products = x.codes[:, 0].size * w.codes.size // (window.strides[0] * window.strides[1])
     if products > MOST_PRODUCTS:
-        raise NotImplementedError(
-            f"adds up {products:.1e} products, at most {MOST_PRODUCTS:.1e} are evaluated"
-        )
+        raise NotImplementedError(f"adds up {products:.1e} products, at most {MOST_PRODUCTS:.1e} are evaluated")
     image, weights = window.padded(x.relative, 0), w.relative if w.zero_point.any() else w.codes
     if groups == image.shape[1] and weights.shape[1] == 1:
         sums = _depthwise(image, weights, window)
@@ -307,9 +296,7 @@ def apply_function(node: ir.Node, inputs: Sequence[Value | None]) -> Value:
     return Reals(function(reals.array), exact=reals.exact and exact)
 
 
-def _function(
-    node: ir.Node, inputs: Sequence[Value | None]
-) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+def _function(node: ir.Node, inputs: Sequence[Value | None]) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     if node.op_type == "LeakyRelu":
         slope = np.float32(node.attributes.get_float("alpha", 0.01))
         return lambda x: np.where(x >= 0, x, x * slope)
@@ -321,9 +308,7 @@ def _function(
         low, high = (_limit(inputs, position) for position in (1, 2))
         return lambda x: np.clip(x, low, high)
     if node.op_type == "HardSigmoid":
-        slope, half = (
-            np.float32(node.attributes.get_float(*pair)) for pair in (("alpha", 0.2), ("beta", 0.5))
-        )
+        slope, half = (np.float32(node.attributes.get_float(*pair)) for pair in (("alpha", 0.2), ("beta", 0.5)))
         return lambda x: np.clip(x * slope + half, np.float32(0), np.float32(1))
     return lambda x: np.float32(1) / (np.float32(1) + np.exp(-x))
 

@@ -1,11 +1,13 @@
 """How XNNPACK rounds a function of one number to codes, and the square, which has no other rules.
 
-XNNPACK computes LOGISTIC, TANH and the product of a tensor with itself for all 256 codes in float32: the real result times
-``1 / scale``, then plus the zero-point *of the file's own dtype*, then half to even. The sum is rounded to float32, too, so
-a result within about 0.000004 of a tie becomes one. For uint8 codes the zero-point is another, and so are such ties.
+XNNPACK computes LOGISTIC, TANH and the product of a tensor with itself for all 256 codes in float32: the real result
+times ``1 / scale``, then plus the zero-point *of the file's own dtype*, then half to even. The sum is rounded to
+float32, too, so a result within about 0.000004 of a tie becomes one. For uint8 codes the zero-point is another, and so
+are such ties.
 
-Source of the recipes: measured, not read. Of 150 LOGISTICs of int8 codes with a result near a tie, all 150 come out so, and of
-600 squares at round and irregular scales all 600; no other order of the steps that was tried gives more than 133 and 584.
+Source of the recipes: measured, not read. Of 150 LOGISTICs of int8 codes with a result near a tie, all 150 come out so,
+and of 600 squares at round and irregular scales all 600; no other order of the steps that was tried gives more than 133
+and 584.
 """
 
 from __future__ import annotations

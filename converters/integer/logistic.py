@@ -1,9 +1,10 @@
 """The codes of LiteRT's LOGISTIC, and the scale of a DequantizeLinear with which every runtime's Sigmoid gives them.
 
 XNNPACK holds a table of 256 codes: the float32 nearest to ``1 / (1 + exp(-x))``, rounded to 256 steps as
-``converters.integer.late_sum`` says. Runtimes compute the same function in approximations of their own, a few ten-millionths
-away; only a result that lies that near to an edge between two codes could come out otherwise. ``settled_scale`` gives the
-tensor's own scale where none does, else the scale nearby that keeps all 256 results furthest from their edges.
+``converters.integer.late_sum`` says. Runtimes compute the same function in approximations of their own, a few
+ten-millionths away; only a result that lies that near to an edge between two codes could come out otherwise.
+``settled_scale`` gives the tensor's own scale where none does, else the scale nearby that keeps all 256 results
+furthest from their edges.
 """
 
 from __future__ import annotations

@@ -89,11 +89,7 @@ def kernels_of(case: PairCase) -> Kernels:
         required[f"{first}, as uint8"] = partial(_as_uint8, kernel)
         required[UNFUSED] = others.pop(UNFUSED)
         others.update(
-            {
-                f"{name}, as uint8": partial(_as_uint8, kernel)
-                for name, kernel in rest
-                if name.startswith("x86")
-            }
+            {f"{name}, as uint8": partial(_as_uint8, kernel) for name, kernel in rest if name.startswith("x86")}
         )
     return Kernels(required, others)
 
@@ -143,9 +139,7 @@ def _product(forms: Forms, a: Integers, b: Integers, *, contracted: bool) -> Flo
     za, zb, zc = forms.zero_points
     products = ((a - za) * (b - zb)).astype(np.float32)
     factor = forms.scale_a * forms.scale_b / forms.scale_out
-    return np.rint(
-        _fma(factor, products, np.float32(zc)) if contracted else products * factor + np.float32(zc)
-    )
+    return np.rint(_fma(factor, products, np.float32(zc)) if contracted else products * factor + np.float32(zc))
 
 
 def _unfused_product(forms: Forms, a: Integers, b: Integers, *, late: bool) -> Floats:
@@ -165,9 +159,7 @@ def _reals(codes: Integers) -> Floats:
 
 def _fma(x: Any, y: Any, z: Any) -> Floats:
     """``x * y + z`` rounded once: the product is exact in float64, and the sum nearly."""
-    return (np.asarray(x, np.float64) * np.asarray(y, np.float64) + np.asarray(z, np.float64)).astype(
-        np.float32
-    )
+    return (np.asarray(x, np.float64) * np.asarray(y, np.float64) + np.asarray(z, np.float64)).astype(np.float32)
 
 
 KERNELS: Mapping[PairOp, Mapping[str, Kernel]] = {

@@ -1,15 +1,15 @@
 """Scales and zero-points with which a fused ADD, SUB or MUL gives XNNPACK's codes for every pair, in every runtime's float32.
 
-XNNPACK's result is linear in both codes before it is rounded (for a product: in their product), and so is a runtime's; they
-round near-ties alike if the runtime's factors are chosen well. The factors tried are the file's own; those of XNNPACK's
-integer multipliers, a few float32 steps around them; and points beyond these, as seen from the file's own, where the rounding
-of the multipliers decides ties. The zero-points may move, too, where that changes no sum: with codes counted from lower ones,
-ties go up more easily.
+XNNPACK's result is linear in both codes before it is rounded (for a product: in their product), and so is a runtime's;
+they round near-ties alike if the runtime's factors are chosen well. The factors tried are the file's own; those of
+XNNPACK's integer multipliers, a few float32 steps around them; and points beyond these, as seen from the file's own,
+where the rounding of the multipliers decides ties. The zero-points may move, too, where that changes no sum: with codes
+counted from lower ones, ties go up more easily.
 
 A form must hold for the required kernels of ``converters.integer.pair_kernels``, those of x86 with AVX2; among such
 forms the one that
-holds for most other kernels is taken, and among these the one that stays furthest from every edge. Nothing is assumed: a form
-that is returned was tried on all pairs.
+holds for most other kernels is taken, and among these the one that stays furthest from every edge. Nothing is assumed:
+a form that is returned was tried on all pairs.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ BEST = 24  # forms of a stage that are tried on every pair that is near an edge
 PROVEN = 8  # forms of a stage that are tried on all pairs
 PIVOTS = 6  # sets of zero-points
 REQUIRED = 100  # points of a form that holds for the required kernels; every kernel counts one
-FINE = np.array(
-    [0, *(s * k for k in (*range(1, 13), 16, 26, 41, 66, 105, 168, 268, 429, 687, 1100) for s in (1, -1))]
-)
+FINE = np.array([0, *(s * k for k in (*range(1, 13), 16, 26, 41, 66, 105, 168, 268, 429, 687, 1100) for s in (1, -1))])
 COARSE = np.array([0, 1, -1, 2, -2, 4, -4, 8, -8, 16, -16, 64, -64])
 BEYOND = (4, 16, 64, 256, 1024, 4096)  # times the difference between XNNPACK's factors and the file's
 
@@ -170,18 +168,14 @@ def search_form(case: PairCase, pairs: Pairs, *, may_swap: bool) -> PairForm | N
     return proven if is_proven(case, proven, pairs) else None
 
 
-def _best_of(
-    case: PairCase, forms: Forms, near: Pairs, pairs: Pairs, *, swapped: bool
-) -> tuple[PairForm, int]:
+def _best_of(case: PairCase, forms: Forms, near: Pairs, pairs: Pairs, *, swapped: bool) -> tuple[PairForm, int]:
     """The best of several forms and its score, tried on the pairs that are near an edge, then on all."""
     few = near.pick(np.linspace(0, near.a.size - 1, min(FEW, near.a.size)).astype(np.int64))
     promising = np.argsort(-_scores(case, _holds(case, forms, few, swapped=swapped)), kind="stable")[:BEST]
     forms = forms.pick(promising)
     scores = _scores(case, _holds(case, forms, near, swapped=swapped))
     ranking = np.lexsort((-_room(case, forms, near, swapped=swapped), -scores))
-    for chosen in ranking[scores[ranking] >= REQUIRED][
-        :PROVEN
-    ]:  # one that went far may miss a pair that is not near
+    for chosen in ranking[scores[ranking] >= REQUIRED][:PROVEN]:  # one that went far may miss a pair that is not near
         form = _form_of(forms, chosen, swapped=swapped)
         if is_proven(case, form, pairs):
             return form, int(scores[chosen])
@@ -258,9 +252,7 @@ def _stages(case: PairCase) -> Iterator[Forms]:
     yield _grid(case, exact, np.arange(-40, 41), zero_points)
 
 
-def _grid(
-    case: PairCase, centre: tuple[float, ...], steps: Integers, zero_points: tuple[int, int, int]
-) -> Forms:
+def _grid(case: PairCase, centre: tuple[float, ...], steps: Integers, zero_points: tuple[int, int, int]) -> Forms:
     """All pairs of scales some float32 steps from a centre."""
     scales = []
     for number in centre:

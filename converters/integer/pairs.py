@@ -2,9 +2,10 @@
 
 With ``r_x = s_x / s_out`` in float32 and codes relative to their zero-points:
 
-* ADD and SUB: ``shift = 20 - floor(log2(max(r_a, r_b)))``, multipliers ``m_x = round(r_x * 2^shift)``, and the result is
-  ``(a * m_a + b * m_b + 2^(shift - 1)) >> shift`` (half up), plus the output's zero-point; SUB has ``-m_b``.
-* MUL: ``a * b`` times the float32 number ``(s_a * s_b) / s_out``, rounded to float32, then half to even, plus the zero-point.
+* ADD and SUB: ``shift = 20 - floor(log2(max(r_a, r_b)))``, multipliers ``m_x = round(r_x * 2^shift)``, and the result
+  is ``(a * m_a + b * m_b + 2^(shift - 1)) >> shift`` (half up), plus the output's zero-point; SUB has ``-m_b``.
+* MUL: ``a * b`` times the float32 number ``(s_a * s_b) / s_out``, rounded to float32, then half to even, plus the
+  zero-point.
 
 Outside the ranges of ``xnnpack_takes``, and always for DIV, LiteRT leaves the operator to its built-in kernels
 (``converters.integer.builtin_pairs``).

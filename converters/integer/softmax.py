@@ -1,12 +1,12 @@
 """SOFTMAX of 8-bit codes as LiteRT's built-in kernel computes it on x86: XNNPACK has none for codes.
 
-With ``d`` a code's distance from the row's largest one: a table holds ``exp(-scale * beta * d)`` in float32, a row's entries
-are added up one by one in float32, and ``entry * (1 / (sum * scale_out))`` is rounded to nearest, of uint8 codes by adding 0.5
-and cutting off, of int8 codes with halves away from zero.
+With ``d`` a code's distance from the row's largest one: a table holds ``exp(-scale * beta * d)`` in float32, a row's
+entries are added up one by one in float32, and ``entry * (1 / (sum * scale_out))`` is rounded to nearest, of uint8
+codes by adding 0.5 and cutting off, of int8 codes with halves away from zero.
 
-Source of the recipe: tensorflow/lite/kernels/internal/optimized/optimized_ops.h (Softmax, PopulateSoftmaxLookupTable and
-QuantizeSoftmaxOutput), as public copies have it; the codes of 150 random SOFTMAXs, 288,704 in all, are LiteRT's. On 64-bit Arm
-LiteRT has a kernel of its own, in 16-bit fixed point.
+Source of the recipe: tensorflow/lite/kernels/internal/optimized/optimized_ops.h (Softmax, PopulateSoftmaxLookupTable
+and QuantizeSoftmaxOutput), as public copies have it; the codes of 150 random SOFTMAXs, 288,704 in all, are LiteRT's. On
+64-bit Arm LiteRT has a kernel of its own, in 16-bit fixed point.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """What a value of a QDQ graph is while it is evaluated in integers: float32 arrays exist only where codes do not suffice.
 
-A ``DequantizeLinear`` computes nothing here. It says how codes are to be read, and the operator behind it works on the codes.
+A ``DequantizeLinear`` computes nothing here. It says how codes are to be read, and the operator behind it works on the
+codes.
 
 Reals to codes, as XNNPACK and ONNX Runtime round them: one float32 factor or division, half to even, then clamped.
 
-``Rounding`` can move every decision by a fraction of a code. The real kernels never do; it measures how much the head owes to
-near-ties, that is, how far two honest kernels may be apart.
+``Rounding`` can move every decision by a fraction of a code. The real kernels never do; it measures how much the head
+owes to near-ties, that is, how far two honest kernels may be apart.
 """
 
 from __future__ import annotations
@@ -40,9 +41,7 @@ class Quantized:
     @property
     def relative(self) -> NDArray[np.int32]:
         """int32 codes minus the zero-point."""
-        return np.asarray(
-            self.codes.astype(np.int32) - _along(self.zero_point, self.axis, self.codes.ndim), np.int32
-        )
+        return np.asarray(self.codes.astype(np.int32) - _along(self.zero_point, self.axis, self.codes.ndim), np.int32)
 
     def with_codes(self, codes: NDArray[Any]) -> Quantized:
         """Other codes, read alike."""
@@ -95,7 +94,8 @@ class Reals:
     Attributes:
         array: any shape.
         exact: whether every runtime computes these very numbers.
-        doubt: where they are not exact, how far a runtime's numbers may be from these; infinite where nothing bounds it.
+        doubt: where they are not exact, how far a runtime's numbers may be from these; infinite where nothing bounds
+            it.
     """
 
     array: NDArray[Any]

@@ -1,11 +1,11 @@
 """The golden vector of a network: its head for the golden picture, and how far honest kernels may be from it.
 
-It is taken from the graph as the importer wrote it, before any rewrite: a runtime that gives these codes on the finished
-file has proven its kernels and the rewrites at once. Two bounds are measured on the same picture, by moving decisions of
-rounding up and down by ``NEAR_TIE`` codes and doubling the largest change of the head:
+It is taken from the graph as the importer wrote it, before any rewrite: a runtime that gives these codes on the
+finished file has proven its kernels and the rewrites at once. Two bounds are measured on the same picture, by moving
+decisions of rounding up and down by ``NEAR_TIE`` codes and doubling the largest change of the head:
 
-* of operators in float32 alone (sums, products, means, softmax, sigmoid, interpolation): what runtimes with exact integer
-  kernels may differ by. Networks without such operators have 0;
+* of operators in float32 alone (sums, products, means, softmax, sigmoid, interpolation): what runtimes with exact
+  integer kernels may differ by. Networks without such operators have 0;
 * of every operator: what runtimes may differ by whose integer kernels round in another way.
 
 These are measured sensitivities, not proofs; docs/selftest.md has them beside what runtimes really do.
@@ -60,9 +60,7 @@ def golden_vector(graph: ir.Graph, head: Sequence[str], spec: DetectorSpec) -> G
     found, inexact = _head(graph, head, picture, Rounding())
     return make_vector(
         [_raw_codes(output) for output in found],
-        room_bytes=sum(
-            value.const_value.nbytes for value in graph.initializers.values() if value.const_value
-        ),
+        room_bytes=sum(value.const_value.nbytes for value in graph.initializers.values() if value.const_value),
         bound_lsb=_largest_change(graph, head, picture, found, exact=False) if inexact else 0,
         other_kernels_lsb=_largest_change(graph, head, picture, found, exact=True),
     )
@@ -75,12 +73,7 @@ def _raw_codes(found: Quantized) -> RawCodes:
 
 
 def _largest_change(
-    graph: ir.Graph,
-    head: Sequence[str],
-    picture: NDArray[np.uint8],
-    found: Sequence[Quantized],
-    *,
-    exact: bool,
+    graph: ir.Graph, head: Sequence[str], picture: NDArray[np.uint8], found: Sequence[Quantized], *, exact: bool
 ) -> int:
     """Twice the largest change of a head's code when near-ties fall the other way, at least 1."""
     worst = 0

@@ -57,9 +57,7 @@ def leaky_of(before: Link, activation: ir.Node, after: Link) -> tuple[LeakyCase,
     """What the three nodes compute: the case on int8 codes, and its table, int64 ``(256,)``."""
     shift = 0 if before.dtype == np.int8 else -128
     form = FloatForm(before.scale, np.float32(activation.attributes.get_float("alpha", 0.01)))
-    case = LeakyCase(
-        before.scale, before.zero_point + shift, after.scale, after.zero_point + shift, form.slope
-    )
+    case = LeakyCase(before.scale, before.zero_point + shift, after.scale, after.zero_point + shift, form.slope)
     return case, float_table(case, form)
 
 
@@ -97,16 +95,12 @@ def _match(pool: ir.Node) -> _Match | Skipped:
         return Skipped(name, "its input is not quantised by a QuantizeLinear -> DequantizeLinear pair")
     activation = producer(after.source)
     if activation is None or activation.op_type != "LeakyRelu":
-        return Skipped(
-            name, f"no LeakyRelu in front of it but {activation.op_type if activation else 'a graph input'}"
-        )
+        return Skipped(name, f"no LeakyRelu in front of it but {activation.op_type if activation else 'a graph input'}")
     before = link(producer(activation.inputs[0]), "DequantizeLinear")
     source = link(producer(before.source), "QuantizeLinear") if before else None
     pooled = link(only_consumer(pool.outputs[0]), "QuantizeLinear")
     if before is None or source is None or pooled is None:
-        return Skipped(
-            name, "activation or pool is not wrapped in one DequantizeLinear and one QuantizeLinear"
-        )
+        return Skipped(name, "activation or pool is not wrapped in one DequantizeLinear and one QuantizeLinear")
     found = _Match(before, activation, after, pool, pooled, source)
     reason = _refusal(found, middle)
     return found if reason is None else Skipped(name, reason)
@@ -131,12 +125,8 @@ def _swap(graph: ir.Graph, found: _Match) -> None:
     real = node("DequantizeLinear", [found.source.result, *source_constants], f"{name}/dequantized")
     pool = node("MaxPool", real.outputs, f"{name}/float", found.pool.attributes.values())
     codes = node("QuantizeLinear", [pool.outputs[0], *source_constants], name)
-    before = node(
-        "DequantizeLinear", [codes.outputs[0], *found.before.node.inputs[1:]], f"{result.name}/input"
-    )
-    activation = node(
-        "LeakyRelu", before.outputs, f"{result.name}/float", found.activation.attributes.values()
-    )
+    before = node("DequantizeLinear", [codes.outputs[0], *found.before.node.inputs[1:]], f"{result.name}/input")
+    activation = node("LeakyRelu", before.outputs, f"{result.name}/float", found.activation.attributes.values())
     after = node("QuantizeLinear", [activation.outputs[0], *found.pooled.node.inputs[1:]], str(result.name))
     old = [
         found.before.node,
@@ -180,9 +170,7 @@ def _match_sum(leaky: ir.Node) -> _SumMatch | Skipped:
     before = link(producer(leaky.inputs[0]), "DequantizeLinear")
     after = link(only_consumer(leaky.outputs[0]), "QuantizeLinear")
     if before is None or after is None or only_consumer(before.result) is None:
-        return Skipped(
-            name, "not between one DequantizeLinear and one QuantizeLinear that nothing else reads"
-        )
+        return Skipped(name, "not between one DequantizeLinear and one QuantizeLinear that nothing else reads")
     if before.dtype != np.uint8:
         return Skipped(name, f"its codes are {before.dtype}")
     form = fitted_sum(*leaky_of(before, leaky, after))
@@ -197,14 +185,9 @@ def _replace(graph: ir.Graph, found: _SumMatch) -> None:
     rectified = writer.op("Max", [codes, zero_point], f"{name}/rectified")
     terms = [
         writer.op(
-            "DequantizeLinear",
-            [value, writer.constant(scale, f"{name}/{part}/scale"), zero_point],
-            f"{name}/{part}",
+            "DequantizeLinear", [value, writer.constant(scale, f"{name}/{part}/scale"), zero_point], f"{name}/{part}"
         )
-        for value, scale, part in (
-            (codes, found.form.whole, "whole"),
-            (rectified, found.form.excess, "excess"),
-        )
+        for value, scale, part in ((codes, found.form.whole, "whole"), (rectified, found.form.excess, "excess"))
     ]
     found.after.node.replace_input_with(0, writer.op("Add", terms, f"{name}/sum"))
     graph.remove([found.leaky, found.before.node], safe=True)

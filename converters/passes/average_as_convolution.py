@@ -11,12 +11,12 @@ After, with n places per window::
 Why: ONNX Runtime averages every channel and window by itself; its depthwise kernel takes 16 channels at once, in a
 twentieth of the time. A Pad in front can become the convolution's own.
 
-A mean commutes with a shift and a scaling of all codes: both sides take the numbers of the codes themselves, not those at
-which LiteRT's ties fall, so that a Pad of the same numbers can be folded.
+A mean commutes with a shift and a scaling of all codes: both sides take the numbers of the codes themselves, not those
+at which LiteRT's ties fall, so that a Pad of the same numbers can be folded.
 
 Preconditions: windows of an odd number of places, whose means are never ties, and which lie inside the picture; uint8
-codes, equal zero-points and (but for a nudge of 2^-14) scales on both sides. Numeric effect: bit exact: both forms round
-the same mean, and none lies near a tie.
+codes, equal zero-points and (but for a nudge of 2^-14) scales on both sides. Numeric effect: bit exact: both forms
+round the same mean, and none lies near a tie.
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NUDGE = 2.0**-14  # by which scales may differ
-LARGEST = (
-    31  # places of a window: 255 nudged codes stay nearer to their mean than it is to a tie, 1 / (2 * 31)
-)
+LARGEST = 31  # places of a window: 255 nudged codes stay nearer to their mean than it is to a tie, 1 / (2 * 31)
 
 
 class AverageAsConvolution(Rewrite):
@@ -56,9 +54,7 @@ class AverageAsConvolution(Rewrite):
             channels = None if before.source.shape is None else before.source.shape[1]
             reason, numbers = _refusal(pool, before, after, places), _own(before, after)
             if reason is not None or numbers is None or not isinstance(channels, int):
-                yield Skipped(
-                    str(pool.name), reason or "the numbers of its codes, or of its channels, are unknown"
-                )
+                yield Skipped(str(pool.name), reason or "the numbers of its codes, or of its channels, are unknown")
                 continue
             _replace(graph, pool, (numbers, after), (channels, places))
             yield Changed(f"{pool.name}: {channels} channels, weights of 1/{places}")

@@ -151,9 +151,7 @@ def producer(value: ir.Value | None) -> ir.Node | None:
     return None if value is None else value.producer()
 
 
-def node(
-    op_type: str, inputs: Sequence[ir.Value | None], name: str, attributes: Iterable[ir.Attr] = ()
-) -> ir.Node:
+def node(op_type: str, inputs: Sequence[ir.Value | None], name: str, attributes: Iterable[ir.Attr] = ()) -> ir.Node:
     """A node of one result; both carry ``name``."""
     return ir.Node("", op_type, inputs, attributes, outputs=[ir.Value(name=name)], name=name)
 

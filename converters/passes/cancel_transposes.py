@@ -44,9 +44,7 @@ class CancelTransposes(Rewrite):
                 yield Skipped(str(second.name), f"{first.name} permutes {list(perms[0])}, not its inverse")
                 continue
             if any(only_consumer(n.outputs[0]) is None for n in between):
-                yield Skipped(
-                    str(second.name), f"what lies between it and {first.name} is read elsewhere, too"
-                )
+                yield Skipped(str(second.name), f"what lies between it and {first.name} is read elsewhere, too")
                 continue
             if _is_promised(second.outputs[0]) and not between:
                 yield Skipped(str(second.name), "the contract promises its result, and so its name")
@@ -65,9 +63,7 @@ def _chain_up(second: ir.Node) -> list[ir.Node]:
     return chain
 
 
-def _cancel(
-    graph: ir.Graph, first: ir.Node, between: Sequence[ir.Node], second: ir.Node
-) -> tuple[Moved, ...]:
+def _cancel(graph: ir.Graph, first: ir.Node, between: Sequence[ir.Node], second: ir.Node) -> tuple[Moved, ...]:
     """Write the nodes between the pair anew in the layout in front of it; their names say so."""
     value, result, perm = first.inputs[0], second.outputs[0], tuple(second.attributes.get_ints("perm", []))
     assert value is not None  # noqa: S101 - a Transpose has an input

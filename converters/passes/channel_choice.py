@@ -63,9 +63,7 @@ class ChannelChoice(Rewrite):
                 continue
             channels = chosen_channels(chain)
             if channels is None:
-                yield Skipped(
-                    str(value.name), f"its {len(chain.steps)} steps do more than to choose channels"
-                )
+                yield Skipped(str(value.name), f"its {len(chain.steps)} steps do more than to choose channels")
                 continue
             _replace(graph, chain, channels)
             yield Changed(f"{value.name}: {len(channels)} channels of {chain.source.name}")

@@ -174,9 +174,7 @@ def _zero_padding(pad: ir.Node) -> tuple[int, ...] | str:
 def _fold_pad(graph: ir.Graph, conv: ir.Node, found: _Match) -> None:
     own = conv.attributes.get_ints("pads", [0] * len(found.spatial))
     total = [a + b for a, b in zip(own, found.spatial, strict=True)]
-    source = node(
-        "DequantizeLinear", [found.before.source, *found.middle.node.inputs[1:]], f"{conv.name}/unpadded"
-    )
+    source = node("DequantizeLinear", [found.before.source, *found.middle.node.inputs[1:]], f"{conv.name}/unpadded")
     graph.insert_before(conv, source)
     conv.replace_input_with(0, source.outputs[0])
     conv.attributes["pads"] = ir.AttrInt64s("pads", total)

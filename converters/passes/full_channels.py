@@ -15,8 +15,8 @@ channels (the residuals of BlazeFace) adds fewer, or is gone: 24 and 28 channels
 Why: ONNX Runtime's depthwise kernel takes 16 channels at a time; what is left over is computed one by one, and costs
 more than all the others.
 
-Preconditions: uint8 codes, at least 8 channels (fewer would more than double), no convolution that ``shifted rows`` takes
-as it is, constant weights, and convolutions over
+Preconditions: uint8 codes, at least 8 channels (fewer would more than double), no convolution that ``shifted rows``
+takes as it is, constant weights, and convolutions over
 all channels at every end. Numeric effect: bit exact: zeros are added to the sums. Tensors between are told as
 replicated: the source's channels, then others, which nothing reads.
 """
@@ -32,13 +32,7 @@ import onnx_ir as ir
 from converters.graph import GraphWriter, constant_of
 from converters.passes.base import Changed, Link, Moved, Rewrite, Skipped, link, only_consumer, producer
 from converters.passes.shifted_rows import is_shiftable
-from converters.passes.weights import (
-    codes_behind,
-    dequantized,
-    is_depthwise,
-    node_of,
-    required,
-)
+from converters.passes.weights import codes_behind, dequantized, is_depthwise, node_of, required
 from converters.spec import CONTRACT_NAMES
 
 if TYPE_CHECKING:
@@ -50,9 +44,7 @@ BLOCK = 16  # channels of one step of the kernel
 FEWEST = 8
 PAIRS = ("QuantizeLinear", "DequantizeLinear")
 SUMS = ("Add", "Mul")
-EACH_BY_ITSELF = frozenset(
-    {"Clip", "Relu", "LeakyRelu", "Sigmoid", "Add", "Mul", "MaxPool", "AveragePool", *PAIRS}
-)
+EACH_BY_ITSELF = frozenset({"Clip", "Relu", "LeakyRelu", "Sigmoid", "Add", "Mul", "MaxPool", "AveragePool", *PAIRS})
 
 
 class FullChannels(Rewrite):
@@ -68,9 +60,7 @@ class FullChannels(Rewrite):
             if conv in done or channels % BLOCK == 0:
                 continue
             if channels < FEWEST:
-                yield Skipped(
-                    str(conv.name), f"it has {channels} channels: {BLOCK} would be more than twice as many"
-                )
+                yield Skipped(str(conv.name), f"it has {channels} channels: {BLOCK} would be more than twice as many")
                 continue
             found = _region(conv)
             if isinstance(found, str):
@@ -152,9 +142,7 @@ def _take(region: _Region, node: ir.Node, value: ir.Value, channels: int) -> lis
     return _beside(node, channels)
 
 
-def _take_conv(
-    region: _Region, conv: ir.Node, value: ir.Value, channels: int
-) -> list[tuple[ir.Value, int]] | str:
+def _take_conv(region: _Region, conv: ir.Node, value: ir.Value, channels: int) -> list[tuple[ir.Value, int]] | str:
     """A convolution: a depthwise one goes on, one over all channels ends the region."""
     if any(codes_behind(v) is None or constant_of(node_of(v).inputs[2]) is None for v in conv.inputs[1:]):
         return f"the weights of {conv.name} are computed"
@@ -176,9 +164,7 @@ def _take_sum(node: ir.Node, channels: int) -> list[tuple[ir.Value, int]] | str:
     return [*operands, (node.outputs[0], channels)]
 
 
-def _take_pad(
-    region: _Region, pad: ir.Node, value: ir.Value, channels: int
-) -> list[tuple[ir.Value, int]] | str:
+def _take_pad(region: _Region, pad: ir.Node, value: ir.Value, channels: int) -> list[tuple[ir.Value, int]] | str:
     """A Pad that adds zeros behind the channels, or around the picture."""
     before, after = link(producer(pad.inputs[0]), "DequantizeLinear"), only_consumer(pad.outputs[0])
     pair = (before, link(after, "QuantizeLinear"))
@@ -228,9 +214,7 @@ def _fill(graph: ir.Graph, region: _Region) -> tuple[Moved, ...]:
     return (*moved, *(Moved(name, _name(carriers.get(v, v)), replicated=True) for v, name in names.items()))
 
 
-def _narrow(
-    graph: ir.Graph, pad: ir.Node, pair: tuple[Link, Link], region: _Region
-) -> tuple[ir.Value, ir.Value]:
+def _narrow(graph: ir.Graph, pad: ir.Node, pair: tuple[Link, Link], region: _Region) -> tuple[ir.Value, ir.Value]:
     """Let a Pad add what is missing behind the filled channels, or take it away where nothing is.
 
     Returns:
@@ -250,9 +234,7 @@ def _narrow(
     return result, source
 
 
-def filled(
-    arrays: list[NDArray[Any]], outputs: int, inputs: int
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def filled(arrays: list[NDArray[Any]], outputs: int, inputs: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Codes, scale and zero-point of weights or a bias, with so many more channels of real zeros.
 
     Args:

@@ -8,8 +8,9 @@ After::
 
     DQ -> Conv 1x1, 256 channels -> Q -> Slice of 255 channels
 
-Why: ONNX Runtime convolves 8-bit tensors directly only where the output channels are a multiple of 4, and multiplies unrolled
-matrices else: 255 channels at 40 x 40 take 124 us, 256 take 67, and the Slice 9. Heads of detectors have such channels.
+Why: ONNX Runtime convolves 8-bit tensors directly only where the output channels are a multiple of 4, and multiplies
+unrolled matrices else: 255 channels at 40 x 40 take 124 us, 256 take 67, and the Slice 9. Heads of detectors have such
+channels.
 
 Preconditions: uint8 codes, int8 weights without zero-point, one group, input channels that are a multiple of 4, a fixed
 size, and 1.5 million multiply-accumulates. Numeric effect: bit exact: the source's channels stay as they are.
@@ -52,9 +53,7 @@ class FullOutputs(Rewrite):
                 yield Skipped(str(conv.name), reason)
                 continue
             full = -(-len(codes) // BLOCK) * BLOCK
-            yield Changed(
-                f"{conv.name}: {full} channels instead of {len(codes)}", _fill(graph, conv, after, full)
-            )
+            yield Changed(f"{conv.name}: {full} channels instead of {len(codes)}", _fill(graph, conv, after, full))
 
 
 def _refusal(conv: ir.Node) -> str | None:

@@ -11,16 +11,16 @@ After, with U pixels per group and D groups per copy::
                  -> view [N, H', W', C]
 
 Copy k of a row stands k places further to the left in its groups than copy 0, so that column k of the kernel finds all
-pixels of a group at the same place of another copy. Padding in front, between and behind is the code of 0. A weight that,
-less its zero-point, is no int8 is the sum of two: its column gets a copy for each (``split_columns``).
+pixels of a group at the same place of another copy. Padding in front, between and behind is the code of 0. A weight
+that, less its zero-point, is no int8 is the sum of two: its column gets a copy for each (``split_columns``).
 
 Why: most of what ONNX Runtime's depthwise kernel takes is paid per pixel and tap, whatever its channels: addresses,
 and the end of a sum. 16 channels take half the time as groups of eight pixels; the copies cost a tenth of it. Weights
 with a zero-point have no fast kernel at all: split in two, they take a quarter to three quarters of the time.
 
-Preconditions: uint8 codes, constant weights of one zero-point, 8, 16, 24 or 32 channels (64, too, where weights are split), a
-column stride and dilation of 1, a fixed size with whole groups of results, and pictures that are large enough. Numeric
-effect: bit exact: the same products, the same rounding.
+Preconditions: uint8 codes, constant weights of one zero-point, 8, 16, 24 or 32 channels (64, too, where weights are
+split), a column stride and dilation of 1, a fixed size with whole groups of results, and pictures that are large
+enough. Numeric effect: bit exact: the same products, the same rounding.
 """
 
 from __future__ import annotations
@@ -35,14 +35,7 @@ import onnx_ir as ir
 from converters.graph import GraphWriter, constant_of
 from converters.passes.base import Changed, Link, Moved, Rewrite, Skipped, link, only_consumer, producer
 from converters.passes.split_weights import split_columns
-from converters.passes.weights import (
-    codes_behind,
-    dequantized,
-    is_depthwise,
-    node_of,
-    repeated,
-    viewed,
-)
+from converters.passes.weights import codes_behind, dequantized, is_depthwise, node_of, repeated, viewed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -186,9 +179,7 @@ def _replace(graph: ir.Graph, rows: _Rows) -> tuple[Moved, ...]:
     shape = writer.constant(np.array([batch, height, 1, width * channels], np.int64), f"{name}/shape")
     flat = writer.op("Reshape", [flat, shape], f"{name}/flat")
     edges = {
-        pixels: writer.constant(
-            _filled((batch, height, 1, pixels * channels), rows.source), f"{name}/{pixels}"
-        )
+        pixels: writer.constant(_filled((batch, height, 1, pixels * channels), rows.source), f"{name}/{pixels}")
         for pixels in sorted({*padding} - {0})
     }
     parts = [[edges[pixels]] if pixels else [] for pixels in padding]
@@ -196,9 +187,7 @@ def _replace(graph: ir.Graph, rows: _Rows) -> tuple[Moved, ...]:
     copies = writer.op("Concat", operands, f"{name}/copies", axis=3)
     groups = (kernel_hw[1] - 1) * apart + rows.result_hw[1] // group
     grouped = viewed(writer, copies, (height, groups, group * channels), f"{name}/groups", from_nchw=False)
-    source = writer.op(
-        "DequantizeLinear", [grouped, *rows.source.node.inputs[1:]], f"{name}/groups/dequantized"
-    )
+    source = writer.op("DequantizeLinear", [grouped, *rows.source.node.inputs[1:]], f"{name}/groups/dequantized")
     constants = [
         dequantized(writer, repeated(value, group, codes), f"{name}/{role}")
         for value, codes, role in zip(conv.inputs[1:], (weights, None), ("weights", "bias"), strict=False)

@@ -77,13 +77,9 @@ def split_rows(numbers: NDArray[Any], stride: int, height: int, padding: tuple[i
     parts, rows = int8_parts(numbers), numbers.shape[2]
     if len(parts) == 1:
         return SplitRows(parts[0], stride, None, padding)
-    needed = [
-        max(k + 1 for k, part in enumerate(parts) if k == 0 or part[:, :, row].any()) for row in range(rows)
-    ]
+    needed = [max(k + 1 for k, part in enumerate(parts) if k == 0 or part[:, :, row].any()) for row in range(rows)]
     times = [max(needed[phase::stride], default=1) for phase in range(stride)]  # of every row in a stride
-    taps = [
-        (row, k) for row in range(rows) for k in range(times[row % stride] if row + 1 < rows else needed[row])
-    ]
+    taps = [(row, k) for row in range(rows) for k in range(times[row % stride] if row + 1 < rows else needed[row])]
     results = (height + sum(padding) - rows) // stride + 1
     read = (results - 1) * sum(times) + len(taps)
     padded = range(-padding[0], height + padding[1])

@@ -34,14 +34,7 @@ import onnx_ir as ir
 from converters.graph import GraphWriter, constant_of
 from converters.passes.base import Changed, Link, Moved, Rewrite, Skipped, link, only_consumer, producer
 from converters.passes.split_weights import split_rows
-from converters.passes.weights import (
-    codes_behind,
-    dequantized,
-    node_of,
-    repeated,
-    required,
-    viewed,
-)
+from converters.passes.weights import codes_behind, dequantized, node_of, repeated, required, viewed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,25 +112,19 @@ def _match(conv: ir.Node) -> _Stem | Skipped | None:
     top, left, bottom, right = conv.attributes.get_ints("pads", [0, 0, 0, 0])
     if width % GROUP or (width + left + right - weights.shape[3]) // STRIDE + 1 != width // STRIDE:
         return Skipped(
-            name,
-            f"its {width} columns, padded by {left} and {right}, are not {COLUMNS} results per {GROUP} pixels",
+            name, f"its {width} columns, padded by {left} and {right}, are not {COLUMNS} results per {GROUP} pixels"
         )
     return _Stem(source, conv, after, weights, (height, width), (top, left, bottom, right), strides[0])
 
 
 def _refusal(conv: ir.Node) -> str | None:
     """Why ``conv`` is no plain convolution; None if it is."""
-    dilations, group = (
-        tuple(conv.attributes.get_ints("dilations", [1, 1])),
-        conv.attributes.get_int("group", 1),
-    )
+    dilations, group = (tuple(conv.attributes.get_ints("dilations", [1, 1])), conv.attributes.get_int("group", 1))
     if dilations != (1, 1) or group != 1:
         return f"its dilations are {dilations} and its groups {group}, not (1, 1) and 1"
     if conv.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         return "its padding is automatic"
-    constants = [
-        constant_of(node_of(value).inputs[2]) for value in conv.inputs[1:] if producer(value) is not None
-    ]
+    constants = [constant_of(node_of(value).inputs[2]) for value in conv.inputs[1:] if producer(value) is not None]
     if len(constants) != len(conv.inputs) - 1 or any(c is None or len(set(c.flat)) != 1 for c in constants):
         return "its constants are computed, or have several zero-points"
     return None
@@ -170,11 +157,7 @@ def grouped_weights(weights: NDArray[np.int8], left: int) -> NDArray[np.int8]:
 
 def _replace(graph: ir.Graph, stem: _Stem) -> tuple[Moved, ...]:
     """Write the new convolution in front of the old one's end and let its codes take over name and readers."""
-    writer, old, name = (
-        GraphWriter.inserting(graph, stem.after.node),
-        stem.after.result,
-        f"{stem.conv.name}/groups",
-    )
+    writer, old, name = (GraphWriter.inserting(graph, stem.after.node), stem.after.result, f"{stem.conv.name}/groups")
     (height, width), (channels, depth) = stem.size_hw, stem.weights.shape[:2]
     top, left, bottom, _ = stem.pads
     zero_point = int(required(node_of(stem.conv.inputs[1]).inputs[2]).flat[0])
@@ -185,9 +168,7 @@ def _replace(graph: ir.Graph, stem: _Stem) -> tuple[Moved, ...]:
         pixels, height = writer.op("Gather", [pixels, rows], f"{name}/repeated", axis=1), len(split.picture)
     grouped = (height, width // GROUP, GROUP * depth)
     pixels = viewed(writer, pixels, grouped, f"{name}/pixels", from_nchw=False)
-    source = writer.op(
-        "DequantizeLinear", [pixels, *stem.source.node.inputs[1:]], f"{name}/pixels/dequantized"
-    )
+    source = writer.op("DequantizeLinear", [pixels, *stem.source.node.inputs[1:]], f"{name}/pixels/dequantized")
     codes = grouped_weights(split.weights, left)
     constants = [
         dequantized(writer, repeated(value, COLUMNS, new), f"{name}/{role}")

@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 
 def viewed(
-    writer: GraphWriter,
-    value: ir.Value,
-    shape_hwc: tuple[int, int, int],
-    name: str,
-    *,
-    from_nchw: bool = True,
+    writer: GraphWriter, value: ir.Value, shape_hwc: tuple[int, int, int], name: str, *, from_nchw: bool = True
 ) -> ir.Value:
     """The same bytes in NHWC order under another height, width and channels, as NCHW."""
     if from_nchw:
@@ -32,9 +27,7 @@ def viewed(
     return writer.op("Transpose", [value], name, perm=[0, 3, 1, 2])
 
 
-def dequantized(
-    writer: GraphWriter, arrays: tuple[NDArray[Any], NDArray[Any], NDArray[Any]], name: str
-) -> ir.Value:
+def dequantized(writer: GraphWriter, arrays: tuple[NDArray[Any], NDArray[Any], NDArray[Any]], name: str) -> ir.Value:
     """Codes, scale and zero-point as constants behind a DequantizeLinear, per output channel where there are several scales."""
     parts = zip(arrays, ("codes", "scale", "zero_point"), strict=True)
     constants = [writer.constant(array, f"{name}/{part}") for array, part in parts]
@@ -45,8 +38,8 @@ def dequantized(
 def omit_zero_points(graph: ir.Graph) -> None:
     """Leave out the zero-points of constant codes that are 0, which the standard means where none stands.
 
-    Weights of as many channels have equal zero-points. Graph optimisers merge equal constants, and ONNX Runtime's session entry
-    ``session.x64quantprecision`` fails on a zero-point that two weights share. Numeric effect: none.
+    Weights of as many channels have equal zero-points. Graph optimisers merge equal constants, and ONNX Runtime's
+    session entry ``session.x64quantprecision`` fails on a zero-point that two weights share. Numeric effect: none.
     """
     for found in graph:
         codes, zero_point = found.inputs[0], found.inputs[2] if len(found.inputs) > 2 else None
@@ -83,9 +76,7 @@ def codes_behind(value: ir.Value | None) -> NDArray[Any] | None:
 def is_depthwise(conv: ir.Node) -> bool:
     """Whether a node convolves every channel by itself, into one."""
     weights = codes_behind(conv.inputs[1]) if conv.op_type == "Conv" else None
-    return (
-        weights is not None and weights.ndim == 4 and 1 < len(weights) == conv.attributes.get_int("group", 1)
-    )
+    return weights is not None and weights.ndim == 4 and 1 < len(weights) == conv.attributes.get_int("group", 1)
 
 
 def required(value: ir.Value | None) -> NDArray[Any]:

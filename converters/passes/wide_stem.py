@@ -99,17 +99,14 @@ def _match(conv: ir.Node) -> _Stem | Skipped | None:
     height, width = (n for n in size if isinstance(n, int))
     if height % 2 or width % GROUP:
         return Skipped(
-            name,
-            f"its picture is {height} x {width}: the height must be even, the width a multiple of {GROUP}",
+            name, f"its picture is {height} x {width}: the height must be even, the width a multiple of {GROUP}"
         )
     before_pool = link(only_consumer(conv.outputs[0]), "QuantizeLinear")
     middle = link(only_consumer(before_pool.result), "DequantizeLinear") if before_pool else None
     pool = only_consumer(middle.result) if middle else None
     after_pool = link(only_consumer(pool.outputs[0]), "QuantizeLinear") if pool else None
     if before_pool is None or middle is None or pool is None or after_pool is None or not _is_2x2_pool(pool):
-        return Skipped(
-            name, "no 2x2 MaxPool of stride 2 behind it, quantised on both sides and read by nothing else"
-        )
+        return Skipped(name, "no 2x2 MaxPool of stride 2 behind it, quantised on both sides and read by nothing else")
     if not (before_pool.matches(middle) and middle.matches(after_pool)):
         return Skipped(name, "the pool behind it changes scale or zero-point")
     return _Stem(source, conv, before_pool, pool, after_pool, weights, (height, width))
@@ -171,25 +168,13 @@ def _replace(graph: ir.Graph, stem: _Stem) -> tuple[Moved, ...]:
     codes = _convolved(writer, stem, _grouped_pixels(writer, stem))
     (height, width), channels = stem.size_hw, stem.weights.shape[0]
     name = f"{stem.conv.name}/wide"
-    windows = viewed(
-        writer, codes, (height // 2 * (width // GROUP), WINDOW, GROUP // 2 * channels), f"{name}/windows"
-    )
-    real = writer.op(
-        "DequantizeLinear", [windows, *stem.before_pool.node.inputs[1:]], f"{name}/windows/dequantized"
-    )
-    pooled = writer.op(
-        "MaxPool", [real], f"{name}/pooled/float", kernel_shape=[1, WINDOW], strides=[1, WINDOW]
-    )
+    windows = viewed(writer, codes, (height // 2 * (width // GROUP), WINDOW, GROUP // 2 * channels), f"{name}/windows")
+    real = writer.op("DequantizeLinear", [windows, *stem.before_pool.node.inputs[1:]], f"{name}/windows/dequantized")
+    pooled = writer.op("MaxPool", [real], f"{name}/pooled/float", kernel_shape=[1, WINDOW], strides=[1, WINDOW])
     pooled = writer.op("QuantizeLinear", [pooled, *stem.after_pool.node.inputs[1:]], f"{name}/pooled")
     result = viewed(writer, pooled, (height // 2, width // 2, channels), f"{name}/image")
     ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
-    for node in (
-        stem.after_pool.node,
-        stem.pool,
-        node_of(stem.pool.inputs[0]),
-        stem.before_pool.node,
-        stem.conv,
-    ):
+    for node in (stem.after_pool.node, stem.pool, node_of(stem.pool.inputs[0]), stem.before_pool.node, stem.conv):
         graph.remove(node, safe=True)
     result.name, old.name = old.name, None
     wide = [node_of(value).inputs[0] for value in node_of(node_of(codes).inputs[0]).inputs[1:]]
@@ -213,9 +198,7 @@ def _grouped_pixels(writer: GraphWriter, stem: _Stem) -> ir.Value:
 def _convolved(writer: GraphWriter, stem: _Stem, groups: ir.Value) -> ir.Value:
     """The wide convolution's codes, ``[N, 2 * GROUP * O, H / 2, W / GROUP]``."""
     name, copies = f"{stem.conv.name}/wide", WINDOW * GROUP // 2
-    source = writer.op(
-        "DequantizeLinear", [groups, *stem.source.node.inputs[1:]], f"{name}/groups/dequantized"
-    )
+    source = writer.op("DequantizeLinear", [groups, *stem.source.node.inputs[1:]], f"{name}/groups/dequantized")
     constants = [
         dequantized(writer, repeated(value, copies, codes), f"{name}/{role}")
         for value, codes, role in zip(
@@ -223,11 +206,6 @@ def _convolved(writer: GraphWriter, stem: _Stem, groups: ir.Value) -> ir.Value:
         )
     ]
     real = writer.op(
-        "Conv",
-        [source, *constants],
-        f"{name}/float",
-        kernel_shape=[4, 2],
-        strides=[2, 1],
-        pads=[1, 0, 1, 0],
+        "Conv", [source, *constants], f"{name}/float", kernel_shape=[4, 2], strides=[2, 1], pads=[1, 0, 1, 0]
     )
     return writer.op("QuantizeLinear", [real, *stem.before_pool.node.inputs[1:]], f"{name}/codes")

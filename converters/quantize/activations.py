@@ -1,7 +1,8 @@
 """Scale and zero-point of every activation, from its range; one for all values that an operator only moves.
 
 A range is widened to hold 0, which padding needs. Operators of ``keeps_values`` (pools, reshapes, concatenations, ...)
-give out what they take in: the values on both sides share the union of their ranges, so that no code changes on the way.
+give out what they take in: the values on both sides share the union of their ranges, so that no code changes on the
+way.
 """
 
 from __future__ import annotations
@@ -64,9 +65,7 @@ def activation_params(
     activations = [value for node in graph for value in node.outputs if is_activation(value)]
     for node in graph:
         if keeps_values(node):
-            members = [
-                value for value in (*node.inputs, *node.outputs) if value is not None and is_activation(value)
-            ]
+            members = [value for value in (*node.inputs, *node.outputs) if value is not None and is_activation(value)]
             for value in members[1:]:
                 groups.join(members[0], value)
     bounds: dict[ir.Value, tuple[float, float]] = {}

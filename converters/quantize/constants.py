@@ -6,9 +6,9 @@ until it does.
 
 How pixels become codes: they are codes already, where one of them means 0.
 
-Scale = the rescaling's, zero-point = the pixel that means 0, rounded to a whole one. What rounding it moves (half a step for
-1/127.5, -1) is a constant, which the first convolutions take into their bias; only at the picture's border, where padding
-is 0 anyway, is it too much.
+Scale = the rescaling's, zero-point = the pixel that means 0, rounded to a whole one. What rounding it moves (half a
+step for 1/127.5, -1) is a constant, which the first convolutions take into their bias; only at the picture's border,
+where padding is 0 anyway, is it too much.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ def quantize_convolution(
     of_bias = bias_params(source, params)
     bias_codes = np.rint(bias / of_bias.scale.astype(np.float64))
     limits = np.iinfo(np.int32)
-    return IntegerWeights(
-        codes, params, np.clip(bias_codes, limits.min, limits.max).astype(np.int32), of_bias
-    )
+    return IntegerWeights(codes, params, np.clip(bias_codes, limits.min, limits.max).astype(np.int32), of_bias)
 
 
 @dataclass(frozen=True, eq=False)

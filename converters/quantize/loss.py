@@ -1,8 +1,9 @@
 """What 8 bits cost a network, measured on its calibration photographs: boxes found again, or the noise in its outputs.
 
-Both networks run with every operator in float32 between its integers, so no kernel's rounding counts. The boxes of the float
-network that are sure (score above ``SURE``) are looked for among those of the quantised one above half of that, by class and an
-overlap of ``OVERLAP``; where a head is not known, or finds too few, the ratio of signal to noise of the raw outputs counts.
+Both networks run with every operator in float32 between its integers, so no kernel's rounding counts. The boxes of the
+float network that are sure (score above ``SURE``) are looked for among those of the quantised one above half of that,
+by class and an overlap of ``OVERLAP``; where a head is not known, or finds too few, the ratio of signal to noise of the
+raw outputs counts.
 """
 
 from __future__ import annotations
@@ -69,9 +70,7 @@ class QuantizationLoss:
         return f"--quantize {quantize} costs this network much: in {self.photographs} calibration photographs, {told}; {other}"
 
 
-def measure_loss(
-    plain: bytes, quantised: bytes, spec: DetectorSpec, options: ConvertOptions
-) -> QuantizationLoss:
+def measure_loss(plain: bytes, quantised: bytes, spec: DetectorSpec, options: ConvertOptions) -> QuantizationLoss:
     """Run both networks on calibration photographs and compare.
 
     Args:
@@ -104,8 +103,7 @@ def _heads(
     choices.log_severity_level = 3
     choices.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     sessions = [
-        ort.InferenceSession(model, choices, providers=["CPUExecutionProvider"])
-        for model in (plain, quantised)
+        ort.InferenceSession(model, choices, providers=["CPUExecutionProvider"]) for model in (plain, quantised)
     ]
     for pixels in images:
         feed = {IMAGE: np.repeat(pixels[None], batch, axis=0)}

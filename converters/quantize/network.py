@@ -76,12 +76,7 @@ class Rewriter:
     """
 
     def __init__(
-        self,
-        writer: GraphWriter,
-        graph: ir.Graph,
-        ranges: Ranges,
-        image: ImageInput,
-        options: ConvertOptions,
+        self, writer: GraphWriter, graph: ir.Graph, ranges: Ranges, image: ImageInput, options: ConvertOptions
     ) -> None:
         self._writer, self._graph, self._image, self._options = writer, graph, image, options
         int8 = options.symmetric or options.activations == "int8"
@@ -174,9 +169,7 @@ class Rewriter:
         integers = quantize_convolution(weights, bias, params, self._options.quantize)
         name = str(node.outputs[0].name)
         inputs: list[ir.Value | None] = [self._real(source, name)]
-        inputs.append(
-            weight_node(self._writer, integers.weights, integers.weight_params, f"{name}/weights")[1]
-        )
+        inputs.append(weight_node(self._writer, integers.weights, integers.weight_params, f"{name}/weights")[1])
         if bias.any() and self._options.symmetric:
             reals = real_numbers(integers.bias, integers.bias_params)
             inputs.append(self._writer.constant(reals, f"{name}/bias"))
@@ -195,9 +188,7 @@ class Rewriter:
         attributes = {name: attribute.value for name, attribute in node.attributes.items()}
         inputs = self._float_inputs(node)
         names = [str(value.name) for value in node.outputs]
-        self._plain.update(
-            zip(node.outputs, self._writer.ops(node.op_type, inputs, names, **attributes), strict=True)
-        )
+        self._plain.update(zip(node.outputs, self._writer.ops(node.op_type, inputs, names, **attributes), strict=True))
 
     # -- clamps -------------------------------------------------------------------------------------------------
 
@@ -234,9 +225,7 @@ class Rewriter:
         assert value is not None  # noqa: S101 - the caller asked is_activation
         params = self._dialect(self._params[value])
         name = f"{reader}/input"
-        return dequantize_node(
-            self._writer, self._codes[value], params, self._dtype, self._writer.unique(name)
-        )
+        return dequantize_node(self._writer, self._codes[value], params, self._dtype, self._writer.unique(name))
 
     def _copied(self, value: ir.Value | None) -> ir.Value | None:
         """A constant or a computed integer in the new graph."""

@@ -1,6 +1,7 @@
 """The table of source formats, and the first steps that are the same for all: open a file, describe it.
 
-Nothing is imported before it is needed: a TFLite conversion never loads TensorFlow, and telling formats apart loads nothing.
+Nothing is imported before it is needed: a TFLite conversion never loads TensorFlow, and telling formats apart loads
+nothing.
 """
 
 from __future__ import annotations
@@ -140,9 +141,7 @@ class OpenSource:
     importer: Importer
 
 
-def open_source(
-    path: Path, importer: ImporterChoice = "native", size_hw: tuple[int, int] | None = None
-) -> OpenSource:
+def open_source(path: Path, importer: ImporterChoice = "native", size_hw: tuple[int, int] | None = None) -> OpenSource:
     """Read a source model of any format that has an importer.
 
     Args:
@@ -166,9 +165,7 @@ def open_source(
     importers = SOURCES[found].importers
     chosen = importers.get(importer, importers["native"])
     if size_hw is not None and not chosen.takes_size:
-        raise OptionError(
-            f"{path}: a {SOURCES[found].title} file has a size of its own; leave --input-size out"
-        )
+        raise OptionError(f"{path}: a {SOURCES[found].title} file has a size of its own; leave --input-size out")
     sizes = (size_hw,) if chosen.takes_size else ()
     return OpenSource(path, data, found, chosen.read(data, path.name, *sizes), chosen)
 

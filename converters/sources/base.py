@@ -1,7 +1,7 @@
 """What a source format is and what its importer hands over: the border between formats and everything behind them.
 
-One row per format; ``converters.sources.SOURCES`` is the table. Functions of ``xdet`` stand in it by name alone: ``xdet`` calls
-them, and nothing here imports it.
+One row per format; ``converters.sources.SOURCES`` is the table. Functions of ``xdet`` stand in it by name alone:
+``xdet`` calls them, and nothing here imports it.
 """
 
 from __future__ import annotations
@@ -78,11 +78,12 @@ class Importer:
     """The three steps of reading one source format.
 
     Attributes:
-        read: bytes, file name (for messages) and, where ``takes_size``, what is stated of the picture's size -> the source
-            model, every part of it checked.
+        read: bytes, file name (for messages) and, where ``takes_size``, what is stated of the picture's size -> the
+            source model, every part of it checked.
         facts: what the source model itself tells about its detector.
         build: writes the network into the writer's graph.
-        require: raises what ``build`` would of operators and types, so that it is told beside what the description lacks.
+        require: raises what ``build`` would of operators and types, so that it is told beside what the description
+            lacks.
         takes_size: files may leave the picture's size open.
         dequantizes: it can write the float network of a quantised file.
     """
@@ -118,16 +119,14 @@ class Source:
     loads: bool = False
 
 
-def as_raw_output(
-    writer: GraphWriter, value: ir.Value, shape: tuple[int, ...] | None, output: RawOutput
-) -> ir.Value:
+def as_raw_output(writer: GraphWriter, value: ir.Value, shape: tuple[int, ...] | None, output: RawOutput) -> ir.Value:
     """A network's output under its contract name, and in the shape in which the head reads it.
 
     Args:
         writer: the graph to append to.
         value: the output; it may have that name already.
-        shape: its shape in the source, without the batch; a reshape to the head's moves no number. None: the value keeps
-            its own name, and a reshape gets that of the output.
+        shape: its shape in the source, without the batch; a reshape to the head's moves no number. None: the value
+            keeps its own name, and a reshape gets that of the output.
         output: the name and shape that it gets.
 
     Raises:

@@ -21,10 +21,7 @@ from converters.errors import MissingExtraError, OptionError, SourceFileError, U
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SETTINGS = {
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "KERAS_BACKEND": "tensorflow",
-}
+SETTINGS = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
 
 
 def import_quietly(*names: str) -> list[Any]:
@@ -35,10 +32,7 @@ def import_quietly(*names: str) -> list[Any]:
         SourceFileError: Keras is already loaded here with another backend.
     """
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix="xdet-keras-") as home,
-            _quiet({**SETTINGS, "KERAS_HOME": home}),
-        ):
+        with tempfile.TemporaryDirectory(prefix="xdet-keras-") as home, _quiet({**SETTINGS, "KERAS_HOME": home}):
             tensorflow = import_module("tensorflow")
             modules = [import_module(name) for name in names]
     except ImportError as error:

@@ -1,8 +1,8 @@
 """A graph that tf2onnx wrote, taken over into ours: the contract's opset, names that are the same on every run, nothing hidden.
 
-tf2onnx numbers its tensors with a counter that belongs to the process, and names constants after its optimiser; here a value
-is called after the source's tensor and a constant after the node that reads it. Every reader of a scale or zero-point gets
-one of its own (shared ones make ONNX Runtime refuse exact kernels on x86). Numeric effect: none.
+tf2onnx numbers its tensors with a counter that belongs to the process, and names constants after its optimiser; here a
+value is called after the source's tensor and a constant after the node that reads it. Every reader of a scale or
+zero-point gets one of its own (shared ones make ONNX Runtime refuse exact kernels on x86). Numeric effect: none.
 
 TFLite by way of tf2onnx: the general fallback, for operators that the native importer does not know.
 
@@ -246,9 +246,7 @@ def import_by_tf2onnx(
     """
     file = model.records.file
     if model.records.tensors[model.records.inputs[0]].dtype != "uint8":
-        raise OptionError(
-            f"{file}: --importer tf2onnx takes models with uint8 pixels; leave it out for this one"
-        )
+        raise OptionError(f"{file}: --importer tf2onnx takes models with uint8 pixels; leave it out for this one")
     if model.records.postprocess is not None:
         raise OptionError(f"{file}: tf2onnx does not know its post-processing; leave --importer tf2onnx out")
     image = writer.input(IMAGE, ir.DataType.UINT8, [options.batch_size, *spec.image.shape])

@@ -1,7 +1,8 @@
 """What a finished model is: its detector, its contract, and the document that travels in its metadata.
 
 ``ModelDocument`` is written into the ONNX file as one JSON text under the metadata key ``xdet``, so a finished model
-needs nothing beside it. Everything here imports only numpy and the standard library: whoever runs a model reads it, too.
+needs nothing beside it. Everything here imports only numpy and the standard library: whoever runs a model reads it,
+too.
 """
 
 from __future__ import annotations

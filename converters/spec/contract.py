@@ -15,27 +15,15 @@ if TYPE_CHECKING:
 
 CONTRACT_VERSION = 2
 METADATA_KEY = "xdet"
-SIDECAR_SUFFIX = (
-    ".xdet.json"  # behind the stem of a source's name: the file beside it that says what it cannot
-)
+SIDECAR_SUFFIX = ".xdet.json"  # behind the stem of a source's name: the file beside it that says what it cannot
 
 IMAGE = "image"
-NETWORK_IMAGE = (
-    "network_image"  # inside graphs whose ``image`` is a photograph of any size: what the network takes
-)
+NETWORK_IMAGE = "network_image"  # inside graphs whose ``image`` is a photograph of any size: what the network takes
 PHOTOGRAPH_SIZE = ("height", "width")  # names of the dynamic dimensions there
 THRESHOLD_INPUTS = ("score_threshold", "iou_threshold")
-DETECTION_OUTPUTS = (
-    "num_detections",
-    "detection_boxes",
-    "detection_scores",
-    "detection_classes",
-    "detection_anchors",
-)
+DETECTION_OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes", "detection_anchors")
 KEYPOINTS = "detection_keypoints"  # a further output, of heads that have keypoints
-ANY_SIZE = (
-    "any_size"  # and a slash: in front of the names of what makes ``NETWORK_IMAGE``, and of what maps back
-)
+ANY_SIZE = "any_size"  # and a slash: in front of the names of what makes ``NETWORK_IMAGE``, and of what maps back
 # What outputs are mapped from where a letterbox is undone inside a graph whose ``image`` has any size.
 NETWORK_VALUES = {"detection_boxes": "network_boxes", KEYPOINTS: "network_keypoints"}
 CONTRACT_NAMES = frozenset(
@@ -96,10 +84,9 @@ def contract_io(
 def raw_outputs(spec: DetectorSpec, batch: int | str) -> tuple[ContractTensor, ...]:
     """The values that every finished graph holds: the raw outputs, float32, as the source lays them out.
 
-    ``head`` where there is one, ``head_<name>`` each where there are several: outputs of ``--head none`` models, inner values
-    of all others.
+    ``head`` where there is one, ``head_<name>`` each where there are several: outputs of ``--head none`` models, inner
+    values of all others.
     """
     return tuple(
-        ContractTensor(output.value_name, "float32", (batch, *output.shape))
-        for output in spec.network_outputs
+        ContractTensor(output.value_name, "float32", (batch, *output.shape)) for output in spec.network_outputs
     )

@@ -31,8 +31,8 @@ Assumed = Literal["class_names", "resize"]
 class Thresholds:
     """When a candidate counts, when a neighbour suppresses it, and how many are kept.
 
-    A candidate needs score > ``score``; it falls when its IoU with a better one that suppresses it is > ``iou``; at most
-    ``max_detections`` remain per image.
+    A candidate needs score > ``score``; it falls when its IoU with a better one that suppresses it is > ``iou``; at
+    most ``max_detections`` remain per image.
     """
 
     score: float = 0.5
@@ -50,7 +50,8 @@ class Suppression:
     """Which boxes suppress which; the defaults are every detector's, unless its maker's own post-processing has others.
 
     Attributes:
-        across_classes: a box counts with its best class alone (the lowest of equal ones), and falls to better boxes of any.
+        across_classes: a box counts with its best class alone (the lowest of equal ones), and falls to better boxes of
+            any.
         unclipped: boxes overlap as the head decodes them, beyond the picture too, and are clipped behind suppression.
         class_first: rows of equal score are in the order of (class, box), not of (box, class).
         per_class: at most so many boxes of each class stay; None for no limit but ``max_detections``.
@@ -134,9 +135,7 @@ class DetectorSpec:
         if self.raw_outputs and self.raw_outputs != self.head.raw_outputs():
             raise ValueError(f"raw_outputs are {self.raw_outputs}, the head needs {self.head.raw_outputs()}")
         if len(self.class_names) != self.head.num_classes and (self.class_names or self.gives_boxes):
-            raise ValueError(
-                f"the head has {self.head.num_classes} classes, got class names {self.class_names}"
-            )
+            raise ValueError(f"the head has {self.head.num_classes} classes, got class names {self.class_names}")
         if self.suppression.classes_per_box > self.head.num_classes:
             raise ValueError(
                 f"classes_per_box is {self.suppression.classes_per_box}, the head has {self.head.num_classes} classes"
@@ -225,8 +224,7 @@ class DetectorSpec:
                 class_names=require_texts(data["class_names"], "class_names"),
                 thresholds=Thresholds(thresholds["score"], thresholds["iou"], thresholds["max_detections"]),
                 raw_outputs=tuple(
-                    RawOutput.from_dict(output)
-                    for output in require_entries(data["raw_outputs"], "raw_outputs")
+                    RawOutput.from_dict(output) for output in require_entries(data["raw_outputs"], "raw_outputs")
                 ),
                 assumed=require_texts(data.get("assumed", ()), "assumed"),
                 suppression=Suppression.from_dict(data.get("suppression", asdict(Suppression()))),

@@ -1,7 +1,7 @@
 """The dialects: which numbers a finished network computes on, how to ask for them, and which runtimes want them.
 
-There is no option per runtime (``--target npu``): vendors change what they take with every release, numbers stay what they are.
-``docs/runtimes.md`` shows this table, ``xdet inspect`` the row of a file, and a test holds both together.
+There is no option per runtime (``--target npu``): vendors change what they take with every release, numbers stay what
+they are. ``docs/runtimes.md`` shows this table, ``xdet inspect`` the row of a file, and a test holds both together.
 """
 
 from __future__ import annotations

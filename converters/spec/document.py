@@ -102,8 +102,8 @@ class Deviation:
     Attributes:
         tensor: the source tensor to which the number belongs (for a slope or table, the operator's output).
         operator: the output tensor of the operator in whose translation the number stands.
-        kind: ``"scale"`` or ``"zero_point"`` (in the graph's codes) of a Q or DQ node, ``"slope"`` of a LeakyRelu (which
-            stands for a requantisation, too, with the source's slope 1), ``"table"``: a table of codes, or
+        kind: ``"scale"`` or ``"zero_point"`` (in the graph's codes) of a Q or DQ node, ``"slope"`` of a LeakyRelu
+            (which stands for a requantisation, too, with the source's slope 1), ``"table"``: a table of codes, or
             integer arithmetic, instead of the operator.
         source: the source's number, None for a table.
         written: the graph's number, None for a table.
@@ -167,9 +167,10 @@ class ModelDocument:
         evaluation: the training yaml's evaluation settings, None where no yaml states any.
         licence: the source's licence in its sidecar's words, None where nobody states one.
         origin: where the source comes from in its sidecar's words, None likewise.
-        arithmetic: what was written where no fused operator has LiteRT's codes: ``"litert"`` (integer arithmetic step by step)
-            or ``"fused"`` (the fused operator, at most 1 LSB away).
-        dequantize: whether this is the float network of a quantised source: its weights, and activations that nothing rounds.
+        arithmetic: what was written where no fused operator has LiteRT's codes: ``"litert"`` (integer arithmetic step
+            by step) or ``"fused"`` (the fused operator, at most 1 LSB away).
+        dequantize: whether this is the float network of a quantised source: its weights, and activations that nothing
+            rounds.
         float16: whether the network between picture and head computes on float16, where its numbers allow.
         symmetric: whether every zero-point is 0, and biases are float32.
         golden: what the head holds for a known picture, for ``xdet selftest``; None where no integers define it.
@@ -225,9 +226,7 @@ class ModelDocument:
             if getattr(self, what) is not None:
                 require_text(getattr(self, what), what)
         if self.contract != CONTRACT_VERSION:
-            raise ValueError(
-                f"contract version {self.contract!r} is not {CONTRACT_VERSION}, the one this xdet writes"
-            )
+            raise ValueError(f"contract version {self.contract!r} is not {CONTRACT_VERSION}, the one this xdet writes")
 
     @property
     def is_taken_over(self) -> bool:
@@ -269,8 +268,7 @@ class ModelDocument:
                     "notes": require_texts(data["notes"], "notes"),
                     "tensors": {name: _known(TensorTwin, twin) for name, twin in data["tensors"].items()},
                     "deviations": tuple(
-                        _known(Deviation, entry)
-                        for entry in require_entries(data.get("deviations", ()), "deviations")
+                        _known(Deviation, entry) for entry in require_entries(data.get("deviations", ()), "deviations")
                     ),
                     "evaluation": None if evaluation is None else _known(EvaluationSettings, evaluation),
                     "golden": None if golden is None else _read_golden(golden),

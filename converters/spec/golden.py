@@ -43,9 +43,10 @@ class GoldenVector:
         sha256: hex digest of all codes, stored or not.
         scale: float32 scale of the head, or of its first raw output; ``real = scale * (code - zero_point)``.
         zero_point: its zero-point in uint8 form.
-        bound_lsb: how far, in codes, a runtime with exact integer kernels may be: 0 unless the model has operators whose
-            last float32 bit is each runtime's own.
-        other_kernels_lsb: how far a runtime may be whose kernels round in another way, as LiteRT's own do among each other.
+        bound_lsb: how far, in codes, a runtime with exact integer kernels may be: 0 unless the model has operators
+            whose last float32 bit is each runtime's own.
+        other_kernels_lsb: how far a runtime may be whose kernels round in another way, as LiteRT's own do among each
+            other.
         further: the second and further raw outputs, where there are several.
     """
 

@@ -1,8 +1,8 @@
 """The picture that a network takes, and where a photograph stands in it.
 
-``"letterbox"`` is Ultralytics' rule: the photograph is scaled by ``min(H / h, W / w)``, both sides rounded, and stands in the
-middle of bars of grey ``PADDING``; of an odd number of bar pixels the right and the lower bar get one more. Every other rule
-stretches it over the whole picture.
+``"letterbox"`` is Ultralytics' rule: the photograph is scaled by ``min(H / h, W / w)``, both sides rounded, and stands
+in the middle of bars of grey ``PADDING``; of an odd number of bar pixels the right and the lower bar get one more.
+Every other rule stretches it over the whole picture.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class ImageInput:
         rescaling: pixel to real number, done inside the graph.
         resize: how a photograph gets this size: stretched, or with bars beside it (``"letterbox"``).
         color: what the channels are: ``"rgb"``, ``"bgr"``, or one alone, ``"grey"``.
-        any_size: the finished graph takes RGB photographs of any size and makes this picture itself; its boxes are fractions
-            of the photograph.
+        any_size: the finished graph takes RGB photographs of any size and makes this picture itself; its boxes are
+            fractions of the photograph.
     """
 
     height: int
@@ -81,8 +81,8 @@ class ImageInput:
             pictures: uint8 ``(..., height, width, channels)``.
 
         Returns:
-            The pictures themselves; for ``any_size`` RGB photographs of the network's size, of which every resize rule makes
-            the picture.
+            The pictures themselves; for ``any_size`` RGB photographs of the network's size, of which every resize rule
+            makes the picture.
         """
         if not self.any_size or self.color == "rgb":
             return pictures

@@ -1,9 +1,10 @@
 """The opsets that a finished file may have, their IR versions, and the oldest releases of every runtime that run it.
 
-Measured. ONNX Runtime: one model, stamped with each opset, on every minor release from 1.15 to 1.24; for Node and the web, the
-same. Others: nine detectors on every release that has a wheel for Python 3.11, downwards until one failed. What failed:
-OpenVINO 2023.0 does not import in that way, OpenCV 4 has no such engine, IREE 3.12 and TVM 0.25 do not compile the suppression,
-tract 0.23.5 and 0.23.7 load files and compute wrong heads (167 steps), older ones do not load them.
+Measured. ONNX Runtime: one model, stamped with each opset, on every minor release from 1.15 to 1.24; for Node and the
+web, the same. Others: nine detectors on every release that has a wheel for Python 3.11, downwards until one failed.
+What failed: OpenVINO 2023.0 does not import in that way, OpenCV 4 has no such engine, IREE 3.12 and TVM 0.25 do not
+compile the suppression, tract 0.23.5 and 0.23.7 load files and compute wrong heads (167 steps), older ones do not load
+them.
 """
 
 from __future__ import annotations
@@ -14,18 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-IR_VERSIONS: Mapping[int, int] = {
-    13: 7,
-    14: 7,
-    15: 8,
-    16: 8,
-    17: 8,
-    18: 8,
-    19: 9,
-    20: 9,
-    21: 10,
-    22: 10,
-}
+IR_VERSIONS: Mapping[int, int] = {13: 7, 14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10}
 OPSET_RANGE = f"{min(IR_VERSIONS)} to {max(IR_VERSIONS)}"
 ONNXRUNTIME: Mapping[int, str] = {
     **dict.fromkeys(range(13, 19), "1.15"),

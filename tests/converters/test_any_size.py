@@ -55,9 +55,7 @@ def converted(
 
 
 def opened(conversion: Conversion) -> Runtime:
-    return open_model(
-        ModelFile(Path("m.onnx"), conversion.model, "onnx"), RuntimeChoices("onnxruntime", threads=1)
-    )
+    return open_model(ModelFile(Path("m.onnx"), conversion.model, "onnx"), RuntimeChoices("onnxruntime", threads=1))
 
 
 def noise(height: int, width: int) -> NDArray[np.uint8]:
@@ -79,13 +77,8 @@ def test_boxes_and_head_are_those_of_the_prepared_photograph(source: Path, optio
         for size in PHOTOGRAPHS:
             photograph = noise(*size)
             ready = prepare(photograph, Preparation(fixed.document.spec.image))
-            for asked in [Thresholds(0.05, 0.45)] + [Thresholds(0.5, 0.3)] * (
-                not options.get("freeze_thresholds")
-            ):
-                wanted, found = (
-                    prepared.detect(ready.pixels[None], asked),
-                    whole.detect(photograph[None], asked),
-                )
+            for asked in [Thresholds(0.05, 0.45)] + [Thresholds(0.5, 0.3)] * (not options.get("freeze_thresholds")):
+                wanted, found = (prepared.detect(ready.pixels[None], asked), whole.detect(photograph[None], asked))
                 count = int(wanted.num_detections[0])
                 assert int(found.num_detections[0]) == count
                 found_any += count
@@ -121,8 +114,7 @@ def test_every_row_of_other_heads_is_mapped_back(
 ) -> None:
     (tmp_path / "net.tflite").write_bytes(build())
     fixed, whole = (
-        converted(tmp_path / "net.tflite", said=said, any_size=flag, rule="letterbox")
-        for flag in (False, True)
+        converted(tmp_path / "net.tflite", said=said, any_size=flag, rule="letterbox") for flag in (False, True)
     )
     photograph, image = noise(50, 90), fixed.document.spec.image
     ready = prepare(photograph, Preparation(image))
@@ -149,16 +141,11 @@ def run(conversion: Conversion, image: NDArray[np.uint8]) -> dict[str, NDArray[A
 @pytest.mark.parametrize("rule", ["bilinear", "letterbox"])
 def test_without_the_resize_rule_the_fixed_file_is_left(source: Path, rule: str) -> None:
     fixed, whole = (converted(source, any_size=flag, rule=rule) for flag in (False, True))
-    left, wanted = (
-        onnx.load_from_string(at_network_size(whole.model, "m.onnx")),
-        onnx.load_from_string(fixed.model),
-    )
+    left, wanted = (onnx.load_from_string(at_network_size(whole.model, "m.onnx")), onnx.load_from_string(fixed.model))
     onnx.checker.check_model(left, full_check=True)
     assert list(left.graph.node) == list(wanted.graph.node)
     assert left.graph.input[0].type == wanted.graph.input[0].type
-    assert {tensor.name for tensor in left.graph.initializer} == {
-        tensor.name for tensor in wanted.graph.initializer
-    }
+    assert {tensor.name for tensor in left.graph.initializer} == {tensor.name for tensor in wanted.graph.initializer}
     assert ModelDocument.from_json(left.metadata_props[0].value) == fixed.document
     assert at_network_size(fixed.model, "m.onnx") is fixed.model
 
@@ -174,11 +161,7 @@ def test_the_document_says_so_and_older_documents_mean_a_fixed_size(source: Path
 
 @pytest.mark.parametrize(
     "images",
-    [
-        np.zeros((1, 64, 64, 1), np.uint8),
-        np.zeros((1, 0, 9, 3), np.uint8),
-        np.zeros((1, 9, 9, 3), np.float32),
-    ],
+    [np.zeros((1, 64, 64, 1), np.uint8), np.zeros((1, 0, 9, 3), np.uint8), np.zeros((1, 9, 9, 3), np.float32)],
     ids=["grey", "empty", "real"],
 )
 def test_what_is_no_photograph_is_refused(source: Path, images: NDArray[Any]) -> None:
@@ -189,9 +172,7 @@ def test_what_is_no_photograph_is_refused(source: Path, images: NDArray[Any]) ->
         runtime.head(images)
 
 
-def test_where_a_file_does_not_load_one_of_fixed_size_is_advised(
-    source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_a_file_does_not_load_one_of_fixed_size_is_advised(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ModelError("the provider cannot load it")
 
@@ -203,9 +184,7 @@ def test_where_a_file_does_not_load_one_of_fixed_size_is_advised(
 
 
 def test_several_photographs_per_call_are_refused() -> None:
-    with pytest.raises(
-        OptionError, match=r"--any-size takes one photograph per call.*leave --batch dynamic out"
-    ):
+    with pytest.raises(OptionError, match=r"--any-size takes one photograph per call.*leave --batch dynamic out"):
         ConvertOptions(any_size=True, batch="dynamic")
 
 

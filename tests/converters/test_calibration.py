@@ -43,9 +43,7 @@ def test_a_percentile_of_100_keeps_everything() -> None:
     assert cut == pytest.approx(whole, abs=2 * 255 / 2048)
 
 
-def test_progress_is_told_after_every_photograph_and_nothing_is_printed(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_progress_is_told_after_every_photograph_and_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     told: list[int] = []
     observe_ranges(model(), IMAGE, calibration(99.9, count=9, progress=told.append))
     assert told == [1] * 9

@@ -83,9 +83,7 @@ def test_an_opset_can_be_asked_for_and_gives_the_same_results(
 
 def test_inputs_and_outputs_are_those_of_the_contract(converted: Conversion) -> None:
     session = session_of(converted.model)
-    assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
-        ("image", "tensor(uint8)", [1, 224, 224, 3])
-    ]
+    assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [("image", "tensor(uint8)", [1, 224, 224, 3])]
     assert [(i.name, i.type, i.shape) for i in session.get_overridable_initializers()] == [
         ("score_threshold", "tensor(float)", []),
         ("iou_threshold", "tensor(float)", []),
@@ -141,9 +139,7 @@ def test_every_number_that_is_not_the_sources_is_a_deviation(converted: Conversi
     deviations = converted.document.deviations
     assert Counter(deviation.kind for deviation in deviations) == {"scale": 8, "slope": 8}
     model = onnx.load_model_from_string(converted.model)
-    slopes = {
-        a.f for n in model.graph.node if n.op_type == "LeakyRelu" for a in n.attribute if a.name == "alpha"
-    }
+    slopes = {a.f for n in model.graph.node if n.op_type == "LeakyRelu" for a in n.attribute if a.name == "alpha"}
     assert {d.written for d in deviations if d.kind == "slope"} == slopes
     assert {d.source for d in deviations if d.kind == "slope"} == {float(np.float32(0.2))}
     constants = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
@@ -177,9 +173,7 @@ def test_dialects_and_targets_give_the_same_head(
     assert convolutions(tmp_path / "optimised.onnx") == {"QLinearConv"}
 
 
-def test_the_float_leaky_relu_stays_within_one_code_of_the_exact_one_in_the_first_layer(
-    embedded_tflite: Path,
-) -> None:
+def test_the_float_leaky_relu_stays_within_one_code_of_the_exact_one_in_the_first_layer(embedded_tflite: Path) -> None:
     images = noise(2)
     pooled = "tiny_yolo_v2/pool1/MaxPool"
     codes = []
@@ -194,9 +188,7 @@ def test_the_float_leaky_relu_stays_within_one_code_of_the_exact_one_in_the_firs
 
 
 @pytest.mark.parametrize("batch", [3, "dynamic"])
-def test_a_batch_gives_what_single_images_give(
-    embedded_tflite: Path, converted: Conversion, batch: int | str
-) -> None:
+def test_a_batch_gives_what_single_images_give(embedded_tflite: Path, converted: Conversion, batch: int | str) -> None:
     model = convert_to_bytes(embedded_tflite, ConvertOptions(batch=batch)).model  # type: ignore[arg-type]  # parametrised
     images = noise(3)
     feeds = {"score_threshold": np.array(0.001, np.float32)}
@@ -252,18 +244,12 @@ def test_a_missing_output_folder_is_named(embedded_tflite: Path, tmp_path: Path)
         pytest.param(b"", "expected a TFLite, Keras H5, Keras or ONNX file", id="empty"),
         pytest.param(b"\x1c\x00\x00\x00TFL3", "truncated|outside|too short|beyond", id="only a header"),
         pytest.param(
-            b"\x89PNG\r\n\x1a\n" + b"0" * 64,
-            "expected a TFLite, Keras H5, Keras or ONNX file",
-            id="a picture",
+            b"\x89PNG\r\n\x1a\n" + b"0" * 64, "expected a TFLite, Keras H5, Keras or ONNX file", id="a picture"
         ),
-        pytest.param(
-            b"PK\x03\x04" + b"0" * 64, "expected a TFLite, Keras H5, Keras or ONNX file", id="a zip"
-        ),
+        pytest.param(b"PK\x03\x04" + b"0" * 64, "expected a TFLite, Keras H5, Keras or ONNX file", id="a zip"),
     ],
 )
-def test_what_is_no_model_is_refused_and_nothing_is_written(
-    tmp_path: Path, data: bytes, message: str
-) -> None:
+def test_what_is_no_model_is_refused_and_nothing_is_written(tmp_path: Path, data: bytes, message: str) -> None:
     source = tmp_path / "bad model ü.tflite"
     source.write_bytes(data)
     with pytest.raises(SourceFileError, match=message):

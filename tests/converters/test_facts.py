@@ -17,9 +17,7 @@ QUANT = QuantParams.per_tensor(0.5, 3)
 
 
 def model(inputs: list[Shape], outputs: list[Shape]) -> TfliteModel:
-    shapes = [("image", "uint8", shape) for shape in inputs] + [
-        ("boxes", "float32", shape) for shape in outputs
-    ]
+    shapes = [("image", "uint8", shape) for shape in inputs] + [("boxes", "float32", shape) for shape in outputs]
     tensors = tuple(
         TfliteTensor(i, name, dtype, shape, QUANT if dtype == "uint8" else None, None)
         for i, (name, dtype, shape) in enumerate(shapes)
@@ -36,9 +34,7 @@ def test_a_detector_tells_its_sizes_and_its_input_encoding() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "smallest", "largest"), [("uint8", -1.5, 126.0), ("int8", -65.5, 62.0)])
-def test_a_quantised_output_tells_what_its_codes_can_hold(
-    dtype: str, smallest: float, largest: float
-) -> None:
+def test_a_quantised_output_tells_what_its_codes_can_hold(dtype: str, smallest: float, largest: float) -> None:
     found = model([(1, 96, 160, 3)], [(1, 3, 5, 30)])
     output = replace(found.tensors[1], dtype=dtype, quant=QUANT)
     (fact,) = facts_from_tflite(replace(found, tensors=(found.tensors[0], output))).outputs
@@ -58,11 +54,7 @@ def test_a_quantised_output_tells_what_its_codes_can_hold(
         ([(1, 0, 96, 3)], [(1, 3, 3, 30)], "found 'image' [1, 0, 96, 3]"),
         ([], [(1, 3, 3, 30)], "input expected one image [N, height, width, 3], or 1 for grey, found none"),
         ([(1, 9, 9, 3)] * 2, [(1, 3, 3, 30)], "found 'image' [1, 9, 9, 3], 'image' [1, 9, 9, 3]"),
-        (
-            [(1, 96, 96, 3)],
-            [(45, 6)],
-            "output expected numbers of one image, [1, ...], found 'boxes' [45, 6]",
-        ),
+        ([(1, 96, 96, 3)], [(45, 6)], "output expected numbers of one image, [1, ...], found 'boxes' [45, 6]"),
         ([(1, 96, 96, 3)], [(1, 45), ()], "found 'boxes' [1, 45], 'boxes' []"),
         ([(1, 96, 96, 3)], [(1, 3, 3, 0)], "found 'boxes' [1, 3, 3, 0]"),
         ([(1, 96, 96, 3)], [], "output expected numbers of one image, [1, ...], found none"),
@@ -78,9 +70,7 @@ def test_another_kind_of_model_is_named_with_what_was_found(
 
 
 @pytest.mark.parametrize("inputs", [(), (-1,)], ids=["none", "absent"])
-def test_an_output_whose_operator_has_no_operands_tells_its_size_all_the_same(
-    inputs: tuple[int, ...],
-) -> None:
+def test_an_output_whose_operator_has_no_operands_tells_its_size_all_the_same(inputs: tuple[int, ...]) -> None:
     bare = TfliteOperator(0, "DEQUANTIZE", 1, inputs, (1,), {})
     facts = facts_from_tflite(replace(model([(1, 96, 160, 3)], [(1, 3, 5, 30)]), operators=(bare,)))
     assert facts.outputs[0].shape == (3, 5, 30)

@@ -9,14 +9,7 @@ from pathlib import Path
 import pytest
 
 from converters.errors import OptionError, OutputError, SourceFileError
-from converters.files import (
-    LARGEST_MODEL,
-    SNIFFED_BYTES,
-    read_regular,
-    require_writable,
-    write_output,
-    write_whole,
-)
+from converters.files import LARGEST_MODEL, SNIFFED_BYTES, read_regular, require_writable, write_output, write_whole
 from converters.sources import read_source
 
 
@@ -73,9 +66,7 @@ def test_a_name_that_is_too_long_is_refused_before_any_work(tmp_path: Path) -> N
         require_writable(tmp_path / ("x" * 300), inputs=[tmp_path / "net.tflite"], force=False)
 
 
-def test_a_full_disk_leaves_the_old_file_and_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "out.onnx"
     output.write_bytes(b"old")
 
@@ -119,9 +110,7 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -
     path = tmp_path / "sparse"
     with path.open("wb") as file:
         file.truncate(LARGEST_MODEL + 1)
-    with pytest.raises(
-        SourceFileError, match="it has 2,147,483,648 bytes, more than 2,147,483,647, the most"
-    ):
+    with pytest.raises(SourceFileError, match="it has 2,147,483,648 bytes, more than 2,147,483,647, the most"):
         read_source(path)
 
 

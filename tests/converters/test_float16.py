@@ -94,6 +94,4 @@ def test_codes_have_no_float16(tmp_path: Path) -> None:
 
 def test_probe_pictures_are_pictures() -> None:
     image = ImageInput(20, 30, Rescaling(1.0, 0.0))
-    assert {(picture.shape, picture.dtype.name) for picture in probe_pictures(image)} == {
-        ((20, 30, 3), "uint8")
-    }
+    assert {(picture.shape, picture.dtype.name) for picture in probe_pictures(image)} == {((20, 30, 3), "uint8")}

@@ -84,10 +84,7 @@ def test_the_embedded_model_is_tflite(embedded_tflite: Path) -> None:
     assert sniff_format(embedded_tflite.read_bytes()) == "tflite"
 
 
-@given(
-    st.binary(max_size=600),
-    st.sampled_from([b"", b"\x08\x09", b"PK\x03\x04", b"\x08\x09\x12\xff\xff\xff\xff"]),
-)
+@given(st.binary(max_size=600), st.sampled_from([b"", b"\x08\x09", b"PK\x03\x04", b"\x08\x09\x12\xff\xff\xff\xff"]))
 def test_any_bytes_have_an_answer(tail: bytes, head: bytes) -> None:
     assert sniff_format(head + tail) in {*SOURCES, FINISHED, None}
 

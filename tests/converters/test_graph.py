@@ -72,9 +72,7 @@ def test_rescaled_pixels_are_rounded_to_float32_at_both_steps() -> None:
 @pytest.mark.parametrize("scale", [1 / 255, 1 / 127.5, 0.37])
 def test_int8_codes_are_the_pixels_less_128(scale: float) -> None:
     writer = GraphWriter("g")
-    codes = pixel_codes(
-        writer, image_pixels(writer, IMAGE, 1), QuantParams.per_tensor(scale, -5), np.int8, "x"
-    )
+    codes = pixel_codes(writer, image_pixels(writer, IMAGE, 1), QuantParams.per_tensor(scale, -5), np.int8, "x")
     codes.type = ir.TensorType(ir.DataType.INT8)
     expected = (PIXELS.transpose(0, 3, 1, 2).astype(np.int16) - 128).astype(np.int8)
     np.testing.assert_array_equal(run(writer, codes, image=PIXELS), expected)
@@ -90,12 +88,7 @@ def test_uint8_codes_are_the_pixels_themselves() -> None:
     ("rescaling", "scale", "zero_point", "expected"),
     [
         (Rescaling(1 / 255, 0.0), 1 / 255, 0, True),
-        (
-            Rescaling(1 / 127.5, -1.0),
-            1 / 127.5,
-            128,
-            False,
-        ),  # -1 is half a step off the lattice of zero-point 127.5
+        (Rescaling(1 / 127.5, -1.0), 1 / 127.5, 128, False),  # -1 is half a step off the lattice of zero-point 127.5
         (Rescaling(0.5, -64.0), 0.5, 128, True),
         (Rescaling(0.5, -64.0), 0.51, 128, False),
     ],
@@ -129,9 +122,7 @@ def test_weights_and_bias_are_dequantised_by_constants_of_their_own(scales: list
     product.type = ir.TensorType(ir.DataType.FLOAT)
     x = np.array([[2, 1]], np.float32)
     wide = np.broadcast_to(np.array(scales, np.float32), 3)
-    expected = (
-        x @ (codes.astype(np.float32) * wide[:, None]).T + np.array([7, 8, 9], np.float32) * params.scale
-    )
+    expected = x @ (codes.astype(np.float32) * wide[:, None]).T + np.array([7, 8, 9], np.float32) * params.scale
     np.testing.assert_allclose(run(writer, product, x=x), expected, rtol=1e-6)  # sums in another order
 
 
@@ -172,9 +163,7 @@ def test_a_float_network_with_a_weight_that_is_no_number_does_not_convert(tmp_pa
     x = b.input("image", (1, 4, 4, 3), "float32")
     weights = np.ones((6, 1, 1, 3), np.float32)
     weights[3, 0, 0, 1] = np.nan
-    output = b.op(
-        "CONV_2D", [x, b.constant(weights), b.constant(np.zeros(6, np.float32))], (1, 4, 4, 6), "float32"
-    )
+    output = b.op("CONV_2D", [x, b.constant(weights), b.constant(np.zeros(6, np.float32))], (1, 4, 4, 6), "float32")
     (tmp_path / "m.tflite").write_bytes(b.build([output]))
     (tmp_path / "m.xdet.json").write_text('{"rescaling": {"scale": 0.5, "offset": 0}}')
     with pytest.raises(SourceFileError, match="holds nan"):
@@ -196,9 +185,7 @@ def test_a_stated_shape_that_holds_another_number_of_values_is_refused(tmp_path:
     operands = [b.constant(np.array(values, np.int32)) for values in ([0] * 4, [1, 2, 3, 3], [1] * 4)]
     cut = b.op("STRIDED_SLICE", [x, *operands], (1, 2, 3, 3), "uint8", 1 / 255, 0, new_axis_mask=127)
     (tmp_path / "m.tflite").write_bytes(b.build([cut]))
-    with pytest.raises(
-        SourceFileError, match=r"turns shape .* into \[1, 2, 3, 3\]: another number of values"
-    ):
+    with pytest.raises(SourceFileError, match=r"turns shape .* into \[1, 2, 3, 3\]: another number of values"):
         convert_to_bytes(tmp_path / "m.tflite", ConvertOptions(source=SourceOptions(head="none")))
 
 

@@ -25,26 +25,15 @@ ALL_CODES = np.arange(-128, 128).astype(np.int8).reshape(1, 16, 16, 1)
 CODES = st.integers(-128, 127)
 
 
-def case(
-    ratio: float, slope: float, zero_in: int = -3, zero_out: int = 5, scale_out: float = 0.05
-) -> LeakyCase:
-    return LeakyCase(
-        np.float32(scale_out * ratio), zero_in, np.float32(scale_out), zero_out, np.float32(slope)
-    )
+def case(ratio: float, slope: float, zero_in: int = -3, zero_out: int = 5, scale_out: float = 0.05) -> LeakyCase:
+    return LeakyCase(np.float32(scale_out * ratio), zero_in, np.float32(scale_out), zero_out, np.float32(slope))
 
 
 def build(c: LeakyCase) -> bytes:
     b = TfliteBuilder()
     x = b.input("x", ALL_CODES.shape, "int8", float(c.scale_in), c.zero_point_in)
     y = b.op(
-        "LEAKY_RELU",
-        [x],
-        ALL_CODES.shape,
-        "int8",
-        float(c.scale_out),
-        c.zero_point_out,
-        name="y",
-        alpha=float(c.slope),
+        "LEAKY_RELU", [x], ALL_CODES.shape, "int8", float(c.scale_out), c.zero_point_out, name="y", alpha=float(c.slope)
     )
     return b.build([y])
 
@@ -56,9 +45,7 @@ def run(c: LeakyCase) -> Runs:
 @st.composite
 def cases(draw: st.DrawFn) -> LeakyCase:
     """Cases up to and beyond XNNPACK's limits of both multipliers."""
-    ratio = draw(
-        st.one_of(st.floats(0.003, 4), st.floats(4, 140), st.sampled_from([2.0**-8, 0.5, 1.0, 2.0, 128.0]))
-    )
+    ratio = draw(st.one_of(st.floats(0.003, 4), st.floats(4, 140), st.sampled_from([2.0**-8, 0.5, 1.0, 2.0, 128.0])))
     slope = draw(st.one_of(st.floats(-2, 2), st.sampled_from([0.1, 0.2, 0.25, 0.01, 1.0, -0.25, 1e-4, 0.0])))
     scale_out = draw(st.floats(2**-10, 1, width=32))
     return case(ratio, slope, draw(CODES), draw(CODES), scale_out)
@@ -83,9 +70,7 @@ def test_the_recipe_is_xnnpacks_and_the_graph_follows_it(c: LeakyCase) -> None:
 
 @settings(max_examples=200)
 @given(st.floats(0.1, 4), st.floats(0.05, 0.9), CODES, CODES, st.floats(2**-10, 1, width=32))
-def test_ordinary_slopes_need_no_table(
-    ratio: float, slope: float, zero_in: int, zero_out: int, scale: float
-) -> None:
+def test_ordinary_slopes_need_no_table(ratio: float, slope: float, zero_in: int, zero_out: int, scale: float) -> None:
     c = case(ratio, slope, zero_in, zero_out, scale)
     assume(xnnpack_table(c) is not None)
     form = matched_leaky(c)

@@ -15,13 +15,7 @@ from converters.graph import infer_shapes
 from converters.heads.yolo_v2 import YoloV2
 from converters.opset import oldest_runtimes, refused_nodes, stamp_opset
 from converters.options import ConvertOptions
-from converters.spec.releases import (
-    ANY_SIZE_OPENVINO,
-    IR_VERSIONS,
-    ONNXRUNTIME,
-    ONNXRUNTIMES,
-    OTHER_RUNTIMES,
-)
+from converters.spec.releases import ANY_SIZE_OPENVINO, IR_VERSIONS, ONNXRUNTIME, ONNXRUNTIMES, OTHER_RUNTIMES
 from tests.xdet.finished_models import document
 
 LEAKY = "y = LeakyRelu(x)"
@@ -104,9 +98,7 @@ def test_an_opset_that_takes_the_graph_can_be_asked_for(opset: int) -> None:
             "choose among 18, 19, 20, 21, 22, or leave --opset out",
             id="too low",
         ),
-        pytest.param(
-            SUM_OF_CODES, 13, r"does not have Add .*; choose among 14, 15, .*, 22, or leave", id="dtype"
-        ),
+        pytest.param(SUM_OF_CODES, 13, r"does not have Add .*; choose among 14, 15, .*, 22, or leave", id="dtype"),
     ],
 )
 def test_an_opset_below_the_graphs_is_refused_with_every_operator_that_needs_more(
@@ -128,9 +120,7 @@ def test_an_operator_that_no_opset_of_ours_has_is_refused_by_all() -> None:
     assert all(refused_nodes(model.graph, opset) for opset in IR_VERSIONS)
 
 
-@pytest.mark.parametrize(
-    ("body", "oldest"), [(LEAKY, "1.15"), (MAX_OF_REALS, "1.15"), (MAX_OF_CODES, "1.24")]
-)
+@pytest.mark.parametrize(("body", "oldest"), [(LEAKY, "1.15"), (MAX_OF_REALS, "1.15"), (MAX_OF_CODES, "1.24")])
 def test_a_maximum_of_codes_needs_a_newer_onnxruntime(body: str, oldest: str) -> None:
     model = model_of(body)
     stamp_opset(model, None)

@@ -72,13 +72,9 @@ def test_a_rule_in_the_graph_has_the_bits_of_the_rule_in_numpy(rule: str, size: 
 
 
 @pytest.mark.parametrize("rule", RULES)
-@given(
-    height=st.integers(1, 400), width=st.integers(1, 400), seed=st.integers(0, 9), dark=st.integers(0, 254)
-)
+@given(height=st.integers(1, 400), width=st.integers(1, 400), seed=st.integers(0, 9), dark=st.integers(0, 254))
 @settings(max_examples=60, deadline=None)
-def test_any_size_and_contrast_has_the_same_bits(
-    rule: str, height: int, width: int, seed: int, dark: int
-) -> None:
+def test_any_size_and_contrast_has_the_same_bits(rule: str, height: int, width: int, seed: int, dark: int) -> None:
     assert_equal(image_input(rule), np.maximum(noise(height, width, seed), np.uint8(dark)))
 
 
@@ -110,8 +106,8 @@ def test_the_standards_own_evaluator_agrees(rule: str) -> None:
 def test_a_photograph_of_the_networks_size_is_taken_as_it_is(rule: str, color: str) -> None:
     image = image_input(rule, color)
     picture = noise(*image.shape[:2])[..., : image.channels]
-    taken = ImageInput(
-        image.height, image.width, image.rescaling, image.resize, image.color, any_size=True
-    ).as_fed(picture)
+    taken = ImageInput(image.height, image.width, image.rescaling, image.resize, image.color, any_size=True).as_fed(
+        picture
+    )
     (found,) = session(image).run(None, {"image": taken[None]})
     np.testing.assert_array_equal(found[0], picture)

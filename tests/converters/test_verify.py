@@ -140,9 +140,7 @@ def read_product_twice(model: ir.Model) -> None:
 
 def skip_dequantisation(model: ir.Model) -> None:
     conv = first(model, "Conv")
-    real = GraphWriter.inserting(model.graph, conv).constant(
-        np.ones((4, 3, 3, 3), np.float32), "real_weights"
-    )
+    real = GraphWriter.inserting(model.graph, conv).constant(np.ones((4, 3, 3, 3), np.float32), "real_weights")
     conv.replace_input_with(1, real)
 
 
@@ -182,10 +180,7 @@ BROKEN: list[tuple[Break, str]] = [
     (rename_input, r"inputs pixels_nhwc uint8 \[1, 32, 32, 3\], .* expected image uint8 \[1, 32, 32, 3\]"),
     (reorder_outputs, r"outputs detection_boxes float32 \[1, 100, 4\], num_detections"),
     (change_output_dtype, r"detection_scores float64 \[1, 100\]"),
-    (
-        drop_default,
-        r"inputs with defaults \['score_threshold'\], expected \['iou_threshold', 'score_threshold'\]",
-    ),
+    (drop_default, r"inputs with defaults \['score_threshold'\], expected \['iou_threshold', 'score_threshold'\]"),
     (rename_head, r"raw output missing, expected head float32 \[1, 8, 8, 30\]"),
     (forget_shape, r"Conv gives .* float32 \[\?\], expected a fixed shape"),
     (invent_size, r"Conv gives .* float32 \[1, 4, unk__0, 16\], expected a fixed shape"),

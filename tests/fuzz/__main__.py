@@ -14,9 +14,7 @@ from tests.fuzz.surfaces import SURFACES
 def main() -> int:
     """Run the surfaces that were asked for, and keep what was bad."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument(
-        "--surface", action="append", choices=SURFACES, help="may be given several times; default: all"
-    )
+    parser.add_argument("--surface", action="append", choices=SURFACES, help="may be given several times; default: all")
     parser.add_argument("--cases", type=int, default=2000, help="mutants of each surface")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)

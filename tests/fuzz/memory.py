@@ -1,6 +1,7 @@
 """Memory of a long run: ``python -m tests.fuzz.memory --detections 100000 --openings 1000``, in one process.
 
-A line per tenth, with the memory that the process holds. Exit code 1 where it grew by more than 8 MiB behind the first tenth.
+A line per tenth, with the memory that the process holds. Exit code 1 where it grew by more than 8 MiB behind the first
+tenth.
 """
 
 from __future__ import annotations

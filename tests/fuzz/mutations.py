@@ -19,28 +19,7 @@ if TYPE_CHECKING:
     from random import Random
 
 NUMBERS: tuple[Any, ...] = (
-    *(
-        0,
-        1,
-        -1,
-        2,
-        3,
-        4,
-        5,
-        7,
-        8,
-        127,
-        128,
-        255,
-        256,
-        -128,
-        65535,
-        2**31 - 1,
-        -(2**31),
-        2**31,
-        2**32 - 1,
-        2**63,
-    ),
+    *(0, 1, -1, 2, 3, 4, 5, 7, 8, 127, 128, 255, 256, -128, 65535, 2**31 - 1, -(2**31), 2**31, 2**32 - 1, 2**63),
     *(0.0, -0.0, 0.5, 1e-45, 1e-38, 3e38, -3e38, 1e30, 1e300, float("nan"), float("inf"), float("-inf")),
 )
 TEXTS = (
@@ -69,21 +48,14 @@ def bend_bytes(random: Random, data: bytes) -> bytes:
     """Flip, insert, delete, repeat or cut some bytes; integers of 1, 2, 4 and 8 bytes become odd ones."""
     bent = bytearray(data)
     for _ in range(random.choice((1, 1, 1, 2, 4, 16))):
-        place = (
-            random.randrange(len(bent) + 1)
-            if random.random() < 0.5
-            else random.randrange(min(len(bent), 256) + 1)
-        )
+        place = random.randrange(len(bent) + 1) if random.random() < 0.5 else random.randrange(min(len(bent), 256) + 1)
         kind = random.randrange(7)
         if kind == 0 and place < len(bent):
             bent[place] ^= 1 << random.randrange(8)
         elif kind == 1 and place < len(bent):
             bent[place] = random.randrange(256)
         elif kind == 2:
-            size, number = (
-                random.choice((1, 2, 4, 8)),
-                random.choice([n for n in NUMBERS if isinstance(n, int)]),
-            )
+            size, number = (random.choice((1, 2, 4, 8)), random.choice([n for n in NUMBERS if isinstance(n, int)]))
             bent[place : place + size] = struct.pack("<Q", number % 2**64)[:size]
         elif kind == 3:
             bent[place:place] = random.randbytes(random.randrange(1, 9))
@@ -129,9 +101,7 @@ def _places(tree: Any) -> list[tuple[Any, Any]]:
     waiting = [tree]
     while waiting:
         node = waiting.pop()
-        keys = (
-            list(node) if isinstance(node, dict) else list(range(len(node))) if isinstance(node, list) else []
-        )
+        keys = list(node) if isinstance(node, dict) else list(range(len(node))) if isinstance(node, list) else []
         found += [(node, key) for key in keys]
         waiting += [node[key] for key in keys]
     return found
@@ -210,9 +180,7 @@ def _bend_field(random: Random, owner: Any, name: str) -> None:
         setattr(
             owner,
             name,
-            random.choice(
-                (b"", b"a", b"\xff\xfe", b"\xd0\xd1" * 3, b"x" * 70000, b"a\x1b[2J\n", b"head", b"image")
-            ),
+            random.choice((b"", b"a", b"\xff\xfe", b"\xd0\xd1" * 3, b"x" * 70000, b"a\x1b[2J\n", b"head", b"image")),
         )
     elif isinstance(value, np.ndarray):
         setattr(owner, name, _bent_array(random, value))
@@ -284,9 +252,7 @@ def bend_onnx(random: Random, data: bytes) -> bytes:
         elif kind == 5:
             value = random.choice([*graph.input, *graph.output])
             if value.type.tensor_type.shape.dim:
-                random.choice(value.type.tensor_type.shape.dim).dim_value = random.choice(
-                    (0, 1, -1, 3, 2**31, 2**62)
-                )
+                random.choice(value.type.tensor_type.shape.dim).dim_value = random.choice((0, 1, -1, 3, 2**31, 2**62))
             else:
                 value.name = random.choice(("", "image", "a\x1b[2J"))
         elif kind == 6:

@@ -1,7 +1,7 @@
 """Runs cases in worker processes: each has a time and a memory limit, and a crash is an outcome.
 
-A case is a surface, a seed and a number. A worker tells when it begins and how it ends; where it dies or takes too long, the
-case that it had begun is at fault, and another worker goes on behind it.
+A case is a surface, a seed and a number. A worker tells when it begins and how it ends; where it dies or takes too
+long, the case that it had begun is at fault, and another worker goes on behind it.
 """
 
 from __future__ import annotations
@@ -50,10 +50,7 @@ class Report:
     def line(self) -> str:
         """The outcome classes in one line."""
         counts = ", ".join(f"{kind} {self.counts[kind]}" for kind in ("ok", "refused", *BAD))
-        total, times = (
-            sum(self.counts.values()),
-            f"slowest {self.slowest_s:.1f} s, {self.seconds:.0f} s in all",
-        )
+        total, times = (sum(self.counts.values()), f"slowest {self.slowest_s:.1f} s, {self.seconds:.0f} s in all")
         return f"{self.surface}: {total} cases, seed {self.seed}: {counts}; {times}"
 
 
@@ -87,13 +84,7 @@ def run_case(surface: str, seed: int, number: int, folder: Path) -> tuple[str, s
 
 
 def run_surface(
-    surface: str,
-    cases: int,
-    seed: int,
-    *,
-    workers: int,
-    budget_s: float | None = None,
-    limit_s: float = LIMIT_S,
+    surface: str, cases: int, seed: int, *, workers: int, budget_s: float | None = None, limit_s: float = LIMIT_S
 ) -> Report:
     """Run cases 0 .. ``cases`` - 1, or those that ``budget_s`` seconds are enough for, each within ``limit_s``."""
     report, started = Report(surface, seed), time.monotonic()
@@ -133,9 +124,7 @@ class _Worker:
 
     def _start(self) -> None:
         self.pipe, theirs = self._context.Pipe()
-        self._process = self._context.Process(
-            target=_work, args=(theirs, self._surface, self._seed), daemon=True
-        )
+        self._process = self._context.Process(target=_work, args=(theirs, self._surface, self._seed), daemon=True)
         self._process.start()
         theirs.close()
         self._since = time.monotonic()

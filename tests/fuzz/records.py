@@ -25,39 +25,17 @@ HEADER: dict[str, Any] = {
     "thresholds": THRESHOLDS,
     "classes": None,
 }
-BOX = {
-    "class_id": 0,
-    "class_name": "person",
-    "score": 0.75,
-    "box_xyxy_px": [0.0, 1.5, 4.0, 8.0],
-    "anchor": 3,
-}
+BOX = {"class_id": 0, "class_name": "person", "score": 0.75, "box_xyxy_px": [0.0, 1.5, 4.0, 8.0], "anchor": 3}
 PICTURE = b"P6 8 8 255\n" + bytes(8 * 8 * 3)
 COCO: dict[str, Any] = {
     "images": [{"id": 1, "file_name": "1.ppm", "width": 8, "height": 8}],
-    "annotations": [
-        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 1, 4, 6], "area": 24.0, "iscrowd": 0}
-    ],
+    "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 1, 4, 6], "area": 24.0, "iscrowd": 0}],
     "categories": [{"id": 1, "name": "person"}],
 }
 ENTRIES: tuple[dict[str, Any], ...] = (
-    {
-        "image": "1.ppm",
-        "sha256": sha256(PICTURE).hexdigest(),
-        "width": 8,
-        "height": 8,
-        "detections": [BOX, BOX],
-    },
+    {"image": "1.ppm", "sha256": sha256(PICTURE).hexdigest(), "width": 8, "height": 8, "detections": [BOX, BOX]},
     {"image": "2.png", "sha256": "", "error": "cannot be read"},
-    {
-        "image": "f.mp4",
-        "sha256": "3" * 64,
-        "frame": 0,
-        "time_s": 0.0,
-        "width": 8,
-        "height": 8,
-        "detections": [],
-    },
+    {"image": "f.mp4", "sha256": "3" * 64, "frame": 0, "time_s": 0.0, "width": 8, "height": 8, "detections": []},
 )
 
 
@@ -118,9 +96,7 @@ def run_results(path: Path) -> None:
             with open_results(other, HEADER) as results:
                 results.add_entry(ENTRIES[0])
         except XdetError:
-            assert (
-                growing_path(other).read_bytes() == before if other != path else path.read_bytes() == before
-            )
+            assert growing_path(other).read_bytes() == before if other != path else path.read_bytes() == before
             if other == path:
                 raise
         finally:

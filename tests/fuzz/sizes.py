@@ -35,9 +35,7 @@ def _tflite(random: Random) -> bytes:
     model = schema.ModelT.InitFromPackedBuf(build_case(*random.choice(list(BUILDERS))), 0)
     graph = model.subgraphs[0]
     operator = random.choice(graph.operators[1:-1] or graph.operators)
-    places = [
-        place for table in (operator.builtinOptions, operator.builtinOptions2) for place in _numbers(table)
-    ]
+    places = [place for table in (operator.builtinOptions, operator.builtinOptions2) for place in _numbers(table)]
     for index in operator.inputs:
         tensor = graph.tensors[index]
         if tensor.type == schema.TensorType.INT32 and model.buffers[tensor.buffer].data is not None:
@@ -74,12 +72,7 @@ def _numbers(options: Any) -> list[tuple[Any, Any]]:
             found += [(getattr(options, name), place) for place in range(len(value))]
         elif isinstance(value, list):
             found += [(value, place) for place in range(len(value))]
-        elif type(value) is int and name not in (
-            "padding",
-            "fusedActivationFunction",
-            "weightsFormat",
-            "mode",
-        ):
+        elif type(value) is int and name not in ("padding", "fusedActivationFunction", "weightsFormat", "mode"):
             found.append((options, name))
     return [place for place in found if not isinstance(place[1], str) or "DataType" not in place[1]]
 

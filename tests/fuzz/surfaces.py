@@ -1,7 +1,7 @@
 """The surfaces: what is mutated, and what the program does with it. One literal table.
 
-A surface's ``run`` does what a command does with such a file, up to where a model would be executed, and raises what the
-command would raise. Corpora come from the builders of the other tests.
+A surface's ``run`` does what a command does with such a file, up to where a model would be executed, and raises what
+the command would raise. Corpora come from the builders of the other tests.
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ def tflite_corpus() -> tuple[bytes, ...]:
     small = builder.build([output])
     b = TfliteBuilder()
     x = b.input("image", (1, 4, 4, 3), "uint8", 1 / 255, 0)
-    moved = b.op(
-        "TRANSPOSE", [x, b.constant(np.array([0, 2, 1, 3], np.int32))], (1, 4, 4, 3), "uint8", 1 / 255, 0
-    )
+    moved = b.op("TRANSPOSE", [x, b.constant(np.array([0, 2, 1, 3], np.int32))], (1, 4, 4, 3), "uint8", 1 / 255, 0)
     shape = b.constant(np.array([1, 4, 4, 3], np.int32))
     reshaped = b.op("RESHAPE", [moved, shape], (1, 4, 4, 3), "uint8", 1 / 255, 0, new_shape=[1, 4, 4, 3])
     sized = b.constant(np.array([2, 2], np.int32))
@@ -96,9 +94,7 @@ def run_tflite(path: Path) -> None:
 def keras_corpus() -> tuple[dict[str, Any], ...]:
     from tests.converters.sources.keras.stored_models import functional, layer
 
-    conv = layer(
-        "Conv2D", "conv", filters=6, kernel_size=[1, 1], strides=[1, 1], padding="same", activation="linear"
-    )
+    conv = layer("Conv2D", "conv", filters=6, kernel_size=[1, 1], strides=[1, 1], padding="same", activation="linear")
     conv["inbound_nodes"] = [[["image", 0, 0, {}]]]
     whole = functional(conv)
     whole["config"]["output_layers"] = [["conv", 0, 0]]
@@ -152,9 +148,7 @@ SIDECAR = {
 
 def make_sidecar(random: Random) -> bytes:
     """A bent sidecar."""
-    return (
-        to_json(bend_tree(random, SIDECAR)) if random.random() < 0.7 else bend_bytes(random, to_json(SIDECAR))
-    )
+    return to_json(bend_tree(random, SIDECAR)) if random.random() < 0.7 else bend_bytes(random, to_json(SIDECAR))
 
 
 def run_sidecar(path: Path) -> None:
@@ -275,9 +269,7 @@ def run_coco(path: Path) -> None:
         boxes, count = image.boxes_xywh_px, len(image.areas)
         corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1) / (image.size_wh * 2)
         classes, scores = np.zeros(count, np.int64), np.linspace(0, 1, count)
-        scored.append(
-            ScoredImage(image.size_wh, boxes, image.areas, classes, image.crowd, corners, scores, classes)
-        )
+        scored.append(ScoredImage(image.size_wh, boxes, image.areas, classes, image.crowd, corners, scores, classes))
     summarize_coco(evaluate_coco(scored, 1))
 
 
@@ -334,11 +326,7 @@ def picture_corpus() -> tuple[bytes, ...]:
 def make_picture(random: Random) -> bytes:
     """PNG by its chunks, the others by their bytes."""
     data = random.choice(picture_corpus())
-    return (
-        bend_png(random, data)
-        if data.startswith(b"\x89PNG") and random.random() < 0.8
-        else bend_bytes(random, data)
-    )
+    return bend_png(random, data) if data.startswith(b"\x89PNG") and random.random() < 0.8 else bend_bytes(random, data)
 
 
 def run_picture(path: Path) -> None:
@@ -346,9 +334,7 @@ def run_picture(path: Path) -> None:
     from converters.spec import ImageInput, Rescaling
     from xdet.pictures.preparation import Preparation, prepare
 
-    prepare(
-        path, Preparation(ImageInput(16, 16, Rescaling(1.0, 0.0)), keep_original=path.stat().st_size % 2 == 0)
-    )
+    prepare(path, Preparation(ImageInput(16, 16, Rescaling(1.0, 0.0)), keep_original=path.stat().st_size % 2 == 0))
 
 
 @cache
@@ -402,14 +388,7 @@ def onnx_source_corpus() -> tuple[bytes, ...]:
 
     words = {"names": "{0: 'a', 1: 'b'}", "stride": "32", "imgsz": "[64, 64]", "task": "detect"}
     open_size = yolo_v8(shape=("batch", 3, "height", "width"), metadata=words)
-    return (
-        yolo_v8(quantised=True),
-        open_size,
-        yolox(),
-        tiny_yolo_v2(),
-        tiny_yolo_v2(opset=8),
-        yolo_v8(opset=21),
-    )
+    return (yolo_v8(quantised=True), open_size, yolox(), tiny_yolo_v2(), tiny_yolo_v2(opset=8), yolo_v8(opset=21))
 
 
 def make_onnx_source(random: Random) -> bytes:

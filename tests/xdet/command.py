@@ -1,7 +1,7 @@
 """The program ``xdet`` in this process: what it prints and how it ends, without the start of a Python.
 
-Streams are files, which the program sees as a pipe, behind the descriptors 0 to 2, so that what libraries print is read, too.
-Tests of processes themselves (signals, encodings, a closed stream) start one.
+Streams are files, which the program sees as a pipe, behind the descriptors 0 to 2, so that what libraries print is
+read, too. Tests of processes themselves (signals, encodings, a closed stream) start one.
 """
 
 from __future__ import annotations

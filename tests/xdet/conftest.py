@@ -53,9 +53,7 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         program = ROOT / "examples" / "emulate_aarch64.py"
         subprocess.run(
-            [sys.executable, program, folder, "--", "-V"],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            check=True,
+            [sys.executable, program, folder, "--", "-V"], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True
         )
     return folder
 

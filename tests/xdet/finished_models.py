@@ -110,10 +110,7 @@ def head_model(*, spec: DetectorSpec = RAW_HEAD, batch: int | str = 1) -> bytes:
         helper.make_node("Reshape", ["scores", "grid"], ["objectness"]),
         helper.make_node("Mul", ["objectness", "pick"], ["head"]),
     ]
-    constants = {
-        "grid": np.array([0, SIZE, SIZE, 1]),
-        "pick": np.array([0, 0, 0, 0, 1, 0], np.float32),
-    }
+    constants = {"grid": np.array([0, SIZE, SIZE, 1]), "pick": np.array([0, 0, 0, 0, 1, 0], np.float32)}
     outputs = (("head", TensorProto.FLOAT, [SIZE, SIZE, 6]),)
     own = document(spec).to_json()
     return _model(nodes, constants, optional=[], outputs=outputs, batch=batch, metadata=own)

@@ -1,7 +1,7 @@
 """Small annotated photographs for the identity detector of ``finished_models``: what it finds in them is known in advance.
 
-A photograph has 200 x 100 pixels in four flat quarters; a quarter of red value r is one detection of score r / 255 with the box
-x 0, y 0, width 100, height 25 in pixels.
+A photograph has 200 x 100 pixels in four flat quarters; a quarter of red value r is one detection of score r / 255 with
+the box x 0, y 0, width 100, height 25 in pixels.
 """
 
 from __future__ import annotations
@@ -35,11 +35,7 @@ class Scene:
     categories: list[dict[str, Any]] = field(default_factory=lambda: [{"id": 1, "name": "person"}])
 
     def add(
-        self,
-        *reds: int,
-        truths: list[list[float]],
-        crowds: list[list[float]] | None = None,
-        orientation: int = 1,
+        self, *reds: int, truths: list[list[float]], crowds: list[list[float]] | None = None, orientation: int = 1
     ) -> Path:
         """Add a photograph with these reds and boxes of category 1; returns its file."""
         image_id = len(self.images) + 1
@@ -83,7 +79,5 @@ def two_people(folder: Path) -> Scene:
 
 def write_model(path: Path, *, spec: DetectorSpec = SPEC, batch: int | str = 1, freeze: bool = False) -> Path:
     """The identity detector as a file."""
-    path.write_bytes(
-        finished_model(batch=batch, freeze=freeze, metadata=document(spec, freeze=freeze).to_json())
-    )
+    path.write_bytes(finished_model(batch=batch, freeze=freeze, metadata=document(spec, freeze=freeze).to_json()))
     return path

@@ -1,8 +1,9 @@
 """A program for the tests: makes Keras sources and their finished models, and what Keras gives in every layer.
 
-Usage: ``make_keras_models.py FOLDER``. It runs in a process of its own because TensorFlow stays in it. It writes the sources
-``tf_keras.h5``, ``keras3.h5``, ``tf_keras.keras``, ``keras3.keras``, ``rows.h5`` and ``groups.keras``, sidecars,
-``<source>-<way>.onnx``, and ``layers.npz``: two pictures, ``images``, and what every layer of ``tf_keras.h5`` gives for them.
+Usage: ``make_keras_models.py FOLDER``. It runs in a process of its own because TensorFlow stays in it. It writes the
+sources ``tf_keras.h5``, ``keras3.h5``, ``tf_keras.keras``, ``keras3.keras``, ``rows.h5`` and ``groups.keras``,
+sidecars, ``<source>-<way>.onnx``, and ``layers.npz``: two pictures, ``images``, and what every layer of ``tf_keras.h5``
+gives for them.
 """
 
 from __future__ import annotations

@@ -92,9 +92,7 @@ def test_a_notebook_shows_a_table_in_which_no_name_is_markup(found: Detections) 
     assert "nothing" in found[:0]._repr_html_()
 
 
-def test_the_photograph_is_drawn_and_saved_but_never_replaced(
-    sample_pictures: list[Path], tmp_path: Path
-) -> None:
+def test_the_photograph_is_drawn_and_saved_but_never_replaced(sample_pictures: list[Path], tmp_path: Path) -> None:
     photograph = tmp_path / "photo.jpg"
     photograph.write_bytes(sample_pictures[0].read_bytes())
     with xdet.Detector() as detector:
@@ -135,17 +133,7 @@ def test_a_missing_package_is_named_with_the_line_that_brings_it(
 def test_a_data_frame_has_a_row_per_detection(found: Detections) -> None:
     pytest.importorskip("pandas", reason="needs pip install pandas")
     frame = found.to_pandas()
-    assert list(frame.columns) == [
-        "image",
-        "x1",
-        "y1",
-        "x2",
-        "y2",
-        "class_id",
-        "class_name",
-        "score",
-        "anchor",
-    ]
+    assert list(frame.columns) == ["image", "x1", "y1", "x2", "y2", "class_id", "class_name", "score", "anchor"]
     assert frame["class_name"].tolist() == ["dog", "person", "dog"]
     assert frame["x2"].tolist() == pytest.approx([100.0, 200.0, 150.0])
 

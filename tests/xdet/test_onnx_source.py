@@ -56,11 +56,7 @@ SOURCES: dict[str, tuple[Callable[[], bytes], str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("make", "scale", "said"), SOURCES.values(), ids=SOURCES.keys())
 def test_a_check_finds_the_source_in_its_result_bit_for_bit(
-    make: Callable[[], bytes],
-    scale: str,
-    said: dict[str, Any],
-    photographs: list[NDArray[np.uint8]],
-    tmp_path: Path,
+    make: Callable[[], bytes], scale: str, said: dict[str, Any], photographs: list[NDArray[np.uint8]], tmp_path: Path
 ) -> None:
     source = written(tmp_path, make(), scale, **said)
     xdet.convert(source, tmp_path / "m.onnx")
@@ -85,9 +81,7 @@ def test_layers_of_a_float_source_are_compared(photographs: list[NDArray[np.uint
     assert result.passed
 
 
-def test_a_float_source_is_quantised_as_keras_models_are(
-    photographs: list[NDArray[np.uint8]], tmp_path: Path
-) -> None:
+def test_a_float_source_is_quantised_as_keras_models_are(photographs: list[NDArray[np.uint8]], tmp_path: Path) -> None:
     source = written(tmp_path, tiny_yolo_v2(), **SOURCES["tiny"][2])
     files = []
     for number in range(8):
@@ -118,10 +112,7 @@ def slope(model: onnx.ModelProto) -> None:
 
 @pytest.mark.parametrize(("bend", "cause"), [(weights, "weight"), (slope, "attributes")])
 def test_a_planted_fault_is_found_by_its_cause(
-    bend: Callable[[onnx.ModelProto], None],
-    cause: str,
-    photographs: list[NDArray[np.uint8]],
-    tmp_path: Path,
+    bend: Callable[[onnx.ModelProto], None], cause: str, photographs: list[NDArray[np.uint8]], tmp_path: Path
 ) -> None:
     source = written(tmp_path, tiny_yolo_v2(), **SOURCES["tiny"][2])
     xdet.convert(source, tmp_path / "m.onnx")
@@ -154,18 +145,14 @@ def test_a_refused_file_is_shown_with_the_reason(tmp_path: Path) -> None:
     assert found.operators["Conv"] > 10
 
 
-def test_it_runs_as_it_is_and_finds_what_its_result_finds(
-    photographs: list[NDArray[np.uint8]], tmp_path: Path
-) -> None:
+def test_it_runs_as_it_is_and_finds_what_its_result_finds(photographs: list[NDArray[np.uint8]], tmp_path: Path) -> None:
     source = written(tmp_path, yolo_v8())
     xdet.convert(source, tmp_path / "m.onnx")
     for image in photographs:
         theirs, ours = (xdet.Detector(path)(image) for path in (source, tmp_path / "m.onnx"))
         assert len(ours)
         assert [(d.class_name, d.score) for d in ours] == [(d.class_name, d.score) for d in theirs]
-        np.testing.assert_allclose(
-            [d.box_xyxy_px for d in ours], [d.box_xyxy_px for d in theirs], rtol=0, atol=1e-4
-        )
+        np.testing.assert_allclose([d.box_xyxy_px for d in ours], [d.box_xyxy_px for d in theirs], rtol=0, atol=1e-4)
 
 
 def test_it_is_timed(tmp_path: Path) -> None:
@@ -215,9 +202,7 @@ def test_another_file_of_the_same_network_is_another_source(
     assert [finding.cause for finding in result.parts[0].findings] == ["another-source"]
 
 
-def test_a_network_that_left_the_house_as_onnx_comes_back_with_its_boxes(
-    embedded_tflite: Path, tmp_path: Path
-) -> None:
+def test_a_network_that_left_the_house_as_onnx_comes_back_with_its_boxes(embedded_tflite: Path, tmp_path: Path) -> None:
     """TFLite -> ONNX without a head, its document taken out -> ONNX source -> the boxes of the direct conversion."""
     xdet.convert(embedded_tflite, tmp_path / "direct.onnx")
     xdet.convert(embedded_tflite, tmp_path / "raw.onnx", head="none")

@@ -37,9 +37,7 @@ from xdet import ray as xdet_ray  # noqa: E402 - only where there is Ray
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.filterwarnings(
-        "ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning"
-    ),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning"),
 ]  # the warnings are Ray's own
 
 
@@ -127,9 +125,7 @@ def test_a_stage_that_decodes_hands_photographs_of_any_size_over(
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_killed_worker_loses_nothing_and_doubles_nothing(
-    scene: tuple[Path, list[Path]], tmp_path: Path
-) -> None:
+def test_a_killed_worker_loses_nothing_and_doubles_nothing(scene: tuple[Path, list[Path]], tmp_path: Path) -> None:
     model, images = scene
     many = []
     for number in range(1200):
@@ -199,11 +195,7 @@ def test_the_command_reads_a_store_and_writes_parquet(scene: tuple[Path, list[Pa
     ],
 )
 def test_what_does_not_go_to_a_cluster_is_refused_before_it_starts(
-    scene: tuple[Path, list[Path]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    told: str,
+    scene: tuple[Path, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     model, images = scene
@@ -240,7 +232,5 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_ray_decodes_in_full(sample_pictures: list[Path]) -> None:
     assert_one_line(
-        run_xdet("detect", *sample_pictures, "--decode", "reduced", "--engine", "ray", "--json", "f.jsonl"),
-        2,
-        "ray",
+        run_xdet("detect", *sample_pictures, "--decode", "reduced", "--engine", "ray", "--json", "f.jsonl"), 2, "ray"
     )

@@ -68,9 +68,7 @@ def models(embedded_tflite: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     return {name: folder / f"{name}.onnx" for name in contents}
 
 
-def test_the_configuration_is_triton_s_and_says_what_the_file_says(
-    models: dict[str, Path], tmp_path: Path
-) -> None:
+def test_the_configuration_is_triton_s_and_says_what_the_file_says(models: dict[str, Path], tmp_path: Path) -> None:
     written = {name: write_repository(path, tmp_path / "repo", max_batch=16) for name, path in models.items()}
     configs = read_configs(*(files.config for files in written.values()))
     for (name, files), config in zip(written.items(), configs, strict=True):
@@ -88,30 +86,20 @@ def test_the_configuration_is_triton_s_and_says_what_the_file_says(
                 shape = tensor["reshape"].get("shape", []) if "reshape" in tensor else tensor["dims"]
                 sizes = [size if isinstance(size, int) else -1 for size in value.shape[1 if batched else 0 :]]
                 assert [int(size) for size in shape] == sizes
-                assert np.prod([int(size) for size in tensor["dims"]]) == np.prod(
-                    [int(size) for size in shape]
-                )
+                assert np.prod([int(size) for size in tensor["dims"]]) == np.prod([int(size) for size in shape])
 
 
-def test_the_model_has_the_thresholds_that_were_asked_for_as_constants(
-    models: dict[str, Path], tmp_path: Path
-) -> None:
+def test_the_model_has_the_thresholds_that_were_asked_for_as_constants(models: dict[str, Path], tmp_path: Path) -> None:
     files = write_repository(models["any"], tmp_path, name="strict", score_threshold=0.75)
     assert files.model == tmp_path / "strict" / "1" / "model.onnx"
     found = read_document(files.model.read_bytes(), file="model.onnx")
-    assert (found.freeze_thresholds, found.spec.thresholds.score, found.spec.thresholds.iou) == (
-        True,
-        0.75,
-        0.5,
-    )
+    assert (found.freeze_thresholds, found.spec.thresholds.score, found.spec.thresholds.iou) == (True, 0.75, 0.5)
     session = ort.InferenceSession(files.model, providers=["CPUExecutionProvider"])
     (count,) = session.run(["num_detections"], {"image": red_image(255, 200, 180, 100)})
     assert count.tolist() == [2]
 
 
-def test_a_repository_is_written_again_and_nothing_else_is_replaced(
-    models: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_repository_is_written_again_and_nothing_else_is_replaced(models: dict[str, Path], tmp_path: Path) -> None:
     files = write_repository(models["one"], tmp_path)
     first = files.config.read_bytes()
     write_repository(models["one"], tmp_path)
@@ -122,9 +110,7 @@ def test_a_repository_is_written_again_and_nothing_else_is_replaced(
     assert files.config.read_text("utf-8") == "mine"
 
 
-def test_a_photograph_of_any_size_has_sides_that_are_not_told(
-    models: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_photograph_of_any_size_has_sides_that_are_not_told(models: dict[str, Path], tmp_path: Path) -> None:
     files = write_repository(models["sized"], tmp_path / "repo")
     assert "dims: [ 1, -1, -1, 3 ]" in files.config.read_text("utf-8")
 

@@ -97,9 +97,7 @@ def compare(origin: ModelFile, _: ModelDocument) -> Any:
 
 def compare_numbers(model: Toy, graph: FinishedGraph, document: ModelDocument) -> Comparison:
     found, size = Comparison(graph, document), (model.size, model.size)
-    product = Product(
-        model.weights, np.zeros(len(model.weights)), (STRIDE, STRIDE), size=size, layers=("wall",)
-    )
+    product = Product(model.weights, np.zeros(len(model.weights)), (STRIDE, STRIDE), size=size, layers=("wall",))
     compare_picture(found)
     compare_product(found, product, next(node for node in graph.nodes if node.op == "Conv"))
     return found

@@ -1,8 +1,8 @@
 """How fast is a detector here, and next to another one? Models x runtimes x threads, measured in alternating blocks.
 
-``run`` leads through a benchmark; ``cases`` says what is measured, ``blocks`` measures it, ``operators`` its nodes, ``machine``
-describes the computer and measures memory in a process of its own, ``records`` holds the results, ``report`` and
-``tables`` show them.
+``run`` leads through a benchmark; ``cases`` says what is measured, ``blocks`` measures it, ``operators`` its nodes,
+``machine`` describes the computer and measures memory in a process of its own, ``records`` holds the results,
+``report`` and ``tables`` show them.
 docs/bench.md defines every number.
 """
 

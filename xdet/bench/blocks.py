@@ -158,11 +158,7 @@ def _run_stream(runtime: Runtime, find: Find, images: Sequence[Path]) -> None:
 
 
 def _time_calls(
-    call: Find,
-    pixels: Sequence[NDArray[np.uint8]],
-    options: BenchOptions,
-    calls: dict[str, int],
-    kind: str,
+    call: Find, pixels: Sequence[NDArray[np.uint8]], options: BenchOptions, calls: dict[str, int], kind: str
 ) -> list[float]:
     """Seconds per image of single calls, each with the next photograph."""
     for image in islice(cycle(pixels), WARM_UP):

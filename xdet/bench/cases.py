@@ -54,8 +54,8 @@ def plan_cases(
 
     Args:
         models: finished or source files.
-        runtimes: a list such as ``"onnxruntime:cpu,litert:xnnpack"``; None is the usual one of each model's format, and for
-            portable graphs that were converted here OpenVINO, too, where it is installed.
+        runtimes: a list such as ``"onnxruntime:cpu,litert:xnnpack"``; None is the usual one of each model's format, and
+            for portable graphs that were converted here OpenVINO, too, where it is installed.
         threads: numbers of threads.
         said: what the files and sidecars of sources do not say.
         targets: what to convert the models for, which must be sources then.
@@ -80,21 +80,13 @@ def plan_cases(
             for choice in _fitting(file, wanted, graph):
                 provider = choice.provider or RUNTIMES[str(choice.runtime)].usual
                 cases += [
-                    Case(
-                        named.file,
-                        graph,
-                        file,
-                        network,
-                        RuntimeChoices(choice.runtime, provider, count, said=said),
-                    )
+                    Case(named.file, graph, file, network, RuntimeChoices(choice.runtime, provider, count, said=said))
                     for count in threads
                 ]
     for choice in wanted or ():
         if not any(case.choices.runtime == choice.runtime for case in cases):
             formats = ", ".join(RUNTIMES[str(choice.runtime)].formats)
-            raise UsageError(
-                f"no model here runs on {choice.runtime!r}, which takes {formats} files; leave it out"
-            )
+            raise UsageError(f"no model here runs on {choice.runtime!r}, which takes {formats} files; leave it out")
     return cases
 
 
@@ -153,9 +145,7 @@ def _without_head(file: ModelFile) -> ModelFile:
 def _fitting(file: ModelFile, wanted: Sequence[RuntimeChoices] | None, graph: str) -> list[RuntimeChoices]:
     takers = [name for name, kind in RUNTIMES.items() if file.format in kind.formats]
     if wanted is None:
-        beside = (
-            graph == "portable" and RUNTIMES["openvino"].installed
-        )  # it runs the other targets much slower
+        beside = graph == "portable" and RUNTIMES["openvino"].installed  # it runs the other targets much slower
         return [RuntimeChoices(takers[0]), *([RuntimeChoices("openvino")] if beside else ())]
     fitting = [choice for choice in wanted if choice.runtime in takers]
     if not fitting and graph != SOURCE:

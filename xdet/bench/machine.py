@@ -122,9 +122,7 @@ def measure_memory(model: Path, choices: RuntimeChoices) -> Memory:
     require_psutil()
     runtime = f"{choices.runtime}:{choices.provider}" if choices.provider else str(choices.runtime)
     said = None if choices.said is None else choices.said.to_dict()
-    request = Message(
-        {"model": str(model.resolve()), "runtime": runtime, "threads": choices.threads, "said": said}
-    )
+    request = Message({"model": str(model.resolve()), "runtime": runtime, "threads": choices.threads, "said": said})
     try:
         found = call_in_subprocess("xdet.bench.machine:measure_here", request, longest_s=LONGEST_S)
     except SubprocessEndedError as error:

@@ -34,12 +34,8 @@ def measure_operators(case: Case) -> tuple[Operator, ...]:
     with tempfile.TemporaryDirectory() as folder:
         prefix = str(Path(folder) / "profile")
         network = case.network
-        with open_onnxruntime(
-            network.data, file=network.file, choices=case.choices, profile_prefix=prefix
-        ) as runtime:
-            noise = np.random.default_rng(0).integers(
-                0, 256, (runtime.batch or 1, *runtime.spec.image.shape), np.uint8
-            )
+        with open_onnxruntime(network.data, file=network.file, choices=case.choices, profile_prefix=prefix) as runtime:
+            noise = np.random.default_rng(0).integers(0, 256, (runtime.batch or 1, *runtime.spec.image.shape), np.uint8)
             for _ in range(RUNS):
                 runtime.network(noise)
             events = json.loads(Path(runtime.end_profiling()).read_text(encoding="utf-8"))

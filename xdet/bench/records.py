@@ -33,7 +33,8 @@ class BenchOptions:
         pictures_per_block: photographs per turn that go the whole way from file to boxes.
         score_threshold: a box needs a score above it; None is each model's own.
         memory: also start a process per case that tells its peak memory.
-        targets: what to convert each model for, which must be sources then; the results are measured beside their source.
+        targets: what to convert each model for, which must be sources then; the results are measured beside their
+            source.
         profile: also measure the operators of what runs on ONNX Runtime's CPU provider.
     """
 
@@ -53,9 +54,7 @@ class BenchOptions:
             RuntimeChoices(threads=count)  # refuses what no machine has
         known = get_args(Target)
         if len(set(self.targets)) < len(self.targets) or not set(self.targets) <= set(known):
-            raise UsageError(
-                f"targets must be among {', '.join(known)}, each once, got {', '.join(self.targets)}"
-            )
+            raise UsageError(f"targets must be among {', '.join(known)}, each once, got {', '.join(self.targets)}")
         if not 1 <= self.blocks <= MOST_BLOCKS:
             raise UsageError(f"blocks must lie in 1..{MOST_BLOCKS}, got {self.blocks}")
         if not self.block_s >= 0 or self.pictures_per_block < 1:
@@ -132,12 +131,13 @@ class CaseResult:
         resize: stretching it to the network's size.
         network: pixels at network size -> raw head.
         boxes: pixels at network size -> final boxes; None where no head is known.
-        images_per_s: photographs per second from file to boxes (without a head, to its raw values), as many at a time as
-            ``xdet detect`` works on.
+        images_per_s: photographs per second from file to boxes (without a head, to its raw values), as many at a time
+            as ``xdet detect`` works on.
         coverage: MACs in integer kernels; None where the runtime does not tell.
         memory: None where it was not measured.
-        network_ratio: the ``network`` time of the first model with as many threads, divided by this one's: above 1 this one is
-            faster. Where files were converted, the first is their source, or the first target where that was not measured.
+        network_ratio: the ``network`` time of the first model with as many threads, divided by this one's: above 1 this
+            one is faster. Where files were converted, the first is their source, or the first target where that was not
+            measured.
         ratio: the same of ``boxes``; None where one has none.
         operators: in order of execution, if they were asked for and the runtime tells them.
     """
@@ -200,8 +200,8 @@ class Benchmark:
         results: in the order of models, runtimes, threads.
         others_share: of all processors, what other programs took meanwhile, 0..1; None where it is not known.
         notes: what could not be measured, and why.
-        int8_peak: multiply-accumulates per second of a large product of 8-bit matrices on one thread, where operators were
-            measured.
+        int8_peak: multiply-accumulates per second of a large product of 8-bit matrices on one thread, where operators
+            were measured.
     """
 
     options: BenchOptions

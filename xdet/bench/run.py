@@ -42,9 +42,11 @@ def run_benchmark(
     """Measure models against each other.
 
     Args:
-        models: finished or source files; ratios refer to the first one, or with ``options.targets`` to each one's own source.
-        runtimes: such as ``"onnxruntime:cpu,litert:xnnpack"``; each model runs on those that take its format. None is the
-            usual one of each format: ONNX Runtime's CPU provider, LiteRT's XNNPACK kernels; and OpenVINO where it is installed
+        models: finished or source files; ratios refer to the first one, or with ``options.targets`` to each one's own
+            source.
+        runtimes: such as ``"onnxruntime:cpu,litert:xnnpack"``; each model runs on those that take its format. None is
+            the usual one of each format: ONNX Runtime's CPU provider, LiteRT's XNNPACK kernels; and OpenVINO where it
+                is installed
             for portable graphs that ``options.targets`` asks for.
         images: a folder of photographs, or one photograph; None are the two that come with xdet.
         options: threads, blocks and the rest.
@@ -82,10 +84,7 @@ def run_benchmark(
         operators = [measure_operators(case) if options.profile else () for case in cases]
     results = [
         replace(
-            _summary(case, collected, _first(case, cases, samples)),
-            coverage=coverage,
-            memory=memory,
-            operators=timed,
+            _summary(case, collected, _first(case, cases, samples)), coverage=coverage, memory=memory, operators=timed
         )
         for case, collected, (coverage, memory), timed in zip(cases, samples, about, operators, strict=True)
     ]

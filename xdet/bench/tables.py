@@ -48,13 +48,7 @@ def conversion_tables(benchmark: Benchmark) -> list[tuple[Block, ...]]:
     rated = not benchmark.embedded_images
     columns = ("threads", "network", "boxes", *(("images/s",) if rated else ()))
     times = [
-        (
-            *key,
-            str(count),
-            _spread_text(run.network),
-            _spread_text(run.boxes),
-            *((f"{run.images_per_s:.1f}",) * rated),
-        )
+        (*key, str(count), _spread_text(run.network), _spread_text(run.boxes), *((f"{run.images_per_s:.1f}",) * rated))
         for key, by_threads in runs.items()
         for count, run in by_threads.items()
     ]
@@ -75,9 +69,7 @@ def operator_tables(benchmark: Benchmark) -> Iterator[tuple[Block, ...]]:
             titles = tuple(f"{count} thread{'s'[: count - 1]}" for count in runs)
             yield (
                 Text(f"Operators of the network of {name}{_rate_text(runs, benchmark.int8_peak)}:"),
-                Table(
-                    ("operator", "node", *titles, "share"), tuple(_operator_rows(list(runs.values()))), keys=2
-                ),
+                Table(("operator", "node", *titles, "share"), tuple(_operator_rows(list(runs.values()))), keys=2),
             )
 
 
@@ -110,9 +102,7 @@ def _rate_text(runs: Runs, peak: float | None) -> str:
     if run.coverage is None:
         return ""
     rate = run.coverage.macs_total / run.network.median_s
-    share = (
-        f", {rate / peak:.2f} of the int8 peak of one thread ({format_count(round(peak))})" if peak else ""
-    )
+    share = f", {rate / peak:.2f} of the int8 peak of one thread ({format_count(round(peak))})" if peak else ""
     return f" ({format_count(round(rate))} MAC/s with {run.threads} thread{'s'[: run.threads - 1]}{share})"
 
 

@@ -64,9 +64,7 @@ class CardRequest:
 
     def __post_init__(self) -> None:
         if not self.models:
-            raise UsageError(
-                "a card needs the source and at least one finished model: xdet card SOURCE MODEL.onnx"
-            )
+            raise UsageError("a card needs the source and at least one finished model: xdet card SOURCE MODEL.onnx")
 
     def said_of(self, path: Path) -> SourceOptions | None:
         """What is said of a file: of sources alone, since finished models describe themselves."""
@@ -107,9 +105,7 @@ class CardContent:
     pictures: tuple[Picture, ...]
 
 
-def gather(
-    request: CardRequest, pictures: Path, report: Callable[[str], object] = lambda _: None
-) -> CardContent:
+def gather(request: CardRequest, pictures: Path, report: Callable[[str], object] = lambda _: None) -> CardContent:
     """Inspect, draw, evaluate and measure.
 
     Args:
@@ -121,9 +117,7 @@ def gather(
         XdetError: as ``inspect``, ``Detector``, ``evaluate`` and ``run_benchmark`` raise.
     """
     report("inspecting")
-    inspections = tuple(
-        inspect(path, layers=_loads(path), said=request.said_of(path)) for path in request.files
-    )
+    inspections = tuple(inspect(path, layers=_loads(path), said=request.said_of(path)) for path in request.files)
     runtimes, skipped = _usable_runtimes(request)
     report("drawing")
     drawn = _draw(request, pictures)
@@ -134,11 +128,7 @@ def gather(
     report("measuring")
     timed = _timed_files(request.files, runtimes)
     benchmark = run_benchmark(
-        timed,
-        runtimes=runtimes,
-        images=request.images,
-        options=request.bench,
-        said=_said_of_any(request, timed),
+        timed, runtimes=runtimes, images=request.images, options=request.bench, said=_said_of_any(request, timed)
     )
     return CardContent(request, inspections, evaluation, benchmark, skipped, drawn)
 
@@ -159,16 +149,12 @@ def _usable_runtimes(request: CardRequest) -> tuple[str, tuple[str, ...]]:
         for name in _candidates(path):
             kind, _, provider = name.partition(":")
             try:
-                open_runtime(
-                    path, RuntimeChoices(kind, provider or None, threads=1, said=request.said)
-                ).close()
+                open_runtime(path, RuntimeChoices(kind, provider or None, threads=1, said=request.said)).close()
             except (ModelError, RuntimeUnavailableError) as error:
                 skipped.append(f"{name}: {error}")
             else:
                 usable[name] = None
-    refused = {
-        line.partition(": ")[0] for line in skipped
-    }  # one that takes only some of the files is left out
+    refused = {line.partition(": ")[0] for line in skipped}  # one that takes only some of the files is left out
     return ",".join(name for name in usable if name not in refused), tuple(skipped)
 
 

@@ -17,18 +17,7 @@ from xdet.evaluation.evaluate import evaluated_files
 from xdet.evaluation.report import comparison_blocks, metrics_table
 from xdet.inspection.report import COLORS, head_lines, tensor_text
 from xdet.pictures.render import picture_paths
-from xdet.writing.blocks import (
-    Code,
-    Commands,
-    Items,
-    Picture,
-    Pictures,
-    Report,
-    Section,
-    Table,
-    Text,
-    Written,
-)
+from xdet.writing.blocks import Code, Commands, Items, Picture, Pictures, Report, Section, Table, Text, Written
 from xdet.writing.files import PICTURE_MARK, Output, make_folder, require_apart, require_outputs, write_text
 from xdet.writing.markdown import report_markdown
 from xdet.writing.text import format_count, format_kib, format_share, format_size, image_names
@@ -42,18 +31,7 @@ MEMORY = (
     "Weights Flash: weights and biases as stored. Activations: the most that is alive at once, with a buffer per tensor in "
     "the file's order (plain), and at best, in place and with convolutions fused with pools."
 )
-TIMED = (
-    "model",
-    "runtime",
-    "threads",
-    "network",
-    "head",
-    "boxes",
-    "ratio",
-    "images/s",
-    "peak memory",
-    "integer",
-)
+TIMED = ("model", "runtime", "threads", "network", "head", "boxes", "ratio", "images/s", "peak memory", "integer")
 
 
 def card_text(content: CardContent, folder: Path) -> str:
@@ -132,13 +110,9 @@ def _memory_table(content: CardContent) -> Table:
         cells = ["not counted", "", ""]
         if found.totals is not None:
             totals = found.totals
-            cells = list(
-                map(format_kib, (totals.weight_bytes, totals.peak_plain_bytes, totals.peak_best_bytes))
-            )
+            cells = list(map(format_kib, (totals.weight_bytes, totals.peak_plain_bytes, totals.peak_best_bytes)))
         rows.append((name, *cells, format_size(found.size_bytes)))
-    return Table(
-        ("file", "Weights Flash", "activations, plain", "activations, best", "file size"), tuple(rows)
-    )
+    return Table(("file", "Weights Flash", "activations, plain", "activations, best", "file size"), tuple(rows))
 
 
 def _time_blocks(content: CardContent) -> Iterator[Block]:
@@ -169,9 +143,7 @@ def _accuracy_blocks(content: CardContent) -> Iterator[Block]:
     )
     found = metrics_table(evaluation)
     kinds = [inspection.quantization or "not told" for inspection in content.inspections]
-    rows = (
-        (name, kind, *row[1:]) for name, kind, row in zip(_names(content), kinds, found.rows, strict=True)
-    )
+    rows = ((name, kind, *row[1:]) for name, kind, row in zip(_names(content), kinds, found.rows, strict=True))
     yield Table(("model", "weights", *found.headers[1:]), tuple(rows), keys=3)
     yield from comparison_blocks(evaluation)
 

@@ -1,9 +1,9 @@
 """A file for photographs of any size beside the fixed file inside it: the same picture, head and boxes?
 
-The parts of a check judge the fixed file (``xdet.model.surgery.at_network_size``), which gets what xdet's own preparation
-makes of a photograph, as the source does. Here the file itself gets the photograph as decoded, on the same runtime. Its picture
-(``network_image``) is compared with xdet's value by value, its raw head with the fixed file's where the picture is equal, and
-its boxes with the fixed file's, mapped to the photograph, where the head is equal.
+The parts of a check judge the fixed file (``xdet.model.surgery.at_network_size``), which gets what xdet's own
+preparation makes of a photograph, as the source does. Here the file itself gets the photograph as decoded, on the same
+runtime. Its picture (``network_image``) is compared with xdet's value by value, its raw head with the fixed file's
+where the picture is equal, and its boxes with the fixed file's, mapped to the photograph, where the head is equal.
 """
 
 from __future__ import annotations
@@ -92,9 +92,7 @@ def compare_any_size(
             heads_off += head_off
             where = f"image {index + 1}, {photograph.size_wh[0]} x {photograph.size_wh[1]}"
             if head_off and rounds_steps(run.name):
-                problems.append(
-                    f"{where}: {head_off} values of the raw head differ, though the picture is equal"
-                )
+                problems.append(f"{where}: {head_off} values of the raw head differ, though the picture is equal")
             elif asked and not head_off:
                 thresholds, boxes = asked[0]
                 wanted = boxes.boxes_xyxy[index, : boxes.num_detections[index]]

@@ -59,10 +59,7 @@ def diagnose_head(
     with runtimes.finished() as runtime:
         swapped = runtime.head(np.ascontiguousarray(picture[..., ::-1]))
     nearer = float(np.abs(swapped - source.heads[image : image + 1]).max())
-    return [
-        *_swapped_colours(nearer, float(off[image]), accused),
-        *_first_divergence(pair, picture, accused, runtimes),
-    ]
+    return [*_swapped_colours(nearer, float(off[image]), accused), *_first_divergence(pair, picture, accused, runtimes)]
 
 
 def _swapped_colours(nearer: float, off: float, accused: Accused) -> list[Finding]:
@@ -118,9 +115,7 @@ def with_layers(
     return replace(result, layers=found, parts=_with_fault(result.parts, found))
 
 
-def _told_by_onnxruntime(
-    pair: OpenedPair, provider: str, runtimes: OpenRuntimes
-) -> tuple[Coverage, Placement]:
+def _told_by_onnxruntime(pair: OpenedPair, provider: str, runtimes: OpenRuntimes) -> tuple[Coverage, Placement]:
     """What of the model a provider runs on integers, and which nodes it takes."""
     recorded = runtimes.recorded if provider == runtimes.main.provider else None
     optimized = None if recorded is None else recorded.optimized
@@ -139,9 +134,7 @@ def _with_fault(parts: tuple[PartVerdict, ...], found: LayerComparison) -> tuple
     part = "static" if fault.is_mistranslated else "exact"
     finding = Finding(part, "layer", told_fault(fault, found.unit), layer=fault.tensor)  # type: ignore[arg-type]  # one of the two
     return tuple(
-        replace(verdict, status="failed", findings=(*verdict.findings, finding))
-        if verdict.part == part
-        else verdict
+        replace(verdict, status="failed", findings=(*verdict.findings, finding)) if verdict.part == part else verdict
         for verdict in parts
     )
 

@@ -58,14 +58,7 @@ if TYPE_CHECKING:
     from converters.spec import Placement, Thresholds
     from xdet.checking.heads.spread import Step
     from xdet.checking.pair import OpenedPair
-    from xdet.checking.result import (
-        DetectionChange,
-        Deviation,
-        HeadDistance,
-        HistogramBar,
-        PartVerdict,
-        Tolerance,
-    )
+    from xdet.checking.result import DetectionChange, Deviation, HeadDistance, HistogramBar, PartVerdict, Tolerance
     from xdet.pictures.preparation import Photograph
     from xdet.runtimes.base import Runtime
 
@@ -129,14 +122,15 @@ def check(
         source: the file it was made of.
         images: photographs, files or uint8 RGB arrays, at least one.
         runtimes: names as ``--runtimes`` takes them, in one text or one by one, or open ``Runtime`` objects; None: ONNX
-            Runtime's CPU kernels, OpenVINO if installed, and every runtime of the source, which run, too, where none is named.
+            Runtime's CPU kernels, OpenVINO if installed, and every runtime of the source, which run, too, where none is
+            named.
         threads: threads inside an operator; None is each runtime's default.
         thresholds: at which detections are compared; None takes the model's own.
         said: what the caller says of the source beside its sidecar (``xdet.describing_options``).
         layers: compare every tensor of the source with its twin, too, on the first two photographs, and tell what ONNX
             Runtime runs on integers.
-        cpus: other processors, emulated (``xdet.checking.emulated``): self-test and check of the first two photographs there
-            count like the parts.
+        cpus: other processors, emulated (``xdet.checking.emulated``): self-test and check of the first two photographs
+            there count like the parts.
         tolerance: what is accepted beyond; None is nothing. Inner layers and other processors are never excused by it.
         provider_options: handed to the execution providers of ONNX Runtime among ``runtimes``, the CPU's aside.
         device: of these providers, as ``xdet providers`` lists it.
@@ -175,9 +169,7 @@ def check(
         ]
     )
     with OpenRuntimes(pair, threads, record=layers) as opened:
-        inputs = _Inputs(
-            pair, pixels, placements, _threshold_pairs(pair, own), opened, advance, tolerance, images
-        )
+        inputs = _Inputs(pair, pixels, placements, _threshold_pairs(pair, own), opened, advance, tolerance, images)
         order = [runtime_name(choices) for choices in sources]
         # the witness comes last: it stays open, and its subprocess has served the others
         sources = sorted(sources, key=opened.is_witness)
@@ -200,12 +192,7 @@ def _threshold_pairs(pair: OpenedPair, own: Thresholds) -> tuple[Thresholds, ...
 
 
 def _run_all(
-    inputs: _Inputs,
-    runtimes: Sequence[RuntimeChoices | Runtime],
-    gaps: _Gaps,
-    *,
-    asked: bool,
-    of_source: bool,
+    inputs: _Inputs, runtimes: Sequence[RuntimeChoices | Runtime], gaps: _Gaps, *, asked: bool, of_source: bool
 ) -> list[Run]:
     """Every runtime that can; the others are remembered with their reason."""
     runs = []
@@ -216,12 +203,7 @@ def _run_all(
 
 
 def _probe_all(
-    inputs: _Inputs,
-    runtimes: Sequence[RuntimeChoices | Runtime],
-    runs: Sequence[Run],
-    gaps: _Gaps,
-    *,
-    asked: bool,
+    inputs: _Inputs, runtimes: Sequence[RuntimeChoices | Runtime], runs: Sequence[Run], gaps: _Gaps, *, asked: bool
 ) -> list[Run]:
     """What every runtime that ran gives for crafted heads; one that the caller opened takes no other model."""
     probing = prepare_probes(inputs.pair) if runs else None
@@ -234,12 +216,7 @@ def _probe_all(
 
 
 def _compare_any_size(
-    inputs: _Inputs,
-    runtimes: Sequence[RuntimeChoices | Runtime],
-    runs: Sequence[Run],
-    gaps: _Gaps,
-    *,
-    asked: bool,
+    inputs: _Inputs, runtimes: Sequence[RuntimeChoices | Runtime], runs: Sequence[Run], gaps: _Gaps, *, asked: bool
 ) -> dict[str, AnySize]:
     """What every runtime that ran does with the photographs as decoded; one that the caller opened takes no other model."""
     if inputs.pair.any_size is None:
@@ -294,12 +271,7 @@ def _run(inputs: _Inputs, runtime: RuntimeChoices | Runtime, *, of_source: bool)
     return run_finished(inputs.pair.model, runtime, work, inputs.runtimes)
 
 
-def _judge(
-    inputs: _Inputs,
-    all_runs: _Runs,
-    names: Sequence[str],
-    gaps: _Gaps,
-) -> CheckResult:
+def _judge(inputs: _Inputs, all_runs: _Runs, names: Sequence[str], gaps: _Gaps) -> CheckResult:
     pair, own = inputs.pair, inputs.thresholds[0]
     sources, runs = all_runs.of_source, all_runs.of_model
     static, proven = check_static(pair)
@@ -324,9 +296,7 @@ def _judge(
     exact = judge_exact(exact_runs, to_xnnpack, reason, unit)
     exact = tolerate_heads(exact, to_xnnpack.values(), inputs.tolerance)
     apart = None if comparable else _other_numbers(pair)
-    skipped = (
-        (apart or pair.no_yardstick or _no_yardstick(inputs.runtimes, gaps.missing)) if runs else NOTHING_RAN
-    )
+    skipped = (apart or pair.no_yardstick or _no_yardstick(inputs.runtimes, gaps.missing)) if runs else NOTHING_RAN
     if pair.document.dequantize:
         spread = judge_unrounded(pair, inputs.pixels, runs, near, inputs.runtimes)
     else:
@@ -334,10 +304,7 @@ def _judge(
         spread = tolerate_heads(spread, spread_of, inputs.tolerance)
     witness = xnnpack or (sources[0] if sources else None)
     exact, spread = (_with_diagnosis(inputs, part, runs, witness) for part in (exact, spread))
-    heads, gives_boxes = (
-        judge_runs(runs, all_runs.of_probes, pair.document.spec),
-        pair.document.spec.gives_boxes,
-    )
+    heads, gives_boxes = (judge_runs(runs, all_runs.of_probes, pair.document.spec), pair.document.spec.gives_boxes)
     boxes = judge_heads(heads, gives_boxes=gives_boxes, has_thresholds=pair.has_thresholds)
     if gaps.faults:
         boxes = replace(boxes, status="failed", findings=(*boxes.findings, *gaps.faults))
@@ -362,9 +329,7 @@ def _judge(
         thresholds=own,
         parts=(static, exact, spread, boxes),
         runs=tuple(
-            _with_note(
-                _line(run, to_xnnpack, near, heads, _bars(run, sources, near, step)), all_runs.any_size
-            )
+            _with_note(_line(run, to_xnnpack, near, heads, _bars(run, sources, near, step)), all_runs.any_size)
             for run in runs
         ),
         source_runs=tuple(run.name for run in sources),
@@ -410,9 +375,7 @@ def _no_yardstick(runtimes: OpenRuntimes, missing: Sequence[MissingRuntime]) -> 
     return f"{told}; name two of {', '.join(kernels[:-1])} and {kernels[-1]}, or none"
 
 
-def _with_diagnosis(
-    inputs: _Inputs, part: PartVerdict, runs: Sequence[Run], witness: Run | None
-) -> PartVerdict:
+def _with_diagnosis(inputs: _Inputs, part: PartVerdict, runs: Sequence[Run], witness: Run | None) -> PartVerdict:
     """The verdict with what the distances can be blamed on."""
     by_name = {run.name: run for run in runs}
     more: list[Finding] = []

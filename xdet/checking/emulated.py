@@ -1,8 +1,8 @@
 """Other processors, under qemu's user-mode emulator (Linux): a Python there, which starts its children there, too.
 
-x86 names (Haswell: AVX2 without VNNI, whose fast 8-bit kernels saturate; Nehalem: SSE alone) run this very Python and its
-packages. Arm names (cortex-a72, cortex-a53, neoverse-n1, max) run the Python of a folder that ``examples/emulate_aarch64.py``
-fills, and that ``XDET_AARCH64`` names.
+x86 names (Haswell: AVX2 without VNNI, whose fast 8-bit kernels saturate; Nehalem: SSE alone) run this very Python and
+its packages. Arm names (cortex-a72, cortex-a53, neoverse-n1, max) run the Python of a folder that
+``examples/emulate_aarch64.py`` fills, and that ``XDET_AARCH64`` names.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ def emulate(cpu: str, folder: Path) -> Processor:
 def plain_numpy() -> dict[str, str]:
     """Environment in which numpy, of which the oracle is made, computes right on every emulated processor.
 
-    qemu 7.2 gathers wrongly or crashes where numpy's AVX2 code reads every n-th number. numpy's OpenBLAS takes AVX code on a
-    Nehalem unless it is told the processor.
+    qemu 7.2 gathers wrongly or crashes where numpy's AVX2 code reads every n-th number. numpy's OpenBLAS takes AVX code
+    on a Nehalem unless it is told the processor.
     """
     known = cast("dict[str, Any]", np.show_config("dicts")["SIMD Extensions"])
     optional = [*known.get("found", []), *known.get("not found", [])]

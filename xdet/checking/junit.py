@@ -1,7 +1,7 @@
 """A check as JUnit XML, as GitLab, Jenkins and GitHub read it: one test case per part, runtime and processor.
 
-What is wrong is a ``failure``. What was asked for and gave no result is an ``error``: no pipeline is green on less than it
-asked for. What there was nothing to compare with is ``skipped``.
+What is wrong is a ``failure``. What was asked for and gave no result is an ``error``: no pipeline is green on less than
+it asked for. What there was nothing to compare with is ``skipped``.
 """
 
 from __future__ import annotations
@@ -39,9 +39,7 @@ class _Case:
 def check_to_junit(result: CheckResult) -> str:
     """The XML, with a final newline; it holds no time and no host, so equal results give equal bytes."""
     cases = list(_cases(result))
-    counts = {
-        name: str(sum(case.outcome == name for case in cases)) for name in ("failure", "error", "skipped")
-    }
+    counts = {name: str(sum(case.outcome == name for case in cases)) for name in ("failure", "error", "skipped")}
     totals = {
         "tests": str(len(cases)),
         "failures": counts["failure"],
@@ -87,9 +85,7 @@ def _cases(result: CheckResult) -> Iterator[_Case]:
     elif result.layers is not None:
         fault = result.layers.first_fault
         wrong = [] if fault is None else [f"the first at fault is {fault.tensor!r}"]
-        yield _failed_or(
-            "source", "layers", wrong, f"{len(result.layers.layers)} layers compared, none at fault"
-        )
+        yield _failed_or("source", "layers", wrong, f"{len(result.layers.layers)} layers compared, none at fault")
     yield from map(_cpu_case, result.other_cpus)
 
 

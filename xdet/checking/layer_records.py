@@ -29,7 +29,8 @@ class SourceLayer:
         codes: ``"int8"`` or ``"uint8"``; None for real numbers.
         bound: how many LSB its translation may be off.
         is_compared: False for what only hands its bound on.
-        quant: by which the source rounds what the model leaves in float32 (``--dequantize``); None where both do the same.
+        quant: by which the source rounds what the model leaves in float32 (``--dequantize``); None where both do the
+            same.
         code_range: the least and the greatest code, with ``quant``.
     """
 
@@ -102,9 +103,7 @@ class RealDistance:
     total: float = 0.0
 
     @classmethod
-    def between(
-        cls, found: NDArray[Any], wanted: NDArray[Any], *, unit: float, differing: int
-    ) -> RealDistance:
+    def between(cls, found: NDArray[Any], wanted: NDArray[Any], *, unit: float, differing: int) -> RealDistance:
         """The distance of two arrays of real numbers of one shape; a value that is no number is infinitely far.
 
         Args:

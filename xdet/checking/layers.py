@@ -2,22 +2,24 @@
 
 Three distances per layer:
 
-* *accumulated*: what ONNX Runtime holds there, against what the source's runtime holds. Drift from earlier layers is inside;
-* *local*, by teacher forcing: what the graph makes of the source's own values in front of this layer, against the source's
-  result. A wrong weight, scale, slope or padding shows here, and only in its layer;
+* *accumulated*: what ONNX Runtime holds there, against what the source's runtime holds. Drift from earlier layers is
+  inside;
+* *local*, by teacher forcing: what the graph makes of the source's own values in front of this layer, against the
+  source's result. A wrong weight, scale, slope or padding shows here, and only in its layer;
 * *kernel*: what ONNX Runtime holds there, against the graph's exact integer arithmetic (``converters.integer``) on ONNX
-  Runtime's own integers in front of this layer. A kernel that saturates or falls back to float shows here, and only in its
-  layer. Models of float32 have none.
+  Runtime's own integers in front of this layer. A kernel that saturates or falls back to float shows here, and only in
+  its layer. Models of float32 have none.
 
-A source of codes (int8 TFLite) is compared in LSB, codes of that tensor; *local* is computed in exact integers too. A source of
-real numbers (Keras, float TFLite) has its *local* computed by ONNX Runtime, on the part of the graph between two layers
-(``surgery.cut_layer``). A float model's distances are fractions of the tensor's largest magnitude, and *local* has a bound. A
-model that was quantised at conversion is compared in LSB; its *local* distance (codes of the source's values in front, and the
-distance of the result from its real numbers) is what quantising that layer costs. It depends on weights and photographs, is no
-fault, and has no bound.
+A source of codes (int8 TFLite) is compared in LSB, codes of that tensor; *local* is computed in exact integers too. A
+source of real numbers (Keras, float TFLite) has its *local* computed by ONNX Runtime, on the part of the graph between
+two layers (``surgery.cut_layer``). A float model's distances are fractions of the tensor's largest magnitude, and
+*local* has a bound. A model that was quantised at conversion is compared in LSB; its *local* distance (codes of the
+source's values in front, and the distance of the result from its real numbers) is what quantising that layer costs. It
+depends on weights and photographs, is no fault, and has no bound.
 
-Showing inner values can change what a runtime fuses, so the head of the fused run is compared with the head of this one. With
-int8 activations ONNX Runtime computes a convolution in float where its codes are shown: *kernel* may then be one code.
+Showing inner values can change what a runtime fuses, so the head of the fused run is compared with the head of this
+one. With int8 activations ONNX Runtime computes a convolution in float where its codes are shown: *kernel* may then be
+one code.
 """
 
 from __future__ import annotations
@@ -65,8 +67,8 @@ def compare_layers(pair: OpenedPair, images: NDArray[np.uint8], runtimes: OpenRu
     Args:
         pair: the two files.
         images: uint8 RGB ``(N, height, width, 3)`` at network size.
-        runtimes: ONNX Runtime, and the source's witness. The translation follows LiteRT's ``xnnpack``; its other kernels round
-            every operator in their own way, so *local* may be one code everywhere.
+        runtimes: ONNX Runtime, and the source's witness. The translation follows LiteRT's ``xnnpack``; its other
+            kernels round every operator in their own way, so *local* may be one code everywhere.
 
     Raises:
         ModelError: a source that shares no tensor with the model, or rounds its float activations at run time.
@@ -98,8 +100,8 @@ def compare_layers(pair: OpenedPair, images: NDArray[np.uint8], runtimes: OpenRu
 def source_codes(pair: OpenedPair, images: NDArray[np.uint8], runtimes: OpenRuntimes) -> list[Values]:
     """What the source holds in every tensor that has a twin, as the graph stores it, by the twins' names, per image.
 
-    LiteRT's integers; of a source of real numbers float32, or the codes nearest to them. Arguments and errors are those of
-    ``compare_layers``.
+    LiteRT's integers; of a source of real numbers float32, or the codes nearest to them. Arguments and errors are those
+    of ``compare_layers``.
     """
     shared, _ = _shared(pair, 0)
     held = source_values(runtimes, shared, images)
@@ -110,9 +112,7 @@ def first_divergence(
     pair: OpenedPair, picture: NDArray[np.uint8], runtimes: OpenRuntimes
 ) -> tuple[str, Distance] | None:
     """The first tensor of a source of codes whose codes differ, and how far; None where none does, or there are no codes."""
-    shared = tuple(
-        layer for layer in _shared_layers(pair, 0)[0] if layer.source.codes and not layer.source.quant
-    )
+    shared = tuple(layer for layer in _shared_layers(pair, 0)[0] if layer.source.codes and not layer.source.quant)
     if not shared:
         return None
     (theirs,) = source_values(runtimes, shared, picture)
@@ -125,9 +125,7 @@ def first_divergence(
     return None
 
 
-def source_values(
-    runtimes: OpenRuntimes, shared: tuple[_Shared, ...], images: NDArray[np.uint8]
-) -> list[Values]:
+def source_values(runtimes: OpenRuntimes, shared: tuple[_Shared, ...], images: NDArray[np.uint8]) -> list[Values]:
     """What the witness holds in every shared tensor, by the source's names, per image."""
     names = [layer.source.name for layer in shared]
     with runtimes.source() as witness:
@@ -190,9 +188,7 @@ class _Shared:
         nearest: NDArray[Any] = np.clip(codes, info.min, info.max).astype(self.dtype)
         return nearest
 
-    def distance(
-        self, found: NDArray[Any], values: NDArray[Any], reach: float = 0.0
-    ) -> Distance | RealDistance:
+    def distance(self, found: NDArray[Any], values: NDArray[Any], reach: float = 0.0) -> Distance | RealDistance:
         """How far a value of the graph is from the source's; of real numbers in fractions of their largest, or of ``reach``."""
         wanted = self._stored(values)
         if self.filling is not None:
@@ -241,21 +237,14 @@ class _Comparing:
             here, there, name = own[layer.twin], held[layer.source.name], layer.source.name
             by_codes = layer.source.codes is not None and layer.source.quant is None
             local = (
-                self._exact(layer.twin, theirs)
-                if by_codes
-                else self._cut(layer.twin, self._read(layer, theirs, held))
+                self._exact(layer.twin, theirs) if by_codes else self._cut(layer.twin, self._read(layer, theirs, held))
             )
-            found: list[Any] = [
-                layer.distance(here, there),
-                layer.distance(local, there, self._reach(layer, held)),
-            ]
+            found: list[Any] = [layer.distance(here, there), layer.distance(local, there, self._reach(layer, held))]
             if self._graph is not None:
                 kernel = local if same and by_codes else self._exact(layer.twin, own)
                 found.append(Distance.between(kernel, here))
             before = self._sums.get(name)
-            self._sums[name] = (
-                found if before is None else [a.joined(b) for a, b in zip(before, found, strict=True)]
-            )
+            self._sums[name] = found if before is None else [a.joined(b) for a, b in zip(before, found, strict=True)]
 
     def layers(self) -> Iterator[Layer | RealLayer]:
         """What was added up."""
@@ -268,17 +257,13 @@ class _Comparing:
             elif layer.source.codes is not None:
                 yield Layer(*named, accumulated, local, kernel, layer.bound, slack)
             elif kernel is None:
-                yield RealLayer(
-                    *named, accumulated, local, None, HALF_BOUND if self._half else LOCAL_BOUND, None
-                )
+                yield RealLayer(*named, accumulated, local, None, HALF_BOUND if self._half else LOCAL_BOUND, None)
             else:
                 yield RealLayer(*named, accumulated, local, kernel, None, slack)
 
     def _read(self, layer: _Shared, theirs: Values, held: Mapping[str, NDArray[Any]]) -> Values:
         """What a layer is given: of tensors that share a twin (a QUANTIZE that is left out), the one that it reads."""
-        reads = [
-            other for other in self._shared if other.source.name in layer.source.reads and other.source.quant
-        ]
+        reads = [other for other in self._shared if other.source.name in layer.source.reads and other.source.quant]
         return theirs | {other.twin: other.to_graph(held[other.source.name]) for other in reads}
 
     def _reach(self, layer: _Shared, held: Mapping[str, NDArray[Any]]) -> float:
@@ -343,9 +328,7 @@ def _shared_layers(pair: OpenedPair, least_bound: int) -> tuple[tuple[_Shared, .
 def half_values(graph: FinishedGraph) -> frozenset[str]:
     """The values of a graph that are float16."""
     values = (value for node in graph.model.graph for value in node.outputs)
-    return frozenset(
-        str(value.name) for value in values if value.dtype is not None and value.dtype.name == "FLOAT16"
-    )
+    return frozenset(str(value.name) for value in values if value.dtype is not None and value.dtype.name == "FLOAT16")
 
 
 def _held(layer: SourceLayer, twin: TensorTwin, value: str, bound: int, graph: FinishedGraph) -> _Shared:
@@ -365,13 +348,7 @@ def _held(layer: SourceLayer, twin: TensorTwin, value: str, bound: int, graph: F
         return _Shared(layer, value, perm, floats)
     scale, zero_point = (np.asarray(graph.constant(name)).reshape(-1)[0] for name in writer.inputs[1:3])
     return _Shared(
-        layer,
-        value,
-        perm,
-        type(zero_point),
-        scale=np.float32(scale),
-        zero_point=int(zero_point),
-        filling=filling,
+        layer, value, perm, type(zero_point), scale=np.float32(scale), zero_point=int(zero_point), filling=filling
     )
 
 

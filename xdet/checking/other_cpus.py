@@ -113,11 +113,7 @@ def _ask(there: Processor, job: str, asked: Message) -> tuple[Any, str | None]:
     message = Message({**asked.fields, "python": there.python}, asked.arrays)
     try:
         answer = call_in_subprocess(
-            f"{HERE}:{job}",
-            message,
-            longest_s=LONGEST_S,
-            python=there.python,
-            environment=there.environment,
+            f"{HERE}:{job}", message, longest_s=LONGEST_S, python=there.python, environment=there.environment
         )
     except SubprocessEndedError as error:
         return None, f"its process ended with {error}"
@@ -173,10 +169,7 @@ def check_there(message: Message) -> Message:
     from xdet.checking.check import check
 
     request, paths = _request(message), message.fields["paths"]
-    held: dict[str, Path | NDArray[Any]] = {
-        **{name: Path(path) for name, path in paths.items()},
-        **message.arrays,
-    }
+    held: dict[str, Path | NDArray[Any]] = {**{name: Path(path) for name, path in paths.items()}, **message.arrays}
     found = check(
         request.model,
         request.source,

@@ -1,7 +1,7 @@
 """The page: a summary to sign, the report of the check, and what only a page can show.
 
-Charts, photographs on which detections differ (the source's boxes and the runtime's side by side), surroundings, meanings, the
-command.
+Charts, photographs on which detections differ (the source's boxes and the runtime's side by side), surroundings,
+meanings, the command.
 """
 
 from __future__ import annotations
@@ -112,16 +112,12 @@ def _summary(result: CheckResult, where: Surroundings) -> Iterator[Block]:
     }
     yield Text(says[status_of(result)])
     compared = [
-        f"{part.part} ({TITLES[part.part]}): {part.status}"
-        for part in result.parts
-        if part.status != "skipped"
+        f"{part.part} ({TITLES[part.part]}): {part.status}" for part in result.parts if part.status != "skipped"
     ]
     skipped = [f"{part.part} ({part.summary})" for part in result.parts if part.status == "skipped"]
     gaps = [f"{m.name} ({m.reason})" for m in result.missing if m.asked or m.crashed]
     output = [f"the output ({result.output_uncompared})"] if result.output_uncompared else []
-    counts = {
-        kind: sum(change.kind == kind for change in result.changes) for kind in ("lost", "new", "moved")
-    }
+    counts = {kind: sum(change.kind == kind for change in result.changes) for kind in ("lost", "new", "moved")}
     versions = {**where.machine.versions, **result.versions}
     yield Facts(
         (
@@ -137,15 +133,9 @@ def _summary(result: CheckResult, where: Surroundings) -> Iterator[Block]:
             ("Runtimes of the model", ", ".join(run.name for run in result.runs) or "none"),
             ("Runtimes of the source", ", ".join(result.source_runs) or "none"),
             ("Largest difference of the raw head", _largest(result)),
-            (
-                "Detections against the source's",
-                ", ".join(f"{count} {kind}" for kind, count in counts.items()),
-            ),
+            ("Detections against the source's", ", ".join(f"{count} {kind}" for kind, count in counts.items())),
             ("Processor", where.machine.cpu or "not told by the system"),
-            (
-                "Made with",
-                ", ".join(f"{name} {version}" for name, version in versions.items() if name == "xdet"),
-            ),
+            ("Made with", ", ".join(f"{name} {version}" for name, version in versions.items() if name == "xdet")),
         )
     )
     yield Blanks(("Date", "Place", "Name", "Signature"))
@@ -163,9 +153,7 @@ def _largest(result: CheckResult) -> str:
     """Of each runtime from the source's nearest."""
     unit = "LSB" if result.unit == "LSB" else result.unit
     found = [
-        f"{run.name} {format_distance(run.nearest.max_steps)} {unit}"
-        if run.nearest.differing
-        else f"{run.name} none"
+        f"{run.name} {format_distance(run.nearest.max_steps)} {unit}" if run.nearest.differing else f"{run.name} none"
         for run in result.runs
         if run.nearest is not None
     ]
@@ -206,10 +194,7 @@ def _surroundings(result: CheckResult, where: Surroundings) -> Facts:
         (
             ("processor", f"{machine.cpu or 'not told by the system'}, {usable}"),
             ("instruction sets", flags),
-            (
-                "8-bit kernels",
-                "saturate here, exact ones are used" if machine.saturates else "do not saturate",
-            ),
+            ("8-bit kernels", "saturate here, exact ones are used" if machine.saturates else "do not saturate"),
             ("system", machine.system),
             ("threads", "each runtime's default" if where.threads is None else str(where.threads)),
             ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
@@ -259,9 +244,7 @@ def _gravity(changes: Sequence[DetectionChange]) -> tuple[int, int, int]:
     return faults, sum(change.kind != "moved" for change in changes), len(changes)
 
 
-def _side_by_side(
-    photograph: Photograph, image: str, runtime: str, changes: Sequence[DetectionChange]
-) -> Pictures:
+def _side_by_side(photograph: Photograph, image: str, runtime: str, changes: Sequence[DetectionChange]) -> Pictures:
     """Only boxes that differ are drawn."""
     small = _shrink(_read(photograph))
     pair = (

@@ -62,7 +62,8 @@ class OpenedPair:
         stated: what options, sidecar and the source itself state of the detector.
         source_size: height and width of the source's picture.
         source_layers: its tensors, in the order in which they are computed.
-        any_size: the ONNX file as it is where it takes photographs of any size; ``model`` is the fixed file inside it, then.
+        any_size: the ONNX file as it is where it takes photographs of any size; ``model`` is the fixed file inside it,
+            then.
         rounds_at_run_time: whether its own runtime rounds activations to codes that the model keeps in float.
     """
 
@@ -96,9 +97,7 @@ class OpenedPair:
     @property
     def has_thresholds(self) -> bool:
         """Whether both thresholds stand in the graph by their names: a simplifier may merge or rename frozen ones."""
-        return all(
-            self.graph.constant(name) is not None and self.graph.readers(name) for name in THRESHOLD_INPUTS
-        )
+        return all(self.graph.constant(name) is not None and self.graph.readers(name) for name in THRESHOLD_INPUTS)
 
 
 def open_pair(model: Path | ModelFile, source: Path, said: SourceOptions | None = None) -> OpenedPair:
@@ -178,12 +177,7 @@ def read_tflite_source(origin: ModelFile, document: ModelDocument) -> CheckedSou
     from converters.sources.tflite.dequantized import dequantized
     from converters.sources.tflite.facts import facts_from_tflite
     from converters.sources.tflite.reader import read_tflite
-    from converters.sources.tflite.supported import (
-        is_dynamic_range,
-        is_float,
-        require_sound,
-        require_supported,
-    )
+    from converters.sources.tflite.supported import is_dynamic_range, is_float, require_sound, require_supported
 
     try:
         records = read_tflite(origin.data, origin.file)
@@ -209,9 +203,7 @@ def read_keras_source(origin: ModelFile, document: ModelDocument) -> CheckedSour
 
     spec = document.spec
     outputs = tuple(SourceOutput(output.name, output.shape) for output in spec.network_outputs)
-    facts = SourceFacts(
-        origin.file, spec.image.height, spec.image.width, outputs, "float32", None, spec.image.channels
-    )
+    facts = SourceFacts(origin.file, spec.image.height, spec.image.width, outputs, "float32", None, spec.image.channels)
     try:
         checked = read_keras(origin.data, origin.file)
     except MissingExtraError as error:
@@ -252,10 +244,7 @@ def read_onnx_source(origin: ModelFile, document: ModelDocument) -> CheckedSourc
     own = {name for node in source.proto.graph.node for name in node.output}
     layers = tuple(
         SourceLayer(
-            str(value.name),
-            node.op_type,
-            tuple(str(read.name) for read in node.inputs if read is not None),
-            None,
+            str(value.name), node.op_type, tuple(str(read.name) for read in node.inputs if read is not None), None
         )
         for node in nodes
         for value in node.outputs
@@ -273,9 +262,7 @@ def _unrounded(pair: Pair) -> SourceLayer:
     return SourceLayer(pair.value, "DequantizeLinear", (), None, 1, quant=pair.params, code_range=pair.codes)
 
 
-def _stated(
-    origin: ModelFile, facts: SourceFacts, said: SourceOptions | None, document: ModelDocument
-) -> Statements:
+def _stated(origin: ModelFile, facts: SourceFacts, said: SourceOptions | None, document: ModelDocument) -> Statements:
     from converters.description.statements import SourceOptions, find_statements
     from converters.errors import ConversionError, OptionError
 

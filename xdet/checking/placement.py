@@ -1,7 +1,7 @@
 """Which provider ONNX Runtime gives a model's nodes to, as ONNX Runtime itself tells it.
 
-What a provider does not take falls back to the CPU without a word; here it shows. Providers other than the CPU are asked in a
-subprocess, where they may crash.
+What a provider does not take falls back to the CPU without a word; here it shows. Providers other than the CPU are
+asked in a subprocess, where they may crash.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from xdet.runtimes.onnxruntime import OnnxRuntime
     from xdet.runtimes.processors import RuntimeChoices
 
-Placed = Mapping[
-    str, Mapping[str, int]
-]  # provider, short -> operator -> number of nodes, before they are fused
+Placed = Mapping[str, Mapping[str, int]]  # provider, short -> operator -> number of nodes, before they are fused
 
 
 @dataclass(frozen=True, eq=False, slots=True)

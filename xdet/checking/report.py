@@ -157,18 +157,14 @@ def verdict_text(result: CheckResult) -> str:
     if gaps:
         notes.append(f"not everything ran on {', '.join(gaps)}")
     words: dict[Status, str] = {"passed": "PASSED", "tolerated": "TOLERATED"}
-    return words.get(status_of(result), "INCOMPLETE, nothing failed") + (
-        f" ({'; '.join(notes)})" if notes else ""
-    )
+    return words.get(status_of(result), "INCOMPLETE, nothing failed") + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def layer_advice(result: CheckResult, *, repro: bool = False) -> str:
     """What to do about a layer at fault that was not done already."""
     if result.layers is None:
         return ADVICE["layer"]
-    return (
-        "report it, with the model that --repro wrote" if repro else "--repro FILE.onnx writes it as a model"
-    )
+    return "report it, with the model that --repro wrote" if repro else "--repro FILE.onnx writes it as a model"
 
 
 def _lead(result: CheckResult) -> Iterator[Inline]:
@@ -204,9 +200,7 @@ def _runtime_blocks(result: CheckResult) -> Iterator[Block]:
     sources = ", ".join(result.source_runs) or "none"
     yield Text(f"Runtimes of the source: {sources}.", soft=True, only="page")
     fewer = (
-        (f"{run.name} ran on ", run.images, " photographs")
-        for run in result.runs
-        if run.images < len(result.images)
+        (f"{run.name} ran on ", run.images, " photographs") for run in result.runs if run.images < len(result.images)
     )
     yield Items((*fewer, *runtime_notes(result.runs), *map(missing_text, result.missing)))
 
@@ -216,9 +210,7 @@ def runtime_headers(unit: str) -> tuple[str, ...]:
     return ("runtime", "nearest", "differ", "max LSB" if unit == "LSB" else "max", "mean", "must be", "boxes")
 
 
-def runtime_row(
-    run: RuntimeLine, allowed_max: float | None, tolerance: Tolerance | None = None
-) -> tuple[Inline, ...]:
+def runtime_row(run: RuntimeLine, allowed_max: float | None, tolerance: Tolerance | None = None) -> tuple[Inline, ...]:
     """A runtime, how far it is from the nearest LiteRT kernel, and how far it may be."""
     near, distance = run.nearest, ("", "", "", "")
     limits = [0.0 if run.must_be_exact else allowed_max, None if tolerance is None else tolerance.head]
@@ -328,17 +320,7 @@ def _layer_blocks(result: CheckResult) -> Iterator[Block]:
     rows = tuple(_layer_row(i + 1, layer) for i, layer in enumerate(found.layers))
     faults = frozenset(i for i, layer in enumerate(found.layers) if layer.is_mistranslated or layer.is_misrun)
     unit = " LSB" if found.unit == "LSB" else " max"
-    headers = (
-        "tensor",
-        "layer",
-        "operator",
-        f"accumulated{unit}",
-        "differ",
-        "local",
-        "allowed",
-        "kernel",
-        "allowed",
-    )
+    headers = ("tensor", "layer", "operator", f"accumulated{unit}", "differ", "local", "allowed", "kernel", "allowed")
     differing = tuple(row for row, layer in zip(rows, found.layers, strict=True) if _differs(layer))
     if differing:
         yield Table(headers, differing, only="terminal")
@@ -429,15 +411,10 @@ def _change_blocks(result: CheckResult) -> Iterator[Block]:
         return
     counts = Counter((c.runtime, c.kind, c.cause) for c in result.changes)
     yield Items(
-        tuple(
-            f"{runtime}: {count} {kind}: {CHANGE_CAUSES[cause]}"
-            for (runtime, kind, cause), count in counts.items()
-        ),
+        tuple(f"{runtime}: {count} {kind}: {CHANGE_CAUSES[cause]}" for (runtime, kind, cause), count in counts.items()),
         title=f"Against the source's, {at}:",
     )
-    lines = (
-        f"{c.image}, {c.runtime}, box {c.anchor} {c.kind}: {c.cause}: {c.message}" for c in result.changes
-    )
+    lines = (f"{c.image}, {c.runtime}, box {c.anchor} {c.kind}: {c.cause}: {c.message}" for c in result.changes)
     yield Items(tuple(lines), title="One by one:", most=MOST_LINES, only="terminal")
 
 

@@ -1,8 +1,9 @@
 """One layer as a model of its own: small enough to read, and to send to whoever has to mend it.
 
-The model begins at the source tensors in front of the layer and ends at the layer's codes; ``layer.npz`` beside ``layer.onnx``
-holds one photograph's codes by tensor name: LiteRT XNNPACK's for every input, and LiteRT's result to compare the output with.
-With a Keras source these are Keras' values: float32, or the nearest codes where the model holds codes.
+The model begins at the source tensors in front of the layer and ends at the layer's codes; ``layer.npz`` beside
+``layer.onnx`` holds one photograph's codes by tensor name: LiteRT XNNPACK's for every input, and LiteRT's result to
+compare the output with. With a Keras source these are Keras' values: float32, or the nearest codes where the model
+holds codes.
 """
 
 from __future__ import annotations

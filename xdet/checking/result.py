@@ -13,8 +13,8 @@
 
 What a model's self-test and check found on other processors (``xdet.checking.other_cpus``).
 
-A column is no comparison between processors: its heads are compared with LiteRT's kernels on the same processor. What ties
-processors together is the self-test, whose golden vector is the same everywhere.
+A column is no comparison between processors: its heads are compared with LiteRT's kernels on the same processor. What
+ties processors together is the self-test, whose golden vector is the same everywhere.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class PartVerdict:
 
     Attributes:
         part: which.
-        status: ``"skipped"`` where there was nothing to compare; ``summary`` says why. ``"tolerated"`` where it failed but for
-            the tolerance: not equal, and accepted.
+        status: ``"skipped"`` where there was nothing to compare; ``summary`` says why. ``"tolerated"`` where it failed
+            but for the tolerance: not equal, and accepted.
         summary: what was compared, in one sentence.
         findings: what is wrong; empty unless failed.
     """
@@ -108,8 +108,8 @@ class HeadDistance:
         second: name of the other.
         differing: values that are not equal, bit for bit.
         values: values that were compared.
-        max_steps: largest difference, in quantisation steps (LSB) of the source's head; for float heads as a fraction of the
-            head's largest magnitude.
+        max_steps: largest difference, in quantisation steps (LSB) of the source's head; for float heads as a fraction
+            of the head's largest magnitude.
         mean_steps: mean difference over all values, in the same unit.
     """
 
@@ -168,19 +168,19 @@ class DetectionChange:
     Attributes:
         image: name of the photograph.
         runtime: the runtime.
-        kind: ``"lost"``: only the source finds it; ``"new"``: only the runtime; ``"moved"``: a corner is more than a pixel
-            of the network's picture away.
+        kind: ``"lost"``: only the source finds it; ``"new"``: only the runtime; ``"moved"``: a corner is more than a
+            pixel of the network's picture away.
         anchor: index of the box in the head.
         class_id: its class.
         source_score: the score of the source's box, found or not.
         runtime_score: the score of the runtime's box, found or not.
         source_box_xyxy: the source's box, found or not: x1, y1, x2, y2 in 0..1 of the photograph.
         runtime_box_xyxy: the runtime's, likewise.
-        cause: ``"score"``: the score crosses the threshold; ``"iou"``: an overlap crosses the threshold; ``"order"``: two boxes
-            that suppress each other change places (an NMS tie); ``"follows"``: from another change; ``"limit"``: the number of
-            rows ends between them; ``"iou-rule"``: the runtime suppresses at equality; ``"rounding"``: moved by rounding within
-            the measured distance; ``"layer"``: the head is further off than kernels may be; ``"head"``: the boxes do not follow
-            from the runtime's own head.
+        cause: ``"score"``: the score crosses the threshold; ``"iou"``: an overlap crosses the threshold; ``"order"``:
+            two boxes that suppress each other change places (an NMS tie); ``"follows"``: from another change;
+            ``"limit"``: the number of rows ends between them; ``"iou-rule"``: the runtime suppresses at equality;
+            ``"rounding"``: moved by rounding within the measured distance; ``"layer"``: the head is further off than
+            kernels may be; ``"head"``: the boxes do not follow from the runtime's own head.
         message: the numbers, in one sentence.
     """
 
@@ -236,8 +236,8 @@ class MissingRuntime:
     Attributes:
         name: as ``--runtimes`` takes it.
         reason: why, and what to do, in one line.
-        asked: whether it was named by the caller, or is a default that is installed and failed; otherwise it is only what could
-            be added.
+        asked: whether it was named by the caller, or is a default that is installed and failed; otherwise it is only
+            what could be added.
         crashed: whether it started and ended by itself.
     """
 
@@ -286,8 +286,8 @@ class CheckResult:
         versions: package -> version, of what ran.
         uncompared: what the model says of the detector and nobody states of the source: ``"anchors"``, ``"classes"``,
             ``"rescaling"``, ``"resize"``.
-        output_uncompared: why the model's output is not compared with the source's, which are not the same numbers; None where
-            it is.
+        output_uncompared: why the model's output is not compared with the source's, which are not the same numbers;
+            None where it is.
         layers: every tensor of the source beside its twin, over the first images; None where it was not asked for.
         layers_problem: why layers were asked for and could not be compared; else None.
         coverage: what ONNX Runtime runs on integers, per provider that ran; empty where layers were not asked for.
@@ -371,7 +371,8 @@ class CpuSelfTest:
         verdict: ``"broken"`` is a failure.
         bound_lsb: what the model's document allows, in codes of the head.
         agreement: the comparison.
-        exact_kernels: session entry that xdet set because that processor's fast kernels saturate; None where it set none.
+        exact_kernels: session entry that xdet set because that processor's fast kernels saturate; None where it set
+            none.
         plain: the comparison without that entry, as other programs open the file; None where it is the same.
     """
 

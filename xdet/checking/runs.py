@@ -2,8 +2,8 @@
 
 What stays open over a whole check.
 
-Runtimes that the table does not trust (other vendors' compilers, drivers) run in a subprocess: they may crash there without
-hiding what the others found.
+Runtimes that the table does not trust (other vendors' compilers, drivers) run in a subprocess: they may crash there
+without hiding what the others found.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ class OpenRuntimes:
         """A file on a runtime, opened now or before; in a subprocess unless the table trusts it.
 
         Raises:
-            XdetError: it cannot be opened; whoever uses it raises others, ``RuntimeCrashedError`` where its process ended.
+            XdetError: it cannot be opened; whoever uses it raises others, ``RuntimeCrashedError`` where its process
+                ended.
         """
         of_source, name = file is self._pair.source, (choices.runtime, choices.provider)
         keeps = of_source and self.is_witness(choices)
@@ -215,7 +216,8 @@ def copies_at(
 ) -> Iterator[tuple[ModelFile, tuple[Thresholds, ...]]]:
     """The model as it is, with the thresholds that it can take there.
 
-    Where the runtime can take none: for every other IoU threshold, or lower score, a copy frozen at it and at the lowest score.
+    Where the runtime can take none: for every other IoU threshold, or lower score, a copy frozen at it and at the
+    lowest score.
     """
     document = runtimes.document_of(model)
     if not thresholds or (RUNTIMES[str(choices.runtime)].feeds_thresholds and not document.freeze_thresholds):

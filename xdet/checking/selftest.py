@@ -2,9 +2,9 @@
 
 A finished model holds the head's codes for one picture that is made from a seed (``converters.integer.golden``).
 Here the picture is
-made again, the model runs, and its raw head is compared value by value. So it is seen in the field when a tool stripped or
-moved the quantisation, when an edited file no longer is its source, when a CPU's kernels saturate, or when a provider computes
-in another way. Decoding and suppression behind the head are float32; they are not tested here.
+made again, the model runs, and its raw head is compared value by value. So it is seen in the field when a tool stripped
+or moved the quantisation, when an edited file no longer is its source, when a CPU's kernels saturate, or when a
+provider computes in another way. Decoding and suppression behind the head are float32; they are not tested here.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class SelfTest:
         model: file name as the caller gave it.
         sha256: hex digest of the file's bytes.
         runtime: such as ``"onnxruntime:cpu"``.
-        verdict: ``"exact"``: every head value has the golden bits. ``"bounded"``: none is further away than ``bound_lsb``.
-            ``"broken"``: one is.
+        verdict: ``"exact"``: every head value has the golden bits. ``"bounded"``: none is further away than
+            ``bound_lsb``. ``"broken"``: one is.
         agreement: the comparison.
         bound_lsb: what the model's document allows on this kind of runtime, in codes of the head.
         exact_kernels: session entry that xdet set because this CPU's fast kernels saturate; None where it set none.
@@ -140,9 +140,7 @@ def _require_vector(document: ModelDocument, file: str) -> GoldenVector:
             why = "its network computes in float32, where no result is defined to the bit"
         again = ", or convert it again" if why is None else ""  # the same file would come of it
         told = "an earlier version converted it" if why is None else why.removeprefix(NO_VECTOR)
-        raise ModelError(
-            f"'{file}' holds no golden vector: {told}; compare it with its source: xdet check{again}"
-        )
+        raise ModelError(f"'{file}' holds no golden vector: {told}; compare it with its source: xdet check{again}")
     if vector.generator != GENERATOR:
         raise ModelError(
             f"'{file}' has a golden vector of recipe {vector.generator}, this xdet makes the picture of recipe "
@@ -172,9 +170,7 @@ def _plain_head(file: ModelFile, images: NDArray[np.uint8], threads: int | None)
     model = with_outputs(file.data, ((HEAD, FLOAT),))
     session = OrtSession(model, file=file.file, choices=SessionChoices(threads=threads))
     with_batch = session.inputs[0].shape[0] or len(images)
-    head: NDArray[np.float32] = session.run(
-        [HEAD], {IMAGE: np.resize(images, (with_batch, *images.shape[1:]))}
-    )[0]
+    head: NDArray[np.float32] = session.run([HEAD], {IMAGE: np.resize(images, (with_batch, *images.shape[1:]))})[0]
     return head
 
 

@@ -36,9 +36,7 @@ def selftest_text(found: SelfTest, *, width: int | None = None) -> str:
 
 def selftest_report(found: SelfTest) -> Report:
     """The verdict in one line; below it what to do, where there is something to do."""
-    told = (
-        f"{found.model} on {found.runtime}: {found.verdict}: {_described(found.agreement, found.bound_lsb)}"
-    )
+    told = f"{found.model} on {found.runtime}: {found.verdict}: {_described(found.agreement, found.bound_lsb)}"
     lines = []
     if found.exact_kernels is not None and found.plain is not None:
         plain = _described(found.plain, 0)

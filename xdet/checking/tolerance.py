@@ -1,8 +1,9 @@
 """A tolerance that somebody signs: how far heads and boxes may be from the source's before a check fails.
 
-Without one a check is exact where the conversion promises LiteRT's bits, and bounded by LiteRT's own spread elsewhere. With
-one, ``head`` bounds every value of the raw head, and ``box`` and ``score`` bound every detection that either side keeps; a lost
-or new one by the numbers that both heads hold for it. What deviates within the tolerance is called tolerated, never equal.
+Without one a check is exact where the conversion promises LiteRT's bits, and bounded by LiteRT's own spread elsewhere.
+With one, ``head`` bounds every value of the raw head, and ``box`` and ``score`` bound every detection that either side
+keeps; a lost or new one by the numbers that both heads hold for it. What deviates within the tolerance is called
+tolerated, never equal.
 """
 
 from __future__ import annotations
@@ -54,9 +55,7 @@ def tolerance_text(tolerance: Tolerance, unit: str) -> str:
     return ", ".join(f"{limit:g} {what}" for limit, what in told if limit is not None)
 
 
-def tolerate_heads(
-    part: PartVerdict, distances: Iterable[HeadDistance], tolerance: Tolerance | None
-) -> PartVerdict:
+def tolerate_heads(part: PartVerdict, distances: Iterable[HeadDistance], tolerance: Tolerance | None) -> PartVerdict:
     """Part exact or spread without the findings of runtimes whose heads are within ``head``; its summary names them."""
     if tolerance is None or tolerance.head is None:
         return part
@@ -70,9 +69,7 @@ def tolerate_heads(
     return replace(part, status="failed" if findings else "tolerated", summary=summary, findings=findings)
 
 
-def judge_boxes(
-    part: PartVerdict, deviations: Sequence[Deviation], tolerance: Tolerance | None
-) -> PartVerdict:
+def judge_boxes(part: PartVerdict, deviations: Sequence[Deviation], tolerance: Tolerance | None) -> PartVerdict:
     """Part head with the runtimes whose detections deviate beyond ``box`` or ``score``."""
     if tolerance is None or (tolerance.box is None and tolerance.score is None):
         return part
@@ -92,9 +89,5 @@ def judge_boxes(
     within = [found for found in deviations if found.box or found.score]
     if part.status != "passed" or not within:
         return part
-    told = "; ".join(
-        f"{found.runtime} by up to {found.box:.3g} px, {found.score:.3g} of score" for found in within
-    )
-    return replace(
-        part, status="tolerated", summary=f"{part.summary}; TOLERATED, not equal to the source's: {told}"
-    )
+    told = "; ".join(f"{found.runtime} by up to {found.box:.3g} px, {found.score:.3g} of score" for found in within)
+    return replace(part, status="tolerated", summary=f"{part.summary}; TOLERATED, not equal to the source's: {told}")

@@ -1,9 +1,10 @@
 """Part spread of models that leave out their source's rounding (``--dequantize``): by layers, each in steps of its own codes.
 
-No bound on the head follows from the source: where nothing rounds between, small differences of early layers grow as the
-weights let them. What does follow is a bound for each layer: given the source's own codes in front of it, its result is within
-one step of the source's (half for the rounding, half for LiteRT's multipliers). So that is judged, on two photographs, with
-every runtime beside ONNX Runtime's float32; how far the head is in the end is told, and judges nothing.
+No bound on the head follows from the source: where nothing rounds between, small differences of early layers grow as
+the weights let them. What does follow is a bound for each layer: given the source's own codes in front of it, its
+result is within one step of the source's (half for the rounding, half for LiteRT's multipliers). So that is judged, on
+two photographs, with every runtime beside ONNX Runtime's float32; how far the head is in the end is told, and judges
+nothing.
 """
 
 from __future__ import annotations

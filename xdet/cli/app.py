@@ -1,6 +1,7 @@
 """The program: its commands, its global options, and the one place where errors become exit codes.
 
-Exit codes: 0 fine; 1 a comparison or threshold failed; 2 usage; 3 bad model, image, data or missing runtime; 130 interrupted.
+Exit codes: 0 fine; 1 a comparison or threshold failed; 2 usage; 3 bad model, image, data or missing runtime; 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -51,11 +52,7 @@ GLOBAL_FLAGS = ("--verbose", "--debug")
 INTERNAL_ERROR = 3
 # What other detection programs call it -> what it is called here.
 COMMANDS_ELSEWHERE = {"predict": "detect", "export": "convert", "val": "eval", "benchmark": "bench"}
-OPTIONS_ELSEWHERE = {
-    "--conf": "--score-threshold",
-    "--iou": "--iou-threshold",
-    "--max-det": "--max-detections",
-}
+OPTIONS_ELSEWHERE = {"--conf": "--score-threshold", "--iou": "--iou-threshold", "--max-det": "--max-detections"}
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EFBIG})  # of a stream that was opened
 
 
@@ -69,12 +66,9 @@ def _print_version(value: bool) -> None:  # noqa: FBT001 - typer calls it with t
 def options(
     *,
     version: Annotated[  # noqa: ARG001 - handled by its callback
-        bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="Tell what each step did and why it declined.")
-    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Tell what each step did and why it declined.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Convert, run and check object detectors."""
@@ -110,11 +104,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except MemoryError:
-        _fail(
-            arguments,
-            "error: the memory does not suffice; close other programs, or name smaller files",
-            code=3,
-        )
+        _fail(arguments, "error: the memory does not suffice; close other programs, or name smaller files", code=3)
     except OSError as error:
         if error.errno not in UNWRITABLE or error.filename is not None:
             _fail(arguments, _defect(error), code=INTERNAL_ERROR)

@@ -41,16 +41,11 @@ def bench(
             help="Such as onnxruntime:cpu,litert:xnnpack; each model runs on those that take it [default: the usual ones].",
         ),
     ] = None,
-    threads: Annotated[
-        str, typer.Option(metavar="LIST", help="Threads inside an operator, such as 1,2.")
-    ] = "1",
+    threads: Annotated[str, typer.Option(metavar="LIST", help="Threads inside an operator, such as 1,2.")] = "1",
     images: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder of photographs [default: the two that come with xdet]."),
+        Path | None, typer.Option(metavar="DIR", help="Folder of photographs [default: the two that come with xdet].")
     ] = None,
-    blocks: Annotated[
-        int, typer.Option(metavar="N", help="Turns of each case; more of them, less noise.")
-    ] = 5,
+    blocks: Annotated[int, typer.Option(metavar="N", help="Turns of each case; more of them, less noise.")] = 5,
     score_threshold: Annotated[
         float | None, typer.Option(help="Keep boxes that score above this [default: each model's own].")
     ] = None,
@@ -62,8 +57,7 @@ def bench(
         ),
     ] = None,
     profile: Annotated[
-        bool,
-        typer.Option("--profile", help="Also where the time goes: operators on ONNX Runtime's CPU kernels."),
+        bool, typer.Option("--profile", help="Also where the time goes: operators on ONNX Runtime's CPU kernels.")
     ] = False,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
     force: Force = False,

@@ -26,39 +26,29 @@ def card(
     source: Annotated[Path, typer.Argument(help="The source model; differences and ratios refer to it.")],
     models: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="MODEL.onnx...", help="Finished models, and others to compare, such as the float file."
-        ),
+        typer.Argument(metavar="MODEL.onnx...", help="Finished models, and others to compare, such as the float file."),
     ],
     images: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the annotated photographs.")],
     annotations: Annotated[Path, typer.Option(metavar="COCO.json", help="Their boxes, in COCO format.")],
     *,
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="FILE.md", help="Where to write it; pictures go beside it."),
+        Path, typer.Option("--output", "-o", metavar="FILE.md", help="Where to write it; pictures go beside it.")
     ] = Path("model-card.md"),
     samples: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", help="Photographs to draw boxes on [default: the first three of --images]."
-        ),
+        typer.Option(metavar="DIR", help="Photographs to draw boxes on [default: the first three of --images]."),
     ] = None,
     notes: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.md",
-            help="Hand-written Markdown: its beginning opens the card, its sections close it.",
+            metavar="FILE.md", help="Hand-written Markdown: its beginning opens the card, its sections close it."
         ),
     ] = None,
     runtimes: Annotated[
         str | None,
-        typer.Option(
-            metavar="LIST", help="Runtimes to time, as in xdet bench [default: all that work here]."
-        ),
+        typer.Option(metavar="LIST", help="Runtimes to time, as in xdet bench [default: all that work here]."),
     ] = None,
-    threads: Annotated[
-        str, typer.Option(metavar="LIST", help="Threads inside an operator, such as 1,2.")
-    ] = "1",
+    threads: Annotated[str, typer.Option(metavar="LIST", help="Threads inside an operator, such as 1,2.")] = "1",
     blocks: Annotated[int, typer.Option(metavar="N", help="Turns of each case, as in xdet bench.")] = 5,
     protocol: Annotated[
         Literal["coco", "zoo-3", "zoo-4"], typer.Option(help="Of the average precision, as in xdet eval.")

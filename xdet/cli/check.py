@@ -57,16 +57,11 @@ def check(
             help="Names with commas between them [default: onnxruntime:cpu, openvino if installed, all of the source's].",
         ),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads inside an operator [default: the runtime's].")
-    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads inside an operator [default: the runtime's].")] = None,
     device: Device = None,
     provider_option: ProviderOption = None,
     layers: Annotated[
-        bool,
-        typer.Option(
-            "--layers", help="Compare every tensor of the source with its twin on two photographs, too."
-        ),
+        bool, typer.Option("--layers", help="Compare every tensor of the source with its twin on two photographs, too.")
     ] = False,
     repro: Annotated[
         Path | None,
@@ -86,8 +81,7 @@ def check(
         Path | None, typer.Option(metavar="FILE.html", help="Write it as one page with charts and pictures.")
     ] = None,
     junit: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.xml", help="Write it as JUnit XML, for GitLab, Jenkins, GitHub."),
+        Path | None, typer.Option(metavar="FILE.xml", help="Write it as JUnit XML, for GitLab, Jenkins, GitHub.")
     ] = None,
     tolerance: Annotated[
         str | None,
@@ -164,9 +158,7 @@ def _command(arguments: Sequence[str]) -> str:
     return shlex.join(["xdet", *arguments])
 
 
-def _write_repro(
-    target: Path, layers: LayerComparison, model: Path, source: Path, photographs: Sequence[Path]
-) -> None:
+def _write_repro(target: Path, layers: LayerComparison, model: Path, source: Path, photographs: Sequence[Path]) -> None:
     """The first layer at fault, and what was written, on stderr."""
     from xdet.checking.blame import IMAGES
     from xdet.checking.repro import write_layer_repro

@@ -13,12 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from xdet.cli.describing import Said, describes_source
-from xdet.cli.options import (
-    counted_progress_bar,
-    print_line,
-    print_report,
-    progress_bar,
-)
+from xdet.cli.options import counted_progress_bar, print_line, print_report, progress_bar
 from xdet.writing.text import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -42,8 +37,7 @@ Examples:
 @describes_source
 def convert(
     source: Annotated[
-        Path,
-        typer.Argument(help="TFLite, Keras or ONNX detector; a sidecar <stem>.xdet.json beside it is read."),
+        Path, typer.Argument(help="TFLite, Keras or ONNX detector; a sidecar <stem>.xdet.json beside it is read.")
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="ONNX file to write [default: <stem>.onnx here].")
@@ -99,25 +93,20 @@ def convert(
         bool, typer.Option("--freeze-thresholds", help="Thresholds as constants, not optional inputs.")
     ] = False,
     any_size: Annotated[
-        bool,
-        typer.Option("--any-size", help="Take photographs of any size: the resize rule is in the file."),
+        bool, typer.Option("--any-size", help="Take photographs of any size: the resize rule is in the file.")
     ] = False,
     quantize: Annotated[
         Literal["none", "per-channel", "per-tensor"],
         typer.Option(help="Quantise a Keras model to int8, by calibration; some NPUs run per-tensor faster."),
     ] = "none",
     symmetric: Annotated[
-        bool,
-        typer.Option(
-            "--symmetric", help="With --quantize: all zero-points 0, as TensorRT and many NPUs demand."
-        ),
+        bool, typer.Option("--symmetric", help="With --quantize: all zero-points 0, as TensorRT and many NPUs demand.")
     ] = False,
     calibration: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Photographs that tell the ranges, for --quantize.")
     ] = None,
     percentile: Annotated[
-        float | None,
-        typer.Option(metavar="F", help="Share of values that ranges keep, such as 99.99 [default: all]."),
+        float | None, typer.Option(metavar="F", help="Share of values that ranges keep, such as 99.99 [default: all].")
     ] = None,
     try_units: Annotated[
         Path | None,
@@ -127,8 +116,7 @@ def convert(
         ),
     ] = None,
     opset: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="ONNX opset of the file, 13 to 22 [default: the lowest that fits]."),
+        int | None, typer.Option(metavar="N", help="ONNX opset of the file, 13 to 22 [default: the lowest that fits].")
     ] = None,
     importer: Annotated[
         Literal["native", "tf2onnx"],
@@ -183,21 +171,15 @@ def convert(
         f"{destination}  {format_size(len(conversion.model))}  {format_duration(seconds)}  "
         f"ONNX Runtime {oldest['onnxruntime']} or newer"
     )
-    others = ", ".join(
-        f"{name} {release}" for name, release in oldest.items() if not name.startswith("onnxruntime")
-    )
+    others = ", ".join(f"{name} {release}" for name, release in oldest.items() if not name.startswith("onnxruntime"))
     print_line(f"also known to run it, in these releases and newer ones: {others}")
     if target == "portable" and conversion.document.activations == "uint8":
         same = " and the options that describe it" if said.options() is not None else ""
         command = f"xdet bench {shlex.quote(str(source))} --targets portable,cpu"
-        print_line(
-            f"--target cpu may be faster on CPUs, with the same bits; measure it here: {command}{same}"
-        )
+        print_line(f"--target cpu may be faster on CPUs, with the same bits; measure it here: {command}{same}")
 
 
-def _try_units(
-    source: Path, photographs: Path, output: Path | None, said: SourceOptions, *, force: bool
-) -> None:
+def _try_units(source: Path, photographs: Path, output: Path | None, said: SourceOptions, *, force: bool) -> None:
     """Every reading of the anchors on photographs: a table, and pictures in a folder."""
     from xdet.detection.units import MOST_PHOTOGRAPHS, trial_report, try_units
     from xdet.pictures.images import find_images

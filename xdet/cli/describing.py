@@ -27,15 +27,12 @@ def _option(*names: str, **words: Any) -> Any:
 
 DESCRIBING: dict[str, tuple[Any, Any]] = {
     "config": (
-        Annotated[
-            Path | None, _option(metavar="FILE", help="ST model zoo yaml (2.x to 4.x), or Darknet's .cfg.")
-        ],
+        Annotated[Path | None, _option(metavar="FILE", help="ST model zoo yaml (2.x to 4.x), or Darknet's .cfg.")],
         None,
     ),
     "anchors": (
         Annotated[
-            str | None,
-            _option(metavar="LIST|FILE", help='"w,h w,h ...", a file, or a zoo family: tiny_yolo_v2.'),
+            str | None, _option(metavar="LIST|FILE", help='"w,h w,h ...", a file, or a zoo family: tiny_yolo_v2.')
         ],
         None,
     ),
@@ -49,12 +46,7 @@ DESCRIBING: dict[str, tuple[Any, Any]] = {
     "classes": (
         Annotated[
             str | None,
-            _option(
-                "--classes",
-                "--class-names",
-                metavar="LIST|FILE",
-                help='"person,car" or a file, one per line.',
-            ),
+            _option("--classes", "--class-names", metavar="LIST|FILE", help='"person,car" or a file, one per line.'),
         ],
         None,
     ),
@@ -73,16 +65,12 @@ DESCRIBING: dict[str, tuple[Any, Any]] = {
         None,
     ),
     "rescaling": (
-        Annotated[
-            str | None,
-            _option(metavar="SCALE,OFFSET", help="Of float pixels, such as 1/255,0 or 1/127.5,-1."),
-        ],
+        Annotated[str | None, _option(metavar="SCALE,OFFSET", help="Of float pixels, such as 1/255,0 or 1/127.5,-1.")],
         None,
     ),
     "input_size": (
         Annotated[
-            str | None,
-            _option(metavar="HEIGHTxWIDTH", help="Of an ONNX file that leaves its picture's size open."),
+            str | None, _option(metavar="HEIGHTxWIDTH", help="Of an ONNX file that leaves its picture's size open.")
         ],
         None,
     ),
@@ -90,8 +78,7 @@ DESCRIBING: dict[str, tuple[Any, Any]] = {
         Annotated[
             str,
             _option(
-                metavar="auto|none|KIND",
-                help="auto looks at the outputs; none ends at them; kinds: docs/heads.md.",
+                metavar="auto|none|KIND", help="auto looks at the outputs; none ends at them; kinds: docs/heads.md."
             ),
         ],
         "auto",
@@ -99,10 +86,7 @@ DESCRIBING: dict[str, tuple[Any, Any]] = {
     "priors": (
         Annotated[
             str | None,
-            _option(
-                metavar="FILE|coco-ssd|coco-ssd-fpn",
-                help="Of an SSD head that brings none; .npy, .csv or .json.",
-            ),
+            _option(metavar="FILE|coco-ssd|coco-ssd-fpn", help="Of an SSD head that brings none; .npy, .csv or .json."),
         ],
         None,
     ),
@@ -115,16 +99,12 @@ DESCRIBING: dict[str, tuple[Any, Any]] = {
     ),
     "variances": (
         Annotated[
-            str | None,
-            _option(metavar="V,V,V,V", help="Factors of an SSD head's offsets, such as 0.1,0.1,0.2,0.2."),
+            str | None, _option(metavar="V,V,V,V", help="Factors of an SSD head's offsets, such as 0.1,0.1,0.2,0.2.")
         ],
         None,
     ),
     "score_activation": (
-        Annotated[
-            Literal["none", "sigmoid", "softmax"] | None,
-            _option(help="What an SSD head's scores still need."),
-        ],
+        Annotated[Literal["none", "sigmoid", "softmax"] | None, _option(help="What an SSD head's scores still need.")],
         None,
     ),
     "class_agnostic": (
@@ -133,8 +113,7 @@ DESCRIBING: dict[str, tuple[Any, Any]] = {
     ),
 }
 CLASS_NAMES = Annotated[
-    str | None,
-    _option("--class-names", metavar="LIST|FILE", help='Of a source: "person,car" or a file, one per line.'),
+    str | None, _option("--class-names", metavar="LIST|FILE", help='Of a source: "person,car" or a file, one per line.')
 ]
 """In a command whose own ``--classes`` is another thing."""
 
@@ -162,9 +141,7 @@ class Said:
     def files(self) -> list[Path]:
         """Files that it may name, which no output replaces."""
         return [
-            Path(self.keywords[name])
-            for name in ("config", "anchors", "classes", "priors")
-            if name in self.keywords
+            Path(self.keywords[name]) for name in ("config", "anchors", "classes", "priors") if name in self.keywords
         ]
 
 

@@ -59,9 +59,7 @@ def detect(
     *,
     camera: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NUMBER|NAME", help="Look through a camera until Ctrl-C; may be given several times."
-        ),
+        typer.Option(metavar="NUMBER|NAME", help="Look through a camera until Ctrl-C; may be given several times."),
     ] = None,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Search subfolders of the folders, too.")
@@ -103,9 +101,7 @@ def detect(
     ] = None,
     decode: Annotated[
         Literal["full", "reduced"],
-        typer.Option(
-            help="reduced: JPEG files no larger than the network needs; faster, and boxes move a little."
-        ),
+        typer.Option(help="reduced: JPEG files no larger than the network needs; faster, and boxes move a little."),
     ] = "full",
     workers: Annotated[
         int | None,
@@ -122,8 +118,7 @@ def detect(
         ),
     ] = None,
     iou_threshold: Annotated[
-        float | None,
-        typer.Option(help="Suppress neighbours that overlap more than this [default: the model's own]."),
+        float | None, typer.Option(help="Suppress neighbours that overlap more than this [default: the model's own].")
     ] = None,
     engine: Annotated[
         Literal["local", "ray"],
@@ -153,9 +148,7 @@ def detect(
     films = [*listed.films, *map(Film.of_camera, cameras)]
     images = [*listed.images, *stored]
     if engine == "ray" and (films or any(isinstance(image, Address) for image in images)):
-        raise UsageError(
-            "--engine ray is for photographs in files and stores; leave out videos and http addresses"
-        )
+        raise UsageError("--engine ray is for photographs in files and stores; leave out videos and http addresses")
     if engine == "ray" and decode != "full":
         raise UsageError("--decode reduced is for this machine; leave it out with --engine ray")
     labels = None if format not in LABELS else _label_paths(json, images, films, format)
@@ -216,24 +209,18 @@ def detect(
             print_results(detector, run, json, coco=format == "coco")
 
 
-def _require_ray(
-    json: Path | None, said: Said, *, save: Path | None, cameras: Sequence[str], layout: str
-) -> None:
+def _require_ray(json: Path | None, said: Said, *, save: Path | None, cameras: Sequence[str], layout: str) -> None:
     """Refuse what does not go to a cluster, before any work."""
     from xdet.detection.parquet import growing_path
     from xdet.detection.results import is_results_file
     from xdet.ray import import_ray
 
     if json is None or layout != "xdet" or not is_results_file(growing_path(json)):
-        raise UsageError(
-            "--engine ray writes image by image: add --output FILE.parquet, FILE.jsonl or FILE.csv"
-        )
+        raise UsageError("--engine ray writes image by image: add --output FILE.parquet, FILE.jsonl or FILE.csv")
     if save is not None or cameras:
         raise UsageError("--engine ray draws no pictures and has no cameras; leave out --save and --camera")
     if said.options():
-        raise UsageError(
-            "--engine ray takes a model that says all itself; convert it first: xdet convert --help"
-        )
+        raise UsageError("--engine ray takes a model that says all itself; convert it first: xdet convert --help")
     import_ray()
 
 
@@ -248,12 +235,7 @@ def _list_stored(names: Sequence[str], *, recursive: bool) -> tuple[list[Stored]
 
 
 def _require_json(
-    json: Path | None,
-    images: Sequence[Path | Address | Stored],
-    films: Sequence[Film],
-    *,
-    coco: bool,
-    resume: bool,
+    json: Path | None, images: Sequence[Path | Address | Stored], films: Sequence[Film], *, coco: bool, resume: bool
 ) -> bool:
     """Refuse what ``--json`` cannot hold; tells whether it is a file that grows image by image."""
     from xdet.detection.batch import result_name
@@ -270,9 +252,7 @@ def _require_json(
     if coco and lines:
         raise UsageError(f"--format coco is one list, '{json}' grows image by image; name a file FILE.json")
     if films and json is not None and not lines:
-        raise UsageError(
-            "results of a video grow frame by frame: name a file FILE.jsonl, FILE.csv or FILE.parquet"
-        )
+        raise UsageError("results of a video grow frame by frame: name a file FILE.jsonl, FILE.csv or FILE.parquet")
     if coco and json is not None:
         coco_image_ids(list(map(str, images)))  # refuses images whose results could not be told apart
     if lines and growing is not None:
@@ -394,9 +374,7 @@ def _require_new(json: Path | None) -> None:
 
     for path in () if json is None else (json, growing_path(json)):
         if path.is_file() and path.stat().st_size:
-            raise UsageError(
-                f"'{path}' holds results already; add --resume to go on, or --force to begin anew"
-            )
+            raise UsageError(f"'{path}' holds results already; add --resume to go on, or --force to begin anew")
 
 
 def _read_classes(text: str, detector: Detector) -> list[str]:
@@ -412,9 +390,7 @@ def _split_model(inputs: list[str], *, cameras: bool) -> tuple[Path | None, list
     """The model in front, if the first argument is one by its bytes or its suffix, and the images."""
     if not inputs:
         if not cameras:
-            raise UsageError(
-                "name images, folders or videos, such as: xdet detect photo.jpg; or give --camera 0"
-            )
+            raise UsageError("name images, folders or videos, such as: xdet detect photo.jpg; or give --camera 0")
         return None, []
     first, rest = Path(inputs[0]), inputs[1:]
     for name in rest:

@@ -72,21 +72,11 @@ def write_results(detector: Detector, run: Run, json: Path, *, anew: bool) -> No
                     from xdet.ray import detect_to_file as detect_on_ray
 
                     changed = detect_on_ray(
-                        detector,
-                        run.read_there,
-                        results,
-                        classes=run.classes,
-                        concurrency=run.actors,
-                        progress=advance,
+                        detector, run.read_there, results, classes=run.classes, concurrency=run.actors, progress=advance
                     )
                 else:
                     changed = detect_to_file(
-                        detector,
-                        run.read_here,
-                        results,
-                        pictures=run.pictures,
-                        classes=run.classes,
-                        progress=advance,
+                        detector, run.read_here, results, pictures=run.pictures, classes=run.classes, progress=advance
                     )
             for film, recording in _with_recordings(run):
                 _watch(detector, film, recording, run, results)
@@ -100,9 +90,7 @@ def write_results(detector: Detector, run: Run, json: Path, *, anew: bool) -> No
     earlier += f" ({failed} without a result, tried again)" if failed else ""
     print_line(f"{json}: {_count(results)}{earlier}, {results.failed} without a result")
     if results.failed:
-        print_line(
-            f"xdet: {results.failed} of {len(results.done)} images failed; '{json}' says why", err=True
-        )
+        print_line(f"xdet: {results.failed} of {len(results.done)} images failed; '{json}' says why", err=True)
         raise typer.Exit(3)
 
 
@@ -114,9 +102,7 @@ def print_results(detector: Detector, run: Run, json: Path | None, *, coco: bool
     if json != STDOUT:
         print_line(_first_line(detector))
     with progress_bar(len(run.images), "detecting") as advance:
-        report = detect_files(
-            detector, run.read_here, pictures=run.pictures, classes=run.classes, progress=advance
-        )
+        report = detect_files(detector, run.read_here, pictures=run.pictures, classes=run.classes, progress=advance)
     if json is not None:
         write_json(json, detections_to_coco_json(report.images) if coco else report_to_json(report))
     if json != STDOUT and report.images:
@@ -136,13 +122,7 @@ def write_labels(detector: Detector, run: Run, labels: Sequence[Path], layout: s
 
     with progress_bar(len(run.images), "detecting") as advance:
         failed = detect_to_labels(
-            detector,
-            run.read_here,
-            labels,
-            layout,
-            pictures=run.pictures,
-            classes=run.classes,
-            progress=advance,
+            detector, run.read_here, labels, layout, pictures=run.pictures, classes=run.classes, progress=advance
         )
     print_line(f"{labels[0].parent}: {len(labels) - len(failed)} label files")
     _fail([failure.error for failure in failed], len(labels))
@@ -161,9 +141,7 @@ def _first_line(detector: Detector) -> str:
     """What looks, where, and above which score."""
     name = "the embedded person detector" if detector.embedded else Path(detector.runtime.file).name
     by_class = detector.score_by_class or {}
-    scores = (
-        ", ".join(f"{key} {value:g}" for key, value in by_class.items()) or f"{detector.thresholds.score:g}"
-    )
+    scores = ", ".join(f"{key} {value:g}" for key, value in by_class.items()) or f"{detector.thresholds.score:g}"
     return f"{name} on {detector.runtime.name}, boxes that score above {scores}"
 
 
@@ -172,20 +150,13 @@ def _with_recordings(run: Run) -> list[tuple[Film, Path | None]]:
     return list(zip(run.films, recordings, strict=True))
 
 
-def _watch(
-    detector: Detector, film: Film, recording: Path | None, run: Run, results: ResultsFile | None
-) -> None:
+def _watch(detector: Detector, film: Film, recording: Path | None, run: Run, results: ResultsFile | None) -> None:
     """Detect in one film, and tell how a live one ended."""
     from xdet.detection.film import detect_film_to_file
 
     if results is None:
         end = detect_film_to_file(
-            detector,
-            film,
-            None,
-            classes=run.classes,
-            recording=recording,
-            show=partial(_print_frame, film.name),
+            detector, film, None, classes=run.classes, recording=recording, show=partial(_print_frame, film.name)
         )
     else:
         with progress_bar(_length(film), film.name) as advance:
@@ -194,10 +165,7 @@ def _watch(
             )
     if end.live:
         how = "stopped" if end.stopped else "ended"
-        print_line(
-            f"xdet: '{film.name}' {how}; frames seen {end.frames}, dropped between them {end.dropped}",
-            err=True,
-        )
+        print_line(f"xdet: '{film.name}' {how}; frames seen {end.frames}, dropped between them {end.dropped}", err=True)
 
 
 def _length(film: Film) -> int:

@@ -56,18 +56,13 @@ def evaluate(
         Literal["ignore", "drop", "keep"] | None,
         typer.Option(help="Crowd boxes [default: ignore for coco, keep for zoo-3 and zoo-4]."),
     ] = None,
-    max_gt: Annotated[
-        int | None, typer.Option(metavar="N", help="Leave out images with more ground truths.")
-    ] = None,
+    max_gt: Annotated[int | None, typer.Option(metavar="N", help="Leave out images with more ground truths.")] = None,
     eval_iou: Annotated[
         float | None,
-        typer.Option(
-            metavar="F", help="IoU from which on a detection is a hit, for zoo-3 and zoo-4 [default: 0.5]."
-        ),
+        typer.Option(metavar="F", help="IoU from which on a detection is a hit, for zoo-3 and zoo-4 [default: 0.5]."),
     ] = None,
     truncate_input: Annotated[
-        bool,
-        typer.Option("--truncate-input", help="Truncate in the input's quantisation, as the zoo evaluates."),
+        bool, typer.Option("--truncate-input", help="Truncate in the input's quantisation, as the zoo evaluates.")
     ] = False,
     score_threshold: Annotated[float, typer.Option(help="Detections score above this.")] = 0.001,
     iou_threshold: Annotated[float, typer.Option(help="Suppress neighbours that overlap more.")] = 0.5,
@@ -77,14 +72,12 @@ def evaluate(
     device: Device = None,
     provider_option: ProviderOption = None,
     threads: Annotated[
-        int | None,
-        typer.Option(help="Threads inside an operator [default: processors / workers]."),
+        int | None, typer.Option(help="Threads inside an operator [default: processors / workers].")
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            metavar="N",
-            help="Photographs worked on at the same time [default: one per processor, at most 8].",
+            metavar="N", help="Photographs worked on at the same time [default: one per processor, at most 8]."
         ),
     ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
@@ -92,8 +85,7 @@ def evaluate(
         Path | None, typer.Option(metavar="FILE.png", help="Draw precision over recall (extra: eval).")
     ] = None,
     resume: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Keep each photograph's result there; go on where it stopped."),
+        Path | None, typer.Option(metavar="FILE", help="Keep each photograph's result there; go on where it stopped.")
     ] = None,
     force: Force = False,
     said: Said,
@@ -119,9 +111,7 @@ def evaluate(
             inputs.append(resume)
         else:
             outputs.append(Output(resume))
-    require_outputs(
-        outputs, chain(inputs, said.files(), evaluated_files(models, images, annotations)), force=force
-    )
+    require_outputs(outputs, chain(inputs, said.files(), evaluated_files(models, images, annotations)), force=force)
     with counted_progress_bar("evaluating") as advance:
         evaluation = evaluate_models(
             models,
@@ -164,8 +154,7 @@ def _draw(path: Path, evaluation: Evaluation) -> None:
     from xdet.evaluation.report import model_names
 
     labels = [
-        f"{name} ({result.runtime})"
-        for name, result in zip(model_names(evaluation), evaluation.results, strict=True)
+        f"{name} ({result.runtime})" for name, result in zip(model_names(evaluation), evaluation.results, strict=True)
     ]
     curves = [result.score.precision for result in evaluation.results]
     iou = evaluation.options.eval_iou or 0.5

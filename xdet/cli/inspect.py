@@ -34,9 +34,7 @@ def inspect(
     from xdet.inspection.report import INSPECTION_SCHEMA, inspection_report, inspection_to_json
     from xdet.writing.files import require_outputs, with_sidecars
 
-    require_outputs(
-        json_outputs(json, INSPECTION_SCHEMA), [*with_sidecars([model]), *said.files()], force=force
-    )
+    require_outputs(json_outputs(json, INSPECTION_SCHEMA), [*with_sidecars([model]), *said.files()], force=force)
     inspection = inspect_file(model, layers=layers, said=said.options())
     if json is not None:
         write_json(json, inspection_to_json(inspection))

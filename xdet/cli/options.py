@@ -121,9 +121,7 @@ Provider = Annotated[
 ]
 Device = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME", help="The provider's device, as xdet providers lists it, such as gpu or gpu:1."
-    ),
+    typer.Option(metavar="NAME", help="The provider's device, as xdet providers lists it, such as gpu or gpu:1."),
 ]
 ProviderOption = Annotated[
     list[str] | None,

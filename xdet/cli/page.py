@@ -32,14 +32,11 @@ def page(
             help="The npm package onnxruntime-web 1.30.0, or a folder that holds it [default: ./node_modules].",
         ),
     ] = None,
-    title: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Of the page [default: the model's name].")
-    ] = None,
+    title: Annotated[str | None, typer.Option(metavar="TEXT", help="Of the page [default: the model's name].")] = None,
     sample: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="PHOTO",
-            help="A picture that the page offers; may be given several times, the first is shown.",
+            metavar="PHOTO", help="A picture that the page offers; may be given several times, the first is shown."
         ),
     ] = None,
     force: Force = False,

@@ -95,9 +95,7 @@ Examples:
 def providers(
     model: Annotated[
         Path | None,
-        typer.Argument(
-            help="An ONNX file: tell which of its nodes each provider takes, and which fall back."
-        ),
+        typer.Argument(help="An ONNX file: tell which of its nodes each provider takes, and which fall back."),
     ] = None,
 ) -> None:
     """List the execution providers of ONNX Runtime here.

@@ -31,8 +31,7 @@ def triton(
         float | None, typer.Option(metavar="X", help="Boxes need a score above it [default: the file's].")
     ] = None,
     iou_threshold: Annotated[
-        float | None,
-        typer.Option(metavar="X", help="Overlaps above it are suppressed [default: the file's]."),
+        float | None, typer.Option(metavar="X", help="Overlaps above it are suppressed [default: the file's].")
     ] = None,
     force: Force = False,
 ) -> None:

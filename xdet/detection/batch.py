@@ -37,9 +37,11 @@ def detect_files(
     """Detect in image files; one that cannot be read is listed and the others go on.
 
     Args:
-        detector: an open detector; its ``workers`` each take an image all the way, from its file to its annotated picture.
+        detector: an open detector; its ``workers`` each take an image all the way, from its file to its annotated
+            picture.
         images: files and addresses, as ``xdet.pictures.listing.list_images`` lists them.
-        pictures: where to write the annotated picture of each image, as ``xdet.pictures.render`` names them; None draws none.
+        pictures: where to write the annotated picture of each image, as ``xdet.pictures.render`` names them; None draws
+            none.
         classes: names of the classes to keep; None keeps all.
         progress: called with the number of images that are done since the last call.
 
@@ -78,8 +80,8 @@ def detect_to_file(
 ) -> int:
     """As ``detect_files``, each result written when it is there and kept nowhere.
 
-    Images that ``results`` has are left out, but for those without a result, which are tried again. An address is known by its
-    name alone, and not fetched again.
+    Images that ``results`` has are left out, but for those without a result, which are tried again. An address is known
+    by its name alone, and not fetched again.
 
     Returns:
         How many images have changed since ``results`` got them, and were detected anew.
@@ -129,8 +131,8 @@ def detect_stream(
 ) -> Generator[tuple[Path | Address, Detections | ImageError]]:
     """Each image with its detections, or with why it has none, in order.
 
-    The arguments are those of ``detect_files``; ``note_digest`` gets each image's ``result_name`` and SHA-256 before it is
-    decoded, maybe on another thread.
+    The arguments are those of ``detect_files``; ``note_digest`` gets each image's ``result_name`` and SHA-256 before it
+    is decoded, maybe on another thread.
     """
     targets = {} if pictures is None else dict(zip(map(str, images), pictures, strict=True))
 
@@ -143,9 +145,7 @@ def detect_stream(
                 save_picture(targets[image.name], draw_detections(image.original, detections))
         return results
 
-    how = Preparation(
-        detector.spec.image, keep_original=pictures is not None, reduced=detector.decode == "reduced"
-    )
+    how = Preparation(detector.spec.image, keep_original=pictures is not None, reduced=detector.decode == "reduced")
 
     def ready(image: Path | Address) -> Prepared:
         if isinstance(image, Path):

@@ -18,14 +18,7 @@ from xdet.detections import Detections, require_classes
 from xdet.errors import ImageError, ModelError, UsageError
 from xdet.model.file import read_model_file, require_source
 from xdet.pictures.inputs import read_picture
-from xdet.pictures.preparation import (
-    ARRAY,
-    Preparation,
-    Prepared,
-    prepare,
-    stack_pixels,
-    through_network,
-)
+from xdet.pictures.preparation import ARRAY, Preparation, Prepared, prepare, stack_pixels, through_network
 from xdet.runtimes.base import Runtime, network_turns, require_thresholds
 from xdet.runtimes.frozen_copies import open_at
 from xdet.runtimes.processors import RuntimeChoices
@@ -39,9 +32,7 @@ if TYPE_CHECKING:
     from xdet.pictures.inputs import Color
 
 
-Image = (
-    Any  # str | os.PathLike[str] | NDArray[np.uint8] | PIL.Image.Image, and no package is loaded to say so
-)
+Image = Any  # str | os.PathLike[str] | NDArray[np.uint8] | PIL.Image.Image, and no package is loaded to say so
 
 
 class Detector:
@@ -49,17 +40,19 @@ class Detector:
 
     Args:
         model: an ONNX file that xdet made, or a TFLite file; None is the embedded person detector.
-        runtime: what runs the file, as ``xdet check --runtimes`` takes it: ``"openvino"``, ``"onnxruntime-web:chromium"``; None
-            is ONNX Runtime, for a source that of its format.
-        provider: what stands behind the runtime's name and a colon: of ONNX Runtime an execution provider, short or full name
-            (``xdet providers`` lists them), None the CPU; of LiteRT its kernels, ``"xnnpack"`` (the default), ``"builtin"`` or
-            ``"reference"``.
+        runtime: what runs the file, as ``xdet check --runtimes`` takes it: ``"openvino"``,
+            ``"onnxruntime-web:chromium"``; None is ONNX Runtime, for a source that of its format.
+        provider: what stands behind the runtime's name and a colon: of ONNX Runtime an execution provider, short or
+            full name (``xdet providers`` lists them), None the CPU; of LiteRT its kernels, ``"xnnpack"`` (the default),
+            ``"builtin"`` or ``"reference"``.
         provider_options: handed to ONNX Runtime's execution provider, as its documentation names them.
-        device: of that provider, as ``xdet providers`` lists it (``"gpu"``, ``"gpu:1"``); None is the provider's choice.
-        threads: threads inside an operator; None is the runtime's default, for several workers the processors shared among
-            them.
-        score_threshold: a box needs a score above it; None takes the model's own. By class: ``{"person": 0.5, "dog": 0.3}``;
-            classes that are not named keep the model's own, and the model's limit of boxes counts all that are above the least.
+        device: of that provider, as ``xdet providers`` lists it (``"gpu"``, ``"gpu:1"``); None is the provider's
+            choice.
+        threads: threads inside an operator; None is the runtime's default, for several workers the processors shared
+            among them.
+        score_threshold: a box needs a score above it; None takes the model's own. By class: ``{"person": 0.5, "dog":
+            0.3}``; classes that are not named keep the model's own, and the model's limit of boxes counts all that are
+            above the least.
         iou_threshold: a box falls when its IoU with a better one of its class is above it; None takes the
             model's own.
         workers: images that ``detect_many`` works on at the same time; results do not depend on it.
@@ -69,8 +62,8 @@ class Detector:
     Raises:
         ModelError: the file is missing, damaged, or not a model that xdet runs.
         RuntimeUnavailableError: the runtime, the provider, its device or a package is not there.
-        UsageError: ``model`` is no path, a threshold or a number of threads is out of range, the model cannot take a threshold,
-            a runtime that does not take the file, or options for what has none.
+        UsageError: ``model`` is no path, a threshold or a number of threads is out of range, the model cannot take a
+            threshold, a runtime that does not take the file, or options for what has none.
 
     Attributes:
         runtime: where the model runs.
@@ -133,13 +126,9 @@ class Detector:
         self.workers, self.decode = workers, decode
         choose = partial(_choose, score=score_threshold, iou=iou_threshold)
         self.runtime: Runtime = (
-            _open_embedded(choices, choose)
-            if model is None
-            else open_at(read_model_file(Path(model)), choices, choose)
+            _open_embedded(choices, choose) if model is None else open_at(read_model_file(Path(model)), choices, choose)
         )
-        self.score_by_class = (
-            _by_class(score_threshold, self.spec) if isinstance(score_threshold, Mapping) else None
-        )
+        self.score_by_class = _by_class(score_threshold, self.spec) if isinstance(score_threshold, Mapping) else None
         self.thresholds = choose(self.spec)
         require_thresholds(self.thresholds, self.runtime)
         self._turns = network_turns(self.runtime)
@@ -165,8 +154,9 @@ class Detector:
         """Detect in one image, or in a list of them.
 
         Args:
-            image: a file or an http address (EXIF orientation is honoured), a PIL picture, or uint8 ``(height, width, 3)``,
-                grey ``(height, width)``, or with transparency, which is dropped, ``(height, width, 4)``; or a list of such.
+            image: a file or an http address (EXIF orientation is honoured), a PIL picture, or uint8 ``(height, width,
+                3)``, grey ``(height, width)``, or with transparency, which is dropped, ``(height, width, 4)``; or a
+                list of such.
             color: order of an array's channels; OpenCV's is ``"bgr"``.
 
         Raises:
@@ -192,11 +182,7 @@ class Detector:
                 Without it the error is raised, after the results of the images before it.
         """
         for image, found in through_network(
-            images,
-            partial(self._ready, color=color),
-            self.detect_prepared,
-            batch=self.batch,
-            workers=self.workers,
+            images, partial(self._ready, color=color), self.detect_prepared, batch=self.batch, workers=self.workers
         ):
             if not isinstance(found, ImageError):
                 yield found
@@ -223,20 +209,13 @@ class Detector:
         names = self.spec.class_names
         results = [
             Detections.from_batch(
-                found,
-                index,
-                image=image.name,
-                size_wh=image.size_wh,
-                placement=image.placement,
-                class_names=names,
+                found, index, image=image.name, size_wh=image.size_wh, placement=image.placement, class_names=names
             )
             for index, image in enumerate(images)
         ]
         if self.score_by_class is None:
             return results
-        above = np.array(
-            [self.score_by_class.get(name, self.spec.thresholds.score) for name in names], np.float32
-        )
+        above = np.array([self.score_by_class.get(name, self.spec.thresholds.score) for name in names], np.float32)
         return [found[found.scores > above[found.classes]] for found in results]
 
     def close(self) -> None:
@@ -272,9 +251,7 @@ def _by_class(scores: Mapping[str, float], spec: DetectorSpec) -> dict[str, floa
         UsageError: none, a class that the model does not find, or a number out of range.
     """
     if not scores:
-        raise UsageError(
-            f"thresholds by class: name a class that the model finds: {quote_some(spec.class_names)}"
-        )
+        raise UsageError(f"thresholds by class: name a class that the model finds: {quote_some(spec.class_names)}")
     require_classes(scores, spec.class_names, what="thresholds by class")
     return {name: _chosen(spec.thresholds, score, None).score for name, score in scores.items()}
 
@@ -285,9 +262,7 @@ def _open_embedded(choices: RuntimeChoices, choose: Callable[[DetectorSpec], Thr
     return opened
 
 
-def _choose(
-    spec: DetectorSpec, *, score: float | Mapping[str, float] | None, iou: float | None
-) -> Thresholds:
+def _choose(spec: DetectorSpec, *, score: float | Mapping[str, float] | None, iou: float | None) -> Thresholds:
     """The thresholds that a model is asked for; of scores by class the least."""
     if isinstance(score, Mapping):
         by_class = _by_class(score, spec)

@@ -1,8 +1,8 @@
 """The detector that comes with xdet: a TFLite file, converted once into the user's cache, for the runtime that is asked for.
 
 The cached file's name holds a digest of all that its bytes come from: the version, the target, and size and time of the
-source, its sidecar and every file of the converter. Nothing is read for it, so a start costs no time; whoever upgrades, or
-works on the converter, never runs an old conversion. It is written
+source, its sidecar and every file of the converter. Nothing is read for it, so a start costs no time; whoever upgrades,
+or works on the converter, never runs an old conversion. It is written
 beside its place and renamed there, so that processes which start together never see half a file; conversions of other
 versions are removed, but for the latest few. Where the cache cannot be written, the conversion lives in memory.
 """

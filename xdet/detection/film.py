@@ -1,7 +1,7 @@
 """Detecting in videos, cameras and streams: frame by frame into a results file, with the boxes as a video beside it.
 
-Files: every frame in its order. Live sources: the newest frame when the network is free, one at a time, so that what is shown
-is never older than one detection. Memory holds a few frames however long a film is.
+Files: every frame in its order. Live sources: the newest frame when the network is free, one at a time, so that what is
+shown is never older than one detection. Memory holds a few frames however long a film is.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A label file per photograph, as annotation tools and trainers read them: YOLO text and Pascal VOC XML.
 
-They hold boxes and classes without scores. A photograph without boxes has an empty file, one that cannot be read has none.
+They hold boxes and classes without scores. A photograph without boxes has an empty file, one that cannot be read has
+none.
 """
 
 from __future__ import annotations
@@ -38,10 +39,7 @@ def label_paths(images: Sequence[Path], folder: Path, layout: str) -> list[Path]
     owner: dict[str, Path] = {}
     paths = []
     for image, picture in zip(images, picture_paths(images, folder), strict=True):
-        path = (
-            picture.parent
-            / f"{picture.name.removesuffix('.png').removesuffix(image.suffix)}{LABELS[layout][0]}"
-        )
+        path = picture.parent / f"{picture.name.removesuffix('.png').removesuffix(image.suffix)}{LABELS[layout][0]}"
         other = owner.setdefault(path.name.casefold(), image)
         if other is not image:
             raise DataError(f"'{other}' and '{image}' share the label file '{path.name}'; write two folders")

@@ -1,10 +1,10 @@
 """Results as one Parquet file, which grows as JSON Lines until it is whole.
 
-A Parquet file has no footer, and so cannot be read, before it is closed: what a killed process wrote of one is lost. Part
-files in a folder lose the part that was being filled, and keep outdated rows of photographs that have changed. So results go,
-image by image, into ``FILE.parquet.jsonl``, which ``--resume`` goes on with. When all are done they become ``FILE.parquet``, in
-row groups, under a temporary name that moves into place, and the lines are removed. Going on with a finished file turns it into
-lines first.
+A Parquet file has no footer, and so cannot be read, before it is closed: what a killed process wrote of one is lost.
+Part files in a folder lose the part that was being filled, and keep outdated rows of photographs that have changed. So
+results go, image by image, into ``FILE.parquet.jsonl``, which ``--resume`` goes on with. When all are done they become
+``FILE.parquet``, in row groups, under a temporary name that moves into place, and the lines are removed. Going on with
+a finished file turns it into lines first.
 """
 
 from __future__ import annotations
@@ -20,14 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.files import open_regular, write_problem
 from xdet.detection.results import LINES_SCHEMA, ResultsFile, require_same
-from xdet.detection.rows import (
-    METADATA_KEY,
-    arrow_schema,
-    entry_to_row,
-    import_arrow,
-    require_entry,
-    row_to_entry,
-)
+from xdet.detection.rows import METADATA_KEY, arrow_schema, entry_to_row, import_arrow, require_entry, row_to_entry
 from xdet.errors import DataError, OutputError
 from xdet.writing.files import encode_text
 

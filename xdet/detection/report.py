@@ -166,9 +166,7 @@ def _to_json_lines(value: object, indent: str = "") -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     inner = indent + "  "
     if isinstance(value, dict):
-        lines = [
-            f"{inner}{json.dumps(key)}: {_to_json_lines(member, inner)}" for key, member in value.items()
-        ]
+        lines = [f"{inner}{json.dumps(key)}: {_to_json_lines(member, inner)}" for key, member in value.items()]
         return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
     lines = [inner + _to_json_lines(member, inner) for member in _members(value)]
     return "[\n" + ",\n".join(lines) + f"\n{indent}]"

@@ -1,11 +1,11 @@
 """Results of many photographs on disk as they are made, so that an interrupted call goes on where it stopped (docs/json.md).
 
-``.jsonl``: a header that names schema, model, runtime and thresholds, then one line per image. ``.csv``: the same header behind
-``#``, the names of the columns, then one line per detection, or one without a box. Each image is one write; nothing of it stays
-in memory but its name and digest.
+``.jsonl``: a header that names schema, model, runtime and thresholds, then one line per image. ``.csv``: the same
+header behind ``#``, the names of the columns, then one line per detection, or one without a box. Each image is one
+write; nothing of it stays in memory but its name and digest.
 
-A line names its image as the call did, whatever else the call named, and holds the SHA-256 of its file: an image is done where
-both agree. The last line of a name counts.
+A line names its image as the call did, whatever else the call named, and holds the SHA-256 of its file: an image is
+done where both agree. The last line of a name counts.
 """
 
 from __future__ import annotations
@@ -42,11 +42,7 @@ if TYPE_CHECKING:
 LINES_SCHEMA = "xdet.detection_lines"
 LINES_VERSION = 1
 LINES_MARK = re.compile(rb'(# )?\{"schema": "xdet\.detection_lines"')
-CSV_COLUMNS = (
-    *(column for column in COLUMNS if column not in {"detections", "error"}),
-    *BOX_COLUMNS,
-    "error",
-)
+CSV_COLUMNS = (*(column for column in COLUMNS if column not in {"detections", "error"}), *BOX_COLUMNS, "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +69,8 @@ class Layout:
 def results_header(detector: Detector, classes: Sequence[str] | None) -> dict[str, Any]:
     """All that decides what is found in an image, as the first line of a results file names it.
 
-    ``description`` is the SHA-256 of what the file, its sidecar and options say of the detector: anchors, names, resize rule.
+    ``description`` is the SHA-256 of what the file, its sidecar and options say of the detector: anchors, names, resize
+    rule.
     """
     said = {key: value for key, value in detector.spec.to_dict().items() if key != "assumed"}
     return {
@@ -280,9 +277,7 @@ def _entry_to_csv(entry: Mapping[str, Any]) -> str:
     row = entry_to_row(entry)
     if row["error"] is not None:
         row["error"] = _one_line(row["error"])
-    return _to_csv(
-        [{**row, **box}.get(column) for column in CSV_COLUMNS] for box in row["detections"] or [{}]
-    )
+    return _to_csv([{**row, **box}.get(column) for column in CSV_COLUMNS] for box in row["detections"] or [{}])
 
 
 def _csv_to_image(line: bytes) -> tuple[NamedImage, str | None]:

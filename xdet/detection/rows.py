@@ -1,8 +1,8 @@
 """One image or frame as a row: what JSON Lines, CSV and Parquet hold of it, and the schema of Parquet (docs/json.md).
 
 An *entry* is the object of a JSON line. A *row* is the same for tables: every column always there, boxes as
-``list<struct>``, so that a count of rows is a count of images, and whoever unnests ``detections`` has the columns of the CSV.
-An image that failed is a row without a size and with ``detections`` null, not empty, and its ``error``.
+``list<struct>``, so that a count of rows is a count of images, and whoever unnests ``detections`` has the columns of
+the CSV. An image that failed is a row without a size and with ``detections`` null, not empty, and its ``error``.
 """
 
 from __future__ import annotations
@@ -113,9 +113,7 @@ def _require_kind(value: object, kind: str) -> None:
     elif simple.startswith("int"):
         sound = type(value) is int and abs(value) < 2 ** (int(simple[3:]) - 1)
     else:
-        sound = (type(value) is int and abs(value) <= 2**53) or (
-            type(value) is float and math.isfinite(value)
-        )
+        sound = (type(value) is int and abs(value) <= 2**53) or (type(value) is float and math.isfinite(value))
     if not sound:
         raise ValueError
 

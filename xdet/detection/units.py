@@ -1,7 +1,7 @@
 """Which unit anchors are in: every reading that is possible, on photographs, as numbers and as pictures side by side.
 
-No file says the unit, and no number decides it: scores are the same under every reading, and training makes up for any size.
-People see at once which boxes fit.
+No file says the unit, and no number decides it: scores are the same under every reading, and training makes up for any
+size. People see at once which boxes fit.
 """
 
 from __future__ import annotations
@@ -28,14 +28,7 @@ from xdet.pictures.render import draw_detections, picture_paths, save_picture
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import open_model
 from xdet.writing.blocks import Report, Section, Table, Text
-from xdet.writing.files import (
-    PICTURE_MARK,
-    Output,
-    make_folder,
-    require_apart,
-    require_outputs,
-    with_sidecars,
-)
+from xdet.writing.files import PICTURE_MARK, Output, make_folder, require_apart, require_outputs, with_sidecars
 from xdet.writing.text import format_score
 
 if TYPE_CHECKING:
@@ -47,11 +40,7 @@ if TYPE_CHECKING:
     from converters.spec import DetectorSpec
     from xdet.pictures.preparation import Prepared
 
-UNITS: dict[StatedUnit, str] = {
-    "cell": "grid cells",
-    "image": "image fractions",
-    "pixel": "pixels",
-}
+UNITS: dict[StatedUnit, str] = {"cell": "grid cells", "image": "image fractions", "pixel": "pixels"}
 MOST_PHOTOGRAPHS = 24
 USUAL_SCORE = 0.3  # lower than a product's: a wrong reading loses boxes to each other, not scores
 SHOWN = 10  # boxes of a picture
@@ -162,26 +151,17 @@ def _possible(source: Path, said: SourceOptions) -> tuple[dict[StatedUnit, Detec
     if not specs:
         raise next(iter(refused.values()))
     if len({spec.head for spec in specs.values()}) == 1 and len(specs) == len(UNITS):
-        raise OptionError(
-            f"'{source}': its head has no anchors whose unit could be tried; leave `try_units` out"
-        )
+        raise OptionError(f"'{source}': its head has no anchors whose unit could be tried; leave `try_units` out")
     return specs, {unit: error.lines[0] for unit, error in refused.items()}
 
 
-def _decode(
-    head: NDArray[np.float32], spec: DetectorSpec, ready: Prepared, score: float
-) -> tuple[Detections, int]:
+def _decode(head: NDArray[np.float32], spec: DetectorSpec, ready: Prepared, score: float) -> tuple[Detections, int]:
     """The detections of one photograph, and how many boxes were above the threshold."""
     thresholds = replace(spec.thresholds, score=score)
     batch = detect_from_head(head, spec, thresholds)
     _, scores = decode_head(head, spec)
     found = Detections.from_batch(
-        batch,
-        0,
-        image=ready.name,
-        size_wh=ready.size_wh,
-        placement=ready.placement,
-        class_names=spec.class_names,
+        batch, 0, image=ready.name, size_wh=ready.size_wh, placement=ready.placement, class_names=spec.class_names
     )
     return found, int((scores > np.float32(score)).sum())
 
@@ -204,15 +184,7 @@ def side_by_side(image: Path, found: dict[StatedUnit, Detections]) -> NDArray[np
 
 def trial_report(trial: UnitTrial) -> Report:
     """The readings as a table, why others are not possible, and what to do."""
-    headers = (
-        "anchors in",
-        "boxes",
-        "images",
-        "best score",
-        "median box",
-        "at edge",
-        "suppressed",
-    )
+    headers = ("anchors in", "boxes", "images", "best score", "median box", "at edge", "suppressed")
     table = Table(headers, tuple(_row(reading, trial) for reading in trial.readings))
     refused = tuple(f"not {UNITS[unit]}: {why}" for unit, why in trial.refused.items())  # type: ignore[index]  # its keys
     options = " or ".join(f"--anchor-unit {reading.unit}" for reading in trial.readings)

@@ -1,8 +1,8 @@
 """Is a difference of two APs more than the choice of photographs? A paired bootstrap over images.
 
 Images are drawn with replacement, the same ones for both models, and both APs are computed anew; the spread of their
-differences is the interval. An image drawn n times weighs n: its hits, misses and ground truths count n-fold. The seed is
-fixed, so equal detections give equal intervals.
+differences is the interval. An image drawn n times weighs n: its hits, misses and ground truths count n-fold. The seed
+is fixed, so equal detections give equal intervals.
 """
 
 from __future__ import annotations
@@ -50,9 +50,7 @@ def draw_weights(num_images: int) -> Float64:
     return random.multinomial(num_images, chances, size=RESAMPLES).astype(np.float64)
 
 
-def resample_average(
-    rankings: Sequence[Ranking], curve: Curve, thresholds: Sequence[int], weights: Float64
-) -> Float64:
+def resample_average(rankings: Sequence[Ranking], curve: Curve, thresholds: Sequence[int], weights: Float64) -> Float64:
     """AP of every resample: the mean over IoU thresholds and over the classes that have ground truth in it.
 
     Args:
@@ -67,9 +65,7 @@ def resample_average(
     per_class = np.stack([_of_class(ranking, curve, thresholds, weights) for ranking in rankings])
     present = ~np.isnan(per_class)
     sums, counts = np.where(present, per_class, 0.0).sum(axis=0), present.sum(axis=0)
-    return np.asarray(
-        np.divide(sums, counts, out=np.full(len(weights), np.nan), where=counts > 0), np.float64
-    )
+    return np.asarray(np.divide(sums, counts, out=np.full(len(weights), np.nan), where=counts > 0), np.float64)
 
 
 def difference(value: float, first: Float64, second: Float64) -> Difference:
@@ -103,7 +99,8 @@ def _of_class(ranking: Ranking, curve: Curve, thresholds: Sequence[int], weights
 def _turns(hits: Bool) -> Int64:
     """The places where a curve turns: every hit, the place in front of it, and the last. All that lies between does not matter.
 
-    Recall grows at hits only, and between two hits precision only falls, so no protocol's curve touches the other points.
+    Recall grows at hits only, and between two hits precision only falls, so no protocol's curve touches the other
+    points.
     """
     places = np.flatnonzero(hits)
     turns = np.concatenate([places, places - 1, [len(hits) - 1]])
@@ -113,8 +110,8 @@ def _turns(hits: Bool) -> Int64:
 def _sums_up_to(turns: Int64, images: Int64, places: Int64, weights: Float64) -> Float64:
     """Weights of the detections at ``places`` (from ``images``), summed up to each turn: float64 ``(B, turns)``.
 
-    One matrix product per block: weights times how many detections each image has up to each turn. All are whole numbers, so
-    the sums are exact.
+    One matrix product per block: weights times how many detections each image has up to each turn. All are whole
+    numbers, so the sums are exact.
     """
     num_images = weights.shape[1]
     sums = np.empty((len(weights), len(turns)))

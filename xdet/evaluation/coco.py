@@ -1,9 +1,10 @@
 """Protocol ``coco``: the numbers of pycocotools' bounding-box evaluation, entry for entry.
 
-Per image and class, detections in falling order of score each take the free ground truth of greatest IoU (of equal ones the
-last), if that IoU reaches the threshold; ground truths to be ignored (crowds, and those outside an area range) are taken only
-when no other fits, and a detection that takes one counts neither as hit nor as miss. Crowds may be taken any number of times,
-and IoU with a crowd is intersection / area of the detection. Precision is read at 101 recalls from its monotone envelope.
+Per image and class, detections in falling order of score each take the free ground truth of greatest IoU (of equal ones
+the last), if that IoU reaches the threshold; ground truths to be ignored (crowds, and those outside an area range) are
+taken only when no other fits, and a detection that takes one counts neither as hit nor as miss. Crowds may be taken any
+number of times, and IoU with a crowd is intersection / area of the detection. Precision is read at 101 recalls from its
+monotone envelope.
 
 Source of the rules: pycocotools 2.0 ``COCOeval`` and ``maskApi.bbIou``; tests compare every entry of its arrays.
 """
@@ -90,9 +91,7 @@ def evaluate_coco(
                 ranking, ranked_scores = _rank(judged, area, limit)
                 if ranking.positives.any():
                     entry = np.s_[:, :, class_id, area, m]
-                    precision[entry], recall[:, class_id, area, m], scores[entry] = _accumulate(
-                        ranking, ranked_scores
-                    )
+                    precision[entry], recall[:, class_id, area, m], scores[entry] = _accumulate(ranking, ranked_scores)
         rankings.append(_rank(judged, 0, limits[-1])[0])
     return CocoArrays(precision, recall, scores, limits, tuple(rankings))
 
@@ -106,13 +105,9 @@ def summarize_coco(arrays: CocoArrays) -> dict[str, float | None]:
         "AP50": _mean(arrays.precision[half, ..., 0, last]),
         "AP75": _mean(arrays.precision[three_quarters, ..., 0, last]),
     }
-    numbers |= {
-        f"AP_{name}": _mean(arrays.precision[..., a, last]) for a, name in enumerate(AREAS) if name != "all"
-    }
+    numbers |= {f"AP_{name}": _mean(arrays.precision[..., a, last]) for a, name in enumerate(AREAS) if name != "all"}
     numbers |= {f"AR{limit}": _mean(arrays.recall[..., 0, m]) for m, limit in enumerate(arrays.limits)}
-    numbers |= {
-        f"AR_{name}": _mean(arrays.recall[..., a, last]) for a, name in enumerate(AREAS) if name != "all"
-    }
+    numbers |= {f"AR_{name}": _mean(arrays.recall[..., a, last]) for a, name in enumerate(AREAS) if name != "all"}
     return numbers
 
 

@@ -1,7 +1,7 @@
 """Annotated photographs: a COCO json beside a folder of images, every entry checked.
 
-What is wrong with a single entry is a ``Problem``: that entry is left out, the others count, and whoever reports the result
-reports the problems, too. A file that is no such json at all is an error.
+What is wrong with a single entry is a ``Problem``: that entry is left out, the others count, and whoever reports the
+result reports the problems, too. A file that is no such json at all is an error.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-LARGEST_ANNOTATIONS = (
-    128 << 20
-)  # COCO 2017's validation set has 20 MB, with masks; JSON unfolds to many times its size
+LARGEST_ANNOTATIONS = 128 << 20  # COCO 2017's validation set has 20 MB, with masks; JSON unfolds to many times its size
 SECTIONS = ("images", "annotations", "categories")
 EDGE_TOLERANCE_PX = 1.0  # COCO's own boxes reach over the edge by rounding
 SMALLEST_SIDE = 16  # of a photograph in which boxes of a pixel are no objects
@@ -119,7 +117,8 @@ def read_coco(annotations: Path, images: Path) -> Dataset:
         images: the folder that each ``file_name`` starts from.
 
     Raises:
-        DataError: the json cannot be read, is none, or is not in this format; the folder is missing; nothing is left to use.
+        DataError: the json cannot be read, is none, or is not in this format; the folder is missing; nothing is left to
+            use.
     """
     data = _read_bytes(annotations)
     sections = _sections(data, annotations)
@@ -169,18 +168,14 @@ class _Reader:
             self._folded_names.add(_folded(entry["name"]))
 
     def read_images(self, entries: Sequence[Any]) -> None:
-        self._left_out = {
-            entry["id"] for entry in entries if isinstance(entry, dict) and _is_id(entry.get("id"))
-        }
+        self._left_out = {entry["id"] for entry in entries if isinstance(entry, dict) and _is_id(entry.get("id"))}
         for entry in self._sound("images", "bad_images", entries, self._image_fault):
             if _is_file(self.folder / entry["file_name"]):
                 self.entries[entry["id"]] = entry
                 self.truths[entry["id"]] = []
             else:
                 place = f"'{self.file}': image {entry['id']}"
-                self._note(
-                    "missing_images", f"{place}: there is no file '{self.folder / entry['file_name']}'"
-                )
+                self._note("missing_images", f"{place}: there is no file '{self.folder / entry['file_name']}'")
         self._left_out -= self.entries.keys()
 
     def read_annotations(self, entries: Sequence[Any]) -> None:
@@ -195,9 +190,7 @@ class _Reader:
     def guess_form(self) -> str | None:
         """A warning if no box can be meant as it is read, or hardly any: fractions or corners are usual slips."""
         boxes = np.array([truth["bbox"] for truths in self.truths.values() for truth in truths], np.float64)
-        sides = np.array(
-            [_size(self.entries[i]) for i, truths in self.truths.items() for _ in truths], np.float64
-        )
+        sides = np.array([_size(self.entries[i]) for i, truths in self.truths.items() for _ in truths], np.float64)
         if not len(boxes):
             return None
         start, extent = boxes[:, :2], boxes[:, 2:]
@@ -207,11 +200,7 @@ class _Reader:
                 "of the image, and COCO has pixels: multiply x and width by the image's width, y and height by its height"
             )
         over = ((start + extent) > sides + EDGE_TOLERANCE_PX).any(axis=1)
-        if (
-            (extent > start).all()
-            and (extent <= sides + EDGE_TOLERANCE_PX).all()
-            and over.mean() > MOST_OVER_THE_EDGE
-        ):
+        if (extent > start).all() and (extent <= sides + EDGE_TOLERANCE_PX).all() and over.mean() > MOST_OVER_THE_EDGE:
             return (
                 f"'{self.file}': {int(over.sum())} of {len(boxes)} boxes reach over the edge, and none would as corners; "
                 "they look like x1, y1, x2, y2, and COCO has x, y, width, height: subtract the first corner from the second"
@@ -250,9 +239,7 @@ class _Reader:
                 self._note(kind, f"{place} is {entry!r:.60}, expected an object")
                 continue
             if not _is_id(entry.get("id")):
-                self._note(
-                    kind, f"{place} has the id {entry.get('id')!r:.60}, expected an integer of 64 bits"
-                )
+                self._note(kind, f"{place} has the id {entry.get('id')!r:.60}, expected an integer of 64 bits")
                 continue
             reason = fault(entry)
             if reason is None:

@@ -1,7 +1,7 @@
 """Results that ``xdet detect`` wrote as lines or Parquet, in place of a model.
 
-A photograph is known by the SHA-256 of its file, so it may have another name or place than where it was detected in. Boxes
-were written to 1/100 pixel.
+A photograph is known by the SHA-256 of its file, so it may have another name or place than where it was detected in.
+Boxes were written to 1/100 pixel.
 """
 
 from __future__ import annotations

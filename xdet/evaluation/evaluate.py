@@ -20,14 +20,7 @@ from xdet.errors import DataError, ModelError, UsageError
 from xdet.evaluation.bootstrap import difference, draw_weights, resample_average
 from xdet.evaluation.dataset import read_coco
 from xdet.evaluation.detected import Detected, is_detected, read_detected
-from xdet.evaluation.predictions import (
-    Found,
-    KeptPredictions,
-    PredictionOptions,
-    name_run,
-    predict,
-    truncation_table,
-)
+from xdet.evaluation.predictions import Found, KeptPredictions, PredictionOptions, name_run, predict, truncation_table
 from xdet.evaluation.protocols import PROTOCOLS, CrowdRule, Protocol, ProtocolName, Setting
 from xdet.evaluation.records import ScoredImage
 from xdet.evaluation.results import Comparison, Evaluation, EvaluationOptions, ModelResult
@@ -156,9 +149,7 @@ def _only_categories(
     )
 
 
-def _scored_image(
-    image: LabelledImage, run: ModelRun, categories: Sequence[int], ignored: Counter[str]
-) -> ScoredImage:
+def _scored_image(image: LabelledImage, run: ModelRun, categories: Sequence[int], ignored: Counter[str]) -> ScoredImage:
     """Ground truth and detections with classes numbered by the place of their category."""
     found = run.found[image.id]
     known = np.isin(found.classes, list(run.categories))
@@ -183,9 +174,7 @@ def _compare(results: Sequence[ModelResult], protocol: Protocol, num_images: int
     weights = draw_weights(num_images)
     comparisons = []
     for name, thresholds in protocol.averages.items():
-        drawn = [
-            resample_average(result.score.rankings, protocol.curve, thresholds, weights) for result in results
-        ]
+        drawn = [resample_average(result.score.rankings, protocol.curve, thresholds, weights) for result in results]
         first = results[0].score.metrics[name]
         for index, result in enumerate(results[1:], 1):
             own = result.score.metrics[name]
@@ -227,16 +216,19 @@ def evaluate(
     """Measure average precision; all models are opened and checked before the first one runs.
 
     Args:
-        models: one or several model files, finished or source, each of which runs on the runtime of its format; or results
-            of ``xdet detect`` at the same thresholds, as ``.jsonl`` or ``.parquet``. Further ones are compared with the first.
+        models: one or several model files, finished or source, each of which runs on the runtime of its format; or
+            results of ``xdet detect`` at the same thresholds, as ``.jsonl`` or ``.parquet``. Further ones are compared
+            with the first.
         images: the folder that the annotations' file names start from.
         annotations: a COCO json; its categories are matched with a model's classes by name.
         protocol: ``"coco"``, ``"zoo-3"`` or ``"zoo-4"``, see docs/evaluation.md.
-        crowd: ``"ignore"``, ``"drop"`` or ``"keep"``; None is the protocol's own: ``"ignore"`` for coco, else ``"keep"``.
+        crowd: ``"ignore"``, ``"drop"`` or ``"keep"``; None is the protocol's own: ``"ignore"`` for coco, else
+            ``"keep"``.
         max_gt: leave out images with more ground truths than this.
         eval_iou: IoU with a ground truth from which on a detection is a hit, above 0 and at most 1 (the zoo's protocols
             only); None is 0.5. Their metric is named after it: ``"AP40"`` at 0.4.
-        truncate_input: feed what the zoo's truncating input quantisation makes of each pixel (the zoo's protocols only).
+        truncate_input: feed what the zoo's truncating input quantisation makes of each pixel (the zoo's protocols
+            only).
         score_threshold: detections score above this.
         iou_threshold: of non-maximum suppression.
         max_detections: per image.
@@ -244,12 +236,13 @@ def evaluate(
         provider: execution provider or kernels, for all models; None is each runtime's usual one.
         provider_options: handed to ONNX Runtime's execution provider, for all models.
         device: of that provider, as ``xdet providers`` lists it; None is the provider's choice.
-        threads: threads inside an operator; None is the runtime's default, for several workers the processors shared among
-            them.
+        threads: threads inside an operator; None is the runtime's default, for several workers the processors shared
+            among them.
         workers: photographs worked on at the same time, 1 to 64; None is one per processor, eight at most.
         resume: a file that keeps each photograph's result; with it an interrupted call goes on where it stopped.
         said: what their files and sidecars do not say of those models that are sources.
-        progress: called with the photographs that are done since the last call, and with how many there are: models x images.
+        progress: called with the photographs that are done since the last call, and with how many there are: models x
+            images.
 
     Returns:
         Metrics per model, differences between models, and all that was left out.
@@ -287,9 +280,7 @@ def evaluate(
     models_only = [path for path in paths if not is_detected(path)]
     require_source(models_only, said)
     if len(models_only) < len(paths) and (protocol != "coco" or truncate_input):
-        raise UsageError(
-            "results of xdet detect do not say the network's size: evaluate them with --protocol coco"
-        )
+        raise UsageError("results of xdet detect do not say the network's size: evaluate them with --protocol coco")
     dataset = read_coco(Path(annotations), Path(images))
     how = PredictionOptions(options.thresholds, truncate_input=truncate_input, workers=choices.workers)
     whole = len(paths) * len(dataset.images)

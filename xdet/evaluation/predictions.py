@@ -1,14 +1,14 @@
 """One model over a whole data set: what it found in each photograph, and where the time went.
 
-The annotation says how large its photograph is, and that decides about EXIF: pixels as they are stored if they have that size,
-else turned as EXIF says if then they have it, else the image is left out and reported.
+The annotation says how large its photograph is, and that decides about EXIF: pixels as they are stored if they have
+that size, else turned as EXIF says if then they have it, else the image is left out and reported.
 
 Predictions on disk as they are made, so that an interrupted evaluation goes on where it stopped.
 
-A file of JSON lines (``xdet.writing.appended``). The first is ``HEADER``; files of earlier versions lack it. Each further line
-is one model and photograph. It names its run (model, description, runtime, thresholds, input, version of xdet) and its
-photograph by their SHA-256, so nothing is taken that another run, or another version of the photograph, made; one file serves
-any number of models.
+A file of JSON lines (``xdet.writing.appended``). The first is ``HEADER``; files of earlier versions lack it. Each
+further line is one model and photograph. It names its run (model, description, runtime, thresholds, input, version of
+xdet) and its photograph by their SHA-256, so nothing is taken that another run, or another version of the photograph,
+made; one file serves any number of models.
 """
 
 from __future__ import annotations
@@ -138,9 +138,7 @@ def predict(
         return [_Seen(_row(result, row, image.placement), image, each_s) for row, image in enumerate(batch)]
 
     fitting = partial(_prepare_fitting, network=runtime.spec.image)
-    for image, seen in through_network(
-        images, fitting, detect, batch=runtime.batch or 1, workers=options.workers
-    ):
+    for image, seen in through_network(images, fitting, detect, batch=runtime.batch or 1, workers=options.workers):
         if isinstance(seen, ImageError):
             kind = "images_of_another_size" if isinstance(seen, OtherSizeError) else "unreadable_images"
             problems.append(Problem(kind, f"image {image.id}: {seen}"))

@@ -66,9 +66,7 @@ class Protocol:
     crowd: CrowdRule
     curve: Curve
     averages: dict[str, tuple[int, ...]]
-    rank: Callable[
-        [Sequence[ScoredImage], Setting, float], tuple[tuple[Ranking, ...], dict[str, float | None]]
-    ]
+    rank: Callable[[Sequence[ScoredImage], Setting, float], tuple[tuple[Ranking, ...], dict[str, float | None]]]
     iou: float = 0.5
 
     def at(self, iou: float | None) -> Protocol:
@@ -85,11 +83,7 @@ class Protocol:
             }
             for ranking in rankings
         )
-        means = {
-            name: _mean([values[name] for values in per_class])
-            for name in self.averages
-            if name not in metrics
-        }
+        means = {name: _mean([values[name] for values in per_class]) for name in self.averages if name not in metrics}
         curves = [ranking.curve(0, self.curve)[0] for ranking in rankings if ranking.positives.any()]
         precision = np.mean(curves, axis=0) if curves else np.full(101, np.nan)
         return Score({**metrics, **means}, per_class, rankings, np.asarray(precision, np.float64))

@@ -66,9 +66,7 @@ def evaluation_report(evaluation: Evaluation) -> Report:
         (Items(left_out, title="Left out:"),) if left_out else (),
         (_seconds_table(evaluation),),
     ]
-    return Report(
-        "xdet eval", tuple(Section("", block) for block in blocks), tuple(_setting_lines(evaluation))
-    )
+    return Report("xdet eval", tuple(Section("", block) for block in blocks), tuple(_setting_lines(evaluation)))
 
 
 def metrics_table(evaluation: Evaluation) -> Table:

@@ -21,13 +21,13 @@ class EvaluationOptions:
 
     Attributes:
         protocol: how detections are scored.
-        crowd: ``"ignore"``: neither to be found nor wrong to find; ``"drop"``: as if not annotated; ``"keep"``: ordinary
-            ground truth.
+        crowd: ``"ignore"``: neither to be found nor wrong to find; ``"drop"``: as if not annotated; ``"keep"``:
+            ordinary ground truth.
         max_gt: leave out images with more ground truths than this; None keeps all.
         truncate_input: feed what the zoo's truncating input quantisation makes of each pixel.
         thresholds: of the detectors.
-        eval_iou: IoU with a ground truth from which on a detection is a hit, in the zoo's protocols; None for coco, which
-            takes the mean over ten of them.
+        eval_iou: IoU with a ground truth from which on a detection is a hit, in the zoo's protocols; None for coco,
+            which takes the mean over ten of them.
     """
 
     protocol: ProtocolName
@@ -100,7 +100,8 @@ class Evaluation:
         results: one per model, in the order of the call.
         comparisons: every model but the first, against the first.
         problems: everything that was left out because something is wrong with it.
-        ignored: everything that was left out for whatever reason: keys of ``xdet.evaluation.dataset.IGNORED`` -> how many.
+        ignored: everything that was left out for whatever reason: keys of ``xdet.evaluation.dataset.IGNORED`` -> how
+            many.
     """
 
     options: EvaluationOptions

@@ -2,16 +2,16 @@
 
 Both match alike. Boxes are rounded (half to even) to integer pixels of the *network's input*; corners belong to the
 box (width = x2 - x1 + 1), and boxes that share no pixel have IoU 0. Ground truth is clipped to ``W - 1`` and ``H - 1``,
-detections are not; a box of four zeros is padding. Detections of all images in falling order of score (equal scores in image
-order) each look at their single best ground truth (of equal IoU the first): a hit if that IoU reaches the threshold and it is
-still free, else a miss. They differ in the area under the curve:
+detections are not; a box of four zeros is padding. Detections of all images in falling order of score (equal scores in
+image order) each look at their single best ground truth (of equal IoU the first): a hit if that IoU reaches the
+threshold and it is still free, else a miss. They differ in the area under the curve:
 
 - ``zoo-3``: all points, under the monotone precision envelope: ``sum((r[i+1] - r[i]) * max(p[i+1:]))``.
-- ``zoo-4``: no envelope. ``(0, 1)`` in front, ``(1, 0)`` behind, precision interpolated linearly at 101 recalls, trapezoids.
-  Without any detection it is 0 (the two end points alone would make 0.5).
+- ``zoo-4``: no envelope. ``(0, 1)`` in front, ``(1, 0)`` behind, precision interpolated linearly at 101 recalls,
+  trapezoids. Without any detection it is 0 (the two end points alone would make 0.5).
 
-Crowds: the zoo counts them as ordinary ground truth. When told to ignore them, a detection whose best ground truth is a crowd
-of at least that IoU counts neither as hit nor as miss, and the crowd need not be found.
+Crowds: the zoo counts them as ordinary ground truth. When told to ignore them, a detection whose best ground truth is a
+crowd of at least that IoU counts neither as hit nor as miss, and the crowd need not be found.
 """
 
 from __future__ import annotations
@@ -149,6 +149,4 @@ def _points(hits: Float64, misses: Float64, positives: float) -> tuple[Float64, 
 
 
 def _areas(boxes_xyxy: Int64) -> Int64:
-    return np.asarray(
-        (boxes_xyxy[:, 2] - boxes_xyxy[:, 0] + 1) * (boxes_xyxy[:, 3] - boxes_xyxy[:, 1] + 1), np.int64
-    )
+    return np.asarray((boxes_xyxy[:, 2] - boxes_xyxy[:, 0] + 1) * (boxes_xyxy[:, 3] - boxes_xyxy[:, 1] + 1), np.int64)

@@ -1,15 +1,16 @@
 """Is it really int8? The share of multiply-accumulates that end in integer kernels, read back from ONNX Runtime itself.
 
-ONNX Runtime saves the graph it is going to run; each convolution and matrix product of the file is found there again by its
-weights, and counts as integer if an integer operator holds them. Operations are counted in the file's own graph, whose
-shapes are known. What did not become integer is listed with the rule that blocked it, as far as the file shows it.
+ONNX Runtime saves the graph it is going to run; each convolution and matrix product of the file is found there again by
+its weights, and counts as integer if an integer operator holds them. Operations are counted in the file's own graph,
+whose shapes are known. What did not become integer is listed with the rule that blocked it, as far as the file shows
+it.
 
 Finds quantised tensors of an ONNX graph that are read with another scale than they were written with.
 
-Such graphs are legal, and xdet writes them on purpose: the DequantizeLinear in front of a LeakyRelu has a scale of its own,
-so that ONNX Runtime's table equals LiteRT's (docs/contract.md), and so have both readings of a LeakyReLU that stands as a sum.
-Compilers that keep one scale per tensor compute something else. Codes keep their scale through operators that only move or
-compare them.
+Such graphs are legal, and xdet writes them on purpose: the DequantizeLinear in front of a LeakyRelu has a scale of its
+own, so that ONNX Runtime's table equals LiteRT's (docs/contract.md), and so have both readings of a LeakyReLU that
+stands as a sum. Compilers that keep one scale per tensor compute something else. Codes keep their scale through
+operators that only move or compare them.
 """
 
 from __future__ import annotations
@@ -242,9 +243,7 @@ def _output_problem(value: ir.Value) -> str:
     if value.is_graph_output():
         return f"its float result {value.name!r} is an output of the model"
     if len(readers) != 1:
-        return (
-            f"its float result {value.name!r} is read by {len(readers)} operators, not by one QuantizeLinear"
-        )
+        return f"its float result {value.name!r} is read by {len(readers)} operators, not by one QuantizeLinear"
     if readers[0].op_type != "QuantizeLinear":
         return f"its float result {value.name!r} goes to {readers[0].op_type}, not to a QuantizeLinear"
     return "ONNX Runtime keeps it in float although Q and DQ stand on all sides"
@@ -305,8 +304,4 @@ def find_two_scales(graph: ir.Graph) -> tuple[TwoScales, ...]:
 def _scale(node: ir.Node) -> float | None:
     """The scale of a Q or DQ node that has a constant one."""
     scale = constant_at(node, 1)
-    return (
-        float(scale.reshape(()))
-        if scale is not None and scale.dtype == np.float32 and scale.size == 1
-        else None
-    )
+    return float(scale.reshape(())) if scale is not None and scale.dtype == np.float32 and scale.size == 1 else None

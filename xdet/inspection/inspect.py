@@ -34,8 +34,8 @@ def inspect(path: str | Path, *, layers: bool = False, said: SourceOptions | Non
     Args:
         path: a TFLite, ONNX, H5 or .keras file.
         said: what file and sidecar of a source do not say (``xdet.describing_options``).
-        layers: also list the layers. Of a Keras file they are those of the float ONNX graph that a conversion makes, which
-            needs TensorFlow.
+        layers: also list the layers. Of a Keras file they are those of the float ONNX graph that a conversion makes,
+            which needs TensorFlow.
 
     Raises:
         ModelError: the file cannot be read, or is none of the formats.
@@ -48,9 +48,7 @@ def inspect(path: str | Path, *, layers: bool = False, said: SourceOptions | Non
     if found is None:
         msg = f"'{path}' is none of the known model formats; inspect reads TFLite, ONNX, H5 and .keras files"
         raise ModelError(msg)
-    inspection = (
-        inspect_onnx(path, data) if found == FINISHED else SOURCES[found].inspect(path, data, layers, said)
-    )
+    inspection = inspect_onnx(path, data) if found == FINISHED else SOURCES[found].inspect(path, data, layers, said)
     if layers and inspection.totals is None:
         raise ModelError(inspection.totals_problem or f"'{path}' has no layers that can be listed")
     return inspection if layers else replace(inspection, layers=())
@@ -127,9 +125,7 @@ def inspect_onnx_source(path: Path, data: bytes, _: bool, said: SourceOptions | 
         described = describe_source(path, facts, said)
     except ConversionError as error:
         return replace(known, problem="; ".join(line.strip() for line in error.lines))
-    return replace(
-        known, spec=described.spec, problem=None, stated_by=described.stated_by, notes=described.notes
-    )
+    return replace(known, spec=described.spec, problem=None, stated_by=described.stated_by, notes=described.notes)
 
 
 def inspect_onnx(path: Path, data: bytes) -> Inspection:
@@ -145,9 +141,7 @@ def inspect_onnx(path: Path, data: bytes) -> Inspection:
         size_bytes=len(data),
         sha256=hash_model(data),
         producer=f"{model.producer_name} {model.producer_version}".strip(),
-        inputs=_onnx_tensors(
-            [v for v in model.graph.input if v.name not in initialisers or document is not None]
-        ),
+        inputs=_onnx_tensors([v for v in model.graph.input if v.name not in initialisers or document is not None]),
         outputs=_onnx_tensors(model.graph.output),
         operators=_counted([node.op_type for node in model.graph.node]),
         quantization=None if document is None else document.quantization,
@@ -183,7 +177,9 @@ def _with_onnx_costs(known: Inspection, model: onnx.ModelProto, data: bytes) -> 
     counted = replace(known, totals=totals, layers=layers)
     looked_through = known.document is not None and known.refused is None
     if len(model.graph.node) > MOST_NODES or (not looked_through and holds_graphs(data)):
-        told = f"ONNX Runtime optimises graphs of at most {MOST_NODES:,} operators here, none of which runs another graph"
+        told = (
+            f"ONNX Runtime optimises graphs of at most {MOST_NODES:,} operators here, none of which runs another graph"
+        )
         return replace(counted, coverage_problem=told)
     try:
         return replace(counted, coverage=integer_coverage(data, "cpu", file=known.file, known=read))
@@ -259,9 +255,7 @@ def _onnx_tensors(values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorSummary,
     summaries = []
     for value in values:
         tensor = value.type.tensor_type
-        shape = tuple(
-            d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim
-        )
+        shape = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim)
         summaries.append(
             TensorSummary(value.name, dtype_name(tensor.elem_type) or f"unknown ({tensor.elem_type})", shape)
         )

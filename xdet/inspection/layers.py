@@ -99,7 +99,8 @@ class Inspection:
         problem: why there is no spec.
         stated_by: of a source: fact of ``spec`` -> who states it, ``"assumed"`` where nobody does.
         notes: of a source: what its metadata state, and where they contradict somebody else.
-        refused: why other commands refuse the file: operators or a graph that they do not take; None where they take it.
+        refused: why other commands refuse the file: operators or a graph that they do not take; None where they take
+            it.
         document: the metadata of a finished model of ours.
         two_scales: quantised tensors that are read with another scale than they were written with.
         totals: what the network costs; None where ``totals_problem`` says why it is not known.

@@ -1,20 +1,21 @@
 """How much memory activations need at once: the plain schedule, and the best one in place with fused pools.
 
-**Plain**: the operators run in the file's order and every tensor has a buffer of its own, from the step that writes it (the
-model's inputs: from the start) to the last step that reads it (the model's outputs: to the end). A step needs its inputs and
-its outputs at the same time. The peak is the largest sum of live buffers over all steps. Constants are not activations.
+**Plain**: the operators run in the file's order and every tensor has a buffer of its own, from the step that writes it
+(the model's inputs: from the start) to the last step that reads it (the model's outputs: to the end). A step needs its
+inputs and its outputs at the same time. The peak is the largest sum of live buffers over all steps. Constants are not
+activations.
 
 **Best**: the least peak over all orders of the operators, where besides
 
-- an elementwise operator may write over an input that nobody reads afterwards and that is no output of the model, if its
-  output is not larger;
-- a convolution whose result goes (through elementwise operators, if any) to one pool and nowhere else may run together with
-  it: instead of the convolution's whole result it keeps as many rows of it as the pool looks at.
+- an elementwise operator may write over an input that nobody reads afterwards and that is no output of the model, if
+  its output is not larger;
+- a convolution whose result goes (through elementwise operators, if any) to one pool and nowhere else may run together
+  with it: instead of the convolution's whole result it keeps as many rows of it as the pool looks at.
 
-Both are chosen only where they help. The search is exact (a bottleneck shortest path over sets of finished operators) up to
-``MOST_STEPS`` operators and ``MOST_STATES`` sets; beyond, it keeps the file's order, fuses what stands side by side there, and
-says so. Both take time in proportion to the network: a set knows its live bytes and what may run next, and both follow from the
-set before it.
+Both are chosen only where they help. The search is exact (a bottleneck shortest path over sets of finished operators)
+up to ``MOST_STEPS`` operators and ``MOST_STATES`` sets; beyond, it keeps the file's order, fuses what stands side by
+side there, and says so. Both take time in proportion to the network: a set knows its live bytes and what may run next,
+and both follow from the set before it.
 """
 
 from __future__ import annotations
@@ -111,9 +112,7 @@ class _Lives:
 
     def change(self, steps: tuple[int, ...], is_free: Callable[[str], bool]) -> int:
         """By how much the live bytes grow over some steps, after which ``is_free`` tells of a tensor that nobody reads it."""
-        written = {
-            n for index in steps for n in self.steps[index].outputs if self.writers[n] == index
-        } - self.fed
+        written = {n for index in steps for n in self.steps[index].outputs if self.writers[n] == index} - self.fed
         read = {name for index in steps for name in self.steps[index].inputs} - written
         known = (n for n in read if n in self.fed or self.writers.get(n, steps[0]) < steps[0])
         born = self._size(n for n in written if n in self.outputs or not is_free(n))
@@ -162,10 +161,7 @@ def plain_peak_bytes(network: Network) -> int:
     live = lives.at_first()
     peak = live
     for index, step in enumerate(network.steps):
-        peak = max(
-            peak,
-            live + lives.additional(_Move((index,), step.inputs, step.outputs), _read_until(lives, index)),
-        )
+        peak = max(peak, live + lives.additional(_Move((index,), step.inputs, step.outputs), _read_until(lives, index)))
         live += lives.change((index,), _read_until(lives, index))
     return peak
 
@@ -228,23 +224,15 @@ class _Orders:
 
     def peak_of(self, state: _State, number: int) -> int:
         """Live bytes while a move runs."""
-        return state.live + self.lives.additional(
-            self.moves[number], self._unread(state.done | self.masks[number])
-        )
+        return state.live + self.lives.additional(self.moves[number], self._unread(state.done | self.masks[number]))
 
     def after(self, state: _State, number: int) -> _State:
         """The set behind a move."""
         done = state.done | self.masks[number]
         woken = (other for step in self.moves[number].steps for other in self.waiting[step])
         ready = [other for other in state.ready if not self.masks[other] & done]
-        ready += [
-            n
-            for n in dict.fromkeys(woken)
-            if self.needs[n] & done == self.needs[n] and not self.masks[n] & done
-        ]
-        return _State(
-            done, state.live + self.lives.change(self.moves[number].steps, self._unread(done)), tuple(ready)
-        )
+        ready += [n for n in dict.fromkeys(woken) if self.needs[n] & done == self.needs[n] and not self.masks[n] & done]
+        return _State(done, state.live + self.lives.change(self.moves[number].steps, self._unread(done)), tuple(ready))
 
     def _unread(self, done: int) -> Callable[[str], bool]:
         return lambda name: not self.readers[name] & ~done

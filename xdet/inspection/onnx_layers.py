@@ -1,8 +1,8 @@
 """The layers of an ONNX network. Quantised operators are read as one layer with the Q and DQ nodes around them.
 
-Before -> after: DequantizeLinear on everything that is not constant, an operator, QuantizeLinear on everything it gives ->
-one layer that reads codes and writes codes, as integer kernels run it. A DequantizeLinear whose value goes elsewhere, too,
-stays a layer of its own. Nodes that only compute constants are no layers.
+Before -> after: DequantizeLinear on everything that is not constant, an operator, QuantizeLinear on everything it gives
+-> one layer that reads codes and writes codes, as integer kernels run it. A DequantizeLinear whose value goes
+elsewhere, too, stays a layer of its own. Nodes that only compute constants are no layers.
 """
 
 from __future__ import annotations
@@ -119,11 +119,7 @@ def _units(graph: ir.Graph, constants: Container[ir.Value]) -> list[_Unit]:
         q = merged.get(node)
         read = _read(node, constants)
         if q is not None:
-            read = [
-                dq.inputs[0]
-                for value in read
-                if (dq := value.producer()) is not None and dq.inputs[0] is not None
-            ]
+            read = [dq.inputs[0] for value in read if (dq := value.producer()) is not None and dq.inputs[0] is not None]
         outputs = tuple(value for value in (node if q is None else q).outputs if value.name)
         units.append(_Unit(node, tuple(dict.fromkeys(read)), outputs, q))
     return units
@@ -176,9 +172,7 @@ def _summary(unit: _Unit, file: str) -> TensorSummary:
     for reader in () if quantizer is not None else readers_of(value):
         quantizer = reader if reader.op_type == DQ and reader.inputs[0] is value else quantizer
     scale, zero_point = (None, None) if quantizer is None else _parameters(quantizer)
-    return TensorSummary(
-        str(value.name), _dtype(value) or "unknown", shape_of(value, file), scale, zero_point
-    )
+    return TensorSummary(str(value.name), _dtype(value) or "unknown", shape_of(value, file), scale, zero_point)
 
 
 def _parameters(node: ir.Node) -> tuple[float | None, int | None]:

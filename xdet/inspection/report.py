@@ -88,16 +88,10 @@ def totals_lines(totals: Totals) -> Iterator[tuple[str, str]]:
 def coverage_lines(coverage: Coverage) -> Iterator[tuple[str, str]]:
     """The share that runs in integers, and one line per operator that does not."""
     if coverage.macs_integer is None:
-        yield (
-            "Integer coverage",
-            f"not known: {coverage.provider} compiles the graph and does not show its kernels",
-        )
+        yield ("Integer coverage", f"not known: {coverage.provider} compiles the graph and does not show its kernels")
         return
     share = format_share(coverage.macs_integer, coverage.macs_total)
-    yield (
-        "Integer coverage",
-        f"{share} of the MACs run in integer kernels of ONNX Runtime ({coverage.provider})",
-    )
+    yield ("Integer coverage", f"{share} of the MACs run in integer kernels of ONNX Runtime ({coverage.provider})")
     yield from (("In float", f"{miss.node}: {miss.reason}") for miss in coverage.misses[:MOST_LINES])
     if len(coverage.misses) > MOST_LINES:
         yield "In float", f"{len(coverage.misses) - MOST_LINES} more (--json lists them)"
@@ -157,11 +151,7 @@ def _tensor_lines(title: str, tensors: Sequence[TensorSummary]) -> Iterator[tupl
 def tensor_text(tensor: TensorSummary) -> str:
     """Type, shape and quantisation."""
     shape = f"{tensor.dtype} [{', '.join(map(str, tensor.shape))}]"
-    return (
-        shape
-        if tensor.scale is None
-        else f"{shape}, scale {tensor.scale:.9g}, zero-point {tensor.zero_point}"
-    )
+    return shape if tensor.scale is None else f"{shape}, scale {tensor.scale:.9g}, zero-point {tensor.zero_point}"
 
 
 def _shape_text(shape: Sequence[int | str]) -> str:
@@ -195,9 +185,7 @@ def head_lines(spec: DetectorSpec) -> Iterator[tuple[str, str]]:
     """What the head is, and where the graph ends."""
     if spec.head is not None:
         image = spec.image
-        yield from (
-            (title.capitalize(), text) for title, text in spec.head.describe(image.width, image.height)
-        )
+        yield from ((title.capitalize(), text) for title, text in spec.head.describe(image.width, image.height))
     if not spec.gives_boxes:
         listed = ", ".join(f"{output.value_name} {list(output.shape)}" for output in spec.raw_outputs)
         yield "Ends at", f"raw outputs per image: {listed}"

@@ -16,17 +16,10 @@ if TYPE_CHECKING:
     from xdet.inspection.memory import StepKind
 
 CONVOLUTIONS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"})
-# What is counted of operators that have no translation, and so no row: their weights, and those that could work in place.
-FOREIGN_WEIGHTS = {
-    "DIV": (0, 1),
-    "MAXIMUM": (0, 1),
-    "MINIMUM": (0, 1),
-    "PRELU": (1,),
-    "TRANSPOSE_CONV": (1, 3),
-}
-FOREIGN_ELEMENTWISE = frozenset(
-    {"ABS", "DIV", "ELU", "EXP", "GELU", "NEG", "RSQRT", "SQRT"} | {"SQUARE", "TANH"}
-)
+# What is counted of operators that have no translation, and so no row: their weights, and those that could work in
+# place.
+FOREIGN_WEIGHTS = {"DIV": (0, 1), "MAXIMUM": (0, 1), "MINIMUM": (0, 1), "PRELU": (1,), "TRANSPOSE_CONV": (1, 3)}
+FOREIGN_ELEMENTWISE = frozenset({"ABS", "DIV", "ELU", "EXP", "GELU", "NEG", "RSQRT", "SQRT"} | {"SQUARE", "TANH"})
 BITS = {"bool": 8, "int2": 2, "int4": 4, "uint4": 4, "complex64": 64, "complex128": 128, "bfloat16": 16}
 
 
@@ -48,8 +41,7 @@ def tflite_layers(model: TfliteModel) -> tuple[Layer, ...]:
                 weight_bytes=sum(map(tensor_bytes, weights)),
                 weight_scales=_weight_scales(weights),
                 activation_bytes=sum(map(tensor_bytes, outputs)),
-                integer=bool(outputs)
-                and all(t.dtype in ("int8", "uint8", "int16") for t in _operands(op, model)),
+                integer=bool(outputs) and all(t.dtype in ("int8", "uint8", "int16") for t in _operands(op, model)),
             )
         )
     return tuple(layers)

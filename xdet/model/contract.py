@@ -1,8 +1,9 @@
 """Whether a finished model's graph is made of what the contract allows, read from the file's bytes before a runtime gets them.
 
-Allowed: operators of the standard domain without graphs of their own, in one self-contained file. Refused, because it can run
-for ever or reach beyond the file: Loop, If, Scan and whatever else holds a graph, functions, other domains, external data.
-The document in the file's metadata is read here, too, so that whoever knows a file's document knows that its graph may run.
+Allowed: operators of the standard domain without graphs of their own, in one self-contained file. Refused, because it
+can run for ever or reach beyond the file: Loop, If, Scan and whatever else holds a graph, functions, other domains,
+external data. The document in the file's metadata is read here, too, so that whoever knows a file's document knows that
+its graph may run.
 """
 
 from __future__ import annotations
@@ -43,9 +44,7 @@ def require_contract_graph(model: bytes, file: str) -> None:
     try:
         faults = list(islice(dict.fromkeys(_faults(memoryview(model))), MOST_NAMED))
     except ValueError as error:
-        raise ModelError(
-            f"'{file}' is no ONNX file or a damaged one: {error}; see that it is complete"
-        ) from error
+        raise ModelError(f"'{file}' is no ONNX file or a damaged one: {error}; see that it is complete") from error
     if faults:
         raise ModelError(
             f"'{file}' holds what no finished model may: {'; '.join(faults)}; expected standard operators without graphs of "
@@ -120,14 +119,13 @@ def read_document(model: bytes, *, file: str) -> ModelDocument:
     """The metadata of a finished model, whose graph is looked through, too: whoever runs a file has read its document.
 
     Raises:
-        ModelError: the file is damaged, not made by xdet, by another version of it, or holds more than the contract allows.
+        ModelError: the file is damaged, not made by xdet, by another version of it, or holds more than the contract
+            allows.
     """
     try:
         text = read_metadata(model).get(METADATA_KEY)
     except ValueError as error:
-        raise ModelError(
-            f"'{file}' is no ONNX file or a damaged one: {error}; see that it is complete"
-        ) from error
+        raise ModelError(f"'{file}' is no ONNX file or a damaged one: {error}; see that it is complete") from error
     if text is None:
         raise ModelError(
             f"'{file}' is an ONNX model but not one that xdet made (metadata key {METADATA_KEY!r} is "

@@ -1,8 +1,8 @@
 """A copy of a finished model whose thresholds are constants, for runtimes that ignore or refuse fed ones.
 
-Before -> after: ``score_threshold`` and ``iou_threshold`` are optional inputs with defaults -> they are initialisers only, at
-the values asked for, and the document says so. The bytes are edited in place of loading the model. Numeric effect: none, at
-those thresholds.
+Before -> after: ``score_threshold`` and ``iou_threshold`` are optional inputs with defaults -> they are initialisers
+only, at the values asked for, and the document says so. The bytes are edited in place of loading the model. Numeric
+effect: none, at those thresholds.
 """
 
 from __future__ import annotations
@@ -13,14 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.spec import (
-    DETECTION_OUTPUTS,
-    IMAGE,
-    METADATA_KEY,
-    THRESHOLD_INPUTS,
-    ModelDocument,
-    Thresholds,
-)
+from converters.spec import DETECTION_OUTPUTS, IMAGE, METADATA_KEY, THRESHOLD_INPUTS, ModelDocument, Thresholds
 from xdet.errors import ModelError
 from xdet.model.wire import (
     ENTRY_KEY,
@@ -73,20 +66,17 @@ def freeze_thresholds(model: bytes, document: ModelDocument, thresholds: Thresho
 
     return edited(
         memoryview(model),
-        {
-            GRAPH: lambda graph: edited(graph, {INPUT: without_input, INITIALIZER: with_value}),
-            METADATA: with_document,
-        },
+        {GRAPH: lambda graph: edited(graph, {INPUT: without_input, INITIALIZER: with_value}), METADATA: with_document},
     )
 
 
 def obeys_fed_thresholds(session: OrtSession, image: NDArray[np.uint8]) -> bool:
     """Whether boxes follow the thresholds that are fed: the same picture, at extremes of each of the two.
 
-    No score exceeds 1, every one exceeds 0; at IoU 0 no two boxes of a class may touch, at 1 all may lie on each other. The
-    model itself is asked, since the answer for one graph says nothing of another: OpenVINO's provider obeys in a tiny graph,
-    whose suppression it leaves to the CPU, and ignores thresholds where it takes all nodes. Where the picture does not tell,
-    the answer is no, which costs a session and never a result.
+    No score exceeds 1, every one exceeds 0; at IoU 0 no two boxes of a class may touch, at 1 all may lie on each other.
+    The model itself is asked, since the answer for one graph says nothing of another: OpenVINO's provider obeys in a
+    tiny graph, whose suppression it leaves to the CPU, and ignores thresholds where it takes all nodes. Where the
+    picture does not tell, the answer is no, which costs a session and never a result.
 
     Args:
         session: a finished model that ends in boxes and has threshold inputs.

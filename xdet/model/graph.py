@@ -127,9 +127,7 @@ def node_macs(node: ir.Node, file: str) -> int:
     weights = shape_of(node.inputs[WEIGHT_INPUT[node.op_type]], file)
     if len(weights) < (2 if node.op_type == "Gemm" else 1):
         raise ModelError(f"'{file}': {node.op_type} {node.name!r:.60} has weights of shape {list(weights)}")
-    if (
-        node.op_type == "ConvTranspose"
-    ):  # [in, out / groups, height, width]: every input value meets the kernel
+    if node.op_type == "ConvTranspose":  # [in, out / groups, height, width]: every input value meets the kernel
         return math.prod(shape_of(node.inputs[0], file)) * math.prod(weights[1:])
     values = math.prod(shape_of(node.outputs[0], file))
     if node.op_type in ("Conv", "ConvInteger", "QLinearConv"):  # [out, in / groups, height, width]

@@ -1,17 +1,17 @@
 """Copies of a finished model with one thing changed, cut and written on onnx-ir; the model itself stays as it is.
 
-* ``build_probe_model``: the decoder behind a table of crafted heads. Before: ``image`` -> network -> ``head`` -> decoder,
-  suppression, outputs. After: an ``image`` of one pixel, whose red value is an index -> the table -> ``head`` -> the same
-  nodes. Where ``head`` comes out of a DequantizeLinear (and a Transpose), the table holds codes and these nodes stay. The copy
-  keeps the contract, so every runtime runs it as it runs the model.
+* ``build_probe_model``: the decoder behind a table of crafted heads. Before: ``image`` -> network -> ``head`` ->
+  decoder, suppression, outputs. After: an ``image`` of one pixel, whose red value is an index -> the table -> ``head``
+  -> the same nodes. Where ``head`` comes out of a DequantizeLinear (and a Transpose), the table holds codes and these
+  nodes stay. The copy keeps the contract, so every runtime runs it as it runs the model.
 * ``cut_at_head``: what ``xdet convert --head none`` would have written: the nodes up to the raw outputs.
-* ``at_network_size``: the fixed graph inside one that takes photographs of any size: what a conversion without ``--any-size``
-  writes.
-* ``cut_layer``: one value computed from given values in front of it, by a runtime; ``exact_codes`` computes the same by exact
-  integer arithmetic.
+* ``at_network_size``: the fixed graph inside one that takes photographs of any size: what a conversion without
+  ``--any-size`` writes.
+* ``cut_layer``: one value computed from given values in front of it, by a runtime; ``exact_codes`` computes the same by
+  exact integer arithmetic.
 
-Numeric effect: none on what stays. Copies with other thresholds, or with inner values as outputs, are made of the file's bytes
-instead (``frozen_thresholds``, ``wire``): detection needs them, and must not wait for onnx.
+Numeric effect: none on what stays. Copies with other thresholds, or with inner values as outputs, are made of the
+file's bytes instead (``frozen_thresholds``, ``wire``): detection needs them, and must not wait for onnx.
 """
 
 from __future__ import annotations
@@ -118,11 +118,7 @@ def _codes_behind(node: ir.Node) -> tuple[ir.Value, NDArray[Any], NDArray[Any]] 
 
 
 def build_probe_model(
-    model: ir.Model,
-    tables: Mapping[str, NDArray[Any]],
-    *,
-    document: ModelDocument,
-    thresholds: Thresholds,
+    model: ir.Model, tables: Mapping[str, NDArray[Any]], *, document: ModelDocument, thresholds: Thresholds
 ) -> bytes:
     """The model's decoder behind tables of heads.
 
@@ -147,12 +143,8 @@ def build_probe_model(
     for name, number in zip(THRESHOLD_INPUTS, (thresholds.score, thresholds.iou), strict=True):
         default = graph.initializers.get(name)
         if default is not None and default.const_value is not None:
-            default.const_value = ir.tensor(
-                np.full(default.const_value.shape.numpy(), number, np.float32), name=name
-            )
-    spec = replace(
-        document.spec, image=ImageInput(1, 1, document.spec.image.rescaling), thresholds=thresholds
-    )
+            default.const_value = ir.tensor(np.full(default.const_value.shape.numpy(), number, np.float32), name=name)
+    spec = replace(document.spec, image=ImageInput(1, 1, document.spec.image.rescaling), thresholds=thresholds)
     return _serialised(model, graph, replace(document, spec=spec))
 
 

@@ -64,9 +64,7 @@ def fixed_batch(model: bytes) -> int | None:
     first = memoryview(model)
     for number in (GRAPH, INPUT, VALUE_TYPE, TENSOR_TYPE, SHAPE, SIZE):
         first = next(messages(first, number), memoryview(b""))
-    known = [
-        whole for number, wire_type, whole, _ in _spans(first) if (number, wire_type) == (SIZE_VALUE, VARINT)
-    ]
+    known = [whole for number, wire_type, whole, _ in _spans(first) if (number, wire_type) == (SIZE_VALUE, VARINT)]
     return _read_varint(known[0], 1)[0] if known else None  # behind its key, one byte
 
 
@@ -91,7 +89,8 @@ def edited(message: memoryview, edits: Mapping[int, Callable[[memoryview], bytes
 
     Args:
         message: the message.
-        edits: number of a length-delimited field -> the new content for each content found, None to leave the field out.
+        edits: number of a length-delimited field -> the new content for each content found, None to leave the field
+            out.
 
     Raises:
         ValueError: as ``fields``.
@@ -171,8 +170,8 @@ def with_outputs(model: bytes, outputs: Sequence[tuple[str, int]]) -> bytes:
     Args:
         model: an ONNX file's bytes.
         outputs: names of values that the graph computes and that are no outputs yet, each with its element type as
-            ``TensorProto.DataType`` numbers it (``FLOAT``); ``UNTOLD`` leaves it to the back end's inference, which ONNX
-            Runtime does and the ONNX checker refuses.
+            ``TensorProto.DataType`` numbers it (``FLOAT``); ``UNTOLD`` leaves it to the back end's inference, which
+            ONNX Runtime does and the ONNX checker refuses.
     """
     values = b"".join(field(OUTPUT, _value_info(name, element)) for name, element in outputs)
     return model + field(GRAPH, values) if values else model

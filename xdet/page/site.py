@@ -1,8 +1,8 @@
 """The folder of a page: our own files (``static/``), the model, what the page knows of it, ONNX Runtime Web, and samples.
 
-The page's slider moves the score threshold without running the model again: the model in the folder holds a low threshold as
-a constant, and the page leaves out the boxes at or below the slider. Those that remain are the ones that the model gives at
-that threshold: suppression takes boxes best score first, so a box falls only to a better one.
+The page's slider moves the score threshold without running the model again: the model in the folder holds a low
+threshold as a constant, and the page leaves out the boxes at or below the slider. Those that remain are the ones that
+the model gives at that threshold: suppression takes boxes best score first, so a box falls only to a better one.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def make_page(
     Args:
         model: a finished model that ends in boxes; None is the embedded detector with its two photographs.
         output: the folder, made if it is missing.
-        package: the npm package onnxruntime-web, or a folder that holds it; None looks into ``XDET_NODE_MODULES``, then into
-            ``./node_modules``.
+        package: the npm package onnxruntime-web, or a folder that holds it; None looks into ``XDET_NODE_MODULES``, then
+            into ``./node_modules``.
         title: of the page; None is the model's name.
         samples: pictures that the page offers; the first is shown at the beginning.
         force: replace files that no page put there, too.
@@ -124,9 +124,7 @@ def find_package(named: Path | None) -> Path:
         RuntimeUnavailableError: it is not there, or is another release; gives the line to type.
     """
     modules = Path(os.environ.get(FOLDER) or "node_modules")
-    places = (
-        (modules / PACKAGE,) if named is None else (named, named / PACKAGE, named / "node_modules" / PACKAGE)
-    )
+    places = (modules / PACKAGE,) if named is None else (named, named / PACKAGE, named / "node_modules" / PACKAGE)
     repair = f"npm install {PACKAGE}@{ONNXRUNTIME_WEB}, and name its folder with --onnxruntime-web"
     for place in places:
         try:
@@ -185,9 +183,7 @@ def _require_runnable(file: ModelFile, document: ModelDocument) -> None:
         raise ModelError(f"'{file.file}' ends at its raw outputs; a page shows boxes: convert it with a head")
     batch = load_onnx(file.data, file.file).graph.input[0].type.tensor_type.shape.dim[0].dim_value
     if batch > 1:
-        raise ModelError(
-            f"'{file.file}' takes {batch} pictures at a time; a page has one: convert it with `batch` 1"
-        )
+        raise ModelError(f"'{file.file}' takes {batch} pictures at a time; a page has one: convert it with `batch` 1")
     plain = ImageInput(height=1, width=1, rescaling=Rescaling(1.0, 0.0))
     unknown = [
         f"{one.name} {getattr(image, one.name)!r}"
@@ -198,9 +194,7 @@ def _require_runnable(file: ModelFile, document: ModelDocument) -> None:
         if getattr(image, name) not in known:
             unknown.append(f"{name} {getattr(image, name)!r}")
     if unknown:
-        raise ModelError(
-            f"'{file.file}' wants pictures with {', '.join(unknown)}, which the page does not do yet"
-        )
+        raise ModelError(f"'{file.file}' wants pictures with {', '.join(unknown)}, which the page does not do yet")
 
 
 def _with_low_threshold(model: bytes, document: ModelDocument) -> tuple[bytes, float]:
@@ -244,9 +238,7 @@ def _read_samples(pictures: Sequence[Path]) -> dict[str, bytes]:
         try:
             found[f"samples/{picture.name}"] = read_regular(picture, LARGEST_PICTURE)
         except (OSError, ValueError) as error:
-            raise DataError(
-                f"cannot read '{picture}': {getattr(error, 'strerror', None) or error}"
-            ) from error
+            raise DataError(f"cannot read '{picture}': {getattr(error, 'strerror', None) or error}") from error
     return found
 
 
@@ -256,22 +248,16 @@ def _offline_worker(contents: Mapping[str, bytes]) -> bytes:
     for name, data in sorted(contents.items()):
         hashed.update(f"{name} {hashlib.sha256(data).hexdigest()}\n".encode())
     names = json.dumps(["./", *sorted(contents)])
-    start = (
-        f'// xdet page: keeps it for times without a network.\nconst VERSION = "{hashed.hexdigest()[:16]}";\n'
-    )
+    start = f'// xdet page: keeps it for times without a network.\nconst VERSION = "{hashed.hexdigest()[:16]}";\n'
     return start.encode() + f"const FILES = {names};\n".encode() + (STATIC / WORKER).read_bytes()
 
 
-def _write(
-    contents: Mapping[str, bytes], folder: Path, inputs: Sequence[Path], *, force: bool
-) -> tuple[Path, ...]:
+def _write(contents: Mapping[str, bytes], folder: Path, inputs: Sequence[Path], *, force: bool) -> tuple[Path, ...]:
     """Write what is not there already; ``index.html`` comes last, when all it needs is there."""
     marks = {"index.html": PAGE_MARK, "model.onnx": MODEL_MARK, "page.json": json_mark(PAGE_SCHEMA)}
     ours = dict.fromkeys((*STATIC_FILES, WORKER), OUR_MARK)
     changed = {name: data for name, data in contents.items() if not holds(folder / name, data)}
-    outputs = [
-        Output(folder / name, marks.get(name) or ours.get(name), in_new_folder=True) for name in changed
-    ]
+    outputs = [Output(folder / name, marks.get(name) or ours.get(name), in_new_folder=True) for name in changed]
     require_outputs(outputs, inputs, force=force)
     for name in sorted(changed, key=lambda name: (name == "index.html", name)):
         make_folder((folder / name).parent)

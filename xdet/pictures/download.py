@@ -23,9 +23,7 @@ LARGEST_DOWNLOAD = 100 << 20  # bytes
 SILENCE_S = 10.0  # without a byte from the server
 LONGEST_DOWNLOAD_S = 60.0
 _BLOCK = 1 << 16
-_FILMS = re.compile(
-    r"video/|multipart/x-mixed-replace|application/(vnd\.apple\.mpegurl|x-mpegurl)", re.IGNORECASE
-)
+_FILMS = re.compile(r"video/|multipart/x-mixed-replace|application/(vnd\.apple\.mpegurl|x-mpegurl)", re.IGNORECASE)
 
 
 def is_film(address: Address) -> bool:
@@ -60,9 +58,7 @@ def fetch(address: Address) -> bytes:
                     f"'{address}' has more than {LARGEST_DOWNLOAD >> 20} MiB: too large; download it yourself"
                 )
             if time.monotonic() > until:
-                raise ImageError(
-                    f"'{address}' takes longer than {LONGEST_DOWNLOAD_S:.0f} s; download it yourself"
-                )
+                raise ImageError(f"'{address}' takes longer than {LONGEST_DOWNLOAD_S:.0f} s; download it yourself")
     missing = response.length  # what the server announced and did not send
     if missing:
         raise ImageError(f"cannot fetch '{address}': the connection ended {missing} bytes too early")

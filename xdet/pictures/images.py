@@ -4,8 +4,9 @@ Reading follows what detectors are trained with (TensorFlow's and OpenCV's decod
 not blended; 16-bit channels keep their high byte; the first frame of an animation counts; ICC profiles are
 ignored.
 
-A picture costs memory by its pixels, not by its file: up to 8 bytes each. All pictures that are being decoded in this process
-have ``LARGEST_PIXELS`` together at most. One that has more is refused; one that would be too much for now waits.
+A picture costs memory by its pixels, not by its file: up to 8 bytes each. All pictures that are being decoded in this
+process have ``LARGEST_PIXELS`` together at most. One that has more is refused; one that would be too much for now
+waits.
 """
 
 from __future__ import annotations
@@ -148,8 +149,8 @@ def decoded_picture(
     Args:
         path: as of ``read_image``.
         honour_exif: as of ``read_image``.
-        reduced_for: a JPEG may come in a half, a quarter or an eighth of its width and height, which its decoder gives in less
-            time, as long as it is no smaller than it stands in this network's picture. None decodes all of it.
+        reduced_for: a JPEG may come in a half, a quarter or an eighth of its width and height, which its decoder gives
+            in less time, as long as it is no smaller than it stands in this network's picture. None decodes all of it.
     """
     with ExitStack() as stack:
         with _image_errors(path), _file_of(path) as file:
@@ -254,8 +255,8 @@ def resize_image(image: NDArray[np.uint8], height: int, width: int, rule: Resize
         rule: ``"nearest"``: source index ``floor((i + 0.5) * ratio)``, clamped, in float32, ``ratio`` being
             source size / result size rounded to float32. ``"bilinear"``: half-pixel centres, no
             antialias, in float32, first along the rows, rounded half to even. ``"bilinear-antialias"``:
-            Pillow 13's BILINEAR, in two passes: first along the columns where the height shrinks, and by more than twice as
-            many pixels as the width, else along the rows. These stretch.
+            Pillow 13's BILINEAR, in two passes: first along the columns where the height shrinks, and by more than
+            twice as many pixels as the width, else along the rows. These stretch.
             ``"letterbox"``: ``"bilinear"`` with bars beside it (``converters.spec.image``).
 
     Returns:
@@ -266,9 +267,7 @@ def resize_image(image: NDArray[np.uint8], height: int, width: int, rule: Resize
         ValueError: the size or the rule is none.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ImageError(
-            f"an image must be uint8 (height, width, 3) with pixels, got {image.dtype} {image.shape}"
-        )
+        raise ImageError(f"an image must be uint8 (height, width, 3) with pixels, got {image.dtype} {image.shape}")
     if height < 1 or width < 1:
         raise ValueError(f"the size must be at least 1 x 1, got {height} x {width}")
     if rule == "letterbox":
@@ -304,9 +303,7 @@ def _images_in(folder: Path) -> list[Path]:
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     except OSError as error:
         raise DataError(f"cannot read the folder '{folder}': {error.strerror}") from error
-    images = [
-        folder / name for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-    ]
+    images = [folder / name for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES]
     if not images:
         known = " ".join(sorted(SUFFIXES))
         raise DataError(f"no image in the folder '{folder}'; looked for {known}, not in subfolders")
@@ -392,13 +389,9 @@ def _nearest_indices(source: int, target: int) -> NDArray[np.intp]:
     return indices.clip(0, source - 1)
 
 
-def _bilinear_indices(
-    source: int, target: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+def _bilinear_indices(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
     """The two source pixels of every result pixel along one axis, and the weight 0..1 of the second."""
-    centres = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * np.float32(
-        source / target
-    ) - np.float32(0.5)
+    centres = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * np.float32(source / target) - np.float32(0.5)
     floors = np.floor(centres)
     low = np.clip(floors.astype(np.intp), 0, source - 1)
     high = np.clip(np.ceil(centres).astype(np.intp), 0, source - 1)
@@ -406,9 +399,7 @@ def _bilinear_indices(
 
 
 def _letterbox(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    place = ImageInput(height, width, Rescaling(1.0, 0.0), "letterbox").placement(
-        (image.shape[1], image.shape[0])
-    )
+    place = ImageInput(height, width, Rescaling(1.0, 0.0), "letterbox").placement((image.shape[1], image.shape[0]))
     result = np.full((height, width, 3), PADDING, np.uint8)
     inner = resize_image(image, place.height, place.width, "bilinear")
     result[place.top : place.top + place.height, place.left : place.left + place.width] = inner

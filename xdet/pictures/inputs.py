@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Color = Literal["rgb", "bgr"]
-EXPECTED = "a path, an http address, a PIL picture, or a uint8 array (height, width), (height, width, 3) or (height, width, 4)"
+EXPECTED = (
+    "a path, an http address, a PIL picture, or a uint8 array (height, width), (height, width, 3) or (height, width, 4)"
+)
 
 
 class Picture(NamedTuple):
@@ -36,8 +38,8 @@ class Picture(NamedTuple):
 def read_picture(image: Any, *, color: Color = "rgb") -> Picture:
     """A picture of any kind that people hold.
 
-    Grey becomes RGB of equal channels; transparency is dropped, not blended, as of files. A PIL picture is turned as its EXIF
-    orientation says, as a file is.
+    Grey becomes RGB of equal channels; transparency is dropped, not blended, as of files. A PIL picture is turned as
+    its EXIF orientation says, as a file is.
 
     Args:
         image: see ``EXPECTED``; an address is fetched.

@@ -49,10 +49,10 @@ def list_inputs(named: Sequence[str], *, recursive: bool = False, without: Path 
     """The pictures and films that a command line names.
 
     Args:
-        named: files; addresses; folders, which give their pictures; patterns with ``*``, ``?``, ``[]``, ``**``; ``@FILE`` with
-            a name per line; ``-`` for such a list on standard input.
-        recursive: search the subfolders of folders, too, by name, but for hidden ones; pictures there that xdet has drawn
-            boxes in are left out.
+        named: files; addresses; folders, which give their pictures; patterns with ``*``, ``?``, ``[]``, ``**``;
+            ``@FILE`` with a name per line; ``-`` for such a list on standard input.
+        recursive: search the subfolders of folders, too, by name, but for hidden ones; pictures there that xdet has
+            drawn boxes in are left out.
         without: a folder that is not searched: where pictures with boxes go.
 
     Raises:
@@ -117,17 +117,13 @@ def _read_list(path: Path) -> bytes:
         with open_regular(path, LARGEST_LIST) as file:
             return file.read()
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"cannot read the list '{path}': {getattr(error, 'strerror', None) or error}"
-        ) from error
+        raise DataError(f"cannot read the list '{path}': {getattr(error, 'strerror', None) or error}") from error
 
 
 def _lines(data: bytes, what: str) -> Iterator[str]:
     """A path per line, spaces at the ends left out; names are as the file system spells them."""
     if b"\0" in data:
-        raise DataError(
-            f"{what} is no text; write a path on each line, and name pictures themselves as files"
-        )
+        raise DataError(f"{what} is no text; write a path on each line, and name pictures themselves as files")
     lines = [line.strip() for line in os.fsdecode(data).splitlines()]
     if not any(lines):
         raise DataError(f"{what} names no image; write a path on each line")
@@ -152,9 +148,7 @@ def _walk(folder: Path, without: Path | None, left_out: list[Path]) -> list[Path
     found: list[Path] = []
     for place, subfolders, names in os.walk(folder, onerror=refuse):
         subfolders[:] = sorted(
-            name
-            for name in subfolders
-            if not name.startswith(".") and os.path.realpath(Path(place, name)) != excluded
+            name for name in subfolders if not name.startswith(".") and os.path.realpath(Path(place, name)) != excluded
         )
         for name in sorted(names):
             if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:

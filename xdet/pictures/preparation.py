@@ -1,13 +1,13 @@
 """From photographs to a network's pixels: the stages read and resize, timed, and overlapped with what comes behind them.
 
-Whoever runs a network (``Detector``, evaluation, benchmarks, checks) takes ``Prepared`` images from here, in batches, so
-that all of them see the same pixels.
+Whoever runs a network (``Detector``, evaluation, benchmarks, checks) takes ``Prepared`` images from here, in batches,
+so that all of them see the same pixels.
 
 Many photographs through one network: a worker takes each all the way, results come in order.
 
-Reading, stretching, the network and what is done with its boxes are one piece of work, so processors are busy as long as there
-are photographs, and little more than results waits in memory. Nothing depends on which worker did what: results, their order
-and the place of every error are those of a single worker.
+Reading, stretching, the network and what is done with its boxes are one piece of work, so processors are busy as long
+as there are photographs, and little more than results waits in memory. Nothing depends on which worker did what:
+results, their order and the place of every error are those of a single worker.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def through_network(
         workers: threads; with one, everything happens in the caller's thread when its turn comes.
 
     Yields:
-        Each photograph with its result, or with the error of preparing it, in order. What ``detect`` raises is raised in its
-        place.
+        Each photograph with its result, or with the error of preparing it, in order. What ``detect`` raises is raised
+        in its place.
     """
 
     def whole(group: list[T]) -> list[tuple[T, Result | ImageError]]:
@@ -92,8 +92,8 @@ def in_order(
         waiting: items taken beyond the one whose turn it is; None is ``WAITING_PER_WORKER`` for each worker.
 
     Yields:
-        Each item, in order, with the call that gives its result or raises what ``work`` raised. When the caller goes away,
-        what has not begun is dropped, and what has is waited for.
+        Each item, in order, with the call that gives its result or raises what ``work`` raised. When the caller goes
+        away, what has not begun is dropped, and what has is waited for.
     """
     if workers < 1:
         for item in items:
@@ -170,7 +170,8 @@ class Preparation:
         image: what the network takes: size and resize rule.
         honour_exif: turn photographs as their EXIF orientation says.
         keep_original: hand the photograph on, for drawing on it.
-        reduced: decode JPEG files no larger than the network needs (``decoded_picture``): in less time, to other pixels.
+        reduced: decode JPEG files no larger than the network needs (``decoded_picture``): in less time, to other
+            pixels.
     """
 
     image: ImageInput
@@ -202,9 +203,10 @@ def prepare(image: Photograph, how: Preparation) -> Prepared:
         pixels = network_pixels(original, target)
     else:  # without a copy of the photograph as an array
         assert not isinstance(file, np.ndarray)  # noqa: S101 - it is its own original
-        with decoded_picture(
-            file, honour_exif=how.honour_exif, reduced_for=target if how.reduced else None
-        ) as (picture, size_wh):
+        with decoded_picture(file, honour_exif=how.honour_exif, reduced_for=target if how.reduced else None) as (
+            picture,
+            size_wh,
+        ):
             stands, read = picture.size, time.perf_counter()
             pixels = network_pixels(picture, target)
     return Prepared(
@@ -230,8 +232,8 @@ def prepare_many(
     Args:
         images: files or arrays.
         how: size, resize rule and the rest.
-        workers: threads that prepare images while the caller works on those before; at most ``workers`` + 1 of them wait
-            in memory. 0 prepares each image when it is asked for.
+        workers: threads that prepare images while the caller works on those before; at most ``workers`` + 1 of them
+            wait in memory. 0 prepares each image when it is asked for.
         on_failure: called, in order and in the caller's thread, with the name of an image that cannot be read, and why;
             the stream goes on. Without it the error is raised in the image's place.
     """

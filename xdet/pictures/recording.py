@@ -1,6 +1,7 @@
 """Frames out: a video with boxes, H.264, each frame at its own time.
 
-The file is written in fragments that can be played whatever ends the program, and becomes an ordinary one when it is closed.
+The file is written in fragments that can be played whatever ends the program, and becomes an ordinary one when it is
+closed.
 """
 
 from __future__ import annotations
@@ -117,9 +118,7 @@ class Recording:
 
     def _open(self, width: int, height: int) -> None:
         options = {"flush_packets": "1"} | ({} if self._path.suffix.lower() == ".mkv" else _FRAGMENTS)
-        self._container = self._av.open(
-            f"file:{self._path}", "w", options=options, format=_container(self._path)
-        )
+        self._container = self._av.open(f"file:{self._path}", "w", options=options, format=_container(self._path))
         self._stream = self._container.add_stream(_ENCODER, rate=30, options=_QUALITY)
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt = "yuv420p"
@@ -136,8 +135,4 @@ def _container(path: Path) -> str:
 def _even(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The last row and column twice where their number is odd: H.264 halves the resolution of colours."""
     height, width = pixels.shape[:2]
-    return (
-        np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
-        if height % 2 or width % 2
-        else pixels
-    )
+    return np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), "edge") if height % 2 or width % 2 else pixels

@@ -1,8 +1,8 @@
 """Pictures out: labelled boxes on a photograph, legible from thumbnails to camera originals, saving them, and their names.
 
-Lines and letters grow with the picture; every class has its own colour; a label stays inside the picture, and off the labels of
-better boxes where its box leaves room. Among many boxes, one that is wider than its box gets smaller letters. It loses its name
-before it gets illegible, and is left out of a picture that it hides.
+Lines and letters grow with the picture; every class has its own colour; a label stays inside the picture, and off the
+labels of better boxes where its box leaves room. Among many boxes, one that is wider than its box gets smaller letters.
+It loses its name before it gets illegible, and is left out of a picture that it hides.
 
 File names are such that every system takes, and that no two images share even where case is ignored.
 """
@@ -68,9 +68,7 @@ class _Style:
     def for_picture(cls, width: int, height: int) -> _Style:
         side = math.sqrt(width * height)
         font_size = max(_SMALLEST_FONT, round(side * 0.027))
-        return cls(
-            line=max(1, round(side * 0.0045)), font_size=font_size, padding=max(1, round(font_size * 0.22))
-        )
+        return cls(line=max(1, round(side * 0.0045)), font_size=font_size, padding=max(1, round(font_size * 0.22)))
 
 
 def draw_detections(image: NDArray[np.uint8], detections: Detections) -> NDArray[np.uint8]:

@@ -1,13 +1,15 @@
 """Frames in: video files, cameras and streams, decoded by FFmpeg through PyAV (extra ``video``).
 
-PyAV, not OpenCV: it gives every frame with its own time stamp and turning, says why a file cannot be read, and honours the
-colour matrix that a video names; ``cv2.VideoCapture`` takes a damaged packet for the end, and estimates the number of frames.
+PyAV, not OpenCV: it gives every frame with its own time stamp and turning, says why a file cannot be read, and honours
+the colour matrix that a video names; ``cv2.VideoCapture`` takes a damaged packet for the end, and estimates the number
+of frames.
 
-Of a file every frame is given, in the order of presentation. Of a camera or a live stream the newest: a thread reads all the
-time, keeps one frame, and what nobody took is dropped; frame numbers count what was read, so a gap in them is what was dropped.
+Of a file every frame is given, in the order of presentation. Of a camera or a live stream the newest: a thread reads
+all the time, keeps one frame, and what nobody took is dropped; frame numbers count what was read, so a gap in them is
+what was dropped.
 
-FFmpeg opens what it is told to and no more: of files the container formats below, never playlists that name other files, and of
-addresses no files.
+FFmpeg opens what it is told to and no more: of files the container formats below, never playlists that name other
+files, and of addresses no files.
 """
 
 from __future__ import annotations
@@ -32,30 +34,14 @@ if TYPE_CHECKING:
     from xdet.pictures.addresses import Address
 
 VIDEO_SUFFIXES = frozenset(
-    (
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".m2ts",
-        ".flv",
-        ".wmv",
-        ".3gp",
-        ".ogv",
-    )
+    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".flv", ".wmv", ".3gp", ".ogv")
 )
 STREAM_SUFFIXES = frozenset((".m3u8", ".mjpg", ".mjpeg"))  # of addresses
 LARGEST_VIDEO = 1 << 44  # bytes of the file: read piece by piece
-LARGEST_FRAME = (
-    36_000_000  # pixels, 8192 x 4320: FFmpeg holds several frames, and a damaged one may claim any size
-)
+LARGEST_FRAME = 36_000_000  # pixels, 8192 x 4320: FFmpeg holds several frames, and a damaged one may claim any size
 OPENING_S = READING_S = 10.0  # without a word from a server or camera
-# Containers as libavformat calls them. A literal list: some of its readers open what the file names (concat, hls, dash).
+# Containers as libavformat calls them. A literal list: some of its readers open what the file names (concat, hls,
+# dash).
 _CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,h264,hevc,ivf,yuv4mpegpipe,m4v"
 _FILES = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
 _STREAMS = {
@@ -64,11 +50,7 @@ _STREAMS = {
     "rtsp_transport": "tcp",  # nothing is lost on the way
 }
 # sys.platform -> libavdevice's format, and how it calls the device.
-_CAMERAS = {
-    "linux": ("v4l2", "/dev/video{}"),
-    "darwin": ("avfoundation", "{}"),
-    "win32": ("dshow", "video={}"),
-}
+_CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
 _QUARTER_TURN = 90
 
 
@@ -128,9 +110,7 @@ class Film:
             )
         reader, place = _CAMERAS[sys.platform]
         number = camera.isascii() and camera.isdecimal()
-        return cls(
-            f"camera {camera}", place.format(camera) if number or sys.platform != "linux" else camera, reader
-        )
+        return cls(f"camera {camera}", place.format(camera) if number or sys.platform != "linux" else camera, reader)
 
 
 def import_av() -> Any:
@@ -171,14 +151,8 @@ def read_frames(film: Film) -> Generator[Frame]:
         expected = stream.frames
     if damaged or number < expected:
         of = f" of {expected}" if expected else ""
-        told = (
-            f"{damaged} damaged pieces ({why or 'concealed by the decoder'})"
-            if damaged
-            else "its end is missing"
-        )
-        raise ImageError(
-            f"'{film.name}': {number}{of} frames can be read: {told}; a repaired or whole file has all"
-        )
+        told = f"{damaged} damaged pieces ({why or 'concealed by the decoder'})" if damaged else "its end is missing"
+        raise ImageError(f"'{film.name}': {number}{of} frames can be read: {told}; a repaired or whole file has all")
 
 
 def is_live(film: Film) -> bool:
@@ -290,14 +264,10 @@ def _opened(av: Any, film: Film) -> Iterator[tuple[Any, Any]]:
         if stream is None:
             raise ImageError(f"'{film.name}' holds no video")
         if stream.codec_context is None:
-            raise ImageError(
-                f"'{film.name}' is of a codec that this FFmpeg cannot decode; convert it to H.264 first"
-            )
+            raise ImageError(f"'{film.name}' is of a codec that this FFmpeg cannot decode; convert it to H.264 first")
         width, height = stream.codec_context.width, stream.codec_context.height
         if width * height > LARGEST_FRAME:
-            raise ImageError(
-                f"'{film.name}' has frames of {width} x {height} pixels: too large; scale it down first"
-            )
+            raise ImageError(f"'{film.name}' has frames of {width} x {height} pixels: too large; scale it down first")
         stream.codec_context.thread_type = "AUTO"
         stream.codec_context.options = {"max_pixels": str(LARGEST_FRAME)}
         yield container, stream

@@ -34,7 +34,8 @@ class Capabilities:
         max_detections: the most boxes per image that the model holds, or None where it sets no limit.
         head: ``Runtime.head`` gives the raw head.
         tensors: ``Runtime.tensors`` gives inner values.
-        exact: the network runs in integer kernels that neither saturate nor fall back to float; False for a float model.
+        exact: the network runs in integer kernels that neither saturate nor fall back to float; False for a float
+            model.
     """
 
     thresholds: bool
@@ -181,8 +182,7 @@ def require_images(images: NDArray[np.uint8], spec: DetectorSpec) -> None:
     if images.dtype != np.uint8 or not fits or not images.size:
         shape = ", ".join(map(str, expected))
         raise UsageError(
-            f"expected images as uint8 (N, {shape}) with N of at least 1, found {images.dtype} "
-            f"{images.shape}; {advice}"
+            f"expected images as uint8 (N, {shape}) with N of at least 1, found {images.dtype} {images.shape}; {advice}"
         )
 
 

@@ -1,8 +1,8 @@
 """A Chromium that answers frames: a page of ours in it fetches them from a server of ours, on this host alone.
 
-``xdet/data/ort_page.html`` is the page. The server listens on the loopback address, under a path that nobody can guess, and
-serves the page, its script and the npm package's files. Chromium is the program that ``XDET_CHROMIUM`` names, else the first of
-``PROGRAMS`` on the PATH; its profile is a temporary folder.
+``xdet/data/ort_page.html`` is the page. The server listens on the loopback address, under a path that nobody can guess,
+and serves the page, its script and the npm package's files. Chromium is the program that ``XDET_CHROMIUM`` names, else
+the first of ``PROGRAMS`` on the PATH; its profile is a temporary folder.
 """
 
 from __future__ import annotations
@@ -65,9 +65,7 @@ class Chromium(Peer):
             )
         self._server = _Server(package / "dist")
         self._profile = tempfile.TemporaryDirectory(prefix="xdet-chromium-", ignore_cleanup_errors=True)
-        root = (
-            ["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []
-        )  # its sandbox refuses root
+        root = ["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []  # its sandbox refuses root
         self._process = subprocess.Popen(  # noqa: S603 - a program the user named, or from the PATH, and our own page
             [
                 program,
@@ -90,9 +88,7 @@ class Chromium(Peer):
             ) from error
         if problem:
             self.stop()
-            raise RuntimeUnavailableError(
-                f"Chromium has no WebGPU here: {problem}; use onnxruntime-web:chromium"
-            )
+            raise RuntimeUnavailableError(f"Chromium has no WebGPU here: {problem}; use onnxruntime-web:chromium")
 
     def exchange(self, frame: bytes) -> bytes:
         """Send a frame and wait for its answer."""

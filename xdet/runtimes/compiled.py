@@ -1,8 +1,8 @@
 """A finished model on back ends that take a graph of constants: one set of outputs, one number of images, own thresholds.
 
-Before -> after: the file -> a copy with constant thresholds, a batch of 1 where it is free, and the values asked for as outputs
--> a program. The first program shows boxes and raw head, so that one compilation serves both; of others the last is kept.
-Numeric effect: none on the graph as the standard reads it.
+Before -> after: the file -> a copy with constant thresholds, a batch of 1 where it is free, and the values asked for as
+outputs -> a program. The first program shows boxes and raw head, so that one compilation serves both; of others the
+last is kept. Numeric effect: none on the graph as the standard reads it.
 """
 
 from __future__ import annotations
@@ -48,9 +48,7 @@ class CompiledRuntime(FinishedModelRuntime):
     TITLE: ClassVar[str]
     ADVICE: ClassVar[str]
 
-    def __init__(
-        self, model: bytes, *, file: str, document: ModelDocument, threads: int | None = None
-    ) -> None:
+    def __init__(self, model: bytes, *, file: str, document: ModelDocument, threads: int | None = None) -> None:
         self._file, self.threads = file, threads
         constants = model
         if document.spec.gives_boxes and not document.freeze_thresholds:

@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 Arrays = Sequence[NDArray[Any]]
 
 
-def run_in_chunks(
-    images: NDArray[np.uint8], batch: int | None, run: Callable[[NDArray[np.uint8]], Arrays]
-) -> Arrays:
+def run_in_chunks(images: NDArray[np.uint8], batch: int | None, run: Callable[[NDArray[np.uint8]], Arrays]) -> Arrays:
     """Call ``run`` with ``batch`` images at a time and join its outputs along the first axis.
 
     The last chunk is filled up with black images, whose results are cut off.
@@ -59,9 +57,7 @@ def run_in_chunks(
 
 def above_score(batch: BatchDetections, score: float) -> BatchDetections:
     """Keep the rows with a score > ``score`` (compared in float32); the others become padding."""
-    count = (batch.scores > np.float32(score)).sum(
-        axis=1, dtype=np.int32
-    )  # rows fall by score: the kept ones lead
+    count = (batch.scores > np.float32(score)).sum(axis=1, dtype=np.int32)  # rows fall by score: the kept ones lead
     count = np.minimum(count, batch.num_detections)
     keep = np.arange(batch.scores.shape[1]) < count[:, None]
     return BatchDetections(
@@ -93,7 +89,8 @@ def require_sound(found: BatchDetections, runtime: Runtime) -> BatchDetections:
     """What a back end returned as boxes, unchanged, if they keep the contract: all of xdet relies on it from here on.
 
     Raises:
-        UnsoundOutputError: a count, coordinate, score, class or box index is out of range or no number; names output and image.
+        UnsoundOutputError: a count, coordinate, score, class or box index is out of range or no number; names output
+            and image.
     """
     rows, classes = found.scores.shape[1], len(runtime.spec.class_names)
     counts = found.num_detections
@@ -132,9 +129,7 @@ def require_numbers(head: NDArray[np.float32], runtime: Runtime) -> NDArray[np.f
     return head
 
 
-def decoder_for(
-    spec: DetectorSpec, *, file: str
-) -> Callable[[NDArray[np.float32], Thresholds], BatchDetections]:
+def decoder_for(spec: DetectorSpec, *, file: str) -> Callable[[NDArray[np.float32], Thresholds], BatchDetections]:
     """The function from raw outputs (``Runtime.head``) and thresholds to boxes.
 
     Raises:

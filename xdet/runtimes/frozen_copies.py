@@ -1,8 +1,8 @@
 """A finished model where thresholds cannot be fed: on copies in which those that are asked for are constants.
 
 Before -> after: the file on a runtime whose row says that it feeds no thresholds -> a copy frozen at them
-(``xdet.model.frozen_thresholds``) there, opened at once for the first pair and when they are asked for others. One copy serves
-every higher score. Description and SHA-256 stay the file's own. Numeric effect: none, at those thresholds.
+(``xdet.model.frozen_thresholds``) there, opened at once for the first pair and when they are asked for others. One copy
+serves every higher score. Description and SHA-256 stay the file's own. Numeric effect: none, at those thresholds.
 """
 
 from __future__ import annotations
@@ -71,11 +71,7 @@ class FrozenCopies(DescribedRuntime):
     """
 
     def __init__(
-        self,
-        model: ModelFile,
-        document: ModelDocument,
-        open_copy: Callable[[ModelFile], Runtime],
-        first: Thresholds,
+        self, model: ModelFile, document: ModelDocument, open_copy: Callable[[ModelFile], Runtime], first: Thresholds
     ) -> None:
         super().__init__(model.data, file=model.file, spec=document.spec)
         self._whole, self._document, self._open = model, document, open_copy

@@ -1,9 +1,9 @@
 """A finished model, compiled by IREE for this processor. Its only importer (extra ``iree``).
 
-The compiler takes tens of seconds per program. Its NonMaxSuppression takes one class: with several it does not compile, and
-several nodes of one class each give wrong rows (3.13). So heads that suppress class by class are refused. It divides by the
-union of two boxes, also where that is 0, and drops the worse one: it gets boxes of no area far from each other instead.
-Numeric effect: none, by the standard no such box suppresses another.
+The compiler takes tens of seconds per program. Its NonMaxSuppression takes one class: with several it does not compile,
+and several nodes of one class each give wrong rows (3.13). So heads that suppress class by class are refused. It
+divides by the union of two boxes, also where that is 0, and drops the worse one: it gets boxes of no area far from each
+other instead. Numeric effect: none, by the standard no such box suppresses another.
 """
 
 from __future__ import annotations
@@ -109,9 +109,7 @@ def _move_boxes_of_no_area_apart(model: ir.Model) -> None:
         assert boxes.shape is not None  # noqa: S101 - inferred
         writer = GraphWriter.inserting(model.graph, node)
         corner = 2 + 2 * np.arange(boxes.shape.numpy()[1], dtype=np.float32)
-        apart = writer.constant(
-            np.stack([corner, corner, corner + 1, corner + 1], axis=-1)[None], f"{name}:apart"
-        )
+        apart = writer.constant(np.stack([corner, corner, corner + 1, corner + 1], axis=-1)[None], f"{name}:apart")
         corners = writer.constant(np.array([1, 1, 1, 1], np.int64), f"{name}:corners")
         no_area = writer.constant(np.float32(0), f"{name}:no_area")
         sides = [f"{name}:{side}" for side in ("y1", "x1", "y2", "x2")]

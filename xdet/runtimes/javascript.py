@@ -1,8 +1,8 @@
 """A finished model on ONNX Runtime in JavaScript, in a process of Node or of a browser that is asked by frames.
 
-An npm package is looked for in the folder that ``XDET_NODE_MODULES`` names, else in ``./node_modules``. The other end is
-``xdet/data/ort_core.mjs``, which describes the frames. The optional thresholds cannot be fed (the web's build throws, Node's
-ignores them), so a file runs at its own.
+An npm package is looked for in the folder that ``XDET_NODE_MODULES`` names, else in ``./node_modules``. The other end
+is ``xdet/data/ort_core.mjs``, which describes the frames. The optional thresholds cannot be fed (the web's build
+throws, Node's ignores them), so a file runs at its own.
 """
 
 from __future__ import annotations
@@ -97,9 +97,7 @@ class JavaScriptRuntime(FinishedModelRuntime):
             opened, _ = self._ask({"op": "open"}, with_outputs(self._model, more))
             self._shown = tuple(opened["outputs"])
         image = np.ascontiguousarray(feeds[IMAGE])
-        answer, body = self._ask(
-            {"op": "run", "dims": list(image.shape), "names": list(names)}, image.tobytes()
-        )
+        answer, body = self._ask({"op": "run", "dims": list(image.shape), "names": list(names)}, image.tobytes())
         arrays, start = [], 0
         for tensor in answer["tensors"]:
             piece = body[start : start + tensor["size"]]

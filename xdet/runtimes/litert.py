@@ -5,8 +5,8 @@ says which ran.
 
 A source file before its own runtime gets it: verified to the last offset, and described.
 
-LiteRT trusts much of what it is given, and a native crash ends the whole process. So the very bytes that will run are read
-and checked by the converter's reader first.
+LiteRT trusts much of what it is given, and a native crash ends the whole process. So the very bytes that will run are
+read and checked by the converter's reader first.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class LiteRtRuntime(SourceRuntime):
         kernels: ``"xnnpack"`` (LiteRT's default), ``"builtin"`` or ``"reference"``.
         threads: threads inside an operator; None is LiteRT's own choice, one.
         integer: whether the file's convolutions compute on integers.
-        outputs: indices of the tensors that are the network's outputs, where the file's own are what a post-processing operator
-            makes of them; None for the file's own.
+        outputs: indices of the tensors that are the network's outputs, where the file's own are what a post-processing
+            operator makes of them; None for the file's own.
     """
 
     def __init__(
@@ -94,9 +94,7 @@ class LiteRtRuntime(SourceRuntime):
     @property
     def capabilities(self) -> Capabilities:
         """Everything: the numpy head takes any thresholds; exact for integer models."""
-        return Capabilities(
-            thresholds=True, max_detections=None, head=True, tensors=True, exact=self._integer
-        )
+        return Capabilities(thresholds=True, max_detections=None, head=True, tensors=True, exact=self._integer)
 
     def head(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The raw outputs of uint8 ``(N, height, width, 3)``; see ``Runtime.head``."""
@@ -122,9 +120,7 @@ class LiteRtRuntime(SourceRuntime):
             self._showing = _open(self._model, self._file, self._kernels, self._threads, preserve=True)
         indices: dict[str, int] = {}
         for tensor in self._showing.get_tensor_details():
-            indices.setdefault(
-                tensor["name"], tensor["index"]
-            )  # what delegates add stands behind the file's own
+            indices.setdefault(tensor["name"], tensor["index"])  # what delegates add stands behind the file's own
         require_names(names, indices, file=self._file)
         wanted = list(dict.fromkeys(names))
         arrays = run_in_chunks(
@@ -145,9 +141,7 @@ class LiteRtRuntime(SourceRuntime):
         found = self._invoke(self._interpreter, image, [output["index"] for output in self._outputs])
         return [_as_reals(array, output) for array, output in zip(found, self._outputs, strict=True)]
 
-    def _invoke(
-        self, interpreter: Any, image: NDArray[np.uint8], indices: Sequence[int]
-    ) -> list[NDArray[Any]]:
+    def _invoke(self, interpreter: Any, image: NDArray[np.uint8], indices: Sequence[int]) -> list[NDArray[Any]]:
         with _border(self._file, "LiteRT failed while running it"):
             interpreter.set_tensor(self._input["index"], self._encoded(image))
             interpreter.invoke()
@@ -227,9 +221,7 @@ def _open(model: bytes, file: str, kernels: Kernels, threads: int | None, *, pre
     """An interpreter with its buffers; ``preserve`` keeps every tensor readable, kernel by kernel the same."""
     new_interpreter, resolvers = _litert()
     with _border(file, "LiteRT cannot load it"), warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Warning: Enabling `experimental_preserve_all_tensors`", UserWarning
-        )
+        warnings.filterwarnings("ignore", "Warning: Enabling `experimental_preserve_all_tensors`", UserWarning)
         interpreter = new_interpreter(
             model_content=model,
             num_threads=threads,
@@ -250,9 +242,7 @@ def _require_fit(tensor: dict[str, Any], shape: tuple[int, ...], *, file: str) -
 
 
 def _border(file: str, doing: str) -> Any:
-    return vendor_errors(
-        ERRORS, file=file, doing=doing, advice="see that the file is a complete TFLite model"
-    )
+    return vendor_errors(ERRORS, file=file, doing=doing, advice="see that the file is a complete TFLite model")
 
 
 CONVOLUTIONS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})

@@ -1,7 +1,7 @@
 """A finished model on the ONNX project's reference evaluator: the standard's own meaning of every operator, slowly.
 
-It computes quantised networks operator by operator in float32 numpy, 1 to 6 seconds per photograph: for two images, not for
-two hundred. Thresholds can be fed.
+It computes quantised networks operator by operator in float32 numpy, 1 to 6 seconds per photograph: for two images, not
+for two hundred. Thresholds can be fed.
 """
 
 from __future__ import annotations
@@ -49,10 +49,7 @@ class OnnxReferenceRuntime(FinishedModelRuntime):
 
     def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
         doing = "the ONNX reference evaluator failed while running it"
-        with (
-            _border(self._file, doing),
-            np.errstate(over="ignore"),
-        ):  # exp of a huge size is infinity, and clips
+        with _border(self._file, doing), np.errstate(over="ignore"):  # exp of a huge size is infinity, and clips
             values = self._evaluator.run(list(names), dict(feeds))
             return [np.asarray(value) for value in values]
 
@@ -98,8 +95,5 @@ def _batch(model: Any) -> int | None:
 def _border(file: str, doing: str) -> Any:
     errors = (RuntimeError, ValueError, TypeError, IndexError, KeyError, NotImplementedError, MemoryError)
     return vendor_errors(
-        VendorErrors(model=errors),
-        file=file,
-        doing=doing,
-        advice="convert the source again with xdet convert",
+        VendorErrors(model=errors), file=file, doing=doing, advice="convert the source again with xdet convert"
     )

@@ -55,8 +55,8 @@ DEFAULTS = RuntimeChoices()
 class OnnxRuntime(FinishedModelRuntime):
     """A finished model, open on one execution provider; may be used from several threads.
 
-    Thresholds are fed. A provider that ignores fed ones, which ``obeys_fed_thresholds`` finds out when they are first needed,
-    runs copies of the model in which they are constants.
+    Thresholds are fed. A provider that ignores fed ones, which ``obeys_fed_thresholds`` finds out when they are first
+    needed, runs copies of the model in which they are constants.
 
     Attributes:
         document: all that the model's metadata says.
@@ -64,9 +64,7 @@ class OnnxRuntime(FinishedModelRuntime):
 
     def __init__(self, session: OrtSession, document: ModelDocument) -> None:
         _require_contract(session, document)
-        super().__init__(
-            session.model, file=session.file, document=document, batch=session.inputs[0].shape[0]
-        )
+        super().__init__(session.model, file=session.file, document=document, batch=session.inputs[0].shape[0])
         self._session = session
         self._frozen = not set(THRESHOLD_INPUTS) <= set(session.optional_inputs)
         self._inner: dict[tuple[str, ...], OrtSession] = {}
@@ -78,9 +76,7 @@ class OnnxRuntime(FinishedModelRuntime):
         """``onnxruntime:`` (``onnxruntime-unfused:`` without integer kernels), the provider's short name, and its settings."""
         choices = self._session.choices
         kind = "onnxruntime" if choices.fuse else UNFUSED
-        return (
-            f"{kind}:{short_name(choices.provider)}{told_settings(choices.provider_options, choices.device)}"
-        )
+        return f"{kind}:{short_name(choices.provider)}{told_settings(choices.provider_options, choices.device)}"
 
     @property
     def concurrent(self) -> bool:
@@ -136,9 +132,7 @@ class OnnxRuntime(FinishedModelRuntime):
             opened = self._at_thresholds.pop(asked, None)
             if opened is None:
                 constants = replace(own, score=thresholds.score, iou=thresholds.iou)
-                opened = self._session.reopen(
-                    freeze_thresholds(self._session.model, self.document, constants)
-                )
+                opened = self._session.reopen(freeze_thresholds(self._session.model, self.document, constants))
             kept = list(self._at_thresholds.items())[1 - FROZEN_SESSIONS :]
             self._at_thresholds = {**dict(kept), asked: opened}
             return opened
@@ -150,9 +144,7 @@ class OnnxRuntime(FinishedModelRuntime):
             return self._session
         with self._opening:
             if hidden not in self._inner:
-                shown = with_outputs(
-                    self._session.model, [(n, FLOAT if is_raw_output(n) else UNTOLD) for n in hidden]
-                )
+                shown = with_outputs(self._session.model, [(n, FLOAT if is_raw_output(n) else UNTOLD) for n in hidden])
                 opened = self._session.reopen(shown)
                 kept = list(self._inner.items())[1 - INNER_SESSIONS :]
                 self._inner = {**dict(kept), hidden: opened}
@@ -183,8 +175,9 @@ def open_onnxruntime(
     Args:
         model: the ONNX file's bytes.
         file: its name, for messages.
-        choices: ``provider`` is an execution provider's short or full name, None the CPU; ``device`` and ``provider_options``
-            are handed to it; ``threads`` None is one per physical core, or the processors shared among several ``workers``.
+        choices: ``provider`` is an execution provider's short or full name, None the CPU; ``device`` and
+            ``provider_options`` are handed to it; ``threads`` None is one per physical core, or the processors shared
+            among several ``workers``.
         fuse: see ``SessionChoices``.
         optimized_path: where to save the graph that it runs; ``OnnxRuntime.placement`` tells where, then.
         profile_prefix: see ``SessionChoices``.
@@ -230,9 +223,7 @@ def _require_contract(session: OrtSession, document: ModelDocument) -> None:
             "--freeze-thresholds before one"
         )
     if faults:
-        raise ModelError(
-            f"'{session.file}' does not keep what its metadata says: {'; '.join(faults)}; {cause}"
-        )
+        raise ModelError(f"'{session.file}' does not keep what its metadata says: {'; '.join(faults)}; {cause}")
 
 
 def _differences(found: Sequence[TensorInfo], expected: Sequence[ContractTensor]) -> list[str]:

@@ -1,13 +1,13 @@
 """Which packages of ONNX Runtime are installed: distributions, one per provider, and plug-ins with further providers.
 
-All distributions write the same files: two of them overwrite each other, and removing one leaves the other in pieces. Each
-case is told with the lines that repair it.
+All distributions write the same files: two of them overwrite each other, and removing one leaves the other in pieces.
+Each case is told with the lines that repair it.
 
 A file that ONNX Runtime did not load may be too new for it: the file's document names the oldest release that does.
 
-Plug-ins (``onnxruntime-ep-*``) are found among the installed modules. By their makers' convention such a module is called
-``onnxruntime_ep_*`` and tells its library's path and its providers' names. ``onnxruntime_qnn`` (``onnxruntime-qnn`` from 2.0
-on) keeps the convention but for its name.
+Plug-ins (``onnxruntime-ep-*``) are found among the installed modules. By their makers' convention such a module is
+called ``onnxruntime_ep_*`` and tells its library's path and its providers' names. ``onnxruntime_qnn``
+(``onnxruntime-qnn`` from 2.0 on) keeps the convention but for its name.
 """
 
 from __future__ import annotations

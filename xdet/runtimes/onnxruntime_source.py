@@ -1,7 +1,7 @@
 """An ONNX source as it is on ONNX Runtime's CPU kernels, with the numpy head: what its conversion is compared with.
 
-The file is looked through as for a conversion before ONNX Runtime gets it, and runs with the kernels that the finished file
-gets: exact ones where the processor's fast ones saturate.
+The file is looked through as for a conversion before ONNX Runtime gets it, and runs with the kernels that the finished
+file gets: exact ones where the processor's fast ones saturate.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A finished model on ONNX Runtime Web (npm package ``onnxruntime-web``): what browsers run.
 
-``wasm`` runs the WebAssembly kernels in Node, ``chromium`` runs them in a Chromium, and ``chromium-webgpu`` runs the WebGPU
-kernels there, where it has an adapter.
+``wasm`` runs the WebAssembly kernels in Node, ``chromium`` runs them in a Chromium, and ``chromium-webgpu`` runs the
+WebGPU kernels there, where it has an adapter.
 """
 
 from __future__ import annotations
@@ -32,16 +32,9 @@ def open_model(model: ModelFile, choices: RuntimeChoices) -> JavaScriptRuntime:
     """
     package, provider = find_package(PACKAGE), str(choices.provider)
     document = read_document(model.data, file=model.file)
-    peer: Peer = (
-        NodeProcess(package, provider) if provider == IN_NODE else Chromium(package, IN_CHROMIUM[provider])
-    )
+    peer: Peer = NodeProcess(package, provider) if provider == IN_NODE else Chromium(package, IN_CHROMIUM[provider])
     return JavaScriptRuntime(
-        model.data,
-        file=model.file,
-        document=document,
-        name=f"{choices.runtime}:{provider}",
-        package=PACKAGE,
-        peer=peer,
+        model.data, file=model.file, document=document, name=f"{choices.runtime}:{provider}", package=PACKAGE, peer=peer
     )
 
 

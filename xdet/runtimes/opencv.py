@@ -1,8 +1,9 @@
 """A finished model in OpenCV's ``dnn`` module, version 5 or newer, on its new engine. Its only importer (extra ``opencv``).
 
-The engine of OpenCV 4, which version 5 keeps as "classic" and falls back to unless told otherwise, computes quantised heads up
-to 35 steps off without a word: it is never used. Version 5.0.0 computes the last positions of 1 x 1 convolutions of codes wrong
-on some processors: what it gives for the golden picture of the file's metadata decides. OpenCV folds thresholds into constants.
+The engine of OpenCV 4, which version 5 keeps as "classic" and falls back to unless told otherwise, computes quantised
+heads up to 35 steps off without a word: it is never used. Version 5.0.0 computes the last positions of 1 x 1
+convolutions of codes wrong on some processors: what it gives for the golden picture of the file's metadata decides.
+OpenCV folds thresholds into constants.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ def open_model(model: ModelFile, choices: RuntimeChoices) -> OpenCvRuntime:
     """Open a finished model in OpenCV.
 
     Raises:
-        RuntimeUnavailableError: OpenCV is too old, the environment asks for the classic engine, or OpenCV computes this file
-            wrong.
+        RuntimeUnavailableError: OpenCV is too old, the environment asks for the classic engine, or OpenCV computes this
+            file wrong.
     """
     cv2 = _opencv()
     require_release("OpenCV", cv2.__version__, OLDEST, extra="opencv", why=WHY)

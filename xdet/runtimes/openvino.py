@@ -43,25 +43,16 @@ class OpenVinoRuntime(FinishedModelRuntime):
         choices: ``provider`` is a device as OpenVINO names it, in any case, None the CPU.
     """
 
-    def __init__(
-        self, model: bytes, *, file: str, document: ModelDocument, choices: RuntimeChoices = DEFAULTS
-    ) -> None:
+    def __init__(self, model: bytes, *, file: str, document: ModelDocument, choices: RuntimeChoices = DEFAULTS) -> None:
         self._core, self._device, self._threads = _core(), _device(choices.provider), choices.threads
         self._file = file
         self._compiled: dict[tuple[str, ...], Any] = {}
         raw = [output.value_name for output in document.spec.raw_outputs]
         own = tuple(raw) or DETECTION_OUTPUTS
         compiled = self._compile(model, ())
-        require_graph_names(
-            [name for out in compiled.outputs for name in out.get_names()], document, file=file
-        )
+        require_graph_names([name for out in compiled.outputs for name in out.get_names()], document, file=file)
         size = compiled.input(IMAGE).get_partial_shape()[0]
-        super().__init__(
-            model,
-            file=file,
-            document=document,
-            batch=None if size.is_dynamic else size.get_length(),
-        )
+        super().__init__(model, file=file, document=document, batch=None if size.is_dynamic else size.get_length())
         self._compiled = {tuple(own): compiled}
 
     @property

@@ -126,10 +126,7 @@ FATAL_ONLY = 4
 # It calls remote services; a graph that is given to it runs on the CPU.
 NO_GRAPHS = frozenset({"AzureExecutionProvider"})
 # By dtype of the activations. Both at once make int8 models fail at creation.
-EXACT_KERNELS = {
-    "uint8": "session.x64quantprecision",
-    "int8": "session.qdqisint8allowed",
-}
+EXACT_KERNELS = {"uint8": "session.x64quantprecision", "int8": "session.qdqisint8allowed"}
 REGISTER = "register_execution_provider_library"  # since ONNX Runtime 1.22
 PLACEMENT = "get_provider_graph_assignment_info"  # of a session, since ONNX Runtime 1.24
 NUMPY_NAMES = {"float": "float32", "double": "float64"}  # where ONNX Runtime's name is another
@@ -150,13 +147,13 @@ class SessionChoices:
         exact_for: dtype of the activation codes, ``"uint8"`` or ``"int8"``, where the kernels saturate (x86
             without VNNI, see ``saturation``) and slower, exact ones must replace them; None elsewhere.
         optimized_path: where to save the optimised graph, or None.
-        fuse: join DequantizeLinear, operator and QuantizeLinear into integer kernels; False computes each operator in float32
-            between its pairs, as the standard says it.
+        fuse: join DequantizeLinear, operator and QuantizeLinear into integer kernels; False computes each operator in
+            float32 between its pairs, as the standard says it.
         record_placement: keep what ``OrtSession.placement`` tells.
         device: of the provider, as ``installed_providers`` names it, or its kind alone; None is the provider's choice.
         provider_options: handed to the provider.
-        profile_prefix: how the path of the profile begins that ONNX Runtime writes (``OrtSession.end_profiling``); None writes
-            none.
+        profile_prefix: how the path of the profile begins that ONNX Runtime writes (``OrtSession.end_profiling``); None
+            writes none.
     """
 
     provider: str = CPU
@@ -230,9 +227,7 @@ class OrtSession:
         """
         if self._session is None:
             raise UsageError(f"'{self.file}' was closed; open it again")
-        with _border(
-            self.file, "ONNX Runtime failed while running it", "convert the source again with xdet convert"
-        ):
+        with _border(self.file, "ONNX Runtime failed while running it", "convert the source again with xdet convert"):
             return list(self._session.run(list(outputs), dict(feeds), self._run_options))
 
     def placement(self) -> dict[str, dict[str, int]] | None:
@@ -272,11 +267,7 @@ def installed_providers() -> dict[str, tuple[str, ...]]:
 @cache
 def register_plugins() -> tuple[str, ...]:
     """Register the plug-ins of this environment, once per process; why some of their providers cannot be chosen."""
-    failures: tuple[type[Exception], ...] = (
-        ImportError,
-        RuntimeError,
-        *_classes((*MODEL_ERRORS, *RUNTIME_ERRORS)),
-    )
+    failures: tuple[type[Exception], ...] = (ImportError, RuntimeError, *_classes((*MODEL_ERRORS, *RUNTIME_ERRORS)))
     problems = []
     for name in installed_plugins():
         if not hasattr(ort, REGISTER):
@@ -317,9 +308,7 @@ def _create(model: bytes, choices: SessionChoices) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = ERRORS
     options.intra_op_num_threads = default_threads() if choices.threads is None else choices.threads
-    options.inter_op_num_threads = (
-        1  # waiting threads spin between calls: 4 ms become 2.5 for a small network
-    )
+    options.inter_op_num_threads = 1  # waiting threads spin between calls: 4 ms become 2.5 for a small network
     options.add_session_config_entry("session.load_model_format", "ONNX")  # never its own flatbuffers
     if choices.exact_for is not None:
         options.add_session_config_entry(EXACT_KERNELS[choices.exact_for], "1")
@@ -333,9 +322,7 @@ def _create(model: bytes, choices: SessionChoices) -> Any:
         options.enable_profiling, options.profile_file_prefix = True, choices.profile_prefix
     settings = dict(choices.provider_options)
     if choices.device is None and choices.provider in ort.get_available_providers():
-        return ort.InferenceSession(
-            model, options, providers=[(choices.provider, settings)], enable_fallback=0
-        )
+        return ort.InferenceSession(model, options, providers=[(choices.provider, settings)], enable_fallback=0)
     options.add_provider_for_devices(_chosen_devices(choices.provider, choices.device), settings)
     return ort.InferenceSession(model, options, enable_fallback=0)
 
@@ -350,9 +337,7 @@ def _chosen_devices(provider: str, wanted: str | None) -> list[Any]:
         if known == name:
             return [device]
     here = f"it has {', '.join(told for _, told, _ in found)}; choose one of these"
-    unlisted = (
-        "ONNX Runtime lists none for it; try its own option for that, such as device_id=0 or device_type=GPU"
-    )
+    unlisted = "ONNX Runtime lists none for it; try its own option for that, such as device_id=0 or device_type=GPU"
     raise RuntimeUnavailableError(f"{provider} has no device {wanted!r} here: {here if found else unlisted}")
 
 

@@ -41,9 +41,7 @@ def choose_workers(asked: int | None = None) -> int:
 def require_workers(workers: int) -> None:
     """Refuse a number of workers out of range."""
     if not 1 <= workers <= MOST_WORKERS:
-        raise UsageError(
-            f"`workers` must lie in 1..{MOST_WORKERS}, got {workers}; leave it out for one per processor"
-        )
+        raise UsageError(f"`workers` must lie in 1..{MOST_WORKERS}, got {workers}; leave it out for one per processor")
 
 
 def threads_per_network(workers: int) -> int:
@@ -64,8 +62,8 @@ class RuntimeChoices:
         runtime: a name of ``xdet.runtimes.table.RUNTIMES``; None is the one for the file's format.
         provider: execution provider of ONNX Runtime, kernels of LiteRT; None is the back end's usual one.
         threads: threads inside an operator, at least 1; None is the back end's default.
-        workers: threads that will call the runtime, 1 to 64; with several, the default of ``threads`` leaves processors for
-            each of them.
+        workers: threads that will call the runtime, 1 to 64; with several, the default of ``threads`` leaves processors
+            for each of them.
         provider_options: of ONNX Runtime's execution provider, as its documentation names them; handed on as they are.
         device: of ONNX Runtime's execution provider, as ``xdet providers`` lists it; None is the provider's choice.
         spec: of a source file, where its finished model describes it; None is what the file and its sidecar say.
@@ -86,9 +84,7 @@ class RuntimeChoices:
         most = most_threads()
         if self.threads is not None and not 1 <= self.threads <= most:
             bound = "at least 1" if self.threads < 1 else f"at most {most} here, four per processor"
-            raise UsageError(
-                f"threads must be {bound}, got {self.threads}; leave it out for the runtime's default"
-            )
+            raise UsageError(f"threads must be {bound}, got {self.threads}; leave it out for the runtime's default")
 
 
 def told_settings(provider_options: Mapping[str, str], device: str | None) -> str:

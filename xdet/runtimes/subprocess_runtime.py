@@ -1,11 +1,11 @@
 """Any runtime of the table in a subprocess: native code that crashes on a hostile or broken file ends it, and nothing else.
 
-Before -> after: a row's ``Runtime`` in this process -> the same runtime behind pipes, one subprocess per opened runtime.
-Numeric effect: none; arrays come back as they are.
+Before -> after: a row's ``Runtime`` in this process -> the same runtime behind pipes, one subprocess per opened
+runtime. Numeric effect: none; arrays come back as they are.
 
-Starting one costs 0.4 s, and TensorFlow's 4. So a runtime that is closed leaves its subprocess to the next model of the same
-row, unless it holds more than ``MOST_KEPT_BYTES``. A subprocess that ran other models before and crashes while it opens one
-may crash for their sake: the model is opened once more, in a new one.
+Starting one costs 0.4 s, and TensorFlow's 4. So a runtime that is closed leaves its subprocess to the next model of the
+same row, unless it holds more than ``MOST_KEPT_BYTES``. A subprocess that ran other models before and crashes while it
+opens one may crash for their sake: the model is opened once more, in a new one.
 """
 
 from __future__ import annotations
@@ -136,9 +136,7 @@ class SubprocessRuntime(Runtime):
                 return self._open_in(used, fields, arrays)
         return self._open_in(Worker(SERVED), fields, arrays)
 
-    def _open_in(
-        self, worker: Worker, fields: dict[str, Any], arrays: dict[str, NDArray[Any]]
-    ) -> Mapping[str, Any]:
+    def _open_in(self, worker: Worker, fields: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Mapping[str, Any]:
         self._worker = worker
         try:
             return self._ask("opening it", fields, arrays).fields

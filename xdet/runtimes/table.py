@@ -1,11 +1,12 @@
 """From a model file to the runtime that runs it: a literal table, one row per runtime and one module behind each row.
 
-Whoever adds a runtime writes that module and that row, and nothing else. A row states all that the rest of xdet asks about the
-runtime. The module is imported when the runtime is first opened, so a package that is not installed costs nothing. It has two
-functions::
+Whoever adds a runtime writes that module and that row, and nothing else. A row states all that the rest of xdet asks
+about the runtime. The module is imported when the runtime is first opened, so a package that is not installed costs
+nothing. It has two functions::
 
     def open_model(model: ModelFile, choices: RuntimeChoices) -> Runtime
-    def providers() -> tuple[str, ...]     # what can stand behind the runtime's name and a colon here; MissingExtraError
+    def providers() -> tuple[str, ...]     # what can stand behind the runtime's name and a colon here;
+    MissingExtraError
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class RuntimeRow:
         module: dotted name of the module behind the row.
         formats: of the files it takes.
         usual: the provider where its name stands alone.
-        package: the module that must be installed, whose distributions' versions reports name; "" where Python sees none.
+        package: the module that must be installed, whose distributions' versions reports name; "" where Python sees
+            none.
         extra: of xdet, which installs the package; None where that is no extra's business.
         only: its providers, where they are always the same.
         checked: providers that a check runs where no runtime is named.
@@ -52,8 +54,8 @@ class RuntimeRow:
         deployed: products use it; a model card lists it.
         takes_options: it takes ``provider_options`` and ``device``.
         feeds_thresholds: it takes thresholds at run time; otherwise other thresholds need a copy frozen at them.
-        rounds_steps: providers that round every step of float32 arithmetic, as the standard says, so that the picture inside a
-            file for any size has the bits of xdet's own.
+        rounds_steps: providers that round every step of float32 arithmetic, as the standard says, so that the picture
+            inside a file for any size has the bits of xdet's own.
         any_size: the resize rules that it takes inside files for photographs of any size.
         suppresses_at_equality: providers that are documented to drop a box whose IoU *equals* the threshold.
     """
@@ -111,9 +113,7 @@ def open_runtime(path: Path, choices: RuntimeChoices = DEFAULTS) -> Runtime:
     return open_model(read_model_file(path), choices)
 
 
-def open_model(
-    model: ModelFile, choices: RuntimeChoices = DEFAULTS, *, subprocess: bool | None = None
-) -> Runtime:
+def open_model(model: ModelFile, choices: RuntimeChoices = DEFAULTS, *, subprocess: bool | None = None) -> Runtime:
     """Open a model that is in memory already; see ``open_runtime``.
 
     Args:
@@ -198,9 +198,7 @@ def _advice_for_any_size(model: ModelFile) -> Iterator[None]:
         yield
     except ModelError as error:
         try:
-            any_size = (
-                model.format == "onnx" and read_document(model.data, file=model.file).spec.image.any_size
-            )
+            any_size = model.format == "onnx" and read_document(model.data, file=model.file).spec.image.any_size
         except ModelError:
             any_size = False
         if any_size:

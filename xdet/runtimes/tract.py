@@ -1,7 +1,7 @@
 """A finished model on tract, an inference engine in Rust. Its only importer (extra ``tract``).
 
-tract takes initialisers for what they are at load, so thresholds are constants. It works on one thread. A Softmax between codes
-it computes wrong without a word (0.23): such files are refused.
+tract takes initialisers for what they are at load, so thresholds are constants. It works on one thread. A Softmax
+between codes it computes wrong without a word (0.23): such files are refused.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """A function of this package in a subprocess: what it runs may crash there, and this process goes on.
 
-``Worker("module:name")`` starts this interpreter, which imports the module and calls the function for every ``Message``. A
-class is instantiated first, so that it can keep what it opened. Messages travel through pipes: JSON, and the bytes of arrays.
-An ``XdetError`` that the function raises is raised here. The subprocess prints to no terminal: its stdout joins its stderr,
-which is kept for the message of a crash. It ends with its input, and by Ctrl-C.
+``Worker("module:name")`` starts this interpreter, which imports the module and calls the function for every
+``Message``. A class is instantiated first, so that it can keep what it opened. Messages travel through pipes: JSON, and
+the bytes of arrays. An ``XdetError`` that the function raises is raised here. The subprocess prints to no terminal: its
+stdout joins its stderr, which is kept for the message of a crash. It ends with its input, and by Ctrl-C.
 
-A worker that has nothing to do may be kept for the next one who needs its like (``keep_idle``, ``take_idle``): one per kind, of
-this process alone, until it exits.
+A worker that has nothing to do may be kept for the next one who needs its like (``keep_idle``, ``take_idle``): one per
+kind, of this process alone, until it exits.
 """
 
 from __future__ import annotations
@@ -36,11 +36,7 @@ if TYPE_CHECKING:
 
 LENGTH = struct.Struct("<Q")
 WORDS = 200  # characters of stderr that are told
-STARTUP = (
-    "-P",
-    "-m",
-    "xdet.runtimes.worker",
-)  # -P: no module of the working directory is imported by its name
+STARTUP = ("-P", "-m", "xdet.runtimes.worker")  # -P: no module of the working directory is imported by its name
 
 
 class SubprocessEndedError(Exception):
@@ -64,14 +60,13 @@ class Worker:
     """A subprocess that answers messages, one at a time; a context manager that ends it.
 
     Args:
-        target: ``"module:name"`` of a function from ``Message`` to ``Message``, or of a class whose objects are called so.
+        target: ``"module:name"`` of a function from ``Message`` to ``Message``, or of a class whose objects are called
+            so.
         python: the interpreter, instead of this one.
         environment: what it gets beside this process's.
     """
 
-    def __init__(
-        self, target: str, *, python: str | None = None, environment: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, target: str, *, python: str | None = None, environment: Mapping[str, str] | None = None) -> None:
         paths = [path or str(os.getcwd()) for path in sys.path]  # noqa: PTH109 - "" in sys.path is this folder
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - _end closes it
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter, our own module

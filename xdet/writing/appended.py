@@ -1,7 +1,7 @@
 """A file of lines that grows while a command works, so that an interrupted one goes on where it stopped.
 
-The file begins with a header, which tells it from every other. Each further line is appended with a single write. The half line
-of a killed process is cut off. Any other file is refused, and keeps every byte.
+The file begins with a header, which tells it from every other. Each further line is appended with a single write. The
+half line of a killed process is cut off. Any other file is refused, and keeps every byte.
 
 Where one process at a time may write, the system holds a lock until the file is closed, or the process ends in any way.
 """
@@ -36,7 +36,8 @@ class AppendedFile:
         path: the file.
         header: its first bytes, whole lines.
         line_start: how every further line begins; b"" where lines begin in any way.
-        read_line: takes a line that is there, without its end; gives whose record it belongs to, or None if it is none of ours.
+        read_line: takes a line that is there, without its end; gives whose record it belongs to, or None if it is none
+            of ours.
         what: what a line is, for messages.
         advice: what to do about a file of another kind, and about one that cannot be written.
         redo_last: cut off the lines of the last record, too: where a record has several, some may be missing.
@@ -100,9 +101,7 @@ class AppendedFile:
         except OSError as error:
             raise OutputError(f"cannot write '{self._path}': {error.strerror or error}") from error
         if written != len(lines):
-            raise OutputError(
-                f"cannot write '{self._path}': only a part of a line fits; make room on the disk"
-            )
+            raise OutputError(f"cannot write '{self._path}': only a part of a line fits; make room on the disk")
 
     def _read(self, read_line: Callable[[bytes], str | None]) -> int:
         """Where the whole records end; a foreign file may be of any kind and size, so its beginning is looked at first."""
@@ -155,9 +154,7 @@ def _lock(path: Path) -> FileIO:
     file = path.open("ab", buffering=0)
     try:
         if sys.platform == "win32":
-            os.lseek(
-                file.fileno(), 1 << 60, os.SEEK_SET
-            )  # what is locked cannot be read: a byte behind all lines
+            os.lseek(file.fileno(), 1 << 60, os.SEEK_SET)  # what is locked cannot be read: a byte behind all lines
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

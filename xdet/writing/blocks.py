@@ -17,8 +17,8 @@
         ├── Blanks      lines to fill in by hand
         └── Folded      blocks that a page shows on request, and a terminal does not
 
-Texts are plain: each renderer escapes them in its own way. A number in a text stands by itself, in a tuple: a page keeps its
-exact value beside the digits that people read.
+Texts are plain: each renderer escapes them in its own way. A number in a text stands by itself, in a tuple: a page
+keeps its exact value beside the digits that people read.
 """
 
 from __future__ import annotations
@@ -184,9 +184,7 @@ class Folded:
     blocks: tuple[Block, ...]
 
 
-Block = (
-    Text | Facts | Items | Table | Verdict | Bars | Strips | Pictures | Commands | Written | Blanks | Folded
-)
+Block = Text | Facts | Items | Table | Verdict | Bars | Strips | Pictures | Commands | Written | Blanks | Folded
 
 
 @dataclass(frozen=True, slots=True)

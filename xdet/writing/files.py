@@ -12,14 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converters.files import (
-    MARK_BYTES,
-    WRITE_ERRORS,
-    open_regular,
-    refuse_replacing,
-    write_problem,
-    write_whole,
-)
+from converters.files import MARK_BYTES, WRITE_ERRORS, open_regular, refuse_replacing, write_problem, write_whole
 from xdet.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -31,9 +24,7 @@ PICTURE_MARK = re.compile(
     re.DOTALL,
 )
 MODEL_MARK = re.compile(rb"\x08.\x12\x04xdet", re.DOTALL)  # ONNX: ir_version, then producer_name
-PAGE_START = (
-    '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="generator" content="xdet">'
-)
+PAGE_START = '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="generator" content="xdet">'
 PAGE_MARK = re.compile(re.escape(PAGE_START.encode()))
 
 

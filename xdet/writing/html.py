@@ -220,9 +220,7 @@ def _strips(block: Strips) -> str:
     foot = CELL * len(block.rows)
     rows = "".join(
         f'<text x=0 y="{CELL * i + 17}">{shown(name)}</text>'
-        + "".join(
-            _strip_cell(c, NAME + width * j, CELL * i, width) for j, c in enumerate(row) if c is not None
-        )
+        + "".join(_strip_cell(c, NAME + width * j, CELL * i, width) for j, c in enumerate(row) if c is not None)
         for i, (name, row) in enumerate(block.rows)
     )
     numbers = "".join(

@@ -63,9 +63,7 @@ def block_markdown(block: Block) -> str:  # noqa: PLR0911 - one for each kind of
         case Bars():
             return _table([(block.title, "values"), *block.bars])
         case Strips():
-            return _table(
-                [(name, *(None if c is None else c.value for c in row)) for name, row in block.rows]
-            )
+            return _table([(name, *(None if c is None else c.value for c in row)) for name, row in block.rows])
         case Pictures():
             return "\n\n".join(map(_picture, block.pictures))
         case Commands():

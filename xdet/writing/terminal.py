@@ -1,7 +1,8 @@
 """A report as text for a terminal: lines that fit a width, words that stay whole, and nothing that a terminal would obey.
 
-A table that is too wide is tried in turn with cells that wrap between words; with its first column as lines above the rows; cut
-into several tables that repeat the columns which name a row; and as one paragraph per row. No cell is ever cut.
+A table that is too wide is tried in turn with cells that wrap between words; with its first column as lines above the
+rows; cut into several tables that repeat the columns which name a row; and as one paragraph per row. No cell is ever
+cut.
 """
 
 from __future__ import annotations
@@ -11,16 +12,7 @@ import unicodedata
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
-from xdet.writing.blocks import (
-    Blanks,
-    Commands,
-    Facts,
-    Items,
-    Table,
-    Text,
-    Verdict,
-    plain,
-)
+from xdet.writing.blocks import Blanks, Commands, Facts, Items, Table, Text, Verdict, plain
 from xdet.writing.text import printable
 
 if TYPE_CHECKING:
@@ -83,9 +75,7 @@ def display_width(text: str) -> int:
     """Columns a terminal gives a text: two for wide East Asian characters, none for combining marks."""
     if text.isascii():
         return len(text)
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def _lines(block: Block, width: int) -> Iterator[str]:
@@ -145,11 +135,7 @@ def _table(table: Table, width: int) -> list[str]:
         return _below(_grid(chunk, widths) for chunk, widths in whole)
     if below:
         return _below(_grouped(columns[0], chunk, widths) for chunk, widths in below)
-    return [
-        line
-        for row in cells[1:]
-        for line in (row[0], *wrapped(_told(cells[0][1:], row[1:]), width, first=GAP))
-    ]
+    return [line for row in cells[1:] for line in (row[0], *wrapped(_told(cells[0][1:], row[1:]), width, first=GAP))]
 
 
 def _told(titles: Sequence[str], row: Sequence[str]) -> str:

@@ -32,7 +32,8 @@ def read_members(data: bytes, where: str) -> dict[str, bytes]:
         where: the file, as messages name it.
 
     Raises:
-        SourceFileError: damaged, a member missing, unknown, repeated, encrypted, oddly packed, or larger than it may be.
+        SourceFileError: damaged, a member missing, unknown, repeated, encrypted, oddly packed, or larger than it may
+            be.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -64,9 +65,7 @@ def _require_known(infos: list[zipfile.ZipInfo], where: str) -> None:
         if info.flag_bits & 1 or info.compress_type not in METHODS:
             raise SourceFileError(f"{where}: {info.filename!r} is encrypted or packed in an unusual way")
         if info.file_size > limit:
-            raise SourceFileError(
-                f"{where}: {info.filename!r} unfolds to {info.file_size} bytes, more than {limit}"
-            )
+            raise SourceFileError(f"{where}: {info.filename!r} unfolds to {info.file_size} bytes, more than {limit}")
 
 
 def _require_room(infos: list[zipfile.ZipInfo], size: int, where: str) -> None:
@@ -84,7 +83,5 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> bytes:
     with archive.open(info) as stream:
         content = stream.read(info.file_size + 1)
     if len(content) != info.file_size:
-        raise SourceFileError(
-            f"{where}: {info.filename!r} has {len(content)} bytes, its header says {info.file_size}"
-        )
+        raise SourceFileError(f"{where}: {info.filename!r} has {len(content)} bytes, its header says {info.file_size}")
     return content

@@ -4,8 +4,8 @@ HDF5 can point outside itself (external links, virtual datasets, external storag
 plug-ins), and can declare terabytes in a few bytes. A file that Keras wrote has none of that: groups, hard links, plain
 numeric datasets, and attributes of text and numbers. Everything else is refused before a byte of weights is read.
 
-The HDF5 library ends the process that reads some damaged files. So a process of its own, which is this module as a program,
-reads every object and attribute of a file first; what it refuses, or does not survive, is not opened here.
+The HDF5 library ends the process that reads some damaged files. So a process of its own, which is this module as a
+program, reads every object and attribute of a file first; what it refuses, or does not survive, is not opened here.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ HEAP_HEADER = 16  # bytes of a collection's header, and of each of its objects
 READING_S = 120  # for a file of 2 GiB; a small one takes 0.1 s
 AGAIN = "save the model or copy the file again"
 DAMAGED = (OSError, LookupError, RuntimeError, TypeError, ValueError, OverflowError, AttributeError)
-_sound: set[bytes] = (
-    set()
-)  # SHA-256 of what a process has read to its end: a conversion opens its source several times
+_sound: set[bytes] = set()  # SHA-256 of what a process has read to its end: a conversion opens its source several times
 
 
 @contextmanager
@@ -51,7 +49,8 @@ def open_hdf5(data: bytes, where: str) -> Iterator[Any]:
 
     Raises:
         MissingExtraError: h5py is not installed.
-        SourceFileError: damaged, or anything but groups, hard links, plain numeric datasets, and attributes of text or numbers.
+        SourceFileError: damaged, or anything but groups, hard links, plain numeric datasets, and attributes of text or
+            numbers.
     """
     try:
         import h5py

@@ -102,9 +102,7 @@ def facts_from_keras(model: LoadedKeras) -> SourceFacts:
     if not model.output_shapes:
         raise _not_of_this_family(file, "output", (), "numbers of known sizes, [N, ...]")
     outputs = []
-    for name, shape, activations in zip(
-        model.output_names, model.output_shapes, model.output_activations, strict=True
-    ):
+    for name, shape, activations in zip(model.output_names, model.output_shapes, model.output_activations, strict=True):
         sizes = _sizes(shape)
         if sizes is None:
             raise _not_of_this_family(file, "output", model.output_shapes, "numbers of known sizes, [N, ...]")

@@ -18,13 +18,7 @@ import numpy as np
 
 from converters.errors import SourceFileError
 from converters.sources.keras.stored import read_keras
-from converters.sources.tensorflow import (
-    TF2ONNX_OPSET,
-    exporting,
-    import_quietly,
-    set_threads,
-    silenced_warnings,
-)
+from converters.sources.tensorflow import TF2ONNX_OPSET, exporting, import_quietly, set_threads, silenced_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -72,9 +66,7 @@ class LoadedKeras:
         """The layers whose outputs ``layer_outputs`` gives."""
         return tuple(str(layer.name) for layer in self.model.layers)
 
-    def layer_outputs(
-        self, rescaled_nhwc: NDArray[np.float32], names: Sequence[str]
-    ) -> list[NDArray[np.float32]]:
+    def layer_outputs(self, rescaled_nhwc: NDArray[np.float32], names: Sequence[str]) -> list[NDArray[np.float32]]:
         """What the named layers give for rescaled pixels, float32, NHWC."""
         with silenced_warnings():
             outputs = [self.model.get_layer(name).output for name in names]
@@ -95,9 +87,7 @@ class LoadedKeras:
             function = tf.function(lambda image: self.model(image, training=False), input_signature=signature)
             proto: onnx.ModelProto
             with _traced_in_place(tf):
-                proto, _ = tf2onnx.convert.from_function(
-                    function, input_signature=signature, opset=TF2ONNX_OPSET
-                )
+                proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=TF2ONNX_OPSET)
         return proto
 
 

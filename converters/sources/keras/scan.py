@@ -66,7 +66,8 @@ def require_harmless(config: Mapping[str, object], where: str) -> tuple[KerasLay
         where: the file, as messages name it.
 
     Raises:
-        UnsupportedModelError: anything that is not on the lists of ``converters.sources.keras.scan``, all of it in one message.
+        UnsupportedModelError: anything that is not on the lists of ``converters.sources.keras.scan``, all of it in one
+            message.
     """
     layers: list[KerasLayer] = []
     without_training = {key: value for key, value in config.items() if key != "compile_config"}

@@ -32,9 +32,7 @@ MAX_RANK = 4
 MAX_GROUPS = 100  # below one layer: a group may contain itself
 
 
-def read_weights(
-    source: KerasFile, layers: Sequence[tuple[str, str, Mapping[str, Any]]]
-) -> dict[str, Arrays]:
+def read_weights(source: KerasFile, layers: Sequence[tuple[str, str, Mapping[str, Any]]]) -> dict[str, Arrays]:
     """Read every array of a checked file.
 
     Args:
@@ -42,7 +40,8 @@ def read_weights(
         layers: name, class and configuration of every layer, in stored order.
 
     Returns:
-        Layer -> role (``"kernel"``, ``"gamma"``, ...) -> array, as Keras lays it out; ``(h, w, in, out)`` for a convolution's.
+        Layer -> role (``"kernel"``, ``"gamma"``, ...) -> array, as Keras lays it out; ``(h, w, in, out)`` for a
+        convolution's.
 
     Raises:
         MissingExtraError: h5py is not installed.
@@ -51,9 +50,7 @@ def read_weights(
     if source.container == "h5":
         with open_hdf5(source.data, source.file) as file:
             groups = _group(file, "model_weights", source.file)
-            return {
-                name: _by_name(_group(groups, name, source.file), name, source.file) for name, _, _ in layers
-            }
+            return {name: _by_name(_group(groups, name, source.file), name, source.file) for name, _, _ in layers}
     members = read_members(source.data, source.file)
     with open_hdf5(members[WEIGHTS], f"{source.file}: {WEIGHTS}") as file:
         return _by_number(_group(file, "layers", source.file), layers, source.file)
@@ -63,9 +60,7 @@ def _group(parent: Any, name: str, file: str) -> Any:
     """A group below another; an empty one where there is none."""
     found = parent.get(name, {})
     if not hasattr(found, "items"):
-        raise SourceFileError(
-            f"{file}: {name!r} is an array, expected a group of arrays; save the model again"
-        )
+        raise SourceFileError(f"{file}: {name!r} is an array, expected a group of arrays; save the model again")
     return found
 
 
@@ -76,25 +71,19 @@ def _by_name(group: Any, layer: str, file: str) -> Arrays:
     while waiting:
         groups += 1
         if groups > MAX_GROUPS:
-            raise SourceFileError(
-                f"{file}: layer {layer!r} holds more than {MAX_GROUPS} groups; save the model again"
-            )
+            raise SourceFileError(f"{file}: layer {layer!r} holds more than {MAX_GROUPS} groups; save the model again")
         for name, member in waiting.pop().items():
             if hasattr(member, "items"):
                 waiting.append(member)
                 continue
             role = name.removesuffix(":0")
             if role in found:
-                raise SourceFileError(
-                    f"{file}: layer {layer!r} holds two arrays {role!r}; save the model again"
-                )
+                raise SourceFileError(f"{file}: layer {layer!r} holds two arrays {role!r}; save the model again")
             found[role] = _array(member, f"{role!r} of layer {layer!r}", file)
     return found
 
 
-def _by_number(
-    groups: Any, layers: Sequence[tuple[str, str, Mapping[str, Any]]], file: str
-) -> dict[str, Arrays]:
+def _by_number(groups: Any, layers: Sequence[tuple[str, str, Mapping[str, Any]]], file: str) -> dict[str, Arrays]:
     """The numbered arrays, named by what a layer of that class and configuration stores, in that order."""
     seen: Counter[str] = Counter()
     found: dict[str, Arrays] = {}
@@ -111,8 +100,7 @@ def _by_number(
                 f"save the model again"
             )
         found[layer] = {
-            role: _array(stored[str(number)], f"{role!r} of layer {layer!r}", file)
-            for number, role in enumerate(roles)
+            role: _array(stored[str(number)], f"{role!r} of layer {layer!r}", file) for number, role in enumerate(roles)
         }
     return found
 
@@ -147,9 +135,7 @@ def snake_case(name: str) -> str:
 
 def _array(dataset: Any, what: str, file: str) -> NDArray[Any]:
     if not hasattr(dataset, "shape") or len(dataset.shape) > MAX_RANK:
-        raise SourceFileError(
-            f"{file}: {what}: expected an array of at most {MAX_RANK} axes; save the model again"
-        )
+        raise SourceFileError(f"{file}: {what}: expected an array of at most {MAX_RANK} axes; save the model again")
     array = np.asarray(dataset[()])
     if not np.isfinite(array).all():
         raise SourceFileError(f"{file}: {what}: holds numbers that are not finite; train or save it again")
@@ -220,9 +206,7 @@ def read_network(source: KerasFile) -> KerasNetwork:
 def _entry(layer: Mapping[str, Any], file: str) -> tuple[str, str, Mapping[str, Any]]:
     config, kind = layer.get("config"), str(layer["class_name"])
     if not isinstance(config, Mapping):
-        raise UnsupportedModelError(
-            f"{file}: a layer of class {kind} has no configuration; save the model again"
-        )
+        raise UnsupportedModelError(f"{file}: a layer of class {kind} has no configuration; save the model again")
     name = str(layer.get("name") or config.get("name"))
     if kind in MODELS:
         raise UnsupportedModelError(f"{file}: {name!r} is a model inside the model, which is not taken apart")
@@ -233,9 +217,7 @@ def _inputs(layer: Mapping[str, Any], name: str, file: str) -> tuple[str, ...]:
     """Names of the layers that one reads."""
     nodes = layer.get("inbound_nodes") or []
     if not isinstance(nodes, list):
-        raise SourceFileError(
-            f"{file}: layer {name!r}: expected a list of inbound_nodes, found {nodes!r:.60}"
-        )
+        raise SourceFileError(f"{file}: layer {name!r}: expected a list of inbound_nodes, found {nodes!r:.60}")
     if len(nodes) > 1:
         raise UnsupportedModelError(f"{file}: layer {name!r} is used {len(nodes)} times, expected once")
     return tuple(_histories(nodes))

@@ -1,9 +1,9 @@
 """The float network of a quantised (QDQ) ONNX file: the same operators on the real numbers that its codes stand for.
 
-Before -> after: a DequantizeLinear of constants -> their float32 numbers; QuantizeLinear and the DequantizeLinear behind it ->
-a Clip to what the codes can hold, or nothing where no number lies beyond. The Clip is not left out on trust: quantisers drop
-a Relu or Clip whose limits the codes keep. Numeric effect: no activation is rounded any more. Given the source's own numbers
-in front of a pair, the result is within half a step of the source's.
+Before -> after: a DequantizeLinear of constants -> their float32 numbers; QuantizeLinear and the DequantizeLinear
+behind it -> a Clip to what the codes can hold, or nothing where no number lies beyond. The Clip is not left out on
+trust: quantisers drop a Relu or Clip whose limits the codes keep. Numeric effect: no activation is rounded any more.
+Given the source's own numbers in front of a pair, the result is within half a step of the source's.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from converters.graph import constant_at
 from converters.quant import QuantParams, real_numbers
 
 OF_CODES = frozenset({"DequantizeLinear", "QuantizeLinear"})
-INTEGER_OPERATORS = frozenset(
-    {"ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"}
-)
+INTEGER_OPERATORS = frozenset({"ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"})
 KEEP = frozenset({"Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 Range = tuple[float, float]
 
@@ -68,17 +66,13 @@ def dequantize_graph(graph: ir.Graph, file: str) -> tuple[Pair, ...]:
             f"{file}: --dequantize is for quantised networks, and this one computes on float32 numbers; leave it out"
         )
     wrong = [
-        f"{name} x{n}"
-        for name, n in sorted(Counter(n.op_type for n in graph).items())
-        if name in INTEGER_OPERATORS
+        f"{name} x{n}" for name, n in sorted(Counter(n.op_type for n in graph).items()) if name in INTEGER_OPERATORS
     ]
     if not wrong:
         _unfold_constants(graph)
         pairs = [_pair(node) for node in quantizers]
         wrong = [
-            f"QuantizeLinear {str(n.outputs[0].name)!r}"
-            for n, p in zip(quantizers, pairs, strict=True)
-            if p is None
+            f"QuantizeLinear {str(n.outputs[0].name)!r}" for n, p in zip(quantizers, pairs, strict=True) if p is None
         ]
     if wrong:
         raise UnsupportedModelError(

@@ -4,8 +4,8 @@
 
     image (uint8, NHWC) -> Transpose -> Cast -> x scale + offset -> the source's own nodes -> outputs, channels last
 
-Numeric effect: none behind the pixels. Every operator computes what it computes in the source, so the raw outputs are bit for
-bit those of the source on the same kernels, fed with ``pixel * scale + offset`` in float32.
+Numeric effect: none behind the pixels. Every operator computes what it computes in the source, so the raw outputs are
+bit for bit those of the source on the same kernels, fed with ``pixel * scale + offset`` in float32.
 """
 
 from __future__ import annotations
@@ -138,13 +138,8 @@ def _free(name: str) -> str:
 
 def activation_codes(graph: ir.Graph) -> ActivationCodes:
     """The dtype of most codes that QuantizeLinear writes; ``"float32"`` where it writes none."""
-    written = Counter(
-        value.dtype for node in graph if node.op_type == "QuantizeLinear" for value in node.outputs
-    )
-    kinds: dict[ir.DataType | None, Literal["uint8", "int8"]] = {
-        ir.DataType.UINT8: "uint8",
-        ir.DataType.INT8: "int8",
-    }
+    written = Counter(value.dtype for node in graph if node.op_type == "QuantizeLinear" for value in node.outputs)
+    kinds: dict[ir.DataType | None, Literal["uint8", "int8"]] = {ir.DataType.UINT8: "uint8", ir.DataType.INT8: "int8"}
     found = [(count, kinds[dtype]) for dtype, count in written.items() if dtype in kinds]
     return max(found)[1] if found else "float32"
 
@@ -157,9 +152,7 @@ def summarise_quantization(graph: ir.Graph) -> str:
         producer = None if weight is None else weight.producer()
         if producer is not None and producer.op_type == "DequantizeLinear" and producer.inputs[0] is not None:
             dtypes.add(str(producer.inputs[0].dtype).lower())
-            scale = (
-                None if producer.inputs[1] is None else ir.convenience.get_const_tensor(producer.inputs[1])
-            )
+            scale = None if producer.inputs[1] is None else ir.convenience.get_const_tensor(producer.inputs[1])
             scales.append(1 if scale is None else int(np.prod(scale.shape.numpy())))
         elif weight is not None and weight.dtype is not None:
             dtypes.add(weight.dtype.numpy().name)

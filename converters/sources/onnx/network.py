@@ -1,11 +1,11 @@
 """An ONNX source's graph with everything fixed that can be: opset, picture, batch, sizes; and what it tells of its detector.
 
-Before -> after: any opset from 7 on, sizes that are open or computed -> the opset in which graphs are written, or a newer one
-(onnx's own version converter, where it is older), a picture of one size, every shape known, and constants where operators
-computed sizes from sizes. Numeric effect: none; an operator that computes on pixels is left as it is.
+Before -> after: any opset from 7 on, sizes that are open or computed -> the opset in which graphs are written, or a
+newer one (onnx's own version converter, where it is older), a picture of one size, every shape known, and constants
+where operators computed sizes from sizes. Numeric effect: none; an operator that computes on pixels is left as it is.
 
-Outputs of rank 4 that leave a convolution are channels first; they are told, and written, channels last like those of every
-other source. Which they are tells the last operator in front that knows: a convolution or pool, or a Transpose.
+Outputs of rank 4 that leave a convolution are channels first; they are told, and written, channels last like those of
+every other source. Which they are tells the last operator in front that knows: a convolution or pool, or a Transpose.
 """
 
 from __future__ import annotations
@@ -30,15 +30,11 @@ if TYPE_CHECKING:
 
 CHANGED = frozenset({"GridSample", "GroupNormalization"})  # mean something else in opset 20 or 21
 LARGEST_TENSOR = 2**31 - 1  # numbers, as in a TFLite file
-MOST_FOLDED = (
-    1 << 20
-)  # numbers of a constant that is computed here: anchors and strides of the largest pictures
+MOST_FOLDED = 1 << 20  # numbers of a constant that is computed here: anchors and strides of the largest pictures
 ACTIVATIONS = frozenset({"HardSigmoid", "Sigmoid", "Softmax"})
 MOVERS = frozenset({"Cast", "Concat", "DequantizeLinear", "Flatten", "Gather", "Identity", "Pad", "QuantizeLinear", "Reshape",
                     "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})  # fmt: skip
-PRODUCTS = frozenset(
-    {"Conv", "ConvInteger", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "QLinearConv"}
-)
+PRODUCTS = frozenset({"Conv", "ConvInteger", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "QLinearConv"})
 ELEMENTWISE = frozenset({"Add", "BatchNormalization", "Clip", "DequantizeLinear", "Div", "Exp", "HardSigmoid", "Identity",
                          "LeakyRelu", "Mul", "QuantizeLinear", "Relu", "Sigmoid", "Softmax", "Sub", "Tanh"})  # fmt: skip
 CHANNELS_FIRST = frozenset({"AveragePool", "Conv", "ConvInteger", "ConvTranspose", "DepthToSpace", "MaxPool",
@@ -48,15 +44,7 @@ FOLDED = frozenset({"Add", "Cast", "Ceil", "Concat", "ConstantOfShape", "Cos", "
                     "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where"})  # fmt: skip
 
 # What ONNX's reference evaluator raises where constants do not fit an operator.
-NOT_COMPUTED = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+NOT_COMPUTED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def fixed_graph(source: OnnxSource, batch: int | str = 1) -> ir.Graph:
@@ -137,22 +125,15 @@ def _fold(graph: ir.Graph, file: str) -> None:
                 f"{reason:.300}; convert its source again, or export it again"
             ) from error
         for value, array in zip(node.outputs, arrays, strict=True) if arrays else ():
-            constant = ir.Value(
-                name=f"{value.name}/folded", const_value=ir.tensor(array, name=f"{value.name}/folded")
-            )
-            constant.type, constant.shape = (
-                ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-                ir.Shape(array.shape),
-            )
+            constant = ir.Value(name=f"{value.name}/folded", const_value=ir.tensor(array, name=f"{value.name}/folded"))
+            constant.type, constant.shape = (ir.TensorType(ir.DataType.from_numpy(array.dtype)), ir.Shape(array.shape))
             graph.register_initializer(constant)
             value.replace_all_uses_with(constant)
 
 
 def _computed_now(node: ir.Node) -> list[Any] | None:
     """A node's results; None where they depend on the picture, are many, or nobody reads them."""
-    if not any(value.uses() for value in node.outputs) or any(
-        value.is_graph_output() for value in node.outputs
-    ):
+    if not any(value.uses() for value in node.outputs) or any(value.is_graph_output() for value in node.outputs):
         return None
     if node.op_type == "Shape" and node.inputs[0] is not None and not node.attributes:
         shape = static_shape(node.inputs[0])
@@ -174,9 +155,7 @@ def _evaluated(node: ir.Node, given: dict[str, Any]) -> list[Any]:
     """One node by ONNX's reference evaluator."""
     proto = ir.to_proto(node)
     feeds = [
-        onnx.helper.make_tensor_value_info(
-            name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
-        )
+        onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
         for name, array in given.items()
     ]
     results = [onnx.ValueInfoProto(name=str(value.name)) for value in node.outputs]
@@ -191,8 +170,7 @@ def _require_known(graph: ir.Graph, file: str, batch: int | str) -> None:
         f"{node.op_type} {str(value.name)!r}"
         for node in graph
         for value in node.outputs
-        if value.name
-        and (value.dtype is None or static_shape(value, open_batch=isinstance(batch, str)) is None)
+        if value.name and (value.dtype is None or static_shape(value, open_batch=isinstance(batch, str)) is None)
     ]
     for value in (value for node in graph for value in node.outputs):
         shape = static_shape(value, open_batch=True)
@@ -220,11 +198,7 @@ def _misfit(node: ir.Node) -> str | None:
         return None
     group = node.attributes.get_int("group", 1)
     fits = group >= 1 and weights[1] * group == picture[1] and weights[0] % group == 0
-    return (
-        None
-        if fits
-        else f"Conv {str(node.outputs[0].name)!r} has weights {list(weights)} for {list(picture)}"
-    )
+    return None if fits else f"Conv {str(node.outputs[0].name)!r} has weights {list(weights)} for {list(picture)}"
 
 
 def static_shape(value: ir.Value, *, open_batch: bool = False) -> tuple[int, ...] | None:
@@ -292,9 +266,7 @@ def _largest(value: ir.Value) -> float | None:
     producer = value.producer()
     if tensor is None and producer is not None and producer.op_type == "DequantizeLinear":
         parts = [None if v is None else ir.convenience.get_const_tensor(v) for v in producer.inputs]
-        if len(parts) == 3 and all(
-            part is not None and (i == 0 or part.size == 1) for i, part in enumerate(parts)
-        ):
+        if len(parts) == 3 and all(part is not None and (i == 0 or part.size == 1) for i, part in enumerate(parts)):
             codes, scale, zero = (part.numpy().astype(np.float64) for part in parts if part is not None)
             return float(np.abs((codes - zero) * scale).max(initial=0))
     if tensor is None or tensor.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE):
@@ -317,8 +289,7 @@ def turned_outputs(graph: ir.Graph) -> tuple[bool, ...]:
     """Of each output, whether its channels come first, so that it is told and written channels last."""
     known = endings(graph)
     return tuple(
-        len(static_shape(value, open_batch=True) or ()) == 4
-        and known.get(str(value.name), Ending()).is_nchw is True
+        len(static_shape(value, open_batch=True) or ()) == 4 and known.get(str(value.name), Ending()).is_nchw is True
         for value in graph.outputs
     )
 
@@ -334,13 +305,7 @@ def facts_from_onnx(source: OnnxSource) -> SourceFacts:
     outputs = []
     for value, turned in zip(graph.outputs, turned_outputs(graph), strict=True):
         shape, ending = static_shape(value), known.get(str(value.name), Ending())
-        if (
-            value.producer() is None
-            or value.dtype != ir.DataType.FLOAT
-            or not shape
-            or shape[0] != 1
-            or min(shape) < 1
-        ):
+        if value.producer() is None or value.dtype != ir.DataType.FLOAT or not shape or shape[0] != 1 or min(shape) < 1:
             found = f"{None if value.dtype is None else value.dtype.name.lower()} {list(shape or ())}"
             raise UnsupportedModelError(
                 f"{source.file}: is not a detector: output expected float numbers of one image, [1, ...], found '{value.name}' "
@@ -376,11 +341,7 @@ def facts_from_onnx(source: OnnxSource) -> SourceFacts:
 def _extremes(value: ir.Value) -> tuple[float, float] | tuple[None, None]:
     """The largest and smallest number that the codes behind an output can hold; none where it was not quantised."""
     node = value.producer()
-    while (
-        node is not None
-        and node.op_type in ("Identity", "Reshape", "Transpose")
-        and node.inputs[0] is not None
-    ):
+    while node is not None and node.op_type in ("Identity", "Reshape", "Transpose") and node.inputs[0] is not None:
         node = node.inputs[0].producer()
     if node is None or node.op_type != "DequantizeLinear" or len(node.inputs) != 3:
         return None, None

@@ -1,7 +1,8 @@
 """ONNX bytes -> a model that was looked through: whole, valid, of standard operators that end, and one picture in.
 
-Read is what stands in the file alone: numbers in other files are not opened. Refused, all obstacles at once, is what can run
-for ever or means nothing here (If, Loop, Scan, functions, other domains), and a suppression, which the head replaces.
+Read is what stands in the file alone: numbers in other files are not opened. Refused, all obstacles at once, is what
+can run for ever or means nothing here (If, Loop, Scan, functions, other domains), and a suppression, which the head
+replaces.
 """
 
 from __future__ import annotations
@@ -69,9 +70,7 @@ class OnnxSource:
     def shape(self, batch: int | str) -> tuple[int | str, ...]:
         """The input's shape for a batch."""
         height, width = self.size_hw
-        return (
-            (batch, self.channels, height, width) if self.is_nchw else (batch, height, width, self.channels)
-        )
+        return (batch, self.channels, height, width) if self.is_nchw else (batch, height, width, self.channels)
 
 
 def read_onnx(data: bytes, file: str, size_hw: tuple[int, int] | None = None) -> OnnxSource:
@@ -99,8 +98,8 @@ def decode_onnx(data: bytes, file: str) -> onnx.ModelProto:
     """Decode an ONNX file.
 
     Raises:
-        SourceFileError: it is damaged: no message, a constant whose numbers are elsewhere or do not fill its shape, an operator
-            without results, a name that is no text.
+        SourceFileError: it is damaged: no message, a constant whose numbers are elsewhere or do not fill its shape, an
+            operator without results, a name that is no text.
     """
     try:
         model = onnx.load_model_from_string(data)
@@ -142,17 +141,13 @@ def _require_whole(graph: onnx.GraphProto, file: str) -> None:
         if any(
             size.dim_value < 0 for size in value.type.tensor_type.shape.dim
         ):  # onnx's shape inference aborts on such
-            raise SourceFileError(
-                f"'{file}' is a damaged ONNX file: value {value.name!r:.60} has a negative size"
-            )
+            raise SourceFileError(f"'{file}' is a damaged ONNX file: value {value.name!r:.60} has a negative size")
     for tensor in graph.initializer:
         _require_numbers(tensor, file)
     for node in graph.node:
         _require_text((node.op_type, node.name, node.domain, *node.input, *node.output), file)
         if not node.output:
-            raise SourceFileError(
-                f"'{file}' is a damaged ONNX file: operator {node.op_type!r:.60} has no results"
-            )
+            raise SourceFileError(f"'{file}' is a damaged ONNX file: operator {node.op_type!r:.60} has no results")
         for entry in node.attribute:
             for tensor in (*([entry.t] if entry.HasField("t") else ()), *entry.tensors):
                 _require_numbers(tensor, file)
@@ -166,9 +161,7 @@ def _require_numbers(tensor: onnx.TensorProto, file: str) -> None:
     if tensor.data_location != TensorProto.EXTERNAL and not tensor.external_data:
         try:
             numpy_helper.to_array(tensor)
-            ir.serde.deserialize_tensor(
-                tensor
-            ).numpy()  # wants numbers of less than a byte to fill the shape exactly
+            ir.serde.deserialize_tensor(tensor).numpy()  # wants numbers of less than a byte to fill the shape exactly
         except NOT_READ as error:
             reason = f"cannot be read: {error}"
         else:
@@ -191,10 +184,7 @@ def _obstacles(proto: onnx.ModelProto) -> Iterator[str]:
     opset = versions.get("", versions.get("ai.onnx", 0))
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
         yield f"operators of opset {opset}"
-    tensors = [
-        *proto.graph.initializer,
-        *(e.t for node in proto.graph.node for e in node.attribute if e.HasField("t")),
-    ]
+    tensors = [*proto.graph.initializer, *(e.t for node in proto.graph.node for e in node.attribute if e.HasField("t"))]
     for element in dict.fromkeys(tensor.data_type for tensor in tensors):
         if element not in NUMBERS:
             known = element in TensorProto.DataType.values()
@@ -223,22 +213,14 @@ def _with_picture(proto: onnx.ModelProto, file: str, wanted: tuple[int, int] | N
     element = inputs[0].type.tensor_type.elem_type
     dtype = {TensorProto.FLOAT: "float32", TensorProto.UINT8: "uint8"}.get(element)
     if dtype is None:
-        found = (
-            TensorProto.DataType.Name(element).lower()
-            if element in TensorProto.DataType.values()
-            else element
-        )
+        found = TensorProto.DataType.Name(element).lower() if element in TensorProto.DataType.values() else element
         raise UnsupportedModelError(
             f"{file}: takes a picture of {found}, expected float32 or uint8; export it in float32 (half=False)"
         )
-    metadata = read_metadata_props(
-        {entry.key: entry.value for entry in proto.metadata_props}, f"metadata of '{file}'"
-    )
+    metadata = read_metadata_props({entry.key: entry.value for entry in proto.metadata_props}, f"metadata of '{file}'")
     fixed = all(isinstance(size, int) for size in open_hw)
     size_hw = _settled(file, open_hw, wanted or (None if fixed or metadata is None else metadata.size_hw))
-    return OnnxSource(
-        file, proto, inputs[0].name, dtype, is_nchw, int(str(channels)), size_hw, sizes[0] != 1, metadata
-    )
+    return OnnxSource(file, proto, inputs[0].name, dtype, is_nchw, int(str(channels)), size_hw, sizes[0] != 1, metadata)
 
 
 def _sizes(value: onnx.ValueInfoProto) -> list[int | str | None]:

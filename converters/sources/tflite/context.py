@@ -2,8 +2,8 @@
 
 Two invariants hold for every value that is registered here:
 
-* A quantised tensor is carried as integer codes of the chosen dialect. ``float_of`` gives a consumer its own DequantizeLinear,
-  ``define_quantized`` closes an operator with exactly one QuantizeLinear.
+* A quantised tensor is carried as integer codes of the chosen dialect. ``float_of`` gives a consumer its own
+  DequantizeLinear, ``define_quantized`` closes an operator with exactly one QuantizeLinear.
 * A rank-4 activation lives in NCHW; every other rank lives as in the source.
 """
 
@@ -42,7 +42,8 @@ class ImportContext:
         rounding: ``"litert"``: ties and tables of LiteRT's kernels, at the price of a second scale for some tensors;
             ``"real"``: the real functions.
         batch: images per call, or a name where that is left open.
-        arithmetic: what is written where no fused operator has LiteRT's codes: integers step by step, or the fused operator.
+        arithmetic: what is written where no fused operator has LiteRT's codes: integers step by step, or the fused
+            operator.
         values: source tensor index -> ONNX value (codes, or float for unquantised tensors).
         constants: source tensor index -> array in the source's layout, for constants and folded shape arithmetic.
         twins: source tensor name -> where it lives in the ONNX graph.
@@ -223,9 +224,7 @@ class ImportContext:
 
     def _dequantized(self, index: int, params: QuantParams, codes: ir.Value | None = None) -> ir.Value:
         codes = self.codes_of(index) if codes is None else codes
-        return dequantize_node(
-            self.writer, codes, params, self.code_dtype, f"{self.names[index]}/dequantized"
-        )
+        return dequantize_node(self.writer, codes, params, self.code_dtype, f"{self.names[index]}/dequantized")
 
     def _require_float(self, index: int) -> None:
         tensor = self.tensor(index)
@@ -254,9 +253,7 @@ class ImportContext:
         self._tell_adjusted(index, params, index)
         return quantize_node(self.writer, real, params, self.code_dtype, name)
 
-    def tell(
-        self, index: int, target: int, kind: DeviationKind, numbers: tuple[float, float] | None = None
-    ) -> None:
+    def tell(self, index: int, target: int, kind: DeviationKind, numbers: tuple[float, float] | None = None) -> None:
         """Record a number that is not the source's.
 
         Args:
@@ -301,11 +298,7 @@ class ImportContext:
         """The codes behind ``real`` if it is their DequantizeLinear by the very parameters of tensor ``index``."""
         for source, codes in self.values.items():
             producer = real.producer()
-            if (
-                producer is not None
-                and producer.op_type == "DequantizeLinear"
-                and producer.inputs[0] is codes
-            ):
+            if producer is not None and producer.op_type == "DequantizeLinear" and producer.inputs[0] is codes:
                 return codes if self.params(source).same_as(self.params(index)) else None
         return None
 

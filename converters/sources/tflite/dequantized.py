@@ -1,9 +1,10 @@
 """The float network of a quantised TFLite file: the same operators on the real numbers that its codes stand for.
 
 Before -> after: 8-bit weights, and their 32-bit biases -> float32 ``scale * (code - zero_point)``; 8-bit activations ->
-float32; QUANTIZE -> nothing. Fused activations stand in the operators and stay. Numeric effect: no activation is rounded or
-saturated any more. Given the source's own integers in front of an operator, its result is within one step of the source's code
-(half a step for the rounding that is left out, half a step for LiteRT's multipliers), as long as that code is not saturated.
+float32; QUANTIZE -> nothing. Fused activations stand in the operators and stay. Numeric effect: no activation is
+rounded or saturated any more. Given the source's own integers in front of an operator, its result is within one step of
+the source's code (half a step for the rounding that is left out, half a step for LiteRT's multipliers), as long as that
+code is not saturated.
 """
 
 from __future__ import annotations
@@ -42,9 +43,7 @@ def dequantized(model: TfliteModel) -> TfliteModel:
     return replace(
         model,
         tensors=tuple(_real(tensor) for tensor in tensors),
-        operators=tuple(
-            replace(op, op="DEQUANTIZE") if op.op == "QUANTIZE" else op for op in model.operators
-        ),
+        operators=tuple(replace(op, op="DEQUANTIZE") if op.op == "QUANTIZE" else op for op in model.operators),
     )
 
 

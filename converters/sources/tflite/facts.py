@@ -106,9 +106,7 @@ def _codes(model: TfliteModel) -> dict[int, int]:
     found: dict[int, int] = {}
     for op in model.operators:
         moves = op.op in ("DEQUANTIZE", "RESHAPE", "TRANSPOSE") and op.inputs and op.inputs[0] >= 0
-        for index in (
-            op.outputs if moves else ()
-        ):  # an operator without operands is refused where it is translated
+        for index in op.outputs if moves else ():  # an operator without operands is refused where it is translated
             if model.tensors[index].quant is None:
                 found[index] = found.get(op.inputs[0], op.inputs[0])
     return found
@@ -140,9 +138,7 @@ def _not_of_this_family(
 
 def summarise_quantization(model: TfliteModel) -> str:
     """The weights' dtypes and granularity: ``"int8 per-channel"``, ``"uint8 per-tensor"``, ``"float32"``."""
-    weights = [
-        model.tensors[op.inputs[1]] for op in model.operators if op.op in WEIGHTED and len(op.inputs) > 1
-    ]
+    weights = [model.tensors[op.inputs[1]] for op in model.operators if op.op in WEIGHTED and len(op.inputs) > 1]
     dtypes = "/".join(sorted({w.dtype for w in weights})) or "none"
     if all(w.quant is None for w in weights):
         return dtypes

@@ -55,9 +55,7 @@ class FlatBuffer:
 
     def damaged(self, where: str, what: str) -> SourceFileError:
         """The error for a broken structure at the path ``where``; ``what`` says expected and found."""
-        return SourceFileError(
-            f"{self.file}: damaged TFLite file at {where}: {what}; fetch or export the file again"
-        )
+        return SourceFileError(f"{self.file}: damaged TFLite file at {where}: {what}; fetch or export the file again")
 
     def charge(self, cost: int, where: str) -> None:
         """Take ``cost`` from the budget.
@@ -67,9 +65,7 @@ class FlatBuffer:
         """
         self._budget -= cost
         if self._budget < 0:
-            raise self.damaged(
-                where, f"the file describes more than {BUDGET >> 20} MB of tables, names and shapes"
-            )
+            raise self.damaged(where, f"the file describes more than {BUDGET >> 20} MB of tables, names and shapes")
 
     def scalar(self, kind: struct.Struct, position: int, where: str) -> Any:
         """Unpack one little-endian number."""
@@ -81,9 +77,7 @@ class FlatBuffer:
         """The position that the forward offset at ``position`` points to."""
         offset = int(self.scalar(_U32, position, where))
         if not 4 <= offset < len(self.data) - position:
-            raise self.damaged(
-                where, f"offset {offset} at byte {position} leads outside the {len(self.data)} bytes"
-            )
+            raise self.damaged(where, f"offset {offset} at byte {position} leads outside the {len(self.data)} bytes")
         return position + offset
 
     def span(self, position: int, itemsize: int, where: str) -> tuple[int, int]:
@@ -113,9 +107,7 @@ class Table:
         self._size = int(buffer.scalar(_U16, self._vtable + 2, where))
         end = len(buffer.data)
         if self._vtable_size < 4 or self._vtable_size % 2 or self._vtable + self._vtable_size > end:
-            raise self.damaged(
-                "", f"a vtable of {self._vtable_size} bytes at byte {self._vtable} is not possible"
-            )
+            raise self.damaged("", f"a vtable of {self._vtable_size} bytes at byte {self._vtable} is not possible")
         if self._size < 4 or position + self._size > end:
             raise self.damaged("", f"a table of {self._size} bytes at byte {position} is not possible")
 

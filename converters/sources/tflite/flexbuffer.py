@@ -1,8 +1,8 @@
 """Reads the options of a custom operator, a FlexBuffer: a map of names to numbers, without trusting a byte of it.
 
-Only what a map of numbers needs is read. Values of other kinds (texts, vectors) are left out: exporters write a few that
-change nothing. Offsets lead backwards and are followed once each, so there is no cycle; entries and names are bounded. Format:
-https://flatbuffers.dev/flatbuffers_internals.html, "FlexBuffers".
+Only what a map of numbers needs is read. Values of other kinds (texts, vectors) are left out: exporters write a few
+that change nothing. Offsets lead backwards and are followed once each, so there is no cycle; entries and names are
+bounded. Format: https://flatbuffers.dev/flatbuffers_internals.html, "FlexBuffers".
 """
 
 from __future__ import annotations
@@ -46,11 +46,7 @@ def _read_map(data: bytes, start: int, width: int) -> dict[str, int | float | bo
     """The map whose values begin at ``start``; before them stand offset and width of the names, and their number."""
     count = _unsigned(data, start - width, width)
     keys, key_width = _behind(data, start - 3 * width, width), _unsigned(data, start - 2 * width, width)
-    if (
-        count > MOST_ENTRIES
-        or key_width not in (1, 2, 4, 8)
-        or _unsigned(data, keys - key_width, key_width) != count
-    ):
+    if count > MOST_ENTRIES or key_width not in (1, 2, 4, 8) or _unsigned(data, keys - key_width, key_width) != count:
         raise ValueError(f"a map of {count} values, expected at most {MOST_ENTRIES} and as many names")
     numbers = {}
     for index in range(count):

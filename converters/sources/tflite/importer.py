@@ -69,9 +69,7 @@ def define_image_input(
 
 def _codes(context: ImportContext, pixels: ir.Value, index: int) -> ir.Value:
     """The dialect's codes of tensor ``index``, whose uint8 codes are the pixels."""
-    return pixel_codes(
-        context.writer, pixels, context.params(index), context.code_dtype, context.names[index]
-    )
+    return pixel_codes(context.writer, pixels, context.params(index), context.code_dtype, context.names[index])
 
 
 def require_source_shapes(context: ImportContext) -> None:
@@ -119,12 +117,7 @@ def import_tflite(
             "float32 numbers; leave it out"
         )
     context = ImportContext(
-        model,
-        writer,
-        options.activations,
-        options.rounding,
-        options.batch_size,
-        arithmetic=options.arithmetic,
+        model, writer, options.activations, options.rounding, options.batch_size, arithmetic=options.arithmetic
     )
     define_image_input(context, spec.image, options.batch_size, rescaling)
     translate(context)

@@ -1,7 +1,7 @@
 """TensorFlow Lite's metadata of a model: a FlatBuffer of its own in a buffer, and files in a ZIP behind the model.
 
-Numbers of tables and slots: ``metadata_schema.fbs`` of tensorflow/tflite-support (version 1). Read are the label files of
-outputs, the input's colour space, and ``(pixel - mean) / std``.
+Numbers of tables and slots: ``metadata_schema.fbs`` of tensorflow/tflite-support (version 1). Read are the label files
+of outputs, the input's colour space, and ``(pixel - mean) / std``.
 """
 
 from __future__ import annotations
@@ -52,9 +52,7 @@ def read_metadata(data: bytes, file: str, root: Table, buffers: Sequence[Table])
     return tuple(part for part in found if part is not None)
 
 
-def _from_flatbuffer(
-    root: Table, buffers: Sequence[Table], texts: dict[str, str], file: str
-) -> Iterator[FileMetadata]:
+def _from_flatbuffer(root: Table, buffers: Sequence[Table], texts: dict[str, str], file: str) -> Iterator[FileMetadata]:
     where = f"the TFLite metadata of '{file}'"
     try:
         numbers = [

@@ -1,8 +1,8 @@
 """The table of TFLite operators: one row says all that xdet knows of one, and every part of xdet reads it.
 
 A row (``rows``) holds the frame that a file's records must keep (``supported``), the function that translates it
-(``importer``), what constants it has (``xdet.inspection``), and in which cases (``conditions``) how exactly the result equals
-LiteRT's (docs/operators.md, ``xdet check``).
+(``importer``), what constants it has (``xdet.inspection``), and in which cases (``conditions``) how exactly the result
+equals LiteRT's (docs/operators.md, ``xdet check``).
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ _SUM = (
 
 
 _EXTREME = (Case("Max, Min", "built-in", remark="codes are compared, whatever their scales"),)
-_REDUCED = (
-    Case("ReduceMax, ReduceMin", "XNNPACK", remark="codes are compared, whatever the scale of the output"),
-)
+_REDUCED = (Case("ReduceMax, ReduceMin", "XNNPACK", remark="codes are compared, whatever the scale of the output"),)
 _MOVED = (
     Case(
         "Reshape, Transpose, Slice, Gather, Tile, Split, Concat",
@@ -112,12 +110,7 @@ def _function(kernel: Kernel, remark: str = "") -> Row:
 
 def _on_floats(handler: Handler, signature: Signature) -> Row:
     """An operator that is translated on float32 alone."""
-    case = Case(
-        "Mul, Pow",
-        "either",
-        1,
-        "on float32 alone, whose last bit is each runtime's",
-    )
+    case = Case("Mul, Pow", "either", 1, "on float32 alone, whose last bit is each runtime's")
     return Row(handler, signature, (case,), "elementwise", floats_only=True)
 
 
@@ -185,13 +178,7 @@ OPERATORS: Mapping[str, Row] = {
     "MAX_POOL_2D": Row(
         averages.max_pool_2d,
         _POOL,
-        (
-            Case(
-                "MaxPool",
-                "XNNPACK",
-                remark="built-in where strides are longer than the window, with the same codes",
-            ),
-        ),
+        (Case("MaxPool", "XNNPACK", remark="built-in where strides are longer than the window, with the same codes"),),
         "pool",
     ),
     "AVERAGE_POOL_2D": Row(
@@ -247,12 +234,7 @@ OPERATORS: Mapping[str, Row] = {
     "LOGISTIC": Row(
         activations.logistic,
         _UNARY,
-        (
-            Case(
-                "Sigmoid, its scale adjusted where a result lies near a tie, or a table of 256 codes",
-                "XNNPACK",
-            ),
-        ),
+        (Case("Sigmoid, its scale adjusted where a result lies near a tie, or a table of 256 codes", "XNNPACK"),),
         "elementwise",
         ties=True,
     ),
@@ -301,13 +283,7 @@ OPERATORS: Mapping[str, Row] = {
     "HARD_SWISH": Row(
         activations.hard_swish,
         _UNARY,
-        (
-            Case(
-                "a table of 256 codes, looked up with Gather",
-                "built-in",
-                remark="that kernel's 16-bit fixed point",
-            ),
-        ),
+        (Case("a table of 256 codes, looked up with Gather", "built-in", remark="that kernel's 16-bit fixed point"),),
         "elementwise",
         ties=True,
     ),
@@ -411,11 +387,7 @@ OPERATORS: Mapping[str, Row] = {
         averages.resize_bilinear,
         _RESIZE,
         (
-            Case(
-                "by 2 and 4: Resize, zero-point at the lowest code (1)",
-                "XNNPACK",
-                remark="plain and half-pixel",
-            ),
+            Case("by 2 and 4: Resize, zero-point at the lowest code (1)", "XNNPACK", remark="plain and half-pixel"),
             Case(
                 "int32 Gather and weighted sums (`ops/integer_resize.py`)",
                 "XNNPACK",

@@ -1,7 +1,8 @@
 """``TFLite_Detection_PostProcess``: what the operator behind an SSD network does, from its options and its priors.
 
-Offsets, scores and a constant of priors -> boxes, classes, scores and their number. It is not translated as an operator: the
-head ``ssd`` and the tail of all heads do the same (``converters.heads.ssd``, ``converters.spec.Suppression``).
+Offsets, scores and a constant of priors -> boxes, classes, scores and their number. It is not translated as an
+operator: the head ``ssd`` and the tail of all heads do the same (``converters.heads.ssd``,
+``converters.spec.Suppression``).
 
 Source of names and defaults: the operator's kernel in tensorflow/tensorflow (lite/kernels/detection_postprocess.cc).
 """
@@ -39,13 +40,7 @@ def read_postprocess(model: TfliteModel) -> PostProcess | None:
     boxes, scores = (model.tensors[index].shape for index in op.inputs[:2])
     classes = _count(model, op, "num_classes", most=1 << 16)
     background = scores[2] - classes if len(scores) == 3 else -1
-    if (
-        len(boxes) != 3
-        or boxes[0] != 1
-        or boxes[2] != 4
-        or scores[:2] != boxes[:2]
-        or background not in (0, 1)
-    ):
+    if len(boxes) != 3 or boxes[0] != 1 or boxes[2] != 4 or scores[:2] != boxes[:2] or background not in (0, 1):
         found = f"offsets {list(boxes)} and scores {list(scores)} of {classes} classes"
         raise _malformed(model, f"has {found}, expected [1, boxes, 4] and [1, boxes, classes or 1 + classes]")
     regular = bool(op.options.get("use_regular_nms", False))
@@ -113,6 +108,4 @@ def _threshold(model: TfliteModel, op: TfliteOperator, name: str) -> float:
 
 
 def _malformed(model: TfliteModel, what: str) -> SourceFileError:
-    return SourceFileError(
-        f"{model.file}: its operator TFLite_Detection_PostProcess {what}; export the model again"
-    )
+    return SourceFileError(f"{model.file}: its operator TFLite_Detection_PostProcess {what}; export the model again")

@@ -73,7 +73,8 @@ class TfliteOperator:
         inputs: tensor indices; -1 is an absent optional input.
         outputs: tensor indices.
         options: the operator's parameters under the names of ``schema.OPTIONS``, the schema's default where
-            the file has none; the numbers of its FlexBuffer for ``POSTPROCESS``; empty for operators that are not listed there.
+            the file has none; the numbers of its FlexBuffer for ``POSTPROCESS``; empty for operators that are not
+            listed there.
     """
 
     index: int
@@ -95,8 +96,8 @@ class TfliteModel:
         operators: all operators, in execution order.
         inputs: indices of the tensors the caller feeds.
         outputs: indices of the tensors the caller reads; where there is a ``postprocess``, its boxes and scores.
-        postprocess: the operator that turned these into detections and ends the file, which is none of ``operators``; its
-            parameters are ``converters.sources.tflite.postprocess``'s to read.
+        postprocess: the operator that turned these into detections and ends the file, which is none of ``operators``;
+            its parameters are ``converters.sources.tflite.postprocess``'s to read.
         metadata: what the file says in words.
         constant_outputs: indices of the file's outputs that are constants, which are none of ``outputs``.
     """
@@ -122,10 +123,7 @@ NUMPY_DTYPES = frozenset((
 ))
 # fmt: on
 CODE_RANGES = {
-    **{
-        name: (np.iinfo(name).min, np.iinfo(name).max)
-        for name in ("int8", "uint8", "int16", "uint16", "int32")
-    },
+    **{name: (np.iinfo(name).min, np.iinfo(name).max) for name in ("int8", "uint8", "int16", "uint16", "int32")},
     "int64": (-(2**63), 2**63 - 1),
     "int4": (-8, 7),
     "uint4": (0, 15),
@@ -167,9 +165,7 @@ def _reasons_to_refuse(table: Table) -> list[str]:
     shape, signature = table.integers("shape"), table.integers("shape_signature")
     unknown = [axis for axis, size in enumerate(signature) if size < 0]
     if any(axis > 0 or shape[:1] != (1,) for axis in unknown):
-        reasons.append(
-            f"has a dynamic shape {list(signature)}; export the model with a fixed input size and batch 1"
-        )
+        reasons.append(f"has a dynamic shape {list(signature)}; export the model with a fixed input size and batch 1")
     if not reasons:
         return []
     name = table.text("name")
@@ -197,9 +193,7 @@ def _read_tensor(index: int, table: Table, buffers: Sequence[Table]) -> TfliteTe
 def _read_shape(table: Table, name: str) -> tuple[int, ...]:
     """The static shape; a dynamic batch is stored as 1."""
     shape, signature = table.integers("shape"), table.integers("shape_signature")
-    elements = math.prod(
-        max(size, 1) for size in shape
-    )  # the other sizes of an empty tensor are bounded, too
+    elements = math.prod(max(size, 1) for size in shape)  # the other sizes of an empty tensor are bounded, too
     if len(shape) > MAX_RANK or min(shape, default=0) < 0 or elements > MAX_ELEMENTS:
         shown = [*shape[:MAX_RANK], "..."] if len(shape) > MAX_RANK else list(shape)
         expected = f"at most {MAX_RANK} sizes >= 0 and {MAX_ELEMENTS} elements"
@@ -207,9 +201,7 @@ def _read_shape(table: Table, name: str) -> tuple[int, ...]:
     if signature and (
         len(signature) != len(shape) or any(s not in (-1, n) for s, n in zip(signature, shape, strict=True))
     ):
-        raise table.damaged(
-            "shape_signature", f"tensor {name!r}: {list(signature)} contradicts shape {list(shape)}"
-        )
+        raise table.damaged("shape_signature", f"tensor {name!r}: {list(signature)} contradicts shape {list(shape)}")
     return shape
 
 
@@ -231,9 +223,7 @@ def _read_raw(table: Table, buffers: Sequence[Table]) -> NDArray[np.uint8]:
     return np.frombuffer(table.buffer.data, np.uint8, size, offset)
 
 
-def _decode(
-    table: Table, name: str, dtype: str, shape: tuple[int, ...], raw: NDArray[np.uint8]
-) -> NDArray[Any] | None:
+def _decode(table: Table, name: str, dtype: str, shape: tuple[int, ...], raw: NDArray[np.uint8]) -> NDArray[Any] | None:
     """The constant in its dtype and shape, read-only; None for computed tensors and types numpy lacks."""
     elements = math.prod(shape)
     if dtype not in NUMPY_DTYPES or (not raw.size and elements):
@@ -242,9 +232,7 @@ def _decode(
     if raw.size != elements * code.itemsize:
         expected = f"{elements * code.itemsize} bytes for {dtype} {list(shape)}"
         raise table.damaged("buffer", f"constant {name!r} has {raw.size} bytes, expected {expected}")
-    if (
-        dtype == "bool"
-    ):  # a byte other than 0 and 1 is no numpy bool: compare, a copy, instead of reinterpreting
+    if dtype == "bool":  # a byte other than 0 and 1 is no numpy bool: compare, a copy, instead of reinterpreting
         table.buffer.charge(raw.size, table.where)
     flat = raw != 0 if dtype == "bool" else raw.view(code)
     flat.flags.writeable = False
@@ -269,9 +257,7 @@ def _read_quant(table: Table, name: str, dtype: str, shape: tuple[int, ...]) -> 
     low, high = CODE_RANGES[dtype]
     if (zero_point < low).any() or (zero_point > high).any():
         found = f"{int(zero_point.min())}..{int(zero_point.max())}"
-        raise quantization.damaged(
-            "zero_point", f"tensor {name!r}: {dtype} needs {low}..{high}, found {found}"
-        )
+        raise quantization.damaged("zero_point", f"tensor {name!r}: {dtype} needs {low}..{high}, found {found}")
     return QuantParams(scale.astype(np.float32), zero_point, axis)
 
 
@@ -280,9 +266,7 @@ def _read_zero_point(quantization: Table, name: str, count: int) -> NDArray[np.i
     stored = quantization.vector("zero_point")
     if stored is None or stored.size not in (1, count):
         found = 0 if stored is None else stored.size
-        raise quantization.damaged(
-            "zero_point", f"tensor {name!r} has {count} scales and {found} zero-points"
-        )
+        raise quantization.damaged("zero_point", f"tensor {name!r} has {count} scales and {found} zero-points")
     return np.broadcast_to(stored, count).astype(np.int64)
 
 
@@ -378,14 +362,10 @@ def _read_code(table: Table) -> tuple[str, int]:
     return (f"CUSTOM:{table.text('custom_code')}" if name == "CUSTOM" else name), version
 
 
-def _read_operator(
-    index: int, table: Table, codes: Sequence[tuple[str, int]], tensors: int
-) -> TfliteOperator:
+def _read_operator(index: int, table: Table, codes: Sequence[tuple[str, int]], tensors: int) -> TfliteOperator:
     number = table.integer("opcode_index")
     if number >= len(codes):
-        raise table.damaged(
-            "opcode_index", f"number {number} does not exist, the file has {len(codes)} codes"
-        )
+        raise table.damaged("opcode_index", f"number {number} does not exist, the file has {len(codes)} codes")
     op, version = codes[number]
     return TfliteOperator(
         index=index,
@@ -455,19 +435,13 @@ def _check_order(model: TfliteModel, subgraph: Table) -> None:
         where = f"operators[{operator.index}]"
         if early := set(operator.inputs) - ready:
             names = _quote(model.tensors, early)
-            raise subgraph.damaged(
-                where, f"{operator.op} reads tensors that nothing before it computes: {names}"
-            )
+            raise subgraph.damaged(where, f"{operator.op} reads tensors that nothing before it computes: {names}")
         if ready.intersection(operator.outputs) or len(set(operator.outputs)) < len(operator.outputs):
             names = _quote(model.tensors, operator.outputs)
-            raise subgraph.damaged(
-                where, f"{operator.op} writes a tensor that has its value already, among {names}"
-            )
+            raise subgraph.damaged(where, f"{operator.op} writes a tensor that has its value already, among {names}")
         ready.update(operator.outputs)
     if missing := set(model.outputs) - ready:
-        raise subgraph.damaged(
-            "outputs", f"nothing computes the model outputs {_quote(model.tensors, missing)}"
-        )
+        raise subgraph.damaged("outputs", f"nothing computes the model outputs {_quote(model.tensors, missing)}")
 
 
 def _quote(tensors: Sequence[TfliteTensor], indices: Iterable[int]) -> str:

@@ -79,11 +79,7 @@ INDEX_VECTORS: Mapping[int, Schema] = {
     2: {"values": Field(0, "vector:uint16")},
     3: {"values": Field(0, "vector:uint8")},
 }
-BUFFER: Schema = {
-    "data": Field(0, "vector:uint8"),
-    "offset": Field(1, "uint64"),
-    "size": Field(2, "uint64"),
-}
+BUFFER: Schema = {"data": Field(0, "vector:uint8"), "offset": Field(1, "uint64"), "size": Field(2, "uint64")}
 OPERATOR: Schema = {
     "opcode_index": Field(0, "uint32"),
     "inputs": Field(1, "vector:int32"),
@@ -166,12 +162,8 @@ OPTIONS: Mapping[str, Options] = {
     "MUL": Options(21, _FUSED),
     "PACK": Options(59, {"values_count": Field(0, "int32"), "axis": Field(1, "int32")}),
     "RESHAPE": Options(17, {"new_shape": Field(0, "vector:int32")}),
-    "RESIZE_BILINEAR": Options(
-        15, {"align_corners": Field(2, "bool"), "half_pixel_centers": Field(3, "bool")}
-    ),
-    "RESIZE_NEAREST_NEIGHBOR": Options(
-        74, {"align_corners": Field(0, "bool"), "half_pixel_centers": Field(1, "bool")}
-    ),
+    "RESIZE_BILINEAR": Options(15, {"align_corners": Field(2, "bool"), "half_pixel_centers": Field(3, "bool")}),
+    "RESIZE_NEAREST_NEIGHBOR": Options(74, {"align_corners": Field(0, "bool"), "half_pixel_centers": Field(1, "bool")}),
     "SHAPE": Options(55, {"out_type": Field(0, "dtype")}),
     "SOFTMAX": Options(9, {"beta": Field(0, "float32")}),
     "SPACE_TO_DEPTH": Options(19, {"block_size": Field(0, "int32")}),
@@ -198,19 +190,7 @@ WEIGHTS_FORMATS = ("DEFAULT", "SHUFFLED4x16INT8")
 QUANTIZATION_DETAILS = ("none", "custom", "blockwise", "multi-axis")
 
 DTYPES = (
-    *(
-        "float32",
-        "float16",
-        "int32",
-        "uint8",
-        "int64",
-        "string",
-        "bool",
-        "int16",
-        "complex64",
-        "int8",
-        "float64",
-    ),
+    *("float32", "float16", "int32", "uint8", "int64", "string", "bool", "int16", "complex64", "int8", "float64"),
     *("complex128", "uint64", "resource", "variant", "uint32", "uint16", "int4", "bfloat16", "int2", "uint4"),
     *("float8_e4m3fn", "float8_e5m2"),
 )

@@ -1,13 +1,13 @@
 """Constants that a file stores without their zeros, and the operator DENSIFY, which puts these back.
 
-A sparse tensor lists its dimensions in the order in which they are walked. A dense one takes every index; a sparse one has the
-indices that hold something, and per place of the dimensions in front where its own begin (``segments``, as in compressed rows).
-Dimensions beyond the tensor's rank are blocks: parts of the dimensions that ``block_map`` names.
+A sparse tensor lists its dimensions in the order in which they are walked. A dense one takes every index; a sparse one
+has the indices that hold something, and per place of the dimensions in front where its own begin (``segments``, as in
+compressed rows). Dimensions beyond the tensor's rank are blocks: parts of the dimensions that ``block_map`` names.
 
 Here the zeros are put back at reading, so that whoever reads the file sees plain constants, and DENSIFY of one is gone.
 
-Source of the format: ``SparsityParameters`` in tensorflow/tensorflow (lite/schema/schema.fbs), which names it after F. Kjolstad
-et al., "The Tensor Algebra Compiler" (2017).
+Source of the format: ``SparsityParameters`` in tensorflow/tensorflow (lite/schema/schema.fbs), which names it after F.
+Kjolstad et al., "The Tensor Algebra Compiler" (2017).
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ DENSE, SPARSE = range(2)
 PLACE_COST = 8  # bytes of an index
 
 
-def densify(
-    table: Table, shape: tuple[int, ...], dtype: np.dtype[Any], stored: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
+def densify(table: Table, shape: tuple[int, ...], dtype: np.dtype[Any], stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The bytes of a sparse constant with its zeros.
 
     Args:
@@ -51,9 +49,7 @@ def densify(
     rank = len(shape)
     fits = sorted(order) == list(range(rank + len(blocks))) and len(levels) == len(order)
     if not fits or any(not 0 <= axis < rank for axis in blocks) or len(set(blocks)) < len(blocks):
-        raise table.damaged(
-            "", f"order {list(order)}, blocks {list(blocks)} describe no tensor of rank {rank}"
-        )
+        raise table.damaged("", f"order {list(order)}, blocks {list(blocks)} describe no tensor of rank {rank}")
     places: dict[int, NDArray[np.int64]] = {}
     count = 1
     for axis, level in zip(order, levels, strict=True):
@@ -102,9 +98,7 @@ def _numbers(level: Table, name: str) -> NDArray[np.int64]:
     """A vector of int32, uint16 or uint8 behind a union."""
     kind = level.integer(f"{name}_type")
     if kind not in schema.INDEX_VECTORS:
-        raise level.damaged(
-            f"{name}_type", f"expected {', '.join(map(str, schema.INDEX_VECTORS))}, found {kind}"
-        )
+        raise level.damaged(f"{name}_type", f"expected {', '.join(map(str, schema.INDEX_VECTORS))}, found {kind}")
     child = level.child(name, schema.INDEX_VECTORS[kind])
     values = None if child is None else child.vector("values")
     if values is None or not values.size:

@@ -1,8 +1,8 @@
 """Whether a file's operators keep the frame of their rows (``operators``), and whether all of them have a translation.
 
-Two questions before any work, each answered with everything that is wrong or in the way. Handlers need no checks of their
-own then, and neither do kernels: LiteRT trusts operands, and reads a bias of one element in front of a thousand channels
-beyond its end. Rules of fit: tensorflow/lite/kernels/{conv,depthwise_conv,fully_connected}.cc.
+Two questions before any work, each answered with everything that is wrong or in the way. Handlers need no checks of
+their own then, and neither do kernels: LiteRT trusts operands, and reads a bias of one element in front of a thousand
+channels beyond its end. Rules of fit: tensorflow/lite/kernels/{conv,depthwise_conv,fully_connected}.cc.
 """
 
 from __future__ import annotations
@@ -28,10 +28,7 @@ COMPILED = {
         "Coral's Edge TPU",
         "give the file that edgetpu_compiler was given, which has no '_edgetpu' in its name",
     ),
-    "CUSTOM:ethos-u": (
-        "Arm's Ethos-U",
-        "give the file that vela was given, which has no '_vela' in its name",
-    ),
+    "CUSTOM:ethos-u": ("Arm's Ethos-U", "give the file that vela was given, which has no '_vela' in its name"),
 }
 """Operators that hold machine code of a network -> of which processor, and what to do."""
 HINTS = {
@@ -66,7 +63,9 @@ def require_network(model: TfliteModel) -> None:
     for op in model.operators:
         if op.op in COMPILED:
             processor, advice = COMPILED[op.op]
-            msg = f"{model.file}: was compiled for {processor} (operator {op.op}) and holds no network any more; {advice}"
+            msg = (
+                f"{model.file}: was compiled for {processor} (operator {op.op}) and holds no network any more; {advice}"
+            )
             raise UnsupportedModelError(msg)
 
 
@@ -149,9 +148,7 @@ def require_supported(model: TfliteModel) -> None:
     if foreign:
         hints = dict.fromkeys(HINTS[op.op] for op in model.operators if op.op in HINTS)
         if any(op.op.startswith("CUSTOM:Flex") for op in model.operators):
-            hints["export it with TFLite's own operators alone (TFLITE_BUILTINS), not with SELECT_TF_OPS"] = (
-                None
-            )
+            hints["export it with TFLite's own operators alone (TFLITE_BUILTINS), not with SELECT_TF_OPS"] = None
         advice = "".join(f"; {hint}" for hint in hints)
         msg = f"{model.file}: no translation for {'; '.join(foreign)}; xdet reads int8, uint8 and float32 detectors{advice}"
         raise UnsupportedModelError(msg)
@@ -183,9 +180,7 @@ def _untranslatable(model: TfliteModel) -> list[str]:
 
 def _foreign_dtypes(model: TfliteModel, op: TfliteOperator) -> set[str]:
     """Tensor types of ``op`` that its handler does not take."""
-    allowed = (
-        CODE_DTYPES | INDEX_DTYPES | {"float32"} | ({"float16"} if _widens_constant(model, op) else set())
-    )
+    allowed = CODE_DTYPES | INDEX_DTYPES | {"float32"} | ({"float16"} if _widens_constant(model, op) else set())
     indices = [i for i in (*op.inputs, *op.outputs) if i >= 0]
     return {model.tensors[i].dtype for i in indices} - allowed
 
@@ -255,12 +250,9 @@ def _refused_weights(model: TfliteModel, op: TfliteOperator, widened: set[int]) 
             yield f"has a bias of {tensor.dtype}, expected {'float32' if floats else 'int32'}"
         elif position == 1 and (tensor.dtype not in CODE_DTYPES or tensor.quant is None):
             yield f"has weights {tensor.name!r} of {tensor.dtype} without a scale"
-        elif (
-            position == 1 and tensor.quant is not None and tensor.quant.axis not in (None, weights.scale_axis)
-        ):
+        elif position == 1 and tensor.quant is not None and tensor.quant.axis not in (None, weights.scale_axis):
             yield (
-                f"has weight scales along axis {tensor.quant.axis}, expected {weights.scale_axis}, "
-                "the output channels"
+                f"has weight scales along axis {tensor.quant.axis}, expected {weights.scale_axis}, the output channels"
             )
 
 

@@ -9,13 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.description.values import (
-    SizesWh,
-    StatedAnchors,
-    parse_anchors,
-    settle_unit,
-    sizes_from_values,
-)
+from converters.description.values import SizesWh, StatedAnchors, parse_anchors, settle_unit, sizes_from_values
 from converters.errors import ConversionError, OptionError, SourceFileError
 from converters.facts import SourceFacts, SourceOutput
 

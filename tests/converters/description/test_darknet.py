@@ -69,18 +69,13 @@ def test_a_region_is_in_cells_and_another_size_is_told(tmp_path: Path) -> None:
     config = written(tmp_path, V2.replace("16.62,10.52", "2.6,1.5").replace("classes=20", "classes=1"))
     described = describe_source(tmp_path / "m.tflite", facts((2, 2, 12)), SourceOptions(config=config))
     assert described.spec.head is not None
-    assert described.spec.head.to_dict()["anchors"] == {
-        "sizes_wh": ((1.08, 1.19), (2.6, 1.5)),
-        "unit": "cell",
-    }
+    assert described.spec.head.to_dict()["anchors"] == {"sizes_wh": ((1.08, 1.19), (2.6, 1.5)), "unit": "cell"}
     assert described.notes == ("config 'tiny.cfg' was trained at (416, 416), 'm.tflite' takes (64, 64)",)
 
 
 def test_a_cfg_of_another_model_is_refused(tmp_path: Path) -> None:
     config = written(tmp_path, V2.replace("16.62,10.52", "2.6,1.5"))
-    with pytest.raises(
-        SourceFileError, match=r"has 20 classes, the head of 'm.tflite' scores 1: use the one"
-    ):
+    with pytest.raises(SourceFileError, match=r"has 20 classes, the head of 'm.tflite' scores 1: use the one"):
         describe_source(tmp_path / "m.tflite", facts((2, 2, 12)), SourceOptions(config=config))
 
 

@@ -114,9 +114,7 @@ def test_a_text_that_is_no_literal_is_itself(text: str) -> None:
 
 def test_a_lone_list_of_labels_is_read() -> None:
     texts = {"labelmap.txt": "person\ndog\n\n", "LICENSE.txt": "none"}
-    assert read_archive(texts, "m.tflite") == FileMetadata(
-        "'labelmap.txt' in the ZIP of 'm.tflite'", ("person", "dog")
-    )
+    assert read_archive(texts, "m.tflite") == FileMetadata("'labelmap.txt' in the ZIP of 'm.tflite'", ("person", "dog"))
     assert read_archive({"labels_en.txt": "a"}, "m") is None
     assert read_archive({"labels.txt": "a", "more/labels.txt": "b"}, "m") is None
 
@@ -124,18 +122,10 @@ def test_a_lone_list_of_labels_is_read() -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        pytest.param(
-            zipped(labels__txt="person")[:-30] + b"PK\5\6" + bytes(18), None, id="an empty directory"
-        ),
-        pytest.param(
-            zipped(**{f"{i}__txt": "x" for i in range(400)}), "directory of another size", id="many members"
-        ),
-        pytest.param(
-            zipped(a__txt="x").replace(b"PK\1\2", b"PK\1\3"), "cannot be read", id="a broken directory"
-        ),
-        pytest.param(
-            b"model" + b"PK\6\7" + bytes(16) + b"PK\5\6" + bytes(18), "directory of another", id="zip64"
-        ),
+        pytest.param(zipped(labels__txt="person")[:-30] + b"PK\5\6" + bytes(18), None, id="an empty directory"),
+        pytest.param(zipped(**{f"{i}__txt": "x" for i in range(400)}), "directory of another size", id="many members"),
+        pytest.param(zipped(a__txt="x").replace(b"PK\1\2", b"PK\1\3"), "cannot be read", id="a broken directory"),
+        pytest.param(b"model" + b"PK\6\7" + bytes(16) + b"PK\5\6" + bytes(18), "directory of another", id="zip64"),
         pytest.param(zipped(a__txt=b"\xff\xfe\xff"), "cannot be read", id="no UTF-8"),
         pytest.param(zipped(a__txt=b" " * (2 << 20)), None, id="too large"),
         pytest.param(b"model", None, id="no ZIP"),

@@ -47,14 +47,7 @@ def test_every_row_is_of_the_table_of_heads() -> None:
         (facts((3 * CELLS, 6), activations=("LOGISTIC",)), "yolo_v5"),
         (facts((CELLS, 6)), "yolox"),
     ],
-    ids=[
-        "grid",
-        "grid with an axis of anchors",
-        "two grids",
-        "values by boxes",
-        "three per cell",
-        "one per cell",
-    ],
+    ids=["grid", "grid with an axis of anchors", "two grids", "values by boxes", "three per cell", "one per cell"],
 )
 def test_the_only_head_that_fits_is_found(found: SourceFacts, kind: str) -> None:
     assert recognise(found) == kind
@@ -83,9 +76,7 @@ def test_where_none_fits_every_head_says_why(found: SourceFacts) -> None:
 
 def test_a_network_of_another_task_is_no_detector_unless_somebody_says_so() -> None:
     pose = replace(facts((6, CELLS)), metadata=(FileMetadata("its metadata", task="pose"),))
-    with pytest.raises(
-        OptionError, match="its metadata says that the network's task is 'pose', expected 'detect'"
-    ):
+    with pytest.raises(OptionError, match="its metadata says that the network's task is 'pose', expected 'detect'"):
         resolve_spec(pose, SourceOptions(), None, None)
     assert resolve_spec(pose, SourceOptions(head="yolo_v8"), None, None).head == YoloV8(CELLS, 2)
     assert not resolve_spec(pose, SourceOptions(head="none"), None, None).gives_boxes
@@ -191,18 +182,12 @@ def test_yolo_v3_gives_the_finest_grid_the_first_anchors() -> None:
         (GRIDS, SourceOptions(anchors=PIXELS, class_names=("a", "b")), "scores 1 classes, 2 are named"),
         (GRIDS, SourceOptions(head="yolo_v2", anchors=PIXELS), "yolo_v2: a YOLO v2 head is one output"),
         (facts((6, CELLS)), SourceOptions(class_names=("a",)), "scores 2 classes, 1 are named"),
-        (
-            facts((6, CELLS)),
-            SourceOptions(head="yolo_v5"),
-            "yolo_v5: one list of boxes is expected, boxes by values",
-        ),
+        (facts((6, CELLS)), SourceOptions(head="yolo_v5"), "yolo_v5: one list of boxes is expected, boxes by values"),
         (facts((CELLS + 1, 6)), SourceOptions(head="yolox"), "make 126 boxes, found 127"),
         (facts((8, 12, 3)), SourceOptions(head="yolo_v8"), "yolo_v8: one list of boxes is expected"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_numbers(
-    found: SourceFacts, options: SourceOptions, said: str
-) -> None:
+def test_what_does_not_fit_is_refused_with_the_numbers(found: SourceFacts, options: SourceOptions, said: str) -> None:
     with pytest.raises(OptionError, match=said):
         resolve_spec(found, options, None, None)
 

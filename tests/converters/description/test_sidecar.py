@@ -71,14 +71,8 @@ def test_the_sidecar_stands_beside_the_model_under_its_stem(tmp_path: Path) -> N
     [
         ({"class_name": []}, "unknown keys 'class_name' (did you mean 'class_names'?); known are head"),
         ({"zzz": 1, "Head": 1}, "unknown keys 'zzz', 'Head' (did you mean 'head'?)"),
-        (
-            {"head": "rcnn"},
-            f"head: expected one of {', '.join(RECOGNITIONS)}, none, found 'rcnn'",
-        ),
-        (
-            {"head": None},
-            f"head: expected one of {', '.join(RECOGNITIONS)}, none, found None",
-        ),
+        ({"head": "rcnn"}, f"head: expected one of {', '.join(RECOGNITIONS)}, none, found 'rcnn'"),
+        ({"head": None}, f"head: expected one of {', '.join(RECOGNITIONS)}, none, found None"),
         ({"class_names": "person"}, "class_names: expected a list of names, found 'person'"),
         ({"class_names": ["a", ""]}, "class_names: the name of class 1 is empty"),
         ({"anchors": [1, 2]}, "anchors: expected [[width, height], ...], found [1, 2]"),
@@ -92,21 +86,13 @@ def test_the_sidecar_stands_beside_the_model_under_its_stem(tmp_path: Path) -> N
         ({"rescaling": {"scale": True, "offset": 0}}, "rescaling.scale: expected a number, found True"),
         ({"rescaling": {"scale": 10**400, "offset": 0}}, "rescaling.scale: the number is too large"),
         ({"rescaling": {"scale": 0, "offset": 0}}, "rescaling: rescaling scale must be above 0"),
-        (
-            {"rescaling": {"scales": 1, "offset": 0}},
-            "rescaling: unknown keys 'scales' (did you mean 'scale'?)",
-        ),
-        (
-            {"resize": "area"},
-            "resize: expected one of nearest, bilinear, bilinear-antialias, letterbox, found 'area'",
-        ),
+        ({"rescaling": {"scales": 1, "offset": 0}}, "rescaling: unknown keys 'scales' (did you mean 'scale'?)"),
+        ({"resize": "area"}, "resize: expected one of nearest, bilinear, bilinear-antialias, letterbox, found 'area'"),
         ({"color": "hsv"}, "color: expected one of rgb, bgr, grey, found 'hsv'"),
         ({"licence": 1}, "licence: expected text, found 1"),
     ],
 )
-def test_a_wrong_value_is_named_with_file_and_key(
-    change: dict[str, object], said: str, tmp_path: Path
-) -> None:
+def test_a_wrong_value_is_named_with_file_and_key(change: dict[str, object], said: str, tmp_path: Path) -> None:
     with pytest.raises(SourceFileError) as caught:
         read_sidecar(written(tmp_path, json.dumps({**FULL, **change})))
     assert str(caught.value).startswith("sidecar 'm.xdet.json': " + said)

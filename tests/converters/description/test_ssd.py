@@ -18,14 +18,7 @@ from converters.errors import ConversionError, OptionError, SourceFileError
 from converters.facts import SourceFacts, SourceOutput
 from converters.heads.ssd import Ssd
 from converters.options import ConvertOptions
-from tests.converters.sources.tflite.ssd_networks import (
-    BOXES,
-    CLASSES,
-    SIZE,
-    corners_xyxy,
-    priors_yxhw,
-    ssd_raw,
-)
+from tests.converters.sources.tflite.ssd_networks import BOXES, CLASSES, SIZE, corners_xyxy, priors_yxhw, ssd_raw
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,9 +58,7 @@ def decode_independently(
     priors = corners_xyxy().astype(np.float64)
     sizes = np.tile(priors[:, 2:] - priors[:, :2], 2)
     corners = offsets * sizes + priors
-    corners[:, 2:] = np.maximum(
-        corners[:, :2], corners[:, 2:]
-    )  # a second corner before the first is an empty box
+    corners[:, 2:] = np.maximum(corners[:, :2], corners[:, 2:])  # a second corner before the first is an empty box
     return np.clip(corners, 0, 1), scores[:, 1:].astype(np.float64)
 
 
@@ -82,10 +73,7 @@ def test_priors_of_the_network_itself_decode_as_the_zoo_says(tmp_path: Path, end
     source = tmp_path / "net.tflite"
     source.write_bytes(ssd_raw(ends_in))
     said = SourceOptions(
-        head="ssd" if ends_in == "joined" else "auto",
-        score_threshold=0.02,
-        max_detections=400,
-        iou_threshold=1.0,
+        head="ssd" if ends_in == "joined" else "auto", score_threshold=0.02, max_detections=400, iou_threshold=1.0
     )
     conversion = convert(source, tmp_path / "net.onnx", ConvertOptions(source=said))
     head = conversion.document.spec.head
@@ -93,9 +81,7 @@ def test_priors_of_the_network_itself_decode_as_the_zoo_says(tmp_path: Path, end
     assert (head.coding, head.scales, head.priors is None) == ("corners", (1, 1, 1, 1), ends_in != "constant")
     raw_source = tmp_path / "raw.tflite"
     raw_source.write_bytes(ssd_raw())
-    raw = run(
-        convert(raw_source, tmp_path / "raw.onnx", ConvertOptions(source=SourceOptions(head="none"))).model
-    )
+    raw = run(convert(raw_source, tmp_path / "raw.onnx", ConvertOptions(source=SourceOptions(head="none"))).model)
     boxes, scores = decode_independently(raw[0][0], raw[1][0])
     count, found, found_scores, classes, anchors = run(conversion.model)
     assert count[0] > 50
@@ -119,9 +105,7 @@ def test_priors_of_a_file_are_those_of_the_network(tmp_path: Path, name: str) ->
     np.testing.assert_array_equal(np.array(head.priors, np.float32), priors_yxhw())
     sidecar = {"head": "ssd", "priors": name, "prior_format": "yxhw", "variances": [0.1, 0.1, 0.2, 0.2]}
     source.with_suffix(".xdet.json").write_text(json.dumps(sidecar))
-    again = convert(
-        source, tmp_path / "again.onnx", ConvertOptions(source=SourceOptions(class_names=tuple("abcd")))
-    )
+    again = convert(source, tmp_path / "again.onnx", ConvertOptions(source=SourceOptions(class_names=tuple("abcd"))))
     assert again.document.spec.head == head
 
 
@@ -149,13 +133,9 @@ def test_generated_priors_of_a_feature_pyramid_are_those_of_the_published_detect
     pixels = read_priors("coco-ssd-fpn", (320, 320)).rows * 320
     assert pixels.shape == (6 * (40 * 40 + 20 * 20 + 10 * 10 + 5 * 5 + 3 * 3), 4)
     root = np.sqrt(2)
-    np.testing.assert_allclose(
-        pixels[:3], [(4, 4, 32, 32), (4, 4, 32 * root, 32 * root), (4, 4, 32 / root, 32 * root)]
-    )
+    np.testing.assert_allclose(pixels[:3], [(4, 4, 32, 32), (4, 4, 32 * root, 32 * root), (4, 4, 32 / root, 32 * root)])
     np.testing.assert_allclose(pixels[6], [4, 12, 32, 32])
-    np.testing.assert_allclose(
-        pixels[-6], [256, 256, 512, 512]
-    )  # 128 does not divide 320: from 0, by whole strides
+    np.testing.assert_allclose(pixels[-6], [256, 256, 512, 512])  # 128 does not divide 320: from 0, by whole strides
     wide = read_priors("coco-ssd-fpn:first=4,last=4,octaves=1", (64, 32)).rows * [32, 64, 32, 64]
     assert wide.shape == (3 * 4 * 2, 4)
     np.testing.assert_allclose(wide[-3], [24, 56, 64, 64])
@@ -173,11 +153,7 @@ def test_what_the_scores_need_and_which_column_is_the_background_follow_from_fac
     assert build_ssd(unknown, PriorStatement(), None).parts == ("scores", "offsets", "priors")  # type: ignore[attr-defined]
     assert "cannot be told here: --head ssd takes" in (is_no_ssd(unknown, False) or "")  # noqa: FBT003 - a table's call
     assert is_no_ssd(unknown, True) is None  # noqa: FBT003 - likewise
-    assert (built(SCORES).num_classes, built(SCORES).background, built(SCORES).activation) == (
-        90,
-        True,
-        "none",
-    )
+    assert (built(SCORES).num_classes, built(SCORES).background, built(SCORES).activation) == (90, True, "none")
     assert built(output(3, "LOGISTIC"), tuple("abc")).background is False
     assert built(output(3, "SOFTMAX"), tuple("ab")).background is True
     assert built(output(1, "LOGISTIC")).background is False
@@ -193,24 +169,9 @@ REFUSED: dict[str, tuple[SourceFacts, PriorStatement, tuple[str, ...] | None, st
         None,
         r"\(1917 boxes\) needs priors, .* give --priors FILE",
     ),
-    "other count": (
-        facts(output(4, boxes=9), output(2, "SOFTMAX", boxes=9)),
-        YXHW,
-        None,
-        "1917 priors, expected 9",
-    ),
-    "names": (
-        facts(OFFSETS, SCORES),
-        YXHW,
-        ("a", "b"),
-        "91 columns, 91 classes or a background and 90; 2 are named",
-    ),
-    "raw scores": (
-        facts(OFFSETS, output(91)),
-        YXHW,
-        None,
-        "its scores are raw numbers; .*--score-activation softmax",
-    ),
+    "other count": (facts(output(4, boxes=9), output(2, "SOFTMAX", boxes=9)), YXHW, None, "1917 priors, expected 9"),
+    "names": (facts(OFFSETS, SCORES), YXHW, ("a", "b"), "91 columns, 91 classes or a background and 90; 2 are named"),
+    "raw scores": (facts(OFFSETS, output(91)), YXHW, None, "its scores are raw numbers; .*--score-activation softmax"),
     "twice": (
         facts(OFFSETS, SCORES),
         PriorStatement("coco-ssd", activation="softmax"),

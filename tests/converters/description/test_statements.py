@@ -42,9 +42,7 @@ FLOAT = replace(FACTS, input_dtype="float32", input_quant=None)
 CELLS = ((0.5, 1.5), (2.0, 3.0))
 SMALL = ((0.25, 0.5), (0.5, 0.75))
 OPTIONS = SourceOptions(anchors=CELLS)
-SIDECAR = Sidecar(
-    "door.xdet.json", anchors=SMALL, anchor_unit="image", class_names=("dog",), resize="bilinear"
-)
+SIDECAR = Sidecar("door.xdet.json", anchors=SMALL, anchor_unit="image", class_names=("dog",), resize="bilinear")
 CONFIG = ZooConfig("z.yaml", "model", "yolov2t", (192, 192, 3), ("cat",), None, "nearest", "rgb", CELLS)
 
 
@@ -202,19 +200,11 @@ def test_another_family_is_refused_unless_the_head_is_stated() -> None:
             "2 anchors x (5 + 2 classes) = 14 channels, the head has 12; 12 channels fit 1 anchor "
             "with 7 classes or 2 anchors with 1 class",
         ),
-        (
-            SourceOptions(anchors=(*CELLS, (1, 1))),
-            "3 anchors x (5 + classes) cannot make the head's 12 channels",
-        ),
-        (
-            SourceOptions(anchors=((1, 2),) * 5),
-            "5 anchors x (5 + classes) cannot make the head's 12 channels",
-        ),
+        (SourceOptions(anchors=(*CELLS, (1, 1))), "3 anchors x (5 + classes) cannot make the head's 12 channels"),
+        (SourceOptions(anchors=((1, 2),) * 5), "5 anchors x (5 + classes) cannot make the head's 12 channels"),
     ],
 )
-def test_what_does_not_fit_the_channels_is_told_with_the_arithmetic(
-    options: SourceOptions, said: str
-) -> None:
+def test_what_does_not_fit_the_channels_is_told_with_the_arithmetic(options: SourceOptions, said: str) -> None:
     with pytest.raises(OptionError) as caught:
         resolve_spec(FACTS, options, None, None)
     assert said in str(caught.value)
@@ -281,9 +271,7 @@ def test_a_stated_rescaling_within_one_step_agrees_and_changes_nothing(stated: R
     assert resolve_spec(facts, OPTIONS, sidecar, None) == resolve_spec(facts, OPTIONS, None, None)
 
 
-@pytest.mark.parametrize(
-    "stated", [Rescaling(1 / 127.5, -1.0), Rescaling(1.0, 0.0), Rescaling(1 / 255, 1.01 / 255)]
-)
+@pytest.mark.parametrize("stated", [Rescaling(1 / 127.5, -1.0), Rescaling(1.0, 0.0), Rescaling(1 / 255, 1.01 / 255)])
 def test_a_stated_rescaling_beyond_one_step_is_refused_with_both_ranges(stated: Rescaling) -> None:
     with pytest.raises(SourceFileError, match=r"sidecar 's': rescaling: .*'door.tflite' says .* become 0..1"):
         resolve_spec(FACTS, OPTIONS, Sidecar("s", rescaling=stated), None)
@@ -292,10 +280,7 @@ def test_a_stated_rescaling_beyond_one_step_is_refused_with_both_ranges(stated: 
 
 
 def test_a_float_input_takes_the_rescaling_as_it_is_stated() -> None:
-    config, sidecar = (
-        ZooConfig("z", rescaling=Rescaling(1 / 255, 0.0)),
-        Sidecar("s", rescaling=Rescaling(0.1, -1.0)),
-    )
+    config, sidecar = (ZooConfig("z", rescaling=Rescaling(1 / 255, 0.0)), Sidecar("s", rescaling=Rescaling(0.1, -1.0)))
     assert resolve_spec(FLOAT, OPTIONS, sidecar, config).image.rescaling == Rescaling(1 / 255, 0.0)
     assert resolve_spec(FLOAT, OPTIONS, sidecar, None).image.rescaling == Rescaling(0.1, -1.0)
     with pytest.raises(OptionError, match=r"are scaled; give --rescaling 1/255 .* --config .* sidecar"):
@@ -368,9 +353,7 @@ def test_a_unit_against_the_one_that_the_sidecar_states_is_followed_with_a_note(
     same = SourceOptions(anchors=pair, anchor_unit="cell")
     for options in (SourceOptions(anchor_unit="cell"), same, replace(same, head="none")):
         (note,) = describe_source(tmp_path / "m.tflite", FACTS, options).notes
-        assert note.startswith(
-            "--anchor-unit cell is followed, though sidecar 'm.xdet.json' states these anchors"
-        )
+        assert note.startswith("--anchor-unit cell is followed, though sidecar 'm.xdet.json' states these anchors")
 
 
 def test_pixels_that_reach_nowhere_a_cell_of_the_grid_are_cells() -> None:
@@ -401,9 +384,7 @@ def test_a_list_above_one_that_may_be_cells_or_pixels_needs_a_unit() -> None:
 )
 def test_anchors_beyond_twice_the_grid_look_like_pixels(unit: Any, said: str) -> None:
     def resolve(largest: float) -> DetectorSpec:
-        return resolve_spec(
-            FACTS, SourceOptions(anchors=((0.5, 1.5), (2.0, largest)), anchor_unit=unit), None, None
-        )
+        return resolve_spec(FACTS, SourceOptions(anchors=((0.5, 1.5), (2.0, largest)), anchor_unit=unit), None, None)
 
     assert anchors_of(resolve(12.0)).unit == "cell"
     with pytest.raises(

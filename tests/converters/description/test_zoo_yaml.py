@@ -95,9 +95,7 @@ def test_a_family_brings_its_default_anchors_with_the_unit_the_layout_settles(
 
 
 def test_keys_that_are_missing_or_empty_state_nothing(tmp_path: Path) -> None:
-    config = read_zoo_config(
-        written(tmp_path, "general:\npreprocessing: {rescaling: , resizing: }\nother: 1")
-    )
+    config = read_zoo_config(written(tmp_path, "general:\npreprocessing: {rescaling: , resizing: }\nother: 1"))
     assert (config.layout, config.model_type, config.rescaling, config.resize) == (None,) * 4
     assert config.head_of_family() is None
     assert config.default_anchors() is None
@@ -113,8 +111,7 @@ def test_another_model_type_is_named_with_what_is_supported(model_type: str, tmp
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["[[0.5, 1.5], [2, 3]]", "'(0.5, 1.5), (2, 3)'", "[0.5, 1.5, 2, 3]", "'[0.5, 1.5, 2, 3]'"],
+    "text", ["[[0.5, 1.5], [2, 3]]", "'(0.5, 1.5), (2, 3)'", "[0.5, 1.5, 2, 3]", "'[0.5, 1.5, 2, 3]'"]
 )
 def test_yaml_anchors_may_be_pairs_or_flat(text: str, tmp_path: Path) -> None:
     config = read_zoo_config(written(tmp_path, f"postprocessing: {{yolo_anchors: {text}}}"))
@@ -135,10 +132,7 @@ def test_yaml_anchors_may_be_pairs_or_flat(text: str, tmp_path: Path) -> None:
         ("preprocessing: {color_mode: [rgb]}", "preprocessing.color_mode: expected a word"),
         ("preprocessing: {rescaling: {scale: 1/255}}", "rescaling.offset: expected a number or a fraction"),
         ("preprocessing: {rescaling: {scale: 1/0, offset: 0}}", "rescaling.scale: '1/0' divides by zero"),
-        (
-            "preprocessing: {rescaling: {scale: .nan, offset: 0}}",
-            "rescaling.scale: nan is not a finite number",
-        ),
+        ("preprocessing: {rescaling: {scale: .nan, offset: 0}}", "rescaling.scale: nan is not a finite number"),
         ("preprocessing: {rescaling: {scale: 2**-8, offset: 0}}", r"found '2\*\*-8'"),
         ("preprocessing: {rescaling: {scale: 0, offset: 0}}", "rescaling scale must be above 0"),
         ("preprocessing: [1]", r"preprocessing: expected keys below it, found \[1\]"),
@@ -190,9 +184,7 @@ def test_a_missing_yaml_is_named(tmp_path: Path) -> None:
     ],
     ids=["int", "float", "timestamp", "own", "base 60", "hexadecimal", "list", "keys"],
 )
-def test_what_the_parser_cannot_take_or_takes_long_for_is_refused(
-    tmp_path: Path, text: str, said: str
-) -> None:
+def test_what_the_parser_cannot_take_or_takes_long_for_is_refused(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "c.yaml").write_text(text)
     started = time.process_time()
     with pytest.raises(SourceFileError, match=re.escape(said)):

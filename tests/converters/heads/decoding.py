@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     Float32 = NDArray[np.float32]
     Decoded = tuple[Float32, Float32]
 
-ROUNDING = (
-    4e-7  # values up to 1 after exp (at most 2 units in the last place off) and up to six float32 operations
-)
+ROUNDING = 4e-7  # values up to 1 after exp (at most 2 units in the last place off) and up to six float32 operations
 
 
 @functools.cache
@@ -127,9 +125,7 @@ def lattice_outputs(head: Head, batch: int, *, step: float, limit: int) -> list[
 
 RAW_OUTPUTS: dict[str, Callable[[Head, int], list[Float32]]] = {
     "normal numbers": random_outputs,
-    "probabilities": lambda head, batch: with_priors(
-        head, [abs(o) for o in random_outputs(head, batch, spread=0.3)]
-    ),
+    "probabilities": lambda head, batch: with_priors(head, [abs(o) for o in random_outputs(head, batch, spread=0.3)]),
     "a lattice": functools.partial(lattice_outputs, step=0.25, limit=16),
     "zeros": functools.partial(lattice_outputs, step=1.0, limit=0),
     "ones": lambda head, batch: with_priors(head, [np.ones_like(o) for o in random_outputs(head, batch)]),

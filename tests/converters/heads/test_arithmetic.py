@@ -68,10 +68,7 @@ def test_lattice_boxes_part_the_picture(count: int) -> None:
 
 
 def test_levels_are_parted_as_they_were_joined() -> None:
-    levels = [
-        np.arange(48, dtype=np.float32).reshape(2, 2, 2, 6),
-        np.arange(6, dtype=np.float32).reshape(2, 1, 1, 3),
-    ]
+    levels = [np.arange(48, dtype=np.float32).reshape(2, 2, 2, 6), np.arange(6, dtype=np.float32).reshape(2, 1, 1, 3)]
     joined = join_levels(levels, 3)
     assert joined.shape == (2, 9, 3)
     for part, level in zip(part_levels(joined, [(2, 2, 6), (1, 1, 3)], [8, 1]), levels, strict=True):

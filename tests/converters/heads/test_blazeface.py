@@ -33,12 +33,7 @@ def decode_slowly(head: BlazeFace, boxes: Float32, scores: Float32) -> tuple[lis
     width, height = head.image_wh
     found, probabilities = [], []
     for (x, y), row, score in zip(anchors_slowly(head), boxes.tolist(), scores.ravel().tolist(), strict=True):
-        cx, cy, w, h = (
-            row[0] / width + x,
-            row[1] / height + y,
-            max(row[2], 0) / width,
-            max(row[3], 0) / height,
-        )
+        cx, cy, w, h = (row[0] / width + x, row[1] / height + y, max(row[2], 0) / width, max(row[3], 0) / height)
         corners = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
         found.append([min(max(corner, 0.0), 1.0) for corner in corners])
         probabilities.append(1 / (1 + math.exp(-min(max(score, -100.0), 100.0))))
@@ -52,18 +47,14 @@ def test_keypoints_are_moved_from_the_centres_of_cells() -> None:
         for point in range(CLOSE_RANGE.num_keypoints):
             raw = boxes[:, index, 4 + 2 * point : 6 + 2 * point].astype(np.float64)
             expected = raw / 128 + [x, y]
-            np.testing.assert_allclose(
-                found[:, index, 2 * point : 2 * point + 2], expected, rtol=0, atol=4e-7
-            )
+            np.testing.assert_allclose(found[:, index, 2 * point : 2 * point + 2], expected, rtol=0, atol=4e-7)
 
 
 @pytest.mark.parametrize(
     "head",
     [
         pytest.param(CLOSE_RANGE, id="close range"),
-        pytest.param(
-            BlazeFace((256.0, 256.0), ((16, 16, 2), (8, 8, 6)), 6, separate=True), id="an output per level"
-        ),
+        pytest.param(BlazeFace((256.0, 256.0), ((16, 16, 2), (8, 8, 6)), 6, separate=True), id="an output per level"),
         pytest.param(BlazeFace((192.0, 96.0), ((6, 12, 2), (3, 6, 6)), 7), id="palm, not square"),
         pytest.param(BlazeFace((64.0, 64.0), ((4, 4, 1),), 0), id="no keypoints, one level"),
     ],
@@ -75,9 +66,7 @@ def test_boxes_and_scores_are_those_of_a_plain_loop(head: BlazeFace) -> None:
     for boxes, scores in (head.decode(outputs), run_onnxruntime(decoder(head), outputs)):
         for image in range(2):
             expected = decode_slowly(head, raw_boxes[image], raw_scores[image])
-            np.testing.assert_allclose(
-                boxes[image], expected[0], rtol=0, atol=1e-6
-            )  # float32 against float64
+            np.testing.assert_allclose(boxes[image], expected[0], rtol=0, atol=1e-6)  # float32 against float64
             np.testing.assert_allclose(scores[image, :, 0], expected[1], rtol=0, atol=1e-6)
 
 
@@ -115,13 +104,9 @@ def test_clipping_scores_before_the_sigmoid_would_change_nothing(t: float) -> No
     [
         pytest.param({"levels": ()}, "at least one level is needed", id="no level"),
         pytest.param({"levels": ((4, 4),)}, "must be rows, columns and boxes per cell", id="a pair"),
-        pytest.param(
-            {"levels": ((4, 4, 0),)}, "each number of a level must be a whole number", id="no boxes"
-        ),
+        pytest.param({"levels": ((4, 4, 0),)}, "each number of a level must be a whole number", id="no boxes"),
         pytest.param({"image_wh": (128.0, 0.0)}, "image_wh must be a", id="no height"),
-        pytest.param(
-            {"num_keypoints": -1}, "num_keypoints must be a whole number in 0", id="negative keypoints"
-        ),
+        pytest.param({"num_keypoints": -1}, "num_keypoints must be a whole number in 0", id="negative keypoints"),
         pytest.param({"separate": None}, "separate must be true or false", id="None"),
     ],
 )

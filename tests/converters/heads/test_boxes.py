@@ -93,9 +93,7 @@ def test_clipped_boxes_lie_in_the_image_and_clipping_again_changes_nothing(boxes
 
 def test_a_box_outside_the_image_collapses_to_the_border() -> None:
     outside = np.array([[-2, 0.2, -1, 0.4], [0.2, 3, 0.4, np.inf]], np.float32)
-    np.testing.assert_array_equal(
-        clip_xyxy(outside), np.array([[0, 0.2, 0, 0.4], [0.2, 1, 0.4, 1]], np.float32)
-    )
+    np.testing.assert_array_equal(clip_xyxy(outside), np.array([[0, 0.2, 0, 0.4], [0.2, 1, 0.4, 1]], np.float32))
     np.testing.assert_array_equal(area_xyxy(clip_xyxy(outside)), [0, 0])
 
 

@@ -29,8 +29,5 @@ def test_boxes_and_scores_are_those_of_a_plain_loop() -> None:
 @pytest.mark.parametrize("value", [0.0, -0.01])
 def test_probabilities_of_0_and_codes_below_it_score_0(value: float) -> None:
     raw = np.full((1, 1, 1, 6), value, np.float32)
-    for _, scores in (
-        FastestDet(1, 1, 1).decode([raw]),
-        run_onnxruntime(decoder(FastestDet(1, 1, 1)), [raw]),
-    ):
+    for _, scores in (FastestDet(1, 1, 1).decode([raw]), run_onnxruntime(decoder(FastestDet(1, 1, 1)), [raw])):
         assert scores.item() == 0

@@ -39,10 +39,7 @@ def peaks_slowly(grid: Float32) -> Float32:
 
 
 @settings(deadline=None, max_examples=80)
-@given(
-    levels=hnp.arrays(np.int8, (2, 5, 6, 2), elements=st.integers(0, 4)),
-    steps=st.sampled_from([4, 8, 16]),
-)
+@given(levels=hnp.arrays(np.int8, (2, 5, 6, 2), elements=st.integers(0, 4)), steps=st.sampled_from([4, 8, 16]))
 def test_peaks_are_those_of_a_plain_loop_whatever_the_ties(levels: NDArray[np.int8], steps: int) -> None:
     head = Fomo(5, 6, 2)
     scores = (levels / np.float32(steps)).astype(np.float32)

@@ -54,27 +54,16 @@ EXAMPLES: dict[str, Head] = {
     "ssd, corners": Ssd(25, 2, "corners", (1, 1, 1, 1), CORNER_PRIORS),
     "ssd, corners from an output": Ssd(25, 1, "corners", (1, 1, 1, 1), None),
     "ssd, y first, scales": Ssd(25, 3, "centers", (10, 10, 5, 5), PRIORS, yx_first=True),
-    "ssd, no background, logits": Ssd(
-        25, 4, "centers", (10, 10, 5, 5), PRIORS, background=False, activation="sigmoid"
-    ),
+    "ssd, no background, logits": Ssd(25, 4, "centers", (10, 10, 5, 5), PRIORS, background=False, activation="sigmoid"),
     "ssd, softmax, centers from an output": Ssd(
         25, 4, "centers", (10, 8, 5, 4), None, yx_first=True, activation="softmax"
     ),
     "ssd, corners with scales": Ssd(
         25, 1, "corners", (10, 10, 10, 10), CORNER_PRIORS, yx_first=True, activation="sigmoid"
     ),
-    "ssd, one output": Ssd(
-        25, 2, "corners", (1, 1, 1, 1), None, parts=("scores", "offsets", "priors"), joined=True
-    ),
+    "ssd, one output": Ssd(25, 2, "corners", (1, 1, 1, 1), None, parts=("scores", "offsets", "priors"), joined=True),
     "ssd, one output without priors": Ssd(
-        25,
-        2,
-        "centers",
-        (10, 10, 5, 5),
-        PRIORS,
-        parts=("offsets", "scores"),
-        joined=True,
-        activation="softmax",
+        25, 2, "centers", (10, 10, 5, 5), PRIORS, parts=("offsets", "scores"), joined=True, activation="softmax"
     ),
     "yolo_v3, three levels": YoloV3(GRIDS, 3, (192.0, 128.0)),
     "yolo_v3, scales of YOLO v4": YoloV3(
@@ -149,9 +138,7 @@ def test_boxes_lie_in_the_picture_and_have_their_corners_in_order(head: Head) ->
     for raw in RAW_OUTPUTS.values():
         boxes, _ = head.decode(raw(head, 2))
         assert ((boxes >= 0) & (boxes <= 1)).all()
-        assert (
-            boxes[..., 2:] >= boxes[..., :2]
-        ).all()  # ONNX's suppression would turn them round, numpy's not
+        assert (boxes[..., 2:] >= boxes[..., :2]).all()  # ONNX's suppression would turn them round, numpy's not
 
 
 @every_independent_head

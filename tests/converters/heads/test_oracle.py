@@ -13,11 +13,7 @@ from numpy.typing import NDArray
 
 from converters.heads.arithmetic import sigmoid, softmax
 from converters.heads.boxes import iou_xyxy
-from converters.heads.nms import (
-    detect_from_head,
-    limit_candidates,
-    suppress,
-)
+from converters.heads.nms import detect_from_head, limit_candidates, suppress
 from converters.heads.yolo_v2 import YoloV2, decode_scores
 from converters.spec import (
     MAX_CANDIDATES,
@@ -143,9 +139,7 @@ def test_the_candidate_limit_keeps_the_best_and_of_equal_ones_the_first() -> Non
     assert candidates.tolist() == [5999, *range(MAX_CANDIDATES - 1)]
 
 
-def suppress_slowly(
-    boxes: Float32, candidates: list[int], num_classes: int, thresholds: Thresholds
-) -> list[int]:
+def suppress_slowly(boxes: Float32, candidates: list[int], num_classes: int, thresholds: Thresholds) -> list[int]:
     """Greedy suppression, one pair at a time."""
     kept: list[int] = []
     for candidate in candidates:
@@ -158,9 +152,7 @@ def suppress_slowly(
 
 @settings(deadline=None, max_examples=60)
 @given(
-    corners=hnp.arrays(
-        np.float32, (23, 2, 2), elements=st.sampled_from([np.float32(n / 4) for n in range(5)])
-    ),
+    corners=hnp.arrays(np.float32, (23, 2, 2), elements=st.sampled_from([np.float32(n / 4) for n in range(5)])),
     score_levels=st.integers(1, 9),
     num_classes=st.sampled_from([1, 2]),
     iou=st.sampled_from([0.0, 0.25, 0.3, 0.5, 1.0]),
@@ -195,9 +187,7 @@ def test_class_probabilities_add_up_to_one(logits: Float32) -> None:
 
 def test_a_single_class_has_probability_exactly_one() -> None:
     objectness = np.array([[[0.3]]], np.float32)
-    np.testing.assert_array_equal(
-        decode_scores(objectness, np.array([[[-50.0]]], np.float32)), sigmoid(objectness)
-    )
+    np.testing.assert_array_equal(decode_scores(objectness, np.array([[[-50.0]]], np.float32)), sigmoid(objectness))
 
 
 @pytest.mark.parametrize(
@@ -214,8 +204,6 @@ def test_a_head_of_another_shape_or_type_is_refused(head: Float32) -> None:
 
 
 def test_a_detector_without_a_decodable_head_is_refused() -> None:
-    spec = DetectorSpec(
-        ImageInput(32, 32, Rescaling(1.0, 0.0)), None, raw_outputs=(RawOutput("", (3, 4, 12)),)
-    )
+    spec = DetectorSpec(ImageInput(32, 32, Rescaling(1.0, 0.0)), None, raw_outputs=(RawOutput("", (3, 4, 12)),))
     with pytest.raises(ValueError, match=r"head is not known .* cannot be decoded"):
         detect_from_head(np.zeros((1, 3, 4, 12), np.float32), spec, Thresholds())

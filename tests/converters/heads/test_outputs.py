@@ -17,9 +17,7 @@ from converters.spec import Anchors, DetectorSpec, ImageInput, RawOutput, Rescal
 ANCHORS = Anchors(((0.9, 3.3), (2.1, 1.3), (0.5, 0.5), (5.5, 9.3), (9.7, 11.1)), "cell")
 
 
-def make_spec(
-    grid: tuple[int, int], *, classes: int = 1, rows: int = 100, score: float = 0.5
-) -> DetectorSpec:
+def make_spec(grid: tuple[int, int], *, classes: int = 1, rows: int = 100, score: float = 0.5) -> DetectorSpec:
     return DetectorSpec(
         image=ImageInput(grid[0] * 32, grid[1] * 32, Rescaling(1 / 255, 0.0)),
         head=YoloV2(grid[0], grid[1], ANCHORS, classes),
@@ -48,9 +46,7 @@ def head_model(spec: DetectorSpec, *, batch: int | str = 1, frozen: bool = False
 
 @pytest.mark.parametrize("batch", [1, 4, "N"])
 @pytest.mark.parametrize("classes", [1, 3])
-def test_outputs_have_the_contracts_names_dtypes_and_shapes_in_its_order(
-    batch: int | str, classes: int
-) -> None:
+def test_outputs_have_the_contracts_names_dtypes_and_shapes_in_its_order(batch: int | str, classes: int) -> None:
     graph = onnx.load_from_string(head_model(make_spec((6, 6), classes=classes, rows=50), batch=batch)).graph
     found = [
         (
@@ -104,45 +100,23 @@ def test_the_graph_is_standard_small_and_the_same_every_time(spec: DetectorSpec,
 
 
 def test_a_detector_without_a_decodable_head_is_refused() -> None:
-    spec = DetectorSpec(
-        ImageInput(32, 32, Rescaling(1.0, 0.0)), None, raw_outputs=(RawOutput("", (1, 1, 6)),)
-    )
+    spec = DetectorSpec(ImageInput(32, 32, Rescaling(1.0, 0.0)), None, raw_outputs=(RawOutput("", (1, 1, 6)),))
     writer = GraphWriter("head")
     head = writer.input("head", ir.DataType.FLOAT, [1, 1, 1, 6])
     with pytest.raises(ContractError, match=r"head is not known .* cannot be written as nodes"):
-        add_head(
-            writer,
-            [head],
-            spec,
-            PROMISED,
-            freeze_thresholds=False,
-        )
+        add_head(writer, [head], spec, PROMISED, freeze_thresholds=False)
 
 
 def test_a_value_that_is_not_the_head_is_refused() -> None:
     writer = GraphWriter("head")
     head = writer.input("conv_9", ir.DataType.FLOAT, [1, 30, 6, 6])
     with pytest.raises(ContractError, match=r"head 'conv_9' is \[1,30,6,6\], expected \[N, 6, 6, 30\]"):
-        add_head(
-            writer,
-            [head],
-            make_spec((6, 6)),
-            PROMISED,
-            freeze_thresholds=False,
-        )
+        add_head(writer, [head], make_spec((6, 6)), PROMISED, freeze_thresholds=False)
 
 
 @pytest.mark.parametrize("name", ["score_threshold", "detection_boxes"])
 def test_a_network_that_uses_a_name_of_the_contract_is_refused(name: str) -> None:
     writer = GraphWriter("head")
     head = writer.input(name, ir.DataType.FLOAT, [1, 6, 6, 30])
-    with pytest.raises(
-        ContractError, match=f"a tensor of the network is named '{name}', which the contract needs"
-    ):
-        add_head(
-            writer,
-            [head],
-            make_spec((6, 6)),
-            PROMISED,
-            freeze_thresholds=False,
-        )
+    with pytest.raises(ContractError, match=f"a tensor of the network is named '{name}', which the contract needs"):
+        add_head(writer, [head], make_spec((6, 6)), PROMISED, freeze_thresholds=False)

@@ -54,9 +54,7 @@ def decode_slowly(head: Ssd, offsets: Float32, priors: Float32) -> list[list[flo
     [
         pytest.param(Ssd(25, 2, "corners", ONES, CORNERS), id="corners"),
         pytest.param(Ssd(25, 2, "corners", ONES, None), id="corners from an output"),
-        pytest.param(
-            Ssd(25, 2, "corners", (10, 9, 8, 7), CORNERS, yx_first=True), id="corners, y first, scales"
-        ),
+        pytest.param(Ssd(25, 2, "corners", (10, 9, 8, 7), CORNERS, yx_first=True), id="corners, y first, scales"),
         pytest.param(Ssd(25, 2, "centers", (10, 9, 5, 4), CENTERS), id="centers"),
         pytest.param(Ssd(25, 2, "centers", (10, 9, 5, 4), CENTERS, yx_first=True), id="centers, y first"),
         pytest.param(Ssd(25, 2, "centers", (10, 9, 5, 4), None, yx_first=True), id="centers from an output"),
@@ -75,9 +73,7 @@ def test_boxes_are_those_of_a_plain_loop(head: Ssd) -> None:
     ("head", "expected"),
     [
         pytest.param(Ssd(25, 2, "corners", ONES, CORNERS), [1.0, 2.0], id="background left out"),
-        pytest.param(
-            Ssd(25, 3, "corners", ONES, CORNERS, background=False), [0.0, 1.0, 2.0], id="no background"
-        ),
+        pytest.param(Ssd(25, 3, "corners", ONES, CORNERS, background=False), [0.0, 1.0, 2.0], id="no background"),
         pytest.param(
             Ssd(25, 2, "corners", ONES, CORNERS, activation="sigmoid"),
             [1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-2))],
@@ -145,13 +141,9 @@ def test_detections_are_those_of_the_custom_operator(*, seed: int, iou: float, b
     centers = rng.uniform(0.3, 0.7, (60, 2))
     priors = np.concatenate([centers, rng.uniform(0.05, 0.2, (60, 2))], axis=-1).astype(np.float32)
     offsets = rng.normal(0, 1.5, (1, 60, 4)).astype(np.float32)
-    scores = (
-        rng.permutation(np.linspace(0.01, 0.99, 60 * (3 + background))).reshape(1, 60, -1).astype(np.float32)
-    )
+    scores = rng.permutation(np.linspace(0.01, 0.99, 60 * (3 + background))).reshape(1, 60, -1).astype(np.float32)
     model = post_process_file(priors, classes=3, background=background, iou=iou, rows=200)
-    found_boxes, found_classes, found_scores, count = run_litert(
-        model, {"offsets": offsets, "scores": scores}
-    )
+    found_boxes, found_classes, found_scores, count = run_litert(model, {"offsets": offsets, "scores": scores})
 
     kept = tuple(map(tuple, priors.tolist()))
     head = Ssd(60, 3, "centers", (10, 9, 5, 4), kept, yx_first=True, background=background)
@@ -166,9 +158,7 @@ def test_detections_are_those_of_the_custom_operator(*, seed: int, iou: float, b
         np.testing.assert_array_equal(rows.classes[0, :total], found_classes[0, :total].astype(np.int32))
         np.testing.assert_array_equal(rows.scores[0, :total], found_scores[0, :total])
         expected = found_boxes[0, :total][:, [1, 0, 3, 2]]
-        np.testing.assert_allclose(
-            rows.boxes_xyxy[0, :total], expected, rtol=0, atol=2e-7
-        )  # exp rounds differently
+        np.testing.assert_allclose(rows.boxes_xyxy[0, :total], expected, rtol=0, atol=2e-7)  # exp rounds differently
 
 
 BELOW = np.nextafter(np.float32(0.1), np.float32(0))
@@ -231,9 +221,7 @@ def test_encoding_is_the_way_back_for_any_box_and_prior(
     corners = np.asarray(np.sort(quarters / 16, axis=1).reshape(2, 4), np.float32)
     corners[:, 2:] += np.float32(1 / 16)  # no empty boxes
     prior, box = corners[0], np.asarray(corners[1], np.float32)
-    priors = (
-        prior if coding == "corners" else np.concatenate([(prior[:2] + prior[2:]) / 2, prior[2:] - prior[:2]])
-    )
+    priors = prior if coding == "corners" else np.concatenate([(prior[:2] + prior[2:]) / 2, prior[2:] - prior[:2]])
     priors = priors[[1, 0, 3, 2]] if yx_first else priors
     four = tuple(float(v) for v in priors)
     head = Ssd(1, 1, coding, (scale, scale, scale, scale), (four,), yx_first=yx_first)  # type: ignore[arg-type]
@@ -247,22 +235,14 @@ def test_encoding_is_the_way_back_for_any_box_and_prior(
     ("change", "message"),
     [
         pytest.param({"priors": CENTERS[:24]}, "24 priors do not fit 25 boxes", id="too few priors"),
-        pytest.param(
-            {"priors": [*CENTERS[:24], (0.1, 0.1, 0.0, 0.2)]}, "prior 24 has no size above 0", id="no width"
-        ),
-        pytest.param(
-            {"coding": "corners"}, "has no size above 0: .*read as corners", id="centres read as corners"
-        ),
+        pytest.param({"priors": [*CENTERS[:24], (0.1, 0.1, 0.0, 0.2)]}, "prior 24 has no size above 0", id="no width"),
+        pytest.param({"coding": "corners"}, "has no size above 0: .*read as corners", id="centres read as corners"),
         pytest.param({"priors": [(0.1, 0.1)] * 25}, "prior 0 must be four numbers", id="pairs"),
-        pytest.param(
-            {"priors": [(0.1, 0.1, float("nan"), 0.1)] * 25}, "prior 0 must be a finite number", id="NaN"
-        ),
+        pytest.param({"priors": [(0.1, 0.1, float("nan"), 0.1)] * 25}, "prior 0 must be a finite number", id="NaN"),
         pytest.param({"scales": (10, 10, 5)}, "scales must be four numbers", id="three scales"),
         pytest.param({"scales": (10, 10, 0, 5)}, "scales must be four numbers above 0", id="a scale of 0"),
         pytest.param({"coding": "sides"}, "coding must be one of centers, corners", id="coding"),
-        pytest.param(
-            {"activation": "tanh"}, "activation must be one of none, sigmoid, softmax", id="activation"
-        ),
+        pytest.param({"activation": "tanh"}, "activation must be one of none, sigmoid, softmax", id="activation"),
         pytest.param({"num_boxes": 0}, "num_boxes must be a whole number", id="no boxes"),
     ],
 )

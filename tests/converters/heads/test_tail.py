@@ -75,15 +75,11 @@ def detector(head: Head, score: float, rule: Suppression = RULES["class by class
     return bytes(proto.SerializeToString(deterministic=True))
 
 
-@pytest.mark.parametrize(
-    "raw", mostly_slow(["normal numbers", "a lattice", "probabilities", "zeros", "ones"], fast=2)
-)
+@pytest.mark.parametrize("raw", mostly_slow(["normal numbers", "a lattice", "probabilities", "zeros", "ones"], fast=2))
 @pytest.mark.parametrize("score", [pytest.param(0.3, id="at 0.3"), pytest.param(0.0, id="all above 0")])
 @pytest.mark.parametrize("rule", RULES)
 @every_head
-def test_rows_are_exactly_those_of_numpy_on_the_decoded_values(
-    head: Head, rule: str, raw: str, score: float
-) -> None:
+def test_rows_are_exactly_those_of_numpy_on_the_decoded_values(head: Head, rule: str, raw: str, score: float) -> None:
     outputs, by = RAW_OUTPUTS[raw](head, 3), rule_of(head, rule)
     results: list[NDArray[Any]] = session(detector(head, score, by)).run(None, feeds_of(outputs))
     actual, (boxes, scores) = BatchDetections(*results[: len(OUTPUTS)]), results[-2:]

@@ -36,13 +36,9 @@ Arrays = dict[str, NDArray[Any]]
 Run = Callable[[bytes, Mapping[str, NDArray[Any]]], Arrays]
 
 OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes", "detection_anchors")
-ROUNDING = (
-    4e-7  # values up to 1 after exp (at most 2 units in the last place off) and up to six float32 operations
-)
+ROUNDING = 4e-7  # values up to 1 after exp (at most 2 units in the last place off) and up to six float32 operations
 ANCHORS_CELLS = ((0.9, 3.3), (2.1, 1.3), (0.5, 0.5), (5.5, 9.3), (9.7, 11.1))
-IOU_OFF_THE_LATTICE = (
-    0.4567  # int8 heads make round IoUs; at exactly the threshold OpenVINO suppresses, ONNX does not
-)
+IOU_OFF_THE_LATTICE = 0.4567  # int8 heads make round IoUs; at exactly the threshold OpenVINO suppresses, ONNX does not
 
 
 def make_spec(
@@ -57,9 +53,7 @@ def make_spec(
 
 
 @functools.cache
-def head_model(
-    spec: DetectorSpec, *, batch: int | str = 1, frozen: bool = False, decoded: bool = False
-) -> bytes:
+def head_model(spec: DetectorSpec, *, batch: int | str = 1, frozen: bool = False, decoded: bool = False) -> bytes:
     """A model whose input is the raw head; ``decoded`` makes its boxes and scores outputs, too."""
     writer = GraphWriter("head")
     head = writer.input("head", ir.DataType.FLOAT, [batch, *spec.network_outputs[0].shape])
@@ -108,11 +102,7 @@ def run_openvino(model: bytes, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
     return {output.get_any_name(): results[output] for output in compiled.outputs}
 
 
-RUNTIMES: dict[str, Run] = {
-    "onnxruntime": run_onnxruntime,
-    "reference": run_reference,
-    "openvino": run_openvino,
-}
+RUNTIMES: dict[str, Run] = {"onnxruntime": run_onnxruntime, "reference": run_reference, "openvino": run_openvino}
 
 
 def lattice_head(spec: DetectorSpec, *, batch: int, step: float, limit: int, seed: int = 0) -> Float32:
@@ -146,9 +136,7 @@ def rows_of_decoded(outputs: Arrays, thresholds: Thresholds) -> BatchDetections:
 
 SHAPES = [
     pytest.param(make_spec((6, 6)), 1, id="6x6, one class"),
-    pytest.param(
-        make_spec((3, 4), classes=3, rows=7), 3, id="3x4, three classes, batch 3, more found than rows"
-    ),
+    pytest.param(make_spec((3, 4), classes=3, rows=7), 3, id="3x4, three classes, batch 3, more found than rows"),
     pytest.param(make_spec((3, 2), anchors=2), 2, id="3x2, fewer boxes than rows"),
     pytest.param(make_spec((2, 2), anchors=2, classes=80, rows=50), 2, id="2x2, 80 classes"),
     pytest.param(make_spec((1, 1), anchors=1), 1, id="one box"),
@@ -162,12 +150,8 @@ KEY_DTYPES = [  # 2^24 = 16,777,216 is the last number of ranks times places tha
     pytest.param(make_spec((13, 13), classes=80), onnx.TensorProto.FLOAT, id="13x13, 80 classes, 101 ranks"),
     pytest.param(make_spec((57, 57), rows=1032), onnx.TensorProto.FLOAT, id="1,032 x 16,245 = 16,764,840"),
     pytest.param(make_spec((57, 57), rows=1033), onnx.TensorProto.INT64, id="1,033 x 16,245 = 16,781,085"),
-    pytest.param(
-        make_spec((13, 13), classes=80, rows=247), onnx.TensorProto.FLOAT, id="248 x 67,600 = 16,764,800"
-    ),
-    pytest.param(
-        make_spec((13, 13), classes=80, rows=248), onnx.TensorProto.INT64, id="249 x 67,600 = 16,832,400"
-    ),
+    pytest.param(make_spec((13, 13), classes=80, rows=247), onnx.TensorProto.FLOAT, id="248 x 67,600 = 16,764,800"),
+    pytest.param(make_spec((13, 13), classes=80, rows=248), onnx.TensorProto.INT64, id="249 x 67,600 = 16,832,400"),
 ]
 
 
@@ -229,11 +213,7 @@ def test_detections_are_the_oracles_from_head_to_rows(runtime: str, spec: Detect
 @settings(deadline=None, max_examples=80)
 @given(
     spec=st.sampled_from(
-        [
-            make_spec((2, 3), anchors=3, rows=5),
-            make_spec((2, 3), anchors=3),
-            make_spec((3, 2), classes=3, rows=9),
-        ]
+        [make_spec((2, 3), anchors=3, rows=5), make_spec((2, 3), anchors=3), make_spec((3, 2), classes=3, rows=9)]
     ),
     step=st.sampled_from([0.125, 1.0, 6.0, 1e4]),
     score=st.sampled_from([0.0, 0.001, 0.5, 0.9, 1.0]),
@@ -244,15 +224,9 @@ def test_any_head_gives_exactly_the_oracles_rows(
     spec: DetectorSpec, step: float, score: float, iou: float, data: st.DataObject
 ) -> None:
     shape = (2, *spec.network_outputs[0].shape)
-    head = data.draw(hnp.arrays(np.int8, shape, elements=st.integers(-4, 4))).astype(np.float32) * np.float32(
-        step
-    )
+    head = data.draw(hnp.arrays(np.int8, shape, elements=st.integers(-4, 4))).astype(np.float32) * np.float32(step)
     thresholds = Thresholds(score=score, iou=iou, max_detections=spec.thresholds.max_detections)
-    feeds = {
-        "head": head,
-        "score_threshold": np.array(score, np.float32),
-        "iou_threshold": np.array(iou, np.float32),
-    }
+    feeds = {"head": head, "score_threshold": np.array(score, np.float32), "iou_threshold": np.array(iou, np.float32)}
     outputs = run_onnxruntime(head_model(spec, batch="N", decoded=True), feeds)
     assert_equal(as_batch(outputs), rows_of_decoded(outputs, thresholds), atol=0)
 
@@ -295,18 +269,14 @@ def test_scores_never_contradict_the_order_of_the_logits(runtime: str) -> None:
 
 def test_decoded_values_agree_with_the_oracle_within_float32_rounding() -> None:
     spec = make_spec((5, 7), classes=3)
-    head = (
-        np.random.default_rng(0).normal(0, 2, (2, 5, 7, spec.network_outputs[0].shape[-1])).astype(np.float32)
-    )
+    head = np.random.default_rng(0).normal(0, 2, (2, 5, 7, spec.network_outputs[0].shape[-1])).astype(np.float32)
     everything = Thresholds(score=0.0, iou=1.0, max_detections=525)
     expected = detect_from_head(head, spec, everything)
     model = head_model(replace(spec, thresholds=everything), batch=2)
     actual = as_batch(run_onnxruntime(model, {"head": head}))
     # Scores a rounding apart may be ranked either way: put both into source order before comparing.
     for image in range(2):
-        mine, oracle = (
-            np.lexsort((found.classes[image], found.anchors[image])) for found in (actual, expected)
-        )
+        mine, oracle = (np.lexsort((found.classes[image], found.anchors[image])) for found in (actual, expected))
         np.testing.assert_array_equal(actual.anchors[image, mine], expected.anchors[image, oracle])
         np.testing.assert_array_equal(actual.classes[image, mine], expected.classes[image, oracle])
         for ours, theirs in ((actual.scores, expected.scores), (actual.boxes_xyxy, expected.boxes_xyxy)):
@@ -314,12 +284,8 @@ def test_decoded_values_agree_with_the_oracle_within_float32_rounding() -> None:
 
 
 def test_the_candidate_limit_lets_the_best_4096_through() -> None:
-    spec = replace(
-        make_spec((8, 8), classes=16), thresholds=Thresholds(score=0.0, iou=1.0, max_detections=4096)
-    )
-    head = (
-        np.random.default_rng(0).normal(0, 1, (1, 8, 8, spec.network_outputs[0].shape[-1])).astype(np.float32)
-    )
+    spec = replace(make_spec((8, 8), classes=16), thresholds=Thresholds(score=0.0, iou=1.0, max_detections=4096))
+    head = np.random.default_rng(0).normal(0, 1, (1, 8, 8, spec.network_outputs[0].shape[-1])).astype(np.float32)
     outputs = run_onnxruntime(head_model(spec, frozen=True, decoded=True), {"head": head})
     assert spec.num_boxes * 16 == 5120
     assert outputs["num_detections"].tolist() == [4096]

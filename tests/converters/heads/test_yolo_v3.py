@@ -33,17 +33,13 @@ def sigmoid(t: float) -> float:
     return 1 / (1 + math.exp(-t))
 
 
-def decode_slowly(
-    head: YoloV3, outputs: list[Float32], image: int
-) -> tuple[list[list[float]], list[list[float]]]:
+def decode_slowly(head: YoloV3, outputs: list[Float32], image: int) -> tuple[list[list[float]], list[list[float]]]:
     """Level by level, cell by cell, anchor by anchor, in float64, as ``get_yolo_box`` does."""
     boxes, scores = [], []
     for grid, output in zip(head.grids, outputs, strict=True):
         for row, column in np.ndindex(grid.rows, grid.columns):
             cell = output[image, row, column].reshape(len(grid.anchors_px), -1).tolist()
-            for (anchor_w, anchor_h), (x, y, tw, th, objectness, *classes) in zip(
-                grid.anchors_px, cell, strict=True
-            ):
+            for (anchor_w, anchor_h), (x, y, tw, th, objectness, *classes) in zip(grid.anchors_px, cell, strict=True):
                 lead = 0.5 * (grid.xy_scale - 1)
                 cx = (column + sigmoid(x) * grid.xy_scale - lead) / grid.columns
                 cy = (row + sigmoid(y) * grid.xy_scale - lead) / grid.rows
@@ -66,9 +62,7 @@ def decode_slowly(
         pytest.param(make_head(3, 3), id="three levels"),
         pytest.param(make_head(3, 3, (1.2, 1.1, 1.05)), id="three levels with the scales of YOLO v4"),
         pytest.param(replace(make_head(3, 3), class_activation="softmax"), id="YOLO v2 over three levels"),
-        pytest.param(
-            replace(make_head(3, 1), class_activation="softmax"), id="YOLO v2 over levels, one class"
-        ),
+        pytest.param(replace(make_head(3, 1), class_activation="softmax"), id="YOLO v2 over levels, one class"),
     ],
 )
 def test_boxes_and_scores_are_those_of_a_plain_loop(head: YoloV3) -> None:
@@ -76,9 +70,7 @@ def test_boxes_and_scores_are_those_of_a_plain_loop(head: YoloV3) -> None:
     for boxes, scores in (head.decode(outputs), run_onnxruntime(decoder(head), outputs)):
         for image in range(2):
             expected = decode_slowly(head, outputs, image)
-            np.testing.assert_allclose(
-                boxes[image], expected[0], rtol=0, atol=1e-6
-            )  # float32 against float64
+            np.testing.assert_allclose(boxes[image], expected[0], rtol=0, atol=1e-6)  # float32 against float64
             np.testing.assert_allclose(scores[image], expected[1], rtol=0, atol=1e-6)
 
 
@@ -97,12 +89,8 @@ def test_classes_do_not_compete() -> None:
 
 
 @settings(deadline=None, max_examples=50)
-@given(
-    scale=st.sampled_from([1.0, 1.05, 1.2, 2.0]), logit=st.floats(-30, 30, width=32), cell=st.integers(0, 15)
-)
-def test_a_centre_leaves_its_cell_by_no_more_than_the_scale_says(
-    scale: float, logit: float, cell: int
-) -> None:
+@given(scale=st.sampled_from([1.0, 1.05, 1.2, 2.0]), logit=st.floats(-30, 30, width=32), cell=st.integers(0, 15))
+def test_a_centre_leaves_its_cell_by_no_more_than_the_scale_says(scale: float, logit: float, cell: int) -> None:
     head = YoloV3((AnchorGrid(4, 4, ((1.0, 1.0),), scale),), 1, (64.0, 64.0))
     output = np.zeros((1, 16, 6), np.float32)
     output[..., 0:2] = logit
@@ -120,9 +108,7 @@ def test_a_centre_leaves_its_cell_by_no_more_than_the_scale_says(
     [
         pytest.param(((), 1, (64.0, 64.0)), "at least one grid is needed", id="no grid"),
         pytest.param((SIZES, 1, (64.0, 64.0)), "each grid must be a AnchorGrid", id="pairs"),
-        pytest.param(
-            (make_head(1, 1).grids, 0, (64.0, 64.0)), "num_classes must be a whole", id="no classes"
-        ),
+        pytest.param((make_head(1, 1).grids, 0, (64.0, 64.0)), "num_classes must be a whole", id="no classes"),
         pytest.param((make_head(1, 1).grids, 1, (64.0,)), "image_wh must be a", id="one size"),
         pytest.param(
             (make_head(1, 1).grids, 1, (64.0, 64.0), "relu"),

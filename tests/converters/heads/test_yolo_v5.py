@@ -30,9 +30,7 @@ def clipped(cx: float, cy: float, w: float, h: float) -> list[float]:
     return [min(max(v, 0.0), 1.0) for v in (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)]
 
 
-def decode_slowly(
-    head: YoloV5Raw, outputs: list[Float32], image: int
-) -> tuple[list[list[float]], list[list[float]]]:
+def decode_slowly(head: YoloV5Raw, outputs: list[Float32], image: int) -> tuple[list[list[float]], list[list[float]]]:
     """Level by level, box by box, in float64 and pixels, as ``Detect`` does."""
     boxes, scores = [], []
     width, height = head.image_wh
@@ -67,15 +65,12 @@ def test_raw_grids_are_decoded_as_a_plain_loop_does(head: YoloV5Raw) -> None:
     for boxes, scores in (head.decode(outputs), run_onnxruntime(decoder(head), outputs)):
         for image in range(2):
             expected = decode_slowly(head, outputs, image)
-            np.testing.assert_allclose(
-                boxes[image], expected[0], rtol=0, atol=1e-6
-            )  # float32 against float64
+            np.testing.assert_allclose(boxes[image], expected[0], rtol=0, atol=1e-6)  # float32 against float64
             np.testing.assert_allclose(scores[image], expected[1], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    "head",
-    [pytest.param(YoloV5(50, 4), id="fractions"), pytest.param(YoloV5(50, 1, (640.0, 480.0)), id="pixels")],
+    "head", [pytest.param(YoloV5(50, 4), id="fractions"), pytest.param(YoloV5(50, 1, (640.0, 480.0)), id="pixels")]
 )
 def test_decoded_rows_are_read_as_a_plain_loop_does(head: YoloV5) -> None:
     output = np.random.default_rng(0).random((2, 50, 5 + head.num_classes)).astype(np.float32)
@@ -85,9 +80,7 @@ def test_decoded_rows_are_read_as_a_plain_loop_does(head: YoloV5) -> None:
         for image, row in np.ndindex(2, 50):
             cx, cy, w, h, objectness, *classes = output[image, row].astype(np.float64).tolist()
             expected = clipped(cx / width, cy / height, w / width, h / height)
-            np.testing.assert_allclose(
-                boxes[image, row], expected, rtol=0, atol=3e-7
-            )  # four float32 roundings
+            np.testing.assert_allclose(boxes[image, row], expected, rtol=0, atol=3e-7)  # four float32 roundings
             np.testing.assert_allclose(scores[image, row], [objectness * p for p in classes], rtol=1e-6)
 
 
@@ -115,9 +108,7 @@ def test_a_centre_reaches_half_a_cell_beyond_its_own() -> None:
         pytest.param(lambda: YoloV5(5, 1, (0.0, 1.0)), "extent_wh must be a", id="no width"),
         pytest.param(lambda: YoloV5Raw((), 1, (64.0, 64.0)), "at least one grid is needed", id="no grid"),
         pytest.param(
-            lambda: YoloV5Raw(cast("Any", ((4, 4),)), 1, (64.0, 64.0)),
-            "each grid must be a AnchorGrid",
-            id="a tuple",
+            lambda: YoloV5Raw(cast("Any", ((4, 4),)), 1, (64.0, 64.0)), "each grid must be a AnchorGrid", id="a tuple"
         ),
         pytest.param(lambda: AnchorGrid(4, 4, ()), "at least one anchor", id="no anchor"),
         pytest.param(lambda: AnchorGrid(4, 4, ((-1.0, 2.0),)), "each anchor must be a", id="negative anchor"),

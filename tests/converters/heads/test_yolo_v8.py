@@ -12,9 +12,7 @@ from tests.converters.heads.decoding import decoder, run_onnxruntime
 Float32 = NDArray[np.float32]
 
 
-def decode_slowly(
-    output: Float32, width: float, height: float
-) -> tuple[list[list[float]], list[list[float]]]:
+def decode_slowly(output: Float32, width: float, height: float) -> tuple[list[list[float]], list[list[float]]]:
     """One column at a time, in float64: centre, size, class probabilities."""
     boxes, scores = [], []
     for column in output.T.astype(np.float64).tolist():
@@ -26,11 +24,7 @@ def decode_slowly(
 
 
 @pytest.mark.parametrize(
-    "head",
-    [
-        pytest.param(YoloV8(50, 4), id="fractions"),
-        pytest.param(YoloV8(50, 4, (640.0, 480.0)), id="pixels"),
-    ],
+    "head", [pytest.param(YoloV8(50, 4), id="fractions"), pytest.param(YoloV8(50, 4, (640.0, 480.0)), id="pixels")]
 )
 def test_boxes_and_scores_are_those_of_a_plain_loop(head: YoloV8) -> None:
     rng = np.random.default_rng(0)
@@ -66,12 +60,8 @@ def test_fractions_are_not_divided() -> None:
     [
         pytest.param((0, 1), "num_boxes must be a whole number in 1", id="no boxes"),
         pytest.param((10, 0), "num_classes must be a whole number in 1", id="no classes"),
-        pytest.param(
-            (10, 1, (640.0,)), r"extent_wh must be a \(width, height\) pair above 0", id="one extent"
-        ),
-        pytest.param(
-            (10, 1, (640.0, 0.0)), r"extent_wh must be a \(width, height\) pair above 0", id="no height"
-        ),
+        pytest.param((10, 1, (640.0,)), r"extent_wh must be a \(width, height\) pair above 0", id="one extent"),
+        pytest.param((10, 1, (640.0, 0.0)), r"extent_wh must be a \(width, height\) pair above 0", id="no height"),
         pytest.param((10, 1, 640.0), "extent_wh must be a list, got 640.0", id="a number"),
     ],
 )

@@ -34,12 +34,7 @@ def decode_slowly(head: Yolox, rows: Float32) -> tuple[list[list[float]], list[l
                     math.exp(tw) * stride,
                     math.exp(th) * stride,
                 )
-                corners = [
-                    (cx - w / 2) / width,
-                    (cy - h / 2) / height,
-                    (cx + w / 2) / width,
-                    (cy + h / 2) / height,
-                ]
+                corners = [(cx - w / 2) / width, (cy - h / 2) / height, (cx + w / 2) / width, (cy + h / 2) / height]
                 boxes.append([min(max(corner, 0.0), 1.0) for corner in corners])
                 if not head.activated:
                     objectness, classes = sigmoid(objectness), [sigmoid(t) for t in classes]
@@ -63,9 +58,7 @@ def test_boxes_and_scores_are_those_of_a_plain_loop(head: Yolox) -> None:
     for boxes, scores in (head.decode(outputs), run_onnxruntime(decoder(head), outputs)):
         for image in range(2):
             expected = decode_slowly(head, rows[image])
-            np.testing.assert_allclose(
-                boxes[image], expected[0], rtol=0, atol=1e-6
-            )  # float32 against float64
+            np.testing.assert_allclose(boxes[image], expected[0], rtol=0, atol=1e-6)  # float32 against float64
             np.testing.assert_allclose(scores[image], expected[1], rtol=0, atol=2e-6)
 
 

@@ -79,11 +79,7 @@ class ToyHead:
 
 def is_no_toy(facts: SourceFacts, asked: bool) -> str | None:  # noqa: ARG001, FBT001 - a table's call
     shapes = [output.shape for output in facts.outputs]
-    return (
-        None
-        if [len(shape) for shape in shapes] == [3] and shapes[0][2] == 1
-        else "a toy is one grid of scores"
-    )
+    return None if [len(shape) for shape in shapes] == [3] and shapes[0][2] == 1 else "a toy is one grid of scores"
 
 
 def build_toy(facts: SourceFacts, stated: Stated) -> ToyHead:

@@ -12,14 +12,7 @@ from hypothesis import strategies as st
 from converters.integer.concatenated import concatenated_table, fitted_scale
 from converters.leaky import FloatForm, LeakyCase, float_table
 from tests.converters.sources.tflite.builder import TfliteBuilder
-from tests.converters.sources.tflite.single_operator import (
-    Quant,
-    Runs,
-    assert_exact,
-    codes,
-    run_everywhere,
-    run_single,
-)
+from tests.converters.sources.tflite.single_operator import Quant, Runs, assert_exact, codes, run_everywhere, run_single
 
 EVERY = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
 SCALES = st.floats(0.01, 0.2) | st.sampled_from([0.025, 0.05, 0.1, 0.15, 0.2, 1 / 255, 2 / 255])
@@ -51,9 +44,7 @@ def test_a_scale_that_fits_stays() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.tuples(SCALES, SCALES, SCALES), st.tuples(*[st.integers(0, 255)] * 3))
-def test_a_concatenation_of_other_scales_is_exact(
-    scales: tuple[float, ...], zero_points: tuple[int, ...]
-) -> None:
+def test_a_concatenation_of_other_scales_is_exact(scales: tuple[float, ...], zero_points: tuple[int, ...]) -> None:
     assert_exact(concatenate(*(Quant(s, z) for s, z in zip(scales, zero_points, strict=True))))
 
 

@@ -15,14 +15,7 @@ from hypothesis import strategies as st
 from converters.convert import Conversion, convert_to_bytes
 from converters.description.statements import SourceOptions
 from converters.integer import golden as golden_module
-from converters.integer.golden import (
-    RawCodes,
-    compare_head,
-    golden_image,
-    make_vector,
-    random_words,
-    stored_codes,
-)
+from converters.integer.golden import RawCodes, compare_head, golden_image, make_vector, random_words, stored_codes
 from converters.options import ConvertOptions
 from converters.spec import GoldenPart, GoldenVector, ModelDocument
 
@@ -34,9 +27,7 @@ if TYPE_CHECKING:
 EMBEDDED_CODES = "3fbbc444a01ee2502c553479c74fbace445745d3168b876e82f1cc1cdc23a0b4"
 
 
-def vector_of(
-    codes: NDArray[np.uint8], scale: float = 0.1, zero_point: int = 120, room: int = 10**6
-) -> GoldenVector:
+def vector_of(codes: NDArray[np.uint8], scale: float = 0.1, zero_point: int = 120, room: int = 10**6) -> GoldenVector:
     return make_vector(
         [RawCodes(codes, np.float32(scale), zero_point)], room_bytes=room, bound_lsb=0, other_kernels_lsb=4
     )
@@ -166,9 +157,7 @@ def test_the_embedded_detectors_codes_are_these_whatever_is_installed(golden: Go
     ],
     ids=["int8", "cpu", "raw head in batches"],
 )
-def test_every_dialect_of_a_source_holds_the_same_vector(
-    options: ConvertOptions, embedded_tflite: Path
-) -> None:
+def test_every_dialect_of_a_source_holds_the_same_vector(options: ConvertOptions, embedded_tflite: Path) -> None:
     plain = convert_to_bytes(embedded_tflite, ConvertOptions()).document.golden
     assert convert_to_bytes(embedded_tflite, options).document.golden == plain
 
@@ -207,11 +196,7 @@ def test_a_malformed_vector_is_refused(change: dict[str, object], message: str) 
         replace(vector_of(random_codes()), **change)  # type: ignore[arg-type]  # wrong on purpose
 
 
-@given(
-    seed=st.integers(0, 2**32),
-    scale=st.floats(2.0**-20, 1024, width=32),
-    zero_point=st.integers(0, 255),
-)
+@given(seed=st.integers(0, 2**32), scale=st.floats(2.0**-20, 1024, width=32), zero_point=st.integers(0, 255))
 def test_dequantised_codes_agree_to_the_bit_at_any_scale(seed: int, scale: float, zero_point: int) -> None:
     codes = random_codes(seed=seed)
     vector = vector_of(codes, scale, zero_point)
@@ -227,11 +212,7 @@ def test_one_other_code_is_found_with_its_distance(place: int, step: int) -> Non
     distance = abs(int(moved[place]) - int(codes.reshape(-1)[place]))
     vector = vector_of(codes)
     found = compare_head(head_of(moved.astype(np.uint8).reshape(codes.shape), vector), vector)
-    assert (found.exact, found.differing, found.worst_lsb) == (
-        distance == 0,
-        int(distance > 0),
-        float(distance),
-    )
+    assert (found.exact, found.differing, found.worst_lsb) == (distance == 0, int(distance > 0), float(distance))
 
 
 def test_a_head_between_the_codes_is_off_the_lattice() -> None:
@@ -265,9 +246,7 @@ def test_a_value_that_is_no_number_is_infinitely_far(value: float) -> None:
 def test_a_small_file_stores_a_selection_with_every_channel_and_the_digest_covers_the_rest() -> None:
     codes = random_codes((12, 12, 30))
     vector = vector_of(codes, room=100_000)
-    assert (
-        vector.stride == 7
-    )  # 4320 codes, room for 1500: every third, but 3 divides the 30 channels, as do 5 and 6
+    assert vector.stride == 7  # 4320 codes, room for 1500: every third, but 3 divides the 30 channels, as do 5 and 6
     assert len(vector.codes) <= 0.02 * 100_000
     assert {place % 30 for place in range(0, codes.size, vector.stride)} == set(range(30))
     moved = codes.copy()

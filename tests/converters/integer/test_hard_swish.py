@@ -22,9 +22,7 @@ SHAPE = (1, 16, 16, 1)
     st.integers(0, 255),
     st.sampled_from(["int8", "uint8"]),
 )
-def test_every_hard_swish_is_exact(
-    scale: float, ratio: float, zero_in: int, zero_out: int, dtype: str
-) -> None:
+def test_every_hard_swish_is_exact(scale: float, ratio: float, zero_in: int, zero_out: int, dtype: str) -> None:
     lowest = int(np.iinfo(dtype).min)
     quants = Quant(scale, zero_in + lowest), Quant(scale * ratio, zero_out + lowest)
     assert_exact(run_single("HARD_SWISH", (SHAPE, SHAPE), quants, dtype=dtype))

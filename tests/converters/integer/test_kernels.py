@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CODES = QuantParams.per_tensor(0.1, 128)
-SPEC = DetectorSpec(
-    image=ImageInput(8, 8, Rescaling(1.0, 0.0)), head=None, raw_outputs=(RawOutput("", (8, 8, 3)),)
-)
+SPEC = DetectorSpec(image=ImageInput(8, 8, Rescaling(1.0, 0.0)), head=None, raw_outputs=(RawOutput("", (8, 8, 3)),))
 
 
 def quantized(codes: NDArray[Any], scale: float = 1.0, zero_point: int = 0) -> Quantized:
@@ -44,9 +42,7 @@ def codes(seed: int, *shape: int, dtype: type[np.integer[Any]] = np.uint8) -> ND
     return np.random.default_rng(seed).integers(info.min, info.max + 1, shape).astype(dtype)
 
 
-def plain_convolution(
-    x: NDArray[np.int64], w: NDArray[np.int64], window: Window, groups: int
-) -> NDArray[np.int64]:
+def plain_convolution(x: NDArray[np.int64], w: NDArray[np.int64], window: Window, groups: int) -> NDArray[np.int64]:
     """The definition, loop by loop; ``x`` is padded."""
     (rows, columns), (down, across) = window.strides, window.dilations
     height = (x.shape[2] - (w.shape[2] - 1) * down - 1) // rows + 1
@@ -77,10 +73,7 @@ def pairs(low: int, high: int) -> st.SearchStrategy[tuple[int, int]]:
 def test_sums_are_those_of_the_definition(
     seed: int, window: Window, groups: int, multiplier: int, zero_point: int
 ) -> None:
-    x, w = (
-        codes(seed, 2, 6, 7, 8),
-        codes(seed + 1, groups * multiplier, 6 // groups, *window.kernel, dtype=np.int8),
-    )
+    x, w = (codes(seed, 2, 6, 7, 8), codes(seed + 1, groups * multiplier, 6 // groups, *window.kernel, dtype=np.int8))
     bias = codes(seed + 2, groups * multiplier, dtype=np.int32) // 2
     found = convolve(quantized(x, zero_point=zero_point), quantized(w), quantized(bias), window, groups)
     top, left, bottom, right = window.pads
@@ -147,14 +140,10 @@ def sum_of_two(*, fused: bool = True) -> ir.Graph:
     writer = GraphWriter("two")
     image = writer.input("image", ir.DataType.UINT8, [1, 8, 8, 3])
     turned = writer.op("Transpose", [image], "turned", perm=[0, 2, 1, 3])
-    operands = [
-        dequantize_node(writer, value, CODES, np.uint8, name) for value, name in ((image, "a"), (turned, "b"))
-    ]
+    operands = [dequantize_node(writer, value, CODES, np.uint8, name) for value, name in ((image, "a"), (turned, "b"))]
     total = writer.op("Add" if fused else "Erf", operands if fused else operands[:1], "total")
     summed = quantize_node(writer, total, QuantParams.per_tensor(0.2, 128), np.uint8, "codes")
-    writer.graph.outputs.append(
-        dequantize_node(writer, summed, QuantParams.per_tensor(0.2, 128), np.uint8, "head")
-    )
+    writer.graph.outputs.append(dequantize_node(writer, summed, QuantParams.per_tensor(0.2, 128), np.uint8, "head"))
     return writer.graph
 
 
@@ -226,11 +215,7 @@ def test_a_product_of_codes_is_never_settled() -> None:
     ("graph", "head", "notes"),
     [
         (sum_of_two(fused=False), "head", ("no golden vector for xdet selftest: Erf 'total' has no kernel",)),
-        (
-            sum_of_two(),
-            "total",
-            ("no golden vector for xdet selftest: the head 'total' is not quantised to 8 bits",),
-        ),
+        (sum_of_two(), "total", ("no golden vector for xdet selftest: the head 'total' is not quantised to 8 bits",)),
     ],
     ids=["unknown operator", "float head"],
 )

@@ -10,30 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.integer.pair_kernels import kernels_of
-from converters.integer.pair_search import (
-    PairForm,
-    failing_kernels,
-    gated_pairs,
-    is_proven,
-    pairs_of,
-    search_form,
-)
-from converters.integer.pairs import (
-    Affine,
-    PairCase,
-    PairOp,
-    all_codes,
-    sum_multipliers,
-    xnnpack_codes,
-    xnnpack_takes,
-)
+from converters.integer.pair_search import PairForm, failing_kernels, gated_pairs, is_proven, pairs_of, search_form
+from converters.integer.pairs import Affine, PairCase, PairOp, all_codes, sum_multipliers, xnnpack_codes, xnnpack_takes
 
 
 def case_of(
-    op: PairOp,
-    scales: tuple[float, float, float],
-    zero_points: tuple[int, int, int] = (128, 128, 128),
-    lowest: int = 0,
+    op: PairOp, scales: tuple[float, float, float], zero_points: tuple[int, int, int] = (128, 128, 128), lowest: int = 0
 ) -> PairCase:
     a, b, out = (Affine(np.float32(s), z) for s, z in zip(scales, zero_points, strict=True))
     return PairCase(op, a, b, out, lowest)

@@ -8,13 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.converters.sources.tflite.builder import TfliteBuilder
-from tests.converters.sources.tflite.single_operator import (
-    Quant,
-    assert_exact,
-    codes,
-    run_everywhere,
-    run_single,
-)
+from tests.converters.sources.tflite.single_operator import Quant, assert_exact, codes, run_everywhere, run_single
 
 
 @settings(max_examples=100, deadline=None)
@@ -31,9 +25,7 @@ def test_every_prelu_is_exact(
     first, last, own = (zero + int(np.iinfo(dtype).min) for zero in zeros)
     slopes = (codes((1, 1, 3), dtype, seed=1), Quant(slope_scale, own))
     shape = (1, 16, 32, 3)
-    runs = run_single(
-        "PRELU", (shape, shape), (Quant(scale, first), Quant(scale * ratio, last)), slopes, dtype=dtype
-    )
+    runs = run_single("PRELU", (shape, shape), (Quant(scale, first), Quant(scale * ratio, last)), slopes, dtype=dtype)
     assert_exact(runs)
 
 

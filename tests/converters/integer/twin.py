@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def assert_integers_agree(
-    graph: ir.Graph, feeds: Mapping[str, NDArray[Any]], results: Sequence[NDArray[Any]]
-) -> None:
+def assert_integers_agree(graph: ir.Graph, feeds: Mapping[str, NDArray[Any]], results: Sequence[NDArray[Any]]) -> None:
     """ONNX Runtime's outputs are those of ``converters.integer``: bit for bit, or close behind float32 arithmetic."""
     names = [str(value.name) for value in graph.outputs]
     evaluation = evaluate(graph, feeds, names)

@@ -45,11 +45,7 @@ class Network:
         real = writer.op("Relu", [self._pair(writer, "DequantizeLinear", value, "first")], "relu")
         codes = self._pair(writer, "QuantizeLinear", real, "codes")
         nudged = self._pair(writer, "DequantizeLinear", codes, "nudged", 0.05 * self.nudge, self.pivot)
-        attributes: dict[str, Any] = {
-            "kernel_shape": self.window,
-            "strides": self.strides,
-            "auto_pad": self.padding,
-        }
+        attributes: dict[str, Any] = {"kernel_shape": self.window, "strides": self.strides, "auto_pad": self.padding}
         real = writer.op("AveragePool", [nudged], "pool", ceil_mode=self.ceil_mode, **attributes)
         result = self._pair(writer, "QuantizeLinear", real, "mean", self.scale_out, self.pivot)
         writer.graph.outputs.append(result)
@@ -58,14 +54,7 @@ class Network:
         infer_shapes(model)
         return model
 
-    def _pair(
-        self,
-        writer: GraphWriter,
-        op: str,
-        value: ir.Value,
-        name: str,
-        *numbers: float,
-    ) -> ir.Value:
+    def _pair(self, writer: GraphWriter, op: str, value: ir.Value, name: str, *numbers: float) -> ir.Value:
         scale, zero_point = numbers or (0.05, self.zero_point)
         stored = zero_point - (0 if self.dtype is np.uint8 else 128)
         constants = [

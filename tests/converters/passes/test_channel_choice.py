@@ -64,18 +64,10 @@ def run(model: ir.Model, batch: int = 1) -> list[NDArray[Any]]:
 
 
 @settings(max_examples=20)
-@given(
-    groups=st.integers(2, 4), each=st.integers(1, 3).map(lambda n: 2 * n), batch=st.sampled_from([1, 2, "N"])
-)
+@given(groups=st.integers(2, 4), each=st.integers(1, 3).map(lambda n: 2 * n), batch=st.sampled_from([1, 2, "N"]))
 def test_every_shuffle_gives_the_same_codes(groups: int, each: int, batch: int | str) -> None:
     channels = groups * each
-    numbers: dict[str, Any] = {
-        "GROUPS": groups,
-        "EACH": each,
-        "C": channels,
-        "HALF": channels // 2,
-        "N": batch,
-    }
+    numbers: dict[str, Any] = {"GROUPS": groups, "EACH": each, "C": channels, "HALF": channels // 2, "N": batch}
     before, after = shuffle(**numbers), shuffle(**numbers)
     assert ChannelChoice()(after).modified
     images = 3 if batch == "N" else int(batch)

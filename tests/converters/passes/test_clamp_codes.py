@@ -47,13 +47,7 @@ def run(model: ir.Model) -> NDArray[Any]:
     bounds=st.tuples(st.floats(-8, 8, width=32), st.floats(-8, 8, width=32)).map(sorted),
 )
 def test_every_code_is_the_same(scale: float, zero: int, bounds: list[float]) -> None:
-    numbers: dict[str, Any] = {
-        "SCALE": scale,
-        "OTHER": scale,
-        "ZERO": zero,
-        "LOW": bounds[0],
-        "HIGH": bounds[1],
-    }
+    numbers: dict[str, Any] = {"SCALE": scale, "OTHER": scale, "ZERO": zero, "LOW": bounds[0], "HIGH": bounds[1]}
     before, after = clamp(**numbers), clamp(**numbers)
     assert ClampCodes()(after).modified
     assert kinds(after) == "Clip"
@@ -61,8 +55,7 @@ def test_every_code_is_the_same(scale: float, zero: int, bounds: list[float]) ->
 
 
 @pytest.mark.parametrize(
-    ("clip", "expected"),
-    [("Clip(f, low)", (0, 255)), ("Clip(f, , high)", (0, 221)), ("Clip(f)", (0, 255))],
+    ("clip", "expected"), [("Clip(f, low)", (0, 255)), ("Clip(f, , high)", (0, 221)), ("Clip(f)", (0, 255))]
 )
 def test_a_bound_may_be_left_out(clip: str, expected: tuple[int, int]) -> None:
     model = clamp(CLAMP.replace("Clip(f, low, high)", clip))
@@ -83,9 +76,7 @@ def test_the_pipeline_keeps_the_tensors_on_both_sides() -> None:
     [
         pytest.param(CLAMP.replace("{OTHER}", "{0.03}"), "it changes scale or zero-point", id="requantised"),
         pytest.param(
-            CLAMP.replace("f, low", "f, l").replace("c =", "l = Exp(low) c ="),
-            "its bounds are computed",
-            id="computed",
+            CLAMP.replace("f, low", "f, l").replace("c =", "l = Exp(low) c ="), "its bounds are computed", id="computed"
         ),
         pytest.param(
             CLAMP.replace("y = Q", "e = Exp(c) y = Q"),

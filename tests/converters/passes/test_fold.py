@@ -60,14 +60,10 @@ def test_nothing_but_the_convolution_is_left_and_it_computes_the_same(conv: str,
     ("behind", "reason"),
     [
         pytest.param(
-            "y = Sub(c, q)",
-            "it subtracts the channels from a constant, or divides by them",
-            id="subtracted from",
+            "y = Sub(c, q)", "it subtracts the channels from a constant, or divides by them", id="subtracted from"
         ),
         pytest.param(
-            "y = Mul(q, wide)",
-            "its other operand is [4], not one number per channel",
-            id="a factor per column",
+            "y = Mul(q, wide)", "its other operand is [4], not one number per channel", id="a factor per column"
         ),
         pytest.param("e = Exp(c) y = Mul(q, e)", "its other operand is computed", id="computed"),
     ],

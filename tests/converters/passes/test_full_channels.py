@@ -138,10 +138,7 @@ class Residual(Network):
         value = self._conv(writer, value, rng, (wider, c, 1, 1), "widen")
         real = writer.op("DequantizeLinear", [before, *self._link(writer, "pad/d")], "pad/d")
         edges = (0, 0, 0, 0, 0, wider - c, 0, 0) if self.edges is None else self.edges
-        operands = [
-            writer.constant(np.array(edges), "pad/edges"),
-            writer.constant(np.float32(self.value), "pad/value"),
-        ]
+        operands = [writer.constant(np.array(edges), "pad/edges"), writer.constant(np.float32(self.value), "pad/value")]
         real = writer.op("Pad", [real, *operands], "pad/f")
         link = [writer.constant(np.float32(self.pad_scale), "pad/s"), self._link(writer, "pad")[1]]
         padded = writer.op("QuantizeLinear", [real, *link], "pad")
@@ -255,10 +252,7 @@ def test_other_residuals_stay_with_the_reason(change: dict[str, Any], reason: st
 
 
 def test_weights_and_tensors_between_are_followed() -> None:
-    twins = {
-        name: TensorTwin(name, "same", 0)
-        for name in ("depthwise/w", "project/w", "project/b", "pool", "project")
-    }
+    twins = {name: TensorTwin(name, "same", 0) for name in ("depthwise/w", "project/w", "project/b", "pool", "project")}
     rewritten = run_pipeline(Network().build(), "cpu", twins)
     assert rewritten.passes == ("full channels", "clamp codes")
     told = {name: (twin.fate, twin.by) for name, twin in rewritten.twins.items()}
@@ -277,9 +271,7 @@ def test_weights_and_tensors_between_are_followed() -> None:
         pytest.param({"channels": 7}, "it has 7 channels", id="few channels"),
         pytest.param({"dtype": np.int8}, "codes that are not uint8", id="int8 codes"),
         pytest.param({"between": "softmax"}, "Softmax", id="channels that meet"),
-        pytest.param(
-            {"between": "output"}, "pool is an input or output of the graph", id="an output between"
-        ),
+        pytest.param({"between": "output"}, "pool is an input or output of the graph", id="an output between"),
     ],
 )
 def test_it_declines_with_a_reason(change: dict[str, Any], reason: str) -> None:

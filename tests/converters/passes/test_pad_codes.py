@@ -28,9 +28,7 @@ NUMBERS = {"SCALE": 0.05, "ZERO": 7, "OTHER": 0.05, "PADS": "0,0,1,0,0,0,2,1", "
 
 def padded(text: str = PAD, **changes: object) -> ir.Model:
     for name, value in {**NUMBERS, **changes}.items():
-        text = (
-            text.replace(name, str(value)) if name == "CODES" else text.replace(f"{{{name}}}", f"{{{value}}}")
-        )
+        text = text.replace(name, str(value)) if name == "CODES" else text.replace(f"{{{name}}}", f"{{{value}}}")
     return parse(text)
 
 
@@ -76,14 +74,9 @@ def test_the_pipeline_keeps_the_tensors_on_both_sides() -> None:
         pytest.param(PAD, {"OTHER": 0.06}, "it changes scale or zero-point", id="requantised"),
         pytest.param(PAD, {"CODES": "int8"}, "its codes are int8", id="int8 codes"),
         pytest.param(PAD, {"VALUE": 1}, "it pads with another value than 0", id="another value"),
+        pytest.param(PAD.replace("Pad(", 'Pad<mode = "edge">('), {}, "it does not pad with a constant", id="edges"),
         pytest.param(
-            PAD.replace("Pad(", 'Pad<mode = "edge">('), {}, "it does not pad with a constant", id="edges"
-        ),
-        pytest.param(
-            PAD.replace("y = Q", "e = Exp(p) y = Q"),
-            {},
-            "one QuantizeLinear that nothing else reads",
-            id="read twice",
+            PAD.replace("y = Q", "e = Exp(p) y = Q"), {}, "one QuantizeLinear that nothing else reads", id="read twice"
         ),
     ],
 )

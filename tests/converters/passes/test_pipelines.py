@@ -165,10 +165,7 @@ def test_a_pad_becomes_the_padding_of_its_convolution(pads: str, conv: str, out:
 
 @pytest.mark.parametrize(
     ("pads", "value", "out", "reason"),
-    [
-        ("0,0,1,1,0,0,1,1", "0.5", "6,7", "another value than 0"),
-        ("0,0,-1,0,0,0,0,0", "0.0", "3,5", "crops"),
-    ],
+    [("0,0,1,1,0,0,1,1", "0.5", "6,7", "another value than 0"), ("0,0,-1,0,0,0,0,0", "0.0", "3,5", "crops")],
     ids=["value", "crop"],
 )
 def test_a_pad_that_is_none_keeps_its_place(
@@ -179,9 +176,7 @@ def test_a_pad_that_is_none_keeps_its_place(
 
 
 def test_a_pad_that_rescales_keeps_its_place(caplog: pytest.LogCaptureFixture) -> None:
-    text = PAD.replace("QuantizeLinear(p, s, z)", "QuantizeLinear(p, so, z)").replace(
-        "(q, s, z)", "(q, so, z)"
-    )
+    text = PAD.replace("QuantizeLinear(p, s, z)", "QuantizeLinear(p, so, z)").replace("(q, s, z)", "(q, so, z)")
     model = parse(text, PADS="0,0,1,1,0,0,1,1", VALUE="0.0", CONV="", OUT="6,7")
     assert "changes scale" in declined(FoldPad(), model, caplog)
 

@@ -67,9 +67,7 @@ class Network:
             zeros = np.zeros(scale.shape, np.int32)
             operands.append(dequantized(writer, (bias, scale * np.float32(0.02), zeros), "b"))
         pads: dict[str, Any] = {"auto_pad": "SAME_UPPER"} if self.automatic else {"pads": self.pads}
-        real = writer.op(
-            "Conv", operands, "conv", group=c, strides=self.strides, dilations=self.dilations, **pads
-        )
+        real = writer.op("Conv", operands, "conv", group=c, strides=self.strides, dilations=self.dilations, **pads)
         out = [writer.constant(np.float32(0.05), "y/s"), writer.constant(np.uint8(130), "y/z")]
         result = writer.op("QuantizeLinear", [real, *out], "y")
         writer.graph.outputs.append(result)

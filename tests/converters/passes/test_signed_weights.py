@@ -111,10 +111,7 @@ def test_weights_are_followed_with_what_was_taken_off() -> None:
     network = Network(lowest=30, highest=200, zero_point=100)
     rewritten = run_pipeline(network.build(), "cpu", twins)
     assert rewritten.passes == ("signed weights",)
-    assert rewritten.twins == {
-        "w/codes": TensorTwin("conv/signed/codes", "same", -100),
-        "b/codes": twins["b/codes"],
-    }
+    assert rewritten.twins == {"w/codes": TensorTwin("conv/signed/codes", "same", -100), "b/codes": twins["b/codes"]}
 
 
 @pytest.mark.parametrize(

@@ -181,9 +181,7 @@ def test_a_strided_stem_is_one_convolution_of_two_columns_between_free_views() -
         pytest.param({"read_twice": True}, "others read its result", id="read as reals, too"),
     ],
 )
-def test_it_declines_with_a_reason(
-    change: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_it_declines_with_a_reason(change: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture) -> None:
     model = replace(Stem(), **change).build()
     before = [node.op_type for node in model.graph]
     with caplog.at_level(logging.INFO):
@@ -200,9 +198,7 @@ def test_it_declines_with_a_reason(
         pytest.param(None, range(8), 2, id="none"),
     ],
 )
-def test_a_row_is_repeated_where_a_weight_is_no_int8(
-    row: int | None, rows: Sequence[int], stride: int
-) -> None:
+def test_a_row_is_repeated_where_a_weight_is_no_int8(row: int | None, rows: Sequence[int], stride: int) -> None:
     numbers = np.ones((5, 3, 3, 3), np.int16)
     if row is not None:
         numbers[2, 1, row, 2] = -203

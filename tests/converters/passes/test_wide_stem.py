@@ -67,9 +67,7 @@ class Stem:
             "b/dequantized",
             **({"axis": 0} if self.per_channel else {}),
         )
-        y = writer.op(
-            "Conv", [x, weights, bias], "conv", kernel_shape=[3, 3], strides=self.strides, pads=self.pads
-        )
+        y = writer.op("Conv", [x, weights, bias], "conv", kernel_shape=[3, 3], strides=self.strides, pads=self.pads)
         y = self._quantized(writer, y, 0.7, "y")
         y = writer.op(
             "MaxPool",
@@ -86,9 +84,7 @@ class Stem:
     def _zero_point(self, value: int) -> NDArray[Any]:
         return np.array(value if self.dtype is np.uint8 else value - 128, self.dtype)
 
-    def _dequantized(
-        self, writer: GraphWriter, value: ir.Value, scale: float, zero: int, name: str
-    ) -> ir.Value:
+    def _dequantized(self, writer: GraphWriter, value: ir.Value, scale: float, zero: int, name: str) -> ir.Value:
         constants = [
             writer.constant(np.float32(scale), f"{name}/s"),
             writer.constant(self._zero_point(zero), f"{name}/z"),
@@ -120,9 +116,7 @@ def assert_same_codes(stem: Stem) -> None:
     model = stem.build()
     expected = run(stem.build(), stem.images())
     assert WideStem()(model).modified
-    assert [node.attributes.get_ints("kernel_shape") for node in model.graph if node.op_type == "Conv"] == [
-        (4, 2)
-    ]
+    assert [node.attributes.get_ints("kernel_shape") for node in model.graph if node.op_type == "Conv"] == [(4, 2)]
     np.testing.assert_array_equal(run(model, stem.images()), expected)
     assert model.graph.outputs[0].name == "pooled"
 
@@ -158,9 +152,7 @@ def test_codes_are_equal_bit_for_bit(stem: Stem) -> None:
         pytest.param({"weight_zero_point": 1}, "not symmetric", id="asymmetric weights"),
     ],
 )
-def test_it_declines_with_a_reason(
-    change: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_it_declines_with_a_reason(change: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture) -> None:
     model = replace(Stem(), **change).build()
     before = [node.op_type for node in model.graph]
     with caplog.at_level(logging.INFO):

@@ -30,19 +30,13 @@ class FloatNetwork:
         self.rng = np.random.default_rng(5)
         self.image = ImageInput(SIZE, SIZE, rescaling)
 
-    def conv(
-        self, source: ir.Value, shape: tuple[int, int, int, int], name: str, **attributes: Any
-    ) -> ir.Value:
+    def conv(self, source: ir.Value, shape: tuple[int, int, int, int], name: str, **attributes: Any) -> ir.Value:
         """A convolution with weights of ``shape`` (OIHW) and a bias."""
         fan_in = np.prod(shape[1:])
-        weights = self.writer.constant(
-            (self.rng.normal(size=shape) / np.sqrt(fan_in)).astype(np.float32), f"{name}/w"
-        )
+        weights = self.writer.constant((self.rng.normal(size=shape) / np.sqrt(fan_in)).astype(np.float32), f"{name}/w")
         bias = self.writer.constant(self.rng.normal(size=shape[0]).astype(np.float32) / 4, f"{name}/b")
         same = [shape[2] // 2] * 4
-        return self.writer.op(
-            "Conv", [source, weights, bias], name, kernel_shape=shape[2:], pads=same, **attributes
-        )
+        return self.writer.op("Conv", [source, weights, bias], name, kernel_shape=shape[2:], pads=same, **attributes)
 
 
 def imported(
@@ -68,9 +62,7 @@ def photographs(count: int = 8, size: int = SIZE) -> list[NDArray[np.uint8]]:
     return pictures
 
 
-def calibration(
-    percentile: float | None = None, count: int = 8, size: int = SIZE, **extra: Any
-) -> Calibration:
+def calibration(percentile: float | None = None, count: int = 8, size: int = SIZE, **extra: Any) -> Calibration:
     def pixels(image: ImageInput) -> Iterator[NDArray[np.uint8]]:
         assert (image.height, image.width) == (size, size)
         return iter(photographs(count, size))

@@ -70,7 +70,4 @@ def test_every_number_of_a_range_is_within_one_step_of_its_code_and_zero_is_exac
 
 
 def test_a_value_that_is_always_zero_has_a_scale_too() -> None:
-    assert (
-        float(params_of_range(0.0, 0.0).scalar_scale) > 0,
-        params_of_range(0.0, 0.0).scalar_zero_point,
-    ) == (True, 0)
+    assert (float(params_of_range(0.0, 0.0).scalar_scale) > 0, params_of_range(0.0, 0.0).scalar_zero_point) == (True, 0)

@@ -66,8 +66,6 @@ def test_a_network_that_keeps_its_outputs_is_not(quantize: str) -> None:
         (QuantizationLoss(8, 3, 3, 4.25), "its outputs are 4.2 dB above their noise"),
     ],
 )
-def test_boxes_count_where_there_are_enough_and_noise_elsewhere(
-    loss: QuantizationLoss, said: str | None
-) -> None:
+def test_boxes_count_where_there_are_enough_and_noise_elsewhere(loss: QuantizationLoss, said: str | None) -> None:
     warning = loss.warning("per-tensor")
     assert (warning is None) if said is None else (warning is not None and said in warning)

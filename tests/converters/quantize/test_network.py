@@ -16,14 +16,7 @@ from converters.passes.base import link
 from converters.quantize.constants import pixel_quantization
 from converters.quantize.network import quantize_network
 from converters.spec import HEAD, Rescaling
-from tests.converters.quantize.float_networks import (
-    SIZE,
-    FloatNetwork,
-    imported,
-    options,
-    photographs,
-    spec_of,
-)
+from tests.converters.quantize.float_networks import SIZE, FloatNetwork, imported, options, photographs, spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,9 +100,7 @@ def chain(net: FloatNetwork, x: ir.Value) -> ir.Value:
     for number, (inner, outer) in enumerate(((3, 8), (8, 16))):
         x = net.conv(x, (outer, inner, 3, 3), f"c{number}")
         x = net.writer.op("LeakyRelu", [x], f"leaky{number}", alpha=0.2)
-        x = net.writer.op(
-            "MaxPool", [x], f"pool{number}", kernel_shape=[2, 2], strides=[2, 2], auto_pad="VALID"
-        )
+        x = net.writer.op("MaxPool", [x], f"pool{number}", kernel_shape=[2, 2], strides=[2, 2], auto_pad="VALID")
     return net.conv(x, (12, 16, 1, 1), "last")
 
 
@@ -118,9 +109,7 @@ def chain(net: FloatNetwork, x: ir.Value) -> ir.Value:
     [
         pytest.param(detector, "uint8", 4, id="branches, uint8"),
         pytest.param(chain, "uint8", 3, id="a chain, uint8"),
-        pytest.param(
-            chain, "int8", 3, id="a chain, int8: ONNX Runtime loses int8 codes that have two readers"
-        ),
+        pytest.param(chain, "int8", 3, id="a chain, int8: ONNX Runtime loses int8 codes that have two readers"),
     ],
 )
 def test_every_convolution_runs_in_integers(

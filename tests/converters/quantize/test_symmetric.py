@@ -43,9 +43,7 @@ def symmetric(source: Path, rescaling: Rescaling) -> Conversion:
 
 
 @pytest.mark.parametrize("rescaling", RESCALINGS.values(), ids=RESCALINGS)
-def test_all_zero_points_are_0_and_nothing_but_a_cast_reads_the_bytes(
-    rescaling: Rescaling, tmp_path: Path
-) -> None:
+def test_all_zero_points_are_0_and_nothing_but_a_cast_reads_the_bytes(rescaling: Rescaling, tmp_path: Path) -> None:
     source = tmp_path / "net.onnx"
     source.write_bytes(tiny_yolo_v2())
     result = symmetric(source, rescaling)
@@ -101,13 +99,9 @@ def test_onnxruntime_runs_every_convolution_in_integers(tmp_path: Path) -> None:
 
 
 def test_it_is_a_choice_of_quantising_alone(tmp_path: Path) -> None:
-    with pytest.raises(
-        OptionError, match=r"add --quantize per-channel .*the integers of a quantised file are fixed"
-    ):
+    with pytest.raises(OptionError, match=r"add --quantize per-channel .*the integers of a quantised file are fixed"):
         ConvertOptions(symmetric=True)
     source = tmp_path / "net.tflite"
     source.write_bytes(two_raw_outputs())
-    with pytest.raises(
-        OptionError, match=r"the source is quantised already .*give the float Keras or ONNX file"
-    ):
+    with pytest.raises(OptionError, match=r"the source is quantised already .*give the float Keras or ONNX file"):
         symmetric(source, RESCALINGS["from 0 to 1"])

@@ -35,9 +35,7 @@ def net(tmp_path: Path) -> Path:
 
 
 def test_the_functions_of_every_row_exist() -> None:
-    steps = [
-        s for row in SOURCES.values() for i in row.importers.values() for s in (i.read, i.facts, i.build)
-    ]
+    steps = [s for row in SOURCES.values() for i in row.importers.values() for s in (i.read, i.facts, i.build)]
     steps += [step for row in SOURCES.values() for step in (row.inspect, row.compare)]
     assert all(isinstance(step, Later) and callable(step.resolve()) for step in steps)
     assert FINISHED not in SOURCES
@@ -102,8 +100,7 @@ def test_the_graph_states_fixed_shapes_of_the_network_alone(net: Path) -> None:
         options = ConvertOptions(source=SourceOptions(anchors=ANCHORS, anchor_unit="image"), batch=batch)  # type: ignore[arg-type]  # a pair
         model = onnx.load_model_from_string(convert_to_bytes(net, options).model)
         stated = {
-            v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
-            for v in model.graph.value_info
+            v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.value_info
         }
         assert stated["head"] == [leading, 16, 16, HEAD_CHANNELS]
         assert not [name for name in stated if name.startswith("head/")]
@@ -168,9 +165,7 @@ def test_a_folder_that_cannot_be_looked_into_is_a_source_error(monkeypatch: pyte
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "exists", refuse)
-    with pytest.raises(
-        SourceFileError, match=r"sidecar of 'locked/net\.tflite' cannot be read: Permission denied"
-    ):
+    with pytest.raises(SourceFileError, match=r"sidecar of 'locked/net\.tflite' cannot be read: Permission denied"):
         find_sidecar(Path("locked/net.tflite"))
 
 

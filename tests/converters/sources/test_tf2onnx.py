@@ -48,7 +48,7 @@ def taken(proto: onnx.ModelProto) -> tuple[GraphWriter, TakenOver]:
 def test_counters_and_output_numbers_are_left_out_of_names() -> None:
     writer, found = taken(exported())
     assert [(n.op_type, n.name) for n in writer.graph] == [
-        *(("Conv", "net/c1/Conv2D"), ("MaxPool", "net/pool/MaxPool"), ("Relu", "out")),
+        *(("Conv", "net/c1/Conv2D"), ("MaxPool", "net/pool/MaxPool"), ("Relu", "out"))
     ]
     assert list(writer.graph.initializers) == ["net/c1/Conv2D/weights", "net/c1/Conv2D/bias"]
     assert set(found.values) == {"net/pool/MaxPool", "out"}  # a counted tensor is none of the source's
@@ -77,9 +77,7 @@ def test_the_opset_is_the_contracts() -> None:
         pytest.param([0, 0, 1, 1], [1, 1], ("SAME_UPPER", None), id="SAME of stride 1"),
         pytest.param([0, 0, 0, 0], [1, 1], ("VALID", None), id="none"),
         pytest.param([0, 0, 1, 1], [2, 2], ("SAME_UPPER", None), id="SAME of stride 2, odd size"),
-        pytest.param(
-            [1, 1, 0, 0], [1, 1], ("NOTSET", [1, 1, 0, 0]), id="before, which is nothing SAME means"
-        ),
+        pytest.param([1, 1, 0, 0], [1, 1], ("NOTSET", [1, 1, 0, 0]), id="before, which is nothing SAME means"),
     ],
 )
 def test_a_pools_padding_is_automatic_where_that_means_the_same(

@@ -60,11 +60,7 @@ def test_the_embedded_detector_finds_the_same_boxes_either_way(embedded_tflite: 
     assert seen["rows"][0] == seen["rows"][1]
     assert sum(map(len, seen["rows"][0])) > 3
     assert seen["lsb"] <= 1  # convolutions that run in float round sums at ties; measured 0
-    assert (seen["activations"], seen["leaky"], seen["passes"]) == (
-        "int8",
-        "float",
-        ["pool before activation"],
-    )
+    assert (seen["activations"], seen["leaky"], seen["passes"]) == ("int8", "float", ["pool before activation"])
     assert seen["notes"] == ["translated by tf2onnx: int8 activations, and some operators may run in float32"]
     assert seen["twins"] >= 20
     assert seen["outputs"][0] == "num_detections"

@@ -104,16 +104,14 @@ def test_optional_keys_are_left_out_where_nobody_states_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "path",
-    ["later", "spec.later", "spec.image.later", "spec.head.anchors.later", "source.later", "tensors.a.later"],
+    "path", ["later", "spec.later", "spec.image.later", "spec.head.anchors.later", "source.later", "tensors.a.later"]
 )
 def test_keys_of_later_releases_are_ignored(path: str) -> None:
     assert ModelDocument.from_json(changed(path, {"anything": [1]})) == DOCUMENT
 
 
 @pytest.mark.parametrize(
-    "path",
-    ["deviations", "evaluation", "licence", "oldest_runtimes", "origin", "tensors.a.fate", "tensors.a.by"],
+    "path", ["deviations", "evaluation", "licence", "oldest_runtimes", "origin", "tensors.a.fate", "tensors.a.by"]
 )
 def test_keys_that_older_files_lack_have_defaults(path: str) -> None:
     read = ModelDocument.from_json(without(path))
@@ -123,16 +121,7 @@ def test_keys_that_older_files_lack_have_defaults(path: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [
-        "spec",
-        "source",
-        "tensors",
-        "notes",
-        "activations",
-        "spec.head.grid_h",
-        "spec.image.resize",
-        "source.sha256",
-    ],
+    ["spec", "source", "tensors", "notes", "activations", "spec.head.grid_h", "spec.image.resize", "source.sha256"],
 )
 def test_a_missing_key_is_malformed(path: str) -> None:
     with pytest.raises(ValueError, match=path.rpartition(".")[2]):

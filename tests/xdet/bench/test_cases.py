@@ -26,18 +26,14 @@ def converted(embedded_tflite: Path, tmp_path_factory: pytest.TempPathFactory) -
     return path
 
 
-def names(
-    models: list[Path], runtimes: str | None, threads: tuple[int, ...]
-) -> list[tuple[str, str, int | None]]:
+def names(models: list[Path], runtimes: str | None, threads: tuple[int, ...]) -> list[tuple[str, str, int | None]]:
     return [
         (case.model.path.suffix, f"{case.choices.runtime}:{case.choices.provider}", case.choices.threads)
         for case in plan_cases(models, runtimes, threads)
     ]
 
 
-def test_cases_are_models_times_fitting_runtimes_times_threads(
-    embedded_tflite: Path, converted: Path
-) -> None:
+def test_cases_are_models_times_fitting_runtimes_times_threads(embedded_tflite: Path, converted: Path) -> None:
     assert names([embedded_tflite, converted], None, (1, 2)) == [
         (".tflite", "litert:xnnpack", 1),
         (".tflite", "litert:xnnpack", 2),
@@ -74,10 +70,7 @@ def test_the_cut_network_gives_the_head_bit_for_bit_and_nothing_else(converted: 
     assert [value.name for value in model.graph.output] == ["head"]
     assert not {"NonMaxSuppression", "TopK", "Exp"} & {node.op_type for node in model.graph.node}
     image = np.random.default_rng(5).integers(0, 256, (1, 224, 224, 3), np.uint8)
-    with (
-        open_onnxruntime(data, file="whole.onnx") as whole,
-        open_onnxruntime(cut, file="cut.onnx") as network,
-    ):
+    with open_onnxruntime(data, file="whole.onnx") as whole, open_onnxruntime(cut, file="cut.onnx") as network:
         assert not network.spec.gives_boxes
         assert np.array_equal(whole.head(image), network.head(image))
 

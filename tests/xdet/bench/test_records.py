@@ -61,9 +61,7 @@ def test_the_machine_is_told_without_its_name() -> None:
     assert platform.node() not in repr(machine).split("'")
 
 
-def test_the_share_of_others_is_what_neither_this_process_nor_idling_took(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_share_of_others_is_what_neither_this_process_nor_idling_took(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     # In 10 s two processors had 20: 12 were busy, 8 of them with this process.
     assert others_share(Clock(100.0, 1.0, 50.0), Clock(112.0, 9.0, 60.0)) == pytest.approx(0.2)

@@ -95,9 +95,7 @@ def test_only_one_session_is_ever_alive(
     )  # the source in a subprocess first, then alternating; ONNX with and without head
 
 
-def test_progress_counts_memory_and_every_turn(
-    embedded_tflite: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_counts_memory_and_every_turn(embedded_tflite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xdet.bench.run.measure_memory", lambda *_: Memory(1, 2))
     steps: list[tuple[int, int]] = []
     options = replace(SHORT, blocks=3)
@@ -111,9 +109,7 @@ def test_a_score_threshold_reaches_every_model(embedded_tflite: Path, converted:
     assert [result.thresholds.score for result in results] == [0.001, 0.001]
 
 
-def test_a_missing_psutil_is_a_note_with_the_pip_line(
-    embedded_tflite: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_psutil_is_a_note_with_the_pip_line(embedded_tflite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "psutil", None)
     found = run_benchmark([embedded_tflite], options=replace(SHORT, blocks=1))
     assert found.results[0].memory is None
@@ -135,10 +131,7 @@ def test_the_json_has_the_keys_of_its_document(found: Benchmark) -> None:
     described = (ROOT / "docs" / "bench.md").read_text("utf-8")
     keys = {*document, *document["results"][0], *document["machine"], *document["options"]}
     assert not [key for key in sorted(keys) if f"`{key}`" not in described]
-    assert [result["model"] for result in document["results"]] == [
-        "tiny_yolo_v2_person_224_int8.tflite",
-        "person.onnx",
-    ]
+    assert [result["model"] for result in document["results"]] == ["tiny_yolo_v2_person_224_int8.tflite", "person.onnx"]
     assert document["results"][1]["head_s"] == found.results[1].head_s
 
 
@@ -156,7 +149,5 @@ def test_the_table_has_a_line_per_case_and_the_text_says_when_the_machine_was_bu
 def test_a_head_below_the_noise_is_told_with_its_sign(found: Benchmark) -> None:
     result = found.results[0]
     assert result.boxes is not None
-    odd = replace(
-        result, boxes=replace(result.boxes, median_s=0.001), network=replace(result.network, median_s=0.0012)
-    )
+    odd = replace(result, boxes=replace(result.boxes, median_s=0.001), network=replace(result.network, median_s=0.0012))
     assert "-200 us" in text_of(replace(found, results=(odd,)))

@@ -41,9 +41,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def found(sources: list[Path]) -> Benchmark:
-    return run_benchmark(
-        sources, runtimes="litert,onnxruntime", options=replace(SHORT, profile=True), said=None
-    )
+    return run_benchmark(sources, runtimes="litert,onnxruntime", options=replace(SHORT, profile=True), said=None)
 
 
 def test_every_source_is_measured_beside_what_it_becomes_for_each_target(found: Benchmark) -> None:
@@ -107,9 +105,7 @@ def test_openvino_runs_the_portable_graph_where_it_is_installed(
     assert planned(tmp_path / "with") == [*without[:2], ("portable", "openvino"), without[2]]
 
 
-def test_without_its_runtime_the_source_is_left_out_and_ratios_refer_to_the_first_target(
-    sources: list[Path],
-) -> None:
+def test_without_its_runtime_the_source_is_left_out_and_ratios_refer_to_the_first_target(sources: list[Path]) -> None:
     found = run_benchmark(sources[:1], runtimes="onnxruntime", options=replace(SHORT, threads=(1,), blocks=1))
     assert [result.graph for result in found.results] == ["portable", "cpu"]
     assert found.results[0].ratio == Ratio(1.0, 1.0, 1.0)
@@ -132,12 +128,8 @@ def test_targets_that_do_not_exist_or_stand_twice_are_refused(wrong: Any) -> Non
         BenchOptions(targets=wrong)
 
 
-def test_the_command_compares_targets_and_refuses_finished_models(
-    sources: list[Path], tmp_path: Path
-) -> None:
-    result = run(
-        "bench", sources[0], "--targets", "portable, cpu", "--runtimes", "onnxruntime", "--blocks", "1"
-    )
+def test_the_command_compares_targets_and_refuses_finished_models(sources: list[Path], tmp_path: Path) -> None:
+    result = run("bench", sources[0], "--targets", "portable, cpu", "--runtimes", "onnxruntime", "--blocks", "1")
     assert result.returncode == 0, result.stderr
     assert "peak memory" not in result.stdout
     xdet.convert(sources[0], tmp_path / "net.onnx")

@@ -18,14 +18,7 @@ from xdet.errors import OutputError, UsageError
 
 SHORT = BenchOptions(blocks=1, block_s=0.0, pictures_per_block=1, memory=False)
 SECTIONS = [
-    *(
-        "Network information",
-        "Inputs and outputs",
-        "Memory footprint",
-        "Inference time",
-        "Accuracy",
-        "Pictures",
-    ),
+    *("Network information", "Inputs and outputs", "Memory footprint", "Inference time", "Accuracy", "Pictures"),
     *("Limits", "Provenance", "How to reproduce"),
 ]
 
@@ -62,9 +55,7 @@ def annotate(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(
-    embedded_tflite: Path, sample_pictures: list[Path], tmp_path_factory: pytest.TempPathFactory
-) -> Made:
+def made(embedded_tflite: Path, sample_pictures: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("my card")
     (folder / "photos").mkdir()
     for picture in sample_pictures:
@@ -101,9 +92,7 @@ def test_network_and_memory_are_those_of_inspection(made: Made) -> None:
 
 
 def test_times_are_those_of_the_benchmark(made: Made) -> None:
-    lines = [
-        line for line in made.section("Inference time").splitlines() if "int8" in line or "person" in line
-    ]
+    lines = [line for line in made.section("Inference time").splitlines() if "int8" in line or "person" in line]
     assert [line.split(" | ")[1] for line in lines] == ["litert:xnnpack", "onnxruntime:cpu"]
     ratio = made.content.benchmark.results[1].ratio
     assert ratio is not None

@@ -21,13 +21,7 @@ def breaking_haswell(columns: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Haswell without exact kernels: a broken self-test, and a part that failed."""
     put(columns, "0.selftest.verdict", "broken")
     put(columns, "0.selftest.agreement", PLAIN)
-    finding = {
-        "part": "exact",
-        "cause": "layer",
-        "message": "866 values differ",
-        "runtime": None,
-        "layer": None,
-    }
+    finding = {"part": "exact", "cause": "layer", "message": "866 values differ", "runtime": None, "layer": None}
     put(columns, "0.check.parts.1.status", "failed")
     put(columns, "0.check.parts.1.findings", [finding])
     return columns

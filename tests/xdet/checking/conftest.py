@@ -54,6 +54,4 @@ def columns(sound: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @pytest.fixture
 def with_columns(checked: CheckResult) -> Callable[[list[dict[str, Any]]], CheckResult]:
     """The check here, with columns."""
-    return lambda columns: replace(
-        checked, other_cpus=tuple(restored(OtherCpu, column) for column in columns)
-    )
+    return lambda columns: replace(checked, other_cpus=tuple(restored(OtherCpu, column) for column in columns))

@@ -199,12 +199,7 @@ def _insert_before(
 
 
 def _insert_behind(
-    proto: onnx.ModelProto,
-    output: str,
-    op: str,
-    inputs: list[str | None],
-    *,
-    before: Sequence[onnx.NodeProto] = (),
+    proto: onnx.ModelProto, output: str, op: str, inputs: list[str | None], *, before: Sequence[onnx.NodeProto] = ()
 ) -> None:
     """Put a node, and others in front of it, behind ``output``, for all of its readers; None among ``inputs`` is the value."""
     (index,) = [i for i, node in enumerate(proto.graph.node) if output in node.output]

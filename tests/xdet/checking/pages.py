@@ -11,9 +11,7 @@ from xdet.checking.page import Surroundings
 
 HOSTILE = "<script src='http://evil'>alert(1)</script>\"&\x1b"
 COMMAND = "xdet check 'a & b.onnx' --report page.html"
-MACHINE = Machine(
-    "A <CPU>", ("avx2", "avx_vnni"), 4, 2, "Linux x86_64", saturates=True, versions={"xdet": "1.2.3"}
-)
+MACHINE = Machine("A <CPU>", ("avx2", "avx_vnni"), 4, 2, "Linux x86_64", saturates=True, versions={"xdet": "1.2.3"})
 WHERE = Surroundings(MACHINE, 2, COMMAND)
 
 

@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
 LETTERBOX = replace(SAID, resize="letterbox")
-PHOTOGRAPHS = [
-    np.random.default_rng(side).integers(0, 256, (side, 90, 3), np.uint8) for side in (40, 64, 201)
-]
+PHOTOGRAPHS = [np.random.default_rng(side).integers(0, 256, (side, 90, 3), np.uint8) for side in (40, 64, 201)]
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +40,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def checked(model: Path, source: Path, *, layers: bool = False) -> CheckResult:
-    return check(
-        model, source, PHOTOGRAPHS, runtimes="onnxruntime:cpu,litert:xnnpack", said=LETTERBOX, layers=layers
-    )
+    return check(model, source, PHOTOGRAPHS, runtimes="onnxruntime:cpu,litert:xnnpack", said=LETTERBOX, layers=layers)
 
 
 def edited(model: Path, folder: Path, old: NDArray[Any], new: int) -> Path:
@@ -83,10 +79,7 @@ BARS = r"onnxruntime:cpu: the picture inside the file differs from xdet's in .* 
     [
         pytest.param(np.array(114, np.uint8), 0, BARS, id="bars"),
         pytest.param(
-            np.array([64.0, 64.0]),
-            60,
-            r"image 1, 90 x 40: a box is 0\.\d+ of the photograph away",
-            id="boxes",
+            np.array([64.0, 64.0]), 60, r"image 1, 90 x 40: a box is 0\.\d+ of the photograph away", id="boxes"
         ),
     ],
 )

@@ -61,14 +61,10 @@ def test_an_honest_model_has_equal_layers_and_runs_on_integers_alone(
     (placement,) = result.placement
     assert placement.nodes is not None
     assert set(placement.nodes) == {"cpu"}
-    assert (
-        abs(placement.nodes["cpu"] - nodes) <= 0.1 * nodes
-    )  # some are folded or doubled before they are placed
+    assert abs(placement.nodes["cpu"] - nodes) <= 0.1 * nodes  # some are folded or doubled before they are placed
     text = check_text(result)
     assert f"onnxruntime:cpu: nodes on cpu: {placement.nodes['cpu']}" in text
-    assert (
-        f"{len(result.layers.layers)} layers compared, none at fault; the fused run has the same head" in text
-    )
+    assert f"{len(result.layers.layers)} layers compared, none at fault; the fused run has the same head" in text
     assert "onnxruntime:cpu runs 100.0 % of 774 M MACs on integers" in text
     assert json.loads(check_to_json(result))["layers"]["first_fault"] is None
 
@@ -80,9 +76,7 @@ def test_the_first_layer_at_fault_is_a_finding_of_the_static_part(
     result = with_layers(model, embedded_tflite, sample_pictures)
     found = [f for f in result.parts[0].findings if f.cause == "layer"]
     assert [(f.part, f.layer) for f in found] == [("static", faults.CONV3)]
-    assert found[0].message.startswith(
-        f"CONV_2D '{faults.CONV3}' is the first layer at fault: from the source's own"
-    )
+    assert found[0].message.startswith(f"CONV_2D '{faults.CONV3}' is the first layer at fault: from the source's own")
     assert found[0].message.endswith("allowed are 0")
     assert json.loads(check_to_json(result))["layers"]["first_fault"] == faults.CONV3
     assert f"the first at fault is '{faults.CONV3}'" in check_text(result)
@@ -129,9 +123,7 @@ def test_the_operators_that_a_provider_leaves_to_the_cpu_are_named(monkeypatch: 
     monkeypatch.setattr(placement_module, "place_nodes", lambda *_: placed)
     found = find_placement(b"", "warp")
     assert (found.runtime, found.nodes) == ("onnxruntime:warp", {"warp": 10, "cpu": 3})
-    assert placement_text(found) == (
-        "nodes on warp: 10, cpu: 3; fell back to the CPU: 1 NonMaxSuppression, 2 TopK"
-    )
+    assert placement_text(found) == ("nodes on warp: 10, cpu: 3; fell back to the CPU: 1 NonMaxSuppression, 2 TopK")
 
 
 def test_the_command_tells_where_a_models_nodes_run(model: Path, embedded_tflite: Path) -> None:
@@ -163,16 +155,7 @@ def test_the_command_writes_a_page_with_the_command_that_repeats_it(
 
 def test_a_page_that_cannot_be_written_is_refused_before_any_work(model: Path, embedded_tflite: Path) -> None:
     done = run_xdet(
-        *(
-            "check",
-            model,
-            "--source",
-            embedded_tflite,
-            "--images",
-            "no-such-folder",
-            "--report",
-            "none/page.html",
-        ),
+        *("check", model, "--source", embedded_tflite, "--images", "no-such-folder", "--report", "none/page.html"),
         folder=model.parent,
     )
     assert done.returncode == 3
@@ -180,20 +163,9 @@ def test_a_page_that_cannot_be_written_is_refused_before_any_work(model: Path, e
 
 
 @pytest.mark.parametrize("option", ["--report", "--repro"])
-def test_what_is_checked_is_never_replaced(
-    option: str, model: Path, embedded_tflite: Path, sound: bytes
-) -> None:
+def test_what_is_checked_is_never_replaced(option: str, model: Path, embedded_tflite: Path, sound: bytes) -> None:
     done = run_xdet(
-        *(
-            "check",
-            model.name,
-            "--source",
-            embedded_tflite,
-            "--images",
-            "no-such-folder",
-            option,
-            "./person.onnx",
-        ),
+        *("check", model.name, "--source", embedded_tflite, "--images", "no-such-folder", option, "./person.onnx"),
         folder=model.parent,
     )
     assert done.returncode == 2

@@ -66,9 +66,7 @@ def test_the_default_runtimes_are_onnx_runtime_the_kernels_of_litert_and_openvin
     assert result.complete
 
 
-def test_slow_runtimes_see_two_images(
-    model: Path, embedded_tflite: Path, sample_pictures: list[Path]
-) -> None:
+def test_slow_runtimes_see_two_images(model: Path, embedded_tflite: Path, sample_pictures: list[Path]) -> None:
     pictures = [*sample_pictures, *sample_pictures]
     result = check(model, embedded_tflite, pictures, runtimes="onnx-reference,litert:xnnpack,litert:builtin")
     assert [(run.name, run.images) for run in result.runs] == [("onnx-reference:numpy", 2)]
@@ -77,11 +75,7 @@ def test_slow_runtimes_see_two_images(
 
 
 def test_a_missing_runtime_is_told_and_hides_nothing(
-    model: Path,
-    embedded_tflite: Path,
-    sample_pictures: list[Path],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    model: Path, embedded_tflite: Path, sample_pictures: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDET_NODE_MODULES", str(tmp_path))
     result = check(model, embedded_tflite, sample_pictures[:1], runtimes=f"onnxruntime-web,{RUNTIMES}")
@@ -127,9 +121,7 @@ def trust_nothing_of(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_runtime_that_ends_its_process_is_told_and_hides_nothing(
     model: Path, embedded_tflite: Path, sample_pictures: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    crashing = replace(
-        table.RUNTIMES["onnxruntime"], trusted=(), module="tests.xdet.runtimes.crashing_runtime"
-    )
+    crashing = replace(table.RUNTIMES["onnxruntime"], trusted=(), module="tests.xdet.runtimes.crashing_runtime")
     monkeypatch.setitem(table.RUNTIMES, "onnxruntime", crashing)
     result = check(
         model,
@@ -151,10 +143,7 @@ def test_a_process_of_its_own_gives_what_this_one_gives(
 ) -> None:
     images = np.random.default_rng(1).integers(0, 256, (3, 224, 224, 3), np.uint8)
     file = ModelFile(model, model.read_bytes(), "onnx")
-    asked = (
-        RuntimeChoices("onnxruntime", "cpu", 1),
-        runs.Work(images, (Thresholds(0.01), Thresholds(0.05, 0.4))),
-    )
+    asked = (RuntimeChoices("onnxruntime", "cpu", 1), runs.Work(images, (Thresholds(0.01), Thresholds(0.05, 0.4))))
     pair = open_pair(file, embedded_tflite)
     with runs.OpenRuntimes(pair) as opened:
         here = runs.run_finished(file, *asked, opened)
@@ -185,9 +174,7 @@ def test_an_error_in_a_process_of_its_own_comes_back_as_one_line(
 def test_what_passed_is_told_part_by_part(passed: CheckResult) -> None:
     text = check_text(passed)
     assert text.startswith("person.onnx against tiny_yolo_v2_person_224_int8.tflite, 2 photographs\n")
-    assert [line.split()[:2] for line in text.splitlines() if line[:8].strip() in ("PASSED", "SKIPPED")][
-        :4
-    ] == [
+    assert [line.split()[:2] for line in text.splitlines() if line[:8].strip() in ("PASSED", "SKIPPED")][:4] == [
         ["PASSED", "static:"],
         ["PASSED", "exact:"],
         ["PASSED", "spread:"],
@@ -254,10 +241,7 @@ def test_the_command_exits_with_1_when_a_part_fails(
     result = run_xdet("check", planted, *source)
     assert result.returncode == 1
     assert "FAILED: weight, layer (docs/check.md tells what to do)" in result.stdout
-    assert (
-        f"weight: weights 'tiny_yolo_v2/conv3/Conv2D' of '{faults.CONV3}': 1 of 18,432 codes differ"
-        in result.stdout
-    )
+    assert f"weight: weights 'tiny_yolo_v2/conv3/Conv2D' of '{faults.CONV3}': 1 of 18,432 codes differ" in result.stdout
 
 
 def test_the_command_exits_with_3_when_a_named_runtime_is_missing(
@@ -273,20 +257,14 @@ def test_the_command_exits_with_3_when_a_named_runtime_is_missing(
 @pytest.mark.parametrize(
     ("runtimes", "summary"),
     [
-        (
-            "onnxruntime:cpu,litert:xnnpack",
-            "name two of litert:xnnpack, litert:builtin and litert:reference, or none",
-        ),
+        ("onnxruntime:cpu,litert:xnnpack", "name two of litert:xnnpack, litert:builtin and litert:reference, or none"),
         (RUNTIMES, "no runtime ran besides those of the exact pairs"),
     ],
 )
 def test_what_part_spread_lacks_is_told(
     runtimes: str, summary: str, model: Path, embedded_tflite: Path, sample_pictures: list[Path]
 ) -> None:
-    parts = {
-        part.part: part
-        for part in check(model, embedded_tflite, sample_pictures[:1], runtimes=runtimes).parts
-    }
+    parts = {part.part: part for part in check(model, embedded_tflite, sample_pictures[:1], runtimes=runtimes).parts}
     assert parts["spread"].status == "skipped"
     assert parts["spread"].summary.endswith(summary)
 
@@ -299,10 +277,7 @@ def test_a_folder_in_place_of_a_list_is_a_usage_error(kind: type, model: Path, e
 
 @pytest.mark.parametrize(
     ("runtimes", "message"),
-    [
-        ("warp", "there is no runtime 'warp'"),
-        ("keras:cpu", "keras:cpu runs neither ONNX files nor tflite sources"),
-    ],
+    [("warp", "there is no runtime 'warp'"), ("keras:cpu", "keras:cpu runs neither ONNX files nor tflite sources")],
 )
 def test_runtimes_that_make_no_sense_are_usage_errors(
     runtimes: str, message: str, model: Path, embedded_tflite: Path, sample_pictures: list[Path]

@@ -45,12 +45,7 @@ def dequantised(folder: Path, suffix: str) -> tuple[Path, Path]:
 def checked(folder: Path, suffix: str, images: list[Path]) -> CheckResult:
     runtimes = RUNTIMES if suffix == "tflite" else "onnxruntime:cpu"
     return check(
-        folder / "model.onnx",
-        folder / f"net.{suffix}",
-        images,
-        runtimes=runtimes,
-        said=SAID[suffix],
-        layers=True,
+        folder / "model.onnx", folder / f"net.{suffix}", images, runtimes=runtimes, said=SAID[suffix], layers=True
     )
 
 
@@ -85,15 +80,10 @@ def test_a_weight_that_was_scaled_fails_static_and_spread_at_its_layer(
     proto = onnx.load(model)
     weights = [tensor for tensor in proto.graph.initializer if len(tensor.dims) == 4]
     fifth = weights[4]
-    fifth.CopyFrom(
-        onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(fifth) * np.float32(1.2), fifth.name)
-    )
+    fifth.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(fifth) * np.float32(1.2), fifth.name))
     onnx.save(proto, model)
     result = checked(tmp_path, "tflite", sample_pictures[:1])
-    assert {(finding.part, finding.cause) for finding in result.findings} >= {
-        ("static", "weight"),
-        ("spread", "layer"),
-    }
+    assert {(finding.part, finding.cause) for finding in result.findings} >= {("static", "weight"), ("spread", "layer")}
     assert result.layers is not None
     fault = result.layers.first_fault
     assert fault is not None

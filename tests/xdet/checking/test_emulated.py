@@ -47,9 +47,7 @@ def test_names_are_split_where_no_option_of_qemu_follows() -> None:
             split_cpus(text)
 
 
-def test_what_is_missing_is_told_with_the_way_to_get_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_missing_is_told_with_the_way_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     for cpu, emulator in (("Haswell", "qemu-x86_64"), ("cortex-a72", "qemu-aarch64")):
         told = f"'{cpu}' is emulated by {emulator}, which is not installed: .*apt-get install qemu-user$"
@@ -57,9 +55,7 @@ def test_what_is_missing_is_told_with_the_way_to_get_it(
             emulator_of(cpu)
     monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}")
     monkeypatch.delenv("XDET_AARCH64", raising=False)
-    told = (
-        r"'max,sme=off' needs an Arm Python, .*emulate_aarch64.py FOLDER -- -V, and set XDET_AARCH64=FOLDER$"
-    )
+    told = r"'max,sme=off' needs an Arm Python, .*emulate_aarch64.py FOLDER -- -V, and set XDET_AARCH64=FOLDER$"
     with pytest.raises(RuntimeUnavailableError, match=told):
         emulator_of("max,sme=off")
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
@@ -119,11 +115,7 @@ def standing_in(script: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> N
 
 @posix
 def test_a_column_is_what_the_check_says_there(
-    person: Convert,
-    embedded_tflite: Path,
-    sample_pictures: list[Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    person: Convert, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
     standing_in(f'exec {sys.executable} "$@"', monkeypatch, tmp_path)
@@ -138,12 +130,7 @@ def test_a_column_is_what_the_check_says_there(
     )
     assert done[0] == ("This", 1)
     (column,) = result.other_cpus
-    assert (column.cpu, column.status, column.check_problem, column.selftest_problem) == (
-        "This",
-        "passed",
-        None,
-        None,
-    )
+    assert (column.cpu, column.status, column.check_problem, column.selftest_problem) == ("This", "passed", None, None)
     assert column.simd
     assert column.selftest is not None
     assert (column.selftest.verdict, column.selftest.agreement.compared) == ("exact", VALUES)
@@ -163,11 +150,7 @@ def test_a_column_is_what_the_check_says_there(
     ids=["segmentation fault", "illegal instruction", "an error"],
 )
 def test_a_program_that_ends_badly_leaves_a_column_that_says_so(
-    ending: tuple[str, str],
-    person: Convert,
-    embedded_tflite: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    ending: tuple[str, str], person: Convert, embedded_tflite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script, told = ending
     asks_simd = f'case "$*" in *find_simd) exec {sys.executable} "$@";; esac\n'
@@ -192,11 +175,7 @@ def test_a_program_without_an_end_is_stopped(tmp_path: Path, monkeypatch: pytest
 
 @posix
 def test_a_processor_that_the_emulator_does_not_know_is_told_at_once(
-    person: Convert,
-    embedded_tflite: Path,
-    sample_pictures: list[Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    person: Convert, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     standing_in("echo \"unable to find CPU model 'Nosuch'\" >&2; exit 1", monkeypatch, tmp_path)
     with pytest.raises(UsageError, match=r"unable to find CPU model 'Nosuch'; 'qemu-x86_64 -cpu help' lists"):
@@ -230,11 +209,7 @@ def test_the_oracle_computes_there_what_it_computes_here(tmp_path: Path, qemu_x8
 @pytest.mark.emulator
 @pytest.mark.parametrize("activations", ["uint8", "int8"])
 def test_other_cpus_are_exact_and_haswell_only_with_exact_kernels(
-    activations: ActivationCodes,
-    person: Convert,
-    embedded_tflite: Path,
-    sample_pictures: list[Path],
-    qemu_x86_64: str,
+    activations: ActivationCodes, person: Convert, embedded_tflite: Path, sample_pictures: list[Path], qemu_x86_64: str
 ) -> None:
     assert qemu_x86_64
     cpus = ("Haswell", "Nehalem")
@@ -287,16 +262,10 @@ def test_a_detector_of_another_maker_is_exact_on_every_processor(
     reason="needs Debian or Ubuntu with qemu-aarch64: apt-get install qemu-user",
 )
 def test_a_cortex_is_exact(
-    person: Convert,
-    embedded_tflite: Path,
-    sample_pictures: list[Path],
-    arm: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    person: Convert, embedded_tflite: Path, sample_pictures: list[Path], arm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDET_AARCH64", str(arm))
-    result = check(
-        person("uint8"), embedded_tflite, sample_pictures[:1], runtimes=RUNTIMES, cpus=("cortex-a72",)
-    )
+    result = check(person("uint8"), embedded_tflite, sample_pictures[:1], runtimes=RUNTIMES, cpus=("cortex-a72",))
     (column,) = result.other_cpus
     assert column.status == "passed"
     assert "NEON" in column.simd

@@ -22,9 +22,7 @@ SAID = SourceOptions(class_names=("a", "b"), resize="bilinear", rescaling=Rescal
 
 
 @pytest.mark.parametrize("damaged", [False, True], ids=["sound", "a weight one step off"])
-def test_weights_are_the_sources_rounded_once(
-    damaged: object, tmp_path: Path, sample_pictures: list[Path]
-) -> None:
+def test_weights_are_the_sources_rounded_once(damaged: object, tmp_path: Path, sample_pictures: list[Path]) -> None:
     source, model = tmp_path / "net.onnx", tmp_path / "model.onnx"
     source.write_bytes(yolo_v8())
     model.write_bytes(convert_to_bytes(source, ConvertOptions(source=SAID, float16=True)).model)

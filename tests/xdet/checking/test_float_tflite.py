@@ -29,9 +29,7 @@ DESCRIBED = SourceOptions(anchors=((1.0, 1.5),), anchor_unit="cell", class_names
 RUNTIMES = "onnxruntime:cpu,litert:xnnpack,litert:builtin"
 
 
-@pytest.mark.parametrize(
-    ("kind", "spread"), [("float32", "passed"), ("float16", "passed"), ("int8", "skipped")]
-)
+@pytest.mark.parametrize(("kind", "spread"), [("float32", "passed"), ("float16", "passed"), ("int8", "skipped")])
 def test_a_float_source_is_compared_as_far_as_litert_computes_the_same(
     kind: str, spread: str, sample_pictures: list[Path], tmp_path: Path
 ) -> None:

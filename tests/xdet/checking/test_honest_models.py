@@ -57,9 +57,7 @@ def test_an_honest_conversion_of_the_embedded_detector_passes(
 @pytest.mark.parametrize("activations", ["uint8", "int8"])
 @pytest.mark.parametrize("target", ["portable", "cpu"])
 @pytest.mark.parametrize(
-    ("family", "size"),
-    [(st_yolo_lc, 96), (st_yolo_lc, 64), (tiny_yolo_v2_relu, 96)],
-    ids=["lc 96", "lc 64", "relu 96"],
+    ("family", "size"), [(st_yolo_lc, 96), (st_yolo_lc, 64), (tiny_yolo_v2_relu, 96)], ids=["lc 96", "lc 64", "relu 96"]
 )
 def test_padded_strided_depthwise_and_clamped_layers_pass(
     family: object, size: int, target: str, activations: str, tmp_path: Path
@@ -154,12 +152,7 @@ def test_a_check_in_which_nothing_ran_says_so(
 @pytest.mark.shared
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize(
-    "name",
-    [
-        "tiny_yolo_v2_person_192_int8",
-        "tiny_yolo_v2_person_224_int8",
-        "tiny_yolo_v2_person_224_per_tensor_int8",
-    ],
+    "name", ["tiny_yolo_v2_person_192_int8", "tiny_yolo_v2_person_224_int8", "tiny_yolo_v2_person_224_per_tensor_int8"]
 )
 def test_every_shared_detector_passes_on_the_default_runtimes(
     name: str, dialect: str, shared_dir: Path, photographs: list[Path], tmp_path: Path

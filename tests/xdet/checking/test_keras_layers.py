@@ -38,19 +38,7 @@ if TYPE_CHECKING:
 
     from xdet.checking.pair import OpenedPair
 
-LAYERS = [
-    "bn1",
-    "darknet",
-    "pool1",
-    "bn2",
-    "relu6",
-    "pointwise",
-    "add",
-    "conv2",
-    "leaky",
-    "pool2",
-    "predictions",
-]
+LAYERS = ["bn1", "darknet", "pool1", "bn2", "relu6", "pointwise", "add", "conv2", "leaky", "pool2", "predictions"]
 REWRITTEN = {"bn1": "wide stem"}  # of target cpu
 POOLED = [name for name in LAYERS if name not in ("darknet", "leaky", "bn2")]  # ... of a quantised model
 
@@ -68,10 +56,7 @@ def stored_values(keras_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def look_up(_: object, shared: Sequence[Any], images: NDArray[np.uint8]) -> Any:
         with np.load(keras_models / "layers.npz") as stored:
             held = {layer.source.name: stored[layer.source.name] for layer in shared}
-        return [
-            {name: array[number : number + 1] for name, array in held.items()}
-            for number in range(len(images))
-        ]
+        return [{name: array[number : number + 1] for name, array in held.items()} for number in range(len(images))]
 
     monkeypatch.setattr(layers, "source_values", look_up)
 
@@ -97,12 +82,7 @@ def test_a_float_model_is_its_source_in_every_layer_but_for_rounding(
     for name in ("darknet", "pool1", "relu6", "leaky", "pool2"):
         assert real(found)[name].local.differing == 0  # they choose among numbers, or scale one of them
     layer = real(found)["conv2"]
-    assert (layer.operator, layer.kernel, layer.local_bound, layer.kernel_bound_lsb) == (
-        "Conv2D",
-        None,
-        2e-5,
-        None,
-    )
+    assert (layer.operator, layer.kernel, layer.local_bound, layer.kernel_bound_lsb) == ("Conv2D", None, 2e-5, None)
     assert layer.local.values == 2 * 8 * 8 * 16
 
 
@@ -234,9 +214,7 @@ def test_text_json_and_page_tell_steps_of_a_quantised_model_and_that_they_are_no
     assert ">kernel</text>" in page
 
 
-def test_keras_runs_in_a_subprocess_and_gives_the_same_layers(
-    keras_models: Path, images: NDArray[np.uint8]
-) -> None:
+def test_keras_runs_in_a_subprocess_and_gives_the_same_layers(keras_models: Path, images: NDArray[np.uint8]) -> None:
     file = read_model_file(keras_models / "tf_keras.h5")
     spec = read_document((keras_models / "tf_keras.h5-float.onnx").read_bytes(), file="m.onnx").spec
     names = ["conv2", "predictions"]

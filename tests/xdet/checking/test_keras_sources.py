@@ -131,9 +131,7 @@ def test_a_finding_tells_what_was_expected_and_found(
     assert told in verdict.findings[0].message
 
 
-def test_a_graph_that_leaves_a_layer_out_is_not_the_one_that_was_converted(
-    keras_models: Path, tmp_path: Path
-) -> None:
+def test_a_graph_that_leaves_a_layer_out_is_not_the_one_that_was_converted(keras_models: Path, tmp_path: Path) -> None:
     model = tmp_path / "planted.onnx"
     sound = (keras_models / "tf_keras.h5-float.onnx").read_bytes()
     model.write_bytes(faults.planted(sound, keras_faults.left_out))
@@ -147,9 +145,7 @@ def one_copy(proto: onnx.ModelProto) -> None:
     """One code of one of the eight copies of the first kernel."""
     conv = next(node for node in proto.graph.node if node.op_type == "Conv")
     codes = keras_faults.writer(proto, conv.input[1]).input[0]
-    keras_faults.edit(
-        proto, codes, lambda w: np.where(np.arange(w.size).reshape(w.shape) == np.argmax(w), w - 1, w)
-    )
+    keras_faults.edit(proto, codes, lambda w: np.where(np.arange(w.size).reshape(w.shape) == np.argmax(w), w - 1, w))
 
 
 def test_a_wide_stem_holds_the_kernel_in_every_copy(keras_models: Path, tmp_path: Path) -> None:
@@ -176,9 +172,7 @@ def one_more_apart(proto: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "cause"),
-    [(moved_padding, "padding"), (one_more_apart, "attributes")],
-    ids=["padding", "distance"],
+    ("edit", "cause"), [(moved_padding, "padding"), (one_more_apart, "attributes")], ids=["padding", "distance"]
 )
 def test_a_depthwise_layer_on_groups_of_pixels_reads_copies_of_its_rows(
     edit: faults.Edit, cause: str, keras_models: Path, tmp_path: Path
@@ -191,9 +185,7 @@ def test_a_depthwise_layer_on_groups_of_pixels_reads_copies_of_its_rows(
 
 def test_a_layer_that_no_comparison_knows_is_named_and_the_others_are_compared(keras_models: Path) -> None:
     pair = open_pair(keras_models / "tf_keras.h5-float.onnx", keras_models / "tf_keras.h5")
-    source = network_steps(
-        read_network(read_keras((keras_models / "tf_keras.h5").read_bytes(), "tf_keras.h5"))
-    )
+    source = network_steps(read_network(read_keras((keras_models / "tf_keras.h5").read_bytes(), "tf_keras.h5")))
     steps = tuple(replace(step, act=Other("Dense")) if step.layer == "add" else step for step in source.steps)
     compare = partial(compare_keras, replace(source, steps=steps))
     verdict, _ = check_static(replace(pair, compare_numbers=compare))
@@ -201,9 +193,7 @@ def test_a_layer_that_no_comparison_knows_is_named_and_the_others_are_compared(k
     assert verdict.summary.endswith("as folded; not compared: 'add' (Dense)")
 
 
-def test_the_sidecar_beside_a_keras_source_is_compared_with_the_model(
-    keras_models: Path, tmp_path: Path
-) -> None:
+def test_the_sidecar_beside_a_keras_source_is_compared_with_the_model(keras_models: Path, tmp_path: Path) -> None:
     source = tmp_path / "tf_keras.h5"
     shutil.copyfile(keras_models / "tf_keras.h5", source)
     settings = json.loads((keras_models / "tf_keras.xdet.json").read_text("utf-8"))
@@ -232,9 +222,7 @@ def test_another_source_is_named_and_nothing_else_is(keras_models: Path) -> None
 
 
 @pytest.mark.parametrize("position", [1, 2], ids=["weights", "bias"])
-def test_arrays_of_another_size_than_the_source_s_are_told(
-    position: int, keras_models: Path, tmp_path: Path
-) -> None:
+def test_arrays_of_another_size_than_the_source_s_are_told(position: int, keras_models: Path, tmp_path: Path) -> None:
     def doubled(proto: onnx.ModelProto) -> None:
         name = next(node for node in proto.graph.node if node.op_type == "Conv").input[position]
         tensor = next(tensor for tensor in proto.graph.initializer if tensor.name == name)
@@ -248,9 +236,7 @@ def test_arrays_of_another_size_than_the_source_s_are_told(
     assert re.search(r"expected float32 \[\d.*found float32 \[\d", verdict.findings[0].message)
 
 
-def test_a_normalisation_of_other_channels_than_its_convolution_is_refused(
-    keras_models: Path, tmp_path: Path
-) -> None:
+def test_a_normalisation_of_other_channels_than_its_convolution_is_refused(keras_models: Path, tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py", reason='needs pip install "xdet[keras]"')
     source = tmp_path / "short.h5"
     shutil.copy(keras_models / "tf_keras.h5", source)

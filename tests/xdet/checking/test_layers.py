@@ -45,9 +45,7 @@ pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
 
 @pytest.fixture(scope="module")
 def photograph(sample_pictures: list[Path]) -> NDArray[np.uint8]:
-    return resize_image(read_image(sample_pictures[0], honour_exif=True), 224, 224, "bilinear-antialias")[
-        None
-    ]
+    return resize_image(read_image(sample_pictures[0], honour_exif=True), 224, 224, "bilinear-antialias")[None]
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +114,7 @@ def test_a_fault_is_named_with_its_layer(
     assert found.first_fault.is_mistranslated
     assert not any(layer.is_misrun for layer in found.layers)
     behind = found.layers[found.layers.index(found.first_fault) + 1 :]
-    assert any(
-        layer.accumulated.differing for layer in behind
-    )  # the fault drifts on, and is not blamed on others
+    assert any(layer.accumulated.differing for layer in behind)  # the fault drifts on, and is not blamed on others
 
 
 def test_litert_s_other_kernels_are_one_code_away_in_a_layer_and_drift_from_there(
@@ -156,14 +152,10 @@ def test_no_layers_have_no_fault() -> None:
     assert LayerComparison(()).first_fault is None
 
 
-def test_a_requantisation_that_changes_no_code_is_not_blamed_for_the_rounding_in_front_of_it(
-    tmp_path: Path,
-) -> None:
+def test_a_requantisation_that_changes_no_code_is_not_blamed_for_the_rounding_in_front_of_it(tmp_path: Path) -> None:
     source = tmp_path / "softmax.tflite"
     source.write_bytes(softmax_within_one_code())
-    model = convert_to_bytes(
-        source, ConvertOptions(source=SourceOptions(head="none"), arithmetic="fused")
-    ).model
+    model = convert_to_bytes(source, ConvertOptions(source=SourceOptions(head="none"), arithmetic="fused")).model
     image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3), np.uint8)
     found = layers_of(model, source, image)
     rounded = [layer for layer in found.layers if isinstance(layer, Layer) and layer.onnx == "share"]
@@ -206,10 +198,7 @@ def test_equal_values_on_both_sides_are_computed_once(
 
 def test_layers_with_channels_of_zeros_beside_the_source_s_are_compared(tmp_path: Path) -> None:
     sound = convert_for_cpu(full_channels.network(), tmp_path)
-    source, images = (
-        sound.with_suffix(".tflite"),
-        np.random.default_rng(3).integers(0, 256, (1, 64, 64, 3), np.uint8),
-    )
+    source, images = (sound.with_suffix(".tflite"), np.random.default_rng(3).integers(0, 256, (1, 64, 64, 3), np.uint8))
     found = layers_of(sound.read_bytes(), source, images)
     assert (len(found.layers), found.absent, found.first_fault) == (10, {}, None)
     assert {layer.accumulated.differing for layer in found.layers} == {0}

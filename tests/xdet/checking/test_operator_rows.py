@@ -34,9 +34,7 @@ def test_every_case_has_a_network() -> None:
 
 
 @pytest.mark.parametrize(("key", "case"), CASES.items(), ids=[" ".join(key).strip() for key in CASES])
-def test_a_row_is_what_the_converter_litert_and_check_do(
-    key: tuple[str, str], case: Case, tmp_path: Path
-) -> None:
+def test_a_row_is_what_the_converter_litert_and_check_do(key: tuple[str, str], case: Case, tmp_path: Path) -> None:
     op, data = key[0], build_case(*key)
     model = read_tflite(data, "row.tflite")
     held = [OPERATORS[found.op].case_of(model, found) for found in model.operators]

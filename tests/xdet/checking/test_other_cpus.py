@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
 
 
-def test_without_columns_nothing_is_said_of_other_processors(
-    checked: CheckResult, sample_pictures: list[Path]
-) -> None:
+def test_without_columns_nothing_is_said_of_other_processors(checked: CheckResult, sample_pictures: list[Path]) -> None:
     assert checked.other_cpus == ()
     assert json.loads(check_to_json(checked))["other_cpus"] == []
     assert "processors" not in check_text(checked)
@@ -112,10 +110,7 @@ def test_a_processor_that_failed_fails_the_check(
     ],
 )
 def test_a_processor_without_a_result_leaves_the_check_incomplete(
-    member: str,
-    value: Any,
-    columns: list[dict[str, Any]],
-    with_columns: Callable[[list[dict[str, Any]]], CheckResult],
+    member: str, value: Any, columns: list[dict[str, Any]], with_columns: Callable[[list[dict[str, Any]]], CheckResult]
 ) -> None:
     put(columns, member, value)
     result = with_columns(columns)
@@ -143,12 +138,7 @@ def test_texts_of_the_columns_are_never_markup_nor_terminal_codes(
     sample_pictures: list[Path],
 ) -> None:
     breaking_haswell(columns)
-    for member in (
-        "cpu",
-        "simd.0",
-        "selftest.exact_kernels",
-        "check.parts.1.findings.0.message",
-    ):
+    for member in ("cpu", "simd.0", "selftest.exact_kernels", "check.parts.1.findings.0.message"):
         put(columns, f"0.{member}", HOSTILE)
     for member in ("runs.0.name", "runs.0.nearest.second", "versions.onnxruntime"):
         put(columns, f"0.check.{member}", HOSTILE)

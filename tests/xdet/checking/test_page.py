@@ -33,9 +33,7 @@ pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
 
 
 @pytest.fixture(scope="module")
-def failed(
-    embedded_tflite: Path, sample_pictures: list[Path], tmp_path_factory: pytest.TempPathFactory
-) -> CheckResult:
+def failed(embedded_tflite: Path, sample_pictures: list[Path], tmp_path_factory: pytest.TempPathFactory) -> CheckResult:
     """A model with a planted zero-point, checked with its layers."""
     model = tmp_path_factory.mktemp("page") / "person.onnx"
     sound = convert_to_bytes(embedded_tflite, ConvertOptions()).model
@@ -93,10 +91,7 @@ def test_the_numbers_of_every_layer_are_those_of_the_json(page: str, document: d
         )
     ]
     fused = document["layers"]["fused_differs"]
-    assert [json.loads(value) for value in read(section(page, "Layers")).numbers] == [
-        *[fused] * (fused > 0),
-        *expected,
-    ]
+    assert [json.loads(value) for value in read(section(page, "Layers")).numbers] == [*[fused] * (fused > 0), *expected]
 
 
 def test_the_strip_chart_has_three_cells_per_layer_and_one_fault(page: str, document: dict[str, Any]) -> None:
@@ -126,16 +121,12 @@ def test_the_page_loads_nothing_and_runs_nothing(failed: CheckResult, sample_pic
     sources = [attrs["src"] for _, attrs in seen.tags if "src" in attrs]
     assert len(sources) == 2
     assert all(str(source).startswith("data:image/jpeg;base64,") for source in sources)
-    assert not any(
-        name.startswith("on") or name in {"href", "srcset"} for _, attrs in seen.tags for name in attrs
-    )
+    assert not any(name.startswith("on") or name in {"href", "srcset"} for _, attrs in seen.tags for name in attrs)
     assert "url(" not in STYLE.read_text("utf-8")
     assert "@import" not in STYLE.read_text("utf-8")
 
 
-def test_whatever_comes_from_files_is_text_and_never_markup(
-    failed: CheckResult, sample_pictures: list[Path]
-) -> None:
+def test_whatever_comes_from_files_is_text_and_never_markup(failed: CheckResult, sample_pictures: list[Path]) -> None:
     layers = failed.layers
     assert layers is not None
     first = replace(layers.layers[0], tensor=HOSTILE, operator=HOSTILE)
@@ -161,9 +152,7 @@ def test_whatever_comes_from_files_is_text_and_never_markup(
     assert {attrs["src"][:5] for _, attrs in seen.tags if attrs.get("src")} == {"data:"}  # type: ignore[index]
 
 
-def test_pictures_show_a_lost_box_on_the_sources_side_alone(
-    failed: CheckResult, sample_pictures: list[Path]
-) -> None:
+def test_pictures_show_a_lost_box_on_the_sources_side_alone(failed: CheckResult, sample_pictures: list[Path]) -> None:
     result = replace(failed, changes=(a_change(failed.images[0], "lost"),))
     content = section(check_to_html(result, sample_pictures, WHERE), "Detections that differ")
     pictures = [attrs for tag, attrs in read(content).tags if tag == "img"]
@@ -190,9 +179,7 @@ def test_the_gravest_photographs_are_shown_first(failed: CheckResult) -> None:
     changes += [a_change("8.jpg", "lost"), a_change("5.jpg", "moved"), a_change("7.jpg", "new")]
     changes.append(replace(a_change("6.jpg", "moved"), cause="layer"))
     result = replace(failed, images=names, changes=tuple(changes))
-    content = section(
-        check_to_html(result, [np.zeros((8, 8, 3), np.uint8)] * 9, WHERE), "Detections that differ"
-    )
+    content = section(check_to_html(result, [np.zeros((8, 8, 3), np.uint8)] * 9, WHERE), "Detections that differ")
     shown = re.findall(r"<h3>(\d)\.jpg", content)
     assert shown == ["6", "7", "8", "5", "0", "1"]
 
@@ -207,9 +194,7 @@ def test_the_surroundings_and_the_command_are_told(page: str, failed: CheckResul
     assert read(section(page, "Repeat it")).text == COMMAND
 
 
-def test_equal_results_give_an_equal_page(
-    page: str, failed: CheckResult, sample_pictures: list[Path]
-) -> None:
+def test_equal_results_give_an_equal_page(page: str, failed: CheckResult, sample_pictures: list[Path]) -> None:
     assert check_to_html(failed, sample_pictures, WHERE) == page
 
 
@@ -254,10 +239,7 @@ def test_a_cell_wraps_by_the_length_of_its_words_and_not_of_its_markup() -> None
     limit = ("<= ", 6.0, " (mean ", 0.5421768, ")")
     assert len(inline(limit)) > 60
     cells = block_html(Table(("must be", "boxes"), ((limit, "x" * 61),)))
-    assert (
-        f'<td data-title="must be">{inline(limit)}</td><td class=wide data-title="boxes">{"x" * 61}</td>'
-        in cells
-    )
+    assert f'<td data-title="must be">{inline(limit)}</td><td class=wide data-title="boxes">{"x" * 61}</td>' in cells
 
 
 def test_text_is_escaped_and_made_visible() -> None:

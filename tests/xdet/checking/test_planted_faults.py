@@ -62,10 +62,7 @@ def blamed(result: CheckResult, part: str) -> list[tuple[str, str | None]]:
     [
         pytest.param(faults.one_weight_byte, "weight", faults.CONV3, id="one weight byte"),
         pytest.param(
-            faults.one_bias,
-            "bias",
-            "tiny_yolo_v2/bn4/FusedBatchNormV3;tiny_yolo_v2/conv4/Conv2D1",
-            id="one bias",
+            faults.one_bias, "bias", "tiny_yolo_v2/bn4/FusedBatchNormV3;tiny_yolo_v2/conv4/Conv2D1", id="one bias"
         ),
         pytest.param(faults.scale_off_by_one_percent, "scale", faults.CONV3, id="scale +1 %"),
         pytest.param(
@@ -102,17 +99,13 @@ def test_a_fault_in_the_network_is_named_by_the_static_part_and_by_the_first_lay
     }
 
 
-def test_a_scale_off_by_one_percent_is_told_in_numbers(
-    check_fault: Callable[[faults.Edit], CheckResult],
-) -> None:
+def test_a_scale_off_by_one_percent_is_told_in_numbers(check_fault: Callable[[faults.Edit], CheckResult]) -> None:
     (finding,) = (f for f in check_fault(faults.scale_off_by_one_percent).findings if f.part == "static")
     assert "(+1.00%)" in finding.message
     assert finding.message.startswith(f"scale of '{faults.CONV3}' in QuantizeLinear")
 
 
-def test_a_wrong_slope_is_told_by_the_codes_that_it_changes(
-    check_fault: Callable[[faults.Edit], CheckResult],
-) -> None:
+def test_a_wrong_slope_is_told_by_the_codes_that_it_changes(check_fault: Callable[[faults.Edit], CheckResult]) -> None:
     (finding,) = (f for f in check_fault(faults.slope_of_darknet).findings if f.part == "static")
     assert "of 256 codes behind LEAKY_RELU" in finding.message
     assert "(slope 0.2): the graph has slope 0.1" in finding.message
@@ -160,9 +153,7 @@ def test_a_conversion_with_the_wrong_unit_is_named_by_the_static_part(
     settings = json.loads(embedded_tflite.with_suffix(".xdet.json").read_text("utf-8"))
     settings |= {"anchors": [[w / 20, h / 20] for w, h in settings["anchors"]], "anchor_unit": "image"}
     source.with_suffix(".xdet.json").write_text(json.dumps(settings), "utf-8")
-    options = ConvertOptions(
-        source=SourceOptions(anchors=tuple(map(tuple, settings["anchors"])), anchor_unit="cell")
-    )
+    options = ConvertOptions(source=SourceOptions(anchors=tuple(map(tuple, settings["anchors"])), anchor_unit="cell"))
     model = tmp_path / "model.onnx"
     model.write_bytes(convert_to_bytes(source, options).model)
     result = check(model, source, sample_pictures[:1], runtimes=RUNTIMES)

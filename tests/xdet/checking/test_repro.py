@@ -34,17 +34,13 @@ def sound(embedded_tflite: Path) -> bytes:
 
 def conv3() -> Layer:
     none = Distance()
-    return Layer(
-        faults.CONV3, "CONV_2D", faults.CONV3, none, none, none, local_bound_lsb=0, kernel_bound_lsb=0
-    )
+    return Layer(faults.CONV3, "CONV_2D", faults.CONV3, none, none, none, local_bound_lsb=0, kernel_bound_lsb=0)
 
 
 def cut(model: bytes, source: Path, pictures: list[Path], folder: Path) -> LayerRepro:
     path = folder / "person.onnx"
     path.write_bytes(model)
-    return write_layer_repro(
-        folder / "layer.onnx", conv3(), model=path, source=source, photographs=pictures[:1]
-    )
+    return write_layer_repro(folder / "layer.onnx", conv3(), model=path, source=source, photographs=pictures[:1])
 
 
 def run_repro(written: LayerRepro) -> tuple[np.ndarray, np.ndarray]:
@@ -85,11 +81,7 @@ def test_the_model_holds_the_layers_operators_and_constants_alone(
 ) -> None:
     written = cut(sound, embedded_tflite, sample_pictures, tmp_path)
     model = onnx.load(written.model)
-    assert [node.op_type for node in model.graph.node] == [
-        *["DequantizeLinear"] * 3,
-        "Conv",
-        "QuantizeLinear",
-    ]
+    assert [node.op_type for node in model.graph.node] == [*["DequantizeLinear"] * 3, "Conv", "QuantizeLinear"]
     assert [value.name for value in model.graph.output] == [faults.CONV3]
     assert [value.name for value in model.graph.input] == ["tiny_yolo_v2/pool2/MaxPool"]
     assert model.opset_import[0].version == 13

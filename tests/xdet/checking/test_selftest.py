@@ -89,9 +89,7 @@ def test_honest_conversions_are_exact(options: ConvertOptions, embedded_tflite: 
     assert found.verdict == "exact"
     assert found.passed
     assert found.runtime == "onnxruntime:cpu"
-    assert found.agreement == Agreement(
-        exact=True, differing=0, compared=VALUES, worst_lsb=0.0, off_lattice=0
-    )
+    assert found.agreement == Agreement(exact=True, differing=0, compared=VALUES, worst_lsb=0.0, off_lattice=0)
     assert found.bound_lsb == 0
 
 
@@ -112,14 +110,7 @@ def test_every_shared_detector_is_exact(model: str, values: int, shared_dir: Pat
 
 @pytest.mark.parametrize(
     "fault",
-    [
-        one_weight,
-        one_scale,
-        one_zero_point,
-        padding_on_the_other_side,
-        another_slope,
-        red_and_blue_swapped,
-    ],
+    [one_weight, one_scale, one_zero_point, padding_on_the_other_side, another_slope, red_and_blue_swapped],
     ids=lambda fault: fault.__name__,
 )
 def test_a_fault_in_the_file_is_broken(
@@ -145,10 +136,7 @@ def test_stripped_quantisation_is_broken_and_named(embedded: Conversion, tmp_pat
     [(1.0, 0, "broken"), (1.0, 1, "bounded"), (2.0, 1, "broken"), (0.0, 1, "bounded"), (np.inf, 9, "broken")],
 )
 def test_a_difference_is_bounded_up_to_the_bound(worst: float, bound: int, verdict: Verdict) -> None:
-    assert (
-        judge(Agreement(exact=False, differing=1, compared=9, worst_lsb=worst, off_lattice=0), bound)
-        == verdict
-    )
+    assert judge(Agreement(exact=False, differing=1, compared=9, worst_lsb=worst, off_lattice=0), bound) == verdict
 
 
 def test_a_model_whose_document_allows_a_code_is_bounded(
@@ -183,12 +171,8 @@ def test_a_note_says_why_a_model_has_no_vector(embedded: Conversion, tmp_path: P
         outcome(with_document(embedded, document), tmp_path)
 
 
-def test_a_vector_of_another_recipe_is_refused(
-    embedded: Conversion, golden: GoldenVector, tmp_path: Path
-) -> None:
-    with pytest.raises(
-        ModelError, match="a golden vector of recipe 2, this xdet makes the picture of recipe 1"
-    ):
+def test_a_vector_of_another_recipe_is_refused(embedded: Conversion, golden: GoldenVector, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="a golden vector of recipe 2, this xdet makes the picture of recipe 1"):
         outcome(with_vector(embedded, replace(golden, generator=2)), tmp_path)
 
 
@@ -253,14 +237,7 @@ def test_the_command_exits_with_0_for_exact_and_1_for_broken(embedded: Conversio
 def test_it_runs_without_onnx_and_without_any_conversion_code(embedded: Conversion, tmp_path: Path) -> None:
     path = tmp_path / "person.onnx"
     path.write_bytes(embedded.model)
-    watched = (
-        "onnx",
-        "onnx_ir",
-        "tensorflow",
-        "ai_edge_litert",
-        "converters.convert",
-        "converters.integer.evaluate",
-    )
+    watched = ("onnx", "onnx_ir", "tensorflow", "ai_edge_litert", "converters.convert", "converters.integer.evaluate")
     code = (
         f"import sys; from pathlib import Path; from xdet.checking.selftest import run_selftest\n"
         f"print(run_selftest(Path({str(path)!r})).verdict, [m for m in {watched!r} if m in sys.modules])"

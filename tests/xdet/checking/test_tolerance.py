@@ -37,10 +37,7 @@ def exact_part(differing: int, most: float) -> tuple[PartVerdict, HeadDistance]:
 
 @pytest.fixture(scope="module")
 def faulty(
-    person_onnx: Path,
-    embedded_tflite: Path,
-    sample_pictures: list[Path],
-    tmp_path_factory: pytest.TempPathFactory,
+    person_onnx: Path, embedded_tflite: Path, sample_pictures: list[Path], tmp_path_factory: pytest.TempPathFactory
 ) -> CheckResult:
     """A model with a planted slope, checked with a tolerance that covers its heads but not its file."""
     model = tmp_path_factory.mktemp("tolerance") / "person.onnx"
@@ -54,9 +51,7 @@ def test_words_become_limits() -> None:
     assert read_tolerance(" box=0.5, score = 0.01 ,head=0") == Tolerance(head=0, box=0.5, score=0.01)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "2", "head", "head=-1", "head=nan", "head=inf", "head=1,head=2", "boxes=1"]
-)
+@pytest.mark.parametrize("text", ["", "2", "head", "head=-1", "head=nan", "head=inf", "head=1,head=2", "boxes=1"])
 def test_anything_else_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(
         UsageError, match=r"names head, box, score, each once .* such as head=1,box=0\.5,score=0\.01; got"
@@ -68,15 +63,11 @@ def test_anything_else_is_refused_with_an_example(text: str) -> None:
     ("most", "limit", "status"),
     [(2.0, 2.0, "tolerated"), (2.1, 2.0, "failed"), (2.0, None, "failed"), (0.0, 2.0, "passed")],
 )
-def test_a_head_within_the_limit_is_tolerated_and_never_passed(
-    most: float, limit: float | None, status: str
-) -> None:
+def test_a_head_within_the_limit_is_tolerated_and_never_passed(most: float, limit: float | None, status: str) -> None:
     part, distance = exact_part(int(most > 0), most)
     judged = tolerate_heads(part, [distance], Tolerance(head=limit, box=1))
     assert judged.status == status
-    assert ("TOLERATED, not equal: onnxruntime:cpu by up to 2 (limit 2)" in judged.summary) == (
-        status == "tolerated"
-    )
+    assert ("TOLERATED, not equal: onnxruntime:cpu by up to 2 (limit 2)" in judged.summary) == (status == "tolerated")
     assert bool(judged.findings) == (status == "failed")
     assert tolerate_heads(part, [distance], None) == part
 

@@ -53,9 +53,7 @@ def judged(data: bytes, source: Path, folder: Path) -> PartVerdict:
     return check_static(open_pair(model, source))[0]
 
 
-def test_an_operator_without_its_inputs_is_refused(
-    sound: bytes, embedded_tflite: Path, tmp_path: Path
-) -> None:
+def test_an_operator_without_its_inputs_is_refused(sound: bytes, embedded_tflite: Path, tmp_path: Path) -> None:
     def without_weights(proto: onnx.ModelProto) -> None:
         del first(proto, "Conv").input[1:]
 

@@ -49,9 +49,7 @@ def test_version() -> None:
 
 @pytest.mark.parametrize(("said", "threads"), [({}, "1"), ({"OPENBLAS_NUM_THREADS": "2"}, "2")])
 def test_numpy_s_products_take_one_thread_unless_told(said: dict[str, str], threads: str) -> None:
-    program = (
-        "import os, sys, xdet.__main__; print('numpy' in sys.modules, os.environ['OPENBLAS_NUM_THREADS'])"
-    )
+    program = "import os, sys, xdet.__main__; print('numpy' in sys.modules, os.environ['OPENBLAS_NUM_THREADS'])"
     rest = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
     command = [sys.executable, "-c", program]
     printed = subprocess.run(command, cwd=ROOT, env=rest | said, capture_output=True, text=True, check=True)
@@ -61,9 +59,7 @@ def test_numpy_s_products_take_one_thread_unless_told(said: dict[str, str], thre
 def test_the_help_of_the_program_cuts_no_sentence() -> None:
     command = [sys.executable, "-m", "xdet", "--help"]
     environment = {**os.environ, "COLUMNS": "80"}
-    told = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    ).stdout
+    told = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
     commands = told.split("Commands:\n")[1].splitlines()
     assert len(commands) >= 10
     assert [line for line in commands if not line.endswith((".", "?")) or line.endswith("...")] == []
@@ -73,15 +69,11 @@ def test_the_help_of_the_program_cuts_no_sentence() -> None:
 @pytest.mark.parametrize(
     "arguments", [["providers"], ["inspect", "MODEL"], ["inspect", "MODEL", "--json", "-"]], ids=" ".join
 )
-def test_a_full_disk_behind_the_standard_output_is_one_line(
-    embedded_tflite: Path, arguments: list[str]
-) -> None:
+def test_a_full_disk_behind_the_standard_output_is_one_line(embedded_tflite: Path, arguments: list[str]) -> None:
     words = [str(embedded_tflite) if word == "MODEL" else word for word in arguments]
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "xdet", *words]
-        result = subprocess.run(
-            command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
+        result = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (result.returncode, result.stderr) == (
         3,
         "xdet: error: cannot write to the standard output: No space left on device\n",
@@ -144,9 +136,7 @@ def test_detect_finds_the_astronaut_with_the_embedded_model(sample_pictures: lis
 def test_detect_with_a_model_and_a_folder_saves_pictures_and_json(
     model: Path, sample_pictures: list[Path], tmp_path: Path
 ) -> None:
-    result = run(
-        "detect", model, sample_pictures[0].parent, "--save", tmp_path / "out", "--json", tmp_path / "d.json"
-    )
+    result = run("detect", model, sample_pictures[0].parent, "--save", tmp_path / "out", "--json", tmp_path / "d.json")
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "d.json").read_text(encoding="utf-8"))
     names = sorted(image["image"] for image in report["images"])
@@ -169,9 +159,7 @@ def test_the_source_on_litert_and_the_converted_model_find_the_same_boxes(
     ]
     assert len(rows[0]) > 5
     assert [row[:2] for row in rows[0]] == [row[:2] for row in rows[1]]
-    for source, converted in zip(
-        *rows, strict=True
-    ):  # boxes are printed to 0.01 px; exp is rounded per runtime
+    for source, converted in zip(*rows, strict=True):  # boxes are printed to 0.01 px; exp is rounded per runtime
         assert converted[2:6] == pytest.approx(source[2:6], abs=0.011)
         assert converted[6] == pytest.approx(source[6], rel=1e-6)
 
@@ -221,26 +209,16 @@ def bad_calls(model: str, image: str, folder: Path) -> dict[str, tuple[Sequence[
         "no threads": (["detect", model, image, "--threads", "0"], 2, "threads"),
         "too many threads": (["detect", model, image, "--threads", "100000"], 2, "four per processor"),
         "no workers": (["detect", model, image, "--workers", "0"], 2, "--workers must lie in 1..64, got 0"),
-        "an ONNX file that is not ours": (
-            ["detect", folder / "foreign.onnx", image],
-            3,
-            "export the network alone",
-        ),
+        "an ONNX file that is not ours": (["detect", folder / "foreign.onnx", image], 3, "export the network alone"),
         "a source that is a picture": (["convert", image], 3, "TFLite"),
         "a missing source": (["convert", folder / "no.tflite"], 3, "no.tflite"),
-        "a bad anchor list": (
-            ["convert", model, "--anchors", "1,2,3", "--anchor-unit", "cell"],
-            2,
-            "--anchors",
-        ),
+        "a bad anchor list": (["convert", model, "--anchors", "1,2,3", "--anchor-unit", "cell"], 2, "--anchors"),
         "inspecting a picture": (["inspect", image], 3, "TFLite"),
     }
 
 
 @pytest.mark.parametrize("what", list(bad_calls("", "", Path())))
-def test_a_bad_call_is_one_clear_line(
-    what: str, model: Path, sample_pictures: list[Path], tmp_path: Path
-) -> None:
+def test_a_bad_call_is_one_clear_line(what: str, model: Path, sample_pictures: list[Path], tmp_path: Path) -> None:
     import onnx
 
     (tmp_path / "empty").mkdir()
@@ -297,9 +275,7 @@ def test_json_on_stdout_is_the_files_bytes_whatever_the_terminal_speaks(
     assert b"\r" not in printed
 
 
-def test_what_cannot_be_written_is_told_before_anything_runs(
-    sample_pictures: list[Path], tmp_path: Path
-) -> None:
+def test_what_cannot_be_written_is_told_before_anything_runs(sample_pictures: list[Path], tmp_path: Path) -> None:
     for name in ("1.jpg", "01.png"):
         (tmp_path / name).write_bytes(sample_pictures[0].read_bytes())
     gone = tmp_path / "gone.onnx"  # opening the model would be the first thing to fail
@@ -307,14 +283,7 @@ def test_what_cannot_be_written_is_told_before_anything_runs(
     pictures = [tmp_path / "1.jpg", tmp_path / "01.png"]
     assert_one_line(run("detect", gone, *pictures, "--json", out), 3, "nowhere", "does not exist")
     assert_one_line(run("detect", gone, *pictures, "--json", tmp_path), 3, "it is a folder")
-    coco: list[str | Path] = [
-        "--json",
-        tmp_path / "d.json",
-        "--format",
-        "coco",
-        "--save",
-        tmp_path / "marked",
-    ]
+    coco: list[str | Path] = ["--json", tmp_path / "d.json", "--format", "coco", "--save", tmp_path / "marked"]
     assert_one_line(run("detect", gone, *pictures, *coco), 3, "share the COCO image id 1")
     assert_one_line(run("inspect", gone, "--json", out), 3, "nowhere", "does not exist")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["01.png", "1.jpg"]

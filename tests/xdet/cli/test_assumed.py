@@ -47,10 +47,7 @@ def test_convert_detect_and_inspect_tell_what_they_assume(source: Path, sample_p
             "nearest  (assumed: nobody states it)",
             "class_0  (assumed: nobody states it)",
         ]
-        assert json.loads(run("inspect", model, "--json", "-").stdout)["spec"]["assumed"] == [
-            "class_names",
-            "resize",
-        ]
+        assert json.loads(run("inspect", model, "--json", "-").stdout)["spec"]["assumed"] == ["class_names", "resize"]
 
 
 def test_what_is_stated_needs_no_note(embedded_tflite: Path, sample_pictures: list[Path]) -> None:

@@ -103,10 +103,7 @@ def test_a_replaced_photograph_is_told_and_a_second_process_refused(folder: Path
     assert run(folder, words).returncode == 0
     Image.new("RGB", (20, 10)).save(folder / "photos" / "1.png")
     again = run(folder, f"{words} --resume")
-    assert (
-        again.stderr
-        == "xdet: images that have changed since: 1; of their lines in 'out.jsonl' the last count\n"
-    )
+    assert again.stderr == "xdet: images that have changed since: 1; of their lines in 'out.jsonl' the last count\n"
     *_, line = map(json.loads, (folder / "out.jsonl").read_text("utf-8").splitlines())
     assert (line["image"], line["width"]) == ("photos/1.png", 20)
     before = (folder / "out.jsonl").read_bytes()
@@ -187,11 +184,7 @@ def test_images_by_folder_pattern_and_list(folder: Path, words: str, names: list
             2,
             "'m.onnx' is a model; one model stands first, before the images: xdet detect m.onnx photo",
         ),
-        (
-            "m.onnx photos.zip",
-            2,
-            "'photos.zip' is an archive, which xdet does not read; unpack it and name its folder",
-        ),
+        ("m.onnx photos.zip", 2, "'photos.zip' is an archive, which xdet does not read; unpack it and name its folder"),
         ("m.onnx ftp://example.org/a.jpg", 2, "'ftp://example.org/a.jpg' is no address that xdet reads"),
         ("m.onnx http://127.0.0.1:9/a.jpg", 3, "cannot fetch 'http://127.0.0.1:9/a.jpg': Connection refused"),
         ("m.onnx", 2, "'m.onnx' is a model; name images or folders behind it"),
@@ -225,9 +218,7 @@ def test_pictures_with_boxes_are_never_inputs(folder: Path) -> None:
     assert len({(folder / f"{number}.json").read_bytes() for number in (1, 2, 3)}) == 1
     assert {path: path.read_bytes() for path in (folder / "photos").rglob("*.png")} == before
     alone = told(run(folder, "m.onnx photos/marked -r"), 3)
-    assert (
-        "no image in the folder 'photos/marked' and its subfolders but 3 pictures with boxes of xdet" in alone
-    )
+    assert "no image in the folder 'photos/marked' and its subfolders but 3 pictures with boxes of xdet" in alone
 
 
 def test_thresholds_by_class_are_part_of_the_run(folder: Path) -> None:
@@ -287,18 +278,14 @@ def test_a_video_is_seen_frame_by_frame(folder: Path) -> None:
     assert (result.returncode, result.stdout) == (3, "out.jsonl: 2 images and 3 frames, 1 without a result\n")
     assert sorted(path.name for path in (folder / "boxes").iterdir()) == ["1.png", "clip.mkv"]
     data = (folder / "out.jsonl").read_bytes()
-    assert "--resume cannot go on with a video in 'boxes'" in told(
-        run(folder, f"{words} --resume --save boxes")
-    )
+    assert "--resume cannot go on with a video in 'boxes'" in told(run(folder, f"{words} --resume --save boxes"))
     assert run(folder, f"{words} --resume").returncode == 3
     assert (folder / "out.jsonl").read_bytes() == data
     assert "name a file FILE.jsonl" in told(run(folder, "m.onnx clip.mkv --json out.json"))
     assert "holds the photograph" in told(run(folder, "m.onnx clip.mkv --save ."))
     camera = told(run(folder, "m.onnx --camera 99"), 3)
     assert "cannot open 'camera 99'" in camera
-    assert "'camera 99', which does not come again" in told(
-        run(folder, "m.onnx --camera 99 --resume --json out.jsonl")
-    )
+    assert "'camera 99', which does not come again" in told(run(folder, "m.onnx --camera 99 --resume --json out.jsonl"))
 
 
 def test_a_picture_where_a_list_is_expected_is_told_in_one_line(folder: Path) -> None:
@@ -320,11 +307,7 @@ def test_an_error_with_details_has_a_line_for_each(folder: Path) -> None:
         [sys.executable, "lines.py"], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert result.returncode == 3
-    assert result.stderr.splitlines() == [
-        "xdet: error: no head fits",
-        "  yolo_v2: why",
-        "  yolo_v3: why\\nnot",
-    ]
+    assert result.stderr.splitlines() == ["xdet: error: no head fits", "  yolo_v2: why", "  yolo_v3: why\\nnot"]
 
 
 def test_another_runtime_gives_its_boxes_at_the_thresholds_asked_for(folder: Path) -> None:
@@ -355,10 +338,7 @@ def test_a_runtime_that_cannot_be_is_refused(folder: Path, options: str, words: 
 
 def test_a_runtime_that_is_not_installed_is_told_with_the_line_to_type(folder: Path) -> None:
     environment = {**ENVIRONMENT, "XDET_NODE_MODULES": str(folder)}
-    for name, line in (
-        ("tract", 'pip install "xdet[tract]"'),
-        ("onnxruntime-node", "npm install onnxruntime-node"),
-    ):
+    for name, line in (("tract", 'pip install "xdet[tract]"'), ("onnxruntime-node", "npm install onnxruntime-node")):
         words = ["xdet", "detect", "m.onnx", "photos/1.png", "--runtime", name]
         program = f"import sys; sys.modules['tract'] = None; sys.argv = {words}"
         done = subprocess.run(

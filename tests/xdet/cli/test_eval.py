@@ -31,9 +31,7 @@ def inputs(scene: Scene) -> list[str | Path]:
 
 
 def test_a_table_a_plot_and_json(inputs: list[str | Path], tmp_path: Path) -> None:
-    result = run(
-        *inputs, "--plot", tmp_path / "p.png", "--json", tmp_path / "e.json", "--resume", tmp_path / "kept"
-    )
+    result = run(*inputs, "--plot", tmp_path / "p.png", "--json", tmp_path / "e.json", "--resume", tmp_path / "kept")
     assert (result.returncode, result.stderr) == (0, "")
     assert "m.onnx  onnxruntime:cpu  50.5  50.5  50.5" in result.stdout
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
@@ -70,9 +68,7 @@ def test_bad_entries_are_told_on_stderr_and_by_the_exit_code(scene: Scene, input
         (["--iou-threshold", "7"], 2, "iou threshold"),
     ],
 )
-def test_a_bad_call_is_one_clear_line(
-    inputs: list[str | Path], options: list[str], code: int, words: str
-) -> None:
+def test_a_bad_call_is_one_clear_line(inputs: list[str | Path], options: list[str], code: int, words: str) -> None:
     result = run(*inputs, *options)
     assert result.returncode == code
     (line,) = result.stderr.splitlines()

@@ -25,9 +25,7 @@ def model(embedded_tflite: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def test_inspect_lists_layers_when_asked(model: Path) -> None:
     plain, detailed = run("inspect", model), run("inspect", model, "--layers")
-    assert (
-        "Integer coverage    100.0 % of the MACs run in integer kernels of ONNX Runtime (cpu)" in plain.stdout
-    )
+    assert "Integer coverage    100.0 % of the MACs run in integer kernels of ONNX Runtime (cpu)" in plain.stdout
     assert "LeakyRelu  1x16x112x112" not in plain.stdout
     assert "layer  operator" not in plain.stdout
     assert "\nlayer  operator" in detailed.stdout
@@ -57,9 +55,7 @@ def test_bench_measures_on_the_command_line(embedded_tflite: Path, model: Path, 
         (["--json", "nowhere/bench.json"], 3, "nowhere"),
     ],
 )
-def test_a_bad_bench_is_one_clear_line(
-    options: list[str], code: int, word: str, model: Path, tmp_path: Path
-) -> None:
+def test_a_bad_bench_is_one_clear_line(options: list[str], code: int, word: str, model: Path, tmp_path: Path) -> None:
     assert_one_line(run("bench", model, "--blocks", "1", *options, folder=tmp_path), code, word)
 
 
@@ -76,15 +72,10 @@ def test_card_writes_a_file_and_its_pictures(
     assert result.returncode == 0, result.stderr
     assert result.stdout == "wrote ours.md and 2 pictures beside it\n"
     assert (tmp_path / "ours.md").read_text("utf-8").splitlines()[2] == "Ours."
-    assert sorted(path.name for path in (tmp_path / "ours-pictures").iterdir()) == [
-        "astronaut.jpg",
-        "camera.jpg",
-    ]
+    assert sorted(path.name for path in (tmp_path / "ours-pictures").iterdir()) == ["astronaut.jpg", "camera.jpg"]
 
 
-def test_notes_that_are_missing_are_one_clear_line(
-    embedded_tflite: Path, model: Path, tmp_path: Path
-) -> None:
+def test_notes_that_are_missing_are_one_clear_line(embedded_tflite: Path, model: Path, tmp_path: Path) -> None:
     files: list[str | Path] = [
         "card",
         embedded_tflite,

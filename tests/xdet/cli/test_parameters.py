@@ -17,12 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ALLOWED = ("pip install", "Chromium", "xdet convert", "xdet eval", "xdet detect")  # commands, told in full
-SOURCES = [
-    path
-    for package in ("xdet",)
-    for path in sorted((ROOT / package).rglob("*.py"))
-    if "cli" not in path.parts
-]
+SOURCES = [path for package in ("xdet",) for path in sorted((ROOT / package).rglob("*.py")) if "cli" not in path.parts]
 
 
 def test_parameters_of_commands_become_options_and_other_words_stay() -> None:
@@ -46,7 +41,5 @@ def test_no_error_of_the_library_speaks_of_an_option(path: Path) -> None:
         for line in lines[node.lineno - 1 : node.end_lineno]
     }
     assert [
-        line
-        for line in raised
-        if re.search(r"(?<![\w`-])--[a-z]", line) and not any(word in line for word in ALLOWED)
+        line for line in raised if re.search(r"(?<![\w`-])--[a-z]", line) and not any(word in line for word in ALLOWED)
     ] == []

@@ -134,9 +134,7 @@ def test_a_file_of_the_users_is_replaced_by_force_alone(folder: Path, case: Case
     mine = folder / "mine.onnx"
     mine.write_bytes(FOREIGN)
     before = contents(folder)
-    assert told(run(f"{case.words} mine.onnx")).startswith(
-        "'mine.onnx' exists already; give --force to replace it"
-    )
+    assert told(run(f"{case.words} mine.onnx")).startswith("'mine.onnx' exists already; give --force to replace it")
     assert contents(folder) == before
 
 
@@ -155,9 +153,7 @@ def test_the_values_beside_a_repro_are_not_replaced(folder: Path) -> None:
         ("detect m.onnx photos --save marked --json", "out.json"),
     ],
 )
-def test_what_a_command_made_is_replaced_and_foreign_files_by_force(
-    folder: Path, words: str, output: str
-) -> None:
+def test_what_a_command_made_is_replaced_and_foreign_files_by_force(folder: Path, words: str, output: str) -> None:
     (folder / "m.xdet.json").unlink()
     assert run(f"{words} {output}") is None
     made = contents(folder)
@@ -228,11 +224,7 @@ def test_the_demo_replaces_its_own_files_alone(folder: Path) -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_one_file_is_not_two_outputs() -> None:
-    for words in (
-        f"{EVAL} --plot x --json ./x",
-        f"{EVAL} --resume x --json x --force",
-        f"{CHECK} --report x --json x",
-    ):
+    for words in (f"{EVAL} --plot x --json ./x", f"{EVAL} --resume x --json x --force", f"{CHECK} --report x --json x"):
         assert "is named for two outputs" in told(run(words))
 
 

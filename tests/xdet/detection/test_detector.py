@@ -47,12 +47,7 @@ def test_a_file_gives_boxes_in_its_own_pixels(model: Path, tmp_path: Path) -> No
     found = Detector(model, threads=1)(picture)
     assert (found.image, found.width, found.height, len(found)) == (str(picture), 40, 20, 4)
     first = next(iter(found))
-    assert (first.box_xyxy_px, first.score, first.class_name, first.anchor) == (
-        (0, 0, 20, 5),
-        1.0,
-        "person",
-        0,
-    )
+    assert (first.box_xyxy_px, first.score, first.class_name, first.anchor) == ((0, 0, 20, 5), 1.0, "person", 0)
 
 
 def test_exif_orientation_is_honoured(model: Path, tmp_path: Path) -> None:
@@ -97,9 +92,7 @@ def test_no_thread_is_too_few(model: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("batch", [1, 3, "N"])
-def test_many_images_come_back_in_order_whatever_the_batch(
-    batch: int | str, workers: int, tmp_path: Path
-) -> None:
+def test_many_images_come_back_in_order_whatever_the_batch(batch: int | str, workers: int, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(finished_model(batch=batch))
     detector = Detector(path, threads=1, workers=workers)
@@ -127,12 +120,7 @@ def test_a_bad_image_is_reported_and_the_others_are_done(batch: int, tmp_path: P
     path.write_bytes(finished_model(batch=batch))
     bad.write_bytes(b"no picture")
     failed: dict[str, ImageError] = {}
-    images: list[Photograph] = [
-        photograph(1, 1, red=255),
-        bad,
-        photograph(2, 1, red=255),
-        photograph(3, 1, red=255),
-    ]
+    images: list[Photograph] = [photograph(1, 1, red=255), bad, photograph(2, 1, red=255), photograph(3, 1, red=255)]
     found = list(Detector(path, threads=1).detect_many(images, on_failure=failed.__setitem__))
     assert [one.width for one in found] == [1, 2, 3]
     assert list(failed) == [str(bad)]
@@ -255,9 +243,7 @@ def test_what_is_no_picture_is_refused_with_what_was_expected(model: Path, image
 
 def test_a_picture_in_the_place_of_the_model_is_told() -> None:
     for wrong in (Image.new("RGB", (2, 2)), quarters(), 7):
-        with pytest.raises(
-            UsageError, match=r"a model must be the path of a file.*; a picture goes to the call"
-        ):
+        with pytest.raises(UsageError, match=r"a model must be the path of a file.*; a picture goes to the call"):
             Detector(wrong)  # type: ignore[arg-type]
 
 
@@ -277,9 +263,7 @@ def test_score_thresholds_by_class(tmp_path: Path) -> None:
             Detector(path, score_threshold=wrong)
 
 
-def test_a_pickled_detector_opens_its_file_anew(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pickled_detector_opens_its_file_anew(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with Detector(model.name, threads=1, score_threshold={"person": 0.9}) as detector:
         pickled = pickle.dumps(detector)

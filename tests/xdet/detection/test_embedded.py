@@ -71,9 +71,7 @@ def test_the_caches_name_changes_with_the_source_its_sidecar_and_the_converter(
     assert conversions == []
 
 
-@pytest.mark.parametrize(
-    ("installed", "target"), [("1.23.2", "portable"), ("1.24.1", "cpu"), ("2.0.0", "cpu")]
-)
+@pytest.mark.parametrize(("installed", "target"), [("1.23.2", "portable"), ("1.24.1", "cpu"), ("2.0.0", "cpu")])
 def test_an_onnxruntime_without_the_cpu_targets_kernels_gets_the_portable_graph(
     monkeypatch: pytest.MonkeyPatch, installed: str, target: str
 ) -> None:
@@ -130,9 +128,7 @@ def test_without_the_variable_the_cache_is_the_users(monkeypatch: pytest.MonkeyP
     assert "xdet" in cache_path().parent.parts
 
 
-@pytest.mark.parametrize(
-    "damage", [b"", b"\x08\x09", finished_model()[:300]], ids=["empty", "no-graph", "truncated"]
-)
+@pytest.mark.parametrize("damage", [b"", b"\x08\x09", finished_model()[:300]], ids=["empty", "no-graph", "truncated"])
 def test_a_damaged_cache_is_made_again(damage: bytes, conversions: list[Path]) -> None:
     cache_path().parent.mkdir(parents=True)
     cache_path().write_bytes(damage)
@@ -155,9 +151,7 @@ def test_a_cache_that_cannot_be_written_leaves_the_model_in_memory(
 
 def test_callers_that_start_together_all_get_the_whole_model(conversions: list[Path]) -> None:
     found: list[object] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(open_embedded(ONE_THREAD).spec)) for _ in range(6)
-    ]
+    threads = [threading.Thread(target=lambda: found.append(open_embedded(ONE_THREAD).spec)) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:

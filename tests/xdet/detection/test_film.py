@@ -77,9 +77,7 @@ def test_an_interrupted_film_goes_on_to_the_same_file(
         assert cut.read_bytes() == data
 
 
-def test_ctrl_c_keeps_the_frames_of_a_file_and_is_raised(
-    detector: Detector, film: Film, tmp_path: Path
-) -> None:
+def test_ctrl_c_keeps_the_frames_of_a_file_and_is_raised(detector: Detector, film: Film, tmp_path: Path) -> None:
     def interrupt(seen: SeenFrame) -> None:
         if seen.frame.number == 4:
             raise KeyboardInterrupt
@@ -104,9 +102,7 @@ def test_parquet_has_a_row_per_frame(detector: Detector, film: Film, tmp_path: P
     assert [len(boxes) for boxes in table["detections"]] == [4 * (red > 127) for red in REDS]
 
 
-def test_what_a_changed_film_had_is_left_out_of_parquet(
-    detector: Detector, film: Film, tmp_path: Path
-) -> None:
+def test_what_a_changed_film_had_is_left_out_of_parquet(detector: Detector, film: Film, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason='needs pip install "xdet[parquet]"')
     write(detector, film, tmp_path / "out.parquet")
     write_film(tmp_path / "f.mkv", [255, 255])
@@ -184,6 +180,4 @@ def test_ctrl_c_is_how_a_live_source_ends_and_all_is_kept(detector: Detector, tm
         live = Film.of_address(Address(f"{site.address}/live"))
         end = with_show(detector, live, tmp_path / "out.jsonl", interrupt, recording=recording)
     assert (end.live, end.stopped) == (True, True)
-    assert (
-        len(entries(tmp_path / "out.jsonl")) == len(list(read_frames(Film.of_file(recording)))) == end.frames
-    )
+    assert len(entries(tmp_path / "out.jsonl")) == len(list(read_frames(Film.of_file(recording)))) == end.frames

@@ -79,9 +79,7 @@ def test_a_model_gets_its_channels_in_their_order(color: Color, tmp_path: Path) 
 def test_a_grey_detector_gives_the_same_boxes_as_its_source(grey_source: Path, photo: Path) -> None:
     pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
     model = photo.with_name("fomo.onnx")
-    done = xdet.convert(
-        grey_source, model, head="fomo", resize="letterbox", classes="cup,plate", score_threshold=0.2
-    )
+    done = xdet.convert(grey_source, model, head="fomo", resize="letterbox", classes="cup,plate", score_threshold=0.2)
     assert done.document.spec.image.shape == (64, 64, 1)
     assert done.document.spec.image.color == "grey"
     with Detector(model) as detector:
@@ -93,8 +91,6 @@ def test_a_grey_detector_gives_the_same_boxes_as_its_source(grey_source: Path, p
 
 
 def test_colours_that_the_channels_cannot_be_are_refused(grey_source: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        OptionError, match="takes pictures of 1 channels, which are not bgr: give --color grey"
-    ):
+    with pytest.raises(OptionError, match="takes pictures of 1 channels, which are not bgr: give --color grey"):
         xdet.convert(grey_source, tmp_path / "m.onnx", head="none", color="bgr")
     assert not list(tmp_path.iterdir())

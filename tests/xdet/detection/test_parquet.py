@@ -18,14 +18,7 @@ from xdet.detection.batch import detect_to_file
 from xdet.detection.detector import Detector
 from xdet.detection.parquet import growing_path, lines_to_parquet, open_results
 from xdet.detection.results import CSV_COLUMNS, LINES_SCHEMA, results_header
-from xdet.detection.rows import (
-    METADATA_KEY,
-    NamedImage,
-    arrow_schema,
-    entry_to_row,
-    failure_to_entry,
-    row_to_entry,
-)
+from xdet.detection.rows import METADATA_KEY, NamedImage, arrow_schema, entry_to_row, failure_to_entry, row_to_entry
 from xdet.errors import DataError, MissingExtraError, OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -60,9 +53,7 @@ def write(detector: Detector, images: list[Path], path: Path) -> None:
         detect_to_file(detector, images, results)
 
 
-def test_a_row_is_an_image_found_empty_or_failed(
-    detector: Detector, images: list[Path], tmp_path: Path
-) -> None:
+def test_a_row_is_an_image_found_empty_or_failed(detector: Detector, images: list[Path], tmp_path: Path) -> None:
     write(detector, images, tmp_path / "out.parquet")
     write(detector, images, tmp_path / "out.jsonl")
     table = parquet.read_table(tmp_path / "out.parquet")
@@ -79,16 +70,12 @@ def test_a_row_is_an_image_found_empty_or_failed(
     assert not growing_path(tmp_path / "out.parquet").exists()
 
 
-def test_pandas_explodes_it_to_the_columns_of_the_csv(
-    detector: Detector, images: list[Path], tmp_path: Path
-) -> None:
+def test_pandas_explodes_it_to_the_columns_of_the_csv(detector: Detector, images: list[Path], tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas", reason="needs pip install pandas")
     write(detector, images, tmp_path / "out.parquet")
     write(detector, images, tmp_path / "out.csv")
     frame = pandas.read_parquet(tmp_path / "out.parquet").explode("detections", ignore_index=True)
-    boxes = pandas.json_normalize(
-        frame.pop("detections").map(lambda box: box if isinstance(box, dict) else {})
-    )
+    boxes = pandas.json_normalize(frame.pop("detections").map(lambda box: box if isinstance(box, dict) else {}))
     flat = pandas.concat([frame, boxes], axis=1)[list(CSV_COLUMNS)]
     expected = pandas.read_csv(tmp_path / "out.csv", comment="#")
     pandas.testing.assert_frame_equal(flat, expected, check_dtype=False)
@@ -122,16 +109,10 @@ def test_a_finished_file_is_gone_on_with_and_changed_images_have_one_row(
     Image.new("RGB", (3, 3)).save(images[0])
     write(detector, images, path)
     rows = parquet.read_table(path).to_pylist()
-    assert [(row["image"][-5:], row["width"]) for row in rows] == [
-        ("b.png", 2),
-        ("a.png", 3),
-        ("c.png", None),
-    ]
+    assert [(row["image"][-5:], row["width"]) for row in rows] == [("b.png", 2), ("a.png", 3), ("c.png", None)]
 
 
-def test_results_of_another_run_are_refused_unharmed(
-    detector: Detector, images: list[Path], tmp_path: Path
-) -> None:
+def test_results_of_another_run_are_refused_unharmed(detector: Detector, images: list[Path], tmp_path: Path) -> None:
     path = tmp_path / "out.parquet"
     write(detector, images, path)
     before = path.read_bytes()
@@ -142,14 +123,10 @@ def test_results_of_another_run_are_refused_unharmed(
 
 
 @pytest.mark.parametrize("content", [b"my notes", b"PAR1" * 9, b""])
-def test_a_file_of_another_kind_is_refused_unharmed(
-    detector: Detector, tmp_path: Path, content: bytes
-) -> None:
+def test_a_file_of_another_kind_is_refused_unharmed(detector: Detector, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "out.parquet"
     path.write_bytes(content)
-    with pytest.raises(
-        DataError, match=r"out\.parquet' is no Parquet file of xdet detect; name another file"
-    ):
+    with pytest.raises(DataError, match=r"out\.parquet' is no Parquet file of xdet detect; name another file"):
         open_results(path, results_header(detector, None)).__enter__()
     assert path.read_bytes() == content
 
@@ -240,9 +217,7 @@ def test_many_rows_are_written_in_groups(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(written, "ROWS_PER_GROUP", 2)
     lines = tmp_path / "out.parquet.jsonl"
     entries = [failure_to_entry(NamedImage(f"{number}.jpg", ""), "why") for number in range(5)]
-    lines.write_text(
-        "".join(json.dumps(line) + "\n" for line in ({"schema": LINES_SCHEMA}, *entries)), "utf-8"
-    )
+    lines.write_text("".join(json.dumps(line) + "\n" for line in ({"schema": LINES_SCHEMA}, *entries)), "utf-8")
     lines_to_parquet(lines, tmp_path / "out.parquet")
     with parquet.ParquetFile(tmp_path / "out.parquet") as file:
         assert file.num_row_groups == 3

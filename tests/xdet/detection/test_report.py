@@ -12,21 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.spec import Thresholds
-from xdet.detection.report import (
-    DetectionReport,
-    FailedImage,
-    coco_image_ids,
-    detections_to_coco_json,
-    report_to_json,
-)
+from xdet.detection.report import DetectionReport, FailedImage, coco_image_ids, detections_to_coco_json, report_to_json
 from xdet.detections import Detections, shortest_float32
 from xdet.errors import DataError
 from xdet.writing.text import image_names
 
 
-def found(
-    image: str, scores: list[float], box: tuple[float, float, float, float] = (0.1, 0.2, 0.5, 1.0)
-) -> Detections:
+def found(image: str, scores: list[float], box: tuple[float, float, float, float] = (0.1, 0.2, 0.5, 1.0)) -> Detections:
     count = len(scores)
     return Detections(
         image=image,
@@ -48,9 +40,7 @@ def test_the_document_reads_to_the_letter() -> None:
     failed = FailedImage("photos/bad.jpg", "'photos/bad.jpg' is empty (0 bytes)")
     box = '"box_xyxy_px": [64.0, 96.0, 320.0, 480.0]'
     person = '"class_id": 1, "class_name": "person"'
-    assert report_to_json(
-        report(found("photos/a.png", [0.93, 0.5]), found("b.png", []), failed=(failed,))
-    ) == (
+    assert report_to_json(report(found("photos/a.png", [0.93, 0.5]), found("b.png", []), failed=(failed,))) == (
         "{\n"
         '  "schema": "xdet.detections",\n'
         '  "version": 1,\n'
@@ -76,9 +66,7 @@ def test_the_document_reads_to_the_letter() -> None:
 
 
 def test_folders_do_not_change_the_bytes() -> None:
-    assert report_to_json(report(found("/home/me/a.png", [0.9]))) == report_to_json(
-        report(found("a.png", [0.9]))
-    )
+    assert report_to_json(report(found("/home/me/a.png", [0.9]))) == report_to_json(report(found("a.png", [0.9])))
 
 
 def test_an_empty_run_is_a_valid_document() -> None:
@@ -161,9 +149,7 @@ def test_the_documents_in_docs_have_the_keys_that_are_written() -> None:
     (xdet_example,) = [block for block in blocks if isinstance(block, dict) and "failed" in block]
     (coco_example,) = [block for block in blocks if isinstance(block, list)]
     failed = (FailedImage("b.png", "b.png is empty"),)
-    assert keys(json.loads(report_to_json(report(found("a.png", [0.9]), failed=failed)))) == keys(
-        xdet_example
-    )
+    assert keys(json.loads(report_to_json(report(found("a.png", [0.9]), failed=failed)))) == keys(xdet_example)
     assert keys(json.loads(detections_to_coco_json([found("1.png", [0.9])]))) == keys(coco_example)
 
 

@@ -41,12 +41,7 @@ def images(tmp_path: Path) -> list[Path]:
     """Four boxes, one box, none, and a picture that cannot be read."""
     folder = tmp_path / "photos"
     folder.mkdir()
-    for name, reds in (
-        ("four", [250] * 4),
-        ("one", [250, 0, 0, 0]),
-        ("none", [0] * 4),
-        ("ü,q", [0, 0, 250, 0]),
-    ):
+    for name, reds in (("four", [250] * 4), ("one", [250, 0, 0, 0]), ("none", [0] * 4), ("ü,q", [0, 0, 250, 0])):
         pixels = np.zeros((2, 2, 3), np.uint8)
         pixels[..., 0].flat[:] = reds
         Image.fromarray(pixels).save(folder / f"{name}.png")
@@ -54,17 +49,13 @@ def images(tmp_path: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def write(
-    detector: Detector, images: list[Path], path: Path, classes: list[str] | None = None
-) -> ResultsFile:
+def write(detector: Detector, images: list[Path], path: Path, classes: list[str] | None = None) -> ResultsFile:
     with ResultsFile(path, results_header(detector, classes)) as results:
         detect_to_file(detector, images, results, classes=classes)
     return results
 
 
-def test_json_lines_name_the_run_and_then_each_image(
-    detector: Detector, images: list[Path], tmp_path: Path
-) -> None:
+def test_json_lines_name_the_run_and_then_each_image(detector: Detector, images: list[Path], tmp_path: Path) -> None:
     results = write(detector, images, tmp_path / "out.jsonl")
     header, *lines = map(json.loads, (tmp_path / "out.jsonl").read_text("utf-8").splitlines())
     assert header == {
@@ -77,9 +68,7 @@ def test_json_lines_name_the_run_and_then_each_image(
         "classes": None,
     }
     assert [line["image"] for line in lines] == [path.as_posix() for path in images]
-    assert [line["sha256"] for line in lines] == [
-        hashlib.sha256(path.read_bytes()).hexdigest() for path in images
-    ]
+    assert [line["sha256"] for line in lines] == [hashlib.sha256(path.read_bytes()).hexdigest() for path in images]
     assert [len(line.get("detections", "x")) for line in lines] == [1, 4, 0, 1, 1]
     assert list(lines[0]) == ["image", "sha256", "error"]
     assert list(lines[1]) == ["image", "sha256", "width", "height", "detections"]
@@ -95,9 +84,7 @@ def test_csv_has_a_line_per_box_or_image(detector: Detector, images: list[Path],
     assert tuple(rows[0]) == CSV_COLUMNS
     named = [images[0], *[images[1]] * 4, *images[2:]]
     assert [row["image"] for row in rows] == [path.as_posix() for path in named]
-    assert [row["sha256"] for row in rows] == [
-        hashlib.sha256(path.read_bytes()).hexdigest() for path in named
-    ]
+    assert [row["sha256"] for row in rows] == [hashlib.sha256(path.read_bytes()).hexdigest() for path in named]
     assert rows[1]["class_name"] == "person"
     assert [row["x2"] for row in rows] == ["", "1.0", "1.0", "1.0", "1.0", "", "1.0", "1.0"]
     assert [bool(row["error"]) for row in rows] == [True] + [False] * 7
@@ -153,9 +140,7 @@ def test_what_is_done_is_not_looked_at_again(
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_namesake_in_another_folder_is_another_image(
-    detector: Detector, tmp_path: Path, suffix: str
-) -> None:
+def test_a_namesake_in_another_folder_is_another_image(detector: Detector, tmp_path: Path, suffix: str) -> None:
     first, last, second = (save(tmp_path / name, 250) for name in ("da/x.png", "da/y.png", "db/x.png"))
     path = tmp_path / f"out{suffix}"
     write(detector, [first, last], path)
@@ -192,9 +177,7 @@ def test_what_failed_is_tried_again(
     with monkeypatch.context() as patch:
         patch.setattr("xdet.detection.batch.hash_photograph", lambda _: hashlib.sha256(whole).hexdigest())
         patch.setattr("xdet.detection.batch.prepare", lambda _, how: prepare(images[1], how))
-        assert (
-            write(detector, images[:1], path).failed == 0
-        )  # such as a file that could not be read for a moment
+        assert write(detector, images[:1], path).failed == 0  # such as a file that could not be read for a moment
     with ResultsFile(path, results_header(detector, None)) as results:
         assert results.failed == 0
 
@@ -221,9 +204,7 @@ def test_results_of_another_run_are_refused_unharmed(
     before = path.read_bytes()
     with Detector(tmp_path / "m.onnx", threads=1, score_threshold=0.7) as other:
         header = results_header(other, ["person"])
-    with pytest.raises(
-        UsageError, match=f"out{suffix}' holds results of another thresholds, another classes; "
-    ):
+    with pytest.raises(UsageError, match=f"out{suffix}' holds results of another thresholds, another classes; "):
         ResultsFile(path, header)
     assert path.read_bytes() == before
 
@@ -232,34 +213,24 @@ def test_the_same_file_described_in_another_way_is_another_run(
     detector: Detector, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(detector, images, tmp_path / "out.jsonl")
-    monkeypatch.setattr(
-        Detector, "spec", replace(SPEC, class_names=("dog",))
-    )  # as by another sidecar or --classes
-    with pytest.raises(
-        UsageError, match=r"holds results of another description; go on as that run was called"
-    ):
+    monkeypatch.setattr(Detector, "spec", replace(SPEC, class_names=("dog",)))  # as by another sidecar or --classes
+    with pytest.raises(UsageError, match=r"holds results of another description; go on as that run was called"):
         ResultsFile(tmp_path / "out.jsonl", results_header(detector, None))
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize(
-    "content", [b"my notes\n", b"# my notes", b"{}\n", b"\x00" * 100, b"image,width\n1,2\n"]
-)
+@pytest.mark.parametrize("content", [b"my notes\n", b"# my notes", b"{}\n", b"\x00" * 100, b"image,width\n1,2\n"])
 def test_a_file_of_another_kind_is_refused_unharmed(
     detector: Detector, tmp_path: Path, suffix: str, content: bytes
 ) -> None:
     path = tmp_path / f"notes{suffix}"
     path.write_bytes(content)
-    with pytest.raises(
-        DataError, match=f"notes{suffix}', line 1, is no result of xdet detect; name another file"
-    ):
+    with pytest.raises(DataError, match=f"notes{suffix}', line 1, is no result of xdet detect; name another file"):
         ResultsFile(path, results_header(detector, None))
     assert path.read_bytes() == content
 
 
-def test_other_lines_behind_the_header_are_refused(
-    detector: Detector, images: list[Path], tmp_path: Path
-) -> None:
+def test_other_lines_behind_the_header_are_refused(detector: Detector, images: list[Path], tmp_path: Path) -> None:
     for suffix, line in ((".jsonl", b'{"image": "a"}\n'), (".csv", b"a,b\n")):
         path = tmp_path / f"out{suffix}"
         write(detector, images[:2], path)
@@ -284,9 +255,7 @@ def test_other_lines_behind_the_header_are_refused(
     ],
     ids=str,
 )
-def test_a_line_whose_values_are_of_other_kinds_is_refused_unharmed(
-    tmp_path: Path, change: dict[str, object]
-) -> None:
+def test_a_line_whose_values_are_of_other_kinds_is_refused_unharmed(tmp_path: Path, change: dict[str, object]) -> None:
     header = {"schema": "xdet.detection_lines", "version": 1}
     path = tmp_path / "out.jsonl"
     sound = {"image": "a", "sha256": "0", "width": 1, "height": 1, "detections": []}
@@ -306,9 +275,7 @@ def test_a_line_break_in_a_name_suits_json_alone() -> None:
         require_names(Path("o.csv"), ["a\nb.png"])
 
 
-def test_classes_that_are_not_wanted_are_left_out(
-    detector: Detector, images: list[Path], tmp_path: Path
-) -> None:
+def test_classes_that_are_not_wanted_are_left_out(detector: Detector, images: list[Path], tmp_path: Path) -> None:
     write(detector, images, tmp_path / "out.jsonl", ["person"])
     assert '"classes": ["person"]' in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()[0]
     with pytest.raises(UsageError, match="the model finds no 'dog'"):

@@ -29,10 +29,7 @@ def fractions(embedded_tflite: Path) -> tuple[tuple[float, float], ...]:
 
 
 def test_the_right_reading_finds_what_the_model_finds(
-    embedded_tflite: Path,
-    fractions: tuple[tuple[float, float], ...],
-    sample_pictures: list[Path],
-    tmp_path: Path,
+    embedded_tflite: Path, fractions: tuple[tuple[float, float], ...], sample_pictures: list[Path], tmp_path: Path
 ) -> None:
     folder = tmp_path / "units"
     trial = try_units(embedded_tflite, sample_pictures, folder, said=SourceOptions(anchors=fractions))
@@ -67,10 +64,7 @@ def test_a_list_that_fits_no_unit_and_photographs_as_target_are_refused(
 
 
 def test_the_command_converts_nothing_and_names_the_folder(
-    embedded_tflite: Path,
-    fractions: tuple[tuple[float, float], ...],
-    sample_pictures: list[Path],
-    tmp_path: Path,
+    embedded_tflite: Path, fractions: tuple[tuple[float, float], ...], sample_pictures: list[Path], tmp_path: Path
 ) -> None:
     listed = " ".join(f"{w},{h}" for w, h in fractions)
     command = ("convert", embedded_tflite, "--anchors", listed, "--try-units", sample_pictures[0].parent)

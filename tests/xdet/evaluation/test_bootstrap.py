@@ -68,9 +68,7 @@ def test_classes_without_ground_truth_in_a_resample_do_not_count_in_its_mean() -
 
 
 def test_a_ranking_without_detections_averages_zero() -> None:
-    empty = Ranking(
-        np.zeros(0, np.int64), np.zeros((1, 0), np.bool_), np.zeros((1, 0), np.bool_), np.array([1, 2])
-    )
+    empty = Ranking(np.zeros(0, np.int64), np.zeros((1, 0), np.bool_), np.zeros((1, 0), np.bool_), np.array([1, 2]))
     for curve in CURVES:
         assert resample_average([empty], curve, (0,), np.ones((1, 2))).tolist() == [0.0]
 

@@ -14,14 +14,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from xdet.evaluation.coco import (
-    IOU_THRESHOLDS,
-    coco_curve,
-    evaluate_coco,
-    match_coco,
-    overlaps_coco,
-    summarize_coco,
-)
+from xdet.evaluation.coco import IOU_THRESHOLDS, coco_curve, evaluate_coco, match_coco, overlaps_coco, summarize_coco
 from xdet.evaluation.records import ScoredImage
 
 Box = tuple[float, float, float, float]
@@ -72,10 +65,7 @@ def pycocotools_arrays(
                 }
             )
         for box, score, class_id in zip(
-            image.found_xywh_px.tolist(),
-            image.found_scores.tolist(),
-            image.found_classes.tolist(),
-            strict=True,
+            image.found_xywh_px.tolist(), image.found_scores.tolist(), image.found_classes.tolist(), strict=True
         ):
             results.append({"image_id": image_id, "category_id": class_id + 1, "bbox": box, "score": score})
     truth = COCO()
@@ -140,19 +130,14 @@ def test_a_large_random_case_equals_pycocotools() -> None:
     random = np.random.default_rng(7)
 
     def some_boxes(count: int) -> list[Box]:
-        origins, sizes = (
-            random.uniform(0, 90, (count, 2)),
-            random.choice([9.0, 31.5, 32.0, 96.0, 110.0], (count, 2)),
-        )
+        origins, sizes = (random.uniform(0, 90, (count, 2)), random.choice([9.0, 31.5, 32.0, 96.0, 110.0], (count, 2)))
         return [tuple(row) for row in np.concatenate([origins, sizes], axis=1).tolist()]
 
     images = []
     for _ in range(30):
         truths = [(box, int(random.integers(3)), bool(random.random() < 0.2)) for box in some_boxes(6)]
         near = [tuple(np.array(box) + random.integers(-3, 4, 4)) for box, _, _ in truths for _ in range(3)]
-        found = [
-            (box, float(random.integers(1, 20)) / 20, int(random.integers(3))) for box in near + some_boxes(7)
-        ]
+        found = [(box, float(random.integers(1, 20)) / 20, int(random.integers(3))) for box in near + some_boxes(7)]
         images.append(scored_image(truths, found))
     expected, stats = pycocotools_arrays(images, 3, (1, 10, 100))
     ours = evaluate_coco(images, 3)
@@ -203,9 +188,7 @@ def test_a_perfect_detection_is_one() -> None:
 
 
 def test_a_miss_in_front_of_the_hit_halves_the_precision() -> None:
-    assert ap50(
-        [scored_image([(PERSON, 0, False)], [(ELSEWHERE, 0.9, 0), (PERSON, 0.8, 0)])]
-    ) == pytest.approx(
+    assert ap50([scored_image([(PERSON, 0, False)], [(ELSEWHERE, 0.9, 0), (PERSON, 0.8, 0)])]) == pytest.approx(
         0.5,
         abs=1e-15,  # pycocotools adds 2.2e-16 to the denominator
     )

@@ -84,35 +84,20 @@ BAD_ANNOTATIONS: dict[str, tuple[object, str]] = {
     "no object": ([1], r"annotations\[1\] is \[1\], expected an object"),
     "no id": ({"image_id": 7}, r"annotations\[1\] has the id None, expected an integer"),
     "an id that is text": (annotation() | {"id": "2"}, r"annotations\[1\] has the id '2'"),
-    "an id that stands there already": (
-        annotation(1),
-        r"annotations\[1\] \(id 1\) has the id of an annotation before",
-    ),
+    "an id that stands there already": (annotation(1), r"annotations\[1\] \(id 1\) has the id of an annotation before"),
     "an unknown image": (annotation(2, image_id=99), r"\(id 2\) belongs to image 99, which does not exist"),
-    "an unknown category": (
-        annotation(2, category_id=4),
-        r"\(id 2\) belongs to category 4, which does not exist",
-    ),
+    "an unknown category": (annotation(2, category_id=4), r"\(id 2\) belongs to category 4, which does not exist"),
     "NaN": (
         annotation(2, bbox=[float("nan"), 0, 1, 1]),
         r"\(id 2\) has the bbox \[nan, 0, 1, 1\], expected four finite",
     ),
-    "infinity": (
-        annotation(2, bbox=[0, 0, float("inf"), 1]),
-        r"\[0, 0, inf, 1\], expected four finite numbers",
-    ),
+    "infinity": (annotation(2, bbox=[0, 0, float("inf"), 1]), r"\[0, 0, inf, 1\], expected four finite numbers"),
     "three numbers": (annotation(2, bbox=[0, 0, 1]), r"\[0, 0, 1\], expected four finite numbers"),
     "truth values": (annotation(2, bbox=[True, 0, 1, 1]), r"\[True, 0, 1, 1\], expected four finite numbers"),
-    "a negative width": (
-        annotation(2, bbox=[5, 5, -1, 4]),
-        r"\[5, 5, -1, 4\], whose width and height must be above 0",
-    ),
+    "a negative width": (annotation(2, bbox=[5, 5, -1, 4]), r"\[5, 5, -1, 4\], whose width and height must be above 0"),
     "no height": (annotation(2, bbox=[5, 5, 1, 0]), r"whose width and height must be above 0"),
     "a box outside": (annotation(2, bbox=[640, 5, 9, 9]), r"lies outside its image of 640 x 480 pixels"),
-    "a box on the other side": (
-        annotation(2, bbox=[5, -9, 9, 9]),
-        r"lies outside its image of 640 x 480 pixels",
-    ),
+    "a box on the other side": (annotation(2, bbox=[5, -9, 9, 9]), r"lies outside its image of 640 x 480 pixels"),
     "a negative area": (annotation(2, area=-1), r"has the area -1, expected square pixels"),
     "a crowd of two": (annotation(2, iscrowd=2), r"has iscrowd 2, expected 0 or 1"),
 }
@@ -141,10 +126,7 @@ BAD_IMAGES: dict[str, tuple[dict[str, Any], str]] = {
         {"id": 8, "file_name": "../b.jpg", "width": 9, "height": 9},
         r"has the file_name '../b.jpg', which leads out of the folder",
     ),
-    "no width": (
-        {"id": 8, "file_name": "b.jpg", "height": 9},
-        r"has the size None x 9, expected whole pixels",
-    ),
+    "no width": ({"id": 8, "file_name": "b.jpg", "height": 9}, r"has the size None x 9, expected whole pixels"),
     "half a pixel": (
         {"id": 8, "file_name": "b.jpg", "width": 9.5, "height": 9},
         r"has the size 9.5 x 9, expected whole pixels",
@@ -164,9 +146,7 @@ def test_a_bad_image_entry_is_named_and_the_others_count(what: str, tmp_path: Pa
 
 def test_a_missing_photograph_and_its_annotations_are_counted(tmp_path: Path) -> None:
     gone = {"id": 8, "file_name": "gone.jpg", "width": 9, "height": 9}
-    dataset = read(
-        tmp_path, images=[*IMAGES, gone], annotations=[annotation(1, image_id=8), annotation(2, image_id=8)]
-    )
+    dataset = read(tmp_path, images=[*IMAGES, gone], annotations=[annotation(1, image_id=8), annotation(2, image_id=8)])
     assert dataset.ignored == {"missing_images": 1, "annotations_of_ignored_images": 2}
     assert [problem.message for problem in dataset.problems] == [
         f"'{tmp_path / 'truth.json'}': image 8: there is no file '{tmp_path / 'gone.jpg'}'"
@@ -210,10 +190,7 @@ def test_boxes_over_the_edge_are_kept_and_counted(tmp_path: Path) -> None:
         (b'[{"image_id": 1}]', "holds a list, as COCO results do"),
         (b"7", "holds 7; expected a COCO file"),
         (b'{"images": [], "annotations": {}}', "has no list named annotations, categories"),
-        (
-            b'{"images": [], "annotations": [], "categories": []}',
-            "leaves no image to evaluate: 0 image entries",
-        ),
+        (b'{"images": [], "annotations": [], "categories": []}', "leaves no image to evaluate: 0 image entries"),
     ],
 )
 def test_a_file_that_is_no_coco_file_is_refused(content: bytes, reason: str, tmp_path: Path) -> None:
@@ -293,10 +270,7 @@ BOXES = [[10, 20, 30, 40], [300, 300, 200, 100], [600, 100, 40, 300], [500, 20, 
     ("boxes", "said"),
     [
         (BOXES, None),
-        (
-            [[x / 640, y / 480, w / 640, h / 480] for x, y, w, h in BOXES],
-            "they look like fractions of the image",
-        ),
+        ([[x / 640, y / 480, w / 640, h / 480] for x, y, w, h in BOXES], "they look like fractions of the image"),
         ([[x, y, x + w, y + h] for x, y, w, h in BOXES], "they look like x1, y1, x2, y2"),
         ([[x + w / 2, y + h / 2, w, h] for x, y, w, h in BOXES], "x, y is the upper left corner in COCO"),
         ([[0, 0, 300, 200], [400, 300, 245, 190]], None),

@@ -33,12 +33,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def detected(
-    model: Path,
-    images: Sequence[Path],
-    target: Path,
-    *,
-    score: float = 0.001,
-    classes: list[str] | None = None,
+    model: Path, images: Sequence[Path], target: Path, *, score: float = 0.001, classes: list[str] | None = None
 ) -> Path:
     with (
         Detector(model, threads=1, score_threshold=score, iou_threshold=0.5) as detector,
@@ -89,9 +84,7 @@ def test_results_that_cannot_be_compared_are_refused(scene: Scene, model: Path, 
         measure(scene, detected(model, images, tmp_path / "zoo.jsonl"), protocol="zoo-4")
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"{}\n", b"[" * 100_000, b'{"schema": "xdet.detection_lines"}\n{"image": 3}\n']
-)
+@pytest.mark.parametrize("data", [b"", b"{}\n", b"[" * 100_000, b'{"schema": "xdet.detection_lines"}\n{"image": 3}\n'])
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_a_file_of_another_kind_is_one_line(scene: Scene, tmp_path: Path, data: bytes, suffix: str) -> None:
     if suffix == ".parquet":

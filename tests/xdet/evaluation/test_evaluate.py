@@ -55,12 +55,8 @@ def test_one_of_two_found_is_51_of_101_recalls(scene: Scene, model: Path) -> Non
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("protocol", "expected"), [("zoo-3", 1 / 2), ("zoo-4", 0.49 + 0.01 * 3 / 4 + 0.5 * 0.5 / 2)]
-)
-def test_the_zoo_protocols_on_a_hit_and_a_miss(
-    scene: Scene, model: Path, protocol: str, expected: float
-) -> None:
+@pytest.mark.parametrize(("protocol", "expected"), [("zoo-3", 1 / 2), ("zoo-4", 0.49 + 0.01 * 3 / 4 + 0.5 * 0.5 / 2)])
+def test_the_zoo_protocols_on_a_hit_and_a_miss(scene: Scene, model: Path, protocol: str, expected: float) -> None:
     """Recall 1/2, 1/2; precision 1, 1/2. zoo-4: 1 up to 0.49, 1/2 at 0.5, then down to 0 at 1."""
     assert ap50(measure(scene, model, protocol=protocol)) == pytest.approx(expected, abs=1e-12)
 
@@ -89,9 +85,7 @@ def test_the_iou_of_a_hit_is_an_option_of_the_zoo_protocols(
 
 @pytest.mark.parametrize("workers", [1, 3, None])
 @pytest.mark.parametrize("batch", [1, 4, "N"])
-def test_neither_workers_nor_batches_change_a_number(
-    tmp_path: Path, workers: int | None, batch: int | str
-) -> None:
+def test_neither_workers_nor_batches_change_a_number(tmp_path: Path, workers: int | None, batch: int | str) -> None:
     scene = Scene(tmp_path)
     for index in range(7):
         scene.add(30 * index + 1, truths=[FOUND_XYWH_PX] if index % 3 else [ELSEWHERE_XYWH_PX])
@@ -103,11 +97,7 @@ def test_neither_workers_nor_batches_change_a_number(
 
 @pytest.mark.parametrize(
     ("crowd", "expected", "counts"),
-    [
-        ("ignore", 1.0, (1, 1, {})),
-        ("drop", 1 / 2, (1, 0, {"crowds_dropped": 1})),
-        ("keep", 1.0, (2, 0, {})),
-    ],
+    [("ignore", 1.0, (1, 1, {})), ("drop", 1 / 2, (1, 0, {"crowds_dropped": 1})), ("keep", 1.0, (2, 0, {}))],
 )
 def test_a_detection_on_a_crowd(
     tmp_path: Path, model: Path, crowd: str, expected: float, counts: tuple[int, int, dict[str, int]]
@@ -122,9 +112,7 @@ def test_a_detection_on_a_crowd(
 
 
 @pytest.mark.parametrize(("protocol", "crowd"), [("coco", "ignore"), ("zoo-3", "keep"), ("zoo-4", "keep")])
-def test_every_protocol_has_its_own_rule_for_crowds(
-    scene: Scene, model: Path, protocol: str, crowd: str
-) -> None:
+def test_every_protocol_has_its_own_rule_for_crowds(scene: Scene, model: Path, protocol: str, crowd: str) -> None:
     assert measure(scene, model, protocol=protocol).options.crowd == crowd
 
 
@@ -157,9 +145,7 @@ def test_models_of_other_classes_are_refused(scene: Scene, tmp_path: Path) -> No
 def test_models_of_different_classes_cannot_be_compared(scene: Scene, model: Path, tmp_path: Path) -> None:
     scene.categories.append({"id": 2, "name": "cat"})
     cat = write_model(tmp_path / "cat.onnx", spec=replace(SPEC, class_names=("cat",)))
-    with pytest.raises(
-        UsageError, match=r"only one of them finds 'person', 'cat'; evaluate them in two calls"
-    ):
+    with pytest.raises(UsageError, match=r"only one of them finds 'person', 'cat'; evaluate them in two calls"):
         measure(scene, [model, cat])
 
 
@@ -205,11 +191,7 @@ def test_several_models_are_compared_with_the_first(scene: Scene, model: Path, t
     found = measure(scene, [model, write_model(tmp_path / "twin.onnx")])
     assert [(one.index, one.metric) for one in found.comparisons] == [(1, "AP"), (1, "AP50")]
     for comparison in found.comparisons:
-        assert (comparison.difference.value, comparison.difference.low, comparison.difference.high) == (
-            0,
-            0,
-            0,
-        )
+        assert (comparison.difference.value, comparison.difference.low, comparison.difference.high) == (0, 0, 0)
     assert "twin.onnx  equal  equal" in report_text(evaluation_report(found))
 
 
@@ -245,17 +227,12 @@ def test_truncation_is_refused_where_it_is_not_defined(scene: Scene, model: Path
         ({"max_gt": 0}, "`max_gt` must be at least 1, got 0"),
         ({"eval_iou": 0.4}, "`eval_iou` belongs to the zoo's protocols"),
         ({"eval_iou": 0.0, "protocol": "zoo-3"}, "`eval_iou` must be above 0 and at most 1, got 0.0"),
-        (
-            {"eval_iou": float("nan"), "protocol": "zoo-4"},
-            "`eval_iou` must be above 0 and at most 1, got nan",
-        ),
+        ({"eval_iou": float("nan"), "protocol": "zoo-4"}, "`eval_iou` must be above 0 and at most 1, got nan"),
         ({"workers": 0}, "`workers` must lie in 1..64, got 0"),
         ({"score_threshold": 2.0}, "score threshold must lie in 0..1, got 2.0"),
     ],
 )
-def test_options_out_of_range_are_refused(
-    scene: Scene, model: Path, options: dict[str, Any], words: str
-) -> None:
+def test_options_out_of_range_are_refused(scene: Scene, model: Path, options: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError) as refused:
         measure(scene, model, **options)
     assert words in str(refused.value)
@@ -263,9 +240,7 @@ def test_options_out_of_range_are_refused(
 
 def test_frozen_thresholds_are_refused(scene: Scene, tmp_path: Path) -> None:
     frozen = write_model(tmp_path / "frozen.onnx", freeze=True)
-    with pytest.raises(
-        UsageError, match=r"frozen at 0\.5, 0\.001 is below it; .*without `freeze_thresholds`"
-    ):
+    with pytest.raises(UsageError, match=r"frozen at 0\.5, 0\.001 is below it; .*without `freeze_thresholds`"):
         measure(scene, frozen)
     assert measure(scene, frozen, score_threshold=0.5).num_images == 2
 
@@ -374,9 +349,7 @@ def test_other_options_and_models_take_nothing(four: Scene, model: Path, tmp_pat
     assert measure(four, model, resume=kept, protocol="zoo-4", crowd="drop").results[0].resumed == 4
 
 
-def test_a_file_of_an_earlier_version_goes_on_without_a_header(
-    four: Scene, model: Path, looked_at: list[int]
-) -> None:
+def test_a_file_of_an_earlier_version_goes_on_without_a_header(four: Scene, model: Path, looked_at: list[int]) -> None:
     kept = four.folder / "kept.jsonl"
     measure(four, model, resume=kept)
     earlier = kept.read_bytes().removeprefix(HEADER)
@@ -387,9 +360,7 @@ def test_a_file_of_an_earlier_version_goes_on_without_a_header(
     assert kept.read_bytes() == earlier
 
 
-def test_a_place_that_cannot_be_written_is_told_before_any_work(
-    four: Scene, model: Path, looked_at: list[int]
-) -> None:
+def test_a_place_that_cannot_be_written_is_told_before_any_work(four: Scene, model: Path, looked_at: list[int]) -> None:
     with pytest.raises(OutputError, match=r"cannot write '.*kept'.*`resume`"):
         measure(four, model, resume=four.folder / "nowhere" / "kept")
     assert looked_at == []
@@ -401,9 +372,7 @@ def test_the_library_call_is_public(scene: Scene, model: Path) -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize(
-    ("name", "expected"), [("192", 23.7), ("224", 29.3), ("224_per_tensor", 29.4), ("416", 32.6)]
-)
+@pytest.mark.parametrize(("name", "expected"), [("192", 23.7), ("224", 29.3), ("224_per_tensor", 29.4), ("416", 32.6)])
 def test_source_and_converted_model_reach_the_published_ap50(
     shared_dir: Path, tmp_path: Path, name: str, expected: float
 ) -> None:

@@ -14,9 +14,7 @@ from xdet.evaluation.predictions import HEADER, KeptPredictions
 if TYPE_CHECKING:
     from pathlib import Path
 
-LINE = (
-    b'{"run": "r", "image": 1, "sha256": "s", "boxes_xyxy": [[0, 0, 1, 1]], "scores": [1], "classes": [0]}\n'
-)
+LINE = b'{"run": "r", "image": 1, "sha256": "s", "boxes_xyxy": [[0, 0, 1, 1]], "scores": [1], "classes": [0]}\n'
 
 
 @pytest.mark.parametrize(

@@ -98,11 +98,7 @@ def test_the_json_holds_everything_but_times_and_folders(evaluation: Evaluation,
 
 def test_equal_evaluations_give_equal_bytes(evaluation: Evaluation, tmp_path: Path) -> None:
     again = evaluate(
-        [tmp_path / "a.onnx", tmp_path / "b.onnx"],
-        tmp_path,
-        tmp_path / "annotations.json",
-        max_detections=4,
-        workers=2,
+        [tmp_path / "a.onnx", tmp_path / "b.onnx"], tmp_path, tmp_path / "annotations.json", max_detections=4, workers=2
     )
     assert evaluation_to_json(again) == evaluation_to_json(evaluation)
 
@@ -149,9 +145,7 @@ def test_several_classes_have_a_table_of_their_own(tmp_path: Path) -> None:
 
 def test_a_file_that_runs_twice_is_told_apart_by_its_runtime(evaluation: Evaluation) -> None:
     first, second = evaluation.results
-    twice = replace(
-        evaluation, results=(first, replace(second, file=first.file, runtime="onnxruntime:openvino"))
-    )
+    twice = replace(evaluation, results=(first, replace(second, file=first.file, runtime="onnxruntime:openvino")))
     assert [model["name"] for model in json.loads(evaluation_to_json(twice))["models"]] == [
         "a.onnx (onnxruntime:cpu)",
         "a.onnx (onnxruntime:openvino)",
@@ -161,11 +155,7 @@ def test_a_file_that_runs_twice_is_told_apart_by_its_runtime(evaluation: Evaluat
 def test_of_many_problems_the_first_ten_of_each_kind_are_shown() -> None:
     problems = [Problem("missing_images", f"m{i}") for i in range(13)]
     lines = problem_lines([*problems, Problem("bad_images", "b")])
-    assert lines == [
-        "b",
-        *(f"m{i}" for i in range(10)),
-        "... and 3 more images without a file; --json lists all",
-    ]
+    assert lines == ["b", *(f"m{i}" for i in range(10)), "... and 3 more images without a file; --json lists all"]
 
 
 def test_the_plot_is_a_png_and_the_same_every_time(tmp_path: Path) -> None:

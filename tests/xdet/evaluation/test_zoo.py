@@ -112,9 +112,7 @@ def test_equal_scores_are_ranked_in_the_order_of_images() -> None:
 
 
 def test_boxes_of_four_zeros_are_padding() -> None:
-    (ranking,) = rank_zoo(
-        [image_of([(0, 0, 0.4, 0.4)], [((0, 0, 0.4, 0.4), 0.9)])], 1, NETWORK, iou_threshold=0.5
-    )
+    (ranking,) = rank_zoo([image_of([(0, 0, 0.4, 0.4)], [((0, 0, 0.4, 0.4), 0.9)])], 1, NETWORK, iou_threshold=0.5)
     assert ranking.positives.tolist() == [0]
     assert ranking.hits.shape == (1, 0)
 
@@ -152,8 +150,8 @@ def test_the_formulas_differ_on_the_same_photograph() -> None:
 def test_zoo_3_takes_the_envelope_and_zoo_4_does_not() -> None:
     """A miss, then the only truth found: precision 0, 1/2. zoo-3: 1 * 1/2.
 
-    zoo-4: 0 at recall 0 (the miss stands behind the padded 1), 1/2 at 1 where the padded 0 replaces it: the line from 0 to 1/2
-    up to 0.99, then down to 0: 0.99 * 0.495 / 2 + 0.01 * 0.495 / 2 = 0.2475.
+    zoo-4: 0 at recall 0 (the miss stands behind the padded 1), 1/2 at 1 where the padded 0 replaces it: the line from 0
+    to 1/2 up to 0.99, then down to 0: 0.99 * 0.495 / 2 + 0.01 * 0.495 / 2 = 0.2475.
     """
     hits, misses = np.array([0.0, 1]), np.array([1.0, 1])
     assert zoo_3_curve(hits, misses, 1.0)[1] == 0.5
@@ -166,11 +164,7 @@ def test_no_detection_is_zero_and_no_truth_is_none(protocol: str) -> None:
     assert ap50(protocol, image_of([], [((0, 0, 9, 9), 0.9)])) is None
 
 
-@given(
-    judgements=st.lists(st.booleans(), min_size=1, max_size=60),
-    unfound=st.integers(0, 20),
-    repeat=st.booleans(),
-)
+@given(judgements=st.lists(st.booleans(), min_size=1, max_size=60), unfound=st.integers(0, 20), repeat=st.booleans())
 def test_zoo_3_is_the_area_of_the_stairs(judgements: list[bool], unfound: int, repeat: bool) -> None:  # noqa: FBT001 - drawn
     """Summed hit by hit: each adds 1 / positives times the best precision at it or behind it."""
     steps = judgements * 2 if repeat else judgements

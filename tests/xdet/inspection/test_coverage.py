@@ -92,20 +92,14 @@ def test_a_quantised_convolution_runs_in_integers_whatever_its_bias(network: Net
     ("network", "reason"),
     [
         (Network(input_is_quantised=False), "its input 'x' is float: no DequantizeLinear in front of it"),
-        (
-            Network(weights_are_quantised=False),
-            "its weights 'weights' are float: no DequantizeLinear behind them",
-        ),
+        (Network(weights_are_quantised=False), "its weights 'weights' are float: no DequantizeLinear behind them"),
         (Network(bias_scale=0.2), "its bias scale is 60.0% off input scale x weight scale, more than 1%"),
         (
             Network(weight_scale=(0.25,) * 4, bias_scale=(0.125,) * 2),
             "its input, weights and bias have 1, 4 and 2 scales",
         ),
         (Network(float_output=True), "its float result 'sums' is an output of the model"),
-        (
-            Network(extra_reader=True),
-            "its float result 'sums' is read by 2 operators, not by one QuantizeLinear",
-        ),
+        (Network(extra_reader=True), "its float result 'sums' is read by 2 operators, not by one QuantizeLinear"),
         (Network(relu_behind=True), "its float result 'sums' goes to Sigmoid, not to a QuantizeLinear"),
     ],
     ids=["input", "weights", "bias-scale", "bias-scales", "output", "readers", "behind"],
@@ -151,9 +145,7 @@ def two_convolutions(*, second_in_float: bool) -> bytes:
 
 
 @pytest.mark.parametrize(("in_float", "integer", "misses"), [(True, 400, ["second"]), (False, 800, [])])
-def test_convolutions_that_share_a_weight_are_told_apart(
-    *, in_float: bool, integer: int, misses: list[str]
-) -> None:
+def test_convolutions_that_share_a_weight_are_told_apart(*, in_float: bool, integer: int, misses: list[str]) -> None:
     found = integer_coverage(two_convolutions(second_in_float=in_float))
     assert (found.macs_total, found.macs_integer) == (800, integer)
     assert [miss.node for miss in found.misses] == misses

@@ -65,9 +65,7 @@ def documented_keys() -> set[str]:
         (99, "unknown (99)"),
     ],
 )
-def test_an_element_type_has_its_name_and_a_newer_one_its_number(
-    number: int, name: str, tmp_path: Path
-) -> None:
+def test_an_element_type_has_its_name_and_a_newer_one_its_number(number: int, name: str, tmp_path: Path) -> None:
     assert inspected(tmp_path, retyped(number)).inputs[0].dtype == name
 
 
@@ -157,10 +155,7 @@ def packed_too_long(model: onnx.ModelProto) -> None:
         (lambda model: model.graph.node[0].ClearField("output"), "operator 'Cast' has no results"),
         (lambda model: model.graph.initializer[0].dims.append(7), "cannot be read: cannot reshape"),
         (packed_too_long, "Packed 6-bit data"),
-        (
-            lambda model: setattr(model.graph.initializer[0], "data_location", 1),
-            "keeps its numbers in another file",
-        ),
+        (lambda model: setattr(model.graph.initializer[0], "data_location", 1), "keeps its numbers in another file"),
     ],
     ids=["no result", "numbers that do not fill the shape", "more bytes than numbers", "external data"],
 )
@@ -197,9 +192,7 @@ def test_what_other_commands_refuse_is_shown_with_a_line_that_says_so(tmp_path: 
     for name, why in (("m.tflite", "CUSTOM:mine x1"), ("m.onnx", "of the domain 'com.example'")):
         found = inspect(tmp_path / name)
         assert why in str(found.refused)
-        lines = [
-            line for line in report_text(inspection_report(found)).splitlines() if line.startswith("Refused")
-        ]
+        lines = [line for line in report_text(inspection_report(found)).splitlines() if line.startswith("Refused")]
         assert len(lines) == 1
         assert why in lines[0]
     assert inspected(tmp_path, finished_model()).refused is None
@@ -228,9 +221,7 @@ def test_graphs_that_run_graphs_are_not_given_to_an_optimiser(tmp_path: Path) ->
 
 def test_costs_of_a_file_for_any_size_are_those_of_its_network(tmp_path: Path) -> None:
     source = tmp_path / "small.tflite"
-    source.write_bytes(
-        NetworkBuilder(64, seed=3).conv(16, stride=2).max_pool().conv(HEAD_CHANNELS, 1).build()
-    )
+    source.write_bytes(NetworkBuilder(64, seed=3).conv(16, stride=2).max_pool().conv(HEAD_CHANNELS, 1).build())
     fixed, whole = (inspected(tmp_path, converted(source, any_size=flag).model) for flag in (False, True))
     assert whole.totals is not None
     assert (whole.totals, whole.layers, whole.coverage) == (fixed.totals, fixed.layers, fixed.coverage)

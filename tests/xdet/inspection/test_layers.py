@@ -84,15 +84,7 @@ def test_shapes_and_axes_are_no_weights_and_a_shared_weight_counts_once() -> Non
 
 @pytest.mark.parametrize(
     ("dtype", "expected"),
-    [
-        ("int8", 15),
-        ("float32", 60),
-        ("bool", 15),
-        ("int4", 8),
-        ("float16", 30),
-        ("string", 0),
-        ("int64", 120),
-    ],
+    [("int8", 15), ("float32", 60), ("bool", 15), ("int4", 8), ("float16", 30), ("string", 0), ("int64", 120)],
 )
 def test_bytes_of_a_tensor(dtype: str, expected: int) -> None:
     b = TfliteBuilder()
@@ -126,9 +118,7 @@ def test_weights_flash_is_the_zoos_published_number(name: str, shared_dir: Path)
         (416, 2_669_042_688, 5_537_792, 1_224_704),
     ],
 )
-def test_macs_and_peaks_of_tiny_yolo_v2(
-    size: int, macs: int, plain: int, best: int, shared_dir: Path
-) -> None:
+def test_macs_and_peaks_of_tiny_yolo_v2(size: int, macs: int, plain: int, best: int, shared_dir: Path) -> None:
     totals = inspect(shared_dir / "models" / f"tiny_yolo_v2_person_{size}_int8.tflite").totals
     assert totals is not None
     assert (plain, best) == (2 * size**2 * 16, 3 * size**2 + 2 * 16 * size + 16 * (size // 2) ** 2)
@@ -136,9 +126,7 @@ def test_macs_and_peaks_of_tiny_yolo_v2(
     assert totals.best_is_exact
 
 
-def test_a_converted_model_has_its_sources_weights_and_operations(
-    embedded_tflite: Path, tmp_path: Path
-) -> None:
+def test_a_converted_model_has_its_sources_weights_and_operations(embedded_tflite: Path, tmp_path: Path) -> None:
     xdet.convert(embedded_tflite, tmp_path / "m.onnx")
     source, made = inspect(embedded_tflite, layers=True), inspect(tmp_path / "m.onnx", layers=True)
     assert source.totals is not None
@@ -206,9 +194,7 @@ def test_a_dequantised_value_that_somebody_else_reads_is_a_layer_of_its_own() ->
 def test_a_shape_that_is_not_fixed_is_told_by_the_value(tmp_path: Path) -> None:
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, "h", "w"])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, "h", "w"])
-    model = helper.make_model(
-        helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y]), ir_version=9
-    )
+    model = helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y]), ir_version=9)
     onnx.save(model, tmp_path / "free.onnx")
     found = inspect(tmp_path / "free.onnx")
     assert found.totals is None
@@ -220,13 +206,7 @@ def test_a_shape_that_is_not_fixed_is_told_by_the_value(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("op", "operands", "attributes", "out", "macs"),
     [
-        (
-            "Conv",
-            ((1, 4, 5, 5), (8, 2, 3, 3)),
-            {"group": 2, "pads": [1, 1, 1, 1]},
-            (1, 8, 5, 5),
-            5 * 5 * 8 * 2 * 9,
-        ),
+        ("Conv", ((1, 4, 5, 5), (8, 2, 3, 3)), {"group": 2, "pads": [1, 1, 1, 1]}, (1, 8, 5, 5), 5 * 5 * 8 * 2 * 9),
         ("ConvTranspose", ((1, 4, 5, 5), (4, 8, 2, 2)), {"strides": [2, 2]}, (1, 8, 10, 10), 100 * 8 * 4 * 4),
         ("MatMul", ((2, 10), (10, 7)), {}, (2, 7), 2 * 7 * 10),
         ("Gemm", ((2, 10), (7, 10)), {"transB": 1}, (2, 7), 2 * 7 * 10),
@@ -234,11 +214,7 @@ def test_a_shape_that_is_not_fixed_is_told_by_the_value(tmp_path: Path) -> None:
     ids=["grouped-convolution", "transposed-convolution", "product", "transposed-product"],
 )
 def test_multiply_accumulates_of_onnx_operators(
-    op: str,
-    operands: tuple[tuple[int, ...], ...],
-    attributes: dict[str, Any],
-    out: tuple[int, ...],
-    macs: int,
+    op: str, operands: tuple[tuple[int, ...], ...], attributes: dict[str, Any], out: tuple[int, ...], macs: int
 ) -> None:
     expected = macs if op != "ConvTranspose" else 4 * 5 * 5 * 8 * 2 * 2  # every input value meets the kernel
     shape, weights = operands

@@ -44,9 +44,7 @@ def onnx_file(count: int, *, wide: bool) -> bytes:
     values, nodes = ["x"], []
     for index in range(count):
         op, more = list(ops.items())[index % 3]
-        nodes.append(
-            helper.make_node(op, [values[0 if wide else -1], *more], [f"t{index}"], name=f"n{index}")
-        )
+        nodes.append(helper.make_node(op, [values[0 if wide else -1], *more], [f"t{index}"], name=f"n{index}"))
         values.append(f"t{index}")
     types = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 4, 4]) for name in values]
     weight = numpy_helper.from_array(np.ones((3, 3, 1, 1), np.float32), "w")
@@ -79,9 +77,7 @@ def lines(work: Callable[[], object]) -> int:
     [tflite_file, lambda count: onnx_file(count, wide=False), lambda count: onnx_file(count, wide=True)],
     ids=["tflite", "onnx-chain", "onnx-wide"],
 )
-def test_six_times_the_operators_are_at_most_six_times_the_work(
-    file: Callable[[int], bytes], tmp_path: Path
-) -> None:
+def test_six_times_the_operators_are_at_most_six_times_the_work(file: Callable[[int], bytes], tmp_path: Path) -> None:
     path = tmp_path / "m.model"
     path.write_bytes(file(1))
     inspect(path)  # loads what it needs

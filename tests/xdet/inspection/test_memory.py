@@ -23,9 +23,7 @@ def network(*steps: Step, sizes: dict[str, int], rows: int = 1, outputs: tuple[s
 
 def test_a_chain_needs_its_two_largest_neighbours() -> None:
     # x 10 -> a 40 -> y 20: 10 + 40 = 50 at the first step, 40 + 20 = 60 at the second.
-    chain = network(
-        Step("other", ("x",), ("a",)), Step("other", ("a",), ("y",)), sizes={"x": 10, "a": 40, "y": 20}
-    )
+    chain = network(Step("other", ("x",), ("a",)), Step("other", ("a",), ("y",)), sizes={"x": 10, "a": 40, "y": 20})
     assert plain_peak_bytes(chain) == 60
     assert best_peak(chain) == Peak(60, exact=True)
 
@@ -65,11 +63,7 @@ def test_what_is_read_later_or_is_an_output_is_not_written_over() -> None:
 
 
 def test_a_sum_takes_the_place_of_either_input() -> None:
-    steps = (
-        Step("other", ("x",), ("a",)),
-        Step("other", ("x",), ("b",)),
-        Step("elementwise", ("a", "b"), ("y",)),
-    )
+    steps = (Step("other", ("x",), ("a",)), Step("other", ("x",), ("b",)), Step("elementwise", ("a", "b"), ("y",)))
     # 10 + 4, then 10 + 4 + 4, then y in a's place: 4 + 4
     assert best_peak(network(*steps, sizes={"x": 10, "a": 4, "b": 4, "y": 4})).size_bytes == 18
 
@@ -85,9 +79,7 @@ def conv_and_pool(window_rows: int, pooled: int, *, between: bool = True) -> Net
 @pytest.mark.parametrize("between", [True, False])
 def test_a_convolution_fused_with_its_pool_keeps_the_rows_of_one_window(*, between: bool) -> None:
     fused = conv_and_pool(2, 16, between=between)
-    assert (
-        best_peak(fused).size_bytes == 12 + 2 * 8 + 16
-    )  # input, two rows of eight bytes, the pooled picture
+    assert best_peak(fused).size_bytes == 12 + 2 * 8 + 16  # input, two rows of eight bytes, the pooled picture
     assert plain_peak_bytes(conv_and_pool(2, 16)) == 128  # the convolution's result and the activation's
 
 
@@ -97,11 +89,7 @@ def test_fusing_is_chosen_only_where_it_helps() -> None:
 
 
 def test_a_convolution_that_somebody_else_reads_is_not_fused() -> None:
-    steps = (
-        Step("convolution", ("x",), ("c",)),
-        Step("pool", ("c",), ("p",), 2),
-        Step("other", ("c", "p"), ("y",)),
-    )
+    steps = (Step("convolution", ("x",), ("c",)), Step("pool", ("c",), ("p",), 2), Step("other", ("c", "p"), ("y",)))
     assert best_peak(network(*steps, sizes={"x": 12, "c": 64, "p": 16, "y": 1}, rows=8)).size_bytes == 81
 
 

@@ -27,9 +27,7 @@ def external(name: str) -> onnx.TensorProto:
 
 
 def add_node(name: str, domain: str = "", **attributes: Any) -> Callable[[onnx.ModelProto], None]:
-    return lambda model: model.graph.node.append(
-        helper.make_node(name, ["image"], ["x"], domain=domain, **attributes)
-    )
+    return lambda model: model.graph.node.append(helper.make_node(name, ["image"], ["x"], domain=domain, **attributes))
 
 
 def add_function(model: onnx.ModelProto) -> None:

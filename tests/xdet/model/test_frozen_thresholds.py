@@ -149,9 +149,7 @@ def test_copies_are_made_for_thresholds_that_are_ignored_and_the_last_two_are_ke
             ignoring.detect(noise, asked)
 
 
-def test_the_cpu_is_not_asked(
-    model: bytes, noise: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cpu_is_not_asked(model: bytes, noise: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(*_: object) -> bool:
         raise AssertionError("a run that nobody needs")
 
@@ -168,9 +166,7 @@ def test_a_file_whose_thresholds_are_frozen_refuses_others_on_every_provider() -
             runtime.detect(np.zeros((1, 2, 2, 3), np.uint8), Thresholds(0.1, 0.5, 4))
 
 
-def assert_equal(
-    found: OnnxRuntime, expected: OnnxRuntime, images: NDArray[np.uint8], asked: Thresholds
-) -> int:
+def assert_equal(found: OnnxRuntime, expected: OnnxRuntime, images: NDArray[np.uint8], asked: Thresholds) -> int:
     """Both find the same; how many boxes."""
     ours, theirs = found.detect(images, asked), expected.detect(images, asked)
     for name in FIELDS:

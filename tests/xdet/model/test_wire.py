@@ -13,16 +13,7 @@ from hypothesis import strategies as st
 
 from converters.spec import METADATA_KEY
 from tests.xdet.finished_models import document, finished_model, red_image
-from xdet.model.wire import (
-    FLOAT,
-    UNTOLD,
-    field,
-    fixed_batch,
-    read_metadata,
-    value_names,
-    varint,
-    with_outputs,
-)
+from xdet.model.wire import FLOAT, UNTOLD, field, fixed_batch, read_metadata, value_names, varint, with_outputs
 from xdet.runtimes.onnxruntime import open_onnxruntime
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import open_runtime
@@ -52,9 +43,7 @@ def test_no_added_output_leaves_the_bytes_alone() -> None:
 def test_onnxruntime_computes_the_added_values() -> None:
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    session = ort.InferenceSession(
-        with_outputs(finished_model(), [("scores", FLOAT), ("order", UNTOLD)]), options
-    )
+    session = ort.InferenceSession(with_outputs(finished_model(), [("scores", FLOAT), ("order", UNTOLD)]), options)
     scores, order = session.run(["scores", "order"], {"image": red_image(0, 51, 255, 102)})
     assert scores.tolist() == [[0, np.float32(0.2), 1, np.float32(0.4)]]
     assert order.tolist() == [[2, 3, 1, 0]]

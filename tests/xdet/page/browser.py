@@ -150,17 +150,11 @@ class Browser:
     def resize(self, width: int, height: int, *, dark: bool = False) -> None:
         """The size of the screen in CSS pixels, and its colours."""
         self.send(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=width < 600,
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         colours = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[colours])
 
     def screenshot(self, path: Path) -> None:
         """The page as a PNG."""
-        path.write_bytes(
-            base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=True)["data"])
-        )
+        path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=True)["data"]))

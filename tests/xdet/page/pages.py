@@ -16,9 +16,7 @@ def real_package() -> Path:
     package = Path(os.environ.get("XDET_NODE_MODULES", "node_modules")) / PACKAGE
     told = package / "package.json"
     if not told.is_file() or json.loads(told.read_bytes())["version"] != ONNXRUNTIME_WEB:
-        pytest.skip(
-            f"needs npm install {PACKAGE}@{ONNXRUNTIME_WEB}, and XDET_NODE_MODULES to name its node_modules"
-        )
+        pytest.skip(f"needs npm install {PACKAGE}@{ONNXRUNTIME_WEB}, and XDET_NODE_MODULES to name its node_modules")
     return package
 
 

@@ -148,9 +148,7 @@ def test_boxes_of_another_head_on_letterboxed_pictures_are_python_s(
             assert_python_s_boxes(browser, expected)
 
 
-def test_pictures_are_decoded_as_python_decodes_them(
-    page: Browser, photographs: list[Path], tmp_path: Path
-) -> None:
+def test_pictures_are_decoded_as_python_decodes_them(page: Browser, photographs: list[Path], tmp_path: Path) -> None:
     with Image.open(photographs[2]) as opened:
         picture = opened.convert("RGB")
     clear = picture.copy()
@@ -213,9 +211,7 @@ def test_nothing_is_wider_than_a_narrow_screen(page: Browser) -> None:
     page.resize(1280, 900)
 
 
-def test_a_cold_load_fetches_each_file_once_and_one_sample_before_the_first_boxes(
-    address: str, tmp_path: Path
-) -> None:
+def test_a_cold_load_fetches_each_file_once_and_one_sample_before_the_first_boxes(address: str, tmp_path: Path) -> None:
     """What keeps the first boxes soon; how soon they come depends on the machine, and docs/page.md tells it."""
     program = find_chromium()
     assert program is not None
@@ -228,14 +224,10 @@ def test_a_cold_load_fetches_each_file_once_and_one_sample_before_the_first_boxe
     names = [name.removeprefix(address).lstrip("/") for name, _ in fetched]
     assert len(names) == len(set(names))
     assert [name for name in names if name.startswith("samples/")] == ["samples/astronaut.jpg"]
-    assert (
-        80_000 < sum(size for _, size in fetched) < 100_000
-    )  # measured 88,660, beside what the worker fetches
+    assert 80_000 < sum(size for _, size in fetched) < 100_000  # measured 88,660, beside what the worker fetches
 
 
-def test_the_page_works_when_its_server_is_gone(
-    browser: Browser, embedded: Path, photographs: list[Path]
-) -> None:
+def test_the_page_works_when_its_server_is_gone(browser: Browser, embedded: Path, photographs: list[Path]) -> None:
     with serve(embedded) as found:
         browser.open(found)
         browser.wait_for(FIRST_BOXES)
@@ -290,15 +282,9 @@ def test_a_file_that_is_no_picture_is_a_sentence(page: Browser, tmp_path: Path) 
     ("change", "words"),
     [
         (lambda folder: (folder / "model.onnx").write_bytes(b"no model"), "The model cannot be opened: "),
-        (
-            lambda folder: (folder / "model.onnx").unlink(),
-            "The model cannot be loaded: model.onnx is missing",
-        ),
+        (lambda folder: (folder / "model.onnx").unlink(), "The model cannot be loaded: model.onnx is missing"),
         (lambda folder: (folder / "page.json").unlink(), "This page is not whole: page.json is missing"),
-        (
-            lambda folder: (folder / "worker.js").unlink(),
-            "The detector cannot be started: worker.js is missing",
-        ),
+        (lambda folder: (folder / "worker.js").unlink(), "The detector cannot be started: worker.js is missing"),
         (
             lambda folder: shutil.rmtree(folder / "onnxruntime-web-1.30.0"),
             "ONNX Runtime Web cannot be loaded: onnxruntime-web-1.30.0/ is missing",
@@ -314,9 +300,7 @@ def test_a_folder_that_is_not_whole_is_a_sentence(
     assert browser.status().startswith(words)
 
 
-def test_a_browser_without_simd_is_told_in_a_sentence(
-    browser: Browser, small_page: Callable[..., None]
-) -> None:
+def test_a_browser_without_simd_is_told_in_a_sentence(browser: Browser, small_page: Callable[..., None]) -> None:
     source = "WebAssembly.validate = () => false"
     script = browser.send("Page.addScriptToEvaluateOnNewDocument", source=source)["identifier"]
     try:

@@ -33,9 +33,7 @@ def test_the_page_knows_every_rule() -> None:
     assert set(COLORS) == set(get_args(Color))
 
 
-@pytest.mark.skipif(
-    shutil.which("node") is None, reason="needs node on the PATH (Debian: apt-get install nodejs)"
-)
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node on the PATH (Debian: apt-get install nodejs)")
 @pytest.mark.parametrize("rule", RESIZE_RULES)
 def test_a_picture_becomes_the_same_bytes(rule: ResizeRule, tmp_path: Path) -> None:
     rng, cases, expected = np.random.default_rng(3), [], []

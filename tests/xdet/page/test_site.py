@@ -33,9 +33,7 @@ def write_model(folder: Path, data: bytes) -> Path:
     return path
 
 
-def test_the_folder_holds_all_that_the_page_loads(
-    package: Path, tmp_path: Path, sample_pictures: list[Path]
-) -> None:
+def test_the_folder_holds_all_that_the_page_loads(package: Path, tmp_path: Path, sample_pictures: list[Path]) -> None:
     folder = tmp_path / "deep" / "site"
     model = write_model(tmp_path, finished_model())
     files = make_page(model, folder, package=package, samples=sample_pictures)
@@ -66,9 +64,7 @@ def test_a_model_with_frozen_thresholds_stays_as_it_is(package: Path, tmp_path: 
     assert facts["thresholds"]["lowest"] == facts["thresholds"]["score"] == 0.5
 
 
-def test_the_same_page_again_changes_nothing_and_another_model_replaces_its_own(
-    package: Path, tmp_path: Path
-) -> None:
+def test_the_same_page_again_changes_nothing_and_another_model_replaces_its_own(package: Path, tmp_path: Path) -> None:
     model, folder = write_model(tmp_path, finished_model()), tmp_path / "site"
     before = {path: path.stat().st_mtime_ns for path in make_page(model, folder, package=package)}
     make_page(model, folder, package=package)
@@ -79,9 +75,7 @@ def test_the_same_page_again_changes_nothing_and_another_model_replaces_its_own(
 
 
 @pytest.mark.parametrize("name", ["index.html", "page.css", "page.json", "model.onnx", "offline.js"])
-def test_a_file_of_another_hand_is_replaced_with_force_alone(
-    name: str, package: Path, tmp_path: Path
-) -> None:
+def test_a_file_of_another_hand_is_replaced_with_force_alone(name: str, package: Path, tmp_path: Path) -> None:
     model, folder = write_model(tmp_path, finished_model()), tmp_path / "site"
     folder.mkdir()
     (folder / name).write_text("mine", "utf-8")
@@ -116,9 +110,7 @@ def test_pictures_prepared_in_another_way_are_refused_by_name(
     monkeypatch.setattr(site, "ImageInput", Later)
     monkeypatch.setattr(site, "RESIZE_RULES", ("nearest",))
     monkeypatch.setattr(site, "read_document", lambda *_, **__: told)
-    with pytest.raises(
-        ModelError, match="wants pictures with order 'nhwc', resize 'bilinear', which the page"
-    ):
+    with pytest.raises(ModelError, match="wants pictures with order 'nhwc', resize 'bilinear', which the page"):
         make_page(write_model(tmp_path, finished_model()), tmp_path / "site", package=package)
 
 
@@ -128,30 +120,18 @@ def test_the_package_is_asked_for_by_its_npm_line(tmp_path: Path, monkeypatch: p
     repair = "npm install onnxruntime-web@1.30.0, and name its folder with --onnxruntime-web"
     with pytest.raises(RuntimeUnavailableError) as missing:
         site.find_package(None)
-    assert (
-        str(missing.value)
-        == f"onnxruntime-web is not in 'node_modules/onnxruntime-web'; install it: {repair}"
-    )
+    assert str(missing.value) == f"onnxruntime-web is not in 'node_modules/onnxruntime-web'; install it: {repair}"
     empty_package(tmp_path / "old", version="1.20.0")
-    with pytest.raises(
-        RuntimeUnavailableError, match=r"is onnxruntime-web 1\.20\.0, the page is made for 1\.30\.0"
-    ):
+    with pytest.raises(RuntimeUnavailableError, match=r"is onnxruntime-web 1\.20\.0, the page is made for 1\.30\.0"):
         site.find_package(tmp_path / "old")
     package = empty_package(tmp_path / "node_modules")
-    assert (
-        site.find_package(None).resolve()
-        == package
-        == site.find_package(package)
-        == site.find_package(tmp_path)
-    )
+    assert site.find_package(None).resolve() == package == site.find_package(package) == site.find_package(tmp_path)
     (package / "dist" / "ort.wasm.min.mjs").unlink()
     with pytest.raises(RuntimeUnavailableError, match=r"ort\.wasm\.min\.mjs': No such file .* is not whole"):
         site.read_package(package)
 
 
-def test_samples_must_be_there_and_differ_in_name(
-    package: Path, tmp_path: Path, sample_pictures: list[Path]
-) -> None:
+def test_samples_must_be_there_and_differ_in_name(package: Path, tmp_path: Path, sample_pictures: list[Path]) -> None:
     model = write_model(tmp_path, finished_model())
     with pytest.raises(DataError, match=r"cannot read .none\.jpg."):
         make_page(model, tmp_path / "site", package=package, samples=[Path("none.jpg")])

@@ -36,12 +36,7 @@ def site() -> Iterator[Site]:
             "/slow.png": ("image/png", png(1)),
             "/film": ("video/mp4", b""),
         },
-        moved={
-            "/moved": "/a.png",
-            "/passwd": "file:///etc/passwd",
-            "/ftp": "ftp://127.0.0.1/a.png",
-            "/loop": "/loop",
-        },
+        moved={"/moved": "/a.png", "/passwd": "file:///etc/passwd", "/ftp": "ftp://127.0.0.1/a.png", "/loop": "/loop"},
     )
     with serving(site):
         yield site
@@ -61,10 +56,7 @@ def test_a_picture_is_fetched_and_redirections_followed(site: Site) -> None:
     [
         ("/gone.png", "cannot fetch 'http://.*/gone.png': the server answers 404 Not Found"),
         ("/passwd", "cannot fetch 'http://.*/passwd': the server answers 302 .*'file:///etc/passwd'"),
-        (
-            "/ftp",
-            "cannot fetch 'http://.*/ftp': the server answers 302 and sends on to 'ftp://127.0.0.1/a.png', which",
-        ),
+        ("/ftp", "cannot fetch 'http://.*/ftp': the server answers 302 and sends on to 'ftp://127.0.0.1/a.png', which"),
         ("/loop", "cannot fetch 'http://.*/loop': .*redirect"),
         ("/cut.png", "cannot fetch 'http://.*/cut.png': the connection ended 99 bytes too early"),
         ("/text", "'http://.*/text' is no readable image"),

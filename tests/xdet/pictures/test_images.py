@@ -287,9 +287,7 @@ def test_a_pipe_is_no_picture_and_is_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "CMYK", "I;16"])
-def test_pictures_of_many_rows_are_converted_block_by_block_like_in_one_piece(
-    tmp_path: Path, mode: str
-) -> None:
+def test_pictures_of_many_rows_are_converted_block_by_block_like_in_one_piece(tmp_path: Path, mode: str) -> None:
     codes = np.random.default_rng(3).integers(0, 256, (700, 9, 4), np.uint8)
     suffix = ".tif" if mode == "CMYK" else ".png"
     picture = Image.fromarray(codes if mode in ("RGBA", "CMYK") else codes[..., 0])
@@ -345,9 +343,7 @@ def test_nearest_takes_the_pixel_that_float32_arithmetic_names(source: int, size
     line[0, :, 0], line[0, :, 1] = np.arange(source) % 256, np.arange(source) // 256
     resized = resize_image(line, 1, size, "nearest").astype(int)
     ratio = np.float32(source) / np.float32(size)
-    expected = [
-        min(int(np.floor((np.float32(i) + np.float32(0.5)) * ratio)), source - 1) for i in range(size)
-    ]
+    expected = [min(int(np.floor((np.float32(i) + np.float32(0.5)) * ratio)), source - 1) for i in range(size)]
     assert (resized[0, :, 0] + 256 * resized[0, :, 1]).tolist() == expected
 
 
@@ -375,9 +371,7 @@ def bilinear_pixel(image: NDArray[np.uint8], size: tuple[int, int], y: int, x: i
     image=hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))),
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
 )
-def test_bilinear_is_within_rounding_of_its_definition(
-    image: NDArray[np.uint8], size: tuple[int, int]
-) -> None:
+def test_bilinear_is_within_rounding_of_its_definition(image: NDArray[np.uint8], size: tuple[int, int]) -> None:
     resized = resize_image(image, *size, "bilinear")
     for y, x in ((0, 0), (size[0] - 1, size[1] - 1), (size[0] // 2, size[1] // 3)):
         # half a grey level of rounding, and float32 arithmetic on values up to 255
@@ -401,9 +395,7 @@ def test_bilinear_does_not_antialias() -> None:
     [((90, 40), True), ((71, 40), True), ((70, 40), False), ((40, 90), False), ((29, 12), False)],
     ids=str,
 )
-def test_antialiased_passes_come_in_the_order_of_pillow_13(
-    size_hw: tuple[int, int], *, columns_first: bool
-) -> None:
+def test_antialiased_passes_come_in_the_order_of_pillow_13(size_hw: tuple[int, int], *, columns_first: bool) -> None:
     def along_rows(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return np.concatenate([resize_image(row[None], 1, 20, "bilinear-antialias") for row in picture])
 
@@ -421,9 +413,7 @@ def test_antialiased_passes_come_in_the_order_of_pillow_13(
 
 
 @given(image=hnp.arrays(np.uint8, st.tuples(st.integers(1, 80), st.integers(1, 9), st.just(3))))
-def test_bilinear_stays_between_the_darkest_and_the_brightest_pixel(
-    image: NDArray[np.uint8],
-) -> None:
+def test_bilinear_stays_between_the_darkest_and_the_brightest_pixel(image: NDArray[np.uint8]) -> None:
     resized = resize_image(image, 33, 5, "bilinear")
     assert image.min() <= resized.min()
     assert resized.max() <= image.max()

@@ -13,15 +13,7 @@ from converters.spec import ImageInput, Rescaling, ResizeRule
 from xdet.errors import ImageError
 from xdet.pictures import preparation
 from xdet.pictures.images import resize_image
-from xdet.pictures.preparation import (
-    ARRAY,
-    Photograph,
-    Preparation,
-    Prepared,
-    prepare,
-    prepare_many,
-    stack_pixels,
-)
+from xdet.pictures.preparation import ARRAY, Photograph, Preparation, Prepared, prepare, prepare_many, stack_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,9 +36,7 @@ def test_a_file_is_turned_stretched_named_and_timed(tmp_path: Path) -> None:
     upright = np.rot90(pixels, -1)
     found = prepare(path, HOW)
     assert (found.name, found.size_wh, found.original) == (str(path), (10, 20), None)
-    assert np.array_equal(
-        found.pixels, resize_image(np.ascontiguousarray(upright), 4, 6, "bilinear-antialias")
-    )
+    assert np.array_equal(found.pixels, resize_image(np.ascontiguousarray(upright), 4, 6, "bilinear-antialias"))
     assert found.read_s > 0
     assert found.resize_s > 0
     lying = prepare(path, Preparation(HOW.image, honour_exif=False, keep_original=True))
@@ -77,9 +67,7 @@ def test_a_failure_is_told_in_its_place_in_the_callers_thread(workers: int, tmp_
     images: list[Photograph] = [photograph(1), tmp_path / "gone.jpg", photograph(2)]
 
     def on_failure(name: str, error: ImageError) -> None:
-        told.extend(
-            [name, threading.current_thread() is threading.main_thread(), str(error).count("gone.jpg")]
-        )
+        told.extend([name, threading.current_thread() is threading.main_thread(), str(error).count("gone.jpg")])
 
     for one in prepare_many(images, HOW, workers=workers, on_failure=on_failure):
         told += [one.size_wh[0]]

@@ -86,9 +86,7 @@ def test_drawing_moves_no_pixel(tmp_path: Path) -> None:
     assert np.array_equal(plain.pixels, drawn.pixels)
 
 
-def test_results_record_it_and_do_not_go_on_with_other_ones(
-    sample_pictures: list[Path], tmp_path: Path
-) -> None:
+def test_results_record_it_and_do_not_go_on_with_other_ones(sample_pictures: list[Path], tmp_path: Path) -> None:
     lines, document = tmp_path / "found.jsonl", tmp_path / "found.json"
     command: list[str | Path] = ["detect", *sample_pictures, "--decode", "reduced"]
     assert run(*command, "--json", lines).returncode == 0

@@ -141,22 +141,15 @@ def test_no_label_covers_another_where_there_is_room(corners: list[tuple[float, 
     assert not any(_shared(one, other) for one, other in itertools.combinations(places, 2))
 
 
-@given(
-    size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
-    corners=st.tuples(*[st.floats(0, 1, width=32)] * 4),
-)
-def test_any_box_in_any_picture_can_be_drawn(
-    size: tuple[int, int], corners: tuple[float, float, float, float]
-) -> None:
+@given(size=st.tuples(st.integers(1, 90), st.integers(1, 90)), corners=st.tuples(*[st.floats(0, 1, width=32)] * 4))
+def test_any_box_in_any_picture_can_be_drawn(size: tuple[int, int], corners: tuple[float, float, float, float]) -> None:
     x1, x2 = sorted(corners[::2])
     y1, y2 = sorted(corners[1::2])
     assert draw_detections(gray(*size), detections(*size, [(x1, y1, x2, y2)])).shape == (size[1], size[0], 3)
 
 
 def test_a_picture_of_another_size_is_refused() -> None:
-    with pytest.raises(
-        ImageError, match=r"of 'photo\.jpg' belong to uint8 \(30, 40, 3\), got uint8 \(40, 30, 3\)"
-    ):
+    with pytest.raises(ImageError, match=r"of 'photo\.jpg' belong to uint8 \(30, 40, 3\), got uint8 \(40, 30, 3\)"):
         draw_detections(gray(30, 40), detections(40, 30, []))
 
 

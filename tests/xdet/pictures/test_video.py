@@ -73,9 +73,7 @@ def test_a_recording_has_every_frame_at_its_time(tmp_path: Path, name: str) -> N
             recording.add(np.full((47, 63, 3), 50 * number, np.uint8), moment)
     frames, error = read(tmp_path / name)
     assert error == ""
-    assert [frame.time_s for frame in frames] == pytest.approx(
-        moments, abs=0.001
-    )  # Matroska counts milliseconds
+    assert [frame.time_s for frame in frames] == pytest.approx(moments, abs=0.001)  # Matroska counts milliseconds
     assert [frame.pixels.shape for frame in frames] == [(48, 64, 3)] * 5
     assert reds(frames) == pytest.approx([0, 50, 100, 150, 200], abs=3)
 
@@ -149,17 +147,12 @@ HLS = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nf.mkv\n#EXT-X-ENDLIST\n"
     [
         (b"PK\3\4 an archive", "cannot open '.*x.mp4': the data are damaged, or no video"),
         (b"", "cannot open '.*x.mp4': "),
-        (
-            b"ffconcat version 1.0\nfile f.mkv\n",
-            "cannot open '.*x.mp4': it is no video of a kind that xdet reads",
-        ),
+        (b"ffconcat version 1.0\nfile f.mkv\n", "cannot open '.*x.mp4': it is no video of a kind that xdet reads"),
         (HLS.encode(), "cannot open '.*x.mp4': "),
     ],
     ids=["zip", "empty", "concat", "hls"],
 )
-def test_what_is_no_film_is_refused_and_opens_no_other_file(
-    tmp_path: Path, content: bytes, words: str
-) -> None:
+def test_what_is_no_film_is_refused_and_opens_no_other_file(tmp_path: Path, content: bytes, words: str) -> None:
     write_film(tmp_path / "f.mkv", [1])
     path = tmp_path / "x.mp4"
     path.write_bytes(content)
@@ -188,9 +181,7 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
 
 def test_a_camera_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     if sys.platform == "linux":
-        with pytest.raises(
-            ImageError, match=r"cannot open 'camera 99' \(/dev/video99\): No such file or directory"
-        ):
+        with pytest.raises(ImageError, match=r"cannot open 'camera 99' \(/dev/video99\): No such file or directory"):
             next(read_frames(Film.of_camera("99")))
     monkeypatch.setattr(sys, "platform", "plan9")
     with pytest.raises(UsageError, match="xdet opens no cameras on plan9"):
@@ -239,9 +230,7 @@ def live(monkeypatch: pytest.MonkeyPatch, count: int, error: Exception | None = 
     return done
 
 
-def test_of_a_live_source_the_newest_frame_is_given_and_the_others_are_counted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_of_a_live_source_the_newest_frame_is_given_and_the_others_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     done = live(monkeypatch, 100)
     dropped: list[int] = []
     seen: list[int] = []

@@ -35,11 +35,7 @@ pytestmark = [
     ),
 ]
 ROOT = Path(__file__).resolve().parents[3]
-DIALECTS: dict[str, dict[str, Any]] = {
-    "portable": {},
-    "cpu": {"target": "cpu"},
-    "int8": {"activations": "int8"},
-}
+DIALECTS: dict[str, dict[str, Any]] = {"portable": {}, "cpu": {"target": "cpu"}, "int8": {"activations": "int8"}}
 PROGRAM = """
 import sys
 from importlib.util import find_spec
@@ -73,9 +69,7 @@ def convert_all(source: Path, folder: Path) -> dict[str, Path]:
     return models
 
 
-def heads_here(
-    models: dict[str, Path], pictures: list[Path]
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def heads_here(models: dict[str, Path], pictures: list[Path]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Pixels, and the head that every model gives for them here."""
     with open_runtime(models["portable"]) as runtime:
         how = Preparation(runtime.spec.image)
@@ -151,17 +145,7 @@ def test_the_raspberry_pi_page_s_commands_run(
     assert virtual == "python3 -m venv xdet-env && . xdet-env/bin/activate"
     extras = re.fullmatch(r'pip install "\.(\[.*\])"', install)
     assert extras is not None
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "-w",
-        str(tmp_path),
-        str(ROOT),
-    ]  # pure Python
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)]  # pure Python
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     emulated_pip(arm, tmp_path / "site", f"{wheel}{extras[1]}")
@@ -175,12 +159,7 @@ def test_the_raspberry_pi_page_s_commands_run(
     programs_folder.mkdir()
     python = emulate_arm("cortex-a72", arm, programs_folder).python
     path = os.pathsep.join(map(str, (arm / "startup", tmp_path / "site")))
-    environment = {
-        **os.environ,
-        "PYTHONPATH": path,
-        "EMULATED_PYTHON": python,
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
+    environment = {**os.environ, "PYTHONPATH": path, "EMULATED_PYTHON": python, "PYTHONDONTWRITEBYTECODE": "1"}
     printed = []
     for line in programs:
         program, *arguments = shlex.split(line)

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 def test_chunks_join_to_what_one_call_gives(count: int, batch: int | None) -> None:
     sizes: list[int] = []
 
-    def run(
-        images: NDArray[np.uint8],
-    ) -> list[NDArray[np.uint8]]:
+    def run(images: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
         sizes.append(len(images))
         return [images, images[:, 0, 0, 0] + 1]
 
@@ -32,11 +30,7 @@ def test_chunks_join_to_what_one_call_gives(count: int, batch: int | None) -> No
     assert set(sizes) == {count if batch is None else batch}
 
 
-@given(
-    scores=st.lists(st.integers(0, 4), min_size=1, max_size=6),
-    threshold=st.integers(0, 4),
-    rows=st.integers(1, 7),
-)
+@given(scores=st.lists(st.integers(0, 4), min_size=1, max_size=6), threshold=st.integers(0, 4), rows=st.integers(1, 7))
 def test_filtering_and_cutting_keep_the_leading_rows_and_pad_the_rest(
     scores: list[int], threshold: int, rows: int
 ) -> None:

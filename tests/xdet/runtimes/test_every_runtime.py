@@ -41,21 +41,8 @@ if TYPE_CHECKING:
     from xdet.runtimes.base import Runtime
 
 FINISHED = (
-    *(
-        "onnxruntime:cpu",
-        "onnxruntime-unfused:cpu",
-        "openvino:cpu",
-        "onnxruntime-web:wasm",
-        "onnx-reference:numpy",
-    ),
-    *(
-        "onnxruntime-web:chromium",
-        "onnxruntime-node:cpu",
-        "opencv:cpu",
-        "tract:cpu",
-        "tvm:cpu",
-        "iree:llvm-cpu",
-    ),
+    *("onnxruntime:cpu", "onnxruntime-unfused:cpu", "openvino:cpu", "onnxruntime-web:wasm", "onnx-reference:numpy"),
+    *("onnxruntime-web:chromium", "onnxruntime-node:cpu", "opencv:cpu", "tract:cpu", "tvm:cpu", "iree:llvm-cpu"),
 )
 COMPILED = {"opencv:cpu", "tract:cpu", "tvm:cpu", "iree:llvm-cpu"}  # for one image
 FEEDS_THRESHOLDS = {"onnxruntime:cpu", "onnxruntime-unfused:cpu", "onnx-reference:numpy"}
@@ -143,9 +130,7 @@ def test_a_runtime_gives_boxes_and_head_of_one_graph(
         assert (head.shape, head.dtype) == ((2, 8, 8, 30), np.dtype(np.float32))
         assert found.num_detections.tolist() == expected.num_detections.tolist()
         assert found.num_detections.min() >= 2
-        assert [getattr(found, field).dtype for field in ("num_detections", "classes", "anchors")] == [
-            np.int32
-        ] * 3
+        assert [getattr(found, field).dtype for field in ("num_detections", "classes", "anchors")] == [np.int32] * 3
         for image in range(2):
             assert set(found.anchors[image].tolist()) == set(expected.anchors[image].tolist())
         # sorted scores: ties may change places, and exp differs by a few units in the last place
@@ -299,9 +284,7 @@ def test_iree_refuses_what_it_would_suppress_wrong(tmp_path: Path) -> None:
     require_here("iree:llvm-cpu")
     (tmp_path / "three.tflite").write_bytes(fastestdet(3))
     three = convert_to_bytes(tmp_path / "three.tflite", ConvertOptions()).model
-    with pytest.raises(
-        RuntimeUnavailableError, match=r"IREE suppresses boxes of one class, this head .* of 3 classes"
-    ):
+    with pytest.raises(RuntimeUnavailableError, match=r"IREE suppresses boxes of one class, this head .* of 3 classes"):
         opened("iree:llvm-cpu", three)
 
 
@@ -355,17 +338,13 @@ def test_a_file_for_any_size_finds_what_onnx_runtime_finds_or_is_refused(
         thresholds = runtime.spec.thresholds
         found, wanted = (each.detect(photograph, thresholds) for each in (runtime, usual))
         heads = [each.head(photograph) for each in (runtime, usual)]
-        pixels, exact = (
-            each.tensors(photograph, [NETWORK_IMAGE])[NETWORK_IMAGE] for each in (runtime, usual)
-        )
+        pixels, exact = (each.tensors(photograph, [NETWORK_IMAGE])[NETWORK_IMAGE] for each in (runtime, usual))
     off = np.abs(pixels.astype(int) - exact)
     assert off.max() <= (1 if name == "openvino:cpu" else 0)
     if not np.array_equal(heads[0], heads[1]):  # of runtimes that round activations in another way
         return
     np.testing.assert_array_equal(found.anchors, wanted.anchors)
-    np.testing.assert_allclose(
-        found.boxes_xyxy, wanted.boxes_xyxy, rtol=0, atol=1e-6
-    )  # exp rounds differently
+    np.testing.assert_allclose(found.boxes_xyxy, wanted.boxes_xyxy, rtol=0, atol=1e-6)  # exp rounds differently
 
 
 @pytest.mark.parametrize("name", FINISHED)
@@ -399,8 +378,7 @@ def test_an_openvino_device_that_is_not_there_is_told_with_those_that_are() -> N
 
 def test_kernels_that_a_runtime_has_not_are_told_with_those_it_has() -> None:
     with pytest.raises(
-        RuntimeUnavailableError,
-        match=r"'webgl' is not available for .* runs on onnxruntime-web: it has wasm, chromium",
+        RuntimeUnavailableError, match=r"'webgl' is not available for .* runs on onnxruntime-web: it has wasm, chromium"
     ):
         opened_anyway("onnxruntime-web", "webgl")
 
@@ -409,9 +387,7 @@ def opened_anyway(name: str, provider: str | None = None) -> Runtime:
     return open_model(ModelFile(Path("m.onnx"), finished_model(), "onnx"), RuntimeChoices(name, provider))
 
 
-def test_a_missing_npm_package_gives_the_line_to_type(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_npm_package_gives_the_line_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDET_NODE_MODULES", str(tmp_path))
     assert ort_web.providers() == ()
     with pytest.raises(RuntimeUnavailableError, match=r"npm install onnxruntime-web.*XDET_NODE_MODULES"):

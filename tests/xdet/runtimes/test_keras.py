@@ -100,20 +100,13 @@ def test_a_closed_runtime_says_so() -> None:
 
 
 def test_what_keras_raises_is_a_model_error_in_one_line() -> None:
-    with pytest.raises(
-        ModelError, match=r"'m\.h5': Keras failed while running it: no kernel for .* of this; see"
-    ):
+    with pytest.raises(ModelError, match=r"'m\.h5': Keras failed while running it: no kernel for .* of this; see"):
         runtime_of(Broken()).head(pictures(1))
 
 
 def test_it_has_a_name_a_hash_and_is_not_exact() -> None:
     runtime = runtime_of(Network())
-    assert (runtime.name, runtime.file, runtime.batch, runtime.capabilities.exact) == (
-        "keras:cpu",
-        "m.h5",
-        None,
-        False,
-    )
+    assert (runtime.name, runtime.file, runtime.batch, runtime.capabilities.exact) == ("keras:cpu", "m.h5", None, False)
     assert runtime.sha256 == hashlib.sha256(b"bytes of a file").hexdigest()
 
 
@@ -141,9 +134,7 @@ def test_a_file_that_would_run_code_is_a_model_error() -> None:
 
 @pytest.mark.shared
 @pytest.mark.skipif(find_spec("tf_keras") is None, reason='needs pip install "xdet[keras]"')
-def test_the_shared_h5_file_is_detected_with_and_equals_its_float_onnx_model(
-    shared_dir: Path, tmp_path: Path
-) -> None:
+def test_the_shared_h5_file_is_detected_with_and_equals_its_float_onnx_model(shared_dir: Path, tmp_path: Path) -> None:
     program = """
 import json, sys, time
 import numpy as np

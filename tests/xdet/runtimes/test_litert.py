@@ -22,11 +22,9 @@ if TYPE_CHECKING:
 
 def test_litert_kernels_are_named_in_any_case_and_nothing_else_is_taken() -> None:
     assert [kernels_by_name(name) for name in (None, "XNNPACK", "builtin", "reference")] == [
-        *("xnnpack", "xnnpack", "builtin", "reference"),
+        *("xnnpack", "xnnpack", "builtin", "reference")
     ]
-    with pytest.raises(
-        RuntimeUnavailableError, match=r"'cuda' is not available for a TFLite file.*xnnpack, builtin"
-    ):
+    with pytest.raises(RuntimeUnavailableError, match=r"'cuda' is not available for a TFLite file.*xnnpack, builtin"):
         kernels_by_name("cuda")
 
 
@@ -59,9 +57,7 @@ def test_the_embedded_source_runs_on_every_set_of_litert_kernels(kernels: str, e
 
 def one_element_bias(source: bytes) -> bytes:
     """The file with the first convolution's bias cut down to one element."""
-    schema: Any = pytest.importorskip(
-        "ai_edge_litert.schema_py_generated", reason='needs pip install "xdet[litert]"'
-    )
+    schema: Any = pytest.importorskip("ai_edge_litert.schema_py_generated", reason='needs pip install "xdet[litert]"')
     flatbuffers: Any = pytest.importorskip("flatbuffers", reason="needs pip install flatbuffers")
     model = schema.ModelT.InitFromPackedBuf(source, 0)
     graph = model.subgraphs[0]

@@ -33,9 +33,7 @@ def xdet(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["providers"], ["detect", CAMERA], ["demo", "--output", "{folder}/demo"]],
-    ids=lambda a: str(a[0]),
+    "arguments", [["providers"], ["detect", CAMERA], ["demo", "--output", "{folder}/demo"]], ids=lambda a: str(a[0])
 )
 def test_a_command_that_needs_it_says_the_line_to_type(arguments: list[str], tmp_path: Path) -> None:
     done = xdet(*(word.format(folder=tmp_path) for word in arguments))

@@ -84,9 +84,7 @@ def test_a_frozen_model_refuses_what_it_cannot_honour(asked: Thresholds, message
 
 
 def test_fewer_detections_are_the_best_rows() -> None:
-    found = opened(finished_model()).detect(
-        red_image(10, 200, 130, 250), replace(SPEC.thresholds, max_detections=2)
-    )
+    found = opened(finished_model()).detect(red_image(10, 200, 130, 250), replace(SPEC.thresholds, max_detections=2))
     assert found.num_detections.tolist() == [2]
     assert found.anchors.tolist() == [[3, 1]]
 
@@ -145,9 +143,7 @@ def test_inner_values_are_shown_by_name_whatever_the_batch() -> None:
 
 
 def test_a_value_that_the_graph_does_not_compute_is_a_usage_error() -> None:
-    with pytest.raises(
-        UsageError, match=r"'m\.onnx' computes no value named 'nowhere', 'white'; the tensor map"
-    ):
+    with pytest.raises(UsageError, match=r"'m\.onnx' computes no value named 'nowhere', 'white'; the tensor map"):
         opened(finished_model()).tensors(red_image(1, 2, 3, 4), ["white", "scores", "nowhere"])
 
 
@@ -225,15 +221,7 @@ def _output_renamed() -> bytes:
         (_nothing_but_metadata(), "ONNX Runtime cannot load it: No graph was found"),
     ],
     ids=[
-        *(
-            "foreign",
-            "no-document",
-            "other-version",
-            "other-head",
-            "other-freezing",
-            "other-rows",
-            "output-gone",
-        ),
+        *("foreign", "no-document", "other-version", "other-head", "other-freezing", "other-rows", "output-gone"),
         *("truncated", "noise", "empty-protobuf", "ort-flatbuffer", "only-metadata"),
     ],
 )
@@ -247,9 +235,7 @@ def test_a_file_that_is_no_finished_model_is_one_clean_error(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(
-    ("target", "advice"), [("cpu", "`target` portable"), ("portable", "a lower `opset`")]
-)
+@pytest.mark.parametrize(("target", "advice"), [("cpu", "`target` portable"), ("portable", "a lower `opset`")])
 def test_a_file_that_is_too_new_is_told_so_and_not_called_damaged(
     monkeypatch: pytest.MonkeyPatch, target: Target, advice: str
 ) -> None:
@@ -275,11 +261,7 @@ def test_opening_and_running_print_nothing(capfd: pytest.CaptureFixture[str]) ->
 
 
 def test_a_run_that_fails_is_a_model_error_and_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    session = ort_session.OrtSession(
-        finished_model(), file="m.onnx", choices=ort_session.SessionChoices(threads=1)
-    )
-    with pytest.raises(
-        ModelError, match=r"'m\.onnx': ONNX Runtime failed while running it: Got invalid dimensions"
-    ):
+    session = ort_session.OrtSession(finished_model(), file="m.onnx", choices=ort_session.SessionChoices(threads=1))
+    with pytest.raises(ModelError, match=r"'m\.onnx': ONNX Runtime failed while running it: Got invalid dimensions"):
         session.run(["num_detections"], {"image": np.zeros((1, 1, 1, 3), np.uint8)})
     assert capfd.readouterr() == ("", "")

@@ -30,9 +30,7 @@ def test_the_distribution_that_is_here_is_found_and_alone() -> None:
     assert two_distributions() is None
 
 
-def test_two_distributions_are_told_with_the_repair_where_providers_are(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_two_distributions_are_told_with_the_repair_where_providers_are(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, "onnxruntime-openvino", "onnxruntime", "onnxruntime")
     repair = "pip uninstall -y onnxruntime onnxruntime-openvino, then pip install onnxruntime-openvino"
     assert repair in str(two_distributions())
@@ -43,14 +41,10 @@ def test_two_distributions_are_told_with_the_repair_where_providers_are(
         resolve_provider("warp")
 
 
-def test_two_distributions_are_told_before_a_model_is_opened(
-    tmp_path: Path, sample_pictures: list[Path]
-) -> None:
+def test_two_distributions_are_told_before_a_model_is_opened(tmp_path: Path, sample_pictures: list[Path]) -> None:
     other = tmp_path / "onnxruntime_gpu-1.31.1.dist-info"
     other.mkdir()
-    (other / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.31.1\n", "utf-8"
-    )
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.31.1\n", "utf-8")
     (other / "top_level.txt").write_text("onnxruntime\n", "utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "xdet", "detect", str(sample_pictures[0])],
@@ -83,9 +77,7 @@ def test_without_onnx_runtime_a_command_is_one_line_and_never_an_internal_error(
         "metadata.packages_distributions = dict\nfrom xdet.__main__ import main\nsys.exit(main())"
     )
     given = arguments.get(command[0], []) if len(command) == 1 else []
-    done = subprocess.run(
-        [sys.executable, "-c", hidden, *command, *given], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", hidden, *command, *given], capture_output=True, text=True, check=False)
     if "--help" in command:
         assert (done.returncode, done.stderr) == (0, "")
         return

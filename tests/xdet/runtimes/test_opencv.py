@@ -29,9 +29,7 @@ def release(version: str) -> SimpleNamespace:
 @pytest.mark.parametrize("version", ["4.12.0", "4.5.4-dev"])
 def test_an_opencv_before_5_is_refused_by_name(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", release(version))
-    with pytest.raises(
-        RuntimeUnavailableError, match=rf"OpenCV {version} is installed, expected 5\.0 or newer: .*35"
-    ):
+    with pytest.raises(RuntimeUnavailableError, match=rf"OpenCV {version} is installed, expected 5\.0 or newer: .*35"):
         opencv.open_model(MODEL, CHOICES)
 
 
@@ -56,9 +54,7 @@ def test_an_opencv_that_errs_on_the_golden_picture_is_refused_with_the_distance(
     monkeypatch.setitem(sys.modules, "cv2", release("5.0.0"))
     monkeypatch.delenv("OPENCV_FORCE_DNN_ENGINE", raising=False)
     monkeypatch.setattr(opencv, "OpenCvRuntime", lambda *_, **__: wrong)
-    with pytest.raises(
-        RuntimeUnavailableError, match=r"errs on this processor: .* steps off, expected at most 6"
-    ):
+    with pytest.raises(RuntimeUnavailableError, match=r"errs on this processor: .* steps off, expected at most 6"):
         opencv.open_model(ModelFile(Path("m.onnx"), model, "onnx"), CHOICES)
 
 

@@ -52,9 +52,7 @@ def test_it_finds_the_boxes_that_the_cpu_finds(model: Path, sample_pictures: lis
         for picture in sample_pictures:
             expected, found = cpu(picture), openvino(picture)
             np.testing.assert_array_equal(found.anchors, expected.anchors)
-            np.testing.assert_allclose(
-                found.boxes_xyxy, expected.boxes_xyxy, atol=0.02
-            )  # a few LSB of the head
+            np.testing.assert_allclose(found.boxes_xyxy, expected.boxes_xyxy, atol=0.02)  # a few LSB of the head
 
 
 def test_its_self_test_stays_within_the_documented_bound(model: Path) -> None:
@@ -64,11 +62,7 @@ def test_its_self_test_stays_within_the_documented_bound(model: Path) -> None:
 
 @pytest.mark.parametrize("asked", [(score, iou) for score in (0.2, 0.5, 0.9) for iou in (0.3, 0.99)])
 def test_it_finds_what_a_file_with_these_thresholds_as_constants_finds(
-    asked: tuple[float, float],
-    model: Path,
-    embedded_tflite: Path,
-    sample_pictures: list[Path],
-    tmp_path: Path,
+    asked: tuple[float, float], model: Path, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
 ) -> None:
     (score, iou), frozen = asked, tmp_path / "frozen.onnx"
     convert(embedded_tflite, frozen, score_threshold=score, iou_threshold=iou, freeze_thresholds=True)
@@ -90,9 +84,7 @@ def test_its_average_precision_is_that_of_constants(
 ) -> None:
     frozen, annotations = tmp_path / "frozen.onnx", tmp_path / "annotations.json"
     convert(embedded_tflite, frozen, score_threshold=0.001, iou_threshold=0.5, freeze_thresholds=True)
-    images = [
-        {"id": i, "file_name": p.name, "width": 512, "height": 512} for i, p in enumerate(sample_pictures)
-    ]
+    images = [{"id": i, "file_name": p.name, "width": 512, "height": 512} for i, p in enumerate(sample_pictures)]
     boxes = [[40.0, 0.0, 420.0, 512.0], [120.0, 90.0, 200.0, 400.0]]
     truths = [
         {"id": i + 1, "image_id": i, "category_id": 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
@@ -131,9 +123,7 @@ def test_the_block_to_paste_needs_nothing_but_this_environment(
     program = Path(__file__).resolve().parents[3] / "examples" / "report_accelerator.py"
     files = map(str, (model, "--source", embedded_tflite, "--images", sample_pictures[0]))
     asked = ["--provider", "openvino", "--provider-option", "device_type=CPU"]
-    done = subprocess.run(
-        [sys.executable, program, *files, *asked], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, program, *files, *asked], capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1), done.stderr
     assert "options: {'device_type': 'CPU'}" in done.stdout
     assert re.search(r"^nodes on openvino: \d+", done.stdout, re.MULTILINE)

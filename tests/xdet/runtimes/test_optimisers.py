@@ -31,9 +31,7 @@ OPTIMISERS: Mapping[str, tuple[str, Callable[[Any, onnx.ModelProto], Any]]] = {
     "onnxsim": ("onnxsim", lambda package, model: package.simplify(model)[0]),
     "onnxsim, told to keep inputs": (
         "onnxsim",
-        lambda package, model: package.simplify(
-            model, mutable_initializer=True, initializers_as_constants=False
-        )[0],
+        lambda package, model: package.simplify(model, mutable_initializer=True, initializers_as_constants=False)[0],
     ),
     "onnxslim": ("onnxslim", lambda package, model: package.slim(model)),
     "onnxoptimizer": ("onnxoptimizer", lambda package, model: package.optimize(model)),
@@ -55,9 +53,7 @@ def models(embedded_tflite: Path) -> dict[str, bytes]:
     return {
         "fed": convert_to_bytes(embedded_tflite, ConvertOptions()).model,
         "frozen": convert_to_bytes(embedded_tflite, ConvertOptions(freeze_thresholds=True)).model,
-        "int8": convert_to_bytes(
-            embedded_tflite, ConvertOptions(freeze_thresholds=True, activations="int8")
-        ).model,
+        "int8": convert_to_bytes(embedded_tflite, ConvertOptions(freeze_thresholds=True, activations="int8")).model,
     }
 
 
@@ -75,10 +71,7 @@ def test_bits_document_and_session_entries_stay(
     assert read_metadata(after)[METADATA_KEY] == read_metadata(models[kind])[METADATA_KEY]
     entries: tuple[str | None, ...] = (None, "uint8") if kind == "frozen" else (None, "int8")
     assert set(entries) <= {None, *EXACT_KERNELS}
-    with (
-        open_onnxruntime(models[kind], file="m.onnx") as known,
-        open_onnxruntime(after, file="o.onnx") as runtime,
-    ):
+    with open_onnxruntime(models[kind], file="m.onnx") as known, open_onnxruntime(after, file="o.onnx") as runtime:
         np.testing.assert_array_equal(runtime.head(noise), known.head(noise))
         found, expected = (r.detect(noise, known.spec.thresholds) for r in (runtime, known))
         np.testing.assert_array_equal(found.boxes_xyxy, expected.boxes_xyxy)
@@ -111,9 +104,7 @@ def test_bits_of_photographs_of_any_size_stay(name: str, rule: ResizeRule, tmp_p
 def test_thresholds_stay_inputs_or_the_cause_is_named(name: str, models: dict[str, bytes]) -> None:
     after = optimised(name, models["fed"])
     if name in FOLDS_INPUTS:
-        with pytest.raises(
-            ModelError, match=r"simplifiers \(onnxsim, onnxslim\) fold .* --freeze-thresholds"
-        ):
+        with pytest.raises(ModelError, match=r"simplifiers \(onnxsim, onnxslim\) fold .* --freeze-thresholds"):
             open_onnxruntime(after, file="o.onnx")
         return
     with open_onnxruntime(after, file="o.onnx") as runtime:

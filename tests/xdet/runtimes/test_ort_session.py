@@ -49,9 +49,7 @@ def test_a_provider_that_starts_as_another_is_an_error(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(ort_session, "_create", lambda *_: Impostor())
     with pytest.raises(RuntimeUnavailableError, match="CUDAExecutionProvider could not be started"):
-        ort_session.OrtSession(
-            b"", file="m.onnx", choices=ort_session.SessionChoices("CUDAExecutionProvider")
-        )
+        ort_session.OrtSession(b"", file="m.onnx", choices=ort_session.SessionChoices("CUDAExecutionProvider"))
 
 
 def test_a_vendors_exception_becomes_ours_in_one_line() -> None:

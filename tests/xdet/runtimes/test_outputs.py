@@ -61,8 +61,6 @@ def test_a_head_that_is_no_number_is_told_with_its_first_place() -> None:
     model = with_constant(head_model(), "pick", np.array([0, 0, 0, 0, np.nan, 0], np.float32))
     with (
         open_model(model, RuntimeChoices()) as opened,
-        pytest.raises(
-            ModelError, match=r"the raw head holds NaN, 4 of 24 values, the first at \[0, 0, 0, 4\]"
-        ),
+        pytest.raises(ModelError, match=r"the raw head holds NaN, 4 of 24 values, the first at \[0, 0, 0, 4\]"),
     ):
         opened.head(red_image(1, 2, 3, 4))

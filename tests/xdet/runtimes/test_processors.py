@@ -6,12 +6,7 @@ import pytest
 
 import xdet.runtimes.processors
 from xdet.errors import UsageError
-from xdet.runtimes.processors import (
-    choose_workers,
-    threads_of_one_network,
-    threads_per_network,
-    usable_processors,
-)
+from xdet.runtimes.processors import choose_workers, threads_of_one_network, threads_per_network, usable_processors
 
 
 @pytest.mark.parametrize(

@@ -91,8 +91,7 @@ def test_options_of_the_command_line_are_pairs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
-    [(["a"], "got 'a'"), (["=b"], "got '=b'"), (["a=1", "a=2"], "names 'a' twice")],
+    ("words", "message"), [(["a"], "got 'a'"), (["=b"], "got '=b'"), (["a=1", "a=2"], "names 'a' twice")]
 )
 def test_options_that_are_no_pairs_are_refused(words: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
@@ -127,9 +126,7 @@ def test_devices_are_listed_with_their_makers() -> None:
 
 @pytest.mark.usefixtures("recording")
 def test_a_device_that_is_not_there_is_told_with_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(
-        RuntimeUnavailableError, match=r"no device 'gpu:2' here: it has gpu:0 \(Acme\), npu:0"
-    ):
+    with pytest.raises(RuntimeUnavailableError, match=r"no device 'gpu:2' here: it has gpu:0 \(Acme\), npu:0"):
         ort_session._create(b"", SessionChoices(WARP, device="gpu:2"))
     monkeypatch.setattr(ort, "get_ep_devices", list)
     with pytest.raises(RuntimeUnavailableError, match="lists none for it; try its own option"):
@@ -153,9 +150,7 @@ def test_a_runtime_without_execution_providers_refuses_their_options(embedded_tf
 def test_a_plug_in_that_cannot_be_loaded_is_told_where_its_provider_is_asked_for(plugin: Path) -> None:
     assert PLUGIN in installed_plugins()
     assert read_plugin(PLUGIN).path == str(plugin)
-    with pytest.raises(
-        RuntimeUnavailableError, match=rf"'warp' is not available; .*\({PLUGIN} cannot be loaded: "
-    ):
+    with pytest.raises(RuntimeUnavailableError, match=rf"'warp' is not available; .*\({PLUGIN} cannot be loaded: "):
         resolve_provider("warp")
     assert resolve_provider("cpu") == "CPUExecutionProvider"
 
@@ -171,9 +166,7 @@ def test_a_plug_in_wants_an_onnxruntime_that_knows_plug_ins(monkeypatch: pytest.
 def test_a_plug_in_that_finds_no_device_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     registered: list[tuple[str, str]] = []
     monkeypatch.setattr(ort, ort_session.REGISTER, lambda *given: registered.append(given), raising=False)
-    with pytest.raises(
-        RuntimeUnavailableError, match=f"{PLUGIN} finds no device here that its {WARP} supports"
-    ):
+    with pytest.raises(RuntimeUnavailableError, match=f"{PLUGIN} finds no device here that its {WARP} supports"):
         resolve_provider(WARP)
     resolve_provider("cpu")
     assert [name for name, _ in registered] == [PLUGIN]  # once
@@ -189,9 +182,7 @@ def test_a_plug_in_with_a_device_can_be_chosen(recording: Recording, monkeypatch
     assert [found.device.type for found in recording.devices[0]] == ["OrtHardwareDeviceType.NPU"]
 
 
-def test_a_module_that_does_not_keep_the_convention_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_module_that_does_not_keep_the_convention_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / f"{PLUGIN}_empty.py").write_text("", "utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ImportError, match=f"{PLUGIN}_empty does not tell its library"):
@@ -208,14 +199,9 @@ def test_a_model_error_names_the_options(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(("options", "device"), [({"a": "b"}, None), ({}, "gpu")])
-def test_a_check_refuses_options_where_no_provider_takes_them(
-    options: dict[str, str], device: str | None
-) -> None:
+def test_a_check_refuses_options_where_no_provider_takes_them(options: dict[str, str], device: str | None) -> None:
     cpu, cuda = RuntimeChoices("onnxruntime", "cpu"), RuntimeChoices("onnxruntime", "cuda")
     with pytest.raises(UsageError, match=r"names none besides the CPU's; add one, such as onnxruntime:cuda"):
         with_options([cpu, RuntimeChoices("openvino", "gpu")], options, device)
-    assert with_options([cpu, cuda], options, device) == [
-        cpu,
-        replace(cuda, provider_options=options, device=device),
-    ]
+    assert with_options([cpu, cuda], options, device) == [cpu, replace(cuda, provider_options=options, device=device)]
     assert with_options([cpu], {}, None) == [cpu]

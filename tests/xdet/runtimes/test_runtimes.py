@@ -47,9 +47,7 @@ def noise() -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("form", ["source", "boxes", "head"])
-def test_every_runtime_keeps_the_contract(
-    form: str, converted: dict[str, Path], noise: NDArray[np.uint8]
-) -> None:
+def test_every_runtime_keeps_the_contract(form: str, converted: dict[str, Path], noise: NDArray[np.uint8]) -> None:
     if form == "source":
         pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
     runtime, thresholds = (
@@ -85,9 +83,7 @@ def test_every_runtime_keeps_the_contract(
         runtime.head(noise)
 
 
-def test_source_and_finished_models_find_the_same_boxes(
-    converted: dict[str, Path], noise: NDArray[np.uint8]
-) -> None:
+def test_source_and_finished_models_find_the_same_boxes(converted: dict[str, Path], noise: NDArray[np.uint8]) -> None:
     pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
     source, boxes, head = (open_runtime(converted[form], ONE_THREAD) for form in ("source", "boxes", "head"))
     assert np.array_equal(source.head(noise), head.head(noise))
@@ -111,10 +107,7 @@ def test_a_finished_model_is_opened_from_a_path_with_spaces_and_unicode(tmp_path
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [
-        (b"", "is empty"),
-        (b"GIF89a" * 20, "is not a model: its bytes are none of onnx, onnx-source, tflite, h5, keras"),
-    ],
+    [(b"", "is empty"), (b"GIF89a" * 20, "is not a model: its bytes are none of onnx, onnx-source, tflite, h5, keras")],
     ids=["empty", "another-kind"],
 )
 def test_a_file_that_is_no_model_says_so(content: bytes, message: str, tmp_path: Path) -> None:
@@ -143,18 +136,14 @@ def test_no_thread_is_too_few() -> None:
         RuntimeChoices(threads=0)
 
 
-def test_a_damaged_tflite_file_is_refused_before_litert_sees_it(
-    embedded_tflite: Path, tmp_path: Path
-) -> None:
+def test_a_damaged_tflite_file_is_refused_before_litert_sees_it(embedded_tflite: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
     path.write_bytes(embedded_tflite.read_bytes()[:5000])
     with pytest.raises(ModelError, match=r"m\.tflite"):
         open_runtime(path)
 
 
-def test_a_tflite_file_whose_anchors_nobody_knows_is_a_usage_error(
-    embedded_tflite: Path, tmp_path: Path
-) -> None:
+def test_a_tflite_file_whose_anchors_nobody_knows_is_a_usage_error(embedded_tflite: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
     path.write_bytes(embedded_tflite.read_bytes())
     with pytest.raises(UsageError, match="needs anchors"):
@@ -179,9 +168,7 @@ print(sorted({{name.partition(".")[0] for name in sys.modules}}
     & {{"onnx", "onnx_ir", "tflite", "tensorflow", "tf2onnx", "ai_edge_litert", "openvino", "yaml"}}))
 """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 

@@ -47,11 +47,7 @@ def echo(message: Message) -> Message:
 def fail(message: Message) -> Message:
     kind = message.fields["kind"]
     raise (
-        MissingExtraError("it", "all")
-        if kind == "missing"
-        else ModelError("no model")
-        if kind
-        else ValueError("x\ny")
+        MissingExtraError("it", "all") if kind == "missing" else ModelError("no model") if kind else ValueError("x\ny")
     )
 
 
@@ -123,10 +119,7 @@ def test_a_worker_that_is_forgotten_ends() -> None:
 @pytest.mark.parametrize("runtime", ["onnxruntime", "onnx-reference"])
 def test_a_runtime_in_a_subprocess_gives_what_it_gives_here(runtime: str) -> None:
     choices = RuntimeChoices(runtime, threads=1)
-    with (
-        open_model(finished(), choices) as here,
-        open_model(finished(), choices, subprocess=True) as there,
-    ):
+    with open_model(finished(), choices) as here, open_model(finished(), choices, subprocess=True) as there:
         assert isinstance(there, SubprocessRuntime)
         for name in ("name", "file", "sha256", "spec", "capabilities", "batch"):
             assert getattr(there, name) == getattr(here, name), name
@@ -158,9 +151,7 @@ def test_a_crash_while_opening_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
     )
 
 
-def test_a_crash_while_it_runs_is_one_line_and_so_is_every_question_after_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_crash_while_it_runs_is_one_line_and_so_is_every_question_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     crashing(monkeypatch)
     with open_model(finished("detect.onnx")) as runtime:
         for _ in range(2):
@@ -225,9 +216,7 @@ def test_a_crash_is_not_blamed_on_the_model_that_follows(monkeypatch: pytest.Mon
     crashing(monkeypatch)
     with open_model(finished("detect.onnx")) as runtime:
         before = pid_of(runtime)
-    with open_model(
-        finished("detect, second model.onnx")
-    ) as runtime:  # crashes where another was open before
+    with open_model(finished("detect, second model.onnx")) as runtime:  # crashes where another was open before
         assert pid_of(runtime) != before
         with pytest.raises(RuntimeCrashedError, match=r"'detect, second model\.onnx'.*SIGSEGV: out of luck;"):
             runtime.detect(RED, runtime.spec.thresholds)
@@ -321,9 +310,7 @@ def is_running(pid: int) -> bool:
 
 def without_scales(source: bytes) -> bytes:
     """The file without the scales of its inner tensors, which LiteRT divides by."""
-    schema = pytest.importorskip(
-        "ai_edge_litert.schema_py_generated", reason='needs pip install "xdet[litert]"'
-    )
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated", reason='needs pip install "xdet[litert]"')
     flatbuffers = pytest.importorskip("flatbuffers", reason="needs pip install flatbuffers")
     model = schema.ModelT.InitFromPackedBuf(source, 0)
     for tensor in model.subgraphs[0].tensors[1:]:

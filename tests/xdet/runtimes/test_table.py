@@ -48,9 +48,7 @@ def test_a_runtime_is_named_as_the_list_names_it() -> None:
 
 
 def test_a_runtime_that_does_not_take_the_file_says_who_does() -> None:
-    with pytest.raises(
-        UsageError, match=r"'m\.onnx' is a file of format onnx, which the runtime 'litert' .*onnxrun"
-    ):
+    with pytest.raises(UsageError, match=r"'m\.onnx' is a file of format onnx, which the runtime 'litert' .*onnxrun"):
         open_model(FINISHED, RuntimeChoices("litert"))
     with pytest.raises(UsageError, match="there is no runtime 'warp'"):
         open_model(FINISHED, RuntimeChoices("warp"))
@@ -66,22 +64,15 @@ def test_what_can_run_a_format_here_is_what_is_installed(monkeypatch: pytest.Mon
 
 
 def test_every_format_has_a_runtime() -> None:
-    assert {found for kind in RUNTIMES.values() for found in kind.formats} == {
-        "onnx",
-        *SOURCES,
-    }
+    assert {found for kind in RUNTIMES.values() for found in kind.formats} == {"onnx", *SOURCES}
 
 
 @pytest.mark.parametrize(("cpus", "most"), [(1, 16), (2, 16), (16, 64), (None, 16)])
-def test_threads_are_capped_at_four_per_processor(
-    cpus: int | None, most: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_are_capped_at_four_per_processor(cpus: int | None, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cpus)
     assert most_threads() == most
     assert RuntimeChoices(threads=most).threads == most
-    with pytest.raises(
-        UsageError, match=rf"threads must be at most {most} here, four per processor, got {most + 1}"
-    ):
+    with pytest.raises(UsageError, match=rf"threads must be at most {most} here, four per processor, got {most + 1}"):
         RuntimeChoices(threads=most + 1)
     for few in (0, -1):
         with pytest.raises(UsageError, match=f"threads must be at least 1, got {few}"):

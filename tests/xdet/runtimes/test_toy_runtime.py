@@ -51,9 +51,7 @@ def test_it_is_listed_opened_and_refuses_what_its_row_excludes(model: ModelFile)
         assert runtime.detect(red_image(200, 0, 0, 0), runtime.spec.thresholds).num_detections.tolist() == [1]
         with pytest.raises(UsageError, match="IoU threshold frozen"):
             runtime.detect(red_image(200, 0, 0, 0), replace(runtime.spec.thresholds, iou=0.123))
-    with pytest.raises(
-        RuntimeUnavailableError, match=r"'stone' is not available for .* runs on toy: it has wood;"
-    ):
+    with pytest.raises(RuntimeUnavailableError, match=r"'stone' is not available for .* runs on toy: it has wood;"):
         open_model(model, RuntimeChoices("toy", "stone"))
     with pytest.raises(UsageError, match="runs on toy: options and devices"):
         open_model(model, RuntimeChoices("toy", device="gpu"))
@@ -85,9 +83,7 @@ def test_a_check_names_it_where_it_could_be_added(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(RUNTIMES, "toy", replace(ROW, most_images=3))
     told = {one.name: one.reason for one in pair.suggest_runtimes([])}
     assert told["toy:wood"] == "name it in --runtimes (slow: 3 images)"
-    monkeypatch.setitem(
-        RUNTIMES, "toy", replace(ROW, package="no_such_package", extra="toy", checked=("wood",))
-    )
+    monkeypatch.setitem(RUNTIMES, "toy", replace(ROW, package="no_such_package", extra="toy", checked=("wood",)))
     told = {one.name: one.reason for one in pair.suggest_runtimes([])}
     assert told["toy:wood"] == 'pip install "xdet[toy]"'
     asked, _ = pair.split_runtimes(None, "tflite", None)

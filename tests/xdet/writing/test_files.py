@@ -24,9 +24,7 @@ def test_a_name_that_is_no_utf_8_is_written_escaped(tmp_path: Path) -> None:
     assert (tmp_path / "a.json").read_bytes() == b'"\\udce9"'
 
 
-def test_a_failed_replacement_leaves_the_old_file_and_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_replacement_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "a.bin"
     target.write_bytes(b"old")
 
@@ -41,9 +39,7 @@ def test_a_failed_replacement_leaves_the_old_file_and_no_other(
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        OutputError, match=r"the folder '.*absent' does not exist; create it or choose another"
-    ):
+    with pytest.raises(OutputError, match=r"the folder '.*absent' does not exist; create it or choose another"):
         write_bytes(tmp_path / "absent" / "a.bin", b"")
 
 

@@ -53,9 +53,7 @@ def test_a_table_is_never_cut() -> None:
 
 
 def test_numbers_with_units_stand_on_the_right_and_text_on_the_left() -> None:
-    table = format_table(
-        ("step", "time", "size"), [("read", "4.40 ms", "812 B"), ("convert all", "12.3 us", "")]
-    )
+    table = format_table(("step", "time", "size"), [("read", "4.40 ms", "812 B"), ("convert all", "12.3 us", "")])
     assert table.splitlines()[2:] == ["read         4.40 ms  812 B", "convert all  12.3 us"]
 
 
@@ -73,9 +71,7 @@ def test_a_table_without_rows_is_its_header() -> None:
 
 
 def test_a_table_that_is_too_wide_wraps_between_words_and_never_inside_numbers() -> None:
-    told = format_table(
-        ("runtime", "max LSB", "told"), [("a:b", "4.40 ms", "some words here that go on")], 30
-    )
+    told = format_table(("runtime", "max LSB", "told"), [("a:b", "4.40 ms", "some words here that go on")], 30)
     assert told.splitlines() == [
         "runtime  max LSB  told",
         "-------  -------  ------------",
@@ -114,10 +110,7 @@ def test_a_table_with_too_many_columns_becomes_several_that_repeat_the_names_of_
     ]
 
 
-@given(
-    rows=st.lists(st.tuples(*[st.text("ab 1.", max_size=12)] * 4), min_size=1, max_size=4),
-    width=st.integers(6, 60),
-)
+@given(rows=st.lists(st.tuples(*[st.text("ab 1.", max_size=12)] * 4), min_size=1, max_size=4), width=st.integers(6, 60))
 def test_every_word_of_a_table_is_there_whole_at_any_width(rows: list[tuple[str, ...]], width: int) -> None:
     told = format_table(("name", "first title", "second", "third"), rows, width)
     words = {word for row in rows for cell in row for word in cell.split()}
@@ -131,18 +124,8 @@ def test_sentences_break_between_words_and_what_cannot_break_stays_whole() -> No
     report = Report(
         "",
         (
-            Section(
-                "",
-                (
-                    Facts(
-                        (("SHA-256", digest), ("what", "one two three")),
-                    ),
-                ),
-            ),
-            Section(
-                "Parts",
-                (Verdict("failed", "exact: equal", ("all of it",), (Wrong("layer", "it is", "go"),)),),
-            ),
+            Section("", (Facts((("SHA-256", digest), ("what", "one two three"))),)),
+            Section("Parts", (Verdict("failed", "exact: equal", ("all of it",), (Wrong("layer", "it is", "go"),)),)),
             Section("Folded", (Folded("more", (Text("hidden"),)),)),
         ),
         lead=("a lead that says what it is",),
@@ -179,16 +162,7 @@ def test_a_long_list_is_counted_where_it_ends() -> None:
 
 @pytest.mark.parametrize("text", ["x\x1b[2J", "a\nb", "\u202eabc"])
 def test_no_text_reaches_the_terminal_as_a_command_or_a_line_of_its_own(text: str) -> None:
-    report = Report(
-        text,
-        (
-            Section(
-                text,
-                (Text(text), Items((text,), title=text), Facts(((text, text),))),
-            ),
-        ),
-        (text,),
-    )
+    report = Report(text, (Section(text, (Text(text), Items((text,), title=text), Facts(((text, text),)))),), (text,))
     assert all(line.isprintable() for line in report_text(report).split("\n"))
     assert text.encode("unicode_escape").decode() in report_text(report)
 

@@ -13,14 +13,7 @@ from xdet.writing.text import format_duration, format_size
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (999_949, "999.9 kB"),
-        (999_950, "1.0 MB"),
-        (10**13, "10000.0 GB"),
-    ],
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"), (10**13, "10000.0 GB")],
 )
 def test_sizes_are_decimal(size: int, text: str) -> None:
     assert format_size(size) == text

@@ -104,9 +104,7 @@ def test_a_process_killed_at_any_moment_leaves_whole_files(tmp_path: Path, wait_
 def test_a_full_disk_keeps_the_old_file_and_whole_lines(tmp_path: Path) -> None:
     whole, lines = tmp_path / "whole.bin", tmp_path / "lines.jsonl"
     whole.write_bytes(b"old")
-    told = subprocess.run(
-        program(FULL, whole, lines), capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    told = subprocess.run(program(FULL, whole, lines), capture_output=True, text=True, check=True).stdout.splitlines()
     assert whole.read_bytes() == b"old"
     assert len(told) == 2
     assert all("cannot write" in line for line in told)
@@ -117,19 +115,14 @@ def test_a_full_disk_keeps_the_old_file_and_whole_lines(tmp_path: Path) -> None:
 
 def test_processes_that_fill_one_cache_at_once_find_the_same(tmp_path: Path) -> None:
     environment = {**os.environ, CACHE_VARIABLE: str(tmp_path / "cache")}
-    start = [
-        subprocess.Popen(program(DETECTS), env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
+    start = [subprocess.Popen(program(DETECTS), env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     start[0].kill()  # before or while it converts
     told = [process.communicate()[0] for process in start][1:]
     assert told[0] == told[1]
     assert "detections" in json.loads(told[0])
     (cached,) = (tmp_path / "cache").iterdir()
     cached.write_bytes(cached.read_bytes()[:1000])  # what a failing disk leaves
-    again = subprocess.run(
-        program(DETECTS), env=environment, capture_output=True, text=True, check=True
-    ).stdout
+    again = subprocess.run(program(DETECTS), env=environment, capture_output=True, text=True, check=True).stdout
     assert again == told[0]
 
 

@@ -5,11 +5,11 @@ A run's heads are those of photographs, or crafted ones (``probes``) that ask wh
 Excused, and counted nowhere: what float32 cannot decide, since ``exp`` is correctly rounded nowhere
 (``converters.heads.nms``): a score or an overlap within ``ROOM`` of its threshold, two scores within it of each other.
 
-Excused with a note: rules that a runtime is documented to have. OpenVINO suppresses at IoU equal to the threshold, and takes
-any of equal scores at the limit of candidates.
+Excused with a note: rules that a runtime is documented to have. OpenVINO suppresses at IoU equal to the threshold, and
+takes any of equal scores at the limit of candidates.
 
-Everything else is a fault, and the usual ones are tried out: the two thresholds swapped, the anchors in the other unit, ``>=``
-where ``>`` is meant.
+Everything else is a fault, and the usual ones are tried out: the two thresholds swapped, the anchors in the other unit,
+``>=`` where ``>`` is meant.
 """
 
 from __future__ import annotations
@@ -149,9 +149,7 @@ def judge_runs(runs: Sequence[Run], probed: Sequence[Run], spec: DetectorSpec) -
 def judge_heads(verdicts: HeadVerdicts, *, gives_boxes: bool, has_thresholds: bool = True) -> PartVerdict:
     """The part's verdict over all runs; without thresholds by name in the graph, probes had the model's own only."""
     if not gives_boxes:
-        return PartVerdict(
-            "head", "skipped", "the model ends at the raw head (--head none) and gives no boxes"
-        )
+        return PartVerdict("head", "skipped", "the model ends at the raw head (--head none) and gives no boxes")
     if not verdicts.photographs:
         return PartVerdict("head", "skipped", "no runtime of the finished model ran")
     findings = tuple(

@@ -6,9 +6,9 @@ score or an overlap within
 
 What a result's rows must be by themselves, whatever the head: the contract's rules that need no decoder to be checked.
 
-Boxes are those of the head; scores lie above the threshold and fall; rows of equal score stand in the order of their (anchor,
-class) index; no box stands twice; rows behind the count are padding. All exact: each rule compares numbers that one runtime
-computed.
+Boxes are those of the head; scores lie above the threshold and fall; rows of equal score stand in the order of their
+(anchor, class) index; no box stands twice; rows behind the count are padding. All exact: each rule compares numbers
+that one runtime computed.
 
 The usual mistakes of a decoder, tried out: does one explain every box of a run?
 
@@ -111,9 +111,7 @@ def overlaps_otherwise(run: Run, image: int, pair: tuple[Key, Key], thresholds: 
     return False
 
 
-def _unexcused(
-    present: Side, absent: Side, key: Key, thresholds: Thresholds, what: str
-) -> list[tuple[str, Pair]]:
+def _unexcused(present: Side, absent: Side, key: Key, thresholds: Thresholds, what: str) -> list[tuple[str, Pair]]:
     why = explain(present, absent, key, thresholds)
     message = f"{what}: {why.message}"
     if "iou-rule" in (why.cause, why.root):
@@ -136,9 +134,7 @@ def _broken(found: BatchDetections, image: int, thresholds: Thresholds, spec: De
         yield f"{count} rows are counted, there are {most}"
         return
     scores = found.scores[image, :count]
-    keys = list(
-        zip(found.anchors[image, :count].tolist(), found.classes[image, :count].tolist(), strict=True)
-    )
+    keys = list(zip(found.anchors[image, :count].tolist(), found.classes[image, :count].tolist(), strict=True))
     strange = [key for key in keys if not has_box(spec, key)]
     if strange:
         yield f"box {strange[0][0]} of class {strange[0][1]} is none of the head's"

@@ -1,7 +1,7 @@
 """Crafted heads of any kind, by way of ``Head.encode``: boxes and scores are asked, raw outputs that decode to them are made.
 
-YOLO v2 heads have sharper ones (``probes``), made of their codes. Here the overlap and the score at the thresholds are those
-that the numpy oracle decodes; where ``exp`` is rounded in another way, the judge excuses what rounding explains.
+YOLO v2 heads have sharper ones (``probes``), made of their codes. Here the overlap and the score at the thresholds are
+those that the numpy oracle decodes; where ``exp`` is rounded in another way, the judge excuses what rounding explains.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Crafted raw heads that put one question each to a decoder: photographs meet these cases by chance only.
 
-Every head is decoded at four pairs of thresholds, which differ in the IoU threshold: it *equals* the overlap of a chosen pair
-of boxes as float32 computes it, lies ``ASIDE`` above or below, or is 1, the overlap of equal boxes on every runtime whatever
-its rounding. The score threshold is the score of a box whose raw values are all 0. Zeros are decoded alike nearly everywhere:
-``exp(0)`` is 1, the sigmoid 1/2.
+Every head is decoded at four pairs of thresholds, which differ in the IoU threshold: it *equals* the overlap of a
+chosen pair of boxes as float32 computes it, lies ``ASIDE`` above or below, or is 1, the overlap of equal boxes on every
+runtime whatever its rounding. The score threshold is the score of a box whose raw values are all 0. Zeros are decoded
+alike nearly everywhere: ``exp(0)`` is 1, the sigmoid 1/2.
 
-What probes are made of: the numbers that a head can hold, a pair of boxes that overlap, rows of boxes that do not count.
+What probes are made of: the numbers that a head can hold, a pair of boxes that overlap, rows of boxes that do not
+count.
 
 Putting the probes to runtimes: the model's own decoder behind crafted heads, on every runtime that ran the model.
 """
@@ -125,9 +126,7 @@ class Bench:
         return rows
 
 
-def find_pair(
-    head: YoloV2, thresholds: Thresholds, levels: NDArray[np.float32], *, apart_from: float
-) -> Pair | None:
+def find_pair(head: YoloV2, thresholds: Thresholds, levels: NDArray[np.float32], *, apart_from: float) -> Pair | None:
     """Two boxes near the middle of the picture whose IoU comes nearest to the model's threshold; None where there are none.
 
     Boxes of the anchors' own sizes where these overlap, else larger ones.
@@ -191,9 +190,7 @@ def craft_probes(spec: DetectorSpec, levels: NDArray[np.float32]) -> ProbeSet | 
     bench = Bench(spec, head, levels, pair, score)
     thresholds = _around(score, float(pair.iou), spec.thresholds.max_detections)
     crafted = {name: rows for name, craft in PROBES.items() if (rows := craft(bench)) is not None}
-    return ProbeSet(
-        tuple(crafted), np.concatenate([bench.as_head(rows) for rows in crafted.values()]), thresholds
-    )
+    return ProbeSet(tuple(crafted), np.concatenate([bench.as_head(rows) for rows in crafted.values()]), thresholds)
 
 
 def _around(score: float, iou: float, rows: int) -> tuple[Thresholds, ...]:
@@ -219,9 +216,7 @@ def equal_scores(bench: Bench) -> NDArray[np.float32]:
     """Every box alike in score: the lower index suppresses, and rows stand in the order of their index."""
     rows = bench.blank()
     larger = bench.positive[bench.positive > bench.pair.size]
-    rows[:, 2:4] = (
-        larger[0] if larger.size else 0
-    )  # not the pair's: or overlaps would equal the threshold everywhere
+    rows[:, 2:4] = larger[0] if larger.size else 0  # not the pair's: or overlaps would equal the threshold everywhere
     rows[: bench.most_boxes, 4] = bench.high
     return rows
 

@@ -1,8 +1,8 @@
 """Parts (b) exact and (c) spread: distances between raw heads, in quantisation steps (LSB) of the source's head.
 
-LiteRT is not one reference: its kernels disagree with each other on int8 models. Their own disagreement is the yardstick: any
-other runtime may be as far from the nearest LiteRT kernel as two LiteRT kernels are from each other, in the largest and in the
-mean difference. Where the conversion promises LiteRT XNNPACK's bits, nothing may differ.
+LiteRT is not one reference: its kernels disagree with each other on int8 models. Their own disagreement is the
+yardstick: any other runtime may be as far from the nearest LiteRT kernel as two LiteRT kernels are from each other, in
+the largest and in the mean difference. Where the conversion promises LiteRT XNNPACK's bits, nothing may differ.
 """
 
 from __future__ import annotations
@@ -99,19 +99,14 @@ def allowed(sources: Sequence[Run], step: Step | None) -> tuple[float, float] | 
     pairs = [distance(a, b, step) for a, b in combinations(sources, 2)]
     if not pairs:
         return None
-    return (
-        max(LEAST_MAX, *(pair.max_steps for pair in pairs)),
-        max(LEAST_MEAN, *(pair.mean_steps for pair in pairs)),
-    )
+    return (max(LEAST_MAX, *(pair.max_steps for pair in pairs)), max(LEAST_MEAN, *(pair.mean_steps for pair in pairs)))
 
 
-def same_kernels(
-    runs: Sequence[Run], sources: Sequence[Run]
-) -> tuple[list[Run], dict[str, HeadDistance], str | None]:
+def same_kernels(runs: Sequence[Run], sources: Sequence[Run]) -> tuple[list[Run], dict[str, HeadDistance], str | None]:
     """What ``judge_exact`` needs for an ONNX source: its own operators run on the same kernels in both files.
 
-    ONNX Runtime may still fuse them in another way, since a model has operators in front and behind. Where that shows as no
-    more than float32 sums in another order, nothing is declared exact.
+    ONNX Runtime may still fuse them in another way, since a model has operators in front and behind. Where that shows
+    as no more than float32 sums in another order, nothing is declared exact.
     """
     source = next((run for run in sources if run.name == ONNX_SOURCE), None)
     ours = [run for run in runs if run.name == ONNX_MODEL]
@@ -122,11 +117,7 @@ def same_kernels(
     if not off or any(d.max_steps > FLOAT_BOUND for d in off):
         return ours, found, None
     told = f"{off[0].differing:,} of {off[0].values:,} values differ, by up to {off[0].max_steps:.4g} of the largest"
-    return (
-        [],
-        {},
-        f"no pair is declared exact: {told}, since ONNX Runtime optimises the two graphs in other ways",
-    )
+    return ([], {}, f"no pair is declared exact: {told}, since ONNX Runtime optimises the two graphs in other ways")
 
 
 def judge_exact(
@@ -155,9 +146,7 @@ def judge_exact(
         for d in compared
         if d.differing
     )
-    told = "; ".join(
-        f"{d.first} against {d.second}: {d.differing:,} of {d.values:,} values differ" for d in compared
-    )
+    told = "; ".join(f"{d.first} against {d.second}: {d.differing:,} of {d.values:,} values differ" for d in compared)
     return PartVerdict("exact", "failed" if findings else "passed", told, findings)
 
 

@@ -1,18 +1,20 @@
 """Why one side keeps a box and the other does not: suppression replayed from both sides' own scores and overlaps.
 
-A side is one image's decoded head with the boxes that were kept of it. A box that is kept on one side only was, on the other,
+A side is one image's decoded head with the boxes that were kept of it. A box that is kept on one side only was, on the
+other,
 
 * below the score threshold (``score``),
-* suppressed by a rival: because their overlap crosses the threshold (``iou``), because the two change places (``order``, an NMS
-  tie), because the rival itself is there on one side only (``follows``), or at equality (``iou-rule``),
+* suppressed by a rival: because their overlap crosses the threshold (``iou``), because the two change places
+  (``order``, an NMS tie), because the rival itself is there on one side only (``follows``), or at equality
+  (``iou-rule``),
 * cut off by the number of rows, or of candidates (``limit``),
 * or gone without a reason in its own head (``head``).
 
 Detections that a runtime does not share with the source, each with its cause.
 
-The source's boxes are those of the numpy oracle for LiteRT XNNPACK's head; boxes are matched by their index in the head,
-never by overlap. Rounding is a cause only as far as rounding goes: where the head of a deciding box is further from the
-source's than the runtime may be at all, the cause is a layer.
+The source's boxes are those of the numpy oracle for LiteRT XNNPACK's head; boxes are matched by their index in the
+head, never by overlap. Rounding is a cause only as far as rounding goes: where the head of a deciding box is further
+from the source's than the runtime may be at all, the cause is a layer.
 """
 
 from __future__ import annotations
@@ -24,13 +26,7 @@ import numpy as np
 
 from converters.heads.base import split_outputs
 from converters.heads.boxes import iou_xyxy
-from converters.heads.nms import (
-    MAX_CANDIDATES,
-    competing_scores,
-    decode_head,
-    detect_from_head,
-    limit_candidates,
-)
+from converters.heads.nms import MAX_CANDIDATES, competing_scores, decode_head, detect_from_head, limit_candidates
 from converters.spec import Suppression
 from xdet.checking.heads.spread import steps_between
 from xdet.checking.result import DetectionChange, Deviation
@@ -57,8 +53,8 @@ class Side:
         head: float32 ``(B, R)``, raw, a row per box.
         boxes: float32 ``(B, 4)``, x1, y1, x2, y2 in 0..1: every box of the head, decoded by the numpy oracle.
         scores: float32 ``(B, classes)``.
-        kept: (anchor, class) of the boxes that were kept, best first, with their box and score as the runtime gave them; only
-            boxes that the head has (``row_rules`` tells of others).
+        kept: (anchor, class) of the boxes that were kept, best first, with their box and score as the runtime gave
+            them; only boxes that the head has (``row_rules`` tells of others).
         rule: which boxes suppress which.
     """
 
@@ -71,10 +67,7 @@ class Side:
     def ranks_first(self, one: Key, other: Key) -> bool:
         """Whether ``one`` enters suppression before ``other``: a higher score, or an equal one and a lower index."""
         scores = self.scores[one], self.scores[other]
-        return bool(
-            scores[0] > scores[1]
-            or (scores[0] == scores[1] and rank(one, self.rule) < rank(other, self.rule))
-        )
+        return bool(scores[0] > scores[1] or (scores[0] == scores[1] and rank(one, self.rule) < rank(other, self.rule)))
 
     def ties(self, one: Key, other: Key) -> bool:
         """Whether two scores come of the same raw numbers, and are equal on every runtime."""
@@ -119,8 +112,8 @@ class Why:
     Attributes:
         cause: see the module.
         keys: the boxes whose heads decide it.
-        margin: how far the deciding number is from where it would fall the other way: a score, an IoU, or a difference of
-            scores; infinite where no number decides.
+        margin: how far the deciding number is from where it would fall the other way: a score, an IoU, or a difference
+            of scores; infinite where no number decides.
         message: the numbers, in words.
         root: for ``follows``, the cause of the rival's own change.
     """
@@ -242,9 +235,7 @@ def _suppressed(present: Side, absent: Side, pair: tuple[Key, Key], thresholds: 
     is_candidate = present.scores[rival] > np.float32(thresholds.score)
     if is_candidate and present.ranks_first(key, rival) and overlaps[0] > edge:
         margin = float(abs(absent.scores[rival] - absent.scores[key]))
-        swapped = (
-            f"scores {absent.scores[rival]:.7g} and {absent.scores[key]:.7g} rank the other way round there"
-        )
+        swapped = f"scores {absent.scores[rival]:.7g} and {absent.scores[key]:.7g} rank the other way round there"
         return Why("order", (key, rival), margin, f"{told}; {swapped}")
     return None
 
@@ -296,9 +287,7 @@ def _without_rival(side: Side, key: Key, thresholds: Thresholds) -> Why:
     if most is not None and len(of_class) >= most:
         last = min(of_class, key=lambda other: (float(side.scores[other]), -other[0]))
         margin = float(abs(side.scores[last] - side.scores[key]))
-        told = (
-            f"{most} boxes of its class are kept, the last with score {side.scores[last]:.7g}, this one has "
-        )
+        told = f"{most} boxes of its class are kept, the last with score {side.scores[last]:.7g}, this one has "
         return Why("limit", (key, last), margin, f"{told}{side.scores[key]:.7g}")
     leaders = [other for other in side.kept if side.leader(other) == other]
     if is_full := len(side.kept) >= thresholds.max_detections:
@@ -376,9 +365,7 @@ def _both(source: Run, run: Run, how: Comparison) -> Sequence[tuple[Side, Side]]
     return list(zip(*sides, strict=True))
 
 
-def _image_changes(
-    origin: Side, runtime: Side, how: Comparison, index: int, name: str
-) -> list[DetectionChange]:
+def _image_changes(origin: Side, runtime: Side, how: Comparison, index: int, name: str) -> list[DetectionChange]:
     changes = []
     for key in sorted(origin.kept.keys() | runtime.kept.keys()):
         if key not in runtime.kept:

@@ -1,9 +1,10 @@
 """Part (a), static: the file holds the source's numbers. Nothing is run.
 
-Every weight, bias, scale, zero-point, stride, padding, window and slope is compared with the source's layers (``layers``), in
-the form that passes gave them (``rewrites``), and the detector's description (anchors with their unit, classes, picture,
-thresholds) with the source's sidecar and the graph's own defaults. Deliberate differences are proven one by one (``proofs``),
-never taken on trust. The comparison shares the file readers with the converter, but none of its translation.
+Every weight, bias, scale, zero-point, stride, padding, window and slope is compared with the source's layers
+(``layers``), in the form that passes gave them (``rewrites``), and the detector's description (anchors with their unit,
+classes, picture, thresholds) with the source's sidecar and the graph's own defaults. Deliberate differences are proven
+one by one (``proofs``), never taken on trust. The comparison shares the file readers with the converter, but none of
+its translation.
 """
 
 from __future__ import annotations

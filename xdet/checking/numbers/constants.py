@@ -1,8 +1,9 @@
 """Static part, constants: every weight and bias that a product has stands in the graph, with its scales.
 
-Numbers that the graph holds as the source has them (codes, or float32) must be equal. Those that conversion folds are folded
-in float64: float32 numbers may differ by the rounding of the four operations that a converter needs, ``ROUNDING`` relative to
-the terms of the sum; codes must be the nearest ones, |w / scale - code| <= 1/2 but for that rounding.
+Numbers that the graph holds as the source has them (codes, or float32) must be equal. Those that conversion folds are
+folded in float64: float32 numbers may differ by the rounding of the four operations that a converter needs,
+``ROUNDING`` relative to the terms of the sum; codes must be the nearest ones, |w / scale - code| <= 1/2 but for that
+rounding.
 """
 
 from __future__ import annotations
@@ -60,9 +61,7 @@ def stored(context: Comparison, node: Node, position: int) -> Stored | None:
     return Stored(codes, np.atleast_1d(scales), np.atleast_1d(zeros))
 
 
-def compare_constants(
-    context: Comparison, product: Product, node: Node, behind: Iterable[Affine] = ()
-) -> None:
+def compare_constants(context: Comparison, product: Product, node: Node, behind: Iterable[Affine] = ()) -> None:
     """Compare the weights and bias that a node reads with a product in the node's form.
 
     Args:
@@ -115,11 +114,7 @@ class _Comparing:
         product, used = self.product, None
         if product.scales is not None:
             used = np.asarray(product.scales, np.float32)
-        dtype = (
-            product.kernel.dtype
-            if product.terms is None
-            else np.dtype(np.float32 if used is None else np.int8)
-        )
+        dtype = product.kernel.dtype if product.terms is None else np.dtype(np.float32 if used is None else np.int8)
         has_form = self._has_form("weight", found.values, product.kernel, dtype)
         if product.scales is not None and found.scales is not None:
             used = self._scales("weight", (product.scales,), found, product.zero_point)
@@ -150,18 +145,14 @@ class _Comparing:
         steps = self._scales("bias", products, found, 0).astype(np.float64)
         self._numbers("bias", (product.bias, product.terms), found.values, steps)
 
-    def _has_form(
-        self, role: Cause, found: NDArray[Any], expected: NDArray[Any], dtype: np.dtype[Any]
-    ) -> bool:
+    def _has_form(self, role: Cause, found: NDArray[Any], expected: NDArray[Any], dtype: np.dtype[Any]) -> bool:
         """Whether a constant has its shape and dtype; float16 for float32 in a model of float16, float64 for folded ones."""
         halved = self.context.document.float16 and found.dtype == np.float16
         same = found.dtype == dtype or (dtype == np.float32 and (halved or found.dtype == np.float64))
         if same and found.shape == expected.shape:
             return True
         told = f"expected {dtype} {list(expected.shape)}, found {found.dtype} {list(found.shape)}"
-        self.context.fault(
-            role, self.product.layers[0], f"{self.title(role)}: {told}; convert the source again"
-        )
+        self.context.fault(role, self.product.layers[0], f"{self.title(role)}: {told}; convert the source again")
         return False
 
     def _scales(

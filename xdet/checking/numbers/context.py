@@ -3,8 +3,8 @@
 Whose codes a value of the graph holds, and by which scale and zero-point a node reads or writes them.
 
 A value that carries a source tensor is found in the tensor map. Values between (a pool that changed places with
-an activation, the views of a wide stem, a clamp) take the quantisation of what they only move, of the product behind which they
-stand, or of what they are clamped to.
+an activation, the views of a wide stem, a clamp) take the quantisation of what they only move, of the product behind
+which they stand, or of what they are clamped to.
 """
 
 from __future__ import annotations
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
     from xdet.model.graph import FinishedGraph, Node
 
 PRODUCTS = frozenset({"Conv", "Gemm"})
-PICTURES = (
-    "pixels/rescaled",
-    "pixels",
-)  # what the network reads, where it is not the image; the nearest to it first
+PICTURES = ("pixels/rescaled", "pixels")  # what the network reads, where it is not the image; the nearest to it first
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 

@@ -1,8 +1,8 @@
 """Static part for Keras sources: the file holds the numbers that follow from the source's. Nothing is run.
 
-Segment by segment (``segments``): products with what is folded into them (``keras_products``), pools, slopes and clamps, and
-for models that were quantised at conversion every scale and zero-point (``scales``). The comparison shares the file
-readers with the converter, but none of its translation.
+Segment by segment (``segments``): products with what is folded into them (``keras_products``), pools, slopes and
+clamps, and for models that were quantised at conversion every scale and zero-point (``scales``). The comparison shares
+the file readers with the converter, but none of its translation.
 """
 
 from __future__ import annotations
@@ -188,9 +188,7 @@ def _compare_rest(context: KerasContext, segment: Segment, *, products: bool) ->
     unknown = sorted(kind for kind in kinds if kind not in OTHERS)
     lone = any(isinstance(step.act, Affine) for _, step in segment.steps) and not products
     if unknown or lone:
-        context.uncompared.append(
-            f"{segment.layer!r} ({', '.join(unknown) or 'BatchNormalization by itself'})"
-        )
+        context.uncompared.append(f"{segment.layer!r} ({', '.join(unknown) or 'BatchNormalization by itself'})")
         return
     expected = Counter(OTHERS[kind] for kind in kinds.elements())
     taken = {"Conv", "LeakyRelu", *POOLS, *CLAMPS, *MOVERS}
@@ -201,9 +199,7 @@ def _compare_rest(context: KerasContext, segment: Segment, *, products: bool) ->
         for node in segment.nodes
         if node.op not in taken and node not in rows and not is_leaky_sum(context.graph, node)
     ]
-    repeated = [
-        node for node in rest if node.op == "Concat" and len(set(node.inputs)) == 1
-    ]  # two per enlargement
+    repeated = [node for node in rest if node.op == "Concat" and len(set(node.inputs)) == 1]  # two per enlargement
     found = Counter(node.op for node in rest if not _has_constant(context, node) and node not in repeated)
     found += Counter({"Resize": len(repeated) // 2})
     if found != expected:

@@ -1,8 +1,8 @@
 """A Keras source as layers: one step per product, affine map, activation, pool and padding.
 
-A layer is one step or two (a convolution with its activation), or none (Dropout). Kernels are OIHW and float64; sizes are
-inferred from the picture's, because SAME padding depends on them. What has no step of its own becomes ``Other`` and is told,
-never guessed.
+A layer is one step or two (a convolution with its activation), or none (Dropout). Kernels are OIHW and float64; sizes
+are inferred from the picture's, because SAME padding depends on them. What has no step of its own becomes ``Other`` and
+is told, never guessed.
 """
 
 from __future__ import annotations
@@ -12,17 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xdet.checking.numbers.layers import (
-    NO_PADS,
-    Affine,
-    Clamp,
-    Leaky,
-    Other,
-    Padding,
-    Pool,
-    Product,
-    same_pads,
-)
+from xdet.checking.numbers.layers import NO_PADS, Affine, Clamp, Leaky, Other, Padding, Pool, Product, same_pads
 from xdet.errors import ModelError
 
 if TYPE_CHECKING:
@@ -77,9 +67,7 @@ def network_steps(network: KerasNetwork) -> KerasSteps:
         try:
             sizes = [steps[i].size for i in inputs] or [_picture(network.input_shape)]
             acts = list(_acts(layer, sizes[0])) if inputs or layer.kind != "InputLayer" else [None]
-            if (
-                not inputs and layer.kind != "InputLayer"
-            ):  # an old Sequential: the first layer reads the picture
+            if not inputs and layer.kind != "InputLayer":  # an old Sequential: the first layer reads the picture
                 steps.append(Step("", None, (), sizes[0]))
                 inputs = (len(steps) - 1,)
             for act in acts:
@@ -192,11 +180,7 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 def _pads(
-    rule: str,
-    size: Size | None,
-    window: tuple[int, int],
-    strides: tuple[int, int],
-    dilations: tuple[int, int],
+    rule: str, size: Size | None, window: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int]
 ) -> Pads | None:
     if rule != "same":
         return NO_PADS

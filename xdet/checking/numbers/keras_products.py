@@ -86,9 +86,7 @@ def _with_pixel_shift(context: KerasContext, folded: Product, node: Node) -> Pro
     shift = rescaling.offset + zero_point * rescaling.scale
     sums = folded.kernel.reshape(len(folded.kernel), -1)
     return replace(
-        folded,
-        bias=folded.bias + shift * sums.sum(axis=1),
-        terms=folded.terms + abs(shift) * np.abs(sums).sum(axis=1),
+        folded, bias=folded.bias + shift * sums.sum(axis=1), terms=folded.terms + abs(shift) * np.abs(sums).sum(axis=1)
     )
 
 

@@ -1,8 +1,8 @@
 """The layers of a network in the words of no format: products, affine maps, activations, pools and padding, with their numbers.
 
-Each source makes them of its own operators (``tflite_layers``, ``keras_layers``); every comparison with the graph is written
-for these. Numbers are real ones in float64, which conversion folds and rounds, or those that the graph holds as they are: codes
-with scale and zero-point, or float32.
+Each source makes them of its own operators (``tflite_layers``, ``keras_layers``); every comparison with the graph is
+written for these. Numbers are real ones in float64, which conversion folds and rounds, or those that the graph holds as
+they are: codes with scale and zero-point, or float32.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Product:
         groups: as ONNX counts them.
         pads: those of a layer in front of it that was folded included; None where the input's size is not known.
         size: height and width of what it reads, in front of all ``pads``; None where that is not known.
-        terms: float64 ``(O,)``, the sum of the magnitudes that the bias was added up from: what its rounding is relative to;
-            None where the graph holds these very numbers.
+        terms: float64 ``(O,)``, the sum of the magnitudes that the bias was added up from: what its rounding is
+            relative to; None where the graph holds these very numbers.
         scales: of the kernel's codes, ``(O,)`` or ``(1,)``; None where the graph holds numbers without a scale.
         zero_point: of the kernel's codes.
-        input_scales: of its input's codes, the likeliest first: the bias has one of them times the kernel's; none where the
-            graph's bias has no scale.
+        input_scales: of its input's codes, the likeliest first: the bias has one of them times the kernel's; none where
+            the graph's bias has no scale.
         layers: the source's layers in it.
         tensors: what messages call the kernel and the bias; the layers where they have no names of their own.
     """
@@ -143,10 +143,7 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[in
 
 
 def same_pads(
-    size: tuple[int, ...],
-    window: tuple[int, ...],
-    strides: tuple[int, ...],
-    dilations: tuple[int, ...] = (1, 1),
+    size: tuple[int, ...], window: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...] = (1, 1)
 ) -> Pads:
     """SAME padding of both axes; ``size`` begins with height and width."""
     (top, bottom), (left, right) = (

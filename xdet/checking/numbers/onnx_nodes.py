@@ -1,7 +1,7 @@
 """Static part for ONNX sources: the model holds the source's own operators, with its attributes and constants bit for bit.
 
-Every operator of the source whose result has a twin is looked up in the model by that twin. What a pass took away or put in its
-place is named as not compared: the outputs of both files judge it.
+Every operator of the source whose result has a twin is looked up in the model by that twin. What a pass took away or
+put in its place is named as not compared: the outputs of both files judge it.
 """
 
 from __future__ import annotations
@@ -65,9 +65,7 @@ def compare_nodes(source: ir.Graph, graph: FinishedGraph, document: ModelDocumen
         if ours is None or (ours.op != node.op_type and document.passes):
             done.absent.append(name)
             continue
-        constants = (
-            None if value is None else ir.convenience.get_const_tensor(value) for value in node.inputs
-        )
+        constants = (None if value is None else ir.convenience.get_const_tensor(value) for value in node.inputs)
         done.compared += len(node.attributes) + sum(tensor.size for tensor in constants if tensor is not None)
         for cause, what in _differences(node, ours, graph, document):
             done.fault(cause, name, f"{node.op_type} {name!r}: {what}")
@@ -108,9 +106,7 @@ def _difference(wanted: NDArray[Any], held: NDArray[Any] | None) -> str | None:
     if held is None or held.dtype != wanted.dtype or held.shape != wanted.shape:
         found = "none" if held is None else f"{held.dtype} {list(held.shape)}"
         return f"is {wanted.dtype} {list(wanted.shape)} in the source, {found} in the model"
-    theirs, ours = (
-        np.ascontiguousarray(array).reshape(-1).view(f"V{array.itemsize}") for array in (wanted, held)
-    )
+    theirs, ours = (np.ascontiguousarray(array).reshape(-1).view(f"V{array.itemsize}") for array in (wanted, held))
     count = int((theirs != ours).sum())
     return f"differs in {count:,} of {wanted.size:,} numbers" if count else None
 

@@ -1,9 +1,9 @@
 """Static part, sums and products of two tensors: other numbers than the source's, proven by every pair of codes.
 
-The three pairs around an Add, Sub or Mul are judged together: with their numbers each of the kernels that x86 runs gives LiteRT
-XNNPACK's code for all 65,536 pairs (``converters.integer.pairs``, ``converters.integer.pair_kernels``), or for those
-that a constant leaves, or that occur where a tensor meets itself or its own LOGISTIC (SiLU). A product may also stand step by
-step: of codes with scale 1, times one factor, rounded.
+The three pairs around an Add, Sub or Mul are judged together: with their numbers each of the kernels that x86 runs
+gives LiteRT XNNPACK's code for all 65,536 pairs (``converters.integer.pairs``, ``converters.integer.pair_kernels``), or
+for those that a constant leaves, or that occur where a tensor meets itself or its own LOGISTIC (SiLU). A product may
+also stand step by step: of codes with scale 1, times one factor, rounded.
 """
 
 from __future__ import annotations
@@ -116,8 +116,7 @@ def stepped_codes(context: StaticContext, found: Combination, pairs: Pairs) -> I
     first, second, (scale, zero_point, unsigned) = cast("list[tuple[np.float32, int, bool]]", numbers)
     codes = (pairs.b, pairs.a) if _is_swapped(context, found) else (pairs.a, pairs.b)
     x, y = (
-        (code - number[1]).astype(np.float32) * number[0]
-        for code, number in zip(codes, (first, second), strict=True)
+        (code - number[1]).astype(np.float32) * number[0] for code, number in zip(codes, (first, second), strict=True)
     )
     value = x * y
     for node in found.steps:
@@ -173,15 +172,10 @@ def _remember(context: StaticContext, op: TfliteOperator, node: Node, own: Affin
     index = owners_of(context, node.inputs[0] if node.op == "DequantizeLinear" else node.outputs[0], set())[0]
     found = pair_of(context, node)
     assert found is not None  # noqa: S101 - it was proven
-    numbers = (
-        ("scale", float(own.scale), float(found[0])),
-        ("zero_point", float(own.zero_point), float(found[1])),
-    )
+    numbers = (("scale", float(own.scale), float(found[0])), ("zero_point", float(own.zero_point), float(found[1])))
     proof = f"all {pairs:,} pairs of codes of {op.op} equal LiteRT XNNPACK's"
     for kind, source, written in numbers:
         if source != written:
             context.proven.append(
-                ProvenChange(
-                    context.source.names[index], context.source.output_name(op), kind, source, written, proof
-                )
+                ProvenChange(context.source.names[index], context.source.output_name(op), kind, source, written, proof)
             )

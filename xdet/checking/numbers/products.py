@@ -24,12 +24,7 @@ PLAIN = {"strides": (1, 1), "dilations": (1, 1), "group": 1}
 
 
 def compare_product(
-    context: Comparison,
-    product: Product,
-    node: Node,
-    *,
-    padded: Pads = NO_PADS,
-    behind: Iterable[Affine] = (),
+    context: Comparison, product: Product, node: Node, *, padded: Pads = NO_PADS, behind: Iterable[Affine] = ()
 ) -> str | None:
     """Compare a Conv or Gemm with a product of the source.
 
@@ -50,9 +45,7 @@ def compare_product(
     wrong = wrong_pixels(context.graph, node, product, written)
     if wrong is not None:
         context.fault("padding", layer, f"{layer!r} on groups of pixels reads {wrong}")
-    if len(written.product.kernel) > len(product.kernel) and chooses_others(
-        context.graph, node, len(product.kernel)
-    ):
+    if len(written.product.kernel) > len(product.kernel) and chooses_others(context.graph, node, len(product.kernel)):
         context.fault("attributes", layer, f"the channels that are taken of {layer!r} are not the source's")
     if written.by is not None:
         proof = f"all {written.copies} copies equal the source's, and everything between them is zero ({written.by})"
@@ -75,11 +68,7 @@ def _compare_geometry(context: Comparison, product: Product, node: Node, padded:
     if product.pads is None or product.size is None:
         context.uncompared.append(f"padding of {layer!r}")
         return
-    window = {
-        "kernel_shape": product.kernel.shape[2:],
-        "strides": found["strides"],
-        "dilations": found["dilations"],
-    }
+    window = {"kernel_shape": product.kernel.shape[2:], "strides": found["strides"], "dilations": found["dilations"]}
     pads = added([actual_pads(node, _behind(product.size, padded), window), padded])
     compare_pads(context, layer, product.pads, pads)
 
@@ -137,9 +126,7 @@ def pool_fault(pool: Pool, layer: str, node: Node, size: Sequence[int]) -> tuple
     return "padding", told_pads(layer, pool.pads, pads)
 
 
-def compare_limits(
-    context: Comparison, layer: str, limits: tuple[float | None, float | None], node: Node
-) -> None:
+def compare_limits(context: Comparison, layer: str, limits: tuple[float | None, float | None], node: Node) -> None:
     """Compare the lower and the upper limit of a ReLU with those of a Relu or Clip."""
     found: tuple[float | None, ...] = (0.0, None)
     if node.op == "Clip":
@@ -155,15 +142,11 @@ def require_integer_form(context: Comparison, node: Node, layer: str) -> None:
     """DequantizeLinear on every operand, one QuantizeLinear behind: the only form that runtimes run in integers."""
     if context.document.activations == "float32":
         return
-    operands = (
-        node.inputs[:2] if context.document.symmetric else node.inputs
-    )  # a symmetric one's bias is float32
+    operands = node.inputs[:2] if context.document.symmetric else node.inputs  # a symmetric one's bias is float32
     for position, name in enumerate(operands):
         producer = context.graph.producers.get(name)
         while node.op == "Gemm" and producer is not None and producer.op in ("Reshape", "Transpose"):
-            producer = context.graph.producers.get(
-                producer.inputs[0]
-            )  # rows of a Gemm: runtimes move the codes
+            producer = context.graph.producers.get(producer.inputs[0])  # rows of a Gemm: runtimes move the codes
         if name and (producer is None or producer.op != "DequantizeLinear"):
             what = "a float constant" if producer is None else f"{producer.op} {producer.name!r}"
             context.fault(

@@ -5,14 +5,15 @@
 * Sums and products of two tensors: by every pair of codes (``pairs``).
 * What a uint8 CONCATENATION, a RELU or a LOGISTIC reads by another scale: by its 256 codes (``converters.integer``).
 * Codes that are only moved: TFLite's kernels do not look at the scale of the output.
-* Averages (AveragePool, ReduceMean, Resize): a mean commutes with a shift and a scaling of all codes, so zero-points that
-  move together and scales whose ratio is kept change no mean; the ratio may be off by 2^-14, which decides exact ties alone.
+* Averages (AveragePool, ReduceMean, Resize): a mean commutes with a shift and a scaling of all codes, so zero-points
+  that move together and scales whose ratio is kept change no mean; the ratio may be off by 2^-14, which decides exact
+  ties alone.
 * Softmax: its factor beta stands in the scale.
 
 Whether a conversion promises LiteRT XNNPACK's bits: by what it was asked for, and by the source's operators.
 
-The rows of ``converters.sources.tflite.operators`` say so: an operator that is not exact there keeps the pair from being
-declared exact, and the runtime is judged by the spread instead.
+The rows of ``converters.sources.tflite.operators`` say so: an operator that is not exact there keeps the pair from
+being declared exact, and the runtime is judged by the spread instead.
 """
 
 from __future__ import annotations
@@ -46,19 +47,7 @@ AVERAGES = frozenset({"AveragePool", "ReduceMean", "Resize", "GlobalAveragePool"
 TIE_ROOM = 2.0**-14
 RESCALED = frozenset({"CONCATENATION", "LOGISTIC", "RELU", "RELU6", "RELU_N1_TO_1"})
 MOVES = frozenset(
-    {
-        "Max",
-        "Min",
-        "ReduceMax",
-        "ReduceMin",
-        "Transpose",
-        "Reshape",
-        "Slice",
-        "Gather",
-        "Tile",
-        "Split",
-        "Resize",
-    }
+    {"Max", "Min", "ReduceMax", "ReduceMin", "Transpose", "Reshape", "Slice", "Gather", "Tile", "Split", "Resize"}
 )
 
 
@@ -164,9 +153,7 @@ def _maker_behind(context: StaticContext, node: Node) -> TfliteOperator | None:
     return next((op for op in makers if op is not None), None)
 
 
-def _remember_scale(
-    context: StaticContext, tensors: tuple[int, int], numbers: tuple[float, float], proof: str
-) -> None:
+def _remember_scale(context: StaticContext, tensors: tuple[int, int], numbers: tuple[float, float], proof: str) -> None:
     tensor, operator = (context.source.names[index] for index in tensors)
     context.proven.append(ProvenChange(tensor, operator, "scale", *numbers, proof))
 
@@ -192,10 +179,7 @@ def _prove_average(context: StaticContext, node: Node, average: Node, owners: tu
 def _ratio_kept(context: StaticContext, before: Node, after: Node) -> bool:
     """Whether two pairs around a mean keep the ratio of scales and the difference of zero-points of their tensors."""
     pairs = pair_of(context, before), pair_of(context, after)
-    owners = (
-        owners_of(context, before.inputs[0], set()),
-        owners_of(context, after.outputs[0], set()),
-    )
+    owners = (owners_of(context, before.inputs[0], set()), owners_of(context, after.outputs[0], set()))
     if pairs[0] is None or pairs[1] is None or not owners[0] or not owners[1]:
         return False
     source = context.source.model.tensors[owners[0][0]].quant
@@ -226,9 +210,7 @@ def _prove_softmax(context: StaticContext, node: Node, _softmax: Node, owners: t
     return False
 
 
-Proof = Callable[
-    ["StaticContext", "Node", "Node", tuple[int, ...]], bool
-]  # context, the node, its reader, owners
+Proof = Callable[["StaticContext", "Node", "Node", tuple[int, ...]], bool]  # context, the node, its reader, owners
 PROOFS_BY_READER: tuple[tuple[frozenset[str], Proof], ...] = (
     (frozenset({"LeakyRelu"}), _prove_leaky),
     (frozenset({"Concat", "Clip", "Sigmoid"}), _prove_rescaled),
@@ -243,16 +225,12 @@ def why_not_exact(document: ModelDocument, source: SourceGraph | None) -> str | 
     if source is None or document.activations == "float32":
         return "no pair is declared exact: the source has no integers to reproduce"
     if document.leaky_relu != "litert":
-        return (
-            "no pair is declared exact: converted with --leaky-relu float, which follows the real functions"
-        )
+        return "no pair is declared exact: converted with --leaky-relu float, which follows the real functions"
     if document.arithmetic != "litert":
         return "no pair is declared exact: converted with --arithmetic fused, which leaves some operators 1 LSB away"
     blocked = sorted(set(_inexact(source)))
     if blocked:
-        return (
-            f"no pair is declared exact: {', '.join(blocked)} may differ, mostly by 1 LSB (docs/operators.md)"
-        )
+        return f"no pair is declared exact: {', '.join(blocked)} may differ, mostly by 1 LSB (docs/operators.md)"
     return None
 
 

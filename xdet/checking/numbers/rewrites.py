@@ -4,11 +4,12 @@
 * ``full outputs``: likewise, behind the source's outputs alone; a Slice takes them away again.
 * ``wide stem``: eight copies of a 3 x 3 kernel of the picture, each at its place, zeros between them.
 * ``strided stem``: the picture is read in groups of four pixels, and one position computes two neighbouring columns.
-* ``shifted rows``: a depthwise convolution on groups of pixels. Every row stands as often as the kernel has columns, a group is
-  computed at a time, and what stands between the copies is the code of 0.
+* ``shifted rows``: a depthwise convolution on groups of pixels. Every row stands as often as the kernel has columns, a
+  group is computed at a time, and what stands between the copies is the code of 0.
 
-The last two write weights without zero-point. A number that is no int8 then is the sum of the largest int8 numbers of its sign
-and of what is left: every further summand of a column (shifted rows) or of a row (strided stem) reads the same pixels again.
+The last two write weights without zero-point. A number that is no int8 then is the sum of the largest int8 numbers of
+its sign and of what is left: every further summand of a column (shifted rows) or of a row (strided stem) reads the same
+pixels again.
 """
 
 from __future__ import annotations
@@ -120,8 +121,8 @@ def wide_kernel(kernel: NDArray[Any]) -> NDArray[Any]:
         kernel: ``(O, 3, 3, 3)``, OIHW.
 
     Returns:
-        ``(8 * O, 12, 4, 2)``. Output channel ``((row * 2 + column) * 2 + window) * O + o`` computes pixel (row, column) of a
-        pool window; input channel ``pixel * 3 + colour`` of kernel column ``group`` is picture column
+        ``(8 * O, 12, 4, 2)``. Output channel ``((row * 2 + column) * 2 + window) * O + o`` computes pixel (row, column)
+        of a pool window; input channel ``pixel * 3 + colour`` of kernel column ``group`` is picture column
         ``group * 4 + pixel``; the old kernel starts at row ``row`` and picture column ``2 * window + column``.
     """
     channels = kernel.shape[0]
@@ -159,9 +160,9 @@ def strided_kernel(kernel: NDArray[Any], left: int, zero_point: int = 0) -> NDAr
         zero_point: of the weights; it stands between the copies.
 
     Returns:
-        ``(2 * O, 4 * C, kh, groups)``. Output channel ``column * O + o`` computes every second column from ``column`` on; input
-        channel ``pixel * C + c`` of kernel column ``group`` is picture column ``(group - front) * 4 + pixel``, where ``front``
-        is the number of groups of padding.
+        ``(2 * O, 4 * C, kh, groups)``. Output channel ``column * O + o`` computes every second column from ``column``
+        on; input channel ``pixel * C + c`` of kernel column ``group`` is picture column ``(group - front) * 4 +
+        pixel``, where ``front`` is the number of groups of padding.
     """
     channels, depth, height, width = kernel.shape
     front, behind = group_padding(width, left)
@@ -290,11 +291,7 @@ def _wrong_copies(graph: FinishedGraph, node: Node, product: Product, written: W
         return "no constant zero-point"
     assert product.pads is not None  # noqa: S101 - its form is known
     assert product.size is not None  # noqa: S101 - likewise
-    channels, pixels, width = (
-        len(written.product.kernel) // written.copies,
-        written.copies,
-        product.kernel.shape[3],
-    )
+    channels, pixels, width = (len(written.product.kernel) // written.copies, written.copies, product.kernel.shape[3])
     columns = list(range(width))
     if is_beyond_int8(product.kernel):
         columns = [column for column, _ in taps(product.kernel, COLUMNS, width)[0]]

@@ -1,9 +1,10 @@
 """Static part, activations: every QuantizeLinear and DequantizeLinear has the scale and zero-point that its codes have.
 
-A TFLite source states them for each tensor: whose codes a value holds tells ``context``, and other numbers must be proven
-harmless (``proofs``). Those of a model that was quantised at conversion come from photographs, and its source does not know
-them; the graph itself must agree: a value is read with the numbers with which it was written, pools and other movers have one
-pair on both sides, and the pixels' pair is their rescaling. (``keras_products`` ties every input scale to the bias behind it.)
+A TFLite source states them for each tensor: whose codes a value holds tells ``context``, and other numbers must be
+proven harmless (``proofs``). Those of a model that was quantised at conversion come from photographs, and its source
+does not know them; the graph itself must agree: a value is read with the numbers with which it was written, pools and
+other movers have one pair on both sides, and the pixels' pair is their rescaling. (``keras_products`` ties every input
+scale to the bias behind it.)
 """
 
 from __future__ import annotations
@@ -31,13 +32,7 @@ if TYPE_CHECKING:
     from xdet.model.graph import Node
 
 PIXELS = ("pixels", "image")
-SAME_PAIR = MOVERS - {
-    "Max",
-    "Min",
-    "ReduceMax",
-    "ReduceMin",
-    "Clip",
-}  # on both sides, where photographs tell the pairs
+SAME_PAIR = MOVERS - {"Max", "Min", "ReduceMax", "ReduceMin", "Clip"}  # on both sides, where photographs tell the pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +109,7 @@ def _difference(context: StaticContext, index: int, found: _Pair) -> tuple[Cause
     assert quant is not None  # noqa: S101 - owners are quantised
     zero_point = quant.scalar_zero_point + shift_of(context, index, unsigned=found.unsigned)
     scale = quant.scalar_scale
-    if (
-        found.zero_point != zero_point
-    ):  # to blame where the document says that an activation reads with this scale
+    if found.zero_point != zero_point:  # to blame where the document says that an activation reads with this scale
         operators = [context.source.output_name(op) for op in context.source.activations_of(index)]
         if any(found.scale == announced(context, operator, "scale", scale) for operator in operators):
             scale = found.scale
@@ -171,9 +164,7 @@ def _expected(context: KerasContext, root: str, pairs: list[_Pair]) -> _Expected
         rescaling = context.document.spec.image.rescaling
         zero = min(max(round(-rescaling.offset / rescaling.scale), 0), 255)
         shift = 0 if pairs[0].unsigned else -128
-        return _Expected(
-            layer, np.float32(rescaling.scale), zero + shift, pairs[0].unsigned, " as in the rescaling"
-        )
+        return _Expected(layer, np.float32(rescaling.scale), zero + shift, pairs[0].unsigned, " as in the rescaling")
     if context.document.symmetric:
         return _Expected(layer, pairs[0].scale, 0, unsigned=False, like=" as in a symmetric network")
     same = [sum((p.scale, p.zero_point) == (q.scale, q.zero_point) for q in pairs) for p in pairs]

@@ -1,8 +1,8 @@
 """A Keras source and its finished graph, cut at the same places: between layers that both still have as values.
 
-The document's tensor map says which value carries a layer's result. What lies between two such values (a convolution, the
-batch normalisation that went into it, an activation that changed places with a pool) is one segment, and must do the same on
-both sides.
+The document's tensor map says which value carries a layer's result. What lies between two such values (a convolution,
+the batch normalisation that went into it, an activation that changed places with a pool) is one segment, and must do
+the same on both sides.
 """
 
 from __future__ import annotations

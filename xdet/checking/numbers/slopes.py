@@ -1,8 +1,9 @@
 """Static part, LeakyReLUs and requantisations: the node with the source's slope, or nodes that give the same 256 codes.
 
-A node behind a DequantizeLinear is judged by the table that both make: neither its scale nor its slope need be the source's.
-As a sum (pass ``leaky as sum``), two readings of the input's codes are added, all of them at one scale and those above the
-zero-point at another (``converters.leaky``); neither scale is the tensor's own, so both are judged together, here.
+A node behind a DequantizeLinear is judged by the table that both make: neither its scale nor its slope need be the
+source's. As a sum (pass ``leaky as sum``), two readings of the input's codes are added, all of them at one scale and
+those above the zero-point at another (``converters.leaky``); neither scale is the tensor's own, so both are judged
+together, here.
 """
 
 from __future__ import annotations
@@ -145,10 +146,7 @@ def _fault(found: LeakySum, form: SumForm, expected: SumForm | None) -> tuple[Ca
     pairs = ((found.whole, form.whole, expected.whole), (found.excess, form.excess, expected.excess))
     node, scale, wanted = max(pairs, key=lambda pair: abs(float(pair[1]) / float(pair[2]) - 1))
     ratio = float(scale) / float(wanted) - 1
-    return (
-        "scale",
-        f"scale in {node.op} {node.name!r}: expected {wanted:.9g}, found {scale:.9g} ({ratio:+.2%})",
-    )
+    return ("scale", f"scale in {node.op} {node.name!r}: expected {wanted:.9g}, found {scale:.9g} ({ratio:+.2%})")
 
 
 def between_pairs(context: Comparison, found: LeakySum, layer: str, slope: float) -> Promised | None:
@@ -203,9 +201,7 @@ def case_between(context: StaticContext, before_op: int, after_op: int, slope: f
     )
 
 
-def leaky_match(
-    context: StaticContext, form: FloatForm, owners: Iterable[int]
-) -> tuple[Promised, int] | None:
+def leaky_match(context: StaticContext, form: FloatForm, owners: Iterable[int]) -> tuple[Promised, int] | None:
     """The operator that a LeakyRelu node stands for, with its differing codes; of several, the one that fits best."""
     found = promised_of(context, owners)
     counts = [choice.differing(float_table(choice.case, form)) for choice in found]
@@ -229,9 +225,7 @@ def compare_slope(context: StaticContext, node: Node) -> None:
     if differing and alpha != announced(context, op.layer, "slope", slope):
         codes = f"{differing} of 256 codes behind {op.operator} {op.layer!r}"
         told = f"the graph has slope {float(alpha):.6g} behind scale {float(pair[0]):.6g}"
-        context.fault(
-            "slope", op.layer, f"{codes} differ from the source's (slope {float(slope):.6g}): {told}"
-        )
+        context.fault("slope", op.layer, f"{codes} differ from the source's (slope {float(slope):.6g}): {told}")
     elif not differing and alpha != slope:
         proof = f"all 256 codes behind {op.operator} equal LiteRT's"
         context.proven.append(ProvenChange(op.tensor, op.layer, "slope", float(slope), float(alpha), proof))

@@ -1,6 +1,7 @@
 """The TFLite source of a check: its tensors and operators by name, read by the converter's own reader.
 
-Names are those of the document's tensor map: a tensor without a name is ``tensor_7``, one whose name is taken ``conv#7``.
+Names are those of the document's tensor map: a tensor without a name is ``tensor_7``, one whose name is taken
+``conv#7``.
 """
 
 from __future__ import annotations
@@ -121,9 +122,7 @@ class SourceGraph:
         before = tensors[self.indices[layer.reads[0]]].quant if layer.operator == "QUANTIZE" else None
         more = 0.0 if before is None else float(before.scalar_scale) / float(quant.scalar_scale) / 2
         info = np.iinfo(layer.codes)
-        return replace(
-            layer, bound=1 + math.ceil(more), quant=quant, code_range=(int(info.min), int(info.max))
-        )
+        return replace(layer, bound=1 + math.ceil(more), quant=quant, code_range=(int(info.min), int(info.max)))
 
     def _bound(self, op: TfliteOperator, document: ModelDocument) -> int:
         """How many LSB an operator's translation may be off: its row says it, and the document where none was exact."""
@@ -144,8 +143,8 @@ class SourceGraph:
             wanted: the raw outputs in the order in which ``Runtime.head`` joins them.
 
         Returns:
-            One number; one per value of the joined head for several outputs whose steps differ; None where an output is float,
-            or the outputs are not those of the source.
+            One number; one per value of the joined head for several outputs whose steps differ; None where an output is
+            float, or the outputs are not those of the source.
         """
         steps = [step for step in map(self._step_of, self.model.outputs) if step is not None]
         if len(steps) < len(self.model.outputs):

@@ -1,8 +1,9 @@
 """Static part, operators that stand as integer arithmetic step by step: run here on all pairs of codes, or on a picture.
 
-There is no scale or zero-point to compare in such a form, only its result: a sum or product must give LiteRT XNNPACK's code for
-each of the 65,536 pairs (``converters.integer.pairs``), a bilinear resize must give the codes of XNNPACK's 11-bit weights for a
-picture of random codes, ABS, EXP, TANH, HARD_SWISH and PRELU must look up those of LiteRT's kernels.
+There is no scale or zero-point to compare in such a form, only its result: a sum or product must give LiteRT XNNPACK's
+code for each of the 65,536 pairs (``converters.integer.pairs``), a bilinear resize must give the codes of XNNPACK's
+11-bit weights for a picture of random codes, ABS, EXP, TANH, HARD_SWISH and PRELU must look up those of LiteRT's
+kernels.
 """
 
 from __future__ import annotations
@@ -20,15 +21,7 @@ from converters.integer.pairs import xnnpack_codes, xnnpack_takes
 from converters.sources.tflite.ops.activations import BOUNDS, codes_between
 from converters.sources.tflite.ops.arithmetic import is_square
 from xdet.checking.numbers.context import owners_of
-from xdet.checking.numbers.pairs import (
-    NODES,
-    case_of,
-    clamped,
-    codes_of,
-    combination_at,
-    pairs_at,
-    stepped_codes,
-)
+from xdet.checking.numbers.pairs import NODES, case_of, clamped, codes_of, combination_at, pairs_at, stepped_codes
 from xdet.checking.numbers.slopes import case_between
 from xdet.checking.result import ProvenChange
 
@@ -133,21 +126,15 @@ TABLES: Mapping[str, Table] = {
 }
 
 
-def _judge(
-    context: StaticContext, op: TfliteOperator, found: NDArray[Any] | None, wanted: NDArray[Any]
-) -> None:
+def _judge(context: StaticContext, op: TfliteOperator, found: NDArray[Any] | None, wanted: NDArray[Any]) -> None:
     layer = context.source.output_name(op)
     context.compared += wanted.size
     if found is None or found.shape != wanted.shape:
-        context.fault(
-            "attributes", layer, f"{op.op} {layer!r} stands as steps that are not understood; convert again"
-        )
+        context.fault("attributes", layer, f"{op.op} {layer!r} stands as steps that are not understood; convert again")
         return
     differing = int(np.count_nonzero(found != wanted))
     if differing:
-        told = (
-            f"{differing:,} of {wanted.size:,} codes of {op.op} {layer!r}, step by step, differ from LiteRT's"
-        )
+        told = f"{differing:,} of {wanted.size:,} codes of {op.op} {layer!r}, step by step, differ from LiteRT's"
         context.fault("attributes", layer, told)
         return
     proof = f"all {wanted.size:,} codes that were tried equal LiteRT's"

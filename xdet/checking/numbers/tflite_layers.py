@@ -1,7 +1,7 @@
 """A TFLite source's operators as layers, and which of them a node of the graph stands for: by the tensor map.
 
-A TRANSPOSE_CONV is the convolution whose taps carry every input to its outputs; an AVERAGE_POOL_2D that the pass ``average as
-convolution`` wrote is a depthwise one with weights of 1 and the scale 1 / places.
+A TRANSPOSE_CONV is the convolution whose taps carry every input to its outputs; an AVERAGE_POOL_2D that the pass
+``average as convolution`` wrote is a depthwise one with weights of 1 and the scale 1 / places.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ AVERAGE = "average as convolution"
 OIHW = {"CONV_2D": (0, 3, 1, 2), "DEPTHWISE_CONV_2D": (3, 0, 1, 2), "FULLY_CONNECTED": (0, 1)}
 POOLS = {"MAX_POOL_2D": "MaxPool", "AVERAGE_POOL_2D": "AveragePool"}
 LIMITS = {"RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
-BETWEEN = frozenset(
-    {"QuantizeLinear", "Reshape", "Transpose", "Cast", "Relu", "Clip"}
-)  # a product and its result
+BETWEEN = frozenset({"QuantizeLinear", "Reshape", "Transpose", "Cast", "Relu", "Clip"})  # a product and its result
 
 
 def compare_operators(context: StaticContext) -> None:
@@ -51,9 +49,7 @@ def compare_operators(context: StaticContext) -> None:
         elif node.op == "LeakyRelu":
             compare_slope(context, node)
         elif (total := leaky_sum_of(context.graph, node)) is not None:
-            compare_sum(
-                context, total, promised_of(context, owners_of(context, total.whole.inputs[0], set()))
-            )
+            compare_sum(context, total, promised_of(context, owners_of(context, total.whole.inputs[0], set())))
     for op in context.source.model.operators:
         if context.document.activations == "float32":
             _compare_limits(context, op)
@@ -100,17 +96,12 @@ def _compare_product(context: StaticContext, node: Node, op: TfliteOperator | No
         product: Product | None = _averaging(context, node, op)
         proof, name = f"all weights are 1, and their scale is 1 / {_places(op)}", layer
     elif op.op == "TRANSPOSE_CONV":
-        product, proof = (
-            _transposed(context, node, op),
-            "every tap stands where it carries its input to its output",
-        )
+        product, proof = (_transposed(context, node, op), "every tap stands where it carries its input to its output")
     else:
         product, proof = _convolution(context, node, op), ""
     if product is None:
         require_integer_form(context, node, layer)
-        context.fault(
-            "weight", layer, f"weights of {layer!r}: the {node.op} has others than the source's taps"
-        )
+        context.fault("weight", layer, f"weights of {layer!r}: the {node.op} has others than the source's taps")
         return
     faults = len(context.findings)
     compare_product(context, product, node)
@@ -127,9 +118,7 @@ def _compare_sums(context: StaticContext, node: Node) -> None:
     product = _transposed(context, node, op)
     context.compared += found.values.size
     if product is None or not np.array_equal(product.kernel, found.values):
-        context.fault(
-            "weight", layer, f"weights of {layer!r}: the {node.op} has others than the source's taps"
-        )
+        context.fault("weight", layer, f"weights of {layer!r}: the {node.op} has others than the source's taps")
         return
     proof = "every tap stands where it carries its input to its output"
     context.proven.append(ProvenChange(names[op.inputs[1]], layer, "weights", None, None, proof))
@@ -205,21 +194,14 @@ def _shifted(codes: NDArray[Any], zero_point: int, shift: int) -> tuple[NDArray[
 
 
 def _padding(
-    context: StaticContext,
-    node: Node,
-    op: TfliteOperator,
-    window: tuple[int, ...],
-    dilations: tuple[int, int] = (1, 1),
+    context: StaticContext, node: Node, op: TfliteOperator, window: tuple[int, ...], dilations: tuple[int, int] = (1, 1)
 ) -> dict[str, Any]:
     """``pads`` and ``size`` of a product."""
     height, width = context.source.model.tensors[op.inputs[0]].shape[1:3]
     is_same = op.options["padding"] == "SAME"
     pads = same_pads((height, width), window, _two(op, "stride"), dilations) if is_same else NO_PADS
     top, left, bottom, right = folded = _folded_padding(context, node, op)
-    return {
-        "pads": added((pads, folded)),
-        "size": (height - top - bottom, width - left - right),
-    }
+    return {"pads": added((pads, folded)), "size": (height - top - bottom, width - left - right)}
 
 
 def _folded_padding(context: StaticContext, node: Node, op: TfliteOperator) -> Pads:
@@ -258,8 +240,8 @@ def _places(op: TfliteOperator) -> int:
 def _transposed(context: StaticContext, node: Node, op: TfliteOperator) -> Product | None:
     """A TRANSPOSE_CONV as a convolution with the node's pads and size, tap by tap; None where no such one does the same.
 
-    Every tap ``t`` carries input ``i`` to output ``i * stride + t - cropped``; between the taps stands the zero-point. Outputs
-    that lie one stride apart are channels of one phase.
+    Every tap ``t`` carries input ``i`` to output ``i * stride + t - cropped``; between the taps stands the zero-point.
+    Outputs that lie one stride apart are channels of one phase.
     """
     plain, weights = _constants(context, op, op.inputs[2], (1, 3)), stored(context, node, 1)
     picture, image = (context.source.model.tensors[index].shape for index in (op.inputs[2], op.outputs[0]))

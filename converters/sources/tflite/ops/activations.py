@@ -88,9 +88,7 @@ def clipped(
     if bounds == (None, None):
         return real
     limits = [
-        None
-        if bound is None
-        else context.writer.constant(np.float32(bound), context.name(op, f"clamp/{side}"))
+        None if bound is None else context.writer.constant(np.float32(bound), context.name(op, f"clamp/{side}"))
         for bound, side in zip(bounds, ("min", "max"), strict=True)
     ]
     return context.writer.op("Clip", [real, *limits], context.name(op, "clamp"))
@@ -122,8 +120,7 @@ def clip_limits(
         None
         if bound is None
         else context.writer.constant(
-            np.float32(_code(bound, scale, zero_point) - zero_point) * scale,
-            context.name(op, f"clamp/{side}"),
+            np.float32(_code(bound, scale, zero_point) - zero_point) * scale, context.name(op, f"clamp/{side}")
         )
         for bound, side in zip(bounds, ("min", "max"), strict=True)
     ]
@@ -229,8 +226,9 @@ def look_up_rows(
 def relu(context: ImportContext, op: TfliteOperator) -> None:
     """RELU, RELU6, RELU_N1_TO_1: requantised to the output's scale, then clamped.
 
-    Bit exact where the scales are equal, as converters write them. Otherwise LiteRT's only kernel, a built-in one, rounds
-    twice in 31-bit fixed point: a scale that gives the same codes is searched, and a table written where there is none.
+    Bit exact where the scales are equal, as converters write them. Otherwise LiteRT's only kernel, a built-in one,
+    rounds twice in 31-bit fixed point: a scale that gives the same codes is searched, and a table written where there
+    is none.
     """
     source, target = op.inputs[0], op.outputs[0]
     if not context.is_quantized(target):
@@ -262,9 +260,7 @@ def logistic(context: ImportContext, op: TfliteOperator) -> None:
             close_by_table(context, op, wanted)
             return
         adjusted = context.params(source).scale if scale is None else np.array([scale], np.float32)
-        real = context.adjusted_float_of(
-            source, QuantParams(adjusted, context.params(source).zero_point), target
-        )
+        real = context.adjusted_float_of(source, QuantParams(adjusted, context.params(source).zero_point), target)
     real = context.float_of(source) if real is None else real
     context.close(target, context.writer.op("Sigmoid", [real], context.name(op)))
 
@@ -305,7 +301,8 @@ def requantize(context: ImportContext, op: TfliteOperator) -> None:
             close_by_table(context, op, wanted)
             return
     assert form is not None  # noqa: S101 - the line above leaves with None
-    # a LeakyRelu even where its slope is 1: ONNX Runtime would merge Q -> DQ -> Q -> DQ into one pair and round once, not twice
+    # a LeakyRelu even where its slope is 1: ONNX Runtime would merge Q -> DQ -> Q -> DQ into one pair and round once,
+    # not twice
     _leaky_node(context, (source, target), form, case.slope)
 
 
@@ -346,9 +343,7 @@ def cast(context: ImportContext, op: TfliteOperator) -> None:
     params = QuantParams.per_tensor(1.0, context.shift(source))
     context.define(
         target,
-        dequantize_node(
-            context.writer, context.codes_of(source), params, context.code_dtype, context.names[target]
-        ),
+        dequantize_node(context.writer, context.codes_of(source), params, context.code_dtype, context.names[target]),
     )
 
 
@@ -371,9 +366,7 @@ def function(context: ImportContext, op: TfliteOperator) -> None:
     source, target = op.inputs[0], op.outputs[0]
     if context.is_quantized(target) and (context.match_litert or op.op in TABLES_ALONE):
         approximate = ", approximate" if op.options.get("approximate") else ""
-        close_by_table(
-            context, op, function_table(op.op + approximate, leaky_case(context, source, target, 1.0))
-        )
+        close_by_table(context, op, function_table(op.op + approximate, leaky_case(context, source, target, 1.0)))
         return
     real = context.float_of(source)
     for node in FUNCTION_NODES[op.op]:

@@ -214,9 +214,7 @@ def _close_plainly(context: ImportContext, op: TfliteOperator, a: int, b: int) -
     close_with_activation(context, op, context.writer.op(NODES[op.op], operands, context.name(op)))
 
 
-def _close_fused(
-    context: ImportContext, op: TfliteOperator, operands: tuple[int, int], form: PairForm
-) -> None:
+def _close_fused(context: ImportContext, op: TfliteOperator, operands: tuple[int, int], form: PairForm) -> None:
     target = op.outputs[0]
     read = [
         context.adjusted_float_of(index, _params(affine), target, codes=_aligned_codes(context, op, index))

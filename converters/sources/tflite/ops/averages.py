@@ -76,8 +76,7 @@ def pivot_at(context: ImportContext, source: int, target: int, stored_code: int)
         return plain
     zero_point, scale = stored_code + context.shift(source), plain.before.scalar_scale
     return Pivot(
-        QuantParams.per_tensor(float(scale * NUDGE), zero_point),
-        QuantParams.per_tensor(float(scale), zero_point),
+        QuantParams.per_tensor(float(scale * NUDGE), zero_point), QuantParams.per_tensor(float(scale), zero_point)
     )
 
 
@@ -190,11 +189,7 @@ def _nearest_indices(op: TfliteOperator, size: int, new_size: int) -> NDArray[np
     Source: tensorflow/lite/kernels/internal/reference/resize_nearest_neighbor.h.
     """
     aligned = bool(op.options["align_corners"]) and new_size > 1
-    ratio = (
-        np.float32(size - 1) / np.float32(new_size - 1)
-        if aligned
-        else np.float32(size) / np.float32(new_size)
-    )
+    ratio = np.float32(size - 1) / np.float32(new_size - 1) if aligned else np.float32(size) / np.float32(new_size)
     offset = np.float32(0.5 if op.options["half_pixel_centers"] else 0.0)
     position = (np.arange(new_size, dtype=np.float32) + offset) * ratio
     rounded = np.floor(position + np.float32(0.5)) if op.options["align_corners"] else np.floor(position)
@@ -220,14 +215,10 @@ def average_pool_2d(context: ImportContext, op: TfliteOperator) -> None:
         return
     pivot = pivot_at(context, op.inputs[0], op.outputs[0], stored_code=0)
     source = context.adjusted_float_of(op.inputs[0], pivot.before, op.outputs[0])
-    close_with_activation(
-        context, op, _pool(context, op, "AveragePool", source, count_include_pad=0), pivot.after
-    )
+    close_with_activation(context, op, _pool(context, op, "AveragePool", source, count_include_pad=0), pivot.after)
 
 
-def _pool(
-    context: ImportContext, op: TfliteOperator, op_type: str, source: ir.Value, **attributes: Any
-) -> ir.Value:
+def _pool(context: ImportContext, op: TfliteOperator, op_type: str, source: ir.Value, **attributes: Any) -> ir.Value:
     return context.writer.op(
         op_type,
         [source],
@@ -291,8 +282,8 @@ def _count(context: ImportContext, op: TfliteOperator) -> int:
 def _close_sums(context: ImportContext, op: TfliteOperator, divisor: int) -> None:
     """Sums of stored codes as XNNPACK: ``sum * f + (zp_out - count * zp_in * f)``, every step in float32, half to even.
 
-    The factor is ``f = s_in / s_out / divisor``. Found by measurement: of some forty orders of these steps the only one that
-    equals LiteRT in 500 of 500 random means with ties; the generated models, drawn apart, bear it out.
+    The factor is ``f = s_in / s_out / divisor``. Found by measurement: of some forty orders of these steps the only one
+    that equals LiteRT in 500 of 500 random means with ties; the generated models, drawn apart, bear it out.
     """
     source, target, writer = op.inputs[0], op.outputs[0], context.writer
     before, after = (context.tensor(index).quant for index in (source, target))
@@ -307,9 +298,7 @@ def _close_sums(context: ImportContext, op: TfliteOperator, divisor: int) -> Non
     info = np.iinfo(context.tensor(target).dtype)
 
     def step(kind: str, value: ir.Value, name: str, *numbers: np.generic) -> ir.Value:
-        constants = [
-            writer.constant(number, context.name(op, f"{name}/{i}")) for i, number in enumerate(numbers)
-        ]
+        constants = [writer.constant(number, context.name(op, f"{name}/{i}")) for i, number in enumerate(numbers)]
         return writer.op(kind, [value, *constants], context.name(op, name))
 
     wide = writer.op("Cast", [context.codes_of(source)], context.name(op, "wide"), to=6)  # INT32

@@ -1,8 +1,8 @@
 """Sums of products as LiteRT's built-in kernels requantise them, step by step: 31-bit fixed point, rounded twice.
 
-Runtimes multiply a sum by one float32 factor and round once. The built-in kernels multiply by 31 bits, round half up, divide by
-a power of two and round again (``converters.integer.functions.rescaled``). Float64 holds every step: a sum of 24 bits times 31
-bits needs 55, of which 53 are kept, which moves no sum that is not within 2^-26 of a half.
+Runtimes multiply a sum by one float32 factor and round once. The built-in kernels multiply by 31 bits, round half up,
+divide by a power of two and round again (``converters.integer.functions.rescaled``). Float64 holds every step: a sum of
+24 bits times 31 bits needs 55, of which 53 are kept, which moves no sum that is not within 2^-26 of a half.
 
 Seven elementwise operators on the product; ``--arithmetic fused`` keeps the one operator, within 1 LSB.
 """
@@ -72,9 +72,7 @@ def requantized(
     def step(kind: str, value: ir.Value, what: str, number: Any = None) -> ir.Value:
         operands = [value]
         if number is not None:
-            operands.append(
-                writer.constant(np.asarray(number, np.float64), context.name(op, f"{what}/number"))
-            )
+            operands.append(writer.constant(np.asarray(number, np.float64), context.name(op, f"{what}/number")))
         return writer.op(kind, operands, context.name(op, what))
 
     factors = np.array(product_factor(context, op)) if factors is None else factors
@@ -84,9 +82,7 @@ def requantized(
     real = writer.op("Cast", [sums], context.name(op, "real"), to=int(ir.DataType.DOUBLE))
     fine = step(
         "Floor",
-        step(
-            "Add", step("Mul", real, "scaled", np.ldexp(multiplier.astype(np.float64), up - 31)), "half", 0.5
-        ),
+        step("Add", step("Mul", real, "scaled", np.ldexp(multiplier.astype(np.float64), up - 31)), "half", 0.5),
         "fine",
     )
     size = fine if halves_up else step("Abs", fine, "size")

@@ -1,7 +1,7 @@
 """ADD, SUB and MUL step by step, for the few whose fused form cannot be exact (``converters.integer.pair_search``).
 
-A sum is XNNPACK's own: int32 codes times integer multipliers, a constant that keeps the total above zero, a division by a
-power of two that therefore rounds down: about ten elementwise operators instead of one. A product is that of centred
+A sum is XNNPACK's own: int32 codes times integer multipliers, a constant that keeps the total above zero, a division by
+a power of two that therefore rounds down: about ten elementwise operators instead of one. A product is that of centred
 codes in float32, which holds it, times one float32 factor, rounded half to even: six operators. Bit exact on every
 runtime with IEEE arithmetic. What XNNPACK does not take is looked up in a table of all pairs.
 """
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from converters.sources.tflite.reader import TfliteOperator
 
 
-def close_in_integers(
-    context: ImportContext, op: TfliteOperator, case: PairCase, operands: Sequence[ir.Value]
-) -> None:
+def close_in_integers(context: ImportContext, op: TfliteOperator, case: PairCase, operands: Sequence[ir.Value]) -> None:
     """Compute an operator that XNNPACK takes from the codes of its operands, its fused activation included."""
     target = op.outputs[0]
     context.tell(target, target, "table")
@@ -53,9 +51,7 @@ def close_in_integers(
     context.define(target, context.writer.op("Cast", [clipped], context.names[target], to=int(to)))
 
 
-def close_by_pairs(
-    context: ImportContext, op: TfliteOperator, case: PairCase, operands: Sequence[ir.Value]
-) -> None:
+def close_by_pairs(context: ImportContext, op: TfliteOperator, case: PairCase, operands: Sequence[ir.Value]) -> None:
     """Look up an operator that LiteRT's built-in kernel computes: a code for each of 65,536 pairs."""
     target, writer = op.outputs[0], context.writer
     wide = [
@@ -95,15 +91,11 @@ def _sum(context: ImportContext, op: TfliteOperator, case: PairCase, wide: Seque
     return _with(context, op, "Add", steps, np.int32(case.out.zero_point - lift), "codes")
 
 
-def _close_product(
-    context: ImportContext, op: TfliteOperator, case: PairCase, operands: Sequence[ir.Value]
-) -> None:
+def _close_product(context: ImportContext, op: TfliteOperator, case: PairCase, operands: Sequence[ir.Value]) -> None:
     """Centred codes as DequantizeLinear with scale 1 gives them, their product, one float32 factor, Round."""
     writer, target = context.writer, op.outputs[0]
     centred = [
-        dequantize_node(
-            writer, codes, _ones(affine), context.code_dtype, context.name(op, f"centred{position}")
-        )
+        dequantize_node(writer, codes, _ones(affine), context.code_dtype, context.name(op, f"centred{position}"))
         for position, (affine, codes) in enumerate(zip((case.a, case.b), operands, strict=True))
     ]
     product = writer.op("Mul", centred, context.name(op, "product"))

@@ -1,10 +1,10 @@
 """RESIZE_BILINEAR step by step, where ONNX's Resize cannot be exact.
 
-XNNPACK's weights are whole multiples of 2^-11: per axis ``2048 - w`` of the lower neighbour and ``w`` of the upper one. The
-sum over both axes is an int32 number of 22 fractional bits, rounded half up.
+XNNPACK's weights are whole multiples of 2^-11: per axis ``2048 - w`` of the lower neighbour and ``w`` of the upper one.
+The sum over both axes is an int32 number of 22 fractional bits, rounded half up.
 
-Before: a Resize between two pairs. After: codes as int32, per axis two Gather and a weighted sum, a division by 2^22. Bit exact
-on every runtime; about fifteen elementwise operators instead of one.
+Before: a Resize between two pairs. After: codes as int32, per axis two Gather and a weighted sum, a division by 2^22.
+Bit exact on every runtime; about fifteen elementwise operators instead of one.
 
 Source of the recipe: google/XNNPACK, ``src/indirection.c`` (xnn_indirection_init_resize_bilinear2d_hwc_q11) and
 ``src/s8-ibilinear``.
@@ -63,9 +63,7 @@ def axis_weights(op: TfliteOperator, size: int, new_size: int) -> AxisWeights:
     return AxisWeights(lower, np.minimum(lower + 1, size - 1), weight)
 
 
-def close_in_integers(
-    context: ImportContext, op: TfliteOperator, rows: AxisWeights, columns: AxisWeights
-) -> None:
+def close_in_integers(context: ImportContext, op: TfliteOperator, rows: AxisWeights, columns: AxisWeights) -> None:
     """Resize the codes of an operator's input along height and width."""
     target, writer = op.outputs[0], context.writer
     lift = LIFT if context.activations == "int8" else 0
@@ -75,9 +73,7 @@ def close_in_integers(
         value = writer.op("Add", [value, _number(context, op, lift, "lift")], context.name(op, "lifted"))
     for axis, weights, what in ((3, columns, "columns"), (2, rows, "rows")):
         value = _interpolated(context, op, value, (axis, weights, what))
-    value = writer.op(
-        "Add", [value, _number(context, op, ONE * ONE // 2, "half")], context.name(op, "half up")
-    )
+    value = writer.op("Add", [value, _number(context, op, ONE * ONE // 2, "half")], context.name(op, "half up"))
     value = writer.op("Div", [value, _number(context, op, ONE * ONE, "one")], context.name(op, "steps"))
     if lift:
         value = writer.op("Sub", [value, _number(context, op, lift, "lift")], context.name(op, "codes"))
@@ -100,9 +96,7 @@ def _interpolated(
         where = writer.constant(positions, context.name(op, f"{what}/{side} positions"))
         taken = writer.op("Gather", [value, where], context.name(op, f"{what}/{side}"), axis=axis)
         shape = (-1, 1) if axis == 2 else (-1,)
-        factor = writer.constant(
-            factors.astype(np.int32).reshape(shape), context.name(op, f"{what}/{side} weights")
-        )
+        factor = writer.constant(factors.astype(np.int32).reshape(shape), context.name(op, f"{what}/{side} weights"))
         terms.append(writer.op("Mul", [taken, factor], context.name(op, f"{what}/{side} weighted")))
     return writer.op("Add", terms, context.name(op, what))
 

@@ -40,9 +40,7 @@ def strided_index(context: ImportContext, op: TfliteOperator) -> tuple[AxisIndex
         SourceFileError: operands of different lengths, a zero stride, too many axes, or an index out of range.
     """
     shape = context.tensor(op.inputs[0]).shape
-    begin, end, strides = (
-        [int(v) for v in context.constant_of(op, position).reshape(-1)] for position in (1, 2, 3)
-    )
+    begin, end, strides = ([int(v) for v in context.constant_of(op, position).reshape(-1)] for position in (1, 2, 3))
     if not len(begin) == len(end) == len(strides) or 0 in strides:
         msg = f"{context.model.file}: {describe(context, op)} has begin {begin}, end {end}, strides {strides}"
         raise SourceFileError(f"{msg}; expected equally many, and no stride of 0")
@@ -75,9 +73,7 @@ def _entry(op: TfliteOperator, i: int, limits: tuple[int, int, int]) -> slice | 
     begin, end, stride = limits
     if _bit(op, "shrink_axis_mask", i):
         return 0 if _bit(op, "begin_mask", i) else begin
-    return slice(
-        None if _bit(op, "begin_mask", i) else begin, None if _bit(op, "end_mask", i) else end, stride
-    )
+    return slice(None if _bit(op, "begin_mask", i) else begin, None if _bit(op, "end_mask", i) else end, stride)
 
 
 def _bit(op: TfliteOperator, mask: str, i: int) -> bool:
@@ -96,7 +92,9 @@ def _require_in_range(
         isinstance(entry, slice) or -size <= entry < size for entry, size in zip(entries, shape, strict=True)
     )
     if not sound:
-        msg = f"{context.model.file}: {describe(context, op)} takes {list(index)} from shape {list(shape)}: out of range"
+        msg = (
+            f"{context.model.file}: {describe(context, op)} takes {list(index)} from shape {list(shape)}: out of range"
+        )
         raise SourceFileError(msg)
 
 
@@ -152,17 +150,12 @@ def _block(context: ImportContext, op: TfliteOperator) -> tuple[tuple[int, ...],
 
 
 def _regroup(
-    context: ImportContext,
-    op: TfliteOperator,
-    sizes: tuple[tuple[int, ...], tuple[int, ...]],
-    perm: list[int],
+    context: ImportContext, op: TfliteOperator, sizes: tuple[tuple[int, ...], tuple[int, ...]], perm: list[int]
 ) -> None:
     """An NCHW value as one of six axes, permuted, and as four again; the batch is left to the runtime."""
     real = context.moved_float_of(op.inputs[0], op.outputs[0])
     for position, behind_batch in enumerate(sizes):
-        shape = context.writer.constant(
-            np.array([0, *behind_batch], np.int64), context.name(op, f"shape{position}")
-        )
+        shape = context.writer.constant(np.array([0, *behind_batch], np.int64), context.name(op, f"shape{position}"))
         real = context.writer.op("Reshape", [real, shape], context.name(op, ("blocks", "float")[position]))
         if position == 0:
             real = context.writer.op("Transpose", [real], context.name(op, "permuted"), perm=perm)
@@ -214,9 +207,7 @@ def _take(context: ImportContext, op: TfliteOperator, ranges: Sequence[range]) -
         msg = f"{context.model.file}: {describe(context, op)} takes nothing from shape {list(shape)}"
         raise UnsupportedModelError(msg)
     if touched:
-        limits = zip(
-            *((ranges[axis].start, _end(ranges[axis]), ranges[axis].step) for axis in touched), strict=True
-        )
+        limits = zip(*((ranges[axis].start, _end(ranges[axis]), ranges[axis].step) for axis in touched), strict=True)
         starts, ends, steps = (np.array(values, np.int64) for values in limits)
         axes = np.array([context.axis(source, axis) for axis in touched], np.int64)
         operands = [
@@ -224,9 +215,7 @@ def _take(context: ImportContext, op: TfliteOperator, ranges: Sequence[range]) -
             for what, array in (("starts", starts), ("ends", ends), ("axes", axes), ("steps", steps))
         ]
         real = context.writer.op("Slice", [real, *operands], context.name(op))
-    context.close(
-        target, reshape(context, real, sliced, context.tensor(target).shape, context.name(op, "reshaped"))
-    )
+    context.close(target, reshape(context, real, sliced, context.tensor(target).shape, context.name(op, "reshaped")))
 
 
 def slice_operator(context: ImportContext, op: TfliteOperator) -> None:
@@ -261,13 +250,9 @@ def gather(context: ImportContext, op: TfliteOperator) -> None:
         msg = f"{context.model.file}: {describe(context, op)} reads outside the {size} entries of its axis, or nothing"
         raise SourceFileError(msg)
     where = context.writer.constant(indices.reshape(-1), context.name(op, "indices"))
-    real = context.writer.op(
-        "Gather", [context.moved_float_of(source, target), where], context.name(op), axis=axis
-    )
+    real = context.writer.op("Gather", [context.moved_float_of(source, target), where], context.name(op), axis=axis)
     flat = (*shape[:source_axis], indices.size, *shape[source_axis + 1 :])
-    context.close(
-        target, reshape(context, real, flat, context.tensor(target).shape, context.name(op, "reshaped"))
-    )
+    context.close(target, reshape(context, real, flat, context.tensor(target).shape, context.name(op, "reshaped")))
 
 
 def pad(context: ImportContext, op: TfliteOperator) -> None:
@@ -283,10 +268,7 @@ def pad(context: ImportContext, op: TfliteOperator) -> None:
         context.axis(source, 0)
     if rank == 4:
         pads = pads[[0, 3, 1, 2]]
-    operands = [
-        context.float_of(source),
-        context.writer.constant(pads.T.reshape(-1), context.name(op, "pads")),
-    ]
+    operands = [context.float_of(source), context.writer.constant(pads.T.reshape(-1), context.name(op, "pads"))]
     context.close(op.outputs[0], context.writer.op("Pad", operands, context.name(op), mode="constant"))
 
 
@@ -367,9 +349,7 @@ def split(context: ImportContext, op: TfliteOperator) -> None:
         raise SourceFileError(msg)
     sizes = context.writer.constant(np.full(parts, size // parts, np.int64), context.name(op, "sizes"))
     names = [f"{context.names[index]}/float" for index in op.outputs]
-    reals = context.writer.ops(
-        "Split", [context.moved_float_of(source, op.outputs[0]), sizes], names, axis=axis
-    )
+    reals = context.writer.ops("Split", [context.moved_float_of(source, op.outputs[0]), sizes], names, axis=axis)
     for index, real in zip(op.outputs, reals, strict=True):
         context.close(index, real)
 
@@ -381,13 +361,13 @@ def unpack(context: ImportContext, op: TfliteOperator) -> None:
     source_axis = context.source_axis(op, source, int_option(op, "axis"))
     axis = context.axis(source, source_axis)
     if shape[source_axis] != len(op.outputs):
-        msg = f"{context.model.file}: {describe(context, op)} unpacks {shape[source_axis]} values into {len(op.outputs)}"
+        msg = (
+            f"{context.model.file}: {describe(context, op)} unpacks {shape[source_axis]} values into {len(op.outputs)}"
+        )
         raise SourceFileError(msg)
     sizes = context.writer.constant(np.ones(len(op.outputs), np.int64), context.name(op, "sizes"))
     names = [f"{context.names[index]}/slice" for index in op.outputs]
-    reals = context.writer.ops(
-        "Split", [context.moved_float_of(source, op.outputs[0]), sizes], names, axis=axis
-    )
+    reals = context.writer.ops("Split", [context.moved_float_of(source, op.outputs[0]), sizes], names, axis=axis)
     with_axis = (*shape[:source_axis], 1, *shape[source_axis + 1 :])
     for index, real in zip(op.outputs, reals, strict=True):
         name = f"{context.names[index]}/float"
@@ -400,7 +380,9 @@ def tile(context: ImportContext, op: TfliteOperator) -> None:
     rank = len(context.tensor(source).shape)
     repeats = context.constant_of(op, 1).reshape(-1).astype(np.int64)
     if repeats.size != rank or (repeats < 1).any():
-        msg = f"{context.model.file}: {describe(context, op)} repeats {repeats.tolist()}, expected {rank} numbers above 0"
+        msg = (
+            f"{context.model.file}: {describe(context, op)} repeats {repeats.tolist()}, expected {rank} numbers above 0"
+        )
         raise SourceFileError(msg)
     if repeats[0] != 1:
         context.axis(source, 0)

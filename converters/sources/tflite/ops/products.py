@@ -2,8 +2,8 @@
 
 Float activations: the same operators without pairs; int8 weights stay codes behind a DequantizeLinear (dynamic range).
 
-Numeric effect: none against LiteRT XNNPACK. ONNX Runtime's QLinearConv requantises exactly like it, with the float32 factor
-``x_scale * w_scale / y_scale`` and rounding half to even.
+Numeric effect: none against LiteRT XNNPACK. ONNX Runtime's QLinearConv requantises exactly like it, with the float32
+factor ``x_scale * w_scale / y_scale`` and rounding half to even.
 
 FULLY_CONNECTED: DequantizeLinear x 3 -> Gemm -> QuantizeLinear, with the source's integers.
 """
@@ -49,11 +49,7 @@ def _convolution(
     kernel = weights_oihw.shape[2:]
     strides = (int_option(op, "stride_h"), int_option(op, "stride_w"))
     dilations = (int_option(op, "dilation_h"), int_option(op, "dilation_w"))
-    inputs = [
-        context.float_of(op.inputs[0]),
-        weight_value(context, op, weights_oihw, layout),
-        bias_value(context, op),
-    ]
+    inputs = [context.float_of(op.inputs[0]), weight_value(context, op, weights_oihw, layout), bias_value(context, op)]
     real = context.writer.op(
         "Conv",
         inputs if inputs[2] is not None else inputs[:2],
@@ -188,9 +184,7 @@ def _multiply_computed(context: ImportContext, op: TfliteOperator, rows: tuple[i
     """A FULLY_CONNECTED with computed weights, in LiteRT's fixed point."""
     source, target, name = context.tensor(op.inputs[0]), op.outputs[0], context.names[op.outputs[0]]
     codes = reshape(context, context.codes_of(op.inputs[0]), source.shape, rows, context.name(op, "rows"))
-    columns = context.writer.op(
-        "Transpose", [context.codes_of(op.inputs[1])], context.name(op, "columns"), perm=[1, 0]
-    )
+    columns = context.writer.op("Transpose", [context.codes_of(op.inputs[1])], context.name(op, "columns"), perm=[1, 0])
     sums = integer_product(context, op, codes, columns)
     if len(op.inputs) > 2 and op.inputs[2] >= 0:
         bias = context.writer.constant(context.constant_of(op, 2).reshape(-1), context.name(op, "bias"))

@@ -54,12 +54,7 @@ def fold(context: ImportContext, op: TfliteOperator) -> bool:
         _require_declared(context, op, FOLDS[op.op].shapes(context, op, arrays))
         with np.errstate(over="ignore"):  # integers wrap around, as TFLite's do
             results = FOLDS[op.op].values(context, op, arrays)
-    except (
-        ValueError,
-        IndexError,
-        TypeError,
-        OverflowError,
-    ) as error:  # numpy refuses operands that do not fit
+    except (ValueError, IndexError, TypeError, OverflowError) as error:  # numpy refuses operands that do not fit
         msg = f"{context.model.file}: {describe(context, op)} cannot be computed from its constants: {error}"
         raise SourceFileError(msg) from error
     for index, result in zip(op.outputs, results, strict=True):
@@ -178,9 +173,7 @@ FOLDS: Mapping[str, Folding] = {
     ),
     "MUL": Folding(_broadcast_shapes, lambda _c, _o, arrays: [arrays[0] * arrays[1]]),
     "PACK": Folding(_pack_shapes, lambda _c, op, arrays: [np.stack(arrays, axis=int_option(op, "axis"))]),
-    "RESHAPE": Folding(
-        _reshape_shapes, lambda c, op, arrays: [arrays[0].reshape(c.tensor(op.outputs[0]).shape)]
-    ),
+    "RESHAPE": Folding(_reshape_shapes, lambda c, op, arrays: [arrays[0].reshape(c.tensor(op.outputs[0]).shape)]),
     "SHAPE": Folding(_shape_shapes, lambda c, op, _arrays: [np.array(c.tensor(op.inputs[0]).shape)]),
     "SPLIT": Folding(
         _split_shapes, lambda _c, op, arrays: np.split(arrays[1], len(op.outputs), axis=_split_axis(arrays))
@@ -188,7 +181,5 @@ FOLDS: Mapping[str, Folding] = {
     "STRIDED_SLICE": Folding(_strided_slice_shapes, lambda c, op, arrays: [arrays[0][strided_index(c, op)]]),
     "SUB": Folding(_broadcast_shapes, lambda _c, _o, arrays: [arrays[0] - arrays[1]]),
     "TILE": Folding(_tile_shapes, lambda _c, _o, arrays: [np.tile(arrays[0], arrays[1].reshape(-1))]),
-    "TRANSPOSE": Folding(
-        _transpose_shapes, lambda _c, _o, arrays: [arrays[0].transpose(arrays[1].reshape(-1))]
-    ),
+    "TRANSPOSE": Folding(_transpose_shapes, lambda _c, _o, arrays: [arrays[0].transpose(arrays[1].reshape(-1))]),
 }

@@ -1,9 +1,10 @@
 """SOFTMAX, of codes as LiteRT's built-in kernel computes it (``converters.integer.softmax``), in standard operators.
 
-The exponentials are looked up with Gather, and added up by one Sum of all classes, which adds them in their order, or by CumSum
-where there are many (a Sum of 1,001 operands has no shape for onnx's inference). On ONNX Runtime this takes 0.6 (bins of boxes,
-not on the last axis) to 6 times (91 classes, on the last axis) the time of one Softmax. GatherElements would be four times as
-fast as Gather, and fails on onnx's reference evaluator for tables beyond 64 entries.
+The exponentials are looked up with Gather, and added up by one Sum of all classes, which adds them in their order, or
+by CumSum where there are many (a Sum of 1,001 operands has no shape for onnx's inference). On ONNX Runtime this takes
+0.6 (bins of boxes, not on the last axis) to 6 times (91 classes, on the last axis) the time of one Softmax.
+GatherElements would be four times as fast as Gather, and fails on onnx's reference evaluator for tables beyond 64
+entries.
 """
 
 from __future__ import annotations
@@ -39,9 +40,7 @@ def _step_by_step(context: ImportContext, op: TfliteOperator) -> None:
     shape = context.tensor(source).shape
     axis = context.axis(source, len(shape) - 1)
 
-    def step(
-        kind: str, what: str, *operands: ir.Value | np.generic | np.ndarray, **attributes: int
-    ) -> ir.Value:
+    def step(kind: str, what: str, *operands: ir.Value | np.generic | np.ndarray, **attributes: int) -> ir.Value:
         values = [
             operand
             if isinstance(operand, ir.Value)
@@ -60,9 +59,7 @@ def _step_by_step(context: ImportContext, op: TfliteOperator) -> None:
         total = step("Gather", "total", sums, np.array([shape[-1] - 1], np.int64), axis=axis)
     else:
         sizes, names = np.ones(shape[-1], np.int64), [context.name(op, f"class{i}") for i in range(shape[-1])]
-        parts = writer.ops(
-            "Split", [raised, writer.constant(sizes, context.name(op, "sizes"))], names, axis=axis
-        )
+        parts = writer.ops("Split", [raised, writer.constant(sizes, context.name(op, "sizes"))], names, axis=axis)
         total = writer.op("Sum", parts, context.name(op, "total"))
     scale, zero_point = context.params(target).scalar_scale, context.params(target).scalar_zero_point
     if scale * LEVELS != 1:
@@ -83,8 +80,9 @@ def _step_by_step(context: ImportContext, op: TfliteOperator) -> None:
 def _close_plainly(context: ImportContext, op: TfliteOperator) -> None:
     """One Softmax; ``beta`` scales the input's DequantizeLinear.
 
-    Between codes a Min with 1, which changes nothing, keeps it in float32. Integer kernels are no nearer to LiteRT and slower
-    (ONNX Runtime), give the lowest code for one class, which is 1 everywhere (the same, 1.15 to 1.30), or are wrong (tract).
+    Between codes a Min with 1, which changes nothing, keeps it in float32. Integer kernels are no nearer to LiteRT and
+    slower (ONNX Runtime), give the lowest code for one class, which is 1 everywhere (the same, 1.15 to 1.30), or are
+    wrong (tract).
     """
     source = op.inputs[0]
     beta = np.float32(float_option(op, "beta"))
@@ -94,9 +92,7 @@ def _close_plainly(context: ImportContext, op: TfliteOperator) -> None:
         real = context.float_of(source)
         if beta != 1:
             real = context.writer.op(
-                "Mul",
-                [real, context.writer.constant(beta, context.name(op, "beta"))],
-                context.name(op, "times beta"),
+                "Mul", [real, context.writer.constant(beta, context.name(op, "beta"))], context.name(op, "times beta")
             )
     axis = context.axis(source, len(context.tensor(source).shape) - 1)
     probabilities = context.writer.op("Softmax", [real], context.name(op), axis=axis)

@@ -1,9 +1,9 @@
 """TRANSPOSE_CONV as an ordinary convolution that gives every phase of the output as channels of its own.
 
-Along an axis with stride ``s`` output ``s * m + phase`` reads inputs ``m + offset`` alone, each with one tap of the kernel. So
-one convolution with stride 1 and ``s * s`` times the output channels, whose taps are the kernel's and zeros, gives all outputs;
-Reshape and Transpose put the phases side by side. Runtimes run it in integers and requantise it as every other convolution,
-which is what XNNPACK does, too: bit exact. ONNX's ConvTranspose would run in float32.
+Along an axis with stride ``s`` output ``s * m + phase`` reads inputs ``m + offset`` alone, each with one tap of the
+kernel. So one convolution with stride 1 and ``s * s`` times the output channels, whose taps are the kernel's and zeros,
+gives all outputs; Reshape and Transpose put the phases side by side. Runtimes run it in integers and requantise it as
+every other convolution, which is what XNNPACK does, too: bit exact. ONNX's ConvTranspose would run in float32.
 
 Source of the cropping: tensorflow/lite/kernels/padding.h, as for a convolution from the output to the input.
 """
@@ -102,10 +102,7 @@ def transpose_conv(context: ImportContext, op: TfliteOperator) -> None:
 
 
 def _sparse(
-    context: ImportContext,
-    op: TfliteOperator,
-    axes: tuple[PhaseAxis, PhaseAxis],
-    window: dict[str, Any],
+    context: ImportContext, op: TfliteOperator, axes: tuple[PhaseAxis, PhaseAxis], window: dict[str, Any]
 ) -> None:
     """In LiteRT's fixed point: int32 sums, one 31-bit factor per channel; weights as the dialect's codes (``ConvInteger``)."""
     writer, (place, source), target = context.writer, op.inputs[1:3], op.outputs[0]
@@ -120,9 +117,7 @@ def _sparse(
         for what, number in (("image", context.params(source).scalar_zero_point), ("weights", zero + shift))
     ]
     operands = [context.codes_of(source), codes, *zeros]
-    sums = _side_by_side(
-        context, op, writer.op("ConvInteger", operands, context.name(op, "phases"), **window), axes
-    )
+    sums = _side_by_side(context, op, writer.op("ConvInteger", operands, context.name(op, "phases"), **window), axes)
     if _has_bias(op):
         bias = writer.constant(context.constant_of(op, 3).reshape(1, -1, 1, 1), context.names[op.inputs[3]])
         context.twins[context.names[op.inputs[3]]] = TensorTwin(str(bias.name), "phases", 0)
@@ -151,24 +146,21 @@ def _require_fit(context: ImportContext, op: TfliteOperator, weights: NDArray[An
     source, target = context.tensor(op.inputs[2]).shape, context.tensor(op.outputs[0]).shape
     quant, kind = context.tensor(op.inputs[1]).quant, weights.dtype.name
     if weights.shape[3] != source[3] or weights.shape[0] != target[3]:
-        msg = f"{where} has weights {list(weights.shape)} from {list(source)} to {list(target)}: the channels do not fit"
+        msg = (
+            f"{where} has weights {list(weights.shape)} from {list(source)} to {list(target)}: the channels do not fit"
+        )
         raise SourceFileError(msg)
     if len(op.inputs) > 3 and op.inputs[3] >= 0 and context.constant_of(op, 3).size != weights.shape[0]:
         msg = f"{where} has a bias of {context.constant_of(op, 3).size} numbers, expected {weights.shape[0]}"
         raise SourceFileError(msg)
     for axis, option in ((1, "stride_h"), (2, "stride_w")):
         stride = int_option(op, option)
-        if (
-            not 1 <= stride <= LARGEST_STRIDE
-            or target[axis] > (source[axis] + 1) * stride + weights.shape[axis]
-        ):
+        if not 1 <= stride <= LARGEST_STRIDE or target[axis] > (source[axis] + 1) * stride + weights.shape[axis]:
             msg = f"{where} makes {target[axis]} of {source[axis]} by {option} {stride}, expected 1 to {LARGEST_STRIDE}"
             raise UnsupportedModelError(msg)
     codes = kind in ("int8", "uint8") and quant is not None and quant.axis in (None, 0)
     if not (codes if context.is_quantized(op.inputs[2]) else kind == "float32"):
-        msg = (
-            f"{where} has weights of {kind}, expected those of its image, with scales along their first axis"
-        )
+        msg = f"{where} has weights of {kind}, expected those of its image, with scales along their first axis"
         raise UnsupportedModelError(msg)
 
 
@@ -193,9 +185,7 @@ def _constants(
     if bias is None:
         return [real]
     named = context.names[op.inputs[3]]
-    codes, real_bias = bias_node(
-        context.writer, bias, bias_params(context.params(op.inputs[2]), params), named
-    )
+    codes, real_bias = bias_node(context.writer, bias, bias_params(context.params(op.inputs[2]), params), named)
     context.twins[named] = TensorTwin(str(codes.name), "phases", 0)
     return [real, real_bias]
 
@@ -210,13 +200,8 @@ def _side_by_side(
     """Phases ``(N, phases * O, rows, columns)`` as one image, without what lies beyond the output."""
     _, height, width, channels = context.tensor(op.outputs[0]).shape
     writer, sides = context.writer, [len(axis.taps) for axis in axes]
-    found = [
-        context.tensor(op.inputs[2]).shape[1 + i] + sum(axis.pads) - axis.span + 1
-        for i, axis in enumerate(axes)
-    ]
-    apart = writer.constant(
-        np.array([0, *sides, channels, *found], np.int64), context.name(op, "apart/shape")
-    )
+    found = [context.tensor(op.inputs[2]).shape[1 + i] + sum(axis.pads) - axis.span + 1 for i, axis in enumerate(axes)]
+    apart = writer.constant(np.array([0, *sides, channels, *found], np.int64), context.name(op, "apart/shape"))
     real = writer.op("Reshape", [real, apart], context.name(op, "apart"))
     real = writer.op("Transpose", [real], context.name(op, "interleaved"), perm=[0, 3, 4, 1, 5, 2])
     whole = [rows * side for rows, side in zip(found, sides, strict=True)]
@@ -225,7 +210,5 @@ def _side_by_side(
     if whole == [height, width]:
         return real
     numbers = {"starts": [0, 0], "ends": [height, width], "axes": [2, 3], "steps": [1, 1]}
-    limits = [
-        writer.constant(np.array(n, np.int64), context.name(op, f"cut/{k}")) for k, n in numbers.items()
-    ]
+    limits = [writer.constant(np.array(n, np.int64), context.name(op, f"cut/{k}")) for k, n in numbers.items()]
     return writer.op("Slice", [real, *limits], context.name(op, "cut"))

@@ -1,6 +1,7 @@
 """A program for the tests: makes Keras files with tf_keras or Keras 3, converts them, and prints what it saw as JSON.
 
-Usage: ``convert_small_models.py tf_keras|keras FOLDER``. It runs in a process of its own because TensorFlow stays in it.
+Usage: ``convert_small_models.py tf_keras|keras FOLDER``. It runs in a process of its own because TensorFlow stays in
+it.
 """
 
 from __future__ import annotations
@@ -130,10 +131,7 @@ def count_integer_convolutions(model: bytes, optimised: Path) -> list[int]:
     options.optimized_model_filepath = str(optimised)
     ort.InferenceSession(model, options)
     kinds = [node.op_type for node in onnx.load(optimised).graph.node]
-    return [
-        kinds.count("QLinearConv"),
-        kinds.count("QLinearConv") + kinds.count("Conv") + kinds.count("FusedConv"),
-    ]
+    return [kinds.count("QLinearConv"), kinds.count("QLinearConv") + kinds.count("Conv") + kinds.count("FusedConv")]
 
 
 def main(library: str, folder: Path) -> None:

@@ -27,9 +27,7 @@ MODEL = functional(layer("Conv2D", "conv"))
         pytest.param({"/etc/cron.d/x": b"x"}, "unknown members '/etc/cron.d/x'", id="an absolute path"),
         pytest.param({"assets/vocabulary.txt": b"x"}, "unknown members 'assets/vocabulary.txt'", id="assets"),
         pytest.param(
-            {"metadata.json": b" " * 70000},
-            "'metadata.json' unfolds to 70000 bytes, more than 65536",
-            id="too large",
+            {"metadata.json": b" " * 70000}, "'metadata.json' unfolds to 70000 bytes, more than 65536", id="too large"
         ),
         pytest.param({"metadata.json": b"\xff\xfe"}, "not UTF-8 text", id="no text"),
         pytest.param({"metadata.json": b"{}"}, "expected a keras_version, found None", id="no version"),
@@ -37,9 +35,7 @@ MODEL = functional(layer("Conv2D", "conv"))
         pytest.param({"config.json": b"{"}, "not JSON", id="no JSON"),
     ],
 )
-def test_an_archive_with_other_members_than_keras_writes_is_refused(
-    members: dict[str, bytes], message: str
-) -> None:
+def test_an_archive_with_other_members_than_keras_writes_is_refused(members: dict[str, bytes], message: str) -> None:
     with pytest.raises(SourceFileError, match=rf"m\.keras: .*{message}"):
         read_keras(keras_zip(MODEL, members), "m.keras")
 
@@ -79,9 +75,7 @@ def test_a_member_that_unfolds_to_many_times_the_archive_is_refused_before_it_is
     data = keras_zip(MODEL, {"model.weights.h5": bytes(200 << 20)})
     assert len(data) < 1 << 20
     tracemalloc.start()
-    with pytest.raises(
-        SourceFileError, match=r"'model.weights.h5' unfolds to 209715200 bytes, an archive of"
-    ):
+    with pytest.raises(SourceFileError, match=r"'model.weights.h5' unfolds to 209715200 bytes, an archive of"):
         read_keras(data, "m.keras")
     assert tracemalloc.get_traced_memory()[1] < 10 << 20
     tracemalloc.stop()

@@ -63,23 +63,13 @@ def test_sizes_come_from_the_network_and_the_rescaling_from_nobody() -> None:
     ("inputs", "outputs", "message"),
     [
         pytest.param(
-            (IMAGE, IMAGE),
-            (GRID,),
-            r"input expected one image .*, found \['N', 8, 8, 3\], \['N', 8",
-            id="two inputs",
+            (IMAGE, IMAGE), (GRID,), r"input expected one image .*, found \['N', 8, 8, 3\], \['N', 8", id="two inputs"
         ),
+        pytest.param(((None, None, None, 3),), (GRID,), "a size is open: build the network for one", id="open size"),
         pytest.param(
-            ((None, None, None, 3),), (GRID,), "a size is open: build the network for one", id="open size"
+            ((None, 8, 8, 2),), (GRID,), r"input expected one image .*, found \['N', 8, 8, 2\]", id="two colours"
         ),
-        pytest.param(
-            ((None, 8, 8, 2),),
-            (GRID,),
-            r"input expected one image .*, found \['N', 8, 8, 2\]",
-            id="two colours",
-        ),
-        pytest.param(
-            (IMAGE,), ((None, None, 6),), r"output expected .*, found \['N', 'N', 6\]", id="open output"
-        ),
+        pytest.param((IMAGE,), ((None, None, 6),), r"output expected .*, found \['N', 'N', 6\]", id="open output"),
         pytest.param((IMAGE,), (), "output expected numbers of known sizes, .*, found none", id="no output"),
     ],
 )
@@ -95,9 +85,7 @@ def test_outputs_of_any_number_and_rank_are_told() -> None:
 
 def test_int8_codes_are_refused_for_a_float_graph() -> None:
     options = ConvertOptions(source=SourceOptions(head="none"), activations="int8")
-    with pytest.raises(
-        OptionError, match=r"m\.h5: --activations int8 is about integer codes.*add --quantize"
-    ):
+    with pytest.raises(OptionError, match=r"m\.h5: --activations int8 is about integer codes.*add --quantize"):
         import_keras(network(), GraphWriter("m"), SPEC, options)
 
 
@@ -106,7 +94,7 @@ def test_the_network_reads_rescaled_pixels_in_nchw_and_ends_at_the_head(batch: A
     writer = GraphWriter("m")
     found = import_keras(network(), writer, SPEC, ConvertOptions(batch=batch))
     assert [n.op_type for n in writer.graph] == [
-        *("Transpose", "Cast", "Mul", "Add", "Transpose", "Transpose", "Conv", "Transpose"),
+        *("Transpose", "Cast", "Mul", "Add", "Transpose", "Transpose", "Conv", "Transpose")
     ]
     assert found.outputs[0].name == "head"
     assert found.outputs[0].shape is not None
@@ -136,10 +124,7 @@ def test_twins_follow_the_suffix_that_keras_3_puts_behind_every_scope() -> None:
     [
         ({"quantize": "per-channel"}, "--quantize per-channel needs photographs: add --calibration DIR"),
         ({"calibration": calibration()}, "--calibration is for quantising: add --quantize per-channel"),
-        (
-            {"quantize": "int4", "calibration": calibration()},
-            "quantize must be one of none, per-channel, per-tensor",
-        ),
+        ({"quantize": "int4", "calibration": calibration()}, "quantize must be one of none, per-channel, per-tensor"),
         ({"importer": "tflite2onnx"}, "importer must be one of native, tf2onnx"),
     ],
     ids=["no photographs", "photographs for nothing", "int4", "another importer"],

@@ -72,20 +72,14 @@ def reference_attribute(file: Any) -> None:
         pytest.param(virtual_dataset, "'/virtual' keeps its numbers in other files", id="virtual dataset"),
         pytest.param(external_storage, "'/stored' keeps its numbers in other files", id="external storage"),
         pytest.param(unfolding, "unfold to more than 67", id="a bomb"),
-        pytest.param(
-            plug_in_filter, r"'/packed' is packed with filters \[32000\]", id="a filter from elsewhere"
-        ),
+        pytest.param(plug_in_filter, r"'/packed' is packed with filters \[32000\]", id="a filter from elsewhere"),
         pytest.param(text_dataset, "'/text' holds object, expected numbers", id="text"),
         pytest.param(named_type, "'/type' is neither a group nor a dataset", id="a named type"),
         pytest.param(
-            list_attribute,
-            "attribute 'odd' of '/model_weights' holds object, expected text",
-            id="a list of lists",
+            list_attribute, "attribute 'odd' of '/model_weights' holds object, expected text", id="a list of lists"
         ),
         pytest.param(
-            reference_attribute,
-            "'odd' of '/model_weights/kernel:0' holds object, expected text",
-            id="a reference",
+            reference_attribute, "'odd' of '/model_weights/kernel:0' holds object, expected text", id="a reference"
         ),
     ],
 )
@@ -121,9 +115,7 @@ def test_a_text_that_became_a_list_is_refused_before_the_library_reads_it() -> N
     assert kinds  # version 1, class 9: variable length; 1: text of variable length; UTF-8
     for place in kinds:
         data[place + 1] = 0
-    with pytest.raises(
-        SourceFileError, match=r"m\.h5: attribute '.*' of '/' holds object, expected text or numbers"
-    ):
+    with pytest.raises(SourceFileError, match=r"m\.h5: attribute '.*' of '/' holds object, expected text or numbers"):
         read_keras(bytes(data), "m.h5")
 
 
@@ -163,10 +155,7 @@ def test_more_objects_than_any_network_has_are_refused(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("part", [0.02, 0.3, 0.6, 0.95])
 def test_a_truncated_file_of_either_kind_is_refused(part: float) -> None:
-    for data, name in (
-        (h5_bytes(MODEL), "m.h5"),
-        (keras_zip(MODEL), "m.keras"),
-    ):
+    for data, name in ((h5_bytes(MODEL), "m.h5"), (keras_zip(MODEL), "m.keras")):
         with pytest.raises(ConversionError, match=name):
             read_keras(data[: int(len(data) * part)], name)
 

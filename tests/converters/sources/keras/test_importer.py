@@ -117,14 +117,9 @@ def test_a_quantised_source_is_not_quantised_again(
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
+        pytest.param(("--quantize", "per-channel"), 2, "--quantize per-channel needs photographs", id="no folder"),
         pytest.param(
-            ("--quantize", "per-channel"), 2, "--quantize per-channel needs photographs", id="no folder"
-        ),
-        pytest.param(
-            ("--quantize", "per-channel", "--calibration", "."),
-            3,
-            "no image in the folder",
-            id="empty folder",
+            ("--quantize", "per-channel", "--calibration", "."), 3, "no image in the folder", id="empty folder"
         ),
         pytest.param(("--percentile", "99"), 2, "--percentile is about calibration", id="percentile alone"),
         pytest.param(
@@ -152,12 +147,7 @@ def test_without_tensorflow_a_keras_file_gives_the_line_to_type(tmp_path: Path) 
     program = hidden + "from xdet.__main__ import main\nmain()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(
-        [sys.executable, "-c", program],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert result.returncode == 3
     assert 'pip install "xdet[keras]"' in result.stderr

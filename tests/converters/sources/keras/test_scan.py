@@ -11,13 +11,8 @@ from converters.sources.keras.scan import KerasLayer, require_harmless
 from converters.sources.keras.stored import read_keras
 from tests.converters.sources.keras.stored_models import functional, h5_bytes, keras_zip, layer
 
-CONV = layer(
-    "Conv2D", "conv", activation="linear", kernel_initializer={"class_name": "GlorotUniform", "config": {}}
-)
-MARSHALLED = {
-    "class_name": "__lambda__",
-    "config": {"value": "4wEAAAAAAAAA", "defaults": None, "closure": None},
-}
+CONV = layer("Conv2D", "conv", activation="linear", kernel_initializer={"class_name": "GlorotUniform", "config": {}})
+MARSHALLED = {"class_name": "__lambda__", "config": {"value": "4wEAAAAAAAAA", "defaults": None, "closure": None}}
 
 
 def keras_3(kind: str, name: str, **extra: Any) -> dict[str, Any]:
@@ -34,9 +29,7 @@ def test_the_layers_of_a_harmless_model_are_listed_with_those_of_nested_models()
 
 
 def test_a_sequential_model_of_old_keras_is_a_plain_list() -> None:
-    assert require_harmless({"class_name": "Sequential", "config": [CONV]}, "m.h5") == (
-        KerasLayer("conv", "Conv2D"),
-    )
+    assert require_harmless({"class_name": "Sequential", "config": [CONV]}, "m.h5") == (KerasLayer("conv", "Conv2D"),)
 
 
 def test_training_settings_are_not_looked_at_because_they_are_never_loaded() -> None:
@@ -84,9 +77,7 @@ def test_training_settings_are_not_looked_at_because_they_are_never_loaded() -> 
             id="a function as initialiser",
         ),
         pytest.param(
-            layer("TimeDistributed", "t", layer=CONV),
-            "layer 't' is of class 'TimeDistributed'",
-            id="a wrapper",
+            layer("TimeDistributed", "t", layer=CONV), "layer 't' is of class 'TimeDistributed'", id="a wrapper"
         ),
         pytest.param(
             {**functional(layer("Lambda", "deep")), "name": "backbone"},
@@ -104,9 +95,7 @@ def test_training_settings_are_not_looked_at_because_they_are_never_loaded() -> 
             id="training settings of a nested model, which are loaded",
         ),
         pytest.param(
-            {**CONV, "class_name": ["Conv2D"]},
-            r"layer 'conv' is of class \['Conv2D'\]",
-            id="a class that is no text",
+            {**CONV, "class_name": ["Conv2D"]}, r"layer 'conv' is of class \['Conv2D'\]", id="a class that is no text"
         ),
         pytest.param("Conv2D", "layer 1 of the model is no JSON object", id="no object"),
         pytest.param(
@@ -115,9 +104,7 @@ def test_training_settings_are_not_looked_at_because_they_are_never_loaded() -> 
             id="float16",
         ),
         pytest.param(
-            layer(
-                "Conv2D", "mixed", dtype={"class_name": "DTypePolicy", "config": {"name": "mixed_float16"}}
-            ),
+            layer("Conv2D", "mixed", dtype={"class_name": "DTypePolicy", "config": {"name": "mixed_float16"}}),
             "layer 'mixed' computes in 'mixed_float16'",
             id="mixed precision",
         ),
@@ -129,12 +116,8 @@ def test_what_could_run_code_is_refused_by_its_layers_name(stored: Any, message:
 
 
 def test_everything_that_is_refused_stands_in_one_message() -> None:
-    config = functional(
-        layer("Lambda", "one"), layer("MyBlock", "two"), keras_3("Conv2D", "three", module="evil")
-    )
-    with pytest.raises(
-        UnsupportedModelError, match=r"'one'.*'two'.*'three'.*Code from a model file is never run"
-    ):
+    config = functional(layer("Lambda", "one"), layer("MyBlock", "two"), keras_3("Conv2D", "three", module="evil"))
+    with pytest.raises(UnsupportedModelError, match=r"'one'.*'two'.*'three'.*Code from a model file is never run"):
         read_keras(keras_zip(config), "m.keras")
 
 

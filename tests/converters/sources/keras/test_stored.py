@@ -69,9 +69,7 @@ def test_an_h5_file_gives_layers_with_their_arrays_by_role_and_what_they_read() 
 def test_connections_of_keras_3_are_read_by_their_history() -> None:
     config = connected(layer("Conv2D", "conv", use_bias=False), layer("Add", "add"))
     for stored, names in zip(config["config"]["layers"], ([], ["image"], ["image", "conv"]), strict=True):
-        tensors = [
-            {"class_name": "__keras_tensor__", "config": {"keras_history": [name, 0, 0]}} for name in names
-        ]
+        tensors = [{"class_name": "__keras_tensor__", "config": {"keras_history": [name, 0, 0]}} for name in names]
         stored["inbound_nodes"] = [{"args": [tensors], "kwargs": {"mask": None}}] if names else []
     config["config"]["output_layers"] = ["add", 0, 0]
     found = archive(config, {"conv2d": {"0": KERNEL}}, conv2d="conv")
@@ -113,9 +111,7 @@ def test_numbered_arrays_are_named_by_class_and_order() -> None:
 def test_numbered_arrays_that_do_not_fit_their_layer_are_refused(
     arrays: dict[str, dict[str, Any]], names: dict[str, str]
 ) -> None:
-    with pytest.raises(
-        SourceFileError, match=r"m\.keras: layer 'conv' \(Conv2D\): expected its 2 arrays, found"
-    ):
+    with pytest.raises(SourceFileError, match=r"m\.keras: layer 'conv' \(Conv2D\): expected its 2 arrays, found"):
         archive(connected(layer("Conv2D", "conv")), arrays, **names)
 
 
@@ -197,9 +193,7 @@ def array_for_group(name: str) -> Any:
 
 @pytest.mark.parametrize("name", ["model_weights", "model_weights/conv"])
 def test_an_array_where_an_h5_file_has_a_group_is_refused(name: str) -> None:
-    with pytest.raises(
-        SourceFileError, match=r"is an array, expected a group of arrays; save the model again"
-    ):
+    with pytest.raises(SourceFileError, match=r"is an array, expected a group of arrays; save the model again"):
         network(connected(layer("Conv2D", "conv")), array_for_group(name))
 
 
@@ -209,7 +203,5 @@ def test_an_array_where_an_archive_has_a_group_is_refused(name: str) -> None:
     with h5py.File(buffer, "w") as file:
         file.create_dataset(name, data=KERNEL)
     data = keras_zip(connected(layer("Conv2D", "conv")), {"model.weights.h5": buffer.getvalue()})
-    with pytest.raises(
-        SourceFileError, match=r"is an array, expected a group of arrays; save the model again"
-    ):
+    with pytest.raises(SourceFileError, match=r"is an array, expected a group of arrays; save the model again"):
         read_network(read_keras(data, "m.keras"))

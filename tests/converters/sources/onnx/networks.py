@@ -1,7 +1,8 @@
 """Head-only ONNX files as exporters write them, with random weights: YOLO v8, YOLOX and Tiny YOLO v2, in float and QDQ.
 
-Ultralytics decodes YOLO v8 in the network: distances to the sides become centres and sizes in pixels, classes pass a sigmoid.
-YOLOX leaves its three grids raw, objectness and classes behind a sigmoid. Tiny YOLO v2 ends in its last convolution.
+Ultralytics decodes YOLO v8 in the network: distances to the sides become centres and sizes in pixels, classes pass a
+sigmoid. YOLOX leaves its three grids raw, objectness and classes behind a sigmoid. Tiny YOLO v2 ends in its last
+convolution.
 """
 
 from __future__ import annotations
@@ -54,20 +55,14 @@ class OnnxBuilder:
         weights = self.rng.normal(0, spread, (after, before, kernel, kernel)).astype(np.float32)
         bias = self.rng.normal(0, 0.2, after).astype(np.float32)
         pads = [kernel // 2] * 4
-        choices: dict[str, Any] = {
-            "kernel_shape": [kernel, kernel],
-            "strides": [stride, stride],
-            "pads": pads,
-        }
+        choices: dict[str, Any] = {"kernel_shape": [kernel, kernel], "strides": [stride, stride], "pads": pads}
         if not self.quantised:
             return self.op("Conv", value, self.constant(weights), self.constant(bias), **choices)
         scales = (np.abs(weights).max(axis=(1, 2, 3)) / 127).astype(np.float32)
         codes = np.clip(np.rint(weights / scales[:, None, None, None]), -127, 127).astype(np.int8)
         zeros = np.zeros(after, np.int8)
         read = self.op("DequantizeLinear", *map(self.constant, (codes, scales, zeros)), axis=0)
-        return self.coded(
-            self.op("Conv", self.coded(value, 0.03), read, self.constant(bias), **choices), 0.05
-        )
+        return self.coded(self.op("Conv", self.coded(value, 0.03), read, self.constant(bias), **choices), 0.05)
 
     def coded(self, value: str, scale: float) -> str:
         """A value as int8 codes, read again."""
@@ -78,9 +73,7 @@ class OnnxBuilder:
     def silu(self, value: str) -> str:
         return self.op("Mul", value, self.op("Sigmoid", value))
 
-    def build(
-        self, outputs: dict[str, int], *, opset: int = 17, metadata: dict[str, str] | None = None
-    ) -> bytes:
+    def build(self, outputs: dict[str, int], *, opset: int = 17, metadata: dict[str, str] | None = None) -> bytes:
         values = [
             helper.make_tensor_value_info(name, TensorProto.FLOAT, [f"{name}_{axis}" for axis in range(rank)])
             for name, rank in outputs.items()
@@ -100,9 +93,7 @@ def backbone(b: OnnxBuilder, width: int = 8) -> list[str]:
     levels = []
     for _ in STRIDES:
         value = b.silu(b.conv(value, width, width, stride=2))
-        split = b.op(
-            "Split", value, b.constant(np.array([width // 2, width // 2], np.int64)), axis=1, outputs=2
-        )
+        split = b.op("Split", value, b.constant(np.array([width // 2, width // 2], np.int64)), axis=1, outputs=2)
         half = b.silu(b.conv(split, width // 2, width // 2))
         value = b.op("Concat", half, f"{split}:1", axis=1)
         levels.append(value)
@@ -144,9 +135,7 @@ def yolo_v8(
     middle = b.op("Div", b.op("Add", low, high), b.constant(np.float32(2)))
     decoded = b.op("Concat", middle, b.op("Sub", high, low), axis=1)
     pixels = b.op("Mul", decoded, b.constant(strides[None]))
-    return b.build(
-        {b.op("Concat", pixels, b.op("Sigmoid", f"{boxes}:1"), axis=1, name="output0"): 3}, **choices
-    )
+    return b.build({b.op("Concat", pixels, b.op("Sigmoid", f"{boxes}:1"), axis=1, name="output0"): 3}, **choices)
 
 
 def yolox(size: int = 64, classes: int = 2, *, decoded: bool = False, **choices: Any) -> bytes:
@@ -160,9 +149,7 @@ def yolox(size: int = 64, classes: int = 2, *, decoded: bool = False, **choices:
         boxes, scores = b.conv(value, 8, 4, 1), b.op("Sigmoid", b.conv(value, 8, 1 + classes, 1))
         joined = b.op("Concat", boxes, scores, axis=1)
         levels.append(b.op("Reshape", joined, b.constant(np.array([1, 5 + classes, -1], np.int64))))
-    rows = b.op(
-        "Transpose", b.op("Concat", *levels, axis=2), perm=[0, 2, 1], name=None if decoded else "output"
-    )
+    rows = b.op("Transpose", b.op("Concat", *levels, axis=2), perm=[0, 2, 1], name=None if decoded else "output")
     if decoded:
         _, strides = cells(size)
         factors = np.concatenate([np.repeat(strides.T, 4, 1), np.ones((strides.size, 1 + classes))], 1)
@@ -179,7 +166,5 @@ def tiny_yolo_v2(
     for before, after in ((3, 8), (8, 8), (8, 16), (16, 16), (16, 16)):
         value = b.op("LeakyRelu", b.conv(value, before, after), alpha=0.1)
         value = b.op("MaxPool", value, kernel_shape=[2, 2], strides=[2, 2])
-    b.op(
-        "Conv", value, b.constant(b.rng.normal(0, 0.2, (channels, 16, 1, 1)).astype(np.float32)), name="grid"
-    )
+    b.op("Conv", value, b.constant(b.rng.normal(0, 0.2, (channels, 16, 1, 1)).astype(np.float32)), name="grid")
     return b.build({"grid": 4}, **choices)

@@ -81,9 +81,7 @@ def test_boxes_in_pixels_are_known_by_their_strides(tmp_path: Path) -> None:
     assert converted(tmp_path, yolo_v8()).document.spec.head.extent_wh == (64.0, 64.0)
     b = OnnxBuilder((1, 3, 64, 64))
     rows = b.op(
-        "Reshape",
-        b.op("Sigmoid", b.conv("images", 3, 6, stride=8)),
-        b.constant(np.array([1, 6, -1], np.int64)),
+        "Reshape", b.op("Sigmoid", b.conv("images", 3, 6, stride=8)), b.constant(np.array([1, 6, -1], np.int64))
     )
     padded = b.op("Concat", rows, b.op("Slice", rows, *map(b.constant, np.array([[0], [20], [2]]))), axis=2)
     assert converted(tmp_path, b.build({padded: 3})).document.spec.head.extent_wh == (1.0, 1.0)
@@ -92,9 +90,7 @@ def test_boxes_in_pixels_are_known_by_their_strides(tmp_path: Path) -> None:
 def test_decoded_yolox_rows_are_not_decoded_again(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="no head fits") as caught:
         converted(tmp_path, yolox(decoded=True), rescaling=WHOLE)
-    assert any(
-        "decoded already (a constant multiplies them): --head yolo_v5" in line for line in caught.value.lines
-    )
+    assert any("decoded already (a constant multiplies them): --head yolo_v5" in line for line in caught.value.lines)
 
 
 def test_what_a_file_tells_of_itself() -> None:
@@ -102,20 +98,13 @@ def test_what_a_file_tells_of_itself() -> None:
     (output,) = facts.outputs
     assert (facts.height, facts.width, facts.channels, facts.input_dtype) == (64, 64, 3, "float32")
     assert (output.shape, output.activations, output.reach) == ((6, 84), ("Sigmoid",), 16.0)
-    assert (
-        summarise_quantization(fixed_graph(read_onnx(yolo_v8(quantised=True), "n.onnx")))
-        == "int8 per-channel"
-    )
-    assert facts_from_onnx(read_onnx(tiny_yolo_v2(), "n.onnx")).outputs[0].shape == (2, 2, 12), (
-        "channels last"
-    )
+    assert summarise_quantization(fixed_graph(read_onnx(yolo_v8(quantised=True), "n.onnx"))) == "int8 per-channel"
+    assert facts_from_onnx(read_onnx(tiny_yolo_v2(), "n.onnx")).outputs[0].shape == (2, 2, 12), "channels last"
 
 
 def test_an_open_size_is_stated(tmp_path: Path) -> None:
     open_size = tiny_yolo_v2(shape=("N", 3, "height", "width"))
-    with pytest.raises(
-        OptionError, match=r"leaves the size of its picture open \(height x width\).*--input-size"
-    ):
+    with pytest.raises(OptionError, match=r"leaves the size of its picture open \(height x width\).*--input-size"):
         converted(tmp_path, open_size, **GRID)
     made = converted(tmp_path, open_size, input_size=(64, 96), **GRID)
     assert (made.document.spec.image.height, made.document.spec.image.width) == (64, 96)
@@ -170,9 +159,7 @@ def test_what_contradicts_itself_is_one_refusal_without_a_word_on_the_terminal(
 
 
 def test_constants_of_types_that_nobody_computes_with_are_refused(tmp_path: Path) -> None:
-    data = bent(
-        lambda m: m.graph.initializer.append(onnx.helper.make_tensor("x", TensorProto.INT4, [2], [1, 2]))
-    )
+    data = bent(lambda m: m.graph.initializer.append(onnx.helper.make_tensor("x", TensorProto.INT4, [2], [1, 2])))
     with pytest.raises(UnsupportedModelError, match="constants of int4"):
         converted(tmp_path, data, **GRID)
 

@@ -17,15 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.sources.tflite.schema import (
-    ACTIVATIONS,
-    DTYPES,
-    MIRRORS,
-    OPERATORS,
-    OPTIONS,
-    PADDINGS,
-    WEIGHTS_FORMATS,
-)
+from converters.sources.tflite.schema import ACTIVATIONS, DTYPES, MIRRORS, OPERATORS, OPTIONS, PADDINGS, WEIGHTS_FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,13 +72,7 @@ ATTRIBUTES = {
     "filter_w": "filterWidth",
     "fused_activation": "fusedActivationFunction",
 }
-WORDS = {
-    "padding": PADDINGS,
-    "activation": ACTIVATIONS,
-    "mirror": MIRRORS,
-    "weights": WEIGHTS_FORMATS,
-    "dtype": DTYPES,
-}
+WORDS = {"padding": PADDINGS, "activation": ACTIVATIONS, "mirror": MIRRORS, "weights": WEIGHTS_FORMATS, "dtype": DTYPES}
 
 
 class TfliteBuilder:
@@ -131,16 +117,12 @@ class TfliteBuilder:
             scales = np.atleast_1d(np.asarray(scale, np.float32))
             tensor.quantization = self.schema.QuantizationParametersT()
             tensor.quantization.scale = scales
-            tensor.quantization.zeroPoint = np.broadcast_to(
-                np.asarray(zero_point, np.int64), scales.shape
-            ).copy()
+            tensor.quantization.zeroPoint = np.broadcast_to(np.asarray(zero_point, np.int64), scales.shape).copy()
             tensor.quantization.quantizedDimension = axis
         self.subgraph.tensors.append(tensor)
         return len(self.subgraph.tensors) - 1
 
-    def input(
-        self, name: str, shape: Sequence[int], dtype: str, scale: Scale = None, zero_point: ZeroPoint = 0
-    ) -> int:
+    def input(self, name: str, shape: Sequence[int], dtype: str, scale: Scale = None, zero_point: ZeroPoint = 0) -> int:
         """Add a model input."""
         index = self.tensor(name, shape, dtype, scale, zero_point)
         self.subgraph.inputs.append(index)
@@ -186,13 +168,7 @@ class TfliteBuilder:
         return output
 
     def operator(
-        self,
-        op: str,
-        inputs: Sequence[int | None],
-        outputs: Sequence[int],
-        *,
-        version: int = 1,
-        **options: Any,
+        self, op: str, inputs: Sequence[int | None], outputs: Sequence[int], *, version: int = 1, **options: Any
     ) -> None:
         """Add an operator over tensors that exist; ``CUSTOM:name`` makes a custom one."""
         operator = self.schema.OperatorT()

@@ -83,9 +83,7 @@ def _transpose_conv(kernel: int, stride: int) -> Callable[[Network], int]:
         bias = n.b.constant(np.arange(5, dtype=np.int32) * 100, scales * np.float32(PIXEL))
         taps = n.b.constant(weights(5, kernel, kernel, 3), scales)
         operands = [n.ints(*shape), taps, n.x, bias]
-        return n.op(
-            "TRANSPOSE_CONV", operands, shape, 0.0121, -9, padding="SAME", stride_h=stride, stride_w=stride
-        )
+        return n.op("TRANSPOSE_CONV", operands, shape, 0.0121, -9, padding="SAME", stride_h=stride, stride_w=stride)
 
     return build
 
@@ -265,9 +263,7 @@ BUILDERS: Mapping[tuple[str, str], Callable[[Network], int | bytes]] = {
     ("TRANSPOSE_CONV", ""): _transpose_conv(3, 2),
     ("TRANSPOSE_CONV", "with SAME padding and strides longer than the kernel"): _transpose_conv(2, 3),
     ("FULLY_CONNECTED", "with weights computed at run time"): _computed_weights,
-    ("BATCH_MATMUL", ""): lambda n: n.op(
-        "BATCH_MATMUL", [n.x, n.x], (1, SIZE, SIZE, SIZE), 0.0103, -100, adj_y=True
-    ),
+    ("BATCH_MATMUL", ""): lambda n: n.op("BATCH_MATMUL", [n.x, n.x], (1, SIZE, SIZE, SIZE), 0.0103, -100, adj_y=True),
     ("BATCH_MATMUL", "of int8 codes with zero-point 0 in the second operand"): _matmul_around_zero,
     ("MAX_POOL_2D", ""): _pool("MAX_POOL_2D"),
     ("AVERAGE_POOL_2D", ""): _pool("AVERAGE_POOL_2D"),

@@ -52,9 +52,7 @@ def _pair(op: str) -> Builder:
         if op == "DIV":
             operands = _without_zeros(d, shape, other)
         sizes = {"MUL": d.quant[0] * other[0] * 100, "DIV": d.quant[0] / other[0] / 20}
-        options: dict[str, Any] = (
-            {} if op in {"MAXIMUM", "MINIMUM"} else {"fused_activation": d.pick(ACTIVATIONS)}
-        )
+        options: dict[str, Any] = {} if op in {"MAXIMUM", "MINIMUM"} else {"fused_activation": d.pick(ACTIVATIONS)}
         likely = sizes.get(op, max(d.quant[0], other[0]))
         scale, zero_point = d.output(likely)
         scale = max(scale, likely / 1e4)  # far below that LiteRT ends the process
@@ -81,9 +79,7 @@ def _reduced(op: str) -> Builder:
         axes = d.pick(((1, 2), (3,), (2,), (1,), (1, 2, 3), (-1,), (-3, -2), (2, 3)))
         chosen = {axis % 4 for axis in axes}
         keep = d.chance(0.5)
-        shape = tuple(
-            1 if axis in chosen else size for axis, size in enumerate(d.shape) if keep or axis not in chosen
-        )
+        shape = tuple(1 if axis in chosen else size for axis, size in enumerate(d.shape) if keep or axis not in chosen)
         likely = d.quant[0] * (math.prod(d.shape[axis] for axis in chosen) if op == "SUM" else 1)
         quant = d.quant if d.chance(0.3) else d.output(likely)
         if op in {"MEAN", "SUM"} and d.chance(0.3):
@@ -96,9 +92,7 @@ def _reduced(op: str) -> Builder:
 def _arg_max(d: Draw) -> bytes:
     axis = d.whole(1, 3)
     shape = tuple(n for i, n in enumerate(d.shape) if i != axis)
-    places = d.b.op(
-        "ARG_MAX", [d.x, d.ints(axis)], shape, "int32", name="places", output_type="int32", version=2
-    )
+    places = d.b.op("ARG_MAX", [d.x, d.ints(axis)], shape, "int32", name="places", output_type="int32", version=2)
     return d.b.build([d.b.op("CAST", [places], shape, "float32", name="y", in_data_type="int32",
                              out_data_type="float32")])  # fmt: skip
 
@@ -122,12 +116,7 @@ def _named(sides: tuple[int, int], name: str) -> dict[str, Any]:
 
 
 def _window(  # noqa: PLR0917  a window reads as kernel, strides, dilations, padding
-    d: Draw,
-    kernel: tuple[int, int],
-    strides: tuple[int, int],
-    dilations: tuple[int, int],
-    padding: str,
-    channels: int,
+    d: Draw, kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int], padding: str, channels: int
 ) -> Shape:
     """The shape behind a window, which always fits."""
     sides = (
@@ -146,9 +135,7 @@ def _weights(d: Draw, shape: Shape, axis: int) -> tuple[list[int | None], float]
         taps = d.b.constant(d.rng.integers(0, 256, shape).astype(np.uint8), scales, d.whole(0, 255))
     else:
         taps = d.b.constant(d.rng.integers(-127, 128, shape).astype(np.int8), scales, axis=axis)
-    bias = d.b.constant(
-        d.rng.integers(-3000, 3000, shape[axis]).astype(np.int32), np.float32(d.quant[0]) * scales
-    )
+    bias = d.b.constant(d.rng.integers(-3000, 3000, shape[axis]).astype(np.int32), np.float32(d.quant[0]) * scales)
     likely = float(np.median(scales)) * d.quant[0] * 73 * math.sqrt(length)
     has_bias = axis == 3 or d.chance(0.8)  # LiteRT ends the process where DEPTHWISE_CONV_2D has none
     return [taps, *([bias] if has_bias else [])], likely
@@ -255,9 +242,7 @@ def _concatenation(d: Draw) -> bytes:
         total = tuple(size + n if i == axis else n for i, n in enumerate(total))
     quant = d.quant if d.chance(0.7) else d.output(d.quant[0])
     fused = "NONE" if d.dtype == "uint8" else d.pick(ACTIVATIONS)  # LiteRT refuses others
-    return d.close(
-        "CONCATENATION", operands, total, quant, axis=d.pick((axis, axis - 4)), fused_activation=fused
-    )
+    return d.close("CONCATENATION", operands, total, quant, axis=d.pick((axis, axis - 4)), fused_activation=fused)
 
 
 def _reshape(op: str) -> Builder:
@@ -267,9 +252,7 @@ def _reshape(op: str) -> Builder:
         if op == "EXPAND_DIMS":
             axis = d.whole(0, 4)
             return d.close(op, [d.x, d.ints(axis)], (*d.shape[:axis], 1, *d.shape[axis:]))
-        shape = d.pick(
-            ((1, math.prod(d.shape)), (1, d.shape[1], -1, 1), (1, *d.shape[:0:-1]), (1, -1, d.shape[3]))
-        )
+        shape = d.pick(((1, math.prod(d.shape)), (1, d.shape[1], -1, 1), (1, *d.shape[:0:-1]), (1, -1, d.shape[3])))
         full = tuple(-math.prod(d.shape) // math.prod(shape) if n < 0 else n for n in shape)
         return d.close(op, [d.x, d.ints(*shape)], full)
 
@@ -298,8 +281,7 @@ def _slice(d: Draw) -> bytes:
     starts = [0, *(d.whole(0, n - 1) for n in d.shape[1:])]
     sizes = [d.whole(1, n - low) for low, n in zip(starts, d.shape, strict=True)]
     asked = [
-        -1 if low + size == n and d.chance(0.5) else size
-        for low, size, n in zip(starts, sizes, d.shape, strict=True)
+        -1 if low + size == n and d.chance(0.5) else size for low, size, n in zip(starts, sizes, d.shape, strict=True)
     ]
     return d.close("SLICE", [d.x, d.ints(*starts), d.ints(*asked)], tuple(sizes))
 

@@ -77,15 +77,11 @@ class Draw:
     def zero_point(self) -> int:
         """One of the codes, often at a rim."""
         low = self.lowest
-        return int(
-            self.pick((low, low + 128, low + 255, self.whole(low, low + 255), self.whole(low, low + 255)))
-        )
+        return int(self.pick((low, low + 128, low + 255, self.whole(low, low + 255), self.whole(low, low + 255))))
 
     def quantisation(self) -> tuple[float, int]:
         """A scale from 1e-3 to 1, often a round one, and a zero-point."""
-        scale = (
-            self.pick((0.05, 0.1, 1 / 255, 1 / 256)) if self.chance(0.25) else 10 ** self.rng.uniform(-3, 0)
-        )
+        scale = self.pick((0.05, 0.1, 1 / 255, 1 / 256)) if self.chance(0.25) else 10 ** self.rng.uniform(-3, 0)
         return float(scale), self.zero_point()
 
     def output(self, likely: float) -> tuple[float, int]:

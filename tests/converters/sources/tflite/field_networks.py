@@ -1,7 +1,7 @@
 """Networks as large as detectors that people run, with random weights: what speed is compared on. Any size, for tests.
 
-The shapes are those of the makers' papers and configurations; tails are simplified (a convolution to four numbers where YOLO v8
-decodes distributions), because only their time matters.
+The shapes are those of the makers' papers and configurations; tails are simplified (a convolution to four numbers where
+YOLO v8 decodes distributions), because only their time matters.
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ class FieldBuilder(NetworkBuilder):
     def add(self, a: Value, b: Value, activation: str = "NONE") -> FieldBuilder:
         """ADD of two values of one shape."""
         lowest = -128 if activation == "RELU" else 3
-        return self._to(
-            "ADD", [a.index, b.index], a.shape, 1.2871 * a.scale, lowest, fused_activation=activation
-        )
+        return self._to("ADD", [a.index, b.index], a.shape, 1.2871 * a.scale, lowest, fused_activation=activation)
 
     def concatenate(self, parts: Sequence[Value]) -> FieldBuilder:
         """CONCATENATION of channels, in the scale of the part with the largest one; others are requantised, as by exporters."""
@@ -63,8 +61,7 @@ class FieldBuilder(NetworkBuilder):
         shape = (*x.shape[:3], x.shape[3] // 2)
         axis = self._b.constant(np.array(3, np.int32))
         parts = [
-            self._b.tensor(f"{side}:{x.index}", shape, "int8", x.scale, x.zero_point)
-            for side in ("left", "right")
+            self._b.tensor(f"{side}:{x.index}", shape, "int8", x.scale, x.zero_point) for side in ("left", "right")
         ]
         self._b.operator("SPLIT", [axis, x.index], parts, num_splits=2)
         left, right = (Value(part, shape, x.scale, x.zero_point) for part in parts)
@@ -81,13 +78,7 @@ class FieldBuilder(NetworkBuilder):
         """MAX_POOL_2D, SAME."""
         n, h, w, c = self.value.shape
         shape = (n, -(-h // stride), -(-w // stride), c)
-        options = {
-            "padding": "SAME",
-            "filter_h": kernel,
-            "filter_w": kernel,
-            "stride_h": stride,
-            "stride_w": stride,
-        }
+        options = {"padding": "SAME", "filter_h": kernel, "filter_w": kernel, "stride_h": stride, "stride_w": stride}
         self._same_codes("MAX_POOL_2D", [self.value.index], shape, **options)
         return self
 
@@ -95,9 +86,7 @@ class FieldBuilder(NetworkBuilder):
         """PAD of the channels."""
         edges = np.zeros((4, 2), np.int32)
         edges[3, 1] = channels - self.value.shape[3]
-        self._same_codes(
-            "PAD", [self.value.index, self._b.constant(edges)], (*self.value.shape[:3], channels)
-        )
+        self._same_codes("PAD", [self.value.index, self._b.constant(edges)], (*self.value.shape[:3], channels))
         return self
 
     def pooled_pyramid(self, channels: int) -> FieldBuilder:
@@ -150,14 +139,10 @@ class FieldBuilder(NetworkBuilder):
         n, h, w, c = self.value.shape
         shape = (n, h * w * c // each, each)
         sizes = self._b.constant(np.array(shape, np.int32))
-        index = self._b.op(
-            "RESHAPE", [self.value.index, sizes], shape, "int8", self.value.scale, self.value.zero_point
-        )
+        index = self._b.op("RESHAPE", [self.value.index, sizes], shape, "int8", self.value.scale, self.value.zero_point)
         return Value(index, (n, shape[1], 1, each), self.value.scale, self.value.zero_point)
 
-    def stack(
-        self, parts: Sequence[Value], activation: str = "", name: str = "out", *, turned: bool = False
-    ) -> int:
+    def stack(self, parts: Sequence[Value], activation: str = "", name: str = "out", *, turned: bool = False) -> int:
         """Rows of several maps as one float32 output ``(1, rows, each)``, or ``(1, each, rows)``."""
         widest = max(parts, key=lambda part: part.scale)
         shape: tuple[int, ...] = (1, sum(part.shape[1] for part in parts), parts[0].shape[3])
@@ -189,13 +174,7 @@ class FieldBuilder(NetworkBuilder):
         return self._b.op("QUANTIZE", [part.index], shape, "int8", like.scale, like.zero_point)
 
     def _to(
-        self,
-        op: str,
-        operands: Sequence[int],
-        shape: tuple[int, ...],
-        scale: float,
-        zero_point: int,
-        **options: Any,
+        self, op: str, operands: Sequence[int], shape: tuple[int, ...], scale: float, zero_point: int, **options: Any
     ) -> FieldBuilder:
         index = self._b.op(op, list(operands), shape, "int8", scale, zero_point, **options)
         self.value = Value(index, shape, scale, zero_point)  # type: ignore[arg-type]  # four sizes
@@ -311,17 +290,10 @@ FIELD: dict[str, FieldNetwork] = {
     "st_yolo_lc_192": FieldNetwork(
         st_yolo_lc,
         192,
-        {
-            "head": "yolo_v2",
-            "class_names": ["person"],
-            "anchors": [[i, i] for i in range(1, 6)],
-            "anchor_unit": "cell",
-        },
+        {"head": "yolo_v2", "class_names": ["person"], "anchors": [[i, i] for i in range(1, 6)], "anchor_unit": "cell"},
     ),
     "mobilenet_ssd_300": FieldNetwork(
-        mobilenet_ssd,
-        300,
-        {"head": "ssd", "class_names": _names(90), "priors": "coco-ssd", "score_activation": "none"},
+        mobilenet_ssd, 300, {"head": "ssd", "class_names": _names(90), "priors": "coco-ssd", "score_activation": "none"}
     ),
     "yolo_v8n_224": FieldNetwork(yolo_v8n, 224, {"head": "yolo_v8", "class_names": _names(80)}),
     "yolo_v5n_320": FieldNetwork(

@@ -96,9 +96,7 @@ def main() -> None:
         (refused if outcome.worst is None else ran)[outcome.name] += 1
         if outcome.worst is not None:
             exact = "equal" if outcome.worst == 0 else "not equal"
-            kernels[
-                outcome.name, outcome.case, outcome.claimed, outcome.kernel, f"<= {outcome.bound}", exact
-            ] += 1
+            kernels[outcome.name, outcome.case, outcome.claimed, outcome.kernel, f"<= {outcome.bound}", exact] += 1
         if not outcome.is_as_said:
             wrong += 1
             print(f"seed {seed}: {outcome.name} ({outcome.case}) differs by {outcome.worst}, its row allows "  # noqa: T201

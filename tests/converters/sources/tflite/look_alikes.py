@@ -32,13 +32,9 @@ class LookAlike:
         side = self.size // stride
         options: dict[str, Any] = {"padding": "SAME", "stride_h": stride, "stride_w": stride}
         operands = [self._codes, weights, bias]
-        return self.b.op(
-            "CONV_2D", operands, (1, side, side, channels), "int8", scale, CODES[1], version=3, **options
-        )
+        return self.b.op("CONV_2D", operands, (1, side, side, channels), "int8", scale, CODES[1], version=3, **options)
 
-    def reshaped(
-        self, tensor: int, shape: Sequence[int], scale: float = CODES[0], zero_point: int = CODES[1]
-    ) -> int:
+    def reshaped(self, tensor: int, shape: Sequence[int], scale: float = CODES[0], zero_point: int = CODES[1]) -> int:
         """The same numbers in another shape."""
         sizes = self.b.constant(np.array(shape, np.int32))
         return self.b.op("RESHAPE", [tensor, sizes], shape, "int8", scale, zero_point)

@@ -140,11 +140,7 @@ class NetworkBuilder:
         less = kernel - 1 if padding == "VALID" else 0
         shape = (n, -(-(h - less) // stride), -(-(w - less) // stride), channels)
         zero_point = 5 if activation == "NONE" else -128
-        operands = [
-            self.value.index,
-            self._b.constant(weights, scales, axis=axis),
-            self._b.constant(bias, bias_scales),
-        ]
+        operands = [self.value.index, self._b.constant(weights, scales, axis=axis), self._b.constant(bias, bias_scales)]
         options: dict[str, Any] = {"padding": padding, "stride_h": stride, "stride_w": stride}
         if op == "DEPTHWISE_CONV_2D":
             options["depth_multiplier"] = 1
@@ -169,16 +165,10 @@ def two_raw_outputs(*, dequantised: bool = True) -> bytes:
     pixels = b.input("image", (1, 16, 16, 3), "uint8", 1 / 255, 0)
     codes = b.op("QUANTIZE", [pixels], (1, 16, 16, 3), "int8", 1 / 255, -128, name="quantized")
     weights = np.random.default_rng(5).integers(-127, 128, (4, 3, 3, 3)).astype(np.int8)
-    operands = [
-        codes,
-        b.constant(weights, [1e-3] * 4, axis=0),
-        b.constant(np.zeros(4, np.int32), [1e-3 / 255] * 4),
-    ]
+    operands = [codes, b.constant(weights, [1e-3] * 4, axis=0), b.constant(np.zeros(4, np.int32), [1e-3 / 255] * 4)]
     options = {"padding": "SAME", "stride_h": 2, "stride_w": 2}
     grid = b.op("CONV_2D", operands, (1, 8, 8, 4), "int8", 0.004, 5, name="grid", version=3, **options)
-    rows = b.op(
-        "RESHAPE", [grid, b.constant(np.array([1, 256], np.int32))], (1, 256), "int8", 0.004, 5, name="rows"
-    )
+    rows = b.op("RESHAPE", [grid, b.constant(np.array([1, 256], np.int32))], (1, 256), "int8", 0.004, 5, name="rows")
     matrix = np.random.default_rng(6).integers(-127, 128, (7, 256)).astype(np.int8)
     operands = [rows, b.constant(matrix, [2e-3]), b.constant(np.zeros(7, np.int32), [0.004 * 2e-3])]
     vector = b.op("FULLY_CONNECTED", operands, (1, 7), "int8", 0.25, 0, name="vector", version=4)

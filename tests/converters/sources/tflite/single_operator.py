@@ -105,8 +105,7 @@ def run_single(
     b = TfliteBuilder()
     x = b.input("x", shapes[0], dtype, quants[0].scale, quants[0].zero_point)
     operands = [
-        b.constant(c[0], c[1].scale, c[1].zero_point) if isinstance(c, tuple) else b.constant(c)
-        for c in constants
+        b.constant(c[0], c[1].scale, c[1].zero_point) if isinstance(c, tuple) else b.constant(c) for c in constants
     ]
     y = b.op(op, [x, *operands], shapes[1], dtype, quants[1].scale, quants[1].zero_point, name="y", **options)
     return run_everywhere(b.build([y]), [codes(shapes[0], dtype)])
@@ -147,9 +146,7 @@ def run_onnx(
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     model = translated(source, activations, leaky_relu=leaky_relu)
-    session = ort.InferenceSession(
-        ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
     named = {
         f"in{i}": (codes.astype(np.int16) + 128).astype(np.uint8) if codes.dtype == np.int8 else codes
         for i, codes in enumerate(feeds)
@@ -160,11 +157,7 @@ def run_onnx(
 
 
 def translated(
-    source: TfliteModel,
-    activations: Activations = "uint8",
-    *,
-    leaky_relu: LeakyRelu = "litert",
-    batch: int | str = 1,
+    source: TfliteModel, activations: Activations = "uint8", *, leaky_relu: LeakyRelu = "litert", batch: int | str = 1
 ) -> ir.Model:
     """The model with every source input as uint8 codes (``in0``, ...) and every output as reals, all in the source's layout."""
     require_supported(source)

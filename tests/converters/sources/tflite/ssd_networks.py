@@ -1,6 +1,7 @@
 """Networks that look like MobileNet-SSD, with random weights: two maps of features, offsets and scores of three priors a cell.
 
-uint8 pixels, int8 layers, float32 outputs; with ``TFLite_Detection_PostProcess`` behind them, or ending at offsets and scores.
+uint8 pixels, int8 layers, float32 outputs; with ``TFLite_Detection_PostProcess`` behind them, or ending at offsets and
+scores.
 """
 
 from __future__ import annotations
@@ -60,9 +61,7 @@ def ssd_network(activation: str = "LOGISTIC", *, columns: int = 1 + CLASSES, see
     pixels = b.input("image", shape, "uint8", 1 / 255, 0)
     value = b.op("QUANTIZE", [pixels], shape, "int8", 1 / 255, -128, name="codes")
 
-    def conv(
-        source: tuple[int, int, float], channels: int, side: int, stride: int, out: tuple[float, int]
-    ) -> int:
+    def conv(source: tuple[int, int, float], channels: int, side: int, stride: int, out: tuple[float, int]) -> int:
         index, depth, step = source
         weights = rng.integers(-127, 128, (channels, 3, 3, depth)).astype(np.int8)
         bias = rng.integers(-300, 300, channels).astype(np.int32)
@@ -119,8 +118,8 @@ def corners_xyxy() -> NDArray[np.float32]:
 def ssd_raw(ends_in: str = "", activation: str = "SOFTMAX", *, columns: int = 1 + CLASSES) -> bytes:
     """A file that ends at scores and offsets, in this order, as the zoo of STMicroelectronics writes them.
 
-    ``ends_in``: nothing more; ``"constant"`` priors as an output that is a constant, first; ``"computed"`` as an output that an
-    operator makes of a constant, last; ``"joined"`` all three as columns of one output.
+    ``ends_in``: nothing more; ``"constant"`` priors as an output that is a constant, first; ``"computed"`` as an output
+    that an operator makes of a constant, last; ``"joined"`` all three as columns of one output.
     """
     ends = ssd_network(activation, columns=columns)
     b, outputs = ends.builder, [ends.scores, ends.offsets]

@@ -72,9 +72,7 @@ def pool(op: str) -> Callable[[TfliteBuilder], list[int]]:
     return lambda b: [b.op(op, [picture(b)], (1, 2, 3, 4), "int8", S, Z, **options)]
 
 
-def unary(
-    op: str, scale: float = S, zero_point: int = Z, **options: Any
-) -> Callable[[TfliteBuilder], list[int]]:
+def unary(op: str, scale: float = S, zero_point: int = Z, **options: Any) -> Callable[[TfliteBuilder], list[int]]:
     return lambda b: [b.op(op, [picture(b)], (1, 5, 6, 4), "int8", scale, zero_point, **options)]
 
 
@@ -160,9 +158,7 @@ MODELS: dict[str, Callable[[TfliteBuilder], list[int]]] = {
     "RELU": unary("RELU"),
     "RELU6": unary("RELU6"),
     "RESHAPE": with_constants("RESHAPE", (1, 30, 4), int32(1, 30, 4), new_shape=[1, 30, 4]),
-    "RESIZE_BILINEAR": with_constants(
-        "RESIZE_BILINEAR", (1, 10, 12, 4), int32(10, 12), half_pixel_centers=True
-    ),
+    "RESIZE_BILINEAR": with_constants("RESIZE_BILINEAR", (1, 10, 12, 4), int32(10, 12), half_pixel_centers=True),
     "RESIZE_NEAREST_NEIGHBOR": with_constants(
         "RESIZE_NEAREST_NEIGHBOR", (1, 10, 12, 4), int32(10, 12), align_corners=False
     ),
@@ -202,9 +198,7 @@ def test_litert_computes_with_the_constants_that_were_given() -> None:
     data = b.build([b.op("CONV_2D", [x, w, bias], (1, 2, 2, 2), "int8", 1.0)])
     litert = interpreter.Interpreter(model_content=data)
     litert.allocate_tensors()
-    litert.set_tensor(
-        litert.get_input_details()[0]["index"], np.array([1, 2, 3, 4], np.int8).reshape(1, 2, 2, 1)
-    )
+    litert.set_tensor(litert.get_input_details()[0]["index"], np.array([1, 2, 3, 4], np.int8).reshape(1, 2, 2, 1))
     litert.invoke()
     codes = litert.get_tensor(litert.get_output_details()[0]["index"])
     assert codes.reshape(4, 2).tolist() == [[12, 23], [14, 26], [16, 29], [18, 32]]

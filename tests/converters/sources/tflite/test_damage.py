@@ -13,9 +13,7 @@ from tests.converters.sources.tflite.builder import TfliteBuilder, build_small_m
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-bindings: Any = pytest.importorskip(
-    "ai_edge_litert.schema_py_generated", reason='needs pip install "xdet[litert]"'
-)
+bindings: Any = pytest.importorskip("ai_edge_litert.schema_py_generated", reason='needs pip install "xdet[litert]"')
 
 FILE = "model.tflite"
 
@@ -82,22 +80,13 @@ def duplicate_subgraph(b: TfliteBuilder) -> None:
 
 DAMAGED: dict[str, tuple[Callable[[TfliteBuilder], Any], str]] = {
     "negative size": (set_tensor(0, shape=[1, -4, 4, 3]), r"tensor 'image' has shape \[1, -4, 4, 3\]"),
-    "overflowing shape of nothing": (
-        set_tensor(3, shape=[2**31 - 1, 2**31 - 1, 9, 0]),
-        "tensor 'sums' has shape",
-    ),
+    "overflowing shape of nothing": (set_tensor(3, shape=[2**31 - 1, 2**31 - 1, 9, 0]), "tensor 'sums' has shape"),
     "overflowing shape": (set_tensor(3, shape=[2**31 - 1] * 4), "tensor 'sums' has shape"),
     "rank 9": (set_tensor(3, shape=[1] * 9), "at most 8 sizes"),
     "signature of another rank": (set_tensor(0, shapeSignature=[-1, 4]), "contradicts shape"),
     "signature of another size": (set_tensor(0, shapeSignature=[-1, 5, 4, 3]), "contradicts shape"),
-    "too few bytes": (
-        set_tensor(1, shape=[2, 2, 2, 4]),
-        "constant 'weights' has 24 bytes, expected 32 bytes",
-    ),
-    "too many bytes": (
-        set_tensor(1, shape=[2, 2, 2, 2]),
-        "constant 'weights' has 24 bytes, expected 16 bytes",
-    ),
+    "too few bytes": (set_tensor(1, shape=[2, 2, 2, 4]), "constant 'weights' has 24 bytes, expected 32 bytes"),
+    "too many bytes": (set_tensor(1, shape=[2, 2, 2, 2]), "constant 'weights' has 24 bytes, expected 16 bytes"),
     "another type": (set_tensor(2, type=4), "constant 'bias' has 8 bytes, expected 16 bytes for int64"),
     "buffer number": (set_tensor(1, buffer=99), "number 99 does not exist, the file has 3 buffers"),
     "buffer behind the end": (place_buffer(2**40, 24), "24 bytes at byte 1099511627776"),
@@ -120,20 +109,14 @@ DAMAGED: dict[str, tuple[Callable[[TfliteBuilder], Any], str]] = {
     "operator reads tensor -2": (set_operator(0, inputs=[0, 1, -2]), "tensor -2 does not exist"),
     "operator writes tensor -1": (set_operator(0, outputs=[-1]), "tensor -1 does not exist"),
     "operator code": (set_operator(0, opcodeIndex=7), "number 7 does not exist, the file has 2 codes"),
-    "options of another operator": (
-        set_operator(0, builtinOptionsType=5),
-        "CONV_2D needs options of type 1, found 5",
-    ),
+    "options of another operator": (set_operator(0, builtinOptionsType=5), "CONV_2D needs options of type 1, found 5"),
     "unknown padding": (set_padding(7), "padding number 7 does not exist; known are SAME, VALID"),
     "slope not a number": (set_alpha(float("nan")), "a finite number is expected, found nan"),
     "input -1": (set_subgraph(inputs=[-1]), r"subgraphs\[0\].inputs: tensor -1 does not exist"),
     "input twice": (set_subgraph(inputs=[0, 0]), "a tensor is fed twice, among 'image'"),
     "input that is a constant": (set_subgraph(inputs=[0, 1]), "model inputs hold a value already: 'weights'"),
     "no input": (set_subgraph(inputs=[]), "CONV_2D reads tensors that nothing before it computes: 'image'"),
-    "a cycle": (
-        set_operator(0, inputs=[4, 1, 2]),
-        "CONV_2D reads tensors that nothing before it computes",
-    ),
+    "a cycle": (set_operator(0, inputs=[4, 1, 2]), "CONV_2D reads tensors that nothing before it computes"),
     "two writers": (set_operator(1, outputs=[3]), "LEAKY_RELU writes a tensor that has its value already"),
     "written twice at once": (set_operator(1, outputs=[4, 4]), "has its value already, among 'out'"),
     "constant overwritten": (set_operator(1, outputs=[1]), "has its value already, among 'weights'"),
@@ -165,10 +148,7 @@ UNSUPPORTED: dict[str, tuple[Callable[[TfliteBuilder], Any], str]] = {
     ),
     "external": (set_tensor(1, externalBuffer=3), "'weights' keeps its value in another file"),
     "blockwise": (set_quant(1, detailsType=2), "'weights' has blockwise quantisation"),
-    "dynamic height": (
-        set_tensor(0, shapeSignature=[1, -1, 4, 3]),
-        r"'image' has a dynamic shape \[1, -1, 4, 3\]",
-    ),
+    "dynamic height": (set_tensor(0, shapeSignature=[1, -1, 4, 3]), r"'image' has a dynamic shape \[1, -1, 4, 3\]"),
     "dynamic batch of two": (
         set_tensor(0, shape=[2, 4, 4, 3], shapeSignature=[-1, 4, 4, 3]),
         "'image' has a dynamic shape",
@@ -197,7 +177,5 @@ def test_all_refused_tensors_are_listed_at_once() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"TFL3", bytes(7), bytes(100), b"\x89PNG\r\n\x1a\n" + bytes(64)])
 def test_other_bytes_are_not_a_tflite_file(data: bytes) -> None:
-    with pytest.raises(
-        SourceFileError, match=r"model\.tflite: not a TFLite file: expected b'TFL3' at byte 4"
-    ):
+    with pytest.raises(SourceFileError, match=r"model\.tflite: not a TFLite file: expected b'TFL3' at byte 4"):
         read_tflite(data, FILE)

@@ -76,9 +76,7 @@ def test_a_mean_tells_that_its_scale_is_one() -> None:
 def test_a_requantisation_tells_the_slope_that_stands_for_it() -> None:
     told = deviations("QUANTIZE", SHAPE, OTHER)
     assert {(d.tensor, d.kind) for d in told} <= {("y", "slope"), ("x", "scale")}
-    assert [d.written for d in told if d.tensor == "x"] == pytest.approx(
-        [0.3 * 213 / 256], rel=1e-4
-    )  # nudged
+    assert [d.written for d in told if d.tensor == "x"] == pytest.approx([0.3 * 213 / 256], rel=1e-4)  # nudged
 
 
 def test_a_table_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,9 +33,7 @@ def test_values_of_other_kinds_are_left_out_and_indirect_numbers_are_followed() 
     assert read_numbers(bytes(builder.Finish())) == {"f": 0.1, "i": 1 << 40}
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), min_size=1, max_size=5), st.integers(0, 40)
-)
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), min_size=1, max_size=5), st.integers(0, 40))
 def test_damaged_bytes_are_read_or_refused(changes: list[tuple[int, int]], cut: int) -> None:
     data = bytearray(flexbuffers.Dumps(OPTIONS))
     for place, byte in changes:
@@ -52,10 +50,7 @@ def test_damaged_bytes_are_read_or_refused(changes: list[tuple[int, int]], cut: 
         (bytes(flexbuffers.Dumps([1, 2])), "no map of names to numbers"),
         (b"\x00\x00\x00\xff\x25\x02", "leads outside"),
         (bytes(flexbuffers.Dumps({"n" * (LONGEST_KEY + 1): 1})), "does not end within 128 bytes"),
-        (
-            bytes(flexbuffers.Dumps({f"n{i}": i for i in range(300)})),
-            "a map of 300 values, expected at most 256",
-        ),
+        (bytes(flexbuffers.Dumps({f"n{i}": i for i in range(300)})), "a map of 300 values, expected at most 256"),
     ],
 )
 def test_what_is_no_map_of_numbers_is_refused(data: bytes, told: str) -> None:

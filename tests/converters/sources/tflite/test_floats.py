@@ -109,13 +109,7 @@ def test_eight_bit_weights_stay_so_and_the_document_tells_the_difference(tmp_pat
     assert found.document.activations == "float32"
     assert any("rounds to 8 bits at run time" in note for note in found.document.notes)
     graph = onnx.ModelProto.FromString(found.model).graph
-    assert (
-        sum(
-            tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 4
-            for tensor in graph.initializer
-        )
-        == 2
-    )
+    assert sum(tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 4 for tensor in graph.initializer) == 2
     assert not any("rounds to 8 bits" in note for note in convert(tmp_path, "float32").document.notes)
 
 
@@ -133,7 +127,5 @@ def test_codes_and_floats_do_not_mix() -> None:
     z = b.op("ADD", [codes, real], SHAPE, "int8", 0.05, 0)
     with pytest.raises(UnsupportedModelError) as caught:
         require_supported(read_tflite(b.build([z]), "odd.tflite"))
-    assert "operator 1 CONV_2D, which multiplies float32 numbers in a network of 8-bit codes" in str(
-        caught.value
-    )
+    assert "operator 1 CONV_2D, which multiplies float32 numbers in a network of 8-bit codes" in str(caught.value)
     assert "operator 3 ADD, which works on float32 and int8 at once" in str(caught.value)

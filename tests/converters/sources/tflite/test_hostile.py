@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-bindings: Any = pytest.importorskip(
-    "ai_edge_litert.schema_py_generated", reason='needs pip install "xdet[litert]"'
-)
+bindings: Any = pytest.importorskip("ai_edge_litert.schema_py_generated", reason='needs pip install "xdet[litert]"')
 flatbuffers: Any = pytest.importorskip("flatbuffers", reason='needs pip install "xdet[litert]"')
 
 FILE = "model.tflite"
@@ -101,9 +99,7 @@ def test_an_offset_that_leads_outside_is_damage(name: str, offset: int) -> None:
 @pytest.mark.parametrize("count", [2, 2**30, 2**31, 2**32 - 1])
 def test_a_vector_longer_than_the_file_is_damage(count: int) -> None:
     data = table_bytes(field=4) + U32.pack(count) + bytes(7)
-    with pytest.raises(
-        SourceFileError, match=f"{count} elements of 4 bytes are announced, the file has room for 1"
-    ):
+    with pytest.raises(SourceFileError, match=f"{count} elements of 4 bytes are announced, the file has room for 1"):
         root_of(data).vector("numbers")
 
 
@@ -199,9 +195,7 @@ def test_changed_bytes_never_escape_as_another_error(changes: list[tuple[int, in
 @settings(max_examples=300)
 @given(
     st.integers(2, len(SMALL) // 4 - 1),
-    st.sampled_from(
-        [0, 1, 4, 127, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**32 - 4, len(SMALL), len(SMALL) - 4]
-    ),
+    st.sampled_from([0, 1, 4, 127, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**32 - 4, len(SMALL), len(SMALL) - 4]),
 )
 def test_changed_words_never_escape_as_another_error(word: int, value: int) -> None:
     read_or_refuse(SMALL[: 4 * word] + U32.pack(value) + SMALL[4 * word + 4 :])

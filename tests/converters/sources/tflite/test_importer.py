@@ -41,9 +41,7 @@ def interpreter_of(data: bytes, *, preserve: bool = False) -> Any:
     litert = pytest.importorskip("ai_edge_litert.interpreter", reason='needs pip install "xdet[litert]"')
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # preserving tensors costs memory, it says
-        found = litert.Interpreter(
-            model_content=data, num_threads=1, experimental_preserve_all_tensors=preserve
-        )
+        found = litert.Interpreter(model_content=data, num_threads=1, experimental_preserve_all_tensors=preserve)
     found.allocate_tensors()
     return found
 

@@ -36,11 +36,7 @@ LEVELS = ((8, 8, 2), (4, 4, 6))
 
 CASES: dict[str, tuple[bytes, SourceOptions, type[Head]]] = {
     "raw yolo_v5": (three_grids(14), SourceOptions(head="yolo_v5_raw", anchors=PIXELS), YoloV5Raw),
-    "raw yolo_v5, anchors first": (
-        three_grids(14, anchors_first=2),
-        SourceOptions(anchors=PIXELS),
-        YoloV5Raw,
-    ),
+    "raw yolo_v5, anchors first": (three_grids(14, anchors_first=2), SourceOptions(anchors=PIXELS), YoloV5Raw),
     "st_yolo_x": (three_grids(14), SourceOptions(head="st_yolo_x", anchors=CELLS), YoloV3),
     "st_yolo_x, one list": (three_grids(14), SourceOptions(head="st_yolo_x", anchors=CELLS[:2]), YoloV3),
     "yolo_v3": (three_grids(14), SourceOptions(anchors=PIXELS), YoloV3),
@@ -96,9 +92,7 @@ def by_box(found: BatchDetections) -> list[dict[tuple[int, int], list[float]]]:
     ]
 
 
-@pytest.mark.parametrize(
-    "name", ["raw yolo_v5, anchors first", "blazeface, outputs of each level", "fastestdet"]
-)
+@pytest.mark.parametrize("name", ["raw yolo_v5, anchors first", "blazeface, outputs of each level", "fastestdet"])
 def test_check_passes(tmp_path: Path, sample_pictures: list[Path], name: str) -> None:
     data, said, _ = CASES[name]
     source, model = save(tmp_path, data), tmp_path / "net.onnx"
@@ -135,11 +129,7 @@ def test_anchors_of_st_yolo_x_are_cells_of_their_own_grid(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("data", "said", "told"),
     [
-        (
-            three_grids(14),
-            SourceOptions(head="yolo_v5_raw"),
-            "its raw YOLO v5 head .* needs anchors of all grids",
-        ),
+        (three_grids(14), SourceOptions(head="yolo_v5_raw"), "its raw YOLO v5 head .* needs anchors of all grids"),
         (
             three_grids(14),
             SourceOptions(head="st_yolo_x", anchors=CELLS[:5]),
@@ -160,9 +150,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, data: bytes, said: SourceO
 def test_a_softmax_is_kept_from_integer_kernels(tmp_path: Path) -> None:
     """ONNX Runtime's gave 0 for the 1 of one class, tract's gives wrong codes."""
     for classes in (1, 3):
-        model = convert_to_bytes(
-            save(tmp_path, fastestdet(classes)), ConvertOptions(arithmetic="fused")
-        ).model
+        model = convert_to_bytes(save(tmp_path, fastestdet(classes)), ConvertOptions(arithmetic="fused")).model
         nodes = onnx.load_model_from_string(model).graph.node
         (softmax,) = [node for node in nodes if node.op_type == "Softmax"]
         assert [node.op_type for node in nodes if softmax.output[0] in node.input] == ["Min"]

@@ -129,11 +129,7 @@ def test_an_export_of_ultralytics_converts_without_a_word(tmp_path: Path) -> Non
     data = {"stride": 32, "names": {0: "person", 1: "dog"}, "imgsz": [64, 64], "task": "detect"}
     document = convert(tmp_path / "v8.tflite", with_files(network(), metadata__json=json.dumps(data)))
     spec = document.spec
-    assert (spec.head.kind, spec.class_names, spec.image.resize) == (
-        "yolo_v8",
-        ("person", "dog"),
-        "letterbox",
-    )
+    assert (spec.head.kind, spec.class_names, spec.image.resize) == ("yolo_v8", ("person", "dog"), "letterbox")
     assert (spec.image.rescaling.scale, spec.assumed) == (1 / 255, ())
     inspection = inspect(tmp_path / "v8.tflite")
     assert inspection.stated_by["class_names"] == "'metadata.json' in the ZIP of 'v8.tflite'"

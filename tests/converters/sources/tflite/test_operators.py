@@ -42,13 +42,7 @@ def refusal(data: bytes) -> str:
 
 def test_every_operator_without_a_translation_is_counted() -> None:
     message = refusal(
-        chain(
-            ("ELU", "int8"),
-            ("RELU", "int8"),
-            ("FLOOR", "int8"),
-            ("ELU", "int8"),
-            ("CUSTOM:Boxes", "int8"),
-        )
+        chain(("ELU", "int8"), ("RELU", "int8"), ("FLOOR", "int8"), ("ELU", "int8"), ("CUSTOM:Boxes", "int8"))
     )
     assert message.startswith("odd.tflite: no translation for operators CUSTOM:Boxes x1, ELU x2, FLOOR x1")
 
@@ -84,20 +78,12 @@ def test_everything_malformed_is_listed() -> None:
     z = b.op("ADD", [y, None], SHAPE, "int8", 0.05, 0)
     with pytest.raises(SourceFileError) as caught:
         require_supported(read_tflite(b.build([z]), "odd.tflite"))
-    for words in (
-        "operand 0 of shape [4, 8], expected 4 axes",
-        "filter_w 0",
-        "operator 1 ADD lacks operand 1",
-    ):
+    for words in ("operand 0 of shape [4, 8], expected 4 axes", "filter_w 0", "operator 1 ADD lacks operand 1"):
         assert words in str(caught.value)
 
 
 def convolution(
-    weights: tuple[int, ...],
-    bias: Any = None,
-    op: str = "CONV_2D",
-    shape: tuple[int, ...] = SHAPE,
-    **options: Any,
+    weights: tuple[int, ...], bias: Any = None, op: str = "CONV_2D", shape: tuple[int, ...] = SHAPE, **options: Any
 ) -> TfliteModel:
     b = TfliteBuilder()
     x = b.input("x", shape, "int8", 0.05, 0)
@@ -135,8 +121,7 @@ def test_operands_that_do_not_fit_are_told_before_any_kernel_sees_them(
 
 
 @pytest.mark.parametrize(
-    ("weights", "op"),
-    [((8, 1, 1, 8), "CONV_2D"), ((4, 3, 3, 2), "CONV_2D"), ((1, 3, 3, 16), "DEPTHWISE_CONV_2D")],
+    ("weights", "op"), [((8, 1, 1, 8), "CONV_2D"), ((4, 3, 3, 2), "CONV_2D"), ((1, 3, 3, 16), "DEPTHWISE_CONV_2D")]
 )
 def test_operands_that_fit_are_sound(weights: tuple[int, ...], op: str) -> None:
     channels = weights[3] if op == "DEPTHWISE_CONV_2D" else weights[0]
@@ -198,9 +183,7 @@ def test_weights_need_scales_along_their_output_channels() -> None:
     y = b.op("CONV_2D", [x, w], SHAPE, "int8", 0.05, 0)
     z = b.op("CONV_2D", [y, b.constant(np.ones((8, 1, 1, 8), np.int8))], SHAPE, "int8", 0.05, 0)
     message = refusal(b.build([z]))
-    assert (
-        "operator 0 CONV_2D, which has weight scales along axis 3, expected 0, the output channels" in message
-    )
+    assert "operator 0 CONV_2D, which has weight scales along axis 3, expected 0, the output channels" in message
     assert "operator 1 CONV_2D, which has weights" in message
     assert "of int8 without a scale" in message
 
@@ -237,9 +220,7 @@ def test_shape_arithmetic_is_small() -> None:
     b = TfliteBuilder()
     large = b.constant(np.zeros((64, 64), np.int32))
     y = b.op("ADD", [large, large], (64, 64), "int32")
-    with pytest.raises(
-        UnsupportedModelError, match="computes 4096 integers from constants, expected at most 1024"
-    ):
+    with pytest.raises(UnsupportedModelError, match="computes 4096 integers from constants, expected at most 1024"):
         translated(read_tflite(b.build([y]), "odd.tflite"))
 
 
@@ -325,10 +306,7 @@ def test_a_compiled_network_is_told_with_the_file_to_bring(op: str, said: str) -
 
 @pytest.mark.parametrize(
     ("op", "said"),
-    [
-        ("CUSTOM:TFLite_Detection_PostProcess", "at the end of a file alone"),
-        ("CUSTOM:FlexErf", "TFLITE_BUILTINS"),
-    ],
+    [("CUSTOM:TFLite_Detection_PostProcess", "at the end of a file alone"), ("CUSTOM:FlexErf", "TFLITE_BUILTINS")],
 )
 def test_an_operator_that_an_export_can_avoid_is_told_so(op: str, said: str) -> None:
     message = refusal(chain((op, "int8"), ("ELU", "int8")))

@@ -51,9 +51,7 @@ def network(last: str = "", *, quantised: bool = False) -> bytes:
         weights = net.constant(rng.integers(-127, 128, (12, 3, 3, 12)).astype(np.int8), 0.01)
         bias = net.constant(rng.integers(-500, 500, 12).astype(np.int32), 0.01 * 0.05)
         coarse = (1, SIZE // 4, SIZE // 4, 12)
-        scaled = net.op(
-            "CONV_2D", [grid, weights, bias], coarse, "int8", 0.04, -7, version=3, **options, name="coarse"
-        )
+        scaled = net.op("CONV_2D", [grid, weights, bias], coarse, "int8", 0.04, -7, version=3, **options, name="coarse")
         return net.build([real(scaled, coarse, "coarse:0"), real(grid, half, "fine:0")])
     if last == "values by boxes":
         activated = net.op("LOGISTIC", [grid], half, "int8", 1 / 256, -128, name="activated")
@@ -151,9 +149,7 @@ def test_other_heads_are_fused_and_equal_numpy_on_litert_s_outputs(
     assert found.num_detections.min() > 0
     assert np.array_equal(found.anchors, expected.anchors)
     assert np.array_equal(found.classes, expected.classes)
-    np.testing.assert_allclose(
-        found.boxes_xyxy, expected.boxes_xyxy, rtol=0, atol=4e-7
-    )  # the rounding of exp
+    np.testing.assert_allclose(found.boxes_xyxy, expected.boxes_xyxy, rtol=0, atol=4e-7)  # the rounding of exp
     raw_only = convert_to_bytes(source, ConvertOptions(source=SourceOptions(head="none"), batch=batch))
     assert raw_only.document.spec.head is None
 

@@ -104,9 +104,7 @@ def test_raw_values_in_front_of_the_operator_are_litert_s(tmp_path: Path) -> Non
     _, done = convert(tmp_path, data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of memory
-        interpreter = litert.Interpreter(
-            model_content=data, num_threads=1, experimental_preserve_all_tensors=True
-        )
+        interpreter = litert.Interpreter(model_content=data, num_threads=1, experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
     indices = {detail["name"]: detail["index"] for detail in interpreter.get_tensor_details()}
     with open_onnxruntime(done.model, file="ssd.onnx") as runtime:
@@ -121,17 +119,11 @@ def test_the_document_holds_what_the_operator_says(tmp_path: Path) -> None:
     _, conversion = convert(tmp_path, ssd_with_postprocess(use_regular_nms=True))
     spec = type(conversion.document).from_json(conversion.document.to_json()).spec
     assert isinstance(spec.head, Ssd)
-    assert (spec.head.num_boxes, spec.head.num_classes, spec.head.scales) == (
-        BOXES,
-        4,
-        (10.0, 10.0, 5.0, 5.0),
-    )
+    assert (spec.head.num_boxes, spec.head.num_classes, spec.head.scales) == (BOXES, 4, (10.0, 10.0, 5.0, 5.0))
     np.testing.assert_array_equal(np.array(spec.head.priors, np.float32), priors_yxhw())
     assert spec.suppression == Suppression(unclipped=True, class_first=True, per_class=100)
     assert (spec.thresholds.iou, spec.thresholds.max_detections) == (0.6, 20)
-    assert np.nextafter(np.float32(spec.thresholds.score), np.float32(1)) == np.float32(
-        0.5
-    )  # 0.5 counts there
+    assert np.nextafter(np.float32(spec.thresholds.score), np.float32(1)) == np.float32(0.5)  # 0.5 counts there
     assert any("replaced by the head ssd" in note for note in conversion.document.notes)
 
 
@@ -167,19 +159,10 @@ MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
     "a scale of 0": ({"h_scale": 0.0}, "has h_scale 0.0, expected a number above 0"),
     "an infinite scale": ({"x_scale": float("inf")}, "has x_scale inf, expected a number"),
     "a threshold of 2": ({"nms_iou_threshold": 2.0}, "has nms_iou_threshold 2.0, expected 0 to 1"),
-    "no rows of a class": (
-        {"use_regular_nms": True, "detections_per_class": 0},
-        "has detections_per_class 0",
-    ),
+    "no rows of a class": ({"use_regular_nms": True, "detections_per_class": 0}, "has detections_per_class 0"),
     "too few priors": ({"priors": priors_yxhw()[:9]}, r"constant float32 \[9, 4\], expected .* \[240, 4\]"),
-    "a prior without a size": (
-        {"priors": priors_yxhw() * [1, 1, 1, 0]},
-        "has priors 'priors': constant float64",
-    ),
-    "a flat prior": (
-        {"priors": (priors_yxhw() * [1, 1, 1, 0]).astype(np.float32)},
-        "has prior 0 .* a size above 0",
-    ),
+    "a prior without a size": ({"priors": priors_yxhw() * [1, 1, 1, 0]}, "has priors 'priors': constant float64"),
+    "a flat prior": ({"priors": (priors_yxhw() * [1, 1, 1, 0]).astype(np.float32)}, "has prior 0 .* a size above 0"),
 }
 
 
@@ -192,20 +175,14 @@ def test_malformed_parameters_are_refused(tmp_path: Path, options: dict[str, Any
 
 SEVERAL: dict[str, dict[str, Any]] = {
     "two": {"max_classes_per_detection": 2},
-    "three, everything counts": {
-        "max_classes_per_detection": 3,
-        "nms_score_threshold": 1e-8,
-        "max_detections": 100,
-    },
+    "three, everything counts": {"max_classes_per_detection": 3, "nms_score_threshold": 1e-8, "max_detections": 100},
     "all four, one box": {"max_classes_per_detection": 4, "max_detections": 1},
     "nothing counts": {"max_classes_per_detection": 2, "nms_score_threshold": 1.0},
 }
 
 
 @pytest.mark.parametrize("rule", SEVERAL)
-def test_several_classes_of_a_box_are_rows_of_their_own_as_far_as_they_count(
-    tmp_path: Path, rule: str
-) -> None:
+def test_several_classes_of_a_box_are_rows_of_their_own_as_far_as_they_count(tmp_path: Path, rule: str) -> None:
     """LiteRT counts boxes, not rows, and its rows go on with classes below the threshold."""
     data, several = ssd_with_postprocess(**SEVERAL[rule]), SEVERAL[rule]["max_classes_per_detection"]
     _, conversion = convert(tmp_path, data, batch="dynamic", freeze_thresholds=True)
@@ -231,12 +208,9 @@ def test_several_classes_of_a_box_are_told_and_left_to_one_where_asked(tmp_path:
     assert spec.suppression == Suppression(across_classes=True, unclipped=True, classes_per_box=3)
     assert spec.thresholds.max_detections == 60
     assert any(
-        "60 rows, suppression across classes, 3 classes of each box" in note
-        for note in conversion.document.notes
+        "60 rows, suppression across classes, 3 classes of each box" in note for note in conversion.document.notes
     )
-    one = convert_to_bytes(
-        source, ConvertOptions(source=SourceOptions(class_names=NAMES, class_agnostic=True))
-    )
+    one = convert_to_bytes(source, ConvertOptions(source=SourceOptions(class_names=NAMES, class_agnostic=True)))
     assert one.document.spec.suppression == Suppression(across_classes=True, unclipped=True)
     assert one.document.spec.thresholds.max_detections == 20
 
@@ -272,11 +246,7 @@ def test_an_operator_that_is_not_the_end_of_the_file_is_refused(tmp_path: Path) 
 def test_options_that_are_no_flexbuffer_are_damage() -> None:
     ends = ssd_network()
     found = [ends.builder.tensor("found", (1, 20, 4), "float32")]
-    ends.builder.operator(
-        "CUSTOM:TFLite_Detection_PostProcess", [ends.offsets, ends.scores, ends.scores], found
-    )
+    ends.builder.operator("CUSTOM:TFLite_Detection_PostProcess", [ends.offsets, ends.scores, ends.scores], found)
     ends.builder.subgraph.operators[-1].customOptions = [1, 2, 3]
-    with pytest.raises(
-        ConversionError, match=r"custom_options: CUSTOM:TFLite_Detection_PostProcess: no map of names"
-    ):
+    with pytest.raises(ConversionError, match=r"custom_options: CUSTOM:TFLite_Detection_PostProcess: no map of names"):
         read_tflite(ends.builder.build(found), "ssd.tflite")

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
     from converters.sources.tflite.reader import TfliteModel
 
-bindings: Any = pytest.importorskip(
-    "ai_edge_litert.schema_py_generated", reason='needs pip install "xdet[litert]"'
-)
+bindings: Any = pytest.importorskip("ai_edge_litert.schema_py_generated", reason='needs pip install "xdet[litert]"')
 
 FILE = "model.tflite"
 
@@ -143,14 +141,7 @@ OPTION_CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "pool": (
         "MAX_POOL_2D",
-        {
-            "padding": "VALID",
-            "stride_w": 3,
-            "stride_h": 2,
-            "filter_w": 4,
-            "filter_h": 5,
-            "fused_activation": "RELU",
-        },
+        {"padding": "VALID", "stride_w": 3, "stride_h": 2, "filter_w": 4, "filter_h": 5, "fused_activation": "RELU"},
     ),
     "fully connected": (
         "FULLY_CONNECTED",
@@ -177,14 +168,7 @@ OPTION_CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "mul": ("MUL", {"fused_activation": "RELU"}),
     "average pool": (
         "AVERAGE_POOL_2D",
-        {
-            "padding": "SAME",
-            "stride_w": 1,
-            "stride_h": 1,
-            "filter_w": 2,
-            "filter_h": 3,
-            "fused_activation": "NONE",
-        },
+        {"padding": "SAME", "stride_w": 1, "stride_h": 1, "filter_w": 2, "filter_h": 3, "fused_activation": "NONE"},
     ),
     "cast": ("CAST", {"in_data_type": "float32", "out_data_type": "int64"}),
     "concatenation": ("CONCATENATION", {"axis": -1, "fused_activation": "RELU"}),

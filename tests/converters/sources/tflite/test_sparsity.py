@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-bindings: Any = pytest.importorskip(
-    "ai_edge_litert.schema_py_generated", reason='needs pip install "xdet[litert]"'
-)
+bindings: Any = pytest.importorskip("ai_edge_litert.schema_py_generated", reason='needs pip install "xdet[litert]"')
 VECTORS = {1: bindings.Int32VectorT, 2: bindings.Uint16VectorT, 3: bindings.Uint8VectorT}
 
 
@@ -31,11 +29,7 @@ def weights(shape: tuple[int, ...], dtype: str = "float32", seed: int = 0) -> ND
 
 
 def sparse(
-    dense: NDArray[Any],
-    order: Sequence[int],
-    formats: str,
-    blocks: Sequence[tuple[int, int]] = (),
-    vector: int = 1,
+    dense: NDArray[Any], order: Sequence[int], formats: str, blocks: Sequence[tuple[int, int]] = (), vector: int = 1
 ) -> tuple[Any, NDArray[Any]]:
     """Parameters and stored numbers: ``formats`` is ``d`` or ``s`` per level, ``blocks`` are axis and size."""
     sizes = dict(blocks)
@@ -124,15 +118,9 @@ DAMAGE: dict[str, tuple[Callable[[Any], object], str]] = {
         r"an index lies outside the shape \[6, 5\]",
     ),
     "an index below 0": (lambda p: p.dimMetadata[1].arrayIndices.values.__setitem__(0, -1), "some below 0"),
-    "segments": (
-        lambda p: p.dimMetadata[1].arraySegments.values.__setitem__(1, 9999),
-        "expected 7 rising numbers",
-    ),
+    "segments": (lambda p: p.dimMetadata[1].arraySegments.values.__setitem__(1, 9999), "expected 7 rising numbers"),
     "a number less": (lambda p: p.dimMetadata[1].arrayIndices.values.pop(), "expected 7 rising numbers"),
-    "a format": (
-        lambda p: setattr(p.dimMetadata[0], "format", 2),
-        "expected 0 .dense. or 1 .sparse., found 2",
-    ),
+    "a format": (lambda p: setattr(p.dimMetadata[0], "format", 2), "expected 0 .dense. or 1 .sparse., found 2"),
     "a vector": (lambda p: setattr(p.dimMetadata[1], "arrayIndicesType", 0), "expected 1, 2, 3, found 0"),
 }
 

@@ -1,7 +1,8 @@
 """Networks with the blocks of YOLOv5n, YOLOv8n and YOLO11n, random weights: uint8 pixels, int8 layers, raw int8 outputs.
 
-Scales follow the spread of the codes, so that no layer saturates: SiLU as LOGISTIC and MUL, C3 and C2f blocks, pyramid pools,
-attention by BATCH_MATMUL and SOFTMAX, nearest upsampling, and a head of boxes as distributions (SOFTMAX over 16 bins).
+Scales follow the spread of the codes, so that no layer saturates: SiLU as LOGISTIC and MUL, C3 and C2f blocks, pyramid
+pools, attention by BATCH_MATMUL and SOFTMAX, nearest upsampling, and a head of boxes as distributions (SOFTMAX over 16
+bins).
 """
 
 from __future__ import annotations
@@ -42,13 +43,7 @@ class YoloNetwork:
         self.image = Codes(index, shape, 1 / 255, -128)
 
     def op(
-        self,
-        op: str,
-        operands: Sequence[int],
-        shape: tuple[int, ...],
-        scale: float,
-        zero_point: int,
-        **options: Any,
+        self, op: str, operands: Sequence[int], shape: tuple[int, ...], scale: float, zero_point: int, **options: Any
     ) -> Codes:
         """An operator and its output."""
         version = {"CONV_2D": 3, "BATCH_MATMUL": 3, "RESHAPE": 1}.get(op, 2)
@@ -71,11 +66,7 @@ class YoloNetwork:
         scales *= np.float32(1.4 / (SPREAD**2 * x.scale * math.sqrt(length)))  # a spread of 1.4 behind it
         bias_scales = scales * np.float32(x.scale)
         bias = self.rng.normal(0, 500, channels).astype(np.int32)
-        operands = [
-            x.index,
-            self.b.constant(np.rint(taps).astype(np.int8), scales),
-            self.b.constant(bias, bias_scales),
-        ]
+        operands = [x.index, self.b.constant(np.rint(taps).astype(np.int8), scales), self.b.constant(bias, bias_scales)]
         scale = self.near(14 / 255)
         y = self.op("CONV_2D", operands, (1, side, side, channels), scale, int(self.rng.integers(-8, 8)),
                     padding="SAME", stride_h=stride, stride_w=stride)  # fmt: skip
@@ -102,9 +93,7 @@ class YoloNetwork:
         ]
         total = sum(part.shape[axis] for part in parts)
         shape = tuple(total if i == axis else n for i, n in enumerate(parts[0].shape))
-        return self.op(
-            "CONCATENATION", [p.index for p in same], shape, widest.scale, widest.zero_point, axis=axis
-        )
+        return self.op("CONCATENATION", [p.index for p in same], shape, widest.scale, widest.zero_point, axis=axis)
 
     def reshape(self, x: Codes, shape: tuple[int, ...]) -> Codes:
         """The same codes in another shape."""
@@ -197,9 +186,7 @@ class YoloNetwork:
         steps = self.b.constant(np.arange(16, dtype=np.int8).reshape(1, 1, 1, 16) * 8, 1 / 8)
         bias = self.b.constant(np.zeros(1, np.int32), 1 / 8 / 256)
         distances = self.op("CONV_2D", [shares.index, steps, bias], (1, count, 4, 1), 15 / 255, -128)
-        scores = self.op(
-            "LOGISTIC", [self.part(joined, 64, classes).index], (1, count, classes), *PROBABILITIES
-        )
+        scores = self.op("LOGISTIC", [self.part(joined, 64, classes).index], (1, count, classes), *PROBABILITIES)
         return self.join([self.reshape(distances, (1, count, 4)), scores], axis=2)
 
 

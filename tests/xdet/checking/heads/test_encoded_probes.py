@@ -12,15 +12,7 @@ from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
 from converters.heads.nms import detect_from_head
 from converters.options import ConvertOptions
-from converters.spec import (
-    METADATA_KEY,
-    DetectorSpec,
-    ImageInput,
-    ModelDocument,
-    Rescaling,
-    Suppression,
-    Thresholds,
-)
+from converters.spec import METADATA_KEY, DetectorSpec, ImageInput, ModelDocument, Rescaling, Suppression, Thresholds
 from tests.converters.heads.test_heads import EXAMPLES
 from tests.converters.sources.tflite.ssd_networks import ssd_with_postprocess
 from xdet.checking.check import check

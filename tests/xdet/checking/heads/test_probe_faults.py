@@ -40,15 +40,11 @@ def five_classes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]
     """30 channels are 3 anchors with 5 classes each."""
     source = tmp_path_factory.mktemp("five") / "lc.tflite"
     source.write_bytes(st_yolo_lc(96))
-    options = SourceOptions(
-        anchors=((0.5, 0.7), (1.5, 1.7), (3, 4)), anchor_unit="cell", class_names=tuple("abcde")
-    )
+    options = SourceOptions(anchors=((0.5, 0.7), (1.5, 1.7), (3, 4)), anchor_unit="cell", class_names=tuple("abcde"))
     return source, convert_to_bytes(source, ConvertOptions(source=options)).model
 
 
-def checked(
-    pair: tuple[Path, bytes], edit: faults.Edit, folder: Path, runtimes: str = RUNTIMES
-) -> CheckResult:
+def checked(pair: tuple[Path, bytes], edit: faults.Edit, folder: Path, runtimes: str = RUNTIMES) -> CheckResult:
     model = folder / "planted.onnx"
     model.write_bytes(faults.planted(pair[1], edit))
     return check(model, pair[0], list(BLACK), runtimes=runtimes)
@@ -64,17 +60,11 @@ def probes_of(finding: Finding) -> list[str]:
     ("edit", "cause", "probes"),
     [
         pytest.param(
-            faults.suppression_at_equality,
-            "iou-rule",
-            [PAIR, "picture edges", "highest values"],
-            id="IoU >= for >",
+            faults.suppression_at_equality, "iou-rule", [PAIR, "picture edges", "highest values"], id="IoU >= for >"
         ),
         pytest.param(faults.scores_at_equality, "rows", [SCORES], id="score >= for >"),
         pytest.param(
-            faults.ties_in_reverse,
-            "rows",
-            [TIES, ROWS, SCORES, "smallest boxes", "highest values"],
-            id="ties reversed",
+            faults.ties_in_reverse, "rows", [TIES, ROWS, SCORES, "smallest boxes", "highest values"], id="ties reversed"
         ),
         pytest.param(faults.worse_box_suppresses, "rows", [TIES, "highest values"], id="NMS ties reversed"),
         pytest.param(faults.one_row_less, "rows", [TIES, ROWS, "highest values"], id="limit off by one"),

@@ -68,15 +68,11 @@ def levels(request: pytest.FixtureRequest) -> NDArray[np.float32]:
 def test_every_probe_can_be_made(grid: int, classes: int, levels: NDArray[np.float32]) -> None:
     probes = craft_probes(detector(grid, classes), levels)
     assert probes is not None
-    assert [name for name in PROBES if name not in probes.names] == (
-        ["classes in one place"] if classes == 1 else []
-    )
+    assert [name for name in PROBES if name not in probes.names] == (["classes in one place"] if classes == 1 else [])
     assert np.isin(probes.heads, levels).all()
 
 
-def test_an_overlap_falls_above_the_threshold_and_stays_at_it_and_below_it(
-    levels: NDArray[np.float32],
-) -> None:
+def test_an_overlap_falls_above_the_threshold_and_stays_at_it_and_below_it(levels: NDArray[np.float32]) -> None:
     spec = detector(13)
     probes = craft_probes(spec, levels)
     assert probes is not None
@@ -120,9 +116,7 @@ def test_more_boxes_stay_than_there_are_rows() -> None:
     assert probes is not None
     more = replace(spec, thresholds=Thresholds(max_detections=180))
     head = probes.heads[[probes.names.index("more boxes than rows")]]
-    limits = [
-        detect_from_head(head, more, replace(probes.thresholds[0], max_detections=k)) for k in (30, 180)
-    ]
+    limits = [detect_from_head(head, more, replace(probes.thresholds[0], max_detections=k)) for k in (30, 180)]
     assert [int(found.num_detections[0]) for found in limits] == [30, 180]
 
 
@@ -171,9 +165,7 @@ def converted(source: Path, folder: Path, options: Options) -> OpenedPair:
 
 
 @pytest.mark.parametrize("activations", ["uint8", "int8"])
-def test_a_picture_of_one_pixel_picks_a_crafted_head(
-    activations: str, embedded_tflite: Path, tmp_path: Path
-) -> None:
+def test_a_picture_of_one_pixel_picks_a_crafted_head(activations: str, embedded_tflite: Path, tmp_path: Path) -> None:
     options = ConvertOptions(activations=activations)  # type: ignore[arg-type]  # parametrised
     pair = converted(embedded_tflite, tmp_path, options)
     assert find_entry(pair.graph.model.graph, pair.model.file).dtype == np.dtype(activations)
@@ -211,18 +203,14 @@ def test_a_model_without_a_head_is_refused(tmp_path: Path) -> None:
     described = SourceOptions(anchors=WH, anchor_unit="cell", class_names=("person",))
     data = convert_to_bytes(source, ConvertOptions(source=described)).model
     with pytest.raises(ModelError, match=r"'m\.onnx' has no value named 'head'; convert its source again"):
-        find_entry(
-            model_from_proto(load_onnx(data.replace(b"head", b"haed"), "m.onnx"), "m.onnx").graph, "m.onnx"
-        )
+        find_entry(model_from_proto(load_onnx(data.replace(b"head", b"haed"), "m.onnx"), "m.onnx").graph, "m.onnx")
 
 
 def test_thresholds_that_a_simplifier_merged_are_probed_at_their_own_value(
     embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
 ) -> None:
     model = tmp_path / "simplified.onnx"
-    proto = onnx.load_from_string(
-        convert_to_bytes(embedded_tflite, ConvertOptions(freeze_thresholds=True)).model
-    )
+    proto = onnx.load_from_string(convert_to_bytes(embedded_tflite, ConvertOptions(freeze_thresholds=True)).model)
     for node in proto.graph.node:  # equal constants become one, as onnxsim 0.8 and onnxslim 0.1 make them
         for i, name in enumerate(node.input):
             node.input[i] = "score_threshold" if name == "iou_threshold" else name

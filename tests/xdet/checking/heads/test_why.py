@@ -125,10 +125,7 @@ def test_equal_raw_scores_rank_by_index_on_every_runtime() -> None:
 
 
 def run_of(
-    head: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
-    *,
-    name: str = "stand-in:cpu",
-    of: DetectorSpec = SPEC,
+    head: np.ndarray[tuple[int, ...], np.dtype[np.float32]], *, name: str = "stand-in:cpu", of: DetectorSpec = SPEC
 ) -> Run:
     """A run whose boxes are the oracle's for its own head."""
     return Run(name, exact=True, heads=head, boxes=((THRESHOLDS, detect_from_head(head, of, THRESHOLDS)),))
@@ -192,9 +189,7 @@ def test_suppression_at_equality_is_a_note_of_openvino() -> None:
 
 
 MANY = replace(
-    SPEC,
-    head=YoloV2(65, 64, Anchors(((0.5, 0.5),), "cell"), 1),
-    thresholds=Thresholds(0.5, 0.5, MAX_CANDIDATES),
+    SPEC, head=YoloV2(65, 64, Anchors(((0.5, 0.5),), "cell"), 1), thresholds=Thresholds(0.5, 0.5, MAX_CANDIDATES)
 )  # a box per cell, more than may be candidates; none overlaps another
 
 
@@ -237,9 +232,7 @@ def test_sides_hold_what_the_runtime_kept_and_what_the_oracle_decodes() -> None:
 TWO_OF_EACH = Suppression(across_classes=True, classes_per_box=2)
 
 
-def side_of_several(
-    scores: list[list[float]], boxes: list[list[float]], limits: Thresholds = THRESHOLDS
-) -> Side:
+def side_of_several(scores: list[list[float]], boxes: list[list[float]], limits: Thresholds = THRESHOLDS) -> Side:
     """A side of boxes with two rows each."""
     values, corners = np.array(scores, np.float32), np.array(boxes, np.float32)
     found = detect_decoded(corners[None], values[None], limits, TWO_OF_EACH)

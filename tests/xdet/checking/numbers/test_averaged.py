@@ -19,14 +19,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-PASSES = (
-    "average as convolution",
-    "fold pad",
-    "full channels",
-    "strided stem",
-    "cancel transposes",
-    "pad codes",
-)
+PASSES = ("average as convolution", "fold pad", "full channels", "strided stem", "cancel transposes", "pad codes")
 
 
 def network() -> bytes:
@@ -50,10 +43,7 @@ def attribute(name: str, *numbers: int) -> Callable[[onnx.ModelProto], None]:
 WEIGHTS = "average_pool_2d_16/float/sum/float/full/weights"
 FAULTS: dict[str, tuple[Callable[[onnx.ModelProto], None], str]] = {
     "weights": (lambda p: keras_faults.edit(p, f"{WEIGHTS}/codes", lambda codes: codes * 2), "weight"),
-    "scale": (
-        lambda p: keras_faults.edit(p, f"{WEIGHTS}/scale", lambda scale: scale * np.float32(2)),
-        "scale",
-    ),
+    "scale": (lambda p: keras_faults.edit(p, f"{WEIGHTS}/scale", lambda scale: scale * np.float32(2)), "scale"),
     "padding": (attribute("pads", 0, 0, 2, 2), "padding"),
     "strides": (attribute("strides", 1, 2), "attributes"),
 }
@@ -77,6 +67,4 @@ def test_an_honest_conversion_passes(converted: Path) -> None:
 def test_a_fault_is_found_and_named(name: str, converted: Path, tmp_path: Path) -> None:
     fault, expected = FAULTS[name]
     verdict = verdict_on(fault, converted, tmp_path)
-    assert [(finding.cause, finding.layer) for finding in verdict.findings] == [
-        (expected, "average_pool_2d_16")
-    ]
+    assert [(finding.cause, finding.layer) for finding in verdict.findings] == [(expected, "average_pool_2d_16")]

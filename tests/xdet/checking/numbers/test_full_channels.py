@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 def network() -> bytes:
     """A stem of 8 channels, and depthwise convolutions of 8 and 24."""
     net = NetworkBuilder(64).conv(8, stride=2, activation="RELU6").depthwise(2, activation="RELU").conv(24, 1)
-    net.depthwise(activation="RELU6").conv(32, 1).depthwise(2, activation="RELU").conv(
-        24, 1, activation="RELU"
-    )
+    net.depthwise(activation="RELU6").conv(32, 1).depthwise(2, activation="RELU").conv(24, 1, activation="RELU")
     return net.depthwise(2).conv(HEAD_CHANNELS, 1).build()
 
 
@@ -116,10 +114,7 @@ def other_channels(proto: onnx.ModelProto) -> None:
 OUTPUTS = "conv_2d_2/float/outputs"
 OUTPUT_FAULTS: dict[str, tuple[Callable[[onnx.ModelProto], None], tuple[str, str]]] = {
     "weights": (code_at(f"{OUTPUTS}/weights/codes", 3, 7, 0, 0), ("weight", "conv_2d_2")),
-    "beside the outputs": (
-        code_at(f"{OUTPUTS}/weights/codes", HEAD_CHANNELS, 0, 0, 0),
-        ("weight", "conv_2d_2"),
-    ),
+    "beside the outputs": (code_at(f"{OUTPUTS}/weights/codes", HEAD_CHANNELS, 0, 0, 0), ("weight", "conv_2d_2")),
     "choice": (other_channels, ("attributes", "conv_2d_2")),
 }
 

@@ -63,13 +63,7 @@ def test_a_configuration_becomes_its_steps(kind: str, config: dict[str, Any], ex
 
 def test_a_convolution_is_turned_to_oihw_and_padded_behind() -> None:
     kernel = RNG.normal(size=(3, 3, 3, 4)).astype(np.float32)
-    config = {
-        "strides": [2, 2],
-        "padding": "same",
-        "use_bias": False,
-        "activation": "relu",
-        "dilation_rate": [1, 1],
-    }
+    config = {"strides": [2, 2], "padding": "same", "use_bias": False, "activation": "relu", "dilation_rate": [1, 1]}
     steps = steps_of(("Conv2D", config, {"kernel": kernel}), size=8).steps
     product, clamp = (step.act for step in steps[1:])
     assert isinstance(product, Product)
@@ -119,9 +113,7 @@ def test_behind_what_is_not_known_sizes_and_padding_are_not_known_either() -> No
 
 
 def test_a_configuration_that_keras_could_not_have_written_is_told_by_layer() -> None:
-    with pytest.raises(
-        ModelError, match=r"'m\.h5': layer 'MaxPooling2D' \(MaxPooling2D\) cannot be read: KeyError"
-    ):
+    with pytest.raises(ModelError, match=r"'m\.h5': layer 'MaxPooling2D' \(MaxPooling2D\) cannot be read: KeyError"):
         acts_of("MaxPooling2D", {"padding": "same"})
 
 

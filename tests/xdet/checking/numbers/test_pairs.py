@@ -66,11 +66,7 @@ def test_fused_activations_of_operators_step_by_step_are_compared(
     (tmp_path / "model.onnx").write_bytes(model)
     part, proven = check_static(open_pair(tmp_path / "model.onnx", source))
     assert part.status == "passed", part.findings
-    assert {change.operator for change in proven if change.kind == "table"} == {
-        "sum",
-        "difference",
-        "product",
-    }
+    assert {change.operator for change in proven if change.kind == "table"} == {"sum", "difference", "product"}
 
 
 def test_a_tensor_of_the_source_may_be_called_like_the_pixels(tmp_path: Path) -> None:
@@ -137,12 +133,8 @@ def build_stepwise_network(activation: str = "NONE") -> bytes:
     b = TfliteBuilder()
     pixels = b.input("image", SHAPE, "uint8", 0.5, 128)
     constant = b.constant(np.arange(1024).astype(np.uint8).reshape(1, 32, 32, 1), 1.0, 128)
-    product = b.op(
-        "MUL", [pixels, constant], SHAPE, "uint8", 1.0, 129, name="product", fused_activation=activation
-    )
-    square = b.op(
-        "MUL", [product, product], SHAPE, "uint8", 2.0, 101, name="square", fused_activation=activation
-    )
+    product = b.op("MUL", [pixels, constant], SHAPE, "uint8", 1.0, 129, name="product", fused_activation=activation)
+    square = b.op("MUL", [product, product], SHAPE, "uint8", 2.0, 101, name="square", fused_activation=activation)
     size = b.constant(np.array([48, 48], np.int32))
     large = b.op("RESIZE_BILINEAR", [square, size], (1, 48, 48, 3), "uint8", 2.0, 101, name="large")
     return b.build([b.op("DEQUANTIZE", [large], (1, 48, 48, 3), "float32", name="real")])
@@ -157,9 +149,7 @@ def test_operators_step_by_step_are_run(tmp_path: Path, activations: Activations
     assert {change.operator for change in proven if change.kind == "table"} == {"product", "large"}
 
 
-def test_a_square_without_a_fused_form_is_compared_as_a_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_square_without_a_fused_form_is_compared_as_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("converters.sources.tflite.ops.arithmetic.search_form", lambda *_, **__: None)
     model, source = convert(tmp_path, build_stepwise_network(activation="RELU6"))
     (tmp_path / "model.onnx").write_bytes(model)

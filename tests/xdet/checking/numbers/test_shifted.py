@@ -42,10 +42,7 @@ def other_row(proto: onnx.ModelProto) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[onnx.ModelProto], None], str]] = {
-    "weight": (
-        lambda p: keras_faults.edit(p, f"{CONV}/weights/codes", lambda codes: codes ^ np.int8(1)),
-        "weight",
-    ),
+    "weight": (lambda p: keras_faults.edit(p, f"{CONV}/weights/codes", lambda codes: codes ^ np.int8(1)), "weight"),
     "bias": (lambda p: keras_faults.edit(p, f"{CONV}/bias/codes", lambda codes: codes + np.int32(1)), "bias"),
     "padding": (lambda p: keras_faults.edit(p, f"{CONV}/1", lambda codes: codes + np.uint8(1)), "padding"),
     "order": (other_row, "padding"),
@@ -66,6 +63,4 @@ def test_an_honest_conversion_passes(converted: Path) -> None:
 def test_a_fault_is_found_and_named(name: str, converted: Path, tmp_path: Path) -> None:
     fault, expected = FAULTS[name]
     verdict = verdict_on(fault, converted, tmp_path)
-    assert [(finding.cause, finding.layer) for finding in verdict.findings] == [
-        (expected, "depthwise_conv_2d_2")
-    ]
+    assert [(finding.cause, finding.layer) for finding in verdict.findings] == [(expected, "depthwise_conv_2d_2")]

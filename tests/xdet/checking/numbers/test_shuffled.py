@@ -45,11 +45,7 @@ class ShuffleBuilder(NetworkBuilder):
         return self
 
     def _move(
-        self,
-        op: str,
-        source: int,
-        operand: np.ndarray[tuple[int, ...], np.dtype[np.int32]],
-        shape: tuple[int, ...],
+        self, op: str, source: int, operand: np.ndarray[tuple[int, ...], np.dtype[np.int32]], shape: tuple[int, ...]
     ) -> int:
         scale, zero_point = self.value.scale, self.value.zero_point
         return self._b.op(op, [source, self._b.constant(operand)], shape, "int8", scale, zero_point)
@@ -66,9 +62,7 @@ def test_a_shuffle_is_one_gather_and_the_check_passes(sample_pictures: list[Path
     assert converted.document.passes == ("channel choice", "strided stem", "cancel transposes")
     assert converted.model.count(b"Gather") >= 2
     model.write_bytes(converted.model)
-    result = check(
-        model, source, sample_pictures[:1], runtimes="onnxruntime:cpu,litert:xnnpack,litert:builtin"
-    )
+    result = check(model, source, sample_pictures[:1], runtimes="onnxruntime:cpu,litert:xnnpack,litert:builtin")
     assert result.findings == ()
     assert result.passed
     assert "belong to no source tensor" not in result.parts[0].summary

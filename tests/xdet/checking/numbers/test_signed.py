@@ -30,11 +30,7 @@ def network() -> bytes:
         weights = rng.integers(lowest, highest + 1, (channels, 3, 3, shape[3])).astype(np.uint8)
         weights[0, 0, 0, :2] = lowest, highest
         bias = rng.integers(-500, 500, channels).astype(np.int32)
-        operands = [
-            value,
-            b.constant(weights, 0.01, zero_point),
-            b.constant(bias, float(scale * np.float32(0.01))),
-        ]
+        operands = [value, b.constant(weights, 0.01, zero_point), b.constant(bias, float(scale * np.float32(0.01)))]
         shape, scale = (1, shape[1] // stride, shape[2] // stride, channels), 0.05
         options: dict[str, Any] = {
             "padding": "SAME",
@@ -57,10 +53,7 @@ def other_shift(proto: onnx.ModelProto) -> None:
 
 SIGNED = "conv_2d_1/float/signed"
 FAULTS: dict[str, tuple[Callable[[onnx.ModelProto], None], set[str]]] = {
-    "weight": (
-        lambda p: keras_faults.edit(p, f"{SIGNED}/codes", lambda codes: codes ^ np.int8(1)),
-        {"weight"},
-    ),
+    "weight": (lambda p: keras_faults.edit(p, f"{SIGNED}/codes", lambda codes: codes ^ np.int8(1)), {"weight"}),
     "zero-point": (
         lambda p: keras_faults.edit(p, f"{SIGNED}/zero_point", lambda zero: zero + np.int8(1)),
         {"zero-point"},

@@ -56,11 +56,7 @@ FAULTS: dict[str, tuple[Callable[[onnx.ModelProto], None], str, str]] = {
     "weight of the stem": (edit(f"{STEM}/weights/codes", lambda w: w ^ np.int8(1)), "weight", "conv_2d_0"),
     "rows": (edit(f"{STEM}/rows", lambda rows: rows[::-1].copy()), "padding", "conv_2d_0"),
     "strides": (closer, "attributes", "conv_2d_0"),
-    "weight on groups": (
-        edit(f"{DEPTHWISE}/weights/codes", lambda w: w ^ np.int8(1)),
-        "weight",
-        "depthwise_conv_2d_1",
-    ),
+    "weight on groups": (edit(f"{DEPTHWISE}/weights/codes", lambda w: w ^ np.int8(1)), "weight", "depthwise_conv_2d_1"),
 }
 
 

@@ -15,14 +15,7 @@ from converters.sources.tflite.importer import translate
 from converters.sources.tflite.reader import read_tflite
 from converters.spec import ImageInput, Rescaling
 from tests.converters.sources.tflite.builder import TfliteBuilder
-from tests.converters.sources.tflite.single_operator import (
-    Quant,
-    Runs,
-    assert_exact,
-    codes,
-    run_everywhere,
-    run_single,
-)
+from tests.converters.sources.tflite.single_operator import Quant, Runs, assert_exact, codes, run_everywhere, run_single
 from tests.slow import mostly_slow
 
 LEFT = np.repeat(np.arange(-128, 128), 256).astype(np.int8).reshape(1, 16, 16, 256)
@@ -38,9 +31,7 @@ ZERO_POINT_IDS = ["inner zero-points", "rims", "other rims"]
 def combine(op: str, quants: tuple[Quant, Quant, Quant], **options: Any) -> Runs:
     """All 65536 pairs of codes."""
     b = TfliteBuilder()
-    x, y = (
-        b.input(n, LEFT.shape, "int8", q.scale, q.zero_point) for n, q in zip("xy", quants[:2], strict=True)
-    )
+    x, y = (b.input(n, LEFT.shape, "int8", q.scale, q.zero_point) for n, q in zip("xy", quants[:2], strict=True))
     z = b.op(op, [x, y], LEFT.shape, "int8", quants[2].scale, quants[2].zero_point, name="z", **options)
     return run_everywhere(b.build([z]), [LEFT, RIGHT])
 
@@ -53,12 +44,8 @@ def test_a_sum_of_all_pairs_is_exact(op: str, quants: tuple[Quant, Quant, Quant]
     assert_exact(runs)
 
 
-@pytest.mark.parametrize(
-    "zero_points", mostly_slow([(-3, 12, 40), (0, 0, 0), (-128, -128, -128)], fast=1), ids=str
-)
-@pytest.mark.parametrize(
-    "scales", [(0.05, 0.05, 0.1), (0.05, 0.1, 0.1), (0.1, 0.05, 0.05), (0.05,) * 3], ids=str
-)
+@pytest.mark.parametrize("zero_points", mostly_slow([(-3, 12, 40), (0, 0, 0), (-128, -128, -128)], fast=1), ids=str)
+@pytest.mark.parametrize("scales", [(0.05, 0.05, 0.1), (0.05, 0.1, 0.1), (0.1, 0.05, 0.05), (0.05,) * 3], ids=str)
 @pytest.mark.parametrize("op", ["ADD", "SUB"])
 def test_a_sum_is_exact_where_many_sums_are_ties(
     op: str, scales: tuple[float, ...], zero_points: tuple[int, ...]
@@ -101,16 +88,12 @@ def test_an_operator_step_by_step_is_exact(
 
 
 @pytest.mark.parametrize("op", ["ADD", "MUL", "RESIZE_BILINEAR"])
-def test_an_operator_without_an_exact_form_stays_fused_if_told(
-    op: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_operator_without_an_exact_form_stays_fused_if_told(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("converters.sources.tflite.ops.arithmetic.search_form", lambda *_, **__: None)
     b = TfliteBuilder()
     x = b.input("x", (1, 4, 4, 3), "int8", 0.05)
     second = b.constant(np.array([7, 6], np.int32)) if op == "RESIZE_BILINEAR" else x
-    y = b.op(
-        op, [x, second], (1, 7, 6, 3) if op == "RESIZE_BILINEAR" else (1, 4, 4, 3), "int8", 0.05, name="y"
-    )
+    y = b.op(op, [x, second], (1, 7, 6, 3) if op == "RESIZE_BILINEAR" else (1, 4, 4, 3), "int8", 0.05, name="y")
     source = read_tflite(b.build([y]), "built.tflite")
     written = {}
     for arithmetic in ("litert", "fused"):
@@ -130,9 +113,7 @@ def test_what_xnnpack_declines_stays_within_one_code(op: str) -> None:
     assert runs.worst <= 1
 
 
-SCALES = st.floats(-3.5, 1.5).map(lambda x: 0.0523 * 2**x) | st.sampled_from(
-    [0.025, 0.05, 0.1, 0.15, 0.2, 1 / 255]
-)
+SCALES = st.floats(-3.5, 1.5).map(lambda x: 0.0523 * 2**x) | st.sampled_from([0.025, 0.05, 0.1, 0.15, 0.2, 1 / 255])
 
 
 @pytest.mark.slow
@@ -140,19 +121,14 @@ SCALES = st.floats(-3.5, 1.5).map(lambda x: 0.0523 * 2**x) | st.sampled_from(
 @given(st.data())
 def test_every_sum_and_product_is_exact(data: st.DataObject) -> None:
     """All pairs of codes, or a constant of any shape, whatever the scales, zero-points and fused activation."""
-    op, dtype = (
-        data.draw(st.sampled_from(["ADD", "SUB", "MUL"])),
-        data.draw(st.sampled_from(["int8", "uint8"])),
-    )
+    op, dtype = (data.draw(st.sampled_from(["ADD", "SUB", "MUL"])), data.draw(st.sampled_from(["int8", "uint8"])))
     info = np.iinfo(dtype)
     zero_points = st.integers(info.min, info.max) | st.sampled_from([info.min, info.min + 128, info.max])
     quants = [Quant(data.draw(SCALES), data.draw(zero_points)) for _ in range(3)]
     shape = data.draw(st.sampled_from([LEFT.shape, (256,), (), (1, 16, 16, 1), (1, 1, 16, 1)]))
     every = np.arange(info.min, info.max + 1)
     left = np.repeat(every, 256).astype(dtype).reshape(LEFT.shape)
-    right = (
-        np.tile(every, 256).astype(dtype).reshape(LEFT.shape) if shape == LEFT.shape else codes(shape, dtype)
-    )
+    right = np.tile(every, 256).astype(dtype).reshape(LEFT.shape) if shape == LEFT.shape else codes(shape, dtype)
     b = TfliteBuilder()
     x = b.input("x", left.shape, dtype, quants[0].scale, quants[0].zero_point)
     feeds = [left]
@@ -184,9 +160,7 @@ def test_a_product_with_a_fused_activation_is_exact(activation: str) -> None:
 @pytest.mark.parametrize("shape", [(), (6,), (1, 6), (1, 1, 1, 6), (5, 1), (1, 4, 5, 6)], ids=str)
 def test_a_constant_operand_is_broadcast(op: str, shape: tuple[int, ...]) -> None:
     constant = (codes(shape, seed=3), Quant(0.0583, 17))
-    assert_exact(
-        run_single(op, ((1, 4, 5, 6), (1, 4, 5, 6)), (Quant(0.0371, -3), Quant(0.3011, 5)), constant)
-    )
+    assert_exact(run_single(op, ((1, 4, 5, 6), (1, 4, 5, 6)), (Quant(0.0371, -3), Quant(0.3011, 5)), constant))
 
 
 def test_operands_of_another_rank_meet_the_right_axes() -> None:
@@ -198,8 +172,7 @@ def test_operands_of_another_rank_meet_the_right_axes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("op", "scale"),
-    [("ADD", 20.0), ("SUB", 9.0), ("MUL", 300.0), ("DIV", 0.0091), ("DIV", 0.4), ("DIV", 1e-5)],
+    ("op", "scale"), [("ADD", 20.0), ("SUB", 9.0), ("MUL", 300.0), ("DIV", 0.0091), ("DIV", 0.4), ("DIV", 1e-5)]
 )
 @pytest.mark.parametrize("activation", ["NONE", "RELU6"])
 def test_what_xnnpack_does_not_take_is_looked_up(op: str, scale: float, activation: str) -> None:
@@ -225,8 +198,7 @@ def test_an_activation_at_one_scale_is_exact(op: str, zero_point: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("op", "quant"),
-    [("RELU", Quant(0.4, -100)), ("RELU6", Quant(0.024, -100)), ("RELU_N1_TO_1", Quant(0.008))],
+    ("op", "quant"), [("RELU", Quant(0.4, -100)), ("RELU6", Quant(0.024, -100)), ("RELU_N1_TO_1", Quant(0.008))]
 )
 def test_an_activation_that_rescales_is_exact(op: str, quant: Quant) -> None:
     """LiteRT's only kernel rounds twice in 31-bit fixed point: 0.25 becomes 1 after the two roundings of 0.5."""
@@ -302,9 +274,7 @@ def test_a_requantisation_of_a_built_in_kernel_is_exact(source: str, target: str
 @settings(max_examples=40)
 @given(st.floats(0.01, 0.2), st.integers(-128, 127), st.floats(0.01, 0.2), st.integers(-128, 127))
 def test_a_requantisation_is_exact(scale_in: float, zero_in: int, scale_out: float, zero_out: int) -> None:
-    runs = run_single(
-        "QUANTIZE", (EVERY_CODE, EVERY_CODE), (Quant(scale_in, zero_in), Quant(scale_out, zero_out))
-    )
+    runs = run_single("QUANTIZE", (EVERY_CODE, EVERY_CODE), (Quant(scale_in, zero_in), Quant(scale_out, zero_out)))
     assert runs.delegated
     assert_exact(runs)
 
@@ -316,28 +286,11 @@ def test_an_operator_between_others_still_rounds_on_its_own(op: str) -> None:
     x = b.input("x", (1, 8, 8, 8), "int8", 0.05, -3)
     weights = np.maximum(codes((8, 3, 3, 8), seed=2), -127)
     bias = b.constant(np.zeros(8, np.int32), 0.0005)
-    c = b.op(
-        "CONV_2D",
-        [x, b.constant(weights, 0.01), bias],
-        (1, 8, 8, 8),
-        "int8",
-        0.4,
-        5,
-        name="c",
-        padding="SAME",
-    )
+    c = b.op("CONV_2D", [x, b.constant(weights, 0.01), bias], (1, 8, 8, 8), "int8", 0.4, 5, name="c", padding="SAME")
     if op == "AVERAGE_POOL_2D":
         side, quant, window = 4, Quant(0.4, 5), {"filter_h": 2, "filter_w": 2, "stride_h": 2, "stride_w": 2}
         m = b.op(
-            op,
-            [c],
-            (1, side, side, 8),
-            "int8",
-            quant.scale,
-            quant.zero_point,
-            name="m",
-            padding="VALID",
-            **window,
+            op, [c], (1, side, side, 8), "int8", quant.scale, quant.zero_point, name="m", padding="VALID", **window
         )
     elif op == "RESIZE_BILINEAR":
         side, quant = 16, Quant(0.4, 5)

@@ -1,7 +1,7 @@
 """Pools, means and resizes against LiteRT.
 
-AVERAGE_POOL_2D runs on LiteRT's built-in kernel, the others on XNNPACK; ``converters.sources.tflite.ops.averages`` tells how
-ties are matched.
+AVERAGE_POOL_2D runs on LiteRT's built-in kernel, the others on XNNPACK; ``converters.sources.tflite.ops.averages``
+tells how ties are matched.
 """
 
 from __future__ import annotations
@@ -14,21 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.converters.sources.tflite.builder import TfliteBuilder
-from tests.converters.sources.tflite.single_operator import (
-    Quant,
-    Runs,
-    assert_exact,
-    codes,
-    run_everywhere,
-    run_single,
-)
+from tests.converters.sources.tflite.single_operator import Quant, Runs, assert_exact, codes, run_everywhere, run_single
 
 RIMS = [-128, -3, 0, 127]
 
 
-def pool(
-    op: str, window: int, stride: int, padding: str, quant: Quant, *, dtype: str = "int8", **options: str
-) -> Runs:
+def pool(op: str, window: int, stride: int, padding: str, quant: Quant, *, dtype: str = "int8", **options: str) -> Runs:
     """Pool an odd 15 x 13 picture of 8 channels."""
     sizes = [-(-n // stride) if padding == "SAME" else (n - window) // stride + 1 for n in (15, 13)]
     return run_single(
@@ -86,17 +77,10 @@ def test_a_mean_of_equal_scales_is_exact(size: tuple[int, int], zero_points: tup
 
 @pytest.mark.parametrize(
     ("axes", "out", "keep"),
-    [
-        ((1, 2), (1, 1, 1, 16), True),
-        ((-3, -2), (1, 16), False),
-        ((1,), (1, 9, 16), False),
-        ((3,), (1, 7, 9), False),
-    ],
+    [((1, 2), (1, 1, 1, 16), True), ((-3, -2), (1, 16), False), ((1,), (1, 9, 16), False), ((3,), (1, 7, 9), False)],
     ids=["kept", "negative axes", "rows", "channels"],
 )
-def test_a_mean_that_rescales_stays_within_one_code(
-    axes: tuple[int, ...], out: tuple[int, ...], *, keep: bool
-) -> None:
+def test_a_mean_that_rescales_stays_within_one_code(axes: tuple[int, ...], out: tuple[int, ...], *, keep: bool) -> None:
     """XNNPACK rounds the factor ``s_in / (s_out * n)`` to float32: near-ties (here 2.5 / 7 and 2.5 / 63) fall either way."""
     quants = Quant(0.05, -3), Quant(0.02, 5)
     runs = run_single("MEAN", ((1, 7, 9, 16), out), quants, np.array(axes, np.int32), keep_dims=keep)
@@ -115,9 +99,7 @@ CORNERS: dict[str, dict[str, Any]] = {
 def resize(op: str, size: tuple[int, int], **options: Any) -> Runs:
     """Resize 7 x 6 pixels."""
     quant = Quant(0.05, -3)
-    return run_single(
-        op, ((1, 7, 6, 16), (1, *size, 16)), (quant, quant), np.array(size, np.int32), **options
-    )
+    return run_single(op, ((1, 7, 6, 16), (1, *size, 16)), (quant, quant), np.array(size, np.int32), **options)
 
 
 @pytest.mark.parametrize("corners", CORNERS.values(), ids=CORNERS.keys())
@@ -158,12 +140,7 @@ def test_every_bilinear_resize_is_exact(
     shapes = (1, *size, 16), (1, *new_size, 16)
     assert_exact(
         run_single(
-            "RESIZE_BILINEAR",
-            shapes,
-            (quant, quant),
-            np.array(new_size, np.int32),
-            dtype=dtype,
-            **CORNERS[corners],
+            "RESIZE_BILINEAR", shapes, (quant, quant), np.array(new_size, np.int32), dtype=dtype, **CORNERS[corners]
         )
     )
 
@@ -172,9 +149,7 @@ def test_the_real_bilinear_resize_stays_within_one_code() -> None:
     b = TfliteBuilder()
     x = b.input("x", (1, 7, 6, 16), "int8", 0.05, -3)
     size = b.constant(np.array([10, 9], np.int32))
-    y = b.op(
-        "RESIZE_BILINEAR", [x, size], (1, 10, 9, 16), "int8", 0.05, -3, name="y", half_pixel_centers=True
-    )
+    y = b.op("RESIZE_BILINEAR", [x, size], (1, 10, 9, 16), "int8", 0.05, -3, name="y", half_pixel_centers=True)
     runs = run_everywhere(b.build([y]), [codes((1, 7, 6, 16))], leaky_relu="float")
     assert runs.worst <= 1
     assert 0 < runs.differing <= 0.05 * runs.litert[0].size

@@ -16,15 +16,11 @@ if TYPE_CHECKING:
 SHAPES = [((1, 4, 6), (1, 6, 5)), ((1, 2, 4, 6), (1, 2, 6, 5)), ((1, 2, 4, 6), (1, 6, 5))]
 
 
-def multiply(
-    shapes: tuple[tuple[int, ...], tuple[int, ...]], *, adj_x: bool, adj_y: bool, dtype: str = "int8"
-) -> Runs:
+def multiply(shapes: tuple[tuple[int, ...], tuple[int, ...]], *, adj_x: bool, adj_y: bool, dtype: str = "int8") -> Runs:
     """``(.., 4, 6)`` times ``(.., 6, 5)``; an operand that LiteRT exchanges is stored exchanged."""
     b, operands = TfliteBuilder(), list[int]()
     feeds: list[NDArray[Any]] = []
-    for name, shape, exchanged, quant in zip(
-        "xy", shapes, (adj_x, adj_y), ((0.05, -3), (0.04, 7)), strict=True
-    ):
+    for name, shape, exchanged, quant in zip("xy", shapes, (adj_x, adj_y), ((0.05, -3), (0.04, 7)), strict=True):
         stored = (*shape[:-2], shape[-1], shape[-2]) if exchanged else shape
         scale, zero_point = (None, 0) if dtype == "float32" else quant
         operands.append(b.input(name, stored, dtype, scale, zero_point))
@@ -33,18 +29,7 @@ def multiply(
             feeds[-1] = feeds[-1].astype(np.float32) / 100
     shape = (*shapes[0][:-2], 4, 5)
     scale, zero_point = (None, 0) if dtype == "float32" else (0.9, 5)
-    y = b.op(
-        "BATCH_MATMUL",
-        operands,
-        shape,
-        dtype,
-        scale,
-        zero_point,
-        name="z",
-        version=3,
-        adj_x=adj_x,
-        adj_y=adj_y,
-    )
+    y = b.op("BATCH_MATMUL", operands, shape, dtype, scale, zero_point, name="z", version=3, adj_x=adj_x, adj_y=adj_y)
     return run_everywhere(b.build([y]), feeds)
 
 

@@ -13,13 +13,7 @@ from converters.errors import SourceFileError, UnsupportedModelError
 from converters.sources.tflite.reader import read_tflite
 from converters.sources.tflite.supported import require_supported
 from tests.converters.sources.tflite.builder import TfliteBuilder
-from tests.converters.sources.tflite.single_operator import (
-    Quant,
-    assert_exact,
-    run_everywhere,
-    run_single,
-    translated,
-)
+from tests.converters.sources.tflite.single_operator import Quant, assert_exact, run_everywhere, run_single, translated
 
 if TYPE_CHECKING:
     from tests.converters.sources.tflite.single_operator import Runs
@@ -32,16 +26,13 @@ AXES = [(1, 2), (3,), (1,), (-1, 2), (1, 2, 3)]
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(["ABS", "EXP", "TANH"]), SCALES, SCALES, ZERO_POINTS, ZERO_POINTS)
-def test_every_code_of_a_function_is_exact(
-    op: str, scale_in: float, scale: float, before: int, after: int
-) -> None:
+def test_every_code_of_a_function_is_exact(op: str, scale_in: float, scale: float, before: int, after: int) -> None:
     out = Quant(1 / 128) if op == "TANH" else Quant(scale, after)  # LiteRT takes no other for TANH
     assert_exact(run_single(op, (EVERY_CODE, EVERY_CODE), (Quant(scale_in, before), out)))
 
 
 @pytest.mark.parametrize(
-    ("scale", "zero_point", "dtype"),
-    [(0.0071904133, 0, "int8"), (0.0029309, 6, "uint8"), (0.0421375, -104, "uint8")],
+    ("scale", "zero_point", "dtype"), [(0.0071904133, 0, "int8"), (0.0029309, 6, "uint8"), (0.0421375, -104, "uint8")]
 )
 def test_a_tanh_on_a_tie_is_exact(scale: float, zero_point: int, dtype: str) -> None:
     """128 tanh(-0.9131825) is -92.49999987, of which float32 makes -92.5: half to even; others lie so near with 128 added."""
@@ -89,11 +80,7 @@ def test_more_mirrored_pixels_than_there_are_is_damage() -> None:
     b = TfliteBuilder()
     x = b.input("x", (1, 3, 3, 2), "int8", 0.05)
     y = b.op(
-        "MIRROR_PAD",
-        [x, b.constant(np.array([(0, 0), (3, 0), (0, 0), (0, 0)], np.int32))],
-        (1, 6, 3, 2),
-        "int8",
-        0.05,
+        "MIRROR_PAD", [x, b.constant(np.array([(0, 0), (3, 0), (0, 0), (0, 0)], np.int32))], (1, 6, 3, 2), "int8", 0.05
     )
     with pytest.raises(SourceFileError, match=r"mirrors .* pixels of shape \[1, 3, 3, 2\]"):
         translated(read_tflite(b.build([y]), "mirror.tflite"))
@@ -114,8 +101,7 @@ def test_codes_of_what_is_translated_on_floats_are_refused(op: str) -> None:
     x = b.input("x", EVERY_CODE, "int8", 0.05)
     y = b.op(op, [x, x] if op == "POW" else [x], EVERY_CODE, "int8", 0.05)
     with pytest.raises(
-        UnsupportedModelError,
-        match=f"{op}, which is translated on float32 numbers alone, as LiteRT has no kernel",
+        UnsupportedModelError, match=f"{op}, which is translated on float32 numbers alone, as LiteRT has no kernel"
     ):
         require_supported(read_tflite(b.build([y]), "codes.tflite"))
 

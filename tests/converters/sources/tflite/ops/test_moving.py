@@ -26,9 +26,7 @@ from tests.converters.sources.tflite.single_operator import (
 Q = Quant(0.05, -3)
 
 
-def move(
-    op: str, before: tuple[int, ...], after: tuple[int, ...], *constants: np.ndarray[Any, Any], **o: Any
-) -> Runs:
+def move(op: str, before: tuple[int, ...], after: tuple[int, ...], *constants: np.ndarray[Any, Any], **o: Any) -> Runs:
     return run_single(op, (before, after), (Q, Q), *constants, **o)
 
 
@@ -53,9 +51,7 @@ def test_a_reshape_is_exact(before: tuple[int, ...], after: tuple[int, ...]) -> 
     assert_exact(move("RESHAPE", before, after, ints(*after), new_shape=after))
 
 
-@pytest.mark.parametrize(
-    "perm", [(0, 1, 2, 3), (0, 3, 1, 2), (0, 2, 3, 1), (0, 2, 1, 3), (3, 1, 0, 2)], ids=str
-)
+@pytest.mark.parametrize("perm", [(0, 1, 2, 3), (0, 3, 1, 2), (0, 2, 3, 1), (0, 2, 1, 3), (3, 1, 0, 2)], ids=str)
 def test_a_transposition_is_exact(perm: tuple[int, ...]) -> None:
     shape = (1, 6, 4, 10)
     assert_exact(move("TRANSPOSE", shape, tuple(shape[axis] for axis in perm), ints(*perm)))
@@ -79,13 +75,7 @@ def test_a_padding_in_front_of_a_convolution_is_exact_and_vanishes(stride: int) 
     b = TfliteBuilder()
     x = b.input("x", (1, 7, 7, 3), "int8", 0.05, -128)
     p = b.op(
-        "PAD",
-        [x, b.constant(ints(0, 0, 1, 1, 0, 1, 0, 0).reshape(4, 2))],
-        (1, 9, 8, 3),
-        "int8",
-        0.05,
-        -128,
-        name="p",
+        "PAD", [x, b.constant(ints(0, 0, 1, 1, 0, 1, 0, 0).reshape(4, 2))], (1, 9, 8, 3), "int8", 0.05, -128, name="p"
     )
     w = b.constant(np.maximum(codes((8, 3, 3, 3)), -127), 0.01)
     side = [(n - 3) // stride + 1 for n in (9, 8)]
@@ -131,9 +121,7 @@ def test_a_split_is_exact(axis: int) -> None:
 @pytest.mark.parametrize("repeats", [(1, 2, 3, 1), (1, 1, 1, 2)], ids=str)
 def test_tiling_is_exact(repeats: tuple[int, ...]) -> None:
     shape = (1, 4, 5, 6)
-    assert_exact(
-        move("TILE", shape, tuple(n * r for n, r in zip(shape, repeats, strict=True)), ints(*repeats))
-    )
+    assert_exact(move("TILE", shape, tuple(n * r for n, r in zip(shape, repeats, strict=True)), ints(*repeats)))
 
 
 @pytest.mark.parametrize(
@@ -206,9 +194,7 @@ def shape_arithmetic() -> bytes:
     shape = b.op("SHAPE", [x], (4,), "int32", name="shape", out_type="int32")
     limits = [b.constant(ints(value)) for value in (0, 1, 1)]
     batch = b.op("STRIDED_SLICE", [shape, *limits], (), "int32", name="batch", shrink_axis_mask=1)
-    ten = b.op(
-        "MUL", [b.constant(np.array(5, np.int32)), b.constant(np.array(2, np.int32))], (), "int32", name="ten"
-    )
+    ten = b.op("MUL", [b.constant(np.array(5, np.int32)), b.constant(np.array(2, np.int32))], (), "int32", name="ten")
     sizes = [batch, b.constant(np.array(24, np.int32)), ten]
     packed = b.op("PACK", sizes, (3,), "int32", name="packed", values_count=3, axis=0)
     y = b.op("RESHAPE", [x, packed], (1, 24, 10), "int8", 0.05, -3, name="y")
@@ -287,11 +273,7 @@ def test_operands_that_make_no_sense_are_refused(
     ],
 )
 def test_codes_are_regrouped_exactly(
-    op: str,
-    shapes: tuple[tuple[int, ...], tuple[int, ...]],
-    options: dict[str, Any],
-    after: Quant,
-    dtype: str,
+    op: str, shapes: tuple[tuple[int, ...], tuple[int, ...]], options: dict[str, Any], after: Quant, dtype: str
 ) -> None:
     before, shift = Q, 128 if dtype == "uint8" else 0
     quants = Quant(before.scale, before.zero_point + shift), Quant(after.scale, after.zero_point + shift)
@@ -335,13 +317,7 @@ def test_the_larger_and_the_smaller_of_codes_are_exact(op: str, shape: tuple[int
         ("SLICE", ((1, 6), (1, 9)), (ints(0, 0), ints(1, 9)), {}, "out of range, or nothing"),
         ("SLICE", ((1, 6), (1, 6)), (ints(0), ints(1)), {}, "out of range, or nothing"),
         ("DEPTH_TO_SPACE", ((1, 2, 2, 6), (1, 4, 4, 1)), (), {"block_size": 2}, "6 channels for blocks of 2"),
-        (
-            "SPACE_TO_DEPTH",
-            ((1, 3, 2, 6), (1, 1, 1, 24)),
-            (),
-            {"block_size": 2},
-            "cuts 3 x 2 into blocks of 2",
-        ),
+        ("SPACE_TO_DEPTH", ((1, 3, 2, 6), (1, 1, 1, 24)), (), {"block_size": 2}, "cuts 3 x 2 into blocks of 2"),
         ("UNPACK", ((1, 2, 3), (1, 3)), (), {"axis": 1, "num": 2}, "unpacks 2 values into 1"),
     ],
 )

@@ -10,13 +10,7 @@ import pytest
 from converters.errors import ConversionError
 from converters.sources.tflite.reader import read_tflite
 from tests.converters.sources.tflite.builder import TfliteBuilder
-from tests.converters.sources.tflite.single_operator import (
-    Runs,
-    assert_exact,
-    codes,
-    run_everywhere,
-    translated,
-)
+from tests.converters.sources.tflite.single_operator import Runs, assert_exact, codes, run_everywhere, translated
 
 
 class Case(NamedTuple):
@@ -38,9 +32,7 @@ class Case(NamedTuple):
 
     def out_shape(self) -> tuple[int, int, int, int]:
         height, width = (
-            -(-n // self.stride)
-            if self.padding == "SAME"
-            else (n - (k - 1) * self.dilation - 1) // self.stride + 1
+            -(-n // self.stride) if self.padding == "SAME" else (n - (k - 1) * self.dilation - 1) // self.stride + 1
             for n, k in zip(self.size, self.kernel, strict=True)
         )
         return 1, height, width, self.channels[1]
@@ -85,9 +77,7 @@ NUMBERS = {
     "saturating output": Case(out_scale=0.05),
     "uint8 legacy": Case(dtype="uint8", per_channel=False, zero_points=(3, 140), weight_zero_point=131),
     "uint8 weight zero-point 0": Case(dtype="uint8", per_channel=False, zero_points=(0, 255)),
-    "uint8 weight zero-point 255": Case(
-        dtype="uint8", per_channel=False, zero_points=(255, 0), weight_zero_point=255
-    ),
+    "uint8 weight zero-point 255": Case(dtype="uint8", per_channel=False, zero_points=(255, 0), weight_zero_point=255),
 }
 
 
@@ -109,9 +99,7 @@ def convolve(case: Case, *, multiplier: int = 0) -> Runs:
     out = (*case.out_shape()[:3], channels)
     options = case.options() | ({"depth_multiplier": multiplier} if multiplier else {})
     op = "DEPTHWISE_CONV_2D" if multiplier else "CONV_2D"
-    y = b.op(
-        op, operands, out, case.dtype, case.out_scale, case.zero_points[1], name="y", version=3, **options
-    )
+    y = b.op(op, operands, out, case.dtype, case.out_scale, case.zero_points[1], name="y", version=3, **options)
     return run_everywhere(b.build([y]), [codes((1, *case.size, channels_in), case.dtype)])
 
 
@@ -145,8 +133,7 @@ def test_a_depthwise_convolution_is_exact(case: Case, multiplier: int) -> None:
 def test_a_legacy_uint8_depthwise_convolution_stays_within_one_code(multiplier: int) -> None:
     """XNNPACK does not take it: LiteRT's built-in kernel multiplies in 31-bit fixed point and rounds near-ties otherwise."""
     runs = convolve(
-        Case(dtype="uint8", per_channel=False, zero_points=(3, 140), weight_zero_point=131),
-        multiplier=multiplier,
+        Case(dtype="uint8", per_channel=False, zero_points=(3, 140), weight_zero_point=131), multiplier=multiplier
     )
     assert not runs.delegated
     assert runs.worst <= 1
@@ -163,29 +150,16 @@ def test_a_fully_connected_layer_is_exact(shape: tuple[int, ...], dtype: str, ac
     shift = 0 if dtype == "int8" else 128
     b = TfliteBuilder()
     x = b.input("x", shape, dtype, 0.05, shift - 3)
-    w = b.constant(
-        np.maximum(codes((16, length), dtype, 3), -127 if dtype == "int8" else 0), 0.02, shift and 100
-    )
+    w = b.constant(np.maximum(codes((16, length), dtype, 3), -127 if dtype == "int8" else 0), 0.02, shift and 100)
     bias = b.constant(codes((16,), "int8", 4).astype(np.int32) * 20, 0.05 * 0.02)
-    y = b.op(
-        "FULLY_CONNECTED",
-        [x, w, bias],
-        (rows, 16),
-        dtype,
-        0.3,
-        shift + 3,
-        name="y",
-        fused_activation=activation,
-    )
+    y = b.op("FULLY_CONNECTED", [x, w, bias], (rows, 16), dtype, 0.3, shift + 3, name="y", fused_activation=activation)
     assert_exact(run_everywhere(b.build([y]), [codes(shape, dtype)]))
 
 
 def test_a_per_channel_fully_connected_layer_is_exact() -> None:
     b = TfliteBuilder()
     x = b.input("x", (1, 32), "int8", 0.05, -3)
-    w = b.constant(
-        np.maximum(codes((16, 32), "int8", 3), -127), np.linspace(0.01, 0.03, 16, dtype=np.float32)
-    )
+    w = b.constant(np.maximum(codes((16, 32), "int8", 3), -127), np.linspace(0.01, 0.03, 16, dtype=np.float32))
     y = b.op("FULLY_CONNECTED", [x, w, None], (1, 16), "int8", 0.4, 7, name="y")
     assert_exact(run_everywhere(b.build([y]), [codes((1, 32))]))
 
@@ -210,11 +184,7 @@ def test_every_convolution_becomes_one_quantised_pattern() -> None:
 
 @pytest.mark.parametrize(
     ("weights", "words"),
-    [
-        ((4, 3, 3, 5), "the channels do not fit"),
-        ((4, 3, 3, 0), "empty tensor"),
-        ((4, 3, 3), "expected 4 axes"),
-    ],
+    [((4, 3, 3, 5), "the channels do not fit"), ((4, 3, 3, 0), "empty tensor"), ((4, 3, 3), "expected 4 axes")],
 )
 def test_weights_that_do_not_fit_are_refused(weights: tuple[int, ...], words: str) -> None:
     b = TfliteBuilder()
