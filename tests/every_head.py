@@ -76,10 +76,10 @@ def write_look_alikes(folder: Path) -> list[Path]:
     """One TFLite file of each head with its sidecar, named after the head."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for kind, (build, said) in HEADS.items():
+    for kind, (build, source_options) in HEADS.items():
         path = folder / f"{kind}.tflite"
         path.write_bytes(build())
-        describe(path, said=said, output=path.with_suffix(".xdet.json"), force=True)
+        describe(path, source_options=source_options, output=path.with_suffix(".xdet.json"), force=True)
         written.append(path)
     return written
 

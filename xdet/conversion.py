@@ -170,7 +170,7 @@ def convert(
 def describe(
     source: PathLike,
     *,
-    said: SourceOptions | None = None,
+    source_options: SourceOptions | None = None,
     output: PathLike | None = None,
     force: bool = False,
     inputs: Sequence[PathLike] = (),
@@ -179,11 +179,11 @@ def describe(
 
     Args:
         source: a detector as its training left it.
-        said: what its file and sidecar do not say (``describing_options``).
+        source_options: what its file and sidecar do not say (``describing_options``).
         output: the sidecar to write, ``<stem>.xdet.json`` beside the source for all commands to find it; None writes
             nothing.
         force: replace an existing ``output``.
-        inputs: files that ``said`` names, which are never replaced.
+        inputs: files that ``source_options`` names, which are never replaced.
 
     Raises:
         IncompleteError: facts are missing or contradict each other; it holds those that are known.
@@ -198,12 +198,12 @@ def describe(
     from converters.sources import open_source
 
     path = Path(source)
-    said = said or SourceOptions()
-    source_model = open_source(path, size_hw=said.input_size)
+    source_options = source_options or SourceOptions()
+    source_model = open_source(path, size_hw=source_options.input_size)
     try:
-        description = describe_source(source_model, said)
+        description = describe_source(source_model, source_options)
     except ConversionError as error:
-        known = known_facts(path, source_model.importer.facts(source_model.model), said)
+        known = known_facts(path, source_model.importer.facts(source_model.model), source_options)
         raise IncompleteError(error, known) from error
     if output is not None:
         target = Path(output)

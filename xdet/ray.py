@@ -163,7 +163,7 @@ def detect_to_file(
         return 0
     ray = import_ray()
     options: dict[str, Any] = {
-        key: value for key, value in detector.arguments.items() if key not in ("workers", "said")
+        key: value for key, value in detector.arguments.items() if key not in ("workers", "source_options")
     }
     with _running(ray), _plain_errors(ray):
         context = ray.data.DataContext.get_current()

@@ -84,8 +84,8 @@ def _facts(facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config:
 
 def _prior_facts(facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, kind: str) -> Iterator[Fact]:
     """What options or sidecar say of priors; missing where an SSD head has none."""
-    said = asdict(options.priors.behind(sidecar.priors))
+    source_options = asdict(options.priors.behind(sidecar.priors))
     needed = kind == "ssd" and facts.postprocess is None and facts.priors is None and len(facts.outputs) == 2
-    for name, value in said.items():
+    for name, value in source_options.items():
         if value is not None or (needed and name == "priors"):
             yield name, value, "options or sidecar"

@@ -46,7 +46,7 @@ def is_no_ssd(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - 
     return None
 
 
-def build_ssd(facts: SourceFacts, said: PriorStatement, class_names: tuple[str, ...] | None) -> Head:
+def build_ssd(facts: SourceFacts, source_options: PriorStatement, class_names: tuple[str, ...] | None) -> Head:
     """The head.
 
     Raises:
@@ -59,7 +59,7 @@ def build_ssd(facts: SourceFacts, said: PriorStatement, class_names: tuple[str, 
     scores = facts.outputs[0 if len(facts.outputs) == 1 else parts.index("scores")]
     boxes, columns = scores.shape[0], scores.shape[1] - (8 if len(facts.outputs) == 1 else 0)
     background = _has_background(facts, columns, class_names)
-    kind, variances, priors = _settle_priors(facts, said, boxes, known="priors" in parts)
+    kind, variances, priors = _settle_priors(facts, source_options, boxes, known="priors" in parts)
     try:
         return Ssd(
             num_boxes=boxes,
@@ -69,7 +69,7 @@ def build_ssd(facts: SourceFacts, said: PriorStatement, class_names: tuple[str, 
             priors=None if priors is None else cast("tuple[Four, ...]", tuple(map(tuple, priors.rows.tolist()))),
             yx_first=kind in ("yxhw", "yxyx"),
             background=background,
-            activation=_activation(facts, said.activation, scores),
+            activation=_activation(facts, source_options.activation, scores),
             parts=cast("tuple[Part, ...]", parts),
             joined=len(facts.outputs) == 1,
         )
@@ -140,36 +140,36 @@ def _has_background(facts: SourceFacts, columns: int, class_names: tuple[str, ..
 
 
 def _settle_priors(
-    facts: SourceFacts, said: PriorStatement, boxes: int, *, known: bool
+    facts: SourceFacts, source_options: PriorStatement, boxes: int, *, known: bool
 ) -> tuple[PriorFormat, Sequence[float], Priors | None]:
     """Format, variances, and the priors where they are no output."""
-    if known or (facts.priors is not None and said.priors is None):
-        if known and said.priors is not None:
+    if known or (facts.priors is not None and source_options.priors is None):
+        if known and source_options.priors is not None:
             raise OptionError(f"'{facts.file}' gives its priors itself: leave --priors out")
-        kind = said.format or "xyxy"
-        if said.variances is None and kind in ("yxhw", "xywh"):
+        kind = source_options.format or "xyxy"
+        if source_options.variances is None and kind in ("yxhw", "xywh"):
             raise OptionError(_ask_for_variances(facts, "its own priors", kind))
         return (
             kind,
-            said.variances or (1, 1, 1, 1),
+            source_options.variances or (1, 1, 1, 1),
             None if known else Priors(np.array(facts.priors), None, None, "its own priors"),
         )
-    if said.priors is None:
+    if source_options.priors is None:
         raise OptionError(
             f"'{facts.file}': its SSD head ({boxes} boxes) needs priors, and no one states them; give {ASK}"
         )
-    found = read_priors(said.priors, (facts.width, facts.height))
+    found = read_priors(source_options.priors, (facts.width, facts.height))
     if len(found.rows) != boxes:
         raise OptionError(
             f"{found.where}: {len(found.rows)} priors, expected {boxes}, one for each box of '{facts.file}'"
         )
-    stated = said.format or found.format
+    stated = source_options.format or found.format
     if stated is None:
         raise OptionError(
             f"{found.where}: how its four numbers are read is not stated; give --prior-format yxhw (centre y and x, height, "
             f"width), xywh, xyxy (corners) or yxyx"
         )
-    variances = said.variances or found.variances
+    variances = source_options.variances or found.variances
     if variances is None:
         raise OptionError(_ask_for_variances(facts, found.where, stated))
     return stated, variances, found
@@ -182,20 +182,20 @@ def _ask_for_variances(facts: SourceFacts, where: str, kind: str) -> str:
     )
 
 
-def _activation(facts: SourceFacts, said: ScoreActivation | None, scores: SourceOutput) -> Activation:
+def _activation(facts: SourceFacts, source_options: ScoreActivation | None, scores: SourceOutput) -> Activation:
     """What the scores still need: nothing where the network has activated them, or their codes are probabilities."""
     low, high = PROBABILITIES
     done = bool(scores.activations)
     if not done and scores.smallest is not None and scores.largest is not None:
         done = low <= scores.smallest and scores.largest <= high
-    if done and said not in (None, "none"):
+    if done and source_options not in (None, "none"):
         found = " and ".join(scores.activations) or "its codes lie within 0..1"
         raise OptionError(
             f"'{facts.file}': its scores are probabilities already ({found}); leave --score-activation out"
         )
-    if not done and said is None:
+    if not done and source_options is None:
         raise OptionError(
             f"'{facts.file}': its scores are raw numbers; say what turns them into probabilities: --score-activation softmax "
             f"(Caffe, ST) or sigmoid (TensorFlow's Object Detection API), or none"
         )
-    return said or "none"
+    return source_options or "none"

@@ -48,10 +48,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def converted(
-    source: Path, *, any_size: bool = True, rule: str = "nearest", said: SourceOptions = SAID, **options: Any
+    source: Path, *, any_size: bool = True, rule: str = "nearest", source_options: SourceOptions = SAID, **options: Any
 ) -> Conversion:
-    said = replace(said, resize=cast("ResizeRule", rule), head=options.pop("head", "auto"))
-    return convert_to_bytes(source, ConvertOptions(source=said, any_size=any_size, **options))
+    source_options = replace(source_options, resize=cast("ResizeRule", rule), head=options.pop("head", "auto"))
+    return convert_to_bytes(source, ConvertOptions(source=source_options, any_size=any_size, **options))
 
 
 def opened(conversion: Conversion) -> Runtime:
@@ -108,13 +108,14 @@ LOOK_ALIKES: dict[str, tuple[Callable[[], bytes], SourceOptions]] = {
 }
 
 
-@pytest.mark.parametrize(("build", "said"), LOOK_ALIKES.values(), ids=LOOK_ALIKES)
+@pytest.mark.parametrize(("build", "source_options"), LOOK_ALIKES.values(), ids=LOOK_ALIKES)
 def test_every_row_of_other_heads_is_mapped_back(
-    build: Callable[[], bytes], said: SourceOptions, tmp_path: Path
+    build: Callable[[], bytes], source_options: SourceOptions, tmp_path: Path
 ) -> None:
     (tmp_path / "net.tflite").write_bytes(build())
     fixed, whole = (
-        converted(tmp_path / "net.tflite", said=said, any_size=flag, rule="letterbox") for flag in (False, True)
+        converted(tmp_path / "net.tflite", source_options=source_options, any_size=flag, rule="letterbox")
+        for flag in (False, True)
     )
     photograph, image = noise(50, 90), fixed.document.spec.image
     ready = prepare(photograph, Preparation(image))

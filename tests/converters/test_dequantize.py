@@ -108,9 +108,9 @@ def test_it_is_refused_where_it_makes_no_sense(
     assert callable(data)
     source = tmp_path / f"net.{suffix}"
     source.write_bytes(data())
-    said = SourceOptions(head="none", rescaling=Rescaling(1 / 255, 0.0))
+    source_options = SourceOptions(head="none", rescaling=Rescaling(1 / 255, 0.0))
     with pytest.raises(OptionError, match=message):
-        convert_to_bytes(source, ConvertOptions(source=said, dequantize=True, **choices))  # type: ignore[arg-type]  # names of choices
+        convert_to_bytes(source, ConvertOptions(source=source_options, dequantize=True, **choices))  # type: ignore[arg-type]  # names of choices
 
 
 def test_codes_that_are_taken_as_numbers_have_no_float_form(tmp_path: Path) -> None:

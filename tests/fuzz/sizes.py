@@ -114,5 +114,5 @@ def run_sizes(path: Path) -> None:
     path = path.rename(path.with_suffix(".tflite" if tflite else ".onnx"))
     with suppress(XdetError, ConversionError):
         inspect(path, layers=path.stat().st_size % 8 < 4)
-    said = SourceOptions(head="none", rescaling=None if tflite else Rescaling(1 / 255, 0.0))
-    convert_to_bytes(path, ConvertOptions(source=said))
+    source_options = SourceOptions(head="none", rescaling=None if tflite else Rescaling(1 / 255, 0.0))
+    convert_to_bytes(path, ConvertOptions(source=source_options))

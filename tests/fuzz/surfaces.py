@@ -407,10 +407,10 @@ def run_onnx_source(path: Path) -> None:
 
     with suppress(XdetError, ConversionError):
         inspect(path)
-    said = SourceOptions(rescaling=Rescaling(1 / 255, 0.0))
+    source_options = SourceOptions(rescaling=Rescaling(1 / 255, 0.0))
     with suppress(ConversionError):
-        convert_to_bytes(path, ConvertOptions(source=said))
-    convert_to_bytes(path, ConvertOptions(source=replace(said, head="none")))
+        convert_to_bytes(path, ConvertOptions(source=source_options))
+    convert_to_bytes(path, ConvertOptions(source=replace(source_options, head="none")))
 
 
 SURFACES: dict[str, Surface] = {

@@ -66,11 +66,11 @@ def run_ssd(path: Path) -> None:
     from xdet.inspection import inspect
 
     inspect(path)
-    said = SourceOptions(head="ssd", priors=PriorStatement("coco-ssd"))
+    source_options = SourceOptions(head="ssd", priors=PriorStatement("coco-ssd"))
     try:
         convert_to_bytes(path, ConvertOptions(source=SourceOptions()))
     except ConversionError:
-        convert_to_bytes(path, ConvertOptions(source=said))
+        convert_to_bytes(path, ConvertOptions(source=source_options))
 
 
 @cache

@@ -81,10 +81,10 @@ def build(model: Toy, writer: GraphWriter, spec: DetectorSpec, options: ConvertO
     return ImportedNetwork((output,), {}, "float32", "float32", leaky_relu="float")
 
 
-def inspect(path: Path, data: bytes, _: bool, said: SourceOptions | None = None) -> Inspection:  # noqa: FBT001 - called by a table
+def inspect(path: Path, data: bytes, _: bool, source_options: SourceOptions | None = None) -> Inspection:  # noqa: FBT001 - called by a table
     model = read(data, path.name)
     picture = TensorSummary("picture", "float32", (1, model.size, model.size, 3))
-    spec = describe_source(path, facts(model), said or SourceOptions()).spec
+    spec = describe_source(path, facts(model), source_options or SourceOptions()).spec
     return Inspection(
         path.name, "toy", len(data), hash_model(data), "a test", (picture,), (), {"conv": 1}, None, spec, None
     )

@@ -45,7 +45,7 @@ def plan_cases(
     models: Sequence[Path],
     runtimes: str | None,
     threads: Sequence[int],
-    said: SourceOptions | None = None,
+    source_options: SourceOptions | None = None,
     *,
     targets: Sequence[Target] = (),
     folder: Path = Path(),
@@ -57,7 +57,7 @@ def plan_cases(
         runtimes: a list such as ``"onnxruntime:cpu,litert:xnnpack"``; None is the usual one of each model's format, and
             for portable graphs that were converted here OpenVINO, too, where it is installed.
         threads: numbers of threads.
-        said: what the files and sidecars of sources do not say.
+        source_options: what the files and sidecars of sources do not say.
         targets: what to convert the models for, which must be sources then.
         folder: for the converted files.
 
@@ -69,18 +69,24 @@ def plan_cases(
     """
     if not models:
         raise UsageError("name at least one model to measure")
-    require_source(models, said)
+    require_source(models, source_options)
     wanted = None if runtimes is None else parse_runtimes(runtimes)
     cases = []
     for place, path in enumerate(models):
         named = _read(path)
-        graphs = _graphs(named, targets, said, folder / str(place)) if targets else {"": named}
+        graphs = _graphs(named, targets, source_options, folder / str(place)) if targets else {"": named}
         for graph, file in graphs.items():
             network = _without_head(file)
             for choice in _fitting(file, wanted, graph):
                 provider = choice.provider or RUNTIMES[str(choice.runtime)].usual
                 cases += [
-                    Case(named.file, graph, file, network, RuntimeChoices(choice.runtime, provider, count, said=said))
+                    Case(
+                        named.file,
+                        graph,
+                        file,
+                        network,
+                        RuntimeChoices(choice.runtime, provider, count, source_options=source_options),
+                    )
                     for count in threads
                 ]
     for choice in wanted or ():
@@ -115,7 +121,7 @@ def _read(path: Path) -> ModelFile:
 
 
 def _graphs(
-    source: ModelFile, targets: Sequence[Target], said: SourceOptions | None, folder: Path
+    source: ModelFile, targets: Sequence[Target], source_options: SourceOptions | None, folder: Path
 ) -> dict[str, ModelFile]:
     """The source, and what it becomes for each target."""
     from converters.convert import convert_to_bytes
@@ -128,7 +134,7 @@ def _graphs(
     folder.mkdir()
     graphs = {SOURCE: source}
     for target in targets:
-        options = ConvertOptions(source=said or SourceOptions(), target=target)
+        options = ConvertOptions(source=source_options or SourceOptions(), target=target)
         path = folder / f"{source.path.stem}_{target}.onnx"
         path.write_bytes(convert_to_bytes(source.path, options).model)
         graphs[target] = read_model_file(path)

@@ -121,8 +121,15 @@ def measure_memory(model: Path, choices: RuntimeChoices) -> Memory:
     """
     require_psutil()
     runtime = f"{choices.runtime}:{choices.provider}" if choices.provider else str(choices.runtime)
-    said = None if choices.said is None else choices.said.to_dict()
-    request = Message({"model": str(model.resolve()), "runtime": runtime, "threads": choices.threads, "said": said})
+    source_options = None if choices.source_options is None else choices.source_options.to_dict()
+    request = Message(
+        {
+            "model": str(model.resolve()),
+            "runtime": runtime,
+            "threads": choices.threads,
+            "source_options": source_options,
+        }
+    )
     try:
         found = call_in_subprocess("xdet.bench.machine:measure_here", request, longest_s=LONGEST_S)
     except SubprocessEndedError as error:
@@ -166,10 +173,10 @@ def measure_here(request: Message) -> Message:
 
     psutil, fields = require_psutil(), request.fields
     (choices,) = parse_runtimes(fields["runtime"], threads=fields["threads"])
-    if fields["said"] is not None:
+    if fields["source_options"] is not None:
         from converters.description.statements import SourceOptions
 
-        choices = replace(choices, said=SourceOptions.from_dict(fields["said"]))
+        choices = replace(choices, source_options=SourceOptions.from_dict(fields["source_options"]))
     try:
         before = int(psutil.Process().memory_info().rss)
     except psutil.Error as error:

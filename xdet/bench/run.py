@@ -36,7 +36,7 @@ def run_benchmark(
     runtimes: str | None = None,
     images: str | os.PathLike[str] | None = None,
     options: BenchOptions = DEFAULTS,
-    said: SourceOptions | None = None,
+    source_options: SourceOptions | None = None,
     progress: Callable[[int, int], object] = lambda *_: None,
 ) -> Benchmark:
     """Measure models against each other.
@@ -50,7 +50,7 @@ def run_benchmark(
             for portable graphs that ``options.targets`` asks for.
         images: a folder of photographs, or one photograph; None are the two that come with xdet.
         options: threads, blocks and the rest.
-        said: what the files and sidecars of sources do not say (``xdet.describing_options``).
+        source_options: what the files and sidecars of sources do not say (``xdet.describing_options``).
         progress: called with the number of steps that are done since the last call, and that of all of them.
 
     Raises:
@@ -68,7 +68,7 @@ def run_benchmark(
             [Path(model) for model in models],
             runtimes,
             options.threads,
-            said,
+            source_options,
             targets=options.targets,
             folder=Path(folder),
         )

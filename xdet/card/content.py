@@ -47,7 +47,7 @@ class CardRequest:
         runtimes: such as ``"litert:xnnpack,onnxruntime:cpu"``; None is every one that works here.
         protocol: of the average precision.
         bench: threads, blocks and the rest.
-        said: what the files and sidecars of sources do not say.
+        source_options: what the files and sidecars of sources do not say.
     """
 
     source: Path
@@ -60,7 +60,7 @@ class CardRequest:
     runtimes: str | None = None
     protocol: ProtocolName = "coco"
     bench: BenchOptions = field(default_factory=BenchOptions)
-    said: SourceOptions | None = None
+    source_options: SourceOptions | None = None
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -68,7 +68,7 @@ class CardRequest:
 
     def said_of(self, path: Path) -> SourceOptions | None:
         """What is said of a file: of sources alone, since finished models describe themselves."""
-        return None if self.said is None or read_model_file(path).is_finished else self.said
+        return None if self.source_options is None or read_model_file(path).is_finished else self.source_options
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -117,18 +117,28 @@ def gather(request: CardRequest, pictures: Path, report: Callable[[str], object]
         XdetError: as ``inspect``, ``Detector``, ``evaluate`` and ``run_benchmark`` raise.
     """
     report("inspecting")
-    inspections = tuple(inspect(path, layers=_loads(path), said=request.said_of(path)) for path in request.files)
+    inspections = tuple(
+        inspect(path, layers=_loads(path), source_options=request.said_of(path)) for path in request.files
+    )
     runtimes, skipped = _usable_runtimes(request)
     report("drawing")
     drawn = _draw(request, pictures)
     report("evaluating")
     evaluation = evaluate(
-        request.files, request.images, request.annotations, protocol=request.protocol, said=request.said
+        request.files,
+        request.images,
+        request.annotations,
+        protocol=request.protocol,
+        source_options=request.source_options,
     )
     report("measuring")
     timed = _timed_files(request.files, runtimes)
     benchmark = run_benchmark(
-        timed, runtimes=runtimes, images=request.images, options=request.bench, said=_said_of_any(request, timed)
+        timed,
+        runtimes=runtimes,
+        images=request.images,
+        options=request.bench,
+        source_options=_said_of_any(request, timed),
     )
     return CardContent(request, inspections, evaluation, benchmark, skipped, drawn)
 
@@ -149,7 +159,9 @@ def _usable_runtimes(request: CardRequest) -> tuple[str, tuple[str, ...]]:
         for name in _candidates(path):
             kind, _, provider = name.partition(":")
             try:
-                open_runtime(path, RuntimeChoices(kind, provider or None, threads=1, said=request.said)).close()
+                open_runtime(
+                    path, RuntimeChoices(kind, provider or None, threads=1, source_options=request.source_options)
+                ).close()
             except (ModelError, RuntimeUnavailableError) as error:
                 skipped.append(f"{name}: {error}")
             else:
@@ -159,7 +171,7 @@ def _usable_runtimes(request: CardRequest) -> tuple[str, tuple[str, ...]]:
 
 
 def _said_of_any(request: CardRequest, files: Sequence[Path]) -> SourceOptions | None:
-    return next((said for said in map(request.said_of, files) if said is not None), None)
+    return next((source_options for source_options in map(request.said_of, files) if source_options is not None), None)
 
 
 def _timed_files(files: Sequence[Path], runtimes: str) -> list[Path]:
@@ -188,7 +200,7 @@ def _candidates(path: Path) -> list[str]:
 
 def _draw(request: CardRequest, folder: Path) -> tuple[Picture, ...]:
     images = sample_images(request)
-    with Detector(request.models[0], said=request.said_of(request.models[0])) as detector:
+    with Detector(request.models[0], source_options=request.said_of(request.models[0])) as detector:
         return tuple(
             _draw_one(detector(image), image, path)
             for image, path in zip(images, picture_paths(images, folder), strict=True)

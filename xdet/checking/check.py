@@ -107,7 +107,7 @@ def check(
     runtimes: str | Sequence[Asked] | None = None,
     threads: int | None = None,
     thresholds: Thresholds | None = None,
-    said: SourceOptions | None = None,
+    source_options: SourceOptions | None = None,
     layers: bool = False,
     cpus: Sequence[str] = (),
     tolerance: Tolerance | None = None,
@@ -126,7 +126,7 @@ def check(
             named.
         threads: threads inside an operator; None is each runtime's default.
         thresholds: at which detections are compared; None takes the model's own.
-        said: what the caller says of the source beside its sidecar (``xdet.describing_options``).
+        source_options: what the caller says of the source beside its sidecar (``xdet.describing_options``).
         layers: compare every tensor of the source with its twin, too, on the first two photographs, and tell what ONNX
             Runtime runs on integers.
         cpus: other processors, emulated (``xdet.checking.emulated``): self-test and check of the first two photographs
@@ -149,7 +149,7 @@ def check(
         )
     if not len(images):
         raise UsageError("check needs at least one photograph; name image files or a folder of them")
-    pair = open_pair(Path(model), Path(source), said)
+    pair = open_pair(Path(model), Path(source), source_options)
     require_cpus(cpus)
     prepared = list(prepare_many(images, Preparation(pair.document.spec.image), workers=READERS))
     pixels, placements = stack_pixels(prepared), [image.placement for image in prepared]
@@ -158,7 +158,7 @@ def check(
     finished = with_options(finished, provider_options or {}, device)
     named = runtimes.split(",") if isinstance(runtimes, str) else runtimes or ()
     chosen = tuple(name for name in named if isinstance(name, str)) or None
-    asked = Request(str(model), str(source), chosen, threads, thresholds, said)
+    asked = Request(str(model), str(source), chosen, threads, thresholds, source_options)
     has_golden, advance = pair.document.golden is not None, progress or (lambda *_: None)
     columns = check_on_cpus(cpus, asked, images, has_golden=has_golden, progress=advance)
     gaps = _Gaps(suggest_runtimes(finished))

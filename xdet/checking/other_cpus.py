@@ -49,7 +49,7 @@ class Request:
     runtimes: tuple[str, ...] | None
     threads: int | None
     thresholds: Thresholds | None
-    said: SourceOptions | None
+    source_options: SourceOptions | None
 
 
 def require_cpus(cpus: Sequence[str]) -> None:
@@ -177,7 +177,7 @@ def check_there(message: Message) -> Message:
         runtimes=request.runtimes,
         threads=request.threads,
         thresholds=request.thresholds,
-        said=request.said,
+        source_options=request.source_options,
     )
     return Message({"found": plain(told_check(found))})
 

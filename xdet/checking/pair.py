@@ -100,13 +100,13 @@ class OpenedPair:
         return all(self.graph.constant(name) is not None and self.graph.readers(name) for name in THRESHOLD_INPUTS)
 
 
-def open_pair(model: Path | ModelFile, source: Path, said: SourceOptions | None = None) -> OpenedPair:
+def open_pair(model: Path | ModelFile, source: Path, source_options: SourceOptions | None = None) -> OpenedPair:
     """Read both files.
 
     Args:
         model: the ONNX file, or what was read of it.
         source: the file it was made of.
-        said: what the caller says of the source, beside its sidecar.
+        source_options: what the caller says of the source, beside its sidecar.
 
     Raises:
         ModelError: one of them is missing, damaged, or no such model.
@@ -137,7 +137,7 @@ def open_pair(model: Path | ModelFile, source: Path, said: SourceOptions | None 
         source=origin,
         source_sha256=hash_model(origin.data),
         source_graph=read.graph,
-        stated=_stated(origin, read.facts, said, document),
+        stated=_stated(origin, read.facts, source_options, document),
         source_size=(read.facts.height, read.facts.width),
         source_layers=read.layers,
         rounds_at_run_time=read.rounds_at_run_time,
@@ -262,14 +262,16 @@ def _unrounded(pair: Pair) -> SourceLayer:
     return SourceLayer(pair.value, "DequantizeLinear", (), None, 1, quant=pair.params, code_range=pair.codes)
 
 
-def _stated(origin: ModelFile, facts: SourceFacts, said: SourceOptions | None, document: ModelDocument) -> Statements:
+def _stated(
+    origin: ModelFile, facts: SourceFacts, source_options: SourceOptions | None, document: ModelDocument
+) -> Statements:
     from converters.description.statements import SourceOptions, find_statements
     from converters.errors import ConversionError, OptionError
 
     head = document.spec.head
     grid_hw = (head.grid_h, head.grid_w) if isinstance(head, YoloV2) else None
     try:
-        return find_statements(origin.path, facts, said or SourceOptions(), grid_hw)
+        return find_statements(origin.path, facts, source_options or SourceOptions(), grid_hw)
     except OptionError as error:
         raise UsageError(*error.lines) from error
     except ConversionError as error:

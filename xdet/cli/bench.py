@@ -61,7 +61,7 @@ def bench(
     ] = False,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
     force: Force = False,
-    said: Said,
+    source_options: Said,
 ) -> None:
     """Measure time, throughput and memory of models side by side."""
     from xdet.bench import BenchOptions, run_benchmark
@@ -70,7 +70,7 @@ def bench(
     from xdet.pictures.images import find_images
     from xdet.writing.files import require_outputs, with_sidecars
 
-    inputs = chain(with_sidecars(models), said.files(), find_images([SAMPLES if images is None else images]))
+    inputs = chain(with_sidecars(models), source_options.files(), find_images([SAMPLES if images is None else images]))
     require_outputs(json_outputs(json, BENCHMARK_SCHEMA), inputs, force=force)
     options = BenchOptions(
         threads=read_numbers(threads), blocks=blocks, score_threshold=score_threshold, profile=profile
@@ -81,7 +81,12 @@ def bench(
         options = replace(options, targets=wanted, memory=False, pictures_per_block=few)
     with counted_progress_bar("measuring") as advance:
         found = run_benchmark(
-            models, runtimes=runtimes, images=images, options=options, said=said.options(), progress=advance
+            models,
+            runtimes=runtimes,
+            images=images,
+            options=options,
+            source_options=source_options.options(),
+            progress=advance,
         )
     if json is not None:
         write_json(json, benchmark_to_json(found))

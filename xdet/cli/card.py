@@ -54,7 +54,7 @@ def card(
         Literal["coco", "zoo-3", "zoo-4"], typer.Option(help="Of the average precision, as in xdet eval.")
     ] = "coco",
     force: Force = False,
-    said: Said,
+    source_options: Said,
 ) -> None:
     """Write a model card, filled for this machine.
 
@@ -74,10 +74,10 @@ def card(
         runtimes=runtimes,
         protocol=protocol,
         bench=BenchOptions(threads=read_numbers(threads), blocks=blocks),
-        said=said.options(),
+        source_options=source_options.options(),
     )
     content = make_card(
-        request, output, _tell, inputs=(*said.files(), *(() if notes is None else (notes,))), force=force
+        request, output, _tell, inputs=(*source_options.files(), *(() if notes is None else (notes,))), force=force
     )
     print_line(f"wrote {output} and {len(content.pictures)} pictures beside it")
 

@@ -49,7 +49,7 @@ def check(
         list[Path], typer.Option(metavar="DIR|IMAGE", help="Photographs: a folder or a file; repeatable.")
     ],
     *,
-    said: Said,
+    source_options: Said,
     runtimes: Annotated[
         str | None,
         typer.Option(
@@ -117,7 +117,7 @@ def check(
     accepted = None if tolerance is None else read_tolerance(tolerance)
     outputs += [] if repro is None else [Output(repro), Output(values_path(repro))]
     inputs = [*with_sidecars([model, source]), *photographs]
-    inputs += said.files()
+    inputs += source_options.files()
     require_outputs(outputs, inputs, force=force)
     others = () if cpus is None else split_cpus(cpus)
     planned = planned_images(runtimes, read_model_file(source).format, len(photographs), others)
@@ -128,7 +128,7 @@ def check(
             photographs,
             runtimes=runtimes,
             threads=threads,
-            said=said.options(),
+            source_options=source_options.options(),
             layers=layers or repro is not None,
             cpus=others,
             tolerance=accepted,

@@ -44,7 +44,7 @@ def convert(
     ] = None,
     *,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
-    said: Said,
+    source_options: Said,
     score_threshold: Annotated[
         float | None, typer.Option(help="Default score threshold of the model [default: 0.5].")
     ] = None,
@@ -131,7 +131,7 @@ def convert(
         print_line(f"reading {source.name} with TensorFlow, which takes some seconds", err=True)
     if try_units is not None:
         described = replace(
-            said.options() or SourceOptions(), score_threshold=score_threshold, iou_threshold=iou_threshold
+            source_options.options() or SourceOptions(), score_threshold=score_threshold, iou_threshold=iou_threshold
         )
         _try_units(source, try_units, output, described, force=force)
         return
@@ -142,7 +142,7 @@ def convert(
             source,
             destination,
             force=force,
-            **said.keywords,
+            **source_options.keywords,
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
             max_detections=max_detections,
@@ -174,12 +174,14 @@ def convert(
     others = ", ".join(f"{name} {release}" for name, release in oldest.items() if not name.startswith("onnxruntime"))
     print_line(f"also known to run it, in these releases and newer ones: {others}")
     if target == "portable" and conversion.document.activations == "uint8":
-        same = " and the options that describe it" if said.options() is not None else ""
+        same = " and the options that describe it" if source_options.options() is not None else ""
         command = f"xdet bench {shlex.quote(str(source))} --targets portable,cpu"
         print_line(f"--target cpu may be faster on CPUs, with the same bits; measure it here: {command}{same}")
 
 
-def _try_units(source: Path, photographs: Path, output: Path | None, said: SourceOptions, *, force: bool) -> None:
+def _try_units(
+    source: Path, photographs: Path, output: Path | None, source_options: SourceOptions, *, force: bool
+) -> None:
     """Every reading of the anchors on photographs: a table, and pictures in a folder."""
     from xdet.detection.units import MOST_PHOTOGRAPHS, trial_report, try_units
     from xdet.pictures.images import find_images
@@ -187,7 +189,7 @@ def _try_units(source: Path, photographs: Path, output: Path | None, said: Sourc
     folder = Path(f"{source.stem}_units") if output is None else output
     images = find_images([photographs])
     with progress_bar(min(len(images), MOST_PHOTOGRAPHS), "trying") as advance:
-        trial = try_units(source, images, folder, said=said, force=force, progress=advance)
+        trial = try_units(source, images, folder, source_options=source_options, force=force, progress=advance)
     print_report(trial_report(trial))
 
 

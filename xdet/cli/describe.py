@@ -38,7 +38,7 @@ def describe(
         ),
     ] = None,
     force: Force = False,
-    said: Said,
+    source_options: Said,
 ) -> None:
     """Tell what is known of a source, and who says it.
 
@@ -49,7 +49,9 @@ def describe(
     from xdet.conversion import describe as describe_model
 
     try:
-        found = describe_model(source, said=said.options(), output=output, force=force, inputs=said.files())
+        found = describe_model(
+            source, source_options=source_options.options(), output=output, force=force, inputs=source_options.files()
+        )
     except IncompleteError as error:
         _print_facts((name, "" if value is None else _shown(value), who) for name, value, who in error.known)
         raise

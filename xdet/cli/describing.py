@@ -1,6 +1,6 @@
 """The options that describe a source model, declared once, for every command that opens one.
 
-``@describes_source`` gives a command all of them; the command's parameter ``said`` gets them together.
+``@describes_source`` gives a command all of them; the command's parameter ``source_options`` gets them together.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Said:
 
 
 def describes_source(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the options of ``DESCRIBING`` in the place of its parameter ``said``."""
+    """The command with the options of ``DESCRIBING`` in the place of its parameter ``source_options``."""
     own = inspect.signature(command, eval_str=True)
     taken = {"classes": "class_names"} if "classes" in own.parameters else {}
     names = {taken.get(name, name): name for name in DESCRIBING}
@@ -154,8 +154,8 @@ def describes_source(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**given: Any) -> None:
         values = {keyword: given.pop(name) for name, keyword in names.items()}
-        said = {name: value for name, value in values.items() if value != DESCRIBING[name][1]}
-        command(**given, said=Said(said))
+        source_options = {name: value for name, value in values.items() if value != DESCRIBING[name][1]}
+        command(**given, source_options=Said(source_options))
 
     added = [
         inspect.Parameter(
@@ -166,7 +166,7 @@ def describes_source(command: Callable[..., None]) -> Callable[..., None]:
         )
         for name, keyword in names.items()
     ]
-    kept = [parameter for name, parameter in own.parameters.items() if name != "said"]
+    kept = [parameter for name, parameter in own.parameters.items() if name != "source_options"]
     run.__signature__ = own.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]  # read by typer
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*kept, *added)}
     return run

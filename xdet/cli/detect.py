@@ -127,7 +127,7 @@ def detect(
         ),
     ] = "local",
     force: Force = False,
-    said: Said,
+    source_options: Said,
 ) -> None:
     """Find objects in photographs."""
     from xdet.cli.detect_run import Run, print_results, write_labels, write_results
@@ -142,7 +142,7 @@ def detect(
     model, names = _split_model(inputs or [], cameras=bool(cameras))
     stored: list[Stored] = []
     if engine == "ray":
-        _require_ray(json, said, save=save, cameras=cameras, layout=format)
+        _require_ray(json, source_options, save=save, cameras=cameras, layout=format)
         stored, names = _list_stored(names, recursive=recursive)
     listed = list_inputs(names, recursive=recursive, without=save) if names or not stored else NO_INPUTS
     films = [*listed.films, *map(Film.of_camera, cameras)]
@@ -170,7 +170,7 @@ def detect(
     ]
     read = [
         *with_sidecars([model or SOURCE]),
-        *said.files(),
+        *source_options.files(),
         *_files(images),
         *(film.path for film in films if film.path is not None),
     ]
@@ -189,7 +189,7 @@ def detect(
         iou_threshold=iou_threshold,
         workers=1 if engine == "ray" else _workers(workers, images, films),
         decode=decode,
-        said=said.options(),
+        source_options=source_options.options(),
     )
     for note in detector.spec.assumptions:
         typer.echo(f"note: {note}", err=True)
@@ -209,7 +209,9 @@ def detect(
             print_results(detector, run, json, coco=format == "coco")
 
 
-def _require_ray(json: Path | None, said: Said, *, save: Path | None, cameras: Sequence[str], layout: str) -> None:
+def _require_ray(
+    json: Path | None, source_options: Said, *, save: Path | None, cameras: Sequence[str], layout: str
+) -> None:
     """Refuse what does not go to a cluster, before any work."""
     from xdet.detection.parquet import growing_path
     from xdet.detection.results import is_results_file
@@ -219,7 +221,7 @@ def _require_ray(json: Path | None, said: Said, *, save: Path | None, cameras: S
         raise UsageError("--engine ray writes image by image: add --output FILE.parquet, FILE.jsonl or FILE.csv")
     if save is not None or cameras:
         raise UsageError("--engine ray draws no pictures and has no cameras; leave out --save and --camera")
-    if said.options():
+    if source_options.options():
         raise UsageError("--engine ray takes a model that says all itself; convert it first: xdet convert --help")
     import_ray()
 

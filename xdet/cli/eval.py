@@ -88,7 +88,7 @@ def evaluate(
         Path | None, typer.Option(metavar="FILE", help="Keep each photograph's result there; go on where it stopped.")
     ] = None,
     force: Force = False,
-    said: Said,
+    source_options: Said,
 ) -> None:
     """Measure average precision on annotated photographs.
 
@@ -111,7 +111,9 @@ def evaluate(
             inputs.append(resume)
         else:
             outputs.append(Output(resume))
-    require_outputs(outputs, chain(inputs, said.files(), evaluated_files(models, images, annotations)), force=force)
+    require_outputs(
+        outputs, chain(inputs, source_options.files(), evaluated_files(models, images, annotations)), force=force
+    )
     with counted_progress_bar("evaluating") as advance:
         evaluation = evaluate_models(
             models,
@@ -132,7 +134,7 @@ def evaluate(
             threads=threads,
             workers=workers,
             resume=resume,
-            said=said.options(),
+            source_options=source_options.options(),
             progress=advance,
         )
     if json is not None:

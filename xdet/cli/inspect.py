@@ -27,15 +27,17 @@ def inspect(
     ] = False,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
     force: Force = False,
-    said: Said,
+    source_options: Said,
 ) -> None:
     """Tell what a model file holds and costs, without running it."""
     from xdet.inspection import inspect as inspect_file
     from xdet.inspection.report import INSPECTION_SCHEMA, inspection_report, inspection_to_json
     from xdet.writing.files import require_outputs, with_sidecars
 
-    require_outputs(json_outputs(json, INSPECTION_SCHEMA), [*with_sidecars([model]), *said.files()], force=force)
-    inspection = inspect_file(model, layers=layers, said=said.options())
+    require_outputs(
+        json_outputs(json, INSPECTION_SCHEMA), [*with_sidecars([model]), *source_options.files()], force=force
+    )
+    inspection = inspect_file(model, layers=layers, source_options=source_options.options())
     if json is not None:
         write_json(json, inspection_to_json(inspection))
     if json != STDOUT:

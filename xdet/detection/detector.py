@@ -57,7 +57,7 @@ class Detector:
             model's own.
         workers: images that ``detect_many`` works on at the same time; results do not depend on it.
         decode: ``"reduced"`` decodes JPEG files no larger than the network needs: faster, and boxes move a little.
-        said: what its file and sidecar do not say of a source (``xdet.describing_options``).
+        source_options: what its file and sidecar do not say of a source (``xdet.describing_options``).
 
     Raises:
         ModelError: the file is missing, damaged, or not a model that xdet runs.
@@ -89,7 +89,7 @@ class Detector:
         iou_threshold: float | None = None,
         workers: int = 1,
         decode: Literal["full", "reduced"] = "full",
-        said: SourceOptions | None = None,
+        source_options: SourceOptions | None = None,
     ) -> None:
         if model is not None and not isinstance(model, str | os.PathLike):
             raise UsageError(
@@ -104,10 +104,10 @@ class Detector:
             workers=workers,
             provider_options=provider_options or {},
             device=device,
-            said=said,
+            source_options=source_options,
         )
         if model is not None:
-            require_source([Path(model)], said)
+            require_source([Path(model)], source_options)
         self.arguments = {
             "model": None if model is None else os.path.abspath(model),  # noqa: PTH100 - links stay
             "runtime": runtime,
@@ -119,7 +119,7 @@ class Detector:
             "iou_threshold": iou_threshold,
             "workers": workers,
             "decode": decode,
-            "said": said,
+            "source_options": source_options,
         }
         if decode not in {"full", "reduced"}:
             raise UsageError(f"`decode` must be full or reduced, got {decode!r}")

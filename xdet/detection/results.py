@@ -72,12 +72,12 @@ def results_header(detector: Detector, classes: Sequence[str] | None) -> dict[st
     ``description`` is the SHA-256 of what the file, its sidecar and options say of the detector: anchors, names, resize
     rule.
     """
-    said = {key: value for key, value in detector.spec.to_dict().items() if key != "assumed"}
+    source_options = {key: value for key, value in detector.spec.to_dict().items() if key != "assumed"}
     return {
         "schema": LINES_SCHEMA,
         "version": LINES_VERSION,
         "model": {"name": Path(detector.runtime.file).name, "sha256": detector.runtime.sha256},
-        "description": hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest(),
+        "description": hashlib.sha256(json.dumps(source_options, sort_keys=True).encode()).hexdigest(),
         "runtime": detector.runtime.name,
         "thresholds": thresholds_to_dict(detector.thresholds, detector.score_by_class),
         "classes": None if classes is None else sorted(classes),

@@ -86,7 +86,7 @@ def try_units(
     photographs: str | Path | Sequence[str | Path],
     folder: str | Path,
     *,
-    said: SourceOptions | None = None,
+    source_options: SourceOptions | None = None,
     force: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> UnitTrial:
@@ -96,7 +96,7 @@ def try_units(
         source: the model whose anchors lack a unit.
         photographs: a folder, or files; the first 24 are looked at.
         folder: where the pictures go, not among the photographs.
-        said: what the caller says of the source; its unit is not used.
+        source_options: what the caller says of the source; its unit is not used.
         force: replace existing pictures that xdet did not make, too.
         progress: called with 1 after each photograph.
 
@@ -107,7 +107,7 @@ def try_units(
         ImageError: one of them cannot be read.
         OutputError: a picture cannot be written.
     """
-    source, folder, said = Path(source), Path(folder), said or SourceOptions()
+    source, folder, source_options = Path(source), Path(folder), source_options or SourceOptions()
     named = [photographs] if isinstance(photographs, str | Path) else list(photographs)
     images = find_images([Path(name) for name in named])[:MOST_PHOTOGRAPHS]
     if not images:
@@ -116,9 +116,9 @@ def try_units(
     pictures = picture_paths(images, folder)
     outputs = [Output(path, PICTURE_MARK, in_new_folder=True) for path in pictures]
     require_outputs(outputs, [*with_sidecars([source]), *images], force=force)
-    specs, refused = _possible(source, said)
-    score = USUAL_SCORE if said.score_threshold is None else said.score_threshold
-    first = replace(said, anchor_unit=next(iter(specs)))
+    specs, refused = _possible(source, source_options)
+    score = USUAL_SCORE if source_options.score_threshold is None else source_options.score_threshold
+    first = replace(source_options, anchor_unit=next(iter(specs)))
     model = convert_to_bytes(source, ConvertOptions(source=first)).model
     found: dict[StatedUnit, list[Detections]] = {unit: [] for unit in specs}
     candidates = dict.fromkeys(specs, 0)
@@ -138,14 +138,14 @@ def try_units(
     return UnitTrial(readings, refused, len(images), score, tuple(pictures))
 
 
-def _possible(source: Path, said: SourceOptions) -> tuple[dict[StatedUnit, DetectorSpec], dict[str, str]]:
+def _possible(source: Path, source_options: SourceOptions) -> tuple[dict[StatedUnit, DetectorSpec], dict[str, str]]:
     """The detector under every unit that fits, and why the others do not."""
     opened = open_source(source)
     specs: dict[StatedUnit, DetectorSpec] = {}
     refused: dict[str, OptionError] = {}
     for unit in UNITS:
         try:
-            specs[unit] = describe(opened, replace(said, anchor_unit=unit)).spec
+            specs[unit] = describe(opened, replace(source_options, anchor_unit=unit)).spec
         except OptionError as error:
             refused[unit] = error
     if not specs:

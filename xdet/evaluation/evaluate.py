@@ -210,7 +210,7 @@ def evaluate(
     threads: int | None = None,
     workers: int | None = None,
     resume: PathLike | None = None,
-    said: SourceOptions | None = None,
+    source_options: SourceOptions | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Evaluation:
     """Measure average precision; all models are opened and checked before the first one runs.
@@ -240,7 +240,7 @@ def evaluate(
             among them.
         workers: photographs worked on at the same time, 1 to 64; None is one per processor, eight at most.
         resume: a file that keeps each photograph's result; with it an interrupted call goes on where it stopped.
-        said: what their files and sidecars do not say of those models that are sources.
+        source_options: what their files and sidecars do not say of those models that are sources.
         progress: called with the photographs that are done since the last call, and with how many there are: models x
             images.
 
@@ -272,13 +272,13 @@ def evaluate(
         workers=choose_workers(workers),
         provider_options=provider_options or {},
         device=device,
-        said=said,
+        source_options=source_options,
     )
     for path in paths:
         if not path.is_file():
             raise ModelError(f"cannot read model '{path}': no such file; check the path")
     models_only = [path for path in paths if not is_detected(path)]
-    require_source(models_only, said)
+    require_source(models_only, source_options)
     if len(models_only) < len(paths) and (protocol != "coco" or truncate_input):
         raise UsageError("results of xdet detect do not say the network's size: evaluate them with --protocol coco")
     dataset = read_coco(Path(annotations), Path(images))

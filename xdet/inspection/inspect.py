@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 MOST_NODES = 10_000  # of a graph whose kernels are looked up: ONNX Runtime's optimiser is not linear
 
 
-def inspect(path: str | Path, *, layers: bool = False, said: SourceOptions | None = None) -> Inspection:
+def inspect(path: str | Path, *, layers: bool = False, source_options: SourceOptions | None = None) -> Inspection:
     """Describe a model file; nothing is run.
 
     Args:
         path: a TFLite, ONNX, H5 or .keras file.
-        said: what file and sidecar of a source do not say (``xdet.describing_options``).
+        source_options: what file and sidecar of a source do not say (``xdet.describing_options``).
         layers: also list the layers. Of a Keras file they are those of the float ONNX graph that a conversion makes,
             which needs TensorFlow.
 
@@ -42,19 +42,21 @@ def inspect(path: str | Path, *, layers: bool = False, said: SourceOptions | Non
         ConversionError: a source file is damaged, or refused.
     """
     path = Path(path)
-    require_source([path], said)
+    require_source([path], source_options)
     data = read_model(path)
     found = sniff_format(data)
     if found is None:
         msg = f"'{path}' is none of the known model formats; inspect reads TFLite, ONNX, H5 and .keras files"
         raise ModelError(msg)
-    inspection = inspect_onnx(path, data) if found == FINISHED else SOURCES[found].inspect(path, data, layers, said)
+    inspection = (
+        inspect_onnx(path, data) if found == FINISHED else SOURCES[found].inspect(path, data, layers, source_options)
+    )
     if layers and inspection.totals is None:
         raise ModelError(inspection.totals_problem or f"'{path}' has no layers that can be listed")
     return inspection if layers else replace(inspection, layers=())
 
 
-def inspect_tflite(path: Path, data: bytes, _: bool, said: SourceOptions | None = None) -> Inspection:  # noqa: FBT001 - called by a table
+def inspect_tflite(path: Path, data: bytes, _: bool, source_options: SourceOptions | None = None) -> Inspection:  # noqa: FBT001 - called by a table
     """Tell what a TFLite file holds."""
     from converters.description.statements import SourceOptions, describe_source
     from converters.sources.tflite.facts import facts_from_tflite, summarise_quantization
@@ -65,7 +67,7 @@ def inspect_tflite(path: Path, data: bytes, _: bool, said: SourceOptions | None 
     model = read_tflite(data, path.name)
     described, problem = None, None
     try:
-        described = describe_source(path, facts_from_tflite(model), said or SourceOptions())
+        described = describe_source(path, facts_from_tflite(model), source_options or SourceOptions())
     except ConversionError as error:  # a network without a description is worth inspecting, too
         problem = "; ".join(line.strip() for line in error.lines)
     layers: tuple[Layer, ...] = ()
@@ -107,22 +109,22 @@ def _refusal(require: Callable[..., None], *arguments: object) -> str | None:
     return None
 
 
-def inspect_onnx_source(path: Path, data: bytes, _: bool, said: SourceOptions | None = None) -> Inspection:  # noqa: FBT001 - called by a table
+def inspect_onnx_source(path: Path, data: bytes, _: bool, source_options: SourceOptions | None = None) -> Inspection:  # noqa: FBT001 - called by a table
     """Tell what an ONNX file without a head holds."""
     from converters.description.statements import SourceOptions, describe_source
     from converters.sources.onnx.importer import summarise_quantization
     from converters.sources.onnx.network import facts_from_onnx, fixed_graph
     from converters.sources.onnx.reader import read_onnx
 
-    known, said = replace(inspect_onnx(path, data), format="onnx-source"), said or SourceOptions()
+    known, source_options = replace(inspect_onnx(path, data), format="onnx-source"), source_options or SourceOptions()
     try:
-        source = read_onnx(data, path.name, said.input_size)
+        source = read_onnx(data, path.name, source_options.input_size)
         known = replace(known, quantization=summarise_quantization(fixed_graph(source)))
         facts = facts_from_onnx(source)
     except ConversionError as error:
         return replace(known, refused=str(error))
     try:
-        described = describe_source(path, facts, said)
+        described = describe_source(path, facts, source_options)
     except ConversionError as error:
         return replace(known, problem="; ".join(line.strip() for line in error.lines))
     return replace(known, spec=described.spec, problem=None, stated_by=described.stated_by, notes=described.notes)
@@ -190,7 +192,7 @@ def _with_onnx_costs(known: Inspection, model: onnx.ModelProto, data: bytes) -> 
         return replace(counted, coverage_problem=str(error))
 
 
-def inspect_keras(path: Path, data: bytes, layers: bool, said: SourceOptions | None = None) -> Inspection:  # noqa: FBT001 - called by a table
+def inspect_keras(path: Path, data: bytes, layers: bool, source_options: SourceOptions | None = None) -> Inspection:  # noqa: FBT001 - called by a table
     """Tell what a Keras file holds; its costs where ``layers`` asks for them."""
     from converters.sources.keras.stored import read_keras
 
@@ -210,17 +212,17 @@ def inspect_keras(path: Path, data: bytes, layers: bool, said: SourceOptions | N
         problem="a Keras file is described when it is loaded: add --layers (needs TensorFlow)",
         totals_problem="add --layers: a Keras file has to be loaded for it, with TensorFlow",
     )
-    return _with_keras_costs(known, path, said) if layers else known
+    return _with_keras_costs(known, path, source_options) if layers else known
 
 
-def _with_keras_costs(known: Inspection, path: Path, said: SourceOptions | None) -> Inspection:
+def _with_keras_costs(known: Inspection, path: Path, source_options: SourceOptions | None) -> Inspection:
     """The costs of the float graph that a conversion without a head makes of it."""
     from converters.convert import convert_to_bytes
     from converters.description.statements import SourceOptions
     from converters.options import ConvertOptions
     from xdet.model.graph import load_onnx
 
-    converted = convert_to_bytes(path, ConvertOptions(source=replace(said or SourceOptions(), head="none")))
+    converted = convert_to_bytes(path, ConvertOptions(source=replace(source_options or SourceOptions(), head="none")))
     found = _with_onnx_costs(known, load_onnx(converted.model, str(path)), converted.model)
     return replace(found, outputs=_onnx_tensors(load_onnx(converted.model, str(path)).graph.output),
                    spec=converted.document.spec, problem=None, coverage=None, totals_problem=None)  # fmt: skip

@@ -50,14 +50,14 @@ def read_model_file(path: Path) -> ModelFile:
     return ModelFile(path, data, sniff_format(data))
 
 
-def require_source(models: Sequence[Path], said: object) -> None:
+def require_source(models: Sequence[Path], source_options: object) -> None:
     """Refuse a description where every model describes itself: it would be dropped without a word.
 
     Raises:
         UsageError: something is said, and none of the files is a source.
         ModelError: as ``read_model``.
     """
-    if said is not None and all(sniff_format(read_model(path)) == FINISHED for path in models):
+    if source_options is not None and all(sniff_format(read_model(path)) == FINISHED for path in models):
         listed = ", ".join(f"'{path}'" for path in models)
         raise UsageError(
             f"{listed}: a finished model describes itself; `classes`, `resize` and the like are about sources: convert the "

@@ -119,7 +119,7 @@ def open_model(model: ModelFile, choices: RuntimeChoices) -> KerasRuntime:
         spec = choices.spec
         if spec is None:
             facts = facts_from_keras(network)
-            spec = settings.describe_source(model.path, facts, choices.said or settings.SourceOptions()).spec
+            spec = settings.describe_source(model.path, facts, choices.source_options or settings.SourceOptions()).spec
     except errors.OptionError as error:
         raise UsageError(*error.lines) from error
     except errors.MissingExtraError as error:

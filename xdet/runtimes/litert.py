@@ -280,8 +280,8 @@ def describe_source(model: ModelFile, choices: RuntimeChoices) -> SourceModel:
         records = read_tflite(model.data, model.file)
         require_sound(records)
         facts = facts_from_tflite(records)
-        said = choices.said or settings.SourceOptions()
-        spec = choices.spec or settings.describe_source(model.path, facts, said).spec
+        source_options = choices.source_options or settings.SourceOptions()
+        spec = choices.spec or settings.describe_source(model.path, facts, source_options).spec
     except OptionError as error:
         raise UsageError(*error.lines) from error
     except ConversionError as error:

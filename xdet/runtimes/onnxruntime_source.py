@@ -124,14 +124,14 @@ def open_model(model: ModelFile, choices: RuntimeChoices) -> OnnxSourceRuntime:
     from converters.sources.onnx.reader import read_onnx
 
     spec = choices.spec
-    said = choices.said or settings.SourceOptions()
-    size = said.input_size if spec is None else (spec.image.height, spec.image.width)
+    source_options = choices.source_options or settings.SourceOptions()
+    size = source_options.input_size if spec is None else (spec.image.height, spec.image.width)
     try:
         source = read_onnx(model.data, model.file, size)
         graph = fixed_graph(source)
         if spec is None:
             facts = facts_from_onnx(source)
-            spec = settings.describe_source(model.path, facts, said).spec
+            spec = settings.describe_source(model.path, facts, source_options).spec
     except errors.OptionError as error:
         raise UsageError(*error.lines) from error
     except errors.ConversionError as error:

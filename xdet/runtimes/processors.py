@@ -67,7 +67,7 @@ class RuntimeChoices:
         provider_options: of ONNX Runtime's execution provider, as its documentation names them; handed on as they are.
         device: of ONNX Runtime's execution provider, as ``xdet providers`` lists it; None is the provider's choice.
         spec: of a source file, where its finished model describes it; None is what the file and its sidecar say.
-        said: what the caller says of a source file beside these; finished files describe themselves.
+        source_options: what the caller says of a source file beside these; finished files describe themselves.
     """
 
     runtime: str | None = None
@@ -77,7 +77,7 @@ class RuntimeChoices:
     provider_options: Mapping[str, str] = field(default_factory=dict)
     device: str | None = None
     spec: DetectorSpec | None = None
-    said: SourceOptions | None = None
+    source_options: SourceOptions | None = None
 
     def __post_init__(self) -> None:
         require_workers(self.workers)

@@ -64,10 +64,10 @@ class SubprocessRuntime(Runtime):
             "path": str(model.path),
             "folder": str(Path.cwd()) if not model.path.is_absolute() and model.path.exists() else None,
             "format": model.format,
-            "choices": {**asdict(replace(choices, spec=None, said=None, provider_options={}))},
+            "choices": {**asdict(replace(choices, spec=None, source_options=None, provider_options={}))},
             "provider_options": dict(choices.provider_options),
             "spec": None if choices.spec is None else choices.spec.to_dict(),
-            "said": None if choices.said is None else choices.said.to_dict(),
+            "source_options": None if choices.source_options is None else choices.source_options.to_dict(),
         }
         opened = self._opened(fields)
         self._name: str = opened["name"]
@@ -217,9 +217,9 @@ def _open(message: Message) -> Runtime:
     model = ModelFile(Path(fields["path"]), message.arrays["model"].tobytes(), fields["format"])
     choices = RuntimeChoices(**fields["choices"])
     spec = None if fields["spec"] is None else DetectorSpec.from_dict(fields["spec"])
-    said = None if fields["said"] is None else SourceOptions.from_dict(fields["said"])
+    source_options = None if fields["source_options"] is None else SourceOptions.from_dict(fields["source_options"])
     opened: Runtime = import_module(fields["module"]).open_model(
-        model, replace(choices, spec=spec, said=said, provider_options=fields["provider_options"])
+        model, replace(choices, spec=spec, source_options=source_options, provider_options=fields["provider_options"])
     )
     return opened
 

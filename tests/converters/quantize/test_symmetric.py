@@ -35,9 +35,9 @@ def photographs(image: ImageInput) -> Iterator[NDArray[np.uint8]]:
 
 
 def symmetric(source: Path, rescaling: Rescaling) -> Conversion:
-    said = SourceOptions(head="none", rescaling=rescaling)
+    source_options = SourceOptions(head="none", rescaling=rescaling)
     options = ConvertOptions(
-        source=said, quantize="per-channel", symmetric=True, calibration=Calibration(photographs, 8)
+        source=source_options, quantize="per-channel", symmetric=True, calibration=Calibration(photographs, 8)
     )
     return convert_to_bytes(source, options)
 
@@ -70,13 +70,13 @@ def test_all_zero_points_are_0_and_nothing_but_a_cast_reads_the_bytes(rescaling:
 def test_a_quantised_file_that_ends_in_boxes_states_its_raw_head(tmp_path: Path) -> None:
     source = tmp_path / "net.onnx"
     source.write_bytes(tiny_yolo_v2())
-    said = SourceOptions(
+    source_options = SourceOptions(
         anchors=((1.0, 1.0), (2.0, 2.0)),
         anchor_unit="cell",
         class_names=("person",),
         rescaling=RESCALINGS["from 0 to 1"],
     )
-    options = ConvertOptions(source=said, quantize="per-channel", calibration=Calibration(photographs, 8))
+    options = ConvertOptions(source=source_options, quantize="per-channel", calibration=Calibration(photographs, 8))
     graph = onnx.load_model_from_string(convert_to_bytes(source, options).model).graph
     assert "detection_boxes" in {value.name for value in graph.output}
     assert HEAD in {value.name for value in graph.value_info}

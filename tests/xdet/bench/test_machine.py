@@ -22,6 +22,6 @@ def test_without_proc_the_load_by_others_and_memory_are_not_told(
     psutil = pytest.importorskip("psutil", reason='needs pip install "xdet[bench]"')
     monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
     assert read_clock() is None
-    request = Message({"model": "m.onnx", "runtime": "onnxruntime", "threads": 1, "said": None})
+    request = Message({"model": "m.onnx", "runtime": "onnxruntime", "threads": 1, "source_options": None})
     with pytest.raises(RuntimeUnavailableError, match="is /proc mounted"):
         measure_here(request)

@@ -41,7 +41,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def found(sources: list[Path]) -> Benchmark:
-    return run_benchmark(sources, runtimes="litert,onnxruntime", options=replace(SHORT, profile=True), said=None)
+    return run_benchmark(
+        sources, runtimes="litert,onnxruntime", options=replace(SHORT, profile=True), source_options=None
+    )
 
 
 def test_every_source_is_measured_beside_what_it_becomes_for_each_target(found: Benchmark) -> None:
@@ -115,9 +117,9 @@ def test_without_its_runtime_the_source_is_left_out_and_ratios_refer_to_the_firs
 def test_a_network_without_a_head_has_no_boxes(tmp_path: Path) -> None:
     source = tmp_path / "net.tflite"
     source.write_bytes(st_yolo_lc(32))
-    said = xdet.describing_options(head="none")
+    source_options = xdet.describing_options(head="none")
     options = replace(SHORT, threads=(1,), blocks=1, targets=("cpu",))
-    found = run_benchmark([source], runtimes="litert,onnxruntime", options=options, said=said)
+    found = run_benchmark([source], runtimes="litert,onnxruntime", options=options, source_options=source_options)
     assert [(result.boxes, result.ratio, result.head_s) for result in found.results] == [(None,) * 3] * 2
     assert "boxes, 1 thread" not in report_text(benchmark_report(found))
 

@@ -40,7 +40,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def checked(model: Path, source: Path, *, layers: bool = False) -> CheckResult:
-    return check(model, source, PHOTOGRAPHS, runtimes="onnxruntime:cpu,litert:xnnpack", said=LETTERBOX, layers=layers)
+    return check(
+        model, source, PHOTOGRAPHS, runtimes="onnxruntime:cpu,litert:xnnpack", source_options=LETTERBOX, layers=layers
+    )
 
 
 def edited(model: Path, folder: Path, old: NDArray[Any], new: int) -> Path:

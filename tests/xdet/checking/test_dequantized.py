@@ -45,7 +45,12 @@ def dequantised(folder: Path, suffix: str) -> tuple[Path, Path]:
 def checked(folder: Path, suffix: str, images: list[Path]) -> CheckResult:
     runtimes = RUNTIMES if suffix == "tflite" else "onnxruntime:cpu"
     return check(
-        folder / "model.onnx", folder / f"net.{suffix}", images, runtimes=runtimes, said=SAID[suffix], layers=True
+        folder / "model.onnx",
+        folder / f"net.{suffix}",
+        images,
+        runtimes=runtimes,
+        source_options=SAID[suffix],
+        layers=True,
     )
 
 

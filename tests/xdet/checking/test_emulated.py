@@ -64,7 +64,7 @@ def test_what_is_missing_is_told_with_the_way_to_get_it(tmp_path: Path, monkeypa
 
 
 def test_a_request_travels_as_json_and_comes_back() -> None:
-    said = SourceOptions(
+    source_options = SourceOptions(
         config=Path("zoo.yaml"),
         anchors=((1.0, 2.0),),
         anchor_unit="cell",
@@ -72,12 +72,15 @@ def test_a_request_travels_as_json_and_comes_back() -> None:
         rescaling=Rescaling(0.5, -1.0),
         priors=PriorStatement(variances=(0.1, 0.1, 0.2, 0.2)),
     )
-    request = Request("m.onnx", "s.tflite", ("litert",), 2, Thresholds(0.25), said)
+    request = Request("m.onnx", "s.tflite", ("litert",), 2, Thresholds(0.25), source_options)
     found: Request = restored(Request, plain(request))
     assert plain(found) == plain(request)
-    assert found.said is not None
-    assert (found.said.config, found.said.anchors) == (said.config, said.anchors)
-    assert (found.said.rescaling, found.thresholds) == (said.rescaling, request.thresholds)
+    assert found.source_options is not None
+    assert (found.source_options.config, found.source_options.anchors) == (
+        source_options.config,
+        source_options.anchors,
+    )
+    assert (found.source_options.rescaling, found.thresholds) == (source_options.rescaling, request.thresholds)
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def test_weights_are_the_sources_rounded_once(damaged: object, tmp_path: Path, s
         numbers.flat[5] = np.nextafter(numbers.flat[5], np.float16(9))
         tensor.CopyFrom(onnx.numpy_helper.from_array(numbers, tensor.name))
         onnx.save(proto, model)
-    result = check(model, source, sample_pictures[:1], runtimes="onnxruntime:cpu", said=SAID, layers=True)
+    result = check(model, source, sample_pictures[:1], runtimes="onnxruntime:cpu", source_options=SAID, layers=True)
     if damaged:
         assert [(f.part, f.cause) for f in result.findings] == [("static", "weight")]
         return

@@ -98,8 +98,8 @@ def test_what_nobody_states_of_the_source_is_said_at_the_top_and_options_state_i
     assert silent.uncompared == ("anchors", "classes", "resize")
     assert check_text(silent).splitlines()[1].startswith("NOT COMPARED: anchors, classes, resize: the source")
     assert check_text(silent).splitlines()[-1] == "PASSED (not compared: spread, anchors, classes, resize)"
-    said = describing_options(anchors=small, anchor_unit="cell", classes="car", resize="bilinear")
-    told = check(model, source, pictures, runtimes="onnxruntime:cpu", said=said)
+    source_options = describing_options(anchors=small, anchor_unit="cell", classes="car", resize="bilinear")
+    told = check(model, source, pictures, runtimes="onnxruntime:cpu", source_options=source_options)
     assert told.uncompared == ()
     assert [finding.cause for finding in told.findings] == ["anchor-unit", "classes", "image-input"]
 

@@ -55,9 +55,9 @@ def test_every_command_that_opens_a_source_takes_all_of_them() -> None:
 
 def test_options_are_as_good_as_a_sidecar(network: Path, tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
-    said = describing_options(**SAID)
+    source_options = describing_options(**SAID)
     sidecar = tmp_path / "net.xdet.json"
-    found = describe(network / "net.tflite", said=said, output=sidecar)
+    found = describe(network / "net.tflite", source_options=source_options, output=sidecar)
     assert found.stated_by["anchors"] == "--anchors"
     assert json.loads(sidecar.read_text("utf-8")) == {
         "head": "yolo_v2",
@@ -71,13 +71,13 @@ def test_options_are_as_good_as_a_sidecar(network: Path, tmp_path: Path) -> None
     by_sidecar, by_options = tmp_path / "net.tflite", network / "net.tflite"
     with (
         xdet.Detector(by_sidecar, score_threshold=0.1) as one,
-        xdet.Detector(by_options, score_threshold=0.1, said=said) as other,
+        xdet.Detector(by_options, score_threshold=0.1, source_options=source_options) as other,
     ):
         assert one.spec == other.spec
         first, second = one(network / "photo.png"), other(network / "photo.png")
     assert len(first)
     assert first.to_dict()["detections"] == second.to_dict()["detections"]
-    assert inspect(by_options, said=said).spec == one.spec
+    assert inspect(by_options, source_options=source_options).spec == one.spec
     models = [tmp_path / "one.onnx", tmp_path / "other.onnx"]
     xdet.convert(by_sidecar, models[0])
     xdet.convert(by_options, models[1], **SAID)
@@ -87,12 +87,12 @@ def test_options_are_as_good_as_a_sidecar(network: Path, tmp_path: Path) -> None
 def test_nothing_assumed_is_written_and_no_sidecar_replaced_unasked(network: Path, tmp_path: Path) -> None:
     source = shutil.copy(network / "net.tflite", tmp_path)
     sidecar = tmp_path / "net.xdet.json"
-    described = describe(source, said=SourceOptions(head="none"), output=sidecar)
+    described = describe(source, source_options=SourceOptions(head="none"), output=sidecar)
     assert json.loads(sidecar.read_text("utf-8")) == {"head": "none"}
     assert described.spec.assumed == ("resize",)
     with pytest.raises(ConversionError, match="exists"):
         describe(source, output=sidecar)
-    describe(source, said=describing_options(color="bgr"), output=sidecar, force=True)
+    describe(source, source_options=describing_options(color="bgr"), output=sidecar, force=True)
     assert json.loads(sidecar.read_text("utf-8")) == {"head": "none", "color": "bgr"}
     with pytest.raises(ConversionError, match="a file that this command reads"):
         describe(source, output=source, force=True)
@@ -101,22 +101,22 @@ def test_nothing_assumed_is_written_and_no_sidecar_replaced_unasked(network: Pat
 def test_a_finished_model_describes_itself(network: Path, tmp_path: Path) -> None:
     model = tmp_path / "net.onnx"
     xdet.convert(network / "net.tflite", model, **SAID)
-    said = describing_options(resize="nearest")
+    source_options = describing_options(resize="nearest")
     for call in (
-        lambda: xdet.Detector(model, said=said),
-        lambda: inspect(model, said=said),
-        lambda: xdet.run_benchmark([model], said=said),
-        lambda: xdet.evaluate(model, tmp_path, tmp_path / "none.json", said=said),
+        lambda: xdet.Detector(model, source_options=source_options),
+        lambda: inspect(model, source_options=source_options),
+        lambda: xdet.run_benchmark([model], source_options=source_options),
+        lambda: xdet.evaluate(model, tmp_path, tmp_path / "none.json", source_options=source_options),
     ):
         with pytest.raises(UsageError, match="a finished model describes itself"):
             call()
 
 
 def test_options_survive_the_way_into_a_subprocess() -> None:
-    said = describing_options(
+    source_options = describing_options(
         **SAID, rescaling="1/255,0", head="yolo_v2", variances="0.1,0.1,0.2,0.2", prior_format="yxhw"
     )
-    assert SourceOptions.from_dict(json.loads(json.dumps(said.to_dict()))) == said
+    assert SourceOptions.from_dict(json.loads(json.dumps(source_options.to_dict()))) == source_options
 
 
 def test_what_is_known_is_told_where_facts_are_missing_and_nothing_is_written(

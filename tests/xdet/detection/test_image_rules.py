@@ -84,8 +84,10 @@ def test_a_grey_detector_gives_the_same_boxes_as_its_source(grey_source: Path, p
     assert done.document.spec.image.color == "grey"
     with Detector(model) as detector:
         assert len(detector(photo))
-    said = xdet.describing_options(resize="letterbox", classes="cup,plate")
-    result = check(model, grey_source, [photo], said=said, runtimes="onnxruntime:cpu,litert:xnnpack")
+    source_options = xdet.describing_options(resize="letterbox", classes="cup,plate")
+    result = check(
+        model, grey_source, [photo], source_options=source_options, runtimes="onnxruntime:cpu,litert:xnnpack"
+    )
     assert result.passed
     assert [line.nearest.differing for line in result.runs if line.nearest] == [0]
 

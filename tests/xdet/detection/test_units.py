@@ -32,7 +32,7 @@ def test_the_right_reading_finds_what_the_model_finds(
     embedded_tflite: Path, fractions: tuple[tuple[float, float], ...], sample_pictures: list[Path], tmp_path: Path
 ) -> None:
     folder = tmp_path / "units"
-    trial = try_units(embedded_tflite, sample_pictures, folder, said=SourceOptions(anchors=fractions))
+    trial = try_units(embedded_tflite, sample_pictures, folder, source_options=SourceOptions(anchors=fractions))
     cell, image = trial.readings
     assert (cell.unit, image.unit, list(trial.refused), trial.photographs) == ("cell", "image", ["pixel"], 2)
     with Image.open(trial.pictures[0]) as picture, Image.open(sample_pictures[0]) as photo:
@@ -59,7 +59,7 @@ def test_a_list_that_fits_no_unit_and_photographs_as_target_are_refused(
     with pytest.raises(UsageError):
         try_units(embedded_tflite, tmp_path, tmp_path)
     with pytest.raises(OptionError, match=r"largest anchor is .* times the picture"):
-        try_units(embedded_tflite, tmp_path, tmp_path / "out", said=SourceOptions(anchors=((5e3, 5e3),)))
+        try_units(embedded_tflite, tmp_path, tmp_path / "out", source_options=SourceOptions(anchors=((5e3, 5e3),)))
     assert not (tmp_path / "out").exists()
 
 

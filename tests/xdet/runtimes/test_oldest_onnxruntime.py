@@ -52,7 +52,7 @@ def test_a_file_that_is_too_new_is_told_so(
     embedded_tflite: Path, tmp_path: Path, options: dict[str, Any], needed: str, advice: str
 ) -> None:
     convert(embedded_tflite, tmp_path / "person.onnx", **options)
-    said = rf"needs ONNX Runtime {needed} or newer, found {installed_release()}; .* with {advice}"
+    source_options = rf"needs ONNX Runtime {needed} or newer, found {installed_release()}; .* with {advice}"
     for use in (Detector, run_selftest):
-        with pytest.raises(RuntimeUnavailableError, match=said):
+        with pytest.raises(RuntimeUnavailableError, match=source_options):
             use(tmp_path / "person.onnx")

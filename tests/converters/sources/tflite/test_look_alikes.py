@@ -45,7 +45,7 @@ CASES: dict[str, tuple[bytes, SourceOptions, type[Head]]] = {
     "fastestdet": (fastestdet(3), SourceOptions(class_agnostic=True), FastestDet),
     "fastestdet, one class": (fastestdet(1), SourceOptions(), FastestDet),
 }
-every_case = pytest.mark.parametrize(("data", "said", "kind"), CASES.values(), ids=CASES)
+every_case = pytest.mark.parametrize(("data", "source_options", "kind"), CASES.values(), ids=CASES)
 
 
 def save(folder: Path, data: bytes) -> Path:
@@ -56,9 +56,9 @@ def save(folder: Path, data: bytes) -> Path:
 
 @every_case
 def test_boxes_are_those_of_numpy_on_litert_s_outputs(
-    tmp_path: Path, data: bytes, said: SourceOptions, kind: type[Head]
+    tmp_path: Path, data: bytes, source_options: SourceOptions, kind: type[Head]
 ) -> None:
-    done = convert_to_bytes(save(tmp_path, data), ConvertOptions(source=said, batch=3))
+    done = convert_to_bytes(save(tmp_path, data), ConvertOptions(source=source_options, batch=3))
     spec = done.document.spec
     assert type(spec.head) is kind
     images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
@@ -94,9 +94,9 @@ def by_box(found: BatchDetections) -> list[dict[tuple[int, int], list[float]]]:
 
 @pytest.mark.parametrize("name", ["raw yolo_v5, anchors first", "blazeface, outputs of each level", "fastestdet"])
 def test_check_passes(tmp_path: Path, sample_pictures: list[Path], name: str) -> None:
-    data, said, _ = CASES[name]
+    data, source_options, _ = CASES[name]
     source, model = save(tmp_path, data), tmp_path / "net.onnx"
-    model.write_bytes(convert_to_bytes(source, ConvertOptions(source=said)).model)
+    model.write_bytes(convert_to_bytes(source, ConvertOptions(source=source_options)).model)
     result = check(model, source, sample_pictures, runtimes="onnxruntime:cpu,litert:xnnpack,litert:builtin")
     assert result.findings == ()
     lines = [line for line in result.runs if line.name == "onnxruntime:cpu"]
@@ -117,8 +117,8 @@ def test_keypoints_of_blazeface_are_an_output_of_the_contract(tmp_path: Path) ->
 
 
 def test_anchors_of_st_yolo_x_are_cells_of_their_own_grid(tmp_path: Path) -> None:
-    data, said, _ = CASES["st_yolo_x"]
-    head: Any = convert_to_bytes(save(tmp_path, data), ConvertOptions(source=said)).document.spec.head
+    data, source_options, _ = CASES["st_yolo_x"]
+    head: Any = convert_to_bytes(save(tmp_path, data), ConvertOptions(source=source_options)).document.spec.head
     assert (head.class_activation, head.num_classes) == ("softmax", 2)
     strides = {2: 32.0, 8: 8.0, 4: 16.0}
     for grid, first in zip(head.grids, (4, 0, 2), strict=True):
@@ -127,7 +127,7 @@ def test_anchors_of_st_yolo_x_are_cells_of_their_own_grid(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("data", "said", "told"),
+    ("data", "source_options", "told"),
     [
         (three_grids(14), SourceOptions(head="yolo_v5_raw"), "its raw YOLO v5 head .* needs anchors of all grids"),
         (
@@ -142,9 +142,9 @@ def test_anchors_of_st_yolo_x_are_cells_of_their_own_grid(tmp_path: Path) -> Non
         (fastestdet(2), SourceOptions(class_names=("a",)), "scores 2 classes, 1 are named"),
     ],
 )
-def test_what_does_not_fit_is_refused(tmp_path: Path, data: bytes, said: SourceOptions, told: str) -> None:
+def test_what_does_not_fit_is_refused(tmp_path: Path, data: bytes, source_options: SourceOptions, told: str) -> None:
     with pytest.raises(OptionError, match=told):
-        convert_to_bytes(save(tmp_path, data), ConvertOptions(source=said))
+        convert_to_bytes(save(tmp_path, data), ConvertOptions(source=source_options))
 
 
 def test_a_softmax_is_kept_from_integer_kernels(tmp_path: Path) -> None:
