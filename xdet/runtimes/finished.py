@@ -83,6 +83,7 @@ def first_rows(batch: BatchDetections, rows: int) -> BatchDetections:
 
 
 SLACK = 1e-3  # beyond 0..1, for runtimes that round
+LAST_ANCHOR = np.iinfo(np.int32).max
 
 
 def require_sound(found: BatchDetections, runtime: Runtime) -> BatchDetections:
@@ -94,18 +95,19 @@ def require_sound(found: BatchDetections, runtime: Runtime) -> BatchDetections:
     """
     rows, classes = found.scores.shape[1], len(runtime.spec.class_names)
     counts = found.num_detections
-    filled = np.arange(rows) < np.clip(counts, 0, rows)[:, None]
-    last = np.iinfo(np.int32).max
+    # slices of one image are views: this runs after every inference
+    filled = np.s_[:, : max(counts[0], 0)] if len(counts) == 1 else np.arange(rows) < counts[:, None]
     for name, values, least, most in (
         ("num_detections", counts, 0, rows),
         ("detection_boxes", found.boxes_xyxy[filled], -SLACK, 1 + SLACK),
         ("detection_scores", found.scores[filled], -SLACK, 1 + SLACK),
         ("detection_classes", found.classes[filled], 0, classes - 1),
-        ("detection_anchors", found.anchors[filled], 0, last),
+        ("detection_anchors", found.anchors[filled], 0, LAST_ANCHOR),
     ):
-        if values.size and not (values.min() >= least and values.max() <= most):  # so that NaN is wrong
+        lowest, highest = np.minimum.reduce(values, None, initial=0), np.maximum.reduce(values, None, initial=0)
+        if not (lowest >= least and highest <= most):  # so that NaN is wrong
             wrong = values[~((values >= least) & (values <= most))]
-            bounds = f"{round(least)}..{round(most)}" if most != last else "0 or more"
+            bounds = f"{round(least)}..{round(most)}" if most != LAST_ANCHOR else "0 or more"
             raise UnsoundOutputError(
                 f"'{runtime.file}' on {runtime.name}: output {name!r} holds {wrong[0]:.6g}, expected {bounds}; "
                 f"see with xdet check whether file or runtime is at fault, and convert the source again"
@@ -243,7 +245,7 @@ class FinishedModelRuntime(DescribedRuntime):
         """Images per call, or None for any number."""
         return self._batch
 
-    @property
+    @cached_property
     def capabilities(self) -> Capabilities:
         """Head and inner values always; thresholds where they can be fed; exact nowhere: none promises LiteRT's rounding."""
         only_head = not self.spec.gives_boxes

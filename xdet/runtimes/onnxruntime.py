@@ -66,6 +66,7 @@ class OnnxRuntime(FinishedModelRuntime):
         _require_contract(session, document)
         super().__init__(session.model, file=session.file, document=document, batch=session.inputs[0].shape[0])
         self._session = session
+        self._outputs = frozenset(output.name for output in session.outputs)
         self._frozen = not set(THRESHOLD_INPUTS) <= set(session.optional_inputs)
         self._inner: dict[tuple[str, ...], OrtSession] = {}
         self._at_thresholds: dict[tuple[float, float], OrtSession] = {}
@@ -83,7 +84,7 @@ class OnnxRuntime(FinishedModelRuntime):
         """On the CPU; other providers are not all made for it."""
         return self._session.choices.provider == CPU
 
-    @property
+    @cached_property
     def capabilities(self) -> Capabilities:
         """Thresholds unless frozen, head and inner values always, exact for integer models on the CPU provider."""
         choices = self._session.choices
@@ -139,9 +140,9 @@ class OnnxRuntime(FinishedModelRuntime):
 
     def _showing(self, names: tuple[str, ...]) -> OrtSession:
         """A session whose outputs include ``names``; the last two such sessions are kept."""
-        hidden = tuple(sorted(set(names).difference(output.name for output in self._session.outputs)))
-        if not hidden:
+        if self._outputs.issuperset(names):
             return self._session
+        hidden = tuple(sorted(set(names) - self._outputs))
         with self._opening:
             if hidden not in self._inner:
                 shown = with_outputs(self._session.model, [(n, FLOAT if is_raw_output(n) else UNTOLD) for n in hidden])
