@@ -1,1 +1,1 @@
-"""Average precision by named protocol: how detections are matched, ranked and averaged. Arrays in, numbers out; no files."""
+"""Average precision by named protocol: how detections are matched, ranked and averaged."""

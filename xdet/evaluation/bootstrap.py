@@ -25,15 +25,9 @@ _CELLS = 4_000_000  # of a block of images x turns: 32 MB of float64
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A metric of one model minus that of another, as fractions.
+    """A metric of one model minus that of another, as fractions, with its 95 % interval."""
 
-    Attributes:
-        value: the difference on the photographs as they are.
-        low: lower end of the 95 % interval.
-        high: its upper end.
-    """
-
-    value: float
+    value: float  # on the photographs as they are
     low: float
     high: float
 
@@ -62,28 +56,21 @@ def resample_average(rankings: Sequence[Ranking], curve: Curve, thresholds: Sequ
     Returns:
         float64 ``(B,)``; NaN where a resample holds no ground truth at all.
     """
-    per_class = np.stack([_of_class(ranking, curve, thresholds, weights) for ranking in rankings])
+    per_class = np.stack([_class_average(ranking, curve, thresholds, weights) for ranking in rankings])
     present = ~np.isnan(per_class)
     sums, counts = np.where(present, per_class, 0.0).sum(axis=0), present.sum(axis=0)
     return np.asarray(np.divide(sums, counts, out=np.full(len(weights), np.nan), where=counts > 0), np.float64)
 
 
 def difference(value: float, first: Float64, second: Float64) -> Difference:
-    """The interval of ``second - first`` around the difference seen.
-
-    Args:
-        value: that difference on the photographs as they are.
-        first: float64 ``(B,)``, a metric of the first model per resample.
-        second: float64 ``(B,)``, likewise, of the same resamples.
-    """
+    """The interval of ``second - first`` (float64 ``(B,)``, the same resamples) around the difference ``value``."""
     spread = second - first
     tail = (1 - CONFIDENCE) / 2
     low, high = np.nanquantile(spread, [tail, 1 - tail])
     return Difference(value, float(low), float(high))
 
 
-def _of_class(ranking: Ranking, curve: Curve, thresholds: Sequence[int], weights: Float64) -> Float64:
-    """AP ``(B,)`` of one class."""
+def _class_average(ranking: Ranking, curve: Curve, thresholds: Sequence[int], weights: Float64) -> Float64:
     averages = np.full((len(weights), len(thresholds)), np.nan)
     positives = weights @ ranking.positives
     for t, threshold in enumerate(thresholds):
@@ -97,7 +84,7 @@ def _of_class(ranking: Ranking, curve: Curve, thresholds: Sequence[int], weights
 
 
 def _turns(hits: Bool) -> Int64:
-    """The places where a curve turns: every hit, the place in front of it, and the last. All that lies between does not matter.
+    """The places where a curve turns: every hit, the place in front of it, and the last.
 
     Recall grows at hits only, and between two hits precision only falls, so no protocol's curve touches the other
     points.

@@ -7,6 +7,7 @@ number of times, and IoU with a crowd is intersection / area of the detection. P
 monotone envelope.
 
 Source of the rules: pycocotools 2.0 ``COCOeval`` and ``maskApi.bbIou``; tests compare every entry of its arrays.
+pycocotools itself takes 2 to 7 times as long, and would make the default protocol need an extra.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xdet.evaluation.records import RECALLS, Bool, Float64, Int64, Ranking, rank_by_score
+from xdet.evaluation.records import RECALLS, Bool, Float64, Int64, Judged, Ranking, mean_of_known, rank, rank_by_score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,41 +31,23 @@ AREAS = {  # square pixels of the photograph, both ends included
     "medium": (32.0**2, 96.0**2),
     "large": (96.0**2, 1e5**2),
 }
-ABSENT = -1.0  # pycocotools' entry for a class, or an area range, without ground truth
 
 
 @dataclass(frozen=True, eq=False)
 class CocoArrays:
-    """pycocotools' ``COCOeval.eval``: T IoU thresholds, R recalls, K classes, A areas, M limits of detections per image.
+    """pycocotools' ``COCOeval.eval``: T IoU thresholds, R recalls, K classes, A areas, M limits of detections.
 
     Attributes:
-        precision: float64 ``(T, R, K, A, M)``, 0..1, or -1 where there is nothing to find.
+        precision: float64 ``(T, R, K, A, M)``, 0..1, or NaN (pycocotools has -1) where there is nothing to find.
         recall: float64 ``(T, K, A, M)``, likewise.
-        scores: float64 ``(T, R, K, A, M)``: the score at which that recall is reached.
-        limits: the M limits.
+        limits: the M limits of detections per image.
         rankings: one per class: area "all", the greatest limit.
     """
 
     precision: Float64
     recall: Float64
-    scores: Float64
     limits: tuple[int, ...]
     rankings: tuple[Ranking, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class _Judged:
-    """One class: its D detections in image order, judged at A areas and T thresholds.
-
-    ``places`` is a detection's rank within its image; ``positives`` is int64 ``(A, I)``.
-    """
-
-    scores: Float64
-    places: Int64
-    images: Int64
-    matched: Bool
-    ignored: Bool
-    positives: Int64
 
 
 def evaluate_coco(
@@ -73,52 +56,55 @@ def evaluate_coco(
     """Evaluate detections as pycocotools does.
 
     Args:
-        images: in order of their COCO id: scores that tie across images are ranked in this order.
+        images: at least one, in order of their COCO id: scores that tie across images are ranked in this order.
         num_classes: K.
         limits: detections per image that count, rising; matching uses the last.
-
-    Returns:
-        The arrays.
     """
-    shape = (len(IOU_THRESHOLDS), len(RECALLS), num_classes, len(AREAS), len(limits))
-    precision, scores = np.full(shape, ABSENT), np.full(shape, ABSENT)
-    recall = np.full((shape[0], *shape[2:]), ABSENT)
+    shape = (len(IOU_THRESHOLDS), num_classes, len(AREAS), len(limits))
+    recall, precision = np.full(shape, np.nan), np.full((shape[0], len(RECALLS), *shape[1:]), np.nan)
     rankings = []
     for class_id in range(num_classes):
-        judged = _judge_class(images, class_id, limits[-1])
+        areas = rank([_judge_image(image, class_id, limits[-1]) for image in images])
+        places = _places(areas.images)
         for area in range(len(AREAS)):
             for m, limit in enumerate(limits):
-                ranking, ranked_scores = _rank(judged, area, limit)
-                if ranking.positives.any():
-                    entry = np.s_[:, :, class_id, area, m]
-                    precision[entry], recall[:, class_id, area, m], scores[entry] = _accumulate(ranking, ranked_scores)
-        rankings.append(_rank(judged, 0, limits[-1])[0])
-    return CocoArrays(precision, recall, scores, limits, tuple(rankings))
+                kept = places < limit
+                ranking = Ranking(
+                    images=areas.images[kept],
+                    hits=areas.hits[area][:, kept],
+                    misses=areas.misses[area][:, kept],
+                    positives=areas.positives[area],
+                )
+                positives = float(ranking.positives.sum())
+                if positives:
+                    curves = [ranking.curve(t, coco_curve)[0] for t in range(len(IOU_THRESHOLDS))]
+                    precision[:, :, class_id, area, m] = curves
+                    recall[:, class_id, area, m] = ranking.hits.sum(axis=1) / positives
+        rankings.append(Ranking(areas.images, areas.hits[0], areas.misses[0], areas.positives[0]))
+    return CocoArrays(precision, recall, limits, tuple(rankings))
 
 
 def summarize_coco(arrays: CocoArrays) -> dict[str, float | None]:
     """The twelve numbers of pycocotools by name, 0..1; None (its -1) where there is nothing to find."""
     half, three_quarters = 0, 5
-    last = len(arrays.limits) - 1
     numbers = {
-        "AP": _mean(arrays.precision[..., 0, last]),
-        "AP50": _mean(arrays.precision[half, ..., 0, last]),
-        "AP75": _mean(arrays.precision[three_quarters, ..., 0, last]),
+        "AP": mean_of_known(arrays.precision[..., 0, -1]),
+        "AP50": mean_of_known(arrays.precision[half, ..., 0, -1]),
+        "AP75": mean_of_known(arrays.precision[three_quarters, ..., 0, -1]),
     }
-    numbers |= {f"AP_{name}": _mean(arrays.precision[..., a, last]) for a, name in enumerate(AREAS) if name != "all"}
-    numbers |= {f"AR{limit}": _mean(arrays.recall[..., 0, m]) for m, limit in enumerate(arrays.limits)}
-    numbers |= {f"AR_{name}": _mean(arrays.recall[..., a, last]) for a, name in enumerate(AREAS) if name != "all"}
+    sizes = [(place, name) for place, name in enumerate(AREAS) if name != "all"]
+    numbers |= {f"AP_{name}": mean_of_known(arrays.precision[..., place, -1]) for place, name in sizes}
+    numbers |= {f"AR{limit}": mean_of_known(arrays.recall[..., 0, m]) for m, limit in enumerate(arrays.limits)}
+    numbers |= {f"AR_{name}": mean_of_known(arrays.recall[..., place, -1]) for place, name in sizes}
     return numbers
 
 
 def coco_curve(hits: Float64, misses: Float64, positives: float) -> tuple[Float64, float]:
     """Precision at the 101 recalls, read from the monotone envelope, and its mean; see ``records.Curve``."""
-    precision = np.zeros(len(RECALLS))
-    envelope = _envelope(hits, misses)
-    reached = np.searchsorted(hits / positives, RECALLS, side="left")
-    inside = reached < len(hits)
-    precision[inside] = envelope[reached[inside]]
-    return precision, float(precision.mean())
+    precision = hits / (misses + hits + np.spacing(1))
+    envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)  # 0 at recalls that are not reached
+    at_recalls = envelope[np.searchsorted(hits / positives, RECALLS, side="left")]
+    return at_recalls, float(at_recalls.mean())
 
 
 def overlaps_coco(found_xywh: Float64, truth_xywh: Float64, crowd: Bool) -> Float64:
@@ -172,32 +158,22 @@ def match_coco(overlaps: Float64, crowd: Bool, ignore: Bool) -> tuple[Bool, Bool
     return matched, on_ignored
 
 
-def _judge_class(images: Sequence[ScoredImage], class_id: int, limit: int) -> _Judged:
-    parts = [_judge_image(image, class_id, limit) for image in images]
-    scores, matched, ignored, positives = zip(*parts, strict=True) if parts else ((), (), (), ())
-    counts = [len(image_scores) for image_scores in scores]
-    shape = (len(AREAS), len(IOU_THRESHOLDS), 0)
-    return _Judged(
-        scores=np.concatenate([np.zeros(0), *scores]),
-        places=np.concatenate([np.zeros(0, np.int64), *(np.arange(count) for count in counts)]),
-        images=np.repeat(np.arange(len(images)), counts),
-        matched=np.concatenate([np.zeros(shape, np.bool_), *matched], axis=-1),
-        ignored=np.concatenate([np.zeros(shape, np.bool_), *ignored], axis=-1),
-        positives=np.stack(positives, axis=-1) if parts else np.zeros((len(AREAS), 0), np.int64),
-    )
-
-
-def _judge_image(image: ScoredImage, class_id: int, limit: int) -> tuple[Float64, Bool, Bool, Int64]:
-    """Scores ``(D,)`` in falling order, matched and ignored ``(A, T, D)``, positives ``(A,)``."""
+def _judge_image(image: ScoredImage, class_id: int, limit: int) -> Judged:
+    """Hits and misses ``(A, T, D)``, positives ``(A,)``."""
     truths = np.flatnonzero(image.truth_classes == class_id)
     found = np.flatnonzero(image.found_classes == class_id)
     found = found[rank_by_score(image.found_scores[found])[:limit]]
     crowd = image.truth_crowd[truths]
     ignore = crowd | _outside_areas(image.truth_areas[truths])
     boxes = image.found_xywh_px[found]
-    matched, ignored = match_coco(overlaps_coco(boxes, image.truth_xywh_px[truths], crowd), crowd, ignore)
-    odd_size = _outside_areas(boxes[:, 2] * boxes[:, 3])
-    return image.found_scores[found], matched, ignored | (~matched & odd_size[:, None]), (~ignore).sum(axis=1)
+    matched, on_ignored = match_coco(overlaps_coco(boxes, image.truth_xywh_px[truths], crowd), crowd, ignore)
+    outside = _outside_areas(boxes[:, 2] * boxes[:, 3])[:, None]
+    return Judged(
+        scores=image.found_scores[found],
+        hits=matched & ~on_ignored,
+        misses=~matched & ~outside,
+        positives=(~ignore).sum(axis=1),
+    )
 
 
 def _outside_areas(areas: Float64) -> Bool:
@@ -206,41 +182,9 @@ def _outside_areas(areas: Float64) -> Bool:
     return np.asarray((areas < ranges[:, 0]) | (areas > ranges[:, 1]), np.bool_)
 
 
-def _rank(judged: _Judged, area: int, limit: int) -> tuple[Ranking, Float64]:
-    kept = np.flatnonzero(judged.places < limit)
-    order = kept[rank_by_score(judged.scores[kept])]
-    matched, ignored = judged.matched[area][:, order], judged.ignored[area][:, order]
-    ranking = Ranking(
-        images=judged.images[order],
-        hits=matched & ~ignored,
-        misses=~matched & ~ignored,
-        positives=judged.positives[area],
-    )
-    return ranking, judged.scores[order]
-
-
-def _accumulate(ranking: Ranking, ranked_scores: Float64) -> tuple[Float64, Float64, Float64]:
-    """Precision ``(T, R)``, recall ``(T,)`` and scores ``(T, R)`` of one ranking."""
-    thresholds, positives = len(ranking.hits), float(ranking.positives.sum())
-    precision, scores = np.zeros((thresholds, len(RECALLS))), np.zeros((thresholds, len(RECALLS)))
-    recall = np.zeros(thresholds)
-    for t in range(thresholds):
-        precision[t], _ = ranking.curve(t, coco_curve)
-        recalls = np.cumsum(ranking.hits[t]) / positives
-        recall[t] = recalls[-1] if len(recalls) else 0.0
-        reached = np.searchsorted(recalls, RECALLS, side="left")
-        inside = reached < len(recalls)
-        scores[t, inside] = ranked_scores[reached[inside]]
-    return precision, recall, scores
-
-
-def _envelope(hits: Float64, misses: Float64) -> Float64:
-    """The greatest precision at this place of the ranking or behind it."""
-    precision = hits / (misses + hits + np.spacing(1))
-    return np.asarray(np.maximum.accumulate(precision[::-1])[::-1], np.float64)
-
-
-def _mean(values: Float64) -> float | None:
-    """The mean of the entries that exist."""
-    present = values[values > ABSENT]
-    return float(present.mean()) if len(present) else None
+def _places(images: Int64) -> Int64:
+    """The rank of each detection within its image, of a ranking of all images."""
+    order = np.argsort(images, kind="stable")
+    places = np.empty(len(images), np.int64)
+    places[order] = np.arange(len(images)) - np.searchsorted(images[order], images[order])
+    return places

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from xdet.evaluation.coco import coco_curve, evaluate_coco, summarize_coco
+from xdet.evaluation.records import Ranking, mean_of_known
 from xdet.evaluation.zoo import rank_zoo, zoo_3_curve, zoo_4_curve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from xdet.evaluation.records import Curve, Float64, Ranking, ScoredImage
+    from xdet.evaluation.records import Curve, Float64, ScoredImage
 
 ProtocolName = Literal["coco", "zoo-3", "zoo-4"]
 CrowdRule = Literal["ignore", "drop", "keep"]
@@ -21,17 +22,11 @@ CrowdRule = Literal["ignore", "drop", "keep"]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a protocol is told besides the images.
-
-    Attributes:
-        num_classes: K.
-        network_size_wh: the network's input in pixels.
-        max_detections: per image.
-    """
+    """What decides a score besides the images."""
 
     num_classes: int
-    network_size_wh: tuple[int, int]
-    max_detections: int
+    network_size_wh: tuple[int, int]  # the network's input in pixels
+    max_detections: int  # per image
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,23 +46,18 @@ class Score:
     precision: Float64
 
 
+Ranked = tuple[tuple[Ranking, ...], dict[str, float | None]]  # one ranking per class; metrics that are no means of APs
+
+
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """A way to score detections.
+    """A way to score detections."""
 
-    Attributes:
-        crowd: what happens to crowd annotations unless the caller says otherwise.
-        curve: precision over recall, and the area that counts as AP.
-        averages: metrics that are means over IoU thresholds and classes -> indices of those thresholds.
-        rank: matches detections and gives metrics that are no such means.
-        iou: from which on a detection is a hit; the first of them where the protocol has several.
-    """
-
-    crowd: CrowdRule
+    crowd: CrowdRule  # what happens to crowd annotations unless the caller says otherwise
     curve: Curve
-    averages: dict[str, tuple[int, ...]]
-    rank: Callable[[Sequence[ScoredImage], Setting, float], tuple[tuple[Ranking, ...], dict[str, float | None]]]
-    iou: float = 0.5
+    averages: dict[str, tuple[int, ...]]  # metrics that are means over IoU thresholds and classes -> those thresholds
+    rank: Callable[[Sequence[ScoredImage], Setting, float], Ranked]
+    iou: float = 0.5  # from which on a detection is a hit; the first of them where the protocol has several
 
     def at(self, iou: float | None) -> Protocol:
         """The same way to score with another IoU, after which its metric is named: ``AP40`` at 0.4."""
@@ -77,35 +67,29 @@ class Protocol:
         """Score one model's detections; ``images`` in order of their ids."""
         rankings, metrics = self.rank(images, setting, self.iou)
         per_class = tuple(
-            {
-                name: _mean([ranking.curve(t, self.curve)[1] for t in thresholds])
-                for name, thresholds in self.averages.items()
-            }
+            {name: self._average(ranking, thresholds) for name, thresholds in self.averages.items()}
             for ranking in rankings
         )
-        means = {name: _mean([values[name] for values in per_class]) for name in self.averages if name not in metrics}
+        means = {
+            name: mean_of_known(np.array([values[name] for values in per_class], np.float64))
+            for name in self.averages
+            if name not in metrics
+        }
         curves = [ranking.curve(0, self.curve)[0] for ranking in rankings if ranking.positives.any()]
         precision = np.mean(curves, axis=0) if curves else np.full(101, np.nan)
         return Score({**metrics, **means}, per_class, rankings, np.asarray(precision, np.float64))
 
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    present = [value for value in values if value is not None and not np.isnan(value)]
-    return float(np.mean(present)) if present else None
+    def _average(self, ranking: Ranking, thresholds: Sequence[int]) -> float | None:
+        return mean_of_known(np.array([ranking.curve(threshold, self.curve)[1] for threshold in thresholds]))
 
 
-def _rank_coco(
-    images: Sequence[ScoredImage], setting: Setting, _: float
-) -> tuple[tuple[Ranking, ...], dict[str, float | None]]:
+def _rank_coco(images: Sequence[ScoredImage], setting: Setting, _: float) -> Ranked:
     most = setting.max_detections
-    limits = (*(limit for limit in (1, 10) if limit < most), most)
-    arrays = evaluate_coco(images, setting.num_classes, limits=limits)
+    arrays = evaluate_coco(images, setting.num_classes, limits=(*(limit for limit in (1, 10) if limit < most), most))
     return arrays.rankings, summarize_coco(arrays)
 
 
-def _rank_zoo(
-    images: Sequence[ScoredImage], setting: Setting, iou: float
-) -> tuple[tuple[Ranking, ...], dict[str, float | None]]:
+def _rank_zoo(images: Sequence[ScoredImage], setting: Setting, iou: float) -> Ranked:
     return rank_zoo(images, setting.num_classes, setting.network_size_wh, iou_threshold=iou), {}
 
 

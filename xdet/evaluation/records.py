@@ -1,13 +1,16 @@
-"""What every protocol starts from and arrives at: an image with its truth and detections, and a ranking of hits and misses."""
+"""What every protocol starts from and arrives at: images with truth and detections, rankings of hits and misses."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Float64: TypeAlias = NDArray[np.float64]
 Int64: TypeAlias = NDArray[np.int64]
@@ -54,8 +57,7 @@ class ScoredImage:
         }
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
-                msg = f"{name} has shape {getattr(self, name).shape}, expected {shape}"
-                raise ValueError(msg)
+                raise ValueError(f"{name} has shape {getattr(self, name).shape}, expected {shape}")
 
     @property
     def found_xywh_px(self) -> Float64:
@@ -64,16 +66,26 @@ class ScoredImage:
         return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
 
 
+class Judged(NamedTuple):
+    """The detections of one class in one image, best score first; the leading axes are the protocol's.
+
+    A detection is a hit, a miss, or (on a crowd) neither.
+    """
+
+    scores: Float64  # (D,)
+    hits: Bool  # (..., T, D)
+    misses: Bool  # (..., T, D)
+    positives: Int64  # (...), ground truths to find
+
+
 @dataclass(frozen=True, eq=False)
 class Ranking:
     """All detections of one class over I images, best score first, judged at T IoU thresholds.
 
-    A detection is a hit, a miss, or (on a crowd) neither.
-
     Attributes:
         images: int64 ``(D,)``, which image each came from.
         hits: bool ``(T, D)``.
-        misses: bool ``(T, D)``.
+        misses: bool ``(T, D)``; a detection on a crowd is neither hit nor miss.
         positives: int64 ``(I,)``, ground truths to find per image.
     """
 
@@ -91,6 +103,23 @@ class Ranking:
         return draw(hits, np.cumsum(self.misses[threshold], dtype=np.float64), total)
 
 
+def rank(images: Sequence[Judged]) -> Ranking:
+    """The detections of at least one image, best score first; of equal scores those of the earlier image."""
+    order = rank_by_score(np.concatenate([image.scores for image in images]))
+    return Ranking(
+        images=np.repeat(np.arange(len(images)), [len(image.scores) for image in images])[order],
+        hits=np.concatenate([image.hits for image in images], axis=-1)[..., order],
+        misses=np.concatenate([image.misses for image in images], axis=-1)[..., order],
+        positives=np.stack([image.positives for image in images], axis=-1),
+    )
+
+
 def rank_by_score(scores: Float64) -> Int64:
     """Order of falling scores; of equal scores the earlier stays first."""
     return np.asarray(np.argsort(-scores, kind="stable"), np.int64)
+
+
+def mean_of_known(values: Float64) -> float | None:
+    """The mean of the entries that are not NaN; None where all are."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None

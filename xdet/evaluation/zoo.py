@@ -1,7 +1,7 @@
-"""Protocols ``zoo-3`` and ``zoo-4``: average precision as the ST model zoo publishes it, at IoU 0.5 unless told otherwise.
+"""Protocols ``zoo-3`` and ``zoo-4``: average precision as the ST model zoo publishes it, at IoU 0.5 by default.
 
-Both match alike. Boxes are rounded (half to even) to integer pixels of the *network's input*; corners belong to the
-box (width = x2 - x1 + 1), and boxes that share no pixel have IoU 0. Ground truth is clipped to ``W - 1`` and ``H - 1``,
+Both match alike. Boxes are rounded (half to even) to integer pixels of the *network's input*; corners are inclusive
+(width = x2 - x1 + 1), and boxes that share no pixel have IoU 0. Ground truth is clipped to ``W - 1`` and ``H - 1``,
 detections are not; a box of four zeros is padding. Detections of all images in falling order of score (equal scores in
 image order) each look at their single best ground truth (of equal IoU the first): a hit if that IoU reaches the
 threshold and it is still free, else a miss. They differ in the area under the curve:
@@ -10,8 +10,8 @@ threshold and it is still free, else a miss. They differ in the area under the c
 - ``zoo-4``: no envelope. ``(0, 1)`` in front, ``(1, 0)`` behind, precision interpolated linearly at 101 recalls,
   trapezoids. Without any detection it is 0 (the two end points alone would make 0.5).
 
-Crowds: the zoo counts them as ordinary ground truth. When told to ignore them, a detection whose best ground truth is a
-crowd of at least that IoU counts neither as hit nor as miss, and the crowd need not be found.
+Crowds: the zoo counts them as ordinary ground truth. Where they are to be ignored, a detection whose best ground truth is
+a crowd of at least that IoU counts neither as hit nor as miss, and the crowd need not be found.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xdet.evaluation.records import RECALLS, Bool, Float64, Int64, Ranking, rank_by_score
+from xdet.evaluation.records import RECALLS, Bool, Float64, Int64, Judged, Ranking, rank, rank_by_score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,19 +31,16 @@ if TYPE_CHECKING:
 def rank_zoo(
     images: Sequence[ScoredImage], num_classes: int, network_size_wh: tuple[int, int], *, iou_threshold: float
 ) -> tuple[Ranking, ...]:
-    """Match the detections of every class.
+    """Match the detections of every class, at one IoU from which on a detection is a hit.
 
     Args:
-        images: ground truth and detections; scores that tie across images are ranked in this order.
+        images: at least one; scores that tie across images are ranked in this order.
         num_classes: K.
         network_size_wh: the network's input in pixels.
-        iou_threshold: IoU from which on a detection is a hit.
-
-    Returns:
-        One ranking per class, with a single IoU threshold.
+        iou_threshold: that IoU.
     """
     return tuple(
-        _rank_class([_judge_image(image, class_id, network_size_wh, iou_threshold) for image in images])
+        rank([_judge_image(image, class_id, network_size_wh, iou_threshold) for image in images])
         for class_id in range(num_classes)
     )
 
@@ -82,7 +79,7 @@ def found_pixels(image: ScoredImage, network_size_wh: tuple[int, int]) -> Int64:
 
 
 def overlaps_zoo(found_xyxy: Int64, truth_xyxy: Int64) -> Float64:
-    """IoU of integer boxes whose corners belong to them.
+    """IoU of integer boxes with inclusive corners.
 
     Args:
         found_xyxy: int64 ``(D, 4)``.
@@ -98,33 +95,17 @@ def overlaps_zoo(found_xyxy: Int64, truth_xyxy: Int64) -> Float64:
     return np.asarray(intersection / union, np.float64)
 
 
-def _rank_class(judged: Sequence[tuple[Float64, Bool, Bool, int]]) -> Ranking:
-    scores = np.concatenate([np.zeros(0), *(part[0] for part in judged)])
-    order = rank_by_score(scores)
-    hits = np.concatenate([np.zeros(0, np.bool_), *(part[1] for part in judged)])[order]
-    misses = np.concatenate([np.zeros(0, np.bool_), *(part[2] for part in judged)])[order]
-    return Ranking(
-        images=np.repeat(np.arange(len(judged)), [len(part[0]) for part in judged])[order],
-        hits=hits[None],
-        misses=misses[None],
-        positives=np.array([part[3] for part in judged], np.int64),
-    )
-
-
-def _judge_image(
-    image: ScoredImage, class_id: int, network_size_wh: tuple[int, int], iou_threshold: float
-) -> tuple[Float64, Bool, Bool, int]:
-    """Scores, hits and misses ``(D,)`` in falling order of score, and the ground truths to find.
-
-    Ranking all images together and then matching gives the same: a detection competes within its image only.
-    """
+def _judge_image(image: ScoredImage, class_id: int, network_size_wh: tuple[int, int], iou_threshold: float) -> Judged:
+    """Ranking all images together and then matching gives the same: a detection competes within its image only."""
     truth, found = truth_pixels(image, network_size_wh), found_pixels(image, network_size_wh)
     truths = np.flatnonzero((image.truth_classes == class_id) & truth.any(axis=1))
     mine = np.flatnonzero((image.found_classes == class_id) & found.any(axis=1))
     mine = mine[rank_by_score(image.found_scores[mine])]
     crowd = image.truth_crowd[truths]
     hits, on_crowd = _match(overlaps_zoo(found[mine], truth[truths]), crowd, iou_threshold)
-    return image.found_scores[mine], hits, ~hits & ~on_crowd, int((~crowd).sum())
+    return Judged(
+        scores=image.found_scores[mine], hits=hits[None], misses=(~hits & ~on_crowd)[None], positives=(~crowd).sum()
+    )
 
 
 def _match(overlaps: Float64, crowd: Bool, iou_threshold: float) -> tuple[Bool, Bool]:

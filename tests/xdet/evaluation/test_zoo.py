@@ -22,7 +22,7 @@ def image_of(
     crowd: tuple[int, ...] = (),
     size: tuple[int, int] = NETWORK,
 ) -> ScoredImage:
-    """An image from corners in pixels of the photograph, which is as large as the network's input unless said otherwise."""
+    """An image from corners in pixels of the photograph, which is as large as the network's input by default."""
     corners = np.array(truths, np.float64).reshape(-1, 4)
     boxes = np.array([box for box, _ in found], np.float64).reshape(-1, 4)
     return ScoredImage(
@@ -57,7 +57,7 @@ def test_a_detection_is_a_hit_from_the_threshold_on(iou: float, hit: int) -> Non
 
 
 def test_boxes_are_rounded_half_to_even_in_pixels_of_the_network() -> None:
-    """A photograph of 200 x 100 on 20 x 20: x / 10, y / 5. 25 -> 2.5 -> 2, 12.5 -> 2.5 -> 2, 75 -> 7.5 -> 8, 51 -> 10.2."""
+    """200 x 100 pixels on 20 x 20: x / 10, y / 5. 25 -> 2.5 -> 2, 12.5 -> 2.5 -> 2, 75 -> 7.5 -> 8, 51 -> 10.2."""
     image = image_of([(25, 12.5, 75, 51)], [((25, 12.5, 75, 51), 0.5)], size=(200, 100))
     assert truth_pixels(image, NETWORK).tolist() == [[2, 2, 8, 10]]
     assert found_pixels(image, NETWORK).tolist() == [[2, 2, 8, 10]]
