@@ -96,8 +96,13 @@ def evaluate(
     """
     from xdet.evaluation.evaluate import evaluate as evaluate_models
     from xdet.evaluation.evaluate import evaluated_files
-    from xdet.evaluation.plot import require_plotting
-    from xdet.evaluation.report import EVALUATION_SCHEMA, evaluation_report, evaluation_to_json, problem_lines
+    from xdet.evaluation.report import (
+        EVALUATION_SCHEMA,
+        evaluation_report,
+        evaluation_to_json,
+        problem_lines,
+        require_plotting,
+    )
     from xdet.writing.files import PICTURE_MARK, Output, require_outputs, require_target
 
     if plot is not None:
@@ -152,8 +157,7 @@ def evaluate(
 
 
 def _draw(path: Path, evaluation: Evaluation) -> None:
-    from xdet.evaluation.plot import save_precision_plot
-    from xdet.evaluation.report import model_names
+    from xdet.evaluation.report import model_names, save_precision_plot
 
     labels = [
         f"{name} ({result.runtime})" for name, result in zip(model_names(evaluation), evaluation.results, strict=True)

@@ -48,15 +48,10 @@ IGNORED = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that was left out, and why.
+    """One thing that was left out, and why."""
 
-    Attributes:
-        kind: a key of ``IGNORED``.
-        message: file, entry and reason, one line.
-    """
-
-    kind: str
-    message: str
+    kind: str  # a key of IGNORED
+    message: str  # file, entry and reason, one line
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +60,6 @@ class LabelledImage:
 
     Attributes:
         id: its COCO id.
-        name: ``file_name`` of its entry.
         path: where it lies.
         size_wh: width and height in pixels, as annotated.
         boxes_xywh_px: float64 ``(G, 4)``, x, y, width, height in pixels.
@@ -75,7 +69,6 @@ class LabelledImage:
     """
 
     id: int
-    name: str
     path: Path
     size_wh: tuple[int, int]
     boxes_xywh_px: NDArray[np.float64]
@@ -86,27 +79,16 @@ class LabelledImage:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Annotated photographs.
+    """Annotated photographs."""
 
-    Attributes:
-        file: the annotations, as the caller named them.
-        sha256: of their bytes, hex digits.
-        images: by rising id; equal scores are ranked in this order.
-        categories: id -> name, by rising id.
-        problems: what was left out, in the order of the file.
-        ignored: how much was left out, by the keys of ``IGNORED``.
-        over_the_edge: boxes that reach more than a pixel over their image's edge; they are kept as they are.
-        warning: what all boxes look like where that is not COCO's form; they are read as COCO all the same.
-    """
-
-    file: str
-    sha256: str
-    images: tuple[LabelledImage, ...]
-    categories: dict[int, str]
-    problems: tuple[Problem, ...]
-    ignored: dict[str, int]
-    over_the_edge: int
-    warning: str | None = None
+    file: str  # the annotations, as the caller named them
+    sha256: str  # of their bytes
+    images: tuple[LabelledImage, ...]  # by rising id; equal scores are ranked in this order
+    categories: dict[int, str]  # id -> name, by rising id
+    problems: tuple[Problem, ...]  # what was left out, in the order of the file
+    ignored: dict[str, int]  # how much was left out, by the keys of IGNORED
+    over_the_edge: int  # boxes that reach more than a pixel over their image's edge; they are kept as they are
+    warning: str | None  # what all boxes look like where that is not COCO's form; they are read as COCO all the same
 
 
 def read_coco(annotations: Path, images: Path) -> Dataset:
@@ -194,23 +176,25 @@ class _Reader:
         if not len(boxes):
             return None
         start, extent = boxes[:, :2], boxes[:, 2:]
+        far, half = sides + EDGE_TOLERANCE_PX, extent / 2
+        over = ((start + extent) > far).any(axis=1)
+        count = f"'{self.file}': {int(over.sum())} of {len(boxes)} boxes reach over the"
         if (boxes <= 1 + 1e-6).all() and (sides > SMALLEST_SIDE).all():
             return (
-                f"'{self.file}': all {len(boxes)} boxes lie within the first pixel of their image; they look like fractions "
-                "of the image, and COCO has pixels: multiply x and width by the image's width, y and height by its height"
+                f"'{self.file}': all {len(boxes)} boxes lie within the first pixel of their image; they look like "
+                "fractions of the image, and COCO has pixels: multiply x and width by the image's width, y and height "
+                "by its height"
             )
-        over = ((start + extent) > sides + EDGE_TOLERANCE_PX).any(axis=1)
-        if (extent > start).all() and (extent <= sides + EDGE_TOLERANCE_PX).all() and over.mean() > MOST_OVER_THE_EDGE:
+        if (extent > start).all() and (extent <= far).all() and over.mean() > MOST_OVER_THE_EDGE:
             return (
-                f"'{self.file}': {int(over.sum())} of {len(boxes)} boxes reach over the edge, and none would as corners; "
-                "they look like x1, y1, x2, y2, and COCO has x, y, width, height: subtract the first corner from the second"
+                f"{count} edge, and none would as corners; they look like x1, y1, x2, y2, and COCO has x, y, width, "
+                "height: subtract the first corner from the second"
             )
-        half = extent / 2
-        centred = (start >= half - EDGE_TOLERANCE_PX) & (start + half <= sides + EDGE_TOLERANCE_PX)
-        if centred.all() and over.mean() > LEAST_OVER_THE_EDGE:
+        as_centres = (start >= half - EDGE_TOLERANCE_PX) & (start + half <= far)
+        if as_centres.all() and over.mean() > LEAST_OVER_THE_EDGE:
             return (
-                f"'{self.file}': {int(over.sum())} of {len(boxes)} boxes reach over the right or lower edge, and none would "
-                "around x, y as its centre; x, y is the upper left corner in COCO: subtract half the width and half the height"
+                f"{count} right or lower edge, and none would around x, y as its centre; x, y is the upper left corner "
+                "in COCO: subtract half the width and half the height"
             )
         return None
 
@@ -220,7 +204,6 @@ class _Reader:
         areas = [truth.get("area", truth["bbox"][2] * truth["bbox"][3]) for truth in truths]
         return LabelledImage(
             id=image_id,
-            name=entry["file_name"],
             path=self.folder / entry["file_name"],
             size_wh=_size(entry),
             boxes_xywh_px=boxes,

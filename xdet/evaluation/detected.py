@@ -33,21 +33,13 @@ SUFFIXES = frozenset({".jsonl", ".parquet"})
 
 @dataclass(frozen=True, eq=False)
 class Detected:
-    """The photographs of a results file.
+    """The photographs of a results file."""
 
-    Attributes:
-        file: the results file.
-        sha256: of the model that made it.
-        runtime: what ran it.
-        class_names: by number, as far as something was found.
-        entries: by the photograph's SHA-256.
-    """
-
-    file: str
-    sha256: str
-    runtime: str
-    class_names: Mapping[int, str]
-    entries: Mapping[str, _Entry]
+    file: str  # with the name of the model that made it
+    sha256: str  # of that model
+    name: str  # of what ran it
+    class_names: Mapping[int, str]  # by number, as far as something was found
+    entries: Mapping[str, _Entry]  # by the photograph's SHA-256
 
     def predictions(self, images: Sequence[LabelledImage]) -> Predictions:
         """What the file holds of those photographs; one that it has not, or without a result, is a problem."""
@@ -59,9 +51,9 @@ class Detected:
                 why = "it is not among the results" if entry is None else entry.error
                 problems.append(Problem("unreadable_images", f"image {image.id}: '{self.file}': {why}"))
             elif entry.size_wh != image.size_wh:
-                annotated, seen = ("{} x {}".format(*size) for size in (image.size_wh, entry.size_wh))
-                told = f"image {image.id}: '{image.path}' has {seen} pixels, its annotation says {annotated}"
-                problems.append(Problem("images_of_another_size", told))
+                annotated, actual = ("{} x {}".format(*size) for size in (image.size_wh, entry.size_wh))
+                message = f"image {image.id}: '{image.path}' has {actual} pixels, its annotation says {annotated}"
+                problems.append(Problem("images_of_another_size", message))
             else:
                 found[image.id] = entry.found
         return Predictions(found, tuple(problems), Seconds())
@@ -100,12 +92,12 @@ def read_detected(path: Path, thresholds: Thresholds) -> Detected:
 
 
 def _require_comparable(path: Path, used: Mapping[str, Any], classes: object, thresholds: Thresholds) -> None:
-    asked = asdict(thresholds)
-    differ = [key for key in dict.fromkeys((*asked, *used)) if asked.get(key) != used.get(key)]
-    if differ:
-        told = ", ".join(f"{key} {used.get(key, 'none')}, not {asked.get(key, 'none')}" for key in differ)
+    requested = asdict(thresholds)
+    names = [name for name in dict.fromkeys((*requested, *used)) if requested.get(name) != used.get(name)]
+    if names:
+        differ = ", ".join(f"{name} {used.get(name, 'none')}, not {requested.get(name, 'none')}" for name in names)
         raise UsageError(
-            f"'{path}' was made with {told}; detect with `score_threshold` {thresholds.score:g} "
+            f"'{path}' was made with {differ}; detect with `score_threshold` {thresholds.score:g} "
             f"`iou_threshold` {thresholds.iou:g}, or evaluate at its own thresholds"
         )
     if classes is not None:

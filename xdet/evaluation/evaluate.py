@@ -11,16 +11,17 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.checks import require_choice
 from converters.spec import Thresholds
 from xdet.errors import DataError, ModelError, UsageError
 from xdet.evaluation.bootstrap import difference, draw_weights, resample_average
 from xdet.evaluation.dataset import read_coco
 from xdet.evaluation.detected import Detected, is_detected, read_detected
-from xdet.evaluation.predictions import Found, KeptPredictions, PredictionOptions, name_run, predict, truncation_table
+from xdet.evaluation.predictions import Found, KeptPredictions, name_run, predict, truncation_table
 from xdet.evaluation.protocols import PROTOCOLS, CrowdRule, Protocol, ProtocolName, Setting
 from xdet.evaluation.records import ScoredImage
 from xdet.evaluation.results import Comparison, Evaluation, EvaluationOptions, ModelResult
@@ -42,149 +43,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ModelRun:
-    """What one model found.
+    """What one model found."""
 
-    Attributes:
-        file: the model as the caller named it.
-        sha256: of its bytes.
-        runtime: what ran it.
-        network_size_wh: the network's input in pixels.
-        categories: its class numbers -> category ids, as far as the annotations have them.
-        found: by image id.
-        problems: photographs that it could not be given.
-        seconds: where the time went.
-        resumed: photographs whose results were taken from an earlier run.
-    """
-
-    file: str
+    file: str  # as the caller named it
     sha256: str
     runtime: str
-    network_size_wh: tuple[int, int]
-    categories: dict[int, int]
-    found: dict[int, Found]
-    problems: tuple[Problem, ...]
+    network_size_wh: tuple[int, int]  # the network's input in pixels
+    categories: dict[int, int]  # its class numbers -> category ids, as far as the annotations have them
+    found: dict[int, Found]  # by image id
+    problems: tuple[Problem, ...]  # photographs that it could not be given
     seconds: Seconds
-    resumed: int
-
-
-def score_runs(runs: Sequence[ModelRun], dataset: Dataset, options: EvaluationOptions) -> Evaluation:
-    """Score what the models found in the photographs that all of them could use."""
-    categories = _shared_categories([(run.file, run.categories) for run in runs], dataset)
-    ignored = Counter(dataset.ignored)
-    problems = {problem.message: problem for run in runs for problem in run.problems}
-    ignored.update(problem.kind for problem in problems.values())
-    usable = [image for image in dataset.images if all(image.id in run.found for run in runs)]
-    truths = [_only_categories(image, categories, options, ignored) for image in usable]
-    counted = [image for image in truths if options.max_gt is None or len(image.areas) <= options.max_gt]
-    ignored["images_over_max_gt"] += len(truths) - len(counted)
-    if not counted:
-        raise DataError(f"'{dataset.file}' leaves no image to evaluate: {_counts(ignored)}")
-    protocol = PROTOCOLS[options.protocol].at(options.eval_iou)
-    results = []
-    for run in runs:
-        started = time.perf_counter()
-        scored = [_scored_image(image, run, categories, ignored) for image in counted]
-        setting = Setting(len(categories), run.network_size_wh, options.thresholds.max_detections)
-        score = protocol.score(scored, setting)
-        results.append(
-            ModelResult(
-                file=run.file,
-                sha256=run.sha256,
-                runtime=run.runtime,
-                score=score,
-                seconds=run.seconds,
-                resumed=run.resumed,
-                metric_s=time.perf_counter() - started,
-            )
-        )
-    crowds = sum(int(image.crowd.sum()) for image in counted)
-    return Evaluation(
-        options=options,
-        annotations=dataset.file,
-        annotations_sha256=dataset.sha256,
-        class_names=tuple(dataset.categories[category] for category in categories),
-        num_images=len(counted),
-        num_truths=sum(len(image.areas) for image in counted) - crowds,
-        num_crowds=crowds,
-        over_the_edge=dataset.over_the_edge,
-        warning=dataset.warning,
-        results=tuple(results),
-        comparisons=_compare(results, protocol, len(counted)),
-        problems=(*dataset.problems, *problems.values()),
-        ignored={kind: count for kind, count in ignored.items() if count},
-    )
-
-
-def _shared_categories(models: Sequence[tuple[str, dict[int, int]]], dataset: Dataset) -> list[int]:
-    """The category ids that the models (file, class number -> category id) find, rising; the same for all of them."""
-    (first_file, matched), *further = models
-    first = set(matched.values())
-    for file, matched in further:
-        others = set(matched.values())
-        if others != first:
-            odd = ", ".join(repr(dataset.categories[category]) for category in sorted(first ^ others))
-            raise UsageError(
-                f"'{first_file}' and '{file}' cannot be compared: only one of them finds {odd}; evaluate them in "
-                f"two calls"
-            )
-    return sorted(first)
-
-
-def _only_categories(
-    image: LabelledImage, categories: Sequence[int], options: EvaluationOptions, ignored: Counter[str]
-) -> LabelledImage:
-    """The image with the ground truths that count, crowds treated as asked."""
-    mine = np.isin(image.category_ids, categories)
-    ignored["annotations_of_other_categories"] += int((~mine).sum())
-    kept = mine
-    if options.crowd == "drop":
-        kept = mine & ~image.crowd
-        ignored["crowds_dropped"] += int((mine & image.crowd).sum())
-    return replace(
-        image,
-        boxes_xywh_px=image.boxes_xywh_px[kept],
-        areas=image.areas[kept],
-        category_ids=image.category_ids[kept],
-        crowd=image.crowd[kept] & (options.crowd == "ignore"),
-    )
-
-
-def _scored_image(image: LabelledImage, run: ModelRun, categories: Sequence[int], ignored: Counter[str]) -> ScoredImage:
-    """Ground truth and detections with classes numbered by the place of their category."""
-    found = run.found[image.id]
-    known = np.isin(found.classes, list(run.categories))
-    own = np.array([run.categories[number] for number in found.classes[known].tolist()], np.int64)
-    ignored["detections_without_category"] += int((~known).sum())
-    return ScoredImage(
-        size_wh=image.size_wh,
-        truth_xywh_px=image.boxes_xywh_px,
-        truth_areas=image.areas,
-        truth_classes=np.searchsorted(categories, image.category_ids).astype(np.int64),
-        truth_crowd=image.crowd,
-        found_xyxy=found.boxes_xyxy[known].astype(np.float64),
-        found_scores=found.scores[known].astype(np.float64),
-        found_classes=np.searchsorted(categories, own).astype(np.int64),
-    )
-
-
-def _compare(results: Sequence[ModelResult], protocol: Protocol, num_images: int) -> tuple[Comparison, ...]:
-    """Every further model against the first, for each metric that is a mean of APs."""
-    if len(results) < 2:
-        return ()
-    weights = draw_weights(num_images)
-    comparisons = []
-    for name, thresholds in protocol.averages.items():
-        drawn = [resample_average(result.score.rankings, protocol.curve, thresholds, weights) for result in results]
-        first = results[0].score.metrics[name]
-        for index, result in enumerate(results[1:], 1):
-            own = result.score.metrics[name]
-            if first is not None and own is not None:
-                comparisons.append(Comparison(index, name, difference(own - first, drawn[0], drawn[index])))
-    return tuple(comparisons)
-
-
-def _counts(ignored: Counter[str]) -> str:
-    return ", ".join(f"{kind} {count}" for kind, count in ignored.items() if count) or "nothing was left out"
+    resumed: int  # photographs whose results were taken from an earlier run
 
 
 PathLike = str | os.PathLike[str]
@@ -255,13 +124,19 @@ def evaluate(
         OutputError: ``resume`` cannot be written.
     """
     paths = [Path(model) for model in ([models] if isinstance(models, str | os.PathLike) else models)]
-    _require_known(protocol, crowd)
+    try:
+        require_choice(protocol, ProtocolName, "--protocol")
+        if crowd is not None:
+            require_choice(crowd, CrowdRule, "--crowd")
+        thresholds = Thresholds(score_threshold, iou_threshold, max_detections)
+    except ValueError as error:
+        raise UsageError(f"{error}; choose another") from error
     options = EvaluationOptions(
         protocol=protocol,
         crowd=crowd or PROTOCOLS[protocol].crowd,
         max_gt=max_gt,
         truncate_input=truncate_input,
-        thresholds=_thresholds(score_threshold, iou_threshold, max_detections),
+        thresholds=thresholds,
         eval_iou=eval_iou if eval_iou is not None or protocol == "coco" else PROTOCOLS[protocol].iou,
     )
     name, kind = split_runtime(runtime, provider)
@@ -282,7 +157,6 @@ def evaluate(
     if len(models_only) < len(paths) and (protocol != "coco" or truncate_input):
         raise UsageError("results of xdet detect do not say the network's size: evaluate them with --protocol coco")
     dataset = read_coco(Path(annotations), Path(images))
-    how = PredictionOptions(options.thresholds, truncate_input=truncate_input, workers=choices.workers)
     whole = len(paths) * len(dataset.images)
 
     def advance(done: int) -> None:
@@ -296,14 +170,14 @@ def evaluate(
             else stack.enter_context(open_at(read_model_file(path), choices, lambda _: options.thresholds))
             for path in paths
         ]
-        matched = [_require_usable(runtime, dataset, how) for runtime in runtimes]
-        _shared_categories(list(zip(map(str, paths), matched, strict=True)), dataset)
+        matched = [_require_usable(runtime, dataset, options) for runtime in runtimes]
+        categories = _shared_categories(runtimes, matched, dataset)
         kept = None if resume is None else KeptPredictions(Path(resume))
         runs = [
-            _run(runtime, categories, dataset, how, kept=kept, advance=advance)
-            for runtime, categories in zip(runtimes, matched, strict=True)
+            _run(runtime, names, dataset, options, workers=choices.workers, kept=kept, advance=advance)
+            for runtime, names in zip(runtimes, matched, strict=True)
         ]
-    return score_runs(runs, dataset, options)
+    return _score_runs(runs, categories, dataset, options)
 
 
 def evaluated_files(models: Iterable[Path], images: Path, annotations: Path) -> Iterator[Path]:
@@ -317,80 +191,70 @@ def evaluated_files(models: Iterable[Path], images: Path, annotations: Path) -> 
     yield from (image.path for image in read_coco(annotations, images).images)
 
 
-def _require_known(protocol: str, crowd: str | None) -> None:
-    for name, value, known in (("protocol", protocol, ProtocolName), ("crowd", crowd, CrowdRule)):
-        if value is not None and value not in get_args(known):
-            raise UsageError(f"--{name} must be one of {', '.join(get_args(known))}, got {value!r}")
-
-
-def _thresholds(score: float, iou: float, max_detections: int) -> Thresholds:
-    try:
-        return Thresholds(score, iou, max_detections)
-    except ValueError as error:
-        raise UsageError(f"{error}; choose another") from error
-
-
-def _require_usable(runtime: Runtime | Detected, dataset: Dataset, how: PredictionOptions) -> dict[int, int]:
-    """Refuse a model that cannot be evaluated as asked; gives its class numbers -> category ids."""
+def _require_usable(runtime: Runtime | Detected, dataset: Dataset, options: EvaluationOptions) -> dict[int, int]:
+    """Refuse a model that cannot be evaluated with these options; gives its class numbers -> category ids."""
     if isinstance(runtime, Detected):
         return _match_classes(runtime.file, runtime.class_names, dataset)
-    require_thresholds(how.thresholds, runtime)
-    if how.truncate_input:
+    require_thresholds(options.thresholds, runtime)
+    if options.truncate_input:
         truncation_table(runtime.spec, runtime.file)
     return _match_classes(runtime.file, dict(enumerate(runtime.spec.class_names)), dataset)
+
+
+def _shared_categories(
+    runtimes: Sequence[Runtime | Detected], matched: Sequence[dict[int, int]], dataset: Dataset
+) -> list[int]:
+    """The category ids that the models find, rising; the same for all of them."""
+    first = set(matched[0].values())
+    for runtime, categories in zip(runtimes, matched, strict=True):
+        odd = first.symmetric_difference(categories.values())
+        if odd:
+            names = ", ".join(repr(dataset.categories[category]) for category in sorted(odd))
+            raise UsageError(
+                f"'{runtimes[0].file}' and '{runtime.file}' cannot be compared: only one of them finds {names}; "
+                "evaluate them in two calls"
+            )
+    return sorted(first)
 
 
 def _run(
     runtime: Runtime | Detected,
     categories: dict[int, int],
     dataset: Dataset,
-    how: PredictionOptions,
+    options: EvaluationOptions,
     *,
+    workers: int,
     kept: KeptPredictions | None,
     advance: Callable[[int], object],
 ) -> ModelRun:
     """Run one model, or take what an earlier run has kept."""
     if isinstance(runtime, Detected):
+        predictions, taken = runtime.predictions(dataset.images), {}
+        resumed, size_wh = len(predictions.found), (0, 0)  # which the protocol of results does not need
         advance(len(dataset.images))
-        return _detected_run(runtime, categories, dataset)
-    run = name_run(runtime, how)
-    taken = {} if kept is None else kept.take(run, dataset.images)
-    advance(len(taken))
+    else:
+        run = name_run(runtime, options)
+        taken = {} if kept is None else kept.take(run, dataset.images)
+        resumed, size_wh = len(taken), (runtime.spec.image.width, runtime.spec.image.height)
+        advance(resumed)
 
-    def remember(image: LabelledImage, found: Found) -> None:
-        if kept is not None:
-            kept.add(run, image, found)
-        advance(1)
+        def remember(image: LabelledImage, found: Found) -> None:
+            if kept is not None:
+                kept.add(run, image, found)
+            advance(1)
 
-    missing = [image for image in dataset.images if image.id not in taken]
-    predictions = predict(runtime, missing, how, on_result=remember)
-    network = runtime.spec.image
+        missing = [image for image in dataset.images if image.id not in taken]
+        predictions = predict(runtime, missing, options, workers=workers, on_result=remember)
     return ModelRun(
         file=runtime.file,
         sha256=runtime.sha256,
         runtime=runtime.name,
-        network_size_wh=(network.width, network.height),
+        network_size_wh=size_wh,
         categories=categories,
         found=taken | predictions.found,
         problems=predictions.problems,
         seconds=predictions.seconds,
-        resumed=len(taken),
-    )
-
-
-def _detected_run(detected: Detected, categories: dict[int, int], dataset: Dataset) -> ModelRun:
-    """What a results file holds; its network's size is not known, and not needed by the protocol."""
-    predictions = detected.predictions(dataset.images)
-    return ModelRun(
-        file=detected.file,
-        sha256=detected.sha256,
-        runtime=detected.runtime,
-        network_size_wh=(0, 0),
-        categories=categories,
-        found=predictions.found,
-        problems=predictions.problems,
-        seconds=predictions.seconds,
-        resumed=len(predictions.found),
+        resumed=resumed,
     )
 
 
@@ -406,3 +270,106 @@ def _match_classes(file: str, names: Mapping[int, str], dataset: Dataset) -> dic
             f"categories, or give the names with `classes`: here for a source, else where it is converted"
         )
     return matched
+
+
+def _score_runs(
+    runs: Sequence[ModelRun], categories: Sequence[int], dataset: Dataset, options: EvaluationOptions
+) -> Evaluation:
+    """Score what the models found in the photographs that all of them could use."""
+    ignored = Counter(dataset.ignored)
+    problems = {problem.message: problem for run in runs for problem in run.problems}
+    ignored.update(problem.kind for problem in problems.values())
+    usable = [image for image in dataset.images if all(image.id in run.found for run in runs)]
+    truths = [_only_categories(image, categories, options, ignored) for image in usable]
+    counted = [image for image in truths if options.max_gt is None or len(image.areas) <= options.max_gt]
+    ignored["images_over_max_gt"] += len(truths) - len(counted)
+    if not counted:
+        counts = ", ".join(f"{kind} {count}" for kind, count in ignored.items() if count)
+        raise DataError(f"'{dataset.file}' leaves no image to evaluate: {counts or 'nothing was left out'}")
+    protocol = PROTOCOLS[options.protocol].at(options.eval_iou)
+    results = []
+    for run in runs:
+        started = time.perf_counter()
+        scored = [_scored_image(image, run, categories, ignored) for image in counted]
+        setting = Setting(len(categories), run.network_size_wh, options.thresholds.max_detections)
+        score = protocol.score(scored, setting)
+        results.append(
+            ModelResult(
+                file=run.file,
+                sha256=run.sha256,
+                runtime=run.runtime,
+                score=score,
+                seconds=run.seconds,
+                resumed=run.resumed,
+                metric_s=time.perf_counter() - started,
+            )
+        )
+    crowds = sum(int(image.crowd.sum()) for image in counted)
+    return Evaluation(
+        options=options,
+        annotations=dataset.file,
+        annotations_sha256=dataset.sha256,
+        class_names=tuple(dataset.categories[category] for category in categories),
+        num_images=len(counted),
+        num_truths=sum(len(image.areas) for image in counted) - crowds,
+        num_crowds=crowds,
+        over_the_edge=dataset.over_the_edge,
+        warning=dataset.warning,
+        results=tuple(results),
+        comparisons=_compare(results, protocol, len(counted)),
+        problems=(*dataset.problems, *problems.values()),
+        ignored={kind: count for kind, count in ignored.items() if count},
+    )
+
+
+def _only_categories(
+    image: LabelledImage, categories: Sequence[int], options: EvaluationOptions, ignored: Counter[str]
+) -> LabelledImage:
+    """The image with the ground truths that count, crowds treated by the options."""
+    mine = np.isin(image.category_ids, categories)
+    ignored["annotations_of_other_categories"] += int((~mine).sum())
+    kept = mine
+    if options.crowd == "drop":
+        kept = mine & ~image.crowd
+        ignored["crowds_dropped"] += int((mine & image.crowd).sum())
+    return replace(
+        image,
+        boxes_xywh_px=image.boxes_xywh_px[kept],
+        areas=image.areas[kept],
+        category_ids=image.category_ids[kept],
+        crowd=image.crowd[kept] & (options.crowd == "ignore"),
+    )
+
+
+def _scored_image(image: LabelledImage, run: ModelRun, categories: Sequence[int], ignored: Counter[str]) -> ScoredImage:
+    """Ground truth and detections with classes numbered by the place of their category."""
+    found = run.found[image.id]
+    known = np.isin(found.classes, list(run.categories))
+    own = np.array([run.categories[number] for number in found.classes[known].tolist()], np.int64)
+    ignored["detections_without_category"] += int((~known).sum())
+    return ScoredImage(
+        size_wh=image.size_wh,
+        truth_xywh_px=image.boxes_xywh_px,
+        truth_areas=image.areas,
+        truth_classes=np.searchsorted(categories, image.category_ids).astype(np.int64),
+        truth_crowd=image.crowd,
+        found_xyxy=found.boxes_xyxy[known].astype(np.float64),
+        found_scores=found.scores[known].astype(np.float64),
+        found_classes=np.searchsorted(categories, own).astype(np.int64),
+    )
+
+
+def _compare(results: Sequence[ModelResult], protocol: Protocol, num_images: int) -> tuple[Comparison, ...]:
+    """Every further model against the first, for each metric that is a mean of APs."""
+    if len(results) < 2:
+        return ()
+    weights = draw_weights(num_images)
+    comparisons = []
+    for name, thresholds in protocol.averages.items():
+        drawn = [resample_average(result.score.rankings, protocol.curve, thresholds, weights) for result in results]
+        first = results[0].score.metrics[name]
+        for index, result in enumerate(results[1:], 1):
+            own = result.score.metrics[name]
+            if first is not None and own is not None:
+                comparisons.append(Comparison(index, name, difference(own - first, drawn[0], drawn[index])))
+    return tuple(comparisons)

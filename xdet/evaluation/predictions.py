@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.heads.base import BatchDetections
-    from converters.spec import DetectorSpec, ImageInput, Placement, Thresholds
+    from converters.spec import DetectorSpec, ImageInput, Placement
     from xdet.evaluation.dataset import LabelledImage
+    from xdet.evaluation.results import EvaluationOptions
     from xdet.pictures.preparation import Prepared
     from xdet.runtimes.base import Runtime
 
@@ -60,19 +61,12 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """Where the time of one model went, summed over the workers, who work at the same time.
+    """Where the time of one model went, summed over the workers, who work at the same time."""
 
-    Attributes:
-        read: reading and decoding photographs.
-        resize: stretching them.
-        network: the network with its head, boxes included.
-        wall: from the first photograph to the last result.
-    """
-
-    read: float = 0.0
+    read: float = 0.0  # reading and decoding photographs
     resize: float = 0.0
-    network: float = 0.0
-    wall: float = 0.0
+    network: float = 0.0  # with its head, boxes included
+    wall: float = 0.0  # from the first photograph to the last result
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,21 +78,6 @@ class Predictions:
     seconds: Seconds
 
 
-@dataclass(frozen=True, slots=True)
-class PredictionOptions:
-    """How a model is run over photographs.
-
-    Attributes:
-        thresholds: what is kept.
-        truncate_input: feed what a truncating input quantisation makes of each pixel.
-        workers: photographs worked on at the same time.
-    """
-
-    thresholds: Thresholds
-    truncate_input: bool = False
-    workers: int = 1
-
-
 class OtherSizeError(ImageError):
     """A photograph that can be read, and is not the one that was annotated."""
 
@@ -106,20 +85,14 @@ class OtherSizeError(ImageError):
 def predict(
     runtime: Runtime,
     images: Sequence[LabelledImage],
-    options: PredictionOptions,
+    options: EvaluationOptions,
     *,
+    workers: int,
     on_result: Callable[[LabelledImage, Found], object],
 ) -> Predictions:
-    """Run a model over photographs.
+    """Run an open model over photographs, ``workers`` at the same time; one that cannot be used is a problem instead.
 
-    Args:
-        runtime: the open model.
-        images: the photographs.
-        options: thresholds, input, workers.
-        on_result: called after each photograph, in order.
-
-    Returns:
-        The results; a photograph that cannot be used is a problem instead.
+    ``on_result`` is called after each photograph, in order.
     """
     started = time.perf_counter()
     problems: list[Problem] = []
@@ -128,25 +101,24 @@ def predict(
     table = truncation_table(runtime.spec, runtime.file) if options.truncate_input else None
     turns = network_turns(runtime)
 
-    def detect(batch: Sequence[Prepared]) -> list[_Seen]:
+    def detect(batch: Sequence[Prepared]) -> list[tuple[Found, Prepared, float]]:
         pixels = stack_pixels(batch)
         pixels = pixels if table is None else table[pixels]
         with turns:
             begun = time.perf_counter()
             result = runtime.detect(pixels, options.thresholds)
             each_s = (time.perf_counter() - begun) / len(batch)
-        return [_Seen(_row(result, row, image.placement), image, each_s) for row, image in enumerate(batch)]
+        return [(_row(result, row, image.placement), image, each_s) for row, image in enumerate(batch)]
 
     fitting = partial(_prepare_fitting, network=runtime.spec.image)
-    for image, seen in through_network(images, fitting, detect, batch=runtime.batch or 1, workers=options.workers):
-        if isinstance(seen, ImageError):
-            kind = "images_of_another_size" if isinstance(seen, OtherSizeError) else "unreadable_images"
-            problems.append(Problem(kind, f"image {image.id}: {seen}"))
+    for image, result in through_network(images, fitting, detect, batch=runtime.batch or 1, workers=workers):
+        if isinstance(result, ImageError):
+            kind = "images_of_another_size" if isinstance(result, OtherSizeError) else "unreadable_images"
+            problems.append(Problem(kind, f"image {image.id}: {result}"))
             continue
-        read_s, resize_s = read_s + seen.prepared.read_s, resize_s + seen.prepared.resize_s
-        network_s += seen.network_s
-        found[image.id] = seen.found
-        on_result(image, seen.found)
+        found[image.id], prepared, each_s = result
+        read_s, resize_s, network_s = read_s + prepared.read_s, resize_s + prepared.resize_s, network_s + each_s
+        on_result(image, found[image.id])
     seconds = Seconds(read_s, resize_s, network_s, time.perf_counter() - started)
     return Predictions(found, tuple(problems), seconds)
 
@@ -165,8 +137,8 @@ def truncation_table(spec: DetectorSpec, file: str) -> NDArray[np.uint8] | None:
     """
     if spec.image.any_size:
         raise UsageError(
-            f"`truncate_input` changes the pixels of the network, which '{file}' makes inside itself; evaluate the file "
-            "that is converted without `any_size`, which has the same boxes"
+            f"`truncate_input` changes the pixels of the network, which '{file}' makes inside itself; evaluate the "
+            "file that is converted without `any_size`, which has the same boxes"
         )
     rescaling = spec.image.rescaling
     exact_zero_point = -rescaling.offset / rescaling.scale
@@ -179,15 +151,6 @@ def truncation_table(spec: DetectorSpec, file: str) -> NDArray[np.uint8] | None:
         )
     pixels = np.arange(256)
     return np.maximum(pixels - 1, 0).astype(np.uint8)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Seen:
-    """A photograph behind the network, and its share of the seconds of the call."""
-
-    found: Found
-    prepared: Prepared
-    network_s: float
 
 
 def _row(result: BatchDetections, row: int, placement: Placement) -> Found:
@@ -207,23 +170,19 @@ def _prepare_fitting(image: LabelledImage, network: ImageInput) -> Prepared:
     if stored.size_wh != image.size_wh:
         prepared = prepare(image.path, Preparation(network, honour_exif=True))
     if prepared.size_wh != image.size_wh:
-        annotated, found = ("{} x {}".format(*size) for size in (image.size_wh, stored.size_wh))
+        annotated, actual = ("{} x {}".format(*size) for size in (image.size_wh, stored.size_wh))
         raise OtherSizeError(
-            f"'{image.path}' has {found} pixels, its annotation says {annotated}: it was scaled or cut since, or is another "
-            "picture; take the ones that were annotated"
+            f"'{image.path}' has {actual} pixels, its annotation says {annotated}: it was scaled or cut since, or is "
+            "another picture; take the ones that were annotated"
         )
     return prepared
 
 
-Key = tuple[str, int, str]  # run, image id, SHA-256 of the photograph
 HEADER = b'{"schema": "xdet.kept_predictions", "version": 1}\n'
 
 
 class KeptPredictions:
     """The lines of one file; a new one is made if it is missing or empty.
-
-    Args:
-        path: the file.
 
     Raises:
         DataError: it exists and is no such file.
@@ -231,7 +190,9 @@ class KeptPredictions:
     """
 
     def __init__(self, path: Path) -> None:
-        self._lines: dict[Key, Found] = {}
+        self._lines: dict[
+            tuple[str, int], dict[str, Found]
+        ] = {}  # run, image id -> SHA-256 of the photograph -> result
         self._file = AppendedFile(
             path,
             HEADER,
@@ -244,14 +205,12 @@ class KeptPredictions:
 
     def take(self, run: str, images: Sequence[LabelledImage]) -> dict[int, Found]:
         """What this run has found in those photographs that have not changed since, by image id."""
-        known = {image_id for line_run, image_id, _ in self._lines if line_run == run}
         taken = {}
         for image in images:
-            if image.id not in known:
-                continue
-            line = self._lines.get((run, image.id, hash_photograph(image.path)))
-            if line is not None:
-                taken[image.id] = line
+            versions = self._lines.get((run, image.id))
+            found = None if versions is None else versions.get(hash_photograph(image.path))
+            if found is not None:
+                taken[image.id] = found
         return taken
 
     def add(self, run: str, image: LabelledImage, found: Found) -> None:
@@ -275,7 +234,7 @@ class KeptPredictions:
             return ""
         try:
             entry = json.loads(line)
-            key = (str(entry["run"]), int(entry["image"]), str(entry["sha256"]))
+            key, sha256 = (str(entry["run"]), int(entry["image"])), str(entry["sha256"])
             with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused
                 boxes, scores = (np.array(entry[name], np.float32) for name in ("boxes_xyxy", "scores"))
             found = Found(boxes.reshape(len(scores), 4), scores, np.array(entry["classes"], np.int32))
@@ -285,11 +244,11 @@ class KeptPredictions:
             usable = False
         if not usable:
             return None
-        self._lines[key] = found
+        self._lines.setdefault(key, {})[sha256] = found
         return ""
 
 
-def name_run(runtime: Runtime, options: PredictionOptions) -> str:
+def name_run(runtime: Runtime, options: EvaluationOptions) -> str:
     """A digest of all that decides what a model finds in a photograph."""
     parts = {
         "xdet": __version__,

@@ -1,28 +1,37 @@
-"""An evaluation as text and as JSON (schema ``xdet.evaluation``, docs/evaluation.md)."""
+"""An evaluation as text, as JSON (schema ``xdet.evaluation``, docs/evaluation.md), and as a plot of its curves."""
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import asdict
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from xdet.errors import import_extra
 from xdet.evaluation.bootstrap import RESAMPLES
 from xdet.evaluation.dataset import IGNORED
+from xdet.evaluation.records import RECALLS
 from xdet.writing.blocks import Items, Report, Section, Table, Text
+from xdet.writing.files import SOFTWARE, write_bytes
 from xdet.writing.text import format_duration, image_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from xdet.evaluation.bootstrap import Difference
     from xdet.evaluation.dataset import Problem
-    from xdet.evaluation.results import Comparison, Evaluation, ModelResult
+    from xdet.evaluation.records import Float64
+    from xdet.evaluation.results import Evaluation
     from xdet.writing.blocks import Block
 
 EVALUATION_SCHEMA = "xdet.evaluation"
 EVALUATION_VERSION = 1
 SHOWN_PROBLEMS = 10  # per kind; the JSON has all of them
+PLOT_INCHES = (6.4, 4.8)
+DOTS_PER_INCH = 150
+DASHES = ("-", "--", "-.", ":")
 
 
 def evaluation_to_json(evaluation: Evaluation) -> str:
@@ -34,7 +43,7 @@ def evaluation_to_json(evaluation: Evaluation) -> str:
         "version": EVALUATION_VERSION,
         "protocol": options.pop("protocol"),
         "metrics": evaluation.results[0].score.metrics,
-        "options": {**options, "thresholds": asdict(evaluation.options.thresholds)},
+        "options": options,
         "dataset": {
             "annotations": PurePath(evaluation.annotations).name,
             "sha256": evaluation.annotations_sha256,
@@ -46,10 +55,27 @@ def evaluation_to_json(evaluation: Evaluation) -> str:
             "warning": evaluation.warning,
         },
         "models": [
-            _model_to_dict(result, name, evaluation.class_names)
+            {
+                "name": name,
+                "sha256": result.sha256,
+                "runtime": result.runtime,
+                "metrics": result.score.metrics,
+                "classes": dict(zip(evaluation.class_names, result.score.per_class, strict=True)),
+            }
             for result, name in zip(evaluation.results, names, strict=True)
         ],
-        "comparisons": [_comparison_to_dict(one, names) for one in evaluation.comparisons],
+        "comparisons": [
+            {
+                "model": names[one.index],
+                "reference": names[0],
+                "metric": one.metric,
+                "difference": one.difference.value,
+                "low": one.difference.low,
+                "high": one.difference.high,
+                "seen": one.difference.seen,
+            }
+            for one in evaluation.comparisons
+        ],
         "ignored": evaluation.ignored,
         "problems": [problem.message for problem in evaluation.problems],
     }
@@ -61,7 +87,7 @@ def evaluation_report(evaluation: Evaluation) -> Report:
     left_out = tuple(f"{count} {IGNORED[kind]}" for kind, count in evaluation.ignored.items())
     blocks: list[tuple[Block, ...]] = [
         (metrics_table(evaluation),),
-        tuple(_class_tables(evaluation)),
+        (_class_table(evaluation),) if len(evaluation.class_names) > 1 else (),
         comparison_blocks(evaluation),
         (Items(left_out, title="Left out:"),) if left_out else (),
         (_seconds_table(evaluation),),
@@ -107,11 +133,11 @@ def difference_text(difference: Difference) -> str:
 def problem_lines(problems: Sequence[Problem]) -> list[str]:
     """The problems, the first ``SHOWN_PROBLEMS`` of each kind in full, the others counted."""
     lines = []
-    for kind, what in IGNORED.items():
-        mine = [problem.message for problem in problems if problem.kind == kind]
-        lines += mine[:SHOWN_PROBLEMS]
-        if len(mine) > SHOWN_PROBLEMS:
-            lines.append(f"... and {len(mine) - SHOWN_PROBLEMS} more {what}; --json lists all")
+    for kind, title in IGNORED.items():
+        messages = [problem.message for problem in problems if problem.kind == kind]
+        lines += messages[:SHOWN_PROBLEMS]
+        if len(messages) > SHOWN_PROBLEMS:
+            lines.append(f"... and {len(messages) - SHOWN_PROBLEMS} more {title}; --json lists all")
     return lines
 
 
@@ -137,22 +163,20 @@ def _setting_lines(evaluation: Evaluation) -> Iterator[str]:
     classes = ", ".join(evaluation.class_names)
     crowds = f", {evaluation.num_crowds} crowds ignored" if evaluation.num_crowds else ""
     yield (
-        f"{PurePath(evaluation.annotations).name}: {evaluation.num_images} images, {evaluation.num_truths} ground truths"
-        f"{crowds}; matched by name: {classes}"
+        f"{PurePath(evaluation.annotations).name}: {evaluation.num_images} images, {evaluation.num_truths} ground "
+        f"truths{crowds}; matched by name: {classes}"
     )
     if evaluation.over_the_edge:
         yield f"{evaluation.over_the_edge} boxes reach over their image's edge; they are kept as annotated"
 
 
-def _class_tables(evaluation: Evaluation) -> Iterator[Table]:
-    """A second table, one line per class, where there are several."""
-    if len(evaluation.class_names) > 1:
-        rows = (
-            (name, class_name, *map(_percent, values.values()))
-            for name, result in zip(model_names(evaluation), evaluation.results, strict=True)
-            for class_name, values in zip(evaluation.class_names, result.score.per_class, strict=True)
-        )
-        yield Table(("model", "class", *evaluation.results[0].score.per_class[0]), tuple(rows), keys=2)
+def _class_table(evaluation: Evaluation) -> Table:
+    rows = (
+        (name, class_name, *map(_percent, values.values()))
+        for name, result in zip(model_names(evaluation), evaluation.results, strict=True)
+        for class_name, values in zip(evaluation.class_names, result.score.per_class, strict=True)
+    )
+    return Table(("model", "class", *evaluation.results[0].score.per_class[0]), tuple(rows), keys=2)
 
 
 def _seconds_table(evaluation: Evaluation) -> Table:
@@ -170,24 +194,39 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{value * 100:.1f}"
 
 
-def _model_to_dict(result: ModelResult, name: str, class_names: Sequence[str]) -> dict[str, Any]:
-    return {
-        "name": name,
-        "sha256": result.sha256,
-        "runtime": result.runtime,
-        "metrics": result.score.metrics,
-        "classes": dict(zip(class_names, result.score.per_class, strict=True)),
-    }
+def require_plotting() -> None:
+    """Refuse a plot before the work whose result it shows, not after.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    import_extra("matplotlib", "matplotlib, which draws the plot,", "eval")
 
 
-def _comparison_to_dict(comparison: Comparison, names: Sequence[str]) -> dict[str, Any]:
-    seen = comparison.difference
-    return {
-        "model": names[comparison.index],
-        "reference": names[0],
-        "metric": comparison.metric,
-        "difference": seen.value,
-        "low": seen.low,
-        "high": seen.high,
-        "seen": seen.seen,
-    }
+def save_precision_plot(path: Path, curves: Sequence[tuple[str, Float64]], *, title: str) -> None:
+    """Write precision over recall as PNG; equal curves give equal bytes.
+
+    Args:
+        path: the file.
+        curves: for each line its label and float64 ``(101,)``, precision 0..1 at recalls 0, 0.01 .. 1.
+        title: above the plot.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        OutputError: the file cannot be written.
+    """
+    require_plotting()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=PLOT_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for index, (label, precision) in enumerate(curves):
+        axes.plot(RECALLS, precision, DASHES[index % len(DASHES)], label=label, linewidth=1.5)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="Recall", ylabel="Precision", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper right", fontsize="small")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": SOFTWARE})
+    write_bytes(path, buffer.getvalue())

@@ -42,8 +42,8 @@ class EvaluationOptions:
             raise UsageError("`truncate_input` belongs to the zoo's protocols; add `protocol` zoo-3 or zoo-4")
         if self.eval_iou is not None and self.protocol == "coco":
             raise UsageError(
-                "`eval_iou` belongs to the zoo's protocols; coco has its ten IoU thresholds: leave it out, or add `protocol` "
-                "zoo-3 or zoo-4"
+                "`eval_iou` belongs to the zoo's protocols; coco has its ten IoU thresholds: leave it out, or add "
+                "`protocol` zoo-3 or zoo-4"
             )
         if self.eval_iou is not None and not 0 < self.eval_iou <= 1:
             raise UsageError(f"`eval_iou` must be above 0 and at most 1, got {self.eval_iou}")
@@ -53,25 +53,15 @@ class EvaluationOptions:
 
 @dataclass(frozen=True, eq=False)
 class ModelResult:
-    """One model's numbers.
+    """One model's numbers."""
 
-    Attributes:
-        file: the model as the caller named it.
-        sha256: of its bytes.
-        runtime: what ran it, such as ``"onnxruntime:cpu"``.
-        score: metrics, per class, and its curve.
-        seconds: where the time went.
-        resumed: photographs whose results were taken from an earlier run.
-        metric_s: seconds for matching and ranking.
-    """
-
-    file: str
+    file: str  # as the caller named it
     sha256: str
-    runtime: str
+    runtime: str  # such as "onnxruntime:cpu"
     score: Score
     seconds: Seconds
-    resumed: int
-    metric_s: float
+    resumed: int  # photographs whose results were taken from an earlier run
+    metric_s: float  # for matching and ranking
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ def test_images_come_by_id_with_their_boxes_in_the_order_of_the_file(tmp_path: P
     )
     assert [image.id for image in dataset.images] == [3, 7]
     second = dataset.images[1]
-    assert (second.name, second.size_wh, second.path) == ("b.jpg", (640, 480), tmp_path / "b.jpg")
+    assert (second.size_wh, second.path) == ((640, 480), tmp_path / "b.jpg")
     assert second.boxes_xywh_px.tolist() == [[10.5, 20, 30, 40], [0, 0, 5, 4]]
     assert second.areas.tolist() == [900.5, 900.5]
     assert second.category_ids.tolist() == [1, 18]

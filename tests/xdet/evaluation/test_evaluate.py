@@ -68,7 +68,7 @@ def test_the_zoo_protocols_on_a_hit_and_a_miss(scene: Scene, model: Path, protoc
 def test_the_iou_of_a_hit_is_an_option_of_the_zoo_protocols(
     tmp_path: Path, protocol: str, eval_iou: float | None, name: str, expected: float
 ) -> None:
-    """They share 1 of 3 pixels of the network; predictions do not depend on it, so those that were kept serve every IoU."""
+    """They share 1 of 3 pixels of the network; predictions do not depend on the IoU, so the kept ones serve all."""
     scene = Scene(tmp_path)
     scene.add(255, truths=[[0, 0, 40, 50]])
     model, kept = write_model(tmp_path / "identity.onnx"), tmp_path / "kept"

@@ -17,13 +17,13 @@ from xdet.errors import MissingExtraError, OutputError
 from xdet.evaluation.bootstrap import Difference
 from xdet.evaluation.dataset import Problem
 from xdet.evaluation.evaluate import evaluate
-from xdet.evaluation.plot import save_precision_plot
 from xdet.evaluation.report import (
     comparison_blocks,
     difference_text,
     evaluation_report,
     evaluation_to_json,
     problem_lines,
+    save_precision_plot,
 )
 from xdet.evaluation.results import Comparison, Evaluation
 from xdet.writing.terminal import block_text, report_text
@@ -67,7 +67,8 @@ def test_the_json_holds_everything_but_times_and_folders(evaluation: Evaluation,
     assert "seconds" not in text
     document = json.loads(text)
     assert list(document) == [
-        "schema", "version", "protocol", "metrics", "options", "dataset", "models", "comparisons", "ignored", "problems",
+        "schema", "version", "protocol", "metrics", "options", "dataset", "models", "comparisons", "ignored",
+        "problems",
     ]  # fmt: skip
     assert (document["schema"], document["version"], document["protocol"]) == ("xdet.evaluation", 1, "coco")
     assert document["metrics"]["AP50"] == pytest.approx(51 / 101, abs=1e-15)
