@@ -67,32 +67,30 @@ class Stage:
 
     def conv(self, codes: str, weights: Weights, strides: Sequence[int], pads: Sequence[int], group: int = 1) -> str:
         """A quantised convolution with weights OIHW, and the same bias for every group of its channels."""
+        options = {"kernel_shape": weights.shape[2:], "strides": strides, "pads": pads, "group": group}
+        return self.write(self.op("Conv", self.read(codes, *IN), *self.operands(weights), **options), *CONV)
+
+    def product(self, codes: str, weights: Weights) -> str:
+        """A quantised product of a matrix with weights ``(columns, inputs)``."""
+        value = self.op("Gemm", self.read(codes, *IN), *self.operands(weights, axis=1))
+        return self.write(value, *CONV)
+
+    def operands(self, weights: Weights, axis: int = 0) -> list[str]:
+        """Weights with a scale per output, along ``axis`` as stored, and their bias."""
         outputs = len(weights)
         scales = np.full(outputs, 0.01, np.float32)
-        parts: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = [
-            (weights, scales),
-            (np.full(outputs, 50, np.int32), scales * np.float32(IN[0])),
-        ]
-        operands = [
+        stored = np.ascontiguousarray(weights if axis == 0 else weights.T)
+        parts = ((stored, scales, axis), (np.full(outputs, 50, np.int32), scales * np.float32(IN[0]), 0))
+        return [
             self.op(
                 "DequantizeLinear",
                 self.constant(values, values.dtype),
                 self.constant(scale, np.float32),
                 self.constant(np.zeros(outputs), values.dtype),
-                axis=0,
+                axis=along,
             )
-            for values, scale in parts
+            for values, scale, along in parts
         ]
-        value = self.op(
-            "Conv",
-            self.read(codes, *IN),
-            *operands,
-            kernel_shape=weights.shape[2:],
-            strides=strides,
-            pads=pads,
-            group=group,
-        )
-        return self.write(value, *CONV)
 
     def pool(self, codes: str, kernel: Sequence[int]) -> str:
         """A maximum over windows that do not overlap."""
@@ -204,13 +202,29 @@ def deep_forms(size: int) -> list[Form]:
     map_of_halves, map_of_groups = halves.nchw("x"), groups.nchw("x")
     both = [halves.conv(map_of_halves, part, (1, 1), pads) for part in (weights[:512], weights[512:])]
     twice = groups.op("Concat", map_of_groups, map_of_groups, axis=1)
+    gathered = gathered_product(side, weights)
     return [
         Form("whole", whole.end(whole.conv(whole.nchw("x"), weights, (1, 1), (1, 1, 1, 1))), chosen=True),
         Form("first row apart, without its padding", apart.end(apart.op("Concat", first, others, axis=2))),
         Form("last row apart", last.end(last.op("Concat", upper, lowest, axis=2))),
         Form("half of the channels each", halves.end(halves.op("Concat", *both, axis=1))),
         Form("two groups on two copies", groups.end(groups.conv(twice, weights, (1, 1), pads, group=2))),
+        Form("one product over gathered pixels", gathered),
     ]
+
+
+def gathered_product(side: int, weights: Weights) -> bytes:
+    """The convolution as a Gemm, which ONNX Runtime deals out by columns: nine copies of each pixel, or of padding."""
+    outputs, inputs = weights.shape[:2]
+    stage, padding = Stage(1, side, side, inputs), side * side
+    numbers = np.pad(np.arange(padding).reshape(side, side), 1, constant_values=padding)
+    places = np.lib.stride_tricks.sliding_window_view(numbers, (3, 3))
+    rows = stage.op("Reshape", "x", stage.constant([padding, inputs], np.int64))
+    rows = stage.op("Concat", rows, stage.constant(np.full((1, inputs), IN[1]), np.uint8), axis=0)
+    rows = stage.op("Gather", rows, stage.constant(places.ravel(), np.int64), axis=0)
+    rows = stage.op("Reshape", rows, stage.constant([padding, 9 * inputs], np.int64))
+    product = stage.product(rows, weights.transpose(0, 2, 3, 1).reshape(outputs, -1))
+    return stage.end(stage.nchw(stage.op("Reshape", product, stage.constant([1, side, side, outputs], np.int64))))
 
 
 def leaky_forms(size: int) -> list[Form]:

@@ -35,7 +35,7 @@ def codes(shape: list[int]) -> np.ndarray[Any, Any]:
 
 @pytest.mark.parametrize(
     ("stage", "count", "size"),
-    [("first", 5, 16), ("first", 5, 52), ("second", 2, 16), ("second", 2, 52), ("deep", 5, 96), ("leaky", 4, 16)],
+    [("first", 5, 16), ("first", 5, 52), ("second", 2, 16), ("second", 2, 52), ("deep", 6, 96), ("leaky", 4, 16)],
 )
 def test_all_forms_of_a_stage_give_the_same_codes(variants: ModuleType, stage: str, count: int, size: int) -> None:
     forms = variants.STAGES[stage][1](size)
