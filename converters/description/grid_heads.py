@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 
 from converters.description.values import require_pixels
 from converters.errors import OptionError
-from converters.heads.grids import AnchorGrid
-from converters.heads.yolo_v3 import YoloV3
-from converters.heads.yolo_v5 import YoloV5Raw
+from converters.heads.grids import AnchorGrid, YoloV3, YoloV5Raw
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -25,11 +25,10 @@ from converters.description.values import StatedAnchors, StatedUnit, settle_unit
 from converters.errors import OptionError
 from converters.heads.base import default_class_names
 from converters.heads.blazeface import BlazeFace
+from converters.heads.decoded import YoloV5, YoloV8
 from converters.heads.fastestdet import FastestDet
 from converters.heads.fomo import Fomo
 from converters.heads.yolo_v2 import YoloV2, describe_fit, fit_class_names, fitting_counts, grid_of
-from converters.heads.yolo_v5 import YoloV5
-from converters.heads.yolo_v8 import YoloV8
 from converters.heads.yolox import Yolox
 
 if TYPE_CHECKING:

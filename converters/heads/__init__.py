@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from converters.heads.blazeface import BlazeFace
+from converters.heads.decoded import YoloV5, YoloV8
 from converters.heads.fastestdet import FastestDet
 from converters.heads.fomo import Fomo
+from converters.heads.grids import YoloV3, YoloV5Raw
 from converters.heads.ssd import Ssd
 from converters.heads.yolo_v2 import YoloV2
-from converters.heads.yolo_v3 import YoloV3
-from converters.heads.yolo_v5 import YoloV5, YoloV5Raw
-from converters.heads.yolo_v8 import YoloV8
 from converters.heads.yolox import Yolox
 
 if TYPE_CHECKING:

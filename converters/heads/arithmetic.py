@@ -1,4 +1,4 @@
-"""Arithmetic that several heads share, in numpy and as ONNX nodes side by side: sigmoid, corners, cells, levels.
+"""Arithmetic that several heads share, in numpy and as ONNX nodes side by side: sigmoid, corners, cells.
 
 A function and its twin ``<name>_nodes`` do the same float32 operations in the same order. The functions without a twin
 make constants, or go the way back from decoded to raw values.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.heads.boxes import Float32, clip_xyxy
+from converters.heads.boxes import Float32, clip_xyxy, corners_from_centers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,18 +56,8 @@ def logit(probability: Float32) -> Float32:
 
 
 def clipped_corners(centers_xy: Float32, half_sizes_wh: Float32, *, axis: int = -1) -> Float32:
-    """Corners of boxes, clipped to 0..1.
-
-    Args:
-        centers_xy: float32, x and y along ``axis``; fractions of the image.
-        half_sizes_wh: float32 of the same shape.
-        axis: -1, or 1 where boxes are along the last axis instead.
-
-    Returns:
-        float32, x1, y1, x2, y2 along ``axis``.
-    """
-    with np.errstate(over="ignore"):  # a corner beyond float32 is infinite, and clips to the border
-        return clip_xyxy(np.concatenate([centers_xy - half_sizes_wh, centers_xy + half_sizes_wh], axis=axis))
+    """Corners of boxes, clipped to 0..1; x and y, then corners, along ``axis``."""
+    return clip_xyxy(corners_from_centers(centers_xy, half_sizes_wh, axis=axis))
 
 
 def clipped_corners_nodes(
@@ -94,7 +84,7 @@ def centers_and_sizes(boxes_xyxy: Float32) -> tuple[Float32, Float32]:
 
 
 def split_scores(scores: Float32) -> tuple[Float32, Float32]:
-    """Objectness ``(..., 1)`` and class probabilities ``(..., NC)`` whose product is ``scores``; the best class gets 1."""
+    """Objectness ``(..., 1)`` and class probabilities ``(..., NC)`` of which ``scores`` are products; the best is 1."""
     objectness = scores.max(axis=-1, keepdims=True)
     classes = np.divide(scores, objectness, out=np.zeros_like(scores), where=objectness > 0)
     return objectness, classes
@@ -114,28 +104,18 @@ def cells_xy(rows: int, columns: int) -> Float32:
     return np.stack([column, row], axis=-1).astype(np.float32)
 
 
-def join_levels(outputs: Sequence[Float32], values: int) -> Float32:
-    """Flatten each level to boxes of so many values and put them one behind the other: ``(N, B, values)``."""
-    return np.concatenate([output.reshape(len(output), -1, values) for output in outputs], axis=1)
-
-
-def join_levels_nodes(writer: GraphWriter, outputs: Sequence[ir.Value], counts: Sequence[int], values: int) -> ir.Value:
-    """The twin of ``join_levels``; ``counts`` are the boxes of each level."""
-    rows = []
-    for output, count in zip(outputs, counts, strict=True):
-        shape = writer.constant(np.array([-1, count, values], np.int64), "head/rows_shape")
-        rows.append(writer.op("Reshape", [output, shape], "head/rows"))
-    return rows[0] if len(rows) == 1 else writer.op("Concat", rows, "head/all_rows", axis=1)
-
-
-def part_levels(rows: Float32, shapes: Sequence[tuple[int, ...]], counts: Sequence[int]) -> tuple[Float32, ...]:
-    """The inverse of ``join_levels``."""
-    parts = np.split(rows, np.cumsum(counts)[:-1], axis=1)
-    return tuple(part.reshape(len(rows), *shape) for part, shape in zip(parts, shapes, strict=True))
-
-
 def split_nodes(
     writer: GraphWriter, value: ir.Value, sizes: Sequence[int], names: Sequence[str], *, axis: int
 ) -> Sequence[ir.Value]:
     """Cut a value into parts of these sizes along an axis."""
-    return writer.ops("Split", [value, writer.constant(np.array(sizes, np.int64), "head/part_sizes")], names, axis=axis)
+    return writer.ops("Split", [value, integers(writer, sizes, "head/part_sizes")], names, axis=axis)
+
+
+def concat_nodes(writer: GraphWriter, values: Sequence[ir.Value], name: str, *, axis: int) -> ir.Value:
+    """Values one behind the other; a lone one is itself."""
+    return values[0] if len(values) == 1 else writer.op("Concat", values, name, axis=axis)
+
+
+def integers(writer: GraphWriter, numbers: Sequence[int], name: str) -> ir.Value:
+    """An int64 constant ``[len(numbers)]``: a shape, axes, sizes."""
+    return writer.constant(np.array(numbers, np.int64), name)

@@ -1,4 +1,4 @@
-"""What a head is, and what every head shares: raw outputs, finished detections, and names for classes that nobody named.
+"""What a head is, and what all share: raw outputs, finished detections, and names for classes that nobody named.
 
 ::
 
@@ -6,7 +6,7 @@
 
 A head is a frozen dataclass of its parameters. It decodes in numpy (``decode``) and as ONNX nodes (``decode_nodes``):
 the same float32 operations in the same order, so the two differ by the rounding of ``exp`` alone. ``encode`` is the way
-back: raw outputs that decode to asked boxes and scores.
+back: raw outputs that decode to requested boxes and scores.
 
 ``converters.heads.HEADS`` is the table of heads. Runtimes hand raw outputs over as one array: the output itself where
 there is one, else all of them flattened side by side.
@@ -15,22 +15,22 @@ there is one, else all of them flattened side by side.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, Self
 
 import numpy as np
 
 from converters.checks import require_count, require_entries, require_number
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import onnx_ir as ir
     from numpy.typing import NDArray
 
     from converters.graph import GraphWriter
-
-    Float32 = NDArray[np.float32]
+    from converters.heads.boxes import Float32
 
 HEAD = "head"  # the raw output; where there are several, each is called head_<name>
 
@@ -74,23 +74,31 @@ class RawOutput:
         return math.prod(self.shape)
 
 
-class Head(Protocol):
-    """A detection head and its parameters; B is the number of boxes per image, NC of classes, N of images."""
+@dataclass(frozen=True, slots=True)
+class Head(ABC):
+    """A detection head: a frozen dataclass of its parameters. B boxes per image, NC classes, N images.
+
+    Attributes:
+        kind: its row in ``converters.heads.HEADS``.
+        readers: parameter -> what reads it from JSON, where lists as tuples do not do.
+    """
 
     kind: ClassVar[str]
+    readers: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
 
-    def __hash__(self) -> int: ...
+    if TYPE_CHECKING:  # parameters of some heads, which would take an inherited property for their default
 
+        @property
+        def num_boxes(self) -> int:
+            """B, over all levels in their order."""
+
+        @property
+        def num_classes(self) -> int:
+            """NC, the classes that the raw outputs score, without a background."""
+
+    @abstractmethod
     def raw_outputs(self) -> tuple[RawOutput, ...]:
         """The outputs it needs of the network, in the order in which ``decode`` takes them."""
-
-    @property
-    def num_boxes(self) -> int:
-        """B, over all levels in their order."""
-
-    @property
-    def num_classes(self) -> int:
-        """NC, the classes that the raw outputs score, without a background."""
 
     def decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
         """Turn raw outputs into boxes and scores.
@@ -105,6 +113,9 @@ class Head(Protocol):
         Raises:
             ValueError: the arrays are not this head's.
         """
+        require_arrays(self, outputs)
+        with np.errstate(over="ignore"):  # what is beyond float32 is infinite, and clips to the border
+            return self._decode(outputs)
 
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """Write what ``decode`` does as ONNX nodes.
@@ -119,7 +130,16 @@ class Head(Protocol):
         Raises:
             ValueError: the values have known shapes that are not this head's.
         """
+        require_values(self, outputs)
+        return self._decode_nodes(writer, outputs)
 
+    @abstractmethod
+    def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]: ...
+
+    @abstractmethod
+    def _decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]: ...
+
+    @abstractmethod
     def default_boxes(self) -> Float32:
         """A box for every place that the head holds with ease: its prior, or its part of the picture.
 
@@ -127,6 +147,7 @@ class Head(Protocol):
             float32 ``(B, 4)``: x1, y1, x2, y2 as fractions of the image.
         """
 
+    @abstractmethod
     def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
         """Make raw outputs that decode to these boxes and scores, or to the nearest that the head can hold.
 
@@ -138,14 +159,24 @@ class Head(Protocol):
             float32, one per raw output, ``(N, *shape)``; finite.
         """
 
+    @abstractmethod
     def rows(self, outputs: Sequence[Float32]) -> Float32:
         """The raw numbers of each box, float32 ``(N, B, R)``: four of its place first, one per class last."""
 
     def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
         """Lines of (title, text) for people, of a network that takes pictures of this size."""
+        boxes = self.default_boxes()
+        sizes = (boxes[:, 2:] - boxes[:, :2]) * np.array([width, height], np.float32)
+        order = np.argsort(sizes.prod(axis=1), kind="stable")
+        least, most = (f"{sizes[i, 0]:.0f} x {sizes[i, 1]:.0f}" for i in order[[0, -1]])
+        return (
+            ("head", f"{self.kind}, {self.num_boxes} boxes, {self.num_classes} classes"),
+            ("default boxes", f"in pixels (w x h): {least} to {most}"),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The parameters as plain JSON values, with the key ``kind``."""
+        return {"kind": self.kind, **asdict(self)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -154,6 +185,14 @@ class Head(Protocol):
         Raises:
             ValueError: a key is missing, or its value is of another type or out of range.
         """
+        if not isinstance(data, dict):
+            raise ValueError(f"a {cls.kind} head must be an object of parameters, got {data!r}")  # noqa: TRY004 - one error type for malformed data
+        if data.get("kind") != cls.kind:
+            raise ValueError(f"a {cls.kind} head cannot be read from one of kind {data.get('kind')!r}")
+        names = [parameter.name for parameter in fields(cls)]
+        if missing := [name for name in names if name not in data]:
+            raise ValueError(f"the {cls.kind} head lacks {', '.join(missing)}")
+        return cls(**{name: cls.readers.get(name, lists_to_tuples)(data[name]) for name in names})
 
 
 class KeypointHead(Protocol):
@@ -175,31 +214,9 @@ def keypoints_of(head: Head | None) -> int:
     return int(getattr(head, "num_keypoints", 0))
 
 
-def describe_boxes(head: Head, width: int, height: int) -> tuple[tuple[str, str], ...]:
-    """Lines of (title, text) that suit any head: how many boxes and classes, and the sizes of its default boxes."""
-    boxes = head.default_boxes()
-    sizes = (boxes[:, 2:] - boxes[:, :2]) * np.array([width, height], np.float32)
-    order = np.argsort(sizes.prod(axis=1), kind="stable")
-    least, most = (f"{sizes[i, 0]:.0f} x {sizes[i, 1]:.0f}" for i in order[[0, -1]])
-    return (
-        ("head", f"{head.kind}, {head.num_boxes} boxes, {head.num_classes} classes"),
-        ("default boxes", f"in pixels (w x h): {least} to {most}"),
-    )
-
-
-class HeadBase:
-    """What most heads do alike: a base of frozen dataclasses of parameters."""
-
-    __slots__ = ()
-    kind: ClassVar[str]
-
-    def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
-        """Boxes and classes; see ``Head``."""
-        return describe_boxes(cast("Head", self), width, height)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The parameters as plain JSON values."""
-        return {"kind": self.kind, **asdict(cast("Any", self))}
+def lists_to_tuples(value: object) -> object:
+    """A JSON value as a parameter that can be hashed."""
+    return tuple(map(lists_to_tuples, value)) if isinstance(value, list) else value
 
 
 def level_outputs(shapes: Sequence[tuple[int, ...]]) -> tuple[RawOutput, ...]:
@@ -211,33 +228,23 @@ def level_outputs(shapes: Sequence[tuple[int, ...]]) -> tuple[RawOutput, ...]:
 
 def require_arrays(head: Head, outputs: Sequence[Float32]) -> None:
     """Raise ValueError unless these are the head's raw outputs, float32, all of one batch."""
-    wanted = head.raw_outputs()
-    found = [(array.shape, array.dtype == np.float32) for array in outputs]
-    batches = {array.shape[:1] for array in outputs}
-    fits = [(shape[1:], is_float) for shape, is_float in found] == [(raw.shape, True) for raw in wanted]
-    if not fits or len(batches) != 1:
-        told = ", ".join(f"{array.dtype} {_sizes(array.shape)}" for array in outputs) or "nothing"
-        raise ValueError(f"a {head.kind} head takes {_describe(wanted)}, got {told}")
+    shapes = [raw.shape for raw in head.raw_outputs()]
+    is_float = all(array.dtype == np.float32 for array in outputs)
+    is_one_batch = len({array.shape[:1] for array in outputs}) == 1
+    if [array.shape[1:] for array in outputs] != shapes or not (is_float and is_one_batch):
+        _refuse(head, [f"{array.dtype} {_sizes(array.shape)}" for array in outputs])
 
 
 def require_values(head: Head, outputs: Sequence[ir.Value]) -> None:
     """Raise ValueError unless these can be the head's raw outputs; a size that is not known fits."""
     wanted = head.raw_outputs()
-    if len(outputs) == len(wanted) and all(map(_can_be, outputs, wanted)):
-        return
-    told = ", ".join(f"{value.name!r} {value.shape}" for value in outputs) or "nothing"
-    raise ValueError(f"a {head.kind} head takes {_describe(wanted)}, got {told}")
+    if len(outputs) != len(wanted) or not all(map(_can_be, outputs, wanted)):
+        _refuse(head, [f"{value.name!r} {value.shape}" for value in outputs])
 
 
-def read_values(kind: str, data: Mapping[str, Any], *keys: str) -> tuple[Any, ...]:
-    """The values of these keys of a head's dict; raises ValueError where one is missing, or it is of another kind."""
-    if not isinstance(data, dict):
-        raise ValueError(f"a {kind} head must be an object of parameters, got {data!r}")  # noqa: TRY004 - one error type for malformed data
-    if data.get("kind") != kind:
-        raise ValueError(f"a {kind} head cannot be read from one of kind {data.get('kind')!r}")
-    if missing := [key for key in keys if key not in data]:
-        raise ValueError(f"the {kind} head lacks {', '.join(missing)}")
-    return tuple(data[key] for key in keys)
+def _refuse(head: Head, outputs: list[str]) -> NoReturn:
+    wanted = ", ".join(f"{raw.name} float32 {_sizes(('N', *raw.shape))}".strip() for raw in head.raw_outputs())
+    raise ValueError(f"a {head.kind} head takes {wanted}, got {', '.join(outputs) or 'nothing'}")
 
 
 def require_pair(value: object, what: str) -> tuple[float, float]:
@@ -257,22 +264,18 @@ def _can_be(value: ir.Value, wanted: RawOutput) -> bool:
     )
 
 
-def _describe(wanted: Sequence[RawOutput]) -> str:
-    return ", ".join(f"{raw.name} float32 {_sizes(('N', *raw.shape))}".strip() for raw in wanted)
-
-
 def _sizes(shape: Sequence[int | str]) -> str:
     return f"[{', '.join(map(str, shape))}]"
 
 
-def join_outputs(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+def join_outputs(arrays: Sequence[Float32]) -> Float32:
     """Raw outputs ``(N, *shape)`` as the one array in which runtimes hand them over."""
     if len(arrays) == 1:
         return arrays[0]
     return np.concatenate([array.reshape(len(array), -1) for array in arrays], axis=1)
 
 
-def split_outputs(head: NDArray[np.float32], outputs: Sequence[RawOutput]) -> list[NDArray[np.float32]]:
+def split_outputs(head: Float32, outputs: Sequence[RawOutput]) -> list[Float32]:
     """The raw outputs ``(N, *shape)`` in what ``join_outputs`` made.
 
     Raises:
@@ -307,8 +310,8 @@ class BatchDetections:
     """
 
     num_detections: NDArray[np.int32]
-    boxes_xyxy: NDArray[np.float32]
-    scores: NDArray[np.float32]
+    boxes_xyxy: Float32
+    scores: Float32
     classes: NDArray[np.int32]
     anchors: NDArray[np.int32]
 

@@ -18,36 +18,35 @@ them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from converters.checks import require_count, require_entries, require_flag
 from converters.heads.arithmetic import (
-    cells_xy,
     centers_and_sizes,
     clipped_corners,
     clipped_corners_nodes,
+    concat_nodes,
     logit,
     sigmoid,
     sigmoid_nodes,
     split_nodes,
 )
-from converters.heads.base import HeadBase, RawOutput, read_values, require_arrays, require_pair, require_values
+from converters.heads.base import RawOutput, require_pair
+from converters.heads.boxes import Float32, corners_from_centers
+from converters.heads.cells import CellHead, Level
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import onnx_ir as ir
 
     from converters.graph import GraphWriter
-    from converters.heads.boxes import Float32
-
-Level = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class BlazeFace(HeadBase):
+class BlazeFace(CellHead):
     """Boxes relative to the centres of cells.
 
     Attributes:
@@ -68,14 +67,11 @@ class BlazeFace(HeadBase):
         if not require_entries(self.levels, "levels"):
             raise ValueError("at least one level is needed")
         for level in self.levels:
-            _require_level(level)
+            numbers = [require_count(entry, "each number of a level") for entry in require_entries(level, "each level")]
+            if len(numbers) != 3:
+                raise ValueError(f"each level must be rows, columns and boxes per cell, got {level!r}")
         require_count(self.num_keypoints, "num_keypoints", low=0)
         require_flag(self.separate, "separate")
-
-    @property
-    def num_boxes(self) -> int:
-        """Boxes over all levels."""
-        return sum(self._counts())
 
     @property
     def num_classes(self) -> int:
@@ -93,24 +89,20 @@ class BlazeFace(HeadBase):
             *(RawOutput(f"scores_{index}", (count, 1)) for index, count in counts),
         )
 
-    def decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
-        """Boxes and scores of raw outputs; see ``Head``."""
-        require_arrays(self, outputs)
-        half = len(outputs) // 2
-        boxes, scores = np.concatenate(outputs[:half], axis=1), np.concatenate(outputs[half:], axis=1)
+    def _levels(self) -> Sequence[Level]:
+        return self.levels
+
+    def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
+        boxes, scores = _boxes_and_scores(outputs)
         image = np.array(self.image_wh, np.float32)
         centers = np.asarray(boxes[..., 0:2] / image + self._centers(), np.float32)
         half_sizes = np.maximum(boxes[..., 2:4] / (image * np.float32(2)), np.float32(0))
         return clipped_corners(centers, half_sizes), sigmoid(scores)
 
-    def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
-        """The twin of ``decode``."""
-        require_values(self, outputs)
+    def _decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         half = len(outputs) // 2
-        boxes, scores = (
-            parts[0] if half == 1 else writer.op("Concat", parts, name, axis=1)
-            for parts, name in ((outputs[:half], "head/raw_boxes"), (outputs[half:], "head/raw_scores"))
-        )
+        boxes = concat_nodes(writer, outputs[:half], "head/raw_boxes", axis=1)
+        scores = concat_nodes(writer, outputs[half:], "head/raw_scores", axis=1)
         names, sizes = ["head/raw_xy", "head/raw_wh", "head/keypoints"], [2, 2, 2 * self.num_keypoints]
         count = 3 if self.num_keypoints else 2
         raw_xy, raw_wh = split_nodes(writer, boxes, sizes[:count], names[:count], axis=2)[:2]
@@ -125,15 +117,12 @@ class BlazeFace(HeadBase):
 
     def decode_keypoints(self, outputs: Sequence[Float32]) -> Float32:
         """Points of raw outputs; see ``KeypointHead``."""
-        require_arrays(self, outputs)
-        boxes = np.concatenate(outputs[: len(outputs) // 2], axis=1)
         image, centers = self._for_keypoints()
-        return np.asarray(boxes[..., 4:] / image + centers, np.float32)
+        return np.asarray(_boxes_and_scores(outputs)[0][..., 4:] / image + centers, np.float32)
 
     def keypoint_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> ir.Value:
         """The twin of ``decode_keypoints``."""
-        parts = outputs[: len(outputs) // 2]
-        boxes = parts[0] if len(parts) == 1 else writer.op("Concat", parts, "head/raw_keypoint_boxes", axis=1)
+        boxes = concat_nodes(writer, outputs[: len(outputs) // 2], "head/raw_keypoint_boxes", axis=1)
         names = ["head/place", "head/raw_keypoints"]
         raw = split_nodes(writer, boxes, [4, 2 * self.num_keypoints], names, axis=2)[1]
         image, centers = self._for_keypoints()
@@ -147,10 +136,8 @@ class BlazeFace(HeadBase):
 
     def default_boxes(self) -> Float32:
         """A box of a cell's size around the centre of each cell."""
-        half = np.concatenate(
-            [np.full((rows * columns * each, 2), (0.5 / columns, 0.5 / rows)) for rows, columns, each in self.levels]
-        ).astype(np.float32)
-        return np.concatenate([self._centers() - half, self._centers() + half], axis=-1)
+        _, grid_wh = self._cells_and_grids()
+        return corners_from_centers(self._centers(), np.float32(0.5) / grid_wh)
 
     def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
         """Raw outputs of boxes and scores; see ``Head``. Any box can be anywhere; keypoints are 0."""
@@ -166,32 +153,11 @@ class BlazeFace(HeadBase):
 
     def rows(self, outputs: Sequence[Float32]) -> Float32:
         """Place and score of each box, without its keypoints; see ``Head``."""
-        half = len(outputs) // 2
-        boxes, scores = np.concatenate(outputs[:half], axis=1), np.concatenate(outputs[half:], axis=1)
+        boxes, scores = _boxes_and_scores(outputs)
         return np.concatenate([boxes[..., :4], scores], axis=-1)
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read what ``to_dict`` wrote; see ``Head``."""
-        keys = ("image_wh", "levels", "num_keypoints", "separate")
-        image_wh, levels, num_keypoints, separate = read_values(cls.kind, data, *keys)
-        grids = tuple(_require_level(level) for level in require_entries(levels, "levels"))
-        return cls(require_pair(image_wh, "image_wh"), grids, num_keypoints, separate)
 
-    def _counts(self) -> list[int]:
-        return [rows * columns * each for rows, columns, each in self.levels]
-
-    def _centers(self) -> Float32:
-        """The centre of every box's cell, as fractions of the image: ``(B, 2)``."""
-        centers = [
-            np.repeat((cells_xy(rows, columns) + np.float32(0.5)) / (columns, rows), each, axis=0)
-            for rows, columns, each in self.levels
-        ]
-        return np.concatenate(centers).astype(np.float32)
-
-
-def _require_level(value: object) -> Level:
-    numbers = [require_count(entry, "each number of a level") for entry in require_entries(value, "each level")]
-    if len(numbers) != 3:
-        raise ValueError(f"each level must be rows, columns and boxes per cell, got {value!r}")
-    return numbers[0], numbers[1], numbers[2]
+def _boxes_and_scores(outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
+    """The raw numbers of all boxes and of all scores, over all levels."""
+    half = len(outputs) // 2
+    return np.concatenate(outputs[:half], axis=1), np.concatenate(outputs[half:], axis=1)

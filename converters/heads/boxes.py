@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 
 
-def corners_from_centers(centers_xy: Float32, half_sizes_wh: Float32) -> Float32:
+def corners_from_centers(centers_xy: Float32, half_sizes_wh: Float32, *, axis: int = -1) -> Float32:
     """Turn centres and half sizes into corners.
 
     Args:
-        centers_xy: float32 ``(..., 2)``.
-        half_sizes_wh: float32 ``(..., 2)``, >= 0; infinity gives infinite corners.
+        centers_xy: float32, x and y along ``axis``.
+        half_sizes_wh: float32 of the same shape, >= 0; infinity gives infinite corners.
+        axis: -1, or 1 where boxes are along the last axis instead.
 
     Returns:
-        float32 ``(..., 4)``: x1, y1, x2, y2 in the unit of the arguments.
+        float32, x1, y1, x2, y2 along ``axis`` in the unit of the arguments.
     """
-    return np.concatenate([centers_xy - half_sizes_wh, centers_xy + half_sizes_wh], axis=-1)
+    return np.concatenate([centers_xy - half_sizes_wh, centers_xy + half_sizes_wh], axis=axis)
 
 
 def clip_xyxy(boxes_xyxy: Float32, low: float = 0.0, high: float = 1.0) -> Float32:

@@ -1,18 +1,35 @@
-"""Boxes that a network has decoded, anywhere in the picture: what the heads of YOLO v5 and v8 share."""
+"""Boxes that a network has decoded, anywhere in the picture: YOLO v5 and v7, and YOLO v8, v9 and v11.
+
+::
+
+    yolo_v5   [N, B, 5 + NC]: cx, cy, w, h, objectness, class probabilities       score = objectness * class
+    yolo_v8   [N, 4 + NC, B]: cx, cy, w, h, class probabilities                   x1 = (cx - w / 2) / width, and so on
+
+Sources of the layouts: the ``Detect`` layers of ultralytics/yolov5 (models/yolo.py), with the product of scores in its
+``non_max_suppression``, and of ultralytics/ultralytics (nn/modules/head.py). Boxes are in pixels; exports to TFLite
+(models/tf.py) divide them by the picture's size, so that int8 codes reach.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from converters.checks import require_count
-from converters.heads.arithmetic import centers_and_sizes, clipped_corners, clipped_corners_nodes, lattice_boxes
-from converters.heads.base import HeadBase, read_values, require_pair
+from converters.heads.arithmetic import (
+    centers_and_sizes,
+    clipped_corners,
+    clipped_corners_nodes,
+    lattice_boxes,
+    split_nodes,
+    split_scores,
+)
+from converters.heads.base import Head, RawOutput, require_pair
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     import onnx_ir as ir
 
@@ -21,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class DecodedHead(HeadBase):
+class DecodedHead(Head):
     """Centres and sizes.
 
     Attributes:
@@ -43,12 +60,6 @@ class DecodedHead(HeadBase):
     def default_boxes(self) -> Float32:
         """Boxes side by side: any box can be anywhere."""
         return lattice_boxes(self.num_boxes)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read what ``to_dict`` wrote; see ``Head``."""
-        num_boxes, num_classes, extent_wh = read_values(cls.kind, data, "num_boxes", "num_classes", "extent_wh")
-        return cls(num_boxes, num_classes, require_pair(extent_wh, "extent_wh"))
 
     def _corners(self, centers: Float32, sizes: Float32, *, axis: int) -> Float32:
         """Corners as fractions of the picture; x and y along ``axis``, which is 1 or the last."""
@@ -80,3 +91,67 @@ class DecodedHead(HeadBase):
         if extent[0] == extent[1]:
             return np.array(extent[0], np.float32)
         return extent[:, None] if axis == 1 else extent
+
+
+@dataclass(frozen=True, slots=True)
+class YoloV5(DecodedHead):
+    """A decoded head with objectness; see ``DecodedHead`` for its parameters."""
+
+    kind: ClassVar[str] = "yolo_v5"
+
+    def raw_outputs(self) -> tuple[RawOutput, ...]:
+        """The one output, ``[B, 5 + NC]``."""
+        return (RawOutput("", (self.num_boxes, 5 + self.num_classes)),)
+
+    def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
+        rows = outputs[0]
+        return self._corners(rows[..., 0:2], rows[..., 2:4], axis=-1), rows[..., 4:5] * rows[..., 5:]
+
+    def _decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+        names = ["head/centers_xy_raw", "head/sizes_wh_raw", "head/objectness", "head/class_probabilities"]
+        parts = split_nodes(writer, outputs[0], [2, 2, 1, self.num_classes], names, axis=2)
+        boxes = self._corner_nodes(writer, parts[0], parts[1], "head/boxes", axis=-1)
+        return boxes, writer.op("Mul", parts[2:], "head/scores")
+
+    def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
+        """Raw outputs of boxes and scores; see ``Head``."""
+        return (np.concatenate([*self._places_of(boxes_xyxy), *split_scores(scores)], axis=-1),)
+
+    def rows(self, outputs: Sequence[Float32]) -> Float32:
+        """cx, cy, w, h, objectness and classes of each box; see ``Head``."""
+        return outputs[0]
+
+
+@dataclass(frozen=True, slots=True)
+class YoloV8(DecodedHead):
+    """A decoded head without objectness; see ``DecodedHead`` for its parameters."""
+
+    kind: ClassVar[str] = "yolo_v8"
+
+    def raw_outputs(self) -> tuple[RawOutput, ...]:
+        """The one output, ``[4 + NC, B]``."""
+        return (RawOutput("", (4 + self.num_classes, self.num_boxes)),)
+
+    def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
+        columns = outputs[0]
+        boxes = self._corners(columns[:, 0:2], columns[:, 2:4], axis=1)
+        return np.ascontiguousarray(boxes.swapaxes(1, 2)), np.ascontiguousarray(columns[:, 4:].swapaxes(1, 2))
+
+    def _decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+        """Splits and divides along contiguous rows, and transposes only the results."""
+        names = ["head/centers_xy_raw", "head/sizes_wh_raw", "head/scores_by_class"]
+        centers, sizes, scores = split_nodes(writer, outputs[0], [2, 2, self.num_classes], names, axis=1)
+        boxes = self._corner_nodes(writer, centers, sizes, "head/boxes_by_corner", axis=1)
+        return (
+            writer.op("Transpose", [boxes], "head/boxes", perm=[0, 2, 1]),
+            writer.op("Transpose", [scores], "head/scores", perm=[0, 2, 1]),
+        )
+
+    def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
+        """Raw outputs of boxes and scores; see ``Head``."""
+        rows = np.concatenate([*self._places_of(boxes_xyxy), scores], axis=-1)
+        return (np.ascontiguousarray(rows.swapaxes(1, 2), np.float32),)
+
+    def rows(self, outputs: Sequence[Float32]) -> Float32:
+        """cx, cy, w, h and class probabilities of each box; see ``Head``."""
+        return outputs[0].swapaxes(1, 2)

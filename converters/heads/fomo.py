@@ -17,16 +17,16 @@ whole patch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from converters.checks import require_count, require_flag, require_number
-from converters.heads.arithmetic import LEAST_PROBABILITY, cells_xy, clipped_corners, softmax, split_nodes
-from converters.heads.base import HeadBase, RawOutput, read_values, require_arrays, require_values
+from converters.heads.arithmetic import LEAST_PROBABILITY, clipped_corners, integers, softmax, split_nodes
+from converters.heads.cells import CellHead, Level
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import onnx_ir as ir
 
@@ -37,7 +37,7 @@ LOWEST = np.float32(np.finfo(np.float32).min)  # what lies beyond the border
 
 
 @dataclass(frozen=True, slots=True)
-class Fomo(HeadBase):
+class Fomo(CellHead):
     """A grid of class probabilities.
 
     Attributes:
@@ -58,36 +58,26 @@ class Fomo(HeadBase):
     activated: bool = True
 
     def __post_init__(self) -> None:
-        require_count(self.grid_h, "grid_h")
-        require_count(self.grid_w, "grid_w")
-        require_count(self.num_classes, "num_classes")
+        for name in ("grid_h", "grid_w", "num_classes"):
+            require_count(getattr(self, name), name)
         if require_number(self.size_cells, "size_cells") <= 0:
             raise ValueError(f"size_cells must be above 0, got {self.size_cells!r}")
         require_flag(self.merge, "merge")
         require_flag(self.activated, "activated")
 
-    @property
-    def num_boxes(self) -> int:
-        """Cells."""
-        return self.grid_h * self.grid_w
+    def _levels(self) -> Sequence[Level]:
+        return [(self.grid_h, self.grid_w, 1)]
 
-    def raw_outputs(self) -> tuple[RawOutput, ...]:
-        """The one output, ``[rows, columns, 1 + NC]``."""
-        return (RawOutput("", (self.grid_h, self.grid_w, 1 + self.num_classes)),)
+    def _width(self) -> int:
+        return 1 + self.num_classes
 
-    def decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
-        """Boxes and scores of raw outputs; see ``Head``."""
-        require_arrays(self, outputs)
+    def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
         grid = outputs[0] if self.activated else softmax(outputs[0])
-        scores = grid[..., 1:]
-        if self.merge:
-            scores = _keep_peaks(scores)
-        boxes = np.repeat(self._boxes()[None], len(grid), axis=0)
+        scores = _keep_peaks(grid[..., 1:]) if self.merge else grid[..., 1:]
+        boxes = np.repeat(self.default_boxes()[None], len(grid), axis=0)
         return boxes, np.ascontiguousarray(scores.reshape(len(grid), self.num_boxes, self.num_classes))
 
-    def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
-        """The twin of ``decode``."""
-        require_values(self, outputs)
+    def _decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         grid = outputs[0]
         if not self.activated:
             grid = writer.op("Softmax", [grid], "head/probabilities", axis=3)
@@ -95,23 +85,25 @@ class Fomo(HeadBase):
         scores = split_nodes(writer, grid, [1, self.num_classes], names, axis=3)[1]
         if self.merge:
             scores = self._peak_nodes(writer, scores)
-        shape = writer.constant(np.array([-1, self.num_boxes, self.num_classes], np.int64), "head/scores_shape")
+        shape = integers(writer, [-1, self.num_boxes, self.num_classes], "head/scores_shape")
         scores = writer.op("Reshape", [scores, shape], "head/scores")
         return self._box_nodes(writer, outputs[0]), scores
 
     def _box_nodes(self, writer: GraphWriter, batch_of: ir.Value) -> ir.Value:
         """The same boxes for every image."""
-        start, end = (writer.constant(np.array([n], np.int64), f"head/batch_{n}") for n in (0, 1))
+        start, end = (integers(writer, [n], f"head/batch_{n}") for n in (0, 1))
         batch = writer.op("Slice", [writer.op("Shape", [batch_of], "head/grid_shape"), start, end], "head/batch")
-        one_image = writer.constant(np.array([self.num_boxes, 4], np.int64), "head/boxes_of_an_image")
+        one_image = integers(writer, [self.num_boxes, 4], "head/boxes_of_an_image")
         shape = writer.op("Concat", [batch, one_image], "head/boxes_shape", axis=0)
-        return writer.op("Expand", [writer.constant(self._boxes()[None], "head/cell_boxes"), shape], "head/boxes")
+        return writer.op(
+            "Expand", [writer.constant(self.default_boxes()[None], "head/cell_boxes"), shape], "head/boxes"
+        )
 
     def _peak_nodes(self, writer: GraphWriter, scores: ir.Value) -> ir.Value:
         """The twin of ``_keep_peaks``."""
         rows, columns = self.grid_h, self.grid_w
         by_class = writer.op("Transpose", [scores], "head/scores_by_class", perm=[0, 3, 1, 2])
-        pads = writer.constant(np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64), "head/border_pads")
+        pads = integers(writer, [0, 0, 1, 1, 0, 0, 1, 1], "head/border_pads")
         padded = writer.op("Pad", [by_class, pads, writer.constant(LOWEST, "head/lowest")], "head/bordered_scores")
         of_three = writer.op("MaxPool", [padded], "head/best_of_three_columns", kernel_shape=[1, 3])
         above = _slice(writer, of_three, (0, 0), (rows, columns), "head/best_above")
@@ -130,32 +122,19 @@ class Fomo(HeadBase):
 
     def default_boxes(self) -> Float32:
         """The boxes, which nothing moves."""
-        return self._boxes()
+        _, grid_wh = self._cells_and_grids()
+        return clipped_corners(self._centers(), np.float32(self.size_cells) / np.float32(2) / grid_wh)
 
-    def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
-        """Raw outputs of scores; see ``Head``. The boxes cannot be asked; where cells merge, neighbours lose their scores."""
+    def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:  # noqa: ARG002 - they cannot move
+        """Raw outputs of scores; see ``Head``. Where cells merge, neighbours lose their scores."""
         rest = np.clip(1 - scores.sum(axis=-1, keepdims=True), 0, 1)
-        grid = np.concatenate([rest, scores], axis=-1).astype(np.float32)
-        if not self.activated:
-            grid = np.log(np.maximum(grid, np.float32(LEAST_PROBABILITY)))
-        return (grid.reshape(len(boxes_xyxy), self.grid_h, self.grid_w, -1),)
+        if self.activated:
+            return self._outputs_of(rest, scores)
+        return self._outputs_of(*(np.log(np.maximum(part, np.float32(LEAST_PROBABILITY))) for part in (rest, scores)))
 
     def rows(self, outputs: Sequence[Float32]) -> Float32:
         """No place, and the scores of background and classes of each cell; see ``Head``."""
-        scores = outputs[0].reshape(len(outputs[0]), self.num_boxes, 1 + self.num_classes)
-        return np.pad(scores, ((0, 0), (0, 0), (4, 0)))
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read what ``to_dict`` wrote; see ``Head``."""
-        keys = ("grid_h", "grid_w", "num_classes", "size_cells", "merge", "activated")
-        return cls(*read_values(cls.kind, data, *keys))
-
-    def _boxes(self) -> Float32:
-        grid_wh = np.array([self.grid_w, self.grid_h], np.float32)
-        centers = (cells_xy(self.grid_h, self.grid_w) + np.float32(0.5)) / grid_wh
-        half = np.broadcast_to(np.float32(self.size_cells) / np.float32(2) / grid_wh, centers.shape)
-        return clipped_corners(centers, half)
+        return np.pad(CellHead.rows(self, outputs), ((0, 0), (0, 0), (4, 0)))
 
 
 def _keep_peaks(scores: Float32) -> Float32:
@@ -170,7 +149,7 @@ def _keep_peaks(scores: Float32) -> Float32:
 def _slice(writer: GraphWriter, value: ir.Value, starts: tuple[int, int], ends: tuple[int, int], name: str) -> ir.Value:
     """A rectangle of rows and columns of a value ``[N, NC, rows, columns]``."""
     bounds = [
-        writer.constant(np.array(numbers, np.int64), f"{name}:{what}")
+        integers(writer, numbers, f"{name}:{what}")
         for what, numbers in (("starts", starts), ("ends", ends), ("axes", (2, 3)))
     ]
     return writer.op("Slice", [value, *bounds], name)

@@ -1,18 +1,58 @@
-"""Grids of cells with anchors, several levels behind one another: what YOLO v3 and the raw form of YOLO v5 share.
+"""Grids of cells with anchors in pixels, one or several behind one another: YOLO v3 and v4, and raw YOLO v5 and v7.
 
-Boxes are flattened row, column, anchor within a level, or anchor, row, column where a maker lays its levels out so.
+::
+
+    per level [N, rows, columns, A * (5 + NC)]: tx, ty, tw, th, objectness, classes; s = sigmoid(t)
+    yolo_v3       centre = (s * scale - (scale - 1) / 2 + cell) / grid      size = exp(t) * anchor
+    yolo_v5_raw   centre = (2 s - 0.5 + cell) / grid                        size = (2 s)^2 * anchor
+                  score = s(objectness) * s(class); outputs may be [N, A, rows, columns, 5 + NC]
+
+Sources of the formulas: ``get_yolo_box`` and ``get_yolo_detections`` of AlexeyAB/darknet (src/yolo_layer.c), where
+``scale`` is ``scale_x_y`` of a YOLO v4 cfg, and 1 in YOLO v3; the ``Detect`` layer of ultralytics/yolov5
+(models/yolo.py). Unlike in YOLO v2, classes do not compete: each has its own sigmoid.
+
+With a softmax over the classes ``yolo_v3`` is YOLO v2 over several grids, what STMicroelectronics' C code for
+``st_yolo_x`` computes (lib_vision_models_pp, od_pp_st_yolox.c); a single class has probability 1 there. Its anchors are
+in cells: times the stride.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from converters.checks import require_count, require_entries, require_instance, require_number
-from converters.heads.arithmetic import cells_xy, join_levels, join_levels_nodes, part_levels
-from converters.heads.base import HeadBase, RawOutput, level_outputs, require_pair
+from converters.checks import (
+    require_choice,
+    require_count,
+    require_entries,
+    require_flag,
+    require_instance,
+    require_number,
+)
+from converters.heads.arithmetic import (
+    SMALLEST_SIZE,
+    centers_and_sizes,
+    clipped_corners,
+    clipped_corners_nodes,
+    logit,
+    sigmoid,
+    sigmoid_nodes,
+    split_nodes,
+    split_scores,
+)
+from converters.heads.base import RawOutput, level_outputs, lists_to_tuples, require_pair
+from converters.heads.boxes import Float32, corners_from_centers
+from converters.heads.cells import (
+    CellHead,
+    Level,
+    center_nodes,
+    centers_in_grid,
+    exponential_box_nodes,
+    exponential_boxes,
+)
+from converters.heads.yolo_v2 import decode_scores, encode_scores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +60,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from converters.graph import GraphWriter
-    from converters.heads.boxes import Float32
+
+ClassActivation = Literal["sigmoid", "softmax"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,120 +90,6 @@ class AnchorGrid:
         if not 1 <= require_number(self.xy_scale, "xy_scale") <= 2:
             raise ValueError(f"xy_scale must lie in 1..2, got {self.xy_scale!r}")
 
-    @property
-    def num_boxes(self) -> int:
-        """Rows x columns x anchors."""
-        return self.rows * self.columns * len(self.anchors_px)
-
-
-@dataclass(frozen=True, eq=False)
-class BoxPlaces:
-    """Float32 constants of every box, over all levels.
-
-    Attributes:
-        cells_xy: ``(B, 2)``: column and row of its cell.
-        grid_wh: ``(B, 2)``: columns and rows of its grid.
-        anchors_wh: ``(B, 2)``: its anchor as fractions of the image.
-        xy_scales: ``(B, 1)``: ``xy_scale`` of its grid.
-    """
-
-    cells_xy: Float32
-    grid_wh: Float32
-    anchors_wh: Float32
-    xy_scales: Float32
-
-    @property
-    def centers_xy(self) -> Float32:
-        """The middle of every box's cell, as fractions of the image: ``(B, 2)``."""
-        return (self.cells_xy + np.float32(0.5)) / self.grid_wh
-
-    @property
-    def boxes_xyxy(self) -> Float32:
-        """Every anchor in the middle of its cell: ``(B, 4)``."""
-        half = self.anchors_wh / np.float32(2)
-        return np.concatenate([self.centers_xy - half, self.centers_xy + half], axis=-1)
-
-
-@dataclass(frozen=True, slots=True)
-class AnchorHead(HeadBase):
-    """Raw grids with anchors, before a formula.
-
-    Attributes:
-        grids: the levels in the order of the outputs.
-        num_classes: NC.
-        image_wh: width and height of the network's input in pixels.
-    """
-
-    grids: tuple[AnchorGrid, ...]
-    num_classes: int
-    image_wh: tuple[float, float]
-
-    def __post_init__(self) -> None:
-        require_grids(self.grids)
-        require_count(self.num_classes, "num_classes")
-        require_pair(self.image_wh, "image_wh")
-
-    @property
-    def num_boxes(self) -> int:
-        """Boxes over all levels."""
-        return sum(self._counts())
-
-    def raw_outputs(self) -> tuple[RawOutput, ...]:
-        """An output per level."""
-        return level_outputs(
-            [(grid.rows, grid.columns, len(grid.anchors_px) * (5 + self.num_classes)) for grid in self.grids]
-        )
-
-    def default_boxes(self) -> Float32:
-        """Every anchor in the middle of its cell."""
-        return self._places().boxes_xyxy
-
-    def rows(self, outputs: Sequence[Float32]) -> Float32:
-        """tx, ty, tw, th, objectness and classes of each box; see ``Head``."""
-        return join_levels(outputs, 5 + self.num_classes)
-
-    def _row_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> ir.Value:
-        """The twin of ``rows``."""
-        return join_levels_nodes(writer, outputs, self._counts(), 5 + self.num_classes)
-
-    def _part(self, rows: Float32) -> tuple[Float32, ...]:
-        """The inverse of ``rows``."""
-        return part_levels(rows, [raw.shape for raw in self.raw_outputs()], self._counts())
-
-    def _counts(self) -> list[int]:
-        return [grid.num_boxes for grid in self.grids]
-
-    def _places(self) -> BoxPlaces:
-        return place_boxes(self.grids, self.image_wh)
-
-
-def place_boxes(
-    grids: Sequence[AnchorGrid], image_wh: tuple[float, float], *, anchors_first: bool = False
-) -> BoxPlaces:
-    """The constants of every box, in the order of the raw outputs."""
-    cells, sizes, anchors, scales = [], [], [], []
-    for grid in grids:
-        at, wh = cells_xy(grid.rows, grid.columns), np.array(grid.anchors_px, np.float64) / image_wh
-        count = len(wh)
-        cells.append(np.tile(at, (count, 1)) if anchors_first else np.repeat(at, count, axis=0))
-        anchors.append(np.repeat(wh, len(at), axis=0) if anchors_first else np.tile(wh, (len(at), 1)))
-        sizes.append(np.tile(np.array([[grid.columns, grid.rows]], np.float32), (grid.num_boxes, 1)))
-        scales.append(np.full((grid.num_boxes, 1), grid.xy_scale, np.float32))
-    return BoxPlaces(
-        cells_xy=np.concatenate(cells),
-        grid_wh=np.concatenate(sizes),
-        anchors_wh=np.concatenate(anchors).astype(np.float32),
-        xy_scales=np.concatenate(scales),
-    )
-
-
-def require_grids(grids: object) -> None:
-    """Raise ValueError unless this is a tuple of at least one ``AnchorGrid``."""
-    if not require_entries(grids, "grids"):
-        raise ValueError("at least one grid is needed")
-    for grid in require_entries(grids, "grids"):
-        require_instance(grid, AnchorGrid, "each grid")
-
 
 def grids_from_json(data: object) -> tuple[AnchorGrid, ...]:
     """Read grids as ``asdict`` writes them; raises ValueError where they are malformed."""
@@ -173,6 +100,169 @@ def _grid_from_json(data: Any) -> AnchorGrid:
     keys = ("rows", "columns", "anchors_px", "xy_scale")
     if not isinstance(data, dict) or any(key not in data for key in keys):
         raise ValueError(f"each grid needs {', '.join(keys)}, got {data!r}")
-    anchors = require_entries(data["anchors_px"], "anchors_px")
-    pairs = tuple(require_pair(anchor, "each anchor") for anchor in anchors)
-    return AnchorGrid(data["rows"], data["columns"], pairs, data["xy_scale"])
+    return AnchorGrid(**{key: lists_to_tuples(data[key]) for key in keys})  # type: ignore[arg-type]  # it checks them
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorHead(CellHead):
+    """Raw grids with anchors, before a formula.
+
+    Attributes:
+        grids: the levels in the order of the outputs.
+        num_classes: NC.
+        image_wh: width and height of the network's input in pixels.
+    """
+
+    readers: ClassVar = {"grids": grids_from_json}
+    grids: tuple[AnchorGrid, ...]
+    num_classes: int
+    image_wh: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        if not require_entries(self.grids, "grids"):
+            raise ValueError("at least one grid is needed")
+        for grid in self.grids:
+            require_instance(grid, AnchorGrid, "each grid")
+        require_count(self.num_classes, "num_classes")
+        require_pair(self.image_wh, "image_wh")
+
+    def _levels(self) -> Sequence[Level]:
+        return [(grid.rows, grid.columns, len(grid.anchors_px)) for grid in self.grids]
+
+    def default_boxes(self) -> Float32:
+        """Every anchor in the middle of its cell."""
+        return corners_from_centers(self._centers(), self._anchors_wh() / np.float32(2))
+
+    def _anchors_wh(self) -> Float32:
+        """The anchor of every box as fractions of the image: ``(B, 2)``."""
+        anchors = []
+        for grid in self.grids:
+            fractions, cells = np.array(grid.anchors_px, np.float64) / self.image_wh, grid.rows * grid.columns
+            by_cell = self._is_cell_by_cell()
+            anchors.append(np.tile(fractions, (cells, 1)) if by_cell else np.repeat(fractions, cells, axis=0))
+        return np.concatenate(anchors).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class YoloV3(AnchorHead):
+    """Grids before any activation.
+
+    Attributes:
+        class_activation: ``"sigmoid"`` each, or one ``"softmax"``, which makes a single class certain.
+    """
+
+    kind: ClassVar[str] = "yolo_v3"
+    class_activation: ClassActivation = "sigmoid"
+
+    def __post_init__(self) -> None:
+        AnchorHead.__post_init__(self)
+        require_choice(self.class_activation, ClassActivation, "class_activation")
+
+    def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
+        rows = self.rows(outputs)
+        cells, grid_wh, scales = self._scaled_cells()
+        offsets = sigmoid(rows[..., 0:2])
+        centers = centers_in_grid(offsets if scales is None else offsets * scales, cells, grid_wh)
+        boxes = exponential_boxes(centers, rows[..., 2:4], self._anchors_wh())
+        if self.class_activation == "softmax":
+            return boxes, decode_scores(rows[..., 4:5], rows[..., 5:])
+        return boxes, sigmoid(rows[..., 4:5]) * sigmoid(rows[..., 5:])
+
+    def _decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+        rows = self._row_nodes(writer, outputs)
+        names = ["head/raw_xy", "head/raw_wh", "head/raw_objectness", "head/class_logits"]
+        xy, wh, objectness, classes = split_nodes(writer, rows, [2, 2, 1, self.num_classes], names, axis=2)
+        cells, grid_wh, scales = self._scaled_cells()
+        offsets = sigmoid_nodes(writer, xy, "head/offsets_xy")
+        if scales is not None:
+            factors = writer.constant(scales, "head/xy_scales")
+            offsets = writer.op("Mul", [offsets, factors], "head/offsets_xy_scaled")
+        centers = center_nodes(writer, offsets, cells, grid_wh)
+        boxes = exponential_box_nodes(writer, centers, wh, self._anchors_wh())
+        if self.class_activation == "softmax" and self.num_classes == 1:
+            return boxes, sigmoid_nodes(writer, objectness, "head/scores")
+        confidence = sigmoid_nodes(writer, objectness, "head/objectness")
+        if self.class_activation == "softmax":
+            probabilities = writer.op("Softmax", [classes], "head/class_probabilities", axis=2)
+        else:
+            probabilities = sigmoid_nodes(writer, classes, "head/class_probabilities")
+        return boxes, writer.op("Mul", [confidence, probabilities], "head/scores")
+
+    def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
+        """Raw outputs of boxes and scores; see ``Head``. A centre stays in its cell, or as near as the scale lets it."""
+        cells, grid_wh, scales = self._scaled_cells()
+        centers, sizes = centers_and_sizes(boxes_xyxy)
+        offsets = (centers * grid_wh - cells) / (np.float32(1) if scales is None else scales)
+        wh = np.log(np.maximum(sizes, SMALLEST_SIZE) / self._anchors_wh())
+        if self.class_activation == "softmax":
+            return self._outputs_of(logit(offsets.clip(0, 1)), wh, *encode_scores(scores))
+        return self._outputs_of(logit(offsets.clip(0, 1)), wh, *map(logit, split_scores(scores)))
+
+    def _scaled_cells(self) -> tuple[Float32, Float32, Float32 | None]:
+        """Cells less half of what the scale adds, grids, and the scales ``(B, 1)``; None where each is 1."""
+        cells, grid_wh = self._cells_and_grids()
+        if all(grid.xy_scale == 1 for grid in self.grids):
+            return cells, grid_wh, None
+        of_grids = np.array([[grid.xy_scale] for grid in self.grids], np.float32)
+        scales = np.repeat(of_grids, self._counts(), axis=0)
+        return cells - (scales - np.float32(1)) / np.float32(2), grid_wh, scales
+
+
+@dataclass(frozen=True, slots=True)
+class YoloV5Raw(AnchorHead):
+    """Grids before any activation; their ``xy_scale`` stays 1.
+
+    Attributes:
+        anchors_first: outputs are ``[A, rows, columns, 5 + NC]``, as PyTorch has them, instead of
+            ``[rows, columns, A * (5 + NC)]``.
+    """
+
+    kind: ClassVar[str] = "yolo_v5_raw"
+    anchors_first: bool = False
+
+    def __post_init__(self) -> None:
+        AnchorHead.__post_init__(self)
+        require_flag(self.anchors_first, "anchors_first")
+        if any(grid.xy_scale != 1 for grid in self.grids):
+            raise ValueError("xy_scale of a yolo_v5_raw grid must be 1: its formula has no other")
+
+    def _is_cell_by_cell(self) -> bool:
+        return not self.anchors_first
+
+    def raw_outputs(self) -> tuple[RawOutput, ...]:
+        """An output per level."""
+        if not self.anchors_first:
+            return CellHead.raw_outputs(self)
+        return level_outputs([(each, rows, columns, self._width()) for rows, columns, each in self._levels()])
+
+    def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
+        cells, grid_wh = self._cells_and_grids()
+        activated = sigmoid(self.rows(outputs))
+        xy, wh = activated[..., 0:2], activated[..., 2:4]
+        centers = centers_in_grid(xy + xy, cells - np.float32(0.5), grid_wh)
+        half_sizes = wh * wh * (self._anchors_wh() * np.float32(2))
+        return clipped_corners(centers, half_sizes), activated[..., 4:5] * activated[..., 5:]
+
+    def _decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+        cells, grid_wh = self._cells_and_grids()
+        names = ["head/activated_xy", "head/activated_wh", "head/objectness", "head/class_probabilities"]
+        activated = sigmoid_nodes(writer, self._row_nodes(writer, outputs), "head/activated")
+        xy, wh, objectness, classes = split_nodes(writer, activated, [2, 2, 1, self.num_classes], names, axis=2)
+        offsets = writer.op("Add", [xy, xy], "head/offsets_xy")
+        centers = center_nodes(writer, offsets, cells - np.float32(0.5), grid_wh)
+        anchors = writer.constant(self._anchors_wh() * np.float32(2), "head/double_anchors_wh")
+        squares = writer.op("Mul", [wh, wh], "head/squares_wh")
+        half_sizes = writer.op("Mul", [squares, anchors], "head/half_sizes_wh")
+        boxes = clipped_corners_nodes(writer, centers, half_sizes, "head/boxes")
+        return boxes, writer.op("Mul", [objectness, classes], "head/scores")
+
+    def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
+        """Raw outputs of boxes and scores; see ``Head``.
+
+        A centre can leave its cell by half a cell; a size is at most four anchors.
+        """
+        cells, grid_wh = self._cells_and_grids()
+        centers, sizes = centers_and_sizes(boxes_xyxy)
+        xy = logit(((centers * grid_wh - cells + np.float32(0.5)) / 2).clip(0, 1))
+        wh = logit((np.sqrt(np.maximum(sizes, 0) / self._anchors_wh()) / 2).clip(0, 1))
+        return self._outputs_of(xy, wh, *map(logit, split_scores(scores)))

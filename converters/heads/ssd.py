@@ -24,7 +24,7 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -42,8 +42,8 @@ from converters.heads.arithmetic import (
     SMALLEST_SIZE,
     centers_and_sizes,
     clip_nodes,
-    clipped_corners,
     clipped_corners_nodes,
+    integers,
     lattice_boxes,
     logit,
     sigmoid,
@@ -51,11 +51,11 @@ from converters.heads.arithmetic import (
     softmax,
     split_nodes,
 )
-from converters.heads.base import HeadBase, RawOutput, read_values, require_arrays, require_values
-from converters.heads.boxes import Float32, clip_xyxy
+from converters.heads.base import Head, RawOutput
+from converters.heads.boxes import Float32, clip_xyxy, corners_from_centers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import onnx_ir as ir
 
@@ -69,8 +69,35 @@ Four = tuple[float, float, float, float]
 SWAPPED = [1, 0, 3, 2]  # y, x, h, w <-> x, y, w, h, and the same for corners
 
 
+def _require_four(value: object, what: str) -> Four:
+    numbers = [require_number(entry, f"each of {what}") for entry in require_entries(value, what)]
+    if len(numbers) != 4:
+        raise ValueError(f"{what} must be four numbers, got {value!r}")
+    return numbers[0], numbers[1], numbers[2], numbers[3]
+
+
+def _priors_from_base64(text: object) -> tuple[Four, ...] | None:
+    if text is None:
+        return None
+    try:
+        data = base64.b64decode(require_text(text, "priors"), validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"priors must be base64: {error}") from error
+    if not data or len(data) % 16:
+        raise ValueError(f"priors must be four float32 numbers per box, got {len(data)} bytes")
+    rows = np.frombuffer(data, "<f4").reshape(-1, 4).astype(np.float64)
+    return tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in rows)
+
+
+def _require_parts(value: object) -> tuple[str, ...]:
+    parts = require_texts(value, "parts")
+    if not parts:
+        raise ValueError("parts must name what the network gives")
+    return parts
+
+
 @dataclass(frozen=True, slots=True)
-class Ssd(HeadBase):
+class Ssd(Head):
     """Scores and offsets of prior boxes.
 
     Attributes:
@@ -89,6 +116,7 @@ class Ssd(HeadBase):
     """
 
     kind: ClassVar[str] = "ssd"
+    readers: ClassVar = {"priors": _priors_from_base64, "parts": _require_parts}
     num_boxes: int
     num_classes: int
     coding: Coding
@@ -107,11 +135,9 @@ class Ssd(HeadBase):
         require_choice(self.coding, Coding, "coding")
         if min(_require_four(self.scales, "scales")) <= 0:
             raise ValueError(f"scales must be four numbers above 0, got {self.scales!r}")
-        require_flag(self.yx_first, "yx_first")
-        require_flag(self.background, "background")
         require_choice(self.activation, Activation, "activation")
-        require_flag(self.joined, "joined")
-        require_flag(self.clipped, "clipped")
+        for name in ("yx_first", "background", "joined", "clipped"):
+            require_flag(getattr(self, name), name)
         if self.priors is not None:
             self._require_priors()
         needed: tuple[Part, ...] = ("scores", "offsets", *(() if self.priors is not None else ("priors",)))
@@ -129,18 +155,15 @@ class Ssd(HeadBase):
             w, h = (c, d) if self.coding == "centers" else (c - a, d - b)
             if min(w, h) <= 0:
                 raise ValueError(f"prior {index} has no size above 0: {prior!r}, read as {self.coding}")
-        as_float32 = np.array(priors, np.float32).tolist()
-        object.__setattr__(
-            self, "priors", tuple(map(tuple, as_float32))
-        )  # what a document keeps, and nodes compute with
+        kept = tuple(map(tuple, self._priors().tolist()))  # float32: what a document keeps, and nodes compute with
+        object.__setattr__(self, "priors", kept)
 
     def raw_outputs(self) -> tuple[RawOutput, ...]:
         """Scores, offsets, and priors where these are no parameters; or one output of all their columns."""
+        widths = self._widths()
         if self.joined:
-            return (RawOutput("", (self.num_boxes, sum(self._widths()))),)
-        return tuple(
-            RawOutput(part, (self.num_boxes, width)) for part, width in zip(self.parts, self._widths(), strict=True)
-        )
+            return (RawOutput("", (self.num_boxes, sum(widths))),)
+        return tuple(RawOutput(part, (self.num_boxes, width)) for part, width in zip(self.parts, widths, strict=True))
 
     def _widths(self) -> list[int]:
         """Columns of each part."""
@@ -151,14 +174,13 @@ class Ssd(HeadBase):
         arrays = np.split(outputs[0], np.cumsum(self._widths())[:-1], axis=-1) if self.joined else outputs
         return dict(zip(self.parts, arrays, strict=True))
 
-    def decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
-        """Boxes and scores of raw outputs; see ``Head``."""
-        require_arrays(self, outputs)
+    def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
         parts = self._part(outputs)
         priors = self._priors() if self.priors is not None else parts["priors"]
-        with np.errstate(over="ignore"):
-            scaled = np.asarray(parts["offsets"] / np.array(self.scales, np.float32), np.float32)
-            boxes = self._decode_boxes(scaled, priors)
+        scaled = np.asarray(parts["offsets"] / np.array(self.scales, np.float32), np.float32)
+        boxes = self._decode_boxes(scaled, priors)
+        if self.clipped:
+            boxes = clip_xyxy(boxes)
         if self.yx_first:
             boxes = np.ascontiguousarray(boxes[..., SWAPPED])
         return boxes, self._decode_scores(parts["scores"])
@@ -166,16 +188,11 @@ class Ssd(HeadBase):
     def _decode_boxes(self, offsets: Float32, priors: Float32) -> Float32:
         low, high = priors[..., 0:2], priors[..., 2:4]
         if self.coding == "centers":
-            centers = offsets[..., 0:2] * high + low
             half_sizes = np.exp(offsets[..., 2:4]) * (high / np.float32(2))
-            if not self.clipped:
-                return np.concatenate([centers - half_sizes, centers + half_sizes], axis=-1)
-            return clipped_corners(centers, half_sizes)
-        sizes = high - low
-        corners = offsets * np.concatenate([sizes, sizes], axis=-1) + priors
-        first = corners[..., 0:2]
-        boxes = np.concatenate([first, np.maximum(first, corners[..., 2:4])], axis=-1)
-        return clip_xyxy(boxes) if self.clipped else boxes
+            return corners_from_centers(offsets[..., 0:2] * high + low, half_sizes)
+        corners = offsets * np.tile(high - low, 2) + priors
+        first, second = corners[..., 0:2], corners[..., 2:4]
+        return np.concatenate([first, np.maximum(first, second)], axis=-1)
 
     def _decode_scores(self, scores: Float32) -> Float32:
         if self.activation == "softmax":
@@ -183,9 +200,7 @@ class Ssd(HeadBase):
         classes = scores[..., int(self.background) :]
         return sigmoid(classes) if self.activation == "sigmoid" else classes
 
-    def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
-        """The twin of ``decode``."""
-        require_values(self, outputs)
+    def _decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         arrays = outputs
         if self.joined:
             names = [f"head/{part}" for part in self.parts]
@@ -199,7 +214,7 @@ class Ssd(HeadBase):
         boxes = self._center_nodes if self.coding == "centers" else self._corner_nodes
         decoded = boxes(writer, offsets, priors, name)
         if self.yx_first:
-            order = writer.constant(np.array(SWAPPED, np.int64), "head/xy_order")
+            order = integers(writer, SWAPPED, "head/xy_order")
             decoded = writer.op("Gather", [decoded, order], "head/boxes", axis=2)
         return decoded, self._score_nodes(writer, parts["scores"])
 
@@ -207,12 +222,10 @@ class Ssd(HeadBase):
         names = ["head/offsets_of_centers", "head/logarithms_of_sizes"]
         xy, wh = split_nodes(writer, offsets, [2, 2], names, axis=2)
         if priors is None:
-            known = self._priors()
-            low, sizes = (
-                writer.constant(known[:, 0:2], "head/prior_centers"),
-                writer.constant(known[:, 2:4], "head/prior_sizes"),
-            )
-            half_sizes = writer.constant(known[:, 2:4] / np.float32(2), "head/half_prior_sizes")
+            centers_xy, sizes_wh = np.split(self._priors(), 2, axis=1)
+            low = writer.constant(centers_xy, "head/prior_centers")
+            sizes = writer.constant(sizes_wh, "head/prior_sizes")
+            half_sizes = writer.constant(sizes_wh / np.float32(2), "head/half_prior_sizes")
         else:
             low, sizes = split_nodes(writer, priors, [2, 2], ["head/prior_centers", "head/prior_sizes"], axis=2)
             two = writer.constant(np.float32(2), "head/two")
@@ -229,9 +242,9 @@ class Ssd(HeadBase):
 
     def _corner_nodes(self, writer: GraphWriter, offsets: ir.Value, priors: ir.Value | None, name: str) -> ir.Value:
         if priors is None:
-            known = self._priors()
-            sizes = np.tile(known[:, 2:4] - known[:, 0:2], (1, 2))
-            corners, both = (writer.constant(known, "head/prior_corners"), writer.constant(sizes, "head/prior_sizes"))
+            own = self._priors()
+            corners = writer.constant(own, "head/prior_corners")
+            both = writer.constant(np.tile(own[:, 2:4] - own[:, 0:2], 2), "head/prior_sizes")
         else:
             low, high = split_nodes(writer, priors, [2, 2], ["head/prior_low", "head/prior_high"], axis=2)
             size = writer.op("Sub", [high, low], "head/prior_size")
@@ -258,27 +271,26 @@ class Ssd(HeadBase):
             return lattice_boxes(self.num_boxes)
         priors = self._priors()
         if self.coding == "centers":
-            half = priors[:, 2:4] / np.float32(2)
-            priors = np.concatenate([priors[:, 0:2] - half, priors[:, 0:2] + half], axis=-1)
+            priors = corners_from_centers(priors[:, 0:2], priors[:, 2:4] / np.float32(2))
         return priors[:, SWAPPED] if self.yx_first else priors
 
     def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
         """Raw outputs of boxes and scores; see ``Head``. Priors that are an output are boxes side by side."""
-        asked = boxes_xyxy[..., SWAPPED] if self.yx_first else boxes_xyxy
+        boxes = boxes_xyxy[..., SWAPPED] if self.yx_first else boxes_xyxy
         priors = self._priors() if self.priors is not None else self._encoded_priors()
         low, high = priors[..., 0:2], priors[..., 2:4]
         if self.coding == "centers":
-            centers, sizes = centers_and_sizes(asked)
+            centers, sizes = centers_and_sizes(boxes)
             parts = [(centers - low) / high, np.log(np.maximum(sizes, SMALLEST_SIZE) / high)]
             offsets = np.concatenate(parts, axis=-1)
         else:
-            offsets = (asked - priors) / np.tile(high - low, 2)
-        made = {
+            offsets = (boxes - priors) / np.tile(high - low, 2)
+        values = {
             "scores": self._encode_scores(scores),
             "offsets": (offsets * np.array(self.scales)).astype(np.float32),
             "priors": np.repeat(priors[None], len(scores), axis=0),
         }
-        raw = tuple(made[part] for part in self.parts)
+        raw = tuple(values[part] for part in self.parts)
         return (np.concatenate(raw, axis=-1),) if self.joined else raw
 
     def _encode_scores(self, scores: Float32) -> Float32:
@@ -308,49 +320,4 @@ class Ssd(HeadBase):
         priors = None
         if self.priors is not None:
             priors = base64.b64encode(self._priors().astype("<f4").tobytes()).decode("ascii")
-        return {**HeadBase.to_dict(self), "priors": priors}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read what ``to_dict`` wrote; see ``Head``."""
-        keys = (
-            "num_boxes",
-            "num_classes",
-            "coding",
-            "scales",
-            "priors",
-            "yx_first",
-            "background",
-            "activation",
-            "parts",
-            "joined",
-            "clipped",
-        )
-        num_boxes, num_classes, coding, scales, priors, yx_first, background, activation, *rest = read_values(
-            cls.kind, data, *keys
-        )
-        four, parts = _require_four(scales, "scales"), require_texts(rest[0], "parts")
-        if not parts:
-            raise ValueError("parts must name what the network gives")
-        flags = (yx_first, background, activation, parts, *rest[1:])
-        return cls(num_boxes, num_classes, coding, four, _priors_from_base64(priors), *flags)
-
-
-def _require_four(value: object, what: str) -> Four:
-    numbers = [require_number(entry, f"each of {what}") for entry in require_entries(value, what)]
-    if len(numbers) != 4:
-        raise ValueError(f"{what} must be four numbers, got {value!r}")
-    return numbers[0], numbers[1], numbers[2], numbers[3]
-
-
-def _priors_from_base64(text: object) -> tuple[Four, ...] | None:
-    if text is None:
-        return None
-    try:
-        data = base64.b64decode(require_text(text, "priors"), validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"priors must be base64: {error}") from error
-    if not data or len(data) % 16:
-        raise ValueError(f"priors must be four float32 numbers per box, got {len(data)} bytes")
-    rows = np.frombuffer(data, "<f4").reshape(-1, 4).astype(np.float64)
-    return tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in rows)
+        return {**Head.to_dict(self), "priors": priors}

@@ -11,7 +11,7 @@ from converters.description.statements import SourceOptions, describe_source
 from converters.description.values import parse_anchors
 from converters.errors import ConversionError, SourceFileError
 from converters.facts import SourceFacts, SourceOutput
-from converters.heads.yolo_v3 import YoloV3
+from converters.heads.grids import YoloV3
 
 if TYPE_CHECKING:
     from pathlib import Path

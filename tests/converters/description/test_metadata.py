@@ -19,7 +19,7 @@ from converters.description.sidecar import Sidecar
 from converters.description.statements import SourceOptions
 from converters.description.zoo_yaml import ZooConfig
 from converters.facts import FileMetadata, SourceFacts, SourceOutput
-from converters.heads.yolo_v8 import YoloV8
+from converters.heads.decoded import YoloV8
 from converters.spec import Rescaling
 
 ULTRALYTICS: dict[str, Any] = {

@@ -13,11 +13,9 @@ from converters.errors import OptionError
 from converters.facts import FileMetadata, SourceFacts, SourceOutput
 from converters.heads import HEADS
 from converters.heads.blazeface import BlazeFace
+from converters.heads.decoded import YoloV5, YoloV8
 from converters.heads.fomo import Fomo
-from converters.heads.grids import AnchorGrid
-from converters.heads.yolo_v3 import YoloV3
-from converters.heads.yolo_v5 import YoloV5
-from converters.heads.yolo_v8 import YoloV8
+from converters.heads.grids import AnchorGrid, YoloV3
 from converters.heads.yolox import Yolox
 from converters.quant import QuantParams
 

@@ -1,4 +1,4 @@
-"""What heads share: monotone sigmoids and their inverses, cells and levels in order, and no back end behind an import."""
+"""What heads share: monotone sigmoids and their inverses, cells in order, and no back end behind an import."""
 
 from __future__ import annotations
 
@@ -12,20 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from converters.heads.arithmetic import (
-    cells_xy,
-    join_levels,
-    lattice_boxes,
-    logit,
-    part_levels,
-    sigmoid,
-    softmax,
-    split_scores,
-)
+from converters.heads.arithmetic import cells_xy, lattice_boxes, logit, sigmoid, softmax, split_scores
 
 Float32 = NDArray[np.float32]
 
-HEADS = ("yolo_v3", "yolo_v5", "yolo_v8", "yolox", "ssd", "fomo", "blazeface")
+HEADS = ("yolo_v2", "grids", "decoded", "yolox", "ssd", "fomo", "blazeface", "fastestdet")
 
 
 @given(hnp.arrays(np.float32, (50,), elements=st.floats(-(2.0**126), 2.0**126, width=32)))
@@ -65,14 +56,6 @@ def test_lattice_boxes_part_the_picture(count: int) -> None:
     assert boxes.shape == (count, 4)
     assert ((boxes >= 0) & (boxes <= 1)).all()
     assert len({tuple(box) for box in boxes.tolist()}) == count
-
-
-def test_levels_are_parted_as_they_were_joined() -> None:
-    levels = [np.arange(48, dtype=np.float32).reshape(2, 2, 2, 6), np.arange(6, dtype=np.float32).reshape(2, 1, 1, 3)]
-    joined = join_levels(levels, 3)
-    assert joined.shape == (2, 9, 3)
-    for part, level in zip(part_levels(joined, [(2, 2, 6), (1, 1, 3)], [8, 1]), levels, strict=True):
-        np.testing.assert_array_equal(part, level)
 
 
 @pytest.mark.parametrize("module", HEADS)

@@ -1,4 +1,4 @@
-"""What every head promises: nodes equal numpy, ``encode`` is the way back, dicts keep the parameters, misfits are refused."""
+"""What every head promises: nodes equal numpy, ``encode`` is the way back, dicts keep parameters, misfits are refused."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from converters.heads.blazeface import BlazeFace
+from converters.heads.decoded import YoloV5, YoloV8
 from converters.heads.fastestdet import FastestDet
 from converters.heads.fomo import Fomo
-from converters.heads.grids import AnchorGrid
+from converters.heads.grids import AnchorGrid, YoloV3, YoloV5Raw
 from converters.heads.ssd import Ssd
 from converters.heads.yolo_v2 import Anchors, YoloV2
-from converters.heads.yolo_v3 import YoloV3
-from converters.heads.yolo_v5 import YoloV5, YoloV5Raw
-from converters.heads.yolo_v8 import YoloV8
 from converters.heads.yolox import Yolox
 from tests.converters.heads.decoding import (
     RAW_OUTPUTS,
@@ -226,5 +224,5 @@ def test_outputs_of_another_head_are_refused(head: Head) -> None:
 
 def test_every_parameter_has_a_word_in_its_class_docstring() -> None:
     for head in EXAMPLES.values():
-        told = "".join(kind.__doc__ or "" for kind in type(head).__mro__)
-        assert all(f"{field.name}:" in told for field in fields(head)), head  # type: ignore[arg-type]
+        words = "".join(kind.__doc__ or "" for kind in type(head).__mro__)
+        assert all(f"{field.name}:" in words for field in fields(head)), head

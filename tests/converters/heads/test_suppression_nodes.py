@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from converters.graph import IR_VERSION, GraphWriter, infer_shapes
 from converters.heads.base import BatchDetections, join_outputs
+from converters.heads.decoded import YoloV8
 from converters.heads.nms import MAX_CANDIDATES, detect_from_head
 from converters.heads.nms_nodes import add_head
 from converters.heads.suppression_nodes import GROUP, MANY
-from converters.heads.yolo_v8 import YoloV8
 from converters.opset import stamp_opset
 from converters.spec import DetectorSpec, ImageInput, Rescaling, Suppression, Thresholds, contract_io
 from tests.converters.heads.decoding import feeds_of, session

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from converters.heads.grids import AnchorGrid
-from converters.heads.yolo_v3 import YoloV3
+from converters.heads.grids import AnchorGrid, YoloV3
 from tests.converters.heads.decoding import decoder, random_outputs, run_onnxruntime
 
 Float32 = NDArray[np.float32]

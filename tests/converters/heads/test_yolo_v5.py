@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from converters.heads.grids import AnchorGrid
-from converters.heads.yolo_v5 import YoloV5, YoloV5Raw
+from converters.heads.decoded import YoloV5
+from converters.heads.grids import AnchorGrid, YoloV5Raw
 from tests.converters.heads.decoding import decoder, random_outputs, run_onnxruntime
 
 Float32 = NDArray[np.float32]

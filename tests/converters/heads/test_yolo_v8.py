@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from converters.heads.yolo_v8 import YoloV8
+from converters.heads.decoded import YoloV8
 from tests.converters.heads.decoding import decoder, run_onnxruntime
 
 Float32 = NDArray[np.float32]

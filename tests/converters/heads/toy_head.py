@@ -1,31 +1,30 @@
-"""A head as a newcomer would write it: its class, and why a network's outputs are none (``test_toy_head`` adds both rows).
+"""A head as a newcomer would write it: its class, and why outputs are none (``test_toy_head`` adds both rows).
 
 One score for every cell of a grid ``[N, rows, columns, 1]``; its box is the cell.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from converters.heads.arithmetic import cells_xy
-from converters.heads.base import RawOutput, describe_boxes, read_values, require_arrays
+from converters.heads.boxes import Float32, corners_from_centers
+from converters.heads.cells import CellHead, Level
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import onnx_ir as ir
 
     from converters.description.recognition import Stated
     from converters.facts import SourceFacts
     from converters.graph import GraphWriter
-    from converters.heads.boxes import Float32
 
 
 @dataclass(frozen=True, slots=True)
-class ToyHead:
+class ToyHead(CellHead):
     """Scores of cells."""
 
     kind: ClassVar[str] = "toy"
@@ -33,48 +32,34 @@ class ToyHead:
     columns: int
 
     @property
-    def num_boxes(self) -> int:
-        return self.rows_of_cells * self.columns
-
-    @property
     def num_classes(self) -> int:
         return 1
 
-    def raw_outputs(self) -> tuple[RawOutput, ...]:
-        return (RawOutput("", (self.rows_of_cells, self.columns, 1)),)
+    def _levels(self) -> Sequence[Level]:
+        return [(self.rows_of_cells, self.columns, 1)]
 
-    def decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
-        require_arrays(self, outputs)
+    def _width(self) -> int:
+        return 1
+
+    def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
         boxes = np.repeat(self.default_boxes()[None], len(outputs[0]), axis=0)
-        return boxes, outputs[0].reshape(len(outputs[0]), self.num_boxes, 1)
+        return boxes, CellHead.rows(self, outputs)
 
-    def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
-        shape = writer.constant(np.array([-1, self.num_boxes, 1], np.int64), "head/scores_shape")
-        scores = writer.op("Reshape", [outputs[0], shape], "head/scores")
+    def _decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+        scores = self._row_nodes(writer, outputs)
         nothing = writer.op("Mul", [scores, writer.constant(np.float32(0), "head/zero")], "head/nothing")
         boxes = writer.constant(self.default_boxes(), "head/cell_boxes")
         return writer.op("Add", [nothing, boxes], "head/boxes"), scores
 
     def default_boxes(self) -> Float32:
-        cells = cells_xy(self.rows_of_cells, self.columns)
-        wh = np.array([self.columns, self.rows_of_cells], np.float32)
-        return np.concatenate([cells / wh, (cells + np.float32(1)) / wh], axis=-1)
+        _, grid_wh = self._cells_and_grids()
+        return corners_from_centers(self._centers(), np.float32(0.5) / grid_wh)
 
-    def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
-        return (scores.reshape(len(boxes_xyxy), self.rows_of_cells, self.columns, 1),)
+    def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:  # noqa: ARG002 - cells do not move
+        return self._outputs_of(scores)
 
     def rows(self, outputs: Sequence[Float32]) -> Float32:
-        return np.pad(self.decode(outputs)[1], ((0, 0), (0, 0), (4, 0)))
-
-    def describe(self, width: int, height: int) -> tuple[tuple[str, str], ...]:
-        return describe_boxes(self, width, height)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, **asdict(self)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        return cls(*read_values(cls.kind, data, "rows_of_cells", "columns"))
+        return np.pad(CellHead.rows(self, outputs), ((0, 0), (0, 0), (4, 0)))
 
 
 def is_no_toy(facts: SourceFacts, asked: bool) -> str | None:  # noqa: ARG001, FBT001 - a table's call

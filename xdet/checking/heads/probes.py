@@ -20,7 +20,7 @@ import numpy as np
 
 from converters.heads.boxes import iou_xyxy
 from converters.heads.nms import MAX_CANDIDATES, detect_from_head
-from converters.heads.yolo_v2 import YoloV2, decode_boxes, decode_scores
+from converters.heads.yolo_v2 import YoloV2, decode_scores
 from converters.spec import Thresholds
 from xdet.checking.heads.encoded_probes import encode_probes
 from xdet.checking.runs import Work, run_finished
@@ -152,7 +152,7 @@ def find_pair(head: YoloV2, thresholds: Thresholds, levels: NDArray[np.float32],
 
 def _boxes_of_size(head: YoloV2, size: np.float32) -> NDArray[np.float32]:
     xy = np.zeros((1, head.num_boxes, 2), np.float32)
-    return np.asarray(decode_boxes(xy, np.full_like(xy, size), head)[0])
+    return np.asarray(head.decode_boxes(xy, np.full_like(xy, size))[0])
 
 
 ASIDE = 1e-5  # of an IoU: more than rounding (2e-6), less than any step of the codes

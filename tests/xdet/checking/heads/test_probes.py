@@ -12,7 +12,7 @@ import pytest
 from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
 from converters.heads.nms import detect_from_head
-from converters.heads.yolo_v2 import YoloV2, decode_boxes
+from converters.heads.yolo_v2 import YoloV2
 from converters.options import ConvertOptions
 from converters.spec import Anchors, DetectorSpec, ImageInput, Rescaling, Thresholds
 from tests.converters.sources.tflite.networks import st_yolo_lc
@@ -97,7 +97,7 @@ def test_boxes_that_do_not_overlap_at_their_anchors_sizes_are_enlarged() -> None
     assert pair is not None
     assert pair.size > 0.69  # exp of it is above 2
     size = np.full((1, head.num_boxes, 2), pair.size, np.float32)
-    boxes = decode_boxes(np.zeros_like(size), size, head)[0]
+    boxes = head.decode_boxes(np.zeros_like(size), size)[0]
     assert 0.2 < pair.iou < 0.8
     assert boxes[pair.boxes[0]].tolist() != boxes[pair.boxes[1]].tolist()
 
