@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 
 from converters.spec import PHOTOGRAPH_SIZE
+from converters.spec.releases import is_older
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
 
 if TYPE_CHECKING:
@@ -219,3 +220,16 @@ def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : (\w+) : ", "", text).rstrip(". ")
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+
+
+def require_release(title: str, found: str, oldest: str, *, extra: str, why: str) -> None:
+    """Refuse a release of a back end that is older than xdet knows it, by name.
+
+    Raises:
+        RuntimeUnavailableError: says both releases, why, and the line to type.
+    """
+    if is_older(found, oldest):
+        raise RuntimeUnavailableError(
+            f"{title} {found} is installed, expected {oldest} or newer: {why}; install it with: "
+            f'pip install --upgrade "xdet[{extra}]"'
+        )

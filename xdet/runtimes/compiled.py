@@ -15,8 +15,6 @@ import numpy as np
 from converters._ir import ir
 from converters.graph import cut_graph, infer_shapes
 from converters.spec import DETECTION_OUTPUTS, IMAGE, THRESHOLD_INPUTS
-from converters.spec.releases import is_older
-from xdet.errors import RuntimeUnavailableError
 from xdet.model.frozen_thresholds import freeze_thresholds
 from xdet.model.graph import load_onnx, model_from_proto
 from xdet.model.wire import value_names
@@ -97,19 +95,6 @@ class CompiledRuntime(FinishedModelRuntime):
 
     def _free(self) -> None:
         self._programs = {}
-
-
-def require_release(title: str, found: str, oldest: str, *, extra: str, why: str) -> None:
-    """Refuse a release of a back end that is older than xdet knows it, by name.
-
-    Raises:
-        RuntimeUnavailableError: says both releases, why, and the line to type.
-    """
-    if is_older(found, oldest):
-        raise RuntimeUnavailableError(
-            f"{title} {found} is installed, expected {oldest} or newer: {why}; install it with: "
-            f'pip install --upgrade "xdet[{extra}]"'
-        )
 
 
 def as_file(model: ir.Model) -> bytes:

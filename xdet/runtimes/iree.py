@@ -20,7 +20,8 @@ from converters.graph import GraphWriter, infer_shapes
 from converters.spec.releases import OTHER_RUNTIMES
 from xdet.errors import RuntimeUnavailableError, import_extra
 from xdet.model.contract import read_document
-from xdet.runtimes.compiled import CompiledRuntime, as_file, require_release
+from xdet.runtimes.base import require_release
+from xdet.runtimes.compiled import CompiledRuntime, as_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

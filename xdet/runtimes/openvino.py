@@ -16,8 +16,7 @@ from converters.spec import DETECTION_OUTPUTS, IMAGE
 from xdet.errors import MissingExtraError, RuntimeUnavailableError
 from xdet.model.contract import read_document
 from xdet.model.wire import FLOAT, UNTOLD, with_outputs
-from xdet.runtimes.base import VendorErrors, vendor_errors
-from xdet.runtimes.compiled import require_release
+from xdet.runtimes.base import VendorErrors, require_release, vendor_errors
 from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names
 from xdet.runtimes.processors import RuntimeChoices
 

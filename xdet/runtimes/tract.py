@@ -15,7 +15,8 @@ from converters.spec.releases import OTHER_RUNTIMES
 from xdet.errors import RuntimeUnavailableError, import_extra
 from xdet.model.contract import read_document
 from xdet.model.graph import readers_of
-from xdet.runtimes.compiled import CompiledRuntime, as_file, require_release
+from xdet.runtimes.base import require_release
+from xdet.runtimes.compiled import CompiledRuntime, as_file
 
 if TYPE_CHECKING:
     import onnx_ir as ir

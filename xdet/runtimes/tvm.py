@@ -12,7 +12,8 @@ from converters._ir import ir
 from converters.spec.releases import OTHER_RUNTIMES
 from xdet.errors import import_extra
 from xdet.model.contract import read_document
-from xdet.runtimes.compiled import CompiledRuntime, require_release
+from xdet.runtimes.base import require_release
+from xdet.runtimes.compiled import CompiledRuntime
 
 if TYPE_CHECKING:
     import numpy as np
