@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xdet.checking.any_size import AnySize, PreparedPictures, compare_any_size
+from xdet.checking.all_runs import Inputs, run_all
 from xdet.checking.blame import Accused, diagnose_head, with_layers
 from xdet.checking.heads import HeadVerdicts, judge_heads, judge_runs
-from xdet.checking.heads.probes import prepare_probes, run_probes
 from xdet.checking.heads.spread import (
     XNNPACK,
     allowed,
@@ -21,6 +19,7 @@ from xdet.checking.heads.spread import (
     judge_exact,
     judge_spread,
     nearest,
+    on_most_images,
     own_spread,
     same_kernels,
 )
@@ -29,74 +28,40 @@ from xdet.checking.numbers import check_static
 from xdet.checking.numbers.description import uncompared
 from xdet.checking.numbers.proofs import why_not_exact
 from xdet.checking.other_cpus import Request, check_on_cpus, require_cpus
-from xdet.checking.pair import (
-    Asked,
-    most_images,
-    open_pair,
-    runtime_name,
-    split_runtimes,
-    suggest_runtimes,
-    with_options,
-)
-from xdet.checking.result import CheckResult, Finding, MissingRuntime, RuntimeLine
-from xdet.checking.runs import OpenRuntimes, Run, Work, run_finished, run_open, run_source
+from xdet.checking.pair import Asked, count_images, open_pair, split_runtimes, suggest_runtimes, with_options
+from xdet.checking.result import CheckResult, Finding, RuntimeLine
+from xdet.checking.runs import OpenRuntimes, Run
 from xdet.checking.tolerance import judge_boxes, tolerate_heads
 from xdet.checking.unrounded import HALF_NOT_EXACT, NOT_EXACT, half_bound, judge_unrounded
-from xdet.errors import MissingExtraError, RuntimeCrashedError, UnsoundOutputError, UsageError, XdetError
+from xdet.errors import UsageError
 from xdet.model.file import hash_model
 from xdet.pictures.preparation import Preparation, image_name, prepare_many, stack_pixels
-from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, installed_versions
 from xdet.writing.text import image_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Callable, Mapping, Sequence
 
     from converters.description.statements import SourceOptions
-    from converters.spec import Placement, Thresholds
+    from converters.spec import Thresholds
+    from xdet.checking.all_runs import AllRuns
+    from xdet.checking.any_size import AnySize
     from xdet.checking.heads.spread import Step
     from xdet.checking.pair import OpenedPair
-    from xdet.checking.result import DetectionChange, Deviation, HeadDistance, HistogramBar, PartVerdict, Tolerance
+    from xdet.checking.result import (
+        DetectionChange,
+        Deviation,
+        HeadDistance,
+        HistogramBar,
+        MissingRuntime,
+        PartVerdict,
+        Tolerance,
+    )
     from xdet.pictures.preparation import Photograph
-    from xdet.runtimes.base import Runtime
 
 LOW_SCORE = 0.001
 READERS = 2
 NOTHING_RAN = "no runtime of the finished model ran"
-
-
-@dataclass(frozen=True, eq=False)
-class _Inputs:
-    """What every run gets."""
-
-    pair: OpenedPair
-    pixels: NDArray[np.uint8]
-    placements: Sequence[Placement]
-    thresholds: tuple[Thresholds, ...]
-    runtimes: OpenRuntimes
-    progress: Callable[[str, int], None]
-    tolerance: Tolerance | None = None
-    photographs: Sequence[Photograph] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class _Gaps:
-    """What gave no result, and what that proves; filled by the runs."""
-
-    missing: list[MissingRuntime]
-    faults: list[Finding] = field(default_factory=list)
-
-
-@dataclass(frozen=True, eq=False)
-class _Runs:
-    """What ran: the source and the model on photographs, the model's decoder on crafted heads, files for any size."""
-
-    of_source: Sequence[Run]
-    of_model: Sequence[Run]
-    of_probes: Sequence[Run]
-    any_size: Mapping[str, AnySize]
 
 
 def check(
@@ -161,25 +126,21 @@ def check(
     asked = Request(str(model), str(source), chosen, threads, thresholds, source_options)
     has_golden, advance = pair.document.golden is not None, progress or (lambda *_: None)
     columns = check_on_cpus(cpus, asked, images, has_golden=has_golden, progress=advance)
-    gaps = _Gaps(suggest_runtimes(finished))
     names = image_names(
         [
             f"<array {number}>" if isinstance(image, np.ndarray) else image_name(image)
             for number, image in enumerate(images, start=1)
         ]
     )
+    counts = count_images(finished, sources, len(pixels))
+    at = _threshold_pairs(pair, own)
     with OpenRuntimes(pair, threads, record=layers) as opened:
-        inputs = _Inputs(pair, pixels, placements, _threshold_pairs(pair, own), opened, advance, tolerance, images)
-        order = [runtime_name(choices) for choices in sources]
-        # the witness comes last: it stays open, and its subprocess has served the others
-        sources = sorted(sources, key=opened.is_witness)
-        source_runs = _run_all(inputs, sources, gaps, asked=runtimes is not None, of_source=True)
-        source_runs.sort(key=lambda run: order.index(run.name))
-        runs = _run_all(inputs, finished, gaps, asked=runtimes is not None, of_source=False)
-        probed = _probe_all(inputs, finished, runs, gaps, asked=runtimes is not None)
-        sized = _compare_any_size(inputs, finished, runs, gaps, asked=runtimes is not None)
-        ran = _Runs(source_runs, runs, probed, sized)
-        result = replace(_judge(inputs, ran, names, gaps), other_cpus=columns)
+        inputs = Inputs(
+            pair, images, pixels, placements, at, opened, counts, are_named=runtimes is not None, progress=advance
+        )
+        runs = run_all(inputs, finished, sources)
+        runs = replace(runs, missing=[*suggest_runtimes(finished), *runs.missing])
+        result = replace(_judge(inputs, runs, names, tolerance), other_cpus=columns)
         return with_layers(result, pair, pixels, opened) if layers else result
 
 
@@ -191,95 +152,16 @@ def _threshold_pairs(pair: OpenedPair, own: Thresholds) -> tuple[Thresholds, ...
     return (own, replace(own, score=LOW_SCORE, iou=spec.thresholds.iou))
 
 
-def _run_all(
-    inputs: _Inputs, runtimes: Sequence[RuntimeChoices | Runtime], gaps: _Gaps, *, asked: bool, of_source: bool
-) -> list[Run]:
-    """Every runtime that can; the others are remembered with their reason."""
-    runs = []
-    for runtime in runtimes:
-        with _remembering(gaps, runtime_name(runtime), asked=asked):
-            runs.append(_run(inputs, runtime, of_source=of_source))
-    return runs
-
-
-def _probe_all(
-    inputs: _Inputs, runtimes: Sequence[RuntimeChoices | Runtime], runs: Sequence[Run], gaps: _Gaps, *, asked: bool
-) -> list[Run]:
-    """What every runtime that ran gives for crafted heads; one that the caller opened takes no other model."""
-    probing = prepare_probes(inputs.pair) if runs else None
-    ran, probed = {run.name for run in runs}, []
-    for runtime in runtimes:
-        if probing is not None and isinstance(runtime, RuntimeChoices) and runtime_name(runtime) in ran:
-            with _remembering(gaps, f"{runtime_name(runtime)}, probes", asked=asked):
-                probed.append(run_probes(probing, runtime, inputs.runtimes))
-    return probed
-
-
-def _compare_any_size(
-    inputs: _Inputs, runtimes: Sequence[RuntimeChoices | Runtime], runs: Sequence[Run], gaps: _Gaps, *, asked: bool
-) -> dict[str, AnySize]:
-    """What every runtime that ran does with the photographs as decoded; one that the caller opened takes no other model."""
-    if inputs.pair.any_size is None:
-        return {}
-    prepared, by_name, found = (
-        PreparedPictures(inputs.photographs, inputs.pixels, inputs.placements),
-        {run.name: run for run in runs},
-        {},
-    )
-    for runtime in runtimes:
-        run = by_name.get(runtime_name(runtime))
-        if run is None or not isinstance(runtime, RuntimeChoices):
-            continue
-        with _remembering(gaps, f"{run.name}, photographs of any size", asked=asked):
-            found[run.name] = compare_any_size(inputs.pair, run, runtime, prepared, inputs.runtimes)
-            gaps.faults.extend(found[run.name].findings)
-    return found
-
-
-@contextmanager
-def _remembering(gaps: _Gaps, name: str, *, asked: bool) -> Iterator[None]:
-    """Note what gives no result, with its reason, and go on; a usage error is the caller's.
-
-    One of the defaults that is not installed is only what could be added.
-    """
-    try:
-        yield
-    except UsageError:
-        raise
-    except MissingExtraError as error:
-        gaps.missing.append(MissingRuntime(name, str(error), asked=asked))
-    except XdetError as error:
-        crashed = isinstance(error, RuntimeCrashedError)
-        gaps.missing.append(MissingRuntime(name, str(error), asked=True, crashed=crashed))
-        if isinstance(error, UnsoundOutputError):
-            gaps.faults.append(Finding("head", "rows", str(error), runtime=name.partition(",")[0]))
-
-
-def _run(inputs: _Inputs, runtime: RuntimeChoices | Runtime, *, of_source: bool) -> Run:
-    name = runtime_name(runtime)
-    pixels = inputs.pixels[: most_images(name)]
-
-    def progress(count: int) -> None:
-        inputs.progress(name, count)
-
-    if of_source and isinstance(runtime, RuntimeChoices):
-        return run_source(inputs.pair.source, runtime, Work(pixels, progress=progress), inputs.runtimes)
-    gives_boxes = inputs.pair.document.spec.gives_boxes
-    work = Work(pixels, inputs.thresholds if gives_boxes else (), progress)
-    if not isinstance(runtime, RuntimeChoices):
-        return run_open(runtime, replace(work, pixels=runtime.spec.image.as_fed(pixels)))
-    return run_finished(inputs.pair.model, runtime, work, inputs.runtimes)
-
-
-def _judge(inputs: _Inputs, all_runs: _Runs, names: Sequence[str], gaps: _Gaps) -> CheckResult:
+def _judge(inputs: Inputs, all_runs: AllRuns, names: Sequence[str], tolerance: Tolerance | None) -> CheckResult:
     pair, own = inputs.pair, inputs.thresholds[0]
-    sources, runs = all_runs.of_source, all_runs.of_model
+    runs = all_runs.of_model
     static, proven = check_static(pair)
     source = pair.source_graph
     step = None if source is None else source.head_step(pair.document.spec.network_outputs)
     reason = NOT_EXACT if pair.document.dequantize else why_not_exact(pair.document, pair.source_graph)
     comparable = _comparable(pair)
-    sources = sources if comparable else []
+    all_sources = all_runs.of_source if comparable else []
+    sources = on_most_images(all_sources)
     exact_runs = [run for run in runs if run.exact and reason is None]
     xnnpack = next((run for run in sources if run.name == XNNPACK), None)
     to_xnnpack = {run.name: distance(run, xnnpack, step) for run in exact_runs} if xnnpack else {}
@@ -288,26 +170,26 @@ def _judge(inputs: _Inputs, all_runs: _Runs, names: Sequence[str], gaps: _Gaps) 
     if pair.document.float16:
         exact_runs, to_xnnpack, reason = [], {}, HALF_NOT_EXACT
     near = {run.name: nearest(run, sources, step) for run in runs}
-    limits = None if pair.no_yardstick or pair.document.dequantize else allowed(sources, step)
+    limits = None if pair.no_yardstick or pair.document.dequantize else allowed(all_sources, step)
     if (half := half_bound(pair)) is not None and limits is not None:
         limits = half, half
     spread_of = [d for name, d in near.items() if d is not None and name not in to_xnnpack]
     unit = "LSB" if step is not None else "of the largest value"
     exact = judge_exact(exact_runs, to_xnnpack, reason, unit)
-    exact = tolerate_heads(exact, to_xnnpack.values(), inputs.tolerance)
+    exact = tolerate_heads(exact, to_xnnpack.values(), tolerance)
     apart = None if comparable else _other_numbers(pair)
-    skipped = (apart or pair.no_yardstick or _no_yardstick(inputs.runtimes, gaps.missing)) if runs else NOTHING_RAN
+    skipped = (apart or pair.no_yardstick or _no_yardstick(inputs.runtimes, all_runs.missing)) if runs else NOTHING_RAN
     if pair.document.dequantize:
         spread = judge_unrounded(pair, inputs.pixels, runs, near, inputs.runtimes)
     else:
         spread = judge_spread(spread_of, limits if runs else None, unit, skipped)
-        spread = tolerate_heads(spread, spread_of, inputs.tolerance)
+        spread = tolerate_heads(spread, spread_of, tolerance)
     witness = xnnpack or (sources[0] if sources else None)
     exact, spread = (_with_diagnosis(inputs, part, runs, witness) for part in (exact, spread))
     heads, gives_boxes = (judge_runs(runs, all_runs.of_probes, pair.document.spec), pair.document.spec.gives_boxes)
     boxes = judge_heads(heads, gives_boxes=gives_boxes, has_thresholds=pair.has_thresholds)
-    if gaps.faults:
-        boxes = replace(boxes, status="failed", findings=(*boxes.findings, *gaps.faults))
+    if all_runs.faults:
+        boxes = replace(boxes, status="failed", findings=(*boxes.findings, *all_runs.faults))
     changes: list[DetectionChange] = []
     deviations: list[Deviation] = []
     if witness is not None and gives_boxes:
@@ -317,8 +199,8 @@ def _judge(inputs: _Inputs, all_runs: _Runs, names: Sequence[str], gaps: _Gaps) 
             room = 0.0 if run.name in to_xnnpack else (limits or (np.inf, np.inf))[0]
             how = Comparison(pair.document.spec, own, unit_value, room, names, inputs.placements)
             changes += find_changes(witness, run, how)
-            deviations += [] if inputs.tolerance is None else [find_deviation(witness, run, how)]
-    boxes = judge_boxes(boxes, deviations, inputs.tolerance)
+            deviations += [] if tolerance is None else [find_deviation(witness, run, how)]
+    boxes = judge_boxes(boxes, deviations, tolerance)
     return CheckResult(
         model=pair.file.path.name,
         model_sha256=hash_model(pair.file.data),
@@ -332,16 +214,17 @@ def _judge(inputs: _Inputs, all_runs: _Runs, names: Sequence[str], gaps: _Gaps) 
             _with_note(_line(run, to_xnnpack, near, heads, _bars(run, sources, near, step)), all_runs.any_size)
             for run in runs
         ),
-        source_runs=tuple(run.name for run in sources),
+        source_runs=tuple(run.name for run in all_sources),
+        source_images=tuple(len(run.heads) for run in all_sources),
         yardstick=own_spread(sources, step),
         allowed_max=None if limits is None else limits[0],
         allowed_mean=None if limits is None else limits[1],
         changes=tuple(changes),
         proven=proven,
-        missing=tuple(gaps.missing),
+        missing=tuple(all_runs.missing),
         versions=installed_versions("numpy"),
         uncompared=uncompared(pair),
-        tolerance=inputs.tolerance,
+        tolerance=tolerance,
         deviations=tuple(deviations),
         output_uncompared=apart,
     )
@@ -375,7 +258,7 @@ def _no_yardstick(runtimes: OpenRuntimes, missing: Sequence[MissingRuntime]) -> 
     return f"{told}; name two of {', '.join(kernels[:-1])} and {kernels[-1]}, or none"
 
 
-def _with_diagnosis(inputs: _Inputs, part: PartVerdict, runs: Sequence[Run], witness: Run | None) -> PartVerdict:
+def _with_diagnosis(inputs: Inputs, part: PartVerdict, runs: Sequence[Run], witness: Run | None) -> PartVerdict:
     """The verdict with what the distances can be blamed on."""
     by_name = {run.name: run for run in runs}
     more: list[Finding] = []

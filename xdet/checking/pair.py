@@ -28,7 +28,7 @@ from xdet.model.graph import FinishedGraph, load_onnx
 from xdet.model.surgery import at_network_size
 from xdet.runtimes.base import Runtime
 from xdet.runtimes.processors import RuntimeChoices, told_settings
-from xdet.runtimes.table import RUNTIMES, parse_runtimes, row_of
+from xdet.runtimes.table import RUNTIMES, most_images, parse_runtimes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -286,8 +286,22 @@ def planned_images(
 ) -> int:
     """How many images all runtimes together, and other processors, will be given: the length of a progress bar."""
     finished, sources = split_runtimes(runtimes, source_format, None)
-    here = sum(min(images, most_images(runtime_name(asked)) or images) for asked in (*finished, *sources))
-    return here + len(cpus) * min(images, IMAGES)
+    counts = count_images(finished, sources, images)
+    return sum(counts[runtime_name(runtime)] for runtime in (*finished, *sources)) + len(cpus) * min(images, IMAGES)
+
+
+def count_images(
+    finished: Sequence[RuntimeChoices | Runtime], sources: Sequence[RuntimeChoices], images: int
+) -> dict[str, int]:
+    """How many images each runtime is given: slow ones few, but for those of the source that the yardstick needs.
+
+    It is the distance of two of the source's runtimes, on all images.
+    """
+    counts = {name: min(images, most_images(name) or images) for name in map(runtime_name, (*finished, *sources))}
+    of_source = [runtime_name(runtime) for runtime in sources]
+    if sum(counts[name] == images for name in of_source) < 2:
+        counts |= dict.fromkeys(of_source, images)
+    return counts
 
 
 def split_runtimes(
@@ -336,12 +350,6 @@ def with_options(
             "add one, such as onnxruntime:cuda"
         )
     return given
-
-
-def most_images(runtime: str) -> int | None:
-    """The most images that a runtime, as results call it, is given; None for any number."""
-    row = row_of(runtime)
-    return None if row is None else row.most_images
 
 
 def _checked(model_format: str | None, *, installed: bool) -> list[str]:

@@ -199,9 +199,9 @@ def _runtime_blocks(result: CheckResult) -> Iterator[Block]:
         yield Text("No runtime of the model gave a result.", only="page")
     sources = ", ".join(result.source_runs) or "none"
     yield Text(f"Runtimes of the source: {sources}.", soft=True, only="page")
-    fewer = (
-        (f"{run.name} ran on ", run.images, " photographs") for run in result.runs if run.images < len(result.images)
-    )
+    counts = [(run.name, run.images) for run in result.runs]
+    counts += zip(result.source_runs, result.source_images, strict=True)
+    fewer = ((f"{name} ran on ", count, " photographs") for name, count in counts if count < len(result.images))
     yield Items((*fewer, *runtime_notes(result.runs), *map(missing_text, result.missing)))
 
 

@@ -277,6 +277,7 @@ class CheckResult:
         parts: the four parts, in order.
         runs: every runtime of the finished model that ran.
         source_runs: names of the source's runtimes that ran.
+        source_images: photographs that each of them ran on.
         yardstick: the two source runtimes furthest from each other, by the mean; None with fewer than two.
         allowed_max: the most LSB that part spread allows; None where it was skipped.
         allowed_mean: likewise for the mean.
@@ -316,6 +317,7 @@ class CheckResult:
     versions: dict[str, str]
     uncompared: tuple[str, ...] = ()
     output_uncompared: str | None = None
+    source_images: tuple[int, ...] = ()
     layers: LayerComparison | None = None
     layers_problem: str | None = None
     coverage: tuple[Coverage, ...] = ()

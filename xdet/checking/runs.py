@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from xdet.checking.pair import OpenedPair
     from xdet.runtimes.base import Runtime
 
+
 CHUNK = 4  # photographs between two steps of the progress bar
 FIELDS = ("num_detections", "boxes_xyxy", "scores", "classes", "anchors")
 
@@ -148,7 +149,7 @@ class OpenRuntimes:
     def _open(self, file: ModelFile, choices: RuntimeChoices) -> Runtime:
         if file is self._pair.source:  # described as its finished model is: it needs no sidecar
             return open_model(file, replace(choices, spec=self._pair.document.spec))
-        trusted = choices.provider in RUNTIMES[str(choices.runtime)].trusted
+        trusted = runs_here(choices)
         if self._record and trusted and file is self._pair.model and choices.runtime == self.main.runtime:
             runtime, self.recorded = open_recorded(file, choices)
             return runtime
@@ -161,6 +162,11 @@ class OpenRuntimes:
         for runtime in self._kept.values():
             runtime.close()
         self._kept.clear()
+
+
+def runs_here(runtime: RuntimeChoices | Runtime) -> bool:
+    """Whether a finished model's runtime runs in this process: the caller's own, or one that the table trusts."""
+    return not isinstance(runtime, RuntimeChoices) or runtime.provider in RUNTIMES[str(runtime.runtime)].trusted
 
 
 def run_finished(model: ModelFile, choices: RuntimeChoices, work: Work, runtimes: OpenRuntimes) -> Run:

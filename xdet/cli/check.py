@@ -97,11 +97,9 @@ def check(
 
     The exit code is 1 where it is not.
     """
-    from xdet.bench.machine import describe_machine
     from xdet.checking.check import check as check_model
     from xdet.checking.emulated import split_cpus
     from xdet.checking.junit import JUNIT_MARK, check_to_junit
-    from xdet.checking.page import Surroundings, check_to_html
     from xdet.checking.pair import planned_images
     from xdet.checking.report import CHECK_SCHEMA, check_report, check_to_json
     from xdet.checking.repro import values_path
@@ -141,6 +139,9 @@ def check(
     if junit is not None:
         write_text(junit, check_to_junit(result))
     if report is not None:
+        from xdet.bench.machine import describe_machine
+        from xdet.checking.page import Surroundings, check_to_html
+
         where = Surroundings(describe_machine(), threads, _command(sys.argv[1:]))
         write_text(report, check_to_html(result, photographs, where))
     if json != STDOUT:

@@ -50,7 +50,7 @@ class RuntimeRow:
         trusted: providers that a check runs in this process; all others may crash, and run in a subprocess.
         subprocess: it crashes on hostile files, so it always runs in a subprocess.
         most_images: the most images that a check gives it, because it is slow; None for any number.
-        slow: providers that take minutes per image on large networks.
+        slow: the providers that ``most_images`` is for, where not for all; they take minutes per image on large networks.
         deployed: products use it; a model card lists it.
         takes_options: it takes ``provider_options`` and ``device``.
         feeds_thresholds: it takes thresholds at run time; otherwise other thresholds need a copy frozen at them.
@@ -277,6 +277,12 @@ def row_of(runtime: str) -> RuntimeRow | None:
     return RUNTIMES.get(runtime.partition(":")[0])
 
 
+def most_images(runtime: str) -> int | None:
+    """The most images that a check gives a runtime, as reports name it; None for any number."""
+    row, provider = row_of(runtime), runtime.partition(":")[2].partition(" ")[0]
+    return row.most_images if row is not None and (not row.slow or provider in row.slow) else None
+
+
 def suppresses_at_equality(runtime: str) -> bool:
     """Whether a runtime, as reports name it, is documented to drop a box whose IoU equals the threshold."""
     row, provider = row_of(runtime), runtime.partition(":")[2].partition(" ")[0]
@@ -448,6 +454,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         only=("xnnpack", "builtin", "reference"),
         checked=("xnnpack", "builtin", "reference"),
         subprocess=True,
+        most_images=2,
         slow=("reference",),
         deployed=True,
     ),

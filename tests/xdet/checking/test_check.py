@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Barrier, Event
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,10 +20,9 @@ from converters.spec import Thresholds
 from tests.xdet.checking import faults
 from tests.xdet.command import ROOT, run_xdet
 from xdet import checking
-from xdet.checking import check as verdict
-from xdet.checking import runs
+from xdet.checking import all_runs, runs
 from xdet.checking.check import check
-from xdet.checking.pair import open_pair, planned_images
+from xdet.checking.pair import count_images, open_pair, planned_images, runtime_name, split_runtimes
 from xdet.checking.report import ADVICE, CHANGE_CAUSES, check_text, check_to_json, layer_advice
 from xdet.checking.result import Cause, ChangeCause
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
@@ -30,6 +31,8 @@ from xdet.runtimes import table
 from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from xdet.checking.result import CheckResult
 
 pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
@@ -60,6 +63,7 @@ def test_the_default_runtimes_are_onnx_runtime_the_kernels_of_litert_and_openvin
     extra = ["openvino:cpu"] if find_spec("openvino") else []
     assert [run.name for run in result.runs] == ["onnxruntime:cpu", *extra]
     assert result.source_runs == ("litert:xnnpack", "litert:builtin", "litert:reference")
+    assert result.source_images == (2, 2, 2)
     assert seen == dict.fromkeys((*result.source_runs, *(run.name for run in result.runs)), 2)
     assert sum(seen.values()) == planned_images(None, "tflite", 2)
     assert result.passed
@@ -72,6 +76,92 @@ def test_slow_runtimes_see_two_images(model: Path, embedded_tflite: Path, sample
     assert [(run.name, run.images) for run in result.runs] == [("onnx-reference:numpy", 2)]
     assert planned_images("onnx-reference,litert:xnnpack,litert:builtin", "tflite", 4) == 10
     assert result.passed
+
+
+def test_slow_kernels_of_the_source_see_two_images_and_the_yardstick_has_them_all(
+    model: Path, embedded_tflite: Path, sample_pictures: list[Path]
+) -> None:
+    pictures = [*sample_pictures, *sample_pictures]
+    result = check(model, embedded_tflite, pictures, runtimes=f"onnxruntime-unfused:cpu,litert:reference,{RUNTIMES}")
+    assert result.source_runs == ("litert:reference", "litert:xnnpack", "litert:builtin")
+    assert result.source_images == (2, 4, 4)
+    assert result.yardstick is not None
+    assert (result.yardstick.second, result.yardstick.values) == ("litert:builtin", 4 * 1470)
+    assert [run.nearest and run.nearest.values for run in result.runs] == [4 * 1470, 4 * 1470]
+    assert "\nlitert:reference ran on 2 photographs\n" in check_text(result)
+    assert json.loads(check_to_json(result))["source_images"] == [2, 4, 4]
+    assert result.passed
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "images"),
+    [
+        (None, (9, 9, 2)),
+        ("litert:xnnpack,litert:builtin,litert:reference", (9, 9, 2)),
+        ("litert:xnnpack,litert:reference", (9, 9)),
+        ("litert:reference", (9,)),
+    ],
+)
+def test_slow_kernels_see_all_images_where_the_yardstick_needs_them(
+    runtimes: str | None, images: tuple[int, ...]
+) -> None:
+    finished, sources = split_runtimes(runtimes, "tflite", None)
+    counts = count_images(finished, sources, 9)
+    assert tuple(counts[runtime_name(choices)] for choices in sources) == images
+
+
+def test_source_and_model_run_side_by_side_and_stand_in_the_order_in_which_they_are_named(
+    model: Path, embedded_tflite: Path, sample_pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_run, run_source, run_finished = Barrier(2, timeout=60), runs.run_source, runs.run_finished
+
+    def after_the_other(run: Callable[..., runs.Run]) -> Callable[..., runs.Run]:
+        def wait(*arguments: Any) -> runs.Run:
+            if arguments[1].runtime in ("litert", "onnxruntime"):
+                both_run.wait()
+            return run(*arguments)
+
+        return wait
+
+    monkeypatch.setattr(all_runs, "run_source", after_the_other(run_source))
+    monkeypatch.setattr(all_runs, "run_finished", after_the_other(run_finished))
+    trust_nothing_of("onnxruntime-unfused", monkeypatch)
+    named = "litert:builtin,onnxruntime-unfused:cpu,onnxruntime:cpu"
+    result = check(model, embedded_tflite, sample_pictures[:1], runtimes=named)
+    assert [run.name for run in result.runs] == ["onnxruntime-unfused:cpu", "onnxruntime:cpu"]
+    assert result.complete
+
+
+def test_where_the_caller_is_interrupted_no_other_runtime_begins(
+    model: Path, embedded_tflite: Path, sample_pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_runs, interrupted, begun = Event(), Event(), list[str]()
+    closed: list[object] = []
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - its own
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            closed.append(self)
+            if len(set(closed)) == 2:  # the source's, and that of the subprocesses
+                interrupted.set()
+            super().shutdown(wait)
+
+    def run_source(_: object, choices: RuntimeChoices, *__: object) -> runs.Run:
+        begun.append(str(choices.provider))
+        first_runs.set()
+        interrupted.wait(60)
+        raise RuntimeUnavailableError("it ended with the interrupt")
+
+    def run_finished(*_: object) -> runs.Run:
+        first_runs.wait(60)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(all_runs, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(all_runs, "run_source", run_source)
+    monkeypatch.setattr(all_runs, "run_finished", run_finished)
+    with pytest.raises(KeyboardInterrupt):
+        check(model, embedded_tflite, sample_pictures[:1], runtimes=RUNTIMES)
+    assert begun == ["builtin"]
 
 
 def test_a_missing_runtime_is_told_and_hides_nothing(
@@ -103,7 +193,7 @@ def test_a_default_runtime_that_fails_leaves_a_gap_and_one_that_is_not_installed
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(verdict, "run_source", fail)
+    monkeypatch.setattr(all_runs, "run_source", fail)
     black = np.zeros((8, 8, 3), np.uint8)
     result = check(model, embedded_tflite, [black])
     assert {m.name for m in result.missing if m.reason == str(error)} == {

@@ -86,6 +86,12 @@ def nearest(run: Run, sources: Sequence[Run], step: Step | None) -> HeadDistance
     return min(distances, key=lambda d: (d.mean_steps, d.max_steps), default=None)
 
 
+def on_most_images(runs: Sequence[Run]) -> list[Run]:
+    """The runs without those of slow runtimes, which saw few of the images: a nearest one must have seen them all."""
+    most = max((len(run.heads) for run in runs), default=0)
+    return [run for run in runs if len(run.heads) == most]
+
+
 def own_spread(sources: Sequence[Run], step: Step | None) -> HeadDistance | None:
     """The two source runs that are furthest from each other by the mean; None with fewer than two."""
     distances = [distance(a, b, step) for a, b in combinations(sources, 2)]
@@ -93,13 +99,18 @@ def own_spread(sources: Sequence[Run], step: Step | None) -> HeadDistance | None
 
 
 def allowed(sources: Sequence[Run], step: Step | None) -> tuple[float, float] | None:
-    """The most (max, mean) that part spread allows; None where there is no yardstick."""
+    """The most (max, mean) that part spread allows; None where there is no yardstick.
+
+    Where a slow runtime saw few of the images, its largest difference counts, which more images could only raise, and
+    its mean does not, since each image has its own.
+    """
     if step is None:
         return (FLOAT_BOUND, FLOAT_BOUND) if sources else None
-    pairs = [distance(a, b, step) for a, b in combinations(sources, 2)]
-    if not pairs:
+    widest = own_spread(on_most_images(sources), step)
+    if widest is None:
         return None
-    return (max(LEAST_MAX, *(pair.max_steps for pair in pairs)), max(LEAST_MEAN, *(pair.mean_steps for pair in pairs)))
+    largest = (distance(a, b, step).max_steps for a, b in combinations(sources, 2))
+    return max(LEAST_MAX, *largest), max(LEAST_MEAN, widest.mean_steps)
 
 
 def same_kernels(runs: Sequence[Run], sources: Sequence[Run]) -> tuple[list[Run], dict[str, HeadDistance], str | None]:

@@ -13,6 +13,7 @@ from xdet.checking.heads.spread import (
     judge_exact,
     judge_spread,
     nearest,
+    on_most_images,
     own_spread,
 )
 from xdet.checking.runs import Run
@@ -73,6 +74,17 @@ def test_the_yardstick_is_the_widest_pair_and_the_limits_are_the_largest_of_each
     )
     assert allowed(SOURCES, STEP) == (4.0, 1.0)
     assert allowed([XNNPACK], STEP) is None
+
+
+def test_of_a_slow_kernel_on_fewer_images_the_largest_difference_counts_and_no_mean() -> None:
+    def twice(run: Run) -> Run:
+        return Run(run.name, exact=True, heads=np.concatenate([run.heads, run.heads]))
+
+    slow = run_of("litert:reference", 9, 9, 9, 9)
+    sources = [twice(XNNPACK), twice(BUILTIN), slow]
+    assert on_most_images(sources) == sources[:2]
+    assert allowed(sources, STEP) == (9.0, 1.0)
+    assert allowed([twice(XNNPACK), slow], STEP) is None
 
 
 def test_kernels_that_agree_still_allow_one_code_on_one_value_in_a_hundred() -> None:
