@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,13 @@ from xdet.detection.batch import result_name
 from xdet.detection.detector import Detector
 from xdet.detection.rows import NamedImage, arrow_schema, entry_to_row, failure_to_entry, found_to_entry, row_to_entry
 from xdet.detections import require_classes
-from xdet.errors import DataError, ImageError, UsageError, XdetError, import_extra
-from xdet.pictures.addresses import Stored, is_stored
-from xdet.pictures.images import LARGEST_PICTURE, SUFFIXES, Encoded, hash_photograph, read_image
+from xdet.errors import ImageError, UsageError, XdetError, import_extra
+from xdet.pictures.addresses import Address, is_stored
+from xdet.pictures.download import fetch
+from xdet.pictures.images import Encoded, hash_photograph, read_image
 from xdet.pictures.preparation import Preparation, Prepared, prepare, through_network
 from xdet.writing.files import with_sidecars
+from xdet.writing.text import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,36 +39,6 @@ if TYPE_CHECKING:
 BATCH = 16  # photographs that an actor takes at a time
 BLOCKS_PER_PROCESSOR = 8  # of a list of names; what is lost with a worker is a part of one
 _PIXELS = "_pixels"
-
-
-def list_stored(uri: str, *, recursive: bool = False) -> list[Stored]:
-    """The photograph at an address, or those of the folder at it, by name.
-
-    Raises:
-        DataError: there is none, or the store does not answer.
-        MissingExtraError: pyarrow is not installed.
-    """
-    import_ray()
-    from pyarrow import fs
-
-    scheme = uri.partition("://")[0]
-    try:
-        store, path = fs.FileSystem.from_uri(uri)
-        info = store.get_file_info(path)
-        if info.type == fs.FileType.File:
-            return [Stored(uri)]
-        selector = fs.FileSelector(path, recursive=recursive, allow_not_found=True)
-        found = sorted(
-            info.path
-            for info in store.get_file_info(selector)
-            if info.type == fs.FileType.File and Path(info.path).suffix.lower() in SUFFIXES
-        )
-    except (OSError, ValueError, NotImplementedError) as error:
-        raise DataError(f"cannot list '{uri}': {_first_line(error)}") from error
-    if not found:
-        below = "" if recursive else "; --recursive searches below it"
-        raise DataError(f"no image at '{uri}'; looked for {' '.join(sorted(SUFFIXES))}{below}")
-    return [Stored(f"{scheme}://{name}") for name in found]
 
 
 def detect(
@@ -131,7 +103,7 @@ def detect(
 
 def detect_to_file(
     detector: Detector,
-    images: Sequence[Path | Stored],
+    images: Sequence[Path | Address],
     results: ResultsFile,
     *,
     classes: Sequence[str] | None = None,
@@ -261,7 +233,7 @@ def _ready(row: Mapping[str, Any], image: ImageInput) -> _Ready:
     if data is None and not is_stored(name):
         digest = hash_photograph(Path(name))
     else:
-        data = _fetch(name) if data is None else data
+        data = fetch(Address(name, in_store=True)) if data is None else data
         digest = hashlib.sha256(data).hexdigest()
     try:
         picture = Path(name) if data is None else read_image(Encoded(name, data), honour_exif=True)
@@ -269,25 +241,6 @@ def _ready(row: Mapping[str, Any], image: ImageInput) -> _Ready:
     except ImageError as error:
         raise _UnreadableError(str(error), digest) from error
     return _Ready(NamedImage(name, digest), replace(prepared, name=name))
-
-
-def _fetch(uri: str) -> bytes:
-    """The bytes at an address in a store.
-
-    Raises:
-        ImageError: it is not there, too large, or the store does not answer.
-    """
-    from pyarrow import fs
-
-    try:
-        store, path = fs.FileSystem.from_uri(uri)
-        with store.open_input_file(path) as file:
-            if file.size() > LARGEST_PICTURE:
-                raise ImageError(f"'{uri}' has {file.size()} bytes; at most {LARGEST_PICTURE} are read")
-            data: bytes = file.read()
-    except (OSError, ValueError, NotImplementedError) as error:
-        raise ImageError(f"cannot read '{uri}': {_first_line(error)}") from error
-    return data
 
 
 def _decode(batch: Any, image: ImageInput) -> Any:
@@ -353,7 +306,7 @@ def _running(ray: Any) -> Iterator[None]:
         try:
             _start(ray)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise UsageError(f"Ray does not start: {_first_line(error)}") from error
+            raise UsageError(f"Ray does not start: {first_line(error)}") from error
     try:
         yield
     finally:
@@ -370,14 +323,7 @@ def _plain_errors(ray: Any) -> Iterator[None]:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, XdetError):
             cause = getattr(cause, "cause", None) or cause.__cause__
-        raise cause or UsageError(f"Ray gave up: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    text = ""
-    with suppress(StopIteration):
-        text = next(line.strip() for line in str(error).splitlines() if line.strip())
-    return text or type(error).__name__
+        raise cause or UsageError(f"Ray gave up: {first_line(error)}") from error
 
 
 def import_ray() -> Any:

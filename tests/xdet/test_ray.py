@@ -26,7 +26,8 @@ from xdet.detection.parquet import open_results
 from xdet.detection.results import results_header
 from xdet.detection.rows import row_to_entry
 from xdet.errors import DataError, MissingExtraError, UsageError
-from xdet.pictures.addresses import Stored, is_stored
+from xdet.pictures.addresses import Address, is_stored
+from xdet.pictures.listing import list_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -209,9 +210,9 @@ def test_what_does_not_go_to_a_cluster_is_refused_before_it_starts(
 def test_a_store_that_is_empty_or_not_there_is_told(tmp_path: Path) -> None:
     for uri in (f"file://{tmp_path}", f"file://{tmp_path}/nowhere"):
         with pytest.raises(DataError, match="no image at"):
-            xdet_ray.list_stored(uri)
+            list_stored(uri)
     with pytest.raises(DataError, match="cannot list"):
-        xdet_ray.list_stored("hdfs://127.0.0.1:1/photos")
+        list_stored("hdfs://127.0.0.1:1/photos")
 
 
 def test_addresses_of_stores_are_told_from_others() -> None:
@@ -221,7 +222,7 @@ def test_addresses_of_stores_are_told_from_others() -> None:
         False,
         False,
     ]
-    assert str(Stored("s3://b/x.jpg")) == "s3://b/x.jpg"
+    assert str(Address("s3://b/x.jpg", in_store=True)) == "s3://b/x.jpg"
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ import typer
 
 import xdet
 from converters.errors import ConversionError
-from xdet.cli import bench, card, check, convert, describe, detect, eval, inspect, page, small, triton  # noqa: A004 - the command's name
-from xdet.cli.options import with_options
+from xdet.cli import check, convert, deploy, detect, inspect, measure
+from xdet.cli.options import with_groups, with_options
 from xdet.errors import OutputError, UsageError, XdetError
 from xdet.writing.text import message_line
 
@@ -34,19 +34,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.command(epilog=small.DEMO_EPILOG)(small.demo)
-app.command(epilog=convert.EPILOG)(convert.convert)
-app.command(epilog=describe.EPILOG)(describe.describe)
-app.command(epilog=detect.EPILOG)(detect.detect)
-app.command(epilog=check.EPILOG)(check.check)
-app.command(name="eval", epilog=eval.EPILOG)(eval.evaluate)
-app.command(epilog=bench.EPILOG)(bench.bench)
-app.command(epilog=card.EPILOG)(card.card)
-app.command(epilog=inspect.EPILOG)(inspect.inspect)
-app.command(epilog=page.EPILOG)(page.page)
-app.command(epilog=triton.EPILOG)(triton.triton)
-app.command(epilog=small.SELFTEST_EPILOG)(small.selftest)
-app.command(epilog=small.PROVIDERS_EPILOG)(small.providers)
+for command, epilog, name in (
+    (inspect.demo, inspect.DEMO_EPILOG, None),
+    (convert.convert, convert.EPILOG, None),
+    (inspect.describe, inspect.DESCRIBE_EPILOG, None),
+    (detect.detect, detect.EPILOG, None),
+    (check.check, check.EPILOG, None),
+    (measure.evaluate, measure.EVAL_EPILOG, "eval"),
+    (measure.bench, measure.BENCH_EPILOG, None),
+    (measure.card, measure.CARD_EPILOG, None),
+    (inspect.inspect, inspect.INSPECT_EPILOG, None),
+    (deploy.page, deploy.PAGE_EPILOG, None),
+    (deploy.triton, deploy.TRITON_EPILOG, None),
+    (inspect.selftest, inspect.SELFTEST_EPILOG, None),
+    (inspect.providers, inspect.PROVIDERS_EPILOG, None),
+):
+    app.command(name, epilog=epilog)(with_groups(command))
 
 GLOBAL_FLAGS = ("--verbose", "--debug")
 INTERNAL_ERROR = 3

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xdet.cli.describing import Said, describes_source
 from xdet.cli.options import (
-    STDOUT,
+    Describing,
     Device,
     Force,
+    Json,
     ProviderOption,
+    Threads,
     json_outputs,
     print_line,
-    print_report,
+    print_result,
     progress_bar,
     read_provider_options,
-    write_json,
 )
 
 if TYPE_CHECKING:
@@ -30,18 +31,22 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 Examples:
-  xdet check person.onnx --source person.tflite --images photos
-  xdet check person.onnx --source person.tflite --images photos --runtimes onnxruntime:cpu,openvino:cpu --json check.json
-  xdet check person.onnx --source person.tflite --images photos --layers --report check.html
-  xdet check person.onnx --source person.tflite --images photos --cpus Haswell,Nehalem,cortex-a72 --report check.html
-  xdet check person.onnx --source person.tflite --images photos --junit check.xml --tolerance head=1,box=0.5,score=0.01
-  xdet check person.onnx --source person.tflite --images photos --runtimes onnxruntime:cpu,onnx-reference,onnxruntime-web
-  xdet check person.onnx --source person.tflite --images photos --runtimes onnxruntime:cuda --provider-option device_id=1
+  xdet check m.onnx --source m.tflite --images photos
+  xdet check m.onnx --source m.tflite --images photos \\
+      --runtimes onnxruntime:cpu,openvino:cpu --json check.json
+  xdet check m.onnx --source m.tflite --images photos --layers --report c.html
+  xdet check m.onnx --source m.tflite --images photos \\
+      --cpus Haswell,Nehalem,cortex-a72 --report check.html
+  xdet check m.onnx --source m.tflite --images photos --junit check.xml \\
+      --tolerance head=1,box=0.5,score=0.01
+  xdet check m.onnx --source m.tflite --images photos \\
+      --runtimes onnxruntime:cpu,onnx-reference,onnxruntime-web
+  xdet check m.onnx --source m.tflite --images photos \\
+      --runtimes onnxruntime:cuda --provider-option device_id=1
 """
 UNAVAILABLE = 3
 
 
-@describes_source
 def check(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A file of xdet convert.")],
     source: Annotated[Path, typer.Option(metavar="SRC", help="The file it was made of.")],
@@ -49,7 +54,6 @@ def check(
         list[Path], typer.Option(metavar="DIR|IMAGE", help="Photographs: a folder or a file; repeatable.")
     ],
     *,
-    source_options: Said,
     runtimes: Annotated[
         str | None,
         typer.Option(
@@ -57,7 +61,7 @@ def check(
             help="Names with commas between them [default: onnxruntime:cpu, openvino if installed, all of the source's].",
         ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads inside an operator [default: the runtime's].")] = None,
+    threads: Threads = None,
     device: Device = None,
     provider_option: ProviderOption = None,
     layers: Annotated[
@@ -90,8 +94,9 @@ def check(
             help="Accept deviations, such as head=1,box=0.5,score=0.01 (LSB, pixels, scores) [default: none].",
         ),
     ] = None,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
+    json: Json = None,
     force: Force = False,
+    describing: Describing,
 ) -> None:
     """Prove that a model is its source, on every runtime at hand.
 
@@ -114,19 +119,18 @@ def check(
     outputs += [] if junit is None else [Output(junit, JUNIT_MARK)]
     accepted = None if tolerance is None else read_tolerance(tolerance)
     outputs += [] if repro is None else [Output(repro), Output(values_path(repro))]
-    inputs = [*with_sidecars([model, source]), *photographs]
-    inputs += source_options.files()
+    inputs = [*with_sidecars([model, source]), *photographs, *describing.files()]
     require_outputs(outputs, inputs, force=force)
     others = () if cpus is None else split_cpus(cpus)
     planned = planned_images(runtimes, read_model_file(source).format, len(photographs), others)
-    with progress_bar(planned, "checking") as advance:
+    with progress_bar("checking", planned) as advance:
         result = check_model(
             model,
             source,
             photographs,
             runtimes=runtimes,
             threads=threads,
-            source_options=source_options.options(),
+            source_options=describing.options(),
             layers=layers or repro is not None,
             cpus=others,
             tolerance=accepted,
@@ -134,29 +138,21 @@ def check(
             device=device,
             progress=lambda _, n: advance(n),
         )
-    if json is not None:
-        write_json(json, check_to_json(result))
     if junit is not None:
         write_text(junit, check_to_junit(result))
     if report is not None:
         from xdet.bench.machine import describe_machine
         from xdet.checking.page import Surroundings, check_to_html
 
-        where = Surroundings(describe_machine(), threads, _command(sys.argv[1:]))
+        where = Surroundings(describe_machine(), threads, shlex.join(["xdet", *sys.argv[1:]]))
         write_text(report, check_to_html(result, photographs, where))
-    if json != STDOUT:
-        print_report(check_report(result, repro=repro is not None))
+    print_result(result, json, check_to_json, partial(check_report, repro=repro is not None))
     if repro is not None and result.layers is not None:
         _write_repro(repro, result.layers, model, source, photographs)
     if not result.passed:
         raise typer.Exit(1)
     if not result.complete:
         raise typer.Exit(UNAVAILABLE)
-
-
-def _command(arguments: Sequence[str]) -> str:
-    """The command line, as a shell takes it."""
-    return shlex.join(["xdet", *arguments])
 
 
 def _write_repro(target: Path, layers: LayerComparison, model: Path, source: Path, photographs: Sequence[Path]) -> None:

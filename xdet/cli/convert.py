@@ -6,18 +6,14 @@ import shlex
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from xdet.cli.describing import Said, describes_source
-from xdet.cli.options import counted_progress_bar, print_line, print_report, progress_bar
+from xdet.cli.options import Describing, print_line, print_report, progress_bar
 from xdet.writing.text import format_duration, format_size
-
-if TYPE_CHECKING:
-    from converters.description.statements import SourceOptions
 
 KERAS_SUFFIXES = frozenset({".h5", ".hdf5", ".keras"})
 
@@ -25,16 +21,104 @@ EPILOG = """\b
 Examples:
   xdet convert person_224_int8.tflite
   xdet convert person.tflite -o person.onnx --config user_config.yaml
-  xdet convert net.tflite --anchors "0.9,3.3 2.1,5.3" --anchor-unit cell --classes person --target cpu
-  xdet convert net.tflite --anchors anchors.txt --try-units photos/     which unit the anchors are in
-  xdet convert person.h5                        a Keras model stays float
+  xdet convert net.tflite --anchors "0.9,3.3 2.1,5.3" --anchor-unit cell \\
+      --classes person --target cpu
+  xdet convert net.tflite --anchors anchors.txt --try-units photos/
+      shows which unit the anchors are in
+  xdet convert person.h5            a Keras model stays float
   xdet convert person.h5 --quantize per-channel --calibration photos/
-  xdet convert person.tflite -o any.onnx --any-size      photographs go in as they are decoded
-  xdet convert yolov8n.onnx -o person.onnx --rescaling 1/255 --classes coco.txt
+  xdet convert person.tflite -o any.onnx --any-size
+      photographs go in as they are decoded
+  xdet convert yolov8n.onnx -o m.onnx --rescaling 1/255 --classes coco.txt
 """
 
 
-@describes_source
+def _read_batch(text: str) -> int | Literal["dynamic"]:
+    if text == "dynamic":
+        return "dynamic"
+    if text.isascii() and text.isdigit():
+        return int(text)
+    msg = f"expected a number or 'dynamic', got {text!r}"
+    raise typer.BadParameter(msg)
+
+
+@dataclass(frozen=True)
+class Converting:
+    """How a source is converted; the names are those of ``xdet.convert``."""
+
+    score_threshold: Annotated[
+        float | None, typer.Option(help="Default score threshold of the model [default: 0.5].")
+    ] = None
+    iou_threshold: Annotated[float | None, typer.Option(help="Default NMS threshold of the model [default: 0.5].")] = (
+        None
+    )
+    max_detections: Annotated[int | None, typer.Option(help="Rows of the outputs [default: 100].")] = None
+    batch: Annotated[Any, typer.Option(metavar="N|dynamic", parser=_read_batch, help="Images per call.")] = "1"
+    target: Annotated[
+        Literal["portable", "cpu"],
+        typer.Option(
+            help="portable: any compiler, ONNX Runtime from 1.15 on. cpu: the same bits, faster on ONNX Runtime's CPU "
+            "kernels, from 1.24 on; xdet bench SOURCE --targets portable,cpu says how much."
+        ),
+    ] = "portable"
+    activations: Annotated[Literal["uint8", "int8"], typer.Option(help="dtype of activation codes; same results.")] = (
+        "uint8"
+    )
+    leaky_relu: Annotated[
+        Literal["litert", "float"],
+        typer.Option(
+            help="litert: bit-equal to LiteRT; float: the real functions. Also steers sums, products, average pools, "
+            "means, bilinear resizes and requantisations."
+        ),
+    ] = "litert"
+    arithmetic: Annotated[
+        Literal["litert", "fused"],
+        typer.Option(
+            help="For operators without a fused form that equals LiteRT. litert: step by step; fused: faster, "
+            "<= 1 LSB away."
+        ),
+    ] = "litert"
+    dequantize: Annotated[
+        bool,
+        typer.Option(
+            "--dequantize",
+            help="The float network of a quantised file: its weights, and activations that nothing rounds.",
+        ),
+    ] = False
+    float16: Annotated[
+        bool,
+        typer.Option(
+            "--float16", help="Weights and activations of a float network in float16; the head stays float32."
+        ),
+    ] = False
+    freeze_thresholds: Annotated[
+        bool, typer.Option("--freeze-thresholds", help="Thresholds as constants, not optional inputs.")
+    ] = False
+    any_size: Annotated[
+        bool, typer.Option("--any-size", help="Take photographs of any size: the resize rule is in the file.")
+    ] = False
+    quantize: Annotated[
+        Literal["none", "per-channel", "per-tensor"],
+        typer.Option(help="Quantise a Keras model to int8, by calibration; some NPUs run per-tensor faster."),
+    ] = "none"
+    symmetric: Annotated[
+        bool, typer.Option("--symmetric", help="With --quantize: all zero-points 0, as TensorRT and many NPUs demand.")
+    ] = False
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Photographs that tell the ranges, for --quantize.")
+    ] = None
+    percentile: Annotated[
+        float | None, typer.Option(metavar="F", help="Share of values that ranges keep, such as 99.99 [default: all].")
+    ] = None
+    opset: Annotated[
+        int | None, typer.Option(metavar="N", help="ONNX opset of the file, 13 to 22 [default: the lowest that fits].")
+    ] = None
+    importer: Annotated[
+        Literal["native", "tf2onnx"],
+        typer.Option(help="tf2onnx: fallback for TFLite operators that the native importer lacks."),
+    ] = "native"
+
+
 def convert(
     source: Annotated[
         Path, typer.Argument(help="TFLite, Keras or ONNX detector; a sidecar <stem>.xdet.json beside it is read.")
@@ -44,70 +128,7 @@ def convert(
     ] = None,
     *,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
-    source_options: Said,
-    score_threshold: Annotated[
-        float | None, typer.Option(help="Default score threshold of the model [default: 0.5].")
-    ] = None,
-    iou_threshold: Annotated[
-        float | None, typer.Option(help="Default NMS threshold of the model [default: 0.5].")
-    ] = None,
-    max_detections: Annotated[int | None, typer.Option(help="Rows of the outputs [default: 100].")] = None,
-    batch: Annotated[str, typer.Option(metavar="N|dynamic", help="Images per call.")] = "1",
-    target: Annotated[
-        Literal["portable", "cpu"],
-        typer.Option(
-            help="portable: any compiler, ONNX Runtime from 1.15 on. cpu: the same bits, faster on ONNX Runtime's CPU kernels, "
-            "from 1.24 on; xdet bench SOURCE --targets portable,cpu says how much."
-        ),
-    ] = "portable",
-    activations: Annotated[
-        Literal["uint8", "int8"], typer.Option(help="dtype of activation codes; same results.")
-    ] = "uint8",
-    leaky_relu: Annotated[
-        Literal["litert", "float"],
-        typer.Option(
-            help="litert: bit-equal to LiteRT; float: the real functions. Also steers sums, products, average pools, means, "
-            "bilinear resizes and requantisations."
-        ),
-    ] = "litert",
-    arithmetic: Annotated[
-        Literal["litert", "fused"],
-        typer.Option(
-            help="For operators without a fused form that equals LiteRT. litert: step by step; fused: faster, <= 1 LSB away."
-        ),
-    ] = "litert",
-    dequantize: Annotated[
-        bool,
-        typer.Option(
-            "--dequantize",
-            help="The float network of a quantised file: its weights, and activations that nothing rounds.",
-        ),
-    ] = False,
-    float16: Annotated[
-        bool,
-        typer.Option(
-            "--float16", help="Weights and activations of a float network in float16; the head stays float32."
-        ),
-    ] = False,
-    freeze_thresholds: Annotated[
-        bool, typer.Option("--freeze-thresholds", help="Thresholds as constants, not optional inputs.")
-    ] = False,
-    any_size: Annotated[
-        bool, typer.Option("--any-size", help="Take photographs of any size: the resize rule is in the file.")
-    ] = False,
-    quantize: Annotated[
-        Literal["none", "per-channel", "per-tensor"],
-        typer.Option(help="Quantise a Keras model to int8, by calibration; some NPUs run per-tensor faster."),
-    ] = "none",
-    symmetric: Annotated[
-        bool, typer.Option("--symmetric", help="With --quantize: all zero-points 0, as TensorRT and many NPUs demand.")
-    ] = False,
-    calibration: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Photographs that tell the ranges, for --quantize.")
-    ] = None,
-    percentile: Annotated[
-        float | None, typer.Option(metavar="F", help="Share of values that ranges keep, such as 99.99 [default: all].")
-    ] = None,
+    converting: Converting,
     try_units: Annotated[
         Path | None,
         typer.Option(
@@ -115,53 +136,21 @@ def convert(
             help="Convert nothing: decode these photographs under every anchor unit that is possible; -o names a folder.",
         ),
     ] = None,
-    opset: Annotated[
-        int | None, typer.Option(metavar="N", help="ONNX opset of the file, 13 to 22 [default: the lowest that fits].")
-    ] = None,
-    importer: Annotated[
-        Literal["native", "tf2onnx"],
-        typer.Option(help="tf2onnx: fallback for TFLite operators that the native importer lacks."),
-    ] = "native",
+    describing: Describing,
 ) -> None:
     """Convert a detector to one ONNX file: pixels in, boxes out."""
-    from converters.description.statements import SourceOptions
     from xdet.conversion import convert as convert_model
 
-    if sys.stderr.isatty() and (importer == "tf2onnx" or source.suffix.lower() in KERAS_SUFFIXES):
+    if sys.stderr.isatty() and (converting.importer == "tf2onnx" or source.suffix.lower() in KERAS_SUFFIXES):
         print_line(f"reading {source.name} with TensorFlow, which takes some seconds", err=True)
     if try_units is not None:
-        described = replace(
-            source_options.options() or SourceOptions(), score_threshold=score_threshold, iou_threshold=iou_threshold
-        )
-        _try_units(source, try_units, output, described, force=force)
+        _try_units(source, try_units, output, describing, converting, force=force)
         return
     started = time.perf_counter()
     destination = Path(f"{source.stem}.onnx") if output is None else output
-    with counted_progress_bar("calibrating") if calibration is not None else nullcontext() as advance:
+    with progress_bar("calibrating") if converting.calibration is not None else nullcontext() as advance:
         conversion = convert_model(
-            source,
-            destination,
-            force=force,
-            **source_options.keywords,
-            score_threshold=score_threshold,
-            iou_threshold=iou_threshold,
-            max_detections=max_detections,
-            batch=_batch(batch),
-            target=target,
-            activations=activations,
-            leaky_relu=leaky_relu,
-            arithmetic=arithmetic,
-            dequantize=dequantize,
-            float16=float16,
-            freeze_thresholds=freeze_thresholds,
-            any_size=any_size,
-            quantize=quantize,
-            symmetric=symmetric,
-            calibration=calibration,
-            percentile=percentile,
-            opset=opset,
-            importer=importer,
-            progress=advance,
+            source, destination, force=force, **describing.keywords, **vars(converting), progress=advance
         )
     for note in (*conversion.document.spec.assumptions, *conversion.document.notes):
         print_line(f"note: {note}", err=True)
@@ -173,30 +162,27 @@ def convert(
     )
     others = ", ".join(f"{name} {release}" for name, release in oldest.items() if not name.startswith("onnxruntime"))
     print_line(f"also known to run it, in these releases and newer ones: {others}")
-    if target == "portable" and conversion.document.activations == "uint8":
-        same = " and the options that describe it" if source_options.options() is not None else ""
+    if converting.target == "portable" and conversion.document.activations == "uint8":
+        same = " and the options that describe it" if describing.keywords else ""
         command = f"xdet bench {shlex.quote(str(source))} --targets portable,cpu"
         print_line(f"--target cpu may be faster on CPUs, with the same bits; measure it here: {command}{same}")
 
 
 def _try_units(
-    source: Path, photographs: Path, output: Path | None, source_options: SourceOptions, *, force: bool
+    source: Path, photographs: Path, output: Path | None, describing: Describing, converting: Converting, *, force: bool
 ) -> None:
     """Every reading of the anchors on photographs: a table, and pictures in a folder."""
+    from converters.description.statements import SourceOptions
     from xdet.detection.units import MOST_PHOTOGRAPHS, trial_report, try_units
     from xdet.pictures.images import find_images
 
+    options = replace(
+        describing.options() or SourceOptions(),
+        score_threshold=converting.score_threshold,
+        iou_threshold=converting.iou_threshold,
+    )
     folder = Path(f"{source.stem}_units") if output is None else output
     images = find_images([photographs])
-    with progress_bar(min(len(images), MOST_PHOTOGRAPHS), "trying") as advance:
-        trial = try_units(source, images, folder, source_options=source_options, force=force, progress=advance)
+    with progress_bar("trying", min(len(images), MOST_PHOTOGRAPHS)) as advance:
+        trial = try_units(source, images, folder, source_options=options, force=force, progress=advance)
     print_report(trial_report(trial))
-
-
-def _batch(text: str) -> int | Literal["dynamic"]:
-    if text == "dynamic":
-        return "dynamic"
-    if text.isascii() and text.isdigit():
-        return int(text)
-    msg = f"expected a number or 'dynamic', got {text!r}"
-    raise typer.BadParameter(msg, param_hint="--batch")

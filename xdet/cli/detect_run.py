@@ -1,18 +1,34 @@
-"""What ``xdet detect`` does once all is checked: results into a file that grows, or on the screen."""
+"""What ``xdet detect`` does: it refuses what cannot go well, then writes results to files or shows them."""
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from xdet.cli.options import STDOUT, print_line, print_report, progress_bar, write_json
-from xdet.errors import ImageError
-from xdet.pictures.addresses import Address, Stored
+from xdet.cli.options import STDOUT, json_outputs, print_line, print_report, progress_bar, write_json
+from xdet.detection.batch import detect_files, detect_to_file, result_name
+from xdet.detection.film import detect_film_to_file
+from xdet.detection.labels import LABELS, detect_to_labels, label_paths
+from xdet.detection.parquet import PARQUET_MARK, growing_path, open_results
+from xdet.detection.report import (
+    DETECTIONS_SCHEMA,
+    coco_image_ids,
+    detections_report,
+    detections_to_coco_json,
+    report_to_json,
+)
+from xdet.detection.results import LINES_MARK, is_results_file, require_names, results_header
+from xdet.errors import ImageError, UsageError
+from xdet.pictures.recording import recording_paths, require_encoder
+from xdet.pictures.render import picture_paths
+from xdet.pictures.video import frames_expected, import_av
+from xdet.writing.files import PICTURE_MARK, Output, make_folder, require_apart
 from xdet.writing.text import format_pixels, format_score
 
 if TYPE_CHECKING:
@@ -21,70 +37,190 @@ if TYPE_CHECKING:
     from xdet.detection.detector import Detector
     from xdet.detection.film import SeenFrame
     from xdet.detection.results import ResultsFile
+    from xdet.pictures.addresses import Address
     from xdet.pictures.video import Film
 
+ANYTHING = re.compile(b"")  # --resume looks at the file itself
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Run:
-    """What is detected in, and what is drawn.
+    """What is detected in, and where results go.
 
     Attributes:
         images: photographs.
-        pictures: where each goes with its boxes; None draws none.
         films: videos, cameras, streams; they come after the photographs.
-        recordings: where each goes with its boxes; None draws none.
-        classes: names of the classes to keep; None keeps all.
+        json: the file of results; a folder for layouts of label files; None writes none.
+        layout: of ``--format``.
+        resume: go on with ``json``.
+        save: the folder of pictures and videos with boxes; None draws none.
         engine: ``"local"`` or ``"ray"``.
         actors: on Ray; None is one per processor of the cluster.
     """
 
-    images: Sequence[Path | Address | Stored]
-    pictures: Sequence[Path] | None
+    images: Sequence[Path | Address]
     films: Sequence[Film]
-    recordings: Sequence[Path] | None
-    classes: Sequence[str] | None
-    engine: str = "local"
-    actors: int | None = None
+    json: Path | None
+    layout: str
+    resume: bool
+    save: Path | None
+    engine: str
+    actors: int | None
 
     @property
-    def read_here(self) -> list[Path | Address]:
-        """The photographs that this process can read."""
-        return [image for image in self.images if not isinstance(image, Stored)]
+    def growing(self) -> Path | None:
+        """The file of results that grows image by image, if ``json`` is of such a kind."""
+        path = None if self.json is None or self.layout in LABELS else growing_path(self.json)
+        return path if path is not None and is_results_file(path) else None
+
+    @cached_property
+    def pictures(self) -> list[Path] | None:
+        """Where each photograph goes with its boxes."""
+        return None if self.save is None else picture_paths(self._names, self.save)
+
+    @cached_property
+    def recordings(self) -> list[Path | None]:
+        """Where each film goes with its boxes."""
+        return (
+            [None] * len(self.films)
+            if self.save is None
+            else [*recording_paths([f.name for f in self.films], self.save)]
+        )
+
+    @cached_property
+    def labels(self) -> list[Path] | None:
+        """A label file per photograph, for layouts of such."""
+        if self.layout not in LABELS or self.json is None:
+            return None
+        return label_paths(self._names, self.json, self.layout)
 
     @property
-    def read_there(self) -> list[Path | Stored]:
-        """The photographs that other machines can read."""
-        return [image for image in self.images if not isinstance(image, Address)]
+    def _names(self) -> list[Path]:
+        return [image if isinstance(image, Path) else Path(image.path) for image in self.images]
+
+    def files(self) -> list[Path]:
+        """The files that are read."""
+        films = [film.path for film in self.films if film.path is not None]
+        return [*(image for image in self.images if isinstance(image, Path)), *films]
+
+    def outputs(self) -> list[Output]:
+        """The files that are written."""
+        pictures = [Output(path, PICTURE_MARK, in_new_folder=True) for path in self.pictures or ()]
+        recordings = [Output(path, in_new_folder=True) for path in self.recordings if path is not None]
+        if self.labels is not None:
+            results = [Output(path, in_new_folder=True) for path in self.labels]
+        elif self.json is not None and self.growing is not None:
+            marks = {self.json: PARQUET_MARK, self.growing: LINES_MARK}
+            results = [Output(path, ANYTHING if self.resume else mark) for path, mark in marks.items()]
+        else:
+            results = json_outputs(self.json, None if self.layout == "coco" else DETECTIONS_SCHEMA)
+        return [*results, *pictures, *recordings]
+
+    def require_possible(self) -> None:
+        """Refuse what cannot be done, before any work.
+
+        Raises:
+            UsageError, DataError: options that do not go together, or names that a file cannot hold.
+            RuntimeUnavailableError: a package for films is missing.
+        """
+        if self.layout in LABELS:
+            self._require_labels()
+        else:
+            self._require_json()
+        if self.films:
+            self._require_films()
+        if self.save is not None:
+            require_apart(self.save, self.files())
+
+    def require_new(self) -> None:
+        """Refuse a growing file that holds results already."""
+        for path in () if self.json is None or self.growing is None else (self.json, self.growing):
+            if path.is_file() and path.stat().st_size:
+                raise UsageError(f"'{path}' holds results already; add --resume to go on, or --force to begin anew")
+
+    def _require_labels(self) -> None:
+        if self.json is None or self.json == STDOUT or self.json.suffix:
+            raise UsageError(
+                f"--format {self.layout} writes a label file per image: name a folder for them, such as --json labels"
+            )
+        if self.films:
+            raise UsageError(
+                f"--format {self.layout} is for pictures; results of a video go to FILE.jsonl, FILE.csv or FILE.parquet"
+            )
+        if self.resume:
+            raise UsageError(
+                f"--resume goes on with one file; --format {self.layout} writes a label file per image: leave out "
+                f"--resume, and give --force to write those that are there anew"
+            )
+
+    def _require_json(self) -> None:
+        if self.resume and self.growing is None:
+            raise UsageError(
+                "--resume goes on with a file that grows image by image: add --json FILE.jsonl, FILE.csv or FILE.parquet"
+            )
+        if self.growing is not None:
+            if self.layout == "coco":
+                raise UsageError(
+                    f"--format coco is one list, '{self.json}' grows image by image; name a file FILE.json"
+                )
+            require_names(self.growing, [*map(result_name, self.images), *(film.name for film in self.films)])
+        elif self.json is not None:
+            if self.films:
+                raise UsageError(
+                    "results of a video grow frame by frame: name a file FILE.jsonl, FILE.csv or FILE.parquet"
+                )
+            if self.layout == "coco":
+                coco_image_ids(list(map(str, self.images)))  # refuses images whose results could not be told apart
+
+    def _require_films(self) -> None:
+        import_av()
+        if self.save is not None:
+            require_encoder()
+        for film in self.films if self.resume else ():
+            if film.path is None:
+                raise UsageError(
+                    f"--resume cannot go on with '{film.name}', which does not come again; name a new results file"
+                )
+            if self.save is not None:
+                raise UsageError(
+                    f"--resume cannot go on with a video in '{self.save}' ('{film.name}'); leave out --save, or begin "
+                    f"anew with --force"
+                )
 
 
-def write_results(detector: Detector, run: Run, json: Path, *, anew: bool) -> None:
+def detect_all(detector: Detector, run: Run, classes: Sequence[str] | None, *, anew: bool) -> None:
+    """Detect in everything; ``classes`` are the names to keep, ``anew`` empties a growing file first."""
+    for folder in (run.save, None if run.labels is None else run.json):
+        if folder is not None:
+            make_folder(folder)
+    if run.labels is not None:
+        _write_labels(detector, run, run.labels, classes)
+    elif run.json is not None and run.growing is not None:
+        _write_results(detector, run, run.json, classes, anew=anew)
+    else:
+        _print_results(detector, run, classes)
+
+
+def _write_results(detector: Detector, run: Run, json: Path, classes: Sequence[str] | None, *, anew: bool) -> None:
     """Results into a file as they come; what is done stays, whatever stops the rest."""
-    from xdet.detection.batch import detect_to_file
-    from xdet.detection.parquet import growing_path, open_results
-    from xdet.detection.results import results_header
-
-    growing = growing_path(json)
-    with open_results(json, results_header(detector, run.classes), anew=anew) as results:
+    with open_results(json, results_header(detector, classes), anew=anew) as results:
         before, failed = len(results.done), results.failed
         try:
-            with progress_bar(len(run.images), "detecting") as advance:
+            with progress_bar("detecting", len(run.images)) as advance:
                 if run.engine == "ray":
                     from xdet.ray import detect_to_file as detect_on_ray
 
-                    changed = detect_on_ray(
-                        detector, run.read_there, results, classes=run.classes, concurrency=run.actors, progress=advance
-                    )
+                    detect = partial(detect_on_ray, concurrency=run.actors)
                 else:
-                    changed = detect_to_file(
-                        detector, run.read_here, results, pictures=run.pictures, classes=run.classes, progress=advance
-                    )
-            for film, recording in _with_recordings(run):
-                _watch(detector, film, recording, run, results)
+                    detect = partial(detect_to_file, pictures=run.pictures)
+                changed = detect(detector, run.images, results, classes=classes, progress=advance)
+            for film, recording in zip(run.films, run.recordings, strict=True):
+                _watch(detector, film, recording, classes, results)
         except KeyboardInterrupt:
-            print_line(f"xdet: interrupted; {_count(results)} are in '{growing}', --resume goes on", err=True)
+            print_line(f"xdet: interrupted; {_count(results)} are in '{run.growing}', --resume goes on", err=True)
             raise
     if changed:
-        which = f"; of their lines in '{json}' the last count" if json == growing else ""
+        which = f"; of their lines in '{json}' the last count" if json == run.growing else ""
         print_line(f"xdet: images that have changed since: {changed}{which}", err=True)
     earlier = f", {before} of them before" if before else ""
     earlier += f" ({failed} without a result, tried again)" if failed else ""
@@ -94,43 +230,38 @@ def write_results(detector: Detector, run: Run, json: Path, *, anew: bool) -> No
         raise typer.Exit(3)
 
 
-def print_results(detector: Detector, run: Run, json: Path | None, *, coco: bool) -> None:
+def _print_results(detector: Detector, run: Run, classes: Sequence[str] | None) -> None:
     """Results of photographs as a table or one JSON document, of films line by line."""
-    from xdet.detection.batch import detect_files
-    from xdet.detection.report import detections_report, detections_to_coco_json, report_to_json
-
-    if json != STDOUT:
+    if run.json != STDOUT:
         print_line(_first_line(detector))
-    with progress_bar(len(run.images), "detecting") as advance:
-        report = detect_files(detector, run.read_here, pictures=run.pictures, classes=run.classes, progress=advance)
-    if json is not None:
-        write_json(json, detections_to_coco_json(report.images) if coco else report_to_json(report))
-    if json != STDOUT and report.images:
+    with progress_bar("detecting", len(run.images)) as advance:
+        report = detect_files(detector, run.images, pictures=run.pictures, classes=classes, progress=advance)
+    if run.json is not None:
+        coco = run.layout == "coco"
+        write_json(run.json, detections_to_coco_json(report.images) if coco else report_to_json(report))
+    if run.json != STDOUT and report.images:
         print_report(detections_report(report.images))
     errors = [failure.error for failure in report.failed]
-    for film, recording in _with_recordings(run):
+    for film, recording in zip(run.films, run.recordings, strict=True):
         try:
-            _watch(detector, film, recording, run, None)
+            _watch(detector, film, recording, classes, None)
         except ImageError as error:
             errors.append(str(error))
     _fail(errors, len(run.images) + len(run.films))
 
 
-def write_labels(detector: Detector, run: Run, labels: Sequence[Path], layout: str) -> None:
-    """A label file per photograph."""
-    from xdet.detection.labels import detect_to_labels
-
-    with progress_bar(len(run.images), "detecting") as advance:
+def _write_labels(detector: Detector, run: Run, labels: Sequence[Path], classes: Sequence[str] | None) -> None:
+    with progress_bar("detecting", len(run.images)) as advance:
         failed = detect_to_labels(
-            detector, run.read_here, labels, layout, pictures=run.pictures, classes=run.classes, progress=advance
+            detector, run.images, labels, run.layout, pictures=run.pictures, classes=classes, progress=advance
         )
-    print_line(f"{labels[0].parent}: {len(labels) - len(failed)} label files")
+    print_line(f"{run.json}: {len(labels) - len(failed)} label files")
     _fail([failure.error for failure in failed], len(labels))
 
 
 def _fail(errors: Sequence[str], count: int) -> None:
-    for told in errors:
-        print_line(f"xdet: error: {told}", err=True)
+    for error in errors:
+        print_line(f"xdet: error: {error}", err=True)
     if errors and count > 1:
         print_line(f"xdet: {len(errors)} of {count} images failed", err=True)
     if errors:
@@ -145,24 +276,16 @@ def _first_line(detector: Detector) -> str:
     return f"{name} on {detector.runtime.name}, boxes that score above {scores}"
 
 
-def _with_recordings(run: Run) -> list[tuple[Film, Path | None]]:
-    recordings: Sequence[Path | None] = run.recordings or [None] * len(run.films)
-    return list(zip(run.films, recordings, strict=True))
-
-
-def _watch(detector: Detector, film: Film, recording: Path | None, run: Run, results: ResultsFile | None) -> None:
-    """Detect in one film, and tell how a live one ended."""
-    from xdet.detection.film import detect_film_to_file
-
+def _watch(
+    detector: Detector, film: Film, recording: Path | None, classes: Sequence[str] | None, results: ResultsFile | None
+) -> None:
+    """Detect in one film, and tell how a live one ended; without ``results`` each box is a line on the terminal."""
+    watch = partial(detect_film_to_file, detector, film, results, classes=classes, recording=recording)
     if results is None:
-        end = detect_film_to_file(
-            detector, film, None, classes=run.classes, recording=recording, show=partial(_print_frame, film.name)
-        )
+        end = watch(show=partial(_print_frame, film.name))
     else:
-        with progress_bar(_length(film), film.name) as advance:
-            end = detect_film_to_file(
-                detector, film, results, classes=run.classes, recording=recording, show=lambda _: advance(1)
-            )
+        with progress_bar(film.name, _length(film)) as advance:
+            end = watch(show=lambda _: advance(1))
     if end.live:
         how = "stopped" if end.stopped else "ended"
         print_line(f"xdet: '{film.name}' {how}; frames seen {end.frames}, dropped between them {end.dropped}", err=True)
@@ -170,8 +293,6 @@ def _watch(detector: Detector, film: Film, recording: Path | None, run: Run, res
 
 def _length(film: Film) -> int:
     """Frames for the progress bar, where somebody sees it."""
-    from xdet.pictures.video import frames_expected
-
     if film.path is None or not sys.stderr.isatty():
         return 0
     try:
@@ -181,11 +302,10 @@ def _length(film: Film) -> int:
 
 
 def _print_frame(name: str, seen: SeenFrame) -> None:
-    """A line per box, as it comes."""
-    for found in seen.found:
-        corners = "  ".join(f"{format_pixels(value):>7}" for value in found.box_xyxy_px)
-        moment = f"{name}  {seen.frame.number:>6}  {seen.frame.time_s:>9.3f} s"
-        print_line(f"{moment}  {found.class_name}  {format_score(found.score)}  {corners}")
+    moment = f"{name}  {seen.frame.number:>6}  {seen.frame.time_s:>9.3f} s"
+    for box in seen.found:
+        corners = "  ".join(f"{format_pixels(value):>7}" for value in box.box_xyxy_px)
+        print_line(f"{moment}  {box.class_name}  {format_score(box.score)}  {corners}")
 
 
 def _count(results: ResultsFile) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from xdet.detection.detector import Detector
     from xdet.detection.results import ResultsFile
     from xdet.detections import Detections
-    from xdet.pictures.addresses import Address, Stored
+    from xdet.pictures.addresses import Address
     from xdet.pictures.preparation import Prepared
 
 Progress = Callable[[int], object]
@@ -116,7 +116,7 @@ def detect_to_file(
     return changed
 
 
-def result_name(image: Path | Address | Stored) -> str:
+def result_name(image: Path | Address) -> str:
     """How lines of results call an image."""
     return image.as_posix() if isinstance(image, Path) else str(image)
 

@@ -21,11 +21,16 @@ class Address:
 
     Attributes:
         url: as it was given.
+        in_store: a picture in a store that pyarrow reads, such as ``s3://bucket/photo.jpg``; the others are of the
+            schemes above.
     """
 
     url: str
+    in_store: bool = False
 
     def __post_init__(self) -> None:
+        if self.in_store:
+            return
         known = (*SCHEMES, *STREAM_SCHEMES)
         try:
             parts = urlsplit(self.url)
@@ -33,19 +38,13 @@ class Address:
         except ValueError:
             fits = False
         if is_stored(self.url) and not self.url.lower().startswith("file:"):
-            raise UsageError(f"'{self.shown}' lies in a store; add `engine` ray (extra: ray), or download it")
+            raise UsageError(f"'{self}' lies in a store; add `engine` ray (extra: ray), or download it")
         if not fits or " " in self.url:
-            raise UsageError(
-                f"'{self.shown}' is no address that xdet reads; expected {', '.join(f'{s}://' for s in known)}"
-            )
+            raise UsageError(f"'{self}' is no address that xdet reads; expected {', '.join(f'{s}://' for s in known)}")
 
     def __str__(self) -> str:
-        return self.shown
-
-    @property
-    def shown(self) -> str:
-        """The address without user and password."""
-        return re.sub(r"(?<=://)[^/?#]*@", "", self.url)
+        """Without user and password; in a store the container stands there."""
+        return self.url if self.in_store else re.sub(r"(?<=://)[^/?#]*@", "", self.url)
 
     @property
     def path(self) -> str:
@@ -69,17 +68,7 @@ def is_address(text: str) -> bool:
     return _ADDRESS.match(text) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A photograph in a store that pyarrow reads, such as ``s3://bucket/photo.jpg``."""
-
-    uri: str
-
-    def __str__(self) -> str:
-        return self.uri
-
-
 def is_stored(name: str) -> bool:
     """Whether a word is an address in a store that ``xdet.ray`` reads."""
-    scheme, found, _ = name.partition("://")
-    return bool(found) and scheme.lower() in STORES
+    scheme, separator, _ = name.partition("://")
+    return bool(separator) and scheme.lower() in STORES

@@ -1,4 +1,7 @@
-"""Pictures from http and https, bounded in bytes, in time and in redirections, which never leave these two schemes."""
+"""Pictures at addresses: http and https, and stores that pyarrow reads.
+
+Bounded in bytes, in time and in redirections, which never leave http and https.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 from xdet.errors import ImageError
 from xdet.pictures.addresses import SCHEMES
+from xdet.pictures.images import LARGEST_PICTURE
+from xdet.writing.text import first_line
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -36,11 +41,13 @@ def is_film(address: Address) -> bool:
 
 
 def fetch(address: Address) -> bytes:
-    """The bytes behind an http or https address.
+    """The bytes behind an http or https address, or one in a store.
 
     Raises:
-        ImageError: no answer, another answer than 200, too many bytes, or too slow.
+        ImageError: it is not there, there is no answer, too many bytes, or too slow.
     """
+    if address.in_store:
+        return _read_stored(address)
     until = time.monotonic() + LONGEST_DOWNLOAD_S
     blocks, size = [], 0
     with _open(address) as response:
@@ -65,6 +72,20 @@ def fetch(address: Address) -> bytes:
     return b"".join(blocks)
 
 
+def _read_stored(address: Address) -> bytes:
+    from pyarrow import fs
+
+    try:
+        store, path = fs.FileSystem.from_uri(address.url)
+        with store.open_input_file(path) as file:
+            if file.size() > LARGEST_PICTURE:
+                raise ImageError(f"'{address}' has {file.size()} bytes; at most {LARGEST_PICTURE} are read")
+            data: bytes = file.read()
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise ImageError(f"cannot read '{address}': {first_line(error)}") from error
+    return data
+
+
 class _SameKind(urllib.request.HTTPRedirectHandler):
     """Follows redirections to http and https alone: never to files of this machine or its ftp servers."""
 
@@ -85,7 +106,7 @@ def _open(address: Address) -> HTTPResponse:
     user = urlsplit(address.url).netloc.rpartition("@")[0]
     if user:
         headers["Authorization"] = f"Basic {b64encode(unquote(user).encode()).decode()}"
-    request = urllib.request.Request(address.shown, headers=headers)  # noqa: S310 - Address knows its schemes
+    request = urllib.request.Request(str(address), headers=headers)  # noqa: S310 - Address knows its schemes
     opener = urllib.request.build_opener(_SameKind)
     try:
         response: HTTPResponse = opener.open(request, timeout=SILENCE_S)

@@ -9,22 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converters.files import open_regular
-from xdet.errors import DataError, UsageError
-from xdet.pictures.addresses import Address, is_address
+from converters.files import read_regular
+from xdet.errors import DataError, UsageError, import_extra
+from xdet.pictures.addresses import Address, is_address, is_stored
 from xdet.pictures.images import SUFFIXES, find_images
 from xdet.pictures.video import STREAM_SUFFIXES, VIDEO_SUFFIXES, Film
 from xdet.writing.files import PICTURE_MARK, has_mark
+from xdet.writing.text import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 LARGEST_LIST = 1 << 28  # bytes: some million names
 STDIN = "-"
-# Suffix -> what it is, and what to do.
-_UNSUPPORTED = dict.fromkeys(
-    (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), ("an archive", "unpack it and name its folder")
-)
+_ARCHIVES = frozenset((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +40,9 @@ class Inputs:
     left_out: int
 
 
-NO_INPUTS = Inputs([], [], 0)
-
-
-def list_inputs(named: Sequence[str], *, recursive: bool = False, without: Path | None = None) -> Inputs:
+def list_inputs(
+    named: Sequence[str], *, recursive: bool = False, without: Path | None = None, stores: bool = False
+) -> Inputs:
     """The pictures and films that a command line names.
 
     Args:
@@ -54,6 +51,7 @@ def list_inputs(named: Sequence[str], *, recursive: bool = False, without: Path 
         recursive: search the subfolders of folders, too, by name, but for hidden ones; pictures there that xdet has
             drawn boxes in are left out.
         without: a folder that is not searched: where pictures with boxes go.
+        stores: list addresses in stores (``s3://bucket/photos``), too, instead of refusing them.
 
     Raises:
         UsageError: an address of another kind, an archive, or pictures with boxes would go among the photographs.
@@ -63,6 +61,9 @@ def list_inputs(named: Sequence[str], *, recursive: bool = False, without: Path 
     films: dict[Film, None] = {}
     left_out: list[Path] = []
     for name in _names(named):
+        if stores and is_stored(name):
+            images.update(dict.fromkeys(list_stored(name, recursive=recursive)))
+            continue
         if is_address(name) and not os.path.lexists(name):
             address = Address(name)
             if _is_film(address):
@@ -71,15 +72,42 @@ def list_inputs(named: Sequence[str], *, recursive: bool = False, without: Path 
                 images[address] = None
             continue
         path = Path(name)
-        _require_supported(path)
+        if path.suffix.lower() in _ARCHIVES and not path.is_dir():
+            raise UsageError(f"'{path}' is an archive, which xdet does not read; unpack it and name its folder")
         if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
             films[Film.of_file(path)] = None
         else:
-            if recursive and without is not None and _same_folder(path, without):
+            if recursive and without is not None and path.is_dir() and without.is_dir() and path.samefile(without):
                 raise UsageError(f"'{without}' holds the photographs; name another folder for the pictures")
             within = _walk(path, without, left_out) if recursive and path.is_dir() else find_images([path])
             images.update(dict.fromkeys(within))
     return Inputs(list(images), list(films), len(left_out))
+
+
+def list_stored(uri: str, *, recursive: bool = False) -> list[Address]:
+    """The photograph at an address in a store, or those of the folder at it, by name.
+
+    Raises:
+        DataError: there is none, or the store does not answer.
+        MissingExtraError: pyarrow is not installed.
+    """
+    import_extra("pyarrow", "pyarrow, which reads stores,", "ray")
+    from pyarrow import fs
+
+    scheme = uri.partition("://")[0]
+    try:
+        store, path = fs.FileSystem.from_uri(uri)
+        if store.get_file_info(path).type == fs.FileType.File:
+            return [Address(uri, in_store=True)]
+        entries = store.get_file_info(fs.FileSelector(path, recursive=recursive, allow_not_found=True))
+        files = sorted(entry.path for entry in entries if entry.type == fs.FileType.File)
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise DataError(f"cannot list '{uri}': {first_line(error)}") from error
+    images = [name for name in files if Path(name).suffix.lower() in SUFFIXES]
+    if not images:
+        below = "" if recursive else "; --recursive searches below it"
+        raise DataError(f"no image at '{uri}'; looked for {' '.join(sorted(SUFFIXES))}{below}")
+    return [Address(f"{scheme}://{name}", in_store=True) for name in images]
 
 
 def _is_film(address: Address) -> bool:
@@ -100,7 +128,12 @@ def _names(named: Sequence[str]) -> Iterator[str]:
         elif os.path.lexists(text):
             yield text
         elif text.startswith("@"):
-            yield from _lines(_read_list(Path(text[1:])), f"the list '{text[1:]}'")
+            try:
+                data = read_regular(Path(text[1:]), LARGEST_LIST)
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise DataError(f"cannot read the list '{text[1:]}': {reason}") from error
+            yield from _lines(data, f"the list '{text[1:]}'")
         elif glob.has_magic(text) and not is_address(text):
             found = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - absolute patterns, too
             if not found:
@@ -112,14 +145,6 @@ def _names(named: Sequence[str]) -> Iterator[str]:
             yield text
 
 
-def _read_list(path: Path) -> bytes:
-    try:
-        with open_regular(path, LARGEST_LIST) as file:
-            return file.read()
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the list '{path}': {getattr(error, 'strerror', None) or error}") from error
-
-
 def _lines(data: bytes, what: str) -> Iterator[str]:
     """A path per line, spaces at the ends left out; names are as the file system spells them."""
     if b"\0" in data:
@@ -128,16 +153,6 @@ def _lines(data: bytes, what: str) -> Iterator[str]:
     if not any(lines):
         raise DataError(f"{what} names no image; write a path on each line")
     yield from (line for line in lines if line)
-
-
-def _require_supported(path: Path) -> None:
-    what = _UNSUPPORTED.get(path.suffix.lower())
-    if what is not None and not path.is_dir():
-        raise UsageError(f"'{path}' is {what[0]}, which xdet does not read; {what[1]}")
-
-
-def _same_folder(first: Path, second: Path) -> bool:
-    return first.is_dir() and second.is_dir() and first.samefile(second)
 
 
 def _walk(folder: Path, without: Path | None, left_out: list[Path]) -> list[Path]:

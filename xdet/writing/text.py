@@ -112,6 +112,12 @@ def message_line(message: str) -> str:
     return printable(message)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its kind where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
 def printable(text: str) -> str:
     """The escaping of the terminal: control characters, and others that nobody sees, are shown, not obeyed."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

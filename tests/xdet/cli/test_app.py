@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import typer
 
 import xdet
 from tests.converters.sources.tflite.builder import build_small_model
@@ -17,9 +18,12 @@ from tests.converters.sources.tflite.networks import tiny_yolo_v2_relu
 from tests.slow import mostly_slow
 from tests.xdet.command import ROOT, assert_one_line
 from tests.xdet.command import run_xdet as run
+from xdet.cli.app import app
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]  # a group
 
 
 @pytest.fixture(scope="module")
@@ -113,13 +117,15 @@ def test_an_error_of_many_lines_is_a_list_below_its_first_line(tmp_path: Path) -
     assert result.stderr.splitlines()[-1] == "  --anchor-unit image"
 
 
-@pytest.mark.parametrize(
-    "command", ["demo", "convert", "detect", "eval", "inspect", "page", "providers", "selftest", "triton"]
-)
-def test_every_command_has_help_with_an_example(command: str) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example_that_80_columns_show(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     result = run(command, "--help")
     assert result.returncode == 0
-    assert f"xdet {command}" in result.stdout
+    assert f"xdet {command}" in result.stdout.split("Examples:")[1]
+    assert [line for line in result.stdout.splitlines() if len(line) > 80] == []
 
 
 def test_detect_finds_the_astronaut_with_the_embedded_model(sample_pictures: list[Path]) -> None:

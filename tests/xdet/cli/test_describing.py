@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from tests.converters.sources.tflite.networks import NetworkBuilder
 from tests.converters.sources.tflite.ssd_networks import ssd_raw
 from xdet import describe, describing_options
 from xdet.cli.app import app, main
-from xdet.cli.describing import DESCRIBING
+from xdet.cli.options import Describing
 from xdet.errors import UsageError
 from xdet.inspection import inspect
 
@@ -49,7 +50,9 @@ def test_every_command_that_opens_a_source_takes_all_of_them() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group
     for name in ("convert", "describe", "detect", "check", "eval", "bench", "inspect", "card"):
         options = {option for parameter in commands[name].params for option in parameter.opts}
-        expected = {f"--{key.replace('_', '-')}" for key in DESCRIBING} - {"--classes"} | {"--class-names"}
+        expected = {f"--{field.name.replace('_', '-')}" for field in fields(Describing)} - {"--classes"} | {
+            "--class-names"
+        }
         assert expected <= options, name
 
 

@@ -1,4 +1,4 @@
-"""``xdet page``."""
+"""The commands that carry a model elsewhere: ``xdet page`` and ``xdet triton``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ import typer
 
 from xdet.cli.options import Force, print_line
 
-EPILOG = """\b
+PAGE_EPILOG = """\b
 Examples:
   npm install onnxruntime-web@1.30.0
-  xdet page -o site                                    the embedded detector
+  xdet page -o site                 the embedded detector
   xdet page person.onnx -o site --sample street.jpg
-  python -m http.server --directory site               then open http://localhost:8000
+  python -m http.server --directory site
+      then open http://localhost:8000
+"""
+TRITON_EPILOG = """\b
+Examples:
+  xdet convert person.tflite --batch dynamic
+  xdet triton person.onnx -o repository --max-batch 16
+  tritonserver --model-repository repository
 """
 
 
@@ -52,3 +59,39 @@ def page(
     size = sum(path.stat().st_size for path in files)
     print_line(f"wrote {output}: {len(files)} files, {format_size(size)}")
     print_line(f"look at it: python -m http.server --directory {output}, then open http://localhost:8000")
+
+
+def triton(
+    model: Annotated[Path, typer.Argument(help="An ONNX file made by xdet convert.")],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The model repository.")],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the model there [default: the file's name].")
+    ] = None,
+    max_batch: Annotated[
+        int, typer.Option(metavar="N", help="Pictures of a batch at most, where the file's batch is dynamic.")
+    ] = 8,
+    score_threshold: Annotated[
+        float | None, typer.Option(metavar="X", help="Boxes need a score above it [default: the file's].")
+    ] = None,
+    iou_threshold: Annotated[
+        float | None, typer.Option(metavar="X", help="Overlaps above it are suppressed [default: the file's].")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write a model repository for Triton Inference Server.
+
+    A file converted with --batch dynamic gets dynamic batching.
+    """
+    from xdet.triton import write_repository
+
+    files = write_repository(
+        model,
+        output,
+        name=name,
+        max_batch=max_batch,
+        score_threshold=score_threshold,
+        iou_threshold=iou_threshold,
+        force=force,
+    )
+    print_line(f"wrote {files.config} and {files.model}")
