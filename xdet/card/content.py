@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from converters.sources import SOURCES
+from converters.sources import FINISHED, SOURCES
 from xdet.bench import BenchOptions, run_benchmark
 from xdet.detection.detector import Detector
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
@@ -19,12 +19,11 @@ from xdet.runtimes.table import RUNTIMES, open_runtime, parse_runtimes, runtimes
 from xdet.writing.text import format_score
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from converters.description.statements import SourceOptions
     from xdet.bench import Benchmark
-    from xdet.detections import Detections
     from xdet.evaluation.protocols import ProtocolName
     from xdet.evaluation.results import Evaluation
     from xdet.inspection import Inspection
@@ -66,10 +65,6 @@ class CardRequest:
         if not self.models:
             raise UsageError("a card needs the source and at least one finished model: xdet card SOURCE MODEL.onnx")
 
-    def said_of(self, path: Path) -> SourceOptions | None:
-        """What is said of a file: of sources alone, since finished models describe themselves."""
-        return None if self.source_options is None or read_model_file(path).is_finished else self.source_options
-
     @property
     def files(self) -> tuple[Path, ...]:
         """Source and models."""
@@ -86,23 +81,14 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class CardContent:
-    """All that a card says.
-
-    Attributes:
-        request: what was asked.
-        inspections: of source and models, in order.
-        evaluation: of the same files.
-        benchmark: of those of them that the timed runtimes take.
-        skipped: runtimes that could not run a model here, and why.
-        pictures: photographs with the boxes of the first model.
-    """
+    """All that a card says."""
 
     request: CardRequest
-    inspections: tuple[Inspection, ...]
-    evaluation: Evaluation
-    benchmark: Benchmark
-    skipped: tuple[str, ...]
-    pictures: tuple[Picture, ...]
+    inspections: tuple[Inspection, ...]  # of source and models, in order
+    evaluation: Evaluation  # of the same files
+    benchmark: Benchmark  # of those of them that the timed runtimes take
+    skipped: tuple[str, ...]  # runtimes that could not run a model here, and why
+    pictures: tuple[Picture, ...]  # photographs with the boxes of the first model
 
 
 def gather(request: CardRequest, pictures: Path, report: Callable[[str], object] = lambda _: None) -> CardContent:
@@ -116,13 +102,17 @@ def gather(request: CardRequest, pictures: Path, report: Callable[[str], object]
     Raises:
         XdetError: as ``inspect``, ``Detector``, ``evaluate`` and ``run_benchmark`` raise.
     """
+    formats = {path: str(read_model_file(path).format) for path in request.files}
+    options = {path: None if kind == FINISHED else request.source_options for path, kind in formats.items()}
     report("inspecting")
     inspections = tuple(
-        inspect(path, layers=_loads(path), source_options=request.said_of(path)) for path in request.files
+        # a file that is loaded for its costs is loaded by evaluating, too
+        inspect(path, layers=formats[path] in SOURCES and SOURCES[formats[path]].loads, source_options=options[path])
+        for path in request.files
     )
-    runtimes, skipped = _usable_runtimes(request)
+    runtimes, skipped = _usable_runtimes(request, formats)
     report("drawing")
-    drawn = _draw(request, pictures)
+    drawn = _draw(request, pictures, options[request.models[0]])
     report("evaluating")
     evaluation = evaluate(
         request.files,
@@ -132,13 +122,14 @@ def gather(request: CardRequest, pictures: Path, report: Callable[[str], object]
         source_options=request.source_options,
     )
     report("measuring")
-    timed = _timed_files(request.files, runtimes)
+    taken = {kind for choice in parse_runtimes(runtimes) for kind in RUNTIMES[str(choice.runtime)].formats}
+    timed = [path for path in request.files if formats[path] in taken]
     benchmark = run_benchmark(
         timed,
         runtimes=runtimes,
         images=request.images,
         options=request.bench,
-        source_options=_said_of_any(request, timed),
+        source_options=next((options[path] for path in timed if options[path] is not None), None),
     )
     return CardContent(request, inspections, evaluation, benchmark, skipped, drawn)
 
@@ -148,66 +139,39 @@ def sample_images(request: CardRequest) -> list[Path]:
     return find_images(list(request.samples)) if request.samples else find_images([request.images])[:SAMPLES]
 
 
-def _usable_runtimes(request: CardRequest) -> tuple[str, tuple[str, ...]]:
-    """The runtimes to time, as ``--runtimes`` takes them, and a sentence for each that cannot run one of the models."""
+def _usable_runtimes(request: CardRequest, formats: Mapping[Path, str]) -> tuple[str, tuple[str, ...]]:
+    """The runtimes to time, as ``--runtimes`` takes them, and a sentence for each that cannot run one of the models.
+
+    Where none are named: those of products, without kernels that take minutes per picture.
+    """
     if request.runtimes is not None:
         parse_runtimes(request.runtimes)
         return request.runtimes, ()
     usable: dict[str, None] = {}
-    skipped = []
+    refusals = []
     for path in request.files:
-        for name in _candidates(path):
+        for name in runtimes_for(formats[path]):
             kind, _, provider = name.partition(":")
+            if not RUNTIMES[kind].deployed or provider in RUNTIMES[kind].slow:
+                continue
+            choices = RuntimeChoices(kind, provider or None, threads=1, source_options=request.source_options)
             try:
-                open_runtime(
-                    path, RuntimeChoices(kind, provider or None, threads=1, source_options=request.source_options)
-                ).close()
+                open_runtime(path, choices).close()
             except (ModelError, RuntimeUnavailableError) as error:
-                skipped.append(f"{name}: {error}")
+                refusals.append((name, error))
             else:
                 usable[name] = None
-    refused = {line.partition(": ")[0] for line in skipped}  # one that takes only some of the files is left out
-    return ",".join(name for name in usable if name not in refused), tuple(skipped)
+    refused = {name for name, _ in refusals}  # one that takes only some of the files is left out
+    return ",".join(name for name in usable if name not in refused), tuple(f"{n}: {error}" for n, error in refusals)
 
 
-def _said_of_any(request: CardRequest, files: Sequence[Path]) -> SourceOptions | None:
-    return next((source_options for source_options in map(request.said_of, files) if source_options is not None), None)
-
-
-def _timed_files(files: Sequence[Path], runtimes: str) -> list[Path]:
-    """The files that one of the runtimes takes."""
-    named = [RUNTIMES[str(choice.runtime)] for choice in parse_runtimes(runtimes)]
-    formats = {found for kind in named for found in kind.formats}
-    return [path for path in files if read_model_file(path).format in formats]
-
-
-def _loads(path: Path) -> bool:
-    """Whether a file tells its costs when it is loaded, which evaluating does anyway."""
-    found = read_model_file(path).format
-    return found is not None and found in SOURCES and SOURCES[found].loads
-
-
-def _candidates(path: Path) -> list[str]:
-    """The runtimes of a card where none are named: those of products, without kernels that take minutes per picture."""
-    found = read_model_file(path).format
-    shown = []
-    for name in () if found is None else runtimes_for(found):
-        runtime, _, provider = name.partition(":")
-        if RUNTIMES[runtime].deployed and provider not in RUNTIMES[runtime].slow:
-            shown.append(name)
-    return shown
-
-
-def _draw(request: CardRequest, folder: Path) -> tuple[Picture, ...]:
+def _draw(request: CardRequest, folder: Path, source_options: SourceOptions | None) -> tuple[Picture, ...]:
     images = sample_images(request)
-    with Detector(request.models[0], source_options=request.said_of(request.models[0])) as detector:
-        return tuple(
-            _draw_one(detector(image), image, path)
-            for image, path in zip(images, picture_paths(images, folder), strict=True)
-        )
-
-
-def _draw_one(found: Detections, image: Path, path: Path) -> Picture:
-    save_picture(path, draw_detections(read_image(image, honour_exif=True), found))
-    listed = ", ".join(f"{one.class_name} {format_score(one.score)}" for one in found)
-    return Picture(path, f"{image.name}: {listed or 'nothing found'}")
+    drawn = []
+    with Detector(request.models[0], source_options=source_options) as detector:
+        for image, path in zip(images, picture_paths(images, folder), strict=True):
+            detections = detector(image)
+            save_picture(path, draw_detections(read_image(image, honour_exif=True), detections))
+            listed = ", ".join(f"{one.class_name} {format_score(one.score)}" for one in detections)
+            drawn.append(Picture(path, f"{image.name}: {listed or 'nothing found'}"))
+    return tuple(drawn)

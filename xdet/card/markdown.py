@@ -1,7 +1,4 @@
-"""A card's content as Markdown: network, inputs and outputs, memory, time, accuracy, pictures, provenance, commands.
-
-A card and its pictures, on disk.
-"""
+"""A card's content as Markdown, and on disk with its pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from xdet.bench.report import HEADERS, benchmark_rows, machine_text, noise_lines
 from xdet.card.content import CardContent, CardRequest, gather, sample_images
 from xdet.evaluation.evaluate import evaluated_files
 from xdet.evaluation.report import comparison_blocks, metrics_table
-from xdet.inspection.report import COLORS, head_lines, tensor_text
+from xdet.inspection.report import COLORS, head_lines, rescaling_text, tensor_text
 from xdet.pictures.render import picture_paths
 from xdet.writing.blocks import Code, Commands, Items, Picture, Pictures, Report, Section, Table, Text, Written
 from xdet.writing.files import PICTURE_MARK, Output, make_folder, require_apart, require_outputs, write_text
@@ -25,11 +22,12 @@ from xdet.writing.text import format_count, format_kib, format_share, format_siz
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from converters.spec import ModelDocument
     from xdet.writing.blocks import Block
 
 MEMORY = (
-    "Weights Flash: weights and biases as stored. Activations: the most that is alive at once, with a buffer per tensor in "
-    "the file's order (plain), and at best, in place and with convolutions fused with pools."
+    "Weights Flash: weights and biases as stored. Activations: the most that is alive at once, with a buffer per "
+    "tensor in the file's order (plain), and at best, in place and with convolutions fused with pools."
 )
 TIMED = ("model", "runtime", "threads", "network", "head", "boxes", "ratio", "images/s", "peak memory", "integer")
 
@@ -78,16 +76,13 @@ def _network_table(content: CardContent) -> Table:
             ("parameters", f"{totals.parameters:,}"),
             ("MACs per image", f"{format_count(totals.macs)} ({totals.macs:,}), {share} on integer codes"),
         ]
-    spec = next((found.spec for found in content.inspections if found.spec is not None), None)
+    spec = next((one.spec for one in content.inspections if one.spec is not None), None)
     if spec is not None:
-        rescaling = spec.image.rescaling
+        image = spec.image
+        inside = ", made in the file of a photograph of any size" * image.any_size
         rows += [
-            (
-                "image",
-                f"{spec.image.height} x {spec.image.width} {COLORS[spec.image.color]}, {spec.image.resize}"
-                + ", made in the file of a photograph of any size" * spec.image.any_size,
-            ),
-            ("rescaling", f"pixel x {rescaling.scale:.9g} + {rescaling.offset:.9g}"),
+            ("image", f"{image.height} x {image.width} {COLORS[image.color]}, {image.resize}{inside}"),
+            ("rescaling", rescaling_text(image)),
             *((title.lower(), text) for title, text in head_lines(spec)),
             ("classes", ", ".join(spec.class_names) or "not told"),
         ]
@@ -121,10 +116,10 @@ def _time_blocks(content: CardContent) -> Iterator[Block]:
     places = [HEADERS.index(name) for name in TIMED]
     yield Table(TIMED, tuple(tuple(row[i] for i in places) for row in benchmark_rows(benchmark)), keys=3)
     yield Text(
-        f"Medians of {benchmark.options.blocks} alternating blocks, one session at a time. boxes = network + head, per image "
-        f"(a head below zero: noise, or a network that compiles to something slower when alone); "
-        f"ratio: the first row's boxes time with as many threads, divided by the row's; images/s from JPEG file to boxes; "
-        f"integer: MACs in integer kernels."
+        f"Medians of {benchmark.options.blocks} alternating blocks, one session at a time. boxes = network + head, per "
+        "image (a head below zero: noise, or a network that compiles to something slower when alone); ratio: the first "
+        "row's boxes time with as many threads, divided by the row's; images/s from JPEG file to boxes; integer: MACs "
+        "in integer kernels."
     )
     yield from map(Text, noise_lines(benchmark))
     left_out = (*content.skipped, *benchmark.notes)
@@ -139,7 +134,8 @@ def _accuracy_blocks(content: CardContent) -> Iterator[Block]:
     yield Text(
         f"Protocol {options.protocol}: {evaluation.num_images} photographs, {evaluation.num_truths} boxes of "
         f"{', '.join(evaluation.class_names)}{crowds}; score > {limits.score}, suppression at IoU > {limits.iou}, at "
-        f"most {limits.max_detections} detections per image. In per cent; figures of other protocols are not comparable."
+        f"most {limits.max_detections} detections per image. In per cent; figures of other protocols are not "
+        "comparable."
     )
     found = metrics_table(evaluation)
     kinds = [inspection.quantization or "not told" for inspection in content.inspections]
@@ -205,23 +201,29 @@ def _own_material(request: CardRequest) -> str:
 
 def _conversions(content: CardContent) -> Iterator[tuple[str, str, str]]:
     """Source, name and options of every finished model."""
-    for path, found in zip(content.request.files, content.inspections, strict=True):
-        document = found.document
-        if document is not None:
-            options = "" if document.target == "portable" else f" --target {document.target}"
-            int8 = document.activations == "int8" and not document.symmetric
-            options += " --activations int8" if int8 else ""
-            options += " --dequantize" if document.dequantize else ""
-            options += " --float16" if document.float16 else ""
-            options += (
-                f" --quantize {document.quantization.split()[1]} --symmetric --calibration DIR"
-                if document.symmetric
-                else ""
-            )
-            options += "" if document.leaky_relu == "litert" else f" --leaky-relu {document.leaky_relu}"
-            options += "" if document.arithmetic == "litert" else f" --arithmetic {document.arithmetic}"
-            options += " --freeze-thresholds" if document.freeze_thresholds else ""
-            yield shlex.quote(document.source.name), shlex.quote(path.name), options
+    for path, inspection in zip(content.request.files, content.inspections, strict=True):
+        if inspection.document is not None:
+            options = "".join(f" {option}" for option in _conversion_options(inspection.document))
+            yield shlex.quote(inspection.document.source.name), shlex.quote(path.name), options
+
+
+def _conversion_options(document: ModelDocument) -> Iterator[str]:
+    if document.target != "portable":
+        yield f"--target {document.target}"
+    if document.activations == "int8" and not document.symmetric:
+        yield "--activations int8"
+    if document.dequantize:
+        yield "--dequantize"
+    if document.float16:
+        yield "--float16"
+    if document.symmetric:
+        yield f"--quantize {document.quantization.split()[1]} --symmetric --calibration DIR"
+    if document.leaky_relu != "litert":
+        yield f"--leaky-relu {document.leaky_relu}"
+    if document.arithmetic != "litert":
+        yield f"--arithmetic {document.arithmetic}"
+    if document.freeze_thresholds:
+        yield "--freeze-thresholds"
 
 
 def make_card(

@@ -5,19 +5,18 @@ its weights, and counts as integer if an integer operator holds them. Operations
 whose shapes are known. What did not become integer is listed with the rule that blocked it, as far as the file shows
 it.
 
-Finds quantised tensors of an ONNX graph that are read with another scale than they were written with.
-
-Such graphs are legal, and xdet writes them on purpose: the DequantizeLinear in front of a LeakyRelu has a scale of its
-own, so that ONNX Runtime's table equals LiteRT's (docs/contract.md), and so have both readings of a LeakyReLU that
-stands as a sum. Compilers that keep one scale per tensor compute something else. Codes keep their scale through
-operators that only move or compare them.
+``find_two_scales`` finds quantised tensors of an ONNX graph that are read with another scale than they were written
+with. Such graphs are legal, and xdet writes them on purpose: the DequantizeLinear in front of a LeakyRelu has a scale
+of its own, so that ONNX Runtime's table equals LiteRT's (docs/contract.md), and so have both readings of a LeakyReLU
+that stands as a sum. Compilers that keep one scale per tensor compute something else.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import tempfile
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +48,12 @@ if TYPE_CHECKING:
 INTEGER_KERNELS = INTEGER_OPERATORS | {"DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QGemm"}
 RENAMED = re.compile(r"_token_\d+$")  # what layout optimisation adds to a node's name
 BIAS_TOLERANCE = 0.01  # beyond, ONNX Runtime does not fuse
+# fmt: off
+MOVERS = frozenset({  # operators whose output codes are among their first input's
+    "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Max", "MaxPool", "Reshape", "Slice", "SpaceToDepth",
+    "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+})
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +66,12 @@ class Miss:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How much of a model runs on integers on one provider.
+    """How much of a model runs on integers on one provider."""
 
-    Attributes:
-        provider: execution provider, short.
-        macs_total: multiply-accumulates of its convolutions and matrix products, for one image.
-        macs_integer: those in integer kernels; None where the provider does not show its kernels.
-        misses: what runs in float, in the file's order.
-    """
-
-    provider: str
-    macs_total: int
-    macs_integer: int | None
-    misses: tuple[Miss, ...] = ()
+    provider: str  # execution provider, short
+    macs_total: int  # multiply-accumulates of its convolutions and matrix products, for one image
+    macs_integer: int | None  # those in integer kernels; None where the provider does not show its kernels
+    misses: tuple[Miss, ...] = ()  # what runs in float, in the file's order
 
     @property
     def share(self) -> float | None:
@@ -84,7 +82,7 @@ class Coverage:
 
 
 def integer_coverage(
-    model: bytes, provider: str | None = None, *, file: str = "model", known: ir.Model | None = None
+    model: bytes, provider: str | None = None, *, file: str = "model", inferred: ir.Model | None = None
 ) -> Coverage:
     """Find out how much of an ONNX model runs on integers.
 
@@ -92,7 +90,7 @@ def integer_coverage(
         model: the file's bytes; any ONNX model, whether xdet made it or not.
         provider: execution provider, short or full name; None is the CPU. Others compile the graph and do not show it.
         file: its name, for messages.
-        known: the same as ``inferred_model`` reads it, for callers that have done so.
+        inferred: the same as ``inferred_model`` reads it, for callers that have done so.
 
     Raises:
         ModelError: the file is damaged, has shapes that are not fixed, or ONNX Runtime cannot load it.
@@ -101,11 +99,12 @@ def integer_coverage(
     from xdet.runtimes.ort_session import CPU, SessionChoices, resolve_provider, short_name
 
     full = resolve_provider(provider)
-    read = known or inferred_model(load_onnx(model, file), file)
-    if full != CPU:
-        return coverage_of(read.graph, short_name(full), None, file=file)
-    choices = SessionChoices(provider=full, threads=1, exact_for=_exact_for(read))
-    return coverage_of(read.graph, short_name(full), _optimized(model, file, choices), file=file)
+    inferred = inferred or inferred_model(load_onnx(model, file), file)
+    optimized = None
+    if full == CPU:
+        choices = SessionChoices(provider=full, threads=1, exact_for=_exact_for(inferred))
+        optimized = _optimized(model, file, choices)
+    return coverage_of(inferred.graph, short_name(full), optimized, file=file)
 
 
 def coverage_of(graph: ir.Graph, provider: str, optimized: bytes | None, *, file: str = "model") -> Coverage:
@@ -117,19 +116,17 @@ def coverage_of(graph: ir.Graph, provider: str, optimized: bytes | None, *, file
         optimized: the graph that it runs, as an ONNX file; None where it does not show it.
         file: the model's name, for messages.
     """
-    matrix_nodes = [node for node in graph if node.op_type in WEIGHT_INPUT]
-    macs = [node_macs(node, file) for node in matrix_nodes]
+    nodes = [node for node in graph if node.op_type in WEIGHT_INPUT]
+    macs = [node_macs(node, file) for node in nodes]
     if optimized is None:
         return Coverage(provider, sum(macs), None)
-    integer_nodes = _integer_nodes(load_onnx(optimized, file).graph)
-    taken = _taken(matrix_nodes, constant_values(graph), integer_nodes)
+    integer = _became_integer(nodes, constant_values(graph), load_onnx(optimized, file).graph)
     misses = [
         Miss(str(node.name or node.outputs[0].name), _reason(node))
-        for node, found in zip(matrix_nodes, taken, strict=True)
-        if not found
+        for place, node in enumerate(nodes)
+        if not integer[place]
     ]
-    integer = sum(cost for cost, found in zip(macs, taken, strict=True) if found)
-    return Coverage(provider, sum(macs), integer, tuple(misses))
+    return Coverage(provider, sum(macs), sum(itertools.compress(macs, integer)), tuple(misses))
 
 
 def _optimized(model: bytes, file: str, choices: SessionChoices) -> bytes:
@@ -156,42 +153,31 @@ def _exact_for(model: ir.Model) -> str | None:
     return activations if activations in EXACT_KERNELS else None
 
 
-def _integer_nodes(graph: onnx.GraphProto) -> list[tuple[str, frozenset[str]]]:
-    """Integer operators of the optimised graph: the name of the node they come from, and the initializers they read."""
-    initializers = frozenset(tensor.name for tensor in graph.initializer)
-    return [
-        (RENAMED.sub("", node.name), initializers.intersection(node.input))
-        for node in graph.node
-        if node.op_type in INTEGER_KERNELS
-    ]
-
-
-def _taken(
-    nodes: Sequence[ir.Node], constants: Container[ir.Value], found: list[tuple[str, frozenset[str]]]
-) -> list[bool]:
+def _became_integer(nodes: Sequence[ir.Node], constants: Container[ir.Value], optimized: onnx.GraphProto) -> list[bool]:
     """Which matrix nodes an integer operator stands for: the one of their name, else one that reads their weights.
 
     ONNX Runtime keeps names through fusion, and weights unless it recodes them; a file may leave out names.
     """
-    by_name: dict[str, deque[int]] = {}
-    by_weights: dict[str, deque[int]] = {}
-    for number, (name, weights) in enumerate(found):
-        by_name.setdefault(name, deque()).append(number)
-        for weight in weights:
-            by_weights.setdefault(weight, deque()).append(number)
-    taken, used = [False] * len(nodes), set[int]()
+    by_name, by_weights = defaultdict[str, deque[int]](deque), defaultdict[str, deque[int]](deque)
+    initializers = {tensor.name for tensor in optimized.initializer}
+    for number, kernel in enumerate(optimized.node):
+        if kernel.op_type in INTEGER_KERNELS:
+            by_name[RENAMED.sub("", kernel.name)].append(number)
+            for weight in initializers.intersection(kernel.input):
+                by_weights[weight].append(number)
+    integer, used = [False] * len(nodes), set[int]()
     for index, node in enumerate(nodes):
-        if node.name and by_name.get(node.name):
-            taken[index] = True
+        if node.name and by_name[node.name]:
+            integer[index] = True
             used.add(by_name[node.name].popleft())
     for index, node in enumerate(nodes):
         root = root_of(node.inputs[WEIGHT_INPUT[node.op_type]], constants)
-        readers = deque() if root is None or taken[index] else by_weights.get(str(root.name), deque())
-        while readers and not taken[index]:
+        readers = deque[int]() if root is None or integer[index] else by_weights[str(root.name)]
+        while readers and not integer[index]:
             number = readers.popleft()
-            taken[index] = number not in used
+            integer[index] = number not in used
             used.add(number)
-    return taken
+    return integer
 
 
 def _reason(node: ir.Node) -> str:
@@ -249,56 +235,35 @@ def _output_problem(value: ir.Value) -> str:
     return "ONNX Runtime keeps it in float although Q and DQ stand on all sides"
 
 
-# Operators whose output codes are among their first input's.
-MOVERS = frozenset(
-    {
-        *(
-            "DepthToSpace",
-            "Expand",
-            "Flatten",
-            "Gather",
-            "Identity",
-            "Max",
-            "MaxPool",
-            "Reshape",
-            "Slice",
-            "SpaceToDepth",
-        ),
-        *("Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
-    }
-)
-
-
 @dataclass(frozen=True, slots=True)
 class TwoScales:
-    """A tensor of codes with two scales.
-
-    Attributes:
-        tensor: its name, at the place where it is read.
-        written: the scale of the QuantizeLinear that made it.
-        read: the scale of the DequantizeLinear that reads it.
-    """
+    """A tensor of codes with two scales; its name is that of the place where it is read."""
 
     tensor: str
-    written: float
-    read: float
+    written: float  # the scale of the QuantizeLinear that made it
+    read: float  # the scale of the DequantizeLinear that reads it
 
 
 def find_two_scales(graph: ir.Graph) -> tuple[TwoScales, ...]:
-    """Every reading of a tensor with another scale than it was written with, in the graph's order; per-tensor scales only."""
+    """Every reading of a tensor with another scale than it was written with, in the graph's order; per-tensor scales.
+
+    Codes keep their scale through operators that only move or compare them.
+    """
     scales: dict[ir.Value, float] = {}
-    found: list[TwoScales] = []
+    pairs: list[TwoScales] = []
     for node in graph:
         codes = node.inputs[0] if node.inputs else None
-        if node.op_type == "QuantizeLinear" and (scale := _scale(node)) is not None:
-            scales[node.outputs[0]] = scale
+        if node.op_type == "QuantizeLinear":
+            scale = _scale(node)
+            if scale is not None:
+                scales[node.outputs[0]] = scale
         elif node.op_type in MOVERS and codes in scales:
             scales.update(dict.fromkeys(node.outputs, scales[codes]))
         elif node.op_type == "DequantizeLinear" and codes in scales:
             written, read = scales[codes], _scale(node)
             if read is not None and written != read:
-                found.append(TwoScales(str(codes.name), written, read))
-    return tuple(found)
+                pairs.append(TwoScales(str(codes.name), written, read))
+    return tuple(pairs)
 
 
 def _scale(node: ir.Node) -> float | None:

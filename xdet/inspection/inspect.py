@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from converters.errors import ConversionError
 from converters.sources import FINISHED, SOURCES, sniff_format
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import onnx
 
     from converters.description.statements import SourceOptions
+    from converters.facts import SourceFacts
     from xdet.inspection.layers import Layer
     from xdet.inspection.memory import Network
 
@@ -44,12 +45,13 @@ def inspect(path: str | Path, *, layers: bool = False, source_options: SourceOpt
     path = Path(path)
     require_source([path], source_options)
     data = read_model(path)
-    found = sniff_format(data)
-    if found is None:
-        msg = f"'{path}' is none of the known model formats; inspect reads TFLite, ONNX, H5 and .keras files"
-        raise ModelError(msg)
+    kind = sniff_format(data)
+    if kind is None:
+        raise ModelError(
+            f"'{path}' is none of the known model formats; inspect reads TFLite, ONNX, H5 and .keras files"
+        )
     inspection = (
-        inspect_onnx(path, data) if found == FINISHED else SOURCES[found].inspect(path, data, layers, source_options)
+        inspect_onnx(path, data) if kind == FINISHED else SOURCES[kind].inspect(path, data, layers, source_options)
     )
     if layers and inspection.totals is None:
         raise ModelError(inspection.totals_problem or f"'{path}' has no layers that can be listed")
@@ -58,28 +60,14 @@ def inspect(path: str | Path, *, layers: bool = False, source_options: SourceOpt
 
 def inspect_tflite(path: Path, data: bytes, _: bool, source_options: SourceOptions | None = None) -> Inspection:  # noqa: FBT001 - called by a table
     """Tell what a TFLite file holds."""
-    from converters.description.statements import SourceOptions, describe_source
     from converters.sources.tflite.facts import facts_from_tflite, summarise_quantization
     from converters.sources.tflite.reader import read_tflite
     from converters.sources.tflite.supported import require_sound, require_supported
     from xdet.inspection.tflite_layers import summarise_tensor, tflite_layers, tflite_network
 
     model = read_tflite(data, path.name)
-    described, problem = None, None
-    try:
-        described = describe_source(path, facts_from_tflite(model), source_options or SourceOptions())
-    except ConversionError as error:  # a network without a description is worth inspecting, too
-        problem = "; ".join(line.strip() for line in error.lines)
-    layers: tuple[Layer, ...] = ()
-    totals, totals_problem = None, None
-    try:
-        require_sound(model)  # operands as the operators need them: what counting relies on
-        layers = tflite_layers(model)
-        totals = _totals(layers, tflite_network(model))
-    except ConversionError as error:
-        totals_problem = str(error)
     operators = model.operators if model.postprocess is None else (*model.operators, model.postprocess)
-    return Inspection(
+    inspection = Inspection(
         file=path.name,
         format="tflite",
         size_bytes=len(data),
@@ -89,45 +77,42 @@ def inspect_tflite(path: Path, data: bytes, _: bool, source_options: SourceOptio
         outputs=tuple(summarise_tensor(model.tensors[index]) for index in model.outputs),
         operators=_counted([op.op for op in operators]),
         quantization=summarise_quantization(model),
-        spec=None if described is None else described.spec,
-        problem=problem,
-        stated_by={} if described is None else described.stated_by,
-        notes=() if described is None else described.notes,
         refused=_refusal(require_supported, model),
-        totals=totals,
-        totals_problem=totals_problem,
-        layers=layers,
+        **_description(path, lambda: facts_from_tflite(model), source_options),
     )
-
-
-def _refusal(require: Callable[..., None], *arguments: object) -> str | None:
-    """Why another command refuses what inspection shows; None where it does not."""
     try:
-        require(*arguments)
-    except (ConversionError, ModelError) as error:
-        return str(error)
-    return None
+        require_sound(model)  # operands as the operators need them: what counting relies on
+        layers = tflite_layers(model)
+        return replace(inspection, layers=layers, totals=_totals(layers, tflite_network(model)))
+    except ConversionError as error:
+        return replace(inspection, totals_problem=str(error))
 
 
 def inspect_onnx_source(path: Path, data: bytes, _: bool, source_options: SourceOptions | None = None) -> Inspection:  # noqa: FBT001 - called by a table
     """Tell what an ONNX file without a head holds."""
-    from converters.description.statements import SourceOptions, describe_source
     from converters.sources.onnx.importer import summarise_quantization
     from converters.sources.onnx.network import facts_from_onnx, fixed_graph
     from converters.sources.onnx.reader import read_onnx
 
-    known, source_options = replace(inspect_onnx(path, data), format="onnx-source"), source_options or SourceOptions()
+    inspection = replace(inspect_onnx(path, data), format="onnx-source")
     try:
-        source = read_onnx(data, path.name, source_options.input_size)
-        known = replace(known, quantization=summarise_quantization(fixed_graph(source)))
+        source = read_onnx(data, path.name, None if source_options is None else source_options.input_size)
+        inspection = replace(inspection, quantization=summarise_quantization(fixed_graph(source)))
         facts = facts_from_onnx(source)
     except ConversionError as error:
-        return replace(known, refused=str(error))
+        return replace(inspection, refused=str(error))
+    return replace(inspection, **_description(path, lambda: facts, source_options))
+
+
+def _description(path: Path, facts: Callable[[], SourceFacts], source_options: SourceOptions | None) -> dict[str, Any]:
+    """The fields of an inspection that say which detector a source is; one without a description has the problem."""
+    from converters.description.statements import SourceOptions, describe_source
+
     try:
-        described = describe_source(path, facts, source_options)
+        described = describe_source(path, facts(), source_options or SourceOptions())
     except ConversionError as error:
-        return replace(known, problem="; ".join(line.strip() for line in error.lines))
-    return replace(known, spec=described.spec, problem=None, stated_by=described.stated_by, notes=described.notes)
+        return {"spec": None, "problem": "; ".join(line.strip() for line in error.lines)}
+    return {"spec": described.spec, "problem": None, "stated_by": described.stated_by, "notes": described.notes}
 
 
 def inspect_onnx(path: Path, data: bytes) -> Inspection:
@@ -137,7 +122,7 @@ def inspect_onnx(path: Path, data: bytes) -> Inspection:
     model = load_onnx(data, str(path))
     document, problem = _read_document(model)
     initialisers = {tensor.name for tensor in model.graph.initializer}
-    known = Inspection(
+    inspection = Inspection(
         file=path.name,
         format="onnx",
         size_bytes=len(data),
@@ -153,43 +138,40 @@ def inspect_onnx(path: Path, data: bytes) -> Inspection:
         document=document,
     )
     if document is None or not document.spec.image.any_size:
-        return _with_onnx_costs(known, model, data)
+        return _with_onnx_costs(inspection, model, data)
     from xdet.model.surgery import at_network_size
 
     try:  # costs are those of the network: what comes before depends on the photograph
         fixed = at_network_size(data, path.name)
     except ModelError as error:
-        return replace(known, totals_problem=str(error))
-    return _with_onnx_costs(known, load_onnx(fixed, path.name), fixed)
+        return replace(inspection, totals_problem=str(error))
+    return _with_onnx_costs(inspection, load_onnx(fixed, path.name), fixed)
 
 
-def _with_onnx_costs(known: Inspection, model: onnx.ModelProto, data: bytes) -> Inspection:
+def _with_onnx_costs(inspection: Inspection, model: onnx.ModelProto, data: bytes) -> Inspection:
     from xdet.inspection.coverage import find_two_scales, integer_coverage
     from xdet.inspection.onnx_layers import onnx_layers, onnx_network
     from xdet.model.graph import inferred_model, require_valid
 
+    file = inspection.file
     try:
-        require_valid(model, known.file)
-        read = inferred_model(model, known.file)
-        known = replace(known, two_scales=find_two_scales(read.graph))
-        layers = onnx_layers(read.graph, known.file)
-        totals = _totals(layers, onnx_network(read.graph, known.file))
+        require_valid(model, file)
+        inferred = inferred_model(model, file)
+        inspection = replace(inspection, two_scales=find_two_scales(inferred.graph))
+        layers = onnx_layers(inferred.graph, file)
+        inspection = replace(inspection, layers=layers, totals=_totals(layers, onnx_network(inferred.graph, file)))
     except ModelError as error:
-        return replace(known, totals_problem=str(error))
-    counted = replace(known, totals=totals, layers=layers)
-    looked_through = known.document is not None and known.refused is None
-    if len(model.graph.node) > MOST_NODES or (not looked_through and holds_graphs(data)):
-        told = (
+        return replace(inspection, totals_problem=str(error))
+    checked = inspection.document is not None and inspection.refused is None
+    if len(model.graph.node) > MOST_NODES or (not checked and holds_graphs(data)):
+        limit = (
             f"ONNX Runtime optimises graphs of at most {MOST_NODES:,} operators here, none of which runs another graph"
         )
-        return replace(counted, coverage_problem=told)
+        return replace(inspection, coverage_problem=limit)
     try:
-        return replace(counted, coverage=integer_coverage(data, "cpu", file=known.file, known=read))
-    except (
-        ModelError,
-        RuntimeUnavailableError,
-    ) as error:  # a file for other runtimes, with operators of their own, say
-        return replace(counted, coverage_problem=str(error))
+        return replace(inspection, coverage=integer_coverage(data, "cpu", file=file, inferred=inferred))
+    except (ModelError, RuntimeUnavailableError) as error:  # such as a file with operators of another runtime's
+        return replace(inspection, coverage_problem=str(error))
 
 
 def inspect_keras(path: Path, data: bytes, layers: bool, source_options: SourceOptions | None = None) -> Inspection:  # noqa: FBT001 - called by a table
@@ -198,7 +180,7 @@ def inspect_keras(path: Path, data: bytes, layers: bool, source_options: SourceO
 
     model = read_keras(data, path.name)
     shape = tuple("N" if size is None else size for size in model.input_shape)
-    known = Inspection(
+    inspection = Inspection(
         file=path.name,
         format=model.container,
         size_bytes=len(data),
@@ -212,10 +194,10 @@ def inspect_keras(path: Path, data: bytes, layers: bool, source_options: SourceO
         problem="a Keras file is described when it is loaded: add --layers (needs TensorFlow)",
         totals_problem="add --layers: a Keras file has to be loaded for it, with TensorFlow",
     )
-    return _with_keras_costs(known, path, source_options) if layers else known
+    return _with_keras_costs(inspection, path, source_options) if layers else inspection
 
 
-def _with_keras_costs(known: Inspection, path: Path, source_options: SourceOptions | None) -> Inspection:
+def _with_keras_costs(inspection: Inspection, path: Path, source_options: SourceOptions | None) -> Inspection:
     """The costs of the float graph that a conversion without a head makes of it."""
     from converters.convert import convert_to_bytes
     from converters.description.statements import SourceOptions
@@ -223,9 +205,24 @@ def _with_keras_costs(known: Inspection, path: Path, source_options: SourceOptio
     from xdet.model.graph import load_onnx
 
     converted = convert_to_bytes(path, ConvertOptions(source=replace(source_options or SourceOptions(), head="none")))
-    found = _with_onnx_costs(known, load_onnx(converted.model, str(path)), converted.model)
-    return replace(found, outputs=_onnx_tensors(load_onnx(converted.model, str(path)).graph.output),
-                   spec=converted.document.spec, problem=None, coverage=None, totals_problem=None)  # fmt: skip
+    model = load_onnx(converted.model, str(path))
+    inspection = replace(
+        inspection,
+        outputs=_onnx_tensors(model.graph.output),
+        spec=converted.document.spec,
+        problem=None,
+        totals_problem=None,
+    )
+    return replace(_with_onnx_costs(inspection, model, converted.model), coverage=None)
+
+
+def _refusal(require: Callable[..., None], *arguments: object) -> str | None:
+    """Why another command refuses what inspection shows; None where it does not."""
+    try:
+        require(*arguments)
+    except (ConversionError, ModelError) as error:
+        return str(error)
+    return None
 
 
 def _totals(layers: Sequence[Layer], network: Network) -> Totals:
@@ -257,10 +254,9 @@ def _onnx_tensors(values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorSummary,
     summaries = []
     for value in values:
         tensor = value.type.tensor_type
+        dtype = dtype_name(tensor.elem_type) or f"unknown ({tensor.elem_type})"
         shape = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim)
-        summaries.append(
-            TensorSummary(value.name, dtype_name(tensor.elem_type) or f"unknown ({tensor.elem_type})", shape)
-        )
+        summaries.append(TensorSummary(value.name, dtype, shape))
     return tuple(summaries)
 
 

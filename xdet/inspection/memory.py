@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 StepKind = Literal["convolution", "pool", "elementwise", "other"]
 MOST_STATES = 20_000
@@ -35,19 +35,12 @@ WAYS_PER_STATE = 10  # on average; where more may run next, the sets are too man
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One operator as memory sees it.
-
-    Attributes:
-        kind: what may be done with it.
-        inputs: tensors it reads, constants left out.
-        outputs: tensors it writes.
-        window_rows: for a pool, the rows of its input that one row of its output looks at.
-    """
+    """One operator as memory sees it: what may be done with it, and tensors by name, constants left out."""
 
     kind: StepKind
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    window_rows: int = 0
+    window_rows: int = 0  # for a pool, the rows of its input that one row of its output looks at
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +53,12 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Operators in the file's order, with their tensors.
-
-    Attributes:
-        steps: the operators.
-        buffers: every tensor that is no constant.
-        inputs: tensors that the caller feeds.
-        outputs: tensors that the caller reads.
-    """
+    """Operators in the file's order, with every tensor that is no constant."""
 
     steps: tuple[Step, ...]
     buffers: Mapping[str, Buffer]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    inputs: tuple[str, ...]  # tensors that the caller feeds
+    outputs: tuple[str, ...]  # tensors that the caller reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +67,20 @@ class Peak:
 
     size_bytes: int
     exact: bool
+
+
+def plain_peak_bytes(network: Network) -> int:
+    """The peak of the plain schedule."""
+    alone = [_Move((index,), step.inputs, step.outputs) for index, step in enumerate(network.steps)]
+    return _least_in_order(_Lives(network), alone)
+
+
+def best_peak(network: Network, *, most_states: int = MOST_STATES) -> Peak:
+    """The least peak; see the module's text."""
+    lives = _Lives(network)
+    moves = _moves(network, lives)
+    peak = _least_over_orders(lives, moves, most_states) if len(network.steps) <= MOST_STEPS else None
+    return Peak(_least_in_order(lives, moves), exact=False) if peak is None else Peak(peak, exact=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +95,14 @@ class _Move:
 
 
 class _Lives:
-    """How long every tensor lives: who writes it, which steps read it in their order, and what the caller holds."""
+    """How long every tensor lives: who writes it, which steps read it in their order, and what the caller holds.
+
+    ``is_free`` tells of a tensor, in all methods, that nobody reads it behind the steps in question.
+    """
 
     def __init__(self, network: Network) -> None:
-        self.steps, self._buffers = network.steps, network.buffers
-        self.fed, self.outputs = frozenset(network.inputs), frozenset(network.outputs)
+        self.steps, self.buffers = network.steps, network.buffers
+        self.inputs, self.outputs = frozenset(network.inputs), frozenset(network.outputs)
         self.writers = {name: index for index, step in enumerate(network.steps) for name in step.outputs}
         self.readers: dict[str, list[int]] = {name: [] for name in network.buffers}
         for index, step in enumerate(network.steps):
@@ -108,80 +111,59 @@ class _Lives:
 
     def at_first(self) -> int:
         """What the caller's inputs take before the first step."""
-        return self._size(name for name in self.fed if self.readers[name] or name in self.outputs)
+        return self._size(name for name in self.inputs if self.readers[name] or name in self.outputs)
 
     def change(self, steps: tuple[int, ...], is_free: Callable[[str], bool]) -> int:
-        """By how much the live bytes grow over some steps, after which ``is_free`` tells of a tensor that nobody reads it."""
-        written = {n for index in steps for n in self.steps[index].outputs if self.writers[n] == index} - self.fed
+        """By how much the live bytes grow over some steps."""
+        written = {n for index in steps for n in self.steps[index].outputs if self.writers[n] == index} - self.inputs
         read = {name for index in steps for name in self.steps[index].inputs} - written
-        known = (n for n in read if n in self.fed or self.writers.get(n, steps[0]) < steps[0])
+        live = (n for n in read if n in self.inputs or self.writers.get(n, steps[0]) < steps[0])
         born = self._size(n for n in written if n in self.outputs or not is_free(n))
-        return born - self._size(n for n in known if n not in self.outputs and is_free(n))
+        return born - self._size(n for n in live if n not in self.outputs and is_free(n))
 
     def additional(self, move: _Move, is_free: Callable[[str], bool]) -> int:
         """What a move needs on top of what is live: its outputs, unless one takes an input's place, and its rows."""
         written = self._size(move.outputs)
         if move.elementwise and any(
-            self._buffers[name].size_bytes >= written and name not in self.outputs and is_free(name)
+            self.buffers[name].size_bytes >= written and name not in self.outputs and is_free(name)
             for name in move.inputs
         ):
             return 0
         return written + move.scratch_bytes
 
-    def moves(self) -> list[_Move]:
-        """Every step alone, and every convolution that can run together with its pool."""
-        alone = [
-            _Move((index,), step.inputs, step.outputs, elementwise=step.kind == "elementwise")
-            for index, step in enumerate(self.steps)
-        ]
-        return [*alone, *self._fused()]
-
-    def _fused(self) -> Iterator[_Move]:
-        for index, pool in enumerate(self.steps):
-            if pool.kind != "pool" or len(pool.inputs) != 1:
-                continue
-            done, rows, name = [index], 0, pool.inputs[0]
-            while name in self.writers and len(self.readers[name]) == 1 and name not in self.outputs:
-                done.append(self.writers[name])
-                rows, writer = max(rows, self._buffers[name].row_bytes), self.steps[done[-1]]
-                if writer.kind == "convolution":
-                    yield _Move(tuple(reversed(done)), writer.inputs, pool.outputs, rows * pool.window_rows)
-                    break
-                if writer.kind != "elementwise" or len(writer.inputs) != 1:
-                    break
-                name = writer.inputs[0]
-
     def _size(self, names: Iterable[str]) -> int:
-        return sum(self._buffers[name].size_bytes for name in names)
+        return sum(self.buffers[name].size_bytes for name in names)
 
 
-def plain_peak_bytes(network: Network) -> int:
-    """The peak of the plain schedule."""
-    lives = _Lives(network)
-    live = lives.at_first()
-    peak = live
-    for index, step in enumerate(network.steps):
-        peak = max(peak, live + lives.additional(_Move((index,), step.inputs, step.outputs), _read_until(lives, index)))
-        live += lives.change((index,), _read_until(lives, index))
-    return peak
+def _moves(network: Network, lives: _Lives) -> list[_Move]:
+    """Every step alone, and every convolution that can run together with its pool."""
+    alone = [
+        _Move((index,), step.inputs, step.outputs, elementwise=step.kind == "elementwise")
+        for index, step in enumerate(network.steps)
+    ]
+    return [*alone, *_fused(network, lives)]
 
 
-def best_peak(network: Network, *, most_states: int = MOST_STATES) -> Peak:
-    """The least peak; see the module's text."""
-    lives = _Lives(network)
-    peak = _least_over_orders(lives, most_states) if len(network.steps) <= MOST_STEPS else None
-    return Peak(_least_in_order(lives), exact=False) if peak is None else Peak(peak, exact=True)
+def _fused(network: Network, lives: _Lives) -> Iterator[_Move]:
+    for index, pool in enumerate(network.steps):
+        if pool.kind != "pool" or len(pool.inputs) != 1:
+            continue
+        done, rows, name = [index], 0, pool.inputs[0]
+        while name in lives.writers and len(lives.readers[name]) == 1 and name not in lives.outputs:
+            done.append(lives.writers[name])
+            rows, writer = max(rows, network.buffers[name].row_bytes), network.steps[done[-1]]
+            if writer.kind == "convolution":
+                yield _Move(tuple(reversed(done)), writer.inputs, pool.outputs, rows * pool.window_rows)
+                break
+            if writer.kind != "elementwise" or len(writer.inputs) != 1:
+                break
+            name = writer.inputs[0]
 
 
-def _read_until(lives: _Lives, index: int) -> Callable[[str], bool]:
-    """Whether nobody reads a tensor behind a step of the file's order."""
-    return lambda name: not lives.readers[name] or lives.readers[name][-1] <= index
-
-
-def _least_in_order(lives: _Lives) -> int:
-    """The least peak in the file's order: up to every step the cheapest way there, alone or as the end of a fused move."""
+def _least_in_order(lives: _Lives, moves: Sequence[_Move]) -> int:
+    """The least peak in the file's order: up to every step the cheapest way there, whose last move ends with it."""
     ending: dict[int, list[_Move]] = {}
-    for move in lives.moves():
+    for move in moves:
         if move.steps == tuple(range(move.steps[0], move.steps[0] + len(move.steps))):
             ending.setdefault(move.steps[-1], []).append(move)
     live, peaks = [lives.at_first()], [lives.at_first()]
@@ -191,6 +173,11 @@ def _least_in_order(lives: _Lives) -> int:
         peaks.append(min(max(peaks[start], live[start] + more) for start, more in ways))
         live.append(live[-1] + lives.change((index,), is_free))
     return peaks[-1]
+
+
+def _read_until(lives: _Lives, index: int) -> Callable[[str], bool]:
+    """Whether nobody reads a tensor behind a step of the file's order."""
+    return lambda name: not lives.readers[name] or lives.readers[name][-1] <= index
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -205,16 +192,15 @@ class _State:
 class _Orders:
     """The sets of finished steps and the ways between them."""
 
-    def __init__(self, lives: _Lives) -> None:
-        self.lives, self.moves = lives, lives.moves()
-        self.masks = [_bits(move.steps) for move in self.moves]
-        self.needs = [
-            _bits(lives.writers[name] for name in move.inputs if name in lives.writers) for move in self.moves
-        ]
+    def __init__(self, lives: _Lives, moves: Sequence[_Move]) -> None:
+        self.lives, self.moves = lives, moves
+        self.masks = [_bits(move.steps) for move in moves]
+        writers = [{lives.writers[name] for name in move.inputs if name in lives.writers} for move in moves]
+        self.needs = [_bits(steps) for steps in writers]
         self.readers = {name: _bits(steps) for name, steps in lives.readers.items()}
         self.waiting: list[list[int]] = [[] for _ in lives.steps]  # by a step: the moves that need it
-        for number, move in enumerate(self.moves):
-            for step in {lives.writers[name] for name in move.inputs if name in lives.writers}:
+        for number, steps in enumerate(writers):
+            for step in steps:
                 self.waiting[step].append(number)
 
     def first(self) -> _State:
@@ -238,16 +224,17 @@ class _Orders:
         return lambda name: not self.readers[name] & ~done
 
 
-def _least_over_orders(lives: _Lives, most_states: int) -> int | None:
-    """Dijkstra over sets of finished steps, the largest sum on the way as its length; None beyond ``most_states`` sets."""
-    orders, everything = _Orders(lives), (1 << len(lives.steps)) - 1
+def _least_over_orders(lives: _Lives, moves: Sequence[_Move], most_states: int) -> int | None:
+    """Dijkstra over sets of finished steps, the largest sum on the way as its length.
+
+    None beyond ``most_states`` sets, and where operators wait for each other.
+    """
+    orders, everything = _Orders(lives, moves), (1 << len(lives.steps)) - 1
     state = orders.first()
-    peak, ways, seen = state.live, 0, {0}
-    queue: list[
-        tuple[int, int, int, _State, int]
-    ] = []  # peak, -steps done (deep first), way, from where, by which move
+    peak, ways, visited = state.live, 0, {0}
+    queue: list[tuple[int, int, int, _State, int]] = []  # peak, -steps done (deep first), way, from where, which move
     while state.done != everything:
-        if len(seen) > most_states or ways > WAYS_PER_STATE * most_states:
+        if len(visited) > most_states or ways > WAYS_PER_STATE * most_states:
             return None
         for number in state.ready:
             ways += 1
@@ -255,12 +242,12 @@ def _least_over_orders(lives: _Lives, most_states: int) -> int | None:
             heapq.heappush(queue, (max(peak, orders.peak_of(state, number)), -steps, ways, state, number))
         while queue:
             peak, _, _, before, number = heapq.heappop(queue)
-            if before.done | orders.masks[number] not in seen:
+            if before.done | orders.masks[number] not in visited:
                 break
         else:
-            return None  # operators that wait for each other
+            return None
         state = orders.after(before, number)
-        seen.add(state.done)
+        visited.add(state.done)
     return peak
 
 

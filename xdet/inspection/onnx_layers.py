@@ -8,13 +8,12 @@ elsewhere, too, stays a layer of its own. Nodes that only compute constants are 
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from converters.graph import constant_of
-from xdet.inspection.layers import Layer, TensorSummary
-from xdet.inspection.memory import Buffer, Network, Step
+from xdet.inspection.layers import Layer, TensorSummary, picture_buffer, tensor_bytes
+from xdet.inspection.memory import Network, Step
 from xdet.model.graph import (
     INTEGER_OPERATORS,
     WEIGHT_INPUT,
@@ -43,7 +42,6 @@ ELEMENTWISE = frozenset({
     "Unsqueeze",
 })
 # fmt: on
-BITS = {"bool": 8, "int4": 4, "uint4": 4, "bfloat16": 16, "string": 0}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -80,9 +78,9 @@ def onnx_layers(graph: ir.Graph, file: str) -> tuple[Layer, ...]:
                 output=_summary(unit, file),
                 macs=node_macs(node, file),
                 parameters=sum(math.prod(shape_of(root, file)) for root in weights),
-                weight_bytes=sum(_value_bytes(root, file, "uint8") for root in weights),
+                weight_bytes=sum(_bytes(root, file, "uint8") for root in weights),
                 weight_scales=_weight_scales(node, file),
-                activation_bytes=sum(_value_bytes(value, file) for value in unit.outputs),
+                activation_bytes=sum(_bytes(value, file) for value in unit.outputs),
                 integer=unit.quantizer is not None or node.op_type in INTEGER_OPERATORS,
             )
         )
@@ -100,7 +98,7 @@ def onnx_network(graph: ir.Graph, file: str) -> Network:
     values = dict.fromkeys([*inputs, *(value for unit in units for value in (*unit.inputs, *unit.outputs))])
     return Network(
         steps=tuple(_step(unit) for unit in units),
-        buffers={str(v.name): Buffer(_value_bytes(v, file), _row_bytes(v, file)) for v in values},
+        buffers={str(v.name): picture_buffer(shape_of(v, file), _bytes(v, file), rows_axis=2) for v in values},  # NCHW
         inputs=_names(inputs),
         outputs=_names(value for value in graph.outputs if value in values),
     )
@@ -108,7 +106,8 @@ def onnx_network(graph: ir.Graph, file: str) -> Network:
 
 def _units(graph: ir.Graph, constants: Container[ir.Value]) -> list[_Unit]:
     """The layers: quantised operators merged with their Q and DQ, then whatever of those is still needed."""
-    merged = {node: q for node in graph if (q := _quantizer(node, constants)) is not None}
+    quantizers = {node: _quantizer(node, constants) for node in graph}
+    merged = {node: q for node, q in quantizers.items() if q is not None}
     swallowed = set(merged.values())
     units = []
     for node in graph:
@@ -119,7 +118,8 @@ def _units(graph: ir.Graph, constants: Container[ir.Value]) -> list[_Unit]:
         q = merged.get(node)
         read = _read(node, constants)
         if q is not None:
-            read = [dq.inputs[0] for value in read if (dq := value.producer()) is not None and dq.inputs[0] is not None]
+            dequantizers = [value.producer() for value in read]
+            read = [dq.inputs[0] for dq in dequantizers if dq is not None and dq.inputs[0] is not None]
         outputs = tuple(value for value in (node if q is None else q).outputs if value.name)
         units.append(_Unit(node, tuple(dict.fromkeys(read)), outputs, q))
     return units
@@ -178,10 +178,10 @@ def _summary(unit: _Unit, file: str) -> TensorSummary:
 def _parameters(node: ir.Node) -> tuple[float | None, int | None]:
     """Scale and zero-point of a Q or DQ node that has one of each as constants."""
     arrays = [constant_of(value) for value in node.inputs[1:3]]
-    found = [array.reshape(()) for array in arrays if array is not None and array.size == 1]
-    if not found or len(found) < len(arrays):
+    scalars = [array.reshape(()) for array in arrays if array is not None and array.size == 1]
+    if not scalars or len(scalars) < len(arrays):
         return None, None
-    return float(found[0]), int(found[1]) if len(found) > 1 else 0
+    return float(scalars[0]), int(scalars[1]) if len(scalars) > 1 else 0
 
 
 def _step(unit: _Unit) -> Step:
@@ -204,14 +204,5 @@ def _dtype(value: ir.Value) -> str | None:
     return None if dtype is None else dtype_name(dtype)
 
 
-def _value_bytes(value: ir.Value, file: str, unknown: str = "float32") -> int:
-    dtype = _dtype(value) or unknown
-    digits = re.search(r"\d+", dtype)  # "int8", "float8e4m3fn"; a type without any counts nothing
-    bits = BITS.get(dtype, int(digits[0]) if digits else 0)
-    return (math.prod(shape_of(value, file)) * bits + 7) // 8
-
-
-def _row_bytes(value: ir.Value, file: str) -> int:
-    """Bytes of one row of an NCHW picture."""
-    shape, size = shape_of(value, file), _value_bytes(value, file)
-    return size // shape[2] if len(shape) == 4 and shape[2] else size
+def _bytes(value: ir.Value, file: str, unknown: str = "float32") -> int:
+    return tensor_bytes(shape_of(value, file), _dtype(value) or unknown)

@@ -15,7 +15,7 @@ from xdet.writing.text import format_count, format_kib, format_share, format_siz
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from converters.spec import DetectorSpec, ModelDocument
+    from converters.spec import DetectorSpec, ImageInput, ModelDocument
     from xdet.inspection import Inspection, Layer, TensorSummary, Totals
     from xdet.inspection.coverage import Coverage
 
@@ -66,32 +66,24 @@ def layers_table(layers: Sequence[Layer]) -> Table:
     return Table((*headers, "activation bytes", "scale", "zero-point"), tuple(rows), keys=2)
 
 
-def totals_lines(totals: Totals) -> Iterator[tuple[str, str]]:
+def _totals_lines(totals: Totals) -> Iterator[tuple[str, str]]:
     """What the network costs, one line per number."""
-    yield (
-        "Weights Flash",
-        f"{format_kib(totals.weight_bytes)}  ({totals.parameters:,} parameters, scales not counted)",
-    )
     share = format_share(totals.macs_integer, totals.macs)
-    yield "MACs", f"{format_count(totals.macs)}  ({totals.macs:,} per image, {share} on integer codes)"
-    yield (
-        "Activations, plain",
-        f"{format_kib(totals.peak_plain_bytes)} at once: a buffer per tensor, the file's order",
-    )
     order = "all orders searched" if totals.best_is_exact else "the file's order"
-    yield (
-        "Activations, best",
-        f"{format_kib(totals.peak_best_bytes)} at once: in place, convolutions fused with pools, {order}",
-    )
+    plain, best = format_kib(totals.peak_plain_bytes), format_kib(totals.peak_best_bytes)
+    yield "Weights Flash", f"{format_kib(totals.weight_bytes)}  ({totals.parameters:,} parameters, scales not counted)"
+    yield "MACs", f"{format_count(totals.macs)}  ({totals.macs:,} per image, {share} on integer codes)"
+    yield "Activations, plain", f"{plain} at once: a buffer per tensor, the file's order"
+    yield "Activations, best", f"{best} at once: in place, convolutions fused with pools, {order}"
 
 
-def coverage_lines(coverage: Coverage) -> Iterator[tuple[str, str]]:
+def _coverage_lines(coverage: Coverage) -> Iterator[tuple[str, str]]:
     """The share that runs in integers, and one line per operator that does not."""
     if coverage.macs_integer is None:
-        yield ("Integer coverage", f"not known: {coverage.provider} compiles the graph and does not show its kernels")
+        yield "Integer coverage", f"not known: {coverage.provider} compiles the graph and does not show its kernels"
         return
     share = format_share(coverage.macs_integer, coverage.macs_total)
-    yield ("Integer coverage", f"{share} of the MACs run in integer kernels of ONNX Runtime ({coverage.provider})")
+    yield "Integer coverage", f"{share} of the MACs run in integer kernels of ONNX Runtime ({coverage.provider})"
     yield from (("In float", f"{miss.node}: {miss.reason}") for miss in coverage.misses[:MOST_LINES])
     if len(coverage.misses) > MOST_LINES:
         yield "In float", f"{len(coverage.misses) - MOST_LINES} more (--json lists them)"
@@ -117,18 +109,18 @@ def _lines(inspection: Inspection) -> Iterator[tuple[str, str]]:
     if inspection.quantization is not None:
         yield "Quantisation", inspection.quantization
     if inspection.totals is not None:
-        yield from totals_lines(inspection.totals)
+        yield from _totals_lines(inspection.totals)
     elif inspection.totals_problem is not None:
         yield "Costs", f"not known: {inspection.totals_problem}"
     if inspection.coverage is not None:
-        yield from coverage_lines(inspection.coverage)
+        yield from _coverage_lines(inspection.coverage)
     elif inspection.coverage_problem is not None:
         yield "Integer coverage", f"not known: {inspection.coverage_problem}"
     if inspection.two_scales:
         yield (
             "Two scales",
-            f"{len(inspection.two_scales)} tensors are read with another scale than they were written with (--json names "
-            f"them); compilers that keep one scale per tensor need --leaky-relu float",
+            f"{len(inspection.two_scales)} tensors are read with another scale than they were written with (--json "
+            "names them); compilers that keep one scale per tensor need --leaky-relu float",
         )
     if inspection.spec is not None:
         yield from _spec_lines(inspection.spec)
@@ -163,10 +155,9 @@ COLORS = {"rgb": "RGB", "bgr": "BGR", "grey": "grey"}
 
 def _spec_lines(spec: DetectorSpec) -> Iterator[tuple[str, str]]:
     image = spec.image
-    rescaling = f"pixel x {image.rescaling.scale:.9g} + {image.rescaling.offset:.9g}"
-    yield "Image", f"{image.height} x {image.width} {COLORS[image.color]}, {rescaling}"
     assumed = {name: ASSUMED if name in spec.assumed else "" for name in ("resize", "class_names")}
     inside = ", in the file: image is a photograph of any size" if image.any_size else ""
+    yield "Image", f"{image.height} x {image.width} {COLORS[image.color]}, {rescaling_text(image)}"
     yield "Resize", image.resize + assumed["resize"] + inside
     yield from head_lines(spec)
     if spec.class_names:
@@ -179,6 +170,11 @@ def _spec_lines(spec: DetectorSpec) -> Iterator[tuple[str, str]]:
             "Thresholds",
             f"score > {limits.score}, IoU > {limits.iou} suppresses{across}, at most {limits.max_detections} {rows}",
         )
+
+
+def rescaling_text(image: ImageInput) -> str:
+    """What the network makes of a pixel."""
+    return f"pixel x {image.rescaling.scale:.9g} + {image.rescaling.offset:.9g}"
 
 
 def head_lines(spec: DetectorSpec) -> Iterator[tuple[str, str]]:

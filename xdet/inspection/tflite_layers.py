@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from converters.sources.tflite.operators import OPERATORS
-from xdet.inspection.layers import Layer, TensorSummary
-from xdet.inspection.memory import Buffer, Network, Step
+from xdet.inspection.layers import Layer, TensorSummary, picture_buffer, tensor_bytes
+from xdet.inspection.memory import Network, Step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,11 +16,9 @@ if TYPE_CHECKING:
     from xdet.inspection.memory import StepKind
 
 CONVOLUTIONS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"})
-# What is counted of operators that have no translation, and so no row: their weights, and those that could work in
-# place.
+# Operators without a translation, and so without a row: the weights of some, and those that could work in place.
 FOREIGN_WEIGHTS = {"DIV": (0, 1), "MAXIMUM": (0, 1), "MINIMUM": (0, 1), "PRELU": (1,), "TRANSPOSE_CONV": (1, 3)}
 FOREIGN_ELEMENTWISE = frozenset({"ABS", "DIV", "ELU", "EXP", "GELU", "NEG", "RSQRT", "SQRT"} | {"SQUARE", "TANH"})
-BITS = {"bool": 8, "int2": 2, "int4": 4, "uint4": 4, "complex64": 64, "complex128": 128, "bfloat16": 16}
 
 
 def tflite_layers(model: TfliteModel) -> tuple[Layer, ...]:
@@ -38,9 +36,9 @@ def tflite_layers(model: TfliteModel) -> tuple[Layer, ...]:
                 output=summarise_tensor(outputs[0]) if outputs else TensorSummary("", "none", ()),
                 macs=count_macs(op, model),
                 parameters=sum(math.prod(tensor.shape) for tensor in weights),
-                weight_bytes=sum(map(tensor_bytes, weights)),
-                weight_scales=_weight_scales(weights),
-                activation_bytes=sum(map(tensor_bytes, outputs)),
+                weight_bytes=sum(map(_bytes, weights)),
+                weight_scales=weights[0].quant.scale.size if weights and weights[0].quant is not None else 0,
+                activation_bytes=sum(map(_bytes, outputs)),
                 integer=bool(outputs) and all(t.dtype in ("int8", "uint8", "int16") for t in _operands(op, model)),
             )
         )
@@ -52,7 +50,7 @@ def tflite_network(model: TfliteModel) -> Network:
     computed = [tensor for tensor in model.tensors if not tensor.is_constant]
     return Network(
         steps=tuple(_step(op, model) for op in model.operators),
-        buffers={str(tensor.index): Buffer(tensor_bytes(tensor), _row_bytes(tensor)) for tensor in computed},
+        buffers={str(t.index): picture_buffer(t.shape, _bytes(t), rows_axis=1) for t in computed},  # NHWC
         inputs=tuple(map(str, model.inputs)),
         outputs=tuple(str(index) for index in model.outputs if not model.tensors[index].is_constant),
     )
@@ -70,21 +68,21 @@ def weights_of(op: TfliteOperator, model: TfliteModel) -> list[TfliteTensor]:
 
 def count_macs(op: TfliteOperator, model: TfliteModel) -> int:
     """Multiply-accumulates of one operator for one image, edges counted as if the picture went on."""
-    if op.op in CONVOLUTIONS | {"FULLY_CONNECTED", "BATCH_MATMUL"}:
-        values = math.prod(model.tensors[op.outputs[0]].shape)
-        operand = model.tensors[op.inputs[1]].shape
-        match op.op:
-            case "CONV_2D":  # [out, height, width, in]
-                return values * math.prod(operand[1:])
-            case "DEPTHWISE_CONV_2D":  # [1, height, width, out]
-                return values * math.prod(operand[1:3])
-            case "TRANSPOSE_CONV":  # [out, height, width, in]: every input value meets the whole kernel
-                return math.prod(model.tensors[op.inputs[2]].shape) * math.prod(operand[:3])
-            case "FULLY_CONNECTED":  # [out, in]
-                return values * operand[-1]
-            case _:
-                return values * model.tensors[op.inputs[0]].shape[-1]
-    return 0
+    if op.op not in CONVOLUTIONS | {"FULLY_CONNECTED", "BATCH_MATMUL"}:
+        return 0
+    values = math.prod(model.tensors[op.outputs[0]].shape)
+    operand = model.tensors[op.inputs[1]].shape
+    match op.op:
+        case "CONV_2D":  # [out, height, width, in]
+            return values * math.prod(operand[1:])
+        case "DEPTHWISE_CONV_2D":  # [1, height, width, out]
+            return values * math.prod(operand[1:3])
+        case "TRANSPOSE_CONV":  # [out, height, width, in]: every input value meets the whole kernel
+            return math.prod(model.tensors[op.inputs[2]].shape) * math.prod(operand[:3])
+        case "FULLY_CONNECTED":  # [out, in]
+            return values * operand[-1]
+        case _:
+            return values * model.tensors[op.inputs[0]].shape[-1]
 
 
 def summarise_tensor(tensor: TfliteTensor) -> TensorSummary:
@@ -95,11 +93,8 @@ def summarise_tensor(tensor: TfliteTensor) -> TensorSummary:
     return TensorSummary(tensor.name, tensor.dtype, tensor.shape, scale, zero_point)
 
 
-def tensor_bytes(tensor: TfliteTensor) -> int:
-    """A tensor's bytes; types below a byte are packed. Strings have no fixed size and count 0."""
-    digits = "".join(c for c in tensor.dtype if c.isdigit())
-    bits = BITS.get(tensor.dtype, int(digits) if digits and "_" not in tensor.dtype else 0)
-    return (math.prod(tensor.shape) * bits + 7) // 8
+def _bytes(tensor: TfliteTensor) -> int:
+    return tensor_bytes(tensor.shape, tensor.dtype)
 
 
 def _computed(model: TfliteModel, indices: Sequence[int]) -> list[TfliteTensor]:
@@ -113,19 +108,9 @@ def _operands(op: TfliteOperator, model: TfliteModel) -> list[TfliteTensor]:
     return [model.tensors[index] for index in (*read, *op.outputs[:1]) if index >= 0]
 
 
-def _weight_scales(weights: Sequence[TfliteTensor]) -> int:
-    return weights[0].quant.scale.size if weights and weights[0].quant is not None else 0
-
-
 def _step(op: TfliteOperator, model: TfliteModel) -> Step:
-    kind: StepKind = "elementwise" if op.op in FOREIGN_ELEMENTWISE else "other"
-    kind = OPERATORS[op.op].step if op.op in OPERATORS else kind
+    foreign: StepKind = "elementwise" if op.op in FOREIGN_ELEMENTWISE else "other"
+    kind = OPERATORS[op.op].step if op.op in OPERATORS else foreign
     inputs = tuple(dict.fromkeys(str(tensor.index) for tensor in _computed(model, op.inputs)))
     rows = op.options.get("filter_h", 0) if kind == "pool" else 0
     return Step(kind, inputs, tuple(map(str, op.outputs)), rows if isinstance(rows, int) else 0)
-
-
-def _row_bytes(tensor: TfliteTensor) -> int:
-    """Bytes of one row of an NHWC picture."""
-    size = tensor_bytes(tensor)
-    return size // tensor.shape[1] if len(tensor.shape) == 4 and tensor.shape[1] else size

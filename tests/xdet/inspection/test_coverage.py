@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Network:
-    """A quantised 1x1 convolution of 4 to 4 channels on 5 x 5: 400 MACs; every field spoils one rule of integer fusion."""
+    """A quantised 1x1 convolution of 4 to 4 channels on 5 x 5: 400 MACs; a field spoils one rule of integer fusion."""
 
     input_is_quantised: bool = True
     weights_are_quantised: bool = True

@@ -39,7 +39,7 @@ def tflite_file(count: int) -> bytes:
 
 
 def onnx_file(count: int, *, wide: bool) -> bytes:
-    """Convolutions and other operators with one weight, in a chain or all of the input, each of which is an output, too."""
+    """Convolutions and other operators with one weight, in a chain or all of the input; each is an output, too."""
     ops = {"Conv": ["w"], "Relu": [], "Add": ["x"]}
     values, nodes = ["x"], []
     for index in range(count):

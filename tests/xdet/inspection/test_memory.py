@@ -127,7 +127,7 @@ def networks(draw: st.DrawFn) -> Network:
 
 
 def peak_in_order(network: Network, order: tuple[int, ...]) -> int | None:
-    """The least peak of one order of single steps in place, told by simulation; None where an input is not there yet."""
+    """The least peak of one order of single steps in place, by simulation; None where an input is not there yet."""
     exist, peak = set(network.inputs), 0
     for position, index in enumerate(order):
         step = network.steps[index]
