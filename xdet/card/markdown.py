@@ -201,13 +201,16 @@ def _own_material(request: CardRequest) -> str:
 
 def _conversions(content: CardContent) -> Iterator[tuple[str, str, str]]:
     """Source, name and options of every finished model."""
+    weights = {inspection.sha256: inspection.quantization for inspection in content.inspections}
     for path, inspection in zip(content.request.files, content.inspections, strict=True):
-        if inspection.document is not None:
-            options = "".join(f" {option}" for option in _conversion_options(inspection.document))
-            yield shlex.quote(inspection.document.source.name), shlex.quote(path.name), options
+        document = inspection.document
+        if document is not None:
+            of_float = weights.get(document.source.sha256) == "float32"
+            options = "".join(f" {option}" for option in _conversion_options(document, of_float=of_float))
+            yield shlex.quote(document.source.name), shlex.quote(path.name), options
 
 
-def _conversion_options(document: ModelDocument) -> Iterator[str]:
+def _conversion_options(document: ModelDocument, *, of_float: bool) -> Iterator[str]:
     if document.target != "portable":
         yield f"--target {document.target}"
     if document.activations == "int8" and not document.symmetric:
@@ -216,8 +219,10 @@ def _conversion_options(document: ModelDocument) -> Iterator[str]:
         yield "--dequantize"
     if document.float16:
         yield "--float16"
-    if document.symmetric:
-        yield f"--quantize {document.quantization.split()[1]} --symmetric --calibration DIR"
+    if document.symmetric or (of_float and document.quantization.startswith("int8 ")):
+        yield f"--quantize {document.quantization.split()[1]}{' --symmetric' * document.symmetric} --calibration DIR"
+    if document.spec.image.any_size:
+        yield "--any-size"
     if document.leaky_relu != "litert":
         yield f"--leaky-relu {document.leaky_relu}"
     if document.arithmetic != "litert":

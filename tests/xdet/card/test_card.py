@@ -146,6 +146,16 @@ def test_the_command_names_the_samples_and_the_notes_that_were_given(made: Made)
     assert "--notes" not in card_text(without, made.folder)
 
 
+def test_the_command_names_how_a_file_was_quantised_and_that_it_takes_any_size(made: Made) -> None:
+    source, finished = made.content.inspections
+    assert finished.document is not None
+    spec = replace(finished.document.spec, image=replace(finished.document.spec.image, any_size=True))
+    floating = replace(source, quantization="float32")
+    changed = replace(finished, document=replace(finished.document, spec=spec, quantization="int8 per-tensor"))
+    text = card_text(replace(made.content, inspections=(floating, changed)), made.folder)
+    assert " -o person.onnx --target cpu --quantize per-tensor --calibration DIR --any-size\n" in text
+
+
 def test_the_card_tells_no_folder(made: Made, embedded_tflite: Path) -> None:
     assert str(made.folder) not in made.text
     assert str(embedded_tflite.parent) not in made.text
