@@ -1,4 +1,4 @@
-"""The state of one import: source tensors and the ONNX values that carry them.
+"""The state of one import: source tensors, the ONNX values that carry them, and the operator in translation.
 
 Two invariants hold for every value that is registered here:
 
@@ -9,11 +9,13 @@ Two invariants hold for every value that is registered here:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters._ir import ir
 from converters.errors import OptionError, SourceFileError, UnsupportedModelError
 from converters.graph import NCHW_TO_NHWC, NHWC_TO_NCHW, dequantize_node, quantize_node
 from converters.spec import CONTRACT_NAMES, Deviation, TensorTwin
@@ -21,7 +23,6 @@ from converters.spec import CONTRACT_NAMES, Deviation, TensorTwin
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import onnx_ir as ir
     from numpy.typing import NDArray
 
     from converters.graph import GraphWriter
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from converters.quant import QuantParams
     from converters.sources.tflite.reader import TfliteModel, TfliteOperator, TfliteTensor
     from converters.spec import Arithmetic, DeviationKind
+
+CODE_DTYPES = frozenset({"int8", "uint8"})
 
 
 @dataclass
@@ -51,6 +54,7 @@ class ImportContext:
         deviations: every number that is written unlike the source's.
         names: a unique name per source tensor: its own, or ``tensor_7`` where it has none, or ``conv#7`` where it is
             taken (the contract's names are).
+        op: the operator in translation; ``converters.sources.tflite.importer.translate`` moves it on.
     """
 
     model: TfliteModel
@@ -65,40 +69,126 @@ class ImportContext:
     notes: list[str] = field(default_factory=list)
     deviations: list[Deviation] = field(default_factory=list)
     names: tuple[str, ...] = field(init=False)
+    op: TfliteOperator = field(init=False)
 
     def __post_init__(self) -> None:
-        seen = set(CONTRACT_NAMES)
+        taken = set(CONTRACT_NAMES)
         names = []
         for tensor in self.model.tensors:
             name = tensor.name or f"tensor_{tensor.index}"
-            names.append(f"{name}#{tensor.index}" if name in seen else name)
-            seen.add(names[-1])
+            names.append(f"{name}#{tensor.index}" if name in taken else name)
+            taken.add(names[-1])
         self.names = tuple(names)
 
-    # -- reading ------------------------------------------------------------------------------------------------
+    # -- the operator -------------------------------------------------------------------------------------------
 
-    def tensor(self, index: int) -> TfliteTensor:
-        """The source tensor with this index."""
-        return self.model.tensors[index]
+    @property
+    def source(self) -> int:
+        """The operator's first operand."""
+        return self.op.inputs[0]
 
-    def constant_of(self, op: TfliteOperator, position: int) -> NDArray[Any]:
+    @property
+    def target(self) -> int:
+        """The operator's first result."""
+        return self.op.outputs[0]
+
+    @property
+    def where(self) -> str:
+        """The operator for a message: ``net.tflite: operator 7 CONV_2D -> 'head/conv'``."""
+        outputs = ", ".join(repr(self.tensor(i).name) for i in self.op.outputs)
+        return f"{self.model.file}: operator {self.op.index} {self.op.op} -> {outputs}"
+
+    def has_operand(self, position: int) -> bool:
+        """Whether the operator has this optional operand."""
+        return len(self.op.inputs) > position and self.op.inputs[position] >= 0
+
+    def constant_of(self, position: int) -> NDArray[Any]:
         """The constant value of an operand, in the source's layout.
 
         Raises:
             UnsupportedModelError: the operand is computed at run time.
         """
-        index = op.inputs[position]
+        index = self.op.inputs[position]
         if index not in self.constants:
-            msg = (
-                f"{self.model.file}: {describe(self, op)} needs a constant as operand {position}, "
-                f"but tensor {self.tensor(index).name!r} is computed at run time"
+            raise UnsupportedModelError(
+                f"{self.where} needs a constant as operand {position}, but tensor {self.tensor(index).name!r} is computed "
+                "at run time"
             )
-            raise UnsupportedModelError(msg)
         return self.constants[index]
+
+    def integers_of(self, position: int) -> list[int]:
+        """The numbers of a constant operand that holds axes, sizes or positions."""
+        return [int(number) for number in self.constant_of(position).reshape(-1)]
+
+    def int_option(self, name: str) -> int:
+        """The operator's integer option."""
+        value = self.op.options[name]
+        assert isinstance(value, int), f"{self.op.op}.{name} is no int"  # noqa: S101 - the reader's promise
+        return value
+
+    def float_option(self, name: str) -> float:
+        """The operator's floating-point option."""
+        value = self.op.options[name]
+        assert isinstance(value, float), f"{self.op.op}.{name} is no float"  # noqa: S101 - the reader's promise
+        return value
+
+    def keeps_fused(self) -> bool:
+        """Whether an operator without an exact fused form stays fused all the same, which is noted."""
+        if self.arithmetic == "litert":
+            return False
+        self.notes.append(
+            f"{self.op.op} {self.names[self.target]!r} stays one fused operator (<= 1 LSB); --arithmetic litert computes "
+            "LiteRT's codes step by step"
+        )
+        return True
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def name(self, suffix: str = "float") -> str:
+        """A name for a value inside the operator's translation."""
+        return f"{self.names[self.target]}/{suffix}"
+
+    def node(
+        self, kind: str, operands: Sequence[ir.Value | None], suffix: str = "float", **attributes: Any
+    ) -> ir.Value:
+        """Append a node of the operator's translation."""
+        return self.writer.op(kind, operands, self.name(suffix), **attributes)
+
+    def initializer(self, array: NDArray[Any] | np.generic, suffix: str) -> ir.Value:
+        """Add a constant of the operator's translation."""
+        return self.writer.constant(array, self.name(suffix))
+
+    def step(self, kind: str, value: ir.Value, number: NDArray[Any] | np.generic, suffix: str) -> ir.Value:
+        """Append a node whose second operand is a constant."""
+        constant = self.initializer(number, f"{suffix}/number")
+        return self.node(kind, [value, constant], suffix)
+
+    def wide(self, codes: ir.Value, suffix: str) -> ir.Value:
+        """Codes as int32."""
+        return self.node("Cast", [codes], suffix, to=int(ir.DataType.INT32))
+
+    def define_computed(self, codes: ir.Value) -> None:
+        """Close an operator that computed the numbers of its codes step by step, which is told as a deviation."""
+        self.define(self.target, self.as_codes(codes, self.names[self.target]))
+        self.tell(self.target, "table")
+
+    def as_codes(self, numbers: ir.Value, name: str) -> ir.Value:
+        """Whole numbers in the range of the dialect's codes as such."""
+        return self.writer.op("Cast", [numbers], name, to=int(ir.DataType.from_numpy(np.dtype(self.code_dtype))))
+
+    # -- tensors ------------------------------------------------------------------------------------------------
+
+    def tensor(self, index: int) -> TfliteTensor:
+        """The source tensor with this index."""
+        return self.model.tensors[index]
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """A tensor's shape in the source."""
+        return self.model.tensors[index].shape
 
     def is_quantized(self, index: int) -> bool:
         """Whether the tensor holds 8-bit codes."""
-        return self.tensor(index).dtype in ("int8", "uint8")
+        return self.tensor(index).dtype in CODE_DTYPES
 
     def params(self, index: int) -> QuantParams:
         """Quantisation of a tensor as the graph's dialect stores it.
@@ -109,12 +199,17 @@ class ImportContext:
         tensor = self.tensor(index)
         scales = 0 if tensor.quant is None else tensor.quant.scale.size
         if tensor.quant is None or scales != 1:
-            msg = (
+            raise UnsupportedModelError(
                 f"{self.model.file}: tensor {tensor.name!r} is {tensor.dtype} with {scales} scales, expected 1; "
                 "quantise activations per tensor"
             )
-            raise UnsupportedModelError(msg)
         return tensor.quant.shifted(self.shift(index))
+
+    def own_quant(self, index: int) -> QuantParams:
+        """Quantisation of a tensor as the source stores it; ``require_supported`` refused codes without."""
+        quant = self.tensor(index).quant
+        assert quant is not None, "require_supported refuses codes without a scale"  # noqa: S101 - checked before
+        return quant
 
     def shift(self, index: int) -> int:
         """What turns the source's codes into the dialect's: +128, -128 or 0."""
@@ -122,6 +217,11 @@ class ImportContext:
         if source == self.activations:
             return 0
         return 128 if self.activations == "uint8" else -128
+
+    @property
+    def to_int8(self) -> int:
+        """What turns the dialect's codes into int8 codes: 0 or -128."""
+        return 0 if self.activations == "int8" else -128
 
     @property
     def match_litert(self) -> bool:
@@ -133,6 +233,11 @@ class ImportContext:
         """The numpy dtype of activation codes."""
         return np.uint8 if self.activations == "uint8" else np.int8
 
+    @property
+    def lowest_code(self) -> int:
+        """The lowest of the dialect's 256 codes."""
+        return int(np.iinfo(self.code_dtype).min)
+
     # -- layout -------------------------------------------------------------------------------------------------
 
     def axis(self, index: int, axis: int) -> int:
@@ -143,23 +248,21 @@ class ImportContext:
         """
         tensor = self.tensor(index)
         if axis == 0 and self.batch != 1:
-            msg = (
-                f"{self.model.file}: an operator works along the first axis of tensor {tensor.name!r} {list(tensor.shape)}, "
-                f"so the model takes one image per call; convert it with --batch 1, found {self.batch}"
+            raise OptionError(
+                f"{self.model.file}: an operator works along the first axis of tensor {tensor.name!r} "
+                f"{list(tensor.shape)}, so the model takes one image per call; convert it with --batch 1, found {self.batch}"
             )
-            raise OptionError(msg)
         return NHWC_TO_NCHW.index(axis) if len(tensor.shape) == 4 else axis
 
-    def source_axis(self, op: TfliteOperator, index: int, axis: int) -> int:
-        """An operator's axis option for tensor ``index``, counted from the front.
+    def source_axis(self, index: int, axis: int) -> int:
+        """The operator's axis option for tensor ``index``, counted from the front.
 
         Raises:
             SourceFileError: the tensor has no such axis.
         """
-        rank = len(self.tensor(index).shape)
+        rank = len(self.shape(index))
         if not -rank <= axis < rank:
-            msg = f"{self.model.file}: {describe(self, op)} works along axis {axis} of a tensor with {rank} axes"
-            raise SourceFileError(msg)
+            raise SourceFileError(f"{self.where} works along axis {axis} of a tensor with {rank} axes")
         return axis % rank
 
     def to_source_layout(self, value: ir.Value, rank: int, name: str) -> ir.Value:
@@ -170,21 +273,42 @@ class ImportContext:
         """NHWC -> NCHW for rank 4, nothing otherwise."""
         return self.writer.op("Transpose", [value], name, perm=list(NHWC_TO_NCHW)) if rank == 4 else value
 
+    def reshape(self, value: ir.Value, before: Sequence[int], after: Sequence[int], name: str) -> ir.Value:
+        """Reshape a value between two source shapes, from and to the graph's layout.
+
+        The leading size is left to the runtime, so that a batch survives: 0 (keep) where both shapes lead with 1,
+        else -1.
+
+        Raises:
+            SourceFileError: the shapes do not hold as many values.
+        """
+        if math.prod(before) != math.prod(after):
+            raise SourceFileError(
+                f"{self.model.file}: {name!r} turns shape {list(before)} into {list(after)}: another number of values"
+            )
+        if tuple(before) == tuple(after):
+            return value
+        value = self.to_source_layout(value, len(before), f"{name}/nhwc")
+        lead = 0 if before and after and before[0] == after[0] == 1 else -1
+        sizes = np.array([lead, *after[1:]] if after else [], np.int64)
+        value = self.writer.op("Reshape", [value, self.writer.constant(sizes, f"{name}/shape")], name)
+        return self.from_source_layout(value, len(after), f"{name}/nchw")
+
     # -- values -------------------------------------------------------------------------------------------------
 
     def codes_of(self, index: int) -> ir.Value:
         """The value that carries a tensor: codes in the dialect where it is quantised; constants become initialisers."""
         if index not in self.values:
-            self.define(index, self._constant_value(index))
+            array = self.stored_codes(index, self.shape(index))
+            self.define(index, self.writer.constant(array, self.names[index]))
         return self.values[index]
 
-    def _constant_value(self, index: int) -> ir.Value:
-        array = self.constants[index]
-        if array.ndim == 4:
-            array = array.transpose(NHWC_TO_NCHW)
+    def stored_codes(self, index: int, shape: Sequence[int]) -> NDArray[Any]:
+        """A constant in another source shape, as the graph stores it: its layout, and the dialect's codes."""
+        array = laid_out(self.constants[index].reshape(shape))
         if self.is_quantized(index):
             array = (array.astype(np.int16) + self.shift(index)).astype(self.code_dtype)
-        return self.writer.constant(array, self.names[index])
+        return array
 
     def float_of(self, index: int) -> ir.Value:
         """The real value of a tensor for one consumer: a DequantizeLinear of its own; float tensors pass through.
@@ -194,137 +318,101 @@ class ImportContext:
         """
         if self.is_quantized(index):
             return self._dequantized(index, self.params(index))
-        self._require_float(index)
+        tensor = self.tensor(index)
+        if tensor.dtype != "float32":
+            raise UnsupportedModelError(
+                f"{self.model.file}: tensor {tensor.name!r} holds {tensor.dtype} numbers where an activation is expected; "
+                "8-bit codes and float32 are supported"
+            )
         return self.codes_of(index)
 
-    def adjusted_float_of(
-        self, index: int, params: QuantParams, target: int, *, codes: ir.Value | None = None
-    ) -> ir.Value:
-        """The codes of a tensor, dequantised by other numbers than its own for the operator that writes ``target``.
+    def adjusted_float_of(self, index: int, params: QuantParams, codes: ir.Value | None = None) -> ir.Value:
+        """The codes of a tensor, dequantised by other numbers than its own for the operator in translation.
 
-        See ``converters.leaky``, ``converters.integer.pair_search`` and ``ops.pivot`` for why; every number that
-        differs is told as a
-        deviation.
-
-        Args:
-            index: the source tensor.
-            params: the numbers to write.
-            target: output tensor of the operator that reads the result.
-            codes: the tensor's codes in another shape; None: as they are.
+        See ``converters.leaky``, ``converters.integer.pair_search`` and ``ops.averages`` for why; every number that
+        differs is told as a deviation. ``codes`` are the tensor's in another shape; None: as they are.
         """
-        self._tell_adjusted(index, params, target)
+        self._tell_adjusted(index, params)
         return self._dequantized(index, params, codes)
 
-    def moved_float_of(self, index: int, target: int) -> ir.Value:
-        """``float_of`` for an operator that only moves codes to tensor ``target``: LiteRT's kernels never look at its scale."""
-        kinds = self.tensor(index).dtype, self.tensor(target).dtype
-        if not self.is_quantized(index) or kinds[0] != kinds[1]:
+    def moved_float_of(self, index: int) -> ir.Value:
+        """``float_of`` for an operator that only moves codes: LiteRT's kernels never look at the output's scale."""
+        if not self.is_quantized(index) or self.tensor(index).dtype != self.tensor(self.target).dtype:
             return self.float_of(index)
-        return self.adjusted_float_of(index, self.params(target), target)
+        return self.adjusted_float_of(index, self.params(self.target))
 
     def _dequantized(self, index: int, params: QuantParams, codes: ir.Value | None = None) -> ir.Value:
         codes = self.codes_of(index) if codes is None else codes
         return dequantize_node(self.writer, codes, params, self.code_dtype, f"{self.names[index]}/dequantized")
 
-    def _require_float(self, index: int) -> None:
-        tensor = self.tensor(index)
-        if tensor.dtype != "float32":
-            msg = (
-                f"{self.model.file}: tensor {tensor.name!r} holds {tensor.dtype} numbers where an activation is expected; "
-                "8-bit codes and float32 are supported"
-            )
-            raise UnsupportedModelError(msg)
-
     def define(self, index: int, value: ir.Value) -> None:
         """Register ``value`` (codes in the dialect, graph layout) as the carrier of a source tensor."""
-        tensor = self.tensor(index)
         self.values[index] = value
         if value.name is not None and index not in self.constants:
-            layout = "NHWC->NCHW" if len(tensor.shape) == 4 else "same"
+            layout = "NHWC->NCHW" if len(self.shape(index)) == 4 else "same"
             shift = self.shift(index) if self.is_quantized(index) else 0
             self.twins[self.names[index]] = TensorTwin(value.name, layout, shift)
 
-    def define_quantized(self, index: int, real: ir.Value, params: QuantParams | None = None) -> None:
-        """Close an operator: quantise its real result to the codes of output tensor ``index``, by ``params`` or its own."""
+    def define_quantized(self, real: ir.Value, params: QuantParams | None = None, index: int | None = None) -> None:
+        """Close an operator: quantise its real result to the codes of its output, by ``params`` or the output's own."""
+        index = self.target if index is None else index
         self.define(index, self.quantized(index, real, params or self.params(index), self.names[index]))
 
     def quantized(self, index: int, real: ir.Value, params: QuantParams, name: str) -> ir.Value:
         """A QuantizeLinear towards tensor ``index`` by ``params``; every number that is not the tensor's is told."""
-        self._tell_adjusted(index, params, index)
+        self._tell_adjusted(index, params)
         return quantize_node(self.writer, real, params, self.code_dtype, name)
 
-    def tell(self, index: int, target: int, kind: DeviationKind, numbers: tuple[float, float] | None = None) -> None:
-        """Record a number that is not the source's.
+    def rounded(self, real: ir.Value, params: QuantParams, suffixes: tuple[str, str]) -> ir.Value:
+        """What codes of the operator's output hold of its real result: a pair with names of its own.
 
-        Args:
-            index: the tensor to which it belongs.
-            target: the output tensor of the operator in whose translation it stands.
-            kind: what the number is.
-            numbers: (the source's, the graph's); None for a table.
+        Quantised by ``params``, read by the output's own numbers.
         """
-        source, written = (None, None) if numbers is None else numbers
-        deviation = Deviation(self.names[index], self.names[target], kind, source, written)
-        if source != written or numbers is None:
-            self.deviations.append(deviation)
+        codes = self.quantized(self.target, real, params, self.name(suffixes[0]))
+        return dequantize_node(self.writer, codes, self.params(self.target), self.code_dtype, self.name(suffixes[1]))
 
-    def _tell_adjusted(self, index: int, params: QuantParams, target: int) -> None:
-        own = self.params(index)
-        self.tell(index, target, "scale", (float(own.scalar_scale), float(params.scalar_scale)))
-        self.tell(index, target, "zero_point", (own.scalar_zero_point, params.scalar_zero_point))
-
-    def keeps_fused(self, op: TfliteOperator) -> bool:
-        """Whether an operator without an exact fused form stays fused all the same, which is noted."""
-        if self.arithmetic == "litert":
-            return False
-        self.notes.append(
-            f"{op.op} {self.names[op.outputs[0]]!r} stays one fused operator (<= 1 LSB); --arithmetic litert computes "
-            "LiteRT's codes step by step"
-        )
-        return True
-
-    def close(self, index: int, real: ir.Value) -> None:
+    def close(self, real: ir.Value, index: int | None = None) -> None:
         """Close an operator that also exists on float tensors: codes where the output is quantised, else ``real`` itself.
 
         Where nothing was done to the dequantised input, its codes are passed on.
         """
+        index = self.target if index is None else index
         if not self.is_quantized(index):
             self.define(index, real)
         elif (codes := self._untouched_codes(index, real)) is not None:
             self.define(index, codes)
         else:
-            self.define_quantized(index, real)
+            self.define_quantized(real, index=index)
 
     def _untouched_codes(self, index: int, real: ir.Value) -> ir.Value | None:
         """The codes behind ``real`` if it is their DequantizeLinear by the very parameters of tensor ``index``."""
+        producer = real.producer()
+        if producer is None or producer.op_type != "DequantizeLinear":
+            return None
         for source, codes in self.values.items():
-            producer = real.producer()
-            if producer is not None and producer.op_type == "DequantizeLinear" and producer.inputs[0] is codes:
+            if producer.inputs[0] is codes:
                 return codes if self.params(source).same_as(self.params(index)) else None
         return None
 
-    def name(self, op: TfliteOperator, suffix: str = "float") -> str:
-        """A name for a value inside the translation of ``op``."""
-        return f"{self.names[op.outputs[0]]}/{suffix}"
+    def tell(self, index: int, kind: DeviationKind, numbers: tuple[float, float] | None = None) -> None:
+        """Record a number of tensor ``index`` that is not the source's, in the operator's translation.
+
+        ``numbers`` are the source's and the graph's; None for a table.
+        """
+        source, written = (None, None) if numbers is None else numbers
+        if source != written or numbers is None:
+            deviation = Deviation(self.names[index], self.names[self.target], kind, source, written)
+            self.deviations.append(deviation)
+
+    def _tell_adjusted(self, index: int, params: QuantParams) -> None:
+        own = self.params(index)
+        self.tell(index, "scale", (float(own.scalar_scale), float(params.scalar_scale)))
+        self.tell(index, "zero_point", (own.scalar_zero_point, params.scalar_zero_point))
 
 
-def describe(context: ImportContext, op: TfliteOperator) -> str:
-    """An operator for a message: ``operator 7 CONV_2D -> 'head/conv'``."""
-    outputs = ", ".join(repr(context.tensor(i).name) for i in op.outputs)
-    return f"operator {op.index} {op.op} -> {outputs}"
-
-
-def int_option(op: TfliteOperator, name: str) -> int:
-    """An operator's integer option."""
-    value = op.options[name]
-    assert isinstance(value, int), f"{op.op}.{name} is {type(value).__name__}, the schema says int"  # noqa: S101 - the reader's promise
-    return value
-
-
-def float_option(op: TfliteOperator, name: str) -> float:
-    """An operator's floating-point option."""
-    value = op.options[name]
-    assert isinstance(value, float), f"{op.op}.{name} is {type(value).__name__}, the schema says float"  # noqa: S101 - the reader's promise
-    return value
+def laid_out(array: NDArray[Any]) -> NDArray[Any]:
+    """An array of the source in the graph's layout."""
+    return array.transpose(NHWC_TO_NCHW) if array.ndim == 4 else array
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
@@ -337,6 +425,14 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tupl
     return total // 2, total - total // 2
 
 
-def transposed(shape: Sequence[int]) -> tuple[int, ...]:
-    """A source shape as the graph stores it."""
-    return tuple(shape[i] for i in NHWC_TO_NCHW) if len(shape) == 4 else tuple(shape)
+def per_tensor(model: TfliteModel, *indices: int) -> list[QuantParams] | None:
+    """The tensors' quantisation; None where one has no scale, or several."""
+    quants = [model.tensors[index].quant for index in indices]
+    single = [quant for quant in quants if quant is not None and quant.scale.size == 1]
+    return single if len(single) == len(quants) else None
+
+
+def other_scale(model: TfliteModel, op: TfliteOperator) -> bool:
+    """Whether input and output have different scales."""
+    quants = per_tensor(model, op.inputs[0], op.outputs[0])
+    return quants is not None and quants[0].scalar_scale != quants[1].scalar_scale

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from converters.errors import OptionError, UnsupportedModelError, list_some
 from converters.graph import bias_params
 from converters.quant import real_numbers
+from converters.sources.tflite.context import CODE_DTYPES
 from converters.sources.tflite.operators import OPERATORS, WEIGHTED
-from converters.sources.tflite.supported import CODE_DTYPES, is_float
+from converters.sources.tflite.supported import is_float
 from converters.spec import Rescaling
 
 if TYPE_CHECKING:

@@ -16,14 +16,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnx_ir.passes import common
-
 from converters._ir import ir
 from converters.errors import ContractError, OptionError, SourceFileError
 from converters.facts import match_outputs
-from converters.graph import IR_VERSION, image_pixels, pixel_codes, pixels_are_codes, rescaled_pixels
+from converters.graph import (
+    IR_VERSION,
+    NHWC_TO_NCHW,
+    image_pixels,
+    infer_shapes,
+    pixel_codes,
+    pixels_are_codes,
+    rescaled_pixels,
+)
 from converters.sources.base import ImportedNetwork, as_raw_output
-from converters.sources.tflite.context import ImportContext, describe, transposed
+from converters.sources.tflite.context import ImportContext
 from converters.sources.tflite.dequantized import dequantized, pixel_rescaling
 from converters.sources.tflite.facts import summarise_quantization
 from converters.sources.tflite.operators import OPERATORS
@@ -33,69 +39,14 @@ from converters.sources.tflite.supported import is_dynamic_range, is_float, requ
 if TYPE_CHECKING:
     from converters.graph import GraphWriter
     from converters.options import ConvertOptions
-    from converters.sources.tflite.reader import TfliteModel, TfliteOperator
+    from converters.sources.tflite.reader import TfliteModel
     from converters.spec import DetectorSpec, ImageInput, Rescaling
 
 
 DYNAMIC_RANGE = (
-    "the source keeps 8-bit weights and float32 activations, which LiteRT rounds to 8 bits at run time, image by image; the "
-    "graph computes with the same weights on the float32 numbers themselves"
+    "the source keeps 8-bit weights and float32 activations, which LiteRT rounds to 8 bits at run time, image by image; "
+    "the graph computes with the same weights on the float32 numbers themselves"
 )
-
-
-def define_image_input(
-    context: ImportContext, image: ImageInput, batch: int | str, rescaling: Rescaling | None = None
-) -> None:
-    """Declare ``image`` (uint8 NHWC) and register what carries the source's input tensor.
-
-    Args:
-        context: the import.
-        image: the picture.
-        batch: images per call.
-        rescaling: of a float input whose numbers are those of codes, instead of the picture's.
-    """
-    pixels = image_pixels(context.writer, image, batch, as_float=rescaling is not None)
-    index = context.model.inputs[0]
-    if context.is_quantized(index):
-        context.define(index, _codes(context, pixels, index))
-        return
-    for op in context.model.operators:
-        if op.op == "QUANTIZE" and op.inputs[0] == index:
-            target = op.outputs[0]
-            if pixels_are_codes(image.rescaling, context.params(target), context.code_dtype):
-                context.define(target, _codes(context, pixels, target))
-    context.define(index, rescaled_pixels(context.writer, pixels, rescaling or image.rescaling))
-
-
-def _codes(context: ImportContext, pixels: ir.Value, index: int) -> ir.Value:
-    """The dialect's codes of tensor ``index``, whose uint8 codes are the pixels."""
-    return pixel_codes(context.writer, pixels, context.params(index), context.code_dtype, context.names[index])
-
-
-def require_source_shapes(context: ImportContext) -> None:
-    """Infer the graph's shapes and compare every value with the source tensor it carries.
-
-    Raises:
-        ContractError: the first tensor whose shape differs; its leading size counts once per image.
-    """
-    common.ShapeInferencePass(data_prop=True)(ir.Model(context.writer.graph, ir_version=IR_VERSION))
-    for index, value in context.values.items():
-        if index in context.constants:
-            continue
-        expected = transposed(context.tensor(index).shape)
-        found = None if value.shape is None else list(value.shape)
-        if found is None or not _agree(found, expected, context.batch):
-            msg = (
-                f"{context.model.file}: tensor {context.names[index]!r} has shape {list(expected)} in the graph's layout, "
-                f"the operators in front of it give {found}; export the model again, or report this with the file"
-            )
-            raise ContractError(msg)
-
-
-def _agree(found: list[int | ir.SymbolicDim], expected: tuple[int, ...], batch: int | str) -> bool:
-    if len(found) != len(expected) or list(found[1:]) != list(expected[1:]):
-        return False
-    return not found or isinstance(batch, str) or found[0] == expected[0] * batch
 
 
 def import_tflite(
@@ -117,9 +68,9 @@ def import_tflite(
             "float32 numbers; leave it out"
         )
     context = ImportContext(
-        model, writer, options.activations, options.rounding, options.batch_size, arithmetic=options.arithmetic
+        model, writer, options.activations, options.rounding, options.batch_size, options.arithmetic
     )
-    define_image_input(context, spec.image, options.batch_size, rescaling)
+    _define_image(context, spec.image, rescaling)
     translate(context)
     require_source_shapes(context)
     return ImportedNetwork(
@@ -133,33 +84,78 @@ def import_tflite(
     )
 
 
-def _raw_outputs(context: ImportContext, spec: DetectorSpec) -> tuple[ir.Value, ...]:
-    """The network's outputs under the names and in the shapes of the contract."""
-    wanted = spec.network_outputs
-    indices = context.model.outputs
-    order = match_outputs([tuple(context.tensor(index).shape[1:]) for index in indices], wanted)
-    values = []
-    for output, place in zip(wanted, order, strict=True):
-        index, name = indices[place], output.value_name
-        shape = tuple(context.tensor(index).shape)
-        value = context.to_source_layout(context.float_of(index), len(shape), name)
-        keeps_its_name = value is context.values.get(index)  # as the carrier of a float tensor
-        values.append(as_raw_output(context.writer, value, None if keeps_its_name else shape[1:], output))
-    return tuple(values)
+def _define_image(context: ImportContext, image: ImageInput, rescaling: Rescaling | None) -> None:
+    """Declare ``image`` (uint8 NHWC) and register what carries the source's input tensor.
+
+    ``rescaling`` is that of a float input whose numbers are those of codes, instead of the picture's.
+    """
+    pixels = image_pixels(context.writer, image, context.batch, as_float=rescaling is not None)
+    index = context.model.inputs[0]
+    if context.is_quantized(index):
+        _define_pixels(context, index, pixels)
+        return
+    behind = [op.outputs[0] for op in context.model.operators if op.op == "QUANTIZE" and op.inputs[0] == index]
+    for target in behind:
+        if pixels_are_codes(image.rescaling, context.params(target), context.code_dtype):
+            _define_pixels(context, target, pixels)
+    context.define(index, rescaled_pixels(context.writer, pixels, rescaling or image.rescaling))
+
+
+def _define_pixels(context: ImportContext, index: int, pixels: ir.Value) -> None:
+    """Register the pixels as the uint8 codes of a tensor, in the dialect."""
+    name = context.names[index]
+    context.define(index, pixel_codes(context.writer, pixels, context.params(index), context.code_dtype, name))
 
 
 def translate(context: ImportContext) -> None:
-    """Translate every operator; the carriers of the model's inputs are defined already."""
+    """Translate every operator; the carriers of the model's inputs are defined already.
+
+    Raises:
+        SourceFileError: scales whose products leave float32, among others.
+    """
     context.constants.update({t.index: t.data for t in context.model.tensors if t.data is not None})
     for op in context.model.operators:
-        if not fold(context, op):
-            _translate_operator(context, op)
+        context.op = op
+        if fold(context):
+            continue
+        try:
+            OPERATORS[op.op].handler(context)
+        except (ValueError, OverflowError) as error:
+            raise SourceFileError(f"{context.where} has numbers that cannot be translated: {error}") from error
 
 
-def _translate_operator(context: ImportContext, op: TfliteOperator) -> None:
-    """Run the operator's handler; scales whose products leave float32 are the file's fault, and told as such."""
-    try:
-        OPERATORS[op.op].handler(context, op)
-    except (ValueError, OverflowError) as error:
-        msg = f"{context.model.file}: {describe(context, op)} has numbers that cannot be translated: {error}"
-        raise SourceFileError(msg) from error
+def require_source_shapes(context: ImportContext) -> None:
+    """Infer the graph's shapes and compare every value with the source tensor it carries.
+
+    Raises:
+        ContractError: the first tensor whose shape differs; its leading size counts once per image.
+    """
+    infer_shapes(ir.Model(context.writer.graph, ir_version=IR_VERSION))
+    for index, value in context.values.items():
+        shape = context.shape(index)
+        expected = [shape[axis] for axis in NHWC_TO_NCHW] if len(shape) == 4 else list(shape)
+        found = None if value.shape is None else list(value.shape)
+        if index not in context.constants and not _agree(found, expected, context.batch):
+            raise ContractError(
+                f"{context.model.file}: tensor {context.names[index]!r} has shape {expected} in the graph's layout, the "
+                f"operators in front of it give {found}; export the model again, or report this with the file"
+            )
+
+
+def _agree(found: list[int | ir.SymbolicDim] | None, expected: list[int], batch: int | str) -> bool:
+    if found is None or len(found) != len(expected) or found[1:] != expected[1:]:
+        return False
+    return not found or isinstance(batch, str) or found[0] == expected[0] * batch
+
+
+def _raw_outputs(context: ImportContext, spec: DetectorSpec) -> tuple[ir.Value, ...]:
+    """The network's outputs under the names and in the shapes of the contract."""
+    outputs, indices = spec.network_outputs, context.model.outputs
+    values = []
+    for output, place in zip(outputs, match_outputs([context.shape(i)[1:] for i in indices], outputs), strict=True):
+        index = indices[place]
+        shape = context.shape(index)
+        value = context.to_source_layout(context.float_of(index), len(shape), output.value_name)
+        keeps_its_name = value is context.values.get(index)  # as the carrier of a float tensor
+        values.append(as_raw_output(context.writer, value, None if keeps_its_name else shape[1:], output))
+    return tuple(values)

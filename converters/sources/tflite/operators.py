@@ -1,16 +1,17 @@
 """The table of TFLite operators: one row says all that xdet knows of one, and every part of xdet reads it.
 
-A row (``rows``) holds the frame that a file's records must keep (``supported``), the function that translates it
-(``importer``), what constants it has (``xdet.inspection``), and in which cases (``conditions``) how exactly the result
-equals LiteRT's (docs/operators.md, ``xdet check``).
+A row holds the frame that a file's records must keep (``supported``), the function that translates it (``importer``),
+what constants it has (``xdet.inspection``), and in which cases how exactly the result equals LiteRT's
+(docs/operators.md, ``xdet check``).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
-from converters.sources.tflite import conditions
+from converters.sources.tflite.context import other_scale
 from converters.sources.tflite.ops import (
     activations,
     arithmetic,
@@ -21,19 +22,119 @@ from converters.sources.tflite.ops import (
     softmax,
     transposed,
 )
-from converters.sources.tflite.rows import Case, Handler, Kernel, Row, Signature, StepKind, Weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from converters.sources.tflite.context import ImportContext
     from converters.sources.tflite.reader import TfliteModel, TfliteOperator
 
+Handler = Callable[["ImportContext"], None]
+Kernel = Literal["XNNPACK", "built-in", "either", "-"]
+StepKind = Literal["convolution", "pool", "elementwise", "other"]
 MANY = 1 << 16
 
 
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The frame of an operator.
+
+    Attributes:
+        inputs: smallest and largest number of operands.
+        outputs: smallest and largest number of results.
+        optional: positions of operands that may be absent.
+        ranks: rank by operand position, where it matters.
+        positive: options that must be above 0.
+    """
+
+    inputs: tuple[int, int]
+    outputs: tuple[int, int] = (1, 1)
+    optional: tuple[int, ...] = ()
+    ranks: tuple[tuple[int, int], ...] = ()
+    positive: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One way in which an operator is translated: a line of docs/operators.md.
+
+    Attributes:
+        onnx: what is written.
+        kernel: which of LiteRT's kernels runs.
+        bound_lsb: the largest distance of a code from LiteRT's; 0 is exact.
+        remark: why it is not exact, or what else is worth knowing.
+        when: the case in words; empty for the usual one.
+        applies: whether an operator is a case of this kind.
+    """
+
+    onnx: str
+    kernel: Kernel
+    bound_lsb: int = 0
+    remark: str = ""
+    when: str = ""
+    applies: Callable[[TfliteModel, TfliteOperator], bool] = lambda _model, _op: False
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The weights of a product.
+
+    Attributes:
+        scale_axis: the axis of the output channels, along which there may be a scale each.
+        fit: input and weight shapes -> whether they fit, and the number of output channels.
+    """
+
+    scale_axis: int
+    fit: Callable[[tuple[int, ...], tuple[int, ...]], tuple[bool, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """All about one operator.
+
+    Attributes:
+        handler: translates it.
+        signature: what its records must look like before a handler reads them.
+        cases: the usual translation first, then the special ones; the first special one that applies holds.
+        step: what kind of step it is for memory.
+        constants: operands that are held as weights where they are constant; others are parameters.
+        weights: of a product; None for other operators.
+        moves: it moves codes unchanged, whatever the scale of its output: LiteRT's kernel does not look at it.
+        moves_floats: it only moves float32 numbers.
+        codes_as_numbers: operands whose codes are taken as numbers, or not at all, so that they need no scale.
+        keeps_scale: its output must have the scale and zero-point of its input: LiteRT refuses any other.
+        floats_only: it is translated on float32 alone.
+        ties: ``--leaky-relu float`` leaves out what makes ties fall as LiteRT's, and gives 1 LSB away.
+    """
+
+    handler: Handler
+    signature: Signature
+    cases: tuple[Case, ...]
+    step: StepKind = "other"
+    constants: tuple[int, ...] = ()
+    weights: Weights | None = None
+    moves: bool = False
+    moves_floats: bool = False
+    codes_as_numbers: tuple[int, ...] = ()
+    keeps_scale: bool = False
+    floats_only: bool = False
+    ties: bool = False
+
+
+ON_FLOATS = Case("the same operator, without pairs", "either", 1, "float32 sums have an order", "on float32")
+"""The case of every operator that only computes on float32 numbers."""
+
+
 def case_of(model: TfliteModel, op: TfliteOperator) -> Case | None:
-    """How an operator is translated, by its row; None for operators without one."""
-    return OPERATORS[op.op].case_of(model, op) if op.op in OPERATORS else None
+    """How an operator of a model whose operators are sound is translated; None for operators without a row."""
+    row = OPERATORS.get(op.op)
+    if row is None:
+        return None
+    first = next((i for i in op.inputs if model.tensors[i].dtype not in ("int32", "int64")), op.inputs[0])
+    ends = {model.tensors[index].dtype for index in (first, *op.outputs)}
+    if ends == {"float32"} and not (row.moves or row.moves_floats or row.floats_only):
+        return ON_FLOATS
+    return next((case for case in row.cases[1:] if case.applies(model, op)), row.cases[0])
 
 
 _UNARY = Signature((1, 1))
@@ -46,54 +147,34 @@ _POOL = Signature((1, 1), ranks=((0, 4),), positive=(*_STRIDES, "filter_h", "fil
 _BLOCKS = Signature((1, 1), ranks=((0, 4),), positive=("block_size",))
 _RESIZE = Signature((2, 2), ranks=((0, 4), (1, 1)))
 
+_TABLE = "a table of 256 codes, looked up with Gather"
+_PAIRS = "a table of 65,536 pairs, looked up with Gather"
 _CODE_SUMS = "ReduceSum of int32 codes and six elementwise operators"
-_SUMS = "MatMulInteger and about seven elementwise operators in float64 (`ops/fixed_point.py`)"
+_SUMS = "MatMulInteger and about seven elementwise operators in float64 (`ops/integers.py`)"
 _OUTSIDE = "outside XNNPACK's range"
 _OTHER_TYPE = f"{_OUTSIDE}, or to another type of codes"
 _REQUANTIZED = "LeakyRelu; a table of 256 codes where no scale fits"
-_RELU = Row(
-    activations.relu,
-    _UNARY,
-    (
-        Case("Clip", "built-in"),
-        Case(
-            "Clip, its scale adjusted; a table of 256 codes where none fits",
-            "built-in",
-            when="with other scales",
-            applies=conditions.other_scale,
-        ),
-    ),
-    "elementwise",
-)  # fmt: skip
-_PAIRS = "a table of 65,536 pairs, looked up with Gather"
-_PAIR_OUTSIDE = Case(_PAIRS, "built-in", when=_OUTSIDE, applies=conditions.is_pair_outside_xnnpack)
+_PAIR_OUTSIDE = Case(_PAIRS, "built-in", when=_OUTSIDE, applies=arithmetic.is_outside_xnnpack)
 _PAIR_BEYOND = Case(
     _PAIRS,
     "built-in",
     255,
     "that kernel's vector code wraps results around at 16 bits, the table clamps them",
     "outside XNNPACK's range, where results pass 32,767 codes",
-    conditions.wraps,
+    arithmetic.wraps,
 )
-_SUM = (
-    Case(
-        "Add, Sub, scales nudged by about a millionth, sometimes zero-points moved (3)",
-        "XNNPACK",
-        remark="all 65,536 pairs of codes",
-    ),
-    _PAIR_BEYOND,
-    _PAIR_OUTSIDE,
-)
-
-
+_NUDGED_SUM = "Add, Sub, scales nudged by about a millionth, sometimes zero-points moved (3)"
+_SUM = (Case(_NUDGED_SUM, "XNNPACK", remark="all 65,536 pairs of codes"), _PAIR_BEYOND, _PAIR_OUTSIDE)
 _EXTREME = (Case("Max, Min", "built-in", remark="codes are compared, whatever their scales"),)
 _REDUCED = (Case("ReduceMax, ReduceMin", "XNNPACK", remark="codes are compared, whatever the scale of the output"),)
-_MOVED = (
-    Case(
-        "Reshape, Transpose, Slice, Gather, Tile, Split, Concat",
-        "either",
-        remark="codes are moved, whatever the scale of the output",
-    ),
+_MOVES = "Reshape, Transpose, Slice, Gather, Tile, Split, Concat"
+_MOVED = (Case(_MOVES, "either", remark="codes are moved, whatever the scale of the output"),)
+_FITTED_CLIP = "Clip, its scale adjusted; a table of 256 codes where none fits"
+_RELU = Row(
+    activations.relu,
+    _UNARY,
+    (Case("Clip", "built-in"), Case(_FITTED_CLIP, "built-in", when="with other scales", applies=other_scale)),
+    "elementwise",
 )
 
 
@@ -102,10 +183,9 @@ def _moved(handler: Handler, signature: Signature, step: StepKind = "other") -> 
     return Row(handler, signature, _MOVED, step, moves=True)
 
 
-def _function(kernel: Kernel, remark: str = "") -> Row:
+def _function(kernel: Kernel, remark: str = "", handler: Handler = activations.function, onnx: str = _TABLE) -> Row:
     """A function of one number."""
-    case = Case("a table of 256 codes, looked up with Gather", kernel, remark=remark)
-    return Row(activations.function, _UNARY, (case,), "elementwise", ties=True)
+    return Row(handler, _UNARY, (Case(onnx, kernel, remark=remark),), "elementwise", ties=True)
 
 
 def _on_floats(handler: Handler, signature: Signature) -> Row:
@@ -114,32 +194,29 @@ def _on_floats(handler: Handler, signature: Signature) -> Row:
     return Row(handler, signature, (case,), "elementwise", floats_only=True)
 
 
+def _pair(*cases: Case) -> Row:
+    """A sum, difference, product or quotient."""
+    return Row(arithmetic.combine, _BINARY, cases, "elementwise", (0, 1), ties=True)
+
+
+def _convolution(handler: Handler, onnx: str, weights: Weights) -> Row:
+    return Row(handler, _CONVOLUTION, (Case(onnx, "XNNPACK"),), "convolution", (1, 2), weights)
+
+
 OPERATORS: Mapping[str, Row] = {
-    "CONV_2D": Row(
-        products.conv_2d,
-        _CONVOLUTION,
-        (Case("Conv", "XNNPACK"),),
-        "convolution",
-        constants=(1, 2),
-        weights=Weights(0, conditions.convolution),
-    ),
-    "DEPTHWISE_CONV_2D": Row(
-        products.depthwise_conv_2d,
-        _CONVOLUTION,
-        (Case("Conv, one group per channel", "XNNPACK"),),
-        "convolution",
-        constants=(1, 2),
-        weights=Weights(3, conditions.depthwise),
+    "CONV_2D": _convolution(products.conv_2d, "Conv", Weights(0, products.fits_convolution)),
+    "DEPTHWISE_CONV_2D": _convolution(
+        products.depthwise_conv_2d, "Conv, one group per channel", Weights(3, products.fits_depthwise)
     ),
     "FULLY_CONNECTED": Row(
         products.fully_connected,
         Signature((2, 3), optional=(2,), ranks=((1, 2),)),
         (
             Case("Gemm", "XNNPACK"),
-            Case(_SUMS, "built-in", when="with weights computed at run time", applies=conditions.is_computed),
+            Case(_SUMS, "built-in", when="with weights computed at run time", applies=products.is_computed),
         ),
         constants=(1, 2),
-        weights=Weights(0, conditions.product),
+        weights=Weights(0, products.fits_product),
     ),
     "BATCH_MATMUL": Row(
         products.batch_matmul,
@@ -150,7 +227,7 @@ OPERATORS: Mapping[str, Row] = {
                 "MatMul",
                 "XNNPACK",
                 when="of int8 codes with zero-point 0 in the second operand",
-                applies=conditions.is_multiplied_by_xnnpack,
+                applies=products.is_multiplied_by_xnnpack,
             ),
         ),
     ),
@@ -166,9 +243,10 @@ OPERATORS: Mapping[str, Row] = {
             Case(
                 "ConvInteger with a channel per phase, then about ten elementwise operators in float64",
                 "built-in",
-                remark="that kernel's 31-bit fixed point; OpenCV and TVM have no ConvInteger: `--arithmetic fused` (<= 1 LSB)",
+                remark="that kernel's 31-bit fixed point; OpenCV and TVM have no ConvInteger: `--arithmetic fused` "
+                "(<= 1 LSB)",
                 when="with SAME padding and strides longer than the kernel",
-                applies=conditions.is_sparse,
+                applies=transposed.is_sparse,
             ),
         ),
         "convolution",
@@ -192,8 +270,8 @@ OPERATORS: Mapping[str, Row] = {
                 1,
                 "that kernel rounds halves away from zero; beside a zero-point, float32 cannot tell such halves from the "
                 "sums next to them",
-                when="of 128 pixels or more, or with other scales",
-                applies=conditions.is_wide,
+                "of 128 pixels or more, or with other scales",
+                averages.is_wide,
             ),
         ),
         "pool",
@@ -208,7 +286,7 @@ OPERATORS: Mapping[str, Row] = {
                 _CODE_SUMS,
                 "XNNPACK",
                 when="of an even number of values that is no power of 2, with other scales, or zero-points at both rims",
-                applies=conditions.is_mean_inexact,
+                applies=averages.is_mean_inexact,
             ),
         ),
         ties=True,
@@ -218,12 +296,7 @@ OPERATORS: Mapping[str, Row] = {
         _UNARY,
         (
             Case("LeakyRelu, scale and slope adjusted (1)", "XNNPACK"),
-            Case(
-                "a table of 256 codes, looked up with Gather",
-                "built-in",
-                when=_OUTSIDE,
-                applies=conditions.is_outside_xnnpack,
-            ),
+            Case(_TABLE, "built-in", when=_OUTSIDE, applies=activations.is_outside_xnnpack),
         ),
         "elementwise",
         ties=True,
@@ -231,12 +304,10 @@ OPERATORS: Mapping[str, Row] = {
     "RELU": _RELU,
     "RELU6": _RELU,
     "RELU_N1_TO_1": _RELU,
-    "LOGISTIC": Row(
-        activations.logistic,
-        _UNARY,
-        (Case("Sigmoid, its scale adjusted where a result lies near a tie, or a table of 256 codes", "XNNPACK"),),
-        "elementwise",
-        ties=True,
+    "LOGISTIC": _function(
+        "XNNPACK",
+        handler=activations.logistic,
+        onnx="Sigmoid, its scale adjusted where a result lies near a tie, or a table of 256 codes",
     ),
     "ABS": _function("built-in", "31-bit fixed point where scales differ"),
     "EXP": _function("built-in"),
@@ -248,14 +319,7 @@ OPERATORS: Mapping[str, Row] = {
     "TANH": _function("XNNPACK", "but within 0.00001 of a tie, where the C library's own tanh decides"),
     "SQUARE": _on_floats(activations.function, _UNARY),
     "POW": _on_floats(arithmetic.power, _BINARY),
-    "DIV": Row(
-        arithmetic.div,
-        _BINARY,
-        (Case(_PAIRS, "built-in", remark="but for a divisor of 0, whose result is not defined"),),
-        "elementwise",
-        (0, 1),
-        ties=True,
-    ),
+    "DIV": _pair(Case(_PAIRS, "built-in", remark="but for a divisor of 0, whose result is not defined")),
     "ARG_MAX": Row(
         averages.arg_max,
         _BINARY,
@@ -265,10 +329,7 @@ OPERATORS: Mapping[str, Row] = {
     "SUM": Row(
         averages.sum_operator,
         _BINARY,
-        (
-            Case("ReduceSum", "XNNPACK"),
-            Case(_CODE_SUMS, "XNNPACK", when="with other scales", applies=conditions.other_scale),
-        ),
+        (Case("ReduceSum", "XNNPACK"), Case(_CODE_SUMS, "XNNPACK", when="with other scales", applies=other_scale)),
     ),
     "REDUCE_MAX": Row(averages.reduce_max, _BINARY, _REDUCED, moves=True),
     "REDUCE_MIN": Row(averages.reduce_min, _BINARY, _REDUCED, moves=True),
@@ -280,13 +341,7 @@ OPERATORS: Mapping[str, Row] = {
         constants=(1,),
         ties=True,
     ),
-    "HARD_SWISH": Row(
-        activations.hard_swish,
-        _UNARY,
-        (Case("a table of 256 codes, looked up with Gather", "built-in", remark="that kernel's 16-bit fixed point"),),
-        "elementwise",
-        ties=True,
-    ),
+    "HARD_SWISH": _function("built-in", "that kernel's 16-bit fixed point", activations.hard_swish),
     "SOFTMAX": Row(
         softmax.softmax,
         _UNARY,
@@ -308,7 +363,7 @@ OPERATORS: Mapping[str, Row] = {
                 "nothing where pixels are the codes, else QuantizeLinear",
                 "-",
                 when="from float",
-                applies=conditions.reads_float,
+                applies=activations.reads_float,
             ),
             Case(
                 _REQUANTIZED,
@@ -316,51 +371,44 @@ OPERATORS: Mapping[str, Row] = {
                 1,
                 "that kernel rounds halves up in blocks of 16, away from zero behind the last one",
                 f"{_OTHER_TYPE}, of a number of values that 16 does not divide",
-                conditions.rounds_both_ways,
+                activations.rounds_both_ways,
             ),
-            Case(_REQUANTIZED, "built-in", when=_OTHER_TYPE, applies=conditions.is_outside_xnnpack),
+            Case(_REQUANTIZED, "built-in", when=_OTHER_TYPE, applies=activations.is_outside_xnnpack),
         ),
         "elementwise",
         ties=True,
     ),
     "DEQUANTIZE": Row(activations.dequantize, _UNARY, (Case("DequantizeLinear", "-"),), "elementwise"),
     "CAST": Row(
-        activations.cast,
+        activations.cast_operator,
         _UNARY,
         (Case("8 bit to float: DequantizeLinear with scale 1; integers: Cast", "-"),),
         "elementwise",
         codes_as_numbers=(0,),
     ),
-    "ADD": Row(arithmetic.add, _BINARY, _SUM, "elementwise", (0, 1), ties=True),
-    "SUB": Row(arithmetic.sub, _BINARY, _SUM, "elementwise", (0, 1), ties=True),
-    "MUL": Row(
-        arithmetic.mul,
-        _BINARY,
-        (
-            Case("Mul, one scale nudged (3)", "XNNPACK", remark="all pairs"),
-            _PAIR_BEYOND,
-            _PAIR_OUTSIDE,
-            Case(
-                "Mul, its scales nudged (3)",
-                "XNNPACK",
-                remark="all of the 256 pairs that can occur",
-                when="of a tensor and its LOGISTIC (SiLU)",
-                applies=lambda model, op: arithmetic.gate_of(model, op) is not None,
-            ),
-            Case(
-                "Mul, its scales nudged (3); a table of 256 codes where none fits",
-                "XNNPACK",
-                remark="that of a square, which it rounds another way than a product",
-                when="of a tensor with itself",
-                applies=lambda _model, op: arithmetic.is_square(op),
-            ),
+    "ADD": _pair(*_SUM),
+    "SUB": _pair(*_SUM),
+    "MUL": _pair(
+        Case("Mul, one scale nudged (3)", "XNNPACK", remark="all pairs"),
+        _PAIR_BEYOND,
+        _PAIR_OUTSIDE,
+        Case(
+            "Mul, its scales nudged (3)",
+            "XNNPACK",
+            remark="all of the 256 pairs that can occur",
+            when="of a tensor and its LOGISTIC (SiLU)",
+            applies=lambda model, op: arithmetic.gate_of(model, op) is not None,
         ),
-        "elementwise",
-        (0, 1),
-        ties=True,
+        Case(
+            "Mul, its scales nudged (3); a table of 256 codes where none fits",
+            "XNNPACK",
+            remark="that of a square, which it rounds another way than a product",
+            when="of a tensor with itself",
+            applies=lambda _model, op: arithmetic.is_square(op),
+        ),
     ),
-    "MAXIMUM": Row(arithmetic.maximum, _BINARY, _EXTREME, "elementwise", (0, 1), moves=True),
-    "MINIMUM": Row(arithmetic.minimum, _BINARY, _EXTREME, "elementwise", (0, 1), moves=True),
+    "MAXIMUM": Row(arithmetic.extreme, _BINARY, _EXTREME, "elementwise", (0, 1), moves=True),
+    "MINIMUM": Row(arithmetic.extreme, _BINARY, _EXTREME, "elementwise", (0, 1), moves=True),
     "CONCATENATION": Row(
         moving.concatenation,
         Signature((1, MANY)),
@@ -371,7 +419,7 @@ OPERATORS: Mapping[str, Row] = {
                 "built-in",
                 remark="2^31 codes and more become code 0, as on x86",
                 when="of uint8 operands with other scales",
-                applies=conditions.rescales,
+                applies=moving.rescales,
             ),
         ),
         moves_floats=True,
@@ -389,11 +437,11 @@ OPERATORS: Mapping[str, Row] = {
         (
             Case("by 2 and 4: Resize, zero-point at the lowest code (1)", "XNNPACK", remark="plain and half-pixel"),
             Case(
-                "int32 Gather and weighted sums (`ops/integer_resize.py`)",
+                "int32 Gather and weighted sums (`ops/integers.py`)",
                 "XNNPACK",
                 remark="at about fifteen elementwise operators: ONNX's Resize has no 11-bit weights",
                 when="by other factors",
-                applies=conditions.is_fine,
+                applies=averages.is_fine,
             ),
         ),
         keeps_scale=True,
@@ -420,7 +468,7 @@ OPERATORS: Mapping[str, Row] = {
     "DEPTH_TO_SPACE": replace(_moved(moving.depth_to_space, _BLOCKS), keeps_scale=True),
     "SPACE_TO_DEPTH": replace(_moved(moving.space_to_depth, _BLOCKS), keeps_scale=True),
     "SHAPE": Row(
-        shape_arithmetic.shape,
+        shape_arithmetic.shape_operator,
         _UNARY,
         (Case("nothing, nor for integer arithmetic behind it: computed at conversion", "-"),),
         codes_as_numbers=(0,),

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from converters.errors import SourceFileError, UnsupportedModelError
+from converters.sources.tflite.context import CODE_DTYPES
 from converters.sources.tflite.operators import OPERATORS, WEIGHTED
 from converters.sources.tflite.ops.activations import BOUNDS
 from converters.sources.tflite.reader import POSTPROCESS, TfliteModel, TfliteOperator, read_tflite
@@ -20,9 +21,6 @@ from converters.sources.tflite.reader import POSTPROCESS, TfliteModel, TfliteOpe
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from converters.sources.tflite.rows import Signature
-
-CODE_DTYPES = frozenset({"int8", "uint8"})
 COMPILED = {
     "CUSTOM:edgetpu-custom-op": (
         "Coral's Edge TPU",
@@ -78,29 +76,30 @@ def require_sound(model: TfliteModel) -> None:
             not fit; all of them listed.
     """
     require_network(model)
-    problems = malformed(model)
+    problems = _malformed(model)
     if problems:
         msg = f"{model.file}: operators are malformed: {'; '.join(problems)}; export the model again"
         raise SourceFileError(msg)
 
 
-def malformed(model: TfliteModel) -> list[str]:
+def _malformed(model: TfliteModel) -> list[str]:
     """Everything in which the operators that the table knows break it, one clause each."""
     clauses: list[str] = []
     for op in model.operators:
         if op.op in OPERATORS:
-            problems = list(_problems(model, op, OPERATORS[op.op].signature)) or list(misfits(model, op))
+            problems = list(_problems(model, op)) or list(_misfits(model, op))
             clauses.extend(f"operator {op.index} {op.op} {problem}" for problem in problems)
     return clauses
 
 
-def _problems(model: TfliteModel, op: TfliteOperator, signature: Signature) -> Iterator[str]:
-    for what, found, (low, high) in (
+def _problems(model: TfliteModel, op: TfliteOperator) -> Iterator[str]:
+    signature = OPERATORS[op.op].signature
+    for what, count, (low, high) in (
         ("operands", len(op.inputs), signature.inputs),
         ("results", len(op.outputs), signature.outputs),
     ):
-        if not low <= found <= high:
-            yield f"has {found} {what}, expected {low if low == high else f'{low} or more'}"
+        if not low <= count <= high:
+            yield f"has {count} {what}, expected {low if low == high else f'{low} or more'}"
             return
     absent = [i for i, index in enumerate(op.inputs) if index < 0 and i not in signature.optional]
     if absent:
@@ -119,7 +118,7 @@ def _problems(model: TfliteModel, op: TfliteOperator, signature: Signature) -> I
             yield f"has {name} {value}, expected 1 or more"
 
 
-def misfits(model: TfliteModel, op: TfliteOperator) -> Iterator[str]:
+def _misfits(model: TfliteModel, op: TfliteOperator) -> Iterator[str]:
     """One clause per pair of operands that does not fit; for operators whose signature holds."""
     weights = OPERATORS[op.op].weights
     if weights is None:
@@ -128,9 +127,8 @@ def misfits(model: TfliteModel, op: TfliteOperator) -> Iterator[str]:
     fits, channels = weights.fit(shapes[0], shapes[1])
     if not fits:
         yield f"has weights {list(shapes[1])} for an input {list(shapes[0])}: the channels do not fit"
-    bias = model.tensors[op.inputs[2]] if len(op.inputs) > 2 and op.inputs[2] >= 0 else None
-    if bias is not None and math.prod(bias.shape) != channels:
-        yield f"has a bias of shape {list(bias.shape)}, expected [{channels}], one per output channel"
+    if len(shapes) > 2 and math.prod(shapes[2]) != channels:
+        yield f"has a bias of shape {list(shapes[2])}, expected [{channels}], one per output channel"
 
 
 def require_supported(model: TfliteModel) -> None:
@@ -140,7 +138,7 @@ def require_supported(model: TfliteModel) -> None:
         SourceFileError: some of it is malformed.
         UnsupportedModelError: all of it is sound, some of it has no translation.
     """
-    broken, foreign = malformed(model), _untranslatable(model)
+    broken, foreign = _malformed(model), _untranslatable(model)
     if broken:
         also = [f"and there is no translation for {'; '.join(foreign)}"] if foreign else []
         listed = "; ".join([*broken, *also])

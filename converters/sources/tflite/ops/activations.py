@@ -9,8 +9,6 @@ TFLite clamps codes: ``zero_point + round(bound / scale)``. Where the output's r
 QuantizeLinear already clamps and nothing is written. Otherwise the clamp gets a QDQ pair of its own, so that the
 operator in front keeps running in integers; its bounds are codes, dequantised, so it is bit exact.
 
-QUANTIZE and DEQUANTIZE.
-
 ABS, EXP, GELU, LOG, NEG, RSQRT, SQRT and TANH: on codes a table of LiteRT's; SQUARE on float32 alone, GELU on codes
 alone.
 
@@ -20,110 +18,117 @@ CAST of 8-bit codes to float: the number that is stored, not the real value it s
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from converters._ir import ir
 from converters.errors import UnsupportedModelError
 from converters.graph import dequantize_node
 from converters.integer.concatenated import fitted_scale
-from converters.integer.functions import function_table, requantized_table, rescaled_table
+from converters.integer.functions import BLOCK, function_table, requantized_table, rescaled_table
 from converters.integer.hard_swish import hard_swish_table
 from converters.integer.logistic import logistic_table, settled_scale
-from converters.leaky import FloatForm, LeakyCase, float_table, matched_leaky, plain_form, xnnpack_table
+from converters.leaky import (
+    FloatForm,
+    LeakyCase,
+    float_table,
+    matched_leaky,
+    plain_form,
+    xnnpack_multipliers,
+    xnnpack_table,
+)
 from converters.quant import QuantParams
-from converters.sources.tflite.context import ImportContext, describe, float_option
+from converters.sources.tflite.context import ImportContext, per_tensor
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
     from numpy.typing import NDArray
 
     from converters.leaky import Table
-    from converters.sources.tflite.reader import TfliteOperator
+    from converters.sources.tflite.reader import TfliteModel, TfliteOperator
 
-BOUNDS: dict[str, tuple[float | None, float | None]] = {
+Bounds = tuple[float | None, float | None]
+BOUNDS: dict[str, Bounds] = {
     "NONE": (None, None),
     "RELU": (0.0, None),
     "RELU6": (0.0, 6.0),
     "RELU_N1_TO_1": (-1.0, 1.0),
 }
+INT32 = int(ir.DataType.INT32)
 
 
-def close_with_activation(
-    context: ImportContext, op: TfliteOperator, real: ir.Value, params: QuantParams | None = None
-) -> None:
+def reads_float(model: TfliteModel, op: TfliteOperator) -> bool:
+    """Whether the first operand is float32."""
+    return model.tensors[op.inputs[0]].dtype == "float32"
+
+
+def is_outside_xnnpack(model: TfliteModel, op: TfliteOperator) -> bool:
+    """Whether XNNPACK's LeakyReLU does not take the operator, by its scales and slope."""
+    quants = per_tensor(model, op.inputs[0], op.outputs[0])
+    if quants is None:
+        return False
+    before, after = (model.tensors[index].dtype for index in (op.inputs[0], op.outputs[0]))
+    if quants[0].shifted(128 * ((before == "int8") - (after == "int8"))).same_as(quants[1]):
+        return False
+    slope = np.float32(cast("float", op.options.get("alpha", 1.0)))
+    case = LeakyCase(quants[0].scalar_scale, 0, quants[1].scalar_scale, 0, slope)
+    return before != after or xnnpack_multipliers(case) is None
+
+
+def rounds_both_ways(model: TfliteModel, op: TfliteOperator) -> bool:
+    """Whether the built-in QUANTIZE has values behind its last block, which it rounds another way."""
+    count = math.prod(model.tensors[op.inputs[0]].shape)
+    return is_outside_xnnpack(model, op) and count > BLOCK and count % BLOCK != 0
+
+
+def fused_bounds(op: TfliteOperator) -> Bounds:
+    """The real bounds of an operator's fused activation."""
+    return BOUNDS[str(op.options.get("fused_activation", "NONE"))]
+
+
+def close_with_activation(context: ImportContext, real: ir.Value, params: QuantParams | None = None) -> None:
     """Quantise ``real`` to the operator's output, by ``params`` or its own, applying its fused activation."""
-    activation = str(op.options.get("fused_activation", "NONE"))
-    close_with_bounds(context, op, real, BOUNDS[activation], params)
+    bounds = fused_bounds(context.op)
+    if not context.is_quantized(context.target):
+        context.define(context.target, _clipped(context, real, bounds))
+    elif code_bounds(context) == (context.lowest_code, context.lowest_code + 255):
+        context.define_quantized(real, params)
+    else:
+        real = context.rounded(real, params or context.params(context.target), ("unclamped", "clamp/dequantized"))
+        context.define_quantized(_clipped(context, real, bounds))
 
 
-def close_with_bounds(
-    context: ImportContext,
-    op: TfliteOperator,
-    real: ir.Value,
-    bounds: tuple[float | None, float | None],
-    first: QuantParams | None = None,
-) -> None:
-    """Quantise ``real`` to the operator's output (by ``first``, if given), clamped to real ``bounds`` (None: unbounded)."""
-    index, dtype, writer = op.outputs[0], context.code_dtype, context.writer
-    if not context.is_quantized(index):
-        context.define(index, clipped(context, op, real, bounds))
-        return
-    params, info = context.params(index), np.iinfo(context.code_dtype)
-    scale, zero_point = params.scalar_scale, params.scalar_zero_point
-    low, high = (None if bound is None else _code(bound, scale, zero_point) for bound in bounds)
-    if (low is None or low <= info.min) and (high is None or high >= info.max):
-        context.define_quantized(index, real, first)
-        return
-    codes = context.quantized(index, real, first or params, context.name(op, "unclamped"))
-    real = dequantize_node(writer, codes, params, dtype, context.name(op, "clamp/dequantized"))
-    limits = clip_limits(context, op, bounds)
-    context.define_quantized(index, writer.op("Clip", [real, *limits], context.name(op, "clamp")))
-
-
-def clipped(
-    context: ImportContext, op: TfliteOperator, real: ir.Value, bounds: tuple[float | None, float | None]
-) -> ir.Value:
-    """Float32 numbers, clamped to ``bounds`` (None: unbounded)."""
+def _clipped(context: ImportContext, real: ir.Value, bounds: Bounds) -> ir.Value:
     if bounds == (None, None):
         return real
-    limits = [
-        None if bound is None else context.writer.constant(np.float32(bound), context.name(op, f"clamp/{side}"))
-        for bound, side in zip(bounds, ("min", "max"), strict=True)
-    ]
-    return context.writer.op("Clip", [real, *limits], context.name(op, "clamp"))
+    return context.node("Clip", [real, *_clip_limits(context, bounds)], "clamp")
 
 
-def code_bounds(context: ImportContext, op: TfliteOperator, activation: str = "") -> tuple[int, int]:
-    """The lowest and the highest code of an operator's output, its fused activation included, or another one."""
-    params, lowest = context.params(op.outputs[0]), int(np.iinfo(context.code_dtype).min)
-    bounds = BOUNDS[activation or str(op.options.get("fused_activation", "NONE"))]
-    return codes_between(bounds, params.scalar_scale, params.scalar_zero_point, lowest)
+def code_bounds(context: ImportContext, bounds: Bounds | None = None) -> tuple[int, int]:
+    """The lowest and the highest code of the operator's output inside ``bounds``, or those of its fused activation."""
+    params = context.params(context.target)
+    bounds = fused_bounds(context.op) if bounds is None else bounds
+    return codes_between(bounds, params.scalar_scale, params.scalar_zero_point, context.lowest_code)
 
 
-def codes_between(
-    bounds: tuple[float | None, float | None], scale: np.float32, zero_point: int, lowest: int
-) -> tuple[int, int]:
+def codes_between(bounds: Bounds, scale: np.float32, zero_point: int, lowest: int) -> tuple[int, int]:
     """The lowest and the highest of 256 codes from ``lowest`` that lie inside real ``bounds`` (None: unbounded)."""
     low, high = (None if bound is None else _code(bound, scale, zero_point) for bound in bounds)
     highest = lowest + 255
     return max(lowest, lowest if low is None else low), min(highest, highest if high is None else high)
 
 
-def clip_limits(
-    context: ImportContext, op: TfliteOperator, bounds: tuple[float | None, float | None]
-) -> list[ir.Value | None]:
-    """Inputs 1 and 2 of a Clip to real ``bounds``, as the reals of the output's codes."""
-    params = context.params(op.outputs[0])
-    scale, zero_point = params.scalar_scale, params.scalar_zero_point
-    return [
-        None
-        if bound is None
-        else context.writer.constant(
-            np.float32(_code(bound, scale, zero_point) - zero_point) * scale, context.name(op, f"clamp/{side}")
-        )
-        for bound, side in zip(bounds, ("min", "max"), strict=True)
-    ]
+def _clip_limits(context: ImportContext, bounds: Bounds) -> list[ir.Value | None]:
+    """Inputs 1 and 2 of a Clip to real ``bounds``; of a quantised output as the reals of its codes."""
+    limits: list[ir.Value | None] = []
+    for bound, side in zip(bounds, ("min", "max"), strict=True):
+        number = None if bound is None else np.float32(bound)
+        if bound is not None and context.is_quantized(context.target):
+            params = context.params(context.target)
+            scale, zero_point = params.scalar_scale, params.scalar_zero_point
+            number = np.float32(_code(bound, scale, zero_point) - zero_point) * scale
+        limits.append(None if number is None else context.initializer(number, f"clamp/{side}"))
+    return limits
 
 
 def _code(bound: float, scale: np.float32, zero_point: int) -> int:
@@ -133,218 +138,216 @@ def _code(bound: float, scale: np.float32, zero_point: int) -> int:
     return zero_point + int(np.sign(steps) * np.floor(np.abs(steps) + np.float32(0.5)))
 
 
-def leaky_case(context: ImportContext, source: int, target: int, slope: float) -> LeakyCase:
+def leaky_case(context: ImportContext, source: int, slope: float = 1.0) -> LeakyCase:
     """The arithmetic of ``target = leaky(source)`` on int8 codes, whatever dialect the graph has."""
-    to_int8 = 0 if context.activations == "int8" else -128
-    before, after = context.params(source), context.params(target)
+    before, after = context.params(source), context.params(context.target)
     return LeakyCase(
         scale_in=before.scalar_scale,
-        zero_point_in=before.scalar_zero_point + to_int8,
+        zero_point_in=before.scalar_zero_point + context.to_int8,
         scale_out=after.scalar_scale,
-        zero_point_out=after.scalar_zero_point + to_int8,
+        zero_point_out=after.scalar_zero_point + context.to_int8,
         slope=np.float32(slope),
-        unsigned=context.tensor(target).dtype == "uint8",
+        unsigned=context.tensor(context.target).dtype == "uint8",
     )
 
 
-def leaky_relu(context: ImportContext, op: TfliteOperator) -> None:
+def leaky_relu(context: ImportContext) -> None:
     """LEAKY_RELU: the float form whose table equals XNNPACK's; an explicit table where no float form does."""
-    source, target = op.inputs[0], op.outputs[0]
+    alpha, target = context.float_option("alpha"), context.target
     if not context.is_quantized(target):
-        real, alpha = context.float_of(source), float_option(op, "alpha")
+        real = context.float_of(context.source)
         context.define(target, context.writer.op("LeakyRelu", [real], context.names[target], alpha=alpha))
         return
-    case = leaky_case(context, source, target, float_option(op, "alpha"))
-    wanted = xnnpack_table(case) if context.match_litert else None
-    form = plain_form(case) if wanted is None else matched_leaky(case)
-    if context.match_litert and (wanted is None or form is None):
-        close_by_table(context, op, rescaled_table(op.op, case) if wanted is None else wanted)
-        return
-    assert form is not None  # noqa: S101 - the line above leaves with None
-    if wanted is not None and np.array_equal(float_table(case, plain_form(case)), wanted):
-        form = plain_form(case)
-    _leaky_node(context, (source, target), form, case.slope)
+    case = leaky_case(context, context.source, alpha)
+    form = plain_form(case)
+    if context.match_litert:
+        wanted = xnnpack_table(case)
+        matched = None if wanted is None else matched_leaky(case)
+        if wanted is None or matched is None:
+            close_by_table(context, rescaled_table("LEAKY_RELU", case) if wanted is None else wanted)
+            return
+        if not np.array_equal(float_table(case, form), wanted):
+            form = matched
+    _close_leaky(context, form, case.slope)
 
 
-def _leaky_node(context: ImportContext, tensors: tuple[int, int], form: FloatForm, slope: np.float32) -> None:
-    """A LeakyRelu between a source and a target tensor; ``slope`` is the source's own."""
-    source, target = tensors
-    context.tell(target, target, "slope", (float(slope), float(form.slope)))
-    params = QuantParams(np.array([form.scale], np.float32), context.params(source).zero_point)
-    real = context.writer.op(
-        "LeakyRelu",
-        [context.adjusted_float_of(source, params, target)],
-        f"{context.names[target]}/float",
-        alpha=float(form.slope),
+def _close_leaky(context: ImportContext, form: FloatForm, slope: np.float32) -> None:
+    """A LeakyRelu from the operator's input to its output; ``slope`` is the source's own."""
+    context.tell(context.target, "slope", (float(slope), float(form.slope)))
+    real = context.node("LeakyRelu", [rescaled_float_of(context, form.scale)], alpha=float(form.slope))
+    context.define_quantized(real)
+
+
+def rescaled_float_of(context: ImportContext, scale: np.float32, source: int | None = None) -> ir.Value:
+    """An operand (None: the first) by another scale than its own."""
+    index = context.source if source is None else source
+    return context.adjusted_float_of(
+        index, QuantParams(np.array([scale], np.float32), context.params(index).zero_point)
     )
-    context.define_quantized(target, real)
 
 
-def close_by_table(context: ImportContext, op: TfliteOperator, table: Table) -> None:
+def close_by_table(context: ImportContext, table: Table) -> None:
     """All output codes looked up: always exact, slower than a fused activation."""
-    target = op.outputs[0]
-    context.define(target, look_up(context, op, context.codes_of(op.inputs[0]), table, context.names[target]))
+    codes = context.codes_of(context.source)
+    context.define(context.target, look_up(context, codes, table, context.names[context.target]))
 
 
-def look_up(context: ImportContext, op: TfliteOperator, codes: ir.Value, table: Table, name: str) -> ir.Value:
+def look_up(context: ImportContext, codes: ir.Value, table: Table, name: str) -> ir.Value:
     """256 output codes (int64, for int8 codes -128..127) looked up with Gather, and told as a deviation."""
-    writer, target = context.writer, op.outputs[0]
-    written = table if context.activations == "int8" else table + 128
-    index = writer.op("Cast", [codes], f"{name}/index", to=6)  # INT32
+    writer = context.writer
+    index = writer.op("Cast", [codes], f"{name}/index", to=INT32)
     if context.activations == "int8":
         index = writer.op("Add", [index, writer.constant(np.int32(128), f"{name}/128")], f"{name}/row")
-    values = writer.constant(written.astype(context.code_dtype), f"{name}/table")
-    context.tell(target, target, "table")
     context.notes.append(
-        f"{op.op} {context.names[target]!r} is written as a 256-entry table: no float form reproduces it"
+        f"{context.op.op} {context.names[context.target]!r} is written as a 256-entry table: no float form reproduces it"
     )
-    return writer.op("Gather", [values, index], name, axis=0)
+    return _gathered(context, table, index, name)
 
 
-def look_up_rows(
-    context: ImportContext, op: TfliteOperator, tables: NDArray[np.int64], rows: NDArray[np.int64]
-) -> None:
+def look_up_rows(context: ImportContext, tables: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
     """``look_up`` in one of several tables.
 
     Args:
         context: the import.
-        op: what is translated.
         tables: int64 ``(n, 256)``, for int8 codes.
         rows: which table serves each value; broadcast to the input's codes, in the graph's layout.
     """
-    writer, target = context.writer, op.outputs[0]
-    name, is_int8 = context.names[target], context.activations == "int8"
-    index = writer.op("Cast", [context.codes_of(op.inputs[0])], f"{name}/index", to=6)  # INT32
-    starts = (rows * 256 + (128 if is_int8 else 0)).astype(np.int32)
+    writer, name = context.writer, context.names[context.target]
+    index = writer.op("Cast", [context.codes_of(context.source)], f"{name}/index", to=INT32)
+    starts = (rows * 256 - context.lowest_code).astype(np.int32)
     index = writer.op("Add", [index, writer.constant(starts, f"{name}/rows")], f"{name}/row")
-    written = tables if is_int8 else tables + 128
-    values = writer.constant(written.reshape(-1).astype(context.code_dtype), f"{name}/table")
-    context.define(target, writer.op("Gather", [values, index], name, axis=0))
-    context.tell(target, target, "table")
+    context.define(context.target, _gathered(context, tables.reshape(-1), index, name))
 
 
-def relu(context: ImportContext, op: TfliteOperator) -> None:
+def _gathered(context: ImportContext, table: Table, index: ir.Value, name: str) -> ir.Value:
+    """Entries of a table for int8 codes, in the dialect's."""
+    values = context.writer.constant((table - context.to_int8).astype(context.code_dtype), f"{name}/table")
+    context.tell(context.target, "table")
+    return context.writer.op("Gather", [values, index], name, axis=0)
+
+
+def relu(context: ImportContext) -> None:
     """RELU, RELU6, RELU_N1_TO_1: requantised to the output's scale, then clamped.
 
     Bit exact where the scales are equal, as converters write them. Otherwise LiteRT's only kernel, a built-in one,
     rounds twice in 31-bit fixed point: a scale that gives the same codes is searched, and a table written where there
     is none.
     """
-    source, target = op.inputs[0], op.outputs[0]
-    if not context.is_quantized(target):
-        context.define(target, clipped(context, op, context.float_of(source), BOUNDS[op.op]))
+    source, kind = context.source, context.op.op
+    if not context.is_quantized(context.target):
+        context.define(context.target, _clipped(context, context.float_of(source), BOUNDS[kind]))
         return
-    case, params = leaky_case(context, source, target, 1.0), context.params(source)
+    case = leaky_case(context, source)
+    scale = case.scale_in
     if context.match_litert and case.scale_in != case.scale_out:
-        wanted = rescaled_table(op.op, case)
-        scale = fitted_scale(case, wanted)
-        if scale is None:
-            to_int8 = 0 if context.activations == "int8" else -128
-            low, high = (bound + to_int8 for bound in code_bounds(context, op, op.op))
-            close_by_table(context, op, np.clip(wanted, low, high))
+        wanted = rescaled_table(kind, case)
+        fitted = fitted_scale(case, wanted)
+        if fitted is None:
+            low, high = (bound + context.to_int8 for bound in code_bounds(context, BOUNDS[kind]))
+            close_by_table(context, np.clip(wanted, low, high))
             return
-        params = QuantParams(np.array([scale], np.float32), params.zero_point)
-    operands = [context.adjusted_float_of(source, params, target), *clip_limits(context, op, BOUNDS[op.op])]
-    context.define_quantized(target, context.writer.op("Clip", operands, context.name(op)))
+        scale = fitted
+    operands = [rescaled_float_of(context, scale), *_clip_limits(context, BOUNDS[kind])]
+    context.define_quantized(context.node("Clip", operands))
 
 
-def logistic(context: ImportContext, op: TfliteOperator) -> None:
+def logistic(context: ImportContext) -> None:
     """LOGISTIC: a Sigmoid whose results keep away from the edges of codes, else a table."""
-    source, target = op.inputs[0], op.outputs[0]
-    real = None
-    if context.match_litert and context.is_quantized(target):
-        case = leaky_case(context, source, target, 1.0)
+    source = context.source
+    if context.match_litert and context.is_quantized(context.target):
+        case = leaky_case(context, source)
         wanted = logistic_table(case)
         scale = settled_scale(case, wanted)
-        if scale is None and not context.keeps_fused(op):
-            close_by_table(context, op, wanted)
+        if scale is None and not context.keeps_fused():
+            close_by_table(context, wanted)
             return
-        adjusted = context.params(source).scale if scale is None else np.array([scale], np.float32)
-        real = context.adjusted_float_of(source, QuantParams(adjusted, context.params(source).zero_point), target)
-    real = context.float_of(source) if real is None else real
-    context.close(target, context.writer.op("Sigmoid", [real], context.name(op)))
+        real = rescaled_float_of(context, case.scale_in if scale is None else scale)
+    else:
+        real = context.float_of(source)
+    context.close(context.node("Sigmoid", [real]))
 
 
-def hard_swish(context: ImportContext, op: TfliteOperator) -> None:
+def hard_swish(context: ImportContext) -> None:
     """HARD_SWISH: a table of LiteRT's codes; as the real function on float32, or where LiteRT is not matched."""
-    source, target = op.inputs[0], op.outputs[0]
-    if context.match_litert and context.is_quantized(target):
-        close_by_table(context, op, hard_swish_table(leaky_case(context, source, target, 1.0)))
+    if context.match_litert and context.is_quantized(context.target):
+        close_by_table(context, hard_swish_table(leaky_case(context, context.source)))
         return
-    real = context.float_of(source)
-    share = context.writer.op("HardSigmoid", [real], context.name(op, "share"), alpha=1 / 6, beta=0.5)
-    context.close(target, context.writer.op("Mul", [real, share], context.name(op)))
+    real = context.float_of(context.source)
+    share = context.node("HardSigmoid", [real], "share", alpha=1 / 6, beta=0.5)
+    context.close(context.node("Mul", [real, share]))
 
 
-def requantize(context: ImportContext, op: TfliteOperator) -> None:
+def _requantize(context: ImportContext) -> None:
     """8 bit to 8 bit with another scale: nothing where the codes are equal, else XNNPACK's integer recipe (slope 1).
 
     XNNPACK does not turn int8 into uint8, nor far scales into one another: the built-in kernel does.
     """
-    source, target = op.inputs[0], op.outputs[0]
+    source, target = context.source, context.target
     before, after = context.params(source), context.params(target)
     if before.same_as(QuantParams(after.scale, after.zero_point, before.axis)):
         context.define(target, context.codes_of(source))
         return
-    case = leaky_case(context, source, target, 1.0)
+    case = leaky_case(context, source)
     form: FloatForm | None = plain_form(case)
     if context.match_litert:
         changes_type = context.tensor(source).dtype != context.tensor(target).dtype
-        count = math.prod(context.tensor(source).shape)
-        wanted = requantized_table(op.op, case, changes_type=changes_type, count=count)
-        if not np.array_equal(float_table(case, plain_form(case)), wanted):
-            form = matched_leaky(case)
-            if form is None or not np.array_equal(float_table(case, form), wanted):
-                scale = fitted_scale(case, wanted)
-                form = None if scale is None else FloatForm(scale, np.float32(1))
+        count = math.prod(context.shape(source))
+        wanted = requantized_table("QUANTIZE", case, changes_type=changes_type, count=count)
+        form = _form_of(case, wanted)
         if form is None:
-            close_by_table(context, op, wanted)
+            close_by_table(context, wanted)
             return
-    assert form is not None  # noqa: S101 - the line above leaves with None
+    assert form is not None  # noqa: S101 - the lines above leave with None
     # a LeakyRelu even where its slope is 1: ONNX Runtime would merge Q -> DQ -> Q -> DQ into one pair and round once,
     # not twice
-    _leaky_node(context, (source, target), form, case.slope)
+    _close_leaky(context, form, case.slope)
 
 
-def quantize(context: ImportContext, op: TfliteOperator) -> None:
+def _form_of(case: LeakyCase, wanted: Table) -> FloatForm | None:
+    """The plainest float form with these codes: the file's own numbers, those of a LeakyReLU, or a fitted scale."""
+    plain = plain_form(case)
+    if np.array_equal(float_table(case, plain), wanted):
+        return plain
+    matched = matched_leaky(case)
+    if matched is not None and np.array_equal(float_table(case, matched), wanted):
+        return matched
+    scale = fitted_scale(case, wanted)
+    return None if scale is None else FloatForm(scale, np.float32(1))
+
+
+def quantize(context: ImportContext) -> None:
     """QUANTIZE from float, or from 8 bit to 8 bit (nothing at all where the dialect makes both sides equal)."""
-    source, target = op.inputs[0], op.outputs[0]
-    if target in context.values:  # the image input found that the pixels are these codes
+    if context.target in context.values:  # the image input found that the pixels are these codes
         return
-    if context.is_quantized(source):
-        requantize(context, op)
+    if context.is_quantized(context.source):
+        _requantize(context)
     else:
-        context.define_quantized(target, context.float_of(source))
+        context.define_quantized(context.float_of(context.source))
 
 
-def dequantize(context: ImportContext, op: TfliteOperator) -> None:
+def dequantize(context: ImportContext) -> None:
     """DEQUANTIZE: the codes' own DequantizeLinear; float16 constants become float32 at conversion."""
-    source = context.constants.get(op.inputs[0])
-    if source is not None and source.dtype == np.float16:
-        context.constants[op.outputs[0]] = source.astype(np.float32)
+    constant = context.constants.get(context.source)
+    if constant is not None and constant.dtype == np.float16:
+        context.constants[context.target] = constant.astype(np.float32)
         return
-    context.define(op.outputs[0], context.float_of(op.inputs[0]))
+    context.define(context.target, context.float_of(context.source))
 
 
-def cast(context: ImportContext, op: TfliteOperator) -> None:
+def cast_operator(context: ImportContext) -> None:
     """CAST from int8 or uint8 to float32, as a DequantizeLinear with scale 1; integers are folded elsewhere."""
-    source, target = op.inputs[0], op.outputs[0]
-    if context.tensor(source).dtype in ("int32", "int64") and context.tensor(target).dtype == "float32":
-        context.define(
-            target, context.writer.op("Cast", [context.codes_of(source)], context.names[target], to=1)
-        )  # FLOAT
-        return
-    if not context.is_quantized(source) or context.tensor(target).dtype != "float32":
-        msg = (
-            f"{context.model.file}: {describe(context, op)} turns {context.tensor(source).dtype} into "
-            f"{context.tensor(target).dtype} at run time; only codes and integers to float32 are supported"
+    source, target, name = context.source, context.target, context.names[context.target]
+    before, after = (context.tensor(index).dtype for index in (source, target))
+    if before in ("int32", "int64") and after == "float32":
+        real = context.writer.op("Cast", [context.codes_of(source)], name, to=int(ir.DataType.FLOAT))
+    elif context.is_quantized(source) and after == "float32":
+        params = QuantParams.per_tensor(1.0, context.shift(source))
+        real = dequantize_node(context.writer, context.codes_of(source), params, context.code_dtype, name)
+    else:
+        raise UnsupportedModelError(
+            f"{context.where} turns {before} into {after} at run time; only codes and integers to float32 are supported"
         )
-        raise UnsupportedModelError(msg)
-    params = QuantParams.per_tensor(1.0, context.shift(source))
-    context.define(
-        target,
-        dequantize_node(context.writer, context.codes_of(source), params, context.code_dtype, context.names[target]),
-    )
+    context.define(target, real)
 
 
 TABLES_ALONE = frozenset({"NEG", "GELU"})
@@ -361,14 +364,14 @@ FUNCTION_NODES = {
 }
 
 
-def function(context: ImportContext, op: TfliteOperator) -> None:
+def function(context: ImportContext) -> None:
     """The table of LiteRT's codes; the real function on float32, or where LiteRT is not matched."""
-    source, target = op.inputs[0], op.outputs[0]
-    if context.is_quantized(target) and (context.match_litert or op.op in TABLES_ALONE):
-        approximate = ", approximate" if op.options.get("approximate") else ""
-        close_by_table(context, op, function_table(op.op + approximate, leaky_case(context, source, target, 1.0)))
+    kind = context.op.op
+    if context.is_quantized(context.target) and (context.match_litert or kind in TABLES_ALONE):
+        approximate = ", approximate" if context.op.options.get("approximate") else ""
+        close_by_table(context, function_table(kind + approximate, leaky_case(context, context.source)))
         return
-    real = context.float_of(source)
-    for node in FUNCTION_NODES[op.op]:
-        real = context.writer.op(node, [real] * (2 if node == "Mul" else 1), context.name(op, node.lower()))
-    context.close(target, real)
+    real = context.float_of(context.source)
+    for node in FUNCTION_NODES[kind]:
+        real = context.node(node, [real] * (2 if node == "Mul" else 1), node.lower())
+    context.close(real)

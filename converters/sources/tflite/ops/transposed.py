@@ -16,21 +16,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.errors import SourceFileError, UnsupportedModelError
-from converters.graph import bias_node, bias_params, dequantize_node, weight_node
+from converters.graph import bias_node, bias_params, weight_node
 from converters.quant import QuantParams
-from converters.sources.tflite.conditions import is_sparse
-from converters.sources.tflite.context import ImportContext, describe, int_option
+from converters.sources.tflite.context import CODE_DTYPES, ImportContext
 from converters.sources.tflite.ops.activations import close_with_activation
-from converters.sources.tflite.ops.fixed_point import is_fixed_point, requantized
+from converters.sources.tflite.ops.integers import is_fixed_point, requantized
 from converters.spec import TensorTwin
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from converters.sources.tflite.reader import TfliteOperator
+    from converters.sources.tflite.reader import TfliteModel, TfliteOperator
 
 LARGEST_STRIDE = 64  # a phase, and so a channel of every output, for each
+
+
+def is_sparse(model: TfliteModel, op: TfliteOperator) -> bool:
+    """Whether XNNPACK does not take a transposed convolution."""
+    kernel, strides = model.tensors[op.inputs[1]].shape[1:3], (op.options["stride_h"], op.options["stride_w"])
+    sparse = any(isinstance(s, int) and s > size for size, s in zip(kernel, strides, strict=True))
+    return sparse and op.options["padding"] == "SAME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,9 @@ class PhaseAxis:
         """Taps of the convolution."""
         offsets = [offset for phase in self.taps for offset, _ in phase]
         return max(0, *offsets) + self.pads[0] + 1
+
+
+Axes = tuple[PhaseAxis, PhaseAxis]
 
 
 def phase_axis(size: int, new_size: int, kernel: int, stride: int, *, same: bool) -> PhaseAxis:
@@ -79,136 +88,131 @@ def phase_kernel(weights: NDArray[Any], rows: PhaseAxis, columns: PhaseAxis, zer
     return kernel.reshape(-1, depth, rows.span, columns.span)
 
 
-def transpose_conv(context: ImportContext, op: TfliteOperator) -> None:
+def transpose_conv(context: ImportContext) -> None:
     """TRANSPOSE_CONV: operands are the output's shape, weights ``(out, h, w, in)``, the image and perhaps a bias."""
-    source, target = op.inputs[2], op.outputs[0]
-    weights = context.constant_of(op, 1)
-    _require_fit(context, op, weights)
-    rows, columns = axes_of(context.tensor(source).shape, context.tensor(target).shape, weights.shape, op)
-    window: dict[str, Any] = {
+    picture, target = context.op.inputs[2], context.target
+    _require_fit(context)
+    axes = _axes(context)
+    rows, columns = axes
+    window = {
         "kernel_shape": [rows.span, columns.span],
         "pads": [rows.pads[0], columns.pads[0], rows.pads[1], columns.pads[1]],
     }
-    if is_sparse(context.model, op) and is_fixed_point(context, op):
-        _sparse(context, op, (rows, columns), window)
+    if is_sparse(context.model, context.op) and is_fixed_point(context):
+        _close_sparse(context, axes, window)
         return
-    operands = [context.float_of(source), *_constants(context, op, weights, (rows, columns))]
-    real = context.writer.op("Conv", operands, context.name(op, "phases"), **window)
+    operands = [context.float_of(picture), *_constants(context, axes)]
+    real = context.node("Conv", operands, "phases", **window)
     if context.is_quantized(target):
-        params, dtype = context.params(target), context.code_dtype
-        codes = context.quantized(target, real, params, context.name(op, "phases/codes"))
-        real = dequantize_node(context.writer, codes, params, dtype, context.name(op, "phases/dequantized"))
-    close_with_activation(context, op, _side_by_side(context, op, real, (rows, columns)))
+        real = context.rounded(real, context.params(target), ("phases/codes", "phases/dequantized"))
+    close_with_activation(context, _side_by_side(context, real, axes))
 
 
-def _sparse(
-    context: ImportContext, op: TfliteOperator, axes: tuple[PhaseAxis, PhaseAxis], window: dict[str, Any]
-) -> None:
+def _close_sparse(context: ImportContext, axes: Axes, window: dict[str, list[int]]) -> None:
     """In LiteRT's fixed point: int32 sums, one 31-bit factor per channel; weights as the dialect's codes (``ConvInteger``)."""
-    writer, (place, source), target = context.writer, op.inputs[1:3], op.outputs[0]
-    quant, name = context.tensor(place).quant, context.names[place]
-    assert quant is not None, "_require_fit refuses weights without a scale"  # noqa: S101 - checked before
-    shift, zero = context.shift(place), int(quant.zero_point.flat[0])
-    kernel = phase_kernel(context.constant_of(op, 1), *axes, zero).astype(np.int16) + shift
-    codes = writer.constant(kernel.astype(context.code_dtype), name)
-    context.twins[name] = TensorTwin(str(codes.name), "phases", shift)
+    (place, picture), target = context.op.inputs[1:3], context.target
+    quant, shift = context.own_quant(place), context.shift(place)
+    zero = int(quant.zero_point.flat[0])
+    kernel = phase_kernel(context.constant_of(1), *axes, zero).astype(np.int16) + shift
+    codes = context.writer.constant(kernel.astype(context.code_dtype), context.names[place])
+    _tell_twin(context, place, codes, shift)
     zeros = [
-        writer.constant(context.code_dtype(number), context.name(op, f"{what}/zero"))
-        for what, number in (("image", context.params(source).scalar_zero_point), ("weights", zero + shift))
+        context.initializer(context.code_dtype(number), f"{what}/zero")
+        for what, number in (("image", context.params(picture).scalar_zero_point), ("weights", zero + shift))
     ]
-    operands = [context.codes_of(source), codes, *zeros]
-    sums = _side_by_side(context, op, writer.op("ConvInteger", operands, context.name(op, "phases"), **window), axes)
-    if _has_bias(op):
-        bias = writer.constant(context.constant_of(op, 3).reshape(1, -1, 1, 1), context.names[op.inputs[3]])
-        context.twins[context.names[op.inputs[3]]] = TensorTwin(str(bias.name), "phases", 0)
-        sums = writer.op("Add", [sums, bias], context.name(op, "biased"))
-    scales = float(context.params(source).scalar_scale) * quant.scale.astype(np.float64)
+    sums = context.node("ConvInteger", [context.codes_of(picture), codes, *zeros], "phases", **window)
+    sums = _side_by_side(context, sums, axes)
+    if context.has_operand(3):
+        index = context.op.inputs[3]
+        bias = context.writer.constant(context.constant_of(3).reshape(1, -1, 1, 1), context.names[index])
+        _tell_twin(context, index, bias)
+        sums = context.node("Add", [sums, bias], "biased")
+    scales = float(context.params(picture).scalar_scale) * quant.scale.astype(np.float64)
     factors = (scales / float(context.params(target).scalar_scale)).reshape(1, -1, 1, 1)
     halves_up = context.tensor(target).dtype == "uint8"
-    found = requantized(context, op, sums, context.names[target], halves_up=halves_up, factors=factors)
-    context.define(target, found)
+    result = requantized(context, sums, context.names[target], halves_up=halves_up, factors=factors)
+    context.define(target, result)
 
 
-def axes_of(
-    shape: tuple[int, ...], new_shape: tuple[int, ...], weights: tuple[int, ...], op: TfliteOperator
-) -> tuple[PhaseAxis, PhaseAxis]:
-    """Both axes, by the shapes of image, output and weights."""
-    same = op.options["padding"] == "SAME"
-    down, across = (
-        phase_axis(shape[axis], new_shape[axis], weights[axis], int_option(op, stride), same=same)
-        for axis, stride in ((1, "stride_h"), (2, "stride_w"))
+def _tell_twin(context: ImportContext, index: int, value: ir.Value, shift: int = 0) -> None:
+    context.twins[context.names[index]] = TensorTwin(str(value.name), "phases", shift)
+
+
+def _axes(context: ImportContext) -> Axes:
+    """Rows and columns, by the shapes of image, output and weights."""
+    sizes, new_sizes, kernel = (
+        context.shape(i)[1:3] for i in (context.op.inputs[2], context.target, context.op.inputs[1])
     )
+    strides = [context.int_option(f"stride_{side}") for side in "hw"]
+    same = context.op.options["padding"] == "SAME"
+    down, across = (phase_axis(*axis, same=same) for axis in zip(sizes, new_sizes, kernel, strides, strict=True))
     return down, across
 
 
-def _require_fit(context: ImportContext, op: TfliteOperator, weights: NDArray[Any]) -> None:
-    where = f"{context.model.file}: {describe(context, op)}"
-    source, target = context.tensor(op.inputs[2]).shape, context.tensor(op.outputs[0]).shape
-    quant, kind = context.tensor(op.inputs[1]).quant, weights.dtype.name
+def _require_fit(context: ImportContext) -> None:
+    weights, place, picture = context.constant_of(1), *context.op.inputs[1:3]
+    source, target = context.shape(picture), context.shape(context.target)
     if weights.shape[3] != source[3] or weights.shape[0] != target[3]:
-        msg = (
-            f"{where} has weights {list(weights.shape)} from {list(source)} to {list(target)}: the channels do not fit"
+        raise SourceFileError(
+            f"{context.where} has weights {list(weights.shape)} from {list(source)} to {list(target)}: the channels do "
+            "not fit"
         )
-        raise SourceFileError(msg)
-    if len(op.inputs) > 3 and op.inputs[3] >= 0 and context.constant_of(op, 3).size != weights.shape[0]:
-        msg = f"{where} has a bias of {context.constant_of(op, 3).size} numbers, expected {weights.shape[0]}"
-        raise SourceFileError(msg)
+    if context.has_operand(3) and context.constant_of(3).size != weights.shape[0]:
+        raise SourceFileError(
+            f"{context.where} has a bias of {context.constant_of(3).size} numbers, expected {weights.shape[0]}"
+        )
     for axis, option in ((1, "stride_h"), (2, "stride_w")):
-        stride = int_option(op, option)
+        stride = context.int_option(option)
         if not 1 <= stride <= LARGEST_STRIDE or target[axis] > (source[axis] + 1) * stride + weights.shape[axis]:
-            msg = f"{where} makes {target[axis]} of {source[axis]} by {option} {stride}, expected 1 to {LARGEST_STRIDE}"
-            raise UnsupportedModelError(msg)
-    codes = kind in ("int8", "uint8") and quant is not None and quant.axis in (None, 0)
-    if not (codes if context.is_quantized(op.inputs[2]) else kind == "float32"):
-        msg = f"{where} has weights of {kind}, expected those of its image, with scales along their first axis"
-        raise UnsupportedModelError(msg)
+            raise UnsupportedModelError(
+                f"{context.where} makes {target[axis]} of {source[axis]} by {option} {stride}, expected 1 to "
+                f"{LARGEST_STRIDE}"
+            )
+    kind, quant = weights.dtype.name, context.tensor(place).quant
+    codes = kind in CODE_DTYPES and quant is not None and quant.axis in (None, 0)
+    if not (codes if context.is_quantized(picture) else kind == "float32"):
+        raise UnsupportedModelError(
+            f"{context.where} has weights of {kind}, expected those of its image, with scales along their first axis"
+        )
 
 
-def _constants(
-    context: ImportContext, op: TfliteOperator, weights: NDArray[Any], axes: tuple[PhaseAxis, PhaseAxis]
-) -> list[ir.Value]:
+def _constants(context: ImportContext, axes: Axes) -> list[ir.Value]:
     """Weights and, where there is one, the bias, once for each phase."""
+    weights, place, picture = context.constant_of(1), *context.op.inputs[1:3]
     phases = len(axes[0].taps) * len(axes[1].taps)
-    bias = np.tile(context.constant_of(op, 3).reshape(-1), phases) if _has_bias(op) else None
-    name = context.names[op.inputs[1]]
-    if not context.is_quantized(op.inputs[2]):
-        value = context.writer.constant(phase_kernel(weights, *axes, 0), context.name(op, "weights"))
-        context.twins[name] = TensorTwin(str(value.name), "phases", 0)
-        return [value, *([] if bias is None else [context.writer.constant(bias, context.name(op, "bias"))])]
-    quant = context.tensor(op.inputs[1]).quant
-    assert quant is not None, "_require_fit refuses weights without a scale"  # noqa: S101 - checked before
+    bias = np.tile(context.constant_of(3).reshape(-1), phases) if context.has_operand(3) else None
+    if not context.is_quantized(picture):
+        value = context.initializer(phase_kernel(weights, *axes, 0), "weights")
+        _tell_twin(context, place, value)
+        return [value, *([] if bias is None else [context.initializer(bias, "bias")])]
+    quant = context.own_quant(place)
     repeats = 1 if quant.scale.size == 1 else phases
     params = QuantParams(np.tile(quant.scale, repeats), np.tile(quant.zero_point, repeats), quant.axis)
-    zero = int(quant.zero_point.flat[0])
-    codes, real = weight_node(context.writer, phase_kernel(weights, *axes, zero), params, name)
-    context.twins[name] = TensorTwin(str(codes.name), "phases", 0)
+    kernel = phase_kernel(weights, *axes, int(quant.zero_point.flat[0]))
+    codes, real = weight_node(context.writer, kernel, params, context.names[place])
+    _tell_twin(context, place, codes)
     if bias is None:
         return [real]
-    named = context.names[op.inputs[3]]
-    codes, real_bias = bias_node(context.writer, bias, bias_params(context.params(op.inputs[2]), params), named)
-    context.twins[named] = TensorTwin(str(codes.name), "phases", 0)
+    index = context.op.inputs[3]
+    bias_quant = bias_params(context.params(picture), params)
+    codes, real_bias = bias_node(context.writer, bias, bias_quant, context.names[index])
+    _tell_twin(context, index, codes)
     return [real, real_bias]
 
 
-def _has_bias(op: TfliteOperator) -> bool:
-    return len(op.inputs) > 3 and op.inputs[3] >= 0
-
-
-def _side_by_side(
-    context: ImportContext, op: TfliteOperator, real: ir.Value, axes: tuple[PhaseAxis, PhaseAxis]
-) -> ir.Value:
+def _side_by_side(context: ImportContext, real: ir.Value, axes: Axes) -> ir.Value:
     """Phases ``(N, phases * O, rows, columns)`` as one image, without what lies beyond the output."""
-    _, height, width, channels = context.tensor(op.outputs[0]).shape
-    writer, sides = context.writer, [len(axis.taps) for axis in axes]
-    found = [context.tensor(op.inputs[2]).shape[1 + i] + sum(axis.pads) - axis.span + 1 for i, axis in enumerate(axes)]
-    apart = writer.constant(np.array([0, *sides, channels, *found], np.int64), context.name(op, "apart/shape"))
-    real = writer.op("Reshape", [real, apart], context.name(op, "apart"))
-    real = writer.op("Transpose", [real], context.name(op, "interleaved"), perm=[0, 3, 4, 1, 5, 2])
-    whole = [rows * side for rows, side in zip(found, sides, strict=True)]
-    shape = writer.constant(np.array([0, channels, *whole], np.int64), context.name(op, "whole/shape"))
-    real = writer.op("Reshape", [real, shape], context.name(op, "whole"))
+    _, height, width, channels = context.shape(context.target)
+    sides, picture = [len(axis.taps) for axis in axes], context.shape(context.op.inputs[2])
+    sizes = [size + sum(axis.pads) - axis.span + 1 for size, axis in zip(picture[1:3], axes, strict=True)]
+    apart = context.initializer(np.array([0, *sides, channels, *sizes], np.int64), "apart/shape")
+    real = context.node("Reshape", [real, apart], "apart")
+    real = context.node("Transpose", [real], "interleaved", perm=[0, 3, 4, 1, 5, 2])
+    whole = [rows * side for rows, side in zip(sizes, sides, strict=True)]
+    shape = context.initializer(np.array([0, channels, *whole], np.int64), "whole/shape")
+    real = context.node("Reshape", [real, shape], "whole")
     if whole == [height, width]:
         return real
     numbers = {"starts": [0, 0], "ends": [height, width], "axes": [2, 3], "steps": [1, 1]}
-    limits = [writer.constant(np.array(n, np.int64), context.name(op, f"cut/{k}")) for k, n in numbers.items()]
-    return writer.op("Slice", [real, *limits], context.name(op, "cut"))
+    limits = [context.initializer(np.array(n, np.int64), f"cut/{k}") for k, n in numbers.items()]
+    return context.node("Slice", [real, *limits], "cut")

@@ -239,7 +239,7 @@ def test_integers_wrap_around_as_in_tflite() -> None:
     b = TfliteBuilder()
     most = b.constant(np.array(2**31 - 1, np.int32))
     context = context_of(b.build([b.op("ADD", [most, b.constant(np.array(1, np.int32))], (), "int32")]))
-    assert fold(context, context.model.operators[0])
+    assert fold(context)
     assert context.constants[context.model.outputs[0]] == -(2**31)
 
 
@@ -247,6 +247,7 @@ def context_of(data: bytes) -> ImportContext:
     model = read_tflite(data, "odd.tflite")
     context = ImportContext(model, GraphWriter("fold"), "uint8", "litert")
     context.constants.update({t.index: t.data for t in model.tensors if t.data is not None})
+    context.op = model.operators[0]
     return context
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from converters.sources.tflite.operators import OPERATORS
 
 if TYPE_CHECKING:
-    from converters.sources.tflite.rows import Case
+    from converters.sources.tflite.operators import Case
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "operators.md"
 HEADER = "| TFLite | ONNX, between DequantizeLinear and QuantizeLinear | kernel | result |"
