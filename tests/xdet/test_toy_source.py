@@ -33,7 +33,7 @@ ROW = Source(
     inspect=Later(HERE, "inspect"),
     compare=Later(HERE, "compare"),
 )
-RUNTIME = RuntimeRow(HERE, ("toy",), "wood", "numpy", only=("wood",), checked=("wood",), trusted=("wood",))
+RUNTIME = RuntimeRow(HERE, "numpy", formats=("toy",), only=("wood",), checked=("wood",), trusted=("wood",))
 SIDECAR = {
     "head": "yolo_v2",
     "class_names": ["brick"],

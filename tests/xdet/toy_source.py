@@ -6,7 +6,7 @@ A file is ``TOY`` and JSON: the picture's size and the weights of one 4 x 4 conv
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,7 @@ from xdet.checking.numbers.layers import Product
 from xdet.checking.numbers.products import compare_product
 from xdet.inspection import Inspection, TensorSummary
 from xdet.model.file import hash_model
-from xdet.runtimes.base import Capabilities
-from xdet.runtimes.finished import SourceRuntime, raw_outputs_of
+from xdet.runtimes.finished import SourceRuntime, rescaled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,38 +105,26 @@ def compare_numbers(model: Toy, graph: FinishedGraph, document: ModelDocument) -
 class ToyRuntime(SourceRuntime):
     """The one convolution in numpy."""
 
-    @property
-    def name(self) -> str:
-        return "toy:wood"
+    def __init__(self, model: ModelFile, spec: DetectorSpec) -> None:
+        super().__init__(model, name="toy:wood", spec=spec, batch=None, exact=False)
+        self.capabilities = replace(self.capabilities, tensors=False)
 
-    @property
-    def batch(self) -> int | None:
-        return None
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return Capabilities(thresholds=True, max_detections=None, head=True, tensors=False, exact=False)
-
-    def head(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        model, rescaling = read(self._model, self._file), self._spec.image.rescaling
-        real = images.astype(np.float32) * np.float32(rescaling.scale) + np.float32(rescaling.offset)
+    def _outputs(self, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        model = read(self._model.data, self.file)
         grid = model.size // STRIDE
-        tiles = real.reshape(len(images), grid, STRIDE, grid, STRIDE, 3)
-        cells = np.einsum("nyaxbc,ocab->nyxo", tiles, model.weights)
-        return raw_outputs_of([cells], self._spec, file=self._file)
+        tiles = rescaled(images, self.spec).reshape(len(images), grid, STRIDE, grid, STRIDE, 3)
+        return [np.einsum("nyaxbc,ocab->nyxo", tiles, model.weights)]
 
-    def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def _value_names(self) -> tuple[str, ...]:
+        return ()
+
+    def _values(self, images: NDArray[np.uint8], names: Sequence[str]) -> list[NDArray[Any]]:
         raise NotImplementedError
 
-    def close(self) -> None:
+    def _free(self) -> None:
         pass
 
 
 def open_model(model: ModelFile, choices: RuntimeChoices) -> ToyRuntime:
-    found = read(model.data, model.file)
-    spec = choices.spec or describe_source(model.path, facts(found), SourceOptions()).spec
-    return ToyRuntime(model.data, file=model.file, spec=spec)
-
-
-def providers() -> tuple[str, ...]:
-    return ("wood",)
+    described = read(model.data, model.file)
+    return ToyRuntime(model, choices.spec or describe_source(model.path, facts(described), SourceOptions()).spec)

@@ -27,7 +27,7 @@ from xdet.model.file import ModelFile, hash_model, read_model_file
 from xdet.model.graph import FinishedGraph, load_onnx
 from xdet.model.surgery import at_network_size
 from xdet.runtimes.base import Runtime
-from xdet.runtimes.processors import RuntimeChoices, told_settings
+from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, most_images, parse_runtimes
 
 if TYPE_CHECKING:
@@ -364,11 +364,7 @@ def _checked(model_format: str | None, *, installed: bool) -> list[str]:
 
 def runtime_name(asked: RuntimeChoices | Asked) -> str:
     """A runtime as results call it."""
-    if isinstance(asked, str):
-        return asked
-    if isinstance(asked, RuntimeChoices):
-        return f"{asked.runtime}:{asked.provider}{told_settings(asked.provider_options, asked.device)}"
-    return asked.name
+    return asked if isinstance(asked, str) else asked.name
 
 
 def suggest_runtimes(finished: Sequence[RuntimeChoices | Runtime]) -> list[MissingRuntime]:

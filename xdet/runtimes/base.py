@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import abc
 import re
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from converters.spec import PHOTOGRAPH_SIZE
 from converters.spec.releases import is_older
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
+from xdet.model.file import hash_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from converters.heads.base import BatchDetections
     from converters.spec import DetectorSpec, Thresholds
+    from xdet.model.file import ModelFile
 
 LONGEST = 1000  # characters of a vendor's message: compilers print whole graphs
 
@@ -46,41 +50,40 @@ class Capabilities:
     exact: bool
 
 
-class Runtime(Protocol):
+class Runtime(abc.ABC):
     """A model that is open and ready on one back end; a context manager that closes it.
 
-    Back ends inherit from it, for the context manager.
+    Args:
+        model: the file.
+        name: back end and provider or kernels, as ``--runtimes`` takes them: ``"onnxruntime:cpu"``,
+            ``"litert:xnnpack"``.
+        spec: the detector that the model holds.
+        capabilities: what this runtime can do with this model.
+        batch: images per call of the back end, None for any number; ``detect`` takes any number in any case.
+
+    Attributes:
+        concurrent: whether several threads may call ``detect`` at the same time, and gain by it.
     """
 
-    @property
-    def name(self) -> str:
-        """Back end and provider or kernels, as ``--runtimes`` takes them: ``"onnxruntime:cpu"``, ``"litert:xnnpack"``."""
+    concurrent = False
+
+    def __init__(
+        self, model: ModelFile, *, name: str, spec: DetectorSpec, capabilities: Capabilities, batch: int | None
+    ) -> None:
+        self.name, self.spec, self.capabilities, self.batch = name, spec, capabilities, batch
+        self._model, self._closed = model, False
 
     @property
     def file(self) -> str:
         """The model's name as messages give it."""
+        return self._model.file
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """SHA-256 of the model file's bytes, hex digits."""
+        return hash_model(self._model.data)
 
-    @property
-    def spec(self) -> DetectorSpec:
-        """The detector that the model holds."""
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What this runtime can do with this model."""
-
-    @property
-    def batch(self) -> int | None:
-        """Images per call of the back end, None for any number; ``detect`` takes any number in any case."""
-
-    @property
-    def concurrent(self) -> bool:
-        """Whether several threads may call ``detect`` at the same time, and gain by it."""
-        return False
-
+    @abc.abstractmethod
     def detect(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
         """Find boxes in uint8 images ``(N, height, width, channels)`` as the model takes them, N >= 1.
 
@@ -91,6 +94,7 @@ class Runtime(Protocol):
             ModelError: the back end failed on the model.
         """
 
+    @abc.abstractmethod
     def head(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The raw outputs of uint8 ``(N, height, width, 3)`` as one array, float32.
 
@@ -106,6 +110,7 @@ class Runtime(Protocol):
         """The raw outputs of ``batch`` images as the back end gives them, without checks: what a benchmark times."""
         return self.head(images)
 
+    @abc.abstractmethod
     def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Inner values by the names they have in this runtime's file.
 
@@ -125,6 +130,17 @@ class Runtime(Protocol):
 
     def close(self) -> None:
         """Free what the back end holds; what is asked afterwards is a ``UsageError``. Closing twice is fine."""
+        if not self._closed:
+            self._closed = True
+            self._free()
+
+    @abc.abstractmethod
+    def _free(self) -> None:
+        """Free what the back end holds."""
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise UsageError(f"'{self.file}' was closed; open it again")
 
     def __enter__(self) -> Self:
         return self
@@ -162,9 +178,9 @@ def network_turns(runtime: Runtime) -> AbstractContextManager[object]:
     return nullcontext() if runtime.concurrent else Lock()
 
 
-def require_names(names: Sequence[str], known: Iterable[str], *, file: str) -> None:
+def require_names(names: Sequence[str], computed: Iterable[str], *, file: str) -> None:
     """Refuse names of values that a file does not compute, naming all of them."""
-    unknown = sorted(set(names).difference(known))
+    unknown = sorted(set(names).difference(computed))
     if unknown:
         raise UsageError(
             f"'{file}' computes no value named {', '.join(map(repr, unknown))}; the tensor map of its metadata, and "
@@ -187,31 +203,29 @@ def require_images(images: NDArray[np.uint8], spec: DetectorSpec) -> None:
         )
 
 
-def require_thresholds(asked: Thresholds, runtime: Runtime) -> None:
+def require_thresholds(requested: Thresholds, runtime: Runtime) -> None:
     """Refuse thresholds that the runtime's model cannot honour.
 
     Constants in a graph leave one freedom: a higher score threshold, because dropping low scores afterwards
     gives what suppression without them would have given (a box is only ever suppressed by a better one).
     """
-    baked, most = runtime.spec.thresholds, runtime.capabilities.max_detections
-    if most is not None and asked.max_detections > most:
+    own, most = runtime.spec.thresholds, runtime.capabilities.max_detections
+    if most is not None and requested.max_detections > most:
         raise UsageError(
-            f"'{runtime.file}' holds at most {most} detections per image, "
-            f"{asked.max_detections} were asked; ask for fewer, or convert the source again with "
-            f"`max_detections` {asked.max_detections}"
+            f"'{runtime.file}' holds at most {most} detections per image, {requested.max_detections} were asked; ask for "
+            f"fewer, or convert the source again with `max_detections` {requested.max_detections}"
         )
     if runtime.capabilities.thresholds:
         return
     again = "convert the source again without `freeze_thresholds`"
-    if asked.iou != baked.iou:
+    if requested.iou != own.iou:
         raise UsageError(
-            f"'{runtime.file}' has its IoU threshold frozen at {baked.iou}, {asked.iou} was asked; "
-            f"leave it out, or {again}"
+            f"'{runtime.file}' has its IoU threshold frozen at {own.iou}, {requested.iou} was asked; leave it out, or {again}"
         )
-    if asked.score < baked.score:
+    if requested.score < own.score:
         raise UsageError(
-            f"'{runtime.file}' has its score threshold frozen at {baked.score}, {asked.score} is below it; "
-            f"ask for {baked.score} or more, or {again}"
+            f"'{runtime.file}' has its score threshold frozen at {own.score}, {requested.score} is below it; "
+            f"ask for {own.score} or more, or {again}"
         )
 
 
@@ -222,14 +236,14 @@ def _one_line(error: Exception) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
-def require_release(title: str, found: str, oldest: str, *, extra: str, why: str) -> None:
+def require_release(title: str, installed: str, oldest: str, *, extra: str, why: str) -> None:
     """Refuse a release of a back end that is older than xdet knows it, by name.
 
     Raises:
         RuntimeUnavailableError: says both releases, why, and the line to type.
     """
-    if is_older(found, oldest):
+    if is_older(installed, oldest):
         raise RuntimeUnavailableError(
-            f"{title} {found} is installed, expected {oldest} or newer: {why}; install it with: "
+            f"{title} {installed} is installed, expected {oldest} or newer: {why}; install it with: "
             f'pip install --upgrade "xdet[{extra}]"'
         )

@@ -15,9 +15,9 @@ import numpy as np
 from converters._ir import ir
 from converters.graph import cut_graph, infer_shapes
 from converters.spec import DETECTION_OUTPUTS, IMAGE, THRESHOLD_INPUTS
+from xdet.model.contract import read_document
 from xdet.model.frozen_thresholds import freeze_thresholds
 from xdet.model.graph import load_onnx, model_from_proto
-from xdet.model.wire import value_names
 from xdet.runtimes.base import VendorErrors, vendor_errors
 from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.spec import ModelDocument
+    from xdet.model.file import ModelFile
+    from xdet.runtimes.processors import RuntimeChoices
 
     Program = Callable[[NDArray[np.uint8]], Sequence[NDArray[Any]]]
 
@@ -34,31 +35,29 @@ if TYPE_CHECKING:
 class CompiledRuntime(FinishedModelRuntime):
     """A finished model that is compiled for a set of outputs; for one thread at a time.
 
-    Subclasses give ``name``, ``_program``, ``_errors`` and the two constants.
+    Subclasses give ``_program``, ``_errors`` and the two constants.
 
     Args:
-        model: the ONNX file's bytes.
-        file: its name, for messages.
-        document: what its metadata says.
-        threads: inside an operator; None is the back end's default.
+        model: the ONNX file.
+        choices: runtime and provider, named, and the threads inside an operator.
     """
 
     TITLE: ClassVar[str]
-    ADVICE: ClassVar[str]
+    ADVICE: ClassVar[str] = "see that the file is a complete ONNX model"
 
-    def __init__(self, model: bytes, *, file: str, document: ModelDocument, threads: int | None = None) -> None:
-        self._file, self.threads = file, threads
-        constants = model
+    def __init__(self, model: ModelFile, choices: RuntimeChoices) -> None:
+        document = read_document(model.data, file=model.file)
+        constants = model.data
         if document.spec.gives_boxes and not document.freeze_thresholds:
-            constants = freeze_thresholds(model, document, document.spec.thresholds)
-        self._whole = model_from_proto(load_onnx(constants, file), file)
-        require_graph_names([str(value.name) for value in self._whole.graph.outputs], document, file=file)
-        super().__init__(model, file=file, document=document, batch=_fixed_batch(self._whole.graph))
-        raw = [output.value_name for output in document.spec.network_outputs]
-        inside = value_names(model)  # a decoder alone has its raw outputs as inputs
+            constants = freeze_thresholds(constants, document, document.spec.thresholds)
+        self.threads = choices.threads
+        self._whole = model_from_proto(load_onnx(constants, model.file), model.file)
+        require_graph_names([str(value.name) for value in self._whole.graph.outputs], document, file=model.file)
+        super().__init__(model, name=choices.name, document=document, batch=_fixed_batch(self._whole.graph))
         self._programs: dict[tuple[str, ...], Program] = {}
         boxes = DETECTION_OUTPUTS if document.spec.gives_boxes else ()
-        self._showing((*boxes, *(name for name in raw if name in inside)))
+        # a decoder alone has its raw outputs as inputs
+        self._showing((*boxes, *(name for name in self._raw_names if name in self._value_names())))
 
     @abc.abstractmethod
     def _program(self, model: ir.Model, names: tuple[str, ...]) -> Program:
@@ -71,14 +70,14 @@ class CompiledRuntime(FinishedModelRuntime):
     def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
         shown = self._showing(tuple(names))
         with self._border("failed while running it"):
-            found = dict(zip(shown, self._programs[shown](np.ascontiguousarray(feeds[IMAGE])), strict=True))
-        return [np.array(found[name]) for name in names]
+            arrays = dict(zip(shown, self._programs[shown](np.ascontiguousarray(feeds[IMAGE])), strict=True))
+        return [np.array(arrays[name]) for name in names]
 
     def _showing(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """The outputs of a program that shows ``names``, compiled where none does yet."""
-        for known in self._programs:
-            if set(names) <= set(known):
-                return known
+        for compiled in self._programs:
+            if set(names) <= set(compiled):
+                return compiled
         values = {value.name: value for node in self._whole.graph for value in node.outputs}
         shown = [values[name] for name in names]
         if any(value.shape is None for value in shown):  # what the file leaves to the runtime
@@ -91,7 +90,7 @@ class CompiledRuntime(FinishedModelRuntime):
 
     def _border(self, doing: str) -> Any:
         errors = VendorErrors(model=self._errors())
-        return vendor_errors(errors, file=self._file, doing=f"{self.TITLE} {doing}", advice=self.ADVICE)
+        return vendor_errors(errors, file=self.file, doing=f"{self.TITLE} {doing}", advice=self.ADVICE)
 
     def _free(self) -> None:
         self._programs = {}

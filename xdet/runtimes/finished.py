@@ -9,7 +9,8 @@ Images: any number of them on a model with a fixed batch; no value changes.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,21 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.facts import match_outputs
-from converters.heads.base import BatchDetections, join_outputs
+from converters.heads.base import BatchDetections, is_raw_output, join_outputs
 from converters.heads.nms import detect_from_head
 from converters.spec import DETECTION_OUTPUTS, IMAGE, THRESHOLD_INPUTS
-from xdet.errors import ModelError, UnsoundOutputError, UsageError
-from xdet.model.file import hash_model
-from xdet.model.wire import value_names
+from xdet.errors import MissingExtraError, ModelError, UnsoundOutputError, UsageError
+from xdet.model.wire import FLOAT, UNTOLD, value_names, with_outputs
 from xdet.runtimes.base import Capabilities, Runtime, require_images, require_names, require_thresholds
 from xdet.runtimes.table import row_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from converters.facts import SourceFacts
     from converters.spec import DetectorSpec, ModelDocument, Thresholds
+    from xdet.model.file import ModelFile
+    from xdet.runtimes.processors import RuntimeChoices
 
 Arrays = Sequence[NDArray[Any]]
+Outputs = list[NDArray[Any]]
+SLACK = 1e-3  # beyond 0..1, for runtimes that round
+LAST_ANCHOR = np.iinfo(np.int32).max
 
 
 def run_in_chunks(images: NDArray[np.uint8], batch: int | None, run: Callable[[NDArray[np.uint8]], Arrays]) -> Arrays:
@@ -80,10 +86,6 @@ def first_rows(batch: BatchDetections, rows: int) -> BatchDetections:
         classes=batch.classes[:, :rows],
         anchors=batch.anchors[:, :rows],
     )
-
-
-SLACK = 1e-3  # beyond 0..1, for runtimes that round
-LAST_ANCHOR = np.iinfo(np.int32).max
 
 
 def require_sound(found: BatchDetections, runtime: Runtime) -> BatchDetections:
@@ -164,151 +166,166 @@ def raw_outputs_of(arrays: Arrays, spec: DetectorSpec, *, file: str) -> NDArray[
     return join_outputs(found)
 
 
-class DescribedRuntime(Runtime):
-    """A file that is open, and what it holds.
-
-    Args:
-        model: the file's bytes.
-        file: its name, for messages.
-        spec: the detector.
-    """
-
-    def __init__(self, model: bytes, *, file: str, spec: DetectorSpec) -> None:
-        self._model, self._file, self._spec = model, file, spec
-
-    @property
-    def file(self) -> str:
-        """The model's name as messages give it."""
-        return self._file
-
-    @cached_property
-    def sha256(self) -> str:
-        """SHA-256 of the file's bytes, hex digits."""
-        return hash_model(self._model)
-
-    @property
-    def spec(self) -> DetectorSpec:
-        """The detector: as its document, or the source's settings, describe it."""
-        return self._spec
+def rescaled(images: NDArray[np.uint8], spec: DetectorSpec) -> NDArray[np.float32]:
+    """Pixels as a float network takes them, both steps rounded to float32 as in a finished graph."""
+    rescaling = spec.image.rescaling
+    return images.astype(np.float32) * np.float32(rescaling.scale) + np.float32(rescaling.offset)
 
 
-class SourceRuntime(DescribedRuntime):
-    """A source file, which ends at the raw head: boxes are the numpy oracle's."""
+class TensorRuntime(Runtime):
+    """A file whose inner values a back end computes by name."""
+
+    @abc.abstractmethod
+    def _value_names(self) -> Collection[str]:
+        """The values that the file computes."""
+
+    @abc.abstractmethod
+    def _values(self, images: NDArray[np.uint8], names: Sequence[str]) -> Arrays:
+        """The named values, in the file's dtypes, of as many images as one call takes."""
+
+    def _chunk(self, images: NDArray[np.uint8]) -> int | None:  # noqa: ARG002 - those who limit it look at them
+        """Images per call."""
+        return self.batch
+
+    def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Inner values by name; see ``Runtime.tensors``."""
+        require_images(images, self.spec)
+        self._require_open()
+        wanted = list(dict.fromkeys(names))
+        if not wanted:
+            return {}
+        require_names(wanted, self._value_names(), file=self.file)
+        arrays = run_in_chunks(images, self._chunk(images), lambda chunk: self._values(chunk, wanted))
+        return dict(zip(wanted, arrays, strict=True))
+
+
+class SourceRuntime(TensorRuntime):
+    """A source file, which ends at its raw outputs: boxes are the numpy oracle's."""
+
+    def __init__(self, model: ModelFile, *, name: str, spec: DetectorSpec, batch: int | None, exact: bool) -> None:
+        capabilities = Capabilities(thresholds=True, max_detections=None, head=True, tensors=True, exact=exact)
+        super().__init__(model, name=name, spec=spec, capabilities=capabilities, batch=batch)
+
+    @abc.abstractmethod
+    def _outputs(self, images: NDArray[np.uint8]) -> Arrays:
+        """The network's outputs as numbers, channels last, of as many images as one call takes."""
+
+    def head(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The raw outputs as one array; see ``Runtime.head``."""
+        require_images(images, self.spec)
+        self._require_open()
+        arrays = run_in_chunks(images, self._chunk(images), self._outputs)
+        return require_numbers(raw_outputs_of(arrays, self.spec, file=self.file), self)
 
     def detect(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
-        """Find boxes in uint8 RGB images ``(N, height, width, 3)``; see ``Runtime.detect``."""
-        require_images(images, self._spec)
+        """Find boxes; see ``Runtime.detect``."""
+        require_images(images, self.spec)
         require_thresholds(thresholds, self)
-        decode = decoder_for(self._spec, file=self._file)
+        decode = decoder_for(self.spec, file=self.file)
         return decode(self.head(images), thresholds)
 
 
-Outputs = list["NDArray[Any]"]
+def describe_source(model: ModelFile, facts: SourceFacts, choices: RuntimeChoices) -> DetectorSpec:
+    """The detector in a source, as its file, its sidecar and the caller describe it.
+
+    Raises:
+        ConversionError: its anchors or classes are stated nowhere, or contradict it.
+    """
+    from converters.description.statements import SourceOptions, describe_source
+
+    return describe_source(model.path, facts, choices.source_options or SourceOptions()).spec
 
 
-class FinishedModelRuntime(DescribedRuntime):
-    """A finished model on a back end; subclasses give ``name``, ``_compute`` and ``_free``.
+@contextmanager
+def converter_errors() -> Iterator[None]:
+    """Turn what the converter says of a source into the errors of runtimes."""
+    from converters import errors
+
+    try:
+        yield
+    except errors.OptionError as error:
+        raise UsageError(*error.lines) from error
+    except errors.MissingExtraError as error:
+        raise MissingExtraError(error.what, error.extra) from error
+    except errors.ConversionError as error:
+        raise ModelError(*error.lines) from error
+
+
+class FinishedModelRuntime(TensorRuntime):
+    """A finished model on a back end; subclasses give ``_compute`` and ``_free``.
 
     Args:
-        model: the ONNX file's bytes.
-        file: its name, for messages.
-        document: what its metadata says.
+        model: the ONNX file.
+        name: of the runtime and its provider.
+        document: what the file's metadata says.
         batch: images per call of the back end.
+
+    Attributes:
+        document: all that the file's metadata says.
     """
 
-    def __init__(self, model: bytes, *, file: str, document: ModelDocument, batch: int | None) -> None:
-        super().__init__(model, file=file, spec=document.spec)
+    def __init__(self, model: ModelFile, *, name: str, document: ModelDocument, batch: int | None) -> None:
+        spec, row = document.spec, row_of(name)
         self.document = document
-        self._batch, self._open = batch, True
+        self._raw_names = tuple(output.value_name for output in spec.network_outputs)
+        self._feeds_thresholds = row is not None and row.feeds_thresholds and not document.freeze_thresholds
+        capabilities = Capabilities(
+            thresholds=self._feeds_thresholds or not spec.gives_boxes,
+            max_detections=spec.thresholds.max_detections if spec.gives_boxes else None,
+            head=True,
+            tensors=True,
+            exact=False,  # none promises LiteRT's rounding
+        )
+        super().__init__(model, name=name, spec=spec, capabilities=capabilities, batch=batch)
 
     @abc.abstractmethod
     def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
         """The named values, in the file's dtypes; ``feeds`` holds ``image`` and, if the back end takes them, thresholds."""
 
-    @abc.abstractmethod
-    def _free(self) -> None:
-        """Free what the back end holds."""
+    def _values(self, images: NDArray[np.uint8], names: Sequence[str]) -> Outputs:
+        return self._compute({IMAGE: images}, names)
 
     @cached_property
-    def _feeds(self) -> bool:
-        """Whether thresholds are fed."""
-        row = row_of(self.name)
-        return row is not None and row.feeds_thresholds and not self.document.freeze_thresholds
+    def _computed_names(self) -> frozenset[str]:
+        return value_names(self._model.data)
 
-    @cached_property
-    def _names(self) -> frozenset[str]:
-        """The values that the graph computes."""
-        return value_names(self._model)
-
-    @property
-    def batch(self) -> int | None:
-        """Images per call, or None for any number."""
-        return self._batch
-
-    @cached_property
-    def capabilities(self) -> Capabilities:
-        """Head and inner values always; thresholds where they can be fed; exact nowhere: none promises LiteRT's rounding."""
-        only_head = not self.spec.gives_boxes
-        return Capabilities(
-            thresholds=only_head or self._feeds,
-            max_detections=None if only_head else self.spec.thresholds.max_detections,
-            head=True,
-            tensors=True,
-            exact=False,
-        )
+    def _value_names(self) -> frozenset[str]:
+        return self._computed_names
 
     def detect(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
-        """Find boxes in uint8 RGB images ``(N, height, width, 3)``; see ``Runtime.detect``."""
+        """Find boxes; see ``Runtime.detect``."""
         require_images(images, self.spec)
         require_thresholds(thresholds, self)
         if not self.spec.gives_boxes:
             return decoder_for(self.spec, file=self.file)(self.head(images), thresholds)
         self._require_open()
         outputs = run_in_chunks(images, self.batch, lambda chunk: self._boxes(chunk, thresholds))
-        found = require_sound(BatchDetections(*outputs), self)
-        if not self._feeds:
-            found = above_score(found, thresholds.score)
-        return first_rows(found, thresholds.max_detections)
+        detections = require_sound(BatchDetections(*outputs), self)
+        if not self._feeds_thresholds:
+            detections = above_score(detections, thresholds.score)
+        return first_rows(detections, thresholds.max_detections)
 
     def _boxes(self, images: NDArray[np.uint8], thresholds: Thresholds) -> Outputs:
         """The graph's boxes; at its own thresholds where none are fed."""
         feeds: dict[str, NDArray[Any]] = {IMAGE: images}
-        if self._feeds:  # arrays without dimensions: ONNX Runtime refuses numpy scalars
+        if self._feeds_thresholds:  # arrays without dimensions: ONNX Runtime refuses numpy scalars
             values = (thresholds.score, thresholds.iou)
             feeds |= {n: np.asarray(v, np.float32) for n, v in zip(THRESHOLD_INPUTS, values, strict=True)}
         return self._compute(feeds, DETECTION_OUTPUTS)
 
     def head(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The raw outputs as one array; a model that ends in boxes shows them, too. See ``Runtime.head``."""
-        names = [output.value_name for output in self.spec.network_outputs]
-        found = self.tensors(images, names)
-        return require_numbers(join_outputs([found[name] for name in names]), self)
+        return require_numbers(join_outputs(list(self.tensors(images, self._raw_names).values())), self)
 
     def network(self, images: NDArray[np.uint8]) -> object:
         """The raw outputs, as the back end gives them; see ``Runtime.network``."""
         self._require_open()
-        return self._compute({IMAGE: images}, [output.value_name for output in self.spec.network_outputs])
+        return self._compute({IMAGE: images}, self._raw_names)
 
-    def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """Values of the ONNX graph by name; see ``Runtime.tensors``."""
-        require_images(images, self.spec)
-        self._require_open()
-        wanted = list(dict.fromkeys(names))
-        require_names(wanted, self._names, file=self.file)
-        if not wanted:
-            return {}
-        arrays = run_in_chunks(images, self.batch, lambda chunk: self._compute({IMAGE: chunk}, wanted))
-        return dict(zip(wanted, arrays, strict=True))
 
-    def close(self) -> None:
-        """Free what the back end holds."""
-        if self._open:
-            self._open = False
-            self._free()
-
-    def _require_open(self) -> None:
-        if not self._open:
-            raise UsageError(f"'{self._file}' was closed; open it again")
+def showing(model: bytes, names: Iterable[str]) -> bytes:
+    """A finished model that shows inner values as outputs; raw outputs are float32, other dtypes the back end infers."""
+    return with_outputs(model, [(name, FLOAT if is_raw_output(name) else UNTOLD) for name in names])
 
 
 def require_graph_names(names: Sequence[str], document: ModelDocument, *, file: str) -> None:

@@ -11,10 +11,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from xdet.errors import UsageError
 from xdet.model.contract import read_document
 from xdet.model.frozen_thresholds import freeze_thresholds
-from xdet.runtimes.finished import DescribedRuntime
+from xdet.runtimes.base import Runtime
 from xdet.runtimes.table import RUNTIMES, open_model
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from converters.heads.base import BatchDetections
     from converters.spec import DetectorSpec, ModelDocument, Thresholds
     from xdet.model.file import ModelFile
-    from xdet.runtimes.base import Capabilities, Runtime
     from xdet.runtimes.processors import RuntimeChoices
 
 
@@ -60,7 +58,7 @@ def open_at(
     return FrozenCopies(model, document, opened, choose(document.spec))
 
 
-class FrozenCopies(DescribedRuntime):
+class FrozenCopies(Runtime):
     """A finished model whose thresholds are inputs, on a runtime that ignores or refuses these; for one thread at a time.
 
     Args:
@@ -73,33 +71,22 @@ class FrozenCopies(DescribedRuntime):
     def __init__(
         self, model: ModelFile, document: ModelDocument, open_copy: Callable[[ModelFile], Runtime], first: Thresholds
     ) -> None:
-        super().__init__(model.data, file=model.file, spec=document.spec)
-        self._whole, self._document, self._open = model, document, open_copy
-        self._baked, self._copy = self._opened(first)
-        self._closed = False
-
-    @property
-    def name(self) -> str:
-        """The runtime's own."""
-        return self._copy.name
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """The runtime's own, and any thresholds."""
-        return replace(self._copy.capabilities, thresholds=True)
-
-    @property
-    def batch(self) -> int | None:
-        """Images per call, None for any number."""
-        return self._copy.batch
+        self._document, self._open = document, open_copy
+        self._baked, self._copy = self._opened(model, first)
+        super().__init__(
+            model,
+            name=self._copy.name,
+            spec=document.spec,
+            capabilities=replace(self._copy.capabilities, thresholds=True),
+            batch=self._copy.batch,
+        )
 
     def detect(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
         """Find boxes, in another copy where the thresholds want one; see ``Runtime.detect``."""
-        if self._closed:
-            raise UsageError(f"'{self.file}' was closed; open it again")
+        self._require_open()
         if thresholds.iou != self._baked.iou or thresholds.score < self._baked.score:
             before = self._copy
-            self._baked, self._copy = self._opened(thresholds)
+            self._baked, self._copy = self._opened(self._model, thresholds)
             before.close()
         return self._copy.detect(images, thresholds)
 
@@ -115,13 +102,9 @@ class FrozenCopies(DescribedRuntime):
         """Inner values by name; see ``Runtime.tensors``."""
         return self._copy.tensors(images, names)
 
-    def close(self) -> None:
-        """Close the copy; there will be no other."""
-        self._closed = True
+    def _free(self) -> None:
         self._copy.close()
 
-    def _opened(self, asked: Thresholds) -> tuple[Thresholds, Runtime]:
-        own = self._document.spec.thresholds
-        baked = replace(asked, max_detections=own.max_detections)
-        data = freeze_thresholds(self._model, self._document, baked)
-        return baked, self._open(replace(self._whole, data=data))
+    def _opened(self, model: ModelFile, requested: Thresholds) -> tuple[Thresholds, Runtime]:
+        baked = replace(requested, max_detections=self._document.spec.thresholds.max_detections)
+        return baked, self._open(replace(model, data=freeze_thresholds(model.data, self._document, baked)))

@@ -19,7 +19,6 @@ from converters._ir import ir
 from converters.graph import GraphWriter, infer_shapes
 from converters.spec.releases import OTHER_RUNTIMES
 from xdet.errors import RuntimeUnavailableError, import_extra
-from xdet.model.contract import read_document
 from xdet.runtimes.base import require_release
 from xdet.runtimes.compiled import CompiledRuntime, as_file
 
@@ -40,30 +39,22 @@ class IreeRuntime(CompiledRuntime):
     """A finished model, compiled by IREE."""
 
     TITLE = "IREE"
-    ADVICE = "see that the file is a complete ONNX model"
-
-    @property
-    def name(self) -> str:
-        """``iree:llvm-cpu``."""
-        return f"iree:{BACK_END}"
 
     def _errors(self) -> tuple[type[Exception], ...]:
         from iree.compiler.extras.onnx_importer import OnnxImportError
         from onnx.checker import ValidationError
         from onnx.shape_inference import InferenceError
 
-        return (
-            OnnxImportError,
-            ValidationError,
-            InferenceError,
-            RuntimeError,
-            ValueError,
-            TypeError,
-            KeyError,
-            MemoryError,
-        )
+        onnx = (OnnxImportError, ValidationError, InferenceError)
+        return (*onnx, RuntimeError, ValueError, TypeError, KeyError, MemoryError)
 
     def _program(self, model: ir.Model, names: tuple[str, ...]) -> Program:
+        if self.spec.gives_boxes and self.spec.competing_classes > 1:
+            raise RuntimeUnavailableError(
+                f"'{self.file}': IREE suppresses boxes of one class, this head suppresses those of "
+                f"{self.spec.competing_classes} classes one by one; convert the source again with `head` none or "
+                f"`class_agnostic`, or use another runtime"
+            )
         rt = _runtime()
         config = rt.Config("local-sync" if self.threads == 1 else "local-task")
         context = rt.SystemContext(config=config)
@@ -74,8 +65,8 @@ class IreeRuntime(CompiledRuntime):
         function = context.modules[module.name][main]
 
         def run(images: NDArray[np.uint8]) -> list[NDArray[Any]]:
-            found = function(images)
-            arrays = [np.asarray(value) for value in ([found] if len(names) == 1 else found)]
+            outputs = function(images)
+            arrays = [np.asarray(value) for value in ([outputs] if len(names) == 1 else outputs)]
             return [_unsigned(array, value) for array, value in zip(arrays, model.graph.outputs, strict=True)]
 
         return run
@@ -85,20 +76,7 @@ def open_model(model: ModelFile, choices: RuntimeChoices) -> IreeRuntime:
     """Compile a finished model."""
     _runtime()
     require_release("IREE", metadata.version("iree-base-compiler"), OLDEST, extra="iree", why=WHY)
-    document = read_document(model.data, file=model.file)
-    spec = document.spec
-    if spec.gives_boxes and spec.competing_classes > 1:
-        raise RuntimeUnavailableError(
-            f"'{model.file}': IREE suppresses boxes of one class, this head suppresses those of {spec.competing_classes} "
-            f"classes one by one; convert the source again with `head` none or `class_agnostic`, or use another runtime"
-        )
-    return IreeRuntime(model.data, file=model.file, document=document, threads=choices.threads)
-
-
-def providers() -> tuple[str, ...]:
-    """``("llvm-cpu",)``; raises ``MissingExtraError``."""
-    _runtime()
-    return (BACK_END,)
+    return IreeRuntime(model, choices)
 
 
 def _move_boxes_of_no_area_apart(model: ir.Model) -> None:
@@ -148,8 +126,8 @@ def _unsigned(array: NDArray[Any], value: ir.Value) -> NDArray[Any]:
 
 def _first_error(text: str) -> str:
     """The compiler's first complaint: behind it follow whole graphs."""
-    told = [line.partition("error: ")[2] for line in text.splitlines() if "error: " in line]
-    return told[0] if told else text[:400]
+    errors = [line.partition("error: ")[2] for line in text.splitlines() if "error: " in line]
+    return errors[0] if errors else text[:400]
 
 
 def _runtime() -> Any:

@@ -1,5 +1,9 @@
 """A finished model on ONNX Runtime in JavaScript, in a process of Node or of a browser that is asked by frames.
 
+``onnxruntime-node`` runs the CPU's kernels behind another language, ``onnxruntime-web`` what browsers run: ``wasm`` the
+WebAssembly kernels in Node, ``chromium`` the same in a Chromium, and ``chromium-webgpu`` the WebGPU kernels there,
+where it has an adapter.
+
 An npm package is looked for in the folder that ``XDET_NODE_MODULES`` names, else in ``./node_modules``. The other end
 is ``xdet/data/ort_core.mjs``, which describes the frames. The optional thresholds cannot be fed (the web's build
 throws, Node's ignores them), so a file runs at its own.
@@ -20,24 +24,27 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from converters.heads.base import is_raw_output
 from converters.spec import IMAGE
 from xdet.errors import ModelError, RuntimeUnavailableError
-from xdet.model.wire import FLOAT, UNTOLD, fixed_batch, with_outputs
-from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names
+from xdet.model.contract import read_document
+from xdet.model.wire import fixed_batch
+from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names, showing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from converters.spec import ModelDocument
+    from xdet.model.file import ModelFile
+    from xdet.runtimes.processors import RuntimeChoices
 
 FOLDER = "XDET_NODE_MODULES"
 DATA = Path(__file__).parent.parent / "data"
 SCRIPT = DATA / "ort_node.mjs"
 LENGTHS = struct.Struct("<II")
 STOP_S = 5.0
+IN_NODE = {"onnxruntime-node": ("cpu",), "onnxruntime-web": ("wasm",)}
+IN_CHROMIUM = {"chromium": "wasm", "chromium-webgpu": "webgpu"}
 
 
 class Peer(Protocol):
@@ -61,11 +68,8 @@ class JavaScriptRuntime(FinishedModelRuntime):
     """A finished model in ONNX Runtime's JavaScript; for one thread at a time.
 
     Args:
-        model: the ONNX file's bytes.
-        file: its name, for messages.
-        document: what its metadata says.
-        name: of the runtime and its provider, as reports name it.
-        package: the npm package's name, for messages.
+        model: the ONNX file.
+        choices: the runtime, which the npm package is called after, and its provider.
         peer: the process, which this object ends.
 
     Raises:
@@ -73,29 +77,25 @@ class JavaScriptRuntime(FinishedModelRuntime):
         RuntimeUnavailableError: the process ended.
     """
 
-    def __init__(
-        self, model: bytes, *, file: str, document: ModelDocument, name: str, package: str, peer: Peer
-    ) -> None:
-        self._name, self._file, self._package, self._peer = name, file, package, peer
+    def __init__(self, model: ModelFile, choices: RuntimeChoices, peer: Peer) -> None:
+        self._package, self._peer = str(choices.runtime), peer
         with ExitStack() as undo:
             undo.callback(peer.stop)  # an interrupt, too, leaves no process behind
-            opened, _ = self._ask({"op": "open"}, model)
-            require_graph_names(opened["outputs"], document, file=file)
+            document = read_document(model.data, file=model.file)
+            super().__init__(model, name=choices.name, document=document, batch=fixed_batch(model.data))
+            self._shown = self._open(model.data)
+            require_graph_names(self._shown, document, file=model.file)
             undo.pop_all()
-        self._shown: tuple[str, ...] = tuple(opened["outputs"])
-        super().__init__(model, file=file, document=document, batch=fixed_batch(model))
 
-    @property
-    def name(self) -> str:
-        """``onnxruntime-web:wasm``, ``onnxruntime-node:cpu``."""
-        return self._name
+    def _open(self, model: bytes) -> list[str]:
+        """Let the package load a file in the place of the one before; its outputs."""
+        outputs: list[str] = self._ask({"op": "open"}, model)[0]["outputs"]
+        return outputs
 
     def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
         hidden = [name for name in names if name not in self._shown]
         if hidden:
-            more = [(name, FLOAT if is_raw_output(name) else UNTOLD) for name in hidden]
-            opened, _ = self._ask({"op": "open"}, with_outputs(self._model, more))
-            self._shown = tuple(opened["outputs"])
+            self._shown = self._open(showing(self._model.data, hidden))
         image = np.ascontiguousarray(feeds[IMAGE])
         answer, body = self._ask({"op": "run", "dims": list(image.shape), "names": list(names)}, image.tobytes())
         arrays, start = [], 0
@@ -108,20 +108,20 @@ class JavaScriptRuntime(FinishedModelRuntime):
     def _ask(self, header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         text = json.dumps(header).encode()
         try:
-            found = self._peer.exchange(LENGTHS.pack(len(text), len(body)) + text + body)
+            reply = self._peer.exchange(LENGTHS.pack(len(text), len(body)) + text + body)
         except (OSError, EOFError) as error:
             raise RuntimeUnavailableError(
-                f"'{self._file}': {self._package} ended: {self._peer.last_words()}; see that the Node package "
+                f"'{self.file}': {self._package} ended: {self._peer.last_words()}; see that the Node package "
                 f"{self._package} is whole: npm install {self._package}"
             ) from error
-        size, _ = LENGTHS.unpack_from(found)
-        answer: dict[str, Any] = json.loads(found[LENGTHS.size : LENGTHS.size + size])
+        size, _ = LENGTHS.unpack_from(reply)
+        answer: dict[str, Any] = json.loads(reply[LENGTHS.size : LENGTHS.size + size])
         if "error" in answer:
             what = " ".join(str(answer["error"]).split())
             raise ModelError(
-                f"'{self._file}': {self._package} failed on it: {what}; see that the file is a complete ONNX model"
+                f"'{self.file}': {self._package} failed on it: {what}; see that the file is a complete ONNX model"
             )
-        return answer, found[LENGTHS.size + size :]
+        return answer, reply[LENGTHS.size + size :]
 
     def _free(self) -> None:
         self._peer.stop()
@@ -203,13 +203,31 @@ def find_package(name: str) -> Path:
     return package
 
 
-def has_package(name: str) -> bool:
-    """Whether an npm package is installed."""
+def open_model(model: ModelFile, choices: RuntimeChoices) -> JavaScriptRuntime:
+    """Open a finished model in Node or in Chromium.
+
+    Raises:
+        RuntimeUnavailableError: Node, Chromium, an adapter or the package is not there.
+        ModelError: the package cannot load the file.
+    """
+    package, provider = find_package(str(choices.runtime)), str(choices.provider)
+    if provider not in IN_CHROMIUM:
+        return JavaScriptRuntime(model, choices, NodeProcess(package, provider))
+    from xdet.runtimes.chromium import Chromium
+
+    return JavaScriptRuntime(model, choices, Chromium(package, IN_CHROMIUM[provider]))
+
+
+def providers(runtime: str) -> tuple[str, ...]:
+    """Those whose program and package are here; whether there is an adapter for WebGPU shows only when it is opened."""
+    from xdet.runtimes.chromium import find_chromium
+
     try:
-        find_package(name)
+        find_package(runtime)
     except RuntimeUnavailableError:
-        return False
-    return True
+        return ()
+    in_node = IN_NODE[runtime] if shutil.which("node") else ()
+    return (*in_node, "chromium") if runtime == "onnxruntime-web" and find_chromium() else in_node
 
 
 def _read(stream: IO[bytes], size: int) -> bytes:

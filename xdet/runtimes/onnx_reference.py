@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.spec import IMAGE
 from xdet.model.contract import read_document
+from xdet.model.wire import fixed_batch
 from xdet.runtimes.base import VendorErrors, vendor_errors
 from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names
 
@@ -20,36 +20,31 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.spec import ModelDocument
     from xdet.model.file import ModelFile
     from xdet.runtimes.processors import RuntimeChoices
 
 OLDEST_DEQUANTIZE = 19  # the evaluator has no DequantizeLinear of an earlier opset
+RUN_ERRORS = VendorErrors(
+    model=(RuntimeError, ValueError, TypeError, IndexError, KeyError, NotImplementedError, MemoryError)
+)
 
 
 class OnnxReferenceRuntime(FinishedModelRuntime):
-    """A finished model in ``onnx.reference.ReferenceEvaluator``.
+    """A finished model in ``onnx.reference.ReferenceEvaluator``."""
 
-    Args:
-        model: the ONNX file's bytes.
-        file: its name, for messages.
-        document: what its metadata says.
-    """
-
-    def __init__(self, model: bytes, *, file: str, document: ModelDocument) -> None:
-        self._file = file
-        self._evaluator: Any = _load(model, file)
-        require_graph_names(self._evaluator.output_names, document, file=file)
-        super().__init__(model, file=file, document=document, batch=_batch(self._evaluator.proto_))
-
-    @property
-    def name(self) -> str:
-        """``onnx-reference:numpy``."""
-        return "onnx-reference:numpy"
+    def __init__(self, model: ModelFile, choices: RuntimeChoices) -> None:
+        document = read_document(model.data, file=model.file)
+        self._evaluator: Any = _load(model.data, model.file)
+        require_graph_names(self._evaluator.output_names, document, file=model.file)
+        super().__init__(model, name=choices.name, document=document, batch=fixed_batch(model.data))
 
     def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
-        doing = "the ONNX reference evaluator failed while running it"
-        with _border(self._file, doing), np.errstate(over="ignore"):  # exp of a huge size is infinity, and clips
+        doing, advice = (
+            "the ONNX reference evaluator failed while running it",
+            "convert the source again with xdet convert",
+        )
+        border = vendor_errors(RUN_ERRORS, file=self.file, doing=doing, advice=advice)
+        with border, np.errstate(over="ignore"):  # exp of a huge size is infinity, and clips
             values = self._evaluator.run(list(names), dict(feeds))
             return [np.asarray(value) for value in values]
 
@@ -57,15 +52,9 @@ class OnnxReferenceRuntime(FinishedModelRuntime):
         self._evaluator = None
 
 
-def open_model(model: ModelFile, choices: RuntimeChoices) -> OnnxReferenceRuntime:  # noqa: ARG001 - there is no choice
+def open_model(model: ModelFile, choices: RuntimeChoices) -> OnnxReferenceRuntime:
     """Open a finished model."""
-    document = read_document(model.data, file=model.file)
-    return OnnxReferenceRuntime(model.data, file=model.file, document=document)
-
-
-def providers() -> tuple[str, ...]:
-    """``("numpy",)``."""
-    return ("numpy",)
+    return OnnxReferenceRuntime(model, choices)
 
 
 def _load(model: bytes, file: str) -> Any:
@@ -83,17 +72,3 @@ def _load(model: bytes, file: str) -> Any:
         for entry in proto.opset_import:  # every file of ours was written in 19, and stamped with less
             entry.version = max(entry.version, OLDEST_DEQUANTIZE)
         return ReferenceEvaluator(proto)
-
-
-def _batch(model: Any) -> int | None:
-    """The first size of the graph's input ``image``, None where it is free."""
-    (image,) = [value for value in model.graph.input if value.name == IMAGE]
-    size = image.type.tensor_type.shape.dim[0]
-    return int(size.dim_value) if size.HasField("dim_value") else None
-
-
-def _border(file: str, doing: str) -> Any:
-    errors = (RuntimeError, ValueError, TypeError, IndexError, KeyError, NotImplementedError, MemoryError)
-    return vendor_errors(
-        VendorErrors(model=errors), file=file, doing=doing, advice="convert the source again with xdet convert"
-    )

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.heads.base import is_raw_output
-from converters.spec import (
-    DETECTION_OUTPUTS,
-    IMAGE,
-    THRESHOLD_INPUTS,
-    ContractTensor,
-    ModelDocument,
-    Thresholds,
-    contract_io,
-)
+from converters.sources import FINISHED
+from converters.spec import DETECTION_OUTPUTS, IMAGE, ContractTensor, ModelDocument, Thresholds, contract_io
 from xdet.errors import ModelError
 from xdet.model.contract import read_document
+from xdet.model.file import ModelFile
 from xdet.model.frozen_thresholds import freeze_thresholds, obeys_fed_thresholds
-from xdet.model.wire import FLOAT, UNTOLD, with_outputs
-from xdet.runtimes.finished import FinishedModelRuntime
+from xdet.runtimes.finished import FinishedModelRuntime, showing
 from xdet.runtimes.ort_session import (
     CPU,
     EXACT_KERNELS,
@@ -35,15 +28,13 @@ from xdet.runtimes.ort_session import (
     resolve_provider,
     short_name,
 )
-from xdet.runtimes.processors import RuntimeChoices, threads_per_network, told_settings
+from xdet.runtimes.processors import RuntimeChoices, threads_per_network
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from xdet.model.file import ModelFile
-    from xdet.runtimes.base import Capabilities
     from xdet.runtimes.finished import Outputs
 
 UNFUSED = "onnxruntime-unfused"
@@ -64,37 +55,24 @@ class OnnxRuntime(FinishedModelRuntime):
 
     def __init__(self, session: OrtSession, document: ModelDocument) -> None:
         _require_contract(session, document)
-        super().__init__(session.model, file=session.file, document=document, batch=session.inputs[0].shape[0])
+        choices, model = session.choices, ModelFile(Path(session.file), session.model, FINISHED)
+        kind = "onnxruntime" if choices.fuse else UNFUSED
+        named = RuntimeChoices(
+            kind, short_name(choices.provider), provider_options=choices.provider_options, device=choices.device
+        )
+        super().__init__(model, name=named.name, document=document, batch=session.inputs[0].shape[0])
+        exact = choices.provider == CPU and choices.fuse and document.activations in EXACT_KERNELS
+        self.capabilities = replace(self.capabilities, exact=exact)
+        self.concurrent = choices.provider == CPU  # other providers are not all made for it
         self._session = session
         self._outputs = frozenset(output.name for output in session.outputs)
-        self._frozen = not set(THRESHOLD_INPUTS) <= set(session.optional_inputs)
         self._inner: dict[tuple[str, ...], OrtSession] = {}
         self._at_thresholds: dict[tuple[float, float], OrtSession] = {}
         self._opening = Lock()
 
-    @property
-    def name(self) -> str:
-        """``onnxruntime:`` (``onnxruntime-unfused:`` without integer kernels), the provider's short name, and its settings."""
-        choices = self._session.choices
-        kind = "onnxruntime" if choices.fuse else UNFUSED
-        return f"{kind}:{short_name(choices.provider)}{told_settings(choices.provider_options, choices.device)}"
-
-    @property
-    def concurrent(self) -> bool:
-        """On the CPU; other providers are not all made for it."""
-        return self._session.choices.provider == CPU
-
-    @cached_property
-    def capabilities(self) -> Capabilities:
-        """Thresholds unless frozen, head and inner values always, exact for integer models on the CPU provider."""
-        choices = self._session.choices
-        exact = choices.provider == CPU and choices.fuse and self.document.activations in EXACT_KERNELS
-        takes = not self.spec.gives_boxes or not self._frozen
-        return replace(super().capabilities, thresholds=takes, exact=exact)
-
     def _boxes(self, images: NDArray[np.uint8], thresholds: Thresholds) -> Outputs:
         """As others do; a provider that ignores fed thresholds gets a copy of the model in which they are constants."""
-        if self._feeds or self._frozen:
+        if not self._feeds_thresholds or self._obeys:
             return super()._boxes(images, thresholds)
         return self._frozen_at(thresholds).run(DETECTION_OUTPUTS, {IMAGE: images})
 
@@ -116,26 +94,26 @@ class OnnxRuntime(FinishedModelRuntime):
             session.close()
 
     @cached_property
-    def _feeds(self) -> bool:
-        """Whether thresholds are fed. The CPU provider obeys, as the tests hold for every release; others are asked."""
-        if self._frozen or self._session.choices.provider == CPU:
-            return not self._frozen
+    def _obeys(self) -> bool:
+        """Whether fed thresholds are obeyed. The CPU provider does, as the tests hold for every release; others are asked."""
+        if self._session.choices.provider == CPU:
+            return True
         image = self.spec.image
         noise = np.random.default_rng(0).integers(0, 256, (self.batch or 1, *image.shape), np.uint8)
         return obeys_fed_thresholds(self._session, image.as_fed(noise))
 
     def _frozen_at(self, thresholds: Thresholds) -> OrtSession:
         """A session whose thresholds are constants; those of the last two pairs are kept, and the file as it is."""
-        own, asked = self.spec.thresholds, (thresholds.score, thresholds.iou)
-        if asked == (own.score, own.iou):
+        own, pair = self.spec.thresholds, (thresholds.score, thresholds.iou)
+        if pair == (own.score, own.iou):
             return self._session
         with self._opening:
-            opened = self._at_thresholds.pop(asked, None)
+            opened = self._at_thresholds.pop(pair, None)
             if opened is None:
                 constants = replace(own, score=thresholds.score, iou=thresholds.iou)
                 opened = self._session.reopen(freeze_thresholds(self._session.model, self.document, constants))
             kept = list(self._at_thresholds.items())[1 - FROZEN_SESSIONS :]
-            self._at_thresholds = {**dict(kept), asked: opened}
+            self._at_thresholds = {**dict(kept), pair: opened}
             return opened
 
     def _showing(self, names: tuple[str, ...]) -> OrtSession:
@@ -145,8 +123,7 @@ class OnnxRuntime(FinishedModelRuntime):
         hidden = tuple(sorted(set(names) - self._outputs))
         with self._opening:
             if hidden not in self._inner:
-                shown = with_outputs(self._session.model, [(n, FLOAT if is_raw_output(n) else UNTOLD) for n in hidden])
-                opened = self._session.reopen(shown)
+                opened = self._session.reopen(showing(self._session.model, hidden))
                 kept = list(self._inner.items())[1 - INNER_SESSIONS :]
                 self._inner = {**dict(kept), hidden: opened}
             return self._inner[hidden]
@@ -157,7 +134,7 @@ def open_model(model: ModelFile, choices: RuntimeChoices) -> OnnxRuntime:
     return open_onnxruntime(model.data, file=model.file, choices=choices, fuse=choices.runtime != UNFUSED)
 
 
-def providers() -> tuple[str, ...]:
+def providers(_: str) -> tuple[str, ...]:
     """Short names of the execution providers here."""
     return tuple(provider.short for provider in available_providers())
 

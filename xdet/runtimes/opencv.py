@@ -17,7 +17,6 @@ from converters.integer.golden import GENERATOR, compare_head, golden_image
 from converters.spec import IMAGE
 from converters.spec.releases import OTHER_RUNTIMES
 from xdet.errors import RuntimeUnavailableError, import_extra
-from xdet.model.contract import read_document
 from xdet.runtimes.base import require_release
 from xdet.runtimes.compiled import CompiledRuntime, as_file
 
@@ -38,12 +37,6 @@ class OpenCvRuntime(CompiledRuntime):
     """A finished model in OpenCV."""
 
     TITLE = "OpenCV"
-    ADVICE = "see that the file is a complete ONNX model"
-
-    @property
-    def name(self) -> str:
-        """``opencv:cpu``."""
-        return "opencv:cpu"
 
     def _errors(self) -> tuple[type[Exception], ...]:
         return (_opencv().error, RuntimeError, ValueError, TypeError, MemoryError)
@@ -79,8 +72,7 @@ def open_model(model: ModelFile, choices: RuntimeChoices) -> OpenCvRuntime:
         raise RuntimeUnavailableError(
             f"{ENGINE} is {forced!r}, expected none or {str(cv2.dnn.ENGINE_NEW)!r}: {WHY}; unset it"
         )
-    document = read_document(model.data, file=model.file)
-    runtime = OpenCvRuntime(model.data, file=model.file, document=document, threads=choices.threads)
+    runtime = OpenCvRuntime(model, choices)
     _require_golden(runtime, str(cv2.__version__))
     return runtime
 
@@ -91,18 +83,12 @@ def _require_golden(runtime: OpenCvRuntime, release: str) -> None:
     if vector is None or vector.generator != GENERATOR:
         return
     picture = golden_image(image.height, image.width, vector.seed)
-    found = compare_head(runtime.head(picture)[0], vector)
-    if found.worst_lsb > vector.other_kernels_lsb:
+    worst, most = compare_head(runtime.head(picture)[0], vector).worst_lsb, vector.other_kernels_lsb
+    if worst > most:
         raise RuntimeUnavailableError(
-            f"'{runtime.file}': OpenCV {release} errs on this processor: its head for the golden picture is {found.worst_lsb} "
-            f"steps off, expected at most {vector.other_kernels_lsb}; use another runtime, or another release of OpenCV"
+            f"'{runtime.file}': OpenCV {release} errs on this processor: its head for the golden picture is {worst} steps "
+            f"off, expected at most {most}; use another runtime, or another release of OpenCV"
         )
-
-
-def providers() -> tuple[str, ...]:
-    """``("cpu",)``; raises ``MissingExtraError``."""
-    _opencv()
-    return ("cpu",)
 
 
 def _opencv() -> Any:

@@ -11,24 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.heads.base import is_raw_output
 from converters.spec import DETECTION_OUTPUTS, IMAGE
-from xdet.errors import MissingExtraError, RuntimeUnavailableError
+from xdet.errors import RuntimeUnavailableError, import_extra
 from xdet.model.contract import read_document
-from xdet.model.wire import FLOAT, UNTOLD, with_outputs
 from xdet.runtimes.base import VendorErrors, require_release, vendor_errors
-from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names, showing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from converters.spec import ModelDocument
     from xdet.model.file import ModelFile
+    from xdet.runtimes.processors import RuntimeChoices
 
-DEFAULTS = RuntimeChoices()
 ERRORS = VendorErrors(model=(RuntimeError, ValueError, TypeError, MemoryError))
 
 
@@ -36,60 +32,49 @@ class OpenVinoRuntime(FinishedModelRuntime):
     """A finished model, compiled for one of OpenVINO's devices; for one thread at a time.
 
     Args:
-        model: the ONNX file's bytes.
-        file: its name, for messages.
-        document: what its metadata says.
+        model: the ONNX file.
         choices: ``provider`` is a device as OpenVINO names it, in any case, None the CPU.
     """
 
-    def __init__(self, model: bytes, *, file: str, document: ModelDocument, choices: RuntimeChoices = DEFAULTS) -> None:
+    def __init__(self, model: ModelFile, choices: RuntimeChoices) -> None:
+        document = read_document(model.data, file=model.file)
+        oldest = document.oldest_runtimes.get("openvino", "0")
+        why = f"'{model.file}' does not load in older ones"
+        require_release("OpenVINO", _release(), oldest, extra="openvino", why=why)
         self._core, self._device, self._threads = _core(), _device(choices.provider), choices.threads
-        self._file = file
-        self._compiled: dict[tuple[str, ...], Any] = {}
-        raw = [output.value_name for output in document.spec.raw_outputs]
-        own = tuple(raw) or DETECTION_OUTPUTS
-        compiled = self._compile(model, ())
-        require_graph_names([name for out in compiled.outputs for name in out.get_names()], document, file=file)
+        compiled = self._compile(model.data, model.file)
+        require_graph_names([name for out in compiled.outputs for name in out.get_names()], document, file=model.file)
         size = compiled.input(IMAGE).get_partial_shape()[0]
-        super().__init__(model, file=file, document=document, batch=None if size.is_dynamic else size.get_length())
-        self._compiled = {tuple(own): compiled}
-
-    @property
-    def name(self) -> str:
-        """``openvino:`` and the device."""
-        return f"openvino:{self._device.lower()}"
+        batch = None if size.is_dynamic else size.get_length()
+        super().__init__(model, name=f"openvino:{self._device.lower()}", document=document, batch=batch)
+        own = DETECTION_OUTPUTS if self.spec.gives_boxes else self._raw_names
+        self._compiled: dict[tuple[str, ...], Any] = {own: compiled}
 
     def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
         compiled = self._showing(tuple(names))
-        with self._border("OpenVINO failed while running it"):
+        with _border(self.file, "OpenVINO failed while running it"):
             results = compiled(dict(feeds))
             return [np.array(results[name]) for name in names]
 
     def _showing(self, names: tuple[str, ...]) -> Any:
         """A compiled model with these outputs; the last one that was asked for beside the own ones is kept."""
-        for known, compiled in self._compiled.items():
-            if set(names) <= set(known):
+        for shown, compiled in self._compiled.items():
+            if set(names) <= set(shown):
                 return compiled
-        hidden = [name for name in names if not any(name in known for known in self._compiled)]
-        compiled = self._compile(self._model, tuple(hidden))
+        hidden = [name for name in names if not any(name in shown for shown in self._compiled)]
+        compiled = self._compile(showing(self._model.data, hidden), self.file)
         self._compiled = {**dict(list(self._compiled.items())[:1]), names: compiled}
         return compiled
 
-    def _compile(self, model: bytes, hidden: tuple[str, ...]) -> Any:
+    def _compile(self, model: bytes, file: str) -> Any:
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if self._device == "CPU":
             # a pinned thread waits for whatever reads photographs on its processor
             settings["ENABLE_CPU_PINNING"] = False
         if self._threads is not None:
             settings["INFERENCE_NUM_THREADS"] = self._threads
-        with self._border("OpenVINO cannot load it"):
-            read = self._core.read_model(
-                with_outputs(model, [(name, FLOAT if is_raw_output(name) else UNTOLD) for name in hidden])
-            )
-            return self._core.compile_model(read, self._device, settings)
-
-    def _border(self, doing: str) -> Any:
-        return vendor_errors(ERRORS, file=self._file, doing=doing, advice="see that the file is complete")
+        with _border(file, "OpenVINO cannot load it"):
+            return self._core.compile_model(self._core.read_model(model), self._device, settings)
 
     def _free(self) -> None:
         self._compiled = {}
@@ -97,20 +82,16 @@ class OpenVinoRuntime(FinishedModelRuntime):
 
 def open_model(model: ModelFile, choices: RuntimeChoices) -> OpenVinoRuntime:
     """Open a finished model on one of OpenVINO's devices."""
-    document = read_document(model.data, file=model.file)
-    oldest = document.oldest_runtimes.get("openvino", "0")
-    why = f"'{model.file}' does not load in older ones"
-    require_release("OpenVINO", _release(), oldest, extra="openvino", why=why)
-    return OpenVinoRuntime(model.data, file=model.file, document=document, choices=choices)
+    return OpenVinoRuntime(model, choices)
 
 
-def providers() -> tuple[str, ...]:
-    """OpenVINO's devices here, in lower case.
-
-    Raises:
-        MissingExtraError: OpenVINO is not installed.
-    """
+def providers(_: str) -> tuple[str, ...]:
+    """OpenVINO's devices here, in lower case; raises ``MissingExtraError``."""
     return tuple(device.lower() for device in _core().available_devices)
+
+
+def _border(file: str, doing: str) -> Any:
+    return vendor_errors(ERRORS, file=file, doing=doing, advice="see that the file is complete")
 
 
 def _device(name: str | None) -> str:
@@ -127,15 +108,8 @@ def _device(name: str | None) -> str:
 
 def _release() -> str:
     """``2026.4.1``; several distributions bring the package."""
-    _core()
-    import openvino
-
-    return str(openvino.__version__).partition("-")[0]
+    return str(import_extra("openvino", "OpenVINO", "openvino").__version__).partition("-")[0]
 
 
 def _core() -> Any:
-    try:
-        from openvino import Core
-    except ImportError as error:
-        raise MissingExtraError("OpenVINO", "openvino") from error
-    return Core()
+    return import_extra("openvino", "OpenVINO", "openvino").Core()

@@ -86,12 +86,12 @@ class RuntimeChoices:
             bound = "at least 1" if self.threads < 1 else f"at most {most} here, four per processor"
             raise UsageError(f"threads must be {bound}, got {self.threads}; leave it out for the runtime's default")
 
-
-def told_settings(provider_options: Mapping[str, str], device: str | None) -> str:
-    """What reports write behind a provider's name: nothing, or ``" (device=gpu, precision=FP16)"``."""
-    settings = [f"device={device}"] if device else []
-    settings += [f"{key}={value}" for key, value in sorted(provider_options.items())]
-    return f" ({', '.join(settings)})" if settings else ""
+    @property
+    def name(self) -> str:
+        """The runtime as reports name it: ``"litert:xnnpack"``, ``"onnxruntime:openvino (device=gpu, precision=FP16)"``."""
+        settings = [f"device={self.device}"] if self.device else []
+        settings += [f"{key}={value}" for key, value in sorted(self.provider_options.items())]
+        return f"{self.runtime}:{self.provider}" + (f" ({', '.join(settings)})" if settings else "")
 
 
 def most_threads() -> int:

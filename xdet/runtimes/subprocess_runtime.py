@@ -14,7 +14,6 @@ import gc
 import os
 from contextlib import suppress
 from dataclasses import asdict, replace
-from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +22,8 @@ import numpy as np
 
 from converters.heads.base import BatchDetections
 from converters.spec import DetectorSpec, Thresholds
-from xdet.errors import RuntimeCrashedError, UsageError, XdetError
-from xdet.model.file import ModelFile, hash_model
+from xdet.errors import RuntimeCrashedError, XdetError
+from xdet.model.file import ModelFile
 from xdet.runtimes.base import Capabilities, Runtime
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.worker import Message, SubprocessEndedError, Worker, keep_idle, take_idle
@@ -56,59 +55,32 @@ class SubprocessRuntime(Runtime):
     """
 
     def __init__(self, model: ModelFile, choices: RuntimeChoices, module: str) -> None:
-        self._model, self._asked = model, f"{choices.runtime}:{choices.provider}"
+        self._model, self._closed = model, False
+        self._requested = f"{choices.runtime}:{choices.provider}"
         self._kind = module, (choices.threads, choices.workers)
-        self._closed = False
         fields = {
             "module": module,
             "path": str(model.path),
             "folder": str(Path.cwd()) if not model.path.is_absolute() and model.path.exists() else None,
             "format": model.format,
-            "choices": {**asdict(replace(choices, spec=None, source_options=None, provider_options={}))},
+            "choices": asdict(replace(choices, spec=None, source_options=None, provider_options={})),
             "provider_options": dict(choices.provider_options),
             "spec": None if choices.spec is None else choices.spec.to_dict(),
             "source_options": None if choices.source_options is None else choices.source_options.to_dict(),
         }
         opened = self._opened(fields)
-        self._name: str = opened["name"]
-        self._batch: int | None = opened["batch"]
-        self._spec = DetectorSpec.from_dict(opened["spec"])
-        self._capabilities = Capabilities(**opened["capabilities"])
-
-    @property
-    def name(self) -> str:
-        """The runtime's own."""
-        return self._name
-
-    @property
-    def file(self) -> str:
-        """The model's name as messages give it."""
-        return self._model.file
-
-    @cached_property
-    def sha256(self) -> str:
-        """SHA-256 of the file's bytes, hex digits."""
-        return hash_model(self._model.data)
-
-    @property
-    def spec(self) -> DetectorSpec:
-        """The detector that the model holds."""
-        return self._spec
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """The runtime's own."""
-        return self._capabilities
-
-    @property
-    def batch(self) -> int | None:
-        """Images per call, None for any number."""
-        return self._batch
+        super().__init__(
+            model,
+            name=opened["name"],
+            spec=DetectorSpec.from_dict(opened["spec"]),
+            capabilities=Capabilities(**opened["capabilities"]),
+            batch=opened["batch"],
+        )
 
     def detect(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
         """Find boxes; see ``Runtime.detect``."""
-        found = self._ask("finding boxes", {"detect": asdict(thresholds)}, {"images": images}).arrays
-        return BatchDetections(*(found[name] for name in DETECTIONS))
+        arrays = self._ask("finding boxes", {"detect": asdict(thresholds)}, {"images": images}).arrays
+        return BatchDetections(*(arrays[name] for name in DETECTIONS))
 
     def head(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The raw head; see ``Runtime.head``."""
@@ -119,13 +91,12 @@ class SubprocessRuntime(Runtime):
         answer = self._ask("showing inner values", {"tensors": list(names)}, {"images": images})
         return {name: answer.arrays[str(i)] for i, name in enumerate(answer.fields["names"])}
 
-    def close(self) -> None:
-        """Close the model; its subprocess is kept for the next one, or ends."""
-        if self._closed or not self._worker.is_ready:
-            self._worker.stop()
-        else:
+    def _free(self) -> None:
+        """The subprocess is kept for the next model, or ends."""
+        if self._worker.is_ready:
             self._let_go()
-        self._closed = True
+        else:
+            self._worker.stop()
 
     def _opened(self, fields: dict[str, Any]) -> Mapping[str, Any]:
         """What the subprocess tells of the opened model; ``_worker`` is the one that has it."""
@@ -162,13 +133,13 @@ class SubprocessRuntime(Runtime):
             self._worker.stop()
 
     def _ask(self, doing: str, fields: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Message:
-        if self._closed or not self._worker.stop.alive:
-            raise UsageError(f"'{self.file}' was closed; open it again")
+        self._closed = self._closed or not self._worker.stop.alive
+        self._require_open()
         try:
             return self._worker.ask(Message(fields, arrays))
         except SubprocessEndedError as error:
             raise RuntimeCrashedError(
-                f"'{self.file}': {self._asked} crashed while {doing}: its process ended with {error}; see that the file is "
+                f"'{self.file}': {self._requested} crashed while {doing}: its process ended with {error}; see that the file is "
                 f"whole and of a maker whom you trust, or try another runtime"
             ) from error
 
@@ -200,8 +171,8 @@ class ServedRuntime:
             )
         images = message.arrays["images"]
         if "detect" in fields:
-            found = self._runtime.detect(images, Thresholds(**fields["detect"]))
-            return Message(arrays={name: getattr(found, name) for name in DETECTIONS})
+            detections = self._runtime.detect(images, Thresholds(**fields["detect"]))
+            return Message(arrays={name: getattr(detections, name) for name in DETECTIONS})
         if "head" in fields:
             return Message(arrays={"head": self._runtime.head(images)})
         shown = self._runtime.tensors(images, fields["tensors"])

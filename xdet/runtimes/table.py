@@ -2,17 +2,12 @@
 
 Whoever adds a runtime writes that module and that row, and nothing else. A row states all that the rest of xdet asks
 about the runtime. The module is imported when the runtime is first opened, so a package that is not installed costs
-nothing. It has two functions::
-
-    def open_model(model: ModelFile, choices: RuntimeChoices) -> Runtime
-    def providers() -> tuple[str, ...]     # what can stand behind the runtime's name and a colon here;
-    MissingExtraError
+nothing.
 """
 
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module, metadata
 from importlib.util import find_spec
@@ -40,12 +35,11 @@ class RuntimeRow:
 
     Attributes:
         module: dotted name of the module behind the row.
-        formats: of the files it takes.
-        usual: the provider where its name stands alone.
         package: the module that must be installed, whose distributions' versions reports name; "" where Python sees
             none.
         extra: of xdet, which installs the package; None where that is no extra's business.
-        only: its providers, where they are always the same.
+        formats: of the files it takes.
+        only: its providers, where they are always the same; the first is the usual one.
         checked: providers that a check runs where no runtime is named.
         trusted: providers that a check runs in this process; all others may crash, and run in a subprocess.
         subprocess: it crashes on hostile files, so it always runs in a subprocess.
@@ -61,10 +55,9 @@ class RuntimeRow:
     """
 
     module: str
-    formats: tuple[str, ...]
-    usual: str
     package: str
     extra: str | None = None
+    formats: tuple[str, ...] = ("onnx",)
     only: tuple[str, ...] = ()
     checked: tuple[str, ...] = ()
     trusted: tuple[str, ...] = ()
@@ -77,6 +70,11 @@ class RuntimeRow:
     rounds_steps: tuple[str, ...] = ()
     any_size: tuple[str, ...] = get_args(ResizeRule)
     suppresses_at_equality: tuple[str, ...] = ()
+
+    @property
+    def usual(self) -> str:
+        """The provider where the runtime's name stands alone."""
+        return self.only[0] if self.only else "cpu"
 
     @property
     def installed(self) -> bool:
@@ -92,10 +90,13 @@ class RuntimeModule(Protocol):
     """What the module behind a row offers."""
 
     def open_model(self, model: ModelFile, choices: RuntimeChoices) -> Runtime:
-        """Open a file of one of the row's formats; raises as ``open_runtime``."""
+        """Open a file of one of the row's formats, with runtime and provider named; raises as ``open_runtime``."""
 
-    def providers(self) -> tuple[str, ...]:
-        """What can stand behind the runtime's name and a colon here; raises ``MissingExtraError``."""
+    def providers(self, runtime: str) -> tuple[str, ...]:
+        """What can stand behind a runtime's name and a colon here; raises ``MissingExtraError``.
+
+        A module has it where the row does not tell: without ``only``, or without a package that Python sees.
+        """
 
 
 def open_runtime(path: Path, choices: RuntimeChoices = DEFAULTS) -> Runtime:
@@ -127,13 +128,23 @@ def open_model(model: ModelFile, choices: RuntimeChoices = DEFAULTS, *, subproce
     """
     choices = require_choices(choices, model.format, file=model.file)
     row = RUNTIMES[str(choices.runtime)]
-    _require_any_size(model, str(choices.runtime), row)
-    with _advice_for_any_size(model):
+    if row.any_size != get_args(ResizeRule) and _rule_inside(model) not in (None, *row.any_size):
+        known = f"of those it takes {', '.join(row.any_size)}; " if row.any_size else ""
+        raise RuntimeUnavailableError(
+            f"'{model.file}' takes photographs of any size with resize {_rule_inside(model)}, which {choices.runtime} does "
+            f"not compile: {known}convert the source without `any_size`, and a file of fixed size runs there"
+        )
+    try:
         if row.subprocess if subprocess is None else subprocess:
             from xdet.runtimes.subprocess_runtime import SubprocessRuntime
 
             return SubprocessRuntime(model, choices, row.module)
         return row.load().open_model(model, choices)
+    except ModelError as error:
+        if _rule_inside(model) is None:
+            raise
+        advice = "the file takes photographs of any size: without `any_size` it may load here"
+        raise ModelError(f"{error}; {advice}") from error
 
 
 def require_choices(choices: RuntimeChoices, model_format: str | None, *, file: str) -> RuntimeChoices:
@@ -167,7 +178,8 @@ def require_choices(choices: RuntimeChoices, model_format: str | None, *, file: 
             f"'{file}' runs on {name}: options and devices are those of ONNX Runtime's execution providers; "
             f"leave them out, or run an ONNX file there"
         )
-    if choices.provider is not None and row.only and choices.provider.lower() not in row.only:
+    provider = choices.provider or row.usual
+    if row.only and (provider := provider.lower()) not in row.only:
         instead = "" if "onnx" in row.formats else "; or convert the file to use ONNX Runtime's providers"
         raise RuntimeUnavailableError(
             f"{choices.provider!r} is not available for '{file}', which runs on {name}: it has "
@@ -175,36 +187,18 @@ def require_choices(choices: RuntimeChoices, model_format: str | None, *, file: 
         )
     if row.extra is not None and not row.installed:
         raise MissingExtraError(f"{row.package}, which runs {' and '.join(row.formats)} files,", row.extra)
-    return replace(choices, runtime=name, provider=choices.provider or row.usual)
+    return replace(choices, runtime=name, provider=provider)
 
 
-def _require_any_size(model: ModelFile, name: str, row: RuntimeRow) -> None:
-    """Refuse a file for photographs of any size where a runtime cannot compile its resize rule."""
-    if model.format != "onnx" or row.any_size == get_args(ResizeRule):
-        return
-    image = read_document(model.data, file=model.file).spec.image
-    if image.any_size and image.resize not in row.any_size:
-        known = f"of those it takes {', '.join(row.any_size)}; " if row.any_size else ""
-        raise RuntimeUnavailableError(
-            f"'{model.file}' takes photographs of any size with resize {image.resize}, which {name} does not compile: {known}"
-            "convert the source without `any_size`, and a file of fixed size runs there"
-        )
-
-
-@contextmanager
-def _advice_for_any_size(model: ModelFile) -> Iterator[None]:
-    """Of a file for any size that a provider cannot load, say that one of fixed size may do."""
+def _rule_inside(model: ModelFile) -> ResizeRule | None:
+    """The resize rule of a finished file for photographs of any size; None for others, and where it cannot be read."""
+    if not model.is_finished:
+        return None
     try:
-        yield
-    except ModelError as error:
-        try:
-            any_size = model.format == "onnx" and read_document(model.data, file=model.file).spec.image.any_size
-        except ModelError:
-            any_size = False
-        if any_size:
-            told = "the file takes photographs of any size: without `any_size` it may load here"
-            raise ModelError(f"{error}; {told}") from error
-        raise
+        image = read_document(model.data, file=model.file).spec.image
+    except ModelError:  # which opening the file tells
+        return None
+    return image.resize if image.any_size else None
 
 
 def parse_runtimes(text: str, *, threads: int | None = None) -> tuple[RuntimeChoices, ...]:
@@ -255,15 +249,20 @@ def split_runtime(runtime: str | None, provider: str | None) -> tuple[str | None
 
 def runtimes_for(model_format: str) -> tuple[str, ...]:
     """What can run files of this format here, as ``parse_runtimes`` reads it; back ends not installed are left out."""
-    names: list[str] = []
-    for name, row in RUNTIMES.items():
-        if model_format in row.formats:
-            try:
-                here = row.load().providers()
-            except MissingExtraError:
-                continue
-            names += [f"{name}:{provider}" for provider in here if not row.only or provider in row.only]
-    return tuple(names)
+    return tuple(
+        f"{name}:{provider}"
+        for name, row in RUNTIMES.items()
+        if model_format in row.formats
+        for provider in providers_here(name)
+    )
+
+
+def providers_here(runtime: str) -> tuple[str, ...]:
+    """The providers that a runtime of the table has here; none where its package is not installed."""
+    row = RUNTIMES[runtime]
+    if not row.installed:
+        return ()
+    return row.only if row.only and row.package else row.load().providers(runtime)
 
 
 def require_runtime(name: str) -> None:
@@ -322,8 +321,6 @@ def _distributions_of(package: str) -> Iterator[str]:
 RUNTIMES: dict[str, RuntimeRow] = {
     "onnxruntime": RuntimeRow(
         module="xdet.runtimes.onnxruntime",
-        formats=("onnx",),
-        usual="cpu",
         package="onnxruntime",
         checked=("cpu",),
         trusted=("cpu",),
@@ -334,8 +331,6 @@ RUNTIMES: dict[str, RuntimeRow] = {
     ),
     "onnxruntime-unfused": RuntimeRow(  # every operator in float32 between its pairs, as the standard says it
         module="xdet.runtimes.onnxruntime",
-        formats=("onnx",),
-        usual="cpu",
         package="onnxruntime",
         only=("cpu",),
         trusted=("cpu",),
@@ -344,8 +339,6 @@ RUNTIMES: dict[str, RuntimeRow] = {
     ),
     "openvino": RuntimeRow(
         module="xdet.runtimes.openvino",
-        formats=("onnx",),
-        usual="cpu",
         package="openvino",
         extra="openvino",
         checked=("cpu",),
@@ -355,8 +348,6 @@ RUNTIMES: dict[str, RuntimeRow] = {
     ),
     "onnx-reference": RuntimeRow(
         module="xdet.runtimes.onnx_reference",
-        formats=("onnx",),
-        usual="numpy",
         package="onnx",
         only=("numpy",),
         trusted=("numpy",),
@@ -365,8 +356,6 @@ RUNTIMES: dict[str, RuntimeRow] = {
     ),
     "opencv": RuntimeRow(
         module="xdet.runtimes.opencv",
-        formats=("onnx",),
-        usual="cpu",
         package="cv2",
         extra="opencv",
         only=("cpu",),
@@ -378,8 +367,6 @@ RUNTIMES: dict[str, RuntimeRow] = {
     ),
     "tract": RuntimeRow(
         module="xdet.runtimes.tract",
-        formats=("onnx",),
-        usual="cpu",
         package="tract",
         extra="tract",
         only=("cpu",),
@@ -391,8 +378,6 @@ RUNTIMES: dict[str, RuntimeRow] = {
     ),
     "tvm": RuntimeRow(
         module="xdet.runtimes.tvm",
-        formats=("onnx",),
-        usual="cpu",
         package="tvm",
         extra="tvm",
         only=("cpu",),
@@ -404,8 +389,6 @@ RUNTIMES: dict[str, RuntimeRow] = {
     ),
     "iree": RuntimeRow(
         module="xdet.runtimes.iree",
-        formats=("onnx",),
-        usual="llvm-cpu",
         package="iree",
         extra="iree",
         only=("llvm-cpu",),
@@ -415,9 +398,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         any_size=(),
     ),
     "onnxruntime-web": RuntimeRow(
-        module="xdet.runtimes.onnxruntime_web",
-        formats=("onnx",),
-        usual="wasm",
+        module="xdet.runtimes.javascript",
         package="",  # Node's
         only=("wasm", "chromium", "chromium-webgpu"),
         trusted=("wasm", "chromium", "chromium-webgpu"),  # Node and Chromium are processes of their own
@@ -426,9 +407,7 @@ RUNTIMES: dict[str, RuntimeRow] = {
         rounds_steps=("wasm", "chromium"),
     ),
     "onnxruntime-node": RuntimeRow(
-        module="xdet.runtimes.onnxruntime_node",
-        formats=("onnx",),
-        usual="cpu",
+        module="xdet.runtimes.javascript",
         package="",  # Node's
         only=("cpu",),
         trusted=("cpu",),
@@ -437,9 +416,8 @@ RUNTIMES: dict[str, RuntimeRow] = {
     ),
     "onnxruntime-source": RuntimeRow(
         module="xdet.runtimes.onnxruntime_source",
-        formats=("onnx-source",),
-        usual="cpu",
         package="onnxruntime",
+        formats=("onnx-source",),
         only=("cpu",),
         checked=("cpu",),
         subprocess=True,
@@ -447,10 +425,9 @@ RUNTIMES: dict[str, RuntimeRow] = {
     ),
     "litert": RuntimeRow(
         module="xdet.runtimes.litert",
-        formats=("tflite",),
-        usual="xnnpack",
         package="ai_edge_litert",
         extra="litert",
+        formats=("tflite",),
         only=("xnnpack", "builtin", "reference"),
         checked=("xnnpack", "builtin", "reference"),
         subprocess=True,
@@ -460,10 +437,9 @@ RUNTIMES: dict[str, RuntimeRow] = {
     ),
     "keras": RuntimeRow(
         module="xdet.runtimes.keras",
-        formats=("h5", "keras"),
-        usual="cpu",
         package="tensorflow",
         extra="keras",
+        formats=("h5", "keras"),
         only=("cpu",),
         checked=("cpu",),
         subprocess=True,

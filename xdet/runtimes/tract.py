@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from converters.spec.releases import OTHER_RUNTIMES
 from xdet.errors import RuntimeUnavailableError, import_extra
-from xdet.model.contract import read_document
 from xdet.model.graph import readers_of
 from xdet.runtimes.base import require_release
 from xdet.runtimes.compiled import CompiledRuntime, as_file
@@ -35,11 +34,6 @@ class TractRuntime(CompiledRuntime):
     TITLE = "tract"
     ADVICE = "where the file holds int8 activations, convert the source without --activations int8"
 
-    @property
-    def name(self) -> str:
-        """``tract:cpu``."""
-        return "tract:cpu"
-
     def _errors(self) -> tuple[type[Exception], ...]:
         return (_tract().TractError, RuntimeError, ValueError, TypeError, MemoryError)
 
@@ -49,7 +43,7 @@ class TractRuntime(CompiledRuntime):
         wrong = [v for v in shares if any(node.op_type == "QuantizeLinear" for node in readers_of(v))]
         if wrong:
             raise RuntimeUnavailableError(
-                f"'{self._file}': tract computes a Softmax of codes wrong ({wrong[0].name!r}); use another runtime"
+                f"'{self.file}': tract computes a Softmax of codes wrong ({wrong[0].name!r}); use another runtime"
             )
         tract = _tract()
         with tempfile.TemporaryDirectory(prefix="xdet-tract-") as folder:
@@ -59,17 +53,11 @@ class TractRuntime(CompiledRuntime):
         return lambda images: [value.to_numpy() for value in runnable.run([images])]
 
 
-def open_model(model: ModelFile, choices: RuntimeChoices) -> TractRuntime:  # noqa: ARG001 - there is no choice
+def open_model(model: ModelFile, choices: RuntimeChoices) -> TractRuntime:
     """Open a finished model on tract."""
     _tract()
     require_release("tract", metadata.version("tract"), OLDEST, extra="tract", why=WHY)
-    return TractRuntime(model.data, file=model.file, document=read_document(model.data, file=model.file))
-
-
-def providers() -> tuple[str, ...]:
-    """``("cpu",)``; raises ``MissingExtraError``."""
-    _tract()
-    return ("cpu",)
+    return TractRuntime(model, choices)
 
 
 def _tract() -> Any:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from converters._ir import ir
 from converters.spec.releases import OTHER_RUNTIMES
 from xdet.errors import import_extra
-from xdet.model.contract import read_document
 from xdet.runtimes.base import require_release
 from xdet.runtimes.compiled import CompiledRuntime
 
@@ -33,12 +32,6 @@ class TvmRuntime(CompiledRuntime):
     """A finished model, compiled by TVM."""
 
     TITLE = "TVM"
-    ADVICE = "see that the file is a complete ONNX model"
-
-    @property
-    def name(self) -> str:
-        """``tvm:cpu``."""
-        return "tvm:cpu"
 
     def _errors(self) -> tuple[type[Exception], ...]:
         return (RuntimeError, ValueError, TypeError, KeyError, AttributeError, MemoryError)
@@ -55,8 +48,8 @@ class TvmRuntime(CompiledRuntime):
         machine = VirtualMachine(tvm.compile(from_onnx(ir.to_proto(model)), target=target), tvm.cpu())
 
         def run(images: NDArray[np.uint8]) -> list[NDArray[Any]]:
-            found = machine["main"](tvm.runtime.tensor(images))
-            return [value.numpy() for value in ([found] if len(names) == 1 else found)]
+            outputs = machine["main"](tvm.runtime.tensor(images))
+            return [value.numpy() for value in ([outputs] if len(names) == 1 else outputs)]
 
         return run
 
@@ -64,14 +57,7 @@ class TvmRuntime(CompiledRuntime):
 def open_model(model: ModelFile, choices: RuntimeChoices) -> TvmRuntime:
     """Compile a finished model."""
     require_release("TVM", str(_tvm().__version__), OLDEST, extra="tvm", why=WHY)
-    document = read_document(model.data, file=model.file)
-    return TvmRuntime(model.data, file=model.file, document=document, threads=choices.threads)
-
-
-def providers() -> tuple[str, ...]:
-    """``("cpu",)``; raises ``MissingExtraError``."""
-    _tvm()
-    return ("cpu",)
+    return TvmRuntime(model, choices)
 
 
 def _tvm() -> Any:

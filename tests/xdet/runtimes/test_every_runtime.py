@@ -28,10 +28,9 @@ from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, 
 from xdet.model.contract import read_document
 from xdet.model.file import ModelFile
 from xdet.model.frozen_thresholds import freeze_thresholds
-from xdet.runtimes import onnxruntime_web as ort_web
 from xdet.runtimes.frozen_copies import open_at
 from xdet.runtimes.processors import RuntimeChoices
-from xdet.runtimes.table import RUNTIMES, open_model
+from xdet.runtimes.table import RUNTIMES, open_model, providers_here
 
 if TYPE_CHECKING:
     import subprocess
@@ -58,7 +57,7 @@ def require_here(name: str) -> None:
     row = RUNTIMES[name.partition(":")[0]]
     if row.extra is not None and not row.installed:
         pytest.skip(f'needs pip install "xdet[{row.extra}]"')
-    if not row.package and name.partition(":")[2] not in row.load().providers():
+    if not row.package and name.partition(":")[2] not in providers_here(name.partition(":")[0]):
         pytest.skip(
             "needs Node (or Chromium) and npm install onnxruntime-web onnxruntime-node; XDET_NODE_MODULES names node_modules"
         )
@@ -383,13 +382,19 @@ def test_kernels_that_a_runtime_has_not_are_told_with_those_it_has() -> None:
         opened_anyway("onnxruntime-web", "webgl")
 
 
+def test_kernels_are_named_in_any_case(models: dict[str, bytes]) -> None:
+    require_here("onnxruntime-web:wasm")
+    with opened("onnxruntime-web:WASM", models["head"]) as runtime:
+        assert runtime.name == "onnxruntime-web:wasm"
+
+
 def opened_anyway(name: str, provider: str | None = None) -> Runtime:
     return open_model(ModelFile(Path("m.onnx"), finished_model(), "onnx"), RuntimeChoices(name, provider))
 
 
 def test_a_missing_npm_package_gives_the_line_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDET_NODE_MODULES", str(tmp_path))
-    assert ort_web.providers() == ()
+    assert providers_here("onnxruntime-web") == ()
     with pytest.raises(RuntimeUnavailableError, match=r"npm install onnxruntime-web.*XDET_NODE_MODULES"):
         opened_anyway("onnxruntime-web")
 
@@ -415,7 +420,7 @@ def test_a_node_package_that_cannot_start_is_told_with_its_last_words() -> None:
 @pytest.mark.usefixtures("empty_package")
 def test_without_node_the_web_runtime_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", os.devnull)
-    assert ort_web.providers() == ()
+    assert providers_here("onnxruntime-web") == ()
     with pytest.raises(RuntimeUnavailableError, match="needs Node, which is not on the PATH"):
         opened_anyway("onnxruntime-web")
 

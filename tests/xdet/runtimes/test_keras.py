@@ -10,7 +10,6 @@ import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -20,7 +19,7 @@ from tests.xdet.finished_models import SPEC
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import ModelFile
 from xdet.runtimes import table
-from xdet.runtimes.keras import CHUNK, KerasRuntime, open_model, providers
+from xdet.runtimes.keras import CHUNK, KerasRuntime, open_model
 from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ class Network:
     """A network whose head is its input, six times over; it remembers how many images came at once."""
 
     def __init__(self) -> None:
-        self.source = SimpleNamespace(data=b"bytes of a file")
         self.batches: list[int] = []
 
     def outputs(self, rescaled: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -55,7 +53,7 @@ class Broken(Network):
 
 
 def runtime_of(network: Network) -> KerasRuntime:
-    return KerasRuntime(cast("Any", network), file="m.h5", spec=SPEC)
+    return KerasRuntime(ModelFile(Path("m.h5"), b"bytes of a file", "h5"), cast("Any", network), SPEC)
 
 
 def pictures(count: int, red: int = 255) -> NDArray[np.uint8]:
@@ -118,9 +116,10 @@ def test_another_provider_than_the_cpu_is_refused() -> None:
 
 
 def test_without_tensorflow_the_message_is_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "tensorflow" else object())
+    monkeypatch.setattr(table, "find_spec", lambda _: None)
+    assert table.runtimes_for("h5") == ()
     with pytest.raises(MissingExtraError, match=r'tensorflow.*pip install "xdet\[keras\]"'):
-        providers()
+        table.open_model(ModelFile(Path("m.h5"), b"", "h5"))
 
 
 def test_a_file_that_would_run_code_is_a_model_error() -> None:

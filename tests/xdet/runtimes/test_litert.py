@@ -4,40 +4,30 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.xdet.finished_models import SPEC
-from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
+from xdet.errors import MissingExtraError, ModelError, UsageError
 from xdet.model.file import ModelFile, hash_model, read_model_file
-from xdet.runtimes.litert import LiteRtRuntime, kernels_by_name
+from xdet.runtimes.litert import LiteRtRuntime
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import open_model, open_runtime
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
-def test_litert_kernels_are_named_in_any_case_and_nothing_else_is_taken() -> None:
-    assert [kernels_by_name(name) for name in (None, "XNNPACK", "builtin", "reference")] == [
-        *("xnnpack", "xnnpack", "builtin", "reference")
-    ]
-    with pytest.raises(RuntimeUnavailableError, match=r"'cuda' is not available for a TFLite file.*xnnpack, builtin"):
-        kernels_by_name("cuda")
 
 
 def test_litert_that_is_not_installed_gives_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(MissingExtraError, match=r'pip install "xdet\[litert\]"'):
-        LiteRtRuntime(b"", file="m.tflite", spec=SPEC)
+        LiteRtRuntime(ModelFile(Path("m.tflite"), b"", "tflite"), SPEC)
 
 
 def test_a_damaged_tflite_file_is_a_model_error_of_litert() -> None:
     pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
     with pytest.raises(ModelError, match=r"'m\.tflite': LiteRT cannot load it"):
-        LiteRtRuntime(b"not a flatbuffer", file="m.tflite", spec=SPEC)
+        LiteRtRuntime(ModelFile(Path("m.tflite"), b"not a flatbuffer", "tflite"), SPEC)
 
 
 @pytest.mark.parametrize("kernels", ["xnnpack", "builtin", "reference"])
@@ -107,4 +97,4 @@ def test_every_tensor_of_the_file_is_shown_by_name(embedded_tflite: Path) -> Non
 def test_a_spec_of_another_size_does_not_fit_the_tflite_file(embedded_tflite: Path) -> None:
     pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
     with pytest.raises(ModelError, match=r"input .* \[1, 224, 224, 3\], expected .* \[1, 2, 2, 3\]"):
-        LiteRtRuntime(embedded_tflite.read_bytes(), file="m.tflite", spec=SPEC)
+        LiteRtRuntime(read_model_file(embedded_tflite), SPEC)

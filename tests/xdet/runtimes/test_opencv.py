@@ -61,4 +61,4 @@ def test_an_opencv_that_errs_on_the_golden_picture_is_refused_with_the_distance(
 def test_no_opencv_gives_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(MissingExtraError, match=r'pip install "xdet\[opencv\]"'):
-        opencv.providers()
+        opencv.open_model(MODEL, CHOICES)

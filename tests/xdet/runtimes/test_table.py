@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,7 +59,7 @@ def test_what_can_run_a_format_here_is_what_is_installed(monkeypatch: pytest.Mon
     assert not any(name.startswith("litert") for name in runtimes_for("onnx"))
     pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
     assert runtimes_for("tflite") == ("litert:xnnpack", "litert:builtin", "litert:reference")
-    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    monkeypatch.setitem(RUNTIMES, "litert", replace(RUNTIMES["litert"], package="no_such_package"))
     assert runtimes_for("tflite") == ()
 
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 ROW = RuntimeRow(
     module="tests.xdet.runtimes.toy_runtime",
-    formats=("onnx",),
-    usual="wood",
     package="numpy",
     only=("wood",),
     trusted=("wood",),

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from xdet.model.contract import read_document
-from xdet.model.wire import FLOAT, with_outputs
-from xdet.runtimes.finished import FinishedModelRuntime, Outputs
+from xdet.runtimes.finished import FinishedModelRuntime, Outputs, showing
 from xdet.runtimes.ort_session import OrtSession, SessionChoices
 
 if TYPE_CHECKING:
@@ -21,16 +20,12 @@ if TYPE_CHECKING:
 class ToyRuntime(FinishedModelRuntime):
     """A finished model on a back end that opens it anew for every question."""
 
-    def __init__(self, model: ModelFile) -> None:
+    def __init__(self, model: ModelFile, choices: RuntimeChoices) -> None:
         document = read_document(model.data, file=model.file)
-        super().__init__(model.data, file=model.file, document=document, batch=1)
-
-    @property
-    def name(self) -> str:
-        return "toy:wood"
+        super().__init__(model, name=choices.name, document=document, batch=1)
 
     def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
-        model = with_outputs(self._model, [(name, FLOAT) for name in names if name == "head"])
+        model = showing(self._model.data, [name for name in names if name == "head"])
         session = OrtSession(model, file=self.file, choices=SessionChoices(threads=1))
         return session.run(list(names), feeds)
 
@@ -38,9 +33,5 @@ class ToyRuntime(FinishedModelRuntime):
         pass
 
 
-def open_model(model: ModelFile, choices: RuntimeChoices) -> ToyRuntime:  # noqa: ARG001 - as every module
-    return ToyRuntime(model)
-
-
-def providers() -> tuple[str, ...]:
-    return ("wood",)
+def open_model(model: ModelFile, choices: RuntimeChoices) -> ToyRuntime:
+    return ToyRuntime(model, choices)

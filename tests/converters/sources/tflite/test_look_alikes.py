@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,12 +21,11 @@ from converters.options import ConvertOptions
 from converters.spec import contract_io
 from tests.converters.sources.tflite.look_alikes import SIZE, blazeface, fastestdet, three_grids
 from xdet.checking.check import check
+from xdet.model.file import ModelFile
 from xdet.runtimes.litert import LiteRtRuntime
 from xdet.runtimes.onnxruntime import open_onnxruntime
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from converters.heads.base import BatchDetections, Head
 
 pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
@@ -62,7 +62,7 @@ def test_boxes_are_those_of_numpy_on_litert_s_outputs(
     assert type(spec.head) is kind
     images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
     images[2] = 0
-    with LiteRtRuntime(data, file="net.tflite", spec=spec) as runtime:
+    with LiteRtRuntime(ModelFile(Path("net.tflite"), data, "tflite"), spec) as runtime:
         raw = runtime.head(images)
     with open_onnxruntime(done.model, file="net.onnx") as runtime:
         np.testing.assert_array_equal(runtime.head(images), raw)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +16,11 @@ from converters.heads.nms import detect_from_head
 from converters.options import ConvertOptions
 from converters.spec import RawOutput
 from tests.converters.sources.tflite.builder import TfliteBuilder
+from xdet.model.file import ModelFile
 from xdet.runtimes.litert import LiteRtRuntime
 from xdet.runtimes.onnxruntime import open_onnxruntime
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from converters.spec import DetectorSpec
@@ -79,7 +79,7 @@ def pixels() -> NDArray[np.uint8]:
 
 def litert_head(data: bytes, spec: DetectorSpec) -> NDArray[np.float32]:
     pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
-    with LiteRtRuntime(data, file="net.tflite", spec=spec) as runtime:
+    with LiteRtRuntime(ModelFile(Path("net.tflite"), data, "tflite"), spec) as runtime:
         return runtime.head(pixels())
 
 
