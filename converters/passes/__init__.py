@@ -1,1 +1,1 @@
-"""Graph rewrites. ``pipelines.PIPELINES`` says which run, in which order; one rewrite per file, its numeric effect on top."""
+"""Graph rewrites. ``pipelines.PIPELINES`` says which run, in which order; a file's docstring says what each does."""

@@ -39,18 +39,29 @@ exact, on runtimes that round as they like, too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from converters.graph import GraphWriter
-from converters.leaky import FloatForm, LeakyCase, SumForm, Table, fitted_sum, float_table, is_monotone
-from converters.passes.base import Changed, Link, Rewrite, Skipped, link, node, only_consumer, producer
+from converters.leaky import FloatForm, LeakyCase, Table, fitted_sum, float_table, is_monotone
+from converters.passes.base import (
+    Changed,
+    DeclinedError,
+    Link,
+    NodeRewrite,
+    link,
+    new_node,
+    only_consumer,
+    pair_around,
+    pair_before,
+    producer,
+    remove_unread,
+    take_over,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import onnx_ir as ir
 
 
 def leaky_of(before: Link, activation: ir.Node, after: Link) -> tuple[LeakyCase, Table]:
@@ -61,133 +72,76 @@ def leaky_of(before: Link, activation: ir.Node, after: Link) -> tuple[LeakyCase,
     return case, float_table(case, form)
 
 
-@dataclass(frozen=True, slots=True)
-class _Match:
-    before: Link
-    activation: ir.Node
-    after: Link
-    pool: ir.Node
-    pooled: Link
-    source: Link
-
-
-class PoolBeforeActivation(Rewrite):
+class PoolBeforeActivation(NodeRewrite):
     """Moves MaxPool in front of a monotone quantised LeakyRelu."""
 
     title = "pool before activation"
+    op_type = "MaxPool"
 
-    def rewrite(self, graph: ir.Graph) -> Iterator[Changed | Skipped]:
-        """Rewrite every match; yield one line per pool."""
-        for pool in [n for n in graph if n.op_type == "MaxPool"]:
-            found = _match(pool)
-            if isinstance(found, Skipped):
-                yield found
-                continue
-            _swap(graph, found)
-            yield Changed(f"{pool.name}: now in front of {found.activation.name}")
-
-
-def _match(pool: ir.Node) -> _Match | Skipped:
-    name = str(pool.name)
-    middle = link(producer(pool.inputs[0]), "DequantizeLinear")
-    after = link(producer(middle.source), "QuantizeLinear") if middle else None
-    if middle is None or after is None:
-        return Skipped(name, "its input is not quantised by a QuantizeLinear -> DequantizeLinear pair")
-    activation = producer(after.source)
-    if activation is None or activation.op_type != "LeakyRelu":
-        return Skipped(name, f"no LeakyRelu in front of it but {activation.op_type if activation else 'a graph input'}")
-    before = link(producer(activation.inputs[0]), "DequantizeLinear")
-    source = link(producer(before.source), "QuantizeLinear") if before else None
-    pooled = link(only_consumer(pool.outputs[0]), "QuantizeLinear")
-    if before is None or source is None or pooled is None:
-        return Skipped(name, "activation or pool is not wrapped in one DequantizeLinear and one QuantizeLinear")
-    found = _Match(before, activation, after, pool, pooled, source)
-    reason = _refusal(found, middle)
-    return found if reason is None else Skipped(name, reason)
+    def rewrite_at(self, graph: ir.Graph, node: ir.Node) -> Changed:
+        """Exchange the pool and the activation in front of it."""
+        pair = pair_before(node.inputs[0])
+        if pair is None:
+            raise DeclinedError("its input is not quantised by a QuantizeLinear -> DequantizeLinear pair")
+        after, middle = pair
+        activation = producer(after.source)
+        if activation is None or activation.op_type != "LeakyRelu":
+            op_type = "a graph input" if activation is None else activation.op_type
+            raise DeclinedError(f"no LeakyRelu in front of it but {op_type}")
+        pair, pooled = pair_before(activation.inputs[0]), link(only_consumer(node.outputs[0]), "QuantizeLinear")
+        if pair is None or pooled is None:
+            raise DeclinedError("activation or pool is not wrapped in one DequantizeLinear and one QuantizeLinear")
+        source, before = pair
+        if not (after.matches(middle) and after.matches(pooled)):
+            raise DeclinedError("the pool changes scale or zero-point")
+        between = (before.result, activation.outputs[0], after.result, middle.result)
+        if any(only_consumer(value) is None for value in between):
+            raise DeclinedError("the activation's result is used elsewhere, too")
+        if not is_monotone(leaky_of(before, activation, after)[1]):
+            raise DeclinedError(
+                f"the table of {activation.name} falls somewhere: maximum and activation do not commute"
+            )
+        _swap(graph, (source, before), activation, node, pooled)
+        return Changed(f"{node.name}: now in front of {activation.name}")
 
 
-def _refusal(found: _Match, middle: Link) -> str | None:
-    """Why pool and activation must not change places; None if they may."""
-    if not (found.after.matches(middle) and found.after.matches(found.pooled)):
-        return "the pool changes scale or zero-point"
-    between = (found.before.result, found.activation.outputs[0], found.after.result, middle.result)
-    if any(only_consumer(value) is None for value in between):
-        return "the activation's result is used elsewhere, too"
-    if not is_monotone(leaky_of(found.before, found.activation, found.after)[1]):
-        return f"the table of {found.activation.name} falls somewhere: maximum and activation do not commute"
-    return None
+def _swap(graph: ir.Graph, pair: tuple[Link, Link], activation: ir.Node, pool: ir.Node, pooled: Link) -> None:
+    """Write the six nodes anew behind ``pair``; the final codes take over the pool's name and readers."""
+    source, before = pair
+    name, result, numbers = f"{source.result.name}/pooled", pooled.result, source.node.inputs[1:]
+    real = new_node("DequantizeLinear", [source.result, *numbers], f"{name}/dequantized")
+    first = new_node("MaxPool", real.outputs, f"{name}/float", pool.attributes.values())
+    codes = new_node("QuantizeLinear", [first.outputs[0], *numbers], name)
+    again = new_node("DequantizeLinear", [codes.outputs[0], *before.node.inputs[1:]], f"{result.name}/input")
+    second = new_node("LeakyRelu", again.outputs, f"{result.name}/float", activation.attributes.values())
+    last = new_node("QuantizeLinear", [second.outputs[0], *pooled.node.inputs[1:]], str(result.name))
+    graph.insert_before(pool, [real, first, codes, again, second, last])
+    take_over(graph, last.outputs[0], result)
 
 
-def _swap(graph: ir.Graph, found: _Match) -> None:
-    """Write the six nodes anew behind the producer; the final codes take over the pool's name and readers."""
-    name = f"{found.source.result.name}/pooled"
-    source_constants, result = found.source.node.inputs[1:], found.pooled.result
-    real = node("DequantizeLinear", [found.source.result, *source_constants], f"{name}/dequantized")
-    pool = node("MaxPool", real.outputs, f"{name}/float", found.pool.attributes.values())
-    codes = node("QuantizeLinear", [pool.outputs[0], *source_constants], name)
-    before = node("DequantizeLinear", [codes.outputs[0], *found.before.node.inputs[1:]], f"{result.name}/input")
-    activation = node("LeakyRelu", before.outputs, f"{result.name}/float", found.activation.attributes.values())
-    after = node("QuantizeLinear", [activation.outputs[0], *found.pooled.node.inputs[1:]], str(result.name))
-    old = [
-        found.before.node,
-        found.activation,
-        found.after.node,
-        *found.after.result.consumers(),
-        found.pool,
-        found.pooled.node,
-    ]
-    graph.insert_before(found.pool, [real, pool, codes, before, activation, after])
-    ir.convenience.replace_all_uses_with(result, after.outputs[0], replace_graph_outputs=True)
-    graph.remove(old, safe=True)
-
-
-class LeakyAsSum(Rewrite):
+class LeakyAsSum(NodeRewrite):
     """Writes quantised LeakyRelu nodes as a maximum and a sum."""
 
     title = "leaky as sum"
+    op_type = "LeakyRelu"
 
-    def rewrite(self, graph: ir.Graph) -> Iterator[Changed | Skipped]:
-        """Rewrite every match; yield one line per LeakyRelu."""
-        for leaky in [found for found in graph if found.op_type == "LeakyRelu"]:
-            found = _match_sum(leaky)
-            if isinstance(found, Skipped):
-                yield found
-                continue
-            _replace(graph, found)
-            yield Changed(f"{leaky.name}: scales {found.form.whole:.6g} and {found.form.excess:.6g}")
-
-
-@dataclass(frozen=True, slots=True)
-class _SumMatch:
-    before: Link
-    leaky: ir.Node
-    after: Link
-    form: SumForm
-
-
-def _match_sum(leaky: ir.Node) -> _SumMatch | Skipped:
-    name = str(leaky.name)
-    before = link(producer(leaky.inputs[0]), "DequantizeLinear")
-    after = link(only_consumer(leaky.outputs[0]), "QuantizeLinear")
-    if before is None or after is None or only_consumer(before.result) is None:
-        return Skipped(name, "not between one DequantizeLinear and one QuantizeLinear that nothing else reads")
-    if before.dtype != np.uint8:
-        return Skipped(name, f"its codes are {before.dtype}")
-    form = fitted_sum(*leaky_of(before, leaky, after))
-    if form is None:
-        return Skipped(name, "no two scales give its 256 codes with room for float32 rounding")
-    return _SumMatch(before, leaky, after, form)
-
-
-def _replace(graph: ir.Graph, found: _SumMatch) -> None:
-    writer, name = GraphWriter.inserting(graph, found.leaky), str(found.leaky.name)
-    codes, zero_point = found.before.source, found.before.node.inputs[2]
-    rectified = writer.op("Max", [codes, zero_point], f"{name}/rectified")
-    terms = [
-        writer.op(
-            "DequantizeLinear", [value, writer.constant(scale, f"{name}/{part}/scale"), zero_point], f"{name}/{part}"
-        )
-        for value, scale, part in ((codes, found.form.whole, "whole"), (rectified, found.form.excess, "excess"))
-    ]
-    found.after.node.replace_input_with(0, writer.op("Add", terms, f"{name}/sum"))
-    graph.remove([found.leaky, found.before.node], safe=True)
+    def rewrite_at(self, graph: ir.Graph, node: ir.Node) -> Changed:
+        """Add all codes at one scale and those above the zero-point at another."""
+        before, after = pair_around(node)
+        if only_consumer(before.result) is None:
+            raise DeclinedError("not between one DequantizeLinear and one QuantizeLinear that nothing else reads")
+        if before.dtype != np.uint8:
+            raise DeclinedError(f"its codes are {before.dtype}")
+        form = fitted_sum(*leaky_of(before, node, after))
+        if form is None:
+            raise DeclinedError("no two scales give its 256 codes with room for float32 rounding")
+        writer, name = GraphWriter.inserting(graph, node), str(node.name)
+        codes, zero_point = before.source, before.node.inputs[2]
+        rectified = writer.op("Max", [codes, zero_point], f"{name}/rectified")
+        terms = []
+        for value, scale, part in ((codes, form.whole, "whole"), (rectified, form.excess, "excess")):
+            numbers = [writer.constant(scale, f"{name}/{part}/scale"), zero_point]
+            terms.append(writer.op("DequantizeLinear", [value, *numbers], f"{name}/{part}"))
+        after.node.replace_input_with(0, writer.op("Add", terms, f"{name}/sum"))
+        remove_unread(graph, node)
+        return Changed(f"{name}: scales {form.whole:.6g} and {form.excess:.6g}")

@@ -24,82 +24,57 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from converters.graph import GraphWriter
-from converters.passes.base import Changed, Link, Rewrite, Skipped, link, only_consumer, producer
+from converters.passes.base import Changed, DeclinedError, Link, NodeRewrite, link, pair_around, producer, take_over
 from converters.passes.weights import dequantized
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import onnx_ir as ir
 
 NUDGE = 2.0**-14  # by which scales may differ
 LARGEST = 31  # places of a window: 255 nudged codes stay nearer to their mean than it is to a tie, 1 / (2 * 31)
 
 
-class AverageAsConvolution(Rewrite):
+class AverageAsConvolution(NodeRewrite):
     """Writes average pools as depthwise convolutions."""
 
     title = "average as convolution"
+    op_type = "AveragePool"
 
-    def rewrite(self, graph: ir.Graph) -> Iterator[Changed | Skipped]:
-        """Rewrite every AveragePool between a pair; yield one line per pool."""
-        for pool in [node for node in graph if node.op_type == "AveragePool"]:
-            before = link(producer(pool.inputs[0]), "DequantizeLinear")
-            after = link(only_consumer(pool.outputs[0]), "QuantizeLinear")
-            if before is None or after is None:
-                yield Skipped(str(pool.name), "not between one pair that nothing else reads")
-                continue
-            places = int(np.prod(pool.attributes.get_ints("kernel_shape", [1, 1])))
-            channels = None if before.source.shape is None else before.source.shape[1]
-            reason, numbers = _refusal(pool, before, after, places), _own(before, after)
-            if reason is not None or numbers is None or not isinstance(channels, int):
-                yield Skipped(str(pool.name), reason or "the numbers of its codes, or of its channels, are unknown")
-                continue
-            _replace(graph, pool, (numbers, after), (channels, places))
-            yield Changed(f"{pool.name}: {channels} channels, weights of 1/{places}")
+    def rewrite_at(self, graph: ir.Graph, node: ir.Node) -> Changed:
+        """Convolve each channel with weights of 1."""
+        before, after = pair_around(node)
+        window = node.attributes.get_ints("kernel_shape", [1, 1])
+        places = int(np.prod(window))
+        _require_plain_mean(node, before, after, places)
+        # the pair that wrote the codes; or the pool's own, where it has no nudge
+        own = link(producer(before.source), "QuantizeLinear") or (before if before.matches(after) else None)
+        channels = None if before.source.shape is None else before.source.shape[1]
+        if own is None or not isinstance(channels, int):
+            raise DeclinedError("the numbers of its codes, or of its channels, are unknown")
+        writer, numbers, name = GraphWriter.inserting(graph, node), own.node.inputs[1:], f"{node.name}/sum"
+        weights = np.ones((channels, 1, *window), np.int8)
+        source = writer.op("DequantizeLinear", [before.source, *numbers], f"{name}/dequantized")
+        kernel = dequantized(writer, (weights, np.float32(1 / places), np.int8(0)), f"{name}/weights")
+        strides = node.attributes.get_ints("strides", [1, 1])
+        real = writer.op(
+            "Conv", [source, kernel], f"{name}/float", kernel_shape=window, strides=strides, group=channels
+        )
+        take_over(graph, writer.op("QuantizeLinear", [real, *numbers], name), after.result)
+        return Changed(f"{node.name}: {channels} channels, weights of 1/{places}")
 
 
-def _own(before: Link, after: Link) -> Link | None:
-    """The pair that wrote the codes; or the pool's own, where it has no nudge."""
-    own = link(producer(before.source), "QuantizeLinear")
-    return own or (before if before.matches(after) else None)
-
-
-def _refusal(pool: ir.Node, before: Link, after: Link, places: int) -> str | None:
-    """Why the pool must stay; None if it need not."""
+def _require_plain_mean(pool: ir.Node, before: Link, after: Link, places: int) -> None:
+    """Decline a pool whose means are not those of codes, or may be ties."""
     if before.dtype != np.uint8 or after.dtype != np.uint8 or before.zero_point != after.zero_point:
-        return "its codes are int8, or it changes the zero-point"
+        raise DeclinedError("its codes are int8, or it changes the zero-point")
     if abs(float(before.scale) / float(after.scale) - 1) > NUDGE:
-        return "it changes the scale"
+        raise DeclinedError("it changes the scale")
     padding = pool.attributes.get_string("auto_pad", "NOTSET")
     if padding not in ("NOTSET", "VALID") or any(pool.attributes.get_ints("pads", [])):
-        return "it pads, and does not count what it pads"
+        raise DeclinedError("it pads, and does not count what it pads")
     if pool.attributes.get_int("ceil_mode", 0) or set(pool.attributes.get_ints("dilations", [1])) != {1}:
-        return "its windows are dilated, or reach beyond the picture"
+        raise DeclinedError("its windows are dilated, or reach beyond the picture")
     if places % 2 == 0 or places > LARGEST:
-        return f"a mean of {places} codes may be a tie, or next to one"
-    return None
-
-
-def _replace(graph: ir.Graph, pool: ir.Node, pair: tuple[Link, Link], counts: tuple[int, int]) -> None:
-    (own, after), (channels, places), name = pair, counts, f"{pool.name}/sum"
-    writer, old, numbers = GraphWriter.inserting(graph, pool), after.result, own.node.inputs[1:]
-    codes = own.result if own.node.op_type == "QuantizeLinear" else own.source
-    window = pool.attributes.get_ints("kernel_shape", [1, 1])
-    weights = np.ones((channels, 1, *window), np.int8)
-    scale, zero_point = np.array(1 / places, np.float32), np.array(0, np.int8)
-    source = writer.op("DequantizeLinear", [codes, *numbers], f"{name}/dequantized")
-    kernel = dequantized(writer, (weights, scale, zero_point), f"{name}/weights")
-    real = writer.op(
-        "Conv",
-        [source, kernel],
-        f"{name}/float",
-        kernel_shape=window,
-        strides=pool.attributes.get_ints("strides", [1, 1]),
-        group=channels,
-    )
-    result = writer.op("QuantizeLinear", [real, *numbers], name)
-    ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
-    graph.remove([after.node, pool], safe=True)
-    result.name, result.type, result.shape, old.name = old.name, old.type, old.shape, None
+        raise DeclinedError(f"a mean of {places} codes may be a tie, or next to one")

@@ -1,8 +1,6 @@
 """What a rewrite is: an in-place ``onnx_ir`` pass that tells what it did, what moved where, and why it declined.
 
-Reading and writing QDQ patterns: the integer nodes between which every rewrite looks.
-
-A *link* is one QuantizeLinear or DequantizeLinear with per-tensor constants.
+All look between links: QuantizeLinear and DequantizeLinear nodes with per-tensor constants.
 """
 
 from __future__ import annotations
@@ -67,6 +65,10 @@ class Changed:
     moved: tuple[Moved, ...] = ()
 
 
+class DeclinedError(Exception):
+    """A place stays as it is; the message says why. Raised before anything of it is changed."""
+
+
 class Rewrite(ir.passes.InPlacePass):
     """A pass that changes a graph place by place.
 
@@ -94,6 +96,35 @@ class Rewrite(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run ``rewrite`` as an ``onnx_ir`` pass."""
         return ir.passes.PassResult(model, modified=bool(self.changes(model)))
+
+
+class NodeRewrite(Rewrite):
+    """A pass that looks at every node of one operator.
+
+    Attributes:
+        op_type: the operator.
+    """
+
+    op_type: str
+
+    def rewrite(self, graph: ir.Graph) -> Iterator[Changed | Skipped]:
+        """Rewrite at every node that the graph has at the beginning."""
+        for node in [node for node in graph if node.op_type == self.op_type]:
+            try:
+                changed = self.rewrite_at(graph, node)
+            except DeclinedError as reason:
+                yield Skipped(str(node.name), str(reason))
+            else:
+                if changed is not None:
+                    yield changed
+
+    @abc.abstractmethod
+    def rewrite_at(self, graph: ir.Graph, node: ir.Node) -> Changed | None:
+        """Change the graph around a node; None where there is nothing to change.
+
+        Raises:
+            DeclinedError: the node has to stay.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +169,34 @@ def link(found: ir.Node | None, op_type: str) -> Link | None:
     return Link(found, np.float32(scale.numpy().reshape(())), int(codes.reshape(())), codes.dtype)
 
 
+def pair_around(node: ir.Node) -> tuple[Link, Link]:
+    """The DequantizeLinear in front of a node and the QuantizeLinear behind it.
+
+    Raises:
+        DeclinedError: it is not between such a pair, or others read its result.
+    """
+    before = link(producer(node.inputs[0]), "DequantizeLinear")
+    after = link(only_consumer(node.outputs[0]), "QuantizeLinear")
+    if before is None or after is None:
+        raise DeclinedError("not between one DequantizeLinear and one QuantizeLinear that nothing else reads")
+    return before, after
+
+
+def equal_pair_around(node: ir.Node) -> tuple[Link, Link]:
+    """``pair_around``, of one scale and zero-point."""
+    before, after = pair_around(node)
+    if not before.matches(after):
+        raise DeclinedError("it changes scale or zero-point")
+    return before, after
+
+
+def pair_before(value: ir.Value | None) -> tuple[Link, Link] | None:
+    """The QuantizeLinear and the DequantizeLinear behind it that give ``value``."""
+    dequantize = link(producer(value), "DequantizeLinear")
+    quantize = None if dequantize is None else link(producer(dequantize.source), "QuantizeLinear")
+    return None if dequantize is None or quantize is None else (quantize, dequantize)
+
+
 def only_consumer(value: ir.Value) -> ir.Node | None:
     """The one node that reads ``value``; None where several do, or where it is a graph output."""
     uses = value.uses()
@@ -151,9 +210,26 @@ def producer(value: ir.Value | None) -> ir.Node | None:
     return None if value is None else value.producer()
 
 
-def node(op_type: str, inputs: Sequence[ir.Value | None], name: str, attributes: Iterable[ir.Attr] = ()) -> ir.Node:
+def new_node(op_type: str, inputs: Sequence[ir.Value | None], name: str, attributes: Iterable[ir.Attr] = ()) -> ir.Node:
     """A node of one result; both carry ``name``."""
     return ir.Node("", op_type, inputs, attributes, outputs=[ir.Value(name=name)], name=name)
+
+
+def take_over(graph: ir.Graph, new: ir.Value, old: ir.Value) -> None:
+    """Let ``new`` stand for ``old``, under its name; what nobody reads any more is removed."""
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    new.name, new.type, new.shape, old.name = old.name, old.type, old.shape, None
+    remove_unread(graph, producer(old))
+
+
+def remove_unread(graph: ir.Graph, node: ir.Node | None) -> None:
+    """Remove a node whose results nobody reads, then those in front of it likewise."""
+    if node is None or any(value.uses() or value.is_graph_output() for value in node.outputs):
+        return
+    sources = [producer(value) for value in node.inputs]
+    graph.remove(node, safe=True)
+    for source in sources:
+        remove_unread(graph, source)
 
 
 def _present(value: ir.Value | None) -> ir.Value:

@@ -20,47 +20,53 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from converters.heads.base import is_raw_output
-from converters.passes.base import Changed, Moved, Rewrite, Skipped, link, node, only_consumer, producer
+from converters.passes.base import (
+    Changed,
+    DeclinedError,
+    Moved,
+    NodeRewrite,
+    link,
+    new_node,
+    only_consumer,
+    producer,
+    remove_unread,
+)
 from converters.spec import CONTRACT_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 
-class CancelTransposes(Rewrite):
+class CancelTransposes(NodeRewrite):
     """Removes Transpose pairs that undo each other."""
 
     title = "cancel transposes"
+    op_type = "Transpose"
 
-    def rewrite(self, graph: ir.Graph) -> Iterator[Changed | Skipped]:
-        """Rewrite every pair; yield one line per pair."""
-        for second in [n for n in graph if n.op_type == "Transpose"]:
-            between = _chain_up(second)
-            first = producer((between[0] if between else second).inputs[0])
-            if first is None or first.op_type != "Transpose":
-                continue
-            perms = [n.attributes.get_ints("perm", []) for n in (first, second)]
-            if [perms[0][axis] for axis in perms[1]] != list(range(len(perms[1]))):
-                yield Skipped(str(second.name), f"{first.name} permutes {list(perms[0])}, not its inverse")
-                continue
-            if any(only_consumer(n.outputs[0]) is None for n in between):
-                yield Skipped(str(second.name), f"what lies between it and {first.name} is read elsewhere, too")
-                continue
-            if _is_promised(second.outputs[0]) and not between:
-                yield Skipped(str(second.name), "the contract promises its result, and so its name")
-                continue
-            moved = _cancel(graph, first, between, second)
-            yield Changed(f"{first.name} and {second.name}", moved)
+    def rewrite_at(self, graph: ir.Graph, node: ir.Node) -> Changed | None:
+        """Remove a Transpose and its inverse in front of it."""
+        between = _links_before(node)
+        first = producer((between[0] if between else node).inputs[0])
+        if first is None or first.op_type != "Transpose":
+            return None
+        perms = [n.attributes.get_ints("perm", []) for n in (first, node)]
+        if [perms[0][axis] for axis in perms[1]] != list(range(len(perms[1]))):
+            raise DeclinedError(f"{first.name} permutes {list(perms[0])}, not its inverse")
+        if any(only_consumer(n.outputs[0]) is None for n in between):
+            raise DeclinedError(f"what lies between it and {first.name} is read elsewhere, too")
+        if _is_promised(node.outputs[0]) and not between:
+            raise DeclinedError("the contract promises its result, and so its name")
+        return Changed(f"{first.name} and {node.name}", _cancel(graph, first, between, node))
 
 
-def _chain_up(second: ir.Node) -> list[ir.Node]:
-    """The per-tensor QuantizeLinear and DequantizeLinear nodes in front of ``second``, in execution order."""
-    chain: list[ir.Node] = []
-    found = producer(second.inputs[0])
-    while found is not None and any(link(found, kind) for kind in ("QuantizeLinear", "DequantizeLinear")):
-        chain.insert(0, found)
-        found = producer(found.inputs[0])
-    return chain
+def _links_before(transpose: ir.Node) -> list[ir.Node]:
+    """The per-tensor QuantizeLinear and DequantizeLinear nodes in front of a node, in execution order."""
+    links: list[ir.Node] = []
+    node = producer(transpose.inputs[0])
+    while node is not None and any(link(node, kind) for kind in ("QuantizeLinear", "DequantizeLinear")):
+        links.insert(0, node)
+        node = producer(node.inputs[0])
+    return links
 
 
 def _cancel(graph: ir.Graph, first: ir.Node, between: Sequence[ir.Node], second: ir.Node) -> tuple[Moved, ...]:
@@ -70,7 +76,7 @@ def _cancel(graph: ir.Graph, first: ir.Node, between: Sequence[ir.Node], second:
     moved = [Moved(str(first.outputs[0].name), str(value.name), perm)]
     for old in between:
         name = f"{old.outputs[0].name}/untransposed"
-        copy = node(old.op_type, [value, *old.inputs[1:]], name, old.attributes.values())
+        copy = new_node(old.op_type, [value, *old.inputs[1:]], name, old.attributes.values())
         graph.insert_before(second, copy)
         value = copy.outputs[0]
         moved.append(Moved(str(old.outputs[0].name), name, perm))
@@ -79,10 +85,7 @@ def _cancel(graph: ir.Graph, first: ir.Node, between: Sequence[ir.Node], second:
     else:
         moved.append(Moved(str(result.name), str(value.name)))
     ir.convenience.replace_all_uses_with(result, value, replace_graph_outputs=True)
-    graph.remove(second, safe=True)
-    for old in (*reversed(between), first):
-        if not old.outputs[0].uses() and not old.outputs[0].is_graph_output():
-            graph.remove(old, safe=True)
+    remove_unread(graph, second)
     return tuple(moved)
 
 

@@ -21,14 +21,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
 from converters.graph import GraphWriter, constant_of
-from converters.passes.base import Changed, Rewrite, Skipped, link, producer
+from converters.passes.base import Changed, Rewrite, Skipped, link, producer, take_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import onnx_ir as ir
     from numpy.typing import NDArray
 
 FEWEST = 3  # steps that are worth it
@@ -156,7 +156,7 @@ def _sliced(array: NDArray[Any], numbers: list[NDArray[Any]]) -> NDArray[Any] | 
 def _replace(graph: ir.Graph, chain: _Chain, channels: NDArray[np.int64]) -> None:
     last = producer(chain.end)
     assert last is not None  # noqa: S101 - a chain has steps
-    writer, old, name = GraphWriter.inserting(graph, last), chain.end, f"{chain.end.name}/channels"
+    writer, name = GraphWriter.inserting(graph, last), f"{chain.end.name}/channels"
     steps = np.unique(np.diff(channels)) if len(channels) > 1 else np.ones(1, np.int64)
     if len(steps) == 1 and steps[0] == 1:
         numbers = {"starts": channels[0], "ends": channels[-1] + 1, "axes": 1}
@@ -165,5 +165,4 @@ def _replace(graph: ir.Graph, chain: _Chain, channels: NDArray[np.int64]) -> Non
     else:
         where = writer.constant(channels.astype(np.int64), f"{name}/indices")
         result = writer.op("Gather", [chain.source, where], name, axis=1)
-    ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
-    result.name, result.type, result.shape, old.name = old.name, old.type, old.shape, None
+    take_over(graph, result, chain.end)

@@ -18,16 +18,12 @@ from converters.passes.activations import LeakyAsSum, PoolBeforeActivation
 from converters.passes.average_as_convolution import AverageAsConvolution
 from converters.passes.cancel_transposes import CancelTransposes
 from converters.passes.channel_choice import ChannelChoice
-from converters.passes.clamp_codes import ClampCodes
+from converters.passes.codes import ClampCodes, PadCodes, RepeatPixels
 from converters.passes.fold import FoldAffine, FoldPad
-from converters.passes.full_channels import FullChannels
-from converters.passes.full_outputs import FullOutputs
-from converters.passes.pad_codes import PadCodes
-from converters.passes.repeat_pixels import RepeatPixels
+from converters.passes.full_channels import FullChannels, FullOutputs
 from converters.passes.shifted_rows import ShiftedRows
 from converters.passes.signed_weights import SignedWeights
-from converters.passes.strided_stem import StridedStem
-from converters.passes.wide_stem import WideStem
+from converters.passes.stems import StridedStem, WideStem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

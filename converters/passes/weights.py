@@ -1,4 +1,4 @@
-"""Constants behind DequantizeLinear nodes, read and written anew; views of NHWC bytes."""
+"""Convolutions read and written anew: constants behind DequantizeLinear nodes, more channels, views of NHWC bytes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.graph import constant_of
-from converters.passes.base import producer
+from converters.passes.base import Moved, producer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
     from converters.graph import GraphWriter
+    from converters.passes.base import Link
+
+Constants = tuple["NDArray[Any]", "NDArray[Any] | np.generic", "NDArray[Any] | np.generic"]
+"""Codes, scale and zero-point: one or one per output channel."""
 
 
 def viewed(
@@ -27,12 +31,91 @@ def viewed(
     return writer.op("Transpose", [value], name, perm=[0, 3, 1, 2])
 
 
-def dequantized(writer: GraphWriter, arrays: tuple[NDArray[Any], NDArray[Any], NDArray[Any]], name: str) -> ir.Value:
-    """Codes, scale and zero-point as constants behind a DequantizeLinear, per output channel where there are several scales."""
-    parts = zip(arrays, ("codes", "scale", "zero_point"), strict=True)
-    constants = [writer.constant(array, f"{name}/{part}") for array, part in parts]
-    attributes = {"axis": 0} if arrays[1].ndim == 1 else {}
-    return writer.op("DequantizeLinear", constants, f"{name}/dequantized", **attributes)
+def dequantized(writer: GraphWriter, constants: Constants, name: str) -> ir.Value:
+    """Constants behind a DequantizeLinear, per output channel where there are several scales."""
+    parts = zip(constants, ("codes", "scale", "zero_point"), strict=True)
+    values = [writer.constant(array, f"{name}/{part}") for array, part in parts]
+    attributes = {"axis": 0} if constants[1].ndim == 1 else {}
+    return writer.op("DequantizeLinear", values, f"{name}/dequantized", **attributes)
+
+
+def convolved_anew(
+    writer: GraphWriter,
+    conv: ir.Node,
+    links: tuple[Link, Link],
+    pixels: ir.Value,
+    kernel: NDArray[np.int8],
+    *,
+    name: str,
+    shift: int = 0,
+    **attributes: Any,
+) -> tuple[ir.Value, tuple[Moved, ...]]:
+    """A convolution written anew on a view of its picture.
+
+    Args:
+        writer: writes it.
+        conv: the old one; its bias and its scales are repeated for every copy of its channels.
+        links: DequantizeLinear in front of it, QuantizeLinear behind it.
+        pixels: codes of the view.
+        kernel: the new codes, without zero-point.
+        name: of the new nodes.
+        shift: what its weights were more than those of ``kernel``.
+        attributes: of the new Conv.
+
+    Returns:
+        The new codes, and where weights and bias went.
+    """
+    before, after = links
+    copies = len(kernel) // len(constants_behind(conv.inputs[1])[0])
+    source = writer.op("DequantizeLinear", [pixels, *before.node.inputs[1:]], f"{pixels.name}/dequantized")
+    operands, moved = [source], []
+    for value, role in zip(conv.inputs[1:], ("weights", "bias"), strict=False):
+        codes, scale, zero_point = constants_behind(value)
+        scale, zero_point = (np.tile(a, copies) if a.ndim == 1 else a for a in (scale, zero_point))
+        if role == "weights":
+            codes, zero_point = kernel, np.zeros(zero_point.shape, kernel.dtype)
+        else:
+            codes = np.tile(codes, copies)
+        operands.append(dequantized(writer, (codes, scale, zero_point), f"{name}/{role}"))
+        moved.append(codes_moved(value, operands[-1], shift=-shift if role == "weights" else 0))
+    real = writer.op("Conv", operands, f"{name}/float", kernel_shape=list(kernel.shape[2:]), **attributes)
+    return writer.op("QuantizeLinear", [real, *after.node.inputs[1:]], f"{name}/codes"), tuple(moved)
+
+
+def add_channels(writer: GraphWriter, conv: ir.Node, outputs: int, inputs: int, name: str) -> list[Moved]:
+    """Give a convolution so many more channels of real zeros, in place; its bias changes with the outputs alone."""
+    moved = []
+    for position, role in zip(range(1, len(conv.inputs)), ("weights", "bias"), strict=False):
+        if outputs or (inputs and role == "weights"):
+            old = conv.inputs[position]
+            new = dequantized(writer, filled(constants_behind(old), outputs, inputs), f"{name}/{role}")
+            conv.replace_input_with(position, new)
+            moved.append(codes_moved(old, new))
+    return moved
+
+
+def filled(constants: tuple[NDArray[Any], NDArray[Any], NDArray[Any]], outputs: int, inputs: int) -> Constants:
+    """Weights or a bias, with so many more channels of real zeros.
+
+    Args:
+        constants: codes OIHW or ``(O,)``.
+        outputs: more output channels; they take scale and zero-point of the last one.
+        inputs: more input channels.
+    """
+    codes, scale, zero_point = constants
+    if scale.ndim:
+        scale, zero_point = (np.pad(array, (0, outputs), mode="edge") for array in (scale, zero_point))
+    shape = (len(codes) + outputs, *(n + inputs * (axis == 0) for axis, n in enumerate(codes.shape[1:])))
+    full = np.broadcast_to(zero_point.reshape(-1, *(1,) * (codes.ndim - 1)), shape).astype(codes.dtype)
+    full[tuple(slice(n) for n in codes.shape)] = codes
+    return full, scale, zero_point
+
+
+def codes_moved(old: ir.Value | None, new: ir.Value, *, replicated: bool = True, shift: int = 0) -> Moved:
+    """Constant codes behind a DequantizeLinear; ``replicated`` where others hold them several times, or among zeros."""
+    before, after = (node_of(value).inputs[0] for value in (old, new))
+    assert before is not None and after is not None, "a DequantizeLinear has an input"  # noqa: S101, PT018
+    return Moved(str(before.name), str(after.name), replicated=replicated, shift=shift)
 
 
 def omit_zero_points(graph: ir.Graph) -> None:
@@ -41,30 +124,22 @@ def omit_zero_points(graph: ir.Graph) -> None:
     Weights of as many channels have equal zero-points. Graph optimisers merge equal constants, and ONNX Runtime's
     session entry ``session.x64quantprecision`` fails on a zero-point that two weights share. Numeric effect: none.
     """
-    for found in graph:
-        codes, zero_point = found.inputs[0], found.inputs[2] if len(found.inputs) > 2 else None
-        if found.op_type != "DequantizeLinear" or codes is None or zero_point is None:
+    for node in graph:
+        codes, zero_point = node.inputs[0], node.inputs[2] if len(node.inputs) > 2 else None
+        if node.op_type != "DequantizeLinear" or codes is None or zero_point is None:
             continue
         value = constant_of(zero_point)
         if constant_of(codes) is None or value is None or value.any():
             continue
-        found.resize_inputs(2)
+        node.resize_inputs(2)
         if not zero_point.uses():
             del graph.initializers[str(zero_point.name)]
 
 
-def repeated(
-    value: ir.Value | None, copies: int, codes: NDArray[Any] | None = None
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Codes, scale and zero-point behind ``value``, ``copies`` times per channel.
-
-    ``codes``, without a zero-point, take the place of the codes.
-    """
-    old, scale, zero_point = (required(constant) for constant in node_of(value).inputs)
-    scale, zero_point = (np.tile(a, copies) if a.ndim == 1 else a for a in (scale, zero_point))
-    if codes is not None:
-        return codes, scale, np.zeros(zero_point.shape, codes.dtype)
-    return np.tile(old, copies), scale, zero_point
+def constants_behind(value: ir.Value | None) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Codes, scale and zero-point that a match found to be constants behind a DequantizeLinear."""
+    codes, scale, zero_point = (required(constant) for constant in node_of(value).inputs)
+    return codes, scale, zero_point
 
 
 def codes_behind(value: ir.Value | None) -> NDArray[Any] | None:

@@ -1,4 +1,4 @@
-"""Depthwise convolutions get channels of zeros up to whole steps of the kernel, and no code changes."""
+"""Convolutions get channels of zeros up to whole steps of the kernel, and no code changes."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.graph import IR_VERSION, GraphWriter, infer_shapes
 from converters.passes.base import Skipped
-from converters.passes.full_channels import FullChannels
-from converters.passes.pipelines import run_pipeline
-from converters.spec import TensorTwin
+from converters.passes.full_channels import FullChannels, FullOutputs
+from converters.passes.weights import codes_behind
+from tests.converters.passes.networks import (
+    Convolution,
+    QdqWriter,
+    assert_bits_stay,
+    assert_declined,
+    assert_equal,
+    rewritten,
+    run,
+)
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    import onnx_ir as ir
 
 
 @dataclass(frozen=True)
@@ -31,83 +36,32 @@ class Network:
     weights: type[Any] = np.int8
     weight_zero_point: int = 0
     per_channel: bool = True
-    bias: bool = True
+    bias: str | None = "int32"
     between: str = "clamp"
     dtype: type[Any] = np.uint8
     batch: int | str = 1
     seed: int = 0
 
+    @property
+    def constants(self) -> dict[str, Any]:
+        """What ``QdqWriter.weights`` takes."""
+        names = {"dtype": self.weights, "zero_point": self.weight_zero_point}
+        return {**names, "per_channel": self.per_channel, "bias": self.bias}
+
     def build(self) -> ir.Model:
-        rng = np.random.default_rng(self.seed)
-        writer = GraphWriter("net")
-        kind = ir.DataType.UINT8 if self.dtype is np.uint8 else ir.DataType.INT8
-        value = writer.input("x", kind, [self.batch, 5, 8, 8])
-        c = self.channels
-        value = self._conv(writer, value, rng, (c, 5, 1, 1), "expand")
+        net = QdqWriter([self.batch, 5, 8, 8], dtype=self.dtype, seed=self.seed)
+        c, constants, outputs = self.channels, self.constants, []
+        value = net.conv(net.x, (c, 5, 1, 1), "expand", constants=constants)
         if self.between == "clamp":
-            value = self._between(writer, value, "Clip", "clamp")
-        value = self._conv(writer, value, rng, (c, 1, 3, 3), "depthwise", strides=[self.stride] * 2)
-        value = self._between(writer, value, "MaxPool", "pool")
+            value = net.between("Clip", [value], "clamp", np.float32(0), np.float32(6))
+        value = net.conv(value, (c, 1, 3, 3), "depthwise", constants=constants, strides=[self.stride] * 2)
+        value = net.between("MaxPool", [value], "pool", kernel_shape=[2, 2])
         if self.between == "softmax":
-            value = self._between(writer, value, "Softmax", "softmax")
+            value = net.between("Softmax", [value], "softmax", axis=1)
         if self.between == "output":
-            writer.graph.outputs.append(value)
-            value.type = ir.TensorType(kind)
-        value = self._conv(writer, value, rng, (c, 1, 3, 3), "again")
-        value = self._conv(writer, value, rng, (7, c, 1, 1), "project")
-        writer.graph.outputs.insert(0, value)
-        value.type = ir.TensorType(kind)
-        model = ir.Model(writer.graph, ir_version=IR_VERSION)
-        infer_shapes(model)
-        return model
-
-    def _link(self, writer: GraphWriter, name: str) -> list[ir.Value]:
-        zero = np.array(9 if self.dtype is np.uint8 else -119, self.dtype)
-        return [writer.constant(np.float32(0.05), f"{name}/s"), writer.constant(zero, f"{name}/z")]
-
-    def _between(self, writer: GraphWriter, value: ir.Value, op: str, name: str) -> ir.Value:
-        real = writer.op("DequantizeLinear", [value, *self._link(writer, f"{name}/d")], f"{name}/d")
-        if op == "Clip":
-            bounds = [writer.constant(np.float32(b), f"{name}/{b}") for b in (0, 6)]
-            real = writer.op("Clip", [real, *bounds], f"{name}/f")
-        elif op == "MaxPool":
-            real = writer.op("MaxPool", [real], f"{name}/f", kernel_shape=[2, 2])
-        else:
-            real = writer.op("Softmax", [real], f"{name}/f", axis=1)
-        return writer.op("QuantizeLinear", [real, *self._link(writer, name)], name)
-
-    def _conv(
-        self,
-        writer: GraphWriter,
-        value: ir.Value,
-        rng: np.random.Generator,
-        shape: tuple[int, int, int, int],
-        name: str,
-        **attributes: Any,
-    ) -> ir.Value:
-        info = np.iinfo(self.weights)
-        size = (shape[0],) if self.per_channel else ()
-        scale = rng.uniform(0.002, 0.01, size).astype(np.float32)
-        axis = {"axis": 0} if self.per_channel else {}
-        parts = {"w": rng.integers(info.min, info.max + 1, shape).astype(self.weights)}
-        if self.bias:
-            parts["b"] = rng.integers(-2000, 2000, shape[0]).astype(np.int32)
-        reals = []
-        for part, codes in parts.items():
-            zero = self.weight_zero_point if part == "w" else 0
-            constants = [
-                writer.constant(codes, f"{name}/{part}"),
-                writer.constant(scale if part == "w" else np.float32(0.05) * scale, f"{name}/{part}/s"),
-                writer.constant(np.full(size, zero, codes.dtype), f"{name}/{part}/z"),
-            ]
-            reals.append(writer.op("DequantizeLinear", constants, f"{name}/{part}/d", **axis))
-        real = writer.op("DequantizeLinear", [value, *self._link(writer, f"{name}/x")], f"{name}/x")
-        group = shape[0] if shape[1] == 1 else 1
-        pads = [shape[2] // 2] * 4
-        real = writer.op(
-            "Conv", [real, *reals], f"{name}/f", kernel_shape=shape[2:], group=group, pads=pads, **attributes
-        )
-        return writer.op("QuantizeLinear", [real, *self._link(writer, name)], name)
+            outputs.append(value)
+        value = net.conv(value, (c, 1, 3, 3), "again", constants=constants)
+        return net.model(net.conv(value, (7, c, 1, 1), "project", constants=constants), *outputs)
 
 
 @dataclass(frozen=True)
@@ -129,53 +83,27 @@ class Residual(Network):
     pad_scale: float = 0.05
 
     def build(self) -> ir.Model:
-        rng = np.random.default_rng(self.seed)
-        writer = GraphWriter("net")
-        value = writer.input("x", ir.DataType.UINT8, [self.batch, 5, 8, 8])
-        c, wider = self.channels, self.wider
-        before = self._conv(writer, value, rng, (c, 5, 1, 1), "expand")
-        value = self._conv(writer, before, rng, (c, 1, 3, 3), "depthwise")
-        value = self._conv(writer, value, rng, (wider, c, 1, 1), "widen")
-        real = writer.op("DequantizeLinear", [before, *self._link(writer, "pad/d")], "pad/d")
-        edges = (0, 0, 0, 0, 0, wider - c, 0, 0) if self.edges is None else self.edges
-        operands = [writer.constant(np.array(edges), "pad/edges"), writer.constant(np.float32(self.value), "pad/value")]
-        real = writer.op("Pad", [real, *operands], "pad/f")
-        link = [writer.constant(np.float32(self.pad_scale), "pad/s"), self._link(writer, "pad")[1]]
-        padded = writer.op("QuantizeLinear", [real, *link], "pad")
-        reals = [
-            writer.op("DequantizeLinear", [v, *self._link(writer, f"sum/{k}")], f"sum/{k}")
-            for k, v in enumerate((padded, value))
-        ]
-        real = writer.op(self.sum_of, reals, "sum/f")
-        value = writer.op("QuantizeLinear", [real, *self._link(writer, "sum")], "sum")
-        value = self._conv(writer, value, rng, (wider, 1, 3, 3), "again")
-        value = self._conv(writer, value, rng, (7, wider, 1, 1), "project")
-        writer.graph.outputs.append(value)
-        value.type = ir.TensorType(ir.DataType.UINT8)
-        model = ir.Model(writer.graph, ir_version=IR_VERSION)
-        infer_shapes(model)
-        return model
-
-
-def run(model: ir.Model) -> NDArray[Any]:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    data = ir.to_proto(model).SerializeToString()
-    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    codes = np.random.default_rng(3).integers(0, 256, (1, 5, 8, 8)).astype(np.uint8)
-    return np.asarray(session.run(None, {"x": codes})[0])
+        net = QdqWriter([self.batch, 5, 8, 8], seed=self.seed)
+        c, wider, constants = self.channels, self.wider, self.constants
+        before = net.conv(net.x, (c, 5, 1, 1), "expand", constants=constants)
+        value = net.conv(before, (c, 1, 3, 3), "depthwise", constants=constants)
+        value = net.conv(value, (wider, c, 1, 1), "widen", constants=constants)
+        real = net.link("DequantizeLinear", before, "pad/d")
+        edges = np.array((0, 0, 0, 0, 0, wider - c, 0, 0) if self.edges is None else self.edges)
+        operands = [net.writer.constant(edges, "pad/edges"), net.writer.constant(np.float32(self.value), "pad/value")]
+        real = net.writer.op("Pad", [real, *operands], "pad/f")
+        padded = net.link("QuantizeLinear", real, "pad", self.pad_scale)
+        value = net.between(self.sum_of, [padded, value], "sum")
+        value = net.conv(value, (wider, 1, 3, 3), "again", constants=constants)
+        return net.model(net.conv(value, (7, wider, 1, 1), "project", constants=constants))
 
 
 def shapes(model: ir.Model) -> list[tuple[list[int], int]]:
-    found = []
-    for conv in (node for node in model.graph if node.op_type == "Conv"):
-        dequantize = conv.inputs[1].producer() if conv.inputs[1] is not None else None
-        assert dequantize is not None
-        codes = dequantize.inputs[0]
-        assert codes is not None
-        assert codes.const_value is not None
-        found.append((list(codes.const_value.shape.numpy()), conv.attributes.get_int("group", 1)))
-    return found
+    """Of the weights of all convolutions, with their groups."""
+    convolutions = [node for node in model.graph if node.op_type == "Conv"]
+    weights = [codes_behind(conv.inputs[1]) for conv in convolutions]
+    groups = [conv.attributes.get_int("group", 1) for conv in convolutions]
+    return [(list(w.shape), group) for w, group in zip(weights, groups, strict=True) if w is not None]
 
 
 @settings(max_examples=40)
@@ -185,7 +113,7 @@ def shapes(model: ir.Model) -> list[tuple[list[int], int]]:
         channels=st.sampled_from([8, 9, 15, 17, 24, 40]),
         stride=st.sampled_from([1, 2]),
         per_channel=st.booleans(),
-        bias=st.booleans(),
+        bias=st.sampled_from(["int32", None]),
         between=st.sampled_from(["clamp", "nothing"]),
         batch=st.sampled_from([1, "N"]),
         seed=st.integers(0, 1000),
@@ -195,14 +123,10 @@ def shapes(model: ir.Model) -> list[tuple[list[int], int]]:
 def test_codes_are_equal_bit_for_bit(network: Network, kind: str) -> None:
     if kind == "unsigned":
         network = replace(network, weights=np.uint8, weight_zero_point=131, per_channel=False)
-    model = network.build()
-    expected = run(network.build())
-    assert FullChannels()(model).modified
-    np.testing.assert_array_equal(run(model), expected)
+    model = assert_bits_stay(FullChannels(), network.build)
     full = -(-network.channels // 16) * 16
     inner = ([full, 1, 3, 3], full)
     assert shapes(model) == [([full, 5, 1, 1], 1), inner, inner, ([7, full, 1, 1], 1)]
-    assert not FullChannels()(model).modified
 
 
 @settings(max_examples=30)
@@ -223,7 +147,7 @@ def test_residuals_of_more_channels_keep_their_bits(network: Residual) -> None:
     full, wide = (-(-n // 16) * 16 for n in (network.channels, network.wider))
     changed = FullChannels()(model).modified
     assert changed == bool(network.channels % 16 or network.wider % 16)
-    np.testing.assert_array_equal(run(model), expected)
+    assert_equal(run(model), expected)
     inner = [([full, 1, 3, 3], full), ([wide, full, 1, 1], 1), ([wide, 1, 3, 3], wide)]
     assert shapes(model) == [([full, 5, 1, 1], 1), *inner, ([7, wide, 1, 1], 1)]
     pads = [node.op_type for node in model.graph].count("Pad")
@@ -232,58 +156,75 @@ def test_residuals_of_more_channels_keep_their_bits(network: Residual) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("network", "reason"),
     [
-        pytest.param({"edges": (0, 1, 0, 0, 0, 3, 0, 0)}, "other than behind the channels", id="in front"),
-        pytest.param({"value": 1.0}, "pads with another value than 0", id="ones"),
-        pytest.param({"pad_scale": 0.06}, "equal scale and zero-point", id="requantised"),
-        pytest.param({"sum_of": "Sub"}, "does not work on each channel by itself", id="a difference"),
-        pytest.param({"channels": 1, "wider": 24, "edges": (0,) * 8}, "other channels than", id="broadcast"),
+        pytest.param(Network(channels=7), "it has 7 channels", id="few channels"),
+        pytest.param(Network(dtype=np.int8), "codes that are not uint8", id="int8 codes"),
+        pytest.param(Network(between="softmax"), "Softmax", id="channels that meet"),
+        pytest.param(Network(between="output"), "pool is an input or output of the graph", id="an output between"),
+        pytest.param(Residual(edges=(0, 1, 0, 0, 0, 3, 0, 0)), "other than behind the channels", id="a pad in front"),
+        pytest.param(Residual(value=1.0), "pads with another value than 0", id="a pad of ones"),
+        pytest.param(Residual(pad_scale=0.06), "equal scale and zero-point", id="a pad that requantises"),
+        pytest.param(Residual(sum_of="Sub"), "does not work on each channel by itself", id="a difference"),
     ],
 )
-def test_other_residuals_stay_with_the_reason(change: dict[str, Any], reason: str) -> None:
-    model = replace(Residual(channels=24), **change).build()
-    before = shapes(model)
-    outcomes = list(FullChannels().rewrite(model.graph))
-    assert outcomes
-    assert all(isinstance(outcome, Skipped) for outcome in outcomes)
-    assert any(isinstance(outcome, Skipped) and reason in outcome.reason for outcome in outcomes)
-    assert shapes(model) == before
+def test_it_declines_with_a_reason(network: Network, reason: str) -> None:
+    assert_declined(FullChannels(), network.build(), reason, reason)
+
+
+def test_a_sum_that_repeats_one_channel_is_declined() -> None:
+    outcomes = list(FullChannels().rewrite(Residual(channels=1, wider=24, edges=(0,) * 8).build().graph))
+    assert any(isinstance(outcome, Skipped) and "other channels than" in outcome.reason for outcome in outcomes)
 
 
 def test_weights_and_tensors_between_are_followed() -> None:
-    twins = {name: TensorTwin(name, "same", 0) for name in ("depthwise/w", "project/w", "project/b", "pool", "project")}
-    rewritten = run_pipeline(Network().build(), "cpu", twins)
-    assert rewritten.passes == ("full channels", "clamp codes")
-    told = {name: (twin.fate, twin.by) for name, twin in rewritten.twins.items()}
-    assert told == {
-        "depthwise/w": ("replicated", "full channels"),
-        "project/w": ("replicated", "full channels"),
-        "project/b": ("kept", None),
-        "pool": ("replicated", "full channels"),
-        "project": ("kept", None),
-    }
+    full, kept = ("replicated", "full channels"), ("kept", None)
+    fates = {"depthwise/w/codes": full, "project/w/codes": full, "project/b/codes": kept, "pool": full, "project": kept}
+    assert rewritten(Network().build(), *fates) == (("full channels", "clamp codes"), fates)
+
+
+def test_whole_steps_of_the_kernel_are_left_alone() -> None:
+    assert_declined(FullChannels(), Network(channels=32).build())
+
+
+HEAD = Convolution(outputs=30, size=(64, 64), kernel=(1, 1), pads=(0, 0, 0, 0))
+
+
+@settings(max_examples=30)
+@given(
+    inputs=st.sampled_from([16, 20]),
+    outputs=st.sampled_from([25, 30, 33, 42, 255]),
+    kernel=st.sampled_from([1, 3]),
+    zero_point=st.sampled_from([0, 9, 255]),
+    per_channel=st.booleans(),
+    bias=st.sampled_from(["int32", None]),
+    seed=st.integers(0, 1000),
+)
+def test_a_head_with_more_outputs_keeps_its_bits(outputs: int, kernel: int, **changes: Any) -> None:
+    network = replace(HEAD, outputs=outputs, kernel=(kernel, kernel), pads=(kernel // 2,) * 4, **changes)
+    model = assert_bits_stay(FullOutputs(), network.build)
+    assert shapes(model) == [([-(-outputs // 16) * 16, network.inputs, kernel, kernel], 1)]
+
+
+def test_weights_of_a_head_are_followed() -> None:
+    copied = ("replicated", "full outputs")
+    fates = {"conv/w/codes": copied, "conv/b/codes": copied, "conv": ("kept", None)}
+    assert rewritten(HEAD.build(), *fates) == (("full outputs",), fates)
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        pytest.param({"channels": 7}, "it has 7 channels", id="few channels"),
-        pytest.param({"dtype": np.int8}, "codes that are not uint8", id="int8 codes"),
-        pytest.param({"between": "softmax"}, "Softmax", id="channels that meet"),
-        pytest.param({"between": "output"}, "pool is an input or output of the graph", id="an output between"),
+        pytest.param({"strides": (8, 8)}, "it is small", id="small"),
+        pytest.param({"size": ("H", 64)}, "has no fixed size", id="any size"),
+        pytest.param({"weight_zero_point": 3}, "its weights have a zero-point", id="zero-point"),
+        pytest.param({"bias": "float32"}, "its bias is float", id="float bias"),
     ],
 )
-def test_it_declines_with_a_reason(change: dict[str, Any], reason: str) -> None:
-    model = replace(Network(), **change).build()
-    before = shapes(model)
-    outcomes = list(FullChannels().rewrite(model.graph))
-    assert outcomes
-    for outcome in outcomes:
-        assert isinstance(outcome, Skipped)
-        assert reason in outcome.reason
-    assert shapes(model) == before
+def test_other_heads_stay_with_the_reason(change: dict[str, Any], reason: str) -> None:
+    assert_declined(FullOutputs(), replace(HEAD, **change).build(), reason)
 
 
-def test_whole_steps_of_the_kernel_are_left_alone() -> None:
-    assert list(FullChannels().rewrite(Network(channels=32).build().graph)) == []
+@pytest.mark.parametrize("change", [{"outputs": 32}, {"inputs": 18}], ids=["full", "unrolled all the same"])
+def test_the_kernel_takes_others_as_they_are(change: dict[str, Any]) -> None:
+    assert_declined(FullOutputs(), replace(HEAD, **change).build())

@@ -1,129 +1,101 @@
-"""uint8 weights become int8, and no code changes."""
+"""uint8 weights become int8, or sums of int8 weights, and no code changes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.graph import IR_VERSION, GraphWriter, constant_of, infer_shapes
-from converters.passes.base import Skipped
 from converters.passes.pipelines import run_pipeline
-from converters.passes.signed_weights import SignedWeights
-from converters.passes.weights import codes_behind, dequantized
+from converters.passes.signed_weights import SignedWeights, split_columns, split_rows
+from converters.passes.weights import constants_behind
 from converters.spec import TensorTwin
+from tests.converters.passes.networks import Convolution, assert_declined, assert_equal, run
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
     from numpy.typing import NDArray
 
-
-@dataclass(frozen=True)
-class Network:
-    """One quantised convolution of 16 channels, its weights between ``lowest`` and ``highest``, both of which occur."""
-
-    lowest: int = 0
-    highest: int = 255
-    zero_point: int | tuple[int, ...] = 120
-    group: int = 1
-    padding: int = 1
-    seed: int = 0
-
-    def build(self) -> ir.Model:
-        rng = np.random.default_rng(self.seed)
-        writer = GraphWriter("net")
-        value = writer.input("x", ir.DataType.UINT8, [1, 16, 8, 8])
-        numbers = [writer.constant(np.float32(0.02), "s"), writer.constant(np.uint8(9), "z")]
-        weights = rng.integers(self.lowest, self.highest + 1, (16, 16 // self.group, 3, 3)).astype(np.uint8)
-        weights[0, 0, 0, :2] = self.lowest, self.highest
-        zero_point = np.array(self.zero_point, np.uint8)
-        scale = np.full(zero_point.shape, 0.003, np.float32)
-        bias = rng.integers(-3000, 3000, 16).astype(np.int32)
-        operands = [
-            writer.op("DequantizeLinear", [value, *numbers], "x/d"),
-            dequantized(writer, (weights, scale, zero_point), "w"),
-            dequantized(writer, (bias, np.full(16, 0.003 * 0.02, np.float32), np.zeros(16, np.int32)), "b"),
-        ]
-        real = writer.op("Conv", operands, "conv", group=self.group, pads=[self.padding] * 4)
-        out = [writer.constant(np.float32(0.05), "y/s"), writer.constant(np.uint8(130), "y/z")]
-        result = writer.op("QuantizeLinear", [real, *out], "y")
-        writer.graph.outputs.append(result)
-        result.type = ir.TensorType(ir.DataType.UINT8)
-        model = ir.Model(writer.graph, ir_version=IR_VERSION)
-        infer_shapes(model)
-        return model
-
-
-def run(model: ir.Model, **entries: str) -> NDArray[Any]:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    for name, value in entries.items():
-        options.add_session_config_entry(f"session.{name}", value)
-    data = ir.to_proto(model).SerializeToString()
-    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    codes = np.random.default_rng(3).integers(0, 256, (1, 16, 8, 8)).astype(np.uint8)
-    return np.asarray(session.run(None, {"x": codes})[0])
+NETWORK = Convolution(weight_dtype=np.uint8, weight_zero_point=120, per_channel=False)
 
 
 def stored(model: ir.Model) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Codes and zero-point of the weights."""
     (conv,) = (node for node in model.graph if node.op_type == "Conv")
-    codes, real = codes_behind(conv.inputs[1]), conv.inputs[1].producer() if conv.inputs[1] else None
-    assert codes is not None
-    assert real is not None
-    zero_point = constant_of(real.inputs[2])
-    assert zero_point is not None
+    codes, _, zero_point = constants_behind(conv.inputs[1])
     return codes, zero_point
 
 
 @settings(max_examples=40)
 @given(
     bounds=st.tuples(st.integers(0, 255), st.integers(0, 255)).map(sorted),
-    network=st.builds(
-        Network,
-        zero_point=st.integers(0, 255),
-        group=st.sampled_from([1, 16]),
-        padding=st.integers(0, 1),
-        seed=st.integers(0, 1000),
-    ),
+    zero_point=st.integers(0, 255),
+    group=st.sampled_from([1, 16]),
+    pad=st.integers(0, 1),
+    seed=st.integers(0, 1000),
 )
-def test_codes_are_equal_bit_for_bit(bounds: list[int], network: Network) -> None:
-    network = replace(network, lowest=bounds[0], highest=bounds[1])
-    assert isinstance(network.zero_point, int)
+def test_codes_are_equal_bit_for_bit(bounds: list[int], zero_point: int, group: int, pad: int, seed: int) -> None:
+    low, high = bounds
+    network = replace(
+        NETWORK, weight_bounds=(low, high), weight_zero_point=zero_point, group=group, pads=(pad,) * 4, seed=seed
+    )
     model, expected = network.build(), run(network.build())
-    fits = bounds[0] - network.zero_point >= -128 and bounds[1] - network.zero_point <= 127
-    assert SignedWeights()(model).modified == (fits or network.group == 1)
-    np.testing.assert_array_equal(run(model), expected)
-    np.testing.assert_array_equal(run(model, x64quantprecision="1"), expected)
-    if fits or network.group == 1:
-        codes, zero_point = stored(model)
+    fits = low - zero_point >= -128 and high - zero_point <= 127
+    assert SignedWeights()(model).modified == (fits or group == 1)
+    assert_equal(run(model), expected)
+    assert_equal(run(model, x64quantprecision="1"), expected)
+    if fits or group == 1:
+        codes, stored_zero_point = stored(model)
         assert codes.dtype == np.int8
-        assert zero_point == (0 if fits else network.zero_point - 128)
+        assert stored_zero_point == (0 if fits else zero_point - 128)
         assert not SignedWeights()(model).modified
 
 
 def test_weights_are_followed_with_what_was_taken_off() -> None:
-    twins = {name: TensorTwin(name, "same", 0) for name in ("w/codes", "b/codes")}
-    network = Network(lowest=30, highest=200, zero_point=100)
+    twins = {name: TensorTwin(name, "same", 0) for name in ("conv/w/codes", "conv/b/codes")}
+    network = replace(NETWORK, weight_bounds=(30, 200), weight_zero_point=100)
     rewritten = run_pipeline(network.build(), "cpu", twins)
     assert rewritten.passes == ("signed weights",)
-    assert rewritten.twins == {"w/codes": TensorTwin("conv/signed/codes", "same", -100), "b/codes": twins["b/codes"]}
+    signed = TensorTwin("conv/f/signed/codes", "same", -100)
+    assert rewritten.twins == {"conv/w/codes": signed, "conv/b/codes": twins["conv/b/codes"]}
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         pytest.param({"group": 16}, "its weights, less their zero-point 120, are no int8", id="depthwise"),
-        pytest.param({"zero_point": tuple(range(16))}, "more than one zero-point", id="per channel"),
+        pytest.param({"weight_zero_point": tuple(range(16))}, "more than one zero-point", id="per channel"),
     ],
 )
 def test_others_stay_with_the_reason(change: dict[str, Any], reason: str) -> None:
-    model = replace(Network(), **change).build()
-    (skipped,) = SignedWeights().rewrite(model.graph)
-    assert isinstance(skipped, Skipped)
-    assert reason in skipped.reason
-    assert stored(model)[0].dtype == np.uint8
+    assert_declined(SignedWeights(), replace(NETWORK, **change).build(), reason)
+
+
+def test_a_weight_of_255_is_the_sum_of_three() -> None:
+    kernel, columns = split_columns(np.array([[[[0, 255, -7]]]]))
+    assert kernel.tolist() == [[[[0, 127, 127, 1, -7]]]]
+    assert columns == (0, 1, 1, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("row", "rows", "stride"),
+    [
+        pytest.param(1, [0, 1, 1, 2, 3, 3, 4, 5, 5, 6, 7, 7], 3, id="odd row"),
+        pytest.param(0, [0, 0, 1, 2, 2, 3, 4, 4, 5, 6, 6, 7], 3, id="even row"),
+        pytest.param(None, range(8), 2, id="none"),
+    ],
+)
+def test_a_row_is_repeated_where_a_weight_is_no_int8(row: int | None, rows: Sequence[int], stride: int) -> None:
+    numbers = np.ones((5, 3, 3, 3), np.int16)
+    if row is not None:
+        numbers[2, 1, row, 2] = -203
+    split = split_rows(numbers, 2, 8, (0, 1))
+    assert (list(range(8)) if split.picture is None else split.picture.tolist()) == list(rows)
+    assert (split.stride, split.padding) == (stride, (0, 1))
+    assert split.weights.shape[2] == (3 if row is None else 4)
