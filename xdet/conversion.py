@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from converters.calibration import Calibration
     from converters.convert import Conversion
     from converters.description.priors import Four, PriorFormat, ScoreActivation
-    from converters.description.statements import HeadChoice, SourceDescription, SourceOptions
+    from converters.description.statements import SourceDescription, SourceOptions
     from converters.spec import Color, ImageInput, ResizeRule
 
 PathLike = str | os.PathLike[str]
@@ -39,7 +39,7 @@ def convert(
     score_threshold: float | None = None,
     iou_threshold: float | None = None,
     max_detections: int | None = None,
-    head: HeadChoice = "auto",
+    head: str = "auto",
     class_agnostic: bool = False,
     priors: PathLike | None = None,
     prior_format: Literal["yxhw", "xywh", "xyxy", "yxyx"] | None = None,
@@ -189,9 +189,9 @@ def describe(
         IncompleteError: facts are missing or contradict each other; it holds those that are known.
         ConversionError: the source cannot be read, or the output cannot be written.
     """
-    from converters.description.known import known_facts
+    from converters.description.precedence import known_facts
+    from converters.description.sidecar import sidecar_data, sidecar_text
     from converters.description.statements import SourceOptions
-    from converters.description.writing import sidecar_data, sidecar_text
     from converters.errors import ConversionError, IncompleteError
     from converters.files import require_writable, write_output
     from converters.sources import describe as describe_source
@@ -222,7 +222,7 @@ def describing_options(
     color: Color | None = None,
     rescaling: str | tuple[float, float] | None = None,
     input_size: str | tuple[int, int] | None = None,
-    head: HeadChoice = "auto",
+    head: str = "auto",
     class_agnostic: bool = False,
     priors: PathLike | None = None,
     prior_format: PriorFormat | None = None,

@@ -1,30 +1,50 @@
 """Who states what: every fact of a description with all that state it, in the order in which they are followed.
 
 An option is followed before the yaml, the yaml before the sidecar, the sidecar before the model file's own metadata.
+Two finer rules:
+
+- A unit of anchors belongs to the list it stands beside. Only ``--anchor-unit``, and a sidecar that has a
+  unit but no anchors, speak about a list from elsewhere.
+- A zoo family's default anchors are nobody's statement: they are used when the yaml names the family and
+  neither an option, the yaml nor the sidecar gives a list.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
-from converters.description.values import StatedAnchors, StatedRescaling
-from converters.spec import Rescaling
+from converters.description.darknet import read_config
+from converters.description.recognition import RECOGNITIONS, recognise
+from converters.description.sidecar import Sidecar, find_sidecar
+from converters.description.values import (
+    ASSUMED,
+    INPUT,
+    StatedAnchors,
+    are_alike,
+    can_only_be_cells,
+    resolve_rescaling,
+    settle_unit,
+)
+from converters.description.zoo_yaml import ZooConfig
+from converters.errors import OptionError
+from converters.spec import Anchors, Rescaling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
+    from pathlib import Path
 
-    from converters.description.sidecar import Sidecar
     from converters.description.statements import SourceOptions
     from converters.description.values import StatedUnit
-    from converters.description.zoo_yaml import ZooConfig
     from converters.facts import SourceFacts
     from converters.heads.base import Head
+    from converters.spec import Color
 
-T = TypeVar("T")
-ASSUMED = "assumed"
+Fact = tuple[str, Any, str]  # name, value as JSON would have it, who states it
+MISSING = "missing"
 OPTIONS = {"class_names": "--classes", "resize": "--resize", "color": "--color", "rescaling": "--rescaling"}
-INPUT = "the input's quantisation"
+DEFAULTS = {"class_names": ["class_0", "..."], "resize": "nearest", "color": "rgb"}
+ONE_CHANNEL = "the input's one channel"
 TITLES = {
     "head": "head",
     "anchors": "anchors",
@@ -35,164 +55,239 @@ TITLES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """All statements about one source.
+class AllStatements:
+    """Everything that is stated about one source.
 
     Attributes:
         facts: what the model file itself tells.
-        values: fact -> its values, each with who states it; the first is followed.
-        notes: what was stated and is left out.
-        others: who states what is no value of its own: head, anchors.
+        options: what the caller says.
+        sidecar: an empty one where there is none.
+        config: the yaml or cfg, likewise.
+        notes: what is left out, one sentence each.
     """
 
     facts: SourceFacts
-    values: Mapping[str, tuple[tuple[Any, str], ...]]
+    options: SourceOptions
+    sidecar: Sidecar
+    config: ZooConfig
     notes: tuple[str, ...] = ()
-    others: Mapping[str, str] = field(default_factory=dict)
 
-    def of(self, name: str) -> Any:
+    @classmethod
+    def of_file(cls, path: Path, facts: SourceFacts, options: SourceOptions) -> Self:
+        """Read the sidecar beside a model's file, and the configuration that the options name.
+
+        Raises:
+            SourceFileError: one of them is missing or damaged.
+        """
+        config = ZooConfig(file="") if options.config is None else read_config(options.config)
+        return cls(facts, options, find_sidecar(path) or Sidecar(file=""), config)
+
+    def values(self, name: str) -> list[tuple[Any, str]]:
+        """The values of one of ``OPTIONS``, each with who states it; the first is followed."""
+        stated = [
+            (getattr(self.options, name), OPTIONS[name]),
+            (getattr(self.config, name), self._where_config),
+            (getattr(self.sidecar, name), self._where_sidecar),
+            *((getattr(part, name), part.where) for part in self.facts.metadata),
+        ]
+        return [(value, where) for value, where in stated if value is not None]
+
+    def value(self, name: str) -> Any:
         """What is followed; None where nobody states it."""
-        return self.values[name][0][0] if self.values[name] else None
+        return next((value for value, _ in self.values(name)), None)
 
+    @property
+    def is_quantised(self) -> bool:
+        """Whether the input's quantisation states the rescaling, whatever metadata say of the float network."""
+        return self.facts.input_dtype != "float32"
+
+    @property
+    def kind(self) -> str:
+        """The head that is stated, ``"none"`` for raw outputs, ``"auto"`` where nobody states one."""
+        if self.options.head != "auto":
+            return self.options.head
+        return self.config.head_of_family() or self.sidecar.head or "auto"
+
+    @property
+    def anchors(self) -> StatedAnchors | None:
+        """The list that is followed; None where nobody states one."""
+        if self.options.anchors is not None:
+            return StatedAnchors(self.options.anchors, None, "--anchors")
+        if self.config.anchors is not None:
+            return StatedAnchors(self.config.anchors, self.config.anchor_unit, self._where_config)
+        if self.sidecar.anchors is not None:
+            return StatedAnchors(self.sidecar.anchors, self.sidecar.anchor_unit, self._where_sidecar)
+        return None
+
+    @property
+    def anchors_or_default(self) -> StatedAnchors | None:
+        """The list that is followed, else that of the named family."""
+        defaults = self.config.default_anchors()
+        if self.anchors is not None or defaults is None:
+            return self.anchors
+        named = f"the default of {self.config.model_type}, named by '{self.config.file}'"
+        return StatedAnchors(*defaults, where=named)
+
+    def unit_of(self, anchors: StatedAnchors) -> StatedUnit | None:
+        """The unit of a list, from wherever it comes; None where nobody states it."""
+        lone_unit = self.sidecar.anchor_unit if self.sidecar.anchors is None else None
+        return self.options.anchor_unit or anchors.unit or lone_unit
+
+    def settled_anchors(self, anchors: StatedAnchors, grid_hw: tuple[int, int]) -> Anchors | None:
+        """A list with its unit; None where nobody states one, and it may be in several."""
+        unit = self.unit_of(anchors)
+        if unit is None and not can_only_be_cells(anchors.sizes_wh, self.facts, grid_hw):
+            return None
+        return settle_unit(anchors, unit, self.facts, grid_hw)
+
+    def rescaling(self) -> Rescaling | None:
+        """What a quantised input fixes, which a statement must agree with, or what is stated for a float one.
+
+        Raises:
+            SourceFileError: the stated rescaling contradicts the input's quantisation.
+            UnsupportedModelError: the input has a dtype that cannot take pixels.
+        """
+        keys = {self._where_config: ": preprocessing.rescaling", self._where_sidecar: ": rescaling"}
+        for value, where in self.values("rescaling"):
+            if not (self.is_quantised and self._is_inside(where)):
+                return resolve_rescaling(self.facts, value, where + keys.get(where, ""))
+        return resolve_rescaling(self.facts, None, "") if self.is_quantised else None
+
+    def color(self) -> Color | None:
+        """What the channels are; a picture of one channel is grey, whoever says nothing.
+
+        Raises:
+            OptionError: a picture of so many channels cannot be what is stated.
+        """
+        channels, stated = self.facts.channels, self.value("color")
+        if stated is not None and (stated == "grey") != (channels == 1):
+            wanted = "--color grey" if channels == 1 else "--color rgb or bgr"
+            raise OptionError(
+                f"'{self.facts.file}' takes pictures of {channels} channels, which are not {stated}: give {wanted}, or "
+                "correct color where it is stated"
+            )
+        return "grey" if channels == 1 else stated
+
+    @property
     def names_of_people(self) -> tuple[str, ...] | None:
         """Class names that option, yaml or sidecar state, which must fit the head."""
-        values = self.values["class_names"]
-        return values[0][0] if values and not self._is_inside(values[0][1]) else None
+        return self.options.class_names or self.config.class_names or self.sidecar.class_names
 
-    def fitting(self, head: Head) -> Told:
+    def fitting(self, head: Head) -> AllStatements:
         """Without the file's own class names where the head has another number of classes."""
-        names, people = self.of("class_names"), self.names_of_people()
-        if names is None or people is not None or len(names) == head.num_classes:
+        names = self.value("class_names")
+        if names is None or self.names_of_people is not None or len(names) == head.num_classes:
             return self
-        where = self.values["class_names"][0][1]
+        where = self.values("class_names")[0][1]
         note = (
             f"{where}: {len(names)} class names, the head scores {head.num_classes}: they are left out; give --classes"
         )
-        return replace(self, values={**self.values, "class_names": ()}, notes=(*self.notes, note))
+        without = tuple(replace(part, class_names=None) for part in self.facts.metadata)
+        return replace(self, facts=replace(self.facts, metadata=without), notes=(*self.notes, note))
 
     def all_notes(self) -> tuple[str, ...]:
         """What the file's metadata state, and where they contradict somebody else or the file."""
-        return (
-            *(note for part in self.facts.metadata for note in part.notes),
-            *self._followed(),
-            *self._sizes(),
-            *self.notes,
-        )
+        own = (note for part in self.facts.metadata for note in part.notes)
+        return (*own, *self._followed(), *self._sizes(), *self.notes)
 
     def stated_by(self) -> dict[str, str]:
-        """Fact -> who states it, ``ASSUMED`` where nobody does."""
-        found = {name: values[0][1] if values else ASSUMED for name, values in self.values.items()}
-        if self.facts.input_dtype != "float32":
-            found["rescaling"] = INPUT
+        """Picture and classes: fact -> who states it, ``ASSUMED`` where nobody does."""
+        who = {name: self.values(name)[0][1] if self.values(name) else ASSUMED for name in OPTIONS}
+        if self.is_quantised:
+            who["rescaling"] = INPUT
         if self.facts.channels == 1:
-            found["color"] = "the input's one channel"
-        return {**self.others, **found}
+            who["color"] = ONE_CHANNEL
+        return who
+
+    def head_stated_by(self, anchors: StatedAnchors | None) -> dict[str, str]:
+        """Who states head, anchors and their unit."""
+        who = {"head": "its outputs"}
+        if self.options.head != "auto":
+            who["head"] = "--head"
+        elif self.config.head_of_family() is not None:
+            who["head"] = self._where_config
+        elif self.sidecar.head is not None:
+            who["head"] = self._where_sidecar
+        if anchors is not None:
+            who |= {"anchors": anchors.where, "anchor_unit": anchors.where if anchors.unit else ASSUMED}
+        if self.options.anchor_unit is not None:
+            who["anchor_unit"] = "--anchor-unit"
+        return who
+
+    @property
+    def _where_config(self) -> str:
+        return f"config '{self.config.file}'"
+
+    @property
+    def _where_sidecar(self) -> str:
+        return f"sidecar '{self.sidecar.file}'"
 
     def _is_inside(self, where: str) -> bool:
         return any(part.where == where for part in self.facts.metadata)
 
     def _followed(self) -> Iterator[str]:
         followed: dict[str, list[str]] = {}
-        for name, stated in self.values.items():
-            if name == "rescaling" and self.facts.input_dtype != "float32":
-                continue  # the quantisation is followed
-            if stated and self._is_inside(stated[0][1]):
-                followed.setdefault(stated[0][1], []).append(f"{TITLES[name]} {_shown(stated[0][0])}")
+        for name in OPTIONS:
+            stated = self.values(name)
+            if not stated or (name == "rescaling" and self.is_quantised):
+                continue
+            first, who = stated[0]
+            if self._is_inside(who):
+                followed.setdefault(who, []).append(f"{TITLES[name]} {_shown(first)}")
             for value, where in stated[1:]:
-                if self._is_inside(where) and not _same(value, stated[0][0]):
-                    yield f"{TITLES[name]}: {stated[0][1]} is followed, though {where} says {_shown(value)}"
+                if self._is_inside(where) and not _same(value, first):
+                    yield f"{TITLES[name]}: {who} is followed, though {where} says {_shown(value)}"
         yield from (f"{where} says {', '.join(what)}" for where, what in followed.items())
 
     def _sizes(self) -> Iterator[str]:
-        ours = (self.facts.height, self.facts.width)
+        own = (self.facts.height, self.facts.width)
         for part in self.facts.metadata:
-            if part.size_hw not in (None, ours):
-                height, width = part.size_hw or ours
-                yield f"{part.where} says {height} x {width}, but the input takes {ours[0]} x {ours[1]}, which is followed"
+            if part.size_hw is not None and part.size_hw != own:
+                height, width = part.size_hw
+                yield f"{part.where} says {height} x {width}, but the input takes {own[0]} x {own[1]}, which is followed"
 
 
-def who_says(
-    anchors: StatedAnchors | None, options: SourceOptions, sidecar: Sidecar, config: ZooConfig
-) -> dict[str, str]:
-    """Who states head, anchors and their unit."""
-    named = (
-        (options.head != "auto", "--head"),
-        (config.head_of_family() is not None, f"config '{config.file}'"),
-        (sidecar.head is not None, f"sidecar '{sidecar.file}'"),
-    )
-    found = {"head": next((who for is_stated, who in named if is_stated), "its outputs")}
-    if anchors is not None:
-        found |= {"anchors": anchors.where, "anchor_unit": anchors.where if anchors.unit else ASSUMED}
-    if options.anchor_unit is not None:
-        found["anchor_unit"] = "--anchor-unit"
-    return found
+def known_facts(path: Path, facts: SourceFacts, options: SourceOptions) -> tuple[Fact, ...]:
+    """Every fact of a source that cannot be described whole: each with who states it, or ``MISSING``.
+
+    Args:
+        path: the model's file, which tells where its sidecar is.
+        facts: what the model itself tells.
+        options: what the caller says.
+
+    Raises:
+        OptionError: the yaml names a family of another head.
+        SourceFileError: the sidecar or yaml is missing or damaged.
+    """
+    known = _known_facts(AllStatements.of_file(path, facts, options))
+    return tuple((name, value, MISSING if value is None else who) for name, value, who in known)
 
 
-def gather(facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> Told:
-    """Every statement of every fact, in order."""
-    values = {}
-    for name, option in OPTIONS.items():
-        stated = [
-            (getattr(options, name), option),
-            (getattr(config, name), f"config '{config.file}'"),
-            (getattr(sidecar, name), f"sidecar '{sidecar.file}'"),
-            *((getattr(part, name), part.where) for part in facts.metadata),
-        ]
-        values[name] = tuple((value, where) for value, where in stated if value is not None)
-    return Told(facts, values)
-
-
-def stated_anchors(options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> StatedAnchors | None:
-    """The list that is followed; None where nobody states one."""
-    if options.anchors is not None:
-        return StatedAnchors(options.anchors, None, "--anchors")
-    if config.anchors is not None:
-        return StatedAnchors(config.anchors, config.anchor_unit, f"config '{config.file}'")
-    if sidecar.anchors is not None:
-        return StatedAnchors(sidecar.anchors, sidecar.anchor_unit, f"sidecar '{sidecar.file}'")
-    return None
-
-
-def default_anchors(config: ZooConfig) -> StatedAnchors | None:
-    """A family's list, used for a head that needs one when nobody gives another."""
-    defaults = config.default_anchors()
-    if defaults is None:
-        return None
-    return StatedAnchors(*defaults, where=f"the default of {config.model_type}, named by '{config.file}'")
-
-
-def unit_of(stated: StatedAnchors, options: SourceOptions, sidecar: Sidecar) -> StatedUnit | None:
-    """The unit of a list, from wherever it comes; None where nobody states it."""
-    lone_unit = sidecar.anchor_unit if sidecar.anchors is None else None
-    return _first(options.anchor_unit, stated.unit, lone_unit)
-
-
-def _first(*candidates: T | None) -> T | None:
-    """The first candidate that somebody stated."""
-    return next((candidate for candidate in candidates if candidate is not None), None)
-
-
-def stated_kind(options: SourceOptions, sidecar: Sidecar, config: ZooConfig) -> str:
-    """The head that is stated, ``"none"`` for raw outputs, ``"auto"`` where nobody states one."""
-    if options.head != "auto":
-        return options.head
-    return _first(config.head_of_family(), sidecar.head) or "auto"
-
-
-def stated_rescaling(
-    facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config: ZooConfig
-) -> StatedRescaling | None:
-    """The rescaling that is followed; None where nobody states one beside a quantised input."""
-    if options.rescaling is not None:
-        return StatedRescaling(options.rescaling, "--rescaling")
-    if config.rescaling is not None:
-        return StatedRescaling(config.rescaling, f"config '{config.file}': preprocessing.rescaling")
-    if sidecar.rescaling is not None:
-        return StatedRescaling(sidecar.rescaling, f"sidecar '{sidecar.file}': rescaling")
-    if facts.input_dtype != "float32":
-        return None  # a quantised input states its own, whatever metadata say of the float network
-    inside = (StatedRescaling(part.rescaling, part.where) for part in facts.metadata if part.rescaling)
-    return next(inside, None)
+def _known_facts(statements: AllStatements) -> Iterator[Fact]:
+    facts, anchors, kind = statements.facts, statements.anchors_or_default, statements.kind
+    yield "input", f"{facts.height} x {facts.width} x {facts.channels}, {facts.input_dtype}", "the file"
+    for output in facts.outputs:
+        yield "output", f"{output.name} {[1, *output.shape]}", "the file"
+    who = statements.head_stated_by(anchors)
+    if kind == "auto":
+        try:
+            kind = recognise(facts)
+        except OptionError:  # none fits, or several do: what is raised beside these facts says so
+            kind = ""
+    yield "head", kind or None, who["head"]
+    if anchors is not None or (kind in RECOGNITIONS and RECOGNITIONS[kind].anchors):
+        yield "anchors", None if anchors is None else list(map(list, anchors.sizes_wh)), who.get("anchors", "")
+        yield "anchor_unit", None if anchors is None else statements.unit_of(anchors), who.get("anchor_unit", "")
+    needs_priors = kind == "ssd" and facts.postprocess is None and facts.priors is None and len(facts.outputs) == 2
+    for name, value in asdict(statements.options.priors.behind(statements.sidecar.priors)).items():
+        if value is not None or (needs_priors and name == "priors"):
+            yield name, value, "options or sidecar"
+    for name, stated_by in statements.stated_by().items():
+        value = statements.value(name)
+        fixed = {INPUT: "of the codes", ONE_CHANNEL: "grey", ASSUMED: DEFAULTS.get(name)}
+        if stated_by in fixed:
+            value = fixed[stated_by]
+        yield name, asdict(value) if isinstance(value, Rescaling) else value, stated_by
 
 
 def _shown(value: object) -> str:
@@ -205,5 +300,5 @@ def _shown(value: object) -> str:
 
 def _same(one: object, other: object) -> bool:
     if isinstance(one, Rescaling) and isinstance(other, Rescaling):
-        return all(abs(one.scale * p + one.offset - other.scale * p - other.offset) <= one.scale for p in (0, 255))
+        return are_alike(other, one)
     return one == other

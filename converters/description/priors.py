@@ -48,6 +48,12 @@ MOST_BYTES = 16 * MAX_BYTES
 FARTHEST = 4.0  # pictures: no prior that is a fraction of one reaches further
 
 
+def require_option(option: str, value: object, literal: object) -> None:
+    """Raise OptionError unless a value is None, or one of the texts of a ``Literal``."""
+    if value is not None and value not in get_args(literal):
+        raise OptionError(f"{option} must be one of {', '.join(get_args(literal))}, got {value!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class PriorStatement:
     """What is stated about an SSD head; None = not stated.
@@ -65,12 +71,8 @@ class PriorStatement:
     activation: ScoreActivation | None = None
 
     def __post_init__(self) -> None:
-        for option, value, known in (
-            ("--prior-format", self.format, get_args(PriorFormat)),
-            ("--score-activation", self.activation, get_args(ScoreActivation)),
-        ):
-            if value is not None and value not in known:
-                raise OptionError(f"{option} must be one of {', '.join(known)}, got {value!r}")
+        require_option("--prior-format", self.format, PriorFormat)
+        require_option("--score-activation", self.activation, ScoreActivation)
         if self.variances is not None:
             try:
                 require_variances(self.variances)
@@ -218,29 +220,29 @@ def _read_json(data: bytes) -> tuple[object, PriorFormat | None, Four | None]:
 READERS = {".npy": _read_npy, ".csv": _read_csv, ".json": _read_json}
 
 
-def _parameters(text: str, parameters: str, generator: Generator) -> dict[str, float]:
-    told = dict(generator.defaults)
-    for word in filter(None, parameters.split(",")):
+def _parameters(text: str, stated: str, generator: Generator) -> dict[str, float]:
+    parameters = dict(generator.defaults)
+    for word in filter(None, stated.split(",")):
         key, _, value = word.partition("=")
         try:
-            told[key] = type(told[key])(value)
+            parameters[key] = type(parameters[key])(value)
         except (KeyError, ValueError) as error:
-            example = next(iter(told.items()))
+            example = next(iter(parameters.items()))
             raise OptionError(
-                f"--priors '{text}': expected {', '.join(told)} as in {example[0]}={example[1]}"
+                f"--priors '{text}': expected {', '.join(parameters)} as in {example[0]}={example[1]}"
             ) from error
-    if not generator.are_sound(told):
+    if not generator.are_sound(parameters):
         raise OptionError(f"--priors '{text}': expected {generator.expected}")
-    return told
+    return parameters
 
 
-def coco_ssd_priors(image_wh: tuple[int, int], told: Mapping[str, float]) -> NDArray[np.float64]:
+def coco_ssd_priors(image_wh: tuple[int, int], parameters: Mapping[str, float]) -> NDArray[np.float64]:
     """Priors of TensorFlow's SSD detectors: maps at stride 16, and half the size from one to the next.
 
     Returns:
         float64 ``(B, 4)``: y, x, h, w. Three boxes a cell of the first map, six of the others.
     """
-    count, low, high = int(told["layers"]), told["min"], told["max"]
+    count, low, high = int(parameters["layers"]), parameters["min"], parameters["max"]
     scales = [low + (high - low) * i / (count - 1) for i in range(count)] + [1.0]
     sides = [math.ceil(size / 16) for size in image_wh]
     shortest = min(image_wh)
@@ -259,7 +261,7 @@ def coco_ssd_priors(image_wh: tuple[int, int], told: Mapping[str, float]) -> NDA
     return np.concatenate(rows)
 
 
-def coco_ssd_fpn_priors(image_wh: tuple[int, int], told: Mapping[str, float]) -> NDArray[np.float64]:
+def coco_ssd_fpn_priors(image_wh: tuple[int, int], parameters: Mapping[str, float]) -> NDArray[np.float64]:
     """Priors of TensorFlow's feature pyramids: at level l a map of stride 2^l, its boxes by ratio and, within one, by size.
 
     The centres of a level whose stride does not divide the picture's side begin at 0 instead of half a stride, as
@@ -268,9 +270,9 @@ def coco_ssd_fpn_priors(image_wh: tuple[int, int], told: Mapping[str, float]) ->
     Returns:
         float64 ``(B, 4)``: y, x, h, w.
     """
-    octave = [told["scale"] * 2 ** (i / told["octaves"]) for i in range(int(told["octaves"]))]
+    octave = [parameters["scale"] * 2 ** (i / parameters["octaves"]) for i in range(int(parameters["octaves"]))]
     rows = []
-    for level in range(int(told["first"]), int(told["last"]) + 1):
+    for level in range(int(parameters["first"]), int(parameters["last"]) + 1):
         stride = 2**level
         shapes = [(s * stride, math.sqrt(ratio)) for ratio in (1.0, 2.0, 0.5) for s in octave]
         sizes = [(s / root / image_wh[1], s * root / image_wh[0]) for s, root in shapes]
@@ -313,13 +315,13 @@ class Generator:
 GENERATORS = {
     "coco-ssd": Generator(
         {"layers": 6, "min": 0.2, "max": 0.95},
-        lambda told: 2 <= told["layers"] <= 16 and 0 < told["min"] < told["max"] <= 1,
+        lambda p: 2 <= p["layers"] <= 16 and 0 < p["min"] < p["max"] <= 1,
         "2 to 16 layers, and 0 < min < max <= 1",
         coco_ssd_priors,
     ),
     "coco-ssd-fpn": Generator(
         {"first": 3, "last": 7, "scale": 4.0, "octaves": 2},
-        lambda told: 1 <= told["first"] <= told["last"] <= 10 and 0 < told["scale"] <= 64 and 1 <= told["octaves"] <= 8,
+        lambda p: 1 <= p["first"] <= p["last"] <= 10 and 0 < p["scale"] <= 64 and 1 <= p["octaves"] <= 8,
         "1 <= first <= last <= 10, a scale above 0 and up to 64, 1 to 8 octaves",
         coco_ssd_fpn_priors,
     ),

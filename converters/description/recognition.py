@@ -10,6 +10,7 @@ them apart.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from converters.description.grid_heads import (
@@ -23,7 +24,6 @@ from converters.description.priors import PriorStatement
 from converters.description.ssd import build_ssd, is_no_ssd
 from converters.description.values import StatedAnchors, StatedUnit, settle_unit
 from converters.errors import OptionError
-from converters.heads.base import default_class_names
 from converters.heads.blazeface import BlazeFace
 from converters.heads.decoded import YoloV5, YoloV8
 from converters.heads.fastestdet import FastestDet
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from converters.facts import SourceFacts
     from converters.heads.base import Head
+    from converters.heads.decoded import DecodedHead
 
 STRIDES = (8, 16, 32)
 LARGEST_FRACTION = 4.0  # codes that reach no further are fractions of the picture; pixels reach its size
@@ -77,12 +78,12 @@ class Recognition:
     """One head of the table.
 
     Attributes:
-        misfit: facts, and whether it is asked for by name -> why it cannot be this head; None where it can.
+        misfit: facts, and whether it is ``asked`` for by name -> why it cannot be this head; None where it can.
         build: makes the head of facts that fit.
         anchors: whether it needs anchors.
     """
 
-    misfit: Callable[[SourceFacts, bool], str | None]
+    misfit: Callable[..., str | None]
     build: Callable[[SourceFacts, Stated], Head]
     anchors: bool = False
 
@@ -94,7 +95,7 @@ def recognise(facts: SourceFacts) -> str:
         OptionError: none does, or several do, or the file says that it is no detector.
     """
     _require_detector(facts)
-    misfits = {kind: head.misfit(facts, False) for kind, head in RECOGNITIONS.items()}  # noqa: FBT003 - a table's call
+    misfits = {kind: head.misfit(facts, asked=False) for kind, head in RECOGNITIONS.items()}
     fits = [kind for kind, why in misfits.items() if why is None]
     if len(fits) == 1:
         return fits[0]
@@ -127,15 +128,15 @@ def require_fit(facts: SourceFacts, kind: str, *, asked: bool) -> tuple[str, ...
     Raises:
         OptionError: it cannot be this head.
     """
-    misfit = RECOGNITIONS[kind].misfit(facts, True)  # noqa: FBT003 - a table's call
+    misfit = RECOGNITIONS[kind].misfit(facts, asked=True)
     why = misfit or (None if asked else _why_not_raw(facts, kind))
     if why is not None:
         listed = ", ".join(f"'{out.name}' {[1, *out.shape]}" for out in facts.outputs)
         insist = "" if misfit else f", --head {kind} decodes it all the same"
         raise OptionError(f"'{facts.file}': {kind}: {why}; found {listed}; {KEEP}{insist}")
-    told = _activations(facts)
-    if told and RECOGNITIONS[kind].anchors:
-        return (f"{told} in front of its output: the {kind} decoder, as asked, activates these numbers once more",)
+    activated = _activations(facts)
+    if activated and RECOGNITIONS[kind].anchors:
+        return (f"{activated} in front of its output: the {kind} decoder, as asked, activates these numbers once more",)
     return ()
 
 
@@ -144,21 +145,15 @@ def _why_not_raw(facts: SourceFacts, kind: str) -> str | None:
 
 
 def _activations(facts: SourceFacts) -> str:
-    found = dict.fromkeys(name for output in facts.outputs for name in output.activations)
-    return " and ".join(found)
+    return " and ".join(dict.fromkeys(name for output in facts.outputs for name in output.activations))
 
 
 def _raw(facts: SourceFacts, *, asked: bool) -> str | None:
     """Why a decoder of raw numbers does not suit what the network has activated already."""
-    told = _activations(facts)
-    if not told or asked:
+    activated = _activations(facts)
+    if not activated or asked:
         return None
-    return f"{told} in front of its output: this head holds raw numbers, so it is another, or would be activated twice"
-
-
-def class_names_of(head: Head, stated: Stated) -> tuple[str, ...]:
-    """The stated names, or as many as the head has classes."""
-    return stated.class_names or default_class_names(head.num_classes)
+    return f"{activated} in front of its output: this head holds raw numbers, so it is another, or would be activated twice"
 
 
 def _cells(facts: SourceFacts) -> int:
@@ -168,10 +163,7 @@ def _cells(facts: SourceFacts) -> int:
     return sum((facts.height // stride) * (facts.width // stride) for stride in STRIDES)
 
 
-# -- yolo_v2 ------------------------------------------------------------------------------------------------------
-
-
-def _is_no_yolo_v2(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
+def _is_no_yolo_v2(facts: SourceFacts, *, asked: bool) -> str | None:
     if len(facts.outputs) != 1 or grid_of(facts.outputs[0].shape) is None:
         return "a YOLO v2 head is one output [1, rows, columns, anchors * (5 + classes)]"
     if not asked and not fitting_counts(facts.outputs[0].shape):
@@ -193,26 +185,20 @@ def _build_yolo_v2(facts: SourceFacts, stated: Stated) -> Head:
     return YoloV2(grid_h, grid_w, anchors, len(names))
 
 
-# -- yolo_v3 ------------------------------------------------------------------------------------------------------
-
-
-def _is_no_yolo_v3(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
+def _is_no_yolo_v3(facts: SourceFacts, *, asked: bool) -> str | None:
     return are_no_grids(facts, least=1 if asked else 2) or _raw(facts, asked=asked)
 
 
-def _is_no_st_yolo_x(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
+def _is_no_st_yolo_x(facts: SourceFacts, *, asked: bool) -> str | None:
     why = are_no_grids(facts, least=1)
     return why or (None if asked else "raw grids are read as st_yolo_x only where --head st_yolo_x says so")
 
 
-def _is_no_yolo_v5_raw(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
+def _is_no_yolo_v5_raw(facts: SourceFacts, *, asked: bool) -> str | None:
     if are_anchors_first(facts) and (asked or len(facts.outputs) > 1):
         return _raw(facts, asked=asked)
     why = are_no_grids(facts, least=1)
     return why or (None if asked else "such grids are read as raw YOLO v5 only where --head yolo_v5_raw says so")
-
-
-# -- decoded rows: yolo_v5, yolo_v8, yolox --------------------------------------------------------------------------
 
 
 def _decoded(facts: SourceFacts, *, per_cell: int, least: int, by_box: bool) -> str | None:
@@ -237,31 +223,33 @@ def _extent(facts: SourceFacts) -> tuple[float, float]:
     return float(facts.width), float(facts.height)
 
 
-def _is_no_yolo_v5(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
+def _build_decoded(head: type[DecodedHead], facts: SourceFacts, stated: Stated) -> Head:
+    shape = facts.outputs[0].shape
+    boxes, classes = (shape[0], shape[1] - 5) if head is YoloV5 else (shape[1], shape[0] - 4)
+    stated.require_names(facts, classes)
+    return head(boxes, classes, _extent(facts))
+
+
+def _build_grid(head: type[Fomo | FastestDet], others: int, facts: SourceFacts, stated: Stated) -> Head:
+    """A grid whose cells hold ``others`` numbers besides those of the classes."""
+    rows, columns, values = facts.outputs[0].shape
+    stated.require_names(facts, values - others)
+    return head(rows, columns, values - others)
+
+
+def _is_no_yolo_v5(facts: SourceFacts, *, asked: bool) -> str | None:
     return _decoded(facts, per_cell=0 if asked else 3, least=6, by_box=True)
 
 
-def _build_yolo_v5(facts: SourceFacts, stated: Stated) -> Head:
-    boxes, values = facts.outputs[0].shape
-    stated.require_names(facts, values - 5)
-    return YoloV5(boxes, values - 5, _extent(facts))
-
-
-def _is_no_yolo_v8(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
+def _is_no_yolo_v8(facts: SourceFacts, *, asked: bool) -> str | None:
     return _decoded(facts, per_cell=0 if asked else 1, least=5, by_box=False)
 
 
-def _build_yolo_v8(facts: SourceFacts, stated: Stated) -> Head:
-    values, boxes = facts.outputs[0].shape
-    stated.require_names(facts, values - 4)
-    return YoloV8(boxes, values - 4, _extent(facts))
-
-
-def _is_no_yolox(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001, ARG001 - a table's call
-    told = _decoded(facts, per_cell=1, least=6, by_box=True)
-    if told is None and facts.outputs[0].reach is not None:
+def _is_no_yolox(facts: SourceFacts, *, asked: bool) -> str | None:  # noqa: ARG001 - a table's call
+    why = _decoded(facts, per_cell=1, least=6, by_box=True)
+    if why is None and facts.outputs[0].reach is not None:
         return "its boxes are decoded already (a constant multiplies them): --head yolo_v5 reads such rows"
-    return told
+    return why
 
 
 def _build_yolox(facts: SourceFacts, stated: Stated) -> Head:
@@ -271,10 +259,7 @@ def _build_yolox(facts: SourceFacts, stated: Stated) -> Head:
     return Yolox((facts.width, facts.height), classes, STRIDES, activated=activated)
 
 
-# -- fomo -----------------------------------------------------------------------------------------------------------
-
-
-def _is_no_fomo(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
+def _is_no_fomo(facts: SourceFacts, *, asked: bool) -> str | None:
     shape = facts.outputs[0].shape
     if len(facts.outputs) != 1 or len(shape) != 3 or shape[2] < 2:
         return "a FOMO head is one output [1, rows, columns, 1 + classes]"
@@ -288,16 +273,7 @@ def _is_no_fomo(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 
     return None
 
 
-def _build_fomo(facts: SourceFacts, stated: Stated) -> Head:
-    rows, columns, values = facts.outputs[0].shape
-    stated.require_names(facts, values - 1)
-    return Fomo(rows, columns, values - 1)
-
-
-# -- fastestdet -----------------------------------------------------------------------------------------------------
-
-
-def _is_no_fastestdet(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
+def _is_no_fastestdet(facts: SourceFacts, *, asked: bool) -> str | None:
     shape = facts.outputs[0].shape
     if len(facts.outputs) != 1 or len(shape) != 3 or shape[2] < 6:
         return "a FastestDet head is one output [1, rows, columns, 5 + classes]"
@@ -305,14 +281,6 @@ def _is_no_fastestdet(facts: SourceFacts, asked: bool) -> str | None:  # noqa: F
         return "a FastestDet head activates its objectness by a sigmoid and its classes by a softmax"
     return None
 
-
-def _build_fastestdet(facts: SourceFacts, stated: Stated) -> Head:
-    rows, columns, values = facts.outputs[0].shape
-    stated.require_names(facts, values - 5)
-    return FastestDet(rows, columns, values - 5)
-
-
-# -- blazeface ------------------------------------------------------------------------------------------------------
 
 BLAZEFACE_LEVELS = (
     ((8, 2), (16, 6)),
@@ -335,7 +303,7 @@ def _blazeface_levels(facts: SourceFacts) -> tuple[tuple[int, int, int], ...] | 
     return None
 
 
-def _is_no_blazeface(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
+def _is_no_blazeface(facts: SourceFacts, *, asked: bool) -> str | None:
     shapes = [output.shape for output in facts.outputs]
     flat = len(shapes) in (2, 4) and all(len(shape) == 2 for shape in shapes)
     widths = {shape[1] for shape in shapes} - {1} if flat else set()
@@ -359,23 +327,16 @@ def _build_blazeface(facts: SourceFacts, stated: Stated) -> Head:
     return BlazeFace(size, levels, keypoints, separate=len(facts.outputs) > 2)
 
 
-# -- ssd ------------------------------------------------------------------------------------------------------------
-
-
-def _build_ssd(facts: SourceFacts, stated: Stated) -> Head:
-    return build_ssd(facts, stated.priors, stated.class_names)
-
-
 RECOGNITIONS: dict[str, Recognition] = {
     "yolo_v2": Recognition(_is_no_yolo_v2, _build_yolo_v2, anchors=True),
     "yolo_v3": Recognition(_is_no_yolo_v3, build_yolo_v3, anchors=True),
     "st_yolo_x": Recognition(_is_no_st_yolo_x, build_st_yolo_x, anchors=True),
     "yolo_v5_raw": Recognition(_is_no_yolo_v5_raw, build_yolo_v5_raw, anchors=True),
-    "yolo_v5": Recognition(_is_no_yolo_v5, _build_yolo_v5),
-    "yolo_v8": Recognition(_is_no_yolo_v8, _build_yolo_v8),
+    "yolo_v5": Recognition(_is_no_yolo_v5, partial(_build_decoded, YoloV5)),
+    "yolo_v8": Recognition(_is_no_yolo_v8, partial(_build_decoded, YoloV8)),
     "yolox": Recognition(_is_no_yolox, _build_yolox),
-    "fomo": Recognition(_is_no_fomo, _build_fomo),
-    "fastestdet": Recognition(_is_no_fastestdet, _build_fastestdet),
+    "fomo": Recognition(_is_no_fomo, partial(_build_grid, Fomo, 1)),
+    "fastestdet": Recognition(_is_no_fastestdet, partial(_build_grid, FastestDet, 5)),
     "blazeface": Recognition(_is_no_blazeface, _build_blazeface),
-    "ssd": Recognition(is_no_ssd, _build_ssd),
+    "ssd": Recognition(is_no_ssd, build_ssd),
 }

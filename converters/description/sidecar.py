@@ -11,7 +11,8 @@
      "color": "rgb" | "bgr" | "grey", "licence": "...", "source": "..."}
 
 Every key may be missing; an unknown, repeated or null one is an error, because a misspelt key would otherwise
-be a silent guess.
+be a silent guess. ``xdet describe`` writes only what somebody states, never a default; a quantised input's rescaling is
+the file's own and stays out.
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ from __future__ import annotations
 import difflib
 import errno
 import json
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, cast, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from converters.description.priors import PriorFormat, PriorStatement, ScoreActivation, require_variances
 from converters.description.recognition import RECOGNITIONS
 from converters.description.values import (
+    ASSUMED,
+    INPUT,
     SizesWh,
     StatedUnit,
     check_class_names,
@@ -36,12 +41,16 @@ from converters.description.values import (
     sizes_from_values,
 )
 from converters.errors import LISTED, SourceFileError, list_some, quote_some
+from converters.heads.grids import AnchorHead
+from converters.heads.yolo_v2 import YoloV2
 from converters.spec import SIDECAR_SUFFIX, Anchors, Color, Rescaling, ResizeRule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Mapping, Sequence
 
+    from converters.description.statements import SourceDescription
+
+T = TypeVar("T")
 SUFFIX = SIDECAR_SUFFIX
 LONGEST_SLIP = 40  # no longer key is a slip of the pen
 PRIOR_KEYS = ("priors", "prior_format", "variances", "score_activation")
@@ -122,23 +131,23 @@ def read_sidecar(path: Path) -> Sidecar:
     where = f"sidecar '{path.name}'"
     data = _json_object(read_small_text(path, "sidecar"), where)
     _refuse_unknown(data, KEYS, where)
-    anchors = _anchors(data, where)
-    unit = cast("StatedUnit | None", _choice(data, "anchor_unit", get_args(StatedUnit), where))
+    anchors = _read(data, "anchors", where, _pairs)
+    unit: StatedUnit | None = _read(data, "anchor_unit", where, _one_of(get_args(StatedUnit)))
     if anchors is not None and unit == "image":
         with located(f"{where}: anchor_unit"):
             Anchors(anchors, unit)
     return Sidecar(
         file=path.name,
-        head=_choice(data, "head", (*RECOGNITIONS, "none"), where),
-        class_names=_class_names(data, where),
+        head=_read(data, "head", where, _one_of((*RECOGNITIONS, "none"))),
+        class_names=_read(data, "class_names", where, check_class_names),
         anchors=anchors,
         anchor_unit=unit,
         rescaling=_rescaling(data, where),
-        resize=cast("ResizeRule | None", _choice(data, "resize", get_args(ResizeRule), where)),
-        color=cast("Color | None", _choice(data, "color", get_args(Color), where)),
+        resize=_read(data, "resize", where, _one_of(get_args(ResizeRule))),
+        color=_read(data, "color", where, _one_of(get_args(Color))),
         priors=_priors(data, path.parent, where),
-        licence=_text(data, "licence", where),
-        source=_text(data, "source", where),
+        licence=_read(data, "licence", where, _text),
+        source=_read(data, "source", where, _text),
     )
 
 
@@ -180,52 +189,45 @@ def _complain(key: str, known: Sequence[str]) -> str:
     return f"{key!r:.80}" + (f" (did you mean {close[0]!r}?)" if close else "")
 
 
-def _choice(data: Mapping[str, object], key: str, allowed: Sequence[str], where: str) -> str | None:
+def _read(data: Mapping[str, object], key: str, where: str, reader: Callable[[object], T]) -> T | None:
+    """What a reader makes of the value under a key; None where there is none."""
     if key not in data:
         return None
-    value = data[key]
-    if not isinstance(value, str) or value not in allowed:
-        raise SourceFileError(f"{where}: {key}: expected one of {', '.join(allowed)}, found {value!r}")
-    return value
+    with located(f"{where}: {key}"):
+        return reader(data[key])
 
 
-def _text(data: Mapping[str, object], key: str, where: str) -> str | None:
-    if key not in data:
-        return None
-    value = data[key]
+def _one_of(allowed: Sequence[str]) -> Callable[[object], Any]:
+    def read(value: object) -> str:
+        if not isinstance(value, str) or value not in allowed:
+            raise ValueError(f"expected one of {', '.join(allowed)}, found {value!r}")
+        return value
+
+    return read
+
+
+def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise SourceFileError(f"{where}: {key}: expected text, found {value!r}")
+        raise ValueError(f"expected text, found {value!r}")  # noqa: TRY004 - one error type for malformed values
     return value
 
 
-def _class_names(data: Mapping[str, object], where: str) -> tuple[str, ...] | None:
-    if "class_names" not in data:
-        return None
-    with located(f"{where}: class_names"):
-        return check_class_names(data["class_names"])
-
-
-def _anchors(data: Mapping[str, object], where: str) -> SizesWh | None:
+def _pairs(value: object) -> SizesWh:
     """``[[w, h], ...]``; a flat list of numbers is for options and yaml only."""
-    if "anchors" not in data:
-        return None
-    value = data["anchors"]
-    with located(f"{where}: anchors"):
-        if not isinstance(value, list) or not all(isinstance(row, list) and len(row) == 2 for row in value):
-            raise ValueError(f"expected [[width, height], ...], found {value!r}")
-        return sizes_from_values(value)
+    if not isinstance(value, list) or not all(isinstance(row, list) and len(row) == 2 for row in value):
+        raise ValueError(f"expected [[width, height], ...], found {value!r}")
+    return sizes_from_values(value)
 
 
 def _priors(data: Mapping[str, object], folder: Path, where: str) -> PriorStatement:
-    named = _text(data, "priors", where)
-    beside = named is not None and not named.startswith("coco-ssd")
-    with located(f"{where}: variances"):
-        variances = require_variances(data["variances"]) if "variances" in data else None
+    named = _read(data, "priors", where, _text)
+    if named is not None and not named.startswith("coco-ssd"):
+        named = str(folder / named)
     return PriorStatement(
-        priors=str(folder / named) if beside and named is not None else named,
-        format=cast("PriorFormat | None", _choice(data, "prior_format", get_args(PriorFormat), where)),
-        variances=variances,
-        activation=cast("ScoreActivation | None", _choice(data, "score_activation", get_args(ScoreActivation), where)),
+        priors=named,
+        format=_read(data, "prior_format", where, _one_of(get_args(PriorFormat))),
+        variances=_read(data, "variances", where, require_variances),
+        activation=_read(data, "score_activation", where, _one_of(get_args(ScoreActivation))),
     )
 
 
@@ -248,3 +250,50 @@ def _number(data: Mapping[str, object], key: str, where: str) -> float:
         raise SourceFileError(f"{where}.{key}: expected a number, found {found}")
     with located(f"{where}.{key}"):
         return finite_float(value)
+
+
+def sidecar_data(description: SourceDescription, folder: Path) -> dict[str, Any]:
+    """The keys and values of a sidecar.
+
+    Args:
+        description: of the source.
+        folder: where the sidecar will stand, which its file names start from.
+    """
+    spec, stated = description.spec, description.stated_by
+    data: dict[str, Any] = {"head": "none" if spec.head is None or not spec.gives_boxes else spec.head.kind}
+    if spec.class_names and stated["class_names"] != ASSUMED:
+        data["class_names"] = list(spec.class_names)
+    if isinstance(spec.head, YoloV2):
+        data["anchors"] = [list(pair) for pair in spec.head.anchors.sizes_wh]
+        data["anchor_unit"] = spec.head.anchors.unit
+    if isinstance(spec.head, AnchorHead):
+        finest_first = sorted(spec.head.grids, key=lambda grid: -grid.rows * grid.columns)
+        data["anchors"] = [list(pair) for grid in finest_first for pair in grid.anchors_px]
+        data["anchor_unit"] = "pixel"
+    if stated["rescaling"] not in (ASSUMED, INPUT):
+        data["rescaling"] = {"scale": spec.image.rescaling.scale, "offset": spec.image.rescaling.offset}
+    for name in ("resize", "color"):
+        if stated[name] != ASSUMED:
+            data[name] = getattr(spec.image, name)
+    data |= _prior_data(description.priors, folder)
+    texts = {"licence": description.licence, "source": description.origin}
+    return data | {name: text for name, text in texts.items() if text is not None}
+
+
+def sidecar_text(data: dict[str, Any]) -> str:
+    """JSON text with a line per key and a final newline."""
+    lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in data.items()]
+    return "{" + ",\n ".join(lines) + "}\n"
+
+
+def _prior_data(priors: PriorStatement, folder: Path) -> dict[str, Any]:
+    named = priors.priors
+    if named is not None and Path(named).is_file():
+        named = os.path.relpath(named, folder).replace(os.sep, "/")
+    values = {
+        "priors": named,
+        "prior_format": priors.format,
+        "variances": None if priors.variances is None else list(priors.variances),
+        "score_activation": priors.activation,
+    }
+    return {name: value for name, value in values.items() if value is not None}

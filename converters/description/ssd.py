@@ -1,4 +1,4 @@
-"""SSD heads from facts and statements: which output is what, where the priors come from, and what the scores still need.
+"""SSD heads from facts and statements: which output is what, where priors come from, and what the scores still need.
 
 Priors come from the operator behind the outputs, from a constant of the file, from an output that no product of the
 picture reaches, from the columns of the one output (scores, offsets, priors: the SSD of STMicroelectronics' model zoo),
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from converters.description.priors import Four, PriorFormat, PriorStatement, ScoreActivation
-    from converters.facts import SourceFacts, SourceOutput
+    from converters.description.recognition import Stated
+    from converters.facts import PostProcess, SourceFacts, SourceOutput
     from converters.heads.base import Head
     from converters.heads.ssd import Activation, Part
 
@@ -27,7 +28,7 @@ ASK = "--priors FILE (.npy, .csv, .json) or --priors coco-ssd|coco-ssd-fpn"
 PROBABILITIES = (-0.01, 1.01)
 
 
-def is_no_ssd(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - a table's call
+def is_no_ssd(facts: SourceFacts, *, asked: bool) -> str | None:
     """Why a network's outputs are no SSD head; None where they are."""
     if facts.postprocess is not None:
         return None
@@ -46,7 +47,7 @@ def is_no_ssd(facts: SourceFacts, asked: bool) -> str | None:  # noqa: FBT001 - 
     return None
 
 
-def build_ssd(facts: SourceFacts, source_options: PriorStatement, class_names: tuple[str, ...] | None) -> Head:
+def build_ssd(facts: SourceFacts, stated: Stated) -> Head:
     """The head.
 
     Raises:
@@ -54,12 +55,14 @@ def build_ssd(facts: SourceFacts, source_options: PriorStatement, class_names: t
         SourceFileError: the file of priors cannot be read.
     """
     if facts.postprocess is not None:
-        return _behind_operator(facts, class_names)
-    parts = ("scores", "offsets", "priors") if len(facts.outputs) == 1 else _parts(facts)
-    scores = facts.outputs[0 if len(facts.outputs) == 1 else parts.index("scores")]
-    boxes, columns = scores.shape[0], scores.shape[1] - (8 if len(facts.outputs) == 1 else 0)
-    background = _has_background(facts, columns, class_names)
-    kind, variances, priors = _settle_priors(facts, source_options, boxes, known="priors" in parts)
+        stated.require_names(facts, facts.postprocess.num_classes)
+        return _behind_operator(facts, facts.postprocess)
+    joined = len(facts.outputs) == 1
+    parts = ("scores", "offsets", "priors") if joined else _parts(facts)
+    scores = facts.outputs[0 if joined else parts.index("scores")]
+    boxes, columns = scores.shape[0], scores.shape[1] - (8 if joined else 0)
+    background = _has_background(facts, columns, stated.class_names)
+    kind, variances, priors = _settle_priors(facts, stated.priors, boxes, own="priors" in parts)
     try:
         return Ssd(
             num_boxes=boxes,
@@ -69,22 +72,16 @@ def build_ssd(facts: SourceFacts, source_options: PriorStatement, class_names: t
             priors=None if priors is None else cast("tuple[Four, ...]", tuple(map(tuple, priors.rows.tolist()))),
             yx_first=kind in ("yxhw", "yxyx"),
             background=background,
-            activation=_activation(facts, source_options.activation, scores),
+            activation=_activation(facts, stated.priors.activation, scores),
             parts=cast("tuple[Part, ...]", parts),
-            joined=len(facts.outputs) == 1,
+            joined=joined,
         )
     except ValueError as error:
         where = "the network's priors" if priors is None else priors.where
         raise OptionError(f"'{facts.file}': {where}, read as {kind}: {error}; check --prior-format") from error
 
 
-def _behind_operator(facts: SourceFacts, class_names: tuple[str, ...] | None) -> Head:
-    behind = facts.postprocess
-    assert behind is not None  # noqa: S101 - the caller asked
-    if class_names is not None and len(class_names) != behind.num_classes:
-        raise OptionError(
-            f"'{facts.file}': its output scores {behind.num_classes} classes, {len(class_names)} are named; check --classes"
-        )
+def _behind_operator(facts: SourceFacts, behind: PostProcess) -> Head:
     return Ssd(
         num_boxes=len(behind.priors),
         num_classes=behind.num_classes,
@@ -140,39 +137,35 @@ def _has_background(facts: SourceFacts, columns: int, class_names: tuple[str, ..
 
 
 def _settle_priors(
-    facts: SourceFacts, source_options: PriorStatement, boxes: int, *, known: bool
+    facts: SourceFacts, stated: PriorStatement, boxes: int, *, own: bool
 ) -> tuple[PriorFormat, Sequence[float], Priors | None]:
-    """Format, variances, and the priors where they are no output."""
-    if known or (facts.priors is not None and source_options.priors is None):
-        if known and source_options.priors is not None:
-            raise OptionError(f"'{facts.file}' gives its priors itself: leave --priors out")
-        kind = source_options.format or "xyxy"
-        if source_options.variances is None and kind in ("yxhw", "xywh"):
+    """Format, variances, and the priors where they are no output of the network's ``own``."""
+    if own and stated.priors is not None:
+        raise OptionError(f"'{facts.file}' gives its priors itself: leave --priors out")
+    if own or (facts.priors is not None and stated.priors is None):
+        kind = stated.format or "xyxy"
+        if stated.variances is None and kind in ("yxhw", "xywh"):
             raise OptionError(_ask_for_variances(facts, "its own priors", kind))
-        return (
-            kind,
-            source_options.variances or (1, 1, 1, 1),
-            None if known else Priors(np.array(facts.priors), None, None, "its own priors"),
-        )
-    if source_options.priors is None:
+        constant = None if own else Priors(np.array(facts.priors), None, None, "its own priors")
+        return kind, stated.variances or (1, 1, 1, 1), constant
+    if stated.priors is None:
         raise OptionError(
             f"'{facts.file}': its SSD head ({boxes} boxes) needs priors, and no one states them; give {ASK}"
         )
-    found = read_priors(source_options.priors, (facts.width, facts.height))
-    if len(found.rows) != boxes:
+    priors = read_priors(stated.priors, (facts.width, facts.height))
+    if len(priors.rows) != boxes:
         raise OptionError(
-            f"{found.where}: {len(found.rows)} priors, expected {boxes}, one for each box of '{facts.file}'"
+            f"{priors.where}: {len(priors.rows)} priors, expected {boxes}, one for each box of '{facts.file}'"
         )
-    stated = source_options.format or found.format
-    if stated is None:
+    kind_or_none, variances = stated.format or priors.format, stated.variances or priors.variances
+    if kind_or_none is None:
         raise OptionError(
-            f"{found.where}: how its four numbers are read is not stated; give --prior-format yxhw (centre y and x, height, "
-            f"width), xywh, xyxy (corners) or yxyx"
+            f"{priors.where}: how its four numbers are read is not stated; give --prior-format yxhw (centre y and x, "
+            "height, width), xywh, xyxy (corners) or yxyx"
         )
-    variances = source_options.variances or found.variances
     if variances is None:
-        raise OptionError(_ask_for_variances(facts, found.where, stated))
-    return stated, variances, found
+        raise OptionError(_ask_for_variances(facts, priors.where, kind_or_none))
+    return kind_or_none, variances, priors
 
 
 def _ask_for_variances(facts: SourceFacts, where: str, kind: str) -> str:
@@ -182,20 +175,20 @@ def _ask_for_variances(facts: SourceFacts, where: str, kind: str) -> str:
     )
 
 
-def _activation(facts: SourceFacts, source_options: ScoreActivation | None, scores: SourceOutput) -> Activation:
+def _activation(facts: SourceFacts, stated: ScoreActivation | None, scores: SourceOutput) -> Activation:
     """What the scores still need: nothing where the network has activated them, or their codes are probabilities."""
     low, high = PROBABILITIES
     done = bool(scores.activations)
     if not done and scores.smallest is not None and scores.largest is not None:
         done = low <= scores.smallest and scores.largest <= high
-    if done and source_options not in (None, "none"):
+    if done and stated not in (None, "none"):
         found = " and ".join(scores.activations) or "its codes lie within 0..1"
         raise OptionError(
             f"'{facts.file}': its scores are probabilities already ({found}); leave --score-activation out"
         )
-    if not done and source_options is None:
+    if not done and stated is None:
         raise OptionError(
-            f"'{facts.file}': its scores are raw numbers; say what turns them into probabilities: --score-activation softmax "
-            f"(Caffe, ST) or sigmoid (TensorFlow's Object Detection API), or none"
+            f"'{facts.file}': its scores are raw numbers; say what turns them into probabilities: --score-activation "
+            "softmax (Caffe, ST) or sigmoid (TensorFlow's Object Detection API), or none"
         )
-    return source_options or "none"
+    return stated or "none"

@@ -1,11 +1,4 @@
-"""Where a detector's description comes from: options, then zoo yaml, then sidecar, then the model file's own metadata.
-
-Each value is taken from the first place that states it. Two finer rules:
-
-- A unit of anchors belongs to the list it stands beside. Only ``--anchor-unit``, and a sidecar that has a
-  unit but no anchors, speak about a list from elsewhere.
-- A zoo family's default anchors are nobody's statement: they are used when the yaml names the family and
-  neither an option, the yaml nor the sidecar gives a list.
+"""A detector's description, from all that is stated: options, then zoo yaml, then sidecar, then the model file's own words.
 
 Where nobody says anything: resize ``nearest`` (the zoo's own), thresholds 0.5 and 0.5, 100 boxes (a yaml's
 thresholds tell how its training was evaluated, ``ZooConfig.evaluation``, and never end up here), class names
@@ -20,32 +13,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from converters.description.darknet import read_config
-from converters.description.precedence import (
-    Told,
-    default_anchors,
-    gather,
-    stated_anchors,
-    stated_kind,
-    stated_rescaling,
-    unit_of,
-    who_says,
-)
-from converters.description.priors import PriorStatement
+from converters.description.precedence import AllStatements
+from converters.description.priors import PriorStatement, require_option
 from converters.description.recognition import RECOGNITIONS, Stated, recognise, require_fit
-from converters.description.sidecar import SUFFIX, Sidecar, find_sidecar
-from converters.description.values import (
-    StatedAnchors,
-    StatedUnit,
-    can_only_be_cells,
-    check_class_names,
-    resolve_rescaling,
-    settle_unit,
-)
-from converters.description.zoo_yaml import ZooConfig
+from converters.description.sidecar import SUFFIX
+from converters.description.values import StatedUnit, check_class_names
 from converters.errors import OptionError, SourceFileError, attempt_all
-from converters.facts import SourceFacts
-from converters.heads.base import default_class_names
+from converters.heads.base import default_class_names, lists_to_tuples
 from converters.heads.yolo_v2 import Anchors, YoloV2, describe_fit, fitting_counts, grid_of
 from converters.spec import (
     Color,
@@ -59,14 +33,14 @@ from converters.spec import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from converters.facts import PostProcess
+    from converters.description.values import StatedAnchors
+    from converters.description.zoo_yaml import ZooConfig
+    from converters.facts import PostProcess, SourceFacts
     from converters.heads.base import Head
 
-__all__ = ["SourceDescription", "SourceFacts", "SourceOptions", "describe_source", "resolve_spec"]
-
-HeadChoice = str  # a kind of ``RECOGNITIONS``, or "auto" or "none"
+UNSETTLED = ImageInput(1, 1, Rescaling(1.0, 0.0))  # the picture, as long as only the head is described
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +56,7 @@ class SourceOptions:
         color: what the channels of the picture are.
         rescaling: pixel to real number.
         input_size: rows and columns of the picture, for files that leave them open.
-        head: ``"auto"`` takes what the yaml or sidecar says, else what the outputs show.
+        head: a kind of ``RECOGNITIONS``, or ``"none"``; ``"auto"`` takes what yaml or sidecar say, or outputs show.
         score_threshold: default score threshold of the finished model.
         iou_threshold: default suppression threshold of the finished model.
         max_detections: rows of the finished model's output.
@@ -98,7 +72,7 @@ class SourceOptions:
     color: Color | None = None
     rescaling: Rescaling | None = None
     input_size: tuple[int, int] | None = None
-    head: HeadChoice = "auto"
+    head: str = "auto"
     score_threshold: float | None = None
     iou_threshold: float | None = None
     max_detections: int | None = None
@@ -110,9 +84,8 @@ class SourceOptions:
             raise OptionError(f"--head must be one of {', '.join(choices)}, got {self.head!r}")
         if self.anchor_unit is not None and self.anchor_unit not in get_args(StatedUnit):
             raise OptionError(f"--anchor-unit must be 'cell', 'image' or 'pixel', got {self.anchor_unit!r}")
-        for option, value, rule in (("resize", self.resize, ResizeRule), ("color", self.color, Color)):
-            if value is not None and value not in get_args(rule):
-                raise OptionError(f"--{option} must be one of {', '.join(get_args(rule))}, got {value!r}")
+        require_option("--resize", self.resize, ResizeRule)
+        require_option("--color", self.color, Color)
         if self.anchors is not None:
             try:
                 Anchors(self.anchors, "cell")
@@ -136,19 +109,12 @@ class SourceOptions:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SourceOptions:
         """Read what ``to_dict`` wrote."""
-        config, anchors, rescaling, priors = (data[name] for name in ("config", "anchors", "rescaling", "priors"))
-        names, variances = data["class_names"], priors["variances"]
-        return cls(
-            **{
-                **data,
-                "config": None if config is None else Path(config),
-                "anchors": None if anchors is None else tuple((w, h) for w, h in anchors),
-                "class_names": None if names is None else tuple(names),
-                "rescaling": None if rescaling is None else Rescaling(**rescaling),
-                "input_size": None if data["input_size"] is None else tuple(data["input_size"]),
-                "priors": PriorStatement(**{**priors, "variances": None if variances is None else tuple(variances)}),
-            }
-        )
+        values = {name: lists_to_tuples(value) for name, value in data.items()}
+        config, rescaling, priors = values["config"], values["rescaling"], values["priors"]
+        values["config"] = None if config is None else Path(config)
+        values["rescaling"] = None if rescaling is None else Rescaling(**rescaling)
+        values["priors"] = PriorStatement(**{name: lists_to_tuples(value) for name, value in priors.items()})
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,18 +153,7 @@ def describe_source(path: Path, facts: SourceFacts, options: SourceOptions) -> S
         SourceFileError: the sidecar or yaml is missing, damaged or contradicts the model.
         UnsupportedModelError: the model's input cannot take pixels.
     """
-    config = None if options.config is None else read_config(options.config)
-    sidecar = find_sidecar(path)
-    spec, notes, told = _resolve(facts, options, sidecar or Sidecar(file=""), config or ZooConfig(file=""))
-    return SourceDescription(
-        spec=spec,
-        notes=(*told.all_notes(), *notes),
-        priors=options.priors if sidecar is None else options.priors.behind(sidecar.priors),
-        stated_by=told.stated_by(),
-        evaluation=None if config is None or config.evaluation == EvaluationSettings() else config.evaluation,
-        licence=None if sidecar is None else sidecar.licence,
-        origin=None if sidecar is None else sidecar.source,
-    )
+    return describe(AllStatements.of_file(path, facts, options))
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,96 +190,112 @@ def find_statements(
         SourceFileError: the sidecar or yaml is missing, damaged or contradicts the model.
         UnsupportedModelError: the model's input cannot take pixels.
     """
-    config = ZooConfig(file="") if options.config is None else read_config(options.config)
-    sidecar = find_sidecar(path) or Sidecar(file="")
-    _check_input_shape(facts, config)
-    listed = stated_anchors(options, sidecar, config) or default_anchors(config)
-    unit = None if listed is None else unit_of(listed, options, sidecar)
-    anchors = None
-    if listed is not None and grid_hw is not None and (unit or can_only_be_cells(listed.sizes_wh, facts, grid_hw)):
-        anchors = settle_unit(listed, unit, facts, grid_hw)
-    told = gather(facts, options, sidecar, config)
-    rescaling = stated_rescaling(facts, options, sidecar, config)
-    is_fixed = facts.input_dtype != "float32"
+    statements = AllStatements.of_file(path, facts, options)
+    _check_input_shape(facts, statements.config)
+    anchors = statements.anchors_or_default
     return Statements(
-        anchors=anchors,
-        class_names=told.of("class_names"),
-        rescaling=resolve_rescaling(facts, rescaling) if is_fixed or rescaling is not None else None,
-        resize=told.of("resize"),
-        color=_stated_color(facts, told),
+        anchors=None if anchors is None or grid_hw is None else statements.settled_anchors(anchors, grid_hw),
+        class_names=statements.value("class_names"),
+        rescaling=statements.rescaling(),
+        resize=statements.value("resize"),
+        color=statements.color(),
     )
 
 
-def resolve_spec(
-    facts: SourceFacts, options: SourceOptions, sidecar: Sidecar | None, config: ZooConfig | None
-) -> DetectorSpec:
-    """Merge everything that is stated into one description, by the rules in the module's docstring.
-
-    Raises:
-        OptionError: something needed is stated nowhere, or anchors and classes do not fit the head.
-        SourceFileError: the yaml or sidecar contradicts the model.
-        UnsupportedModelError: the model's input cannot take pixels.
-    """
-    return _resolve(facts, options, sidecar or Sidecar(file=""), config or ZooConfig(file=""))[0]
-
-
-def _resolve(
-    facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config: ZooConfig
-) -> tuple[DetectorSpec, tuple[str, ...], Told]:
-    """The description, notes on what was stated and not used, and who states what; all that is in the way at once."""
-    told = gather(facts, options, sidecar, config)
-    resize: ResizeRule | None = told.of("resize")
-    rescaling, color, described, *_ = attempt_all(
-        lambda: resolve_rescaling(facts, stated_rescaling(facts, options, sidecar, config)),
-        lambda: _stated_color(facts, told) or "rgb",
-        lambda: _resolve_head(facts, options, sidecar, config, told),
-        lambda: _check_input_shape(facts, config),
-        lambda: _check_resize(options, config),
+def describe(statements: AllStatements) -> SourceDescription:
+    """Merge everything that is stated into one description; raises as ``describe_source``, all that is in the way."""
+    facts = statements.facts
+    rescaling, color, description, *_ = attempt_all(
+        lambda: _require_rescaling(statements),
+        lambda: statements.color() or "rgb",
+        lambda: _describe_head(statements),
+        lambda: _check_input_shape(facts, statements.config),
+        lambda: _check_resize(statements.options, statements.config),
     )
-    image = ImageInput(facts.height, facts.width, rescaling, resize or "nearest", color)
-    make, notes, told = described
-    if config.foreign_resize is not None:
-        notes += (f"--resize {resize} is followed; {config.foreign_resize}",)
-    return make(image), notes, told
+    image = ImageInput(facts.height, facts.width, rescaling, statements.value("resize") or "nearest", color)
+    described: SourceDescription = replace(description, spec=replace(description.spec, image=image))
+    return described
 
 
-def _resolve_head(
-    facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config: ZooConfig, told: Told
-) -> tuple[Callable[[ImageInput], DetectorSpec], tuple[str, ...], Told]:
-    """The description but for the picture, notes, and who states what."""
-    kind, resize = stated_kind(options, sidecar, config), told.of("resize")
-    thresholds = _resolve_thresholds(options, facts.postprocess)
+def _require_rescaling(statements: AllStatements) -> Rescaling:
+    rescaling = statements.rescaling()
+    if rescaling is None:
+        raise OptionError(
+            f"'{statements.facts.file}' takes float pixels and does not say how they are scaled; give "
+            "--rescaling 1/255 (0..1), 1/127.5,-1 (-1..1) or 1 (0..255), or --config ZOO.yaml, or write a sidecar "
+            'with {"rescaling": {"scale": 0.00392156862745098, "offset": 0.0}} for 1/255'
+        )
+    return rescaling
+
+
+def _describe_head(statements: AllStatements) -> SourceDescription:
+    """The description but for the picture."""
+    facts, config, kind = statements.facts, statements.config, statements.kind
     if kind == "none":
-        head, notes = _known_head(facts, options, sidecar, config, told.names_of_people())
-        raw = facts.raw_outputs() if head is None else head.raw_outputs()
-        told = told if head is None else told.fitting(head)
-        names, assumed = told.of("class_names") or (), () if resize else ("resize",)
-        return lambda image: DetectorSpec(image, head, names, thresholds, raw, assumed), notes, told
-    notes = () if kind == "auto" else require_fit(facts, kind, asked=options.head == kind)
+        return _describe_raw(statements)
+    notes = () if kind == "auto" else require_fit(facts, kind, asked=statements.options.head == kind)
     kind = recognise(facts) if kind == "auto" else kind
-    recognition = RECOGNITIONS[kind]
-    anchors = stated_anchors(options, sidecar, config)
+    recognition, anchors = RECOGNITIONS[kind], statements.anchors
     if anchors is not None and not recognition.anchors:
-        notes = (*notes, f"the anchors ({anchors.where}) are left out, since this head has none")
-    anchors = anchors or default_anchors(config)
-    unit = None if anchors is None else unit_of(anchors, options, sidecar)
-    priors, people = options.priors.behind(sidecar.priors), told.names_of_people()
-    stated = Stated(anchors, unit, people, _how_to_state_anchors(facts, kind), priors, config.xy_scales)
-    known = recognition.build(facts, stated)
-    told = replace(told.fitting(known), others=who_says(anchors, options, sidecar, config))
-    notes += _compare_with(config, facts, known)
-    names = told.of("class_names")
-    assumed = (*(() if names else ("class_names",)), *(() if resize else ("resize",)))
+        notes += (f"the anchors ({anchors.where}) are left out, since this head has none",)
+    anchors = statements.anchors_or_default
+    stated = Stated(
+        anchors=anchors,
+        unit=None if anchors is None else statements.unit_of(anchors),
+        class_names=statements.names_of_people,
+        ask_for_anchors=_how_to_state_anchors(facts, kind),
+        priors=statements.options.priors.behind(statements.sidecar.priors),
+        xy_scales=config.xy_scales,
+    )
+    head = recognition.build(facts, stated)
+    statements = statements.fitting(head)
+    notes += _compare_with(config, facts, head)
     if anchors is not None and recognition.anchors:
-        notes += _doubts(anchors, unit, sidecar)
+        notes += _doubts(statements, anchors)
     if facts.postprocess is not None:
-        notes += (_told_of_postprocess(facts.postprocess),)
-    suppression = _resolve_suppression(options, facts.postprocess)
-    called = names or default_class_names(known.num_classes)
-    return (
-        lambda image: DetectorSpec(image, known, called, thresholds, assumed=assumed, suppression=suppression),
-        notes,
-        told,
+        notes += (_note_on_postprocess(facts.postprocess),)
+    names = statements.value("class_names")
+    spec = DetectorSpec(
+        UNSETTLED,
+        head,
+        names or default_class_names(head.num_classes),
+        _resolve_thresholds(statements.options, facts.postprocess),
+        assumed=tuple(name for name in ("class_names", "resize") if statements.value(name) is None),
+        suppression=_resolve_suppression(statements.options, facts.postprocess),
+    )
+    return _description(statements, spec, notes, statements.head_stated_by(anchors))
+
+
+def _describe_raw(statements: AllStatements) -> SourceDescription:
+    """A detector that ends at its raw outputs, with the head behind them where anchors are stated and fit."""
+    head, notes = _head_behind(statements)
+    if head is not None:
+        statements = statements.fitting(head)
+    spec = DetectorSpec(
+        UNSETTLED,
+        head,
+        statements.value("class_names") or (),
+        _resolve_thresholds(statements.options, statements.facts.postprocess),
+        statements.facts.raw_outputs() if head is None else head.raw_outputs(),
+        () if statements.value("resize") else ("resize",),
+    )
+    return _description(statements, spec, notes, {})
+
+
+def _description(
+    statements: AllStatements, spec: DetectorSpec, notes: tuple[str, ...], head_stated_by: dict[str, str]
+) -> SourceDescription:
+    config, sidecar = statements.config, statements.sidecar
+    if config.foreign_resize is not None:
+        notes += (f"--resize {statements.value('resize')} is followed; {config.foreign_resize}",)
+    return SourceDescription(
+        spec=spec,
+        notes=(*statements.all_notes(), *notes),
+        evaluation=None if config.evaluation == EvaluationSettings() else config.evaluation,
+        licence=sidecar.licence,
+        origin=sidecar.source,
+        priors=statements.options.priors.behind(sidecar.priors),
+        stated_by=head_stated_by | statements.stated_by(),
     )
 
 
@@ -343,22 +314,6 @@ def _check_resize(options: SourceOptions, config: ZooConfig) -> None:
         raise SourceFileError(f"{config.foreign_resize}; state with --resize what photographs get instead")
 
 
-def _stated_color(facts: SourceFacts, told: Told) -> Color | None:
-    """What the channels are; a picture of one channel is grey, whoever says nothing.
-
-    Raises:
-        OptionError: a picture of so many channels cannot be what is stated.
-    """
-    stated: Color | None = told.of("color")
-    if stated is not None and (stated == "grey") != (facts.channels == 1):
-        wanted = "--color grey" if facts.channels == 1 else "--color rgb or bgr"
-        raise OptionError(
-            f"'{facts.file}' takes pictures of {facts.channels} channels, which are not {stated}: give {wanted}, or correct "
-            "color where it is stated"
-        )
-    return "grey" if facts.channels == 1 else stated
-
-
 def _compare_with(config: ZooConfig, facts: SourceFacts, head: Head) -> tuple[str, ...]:
     """Refuse a configuration of another number of classes; a note on another size, which a network may have."""
     if config.num_classes not in (None, head.num_classes):
@@ -373,38 +328,35 @@ def _compare_with(config: ZooConfig, facts: SourceFacts, head: Head) -> tuple[st
     )
 
 
-def _known_head(
-    facts: SourceFacts, options: SourceOptions, sidecar: Sidecar, config: ZooConfig, class_names: tuple[str, ...] | None
-) -> tuple[YoloV2 | None, tuple[str, ...]]:
+def _head_behind(statements: AllStatements) -> tuple[YoloV2 | None, tuple[str, ...]]:
     """The head behind raw outputs, where anchors are stated and fit; notes where they are not used."""
-    stated = stated_anchors(options, sidecar, config)
-    grid = grid_of(facts.outputs[0].shape) if len(facts.outputs) == 1 else None
-    if stated is None:
+    facts, anchors = statements.facts, statements.anchors
+    shape = facts.outputs[0].shape
+    grid = grid_of(shape) if len(facts.outputs) == 1 else None
+    if anchors is None:
         return None, ()
-    why = f"the anchors ({stated.where}) are left out, since"
+    why = f"the anchors ({anchors.where}) are left out, since"
     if grid is None:
         return None, (f"{why} the output is no grid; raw outputs need none",)
-    unit = unit_of(stated, options, sidecar)
-    if unit is None and not can_only_be_cells(stated.sizes_wh, facts, grid[:2]):
+    settled = statements.settled_anchors(anchors, grid[:2])
+    if settled is None:
         return None, (f"{why} nobody states their unit; a raw head needs none",)
-    anchors = settle_unit(stated, unit, facts, grid[:2])
-    count = len(anchors.sizes_wh)
-    shape = facts.outputs[0].shape
-    classes = dict(fitting_counts(shape)).get(count)
-    if classes is None or len(class_names or ()) not in (0, classes):
-        told = describe_fit(shape)
-        return None, (f"{why} with the classes they do not make the head's {grid[2]} channels; {told}",)
-    return YoloV2(grid[0], grid[1], anchors, classes), _doubts(stated, unit, sidecar)
+    classes = dict(fitting_counts(shape)).get(len(settled.sizes_wh))
+    if classes is None or len(statements.names_of_people or ()) not in (0, classes):
+        fit = describe_fit(shape)
+        return None, (f"{why} with the classes they do not make the head's {grid[2]} channels; {fit}",)
+    return YoloV2(grid[0], grid[1], settled, classes), _doubts(statements, anchors)
 
 
-def _doubts(stated: StatedAnchors, unit: StatedUnit | None, sidecar: Sidecar) -> tuple[str, ...]:
+def _doubts(statements: AllStatements, anchors: StatedAnchors) -> tuple[str, ...]:
     """What speaks against a unit that is followed: the sidecar's own."""
-    theirs = sidecar.anchor_unit if sidecar.anchors == stated.sizes_wh else None
-    if theirs is None or unit is None or unit == theirs:
+    unit, sidecar = statements.unit_of(anchors), statements.sidecar
+    other = sidecar.anchor_unit if sidecar.anchors == anchors.sizes_wh else None
+    if other is None or unit in (None, other):
         return ()
     return (
         f"--anchor-unit {unit} is followed, though sidecar '{sidecar.file}' states these anchors with unit "
-        f"'{theirs}': correct whichever is wrong",
+        f"'{other}': correct whichever is wrong",
     )
 
 
@@ -425,13 +377,13 @@ def _resolve_suppression(options: SourceOptions, behind: PostProcess | None) -> 
     return Suppression(unclipped=True, class_first=True, per_class=behind.per_class)
 
 
-def _told_of_postprocess(behind: PostProcess) -> str:
+def _note_on_postprocess(behind: PostProcess) -> str:
     how = "across classes" if behind.across_classes else "class by class"
     if behind.classes_per_box > 1:
         how += f", {behind.classes_per_box} classes of each box"
     return (
-        f"the file's own post-processing is replaced by the head ssd; its thresholds are the defaults unless told otherwise: "
-        f"score {behind.score_threshold:g} (which counts there, so the number below it is written), "
+        "the file's own post-processing is replaced by the head ssd; its thresholds are the defaults unless told "
+        f"otherwise: score {behind.score_threshold:g} (which counts there, so the number below it is written), "
         f"IoU {behind.iou_threshold:g}, {behind.rows} rows, suppression {how}"
     )
 

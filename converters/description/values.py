@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from converters.facts import SourceFacts
 
 MAX_BYTES = 1 << 20
+ASSUMED = "assumed"  # who states what nobody does
+INPUT = "the input's quantisation"
 
 
 def read_small_text(path: Path, what: str) -> str:
@@ -388,14 +390,6 @@ def _names_from_file(path: Path) -> tuple[str, ...]:
 _PIXEL_MINUS_CODE = {"uint8": 0, "int8": 128}
 
 
-@dataclass(frozen=True, slots=True)
-class StatedRescaling:
-    """A rescaling somebody wrote down, and where: ``"sidecar 'm.xdet.json': rescaling"``."""
-
-    value: Rescaling
-    where: str
-
-
 def parse_rescaling(text: str) -> Rescaling:
     """Read what ``--rescaling`` was given: ``SCALE,OFFSET``, the scale as a number or a fraction such as ``1/127.5``.
 
@@ -424,39 +418,26 @@ def parse_size(given: str | tuple[int, int]) -> tuple[int, int]:
     return int(words[0]), int(words[1])
 
 
-def resolve_rescaling(facts: SourceFacts, stated: StatedRescaling | None) -> Rescaling:
-    """The pixel encoding of a source model (see the module's docstring).
+def resolve_rescaling(facts: SourceFacts, stated: Rescaling | None, where: str) -> Rescaling | None:
+    """The pixel encoding of a source model (see the module's docstring); None where nobody states it.
 
     Raises:
-        OptionError: a float input whose rescaling nobody states.
         SourceFileError: the stated rescaling contradicts the input's quantisation.
         UnsupportedModelError: the input has a dtype that cannot take pixels.
     """
     if facts.input_dtype == "float32":
-        if stated is None:
-            msg = (
-                f"'{facts.file}' takes float pixels and does not say how they are scaled; give "
-                "--rescaling 1/255 (0..1), 1/127.5,-1 (-1..1) or 1 (0..255), or --config ZOO.yaml, or write a sidecar "
-                'with {"rescaling": {"scale": 0.00392156862745098, "offset": 0.0}} for 1/255'
-            )
-            raise OptionError(msg)
-        return stated.value
-    own = rescaling_of_quantised_input(facts)
-    if stated is not None and not _agree(stated.value, own):
-        msg = (
-            f"{stated.where}: {_describe(stated.value)}, but the quantised input of '{facts.file}' says "
+        return stated
+    own = _rescaling_of_codes(facts)
+    if stated is not None and not are_alike(stated, own):
+        raise SourceFileError(
+            f"{where}: {_describe(stated)}, but the quantised input of '{facts.file}' says "
             f"{_describe(own)}; remove that key, or use the settings that belong to this file"
         )
-        raise SourceFileError(msg)
     return own
 
 
-def rescaling_of_quantised_input(facts: SourceFacts) -> Rescaling:
-    """The mapping an integer input fixes.
-
-    Raises:
-        UnsupportedModelError: the input is neither uint8 nor per-tensor int8.
-    """
+def _rescaling_of_codes(facts: SourceFacts) -> Rescaling:
+    """The mapping that an integer input fixes: uint8, or per-tensor int8."""
     shift, quant = _PIXEL_MINUS_CODE.get(facts.input_dtype), facts.input_quant
     if shift == 0 and quant is None:
         return Rescaling(1.0, 0.0)
@@ -467,7 +448,7 @@ def rescaling_of_quantised_input(facts: SourceFacts) -> Rescaling:
     return Rescaling(scale, -(quant.scalar_zero_point + shift) * scale)
 
 
-def _agree(stated: Rescaling, own: Rescaling) -> bool:
+def are_alike(stated: Rescaling, own: Rescaling) -> bool:
     """Within one step of ``own`` everywhere: both are straight lines, so the ends of 0..255 decide."""
     return all(abs(_real(stated, pixel) - _real(own, pixel)) <= own.scale for pixel in (0, 255))
 

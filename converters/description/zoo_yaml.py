@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import yaml
 
@@ -32,7 +32,6 @@ from converters.description.values import (
     check_class_names,
     finite_float,
     located,
-    read_small_text,
     sizes_from_text,
     sizes_from_values,
 )
@@ -40,8 +39,7 @@ from converters.errors import OptionError, SourceFileError
 from converters.spec import Color, EvaluationSettings, Rescaling, ResizeRule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
     from converters.description.values import StatedUnit
     from converters.heads.yolo_v2 import AnchorUnit
@@ -161,6 +159,7 @@ def shape_from_yaml(value: object) -> tuple[int, int, int]:
 
 
 Layout = Literal["general", "model"]
+T = TypeVar("T")
 
 _TINY_YOLO_V2: SizesWh = (
     (0.076023, 0.258508),
@@ -250,11 +249,6 @@ class ZooConfig:
         return FAMILIES[self.model_type], _DEFAULT_UNIT[self.layout]
 
 
-def read_zoo_config(path: Path) -> ZooConfig:
-    """Read a training yaml; see ``zoo_config``."""
-    return zoo_config(read_small_text(path, "config"), path.name)
-
-
 def zoo_config(text: str, file: str) -> ZooConfig:
     """What a training yaml of either layout states.
 
@@ -266,19 +260,45 @@ def zoo_config(text: str, file: str) -> ZooConfig:
     layout, model_type = _family(data, where)
     color = _require(data, "preprocessing.color_mode", tuple(_COLORS), where)
     resize, foreign_resize = _resizing(data, where)
+    shapes = (_read(data, key, where, shape_from_yaml) for key in _SHAPE_KEYS)
     return ZooConfig(
         file=file,
         layout=layout,
         model_type=model_type,
-        input_shape=_input_shape(data, where),
-        class_names=_class_names(data, where),
+        input_shape=next((shape for shape in shapes if shape is not None), None),
+        class_names=_read(data, "dataset.class_names", where, check_class_names),
         rescaling=_rescaling(data, where),
         resize=resize,
         foreign_resize=foreign_resize,
         color=None if color is None else _COLORS[color],
-        anchors=_anchors(data, where),
-        evaluation=_evaluation(data, where),
+        anchors=_read(data, "postprocessing.yolo_anchors", where, _sizes),
+        evaluation=EvaluationSettings(
+            score_threshold=_read(data, "postprocessing.confidence_thresh", where, _fraction),
+            nms_iou_threshold=_read(data, "postprocessing.NMS_thresh", where, _fraction),
+            evaluation_iou=_read(data, "postprocessing.IoU_eval_thresh", where, _fraction),
+            max_detections=_read(data, "postprocessing.max_detection_boxes", where, count_from_yaml),
+        ),
     )
+
+
+def _read(data: Mapping[str, object], key: str, where: str, reader: Callable[[object], T]) -> T | None:
+    """What a reader makes of the value under a key; None where there is none."""
+    value = lookup(data, key, where)
+    if value is None:
+        return None
+    with located(f"{where}: {key}"):
+        return reader(value)
+
+
+def _sizes(value: object) -> SizesWh:
+    return sizes_from_text(value) if isinstance(value, str) else sizes_from_values(value)
+
+
+def _fraction(value: object) -> float:
+    number = number_from_yaml(value)
+    if not 0 <= number <= 1:
+        raise ValueError(f"expected 0..1, found {number}")
+    return number
 
 
 def _family(data: Mapping[str, object], where: str) -> tuple[Layout | None, str | None]:
@@ -292,10 +312,13 @@ def _family(data: Mapping[str, object], where: str) -> tuple[Layout | None, str 
 
 
 def _word(data: Mapping[str, object], key: str, where: str) -> str | None:
-    value = lookup(data, key, where)
-    if value is not None and not isinstance(value, str):
-        raise SourceFileError(f"{where}: {key}: expected a word, found {value!r}")
-    return None if value is None else value.strip().lower()
+    return _read(data, key, where, _word_from_yaml)
+
+
+def _word_from_yaml(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"expected a word, found {value!r}")  # noqa: TRY004 - one error type for malformed values
+    return value.strip().lower()
 
 
 def _require(data: Mapping[str, object], key: str, allowed: tuple[str, ...], where: str) -> str | None:
@@ -319,23 +342,6 @@ def _resizing(data: Mapping[str, object], where: str) -> tuple[ResizeRule | None
     return None if word is None else _RESIZE[word], None
 
 
-def _input_shape(data: Mapping[str, object], where: str) -> tuple[int, int, int] | None:
-    for key in _SHAPE_KEYS:
-        value = lookup(data, key, where)
-        if value is not None:
-            with located(f"{where}: {key}"):
-                return shape_from_yaml(value)
-    return None
-
-
-def _class_names(data: Mapping[str, object], where: str) -> tuple[str, ...] | None:
-    value = lookup(data, "dataset.class_names", where)
-    if value is None:
-        return None
-    with located(f"{where}: dataset.class_names"):
-        return check_class_names(value)
-
-
 def _rescaling(data: Mapping[str, object], where: str) -> Rescaling | None:
     key = "preprocessing.rescaling"
     scale, offset = lookup(data, f"{key}.scale", where), lookup(data, f"{key}.offset", where)
@@ -347,34 +353,3 @@ def _rescaling(data: Mapping[str, object], where: str) -> Rescaling | None:
         offset_number = number_from_yaml(offset)
     with located(f"{where}: {key}"):
         return Rescaling(scale_number, offset_number)
-
-
-def _anchors(data: Mapping[str, object], where: str) -> SizesWh | None:
-    key = "postprocessing.yolo_anchors"
-    value = lookup(data, key, where)
-    if value is None:
-        return None
-    with located(f"{where}: {key}"):
-        return sizes_from_text(value) if isinstance(value, str) else sizes_from_values(value)
-
-
-def _evaluation(data: Mapping[str, object], where: str) -> EvaluationSettings:
-    def fraction(name: str) -> float | None:
-        value = lookup(data, f"postprocessing.{name}", where)
-        if value is None:
-            return None
-        with located(f"{where}: postprocessing.{name}"):
-            number = number_from_yaml(value)
-            if not 0 <= number <= 1:
-                raise ValueError(f"expected 0..1, found {number}")
-        return number
-
-    boxes = lookup(data, "postprocessing.max_detection_boxes", where)
-    with located(f"{where}: postprocessing.max_detection_boxes"):
-        max_detections = None if boxes is None else count_from_yaml(boxes)
-    return EvaluationSettings(
-        score_threshold=fraction("confidence_thresh"),
-        nms_iou_threshold=fraction("NMS_thresh"),
-        evaluation_iou=fraction("IoU_eval_thresh"),
-        max_detections=max_detections,
-    )

@@ -214,7 +214,7 @@ def keypoints_of(head: Head | None) -> int:
     return int(getattr(head, "num_keypoints", 0))
 
 
-def lists_to_tuples(value: object) -> object:
+def lists_to_tuples(value: Any) -> Any:
     """A JSON value as a parameter that can be hashed."""
     return tuple(map(lists_to_tuples, value)) if isinstance(value, list) else value
 

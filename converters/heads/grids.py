@@ -100,7 +100,7 @@ def _grid_from_json(data: Any) -> AnchorGrid:
     keys = ("rows", "columns", "anchors_px", "xy_scale")
     if not isinstance(data, dict) or any(key not in data for key in keys):
         raise ValueError(f"each grid needs {', '.join(keys)}, got {data!r}")
-    return AnchorGrid(**{key: lists_to_tuples(data[key]) for key in keys})  # type: ignore[arg-type]  # it checks them
+    return AnchorGrid(**{key: lists_to_tuples(data[key]) for key in keys})
 
 
 @dataclass(frozen=True, slots=True)

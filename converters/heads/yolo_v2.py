@@ -82,7 +82,7 @@ class Anchors:
         """Read ``{"sizes_wh": [[w, h], ...], "unit": "cell"}``; raises ValueError where it is malformed."""
         if not isinstance(data, dict) or not {"sizes_wh", "unit"} <= data.keys():
             raise ValueError(f"anchors must be an object of sizes_wh and unit, got {data!r}")
-        return cls(lists_to_tuples(data["sizes_wh"]), data["unit"])  # type: ignore[arg-type]  # it checks them
+        return cls(lists_to_tuples(data["sizes_wh"]), data["unit"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,8 +229,8 @@ def make_yaml(random: Random) -> bytes:
 
 def run_yaml(path: Path) -> None:
     """As ``--config``, ``--anchors`` and ``--classes``."""
+    from converters.description.darknet import read_config
     from converters.description.values import parse_anchors, parse_class_names
-    from converters.description.zoo_yaml import read_zoo_config
     from converters.errors import ConversionError
 
     for read in (parse_anchors, parse_class_names):
@@ -238,7 +238,7 @@ def run_yaml(path: Path) -> None:
             read(str(path))
         except ConversionError:
             continue
-    read_zoo_config(path)
+    read_config(path)
 
 
 COCO: dict[str, Any] = {

@@ -86,7 +86,7 @@ def describe(
 
     Where facts are missing it tells what is known all the same, writes nothing, and exits with 3.
     """
-    from converters.description.writing import sidecar_data
+    from converters.description.sidecar import sidecar_data
     from converters.errors import IncompleteError
     from xdet.conversion import describe as describe_model
 

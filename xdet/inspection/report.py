@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from converters.description.precedence import ASSUMED as ASSUMED_BY
 from converters.description.precedence import TITLES
+from converters.description.values import ASSUMED as ASSUMED_BY
 from converters.spec.dialects import dialect_of
 from xdet.writing.blocks import Facts, Report, Section, Table
 from xdet.writing.text import format_count, format_kib, format_share, format_size

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.description.metadata import archive_texts, read_archive, read_literal, read_metadata_props
-from converters.description.precedence import gather
+from converters.description.precedence import AllStatements
 from converters.description.sidecar import Sidecar
 from converters.description.statements import SourceOptions
 from converters.description.zoo_yaml import ZooConfig
@@ -154,15 +154,15 @@ def facts(*metadata: FileMetadata, dtype: str = "float32") -> SourceFacts:
 def test_people_are_followed_before_the_file_and_differences_are_told() -> None:
     inside = replace(FOUND, where="its ZIP")
     options = SourceOptions(class_names=("cat", "cow"), resize="letterbox")
-    told = gather(facts(inside), options, Sidecar("s.json", resize="nearest"), ZooConfig(""))
-    assert (told.of("class_names"), told.of("resize")) == (("cat", "cow"), "letterbox")
-    assert told.stated_by() == {
+    statements = AllStatements(facts(inside), options, Sidecar("s.json", resize="nearest"), ZooConfig(""))
+    assert (statements.value("class_names"), statements.value("resize")) == (("cat", "cow"), "letterbox")
+    assert statements.stated_by() == {
         "class_names": "--classes",
         "resize": "--resize",
         "color": "assumed",
         "rescaling": "its ZIP",
     }
-    assert told.all_notes() == (
+    assert statements.all_notes() == (
         "class names: --classes is followed, though its ZIP says person, dog's",
         "its ZIP says rescaling p * 0.00392157 + 0",
         "its ZIP says 320 x 256, but the input takes 320 x 320, which is followed",
@@ -170,10 +170,10 @@ def test_people_are_followed_before_the_file_and_differences_are_told() -> None:
 
 
 def test_names_of_the_file_that_do_not_fit_the_head_are_left_out() -> None:
-    told = gather(facts(FOUND), SourceOptions(), Sidecar(""), ZooConfig(""))
-    assert told.fitting(YoloV8(100, 2, (1.0, 1.0))) is told
-    without = told.fitting(YoloV8(100, 3, (1.0, 1.0)))
-    assert without.of("class_names") is None
+    statements = AllStatements(facts(FOUND), SourceOptions(), Sidecar(""), ZooConfig(""))
+    assert statements.fitting(YoloV8(100, 2, (1.0, 1.0))) is statements
+    without = statements.fitting(YoloV8(100, 3, (1.0, 1.0)))
+    assert without.value("class_names") is None
     assert without.notes == (": 2 class names, the head scores 3: they are left out; give --classes",)
 
 

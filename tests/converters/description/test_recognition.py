@@ -8,7 +8,7 @@ import pytest
 
 from converters.description.recognition import RECOGNITIONS, recognise
 from converters.description.sidecar import Sidecar
-from converters.description.statements import SourceOptions, resolve_spec
+from converters.description.statements import SourceOptions
 from converters.errors import OptionError
 from converters.facts import FileMetadata, SourceFacts, SourceOutput
 from converters.heads import HEADS
@@ -18,6 +18,7 @@ from converters.heads.fomo import Fomo
 from converters.heads.grids import AnchorGrid, YoloV3
 from converters.heads.yolox import Yolox
 from converters.quant import QuantParams
+from tests.converters.description.resolving import resolve_spec
 
 CELLS = 12 * 8 + 6 * 4 + 3 * 2  # of a 96 x 64 picture at strides 8, 16 and 32
 PIXELS = tuple((float(10 * i), float(8 * i)) for i in range(1, 7))
@@ -75,27 +76,27 @@ def test_where_none_fits_every_head_says_why(found: SourceFacts) -> None:
 def test_a_network_of_another_task_is_no_detector_unless_somebody_says_so() -> None:
     pose = replace(facts((6, CELLS)), metadata=(FileMetadata("its metadata", task="pose"),))
     with pytest.raises(OptionError, match="its metadata says that the network's task is 'pose', expected 'detect'"):
-        resolve_spec(pose, SourceOptions(), None, None)
-    assert resolve_spec(pose, SourceOptions(head="yolo_v8"), None, None).head == YoloV8(CELLS, 2)
-    assert not resolve_spec(pose, SourceOptions(head="none"), None, None).gives_boxes
+        resolve_spec(pose)
+    assert resolve_spec(pose, SourceOptions(head="yolo_v8")).head == YoloV8(CELLS, 2)
+    assert not resolve_spec(pose, SourceOptions(head="none")).gives_boxes
 
 
 def test_yolo_v8_reads_fractions_or_the_pixels_that_its_codes_reach() -> None:
     found = facts((6, CELLS))
-    spec = resolve_spec(found, SourceOptions(class_names=("a", "b")), None, None)
+    spec = resolve_spec(found, SourceOptions(class_names=("a", "b")))
     assert spec.head == YoloV8(CELLS, 2)
     assert spec.class_names == ("a", "b")
     in_pixels = replace(found, outputs=(replace(found.outputs[0], largest=96.5),))
-    assert resolve_spec(in_pixels, SourceOptions(), None, None).head == YoloV8(CELLS, 2, (96.0, 64.0))
+    assert resolve_spec(in_pixels).head == YoloV8(CELLS, 2, (96.0, 64.0))
 
 
 def test_decoded_rows_are_yolo_v5_or_yolox_by_their_number_or_by_name() -> None:
-    assert resolve_spec(facts((3 * CELLS, 7)), SourceOptions(), None, None).head == YoloV5(3 * CELLS, 2)
-    assert resolve_spec(facts((99, 7)), SourceOptions(head="yolo_v5"), None, None).head == YoloV5(99, 2)
-    raw = resolve_spec(facts((CELLS, 7)), SourceOptions(), None, None).head
+    assert resolve_spec(facts((3 * CELLS, 7))).head == YoloV5(3 * CELLS, 2)
+    assert resolve_spec(facts((99, 7)), SourceOptions(head="yolo_v5")).head == YoloV5(99, 2)
+    raw = resolve_spec(facts((CELLS, 7))).head
     assert raw == Yolox((96, 64), 2, (8, 16, 32), activated=False)
     activated = facts((CELLS, 7), activations=("LOGISTIC",))
-    assert resolve_spec(activated, SourceOptions(), None, None).head == replace(raw, activated=True)
+    assert resolve_spec(activated).head == replace(raw, activated=True)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_blazeface_is_recognised_by_its_number_of_boxes(
     size: int, boxes: int, values: int, levels: tuple[tuple[int, int, int], ...]
 ) -> None:
     found = replace(facts((boxes, values), (boxes, 1)), height=size, width=size)
-    head = resolve_spec(found, SourceOptions(class_names=("face",)), None, None).head
+    head = resolve_spec(found, SourceOptions(class_names=("face",))).head
     assert head == BlazeFace((float(size), float(size)), levels, (values - 4) // 2)
 
 
@@ -121,7 +122,7 @@ def test_fomo_is_read_where_somebody_says_so() -> None:
     found = facts((8, 12, 3), activations=("SOFTMAX",))
     sidecar = Sidecar("s", head="fomo", class_names=("a", "b"))
     for options, beside in ((SourceOptions(head="fomo"), None), (SourceOptions(), sidecar)):
-        assert resolve_spec(found, options, beside, None).head == Fomo(8, 12, 2)
+        assert resolve_spec(found, options, beside).head == Fomo(8, 12, 2)
 
 
 @pytest.mark.parametrize(
@@ -140,23 +141,23 @@ def test_a_grid_of_other_numbers_than_probabilities_is_no_fomo(
     output = SourceOutput("grid", (8, 12, 3), () if largest is None else ("SOFTMAX",), largest, smallest)
     for options, beside in ((SourceOptions(head="fomo"), None), (SourceOptions(), Sidecar("s", head="fomo"))):
         with pytest.raises(OptionError, match=said) as caught:
-            resolve_spec(replace(facts((1, 1, 3)), outputs=(output,)), options, beside, None)
+            resolve_spec(replace(facts((1, 1, 3)), outputs=(output,)), options, beside)
         assert "decodes it all the same" not in str(caught.value)
 
 
 def test_codes_from_0_to_1_are_probabilities_whatever_stands_in_front() -> None:
     output = SourceOutput("grid", (8, 12, 3), (), 255 / 256, 0.0)
     found = replace(facts((1, 1, 3)), outputs=(output,))
-    assert resolve_spec(found, SourceOptions(head="fomo"), None, None).head == Fomo(8, 12, 2)
+    assert resolve_spec(found, SourceOptions(head="fomo")).head == Fomo(8, 12, 2)
 
 
 def test_yolo_v3_gives_the_finest_grid_the_first_anchors() -> None:
-    spec = resolve_spec(GRIDS, SourceOptions(anchors=PIXELS), None, None)
+    spec = resolve_spec(GRIDS, SourceOptions(anchors=PIXELS))
     grids = (AnchorGrid(2, 3, PIXELS[3:]), AnchorGrid(4, 6, PIXELS[:3]))
     assert spec.head == YoloV3(grids, 1, (96.0, 64.0))
     assert [output.value_name for output in spec.network_outputs] == ["head_level_0", "head_level_1"]
     fractions = tuple((w / 96, h / 64) for w, h in PIXELS)
-    again = resolve_spec(GRIDS, SourceOptions(anchors=fractions, anchor_unit="image"), None, None).head
+    again = resolve_spec(GRIDS, SourceOptions(anchors=fractions, anchor_unit="image")).head
     assert isinstance(again, YoloV3)
     for found, wanted in zip(again.grids[0].anchors_px, PIXELS[3:], strict=True):
         assert found == pytest.approx(wanted)
@@ -187,7 +188,7 @@ def test_yolo_v3_gives_the_finest_grid_the_first_anchors() -> None:
 )
 def test_what_does_not_fit_is_refused_with_the_numbers(found: SourceFacts, options: SourceOptions, said: str) -> None:
     with pytest.raises(OptionError, match=said):
-        resolve_spec(found, options, None, None)
+        resolve_spec(found, options)
 
 
 @pytest.mark.parametrize("asked", [False, True])
@@ -198,5 +199,5 @@ def test_every_head_says_no_to_outputs_of_any_number_of_axes(head: str, *, asked
         for rest in range(6):
             for size in (0, 1, 2**31):
                 found = facts((size,) * first, (size,) * rest)
-                assert RECOGNITIONS[head].misfit(found, asked) is not None
-                RECOGNITIONS[head].misfit(facts((size,) * first), asked)
+                assert RECOGNITIONS[head].misfit(found, asked=asked) is not None
+                RECOGNITIONS[head].misfit(facts((size,) * first), asked=asked)

@@ -1,4 +1,4 @@
-"""SSD heads whose priors come from the network, from a file or from a formula; what is missing or does not fit is refused."""
+"""SSD heads whose priors come from the network, a file or a formula; what is missing or does not fit is refused."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from converters.convert import convert
 from converters.description.priors import PriorStatement, parse_variances, read_priors
+from converters.description.recognition import Stated
 from converters.description.ssd import build_ssd, is_no_ssd
 from converters.description.statements import SourceOptions
 from converters.errors import ConversionError, OptionError, SourceFileError
@@ -38,6 +39,10 @@ def output(columns: int, *activations: str, boxes: int = OF_COCO, **more: Any) -
 
 
 OFFSETS, SCORES = output(4), output(91, "LOGISTIC")
+
+
+def stated(priors: PriorStatement, names: tuple[str, ...] | None = None) -> Stated:
+    return Stated(None, None, names, "", priors)
 
 
 def save(folder: Path, name: str, rows: NDArray[Any], **more: Any) -> Path:
@@ -143,16 +148,15 @@ def test_generated_priors_of_a_feature_pyramid_are_those_of_the_published_detect
 
 def test_what_the_scores_need_and_which_column_is_the_background_follow_from_facts_and_names() -> None:
     def built(scores: SourceOutput, names: tuple[str, ...] | None = None, activation: Any = None) -> Ssd:
-        said = PriorStatement("coco-ssd", activation=activation)
-        head = build_ssd(facts(OFFSETS, scores), said, names)
+        head = build_ssd(facts(OFFSETS, scores), stated(PriorStatement("coco-ssd", activation=activation), names))
         assert isinstance(head, Ssd)
         return head
 
     assert built(SCORES).parts == ("offsets", "scores")
     unknown = facts(output(91, "SOFTMAX"), OFFSETS, OFFSETS)
-    assert build_ssd(unknown, PriorStatement(), None).parts == ("scores", "offsets", "priors")  # type: ignore[attr-defined]
-    assert "cannot be told here: --head ssd takes" in (is_no_ssd(unknown, False) or "")  # noqa: FBT003 - a table's call
-    assert is_no_ssd(unknown, True) is None  # noqa: FBT003 - likewise
+    assert build_ssd(unknown, stated(PriorStatement())).parts == ("scores", "offsets", "priors")  # type: ignore[attr-defined]
+    assert "cannot be told here: --head ssd takes" in (is_no_ssd(unknown, asked=False) or "")
+    assert is_no_ssd(unknown, asked=True) is None
     assert (built(SCORES).num_classes, built(SCORES).background, built(SCORES).activation) == (90, True, "none")
     assert built(output(3, "LOGISTIC"), tuple("abc")).background is False
     assert built(output(3, "SOFTMAX"), tuple("ab")).background is True
@@ -203,9 +207,9 @@ REFUSED: dict[str, tuple[SourceFacts, PriorStatement, tuple[str, ...] | None, st
 def test_what_is_missing_or_does_not_fit_is_refused(
     found: SourceFacts, said: PriorStatement, names: tuple[str, ...] | None, told: str
 ) -> None:
-    assert is_no_ssd(found, False) is None  # noqa: FBT003 - a table's call
+    assert is_no_ssd(found, asked=False) is None
     with pytest.raises(OptionError, match=told):
-        build_ssd(found, said, names)
+        build_ssd(found, stated(said, names))
 
 
 @pytest.mark.parametrize(
@@ -220,7 +224,7 @@ def test_what_is_missing_or_does_not_fit_is_refused(
     ],
 )
 def test_outputs_of_another_head_are_none(found: SourceFacts, told: str) -> None:
-    assert told in (is_no_ssd(found, False) or "")  # noqa: FBT003 - a table's call
+    assert told in (is_no_ssd(found, asked=False) or "")
 
 
 HEADER = b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999, 4), }"

@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 
 from converters.description.sidecar import Sidecar
-from converters.description.statements import SourceFacts, SourceOptions, describe_source, resolve_spec
+from converters.description.statements import SourceOptions, describe_source
 from converters.description.values import parse_rescaling
 from converters.description.zoo_yaml import FAMILIES, ZooConfig, zoo_config
 from converters.errors import OptionError, SourceFileError, UnsupportedModelError
-from converters.facts import SourceOutput
+from converters.facts import SourceFacts, SourceOutput
 from converters.heads.yolo_v2 import YoloV2
 from converters.quant import QuantParams
 from converters.sources import resolve_source_spec
 from converters.spec import Anchors, DetectorSpec, EvaluationSettings, RawOutput, Rescaling, Thresholds
+from tests.converters.description.resolving import resolve_spec
 from tests.heads import anchors_of
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ CONFIG = ZooConfig("z.yaml", "model", "yolov2t", (192, 192, 3), ("cat",), None, 
 
 
 def test_what_nobody_states_has_documented_defaults() -> None:
-    spec = resolve_spec(FACTS, OPTIONS, None, None)
+    spec = resolve_spec(FACTS, OPTIONS)
     assert spec.gives_boxes
     assert spec.class_names == ("class_0",)
     assert anchors_of(spec) == Anchors(CELLS, "cell")
@@ -57,7 +58,7 @@ def test_what_nobody_states_has_documented_defaults() -> None:
 
 
 def test_the_sidecar_is_used_when_nothing_else_speaks() -> None:
-    spec = resolve_spec(FACTS, SourceOptions(), SIDECAR, None)
+    spec = resolve_spec(FACTS, SourceOptions(), SIDECAR)
     assert anchors_of(spec) == Anchors(SMALL, "image")
     assert (spec.class_names, spec.image.resize) == (("dog",), "bilinear")
 
@@ -107,7 +108,7 @@ def test_what_nobody_states_is_named(
 
 
 def test_an_assumption_is_one_sentence() -> None:
-    spec = resolve_spec(facts_of(16), OPTIONS, None, None)
+    spec = resolve_spec(facts_of(16), OPTIONS)
     names, resize = spec.assumptions
     assert names.startswith("class names class_0, ..., class_2 are assumed, since nobody states them; ")
     assert resize.startswith("resize nearest is assumed, since nobody states ")
@@ -116,16 +117,16 @@ def test_an_assumption_is_one_sentence() -> None:
 
 def test_a_unit_belongs_to_the_list_it_stands_beside() -> None:
     with pytest.raises(OptionError, match=r"unit of the anchors \(--anchors\) is not stated"):
-        resolve_spec(FACTS, SourceOptions(anchors=SMALL), SIDECAR, None)
+        resolve_spec(FACTS, SourceOptions(anchors=SMALL), SIDECAR)
 
 
 def test_a_sidecar_with_a_unit_alone_speaks_about_any_list() -> None:
-    spec = resolve_spec(FACTS, SourceOptions(anchors=SMALL), Sidecar("s", anchor_unit="image"), None)
+    spec = resolve_spec(FACTS, SourceOptions(anchors=SMALL), Sidecar("s", anchor_unit="image"))
     assert anchors_of(spec) == Anchors(SMALL, "image")
 
 
 def test_the_unit_option_speaks_about_any_list() -> None:
-    spec = resolve_spec(FACTS, SourceOptions(anchor_unit="cell"), SIDECAR, None)
+    spec = resolve_spec(FACTS, SourceOptions(anchor_unit="cell"), SIDECAR)
     assert anchors_of(spec) == Anchors(SMALL, "cell")
 
 
@@ -155,7 +156,7 @@ def test_default_anchors_give_way_to_a_list_in_the_sidecar() -> None:
 
 def test_without_anchors_the_message_tells_every_way_to_give_them() -> None:
     with pytest.raises(OptionError) as caught:
-        resolve_spec(FACTS, SourceOptions(), None, None)
+        resolve_spec(FACTS, SourceOptions())
     for part in (
         "--anchors",
         "--anchor-unit",
@@ -174,15 +175,15 @@ def test_a_raw_head_needs_no_anchors_and_makes_up_no_classes() -> None:
 
 
 def test_a_raw_head_keeps_the_anchors_it_was_given() -> None:
-    spec = resolve_spec(FACTS, SourceOptions(head="none", anchors=CELLS, class_names=("a",)), None, None)
+    spec = resolve_spec(FACTS, SourceOptions(head="none", anchors=CELLS, class_names=("a",)))
     assert (anchors_of(spec), spec.class_names) == (Anchors(CELLS, "cell"), ("a",))
     assert not spec.gives_boxes
 
 
 def test_a_sidecar_can_ask_for_the_raw_head_and_an_option_against_it() -> None:
     sidecar = replace(SIDECAR, head="none")
-    assert resolve_spec(FACTS, SourceOptions(), sidecar, None).raw_outputs
-    assert resolve_spec(FACTS, SourceOptions(head="yolo_v2"), sidecar, None).gives_boxes
+    assert resolve_spec(FACTS, SourceOptions(), sidecar).raw_outputs
+    assert resolve_spec(FACTS, SourceOptions(head="yolo_v2"), sidecar).gives_boxes
 
 
 def test_another_family_is_refused_unless_the_head_is_stated() -> None:
@@ -206,13 +207,13 @@ def test_another_family_is_refused_unless_the_head_is_stated() -> None:
 )
 def test_what_does_not_fit_the_channels_is_told_with_the_arithmetic(options: SourceOptions, said: str) -> None:
     with pytest.raises(OptionError) as caught:
-        resolve_spec(FACTS, options, None, None)
+        resolve_spec(FACTS, options)
     assert said in str(caught.value)
 
 
 def test_a_head_that_fits_nothing_says_so() -> None:
     with pytest.raises(OptionError, match="no anchors and classes make 5 channels"):
-        resolve_spec(facts_of(5), OPTIONS, None, None)
+        resolve_spec(facts_of(5), OPTIONS)
 
 
 def test_a_yaml_for_another_size_is_refused() -> None:
@@ -243,7 +244,7 @@ def test_evaluation_settings_of_a_yaml_are_no_defaults_but_options_are() -> None
 )
 def test_an_option_out_of_range_is_a_usage_error(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(OptionError, match=said):
-        resolve_spec(FACTS, replace(OPTIONS, **changes), None, None)
+        resolve_spec(FACTS, replace(OPTIONS, **changes))
 
 
 @pytest.mark.parametrize(
@@ -260,7 +261,7 @@ def test_an_option_out_of_range_is_a_usage_error(changes: dict[str, Any], said: 
 def test_an_integer_input_fixes_its_rescaling(
     dtype: str, quant: QuantParams | None, scale: np.float32, zero_point: int
 ) -> None:
-    spec = resolve_spec(replace(FACTS, input_dtype=dtype, input_quant=quant), OPTIONS, None, None)
+    spec = resolve_spec(replace(FACTS, input_dtype=dtype, input_quant=quant), OPTIONS)
     assert spec.image.rescaling == Rescaling(float(scale), -zero_point * float(scale))
 
 
@@ -268,13 +269,13 @@ def test_an_integer_input_fixes_its_rescaling(
 def test_a_stated_rescaling_within_one_step_agrees_and_changes_nothing(stated: Rescaling) -> None:
     facts = replace(FACTS, input_quant=QuantParams.per_tensor(0.0078431, 127))
     sidecar = Sidecar("s", rescaling=stated)
-    assert resolve_spec(facts, OPTIONS, sidecar, None) == resolve_spec(facts, OPTIONS, None, None)
+    assert resolve_spec(facts, OPTIONS, sidecar) == resolve_spec(facts, OPTIONS)
 
 
 @pytest.mark.parametrize("stated", [Rescaling(1 / 127.5, -1.0), Rescaling(1.0, 0.0), Rescaling(1 / 255, 1.01 / 255)])
 def test_a_stated_rescaling_beyond_one_step_is_refused_with_both_ranges(stated: Rescaling) -> None:
     with pytest.raises(SourceFileError, match=r"sidecar 's': rescaling: .*'door.tflite' says .* become 0..1"):
-        resolve_spec(FACTS, OPTIONS, Sidecar("s", rescaling=stated), None)
+        resolve_spec(FACTS, OPTIONS, Sidecar("s", rescaling=stated))
     with pytest.raises(SourceFileError, match=r"config 'z': preprocessing.rescaling: "):
         resolve_spec(FACTS, OPTIONS, None, ZooConfig("z", rescaling=stated))
 
@@ -282,15 +283,15 @@ def test_a_stated_rescaling_beyond_one_step_is_refused_with_both_ranges(stated: 
 def test_a_float_input_takes_the_rescaling_as_it_is_stated() -> None:
     config, sidecar = (ZooConfig("z", rescaling=Rescaling(1 / 255, 0.0)), Sidecar("s", rescaling=Rescaling(0.1, -1.0)))
     assert resolve_spec(FLOAT, OPTIONS, sidecar, config).image.rescaling == Rescaling(1 / 255, 0.0)
-    assert resolve_spec(FLOAT, OPTIONS, sidecar, None).image.rescaling == Rescaling(0.1, -1.0)
+    assert resolve_spec(FLOAT, OPTIONS, sidecar).image.rescaling == Rescaling(0.1, -1.0)
     with pytest.raises(OptionError, match=r"are scaled; give --rescaling 1/255 .* --config .* sidecar"):
-        resolve_spec(FLOAT, OPTIONS, None, None)
+        resolve_spec(FLOAT, OPTIONS)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int16", "float16"])
 def test_an_input_that_cannot_take_pixels_is_refused(dtype: str) -> None:
     with pytest.raises(UnsupportedModelError, match=f"the image input is {dtype}"):
-        resolve_spec(replace(FACTS, input_dtype=dtype, input_quant=None), OPTIONS, None, None)
+        resolve_spec(replace(FACTS, input_dtype=dtype, input_quant=None), OPTIONS)
 
 
 @pytest.fixture
@@ -327,9 +328,9 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
 
 def test_anchors_in_pixels_of_the_picture_become_cells() -> None:
     options = SourceOptions(anchors=((16.0, 48.0), (64.0, 96.0)), anchor_unit="pixel")
-    assert anchors_of(resolve_spec(FACTS, options, None, None)) == Anchors(CELLS, "cell")
+    assert anchors_of(resolve_spec(FACTS, options)) == Anchors(CELLS, "cell")
     lone = Sidecar("s", anchors=options.anchors, anchor_unit="pixel")
-    assert anchors_of(resolve_spec(FACTS, SourceOptions(), lone, None)) == Anchors(CELLS, "cell")
+    assert anchors_of(resolve_spec(FACTS, SourceOptions(), lone)) == Anchors(CELLS, "cell")
 
 
 @pytest.mark.parametrize(
@@ -338,9 +339,9 @@ def test_anchors_in_pixels_of_the_picture_become_cells() -> None:
 def test_anchors_thinner_than_a_pixel_are_no_pixels(sizes: tuple[tuple[float, float], ...]) -> None:
     facts = facts_of(6 * len(sizes))
     with pytest.raises(OptionError, match=r"thinner than a pixel.* these look like cells or fractions"):
-        resolve_spec(facts, SourceOptions(anchors=sizes, anchor_unit="pixel"), None, None)
+        resolve_spec(facts, SourceOptions(anchors=sizes, anchor_unit="pixel"))
     with pytest.raises(OptionError, match=r"sidecar 's' with unit 'pixel': . of . anchors are thinner"):
-        resolve_spec(facts, SourceOptions(), Sidecar("s", anchors=sizes, anchor_unit="pixel"), None)
+        resolve_spec(facts, SourceOptions(), Sidecar("s", anchors=sizes, anchor_unit="pixel"))
 
 
 def test_a_unit_against_the_one_that_the_sidecar_states_is_followed_with_a_note(tmp_path: Path) -> None:
@@ -361,17 +362,17 @@ def test_pixels_that_reach_nowhere_a_cell_of_the_grid_are_cells() -> None:
     with pytest.raises(
         OptionError, match=r"smaller than a cell of the grid, which has 32 x 32 pixels; these look like cells"
     ):
-        resolve_spec(FACTS, options, None, None)
+        resolve_spec(FACTS, options)
 
 
 def test_a_list_above_one_that_may_be_cells_or_pixels_needs_a_unit() -> None:
     facts = replace(FACTS, height=96, width=96, outputs=(SourceOutput("grid", (24, 24, 12)),))
     options = SourceOptions(anchors=((3.0, 5.0), (20.0, 30.0)))
     with pytest.raises(OptionError) as caught:
-        resolve_spec(facts, options, None, None)
+        resolve_spec(facts, options)
     assert caught.value.lines[-2:] == ("  --anchor-unit cell", "  --anchor-unit pixel")
     assert "as pixels" in caught.value.lines[1]
-    raw = resolve_spec(facts, replace(options, head="none"), None, None)
+    raw = resolve_spec(facts, replace(options, head="none"))
     assert raw.head is None
 
 
@@ -384,7 +385,7 @@ def test_a_list_above_one_that_may_be_cells_or_pixels_needs_a_unit() -> None:
 )
 def test_anchors_beyond_twice_the_grid_look_like_pixels(unit: Any, said: str) -> None:
     def resolve(largest: float) -> DetectorSpec:
-        return resolve_spec(FACTS, SourceOptions(anchors=((0.5, 1.5), (2.0, largest)), anchor_unit=unit), None, None)
+        return resolve_spec(FACTS, SourceOptions(anchors=((0.5, 1.5), (2.0, largest)), anchor_unit=unit))
 
     assert anchors_of(resolve(12.0)).unit == "cell"
     with pytest.raises(
@@ -400,9 +401,9 @@ def test_numbers_that_the_network_activates_are_no_yolo_v2_head() -> None:
     facts = replace(FACTS, outputs=(ACTIVATED,))
     for sidecar in (None, replace(SIDECAR, head="yolo_v2")):
         with pytest.raises(OptionError, match=r"LOGISTIC in front of its output.* would be activated twice"):
-            resolve_spec(facts, OPTIONS, sidecar, None)
-    assert resolve_spec(facts, SourceOptions(head="none"), None, None).head is None
-    assert resolve_spec(facts, replace(OPTIONS, head="yolo_v2"), None, None).gives_boxes
+            resolve_spec(facts, OPTIONS, sidecar)
+    assert resolve_spec(facts, SourceOptions(head="none")).head is None
+    assert resolve_spec(facts, replace(OPTIONS, head="yolo_v2")).gives_boxes
 
 
 @pytest.mark.parametrize(
@@ -413,9 +414,9 @@ def test_numbers_that_the_network_activates_are_no_yolo_v2_head() -> None:
 def test_what_is_no_grid_needs_no_head(outputs: tuple[SourceOutput, ...]) -> None:
     facts = replace(FACTS, outputs=outputs)
     with pytest.raises(OptionError, match=r"no head fits its output .* --head none converts it") as caught:
-        resolve_spec(facts, OPTIONS, None, None)
+        resolve_spec(facts, OPTIONS)
     assert "  yolo_v2: a YOLO v2 head is one output [1, rows, columns" in str(caught.value)
-    raw = resolve_spec(facts, SourceOptions(head="none", anchors=CELLS), None, None)
+    raw = resolve_spec(facts, SourceOptions(head="none", anchors=CELLS))
     assert raw.head is None
     assert [output.shape for output in raw.raw_outputs] == [output.shape for output in outputs]
     assert len({output.value_name for output in raw.raw_outputs}) == len(outputs)
@@ -423,24 +424,24 @@ def test_what_is_no_grid_needs_no_head(outputs: tuple[SourceOutput, ...]) -> Non
 
 def test_a_grid_whose_anchors_have_an_axis_of_their_own_is_the_same_head() -> None:
     facts = replace(FACTS, outputs=(SourceOutput("grid", (6, 6, 2, 6)),))
-    assert resolve_spec(facts, OPTIONS, None, None) == resolve_spec(FACTS, OPTIONS, None, None)
+    assert resolve_spec(facts, OPTIONS) == resolve_spec(FACTS, OPTIONS)
 
 
 @pytest.mark.parametrize("anchors", [((1.0, 2.0),), ((1.0, 2.0),) * 3], ids=["one", "three"])
 def test_an_axis_of_anchors_states_their_number(anchors: tuple[tuple[float, float], ...]) -> None:
     facts = replace(FACTS, outputs=(SourceOutput("grid", (6, 6, 2, 9)),))
-    assert resolve_spec(facts, OPTIONS, None, None).head == YoloV2(6, 6, Anchors(CELLS, "cell"), 4)
+    assert resolve_spec(facts, OPTIONS).head == YoloV2(6, 6, Anchors(CELLS, "cell"), 4)
     counts = r"its last axes \[2, 9\] state 2 anchors, 4 classes"
     names = tuple(f"{i}" for i in range(18 // len(anchors) - 5))  # they make as many channels
     for options in (SourceOptions(anchors=anchors), SourceOptions(anchors=anchors, class_names=names)):
         with pytest.raises(OptionError, match=f"stated, but {counts}: check --anchors"):
-            resolve_spec(facts, options, None, None)
+            resolve_spec(facts, options)
     with pytest.raises(OptionError, match=f"no one states them.* {counts}$"):
-        resolve_spec(facts, SourceOptions(), None, None)
+        resolve_spec(facts, SourceOptions())
     with pytest.raises(OptionError, match=f"= 16 channels, the head has 18; {counts}"):
-        resolve_spec(facts, replace(OPTIONS, class_names=("a", "b", "c")), None, None)
+        resolve_spec(facts, replace(OPTIONS, class_names=("a", "b", "c")))
     options = SourceOptions(anchors=anchors, head="none")
-    assert resolve_spec(facts, options, None, None).head is None
+    assert resolve_spec(facts, options).head is None
 
 
 @pytest.mark.parametrize(

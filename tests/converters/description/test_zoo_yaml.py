@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from converters.description.zoo_yaml import FAMILIES, read_zoo_config
+from converters.description.darknet import read_config
+from converters.description.zoo_yaml import FAMILIES
 from converters.errors import OptionError, SourceFileError
 from converters.spec import EvaluationSettings, Rescaling
 
@@ -62,7 +63,7 @@ def written(tmp_path: Path, text: str) -> Path:
 
 
 def test_the_layout_of_zoo_2_and_3_is_read(tmp_path: Path) -> None:
-    config = read_zoo_config(written(tmp_path, OLD))
+    config = read_config(written(tmp_path, OLD))
     assert (config.file, config.layout, config.model_type) == ("user config.yaml", "general", "tiny_yolo_v2")
     assert config.input_shape == (224, 224, 3)
     assert config.class_names == ("person",)
@@ -73,7 +74,7 @@ def test_the_layout_of_zoo_2_and_3_is_read(tmp_path: Path) -> None:
 
 
 def test_the_layout_of_zoo_4_is_read(tmp_path: Path) -> None:
-    config = read_zoo_config(written(tmp_path, NEW))
+    config = read_config(written(tmp_path, NEW))
     assert (config.layout, config.model_type, config.head_of_family()) == ("model", "yolov2t", "yolo_v2")
     assert config.input_shape == (192, 192, 3)
     assert config.class_names == ("cat", "no")
@@ -90,12 +91,12 @@ def test_the_layout_of_zoo_4_is_read(tmp_path: Path) -> None:
 def test_a_family_brings_its_default_anchors_with_the_unit_the_layout_settles(
     family: str, layout: str, unit: str | None, tmp_path: Path
 ) -> None:
-    config = read_zoo_config(written(tmp_path, f"{layout}: {{model_type: {family}}}"))
+    config = read_config(written(tmp_path, f"{layout}: {{model_type: {family}}}"))
     assert config.default_anchors() == (FAMILIES[family], unit)
 
 
 def test_keys_that_are_missing_or_empty_state_nothing(tmp_path: Path) -> None:
-    config = read_zoo_config(written(tmp_path, "general:\npreprocessing: {rescaling: , resizing: }\nother: 1"))
+    config = read_config(written(tmp_path, "general:\npreprocessing: {rescaling: , resizing: }\nother: 1"))
     assert (config.layout, config.model_type, config.rescaling, config.resize) == (None,) * 4
     assert config.head_of_family() is None
     assert config.default_anchors() is None
@@ -103,7 +104,7 @@ def test_keys_that_are_missing_or_empty_state_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model_type", ["ssd_mobilenet_v2_fpnlite", "yolov8", "yolov11", "yolo_x"])
 def test_another_model_type_is_named_with_what_is_supported(model_type: str, tmp_path: Path) -> None:
-    config = read_zoo_config(written(tmp_path, f"general: {{model_type: {model_type}}}"))
+    config = read_config(written(tmp_path, f"general: {{model_type: {model_type}}}"))
     with pytest.raises(OptionError) as caught:
         config.head_of_family()
     assert f"model_type '{model_type}' is not supported" in str(caught.value)
@@ -114,7 +115,7 @@ def test_another_model_type_is_named_with_what_is_supported(model_type: str, tmp
     "text", ["[[0.5, 1.5], [2, 3]]", "'(0.5, 1.5), (2, 3)'", "[0.5, 1.5, 2, 3]", "'[0.5, 1.5, 2, 3]'"]
 )
 def test_yaml_anchors_may_be_pairs_or_flat(text: str, tmp_path: Path) -> None:
-    config = read_zoo_config(written(tmp_path, f"postprocessing: {{yolo_anchors: {text}}}"))
+    config = read_config(written(tmp_path, f"postprocessing: {{yolo_anchors: {text}}}"))
     assert config.anchors == ((0.5, 1.5), (2.0, 3.0))
 
 
@@ -161,13 +162,13 @@ def test_yaml_anchors_may_be_pairs_or_flat(text: str, tmp_path: Path) -> None:
 )
 def test_a_malformed_yaml_is_named_with_file_and_key_or_line(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(SourceFileError, match=said) as caught:
-        read_zoo_config(written(tmp_path, text))
+        read_config(written(tmp_path, text))
     assert str(caught.value).startswith("config 'user config.yaml'")
 
 
 def test_a_missing_yaml_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceFileError, match=r"config '.*none.yaml' cannot be read"):
-        read_zoo_config(tmp_path / "none.yaml")
+        read_config(tmp_path / "none.yaml")
 
 
 @pytest.mark.parametrize(
@@ -188,10 +189,10 @@ def test_what_the_parser_cannot_take_or_takes_long_for_is_refused(tmp_path: Path
     (tmp_path / "c.yaml").write_text(text)
     started = time.process_time()
     with pytest.raises(SourceFileError, match=re.escape(said)):
-        read_zoo_config(tmp_path / "c.yaml")
+        read_config(tmp_path / "c.yaml")
     assert time.process_time() - started < 10
 
 
 def test_a_long_text_is_no_number(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(OLD + "notes: " + "1 and 2 " * 100 + "\n")
-    assert read_zoo_config(tmp_path / "c.yaml").class_names == ("person",)
+    assert read_config(tmp_path / "c.yaml").class_names == ("person",)

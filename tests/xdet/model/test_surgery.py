@@ -15,13 +15,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.convert import Conversion
-    from converters.description.statements import HeadChoice
 
 
 def test_a_network_without_its_head_names_the_runtimes_that_its_head_kept_away(tmp_path: Path) -> None:
     (tmp_path / "m.tflite").write_bytes(yolo_v8(3))
 
-    def converted(head: HeadChoice) -> Conversion:
+    def converted(head: str) -> Conversion:
         return convert_to_bytes(tmp_path / "m.tflite", ConvertOptions(source=SourceOptions(head=head)))
 
     whole = converted("auto")
