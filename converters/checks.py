@@ -11,7 +11,17 @@ import re
 from typing import TYPE_CHECKING, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+
+def require_fields(
+    owner: object, check: Callable[[object, str], object], *names: str, of: str = "", optional: bool = False
+) -> None:
+    """Check these attributes of an object one by one; ``of`` stands in front of their names, ``optional`` allows None."""
+    for name in names:
+        value = getattr(owner, name)
+        if value is not None or not optional:
+            check(value, f"{of} {name}".strip())
 
 
 def require_number(value: object, what: str) -> float:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from converters.checks import require_count
+from converters.checks import require_count, require_fields
 from converters.heads.arithmetic import (
     centers_and_sizes,
     clipped_corners,
@@ -53,8 +53,7 @@ class DecodedHead(Head):
     extent_wh: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        require_count(self.num_boxes, "num_boxes")
-        require_count(self.num_classes, "num_classes")
+        require_fields(self, require_count, "num_boxes", "num_classes")
         require_pair(self.extent_wh, "extent_wh")
 
     def default_boxes(self) -> Float32:

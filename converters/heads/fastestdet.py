@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from converters.checks import require_count
+from converters.checks import require_count, require_fields
 from converters.heads.arithmetic import (
     centers_and_sizes,
     clipped_corners,
@@ -57,8 +57,7 @@ class FastestDet(CellHead):
     num_classes: int
 
     def __post_init__(self) -> None:
-        for name in ("grid_h", "grid_w", "num_classes"):
-            require_count(getattr(self, name), name)
+        require_fields(self, require_count, "grid_h", "grid_w", "num_classes")
 
     def _levels(self) -> Sequence[Level]:
         return [(self.grid_h, self.grid_w, 1)]

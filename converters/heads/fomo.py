@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from converters.checks import require_count, require_flag, require_number
+from converters.checks import require_count, require_fields, require_flag, require_number
 from converters.heads.arithmetic import LEAST_PROBABILITY, clipped_corners, integers, softmax, split_nodes
 from converters.heads.cells import CellHead, Level
 
@@ -58,12 +58,10 @@ class Fomo(CellHead):
     activated: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("grid_h", "grid_w", "num_classes"):
-            require_count(getattr(self, name), name)
+        require_fields(self, require_count, "grid_h", "grid_w", "num_classes")
         if require_number(self.size_cells, "size_cells") <= 0:
             raise ValueError(f"size_cells must be above 0, got {self.size_cells!r}")
-        require_flag(self.merge, "merge")
-        require_flag(self.activated, "activated")
+        require_fields(self, require_flag, "merge", "activated")
 
     def _levels(self) -> Sequence[Level]:
         return [(self.grid_h, self.grid_w, 1)]

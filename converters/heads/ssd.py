@@ -32,6 +32,7 @@ from converters.checks import (
     require_choice,
     require_count,
     require_entries,
+    require_fields,
     require_flag,
     require_number,
     require_text,
@@ -130,14 +131,12 @@ class Ssd(Head):
     clipped: bool = True
 
     def __post_init__(self) -> None:
-        require_count(self.num_boxes, "num_boxes")
-        require_count(self.num_classes, "num_classes")
+        require_fields(self, require_count, "num_boxes", "num_classes")
         require_choice(self.coding, Coding, "coding")
         if min(_require_four(self.scales, "scales")) <= 0:
             raise ValueError(f"scales must be four numbers above 0, got {self.scales!r}")
         require_choice(self.activation, Activation, "activation")
-        for name in ("yx_first", "background", "joined", "clipped"):
-            require_flag(getattr(self, name), name)
+        require_fields(self, require_flag, "yx_first", "background", "joined", "clipped")
         if self.priors is not None:
             self._require_priors()
         needed: tuple[Part, ...] = ("scores", "offsets", *(() if self.priors is not None else ("priors",)))

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from converters.checks import require_choice, require_count, require_entries, require_instance, require_number
+from converters.checks import (
+    require_choice,
+    require_count,
+    require_entries,
+    require_fields,
+    require_instance,
+    require_number,
+)
 from converters.errors import OptionError
 from converters.heads.arithmetic import (
     LEAST_PROBABILITY,
@@ -104,8 +111,7 @@ class YoloV2(CellHead):
     num_classes: int
 
     def __post_init__(self) -> None:
-        for name in ("grid_h", "grid_w", "num_classes"):
-            require_count(getattr(self, name), name)
+        require_fields(self, require_count, "grid_h", "grid_w", "num_classes")
         require_instance(self.anchors, Anchors, "anchors")
 
     @property

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from converters.checks import require_count, require_entries, require_flag
+from converters.checks import require_count, require_entries, require_fields, require_flag
 from converters.heads.arithmetic import (
     SMALLEST_SIZE,
     centers_and_sizes,
@@ -78,8 +78,7 @@ class Yolox(CellHead):
         for stride in self.strides:
             if any(size % require_count(stride, "each stride") for size in self.image_wh):
                 raise ValueError(f"image_wh {self.image_wh} must be multiples of the strides, {stride} does not fit")
-        require_flag(self.activated, "activated")
-        require_flag(self.separate, "separate")
+        require_fields(self, require_flag, "activated", "separate")
 
     def _levels(self) -> Sequence[Level]:
         return [(self.image_wh[1] // stride, self.image_wh[0] // stride, 1) for stride in self.strides]

@@ -9,6 +9,7 @@ from converters.checks import (
     require_choice,
     require_count,
     require_entries,
+    require_fields,
     require_flag,
     require_fraction,
     require_instance,
@@ -66,10 +67,8 @@ class Suppression:
     classes_per_box: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("across_classes", "unclipped", "class_first"):
-            require_flag(getattr(self, name), name)
-        if self.per_class is not None:
-            require_count(self.per_class, "per_class")
+        require_fields(self, require_flag, "across_classes", "unclipped", "class_first")
+        require_fields(self, require_count, "per_class", optional=True)
         if self.across_classes and (self.per_class is not None or self.class_first):
             raise ValueError("per_class and class_first are about classes that are suppressed one by one")
         if require_count(self.classes_per_box, "classes_per_box") > 1 and not self.across_classes:
@@ -89,8 +88,8 @@ class Suppression:
     @classmethod
     def from_dict(cls, data: Any) -> Suppression:
         """Read what ``to_dict`` wrote."""
-        known = {"classes_per_box": 1, **data}
-        return cls(**{rule.name: known[rule.name] for rule in fields(cls)})
+        data = {"classes_per_box": 1, **data}
+        return cls(**{rule.name: data[rule.name] for rule in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +179,11 @@ class DetectorSpec:
         """One sentence for each member of ``assumed``: the default, and where to state the fact."""
         names = self.class_names[:1] + ("...",) * (len(self.class_names) > 2) + self.class_names[1:][-1:]
         sentences = {
-            "class_names": f"class names {', '.join(names)} are assumed, since nobody states them; open or convert the source "
-            f"with --class-names, or write them into its sidecar with xdet describe",
-            "resize": f"resize {self.image.resize} is assumed, since nobody states how photographs were stretched in training; "
-            f"open or convert the source with --resize or --config, or write it into its sidecar with xdet describe",
+            "class_names": f"class names {', '.join(names)} are assumed, since nobody states them; open or convert the "
+            "source with --class-names, or write them into its sidecar with xdet describe",
+            "resize": f"resize {self.image.resize} is assumed, since nobody states how photographs were stretched in "
+            "training; open or convert the source with --resize or --config, or write it into its sidecar with xdet "
+            "describe",
         }
         return tuple(sentences[name] for name in self.assumed)
 
@@ -211,6 +211,7 @@ class DetectorSpec:
         """
         try:
             image, head, thresholds = data["image"], data["head"], data["thresholds"]
+            raw_outputs = require_entries(data["raw_outputs"], "raw_outputs")
             return cls(
                 image=ImageInput(
                     height=image["height"],
@@ -223,15 +224,12 @@ class DetectorSpec:
                 head=None if head is None else head_from_dict(head),
                 class_names=require_texts(data["class_names"], "class_names"),
                 thresholds=Thresholds(thresholds["score"], thresholds["iou"], thresholds["max_detections"]),
-                raw_outputs=tuple(
-                    RawOutput.from_dict(output) for output in require_entries(data["raw_outputs"], "raw_outputs")
-                ),
+                raw_outputs=tuple(RawOutput.from_dict(output) for output in raw_outputs),
                 assumed=require_texts(data.get("assumed", ()), "assumed"),
                 suppression=Suppression.from_dict(data.get("suppression", asdict(Suppression()))),
             )
         except (KeyError, TypeError, IndexError) as error:
-            msg = f"detector description is incomplete or malformed: {error}"
-            raise ValueError(msg) from error
+            raise ValueError(f"detector description is incomplete or malformed: {error}") from error
 
     @classmethod
     def from_contract_1(cls, data: Mapping[str, Any]) -> DetectorSpec:
@@ -242,24 +240,20 @@ class DetectorSpec:
         """
         try:
             kind, anchors = data["head"], data["anchors"]
-            if kind not in ("yolo_v2", "none"):
-                raise ValueError(f"head must be one of yolo_v2, none, got {kind!r}")
             grid = tuple(require_count(data[name], name) for name in ("grid_h", "grid_w", "head_channels"))
-            head = None
-            if anchors is not None:
-                sizes = require_entries(anchors["sizes_wh"], "anchors")
-                classes = grid[2] // max(1, len(sizes)) - 5
-                fits = classes > 0 and len(sizes) * (5 + classes) == grid[2]
-                fits = fits and len(data["class_names"]) in (0, classes)
-                if fits or kind == "yolo_v2":
-                    head = {"kind": "yolo_v2", "grid_h": grid[0], "grid_w": grid[1], "anchors": anchors}
-                    head["num_classes"] = classes
-            if head is None and kind == "yolo_v2":
-                raise ValueError("a yolo_v2 head needs anchors and class names")
-            raw = [{"name": "", "shape": grid}] if kind == "none" else []
+            sizes = [] if anchors is None else require_entries(anchors["sizes_wh"], "anchors")
+            names = len(data["class_names"])
         except (KeyError, TypeError) as error:
-            msg = f"detector description is incomplete or malformed: {error}"
-            raise ValueError(msg) from error
+            raise ValueError(f"detector description is incomplete or malformed: {error}") from error
+        if kind not in ("yolo_v2", "none"):
+            raise ValueError(f"head must be one of yolo_v2, none, got {kind!r}")
+        if anchors is None and kind == "yolo_v2":
+            raise ValueError("a yolo_v2 head needs anchors and class names")
+        head, classes = None, grid[2] // max(1, len(sizes)) - 5
+        fits = classes > 0 and len(sizes) * (5 + classes) == grid[2] and names in (0, classes)
+        if anchors is not None and (fits or kind == "yolo_v2"):
+            head = {"kind": "yolo_v2", "grid_h": grid[0], "grid_w": grid[1], "anchors": anchors, "num_classes": classes}
+        raw = [{"name": "", "shape": grid}] if kind == "none" else []
         spec = cls.from_dict({**data, "head": head, "raw_outputs": raw})
         if spec.network_outputs[0].shape != grid:
             raise ValueError(f"anchors and classes make {spec.network_outputs[0].shape}, the head has {grid}")

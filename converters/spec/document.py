@@ -14,6 +14,7 @@ from converters.checks import (
     require_choice,
     require_count,
     require_entries,
+    require_fields,
     require_flag,
     require_fraction,
     require_instance,
@@ -56,9 +57,7 @@ class SourceInfo:
     format: str
 
     def __post_init__(self) -> None:
-        require_text(self.name, "source name")
-        require_text(self.sha256, "source sha256")
-        require_text(self.format, "source format")
+        require_fields(self, require_text, "name", "sha256", "format", of="source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +90,7 @@ class TensorTwin:
             require_text(self.onnx, "twin ONNX name")
         if (self.fate == "kept") != (self.by is None):
             raise ValueError(f"a {self.fate} twin cannot be the work of pass {self.by!r}")
-        if self.by is not None:
-            require_text(self.by, "twin pass")
+        require_fields(self, require_text, "by", of="twin", optional=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +114,9 @@ class Deviation:
     written: float | None
 
     def __post_init__(self) -> None:
-        require_text(self.tensor, "deviation tensor")
-        require_text(self.operator, "deviation operator")
+        require_fields(self, require_text, "tensor", "operator", of="deviation")
         require_choice(self.kind, DeviationKind, "deviation kind")
-        for what in ("source", "written"):
-            if getattr(self, what) is not None:
-                require_number(getattr(self, what), f"deviation {what}")
+        require_fields(self, require_number, "source", "written", of="deviation", optional=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +136,9 @@ class EvaluationSettings:
     max_detections: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("score_threshold", "nms_iou_threshold", "evaluation_iou"):
-            if getattr(self, name) is not None:
-                require_fraction(getattr(self, name), name)
-        if self.max_detections is not None:
-            require_count(self.max_detections, "max_detections")
+        fractions = ("score_threshold", "nms_iou_threshold", "evaluation_iou")
+        require_fields(self, require_fraction, *fractions, optional=True)
+        require_fields(self, require_count, "max_detections", optional=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,10 +201,8 @@ class ModelDocument:
         require_choice(self.leaky_relu, LeakyRelu, "leaky_relu")
         require_choice(self.arithmetic, Arithmetic, "arithmetic")
         require_choice(self.target, Target, "target")
-        for flag in ("freeze_thresholds", *FLAGS):
-            require_flag(getattr(self, flag), flag)
-        require_texts(self.passes, "passes")
-        require_texts(self.notes, "notes")
+        require_fields(self, require_flag, "freeze_thresholds", *FLAGS)
+        require_fields(self, require_texts, "passes", "notes")
         for name, twin in self.tensors.items():
             require_text(name, "each tensor name")
             require_instance(twin, TensorTwin, f"tensors[{name!r}]")
@@ -222,9 +213,7 @@ class ModelDocument:
             require_release(release, f"oldest_runtimes[{require_text(runtime, 'each runtime')!r}]")
         require_instance(self.evaluation, (EvaluationSettings, type(None)), "evaluation")
         require_instance(self.golden, (GoldenVector, type(None)), "golden")
-        for what in ("licence", "origin"):
-            if getattr(self, what) is not None:
-                require_text(getattr(self, what), what)
+        require_fields(self, require_text, "licence", "origin", optional=True)
         if self.contract != CONTRACT_VERSION:
             raise ValueError(f"contract version {self.contract!r} is not {CONTRACT_VERSION}, the one this xdet writes")
 
@@ -236,12 +225,8 @@ class ModelDocument:
     def to_json(self) -> str:
         """The document as JSON text with sorted keys and no spaces."""
         data = {**asdict(self), "spec": self.spec.to_dict()}
-        for key in OPTIONAL:
-            if data[key] is None:
-                del data[key]
-        for key in FLAGS:
-            if not data[key]:
-                del data[key]
+        for key in [*(key for key in OPTIONAL if data[key] is None), *(key for key in FLAGS if not data[key])]:
+            del data[key]
         if self.golden is not None and not self.golden.further:
             del data["golden"]["further"]
         return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -257,32 +242,24 @@ class ModelDocument:
             data = json.loads(text)
             read_spec = _require_version(data["contract"])
             evaluation, golden = data.get("evaluation"), data.get("golden")
-            return _known(
-                cls,
-                {
-                    **data,
-                    "contract": CONTRACT_VERSION,
-                    "spec": read_spec(data["spec"]),
-                    "source": _known(SourceInfo, data["source"]),
-                    "passes": require_texts(data["passes"], "passes"),
-                    "notes": require_texts(data["notes"], "notes"),
-                    "tensors": {name: _known(TensorTwin, twin) for name, twin in data["tensors"].items()},
-                    "deviations": tuple(
-                        _known(Deviation, entry) for entry in require_entries(data.get("deviations", ()), "deviations")
-                    ),
-                    "evaluation": None if evaluation is None else _known(EvaluationSettings, evaluation),
-                    "golden": None if golden is None else _read_golden(golden),
-                },
-            )
+            deviations = require_entries(data.get("deviations", ()), "deviations")
+            read = {
+                "contract": CONTRACT_VERSION,
+                "spec": read_spec(data["spec"]),
+                "source": _known(SourceInfo, data["source"]),
+                "passes": require_texts(data["passes"], "passes"),
+                "notes": require_texts(data["notes"], "notes"),
+                "tensors": {name: _known(TensorTwin, twin) for name, twin in data["tensors"].items()},
+                "deviations": tuple(_known(Deviation, entry) for entry in deviations),
+                "evaluation": None if evaluation is None else _known(EvaluationSettings, evaluation),
+            }
+            if golden is not None:
+                further = require_entries(golden.get("further", []), "further golden outputs")
+                parts = tuple(_known(GoldenPart, part) for part in further)
+                read["golden"] = _known(GoldenVector, {**golden, "further": parts})
+            return _known(cls, {**data, **read})
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
-            msg = f"the xdet document is malformed: {error}"
-            raise ValueError(msg) from error
-
-
-def _read_golden(data: Any) -> GoldenVector:
-    require_instance(data, dict, "golden")
-    further = require_entries(data.get("further", []), "further golden outputs")
-    return _known(GoldenVector, {**data, "further": tuple(_known(GoldenPart, part) for part in further)})
+            raise ValueError(f"the xdet document is malformed: {error}") from error
 
 
 def _known(cls: type[T], data: Any) -> T:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
-from converters.checks import require_count, require_instance, require_number, require_text
+from converters.checks import require_count, require_fields, require_instance, require_number, require_text
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def _require_quantisation(part: GoldenPart | GoldenVector) -> None:
+    if require_number(part.scale, "golden scale") <= 0:
+        raise ValueError(f"golden scale must be above 0, got {part.scale!r}")
+    require_count(part.zero_point, "golden zero_point", low=0, high=255)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +33,7 @@ class GoldenPart:
 
     def __post_init__(self) -> None:
         require_count(self.start, "golden start")
-        if require_number(self.scale, "golden scale") <= 0:
-            raise ValueError(f"golden scale must be above 0, got {self.scale!r}")
-        require_count(self.zero_point, "golden zero_point", low=0, high=255)
+        _require_quantisation(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +67,12 @@ class GoldenVector:
     further: tuple[GoldenPart, ...] = ()
 
     def __post_init__(self) -> None:
-        require_count(self.generator, "golden generator")
-        require_count(self.seed, "golden seed", low=0)
+        require_fields(self, require_count, "generator", "stride", of="golden")
+        require_fields(self, partial(require_count, low=0), "seed", "bound_lsb", "other_kernels_lsb", of="golden")
         require_text(self.codes, "golden codes")
-        require_count(self.stride, "golden stride")
         if not SHA256.fullmatch(require_text(self.sha256, "golden sha256")):
             raise ValueError(f"golden sha256 must be 64 hex digits, got {self.sha256!r}")
-        if require_number(self.scale, "golden scale") <= 0:
-            raise ValueError(f"golden scale must be above 0, got {self.scale!r}")
-        require_count(self.zero_point, "golden zero_point", low=0, high=255)
-        require_count(self.bound_lsb, "golden bound_lsb", low=0)
-        require_count(self.other_kernels_lsb, "golden other_kernels_lsb", low=0)
+        _require_quantisation(self)
         for part in self.further:
             require_instance(part, GoldenPart, "further golden output")
         starts = [part.start for part in self.further]
