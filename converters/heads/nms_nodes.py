@@ -24,7 +24,7 @@ import numpy as np
 
 from converters._ir import ir
 from converters.errors import ContractError
-from converters.heads.arithmetic import clip_nodes
+from converters.heads.arithmetic import clip_nodes, integers
 from converters.heads.base import keypoints_of
 from converters.heads.nms import MAX_CANDIDATES
 from converters.heads.suppression_nodes import FLOAT32_COUNTS_TO, Kept, Places, append_boxes, gathered, suppress
@@ -90,7 +90,7 @@ def _add_threshold(writer: GraphWriter, name: str, default: float, *, frozen: bo
     value = writer.constant(np.array(default, np.float32), name)
     _require_name(value, name)
     writer.graph.inputs.append(value)
-    return writer.op("Reshape", [value, writer.constant(np.array([1], np.int64), f"{name}:shape")], f"{name}:vector")
+    return writer.op("Reshape", [value, integers(writer, [1], f"{name}:shape")], f"{name}:vector")
 
 
 def _add_output(writer: GraphWriter, promised: ContractTensor, value: ir.Value) -> None:
@@ -109,7 +109,7 @@ def _require_name(value: ir.Value, name: str) -> None:
 
 
 def best_classes(writer: GraphWriter, scores: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """The best class of each box, the lowest of equal ones: scores ``[N, B, NC]`` -> its score and index ``[N, B, 1]``."""
+    """Score and index ``[N, B, 1]`` of the best class of each box, the lowest of equal ones, of scores ``[N, B, NC]``."""
     indices = writer.op("ArgMax", [scores], "head/best_classes", axis=2, keepdims=1)
     best = writer.op("GatherElements", [scores, indices], "head/best_class_scores", axis=2)
     return best, indices
@@ -157,22 +157,25 @@ def select_best(
         anchors, classes = parts[::-1] if class_first else parts
     if own_classes is not None:
         classes = _gather_classes(writer, own_classes, anchors, valid)
-    row_axis = writer.constant(np.array([1], np.int64), "head/row_axis")
+    row_axis = integers(writer, [1], "head/row_axis")
     num_detections = writer.op("ReduceSum", [count, row_axis], "num_detections", keepdims=0)
-    picks = _row_sources(writer, kept, anchors, valid, spec)
-    found = {
+    sentinel = writer.constant(np.int64(num_slots - 1), "head/sentinel_index")  # the box of padded rows, which is 0
+    sources = writer.op("Where", [valid, anchors, sentinel], "head/row_sources")
+    picks = writer.op("Unsqueeze", [sources, integers(writer, [2], "head/index_axis")], "head/row_source_indices")
+    name = "head/row_boxes_unclipped" if rule.unclipped else "detection_boxes"
+    boxes = writer.op("GatherND", [kept.boxes, picks], name, batch_dims=1)
+    rows = {
         "num_detections": num_detections,
-        "detection_boxes": _gather_boxes(writer, kept, picks, spec),
+        "detection_boxes": clip_nodes(writer, boxes, "detection_boxes") if rule.unclipped else boxes,
         "detection_scores": scores,
         "detection_classes": _class_or_minus_one(writer, classes, valid, count),
         "detection_anchors": _index_or_minus_one(writer, anchors, valid, "detection_anchors"),
     }
     if keypoints is not None:
         of_rows = writer.op("GatherND", [keypoints, picks], "head/row_keypoints", batch_dims=1)
-        sizes = [-1, spec.thresholds.max_detections, keypoints_of(spec.head), 2]
-        shape = writer.constant(np.array(sizes, np.int64), "head/keypoints_shape")
-        found["detection_keypoints"] = writer.op("Reshape", [of_rows, shape], "detection_keypoints")
-    return found
+        shape = integers(writer, [-1, num_rows, keypoints_of(spec.head), 2], "head/keypoints_shape")
+        rows["detection_keypoints"] = writer.op("Reshape", [of_rows, shape], "detection_keypoints")
+    return rows
 
 
 def with_further_classes(
@@ -194,7 +197,7 @@ def with_further_classes(
     most, width = rule.max_boxes(spec.thresholds.max_detections), spec.num_boxes + kept.padding
     length = width if kept.places is None else kept.places.count
     scores, boxes = _sort_candidates(writer, kept, length, (most, most), "head/best_boxes_scores")
-    axis = writer.constant(np.array([2], np.int64), "head/class_score_axis")
+    axis = integers(writer, [2], "head/class_score_axis")
     table = append_boxes(writer, class_scores, kept.padding, 0.0, "head/class_scores_and_sentinel")
     own = gathered(writer, table, boxes, "head/class_scores_of_boxes")
     zero = writer.constant(np.float32(0), "head/no_class_score")
@@ -202,27 +205,17 @@ def with_further_classes(
     above = writer.op("Greater", [own, score_threshold], "head/class_is_above_threshold")
     own = writer.op("Where", [writer.op("And", [above, stays], "head/class_counts"), own, zero], "head/class_scores")
 
-    sizes = writer.constant(np.array([-1, most, rule.classes_per_box], np.int64), "head/best_classes_shape")
-    flat = writer.op(
-        "Reshape",
-        [own, writer.constant(np.array([-1, num_classes], np.int64), "head/box_rows")],
-        "head/rows_of_classes",
-    )
-    best, classes = _sort_candidates(
-        writer,
-        replace(kept, scores=flat, places=None),
-        num_classes,
-        (rule.classes_per_box, num_classes),
-        "head/best_scores",
-    )
+    sizes = integers(writer, [-1, most, rule.classes_per_box], "head/best_classes_shape")
+    flat = writer.op("Reshape", [own, integers(writer, [-1, num_classes], "head/box_rows")], "head/rows_of_classes")
+    of_boxes, limits = replace(kept, scores=flat, places=None), (rule.classes_per_box, num_classes)
+    best, classes = _sort_candidates(writer, of_boxes, num_classes, limits, "head/best_scores")
     count = writer.constant(np.int64(num_classes), "head/classes_of_a_box")
     starts = writer.op("Unsqueeze", [writer.op("Mul", [boxes, count], "head/box_starts"), axis], "head/starts_of_boxes")
     classes = writer.op("Reshape", [classes, sizes], "head/further_classes")
     total = most * rule.classes_per_box
-    flat_sizes = writer.constant(np.array([-1, total], np.int64), "head/further_places_shape")
-    places = writer.op(
-        "Reshape", [writer.op("Add", [classes, starts], "head/class_places"), flat_sizes], "head/further_places"
-    )
+    flat_sizes = integers(writer, [-1, total], "head/further_places_shape")
+    places = writer.op("Add", [classes, starts], "head/class_places")
+    places = writer.op("Reshape", [places, flat_sizes], "head/further_places")
     scores = writer.op("Reshape", [best, flat_sizes], "head/further_scores")
     return replace(kept, scores=scores, places=Places(places, width * num_classes, total))
 
@@ -230,23 +223,16 @@ def with_further_classes(
 def _sort_candidates(
     writer: GraphWriter, kept: Kept, length: int, limits: tuple[int, int], name: str
 ) -> tuple[ir.Value, ir.Value]:
-    """The best scores and their slots, ``[N, rows]`` each.
+    """The best scores and their slots, ``[N, rows]`` each; ``limits`` are rows, and how many scores above 0 there can be.
 
     At most K candidates per class are kept (suppress sees to it), so no tie is cut off before it is settled.
-
-    Args:
-        writer: the graph to append to.
-        kept: scores, ``length`` of each image.
-        length: how many.
-        limits: rows, and how many scores above 0 there can be at most.
-        name: of the scores.
     """
     (num_rows, most), places = limits, kept.places
     below = length if places is None else places.below
     at_most_kept = min(length, max(2, most), MAX_CANDIDATES)
-    flat_shape = writer.constant(np.array([-1, length], np.int64), "head/flat_shape")
+    flat_shape = integers(writer, [-1, length], "head/flat_shape")
     flat = writer.op("Reshape", [kept.scores, flat_shape], "head/kept_scores_flat")
-    limit = writer.constant(np.array([at_most_kept], np.int64), "head/max_kept")
+    limit = integers(writer, [at_most_kept], "head/max_kept")
     by_score, own = writer.ops("TopK", [flat, limit], ["head/sorted_scores", "head/sorted_slots"], axis=1)
     if places is not None:
         own = gathered(writer, places.values, own, "head/sorted_places")
@@ -257,7 +243,7 @@ def _sort_candidates(
     if dtype != np.int64:
         own = writer.op("Cast", [own], "head/slots_float", to=ir.DataType.FLOAT)
     keys = writer.op("Add", [writer.op("Mul", [rank, width], "head/scaled_rank"), own], "head/unique_keys")
-    rows = writer.constant(np.array([num_rows], np.int64), "head/num_rows")
+    rows = integers(writer, [num_rows], "head/num_rows")
     row_keys = writer.ops("TopK", [keys, rows], ["head/row_keys", "head/row_order"], axis=1, largest=0)[0]
     if dtype != np.int64:
         row_keys = writer.op("Cast", [row_keys], "head/row_keys_int64", to=ir.DataType.INT64)
@@ -281,47 +267,28 @@ def _rank_distinct(
     after = _cut(writer, falling, 1, length, "head/scores_after")
     drops = writer.op("Greater", [before, after], "head/score_drops")
     steps = writer.op("Cast", [drops], "head/score_steps", to=ir.DataType.from_numpy(dtype))
-    pads = writer.constant(np.array([0, 1, 0, 0], np.int64), "head/rank_pads")
+    pads = integers(writer, [0, 1, 0, 0], "head/rank_pads")
     best = writer.constant(dtype.type(0), "head/best_rank")
     padded = writer.op("Pad", [steps, pads, best], "head/score_steps_from_best")
     rank = writer.op("CumSum", [padded, writer.constant(np.int64(1), "head/rank_axis")], "head/rank")
     if length <= num_rows + 1:
         return rank
-    return writer.op(
-        "Min", [rank, writer.constant(dtype.type(num_rows), "head/first_rank_left_out")], "head/rank_of_row"
-    )
+    left_out = writer.constant(dtype.type(num_rows), "head/first_rank_left_out")
+    return writer.op("Min", [rank, left_out], "head/rank_of_row")
 
 
 def _cut(writer: GraphWriter, value: ir.Value, start: int, stop: int, name: str) -> ir.Value:
     """Columns ``start..stop - 1`` of a ``[N, length]`` value."""
-    bounds = [
-        writer.constant(np.array([number], np.int64), f"{name}:{role}")
-        for role, number in (("start", start), ("stop", stop), ("axis", 1))
-    ]
+    roles = (("start", start), ("stop", stop), ("axis", 1))
+    bounds = [integers(writer, [number], f"{name}:{role}") for role, number in roles]
     return writer.op("Slice", [value, *bounds], name)
-
-
-def _row_sources(writer: GraphWriter, kept: Kept, anchors: ir.Value, valid: ir.Value, spec: DetectorSpec) -> ir.Value:
-    """The box of each row, ``[N, K, 1]``; padded rows take the sentinel."""
-    sentinel = writer.constant(np.int64(spec.num_boxes + kept.padding - 1), "head/sentinel_index")
-    sources = writer.op("Where", [valid, anchors, sentinel], "head/row_sources")
-    last_axis = writer.constant(np.array([2], np.int64), "head/index_axis")
-    return writer.op("Unsqueeze", [sources, last_axis], "head/row_source_indices")
-
-
-def _gather_boxes(writer: GraphWriter, kept: Kept, picks: ir.Value, spec: DetectorSpec) -> ir.Value:
-    """The rows' boxes, ``[N, K, 4]``; that of the sentinel is 0."""
-    if not spec.suppression.unclipped:
-        return writer.op("GatherND", [kept.boxes, picks], "detection_boxes", batch_dims=1)
-    unclipped = writer.op("GatherND", [kept.boxes, picks], "head/row_boxes_unclipped", batch_dims=1)
-    return clip_nodes(writer, unclipped, "detection_boxes")
 
 
 def _gather_classes(writer: GraphWriter, own_classes: ir.Value, anchors: ir.Value, valid: ir.Value) -> ir.Value:
     """The rows' classes where each box has one, ``[N, K]``; padded rows gather that of box 0."""
     first = writer.constant(np.int64(0), "head/first_box")
     boxes = writer.op("Where", [valid, anchors, first], "head/row_boxes")
-    axis = writer.constant(np.array([2], np.int64), "head/class_axis")
+    axis = integers(writer, [2], "head/class_axis")
     flat = writer.op("Squeeze", [own_classes, axis], "head/classes_of_boxes")
     return writer.op("GatherElements", [flat, boxes], "head/row_classes", axis=1)
 

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters._ir import ir
+from converters.heads.arithmetic import integers
 from converters.heads.nms import MAX_CANDIDATES
 
 if TYPE_CHECKING:
@@ -38,9 +39,7 @@ if TYPE_CHECKING:
     from converters.spec import DetectorSpec
 
 SENTINEL_SCORE = 2.0  # above every score threshold, which lie in 0..1
-FIRST_SENTINEL_SCORE = (
-    3e38  # above every score: where few of a class stay, the sentinel must be the one that is counted first
-)
+FIRST_SENTINEL_SCORE = 3e38  # above every score: where few of a class stay, the sentinel must be counted first
 NOT_A_BOX = -2  # equals no box index, and not the -1 of padding
 GROUP = 16  # neighbouring scores, at most: a TopK over 42,000 maxima and one over 65,536 scores instead of 672,000
 MANY = 32 * MAX_CANDIDATES  # scores from which groups pay
@@ -138,11 +137,13 @@ def _suppress_all(
     by_class = writer.op("Transpose", [scores], "head/scores_by_class", perm=[0, 2, 1])
     selected = _selected(writer, given.boxes, by_class, iou_threshold, spec)
 
-    order = writer.constant(np.array([0, 2, 1], np.int64), "head/batch_box_class_order")
+    order = integers(writer, [0, 2, 1], "head/batch_box_class_order")
     places = writer.op("Gather", [selected, order], "head/selected_batch_box_class", axis=1)
     box_column = writer.constant(np.array(2, np.int64), "head/box_column")
     box_indices = writer.op("Gather", [selected, box_column], "head/selected_boxes", axis=1)
-    blank = _filled_like(writer, scores, np.int64(-1), "head/nothing_kept")
+    shape = writer.op("Shape", [scores], "head/nothing_kept:shape")
+    nothing = ir.tensor(np.full(1, -1, np.int64))
+    blank = writer.op("ConstantOfShape", [shape], "head/nothing_kept", value=nothing)
     table = writer.op("ScatterND", [blank, places, box_indices], "head/kept_boxes")
 
     own_index = np.arange(spec.num_boxes + padding).reshape(-1, 1)
@@ -154,7 +155,7 @@ def _suppress_all(
 def _suppress_best(
     writer: GraphWriter, given: Kept, score_threshold: ir.Value, iou_threshold: ir.Value, spec: DetectorSpec
 ) -> Kept:
-    """``suppress`` where more pairs exist than may be candidates; so many boxes need one row of padding, the sentinel's."""
+    """``suppress`` where more pairs exist than may be candidates; the one row of padding is the sentinel's."""
     best, places = _best(writer, given.scores, score_threshold, spec)
     slots = places.slots(writer, places.values, "head/candidate_slots")
     zero = writer.constant(np.float32(0), "head/no_score")
@@ -177,10 +178,10 @@ def _suppress_best(
     minus_one = writer.constant(np.float32(-1), "head/mark_of_box_0")
     marks = writer.op("Sub", [minus_one, numbers], "head/selected_marks")
     # as it is: TVM cannot compute with the rows of NonMaxSuppression, but with what a Gather gives of them
-    order = writer.constant(np.array([0, 1, 2], np.int64), "head/batch_class_box_order")
+    order = integers(writer, [0, 1, 2], "head/batch_class_box_order")
     where = writer.op("Gather", [selected, order], "head/selected_batch_class_box_again", axis=1)
     marked = writer.op("ScatterND", [table, where, marks], "head/marked_scores")
-    shape = _shape(writer, [-1, (spec.num_boxes + 1) * spec.competing_classes], "head/marked_scores_shape")
+    shape = integers(writer, [-1, (spec.num_boxes + 1) * spec.competing_classes], "head/marked_scores_shape")
     marked = writer.op("Reshape", [marked, shape], "head/marked_scores_flat")
     stays = writer.op("Less", [gathered(writer, marked, by_class, "head/marks"), zero], "head/is_kept")
     if spec.suppression.class_first:
@@ -189,26 +190,24 @@ def _suppress_best(
 
 
 def _table_by_class(writer: GraphWriter, slots: ir.Value, scores: ir.Value, spec: DetectorSpec) -> ir.Value:
-    """Scores of candidates in their slots, the sentinel's behind each class, 0 elsewhere: float32 ``[N, NC, B + 1]``."""
+    """Scores of candidates in their slots, the sentinel's behind each class, else 0: float32 ``[N, NC, B + 1]``."""
     classes, width = spec.competing_classes, spec.num_boxes + 1
-    bounds = [_shape(writer, [number], f"head/batch_{role}") for number, role in ((0, "start"), (1, "stop"))]
+    bounds = [integers(writer, [number], f"head/batch_{role}") for number, role in ((0, "start"), (1, "stop"))]
     batch = writer.op("Slice", [writer.op("Shape", [slots], "head/candidates_shape"), *bounds], "head/batch")
     size, one = (
-        writer.op("Concat", [batch, _shape(writer, [number], f"{name}:width")], name, axis=0)
+        writer.op("Concat", [batch, integers(writer, [number], f"{name}:width")], name, axis=0)
         for number, name in ((classes * width, "head/table_shape"), (1, "head/sentinels_shape"))
     )
     blank = writer.op("ConstantOfShape", [size], "head/no_scores", value=ir.tensor(np.zeros(1, np.float32)))
-    own = np.arange(1, classes + 1)[None] * width - 1
+    own_slots = np.arange(1, classes + 1, dtype=np.int64)[None] * width - 1
+    own_scores = np.full((1, classes), _sentinel_score(spec), np.float32)
     operands = []
-    for value, of_sentinel, name in (
-        (slots, own.astype(np.int64), "slots"),
-        (scores, np.full((1, classes), _sentinel_score(spec), np.float32), "scores"),
-    ):
+    for value, of_sentinel, name in ((slots, own_slots, "slots"), (scores, own_scores, "scores")):
         of_one = writer.constant(of_sentinel, f"head/sentinel_{name}_of_one")
         of_all = writer.op("Expand", [of_one, one], f"head/sentinel_{name}")
         operands.append(writer.op("Concat", [value, of_all], f"head/{name}_and_sentinels", axis=1))
     flat = writer.op("ScatterElements", [blank, *operands], "head/scores_by_class_flat", axis=1)
-    shape = _shape(writer, [-1, classes, width], "head/scores_by_class_shape")
+    shape = integers(writer, [-1, classes, width], "head/scores_by_class_shape")
     return writer.op("Reshape", [flat, shape], "head/scores_by_class")
 
 
@@ -217,13 +216,13 @@ def _best(
 ) -> tuple[ir.Value, Places]:
     """The best ``spec.num_candidates`` scores ``[N, C]``, none below the threshold, and where they are."""
     total, count = spec.num_boxes * spec.competing_classes, spec.num_candidates
-    limit = writer.constant(np.array([count], np.int64), "head/num_candidates")
+    limit = integers(writer, [count], "head/num_candidates")
     size = max(n for n in range(1, GROUP + 1) if total % n == 0) if total >= MANY else 1
     picked, chosen, width, least = scores, None, total, score_threshold
     if size > 1:
-        shape = _shape(writer, [-1, total // size, size], "head/groups_shape")
+        shape = integers(writer, [-1, total // size, size], "head/groups_shape")
         groups = writer.op("Reshape", [scores, shape], "head/groups")
-        axis = writer.constant(np.array([2], np.int64), "head/group_axis")
+        axis = integers(writer, [2], "head/group_axis")
         maxima = writer.op("ReduceMax", [groups, axis], "head/group_maxima", keepdims=0)
         maxima = writer.op("Max", [maxima, score_threshold], "head/group_maxima_or_threshold")
         names = ["head/best_maxima", "head/best_groups"]
@@ -231,7 +230,7 @@ def _best(
         least = _just_below(writer, best, count)
         chosen = _rising(writer, chosen, limit, total // size)
         picked, width = gathered(writer, groups, chosen, "head/groups_of_candidates"), count * size
-    flat = writer.op("Reshape", [picked, _shape(writer, [-1, width], "head/flat_scores_shape")], "head/all_scores")
+    flat = writer.op("Reshape", [picked, integers(writer, [-1, width], "head/flat_scores_shape")], "head/all_scores")
     flat = writer.op("Max", [flat, least], "head/flat_scores")
     names = ["head/candidate_scores", "head/candidate_indices"]
     best, indices = writer.ops("TopK", [flat, limit], names, axis=1)
@@ -240,7 +239,7 @@ def _best(
 
 def _just_below(writer: GraphWriter, falling: ir.Value, count: int) -> ir.Value:
     """Less than the last of ``[N, count]`` falling numbers of 0 or more, by one or two float32 at most: ``[N, 1]``."""
-    place = writer.constant(np.array([count - 1], np.int64), "head/last_candidate")
+    place = integers(writer, [count - 1], "head/last_candidate")
     last = writer.op("Gather", [falling, place], "head/least_maximum", axis=1)
     below_one = writer.constant(np.nextafter(np.float32(1), np.float32(0)), "head/just_below_one")
     smallest = writer.constant(np.nextafter(np.float32(0), np.float32(1)), "head/smallest_number")
@@ -249,7 +248,7 @@ def _just_below(writer: GraphWriter, falling: ir.Value, count: int) -> ir.Value:
 
 
 def _rising(writer: GraphWriter, indices: ir.Value, count: ir.Value, below: int) -> ir.Value:
-    """Sort int64 ``[N, count]``, whole numbers below ``below``; as float32 where that is exact, which every TopK takes."""
+    """Sort int64 ``[N, count]``, numbers below ``below``; as float32 where that is exact, which every TopK takes."""
     exact = below <= FLOAT32_COUNTS_TO
     keys = writer.op("Cast", [indices], "head/group_keys", to=ir.DataType.FLOAT) if exact else indices
     names = ["head/groups_rising", "head/groups_order"]
@@ -263,7 +262,7 @@ def _selected(
     """What NonMaxSuppression selects of boxes and their scores ``[N, NC, B + P]``: batch, class and box, ``[n, 3]``."""
     most = spec.suppression.max_boxes(spec.thresholds.max_detections)
     limits = (most, spec.suppression.per_class or MAX_CANDIDATES)
-    cap = writer.constant(np.array([min(limits) + 1], np.int64), "head/max_boxes_per_class")
+    cap = integers(writer, [min(limits) + 1], "head/max_boxes_per_class")
     above_zero = writer.constant(np.array([0], np.float32), "head/nms_score_threshold")
     inputs = [boxes, by_class, cap, iou_threshold, above_zero]
     return writer.op("NonMaxSuppression", inputs, "head/selected_batch_class_box")
@@ -287,22 +286,12 @@ def _with_sentinel(writer: GraphWriter, scores: ir.Value, padding: int, spec: De
 
 def append_boxes(writer: GraphWriter, value: ir.Value, count: int, fill: float, name: str) -> ir.Value:
     """Append ``count`` rows of ``fill`` on axis 1 of a rank-3 value."""
-    pads = writer.constant(np.array([0, 0, 0, 0, count, 0], np.int64), f"{name}:pads")
+    pads = integers(writer, [0, 0, 0, 0, count, 0], f"{name}:pads")
     return writer.op("Pad", [value, pads, writer.constant(np.float32(fill), f"{name}:fill")], name)
 
 
 def gathered(writer: GraphWriter, values: ir.Value, indices: ir.Value, name: str) -> ir.Value:
     """Entries of each image: values ``[N, many, ...]``, indices ``[N, C]`` -> ``[N, C, ...]``."""
-    axis = writer.constant(np.array([2], np.int64), f"{name}:axis")
+    axis = integers(writer, [2], f"{name}:axis")
     where = writer.op("Unsqueeze", [indices, axis], f"{name}:indices")
     return writer.op("GatherND", [values, where], name, batch_dims=1)
-
-
-def _filled_like(writer: GraphWriter, value: ir.Value, fill: np.generic, name: str) -> ir.Value:
-    """A tensor of ``value``'s shape, known or dynamic, holding ``fill`` everywhere."""
-    shape = writer.op("Shape", [value], f"{name}:shape")
-    return writer.op("ConstantOfShape", [shape], name, value=ir.tensor(np.array([fill])))
-
-
-def _shape(writer: GraphWriter, sizes: list[int], name: str) -> ir.Value:
-    return writer.constant(np.array(sizes, np.int64), name)
