@@ -35,19 +35,12 @@ AREAS = {  # square pixels of the photograph, both ends included
 
 @dataclass(frozen=True, eq=False)
 class CocoArrays:
-    """pycocotools' ``COCOeval.eval``: T IoU thresholds, R recalls, K classes, A areas, M limits of detections.
+    """pycocotools' ``COCOeval.eval``: T IoU thresholds, R recalls, K classes, A areas, M limits of detections."""
 
-    Attributes:
-        precision: float64 ``(T, R, K, A, M)``, 0..1, or NaN (pycocotools has -1) where there is nothing to find.
-        recall: float64 ``(T, K, A, M)``, likewise.
-        limits: the M limits of detections per image.
-        rankings: one per class: area "all", the greatest limit.
-    """
-
-    precision: Float64
-    recall: Float64
-    limits: tuple[int, ...]
-    rankings: tuple[Ranking, ...]
+    precision: Float64  # (T, R, K, A, M), 0..1, or NaN (pycocotools has -1) where there is nothing to find
+    recall: Float64  # (T, K, A, M), likewise
+    limits: tuple[int, ...]  # the M limits of detections per image
+    rankings: tuple[Ranking, ...]  # one per class: area "all", the greatest limit
 
 
 def evaluate_coco(

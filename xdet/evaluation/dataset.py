@@ -56,25 +56,15 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class LabelledImage:
-    """One photograph with G ground truths, in the order of the file.
+    """One photograph with G ground truths, in the order of the file."""
 
-    Attributes:
-        id: its COCO id.
-        path: where it lies.
-        size_wh: width and height in pixels, as annotated.
-        boxes_xywh_px: float64 ``(G, 4)``, x, y, width, height in pixels.
-        areas: float64 ``(G,)``, in square pixels: ``area`` of the entry, width x height where it has none.
-        category_ids: int64 ``(G,)``.
-        crowd: bool ``(G,)``.
-    """
-
-    id: int
+    id: int  # its COCO id
     path: Path
-    size_wh: tuple[int, int]
-    boxes_xywh_px: NDArray[np.float64]
-    areas: NDArray[np.float64]
-    category_ids: NDArray[np.int64]
-    crowd: NDArray[np.bool_]
+    size_wh: tuple[int, int]  # width and height in pixels, as annotated
+    boxes_xywh_px: NDArray[np.float64]  # (G, 4), x, y, width, height in pixels
+    areas: NDArray[np.float64]  # (G,), in square pixels: width x height where none is annotated
+    category_ids: NDArray[np.int64]  # (G,)
+    crowd: NDArray[np.bool_]  # (G,)
 
 
 @dataclass(frozen=True, eq=False)

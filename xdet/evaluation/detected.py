@@ -126,24 +126,17 @@ def _entries(path: Path) -> Iterator[Mapping[str, Any]]:
 def _read_entry(line: Mapping[str, Any], names: dict[int, str]) -> _Entry:
     """One photograph; the names of its classes are added to ``names``."""
     if line.get("error") is not None:
-        return _Entry((0, 0), _found([], [], [], (1, 1)), str(line["error"]))
+        return _Entry((0, 0), Found.from_lists([], [], []), str(line["error"]))
     size_wh = (int(line["width"]), int(line["height"]))
+    if min(size_wh) < 1:
+        raise ValueError(f"a photograph of {size_wh} pixels")
     detections = line["detections"]
     for detection in detections:
         names.setdefault(int(detection["class_id"]), str(detection["class_name"]))
-    found = _found(
-        [detection["box_xyxy_px"] for detection in detections],
+    corners_px = np.array([detection["box_xyxy_px"] for detection in detections], np.float64).reshape(-1, 4)
+    found = Found.from_lists(
+        corners_px / np.array(size_wh * 2),
         [detection["score"] for detection in detections],
         [detection["class_id"] for detection in detections],
-        size_wh,
     )
     return _Entry(size_wh, found, None)
-
-
-def _found(boxes_px: list[Any], scores: list[Any], classes: list[Any], size_wh: tuple[int, int]) -> Found:
-    """Raises ValueError for numbers that are none."""
-    boxes = np.array(boxes_px, np.float64).reshape(len(scores), 4) / np.array(size_wh * 2)
-    found = Found(boxes.astype(np.float32), np.array(scores, np.float32), np.array(classes, np.int32))
-    if not (np.isfinite(boxes).all() and np.isfinite(found.scores).all() and min(size_wh) > 0):
-        raise ValueError
-    return found

@@ -46,17 +46,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a model found in one photograph, best score first.
+    """What a model found in one photograph, best score first."""
 
-    Attributes:
-        boxes_xyxy: float32 ``(D, 4)``, corners as fractions of the photograph.
-        scores: float32 ``(D,)``.
-        classes: int32 ``(D,)``, the model's own numbers.
-    """
+    boxes_xyxy: NDArray[np.float32]  # (D, 4), corners as fractions of the photograph
+    scores: NDArray[np.float32]  # (D,)
+    classes: NDArray[np.int32]  # (D,), the model's own numbers
 
-    boxes_xyxy: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    classes: NDArray[np.int32]
+    @classmethod
+    def from_lists(cls, boxes_xyxy: object, scores: object, classes: object) -> Found:
+        """Of numbers that were read from a file.
+
+        Raises:
+            ValueError, TypeError, OverflowError: they are no finite numbers, or of other shapes.
+        """
+        with np.errstate(over="ignore"):  # beyond float32 is infinite
+            boxes, score_array = np.array(boxes_xyxy, np.float32), np.array(scores, np.float32)
+        found = cls(boxes.reshape(len(score_array), 4), score_array, np.array(classes, np.int32))
+        if not found.classes.shape == score_array.shape == (len(score_array),):
+            raise ValueError(f"{found.classes.shape} classes for {score_array.shape} scores")
+        if not (np.isfinite(boxes).all() and np.isfinite(score_array).all()):
+            raise ValueError("a box or score is not finite")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +200,8 @@ class KeptPredictions:
     """
 
     def __init__(self, path: Path) -> None:
-        self._lines: dict[
-            tuple[str, int], dict[str, Found]
-        ] = {}  # run, image id -> SHA-256 of the photograph -> result
+        # (run, image id) -> SHA-256 of the photograph -> result
+        self._lines: dict[tuple[str, int], dict[str, Found]] = {}
         self._file = AppendedFile(
             path,
             HEADER,
@@ -235,14 +244,8 @@ class KeptPredictions:
         try:
             entry = json.loads(line)
             key, sha256 = (str(entry["run"]), int(entry["image"])), str(entry["sha256"])
-            with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused
-                boxes, scores = (np.array(entry[name], np.float32) for name in ("boxes_xyxy", "scores"))
-            found = Found(boxes.reshape(len(scores), 4), scores, np.array(entry["classes"], np.int32))
-            usable = found.classes.shape == scores.shape == (len(scores),)
-            usable = usable and bool(np.isfinite(boxes).all() and np.isfinite(scores).all())
+            found = Found.from_lists(entry["boxes_xyxy"], entry["scores"], entry["classes"])
         except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
-            usable = False
-        if not usable:
             return None
         self._lines.setdefault(key, {})[sha256] = found
         return ""

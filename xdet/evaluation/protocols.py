@@ -31,19 +31,12 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """What a protocol says about one model.
+    """What a protocol says about one model."""
 
-    Attributes:
-        metrics: by name, fractions 0..1; None where there is nothing to find.
-        per_class: the metrics of ``Protocol.averages``, per class.
-        rankings: one per class, for resampling.
-        precision: float64 ``(101,)``, its curve at ``Protocol.iou``, the mean over classes; NaN without ground truth.
-    """
-
-    metrics: dict[str, float | None]
-    per_class: tuple[dict[str, float | None], ...]
-    rankings: tuple[Ranking, ...]
-    precision: Float64
+    metrics: dict[str, float | None]  # by name, fractions 0..1; None where there is nothing to find
+    per_class: tuple[dict[str, float | None], ...]  # the metrics of Protocol.averages, per class
+    rankings: tuple[Ranking, ...]  # one per class, for resampling
+    precision: Float64  # (101,), its curve at Protocol.iou, the mean over classes; NaN without ground truth
 
 
 Ranked = tuple[tuple[Ranking, ...], dict[str, float | None]]  # one ranking per class; metrics that are no means of APs

@@ -24,27 +24,16 @@ RECALLS: Float64 = np.linspace(0.0, 1.0, 101)
 
 @dataclass(frozen=True, eq=False)
 class ScoredImage:
-    """One photograph: G ground truths and D detections, classes numbered alike.
+    """One photograph: G ground truths and D detections, classes numbered alike."""
 
-    Attributes:
-        size_wh: the photograph in pixels, as its annotation says.
-        truth_xywh_px: float64 ``(G, 4)``, x, y, width, height in pixels of the photograph.
-        truth_areas: float64 ``(G,)``, the annotated area in square pixels (of a mask where there is one).
-        truth_classes: int64 ``(G,)``.
-        truth_crowd: bool ``(G,)``: a crowd; detections inside it count neither as hits nor as misses.
-        found_xyxy: float64 ``(D, 4)``, corners as fractions of the photograph.
-        found_scores: float64 ``(D,)``.
-        found_classes: int64 ``(D,)``.
-    """
-
-    size_wh: tuple[int, int]
-    truth_xywh_px: Float64
-    truth_areas: Float64
-    truth_classes: Int64
-    truth_crowd: Bool
-    found_xyxy: Float64
-    found_scores: Float64
-    found_classes: Int64
+    size_wh: tuple[int, int]  # the photograph in pixels, as its annotation says
+    truth_xywh_px: Float64  # (G, 4), x, y, width, height in pixels of the photograph
+    truth_areas: Float64  # (G,), the annotated area in square pixels (of a mask where there is one)
+    truth_classes: Int64  # (G,)
+    truth_crowd: Bool  # (G,): a crowd; detections inside it count neither as hits nor as misses
+    found_xyxy: Float64  # (D, 4), corners as fractions of the photograph
+    found_scores: Float64  # (D,)
+    found_classes: Int64  # (D,)
 
     def __post_init__(self) -> None:
         truths, found = len(self.truth_areas), len(self.found_scores)
@@ -80,19 +69,12 @@ class Judged(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """All detections of one class over I images, best score first, judged at T IoU thresholds.
+    """All detections of one class over I images, best score first, judged at T IoU thresholds."""
 
-    Attributes:
-        images: int64 ``(D,)``, which image each came from.
-        hits: bool ``(T, D)``.
-        misses: bool ``(T, D)``; a detection on a crowd is neither hit nor miss.
-        positives: int64 ``(I,)``, ground truths to find per image.
-    """
-
-    images: Int64
-    hits: Bool
-    misses: Bool
-    positives: Int64
+    images: Int64  # (D,), which image each came from
+    hits: Bool  # (T, D)
+    misses: Bool  # (T, D); a detection on a crowd is neither hit nor miss
+    positives: Int64  # (I,), ground truths to find per image
 
     def curve(self, threshold: int, draw: Curve) -> tuple[Float64, float]:
         """Precision at the 101 recalls, and AP; NaN where there is nothing to find."""
