@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import re
 import shlex
 import shutil
@@ -40,6 +41,9 @@ NOT_OURS = {
     "--look-alikes",
     "--into",
 }  # of programs that are named
+
+
+SCHEMAS = {"xdet.benchmark", "xdet.detection_lines", "xdet.selftest"}  # of JSON, and no modules
 
 
 def name_of(path: Path) -> str:
@@ -204,6 +208,16 @@ def test_every_option_that_this_document_quotes_exists(document: Path, options: 
     quoted = {found for span in re.findall(r"`([^`\n]+)`", document.read_text("utf-8")) for found in span.split()}
     named = {word.split("=")[0] for word in quoted if re.fullmatch(r"--[a-z][a-z-]+(=.*)?", word)}
     assert named - NOT_OURS <= options
+
+
+@pytest.mark.parametrize("document", [path for path in DOCUMENTS if path.name != "CHANGELOG.md"], ids=name_of)
+def test_every_name_and_file_of_the_packages_that_this_document_quotes_exists(document: Path) -> None:
+    text = document.read_text("utf-8")
+    names = set(re.findall(r"`((?:xdet|converters)(?:\.[A-Za-z_]\w*)+)", text))
+    for name in names - SCHEMAS:
+        pkgutil.resolve_name(name)  # raises where there is none
+    files = re.findall(r"`((?:xdet|converters|tests|examples)/[\w/.-]+)`", text)
+    assert [name for name in files if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
