@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from converters.heads.blazeface import BlazeFace
 from converters.heads.decoded import YoloV5, YoloV8
@@ -22,18 +21,18 @@ from converters.heads.yolo_v2 import Anchors, YoloV2
 from converters.heads.yolox import Yolox
 from tests.converters.heads.decoding import (
     RAW_OUTPUTS,
-    RUNTIMES,
+    Float32,
     assert_decoded_alike,
-    decoder,
+    decode_nodes,
+    decode_twice,
     lattice_outputs,
     random_outputs,
-    run_onnxruntime,
 )
 
 if TYPE_CHECKING:
-    from converters.heads.base import Head
+    from numpy.typing import NDArray
 
-Float32 = NDArray[np.float32]
+    from converters.heads.base import Head
 
 GRIDS = (
     AnchorGrid(4, 6, ((10.0, 13.0), (16.0, 30.0), (33.0, 23.0))),
@@ -106,7 +105,7 @@ every_head_that_moves_boxes = pytest.mark.parametrize("head", MOVABLE.values(), 
 @every_head
 def test_nodes_decode_as_numpy(head: Head, runtime: str, raw: str, batch: int) -> None:
     outputs = RAW_OUTPUTS[raw](head, batch)
-    assert_decoded_alike(RUNTIMES[runtime](decoder(head), outputs), head.decode(outputs))
+    assert_decoded_alike(decode_nodes(head, outputs, runtime=runtime), head.decode(outputs))
 
 
 @settings(deadline=None, max_examples=60)
@@ -118,16 +117,13 @@ def test_nodes_decode_as_numpy(head: Head, runtime: str, raw: str, batch: int) -
 )
 def test_nodes_decode_any_outputs_as_numpy(head: Head, batch: int, spread: float, seed: int) -> None:
     outputs = random_outputs(head, batch, spread=spread, seed=seed)
-    decoded = run_onnxruntime(decoder(head), outputs)
-    assert_decoded_alike(decoded, head.decode(outputs), reach=max(1.0, spread))
+    assert_decoded_alike(decode_nodes(head, outputs), head.decode(outputs), reach=max(1.0, spread))
 
 
 @every_head
 def test_a_static_batch_is_decoded_as_a_dynamic_one(head: Head) -> None:
     outputs = random_outputs(head, 3)
-    for static, dynamic in zip(
-        run_onnxruntime(decoder(head, 3), outputs), run_onnxruntime(decoder(head), outputs), strict=True
-    ):
+    for static, dynamic in zip(decode_nodes(head, outputs, batch=3), decode_nodes(head, outputs), strict=True):
         np.testing.assert_array_equal(static, dynamic)
 
 
@@ -141,12 +137,11 @@ def test_boxes_lie_in_the_picture_and_have_their_corners_in_order(head: Head) ->
 
 @every_independent_head
 def test_equal_outputs_give_equal_scores_on_both_sides(head: Head) -> None:
-    outputs = lattice_outputs(head, 2, step=1.0, limit=0)
-    for _, scores in (head.decode(outputs), run_onnxruntime(decoder(head), outputs)):
+    for _, scores in decode_twice(head, *lattice_outputs(head, 2, step=1.0, limit=0)):
         np.testing.assert_array_equal(scores, np.broadcast_to(scores[:1, :1], scores.shape))
 
 
-def asked_scores(head: Head, batch: int) -> Float32:
+def some_scores(head: Head, batch: int) -> Float32:
     """Scores in steps of 1/64, at most 1 per box over all classes; a third of the boxes has none."""
     rng = np.random.default_rng(2)
     scores = np.zeros((batch, head.num_boxes, head.num_classes), np.float32)
@@ -157,13 +152,12 @@ def asked_scores(head: Head, batch: int) -> Float32:
 
 
 @every_independent_head
-def test_encode_makes_outputs_that_decode_to_the_asked_boxes_and_scores(head: Head) -> None:
-    asked = np.repeat(head.default_boxes()[None], 3, axis=0)
-    scores = asked_scores(head, 3)
-    outputs = head.encode(asked, scores)
+def test_encode_makes_outputs_that_decode_to_the_requested_boxes_and_scores(head: Head) -> None:
+    boxes, scores = np.repeat(head.default_boxes()[None], 3, axis=0), some_scores(head, 3)
+    outputs = head.encode(boxes, scores)
     assert all(np.isfinite(output).all() and output.dtype == np.float32 for output in outputs)
-    for decoded in (head.decode(outputs), run_onnxruntime(decoder(head), outputs)):
-        np.testing.assert_allclose(decoded[0], np.clip(asked, 0, 1), rtol=0, atol=1e-6)
+    for decoded in decode_twice(head, *outputs):
+        np.testing.assert_allclose(decoded[0], np.clip(boxes, 0, 1), rtol=0, atol=1e-6)
         np.testing.assert_allclose(decoded[1], scores, rtol=0, atol=1e-6)
 
 
@@ -173,9 +167,9 @@ def test_encode_moves_boxes_within_their_place(head: Head) -> None:
     center, size = (default[..., :2] + default[..., 2:]) / 2, default[..., 2:] - default[..., :2]
     moved = default + np.concatenate([size, size], axis=-1) / 100
     smaller = np.concatenate([center - size / 8, center + size / 8], axis=-1)
-    for asked in (moved, smaller):
-        boxes, _ = head.decode(head.encode(asked.astype(np.float32), asked_scores(head, 1)))
-        np.testing.assert_allclose(boxes, np.clip(asked, 0, 1), rtol=0, atol=1e-6)
+    for requested in (moved, smaller):
+        boxes, _ = head.decode(head.encode(requested.astype(np.float32), some_scores(head, 1)))
+        np.testing.assert_allclose(boxes, np.clip(requested, 0, 1), rtol=0, atol=1e-6)
 
 
 @every_head

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.graph import IR_VERSION, GraphWriter, infer_shapes
-from converters.heads.base import BatchDetections, join_outputs
 from converters.heads.decoded import YoloV8
 from converters.heads.nms import MAX_CANDIDATES, detect_from_head
-from converters.heads.nms_nodes import add_head
 from converters.heads.suppression_nodes import GROUP, MANY
-from converters.opset import stamp_opset
-from converters.spec import DetectorSpec, ImageInput, Rescaling, Suppression, Thresholds, contract_io
-from tests.converters.heads.decoding import feeds_of, session
+from converters.spec import DetectorSpec, Suppression, Thresholds
+from tests.converters.heads.decoding import as_batch, assert_equal_rows, detector, run_onnxruntime, spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,23 +51,13 @@ SCORES: dict[str, Callable[[np.random.Generator, Draw], NDArray[np.float64]]] = 
 }
 
 
-@functools.cache
-def model(size: tuple[int, int], thresholds: Thresholds, rule: Suppression) -> tuple[DetectorSpec, bytes]:
+def spec_of_size(size: tuple[int, int], thresholds: Thresholds, rule: Suppression) -> DetectorSpec:
     """A YOLO v8 head of so many boxes and classes."""
-    head, writer = YoloV8(*size), GraphWriter("detector")
-    spec = DetectorSpec(
-        image=ImageInput(64, 64, Rescaling(1.0, 0.0)),
-        head=head,
-        class_names=tuple(f"class {index}" for index in range(head.num_classes)),
-        thresholds=thresholds,
-        suppression=rule,
-    )
-    values = [writer.input("raw_0", ir.DataType.FLOAT, ["N", *head.raw_outputs()[0].shape])]
-    add_head(writer, values, spec, contract_io(spec, "N", freeze_thresholds=True)[1], freeze_thresholds=True)
-    made = ir.Model(writer.graph, ir_version=IR_VERSION)
-    infer_shapes(made)
-    stamp_opset(made, None)
-    return spec, bytes(ir.to_proto(made).SerializeToString(deterministic=True))
+    return spec_of(YoloV8(*size), thresholds, suppression=rule)
+
+
+def nodes_of(size: tuple[int, int]) -> list[onnx.NodeProto]:
+    return list(onnx.load_from_string(detector(spec_of_size(size, USUAL, Suppression()))).graph.node)
 
 
 def draw(size: tuple[int, int], kind: str, batch: int, seed: int) -> NDArray[np.float32]:
@@ -86,12 +70,9 @@ def draw(size: tuple[int, int], kind: str, batch: int, seed: int) -> NDArray[np.
 def assert_rows_of_numpy(
     size: tuple[int, int], kind: str, *, rule: Suppression, thresholds: Thresholds, batch: int, seed: int = 0
 ) -> None:
-    spec, data = model(size, thresholds, rule)
-    raw = draw(size, kind, batch, seed)
-    found = BatchDetections(*session(data).run(None, feeds_of([raw])))
-    expected = detect_from_head(join_outputs([raw]), spec, thresholds)
-    for name in ("num_detections", "anchors", "classes", "scores", "boxes_xyxy"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+    spec, raw = spec_of_size(size, thresholds, rule), draw(size, kind, batch, seed)
+    rows = as_batch(run_onnxruntime(detector(spec, "N"), {"head": raw}))
+    assert_equal_rows(rows, detect_from_head(raw, spec, thresholds))
 
 
 @pytest.mark.parametrize("kind", SCORES)
@@ -124,13 +105,13 @@ def test_sizes_are_what_they_say() -> None:
     for size in SIZES.values():
         assert np.prod(size) > MAX_CANDIDATES
     for name, grouped in (("whole", 0), ("groups of 16", 1), ("no groups", 0)):
-        nodes = onnx.load_from_string(model(SIZES[name], USUAL, RULES["class by class"])[1]).graph.node
+        nodes = nodes_of(SIZES[name])
         assert [node.op_type for node in nodes].count("ReduceMax") == grouped
     assert 1700 * 80 % GROUP == 0
 
 
 def test_nothing_but_gathers_reads_what_suppression_selects() -> None:
     """TVM cannot compute with it directly, of which this machine may have none."""
-    nodes = onnx.load_from_string(model(SIZES["whole"], USUAL, RULES["class by class"])[1]).graph.node
+    nodes = nodes_of(SIZES["whole"])
     selected = next(node.output[0] for node in nodes if node.op_type == "NonMaxSuppression")
     assert {node.op_type for node in nodes if selected in node.input} == {"Gather"}

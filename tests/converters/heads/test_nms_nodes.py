@@ -8,35 +8,56 @@ within ``ROUNDING``. From decoded values on there is no tolerance: the rows are 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from converters.graph import IR_VERSION, OPSET, GraphWriter, infer_shapes, keep_static_shapes
-from converters.heads.base import BatchDetections
-from converters.heads.nms import detect_from_head, limit_candidates, select_best, suppress
+from converters.errors import ContractError
+from converters.graph import IR_VERSION, OPSET, GraphWriter
+from converters.heads import HEADS
+from converters.heads.blazeface import BlazeFace
+from converters.heads.nms import detect_decoded, detect_from_head, limit_candidates, suppress
 from converters.heads.nms_nodes import add_head
 from converters.heads.yolo_v2 import YoloV2
-from converters.opset import stamp_opset
-from converters.spec import Anchors, DetectorSpec, ImageInput, Rescaling, Thresholds, contract_io
+from converters.spec import (
+    Anchors,
+    DetectorSpec,
+    ImageInput,
+    RawOutput,
+    Rescaling,
+    Suppression,
+    Thresholds,
+    contract_io,
+)
+from tests.converters.heads.decoding import (
+    OUTPUTS,
+    RAW_OUTPUTS,
+    ROUNDING,
+    RUNTIMES,
+    Arrays,
+    Float32,
+    as_batch,
+    assert_equal_rows,
+    detector,
+    feeds_of,
+    lattice_outputs,
+    run_onnxruntime,
+    spec_of,
+)
+from tests.converters.heads.test_heads import EXAMPLES, every_head
+from tests.slow import mostly_slow
 
-Float32 = NDArray[np.float32]
-Arrays = dict[str, NDArray[Any]]
-Run = Callable[[bytes, Mapping[str, NDArray[Any]]], Arrays]
+if TYPE_CHECKING:
+    from converters.heads.base import BatchDetections, Head
 
-OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes", "detection_anchors")
-ROUNDING = 4e-7  # values up to 1 after exp (at most 2 units in the last place off) and up to six float32 operations
 ANCHORS_CELLS = ((0.9, 3.3), (2.1, 1.3), (0.5, 0.5), (5.5, 9.3), (9.7, 11.1))
 IOU_OFF_THE_LATTICE = 0.4567  # int8 heads make round IoUs; at exactly the threshold OpenVINO suppresses, ONNX does not
 
@@ -44,94 +65,19 @@ IOU_OFF_THE_LATTICE = 0.4567  # int8 heads make round IoUs; at exactly the thres
 def make_spec(
     grid: tuple[int, int], *, anchors: int = 5, classes: int = 1, rows: int = 100, score: float = 0.3
 ) -> DetectorSpec:
-    return DetectorSpec(
-        image=ImageInput(grid[0] * 32, grid[1] * 32, Rescaling(1 / 255, 0.0)),
-        head=YoloV2(grid[0], grid[1], Anchors(ANCHORS_CELLS[:anchors], "cell"), classes),
-        class_names=tuple(f"class {i}" for i in range(classes)),
-        thresholds=Thresholds(score=score, iou=IOU_OFF_THE_LATTICE, max_detections=rows),
-    )
-
-
-@functools.cache
-def head_model(spec: DetectorSpec, *, batch: int | str = 1, frozen: bool = False, decoded: bool = False) -> bytes:
-    """A model whose input is the raw head; ``decoded`` makes its boxes and scores outputs, too."""
-    writer = GraphWriter("head")
-    head = writer.input("head", ir.DataType.FLOAT, [batch, *spec.network_outputs[0].shape])
-    _, promised = contract_io(spec, batch, freeze_thresholds=frozen)
-    add_head(writer, [head], spec, promised, freeze_thresholds=frozen)
-    written = ir.Model(writer.graph, ir_version=IR_VERSION)
-    infer_shapes(written)
-    stamp_opset(written, None)
-    keep_static_shapes(written, batch)
-    model = ir.to_proto(written)
-    if decoded:
-        names = ("head/boxes", "head/scores" if len(spec.class_names) > 1 else "head/objectness")
-        model.graph.output.extend(
-            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [batch, spec.num_boxes, size])
-            for name, size in zip(names, (4, len(spec.class_names)), strict=True)
-        )
-    onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString(deterministic=True))
-
-
-@functools.cache
-def onnxruntime_session(model: bytes) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3  # overridable initialisers draw a warning each
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def run_onnxruntime(model: bytes, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
-    session = onnxruntime_session(model)
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(feeds)), strict=True))
-
-
-def run_reference(model: bytes, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
-    evaluator = ReferenceEvaluator(onnx.load_from_string(model))
-    with np.errstate(over="ignore"):  # exp of huge logits is infinity by design
-        return dict(zip(evaluator.output_names, evaluator.run(None, dict(feeds)), strict=True))
-
-
-def run_openvino(model: bytes, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
-    openvino = pytest.importorskip("openvino", reason='needs pip install "xdet[openvino]"')
-    core = openvino.Core()
-    compiled = core.compile_model(core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    results = compiled(dict(feeds))
-    return {output.get_any_name(): results[output] for output in compiled.outputs}
-
-
-RUNTIMES: dict[str, Run] = {"onnxruntime": run_onnxruntime, "reference": run_reference, "openvino": run_openvino}
+    head = YoloV2(*grid, Anchors(ANCHORS_CELLS[:anchors], "cell"), classes)
+    return spec_of(head, Thresholds(score=score, iou=IOU_OFF_THE_LATTICE, max_detections=rows))
 
 
 def lattice_head(spec: DetectorSpec, *, batch: int, step: float, limit: int, seed: int = 0) -> Float32:
-    """A head of few distinct values, as int8 makes it: ties everywhere."""
-    codes = np.random.default_rng(seed).integers(-limit, limit + 1, (batch, *spec.network_outputs[0].shape))
-    return (codes * step).astype(np.float32)
+    assert spec.head is not None
+    return lattice_outputs(spec.head, batch, step=step, limit=limit, seed=seed)[0]
 
 
-def as_batch(outputs: Arrays) -> BatchDetections:
-    return BatchDetections(*(outputs[name] for name in OUTPUTS))
-
-
-def assert_equal(actual: BatchDetections, expected: BatchDetections, *, atol: float) -> None:
-    np.testing.assert_array_equal(actual.num_detections, expected.num_detections)
-    np.testing.assert_array_equal(actual.anchors, expected.anchors)
-    np.testing.assert_array_equal(actual.classes, expected.classes)
-    np.testing.assert_allclose(actual.scores, expected.scores, rtol=0, atol=atol)
-    np.testing.assert_allclose(actual.boxes_xyxy, expected.boxes_xyxy, rtol=0, atol=atol)
-
-
-def rows_of_decoded(outputs: Arrays, thresholds: Thresholds) -> BatchDetections:
-    """What the oracle's second half makes of a runtime's own boxes and scores."""
-    boxes = outputs["head/boxes"]
-    scores = outputs["head/scores"] if "head/scores" in outputs else outputs["head/objectness"]
-    selected = [
-        suppress(b, limit_candidates(s, score_threshold=thresholds.score), s.shape[1], thresholds)
-        for b, s in zip(boxes, scores, strict=True)
-    ]
-    return select_best(boxes, scores, selected, thresholds.max_detections)
+def rows_of_decoded(outputs: Arrays, thresholds: Thresholds, rule: Suppression | None = None) -> BatchDetections:
+    """What the oracle's second half makes of a runtime's own boxes and scores, its last two outputs."""
+    *_, boxes, scores = outputs.values()
+    return detect_decoded(boxes, scores, thresholds, rule or Suppression())
 
 
 SHAPES = [
@@ -188,8 +134,8 @@ def test_rows_are_exactly_the_oracles_on_the_decoded_values(
 ) -> None:
     spec = replace(spec, thresholds=replace(spec.thresholds, score=score))
     head = lattice_head(spec, batch=batch, step=step, limit=limit)
-    outputs = RUNTIMES[runtime](head_model(spec, batch=batch, frozen=True, decoded=True), {"head": head})
-    assert_equal(as_batch(outputs), rows_of_decoded(outputs, spec.thresholds), atol=0)
+    outputs = RUNTIMES[runtime](detector(spec, batch=batch, decoded=True), {"head": head})
+    assert_equal_rows(as_batch(outputs), rows_of_decoded(outputs, spec.thresholds))
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -204,10 +150,10 @@ def test_rows_are_exactly_the_oracles_on_the_decoded_values(
 )
 def test_detections_are_the_oracles_from_head_to_rows(runtime: str, spec: DetectorSpec, step: float) -> None:
     head = lattice_head(spec, batch=2, step=step, limit=16 if step < 1 else 2, seed=3)
-    outputs = RUNTIMES[runtime](head_model(spec, batch="N", frozen=True), {"head": head})
+    outputs = RUNTIMES[runtime](detector(spec, batch="N"), {"head": head})
     expected = detect_from_head(head, spec, spec.thresholds)
     assert expected.num_detections.min() > 0
-    assert_equal(as_batch(outputs), expected, atol=ROUNDING)
+    assert_equal_rows(as_batch(outputs), expected, atol=ROUNDING)
 
 
 @settings(deadline=None, max_examples=80)
@@ -227,8 +173,8 @@ def test_any_head_gives_exactly_the_oracles_rows(
     head = data.draw(hnp.arrays(np.int8, shape, elements=st.integers(-4, 4))).astype(np.float32) * np.float32(step)
     thresholds = Thresholds(score=score, iou=iou, max_detections=spec.thresholds.max_detections)
     feeds = {"head": head, "score_threshold": np.array(score, np.float32), "iou_threshold": np.array(iou, np.float32)}
-    outputs = run_onnxruntime(head_model(spec, batch="N", decoded=True), feeds)
-    assert_equal(as_batch(outputs), rows_of_decoded(outputs, thresholds), atol=0)
+    outputs = run_onnxruntime(detector(spec, batch="N", frozen=False, decoded=True), feeds)
+    assert_equal_rows(as_batch(outputs), rows_of_decoded(outputs, thresholds))
 
 
 @settings(deadline=None, max_examples=80)
@@ -263,7 +209,7 @@ def test_scores_never_contradict_the_order_of_the_logits(runtime: str) -> None:
     feeds = {"head": head.reshape(1, 20, 20, 30)}
     if runtime == "reference":
         spec = replace(spec, thresholds=replace(spec.thresholds, score=1.0))  # its suppression is slow
-    scores = RUNTIMES[runtime](head_model(spec, frozen=True, decoded=True), feeds)["head/objectness"]
+    scores = RUNTIMES[runtime](detector(spec, decoded=True), feeds)["head/objectness"]
     assert (np.diff(scores[0, :, 0]) >= 0).all()
 
 
@@ -272,7 +218,7 @@ def test_decoded_values_agree_with_the_oracle_within_float32_rounding() -> None:
     head = np.random.default_rng(0).normal(0, 2, (2, 5, 7, spec.network_outputs[0].shape[-1])).astype(np.float32)
     everything = Thresholds(score=0.0, iou=1.0, max_detections=525)
     expected = detect_from_head(head, spec, everything)
-    model = head_model(replace(spec, thresholds=everything), batch=2)
+    model = detector(replace(spec, thresholds=everything), batch=2)
     actual = as_batch(run_onnxruntime(model, {"head": head}))
     # Scores a rounding apart may be ranked either way: put both into source order before comparing.
     for image in range(2):
@@ -286,15 +232,15 @@ def test_decoded_values_agree_with_the_oracle_within_float32_rounding() -> None:
 def test_the_candidate_limit_lets_the_best_4096_through() -> None:
     spec = replace(make_spec((8, 8), classes=16), thresholds=Thresholds(score=0.0, iou=1.0, max_detections=4096))
     head = np.random.default_rng(0).normal(0, 1, (1, 8, 8, spec.network_outputs[0].shape[-1])).astype(np.float32)
-    outputs = run_onnxruntime(head_model(spec, frozen=True, decoded=True), {"head": head})
+    outputs = run_onnxruntime(detector(spec, decoded=True), {"head": head})
     assert spec.num_boxes * 16 == 5120
     assert outputs["num_detections"].tolist() == [4096]
-    assert_equal(as_batch(outputs), rows_of_decoded(outputs, spec.thresholds), atol=0)
+    assert_equal_rows(as_batch(outputs), rows_of_decoded(outputs, spec.thresholds))
 
 
 @pytest.mark.parametrize(("spec", "dtype"), KEY_DTYPES)
 def test_row_keys_are_float32_as_long_as_that_is_exact(spec: DetectorSpec, dtype: int) -> None:
-    graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(head_model(spec)), data_prop=True).graph
+    graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(detector(spec)), data_prop=True).graph
     dtypes = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
     assert dtypes["head/row_keys"] == dtype
 
@@ -307,14 +253,14 @@ def test_rows_are_the_oracles_on_both_sides_of_the_largest_float32_key(
     del dtype  # what is written; the rows are the same
     spec = replace(spec, thresholds=replace(spec.thresholds, score=0.001, iou=1.0))
     head = lattice_head(spec, batch=1, step=step, limit=3000 if step < 1 else 3)
-    outputs = run_onnxruntime(head_model(spec, frozen=True, decoded=True), {"head": head})
+    outputs = run_onnxruntime(detector(spec, decoded=True), {"head": head})
     assert outputs["num_detections"].tolist() == [spec.thresholds.max_detections]
-    assert_equal(as_batch(outputs), rows_of_decoded(outputs, spec.thresholds), atol=0)
+    assert_equal_rows(as_batch(outputs), rows_of_decoded(outputs, spec.thresholds))
 
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_suppression_gets_the_score_threshold_0_that_every_runtime_takes(*, frozen: bool) -> None:
-    graph = onnx.load_from_string(head_model(make_spec((6, 6), classes=3), frozen=frozen)).graph
+    graph = onnx.load_from_string(detector(make_spec((6, 6), classes=3), frozen=frozen)).graph
     (suppression,) = [node for node in graph.node if node.op_type == "NonMaxSuppression"]
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     np.testing.assert_array_equal(constants[suppression.input[4]], np.array([0], np.float32))
@@ -327,7 +273,7 @@ def test_boxes_below_the_score_threshold_suppress_nothing_and_take_no_row(runtim
     head[..., 2:4] = 9  # every box is the whole picture
     head[..., 4] = [-1, 9, 3, -9]
     head[..., 5:7] = [[9, 0], [9, 0], [0, 9], [9, 0]]
-    outputs = RUNTIMES[runtime](head_model(spec, frozen=True), {"head": head})
+    outputs = RUNTIMES[runtime](detector(spec), {"head": head})
     assert outputs["num_detections"].tolist() == [2]
     assert outputs["detection_anchors"].tolist() == [[1, 2]]
     assert outputs["detection_classes"].tolist() == [[0, 1]]
@@ -335,7 +281,7 @@ def test_boxes_below_the_score_threshold_suppress_nothing_and_take_no_row(runtim
 
 def test_thresholds_can_be_given_at_run_time() -> None:
     spec = make_spec((6, 6), score=0.5)
-    model, head = head_model(spec), lattice_head(spec, batch=1, step=0.25, limit=16)
+    model, head = detector(spec, frozen=False), lattice_head(spec, batch=1, step=0.25, limit=16)
     for score, iou in ((0.001, 0.9), (0.9, 0.1)):
         feeds = {
             "head": head,
@@ -343,14 +289,14 @@ def test_thresholds_can_be_given_at_run_time() -> None:
             "iou_threshold": np.array(iou, np.float32),
         }
         expected = detect_from_head(head, spec, Thresholds(score=score, iou=iou))
-        assert_equal(as_batch(run_onnxruntime(model, feeds)), expected, atol=ROUNDING)
+        assert_equal_rows(as_batch(run_onnxruntime(model, feeds)), expected, atol=ROUNDING)
     defaults = detect_from_head(head, spec, spec.thresholds)
-    assert_equal(as_batch(run_onnxruntime(model, {"head": head})), defaults, atol=ROUNDING)
+    assert_equal_rows(as_batch(run_onnxruntime(model, {"head": head})), defaults, atol=ROUNDING)
 
 
 def test_a_score_at_the_threshold_does_not_count() -> None:
     spec = make_spec((1, 1), anchors=1, score=0.5)
-    outputs = run_onnxruntime(head_model(spec, frozen=True), {"head": np.zeros((1, 1, 1, 6), np.float32)})
+    outputs = run_onnxruntime(detector(spec), {"head": np.zeros((1, 1, 1, 6), np.float32)})
     assert outputs["num_detections"].tolist() == [0]  # sigmoid(0) is exactly 0.5
     assert not outputs["detection_boxes"].any()
     assert (outputs["detection_anchors"] == -1).all()
@@ -360,18 +306,123 @@ def test_a_score_at_the_threshold_does_not_count() -> None:
 def test_a_batch_gives_what_its_images_give_alone(classes: int) -> None:
     spec = make_spec((4, 3), classes=classes)
     head = lattice_head(spec, batch=3, step=0.5, limit=8)
-    together = run_onnxruntime(head_model(spec, batch="N"), {"head": head})
-    fixed = run_onnxruntime(head_model(spec, batch=3), {"head": head})
+    together = run_onnxruntime(detector(spec, batch="N", frozen=False), {"head": head})
+    fixed = run_onnxruntime(detector(spec, batch=3), {"head": head})
     for name in OUTPUTS:
-        alone = [run_onnxruntime(head_model(spec), {"head": head[i : i + 1]})[name] for i in range(3)]
+        alone = [run_onnxruntime(detector(spec), {"head": head[i : i + 1]})[name] for i in range(3)]
         np.testing.assert_array_equal(together[name], np.concatenate(alone))
         np.testing.assert_array_equal(fixed[name], together[name])
 
 
 def test_no_tensor_of_a_run_is_empty_even_without_detections() -> None:
-    model = onnx.load_from_string(head_model(make_spec((2, 2), rows=1, score=1.0), frozen=True))
+    model = onnx.load_from_string(detector(make_spec((2, 2), rows=1, score=1.0)))
     evaluator = ReferenceEvaluator(model)
     feeds = {"head": np.full((1, 2, 2, 30), -9, np.float32)}
     values: Any = evaluator.run(None, feeds, intermediate=True)
     empty = [name for name, value in values.items() if value is not None and value.size == 0]
     assert empty == []
+
+
+@pytest.mark.parametrize("batch", [1, 4, "N"])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_outputs_have_the_contracts_names_dtypes_and_shapes_in_its_order(batch: int | str, classes: int) -> None:
+    graph = onnx.load_from_string(detector(make_spec((6, 6), classes=classes, rows=50), batch)).graph
+    types = {output.name: output.type.tensor_type for output in graph.output}
+    found = [
+        (name, kind.elem_type, [d.dim_param or d.dim_value for d in kind.shape.dim]) for name, kind in types.items()
+    ]
+    assert found == [
+        ("num_detections", onnx.TensorProto.INT32, [batch]),
+        ("detection_boxes", onnx.TensorProto.FLOAT, [batch, 50, 4]),
+        ("detection_scores", onnx.TensorProto.FLOAT, [batch, 50]),
+        ("detection_classes", onnx.TensorProto.INT32, [batch, 50]),
+        ("detection_anchors", onnx.TensorProto.INT32, [batch, 50]),
+    ]
+
+
+def test_thresholds_are_inputs_with_defaults_unless_they_are_frozen() -> None:
+    spec = make_spec((6, 6), score=0.25)
+    graph = onnx.load_from_string(detector(spec, frozen=False)).graph
+    assert [value.name for value in graph.input] == ["head", "score_threshold", "iou_threshold"]
+    assert all(len(value.type.tensor_type.shape.dim) == 0 for value in graph.input[1:])
+    defaults = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for name, value in (("score_threshold", 0.25), ("iou_threshold", IOU_OFF_THE_LATTICE)):
+        assert (defaults[name].dtype.name, defaults[name].shape) == ("float32", ())
+        assert defaults[name] == np.float32(value)
+    assert [value.name for value in onnx.load_from_string(detector(spec)).graph.input] == ["head"]
+
+
+@pytest.mark.parametrize("batch", [1, "N"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(make_spec((13, 13)), id="one class"),
+        pytest.param(make_spec((1, 1)), id="fewer boxes than rows"),
+        pytest.param(make_spec((13, 13), classes=80), id="more candidates than the limit"),
+    ],
+)
+def test_the_graph_is_standard_small_and_the_same_every_time(spec: DetectorSpec, batch: int | str) -> None:
+    model = detector(spec, batch)
+    assert detector.__wrapped__(spec, batch) == model
+    graph = onnx.load_from_string(model).graph
+    assert {node.domain for node in graph.node} == {""}
+    assert len(graph.node) <= 86
+    assert len(model) < 17_000 + 40 * spec.num_boxes
+
+
+UNKNOWN = DetectorSpec(ImageInput(32, 32, Rescaling(1.0, 0.0)), None, raw_outputs=(RawOutput("", (1, 1, 6)),))
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "shape", "message"),
+    [
+        (UNKNOWN, "head", [1, 1, 1, 6], r"head is not known .* cannot be written as nodes"),
+        (make_spec((6, 6)), "conv_9", [1, 30, 6, 6], r"head 'conv_9' is \[1,30,6,6\], expected \[N, 6, 6, 30\]"),
+        *(
+            (
+                make_spec((6, 6)),
+                name,
+                [1, 6, 6, 30],
+                f"a tensor of the network is named '{name}', which the contract needs",
+            )
+            for name in ("score_threshold", "detection_boxes")
+        ),
+    ],
+    ids=["no decodable head", "another value", "a name of an input", "a name of an output"],
+)
+def test_what_cannot_be_the_head_is_refused(spec: DetectorSpec, name: str, shape: list[int], message: str) -> None:
+    writer = GraphWriter("head")
+    head = writer.input(name, ir.DataType.FLOAT, shape)
+    promised = contract_io(make_spec((6, 6)), 1, freeze_thresholds=False)[1]
+    with pytest.raises(ContractError, match=message):
+        add_head(writer, [head], spec, promised, freeze_thresholds=False)
+
+
+RULES = {
+    "class by class": Suppression(),
+    "across classes": Suppression(across_classes=True),
+    "class first, two of each": Suppression(class_first=True, per_class=2),
+    "two classes of each": Suppression(across_classes=True, classes_per_box=2),
+    "all classes of each": Suppression(across_classes=True, unclipped=True, classes_per_box=9),
+}
+
+
+@pytest.mark.parametrize("raw", mostly_slow(["normal numbers", "a lattice", "probabilities", "zeros", "ones"], fast=2))
+@pytest.mark.parametrize("score", [pytest.param(0.3, id="at 0.3"), pytest.param(0.0, id="all above 0")])
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@every_head
+def test_rows_of_every_head_are_exactly_those_of_numpy(head: Head, rule: Suppression, raw: str, score: float) -> None:
+    rule = replace(rule, classes_per_box=min(rule.classes_per_box, head.num_classes))
+    spec = spec_of(head, Thresholds(score, IOU_OFF_THE_LATTICE, 50), suppression=rule)
+    outputs = RAW_OUTPUTS[raw](head, 3)
+    results = run_onnxruntime(detector(spec, "N", decoded=True), feeds_of(head, outputs))
+    rows = as_batch(results)
+    assert_equal_rows(rows, rows_of_decoded(results, spec.thresholds, rule))
+    if isinstance(head, BlazeFace) and head.num_keypoints:  # rows of nothing have zeros
+        points = head.decode_keypoints(outputs).reshape(3, head.num_boxes, head.num_keypoints, 2)
+        of_rows = points[np.arange(3)[:, None], rows.anchors] * (rows.anchors >= 0)[..., None, None]
+        np.testing.assert_array_equal(results["detection_keypoints"], of_rows)
+
+
+def test_every_kind_of_head_is_an_example() -> None:
+    assert {head.kind: type(head) for head in EXAMPLES.values()} == HEADS
