@@ -69,7 +69,18 @@ def test_importing_this_module_loads_no_back_end(module: str) -> None:
 
 
 def test_the_help_of_the_program_needs_no_numpy() -> None:
-    assert imported_by("import xdet.cli.app", ("numpy", *BACK_ENDS)) == []
+    assert imported_by("from xdet.cli.app import build_app; build_app()", ("numpy", *BACK_ENDS)) == []
+
+
+def test_a_command_is_loaded_alone() -> None:
+    program = "import sys, contextlib\nfrom xdet.__main__ import main\nsys.argv = ['xdet', 'providers', '--help']"
+    others = ("xdet.cli.detect", "xdet.cli.check", "xdet.cli.convert", "xdet.cli.measure", "xdet.cli.deploy")
+    assert imported_by(f"{program}\nwith contextlib.suppress(SystemExit): main()", others) == []
+
+
+def test_no_collection_looks_at_what_the_program_imported() -> None:
+    result = run_python("import gc, xdet.__main__\nprint(gc.isenabled(), gc.get_freeze_count() > 10_000)")
+    assert result.stdout.split() == ["True", "True"]
 
 
 @pytest.mark.parametrize("module", ["converters.checks", "converters.errors", "converters.files"])

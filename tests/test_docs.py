@@ -194,9 +194,9 @@ def options() -> set[str]:
     """Every option of every command."""
     import typer
 
-    from xdet.cli.app import app
+    from xdet.cli.app import build_app
 
-    group: Any = typer.main.get_command(app)
+    group: Any = typer.main.get_command(build_app())
     commands = (group, *group.commands.values())
     return {"--help", "--install-completion", "--show-completion"} | {
         name for command in commands for option in command.params for name in option.opts

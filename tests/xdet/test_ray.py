@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from tests.xdet.command import assert_one_line, run_xdet
 from tests.xdet.finished_models import finished_model
-from xdet.cli.app import app
+from xdet.cli.app import build_app
 from xdet.conversion import convert
 from xdet.detection.batch import detect_to_file
 from xdet.detection.detector import Detector
@@ -176,7 +176,7 @@ def test_the_command_reads_a_store_and_writes_parquet(scene: tuple[Path, list[Pa
     model, images = scene
     uri = f"file://{images[0].parent}"
     target = tmp_path / "out.parquet"
-    result = CliRunner().invoke(app, ["detect", str(model), uri, "--engine", "ray", "-o", str(target)])
+    result = CliRunner().invoke(build_app(), ["detect", str(model), uri, "--engine", "ray", "-o", str(target)])
     assert result.exit_code == 3, result.output  # one is no picture
     assert "42 images, 1 without a result" in result.output
     rows = parquet.read_table(target).to_pylist()
@@ -202,7 +202,7 @@ def test_what_does_not_go_to_a_cluster_is_refused_before_it_starts(
     model, images = scene
     with pytest.raises(UsageError, match=told):
         CliRunner().invoke(
-            app, ["detect", str(model), str(images[0]), "--engine", "ray", *arguments], catch_exceptions=False
+            build_app(), ["detect", str(model), str(images[0]), "--engine", "ray", *arguments], catch_exceptions=False
         )
     assert not list(tmp_path.iterdir())
 

@@ -110,7 +110,7 @@ class ToyRuntime(SourceRuntime):
         self.capabilities = replace(self.capabilities, tensors=False)
 
     def _outputs(self, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
-        model = read(self._model.data, self.file)
+        model = read(self.model.data, self.file)
         grid = model.size // STRIDE
         tiles = rescaled(images, self.spec).reshape(len(images), grid, STRIDE, grid, STRIDE, 3)
         return [np.einsum("nyaxbc,ocab->nyxo", tiles, model.weights)]

@@ -233,9 +233,9 @@ def with_options(text: str) -> str:
 @functools.cache
 def _parameters() -> frozenset[str]:
     """The parameters of all commands."""
-    from xdet.cli.app import app
+    from xdet.cli.app import build_app
 
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(build_app())
     commands = getattr(group, "commands", {}).values()
     return frozenset(str(parameter.name) for command in commands for parameter in command.params)
 

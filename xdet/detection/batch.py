@@ -59,8 +59,7 @@ def detect_files(
         if progress is not None:
             progress(1)
     return DetectionReport(
-        Path(detector.runtime.file).name,
-        detector.runtime.sha256,
+        detector.runtime.model,
         detector.thresholds,
         tuple(found),
         tuple(failed),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from xdet.detections import round_box, shortest_float32
 from xdet.errors import DataError
+from xdet.model.file import hash_model
 from xdet.writing.blocks import Report, Section, Table
 from xdet.writing.text import format_pixels, format_score, image_names
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from converters.spec import Thresholds
     from xdet.detections import Detections
+    from xdet.model.file import ModelFile
 
 DETECTIONS_SCHEMA = "xdet.detections"
 DETECTIONS_VERSION = 1
@@ -45,8 +47,7 @@ class DetectionReport:
     """One run of one model over some images.
 
     Attributes:
-        model_name: file name of the model, without its folder.
-        model_sha256: hex digest of its bytes.
+        model: the file that ran; hashed where the report is written as JSON.
         thresholds: the thresholds in force.
         images: the results, in the order of the request.
         failed: the images without a result, in the order of the request.
@@ -54,8 +55,7 @@ class DetectionReport:
         decode: ``"reduced"`` where JPEG files were decoded no larger than the network needs, else ``"full"``.
     """
 
-    model_name: str
-    model_sha256: str
+    model: ModelFile
     thresholds: Thresholds
     images: tuple[Detections, ...]
     failed: tuple[FailedImage, ...] = ()
@@ -87,7 +87,7 @@ def report_to_json(report: DetectionReport) -> str:
     document = {
         "schema": DETECTIONS_SCHEMA,
         "version": DETECTIONS_VERSION,
-        "model": {"name": report.model_name, "sha256": report.model_sha256},
+        "model": {"name": report.model.path.name, "sha256": hash_model(report.model.data)},
         "thresholds": thresholds_to_dict(report.thresholds, report.score_by_class),
         **({} if report.decode == "full" else {"decode": report.decode}),
         "images": [

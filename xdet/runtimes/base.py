@@ -71,17 +71,17 @@ class Runtime(abc.ABC):
         self, model: ModelFile, *, name: str, spec: DetectorSpec, capabilities: Capabilities, batch: int | None
     ) -> None:
         self.name, self.spec, self.capabilities, self.batch = name, spec, capabilities, batch
-        self._model, self._closed = model, False
+        self.model, self._closed = model, False
 
     @property
     def file(self) -> str:
         """The model's name as messages give it."""
-        return self._model.file
+        return self.model.file
 
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the model file's bytes, hex digits."""
-        return hash_model(self._model.data)
+        return hash_model(self.model.data)
 
     @abc.abstractmethod
     def detect(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:

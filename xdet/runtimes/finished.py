@@ -287,7 +287,7 @@ class FinishedModelRuntime(TensorRuntime):
 
     @cached_property
     def _computed_names(self) -> frozenset[str]:
-        return value_names(self._model.data)
+        return value_names(self.model.data)
 
     def _value_names(self) -> frozenset[str]:
         return self._computed_names

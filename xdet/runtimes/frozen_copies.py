@@ -86,7 +86,7 @@ class FrozenCopies(Runtime):
         self._require_open()
         if thresholds.iou != self._baked.iou or thresholds.score < self._baked.score:
             before = self._copy
-            self._baked, self._copy = self._opened(self._model, thresholds)
+            self._baked, self._copy = self._opened(self.model, thresholds)
             before.close()
         return self._copy.detect(images, thresholds)
 

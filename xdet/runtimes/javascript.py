@@ -95,7 +95,7 @@ class JavaScriptRuntime(FinishedModelRuntime):
     def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
         hidden = [name for name in names if name not in self._shown]
         if hidden:
-            self._shown = self._open(showing(self._model.data, hidden))
+            self._shown = self._open(showing(self.model.data, hidden))
         image = np.ascontiguousarray(feeds[IMAGE])
         answer, body = self._ask({"op": "run", "dims": list(image.shape), "names": list(names)}, image.tobytes())
         arrays, start = [], 0

@@ -108,7 +108,7 @@ class LiteRtRuntime(SourceRuntime):
         with self._border("LiteRT cannot load it"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Warning: Enabling `experimental_preserve_all_tensors`", UserWarning)
             interpreter = Interpreter(
-                model_content=self._model.data,
+                model_content=self.model.data,
                 num_threads=self._threads,
                 experimental_op_resolver_type=getattr(OpResolverType, RESOLVERS[self._kernels]),
                 experimental_preserve_all_tensors=preserve,

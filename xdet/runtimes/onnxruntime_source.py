@@ -64,7 +64,7 @@ class OnnxSourceRuntime(SourceRuntime):
         ]
 
     def _value_names(self) -> Collection[str]:
-        return {*self._own, *value_names(self._model.data)}
+        return {*self._own, *value_names(self.model.data)}
 
     def _values(self, images: NDArray[np.uint8], names: Sequence[str]) -> Arrays:
         """Values of the graph, as the file lays them out; the session that showed the last ones is kept."""
@@ -72,7 +72,7 @@ class OnnxSourceRuntime(SourceRuntime):
         if hidden != self._hidden:
             if self._inner is not self._session:
                 self._inner.close()
-            shown = with_outputs(self._model.data, [(name, UNTOLD) for name in hidden])
+            shown = with_outputs(self.model.data, [(name, UNTOLD) for name in hidden])
             self._hidden, self._inner = hidden, self._session.reopen(shown)
         return self._inner.run(names, self._fed(images))
 

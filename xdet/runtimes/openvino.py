@@ -62,7 +62,7 @@ class OpenVinoRuntime(FinishedModelRuntime):
             if set(names) <= set(shown):
                 return compiled
         hidden = [name for name in names if not any(name in shown for shown in self._compiled)]
-        compiled = self._compile(showing(self._model.data, hidden), self.file)
+        compiled = self._compile(showing(self.model.data, hidden), self.file)
         self._compiled = {**dict(list(self._compiled.items())[:1]), names: compiled}
         return compiled
 

@@ -55,7 +55,7 @@ class SubprocessRuntime(Runtime):
     """
 
     def __init__(self, model: ModelFile, choices: RuntimeChoices, module: str) -> None:
-        self._model, self._closed = model, False
+        self.model, self._closed = model, False
         self._requested = f"{choices.runtime}:{choices.provider}"
         self._kind = module, (choices.threads, choices.workers)
         fields = {
@@ -100,7 +100,7 @@ class SubprocessRuntime(Runtime):
 
     def _opened(self, fields: dict[str, Any]) -> Mapping[str, Any]:
         """What the subprocess tells of the opened model; ``_worker`` is the one that has it."""
-        arrays = {"model": np.frombuffer(self._model.data, np.uint8)}
+        arrays = {"model": np.frombuffer(self.model.data, np.uint8)}
         used = take_idle(*self._kind)
         if used is not None:
             with suppress(RuntimeCrashedError):

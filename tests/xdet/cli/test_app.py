@@ -18,12 +18,12 @@ from tests.converters.sources.tflite.networks import tiny_yolo_v2_relu
 from tests.slow import mostly_slow
 from tests.xdet.command import ROOT, assert_one_line
 from tests.xdet.command import run_xdet as run
-from xdet.cli.app import app
+from xdet.cli.app import build_app
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]  # a group
+COMMANDS = sorted(typer.main.get_command(build_app()).commands)  # type: ignore[attr-defined]  # a group
 
 
 @pytest.fixture(scope="module")

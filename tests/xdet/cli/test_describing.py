@@ -18,7 +18,7 @@ from converters.errors import ConversionError, IncompleteError
 from tests.converters.sources.tflite.networks import NetworkBuilder
 from tests.converters.sources.tflite.ssd_networks import ssd_raw
 from xdet import describe, describing_options
-from xdet.cli.app import app, main
+from xdet.cli.app import build_app, main
 from xdet.cli.options import Describing
 from xdet.errors import UsageError
 from xdet.inspection import inspect
@@ -47,7 +47,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_command_that_opens_a_source_takes_all_of_them() -> None:
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group
+    commands = typer.main.get_command(build_app()).commands  # type: ignore[attr-defined]  # a group
     for name in ("convert", "describe", "detect", "check", "eval", "bench", "inspect", "card"):
         options = {option for parameter in commands[name].params for option in parameter.opts}
         expected = {f"--{field.name.replace('_', '-')}" for field in fields(Describing)} - {"--classes"} | {

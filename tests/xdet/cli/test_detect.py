@@ -298,7 +298,7 @@ def test_an_error_with_details_has_a_line_for_each(folder: Path) -> None:
         "import sys, xdet.cli.app as program, xdet.cli.detect\n"
         "from xdet.errors import ModelError\n"
         "def fail(*_, **__): raise ModelError('no head fits', '  yolo_v2: why', '  yolo_v3: why\\nnot')\n"
-        "program.app = fail\n"
+        "program.build_app = lambda _: fail\n"
         "sys.argv = ['xdet', 'detect']\n"
         "program.main()\n",
         "utf-8",

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import xdet
 from tests.xdet.labelled_scenes import FOUND_XYWH_PX, Scene, write_model
-from xdet.cli.app import app
+from xdet.cli.app import build_app
 from xdet.cli.options import with_options
 from xdet.pictures.render import save_picture
 from xdet.writing.files import MODEL_MARK, PAGE_MARK, PAGE_START, PICTURE_MARK
@@ -80,7 +80,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(words: str) -> BaseException | None:
     """What a command raised; None where it worked."""
-    error = CliRunner().invoke(app, words.split()).exception
+    error = CliRunner().invoke(build_app(), words.split()).exception
     return None if isinstance(error, SystemExit) and not error.code else error
 
 

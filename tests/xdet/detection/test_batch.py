@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from tests.xdet.finished_models import finished_model
 from xdet.detection.batch import detect_files
 from xdet.detection.detector import Detector
+from xdet.detection.report import report_to_json
 from xdet.pictures import preparation
 from xdet.pictures.images import read_image
 from xdet.pictures.render import picture_paths
@@ -72,7 +74,14 @@ def test_failed_images_are_listed_in_order_and_counted_as_done(
     assert [target.exists() for target in targets] == [False, True, True, True, False, True, True]
 
 
-def test_the_report_names_the_model_by_its_digest(detector: Detector, images: list[Path]) -> None:
-    report = detect_files(detector, images[:1])
-    assert (report.model_name, report.model_sha256) == ("m.onnx", detector.runtime.sha256)
+def test_the_report_names_the_model_and_hashes_it_only_as_json(
+    detector: Detector, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[bytes] = []
+    with monkeypatch.context() as patched:
+        patched.setattr("xdet.runtimes.base.hash_model", hashed.append)
+        patched.setattr("xdet.detection.report.hash_model", hashed.append)
+        report = detect_files(detector, images[:1])
+    assert hashed == []
+    assert json.loads(report_to_json(report))["model"] == {"name": "m.onnx", "sha256": detector.runtime.sha256}
     assert len(report.images[0]) == 4

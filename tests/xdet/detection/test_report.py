@@ -15,6 +15,7 @@ from converters.spec import Thresholds
 from xdet.detection.report import DetectionReport, FailedImage, coco_image_ids, detections_to_coco_json, report_to_json
 from xdet.detections import Detections, shortest_float32
 from xdet.errors import DataError
+from xdet.model.file import ModelFile, hash_model
 from xdet.writing.text import image_names
 
 
@@ -33,7 +34,7 @@ def found(image: str, scores: list[float], box: tuple[float, float, float, float
 
 
 def report(*images: Detections, failed: tuple[FailedImage, ...] = ()) -> DetectionReport:
-    return DetectionReport("m.onnx", "ab" * 32, Thresholds(), images, failed)
+    return DetectionReport(ModelFile(Path("m.onnx"), b"", "onnx"), Thresholds(), images, failed)
 
 
 def test_the_document_reads_to_the_letter() -> None:
@@ -44,7 +45,7 @@ def test_the_document_reads_to_the_letter() -> None:
         "{\n"
         '  "schema": "xdet.detections",\n'
         '  "version": 1,\n'
-        f'  "model": {{"name": "m.onnx", "sha256": "{"ab" * 32}"}},\n'
+        f'  "model": {{"name": "m.onnx", "sha256": "{hash_model(b"")}"}},\n'
         '  "thresholds": {"score": 0.5, "iou": 0.5, "max_detections": 100},\n'
         '  "images": [\n'
         "    {\n"

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.xdet.finished_models import finished_model
-from xdet.cli.app import app
+from xdet.cli.app import build_app
 from xdet.errors import RuntimeUnavailableError
 from xdet.runtimes.onnxruntime_packages import installed_distributions, not_importable, two_distributions
 from xdet.runtimes.ort_session import resolve_provider
@@ -34,7 +34,7 @@ def test_two_distributions_are_told_with_the_repair_where_providers_are(monkeypa
     installed(monkeypatch, "onnxruntime-openvino", "onnxruntime", "onnxruntime")
     repair = "pip uninstall -y onnxruntime onnxruntime-openvino, then pip install onnxruntime-openvino"
     assert repair in str(two_distributions())
-    shown = CliRunner().invoke(app, ["providers"])
+    shown = CliRunner().invoke(build_app(), ["providers"])
     assert shown.exit_code == 0
     assert repair in shown.stderr
     with pytest.raises(RuntimeUnavailableError, match="2 distributions of ONNX Runtime are installed"):

@@ -25,7 +25,7 @@ class ToyRuntime(FinishedModelRuntime):
         super().__init__(model, name=choices.name, document=document, batch=1)
 
     def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
-        model = showing(self._model.data, [name for name in names if name == "head"])
+        model = showing(self.model.data, [name for name in names if name == "head"])
         session = OrtSession(model, file=self.file, choices=SessionChoices(threads=1))
         return session.run(list(names), feeds)
 
