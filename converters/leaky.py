@@ -57,6 +57,16 @@ class LeakyCase:
     slope: np.float32
     unsigned: bool = False
 
+    @property
+    def relative_inputs(self) -> Table:
+        """int64 ``(256,)``: input codes -128..127, less their zero-point."""
+        return np.arange(-128, 128, dtype=np.int64) - self.zero_point_in
+
+    def outputs(self, steps: Table) -> Table:
+        """int64 codes of results in units of the output's scale."""
+        codes: Table = np.clip(steps + self.zero_point_out, -128, 127)
+        return codes
+
 
 @dataclass(frozen=True, slots=True)
 class FloatForm:
@@ -88,19 +98,17 @@ def xnnpack_table(case: LeakyCase) -> Table | None:
     multipliers = xnnpack_multipliers(case)
     if multipliers is None:
         return None
-    x = np.arange(-128, 128, dtype=np.int64) - case.zero_point_in
-    m = np.where(x >= 0, multipliers[0], multipliers[1])
-    table: Table = np.clip((x * m + (case.zero_point_out << 8) + 128) >> 8, -128, 127)
-    return table
+    x = case.relative_inputs
+    return case.outputs((x * np.where(x >= 0, *multipliers) + 128) >> 8)
 
 
 def float_table(case: LeakyCase, form: FloatForm) -> Table:
     """int64 ``(256,)``: output code for input codes -128..127 of the QDQ form in float32, rounding half to even."""
     with np.errstate(over="ignore"):  # absurd scales: infinity saturates like any large number
-        x = (np.arange(-128, 128, dtype=np.int32) - case.zero_point_in).astype(np.float32) * form.scale
+        x = case.relative_inputs.astype(np.float32) * form.scale
         y = np.where(x >= 0, x, x * form.slope)
         steps = np.clip(np.rint(y / case.scale_out), -512, 512)
-    return np.clip(steps.astype(np.int64) + case.zero_point_out, -128, 127)
+    return case.outputs(steps.astype(np.int64))
 
 
 def matched_leaky(case: LeakyCase) -> FloatForm | None:
@@ -154,7 +162,7 @@ def fitted_sum(case: LeakyCase, wanted: Table) -> SumForm | None:
         >>> fitted_sum(case, xnnpack_table(case))
         SumForm(whole=np.float32(0.0019663884), excess=np.float32(0.018004412))
     """
-    x = np.arange(-128, 128, dtype=np.float64) - case.zero_point_in
+    x = case.relative_inputs.astype(np.float64)
     factors = [safest_factor(x[side], *edges(case, wanted[side])) for side in (x < 0, x > 0)]
     if factors[0] is None or factors[1] is None:
         return None
@@ -168,13 +176,12 @@ def fitted_sum(case: LeakyCase, wanted: Table) -> SumForm | None:
 
 def sum_table(case: LeakyCase, form: SumForm) -> Table:
     """int64 ``(256,)``: output code for input codes -128..127, in float64, rounding half to even."""
-    codes = np.rint(_steps(case, form)).astype(np.int64) + case.zero_point_out
-    return np.clip(codes, -128, 127)
+    return case.outputs(np.rint(_steps(case, form)).astype(np.int64))
 
 
 def _steps(case: LeakyCase, form: SumForm) -> NDArray[np.float64]:
     """float64 ``(256,)``: results in units of the output's scale, relative to its zero-point."""
-    x = np.arange(-128, 128, dtype=np.float64) - case.zero_point_in
+    x = case.relative_inputs.astype(np.float64)
     return (x * float(form.whole) + np.maximum(x, 0) * float(form.excess)) / float(case.scale_out)
 
 
@@ -185,17 +192,25 @@ def edges(case: LeakyCase, codes: Table) -> tuple[NDArray[np.float64], NDArray[n
     return low, np.where(codes == 127, np.inf, relative + 0.5)
 
 
-def safest_factor(x: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]) -> float | None:
-    """The factor that keeps every ``factor * x`` furthest inside its edges; None where none does, or nothing bounds it."""
+def factor_bounds(
+    x: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
+) -> tuple[float, float] | None:
+    """Between which factors every ``factor * x`` lies inside its edges; None where none does, or nothing bounds it."""
     if x.size == 0:
         return None
     bounds = np.sort([low / x, high / x], axis=0)  # dividing by a negative x exchanges them
-    least, most = bounds[0].max(), bounds[1].min()
-    if not (np.isfinite(least) and np.isfinite(most) and least < most):
+    least, most = float(bounds[0].max()), float(bounds[1].min())
+    return (least, most) if np.isfinite(least) and np.isfinite(most) and least < most else None
+
+
+def safest_factor(x: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]) -> float | None:
+    """The factor that keeps every ``factor * x`` furthest inside its edges; None where ``factor_bounds`` has none."""
+    bounds = factor_bounds(x, low, high)
+    if bounds is None:
         return None
-    tried = np.linspace(least, most, TRIED + 2)[1:-1, None]
-    room = np.minimum(tried * x - low, high - tried * x).min(axis=1)
-    return float(tried[room.argmax(), 0])
+    factors = np.linspace(*bounds, TRIED + 2)[1:-1, None]
+    room = np.minimum(factors * x - low, high - factors * x).min(axis=1)
+    return float(factors[room.argmax(), 0])
 
 
 def _is_safe(case: LeakyCase, form: SumForm, wanted: Table) -> bool:

@@ -6,38 +6,39 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
 from converters._ir import ir
+from converters.integer.convolution import average_pool, conv, conv_integer, gemm, mat_mul_integer, max_pool
 from converters.integer.kernels import (
     BINARY,
     EXACT,
-    EXTREMES,
+    FOLDS,
     MOVERS,
     PLAIN,
+    REDUCTIONS,
     apply_function,
-    average_pool,
+    arg_max,
+    cast,
     combine,
     concatenate,
-    convolve,
-    extreme,
-    matrix_product,
-    max_pool,
+    cum_sum,
+    fold,
+    mat_mul,
     move,
-    multiply,
     pad,
     prelu,
+    reduce_values,
     resize,
     softmax,
-    window_of,
 )
-from converters.integer.reductions import REDUCTIONS, add_up, arg_max, integer_product, reduce_values, running_sums
-from converters.integer.values import Quantized, Reals, Rounding, Value, is_settled, quantize_value, to_reals
+from converters.integer.values import Quantized, Reals, Rounding, first_of, is_settled, quantize_value, reals_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from converters.integer.values import Inputs, Value
 
 
 class NotEvaluatedError(Exception):
@@ -46,7 +47,7 @@ class NotEvaluatedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a walk found.
+    """What a walk gives.
 
     Attributes:
         values: name -> value, of those that were asked for.
@@ -56,11 +57,6 @@ class Evaluation:
 
     values: Mapping[str, Value]
     inexact: tuple[str, ...]
-
-
-def read_graph(model: bytes) -> ir.Graph:
-    """The graph of a finished model's bytes."""
-    return ir.from_proto(onnx.load_model_from_string(model)).graph
 
 
 def evaluate(
@@ -85,9 +81,13 @@ def evaluate(
     with np.errstate(all="ignore"):  # absurd scales overflow as they do in a runtime, which says nothing either
         for node in needed:
             inputs = [_input(values, value) for value in node.inputs]
-            results = _run(node, inputs, rounding or Rounding())
-            if node.op_type == "QuantizeLinear" and not is_settled(_first(inputs), _read_as(inputs)):
-                inexact.append(str(node.outputs[0].name))
+            if node.op_type == "QuantizeLinear":
+                codes, settled = _quantize(node, inputs, rounding or Rounding())
+                results: Sequence[Value] = [codes]
+                if not settled:
+                    inexact.append(str(node.outputs[0].name))
+            else:
+                results = _run(node, inputs)
             values.update({str(v.name): result for v, result in zip(node.outputs, results, strict=True)})
             for value in node.inputs:
                 if value is not None and last_use[str(value.name)] is node and value.name not in names:
@@ -95,9 +95,9 @@ def evaluate(
     return Evaluation({name: values[name] for name in names}, tuple(inexact))
 
 
-def _needed(graph: ir.Graph, wanted: set[str], given: set[str]) -> list[ir.Node]:
+def _needed(graph: ir.Graph, wanted: set[str], fed: set[str]) -> list[ir.Node]:
     """The nodes on which ``wanted`` depends, in execution order."""
-    missing, nodes = wanted - given, []
+    missing, nodes = wanted - fed, []
     for node in reversed(list(graph)):
         outputs = {str(value.name) for value in node.outputs}
         if outputs & missing:
@@ -107,10 +107,9 @@ def _needed(graph: ir.Graph, wanted: set[str], given: set[str]) -> list[ir.Node]
                 str(value.name)
                 for value in node.inputs
                 if value is not None and ir.convenience.get_const_tensor(value) is None
-            } - given
+            } - fed
     if missing:
-        msg = f"values without a producer: {', '.join(sorted(missing))}"
-        raise NotEvaluatedError(msg)
+        raise NotEvaluatedError(f"values without a producer: {', '.join(sorted(missing))}")
     return nodes[::-1]
 
 
@@ -124,119 +123,53 @@ def _input(values: Mapping[str, Value], value: ir.Value | None) -> Value | None:
     return Reals(constant.numpy())
 
 
-def _run(node: ir.Node, inputs: Sequence[Value | None], rounding: Rounding) -> Sequence[Value]:
+def _run(node: ir.Node, inputs: Inputs) -> Sequence[Value]:
     if node.op_type not in KERNELS:
         raise NotEvaluatedError(f"{node.op_type} {node.name!r} has no kernel")
     try:
-        return KERNELS[node.op_type](node, inputs, rounding)
+        results = KERNELS[node.op_type](node, inputs)
     except NotImplementedError as error:
-        msg = f"{node.op_type} {node.name!r} {error}"
-        raise NotEvaluatedError(msg) from error
+        raise NotEvaluatedError(f"{node.op_type} {node.name!r} {error}") from error
+    return results if isinstance(results, list) else [results]
 
 
-def _dequantize(node: ir.Node, inputs: Sequence[Value | None], _rounding: Rounding) -> Sequence[Value]:
-    codes, scale = _array(inputs, 0), _array(inputs, 1)
-    zero_point = _array(inputs, 2) if len(inputs) > 2 else np.zeros(scale.shape, np.int32)
+def _dequantize(node: ir.Node, inputs: Inputs) -> Value:
+    codes, scale, *zero_points = (value.array for value in reals_of(inputs))
+    zero_point = zero_points[0] if zero_points else np.zeros(scale.shape, np.int32)
     axis = node.attributes.get_int("axis", 1) % max(codes.ndim, 1)
-    return [Quantized(codes, scale, zero_point.astype(np.int32), axis)]
+    return Quantized(codes, scale, zero_point.astype(np.int32), axis)
 
 
-def _quantize(_node: ir.Node, inputs: Sequence[Value | None], rounding: Rounding) -> Sequence[Value]:
-    like = _read_as(inputs)
-    if like.scale.size != 1:
-        raise NotImplementedError("quantises per channel")
-    return [Reals(quantize_value(_first(inputs), like, rounding))]
+def _quantize(node: ir.Node, inputs: Inputs, rounding: Rounding) -> tuple[Value, bool]:
+    """The codes of a QuantizeLinear, and whether every runtime has the same."""
+    scale, zero_point = (value.array for value in reals_of(inputs[1:]))
+    if scale.size != 1:
+        raise NotEvaluatedError(f"QuantizeLinear {node.name!r} quantises per channel")
+    like = Quantized(np.empty(0, zero_point.dtype), scale, zero_point.astype(np.int32))
+    value = first_of(inputs)
+    return Reals(quantize_value(value, like, rounding)), is_settled(value, like)
 
 
-def _read_as(inputs: Sequence[Value | None]) -> Quantized:
-    """An empty tensor of a QuantizeLinear's scale, zero-point and dtype."""
-    scale, zero_point = _array(inputs, 1), _array(inputs, 2)
-    return Quantized(np.empty(0, zero_point.dtype), scale, zero_point.astype(np.int32))
-
-
-def _convolve(node: ir.Node, inputs: Sequence[Value | None], _rounding: Rounding) -> Sequence[Value]:
-    x, w, bias = _operands(inputs)
-    window = window_of(node, x.codes.shape, w.codes.shape[2:])
-    return [convolve(x, w, bias, window, node.attributes.get_int("group", 1))]
-
-
-def _convolve_codes(node: ir.Node, inputs: Sequence[Value | None], _rounding: Rounding) -> Sequence[Value]:
-    """ConvInteger: int32 sums."""
-    arrays = [_array(inputs, place) for place in range(4)]
-    one = np.array(1, np.float32)
-    x, w = (Quantized(arrays[i], one, arrays[i + 2].astype(np.int32)) for i in (0, 1))
-    window = window_of(node, x.codes.shape, w.codes.shape[2:])
-    return [Reals(convolve(x, w, None, window, node.attributes.get_int("group", 1)).sums)]
-
-
-def _multiply(node: ir.Node, inputs: Sequence[Value | None], _rounding: Rounding) -> Sequence[Value]:
-    if node.attributes.get_int("transA", 0) or not node.attributes.get_int("transB", 0):
-        raise NotImplementedError("multiplies another way than rows by transposed weights")
-    return [multiply(*_operands(inputs))]
-
-
-def _operands(inputs: Sequence[Value | None]) -> tuple[Quantized, Quantized, Quantized | None]:
-    """Input, weights and bias as codes."""
-    x, w, bias = (*inputs, None)[:3]
-    if not (isinstance(x, Quantized) and isinstance(w, Quantized) and x.scale.size == 1):
-        raise NotImplementedError("works on float32 numbers, not on codes")
-    if isinstance(bias, Reals):
-        return x, w, _bias_codes(bias.array, x, w)
-    if bias is not None and not isinstance(bias, Quantized):
-        raise NotImplementedError("has a bias of float32 numbers")
-    return x, w, bias
-
-
-def _bias_codes(bias: NDArray[Any], x: Quantized, w: Quantized) -> Quantized:
-    """A float32 bias of whole steps (``--symmetric``) as the codes that runtimes make of it again."""
-    step = np.broadcast_to((x.scale * w.scale).astype(np.float32), bias.shape)
-    codes = np.rint(bias / step.astype(np.float64))
-    if not np.array_equal((codes * step).astype(np.float32), bias):
-        raise NotImplementedError("has a bias of float32 numbers")
-    return Quantized(codes.astype(np.int32), step, np.zeros(step.shape, np.int32))
-
-
-def _cast(node: ir.Node, inputs: Sequence[Value | None], _rounding: Rounding) -> Sequence[Value]:
-    array, target = _array(inputs, 0), ir.DataType(node.attributes.get_int("to"))
-    if array.dtype.kind not in "iubf" or target not in CAST_TARGETS:
-        raise NotImplementedError(f"casts {array.dtype} to {target}")
-    return [Reals(array.astype(target.numpy()))]
-
-
-def _array(inputs: Sequence[Value | None], position: int) -> NDArray[Any]:
-    value = inputs[position]
-    assert value is not None, "Q/DQ inputs are never omitted in the graphs that importers write"  # noqa: S101
-    return to_reals(value).array
-
-
-def _first(inputs: Sequence[Value | None]) -> Value:
-    assert inputs[0] is not None, "the first operand is never omitted"  # noqa: S101
-    return inputs[0]
-
-
-CAST_TARGETS = (ir.DataType.INT32, ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.UINT8, ir.DataType.INT8)
-KERNELS: dict[str, Callable[[ir.Node, Sequence[Value | None], Rounding], Sequence[Value]]] = {
-    "ArgMax": lambda node, inputs, _: [arg_max(node, _first(inputs))],
-    "AveragePool": lambda node, inputs, _: [average_pool(node, _first(inputs))],
-    "Cast": _cast,
-    "Concat": lambda node, inputs, _: [concatenate(node, inputs)],
-    "Conv": _convolve,
-    "ConvInteger": _convolve_codes,
-    "CumSum": lambda _node, inputs, _: [running_sums(inputs)],
+KERNELS: dict[str, Callable[[ir.Node, Inputs], Value | list[Value]]] = {
+    "ArgMax": arg_max,
+    "AveragePool": average_pool,
+    "Cast": cast,
+    "Concat": concatenate,
+    "Conv": conv,
+    "ConvInteger": conv_integer,
+    "CumSum": cum_sum,
     "DequantizeLinear": _dequantize,
-    "Gemm": _multiply,
-    "MatMulInteger": lambda _node, inputs, _: [integer_product(inputs)],
-    "MatMul": lambda _node, inputs, _: [matrix_product(inputs)],
-    "MaxPool": lambda node, inputs, _: [max_pool(node, _first(inputs))],
-    "Pad": lambda node, inputs, _: [pad(node, inputs)],
-    "PRelu": lambda _node, inputs, _: [prelu(inputs)],
-    "QuantizeLinear": _quantize,
-    "Resize": lambda node, inputs, _: [resize(node, inputs)],
-    "Sum": lambda _node, inputs, _: [add_up(inputs)],
-    "Softmax": lambda node, inputs, _: [softmax(node, _first(inputs))],
-    **dict.fromkeys(REDUCTIONS, lambda node, inputs, _: [reduce_values(node, inputs)]),
-    **dict.fromkeys(EXTREMES, lambda node, inputs, _: [extreme(node, inputs)]),
-    **dict.fromkeys(BINARY, lambda node, inputs, _: [combine(node, inputs)]),
-    **dict.fromkeys((*EXACT, *PLAIN, "HardSigmoid", "Sigmoid"), lambda node, inputs, _: [apply_function(node, inputs)]),
-    **dict.fromkeys(MOVERS, lambda node, inputs, _: move(node, inputs)),
+    "Gemm": gemm,
+    "MatMul": mat_mul,
+    "MatMulInteger": mat_mul_integer,
+    "MaxPool": max_pool,
+    "Pad": pad,
+    "PRelu": prelu,
+    "Resize": resize,
+    "Softmax": softmax,
+    **dict.fromkeys(REDUCTIONS, reduce_values),
+    **dict.fromkeys(FOLDS, fold),
+    **dict.fromkeys(BINARY, combine),
+    **dict.fromkeys((*EXACT, *PLAIN, "HardSigmoid", "Sigmoid"), apply_function),
+    **dict.fromkeys(MOVERS, move),
 }

@@ -10,9 +10,8 @@ A graph says ``DequantizeLinear x 2 -> Add -> QuantizeLinear``; which operations
 * elsewhere (wasm), and wherever nothing is fused, operands are dequantised, added and divided by the output's scale.
 
 QLinearMul multiplies the product of centred codes by ``s_a * s_b / s_out``. There is no QLinearSub: a SUB always runs
-unfused. These functions say what such kernels give for a form's numbers; ``converters.integer.pair_search`` looks
-for numbers with
-which all agree.
+unfused. These functions say what such kernels give for a form's numbers; ``converters.integer.pair_search`` looks for
+numbers with which all agree.
 
 Source of the orders: microsoft/onnxruntime, ``onnxruntime/core/mlas/lib`` (qladd.cpp, qlmul.cpp,
 intrinsics/avx2/qladd_avx2.cpp).
@@ -23,12 +22,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.integer.pairs import Integers, PairCase, PairOp
+from converters.integer.functions import Integers
+
+if TYPE_CHECKING:
+    from converters.integer.pairs import PairCase, PairOp
 
 Floats = NDArray[np.floating[Any]]
 Kernel = Callable[["Forms", Integers, Integers], Floats]

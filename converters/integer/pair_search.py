@@ -7,9 +7,8 @@ where the rounding of the multipliers decides ties. The zero-points may move, to
 counted from lower ones, ties go up more easily.
 
 A form must hold for the required kernels of ``converters.integer.pair_kernels``, those of x86 with AVX2; among such
-forms the one that
-holds for most other kernels is taken, and among these the one that stays furthest from every edge. Nothing is assumed:
-a form that is returned was tried on all pairs.
+forms the one that holds for most other kernels is taken, and among these the one that stays furthest from every edge.
+Nothing is assumed: a form that is returned was tried on all pairs.
 """
 
 from __future__ import annotations
@@ -27,7 +26,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.integer.pairs import Integers, PairCase
+    from converters.integer.functions import Integers
+    from converters.integer.pairs import PairCase
 
 NEAR = 2.0**-10  # of a code: further from an edge no kernel's float32 roundings reach
 SIGMOID_ERROR = 2.0**-20  # of every runtime's float32 sigmoid, and more
@@ -122,7 +122,7 @@ def squared_pairs(case: PairCase, codes: Integers) -> Pairs:
 
     Args:
         case: a product that XNNPACK takes.
-        codes: XNNPACK's, for the codes in ascending order (``converters.integer.late_sum``).
+        codes: XNNPACK's, for the codes in ascending order (``converters.integer.functions``).
     """
     own = all_codes(case)
     return Pairs(own, own, codes)

@@ -11,6 +11,7 @@ owes to near-ties, that is, how far two honest kernels may be apart.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,20 @@ class Reals:
 
 
 Value = Quantized | Tabulated | Sums | Reals
+Inputs = Sequence[Value | None]
+"""Operands of a node; None where one is left out."""
+
+
+def first_of(inputs: Inputs) -> Value:
+    """The first operand, which is never left out."""
+    (first, *_) = inputs
+    assert first is not None  # noqa: S101
+    return first
+
+
+def reals_of(inputs: Inputs) -> list[Reals]:
+    """The numbers of all operands that are there."""
+    return [to_reals(value) for value in inputs if value is not None]
 
 
 def to_reals(value: Value) -> Reals:

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.graph import GraphWriter, dequantize_node, quantize_node
-from converters.integer import kernels as convolution
-from converters.integer import vector
+from converters.integer import convolution, vector
+from converters.integer.convolution import Window, convolve, multiply
 from converters.integer.evaluate import Evaluation, NotEvaluatedError, evaluate
 from converters.integer.golden import stored_codes
-from converters.integer.kernels import Window, combine, convolve, extreme, multiply
+from converters.integer.kernels import combine, fold
 from converters.integer.values import Quantized, Reals, Rounding, Sums, is_settled, quantize_value, to_reals
 from converters.integer.vector import attempt_golden_vector, golden_vector
 from converters.quant import QuantParams
@@ -240,8 +240,8 @@ def test_int8_codes_are_stored_in_uint8_form(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_maximum_takes_all_operands_and_is_as_exact_as_they_are() -> None:
     one, two, nine = (Reals(np.array([x], np.float32)) for x in (1, 2, 9))
     largest, smallest = ir.Node("", "Max", []), ir.Node("", "Min", [])
-    assert to_reals(extreme(largest, [one, two, nine])).array == 9
+    assert to_reals(fold(largest, [one, two, nine])).array == 9
     assert nine.array == 9, "no operand is written to"
-    assert to_reals(extreme(largest, [one])).array == 1
-    assert to_reals(extreme(smallest, [two, one, nine])).array == 1
-    assert not to_reals(extreme(largest, [one, Reals(two.array, exact=False)])).exact
+    assert to_reals(fold(largest, [one])).array == 1
+    assert to_reals(fold(smallest, [two, one, nine])).array == 1
+    assert not to_reals(fold(largest, [one, Reals(two.array, exact=False)])).exact

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from converters.integer.functions import Integers
     from converters.integer.pair_search import Pairs
-    from converters.integer.pairs import Integers
     from converters.sources.tflite.reader import TfliteOperator
     from xdet.checking.numbers.context import StaticContext
     from xdet.model.graph import Node

@@ -23,9 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.integer.concatenated import concatenated_table
-from converters.integer.functions import rescaled_table
-from converters.integer.logistic import keeps_away, logistic_table
+from converters.integer.functions import concatenated_table, keeps_away, logistic_table, rescaled_table
 from converters.leaky import FloatForm, LeakyCase, float_table
 from converters.sources.tflite.operators import MOVING, case_of
 from xdet.checking.numbers.context import owners_of, pair_of, shift_of

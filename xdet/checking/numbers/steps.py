@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.integer.functions import function_table, prelu_tables
-from converters.integer.hard_swish import hard_swish_table
-from converters.integer.late_sum import square_table
+from converters.integer.functions import function_table, hard_swish_table, prelu_tables, square_table
 from converters.integer.pairs import xnnpack_codes, xnnpack_takes
 from converters.sources.tflite.ops.activations import BOUNDS, codes_between
 from converters.sources.tflite.ops.arithmetic import is_square

@@ -25,10 +25,16 @@ import numpy as np
 from converters._ir import ir
 from converters.errors import UnsupportedModelError
 from converters.graph import dequantize_node
-from converters.integer.concatenated import fitted_scale
-from converters.integer.functions import BLOCK, function_table, requantized_table, rescaled_table
-from converters.integer.hard_swish import hard_swish_table
-from converters.integer.logistic import logistic_table, settled_scale
+from converters.integer.functions import (
+    BLOCK,
+    fitted_scale,
+    function_table,
+    hard_swish_table,
+    logistic_table,
+    requantized_table,
+    rescaled_table,
+    settled_scale,
+)
 from converters.leaky import (
     FloatForm,
     LeakyCase,

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from converters.integer.functions import prelu_tables
-from converters.integer.late_sum import square_table
+from converters.integer.functions import prelu_tables, square_table
 from converters.integer.pair_search import gated_pairs, pairs_of, search_form, squared_pairs
 from converters.integer.pairs import Affine, PairCase, PairOp, all_codes, xnnpack_takes
 from converters.quant import QuantParams
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from converters.integer.functions import Integers
     from converters.integer.pair_search import PairForm, Pairs
-    from converters.integer.pairs import Integers
     from converters.leaky import LeakyCase
     from converters.sources.tflite.context import ImportContext
     from converters.sources.tflite.reader import TfliteModel, TfliteOperator

@@ -30,9 +30,8 @@ import numpy as np
 
 from converters._ir import ir
 from converters.graph import dequantize_node, quantize_node
-from converters.integer.builtin_pairs import builtin_codes
 from converters.integer.functions import quantized_multiplier
-from converters.integer.pairs import product_factor, sum_multipliers
+from converters.integer.pairs import builtin_codes, product_factor, sum_multipliers
 from converters.quant import QuantParams
 from converters.sources.tflite.ops.activations import code_bounds
 

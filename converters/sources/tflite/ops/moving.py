@@ -1,7 +1,7 @@
 """Operators that move values: RESHAPE, TRANSPOSE, slices, GATHER, PAD, CONCATENATION, PACK, SPLIT and TILE.
 
 Bit exact: codes are moved, whatever the output's scale. Only a uint8 CONCATENATION rescales operands of another scale
-(``converters.integer.concatenated``). A rank-4 value lives in NCHW, so a reshape goes through the source's layout; the
+(``converters.integer.functions``). A rank-4 value lives in NCHW, so a reshape goes through the source's layout; the
 pairs of Transpose that this leaves between operators are removed by ``converters.passes.cancel_transposes``.
 
 Indices of STRIDED_SLICE and GATHER are constant, and PAD fills with the zero-point. What STRIDED_SLICE takes is said as
@@ -18,7 +18,7 @@ import numpy as np
 
 from converters.errors import SourceFileError, UnsupportedModelError
 from converters.graph import NHWC_TO_NCHW
-from converters.integer.concatenated import concatenated_table, fitted_scale
+from converters.integer.functions import concatenated_table, fitted_scale
 from converters.sources.tflite.context import ImportContext, per_tensor
 from converters.sources.tflite.ops.activations import leaky_case, look_up, rescaled_float_of
 

@@ -1,4 +1,4 @@
-"""SOFTMAX, of codes as LiteRT's built-in kernel computes it (``converters.integer.softmax``), in standard operators.
+"""SOFTMAX, of codes as LiteRT's built-in kernel computes it (``converters.integer.functions``), in standard operators.
 
 The exponentials are looked up with Gather, and added up by one Sum of all classes, which adds them in their order, or
 by CumSum where there are many (a Sum of 1,001 operands has no shape for onnx's inference). On ONNX Runtime this takes
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters._ir import ir
-from converters.integer.softmax import HALVES, exponentials
+from converters.integer.functions import HALVES, exponentials
 from converters.quant import QuantParams
 
 if TYPE_CHECKING:
