@@ -1,4 +1,4 @@
-"""Small ONNX models that keep the contract, so that runtimes are tested without a conversion.
+"""Small ONNX models that keep the contract, so that runtimes are tested without a conversion; ONNX models from text.
 
 The network is the identity: the red value of pixel i / 255 is the score of box i, whose corners are (0, 0)
 and (0.5, 0.25). Boxes never suppress each other.
@@ -6,11 +6,11 @@ and (0.5, 0.25). Boxes never suppress each other.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 from converters.heads.yolo_v2 import YoloV2
 from converters.spec import (
@@ -37,13 +37,12 @@ SPEC = DetectorSpec(
     thresholds=Thresholds(score=0.5, iou=0.5, max_detections=PIXELS),
 )
 RAW_HEAD = SPEC.ending_raw()
-OUTPUTS: tuple[tuple[str, int, list[int]], ...] = (
-    ("num_detections", TensorProto.INT32, []),
-    ("detection_boxes", TensorProto.FLOAT, [PIXELS, 4]),
-    ("detection_scores", TensorProto.FLOAT, [PIXELS]),
-    ("detection_classes", TensorProto.INT32, [PIXELS]),
-    ("detection_anchors", TensorProto.INT32, [PIXELS]),
-)
+RED_CONSTANTS = """int64[1] red_start = {0}, int64[1] red_end = {1}, int64[1] red_axis = {3}, int64[2] flat = {0, 4},
+            float white = {255}"""
+RED_SCORES = """real = Cast <to = 1>(image)
+            red = Slice(real, red_start, red_end, red_axis)
+            flat_red = Reshape(red, flat)
+            scores = Div(flat_red, white)"""
 
 
 def red_image(*reds: int) -> NDArray[np.uint8]:
@@ -72,85 +71,56 @@ def document(
 
 def finished_model(*, batch: int | str = 1, freeze: bool = False, metadata: str | None = "own") -> bytes:
     """The identity detector; ``metadata`` replaces its document, None leaves it out."""
-    nodes = [
-        *_red_scores("scores"),
-        helper.make_node("TopK", ["scores", "k"], ["sorted", "order"], axis=1),
-        helper.make_node("Greater", ["sorted", "score_threshold"], ["above"]),
-        helper.make_node("GreaterOrEqual", ["iou_threshold", "zero"], ["sane"]),  # an input must be used
-        helper.make_node("And", ["above", "sane"], ["keep"]),
-        helper.make_node("Cast", ["keep"], ["ones"], to=TensorProto.INT32),
-        helper.make_node("ReduceSum", ["ones", "axis"], ["num_detections"], keepdims=0),
-        helper.make_node("Where", ["keep", "sorted", "zero"], ["detection_scores"]),
-        helper.make_node("Sub", ["ones", "one"], ["detection_classes"]),
-        helper.make_node("Cast", ["order"], ["indices"], to=TensorProto.INT32),
-        helper.make_node("Where", ["keep", "indices", "minus_one"], ["detection_anchors"]),
-        helper.make_node("Unsqueeze", ["keep", "last"], ["keep_box"]),
-        helper.make_node("Where", ["keep_box", "box", "zero"], ["detection_boxes"]),
-    ]
-    constants = {
-        "k": np.array([PIXELS]),
-        "zero": np.array(0, np.float32),
-        "one": np.array(1, np.int32),
-        "minus_one": np.array(-1, np.int32),
-        "axis": np.array([1]),
-        "last": np.array([2]),
-        "box": np.array([0, 0, 0.5, 0.25], np.float32),
-        "score_threshold": np.array(SPEC.thresholds.score, np.float32),
-        "iou_threshold": np.array(SPEC.thresholds.iou, np.float32),
-    }
-    optional = [] if freeze else ["score_threshold", "iou_threshold"]
-    own = document(freeze=freeze).to_json() if metadata == "own" else metadata
-    return _model(nodes, constants, optional=optional, outputs=OUTPUTS, batch=batch, metadata=own)
+    optional = "" if freeze else ", float score_threshold, float iou_threshold"
+    model = model_from_text(
+        f"""identity (uint8[{batch},2,2,3] image{optional}) => (int32[{batch}] num_detections,
+            float[{batch},4,4] detection_boxes, float[{batch},4] detection_scores,
+            int32[{batch},4] detection_classes, int32[{batch},4] detection_anchors)
+        <int64[1] k = {{4}}, float zero = {{0}}, int32 one = {{1}}, int32 minus_one = {{-1}}, int64[1] axis = {{1}},
+            int64[1] last = {{2}}, float[4] box = {{0, 0, 0.5, 0.25}},
+            float score_threshold = {{{SPEC.thresholds.score}}}, float iou_threshold = {{{SPEC.thresholds.iou}}},
+            {RED_CONSTANTS}>
+        {{
+            {RED_SCORES}
+            sorted, order = TopK <axis = 1>(scores, k)
+            above = Greater(sorted, score_threshold)
+            sane = GreaterOrEqual(iou_threshold, zero)  # an input must be used
+            keep = And(above, sane)
+            ones = Cast <to = 6>(keep)
+            num_detections = ReduceSum <keepdims = 0>(ones, axis)
+            detection_scores = Where(keep, sorted, zero)
+            detection_classes = Sub(ones, one)
+            indices = Cast <to = 6>(order)
+            detection_anchors = Where(keep, indices, minus_one)
+            keep_box = Unsqueeze(keep, last)
+            detection_boxes = Where(keep_box, box, zero)
+        }}"""
+    )
+    return _with_document(model, document(freeze=freeze).to_json() if metadata == "own" else metadata)
 
 
 def head_model(*, spec: DetectorSpec = RAW_HEAD, batch: int | str = 1) -> bytes:
     """A model that ends at the raw head: objectness is logit-like red / 255, all else 0; ``(N, 2, 2, 6)``."""
-    nodes = [
-        *_red_scores("scores"),
-        helper.make_node("Reshape", ["scores", "grid"], ["objectness"]),
-        helper.make_node("Mul", ["objectness", "pick"], ["head"]),
-    ]
-    constants = {"grid": np.array([0, SIZE, SIZE, 1]), "pick": np.array([0, 0, 0, 0, 1, 0], np.float32)}
-    outputs = (("head", TensorProto.FLOAT, [SIZE, SIZE, 6]),)
-    own = document(spec).to_json()
-    return _model(nodes, constants, optional=[], outputs=outputs, batch=batch, metadata=own)
-
-
-def _red_scores(name: str) -> list[onnx.NodeProto]:
-    return [
-        helper.make_node("Cast", ["image"], ["real"], to=TensorProto.FLOAT),
-        helper.make_node("Slice", ["real", "red_start", "red_end", "red_axis"], ["red"]),
-        helper.make_node("Reshape", ["red", "flat"], ["flat_red"]),
-        helper.make_node("Div", ["flat_red", "white"], [name]),
-    ]
-
-
-def _model(
-    nodes: list[onnx.NodeProto],
-    constants: dict[str, NDArray[Any]],
-    *,
-    optional: list[str],
-    outputs: tuple[tuple[str, int, list[int]], ...],
-    batch: int | str,
-    metadata: str | None,
-) -> bytes:
-    constants = constants | {
-        "red_start": np.array([0]),
-        "red_end": np.array([1]),
-        "red_axis": np.array([3]),
-        "flat": np.array([0, PIXELS]),
-        "white": np.array(255, np.float32),
-    }
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [batch, SIZE, SIZE, 3])
-    graph = helper.make_graph(
-        nodes,
-        "identity",
-        [image, *(helper.make_tensor_value_info(name, TensorProto.FLOAT, []) for name in optional)],
-        [helper.make_tensor_value_info(name, dtype, [batch, *shape]) for name, dtype, shape in outputs],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    model = model_from_text(
+        f"""identity (uint8[{batch},2,2,3] image) => (float[{batch},2,2,6] head)
+        <int64[4] grid = {{0, 2, 2, 1}}, float[6] pick = {{0, 0, 0, 0, 1, 0}}, {RED_CONSTANTS}>
+        {{
+            {RED_SCORES}
+            objectness = Reshape(scores, grid)
+            head = Mul(objectness, pick)
+        }}"""
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    return _with_document(model, document(spec).to_json())
+
+
+def model_from_text(text: str) -> onnx.ModelProto:
+    """A graph in ONNX's text form, opset 19, as a model that keeps the standard."""
+    model = onnx.parser.parse_model('<ir_version: 9, opset_import: ["": 19]>\n' + text)
     onnx.checker.check_model(model)
+    return model
+
+
+def _with_document(model: onnx.ModelProto, metadata: str | None) -> bytes:
     if metadata is not None:
         helper.set_model_props(model, {METADATA_KEY: metadata})
     serialized: bytes = model.SerializeToString()

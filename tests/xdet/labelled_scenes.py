@@ -1,4 +1,4 @@
-"""Small annotated photographs for the identity detector of ``finished_models``: what it finds in them is known in advance.
+"""Small annotated photographs for the identity detector of ``finished_models``: what it finds is known in advance.
 
 A photograph has 200 x 100 pixels in four flat quarters; a quarter of red value r is one detection of score r / 255 with
 the box x 0, y 0, width 100, height 25 in pixels.
@@ -14,11 +14,13 @@ import numpy as np
 from PIL import Image
 
 from tests.xdet.finished_models import SPEC, document, finished_model
+from xdet.evaluation.evaluate import evaluate
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from converters.spec import DetectorSpec
+    from xdet.evaluation.results import Evaluation
 
 FOUND_XYWH_PX: list[float] = [0, 0, 100, 25]
 ELSEWHERE_XYWH_PX: list[float] = [120, 50, 60, 40]
@@ -67,6 +69,10 @@ class Scene:
         sections = {"images": self.images, "annotations": self.annotations, "categories": self.categories}
         path.write_text(json.dumps(sections), encoding="utf-8")
         return path
+
+    def measure(self, models: Path | list[Path], **options: Any) -> Evaluation:
+        """Evaluate models on it."""
+        return evaluate(models, self.folder, self.write(), max_detections=4, threads=1, **options)
 
 
 def two_people(folder: Path) -> Scene:

@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.xdet.labelled_scenes import Scene, two_people, write_model
 from xdet.detection.batch import detect_to_file
 from xdet.detection.detector import Detector
 from xdet.detection.parquet import open_results
 from xdet.detection.results import results_header
 from xdet.errors import DataError, UsageError
-from xdet.evaluation.evaluate import evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xdet.evaluation.results import Evaluation
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    return two_people(tmp_path)
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return write_model(tmp_path / "identity.onnx")
+    from tests.xdet.labelled_scenes import Scene
 
 
 def detected(
@@ -41,10 +29,6 @@ def detected(
     ):
         detect_to_file(detector, images, results, classes=classes)
     return target
-
-
-def measure(scene: Scene, models: Path | list[Path], **options: Any) -> Evaluation:
-    return evaluate(models, scene.folder, scene.write(), max_detections=4, threads=1, **options)
 
 
 def photographs(scene: Scene) -> list[Path]:
@@ -60,7 +44,7 @@ def test_the_precision_is_the_models_own_wherever_the_photographs_were(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     moved = [Path(shutil.copy(path, elsewhere / f"other-{path.name}")) for path in photographs(scene)]
-    found = measure(scene, [detected(model, moved, tmp_path / f"found{suffix}"), model])
+    found = scene.measure([detected(model, moved, tmp_path / f"found{suffix}"), model])
     own, others = found.results
     assert own.score.metrics == others.score.metrics
     assert own.score.metrics["AP50"] == pytest.approx(51 / 101, abs=1e-15)
@@ -69,7 +53,7 @@ def test_the_precision_is_the_models_own_wherever_the_photographs_were(
 
 
 def test_a_photograph_without_a_result_is_told(scene: Scene, model: Path, tmp_path: Path) -> None:
-    found = measure(scene, detected(model, photographs(scene)[:1], tmp_path / "found.jsonl"))
+    found = scene.measure(detected(model, photographs(scene)[:1], tmp_path / "found.jsonl"))
     assert found.ignored == {"unreadable_images": 1}
     assert "not among the results" in found.problems[0].message
 
@@ -77,11 +61,11 @@ def test_a_photograph_without_a_result_is_told(scene: Scene, model: Path, tmp_pa
 def test_results_that_cannot_be_compared_are_refused(scene: Scene, model: Path, tmp_path: Path) -> None:
     images = photographs(scene)
     with pytest.raises(UsageError, match=r"made with score 0\.4, not 0\.001; detect with `score_threshold`"):
-        measure(scene, detected(model, images, tmp_path / "high.jsonl", score=0.4))
+        scene.measure(detected(model, images, tmp_path / "high.jsonl", score=0.4))
     with pytest.raises(UsageError, match="some classes alone"):
-        measure(scene, detected(model, images, tmp_path / "one.jsonl", classes=["person"]))
+        scene.measure(detected(model, images, tmp_path / "one.jsonl", classes=["person"]))
     with pytest.raises(UsageError, match="--protocol coco"):
-        measure(scene, detected(model, images, tmp_path / "zoo.jsonl"), protocol="zoo-4")
+        scene.measure(detected(model, images, tmp_path / "zoo.jsonl"), protocol="zoo-4")
 
 
 @pytest.mark.parametrize("data", [b"", b"{}\n", b"[" * 100_000, b'{"schema": "xdet.detection_lines"}\n{"image": 3}\n'])
@@ -92,4 +76,4 @@ def test_a_file_of_another_kind_is_one_line(scene: Scene, tmp_path: Path, data: 
     path = tmp_path / f"odd{suffix}"
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"results file of xdet detect|Parquet file of xdet detect"):
-        measure(scene, path)
+        scene.measure(path)

@@ -12,7 +12,7 @@ import pytest
 import xdet
 from converters.spec import Rescaling
 from tests.xdet.finished_models import SPEC
-from tests.xdet.labelled_scenes import ELSEWHERE_XYWH_PX, FOUND_XYWH_PX, Scene, two_people, write_model
+from tests.xdet.labelled_scenes import ELSEWHERE_XYWH_PX, FOUND_XYWH_PX, Scene, write_model
 from xdet.errors import DataError, ModelError, OutputError, UsageError
 from xdet.evaluation.evaluate import evaluate
 from xdet.evaluation.predictions import HEADER, truncation_table
@@ -26,26 +26,12 @@ if TYPE_CHECKING:
     from xdet.evaluation.results import Evaluation
 
 
-@pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    return two_people(tmp_path)
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return write_model(tmp_path / "identity.onnx")
-
-
-def measure(scene: Scene, model: Path | list[Path], **options: Any) -> Evaluation:
-    return evaluate(model, scene.folder, scene.write(), max_detections=4, threads=1, **options)
-
-
 def ap50(evaluation: Evaluation) -> float | None:
     return evaluation.results[0].score.metrics["AP50"]
 
 
 def test_one_of_two_found_is_51_of_101_recalls(scene: Scene, model: Path) -> None:
-    found = measure(scene, model)
+    found = scene.measure(model)
     assert ap50(found) == pytest.approx(51 / 101, abs=1e-15)
     assert found.results[0].runtime == "onnxruntime:cpu"
     assert (found.num_images, found.num_truths, found.num_crowds) == (2, 2, 0)
@@ -58,7 +44,7 @@ def test_one_of_two_found_is_51_of_101_recalls(scene: Scene, model: Path) -> Non
 @pytest.mark.parametrize(("protocol", "expected"), [("zoo-3", 1 / 2), ("zoo-4", 0.49 + 0.01 * 3 / 4 + 0.5 * 0.5 / 2)])
 def test_the_zoo_protocols_on_a_hit_and_a_miss(scene: Scene, model: Path, protocol: str, expected: float) -> None:
     """Recall 1/2, 1/2; precision 1, 1/2. zoo-4: 1 up to 0.49, 1/2 at 0.5, then down to 0 at 1."""
-    assert ap50(measure(scene, model, protocol=protocol)) == pytest.approx(expected, abs=1e-12)
+    assert ap50(scene.measure(model, protocol=protocol)) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +58,8 @@ def test_the_iou_of_a_hit_is_an_option_of_the_zoo_protocols(
     scene = Scene(tmp_path)
     scene.add(255, truths=[[0, 0, 40, 50]])
     model, kept = write_model(tmp_path / "identity.onnx"), tmp_path / "kept"
-    measure(scene, model, protocol=protocol, resume=kept)
-    found = measure(scene, model, protocol=protocol, eval_iou=eval_iou, resume=kept)
+    scene.measure(model, protocol=protocol, resume=kept)
+    found = scene.measure(model, protocol=protocol, eval_iou=eval_iou, resume=kept)
     assert found.results[0].resumed == 1
     assert found.options.eval_iou == (eval_iou or 0.5)
     assert found.results[0].score.metrics == {name: pytest.approx(expected, abs=0.011)}
@@ -89,8 +75,8 @@ def test_neither_workers_nor_batches_change_a_number(tmp_path: Path, workers: in
     scene = Scene(tmp_path)
     for index in range(7):
         scene.add(30 * index + 1, truths=[FOUND_XYWH_PX] if index % 3 else [ELSEWHERE_XYWH_PX])
-    one = measure(scene, write_model(tmp_path / "1.onnx"), workers=1)
-    other = measure(scene, write_model(tmp_path / "m.onnx", batch=batch), workers=workers)
+    one = scene.measure(write_model(tmp_path / "1.onnx"), workers=1)
+    other = scene.measure(write_model(tmp_path / "m.onnx", batch=batch), workers=workers)
     assert other.results[0].score.metrics == one.results[0].score.metrics
     assert ap50(one) is not None
 
@@ -106,19 +92,19 @@ def test_a_detection_on_a_crowd(
     scene = Scene(tmp_path)
     scene.add(255, truths=[], crowds=[FOUND_XYWH_PX])
     scene.add(128, truths=[FOUND_XYWH_PX])
-    found = measure(scene, model, crowd=crowd)
+    found = scene.measure(model, crowd=crowd)
     assert ap50(found) == pytest.approx(expected, abs=1e-15)
     assert (found.num_truths, found.num_crowds, found.ignored) == counts
 
 
 @pytest.mark.parametrize(("protocol", "crowd"), [("coco", "ignore"), ("zoo-3", "keep"), ("zoo-4", "keep")])
 def test_every_protocol_has_its_own_rule_for_crowds(scene: Scene, model: Path, protocol: str, crowd: str) -> None:
-    assert measure(scene, model, protocol=protocol).options.crowd == crowd
+    assert scene.measure(model, protocol=protocol).options.crowd == crowd
 
 
 def test_images_with_too_many_truths_are_left_out_and_counted(scene: Scene, model: Path) -> None:
     scene.add(255, truths=[ELSEWHERE_XYWH_PX] * 3)
-    found = measure(scene, model, max_gt=2)
+    found = scene.measure(model, max_gt=2)
     assert (found.num_images, found.ignored) == (2, {"images_over_max_gt": 1})
     assert ap50(found) == pytest.approx(51 / 101, abs=1e-15)
     assert "  1 images with too many ground truths" in report_text(evaluation_report(found))
@@ -130,7 +116,7 @@ def test_categories_are_matched_by_name_and_the_others_counted(tmp_path: Path) -
     scene = Scene(tmp_path, categories=[{"id": 1, "name": "person"}, {"id": 5, "name": "dog "}])
     scene.add(255, truths=[FOUND_XYWH_PX, ELSEWHERE_XYWH_PX])
     scene.annotations[0]["category_id"] = 5
-    found = measure(scene, write_model(tmp_path / "dog.onnx", spec=names))
+    found = scene.measure(write_model(tmp_path / "dog.onnx", spec=names))
     assert found.class_names == ("dog ",)
     assert found.ignored == {"annotations_of_other_categories": 1}
     assert ap50(found) == pytest.approx(1.0, abs=1e-15)
@@ -139,14 +125,14 @@ def test_categories_are_matched_by_name_and_the_others_counted(tmp_path: Path) -
 def test_models_of_other_classes_are_refused(scene: Scene, tmp_path: Path) -> None:
     cat = write_model(tmp_path / "cat.onnx", spec=replace(SPEC, class_names=("cat",)))
     with pytest.raises(DataError, match=r"has the categories 'person', '.*cat\.onnx' finds 'cat'.*`classes`"):
-        measure(scene, cat)
+        scene.measure(cat)
 
 
 def test_models_of_different_classes_cannot_be_compared(scene: Scene, model: Path, tmp_path: Path) -> None:
     scene.categories.append({"id": 2, "name": "cat"})
     cat = write_model(tmp_path / "cat.onnx", spec=replace(SPEC, class_names=("cat",)))
     with pytest.raises(UsageError, match=r"only one of them finds 'person', 'cat'; evaluate them in two calls"):
-        measure(scene, [model, cat])
+        scene.measure([model, cat])
 
 
 @pytest.mark.parametrize("orientation", [6, 1])
@@ -154,12 +140,12 @@ def test_the_annotated_size_decides_about_exif(tmp_path: Path, model: Path, orie
     """A photograph stored lying: its annotation has the upright size, so it is turned, and its person found."""
     scene = Scene(tmp_path)
     scene.add(255, truths=[FOUND_XYWH_PX], orientation=orientation)
-    assert ap50(measure(scene, model)) == pytest.approx(1.0, abs=1e-15)
+    assert ap50(scene.measure(model)) == pytest.approx(1.0, abs=1e-15)
 
 
 def test_a_photograph_of_another_size_is_left_out_and_told(scene: Scene, model: Path) -> None:
     scene.images[1]["width"] = 300
-    found = measure(scene, model)
+    found = scene.measure(model)
     assert found.ignored == {"images_of_another_size": 1}
     (problem,) = found.problems
     assert problem.message.startswith(
@@ -172,7 +158,7 @@ def test_damaged_photographs_are_left_out_for_every_model_and_told_once(
     scene: Scene, model: Path, tmp_path: Path
 ) -> None:
     scene.add(255, truths=[ELSEWHERE_XYWH_PX]).write_bytes(b"no picture")
-    found = measure(scene, [model, write_model(tmp_path / "other.onnx")])
+    found = scene.measure([model, write_model(tmp_path / "other.onnx")])
     assert found.ignored == {"unreadable_images": 1}
     assert len(found.problems) == 1
     assert found.problems[0].message.startswith(f"image 3: '{scene.folder / '3.png'}'")
@@ -183,12 +169,12 @@ def test_when_no_photograph_can_be_used_the_counts_are_told(scene: Scene, model:
     for path in scene.folder.glob("*.png"):
         path.write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"leaves no image to evaluate: unreadable_images 2"):
-        measure(scene, model)
+        scene.measure(model)
 
 
 def test_several_models_are_compared_with_the_first(scene: Scene, model: Path, tmp_path: Path) -> None:
     """The same detector under another name differs by nothing."""
-    found = measure(scene, [model, write_model(tmp_path / "twin.onnx")])
+    found = scene.measure([model, write_model(tmp_path / "twin.onnx")])
     assert [(one.index, one.metric) for one in found.comparisons] == [(1, "AP"), (1, "AP50")]
     for comparison in found.comparisons:
         assert (comparison.difference.value, comparison.difference.low, comparison.difference.high) == (0, 0, 0)
@@ -207,16 +193,16 @@ def test_the_zero_point_127_truncates_every_pixel_to_the_one_below(tmp_path: Pat
     scene = Scene(tmp_path)
     scene.add(1, truths=[FOUND_XYWH_PX])  # score 1 / 255, truncated to 0
     path = write_model(tmp_path / "m.onnx", spec=minus_one_to_one)
-    assert ap50(measure(scene, path, protocol="zoo-3")) == 1.0
-    assert ap50(measure(scene, path, protocol="zoo-3", truncate_input=True)) == 0.0
+    assert ap50(scene.measure(path, protocol="zoo-3")) == 1.0
+    assert ap50(scene.measure(path, protocol="zoo-3", truncate_input=True)) == 0.0
 
 
 def test_truncation_is_refused_where_it_is_not_defined(scene: Scene, model: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="`truncate_input` belongs to the zoo's protocols"):
-        measure(scene, model, truncate_input=True)
+        scene.measure(model, truncate_input=True)
     odd = replace(SPEC, image=replace(SPEC.image, rescaling=Rescaling(0.017, -2.1)))
     with pytest.raises(UsageError, match=r"odd\.onnx' rescales them by 0\.017, -2\.1"):
-        measure(scene, write_model(tmp_path / "odd.onnx", spec=odd), protocol="zoo-4", truncate_input=True)
+        scene.measure(write_model(tmp_path / "odd.onnx", spec=odd), protocol="zoo-4", truncate_input=True)
 
 
 @pytest.mark.parametrize(
@@ -234,20 +220,20 @@ def test_truncation_is_refused_where_it_is_not_defined(scene: Scene, model: Path
 )
 def test_options_out_of_range_are_refused(scene: Scene, model: Path, options: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError) as refused:
-        measure(scene, model, **options)
+        scene.measure(model, **options)
     assert words in str(refused.value)
 
 
 def test_frozen_thresholds_are_refused(scene: Scene, tmp_path: Path) -> None:
     frozen = write_model(tmp_path / "frozen.onnx", freeze=True)
     with pytest.raises(UsageError, match=r"frozen at 0\.5, 0\.001 is below it; .*without `freeze_thresholds`"):
-        measure(scene, frozen)
-    assert measure(scene, frozen, score_threshold=0.5).num_images == 2
+        scene.measure(frozen)
+    assert scene.measure(frozen, score_threshold=0.5).num_images == 2
 
 
 def test_a_missing_model_is_told_before_any_work(scene: Scene, model: Path) -> None:
     with pytest.raises(ModelError, match=r"cannot read model '.*gone\.onnx'"):
-        measure(scene, [model, scene.folder / "gone.onnx"], resume=scene.folder / "kept")
+        scene.measure([model, scene.folder / "gone.onnx"], resume=scene.folder / "kept")
     assert not (scene.folder / "kept").exists()
 
 
@@ -265,7 +251,7 @@ def test_every_model_is_checked_before_the_first_one_runs(
     ]
     for second in seconds:
         with pytest.raises((UsageError, DataError), match=second.name):
-            measure(scene, [model, second], resume=scene.folder / "kept", **options)
+            scene.measure([model, second], resume=scene.folder / "kept", **options)
     assert looked_at == []
     assert not (scene.folder / "kept").exists()
 
@@ -311,64 +297,64 @@ def four(tmp_path: Path) -> Scene:
 def test_an_interrupted_run_goes_on_where_it_stopped(four: Scene, model: Path, looked_at: list[int]) -> None:
     kept = four.folder / "kept.jsonl"
     with pytest.raises(Stop):
-        measure(four, model, resume=kept, progress=interrupt_after(3))
+        four.measure(model, resume=kept, progress=interrupt_after(3))
     assert len(kept.read_bytes().splitlines()) == 1 + 3
     looked_at.clear()
-    resumed = measure(four, model, resume=kept)
+    resumed = four.measure(model, resume=kept)
     assert (looked_at, resumed.results[0].resumed) == ([1], 3)
-    assert resumed.results[0].score.metrics == measure(four, model).results[0].score.metrics
+    assert resumed.results[0].score.metrics == four.measure(model).results[0].score.metrics
     assert len(kept.read_bytes().splitlines()) == 1 + 4
 
 
 def test_half_a_line_of_a_killed_process_is_cut_off(four: Scene, model: Path, looked_at: list[int]) -> None:
     kept = four.folder / "kept.jsonl"
-    whole = measure(four, model, resume=kept).results[0].score.metrics
+    whole = four.measure(model, resume=kept).results[0].score.metrics
     kept.write_bytes(kept.read_bytes()[:-20])
     looked_at.clear()
-    assert measure(four, model, resume=kept).results[0].score.metrics == whole
+    assert four.measure(model, resume=kept).results[0].score.metrics == whole
     assert looked_at == [1]
     assert len(kept.read_bytes().splitlines()) == 1 + 4
 
 
 def test_a_photograph_that_changed_is_looked_at_again(four: Scene, model: Path, looked_at: list[int]) -> None:
     kept = four.folder / "kept.jsonl"
-    measure(four, model, resume=kept)
+    four.measure(model, resume=kept)
     (four.folder / "2.png").write_bytes((four.folder / "1.png").read_bytes())
     looked_at.clear()
-    assert measure(four, model, resume=kept).results[0].resumed == 3
+    assert four.measure(model, resume=kept).results[0].resumed == 3
     assert looked_at == [1]
 
 
 def test_other_options_and_models_take_nothing(four: Scene, model: Path, tmp_path: Path) -> None:
     kept = four.folder / "kept.jsonl"
-    measure(four, model, resume=kept)
-    assert measure(four, model, resume=kept, iou_threshold=0.6).results[0].resumed == 0
+    four.measure(model, resume=kept)
+    assert four.measure(model, resume=kept, iou_threshold=0.6).results[0].resumed == 0
     other = write_model(tmp_path / "other.onnx", batch=2)
-    assert measure(four, other, resume=kept).results[0].resumed == 0
-    assert [result.resumed for result in measure(four, [model, other], resume=kept).results] == [4, 4]
-    assert measure(four, model, resume=kept, protocol="zoo-4", crowd="drop").results[0].resumed == 4
+    assert four.measure(other, resume=kept).results[0].resumed == 0
+    assert [result.resumed for result in four.measure([model, other], resume=kept).results] == [4, 4]
+    assert four.measure(model, resume=kept, protocol="zoo-4", crowd="drop").results[0].resumed == 4
 
 
 def test_a_file_of_an_earlier_version_goes_on_without_a_header(four: Scene, model: Path, looked_at: list[int]) -> None:
     kept = four.folder / "kept.jsonl"
-    measure(four, model, resume=kept)
+    four.measure(model, resume=kept)
     earlier = kept.read_bytes().removeprefix(HEADER)
     kept.write_bytes(earlier[:-20])
     looked_at.clear()
-    assert measure(four, model, resume=kept).results[0].resumed == 3
+    assert four.measure(model, resume=kept).results[0].resumed == 3
     assert looked_at == [1]
     assert kept.read_bytes() == earlier
 
 
 def test_a_place_that_cannot_be_written_is_told_before_any_work(four: Scene, model: Path, looked_at: list[int]) -> None:
     with pytest.raises(OutputError, match=r"cannot write '.*kept'.*`resume`"):
-        measure(four, model, resume=four.folder / "nowhere" / "kept")
+        four.measure(model, resume=four.folder / "nowhere" / "kept")
     assert looked_at == []
 
 
 def test_the_library_call_is_public(scene: Scene, model: Path) -> None:
     assert xdet.evaluate is evaluate
-    assert isinstance(measure(scene, model), xdet.Evaluation)
+    assert isinstance(scene.measure(model), xdet.Evaluation)
 
 
 @pytest.mark.shared

@@ -2,146 +2,108 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 
 import xdet
+from tests.xdet.finished_models import model_from_text
 from xdet.errors import ModelError
 from xdet.inspection.coverage import integer_coverage
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-
-@dataclass(frozen=True)
-class Network:
-    """A quantised 1x1 convolution of 4 to 4 channels on 5 x 5: 400 MACs; a field spoils one rule of integer fusion."""
-
-    input_is_quantised: bool = True
-    weights_are_quantised: bool = True
-    bias_scale: float | tuple[float, ...] | None = 0.5 * 0.25
-    weight_scale: float | tuple[float, ...] = 0.25
-    float_bias: bool = False
-    float_output: bool = False
-    extra_reader: bool = False
-    relu_behind: bool = False
-
-    def build(self) -> bytes:
-        nodes, constants = self._operands()
-        outputs = [helper.make_tensor_value_info("y", TensorProto.UINT8, [1, 4, 5, 5])]
-        result = "sums"
-        if self.relu_behind:
-            nodes.append(helper.make_node("Sigmoid", ["sums"], ["bent"]))
-            result = "bent"
-        nodes.append(helper.make_node("QuantizeLinear", [result, "s", "z"], ["y"]))
-        if self.float_output:
-            outputs.append(helper.make_tensor_value_info("sums", TensorProto.FLOAT, [1, 4, 5, 5]))
-        if self.extra_reader:
-            nodes.append(helper.make_node("Neg", ["sums"], ["n"]))
-            outputs.append(helper.make_tensor_value_info("n", TensorProto.FLOAT, [1, 4, 5, 5]))
-        dtype = TensorProto.UINT8 if self.input_is_quantised else TensorProto.FLOAT
-        graph = helper.make_graph(
-            nodes,
-            "g",
-            [helper.make_tensor_value_info("x", dtype, [1, 4, 5, 5])],
-            outputs,
-            [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-        )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
-        serialized: bytes = model.SerializeToString()
-        return serialized
-
-    def _operands(self) -> tuple[list[Any], dict[str, Any]]:
-        codes = np.arange(16, dtype=np.int8).reshape(4, 4, 1, 1)
-        constants: dict[str, Any] = {"s": np.float32(0.5), "z": np.uint8(7)}
-        nodes, read = [], ["x", "weights"]
-        if self.input_is_quantised:
-            nodes.append(helper.make_node("DequantizeLinear", ["x", "s", "z"], ["real"]))
-            read[0] = "real"
-        if self.weights_are_quantised:
-            constants |= {"codes": codes, "ws": np.asarray(self.weight_scale, np.float32)}
-            constants["wz"] = np.zeros_like(constants["ws"], np.int8)
-            nodes.append(helper.make_node("DequantizeLinear", ["codes", "ws", "wz"], ["weights"]))
-        else:
-            constants["weights"] = codes.astype(np.float32)
-        if self.float_bias:
-            constants["bias"] = np.ones(4, np.float32)
-            read.append("bias")
-        elif self.bias_scale is not None:
-            constants |= {"b": np.ones(4, np.int32), "bs": np.asarray(self.bias_scale, np.float32)}
-            constants["bz"] = np.zeros_like(constants["bs"], np.int32)
-            nodes.append(helper.make_node("DequantizeLinear", ["b", "bs", "bz"], ["bias"]))
-            read.append("bias")
-        nodes.append(helper.make_node("Conv", read, ["sums"], name="conv"))
-        return nodes, constants
+ONES = ", ".join(["1"] * 16)
+# A quantised 1x1 convolution of 4 to 4 channels on 5 x 5: 400 MACs.
+CONVOLUTION = f"""g (uint8[1,4,5,5] x) => (uint8[1,4,5,5] y)
+<float s = {{0.5}}, uint8 z = {{7}}, int8[4,4,1,1] codes = {{{ONES}}}, float ws = {{0.25}}, int8 wz = {{0}},
+ int32[4] b = {{1, 1, 1, 1}}, float bs = {{0.125}}, int32 bz = {{0}}, float[4] real_bias = {{1, 1, 1, 1}},
+ float[4,4,1,1] real_weights = {{{ONES}}}>
+{{
+    real = DequantizeLinear(x, s, z)
+    weights = DequantizeLinear(codes, ws, wz)
+    bias = DequantizeLinear(b, bs, bz)
+    [conv] sums = Conv(real, weights, bias)
+    y = QuantizeLinear(sums, s, z)
+}}"""
 
 
-@pytest.mark.parametrize("network", [Network(), Network(bias_scale=None), Network(float_bias=True)])
-def test_a_quantised_convolution_runs_in_integers_whatever_its_bias(network: Network) -> None:
-    found = integer_coverage(network.build())
+def network(*changes: tuple[str, str]) -> bytes:
+    """The convolution with words of its text exchanged."""
+    text = CONVOLUTION
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    return bytes(model_from_text(text).SerializeToString())
+
+
+@pytest.mark.parametrize("bias", ["bias", "", "real_bias"])
+def test_a_quantised_convolution_runs_in_integers_whatever_its_bias(bias: str) -> None:
+    found = integer_coverage(network(("weights, bias)", f"weights, {bias})".replace(", )", ")"))))
     assert (found.provider, found.macs_total, found.macs_integer, found.misses) == ("cpu", 400, 400, ())
     assert found.share == 1.0
 
 
 @pytest.mark.parametrize(
-    ("network", "reason"),
+    ("changes", "reason"),
     [
-        (Network(input_is_quantised=False), "its input 'x' is float: no DequantizeLinear in front of it"),
-        (Network(weights_are_quantised=False), "its weights 'weights' are float: no DequantizeLinear behind them"),
-        (Network(bias_scale=0.2), "its bias scale is 60.0% off input scale x weight scale, more than 1%"),
         (
-            Network(weight_scale=(0.25,) * 4, bias_scale=(0.125,) * 2),
+            [("(uint8[1,4,5,5] x)", "(float[1,4,5,5] x)"), ("real = DequantizeLinear(x, s, z)", "real = Identity(x)")],
+            "its input 'real' is float: no DequantizeLinear in front of it",
+        ),
+        (
+            [("Conv(real, weights", "Conv(real, real_weights")],
+            "its weights 'real_weights' are float: no DequantizeLinear behind them",
+        ),
+        ([("0.125", "0.2")], "its bias scale is 60.0% off input scale x weight scale, more than 1%"),
+        (
+            [
+                (
+                    "float ws = {0.25}, int8 wz = {0}",
+                    "float[4] ws = {0.25, 0.25, 0.25, 0.25}, int8[4] wz = {0, 0, 0, 0}",
+                ),
+                ("float bs = {0.125}, int32 bz = {0}", "float[2] bs = {0.125, 0.125}, int32[2] bz = {0, 0}"),
+            ],
             "its input, weights and bias have 1, 4 and 2 scales",
         ),
-        (Network(float_output=True), "its float result 'sums' is an output of the model"),
-        (Network(extra_reader=True), "its float result 'sums' is read by 2 operators, not by one QuantizeLinear"),
-        (Network(relu_behind=True), "its float result 'sums' goes to Sigmoid, not to a QuantizeLinear"),
+        ([("] y)", "] y, float[1,4,5,5] sums)")], "its float result 'sums' is an output of the model"),
+        (
+            [("] y)", "] y, float[1,4,5,5] n)"), ("    y =", "    n = Neg(sums)\n    y =")],
+            "its float result 'sums' is read by 2 operators, not by one QuantizeLinear",
+        ),
+        (
+            [("y = QuantizeLinear(sums", "bent = Sigmoid(sums)\n    y = QuantizeLinear(bent")],
+            "its float result 'sums' goes to Sigmoid, not to a QuantizeLinear",
+        ),
     ],
     ids=["input", "weights", "bias-scale", "bias-scales", "output", "readers", "behind"],
 )
-def test_what_stays_in_float_is_told_with_the_rule_that_blocked_it(network: Network, reason: str) -> None:
-    found = integer_coverage(network.build())
+def test_what_stays_in_float_is_told_with_the_rule_that_blocked_it(changes: list[tuple[str, str]], reason: str) -> None:
+    found = integer_coverage(network(*changes))
     assert (found.macs_total, found.macs_integer, found.share) == (400, 0, 0.0)
     assert [(miss.node, miss.reason) for miss in found.misses] == [("conv", reason)]
 
 
 def two_convolutions(*, second_in_float: bool) -> bytes:
     """Two convolutions that share one weight; the second one perhaps reads real numbers."""
-    scale = [("s", np.float32(0.5)), ("z", np.uint8(7)), ("ws", np.float32(0.25)), ("wz", np.int8(0))]
-    nodes = [
-        helper.make_node("DequantizeLinear", ["codes", "ws", "wz"], ["w1"]),
-        helper.make_node("DequantizeLinear", ["codes", "ws", "wz"], ["w2"]),
-        helper.make_node("DequantizeLinear", ["x", "s", "z"], ["real"]),
-        helper.make_node("Conv", ["real", "w1"], ["sums"], name="first"),
-        helper.make_node("QuantizeLinear", ["sums", "s", "z"], ["y"]),
-        helper.make_node("DequantizeLinear", ["x2", "s", "z"], ["real2"]),
-        helper.make_node("Conv", ["x2" if second_in_float else "real2", "w2"], ["sums2"], name="second"),
-        helper.make_node("QuantizeLinear", ["sums2", "s", "z"], ["y2"]),
-    ]
-    if second_in_float:
-        del nodes[5]
-    shape, kind = [1, 4, 5, 5], TensorProto.FLOAT if second_in_float else TensorProto.UINT8
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [
-            helper.make_tensor_value_info("x", TensorProto.UINT8, shape),
-            helper.make_tensor_value_info("x2", kind, shape),
-        ],
-        [helper.make_tensor_value_info(name, TensorProto.UINT8, shape) for name in ("y", "y2")],
-        [
-            numpy_helper.from_array(np.asarray(value), name)
-            for name, value in [*scale, ("codes", np.ones((4, 4, 1, 1), np.int8))]
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
-    serialized: bytes = model.SerializeToString()
-    return serialized
+    x2, real2 = ("float", "Identity(x2)") if second_in_float else ("uint8", "DequantizeLinear(x2, s, z)")
+    text = f"""g (uint8[1,4,5,5] x, {x2}[1,4,5,5] x2) => (uint8[1,4,5,5] y, uint8[1,4,5,5] y2)
+        <float s = {{0.5}}, uint8 z = {{7}}, float ws = {{0.25}}, int8 wz = {{0}}, int8[4,4,1,1] codes = {{{ONES}}}>
+        {{
+            w1 = DequantizeLinear(codes, ws, wz)
+            w2 = DequantizeLinear(codes, ws, wz)
+            real = DequantizeLinear(x, s, z)
+            [first] sums = Conv(real, w1)
+            y = QuantizeLinear(sums, s, z)
+            real2 = {real2}
+            [second] sums2 = Conv(real2, w2)
+            y2 = QuantizeLinear(sums2, s, z)
+        }}"""
+    return bytes(model_from_text(text).SerializeToString())
 
 
 @pytest.mark.parametrize(("in_float", "integer", "misses"), [(True, 400, ["second"]), (False, 800, [])])
@@ -181,4 +143,4 @@ def test_nodes_without_names_are_found_by_their_weights() -> None:
 
 def test_damage_is_told_with_the_file() -> None:
     with pytest.raises(ModelError, match=r"'m\.onnx' is a damaged ONNX file"):
-        integer_coverage(Network().build()[:-5], file="m.onnx")
+        integer_coverage(network()[:-5], file="m.onnx")

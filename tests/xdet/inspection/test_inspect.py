@@ -6,20 +6,18 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import helper, numpy_helper
 
 import xdet
 from converters.spec import ModelDocument
 from tests.converters.sources.tflite.builder import build_small_model
 from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
 from tests.converters.test_any_size import converted
-from tests.xdet.finished_models import SPEC, document, finished_model
+from tests.xdet.finished_models import SPEC, document, finished_model, model_from_text
 from xdet.errors import ModelError
 from xdet.inspection import Inspection, inspect
 from xdet.inspection.coverage import TwoScales, find_two_scales
@@ -105,15 +103,15 @@ def test_the_scales_in_front_of_leaky_relus_are_told(
 
 def quantised_graph(read: float, *, between: str | None) -> onnx.GraphProto:
     """A value written with scale 0.5 and read with ``read``, perhaps behind an operator."""
-    constants: dict[str, Any] = {"written": np.float32(0.5), "read": np.float32(read), "zero": np.uint8(0)}
-    nodes = [helper.make_node("QuantizeLinear", ["x", "written", "zero"], ["codes"])]
-    if between is not None:
-        nodes.append(helper.make_node(between, ["codes"], ["moved"]))
-    codes = "codes" if between is None else "moved"
-    nodes.append(helper.make_node("DequantizeLinear", [codes, "read", "zero"], ["y"]))
-    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
-    initialisers = [numpy_helper.from_array(np.array(value), name) for name, value in constants.items()]
-    return helper.make_graph(nodes, "g", values[:1], values[1:], initialisers)
+    codes, moved = ("codes", "") if between is None else ("moved", f"moved = {between}(codes)")
+    return model_from_text(
+        f"""g (float[1] x) => (float[1] y) <float written = {{0.5}}, float read = {{{read}}}, uint8 zero = {{0}}>
+        {{
+            codes = QuantizeLinear(x, written, zero)
+            {moved}
+            y = DequantizeLinear({codes}, read, zero)
+        }}"""
+    ).graph
 
 
 @pytest.mark.parametrize(
@@ -200,21 +198,17 @@ def test_what_other_commands_refuse_is_shown_with_a_line_that_says_so(tmp_path: 
 
 def test_graphs_that_run_graphs_are_not_given_to_an_optimiser(tmp_path: Path) -> None:
     """An endless Loop over constants would run, and for ever, while ONNX Runtime folds constants."""
-    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xya"]
-    flags = [helper.make_tensor_value_info(name, onnx.TensorProto.BOOL, []) for name in ("c", "go")]
-    count = helper.make_tensor_value_info("i", onnx.TensorProto.INT64, [])
-    copy = [helper.make_node("Identity", [a], [b]) for a, b in (("c", "go"), ("a", "b"))]
-    carried = helper.make_tensor_value_info("b", onnx.TensorProto.FLOAT, [1])
-    body = helper.make_graph(copy, "body", [count, flags[0], values[2]], [flags[1], carried])
-    loop = helper.make_node("Loop", ["", "true", "one"], ["looped"], body=body)
-    constants = [
-        numpy_helper.from_array(np.ones((), np.bool_), "true"),
-        numpy_helper.from_array(np.ones(1, np.float32), "one"),
-    ]
-    nodes = [loop, helper.make_node("Add", ["x", "looped"], ["y"])]
-    looped = helper.make_tensor_value_info("looped", onnx.TensorProto.FLOAT, [1])
-    graph = helper.make_graph(nodes, "g", values[:1], values[1:2], constants, value_info=[looped])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = model_from_text(
+        """g (float[1] x) => (float[1] y) <bool true = {1}, float[1] one = {1}, float[1] looped>
+        {
+            looped = Loop <body = body (int64 i, bool c, float[1] a) => (bool go, float[1] b)
+            {
+                go = Identity(c)
+                b = Identity(a)
+            }>("", true, one)
+            y = Add(x, looped)
+        }"""
+    )
     found = inspected(tmp_path, model.SerializeToString())
     assert "none of which runs another graph" in str(found.coverage_problem)
 

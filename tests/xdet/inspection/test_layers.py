@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 import xdet
 from converters.sources.tflite.reader import read_tflite
 from tests.converters.sources.tflite.builder import TfliteBuilder, build_small_model
+from tests.xdet.finished_models import model_from_text
 from xdet.errors import ModelError
 from xdet.inspection import Layer, TensorSummary, inspect
 from xdet.inspection.layers import tensor_bytes
@@ -144,34 +145,21 @@ def test_a_converted_model_has_its_sources_weights_and_operations(embedded_tflit
 
 def quantised_network(*, extra_reader: bool) -> onnx.ModelProto:
     """uint8 codes -> DQ -> Conv 1 -> 2 channels -> Q -> DQ -> Relu -> Q, 3 x 3; perhaps a Neg behind the first DQ."""
-    nodes = [
-        helper.make_node("DequantizeLinear", ["x", "s", "z"], ["real"]),
-        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["weights"]),
-        helper.make_node("Conv", ["real", "weights"], ["sums"], name="conv"),
-        helper.make_node("QuantizeLinear", ["sums", "s", "z"], ["codes"]),
-        helper.make_node("DequantizeLinear", ["codes", "s", "z"], ["again"]),
-        helper.make_node("Relu", ["again"], ["positive"]),
-        helper.make_node("QuantizeLinear", ["positive", "s", "z"], ["y"]),
-    ]
-    outputs = [helper.make_tensor_value_info("y", TensorProto.UINT8, ["N", 2, 3, 3])]
-    if extra_reader:
-        nodes.append(helper.make_node("Neg", ["real"], ["n"]))
-        outputs.append(helper.make_tensor_value_info("n", TensorProto.FLOAT, ["N", 1, 3, 3]))
-    constants = {
-        "s": np.float32(0.5),
-        "z": np.uint8(7),
-        "w": np.zeros((2, 1, 1, 1), np.int8),
-        "ws": np.float32(0.25),
-        "wz": np.int8(0),
-    }
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["N", 1, 3, 3])],
-        outputs,
-        [numpy_helper.from_array(np.array(value), name) for name, value in constants.items()],
+    output, node = (", float[N,1,3,3] n", "n = Neg(real)") if extra_reader else ("", "")
+    return model_from_text(
+        f"""g (uint8[N,1,3,3] x) => (uint8[N,2,3,3] y{output})
+        <float s = {{0.5}}, uint8 z = {{7}}, int8[2,1,1,1] w = {{0, 0}}, float ws = {{0.25}}, int8 wz = {{0}}>
+        {{
+            real = DequantizeLinear(x, s, z)
+            weights = DequantizeLinear(w, ws, wz)
+            [conv] sums = Conv(real, weights)
+            codes = QuantizeLinear(sums, s, z)
+            again = DequantizeLinear(codes, s, z)
+            positive = Relu(again)
+            y = QuantizeLinear(positive, s, z)
+            {node}
+        }}"""
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
 
 
 def layers_of(model: onnx.ModelProto) -> tuple[Layer, ...]:
@@ -193,9 +181,7 @@ def test_a_dequantised_value_that_somebody_else_reads_is_a_layer_of_its_own() ->
 
 
 def test_a_shape_that_is_not_fixed_is_told_by_the_value(tmp_path: Path) -> None:
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, "h", "w"])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, "h", "w"])
-    model = helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y]), ir_version=9)
+    model = model_from_text("g (float[1,3,h,w] x) => (float[1,3,h,w] y) { y = Relu(x) }")
     onnx.save(model, tmp_path / "free.onnx")
     found = inspect(tmp_path / "free.onnx")
     assert found.totals is None
@@ -205,31 +191,24 @@ def test_a_shape_that_is_not_fixed_is_told_by_the_value(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("op", "operands", "attributes", "out", "macs"),
+    ("x", "w", "op", "y", "macs"),
     [
-        ("Conv", ((1, 4, 5, 5), (8, 2, 3, 3)), {"group": 2, "pads": [1, 1, 1, 1]}, (1, 8, 5, 5), 5 * 5 * 8 * 2 * 9),
-        ("ConvTranspose", ((1, 4, 5, 5), (4, 8, 2, 2)), {"strides": [2, 2]}, (1, 8, 10, 10), 100 * 8 * 4 * 4),
-        ("MatMul", ((2, 10), (10, 7)), {}, (2, 7), 2 * 7 * 10),
-        ("Gemm", ((2, 10), (7, 10)), {"transB": 1}, (2, 7), 2 * 7 * 10),
+        ("1,4,5,5", (8, 2, 3, 3), "Conv <group = 2, pads = [1, 1, 1, 1]>", "1,8,5,5", 5 * 5 * 8 * 2 * 9),
+        # every input value meets the kernel
+        ("1,4,5,5", (4, 8, 2, 2), "ConvTranspose <strides = [2, 2]>", "1,8,10,10", 4 * 5 * 5 * 8 * 2 * 2),
+        ("2,10", (10, 7), "MatMul", "2,7", 2 * 7 * 10),
+        ("2,10", (7, 10), "Gemm <transB = 1>", "2,7", 2 * 7 * 10),
     ],
     ids=["grouped-convolution", "transposed-convolution", "product", "transposed-product"],
 )
-def test_multiply_accumulates_of_onnx_operators(
-    op: str, operands: tuple[tuple[int, ...], ...], attributes: dict[str, Any], out: tuple[int, ...], macs: int
-) -> None:
-    expected = macs if op != "ConvTranspose" else 4 * 5 * 5 * 8 * 2 * 2  # every input value meets the kernel
-    shape, weights = operands
-    graph = helper.make_graph(
-        [helper.make_node(op, ["x", "w"], ["y"], **attributes)],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, out)],
-        [numpy_helper.from_array(np.zeros(weights, np.float32), "w")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+def test_multiply_accumulates_of_onnx_operators(x: str, w: tuple[int, ...], op: str, y: str, macs: int) -> None:
+    weights = f"float[{','.join(map(str, w))}] w"
+    model = model_from_text(f"g (float[{x}] x, {weights}) => (float[{y}] y) {{ y = {op}(x, w) }}")
+    del model.graph.input[1]
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(w, np.float32), "w"))
     onnx.checker.check_model(model, full_check=True)
     (layer,) = layers_of(load_onnx(model.SerializeToString(), "m.onnx"))
-    assert layer.macs == expected
+    assert layer.macs == macs
 
 
 def test_the_table_names_every_layer_with_scale_and_zero_point() -> None:

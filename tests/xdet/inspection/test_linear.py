@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from tests.converters.sources.tflite.builder import TfliteBuilder
+from tests.xdet.finished_models import model_from_text
 from xdet.inspection import inspect
 from xdet.inspection.memory import Buffer, Network, Step, best_peak, plain_peak_bytes
 
@@ -40,18 +40,15 @@ def tflite_file(count: int) -> bytes:
 
 def onnx_file(count: int, *, wide: bool) -> bytes:
     """Convolutions and other operators with one weight, in a chain or all of the input; each is an output, too."""
-    ops = {"Conv": ["w"], "Relu": [], "Add": ["x"]}
     values, nodes = ["x"], []
     for index in range(count):
-        op, more = list(ops.items())[index % 3]
-        nodes.append(helper.make_node(op, [values[0 if wide else -1], *more], [f"t{index}"], name=f"n{index}"))
+        read = values[0 if wide else -1]
+        op = (f"Conv({read}, w)", f"Relu({read})", f"Add({read}, x)")[index % 3]
+        nodes.append(f"[n{index}] t{index} = {op}")
         values.append(f"t{index}")
-    types = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 4, 4]) for name in values]
-    weight = numpy_helper.from_array(np.ones((3, 3, 1, 1), np.float32), "w")
-    graph = helper.make_graph(nodes, "g", types[:1], types[1:], [weight])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    serialized: bytes = model.SerializeToString()
-    return serialized
+    outputs = ", ".join(f"float[1,3,4,4] {name}" for name in values[1:])
+    text = f"g (float[1,3,4,4] x) => ({outputs}) <float[3,3,1,1] w = {{{', '.join('1' * 9)}}}> {{ {' '.join(nodes)} }}"
+    return bytes(model_from_text(text).SerializeToString())
 
 
 def lines(work: Callable[[], object]) -> int:
