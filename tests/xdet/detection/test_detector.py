@@ -151,7 +151,8 @@ def test_a_network_that_takes_one_caller_at_a_time_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
     concurrent: bool,  # noqa: FBT001 - parametrised
 ) -> None:
-    monkeypatch.setattr(OnnxRuntime, "concurrent", concurrent)
+    always = property(lambda _: concurrent, lambda *_: None)
+    monkeypatch.setattr(OnnxRuntime, "concurrent", always)
     detector = Detector(model, threads=1, workers=3)
     inside: list[int] = []
     counts: list[int] = []
