@@ -6,31 +6,31 @@ of outputs, the input's colour space, and ``(pixel - mean) / std``.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from converters.description.metadata import archive_texts, read_archive, read_labels
 from converters.errors import SourceFileError
 from converters.facts import FileMetadata
 from converters.sources.tflite.flatbuffer import FlatBuffer
-from converters.sources.tflite.schema import Field
+from converters.sources.tflite.schema import fields
 from converters.spec import Rescaling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from converters.sources.tflite.flatbuffer import Table
-    from converters.sources.tflite.schema import Schema
     from converters.spec import Color
 
-ENTRY: Schema = {"name": Field(0, "text"), "buffer": Field(1, "uint32")}
+ENTRY = fields(name="text", buffer="uint32")
 TFLITE_METADATA, IDENTIFIER = "TFLITE_METADATA", b"M001"
-_MODEL: Schema = {"subgraphs": Field(3, "tables")}
-_SUBGRAPH: Schema = {"inputs": Field(2, "tables"), "outputs": Field(3, "tables"), "files": Field(4, "tables")}
-_TENSOR: Schema = {"content": Field(3, "table"), "units": Field(4, "tables"), "files": Field(6, "tables")}
-_FILE: Schema = {"name": Field(0, "text"), "type": Field(2, "int8")}
-_UNION: Schema = {"type": Field(0, "uint8"), "value": Field(1, "table")}
-_IMAGE: Schema = {"color_space": Field(0, "int8")}
-_NORMALISATION: Schema = {"mean": Field(0, "vector:float32"), "std": Field(1, "vector:float32")}
+_MODEL = fields(3, subgraphs="tables")
+_SUBGRAPH = fields(2, inputs="tables", outputs="tables", files="tables")
+_TENSOR = {**fields(3, content="table", units="tables"), **fields(6, files="tables")}
+_FILE = {**fields(name="text"), **fields(2, type="int8")}
+_UNION = fields(type="uint8", value="table")
+_IMAGE = fields(color_space="int8")
+_NORMALISATION = fields(mean="vector:float32", std="vector:float32")
 LABEL_FILES = (2, 3)  # labels of an axis, or of a tensor's values
 IMAGE_PROPERTIES, NORMALISATION = 2, 1  # in their unions
 COLORS: dict[int, Color] = {1: "rgb", 2: "grey"}
@@ -46,10 +46,10 @@ def read_metadata(data: bytes, file: str, root: Table, buffers: Sequence[Table])
         buffers: its buffers.
     """
     texts, notes = archive_texts(data, file)
-    found = [read_archive(texts, file), *_from_flatbuffer(root, buffers, texts, file)]
+    parts = [read_archive(texts, file), *_from_flatbuffer(root, buffers, texts, file)]
     if notes:
-        found.append(FileMetadata(f"the ZIP behind '{file}'", notes=notes))
-    return tuple(part for part in found if part is not None)
+        parts.append(FileMetadata(f"the ZIP behind '{file}'", notes=notes))
+    return tuple(part for part in parts if part is not None)
 
 
 def _from_flatbuffer(root: Table, buffers: Sequence[Table], texts: dict[str, str], file: str) -> Iterator[FileMetadata]:
@@ -60,10 +60,10 @@ def _from_flatbuffer(root: Table, buffers: Sequence[Table], texts: dict[str, str
             for entry in root.children("metadata", ENTRY)
             if entry.text("name") == TFLITE_METADATA
         ]
-        held = buffers[numbers[0]].vector("data") if numbers and numbers[0] < len(buffers) else None
-        if held is None or held[4:8].tobytes() != IDENTIFIER:
+        content = buffers[numbers[0]].vector("data") if numbers and numbers[0] < len(buffers) else None
+        if content is None or content[4:8].tobytes() != IDENTIFIER:
             return
-        model = FlatBuffer(held.tobytes(), where).root(_MODEL)
+        model = FlatBuffer(content.tobytes(), where).root(_MODEL)
         for subgraph in list(model.children("subgraphs", _SUBGRAPH))[:1]:
             yield from (_of_input(tensor, where) for tensor in list(subgraph.children("inputs", _TENSOR))[:1])
             names = _label_files([subgraph, *subgraph.children("outputs", _TENSOR)])
@@ -91,19 +91,13 @@ def _of_input(tensor: Table, where: str) -> FileMetadata:
         options = unit.child("value", _NORMALISATION) if unit.integer("type") == NORMALISATION else None
         if options is None:
             continue
-        stated = [options.vector(name) for name in ("mean", "std")]
-        mean, std = ({float(number) for number in (() if one is None else one)} for one in stated)
+        vectors = [options.vector(name) for name in ("mean", "std")]
+        mean, std = (set() if vector is None else set(vector.tolist()) for vector in vectors)
         if len(mean) == len(std) == 1 and min(std) > 0:
-            rescaling = _rescaling(min(mean), min(std))
+            with suppress(ValueError):  # not finite
+                rescaling = Rescaling(1 / min(std), -min(mean) / min(std))
         else:
             notes.append(
                 f"{where} normalise each channel by numbers of its own, which is not supported: they are left out"
             )
     return FileMetadata(where, rescaling=rescaling, color=color, notes=tuple(notes))
-
-
-def _rescaling(mean: float, std: float) -> Rescaling | None:
-    try:
-        return Rescaling(1 / std, -mean / std)
-    except ValueError:  # not finite
-        return None

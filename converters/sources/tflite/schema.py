@@ -24,111 +24,67 @@ class Field(NamedTuple):
 
 Schema: TypeAlias = "Mapping[str, Field]"
 
+
+def fields(first: int = 0, **kinds: str | tuple[str, float]) -> Schema:
+    """Fields of consecutive slots, by kind, or by kind and default."""
+    return {
+        name: Field(slot, kind) if isinstance(kind, str) else Field(slot, *kind)
+        for slot, (name, kind) in enumerate(kinds.items(), start=first)
+    }
+
+
 MODEL: Schema = {
-    "version": Field(0, "uint32"),
-    "operator_codes": Field(1, "tables"),
-    "subgraphs": Field(2, "tables"),
-    "description": Field(3, "text"),
-    "buffers": Field(4, "tables"),
-    "metadata": Field(6, "tables"),
+    **fields(version="uint32", operator_codes="tables", subgraphs="tables", description="text", buffers="tables"),
+    **fields(6, metadata="tables"),
 }
-OPERATOR_CODE: Schema = {
-    "deprecated_builtin_code": Field(0, "int8"),
-    "custom_code": Field(1, "text"),
-    "version": Field(2, "int32", 1),
-    "builtin_code": Field(3, "int32"),
-}
-SUBGRAPH: Schema = {
-    "tensors": Field(0, "tables"),
-    "inputs": Field(1, "vector:int32"),
-    "outputs": Field(2, "vector:int32"),
-    "operators": Field(3, "tables"),
-}
+OPERATOR_CODE = fields(deprecated_builtin_code="int8", custom_code="text", version=("int32", 1), builtin_code="int32")
+SUBGRAPH = fields(tensors="tables", inputs="vector:int32", outputs="vector:int32", operators="tables")
 TENSOR: Schema = {
-    "shape": Field(0, "vector:int32"),
-    "type": Field(1, "dtype"),
-    "buffer": Field(2, "uint32"),
-    "name": Field(3, "text"),
-    "quantization": Field(4, "table"),
-    "is_variable": Field(5, "bool"),
-    "sparsity": Field(6, "table"),
-    "shape_signature": Field(7, "vector:int32"),
-    "external_buffer": Field(10, "uint32"),
+    **fields(shape="vector:int32", type="dtype", buffer="uint32", name="text", quantization="table"),
+    **fields(5, is_variable="bool", sparsity="table", shape_signature="vector:int32"),
+    **fields(10, external_buffer="uint32"),
 }
 QUANTIZATION: Schema = {
-    "scale": Field(2, "vector:float32"),
-    "zero_point": Field(3, "vector:int64"),
-    "details_type": Field(4, "uint8"),
-    "quantized_dimension": Field(6, "int32"),
+    **fields(2, scale="vector:float32", zero_point="vector:int64", details_type="uint8"),
+    **fields(6, quantized_dimension="int32"),
 }
-SPARSITY: Schema = {
-    "traversal_order": Field(0, "vector:int32"),
-    "block_map": Field(1, "vector:int32"),
-    "dim_metadata": Field(2, "tables"),
-}
+SPARSITY = fields(traversal_order="vector:int32", block_map="vector:int32", dim_metadata="tables")
 DIMENSION: Schema = {
-    "format": Field(0, "int8"),
-    "dense_size": Field(1, "int32"),
-    "array_segments_type": Field(2, "uint8"),
-    "array_segments": Field(3, "table"),
-    "array_indices_type": Field(4, "uint8"),
-    "array_indices": Field(5, "table"),
+    **fields(format="int8", dense_size="int32", array_segments_type="uint8", array_segments="table"),
+    **fields(4, array_indices_type="uint8", array_indices="table"),
 }
 INDEX_VECTORS: Mapping[int, Schema] = {
-    1: {"values": Field(0, "vector:int32")},
-    2: {"values": Field(0, "vector:uint16")},
-    3: {"values": Field(0, "vector:uint8")},
+    number: fields(values=f"vector:{kind}") for number, kind in enumerate(("int32", "uint16", "uint8"), start=1)
 }
-BUFFER: Schema = {"data": Field(0, "vector:uint8"), "offset": Field(1, "uint64"), "size": Field(2, "uint64")}
+BUFFER = fields(data="vector:uint8", offset="uint64", size="uint64")
 OPERATOR: Schema = {
-    "opcode_index": Field(0, "uint32"),
-    "inputs": Field(1, "vector:int32"),
-    "outputs": Field(2, "vector:int32"),
-    "builtin_options_type": Field(3, "uint8"),
-    "builtin_options": Field(4, "table"),
-    "custom_options": Field(5, "vector:uint8"),
+    **fields(opcode_index="uint32", inputs="vector:int32", outputs="vector:int32", builtin_options_type="uint8"),
+    **fields(4, builtin_options="table", custom_options="vector:uint8"),
 }
 
+_WINDOW = fields(padding="padding", stride_w="int32", stride_h="int32")
 _CONV_2D: Schema = {
-    "padding": Field(0, "padding"),
-    "stride_w": Field(1, "int32"),
-    "stride_h": Field(2, "int32"),
-    "fused_activation": Field(3, "activation"),
-    "dilation_w": Field(4, "int32", 1),
-    "dilation_h": Field(5, "int32", 1),
+    **_WINDOW,
+    **fields(3, fused_activation="activation", dilation_w=("int32", 1), dilation_h=("int32", 1)),
 }
 _DEPTHWISE_CONV_2D: Schema = {
-    "padding": Field(0, "padding"),
-    "stride_w": Field(1, "int32"),
-    "stride_h": Field(2, "int32"),
-    "depth_multiplier": Field(3, "int32"),
-    "fused_activation": Field(4, "activation"),
-    "dilation_w": Field(5, "int32", 1),
-    "dilation_h": Field(6, "int32", 1),
+    **_WINDOW,
+    **fields(3, depth_multiplier="int32", fused_activation="activation"),
+    **fields(5, dilation_w=("int32", 1), dilation_h=("int32", 1)),
 }
-_POOL_2D: Schema = {
-    "padding": Field(0, "padding"),
-    "stride_w": Field(1, "int32"),
-    "stride_h": Field(2, "int32"),
-    "filter_w": Field(3, "int32"),
-    "filter_h": Field(4, "int32"),
-    "fused_activation": Field(5, "activation"),
-}
+_POOL_2D: Schema = {**_WINDOW, **fields(3, filter_w="int32", filter_h="int32", fused_activation="activation")}
+_TRANSPOSE_CONV: Schema = {**_WINDOW, **fields(3, fused_activation="activation")}
 _FULLY_CONNECTED: Schema = {
-    "fused_activation": Field(0, "activation"),
-    "weights_format": Field(1, "weights"),
-    "keep_num_dims": Field(2, "bool"),
-    "asymmetric_quantize_inputs": Field(3, "bool"),
+    **fields(fused_activation="activation", weights_format="weights"),
+    **fields(2, keep_num_dims="bool", asymmetric_quantize_inputs="bool"),
 }
 _STRIDED_SLICE: Schema = {
-    "begin_mask": Field(0, "int32"),
-    "end_mask": Field(1, "int32"),
-    "ellipsis_mask": Field(2, "int32"),
-    "new_axis_mask": Field(3, "int32"),
-    "shrink_axis_mask": Field(4, "int32"),
-    "offset": Field(5, "bool"),
+    **fields(begin_mask="int32", end_mask="int32", ellipsis_mask="int32", new_axis_mask="int32"),
+    **fields(4, shrink_axis_mask="int32", offset="bool"),
 }
-_FUSED: Schema = {"fused_activation": Field(0, "activation")}
+_FUSED = fields(fused_activation="activation")
+_REDUCER = fields(keep_dims="bool")
+_BLOCK = fields(block_size="int32")
 
 
 class Options(NamedTuple):
@@ -141,46 +97,38 @@ class Options(NamedTuple):
 OPTIONS: Mapping[str, Options] = {
     "ADD": Options(11, _FUSED),
     "AVERAGE_POOL_2D": Options(5, _POOL_2D),
-    "ARG_MAX": Options(40, {"output_type": Field(0, "dtype")}),
-    "BATCH_MATMUL": Options(101, {"adj_x": Field(0, "bool"), "adj_y": Field(1, "bool")}),
-    "CAST": Options(37, {"in_data_type": Field(0, "dtype"), "out_data_type": Field(1, "dtype")}),
-    "CONCATENATION": Options(10, {"axis": Field(0, "int32"), "fused_activation": Field(1, "activation")}),
+    "ARG_MAX": Options(40, fields(output_type="dtype")),
+    "BATCH_MATMUL": Options(101, fields(adj_x="bool", adj_y="bool")),
+    "CAST": Options(37, fields(in_data_type="dtype", out_data_type="dtype")),
+    "CONCATENATION": Options(10, fields(axis="int32", fused_activation="activation")),
     "CONV_2D": Options(1, _CONV_2D),
     "DEPTHWISE_CONV_2D": Options(2, _DEPTHWISE_CONV_2D),
     "FULLY_CONNECTED": Options(8, _FULLY_CONNECTED),
-    "GATHER": Options(23, {"axis": Field(0, "int32"), "batch_dims": Field(1, "int32")}),
-    "GELU": Options(116, {"approximate": Field(0, "bool")}),
-    "DEPTH_TO_SPACE": Options(94, {"block_size": Field(0, "int32")}),
-    "LEAKY_RELU": Options(75, {"alpha": Field(0, "float32")}),
+    "GATHER": Options(23, fields(axis="int32", batch_dims="int32")),
+    "GELU": Options(116, fields(approximate="bool")),
+    "DEPTH_TO_SPACE": Options(94, _BLOCK),
+    "LEAKY_RELU": Options(75, fields(alpha="float32")),
     "MAX_POOL_2D": Options(5, _POOL_2D),
-    "MEAN": Options(27, {"keep_dims": Field(0, "bool")}),
+    "MEAN": Options(27, _REDUCER),
     "DIV": Options(29, _FUSED),
-    "MIRROR_PAD": Options(77, {"mode": Field(0, "mirror")}),
-    "REDUCE_MAX": Options(27, {"keep_dims": Field(0, "bool")}),
-    "REDUCE_MIN": Options(27, {"keep_dims": Field(0, "bool")}),
-    "SUM": Options(27, {"keep_dims": Field(0, "bool")}),
+    "MIRROR_PAD": Options(77, fields(mode="mirror")),
+    "REDUCE_MAX": Options(27, _REDUCER),
+    "REDUCE_MIN": Options(27, _REDUCER),
+    "SUM": Options(27, _REDUCER),
     "MUL": Options(21, _FUSED),
-    "PACK": Options(59, {"values_count": Field(0, "int32"), "axis": Field(1, "int32")}),
-    "RESHAPE": Options(17, {"new_shape": Field(0, "vector:int32")}),
-    "RESIZE_BILINEAR": Options(15, {"align_corners": Field(2, "bool"), "half_pixel_centers": Field(3, "bool")}),
-    "RESIZE_NEAREST_NEIGHBOR": Options(74, {"align_corners": Field(0, "bool"), "half_pixel_centers": Field(1, "bool")}),
-    "SHAPE": Options(55, {"out_type": Field(0, "dtype")}),
-    "SOFTMAX": Options(9, {"beta": Field(0, "float32")}),
-    "SPACE_TO_DEPTH": Options(19, {"block_size": Field(0, "int32")}),
-    "SPLIT": Options(35, {"num_splits": Field(0, "int32")}),
+    "PACK": Options(59, fields(values_count="int32", axis="int32")),
+    "RESHAPE": Options(17, fields(new_shape="vector:int32")),
+    "RESIZE_BILINEAR": Options(15, fields(2, align_corners="bool", half_pixel_centers="bool")),
+    "RESIZE_NEAREST_NEIGHBOR": Options(74, fields(align_corners="bool", half_pixel_centers="bool")),
+    "SHAPE": Options(55, fields(out_type="dtype")),
+    "SOFTMAX": Options(9, fields(beta="float32")),
+    "SPACE_TO_DEPTH": Options(19, _BLOCK),
+    "SPLIT": Options(35, fields(num_splits="int32")),
     "STRIDED_SLICE": Options(32, _STRIDED_SLICE),
-    "SQUEEZE": Options(30, {"squeeze_dims": Field(0, "vector:int32")}),
+    "SQUEEZE": Options(30, fields(squeeze_dims="vector:int32")),
     "SUB": Options(28, _FUSED),
-    "TRANSPOSE_CONV": Options(
-        49,
-        {
-            "padding": Field(0, "padding"),
-            "stride_w": Field(1, "int32"),
-            "stride_h": Field(2, "int32"),
-            "fused_activation": Field(3, "activation"),
-        },
-    ),
-    "UNPACK": Options(64, {"num": Field(0, "int32"), "axis": Field(1, "int32")}),
+    "TRANSPOSE_CONV": Options(49, _TRANSPOSE_CONV),
+    "UNPACK": Options(64, fields(num="int32", axis="int32")),
 }
 
 PADDINGS = ("SAME", "VALID")
