@@ -6,7 +6,7 @@ nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import OptionError, SourceFileError
@@ -19,55 +19,39 @@ if TYPE_CHECKING:
 
     from converters.description.statements import SourceDescription, SourceOptions
     from converters.options import ImporterChoice
-    from converters.spec import DetectorSpec
 
-
+_TFLITE = Importer(
+    read=Later("converters.sources.tflite.supported", "read_convertible"),
+    facts=Later("converters.sources.tflite.facts", "facts_from_tflite"),
+    build=Later("converters.sources.tflite.importer", "import_tflite"),
+    require=Later("converters.sources.tflite.supported", "require_supported"),
+    dequantizes=True,
+)
+_TF2ONNX = Importer(_TFLITE.read, _TFLITE.facts, build=Later("converters.sources.tf2onnx", "import_by_tf2onnx"))
 _KERAS = Importer(
     read=Later("converters.sources.keras.loading", "open_keras"),
     facts=Later("converters.sources.keras.importer", "facts_from_keras"),
     build=Later("converters.sources.keras.importer", "import_keras"),
 )
-_INSPECT_KERAS = Later("xdet.inspection.inspect", "inspect_keras")
-_COMPARE_KERAS = Later("xdet.checking.pair", "read_keras_source")
+_H5 = Source(
+    "Keras H5",
+    sniff=is_h5,
+    importers={"native": _KERAS},
+    inspect=Later("xdet.inspection.inspect", "inspect_keras"),
+    compare=Later("xdet.checking.pair", "read_keras_source"),
+    extra="keras",
+    loads=True,
+)
 SOURCES: Mapping[str, Source] = {
     "tflite": Source(
         "TFLite",
         sniff=is_tflite,
-        importers={
-            "native": Importer(
-                read=Later("converters.sources.tflite.supported", "read_convertible"),
-                facts=Later("converters.sources.tflite.facts", "facts_from_tflite"),
-                build=Later("converters.sources.tflite.importer", "import_tflite"),
-                require=Later("converters.sources.tflite.supported", "require_supported"),
-                dequantizes=True,
-            ),
-            "tf2onnx": Importer(
-                read=Later("converters.sources.tf2onnx", "read_checked"),
-                facts=Later("converters.sources.tf2onnx", "facts_from_checked"),
-                build=Later("converters.sources.tf2onnx", "import_by_tf2onnx"),
-            ),
-        },
+        importers={"native": _TFLITE, "tf2onnx": _TF2ONNX},
         inspect=Later("xdet.inspection.inspect", "inspect_tflite"),
         compare=Later("xdet.checking.pair", "read_tflite_source"),
     ),
-    "h5": Source(
-        "Keras H5",
-        sniff=is_h5,
-        importers={"native": _KERAS},
-        inspect=_INSPECT_KERAS,
-        compare=_COMPARE_KERAS,
-        extra="keras",
-        loads=True,
-    ),
-    "keras": Source(
-        "Keras",
-        sniff=is_keras,
-        importers={"native": _KERAS},
-        inspect=_INSPECT_KERAS,
-        compare=_COMPARE_KERAS,
-        extra="keras",
-        loads=True,
-    ),
+    "h5": _H5,
+    "keras": replace(_H5, title="Keras", sniff=is_keras),
     "onnx-source": Source(
         "ONNX",
         sniff=is_onnx,
@@ -118,8 +102,7 @@ def read_source(path: Path) -> bytes:
     try:
         return read_model_bytes(path, sniff_format)
     except (OSError, ValueError) as error:
-        msg = f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise SourceFileError(msg) from error
+        raise SourceFileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,19 +138,19 @@ def open_source(path: Path, importer: ImporterChoice = "native", size_hw: tuple[
         UnsupportedModelError: a sound file that holds what no importer represents.
     """
     data = read_source(path)
-    found = sniff_format(data)
-    if found is None or found not in SOURCES:
+    name = sniff_format(data)
+    if name is None or name not in SOURCES:
         *titles, last = (row.title for row in SOURCES.values())
-        expected = f"a {', '.join(titles)} or {last} file"
-        what = "none of the known formats" if found is None else "an ONNX file that xdet made"
-        msg = f"{path}: expected {expected}, found {what}; give the model as its training wrote it"
-        raise SourceFileError(msg)
-    importers = SOURCES[found].importers
-    chosen = importers.get(importer, importers["native"])
-    if size_hw is not None and not chosen.takes_size:
-        raise OptionError(f"{path}: a {SOURCES[found].title} file has a size of its own; leave --input-size out")
-    sizes = (size_hw,) if chosen.takes_size else ()
-    return OpenSource(path, data, found, chosen.read(data, path.name, *sizes), chosen)
+        found = "none of the known formats" if name is None else "an ONNX file that xdet made"
+        raise SourceFileError(
+            f"{path}: expected a {', '.join(titles)} or {last} file, found {found}; give the model as its training wrote it"
+        )
+    source = SOURCES[name]
+    reader = source.importers.get(importer, source.importers["native"])
+    if size_hw is not None and not reader.takes_size:
+        raise OptionError(f"{path}: a {source.title} file has a size of its own; leave --input-size out")
+    sizes = (size_hw,) if reader.takes_size else ()
+    return OpenSource(path, data, name, reader.read(data, path.name, *sizes), reader)
 
 
 def describe(source: OpenSource, options: SourceOptions) -> SourceDescription:
@@ -181,15 +164,3 @@ def describe(source: OpenSource, options: SourceOptions) -> SourceDescription:
     from converters.description.statements import describe_source
 
     return describe_source(source.path, source.importer.facts(source.model), options)
-
-
-def resolve_source_spec(path: Path, *, options: SourceOptions | None = None) -> DetectorSpec:
-    """Open and describe the source model in a file.
-
-    Raises:
-        ConversionError: as ``open_source`` and ``describe``.
-    """
-    from converters.description.statements import SourceOptions
-
-    options = options or SourceOptions()
-    return describe(open_source(path, size_hw=options.input_size), options).spec

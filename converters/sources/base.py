@@ -69,8 +69,8 @@ class Later:
 
     def resolve(self) -> Callable[..., Any]:
         """The function itself."""
-        found: Callable[..., Any] = getattr(import_module(self.module), self.function)
-        return found
+        function: Callable[..., Any] = getattr(import_module(self.module), self.function)
+        return function
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,17 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnx_ir.passes import common
-
 from converters._ir import ir
 from converters.errors import OptionError, UnsupportedModelError
 from converters.facts import match_outputs
-from converters.graph import NHWC_TO_NCHW, OPSET
+from converters.graph import NHWC_TO_NCHW, OPSET, constant_of, infer_shapes
 from converters.opset import upgraded
 from converters.sources.base import ImportedNetwork, as_raw_output
 from converters.sources.tensorflow import TF2ONNX_OPSET, exporting
 from converters.sources.tflite.facts import facts_from_tflite, summarise_quantization
-from converters.sources.tflite.supported import read_convertible
 from converters.spec import BY_TF2ONNX, CONTRACT_NAMES, IMAGE, TensorTwin
 
 if TYPE_CHECKING:
@@ -78,7 +75,10 @@ def take_over(proto: onnx.ModelProto, writer: GraphWriter, source: ir.Value, fil
     Raises:
         UnsupportedModelError: operators outside ``ai.onnx``, control flow, or several inputs.
     """
-    graph = _upgraded(proto, file)
+    model = ir.from_proto(upgraded(proto, OPSET, file))
+    infer_shapes(model)
+    model.graph.sort()
+    graph = model.graph
     if len(graph.inputs) != 1 or not graph.outputs:
         found = f"{len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
         raise UnsupportedModelError(f"{file}: the exported network has {found}, expected one input")
@@ -93,9 +93,8 @@ def take_over(proto: onnx.ModelProto, writer: GraphWriter, source: ir.Value, fil
             continue
         free = [f"{name}#source" if name in CONTRACT_NAMES else name for name in names]
         attributes = {name: attribute.value for name, attribute in _attributes(node).items()}
-        for name, old, new in zip(
-            names, node.outputs, writer.ops(node.op_type, inputs, free, **attributes), strict=True
-        ):
+        results = writer.ops(node.op_type, inputs, free, **attributes)
+        for name, old, new in zip(names, node.outputs, results, strict=True):
             new.type, new.shape = old.type, old.shape
             ours[old] = new
             if not _COUNTER.search(str(old.name)) or name != _clean(str(old.name)):
@@ -103,24 +102,13 @@ def take_over(proto: onnx.ModelProto, writer: GraphWriter, source: ir.Value, fil
     return TakenOver(tuple(ours[output] for output in graph.outputs), values)
 
 
-def name_outputs(
-    writer: GraphWriter, taken: TakenOver, shapes: Sequence[tuple[int, ...]], spec: DetectorSpec
-) -> tuple[ir.Value, ...]:
-    """The network's outputs, whose shapes in the source are told, as the contract names and shapes them."""
-    wanted = spec.network_outputs
-    order = match_outputs(shapes, wanted)
+def name_outputs(writer: GraphWriter, taken: TakenOver, facts: SourceFacts, spec: DetectorSpec) -> tuple[ir.Value, ...]:
+    """The network's outputs as the contract names and shapes them."""
+    shapes = [output.shape for output in facts.outputs]
     return tuple(
         as_raw_output(writer, taken.outputs[place], shapes[place], output)
-        for output, place in zip(wanted, order, strict=True)
+        for output, place in zip(spec.network_outputs, match_outputs(shapes, spec.network_outputs), strict=True)
     )
-
-
-def _upgraded(proto: onnx.ModelProto, file: str) -> ir.Graph:
-    """The graph in the contract's opset with every shape inferred, nodes in an order in which they can run."""
-    model = ir.from_proto(upgraded(proto, OPSET, file))
-    common.ShapeInferencePass(data_prop=True)(model)
-    model.graph.sort()
-    return model.graph
 
 
 def _require_plain_operators(graph: ir.Graph, file: str) -> None:
@@ -132,11 +120,10 @@ def _require_plain_operators(graph: ir.Graph, file: str) -> None:
         if attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
     }
     if foreign or nested:
-        msg = (
+        raise UnsupportedModelError(
             f"{file}: tf2onnx writes {', '.join(sorted(foreign | nested))} for it, which a portable graph cannot hold: "
             "replace the layers behind it"
         )
-        raise UnsupportedModelError(msg)
 
 
 def _input_of(
@@ -148,11 +135,9 @@ def _input_of(
         return None if value is None else ours[value]
     roles = _ROLES.get(node.op_type, ())
     role = roles[position] if position < len(roles) else f"input_{position}"
-    tensor = ir.convenience.get_const_tensor(value)
-    assert tensor is not None, (  # noqa: S101 - the graph was checked while it was upgraded
-        f"{value.name} is neither computed nor constant"
-    )
-    constant = writer.constant(tensor.numpy(), f"{name}/{role}")
+    array = constant_of(value)
+    assert array is not None, f"{value.name} is neither computed nor constant"  # noqa: S101 - checked while upgraded
+    constant = writer.constant(array, f"{name}/{role}")
     if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or position == 0:
         ours[value] = constant
     return constant
@@ -161,17 +146,11 @@ def _input_of(
 def _attributes(node: ir.Node) -> dict[str, ir.Attr]:
     """The node's attributes; a pool's padding as ``auto_pad``, which the ONNX reference evaluator pools rightly."""
     attributes = dict(node.attributes)
-    if node.op_type not in _POOLS or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
-        return attributes
     pads = [int(n) for n in node.attributes.get_ints("pads", [])]
-    if not any(pads):
-        automatic = "VALID"
-    elif pads == _same_upper(node):
-        automatic = "SAME_UPPER"
-    else:
-        return attributes
-    attributes.pop("pads", None)
-    attributes["auto_pad"] = ir.AttrString("auto_pad", automatic)
+    is_explicit = node.op_type in _POOLS and node.attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
+    if is_explicit and (not any(pads) or pads == _same_upper(node)):
+        attributes.pop("pads", None)
+        attributes["auto_pad"] = ir.AttrString("auto_pad", "SAME_UPPER" if any(pads) else "VALID")
     return attributes
 
 
@@ -207,35 +186,8 @@ def _clean(name: str) -> str:
     return _COUNTER.sub("", name.removesuffix(":0"))
 
 
-@dataclass(frozen=True, eq=False)
-class CheckedTflite:
-    """A TFLite file that was read and checked.
-
-    Attributes:
-        records: what it holds.
-        data: its bytes.
-    """
-
-    records: TfliteModel
-    data: bytes
-
-
-def read_checked(data: bytes, file: str) -> CheckedTflite:
-    """Read a TFLite file; the bytes are kept for tf2onnx.
-
-    Raises:
-        ConversionError: as ``read_convertible``.
-    """
-    return CheckedTflite(read_convertible(data, file), data)
-
-
-def facts_from_checked(model: CheckedTflite) -> SourceFacts:
-    """What the file tells about its detector."""
-    return facts_from_tflite(model.records)
-
-
 def import_by_tf2onnx(
-    model: CheckedTflite, writer: GraphWriter, spec: DetectorSpec, options: ConvertOptions
+    model: TfliteModel, writer: GraphWriter, spec: DetectorSpec, options: ConvertOptions
 ) -> ImportedNetwork:
     """Write a TFLite detector network into ``writer``'s graph, as tf2onnx translates it.
 
@@ -244,18 +196,17 @@ def import_by_tf2onnx(
         OptionError: the file takes float pixels, or uint8 activations are insisted on.
         UnsupportedModelError: tf2onnx cannot translate it.
     """
-    file = model.records.file
-    if model.records.tensors[model.records.inputs[0]].dtype != "uint8":
+    file = model.file
+    if model.tensors[model.inputs[0]].dtype != "uint8":
         raise OptionError(f"{file}: --importer tf2onnx takes models with uint8 pixels; leave it out for this one")
-    if model.records.postprocess is not None:
+    if model.postprocess is not None:
         raise OptionError(f"{file}: tf2onnx does not know its post-processing; leave --importer tf2onnx out")
     image = writer.input(IMAGE, ir.DataType.UINT8, [options.batch_size, *spec.image.shape])
     taken = take_over(_exported(model), writer, image, file)
-    shapes = [output.shape for output in facts_from_tflite(model.records).outputs]
     return ImportedNetwork(
-        outputs=name_outputs(writer, taken, shapes, spec),
-        twins=_twins(model.records, taken.values),
-        quantization=summarise_quantization(model.records),
+        outputs=name_outputs(writer, taken, facts_from_tflite(model), spec),
+        twins=_twins(model, taken.values),
+        quantization=summarise_quantization(model),
         activations="int8",
         canonical=False,
         notes=(f"{BY_TF2ONNX}: int8 activations, and some operators may run in float32",),
@@ -263,10 +214,9 @@ def import_by_tf2onnx(
     )
 
 
-def _exported(model: CheckedTflite) -> onnx.ModelProto:
+def _exported(model: TfliteModel) -> onnx.ModelProto:
     """What tf2onnx writes for the very bytes that were checked."""
-    file = model.records.file
-    with tempfile.TemporaryDirectory(prefix="xdet-tflite-") as folder, exporting(file) as tf2onnx:
+    with tempfile.TemporaryDirectory(prefix="xdet-tflite-") as folder, exporting(model.file) as tf2onnx:
         copy = Path(folder) / "model.tflite"
         copy.write_bytes(model.data)
         proto: onnx.ModelProto
@@ -274,16 +224,16 @@ def _exported(model: CheckedTflite) -> onnx.ModelProto:
     return proto
 
 
-def _twins(records: TfliteModel, values: dict[str, ir.Value]) -> dict[str, TensorTwin]:
+def _twins(model: TfliteModel, values: dict[str, ir.Value]) -> dict[str, TensorTwin]:
     """Source tensor name -> the value of the same name, where tf2onnx kept one of its shape."""
     twins: dict[str, TensorTwin] = {}
-    for tensor in records.tensors:
+    for tensor in model.tensors:
         value = values.get(tensor.name)
-        shape = None if value is None or value.shape is None else list(value.shape)
-        if value is None or value.name is None or shape is None or len(shape) != len(tensor.shape):
+        if value is None or value.shape is None or len(value.shape) != len(tensor.shape):
             continue
-        if shape[1:] == list(tensor.shape[1:]):
-            twins[tensor.name] = TensorTwin(value.name, "same", 0)
-        elif len(shape) == 4 and shape[1:] == [tensor.shape[i] for i in NHWC_TO_NCHW[1:]]:
-            twins[tensor.name] = TensorTwin(value.name, "NHWC->NCHW", 0)
+        sizes = list(value.shape)[1:]
+        if sizes == list(tensor.shape[1:]):
+            twins[tensor.name] = TensorTwin(str(value.name), "same", 0)
+        elif len(tensor.shape) == 4 and sizes == [tensor.shape[i] for i in NHWC_TO_NCHW[1:]]:
+            twins[tensor.name] = TensorTwin(str(value.name), "NHWC->NCHW", 0)
     return twins

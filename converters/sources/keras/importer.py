@@ -43,19 +43,17 @@ def import_keras(
         UnsupportedModelError: tf2onnx cannot translate the network.
     """
     if options.quantize == "none" and options.activations != "uint8":
-        msg = (
-            f"{model.source.file}: --activations {options.activations} is about integer codes, and a float graph has none; "
-            "add --quantize per-channel --calibration DIR, or leave it out"
+        raise OptionError(
+            f"{model.source.file}: --activations {options.activations} is about integer codes, and a float graph has "
+            "none; add --quantize per-channel --calibration DIR, or leave it out"
         )
-        raise OptionError(msg)
     pixels = image_pixels(writer, spec.image, options.batch_size)
     real = rescaled_pixels(writer, pixels, spec.image.rescaling)
     nhwc = writer.op("Transpose", [real], "pixels/nhwc", perm=list(NCHW_TO_NHWC))
     batch = options.batch_size if isinstance(options.batch_size, int) else None
     taken = take_over(model.to_onnx(batch), writer, nhwc, model.source.file)
-    shapes = [output.shape for output in facts_from_keras(model).outputs]
     return ImportedNetwork(
-        outputs=name_outputs(writer, taken, shapes, spec),
+        outputs=name_outputs(writer, taken, facts_from_keras(model), spec),
         twins=layer_twins(model, taken.values, [output.value_name for output in spec.network_outputs]),
         quantization="float32",
         activations="float32",

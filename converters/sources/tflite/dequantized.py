@@ -61,12 +61,11 @@ def _require_real(model: TfliteModel) -> None:
     """Refuse what has no meaning on real numbers: codes as plain numbers, codes that change their scale on the way."""
     wrong = []
     for op in model.operators:
-        row = OPERATORS[op.op]
         ends = [model.tensors[i] for i in (*op.inputs[:1], *op.outputs) if i >= 0]
         of_codes = [tensor for tensor in ends if tensor.dtype in CODE_DTYPES]
         if op.op == "CAST" and of_codes:
             wrong.append(f"operator {op.index} CAST takes codes as numbers")
-        elif row.moves and len(of_codes) == len(ends) and not _same_scale(of_codes):
+        elif OPERATORS[op.op].moves and len(of_codes) == len(ends) and not _same_scale(of_codes):
             wrong.append(f"operator {op.index} {op.op} moves codes to another scale")
     if wrong:
         raise UnsupportedModelError(

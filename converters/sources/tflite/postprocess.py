@@ -22,7 +22,7 @@ from converters.quant import dequantize
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from converters.sources.tflite.reader import TfliteModel, TfliteOperator
+    from converters.sources.tflite.reader import TfliteModel, TfliteOperator, TfliteTensor
 
 SCALES = ("y_scale", "x_scale", "h_scale", "w_scale")
 PER_CLASS = 100  # the kernel's, where the options do not say
@@ -63,20 +63,25 @@ def _priors(model: TfliteModel, index: int, count: int) -> NDArray[np.float32]:
     """The constant of priors, float32 ``(count, 4)``; 8-bit codes are dequantised as the kernel does."""
     tensor = model.tensors[index]
     if tensor.data is None or tensor.shape != (count, 4) or tensor.dtype not in ("float32", "uint8", "int8"):
-        what = f"{'computed' if tensor.data is None else 'constant'} {tensor.dtype} {list(tensor.shape)}"
-        raise _malformed(
-            model, f"has priors {tensor.name!r}: {what}, expected a constant float32 or uint8 {[count, 4]}"
-        )
-    if tensor.dtype == "float32":
-        priors = np.asarray(tensor.data, np.float32)
-    elif tensor.quant is None or tensor.quant.scale.size != 1:
+        found = f"{'computed' if tensor.data is None else 'constant'} {tensor.dtype} {list(tensor.shape)}"
+        expected = f"a constant float32 or uint8 {[count, 4]}"
+        raise _malformed(model, f"has priors {tensor.name!r}: {found}, expected {expected}")
+    priors = constant_numbers(tensor)
+    if priors is None:
         raise _malformed(model, f"has priors {tensor.name!r} of {tensor.dtype} without one scale")
-    else:
-        priors = dequantize(tensor.data, tensor.quant.scalar_scale, tensor.quant.scalar_zero_point)
     wrong = np.flatnonzero(~(np.isfinite(priors).all(axis=1) & (priors[:, 2:] > 0).all(axis=1)))
     if wrong.size:
         raise _malformed(model, f"has prior {wrong[0]} {priors[wrong[0]].tolist()}, expected a size above 0")
     return priors
+
+
+def constant_numbers(tensor: TfliteTensor) -> NDArray[np.float32] | None:
+    """A constant as float32, of 8-bit codes by their one scale; None for other types, and for what is computed."""
+    if tensor.data is None or tensor.dtype == "float32":
+        return tensor.data
+    if tensor.dtype not in ("int8", "uint8") or tensor.quant is None or tensor.quant.scale.size != 1:
+        return None
+    return dequantize(tensor.data, tensor.quant.scalar_scale, tensor.quant.scalar_zero_point)
 
 
 def _number(model: TfliteModel, op: TfliteOperator, name: str) -> float:

@@ -100,6 +100,7 @@ class TfliteModel:
             its parameters are ``converters.sources.tflite.postprocess``'s to read.
         metadata: what the file says in words.
         constant_outputs: indices of the file's outputs that are constants, which are none of ``outputs``.
+        data: the file's bytes.
     """
 
     file: str
@@ -111,23 +112,19 @@ class TfliteModel:
     postprocess: TfliteOperator | None = None
     metadata: tuple[FileMetadata, ...] = ()
     constant_outputs: tuple[int, ...] = ()
+    data: bytes = b""
 
 
 MAX_RANK = 8
 MAX_ELEMENTS = 2**31 - 1  # LiteRT counts elements in an int
 
-# fmt: off
-NUMPY_DTYPES = frozenset((
-    "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-    "bool", "complex64", "complex128",
-))
-# fmt: on
-CODE_RANGES = {
-    **{name: (np.iinfo(name).min, np.iinfo(name).max) for name in ("int8", "uint8", "int16", "uint16", "int32")},
-    "int64": (-(2**63), 2**63 - 1),
-    "int4": (-8, 7),
-    "uint4": (0, 15),
-    "int2": (-2, 1),
+NUMPY_DTYPES = frozenset({
+    *("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("bool", "complex64", "complex128"),
+})  # fmt: skip
+_NUMPY_CODES = ("int8", "uint8", "int16", "uint16", "int32", "int64")
+CODE_RANGES = {"int4": (-8, 7), "uint4": (0, 15), "int2": (-2, 1)} | {
+    name: (np.iinfo(name).min, np.iinfo(name).max) for name in _NUMPY_CODES
 }
 
 
@@ -141,9 +138,9 @@ def read_tensors(subgraph: Table, buffers: Sequence[Table]) -> tuple[TfliteTenso
     tables = list(subgraph.children("tensors", schema.TENSOR))
     refused = [reason for table in tables for reason in _reasons_to_refuse(table)]
     if refused:
-        listed = "; ".join(refused)
-        msg = f"{subgraph.buffer.file}: the model holds tensors that cannot be converted: {listed}"
-        raise UnsupportedModelError(msg)
+        raise UnsupportedModelError(
+            f"{subgraph.buffer.file}: the model holds tensors that cannot be converted: {'; '.join(refused)}"
+        )
     return tuple(_read_tensor(index, table, buffers) for index, table in enumerate(tables))
 
 
@@ -157,18 +154,16 @@ def _reasons_to_refuse(table: Table) -> list[str]:
     if table.integer("external_buffer"):
         reasons.append("keeps its value in another file")
     quantization = table.child("quantization", schema.QUANTIZATION)
-    details = quantization.integer("details_type") if quantization is not None else 0
+    details = 0 if quantization is None else quantization.integer("details_type")
     if details:
-        known = schema.QUANTIZATION_DETAILS
-        kind = known[details] if details < len(known) else f"type {details}"
+        names = schema.QUANTIZATION_DETAILS
+        kind = names[details] if details < len(names) else f"type {details}"
         reasons.append(f"has {kind} quantisation; per-tensor and per-channel are supported")
     shape, signature = table.integers("shape"), table.integers("shape_signature")
     unknown = [axis for axis, size in enumerate(signature) if size < 0]
     if any(axis > 0 or shape[:1] != (1,) for axis in unknown):
         reasons.append(f"has a dynamic shape {list(signature)}; export the model with a fixed input size and batch 1")
-    if not reasons:
-        return []
-    name = table.text("name")
+    name = table.text("name") if reasons else ""
     return [f"{name!r} {reason}" for reason in reasons]
 
 
@@ -242,7 +237,7 @@ def _decode(table: Table, name: str, dtype: str, shape: tuple[int, ...], raw: ND
 def _read_quant(table: Table, name: str, dtype: str, shape: tuple[int, ...]) -> QuantParams | None:
     """Scale and zero-point; None without a scale, and for float tensors, whose scale LiteRT ignores."""
     quantization = table.child("quantization", schema.QUANTIZATION)
-    scale = quantization.vector("scale") if quantization is not None else None
+    scale = None if quantization is None else quantization.vector("scale")
     if quantization is None or scale is None or not scale.size or dtype not in CODE_RANGES:
         return None
     if not (np.isfinite(scale).all() and (scale > 0).all()):
@@ -253,21 +248,16 @@ def _read_quant(table: Table, name: str, dtype: str, shape: tuple[int, ...]) -> 
     if axis is not None and not (0 <= axis < len(shape) and shape[axis] == scale.size):
         found = f"{scale.size} scales along axis {axis} of shape {list(shape)}"
         raise quantization.damaged("scale", f"tensor {name!r} has {found}, expected 1 or one per channel")
-    zero_point = _read_zero_point(quantization, name, scale.size)
+    stored = quantization.vector("zero_point")
+    if stored is None or stored.size not in (1, scale.size):
+        count = 0 if stored is None else stored.size
+        raise quantization.damaged("zero_point", f"tensor {name!r} has {scale.size} scales and {count} zero-points")
+    zero_point = np.broadcast_to(stored, scale.size).astype(np.int64)  # a single one serves all scales
     low, high = CODE_RANGES[dtype]
     if (zero_point < low).any() or (zero_point > high).any():
         found = f"{int(zero_point.min())}..{int(zero_point.max())}"
         raise quantization.damaged("zero_point", f"tensor {name!r}: {dtype} needs {low}..{high}, found {found}")
     return QuantParams(scale.astype(np.float32), zero_point, axis)
-
-
-def _read_zero_point(quantization: Table, name: str, count: int) -> NDArray[np.int64]:
-    """One zero-point per scale, int64 ``(count,)``; a single one serves all."""
-    stored = quantization.vector("zero_point")
-    if stored is None or stored.size not in (1, count):
-        found = 0 if stored is None else stored.size
-        raise quantization.damaged("zero_point", f"tensor {name!r} has {count} scales and {found} zero-points")
-    return np.broadcast_to(stored, count).astype(np.int64)
 
 
 IDENTIFIER = b"TFL3"
@@ -289,10 +279,10 @@ def read_tflite(data: bytes, file: str) -> TfliteModel:
         UnsupportedModelError: a sound file with several subgraphs, or with tensors nothing here represents.
     """
     if data[4:8] != IDENTIFIER:
-        found = f"{data[4:8]!r}" if len(data) >= 8 else f"{len(data)} bytes in all"
-        expected = f"expected {IDENTIFIER!r} at byte 4, found {found}"
-        msg = f"{file}: not a TFLite file: {expected}; give a .tflite model"
-        raise SourceFileError(msg)
+        found = repr(data[4:8]) if len(data) >= 8 else f"{len(data)} bytes in all"
+        raise SourceFileError(
+            f"{file}: not a TFLite file: expected {IDENTIFIER!r} at byte 4, found {found}; give a .tflite model"
+        )
     root = FlatBuffer(data, file).root(schema.MODEL)
     subgraph = _only_subgraph(root)
     buffers = list(root.children("buffers", schema.BUFFER))
@@ -307,6 +297,7 @@ def read_tflite(data: bytes, file: str) -> TfliteModel:
         inputs=_read_indices(subgraph, "inputs", len(tensors), lowest=0),
         outputs=_read_indices(subgraph, "outputs", len(tensors), lowest=0),
         metadata=read_metadata(data, file, root, buffers),
+        data=data,
     )
     _check_order(model, subgraph)
     return _without_postprocess(_without_constants(without_densify(model)))
@@ -322,9 +313,9 @@ def _without_constants(model: TfliteModel) -> TfliteModel:
 def _without_postprocess(model: TfliteModel) -> TfliteModel:
     """The network alone, where a file ends in ``POSTPROCESS`` and gives nothing but its detections."""
     last = model.operators[-1] if model.operators else None
-    if last is None or last.op != POSTPROCESS or not set(model.outputs) <= set(last.outputs):
+    if last is None or last.op != POSTPROCESS or len(last.inputs) != 3 or min(last.inputs) < 0:
         return model
-    if len(last.inputs) != 3 or min(last.inputs) < 0:
+    if not set(model.outputs) <= set(last.outputs):
         return model
     return replace(model, operators=model.operators[:-1], outputs=last.inputs[:2], postprocess=last)
 
@@ -333,20 +324,18 @@ def _only_subgraph(root: Table) -> Table:
     """The one subgraph of a schema-3 model."""
     version = root.integer("version")
     if version != SCHEMA_VERSION:
-        msg = (
-            f"{root.buffer.file}: TFLite schema version {version}, expected {SCHEMA_VERSION}; "
-            "export the model with a current converter"
+        raise UnsupportedModelError(
+            f"{root.buffer.file}: TFLite schema version {version}, expected {SCHEMA_VERSION}; export the model with a "
+            "current converter"
         )
-        raise UnsupportedModelError(msg)
     subgraphs = list(root.children("subgraphs", schema.SUBGRAPH))
     if not subgraphs:
         raise root.damaged("subgraphs", "the model holds none, expected 1")
     if len(subgraphs) > 1:
-        msg = (
-            f"{root.buffer.file}: the model has {len(subgraphs)} subgraphs, expected 1; "
-            "export the detector without control flow and with one signature"
+        raise UnsupportedModelError(
+            f"{root.buffer.file}: the model has {len(subgraphs)} subgraphs, expected 1; export the detector without "
+            "control flow and with one signature"
         )
-        raise UnsupportedModelError(msg)
     return subgraphs[0]
 
 
@@ -425,11 +414,9 @@ def _check_order(model: TfliteModel, subgraph: Table) -> None:
     """Every tensor is written once, before it is read, and never over a constant or a model input."""
     constants = {tensor.index for tensor in model.tensors if tensor.is_constant}
     if both := constants.intersection(model.inputs):
-        names = _quote(model.tensors, both)
-        raise subgraph.damaged("inputs", f"model inputs hold a value already: {names}")
+        raise subgraph.damaged("inputs", f"model inputs hold a value already: {_quote(model.tensors, both)}")
     if len(set(model.inputs)) < len(model.inputs):
-        names = _quote(model.tensors, model.inputs)
-        raise subgraph.damaged("inputs", f"a tensor is fed twice, among {names}")
+        raise subgraph.damaged("inputs", f"a tensor is fed twice, among {_quote(model.tensors, model.inputs)}")
     ready = constants.union(model.inputs, [-1])
     for operator in model.operators:
         where = f"operators[{operator.index}]"

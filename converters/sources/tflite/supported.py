@@ -61,10 +61,9 @@ def require_network(model: TfliteModel) -> None:
     for op in model.operators:
         if op.op in COMPILED:
             processor, advice = COMPILED[op.op]
-            msg = (
+            raise UnsupportedModelError(
                 f"{model.file}: was compiled for {processor} (operator {op.op}) and holds no network any more; {advice}"
             )
-            raise UnsupportedModelError(msg)
 
 
 def require_sound(model: TfliteModel) -> None:
@@ -78,8 +77,7 @@ def require_sound(model: TfliteModel) -> None:
     require_network(model)
     problems = _malformed(model)
     if problems:
-        msg = f"{model.file}: operators are malformed: {'; '.join(problems)}; export the model again"
-        raise SourceFileError(msg)
+        raise SourceFileError(f"{model.file}: operators are malformed: {'; '.join(problems)}; export the model again")
 
 
 def _malformed(model: TfliteModel) -> list[str]:
@@ -141,30 +139,32 @@ def require_supported(model: TfliteModel) -> None:
     broken, foreign = _malformed(model), _untranslatable(model)
     if broken:
         also = [f"and there is no translation for {'; '.join(foreign)}"] if foreign else []
-        listed = "; ".join([*broken, *also])
-        raise SourceFileError(f"{model.file}: operators are malformed: {listed}; export the model again")
+        raise SourceFileError(
+            f"{model.file}: operators are malformed: {'; '.join([*broken, *also])}; export the model again"
+        )
     if foreign:
         hints = dict.fromkeys(HINTS[op.op] for op in model.operators if op.op in HINTS)
         if any(op.op.startswith("CUSTOM:Flex") for op in model.operators):
             hints["export it with TFLite's own operators alone (TFLITE_BUILTINS), not with SELECT_TF_OPS"] = None
         advice = "".join(f"; {hint}" for hint in hints)
-        msg = f"{model.file}: no translation for {'; '.join(foreign)}; xdet reads int8, uint8 and float32 detectors{advice}"
-        raise UnsupportedModelError(msg)
+        raise UnsupportedModelError(
+            f"{model.file}: no translation for {'; '.join(foreign)}; xdet reads int8, uint8 and float32 detectors{advice}"
+        )
 
 
 def _untranslatable(model: TfliteModel) -> list[str]:
     """Kinds of operators and tensor types with counts, then single operators."""
+    translatable = [op for op in model.operators if op.op in OPERATORS]
     operators = Counter(op.op for op in model.operators if op.op not in OPERATORS)
-    known = [op for op in model.operators if op.op in OPERATORS]
-    types = Counter(f"{op.op} on {dtype}" for op in known for dtype in sorted(_foreign_dtypes(model, op)))
-    problems = []
-    if operators:
-        problems.append("operators " + ", ".join(f"{name} x{n}" for name, n in sorted(operators.items())))
-    if types:
-        problems.append("tensor types " + ", ".join(f"{name} x{n}" for name, n in sorted(types.items())))
+    types = Counter(f"{op.op} on {dtype}" for op in translatable for dtype in _foreign_dtypes(model, op))
+    problems = [
+        f"{title} " + ", ".join(f"{name} x{n}" for name, n in sorted(counts.items()))
+        for title, counts in (("operators", operators), ("tensor types", types))
+        if counts
+    ]
     floats = is_float(model)
-    widened = {op.outputs[0] for op in known if _widens_constant(model, op) and op.outputs}
-    for op in known:
+    widened = {op.outputs[0] for op in translatable if _widens_constant(model, op) and op.outputs}
+    for op in translatable:
         if not _foreign_dtypes(model, op):
             reasons = (
                 *_refused_options(op),
@@ -185,12 +185,10 @@ def _foreign_dtypes(model: TfliteModel, op: TfliteOperator) -> set[str]:
 
 def _widens_constant(model: TfliteModel, op: TfliteOperator) -> bool:
     """Whether the operator is a DEQUANTIZE of float16 weights, which is done at conversion."""
-    return (
-        op.op == "DEQUANTIZE"
-        and len(op.inputs) == 1
-        and model.tensors[op.inputs[0]].dtype == "float16"
-        and model.tensors[op.inputs[0]].data is not None
-    )
+    if op.op != "DEQUANTIZE" or len(op.inputs) != 1:
+        return False
+    constant = model.tensors[op.inputs[0]]
+    return constant.dtype == "float16" and constant.data is not None
 
 
 def _refused_floats(model: TfliteModel, op: TfliteOperator, *, floats: bool) -> Iterator[str]:
@@ -249,9 +247,8 @@ def _refused_weights(model: TfliteModel, op: TfliteOperator, widened: set[int]) 
         elif position == 1 and (tensor.dtype not in CODE_DTYPES or tensor.quant is None):
             yield f"has weights {tensor.name!r} of {tensor.dtype} without a scale"
         elif position == 1 and tensor.quant is not None and tensor.quant.axis not in (None, weights.scale_axis):
-            yield (
-                f"has weight scales along axis {tensor.quant.axis}, expected {weights.scale_axis}, the output channels"
-            )
+            found = tensor.quant.axis
+            yield f"has weight scales along axis {found}, expected {weights.scale_axis}, the output channels"
 
 
 def _refused_scales(model: TfliteModel, op: TfliteOperator) -> Iterator[str]:

@@ -20,7 +20,7 @@ from converters.errors import OptionError, SourceFileError, UnsupportedModelErro
 from converters.facts import SourceFacts, SourceOutput
 from converters.heads.yolo_v2 import YoloV2
 from converters.quant import QuantParams
-from converters.sources import resolve_source_spec
+from converters.sources import describe, open_source
 from converters.spec import Anchors, DetectorSpec, EvaluationSettings, RawOutput, Rescaling, Thresholds
 from tests.converters.description.resolving import resolve_spec
 from tests.heads import anchors_of
@@ -301,12 +301,16 @@ def embedded(tmp_path: Path) -> Iterator[Path]:
         yield Path(shutil.copy(source, tmp_path / "Tür 1.tflite"))
 
 
+def spec_of(path: Path, options: SourceOptions) -> DetectorSpec:
+    return describe(open_source(path), options).spec
+
+
 def test_a_file_on_disk_is_described_with_the_sidecar_beside_it(embedded: Path) -> None:
     with pytest.raises(OptionError, match="needs anchors"):
-        resolve_source_spec(embedded)
+        spec_of(embedded, SourceOptions())
     anchors = [[0.25, 0.5]] * 4 + [[4.5, 5.5]]
     embedded.with_name("Tür 1.xdet.json").write_text(json.dumps({"anchors": anchors}))
-    spec = resolve_source_spec(embedded)
+    spec = spec_of(embedded, SourceOptions())
     assert anchors_of(spec) == Anchors(((0.25, 0.5),) * 4 + ((4.5, 5.5),), "cell")
     assert (spec.image.height, spec.network_outputs) == (224, (RawOutput("", (7, 7, 30)),))
     assert spec.image.rescaling == Rescaling(float(np.float32(1 / 255)), 0.0)
@@ -316,14 +320,14 @@ def test_a_file_on_disk_is_described_with_the_sidecar_beside_it(embedded: Path) 
 def test_a_file_on_disk_is_described_with_a_yaml(embedded: Path, layout: Layout) -> None:
     config = embedded.with_name("config.yaml")
     config.write_text(f"{layout}:\n  model_type: tiny_yolo_v2\ndataset:\n  class_names: [person]\n")
-    spec = resolve_source_spec(embedded, options=SourceOptions(config=config, anchor_unit="cell"))
+    spec = spec_of(embedded, SourceOptions(config=config, anchor_unit="cell"))
     assert anchors_of(spec) == Anchors(FAMILIES["tiny_yolo_v2"], "cell")
     assert spec.class_names == ("person",)
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceFileError, match=r"no.tflite.* cannot be read: No such file"):
-        resolve_source_spec(tmp_path / "no.tflite")
+        open_source(tmp_path / "no.tflite")
 
 
 def test_anchors_in_pixels_of_the_picture_become_cells() -> None:
