@@ -83,17 +83,17 @@ def take_over(proto: onnx.ModelProto, writer: GraphWriter, source: ir.Value, fil
         found = f"{len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
         raise UnsupportedModelError(f"{file}: the exported network has {found}, expected one input")
     _require_plain_operators(graph, file)
-    ours: dict[ir.Value, ir.Value] = {graph.inputs[0]: source}
+    ours = {graph.inputs[0]: source}
     values: dict[str, ir.Value] = {}
     for node in graph:
         names = _names(node)
-        inputs = [_input_of(writer, node, position, ours, names[0]) for position in range(len(node.inputs))]
-        if node.op_type == "Identity" and inputs[0] is not None:
-            ours[node.outputs[0]] = inputs[0]
+        operands = [_operand(writer, node, position, ours, names[0]) for position in range(len(node.inputs))]
+        if node.op_type == "Identity" and operands[0] is not None:
+            ours[node.outputs[0]] = operands[0]
             continue
         free = [f"{name}#source" if name in CONTRACT_NAMES else name for name in names]
         attributes = {name: attribute.value for name, attribute in _attributes(node).items()}
-        results = writer.ops(node.op_type, inputs, free, **attributes)
+        results = writer.ops(node.op_type, operands, free, **attributes)
         for name, old, new in zip(names, node.outputs, results, strict=True):
             new.type, new.shape = old.type, old.shape
             ours[old] = new
@@ -126,7 +126,7 @@ def _require_plain_operators(graph: ir.Graph, file: str) -> None:
         )
 
 
-def _input_of(
+def _operand(
     writer: GraphWriter, node: ir.Node, position: int, ours: dict[ir.Value, ir.Value], name: str
 ) -> ir.Value | None:
     """The value a node reads in our graph; a constant becomes an initialiser named after the node."""

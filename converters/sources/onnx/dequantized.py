@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from converters.errors import OptionError, UnsupportedModelError, list_some
-from converters.graph import constant_at
+from converters.graph import GraphWriter, constant_at
 from converters.quant import QuantParams, real_numbers
 
 OF_CODES = frozenset({"DequantizeLinear", "QuantizeLinear"})
@@ -93,15 +93,13 @@ def dequantize_graph(graph: ir.Graph, file: str) -> tuple[Pair, ...]:
 
 def _unfold_constants(graph: ir.Graph) -> None:
     """Write the real numbers of every constant that a DequantizeLinear reads, in its place."""
+    writer = GraphWriter.appending(graph)
     for node in list(graph):
         codes = constant_at(node, 0) if node.op_type == "DequantizeLinear" else None
         params = None if codes is None else _params(node, node.attributes.get_int("axis", 1))
         if codes is None or params is None:
             continue
-        name = f"{node.outputs[0].name}/real"
-        value = ir.Value(name=name, const_value=ir.tensor(real_numbers(codes, params), name=name))
-        value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(codes.shape)
-        graph.register_initializer(value)
+        value = writer.constant(real_numbers(codes, params), f"{node.outputs[0].name}/real")
         node.outputs[0].replace_all_uses_with(value)
         graph.remove(node, safe=True)
 
@@ -128,24 +126,17 @@ def _take_out(graph: ir.Graph, node: ir.Node, pair: Pair, bounds: dict[ir.Value,
     found = bounds.get(real)
     within = found is not None and found[0] >= low - room and found[1] <= high + room
     if not within or any(reader.outputs[0].is_graph_output() for reader in readers):
-        limits = [_limit(graph, f"{pair.value}/{side}", at) for side, at in (("min", low), ("max", high))]
-        clip = ir.node("Clip", [real, *limits])
-        graph.insert_before(node, clip)
-        old, real = readers[0].outputs[0], clip.outputs[0]
-        real.type, real.shape = old.type, old.shape
-        old.name, real.name = f"{pair.value}/rounded", pair.value
+        writer, old = GraphWriter.inserting(graph, node), readers[0].outputs[0]
+        limits = [writer.constant(np.float32(at), f"{pair.value}/{side}") for side, at in (("min", low), ("max", high))]
+        clipped = writer.op("Clip", [real, *limits], f"{pair.value}/clipped")
+        clipped.type, clipped.shape = old.type, old.shape
+        old.name, clipped.name = f"{pair.value}/rounded", pair.value
+        real = clipped
         bounds[real] = (low, high)
     for reader in readers:
         ir.convenience.replace_all_uses_with(reader.outputs[0], real, replace_graph_outputs=True)
         graph.remove(reader, safe=True)
     graph.remove(node, safe=True)
-
-
-def _limit(graph: ir.Graph, name: str, bound: float) -> ir.Value:
-    value = ir.Value(name=name, const_value=ir.tensor(np.float32(bound), name=name))
-    value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(())
-    graph.register_initializer(value)
-    return value
 
 
 def _bounds_behind(node: ir.Node, bounds: Range) -> dict[ir.Value, Range]:

@@ -11,16 +11,14 @@ bit for bit those of the source on the same kernels, fed with ``pixel * scale + 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from converters._ir import ir
 from converters.errors import OptionError
 from converters.facts import match_outputs
-from converters.graph import NCHW_TO_NHWC, image_pixels, rescaled_pixels
+from converters.graph import NCHW_TO_NHWC, constant_at, constant_of, image_pixels, rescaled_pixels
 from converters.sources.base import ImportedNetwork, as_raw_output
-from converters.sources.onnx.dequantized import dequantize_graph
+from converters.sources.onnx.dequantized import OF_CODES, dequantize_graph
 from converters.sources.onnx.network import facts_from_onnx, fixed_graph, turned_outputs
 from converters.spec import CONTRACT_NAMES, TensorTwin
 
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     from converters.spec import ActivationCodes, DetectorSpec
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-OF_CODES = frozenset({"DequantizeLinear", "QuantizeLinear"})
 
 
 def import_onnx(
@@ -64,10 +61,8 @@ def import_onnx(
     writer.graph.opset_imports[""] = graph.opset_imports[""]
     ours = _taken_over(graph, writer, pixels)
     turned, shapes = turned_outputs(graph), [output.shape for output in facts_from_onnx(source).outputs]
-    wanted = spec.network_outputs
-    order = match_outputs(shapes, wanted)
     raw = []
-    for output, place in zip(wanted, order, strict=True):
+    for output, place in zip(spec.network_outputs, match_outputs(shapes, spec.network_outputs), strict=True):
         value = ours[graph.outputs[place]]
         if turned[place]:
             value = writer.op("Transpose", [value], f"{output.value_name}/nhwc", perm=list(NCHW_TO_NHWC))
@@ -101,34 +96,31 @@ def _taken_over(graph: ir.Graph, writer: GraphWriter, pixels: ir.Value) -> dict[
     Two weights that share one make ONNX Runtime's exact kernels on x86 fail (``converters.graph``).
     """
     ours = {graph.inputs[0]: pixels}
-
-    def read(value: ir.Value | None, own: str | None) -> ir.Value | None:
-        if value is None or value in ours:
-            return None if value is None else ours[value]
-        tensor = ir.convenience.get_const_tensor(value)
-        assert tensor is not None, "fixed_graph knows every value"  # noqa: S101
-        constant = writer.constant(tensor.numpy(), own or _free(str(value.name)))
-        if own is None:
-            ours[value] = constant
-        return constant
-
     for node in graph:
         name = str(node.outputs[0].name)
-        inputs = [
-            read(
-                value,
-                f"{name}/{('scale', 'zero_point')[place - 1]}"
-                if node.op_type in OF_CODES and place in (1, 2)
-                else None,
-            )
+        own = {1: f"{name}/scale", 2: f"{name}/zero_point"} if node.op_type in OF_CODES else {}
+        operands = [
+            None if value is None else _operand(writer, ours, value, own.get(place))
             for place, value in enumerate(node.inputs)
         ]
         attributes = {key: attribute.value for key, attribute in node.attributes.items()}
         names = [_free(str(value.name or f"{name}:{place}")) for place, value in enumerate(node.outputs)]
-        for old, new in zip(node.outputs, writer.ops(node.op_type, inputs, names, **attributes), strict=True):
+        for old, new in zip(node.outputs, writer.ops(node.op_type, operands, names, **attributes), strict=True):
             new.type, new.shape = old.type, old.shape
             ours[old] = new
     return ours
+
+
+def _operand(writer: GraphWriter, ours: dict[ir.Value, ir.Value], value: ir.Value, own: str | None) -> ir.Value:
+    """Our value for one of the source's; a constant becomes an initialiser, for one reader alone where ``own`` names it."""
+    if value in ours:
+        return ours[value]
+    array = constant_of(value)
+    assert array is not None, "fixed_graph knows every value"  # noqa: S101
+    constant = writer.constant(array, own or _free(str(value.name)))
+    if own is None:
+        ours[value] = constant
+    return constant
 
 
 def _free(name: str) -> str:
@@ -139,9 +131,9 @@ def _free(name: str) -> str:
 def activation_codes(graph: ir.Graph) -> ActivationCodes:
     """The dtype of most codes that QuantizeLinear writes; ``"float32"`` where it writes none."""
     written = Counter(value.dtype for node in graph if node.op_type == "QuantizeLinear" for value in node.outputs)
-    kinds: dict[ir.DataType | None, Literal["uint8", "int8"]] = {ir.DataType.UINT8: "uint8", ir.DataType.INT8: "int8"}
-    found = [(count, kinds[dtype]) for dtype, count in written.items() if dtype in kinds]
-    return max(found)[1] if found else "float32"
+    kinds: dict[ir.DataType | None, ActivationCodes] = {ir.DataType.UINT8: "uint8", ir.DataType.INT8: "int8"}
+    counts = [(count, kinds[dtype]) for dtype, count in written.items() if dtype in kinds]
+    return max(counts)[1] if counts else "float32"
 
 
 def summarise_quantization(graph: ir.Graph) -> str:
@@ -152,8 +144,8 @@ def summarise_quantization(graph: ir.Graph) -> str:
         producer = None if weight is None else weight.producer()
         if producer is not None and producer.op_type == "DequantizeLinear" and producer.inputs[0] is not None:
             dtypes.add(str(producer.inputs[0].dtype).lower())
-            scale = None if producer.inputs[1] is None else ir.convenience.get_const_tensor(producer.inputs[1])
-            scales.append(1 if scale is None else int(np.prod(scale.shape.numpy())))
+            scale = constant_at(producer, 1)
+            scales.append(1 if scale is None else scale.size)
         elif weight is not None and weight.dtype is not None:
             dtypes.add(weight.dtype.numpy().name)
     granularity = ["", " per-tensor", " per-channel"][min(max(scales), 2)]

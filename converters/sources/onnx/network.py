@@ -11,7 +11,7 @@ every other source. Which they are tells the last operator in front that knows: 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,12 +20,15 @@ from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
 from converters._ir import ir
-from converters.errors import SourceFileError, UnsupportedModelError, list_some
+from converters.errors import UnsupportedModelError, list_some
 from converters.facts import SourceFacts, SourceOutput
-from converters.graph import NCHW_TO_NHWC, NHWC_TO_NCHW, OPSET
+from converters.graph import NCHW_TO_NHWC, NHWC_TO_NCHW, OPSET, GraphWriter, constant_at, constant_of, infer_shapes
 from converters.opset import upgraded
+from converters.sources.onnx.reader import invalid
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from converters.sources.onnx.reader import OnnxSource
 
 CHANGED = frozenset({"GridSample", "GroupNormalization"})  # mean something else in opset 20 or 21
@@ -63,9 +66,9 @@ def fixed_graph(source: OnnxSource, batch: int | str = 1) -> ir.Graph:
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     model.graph.sort()
     for _ in range(2):  # folded sizes let more shapes be inferred
-        common.ShapeInferencePass(data_prop=True)(model)
+        infer_shapes(model)
         _fold(model.graph, source.file)
-    common.ShapeInferencePass(data_prop=True)(model)
+    infer_shapes(model)
     common.RemoveUnusedNodesPass()(model)
     _require_known(model.graph, source.file, batch)
     return model.graph
@@ -74,13 +77,9 @@ def fixed_graph(source: OnnxSource, batch: int | str = 1) -> ir.Graph:
 def _sized(source: OnnxSource, batch: int | str) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     proto.CopyFrom(source.proto)
-    value = next(value for value in proto.graph.input if value.name == source.picture)
-    for size, wanted in zip(value.type.tensor_type.shape.dim, source.shape(batch), strict=True):
-        size.Clear()
-        if isinstance(wanted, int):
-            size.dim_value = wanted
-        else:
-            size.dim_param = wanted
+    picture = next(value for value in proto.graph.input if value.name == source.picture)
+    sized = onnx.helper.make_tensor_type_proto(picture.type.tensor_type.elem_type, source.shape(batch))
+    picture.type.CopyFrom(sized)
     del proto.graph.value_info[:]
     opset = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
     del proto.opset_import[:]
@@ -107,28 +106,21 @@ def _inferred(proto: onnx.ModelProto, file: str) -> onnx.ModelProto:
     try:
         return onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, OverflowError) as error:
-        reason = " ".join(str(error).split())
-        raise SourceFileError(
-            f"'{file}' is no valid ONNX model: {reason:.500}; convert its source again, or export it again"
-        ) from error
+        raise invalid(file, error) from error
 
 
 def _fold(graph: ir.Graph, file: str) -> None:
     """Write results that only constants and fixed shapes decide as constants, in place; bounded in size."""
+    writer = GraphWriter.appending(graph)
     for node in graph:
         try:
             arrays = _computed_now(node)
         except NOT_COMPUTED as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise SourceFileError(
-                f"'{file}' is no valid ONNX model: {node.op_type} {str(node.outputs[0].name)!r} cannot be computed: "
-                f"{reason:.300}; convert its source again, or export it again"
-            ) from error
+            name = str(node.outputs[0].name)
+            raise invalid(file, f"{node.op_type} {name!r} cannot be computed: {reason:.300}") from error
         for value, array in zip(node.outputs, arrays, strict=True) if arrays else ():
-            constant = ir.Value(name=f"{value.name}/folded", const_value=ir.tensor(array, name=f"{value.name}/folded"))
-            constant.type, constant.shape = (ir.TensorType(ir.DataType.from_numpy(array.dtype)), ir.Shape(array.shape))
-            graph.register_initializer(constant)
-            value.replace_all_uses_with(constant)
+            value.replace_all_uses_with(writer.constant(array, f"{value.name}/folded"))
 
 
 def _computed_now(node: ir.Node) -> list[Any] | None:
@@ -141,28 +133,19 @@ def _computed_now(node: ir.Node) -> list[Any] | None:
     shapes = [static_shape(value) for value in node.outputs]
     if node.op_type not in FOLDED or any(s is None or math.prod(s) > MOST_FOLDED for s in shapes):
         return None
-    given = {}
-    for value in node.inputs:
-        tensor = None if value is None else ir.convenience.get_const_tensor(value)
-        if value is not None and tensor is None:
-            return None
-        if value is not None and tensor is not None:
-            given[str(value.name)] = tensor.numpy()
-    return _evaluated(node, given)
-
-
-def _evaluated(node: ir.Node, given: dict[str, Any]) -> list[Any]:
-    """One node by ONNX's reference evaluator."""
-    proto = ir.to_proto(node)
-    feeds = [
+    feeds = {str(value.name): constant_of(value) for value in node.inputs if value is not None}
+    if any(array is None for array in feeds.values()):
+        return None
+    infos = [
         onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
-        for name, array in given.items()
+        for name, array in feeds.items()
+        if array is not None
     ]
     results = [onnx.ValueInfoProto(name=str(value.name)) for value in node.outputs]
-    graph = onnx.helper.make_graph([proto], "folded", feeds, results)
+    graph = onnx.helper.make_graph([ir.to_proto(node)], "folded", infos, results)
     opset = node.graph.opset_imports[""] if node.graph is not None else OPSET
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)
-    return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, given)]
+    return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, feeds)]
 
 
 def _require_known(graph: ir.Graph, file: str, batch: int | str) -> None:
@@ -178,11 +161,10 @@ def _require_known(graph: ir.Graph, file: str, batch: int | str) -> None:
             raise UnsupportedModelError(
                 f"{file}: {str(value.name)!r} has shape {list(shape)}, at most {LARGEST_TENSOR} numbers are read"
             )
-    for node in graph:
-        if node.op_type == "Conv" and (told := _misfit(node)) is not None:
-            raise SourceFileError(
-                f"'{file}' is no valid ONNX model: {told}; convert its source again, or export it again"
-            )
+    misfits = [_misfit(node) for node in graph if node.op_type == "Conv"]
+    for misfit in misfits:
+        if misfit is not None:
+            raise invalid(file, misfit)
     if unknown:
         raise UnsupportedModelError(
             f"{file}: the shapes of {list_some(unknown)} cannot be told before it runs; export the model with fixed sizes "
@@ -192,8 +174,7 @@ def _require_known(graph: ir.Graph, file: str, batch: int | str) -> None:
 
 def _misfit(node: ir.Node) -> str | None:
     """Weights that do not fit the channels, which shape inference lets pass and kernels do not."""
-    shapes = [None if value is None else static_shape(value, open_batch=True) for value in node.inputs[:2]]
-    picture, weights = shapes
+    picture, weights = (None if v is None else static_shape(v, open_batch=True) for v in node.inputs[:2])
     if picture is None or weights is None or len(picture) < 2 or len(weights) != len(picture):
         return None
     group = node.attributes.get_int("group", 1)
@@ -231,24 +212,20 @@ class Ending:
 
 def endings(graph: ir.Graph) -> dict[str, Ending]:
     """What stands in front of every value, by its name."""
-    found: dict[str, Ending] = {}
+    by_name: dict[str, Ending] = {}
     for node in graph:
-        before = [found.get(str(value.name), Ending()) for value in node.inputs if value is not None]
+        before = [by_name.get(str(value.name), Ending()) for value in node.inputs if value is not None]
         moved = before if node.op_type in MOVERS else []
-        activations = (node.op_type,) if node.op_type in ACTIVATIONS else _joined(moved)
+        joined = dict.fromkeys(name for part in moved for name in part.activations)
+        activations = (node.op_type,) if node.op_type in ACTIVATIONS else tuple(joined)
         pictured = node.op_type in PRODUCTS or any(part.from_picture for part in before)
         ending = Ending(activations, _reach(node, before), _layout(node, before), pictured)
-        found.update((str(value.name), ending) for value in node.outputs)
-    return found
-
-
-def _joined(parts: list[Ending]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for part in parts for name in part.activations))
+        by_name.update((str(value.name), ending) for value in node.outputs)
+    return by_name
 
 
 def _reach(node: ir.Node, before: list[Ending]) -> float | None:
-    known = [part.reach for part in before if part.reach is not None]
-    largest = max(known, default=None)
+    largest = max((part.reach for part in before if part.reach is not None), default=None)
     if node.op_type in MOVERS or node.op_type in ("Add", "Sub"):
         return largest
     if node.op_type not in ("Mul", "Div") or len(node.inputs) != 2:
@@ -262,16 +239,23 @@ def _reach(node: ir.Node, before: list[Ending]) -> float | None:
 
 def _largest(value: ir.Value) -> float | None:
     """The largest magnitude of a constant, or of codes behind a DequantizeLinear of constants."""
-    tensor = ir.convenience.get_const_tensor(value)
-    producer = value.producer()
-    if tensor is None and producer is not None and producer.op_type == "DequantizeLinear":
-        parts = [None if v is None else ir.convenience.get_const_tensor(v) for v in producer.inputs]
-        if len(parts) == 3 and all(part is not None and (i == 0 or part.size == 1) for i, part in enumerate(parts)):
-            codes, scale, zero = (part.numpy().astype(np.float64) for part in parts if part is not None)
-            return float(np.abs((codes - zero) * scale).max(initial=0))
-    if tensor is None or tensor.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE):
+    array, producer = constant_of(value), value.producer()
+    if array is None and producer is not None and producer.op_type == "DequantizeLinear":
+        codes, params = constant_at(producer, 0), _single_params(producer)
+        if codes is not None and params is not None:
+            scale, zero_point = (number.astype(np.float64) for number in params)
+            return float(np.abs((codes.astype(np.float64) - zero_point) * scale).max(initial=0))
+    if array is None or array.dtype not in (np.float32, np.float16, np.float64):
         return None
-    return float(np.abs(tensor.numpy().astype(np.float64)).max(initial=0))
+    return float(np.abs(array.astype(np.float64)).max(initial=0))
+
+
+def _single_params(node: ir.Node) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Scale and zero-point of a DequantizeLinear, as scalars; None where they are several, or computed."""
+    scale, zero_point = constant_at(node, 1), constant_at(node, 2)
+    if scale is None or zero_point is None or scale.size != 1 or zero_point.size != 1:
+        return None
+    return scale.reshape(()), zero_point.reshape(())
 
 
 def _layout(node: ir.Node, before: list[Ending]) -> bool | None:
@@ -280,16 +264,16 @@ def _layout(node: ir.Node, before: list[Ending]) -> bool | None:
     if node.op_type == "Transpose":
         perm = tuple(node.attributes.get_ints("perm", []))
         return {tuple(NCHW_TO_NHWC): False, tuple(NHWC_TO_NCHW): True}.get(perm)
-    told = {part.is_nchw for part in before if part.is_nchw is not None}
+    layouts = {part.is_nchw for part in before if part.is_nchw is not None}
     keeps = node.op_type in ELEMENTWISE or node.op_type in ("Concat", "Pad", "Slice", "Split", "Cast")
-    return told.pop() if keeps and len(told) == 1 else None
+    return layouts.pop() if keeps and len(layouts) == 1 else None
 
 
 def turned_outputs(graph: ir.Graph) -> tuple[bool, ...]:
     """Of each output, whether its channels come first, so that it is told and written channels last."""
-    known = endings(graph)
+    by_name = endings(graph)
     return tuple(
-        len(static_shape(value, open_batch=True) or ()) == 4 and known.get(str(value.name), Ending()).is_nchw is True
+        len(static_shape(value, open_batch=True) or ()) == 4 and by_name.get(str(value.name), Ending()).is_nchw is True
         for value in graph.outputs
     )
 
@@ -301,10 +285,10 @@ def facts_from_onnx(source: OnnxSource) -> SourceFacts:
         UnsupportedModelError: as ``fixed_graph``; or an output is not float32 numbers of one image.
     """
     graph = fixed_graph(source)
-    known = endings(graph)
+    by_name = endings(graph)
     outputs = []
     for value, turned in zip(graph.outputs, turned_outputs(graph), strict=True):
-        shape, ending = static_shape(value), known.get(str(value.name), Ending())
+        shape, ending = static_shape(value), by_name.get(str(value.name), Ending())
         if value.producer() is None or value.dtype != ir.DataType.FLOAT or not shape or shape[0] != 1 or min(shape) < 1:
             found = f"{None if value.dtype is None else value.dtype.name.lower()} {list(shape or ())}"
             raise UnsupportedModelError(
@@ -314,27 +298,11 @@ def facts_from_onnx(source: OnnxSource) -> SourceFacts:
         if turned:
             shape = tuple(shape[axis] for axis in NCHW_TO_NHWC)
         largest, smallest = _extremes(value)
-        outputs.append(
-            SourceOutput(
-                str(value.name),
-                shape[1:],
-                ending.activations,
-                largest,
-                smallest,
-                from_picture=ending.from_picture,
-                reach=ending.reach,
-            )
-        )
-    height, width = source.size_hw
+        output = SourceOutput(str(value.name), shape[1:], ending.activations, largest, smallest)
+        outputs.append(replace(output, from_picture=ending.from_picture, reach=ending.reach))
+    metadata = () if source.metadata is None else (source.metadata,)
     return SourceFacts(
-        source.file,
-        height,
-        width,
-        tuple(outputs),
-        source.dtype,
-        None,
-        channels=source.channels,
-        metadata=() if source.metadata is None else (source.metadata,),
+        source.file, *source.size_hw, tuple(outputs), source.dtype, None, channels=source.channels, metadata=metadata
     )
 
 
@@ -343,13 +311,8 @@ def _extremes(value: ir.Value) -> tuple[float, float] | tuple[None, None]:
     node = value.producer()
     while node is not None and node.op_type in ("Identity", "Reshape", "Transpose") and node.inputs[0] is not None:
         node = node.inputs[0].producer()
-    if node is None or node.op_type != "DequantizeLinear" or len(node.inputs) != 3:
+    params = _single_params(node) if node is not None and node.op_type == "DequantizeLinear" else None
+    if params is None or params[1].dtype not in (np.int8, np.uint8):
         return None, None
-    tensors = [None if v is None else ir.convenience.get_const_tensor(v) for v in node.inputs[1:]]
-    if any(tensor is None or tensor.size != 1 for tensor in tensors):
-        return None, None
-    scale, zero_point = (np.asarray(tensor.numpy()).reshape(()) for tensor in tensors if tensor is not None)
-    if zero_point.dtype not in (np.int8, np.uint8):
-        return None, None
-    limits = np.iinfo(zero_point.dtype)
-    return tuple(float(scale) * (int(end) - int(zero_point)) for end in (limits.max, limits.min))  # type: ignore[return-value]  # two
+    scale, zero_point, limits = float(params[0]), int(params[1]), np.iinfo(params[1].dtype)
+    return scale * (limits.max - zero_point), scale * (limits.min - zero_point)

@@ -26,13 +26,11 @@ if TYPE_CHECKING:
 NOT_READ = (ValueError, TypeError, LookupError, OverflowError, AttributeError, ir.serde.SerdeError)
 OLDEST_OPSET, NEWEST_OPSET = 7, 22
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
-NUMBERS = frozenset(
-    TensorProto.DataType.Value(name)
-    for name in (
-        *("BOOL", "DOUBLE", "FLOAT", "FLOAT16", "INT8", "INT16", "INT32", "INT64"),
-        *("UINT8", "UINT16", "UINT32", "UINT64"),
-    )
-)
+NUMBERS = frozenset({
+    *(TensorProto.BOOL, TensorProto.DOUBLE, TensorProto.FLOAT, TensorProto.FLOAT16),
+    *(TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64),
+    *(TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64),
+})  # fmt: skip
 CHANNELS = (3, 1)
 LARGEST_SIDE = 8192
 WITHOUT_END = (
@@ -104,7 +102,7 @@ def decode_onnx(data: bytes, file: str) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:
-        raise SourceFileError(f"'{file}' is a damaged ONNX file: {error}") from error
+        raise _damaged(file, str(error)) from error
     _require_text((model.producer_name, model.producer_version, model.domain, model.doc_string), file)
     _require_text((text for entry in model.metadata_props for text in (entry.key, entry.value)), file)
     _require_whole(model.graph, file)
@@ -120,17 +118,26 @@ def require_valid(model: onnx.ModelProto, file: str) -> None:
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise SourceFileError(
-            f"'{file}' is no valid ONNX model: {reason:.500}; convert its source again, or export it again"
-        ) from error
+        raise invalid(file, error) from error
+
+
+def invalid(file: str, reason: object) -> SourceFileError:
+    """The error for a model that breaks the standard."""
+    text = " ".join(str(reason).split())
+    return SourceFileError(
+        f"'{file}' is no valid ONNX model: {text:.500}; convert its source again, or export it again"
+    )
+
+
+def _damaged(file: str, what: str) -> SourceFileError:
+    return SourceFileError(f"'{file}' is a damaged ONNX file: {what}")
 
 
 def _require_text(texts: Iterable[str | bytes], file: str) -> None:
     """Refuse names that are no UTF-8: protobuf hands them out as bytes."""
     for text in texts:
         if isinstance(text, bytes):
-            raise SourceFileError(f"'{file}' is a damaged ONNX file: the text {text!r:.60} is not UTF-8")
+            raise _damaged(file, f"the text {text!r:.60} is not UTF-8")
 
 
 def _require_whole(graph: onnx.GraphProto, file: str) -> None:
@@ -138,16 +145,15 @@ def _require_whole(graph: onnx.GraphProto, file: str) -> None:
     values = (*graph.input, *graph.output, *graph.value_info)
     _require_text((value.name for value in values), file)
     for value in values:
-        if any(
-            size.dim_value < 0 for size in value.type.tensor_type.shape.dim
-        ):  # onnx's shape inference aborts on such
-            raise SourceFileError(f"'{file}' is a damaged ONNX file: value {value.name!r:.60} has a negative size")
+        # onnx's shape inference aborts on such
+        if any(size.dim_value < 0 for size in value.type.tensor_type.shape.dim):
+            raise _damaged(file, f"value {value.name!r:.60} has a negative size")
     for tensor in graph.initializer:
         _require_numbers(tensor, file)
     for node in graph.node:
         _require_text((node.op_type, node.name, node.domain, *node.input, *node.output), file)
         if not node.output:
-            raise SourceFileError(f"'{file}' is a damaged ONNX file: operator {node.op_type!r:.60} has no results")
+            raise _damaged(file, f"operator {node.op_type!r:.60} has no results")
         for entry in node.attribute:
             for tensor in (*([entry.t] if entry.HasField("t") else ()), *entry.tensors):
                 _require_numbers(tensor, file)
@@ -157,19 +163,14 @@ def _require_whole(graph: onnx.GraphProto, file: str) -> None:
 
 def _require_numbers(tensor: onnx.TensorProto, file: str) -> None:
     _require_text((tensor.name,), file)
-    reason = "keeps its numbers in another file, which is not opened"
-    if tensor.data_location != TensorProto.EXTERNAL and not tensor.external_data:
-        try:
-            numpy_helper.to_array(tensor)
-            ir.serde.deserialize_tensor(tensor).numpy()  # wants numbers of less than a byte to fill the shape exactly
-        except NOT_READ as error:
-            reason = f"cannot be read: {error}"
-        else:
-            return
-        raise SourceFileError(f"'{file}' is a damaged ONNX file: constant {tensor.name!r:.60} {reason}")
-    raise SourceFileError(
-        f"'{file}' is a damaged ONNX file: constant {tensor.name!r:.60} {reason}; save the model as one file"
-    )
+    if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+        what = "keeps its numbers in another file, which is not opened; save the model as one file"
+        raise _damaged(file, f"constant {tensor.name!r:.60} {what}")
+    try:
+        numpy_helper.to_array(tensor)
+        ir.serde.deserialize_tensor(tensor).numpy()  # wants numbers of less than a byte to fill the shape exactly
+    except NOT_READ as error:
+        raise _damaged(file, f"constant {tensor.name!r:.60} cannot be read: {error}") from error
 
 
 def _obstacles(proto: onnx.ModelProto) -> Iterator[str]:
@@ -187,8 +188,7 @@ def _obstacles(proto: onnx.ModelProto) -> Iterator[str]:
     tensors = [*proto.graph.initializer, *(e.t for node in proto.graph.node for e in node.attribute if e.HasField("t"))]
     for element in dict.fromkeys(tensor.data_type for tensor in tensors):
         if element not in NUMBERS:
-            known = element in TensorProto.DataType.values()
-            yield f"constants of {TensorProto.DataType.Name(element).lower() if known else f'type {element}'}"
+            yield f"constants of {_type_name(element) or f'type {element}'}"
     for node in proto.graph.node:
         inner = any(entry.HasField("g") or entry.graphs for entry in node.attribute)
         if node.domain not in ("", "ai.onnx"):
@@ -202,25 +202,31 @@ def _obstacles(proto: onnx.ModelProto) -> Iterator[str]:
 def _with_picture(proto: onnx.ModelProto, file: str, wanted: tuple[int, int] | None) -> OnnxSource:
     constants = {tensor.name for tensor in proto.graph.initializer}
     inputs = [value for value in proto.graph.input if value.name not in constants]
-    listed = list_some([f"'{value.name}' {_sizes(value)}" for value in inputs]) or "none"
     sizes = _sizes(inputs[0]) if len(inputs) == 1 else []
-    if len(sizes) != 4 or (isinstance(sizes[0], int) and sizes[0] != 1):
-        raise _not_one_picture(file, listed)
-    is_nchw = sizes[1] in CHANNELS
-    if not is_nchw and sizes[3] not in CHANNELS:
-        raise _not_one_picture(file, listed)
-    channels, *open_hw = (sizes[1], *sizes[2:]) if is_nchw else (sizes[3], *sizes[1:3])
+    is_one = len(sizes) == 4 and (sizes[0] == 1 or not isinstance(sizes[0], int))
+    is_nchw = is_one and sizes[1] in CHANNELS
+    if not is_one or not (is_nchw or sizes[3] in CHANNELS):
+        found = list_some([f"'{value.name}' {_sizes(value)}" for value in inputs]) or "none"
+        raise UnsupportedModelError(
+            f"{file}: is not a detector: input expected one picture, [1, 3, height, width] or [1, height, width, 3] (grey: "
+            f"1), found {found}"
+        )
+    channels, *open_hw = sizes[1:] if is_nchw else (sizes[3], *sizes[1:3])
     element = inputs[0].type.tensor_type.elem_type
     dtype = {TensorProto.FLOAT: "float32", TensorProto.UINT8: "uint8"}.get(element)
     if dtype is None:
-        found = TensorProto.DataType.Name(element).lower() if element in TensorProto.DataType.values() else element
         raise UnsupportedModelError(
-            f"{file}: takes a picture of {found}, expected float32 or uint8; export it in float32 (half=False)"
+            f"{file}: takes a picture of {_type_name(element) or element}, expected float32 or uint8; export it in float32 "
+            "(half=False)"
         )
     metadata = read_metadata_props({entry.key: entry.value for entry in proto.metadata_props}, f"metadata of '{file}'")
     fixed = all(isinstance(size, int) for size in open_hw)
     size_hw = _settled(file, open_hw, wanted or (None if fixed or metadata is None else metadata.size_hw))
     return OnnxSource(file, proto, inputs[0].name, dtype, is_nchw, int(str(channels)), size_hw, sizes[0] != 1, metadata)
+
+
+def _type_name(element: int) -> str | None:
+    return TensorProto.DataType.Name(element).lower() if element in TensorProto.DataType.values() else None
 
 
 def _sizes(value: onnx.ValueInfoProto) -> list[int | str | None]:
@@ -230,26 +236,20 @@ def _sizes(value: onnx.ValueInfoProto) -> list[int | str | None]:
     ]
 
 
-def _not_one_picture(file: str, listed: str) -> UnsupportedModelError:
-    return UnsupportedModelError(
-        f"{file}: is not a detector: input expected one picture, [1, 3, height, width] or [1, height, width, 3] (grey: 1), "
-        f"found {listed}"
-    )
-
-
-def _settled(file: str, sizes: list[int | str | None], wanted: tuple[int, int] | None) -> tuple[int, int]:
+def _settled(file: str, sizes: list[int | str | None], stated: tuple[int, int] | None) -> tuple[int, int]:
     """Rows and columns: those of the file, or where they are open those that are stated."""
     fixed = [size if isinstance(size, int) else None for size in sizes]
-    if wanted is not None and any(own not in (None, asked) for own, asked in zip(fixed, wanted, strict=True)):
+    shown = " x ".join(str(size or "?") for size in sizes)
+    if stated is not None and any(own not in (None, other) for own, other in zip(fixed, stated, strict=True)):
         raise OptionError(
-            f"{file}: takes pictures of {' x '.join(str(s or '?') for s in sizes)} (rows x columns), --input-size says "
-            f"{wanted[0]} x {wanted[1]}; leave it out, or export the model at that size"
+            f"{file}: takes pictures of {shown} (rows x columns), --input-size says {stated[0]} x {stated[1]}; leave it "
+            "out, or export the model at that size"
         )
-    height, width = wanted or fixed
+    height, width = stated or fixed
     if height is None or width is None:
         raise OptionError(
-            f"{file}: leaves the size of its picture open ({' x '.join(str(s or '?') for s in sizes)}); say it with "
-            "--input-size HEIGHTxWIDTH, such as --input-size 640x640"
+            f"{file}: leaves the size of its picture open ({shown}); say it with --input-size HEIGHTxWIDTH, such as "
+            "--input-size 640x640"
         )
     if not (1 <= height <= LARGEST_SIDE and 1 <= width <= LARGEST_SIDE):
         raise UnsupportedModelError(
