@@ -7,7 +7,7 @@ those that the numpy oracle decodes; where ``exp`` is rounded in another way, th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,9 +15,10 @@ from converters.heads.arithmetic import centers_and_sizes
 from converters.heads.base import join_outputs
 from converters.heads.boxes import iou_xyxy
 from converters.heads.nms import MAX_CANDIDATES, decode_head
+from converters.spec import Thresholds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -27,30 +28,60 @@ if TYPE_CHECKING:
     Float32 = NDArray[np.float32]
 
 OVERLAPS = (0.2, 0.8)  # where the chosen pair's IoU lies
+APART = 0.05  # the least difference between the two thresholds
+ASIDE = 1e-5  # of an IoU: more than rounding (2e-6), less than any step of the codes
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)  # of the default boxes, until two near the middle overlap so
 NEAR = 150  # boxes that are looked at
 HALF = 0.5  # the score threshold, as far as the head can express it
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
-    """What probes are made of.
+class ProbeSet:
+    """Crafted heads.
 
     Attributes:
-        spec: the detector.
-        head: its head.
-        pair: two boxes near the middle that overlap, the lower index first.
-        scale: of the default boxes at which they do.
-        iou: their overlap.
-        score: the score threshold.
+        names: of the probes.
+        heads: float32 ``(P, ...)``, as runtimes hand heads over.
+        thresholds: at which each is decoded.
+        tables: value of the graph -> what it holds, one row per probe.
     """
 
-    spec: DetectorSpec
+    names: tuple[str, ...]
+    heads: Float32
+    thresholds: tuple[Thresholds, ...]
+    tables: Mapping[str, NDArray[Any]]
+
+
+def overlapping_boxes(boxes: Float32, iou: float, *, apart_from: float | None = None) -> tuple[int, int, float] | None:
+    """The two boxes (indices, the lower first) whose overlap is nearest to ``iou``, and it; None where none is in range.
+
+    An overlap may have to differ from another threshold, ``apart_from``.
+    """
+    overlaps = np.triu(iou_xyxy(boxes[:, None], boxes[None]), 1)
+    fits = (overlaps > OVERLAPS[0]) & (overlaps < OVERLAPS[1])
+    if apart_from is not None:
+        fits &= np.abs(overlaps - apart_from) > APART
+    if not fits.any():
+        return None
+    off = np.where(fits, np.abs(overlaps - iou), np.inf)
+    first, second = np.unravel_index(np.argmin(off), off.shape)
+    return int(first), int(second), float(overlaps[first, second])
+
+
+def thresholds_around(score: float, iou: float, rows: int) -> tuple[Thresholds, ...]:
+    """Thresholds with an overlap at the edge, above and below it, and 1."""
+    edges = (iou, iou + ASIDE, iou - ASIDE, 1)
+    return tuple(Thresholds(score, float(np.float32(edge)), rows) for edge in edges)
+
+
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """What probes are made of: two boxes near the middle that overlap, at a scale of the default boxes."""
+
     head: Head
     pair: tuple[int, int]
     scale: float
-    iou: float
-    score: float
+    thresholds: tuple[Thresholds, ...]
 
     @property
     def most_boxes(self) -> int:
@@ -71,52 +102,52 @@ class Asked:
 Crafted = tuple[float, "Float32"]  # scale of the boxes, and scores
 
 
-def overlapping_pair(asked: Asked) -> Crafted:
+def overlapping_pair(bench: _Bench) -> Crafted:
     """Two boxes whose overlap is the IoU threshold."""
-    scores = asked.blank()
-    scores[list(asked.pair), 0] = 0.75, 0.875
-    return asked.scale, scores
+    scores = bench.blank()
+    scores[list(bench.pair), 0] = 0.75, 0.875
+    return bench.scale, scores
 
 
-def equal_scores(asked: Asked) -> Crafted:
+def equal_scores(bench: _Bench) -> Crafted:
     """Every box alike in score."""
-    scores = asked.blank()
-    scores[: asked.most_boxes, 0] = 0.75
-    return asked.scale, scores
+    scores = bench.blank()
+    scores[: bench.most_boxes, 0] = 0.75
+    return bench.scale, scores
 
 
-def classes_in_one_place(asked: Asked) -> Crafted | None:
+def classes_in_one_place(bench: _Bench) -> Crafted | None:
     """Two boxes as large as the picture, of two classes; only for several classes."""
-    if asked.head.num_classes == 1:
+    if bench.head.num_classes == 1:
         return None
-    scores = asked.blank()
-    scores[asked.pair[0], 0], scores[asked.pair[1], -1] = 0.75, 0.875
+    scores = bench.blank()
+    scores[bench.pair[0], 0], scores[bench.pair[1], -1] = 0.75, 0.875
     return 100.0, scores
 
 
-def more_than_the_rows(asked: Asked) -> Crafted:
+def more_than_the_rows(bench: _Bench) -> Crafted:
     """Small boxes that do not overlap, more of them than the result has rows where the head has as many."""
-    return 0.25, asked.falling()
+    return 0.25, bench.falling()
 
 
-def scores_at_the_threshold(asked: Asked) -> Crafted:
+def scores_at_the_threshold(bench: _Bench) -> Crafted:
     """Scores below the score threshold, at it, and above it."""
-    scores = asked.blank()
-    scores[: asked.most_boxes, 0] = HALF + (np.arange(asked.most_boxes) % 3 - 1) / 64
+    scores = bench.blank()
+    scores[: bench.most_boxes, 0] = HALF + (np.arange(bench.most_boxes) % 3 - 1) / 64
     return 0.25, scores
 
 
-def nothing_at_all(asked: Asked) -> Crafted:
+def nothing_at_all(bench: _Bench) -> Crafted:
     """No score above the threshold."""
-    return 1.0, asked.blank()
+    return 1.0, bench.blank()
 
 
-def beyond_the_picture(asked: Asked) -> Crafted:
+def beyond_the_picture(bench: _Bench) -> Crafted:
     """Boxes that reach beyond the picture, of every size that the head has."""
-    return 3.0, asked.falling()
+    return 3.0, bench.falling()
 
 
-PROBES: dict[str, Callable[[Asked], Crafted | None]] = {
+PROBES: dict[str, Callable[[_Bench], Crafted | None]] = {
     "overlapping pair": overlapping_pair,
     "equal scores": equal_scores,
     "classes in one place": classes_in_one_place,
@@ -127,56 +158,34 @@ PROBES: dict[str, Callable[[Asked], Crafted | None]] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class EncodedProbes:
-    """Crafted heads.
-
-    Attributes:
-        names: of the probes.
-        outputs: raw output's name in the graph -> float32 ``(P, *shape)``.
-        heads: the same as runtimes hand heads over.
-        score: the score threshold.
-        iou: the overlap of the chosen pair.
-    """
-
-    names: tuple[str, ...]
-    outputs: dict[str, Float32]
-    heads: Float32
-    score: float
-    iou: float
-
-
-def encode_probes(spec: DetectorSpec) -> EncodedProbes | None:
+def encode_probes(spec: DetectorSpec) -> ProbeSet | None:
     """Every probe that a head can express; None where no two of its boxes can overlap as wanted."""
     head = spec.head
     assert head is not None  # noqa: S101 - the caller decodes boxes
-    asked = _find_pair(spec, head)
-    if asked is None:
+    bench = _find_bench(spec, head)
+    if bench is None:
         return None
-    crafted = {name: made for name, craft in PROBES.items() if (made := craft(asked)) is not None}
+    crafted = {name: made for name, craft in PROBES.items() if (made := craft(bench)) is not None}
     boxes = np.stack([_scaled(head, scale) for scale, _ in crafted.values()])
     outputs = head.encode(boxes, np.stack([scores for _, scores in crafted.values()]))
     names = [output.value_name for output in head.raw_outputs()]
-    named = {name: np.asarray(output, np.float32) for name, output in zip(names, outputs, strict=True)}
-    return EncodedProbes(tuple(crafted), named, join_outputs(list(named.values())), asked.score, asked.iou)
+    tables = {name: np.asarray(output, np.float32) for name, output in zip(names, outputs, strict=True)}
+    return ProbeSet(tuple(crafted), join_outputs(list(tables.values())), bench.thresholds, tables)
 
 
-def _find_pair(spec: DetectorSpec, head: Head) -> Asked | None:
-    """Two boxes near the middle whose IoU comes nearest to the model's threshold."""
+def _find_bench(spec: DetectorSpec, head: Head) -> _Bench | None:
     centers, _ = centers_and_sizes(head.default_boxes())
     near = np.sort(np.argsort(np.abs(centers - np.float32(0.5)).max(axis=1), kind="stable")[:NEAR])
     half = np.zeros((1, head.num_boxes, head.num_classes), np.float32)
     half[..., 0] = HALF
     for scale in SCALES:
         boxes, scores = decode_head(join_outputs(head.encode(_scaled(head, scale)[None], half)), spec)
-        there = boxes[0][near]
-        overlaps = np.triu(iou_xyxy(there[:, None], there[None]), 1)
-        fits = (overlaps > OVERLAPS[0]) & (overlaps < OVERLAPS[1])
-        if fits.any():
-            off = np.where(fits, np.abs(overlaps - spec.thresholds.iou), np.inf)
-            first, second = np.unravel_index(np.argmin(off), off.shape)
-            pair, iou = (int(near[first]), int(near[second])), float(overlaps[first, second])
-            return Asked(spec, head, pair, scale, iou, float(scores[0, pair[0], 0]))
+        found = overlapping_boxes(boxes[0][near], spec.thresholds.iou)
+        if found is not None:
+            first, second, iou = found
+            pair = int(near[first]), int(near[second])
+            at = thresholds_around(float(scores[0, pair[0], 0]), iou, spec.thresholds.max_detections)
+            return _Bench(head, pair, scale, at)
     return None
 
 

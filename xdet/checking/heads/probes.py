@@ -5,24 +5,21 @@ chosen pair of boxes as float32 computes it, lies ``ASIDE`` above or below, or i
 runtime whatever its rounding. The score threshold is the score of a box whose raw values are all 0. Zeros are decoded
 alike nearly everywhere: ``exp(0)`` is 1, the sigmoid 1/2.
 
-What probes are made of: the numbers that a head can hold, a pair of boxes that overlap, rows of boxes that do not
-count.
-
-Putting the probes to runtimes: the model's own decoder behind crafted heads, on every runtime that ran the model.
+YOLO v2 heads have probes of their own, made of the numbers that the model's codes can hold; any other head has those of
+``encoded_probes``. They are put to the model's own decoder, on every runtime that ran the model.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.heads.boxes import iou_xyxy
 from converters.heads.nms import MAX_CANDIDATES, detect_from_head
 from converters.heads.yolo_v2 import YoloV2, decode_scores
 from converters.spec import Thresholds
-from xdet.checking.heads.encoded_probes import encode_probes
+from xdet.checking.heads.encoded_probes import ProbeSet, encode_probes, overlapping_boxes, thresholds_around
 from xdet.checking.runs import Work, run_finished
 from xdet.model.file import ModelFile
 from xdet.model.surgery import build_probe_model, find_entry, pictures_of
@@ -35,23 +32,16 @@ if TYPE_CHECKING:
     from converters.spec import DetectorSpec
     from xdet.checking.pair import OpenedPair
     from xdet.checking.runs import OpenRuntimes, Run
+    from xdet.model.surgery import HeadEntry
     from xdet.runtimes.processors import RuntimeChoices
 
-OVERLAPS = (0.2, 0.8)  # where the chosen pair's IoU lies
-APART = 0.05  # the least difference between the two thresholds
 NEIGHBOURS = 3  # cells to each side in which the pair is looked for
 FILLING = 0.7  # of its place, each side of a small box
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two boxes that overlap.
-
-    Attributes:
-        boxes: their indices in the head, row, column, anchor flattened, the lower first.
-        size: the raw width and height of both; the other raw values are 0.
-        iou: their overlap.
-    """
+    """Two boxes (row, column, anchor flattened, the lower first) that overlap, with this raw width and height."""
 
     boxes: tuple[int, int]
     size: np.float32
@@ -60,15 +50,7 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What a probe is made of.
-
-    Attributes:
-        spec: the detector.
-        head: its head.
-        levels: float32, rising: what a raw value can be; with numbers below, at and above 0.
-        pair: the chosen pair.
-        score: the score threshold.
-    """
+    """What a probe is made of; ``levels`` are what a raw value can be, rising, with numbers below, at and above 0."""
 
     spec: DetectorSpec
     head: YoloV2
@@ -137,71 +119,31 @@ def find_pair(head: YoloV2, thresholds: Thresholds, levels: NDArray[np.float32],
     )
     anchors = head.num_anchors
     near = (rows[:, None, None] * head.grid_w + columns[:, None]) * anchors + np.arange(anchors)
-    indices = near.reshape(-1)
+    indices, xy = near.reshape(-1), np.zeros((1, head.num_boxes, 2), np.float32)
     for size in levels[levels >= 0]:
-        boxes = _boxes_of_size(head, size)[indices]
-        overlaps = np.triu(iou_xyxy(boxes[:, None], boxes[None]), 1)
-        fits = (overlaps > OVERLAPS[0]) & (overlaps < OVERLAPS[1]) & (np.abs(overlaps - apart_from) > APART)
-        if fits.any():
-            off = np.where(fits, np.abs(overlaps - thresholds.iou), np.inf)
-            first, second = np.unravel_index(np.argmin(off), off.shape)
-            found = int(indices[first]), int(indices[second])
-            return Pair(found, np.float32(size), np.float32(overlaps[first, second]))
+        boxes = head.decode_boxes(xy, np.full_like(xy, size))[0]
+        found = overlapping_boxes(np.asarray(boxes)[indices], thresholds.iou, apart_from=apart_from)
+        if found is not None:
+            first, second, iou = found
+            return Pair((int(indices[first]), int(indices[second])), np.float32(size), np.float32(iou))
     return None
 
 
-def _boxes_of_size(head: YoloV2, size: np.float32) -> NDArray[np.float32]:
-    xy = np.zeros((1, head.num_boxes, 2), np.float32)
-    return np.asarray(head.decode_boxes(xy, np.full_like(xy, size))[0])
-
-
-ASIDE = 1e-5  # of an IoU: more than rounding (2e-6), less than any step of the codes
-
-
-@dataclass(frozen=True, eq=False)
-class ProbeSet:
-    """Crafted heads.
-
-    Attributes:
-        names: of the probes, as ``PROBES`` has them.
-        heads: float32 ``(P, grid_h, grid_w, channels)``.
-        thresholds: at which each is decoded.
-    """
-
-    names: tuple[str, ...]
-    heads: NDArray[np.float32]
-    thresholds: tuple[Thresholds, ...]
-
-
-def craft_probes(spec: DetectorSpec, levels: NDArray[np.float32]) -> ProbeSet | None:
-    """Every probe that a head of these levels can hold; None where it holds no number below, at or above 0.
-
-    Args:
-        spec: the detector; only YOLO v2 heads are crafted.
-        levels: float32, rising: what its raw values can be.
-    """
-    head = spec.head
+def craft_probes(spec: DetectorSpec, entry: HeadEntry) -> ProbeSet | None:
+    """Every probe that a YOLO v2 head can hold; None where its codes hold no number below, at or above 0."""
+    head, levels = spec.head, entry.levels()
     if not isinstance(head, YoloV2) or not levels[0] < 0 < levels[-1] or 0 not in levels:
         return None
-    score = float(decode_scores(*_zeros(1, 1, head.num_classes))[0, 0, 0])
+    objectness, classes = np.zeros((1, 1, 1), np.float32), np.zeros((1, 1, head.num_classes), np.float32)
+    score = float(decode_scores(objectness, classes)[0, 0, 0])
     pair = find_pair(head, spec.thresholds, levels, apart_from=score)
     if pair is None:
         return None
     bench = Bench(spec, head, levels, pair, score)
-    thresholds = _around(score, float(pair.iou), spec.thresholds.max_detections)
+    thresholds = thresholds_around(score, float(pair.iou), spec.thresholds.max_detections)
     crafted = {name: rows for name, craft in PROBES.items() if (rows := craft(bench)) is not None}
-    return ProbeSet(tuple(crafted), np.concatenate([bench.as_head(rows) for rows in crafted.values()]), thresholds)
-
-
-def _around(score: float, iou: float, rows: int) -> tuple[Thresholds, ...]:
-    """Thresholds with an overlap at the edge, above and below it, and 1."""
-    edges = (iou, iou + ASIDE, iou - ASIDE, 1)
-    return tuple(Thresholds(score, float(np.float32(edge)), rows) for edge in edges)
-
-
-def _zeros(images: int, boxes: int, classes: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Raw objectness and class logits of 0."""
-    return np.zeros((images, boxes, 1), np.float32), np.zeros((images, boxes, classes), np.float32)
+    heads = np.concatenate([bench.as_head(rows) for rows in crafted.values()])
+    return ProbeSet(tuple(crafted), heads, thresholds, {entry.value: entry.table(heads)})
 
 
 def overlapping_pair(bench: Bench) -> NDArray[np.float32]:
@@ -322,12 +264,7 @@ PROBES: dict[str, Callable[[Bench], NDArray[np.float32] | None]] = {
 
 @dataclass(frozen=True, eq=False)
 class Probing:
-    """What is put to every runtime.
-
-    Attributes:
-        model: the model's decoder behind a table of the heads.
-        probes: the crafted heads.
-    """
+    """What is put to every runtime: the model's decoder behind a table of crafted heads."""
 
     model: ModelFile
     probes: ProbeSet
@@ -338,31 +275,16 @@ def prepare_probes(pair: OpenedPair) -> Probing | None:
     document = pair.document
     if not document.spec.gives_boxes:
         return None
-    made = _made_of_codes(pair) if isinstance(document.spec.head, YoloV2) else _encoded(document.spec)
-    if made is None:
+    if isinstance(document.spec.head, YoloV2):
+        probes = craft_probes(document.spec, find_entry(pair.graph.model.graph, pair.model.file))
+    else:
+        probes = encode_probes(document.spec)
+    if probes is None:
         return None
-    probes, tables = made
     if not pair.has_thresholds:  # the decoder knows its own only
         probes = replace(probes, thresholds=(document.spec.thresholds,))
-    data = build_probe_model(pair.graph.model, tables, document=document, thresholds=probes.thresholds[0])
+    data = build_probe_model(pair.graph.model, probes.tables, document=document, thresholds=probes.thresholds[0])
     return Probing(ModelFile(pair.model.path, data, "onnx"), probes)
-
-
-Tables = dict[str, "NDArray[Any]"]
-
-
-def _made_of_codes(pair: OpenedPair) -> tuple[ProbeSet, Tables] | None:
-    entry = find_entry(pair.graph.model.graph, pair.model.file)
-    probes = craft_probes(pair.document.spec, entry.levels())
-    return None if probes is None else (probes, {entry.value: entry.table(probes.heads)})
-
-
-def _encoded(spec: DetectorSpec) -> tuple[ProbeSet, Tables] | None:
-    made = encode_probes(spec)
-    if made is None:
-        return None
-    thresholds = _around(made.score, made.iou, spec.thresholds.max_detections)
-    return ProbeSet(made.names, made.heads, thresholds), made.outputs
 
 
 def run_probes(probing: Probing, choices: RuntimeChoices, runtimes: OpenRuntimes) -> Run:

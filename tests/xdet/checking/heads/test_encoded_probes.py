@@ -44,14 +44,14 @@ def test_every_head_whose_boxes_can_overlap_has_probes(head: Head) -> None:
     probes = encode_probes(spec)
     assert probes is not None
     assert set(PROBES) - set(probes.names) == ({"classes in one place"} if head.num_classes == 1 else set())
-    assert all(np.isfinite(array).all() for array in probes.outputs.values())
+    assert all(np.isfinite(array).all() for array in probes.tables.values())
 
     def kept(name: str, iou: float, spec: DetectorSpec = spec) -> int:
         one = probes.heads[[probes.names.index(name)]]
-        return int(detect_from_head(one, spec, Thresholds(probes.score, iou, 10)).num_detections[0])
+        return int(detect_from_head(one, spec, replace(probes.thresholds[0], iou=iou)).num_detections[0])
 
-    assert kept("overlapping pair", probes.iou) == 2
-    assert kept("overlapping pair", probes.iou - 1e-5) == 1
+    assert kept("overlapping pair", probes.thresholds[0].iou) == 2
+    assert kept("overlapping pair", probes.thresholds[0].iou - 1e-5) == 1
     assert kept("nothing at all", 1.0) == 0
     assert kept("more boxes than rows", 1.0) == min(10, head.num_boxes)
     if head.num_classes > 1:

@@ -30,10 +30,8 @@ from xdet.runtimes.table import open_model
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from converters.options import ConvertOptions as Options
-    from xdet.checking.heads.probes import ProbeSet
+    from xdet.checking.heads.encoded_probes import ProbeSet
     from xdet.checking.pair import OpenedPair
 
 WH = ((0.9883, 3.3606), (2.1194, 5.3759), (3.052, 9.1336), (5.5517, 9.3066), (9.726, 11.1422))
@@ -59,22 +57,22 @@ def kept(probes: ProbeSet, spec: DetectorSpec, name: str) -> list[list[int]]:
 
 
 @pytest.fixture(scope="module", params=["codes", "floats"])
-def levels(request: pytest.FixtureRequest) -> NDArray[np.float32]:
-    return {"codes": CODES, "floats": FLOATS}[request.param].levels()
+def entry(request: pytest.FixtureRequest) -> HeadEntry:
+    return {"codes": CODES, "floats": FLOATS}[request.param]
 
 
 @pytest.mark.parametrize("grid", [6, 7, 13])
 @pytest.mark.parametrize("classes", [1, 2, 5, 80])
-def test_every_probe_can_be_made(grid: int, classes: int, levels: NDArray[np.float32]) -> None:
-    probes = craft_probes(detector(grid, classes), levels)
+def test_every_probe_can_be_made(grid: int, classes: int, entry: HeadEntry) -> None:
+    probes = craft_probes(detector(grid, classes), entry)
     assert probes is not None
     assert [name for name in PROBES if name not in probes.names] == (["classes in one place"] if classes == 1 else [])
-    assert np.isin(probes.heads, levels).all()
+    assert np.isin(probes.heads, entry.levels()).all()
 
 
-def test_an_overlap_falls_above_the_threshold_and_stays_at_it_and_below_it(levels: NDArray[np.float32]) -> None:
+def test_an_overlap_falls_above_the_threshold_and_stays_at_it_and_below_it(entry: HeadEntry) -> None:
     spec = detector(13)
-    probes = craft_probes(spec, levels)
+    probes = craft_probes(spec, entry)
     assert probes is not None
     found = kept(probes, spec, "overlapping pair")
     assert [len(boxes) for boxes in found] == [2, 2, 1, 2]
@@ -104,7 +102,7 @@ def test_boxes_that_do_not_overlap_at_their_anchors_sizes_are_enlarged() -> None
 
 def test_equal_boxes_all_stay_at_an_iou_threshold_of_1_and_one_stays_below_it() -> None:
     spec = detector(7)
-    probes = craft_probes(spec, FLOATS.levels())
+    probes = craft_probes(spec, FLOATS)
     assert probes is not None
     found = kept(probes, spec, "highest values")
     assert found == [[0], [0], [0], list(range(100))]
@@ -112,7 +110,7 @@ def test_equal_boxes_all_stay_at_an_iou_threshold_of_1_and_one_stays_below_it() 
 
 def test_more_boxes_stay_than_there_are_rows() -> None:
     spec = detector(6, rows=30)
-    probes = craft_probes(spec, CODES.levels())
+    probes = craft_probes(spec, CODES)
     assert probes is not None
     more = replace(spec, thresholds=Thresholds(max_detections=180))
     head = probes.heads[[probes.names.index("more boxes than rows")]]
@@ -122,7 +120,7 @@ def test_more_boxes_stay_than_there_are_rows() -> None:
 
 def test_only_scores_above_the_threshold_count() -> None:
     spec = detector(7)
-    probes = craft_probes(spec, CODES.levels())
+    probes = craft_probes(spec, CODES)
     assert probes is not None
     assert probes.thresholds[0].score == 0.5
     found = kept(probes, spec, "scores at the threshold")
@@ -134,7 +132,7 @@ def test_only_scores_above_the_threshold_count() -> None:
 
 def test_two_classes_of_one_box_and_two_boxes_of_two_classes_stay() -> None:
     spec = detector(7, classes=3)
-    probes = craft_probes(spec, CODES.levels())
+    probes = craft_probes(spec, CODES)
     assert probes is not None
     head = probes.heads[[probes.names.index("classes in one place")]]
     found = detect_from_head(head, spec, probes.thresholds[ABOVE])
@@ -145,7 +143,7 @@ def test_two_classes_of_one_box_and_two_boxes_of_two_classes_stay() -> None:
 
 def test_a_head_without_numbers_below_0_holds_no_probe() -> None:
     unsigned = replace(CODES, zero_point=0)
-    assert craft_probes(detector(7), unsigned.levels()) is None
+    assert craft_probes(detector(7), unsigned) is None
 
 
 @pytest.mark.parametrize("entry", [CODES, FLOATS], ids=["codes", "floats"])
