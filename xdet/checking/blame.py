@@ -21,7 +21,7 @@ from xdet.writing.text import format_distance
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from xdet.checking.layer_records import Layer, LayerComparison, RealLayer
+    from xdet.checking.layer_records import Layer, LayerComparison
     from xdet.checking.pair import OpenedPair
     from xdet.checking.result import CheckResult, PartName, PartVerdict, Placement
     from xdet.checking.runs import OpenRuntimes, Run
@@ -83,7 +83,7 @@ def _first_divergence(
     tensor, distance = found
     told = (
         f"the first layer whose codes leave the source's is {tensor!r}: {distance.differing:,} of {distance.values:,} "
-        f"differ, by up to {distance.worst_lsb} LSB"
+        f"differ, by up to {distance.worst} LSB"
     )
     return [Finding(accused.part, "layer", told, runtime=accused.run.name, layer=tensor)]
 
@@ -139,7 +139,7 @@ def _with_fault(parts: tuple[PartVerdict, ...], found: LayerComparison) -> tuple
     )
 
 
-def told_fault(layer: Layer | RealLayer, unit: str) -> str:
+def told_fault(layer: Layer, unit: str) -> str:
     """What the layer does, in one sentence."""
     if layer.is_mistranslated:
         codes = unit == "LSB"
@@ -148,8 +148,8 @@ def told_fault(layer: Layer | RealLayer, unit: str) -> str:
         off = f"{distance.worst} LSB off" if codes else f"{format_distance(distance.worst)} {unit} off"
     else:
         assert layer.kernel is not None  # noqa: S101 - it is at fault
-        where, distance, bound = "ONNX Runtime computes", layer.kernel, layer.kernel_bound_lsb
-        given, off = "its own integers in front of it", f"{layer.kernel.worst_lsb} LSB off"
+        where, distance, bound = "ONNX Runtime computes", layer.kernel, layer.kernel_bound
+        given, off = "its own integers in front of it", f"{layer.kernel.worst} LSB off"
     return (
         f"{layer.operator} {layer.tensor!r} is the first layer at fault: from {given}, {where} up to {off} "
         f"in {distance.differing:,} of {distance.values:,} values; allowed are {bound}"

@@ -46,73 +46,30 @@ class SourceLayer:
 
 @dataclass(frozen=True, slots=True)
 class Distance:
-    """How far two tensors of codes are apart.
+    """How far two tensors are apart: in codes, or, of real numbers, in the unit of the comparison.
 
     Attributes:
-        differing: values that are not equal.
+        differing: values that are not equal; of real numbers those that are not the same float32, or nearest code.
         values: all of them.
-        worst_lsb: the largest difference in codes.
-        total_lsb: the sum of all differences.
+        worst: the largest difference; whole where both tensors hold codes.
+        total: the sum of all differences, likewise.
     """
 
     differing: int = 0
     values: int = 0
-    worst_lsb: int = 0
-    total_lsb: int = 0
+    worst: float = 0
+    total: float = 0
 
     @classmethod
-    def between(cls, a: NDArray[Any], b: NDArray[Any]) -> Distance:
+    def of_codes(cls, a: NDArray[Any], b: NDArray[Any]) -> Distance:
         """The distance of two integer arrays of one shape."""
         steps = np.abs(a.astype(np.int64) - b)
         return cls(int(np.count_nonzero(steps)), steps.size, int(steps.max(initial=0)), int(steps.sum()))
 
-    @property
-    def mean_lsb(self) -> float:
-        """The mean difference in codes."""
-        return self.total_lsb / max(self.values, 1)
-
-    @property
-    def worst(self) -> int:
-        """The largest difference, in codes."""
-        return self.worst_lsb
-
-    def joined(self, other: Distance) -> Distance:
-        """Over the values of both."""
-        return Distance(
-            self.differing + other.differing,
-            self.values + other.values,
-            max(self.worst_lsb, other.worst_lsb),
-            self.total_lsb + other.total_lsb,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class RealDistance:
-    """How far a tensor is from the real numbers that it should hold, in the unit of the comparison.
-
-    Attributes:
-        differing: values that are not the same float32, or not the code nearest to the real number.
-        values: all of them.
-        worst: the largest difference.
-        total: the sum of all differences.
-    """
-
-    differing: int = 0
-    values: int = 0
-    worst: float = 0.0
-    total: float = 0.0
-
     @classmethod
-    def between(cls, found: NDArray[Any], wanted: NDArray[Any], *, unit: float, differing: int) -> RealDistance:
-        """The distance of two arrays of real numbers of one shape; a value that is no number is infinitely far.
-
-        Args:
-            found: real numbers.
-            wanted: likewise.
-            unit: the real number that is one.
-            differing: see the class.
-        """
-        steps = np.abs(found.astype(np.float64) - wanted) / unit
+    def of_reals(cls, a: NDArray[Any], b: NDArray[Any], *, unit: float, differing: int) -> Distance:
+        """The distance of two arrays of one shape, in ``unit``; a value that is no number is infinitely far."""
+        steps = np.abs(a.astype(np.float64) - b) / unit
         steps = np.where(np.isnan(steps), np.inf, steps)
         return cls(differing, steps.size, float(steps.max(initial=0.0)), float(steps.sum()))
 
@@ -121,29 +78,27 @@ class RealDistance:
         """The mean difference."""
         return self.total / max(self.values, 1)
 
-    def joined(self, other: RealDistance) -> RealDistance:
+    def joined(self, other: Distance) -> Distance:
         """Over the values of both."""
-        return RealDistance(
-            self.differing + other.differing,
-            self.values + other.values,
-            max(self.worst, other.worst),
-            self.total + other.total,
-        )
+        counts = self.differing + other.differing, self.values + other.values
+        return Distance(*counts, max(self.worst, other.worst), self.total + other.total)
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One tensor of a TFLite source and its twin; distances as ``xdet.checking.layers`` defines them.
+    """One tensor of a source and its twin; distances as ``xdet.checking.layers`` defines them.
 
     Attributes:
         tensor: name in the source.
-        operator: the source's operator that computes it, such as ``"CONV_2D"``; ``"input"`` for the picture.
+        operator: what computes it, such as ``"CONV_2D"`` or ``"Conv2D"``; ``"input"`` for the picture.
         onnx: name of its twin.
-        accumulated: of ONNX Runtime from LiteRT.
-        local: of the graph's arithmetic from LiteRT, given LiteRT's integers in front of the layer.
-        kernel: of ONNX Runtime from the graph's arithmetic, given its own integers there.
-        local_bound_lsb: what ``local`` may be: 0 where the translation is exact, else 1 (docs/operators.md).
-        kernel_bound_lsb: what ``kernel`` may be: 0, or 1 behind float32 arithmetic and with int8 activations.
+        accumulated: of ONNX Runtime from the source.
+        local: of the graph from the source, given the source's values in front of the layer.
+        kernel: of ONNX Runtime from exact integers, given its own in front of the layer; None for float models.
+        local_bound: what ``local`` may be: of codes 0 where the translation is exact, else 1 (docs/operators.md); None
+            where it is a measured cost and no fault.
+        kernel_bound: what ``kernel`` may be: 0, or 1 behind float32 arithmetic and with int8 activations.
+        in_codes: whether ``accumulated`` and ``local`` are those of codes on both sides.
     """
 
     tensor: str
@@ -151,49 +106,10 @@ class Layer:
     onnx: str
     accumulated: Distance
     local: Distance
-    kernel: Distance
-    local_bound_lsb: int
-    kernel_bound_lsb: int
-
-    @property
-    def local_bound(self) -> int:
-        """``local_bound_lsb``."""
-        return self.local_bound_lsb
-
-    @property
-    def is_mistranslated(self) -> bool:
-        """Whether the graph computes something else than the source here."""
-        return self.local.worst_lsb > self.local_bound_lsb
-
-    @property
-    def is_misrun(self) -> bool:
-        """Whether the runtime computes something else than the graph here."""
-        return self.kernel.worst_lsb > self.kernel_bound_lsb
-
-
-@dataclass(frozen=True, slots=True)
-class RealLayer:
-    """One layer of a source of real numbers and its twin; distances as ``xdet.checking.layers`` defines them.
-
-    Attributes:
-        tensor: the layer's name.
-        operator: what computes it, such as ``"Conv2D"``.
-        onnx: name of its twin.
-        accumulated: of ONNX Runtime from the source.
-        local: of ONNX Runtime from the source, given the source's values in front of the layer.
-        kernel: of ONNX Runtime from exact integers, given its own in front of the layer; None for float models.
-        local_bound: what ``local`` may be; None where it is a measured cost and no fault.
-        kernel_bound_lsb: what ``kernel`` may be; None for float models.
-    """
-
-    tensor: str
-    operator: str
-    onnx: str
-    accumulated: RealDistance
-    local: RealDistance
     kernel: Distance | None
     local_bound: float | None
-    kernel_bound_lsb: int | None
+    kernel_bound: int | None
+    in_codes: bool
 
     @property
     def is_mistranslated(self) -> bool:
@@ -203,9 +119,12 @@ class RealLayer:
     @property
     def is_misrun(self) -> bool:
         """Whether the runtime computes something else than the graph here."""
-        if self.kernel is None or self.kernel_bound_lsb is None:
-            return False
-        return self.kernel.worst_lsb > self.kernel_bound_lsb
+        return self.kernel is not None and self.kernel_bound is not None and self.kernel.worst > self.kernel_bound
+
+    @property
+    def is_at_fault(self) -> bool:
+        """Whether one of the two distances exceeds its bound."""
+        return self.is_mistranslated or self.is_misrun
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +138,12 @@ class LayerComparison:
         unit: of ``accumulated`` and ``local``: codes of each tensor, or fractions of its largest magnitude.
     """
 
-    layers: tuple[Layer | RealLayer, ...]
+    layers: tuple[Layer, ...]
     absent: Mapping[str, str] = field(default_factory=dict)
     fused_differs: int = 0
     unit: Unit = "LSB"
 
     @property
-    def first_fault(self) -> Layer | RealLayer | None:
+    def first_fault(self) -> Layer | None:
         """The first layer whose local or kernel distance exceeds its bound."""
-        return next((layer for layer in self.layers if layer.is_mistranslated or layer.is_misrun), None)
+        return next((layer for layer in self.layers if layer.is_at_fault), None)

@@ -32,7 +32,7 @@ import numpy as np
 from converters.heads.base import is_raw_output, join_outputs
 from converters.quant import real_numbers
 from converters.spec import IMAGE
-from xdet.checking.layer_records import Distance, Layer, LayerComparison, RealDistance, RealLayer
+from xdet.checking.layer_records import Distance, Layer, LayerComparison
 from xdet.checking.numbers.rewrites import BLOCK, FULL_CHANNELS
 from xdet.errors import ModelError
 from xdet.model.surgery import cut_layer, exact_codes
@@ -112,7 +112,7 @@ def first_divergence(
     pair: OpenedPair, picture: NDArray[np.uint8], runtimes: OpenRuntimes
 ) -> tuple[str, Distance] | None:
     """The first tensor of a source of codes whose codes differ, and how far; None where none does, or there are no codes."""
-    shared = tuple(layer for layer in _shared_layers(pair, 0)[0] if layer.source.codes and not layer.source.quant)
+    shared = tuple(layer for layer in _shared_layers(pair, 0)[0] if layer.in_codes)
     if not shared:
         return None
     (theirs,) = source_values(runtimes, shared, picture)
@@ -120,7 +120,7 @@ def first_divergence(
         ours = finished.tensors(picture, [layer.twin for layer in shared if layer.twin != IMAGE])
     for layer in shared:
         distance = layer.distance({IMAGE: picture, **ours}[layer.twin], theirs[layer.source.name])
-        if isinstance(distance, Distance) and distance.differing:
+        if distance.differing:
             return layer.source.name, distance
     return None
 
@@ -159,6 +159,11 @@ class _Shared:
     bound: int = 0
     filling: int | None = None
 
+    @property
+    def in_codes(self) -> bool:
+        """Whether source and twin both hold codes."""
+        return self.source.codes is not None and self.source.quant is None
+
     def to_graph(self, values: NDArray[Any]) -> NDArray[Any]:
         """The source's values as the graph stores them: moved, and the nearest codes where only the graph has codes."""
         found = self._stored(values)
@@ -188,7 +193,7 @@ class _Shared:
         nearest: NDArray[Any] = np.clip(codes, info.min, info.max).astype(self.dtype)
         return nearest
 
-    def distance(self, found: NDArray[Any], values: NDArray[Any], reach: float = 0.0) -> Distance | RealDistance:
+    def distance(self, found: NDArray[Any], values: NDArray[Any], reach: float = 0.0) -> Distance:
         """How far a value of the graph is from the source's; of real numbers in fractions of their largest, or of ``reach``."""
         wanted = self._stored(values)
         if self.filling is not None:
@@ -197,21 +202,21 @@ class _Shared:
         if self.source.quant is not None:
             return self._in_steps(found, wanted, self.source.quant)
         if self.source.codes is not None:
-            return Distance.between(found, wanted)
+            return Distance.of_codes(found, wanted)
         differing, reals = int((found != wanted).sum()), self._moved(values)
         if self.scale is None:
             unit = max(float(np.abs(reals).max(initial=0.0)), reach, SMALLEST)
-            return RealDistance.between(found, reals, unit=unit, differing=differing)
+            return Distance.of_reals(found, reals, unit=unit, differing=differing)
         held = (found.astype(np.float64) - self.zero_point) * float(self.scale)
-        return RealDistance.between(held, reals, unit=float(self.scale), differing=differing)
+        return Distance.of_reals(held, reals, unit=float(self.scale), differing=differing)
 
-    def _in_steps(self, found: NDArray[Any], wanted: NDArray[Any], quant: QuantParams) -> RealDistance:
+    def _in_steps(self, found: NDArray[Any], wanted: NDArray[Any], quant: QuantParams) -> Distance:
         """How many steps of the source's codes real numbers are away; beyond what the codes hold counts as their end."""
         step, codes = float(quant.scalar_scale), np.array(self.source.code_range)
         low, high = (codes - quant.scalar_zero_point) * step
         held = np.clip(found.astype(np.float64), low, high)
         differing = int((np.rint(held / step) != np.rint(wanted.astype(np.float64) / step)).sum())
-        return RealDistance.between(held, wanted, unit=step, differing=differing)
+        return Distance.of_reals(held, wanted, unit=step, differing=differing)
 
     def _moved(self, values: NDArray[Any]) -> NDArray[Any]:
         return np.ascontiguousarray(values if self.perm is None else values.transpose(self.perm))
@@ -235,31 +240,29 @@ class _Comparing:
         same = all(np.array_equal(own[name], theirs[name]) for name in own)
         for layer in self._shared:
             here, there, name = own[layer.twin], held[layer.source.name], layer.source.name
-            by_codes = layer.source.codes is not None and layer.source.quant is None
-            local = (
-                self._exact(layer.twin, theirs) if by_codes else self._cut(layer.twin, self._read(layer, theirs, held))
-            )
+            if layer.in_codes:
+                local = self._exact(layer.twin, theirs)
+            else:
+                local = self._cut(layer.twin, self._read(layer, theirs, held))
             found: list[Any] = [layer.distance(here, there), layer.distance(local, there, self._reach(layer, held))]
             if self._graph is not None:
-                kernel = local if same and by_codes else self._exact(layer.twin, own)
-                found.append(Distance.between(kernel, here))
+                kernel = local if same and layer.in_codes else self._exact(layer.twin, own)
+                found.append(Distance.of_codes(kernel, here))
             before = self._sums.get(name)
             self._sums[name] = found if before is None else [a.joined(b) for a, b in zip(before, found, strict=True)]
 
-    def layers(self) -> Iterator[Layer | RealLayer]:
+    def layers(self) -> Iterator[Layer]:
         """What was added up."""
         for layer in self._shared:
             accumulated, local, kernel = (*self._sums[layer.source.name], None)[:3]
-            named = layer.source.name, layer.source.operator, layer.twin
-            slack = int(self._activations == "int8" or layer.twin in self._inexact)
+            bound: float | None = layer.bound
             if layer.source.quant is not None:
-                yield RealLayer(*named, accumulated, local, None, layer.bound + HALF_LSB * self._half, None)
-            elif layer.source.codes is not None:
-                yield Layer(*named, accumulated, local, kernel, layer.bound, slack)
-            elif kernel is None:
-                yield RealLayer(*named, accumulated, local, None, HALF_BOUND if self._half else LOCAL_BOUND, None)
-            else:
-                yield RealLayer(*named, accumulated, local, kernel, None, slack)
+                bound = layer.bound + HALF_LSB * self._half
+            elif layer.source.codes is None:
+                bound = None if kernel is not None else HALF_BOUND if self._half else LOCAL_BOUND
+            slack = None if kernel is None else int(self._activations == "int8" or layer.twin in self._inexact)
+            named = layer.source.name, layer.source.operator, layer.twin
+            yield Layer(*named, accumulated, local, kernel, bound, slack, layer.in_codes)
 
     def _read(self, layer: _Shared, theirs: Values, held: Mapping[str, NDArray[Any]]) -> Values:
         """What a layer is given: of tensors that share a twin (a QUANTIZE that is left out), the one that it reads."""

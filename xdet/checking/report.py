@@ -16,7 +16,7 @@ from xdet.writing.text import format_count, format_distance, format_share
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from xdet.checking.layer_records import Layer, LayerComparison, RealLayer
+    from xdet.checking.layer_records import Distance, Layer, LayerComparison
     from xdet.checking.result import (
         CheckResult,
         CpuCheck,
@@ -94,12 +94,37 @@ def check_to_json(result: CheckResult) -> str:
     }
     if result.layers is not None:
         fault = result.layers.first_fault
-        document["layers"] = {"first_fault": None if fault is None else fault.tensor, **data["layers"]}
+        layers = [_layer_entry(layer) for layer in result.layers.layers]
+        document["layers"] = {
+            "first_fault": None if fault is None else fault.tensor,
+            **data["layers"],
+            "layers": layers,
+        }
     document["other_cpus"] = [
         {"cpu": cpu.cpu, "status": cpu.status, **entry}
         for cpu, entry in zip(result.other_cpus, data["other_cpus"], strict=True)
     ]
     return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _layer_entry(layer: Layer) -> dict[str, Any]:
+    """A layer under the schema's names: distances in codes have ``_lsb`` behind theirs."""
+
+    def entry(found: Distance, suffix: str) -> dict[str, float]:
+        counts = {"differing": found.differing, "values": found.values}
+        return {**counts, f"worst{suffix}": found.worst, f"total{suffix}": found.total}
+
+    suffix = "_lsb" if layer.in_codes else ""
+    return {
+        "tensor": layer.tensor,
+        "operator": layer.operator,
+        "onnx": layer.onnx,
+        "accumulated": entry(layer.accumulated, suffix),
+        "local": entry(layer.local, suffix),
+        "kernel": None if layer.kernel is None else entry(layer.kernel, "_lsb"),
+        f"local_bound{suffix}": layer.local_bound,
+        "kernel_bound_lsb": layer.kernel_bound,
+    }
 
 
 def check_text(result: CheckResult, *, repro: bool = False, width: int | None = None) -> str:
@@ -318,7 +343,7 @@ def _layer_blocks(result: CheckResult) -> Iterator[Block]:
     yield Text((f"{len(found.layers)} layers compared, {told}; the fused run ", *fused))  # type: ignore[arg-type]
     yield from (Text(line, soft=True) for line in _unit_lines(found))
     rows = tuple(_layer_row(i + 1, layer) for i, layer in enumerate(found.layers))
-    faults = frozenset(i for i, layer in enumerate(found.layers) if layer.is_mistranslated or layer.is_misrun)
+    faults = frozenset(i for i, layer in enumerate(found.layers) if layer.is_at_fault)
     unit = " LSB" if found.unit == "LSB" else " max"
     headers = ("tensor", "layer", "operator", f"accumulated{unit}", "differ", "local", "allowed", "kernel", "allowed")
     differing = tuple(row for row, layer in zip(rows, found.layers, strict=True) if _differs(layer))
@@ -332,17 +357,17 @@ def _layer_blocks(result: CheckResult) -> Iterator[Block]:
     yield Folded(f"All {len(rows)} layers in numbers", tuple(inside))
 
 
-def _differs(layer: Layer | RealLayer) -> bool:
+def _differs(layer: Layer) -> bool:
     kernel = layer.kernel
     return bool(layer.accumulated.worst or layer.local.worst or (kernel is not None and kernel.worst))
 
 
-def _layer_row(number: int, layer: Layer | RealLayer) -> tuple[Inline, ...]:
+def _layer_row(number: int, layer: Layer) -> tuple[Inline, ...]:
     kernel, bound = layer.kernel, layer.local_bound
     return (
         *(layer.tensor, number, layer.operator, layer.accumulated.worst, layer.accumulated.differing),
         *(layer.local.worst, "not judged" if bound is None else bound),
-        *(("", "") if kernel is None else (kernel.worst, layer.kernel_bound_lsb)),
+        *(("", "") if kernel is None else (kernel.worst, layer.kernel_bound)),
     )
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from xdet.checking.layer_records import Layer, RealLayer
+    from xdet.checking.layer_records import Layer
     from xdet.pictures.preparation import Photograph
 
 
@@ -61,7 +61,7 @@ def values_path(model: Path) -> Path:
 
 
 def write_layer_repro(
-    target: Path, layer: Layer | RealLayer, *, model: Path, source: Path, photographs: Sequence[Photograph]
+    target: Path, layer: Layer, *, model: Path, source: Path, photographs: Sequence[Photograph]
 ) -> LayerRepro:
     """Write a layer as a model, with the values of the photograph on which it differs most.
 

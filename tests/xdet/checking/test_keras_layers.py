@@ -17,7 +17,7 @@ from tests.xdet.checking.layered import layers_of
 from xdet.bench.machine import describe_machine
 from xdet.checking import layers
 from xdet.checking.blame import with_layers
-from xdet.checking.layer_records import LayerComparison, RealDistance, RealLayer
+from xdet.checking.layer_records import Distance, Layer, LayerComparison
 from xdet.checking.page import Surroundings, check_to_html
 from xdet.checking.pair import open_pair
 from xdet.checking.report import check_text, check_to_json
@@ -65,8 +65,8 @@ def compared(model: bytes, folder: Path, images: NDArray[np.uint8]) -> LayerComp
     return layers_of(model, folder / "tf_keras.h5", images)
 
 
-def real(found: LayerComparison) -> dict[str, RealLayer]:
-    return {layer.tensor: layer for layer in found.layers if isinstance(layer, RealLayer)}
+def real(found: LayerComparison) -> dict[str, Layer]:
+    return {layer.tensor: layer for layer in found.layers if not layer.in_codes}
 
 
 @pytest.mark.parametrize("way", ["float", "dynamic"])
@@ -82,7 +82,7 @@ def test_a_float_model_is_its_source_in_every_layer_but_for_rounding(
     for name in ("darknet", "pool1", "relu6", "leaky", "pool2"):
         assert real(found)[name].local.differing == 0  # they choose among numbers, or scale one of them
     layer = real(found)["conv2"]
-    assert (layer.operator, layer.kernel, layer.local_bound, layer.kernel_bound_lsb) == ("Conv2D", None, 2e-5, None)
+    assert (layer.operator, layer.kernel, layer.local_bound, layer.kernel_bound) == ("Conv2D", None, 2e-5, None)
     assert layer.local.values == 2 * 8 * 8 * 16
 
 
@@ -101,7 +101,7 @@ def test_of_a_quantised_model_the_cost_of_each_layer_is_told_and_its_kernels_are
     for layer in real(found).values():
         assert layer.local_bound is None
         assert layer.kernel is not None
-        assert layer.kernel.worst_lsb <= (1 if layer.tensor == "add" else bound)
+        assert layer.kernel.worst <= (1 if layer.tensor == "add" else bound)
         assert 0.1 < layer.local.mean < 1  # half a step at most by rounding, the rest by weights and inputs
     first = next(iter(real(found).values()))
     assert first.accumulated == first.local  # nothing lies in front of it
@@ -249,9 +249,9 @@ def test_a_source_without_the_models_layers_is_told(
 
 
 def test_distances_add_up_and_no_number_is_infinitely_far() -> None:
-    found = RealDistance.between(np.array([1.0, 3.0]), np.array([1.0, 2.0]), unit=2.0, differing=1)
-    assert found == RealDistance(differing=1, values=2, worst=0.5, total=0.5)
-    broken = RealDistance.between(np.array([np.nan]), np.array([1.0]), unit=1.0, differing=1)
+    found = Distance.of_reals(np.array([1.0, 3.0]), np.array([1.0, 2.0]), unit=2.0, differing=1)
+    assert found == Distance(differing=1, values=2, worst=0.5, total=0.5)
+    broken = Distance.of_reals(np.array([np.nan]), np.array([1.0]), unit=1.0, differing=1)
     assert broken.worst == np.inf
     both = found.joined(replace(broken, total=1.0))
     assert (both.differing, both.values, both.worst, both.mean) == (2, 3, np.inf, 0.5)

@@ -25,7 +25,7 @@ from tests.xdet.planted_faults import (
     padding_on_the_other_side,
     red_and_blue_swapped,
 )
-from xdet.checking.layer_records import Distance, Layer, LayerComparison
+from xdet.checking.layer_records import Distance, LayerComparison
 from xdet.checking.layers import first_divergence
 from xdet.checking.runs import OpenRuntimes
 from xdet.errors import ModelError, UsageError
@@ -141,11 +141,11 @@ def test_a_source_of_another_model_is_told(embedded_tflite: Path, tmp_path: Path
 
 
 def test_distances_add_up_over_images() -> None:
-    first = Distance.between(np.array([1, 2, 3], np.uint8), np.array([1, 4, 0], np.uint8))
-    assert first == Distance(differing=2, values=3, worst_lsb=3, total_lsb=5)
+    first = Distance.of_codes(np.array([1, 2, 3], np.uint8), np.array([1, 4, 0], np.uint8))
+    assert first == Distance(differing=2, values=3, worst=3, total=5)
     assert first.joined(Distance(1, 1, 7, 7)) == Distance(3, 4, 7, 12)
-    assert first.joined(Distance(1, 1, 7, 7)).mean_lsb == 3.0
-    assert Distance().mean_lsb == 0.0
+    assert first.joined(Distance(1, 1, 7, 7)).mean == 3.0
+    assert Distance().mean == 0.0
 
 
 def test_no_layers_have_no_fault() -> None:
@@ -158,8 +158,8 @@ def test_a_requantisation_that_changes_no_code_is_not_blamed_for_the_rounding_in
     model = convert_to_bytes(source, ConvertOptions(source=SourceOptions(head="none"), arithmetic="fused")).model
     image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3), np.uint8)
     found = layers_of(model, source, image)
-    rounded = [layer for layer in found.layers if isinstance(layer, Layer) and layer.onnx == "share"]
-    bounds = {layer.tensor: layer.local_bound_lsb for layer in rounded}
+    rounded = [layer for layer in found.layers if layer.onnx == "share"]
+    bounds = {layer.tensor: layer.local_bound for layer in rounded}
     assert bounds == {"share": 1, "share_u8": 1, "share_i8": 1}
     assert found.first_fault is None
 
@@ -192,7 +192,7 @@ def test_equal_values_on_both_sides_are_computed_once(
 
     monkeypatch.setattr("xdet.checking.layers.exact_codes", counting)
     found = layers_of(embedded, embedded_tflite, photograph)
-    assert all(isinstance(layer, Layer) and layer.accumulated.differing == 0 for layer in found.layers)
+    assert all(layer.accumulated.differing == 0 for layer in found.layers)
     assert len(computed) == len(found.layers)
 
 

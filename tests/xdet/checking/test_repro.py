@@ -34,7 +34,7 @@ def sound(embedded_tflite: Path) -> bytes:
 
 def conv3() -> Layer:
     none = Distance()
-    return Layer(faults.CONV3, "CONV_2D", faults.CONV3, none, none, none, local_bound_lsb=0, kernel_bound_lsb=0)
+    return Layer(faults.CONV3, "CONV_2D", faults.CONV3, none, none, none, local_bound=0, kernel_bound=0, in_codes=True)
 
 
 def cut(model: bytes, source: Path, pictures: list[Path], folder: Path) -> LayerRepro:
