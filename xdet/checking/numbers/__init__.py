@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from xdet.checking.numbers.codes import compare_steps
 from xdet.checking.numbers.context import Comparison, StaticContext
 from xdet.checking.numbers.description import compare_description, compare_picture
 from xdet.checking.numbers.scales import compare_activations
-from xdet.checking.numbers.steps import compare_steps
 from xdet.checking.numbers.tflite_layers import compare_operators
 from xdet.checking.result import PartVerdict, ProvenChange
 

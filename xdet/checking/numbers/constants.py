@@ -32,13 +32,7 @@ ROLES = {"weight": "weights", "bias": "bias"}
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Stored:
-    """A constant operand.
-
-    Attributes:
-        values: codes, or numbers.
-        scales: of the codes; None for numbers.
-        zero_points: likewise.
-    """
+    """A constant operand: numbers, or codes with scales and zero-points."""
 
     values: NDArray[Any]
     scales: NDArray[Any] | None = None
@@ -64,11 +58,7 @@ def stored(context: Comparison, node: Node, position: int) -> Stored | None:
 def compare_constants(context: Comparison, product: Product, node: Node, behind: Iterable[Affine] = ()) -> None:
     """Compare the weights and bias that a node reads with a product in the node's form.
 
-    Args:
-        context: the comparison.
-        product: what the node must hold.
-        node: a Conv or Gemm.
-        behind: what the graph computes of its result by channels, where the source folds it.
+    ``behind`` is what the graph computes of its result by channels, where the source folds it.
     """
     layer, comparing = product.layers[0], _Comparing(context, product)
     kernel, bias = stored(context, node, 1), stored(context, node, 2)
@@ -146,7 +136,7 @@ class _Comparing:
         self._numbers("bias", (product.bias, product.terms), found.values, steps)
 
     def _has_form(self, role: Cause, found: NDArray[Any], expected: NDArray[Any], dtype: np.dtype[Any]) -> bool:
-        """Whether a constant has its shape and dtype; float16 for float32 in a model of float16, float64 for folded ones."""
+        """Whether a constant has its shape and dtype: float16 for float32 in a float16 model, float64 if folded."""
         halved = self.context.document.float16 and found.dtype == np.float16
         same = found.dtype == dtype or (dtype == np.float32 and (halved or found.dtype == np.float64))
         if same and found.shape == expected.shape:
@@ -158,7 +148,7 @@ class _Comparing:
     def _scales(
         self, role: Cause, choices: tuple[NDArray[Any], ...], found: Stored, zero_point: int
     ) -> NDArray[np.float32]:
-        """Compare a constant's scales with any of some, and its zero-points; the expected scales where the found are wrong."""
+        """Compare scales with any of some, and zero-points; the expected scales where those found are wrong."""
         context, layer = self.context, self.product.layers[0]
         assert found.scales is not None  # noqa: S101 - codes have scales
         assert found.zero_points is not None  # noqa: S101 - likewise
@@ -185,7 +175,7 @@ class _Comparing:
         found: NDArray[Any],
         steps: NDArray[np.float64] | None,
     ) -> None:
-        """Compare numbers, expected with the magnitudes of their terms (None: exactly); ``steps`` makes codes of real ones."""
+        """Compare numbers, expected with the magnitudes of their terms (None: exactly); ``steps`` makes them codes."""
         context, layer, (wanted, terms) = self.context, self.product.layers[0], expected
         context.compared += wanted.size
         room: NDArray[Any] | None = None

@@ -23,7 +23,8 @@ from xdet.checking.result import Cause, Finding, ProvenChange
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from converters.sources.tflite.reader import TfliteOperator
+    from converters.quant import QuantParams
+    from converters.sources.tflite.reader import TfliteOperator, TfliteTensor
     from converters.spec import ModelDocument
     from xdet.checking.numbers.source_graph import SourceGraph
     from xdet.model.graph import FinishedGraph, Node
@@ -38,8 +39,6 @@ class Comparison:
     """A finished model beside a source of any format; filled by the comparisons.
 
     Attributes:
-        graph: the finished model's.
-        document: its metadata, with the tensor map.
         findings: what is wrong, each once.
         proven: what differs on purpose, with proofs.
         uncompared: what no comparison knows, in words.
@@ -69,6 +68,28 @@ class Comparison:
         if finding not in self.findings:
             self.findings.append(finding)
 
+    def prove(
+        self,
+        tensor: str,
+        operator: str,
+        kind: str,
+        proof: str,
+        *,
+        source: float | None = None,
+        written: float | None = None,
+    ) -> None:
+        """Remember something that differs on purpose."""
+        self.proven.append(ProvenChange(tensor, operator, kind, source, written, proof))
+
+    def value_of(self, name: str) -> str:
+        """The value of the graph that carries a tensor or layer of the source; empty text without one."""
+        twin = self.document.tensors.get(name)
+        return "" if twin is None or twin.onnx is None else twin.onnx
+
+    def writer_of(self, name: str) -> Node | None:
+        """The node that computes it."""
+        return self.graph.producers.get(self.value_of(name))
+
     @cached_property
     def picture(self) -> str:
         """The value that the network reads."""
@@ -87,12 +108,7 @@ class Comparison:
 
 @dataclass(eq=False)
 class StaticContext(Comparison):
-    """A comparison with a TFLite source.
-
-    Attributes:
-        source: the source's graph.
-        unaccounted: quantised values that belong to no source tensor.
-    """
+    """A comparison with a TFLite source; ``unaccounted`` are quantised values that belong to none of its tensors."""
 
     source: SourceGraph
     unaccounted: list[str] = field(default_factory=list)
@@ -103,6 +119,16 @@ class StaticContext(Comparison):
             named = ", ".join(self.unaccounted[:3])
             yield f"{len(self.unaccounted)} pairs belong to no source tensor: {named}"
         yield from super().remarks()
+
+    def tensor(self, index: int) -> TfliteTensor:
+        """A tensor of the source."""
+        return self.source.model.tensors[index]
+
+    def quant(self, index: int) -> QuantParams:
+        """The scale and zero-point of a tensor that has them."""
+        quant = self.tensor(index).quant
+        assert quant is not None  # noqa: S101 - the caller knows: owners are quantised
+        return quant
 
     @cached_property
     def tensors_by_value(self) -> Mapping[str, tuple[int, ...]]:
@@ -119,7 +145,7 @@ class StaticContext(Comparison):
         return any(op is not None and op.op != "QUANTIZE" for op in makers)
 
     def reader_of_weights(self, node: Node) -> TfliteOperator | None:
-        """The source operator whose weights a Conv or Gemm reads, by its name where several share them; None without one."""
+        """The source operator whose weights a Conv or Gemm reads: by its name where several share them."""
         weights = self.uncast(node.inputs[1])
         producer = self.graph.producers.get(weights)
         readers = (
@@ -155,13 +181,13 @@ MOVERS = frozenset(
 )
 
 
-def owners_of(context: StaticContext, codes: str, seen: set[str]) -> tuple[int, ...]:
+def owners_of(context: StaticContext, codes: str, seen: set[str] | None = None) -> tuple[int, ...]:
     """The quantised source tensors whose codes a value holds; empty where that cannot be told."""
+    seen = set() if seen is None else seen
     if codes in seen:
         return ()
     seen.add(codes)
-    tensors = context.source.model.tensors
-    own = tuple(i for i in context.tensors_by_value.get(codes, ()) if tensors[i].quant is not None)
+    own = tuple(i for i in context.tensors_by_value.get(codes, ()) if context.tensor(i).quant is not None)
     return own or _owners_before(context, codes, seen) or _owners_behind(context, codes, seen)
 
 
@@ -178,7 +204,7 @@ def _owners_before(context: StaticContext, codes: str, seen: set[str]) -> tuple[
             return ()
         before = next((name for name in node.inputs if context.graph.constant(name) is None), node.inputs[0])
         if node.op in MOVERS and (own := context.tensors_by_value.get(before)):
-            return tuple(i for i in own if context.source.model.tensors[i].quant is not None)
+            return tuple(i for i in own if context.tensor(i).quant is not None)
         node = context.graph.producers.get(before)
     return ()
 
@@ -206,5 +232,5 @@ def pair_of(context: Comparison, node: Node) -> tuple[np.float32, int, bool] | N
 
 def shift_of(context: StaticContext, index: int, *, unsigned: bool) -> int:
     """What turns the source's codes into the graph's: 128, -128 or 0."""
-    source_unsigned = context.source.model.tensors[index].dtype == "uint8"
+    source_unsigned = context.tensor(index).dtype == "uint8"
     return 128 * (int(unsigned) - int(source_unsigned))

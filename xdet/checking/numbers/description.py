@@ -1,4 +1,4 @@
-"""Static part, description: the detector in the file is the one that the source's sidecar describes, and reads pictures so."""
+"""Static part, description: the detector in the file is the one of the source's sidecar, and reads pictures so."""
 
 from __future__ import annotations
 

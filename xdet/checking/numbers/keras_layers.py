@@ -24,14 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Step:
-    """One step.
-
-    Attributes:
-        layer: the layer it belongs to.
-        act: what it does; None for the picture.
-        inputs: indices of the steps that it reads.
-        size: of its result; None where not known.
-    """
+    """One step of a layer; ``act`` is None for the picture, ``size`` None where it is not known."""
 
     layer: str
     act: Act | None
@@ -41,13 +34,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class KerasSteps:
-    """A whole network.
-
-    Attributes:
-        steps: each behind what it reads.
-        last: layer -> index of the step that gives its result.
-        output: the layer whose result is the head.
-    """
+    """A whole network: steps behind what they read, the index of each layer's last one, the layer that is the head."""
 
     steps: tuple[Step, ...]
     last: Mapping[str, int]

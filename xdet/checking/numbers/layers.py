@@ -1,4 +1,4 @@
-"""The layers of a network in the words of no format: products, affine maps, activations, pools and padding, with their numbers.
+"""The layers of a network in the words of no format, with their numbers.
 
 Each source makes them of its own operators (``tflite_layers``, ``keras_layers``); every comparison with the graph is
 written for these. Numbers are real ones in float64, which conversion folds and rounds, or those that the graph holds as
@@ -78,12 +78,9 @@ class Product:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Affine:
-    """``y = factor * x + offset`` per channel.
+    """``y = factor * x + offset`` per channel, float64.
 
-    Attributes:
-        factor: float64 ``(channels,)``.
-        offset: likewise.
-        terms: likewise, the sum of the magnitudes that the offset was added up from: what its rounding is relative to.
+    ``terms`` is the sum of the magnitudes that the offset was added up from: what its rounding is relative to.
     """
 
     factor: NDArray[np.float64]

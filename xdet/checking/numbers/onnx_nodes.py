@@ -1,4 +1,4 @@
-"""Static part for ONNX sources: the model holds the source's own operators, with its attributes and constants bit for bit.
+"""Static part for ONNX sources: the model holds the source's operators, attributes and constants bit for bit.
 
 Every operator of the source whose result has a twin is looked up in the model by that twin. What a pass took away or
 put in its place is named as not compared: the outputs of both files judge it.
@@ -48,18 +48,11 @@ class NodeComparison(Comparison):
 
 
 def compare_nodes(source: ir.Graph, graph: FinishedGraph, document: ModelDocument) -> NodeComparison:
-    """Compare every operator of an ONNX source with the model's.
-
-    Args:
-        source: as ``converters.sources.onnx.network.fixed_graph`` gives it, for the model's size.
-        graph: the model's.
-        document: the model's, with the tensor map.
-    """
+    """Compare every operator of an ONNX source, fixed at the model's size (``fixed_graph``), with the model's."""
     done = NodeComparison(graph, document)
     for node in source:
         name = str(node.outputs[0].name)
-        twin = document.tensors.get(name)
-        ours = None if twin is None or twin.onnx is None else graph.producers.get(twin.onnx)
+        ours = done.writer_of(name)
         if document.float16 and ours is not None and ours.op == "Cast" != node.op_type:
             ours = graph.producers.get(ours.inputs[0])  # a raw output, cast back
         if ours is None or (ours.op != node.op_type and document.passes):

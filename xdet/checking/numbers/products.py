@@ -1,4 +1,4 @@
-"""Static part, products and pools: strides, padding, groups and windows, and the form that lets a product run in integers.
+"""Static part, products and pools: strides, padding, groups, windows, and the form that runtimes run in integers.
 
 One comparison for every source: of a layer (``layers``), in the form that passes gave it (``rewrites``), with its node.
 """
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from xdet.checking.numbers.constants import compare_constants, stored
 from xdet.checking.numbers.layers import NO_PADS, added, same_pads
 from xdet.checking.numbers.rewrites import as_written, chooses_others, wrong_pixels
-from xdet.checking.result import ProvenChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -50,7 +49,8 @@ def compare_product(
     if written.by is not None:
         proof = f"all {written.copies} copies equal the source's, and everything between them is zero ({written.by})"
         names = product.tensors or product.layers[:1]
-        context.proven += [ProvenChange(name, layer, "weights", None, None, proof) for name in names]
+        for name in names:
+            context.prove(name, layer, "weights", proof)
     compare_constants(context, written.product, node, behind)
     if node.op == "Conv":
         _compare_geometry(context, written.product, node, NO_PADS if written.by else padded)
@@ -92,13 +92,7 @@ def told_pads(layer: str, expected: Pads, found: Pads) -> str:
 
 
 def actual_pads(node: Node, size: Sequence[int], window: Mapping[str, tuple[int, ...]]) -> Pads:
-    """What a pool or convolution really pads: top, left, bottom, right.
-
-    Args:
-        node: the node, with ``pads`` or ``auto_pad``.
-        size: height and width of its input.
-        window: its ``kernel_shape``, ``strides`` and, where it has them, ``dilations``.
-    """
+    """What a pool or convolution really pads: top, left, bottom, right; ``size`` is its input's height and width."""
     rule = node.attributes.get("auto_pad", "NOTSET")
     if rule not in ("SAME_UPPER", "SAME_LOWER"):
         top, left, bottom, right = node.attributes.get("pads", NO_PADS) if rule == "NOTSET" else NO_PADS
@@ -108,14 +102,7 @@ def actual_pads(node: Node, size: Sequence[int], window: Mapping[str, tuple[int,
 
 
 def pool_fault(pool: Pool, layer: str, node: Node, size: Sequence[int]) -> tuple[Cause, str] | None:
-    """How a pool of the graph differs from the source's; None where it does not, or padding is not known.
-
-    Args:
-        pool: the source's.
-        layer: its name.
-        node: the graph's.
-        size: height and width of the source's input.
-    """
+    """How a pool differs from the source's, whose input has this size; None where it does not, as far as is known."""
     expected = {"kernel_shape": pool.window, "strides": pool.strides}
     found = {name: node.attributes.get(name, (1, 1)) for name in expected}
     if node.op != pool.op or found != expected:

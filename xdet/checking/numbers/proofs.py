@@ -2,7 +2,7 @@
 
 * LeakyReLU and requantisation: the 256 codes of the pair DequantizeLinear -> LeakyRelu -> QuantizeLinear, computed in
   float32, equal those of XNNPACK's integer recipe (``converters.leaky``) entry by entry.
-* Sums and products of two tensors: by every pair of codes (``pairs``).
+* Sums and products of two tensors: by every pair of codes (``codes``).
 * What a uint8 CONCATENATION, a RELU or a LOGISTIC reads by another scale: by its 256 codes (``converters.integer``).
 * Codes that are only moved: TFLite's kernels do not look at the scale of the output.
 * Averages (AveragePool, ReduceMean, Resize): a mean commutes with a shift and a scaling of all codes, so zero-points
@@ -26,11 +26,10 @@ import numpy as np
 from converters.integer.functions import concatenated_table, keeps_away, logistic_table, rescaled_table
 from converters.leaky import FloatForm, LeakyCase, float_table
 from converters.sources.tflite.operators import MOVING, case_of
+from xdet.checking.numbers.codes import combination_at, prove_pairs
 from xdet.checking.numbers.context import owners_of, pair_of, shift_of
-from xdet.checking.numbers.pairs import combination_at, prove_pairs
 from xdet.checking.numbers.slopes import announced, case_between, leaky_match
 from xdet.checking.numbers.source_graph import number
-from xdet.checking.result import ProvenChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,8 +92,8 @@ def _prove_leaky(context: StaticContext, node: Node, leaky: Node, owners: tuple[
     if differing:  # the slope's fault, which is told there, where the scale is the one that was announced
         return bool(pair[0] == announced(context, op.layer, "scale", op.case.scale_in))
     proof = f"all 256 codes behind {op.operator} equal LiteRT's"
-    change = ProvenChange(op.tensor, op.layer, "scale", float(op.case.scale_in), float(pair[0]), proof)
-    context.proven.append(change)
+    numbers = {"source": float(op.case.scale_in), "written": float(pair[0])}
+    context.prove(op.tensor, op.layer, "scale", proof, **numbers)
     return True
 
 
@@ -118,7 +117,7 @@ def _prove_rescaled(context: StaticContext, node: Node, reader: Node, owners: tu
             continue
         if _makes_codes(op, case, pair[0]):
             proof = f"all 256 codes equal those of LiteRT's {op.op}"
-            _remember_scale(context, (owner, op.outputs[0]), (float(case.scale_in), float(pair[0])), proof)
+            _prove_scale(context, owner, context.source.output_name(op), pair[0], proof)
             return True
     return False
 
@@ -134,11 +133,8 @@ def _prove_moved(context: StaticContext, node: Node, mover: Node, owners: tuple[
     common = set(owners) & set(op.inputs)
     if not common or pair_of(context, behind) != pair:
         return False
-    index = min(common)
-    quant = context.source.model.tensors[index].quant
-    assert quant is not None  # noqa: S101 - owners are quantised
     proof = f"{op.op} moves codes, whatever the scale of its output"
-    _remember_scale(context, (index, op.outputs[0]), (float(quant.scalar_scale), float(pair[0])), proof)
+    _prove_scale(context, min(common), context.source.output_name(op), pair[0], proof)
     return True
 
 
@@ -147,13 +143,14 @@ def _maker_behind(context: StaticContext, node: Node) -> TfliteOperator | None:
     quantize = context.graph.only_reader(node.outputs[0])
     if quantize is None or quantize.op != "QuantizeLinear":
         return None
-    makers = [context.source.makers.get(owner) for owner in owners_of(context, quantize.outputs[0], set())]
+    makers = [context.source.makers.get(owner) for owner in owners_of(context, quantize.outputs[0])]
     return next((op for op in makers if op is not None), None)
 
 
-def _remember_scale(context: StaticContext, tensors: tuple[int, int], numbers: tuple[float, float], proof: str) -> None:
-    tensor, operator = (context.source.names[index] for index in tensors)
-    context.proven.append(ProvenChange(tensor, operator, "scale", *numbers, proof))
+def _prove_scale(context: StaticContext, index: int, operator: str, written: np.float32, proof: str) -> None:
+    """Remember another scale of a tensor."""
+    source = float(context.quant(index).scalar_scale)
+    context.prove(context.source.names[index], operator, "scale", proof, source=source, written=float(written))
 
 
 def _prove_average(context: StaticContext, node: Node, average: Node, owners: tuple[int, ...]) -> bool:
@@ -163,47 +160,35 @@ def _prove_average(context: StaticContext, node: Node, average: Node, owners: tu
     if behind is None or behind.op != "QuantizeLinear" or not _ratio_kept(context, node, behind):
         return False
     pair = pair_of(context, node)
-    quant = context.source.model.tensors[owners[0]].quant
     assert pair is not None  # noqa: S101 - the ratio was computed from it
-    assert quant is not None  # noqa: S101 - owners are quantised
-    name = context.source.names[owners[0]]
     proof = f"{average.op} commutes with the shift and scaling of both sides; only exact ties move, to LiteRT's side"
-    context.proven.append(
-        ProvenChange(name, behind.outputs[0], "scale", float(quant.scalar_scale), float(pair[0]), proof)
-    )
+    _prove_scale(context, owners[0], behind.outputs[0], pair[0], proof)
     return True
 
 
 def _ratio_kept(context: StaticContext, before: Node, after: Node) -> bool:
     """Whether two pairs around a mean keep the ratio of scales and the difference of zero-points of their tensors."""
-    pairs = pair_of(context, before), pair_of(context, after)
-    owners = (owners_of(context, before.inputs[0], set()), owners_of(context, after.outputs[0], set()))
-    if pairs[0] is None or pairs[1] is None or not owners[0] or not owners[1]:
+    first, second = pair_of(context, before), pair_of(context, after)
+    owners = owners_of(context, before.inputs[0]), owners_of(context, after.outputs[0])
+    if first is None or second is None or not owners[0] or not owners[1] or first[2] != second[2]:
         return False
-    source = context.source.model.tensors[owners[0][0]].quant
-    target = context.source.model.tensors[owners[1][0]].quant
-    if source is None or target is None or pairs[0][2] != pairs[1][2]:
-        return False
-    shifts = [shift_of(context, o[0], unsigned=pairs[0][2]) for o in owners]
-    wanted = float(source.scalar_scale) / float(target.scalar_scale)
-    ratio = float(pairs[0][0]) / float(pairs[1][0]) / wanted - 1
-    moved = pairs[0][1] - (source.scalar_zero_point + shifts[0])
-    also = pairs[1][1] - (target.scalar_zero_point + shifts[1])
-    return abs(ratio) <= TIE_ROOM and moved == also
+    scales, moved = [], []
+    for (owner, *_), (_, zero_point, unsigned) in zip(owners, (first, second), strict=True):
+        quant = context.quant(owner)
+        scales.append(float(quant.scalar_scale))
+        moved.append(zero_point - (quant.scalar_zero_point + shift_of(context, owner, unsigned=unsigned)))
+    ratio = float(first[0]) / float(second[0]) / (scales[0] / scales[1]) - 1
+    return abs(ratio) <= TIE_ROOM and moved[0] == moved[1]
 
 
 def _prove_softmax(context: StaticContext, node: Node, _softmax: Node, owners: tuple[int, ...]) -> bool:
     pair = pair_of(context, node)
     for owner in owners:
-        quant = context.source.model.tensors[owner].quant
         for op in context.source.readers.get(owner, ()):
             beta = np.float32(number(op, "beta", 1.0)) if op.op == "SOFTMAX" else None
-            if pair and quant and beta is not None and pair[0] == quant.scalar_scale * beta:
-                name, output = context.source.names[owner], context.source.output_name(op)
+            if pair and beta is not None and pair[0] == context.quant(owner).scalar_scale * beta:
                 proof = f"the scale holds SOFTMAX's factor beta = {float(beta):g}"
-                context.proven.append(
-                    ProvenChange(name, output, "scale", float(quant.scalar_scale), float(pair[0]), proof)
-                )
+                _prove_scale(context, owner, context.source.output_name(op), pair[0], proof)
                 return True
     return False
 

@@ -40,13 +40,7 @@ ROWS, COLUMNS = 2, 3  # axes of OIHW
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Written:
-    """A product as the graph holds it.
-
-    Attributes:
-        product: with the numbers and the geometry of that form.
-        by: the pass that repeated the source's channels; None where none did.
-        copies: how often they stand there.
-    """
+    """A product as the graph holds it: in how many copies, and by which pass."""
 
     product: Product
     by: str | None = None
@@ -54,13 +48,7 @@ class Written:
 
 
 def as_written(product: Product, shape: tuple[int, ...], passes: Collection[str]) -> Written:
-    """The form of a product in which its weights have a shape; the product itself where no form has.
-
-    Args:
-        product: the source's.
-        shape: of the weights in the graph.
-        passes: those that ran.
-    """
+    """The form of a product in which its weights have this shape, by one of ``passes``; itself where none has."""
     if product.kernel.shape == shape or not product.kernel.size:
         return Written(product)
     filled = FULL_CHANNELS in passes or FULL_OUTPUTS in passes
@@ -218,7 +206,7 @@ def is_beyond_int8(kernel: NDArray[Any]) -> bool:
 
 
 def taps(numbers: NDArray[Any], axis: int, stride: int) -> tuple[list[tuple[int, int]], list[int]]:
-    """Rows or columns of a split kernel: the old one and the summand; and how often each of ``stride`` neighbours is read."""
+    """Rows or columns of a split kernel: old one and summand; how often each of ``stride`` neighbours is read."""
     others = tuple(a for a in range(numbers.ndim) if a != axis)
     summands = np.maximum(np.ceil(numbers.max(axis=others) / 127), np.ceil(-numbers.min(axis=others) / 128))
     needed = [max(1, int(count)) for count in summands]
@@ -252,14 +240,7 @@ def _height(product: Product) -> int:
 
 
 def wrong_pixels(graph: FinishedGraph, node: Node, product: Product, written: Written) -> str | None:
-    """What is wrong with the pixels that a convolution on groups or a stem with split weights reads; None where nothing is.
-
-    Args:
-        graph: the finished model's.
-        node: the convolution.
-        product: the source's.
-        written: its form in the graph.
-    """
+    """What is wrong with the pixels that a convolution on groups, or a stem with split weights, reads."""
     if written.by == SHIFTED_ROWS:
         return _wrong_copies(graph, node, product, written)
     if written.by != STRIDED_STEM or not is_beyond_int8(product.kernel):

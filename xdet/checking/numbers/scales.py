@@ -3,7 +3,7 @@
 A TFLite source states them for each tensor: whose codes a value holds tells ``context``, and other numbers must be
 proven harmless (``proofs``). Those of a model that was quantised at conversion come from photographs, and its source
 does not know them; the graph itself must agree: a value is read with the numbers with which it was written, pools and
-other movers have one pair on both sides, and the pixels' pair is their rescaling. (``keras_products`` ties every input
+other movers have one pair on both sides, and the pixels' pair is their rescaling. (``keras`` ties every input
 scale to the bias behind it.)
 """
 
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.spec import HEAD
+from xdet.checking.numbers.codes import combination_at
 from xdet.checking.numbers.context import MOVERS, QUANTIZERS, owners_of, pair_of, shift_of
-from xdet.checking.numbers.pairs import combination_at
 from xdet.checking.numbers.proofs import prove
 from xdet.checking.numbers.segments import PICTURE
 from xdet.checking.numbers.slopes import announced, is_summand
@@ -90,7 +90,7 @@ def compare_activations(context: StaticContext) -> None:
     for pair in _pairs(context):
         if (combination := combination_at(context, pair.node)) is not None and combination.steps:
             continue  # judged by its codes (``compare_steps``)
-        owners = owners_of(context, pair.codes, set())
+        owners = owners_of(context, pair.codes)
         if not owners:
             context.unaccounted.append(pair.codes)
             continue
@@ -105,8 +105,7 @@ def compare_activations(context: StaticContext) -> None:
 
 def _difference(context: StaticContext, index: int, found: _Pair) -> tuple[Cause, str] | None:
     """What differs from source tensor ``index``: (cause, message), or None."""
-    quant, names = context.source.model.tensors[index].quant, context.source.names
-    assert quant is not None  # noqa: S101 - owners are quantised
+    quant, names = context.quant(index), context.source.names
     zero_point = quant.scalar_zero_point + shift_of(context, index, unsigned=found.unsigned)
     scale = quant.scalar_scale
     if found.zero_point != zero_point:  # to blame where the document says that an activation reads with this scale

@@ -25,14 +25,9 @@ PICTURE = "the picture"
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Segment:
-    """What computes one value from the values before it, on both sides.
+    """What computes one value from the values before it, on both sides, and the layers in front of it by each.
 
-    Attributes:
-        layer: whose result it is.
-        steps: the source's, each behind what it reads.
-        nodes: the graph's, likewise.
-        source_reads: layers in front of it, by the source.
-        graph_reads: layers in front of it, by the graph; values that carry no layer by their own names.
+    Values that carry no layer stand in ``graph_reads`` by their own names.
     """
 
     layer: str

@@ -18,7 +18,6 @@ from converters.integer.functions import requantized_table
 from converters.leaky import FloatForm, LeakyCase, SumForm, fitted_sum, float_table, plain_form, sum_table
 from xdet.checking.numbers.context import QUANTIZERS, owners_of, pair_of
 from xdet.checking.numbers.source_graph import number
-from xdet.checking.result import ProvenChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,15 +33,7 @@ SAME_TOTAL = 2.0**-10  # as a fraction: factors of positive codes this close are
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Promised:
-    """A LeakyReLU on codes, and what its conversion promised.
-
-    Attributes:
-        layer: what messages call it.
-        tensor: what it reads.
-        operator: the source's word for it.
-        case: its numbers on int8 codes.
-        table: its 256 codes.
-    """
+    """A LeakyReLU that a layer of the source computes of a tensor: its case on int8 codes, and its 256 codes."""
 
     layer: str
     tensor: str
@@ -57,14 +48,7 @@ class Promised:
 
 @dataclass(frozen=True, slots=True)
 class LeakySum:
-    """The nodes of one LeakyReLU.
-
-    Attributes:
-        whole: DequantizeLinear of all codes.
-        excess: DequantizeLinear of the codes above the zero-point.
-        maximum: Max of the codes and the zero-point.
-        add: the sum.
-    """
+    """The nodes of one LeakyReLU: all codes and those above the zero-point, both dequantised, and their sum."""
 
     whole: Node
     excess: Node
@@ -119,7 +103,7 @@ def compare_sum(context: Comparison, found: LeakySum, promised: Sequence[Promise
         return
     written = float(form.whole / (form.whole + form.excess))
     proof = f"all 256 codes of the sum equal those that are promised for {best.operator}"
-    context.proven.append(ProvenChange(best.tensor, best.layer, "slope", slope, written, proof))
+    context.prove(best.tensor, best.layer, "slope", proof, source=slope, written=written)
 
 
 def _compare_zero_points(context: Comparison, found: LeakySum, promised: Promised) -> None:
@@ -150,7 +134,7 @@ def _fault(found: LeakySum, form: SumForm, expected: SumForm | None) -> tuple[Ca
 
 
 def between_pairs(context: Comparison, found: LeakySum, layer: str, slope: float) -> Promised | None:
-    """A real LeakyReLU between the graph's own scales: those of who wrote the input's codes, and of who reads the result."""
+    """A real LeakyReLU between the graph's own scales: as its input is written, and its result read."""
     writer = context.graph.producers.get(found.whole.inputs[0])
     while writer is not None and writer.op in ("Transpose", "Reshape"):
         writer = context.graph.producers.get(writer.inputs[0])
@@ -180,14 +164,14 @@ def _promised_table(context: StaticContext, op: TfliteOperator, case: LeakyCase)
     """The codes that the conversion promised: those of LiteRT's kernel where that was asked for."""
     if context.document.leaky_relu != "litert":
         return float_table(case, plain_form(case))
-    ends = [context.source.model.tensors[index] for index in (op.inputs[0], op.outputs[0])]
+    ends = [context.tensor(index) for index in (op.inputs[0], op.outputs[0])]
     changes_type, count = ends[0].dtype != ends[1].dtype, math.prod(ends[0].shape)
     return requantized_table(op.op, case, changes_type=changes_type, count=count)
 
 
 def case_between(context: StaticContext, before_op: int, after_op: int, slope: float) -> LeakyCase | None:
     """The arithmetic on int8 codes between two tensors; None where one is not quantised."""
-    source, target = (context.source.model.tensors[i] for i in (before_op, after_op))
+    source, target = (context.tensor(i) for i in (before_op, after_op))
     if source.quant is None or target.quant is None:
         return None
     before, after = (-128 if t.dtype == "uint8" else 0 for t in (source, target))
@@ -209,13 +193,13 @@ def leaky_match(context: StaticContext, form: FloatForm, owners: Iterable[int]) 
 
 
 def compare_slope(context: StaticContext, node: Node) -> None:
-    """The slope, proven by the table it makes with the scale in front of it (whose own fault is found with the activations)."""
+    """The slope, proven by the table it makes with the scale in front of it, which is judged by itself."""
     before = context.graph.producers.get(node.inputs[0])
     pair = pair_of(context, before) if before is not None and before.op == "DequantizeLinear" else None
     if before is None or pair is None:
         return
     alpha = np.float32(node.attributes.get("alpha", 0.01))
-    matched = leaky_match(context, FloatForm(pair[0], alpha), owners_of(context, before.inputs[0], set()))
+    matched = leaky_match(context, FloatForm(pair[0], alpha), owners_of(context, before.inputs[0]))
     context.compared += 1
     if matched is None:
         context.fault("slope", None, f"LeakyRelu {node.name!r} stands for no operator of the source")
@@ -228,7 +212,7 @@ def compare_slope(context: StaticContext, node: Node) -> None:
         context.fault("slope", op.layer, f"{codes} differ from the source's (slope {float(slope):.6g}): {told}")
     elif not differing and alpha != slope:
         proof = f"all 256 codes behind {op.operator} equal LiteRT's"
-        context.proven.append(ProvenChange(op.tensor, op.layer, "slope", float(slope), float(alpha), proof))
+        context.prove(op.tensor, op.layer, "slope", proof, source=float(slope), written=float(alpha))
 
 
 def announced(context: StaticContext, operator: str, kind: str, otherwise: np.float32) -> np.float32:

@@ -39,12 +39,7 @@ def number(op: TfliteOperator, name: str, default: float) -> float:
 
 
 class SourceGraph:
-    """A TFLite model by names.
-
-    Args:
-        model: what ``converters.sources.tflite.reader`` made of the file.
-        rounded: the file itself, where ``model`` is its float network (``--dequantize``).
-    """
+    """A TFLite model by names; ``rounded`` is the file where ``model`` is its float network (``--dequantize``)."""
 
     def __init__(self, model: TfliteModel, rounded: TfliteModel | None = None) -> None:
         self.model, self._rounded = model, rounded
@@ -139,12 +134,7 @@ class SourceGraph:
     def head_step(self, wanted: Sequence[RawOutput]) -> float | NDArray[np.float64] | None:
         """The quantisation step of the raw head, in front of a final DEQUANTIZE if there is one.
 
-        Args:
-            wanted: the raw outputs in the order in which ``Runtime.head`` joins them.
-
-        Returns:
-            One number; one per value of the joined head for several outputs whose steps differ; None where an output is
-            float, or the outputs are not those of the source.
+        One number, or one per value of ``wanted``, the joined outputs; None for floats or other outputs.
         """
         steps = [step for step in map(self._step_of, self.model.outputs) if step is not None]
         if len(steps) < len(self.model.outputs):

@@ -17,7 +17,6 @@ from xdet.checking.numbers.context import PRODUCTS, owners_of
 from xdet.checking.numbers.layers import NO_PADS, Pool, Product, added, same_pads
 from xdet.checking.numbers.products import compare_limits, compare_product, pool_fault, require_integer_form
 from xdet.checking.numbers.slopes import compare_slope, compare_sum, leaky_sum_of, promised_of
-from xdet.checking.result import ProvenChange
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from xdet.model.graph import Node
 
 AVERAGE = "average as convolution"
+TAPS = "every tap stands where it carries its input to its output"
 OIHW = {"CONV_2D": (0, 3, 1, 2), "DEPTHWISE_CONV_2D": (3, 0, 1, 2), "FULLY_CONNECTED": (0, 1)}
 POOLS = {"MAX_POOL_2D": "MaxPool", "AVERAGE_POOL_2D": "AveragePool"}
 LIMITS = {"RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
@@ -49,7 +49,7 @@ def compare_operators(context: StaticContext) -> None:
         elif node.op == "LeakyRelu":
             compare_slope(context, node)
         elif (total := leaky_sum_of(context.graph, node)) is not None:
-            compare_sum(context, total, promised_of(context, owners_of(context, total.whole.inputs[0], set())))
+            compare_sum(context, total, promised_of(context, owners_of(context, total.whole.inputs[0])))
     for op in context.source.model.operators:
         if context.document.activations == "float32":
             _compare_limits(context, op)
@@ -62,12 +62,10 @@ def compare_operators(context: StaticContext) -> None:
 def _compare_limits(context: StaticContext, op: TfliteOperator) -> None:
     """The limits of an activation of float32 numbers; codes have theirs by scale and zero-point."""
     limits = LIMITS.get(op.op) or LIMITS.get(str(op.options.get("fused_activation")))
-    twin = context.document.tensors.get(context.source.output_name(op))
-    if limits is None or twin is None or twin.onnx is None:
-        return
-    node = context.graph.producers.get(context.uncast(twin.onnx))
-    if node is not None and node.op in ("Clip", "Relu"):
-        compare_limits(context, context.source.output_name(op), limits, node)
+    layer = context.source.output_name(op)
+    node = context.graph.producers.get(context.uncast(context.value_of(layer)))
+    if limits is not None and node is not None and node.op in ("Clip", "Relu"):
+        compare_limits(context, layer, limits, node)
 
 
 def _operator_at(context: StaticContext, node: Node) -> TfliteOperator | None:
@@ -96,7 +94,7 @@ def _compare_product(context: StaticContext, node: Node, op: TfliteOperator | No
         product: Product | None = _averaging(context, node, op)
         proof, name = f"all weights are 1, and their scale is 1 / {_places(op)}", layer
     elif op.op == "TRANSPOSE_CONV":
-        product, proof = (_transposed(context, node, op), "every tap stands where it carries its input to its output")
+        product, proof = _transposed(context, node, op), TAPS
     else:
         product, proof = _convolution(context, node, op), ""
     if product is None:
@@ -106,11 +104,11 @@ def _compare_product(context: StaticContext, node: Node, op: TfliteOperator | No
     faults = len(context.findings)
     compare_product(context, product, node)
     if proof and len(context.findings) == faults:
-        context.proven.append(ProvenChange(name, layer, "weights", None, None, proof))
+        context.prove(name, layer, "weights", proof)
 
 
 def _compare_sums(context: StaticContext, node: Node) -> None:
-    """A TRANSPOSE_CONV that is requantised step by step: the taps, and the bias that is added behind; the rest is run."""
+    """A TRANSPOSE_CONV that is requantised step by step: the taps, and the bias added behind; the rest is run."""
     op, found = context.reader_of_weights(node), stored(context, node, 1)
     if op is None or op.op != "TRANSPOSE_CONV" or found is None:
         return
@@ -120,13 +118,11 @@ def _compare_sums(context: StaticContext, node: Node) -> None:
     if product is None or not np.array_equal(product.kernel, found.values):
         context.fault("weight", layer, f"weights of {layer!r}: the {node.op} has others than the source's taps")
         return
-    proof = "every tap stands where it carries its input to its output"
-    context.proven.append(ProvenChange(names[op.inputs[1]], layer, "weights", None, None, proof))
+    context.prove(names[op.inputs[1]], layer, "weights", TAPS)
     data = _data_of(context, op.inputs[3]) if len(op.inputs) > 3 and op.inputs[3] >= 0 else None
     if data is None:
         return
-    twin = context.document.tensors.get(names[op.inputs[3]])
-    bias = None if twin is None or twin.onnx is None else context.graph.constant(twin.onnx)
+    bias = context.graph.constant(context.value_of(names[op.inputs[3]]))
     context.compared += data.size
     if bias is None or not np.array_equal(bias.reshape(-1), data.reshape(-1)):
         context.fault("bias", layer, f"bias {names[op.inputs[3]]!r} of {layer!r} is not the source's")
@@ -177,10 +173,10 @@ def _constants(context: StaticContext, op: TfliteOperator, picture: int, places:
 
 def _data_of(context: StaticContext, index: int) -> NDArray[Any] | None:
     """The value of a constant, or of float16 numbers that the source widens."""
-    tensor, maker = context.source.model.tensors[index], context.source.makers.get(index)
+    tensor, maker = context.tensor(index), context.source.makers.get(index)
     if maker is None or maker.op != "DEQUANTIZE":
         return tensor.data
-    half = context.source.model.tensors[maker.inputs[0]].data
+    half = context.tensor(maker.inputs[0]).data
     return half.astype(np.float32) if half is not None and half.dtype == np.float16 else tensor.data
 
 
@@ -197,7 +193,7 @@ def _padding(
     context: StaticContext, node: Node, op: TfliteOperator, window: tuple[int, ...], dilations: tuple[int, int] = (1, 1)
 ) -> dict[str, Any]:
     """``pads`` and ``size`` of a product."""
-    height, width = context.source.model.tensors[op.inputs[0]].shape[1:3]
+    height, width = context.tensor(op.inputs[0]).shape[1:3]
     is_same = op.options["padding"] == "SAME"
     pads = same_pads((height, width), window, _two(op, "stride"), dilations) if is_same else NO_PADS
     top, left, bottom, right = folded = _folded_padding(context, node, op)
@@ -212,8 +208,8 @@ def _folded_padding(context: StaticContext, node: Node, op: TfliteOperator) -> P
         return NO_PADS
     if op.inputs[0] in context.tensors_by_value.get(node.inputs[0], ()):
         return NO_PADS  # float networks keep the PAD
-    owners = owners_of(context, before.inputs[0], set()) if before.inputs else ()
-    amounts = context.source.model.tensors[pad.inputs[1]].data
+    owners = owners_of(context, before.inputs[0]) if before.inputs else ()
+    amounts = context.tensor(pad.inputs[1]).data
     if amounts is None or (op.inputs[0] in owners and pad.inputs[0] not in owners):
         return NO_PADS
     return (int(amounts[1, 0]), int(amounts[2, 0]), int(amounts[1, 1]), int(amounts[2, 1]))
@@ -221,7 +217,7 @@ def _folded_padding(context: StaticContext, node: Node, op: TfliteOperator) -> P
 
 def _averaging(context: StaticContext, node: Node, op: TfliteOperator) -> Product:
     """An AVERAGE_POOL_2D as a convolution."""
-    channels, window = context.source.model.tensors[op.inputs[0]].shape[3], _two(op, "filter")
+    channels, window = context.tensor(op.inputs[0]).shape[3], _two(op, "filter")
     return Product(
         np.ones((channels, 1, *window), np.int8),
         np.zeros(channels, np.int32),
@@ -238,13 +234,13 @@ def _places(op: TfliteOperator) -> int:
 
 
 def _transposed(context: StaticContext, node: Node, op: TfliteOperator) -> Product | None:
-    """A TRANSPOSE_CONV as a convolution with the node's pads and size, tap by tap; None where no such one does the same.
+    """A TRANSPOSE_CONV as a convolution with the node's pads and size, tap by tap, if one does the same.
 
     Every tap ``t`` carries input ``i`` to output ``i * stride + t - cropped``; between the taps stands the zero-point.
     Outputs that lie one stride apart are channels of one phase.
     """
     plain, weights = _constants(context, op, op.inputs[2], (1, 3)), stored(context, node, 1)
-    picture, image = (context.source.model.tensors[index].shape for index in (op.inputs[2], op.outputs[0]))
+    picture, image = (context.tensor(index).shape for index in (op.inputs[2], op.outputs[0]))
     if weights is None or weights.values.ndim != 4 or not plain.kernel.size:
         return None
     channels, *sizes, depth = plain.kernel.shape
@@ -279,7 +275,7 @@ def _compare_pool(context: StaticContext, node: Node) -> None:
     before = context.graph.producers.get(node.inputs[0])
     if before is None or before.op != "DequantizeLinear":
         return
-    owners = owners_of(context, before.inputs[0], set())
+    owners = owners_of(context, before.inputs[0])
     pools = [op for o in owners for op in context.source.pools_behind(o) if POOLS.get(op.op) == node.op]
     if not pools or _is_wide(node):
         return
@@ -296,11 +292,7 @@ def _is_wide(node: Node) -> bool:
 
 
 def _pool_fault(context: StaticContext, op: TfliteOperator, node: Node) -> Any:
-    window, strides, size = (
-        _two(op, "filter"),
-        _two(op, "stride"),
-        context.source.model.tensors[op.inputs[0]].shape[1:3],
-    )
+    window, strides, size = (_two(op, "filter"), _two(op, "stride"), context.tensor(op.inputs[0]).shape[1:3])
     pads = same_pads(size, window, strides) if op.options["padding"] == "SAME" else NO_PADS
     return pool_fault(Pool(POOLS[op.op], window, strides, pads), context.source.output_name(op), node, size)
 

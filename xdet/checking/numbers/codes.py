@@ -1,36 +1,44 @@
-"""Static part, operators that stand as integer arithmetic step by step: run here on all pairs of codes, or on a picture.
+"""Static part, operators that are judged by the codes that they give: sums, products, tables, integer steps.
 
-There is no scale or zero-point to compare in such a form, only its result: a sum or product must give LiteRT XNNPACK's
-code for each of the 65,536 pairs (``converters.integer.pairs``), a bilinear resize must give the codes of XNNPACK's
-11-bit weights for a picture of random codes, ABS, EXP, TANH, HARD_SWISH and PRELU must look up those of LiteRT's
-kernels.
+Sums and products of two tensors may have other numbers than the source's. The three pairs around an Add, Sub or Mul are
+judged together: with their numbers each of the kernels that x86 runs gives LiteRT XNNPACK's code for all 65,536 pairs
+(``converters.integer.pairs``, ``converters.integer.pair_kernels``), or for those that a constant leaves, or that occur
+where a tensor meets itself or its own LOGISTIC (SiLU). A product may also stand step by step: of codes with scale 1,
+times one factor, rounded.
+
+Operators that stand as integer arithmetic step by step have no scale or zero-point to compare, so they are run here on
+all pairs of codes, or on a picture: a bilinear resize must give the codes of XNNPACK's 11-bit weights for random codes;
+ABS, EXP, TANH, HARD_SWISH and PRELU must look up those of LiteRT's kernels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from converters.integer.functions import function_table, hard_swish_table, prelu_tables, square_table
-from converters.integer.pairs import xnnpack_codes, xnnpack_takes
+from converters.integer.pair_search import PairForm, is_proven
+from converters.integer.pairs import Affine, PairCase, PairOp, all_codes, xnnpack_codes, xnnpack_takes
 from converters.sources.tflite.ops.activations import BOUNDS, codes_between
-from converters.sources.tflite.ops.arithmetic import is_square
-from xdet.checking.numbers.context import owners_of
-from xdet.checking.numbers.pairs import NODES, case_of, clamped, codes_of, combination_at, pairs_at, stepped_codes
+from converters.sources.tflite.ops.arithmetic import is_square, pairs_that_occur
+from xdet.checking.numbers.context import owners_of, pair_of, shift_of
 from xdet.checking.numbers.slopes import case_between
-from xdet.checking.result import ProvenChange
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from converters.integer.functions import Integers
+    from converters.integer.pair_search import Pairs
     from converters.leaky import LeakyCase
     from converters.sources.tflite.reader import TfliteOperator
     from xdet.checking.numbers.context import StaticContext
     from xdet.model.graph import Node
 
+NODES = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL"}
 CASTS = {1: np.float32, 2: np.uint8, 3: np.int8, 6: np.int32}  # by ONNX's number
 STEPS: Mapping[str, Callable[..., NDArray[Any]]] = {
     "Add": np.add,
@@ -42,11 +50,151 @@ STEPS: Mapping[str, Callable[..., NDArray[Any]]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """A sum or product: both DequantizeLinear, the QuantizeLinear, the source operator.
+
+    ``steps`` stand between operator and QuantizeLinear where a product is computed step by step.
+    """
+
+    operands: tuple[Node, Node]
+    result: Node
+    op: TfliteOperator
+    steps: tuple[Node, ...] = ()
+
+
+def combination_at(context: StaticContext, node: Node) -> Combination | None:
+    """The sum or product that a QuantizeLinear closes or a DequantizeLinear feeds; None where there is none."""
+    graph = context.graph
+    binary = graph.producers.get(node.inputs[0]) if node.op == "QuantizeLinear" else node
+    while binary is not None and binary is not node and _is_step(context, binary):
+        binary = graph.producers.get(binary.inputs[0])
+    if binary is node:
+        binary = graph.only_reader(node.outputs[0])
+    if binary is None or binary.op not in NODES:
+        return None
+    first, second = (graph.producers.get(name) for name in binary.inputs)
+    steps, result = [], graph.only_reader(binary.outputs[0])
+    while result is not None and _is_step(context, result):
+        steps.append(result)
+        result = graph.only_reader(result.outputs[0])
+    if first is None or second is None or result is None or result.op != "QuantizeLinear":
+        return None
+    if not first.op == second.op == "DequantizeLinear":
+        return None
+    for owner in owners_of(context, result.outputs[0]):
+        op = context.source.makers.get(owner)
+        if op is not None and op.op == NODES[binary.op]:
+            return Combination((first, second), result, op, tuple(steps))
+    return None
+
+
+def _is_step(context: StaticContext, node: Node) -> bool:
+    """Whether a node is a step of a product that is not fused."""
+    return node.op in STEPS and all(context.graph.constant(name) is not None for name in node.inputs[1:])
+
+
+def prove_pairs(context: StaticContext, node: Node) -> bool:
+    """Whether the numbers around the sum or product at ``node`` give XNNPACK's codes; what was proven is remembered."""
+    found = combination_at(context, node)
+    if found is None or found.steps or context.document.leaky_relu != "litert":
+        return False
+    numbers = [pair_of(context, n) for n in (*found.operands, found.result)]
+    first, second, out = numbers
+    if first is None or second is None or out is None or len({n[2] for n in numbers if n}) != 1:
+        return False
+    unsigned = out[2]
+    case = case_of(context, found.op, unsigned=unsigned)
+    if case is None or not xnnpack_takes(case):
+        return False
+    swapped = _is_swapped(context, found)
+    a, b = (second, first) if swapped else (first, second)
+    form = PairForm(Affine(*a[:2]), Affine(*b[:2]), Affine(*out[:2]), swapped)
+    pairs = pairs_at(context, found.op, case, unsigned=unsigned)
+    if not is_proven(case, form, pairs):
+        return False
+    own = case.out if node is found.result else (case.a, case.b)[found.operands.index(node) ^ swapped]
+    _remember(context, found.op, node, own, pairs.a.size)
+    return True
+
+
+def stepped_codes(context: StaticContext, found: Combination, pairs: Pairs) -> Integers | None:
+    """What a product that is computed step by step gives for pairs of codes; None where a number is not constant."""
+    numbers = [pair_of(context, node) for node in (*found.operands, found.result)]
+    last = context.graph.producers.get(found.result.inputs[0])
+    if any(number is None for number in numbers) or last is None:
+        return None
+    first, second, (scale, zero_point, unsigned) = cast("list[tuple[np.float32, int, bool]]", numbers)
+    codes = (pairs.b, pairs.a) if _is_swapped(context, found) else (pairs.a, pairs.b)
+    feeds = {
+        node.outputs[0]: (code - number[1]).astype(np.float32) * number[0]
+        for node, code, number in zip(found.operands, codes, (first, second), strict=True)
+    }
+    value = _run(context, last, feeds)
+    lowest = 0 if unsigned else -128
+    return (
+        None if value is None else np.clip(np.rint(value / scale) + zero_point, lowest, lowest + 255).astype(np.int64)
+    )
+
+
+def clamped(op: TfliteOperator, case: PairCase, codes: Integers) -> Integers:
+    """Codes of an operator inside its fused activation."""
+    bounds = BOUNDS[str(op.options.get("fused_activation", "NONE"))]
+    return np.clip(codes, *codes_between(bounds, case.out.scale, case.out.zero_point, case.lowest))
+
+
+def pairs_at(context: StaticContext, op: TfliteOperator, case: PairCase, *, unsigned: bool) -> Pairs:
+    """The pairs of codes of an operator, and LiteRT's results."""
+    codes = [codes_of(context, case, index, unsigned=unsigned) for index in op.inputs[:2]]
+    square = case_between(context, op.inputs[0], op.outputs[0], 1.0)
+    assert square is not None  # noqa: S101 - there is a case
+    return pairs_that_occur(context.source.model, op, case, codes, square)
+
+
+def case_of(context: StaticContext, op: TfliteOperator, *, unsigned: bool) -> PairCase | None:
+    """The source operator on the graph's codes."""
+    affines = []
+    for index in (*op.inputs[:2], op.outputs[0]):
+        quant = context.tensor(index).quant
+        if quant is None or quant.scale.size != 1:
+            return None
+        zero_point = quant.scalar_zero_point + shift_of(context, index, unsigned=unsigned)
+        affines.append(Affine(quant.scalar_scale, zero_point))
+    a, b, out = affines
+    return PairCase(cast("PairOp", op.op), a, b, out, 0 if unsigned else -128)
+
+
+def _is_swapped(context: StaticContext, found: Combination) -> bool:
+    """Whether the graph has the source's second operand first."""
+    a, b = found.op.inputs[:2]
+    owners = [owners_of(context, node.inputs[0]) for node in found.operands]
+    return (b in owners[0] or a in owners[1]) and not (a in owners[0] or b in owners[1])
+
+
+def codes_of(context: StaticContext, case: PairCase, index: int, *, unsigned: bool) -> Integers:
+    """The codes that an operand may have."""
+    data = context.tensor(index).data
+    if data is None:
+        return all_codes(case)
+    return np.unique(data).astype(np.int64) + shift_of(context, index, unsigned=unsigned)
+
+
+def _remember(context: StaticContext, op: TfliteOperator, node: Node, own: Affine, pairs: int) -> None:
+    index = owners_of(context, node.inputs[0] if node.op == "DequantizeLinear" else node.outputs[0])[0]
+    found = pair_of(context, node)
+    assert found is not None  # noqa: S101 - it was proven
+    numbers = (("scale", float(own.scale), float(found[0])), ("zero_point", float(own.zero_point), float(found[1])))
+    proof = f"all {pairs:,} pairs of codes of {op.op} equal LiteRT XNNPACK's"
+    for kind, source, written in numbers:
+        if source != written:
+            tensor, operator = context.source.names[index], context.source.output_name(op)
+            context.prove(tensor, operator, kind, proof, source=source, written=written)
+
+
 def compare_steps(context: StaticContext) -> None:
     """Compare every sum, product and bilinear resize that ends in a Cast with its source operator."""
     for index, op in context.source.makers.items():
-        twin = context.document.tensors.get(context.source.names[index])
-        last = None if twin is None or twin.onnx is None else context.graph.producers.get(twin.onnx)
+        last = context.writer_of(context.source.names[index])
         if _is_table(context, op, last) and context.document.leaky_relu == "litert":
             _compare_table(context, index, op)
         if op.op == "MUL" and last is not None and last.op == "QuantizeLinear":
@@ -89,8 +237,7 @@ def _compare_table(context: StaticContext, index: int, op: TfliteOperator) -> No
     lowest = 0 if context.document.activations == "uint8" else -128
     wanted = TABLES[op.op](context, op, case) + lowest + 128
     codes = np.arange(lowest, lowest + 256).reshape(-1, *(1 for _ in wanted.shape[1:]))
-    twin = context.document.tensors.get(context.source.names[index])
-    last = None if twin is None or twin.onnx is None else context.graph.producers.get(twin.onnx)
+    last = context.writer_of(context.source.names[index])
     leaves = [] if last is None else list(dict.fromkeys(_leaves(context, last)))
     found = _run(context, last, {leaves[0]: codes}) if last is not None and len(leaves) == 1 else None
     _judge(context, op, found, wanted)
@@ -104,14 +251,13 @@ def _square(_context: StaticContext, op: TfliteOperator, case: LeakyCase) -> NDA
 
 def _prelu(context: StaticContext, op: TfliteOperator, case: LeakyCase) -> NDArray[np.int64]:
     """LiteRT's codes of every input code and slope, the slopes in the graph's layout."""
-    slopes = context.source.model.tensors[op.inputs[1]]
-    rank = len(context.source.model.tensors[op.inputs[0]].shape)
-    assert slopes.data is not None  # noqa: S101 - the importer asks for a constant
-    assert slopes.quant is not None  # noqa: S101 - it has a case
-    codes = slopes.data.astype(np.int64) - slopes.quant.scalar_zero_point
+    data, quant = context.tensor(op.inputs[1]).data, context.quant(op.inputs[1])
+    rank = len(context.tensor(op.inputs[0]).shape)
+    assert data is not None  # noqa: S101 - the importer asks for a constant
+    codes = data.astype(np.int64) - quant.scalar_zero_point
     codes = codes.reshape((1,) * (rank - codes.ndim) + codes.shape)
     codes = codes.transpose(0, 3, 1, 2) if rank == 4 else codes
-    tables = prelu_tables(case, codes.reshape(-1), slopes.quant.scalar_scale)
+    tables = prelu_tables(case, codes.reshape(-1), quant.scalar_scale)
     return tables.T.reshape(256, *codes.shape[1:])
 
 
@@ -135,8 +281,7 @@ def _judge(context: StaticContext, op: TfliteOperator, found: NDArray[Any] | Non
         told = f"{differing:,} of {wanted.size:,} codes of {op.op} {layer!r}, step by step, differ from LiteRT's"
         context.fault("attributes", layer, told)
         return
-    proof = f"all {wanted.size:,} codes that were tried equal LiteRT's"
-    context.proven.append(ProvenChange(layer, layer, "table", None, None, proof))
+    context.prove(layer, layer, "table", f"all {wanted.size:,} codes that were tried equal LiteRT's")
 
 
 def _combined(
@@ -148,7 +293,7 @@ def _combined(
     a, b = (codes_of(context, case, index, unsigned=unsigned) for index in op.inputs[:2])
     left, right = np.repeat(a, b.size), np.tile(b, a.size)
     wanted = clamped(op, case, xnnpack_codes(case, left, right)) if xnnpack_takes(case) else left[:0]
-    owners = [owners_of(context, name, set()) for name in leaves]
+    owners = [owners_of(context, name) for name in leaves]
     first, second = op.inputs[:2]
     swapped = len(leaves) == 2 and (second in owners[0] or first in owners[1]) and first not in owners[0]
     feeds = (right, left) if swapped else (left, right)
@@ -164,8 +309,7 @@ def _resized(
     context: StaticContext, op: TfliteOperator, last: Node, leaves: list[str], *, unsigned: bool
 ) -> tuple[NDArray[Any] | None, NDArray[Any]]:
     """A picture of two channels of random codes, resized by the steps and by XNNPACK's recipe."""
-    tensors = context.source.model.tensors
-    before, after = (tensors[index].shape[1:3] for index in (op.inputs[0], op.outputs[0]))
+    before, after = (context.tensor(index).shape[1:3] for index in (op.inputs[0], op.outputs[0]))
     lowest = 0 if unsigned else -128
     picture = np.random.default_rng(0).integers(lowest, lowest + 256, (1, 2, *before))
     wanted = picture
