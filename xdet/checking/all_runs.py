@@ -37,12 +37,8 @@ class Inputs:
     """What every run gets.
 
     Attributes:
-        pair: the two files.
-        photographs: as the caller named them.
         pixels: uint8 ``(N, height, width, 3)``, at network size.
-        placements: of the photographs in these.
         thresholds: pairs at which boxes are asked for.
-        runtimes: those of the check.
         counts: how many of the images each runtime gets, by name.
         are_named: whether the caller named the runtimes, which are the default ones otherwise.
         progress: called with a runtime's name and the number of images it has done since the last call.
@@ -63,13 +59,7 @@ class Inputs:
 class AllRuns:
     """What ran: the source and the model on photographs, the model's decoder on crafted heads, files for any size.
 
-    Attributes:
-        of_source: the source's.
-        of_model: the model's.
-        of_probes: the model's decoder's, on crafted heads.
-        any_size: by runtime, where the model takes photographs of any size.
-        missing: what gave no result.
-        faults: what that proves.
+    ``missing`` gave no result, and ``faults`` are what that proves.
     """
 
     of_source: Sequence[Run]
@@ -198,7 +188,7 @@ def _probe_all(
 def _compare_any_size(
     inputs: Inputs, runtimes: Sequence[RuntimeChoices | Runtime], runs: Sequence[Run], gaps: _Gaps
 ) -> dict[str, AnySize]:
-    """What every runtime that ran does with the photographs as decoded; one that the caller opened takes no other model."""
+    """What every runtime that ran does with the photographs as decoded; one that the caller opened is left out."""
     if inputs.pair.any_size is None:
         return {}
     prepared = PreparedPictures(inputs.photographs, inputs.pixels, inputs.placements)

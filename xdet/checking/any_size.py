@@ -37,12 +37,7 @@ BOX_ROOM = 1e-6  # of the photograph: exp's last bits differ between kernels for
 
 @dataclass(frozen=True, slots=True)
 class AnySize:
-    """What one runtime did with the photographs.
-
-    Attributes:
-        note: for its line in the report.
-        findings: what is wrong.
-    """
+    """What one runtime did with the photographs: a note for its line in the report, and what is wrong."""
 
     note: str
     findings: tuple[Finding, ...]
@@ -60,14 +55,7 @@ class PreparedPictures:
 def compare_any_size(
     pair: OpenedPair, run: Run, choices: RuntimeChoices, prepared: PreparedPictures, runtimes: OpenRuntimes
 ) -> AnySize:
-    """Give a file for any size the photographs of a run.
-
-    Args:
-        pair: the files; ``any_size`` is one.
-        run: of the fixed file on this runtime.
-        choices: the runtime.
-        prepared: at least as many photographs as the run has.
-        runtimes: those of the check.
+    """Give a file for any size the photographs of ``run``, which the fixed file gave on this runtime.
 
     Raises:
         XdetError: it cannot be opened, or fails.

@@ -32,13 +32,7 @@ COLOURS_FACTOR = 4  # with swapped colours the head must come that much nearer
 
 @dataclass(frozen=True, eq=False)
 class Accused:
-    """A run whose head is too far from the source's.
-
-    Attributes:
-        run: the run.
-        witness: the source's.
-        part: the part that failed.
-    """
+    """A run whose head is too far from the source's, and the part that says so."""
 
     run: Run
     witness: Run
@@ -95,14 +89,7 @@ PREFIX = "onnxruntime:"
 def with_layers(
     result: CheckResult, pair: OpenedPair, pixels: NDArray[np.uint8], runtimes: OpenRuntimes
 ) -> CheckResult:
-    """The result with its layers and integer coverage.
-
-    Args:
-        result: the check without layers.
-        pair: the two files.
-        pixels: uint8 RGB ``(N, height, width, 3)`` at network size; the first two are used.
-        runtimes: those of the check.
-    """
+    """The result with its layers, over the first two photographs at network size, and its integer coverage."""
     providers = [run.name.removeprefix(PREFIX) for run in result.runs if run.name.startswith(PREFIX)]
     told = [_told_by_onnxruntime(pair, provider, runtimes) for provider in providers]
     coverage, placement = (tuple(column) for column in zip(*told, strict=True)) if told else ((), ())

@@ -35,13 +35,7 @@ BETWEEN = re.compile(r",(?![+-]|[\w.-]+=)")
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """An emulated processor.
-
-    Attributes:
-        cpu: as the emulator takes it.
-        python: a program there.
-        environment: what differs from this process's.
-    """
+    """An emulated processor: its name, a Python there, and what differs in that Python's environment."""
 
     cpu: str
     python: str

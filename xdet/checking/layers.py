@@ -111,7 +111,7 @@ def source_codes(pair: OpenedPair, images: NDArray[np.uint8], runtimes: OpenRunt
 def first_divergence(
     pair: OpenedPair, picture: NDArray[np.uint8], runtimes: OpenRuntimes
 ) -> tuple[str, Distance] | None:
-    """The first tensor of a source of codes whose codes differ, and how far; None where none does, or there are no codes."""
+    """The first tensor of codes on both sides whose codes differ, and how far; None where there is none."""
     shared = tuple(layer for layer in _shared_layers(pair, 0)[0] if layer.in_codes)
     if not shared:
         return None
@@ -137,13 +137,9 @@ class _Shared:
     """A tensor of the source with its twin, and how the twin holds its values.
 
     Attributes:
-        source: the tensor.
-        twin: the value's name in the graph.
         perm: the source's axes in the order in which the twin has them; None where that is the source's.
-        dtype: of the twin.
         shift: what is added to the source's codes.
         scale: of the twin's codes where the source has real numbers; None where it has codes, or the twin has none.
-        zero_point: likewise.
         bound: what *local* may be, in LSB, of a source of codes.
         filling: the code of the channels of zeros that the twin has beside the source's, up to a multiple of 16 (pass
             ``full channels``); None without such.
@@ -194,7 +190,7 @@ class _Shared:
         return nearest
 
     def distance(self, found: NDArray[Any], values: NDArray[Any], reach: float = 0.0) -> Distance:
-        """How far a value of the graph is from the source's; of real numbers in fractions of their largest, or of ``reach``."""
+        """How far a value of the graph is from the source's; of reals in units of their largest, or of ``reach``."""
         wanted = self._stored(values)
         if self.filling is not None:
             axis = self._channels(wanted)
@@ -211,7 +207,7 @@ class _Shared:
         return Distance.of_reals(held, reals, unit=float(self.scale), differing=differing)
 
     def _in_steps(self, found: NDArray[Any], wanted: NDArray[Any], quant: QuantParams) -> Distance:
-        """How many steps of the source's codes real numbers are away; beyond what the codes hold counts as their end."""
+        """How many steps of the source's codes real numbers are away; beyond the codes stands their end."""
         step, codes = float(quant.scalar_scale), np.array(self.source.code_range)
         low, high = (codes - quant.scalar_zero_point) * step
         held = np.clip(found.astype(np.float64), low, high)

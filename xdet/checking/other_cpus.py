@@ -66,14 +66,7 @@ def check_on_cpus(
     has_golden: bool,
     progress: Callable[[str, int], None],
 ) -> tuple[OtherCpu, ...]:
-    """Repeat self-test and check on emulated processors.
-
-    Args:
-        cpus: names as the emulators take them.
-        request: what is checked.
-        images: photographs, of which the first are taken.
-        has_golden: whether the model holds the vector of a self-test.
-        progress: called with a processor's name and the number of images that it was given.
+    """Repeat self-test and check on emulated processors, with the first photographs.
 
     Raises:
         UsageError: an emulator does not know the processor.

@@ -63,13 +63,7 @@ Pixels = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Where and how a check was made.
-
-    Attributes:
-        machine: the computer.
-        threads: threads inside an operator; None is each runtime's default.
-        command: the command line that repeats it.
-    """
+    """Where and how a check was made; ``command`` repeats it, ``threads`` None is each runtime's default."""
 
     machine: Machine
     threads: int | None

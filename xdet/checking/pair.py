@@ -89,7 +89,7 @@ class OpenedPair:
 
     @property
     def no_yardstick(self) -> str | None:
-        """Why it is not known how far other runtimes may be off: only one runtime computes the codes of an ONNX source."""
+        """Why other runtimes have no limit: one runtime alone computes the codes of an ONNX source."""
         if self.source_nodes is None or self.document.activations == "float32":
             return None
         return "runtimes round a quantised ONNX source's integers in ways of their own: compare accuracy with xdet eval"
@@ -102,11 +102,6 @@ class OpenedPair:
 
 def open_pair(model: Path | ModelFile, source: Path, source_options: SourceOptions | None = None) -> OpenedPair:
     """Read both files.
-
-    Args:
-        model: the ONNX file, or what was read of it.
-        source: the file it was made of.
-        source_options: what the caller says of the source, beside its sidecar.
 
     Raises:
         ModelError: one of them is missing, damaged, or no such model.
@@ -258,7 +253,7 @@ def read_onnx_source(origin: ModelFile, document: ModelDocument) -> CheckedSourc
 
 
 def _unrounded(pair: Pair) -> SourceLayer:
-    """A pair of an ONNX source as a layer: what its DequantizeLinear gives, of which the model has the numbers unrounded."""
+    """A pair of an ONNX source as a layer: its DequantizeLinear, whose numbers the model has unrounded."""
     return SourceLayer(pair.value, "DequantizeLinear", (), None, 1, quant=pair.params, code_range=pair.codes)
 
 
@@ -353,7 +348,7 @@ def with_options(
 
 
 def _checked(model_format: str | None, *, installed: bool) -> list[str]:
-    """The runtimes of a format that are checked where none is named; ``installed`` leaves out what an extra would bring."""
+    """The runtimes of a format that a check runs by default; ``installed``: without those that an extra brings."""
     return [
         f"{name}:{provider}"
         for name, row in RUNTIMES.items()

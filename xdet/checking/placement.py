@@ -30,12 +30,7 @@ Placed = Mapping[str, Mapping[str, int]]  # provider, short -> operator -> numbe
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Recording:
-    """What ONNX Runtime told of a model while it opened it.
-
-    Attributes:
-        optimized: the graph that it runs, as an ONNX file.
-        placed: where its nodes run; None where this release does not tell.
-    """
+    """What ONNX Runtime told of a model while it opened it: the graph that it runs, where its nodes run."""
 
     optimized: bytes
     placed: Placed | None
@@ -64,12 +59,7 @@ def placement_of(placed: Placed | None, provider: str) -> Placement:
 
 
 def place_nodes(model: bytes, provider: str) -> Placed | None:
-    """Which nodes each provider gets; None where ONNX Runtime does not tell, or the provider fails.
-
-    Args:
-        model: the ONNX file's bytes.
-        provider: execution provider that is asked for, short or full.
-    """
+    """Which nodes each provider gets; None where ONNX Runtime does not tell, or the provider fails."""
     found = place_here if resolve_provider(provider) == CPU else place_in_subprocess
     return found(model, provider)
 

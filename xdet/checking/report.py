@@ -135,10 +135,8 @@ def check_text(result: CheckResult, *, repro: bool = False, width: int | None = 
 def check_report(result: CheckResult, *, repro: bool = False, pictures: tuple[Block, ...] = ()) -> Report:
     """Part by part, what is wrong and what to do; the runtimes; what changed between them; the verdict.
 
-    Args:
-        result: the check.
-        repro: the first layer at fault is written as a model, too, so nobody is advised to ask for it.
-        pictures: what a page shows of the detections that differ.
+    With ``repro`` the first layer at fault is written as a model, too, so nobody is advised to ask for it; ``pictures``
+    are what a page shows of the detections that differ.
     """
     about_layers = layer_advice(result, repro=repro)
     sections = (

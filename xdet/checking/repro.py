@@ -34,14 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LayerRepro:
-    """What was written.
-
-    Attributes:
-        model: the ONNX file.
-        values: the .npz file beside it.
-        differing: values of the layer in which ONNX Runtime, given the source's codes, differs from the source.
-        compared: values of the layer.
-    """
+    """What was written, and how many values of the layer differ where ONNX Runtime is given the source's codes."""
 
     model: Path
     values: Path
@@ -63,14 +56,7 @@ def values_path(model: Path) -> Path:
 def write_layer_repro(
     target: Path, layer: Layer, *, model: Path, source: Path, photographs: Sequence[Photograph]
 ) -> LayerRepro:
-    """Write a layer as a model, with the values of the photograph on which it differs most.
-
-    Args:
-        target: the ONNX file to write; its values go beside it.
-        layer: which, of ``compare_layers``.
-        model: the finished model.
-        source: the TFLite or Keras file it was made of.
-        photographs: to choose from, at least one.
+    """Write a layer of ``compare_layers`` as a model, with the values of the photograph on which it differs most.
 
     Raises:
         OutputError: a file cannot be written.

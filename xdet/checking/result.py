@@ -43,12 +43,9 @@ ChangeCause = Literal["score", "iou", "order", "follows", "limit", "iou-rule", "
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong.
+    """Something that is wrong: in one sentence what, where, expected and found.
 
     Attributes:
-        part: the part of the check that found it.
-        cause: what is to blame, as far as it can be told.
-        message: what, where, expected and found, in one sentence.
         runtime: the runtime that shows it, None for what the file itself shows.
         layer: the source's tensor or operator output that it concerns, None where it concerns no single one.
     """
@@ -62,13 +59,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class PartVerdict:
-    """One of the four parts.
+    """One of the four parts; ``summary`` says what was compared, in one sentence.
 
     Attributes:
-        part: which.
         status: ``"skipped"`` where there was nothing to compare; ``summary`` says why. ``"tolerated"`` where it failed
             but for the tolerance: not equal, and accepted.
-        summary: what was compared, in one sentence.
         findings: what is wrong; empty unless failed.
     """
 
@@ -101,11 +96,9 @@ class ProvenChange:
 
 @dataclass(frozen=True, slots=True)
 class HeadDistance:
-    """How far two raw heads are from each other, over all images.
+    """How far the raw heads of two runtimes are from each other, over all images.
 
     Attributes:
-        first: name of one runtime.
-        second: name of the other.
         differing: values that are not equal, bit for bit.
         values: values that were compared.
         max_steps: largest difference, in quantisation steps (LSB) of the source's head; for float heads as a fraction
@@ -123,12 +116,7 @@ class HeadDistance:
 
 @dataclass(frozen=True, slots=True)
 class HistogramBar:
-    """Head values whose difference lies between the bar before (not included) and ``up_to`` (included).
-
-    Attributes:
-        up_to: in the unit of ``HeadDistance``; 0 in the first bar, infinite in the last.
-        values: how many.
-    """
+    """How many head values differ by more than the bar before says and at most ``up_to``: 0 in the first bar."""
 
     up_to: float
     values: int
@@ -167,15 +155,11 @@ class DetectionChange:
 
     Attributes:
         image: name of the photograph.
-        runtime: the runtime.
         kind: ``"lost"``: only the source finds it; ``"new"``: only the runtime; ``"moved"``: a corner is more than a
             pixel of the network's picture away.
         anchor: index of the box in the head.
-        class_id: its class.
-        source_score: the score of the source's box, found or not.
-        runtime_score: the score of the runtime's box, found or not.
-        source_box_xyxy: the source's box, found or not: x1, y1, x2, y2 in 0..1 of the photograph.
-        runtime_box_xyxy: the runtime's, likewise.
+        source_score: the score of the source's box, found or not; the runtime's likewise.
+        source_box_xyxy: the source's box, found or not: x1, y1, x2, y2 in 0..1 of the photograph; the runtime's too.
         cause: ``"score"``: the score crosses the threshold; ``"iou"``: an overlap crosses the threshold; ``"order"``:
             two boxes that suppress each other change places (an NMS tie); ``"follows"``: from another change;
             ``"limit"``: the number of rows ends between them; ``"iou-rule"``: the runtime suppresses at equality;
@@ -217,7 +201,6 @@ class Deviation:
     """How far the detections of a runtime are from the source's, over all that either side keeps.
 
     Attributes:
-        runtime: the runtime.
         box: the largest difference of a corner, in pixels of the network's picture.
         score: the largest difference of a score.
         image: the photograph with the largest difference of a corner.
@@ -249,10 +232,9 @@ class MissingRuntime:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where ONNX Runtime puts the nodes of the model.
+    """Where ONNX Runtime puts the nodes of the model for a runtime.
 
     Attributes:
-        runtime: the runtime that was asked for.
         nodes: execution provider, short -> number of nodes, before fusion; None where ONNX Runtime does not tell.
         fallen_back: operator -> number of nodes that another provider left to the CPU.
     """
@@ -351,13 +333,7 @@ CpuVerdict = Literal["exact", "bounded", "broken"]
 
 @dataclass(frozen=True, slots=True)
 class GoldenDistance:
-    """A head compared with the model's golden vector.
-
-    Attributes:
-        differing: values that are not equal, bit for bit.
-        compared: values that were compared.
-        worst_lsb: largest difference, in codes of the head; infinite where a value is no number.
-    """
+    """A head compared with the model's golden vector; ``worst_lsb`` is infinite where a value is no number."""
 
     differing: int
     compared: int
@@ -366,17 +342,7 @@ class GoldenDistance:
 
 @dataclass(frozen=True, slots=True)
 class CpuSelfTest:
-    """A self-test there (``xdet.selftest.SelfTest``).
-
-    Attributes:
-        runtime: such as ``"onnxruntime:cpu"``.
-        verdict: ``"broken"`` is a failure.
-        bound_lsb: what the model's document allows, in codes of the head.
-        agreement: the comparison.
-        exact_kernels: session entry that xdet set because that processor's fast kernels saturate; None where it set
-            none.
-        plain: the comparison without that entry, as other programs open the file; None where it is the same.
-    """
+    """A self-test there (``xdet.selftest.SelfTest``); ``"broken"`` is a failure."""
 
     runtime: str
     verdict: CpuVerdict
@@ -388,18 +354,7 @@ class CpuSelfTest:
 
 @dataclass(frozen=True, slots=True)
 class CpuCheck:
-    """A check there; the names are those of ``CheckResult``.
-
-    Attributes:
-        images: names of the photographs, in order; few under emulation.
-        parts: the four parts, in order.
-        runs: every runtime of the finished model that ran; without histograms.
-        allowed_max: the most LSB that part spread allows; None where it was skipped.
-        allowed_mean: likewise for the mean.
-        changes: how many detections runtimes there do not share with the source.
-        missing: runtimes without a result.
-        versions: package -> version.
-    """
+    """A check there, with names as in ``CheckResult``: few images, no histograms, of the changes their number."""
 
     images: tuple[str, ...]
     parts: tuple[PartVerdict, ...]
@@ -413,16 +368,11 @@ class CpuCheck:
 
 @dataclass(frozen=True, slots=True)
 class OtherCpu:
-    """One processor.
+    """One processor: its name as the emulator takes it, and what ran there, or why it did not (``..._problem``).
 
     Attributes:
-        cpu: its name as the emulator takes it.
-        emulated: whether it was emulated.
         simd: instruction sets that numpy found in the process there.
-        selftest: None where the model holds no golden vector, or ``selftest_problem`` says why there is no result.
-        selftest_problem: why the self-test could not run; else None.
-        check: None where ``check_problem`` says why there is no result.
-        check_problem: why the check could not run; else None.
+        selftest: None also where the model holds no golden vector.
     """
 
     cpu: str

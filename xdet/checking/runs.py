@@ -64,12 +64,9 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What a runtime is asked for.
+    """What a runtime is asked for: uint8 pictures at network size; boxes at pairs of thresholds, if any.
 
-    Attributes:
-        pixels: uint8 ``(N, height, width, 3)``, at network size.
-        thresholds: pairs at which boxes are wanted; none for the raw head alone.
-        progress: called with the number of images that were done since the last call.
+    ``progress`` is called with the number of images that were done since the last call.
     """
 
     pixels: NDArray[np.uint8]
@@ -78,15 +75,10 @@ class Work:
 
 
 class OpenRuntimes:
-    """The runtimes of one check: those that several of its parts ask stay open until its end, so each opens a file once.
+    """The runtimes of one check: those that several parts ask stay open until its end, so each opens a file once.
 
-    They are ONNX Runtime's CPU kernels for the model, and for the source the witness, its own runtime's usual kernels.
-
-    Args:
-        pair: the two files.
-        threads: threads inside an operator; None is each runtime's default.
-        record: ask ONNX Runtime for its optimised graph and where its nodes run, too (``recorded``).
-        witness: for the source, instead of the usual.
+    They are ONNX Runtime's CPU kernels for the model, and for the source the witness, its own runtime's usual kernels
+    unless another is named. With ``record`` ONNX Runtime tells its optimised graph and where nodes run (``recorded``).
     """
 
     def __init__(
@@ -170,17 +162,7 @@ def runs_here(runtime: RuntimeChoices | Runtime) -> bool:
 
 
 def run_finished(model: ModelFile, choices: RuntimeChoices, work: Work, runtimes: OpenRuntimes) -> Run:
-    """Run a finished model on the runtime that ``choices`` name.
-
-    Args:
-        model: the check's, or one made from it.
-        choices: the runtime.
-        work: what it is asked for.
-        runtimes: those of the check.
-
-    Raises:
-        XdetError: as ``OpenRuntimes.opened``.
-    """
+    """Run a finished model, the check's or one made from it; raises as ``OpenRuntimes.opened``."""
     runs: list[Run] = []
     for file, asked in copies_at(model, choices, work.thresholds, runtimes):
         with runtimes.opened(file, choices) as runtime:
@@ -191,13 +173,7 @@ def run_finished(model: ModelFile, choices: RuntimeChoices, work: Work, runtimes
 
 
 def run_open(runtime: Runtime, work: Work, *, head_of: Run | None = None) -> Run:
-    """Run a runtime that is open: head and boxes of the same images.
-
-    Args:
-        runtime: it stays open.
-        work: what it is asked for.
-        head_of: an earlier run of the same model and work at other thresholds, which gave the heads.
-    """
+    """Head and boxes of the same images; ``head_of`` is a run of the same work at other thresholds, if any."""
     chunks = [work.pixels[start : start + CHUNK] for start in range(0, len(work.pixels), CHUNK)]
     heads = []
     for chunk in chunks if head_of is None else []:

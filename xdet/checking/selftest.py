@@ -1,10 +1,10 @@
-"""``xdet selftest``: does this host compute what the conversion computed? Needs the finished model and ONNX Runtime alone.
+"""``xdet selftest``: does this host compute what the conversion computed? Needs the finished model alone.
 
-A finished model holds the head's codes for one picture that is made from a seed (``converters.integer.golden``).
-Here the picture is
-made again, the model runs, and its raw head is compared value by value. So it is seen in the field when a tool stripped
-or moved the quantisation, when an edited file no longer is its source, when a CPU's kernels saturate, or when a
-provider computes in another way. Decoding and suppression behind the head are float32; they are not tested here.
+A finished model holds the head's codes for one picture that is made from a seed (``converters.integer.golden``). Here
+the picture is made again, the model runs, and its raw head is compared value by value. So it is seen in the field when
+a tool stripped or moved the quantisation, when an edited file no longer is its source, when a CPU's kernels saturate,
+or when a provider computes in another way. Decoding and suppression behind the head are float32; they are not tested
+here.
 """
 
 from __future__ import annotations
@@ -121,12 +121,7 @@ def run_selftest(
 
 
 def judge(agreement: Agreement, bound_lsb: int) -> Verdict:
-    """The verdict on a comparison.
-
-    Args:
-        agreement: the comparison.
-        bound_lsb: allowed difference in codes; 0 allows none.
-    """
+    """The verdict on a comparison, with so many codes allowed."""
     if agreement.exact:
         return "exact"
     return "bounded" if bound_lsb > 0 and agreement.worst_lsb <= bound_lsb else "broken"
@@ -150,7 +145,7 @@ def _require_vector(document: ModelDocument, file: str) -> GoldenVector:
 
 
 def _images(runtime: Runtime, vector: GoldenVector) -> NDArray[np.uint8]:
-    """The golden picture as the file takes it, uint8 ``(N, height, width, channels)``: once per place of a small batch."""
+    """The golden picture as the file takes it, uint8 ``(N, height, width, channels)``: for each place of a batch."""
     image = runtime.spec.image
     picture = golden_image(image.height, image.width, vector.seed, channels=image.channels)
     return image.as_fed(picture).repeat(min(runtime.batch or 2, MOST_IMAGES), axis=0)

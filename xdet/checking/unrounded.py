@@ -1,4 +1,4 @@
-"""Part spread of models that leave out their source's rounding (``--dequantize``): by layers, each in steps of its own codes.
+"""Part spread of models that leave out their source's rounding (``--dequantize``): by layers, in steps of codes.
 
 No bound on the head follows from the source: where nothing rounds between, small differences of early layers grow as
 the weights let them. What does follow is a bound for each layer: given the source's own codes in front of it, its
@@ -39,15 +39,7 @@ def judge_unrounded(
     near: Mapping[str, HeadDistance | None],
     runtimes: OpenRuntimes,
 ) -> PartVerdict:
-    """Judge every layer by its source's codes, and every runtime by ONNX Runtime's float32.
-
-    Args:
-        pair: the two files.
-        pixels: photographs at network size; the first two are used.
-        runs: of the model.
-        near: each run's distance from the nearest of the source's.
-        runtimes: those of the check.
-    """
+    """Judge every layer by its source's codes, and every runtime by ONNX Runtime's float32."""
     try:
         found = compare_layers(pair, pixels[:IMAGES], runtimes)
     except XdetError as error:

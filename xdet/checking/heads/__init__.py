@@ -42,13 +42,7 @@ TIES_NOTE = f"takes any of equal scores at the limit of {MAX_CANDIDATES} candida
 
 @dataclass(frozen=True, slots=True)
 class HeadFault:
-    """Why a run's boxes do not follow from its heads.
-
-    Attributes:
-        cause: what is to blame.
-        why: the same in words.
-        detail: how often, and the first time.
-    """
+    """Why a run's boxes do not follow from its heads: the cause, also in words; how often, and the first time."""
 
     cause: Cause
     why: str
@@ -61,7 +55,6 @@ class HeadVerdict:
 
     Attributes:
         images: heads, times pairs of thresholds, that were compared.
-        fault: what is wrong, None where nothing is.
         notes: documented rules that showed.
         heads: heads that were compared.
         followed: heads whose boxes follow from them, documented rules aside.
@@ -108,12 +101,7 @@ def judge_run(run: Run, spec: DetectorSpec) -> HeadVerdict:
 
 @dataclass(frozen=True, eq=False)
 class HeadVerdicts:
-    """The verdicts of all runs, by runtime.
-
-    Attributes:
-        photographs: on heads of photographs; empty where the model gives no boxes.
-        probes: on crafted heads; without runtimes that take no other model.
-    """
+    """The verdicts of all runs, by runtime: on photographs, where the model gives boxes, and on crafted heads."""
 
     photographs: Mapping[str, HeadVerdict]
     probes: Mapping[str, HeadVerdict]

@@ -1,18 +1,10 @@
 """One run's boxes against the oracle's, image by image: which differ, and why.
 
-Not told: what float32 cannot decide, since ``exp`` is correctly rounded nowhere (``converters.heads.nms``): a
-score or an overlap within
-``ROOM`` of its threshold, two scores within it of each other.
+Not told: what float32 cannot decide, since ``exp`` is correctly rounded nowhere (``converters.heads.nms``): a score or
+an overlap within ``ROOM`` of its threshold, two scores within it of each other.
 
-What a result's rows must be by themselves, whatever the head: the contract's rules that need no decoder to be checked.
-
-Boxes are those of the head; scores lie above the threshold and fall; rows of equal score stand in the order of their
-(anchor, class) index; no box stands twice; rows behind the count are padding. All exact: each rule compares numbers
-that one runtime computed.
-
-The usual mistakes of a decoder, tried out: does one explain every box of a run?
-
-The two thresholds swapped, the anchors in the other unit, ``>=`` where ``>`` is meant.
+Whatever the head, rows must keep the contract's rules that need no decoder (``broken_rules``). The usual mistakes of a
+decoder are tried out: the two thresholds swapped, anchors in the other unit, ``>=`` where ``>`` is meant.
 """
 
 from __future__ import annotations
@@ -124,7 +116,7 @@ def _told(box: np.ndarray[tuple[int], np.dtype[np.float32]], score: np.float32) 
 
 
 def broken_rules(found: BatchDetections, image: int, thresholds: Thresholds, spec: DetectorSpec) -> list[str]:
-    """The rules that one image's rows break, in words; empty where they keep all."""
+    """The rules that one image's rows break, in words; all exact: each compares numbers that one runtime computed."""
     return list(_broken(found, image, thresholds, spec))
 
 

@@ -1,4 +1,4 @@
-"""Crafted heads of any kind, by way of ``Head.encode``: boxes and scores are asked, raw outputs that decode to them are made.
+"""Crafted heads of any kind: boxes and scores are asked for, ``Head.encode`` makes raw outputs that decode to them.
 
 YOLO v2 heads have sharper ones (``probes``), made of their codes. Here the overlap and the score at the thresholds are
 those that the numpy oracle decodes; where ``exp`` is rounded in another way, the judge excuses what rounding explains.
@@ -37,13 +37,9 @@ HALF = 0.5  # the score threshold, as far as the head can express it
 
 @dataclass(frozen=True, eq=False)
 class ProbeSet:
-    """Crafted heads.
+    """Crafted heads, as runtimes hand heads over, and thresholds at which each is decoded.
 
-    Attributes:
-        names: of the probes.
-        heads: float32 ``(P, ...)``, as runtimes hand heads over.
-        thresholds: at which each is decoded.
-        tables: value of the graph -> what it holds, one row per probe.
+    ``tables`` hold, for values of the graph, one row per probe.
     """
 
     names: tuple[str, ...]
@@ -53,7 +49,7 @@ class ProbeSet:
 
 
 def overlapping_boxes(boxes: Float32, iou: float, *, apart_from: float | None = None) -> tuple[int, int, float] | None:
-    """The two boxes (indices, the lower first) whose overlap is nearest to ``iou``, and it; None where none is in range.
+    """Two boxes (indices, the lower first) whose overlap is nearest to ``iou``, and it; None where none is in range.
 
     An overlap may have to differ from another threshold, ``apart_from``.
     """

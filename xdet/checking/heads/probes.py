@@ -95,7 +95,7 @@ class Bench:
         return rows.reshape(1, self.head.grid_h, self.head.grid_w, self.head.channels)
 
     def small_boxes(self) -> NDArray[np.float32]:
-        """As ``blank``, with boxes that do not overlap, as far as the levels allow: the anchors of a cell side by side."""
+        """As ``blank``, with boxes that do not overlap, as far as the levels allow: a cell's anchors side by side."""
         rows, count = self.blank(), self.head.num_anchors
         columns = int(np.ceil(np.sqrt(count)))
         lines = -(-count // columns)
@@ -109,7 +109,7 @@ class Bench:
 
 
 def find_pair(head: YoloV2, thresholds: Thresholds, levels: NDArray[np.float32], *, apart_from: float) -> Pair | None:
-    """Two boxes near the middle of the picture whose IoU comes nearest to the model's threshold; None where there are none.
+    """Two boxes near the middle of the picture whose IoU comes nearest to the model's threshold, if there are any.
 
     Boxes of the anchors' own sizes where these overlap, else larger ones.
     """
@@ -164,7 +164,7 @@ def equal_scores(bench: Bench) -> NDArray[np.float32]:
 
 
 def classes_in_one_place(bench: Bench) -> NDArray[np.float32] | None:
-    """Two boxes as large as may be, of two classes, and a box of both: none suppresses another; only for several classes."""
+    """Two boxes as large as may be, of two classes, and one of both: none suppresses another; for several classes."""
     if bench.head.num_classes == 1:
         return None
     rows, (first, second) = bench.blank(), bench.pair.boxes
@@ -180,7 +180,7 @@ def classes_in_one_place(bench: Bench) -> NDArray[np.float32] | None:
 
 
 def more_than_the_rows(bench: Bench) -> NDArray[np.float32] | None:
-    """More boxes that stay than the result has rows, of one class where its boxes suffice; None where the levels allow none."""
+    """More boxes that stay than the result has rows, of one class where its boxes suffice, if levels allow it."""
     rows, spec = bench.small_boxes(), bench.spec
     rows[: bench.most_boxes, 4] = bench.positive[(np.arange(bench.most_boxes) * 37) % len(bench.positive)]
     of_one_class = rows.copy()
@@ -233,7 +233,7 @@ def lowest_values(bench: Bench) -> NDArray[np.float32]:
 
 
 def highest_values(bench: Bench) -> NDArray[np.float32]:
-    """Every raw value the greatest, as far as candidates go: huge exponentials, and equal boxes as large as the picture."""
+    """Every raw value the greatest, as far as candidates go: huge exponentials, equal boxes as large as the picture."""
     rows = bench.blank()
     rows[: bench.most_boxes] = bench.high
     return rows

@@ -36,10 +36,8 @@ FLOAT_BOUND = 1e-4  # of the head's largest magnitude: float32 sums of up to 921
 def distance(first: Run, second: Run, step: Step | None) -> HeadDistance:
     """How far two runs are from each other on the images that both have seen.
 
-    Args:
-        first: one run.
-        second: the other; for float heads the one whose largest magnitude is the unit.
-        step: scale of the source's head, one per value where its outputs differ; None for float heads.
+    ``step`` is the scale of the source's head, one per value where its outputs differ; None for float heads, whose unit
+    is the largest magnitude of ``second``.
     """
     a, b, unit = _on_common_images(first, second, step)
     steps = steps_between(a, b, unit)
@@ -73,7 +71,7 @@ def _on_common_images(
 
 
 def steps_between(first: NDArray[np.float32], second: NDArray[np.float32], unit: Step) -> NDArray[np.float64]:
-    """Absolute differences in ``unit``, rounded to 1/1024 where they lie on the lattice of codes; NaN is infinitely far."""
+    """Absolute differences in ``unit``, to 1/1024 where they lie on the lattice of codes; NaN is infinitely far."""
     steps = np.abs(first.astype(np.float64) - second.astype(np.float64)) / unit
     whole = np.rint(steps)
     near = np.where(np.abs(steps - whole) < 2.0**-10, whole, steps) if np.all(np.greater(unit, 0)) else steps
@@ -134,14 +132,7 @@ def same_kernels(runs: Sequence[Run], sources: Sequence[Run]) -> tuple[list[Run]
 def judge_exact(
     runs: Sequence[Run], distances: Mapping[str, HeadDistance], reason: str | None, unit: str = "LSB"
 ) -> PartVerdict:
-    """Part (b).
-
-    Args:
-        runs: those with exact integer kernels.
-        distances: run name -> its distance to XNNPACK, or to an ONNX source on the same kernels.
-        reason: why no pair is declared exact; None where it is.
-        unit: of the distances.
-    """
+    """Part (b): the distances to XNNPACK, or to an ONNX source on the same kernels, unless ``reason`` says why not."""
     compared = [distances[run.name] for run in runs if run.name in distances]
     if reason is not None or not compared:
         why = reason or "no runtime with exact integer kernels and LiteRT XNNPACK ran together"
@@ -164,14 +155,7 @@ def judge_exact(
 def judge_spread(
     distances: Sequence[HeadDistance], limits: tuple[float, float] | None, unit: str, reason: str
 ) -> PartVerdict:
-    """Part (c).
-
-    Args:
-        distances: of every run that is not one of an exact pair, to the nearest source run.
-        limits: the most (max, mean) allowed; None where there is no yardstick.
-        unit: of the distances.
-        reason: why there is no yardstick, for ``limits`` None.
-    """
+    """Part (c): the distances to the nearest source run, limited by (max, mean); ``reason``: why there is no limit."""
     if limits is None:
         return PartVerdict("spread", "skipped", reason)
     if not distances:

@@ -53,9 +53,8 @@ class Side:
         head: float32 ``(B, R)``, raw, a row per box.
         boxes: float32 ``(B, 4)``, x1, y1, x2, y2 in 0..1: every box of the head, decoded by the numpy oracle.
         scores: float32 ``(B, classes)``.
-        kept: (anchor, class) of the boxes that were kept, best first, with their box and score as the runtime gave
-            them; only boxes that the head has (``row_rules`` tells of others).
-        rule: which boxes suppress which.
+        kept: (anchor, class) of the boxes that were kept, best first, with box and score as the runtime gave them; only
+            boxes that the head has (``broken_rules`` tells of others).
     """
 
     head: NDArray[np.float32]
@@ -110,11 +109,9 @@ class Why:
     """A reason.
 
     Attributes:
-        cause: see the module.
         keys: the boxes whose heads decide it.
         margin: how far the deciding number is from where it would fall the other way: a score, an IoU, or a difference
             of scores; infinite where no number decides.
-        message: the numbers, in words.
         root: for ``follows``, the cause of the rival's own change.
     """
 
@@ -126,13 +123,7 @@ class Why:
 
 
 def sides_of(heads: NDArray[np.float32], found: BatchDetections, spec: DetectorSpec) -> list[Side]:
-    """Every image of a run as a side.
-
-    Args:
-        heads: float32, N images.
-        found: the boxes that were kept, N images.
-        spec: the detector, with its head.
-    """
+    """Every image of a run as a side, with the boxes that were kept."""
     assert spec.head is not None  # noqa: S101 - the caller decodes boxes
     boxes, scores = decode_head(heads, spec)
     rows = spec.head.rows(split_outputs(heads, spec.head.raw_outputs()))
@@ -317,8 +308,6 @@ class Comparison:
     """What the changes of one run are judged by.
 
     Attributes:
-        spec: the detector.
-        thresholds: at which boxes are compared.
         unit: step of the head (LSB), or the head's largest magnitude.
         allowed: how many units the run's head may be from the source's; 0 for an exact pair.
         images: names of the photographs.
