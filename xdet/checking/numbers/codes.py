@@ -357,7 +357,8 @@ def _run(context: StaticContext, node: Node, feeds: Mapping[str, NDArray[Any]]) 
             return None
         inputs.append(value)
     if node.op == "Cast":
-        return np.asarray(inputs[0].astype(CASTS[node.attributes["to"]]))
+        dtype = CASTS.get(node.attributes["to"])
+        return None if dtype is None else np.asarray(inputs[0].astype(dtype))
     try:
         if node.op == "Gather":
             return np.asarray(inputs[0].take(inputs[1], node.attributes.get("axis", 0)))

@@ -171,7 +171,8 @@ def group_padding(kernel_width: int, left: int) -> tuple[int, int]:
 
 
 def _shifted(product: Product, shape: tuple[int, ...]) -> Product | None:
-    pixels, channels = shape[0] // len(product.kernel), len(product.kernel)
+    channels = len(product.kernel)
+    pixels = shape[0] // channels if shape else 0  # weights that are no constant have no shape
     if product.groups != channels or product.pads is None or product.size is None or not pixels:
         return None
     top, _, bottom, _ = product.pads

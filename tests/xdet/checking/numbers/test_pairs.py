@@ -84,6 +84,21 @@ def test_results_that_litert_wraps_around_are_not_declared_exact(tmp_path: Path)
     assert "ADD" not in told
 
 
+def test_steps_that_end_in_codes_of_another_type_are_named(tmp_path: Path) -> None:
+    model, source = convert(tmp_path, build_case("ABS", ""))
+
+    def edit(proto: onnx.ModelProto) -> None:
+        for attribute in (a for node in proto.graph.node if node.op_type == "Cast" for a in node.attribute):
+            if attribute.i == onnx.TensorProto.INT32:
+                attribute.i = onnx.TensorProto.INT64
+
+    (tmp_path / "model.onnx").write_bytes(faults.planted(model, edit))
+    (finding,) = check_static(open_pair(tmp_path / "model.onnx", source))[0].findings
+    assert finding.cause == "attributes"
+    assert "ABS" in finding.message
+    assert "stands as steps that are not understood" in finding.message
+
+
 def test_a_scale_with_which_pairs_differ_is_named(tmp_path: Path) -> None:
     model, source = convert(tmp_path, build_network())
 

@@ -41,6 +41,12 @@ def other_row(proto: onnx.ModelProto) -> None:
     concat.input[0], concat.input[1] = concat.input[1], concat.input[0]
 
 
+def exchanged_operands(proto: onnx.ModelProto) -> None:
+    """The picture as the weights, and the weights as the picture."""
+    (conv,) = (node for node in proto.graph.node if node.name == f"{CONV}/float")
+    conv.input[0], conv.input[1] = conv.input[1], conv.input[0]
+
+
 FAULTS: dict[str, tuple[Callable[[onnx.ModelProto], None], str]] = {
     "weight": (lambda p: keras_faults.edit(p, f"{CONV}/weights/codes", lambda codes: codes ^ np.int8(1)), "weight"),
     "bias": (lambda p: keras_faults.edit(p, f"{CONV}/bias/codes", lambda codes: codes + np.int32(1)), "bias"),
@@ -64,3 +70,9 @@ def test_a_fault_is_found_and_named(name: str, converted: Path, tmp_path: Path) 
     fault, expected = FAULTS[name]
     verdict = verdict_on(fault, converted, tmp_path)
     assert [(finding.cause, finding.layer) for finding in verdict.findings] == [(expected, "depthwise_conv_2d_2")]
+
+
+def test_weights_that_are_computed_are_named(converted: Path, tmp_path: Path) -> None:
+    finding, *_ = verdict_on(exchanged_operands, converted, tmp_path).findings
+    assert (finding.cause, finding.layer) == ("missing-tensor", "depthwise_conv_2d_2")
+    assert "are no constant of the graph" in finding.message
