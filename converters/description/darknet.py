@@ -32,25 +32,13 @@ def is_darknet(text: str) -> bool:
 
 
 def read_config(path: Path) -> ZooConfig:
-    """Read what ``--config`` names: a zoo yaml or a Darknet cfg.
-
-    Raises:
-        SourceFileError: unreadable, neither of the two, or malformed.
-    """
+    """Read what ``--config`` names: a zoo yaml or a Darknet cfg."""
     text = read_small_text(path, "config")
     return read_darknet(text, path.name) if is_darknet(text) else zoo_config(text, path.name)
 
 
 def read_darknet(text: str, file: str) -> ZooConfig:
-    """What a cfg states, as a configuration.
-
-    Args:
-        text: of the file.
-        file: its name, for messages.
-
-    Raises:
-        SourceFileError: no detector of YOLO, or a malformed value.
-    """
+    """What a cfg states, as a configuration."""
     where = f"config '{file}'"
     sections = _sections(text, where)
     net = next(values for name, values in sections if name in ("net", "network"))

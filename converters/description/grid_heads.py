@@ -13,15 +13,12 @@ from converters.errors import OptionError
 from converters.heads.grids import AnchorGrid, YoloV3, YoloV5Raw
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from converters.description.recognition import Stated
     from converters.description.values import StatedAnchors, StatedUnit
     from converters.facts import SourceFacts
     from converters.heads.base import Head
 
 MOST_LEVELS = 3
-Sizes = tuple[tuple[float, float], ...]
 
 
 def are_no_grids(facts: SourceFacts, *, least: int) -> str | None:
@@ -30,9 +27,8 @@ def are_no_grids(facts: SourceFacts, *, least: int) -> str | None:
     fits = least <= len(shapes) <= MOST_LEVELS and all(len(shape) == 3 for shape in shapes)
     if fits and len({shape[2] for shape in shapes}) == 1 and len(set(shapes)) == len(shapes):
         return None
-    return (
-        f"{least} to {MOST_LEVELS} outputs [1, rows, columns, anchors * (5 + classes)] of different grids are expected"
-    )
+    grid = "[1, rows, columns, anchors * (5 + classes)]"
+    return f"{least} to {MOST_LEVELS} outputs {grid} of different grids are expected"
 
 
 def are_anchors_first(facts: SourceFacts) -> bool:
@@ -65,36 +61,37 @@ def _grids(
     facts: SourceFacts, stated: Stated, title: str, *, in_cells: bool, xy_scales: tuple[float, ...] = ()
 ) -> tuple[tuple[AnchorGrid, ...], int]:
     """The grids in the order of the outputs, with their anchors in pixels, and the number of classes."""
-    first = are_anchors_first(facts)
-    corner = 1 if first else 0
-    sides = [(output.shape[corner], output.shape[corner + 1]) for output in facts.outputs]
-    shape = facts.outputs[0].shape
-    channels = shape[0] * shape[3] if first else shape[2]
+    anchors_first, shape = are_anchors_first(facts), facts.outputs[0].shape
+    corner = 1 if anchors_first else 0
+    sides = [output.shape[corner : corner + 2] for output in facts.outputs]
+    channels = shape[0] * shape[3] if anchors_first else shape[2]
     if stated.anchors is None:
         grids = ", ".join(f"{rows} x {columns}" for rows, columns in sides)
         raise OptionError(
-            f"'{facts.file}': its {title} head (grids {grids}, {channels} channels) needs anchors of all grids, the finest "
-            f"grid's first, and no one states them; {stated.ask_for_anchors}; --head none keeps the raw outputs"
+            f"'{facts.file}': its {title} head (grids {grids}, {channels} channels) needs anchors of all grids, the "
+            f"finest grid's first, and no one states them; {stated.ask_for_anchors}; --head none keeps the raw outputs"
         )
-    finest_first = sorted(range(len(sides)), key=lambda index: -sides[index][0] * sides[index][1])
     sizes, each = stated.anchors.sizes_wh, len(stated.anchors.sizes_wh) // len(sides)
     if in_cells and not _makes(channels, each, len(sizes), len(sides), stated):
         sizes, each = sizes * len(sides), len(sizes)  # one list for all grids
-    if not _makes(channels, each, len(sizes), len(sides), stated) or (first and each != shape[0]):
+    if not _makes(channels, each, len(sizes), len(sides), stated) or (anchors_first and each != shape[0]):
         raise OptionError(
-            f"'{facts.file}': {len(stated.anchors.sizes_wh)} anchors ({stated.anchors.where}) over {len(sides)} grids cannot "
-            f"make {channels} = anchors * (5 + classes) channels each; check --anchors"
+            f"'{facts.file}': {len(stated.anchors.sizes_wh)} anchors ({stated.anchors.where}) over {len(sides)} grids "
+            f"cannot make {channels} = anchors * (5 + classes) channels each; check --anchors"
         )
-    classes = channels // each - 5
-    stated.require_names(facts, classes)
-    parts = [sizes[place * each : (place + 1) * each] for place in range(len(sides))]
-    pixels = _in_pixels(facts, stated.anchors, stated.unit, parts, [sides[i] for i in finest_first], in_cells=in_cells)
-    places = {index: place for place, index in enumerate(finest_first)}
+    stated.require_names(facts, channels // each - 5)
+    unit = stated.unit or ("cell" if in_cells else "pixel")
+    _require_unit(stated.anchors, stated.unit, in_cells=in_cells)
+    finest_first = sorted(range(len(sides)), key=lambda index: -sides[index][0] * sides[index][1])
     scales = xy_scales if len(xy_scales) == len(sides) else (1.0,) * len(sides)
-    return tuple(
-        AnchorGrid(rows, columns, pixels[places[index]], scales[places[index]])
-        for index, (rows, columns) in enumerate(sides)
-    ), classes
+    grids_of_outputs = {}
+    for place, index in enumerate(finest_first):
+        rows, columns = sides[index]
+        factors = {"cell": (facts.width / columns, facts.height / rows), "image": (facts.width, facts.height)}
+        by_w, by_h = factors.get(unit, (1, 1))
+        pixels = tuple((w * by_w, h * by_h) for w, h in sizes[place * each : (place + 1) * each])
+        grids_of_outputs[index] = AnchorGrid(rows, columns, pixels, scales[place])
+    return tuple(grids_of_outputs[index] for index in range(len(sides))), channels // each - 5
 
 
 def _makes(channels: int, each: int, count: int, levels: int, stated: Stated) -> bool:
@@ -103,27 +100,11 @@ def _makes(channels: int, each: int, count: int, levels: int, stated: Stated) ->
     return fits and (stated.class_names is None or levels > 1 or channels // each - 5 == len(stated.class_names))
 
 
-def _in_pixels(
-    facts: SourceFacts,
-    stated: StatedAnchors,
-    unit: StatedUnit | None,
-    parts: Sequence[Sizes],
-    sides: Sequence[tuple[int, int]],
-    *,
-    in_cells: bool,
-) -> list[Sizes]:
-    """The anchors of each grid in pixels of the picture."""
-    unit = unit or ("cell" if in_cells else None)
+def _require_unit(anchors: StatedAnchors, unit: StatedUnit | None, *, in_cells: bool) -> None:
     if unit == "cell" and not in_cells:
         raise OptionError(
-            f"{stated.where}: anchors of several grids are taken in pixels or fractions of the image, since cells differ "
-            f"from grid to grid; multiply them by the strides, and say --anchor-unit pixel"
+            f"{anchors.where}: anchors of several grids are taken in pixels or fractions of the image, since cells "
+            "differ from grid to grid; multiply them by the strides, and say --anchor-unit pixel"
         )
-    if unit in ("pixel", None):
-        require_pixels(stated.sizes_wh, f"{stated.where}, in pixels" + (", the default" if unit is None else ""))
-        return list(parts)
-    factors = [
-        (facts.width / columns, facts.height / rows) if unit == "cell" else (facts.width, facts.height)
-        for rows, columns in sides
-    ]
-    return [tuple((w * by[0], h * by[1]) for w, h in part) for part, by in zip(parts, factors, strict=True)]
+    if unit == "pixel" or (unit is None and not in_cells):
+        require_pixels(anchors.sizes_wh, f"{anchors.where}, in pixels" + (", the default" if unit is None else ""))

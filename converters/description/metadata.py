@@ -44,12 +44,7 @@ _LABELS = re.compile(r"(.*[^a-z])?label(s|map|_?map)?\.txt", re.IGNORECASE)
 
 
 def read_metadata_props(props: Mapping[str, str], where: str) -> FileMetadata | None:
-    """The facts in an ONNX file's ``metadata_props``; None where Ultralytics did not write them.
-
-    Args:
-        props: its keys and texts.
-        where: what messages call them, such as ``"metadata of 'm.onnx'"``.
-    """
+    """The facts in an ONNX file's ``metadata_props``; None where Ultralytics did not write them."""
     if any(key not in props for key in ULTRALYTICS):
         return None
     try:
@@ -59,12 +54,7 @@ def read_metadata_props(props: Mapping[str, str], where: str) -> FileMetadata | 
 
 
 def read_archive(texts: Mapping[str, str], file: str) -> FileMetadata | None:
-    """The facts in the ZIP behind a model: Ultralytics' metadata, else a lone list of labels; None where there is neither.
-
-    Args:
-        texts: as ``archive_texts`` gives them.
-        file: the model as messages name it.
-    """
+    """The facts in the texts of a ZIP behind a model: Ultralytics' metadata, else a lone list of labels, else None."""
     for name, text in texts.items():
         where = f"'{name}' in the ZIP of '{file}'"
         try:
@@ -89,7 +79,7 @@ def read_labels(texts: Mapping[str, str], name: str, file: str) -> FileMetadata:
 
 
 def archive_texts(data: bytes, file: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The small text files in a ZIP that stands behind a model's bytes, by name, and notes on what could not be read."""
+    """The small text files in a ZIP behind a model's bytes, by name, and notes on what could not be read."""
     end = data.rfind(_END, max(0, len(data) - _END_SIZE - _LONGEST_COMMENT))
     if end < 0 or end + _END_SIZE > len(data):
         return {}, ()
@@ -114,11 +104,7 @@ def archive_texts(data: bytes, file: str) -> tuple[dict[str, str], tuple[str, ..
 
 
 def read_literal(text: str) -> object:
-    """A Python literal, such as ``"{0: 'person'}"``, without evaluating anything; any other text is itself.
-
-    Raises:
-        ValueError: it is longer or deeper than metadata are.
-    """
+    """A Python literal, such as ``"{0: 'person'}"``, without evaluating anything; any other text is itself."""
     if not re.match(r"\s*[\[({0-9'\"-]", text):
         return text
     if len(text) > MAX_LITERAL:

@@ -74,11 +74,7 @@ class AllStatements:
 
     @classmethod
     def of_file(cls, path: Path, facts: SourceFacts, options: SourceOptions) -> Self:
-        """Read the sidecar beside a model's file, and the configuration that the options name.
-
-        Raises:
-            SourceFileError: one of them is missing or damaged.
-        """
+        """Read the sidecar beside a model's file, and the configuration that the options name."""
         config = ZooConfig(file="") if options.config is None else read_config(options.config)
         return cls(facts, options, find_sidecar(path) or Sidecar(file=""), config)
 
@@ -141,12 +137,7 @@ class AllStatements:
         return settle_unit(anchors, unit, self.facts, grid_hw)
 
     def rescaling(self) -> Rescaling | None:
-        """What a quantised input fixes, which a statement must agree with, or what is stated for a float one.
-
-        Raises:
-            SourceFileError: the stated rescaling contradicts the input's quantisation.
-            UnsupportedModelError: the input has a dtype that cannot take pixels.
-        """
+        """What a quantised input fixes, which a statement must agree with, or what is stated for a float one."""
         keys = {self._where_config: ": preprocessing.rescaling", self._where_sidecar: ": rescaling"}
         for value, where in self.values("rescaling"):
             if not (self.is_quantised and self._is_inside(where)):
@@ -154,11 +145,7 @@ class AllStatements:
         return resolve_rescaling(self.facts, None, "") if self.is_quantised else None
 
     def color(self) -> Color | None:
-        """What the channels are; a picture of one channel is grey, whoever says nothing.
-
-        Raises:
-            OptionError: a picture of so many channels cannot be what is stated.
-        """
+        """What the channels are; a picture of one channel is grey, whoever says nothing."""
         channels, stated = self.facts.channels, self.value("color")
         if stated is not None and (stated == "grey") != (channels == 1):
             wanted = "--color grey" if channels == 1 else "--color rgb or bgr"
@@ -244,21 +231,12 @@ class AllStatements:
         for part in self.facts.metadata:
             if part.size_hw is not None and part.size_hw != own:
                 height, width = part.size_hw
-                yield f"{part.where} says {height} x {width}, but the input takes {own[0]} x {own[1]}, which is followed"
+                takes = f"{own[0]} x {own[1]}"
+                yield f"{part.where} says {height} x {width}, but the input takes {takes}, which is followed"
 
 
 def known_facts(path: Path, facts: SourceFacts, options: SourceOptions) -> tuple[Fact, ...]:
-    """Every fact of a source that cannot be described whole: each with who states it, or ``MISSING``.
-
-    Args:
-        path: the model's file, which tells where its sidecar is.
-        facts: what the model itself tells.
-        options: what the caller says.
-
-    Raises:
-        OptionError: the yaml names a family of another head.
-        SourceFileError: the sidecar or yaml is missing or damaged.
-    """
+    """Every fact of a source that cannot be described whole: each with who states it, or ``MISSING``."""
     known = _known_facts(AllStatements.of_file(path, facts, options))
     return tuple((name, value, MISSING if value is None else who) for name, value, who in known)
 

@@ -1,4 +1,4 @@
-"""Prior boxes as people state them: ``--priors FILE`` or ``--priors coco-ssd``, with format and variances; nothing is guessed.
+"""Prior boxes as people state them, with format and variances; nothing is guessed.
 
 A file is ``.npy``, ``.csv`` or ``.json`` with a row per box: four numbers, or eight where the variances stand behind
 them, as Caffe's PriorBox layer gives them (the same in every row). A JSON object has them under ``priors``, and may
@@ -107,11 +107,7 @@ class Priors:
 
 
 def parse_variances(text: str) -> Four:
-    """Read what ``--variances`` was given: four numbers with commas between them.
-
-    Raises:
-        OptionError: it is no such list.
-    """
+    """Read what ``--variances`` was given: four numbers with commas between them."""
     try:
         return require_variances([float(part) for part in text.split(",")])
     except ValueError as error:
@@ -119,11 +115,7 @@ def parse_variances(text: str) -> Four:
 
 
 def require_variances(value: object) -> Four:
-    """Four numbers above 0.
-
-    Raises:
-        ValueError: they are not.
-    """
+    """Four numbers above 0."""
     numbers = list(value) if isinstance(value, list | tuple) else []
     sound = [isinstance(n, int | float) and not isinstance(n, bool) and 1e-6 <= n <= 1e6 for n in numbers]
     if len(numbers) != 4 or not all(sound):
@@ -133,16 +125,7 @@ def require_variances(value: object) -> Four:
 
 
 def read_priors(text: str, image_wh: tuple[int, int]) -> Priors:
-    """Read or make the priors that ``--priors`` names.
-
-    Args:
-        text: a file's name, or the name of a generator with its parameters.
-        image_wh: size of the network's picture, for generated ones.
-
-    Raises:
-        OptionError: neither a file nor a generator.
-        SourceFileError: the file cannot be read, or holds no priors.
-    """
+    """Read the file of priors that ``--priors`` names, or make them by a generator for a picture of this size."""
     name, _, parameters = text.partition(":")
     if name in GENERATORS:
         generator = GENERATORS[name]
@@ -182,7 +165,7 @@ def _checked(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], Four | Non
 
 
 def _read_npy(data: bytes) -> tuple[object, None, None]:
-    """An array of numbers; ``np.load`` would make room for whatever the header announces before it looks at the data."""
+    """An array of numbers; ``np.load`` would make room for what the header announces before it looks at the data."""
     stream = io.BytesIO(data)
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -193,11 +176,8 @@ def _read_npy(data: bytes) -> tuple[object, None, None]:
     room = len(data) - stream.tell()
     if dtype.kind not in "fiu" or math.prod(shape) * dtype.itemsize != room:
         raise ValueError(f"expected numbers, found {dtype} {list(shape)} in {room} bytes")
-    return (
-        np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if by_column else "C"),
-        None,
-        None,
-    )
+    numbers = np.frombuffer(data, dtype, offset=stream.tell())
+    return numbers.reshape(shape, order="F" if by_column else "C"), None, None
 
 
 def _read_csv(data: bytes) -> tuple[object, None, None]:
@@ -206,15 +186,15 @@ def _read_csv(data: bytes) -> tuple[object, None, None]:
 
 
 def _read_json(data: bytes) -> tuple[object, PriorFormat | None, Four | None]:
-    found = json.loads(data)
-    if not isinstance(found, dict):
-        return found, None, None
-    if unknown := found.keys() - {"priors", "format", "variances"}:
+    content = json.loads(data)
+    if not isinstance(content, dict):
+        return content, None, None
+    if unknown := content.keys() - {"priors", "format", "variances"}:
         raise ValueError(f"unknown keys {', '.join(map(repr, sorted(unknown)))}; known are priors, format, variances")
-    kind, variances = found.get("format"), found.get("variances")
+    kind, variances = content.get("format"), content.get("variances")
     if kind is not None and kind not in get_args(PriorFormat):
         raise ValueError(f"format must be one of {', '.join(get_args(PriorFormat))}, found {kind!r}")
-    return found.get("priors", []), kind, None if variances is None else require_variances(variances)
+    return content.get("priors", []), kind, None if variances is None else require_variances(variances)
 
 
 READERS = {".npy": _read_npy, ".csv": _read_csv, ".json": _read_json}
@@ -237,10 +217,9 @@ def _parameters(text: str, stated: str, generator: Generator) -> dict[str, float
 
 
 def coco_ssd_priors(image_wh: tuple[int, int], parameters: Mapping[str, float]) -> NDArray[np.float64]:
-    """Priors of TensorFlow's SSD detectors: maps at stride 16, and half the size from one to the next.
+    """Priors of TensorFlow's SSD detectors, float64 ``(B, 4)``: y, x, h, w.
 
-    Returns:
-        float64 ``(B, 4)``: y, x, h, w. Three boxes a cell of the first map, six of the others.
+    Maps at stride 16, and half the size from one to the next; three boxes a cell of the first map, six of the others.
     """
     count, low, high = int(parameters["layers"]), parameters["min"], parameters["max"]
     scales = [low + (high - low) * i / (count - 1) for i in range(count)] + [1.0]
@@ -262,13 +241,10 @@ def coco_ssd_priors(image_wh: tuple[int, int], parameters: Mapping[str, float]) 
 
 
 def coco_ssd_fpn_priors(image_wh: tuple[int, int], parameters: Mapping[str, float]) -> NDArray[np.float64]:
-    """Priors of TensorFlow's feature pyramids: at level l a map of stride 2^l, its boxes by ratio and, within one, by size.
+    """Priors of TensorFlow's feature pyramids, float64 ``(B, 4)``: y, x, h, w.
 
-    The centres of a level whose stride does not divide the picture's side begin at 0 instead of half a stride, as
-    there.
-
-    Returns:
-        float64 ``(B, 4)``: y, x, h, w.
+    At level l a map of stride 2^l, its boxes by ratio and, within one, by size. The centres of a level whose stride
+    does not divide the picture's side begin at 0 instead of half a stride, as there.
     """
     octave = [parameters["scale"] * 2 ** (i / parameters["octaves"]) for i in range(int(parameters["octaves"]))]
     rows = []
@@ -290,9 +266,8 @@ def _tile(sizes_hw: Sequence[tuple[float, float]], columns_rows: Sequence[int]) 
     columns, rows = columns_rows
     row, column = np.divmod(np.arange(rows * columns), columns)
     centers = np.stack([(row + 0.5) / rows, (column + 0.5) / columns], axis=-1)
-    return np.concatenate(
-        [np.repeat(centers, len(sizes_hw), axis=0), np.tile(np.array(sizes_hw), (len(centers), 1))], axis=-1
-    )
+    sizes = np.tile(np.array(sizes_hw), (len(centers), 1))
+    return np.concatenate([np.repeat(centers, len(sizes_hw), axis=0), sizes], axis=-1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,11 +89,7 @@ class Recognition:
 
 
 def recognise(facts: SourceFacts) -> str:
-    """The kind of the only head that fits.
-
-    Raises:
-        OptionError: none does, or several do, or the file says that it is no detector.
-    """
+    """The kind of the only head that fits."""
     _require_detector(facts)
     misfits = {kind: head.misfit(facts, asked=False) for kind, head in RECOGNITIONS.items()}
     fits = [kind for kind, why in misfits.items() if why is None]
@@ -112,22 +108,13 @@ def _require_detector(facts: SourceFacts) -> None:
     for part in facts.metadata:
         if part.task is not None:
             raise OptionError(
-                f"'{facts.file}': {part.where} says that the network's task is {part.task!r}, expected 'detect': its output "
-                f"holds other numbers than boxes and classes; {KEEP}, --head KIND decodes it all the same"
+                f"'{facts.file}': {part.where} says that the network's task is {part.task!r}, expected 'detect': its "
+                f"output holds other numbers than boxes and classes; {KEEP}, --head KIND decodes it all the same"
             )
 
 
 def require_fit(facts: SourceFacts, kind: str, *, asked: bool) -> tuple[str, ...]:
-    """Refuse a stated head that cannot be; notes on what speaks against it.
-
-    Args:
-        facts: of the source.
-        kind: the head.
-        asked: ``--head`` names it; otherwise a sidecar or yaml does.
-
-    Raises:
-        OptionError: it cannot be this head.
-    """
+    """Refuse a stated head that cannot be; notes on what speaks against one that ``--head`` names (``asked``)."""
     misfit = RECOGNITIONS[kind].misfit(facts, asked=True)
     why = misfit or (None if asked else _why_not_raw(facts, kind))
     if why is not None:
@@ -153,7 +140,8 @@ def _raw(facts: SourceFacts, *, asked: bool) -> str | None:
     activated = _activations(facts)
     if not activated or asked:
         return None
-    return f"{activated} in front of its output: this head holds raw numbers, so it is another, or would be activated twice"
+    why = "this head holds raw numbers, so it is another, or would be activated twice"
+    return f"{activated} in front of its output: {why}"
 
 
 def _cells(facts: SourceFacts) -> int:
@@ -177,8 +165,8 @@ def _build_yolo_v2(facts: SourceFacts, stated: Stated) -> Head:
     grid_h, grid_w, channels = grid
     if stated.anchors is None:
         raise OptionError(
-            f"'{facts.file}': its YOLO v2 head ({grid_h} x {grid_w} x {channels}) needs anchors, and no one states them; "
-            f"{stated.ask_for_anchors}; --head none keeps the raw head; {describe_fit(facts.outputs[0].shape)}"
+            f"'{facts.file}': its YOLO v2 head ({grid_h} x {grid_w} x {channels}) needs anchors, and no one states "
+            f"them; {stated.ask_for_anchors}; --head none keeps the raw head; {describe_fit(facts.outputs[0].shape)}"
         )
     anchors = settle_unit(stated.anchors, stated.unit, facts, (grid_h, grid_w))
     names = fit_class_names(facts.file, facts.outputs[0].shape, len(anchors.sizes_wh), stated.class_names)
@@ -210,8 +198,9 @@ def _decoded(facts: SourceFacts, *, per_cell: int, least: int, by_box: bool) -> 
     if values < least or boxes <= values:
         order = "boxes by values" if by_box else "values by boxes"
         return f"one list of boxes is expected, {order}, of {least} values or more"
-    if per_cell and boxes != per_cell * _cells(facts):
-        return f"{per_cell} boxes in each cell of the strides {STRIDES} make {per_cell * _cells(facts)} boxes, found {boxes}"
+    expected = per_cell * _cells(facts)
+    if per_cell and boxes != expected:
+        return f"{per_cell} boxes in each cell of the strides {STRIDES} make {expected} boxes, found {boxes}"
     return None
 
 

@@ -105,11 +105,7 @@ def sidecar_path(model: Path) -> Path:
 
 
 def find_sidecar(model: Path) -> Sidecar | None:
-    """The sidecar beside ``model``, or None when there is no such file.
-
-    Raises:
-        SourceFileError: there is one, and it is unreadable or malformed; or its folder cannot be looked into.
-    """
+    """The sidecar beside ``model``, or None when there is no such file."""
     try:
         path = sidecar_path(model)
         found = path.exists()
@@ -123,11 +119,7 @@ def find_sidecar(model: Path) -> Sidecar | None:
 
 
 def read_sidecar(path: Path) -> Sidecar:
-    """Read and check one sidecar.
-
-    Raises:
-        SourceFileError: unreadable, no JSON object, or a key or value that the schema does not know.
-    """
+    """Read and check one sidecar."""
     where = f"sidecar '{path.name}'"
     data = _json_object(read_small_text(path, "sidecar"), where)
     _refuse_unknown(data, KEYS, where)
@@ -253,12 +245,7 @@ def _number(data: Mapping[str, object], key: str, where: str) -> float:
 
 
 def sidecar_data(description: SourceDescription, folder: Path) -> dict[str, Any]:
-    """The keys and values of a sidecar.
-
-    Args:
-        description: of the source.
-        folder: where the sidecar will stand, which its file names start from.
-    """
+    """The keys and values of a sidecar."""
     spec, stated = description.spec, description.stated_by
     data: dict[str, Any] = {"head": "none" if spec.head is None or not spec.gives_boxes else spec.head.kind}
     if spec.class_names and stated["class_names"] != ASSUMED:

@@ -48,12 +48,7 @@ def is_no_ssd(facts: SourceFacts, *, asked: bool) -> str | None:
 
 
 def build_ssd(facts: SourceFacts, stated: Stated) -> Head:
-    """The head.
-
-    Raises:
-        OptionError: priors, their format or variances, or what the scores need is stated nowhere, or does not fit.
-        SourceFileError: the file of priors cannot be read.
-    """
+    """The head."""
     if facts.postprocess is not None:
         stated.require_names(facts, facts.postprocess.num_classes)
         return _behind_operator(facts, facts.postprocess)
@@ -96,11 +91,7 @@ def _behind_operator(facts: SourceFacts, behind: PostProcess) -> Head:
 
 
 def _parts(facts: SourceFacts, *, asked: bool = True) -> tuple[str, ...]:
-    """What each of several outputs is, in the file's order.
-
-    Raises:
-        OptionError: they cannot be told apart.
-    """
+    """What each of several outputs is, in the file's order."""
     outputs = facts.outputs
     fixed = [index for index, output in enumerate(outputs) if output.from_picture is False]
     if len(outputs) == 3 and outputs[0].from_picture is None:

@@ -1,4 +1,4 @@
-"""A detector's description, from all that is stated: options, then zoo yaml, then sidecar, then the model file's own words.
+"""A detector's description, from all that is stated: options, zoo yaml, sidecar, and the model file's own words.
 
 Where nobody says anything: resize ``nearest`` (the zoo's own), thresholds 0.5 and 0.5, 100 boxes (a yaml's
 thresholds tell how its training was evaluated, ``ZooConfig.evaluation``, and never end up here), class names
@@ -364,8 +364,8 @@ def _how_to_state_anchors(facts: SourceFacts, kind: str) -> str:
     lists = " (or tiny_yolo_v2, st_yolo_lc_v1: the ST zoo's default lists)" if kind == "yolo_v2" else ""
     units = {"yolo_v2": "cell|image|pixel", "st_yolo_x": "cell"}.get(kind, "pixel|image")
     return (
-        f'give --anchors "w,h w,h ..."{lists} with --anchor-unit {units}, or --config ZOO.yaml or NET.cfg, or a sidecar '
-        f"'{Path(facts.file).stem}{SUFFIX}' beside it"
+        f'give --anchors "w,h w,h ..."{lists} with --anchor-unit {units}, or --config ZOO.yaml or NET.cfg, or a '
+        f"sidecar '{Path(facts.file).stem}{SUFFIX}' beside it"
     )
 
 
@@ -394,11 +394,12 @@ def _resolve_thresholds(options: SourceOptions, behind: PostProcess | None) -> T
         below = float(str(np.nextafter(np.float32(behind.score_threshold), np.float32(0))))
         rows = behind.max_detections if options.class_agnostic else behind.rows
         default = Thresholds(below, behind.iou_threshold, rows)
+    own: dict[str, Any] = {
+        "score": options.score_threshold,
+        "iou": options.iou_threshold,
+        "max_detections": options.max_detections,
+    }
     try:
-        return Thresholds(
-            score=default.score if options.score_threshold is None else options.score_threshold,
-            iou=default.iou if options.iou_threshold is None else options.iou_threshold,
-            max_detections=default.max_detections if options.max_detections is None else options.max_detections,
-        )
+        return replace(default, **{name: value for name, value in own.items() if value is not None})
     except ValueError as error:
         raise OptionError(str(error)) from error

@@ -45,7 +45,7 @@ from typing import TYPE_CHECKING, Literal
 
 from converters.errors import OptionError, SourceFileError, UnsupportedModelError
 from converters.files import read_regular
-from converters.heads.yolo_v2 import MOST_GRIDS, Anchors, AnchorUnit
+from converters.heads.yolo_v2 import MOST_GRIDS, Anchors
 from converters.spec import Rescaling
 
 if TYPE_CHECKING:
@@ -59,15 +59,7 @@ INPUT = "the input's quantisation"
 
 
 def read_small_text(path: Path, what: str) -> str:
-    """Read a text file of at most ``MAX_BYTES``.
-
-    Args:
-        path: the file.
-        what: what it is meant to be, for the message: ``"sidecar"``, ``"class list"``.
-
-    Raises:
-        SourceFileError: the file is missing, unreadable, too large, or not UTF-8.
-    """
+    """Read a text file of at most ``MAX_BYTES``; ``what`` it is meant to be stands in messages."""
     try:
         data = read_regular(path, MAX_BYTES)
     except (OSError, ValueError) as error:
@@ -89,11 +81,7 @@ def names_a_file(text: str) -> bool:
 
 
 def finite_float(value: float) -> float:
-    """A JSON or yaml number as a float.
-
-    Raises:
-        ValueError: it is not finite, or an integer beyond the range of a float.
-    """
+    """A JSON or yaml number as a float."""
     try:
         number = float(value)
     except OverflowError as error:
@@ -125,13 +113,6 @@ def parse_anchors(text_or_path: str) -> SizesWh:
 
     Text made only of digits, separators and brackets is a list; anything else is a file name, or a family of the ST
     zoo, whose default list has no unit: its releases differ.
-
-    Returns:
-        (width, height) pairs in the unit they were written in, in their order.
-
-    Raises:
-        OptionError: the text is neither a sound list nor a file.
-        SourceFileError: the file cannot be read, or holds no sound list.
     """
     if _ONLY_NUMBERS.fullmatch(text_or_path):
         try:
@@ -154,43 +135,27 @@ def parse_anchors(text_or_path: str) -> SizesWh:
 
 
 def sizes_from_text(text: str) -> SizesWh:
-    """Read pairs from text (see the module's docstring).
-
-    Raises:
-        ValueError: something is no number, a group is no pair, or a size is not finite and above 0.
-    """
+    """Read pairs from text (see the module's docstring)."""
     square = text.replace("(", "[").replace(")", "]")
     groups = _bracketed_groups(square) if "[" in square or "]" in square else _plain_groups(square)
     return sizes_from_values([[_number(token) for token in group] for group in groups])
 
 
 def sizes_from_values(value: object) -> SizesWh:
-    """Check pairs that a JSON or yaml reader already took apart: ``[[w, h], ...]`` or ``[w, h, w, h, ...]``.
-
-    Raises:
-        ValueError: not a list of pairs or an even list of numbers, or a size is not finite and above 0.
-    """
+    """Check pairs that a JSON or yaml reader already took apart: ``[[w, h], ...]`` or ``[w, h, w, h, ...]``."""
     if not isinstance(value, list) or not value:
         raise ValueError(f"expected a list of width, height pairs, found {value!r}")
     rows = value if all(isinstance(row, list) for row in value) else [value]
     numbers = [[_as_float(entry) for entry in row] for row in rows]
-    if len(numbers) == 1:
-        pairs = _pair_up(numbers[0])
-    else:
-        each = (
-            len(numbers[0]) if len(numbers[0]) % 2 == 0 else 2
-        )  # a group of pairs per grid, as YOLO v5's yaml has them
-        for number, row in enumerate(numbers, 1):
-            if len(row) != each:
-                raise ValueError(f"group {number} has {len(row)} numbers, expected a width and a height")
-        pairs = tuple(pair for row in numbers for pair in _pair_up(row))
+    first = len(numbers[0])
+    if len(numbers) == 1 and first % 2:
+        raise ValueError(f"{first} numbers do not pair up as width, height")
+    each = 2 if first % 2 else first  # a group of pairs per grid, as YOLO v5's yaml has them
+    for number, row in enumerate(numbers, 1):
+        if len(row) != each:
+            raise ValueError(f"group {number} has {len(row)} numbers, expected a width and a height")
+    pairs = tuple(pair for row in numbers for pair in zip(row[::2], row[1::2], strict=True))
     return Anchors(pairs, "cell").sizes_wh  # "cell" allows every size: only finiteness and sign are checked here
-
-
-def _pair_up(numbers: Sequence[float]) -> SizesWh:
-    if len(numbers) % 2:
-        raise ValueError(f"{len(numbers)} numbers do not pair up as width, height")
-    return tuple(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def _bracketed_groups(square: str) -> list[list[str]]:
@@ -242,31 +207,19 @@ class StatedAnchors:
 def settle_unit(
     stated: StatedAnchors, unit: StatedUnit | None, facts: SourceFacts, grid_hw: tuple[int, int]
 ) -> Anchors:
-    """Join a list with its unit; pixels of the network's picture become grid cells.
-
-    Args:
-        stated: the list.
-        unit: the unit, where one is known.
-        facts: the picture's size.
-        grid_hw: rows and columns of the grid.
-
-    Raises:
-        OptionError: the unit is unknown, or the anchors are out of range, too large or too small for it.
-    """
+    """Join a list with its unit; pixels of the network's picture become grid cells."""
     said = f"{stated.where} with unit '{unit}'"
     if unit is None and can_only_be_cells(stated.sizes_wh, facts, grid_hw):
         unit, said = "cell", f"{stated.where}, no unit stated and above 1, so taken as grid cells"
     if unit is None:
         raise OptionError(*_ask_for_unit(stated, facts, grid_hw))
-    if unit == "pixel":
-        require_pixels(stated.sizes_wh, said)
-        _require_a_cell(stated.sizes_wh, facts, grid_hw, said)
     sizes = stated.sizes_wh
-    written: AnchorUnit = "image" if unit == "image" else "cell"
     if unit == "pixel":
+        require_pixels(sizes, said)
+        _require_a_cell(sizes, facts, grid_hw, said)
         sizes = tuple((w * grid_hw[1] / facts.width, h * grid_hw[0] / facts.height) for w, h in sizes)
     try:
-        anchors = Anchors(sizes, written)
+        anchors = Anchors(sizes, "image" if unit == "image" else "cell")
     except ValueError as error:
         raise OptionError(f"{said}: {error}") from error
     largest = max(max(wh) for wh in anchors.in_image_fractions(*grid_hw))
@@ -298,11 +251,7 @@ def _require_a_cell(sizes_px: SizesWh, facts: SourceFacts, grid_hw: tuple[int, i
 
 
 def require_pixels(sizes_px: SizesWh, said: str) -> None:
-    """Refuse a list most of whose anchors are thinner than a pixel, which covers one with none as large as a pixel.
-
-    Raises:
-        OptionError: they are.
-    """
+    """Refuse a list most of whose anchors are thinner than a pixel, which covers one with none as large as a pixel."""
     thin = sum(min(size_wh) < 1 for size_wh in sizes_px)
     if 2 * thin > len(sizes_px):
         raise OptionError(
@@ -313,12 +262,10 @@ def require_pixels(sizes_px: SizesWh, said: str) -> None:
 
 def _ask_for_unit(stated: StatedAnchors, facts: SourceFacts, grid_hw: tuple[int, int]) -> list[str]:
     """The message's lines: each anchor in pixels under every possible reading, and the lines to paste."""
-    cells = "in grid cells", (facts.width / grid_hw[1], facts.height / grid_hw[0])
-    other = ("as fractions of the image", (float(facts.width), float(facts.height)))
-    readings = {"cell": cells, "image": other}
+    cell_wh = facts.width / grid_hw[1], facts.height / grid_hw[0]
+    other, title, unit_wh = "image", "as fractions of the image", (float(facts.width), float(facts.height))
     if max(map(max, stated.sizes_wh)) > 1:
-        readings = {"cell": cells, "pixel": ("as pixels", (1.0, 1.0))}
-    (_, cell_wh), (title, unit_wh) = readings.values()
+        other, title, unit_wh = "pixel", "as pixels", (1.0, 1.0)
     rows = [
         f"  {f'{w:g} x {h:g}':<22}{_pixels((w, h), cell_wh):<24}{_pixels((w, h), unit_wh)}" for w, h in stated.sizes_wh
     ]
@@ -327,9 +274,9 @@ def _ask_for_unit(stated: StatedAnchors, facts: SourceFacts, grid_hw: tuple[int,
         f"possible in the {facts.width} x {facts.height} image:",
         f"  {'width x height':<22}{'in grid cells':<24}{title}",
         *rows,
-        "These sizes do not decide: training makes up for any unit. A look at photographs does: add --try-units PHOTOS to "
-        "xdet convert, which shows all readings side by side. Then give one:",
-        *(f"  --anchor-unit {unit}" for unit in readings),
+        "These sizes do not decide: training makes up for any unit. A look at photographs does: add --try-units PHOTOS "
+        "to xdet convert, which shows all readings side by side. Then give one:",
+        *(f"  --anchor-unit {unit}" for unit in ("cell", other)),
     ]
 
 
@@ -344,10 +291,6 @@ def parse_class_names(text_or_path: str) -> tuple[str, ...]:
     """Read what ``--classes`` was given: names with commas between them, or a file with one name per line.
 
     An existing file wins; text that looks like a path (a slash, a file ending, no comma) must be one.
-
-    Raises:
-        OptionError: a name is empty or unprintable, or the file does not exist.
-        SourceFileError: the file cannot be read, is empty, or holds an empty or unprintable name.
     """
     if names_a_file(text_or_path):
         return _names_from_file(Path(text_or_path))
@@ -361,11 +304,7 @@ def parse_class_names(text_or_path: str) -> tuple[str, ...]:
 
 
 def check_class_names(value: object) -> tuple[str, ...]:
-    """Check a list of names that came from an option, JSON or yaml.
-
-    Raises:
-        ValueError: no list, an empty list, or an entry that is no printable text.
-    """
+    """Check a list of names that came from an option, JSON or yaml."""
     if not isinstance(value, Sequence) or isinstance(value, str | bytes) or not value:
         raise ValueError(f"expected a list of names, found {value!r}")
     for index, name in enumerate(value):
@@ -391,11 +330,7 @@ _PIXEL_MINUS_CODE = {"uint8": 0, "int8": 128}
 
 
 def parse_rescaling(text: str) -> Rescaling:
-    """Read what ``--rescaling`` was given: ``SCALE,OFFSET``, the scale as a number or a fraction such as ``1/127.5``.
-
-    Raises:
-        OptionError: it is no such pair, or the scale is not above 0.
-    """
+    """Read what ``--rescaling`` was given: ``SCALE,OFFSET``; the scale may be a fraction such as ``1/127.5``."""
     scale, _, offset = text.partition(",")
     above, _, below = scale.partition("/")
     try:
@@ -407,11 +342,7 @@ def parse_rescaling(text: str) -> Rescaling:
 
 
 def parse_size(given: str | tuple[int, int]) -> tuple[int, int]:
-    """Read what ``--input-size`` was given: ``HEIGHTxWIDTH``, or the two numbers.
-
-    Raises:
-        OptionError: it is no such pair.
-    """
+    """Read what ``--input-size`` was given: ``HEIGHTxWIDTH``, or the two numbers."""
     words = given.lower().split("x") if isinstance(given, str) else [str(size) for size in given]
     if len(words) != 2 or not all(word.strip().isdecimal() and int(word) for word in words if len(word) < 9):
         raise OptionError(f"--input-size '{given!s:.40}': expected HEIGHTxWIDTH in pixels, such as 480x640")
@@ -419,12 +350,7 @@ def parse_size(given: str | tuple[int, int]) -> tuple[int, int]:
 
 
 def resolve_rescaling(facts: SourceFacts, stated: Rescaling | None, where: str) -> Rescaling | None:
-    """The pixel encoding of a source model (see the module's docstring); None where nobody states it.
-
-    Raises:
-        SourceFileError: the stated rescaling contradicts the input's quantisation.
-        UnsupportedModelError: the input has a dtype that cannot take pixels.
-    """
+    """The pixel encoding of a source model (see the module's docstring); None where nobody states it."""
     if facts.input_dtype == "float32":
         return stated
     own = _rescaling_of_codes(facts)

@@ -53,11 +53,7 @@ _SHAPE = re.compile(r"\s*[\[(]\s*([0-9]{1,6})\s*,\s*([0-9]{1,6})\s*,\s*([0-9]{1,
 
 
 def load_mapping(text: str, where: str) -> Mapping[str, object]:
-    """Load one yaml document that must be a mapping.
-
-    Raises:
-        SourceFileError: no yaml, an alias, or another kind of document; with the line.
-    """
+    """Load one yaml document that must be a mapping."""
     try:
         _refuse_what_explodes(text, where)
         data = yaml.safe_load(text)
@@ -99,11 +95,7 @@ def _is_long_number(event: yaml.Event, resolver: yaml.resolver.Resolver) -> bool
 
 
 def lookup(data: Mapping[str, object], key_path: str, where: str) -> object:
-    """The value at ``a.b.c``, None where any part is missing or empty.
-
-    Raises:
-        SourceFileError: something on the way is no mapping.
-    """
+    """The value at ``a.b.c``, None where any part is missing or empty."""
     value: object = data
     walked: list[str] = []
     for key in key_path.split("."):
@@ -117,11 +109,7 @@ def lookup(data: Mapping[str, object], key_path: str, where: str) -> object:
 
 
 def number_from_yaml(value: object) -> float:
-    """A number, or text like ``"1/127.5"``.
-
-    Raises:
-        ValueError: neither, a division by zero, or not finite.
-    """
+    """A number, or text like ``"1/127.5"``."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return finite_float(value)
     match = _NUMBER.fullmatch(value) if isinstance(value, str) else None
@@ -135,22 +123,14 @@ def number_from_yaml(value: object) -> float:
 
 
 def count_from_yaml(value: object) -> int:
-    """A whole number above 0.
-
-    Raises:
-        ValueError: anything else.
-    """
+    """A whole number above 0."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"expected a whole number above 0, found {value!r}")
     return value
 
 
 def shape_from_yaml(value: object) -> tuple[int, int, int]:
-    """Height, width, channels from ``"(192, 192, 3)"`` or ``[192, 192, 3]``.
-
-    Raises:
-        ValueError: anything else.
-    """
+    """Height, width, channels from ``"(192, 192, 3)"`` or ``[192, 192, 3]``."""
     if isinstance(value, str) and (match := _SHAPE.fullmatch(value)):
         return int(match[1]), int(match[2]), int(match[3])
     if isinstance(value, list) and len(value) == 3:
@@ -180,8 +160,8 @@ _SHAPE_KEYS = ("model.input_shape", "general.input_shape", "training.model.input
 _RESIZE: Mapping[str, ResizeRule] = {"nearest": "nearest", "bilinear": "bilinear"}
 _NOT_FIT = ("crop", "padding")
 _NO_SCALING = (
-    "takes pixels as they are, without scaling: the middle of a larger photograph, black bars around a smaller one; no rule of "
-    "xdet does that (letterbox scales, with grey bars)"
+    "takes pixels as they are, without scaling: the middle of a larger photograph, black bars around a smaller one; no "
+    "rule of xdet does that (letterbox scales, with grey bars)"
 )
 _COLORS: Mapping[str, Color] = {"rgb": "rgb", "bgr": "bgr", "grayscale": "grey"}
 
@@ -227,11 +207,7 @@ class ZooConfig:
     foreign_resize: str | None = None
 
     def head_of_family(self) -> Literal["yolo_v2", "yolo_v3"] | None:
-        """The head that is named, or that of the named family; None when there is neither.
-
-        Raises:
-            OptionError: the family has another head.
-        """
+        """The head that is named, or that of the named family; None when there is neither."""
         if self.model_type is None:
             return self.head
         if self.model_type not in FAMILIES:
@@ -250,11 +226,7 @@ class ZooConfig:
 
 
 def zoo_config(text: str, file: str) -> ZooConfig:
-    """What a training yaml of either layout states.
-
-    Raises:
-        SourceFileError: no yaml mapping, or a key that is read holds something malformed.
-    """
+    """What a training yaml of either layout states."""
     where = f"config '{file}'"
     data = load_mapping(text, where)
     layout, model_type = _family(data, where)

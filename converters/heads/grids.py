@@ -189,7 +189,7 @@ class YoloV3(AnchorHead):
         return boxes, writer.op("Mul", [confidence, probabilities], "head/scores")
 
     def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
-        """Raw outputs of boxes and scores; see ``Head``. A centre stays in its cell, or as near as the scale lets it."""
+        """Raw outputs of boxes and scores; see ``Head``. A centre stays as near its cell as the scale says."""
         cells, grid_wh, scales = self._scaled_cells()
         centers, sizes = centers_and_sizes(boxes_xyxy)
         offsets = (centers * grid_wh - cells) / (np.float32(1) if scales is None else scales)

@@ -109,7 +109,7 @@ def _require_name(value: ir.Value, name: str) -> None:
 
 
 def best_classes(writer: GraphWriter, scores: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Score and index ``[N, B, 1]`` of the best class of each box, the lowest of equal ones, of scores ``[N, B, NC]``."""
+    """Score and index ``[N, B, 1]`` of each box's best class, the lowest of equal ones; of scores ``[N, B, NC]``."""
     indices = writer.op("ArgMax", [scores], "head/best_classes", axis=2, keepdims=1)
     best = writer.op("GatherElements", [scores, indices], "head/best_class_scores", axis=2)
     return best, indices
@@ -223,7 +223,7 @@ def with_further_classes(
 def _sort_candidates(
     writer: GraphWriter, kept: Kept, length: int, limits: tuple[int, int], name: str
 ) -> tuple[ir.Value, ir.Value]:
-    """The best scores and their slots, ``[N, rows]`` each; ``limits`` are rows, and how many scores above 0 there can be.
+    """The best scores and their slots, ``[N, rows]`` each; ``limits``: rows, and the most scores above 0.
 
     At most K candidates per class are kept (suppress sees to it), so no tie is cut off before it is settled.
     """

@@ -121,8 +121,8 @@ def test_an_unknown_unit_shows_both_readings_in_pixels_and_the_options_to_paste(
         "  width x height        in grid cells           as fractions of the image",
         "  0.25 x 0.5            8.0 x 16.0 px           48.0 x 96.0 px",
         "  0.75 x 1              24.0 x 32.0 px          144.0 x 192.0 px",
-        "These sizes do not decide: training makes up for any unit. A look at photographs does: add --try-units PHOTOS to "
-        "xdet convert, which shows all readings side by side. Then give one:",
+        "These sizes do not decide: training makes up for any unit. A look at photographs does: add --try-units PHOTOS "
+        "to xdet convert, which shows all readings side by side. Then give one:",
         "  --anchor-unit cell",
         "  --anchor-unit image",
     ]

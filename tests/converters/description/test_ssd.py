@@ -227,11 +227,12 @@ def test_outputs_of_another_head_are_none(found: SourceFacts, told: str) -> None
     assert told in (is_no_ssd(found, asked=False) or "")
 
 
+NPY = b"\x93NUMPY\x01\x00\x76\x00"
 HEADER = b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999, 4), }"
 FILES: dict[str, tuple[str, bytes, str]] = {
     "pickle": ("p.npy", b"\x80\x04]q\x00.", "p.npy"),
-    "header beyond the file": ("p.npy", b"\x93NUMPY\x01\x00\x76\x00" + HEADER.ljust(117) + b"\n", "p.npy"),
-    "header cut in two": ("p.npy", b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': (".ljust(117) + b"\n", "header is damaged"),
+    "header beyond the file": ("p.npy", NPY + HEADER.ljust(117) + b"\n", "p.npy"),
+    "header cut in two": ("p.npy", NPY + b"{'descr': (".ljust(117) + b"\n", "header is damaged"),
     "text in csv": ("p.csv", b"0.1,0.2,a,0.3", "could not convert string to float: 'a'"),
     "ragged": ("p.csv", b"0.1,0.2,0.3,0.3\n0.1", "p.csv"),
     "three": ("p.json", b"[[0.1,0.2,0.3]]", r"found an array \[1, 3\]"),

@@ -1,4 +1,4 @@
-"""What every head promises: nodes equal numpy, ``encode`` is the way back, dicts keep parameters, misfits are refused."""
+"""What every head promises: nodes equal numpy, ``encode`` goes back, dicts keep parameters, misfits are refused."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ SCORES: dict[str, Callable[[np.random.Generator], NDArray[Any]]] = {
 def test_several_classes_of_a_box_are_those_of_the_custom_operator(
     *, kind: str, several: int, background: bool
 ) -> None:
-    """Box by box; of equal scores of a box the operator takes any class, and it gives classes that do not count, too."""
+    """Box by box; of equal scores of a box the operator takes any class, and gives classes that do not count, too."""
     rng = np.random.default_rng(several)
     centers = rng.uniform(0.2, 0.8, (60, 2))
     priors = np.concatenate([centers, rng.uniform(0.05, 0.3, (60, 2))], axis=-1).astype(np.float32)
