@@ -28,7 +28,6 @@ from xdet.pictures.download import fetch
 from xdet.pictures.images import Encoded, hash_photograph, read_image
 from xdet.pictures.preparation import Preparation, Prepared, prepare, through_network
 from xdet.writing.files import with_sidecars
-from xdet.writing.text import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -306,7 +305,7 @@ def _running(ray: Any) -> Iterator[None]:
         try:
             _start(ray)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise UsageError(f"Ray does not start: {first_line(error)}") from error
+            raise UsageError(f"Ray does not start: {_first_line(error)}") from error
     try:
         yield
     finally:
@@ -323,7 +322,12 @@ def _plain_errors(ray: Any) -> Iterator[None]:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, XdetError):
             cause = getattr(cause, "cause", None) or cause.__cause__
-        raise cause or UsageError(f"Ray gave up: {first_line(error)}") from error
+        raise cause or UsageError(f"Ray gave up: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    """Ray's errors have many."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def import_ray() -> Any:

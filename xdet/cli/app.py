@@ -22,7 +22,7 @@ import xdet
 from converters.errors import ConversionError
 from xdet.cli.options import with_groups, with_options
 from xdet.errors import OutputError, UsageError, XdetError
-from xdet.writing.text import message_line
+from xdet.writing.text import message_line, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -131,7 +131,7 @@ def main() -> None:
 
 
 def _defect(error: Exception) -> str:
-    what = " ".join(f"{type(error).__name__}: {error}".split())
+    what = one_line(f"{type(error).__name__}: {error}")
     return f"internal error: {what}; please report it, with the command and what --debug shows"
 
 

@@ -22,6 +22,7 @@ from xdet.cli.options import (
     progress_bar,
 )
 from xdet.errors import DataError, UsageError
+from xdet.writing.text import reason
 
 if TYPE_CHECKING:
     from xdet.evaluation.results import Evaluation
@@ -310,8 +311,7 @@ def _read_notes(path: Path) -> str:
     try:
         return read_regular(path, LARGEST_NOTES).decode("utf-8")
     except (OSError, ValueError) as error:  # a UnicodeDecodeError is a ValueError
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read the notes '{path}': {reason}; give a Markdown file in UTF-8") from error
+        raise DataError(f"cannot read the notes '{path}': {reason(error)}; give a Markdown file in UTF-8") from error
 
 
 def _print_stage(stage: str) -> None:

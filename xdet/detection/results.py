@@ -32,6 +32,7 @@ from xdet.detection.rows import (
 from xdet.errors import DataError, UsageError
 from xdet.writing.appended import AppendedFile
 from xdet.writing.files import encode_text
+from xdet.writing.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -177,7 +178,7 @@ class ResultsFile:
         error = entry.get("error")
         if error is not None and (self.done.get(image.name), self.errors.get(image.name)) == (
             image.sha256,
-            _one_line(error),
+            one_line(error),
         ):
             return
         self._file.append(encode_text(self._layout.lines(entry)))
@@ -191,7 +192,7 @@ class ResultsFile:
         if error is None:
             self.errors.pop(image.name, None)
         else:
-            self.errors[image.name] = _one_line(error)
+            self.errors[image.name] = one_line(error)
 
     def _forget(self, record: str) -> None:
         sha256, frame, name = record.split(" ", 2)
@@ -253,10 +254,6 @@ def _require_same_start(path: Path, layout: Layout, header: dict[str, Any]) -> N
         require_same(path, there, header)
 
 
-def _one_line(error: str) -> str:
-    return " ".join(error.split())
-
-
 def _entry_to_json(entry: Mapping[str, Any]) -> str:
     return json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -276,7 +273,7 @@ def _to_csv(rows: Iterable[Iterable[object]]) -> str:
 def _entry_to_csv(entry: Mapping[str, Any]) -> str:
     row = entry_to_row(entry)
     if row["error"] is not None:
-        row["error"] = _one_line(row["error"])
+        row["error"] = one_line(row["error"])
     return _to_csv([{**row, **box}.get(column) for column in CSV_COLUMNS] for box in row["detections"] or [{}])
 
 

@@ -35,6 +35,7 @@ from xdet.writing.files import (
     with_sidecars,
     write_bytes,
 )
+from xdet.writing.text import reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -154,7 +155,7 @@ def read_package(package: Path) -> dict[str, bytes]:
             found[f"{_runtime_folder()}/{name}"] = read_regular(path, LARGEST_RUNTIME_FILE)
         except (OSError, ValueError) as error:
             raise RuntimeUnavailableError(
-                f"cannot read '{path}': {getattr(error, 'strerror', None) or error}; the package is not whole, install it "
+                f"cannot read '{path}': {reason(error)}; the package is not whole, install it "
                 f"again: npm install {PACKAGE}@{ONNXRUNTIME_WEB}"
             ) from error
     return found
@@ -238,7 +239,7 @@ def _read_samples(pictures: Sequence[Path]) -> dict[str, bytes]:
         try:
             found[f"samples/{picture.name}"] = read_regular(picture, LARGEST_PICTURE)
         except (OSError, ValueError) as error:
-            raise DataError(f"cannot read '{picture}': {getattr(error, 'strerror', None) or error}") from error
+            raise DataError(f"cannot read '{picture}': {reason(error)}") from error
     return found
 
 

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from xdet.errors import ImageError
 from xdet.pictures.addresses import SCHEMES
 from xdet.pictures.images import LARGEST_PICTURE
-from xdet.writing.text import first_line
+from xdet.writing.text import one_line, reason
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -82,7 +82,7 @@ def _read_stored(address: Address) -> bytes:
                 raise ImageError(f"'{address}' has {file.size()} bytes; at most {LARGEST_PICTURE} are read")
             data: bytes = file.read()
     except (OSError, ValueError, NotImplementedError) as error:
-        raise ImageError(f"cannot read '{address}': {first_line(error)}") from error
+        raise ImageError(f"cannot read '{address}': {reason(error)}") from error
     return data
 
 
@@ -119,8 +119,8 @@ def _open(address: Address) -> HTTPResponse:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError):
-        return " ".join(f"the server answers {error.code} {error.msg}".split())
+        return one_line(f"the server answers {error.code} {error.msg}")
     inner = getattr(error, "reason", error)
     if isinstance(inner, TimeoutError):
         return f"no answer for {SILENCE_S:.0f} s"
-    return getattr(inner, "strerror", None) or " ".join(str(inner).split()) or type(inner).__name__
+    return reason(inner)

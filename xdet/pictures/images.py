@@ -29,6 +29,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from converters.files import open_regular
 from converters.spec import PADDING, ImageInput, Rescaling, ResizeRule
 from xdet.errors import DataError, ImageError
+from xdet.writing.files import is_folder
+from xdet.writing.text import reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -103,7 +105,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for path in paths:
-        found.update(dict.fromkeys(_images_in(path) if _is_folder(path) else [path]))
+        found.update(dict.fromkeys(_images_in(path) if is_folder(path) else [path]))
     return list(found)
 
 
@@ -291,13 +293,6 @@ def resize_picture(picture: Image.Image, height: int, width: int, rule: ResizeRu
     return resize_image(_to_array(picture), height, width, rule)
 
 
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # a name too long, a parent that may not be entered: reading it says so
-        return False
-
-
 def _images_in(folder: Path) -> list[Path]:
     try:
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
@@ -372,14 +367,10 @@ def _image_errors(path: Path | Encoded | str) -> Iterator[None]:
         raise ImageError(msg) from error
     except OSError as error:
         if error.errno is not None:
-            raise ImageError(f"cannot read '{path}': {error.strerror}") from error
-        raise ImageError(f"'{path}' is damaged or truncated: {_one_line(error)}") from error
+            raise ImageError(f"cannot read '{path}': {reason(error)}") from error
+        raise ImageError(f"'{path}' is damaged or truncated: {reason(error)}") from error
     except _DAMAGED as error:
-        raise ImageError(f"'{path}' is damaged: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"'{path}' is damaged: {reason(error)}") from error
 
 
 def _nearest_indices(source: int, target: int) -> NDArray[np.intp]:

@@ -15,7 +15,7 @@ from xdet.pictures.addresses import Address, is_address, is_stored
 from xdet.pictures.images import SUFFIXES, find_images
 from xdet.pictures.video import STREAM_SUFFIXES, VIDEO_SUFFIXES, Film
 from xdet.writing.files import PICTURE_MARK, has_mark
-from xdet.writing.text import first_line
+from xdet.writing.text import reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -102,7 +102,7 @@ def list_stored(uri: str, *, recursive: bool = False) -> list[Address]:
         entries = store.get_file_info(fs.FileSelector(path, recursive=recursive, allow_not_found=True))
         files = sorted(entry.path for entry in entries if entry.type == fs.FileType.File)
     except (OSError, ValueError, NotImplementedError) as error:
-        raise DataError(f"cannot list '{uri}': {first_line(error)}") from error
+        raise DataError(f"cannot list '{uri}': {reason(error)}") from error
     images = [name for name in files if Path(name).suffix.lower() in SUFFIXES]
     if not images:
         below = "" if recursive else "; --recursive searches below it"
@@ -131,8 +131,7 @@ def _names(named: Sequence[str]) -> Iterator[str]:
             try:
                 data = read_regular(Path(text[1:]), LARGEST_LIST)
             except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise DataError(f"cannot read the list '{text[1:]}': {reason}") from error
+                raise DataError(f"cannot read the list '{text[1:]}': {reason(error)}") from error
             yield from _lines(data, f"the list '{text[1:]}'")
         elif glob.has_magic(text) and not is_address(text):
             found = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - absolute patterns, too

@@ -15,6 +15,7 @@ import numpy as np
 from xdet.errors import OutputError, RuntimeUnavailableError
 from xdet.pictures.render import fit_name
 from xdet.pictures.video import import_av
+from xdet.writing.text import reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,7 +126,7 @@ class Recording:
         self._stream.time_base = self._stream.codec_context.time_base = _CLOCK
 
     def _problem(self, error: Exception) -> OutputError:
-        return OutputError(f"cannot write '{self._path}': {getattr(error, 'strerror', None) or error}")
+        return OutputError(f"cannot write '{self._path}': {reason(error)}")
 
 
 def _container(path: Path) -> str:

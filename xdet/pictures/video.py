@@ -24,6 +24,7 @@ import numpy as np
 
 from converters.files import open_regular
 from xdet.errors import ImageError, UsageError, import_extra
+from xdet.writing.text import reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
@@ -303,4 +304,4 @@ def _reason(av: Any, error: Exception) -> str:
         return "the data are damaged, or no video"
     if isinstance(error, av.error.ArgumentError):
         return "it is no video of a kind that xdet reads"
-    return getattr(error, "strerror", None) or " ".join(str(error).split())
+    return reason(error)

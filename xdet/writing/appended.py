@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from converters.files import open_regular
 from xdet.errors import DataError, OutputError
+from xdet.writing.text import reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,19 +69,20 @@ class AppendedFile:
         anew: bool = False,
     ) -> None:
         self.cut: str | None = None
-        self._path, self._what, self._advice = path, what, advice
-        self._header, self._line_start = header, line_start
-        self._headless, self._redo_last = headless, redo_last
+        self._path = path
+        self._unlike = f"is no {what}; {advice[0]}"
         with ExitStack() as lock:
             try:
                 if alone:
                     lock.enter_context(_lock(path))
-                end = self._read(read_line) if path.exists() and not anew else 0
+                end = 0
+                if path.exists() and not anew:
+                    whole, last = self._read(header, line_start, read_line, headless=headless)
+                    end, self.cut = last if redo_last else (whole, None)
                 with path.open("ab") as file:
                     file.truncate(end)
             except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise OutputError(f"cannot write '{path}': {reason}; {advice[1]}") from error
+                raise OutputError(f"cannot write '{path}': {reason(error)}; {advice[1]}") from error
             if not end:
                 self.append(header)
             self._lock = lock.pop_all()
@@ -99,46 +101,43 @@ class AppendedFile:
             with self._path.open("ab", buffering=0) as file:
                 written = file.write(lines)
         except OSError as error:
-            raise OutputError(f"cannot write '{self._path}': {error.strerror or error}") from error
+            raise OutputError(f"cannot write '{self._path}': {reason(error)}") from error
         if written != len(lines):
             raise OutputError(f"cannot write '{self._path}': only a part of a line fits; make room on the disk")
 
-    def _read(self, read_line: Callable[[bytes], str | None]) -> int:
-        """Where the whole records end; a foreign file may be of any kind and size, so its beginning is looked at first."""
+    def _read(
+        self, header: bytes, line_start: bytes, read_line: Callable[[bytes], str | None], *, headless: bool
+    ) -> tuple[int, tuple[int, str | None]]:
+        """Where the whole records end, where the last of them begins, and whose it is.
+
+        A foreign file may be of any kind and size, so its beginning is looked at first.
+        """
         with open_regular(self._path, LARGEST) as file:
-            start = file.read(len(self._header))
-            if not start:
-                return 0
+            start = file.read(len(header))
             number = end = 0
-            if start == self._header:
+            if start == header:
                 number, end = start.count(b"\n"), len(start)
-            elif self._headless and start.startswith(self._line_start):
+            elif headless and start.startswith(line_start):
                 file.seek(0)
-            else:
-                self._refuse(1)
-            last: tuple[str | None, int] = (None, end)
+            elif start:
+                raise self._problem(1)
+            last: tuple[int, str | None] = (end, None)
             for line in file:
                 number += 1
                 if not line.endswith(b"\n"):
-                    if not number > 1 or not self._may_be_half(line):
-                        self._refuse(number)
-                    break
+                    if number == 1 or not (line.startswith(line_start) or line_start.startswith(line)):
+                        raise self._problem(number)
+                    break  # the half line of a killed process
                 record = read_line(line[:-1])
                 if record is None:
-                    self._refuse(number)
-                if record != last[0]:
-                    last = (record, end)
+                    raise self._problem(number)
+                if record != last[1]:
+                    last = (end, record)
                 end += len(line)
-        if not self._redo_last:
-            return end
-        self.cut = last[0]
-        return last[1]
+        return end, last
 
-    def _may_be_half(self, line: bytes) -> bool:
-        return line.startswith(self._line_start) or self._line_start.startswith(line)
-
-    def _refuse(self, number: int) -> None:
-        raise DataError(f"'{self._path}', line {number}, is no {self._what}; {self._advice[0]}")
+    def _problem(self, number: int) -> DataError:
+        return DataError(f"'{self._path}', line {number}, {self._unlike}")
 
 
 def _lock(path: Path) -> FileIO:

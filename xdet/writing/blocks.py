@@ -1,21 +1,4 @@
-"""What a report is made of: pure data, which knows no medium. ``terminal``, ``html`` and ``markdown`` render it.
-
-::
-
-    Report
-    └── Section         a heading and its blocks
-        ├── Text        a paragraph
-        ├── Facts       terms and what is told of them
-        ├── Items       a list
-        ├── Table       rows under titles
-        ├── Verdict     passed, failed, ...: a title, what was compared, what is wrong
-        ├── Bars        counts by a label: a histogram
-        ├── Strips      a cell per layer and distance
-        ├── Pictures    photographs with captions
-        ├── Commands    lines for a shell
-        ├── Written     text by hand, in Markdown
-        ├── Blanks      lines to fill in by hand
-        └── Folded      blocks that a page shows on request, and a terminal does not
+"""What a report is made of: sections of blocks, pure data, which ``terminal``, ``html`` and ``markdown`` render.
 
 Texts are plain: each renderer escapes them in its own way. A number in a text stands by itself, in a tuple: a page
 keeps its exact value beside the digits that people read.
@@ -23,7 +6,7 @@ keeps its exact value beside the digits that people read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from xdet.writing.text import format_distance
@@ -74,15 +57,7 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under titles.
-
-    Attributes:
-        headers: a title per column.
-        rows: a cell per column each.
-        keys: how many columns in front name a row; a narrow medium repeats them.
-        faults: indices of the rows that stand out.
-        only: the medium that shows it; None is every one.
-    """
+    """Rows under titles; ``keys`` columns in front name a row, and the rows ``faults`` stand out."""
 
     headers: tuple[str, ...]
     rows: tuple[tuple[Inline, ...], ...]
@@ -189,14 +164,7 @@ Block = Text | Facts | Items | Table | Verdict | Bars | Strips | Pictures | Comm
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, empty for none, and its blocks; without any it is left out.
-
-    Attributes:
-        title: the heading.
-        blocks: what stands below it.
-        only: the medium that shows it; None is every one.
-        alone: a printed page ends behind it.
-    """
+    """A heading, empty for none, and its blocks; without any it is left out. A printed page ends behind an ``alone`` one."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -206,15 +174,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything.
-
-    Attributes:
-        title: of the page, or of the document.
-        sections: in order.
-        lead: what it is about, a line each.
-        status: how the whole ended; None where nothing is judged.
-        verdict: the same in a sentence: first on a page, last on a terminal.
-    """
+    """Everything: ``lead`` says what it is about, ``verdict`` how it ended: first on a page, last on a terminal."""
 
     title: str
     sections: tuple[Section, ...]
@@ -224,12 +184,12 @@ class Report:
 
     def shown_in(self, medium: Medium) -> list[Section]:
         """The sections that this medium shows, with the blocks that it shows."""
-        found = []
+        sections = []
         for section in self.sections:
-            blocks = tuple(b for b in section.blocks if getattr(b, "only", None) in (None, medium))
+            blocks = tuple(block for block in section.blocks if getattr(block, "only", None) in (None, medium))
             if blocks and section.only in (None, medium):
-                found.append(Section(section.title, blocks, section.only, section.alone))
-        return found
+                sections.append(replace(section, blocks=blocks))
+        return sections
 
 
 def pieces(content: Inline) -> tuple[Value, ...]:
@@ -238,15 +198,12 @@ def pieces(content: Inline) -> tuple[Value, ...]:
 
 
 def plain(content: Inline) -> str:
-    """A text without markup: three digits of a distance, all of a count."""
-    return "".join(map(_plain_value, pieces(content)))
+    """A text without markup."""
+    return "".join(piece.text if isinstance(piece, Code) else plain_value(piece) for piece in pieces(content))
 
 
-def _plain_value(value: Value) -> str:
-    if isinstance(value, Code):
-        return value.text
-    if isinstance(value, int):
-        return f"{value:,}"
+def plain_value(value: str | int | float | None) -> str:
+    """A value for people: three digits of a distance, all of a count."""
     if isinstance(value, float):
         return format_distance(value)
-    return value or ""
+    return f"{value:,}" if isinstance(value, int) else value or ""

@@ -44,12 +44,9 @@ def has_mark(path: Path, mark: re.Pattern[bytes]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A file that a command is going to write.
+    """A file that a command is going to write, perhaps in a folder that it makes.
 
-    Attributes:
-        path: where.
-        mark: what such a file of ours begins with; None where nothing proves whose a file is.
-        in_new_folder: the command makes its folder.
+    ``mark`` is what such a file of ours begins with; None where nothing proves whose a file is.
     """
 
     path: Path
@@ -74,7 +71,7 @@ def require_outputs(outputs: Sequence[Output], inputs: Iterable[Path], *, force:
         raise UsageError(problem)
     places: set[str] = set()
     for output in outputs:
-        if _is_folder(output.path.parent) or not output.in_new_folder:
+        if is_folder(output.path.parent) or not output.in_new_folder:
             require_target(output.path)
         place = os.path.realpath(output.path)
         if place in places and not output.path.is_char_device():
@@ -88,11 +85,11 @@ def require_apart(folder: Path, photographs: Sequence[Path]) -> None:
     Raises:
         UsageError: a photograph, or what its link points to, lies in ``folder``.
     """
-    if not _is_folder(folder):
+    if not is_folder(folder):
         return
     for photograph in photographs:
         for place in (photograph.parent, Path(os.path.realpath(photograph)).parent):
-            if _is_folder(place) and place.samefile(folder):
+            if is_folder(place) and place.samefile(folder):
                 raise UsageError(
                     f"'{folder}' holds the photograph '{photograph}'; name another folder for the pictures"
                 )
@@ -117,10 +114,6 @@ def holds(path: Path, data: bytes) -> bool:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path``, replacing what was there.
-
-    Args:
-        path: the target; its folder must exist.
-        data: the whole content.
 
     Raises:
         OutputError: the folder is missing or not writable, the target is a folder, or the disk is full.
@@ -177,8 +170,6 @@ def make_folder(path: Path) -> None:
         raise OutputError(f"cannot create the folder '{path}': {write_problem(error, path)}") from error
 
 
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # such as a name that is too long: making it tells
-        return False
+def is_folder(path: Path) -> bool:
+    """Whether it is one; False for what no system takes, such as a name that is too long: using it tells."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises

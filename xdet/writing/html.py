@@ -1,6 +1,6 @@
 """A report as one page of HTML that loads nothing: style, charts and pictures are inside, and no program runs in it.
 
-``shown`` is the escaping of HTML: whatever comes from files goes through it, every number through ``number``.
+``shown`` is the escaping of HTML: whatever comes from files goes through it.
 """
 
 from __future__ import annotations
@@ -13,24 +13,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xdet.writing.blocks import (
-    Bars,
-    Blanks,
-    Code,
-    Commands,
-    Facts,
-    Folded,
-    Items,
-    Pictures,
-    Strips,
-    Table,
-    Text,
-    Verdict,
-    Written,
-    pieces,
-)
+from xdet.writing import blocks
+from xdet.writing.blocks import pieces, plain_value
 from xdet.writing.files import PAGE_START
-from xdet.writing.text import format_distance, printable
+from xdet.writing.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,35 +46,35 @@ def report_page(report: Report) -> str:
 def block_html(block: Block) -> str:  # noqa: PLR0911 - one for each kind of block
     """A block."""
     match block:
-        case Text():
+        case blocks.Text():
             return f"<p{' class=soft' if block.soft else ''}>{inline(block.content)}</p>"
-        case Facts():
-            told = (f"<dt>{shown(term)}</dt><dd>{inline(value)}</dd>" for term, value in block.entries)
-            return f"<dl>{''.join(told)}</dl>"
-        case Items():
+        case blocks.Facts():
+            entries = (f"<dt>{shown(term)}</dt><dd>{inline(value)}</dd>" for term, value in block.entries)
+            return f"<dl>{''.join(entries)}</dl>"
+        case blocks.Items():
             title = f"<p>{shown(block.title)}</p>" if block.title else ""
             return f"{title}{_list(map(inline, block.entries))}" if block.entries else title
-        case Table():
+        case blocks.Table():
             return _table(block)
-        case Verdict():
+        case blocks.Verdict():
             return _verdict(block)
-        case Bars():
+        case blocks.Bars():
             return f"<figure>{_bars(block)}<figcaption>{shown(block.title)}</figcaption></figure>"
-        case Strips():
+        case blocks.Strips():
             return _strips(block)
-        case Pictures():
+        case blocks.Pictures():
             title = f"<h3>{shown(block.title)}</h3>" if block.title else ""
             figures = "".join(map(_figure, block.pictures))
             return f"{title}<div class=pair>{figures}</div>{_list(map(shown, block.notes))}"
-        case Commands():
+        case blocks.Commands():
             return f"<pre>{shown(chr(10).join(block.lines), lines=True)}</pre>"
-        case Written():
-            return f"<pre>{shown(block.markdown, lines=True)}</pre>"
-        case Blanks():
+        case blocks.Blanks():
             lines = (f"<div><dt>{shown(title)}</dt><dd></dd></div>" for title in block.titles)
             return f"<dl class=blanks>{''.join(lines)}</dl>"
-        case Folded():
+        case blocks.Folded():
             return f"<details><summary>{shown(block.title)}</summary>{_blocks(block.blocks)}</details>"
+        case blocks.Written():
+            raise TypeError("a page shows no Markdown")
 
 
 def shown(text: str, *, lines: bool = False) -> str:
@@ -98,23 +84,18 @@ def shown(text: str, *, lines: bool = False) -> str:
     return html.escape(printable(text), quote=True)
 
 
-def number(value: float) -> str:
-    """A number for people, three digits of a distance and all of a count; ``<data>`` holds it as the JSON does."""
-    exact = repr(value) if math.isfinite(value) else "null"
-    told = f"{value:,}" if isinstance(value, int) else format_distance(value)
-    return f'<data value="{exact}">{told}</data>'
-
-
 def inline(content: Inline) -> str:
     """A text with its numbers and names."""
     return "".join(map(_value, pieces(content)))
 
 
 def _value(value: Value) -> str:
-    if isinstance(value, Code):
+    """Of a number the digits for people; ``<data>`` holds it as the JSON does."""
+    if isinstance(value, blocks.Code):
         return f"<code>{shown(value.text)}</code>"
     if isinstance(value, int | float):
-        return number(value)
+        exact = repr(value) if math.isfinite(value) else "null"
+        return f'<data value="{exact}">{plain_value(value)}</data>'
     return shown(value or "")
 
 
@@ -124,22 +105,22 @@ def _section(section: Section) -> str:
     return f"<section{look}>{title}{_blocks(section.blocks)}</section>"
 
 
-def _blocks(blocks: Iterable[Block]) -> str:
+def _blocks(content: Iterable[Block]) -> str:
     """Verdicts and bars that follow each other stand side by side."""
-    boxes: dict[type, str] = {Verdict: "parts", Bars: "charts"}
-    told = []
-    for kind, group in groupby(blocks, type):
-        content = "".join(map(block_html, group))
-        told.append(f"<div class={boxes[kind]}>{content}</div>" if kind in boxes else content)
-    return "".join(told)
+    boxes: dict[type, str] = {blocks.Verdict: "parts", blocks.Bars: "charts"}
+    parts = []
+    for kind, group in groupby(content, type):
+        part = "".join(map(block_html, group))
+        parts.append(f"<div class={boxes[kind]}>{part}</div>" if kind in boxes else part)
+    return "".join(parts)
 
 
 def _list(items: Iterable[str]) -> str:
-    told = "".join(f"<li>{item}</li>" for item in items)
-    return f"<ul class=soft>{told}</ul>" if told else ""
+    entries = "".join(f"<li>{item}</li>" for item in items)
+    return f"<ul class=soft>{entries}</ul>" if entries else ""
 
 
-def _table(table: Table) -> str:
+def _table(table: blocks.Table) -> str:
     """A table in a box that scrolls; on a narrow screen every row is a list of titles and cells."""
     columns = list(zip(*table.rows, strict=True)) or [()] * len(table.headers)
     numeric = [any(isinstance(cell, int | float) for cell in column) for column in columns]
@@ -158,19 +139,20 @@ def _table(table: Table) -> str:
 
 
 def _cell(content: Inline, title: str) -> str:
-    told, text = f'data-title="{shown(title)}"', inline(content)
+    text = inline(content)
     if isinstance(content, int | float):
-        return f"<td class=number {told}>{text}</td>"
-    words = re.sub("<[^>]*>", "", text)  # what is seen decides, not its markup
-    return f"<td{' class=wide' if len(words) > LONG else ''} {told}>{text}</td>"
+        look = " class=number"
+    else:
+        look = " class=wide" if len(re.sub("<[^>]*>", "", text)) > LONG else ""  # what is seen, without markup
+    return f'<td{look} data-title="{shown(title)}">{text}</td>'
 
 
-def _verdict(block: Verdict) -> str:
+def _verdict(block: blocks.Verdict) -> str:
     lines = "".join(f"<p class=soft>{inline(line)}</p>" for line in block.lines)
     findings = "".join(
-        f"<li>{f'<b>{shown(found.cause)}</b>: ' if found.cause else ''}{shown(found.message)}"
-        f"{f'<br>→ {shown(found.advice)}' if found.advice else ''}</li>"
-        for found in block.findings
+        f"<li>{f'<b>{shown(wrong.cause)}</b>: ' if wrong.cause else ''}{shown(wrong.message)}"
+        f"{f'<br>→ {shown(wrong.advice)}' if wrong.advice else ''}</li>"
+        for wrong in block.findings
     )
     listed = f"<ul>{findings}</ul>" if findings else ""
     return (
@@ -188,17 +170,17 @@ def _figure(picture: Picture) -> str:
     )
 
 
-def _bars(block: Bars) -> str:
+def _bars(block: blocks.Bars) -> str:
     """One value is as visible as a million; bars behind the last one with a value are left out."""
     last = max((i for i, (_, count) in enumerate(block.bars) if count), default=0)
     bars = block.bars[: max(last, 1) + 1]
     most = max(math.log10(1 + count) for _, count in bars)
     rows = "".join(_bar(label, count, ROW * i, most) for i, (label, count) in enumerate(bars))
-    told = ", ".join(f"{label}: {count:,}" for label, count in bars)
+    counts = ", ".join(f"{label}: {count:,}" for label, count in bars)
     foot = ROW * len(bars)
     scale = f'<text class=scale x="{LABEL}" y="{foot + 13}">bars: logarithmic scale; counts: exact</text>'
     return (
-        f'<svg viewBox="0 0 {WIDTH} {foot + 20}" role=img aria-label="{shown(block.title)}: {shown(told)}">'
+        f'<svg viewBox="0 0 {WIDTH} {foot + 20}" role=img aria-label="{shown(block.title)}: {shown(counts)}">'
         f"{rows}{scale}</svg>"
     )
 
@@ -212,7 +194,7 @@ def _bar(label: str, count: int, y: int, most: float) -> str:
     )
 
 
-def _strips(block: Strips) -> str:
+def _strips(block: blocks.Strips) -> str:
     """A fault has its own colour and a frame."""
     cells = [cell for _, row in block.rows for cell in row if cell is not None]
     count = max((len(row) for _, row in block.rows), default=0)

@@ -6,28 +6,11 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from xdet.writing.blocks import (
-    Bars,
-    Blanks,
-    Code,
-    Commands,
-    Facts,
-    Folded,
-    Items,
-    Pictures,
-    Strips,
-    Table,
-    Text,
-    Verdict,
-    Written,
-    pieces,
-    plain,
-)
+from xdet.writing import blocks
+from xdet.writing.blocks import Code, pieces, plain
 from xdet.writing.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from xdet.writing.blocks import Block, Inline, Picture, Report
 
 # What starts HTML, code, emphasis, a link, an image, a bare address or a formula inside a line, and what ends a cell.
@@ -44,36 +27,26 @@ def report_markdown(report: Report) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def block_markdown(block: Block) -> str:  # noqa: PLR0911 - one for each kind of block
-    """A block, without a final newline."""
+def block_markdown(block: Block) -> str:
+    """A block, without a final newline; blocks that pages alone show are refused."""
     match block:
-        case Text():
+        case blocks.Text():
             return inline(block.content)
-        case Facts():
-            return _list([f"{escaped(term)}: {inline(told)}" for term, told in block.entries])
-        case Items():
-            title = [escaped(block.title)] if block.title else []
-            return "\n\n".join([*title, _list([inline(entry) for entry in block.entries])])
-        case Table():
-            return _table([block.headers, *block.rows])
-        case Verdict():
-            found = [f"{escaped(one.cause)}: {escaped(one.message)}" for one in block.findings]
-            lines = [f"**{block.status}** {escaped(block.title)}", *map(inline, block.lines)]
-            return "\n\n".join([*lines, _list(found)]).rstrip()
-        case Bars():
-            return _table([(block.title, "values"), *block.bars])
-        case Strips():
-            return _table([(name, *(None if c is None else c.value for c in row)) for name, row in block.rows])
-        case Pictures():
+        case blocks.Items():
+            title = f"{escaped(block.title)}\n\n" if block.title else ""
+            return title + "\n".join(f"- {inline(entry)}" for entry in block.entries)
+        case blocks.Table():
+            head, *lines = (f"| {' | '.join(map(inline, row))} |" for row in (block.headers, *block.rows))
+            return "\n".join([head, f"| {' | '.join(['---'] * len(block.headers))} |", *lines])
+        case blocks.Pictures():
             return "\n\n".join(map(_picture, block.pictures))
-        case Commands():
+        case blocks.Commands():
             return "\n".join(["```sh", *map(printable, block.lines), "```"])
-        case Written():
+        case blocks.Written():
             return block.markdown
-        case Blanks():
-            return _list([f"{escaped(title)}:" for title in block.titles])
-        case Folded():
-            return "\n\n".join([f"### {escaped(block.title)}", *map(block_markdown, block.blocks)])
+        case _:
+            msg = f"a Markdown document has no {type(block).__name__}"
+            raise TypeError(msg)
 
 
 def escaped(text: str) -> str:
@@ -94,25 +67,15 @@ def code(name: str) -> str:
 
 def inline(content: Inline) -> str:
     """A text with its numbers and names."""
-    found = pieces(content)
-    if not any(isinstance(piece, Code) for piece in found):
+    parts = pieces(content)
+    if not any(isinstance(part, Code) for part in parts):
         return escaped(plain(content))
-    told = [code(piece.text) if isinstance(piece, Code) else _kept(plain(piece)) for piece in found]
-    return "".join(told).strip()
+    return "".join(code(part.text) if isinstance(part, Code) else _kept(plain(part)) for part in parts).strip()
 
 
 def _kept(text: str) -> str:
     """Escaped with the spaces at its ends, which part it from its neighbours."""
     return f"{' ' * text.startswith(' ')}{escaped(text)}{' ' * text.endswith(' ')}" if text.strip() else text
-
-
-def _list(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _table(rows: Sequence[Sequence[Inline]]) -> str:
-    lines = [f"| {' | '.join(map(inline, row))} |" for row in rows]
-    return "\n".join([lines[0], f"| {' | '.join(['---'] * len(rows[0]))} |", *lines[1:]])
 
 
 def _picture(picture: Picture) -> str:

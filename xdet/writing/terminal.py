@@ -12,7 +12,8 @@ import unicodedata
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
-from xdet.writing.blocks import Blanks, Commands, Facts, Items, Table, Text, Verdict, plain
+from xdet.writing import blocks
+from xdet.writing.blocks import plain
 from xdet.writing.text import printable
 
 if TYPE_CHECKING:
@@ -80,48 +81,43 @@ def display_width(text: str) -> int:
 
 def _lines(block: Block, width: int) -> Iterator[str]:
     match block:
-        case Text():
+        case blocks.Text():
             yield from wrapped(plain(block.content), width)
-        case Facts():
+        case blocks.Facts():
             margin = max((display_width(printable(term)) for term, _ in block.entries), default=0)
-            for term, told in block.entries:
-                title = printable(term)
-                first = title + " " * (margin - display_width(title)) + GAP
-                yield from wrapped(plain(told), width, first=first, rest=" " * len(GAP + " " * margin))
-        case Items():
+            for term, value in block.entries:
+                first = _padded(printable(term), margin, right=False) + GAP
+                yield from wrapped(plain(value), width, first=first, rest=" " * margin + GAP)
+        case blocks.Items():
             yield from wrapped(block.title, width) if block.title else ()
             shown = block.entries[: block.most]
             for entry in shown:
                 yield from wrapped(plain(entry), width, first=GAP if block.title else "")
             if len(shown) < len(block.entries):
                 yield f"{GAP}... and {len(block.entries) - len(shown)} more (--json has them all)"
-        case Table():
+        case blocks.Table():
             yield from _table(block, width)
-        case Verdict():
+        case blocks.Verdict():
             yield from _verdict(block, width)
-        case Commands():
-            yield from map(printable, block.lines)
-        case Blanks():
-            yield from (f"{printable(title)}: {'_' * 30}" for title in block.titles)
         case _:  # pictures, charts, folded numbers: a page shows them
             return
 
 
-def _verdict(block: Verdict, width: int) -> Iterator[str]:
+def _verdict(block: blocks.Verdict, width: int) -> Iterator[str]:
     margin = " " * 11
     yield from wrapped(block.title, width, first=f"{block.status.upper():10} ", rest=margin)
     for line in block.lines:
         yield from wrapped(plain(line), width, first=margin)
     for finding in block.findings[:MOST_FINDINGS]:
-        told = f"{finding.cause}: {finding.message}" if finding.cause else finding.message
-        yield from wrapped(told, width, first=margin)
+        cause = f"{finding.cause}: " if finding.cause else ""
+        yield from wrapped(f"{cause}{finding.message}", width, first=margin)
         if finding.advice:
             yield from wrapped(f"-> {finding.advice}", width, first=f"{margin}{GAP}")
     if len(block.findings) > MOST_FINDINGS:
         yield f"{margin}... and {len(block.findings) - MOST_FINDINGS} more (--json has them all)"
 
 
-def _table(table: Table, width: int) -> list[str]:
+def _table(table: blocks.Table, width: int) -> list[str]:
     cells = [[printable(plain(cell)) for cell in row] for row in (table.headers, *table.rows)]
     columns = [tuple(column) for column in zip(*cells, strict=True)]
     if (widths := _fitted(columns, width)) is not None:

@@ -112,10 +112,14 @@ def message_line(message: str) -> str:
     return printable(message)
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line; its kind where it says nothing."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+def one_line(text: str) -> str:
+    """A text with a space for every run of spaces and line ends."""
+    return " ".join(text.split())
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, in one line: the system's words, else the error's own, else its kind."""
+    return getattr(error, "strerror", None) or one_line(str(error)) or type(error).__name__
 
 
 def printable(text: str) -> str:
@@ -124,14 +128,7 @@ def printable(text: str) -> str:
 
 
 def image_names(images: Sequence[str]) -> list[str]:
-    """Names without folders; images of equal names keep as many parent folders as tell them apart.
-
-    Args:
-        images: names or paths as the caller gave them.
-
-    Returns:
-        One name per image, with ``/`` between folders on every system.
-    """
+    """Names without folders; those of equal names keep as many parents as tell them apart, with ``/`` between folders."""
     parts = [PurePath(image).parts or (image,) for image in images]
     kept = [1] * len(parts)
     while True:
