@@ -12,7 +12,7 @@ import logging
 import os
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from xdet.detections import require_classes
 from xdet.errors import ImageError, UsageError, XdetError, import_extra
 from xdet.pictures.addresses import Address, is_stored
 from xdet.pictures.download import fetch
-from xdet.pictures.images import Encoded, hash_photograph, read_image
+from xdet.pictures.images import Encoded, hash_file
 from xdet.pictures.preparation import Preparation, Prepared, prepare, through_network
 from xdet.writing.files import with_sidecars
 
@@ -230,16 +230,15 @@ def _ready(row: Mapping[str, Any], image: ImageInput) -> _Ready:
         return _Ready(NamedImage(row["image"], row["sha256"]), prepared)
     name, data = row["path"], row.get("bytes")
     if data is None and not is_stored(name):
-        digest = hash_photograph(Path(name))
+        digest = hash_file(Path(name))
     else:
         data = fetch(Address(name, in_store=True)) if data is None else data
         digest = hashlib.sha256(data).hexdigest()
     try:
-        picture = Path(name) if data is None else read_image(Encoded(name, data), honour_exif=True)
-        prepared = prepare(picture, Preparation(image))
+        prepared = prepare(name if data is None else Encoded(name, data), Preparation(image))
     except ImageError as error:
         raise _UnreadableError(str(error), digest) from error
-    return _Ready(NamedImage(name, digest), replace(prepared, name=name))
+    return _Ready(NamedImage(name, digest), prepared)
 
 
 def _decode(batch: Any, image: ImageInput) -> Any:

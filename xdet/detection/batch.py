@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xdet.detection.report import DetectionReport, FailedImage
 from xdet.detection.rows import NamedImage
 from xdet.errors import ImageError
-from xdet.pictures.images import Encoded, hash_photograph, read_image
+from xdet.pictures.images import Encoded, hash_file
 from xdet.pictures.preparation import Preparation, prepare, through_network
 from xdet.pictures.render import draw_detections, save_picture
 
@@ -89,7 +88,7 @@ def detect_to_file(
     for index, image in enumerate(images):
         name = result_name(image)
         known = results.done.get(name)
-        differs = known is not None and isinstance(image, Path) and known != hash_photograph(image)
+        differs = known is not None and isinstance(image, Path) and known != hash_file(image)
         changed += differs
         if known is None or differs or name in results.errors:
             todo.append(index)
@@ -149,14 +148,13 @@ def detect_stream(
     def ready(image: Path | Address) -> Prepared:
         if isinstance(image, Path):
             if note_digest is not None:
-                note_digest(result_name(image), hash_photograph(image))
+                note_digest(result_name(image), hash_file(image))
             return prepare(image, how)
         from xdet.pictures.download import fetch
 
         data = fetch(image)
         if note_digest is not None:
             note_digest(result_name(image), hashlib.sha256(data).hexdigest())
-        pixels = read_image(Encoded(str(image), data), honour_exif=how.honour_exif)
-        return replace(prepare(pixels, how), name=str(image))
+        return prepare(Encoded(str(image), data), how)
 
     yield from through_network(images, ready, detect_and_draw, batch=detector.batch, workers=detector.workers)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -17,8 +16,7 @@ from converters.spec import DetectorSpec, Thresholds
 from xdet.detections import Detections, require_classes
 from xdet.errors import ImageError, ModelError, UsageError
 from xdet.model.file import read_model_file, require_source
-from xdet.pictures.inputs import read_picture
-from xdet.pictures.preparation import ARRAY, Preparation, Prepared, prepare, stack_pixels, through_network
+from xdet.pictures.preparation import ARRAY, Preparation, Prepared, prepare, read_picture, stack_pixels, through_network
 from xdet.runtimes.base import Runtime, network_turns, require_thresholds
 from xdet.runtimes.frozen_copies import open_at
 from xdet.runtimes.processors import RuntimeChoices
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from converters.description.statements import SourceOptions
-    from xdet.pictures.inputs import Color
+    from xdet.pictures.preparation import Color
 
 
 Image = Any  # str | os.PathLike[str] | NDArray[np.uint8] | PIL.Image.Image, and no package is loaded to say so
@@ -192,9 +190,8 @@ class Detector:
                 on_failure(os.fspath(image) if isinstance(image, str | os.PathLike) else ARRAY, found)
 
     def _ready(self, image: Image, color: Color) -> Prepared:
-        picture = read_picture(image, color=color)
-        how = Preparation(self.spec.image, reduced=self.decode == "reduced")
-        return replace(prepare(picture.photograph, how), name=picture.name)
+        name, photograph = read_picture(image, color=color)
+        return prepare(photograph, Preparation(self.spec.image, reduced=self.decode == "reduced"), name=name)
 
     @property
     def batch(self) -> int:

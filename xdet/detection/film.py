@@ -7,7 +7,7 @@ shown is never older than one detection. Memory holds a few frames however long 
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xdet.detection.rows import NamedImage
@@ -75,7 +75,7 @@ def detect_frames(
     def ready(frame: Frame | ImageError) -> Prepared:
         if isinstance(frame, ImageError):
             raise frame
-        return replace(prepare(frame.pixels, how), name=film.name)
+        return prepare(frame.pixels, how, name=film.name)
 
     def detect_and_draw(batch: Sequence[Prepared]) -> list[tuple[Detections, NDArray[np.uint8] | None]]:
         results = detector.detect_prepared(batch)

@@ -19,7 +19,7 @@ from xdet.detection.rows import require_entry
 from xdet.errors import DataError, UsageError
 from xdet.evaluation.dataset import Problem
 from xdet.evaluation.predictions import Found, Predictions, Seconds
-from xdet.pictures.images import hash_photograph
+from xdet.pictures.images import hash_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -46,7 +46,7 @@ class Detected:
         found: dict[int, Found] = {}
         problems = []
         for image in images:
-            entry = self.entries.get(hash_photograph(image.path))
+            entry = self.entries.get(hash_file(image.path))
             if entry is None or entry.error is not None:
                 why = "it is not among the results" if entry is None else entry.error
                 problems.append(Problem("unreadable_images", f"image {image.id}: '{self.file}': {why}"))

@@ -25,7 +25,7 @@ import numpy as np
 from xdet import __version__
 from xdet.errors import ImageError, UsageError
 from xdet.evaluation.dataset import Problem
-from xdet.pictures.images import hash_photograph
+from xdet.pictures.images import hash_file
 from xdet.pictures.preparation import Preparation, prepare, stack_pixels, through_network
 from xdet.runtimes.base import network_turns
 from xdet.writing.appended import AppendedFile
@@ -217,7 +217,7 @@ class KeptPredictions:
         taken = {}
         for image in images:
             versions = self._lines.get((run, image.id))
-            found = None if versions is None else versions.get(hash_photograph(image.path))
+            found = None if versions is None else versions.get(hash_file(image.path))
             if found is not None:
                 taken[image.id] = found
         return taken
@@ -231,7 +231,7 @@ class KeptPredictions:
         line = {
             "run": run,
             "image": image.id,
-            "sha256": hash_photograph(image.path),
+            "sha256": hash_file(image.path),
             "boxes_xyxy": found.boxes_xyxy.tolist(),
             "scores": found.scores.tolist(),
             "classes": found.classes.tolist(),

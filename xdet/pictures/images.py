@@ -21,7 +21,7 @@ import zlib
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -73,12 +73,7 @@ _warning_filters = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A picture's file in memory.
-
-    Attributes:
-        name: for messages.
-        data: the bytes of the file.
-    """
+    """A picture's file in memory, with a name for messages."""
 
     name: str
     data: bytes
@@ -88,34 +83,20 @@ class Encoded:
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """List the image files that ``paths`` name.
+    """List the image files that ``paths`` name, each once, in order.
 
-    Files stay as given, readable or not, so that one bad file does not hide the others. A folder gives its
-    own image files by suffix (any case), sorted by name; its subfolders and hidden files are not searched. A
-    path named twice is listed once.
-
-    Args:
-        paths: files and folders.
-
-    Returns:
-        The files, in the order of ``paths``.
+    Files stay as given, readable or not, so that one bad file does not hide the others. A folder gives its own image
+    files by suffix (any case), sorted by name; its subfolders and hidden files are not searched.
 
     Raises:
         DataError: a folder holds no image, or cannot be read.
     """
-    found: dict[Path, None] = {}
-    for path in paths:
-        found.update(dict.fromkeys(_images_in(path) if is_folder(path) else [path]))
-    return list(found)
+    images = (image for path in paths for image in (_images_in(path) if is_folder(path) else [path]))
+    return list(dict.fromkeys(images))
 
 
-def hash_photograph(path: Path) -> str:
+def hash_file(path: Path, largest: int = LARGEST_PICTURE) -> str:
     """The SHA-256 of a photograph's file, as hex digits; nothing where it is gone or unreadable: reading it tells why."""
-    return hash_file(path, LARGEST_PICTURE)
-
-
-def hash_file(path: Path, largest: int) -> str:
-    """As ``hash_photograph``, of a file of at most ``largest`` bytes."""
     try:
         with open_regular(path, largest) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -144,18 +125,15 @@ def read_image(path: Path | Encoded, *, honour_exif: bool) -> NDArray[np.uint8]:
 def decoded_picture(
     path: Path | Encoded, *, honour_exif: bool, reduced_for: ImageInput | None = None
 ) -> Iterator[tuple[Image.Image, tuple[int, int]]]:
-    """As ``read_image``, left as Pillow holds it: mode RGB, decoded, its file closed; with the photograph's width and height.
+    """As ``read_image``, left as Pillow holds it: mode RGB, decoded, its file closed; with the photograph's (width, height).
 
-    Until the block ends, the picture counts among those that are being decoded.
-
-    Args:
-        path: as of ``read_image``.
-        honour_exif: as of ``read_image``.
-        reduced_for: a JPEG may come in a half, a quarter or an eighth of its width and height, which its decoder gives
-            in less time, as long as it is no smaller than it stands in this network's picture. None decodes all of it.
+    Until the block ends, the picture counts among those that are being decoded. With ``reduced_for`` a JPEG may come in
+    a half, a quarter or an eighth of its width and height, which its decoder gives in less time, as long as it is no
+    smaller than it stands in this network's picture.
     """
     with ExitStack() as stack:
-        with _image_errors(path), _file_of(path) as file:
+        opened = io.BytesIO(path.data) if isinstance(path, Encoded) else open_regular(path, LARGEST_PICTURE)
+        with _image_errors(path), opened as file:
             if not file.seek(0, os.SEEK_END):
                 raise ImageError(f"'{path}' is empty (0 bytes)")
             file.seek(0)
@@ -187,15 +165,6 @@ def upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
         upright = _upright(image)
         picture = _to_rgb(image, name)
         return _to_array(picture if upright is None else picture.transpose(upright))
-
-
-@contextmanager
-def _file_of(picture: Path | Encoded) -> Iterator[BinaryIO]:
-    if isinstance(picture, Encoded):
-        yield io.BytesIO(picture.data)
-    else:
-        with open_regular(picture, LARGEST_PICTURE) as file:
-            yield file
 
 
 class _PixelBudget:
@@ -235,11 +204,7 @@ def network_pixels(picture: NDArray[np.uint8] | Image.Image, target: ImageInput)
     """
     if target.any_size:
         return picture if isinstance(picture, np.ndarray) else _to_array(picture)
-    size = target.height, target.width
-    if isinstance(picture, np.ndarray):
-        pixels = resize_image(picture, *size, target.resize)
-    else:
-        pixels = resize_picture(picture, *size, target.resize)
+    pixels = resize_image(picture, target.height, target.width, target.resize)
     if target.color == "bgr":
         return np.ascontiguousarray(pixels[..., ::-1])
     if target.color == "grey":
@@ -247,13 +212,15 @@ def network_pixels(picture: NDArray[np.uint8] | Image.Image, target: ImageInput)
     return pixels
 
 
-def resize_image(image: NDArray[np.uint8], height: int, width: int, rule: ResizeRule) -> NDArray[np.uint8]:
+def resize_image(
+    image: NDArray[np.uint8] | Image.Image, height: int, width: int, rule: ResizeRule
+) -> NDArray[np.uint8]:
     """Bring a picture to ``height`` x ``width``.
 
     Args:
-        image: uint8 ``(h, w, 3)``, RGB.
-        height: rows of the result, at least 1.
-        width: columns of the result, at least 1.
+        image: uint8 ``(h, w, 3)``, RGB, or a decoded picture; at least 1 x 1 pixels.
+        height: of the result, at least 1.
+        width: of the result, at least 1.
         rule: ``"nearest"``: source index ``floor((i + 0.5) * ratio)``, clamped, in float32, ``ratio`` being
             source size / result size rounded to float32. ``"bilinear"``: half-pixel centres, no
             antialias, in float32, first along the rows, rounded half to even. ``"bilinear-antialias"``:
@@ -268,6 +235,10 @@ def resize_image(image: NDArray[np.uint8], height: int, width: int, rule: Resize
         ImageError: ``image`` is no such array, or has no pixels.
         ValueError: the size or the rule is none.
     """
+    if isinstance(image, Image.Image):
+        if rule == "bilinear-antialias":  # Pillow's own, without a copy
+            return _resize_antialias(image, height, width)
+        image = _to_array(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ImageError(f"an image must be uint8 (height, width, 3) with pixels, got {image.dtype} {image.shape}")
     if height < 1 or width < 1:
@@ -284,13 +255,6 @@ def resize_image(image: NDArray[np.uint8], height: int, width: int, rule: Resize
     if rule == "bilinear-antialias":
         return _resize_antialias(Image.fromarray(image), height, width)
     raise ValueError(f"the resize rule must be one of {', '.join(get_args(ResizeRule))}, got {rule!r}")
-
-
-def resize_picture(picture: Image.Image, height: int, width: int, rule: ResizeRule) -> NDArray[np.uint8]:
-    """``resize_image`` of a decoded picture; Pillow's own rule takes no copy of it."""
-    if rule == "bilinear-antialias":
-        return _resize_antialias(picture, height, width)
-    return resize_image(_to_array(picture), height, width, rule)
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -427,7 +391,7 @@ def _resize_bilinear(image: NDArray[np.uint8], height: int, width: int) -> NDArr
 def _lerp_columns(
     lines: NDArray[np.uint8], lefts: NDArray[np.intp], rights: NDArray[np.intp], weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Every line interpolated between its columns ``lefts`` and ``rights``: float32 ``(rows, columns)``."""
+    """Every line interpolated between its columns: float32 ``(rows, columns)``."""
     left = lines.take(lefts, axis=1, mode="clip").astype(np.float32)
     right = lines.take(rights, axis=1, mode="clip").astype(np.float32)
     right -= left

@@ -1,13 +1,11 @@
-"""From photographs to a network's pixels: the stages read and resize, timed, and overlapped with what comes behind them.
+"""From photographs to a network's pixels, timed, and many of them through one network.
 
 Whoever runs a network (``Detector``, evaluation, benchmarks, checks) takes ``Prepared`` images from here, in batches,
 so that all of them see the same pixels.
 
-Many photographs through one network: a worker takes each all the way, results come in order.
-
-Reading, stretching, the network and what is done with its boxes are one piece of work, so processors are busy as long
-as there are photographs, and little more than results waits in memory. Nothing depends on which worker did what:
-results, their order and the place of every error are those of a single worker.
+A worker takes a photograph all the way: reading, stretching, the network and what is done with its boxes are one piece
+of work, so processors are busy as long as there are photographs, and little more than results waits in memory. Nothing
+depends on which worker did what: results, their order and the place of every error are those of a single worker.
 """
 
 from __future__ import annotations
@@ -20,13 +18,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from xdet.errors import ImageError
-from xdet.pictures.images import decoded_picture, network_pixels, read_image
+from xdet.pictures.addresses import Address, is_address
+from xdet.pictures.images import Encoded, decoded_picture, network_pixels, read_image, upright_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -54,8 +54,8 @@ def through_network(
     Args:
         photographs: read lazily, ``batch`` at a time, no further ahead than the workers need.
         prepare: makes one ready for the network, or raises ``ImageError``.
-        detect: from as many as were ready, at least one, to a result for each.
-        batch: photographs that are given to ``detect`` at a time; the last time fewer, and without those that failed.
+        detect: from as many as were ready, at least one, ``batch`` at most, to a result for each.
+        batch: photographs that are given to ``detect`` at a time, without those that failed.
         workers: threads; with one, everything happens in the caller's thread when its turn comes.
 
     Yields:
@@ -135,8 +135,12 @@ def _ready_or_error(photograph: T, prepare: Callable[[T], Ready]) -> Ready | Ima
         return error
 
 
+Color = Literal["rgb", "bgr"]
 Photograph = str | os.PathLike[str] | NDArray[np.uint8]
 ARRAY = "<array>"
+EXPECTED = (
+    "a path, an http address, a PIL picture, or a uint8 array (height, width), (height, width, 3) or (height, width, 4)"
+)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -170,8 +174,7 @@ class Preparation:
         image: what the network takes: size and resize rule.
         honour_exif: turn photographs as their EXIF orientation says.
         keep_original: hand the photograph on, for drawing on it.
-        reduced: decode JPEG files no larger than the network needs (``decoded_picture``): in less time, to other
-            pixels.
+        reduced: decode JPEG files no larger than the network needs (``decoded_picture``): faster, to other pixels.
     """
 
     image: ImageInput
@@ -180,37 +183,34 @@ class Preparation:
     reduced: bool = False
 
 
-def prepare(image: Photograph, how: Preparation) -> Prepared:
+def prepare(image: Photograph | Encoded, how: Preparation, *, name: str | None = None) -> Prepared:
     """Read one image and bring it to the network's size and channels.
 
     Args:
-        image: a file, or uint8 ``(h, w, 3)``, RGB.
+        image: a file, on disk or in memory, or uint8 ``(h, w, 3)``, RGB.
         how: size, resize rule and the rest.
+        name: for results; None is ``image_name``.
 
     Raises:
         ImageError: it cannot be read, or is no such array.
     """
-    target, original = how.image, None
-    started = time.perf_counter()
-    file = image if isinstance(image, np.ndarray) else Path(image)
-    if isinstance(file, np.ndarray):
-        original = file
-    elif how.keep_original:
+    target, started = how.image, time.perf_counter()
+    file = image if isinstance(image, np.ndarray | Encoded) else Path(image)
+    original = file if isinstance(file, np.ndarray) else None
+    if not isinstance(file, np.ndarray) and how.keep_original:
         original = read_image(file, honour_exif=how.honour_exif)
-    if original is not None and (isinstance(file, np.ndarray) or not how.reduced):
+    if isinstance(file, np.ndarray) or (original is not None and not how.reduced):
+        assert original is not None  # noqa: S101 - an array is its own
         stands = size_wh = (original.shape[1], original.shape[0])
         read = time.perf_counter()
         pixels = network_pixels(original, target)
     else:  # without a copy of the photograph as an array
-        assert not isinstance(file, np.ndarray)  # noqa: S101 - it is its own original
-        with decoded_picture(file, honour_exif=how.honour_exif, reduced_for=target if how.reduced else None) as (
-            picture,
-            size_wh,
-        ):
+        reduced_for = target if how.reduced else None
+        with decoded_picture(file, honour_exif=how.honour_exif, reduced_for=reduced_for) as (picture, size_wh):
             stands, read = picture.size, time.perf_counter()
             pixels = network_pixels(picture, target)
     return Prepared(
-        name=image_name(image),
+        name=image_name(image) if name is None else name,
         size_wh=size_wh,
         pixels=pixels,
         placement=target.placement(stands),
@@ -255,6 +255,56 @@ def stack_pixels(prepared: Sequence[Prepared]) -> NDArray[np.uint8]:
     return np.stack([image.pixels for image in prepared])
 
 
-def image_name(image: Photograph) -> str:
+def image_name(image: Photograph | Encoded) -> str:
     """How results and messages call an image."""
-    return ARRAY if isinstance(image, np.ndarray) else os.fspath(image)
+    if isinstance(image, np.ndarray):
+        return ARRAY
+    return image.name if isinstance(image, Encoded) else os.fspath(image)
+
+
+def read_picture(image: Any, *, color: Color = "rgb") -> tuple[str, Photograph | Encoded]:
+    """A picture of any kind that people hold: its name, and what ``prepare`` takes.
+
+    Grey becomes RGB of equal channels; transparency is dropped, not blended, as of files. A PIL picture is turned as
+    its EXIF orientation says, as a file is.
+
+    Args:
+        image: see ``EXPECTED``; an address is fetched.
+        color: order of an array's channels; OpenCV's is ``"bgr"``.
+
+    Raises:
+        ImageError: it is nothing of the kind, or cannot be fetched.
+    """
+    if color not in {"rgb", "bgr"}:
+        raise ImageError(f"color must be 'rgb' or 'bgr', got {color!r}")
+    if isinstance(image, str) and is_address(image):
+        from xdet.pictures.download import fetch
+
+        address = Address(image)
+        return str(address), Encoded(str(address), fetch(address))
+    if isinstance(image, str | os.PathLike) and not isinstance(path := os.fspath(image), bytes):
+        return path, path
+    if isinstance(image, np.ndarray):
+        return ARRAY, _array_to_rgb(image, color)
+    if isinstance(image, Image.Image):
+        return str(getattr(image, "filename", "") or "<picture>"), upright_rgb(image)
+    raise ImageError(f"an image must be {EXPECTED}, got {type(image).__module__}.{type(image).__qualname__}")
+
+
+def _array_to_rgb(image: NDArray[Any], color: Color) -> NDArray[np.uint8]:
+    """An array as uint8 ``(height, width, 3)``, RGB."""
+    shape = image.shape
+    channels = 1 if image.ndim == 2 else shape[2] if image.ndim == 3 else 0
+    if image.dtype != np.uint8 or channels not in {1, 3, 4} or not image.size:
+        hint = ""
+        if np.issubdtype(image.dtype, np.floating):
+            hint = "; scale it to 0..255 and convert it: (image * 255).round().astype('uint8')"
+        elif image.ndim == 3 and shape[0] in {1, 3, 4}:
+            hint = "; channels come last: image.transpose(1, 2, 0)"
+        elif image.ndim == 4:
+            hint = "; give a batch as a list of images: detector(list(images))"
+        raise ImageError(f"an image must be {EXPECTED}, got an array {image.dtype} {shape}{hint}")
+    if channels == 1:
+        return np.repeat(image.reshape(*shape[:2], 1), 3, axis=2)
+    rgb: NDArray[np.uint8] = image[..., 2::-1] if color == "bgr" else image[..., :3]
+    return rgb if channels == 3 and color == "rgb" else np.ascontiguousarray(rgb)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from xdet.errors import OutputError, RuntimeUnavailableError
-from xdet.pictures.render import fit_name
+from xdet.pictures.render import unique_paths
 from xdet.pictures.video import import_av
 from xdet.writing.text import reason
 
@@ -37,20 +37,13 @@ def recording_paths(names: Sequence[str], folder: Path) -> list[Path]:
     >>> [path.name for path in recording_paths(["a/1.mov", "b/1.mov", "camera 0", "2.avi"], Path("out"))]
     ['1.mov', '1-2.mov', 'camera 0.mp4', '2.avi.mp4']
     """
-    taken: set[str] = set()
-    paths = []
+    parts = []
     for name in names:
         last = PurePosixPath(name).name or name
         suffix = PurePosixPath(last).suffix
         kept = suffix.lower() in RECORDED
-        stem = fit_name(last.removesuffix(suffix) if kept else last)
-        unique, count = stem, 1
-        while unique.casefold() in taken:
-            count += 1
-            unique = f"{stem}-{count}"
-        taken.add(unique.casefold())
-        paths.append(folder / f"{unique}{suffix if kept else '.mp4'}")
-    return paths
+        parts.append((last.removesuffix(suffix), suffix) if kept else (last, ".mp4"))
+    return unique_paths(parts, folder)
 
 
 def require_encoder() -> None:
@@ -119,7 +112,8 @@ class Recording:
 
     def _open(self, width: int, height: int) -> None:
         options = {"flush_packets": "1"} | ({} if self._path.suffix.lower() == ".mkv" else _FRAGMENTS)
-        self._container = self._av.open(f"file:{self._path}", "w", options=options, format=_container(self._path))
+        container = {".mkv": "matroska", ".mov": "mov"}.get(self._path.suffix.lower(), "mp4")
+        self._container = self._av.open(f"file:{self._path}", "w", options=options, format=container)
         self._stream = self._container.add_stream(_ENCODER, rate=30, options=_QUALITY)
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt = "yuv420p"
@@ -127,10 +121,6 @@ class Recording:
 
     def _problem(self, error: Exception) -> OutputError:
         return OutputError(f"cannot write '{self._path}': {reason(error)}")
-
-
-def _container(path: Path) -> str:
-    return {".mkv": "matroska", ".mov": "mov"}.get(path.suffix.lower(), "mp4")
 
 
 def _even(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -25,7 +25,7 @@ from xdet.writing.files import SOFTWARE, write_bytes
 from xdet.writing.text import format_score, image_names
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -86,34 +86,31 @@ def draw_detections(image: NDArray[np.uint8], detections: Detections) -> NDArray
     """
     expected = (detections.height, detections.width, 3)
     if image.shape != expected or image.dtype != np.uint8:
-        found = f"{image.dtype} {image.shape}"
-        msg = f"the detections of '{detections.image}' belong to uint8 {expected}, got {found}"
-        raise ImageError(msg)
+        raise ImageError(
+            f"the detections of '{detections.image}' belong to uint8 {expected}, got {image.dtype} {image.shape}"
+        )
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
     style = _Style.for_picture(picture.width, picture.height)
-    worst_first = list(detections)[::-1]
-    for detection in worst_first:
+    best_first = list(detections)
+    for detection in reversed(best_first):
         _draw_box(draw, detection, style)
-    for label in _place_labels(draw, worst_first[::-1], style, picture.size)[::-1]:
+    for label in reversed(_place_labels(draw, best_first, style, picture.size)):
         _draw_label(draw, label)
     return np.array(picture)
 
 
 def save_picture(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write a picture, whole or not at all; the suffix names the format.
-
-    Args:
-        path: the target; its folder must exist.
-        image: uint8 ``(height, width, 3)``, RGB.
+    """Write a picture, uint8 ``(height, width, 3)``, RGB, whole or not at all; the suffix names the format.
 
     Raises:
         OutputError: an unknown suffix, a picture too large for it, or a target that cannot be written.
     """
     suffix = path.suffix.lower()
     if suffix not in PICTURE_FORMATS:
-        known = " ".join(PICTURE_FORMATS)
-        raise OutputError(f"cannot write '{path}': unknown picture suffix '{suffix}'; use one of {known}")
+        raise OutputError(
+            f"cannot write '{path}': unknown picture suffix '{suffix}'; use one of {' '.join(PICTURE_FORMATS)}"
+        )
     name, options = PICTURE_FORMATS[suffix]
     encoded, software = io.BytesIO(), PngInfo()
     software.add_text("Software", SOFTWARE)
@@ -121,8 +118,7 @@ def save_picture(path: Path, image: NDArray[np.uint8]) -> None:
         Image.fromarray(image).save(encoded, name, pnginfo=software, **options)
     except (OSError, ValueError) as error:
         height, width = image.shape[:2]
-        msg = f"cannot write '{path}': {name} refuses {width} x {height} pixels ({error})"
-        raise OutputError(msg) from error
+        raise OutputError(f"cannot write '{path}': {name} refuses {width} x {height} pixels ({error})") from error
     write_bytes(path, encoded.getvalue())
 
 
@@ -148,8 +144,6 @@ Rectangle = tuple[int, int, int, int]  # left, top, right, bottom
 
 @dataclass(frozen=True, slots=True)
 class _Label:
-    """A text with its ground, and where it stands."""
-
     text: str
     font_size: int
     colour: Colour
@@ -177,7 +171,7 @@ def _place_labels(
 def _label_form(
     draw: ImageDraw.ImageDraw, detection: Detection, style: _Style, size_wh: tuple[int, int], *, narrow: bool
 ) -> tuple[str, int, int, int] | None:
-    """Class and score in the largest form that fits into the picture: text, font size, width, height; None where none fits.
+    """Text, font size, width and height of the largest label that fits into the picture; None where none fits.
 
     ``narrow``: the large letters only where their box is as wide, so that a label covers less of its neighbours.
     """
@@ -222,15 +216,11 @@ def _shared(first: Rectangle, second: Rectangle) -> int:
 def _draw_label(draw: ImageDraw.ImageDraw, label: _Label) -> None:
     left, top, right, bottom = label.place
     draw.rectangle((left, top, right - 1, bottom - 1), fill=label.colour)
-    ink = _BLACK if _luminance(label.colour) > 130 else _WHITE
+    red, green, blue = label.colour
+    luminance = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R BT.601
+    ink = _BLACK if luminance > 130 else _WHITE
     middle = (left + (right - left) / 2, top + (bottom - top) / 2)
     draw.text(middle, label.text, fill=ink, font=ImageFont.load_default(label.font_size), anchor="mm")
-
-
-def _luminance(colour: Colour) -> float:
-    """Perceived brightness in 0..255 (ITU-R BT.601)."""
-    red, green, blue = colour
-    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def picture_paths(images: Sequence[Path], folder: Path) -> list[Path]:
@@ -244,12 +234,19 @@ def picture_paths(images: Sequence[Path], folder: Path) -> list[Path]:
     >>> [path.name for path in picture_paths([Path("1.jpg"), Path("1.JPG"), Path("2.gif")], Path("out"))]
     ['1.jpg', '1-2.JPG', '2.gif.png']
     """
-    taken: set[str] = set()
-    paths = []
+    parts = []
     for image, name in zip(images, image_names([str(image) for image in images]), strict=True):
         kept = image.suffix.lower() in PICTURE_FORMATS
-        suffix = image.suffix if kept else ".png"
-        stem, count = fit_name(name.removesuffix(suffix) if kept else name), 1
+        parts.append((name.removesuffix(image.suffix), image.suffix) if kept else (name, ".png"))
+    return unique_paths(parts, folder)
+
+
+def unique_paths(parts: Iterable[tuple[str, str]], folder: Path) -> list[Path]:
+    """A path in ``folder`` for each (stem, suffix); a stem whose file has its place already is counted."""
+    taken: set[str] = set()
+    paths = []
+    for name, suffix in parts:
+        stem, count = fit_name(name), 1
         unique = f"{stem}{suffix}"
         while unique.casefold() in taken:
             count += 1

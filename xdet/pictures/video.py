@@ -52,7 +52,6 @@ _STREAMS = {
 }
 # sys.platform -> libavdevice's format, and how it calls the device.
 _CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
-_QUARTER_TURN = 90
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -61,7 +60,7 @@ class Frame:
 
     Attributes:
         number: from 0, in the order of presentation.
-        time_s: seconds since the first frame, by the video's time stamps.
+        time_s: since the first frame, by the video's time stamps.
         pixels: uint8 ``(height, width, 3)``, RGB, upright.
     """
 
@@ -152,8 +151,8 @@ def read_frames(film: Film) -> Generator[Frame]:
         expected = stream.frames
     if damaged or number < expected:
         of = f" of {expected}" if expected else ""
-        told = f"{damaged} damaged pieces ({why or 'concealed by the decoder'})" if damaged else "its end is missing"
-        raise ImageError(f"'{film.name}': {number}{of} frames can be read: {told}; a repaired or whole file has all")
+        lost = f"{damaged} damaged pieces ({why or 'concealed by the decoder'})" if damaged else "its end is missing"
+        raise ImageError(f"'{film.name}': {number}{of} frames can be read: {lost}; a repaired or whole file has all")
 
 
 def is_live(film: Film) -> bool:
@@ -186,9 +185,7 @@ def frames_expected(film: Film) -> int:
 def newest_frames(film: Film, note_dropped: Callable[[int], object] = lambda _: None) -> Generator[Frame]:
     """The newest frame of a camera or stream whenever one is asked for, until it ends; the last one is always given.
 
-    Args:
-        film: the camera or stream.
-        note_dropped: gets the number of frames that were read and not given, at the end.
+    At the end ``note_dropped`` gets the number of frames that were read and not given.
 
     Raises:
         MissingExtraError, ImageError: as ``read_frames``, after the frames before it.
@@ -292,7 +289,7 @@ def _time(frame: Any, first: float | None, number: int, stream: Any) -> float:
 def _upright(frame: Any) -> NDArray[np.uint8]:
     """RGB, turned as the video's display matrix says."""
     pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / _QUARTER_TURN) % 4
+    turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
 

@@ -175,7 +175,7 @@ def test_what_failed_is_tried_again(
     assert write(detector, images, path).failed == 1
     assert path.read_bytes() == before  # the same failure is held once
     with monkeypatch.context() as patch:
-        patch.setattr("xdet.detection.batch.hash_photograph", lambda _: hashlib.sha256(whole).hexdigest())
+        patch.setattr("xdet.detection.batch.hash_file", lambda _: hashlib.sha256(whole).hexdigest())
         patch.setattr("xdet.detection.batch.prepare", lambda _, how: prepare(images[1], how))
         assert write(detector, images[:1], path).failed == 0  # such as a file that could not be read for a moment
     with ResultsFile(path, results_header(detector, None)) as results:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 from PIL import Image
 
+from converters.spec import ImageInput, Rescaling
 from tests.xdet.web import Site, serving
 from xdet.errors import ImageError, UsageError
 from xdet.pictures import download
 from xdet.pictures.addresses import Address
 from xdet.pictures.download import fetch, is_film
-from xdet.pictures.inputs import read_picture
+from xdet.pictures.preparation import Preparation, Prepared, prepare, read_picture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,13 +42,17 @@ def site() -> Iterator[Site]:
         yield site
 
 
+def read_and_prepare(address: str) -> Prepared:
+    name, photograph = read_picture(address)
+    return prepare(photograph, Preparation(ImageInput(4, 4, Rescaling(1.0, 0.0))), name=name)
+
+
 def test_a_picture_is_fetched_and_redirections_followed(site: Site) -> None:
     for path in ("/a.png", "/moved"):
         assert fetch(Address(site.address + path)) == png(200)
-    name, pixels = read_picture(f"{site.address}/a.png")
-    assert name == f"{site.address}/a.png"
-    assert isinstance(pixels, np.ndarray)
-    assert pixels[0, 0].tolist() == [200, 0, 0]
+    prepared = read_and_prepare(f"{site.address}/a.png")
+    assert prepared.name == f"{site.address}/a.png"
+    assert prepared.pixels[0, 0].tolist() == [200, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +68,7 @@ def test_a_picture_is_fetched_and_redirections_followed(site: Site) -> None:
 )
 def test_what_gives_no_picture_is_told(site: Site, path: str, words: str) -> None:
     with pytest.raises(ImageError, match=words) as caught:
-        read_picture(site.address + path)
+        read_and_prepare(site.address + path)
     assert "\n" not in str(caught.value)
 
 
