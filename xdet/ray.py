@@ -188,9 +188,8 @@ class _Actor:
         image = detector.spec.image
 
         def detect_ready(ready: Sequence[_Ready]) -> list[dict[str, Any]]:
-            found = detector.detect_prepared([each.prepared for each in ready])
-            kept = found if self._classes is None else [each.filter(classes=self._classes) for each in found]
-            return [found_to_entry(each.name, one) for each, one in zip(ready, kept, strict=True)]
+            results = detector.detect_prepared([each.prepared for each in ready], classes=self._classes)
+            return [found_to_entry(each.name, found) for each, found in zip(ready, results, strict=True)]
 
         stream = through_network(
             batch.to_pylist(), lambda row: _ready(row, image), detect_ready, batch=detector.batch, workers=1

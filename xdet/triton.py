@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from xdet.detection.detector import choose_thresholds
 from xdet.errors import ModelError, UsageError
 from xdet.model.contract import read_document
 from xdet.model.file import read_model_file
@@ -150,13 +151,9 @@ def _tensors(kind: str, values: Sequence[onnx.ValueInfoProto], *, batched: bool)
 
 def _with_thresholds(data: bytes, document: ModelDocument, score: float | None, iou: float | None) -> bytes:
     """The model with these thresholds as constants; as it is where it has none to choose."""
-    own = document.spec.thresholds
-    try:
-        asked = replace(own, score=own.score if score is None else score, iou=own.iou if iou is None else iou)
-    except ValueError as error:
-        raise UsageError(f"{error}; give a number between 0 and 1") from error
+    thresholds = choose_thresholds(document.spec.thresholds, score, iou)
     if document.spec.gives_boxes and not document.freeze_thresholds:
-        return freeze_thresholds(data, document, asked)
-    if asked != own:
+        return freeze_thresholds(data, document, thresholds)
+    if thresholds != document.spec.thresholds:
         raise UsageError("the file's thresholds are constants, or it has none; convert it without `freeze_thresholds`")
     return data

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from xdet.cli.options import STDOUT, json_outputs, print_line, print_report, progress_bar, write_json
-from xdet.detection.batch import detect_files, detect_to_file, result_name
+from xdet.detection.batch import LABELS, detect_files, detect_to_file, detect_to_labels, label_paths, result_name
 from xdet.detection.film import detect_film_to_file
-from xdet.detection.labels import LABELS, detect_to_labels, label_paths
 from xdet.detection.parquet import PARQUET_MARK, growing_path, open_results
 from xdet.detection.report import (
     DETECTIONS_SCHEMA,

@@ -1,4 +1,8 @@
-"""Detecting in many files: pictures saved as they come, failures listed, one report at the end or each result at once."""
+"""Detecting in many files: pictures saved as they come, failures listed, one report at the end or each result at once.
+
+A label file holds boxes and classes without scores, as annotation tools and trainers read them. A photograph without
+boxes has an empty one, one that cannot be read has none.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from xdet.detection.report import DetectionReport, FailedImage
 from xdet.detection.rows import NamedImage
-from xdet.errors import ImageError
+from xdet.errors import DataError, ImageError
 from xdet.pictures.images import Encoded, hash_file
 from xdet.pictures.preparation import Preparation, prepare, through_network
-from xdet.pictures.render import draw_detections, save_picture
+from xdet.pictures.render import draw_detections, picture_paths, save_picture
+from xdet.writing.files import write_text
 
 if TYPE_CHECKING:
     from xdet.detection.detector import Detector
@@ -24,6 +29,12 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int], object]
 
+# Layout of label files -> suffix, and what makes the text.
+LABELS: dict[str, tuple[str, Callable[[Detections], str]]] = {
+    "yolo": (".txt", lambda detections: detections.to_yolo(scores=False)),
+    "voc": (".xml", lambda detections: detections.to_voc()),
+}
+
 
 def detect_files(
     detector: Detector,
@@ -31,16 +42,14 @@ def detect_files(
     *,
     pictures: Sequence[Path] | None = None,
     classes: Sequence[str] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda _: None,
 ) -> DetectionReport:
     """Detect in image files; one that cannot be read is listed and the others go on.
 
     Args:
-        detector: an open detector; its ``workers`` each take an image all the way, from its file to its annotated
-            picture.
-        images: files and addresses, as ``xdet.pictures.listing.list_images`` lists them.
-        pictures: where to write the annotated picture of each image, as ``xdet.pictures.render`` names them; None draws
-            none.
+        detector: an open one; its ``workers`` each take an image all the way, from its file to its annotated picture.
+        images: files and addresses, as ``xdet.pictures.listing.list_inputs`` lists them.
+        pictures: where to write the annotated picture of each image; None draws none.
         classes: names of the classes to keep; None keeps all.
         progress: called with the number of images that are done since the last call.
 
@@ -48,19 +57,18 @@ def detect_files(
         OutputError: a picture cannot be written.
         UsageError: the model does not know one of ``classes``.
     """
-    found: list[Detections] = []
+    results: list[Detections] = []
     failed: list[FailedImage] = []
     for image, outcome in detect_stream(detector, images, pictures=pictures, classes=classes):
         if isinstance(outcome, ImageError):
             failed.append(FailedImage(str(image), str(outcome)))
         else:
-            found.append(outcome)
-        if progress is not None:
-            progress(1)
+            results.append(outcome)
+        progress(1)
     return DetectionReport(
         detector.runtime.model,
         detector.thresholds,
-        tuple(found),
+        tuple(results),
         tuple(failed),
         detector.score_by_class,
         detector.decode,
@@ -74,7 +82,7 @@ def detect_to_file(
     *,
     pictures: Sequence[Path] | None = None,
     classes: Sequence[str] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda _: None,
 ) -> int:
     """As ``detect_files``, each result written when it is there and kept nowhere.
 
@@ -92,9 +100,8 @@ def detect_to_file(
         changed += differs
         if known is None or differs or name in results.errors:
             todo.append(index)
+    progress(len(images) - len(todo))
     digests: dict[str, str] = {}
-    if progress is not None:
-        progress(len(images) - len(todo))
     stream = detect_stream(
         detector,
         [images[index] for index in todo],
@@ -109,9 +116,54 @@ def detect_to_file(
                 results.add_failure(named, str(outcome).replace(str(image), named.name))
             else:
                 results.add(named, outcome)
-            if progress is not None:
-                progress(1)
+            progress(1)
     return changed
+
+
+def detect_to_labels(
+    detector: Detector,
+    images: Sequence[Path | Address],
+    labels: Sequence[Path],
+    layout: str,
+    *,
+    pictures: Sequence[Path] | None = None,
+    classes: Sequence[str] | None = None,
+    progress: Progress = lambda _: None,
+) -> list[FailedImage]:
+    """As ``detect_files``, each image's boxes written to its file of ``labels``, whose folder must exist.
+
+    Returns:
+        The images without a result, and why.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    failed = []
+    with closing(detect_stream(detector, images, pictures=pictures, classes=classes)) as stream:
+        for path, (image, outcome) in zip(labels, stream, strict=True):
+            if isinstance(outcome, ImageError):
+                failed.append(FailedImage(str(image), str(outcome)))
+            else:
+                write_text(path, LABELS[layout][1](outcome))
+            progress(1)
+    return failed
+
+
+def label_paths(images: Sequence[Path], folder: Path, layout: str) -> list[Path]:
+    """One label file per image in ``folder``, named as ``xdet.pictures.render.picture_paths`` names pictures.
+
+    Raises:
+        DataError: two images would share one.
+    """
+    owner: dict[str, Path] = {}
+    paths = []
+    for image, picture in zip(images, picture_paths(images, folder), strict=True):
+        path = picture.parent / f"{picture.name.removesuffix('.png').removesuffix(image.suffix)}{LABELS[layout][0]}"
+        other = owner.setdefault(path.name.casefold(), image)
+        if other is not image:
+            raise DataError(f"'{other}' and '{image}' share the label file '{path.name}'; write two folders")
+        paths.append(path)
+    return paths
 
 
 def result_name(image: Path | Address) -> str:
@@ -133,16 +185,6 @@ def detect_stream(
     is decoded, maybe on another thread.
     """
     targets = {} if pictures is None else dict(zip(map(str, images), pictures, strict=True))
-
-    def detect_and_draw(batch: Sequence[Prepared]) -> list[Detections]:
-        results = detector.detect_prepared(batch)
-        if classes is not None:
-            results = [detections.filter(classes=classes) for detections in results]
-        for image, detections in zip(batch, results, strict=True):
-            if image.original is not None:
-                save_picture(targets[image.name], draw_detections(image.original, detections))
-        return results
-
     how = Preparation(detector.spec.image, keep_original=pictures is not None, reduced=detector.decode == "reduced")
 
     def ready(image: Path | Address) -> Prepared:
@@ -156,5 +198,12 @@ def detect_stream(
         if note_digest is not None:
             note_digest(result_name(image), hashlib.sha256(data).hexdigest())
         return prepare(Encoded(str(image), data), how)
+
+    def detect_and_draw(batch: Sequence[Prepared]) -> list[Detections]:
+        results = detector.detect_prepared(batch, classes=classes)
+        for image, detections in zip(batch, results, strict=True):
+            if image.original is not None:
+                save_picture(targets[image.name], draw_detections(image.original, detections))
+        return results
 
     yield from through_network(images, ready, detect_and_draw, batch=detector.batch, workers=detector.workers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from converters.errors import quote_some
-from converters.spec import DetectorSpec, Thresholds
 from xdet.detections import Detections, require_classes
 from xdet.errors import ImageError, ModelError, UsageError
 from xdet.model.file import read_model_file, require_source
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from converters.description.statements import SourceOptions
+    from converters.spec import DetectorSpec, Thresholds
     from xdet.pictures.preparation import Color
 
 
@@ -96,13 +97,7 @@ class Detector:
             )
         name, kind = split_runtime(runtime, provider)
         choices = RuntimeChoices(
-            name,
-            kind,
-            threads=threads,
-            workers=workers,
-            provider_options=provider_options or {},
-            device=device,
-            source_options=source_options,
+            name, kind, threads, workers, provider_options or {}, device, source_options=source_options
         )
         if model is not None:
             require_source([Path(model)], source_options)
@@ -123,9 +118,11 @@ class Detector:
             raise UsageError(f"`decode` must be full or reduced, got {decode!r}")
         self.workers, self.decode = workers, decode
         choose = partial(_choose, score=score_threshold, iou=iou_threshold)
-        self.runtime: Runtime = (
-            _open_embedded(choices, choose) if model is None else open_at(read_model_file(Path(model)), choices, choose)
-        )
+        self.runtime: Runtime
+        if model is None:  # by the module's name: its first call of all converts, which detecting does not depend on
+            self.runtime = import_module("xdet.detection.embedded").open_embedded(choices, choose)
+        else:
+            self.runtime = open_at(read_model_file(Path(model)), choices, choose)
         self.score_by_class = _by_class(score_threshold, self.spec) if isinstance(score_threshold, Mapping) else None
         self.thresholds = choose(self.spec)
         require_thresholds(self.thresholds, self.runtime)
@@ -179,15 +176,16 @@ class Detector:
             on_failure: called with the name of an image that cannot be read, and why; the stream goes on.
                 Without it the error is raised, after the results of the images before it.
         """
-        for image, found in through_network(
-            images, partial(self._ready, color=color), self.detect_prepared, batch=self.batch, workers=self.workers
+        ready = partial(self._ready, color=color)
+        for image, outcome in through_network(
+            images, ready, self.detect_prepared, batch=self.batch, workers=self.workers
         ):
-            if not isinstance(found, ImageError):
-                yield found
+            if not isinstance(outcome, ImageError):
+                yield outcome
             elif on_failure is None:
-                raise found
+                raise outcome
             else:
-                on_failure(os.fspath(image) if isinstance(image, str | os.PathLike) else ARRAY, found)
+                on_failure(os.fspath(image) if isinstance(image, str | os.PathLike) else ARRAY, outcome)
 
     def _ready(self, image: Image, color: Color) -> Prepared:
         name, photograph = read_picture(image, color=color)
@@ -198,22 +196,25 @@ class Detector:
         """Images that are given to the runtime at a time."""
         return self.runtime.batch or 1
 
-    def detect_prepared(self, images: Sequence[Prepared]) -> list[Detections]:
-        """Detect in images that ``xdet.pictures.preparation`` made for ``spec.image``, at least one; from any thread."""
+    def detect_prepared(self, images: Sequence[Prepared], *, classes: Sequence[str] | None = None) -> list[Detections]:
+        """Detect in images that ``xdet.pictures.preparation`` made for ``spec.image``, at least one; from any thread.
+
+        ``classes`` are the names of those to keep; None keeps all.
+        """
         pixels = stack_pixels(images)
         with self._turns:
-            found = self.runtime.detect(pixels, self.thresholds)
+            batch = self.runtime.detect(pixels, self.thresholds)
         names = self.spec.class_names
         results = [
             Detections.from_batch(
-                found, index, image=image.name, size_wh=image.size_wh, placement=image.placement, class_names=names
+                batch, index, image=image.name, size_wh=image.size_wh, placement=image.placement, class_names=names
             )
             for index, image in enumerate(images)
         ]
-        if self.score_by_class is None:
-            return results
-        above = np.array([self.score_by_class.get(name, self.spec.thresholds.score) for name in names], np.float32)
-        return [found[found.scores > above[found.classes]] for found in results]
+        if self.score_by_class is not None:
+            above = np.array([self.score_by_class.get(name, self.spec.thresholds.score) for name in names], np.float32)
+            results = [each[each.scores > above[each.classes]] for each in results]
+        return results if classes is None else [each.filter(classes=classes) for each in results]
 
     def close(self) -> None:
         """Free what the runtime holds."""
@@ -226,37 +227,23 @@ class Detector:
         self.close()
 
 
-def _reopened(opened: dict[str, Any], sha256: str) -> Detector:
-    """A detector that was pickled.
-
-    Raises:
-        ModelError: its file holds another model now.
-    """
-    detector = Detector(**opened)
+def _reopened(arguments: dict[str, Any], sha256: str) -> Detector:
+    """A detector that was pickled; its file may hold another model now."""
+    detector = Detector(**arguments)
     if detector.runtime.sha256 != sha256:
         detector.close()
         raise ModelError(
-            f"'{opened['model']}' is another model than when the detector was pickled; make the detector anew"
+            f"'{arguments['model']}' is another model than when the detector was pickled; make the detector anew"
         )
     return detector
 
 
 def _by_class(scores: Mapping[str, float], spec: DetectorSpec) -> dict[str, float]:
-    """Score thresholds by class, once they are known to fit.
-
-    Raises:
-        UsageError: none, a class that the model does not find, or a number out of range.
-    """
+    """Score thresholds by class, once they are known to fit."""
     if not scores:
         raise UsageError(f"thresholds by class: name a class that the model finds: {quote_some(spec.class_names)}")
     require_classes(scores, spec.class_names, what="thresholds by class")
-    return {name: _chosen(spec.thresholds, score, None).score for name, score in scores.items()}
-
-
-def _open_embedded(choices: RuntimeChoices, choose: Callable[[DetectorSpec], Thresholds]) -> Runtime:
-    """By the module's name: its first call of all converts, and detecting depends on no conversion code."""
-    opened: Runtime = import_module("xdet.detection.embedded").open_embedded(choices, choose)
-    return opened
+    return {name: choose_thresholds(spec.thresholds, score, None).score for name, score in scores.items()}
 
 
 def _choose(spec: DetectorSpec, *, score: float | Mapping[str, float] | None, iou: float | None) -> Thresholds:
@@ -264,15 +251,16 @@ def _choose(spec: DetectorSpec, *, score: float | Mapping[str, float] | None, io
     if isinstance(score, Mapping):
         by_class = _by_class(score, spec)
         score = min(by_class.get(name, spec.thresholds.score) for name in spec.class_names)
-    return _chosen(spec.thresholds, score, iou)
+    return choose_thresholds(spec.thresholds, score, iou)
 
 
-def _chosen(own: Thresholds, score: float | None, iou: float | None) -> Thresholds:
+def choose_thresholds(own: Thresholds, score: float | None, iou: float | None) -> Thresholds:
+    """A model's own thresholds, but for those that are given.
+
+    Raises:
+        UsageError: one is out of range.
+    """
     try:
-        return Thresholds(
-            score=own.score if score is None else score,
-            iou=own.iou if iou is None else iou,
-            max_detections=own.max_detections,
-        )
+        return replace(own, score=own.score if score is None else score, iou=own.iou if iou is None else iou)
     except ValueError as error:
         raise UsageError(f"{error}; give a number between 0 and 1") from error

@@ -2,9 +2,9 @@
 
 The cached file's name holds a digest of all that its bytes come from: the version, the target, and size and time of the
 source, its sidecar and every file of the converter. Nothing is read for it, so a start costs no time; whoever upgrades,
-or works on the converter, never runs an old conversion. It is written
-beside its place and renamed there, so that processes which start together never see half a file; conversions of other
-versions are removed, but for the latest few. Where the cache cannot be written, the conversion lives in memory.
+or works on the converter, never runs an old conversion. It appears whole or not at all, for processes that start
+together; conversions of other versions are removed, but for the latest few. Where the cache cannot be written, the
+conversion lives in memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import open_model, require_choices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from converters.spec import DetectorSpec, Target, Thresholds
     from xdet.runtimes.base import Runtime
@@ -35,25 +35,19 @@ KEPT = 3  # conversions in the cache: environments of several versions share it
 DEFAULTS = RuntimeChoices()
 
 
-def own_thresholds(spec: DetectorSpec) -> Thresholds:
-    """Those that a model itself has."""
-    return spec.thresholds
-
-
 def open_embedded(
-    choices: RuntimeChoices = DEFAULTS, choose: Callable[[DetectorSpec], Thresholds] = own_thresholds
+    choices: RuntimeChoices = DEFAULTS, choose: Callable[[DetectorSpec], Thresholds] = lambda spec: spec.thresholds
 ) -> Runtime:
-    """Open the embedded detector; the first call of all converts it.
-
-    Args:
-        choices: where and how it runs.
-        choose: see ``open_at``.
+    """Open the embedded detector, ``choose`` being that of ``open_at``; the first call of all converts it.
 
     Raises:
         RuntimeUnavailableError: the provider or the runtime is not there, or does not take the model.
         UsageError: a runtime that takes no ONNX files.
     """
-    _require_here(choices)  # before any work
+    if require_choices(choices, "onnx", file=SOURCE.name).runtime == "onnxruntime":
+        from xdet.runtimes.ort_session import resolve_provider
+
+        resolve_provider(choices.provider)  # before any work
     target = target_for(choices)
     cached = cache_path(target)
     try:
@@ -75,7 +69,12 @@ def cache_path(target: Target | None = None) -> Path:
         with contextlib.suppress(FileNotFoundError):
             state = path.stat()
             digest.update(f"{path.name} {state.st_size} {state.st_mtime_ns}\n".encode())
-    return _cache_folder() / f"{SOURCE.stem}-{digest.hexdigest()[:16]}.onnx"
+    folder = os.environ.get(CACHE_VARIABLE)
+    if not folder:
+        from platformdirs import user_cache_dir
+
+        folder = user_cache_dir("xdet", appauthor=False)
+    return Path(folder) / f"{SOURCE.stem}-{digest.hexdigest()[:16]}.onnx"
 
 
 def target_for(choices: RuntimeChoices) -> Target:
@@ -87,19 +86,10 @@ def target_for(choices: RuntimeChoices) -> Target:
     return "portable" if is_older(installed_release(), UINT8_MAX_ONNXRUNTIME) else "cpu"
 
 
-def _converter_files() -> Iterator[Path]:
+def _converter_files() -> list[Path]:
     import converters
 
-    folder = Path(converters.__file__).parent
-    yield from sorted(folder.rglob("*.py"))
-
-
-def _require_here(choices: RuntimeChoices) -> None:
-    chosen = require_choices(choices, "onnx", file=SOURCE.name)
-    if chosen.runtime == "onnxruntime":
-        from xdet.runtimes.ort_session import resolve_provider
-
-        resolve_provider(choices.provider)
+    return sorted(Path(converters.__file__).parent.rglob("*.py"))
 
 
 def _is_sound(model: ModelFile) -> bool:
@@ -114,18 +104,18 @@ def _is_sound(model: ModelFile) -> bool:
 
 
 def _converted(cached: Path, target: Target) -> ModelFile:
+    """Converted now, and put into the cache in one step where it can be written."""
+    from converters.errors import OutputError
+    from converters.files import write_output
+
     data = _convert(SOURCE, target)
-    place = cached if _store(cached, data) else Path(cached.name)
-    return ModelFile(place, data, "onnx")
-
-
-def _cache_folder() -> Path:
-    named = os.environ.get(CACHE_VARIABLE)
-    if named:
-        return Path(named)
-    from platformdirs import user_cache_path
-
-    return user_cache_path("xdet", appauthor=False)
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        write_output(cached, data)
+    except (OSError, OutputError):  # a read-only home, a full disk
+        return ModelFile(Path(cached.name), data, "onnx")
+    _prune(cached)
+    return ModelFile(cached, data, "onnx")
 
 
 def _convert(source: Path, target: Target) -> bytes:
@@ -133,20 +123,6 @@ def _convert(source: Path, target: Target) -> bytes:
     from converters.options import ConvertOptions
 
     return convert_to_bytes(source, ConvertOptions(target=target)).model
-
-
-def _store(path: Path, model: bytes) -> bool:
-    """Put the model into the cache in one step; False where that is not possible."""
-    from converters.errors import OutputError
-    from converters.files import write_output
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_output(path, model)
-    except (OSError, OutputError):  # a read-only home, a full disk
-        return False
-    _prune(path)
-    return True
 
 
 def _prune(newest: Path) -> None:

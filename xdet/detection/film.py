@@ -31,12 +31,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SeenFrame:
-    """A frame and what was found in it.
+    """A frame and what was found in it; the ``image`` of these detections is the film's name.
 
-    Attributes:
-        frame: its number and time; the pixels, too.
-        found: its detections; their ``image`` is the film's name.
-        drawn: the frame with boxes, uint8 ``(height, width, 3)``, RGB, where that was asked for.
+    ``drawn`` is the frame with boxes, uint8 ``(height, width, 3)``, RGB, where that was asked for.
     """
 
     frame: Frame
@@ -78,26 +75,30 @@ def detect_frames(
         return prepare(frame.pixels, how, name=film.name)
 
     def detect_and_draw(batch: Sequence[Prepared]) -> list[tuple[Detections, NDArray[np.uint8] | None]]:
-        results = detector.detect_prepared(batch)
-        if classes is not None:
-            results = [detections.filter(classes=classes) for detections in results]
+        results = detector.detect_prepared(batch, classes=classes)
         return [
-            (found, None if image.original is None else draw_detections(image.original, found))
-            for image, found in zip(batch, results, strict=True)
+            (detections, None if image.original is None else draw_detections(image.original, detections))
+            for image, detections in zip(batch, results, strict=True)
         ]
 
+    size, workers = (1, 1) if live else (detector.batch, detector.workers)
     with closing(newest_frames(film, note_dropped) if live else read_frames(film)) as frames:
-        for frame, outcome in through_network(
-            _with_error(frames, skip),
-            ready,
-            detect_and_draw,
-            batch=1 if live else detector.batch,
-            workers=1 if live else detector.workers,
-        ):
+        stream = through_network(_with_error(frames, skip), ready, detect_and_draw, batch=size, workers=workers)
+        for frame, outcome in stream:
             if isinstance(outcome, ImageError):
                 raise outcome
             if isinstance(frame, Frame):
                 yield SeenFrame(frame, *outcome)
+
+
+def _with_error(frames: Iterable[Frame], skip: int) -> Iterator[Frame | ImageError]:
+    """The frames behind the first ``skip``, and at the end the error, so that frames before it are not lost."""
+    try:
+        for frame in frames:
+            if frame.number >= skip:
+                yield frame
+    except ImageError as error:
+        yield error
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +129,12 @@ def detect_film_to_file(
 ) -> FilmEnd:
     """As ``detect_frames``, each result written when it is there; frames that ``results`` has are passed over.
 
-    Ctrl-C is how a live source ends: what was seen is kept, and nothing is raised.
+    Whether the film is live, its server says. Ctrl-C is how a live source ends: what was seen is kept, and nothing is
+    raised.
 
     Args:
         detector: as for ``detect_frames``.
-        film: as for ``detect_frames``; whether it is live, its server says.
+        film: as for ``detect_frames``.
         results: where results go; None keeps none.
         classes: as for ``detect_frames``.
         recording: a video with boxes to write.
@@ -151,7 +153,7 @@ def detect_film_to_file(
         try:
             live = is_live(film)
             writer = None if recording is None else stack.enter_context(Recording(recording))
-            seen = detect_frames(
+            stream = detect_frames(
                 detector,
                 film,
                 live=live,
@@ -160,14 +162,13 @@ def detect_film_to_file(
                 skip=skip,
                 note_dropped=dropped.append,
             )
-            stack.enter_context(closing(seen))
-            for one in seen:
+            for seen in stack.enter_context(closing(stream)):
                 if results is not None:
-                    results.add(whole._replace(frame=one.frame.number, time_s=one.frame.time_s), one.found)
-                if writer is not None and one.drawn is not None:
-                    writer.add(one.drawn, one.frame.time_s)
+                    results.add(whole._replace(frame=seen.frame.number, time_s=seen.frame.time_s), seen.found)
+                if writer is not None and seen.drawn is not None:
+                    writer.add(seen.drawn, seen.frame.time_s)
                 frames += 1
-                show(one)
+                show(seen)
         except ImageError as error:
             if results is None:
                 raise
@@ -177,13 +178,3 @@ def detect_film_to_file(
                 raise
             stopped = True
     return FilmEnd(frames, live, sum(dropped), stopped)
-
-
-def _with_error(frames: Iterable[Frame], skip: int) -> Iterator[Frame | ImageError]:
-    """The frames behind the first ``skip``, and at the end the error, so that frames before it are not lost."""
-    try:
-        for frame in frames:
-            if frame.number >= skip:
-                yield frame
-    except ImageError as error:
-        yield error

@@ -97,15 +97,13 @@ def lines_to_parquet(lines: Path, target: Path) -> None:
     arrow = import_arrow()
     from pyarrow import parquet
 
-    last: dict[str, tuple[str, int]] = {}
-    for number, entry in _entries(lines):
-        last[entry["image"]] = (entry["sha256"], number)
-    rows = (
-        entry_to_row(entry)
-        for number, entry in _entries(lines)
-        if last[entry["image"]] == (entry["sha256"], number)
-        or ("frame" in entry and last[entry["image"]][0] == entry["sha256"])
-    )
+    last = {entry["image"]: (entry["sha256"], number) for number, entry in _entries(lines)}
+
+    def counts(number: int, entry: dict[str, Any]) -> bool:
+        sha256, last_number = last[entry["image"]]
+        return sha256 == entry["sha256"] and (number == last_number or "frame" in entry)
+
+    rows = (entry_to_row(entry) for number, entry in _entries(lines) if counts(number, entry))
     with lines.open("rb") as file:
         schema = arrow_schema(json.loads(file.readline()))
     with _replaced(target) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
@@ -125,15 +123,9 @@ def read_parquet(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
 
     foreign = DataError(f"'{path}' is no Parquet file of xdet detect; name another file")
     damaged = (
-        OSError,
-        arrow.ArrowException,
-        ValueError,
-        LookupError,
-        TypeError,
-        OverflowError,
-        RecursionError,
+        OSError, arrow.ArrowException, ValueError, LookupError, TypeError, OverflowError, RecursionError,
         subprocess.SubprocessError,
-    )
+    )  # fmt: skip
     try:
         with open_regular(path, LARGEST_RESULTS):  # a pipe, which would wait for a writer, is refused
             header = json.loads((parquet.read_schema(path).metadata or {}).get(METADATA_KEY, b"null"))
@@ -171,12 +163,9 @@ def _in_row_groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, An
 
 
 def _require_modest_groups(path: Path) -> None:
-    """Refuse a file whose few bytes unfold to more than xdet writes into a row group.
+    """Refuse by ValueError a file whose few bytes unfold to more than xdet writes into a row group.
 
     A process of its own counts: pyarrow ends the one that asks for the columns of some damaged files.
-
-    Raises:
-        ValueError: it would, or they cannot be counted.
     """
     counted = subprocess.run(  # noqa: S603 - this Python, a literal, a path
         [sys.executable, "-P", "-c", COUNT, str(path.resolve())],
@@ -191,12 +180,7 @@ def _require_modest_groups(path: Path) -> None:
 
 
 def _require_modest_batch(batch: Any) -> None:
-    """Refuse rows whose text, each time that it stands there, or whose arrays are larger than any of xdet's.
-
-    Raises:
-        ValueError: they are.
-        LookupError: a column is missing.
-    """
+    """Refuse by ValueError rows whose text, each time it stands there, or whose arrays are larger than any of xdet's."""
     from pyarrow import compute
 
     boxes = batch.column("detections").flatten()
@@ -224,11 +208,7 @@ def _to_lines(path: Path, lines: Path, header: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _replaced(target: Path) -> Iterator[Path]:
-    """A temporary path, whose file moves over ``target`` when the block ends without an error.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """A temporary path, whose file moves over ``target`` when the block ends without an error."""
     try:
         place = target.resolve()
         temporary = place.with_name(f".xdet-{secrets.token_hex(6)}.tmp")

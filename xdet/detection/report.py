@@ -31,12 +31,7 @@ DETECTIONS_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class FailedImage:
-    """An image of a batch that gave no result.
-
-    Attributes:
-        image: its name as the caller gave it.
-        error: the message, one line.
-    """
+    """An image of a batch that gave no result: its name as the caller gave it, and the message, one line."""
 
     image: str
     error: str
@@ -79,8 +74,7 @@ def detections_report(images: Sequence[Detections]) -> Report:
 def report_to_json(report: DetectionReport) -> str:
     """The report as JSON text of the schema ``xdet.detections``, one detection per line, with final newline.
 
-    The path of a failed image is cut down to its name in the error, too, where the message quotes it as
-    given.
+    The path of a failed image is cut down to its name in the error, too, where the message quotes it as given.
     """
     images = [found.image for found in report.images]
     names = image_names(images + [failed.image for failed in report.failed])
@@ -90,15 +84,7 @@ def report_to_json(report: DetectionReport) -> str:
         "model": {"name": report.model.path.name, "sha256": hash_model(report.model.data)},
         "thresholds": thresholds_to_dict(report.thresholds, report.score_by_class),
         **({} if report.decode == "full" else {"decode": report.decode}),
-        "images": [
-            {
-                "image": name,
-                "width": found.width,
-                "height": found.height,
-                "detections": [detection.to_dict() for detection in found],
-            }
-            for name, found in zip(names, report.images, strict=False)
-        ],
+        "images": [{**found.to_dict(), "image": name} for name, found in zip(names, report.images, strict=False)],
         "failed": [
             {"image": name, "error": failed.error.replace(failed.image, name)}
             for name, failed in zip(names[len(images) :], report.failed, strict=True)
@@ -116,23 +102,18 @@ def thresholds_to_dict(thresholds: Thresholds, score_by_class: Mapping[str, floa
 def detections_to_coco_json(images: Sequence[Detections]) -> str:
     """The detections as a COCO results list, one per line, with a final newline.
 
-    ``image_id`` is ``coco_image_ids``; ``category_id`` is the class index plus one; ``bbox`` is x, y, width,
-    height in pixels.
+    ``image_id`` is ``coco_image_ids``; ``category_id`` is the class index plus one; ``bbox`` is x, y, width, height in
+    pixels.
 
     Raises:
         DataError: two images would share one id.
     """
-    ids = coco_image_ids([found.image for found in images])
-    results = [
-        {
-            "image_id": image_id,
-            "category_id": detection.class_id + 1,
-            "bbox": _xyxy_to_xywh(round_box(detection.box_xyxy_px)),
-            "score": shortest_float32(detection.score),
-        }
-        for image_id, found in zip(ids, images, strict=True)
-        for detection in found
-    ]
+    results = []
+    for image_id, found in zip(coco_image_ids([found.image for found in images]), images, strict=True):
+        for detection in found:
+            x1, y1, x2, y2 = round_box(detection.box_xyxy_px)
+            bbox, score = [x1, y1, *round_box((x2 - x1, y2 - y1))], shortest_float32(detection.score)
+            results.append({"image_id": image_id, "category_id": detection.class_id + 1, "bbox": bbox, "score": score})
     return _to_json_lines(results) + "\n"
 
 
@@ -148,16 +129,10 @@ def coco_image_ids(images: Sequence[str]) -> list[int | str]:
         stem = PurePath(image).stem
         image_id = int(stem) if stem.isascii() and stem.isdecimal() else name
         if image_id in owner:
-            msg = f"'{owner[image_id]}' and '{image}' share the COCO image id {image_id}; write two files"
-            raise DataError(msg)
+            raise DataError(f"'{owner[image_id]}' and '{image}' share the COCO image id {image_id}; write two files")
         owner[image_id] = image
         ids.append(image_id)
     return ids
-
-
-def _xyxy_to_xywh(box: Sequence[float]) -> list[float]:
-    x1, y1, x2, y2 = box
-    return [x1, y1, *round_box((x2 - x1, y2 - y1))]
 
 
 def _to_json_lines(value: object, indent: str = "") -> str:

@@ -48,23 +48,16 @@ CSV_COLUMNS = (*(column for column in COLUMNS if column not in {"detections", "e
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a file holds results.
+    """How a file holds results."""
 
-    Attributes:
-        before: what stands in front of the header's JSON.
-        titles: lines behind the header.
-        line_start: how every further line begins.
-        lines: an entry (``xdet.detection.rows``) as whole lines.
-        read: a line to the image and its error, if it failed; raises ValueError or LookupError for one of another kind.
-        many: an image may have several lines.
-    """
-
-    before: bytes
-    titles: bytes
-    line_start: bytes
-    lines: Callable[[Mapping[str, Any]], str]
-    read: Callable[[bytes], tuple[NamedImage, str | None]]
-    many: bool
+    before: bytes  # in front of the header's JSON
+    titles: bytes  # lines behind the header
+    line_start: bytes  # of every further line
+    lines: Callable[[Mapping[str, Any]], str]  # an entry (``xdet.detection.rows``) as whole lines
+    read: Callable[
+        [bytes], Mapping[str, Any]
+    ]  # a line as an entry, but for boxes; raises ValueError, LookupError and the like
+    many: bool  # an image may have several lines
 
 
 def results_header(detector: Detector, classes: Sequence[str] | None) -> dict[str, Any]:
@@ -73,12 +66,12 @@ def results_header(detector: Detector, classes: Sequence[str] | None) -> dict[st
     ``description`` is the SHA-256 of what the file, its sidecar and options say of the detector: anchors, names, resize
     rule.
     """
-    source_options = {key: value for key, value in detector.spec.to_dict().items() if key != "assumed"}
+    facts = {key: value for key, value in detector.spec.to_dict().items() if key != "assumed"}
     return {
         "schema": LINES_SCHEMA,
         "version": LINES_VERSION,
         "model": {"name": Path(detector.runtime.file).name, "sha256": detector.runtime.sha256},
-        "description": hashlib.sha256(json.dumps(source_options, sort_keys=True).encode()).hexdigest(),
+        "description": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(),
         "runtime": detector.runtime.name,
         "thresholds": thresholds_to_dict(detector.thresholds, detector.score_by_class),
         "classes": None if classes is None else sorted(classes),
@@ -157,42 +150,34 @@ class ResultsFile:
         return next_frame if sha256 == film.sha256 else 0
 
     def add(self, image: NamedImage, found: Detections) -> None:
-        """Append an image's detections.
-
-        Raises:
-            OutputError: they cannot be written.
-        """
+        """Append an image's detections."""
         self.add_entry(found_to_entry(image, found))
 
     def add_failure(self, image: NamedImage, error: str) -> None:
-        """Append an image that gave no result, and why; nothing where the file holds just that already.
+        """Append an image that gave no result, and why; nothing where the file holds just that already."""
+        self.add_entry(failure_to_entry(image, error))
+
+    def add_entry(self, entry: Mapping[str, Any]) -> None:
+        """As ``add`` or ``add_failure``, from the object of a JSON line (``xdet.detection.rows``).
 
         Raises:
             OutputError: it cannot be written.
         """
-        self.add_entry(failure_to_entry(image, error))
-
-    def add_entry(self, entry: Mapping[str, Any]) -> None:
-        """As ``add`` or ``add_failure``, from the object of a JSON line (``xdet.detection.rows``)."""
-        image = NamedImage(entry["image"], entry["sha256"], entry.get("frame"), entry.get("time_s"))
-        error = entry.get("error")
-        if error is not None and (self.done.get(image.name), self.errors.get(image.name)) == (
-            image.sha256,
-            one_line(error),
-        ):
+        name, error = entry["image"], entry.get("error")
+        if error is not None and self.errors.get(name) == one_line(error) and self.done.get(name) == entry["sha256"]:
             return
         self._file.append(encode_text(self._layout.lines(entry)))
-        self._note(image, error)
+        self._note(entry)
 
-    def _note(self, image: NamedImage, error: str | None) -> None:
-        if image.frame is not None:
-            self._films[image.name] = (image.sha256, image.frame + 1)
+    def _note(self, entry: Mapping[str, Any]) -> None:
+        name, sha256, frame, error = entry["image"], entry["sha256"], entry.get("frame"), entry.get("error")
+        if frame is not None:
+            self._films[name] = (sha256, frame + 1)
             return
-        self.done[image.name] = image.sha256
-        if error is None:
-            self.errors.pop(image.name, None)
-        else:
-            self.errors[image.name] = one_line(error)
+        self.done[name] = sha256
+        self.errors.pop(name, None)
+        if error:
+            self.errors[name] = one_line(error)
 
     def _forget(self, record: str) -> None:
         sha256, frame, name = record.split(" ", 2)
@@ -204,13 +189,14 @@ class ResultsFile:
 
     def _read_line(self, line: bytes) -> str | None:
         try:
-            image, error = self._layout.read(line)
+            entry = self._layout.read(line)
         except (ValueError, LookupError, TypeError, OverflowError, RecursionError, csv.Error):
             return None
-        if " " in image.sha256:
+        if " " in entry["sha256"]:
             return None
-        self._note(image, error)
-        return f"{image.sha256} {'-' if image.frame is None else image.frame} {image.name}"
+        self._note(entry)
+        frame = entry.get("frame")
+        return f"{entry['sha256']} {'-' if frame is None else frame} {entry['image']}"
 
 
 def require_names(path: Path, names: Sequence[str]) -> None:
@@ -226,12 +212,7 @@ def require_names(path: Path, names: Sequence[str]) -> None:
 
 
 def require_same(path: Path, there: Mapping[str, Any], header: Mapping[str, Any]) -> None:
-    """Refuse to go on with the results of another run.
-
-    Args:
-        path: of the results.
-        there: the header that they have.
-        header: the one of this run.
+    """Refuse to go on with the results of a run whose header is another.
 
     Raises:
         UsageError: the two differ.
@@ -254,16 +235,6 @@ def _require_same_start(path: Path, layout: Layout, header: dict[str, Any]) -> N
         require_same(path, there, header)
 
 
-def _entry_to_json(entry: Mapping[str, Any]) -> str:
-    return json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _json_to_image(line: bytes) -> tuple[NamedImage, str | None]:
-    entry = require_entry(json.loads(line))
-    image = NamedImage(entry["image"], entry["sha256"], entry.get("frame"), entry.get("time_s"))
-    return image, entry.get("error")
-
-
 def _to_csv(rows: Iterable[Iterable[object]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
@@ -277,14 +248,21 @@ def _entry_to_csv(entry: Mapping[str, Any]) -> str:
     return _to_csv([{**row, **box}.get(column) for column in CSV_COLUMNS] for box in row["detections"] or [{}])
 
 
-def _csv_to_image(line: bytes) -> tuple[NamedImage, str | None]:
+def _csv_to_entry(line: bytes) -> dict[str, Any]:
     (values,) = csv.reader([line.decode("utf-8")], strict=True)
-    row = dict(zip(CSV_COLUMNS, values, strict=True))
-    frame = int(row["frame"]) if row["frame"] else None
-    time_s = float(row["time_s"]) if row["time_s"] else None
-    return NamedImage(row["image"], row["sha256"], frame, time_s), row["error"] or None
+    row: dict[str, Any] = dict(zip(CSV_COLUMNS, values, strict=True))
+    row["frame"] = int(row["frame"]) if row["frame"] else None
+    row["time_s"] = float(row["time_s"]) if row["time_s"] else None
+    return row
 
 
-JSON_LINES = Layout(b"", b"", b'{"image": "', _entry_to_json, _json_to_image, many=False)
-CSV = Layout(b"# ", _to_csv([CSV_COLUMNS]).encode(), b"", _entry_to_csv, _csv_to_image, many=True)
+JSON_LINES = Layout(
+    before=b"",
+    titles=b"",
+    line_start=b'{"image": "',
+    lines=lambda entry: json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n",
+    read=lambda line: require_entry(json.loads(line)),
+    many=False,
+)
+CSV = Layout(b"# ", _to_csv([CSV_COLUMNS]).encode(), b"", _entry_to_csv, _csv_to_entry, many=True)
 LAYOUTS: dict[str, Layout] = {".jsonl": JSON_LINES, ".csv": CSV}

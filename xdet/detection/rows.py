@@ -42,19 +42,20 @@ BOX_COLUMNS = {
 
 
 class NamedImage(NamedTuple):
-    """An image as results name it.
+    """An image as results name it: its path, ``/`` between folders, or its address, and the SHA-256 of its file.
 
-    Attributes:
-        name: its path, ``/`` between folders, or its address.
-        sha256: of its file, hex digits; empty where it cannot be read or is no file.
-        frame: number of the frame in a video, from 0; None for a photograph.
-        time_s: seconds since the video's first frame; None for a photograph.
+    That is empty where the file cannot be read. Of a video ``frame`` counts from 0, ``time_s`` from the first frame.
     """
 
     name: str
     sha256: str
     frame: int | None = None
     time_s: float | None = None
+
+    @classmethod
+    def of_entry(cls, entry: Mapping[str, Any]) -> NamedImage:
+        """The image that an entry or a row names."""
+        return cls(entry["image"], entry["sha256"] or "", entry.get("frame"), entry.get("time_s"))
 
     def to_entry(self) -> dict[str, Any]:
         """The keys of an entry that name the image."""
@@ -64,7 +65,7 @@ class NamedImage(NamedTuple):
 
 def found_to_entry(image: NamedImage, found: Detections) -> dict[str, Any]:
     """An image with its detections as the object of a JSON line."""
-    return {**image.to_entry(), **{key: value for key, value in found.to_dict().items() if key != "image"}}
+    return {**image.to_entry(), **found.to_dict(), "image": image.name}
 
 
 def failure_to_entry(image: NamedImage, error: str) -> dict[str, Any]:
@@ -120,7 +121,7 @@ def _require_kind(value: object, kind: str) -> None:
 
 def row_to_entry(row: Mapping[str, Any]) -> dict[str, Any]:
     """Back from ``entry_to_row``; float32 numbers become their shortest decimals again."""
-    image = NamedImage(row["image"], row["sha256"] or "", row["frame"], row["time_s"])
+    image = NamedImage.of_entry(row)
     if row["error"] is not None:
         return failure_to_entry(image, row["error"])
     detections = [
@@ -135,10 +136,7 @@ def row_to_entry(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def arrow_schema(header: Mapping[str, Any] | None = None) -> Any:
-    """The ``pyarrow.Schema`` of rows.
-
-    Args:
-        header: ``xdet.detection.results.results_header``, kept as metadata; None keeps none.
+    """The ``pyarrow.Schema`` of rows; ``header`` (``xdet.detection.results.results_header``) is kept as metadata.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -166,10 +164,10 @@ def import_arrow() -> Any:
 
 
 def _flat(detection: Mapping[str, Any]) -> dict[str, Any]:
+    """With a column per corner; whole numbers of real columns as real ones: Arrow takes none that float32 rounds."""
     values = {**detection, **dict(zip(CORNERS, detection["box_xyxy_px"], strict=True))}
-    return {column: _as_real(values[column], kind) for column, kind in BOX_COLUMNS.items()}
-
-
-def _as_real(value: object, kind: str) -> object:
-    """A whole number of a real column as a real one: Arrow takes no whole number that float32 has to round."""
-    return float(value) if type(value) is int and kind.endswith("float32") and abs(value) <= 2**53 else value
+    row = {column: values[column] for column in BOX_COLUMNS}
+    for column, value in row.items():
+        if type(value) is int and BOX_COLUMNS[column].endswith("float32") and abs(value) <= 2**53:
+            row[column] = float(value)
+    return row
