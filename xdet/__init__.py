@@ -75,45 +75,38 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BenchOptions": "xdet.bench",
-    "Benchmark": "xdet.bench",
-    "CardRequest": "xdet.card.content",
-    "CheckResult": "xdet.checking.result",
-    "Conversion": "converters.convert",
-    "ConversionError": "converters.errors",
-    "Detection": "xdet.detections",
-    "Detections": "xdet.detections",
-    "Detector": "xdet.detection.detector",
-    "Evaluation": "xdet.evaluation.results",
-    "Film": "xdet.pictures.video",
-    "SelfTest": "xdet.checking.selftest",
-    "XdetError": "xdet.errors",
-    "available_providers": "xdet.runtimes.ort_session",
-    "check": "xdet.checking.check",
-    "convert": "xdet.conversion",
-    "describe": "xdet.conversion",
-    "describing_options": "xdet.conversion",
-    "detect_files": "xdet.detection.batch",
-    "detect_film_to_file": "xdet.detection.film",
-    "detect_frames": "xdet.detection.film",
-    "detect_to_file": "xdet.detection.batch",
-    "draw_detections": "xdet.pictures.render",
-    "evaluate": "xdet.evaluation.evaluate",
-    "inspect": "xdet.inspection",
-    "make_card": "xdet.card.markdown",
-    "open_results": "xdet.detection.parquet",
-    "run_benchmark": "xdet.bench",
-    "run_demo": "xdet.detection.demo",
-    "run_selftest": "xdet.checking.selftest",
-    "try_units": "xdet.detection.units",
+    "xdet.bench": ("BenchOptions", "Benchmark", "run_benchmark"),
+    "xdet.card.content": ("CardRequest",),
+    "xdet.card.markdown": ("make_card",),
+    "xdet.checking.check": ("check",),
+    "xdet.checking.result": ("CheckResult",),
+    "xdet.checking.selftest": ("SelfTest", "run_selftest"),
+    "xdet.conversion": ("convert", "describe", "describing_options"),
+    "xdet.detection.batch": ("detect_files", "detect_to_file"),
+    "xdet.detection.demo": ("run_demo",),
+    "xdet.detection.detector": ("Detector",),
+    "xdet.detection.film": ("detect_film_to_file", "detect_frames"),
+    "xdet.detection.parquet": ("open_results",),
+    "xdet.detection.units": ("try_units",),
+    "xdet.detections": ("Detection", "Detections"),
+    "xdet.errors": ("XdetError",),
+    "xdet.evaluation.evaluate": ("evaluate",),
+    "xdet.evaluation.results": ("Evaluation",),
+    "xdet.inspection": ("inspect",),
+    "xdet.pictures.render": ("draw_detections",),
+    "xdet.pictures.video": ("Film",),
+    "xdet.runtimes.ort_session": ("available_providers",),
+    "converters.convert": ("Conversion",),
+    "converters.errors": ("ConversionError",),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        msg = f"module 'xdet' has no attribute {name!r}"
-        raise AttributeError(msg)
-    return getattr(import_module(_HOMES[name]), name)
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    msg = f"module 'xdet' has no attribute {name!r}"
+    raise AttributeError(msg)
 
 
 def __dir__() -> list[str]:

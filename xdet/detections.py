@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, overload
 
@@ -41,7 +42,7 @@ class Detection:
         box_xyxy_px: x1, y1, x2, y2 in pixels of the photograph, origin at its top left corner.
         score: confidence in 0..1.
         class_id: index into the model's classes.
-        class_name: that class's name.
+        class_name: of that index.
         anchor: index of the source box in the head.
     """
 
@@ -53,13 +54,8 @@ class Detection:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON files hold it: the box rounded to 1/100 pixel, the score as the shortest decimal of its float32."""
-        return {
-            "box_xyxy_px": round_box(self.box_xyxy_px),
-            "score": shortest_float32(self.score),
-            "class_id": self.class_id,
-            "class_name": self.class_name,
-            "anchor": self.anchor,
-        }
+        exact = {"class_id": self.class_id, "class_name": self.class_name, "anchor": self.anchor}
+        return {"box_xyxy_px": round_box(self.box_xyxy_px), "score": shortest_float32(self.score), **exact}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -142,11 +138,7 @@ class Detections:
         )
 
     def filter(self, *, classes: Iterable[str] | None = None, min_score: float = 0.0) -> Detections:
-        """Those of some classes, with at least a score.
-
-        Args:
-            classes: names; None is every class.
-            min_score: in 0..1.
+        """Those of some classes (names; None is every class), with at least a score in 0..1.
 
         Raises:
             UsageError: a name that the model does not know.
@@ -159,13 +151,10 @@ class Detections:
         return self[keep]
 
     def plot(self, picture: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """The photograph with labelled boxes.
+        """The photograph with labelled boxes, uint8 ``(height, width, 3)``, RGB.
 
         Args:
-            picture: uint8 ``(height, width, 3)``, RGB; None reads the file that ``image`` names.
-
-        Returns:
-            uint8 ``(height, width, 3)``, RGB.
+            picture: likewise; None reads the file that ``image`` names.
 
         Raises:
             ImageError: the file cannot be read, or the picture is not the one that was looked at.
@@ -184,18 +173,10 @@ class Detections:
     def save(
         self, path: str | os.PathLike[str], picture: NDArray[np.uint8] | None = None, *, force: bool = False
     ) -> Path:
-        """Write ``plot(picture)`` to a file; its suffix names the format.
-
-        Args:
-            path: the file; its folder must exist.
-            picture: as for ``plot``.
-            force: replace an existing file.
-
-        Returns:
-            The file.
+        """Write ``plot(picture)`` to a file in an existing folder, which is returned; its suffix names the format.
 
         Raises:
-            UsageError: the file exists and is no picture of xdet, or is the photograph itself.
+            UsageError: the file exists and is no picture of xdet (``force`` replaces it), or is the photograph itself.
             ImageError: as ``plot``.
             OutputError: it cannot be written.
         """
@@ -209,12 +190,8 @@ class Detections:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: image, width, height, and a list of detections (docs/json.md)."""
-        return {
-            "image": self.image,
-            "width": self.width,
-            "height": self.height,
-            "detections": [detection.to_dict() for detection in self],
-        }
+        detections = [detection.to_dict() for detection in self]
+        return {"image": self.image, "width": self.width, "height": self.height, "detections": detections}
 
     def to_json(self) -> str:
         """``to_dict`` as one line of JSON."""
@@ -223,8 +200,7 @@ class Detections:
     def to_yolo(self, *, scores: bool = True) -> str:
         """Lines of ``class x_center y_center width height score``, fractions of the image, as YOLO label files hold them.
 
-        Args:
-            scores: with the score; files to train with have none.
+        Files to train with have no ``scores``.
         """
         corners = self.boxes_xyxy.astype(np.float64)
         centers, sizes = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
@@ -243,13 +219,14 @@ class Detections:
 
         path = PurePath(self.image)
         objects = []
-        for found in self:
-            box_px, size = np.array(found.box_xyxy_px).round().astype(int), (self.width, self.height)
+        size = (self.width, self.height)
+        for detection in self:
+            box_px = np.array(detection.box_xyxy_px).round().astype(int)
             low, high = (box_px[:2] + 1).clip(1, size), box_px[2:].clip(1, size)
             values = zip(("xmin", "ymin", "xmax", "ymax"), (*low, *np.maximum(low, high)), strict=True)
             box = "".join(f"<{corner}>{value}</{corner}>" for corner, value in values)
             objects.append(
-                f"  <object><name>{text(found.class_name)}</name><pose>Unspecified</pose><truncated>0</truncated>"
+                f"  <object><name>{text(detection.class_name)}</name><pose>Unspecified</pose><truncated>0</truncated>"
                 f"<difficult>0</difficult><bndbox>{box}</bndbox></object>\n"
             )
         return (
@@ -264,14 +241,10 @@ class Detections:
         Raises:
             RuntimeUnavailableError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise RuntimeUnavailableError("pandas is not installed; install it with: pip install pandas") from error
         corners = dict(zip(("x1", "y1", "x2", "y2"), self.boxes_xyxy_px.T, strict=True))
         names = [self.class_names[class_id] for class_id in self.classes]
         columns = {"class_id": self.classes, "class_name": names, "score": self.scores, "anchor": self.anchors}
-        return pd.DataFrame({"image": [self.image] * len(self), **corners, **columns})
+        return _import("pandas").DataFrame({"image": [self.image] * len(self), **corners, **columns})
 
     def to_supervision(self) -> Any:
         """A ``supervision.Detections`` in pixels, with class names and anchors in its ``data``.
@@ -279,14 +252,8 @@ class Detections:
         Raises:
             RuntimeUnavailableError: supervision is not installed.
         """
-        try:
-            import supervision
-        except ImportError as error:
-            raise RuntimeUnavailableError(
-                "supervision is not installed; install it with: pip install supervision"
-            ) from error
         names = np.array([self.class_names[class_id] for class_id in self.classes], dtype=str)
-        return supervision.Detections(
+        return _import("supervision").Detections(
             xyxy=self.boxes_xyxy_px,
             confidence=self.scores,
             class_id=self.classes.astype(int),
@@ -295,19 +262,24 @@ class Detections:
 
     def __repr__(self) -> str:
         counts = {name: int((self.classes == i).sum()) for i, name in enumerate(self.class_names)}
-        found = ", ".join(f"{count} x {name}" for name, count in counts.items() if count) or "nothing"
-        return f"<Detections of {self.image!r} ({self.width} x {self.height}): {found}>"
+        told = ", ".join(f"{count} x {name}" for name, count in counts.items() if count) or "nothing"
+        return f"<Detections of {self.image!r} ({self.width} x {self.height}): {told}>"
 
     def _repr_html_(self) -> str:
         """A table, for notebooks."""
         from xdet.writing.blocks import Inline, Table, Text
         from xdet.writing.html import block_html
 
-        rows: tuple[tuple[Inline, ...], ...] = tuple(
-            (found.class_name, found.score, *round_box(found.box_xyxy_px)) for found in self
-        )
+        rows: tuple[tuple[Inline, ...], ...] = tuple((d.class_name, d.score, *round_box(d.box_xyxy_px)) for d in self)
         table = block_html(Table(("class", "score", "x1", "y1", "x2", "y2"), rows)) if rows else ""
         return block_html(Text(repr(self))) + table
+
+
+def _import(package: str) -> Any:
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise RuntimeUnavailableError(f"{package} is not installed; install it with: pip install {package}") from error
 
 
 def round_box(box: Iterable[float]) -> list[float]:

@@ -19,16 +19,7 @@ from xdet.model.contract import read_document
 from xdet.model.file import read_model_file
 from xdet.model.frozen_thresholds import freeze_thresholds
 from xdet.model.graph import dtype_name, load_onnx
-from xdet.writing.files import (
-    MODEL_MARK,
-    Output,
-    encode_text,
-    holds,
-    make_folder,
-    require_outputs,
-    with_sidecars,
-    write_bytes,
-)
+from xdet.writing.files import MODEL_MARK, encode_text, with_sidecars, write_changed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,12 +36,7 @@ BEYOND_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
 
 @dataclass(frozen=True, slots=True)
 class TritonFiles:
-    """What was written.
-
-    Attributes:
-        config: the model's configuration.
-        model: the ONNX file.
-    """
+    """What was written: the model's configuration, and the ONNX file."""
 
     config: Path
     model: Path
@@ -95,24 +81,13 @@ def write_repository(
     data = _with_thresholds(file.data, document, score_threshold, iou_threshold)
     config = config_text(load_onnx(data, file.file).graph, name, max_batch=max_batch)
     files = TritonFiles(output / name / "config.pbtxt", output / name / "1" / "model.onnx")
-    mark = re.compile(re.escape(CONFIG_START.encode()))
-    contents = {files.model: (data, MODEL_MARK), files.config: (encode_text(config), mark)}
-    changed = {path: content for path, content in contents.items() if not holds(path, content[0])}
-    outputs = [Output(path, known, in_new_folder=True) for path, (_, known) in changed.items()]
-    require_outputs(outputs, with_sidecars([model]), force=force)
-    make_folder(files.model.parent)
-    for path, (content, _) in changed.items():
-        write_bytes(path, content)
+    marks = {files.model: MODEL_MARK, files.config: re.compile(re.escape(CONFIG_START.encode()))}
+    write_changed({files.model: data, files.config: encode_text(config)}, marks, with_sidecars([model]), force=force)
     return files
 
 
 def config_text(graph: onnx.GraphProto, name: str, *, max_batch: int) -> str:
-    """The configuration as text.
-
-    Args:
-        graph: of a finished model.
-        name: of the model in the repository.
-        max_batch: the most pictures of a batch, where the graph's batch is symbolic.
+    """The configuration of a finished model's graph; ``max_batch`` counts where its batch is symbolic.
 
     Raises:
         ModelError: an input or output whose batch is another than the first input's, or of a type that no contract has.

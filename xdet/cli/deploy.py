@@ -52,7 +52,7 @@ def page(
 
     The folder is self-contained: any web server hands it out, and no picture leaves the browser.
     """
-    from xdet.page import make_page
+    from xdet.page.site import make_page
     from xdet.writing.text import format_size
 
     files = make_page(model, output, package=onnxruntime_web, title=title, samples=sample or (), force=force)

@@ -49,13 +49,7 @@ PANEL_HEIGHT, TITLE_HEIGHT, GAP = 420, 24, 6
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Reading:
-    """What one unit makes of the photographs.
-
-    Attributes:
-        unit: of the anchors.
-        found: per photograph.
-        candidates: boxes above the threshold before suppression.
-    """
+    """What one unit makes of the photographs: boxes of each, and how many there were before suppression."""
 
     unit: StatedUnit
     found: tuple[Detections, ...]
@@ -64,18 +58,18 @@ class Reading:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class UnitTrial:
-    """All readings of one list.
+    """All readings of one list of anchors.
 
     Attributes:
         readings: those that are possible.
-        refused: the others, and why not.
+        refused: the other units, and why not.
         photographs: how many were looked at.
         score: boxes score above it.
         pictures: the readings side by side, one per photograph.
     """
 
     readings: tuple[Reading, ...]
-    refused: dict[str, str]
+    refused: dict[StatedUnit, str]
     photographs: int
     score: float
     pictures: tuple[Path, ...]
@@ -88,7 +82,7 @@ def try_units(
     *,
     source_options: SourceOptions | None = None,
     force: bool = False,
-    progress: Callable[[int], object] | None = None,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> UnitTrial:
     """Decode photographs under every unit that the anchors can have, and draw the boxes side by side.
 
@@ -132,17 +126,18 @@ def try_units(
                 found[unit].append(boxes)
                 candidates[unit] += count
             save_picture(target, side_by_side(image, {unit: boxes[-1] for unit, boxes in found.items()}))
-            if progress is not None:
-                progress(1)
+            progress(1)
     readings = tuple(Reading(unit, tuple(found[unit]), candidates[unit]) for unit in specs)
     return UnitTrial(readings, refused, len(images), score, tuple(pictures))
 
 
-def _possible(source: Path, source_options: SourceOptions) -> tuple[dict[StatedUnit, DetectorSpec], dict[str, str]]:
+def _possible(
+    source: Path, source_options: SourceOptions
+) -> tuple[dict[StatedUnit, DetectorSpec], dict[StatedUnit, str]]:
     """The detector under every unit that fits, and why the others do not."""
     opened = open_source(source)
     specs: dict[StatedUnit, DetectorSpec] = {}
-    refused: dict[str, OptionError] = {}
+    refused: dict[StatedUnit, OptionError] = {}
     for unit in UNITS:
         try:
             specs[unit] = describe(opened, replace(source_options, anchor_unit=unit)).spec
@@ -157,13 +152,12 @@ def _possible(source: Path, source_options: SourceOptions) -> tuple[dict[StatedU
 
 def _decode(head: NDArray[np.float32], spec: DetectorSpec, ready: Prepared, score: float) -> tuple[Detections, int]:
     """The detections of one photograph, and how many boxes were above the threshold."""
-    thresholds = replace(spec.thresholds, score=score)
-    batch = detect_from_head(head, spec, thresholds)
-    _, scores = decode_head(head, spec)
-    found = Detections.from_batch(
+    batch = detect_from_head(head, spec, replace(spec.thresholds, score=score))
+    detections = Detections.from_batch(
         batch, 0, image=ready.name, size_wh=ready.size_wh, placement=ready.placement, class_names=spec.class_names
     )
-    return found, int((scores > np.float32(score)).sum())
+    _, scores = decode_head(head, spec)
+    return detections, int((scores > np.float32(score)).sum())
 
 
 def side_by_side(image: Path, found: dict[StatedUnit, Detections]) -> NDArray[np.uint8]:
@@ -177,8 +171,8 @@ def side_by_side(image: Path, found: dict[StatedUnit, Detections]) -> NDArray[np
         left = place * (width + GAP)
         drawn = draw_detections(np.array(photo), replace(detections, width=width, height=height)[:SHOWN])
         canvas.paste(Image.fromarray(drawn), (left, TITLE_HEIGHT))
-        title = f"{unit}: {len(detections)} boxes"
-        draw.text((left + 4, 4), title, fill="black", font=ImageFont.load_default(14))
+        title, font = f"{unit}: {len(detections)} boxes", ImageFont.load_default(14)
+        draw.text((left + 4, 4), title, fill="black", font=font)
     return np.array(canvas)
 
 
@@ -186,7 +180,7 @@ def trial_report(trial: UnitTrial) -> Report:
     """The readings as a table, why others are not possible, and what to do."""
     headers = ("anchors in", "boxes", "images", "best score", "median box", "at edge", "suppressed")
     table = Table(headers, tuple(_row(reading, trial) for reading in trial.readings))
-    refused = tuple(f"not {UNITS[unit]}: {why}" for unit, why in trial.refused.items())  # type: ignore[index]  # its keys
+    refused = tuple(f"not {UNITS[unit]}: {why}" for unit, why in trial.refused.items())
     options = " or ".join(f"--anchor-unit {reading.unit}" for reading in trial.readings)
     folder = trial.pictures[0].parent
     return Report(

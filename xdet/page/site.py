@@ -23,18 +23,7 @@ from xdet.model.file import ModelFile, read_model_file
 from xdet.model.frozen_thresholds import freeze_thresholds
 from xdet.model.graph import load_onnx
 from xdet.pictures.images import LARGEST_PICTURE
-from xdet.writing.files import (
-    MODEL_MARK,
-    PAGE_MARK,
-    Output,
-    encode_text,
-    holds,
-    json_mark,
-    make_folder,
-    require_outputs,
-    with_sidecars,
-    write_bytes,
-)
+from xdet.writing.files import MODEL_MARK, PAGE_MARK, encode_text, json_mark, with_sidecars, write_changed
 from xdet.writing.text import reason
 
 if TYPE_CHECKING:
@@ -45,6 +34,7 @@ if TYPE_CHECKING:
 
 PACKAGE = "onnxruntime-web"
 ONNXRUNTIME_WEB = "1.30.0"  # the release that the page's tests run on
+RUNTIME_FOLDER = f"{PACKAGE}-{ONNXRUNTIME_WEB}"
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 LARGEST_RUNTIME_FILE = 1 << 28
 FOLDER = "XDET_NODE_MODULES"  # names the node_modules folder where --onnxruntime-web does not
@@ -54,16 +44,11 @@ WORKER = "offline.js"
 OUR_MARK = re.compile(rb"(//|/\*|<!--) xdet page")
 PAGE_SCHEMA = "xdet.page"
 LOWEST_SCORE = 0.05  # where the slider ends, unless the model's own threshold is lower
-RESIZE_RULES: tuple[ResizeRule, ...] = (
-    "nearest",
-    "bilinear",
-    "bilinear-antialias",
-    "letterbox",
-)  # those of static/pixels.mjs
-COLORS: tuple[Color, ...] = ("rgb", "bgr", "grey")  # likewise
-IMAGE_FIELDS = frozenset(
-    {"height", "width", "rescaling", "resize", "color", "any_size"}
-)  # others must have their defaults
+# Those of static/pixels.mjs.
+RESIZE_RULES: tuple[ResizeRule, ...] = ("nearest", "bilinear", "bilinear-antialias", "letterbox")
+COLORS: tuple[Color, ...] = ("rgb", "bgr", "grey")
+# Others of ImageInput must have their defaults.
+IMAGE_FIELDS = frozenset({"height", "width", "rescaling", "resize", "color", "any_size"})
 
 
 def make_page(
@@ -104,18 +89,19 @@ def make_page(
     _require_runnable(file, document)
     runtime = read_package(find_package(package))
     shown, lowest = _with_low_threshold(file.data, document)
+    title = title or ("Person detector" if model is None else file.path.stem)
+    facts = _facts(document, title=title, lowest=lowest, samples=[picture.name for picture in pictures])
     contents: dict[str, bytes] = {"model.onnx": shown, **runtime, **_read_samples(pictures)}
-    facts = _facts(
-        document,
-        title=title or ("Person detector" if model is None else file.path.stem),
-        lowest=lowest,
-        samples=[p.name for p in pictures],
-    )
     contents["page.json"] = encode_text(json.dumps(facts, indent=1) + "\n")
     contents |= {name: (STATIC / name).read_bytes() for name in STATIC_FILES}
     contents[WORKER] = _offline_worker(contents)
+    marks = dict.fromkeys((*STATIC_FILES, WORKER), OUR_MARK)
+    marks |= {"model.onnx": MODEL_MARK, "page.json": json_mark(PAGE_SCHEMA), "index.html": PAGE_MARK}
+    last = contents.pop("index.html")  # when all it needs is there
+    files = {output / name: data for name, data in (*sorted(contents.items()), ("index.html", last))}
     inputs = [*with_sidecars([file.path]), *pictures]
-    return _write(contents, output, inputs, force=force)
+    write_changed(files, {output / name: mark for name, mark in marks.items()}, inputs, force=force)
+    return tuple(files)
 
 
 def find_package(named: Path | None) -> Path:
@@ -129,8 +115,8 @@ def find_package(named: Path | None) -> Path:
     repair = f"npm install {PACKAGE}@{ONNXRUNTIME_WEB}, and name its folder with --onnxruntime-web"
     for place in places:
         try:
-            told = json.loads(read_regular(place / "package.json", 1 << 20))
-            name, version = told["name"], told["version"]
+            facts = json.loads(read_regular(place / "package.json", 1 << 20))
+            name, version = facts["name"], facts["version"]
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if name == PACKAGE and version != ONNXRUNTIME_WEB:
@@ -148,21 +134,17 @@ def read_package(package: Path) -> dict[str, bytes]:
     Raises:
         RuntimeUnavailableError: a file is missing or unreadable.
     """
-    found = {}
+    contents = {}
     for name in RUNTIME_FILES:
         path = package / "dist" / name
         try:
-            found[f"{_runtime_folder()}/{name}"] = read_regular(path, LARGEST_RUNTIME_FILE)
+            contents[f"{RUNTIME_FOLDER}/{name}"] = read_regular(path, LARGEST_RUNTIME_FILE)
         except (OSError, ValueError) as error:
             raise RuntimeUnavailableError(
-                f"cannot read '{path}': {reason(error)}; the package is not whole, install it "
-                f"again: npm install {PACKAGE}@{ONNXRUNTIME_WEB}"
+                f"cannot read '{path}': {reason(error)}; the package is not whole, install it again: "
+                f"npm install {PACKAGE}@{ONNXRUNTIME_WEB}"
             ) from error
-    return found
-
-
-def _runtime_folder() -> str:
-    return f"{PACKAGE}-{ONNXRUNTIME_WEB}"
+    return contents
 
 
 def _embedded() -> ModelFile:
@@ -174,11 +156,7 @@ def _embedded() -> ModelFile:
 
 
 def _require_runnable(file: ModelFile, document: ModelDocument) -> None:
-    """Refuse what the page does not do, by name.
-
-    Raises:
-        ModelError: the file ends at its raw outputs, takes several pictures, or wants pictures prepared in another way.
-    """
+    """Refuse what the page does not do, by name."""
     image = document.spec.image
     if not document.spec.gives_boxes:
         raise ModelError(f"'{file.file}' ends at its raw outputs; a page shows boxes: convert it with a head")
@@ -186,16 +164,13 @@ def _require_runnable(file: ModelFile, document: ModelDocument) -> None:
     if batch > 1:
         raise ModelError(f"'{file.file}' takes {batch} pictures at a time; a page has one: convert it with `batch` 1")
     plain = ImageInput(height=1, width=1, rescaling=Rescaling(1.0, 0.0))
-    unknown = [
-        f"{one.name} {getattr(image, one.name)!r}"
-        for one in fields(ImageInput)
-        if one.name not in IMAGE_FIELDS and getattr(image, one.name) != getattr(plain, one.name)
-    ]
-    for name, known in (("resize", RESIZE_RULES), ("color", COLORS)):
-        if getattr(image, name) not in known:
-            unknown.append(f"{name} {getattr(image, name)!r}")
+    others = {field.name for field in fields(ImageInput)} - IMAGE_FIELDS
+    unknown = [name for name in sorted(others) if getattr(image, name) != getattr(plain, name)]
+    unknown += [] if image.resize in RESIZE_RULES else ["resize"]
+    unknown += [] if image.color in COLORS else ["color"]
     if unknown:
-        raise ModelError(f"'{file.file}' wants pictures with {', '.join(unknown)}, which the page does not do yet")
+        wanted = ", ".join(f"{name} {getattr(image, name)!r}" for name in unknown)
+        raise ModelError(f"'{file.file}' wants pictures with {wanted}, which the page does not do yet")
 
 
 def _with_low_threshold(model: bytes, document: ModelDocument) -> tuple[bytes, float]:
@@ -216,16 +191,10 @@ def _facts(document: ModelDocument, *, title: str, lowest: float, samples: Seque
         "schema": PAGE_SCHEMA,
         "title": title,
         "about": f"{document.source.name}, {image.width} x {image.height}, {kinds}.",
-        "image": {
-            "height": image.height,
-            "width": image.width,
-            "resize": image.resize,
-            "color": image.color,
-            "any_size": image.any_size,
-        },
+        "image": {name: getattr(image, name) for name in ("height", "width", "resize", "color", "any_size")},
         "class_names": list(document.spec.class_names),
         "thresholds": {"score": thresholds.score, "iou": thresholds.iou, "lowest": lowest},
-        "runtime": _runtime_folder(),
+        "runtime": RUNTIME_FOLDER,
         "samples": list(samples),
     }
 
@@ -234,13 +203,13 @@ def _read_samples(pictures: Sequence[Path]) -> dict[str, bytes]:
     names = [picture.name for picture in pictures]
     if len(set(names)) < len(names):
         raise UsageError(f"two samples have the name '{max(names, key=names.count)}'; rename one")
-    found = {}
+    samples = {}
     for picture in pictures:
         try:
-            found[f"samples/{picture.name}"] = read_regular(picture, LARGEST_PICTURE)
+            samples[f"samples/{picture.name}"] = read_regular(picture, LARGEST_PICTURE)
         except (OSError, ValueError) as error:
             raise DataError(f"cannot read '{picture}': {reason(error)}") from error
-    return found
+    return samples
 
 
 def _offline_worker(contents: Mapping[str, bytes]) -> bytes:
@@ -251,16 +220,3 @@ def _offline_worker(contents: Mapping[str, bytes]) -> bytes:
     names = json.dumps(["./", *sorted(contents)])
     start = f'// xdet page: keeps it for times without a network.\nconst VERSION = "{hashed.hexdigest()[:16]}";\n'
     return start.encode() + f"const FILES = {names};\n".encode() + (STATIC / WORKER).read_bytes()
-
-
-def _write(contents: Mapping[str, bytes], folder: Path, inputs: Sequence[Path], *, force: bool) -> tuple[Path, ...]:
-    """Write what is not there already; ``index.html`` comes last, when all it needs is there."""
-    marks = {"index.html": PAGE_MARK, "model.onnx": MODEL_MARK, "page.json": json_mark(PAGE_SCHEMA)}
-    ours = dict.fromkeys((*STATIC_FILES, WORKER), OUR_MARK)
-    changed = {name: data for name, data in contents.items() if not holds(folder / name, data)}
-    outputs = [Output(folder / name, marks.get(name) or ours.get(name), in_new_folder=True) for name in changed]
-    require_outputs(outputs, inputs, force=force)
-    for name in sorted(changed, key=lambda name: (name == "index.html", name)):
-        make_folder((folder / name).parent)
-        write_bytes(folder / name, changed[name])
-    return tuple(folder / name for name in contents)

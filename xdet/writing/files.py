@@ -16,7 +16,7 @@ from converters.files import MARK_BYTES, WRITE_ERRORS, open_regular, refuse_repl
 from xdet.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 SOFTWARE = "xdet"  # the Software text of a PNG, and the comment of a JPEG
 PICTURE_MARK = re.compile(
@@ -104,8 +104,22 @@ def with_sidecars(models: Iterable[Path]) -> Iterator[Path]:
         yield model.parent / f"{model.stem}{SIDECAR_SUFFIX}"
 
 
-def holds(path: Path, data: bytes) -> bool:
-    """Whether the file is there with exactly these bytes, so that writing them would change nothing."""
+def write_changed(
+    contents: Mapping[Path, bytes], marks: Mapping[Path, re.Pattern[bytes]], inputs: Iterable[Path], *, force: bool
+) -> None:
+    """Write files in their order, with their folders, but for those that hold the same bytes already.
+
+    Raises:
+        UsageError, OutputError: as ``require_outputs``, before the first is written.
+    """
+    changed = {path: data for path, data in contents.items() if not _holds(path, data)}
+    require_outputs([Output(path, marks.get(path), in_new_folder=True) for path in changed], inputs, force=force)
+    for path, data in changed.items():
+        make_folder(path.parent)
+        write_bytes(path, data)
+
+
+def _holds(path: Path, data: bytes) -> bool:
     try:
         return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
     except (OSError, ValueError):

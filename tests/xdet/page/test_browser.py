@@ -20,7 +20,7 @@ from tests.xdet.finished_models import SPEC, document, finished_model
 from tests.xdet.page.browser import Browser, serve
 from tests.xdet.page.pages import real_package
 from xdet import Detector
-from xdet.page import make_page
+from xdet.page.site import make_page
 from xdet.pictures.images import read_image
 from xdet.runtimes.chromium import find_chromium
 

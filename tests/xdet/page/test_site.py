@@ -19,7 +19,8 @@ from tests.xdet.finished_models import SPEC, document, finished_model, head_mode
 from tests.xdet.page.pages import empty_package
 from xdet.errors import DataError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.contract import read_document
-from xdet.page import make_page, site
+from xdet.page import site
+from xdet.page.site import make_page
 
 
 @pytest.fixture
