@@ -20,7 +20,7 @@ import typer
 
 import xdet
 from converters.errors import ConversionError
-from xdet.cli.options import with_groups, with_options
+from xdet.cli.options import as_command, with_options
 from xdet.errors import OutputError, UsageError, XdetError
 from xdet.writing.text import message_line, one_line
 
@@ -72,7 +72,7 @@ def build_app(commands: Iterable[str] = COMMANDS) -> typer.Typer:
     for name in commands:
         module_name, function, epilog = COMMANDS[name]
         module = import_module(f"xdet.cli.{module_name}")
-        app.command(name, epilog=getattr(module, epilog))(with_groups(getattr(module, function)))
+        app.command(name, epilog=getattr(module, epilog))(as_command(getattr(module, function)))
     return app
 
 

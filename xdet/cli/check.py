@@ -6,7 +6,7 @@ import shlex
 import sys
 from functools import partial
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -48,52 +48,20 @@ UNAVAILABLE = 3
 
 
 def check(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A file of xdet convert.")],
-    source: Annotated[Path, typer.Option(metavar="SRC", help="The file it was made of.")],
-    images: Annotated[
-        list[Path], typer.Option(metavar="DIR|IMAGE", help="Photographs: a folder or a file; repeatable.")
-    ],
+    model: Path,
     *,
-    runtimes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LIST",
-            help="Names with commas between them [default: onnxruntime:cpu, openvino if installed, all of the source's].",
-        ),
-    ] = None,
+    source: Path,
+    images: list[Path],
+    runtimes: str | None = None,
     threads: Threads = None,
     device: Device = None,
     provider_option: ProviderOption = None,
-    layers: Annotated[
-        bool, typer.Option("--layers", help="Compare every tensor of the source with its twin on two photographs, too.")
-    ] = False,
-    repro: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.onnx",
-            help="Write the first layer at fault as a model, its values beside it; implies --layers.",
-        ),
-    ] = None,
-    cpus: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LIST",
-            help="Repeat it on emulated processors, such as Haswell,Nehalem,cortex-a72 (Linux: apt-get install qemu-user).",
-        ),
-    ] = None,
-    report: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Write it as one page with charts and pictures.")
-    ] = None,
-    junit: Annotated[
-        Path | None, typer.Option(metavar="FILE.xml", help="Write it as JUnit XML, for GitLab, Jenkins, GitHub.")
-    ] = None,
-    tolerance: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LIST",
-            help="Accept deviations, such as head=1,box=0.5,score=0.01 (LSB, pixels, scores) [default: none].",
-        ),
-    ] = None,
+    layers: bool = False,
+    repro: Path | None = None,
+    cpus: str | None = None,
+    report: Path | None = None,
+    junit: Path | None = None,
+    tolerance: str | None = None,
     json: Json = None,
     force: Force = False,
     describing: Describing,
@@ -101,6 +69,20 @@ def check(
     """Prove that a model is its source, on every runtime at hand.
 
     The exit code is 1 where it is not.
+
+    Options:
+        model MODEL.onnx: A file of xdet convert.
+        source SRC: The file it was made of.
+        images DIR|IMAGE: Photographs: a folder or a file; repeatable.
+        runtimes LIST: Names with commas between them [default: onnxruntime:cpu, openvino if installed, all of the
+            source's].
+        layers: Compare every tensor of the source with its twin on two photographs, too.
+        repro FILE.onnx: Write the first layer at fault as a model, its values beside it; implies --layers.
+        cpus LIST: Repeat it on emulated processors, such as Haswell,Nehalem,cortex-a72 (Linux: apt-get install
+            qemu-user).
+        report FILE.html: Write it as one page with charts and pictures.
+        junit FILE.xml: Write it as JUnit XML, for GitLab, Jenkins, GitHub.
+        tolerance LIST: Accept deviations, such as head=1,box=0.5,score=0.01 (LSB, pixels, scores) [default: none].
     """
     from xdet.checking.check import check as check_model
     from xdet.checking.emulated import split_cpus

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from xdet.cli.options import Describing, print_line, print_report, progress_bar
+from xdet.cli.options import Describing, OptionalOutput, print_line, print_report, progress_bar
 from xdet.writing.text import format_duration, format_size
 
 KERAS_SUFFIXES = frozenset({".h5", ".hdf5", ".keras"})
@@ -44,101 +44,70 @@ def _read_batch(text: str) -> int | Literal["dynamic"]:
 
 @dataclass(frozen=True)
 class Converting:
-    """How a source is converted; the names are those of ``xdet.convert``."""
+    """How a source is converted; the names are those of ``xdet.convert``.
 
-    score_threshold: Annotated[
-        float | None, typer.Option(help="Default score threshold of the model [default: 0.5].")
-    ] = None
-    iou_threshold: Annotated[float | None, typer.Option(help="Default NMS threshold of the model [default: 0.5].")] = (
-        None
-    )
-    max_detections: Annotated[int | None, typer.Option(help="Rows of the outputs [default: 100].")] = None
-    batch: Annotated[Any, typer.Option(metavar="N|dynamic", parser=_read_batch, help="Images per call.")] = "1"
-    target: Annotated[
-        Literal["portable", "cpu"],
-        typer.Option(
-            help="portable: any compiler, ONNX Runtime from 1.15 on. cpu: the same bits, faster on ONNX Runtime's CPU "
-            "kernels, from 1.24 on; xdet bench SOURCE --targets portable,cpu says how much."
-        ),
-    ] = "portable"
-    activations: Annotated[Literal["uint8", "int8"], typer.Option(help="dtype of activation codes; same results.")] = (
-        "uint8"
-    )
-    leaky_relu: Annotated[
-        Literal["litert", "float"],
-        typer.Option(
-            help="litert: bit-equal to LiteRT; float: the real functions. Also steers sums, products, average pools, "
-            "means, bilinear resizes and requantisations."
-        ),
-    ] = "litert"
-    arithmetic: Annotated[
-        Literal["litert", "fused"],
-        typer.Option(
-            help="For operators without a fused form that equals LiteRT. litert: step by step; fused: faster, "
-            "<= 1 LSB away."
-        ),
-    ] = "litert"
-    dequantize: Annotated[
-        bool,
-        typer.Option(
-            "--dequantize",
-            help="The float network of a quantised file: its weights, and activations that nothing rounds.",
-        ),
-    ] = False
-    float16: Annotated[
-        bool,
-        typer.Option(
-            "--float16", help="Weights and activations of a float network in float16; the head stays float32."
-        ),
-    ] = False
-    freeze_thresholds: Annotated[
-        bool, typer.Option("--freeze-thresholds", help="Thresholds as constants, not optional inputs.")
-    ] = False
-    any_size: Annotated[
-        bool, typer.Option("--any-size", help="Take photographs of any size: the resize rule is in the file.")
-    ] = False
-    quantize: Annotated[
-        Literal["none", "per-channel", "per-tensor"],
-        typer.Option(help="Quantise a Keras model to int8, by calibration; some NPUs run per-tensor faster."),
-    ] = "none"
-    symmetric: Annotated[
-        bool, typer.Option("--symmetric", help="With --quantize: all zero-points 0, as TensorRT and many NPUs demand.")
-    ] = False
-    calibration: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Photographs that tell the ranges, for --quantize.")
-    ] = None
-    percentile: Annotated[
-        float | None, typer.Option(metavar="F", help="Share of values that ranges keep, such as 99.99 [default: all].")
-    ] = None
-    opset: Annotated[
-        int | None, typer.Option(metavar="N", help="ONNX opset of the file, 13 to 22 [default: the lowest that fits].")
-    ] = None
-    importer: Annotated[
-        Literal["native", "tf2onnx"],
-        typer.Option(help="tf2onnx: fallback for TFLite operators that the native importer lacks."),
-    ] = "native"
+    Options:
+        score_threshold: Default score threshold of the model [default: 0.5].
+        iou_threshold: Default NMS threshold of the model [default: 0.5].
+        max_detections: Rows of the outputs [default: 100].
+        batch N|dynamic: Images per call.
+        target: portable: any compiler, ONNX Runtime from 1.15 on. cpu: the same bits, faster on ONNX Runtime's CPU
+            kernels, from 1.24 on; xdet bench SOURCE --targets portable,cpu says how much.
+        activations: dtype of activation codes; same results.
+        leaky_relu: litert: bit-equal to LiteRT; float: the real functions. Also steers sums, products, average pools,
+            means, bilinear resizes and requantisations.
+        arithmetic: For operators without a fused form that equals LiteRT. litert: step by step; fused: faster, <= 1 LSB
+            away.
+        dequantize: The float network of a quantised file: its weights, and activations that nothing rounds.
+        float16: Weights and activations of a float network in float16; the head stays float32.
+        freeze_thresholds: Thresholds as constants, not optional inputs.
+        any_size: Take photographs of any size: the resize rule is in the file.
+        quantize: Quantise a Keras model to int8, by calibration; some NPUs run per-tensor faster.
+        symmetric: With --quantize: all zero-points 0, as TensorRT and many NPUs demand.
+        calibration DIR: Photographs that tell the ranges, for --quantize.
+        percentile F: Share of values that ranges keep, such as 99.99 [default: all].
+        opset N: ONNX opset of the file, 13 to 22 [default: the lowest that fits].
+        importer: tf2onnx: fallback for TFLite operators that the native importer lacks.
+    """
+
+    score_threshold: float | None = None
+    iou_threshold: float | None = None
+    max_detections: int | None = None
+    batch: Annotated[Any, typer.Option(parser=_read_batch)] = "1"
+    target: Literal["portable", "cpu"] = "portable"
+    activations: Literal["uint8", "int8"] = "uint8"
+    leaky_relu: Literal["litert", "float"] = "litert"
+    arithmetic: Literal["litert", "fused"] = "litert"
+    dequantize: bool = False
+    float16: bool = False
+    freeze_thresholds: bool = False
+    any_size: bool = False
+    quantize: Literal["none", "per-channel", "per-tensor"] = "none"
+    symmetric: bool = False
+    calibration: Path | None = None
+    percentile: float | None = None
+    opset: int | None = None
+    importer: Literal["native", "tf2onnx"] = "native"
 
 
 def convert(
-    source: Annotated[
-        Path, typer.Argument(help="TFLite, Keras or ONNX detector; a sidecar <stem>.xdet.json beside it is read.")
-    ],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="ONNX file to write [default: <stem>.onnx here].")
-    ] = None,
+    source: Path,
     *,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+    output: OptionalOutput = None,
+    force: bool = False,
     converting: Converting,
-    try_units: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PHOTOS",
-            help="Convert nothing: decode these photographs under every anchor unit that is possible; -o names a folder.",
-        ),
-    ] = None,
+    try_units: Path | None = None,
     describing: Describing,
 ) -> None:
-    """Convert a detector to one ONNX file: pixels in, boxes out."""
+    """Convert a detector to one ONNX file: pixels in, boxes out.
+
+    Options:
+        source: TFLite, Keras or ONNX detector; a sidecar <stem>.xdet.json beside it is read.
+        output: ONNX file to write [default: <stem>.onnx here].
+        force: Replace an existing output.
+        try_units PHOTOS: Convert nothing: decode these photographs under every anchor unit that is possible; -o names a
+            folder.
+    """
     from xdet.conversion import convert as convert_model
 
     if sys.stderr.isatty() and (converting.importer == "tf2onnx" or source.suffix.lower() in KERAS_SUFFIXES):

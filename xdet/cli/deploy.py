@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
-from typing import Annotated
 
-import typer
-
-from xdet.cli.options import Force, print_line
+from xdet.cli.options import Force, OutputPath, print_line
 
 PAGE_EPILOG = """\b
 Examples:
@@ -26,31 +23,25 @@ Examples:
 
 
 def page(
-    model: Annotated[
-        Path | None,
-        typer.Argument(metavar="[MODEL.onnx]", help="Made by xdet convert [default: the embedded detector]."),
-    ] = None,
+    model: Path | None = None,
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")],
-    onnxruntime_web: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="The npm package onnxruntime-web 1.30.0, or a folder that holds it [default: ./node_modules].",
-        ),
-    ] = None,
-    title: Annotated[str | None, typer.Option(metavar="TEXT", help="Of the page [default: the model's name].")] = None,
-    sample: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="PHOTO", help="A picture that the page offers; may be given several times, the first is shown."
-        ),
-    ] = None,
+    output: OutputPath,
+    onnxruntime_web: Path | None = None,
+    title: str | None = None,
+    sample: list[Path] | None = None,
     force: Force = False,
 ) -> None:
     """Write a web page that runs a detector in the browser.
 
     The folder is self-contained: any web server hands it out, and no picture leaves the browser.
+
+    Options:
+        model [MODEL.onnx]: Made by xdet convert [default: the embedded detector].
+        output DIR: Folder to write to.
+        onnxruntime_web DIR: The npm package onnxruntime-web 1.30.0, or a folder that holds it [default:
+            ./node_modules].
+        title TEXT: Of the page [default: the model's name].
+        sample PHOTO: A picture that the page offers; may be given several times, the first is shown.
     """
     from xdet.page.site import make_page
     from xdet.writing.text import format_size
@@ -62,26 +53,26 @@ def page(
 
 
 def triton(
-    model: Annotated[Path, typer.Argument(help="An ONNX file made by xdet convert.")],
+    model: Path,
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The model repository.")],
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the model there [default: the file's name].")
-    ] = None,
-    max_batch: Annotated[
-        int, typer.Option(metavar="N", help="Pictures of a batch at most, where the file's batch is dynamic.")
-    ] = 8,
-    score_threshold: Annotated[
-        float | None, typer.Option(metavar="X", help="Boxes need a score above it [default: the file's].")
-    ] = None,
-    iou_threshold: Annotated[
-        float | None, typer.Option(metavar="X", help="Overlaps above it are suppressed [default: the file's].")
-    ] = None,
+    output: OutputPath,
+    name: str | None = None,
+    max_batch: int = 8,
+    score_threshold: float | None = None,
+    iou_threshold: float | None = None,
     force: Force = False,
 ) -> None:
     """Write a model repository for Triton Inference Server.
 
     A file converted with --batch dynamic gets dynamic batching.
+
+    Options:
+        model: An ONNX file made by xdet convert.
+        output DIR: The model repository.
+        name NAME: Of the model there [default: the file's name].
+        max_batch N: Pictures of a batch at most, where the file's batch is dynamic.
+        score_threshold X: Boxes need a score above it [default: the file's].
+        iou_threshold X: Overlaps above it are suppressed [default: the file's].
     """
     from xdet.triton import write_repository
 

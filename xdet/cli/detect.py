@@ -33,88 +33,56 @@ Examples:
 
 @dataclass(frozen=True)
 class DescribingBeside(Describing):
-    """As ``Describing``, in a command whose own ``--classes`` is another thing."""
+    """As ``Describing``, in a command whose own ``--classes`` is another thing.
 
-    classes: Annotated[
-        str | None,
-        typer.Option("--class-names", metavar="LIST|FILE", help='Of a source: "person,car" or a file, one per line.'),
-    ] = None
+    Options:
+        classes LIST|FILE: Of a source: "person,car" or a file, one per line.
+    """
+
+    classes: Annotated[str | None, typer.Option("--class-names")] = None
 
 
 def detect(
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[MODEL] IMAGE|VIDEO|URL|DIR|PATTERN|@LIST|-...",
-            help="A model first (or none), then images, videos, addresses, folders, patterns, @FILE with a name per line, "
-            "- for stdin.",
-        ),
-    ] = None,
+    inputs: list[str] | None = None,
     *,
-    camera: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NUMBER|NAME", help="Look through a camera until Ctrl-C; may be given several times."),
-    ] = None,
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Search subfolders of the folders, too.")
-    ] = False,
-    save: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write pictures and videos with boxes to this folder.")
-    ] = None,
-    json: Annotated[
-        Path | None,
-        typer.Option(
-            "--json",
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Write the detections as JSON; - is stdout. FILE.jsonl, .csv and .parquet grow image by image.",
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a FILE.jsonl, .csv or .parquet where it stopped.")
-    ] = False,
-    keep: Annotated[
-        str | None, typer.Option("--classes", metavar="LIST", help='Keep these classes alone, such as "person,dog".')
-    ] = None,
-    format: Annotated[  # noqa: A002 - the option's name
-        Literal["xdet", "coco", "yolo", "voc"],
-        typer.Option(
-            help="Layout of --json: our own, a COCO results list; or label files, YOLO or Pascal VOC, in the folder --json."
-        ),
-    ] = "xdet",
+    camera: list[str] | None = None,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r")] = False,
+    save: Path | None = None,
+    json: Annotated[Path | None, typer.Option("--json", "--output", "-o")] = None,
+    resume: bool = False,
+    keep: Annotated[str | None, typer.Option("--classes")] = None,
+    format: Literal["xdet", "coco", "yolo", "voc"] = "xdet",  # noqa: A002 - the option's name
     running: Running,
-    decode: Annotated[
-        Literal["full", "reduced"],
-        typer.Option(help="reduced: JPEG files no larger than the network needs; faster, and boxes move a little."),
-    ] = "full",
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Images worked on at the same time [default: one per processor, at most 8; on Ray, all of the cluster's].",
-        ),
-    ] = None,
-    score_threshold: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBER|LIST",
-            help="Keep boxes that score above this, or by class: person=0.5,dog=0.3 [default: the model's own].",
-        ),
-    ] = None,
-    iou_threshold: Annotated[
-        float | None, typer.Option(help="Suppress neighbours that overlap more than this [default: the model's own].")
-    ] = None,
-    engine: Annotated[
-        Literal["local", "ray"],
-        typer.Option(
-            help="ray: on the cluster of RAY_ADDRESS, or this machine's processors; takes s3://, gs://, hdfs:// (extra: ray)."
-        ),
-    ] = "local",
+    decode: Literal["full", "reduced"] = "full",
+    workers: int | None = None,
+    score_threshold: str | None = None,
+    iou_threshold: float | None = None,
+    engine: Literal["local", "ray"] = "local",
     force: Force = False,
     describing: DescribingBeside,
 ) -> None:
-    """Find objects in photographs."""
+    """Find objects in photographs.
+
+    Options:
+        inputs [MODEL] IMAGE|VIDEO|URL|DIR|PATTERN|@LIST|-...: A model first (or none), then images, videos, addresses,
+            folders, patterns, @FILE with a name per line, - for stdin.
+        camera NUMBER|NAME: Look through a camera until Ctrl-C; may be given several times.
+        recursive: Search subfolders of the folders, too.
+        save DIR: Write pictures and videos with boxes to this folder.
+        json FILE: Write the detections as JSON; - is stdout. FILE.jsonl, .csv and .parquet grow image by image.
+        resume: Go on with a FILE.jsonl, .csv or .parquet where it stopped.
+        keep LIST: Keep these classes alone, such as "person,dog".
+        format: Layout of --json: our own, a COCO results list; or label files, YOLO or Pascal VOC, in the folder
+            --json.
+        decode: reduced: JPEG files no larger than the network needs; faster, and boxes move a little.
+        workers N: Images worked on at the same time [default: one per processor, at most 8; on Ray, all of the
+            cluster's].
+        score_threshold NUMBER|LIST: Keep boxes that score above this, or by class: person=0.5,dog=0.3 [default: the
+            model's own].
+        iou_threshold: Suppress neighbours that overlap more than this [default: the model's own].
+        engine: ray: on the cluster of RAY_ADDRESS, or this machine's processors; takes s3://, gs://, hdfs:// (extra:
+            ray).
+    """
     from xdet.cli.detect_run import Run, detect_all
     from xdet.detection.detector import Detector
     from xdet.detection.embedded import SOURCE

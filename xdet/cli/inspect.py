@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import json as json_text
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from xdet.cli.options import Describing, Force, Json, Running, json_outputs, print_line, print_report, print_result
+from xdet.cli.options import (
+    Describing,
+    Force,
+    Json,
+    OptionalOutput,
+    OutputPath,
+    Running,
+    json_outputs,
+    print_line,
+    print_report,
+    print_result,
+)
 from xdet.writing.blocks import Items, Report, Section, Table
 
 if TYPE_CHECKING:
@@ -47,16 +58,14 @@ LONGEST = 44  # of a value in the table
 
 
 def inspect(
-    model: Annotated[Path, typer.Argument(help="A TFLite, ONNX, H5 or .keras file.")],
-    *,
-    layers: Annotated[
-        bool, typer.Option("--layers", help="List every operator: shapes, MACs, bytes, scale and zero-point.")
-    ] = False,
-    json: Json = None,
-    force: Force = False,
-    describing: Describing,
+    model: Path, *, layers: bool = False, json: Json = None, force: Force = False, describing: Describing
 ) -> None:
-    """Tell what a model file holds and costs, without running it."""
+    """Tell what a model file holds and costs, without running it.
+
+    Options:
+        model: A TFLite, ONNX, H5 or .keras file.
+        layers: List every operator: shapes, MACs, bytes, scale and zero-point.
+    """
     from xdet.inspection import inspect as inspect_file
     from xdet.inspection.report import INSPECTION_SCHEMA, inspection_report, inspection_to_json
     from xdet.writing.files import require_outputs, with_sidecars
@@ -67,24 +76,14 @@ def inspect(
     print_result(inspection, json, inspection_to_json, inspection_report)
 
 
-def describe(
-    source: Annotated[Path, typer.Argument(help="A source model: TFLite or Keras.")],
-    *,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE.json",
-            help="Write the facts as a sidecar; as <stem>.xdet.json beside the model every command finds them.",
-        ),
-    ] = None,
-    force: Force = False,
-    describing: Describing,
-) -> None:
+def describe(source: Path, *, output: OptionalOutput = None, force: Force = False, describing: Describing) -> None:
     """Tell what is known of a source, and who says it.
 
     Where facts are missing it tells what is known all the same, writes nothing, and exits with 3.
+
+    Options:
+        source: A source model: TFLite or Keras.
+        output FILE.json: Write the facts as a sidecar; as <stem>.xdet.json beside the model every command finds them.
     """
     from converters.description.sidecar import sidecar_data
     from converters.errors import IncompleteError
@@ -113,16 +112,13 @@ def _shorten(value: object) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 4] + " ..."
 
 
-def selftest(
-    model: Annotated[Path, typer.Argument(help="An ONNX file made by xdet convert.")],
-    *,
-    running: Running,
-    json: Json = None,
-    force: Force = False,
-) -> None:
+def selftest(model: Path, *, running: Running, json: Json = None, force: Force = False) -> None:
     """Does this host compute what the conversion computed?
 
     The answer is exact, bounded, or broken (exit code 1).
+
+    Options:
+        model: An ONNX file made by xdet convert.
     """
     from xdet.checking.selftest import run_selftest
     from xdet.checking.selftest_report import SELFTEST_SCHEMA, selftest_report, selftest_to_json
@@ -135,15 +131,13 @@ def selftest(
         raise typer.Exit(1)
 
 
-def providers(
-    model: Annotated[
-        Path | None,
-        typer.Argument(help="An ONNX file: tell which of its nodes each provider takes, and which fall back."),
-    ] = None,
-) -> None:
+def providers(model: Path | None = None) -> None:
     """List the execution providers of ONNX Runtime here.
 
     Plug-ins and devices are listed, too.
+
+    Options:
+        model: An ONNX file: tell which of its nodes each provider takes, and which fall back.
     """
     from xdet.runtimes.ort_session import available_providers, provider_problems
 
@@ -170,12 +164,12 @@ def _placement(model: Path, names: list[str]) -> Items:
     return Items(tuple(f"{name}: {placement_text(find_placement(file.data, name))}" for name in names))
 
 
-def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("xdet-demo"),
-    *,
-    force: Force = False,
-) -> None:
-    """Convert, run and draw: the embedded detector and photographs."""
+def demo(*, output: OutputPath = Path("xdet-demo"), force: Force = False) -> None:
+    """Convert, run and draw: the embedded detector and photographs.
+
+    Options:
+        output: Folder to write to.
+    """
     from xdet.detection.demo import run_demo
 
     run_demo(output, print_line, force=force)

@@ -14,8 +14,8 @@ from xdet.cli.options import (
     Describing,
     Force,
     Json,
+    OutputPath,
     Running,
-    Workers,
     json_outputs,
     print_line,
     print_result,
@@ -25,23 +25,45 @@ from xdet.errors import DataError, UsageError
 from xdet.writing.text import reason
 
 if TYPE_CHECKING:
+    from xdet.bench import BenchOptions
     from xdet.evaluation.results import Evaluation
 
 FEW_PICTURES = 2  # images per second of two pictures mean nothing
 LARGEST_NOTES = 1 << 20
 
+Protocol = Literal["coco", "zoo-3", "zoo-4"]
 Images = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the annotated photographs.")]
 Annotations = Annotated[Path, typer.Option(metavar="COCO.json", help="Their boxes, in COCO format.")]
-Protocol = Literal["coco", "zoo-3", "zoo-4"]
-Runtimes = Annotated[
-    str | None,
-    typer.Option(
-        metavar="LIST",
-        help="Such as onnxruntime:cpu,litert:xnnpack; each model runs on those that take it [default: the usual ones].",
-    ),
-]
-ThreadCounts = Annotated[str, typer.Option(metavar="LIST", help="Threads inside an operator, such as 1,2.")]
-Blocks = Annotated[int, typer.Option(metavar="N", help="Turns of each case; more of them, less noise.")]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What is timed, and how often.
+
+    Options:
+        runtimes LIST: Such as onnxruntime:cpu,litert:xnnpack; each model runs on those that take it [default: the usual
+            ones].
+        threads LIST: Threads inside an operator, such as 1,2.
+        blocks N: Turns of each case; more of them, less noise.
+    """
+
+    runtimes: str | None = None
+    threads: str = "1"
+    blocks: int = 5
+
+    def options(self, **others: Any) -> BenchOptions:
+        """As ``xdet.run_benchmark`` takes them, with others.
+
+        Raises:
+            UsageError: ``threads`` are no numbers.
+        """
+        from xdet.bench import BenchOptions
+
+        words = [word.strip() for word in self.threads.split(",")]
+        if not all(word.isascii() and word.isdigit() for word in words):
+            raise UsageError(f"--threads must be numbers such as 1 or 1,2, got {self.threads!r}")
+        return BenchOptions(threads=tuple(map(int, words)), blocks=self.blocks, **others)
+
 
 EVAL_EPILOG = """\b
 Examples:
@@ -57,55 +79,52 @@ Examples:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How detections are scored; the names are those of ``xdet.evaluate``."""
+    """How detections are scored; the names are those of ``xdet.evaluate``.
 
-    protocol: Annotated[
-        Protocol, typer.Option(help="coco: as pycocotools; zoo-3, zoo-4: as the ST model zoo, by services version.")
-    ] = "coco"
-    crowd: Annotated[
-        Literal["ignore", "drop", "keep"] | None,
-        typer.Option(help="Crowd boxes [default: ignore for coco, keep for zoo-3 and zoo-4]."),
-    ] = None
-    max_gt: Annotated[int | None, typer.Option(metavar="N", help="Leave out images with more ground truths.")] = None
-    eval_iou: Annotated[
-        float | None,
-        typer.Option(metavar="F", help="IoU from which on a detection is a hit, for zoo-3 and zoo-4 [default: 0.5]."),
-    ] = None
-    truncate_input: Annotated[
-        bool, typer.Option("--truncate-input", help="Truncate in the input's quantisation, as the zoo evaluates.")
-    ] = False
-    score_threshold: Annotated[float, typer.Option(help="Detections score above this.")] = 0.001
-    iou_threshold: Annotated[float, typer.Option(help="Suppress neighbours that overlap more.")] = 0.5
-    max_detections: Annotated[int, typer.Option(help="Detections per image.")] = 100
+    Options:
+        protocol: coco: as pycocotools; zoo-3, zoo-4: as the ST model zoo, by services version.
+        crowd: Crowd boxes [default: ignore for coco, keep for zoo-3 and zoo-4].
+        max_gt N: Leave out images with more ground truths.
+        eval_iou F: IoU from which on a detection is a hit, for zoo-3 and zoo-4 [default: 0.5].
+        truncate_input: Truncate in the input's quantisation, as the zoo evaluates.
+        score_threshold: Detections score above this.
+        iou_threshold: Suppress neighbours that overlap more.
+        max_detections: Detections per image.
+    """
+
+    protocol: Protocol = "coco"
+    crowd: Literal["ignore", "drop", "keep"] | None = None
+    max_gt: int | None = None
+    eval_iou: float | None = None
+    truncate_input: bool = False
+    score_threshold: float = 0.001
+    iou_threshold: float = 0.5
+    max_detections: int = 100
 
 
 def evaluate(
-    models: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="MODEL...",
-            help="ONNX files of xdet convert, source files, or results of xdet detect (.jsonl, .parquet).",
-        ),
-    ],
+    models: list[Path],
+    *,
     images: Images,
     annotations: Annotations,
-    *,
     scoring: Scoring,
     running: Running,
-    workers: Workers = None,
+    workers: int | None = None,
     json: Json = None,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw precision over recall (extra: eval).")
-    ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep each photograph's result there; go on where it stopped.")
-    ] = None,
+    plot: Path | None = None,
+    resume: Path | None = None,
     force: Force = False,
     describing: Describing,
 ) -> None:
     """Measure average precision on annotated photographs.
 
     Further models are compared with the first.
+
+    Options:
+        models MODEL...: ONNX files of xdet convert, source files, or results of xdet detect (.jsonl, .parquet).
+        workers N: Photographs worked on at the same time [default: one per processor, at most 8].
+        plot FILE.png: Draw precision over recall (extra: eval).
+        resume FILE: Keep each photograph's result there; go on where it stopped.
     """
     from xdet.evaluation.evaluate import evaluate as evaluate_models
     from xdet.evaluation.evaluate import evaluated_files
@@ -177,38 +196,28 @@ Examples:
 
 
 def bench(
-    models: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="MODEL...", help="ONNX files of xdet convert, or source files; ratios refer to the first."
-        ),
-    ],
+    models: list[Path],
     *,
-    runtimes: Runtimes = None,
-    threads: ThreadCounts = "1",
-    images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of photographs [default: the two that come with xdet].")
-    ] = None,
-    blocks: Blocks = 5,
-    score_threshold: Annotated[
-        float | None, typer.Option(help="Keep boxes that score above this [default: each model's own].")
-    ] = None,
-    targets: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LIST",
-            help="Convert each source for these (portable,cpu) and measure it beside them, on OpenVINO where installed.",
-        ),
-    ] = None,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Also where the time goes: operators on ONNX Runtime's CPU kernels.")
-    ] = False,
+    timing: Timing,
+    images: Path | None = None,
+    score_threshold: float | None = None,
+    targets: str | None = None,
+    profile: bool = False,
     json: Json = None,
     force: Force = False,
     describing: Describing,
 ) -> None:
-    """Measure time, throughput and memory of models side by side."""
-    from xdet.bench import BenchOptions, run_benchmark
+    """Measure time, throughput and memory of models side by side.
+
+    Options:
+        models MODEL...: ONNX files of xdet convert, or source files; ratios refer to the first.
+        images DIR: Folder of photographs [default: the two that come with xdet].
+        score_threshold: Keep boxes that score above this [default: each model's own].
+        targets LIST: Convert each source for these (portable,cpu) and measure it beside them, on OpenVINO where
+            installed.
+        profile: Also where the time goes: operators on ONNX Runtime's CPU kernels.
+    """
+    from xdet.bench import run_benchmark
     from xdet.bench.report import BENCHMARK_SCHEMA, benchmark_report, benchmark_to_json
     from xdet.bench.run import SAMPLES
     from xdet.pictures.images import find_images
@@ -216,9 +225,7 @@ def bench(
 
     inputs = chain(with_sidecars(models), describing.files(), find_images([SAMPLES if images is None else images]))
     require_outputs(json_outputs(json, BENCHMARK_SCHEMA), inputs, force=force)
-    options = BenchOptions(
-        threads=_read_numbers(threads), blocks=blocks, score_threshold=score_threshold, profile=profile
-    )
+    options = timing.options(score_threshold=score_threshold, profile=profile)
     if targets is not None:
         wanted: Any = tuple(word.strip() for word in targets.split(","))  # BenchOptions refuses others
         few = FEW_PICTURES if images is None else options.pictures_per_block
@@ -226,21 +233,13 @@ def bench(
     with progress_bar("measuring") as advance:
         benchmark = run_benchmark(
             models,
-            runtimes=runtimes,
+            runtimes=timing.runtimes,
             images=images,
             options=options,
             source_options=describing.options(),
             progress=advance,
         )
     print_result(benchmark, json, benchmark_to_json, benchmark_report)
-
-
-def _read_numbers(text: str) -> tuple[int, ...]:
-    """``--threads 1,2`` as numbers."""
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isascii() and word.isdigit() for word in words):
-        raise UsageError(f"--threads must be numbers such as 1 or 1,2, got {text!r}")
-    return tuple(map(int, words))
 
 
 CARD_EPILOG = """\b
@@ -252,39 +251,31 @@ Examples:
 
 
 def card(
-    source: Annotated[Path, typer.Argument(help="The source model; differences and ratios refer to it.")],
-    models: Annotated[
-        list[Path],
-        typer.Argument(metavar="MODEL.onnx...", help="Finished models, and others to compare, such as the float file."),
-    ],
+    source: Path,
+    models: list[Path],
+    *,
     images: Images,
     annotations: Annotations,
-    *,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE.md", help="Where to write it; pictures go beside it.")
-    ] = Path("model-card.md"),
-    samples: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Photographs to draw boxes on [default: the first three of --images]."),
-    ] = None,
-    notes: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.md", help="Hand-written Markdown: its beginning opens the card, its sections close it."
-        ),
-    ] = None,
-    runtimes: Runtimes = None,
-    threads: ThreadCounts = "1",
-    blocks: Blocks = 5,
-    protocol: Annotated[Protocol, typer.Option(help="Of the average precision, as in xdet eval.")] = "coco",
+    output: OutputPath = Path("model-card.md"),
+    samples: Path | None = None,
+    notes: Path | None = None,
+    timing: Timing,
+    protocol: Protocol = "coco",
     force: Force = False,
     describing: Describing,
 ) -> None:
     """Write a model card, filled for this machine.
 
     It holds network, memory, time, accuracy, pictures and provenance.
+
+    Options:
+        source: The source model; differences and ratios refer to it.
+        models MODEL.onnx...: Finished models, and others to compare, such as the float file.
+        output FILE.md: Where to write it; pictures go beside it.
+        samples DIR: Photographs to draw boxes on [default: the first three of --images].
+        notes FILE.md: Hand-written Markdown: its beginning opens the card, its sections close it.
+        protocol: Of the average precision, as in xdet eval.
     """
-    from xdet.bench import BenchOptions
     from xdet.card import CardRequest, make_card
 
     request = CardRequest(
@@ -295,9 +286,9 @@ def card(
         samples=() if samples is None else (samples,),
         notes="" if notes is None else _read_notes(notes),
         notes_name="" if notes is None else notes.name,
-        runtimes=runtimes,
+        runtimes=timing.runtimes,
         protocol=protocol,
-        bench=BenchOptions(threads=_read_numbers(threads), blocks=blocks),
+        bench=timing.options(),
         source_options=describing.options(),
     )
     inputs = (*describing.files(), *(() if notes is None else (notes,)))

@@ -1,7 +1,8 @@
 """What several commands share: options, each declared once, printing, and the progress bar.
 
-A command's parameter whose type is a dataclass stands for that dataclass's fields: each is an option of the command
-(``with_groups``), and the command gets them together.
+A command is a function (``as_command``): its keywords are options, its other parameters arguments, and the section
+"Options" of its docstring has their help. A parameter whose type is a dataclass stands for that dataclass's fields:
+each is an option, and the function gets them together.
 
 ``--json FILE`` goes to a file, whole or not at all, or to stdout for ``-``. A progress bar shows on a terminal and not
 in a pipe.
@@ -16,9 +17,10 @@ import re
 import shutil
 import sys
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 STDOUT = Path("-")
+_SECTION = "Options:\n"
 _PARAMETER = re.compile(r"`([a-z][a-z0-9_]*)`")
 
 Force = Annotated[
@@ -52,27 +55,22 @@ Threads = Annotated[
     int | None,
     typer.Option(metavar="N", help="Threads inside an operator [default: the runtime's, shared among workers]."),
 ]
-Workers = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Photographs worked on at the same time [default: one per processor, at most 8]."),
-]
+OutputPath = Annotated[Path, typer.Option("--output", "-o")]
+OptionalOutput = Annotated[Path | None, typer.Option("--output", "-o")]
 
 
 @dataclass(frozen=True)
 class Running:
-    """What runs a model, and where."""
+    """What runs a model, and where.
 
-    runtime: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME[:PROVIDER]",
-            help="As check --runtimes names it, such as openvino [default: onnxruntime; of sources their own].",
-        ),
-    ] = None
-    provider: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Execution provider, see xdet providers; as NAME:PROVIDER [default: cpu]."),
-    ] = None
+    Options:
+        runtime NAME[:PROVIDER]: As check --runtimes names it, such as openvino [default: onnxruntime; of sources their
+            own].
+        provider NAME: Execution provider, see xdet providers; as NAME:PROVIDER [default: cpu].
+    """
+
+    runtime: str | None = None
+    provider: str | None = None
     device: Device = None
     provider_option: ProviderOption = None
     threads: Threads = None
@@ -86,61 +84,39 @@ class Running:
 
 @dataclass(frozen=True)
 class Describing:
-    """What a command line says of a source model."""
+    """What a command line says of a source model.
 
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="ST model zoo yaml (2.x to 4.x), or Darknet's .cfg.")
-    ] = None
-    anchors: Annotated[
-        str | None, typer.Option(metavar="LIST|FILE", help='"w,h w,h ...", a file, or a zoo family: tiny_yolo_v2.')
-    ] = None
-    anchor_unit: Annotated[
-        Literal["cell", "image", "pixel"] | None,
-        typer.Option(help="Grid cells, fractions of the image, or pixels; never guessed."),
-    ] = None
-    classes: Annotated[
-        str | None,
-        typer.Option("--classes", "--class-names", metavar="LIST|FILE", help='"person,car" or a file, one per line.'),
-    ] = None
-    resize: Annotated[
-        Literal["nearest", "bilinear", "bilinear-antialias", "letterbox"] | None,
-        typer.Option(help="How photographs got the network's size in training."),
-    ] = None
-    color: Annotated[
-        Literal["rgb", "bgr", "grey"] | None,
-        typer.Option(help="Channels of the network's picture [default: rgb, or grey where it has one]."),
-    ] = None
-    rescaling: Annotated[
-        str | None, typer.Option(metavar="SCALE,OFFSET", help="Of float pixels, such as 1/255,0 or 1/127.5,-1.")
-    ] = None
-    input_size: Annotated[
-        str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Of an ONNX file that leaves its picture's size open.")
-    ] = None
-    head: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|none|KIND", help="auto looks at the outputs; none ends there; kinds: docs/heads.md."
-        ),
-    ] = "auto"
-    priors: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|coco-ssd|coco-ssd-fpn", help="Of an SSD head that brings none; .npy, .csv or .json."
-        ),
-    ] = None
-    prior_format: Annotated[
-        Literal["yxhw", "xywh", "xyxy", "yxyx"] | None,
-        typer.Option(help="Centre and size, or two corners; fractions of the picture."),
-    ] = None
-    variances: Annotated[
-        str | None, typer.Option(metavar="V,V,V,V", help="Factors of an SSD head's offsets, such as 0.1,0.1,0.2,0.2.")
-    ] = None
-    score_activation: Annotated[
-        Literal["none", "sigmoid", "softmax"] | None, typer.Option(help="What an SSD head's scores still need.")
-    ] = None
-    class_agnostic: Annotated[
-        bool, typer.Option("--class-agnostic", help="Boxes suppress each other across classes.")
-    ] = False
+    Options:
+        config FILE: ST model zoo yaml (2.x to 4.x), or Darknet's .cfg.
+        anchors LIST|FILE: "w,h w,h ...", a file, or a zoo family: tiny_yolo_v2.
+        anchor_unit: Grid cells, fractions of the image, or pixels; never guessed.
+        classes LIST|FILE: "person,car" or a file, one per line.
+        resize: How photographs got the network's size in training.
+        color: Channels of the network's picture [default: rgb, or grey where it has one].
+        rescaling SCALE,OFFSET: Of float pixels, such as 1/255,0 or 1/127.5,-1.
+        input_size HEIGHTxWIDTH: Of an ONNX file that leaves its picture's size open.
+        head auto|none|KIND: auto looks at the outputs; none ends at them; kinds: docs/heads.md.
+        priors FILE|coco-ssd|coco-ssd-fpn: Of an SSD head that brings none; .npy, .csv or .json.
+        prior_format: Centre and size, or two corners; fractions of the picture.
+        variances V,V,V,V: Factors of an SSD head's offsets, such as 0.1,0.1,0.2,0.2.
+        score_activation: What an SSD head's scores still need.
+        class_agnostic: Boxes suppress each other across classes.
+    """
+
+    config: Path | None = None
+    anchors: str | None = None
+    anchor_unit: Literal["cell", "image", "pixel"] | None = None
+    classes: Annotated[str | None, typer.Option("--classes", "--class-names")] = None
+    resize: Literal["nearest", "bilinear", "bilinear-antialias", "letterbox"] | None = None
+    color: Literal["rgb", "bgr", "grey"] | None = None
+    rescaling: str | None = None
+    input_size: str | None = None
+    head: str = "auto"
+    priors: str | None = None
+    prior_format: Literal["yxhw", "xywh", "xyxy", "yxyx"] | None = None
+    variances: str | None = None
+    score_activation: Literal["none", "sigmoid", "softmax"] | None = None
+    class_agnostic: bool = False
 
     @property
     def keywords(self) -> dict[str, Any]:
@@ -162,29 +138,60 @@ class Describing:
         return [Path(name) for name in (self.config, self.anchors, self.classes, self.priors) if name is not None]
 
 
-def with_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, with the fields of its parameters that are dataclasses as options of its own."""
-    own = inspect.signature(command, eval_str=True)
+def as_command(function: Callable[..., None]) -> Callable[..., None]:
+    """A function as Typer takes it: its parameters, with the fields of those that are dataclasses in their place."""
+    own = _parameters(function)
     groups: dict[str, Any] = {
-        name: parameter.annotation for name, parameter in own.parameters.items() if is_dataclass(parameter.annotation)
+        name: parameter.annotation for name, parameter in own.items() if is_dataclass(parameter.annotation)
     }
-    members: dict[str, list[inspect.Parameter]] = {}
-    for name, group in groups.items():
-        types = get_type_hints(group, include_extras=True)
-        members[name] = [
-            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=types[f.name])
-            for f in fields(group)
-        ]
+    members = {name: _parameters(group) for name, group in groups.items()}
 
-    @functools.wraps(command)
+    @functools.wraps(function)
     def run(**values: Any) -> None:
-        made = {name: groups[name](**{m.name: values.pop(m.name) for m in members[name]}) for name in groups}
-        command(**values, **made)
+        made = {name: groups[name](**{member: values.pop(member) for member in members[name]}) for name in groups}
+        function(**values, **made)
 
-    parameters = [each for name, parameter in own.parameters.items() for each in members.get(name, [parameter])]
-    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # read by typer
+    parameters = [each for name, parameter in own.items() for each in members.get(name, {name: parameter}).values()]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by typer
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__doc__ = inspect.cleandoc(function.__doc__ or "").partition(_SECTION)[0].strip()
     return run
+
+
+def _parameters(declaration: Any) -> dict[str, inspect.Parameter]:
+    """Of a function or a dataclass, annotated for Typer."""
+    types, texts = get_type_hints(declaration, include_extras=True), _read_texts(declaration)
+    parameters = {}
+    for name, parameter in inspect.signature(declaration).parameters.items():
+        kind, annotation = parameter.kind, types[name]
+        if is_dataclass(declaration):
+            kind = inspect.Parameter.KEYWORD_ONLY
+        if not is_dataclass(annotation):
+            value, declared = get_args(annotation) if get_origin(annotation) is Annotated else (annotation, None)
+            flag = [f"--{name.replace('_', '-')}"] if value is bool else []  # without its --no- twin
+            new = typer.Option(*flag) if kind is inspect.Parameter.KEYWORD_ONLY else typer.Argument()
+            info = copy(declared) or new
+            if name in texts:
+                info.metavar, info.help = texts[name]
+            annotation = Annotated[value, info]
+        parameters[name] = parameter.replace(kind=kind, annotation=annotation)
+    return parameters
+
+
+def _read_texts(declaration: Any) -> dict[str, tuple[str | None, str]]:
+    """Metavar and help of each option, as the section of docstrings has them: ``name METAVAR: help``."""
+    texts: dict[str, tuple[str | None, str]] = {}
+    classes = reversed(declaration.__mro__) if isinstance(declaration, type) else [declaration]
+    for docstring in (each.__doc__ or "" for each in classes):
+        name = ""
+        for line in inspect.cleandoc(docstring).partition(_SECTION)[2].splitlines():
+            if line.startswith(" " * 8):
+                texts[name] = (texts[name][0], f"{texts[name][1]} {line.strip()}")
+            else:
+                head, _, text = line.strip().partition(": ")
+                name, _, metavar = head.partition(" ")
+                texts[name] = (metavar or None, text)
+    return texts
 
 
 def read_provider_options(words: list[str] | None) -> dict[str, str]:
@@ -226,13 +233,13 @@ def print_line(text: str, *, err: bool = False) -> None:
 def with_options(text: str) -> str:
     """What the library says of its parameters, as the command line calls them: `anchor_unit` is --anchor-unit."""
     return _PARAMETER.sub(
-        lambda match: f"--{match[1].replace('_', '-')}" if match[1] in _parameters() else match[0], text
+        lambda match: f"--{match[1].replace('_', '-')}" if match[1] in _all_names() else match[0], text
     )
 
 
 @functools.cache
-def _parameters() -> frozenset[str]:
-    """The parameters of all commands."""
+def _all_names() -> frozenset[str]:
+    """Of the parameters of all commands."""
     from xdet.cli.app import build_app
 
     group = typer.main.get_command(build_app())

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,11 @@ from tests.converters.sources.tflite.networks import tiny_yolo_v2_relu
 from tests.slow import mostly_slow
 from tests.xdet.command import ROOT, assert_one_line
 from tests.xdet.command import run_xdet as run
-from xdet.cli.app import build_app
+from xdet.cli.app import COMMANDS, build_app
+from xdet.cli.options import as_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-COMMANDS = sorted(typer.main.get_command(build_app()).commands)  # type: ignore[attr-defined]  # a group
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +126,50 @@ def test_every_command_has_help_with_an_example_that_80_columns_show(
     assert result.returncode == 0
     assert f"xdet {command}" in result.stdout.split("Examples:")[1]
     assert [line for line in result.stdout.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_has_its_help(command: str) -> None:
+    parameters = typer.main.get_command(build_app()).commands[command].params  # type: ignore[attr-defined]  # a group
+    assert [parameter.name for parameter in parameters if not getattr(parameter, "help", None)] == []
+
+
+def test_a_command_is_a_function_its_docstring_and_its_groups() -> None:
+    taken: list[object] = []
+
+    @dataclass(frozen=True)
+    class Group:
+        """Two options.
+
+        Options:
+            often N: How often.
+            loud: With a noise
+                that carries.
+        """
+
+        often: int = 1
+        loud: bool = False
+
+    def ring(bell: str, *, group: Group) -> None:
+        """Ring a bell.
+
+        Options:
+            bell: Its name.
+        """
+        taken.append((bell, group))
+
+    ring.__annotations__["group"] = Group
+    toy = typer.Typer(add_completion=False)
+    toy.command()(as_command(ring))
+    command = typer.main.get_command(toy)
+    command(["big", "--loud", "--often", "3"], standalone_mode=False)
+    assert taken == [("big", Group(3, loud=True))]
+    assert {each.name: getattr(each, "help", "") for each in command.params} == {
+        "bell": "Its name.",
+        "often": "How often.",
+        "loud": "With a noise that carries.",
+    }
+    assert command.help == "Ring a bell."
 
 
 def test_detect_finds_the_astronaut_with_the_embedded_model(sample_pictures: list[Path]) -> None:
