@@ -23,18 +23,8 @@ NUMBERS: tuple[Any, ...] = (
     *(0.0, -0.0, 0.5, 1e-45, 1e-38, 3e38, -3e38, 1e30, 1e300, float("nan"), float("inf"), float("-inf")),
 )
 TEXTS = (
-    "",
-    "a",
-    "a\x1b[2J\n",
-    "\ud800",
-    "x" * 5000,
-    "../../etc/passwd",
-    "a\0b",
-    "\u202e",
-    "<b>",
-    "1/0",
-    "1e999",
-    "NaN",
+    *("", "a", "a\x1b[2J\n", "\ud800", "x" * 5000, "../../etc/passwd", "a\0b", "\u202e"),
+    *("<b>", "1/0", "1e999", "NaN"),
 )
 VALUES: tuple[Any, ...] = (*NUMBERS, *TEXTS, None, True, False, [], {}, [[]], 10**400, -(10**30))
 
@@ -177,11 +167,8 @@ def _bend_field(random: Random, owner: Any, name: str) -> None:
     elif isinstance(value, float):
         setattr(owner, name, float(random.choice([n for n in NUMBERS if isinstance(n, float)])))
     elif isinstance(value, bytes | str):
-        setattr(
-            owner,
-            name,
-            random.choice((b"", b"a", b"\xff\xfe", b"\xd0\xd1" * 3, b"x" * 70000, b"a\x1b[2J\n", b"head", b"image")),
-        )
+        words = (b"", b"a", b"\xff\xfe", b"\xd0\xd1" * 3, b"x" * 70000, b"a\x1b[2J\n", b"head", b"image")
+        setattr(owner, name, random.choice(words))
     elif isinstance(value, np.ndarray):
         setattr(owner, name, _bent_array(random, value))
     elif isinstance(value, list) and value:
@@ -224,18 +211,8 @@ def _bent_list(random: Random, values: list[Any]) -> list[Any]:
 
 
 OPERATORS = (
-    "Conv",
-    "QLinearConv",
-    "Loop",
-    "If",
-    "Reshape",
-    "Gemm",
-    "MatMul",
-    "Constant",
-    "Scan",
-    "Tile",
-    "Foreign",
-    "DequantizeLinear",
+    *("Conv", "QLinearConv", "Loop", "If", "Reshape", "Gemm"),
+    *("MatMul", "Constant", "Scan", "Tile", "Foreign", "DequantizeLinear"),
 )
 
 

@@ -11,6 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.fuzz.mutations import bend_bytes, bend_tree, to_json
+from xdet.detection.parquet import growing_path, open_results
+from xdet.detection.results import CSV
+from xdet.errors import XdetError
+from xdet.evaluation.evaluate import evaluate
+from xdet.evaluation.report import evaluation_report
+from xdet.writing.terminal import report_text
 
 if TYPE_CHECKING:
     from random import Random
@@ -54,8 +60,6 @@ def parquet_corpus() -> bytes:
 
 
 def _csv() -> list[bytes]:
-    from xdet.detection.results import CSV
-
     lines = [line for entry in ENTRIES for line in CSV.lines(entry).encode().splitlines()]
     return [CSV.before + to_json(HEADER), CSV.titles.rstrip(), *lines]
 
@@ -83,9 +87,6 @@ def _suffix(data: bytes) -> str:
 
 def run_results(path: Path) -> None:
     """As ``xdet detect --resume`` goes on with it; a file that is refused keeps every byte."""
-    from xdet.detection.parquet import growing_path, open_results
-    from xdet.errors import XdetError
-
     path = path.rename(path.with_suffix(_suffix(path.read_bytes())))
     before = path.read_bytes()
     for suffix in (path.suffix, ".parquet.jsonl"):
@@ -107,10 +108,6 @@ def run_results(path: Path) -> None:
 
 def run_detected(path: Path) -> None:
     """As ``xdet eval`` scores it in place of a model."""
-    from xdet.evaluation.evaluate import evaluate
-    from xdet.evaluation.report import evaluation_report
-    from xdet.writing.terminal import report_text
-
     path = path.rename(path.with_suffix(_suffix(path.read_bytes())))
     annotations = path.with_name("coco.json")
     annotations.write_bytes(to_json(COCO))

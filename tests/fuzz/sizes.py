@@ -1,4 +1,4 @@
-"""Mutants that ask for much: windows, strides, dilations, paddings and shapes of 2^31 and the like, in every operator."""
+"""Mutants that ask for much: windows, strides, paddings and shapes of 2^31 and the like, in every operator."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from converters.convert import convert_to_bytes
+from converters.description.statements import SourceOptions
 from converters.errors import ConversionError
+from converters.options import ConvertOptions
+from converters.spec import Rescaling
 from xdet.errors import XdetError
+from xdet.inspection import inspect
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,12 +109,6 @@ def _onnx(random: Random) -> bytes:
 
 def run_sizes(path: Path) -> None:
     """Inspect the file, with the layers of every second, and convert it without a head."""
-    from converters.convert import convert_to_bytes
-    from converters.description.statements import SourceOptions
-    from converters.options import ConvertOptions
-    from converters.spec import Rescaling
-    from xdet.inspection import inspect
-
     tflite = path.read_bytes()[4:8] == b"TFL3"
     path = path.rename(path.with_suffix(".tflite" if tflite else ".onnx"))
     with suppress(XdetError, ConversionError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,10 +19,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from converters.convert import convert_to_bytes
+from converters.description.darknet import read_config
+from converters.description.sidecar import read_sidecar
+from converters.description.statements import SourceOptions
+from converters.description.values import parse_anchors, parse_class_names
 from converters.errors import ConversionError
+from converters.options import ConvertOptions
+from converters.sources.keras.stored import read_keras, read_network
+from converters.spec import ImageInput, Rescaling
 from tests.fuzz import records, sizes, words
 from tests.fuzz.mutations import bend_bytes, bend_onnx, bend_png, bend_tflite, bend_tree, to_json
-from xdet.errors import DataError, XdetError
+from xdet.errors import DataError, ModelError, XdetError
+from xdet.evaluation.coco import evaluate_coco, summarize_coco
+from xdet.evaluation.dataset import read_coco
+from xdet.evaluation.predictions import HEADER, KeptPredictions
+from xdet.evaluation.records import ScoredImage
+from xdet.inspection import inspect
+from xdet.inspection.report import inspection_report, inspection_to_json
+from xdet.model.graph import FinishedGraph, load_onnx
+from xdet.pictures.preparation import Preparation, prepare
+from xdet.writing.terminal import report_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,17 +48,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """One kind of input.
+    """One kind of input."""
 
-    Attributes:
-        make: a mutant from a source of randomness.
-        run: what is done with the file; the folder is the case's own.
-        suffix: of the file's name.
-    """
-
-    make: Callable[[Random], bytes]
-    run: Callable[[Path], object]
-    suffix: str
+    make: Callable[[Random], bytes]  # a mutant from a source of randomness
+    run: Callable[[Path], object]  # what is done with the file; the folder is the case's own
+    suffix: str  # of the file's name
 
 
 @cache
@@ -73,14 +85,6 @@ def make_tflite(random: Random) -> bytes:
 
 def run_tflite(path: Path) -> None:
     """As ``xdet inspect`` and ``xdet convert``, with and without a head."""
-    from converters.convert import convert_to_bytes
-    from converters.description.statements import SourceOptions
-    from converters.options import ConvertOptions
-    from xdet.errors import ModelError
-    from xdet.inspection import inspect
-    from xdet.inspection.report import inspection_report, inspection_to_json
-    from xdet.writing.terminal import report_text
-
     inspection = inspect(path, layers=path.stat().st_size % 2 == 0)
     report_text(inspection_report(inspection))
     inspection_to_json(inspection)
@@ -120,11 +124,6 @@ def make_keras(random: Random) -> bytes:
 
 def run_keras(path: Path) -> None:
     """As ``xdet inspect``, and the reading that ``xdet check`` does; nothing is loaded."""
-    from converters.sources.keras.stored import read_keras, read_network
-    from xdet.inspection import inspect
-    from xdet.inspection.report import inspection_report
-    from xdet.writing.terminal import report_text
-
     report_text(inspection_report(inspect(path)))
     read_network(read_keras(path.read_bytes(), path.name))
 
@@ -153,8 +152,6 @@ def make_sidecar(random: Random) -> bytes:
 
 def run_sidecar(path: Path) -> None:
     """As every command that opens a source."""
-    from converters.description.sidecar import read_sidecar
-
     read_sidecar(path)
 
 
@@ -174,38 +171,13 @@ postprocessing:
   yolo_anchors: [0.5, 1.0, 2.0, 3.0]
 model: {input_shape: (192, 192, 3)}
 """
+# fmt: off
 YAML_WORDS = (
-    *(
-        "!!int ''",
-        "!!float ''",
-        "!!timestamp x",
-        "&a [1]",
-        "*a",
-        "[" * 50,
-        "59:" * 3000 + "1",
-        "0x" + "f" * 3000,
-        "2020-13-45",
-    ),
-    *(
-        "1/0",
-        ".nan",
-        ".inf",
-        "-1",
-        "0b2",
-        "~",
-        "yes",
-        "? [a]",
-        "{a: 1, a: 2}",
-        "|",
-        ">",
-        "%YAML 9.9",
-        "--- 1",
-        "'",
-        '"\\x',
-        "\t",
-    ),
-    *("1_000", "0o9", "<<: 1", "=", "1e999", "(0, 0, 0)", "(999999, 999999, 3)", "[]", "{}"),
+    "!!int ''", "!!float ''", "!!timestamp x", "&a [1]", "*a", "[" * 50, "59:" * 3000 + "1", "0x" + "f" * 3000,
+    "2020-13-45", "1/0", ".nan", ".inf", "-1", "0b2", "~", "yes", "? [a]", "{a: 1, a: 2}", "|", ">", "%YAML 9.9",
+    "--- 1", "'", '"\\x', "\t", "1_000", "0o9", "<<: 1", "=", "1e999", "(0, 0, 0)", "(999999, 999999, 3)", "[]", "{}",
 )
+# fmt: on
 
 
 def make_yaml(random: Random) -> bytes:
@@ -229,10 +201,6 @@ def make_yaml(random: Random) -> bytes:
 
 def run_yaml(path: Path) -> None:
     """As ``--config``, ``--anchors`` and ``--classes``."""
-    from converters.description.darknet import read_config
-    from converters.description.values import parse_anchors, parse_class_names
-    from converters.errors import ConversionError
-
     for read in (parse_anchors, parse_class_names):
         try:
             read(str(path))
@@ -258,10 +226,6 @@ def make_coco(random: Random) -> bytes:
 
 def run_coco(path: Path) -> None:
     """As ``xdet eval`` reads and scores, with detections equal to the truth."""
-    from xdet.evaluation.coco import evaluate_coco, summarize_coco
-    from xdet.evaluation.dataset import read_coco
-    from xdet.evaluation.records import ScoredImage
-
     for name in ("1.png", "2.png"):
         (path.parent / name).touch()
     scored = []
@@ -285,8 +249,6 @@ KEPT = {
 
 def make_resume(random: Random) -> bytes:
     """A header, sound lines, a bent one; or bent bytes."""
-    from xdet.evaluation.predictions import HEADER
-
     bent = bend_tree(random, KEPT)
     data = HEADER + to_json(KEPT) + b"\n" + to_json(bent) + b"\n" + to_json(KEPT) + b"\n"
     return bend_bytes(random, data) if random.random() < 0.3 else data
@@ -294,9 +256,6 @@ def make_resume(random: Random) -> bytes:
 
 def run_resume(path: Path) -> None:
     """As ``xdet eval --resume``; a file that is refused keeps every byte."""
-    from xdet.errors import DataError
-    from xdet.evaluation.predictions import KeptPredictions
-
     before = path.read_bytes()
     try:
         KeptPredictions(path)
@@ -331,36 +290,19 @@ def make_picture(random: Random) -> bytes:
 
 def run_picture(path: Path) -> None:
     """As ``xdet detect`` reads and resizes it."""
-    from converters.spec import ImageInput, Rescaling
-    from xdet.pictures.preparation import Preparation, prepare
-
     prepare(path, Preparation(ImageInput(16, 16, Rescaling(1.0, 0.0)), keep_original=path.stat().st_size % 2 == 0))
 
 
 @cache
 def onnx_corpus() -> tuple[bytes, ...]:
     """Finished models, by hand and converted."""
-    from converters.convert import convert_to_bytes
-    from converters.description.statements import SourceOptions
-    from converters.options import ConvertOptions
     from tests.xdet.finished_models import finished_model, head_model
-
-    return (
-        finished_model(),
-        head_model(),
-        finished_model(metadata=None),
-        _converted(convert_to_bytes, ConvertOptions, SourceOptions),
-    )
-
-
-def _converted(convert: Any, options: Any, source: Any) -> bytes:
-    import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "m.tflite"
         path.write_bytes(tflite_corpus()[2])
-        data: bytes = convert(path, options(source=source(head="none"))).model
-    return data
+        converted = convert_to_bytes(path, ConvertOptions(source=SourceOptions(head="none"))).model
+    return finished_model(), head_model(), finished_model(metadata=None), converted
 
 
 def make_onnx(random: Random) -> bytes:
@@ -371,10 +313,6 @@ def make_onnx(random: Random) -> bytes:
 
 def run_onnx(path: Path) -> None:
     """As ``xdet inspect``, and what ``xdet check`` reads."""
-    from xdet.errors import ModelError
-    from xdet.inspection import inspect
-    from xdet.model.graph import FinishedGraph, load_onnx
-
     data = path.read_bytes()
     with suppress(ModelError):
         FinishedGraph(load_onnx(data, path.name), file=path.name)
@@ -399,12 +337,6 @@ def make_onnx_source(random: Random) -> bytes:
 
 def run_onnx_source(path: Path) -> None:
     """Convert it without a head and with one, and inspect it."""
-    from converters.convert import convert_to_bytes
-    from converters.description.statements import SourceOptions
-    from converters.options import ConvertOptions
-    from converters.spec import Rescaling
-    from xdet.inspection import inspect
-
     with suppress(XdetError, ConversionError):
         inspect(path)
     source_options = SourceOptions(rescaling=Rescaling(1 / 255, 0.0))

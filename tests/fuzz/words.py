@@ -1,4 +1,4 @@
-"""Mutants of what tells about a detector beside its layers: options of custom operators, metadata, priors, Darknet's cfg."""
+"""Mutants of what describes a detector beside its layers: options of custom operators, metadata, priors, cfg."""
 
 from __future__ import annotations
 
@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.convert import convert_to_bytes
+from converters.description.darknet import read_config
+from converters.description.priors import READERS, PriorStatement, read_priors
+from converters.description.statements import SourceOptions, describe_source
 from converters.errors import ConversionError
+from converters.facts import SourceFacts, SourceOutput
+from converters.options import ConvertOptions
 from tests.fuzz.mutations import bend_bytes, bend_tflite, bend_tree, to_json
+from xdet.inspection import inspect
+from xdet.inspection.report import inspection_report
+from xdet.writing.terminal import report_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,12 +68,6 @@ def make_ssd(random: Random) -> bytes:
 
 def run_ssd(path: Path) -> None:
     """Inspect it and convert it, with generated priors where it has none."""
-    from converters.convert import convert_to_bytes
-    from converters.description.priors import PriorStatement
-    from converters.description.statements import SourceOptions
-    from converters.options import ConvertOptions
-    from xdet.inspection import inspect
-
     inspect(path)
     source_options = SourceOptions(head="ssd", priors=PriorStatement("coco-ssd"))
     try:
@@ -120,10 +123,6 @@ def _with_props(random: Random) -> bytes:
 
 def run_metadata(path: Path) -> None:
     """Inspect the file under the suffix of its format."""
-    from xdet.inspection import inspect
-    from xdet.inspection.report import inspection_report
-    from xdet.writing.terminal import report_text
-
     suffix = ".tflite" if path.read_bytes()[4:8] == b"TFL3" else ".onnx"
     renamed = path.rename(path.with_suffix(suffix))
     report_text(inspection_report(inspect(renamed)))
@@ -155,8 +154,6 @@ def make_priors(random: Random) -> bytes:
 
 def run_priors(path: Path) -> None:
     """As ``--priors`` under each of its suffixes."""
-    from converters.description.priors import READERS, read_priors
-
     _last_error([partial(read_priors, str(_copied(path, suffix)), (64, 64)) for suffix in READERS])
 
 
@@ -185,10 +182,6 @@ def make_cfg(random: Random) -> bytes:
 
 def run_cfg(path: Path) -> None:
     """As ``--config`` and ``--anchors`` with a source of matching outputs."""
-    from converters.description.darknet import read_config
-    from converters.description.statements import SourceOptions, describe_source
-    from converters.facts import SourceFacts, SourceOutput
-
     read_config(path)
     outputs = tuple(SourceOutput(str(side), (side, side, 18)) for side in (2, 4))
     facts = SourceFacts("m.tflite", 64, 64, outputs, "uint8", None)

@@ -58,5 +58,5 @@ def keras_zip(config: Mapping[str, Any], members: Mapping[str, bytes] | None = N
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in contents.items():
-            archive.writestr(name, content)
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)  # without the time
     return buffer.getvalue()

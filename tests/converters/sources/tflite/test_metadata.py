@@ -46,7 +46,7 @@ def with_files(data: bytes, **members: str) -> bytes:
     packed.write(data)
     with zipfile.ZipFile(packed, "a") as archive:
         for name, text in members.items():
-            archive.writestr(name.replace("__", "."), text)
+            archive.writestr(zipfile.ZipInfo(name.replace("__", ".")), text)  # without the time
     return packed.getvalue()
 
 
