@@ -153,9 +153,9 @@ def _images(runtime: Runtime, vector: GoldenVector) -> NDArray[np.uint8]:
 
 def _exact_entry(activations: str) -> str | None:
     """The session entry that ONNX Runtime's CPU kernels were opened with here, because the fast ones saturate."""
-    from xdet.runtimes.ort_session import EXACT_KERNELS, kernels_saturate
+    from xdet.runtimes.ort_session import EXACT_KERNELS, inexact_codes
 
-    return EXACT_KERNELS[activations] if activations in EXACT_KERNELS and kernels_saturate() else None
+    return EXACT_KERNELS.get(inexact_codes(activations) or "")
 
 
 def _plain_head(file: ModelFile, images: NDArray[np.uint8], threads: int | None) -> NDArray[np.float32]:

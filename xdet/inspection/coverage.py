@@ -141,16 +141,12 @@ def _optimized(model: bytes, file: str, choices: SessionChoices) -> bytes:
 
 def _exact_for(model: ir.Model) -> str | None:
     """The kernels that ``open_onnxruntime`` would ask for."""
-    from xdet.runtimes.ort_session import EXACT_KERNELS, kernels_saturate
+    from xdet.runtimes.ort_session import inexact_codes
 
-    document = model.metadata_props.get(METADATA_KEY)
-    if document is None or not kernels_saturate():
-        return None
     try:
-        activations = ModelDocument.from_json(document).activations
-    except ValueError:
+        return inexact_codes(ModelDocument.from_json(model.metadata_props.get(METADATA_KEY, "")).activations)
+    except ValueError:  # no file of ours
         return None
-    return activations if activations in EXACT_KERNELS else None
 
 
 def _became_integer(nodes: Sequence[ir.Node], constants: Container[ir.Value], optimized: onnx.GraphProto) -> list[bool]:

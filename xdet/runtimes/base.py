@@ -149,27 +149,24 @@ class Runtime(abc.ABC):
         self.close()
 
 
-@dataclass(frozen=True, slots=True)
-class VendorErrors:
-    """The exceptions of one back end, sorted by whom they blame.
-
-    Attributes:
-        model: raised for a damaged or unsuitable model.
-        runtime: raised when a device, driver or library is missing or fails.
-    """
-
-    model: tuple[type[Exception], ...]
-    runtime: tuple[type[Exception], ...] = ()
-
-
 @contextmanager
-def vendor_errors(errors: VendorErrors, *, file: str, doing: str, advice: str) -> Iterator[None]:
-    """Turn a back end's exceptions into ``ModelError`` or ``RuntimeUnavailableError``, told in one line."""
+def vendor_errors(
+    model: tuple[type[Exception], ...], runtime: tuple[type[Exception], ...] = (), *, file: str, doing: str, advice: str
+) -> Iterator[None]:
+    """Turn a back end's exceptions into ours, told in one line.
+
+    Args:
+        model: those that blame the model, which become ``ModelError``.
+        runtime: those that blame a device, driver or library, which become ``RuntimeUnavailableError``.
+        file: the model's name.
+        doing: what failed.
+        advice: what to do.
+    """
     try:
         yield
-    except errors.runtime as error:
+    except runtime as error:
         raise RuntimeUnavailableError(f"'{file}': {doing}: {_one_line(error)}; {advice}") from error
-    except errors.model as error:
+    except model as error:
         raise ModelError(f"'{file}': {doing}: {_one_line(error)}; {advice}") from error
 
 

@@ -18,7 +18,7 @@ from converters.spec import DETECTION_OUTPUTS, IMAGE, THRESHOLD_INPUTS
 from xdet.model.contract import read_document
 from xdet.model.frozen_thresholds import freeze_thresholds
 from xdet.model.graph import load_onnx, model_from_proto
-from xdet.runtimes.base import VendorErrors, vendor_errors
+from xdet.runtimes.base import vendor_errors
 from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names
 
 if TYPE_CHECKING:
@@ -89,8 +89,7 @@ class CompiledRuntime(FinishedModelRuntime):
         return names
 
     def _border(self, doing: str) -> Any:
-        errors = VendorErrors(model=self._errors())
-        return vendor_errors(errors, file=self.file, doing=f"{self.TITLE} {doing}", advice=self.ADVICE)
+        return vendor_errors(self._errors(), file=self.file, doing=f"{self.TITLE} {doing}", advice=self.ADVICE)
 
     def _free(self) -> None:
         self._programs = {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from xdet.runtimes.base import VendorErrors, vendor_errors
+from xdet.runtimes.base import vendor_errors
 from xdet.runtimes.finished import SourceRuntime, converter_errors, describe_source, rescaled
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from xdet.runtimes.processors import RuntimeChoices
 
 CHUNK = 8  # images per call: a network of this family then needs some 100 MB
-ERRORS = VendorErrors(model=(ValueError, TypeError, RuntimeError, MemoryError))
+ERRORS = (ValueError, TypeError, RuntimeError, MemoryError)
 
 
 class KerasRuntime(SourceRuntime):

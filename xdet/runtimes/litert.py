@@ -14,7 +14,7 @@ import numpy as np
 
 from converters.quant import dequantize
 from xdet.errors import MissingExtraError, ModelError
-from xdet.runtimes.base import VendorErrors, vendor_errors
+from xdet.runtimes.base import vendor_errors
 from xdet.runtimes.finished import SourceRuntime, converter_errors, describe_source, raw_outputs_of, rescaled
 from xdet.runtimes.processors import threads_of_one_network
 
@@ -34,7 +34,7 @@ RESOLVERS: dict[str, str] = {
     "reference": "BUILTIN_REF",
 }
 CONVOLUTIONS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
-ERRORS = VendorErrors(model=(ValueError, RuntimeError, MemoryError))
+ERRORS = (ValueError, RuntimeError, MemoryError)
 
 
 class LiteRtRuntime(SourceRuntime):

@@ -12,7 +12,7 @@ import numpy as np
 
 from xdet.model.contract import read_document
 from xdet.model.wire import fixed_batch
-from xdet.runtimes.base import VendorErrors, vendor_errors
+from xdet.runtimes.base import vendor_errors
 from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names
 
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from xdet.runtimes.processors import RuntimeChoices
 
 OLDEST_DEQUANTIZE = 19  # the evaluator has no DequantizeLinear of an earlier opset
-RUN_ERRORS = VendorErrors(
-    model=(RuntimeError, ValueError, TypeError, IndexError, KeyError, NotImplementedError, MemoryError)
-)
+RUN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, NotImplementedError, MemoryError)
 
 
 class OnnxReferenceRuntime(FinishedModelRuntime):
@@ -62,12 +60,9 @@ def _load(model: bytes, file: str) -> Any:
     from onnx import load_model_from_string
     from onnx.reference import ReferenceEvaluator
 
-    with vendor_errors(
-        VendorErrors(model=(DecodeError, RuntimeError, ValueError, TypeError, NotImplementedError)),
-        file=file,
-        doing="the ONNX reference evaluator cannot load it",
-        advice="see that the file is a complete ONNX model",
-    ):
+    errors = (DecodeError, RuntimeError, ValueError, TypeError, NotImplementedError)
+    doing, advice = "the ONNX reference evaluator cannot load it", "see that the file is a complete ONNX model"
+    with vendor_errors(errors, file=file, doing=doing, advice=advice):
         proto = load_model_from_string(model)
         for entry in proto.opset_import:  # every file of ours was written in 19, and stamped with less
             entry.version = max(entry.version, OLDEST_DEQUANTIZE)

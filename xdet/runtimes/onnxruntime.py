@@ -24,7 +24,7 @@ from xdet.runtimes.ort_session import (
     SessionChoices,
     TensorInfo,
     available_providers,
-    kernels_saturate,
+    inexact_codes,
     resolve_provider,
     short_name,
 )
@@ -167,16 +167,13 @@ def open_onnxruntime(
     """
     provider = resolve_provider(choices.provider)
     document = read_document(model, file=file)
-    exact_for = None
-    if provider == CPU and document.activations in EXACT_KERNELS and kernels_saturate():
-        exact_for = document.activations
     threads = choices.threads
     if threads is None and choices.workers > 1 and provider == CPU:
         threads = threads_per_network(choices.workers)
     session_choices = SessionChoices(
         provider=provider,
         threads=threads,
-        exact_for=exact_for,
+        exact_for=inexact_codes(document.activations) if provider == CPU else None,
         fuse=fuse,
         optimized_path=optimized_path,
         record_placement=optimized_path is not None,

@@ -16,10 +16,10 @@ import importlib
 import logging
 import pkgutil
 import sys
-from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 from converters.spec import METADATA_KEY, ModelDocument
 from converters.spec.releases import is_older
@@ -39,43 +39,39 @@ def installed_distributions() -> tuple[str, ...]:
 
 def two_distributions() -> str | None:
     """What is wrong where several are installed, and the repair; else None."""
-    found = installed_distributions()
-    if len(found) < 2:
+    names = installed_distributions()
+    if len(names) < 2:
         return None
     return (
-        f"{len(found)} distributions of ONNX Runtime are installed, which overwrite each other's files: {', '.join(found)}; "
-        f"remove all of them and install the one that you need again: {_repair(found)}"
+        f"{len(names)} distributions of ONNX Runtime are installed, which overwrite each other's files: {', '.join(names)}; "
+        f"remove all of them and install the one that you need again: {_repair(names)}"
     )
 
 
 @cache
 def warn_of_two() -> None:
     """Log ``two_distributions`` once per process, where several may be here: a look at folder names costs no time."""
-    names = {
-        found.name.partition("-")[0]
-        for folder in sys.path
-        for found in Path(folder or ".").glob(f"{PACKAGE}*.dist-info")
-    }
-    if len(names) > 1 and (problem := two_distributions()) is not None:
+    folders = (path for entry in sys.path for path in Path(entry or ".").glob(f"{PACKAGE}*.dist-info"))
+    if len({folder.name.partition("-")[0] for folder in folders}) > 1 and (problem := two_distributions()) is not None:
         LOG.warning("%s", problem)
 
 
 def not_importable(error: ImportError) -> str:
     """Why ONNX Runtime cannot be imported, and the repair."""
-    found = installed_distributions()
-    if not found:
+    names = installed_distributions()
+    if not names:
         return (
             "ONNX Runtime is not installed; install it with: pip install onnxruntime (or one distribution with the execution "
             "provider that you need, such as onnxruntime-gpu or onnxruntime-openvino)"
         )
     return (
-        f"ONNX Runtime ({', '.join(found)}) cannot be imported: {' '.join(str(error).split())}; an installation in pieces is "
-        f"repaired by: {_repair(found)}"
+        f"ONNX Runtime ({', '.join(names)}) cannot be imported: {' '.join(str(error).split())}; an installation in pieces is "
+        f"repaired by: {_repair(names)}"
     )
 
 
-def _repair(found: tuple[str, ...]) -> str:
-    return f"pip uninstall -y {' '.join(found)}, then pip install {found[-1]}"
+def _repair(names: tuple[str, ...]) -> str:
+    return f"pip uninstall -y {' '.join(names)}, then pip install {names[-1]}"
 
 
 def require_new_enough(model: bytes, file: str, installed: str) -> None:
@@ -103,24 +99,16 @@ def require_new_enough(model: bytes, file: str, installed: str) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Plugin:
-    """An installed plug-in.
+class Plugin(NamedTuple):
+    """A plug-in's library, to be registered, and the full names of the providers inside."""
 
-    Attributes:
-        name: of its module.
-        path: of the library to register.
-        providers: full names of the providers inside.
-    """
-
-    name: str
     path: str
     providers: tuple[str, ...]
 
 
 def installed_plugins() -> tuple[str, ...]:
     """Names of the plug-ins' modules in this environment, sorted; nothing is imported."""
-    return tuple(sorted({found.name for found in pkgutil.iter_modules() if found.name.startswith(PLUGINS)}))
+    return tuple(sorted({module.name for module in pkgutil.iter_modules() if module.name.startswith(PLUGINS)}))
 
 
 def read_plugin(name: str) -> Plugin:
@@ -131,6 +119,6 @@ def read_plugin(name: str) -> Plugin:
     """
     module = importlib.import_module(name)
     try:
-        return Plugin(name, str(module.get_library_path()), tuple(map(str, module.get_ep_names())))
+        return Plugin(str(module.get_library_path()), tuple(map(str, module.get_ep_names())))
     except AttributeError as error:
         raise ImportError(f"{name} does not tell its library and providers: {error}") from error

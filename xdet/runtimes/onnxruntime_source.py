@@ -13,7 +13,7 @@ import numpy as np
 from converters.graph import NCHW_TO_NHWC, NHWC_TO_NCHW
 from xdet.model.wire import UNTOLD, value_names, with_outputs
 from xdet.runtimes.finished import SourceRuntime, converter_errors, describe_source, rescaled
-from xdet.runtimes.ort_session import CPU, EXACT_KERNELS, OrtSession, SessionChoices, kernels_saturate
+from xdet.runtimes.ort_session import CPU, EXACT_KERNELS, OrtSession, SessionChoices, inexact_codes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -107,7 +107,6 @@ def open_model(model: ModelFile, choices: RuntimeChoices) -> OnnxSourceRuntime:
         graph = fixed_graph(source)
         spec = choices.spec or describe_source(model, facts_from_onnx(source), choices)
     codes = activation_codes(graph)
-    exact_for = codes if codes in EXACT_KERNELS and kernels_saturate() else None
-    session_choices = SessionChoices(provider=CPU, threads=choices.threads, exact_for=exact_for)
+    session_choices = SessionChoices(provider=CPU, threads=choices.threads, exact_for=inexact_codes(codes))
     session = OrtSession(model.data, file=model.file, choices=session_choices)
     return OnnxSourceRuntime(model, source, session, spec, exact=codes in EXACT_KERNELS, turned=turned_outputs(graph))

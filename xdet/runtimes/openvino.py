@@ -14,7 +14,7 @@ import numpy as np
 from converters.spec import DETECTION_OUTPUTS, IMAGE
 from xdet.errors import RuntimeUnavailableError, import_extra
 from xdet.model.contract import read_document
-from xdet.runtimes.base import VendorErrors, require_release, vendor_errors
+from xdet.runtimes.base import require_release, vendor_errors
 from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names, showing
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from xdet.model.file import ModelFile
     from xdet.runtimes.processors import RuntimeChoices
 
-ERRORS = VendorErrors(model=(RuntimeError, ValueError, TypeError, MemoryError))
+ERRORS = (RuntimeError, ValueError, TypeError, MemoryError)
 
 
 class OpenVinoRuntime(FinishedModelRuntime):

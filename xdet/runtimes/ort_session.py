@@ -4,14 +4,10 @@ Two warnings per session ("Initializer ... appears in graph inputs") are by desi
 optional inputs. ONNX Runtime cannot silence one message by its name, so a session is *created* at severity 3
 (errors still appear, warnings do not). A *run* logs at severity 4: its errors are raised too, in the same words.
 
-Execution providers by short or full name; one that is not there is an error, never replaced by another.
-
-Whether this CPU's uint8 x int8 kernels saturate, found by running one small convolution.
-
 x86 without VNNI multiplies bytes in pairs and adds each pair in *saturating* 16-bit: 255 * 127 + 255 * 127
-becomes 32767 instead of 64770. ONNX Runtime then returns wrong integers and says nothing. The probe is one
-quantised 3x3 convolution of nothing but such pairs: pixels 255, weights 127, 16 channels, requantised so that
-the true answer is 200 everywhere. A list of CPU models would be out of date; this is measured once per process.
+becomes 32767 instead of 64770. ONNX Runtime then returns wrong integers and says nothing. A list of CPU models would be
+out of date, so a probe is run once per process: one quantised 3x3 convolution of nothing but such pairs (pixels 255,
+weights 127, 16 channels), requantised so that the true answer is 200 everywhere.
 """
 
 from __future__ import annotations
@@ -26,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
-from xdet.runtimes.base import VendorErrors, vendor_errors
+from xdet.runtimes.base import vendor_errors
 from xdet.runtimes.onnxruntime_packages import (
     installed_plugins,
     not_importable,
@@ -49,25 +45,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CPU = "CPUExecutionProvider"
-SHORT_NAMES = {
-    "acl": "ACLExecutionProvider",
-    "cann": "CANNExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "cpu": CPU,
-    "cuda": "CUDAExecutionProvider",
-    "dml": "DmlExecutionProvider",
-    "dnnl": "DnnlExecutionProvider",
-    "migraphx": "MIGraphXExecutionProvider",
-    "nnapi": "NnapiExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "qnn": "QNNExecutionProvider",
-    "rocm": "ROCMExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
-    "vitisai": "VitisAIExecutionProvider",
-    "webgpu": "WebGpuExecutionProvider",
-    "xnnpack": "XnnpackExecutionProvider",
-}
+SUFFIX = "ExecutionProvider"
+SHORT_NAMES = {"NvTensorRTRTXExecutionProvider": "tensorrt-rtx"}  # others are in lower case, without the suffix
+ERRORS = 3
+FATAL_ONLY = 4
+# It calls remote services; a graph that is given to it runs on the CPU.
+NO_GRAPHS = frozenset({"AzureExecutionProvider"})
+# By dtype of the activations. Both at once make int8 models fail at creation.
+EXACT_KERNELS = {"uint8": "session.x64quantprecision", "int8": "session.qdqisint8allowed"}
+PROBE = Path(__file__).parent.parent / "data" / "saturation_probe.onnx"
+EXACT = 200
+REGISTER = "register_execution_provider_library"  # since ONNX Runtime 1.22
+PLACEMENT = "get_provider_graph_assignment_info"  # of a session, since ONNX Runtime 1.24
+NUMPY_NAMES = {"float": "float32", "double": "float64"}  # where ONNX Runtime's name is another
+MODEL_ERRORS = (
+    *("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoaded", "NoModel", "NoSuchFile"),
+    *("NotFound", "NotImplemented", "RuntimeException"),
+)
+RUNTIME_ERRORS = ("DeviceReset", "EPFail", "EngineError", "ModelLoadCanceled", "ModelRequiresCompilation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +81,23 @@ class Provider:
 
 
 def available_providers() -> tuple[Provider, ...]:
-    """The execution providers that ONNX Runtime has here, in its order of preference."""
-    return tuple(Provider(name, short_name(name), devices) for name, devices in installed_providers().items())
+    """The execution providers that ONNX Runtime has here, plug-ins included, in its order of preference."""
+    register_plugins()
+    names = [name for name in ort.get_available_providers() if name not in NO_GRAPHS]
+    names += [str(device.ep_name) for device in _ep_devices()]
+    return tuple(
+        Provider(name, short_name(name), tuple(listed for _, listed, _ in _devices_of(name)))
+        for name in dict.fromkeys(names)
+    )
 
 
 def short_name(provider: str) -> str:
     """The name to type for a provider's full name."""
-    short = {name: alias for alias, name in SHORT_NAMES.items()}
-    return short.get(provider, provider.removesuffix("ExecutionProvider").lower())
+    return SHORT_NAMES.get(provider, provider.removesuffix(SUFFIX).lower())
 
 
 def resolve_provider(name: str | None) -> str:
-    """The full name of an available provider; None means the CPU.
+    """The full name of an available provider, never another one; None means the CPU.
 
     Args:
         name: short or full, in any case.
@@ -105,10 +105,9 @@ def resolve_provider(name: str | None) -> str:
     Raises:
         RuntimeUnavailableError: it is not available; the message lists what is.
     """
-    wanted = SHORT_NAMES.get((name or CPU).lower(), name or CPU).lower()
-    if wanted == CPU.lower():  # without a look at the others
+    wanted = (name or CPU).lower()
+    if wanted in (CPU.lower(), short_name(CPU)):  # without a look at the others
         return CPU
-
     providers = available_providers()
     for provider in providers:
         if wanted in (provider.name.lower(), provider.short):
@@ -121,22 +120,6 @@ def resolve_provider(name: str | None) -> str:
     )
 
 
-ERRORS = 3
-FATAL_ONLY = 4
-# It calls remote services; a graph that is given to it runs on the CPU.
-NO_GRAPHS = frozenset({"AzureExecutionProvider"})
-# By dtype of the activations. Both at once make int8 models fail at creation.
-EXACT_KERNELS = {"uint8": "session.x64quantprecision", "int8": "session.qdqisint8allowed"}
-REGISTER = "register_execution_provider_library"  # since ONNX Runtime 1.22
-PLACEMENT = "get_provider_graph_assignment_info"  # of a session, since ONNX Runtime 1.24
-NUMPY_NAMES = {"float": "float32", "double": "float64"}  # where ONNX Runtime's name is another
-MODEL_ERRORS = (
-    *("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoaded", "NoModel", "NoSuchFile"),
-    *("NotFound", "NotImplemented", "RuntimeException"),
-)
-RUNTIME_ERRORS = ("DeviceReset", "EPFail", "EngineError", "ModelLoadCanceled", "ModelRequiresCompilation")
-
-
 @dataclass(frozen=True, slots=True)
 class SessionChoices:
     """How a session is opened.
@@ -144,13 +127,12 @@ class SessionChoices:
     Attributes:
         provider: full name of the execution provider.
         threads: threads inside an operator; None leaves it to ``default_threads``.
-        exact_for: dtype of the activation codes, ``"uint8"`` or ``"int8"``, where the kernels saturate (x86
-            without VNNI, see ``saturation``) and slower, exact ones must replace them; None elsewhere.
+        exact_for: dtype of the activation codes whose fast kernels are replaced by exact ones (``inexact_codes``).
         optimized_path: where to save the optimised graph, or None.
         fuse: join DequantizeLinear, operator and QuantizeLinear into integer kernels; False computes each operator in
             float32 between its pairs, as the standard says it.
         record_placement: keep what ``OrtSession.placement`` tells.
-        device: of the provider, as ``installed_providers`` names it, or its kind alone; None is the provider's choice.
+        device: of the provider, as ``available_providers`` names it, or its kind alone; None is the provider's choice.
         provider_options: handed to the provider.
         profile_prefix: how the path of the profile begins that ONNX Runtime writes (``OrtSession.end_profiling``); None
             writes none.
@@ -231,10 +213,10 @@ class OrtSession:
             return list(self._session.run(list(outputs), dict(feeds), self._run_options))
 
     def placement(self) -> dict[str, dict[str, int]] | None:
-        """Nodes by operator per provider, short, before fusion; None unless recorded, or where ONNX Runtime is too old."""
+        """Nodes by operator per provider, before fusion; None unless recorded, or where ONNX Runtime is too old."""
         if not self.choices.record_placement or not hasattr(self._session, PLACEMENT):
             return None
-        placed: dict[str, Counter[str]] = {}
+        placed: dict[str, Counter[str]] = {}  # by short name
         for part in getattr(self._session, PLACEMENT)():
             operators = placed.setdefault(short_name(str(part.ep_name)), Counter())
             operators.update(str(node.op_type) for node in part.get_nodes())
@@ -256,18 +238,15 @@ class OrtSession:
         self._session = None
 
 
-def installed_providers() -> dict[str, tuple[str, ...]]:
-    """Execution providers of this process, best first, plug-ins included, with their devices where it tells them."""
-    register_plugins()
-    names = [name for name in ort.get_available_providers() if name not in NO_GRAPHS]
-    names += [str(device.ep_name) for device in _ep_devices()]
-    return {name: tuple(told for _, told, _ in _devices_of(name)) for name in dict.fromkeys(names)}
-
-
 @cache
 def register_plugins() -> tuple[str, ...]:
     """Register the plug-ins of this environment, once per process; why some of their providers cannot be chosen."""
-    failures: tuple[type[Exception], ...] = (ImportError, RuntimeError, *_classes((*MODEL_ERRORS, *RUNTIME_ERRORS)))
+    failures: tuple[type[Exception], ...] = (
+        ImportError,
+        RuntimeError,
+        *_classes(MODEL_ERRORS),
+        *_classes(RUNTIME_ERRORS),
+    )
     problems = []
     for name in installed_plugins():
         if not hasattr(ort, REGISTER):
@@ -329,29 +308,29 @@ def _create(model: bytes, choices: SessionChoices) -> Any:
 
 def _chosen_devices(provider: str, wanted: str | None) -> list[Any]:
     """A provider's device by name, or by kind the first of that kind; all of them for None."""
-    found = _devices_of(provider)
+    devices = _devices_of(provider)
     if wanted is None:
-        return [device for _, _, device in found]
+        return [device for _, _, device in devices]
     name = wanted.lower() if ":" in wanted else f"{wanted.lower()}:0"
-    for known, _, device in found:
-        if known == name:
-            return [device]
-    here = f"it has {', '.join(told for _, told, _ in found)}; choose one of these"
+    chosen = [device for known, _, device in devices if known == name]
+    if chosen:
+        return chosen
+    here = f"it has {', '.join(listed for _, listed, _ in devices)}; choose one of these"
     unlisted = "ONNX Runtime lists none for it; try its own option for that, such as device_id=0 or device_type=GPU"
-    raise RuntimeUnavailableError(f"{provider} has no device {wanted!r} here: {here if found else unlisted}")
+    raise RuntimeUnavailableError(f"{provider} has no device {wanted!r} here: {here if devices else unlisted}")
 
 
 def _devices_of(provider: str) -> list[tuple[str, str, Any]]:
-    """Name (its kind and a number), the name with its maker, and ONNX Runtime's handle of each of a provider's devices."""
-    found: list[tuple[str, str, Any]] = []
-    seen: Counter[str] = Counter()
+    """Name (its kind and a number), the name with its maker, and ONNX Runtime's handle of a provider's devices."""
+    devices: list[tuple[str, str, Any]] = []
+    numbers: Counter[str] = Counter()
     for device in _ep_devices():
         if device.ep_name == provider:
             kind = str(device.device.type).rsplit(".", 1)[-1].removeprefix("OrtHardwareDeviceType_").lower()
-            name = f"{kind}:{seen[kind]}"
-            seen[kind] += 1
-            found.append((name, f"{name} ({device.device.vendor or device.ep_vendor})", device))
-    return found
+            name = f"{kind}:{numbers[kind]}"
+            numbers[kind] += 1
+            devices.append((name, f"{name} ({device.device.vendor or device.ep_vendor})", device))
+    return devices
 
 
 def _ep_devices() -> list[Any]:
@@ -366,28 +345,25 @@ def _tensor_info(value: Any) -> TensorInfo:
 
 
 def _border(file: str, doing: str, advice: str) -> Any:
-    return vendor_errors(_vendor_errors(), file=file, doing=doing, advice=advice)
+    errors = (*_classes(MODEL_ERRORS), ValueError, RuntimeError, MemoryError)
+    return vendor_errors(errors, _classes(RUNTIME_ERRORS), file=file, doing=doing, advice=advice)
 
 
 @cache
-def _vendor_errors() -> VendorErrors:
-    model = (*_classes(MODEL_ERRORS), ValueError, RuntimeError, MemoryError)
-    return VendorErrors(model=model, runtime=_classes(RUNTIME_ERRORS))
-
-
 def _classes(names: Sequence[str]) -> tuple[type[Exception], ...]:
     """ONNX Runtime's exceptions by name, as far as it has them; they share no base but ``Exception``."""
     return tuple(getattr(ort_state, name) for name in names if hasattr(ort_state, name))
 
 
-PROBE = Path(__file__).parent.parent / "data" / "saturation_probe.onnx"
-EXACT = 200
-
-
 @cache
 def kernels_saturate() -> bool:
-    """Whether default sessions here compute wrong sums; then ``SessionChoices.exact_for`` is needed."""
+    """Whether default sessions here compute wrong sums."""
     return bool((run_probe() != EXACT).any())
+
+
+def inexact_codes(activations: str) -> str | None:
+    """The dtype of activation codes again where the fast kernels for it saturate here, None elsewhere."""
+    return activations if activations in EXACT_KERNELS and kernels_saturate() else None
 
 
 def run_probe(*, exact_for: str | None = None, optimized_path: str | None = None) -> NDArray[np.uint8]:

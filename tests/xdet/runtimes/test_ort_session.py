@@ -9,10 +9,10 @@ import pytest
 
 from tests.xdet.finished_models import document, finished_model
 from xdet.errors import ModelError, RuntimeUnavailableError
-from xdet.runtimes import onnxruntime, ort_session
+from xdet.runtimes import ort_session
 from xdet.runtimes import ort_session as providers
 from xdet.runtimes import ort_session as saturation
-from xdet.runtimes.base import VendorErrors, vendor_errors
+from xdet.runtimes.base import vendor_errors
 from xdet.runtimes.onnxruntime import OnnxRuntime, open_onnxruntime
 from xdet.runtimes.processors import RuntimeChoices
 
@@ -53,16 +53,16 @@ def test_a_provider_that_starts_as_another_is_an_error(monkeypatch: pytest.Monke
 
 
 def test_a_vendors_exception_becomes_ours_in_one_line() -> None:
-    errors = VendorErrors(model=(ValueError,), runtime=(OSError,))
+    errors = (ValueError,), (OSError,)
     message = "[ONNXRuntimeError] : 1 : FAIL : a\n  b."
     with (
         pytest.raises(ModelError, match=r"^'f': loading: a b; act$"),
-        vendor_errors(errors, file="f", doing="loading", advice="act"),
+        vendor_errors(*errors, file="f", doing="loading", advice="act"),
     ):
         raise ValueError(message)
     with (
         pytest.raises(RuntimeUnavailableError, match=r"^'f': loading: OSError; act$"),
-        vendor_errors(errors, file="f", doing="loading", advice="act"),
+        vendor_errors(*errors, file="f", doing="loading", advice="act"),
     ):
         raise OSError
 
@@ -78,14 +78,14 @@ def test_saturating_kernels_lead_to_the_exact_ones_of_the_models_dialect(
         asked.append(choices.exact_for)
         return create(model, choices)
 
-    monkeypatch.setattr(onnxruntime, "kernels_saturate", lambda: True)
+    monkeypatch.setattr(ort_session, "kernels_saturate", lambda: True)
     monkeypatch.setattr(ort_session, "_create", recording)
     opened(finished_model(metadata=document(activations=activations).to_json()))
     assert asked == [activations]
 
 
 def test_exact_kernels_are_not_asked_for_where_nothing_saturates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime, "kernels_saturate", lambda: False)
+    monkeypatch.setattr(ort_session, "kernels_saturate", lambda: False)
     runtime = opened(finished_model())
     options = runtime._session._session.get_session_options()
     with pytest.raises(RuntimeError, match="x64quantprecision"):

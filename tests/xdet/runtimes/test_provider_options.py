@@ -18,7 +18,7 @@ from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
 from xdet.runtimes import ort_session
 from xdet.runtimes.onnxruntime import open_onnxruntime
 from xdet.runtimes.onnxruntime_packages import installed_plugins, read_plugin
-from xdet.runtimes.ort_session import SessionChoices, installed_providers, register_plugins, resolve_provider
+from xdet.runtimes.ort_session import SessionChoices, available_providers, register_plugins, resolve_provider
 from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
@@ -121,7 +121,11 @@ def test_a_plug_in_gets_all_its_devices_unless_one_is_named(
 
 @pytest.mark.usefixtures("recording")
 def test_devices_are_listed_with_their_makers() -> None:
-    assert installed_providers()[WARP] == ("gpu:0 (Acme)", "npu:0 (Warp Inc)", "gpu:1 (Acme)")
+    assert {provider.name: provider.devices for provider in available_providers()}[WARP] == (
+        "gpu:0 (Acme)",
+        "npu:0 (Warp Inc)",
+        "gpu:1 (Acme)",
+    )
 
 
 @pytest.mark.usefixtures("recording")
