@@ -6,7 +6,7 @@ A file is ``TOY`` and JSON: the picture's size and the weights of one 4 x 4 conv
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +107,6 @@ class ToyRuntime(SourceRuntime):
 
     def __init__(self, model: ModelFile, spec: DetectorSpec) -> None:
         super().__init__(model, name="toy:wood", spec=spec, batch=None, exact=False)
-        self.capabilities = replace(self.capabilities, tensors=False)
 
     def _outputs(self, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
         model = read(self.model.data, self.file)
@@ -115,6 +114,7 @@ class ToyRuntime(SourceRuntime):
         tiles = rescaled(images, self.spec).reshape(len(images), grid, STRIDE, grid, STRIDE, 3)
         return [np.einsum("nyaxbc,ocab->nyxo", tiles, model.weights)]
 
+    @property
     def _value_names(self) -> tuple[str, ...]:
         return ()
 

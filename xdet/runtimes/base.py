@@ -18,7 +18,7 @@ from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import hash_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
@@ -37,16 +37,12 @@ class Capabilities:
     Attributes:
         thresholds: it takes any score and IoU threshold at run time; otherwise only a higher score.
         max_detections: the most boxes per image that the model holds, or None where it sets no limit.
-        head: ``Runtime.head`` gives the raw head.
-        tensors: ``Runtime.tensors`` gives inner values.
         exact: the network runs in integer kernels that neither saturate nor fall back to float; False for a float
             model.
     """
 
     thresholds: bool
     max_detections: int | None
-    head: bool
-    tensors: bool
     exact: bool
 
 
@@ -101,7 +97,6 @@ class Runtime(abc.ABC):
         One output is ``(N, *shape)``; several are flattened side by side (``converters.heads.base.join_outputs``).
 
         Raises:
-            RuntimeUnavailableError: the back end cannot show it (``capabilities.head``).
             UsageError: wrong images.
             ModelError: the back end failed on the model.
         """
@@ -123,7 +118,6 @@ class Runtime(abc.ABC):
             the first axis.
 
         Raises:
-            RuntimeUnavailableError: the back end cannot show them (``capabilities.tensors``).
             UsageError: names that the file does not hold, or wrong images.
             ModelError: the back end failed on the model.
         """
@@ -173,16 +167,6 @@ def vendor_errors(
 def network_turns(runtime: Runtime) -> AbstractContextManager[object]:
     """What a thread that shares a runtime holds while it calls ``detect``: nothing, or a lock where one may call at a time."""
     return nullcontext() if runtime.concurrent else Lock()
-
-
-def require_names(names: Sequence[str], computed: Iterable[str], *, file: str) -> None:
-    """Refuse names of values that a file does not compute, naming all of them."""
-    unknown = sorted(set(names).difference(computed))
-    if unknown:
-        raise UsageError(
-            f"'{file}' computes no value named {', '.join(map(repr, unknown))}; the tensor map of its metadata, and "
-            f"xdet inspect, name what it holds"
-        )
 
 
 def require_images(images: NDArray[np.uint8], spec: DetectorSpec) -> None:

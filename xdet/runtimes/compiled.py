@@ -57,7 +57,7 @@ class CompiledRuntime(FinishedModelRuntime):
         self._programs: dict[tuple[str, ...], Program] = {}
         boxes = DETECTION_OUTPUTS if document.spec.gives_boxes else ()
         # a decoder alone has its raw outputs as inputs
-        self._showing((*boxes, *(name for name in self._raw_names if name in self._value_names())))
+        self._showing((*boxes, *(name for name in self._raw_names if name in self._value_names)))
 
     @abc.abstractmethod
     def _program(self, model: ir.Model, names: tuple[str, ...]) -> Program:

@@ -23,7 +23,7 @@ from converters.heads.nms import detect_from_head
 from converters.spec import DETECTION_OUTPUTS, IMAGE, THRESHOLD_INPUTS
 from xdet.errors import MissingExtraError, ModelError, UnsoundOutputError, UsageError
 from xdet.model.wire import FLOAT, UNTOLD, value_names, with_outputs
-from xdet.runtimes.base import Capabilities, Runtime, require_images, require_names, require_thresholds
+from xdet.runtimes.base import Capabilities, Runtime, require_images, require_thresholds
 from xdet.runtimes.table import row_of
 
 if TYPE_CHECKING:
@@ -88,23 +88,23 @@ def first_rows(batch: BatchDetections, rows: int) -> BatchDetections:
     )
 
 
-def require_sound(found: BatchDetections, runtime: Runtime) -> BatchDetections:
+def require_sound(detections: BatchDetections, runtime: Runtime) -> BatchDetections:
     """What a back end returned as boxes, unchanged, if they keep the contract: all of xdet relies on it from here on.
 
     Raises:
         UnsoundOutputError: a count, coordinate, score, class or box index is out of range or no number; names output
             and image.
     """
-    rows, classes = found.scores.shape[1], len(runtime.spec.class_names)
-    counts = found.num_detections
+    rows, classes = detections.scores.shape[1], len(runtime.spec.class_names)
+    counts = detections.num_detections
     # slices of one image are views: this runs after every inference
     filled = np.s_[:, : max(counts[0], 0)] if len(counts) == 1 else np.arange(rows) < counts[:, None]
     for name, values, least, most in (
         ("num_detections", counts, 0, rows),
-        ("detection_boxes", found.boxes_xyxy[filled], -SLACK, 1 + SLACK),
-        ("detection_scores", found.scores[filled], -SLACK, 1 + SLACK),
-        ("detection_classes", found.classes[filled], 0, classes - 1),
-        ("detection_anchors", found.anchors[filled], 0, LAST_ANCHOR),
+        ("detection_boxes", detections.boxes_xyxy[filled], -SLACK, 1 + SLACK),
+        ("detection_scores", detections.scores[filled], -SLACK, 1 + SLACK),
+        ("detection_classes", detections.classes[filled], 0, classes - 1),
+        ("detection_anchors", detections.anchors[filled], 0, LAST_ANCHOR),
     ):
         lowest, highest = np.minimum.reduce(values, None, initial=0), np.maximum.reduce(values, None, initial=0)
         if not (lowest >= least and highest <= most):  # so that NaN is wrong
@@ -114,7 +114,7 @@ def require_sound(found: BatchDetections, runtime: Runtime) -> BatchDetections:
                 f"'{runtime.file}' on {runtime.name}: output {name!r} holds {wrong[0]:.6g}, expected {bounds}; "
                 f"see with xdet check whether file or runtime is at fault, and convert the source again"
             )
-    return found
+    return detections
 
 
 def require_numbers(head: NDArray[np.float32], runtime: Runtime) -> NDArray[np.float32]:
@@ -133,37 +133,23 @@ def require_numbers(head: NDArray[np.float32], runtime: Runtime) -> NDArray[np.f
     return head
 
 
-def decoder_for(spec: DetectorSpec, *, file: str) -> Callable[[NDArray[np.float32], Thresholds], BatchDetections]:
-    """The function from raw outputs (``Runtime.head``) and thresholds to boxes.
-
-    Raises:
-        ModelError: the head or its classes are not known.
-    """
-    if spec.head is None or not spec.class_names:
-        missing = "anchors" if spec.head is None else "class names"
-        raise ModelError(
-            f"'{file}' ends at the raw head and no {missing} are known, so boxes cannot be decoded; "
-            f"convert its source with `anchors` and `classes`, or write both into the source's sidecar"
-        )
-    return lambda head, thresholds: detect_from_head(head, spec, thresholds)
-
-
 def raw_outputs_of(arrays: Arrays, spec: DetectorSpec, *, file: str) -> NDArray[np.float32]:
     """What a source gives, in its own order and shapes, as the raw outputs of its detector.
 
     Raises:
         ModelError: they are not those of the detector.
     """
-    wanted = spec.network_outputs
+    outputs = spec.network_outputs
     try:
-        order = match_outputs([array.shape[1:] for array in arrays], wanted)
+        order = match_outputs([array.shape[1:] for array in arrays], outputs)
     except ValueError as error:
         raise ModelError(f"'{file}': {error}; see that sidecar and options belong to this file") from error
-    found = [
-        np.asarray(arrays[place], np.float32).reshape(-1, *output.shape)
-        for output, place in zip(wanted, order, strict=True)
-    ]
-    return join_outputs(found)
+    return join_outputs(
+        [
+            np.asarray(arrays[place], np.float32).reshape(-1, *output.shape)
+            for output, place in zip(outputs, order, strict=True)
+        ]
+    )
 
 
 def rescaled(images: NDArray[np.uint8], spec: DetectorSpec) -> NDArray[np.float32]:
@@ -175,6 +161,7 @@ def rescaled(images: NDArray[np.uint8], spec: DetectorSpec) -> NDArray[np.float3
 class TensorRuntime(Runtime):
     """A file whose inner values a back end computes by name."""
 
+    @property
     @abc.abstractmethod
     def _value_names(self) -> Collection[str]:
         """The values that the file computes."""
@@ -183,10 +170,6 @@ class TensorRuntime(Runtime):
     def _values(self, images: NDArray[np.uint8], names: Sequence[str]) -> Arrays:
         """The named values, in the file's dtypes, of as many images as one call takes."""
 
-    def _chunk(self, images: NDArray[np.uint8]) -> int | None:  # noqa: ARG002 - those who limit it look at them
-        """Images per call."""
-        return self.batch
-
     def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Inner values by name; see ``Runtime.tensors``."""
         require_images(images, self.spec)
@@ -194,16 +177,31 @@ class TensorRuntime(Runtime):
         wanted = list(dict.fromkeys(names))
         if not wanted:
             return {}
-        require_names(wanted, self._value_names(), file=self.file)
-        arrays = run_in_chunks(images, self._chunk(images), lambda chunk: self._values(chunk, wanted))
+        unknown = sorted(set(wanted).difference(self._value_names))
+        if unknown:
+            raise UsageError(
+                f"'{self.file}' computes no value named {', '.join(map(repr, unknown))}; the tensor map of its metadata, and "
+                f"xdet inspect, name what it holds"
+            )
+        arrays = run_in_chunks(images, self.batch, lambda chunk: self._values(chunk, wanted))
         return dict(zip(wanted, arrays, strict=True))
+
+    def _decoded(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
+        """The numpy oracle's boxes of the raw outputs."""
+        if self.spec.head is None or not self.spec.class_names:
+            missing = "anchors" if self.spec.head is None else "class names"
+            raise ModelError(
+                f"'{self.file}' ends at the raw head and no {missing} are known, so boxes cannot be decoded; "
+                f"convert its source with `anchors` and `classes`, or write both into the source's sidecar"
+            )
+        return detect_from_head(self.head(images), self.spec, thresholds)
 
 
 class SourceRuntime(TensorRuntime):
     """A source file, which ends at its raw outputs: boxes are the numpy oracle's."""
 
     def __init__(self, model: ModelFile, *, name: str, spec: DetectorSpec, batch: int | None, exact: bool) -> None:
-        capabilities = Capabilities(thresholds=True, max_detections=None, head=True, tensors=True, exact=exact)
+        capabilities = Capabilities(thresholds=True, max_detections=None, exact=exact)
         super().__init__(model, name=name, spec=spec, capabilities=capabilities, batch=batch)
 
     @abc.abstractmethod
@@ -214,15 +212,14 @@ class SourceRuntime(TensorRuntime):
         """The raw outputs as one array; see ``Runtime.head``."""
         require_images(images, self.spec)
         self._require_open()
-        arrays = run_in_chunks(images, self._chunk(images), self._outputs)
+        arrays = run_in_chunks(images, self.batch, self._outputs)
         return require_numbers(raw_outputs_of(arrays, self.spec, file=self.file), self)
 
     def detect(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
         """Find boxes; see ``Runtime.detect``."""
         require_images(images, self.spec)
         require_thresholds(thresholds, self)
-        decode = decoder_for(self.spec, file=self.file)
-        return decode(self.head(images), thresholds)
+        return self._decoded(images, thresholds)
 
 
 def describe_source(model: ModelFile, facts: SourceFacts, choices: RuntimeChoices) -> DetectorSpec:
@@ -254,12 +251,6 @@ def converter_errors() -> Iterator[None]:
 class FinishedModelRuntime(TensorRuntime):
     """A finished model on a back end; subclasses give ``_compute`` and ``_free``.
 
-    Args:
-        model: the ONNX file.
-        name: of the runtime and its provider.
-        document: what the file's metadata says.
-        batch: images per call of the back end.
-
     Attributes:
         document: all that the file's metadata says.
     """
@@ -272,8 +263,6 @@ class FinishedModelRuntime(TensorRuntime):
         capabilities = Capabilities(
             thresholds=self._feeds_thresholds or not spec.gives_boxes,
             max_detections=spec.thresholds.max_detections if spec.gives_boxes else None,
-            head=True,
-            tensors=True,
             exact=False,  # none promises LiteRT's rounding
         )
         super().__init__(model, name=name, spec=spec, capabilities=capabilities, batch=batch)
@@ -286,18 +275,15 @@ class FinishedModelRuntime(TensorRuntime):
         return self._compute({IMAGE: images}, names)
 
     @cached_property
-    def _computed_names(self) -> frozenset[str]:
-        return value_names(self.model.data)
-
     def _value_names(self) -> frozenset[str]:
-        return self._computed_names
+        return value_names(self.model.data)
 
     def detect(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
         """Find boxes; see ``Runtime.detect``."""
         require_images(images, self.spec)
         require_thresholds(thresholds, self)
         if not self.spec.gives_boxes:
-            return decoder_for(self.spec, file=self.file)(self.head(images), thresholds)
+            return self._decoded(images, thresholds)
         self._require_open()
         outputs = run_in_chunks(images, self.batch, lambda chunk: self._boxes(chunk, thresholds))
         detections = require_sound(BatchDetections(*outputs), self)
@@ -330,9 +316,8 @@ def showing(model: bytes, names: Iterable[str]) -> bytes:
 
 def require_graph_names(names: Sequence[str], document: ModelDocument, *, file: str) -> None:
     """Refuse a graph without the outputs that its metadata promises."""
-    raw = [output.value_name for output in document.spec.raw_outputs]
-    wanted = raw or list(DETECTION_OUTPUTS)
-    missing = [name for name in wanted if name not in names]
+    promised = [output.value_name for output in document.spec.raw_outputs] or list(DETECTION_OUTPUTS)
+    missing = [name for name in promised if name not in names]
     if missing:
         raise ModelError(
             f"'{file}' does not keep what its metadata says: {', '.join(map(repr, missing))} missing among its outputs "

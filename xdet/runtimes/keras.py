@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from xdet.runtimes.base import vendor_errors
-from xdet.runtimes.finished import SourceRuntime, converter_errors, describe_source, rescaled
+from xdet.runtimes.finished import SourceRuntime, converter_errors, describe_source, rescaled, run_in_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -39,27 +39,26 @@ class KerasRuntime(SourceRuntime):
         super().__init__(model, name="keras:cpu", spec=spec, batch=None, exact=False)
         self._network: Any = network
 
-    def _chunk(self, images: NDArray[np.uint8]) -> int | None:
-        return CHUNK if len(images) > CHUNK else None
-
     def _outputs(self, images: NDArray[np.uint8]) -> Arrays:
-        return self._guarded(lambda: self._network.outputs(rescaled(images, self.spec)))
+        return self._run(images, self._network.outputs)
 
+    @property
     def _value_names(self) -> Collection[str]:
         names: Collection[str] = self._network.layer_names()
         return names
 
     def _values(self, images: NDArray[np.uint8], names: Sequence[str]) -> Arrays:
         """What layers give, float32 NHWC."""
-        return self._guarded(lambda: self._network.layer_outputs(rescaled(images, self.spec), names))
+        return self._run(images, lambda pixels: self._network.layer_outputs(pixels, names))
 
     def _free(self) -> None:
         self._network = None
 
-    def _guarded(self, run: Callable[[], Arrays]) -> Arrays:
-        advice = "see that the network takes one image and gives one grid"
-        with vendor_errors(ERRORS, file=self.file, doing="Keras failed while running it", advice=advice):
-            return run()
+    def _run(self, images: NDArray[np.uint8], run: Callable[[NDArray[np.float32]], Arrays]) -> Arrays:
+        doing, advice = "Keras failed while running it", "see that the network takes one image and gives one grid"
+        with vendor_errors(ERRORS, file=self.file, doing=doing, advice=advice):
+            chunk = CHUNK if len(images) > CHUNK else None
+            return run_in_chunks(images, chunk, lambda few: run(rescaled(few, self.spec)))
 
 
 def open_model(model: ModelFile, choices: RuntimeChoices) -> KerasRuntime:

@@ -8,6 +8,7 @@ will run are read and checked by the converter's reader first, to the last offse
 from __future__ import annotations
 
 import warnings
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from xdet.runtimes.finished import SourceRuntime, converter_errors, describe_sou
 from xdet.runtimes.processors import threads_of_one_network
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -80,21 +81,17 @@ class LiteRtRuntime(SourceRuntime):
         self._require_open()
         return self._invoke(self._interpreter, images, [tensor["index"] for tensor in self._tensors])
 
-    def _indices(self) -> dict[str, int]:
-        """Tensors of the file by name; the first call opens a second interpreter, which keeps all and computes the same."""
-        if self._showing is None:
-            self._showing = self._open(preserve=True)
+    @cached_property
+    def _value_names(self) -> dict[str, int]:
+        """The file's tensors and their indices in a second interpreter, which keeps all and computes the same bits."""
+        self._showing = self._open(preserve=True)
         indices: dict[str, int] = {}
         for tensor in self._showing.get_tensor_details():
             indices.setdefault(tensor["name"], tensor["index"])  # what delegates add stands behind the file's own
         return indices
 
-    def _value_names(self) -> Collection[str]:
-        return self._indices()
-
     def _values(self, images: NDArray[np.uint8], names: Sequence[str]) -> list[NDArray[Any]]:
-        indices = self._indices()
-        return self._invoke(self._showing, images, [indices[name] for name in names])
+        return self._invoke(self._showing, images, [self._value_names[name] for name in names])
 
     def _free(self) -> None:
         self._interpreter = self._showing = None

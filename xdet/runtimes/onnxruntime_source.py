@@ -63,6 +63,7 @@ class OnnxSourceRuntime(SourceRuntime):
             for array, turned in zip(arrays, self._turned, strict=True)
         ]
 
+    @property
     def _value_names(self) -> Collection[str]:
         return {*self._own, *value_names(self.model.data)}
 

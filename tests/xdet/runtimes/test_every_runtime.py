@@ -160,7 +160,6 @@ def test_a_runtime_shows_inner_codes_and_refuses_names_it_has_not(
     name: str, models: dict[str, bytes], noise: NDArray[np.uint8]
 ) -> None:
     with opened(name, models["boxes"]) as runtime, opened("onnxruntime:cpu", models["boxes"]) as known:
-        assert runtime.capabilities.tensors
         codes = runtime.tensors(noise[:1], [INNER])[INNER]
         assert (codes.shape, codes.dtype) == ((1, 16, 16, 16), np.dtype(np.uint8))
         # one convolution, one code apart at most, and a table whose steps are up to two codes

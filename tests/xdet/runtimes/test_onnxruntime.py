@@ -51,7 +51,6 @@ def test_the_runtime_names_its_provider_spec_and_capabilities() -> None:
     assert runtime.spec == SPEC
     assert runtime.capabilities.thresholds
     assert runtime.capabilities.exact
-    assert runtime.capabilities.head
     assert runtime.document.source.name == "identity.tflite"
 
 
