@@ -17,7 +17,7 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,23 +120,14 @@ def measure_memory(model: Path, choices: RuntimeChoices) -> Memory:
         RuntimeUnavailableError: the process failed.
     """
     require_psutil()
-    runtime = f"{choices.runtime}:{choices.provider}" if choices.provider else str(choices.runtime)
-    source_options = None if choices.source_options is None else choices.source_options.to_dict()
-    request = Message(
-        {
-            "model": str(model.resolve()),
-            "runtime": runtime,
-            "threads": choices.threads,
-            "source_options": source_options,
-        }
-    )
+    request = Message({"model": str(model.resolve()), "choices": choices.to_dict()})
     try:
-        found = call_in_subprocess("xdet.bench.machine:measure_here", request, longest_s=LONGEST_S)
+        measured = call_in_subprocess("xdet.bench.machine:measure_here", request, longest_s=LONGEST_S)
     except SubprocessEndedError as error:
         raise RuntimeUnavailableError(
-            f"'{model}' on {runtime}: its process gave no memory within {LONGEST_S:.0f} s: {error}"
+            f"'{model}' on {choices.name}: its process gave no memory within {LONGEST_S:.0f} s: {error}"
         ) from error
-    return Memory(**found.fields)
+    return Memory(**measured.fields)
 
 
 def require_psutil() -> Any:
@@ -169,19 +160,16 @@ def measure_here(request: Message) -> Message:
     import numpy as np
 
     from xdet.model.file import read_model_file
-    from xdet.runtimes.table import open_model, parse_runtimes
+    from xdet.runtimes.processors import RuntimeChoices
+    from xdet.runtimes.table import open_model
 
     psutil, fields = require_psutil(), request.fields
-    (choices,) = parse_runtimes(fields["runtime"], threads=fields["threads"])
-    if fields["source_options"] is not None:
-        from converters.description.statements import SourceOptions
-
-        choices = replace(choices, source_options=SourceOptions.from_dict(fields["source_options"]))
     try:
         before = int(psutil.Process().memory_info().rss)
     except psutil.Error as error:
         raise RuntimeUnavailableError("the system tells no process' memory; is /proc mounted?") from error
-    with open_model(read_model_file(Path(fields["model"])), choices, subprocess=False) as opened:
+    model, choices = read_model_file(Path(fields["model"])), RuntimeChoices.from_dict(fields["choices"])
+    with open_model(model, choices, subprocess=False) as opened:
         taken = opened.spec.image
         image = taken.as_fed(np.zeros((opened.batch or 1, *taken.shape), np.uint8))
         for _ in range(RUNS):

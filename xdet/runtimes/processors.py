@@ -8,8 +8,8 @@ of few threads or one.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Self
 
 from xdet.errors import UsageError
 
@@ -92,6 +92,29 @@ class RuntimeChoices:
         settings = [f"device={self.device}"] if self.device else []
         settings += [f"{key}={value}" for key, value in sorted(self.provider_options.items())]
         return f"{self.runtime}:{self.provider}" + (f" ({', '.join(settings)})" if settings else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it, for another process."""
+        values = {attribute.name: getattr(self, attribute.name) for attribute in fields(self)}
+        return {
+            **values,
+            "provider_options": dict(self.provider_options),
+            "spec": None if self.spec is None else self.spec.to_dict(),
+            "source_options": None if self.source_options is None else self.source_options.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """What ``to_dict`` wrote."""
+        from converters.description.statements import SourceOptions
+        from converters.spec import DetectorSpec
+
+        spec, source_options = data["spec"], data["source_options"]
+        described = {
+            "spec": None if spec is None else DetectorSpec.from_dict(spec),
+            "source_options": None if source_options is None else SourceOptions.from_dict(source_options),
+        }
+        return cls(**{**data, **described})
 
 
 def most_threads() -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import gc
 import os
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 MOST_KEPT_BYTES = 1 << 30  # of an idle subprocess: TensorFlow with a small network has 0.6 GB
 CLOSING_S = 10.0
 DETECTIONS = ("num_detections", "boxes_xyxy", "scores", "classes", "anchors")
-
-
 SERVED = "xdet.runtimes.subprocess_runtime:ServedRuntime"
 
 
@@ -48,10 +46,6 @@ class SubprocessRuntime(Runtime):
         model: the file, which the subprocess gets as bytes; it reads the sidecar beside a source itself.
         choices: with the runtime's name and provider.
         module: the module behind the runtime's row.
-
-    Raises:
-        RuntimeCrashedError: the subprocess ended while it opened the model.
-        XdetError: as the module's ``open_model`` raises.
     """
 
     def __init__(self, model: ModelFile, choices: RuntimeChoices, module: str) -> None:
@@ -63,10 +57,7 @@ class SubprocessRuntime(Runtime):
             "path": str(model.path),
             "folder": str(Path.cwd()) if not model.path.is_absolute() and model.path.exists() else None,
             "format": model.format,
-            "choices": asdict(replace(choices, spec=None, source_options=None, provider_options={})),
-            "provider_options": dict(choices.provider_options),
-            "spec": None if choices.spec is None else choices.spec.to_dict(),
-            "source_options": None if choices.source_options is None else choices.source_options.to_dict(),
+            "choices": choices.to_dict(),
         }
         opened = self._opened(fields)
         super().__init__(
@@ -88,8 +79,7 @@ class SubprocessRuntime(Runtime):
 
     def tensors(self, images: NDArray[np.uint8], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Inner values by name; see ``Runtime.tensors``."""
-        answer = self._ask("showing inner values", {"tensors": list(names)}, {"images": images})
-        return {name: answer.arrays[str(i)] for i, name in enumerate(answer.fields["names"])}
+        return dict(self._ask("showing inner values", {"tensors": list(names)}, {"images": images}).arrays)
 
     def _free(self) -> None:
         """The subprocess is kept for the next model, or ends."""
@@ -111,14 +101,11 @@ class SubprocessRuntime(Runtime):
         self._worker = worker
         try:
             return self._ask("opening it", fields, arrays).fields
-        except RuntimeCrashedError:
-            worker.stop()
-            raise
-        except XdetError:  # the model is refused, and the subprocess as good as before
-            self._let_go()
-            raise
-        except BaseException:  # whatever it is, it must leave no subprocess behind; it goes on
-            worker.stop()
+        except BaseException as error:  # an interrupt, too, must leave no subprocess behind
+            if isinstance(error, XdetError) and not isinstance(error, RuntimeCrashedError):
+                self._let_go()  # the model is refused, and the subprocess as good as before
+            else:
+                worker.stop()
             raise
 
     def _let_go(self) -> None:
@@ -175,23 +162,15 @@ class ServedRuntime:
             return Message(arrays={name: getattr(detections, name) for name in DETECTIONS})
         if "head" in fields:
             return Message(arrays={"head": self._runtime.head(images)})
-        shown = self._runtime.tensors(images, fields["tensors"])
-        return Message({"names": list(shown)}, {str(i): array for i, array in enumerate(shown.values())})
+        return Message(arrays=self._runtime.tensors(images, fields["tensors"]))
 
 
 def _open(message: Message) -> Runtime:
-    from converters.description.statements import SourceOptions
-
     fields = message.fields
     if fields["folder"] is not None:
         os.chdir(fields["folder"])  # the caller's may be another than it was for the model before
     model = ModelFile(Path(fields["path"]), message.arrays["model"].tobytes(), fields["format"])
-    choices = RuntimeChoices(**fields["choices"])
-    spec = None if fields["spec"] is None else DetectorSpec.from_dict(fields["spec"])
-    source_options = None if fields["source_options"] is None else SourceOptions.from_dict(fields["source_options"])
-    opened: Runtime = import_module(fields["module"]).open_model(
-        model, replace(choices, spec=spec, source_options=source_options, provider_options=fields["provider_options"])
-    )
+    opened: Runtime = import_module(fields["module"]).open_model(model, RuntimeChoices.from_dict(fields["choices"]))
     return opened
 
 

@@ -5,8 +5,8 @@
 the bytes of arrays. An ``XdetError`` that the function raises is raised here. The subprocess prints to no terminal: its
 stdout joins its stderr, which is kept for the message of a crash. It ends with its input, and by Ctrl-C.
 
-A worker that has nothing to do may be kept for the next one who needs its like (``keep_idle``, ``take_idle``): one per
-kind, of this process alone, until it exits.
+An idle worker may be kept for the next caller who needs its like (``keep_idle``, ``take_idle``): one per kind, of this
+process alone, until it exits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import import_module
 from threading import Timer
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LENGTH = struct.Struct("<Q")
-WORDS = 200  # characters of stderr that are told
+WORDS = 200  # characters of stderr in a message
 STARTUP = ("-P", "-m", "xdet.runtimes.worker")  # -P: no module of the working directory is imported by its name
 
 
@@ -93,20 +92,20 @@ class Worker:
         stdin, stdout = self._process.stdin, self._process.stdout
         if not self.stop.alive or stdin is None or stdout is None:
             raise SubprocessEndedError("it was stopped")
-        with ExitStack() as undo:
-            undo.callback(self.stop)  # an interrupt leaves half a message in the pipe
-            with ExitStack() as timed:
-                if longest_s is not None:
-                    limit = Timer(longest_s, self._process.kill)
-                    timed.callback(limit.cancel)
-                    limit.start()
-                try:
-                    _write(stdin, message)
-                    answer = _read(stdout)
-                except (OSError, EOFError) as error:
-                    undo.pop_all()  # it has ended by itself
-                    raise SubprocessEndedError(self._last_words()) from error
-            undo.pop_all()
+        limit = None if longest_s is None else Timer(longest_s, self._process.kill)
+        if limit is not None:
+            limit.start()
+        try:
+            _write(stdin, message)
+            answer = _read(stdout)
+        except (OSError, EOFError) as error:
+            raise SubprocessEndedError(self._last_words()) from error
+        except BaseException:  # an interrupt leaves half a message in the pipe
+            self.stop()
+            raise
+        finally:
+            if limit is not None:
+                limit.cancel()
         if "error" in answer.fields:
             kind, arguments = answer.fields["error"]
             raised: errors.XdetError = getattr(errors, kind)(*arguments)
@@ -135,8 +134,8 @@ class Worker:
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         self._stderr.seek(0)
         lines = self._stderr.read().decode("utf-8", "replace").splitlines()
-        told = [" ".join(line.split()) for line in lines if line.strip() and not line.startswith("INFO:")]
-        return f"{how}{': ' + told[-1][-WORDS:] if told else ''}"
+        words = [" ".join(line.split()) for line in lines if line.strip() and not line.startswith("INFO:")]
+        return f"{how}{': ' + words[-1][-WORDS:] if words else ''}"
 
 
 def call_in_subprocess(
@@ -156,13 +155,7 @@ _idle: dict[str, tuple[Hashable, Worker]] = {}
 
 
 def keep_idle(kind: str, settings: Hashable, worker: Worker) -> None:
-    """Keep a worker that has nothing to do; another of its kind ends, and all do when this process exits.
-
-    Args:
-        kind: of which one is kept.
-        settings: those that hold for as long as the subprocess runs.
-        worker: nobody else uses it.
-    """
+    """Keep an idle worker; another of its kind ends. ``settings`` are those that hold for as long as it runs."""
     before = _idle.pop(kind, None)  # each step by itself is safe among threads
     _idle[kind] = settings, worker
     if before is not None:
@@ -172,12 +165,11 @@ def keep_idle(kind: str, settings: Hashable, worker: Worker) -> None:
 def take_idle(kind: str, settings: Hashable) -> Worker | None:
     """A worker that was kept, if it still runs and has these settings; one of others ends."""
     kept, worker = _idle.pop(kind, (None, None))
-    if worker is None:
-        return None
-    if kept == settings and worker.is_ready:
+    if worker is not None and kept == settings and worker.is_ready:
         worker.forget_words()
         return worker
-    worker.stop()
+    if worker is not None:
+        worker.stop()
     return None
 
 
@@ -187,8 +179,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no message
     module, _, name = sys.argv[1].partition(":")
-    found = getattr(import_module(module), name)
-    answer: Callable[[Message], Message] = found() if isinstance(found, type) else found
+    target = getattr(import_module(module), name)
+    answer: Callable[[Message], Message] = target() if isinstance(target, type) else target
     while True:
         try:
             message = _read(sys.stdin.buffer)

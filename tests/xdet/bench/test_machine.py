@@ -9,6 +9,7 @@ import pytest
 
 from xdet.bench.machine import measure_here, read_clock
 from xdet.errors import RuntimeUnavailableError
+from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.worker import Message
 
 if TYPE_CHECKING:
@@ -22,6 +23,6 @@ def test_without_proc_the_load_by_others_and_memory_are_not_told(
     psutil = pytest.importorskip("psutil", reason='needs pip install "xdet[bench]"')
     monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
     assert read_clock() is None
-    request = Message({"model": "m.onnx", "runtime": "onnxruntime", "threads": 1, "source_options": None})
+    request = Message({"model": "m.onnx", "choices": RuntimeChoices("onnxruntime", "cpu", 1).to_dict()})
     with pytest.raises(RuntimeUnavailableError, match="is /proc mounted"):
         measure_here(request)

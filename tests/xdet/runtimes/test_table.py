@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from converters.description.statements import SourceOptions
 from converters.sources import SOURCES
-from tests.xdet.finished_models import finished_model
+from tests.xdet.finished_models import SPEC, finished_model
 from xdet.errors import UsageError
 from xdet.model.file import ModelFile
 from xdet.runtimes.processors import RuntimeChoices, most_threads
@@ -77,3 +79,11 @@ def test_threads_are_capped_at_four_per_processor(cpus: int | None, most: int, m
     for few in (0, -1):
         with pytest.raises(UsageError, match=f"threads must be at least 1, got {few}"):
             RuntimeChoices(threads=few)
+
+
+def test_choices_travel_as_json() -> None:
+    choices = RuntimeChoices(
+        *("onnxruntime", "openvino", 2, 3, {"precision": "FP16"}, "gpu", SPEC), SourceOptions(resize="letterbox")
+    )
+    assert RuntimeChoices.from_dict(json.loads(json.dumps(choices.to_dict()))) == choices
+    assert RuntimeChoices.from_dict(RuntimeChoices().to_dict()) == RuntimeChoices()
