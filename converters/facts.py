@@ -22,54 +22,34 @@ IMAGE_SHAPE = "one image [N, height, width, 3], or 1 for grey"
 
 @dataclass(frozen=True, slots=True)
 class SourceOutput:
-    """One output of a source.
+    """One output of a source."""
 
-    Attributes:
-        name: its name in the file.
-        shape: without the batch.
-        activations: operators and layers that activate its numbers, such as ``"LOGISTIC"``; none where it is raw.
-        largest: the largest number that its codes can hold; None where it is not quantised.
-        smallest: the smallest, likewise.
-        from_picture: whether a product of the picture reaches it; priors are an output that none reaches. None: not
-            known.
-        reach: the largest constant by which its numbers were multiplied last, as decoded boxes are by strides; None for
-            none.
-    """
-
-    name: str
-    shape: tuple[int, ...]
+    name: str  # its name in the file
+    shape: tuple[int, ...]  # without the batch
+    # operators and layers that activate its numbers, such as ``"LOGISTIC"``; none where it is raw
     activations: tuple[str, ...] = ()
-    largest: float | None = None
-    smallest: float | None = None
+    largest: float | None = None  # the largest number that its codes can hold; None where it is not quantised
+    smallest: float | None = None  # the smallest, likewise
+    # whether a product of the picture reaches it; priors are an output that none reaches. None: not known
     from_picture: bool | None = None
+    # the largest constant by which its numbers were multiplied last, as decoded boxes are by strides; None for none
     reach: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PostProcess:
-    """What a source's own post-processing of an SSD head does, of which only the network is converted.
+    """What a source's own post-processing of an SSD head does, of which only the network is converted."""
 
-    Attributes:
-        num_classes: without a background.
-        scales: divisors of the offsets: y, x, h, w.
-        priors: one per box: centre y and x, h, w, as fractions of the picture.
-        score_threshold: a candidate needs a score of it or above.
-        iou_threshold: a box falls when its overlap with a better one is above it.
-        max_detections: boxes that stay at most; rows where each has one.
-        across_classes: a box falls to better boxes of any class, and counts with its best.
-        per_class: at most so many boxes of each class stay.
-        classes_per_box: rows of a box that stays, where suppression is across classes.
-    """
-
-    num_classes: int
-    scales: tuple[float, float, float, float]
+    num_classes: int  # without a background
+    scales: tuple[float, float, float, float]  # divisors of the offsets: y, x, h, w
+    # one per box: centre y and x, h, w, as fractions of the picture
     priors: tuple[tuple[float, float, float, float], ...]
-    score_threshold: float
-    iou_threshold: float
-    max_detections: int
-    across_classes: bool
-    per_class: int
-    classes_per_box: int = 1
+    score_threshold: float  # a candidate needs a score of it or above
+    iou_threshold: float  # a box falls when its overlap with a better one is above it
+    max_detections: int  # boxes that stay at most; rows where each has one
+    across_classes: bool  # a box falls to better boxes of any class, and counts with its best
+    per_class: int  # at most so many boxes of each class stay
+    classes_per_box: int = 1  # rows of a box that stays, where suppression is across classes
 
     @property
     def rows(self) -> int:
@@ -79,57 +59,34 @@ class PostProcess:
 
 @dataclass(frozen=True, slots=True)
 class FileMetadata:
-    """What a model file says in words, beside its tensors; None = not said.
+    """What a model file says in words, beside its tensors; None = not said."""
 
-    Attributes:
-        where: what messages call the place, such as ``"'metadata.json' in the ZIP of 'm.tflite'"``.
-        class_names: one name per class.
-        size_hw: rows and columns of the picture.
-        stride: pixels of the picture per cell of the coarsest grid.
-        rescaling: pixel to real number.
-        resize: how photographs get the network's size.
-        color: what the channels of the picture are.
-        notes: what is there and cannot be used, one sentence each.
-        task: what the network is for, where that is no detection of boxes, such as ``"pose"``.
-    """
-
-    where: str
-    class_names: tuple[str, ...] | None = None
-    size_hw: tuple[int, int] | None = None
-    stride: int | None = None
-    rescaling: Rescaling | None = None
-    resize: ResizeRule | None = None
-    color: Color | None = None
-    notes: tuple[str, ...] = ()
-    task: str | None = None
+    where: str  # what messages call the place, such as ``"'metadata.json' in the ZIP of 'm.tflite'"``
+    class_names: tuple[str, ...] | None = None  # one name per class
+    size_hw: tuple[int, int] | None = None  # rows and columns of the picture
+    stride: int | None = None  # pixels of the picture per cell of the coarsest grid
+    rescaling: Rescaling | None = None  # pixel to real number
+    resize: ResizeRule | None = None  # how photographs get the network's size
+    color: Color | None = None  # what the channels of the picture are
+    notes: tuple[str, ...] = ()  # what is there and cannot be used, one sentence each
+    task: str | None = None  # what the network is for, where that is no detection of boxes, such as ``"pose"``
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts:
-    """The facts of one source file.
+    """The facts of one source file."""
 
-    Attributes:
-        file: the file as messages name it.
-        height: rows of the input picture.
-        width: columns of the input picture.
-        outputs: what the network gives, in the file's order.
-        input_dtype: numpy name of the input's dtype, such as ``"uint8"``.
-        input_quant: the input's quantisation, None where it has none.
-        channels: of the input picture: 3, or 1 for grey.
-        postprocess: what stands behind the outputs and turns them into detections; None for nothing.
-        metadata: what the file says in words, the most trusted first.
-        priors: rows of four numbers of an output that is a constant, and none of ``outputs``; None for nothing.
-    """
-
-    file: str
-    height: int
-    width: int
-    outputs: tuple[SourceOutput, ...]
-    input_dtype: str
-    input_quant: QuantParams | None
-    channels: int = 3
+    file: str  # the file as messages name it
+    height: int  # rows of the input picture
+    width: int  # columns of the input picture
+    outputs: tuple[SourceOutput, ...]  # what the network gives, in the file's order
+    input_dtype: str  # numpy name of the input's dtype, such as ``"uint8"``
+    input_quant: QuantParams | None  # the input's quantisation, None where it has none
+    channels: int = 3  # of the input picture: 3, or 1 for grey
+    # what stands behind the outputs and turns them into detections; None for nothing
     postprocess: PostProcess | None = None
-    metadata: tuple[FileMetadata, ...] = ()
+    metadata: tuple[FileMetadata, ...] = ()  # what the file says in words, the most trusted first
+    # rows of four numbers of an output that is a constant, and none of ``outputs``; None for nothing
     priors: tuple[tuple[float, ...], ...] | None = None
 
     def raw_outputs(self) -> tuple[RawOutput, ...]:

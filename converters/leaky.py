@@ -39,22 +39,14 @@ _NUDGE = 2.0**-20
 
 @dataclass(frozen=True, slots=True)
 class LeakyCase:
-    """One quantised LeakyReLU on int8 codes.
+    """One quantised LeakyReLU on int8 codes."""
 
-    Attributes:
-        scale_in: float32 scale of the input.
-        zero_point_in: int8 zero-point of the input.
-        scale_out: float32 scale of the output.
-        zero_point_out: int8 zero-point of the output.
-        slope: factor of negative inputs (TFLite's alpha).
-        unsigned: whether the file's own output codes are uint8, which float32 sums with the zero-point depend on.
-    """
-
-    scale_in: np.float32
-    zero_point_in: int
-    scale_out: np.float32
-    zero_point_out: int
-    slope: np.float32
+    scale_in: np.float32  # float32 scale of the input
+    zero_point_in: int  # int8 zero-point of the input
+    scale_out: np.float32  # float32 scale of the output
+    zero_point_out: int  # int8 zero-point of the output
+    slope: np.float32  # factor of negative inputs (TFLite's alpha)
+    # whether the file's own output codes are uint8, which float32 sums with the zero-point depend on
     unsigned: bool = False
 
     @property
@@ -138,15 +130,10 @@ TRIED = 255  # factors inside the interval
 
 @dataclass(frozen=True, slots=True)
 class SumForm:
-    """The numbers of a LeakyReLU that is written as a sum.
+    """The numbers of a LeakyReLU that is written as a sum."""
 
-    Attributes:
-        whole: scale at which all codes are read.
-        excess: scale at which the codes above the zero-point are read once more.
-    """
-
-    whole: np.float32
-    excess: np.float32
+    whole: np.float32  # scale at which all codes are read
+    excess: np.float32  # scale at which the codes above the zero-point are read once more
 
 
 def fitted_sum(case: LeakyCase, wanted: Table) -> SumForm | None:

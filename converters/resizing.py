@@ -78,19 +78,12 @@ class Arithmetic:
 
 @dataclass(frozen=True, eq=False)
 class Sides:
-    """Where a photograph stands in the network's picture, as int64 ``[1]`` each.
+    """Where a photograph stands in the network's picture, as int64 ``[1]`` each."""
 
-    Attributes:
-        left: columns before it.
-        top: rows above it.
-        width: its columns there.
-        height: its rows there.
-    """
-
-    left: ir.Value
-    top: ir.Value
-    width: ir.Value
-    height: ir.Value
+    left: ir.Value  # columns before it
+    top: ir.Value  # rows above it
+    width: ir.Value  # its columns there
+    height: ir.Value  # its rows there
 
 
 def network_picture(writer: GraphWriter, photograph: ir.Value, image: ImageInput) -> tuple[ir.Value, Sides | None]:

@@ -150,19 +150,12 @@ def _few(values: NDArray[Any]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """Everything a promise may look at.
-
-    Attributes:
-        model: the graph.
-        proto: the same as it will be serialised.
-        document: its metadata.
-        batch: images per call, or the name of the dynamic dimension.
-    """
+    """Everything a promise may look at."""
 
     model: ir.Model
-    proto: onnx.ModelProto
-    document: ModelDocument
-    batch: int | str
+    proto: onnx.ModelProto  # the same as it will be serialised
+    document: ModelDocument  # its metadata
+    batch: int | str  # images per call, or the name of the dynamic dimension
 
 
 Promise = Callable[[Finished], Iterator[str]]

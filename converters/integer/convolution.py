@@ -32,19 +32,12 @@ BLOCK_BYTES = 1 << 24  # of unrolled input at a time: larger blocks are no faste
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How a kernel walks over an image; pairs are (rows, columns).
+    """How a kernel walks over an image; pairs are (rows, columns)."""
 
-    Attributes:
-        kernel: size.
-        strides: steps.
-        dilations: distance of the taps.
-        pads: top, left, bottom, right.
-    """
-
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    dilations: tuple[int, int]
-    pads: tuple[int, int, int, int]
+    kernel: tuple[int, int]  # size
+    strides: tuple[int, int]  # steps
+    dilations: tuple[int, int]  # distance of the taps
+    pads: tuple[int, int, int, int]  # top, left, bottom, right
 
     def padded(self, image_nchw: NDArray[Any], fill: float) -> NDArray[Any]:
         """The image with its padding.

@@ -47,15 +47,11 @@ class NotEvaluatedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a walk gives.
+    """What a walk gives."""
 
-    Attributes:
-        values: name -> value, of those that were asked for.
-        inexact: names of the values in front of which float32 arithmetic of several numbers was rounded to codes: there
-            another honest runtime may round to the neighbouring code.
-    """
-
-    values: Mapping[str, Value]
+    values: Mapping[str, Value]  # name -> value, of those that were asked for
+    # names of the values in front of which float32 arithmetic of several numbers was rounded to codes: there another
+    # honest runtime may round to the neighbouring code
     inexact: tuple[str, ...]
 
 

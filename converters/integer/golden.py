@@ -105,37 +105,24 @@ def _draw_rectangles(picture: NDArray[np.uint8], seed: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How a head compares with a golden vector.
+    """How a head compares with a golden vector."""
 
-    Attributes:
-        exact: every value is the golden code's real, bit for bit.
-        differing: compared values that are not; at least 1 where ``exact`` is False.
-        compared: values that were compared one by one (all, unless the vector holds a selection).
-        worst_lsb: the largest difference in codes; a fraction where the head does not lie on the codes' lattice,
-            infinite where a value is no number.
-        off_lattice: values that are no code's real: the runtime did not quantise the head, or another scale was used.
-    """
-
-    exact: bool
-    differing: int
-    compared: int
+    exact: bool  # every value is the golden code's real, bit for bit
+    differing: int  # compared values that are not; at least 1 where ``exact`` is False
+    compared: int  # values that were compared one by one (all, unless the vector holds a selection)
+    # the largest difference in codes; a fraction where the head does not lie on the codes' lattice, infinite where a
+    # value is no number
     worst_lsb: float
-    off_lattice: int
+    off_lattice: int  # values that are no code's real: the runtime did not quantise the head, or another scale was used
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RawCodes:
-    """One raw output of a network for the golden picture.
+    """One raw output of a network for the golden picture."""
 
-    Attributes:
-        codes: uint8, of one image.
-        scale: float32 scale.
-        zero_point: in uint8 form.
-    """
-
-    codes: NDArray[np.uint8]
+    codes: NDArray[np.uint8]  # uint8, of one image
     scale: np.float32
-    zero_point: int
+    zero_point: int  # in uint8 form
 
 
 def make_vector(

@@ -40,19 +40,12 @@ UNFUSED = "float32"
 
 @dataclass(frozen=True, slots=True)
 class Forms:
-    """The numbers of one or several Q/DQ forms of an operator, in the order in which the graph has the operands.
+    """The numbers of one or several Q/DQ forms of an operator, in the order in which the graph has the operands."""
 
-    Attributes:
-        scale_a: float32 ``(forms, 1)``, of the first operand's DequantizeLinear.
-        scale_b: the same of the second.
-        scale_out: of the QuantizeLinear.
-        zero_points: of the first, the second and the output.
-    """
-
-    scale_a: Floats
-    scale_b: Floats
-    scale_out: np.float32
-    zero_points: tuple[int, int, int]
+    scale_a: Floats  # float32 ``(forms, 1)``, of the first operand's DequantizeLinear
+    scale_b: Floats  # the same of the second
+    scale_out: np.float32  # of the QuantizeLinear
+    zero_points: tuple[int, int, int]  # of the first, the second and the output
 
     @property
     def swapped(self) -> Forms:
@@ -67,15 +60,10 @@ class Forms:
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """What is known of one operator on one dtype.
+    """What is known of one operator on one dtype."""
 
-    Attributes:
-        required: name -> kernel that x86 with AVX2 may run; every pair must be right with it.
-        others: those with which as many pairs as possible should be.
-    """
-
-    required: Mapping[str, Kernel]
-    others: Mapping[str, Kernel]
+    required: Mapping[str, Kernel]  # name -> kernel that x86 with AVX2 may run; every pair must be right with it
+    others: Mapping[str, Kernel]  # those with which as many pairs as possible should be
 
     @property
     def all(self) -> Mapping[str, Kernel]:

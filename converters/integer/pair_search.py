@@ -43,21 +43,13 @@ BEYOND = (4, 16, 64, 256, 1024, 4096)  # times the difference between XNNPACK's 
 
 @dataclass(frozen=True, slots=True)
 class PairForm:
-    """The numbers of ``DequantizeLinear x 2 -> operator -> QuantizeLinear``.
+    """The numbers of ``DequantizeLinear x 2 -> operator -> QuantizeLinear``."""
 
-    Attributes:
-        a: of the DequantizeLinear of the operator's first operand.
-        b: of its second.
-        out: of the QuantizeLinear.
-        swapped: whether the graph has the second operand first.
-        failing: kernels with which some pair differs.
-    """
-
-    a: Affine
-    b: Affine
-    out: Affine
-    swapped: bool = False
-    failing: tuple[str, ...] = ()
+    a: Affine  # of the DequantizeLinear of the operator's first operand
+    b: Affine  # of its second
+    out: Affine  # of the QuantizeLinear
+    swapped: bool = False  # whether the graph has the second operand first
+    failing: tuple[str, ...] = ()  # kernels with which some pair differs
 
     @property
     def forms(self) -> Forms:
@@ -69,17 +61,11 @@ class PairForm:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Pairs of codes and what they give.
+    """Pairs of codes and what they give."""
 
-    Attributes:
-        a: int64 ``(pairs,)``.
-        b: the same.
-        wanted: XNNPACK's codes.
-    """
-
-    a: Integers
-    b: Integers
-    wanted: Integers
+    a: Integers  # int64 ``(pairs,)``
+    b: Integers  # the same
+    wanted: Integers  # XNNPACK's codes
 
     def pick(self, chosen: NDArray[np.int64]) -> Pairs:
         """Some of the pairs."""

@@ -60,21 +60,13 @@ class Affine:
 
 @dataclass(frozen=True, slots=True)
 class PairCase:
-    """One quantised operator on two tensors of 8-bit codes.
+    """One quantised operator on two tensors of 8-bit codes."""
 
-    Attributes:
-        op: TFLite's name.
-        a: quantisation of the first operand.
-        b: of the second.
-        out: of the result.
-        lowest: lowest code of the dtype, -128 or 0; the highest is 255 more.
-    """
-
-    op: PairOp
-    a: Affine
-    b: Affine
-    out: Affine
-    lowest: int
+    op: PairOp  # TFLite's name
+    a: Affine  # quantisation of the first operand
+    b: Affine  # of the second
+    out: Affine  # of the result
+    lowest: int  # lowest code of the dtype, -128 or 0; the highest is 255 more
 
     def clamped(self, codes: NDArray[Any]) -> NDArray[Any]:
         """Codes inside the dtype's range."""

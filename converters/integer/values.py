@@ -25,19 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quantized:
-    """Codes and how to read them: ``real = scale * (code - zero_point)``.
+    """Codes and how to read them: ``real = scale * (code - zero_point)``."""
 
-    Attributes:
-        codes: int8, uint8 or int32, any shape.
-        scale: float32, ``()`` or ``(channels,)``.
-        zero_point: int32, the shape of ``scale``.
-        axis: axis of the channels; means nothing for a single scale.
-    """
-
-    codes: NDArray[Any]
-    scale: NDArray[np.float32]
-    zero_point: NDArray[np.int32]
-    axis: int = 0
+    codes: NDArray[Any]  # int8, uint8 or int32, any shape
+    scale: NDArray[np.float32]  # float32, ``()`` or ``(channels,)``
+    zero_point: NDArray[np.int32]  # int32, the shape of ``scale``
+    axis: int = 0  # axis of the channels; means nothing for a single scale
 
     @property
     def relative(self) -> NDArray[np.int32]:
@@ -60,47 +53,29 @@ class Quantized:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tabulated:
-    """A function of one 8-bit tensor, known by its 256 results.
+    """A function of one 8-bit tensor, known by its 256 results."""
 
-    Attributes:
-        codes: int8 or uint8, any shape.
-        reals: float32 ``(256,)``, the result by code as a byte (int8 -1 is 255).
-        exact: whether every runtime computes these very floats.
-    """
-
-    codes: NDArray[Any]
-    reals: NDArray[np.float32]
-    exact: bool
+    codes: NDArray[Any]  # int8 or uint8, any shape
+    reals: NDArray[np.float32]  # float32 ``(256,)``, the result by code as a byte (int8 -1 is 255)
+    exact: bool  # whether every runtime computes these very floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sums:
-    """The integers a convolution or matrix product adds up, bias included.
+    """The integers a convolution or matrix product adds up, bias included."""
 
-    Attributes:
-        sums: int32, channels on axis 1.
-        scale_x: float32 ``()``, scale of the input.
-        scale_w: float32 ``()`` or ``(channels,)``, scale of the weights.
-    """
-
-    sums: NDArray[np.int32]
-    scale_x: NDArray[np.float32]
-    scale_w: NDArray[np.float32]
+    sums: NDArray[np.int32]  # int32, channels on axis 1
+    scale_x: NDArray[np.float32]  # float32 ``()``, scale of the input
+    scale_w: NDArray[np.float32]  # float32 ``()`` or ``(channels,)``, scale of the weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reals:
-    """float32 numbers (or integers, for shapes and indices).
+    """float32 numbers (or integers, for shapes and indices)."""
 
-    Attributes:
-        array: any shape.
-        exact: whether every runtime computes these very numbers.
-        doubt: where they are not exact, how far a runtime's numbers may be from these; infinite where nothing bounds
-            it.
-    """
-
-    array: NDArray[Any]
-    exact: bool = True
+    array: NDArray[Any]  # any shape
+    exact: bool = True  # whether every runtime computes these very numbers
+    # where they are not exact, how far a runtime's numbers may be from these; infinite where nothing bounds it
     doubt: float = np.inf
 
 
@@ -151,15 +126,10 @@ FUSED_ROUNDING = ROUNDINGS * 2.0**-24
 
 @dataclass(frozen=True, slots=True)
 class Rounding:
-    """How far decisions are moved, in codes, before they are rounded.
+    """How far decisions are moved, in codes, before they are rounded."""
 
-    Attributes:
-        exact: for integer operators, whose result is defined to the bit.
-        inexact: for operators in float32, whose last bit is the runtime's own.
-    """
-
-    exact: float = 0.0
-    inexact: float = 0.0
+    exact: float = 0.0  # for integer operators, whose result is defined to the bit
+    inexact: float = 0.0  # for operators in float32, whose last bit is the runtime's own
 
     def offset(self, *, exact: bool) -> np.float32:
         """The shift for one operator."""

@@ -21,47 +21,31 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A place that a rewrite looked at and left alone.
+    """A place that a rewrite looked at and left alone."""
 
-    Attributes:
-        node: name of the node it looked at.
-        reason: why, in words for the user of ``--verbose``.
-    """
-
-    node: str
-    reason: str
+    node: str  # name of the node it looked at
+    reason: str  # why, in words for the user of ``--verbose``
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A value that lives on under another name.
+    """A value that lives on under another name."""
 
-    Attributes:
-        old: its name before, which nothing has any more.
-        new: the value that carries it now.
-        perm: how the axes were permuted: axis i of the new value is axis ``perm[i]`` of the old; None: not at all.
-        replicated: whether the new value holds several copies of the old, in an arrangement that the rewrite's
-            documentation tells.
-        shift: what was added to its codes and zero-point.
-    """
-
-    old: str
-    new: str
+    old: str  # its name before, which nothing has any more
+    new: str  # the value that carries it now
+    # how the axes were permuted: axis i of the new value is axis ``perm[i]`` of the old; None: not at all
     perm: tuple[int, ...] | None = None
+    # whether the new value holds several copies of the old, in an arrangement that the rewrite's documentation tells
     replicated: bool = False
-    shift: int = 0
+    shift: int = 0  # what was added to its codes and zero-point
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A place that a rewrite changed.
+    """A place that a rewrite changed."""
 
-    Attributes:
-        what: in words for the user of ``--verbose``.
-        moved: values that carry what others carried before; those that are gone without a successor need no entry.
-    """
-
-    what: str
+    what: str  # in words for the user of ``--verbose``
+    # values that carry what others carried before; those that are gone without a successor need no entry
     moved: tuple[Moved, ...] = ()
 
 
@@ -129,19 +113,12 @@ class NodeRewrite(Rewrite):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A per-tensor QuantizeLinear or DequantizeLinear.
-
-    Attributes:
-        node: the node.
-        scale: float32 scale.
-        zero_point: its zero-point.
-        dtype: dtype of the codes.
-    """
+    """A per-tensor QuantizeLinear or DequantizeLinear."""
 
     node: ir.Node
-    scale: np.float32
-    zero_point: int
-    dtype: np.dtype[np.generic]
+    scale: np.float32  # float32 scale
+    zero_point: int  # its zero-point
+    dtype: np.dtype[np.generic]  # dtype of the codes
 
     @property
     def source(self) -> ir.Value:

@@ -37,17 +37,12 @@ STEPS = frozenset({"Reshape", "Transpose", "Split", "Slice", "Gather"})
 
 @dataclass(frozen=True, slots=True)
 class _Chain:
-    """Steps from the codes that they move to the codes that they give.
+    """Steps from the codes that they move to the codes that they give."""
 
-    Attributes:
-        source: the first codes.
-        steps: nodes in execution order, each with the value of it that is used; pairs are left out.
-        end: the last codes.
-    """
-
-    source: ir.Value
+    source: ir.Value  # the first codes
+    # nodes in execution order, each with the value of it that is used; pairs are left out
     steps: tuple[tuple[ir.Node, ir.Value], ...]
-    end: ir.Value
+    end: ir.Value  # the last codes
 
 
 class ChannelChoice(Rewrite):

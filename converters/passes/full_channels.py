@@ -96,20 +96,13 @@ class FullChannels(NodeRewrite):
 
 @dataclass(slots=True)
 class _Region:
-    """Everything that has the channels of one depthwise convolution, or of what is added to them.
+    """Everything that has the channels of one depthwise convolution, or of what is added to them."""
 
-    Attributes:
-        values: the activations, and how many channels each has.
-        first: convolutions that write them.
-        inner: depthwise ones.
-        last: convolutions that read them.
-        pads: those that add channels, with the pairs around them.
-    """
-
-    values: dict[ir.Value, int] = field(default_factory=dict)
-    first: set[ir.Node] = field(default_factory=set)
-    inner: set[ir.Node] = field(default_factory=set)
-    last: set[ir.Node] = field(default_factory=set)
+    values: dict[ir.Value, int] = field(default_factory=dict)  # the activations, and how many channels each has
+    first: set[ir.Node] = field(default_factory=set)  # convolutions that write them
+    inner: set[ir.Node] = field(default_factory=set)  # depthwise ones
+    last: set[ir.Node] = field(default_factory=set)  # convolutions that read them
+    # those that add channels, with the pairs around them
     pads: dict[ir.Node, tuple[Link, Link]] = field(default_factory=dict)
 
 

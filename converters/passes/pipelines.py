@@ -109,15 +109,10 @@ UNUSED = "remove unused"
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
-    """What a pipeline did.
+    """What a pipeline did."""
 
-    Attributes:
-        passes: titles of the rewrites that changed something, in order.
-        twins: source tensor name -> where it is now.
-    """
-
-    passes: tuple[str, ...]
-    twins: Mapping[str, TensorTwin]
+    passes: tuple[str, ...]  # titles of the rewrites that changed something, in order
+    twins: Mapping[str, TensorTwin]  # source tensor name -> where it is now
 
 
 def run_pipeline(model: ir.Model, target: Target, twins: Mapping[str, TensorTwin] | None = None) -> Rewritten:

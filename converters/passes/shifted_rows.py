@@ -60,27 +60,16 @@ MOST = 256  # channels of a group
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """A convolution that the pass takes.
+    """A convolution that the pass takes."""
 
-    Attributes:
-        before: DequantizeLinear in front of it.
-        after: QuantizeLinear behind it.
-        shape: the picture's batch, channels, height and width.
-        result_hw: height and width of the result.
-        group: pixels per group.
-        weights: ``(C, 1, kh, copies)``, int8 without zero-point.
-        columns: of the old kernel, for every copy.
-        zero_point: what was taken off the weights.
-    """
-
-    before: Link
-    after: Link
-    shape: tuple[int, int, int, int]
-    result_hw: tuple[int, int]
-    group: int
-    weights: NDArray[np.int8]
-    columns: tuple[int, ...]
-    zero_point: int
+    before: Link  # DequantizeLinear in front of it
+    after: Link  # QuantizeLinear behind it
+    shape: tuple[int, int, int, int]  # the picture's batch, channels, height and width
+    result_hw: tuple[int, int]  # height and width of the result
+    group: int  # pixels per group
+    weights: NDArray[np.int8]  # ``(C, 1, kh, copies)``, int8 without zero-point
+    columns: tuple[int, ...]  # of the old kernel, for every copy
+    zero_point: int  # what was taken off the weights
 
 
 class ShiftedRows(NodeRewrite):

@@ -101,19 +101,13 @@ def split_columns(numbers: NDArray[Any]) -> tuple[NDArray[np.int8], tuple[int, .
 
 @dataclass(frozen=True, slots=True)
 class SplitRows:
-    """A kernel that reads some rows of its picture several times.
+    """A kernel that reads some rows of its picture several times."""
 
-    Attributes:
-        weights: ``(O, I, rows, kw)``, int8.
-        stride: rows of the repeated picture from one result to the next.
-        picture: the picture's row for every row of the repeated one; None where none is repeated.
-        padding: rows of padding above and below it.
-    """
-
-    weights: NDArray[np.int8]
-    stride: int
+    weights: NDArray[np.int8]  # ``(O, I, rows, kw)``, int8
+    stride: int  # rows of the repeated picture from one result to the next
+    # the picture's row for every row of the repeated one; None where none is repeated
     picture: NDArray[np.int64] | None
-    padding: tuple[int, int]
+    padding: tuple[int, int]  # rows of padding above and below it
 
 
 def split_rows(numbers: NDArray[Any], stride: int, height: int, padding: tuple[int, int]) -> SplitRows:

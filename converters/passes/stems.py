@@ -70,21 +70,13 @@ COLUMNS = GROUP // STRIDE  # output columns per group
 
 @dataclass(frozen=True, slots=True)
 class _Stem:
-    """A first convolution.
-
-    Attributes:
-        conv: the convolution.
-        before: DequantizeLinear in front of it.
-        after: QuantizeLinear behind it.
-        weights: codes ``(O, C, kh, kw)``, OIHW, with the zero-point behind them.
-        size_hw: the picture's height and width.
-    """
+    """A first convolution."""
 
     conv: ir.Node
-    before: Link
-    after: Link
-    weights: NDArray[Any]
-    size_hw: tuple[int, int]
+    before: Link  # DequantizeLinear in front of it
+    after: Link  # QuantizeLinear behind it
+    weights: NDArray[Any]  # codes ``(O, C, kh, kw)``, OIHW, with the zero-point behind them
+    size_hw: tuple[int, int]  # the picture's height and width
 
 
 def _size(source: Link) -> tuple[int, int]:

@@ -33,19 +33,12 @@ LARGEST_BIAS_CODE = 2**30  # half of int32: the sum of products needs the rest
 
 @dataclass(frozen=True, eq=False)
 class IntegerWeights:
-    """One convolution's constants.
+    """One convolution's constants."""
 
-    Attributes:
-        weights: int8 ``(O, I / groups, H, W)``.
-        weight_params: their scales, zero-points 0.
-        bias: int32 ``(O,)``.
-        bias_params: exactly ``x_scale * w_scale``, zero-points 0.
-    """
-
-    weights: NDArray[np.int8]
-    weight_params: QuantParams
-    bias: NDArray[np.int32]
-    bias_params: QuantParams
+    weights: NDArray[np.int8]  # int8 ``(O, I / groups, H, W)``
+    weight_params: QuantParams  # their scales, zero-points 0
+    bias: NDArray[np.int32]  # int32 ``(O,)``
+    bias_params: QuantParams  # exactly ``x_scale * w_scale``, zero-points 0
 
 
 def quantize_convolution(
@@ -75,17 +68,11 @@ def quantize_convolution(
 
 @dataclass(frozen=True, eq=False)
 class PixelQuantization:
-    """How the rescaled pixels become codes.
+    """How the rescaled pixels become codes."""
 
-    Attributes:
-        params: as uint8 codes.
-        are_codes: whether the pixels themselves are the codes; otherwise they are rescaled and quantised.
-        shift: what a rounded zero-point takes away from every real number; 0 where it is whole.
-    """
-
-    params: QuantParams
-    are_codes: bool
-    shift: float
+    params: QuantParams  # as uint8 codes
+    are_codes: bool  # whether the pixels themselves are the codes; otherwise they are rescaled and quantised
+    shift: float  # what a rounded zero-point takes away from every real number; 0 where it is whole
 
 
 def pixel_quantization(rescaling: Rescaling) -> PixelQuantization:

@@ -37,19 +37,12 @@ LEAST_DB = 10.0  # per-channel weights have 20 and more
 
 @dataclass(frozen=True, slots=True)
 class QuantizationLoss:
-    """What was measured.
-
-    Attributes:
-        photographs: how many.
-        boxes: sure boxes of the float network.
-        found: those that the quantised one finds again.
-        signal_db: signal to noise of the raw outputs, in decibels.
-    """
+    """What was measured."""
 
     photographs: int
-    boxes: int
-    found: int
-    signal_db: float
+    boxes: int  # sure boxes of the float network
+    found: int  # those that the quantised one finds again
+    signal_db: float  # signal to noise of the raw outputs, in decibels
 
     def warning(self, quantize: str) -> str | None:
         """One sentence with the number where the network is ruined, else None."""
