@@ -36,11 +36,7 @@ BOXES, ROWS = "detection_boxes", "detection_anchors"
 
 
 def take_any_size(graph: ir.Graph, document: ModelDocument) -> ModelDocument:
-    """Put the resize rule in front of a finished graph, in place, and undo a letterbox behind it.
-
-    Args:
-        graph: finished, for one picture per call.
-        document: what its metadata will say.
+    """Put the resize rule in front of a finished graph of one picture per call, in place; undo a letterbox behind it.
 
     Returns:
         The document of the new graph.

@@ -65,16 +65,13 @@ class Calibration:
 
 
 def observe_ranges(model: bytes, image: ImageInput, calibration: Calibration, *, batch: int = 1) -> Ranges:
-    """The range of every float value in a network, over all photographs.
+    """The range of every float value in a network, over all photographs: value name -> (smallest, largest).
 
     Args:
         model: an ONNX file with the input ``image``, uint8 ``[batch, H, W, C]``.
         image: what it takes.
         calibration: photographs and method.
         batch: images per call; each photograph then stands in it that many times.
-
-    Returns:
-        Value name -> (smallest, largest).
 
     Raises:
         SourceFileError: a value is not finite on some photograph.

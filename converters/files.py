@@ -159,11 +159,7 @@ def read_regular(path: Path, largest: int) -> bytes:
 
 
 def read_model_bytes(path: Path, is_model: Callable[[bytes], object]) -> bytes:
-    """A model's bytes; of a file that is no model by its beginning, the beginning.
-
-    Args:
-        path: the file.
-        is_model: whether bytes begin a model.
+    """A model's bytes; of a file that ``is_model`` tells to be none by its beginning, the beginning.
 
     Raises:
         OSError: as ``read_regular``, or the file is a Git LFS pointer.

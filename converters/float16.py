@@ -46,16 +46,9 @@ FIRST = frozenset({
 
 
 def write_float16(model: ir.Model, spec: DetectorSpec, calibration: Calibration | None, batch: int) -> tuple[str, ...]:
-    """Make a finished float network compute on float16, in place.
+    """Make a finished float network compute on float16, in place; returns notes about what stays float32.
 
-    Args:
-        model: with its head, of float32.
-        spec: the detector.
-        calibration: photographs that show how large its numbers get, beside the probe pictures.
-        batch: images per call.
-
-    Returns:
-        Notes about what stays float32.
+    ``calibration`` holds photographs that show how large its numbers get, beside the probe pictures.
     """
     infer_shapes(model)
     ranges = _ranges(model, spec, calibration, batch)

@@ -199,12 +199,7 @@ def bias_node(
 
 
 def bias_params(source: QuantParams, weights: QuantParams) -> QuantParams:
-    """The only quantisation a bias may have: float32 ``x_scale * w_scale``, zero-point 0, per channel as the weights.
-
-    Args:
-        source: of the operator's input, one scale.
-        weights: one scale, or one per output channel.
-    """
+    """The only quantisation a bias may have: float32 ``x_scale * w_scale``, zero-point 0, per channel as weights."""
     scale = source.scalar_scale * weights.scale
     return QuantParams(scale, np.zeros(scale.shape, np.int64), None if scale.size == 1 else 0)
 
@@ -236,12 +231,7 @@ def rescaled_pixels(writer: GraphWriter, pixels: ir.Value, rescaling: Rescaling)
 def pixel_codes(writer: GraphWriter, pixels: ir.Value, params: QuantParams, dtype: CodeDtype, name: str) -> ir.Value:
     """Codes of a tensor whose uint8 codes are the pixels: the pixels themselves, or shifted by 128 for int8.
 
-    Args:
-        writer: the graph to append to.
-        pixels: uint8.
-        params: the tensor's quantisation in codes of ``dtype``.
-        dtype: of the activation codes.
-        name: the tensor's.
+    ``pixels`` are uint8, and ``params`` the tensor's quantisation in codes of ``dtype``.
     """
     if dtype is np.uint8:
         return pixels
@@ -332,10 +322,7 @@ def nodes_before(outputs: Iterable[ir.Value], given: Collection[ir.Value] = ()) 
 def cut_graph(graph: ir.Graph, outputs: Sequence[ir.Value], given: Collection[ir.Value] = ()) -> ir.Graph:
     """A copy of the part of a graph that computes ``outputs``, with the constants that it reads.
 
-    Args:
-        graph: stays as it is.
-        outputs: values that nodes of it compute.
-        given: values inside it, none of ``outputs``, that become inputs of the part, behind those of the graph.
+    ``given`` values inside the graph, none of ``outputs``, become inputs of the part, behind those of the graph.
     """
     inside = nodes_before(outputs, given)
     read = {value for node in inside for value in node.inputs}

@@ -49,27 +49,27 @@ def upgraded(proto: onnx.ModelProto, opset: int, file: str, advice: str = "") ->
         ) from error
 
 
-def stamp_opset(model: ir.Model, asked: int | None) -> None:
+def stamp_opset(model: ir.Model, requested: int | None) -> None:
     """Give a model, whose dtypes are inferred, its opset and IR version, in place.
 
     Args:
         model: the graph.
-        asked: an opset of ``IR_VERSIONS``, or None for the lowest that takes the graph.
+        requested: an opset of ``IR_VERSIONS``, or None for the lowest that takes the graph.
 
     Raises:
-        OptionError: the opset that was asked for does not take the graph; names the operators.
+        OptionError: the requested opset does not take the graph; names the operators.
     """
     taking = [opset for opset in IR_VERSIONS if not refused_nodes(model.graph, opset)]
-    if asked is not None and asked not in taking:
+    if requested is not None and requested not in taking:
         refused: dict[str, str] = {}
-        for node in refused_nodes(model.graph, asked):
+        for node in refused_nodes(model.graph, requested):
             refused.setdefault(node.op_type, str(node.outputs[0].name))
         named = ", ".join(f"{op_type} (first {name!r})" for op_type, name in refused.items())
         raise OptionError(
-            f"--opset {asked} does not have {named} as this graph needs it; choose among "
+            f"--opset {requested} does not have {named} as this graph needs it; choose among "
             f"{', '.join(map(str, taking))}, or leave --opset out for the lowest"
         )
-    opset = asked or min(taking, default=model.graph.opset_imports[""])
+    opset = requested or min(taking, default=model.graph.opset_imports[""])
     model.graph.opset_imports[""], model.ir_version = opset, IR_VERSIONS[opset]
     for node in model.graph:
         if opset < AXES_BY_OPERAND.get(node.op_type, 0) and (axes := _constant_axes(node)) is not None:

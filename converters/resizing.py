@@ -87,12 +87,7 @@ class Sides:
 
 
 def network_picture(writer: GraphWriter, photograph: ir.Value, image: ImageInput) -> tuple[ir.Value, Sides | None]:
-    """Append the nodes of the resize rule and of the colours.
-
-    Args:
-        writer: the graph, or a place in it.
-        photograph: uint8 ``[1, height, width, 3]``, RGB.
-        image: what the network takes.
+    """Append the nodes of the resize rule and of the colours behind a photograph, uint8 ``[1, height, width, 3]``, RGB.
 
     Returns:
         The picture, uint8 ``[1, H, W, C]``; and of a letterbox where the photograph stands in it, else None.

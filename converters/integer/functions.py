@@ -100,12 +100,7 @@ REALS: Mapping[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
 
 
 def function_table(op: str, case: LeakyCase) -> Table:
-    """int64 ``(256,)``: output code for input codes -128..127.
-
-    Args:
-        op: ABS, NEG, SQRT, RSQRT, or one of ``REALS``.
-        case: scales and zero-points of input and output; its slope is not used.
-    """
+    """int64 ``(256,)``: output code for input codes -128..127 of ABS, NEG, SQRT, RSQRT, or one of ``REALS``."""
     x = case.relative_inputs
     ratio = np.float32(case.scale_in) / np.float32(case.scale_out)
     if op == "NEG":
@@ -227,11 +222,7 @@ def fitted_scale(case: LeakyCase, wanted: Table) -> np.float32 | None:
 
 
 def exponentials(scale: np.float32) -> NDArray[np.float32]:
-    """float32 ``(256,)`` of SOFTMAX: by distance from the largest code, as C's ``expf`` gives them.
-
-    Args:
-        scale: of the input, times ``beta``.
-    """
+    """float32 ``(256,)`` by distance from the largest code, as C's ``expf`` gives them; ``scale`` times ``beta``."""
     with np.errstate(over="ignore"):
         steps = np.float32(-scale) * np.arange(256).astype(np.float32)
     return np.exp(steps.astype(np.float64)).astype(np.float32)
@@ -301,15 +292,9 @@ def _inverse_root(value: int) -> tuple[int, int]:
 
 
 def requantized_table(op: str, case: LeakyCase, *, changes_type: bool, count: int) -> Table:
-    """``function_table`` of a QUANTIZE or LEAKY_RELU: XNNPACK's where it takes it, which it does between equal types alone.
+    """``function_table`` of a QUANTIZE or LEAKY_RELU: XNNPACK's where it takes it, between equal types alone.
 
-    The built-in QUANTIZE rounds halves up in blocks of 16 values, and away from zero behind the last block.
-
-    Args:
-        op: which of both.
-        case: scales, zero-points and the slope.
-        changes_type: whether int8 becomes uint8, or uint8 int8.
-        count: number of values in the tensor.
+    The built-in QUANTIZE rounds halves up in blocks of 16 of ``count`` values, and away from zero behind them.
     """
     table = None if changes_type else xnnpack_table(case)
     return rescaled_table(op, case, halves_up=op == "QUANTIZE" and count >= BLOCK) if table is None else table
@@ -318,10 +303,7 @@ def requantized_table(op: str, case: LeakyCase, *, changes_type: bool, count: in
 def rescaled_table(op: str, case: LeakyCase, *, halves_up: bool = False) -> Table:
     """``function_table`` of a built-in QUANTIZE, LEAKY_RELU or RELU, which is not clamped to its bounds.
 
-    Args:
-        op: which of them.
-        case: scales, zero-points and, of LEAKY_RELU, the slope.
-        halves_up: how the second rounding takes halves, else away from zero.
+    ``halves_up`` is how the second rounding takes halves, else away from zero.
     """
     if op == "LEAKY_RELU":
         (table,) = prelu_tables(case, np.ones(1, np.int64), case.slope)
@@ -333,13 +315,7 @@ def rescaled_table(op: str, case: LeakyCase, *, halves_up: bool = False) -> Tabl
 
 
 def prelu_tables(case: LeakyCase, slopes: Integers, slope_scale: np.float32) -> Integers:
-    """int64 ``(slopes, 256)``: output code for input codes -128..127.
-
-    Args:
-        case: scales and zero-points of input and output; its slope is not used.
-        slopes: int64 ``(n,)``, codes of the slopes, less their zero-point.
-        slope_scale: what one of them stands for.
-    """
+    """int64 ``(n, 256)``: output code for input codes -128..127 by slope, int64 ``(n,)`` less its zero-point."""
     x = case.relative_inputs
     with np.errstate(over="ignore"):
         narrow = np.float32(case.scale_in) / np.float32(case.scale_out)

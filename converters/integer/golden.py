@@ -128,14 +128,7 @@ class RawCodes:
 def make_vector(
     outputs: Sequence[RawCodes], *, room_bytes: int, bound_lsb: int, other_kernels_lsb: int
 ) -> GoldenVector:
-    """Store a head's codes.
-
-    Args:
-        outputs: the raw outputs, in the head's order.
-        room_bytes: size of the model's constants, of which the vector may take ``SHARE``.
-        bound_lsb: see ``GoldenVector``.
-        other_kernels_lsb: see ``GoldenVector``.
-    """
+    """Store a head's codes, in a share of the room that the model's constants take."""
     flat = np.concatenate([output.codes.reshape(-1) for output in outputs])
     channels = math.lcm(*(output.codes.shape[-1] for output in outputs))
     starts = np.cumsum([output.codes.size for output in outputs]).tolist()

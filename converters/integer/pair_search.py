@@ -73,13 +73,7 @@ class Pairs:
 
 
 def pairs_of(case: PairCase, a: Integers, b: Integers) -> Pairs:
-    """Every pair of codes of an operator that XNNPACK takes.
-
-    Args:
-        case: the operator.
-        a: codes that its first operand may have, ``(n,)``.
-        b: of its second.
-    """
+    """Every pair of codes of an operator that XNNPACK takes, with the codes ``(n,)`` that either operand may have."""
     left, right = np.repeat(a, b.size), np.tile(b, a.size)
     return Pairs(left, right, xnnpack_codes(case, left, right))
 
@@ -87,9 +81,7 @@ def pairs_of(case: PairCase, a: Integers, b: Integers) -> Pairs:
 def gated_pairs(case: PairCase, gate: int) -> Pairs:
     """The pairs of a MUL of codes and of their own LOGISTIC (SiLU): one for each code, two where a rounding is close.
 
-    Args:
-        case: a product that XNNPACK takes.
-        gate: which operand is the LOGISTIC of the other, 0 or 1.
+    ``gate`` is the operand that is the LOGISTIC of the other, 0 or 1.
     """
     affine, given = (case.a, case.b) if gate == 0 else (case.b, case.a)
     codes = np.arange(case.lowest, case.lowest + 256, dtype=np.int64)
@@ -104,12 +96,7 @@ def gated_pairs(case: PairCase, gate: int) -> Pairs:
 
 
 def squared_pairs(case: PairCase, codes: Integers) -> Pairs:
-    """The pairs of a MUL of a tensor with itself: each code with its own.
-
-    Args:
-        case: a product that XNNPACK takes.
-        codes: XNNPACK's, for the codes in ascending order (``converters.integer.functions``).
-    """
+    """The pairs of a MUL of a tensor with itself, whose ``codes`` are XNNPACK's: each code with its own."""
     own = all_codes(case)
     return Pairs(own, own, codes)
 
@@ -126,13 +113,7 @@ def is_proven(case: PairCase, form: PairForm, pairs: Pairs) -> bool:
 
 
 def search_form(case: PairCase, pairs: Pairs, *, may_swap: bool) -> PairForm | None:
-    """The best form, or None where the required kernels have none.
-
-    Args:
-        case: an operator that XNNPACK takes.
-        pairs: all that may occur.
-        may_swap: whether the operands may be exchanged.
-    """
+    """The best form, or None where the required kernels have none; ``pairs`` are all that may occur."""
     own = PairForm(case.a, case.b, case.out)
     failing = failing_kernels(case, own, pairs)
     if not failing:

@@ -137,16 +137,7 @@ class Rounding:
 
 
 def quantize_value(value: Value, like: Quantized, rounding: Rounding) -> NDArray[Any]:
-    """The codes of a QuantizeLinear.
-
-    Args:
-        value: what it reads.
-        like: an empty tensor of its scale, zero-point and dtype, per tensor.
-        rounding: see ``Rounding``.
-
-    Returns:
-        Codes of the dtype of ``like``, the shape of ``value``.
-    """
+    """The codes of a QuantizeLinear; ``like`` is an empty tensor of its dtype, scale and zero-point, per tensor."""
     match value:
         case Quantized() if value.reads_like(like):
             return value.codes

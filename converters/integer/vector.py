@@ -46,12 +46,7 @@ def attempt_golden_vector(
 
 
 def golden_vector(graph: ir.Graph, head: Sequence[str], spec: DetectorSpec) -> GoldenVector:
-    """Compute a network's golden vector.
-
-    Args:
-        graph: holds the network, from the input ``image`` to the values ``head``.
-        head: names of the raw outputs, float32 ``(N, ...)``.
-        spec: gives the size of the picture.
+    """The golden vector of a network from the input ``image`` to the raw outputs ``head``, float32 ``(N, ...)``.
 
     Raises:
         NotEvaluatedError: an operator has no kernel, or an output is not quantised.

@@ -39,14 +39,7 @@ NO_MOVE = "same"
 def follow_twins(
     twins: Mapping[str, TensorTwin], title: str, moves: Iterable[Moved], graph: ir.Graph
 ) -> dict[str, TensorTwin]:
-    """The map behind a pass.
-
-    Args:
-        twins: the map in front of it.
-        title: of the pass.
-        moves: what it told, in order.
-        graph: as it left it, unused values removed.
-    """
+    """The map behind a pass, from that in front of it, what the pass told and the graph that it left, cleaned."""
     alive = {str(value.name) for value in graph.inputs} | set(graph.initializers)
     alive |= {str(value.name) for node in graph for value in node.outputs}
     steps = tuple(moves)

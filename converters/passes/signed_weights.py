@@ -113,11 +113,7 @@ class SplitRows:
 def split_rows(numbers: NDArray[Any], stride: int, height: int, padding: tuple[int, int]) -> SplitRows:
     """A kernel ``(O, I, kh, kw)`` as int8, on a picture whose rows stand there once per summand.
 
-    Args:
-        numbers: the kernel.
-        stride: rows of the picture from one result to the next.
-        height: rows of the picture.
-        padding: rows of padding above and below it.
+    Stride, height and padding above and below are in rows of the picture.
     """
     parts, rows = int8_parts(numbers), numbers.shape[2]
     if len(parts) == 1:

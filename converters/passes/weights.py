@@ -50,7 +50,7 @@ def convolved_anew(
     shift: int = 0,
     **attributes: Any,
 ) -> tuple[ir.Value, tuple[Moved, ...]]:
-    """A convolution written anew on a view of its picture.
+    """A convolution written anew on a view of its picture: its codes, and where weights and bias went.
 
     Args:
         writer: writes it.
@@ -61,9 +61,6 @@ def convolved_anew(
         name: of the new nodes.
         shift: what its weights were more than those of ``kernel``.
         attributes: of the new Conv.
-
-    Returns:
-        The new codes, and where weights and bias went.
     """
     before, after = links
     copies = len(kernel) // len(constants_behind(conv.inputs[1])[0])
@@ -95,12 +92,9 @@ def add_channels(writer: GraphWriter, conv: ir.Node, outputs: int, inputs: int, 
 
 
 def filled(constants: tuple[NDArray[Any], NDArray[Any], NDArray[Any]], outputs: int, inputs: int) -> Constants:
-    """Weights or a bias, with so many more channels of real zeros.
+    """Weights OIHW or a bias ``(O,)``, with so many more channels of real zeros.
 
-    Args:
-        constants: codes OIHW or ``(O,)``.
-        outputs: more output channels; they take scale and zero-point of the last one.
-        inputs: more input channels.
+    New output channels take scale and zero-point of the last one.
     """
     codes, scale, zero_point = constants
     if scale.ndim:

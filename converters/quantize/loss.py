@@ -64,14 +64,7 @@ class QuantizationLoss:
 
 
 def measure_loss(plain: bytes, quantised: bytes, spec: DetectorSpec, options: ConvertOptions) -> QuantizationLoss:
-    """Run both networks on calibration photographs and compare.
-
-    Args:
-        plain: the float network as an ONNX file that ends at its raw outputs.
-        quantised: the same, quantised.
-        spec: the detector.
-        options: photographs and batch.
-    """
+    """Run a network and its quantised form, ONNX files that end at the raw outputs, on photographs and compare."""
     assert options.calibration is not None, "a network was quantised"  # noqa: S101
     batch = options.batch_size if isinstance(options.batch_size, int) else 1
     images = islice(options.calibration.pixels(spec.image), MOST_PHOTOGRAPHS)

@@ -65,15 +65,7 @@ IN_FLOAT = frozenset({"Gemm", "MatMul", "ConvTranspose"})
 
 
 class Rewriter:
-    """One network being written anew.
-
-    Args:
-        writer: the graph to write.
-        graph: the float network, whose outputs are the raw outputs.
-        ranges: value name -> (smallest, largest).
-        image: what the network takes.
-        options: granularity and dtype of the codes.
-    """
+    """One float network, whose outputs are the raw outputs, being written anew."""
 
     def __init__(
         self, writer: GraphWriter, graph: ir.Graph, ranges: Ranges, image: ImageInput, options: ConvertOptions
@@ -255,13 +247,7 @@ def _limits(clamp: ir.Node) -> tuple[float | None, float | None]:
 def quantize_network(
     writer: GraphWriter, network: ImportedNetwork, spec: DetectorSpec, options: ConvertOptions
 ) -> tuple[GraphWriter, ImportedNetwork]:
-    """Quantise an imported float network.
-
-    Args:
-        writer: the writer that holds it; not to be used afterwards.
-        network: the network.
-        spec: the detector.
-        options: granularity, photographs, dtype of the activation codes.
+    """Quantise an imported float network; its writer is not to be used afterwards.
 
     Returns:
         A new writer with the quantised network, every shape inferred.
