@@ -55,11 +55,10 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if self.count < MIN_IMAGES:
-            msg = (
+            raise OptionError(
                 f"--calibration: {self.count} photographs, expected at least {MIN_IMAGES}: ranges from so few do not hold "
                 "for others; give 50 to 500 of the kind that the detector will see"
             )
-            raise OptionError(msg)
         if self.percentile is not None and not 50 <= self.percentile <= 100:
             raise OptionError(f"--percentile must lie in 50..100, got {self.percentile}; 99.99 is usual")
 
@@ -89,8 +88,9 @@ def observe_ranges(model: bytes, image: ImageInput, calibration: Calibration, *,
     ranges = {str(name): _bounds(entry) for name, entry in data.items()}
     broken = [name for name, bounds in ranges.items() if not all(map(math.isfinite, bounds))]
     if broken:
-        msg = f"calibration: {', '.join(map(repr, broken[:5]))} are not finite: the network's weights are broken"
-        raise SourceFileError(msg)
+        raise SourceFileError(
+            f"calibration: {', '.join(map(repr, broken[:5]))} are not finite: the network's weights are broken"
+        )
     return ranges
 
 

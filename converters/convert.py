@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from converters._ir import ir
 from converters.any_size import take_any_size
@@ -90,17 +90,9 @@ def convert_to_bytes(source: Path, options: ConvertOptions) -> Conversion:
     model = ir.Model(writer.graph, ir_version=IR_VERSION, producer_name="xdet")
     rewritten = run_pipeline(model, options.target, network.twins)
     half_notes = _halved(model, opened, description.spec, network, options) if options.float16 else ()
-    try:
-        document = replace(
-            _document(opened, description, network, options),
-            passes=rewritten.passes,
-            notes=(*description.notes, *network.notes, *golden_notes, *half_notes),
-            tensors=rewritten.twins,
-            golden=golden,
-        )
-    except ValueError as error:
-        msg = f"{source.name}: the model's document is malformed: {error}; please report this with the source file"
-        raise ContractError(msg) from error
+    notes = (*description.notes, *network.notes, *golden_notes, *half_notes)
+    written = {"passes": rewritten.passes, "tensors": rewritten.twins, "golden": golden, "notes": notes}
+    document = _document(opened, description, network, options, **written)
     if options.any_size:
         document = take_any_size(model.graph, document)
     return _finish(model, document, options, canonical=network.canonical)
@@ -110,8 +102,8 @@ def _require_choices(opened: OpenSource, options: ConvertOptions) -> None:
     """Refuse choices that an importer has no part in; what depends on the file it refuses itself."""
     if options.dequantize and not opened.importer.dequantizes:
         raise OptionError(
-            f"{opened.path.name}: --dequantize takes quantised TFLite files, read without --importer tf2onnx, and QDQ ONNX "
-            f"files; leave it out: {SOURCES[opened.format].title} networks are float already"
+            f"{opened.path.name}: --dequantize takes quantised TFLite files, read without --importer tf2onnx, and QDQ "
+            f"ONNX files; leave it out: {SOURCES[opened.format].title} networks are float already"
             if options.importer == "native"
             else f"{opened.path.name}: --dequantize needs --importer native"
         )
@@ -145,47 +137,49 @@ def _halved(
 ) -> tuple[str, ...]:
     if network.activations != "float32":
         raise OptionError(
-            f"{opened.path.name}: --float16 is for float networks, and this one computes on {network.activations} codes; add "
-            "--dequantize, or bring the float Keras, TFLite or ONNX file"
+            f"{opened.path.name}: --float16 is for float networks, and this one computes on {network.activations} codes; "
+            "add --dequantize, or bring the float Keras, TFLite or ONNX file"
         )
-    batch = options.batch_size if isinstance(options.batch_size, int) else 1
-    return write_float16(model, spec, options.calibration, batch)
+    return write_float16(model, spec, options.calibration, options.fixed_batch)
 
 
 def _document(
-    opened: OpenSource, description: SourceDescription, network: ImportedNetwork, options: ConvertOptions
+    opened: OpenSource,
+    description: SourceDescription,
+    network: ImportedNetwork,
+    options: ConvertOptions,
+    **written: Any,
 ) -> ModelDocument:
-    """What the metadata says of the conversion before any rewrite."""
+    """What the metadata says of the conversion; ``written`` are the fields that tell what became of the network."""
+    choices = ("arithmetic", "dequantize", "float16", "symmetric", "target", "freeze_thresholds")
     digest = hashlib.sha256(opened.data).hexdigest()
-    return ModelDocument(
-        spec=description.spec,
-        source=SourceInfo(_printable(opened.path.name), digest, opened.format),
-        quantization=network.quantization,
-        activations=network.activations,
-        leaky_relu=network.leaky_relu or options.leaky_relu,
-        arithmetic=options.arithmetic,
-        dequantize=options.dequantize,
-        float16=options.float16,
-        symmetric=options.symmetric,
-        target=options.target,
-        freeze_thresholds=options.freeze_thresholds,
-        passes=(),
-        notes=network.notes,
-        tensors=network.twins,
-        deviations=network.deviations,
-        evaluation=description.evaluation,
-        licence=description.licence,
-        origin=description.origin,
-    )
+    try:
+        return ModelDocument(
+            spec=description.spec,
+            source=SourceInfo(_printable(opened.path.name), digest, opened.format),
+            quantization=network.quantization,
+            activations=network.activations,
+            leaky_relu=network.leaky_relu or options.leaky_relu,
+            deviations=network.deviations,
+            evaluation=description.evaluation,
+            licence=description.licence,
+            origin=description.origin,
+            **{name: getattr(options, name) for name in choices},
+            **written,
+        )
+    except ValueError as error:
+        raise ContractError(
+            f"{opened.path.name}: the model's document is malformed: {error}; please report this with the source file"
+        ) from error
 
 
 def _printable(name: str) -> str:
-    """A file name as text that can be stored: bytes that are no UTF-8, which Python keeps as surrogates, become ``?``."""
+    """A file name as text that can be stored: bytes that are no UTF-8, which Python keeps as surrogates, become ?."""
     return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _finish(model: ir.Model, document: ModelDocument, options: ConvertOptions, *, canonical: bool) -> Conversion:
-    """Drop zero-points of 0, choose the opset, attach the document, state the shapes, check the contract, serialise once."""
+    """Choose the opset, attach the document, state the shapes, check the contract, serialise once."""
     if canonical:  # others keep the operators of their sources
         omit_zero_points(model.graph)
     infer_shapes(model)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 LISTED = 10
 
 
-class ConversionError(Exception):
-    """A conversion failed; the message is written for the person who started it.
+class ReportedError(Exception):
+    """Something failed; the message is written for the person who started it.
 
     Args:
         message: one line.
@@ -41,6 +41,10 @@ class ConversionError(Exception):
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
+
+
+class ConversionError(ReportedError):
+    """A conversion failed."""
 
 
 class OptionError(ConversionError):

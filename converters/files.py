@@ -1,21 +1,17 @@
-"""Model files: reading a source once, writing a result whole or not at all.
+"""Model files: reading a source once, writing a result whole or not at all, telling formats apart.
 
-Writing a file whole or not at all.
-
-The bytes go to a temporary name in the target's folder, which then moves over the target: no reader, crash or full
+Writing: the bytes go to a temporary name in the target's folder, which then moves over the target: no reader, crash or full
 disk finds half a file. A symbolic link is followed; a device such as ``/dev/null`` is written to directly.
 
 What may be replaced: never a file that the same command reads, whatever name or link leads to it, and another file only
 where the user forces it or its first bytes prove that this program made it.
 
-Tells whether some bytes begin a model file of a kind, from the bytes alone: names and suffixes lie. Which kinds there
-are says ``converters.sources``.
-
 Reading: only regular files, never more bytes than files of the kind have, and of a large file no more than its
 beginning until that tells that it is a model. A pipe, a device or a folder is refused at once and never waited for.
 
-Only the standard library is imported, so whoever runs a finished model can ask, too. Every check looks at a
-few bytes near the start; a file that was cut off later keeps its format: its own reader says what is missing.
+Formats (``converters.sources`` says which there are) are told from the bytes alone: names and suffixes lie. Only the
+standard library is imported, so whoever runs a finished model can ask, too. Every check looks at a few bytes near the
+start; a file that was cut off later keeps its format: its own reader says what is missing.
 """
 
 from __future__ import annotations
@@ -73,14 +69,14 @@ def refuse_replacing(
         inputs: the files that the command reads; looked at only where a target exists.
         force: replace files that are not provably ours, too.
     """
-    found = {target: _identity(target) for target in targets}
-    existing = {identity: target for target, identity in found.items() if identity is not None}
+    identities = {target: _identity(target) for target in targets}
+    existing = {identity: target for target, identity in identities.items() if identity is not None}
     for path in inputs if existing else ():
         identity = _identity(path)
         if identity in existing:
             return f"'{existing[identity]}' is a file that this command reads ('{path}'); name another to write to"
     for target, mark in () if force else targets.items():
-        if found[target] is not None and (mark is None or not mark.match(_beginning(target))):
+        if identities[target] is not None and (mark is None or not mark.match(_beginning(target))):
             return f"'{target}' exists already; give `force` to replace it, or name another"
     return None
 
@@ -88,10 +84,10 @@ def refuse_replacing(
 def _identity(path: Path) -> tuple[int, int] | None:
     """What is the same for all names and links of one regular file; None where there is none."""
     try:
-        found = path.stat()
+        status = path.stat()
     except (OSError, ValueError):
         return None  # missing, or writing and reading it tells why not
-    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
 
 def _beginning(path: Path) -> bytes:
@@ -168,20 +164,22 @@ def read_model_bytes(path: Path, is_model: Callable[[bytes], object]) -> bytes:
     with open_regular(path, LARGEST_MODEL) as file:
         start = file.read(SNIFFED_BYTES)
     if start.startswith(LFS_POINTER):
-        told = "it is a Git LFS pointer, not the model; run git lfs pull in its repository, or download the file itself"
-        raise OSError(errno.EINVAL, told)
+        raise OSError(
+            errno.EINVAL,
+            "it is a Git LFS pointer, not the model; run git lfs pull in its repository, or download the file itself",
+        )
     if len(start) < SNIFFED_BYTES or not is_model(start):
         return start
     return read_regular(path, LARGEST_MODEL)
 
 
-def _require_regular(found: os.stat_result, largest: int) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), "something else")
+def _require_regular(status: os.stat_result, largest: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((name for is_kind, name in _KINDS if is_kind(status.st_mode)), "something else")
         raise OSError(errno.EINVAL, f"it is {kind}, expected a file")
-    if found.st_size > largest:
+    if status.st_size > largest:
         raise OSError(
-            errno.EFBIG, f"it has {found.st_size:,} bytes, more than {largest:,}, the most that such a file may have"
+            errno.EFBIG, f"it has {status.st_size:,} bytes, more than {largest:,}, the most that such a file may have"
         )
 
 
@@ -192,19 +190,14 @@ def require_writable(output: Path, *, inputs: Iterable[Path], force: bool) -> No
         OptionError: the file exists and ``force`` is not set, or it is one of ``inputs``.
         OutputError: the folder is missing, or ``output`` is a folder or no usable path.
     """
-    try:
+    with _output_errors(output):
         if output.is_dir():
-            msg = f"{output}: is a folder; name the ONNX file to write"
-            raise OutputError(msg)
+            raise OutputError(f"{output}: is a folder; name the ONNX file to write")
         problem = refuse_replacing({output: None}, inputs, force=force)
         if problem is not None:
             raise OptionError(f"{problem} with -o")
         if not output.parent.is_dir():
-            msg = f"{output}: its folder {output.parent} does not exist; create it first"
-            raise OutputError(msg)
-    except WRITE_ERRORS as error:
-        msg = f"{output}: cannot be written: {write_problem(error, output)}"
-        raise OutputError(msg) from error
+            raise OutputError(f"{output}: its folder {output.parent} does not exist; create it first")
 
 
 def write_output(output: Path, data: bytes) -> None:
@@ -213,11 +206,16 @@ def write_output(output: Path, data: bytes) -> None:
     Raises:
         OutputError: the folder cannot be written, or the disk is full.
     """
-    try:
+    with _output_errors(output):
         write_whole(output, data)
+
+
+@contextmanager
+def _output_errors(output: Path) -> Iterator[None]:
+    try:
+        yield
     except WRITE_ERRORS as error:
-        msg = f"{output}: cannot be written: {write_problem(error, output)}"
-        raise OutputError(msg) from error
+        raise OutputError(f"{output}: cannot be written: {write_problem(error, output)}") from error
 
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"

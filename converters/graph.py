@@ -134,68 +134,43 @@ CodeDtype = type[np.uint8] | type[np.int8]
 
 def quantize_node(writer: GraphWriter, real: ir.Value, params: QuantParams, dtype: CodeDtype, name: str) -> ir.Value:
     """QuantizeLinear with one scale and zero-point; the codes are called ``name``."""
-    scale = writer.constant(params.scalar_scale, f"{name}/scale")
-    zero_point = writer.constant(dtype(params.scalar_zero_point), f"{name}/zero_point")
-    return writer.op("QuantizeLinear", [real, scale, zero_point], name)
+    return writer.op("QuantizeLinear", [real, *_numbers(writer, params, dtype, name)], name)
 
 
 def dequantize_node(
-    writer: GraphWriter,
-    codes: ir.Value,
-    params: QuantParams,
-    dtype: type[np.integer[Any]],
-    name: str,
-    *,
-    axis: int | None = None,
+    writer: GraphWriter, codes: ir.Value, params: QuantParams, dtype: type[np.integer[Any]], name: str
 ) -> ir.Value:
-    """DequantizeLinear with initialisers of its own, per channel when ``axis`` is given; the reals are called ``name``."""
-    if axis is None:
-        scale = writer.constant(params.scalar_scale, f"{name}/scale")
-        zero_point = writer.constant(dtype(params.scalar_zero_point), f"{name}/zero_point")
-        return writer.op("DequantizeLinear", [codes, scale, zero_point], name)
-    scale = writer.constant(params.scale, f"{name}/scale")
-    zero_point = writer.constant(params.zero_point.astype(dtype), f"{name}/zero_point")
-    return writer.op("DequantizeLinear", [codes, scale, zero_point], name, axis=axis)
+    """DequantizeLinear with one scale and zero-point, initialisers of its own; the reals are called ``name``."""
+    return writer.op("DequantizeLinear", [codes, *_numbers(writer, params, dtype, name)], name)
 
 
-def weight_node(
-    writer: GraphWriter, codes: NDArray[np.int8] | NDArray[np.uint8], params: QuantParams, name: str
+def _numbers(writer: GraphWriter, params: QuantParams, dtype: type[np.integer[Any]], name: str) -> list[ir.Value]:
+    scale = writer.constant(params.scalar_scale, f"{name}/scale")
+    return [scale, writer.constant(dtype(params.scalar_zero_point), f"{name}/zero_point")]
+
+
+def constant_node(
+    writer: GraphWriter, codes: NDArray[np.integer[Any]], params: QuantParams, name: str
 ) -> tuple[ir.Value, ir.Value]:
-    """Weights as an initialiser ``<name>/codes`` behind a DequantizeLinear.
+    """Weights or a bias as an initialiser ``<name>/codes`` behind a DequantizeLinear.
 
     Args:
         writer: the graph to append to.
-        codes: output channels first: ``(O, I / groups, H, W)`` for Conv, ``(O, I)`` for Gemm with ``transB``.
-        params: one scale, or one per output channel.
+        codes: weights, output channels first, ``(O, I / groups, H, W)`` for Conv, ``(O, I)`` for Gemm with ``transB``;
+            or an int32 bias ``(O,)``.
+        params: one scale, or one per output channel; of a bias what ``bias_params`` gives.
         name: of the source tensor; made unique, since two operators may share one.
 
     Returns:
         (codes, reals).
     """
     name = writer.unique(name)
-    value = writer.constant(codes, f"{name}/codes")
-    axis = None if params.scale.size == 1 else 0
-    return value, dequantize_node(writer, value, params, codes.dtype.type, f"{name}/dequantized", axis=axis)
-
-
-def bias_node(
-    writer: GraphWriter, codes: NDArray[np.int32], params: QuantParams, name: str
-) -> tuple[ir.Value, ir.Value]:
-    """An int32 bias as an initialiser ``<name>/codes`` behind a DequantizeLinear.
-
-    Args:
-        writer: the graph to append to.
-        codes: int32 ``(O,)``.
-        params: what ``bias_params`` gives.
-        name: of the source tensor; made unique.
-
-    Returns:
-        (codes, reals).
-    """
-    name = writer.unique(name)
-    value = writer.constant(codes, f"{name}/codes")
-    axis = None if params.scale.size == 1 else 0
-    return value, dequantize_node(writer, value, params, np.int32, f"{name}/dequantized", axis=axis)
+    value, real, dtype = writer.constant(codes, f"{name}/codes"), f"{name}/dequantized", codes.dtype.type
+    if params.scale.size == 1:
+        return value, dequantize_node(writer, value, params, dtype, real)
+    scale = writer.constant(params.scale, f"{real}/scale")
+    zero_point = writer.constant(params.zero_point.astype(dtype), f"{real}/zero_point")
+    return value, writer.op("DequantizeLinear", [value, scale, zero_point], real, axis=0)
 
 
 def bias_params(source: QuantParams, weights: QuantParams) -> QuantParams:

@@ -75,11 +75,9 @@ class ConvertOptions:
         for name, allowed in CHOICES.items():
             value, choices = getattr(self, name), get_args(allowed)
             if value not in choices:
-                msg = f"{name} must be one of {', '.join(choices)}, got {value!r}"
-                raise OptionError(msg)
+                raise OptionError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         if self.batch != "dynamic" and not (type(self.batch) is int and 1 <= self.batch <= 1024):
-            msg = f"batch must be 'dynamic' or a whole number from 1 to 1024, got {self.batch!r}"
-            raise OptionError(msg)
+            raise OptionError(f"batch must be 'dynamic' or a whole number from 1 to 1024, got {self.batch!r}")
         if self.any_size and self.batch != 1:
             raise OptionError(
                 f"--any-size takes one photograph per call, since two rarely have one size; leave --batch {self.batch} out"
@@ -110,6 +108,11 @@ class ConvertOptions:
     def rounding(self) -> Rounding:
         """What ``leaky_relu`` decides for every operator that has a choice."""
         return "litert" if self.leaky_relu == "litert" else "real"
+
+    @property
+    def fixed_batch(self) -> int:
+        """Images per call where their number is fixed, else 1."""
+        return 1 if self.batch == "dynamic" else self.batch
 
     @property
     def batch_size(self) -> int | str:

@@ -31,14 +31,11 @@ class QuantParams:
 
     def __post_init__(self) -> None:
         if self.scale.ndim != 1 or self.scale.shape != self.zero_point.shape or not self.scale.size:
-            msg = f"scale {self.scale.shape} and zero_point {self.zero_point.shape} must be equal vectors"
-            raise ValueError(msg)
+            raise ValueError(f"scale {self.scale.shape} and zero_point {self.zero_point.shape} must be equal vectors")
         if not (np.isfinite(self.scale).all() and (self.scale > 0).all()):
-            msg = "every scale must be finite and above zero"
-            raise ValueError(msg)
+            raise ValueError("every scale must be finite and above zero")
         if self.axis is None and self.scale.size != 1:
-            msg = f"{self.scale.size} scales need an axis"
-            raise ValueError(msg)
+            raise ValueError(f"{self.scale.size} scales need an axis")
 
     @classmethod
     def per_tensor(cls, scale: float, zero_point: int) -> QuantParams:
@@ -49,16 +46,14 @@ class QuantParams:
     def scalar_scale(self) -> np.float32:
         """The one scale of a per-tensor quantisation."""
         if self.scale.size != 1:
-            msg = f"per-channel quantisation with {self.scale.size} scales has no single scale"
-            raise ValueError(msg)
+            raise ValueError(f"per-channel quantisation with {self.scale.size} scales has no single scale")
         return np.float32(self.scale[0])
 
     @property
     def scalar_zero_point(self) -> int:
         """The one zero-point of a per-tensor quantisation."""
         if self.zero_point.size != 1:
-            msg = f"per-channel quantisation with {self.zero_point.size} zero-points has no single one"
-            raise ValueError(msg)
+            raise ValueError(f"per-channel quantisation with {self.zero_point.size} zero-points has no single one")
         return int(self.zero_point[0])
 
     def shifted(self, by: int) -> QuantParams:

@@ -22,23 +22,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from converters.errors import ReportedError
 
-class XdetError(Exception):
-    """An xdet operation failed; the message is written for the person who started it.
 
-    Args:
-        message: one line.
-        details: further lines, where the message needs a table.
-    """
-
-    exit_code = 3
-
-    def __init__(self, message: str, *details: str) -> None:
-        super().__init__(message, *details)
-        self.lines = (message, *details)
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines)
+class XdetError(ReportedError):
+    """An xdet operation failed."""
 
 
 class UsageError(XdetError):

@@ -8,29 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters._ir import ir
-from converters.integer.convolution import average_pool, conv, conv_integer, gemm, mat_mul_integer, max_pool
-from converters.integer.kernels import (
-    BINARY,
-    EXACT,
-    FOLDS,
-    MOVERS,
-    PLAIN,
-    REDUCTIONS,
-    apply_function,
-    arg_max,
-    cast,
-    combine,
-    concatenate,
-    cum_sum,
-    fold,
-    mat_mul,
-    move,
-    pad,
-    prelu,
-    reduce_values,
-    resize,
-    softmax,
-)
+from converters.integer import convolution, kernels
 from converters.integer.values import Quantized, Reals, Rounding, first_of, is_settled, quantize_value, reals_of
 
 if TYPE_CHECKING:
@@ -147,25 +125,25 @@ def _quantize(node: ir.Node, inputs: Inputs, rounding: Rounding) -> tuple[Value,
 
 
 KERNELS: dict[str, Callable[[ir.Node, Inputs], Value | list[Value]]] = {
-    "ArgMax": arg_max,
-    "AveragePool": average_pool,
-    "Cast": cast,
-    "Concat": concatenate,
-    "Conv": conv,
-    "ConvInteger": conv_integer,
-    "CumSum": cum_sum,
+    "ArgMax": kernels.arg_max,
+    "AveragePool": convolution.average_pool,
+    "Cast": kernels.cast,
+    "Concat": kernels.concatenate,
+    "Conv": convolution.conv,
+    "ConvInteger": convolution.conv_integer,
+    "CumSum": kernels.cum_sum,
     "DequantizeLinear": _dequantize,
-    "Gemm": gemm,
-    "MatMul": mat_mul,
-    "MatMulInteger": mat_mul_integer,
-    "MaxPool": max_pool,
-    "Pad": pad,
-    "PRelu": prelu,
-    "Resize": resize,
-    "Softmax": softmax,
-    **dict.fromkeys(REDUCTIONS, reduce_values),
-    **dict.fromkeys(FOLDS, fold),
-    **dict.fromkeys(BINARY, combine),
-    **dict.fromkeys((*EXACT, *PLAIN, "HardSigmoid", "Sigmoid"), apply_function),
-    **dict.fromkeys(MOVERS, move),
+    "Gemm": convolution.gemm,
+    "MatMul": kernels.mat_mul,
+    "MatMulInteger": convolution.mat_mul_integer,
+    "MaxPool": convolution.max_pool,
+    "Pad": kernels.pad,
+    "PRelu": kernels.prelu,
+    "Resize": kernels.resize,
+    "Softmax": kernels.softmax,
+    **dict.fromkeys(kernels.REDUCTIONS, kernels.reduce_values),
+    **dict.fromkeys(kernels.FOLDS, kernels.fold),
+    **dict.fromkeys(kernels.BINARY, kernels.combine),
+    **dict.fromkeys((*kernels.EXACT, *kernels.PLAIN, "HardSigmoid", "Sigmoid"), kernels.apply_function),
+    **dict.fromkeys(kernels.MOVERS, kernels.move),
 }

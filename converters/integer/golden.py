@@ -170,8 +170,9 @@ def compare_head(head: NDArray[np.float32], vector: GoldenVector) -> Agreement:
     """
     flat, golden = head.reshape(-1), stored_codes(vector).astype(np.int64)
     if golden.size != -(-flat.size // vector.stride):
-        msg = f"{golden.size} golden codes, every {vector.stride}th, do not fit a head of {flat.size} values"
-        raise ValueError(msg)
+        raise ValueError(
+            f"{golden.size} golden codes, every {vector.stride}th, do not fit a head of {flat.size} values"
+        )
     scale, zero_point = _lattices(vector, flat.size)
     steps = flat.astype(np.float64) / scale + zero_point
     codes = np.clip(np.rint(np.nan_to_num(steps)), 0, 255).astype(np.uint8)

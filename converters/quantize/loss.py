@@ -66,11 +66,10 @@ class QuantizationLoss:
 def measure_loss(plain: bytes, quantised: bytes, spec: DetectorSpec, options: ConvertOptions) -> QuantizationLoss:
     """Run a network and its quantised form, ONNX files that end at the raw outputs, on photographs and compare."""
     assert options.calibration is not None, "a network was quantised"  # noqa: S101
-    batch = options.batch_size if isinstance(options.batch_size, int) else 1
     images = islice(options.calibration.pixels(spec.image), MOST_PHOTOGRAPHS)
     count = boxes = found = 0
     signal = noise = 0.0
-    for one, other in _heads(plain, quantised, images, batch):
+    for one, other in _heads(plain, quantised, images, options.fixed_batch):
         count += 1
         signal += float(np.square(one, dtype=np.float64).sum())
         noise += float(np.square(one.astype(np.float64) - other).sum())

@@ -13,7 +13,7 @@ Writes a float network anew with integer codes between its operators.
     pools and movers    DQ -> op -> Q                                   equal scale and zero-point on both sides
     anything else       DQ each -> op -> Q                              computed in float32
 
-The pixels are codes already (``converters.quantize.constants``).
+The pixels are codes already (``converters.quantize.parameters``).
 """
 
 from __future__ import annotations
@@ -32,36 +32,43 @@ from converters.errors import OptionError
 from converters.graph import (
     IR_VERSION,
     GraphWriter,
-    bias_node,
     constant_at,
+    constant_node,
+    constant_of,
     cut_graph,
     dequantize_node,
     image_pixels,
+    infer_shapes,
     nodes_before,
     pixel_codes,
     quantize_node,
     rescaled_pixels,
-    weight_node,
 )
+from converters.passes.base import only_consumer
 from converters.passes.cancel_transposes import CancelTransposes
 from converters.passes.fold import FoldAffine
 from converters.quant import real_numbers
-from converters.quantize.activations import activation_params, is_activation, keeps_values
-from converters.quantize.constants import pixel_quantization, quantize_convolution
 from converters.quantize.loss import measure_loss
+from converters.quantize.parameters import (
+    activation_params,
+    is_activation,
+    keeps_values,
+    pixel_quantization,
+    quantize_convolution,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from converters.calibration import Ranges
     from converters.options import ConvertOptions
-    from converters.quant import QuantParams
     from converters.sources.base import ImportedNetwork
     from converters.spec import DetectorSpec, ImageInput
 
 LOGGER = logging.getLogger(__name__)
 RESCALED = "pixels/rescaled"  # what ``converters.graph.rescaled_pixels`` calls its result
 IN_FLOAT = frozenset({"Gemm", "MatMul", "ConvTranspose"})
+CLAMPS = ("Relu", "Clip")
 
 
 class Rewriter:
@@ -76,7 +83,9 @@ class Rewriter:
         self._rescaled = next(value for node in graph for value in node.outputs if value.name == RESCALED)
         self._pixels = pixel_quantization(image.rescaling)
         fixed = {} if options.symmetric else {self._rescaled: self._pixels.params}
-        self._params = activation_params(graph, ranges, fixed, symmetric=options.symmetric)
+        shift = -128 if int8 else 0
+        params = activation_params(graph, ranges, fixed, symmetric=options.symmetric)
+        self._params = {value: unshifted.shifted(shift) for value, unshifted in params.items()}
         self._codes: dict[ir.Value, ir.Value] = {}
         self._reals: dict[ir.Value, ir.Value] = {}  # what a clamp behind it will close
         self._plain: dict[ir.Value, ir.Value] = {}  # constants, and integers that are computed
@@ -105,8 +114,8 @@ class Rewriter:
     def _write_pixels(self) -> None:
         symmetric = self._options.symmetric
         pixels = image_pixels(self._writer, self._image, self._options.batch_size, as_float=symmetric)
-        params = self._dialect(self._pixels.params)
         if self._pixels.are_codes and not symmetric:
+            params = self._params[self._rescaled]
             self._codes[self._rescaled] = pixel_codes(self._writer, pixels, params, self._dtype, RESCALED)
         else:
             self._quantize(self._rescaled, rescaled_pixels(self._writer, pixels, self._image.rescaling))
@@ -115,10 +124,10 @@ class Rewriter:
 
     def _write(self, node: ir.Node) -> None:
         output = node.outputs[0]
-        if not any(is_activation(value) for value in node.outputs):
-            self._copy(node)
-        elif self._closes(node):
-            self._quantize(output, self._reals[node.inputs[0]])  # type: ignore[index]  # a clamp has an input
+        if not any(is_activation(value) for value in node.outputs):  # it computes integers, such as a shape
+            self._plain.update(zip(node.outputs, self._written(node, self._float_inputs(node)), strict=True))
+        elif node.op_type in CLAMPS and node.inputs[0] in self._reals:
+            self._quantize(output, self._reals[node.inputs[0]])
         else:
             results = self._operation(node, self._convolution_inputs(node) or self._float_inputs(node))
             for value, real in zip(node.outputs, results, strict=True):
@@ -132,20 +141,24 @@ class Rewriter:
     def _finished_output(self, node: ir.Node, real: ir.Value, name: str) -> ir.Value:
         """A raw output as reals: moved behind the last operator's codes, or from codes of its own."""
         if not keeps_values(node):
-            params = self._dialect(self._params[node.outputs[0]])
+            params = self._params[node.outputs[0]]
             codes = quantize_node(self._writer, real, params, self._dtype, f"{name}/codes")
             real = dequantize_node(self._writer, codes, params, self._dtype, f"{name}/dequantized")
         real.name = name
         return real
 
-    def _operation(self, node: ir.Node, inputs: list[ir.Value | None]) -> list[ir.Value]:
+    def _operation(self, node: ir.Node, inputs: list[ir.Value | None]) -> Sequence[ir.Value]:
         if node.op_type in IN_FLOAT:
             self._notes.append(
                 f"{node.op_type} {node.outputs[0].name!r} runs in float32 between its integer neighbours"
             )
+        return self._written(node, inputs, "/float")
+
+    def _written(self, node: ir.Node, inputs: list[ir.Value | None], suffix: str = "") -> Sequence[ir.Value]:
+        """The same operator on other operands, its results with other names."""
         attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-        names = [f"{value.name}/float" for value in node.outputs]
-        return list(self._writer.ops(node.op_type, inputs, names, **attributes))
+        names = [f"{value.name}{suffix}" for value in node.outputs]
+        return self._writer.ops(node.op_type, inputs, names, **attributes)
 
     def _convolution_inputs(self, node: ir.Node) -> list[ir.Value | None] | None:
         """Dequantised input, weights and bias of a convolution with constant weights; None for any other node."""
@@ -157,16 +170,15 @@ class Rewriter:
         bias = np.zeros(len(weights)) if stored is None else stored.astype(np.float64)
         if source is self._rescaled and not self._options.symmetric:
             bias = bias + self._pixels.shift * weights.astype(np.float64).sum(axis=(1, 2, 3))
-        params = self._dialect(self._params[source])
-        integers = quantize_convolution(weights, bias, params, self._options.quantize)
+        integers = quantize_convolution(weights, bias, self._params[source], self._options.quantize)
         name = str(node.outputs[0].name)
         inputs: list[ir.Value | None] = [self._real(source, name)]
-        inputs.append(weight_node(self._writer, integers.weights, integers.weight_params, f"{name}/weights")[1])
+        inputs.append(constant_node(self._writer, integers.weights, integers.weight_params, f"{name}/weights")[1])
         if bias.any() and self._options.symmetric:
             reals = real_numbers(integers.bias, integers.bias_params)
             inputs.append(self._writer.constant(reals, f"{name}/bias"))
         elif bias.any():
-            inputs.append(bias_node(self._writer, integers.bias, integers.bias_params, f"{name}/bias")[1])
+            inputs.append(constant_node(self._writer, integers.bias, integers.bias_params, f"{name}/bias")[1])
         return inputs
 
     def _float_inputs(self, node: ir.Node) -> list[ir.Value | None]:
@@ -175,73 +187,54 @@ class Rewriter:
             for value in node.inputs
         ]
 
-    def _copy(self, node: ir.Node) -> None:
-        """A node that computes integers, such as a shape."""
-        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-        inputs = self._float_inputs(node)
-        names = [str(value.name) for value in node.outputs]
-        self._plain.update(zip(node.outputs, self._writer.ops(node.op_type, inputs, names, **attributes), strict=True))
-
     # -- clamps -------------------------------------------------------------------------------------------------
 
     def _clamp_behind(self, value: ir.Value) -> ir.Node | None:
         """The Relu or Clip that is the only reader of ``value`` and whose limits the codes of its result keep anyway."""
-        uses = value.uses()
-        reader = next(iter(uses)).node if len(uses) == 1 and not value.is_graph_output() else None
-        producer = value.producer()
-        if reader is None or reader.op_type not in ("Relu", "Clip") or reader.inputs[0] is not value:
+        reader, writer = only_consumer(value), value.producer()
+        if reader is None or reader.op_type not in CLAMPS or reader.inputs[0] is not value:
             return None
-        if producer is None or keeps_values(producer):
+        if writer is None or keeps_values(writer):
             return None
         low, high = _limits(reader)
-        params = self._params[reader.outputs[0]]
+        params, codes = self._params[reader.outputs[0]], np.iinfo(self._dtype)
         zero, step = params.scalar_zero_point, float(params.scalar_scale)
-        reaches_low = low is None or (0 - zero) * step >= low - step / 2
-        reaches_high = high is None or (255 - zero) * step <= high + step / 2
-        return reader if reaches_low and reaches_high else None
-
-    def _closes(self, node: ir.Node) -> bool:
-        return node.op_type in ("Relu", "Clip") and node.inputs[0] in self._reals
+        keeps_low = (int(codes.min) - zero) * step >= low - step / 2
+        keeps_high = (int(codes.max) - zero) * step <= high + step / 2
+        return reader if keeps_low and keeps_high else None
 
     # -- values -------------------------------------------------------------------------------------------------
 
-    def _dialect(self, params: QuantParams) -> QuantParams:
-        return params if self._dtype is np.uint8 else params.shifted(-128)
-
     def _quantize(self, value: ir.Value, real: ir.Value) -> None:
-        params = self._dialect(self._params[value])
-        self._codes[value] = quantize_node(self._writer, real, params, self._dtype, str(value.name))
+        self._codes[value] = quantize_node(self._writer, real, self._params[value], self._dtype, str(value.name))
 
     def _real(self, value: ir.Value | None, reader: str) -> ir.Value:
         """A DequantizeLinear of an activation for one reader alone."""
         assert value is not None  # noqa: S101 - the caller asked is_activation
-        params = self._dialect(self._params[value])
-        name = f"{reader}/input"
-        return dequantize_node(self._writer, self._codes[value], params, self._dtype, self._writer.unique(name))
+        name = self._writer.unique(f"{reader}/input")
+        return dequantize_node(self._writer, self._codes[value], self._params[value], self._dtype, name)
 
     def _copied(self, value: ir.Value | None) -> ir.Value | None:
         """A constant or a computed integer in the new graph."""
         if value is None:
             return None
         if value not in self._plain:
-            tensor = ir.convenience.get_const_tensor(value)
-            assert tensor is not None, f"{value.name} is written before it is read"  # noqa: S101
-            self._plain[value] = self._writer.constant(tensor.numpy(), str(value.name))
+            array = constant_of(value)
+            assert array is not None, f"{value.name} is written before it is read"  # noqa: S101
+            self._plain[value] = self._writer.constant(array, str(value.name))
         return self._plain[value]
 
 
-def _limits(clamp: ir.Node) -> tuple[float | None, float | None]:
-    """Lower and upper limit of a Relu or Clip, None where it has none; a computed limit is one that no range keeps."""
+def _limits(clamp: ir.Node) -> list[float]:
+    """Lower and upper limit of a Relu or Clip, infinite where it has none; a computed limit is one that no range keeps."""
     if clamp.op_type == "Relu":
-        return 0.0, None
-    given = [len(clamp.inputs) > position and clamp.inputs[position] is not None for position in (1, 2)]
-    stored = [constant_at(clamp, position) for position in (1, 2)]
-    never = (math.inf, -math.inf)
-    low, high = (
-        (never[i] if stored[i] is None else float(stored[i])) if given[i] else None  # type: ignore[arg-type]  # a scalar
-        for i in range(2)
-    )
-    return low, high
+        return [0.0, math.inf]
+    limits = [-math.inf, math.inf]
+    for position, value in enumerate(clamp.inputs[1:]):
+        if value is not None:
+            stored = constant_of(value)
+            limits[position] = -limits[position] if stored is None else float(stored)
+    return limits
 
 
 def quantize_network(
@@ -257,18 +250,16 @@ def quantize_network(
         SourceFileError: it computes numbers that are not finite.
     """
     if network.activations != "float32" or options.calibration is None:
-        msg = (
-            f"--quantize {options.quantize}: the source is quantised already ({network.quantization}); leave the option "
-            "out, or give the float Keras or ONNX file"
+        raise OptionError(
+            f"--quantize {options.quantize}: the source is quantised already ({network.quantization}); leave the "
+            "option out, or give the float Keras or ONNX file"
         )
-        raise OptionError(msg)
     model = _calibration_model(writer, network.outputs)
     proto = ir.to_proto(model)
-    batch = options.batch_size if isinstance(options.batch_size, int) else 1
-    ranges = observe_ranges(proto.SerializeToString(), spec.image, options.calibration, batch=batch)
+    ranges = observe_ranges(proto.SerializeToString(), spec.image, options.calibration, batch=options.fixed_batch)
     quantised = GraphWriter(str(writer.graph.name))
     rewritten = Rewriter(quantised, model.graph, ranges, spec.image, options).rewrite(network)
-    common.ShapeInferencePass(data_prop=True)(ir.Model(quantised.graph, ir_version=IR_VERSION))
+    infer_shapes(ir.Model(quantised.graph, ir_version=IR_VERSION))
     loss = measure_loss(proto.SerializeToString(), _serialised(quantised, rewritten.outputs), spec, options)
     LOGGER.info(
         "quantised %s: %d of %d boxes found again in %d photographs, outputs %.1f dB above their noise",
@@ -296,5 +287,5 @@ def _calibration_model(writer: GraphWriter, outputs: Sequence[ir.Value]) -> ir.M
     CancelTransposes()(model)
     FoldAffine()(model)
     common.RemoveUnusedNodesPass()(model)
-    common.ShapeInferencePass(data_prop=True)(model)
+    infer_shapes(model)
     return model

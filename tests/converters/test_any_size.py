@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 
 from converters.convert import convert_to_bytes
@@ -16,6 +15,7 @@ from converters.description.statements import SourceOptions
 from converters.errors import OptionError
 from converters.options import ConvertOptions
 from converters.spec import IMAGE, NETWORK_IMAGE, ModelDocument, ResizeRule, Thresholds
+from tests.converters.sessions import session_of
 from tests.converters.sources.tflite.look_alikes import blazeface, fastestdet, yolo_v8
 from tests.converters.sources.tflite.networks import HEAD_CHANNELS, SAID, NetworkBuilder
 from xdet.detection.detector import Detector
@@ -134,7 +134,7 @@ def test_every_row_of_other_heads_is_mapped_back(
 
 def run(conversion: Conversion, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     """All outputs by name, as any program gets them."""
-    session = ort.InferenceSession(conversion.model, providers=["CPUExecutionProvider"])
+    session = session_of(conversion.model)
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {IMAGE: image[None]}), strict=True))
 

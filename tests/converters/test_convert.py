@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
@@ -22,6 +21,7 @@ from converters.errors import ConversionError, OptionError, OutputError, SourceF
 from converters.options import ConvertOptions
 from converters.spec import METADATA_KEY, ModelDocument, Target, TensorTwin
 from converters.spec.releases import ONNXRUNTIMES, OTHER_RUNTIMES, UINT8_MAX_ONNXRUNTIME
+from tests.converters.sessions import session_of
 from tests.converters.sources.tflite.builder import TfliteBuilder
 
 Run = Callable[..., list[NDArray[np.generic]]]
@@ -30,15 +30,6 @@ Run = Callable[..., list[NDArray[np.generic]]]
 @pytest.fixture(scope="module")
 def converted(embedded_tflite: Path) -> Conversion:
     return convert_to_bytes(embedded_tflite, ConvertOptions())
-
-
-def session_of(model: bytes, optimized: Path | None = None) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    if optimized is not None:
-        options.optimized_model_filepath = str(optimized)
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def noise(n: int = 1, seed: int = 0) -> NDArray[np.uint8]:
@@ -152,7 +143,7 @@ def test_the_real_functions_deviate_in_nothing(embedded_tflite: Path) -> None:
 
 
 def test_every_mac_of_every_convolution_runs_in_integers(converted: Conversion, tmp_path: Path) -> None:
-    session_of(converted.model, tmp_path / "optimised.onnx")
+    session_of(converted.model, optimised=tmp_path / "optimised.onnx")
     assert convolutions(tmp_path / "optimised.onnx") == {"QLinearConv"}
 
 
@@ -167,7 +158,7 @@ def test_dialects_and_targets_give_the_same_head(
     other = convert_to_bytes(embedded_tflite, options).model
     image = noise()
     expected = session_of(reference).run(None, {"image": image})[0]
-    found = session_of(other, tmp_path / "optimised.onnx").run(None, {"image": image})[0]
+    found = session_of(other, optimised=tmp_path / "optimised.onnx").run(None, {"image": image})[0]
     np.testing.assert_array_equal(found, expected)
     assert found.shape == (1, 7, 7, 30)
     assert convolutions(tmp_path / "optimised.onnx") == {"QLinearConv"}

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 
 from converters.convert import Conversion, convert_to_bytes
@@ -15,12 +14,15 @@ from converters.errors import OptionError
 from converters.float16 import probe_pictures
 from converters.options import ConvertOptions
 from converters.spec import ImageInput, Rescaling
+from tests.converters.sessions import session_of
 from tests.converters.sources.onnx.networks import tiny_yolo_v2, yolo_v8
 from tests.converters.sources.tflite.networks import two_raw_outputs
 from tests.converters.sources.tflite.test_floats import build_network
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 SAID = SourceOptions(head="none", rescaling=Rescaling(1 / 255, 0.0))
 
@@ -31,9 +33,8 @@ def converted(folder: Path, data: bytes, suffix: str = "onnx", **choices: bool) 
     return convert_to_bytes(source, ConvertOptions(source=SAID, **choices))  # type: ignore[arg-type]  # flags
 
 
-def heads(model: bytes, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> list[object]:
-    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
-    return list(session.run(None, {"image": pixels}))
+def heads(model: bytes, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    return [np.asarray(head) for head in session_of(model).run(None, {"image": pixels})]
 
 
 NETWORKS = {
@@ -63,8 +64,7 @@ def test_products_are_float16_and_the_head_stays_near(
     size = graph.input[0].type.tensor_type.shape.dim[1].dim_value
     pixels = np.random.default_rng(1).integers(0, 256, (1, size, size, 3), np.uint8)
     for one, other in zip(heads(whole.model, pixels), heads(half.model, pixels), strict=True):
-        first, second = np.asarray(one), np.asarray(other)
-        assert np.abs(first - second).max() <= 2e-3 * np.abs(first).max()  # measured 1e-3
+        assert np.abs(one - other).max() <= 2e-3 * np.abs(one).max()  # measured 1e-3
 
 
 def test_what_would_overflow_stays_float32_and_is_named(tmp_path: Path) -> None:
@@ -83,8 +83,8 @@ def test_what_would_overflow_stays_float32_and_is_named(tmp_path: Path) -> None:
     assert f"Conv {second.output[0]!r} meets numbers of" in note
     pixels = np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3), np.uint8)
     (one,), (other,) = heads(converted(tmp_path, data).model, pixels), heads(half.model, pixels)
-    assert np.isfinite(np.asarray(other)).all()
-    np.testing.assert_allclose(np.asarray(one), np.asarray(other), atol=2e-3 * np.abs(np.asarray(one)).max())
+    assert np.isfinite(other).all()
+    np.testing.assert_allclose(one, other, atol=2e-3 * np.abs(one).max())
 
 
 def test_codes_have_no_float16(tmp_path: Path) -> None:

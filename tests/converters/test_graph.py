@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 
 from converters.convert import convert_to_bytes
@@ -16,8 +15,8 @@ from converters.errors import SourceFileError
 from converters.graph import (
     IR_VERSION,
     GraphWriter,
-    bias_node,
     bias_params,
+    constant_node,
     cut_graph,
     image_pixels,
     infer_shapes,
@@ -26,11 +25,11 @@ from converters.graph import (
     pixels_are_codes,
     require_finite,
     rescaled_pixels,
-    weight_node,
 )
 from converters.options import ConvertOptions
 from converters.quant import QuantParams
 from converters.spec import ImageInput, Rescaling
+from tests.converters.sessions import session_of
 from tests.converters.sources.tflite.builder import TfliteBuilder
 from tests.xdet.finished_models import finished_model
 from xdet.errors import ModelError
@@ -48,10 +47,7 @@ PIXELS = np.arange(768, dtype=np.int64).astype(np.uint8).reshape(1, 16, 16, 3)
 def run(writer: GraphWriter, output: ir.Value, **feeds: NDArray[Any]) -> NDArray[Any]:
     writer.graph.outputs.append(output)
     model = ir.to_proto(ir.Model(writer.graph, ir_version=IR_VERSION)).SerializeToString()
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, feeds)[0])
+    return np.asarray(session_of(model, fuse=False).run(None, feeds)[0])
 
 
 def test_pixels_are_moved_to_nchw() -> None:
@@ -109,12 +105,12 @@ def test_weights_and_bias_are_dequantised_by_constants_of_their_own(scales: list
     params = bias_params(QuantParams.per_tensor(0.7, 12), weights)
     np.testing.assert_array_equal(params.scale, np.float32(0.7) * np.array(scales, np.float32))
     codes = np.array([[1, -2], [3, -4], [5, -6]], np.int8)
-    stored, real = weight_node(writer, codes, weights, "w")
-    biases, offset = bias_node(writer, np.array([7, 8, 9], np.int32), params, "b")
+    stored, real = constant_node(writer, codes, weights, "w")
+    biases, offset = constant_node(writer, np.array([7, 8, 9], np.int32), params, "b")
     assert (stored.name, real.name, biases.name, offset.name) == (
         "w/codes", "w/dequantized", "b/codes", "b/dequantized",
     )  # fmt: skip
-    shared, _ = weight_node(writer, codes, weights, "w")
+    shared, _ = constant_node(writer, codes, weights, "w")
     assert shared.name == "w_2/codes"
     owners = [use.node for constant in writer.graph.initializers.values() for use in constant.uses()]
     assert len(owners) == len(set(writer.graph.initializers)) == 9

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -21,6 +20,7 @@ from converters.leaky import (
     sum_table,
     xnnpack_table,
 )
+from tests.converters.sessions import session_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,11 +60,7 @@ def run(form: SumForm, of: LeakyCase, *, fused: bool) -> NDArray[np.int64]:
     }
     del model.graph.initializer[:]
     model.graph.initializer.extend(onnx.numpy_helper.from_array(np.array(v), k) for k, v in numbers.items())
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    if not fused:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = session_of(model.SerializeToString(), fuse=fused)
     codes = session.run(None, {"x": np.arange(256, dtype=np.uint8)})[0]
     return np.asarray(codes, np.int64) - 128
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 
 from converters.errors import OptionError
@@ -16,6 +15,7 @@ from converters.heads.yolo_v2 import YoloV2
 from converters.opset import oldest_runtimes, refused_nodes, stamp_opset
 from converters.options import ConvertOptions
 from converters.spec.releases import ANY_SIZE_OPENVINO, IR_VERSIONS, ONNXRUNTIME, ONNXRUNTIMES, OTHER_RUNTIMES
+from tests.converters.sessions import session_of
 from tests.xdet.finished_models import document
 
 LEAKY = "y = LeakyRelu(x)"
@@ -66,9 +66,9 @@ def test_a_mean_keeps_its_axes_in_every_opset(opset: int) -> None:
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
     values = np.random.default_rng(0).normal(size=(1, 4, 8)).astype(np.float32)
-    (found,) = ort.InferenceSession(proto.SerializeToString()).run(None, {"x": values})
-    (expected,) = ort.InferenceSession(ir.to_proto(model_of(MEAN_BY_OPERAND)).SerializeToString()).run(
-        None, {"x": values}
+    found, expected = (
+        session_of(one.SerializeToString()).run(None, {"x": values})[0]
+        for one in (proto, ir.to_proto(model_of(MEAN_BY_OPERAND)))
     )
     np.testing.assert_array_equal(found, expected)
 

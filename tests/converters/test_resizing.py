@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,11 +16,13 @@ from onnx.reference import ReferenceEvaluator
 from converters.graph import GraphWriter
 from converters.resizing import network_picture
 from converters.spec import Color, ImageInput, Rescaling, ResizeRule
+from tests.converters.sessions import session_of
 from xdet.pictures.images import network_pixels, read_image
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import onnxruntime as ort
     from numpy.typing import NDArray
 
 RULES = get_args(ResizeRule)
@@ -51,9 +52,7 @@ def graph_of(image: ImageInput) -> bytes:
 
 @cache
 def session(image: ImageInput) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    return ort.InferenceSession(graph_of(image), options, providers=["CPUExecutionProvider"])
+    return session_of(graph_of(image))
 
 
 def assert_equal(image: ImageInput, photograph: NDArray[np.uint8]) -> None:

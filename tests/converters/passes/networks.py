@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 
 from converters.graph import IR_VERSION, GraphWriter, infer_shapes
 from converters.passes.base import Skipped
 from converters.passes.pipelines import run_pipeline
 from converters.passes.weights import dequantized
 from converters.spec import TensorTwin
+from tests.converters.sessions import session_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,12 +46,8 @@ def kinds(model: ir.Model) -> str:
 
 def run(model: ir.Model, *, seed: int = 3, **entries: str) -> list[NDArray[Any]]:
     """All outputs for random codes; open sizes are 3."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    for name, value in entries.items():
-        options.add_session_config_entry(f"session.{name}", value)
-    data = ir.to_proto(model).SerializeToString()
-    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    named = {f"session.{name}": value for name, value in entries.items()}
+    session = session_of(ir.to_proto(model).SerializeToString(), entries=named)
     (x,) = session.get_inputs()
     shape = [size if isinstance(size, int) else 3 for size in x.shape]
     info = np.iinfo(np.int8 if x.type == "tensor(int8)" else np.uint8)

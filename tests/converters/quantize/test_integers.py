@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from converters.quant import QuantParams, dequantize, quantize
-from converters.quantize.activations import params_of_range
-from converters.quantize.constants import LARGEST_BIAS_CODE, quantize_convolution
+from converters.quantize.parameters import LARGEST_BIAS_CODE, params_of_range, quantize_convolution
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

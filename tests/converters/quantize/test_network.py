@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 
 from converters.errors import OptionError
 from converters.graph import IR_VERSION, GraphWriter
 from converters.passes.base import link
-from converters.quantize.constants import pixel_quantization
 from converters.quantize.network import quantize_network
+from converters.quantize.parameters import pixel_quantization
 from converters.spec import HEAD, Rescaling
 from tests.converters.quantize.float_networks import SIZE, FloatNetwork, imported, options, photographs, spec_of
+from tests.converters.sessions import session_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,15 +38,6 @@ def detector(net: FloatNetwork, x: ir.Value) -> ir.Value:
     x = op("Add", [x, y], "sum")
     x = op("Concat", [x, y], "both", axis=1)
     return net.conv(x, (12, 16, 3, 3), "c2", strides=[2, 2])
-
-
-def session(model: bytes, optimised: Path | None = None) -> ort.InferenceSession:
-    choices = ort.SessionOptions()
-    choices.intra_op_num_threads = 1
-    choices.log_severity_level = 3
-    if optimised is not None:
-        choices.optimized_model_filepath = str(optimised)
-    return ort.InferenceSession(model, choices, providers=["CPUExecutionProvider"])
 
 
 def serialised(writer: GraphWriter, head: ir.Value) -> bytes:
@@ -81,7 +72,7 @@ def scale_of(value: ir.Value | None) -> NDArray[np.float32]:
 
 
 def heads(model: bytes) -> NDArray[np.float32]:
-    run = session(model)
+    run = session_of(model)
     return np.concatenate([run.run([HEAD], {"image": picture[None]})[0] for picture in photographs()])
 
 
@@ -116,7 +107,7 @@ def test_every_convolution_runs_in_integers(
     body: Callable[[FloatNetwork, ir.Value], ir.Value], activations: str, convolutions: int, tmp_path: Path
 ) -> None:
     _, _, quantised = both(body, activations=activations)
-    session(quantised, tmp_path / "optimised.onnx")
+    session_of(quantised, optimised=tmp_path / "optimised.onnx")
     kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
     assert kinds.count("QLinearConv") == convolutions
     assert "Conv" not in kinds
@@ -176,7 +167,7 @@ def test_a_head_that_no_operator_moves_is_quantised_before_it_leaves() -> None:
     head = quantised.outputs[0].producer()
     assert head is not None
     assert (head.op_type, str(head.outputs[0].name)) == ("DequantizeLinear", HEAD)
-    (found,) = session(serialised(writer, quantised.outputs[0])).run(None, {"image": photographs()[0][None]})
+    (found,) = session_of(serialised(writer, quantised.outputs[0])).run(None, {"image": photographs()[0][None]})
     assert found.shape == (1, SIZE, SIZE, 12)
 
 

@@ -15,6 +15,7 @@ from converters.description.statements import SourceOptions
 from converters.errors import OptionError
 from converters.options import ConvertOptions
 from converters.spec import HEAD, Rescaling
+from tests.converters.sessions import session_of
 from tests.converters.sources.onnx.networks import tiny_yolo_v2
 from tests.converters.sources.tflite.networks import two_raw_outputs
 
@@ -85,10 +86,7 @@ def test_a_quantised_file_that_ends_in_boxes_states_its_raw_head(tmp_path: Path)
 def test_onnxruntime_runs_every_convolution_in_integers(tmp_path: Path) -> None:
     source, optimised = tmp_path / "net.onnx", tmp_path / "optimised.onnx"
     source.write_bytes(tiny_yolo_v2())
-    choices = ort.SessionOptions()
-    choices.optimized_model_filepath, choices.log_severity_level = str(optimised), 3
-    model = symmetric(source, RESCALINGS["from 0 to 1"]).model
-    ort.InferenceSession(model, choices, providers=["CPUExecutionProvider"])
+    session_of(symmetric(source, RESCALINGS["from 0 to 1"]).model, optimised=optimised)
     if tuple(map(int, ort.__version__.split(".")[:2])) < (1, 21):
         pytest.skip(
             "needs ONNX Runtime 1.21 or newer, pip install -U onnxruntime: older ones make no integers of float32 biases"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.graph import bias_node, bias_params, weight_node
+from converters.graph import bias_params, constant_node
 from converters.sources.tflite.context import ImportContext, same_padding
 from converters.sources.tflite.ops.activations import close_with_activation
 from converters.sources.tflite.ops.integers import integer_product, is_fixed_point, requantized
@@ -92,7 +92,7 @@ def _weights(context: ImportContext, weights: NDArray[Any], layout: str) -> ir.V
     index = context.op.inputs[1]
     if weights.dtype == np.float32:
         return _float_constant(context, index, weights, layout)
-    codes, real = weight_node(context.writer, weights, context.own_quant(index), context.names[index])
+    codes, real = constant_node(context.writer, weights, context.own_quant(index), context.names[index])
     context.twins[context.names[index]] = TensorTwin(str(codes.name), layout, 0)
     return real
 
@@ -106,7 +106,7 @@ def _bias(context: ImportContext) -> list[ir.Value]:
     if bias.dtype == np.float32:
         return [_float_constant(context, index, bias, "same")]
     params = bias_params(context.params(source), context.own_quant(place))
-    codes, real = bias_node(context.writer, bias, params, context.names[index])
+    codes, real = constant_node(context.writer, bias, params, context.names[index])
     context.twins[context.names[index]] = TensorTwin(str(codes.name), "same", 0)
     return [real]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.errors import SourceFileError, UnsupportedModelError
-from converters.graph import bias_node, bias_params, weight_node
+from converters.graph import bias_params, constant_node
 from converters.quant import QuantParams
 from converters.sources.tflite.context import CODE_DTYPES, ImportContext
 from converters.sources.tflite.ops.activations import close_with_activation
@@ -189,13 +189,13 @@ def _constants(context: ImportContext, axes: Axes) -> list[ir.Value]:
     repeats = 1 if quant.scale.size == 1 else phases
     params = QuantParams(np.tile(quant.scale, repeats), np.tile(quant.zero_point, repeats), quant.axis)
     kernel = phase_kernel(weights, *axes, int(quant.zero_point.flat[0]))
-    codes, real = weight_node(context.writer, kernel, params, context.names[place])
+    codes, real = constant_node(context.writer, kernel, params, context.names[place])
     _tell_twin(context, place, codes)
     if bias is None:
         return [real]
     index = context.op.inputs[3]
     bias_quant = bias_params(context.params(picture), params)
-    codes, real_bias = bias_node(context.writer, bias, bias_quant, context.names[index])
+    codes, real_bias = constant_node(context.writer, bias, bias_quant, context.names[index])
     _tell_twin(context, index, codes)
     return [real, real_bias]
 
