@@ -221,9 +221,7 @@ def lists_to_tuples(value: Any) -> Any:
 
 def level_outputs(shapes: Sequence[tuple[int, ...]]) -> tuple[RawOutput, ...]:
     """A raw output per level of a head."""
-    if len(shapes) == 1:
-        return (RawOutput("", shapes[0]),)
-    return tuple(RawOutput(f"level_{index}", shape) for index, shape in enumerate(shapes))
+    return tuple(RawOutput(f"level_{index}" if shapes[1:] else "", shape) for index, shape in enumerate(shapes))
 
 
 def require_arrays(head: Head, outputs: Sequence[Float32]) -> None:
@@ -276,11 +274,7 @@ def join_outputs(arrays: Sequence[Float32]) -> Float32:
 
 
 def split_outputs(head: Float32, outputs: Sequence[RawOutput]) -> list[Float32]:
-    """The raw outputs ``(N, *shape)`` in what ``join_outputs`` made.
-
-    Raises:
-        ValueError: the array does not hold these outputs.
-    """
+    """The raw outputs ``(N, *shape)`` in what ``join_outputs`` made; raises ValueError where it does not hold them."""
     expected = outputs[0].shape if len(outputs) == 1 else (sum(output.size for output in outputs),)
     if head.shape[1:] != expected or head.ndim != len(expected) + 1 or head.dtype != np.float32:
         wanted = ", ".join(map(str, expected))
@@ -320,5 +314,4 @@ class BatchDetections:
         expected = {"num_detections": (n,), "boxes_xyxy": (n, k, 4), "classes": (n, k), "anchors": (n, k)}
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
-                msg = f"{name} has shape {getattr(self, name).shape}, expected {shape}"
-                raise ValueError(msg)
+                raise ValueError(f"{name} has shape {getattr(self, name).shape}, expected {shape}")

@@ -14,57 +14,28 @@ Float32 = NDArray[np.float32]
 
 
 def corners_from_centers(centers_xy: Float32, half_sizes_wh: Float32, *, axis: int = -1) -> Float32:
-    """Turn centres and half sizes into corners.
+    """Corners x1, y1, x2, y2 along ``axis`` of float32 centres and half sizes, x and y along ``axis``.
 
-    Args:
-        centers_xy: float32, x and y along ``axis``.
-        half_sizes_wh: float32 of the same shape, >= 0; infinity gives infinite corners.
-        axis: -1, or 1 where boxes are along the last axis instead.
-
-    Returns:
-        float32, x1, y1, x2, y2 along ``axis`` in the unit of the arguments.
+    Half sizes are >= 0; infinity gives infinite corners. ``axis`` is -1, or 1 where boxes are along the last axis instead.
     """
     return np.concatenate([centers_xy - half_sizes_wh, centers_xy + half_sizes_wh], axis=axis)
 
 
 def clip_xyxy(boxes_xyxy: Float32, low: float = 0.0, high: float = 1.0) -> Float32:
-    """Clip every coordinate to ``low..high``; a box outside collapses to the border and has no area.
-
-    Args:
-        boxes_xyxy: float32 ``(..., 4)``; infinite coordinates are allowed.
-        low: least coordinate.
-        high: greatest coordinate.
-
-    Returns:
-        float32 ``(..., 4)``.
-    """
+    """Clip every coordinate of float32 boxes, infinite ones too; a box outside collapses to the border and has no area."""
     return np.clip(boxes_xyxy, np.float32(low), np.float32(high))
 
 
 def area_xyxy(boxes_xyxy: Float32) -> Float32:
-    """Area of each box.
-
-    Args:
-        boxes_xyxy: float32 ``(..., 4)``.
-
-    Returns:
-        float32 ``(...)``, in the square of the boxes' unit; 0 where a box is degenerate.
-    """
+    """Area of boxes float32 ``(..., 4)``, in the square of their unit; 0 where a box is degenerate."""
     return _extent(boxes_xyxy[..., 0], boxes_xyxy[..., 2]) * _extent(boxes_xyxy[..., 1], boxes_xyxy[..., 3])
 
 
 def iou_xyxy(first_xyxy: Float32, second_xyxy: Float32) -> Float32:
-    """Intersection over union of boxes paired by broadcasting.
+    """Intersection over union, 0..1, of boxes float32 ``(..., 4)`` of one unit, paired by broadcasting.
 
     ``iou_xyxy(a[:, None], b[None])`` is the matrix of all pairs. The order of operations is ONNX Runtime's:
     intersection / (area + area - intersection). Boxes that do not overlap, or have no area, have IoU 0, never NaN.
-
-    Args:
-        first_xyxy: float32 ``(..., 4)``.
-        second_xyxy: float32 ``(..., 4)``, same unit.
-
-    Returns:
-        float32 of the broadcast leading shape, 0..1.
     """
     x1 = np.maximum(first_xyxy[..., 0], second_xyxy[..., 0])
     y1 = np.maximum(first_xyxy[..., 1], second_xyxy[..., 1])

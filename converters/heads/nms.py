@@ -43,9 +43,6 @@ def detect_from_head(head: Float32, spec: DetectorSpec, thresholds: Thresholds) 
         spec: the detector; its own thresholds are not used.
         thresholds: what counts, what suppresses, and K, the number of rows.
 
-    Returns:
-        N images of K rows.
-
     Raises:
         ValueError: the detector's head is not known, or the array does not fit it.
     """
@@ -96,16 +93,16 @@ def keep_best_class(scores: Float32) -> Float32:
 
 
 def limit_candidates(scores: Float32, *, score_threshold: float, class_first: bool = False) -> Int64:
-    """Pick an image's candidates: scores above the threshold, at most ``MAX_CANDIDATES``, best first.
+    """An image's candidates: scores above the threshold, at most ``MAX_CANDIDATES``, best first.
 
     Args:
         scores: float32 ``(B, NC)`` of one image.
         score_threshold: a candidate needs a score above it.
-        class_first: of equal scores the lower class is first, then the lower box; at the limit the lower index enters
-            all the same.
+        class_first: of equal scores the lower class is first, then the lower box; otherwise the lower index, which enters
+            first at the limit in any case.
 
     Returns:
-        int64 ``(C,)``: indices into the flattened (box, class) scores; of equal scores the lower index is first.
+        int64 ``(C,)``: indices into the flattened (box, class) scores.
     """
     flat = scores.reshape(-1)
     above = np.flatnonzero(flat > np.float32(score_threshold))
@@ -156,17 +153,16 @@ def suppress(
 
 
 def with_further_classes(kept: Int64, scores: Float32, thresholds: Thresholds, rule: Suppression) -> Int64:
-    """The rows of boxes that stay: each has its best classes, of equal ones the lowest, as far as their scores count.
+    """The rows of boxes that stay: each with its best classes, of equal ones the lowest, as far as their scores count.
 
     Args:
         kept: int64 ``(k,)``, indices into the flattened scores: each box with its best class.
         scores: float32 ``(B, NC)`` of one image, of all classes.
         thresholds: a row needs a score above ``score``; at most ``max_detections`` rows.
-        rule: how many classes of a box.
+        rule: how many classes of a box; where it is one, ``kept`` is the result.
 
     Returns:
-        int64, indices into the flattened scores, best first, of equal ones the lower index; ``kept`` where each box has
-        one.
+        int64, indices into the flattened scores, best first, of equal ones the lower index.
     """
     if rule.classes_per_box == 1:
         return kept
@@ -180,16 +176,13 @@ def with_further_classes(kept: Int64, scores: Float32, thresholds: Thresholds, r
 
 
 def select_best(boxes_xyxy: Float32, scores: Float32, selected: list[Int64], num_rows: int) -> BatchDetections:
-    """Gather the selected candidates into rows and pad.
+    """Gather the selected candidates into K = ``num_rows`` rows, padded with boxes 0, score 0, class -1, anchor -1.
 
     Args:
         boxes_xyxy: float32 ``(N, B, 4)``.
         scores: float32 ``(N, B, NC)``.
-        selected: per image int64 ``(<= num_rows,)``, indices into its flattened scores, best first.
+        selected: per image int64 ``(<= K,)``, indices into its flattened scores, best first.
         num_rows: K.
-
-    Returns:
-        N images of K rows; padded rows hold boxes 0, score 0, class -1, anchor -1.
     """
     n, _, num_classes = scores.shape
     result = BatchDetections(

@@ -123,7 +123,7 @@ def select_best(
     own_classes: ir.Value | None = None,
     keypoints: ir.Value | None = None,
 ) -> dict[str, ir.Value]:
-    """Gather the best kept candidates into K rows and pad.
+    """Gather the best kept candidates into K rows, padded with boxes 0, score 0, class -1, anchor -1.
 
     Args:
         writer: the graph to append to.
@@ -133,7 +133,7 @@ def select_best(
         keypoints: float32 ``[N, B + P, 2 * points]``, of heads that have some; padding is 0.
 
     Returns:
-        The contract's outputs by name, in its order; padded rows hold boxes 0, score 0, class -1, anchor -1.
+        The contract's outputs by name, in its order.
     """
     rule, num_rows, num_slots = (spec.suppression, spec.thresholds.max_detections, spec.num_boxes + kept.padding)
     num_classes = spec.competing_classes if rule.classes_per_box == 1 else spec.num_classes
@@ -181,7 +181,7 @@ def select_best(
 def with_further_classes(
     writer: GraphWriter, kept: Kept, class_scores: ir.Value, score_threshold: ir.Value, spec: DetectorSpec
 ) -> Kept:
-    """The boxes that stay, each with its best classes as far as their scores count.
+    """The boxes that stay, each with its best classes: a candidate per box and class, 0 where it does not count.
 
     Args:
         writer: the graph to append to.
@@ -189,9 +189,6 @@ def with_further_classes(
         class_scores: float32 ``[N, B, NC]``, of all classes.
         score_threshold: float32 ``[1]``; a row needs a score above it.
         spec: the detector.
-
-    Returns:
-        A candidate per box and class, 0 where it does not count.
     """
     rule, num_classes = spec.suppression, spec.num_classes
     most, width = rule.max_boxes(spec.thresholds.max_detections), spec.num_boxes + kept.padding

@@ -104,6 +104,9 @@ def suppress(
 ) -> Kept:
     """Drop every candidate that scores too low or overlaps a better one of its class.
 
+    Of equal scores at the limit of candidates those of lower (box, class) index are candidates, where the runtime's TopK
+    breaks ties as ONNX says.
+
     Args:
         writer: the graph to append to.
         boxes: float32 ``[N, B, 4]``.
@@ -111,10 +114,6 @@ def suppress(
         spec: the detector.
         score_threshold: float32 ``[1]``; a candidate needs a score above it.
         iou_threshold: float32 ``[1]``; a box falls when its IoU is above it.
-
-    Returns:
-        What stays. Of equal scores at the limit of candidates those of lower (box, class) index are candidates, where
-        the runtime's TopK breaks ties as ONNX says.
     """
     most = spec.suppression.max_boxes(spec.thresholds.max_detections)
     rows_needed = -(-most // spec.competing_classes)
