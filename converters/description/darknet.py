@@ -64,20 +64,20 @@ def read_darknet(text: str, file: str) -> ZooConfig:
 
 
 def _sections(text: str, where: str) -> Sequence[Section]:
-    found: list[tuple[str, dict[str, str]]] = []
+    sections: list[tuple[str, dict[str, str]]] = []
     for number, line in enumerate(text.splitlines(), 1):
         content = line.split("#")[0].split(";")[0].strip()
         section = _SECTION.fullmatch(content)
         if section:
-            found.append((section[1].lower(), {}))
+            sections.append((section[1].lower(), {}))
         elif content:
             key, equals, value = content.partition("=")
-            if not equals or not found:
+            if not equals or not sections:
                 raise SourceFileError(
                     f"{where}, line {number}: expected [section] or key = value, found {content!r:.60}"
                 )
-            found[-1][1][key.strip()] = value.strip()
-    return found
+            sections[-1][1][key.strip()] = value.strip()
+    return sections
 
 
 def _count(values: Mapping[str, str], key: str, where: str, default: int = 0) -> int:

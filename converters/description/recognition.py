@@ -28,7 +28,7 @@ from converters.heads.blazeface import BlazeFace
 from converters.heads.decoded import YoloV5, YoloV8
 from converters.heads.fastestdet import FastestDet
 from converters.heads.fomo import Fomo
-from converters.heads.yolo_v2 import YoloV2, describe_fit, fit_class_names, fitting_counts, grid_of
+from converters.heads.yolo_v2 import YoloV2, describe_fit, fit_num_classes, fitting_counts, grid_of
 from converters.heads.yolox import Yolox
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Recognition:
     """One head of the table.
 
     Attributes:
-        misfit: facts, and whether it is ``asked`` for by name -> why it cannot be this head; None where it can.
+        misfit: facts, and whether somebody names it (``by_name``) -> why it cannot be this head; None where it can.
         build: makes the head of facts that fit.
         anchors: whether it needs anchors.
     """
@@ -91,11 +91,11 @@ class Recognition:
 def recognise(facts: SourceFacts) -> str:
     """The kind of the only head that fits."""
     _require_detector(facts)
-    misfits = {kind: head.misfit(facts, asked=False) for kind, head in RECOGNITIONS.items()}
+    misfits = {kind: head.misfit(facts, by_name=False) for kind, head in RECOGNITIONS.items()}
     fits = [kind for kind, why in misfits.items() if why is None]
     if len(fits) == 1:
         return fits[0]
-    listed = ", ".join(f"'{out.name}' {[1, *out.shape]}" for out in facts.outputs)
+    listed = _listed(facts)
     if fits:
         choices = [f"  --head {kind}" for kind in fits]
         raise OptionError(f"'{facts.file}': several heads fit its output {listed}; choose one:", *choices)
@@ -113,32 +113,32 @@ def _require_detector(facts: SourceFacts) -> None:
             )
 
 
-def require_fit(facts: SourceFacts, kind: str, *, asked: bool) -> tuple[str, ...]:
-    """Refuse a stated head that cannot be; notes on what speaks against one that ``--head`` names (``asked``)."""
-    misfit = RECOGNITIONS[kind].misfit(facts, asked=True)
-    why = misfit or (None if asked else _why_not_raw(facts, kind))
+def require_fit(facts: SourceFacts, kind: str, *, by_name: bool) -> tuple[str, ...]:
+    """Refuse a stated head that cannot be; notes on what speaks against one that ``--head`` names (``by_name``)."""
+    misfit = RECOGNITIONS[kind].misfit(facts, by_name=True)
+    takes_raw = RECOGNITIONS[kind].anchors
+    why = misfit or (_raw(facts, by_name=by_name) if takes_raw else None)
     if why is not None:
-        listed = ", ".join(f"'{out.name}' {[1, *out.shape]}" for out in facts.outputs)
         insist = "" if misfit else f", --head {kind} decodes it all the same"
-        raise OptionError(f"'{facts.file}': {kind}: {why}; found {listed}; {KEEP}{insist}")
+        raise OptionError(f"'{facts.file}': {kind}: {why}; found {_listed(facts)}; {KEEP}{insist}")
     activated = _activations(facts)
-    if activated and RECOGNITIONS[kind].anchors:
+    if activated and takes_raw:
         return (f"{activated} in front of its output: the {kind} decoder, as asked, activates these numbers once more",)
     return ()
 
 
-def _why_not_raw(facts: SourceFacts, kind: str) -> str | None:
-    return _raw(facts, asked=False) if RECOGNITIONS[kind].anchors else None
+def _listed(facts: SourceFacts) -> str:
+    return ", ".join(f"'{output.name}' {[1, *output.shape]}" for output in facts.outputs)
 
 
 def _activations(facts: SourceFacts) -> str:
     return " and ".join(dict.fromkeys(name for output in facts.outputs for name in output.activations))
 
 
-def _raw(facts: SourceFacts, *, asked: bool) -> str | None:
+def _raw(facts: SourceFacts, *, by_name: bool) -> str | None:
     """Why a decoder of raw numbers does not suit what the network has activated already."""
     activated = _activations(facts)
-    if not activated or asked:
+    if not activated or by_name:
         return None
     why = "this head holds raw numbers, so it is another, or would be activated twice"
     return f"{activated} in front of its output: {why}"
@@ -151,12 +151,12 @@ def _cells(facts: SourceFacts) -> int:
     return sum((facts.height // stride) * (facts.width // stride) for stride in STRIDES)
 
 
-def _is_no_yolo_v2(facts: SourceFacts, *, asked: bool) -> str | None:
+def _is_no_yolo_v2(facts: SourceFacts, *, by_name: bool) -> str | None:
     if len(facts.outputs) != 1 or grid_of(facts.outputs[0].shape) is None:
         return "a YOLO v2 head is one output [1, rows, columns, anchors * (5 + classes)]"
-    if not asked and not fitting_counts(facts.outputs[0].shape):
+    if not by_name and not fitting_counts(facts.outputs[0].shape):
         return f"no anchors and classes make {facts.outputs[0].shape[2]} channels of a YOLO v2 head"
-    return _raw(facts, asked=asked)
+    return _raw(facts, by_name=by_name)
 
 
 def _build_yolo_v2(facts: SourceFacts, stated: Stated) -> Head:
@@ -169,28 +169,29 @@ def _build_yolo_v2(facts: SourceFacts, stated: Stated) -> Head:
             f"them; {stated.ask_for_anchors}; --head none keeps the raw head; {describe_fit(facts.outputs[0].shape)}"
         )
     anchors = settle_unit(stated.anchors, stated.unit, facts, (grid_h, grid_w))
-    names = fit_class_names(facts.file, facts.outputs[0].shape, len(anchors.sizes_wh), stated.class_names)
-    return YoloV2(grid_h, grid_w, anchors, len(names))
+    count = None if stated.class_names is None else len(stated.class_names)
+    classes = fit_num_classes(facts.file, facts.outputs[0].shape, len(anchors.sizes_wh), count)
+    return YoloV2(grid_h, grid_w, anchors, classes)
 
 
-def _is_no_yolo_v3(facts: SourceFacts, *, asked: bool) -> str | None:
-    return are_no_grids(facts, least=1 if asked else 2) or _raw(facts, asked=asked)
+def _is_no_yolo_v3(facts: SourceFacts, *, by_name: bool) -> str | None:
+    return are_no_grids(facts, least=1 if by_name else 2) or _raw(facts, by_name=by_name)
 
 
-def _is_no_st_yolo_x(facts: SourceFacts, *, asked: bool) -> str | None:
+def _is_no_st_yolo_x(facts: SourceFacts, *, by_name: bool) -> str | None:
     why = are_no_grids(facts, least=1)
-    return why or (None if asked else "raw grids are read as st_yolo_x only where --head st_yolo_x says so")
+    return why or (None if by_name else "raw grids are read as st_yolo_x only where --head st_yolo_x says so")
 
 
-def _is_no_yolo_v5_raw(facts: SourceFacts, *, asked: bool) -> str | None:
-    if are_anchors_first(facts) and (asked or len(facts.outputs) > 1):
-        return _raw(facts, asked=asked)
+def _is_no_yolo_v5_raw(facts: SourceFacts, *, by_name: bool) -> str | None:
+    if are_anchors_first(facts) and (by_name or len(facts.outputs) > 1):
+        return _raw(facts, by_name=by_name)
     why = are_no_grids(facts, least=1)
-    return why or (None if asked else "such grids are read as raw YOLO v5 only where --head yolo_v5_raw says so")
+    return why or (None if by_name else "such grids are read as raw YOLO v5 only where --head yolo_v5_raw says so")
 
 
-def _decoded(facts: SourceFacts, *, per_cell: int, least: int, by_box: bool) -> str | None:
-    """Why an output is no list of so many boxes per cell, box by box or value by value."""
+def _is_no_list(facts: SourceFacts, *, by_name: bool, per_cell: int, least: int, by_box: bool = True) -> str | None:
+    """Why an output is no list of so many boxes per cell (of any, by name), box by box or value by value."""
     shape = facts.outputs[0].shape
     if len(facts.outputs) != 1 or len(shape) != 2:
         return "one list of boxes is expected"
@@ -199,9 +200,9 @@ def _decoded(facts: SourceFacts, *, per_cell: int, least: int, by_box: bool) -> 
         order = "boxes by values" if by_box else "values by boxes"
         return f"one list of boxes is expected, {order}, of {least} values or more"
     expected = per_cell * _cells(facts)
-    if per_cell and boxes != expected:
-        return f"{per_cell} boxes in each cell of the strides {STRIDES} make {expected} boxes, found {boxes}"
-    return None
+    if boxes == expected or by_name:
+        return None
+    return f"{per_cell} boxes in each cell of the strides {STRIDES} make {expected} boxes, found {boxes}"
 
 
 def _extent(facts: SourceFacts) -> tuple[float, float]:
@@ -226,16 +227,8 @@ def _build_grid(head: type[Fomo | FastestDet], others: int, facts: SourceFacts, 
     return head(rows, columns, values - others)
 
 
-def _is_no_yolo_v5(facts: SourceFacts, *, asked: bool) -> str | None:
-    return _decoded(facts, per_cell=0 if asked else 3, least=6, by_box=True)
-
-
-def _is_no_yolo_v8(facts: SourceFacts, *, asked: bool) -> str | None:
-    return _decoded(facts, per_cell=0 if asked else 1, least=5, by_box=False)
-
-
-def _is_no_yolox(facts: SourceFacts, *, asked: bool) -> str | None:  # noqa: ARG001 - a table's call
-    why = _decoded(facts, per_cell=1, least=6, by_box=True)
+def _is_no_yolox(facts: SourceFacts, *, by_name: bool) -> str | None:  # noqa: ARG001 - a table's call
+    why = _is_no_list(facts, by_name=False, per_cell=1, least=6)
     if why is None and facts.outputs[0].reach is not None:
         return "its boxes are decoded already (a constant multiplies them): --head yolo_v5 reads such rows"
     return why
@@ -248,11 +241,11 @@ def _build_yolox(facts: SourceFacts, stated: Stated) -> Head:
     return Yolox((facts.width, facts.height), classes, STRIDES, activated=activated)
 
 
-def _is_no_fomo(facts: SourceFacts, *, asked: bool) -> str | None:
+def _is_no_fomo(facts: SourceFacts, *, by_name: bool) -> str | None:
     shape = facts.outputs[0].shape
     if len(facts.outputs) != 1 or len(shape) != 3 or shape[2] < 2:
         return "a FOMO head is one output [1, rows, columns, 1 + classes]"
-    if not asked:
+    if not by_name:
         return "a grid of probabilities is read as FOMO only where --head fomo says so"
     smallest, largest = facts.outputs[0].smallest, facts.outputs[0].largest
     if smallest is None or largest is None:
@@ -262,11 +255,11 @@ def _is_no_fomo(facts: SourceFacts, *, asked: bool) -> str | None:
     return None
 
 
-def _is_no_fastestdet(facts: SourceFacts, *, asked: bool) -> str | None:
+def _is_no_fastestdet(facts: SourceFacts, *, by_name: bool) -> str | None:
     shape = facts.outputs[0].shape
     if len(facts.outputs) != 1 or len(shape) != 3 or shape[2] < 6:
         return "a FastestDet head is one output [1, rows, columns, 5 + classes]"
-    if not asked and len(facts.outputs[0].activations) < 2:
+    if not by_name and len(facts.outputs[0].activations) < 2:
         return "a FastestDet head activates its objectness by a sigmoid and its classes by a softmax"
     return None
 
@@ -292,7 +285,7 @@ def _blazeface_levels(facts: SourceFacts) -> tuple[tuple[int, int, int], ...] | 
     return None
 
 
-def _is_no_blazeface(facts: SourceFacts, *, asked: bool) -> str | None:
+def _is_no_blazeface(facts: SourceFacts, *, by_name: bool) -> str | None:
     shapes = [output.shape for output in facts.outputs]
     flat = len(shapes) in (2, 4) and all(len(shape) == 2 for shape in shapes)
     widths = {shape[1] for shape in shapes} - {1} if flat else set()
@@ -300,11 +293,9 @@ def _is_no_blazeface(facts: SourceFacts, *, asked: bool) -> str | None:
     if facts.postprocess is not None or not even or min(widths) < 4 or min(widths) % 2:
         return "a BlazeFace head is boxes [1, n, 4 + 2 * keypoints] and scores [1, n, 1], of all levels or of each"
     if [shape[-1] for shape in shapes].count(1) != len(shapes) // 2 or _blazeface_levels(facts) is None:
-        known = " or ".join(
-            ", ".join(f"{each} a cell of stride {s}" for s, each in level) for level in BLAZEFACE_LEVELS
-        )
-        return f"its boxes are none of a BlazeFace of this picture's size: {known}"
-    return _raw(facts, asked=asked)
+        levels = (", ".join(f"{each} a cell of stride {s}" for s, each in level) for level in BLAZEFACE_LEVELS)
+        return f"its boxes are none of a BlazeFace of this picture's size: {' or '.join(levels)}"
+    return _raw(facts, by_name=by_name)
 
 
 def _build_blazeface(facts: SourceFacts, stated: Stated) -> Head:
@@ -321,8 +312,8 @@ RECOGNITIONS: dict[str, Recognition] = {
     "yolo_v3": Recognition(_is_no_yolo_v3, build_yolo_v3, anchors=True),
     "st_yolo_x": Recognition(_is_no_st_yolo_x, build_st_yolo_x, anchors=True),
     "yolo_v5_raw": Recognition(_is_no_yolo_v5_raw, build_yolo_v5_raw, anchors=True),
-    "yolo_v5": Recognition(_is_no_yolo_v5, partial(_build_decoded, YoloV5)),
-    "yolo_v8": Recognition(_is_no_yolo_v8, partial(_build_decoded, YoloV8)),
+    "yolo_v5": Recognition(partial(_is_no_list, per_cell=3, least=6), partial(_build_decoded, YoloV5)),
+    "yolo_v8": Recognition(partial(_is_no_list, per_cell=1, least=5, by_box=False), partial(_build_decoded, YoloV8)),
     "yolox": Recognition(_is_no_yolox, _build_yolox),
     "fomo": Recognition(_is_no_fomo, partial(_build_grid, Fomo, 1)),
     "fastestdet": Recognition(_is_no_fastestdet, partial(_build_grid, FastestDet, 5)),

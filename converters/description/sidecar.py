@@ -108,14 +108,14 @@ def find_sidecar(model: Path) -> Sidecar | None:
     """The sidecar beside ``model``, or None when there is no such file."""
     try:
         path = sidecar_path(model)
-        found = path.exists()
+        exists = path.exists()
     except ValueError:  # a path without a file name, or with a NUL character: nothing can be beside it
         return None
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return None
         raise SourceFileError(f"sidecar of '{model}' cannot be read: {error.strerror or error}") from error
-    return read_sidecar(path) if found else None
+    return read_sidecar(path) if exists else None
 
 
 def read_sidecar(path: Path) -> Sidecar:

@@ -28,7 +28,7 @@ ASK = "--priors FILE (.npy, .csv, .json) or --priors coco-ssd|coco-ssd-fpn"
 PROBABILITIES = (-0.01, 1.01)
 
 
-def is_no_ssd(facts: SourceFacts, *, asked: bool) -> str | None:
+def is_no_ssd(facts: SourceFacts, *, by_name: bool) -> str | None:
     """Why a network's outputs are no SSD head; None where they are."""
     if facts.postprocess is not None:
         return None
@@ -36,12 +36,12 @@ def is_no_ssd(facts: SourceFacts, *, asked: bool) -> str | None:
     if any(len(shape) != 2 for shape in shapes) or len({shape[0] for shape in shapes}) != 1:
         return "an SSD head is offsets [1, boxes, 4] and scores [1, boxes, classes], maybe priors [1, boxes, 4]"
     if len(shapes) == 1:
-        if not asked:
+        if not by_name:
             return "one list of scores, offsets and priors is read as SSD only where --head ssd says so"
         least = "scores, 4 offsets and 4 priors of each box, 9 columns or more, are expected"
         return None if shapes[0][1] >= 9 else f"{least}, found {shapes[0][1]}"
     try:
-        _parts(facts, asked=asked)
+        _parts(facts, by_name=by_name)
     except OptionError as error:
         return str(error)
     return None
@@ -90,12 +90,12 @@ def _behind_operator(facts: SourceFacts, behind: PostProcess) -> Head:
     )
 
 
-def _parts(facts: SourceFacts, *, asked: bool = True) -> tuple[str, ...]:
+def _parts(facts: SourceFacts, *, by_name: bool = True) -> tuple[str, ...]:
     """What each of several outputs is, in the file's order."""
     outputs = facts.outputs
     fixed = [index for index, output in enumerate(outputs) if output.from_picture is False]
     if len(outputs) == 3 and outputs[0].from_picture is None:
-        if not asked:
+        if not by_name:
             raise OptionError(
                 "which output is the priors cannot be told here: --head ssd takes scores, offsets, priors"
             )

@@ -233,7 +233,7 @@ def _describe_head(statements: AllStatements) -> SourceDescription:
     facts, config, kind = statements.facts, statements.config, statements.kind
     if kind == "none":
         return _describe_raw(statements)
-    notes = () if kind == "auto" else require_fit(facts, kind, asked=statements.options.head == kind)
+    notes = () if kind == "auto" else require_fit(facts, kind, by_name=statements.options.head == kind)
     kind = recognise(facts) if kind == "auto" else kind
     recognition, anchors = RECOGNITIONS[kind], statements.anchors
     if anchors is not None and not recognition.anchors:

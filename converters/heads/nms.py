@@ -107,11 +107,11 @@ def limit_candidates(scores: Float32, *, score_threshold: float, class_first: bo
     flat = scores.reshape(-1)
     above = np.flatnonzero(flat > np.float32(score_threshold))
     order = np.argsort(-flat[above], kind="stable")
-    chosen = np.asarray(above[order[:MAX_CANDIDATES]], np.int64)
+    best = np.asarray(above[order[:MAX_CANDIDATES]], np.int64)
     if class_first:
-        rows, classes = np.divmod(chosen, scores.shape[1])
-        chosen = chosen[np.lexsort((rows, classes, -flat[chosen]))]
-    return chosen
+        rows, classes = np.divmod(best, scores.shape[1])
+        best = best[np.lexsort((rows, classes, -flat[best]))]
+    return best
 
 
 def suppress(
@@ -168,10 +168,9 @@ def with_further_classes(kept: Int64, scores: Float32, thresholds: Thresholds, r
         return kept
     boxes = kept // scores.shape[1]
     classes = np.argsort(-scores[boxes], axis=1, kind="stable")[:, : rule.classes_per_box]
-    found = (boxes[:, None] * scores.shape[1] + classes).reshape(-1)
-    values = scores.reshape(-1)[found]
-    counting = found[values > np.float32(thresholds.score)]
-    order = np.lexsort((counting, -scores.reshape(-1)[counting]))
+    rows, flat = (boxes[:, None] * scores.shape[1] + classes).reshape(-1), scores.reshape(-1)
+    counting = rows[flat[rows] > np.float32(thresholds.score)]
+    order = np.lexsort((counting, -flat[counting]))
     return np.asarray(counting[order][: thresholds.max_detections], np.int64)
 
 

@@ -35,7 +35,7 @@ from converters.heads.arithmetic import (
     softmax,
     split_nodes,
 )
-from converters.heads.base import default_class_names, lists_to_tuples
+from converters.heads.base import lists_to_tuples
 from converters.heads.boxes import Float32, corners_from_centers
 from converters.heads.cells import (
     CellHead,
@@ -209,36 +209,24 @@ def grid_of(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
     return None
 
 
-def fit_class_names(
-    file: str, shape: tuple[int, ...], num_anchors: int, class_names: tuple[str, ...] | None
-) -> tuple[str, ...]:
-    """Check the names against a grid's shape without the batch, or make up as many as it has classes.
+def fit_num_classes(file: str, shape: tuple[int, ...], num_anchors: int, named: int | None) -> int:
+    """The number of classes of a grid's shape without the batch, which must be that of the named ones.
 
     Raises:
         OptionError: no number of classes, or another one than was named, fits the head.
     """
-    channels, fits = math.prod(shape[2:]), dict(fitting_counts(shape))
-    if len(shape) == 4 and num_anchors not in fits:
+    channels, classes, fit = math.prod(shape[2:]), dict(fitting_counts(shape)).get(num_anchors), describe_fit(shape)
+    if len(shape) == 4 and classes is None:
         stated = _count(num_anchors, "anchor is", "anchors are")
-        raise OptionError(f"'{file}': {stated} stated, but {describe_fit(shape)}: check --anchors")
-    if class_names is None:
-        num_classes = fits.get(num_anchors)
-        if num_classes is None:
-            msg = (
-                f"'{file}': {_count(num_anchors, 'anchor', 'anchors')} x (5 + classes) cannot make "
-                f"the head's {channels} channels; {describe_fit(shape)}: check --anchors"
-            )
-            raise OptionError(msg)
-        return default_class_names(num_classes)
-    made = num_anchors * (5 + len(class_names))
-    if fits.get(num_anchors) != len(class_names):
-        msg = (
-            f"'{file}': {_count(num_anchors, 'anchor', 'anchors')} x (5 + "
-            f"{_count(len(class_names), 'class', 'classes')}) = {made} channels, the head has {channels}; "
-            f"{describe_fit(shape)}: check --anchors and --classes"
-        )
-        raise OptionError(msg)
-    return class_names
+        raise OptionError(f"'{file}': {stated} stated, but {fit}: check --anchors")
+    anchors = _count(num_anchors, "anchor", "anchors")
+    if named is not None and classes != named:
+        made = f"{anchors} x (5 + {_count(named, 'class', 'classes')}) = {num_anchors * (5 + named)} channels"
+        raise OptionError(f"'{file}': {made}, the head has {channels}; {fit}: check --anchors and --classes")
+    if classes is None:
+        made = f"{anchors} x (5 + classes) cannot make the head's {channels} channels"
+        raise OptionError(f"'{file}': {made}; {fit}: check --anchors")
+    return classes
 
 
 def describe_fit(shape: tuple[int, ...]) -> str:

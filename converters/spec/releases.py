@@ -36,14 +36,14 @@ ANY_SIZE_OPENVINO = "2025.4"  # older ones do not load the resize rules
 UINT8_MAX_ONNXRUNTIME = "1.24"  # the first whose kernel for Max takes uint8, which ONNX has since opset 12
 
 
-def is_older(found: str, wanted: str) -> bool:
-    """Whether the release ``found`` (``"1.20.1"``, ``"1.24.0.dev3"``) comes before ``wanted`` (``"1.24"``).
+def is_older(release: str, wanted: str) -> bool:
+    """Whether a ``release`` (``"1.20.1"``, ``"1.24.0.dev3"``) comes before ``wanted`` (``"1.24"``).
 
     Example:
         >>> is_older("1.9.0", "1.24"), is_older("1.24.1", "1.24"), is_older("2.0", "1.24")
         (True, False, False)
     """
-    return _numbers(found) < _numbers(wanted)
+    return _numbers(release) < _numbers(wanted)
 
 
 def _numbers(release: str) -> list[int]:

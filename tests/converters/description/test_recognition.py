@@ -191,13 +191,13 @@ def test_what_does_not_fit_is_refused_with_the_numbers(found: SourceFacts, optio
         resolve_spec(found, options)
 
 
-@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("by_name", [False, True])
 @pytest.mark.parametrize("head", RECOGNITIONS)
-def test_every_head_says_no_to_outputs_of_any_number_of_axes(head: str, *, asked: bool) -> None:
+def test_every_head_says_no_to_outputs_of_any_number_of_axes(head: str, *, by_name: bool) -> None:
     """Files may state what they like: no axes, none of a size, very many."""
     for first in range(6):
         for rest in range(6):
             for size in (0, 1, 2**31):
                 found = facts((size,) * first, (size,) * rest)
-                assert RECOGNITIONS[head].misfit(found, asked=asked) is not None
-                RECOGNITIONS[head].misfit(facts((size,) * first), asked=asked)
+                assert RECOGNITIONS[head].misfit(found, by_name=by_name) is not None
+                RECOGNITIONS[head].misfit(facts((size,) * first), by_name=by_name)

@@ -155,8 +155,8 @@ def test_what_the_scores_need_and_which_column_is_the_background_follow_from_fac
     assert built(SCORES).parts == ("offsets", "scores")
     unknown = facts(output(91, "SOFTMAX"), OFFSETS, OFFSETS)
     assert build_ssd(unknown, stated(PriorStatement())).parts == ("scores", "offsets", "priors")  # type: ignore[attr-defined]
-    assert "cannot be told here: --head ssd takes" in (is_no_ssd(unknown, asked=False) or "")
-    assert is_no_ssd(unknown, asked=True) is None
+    assert "cannot be told here: --head ssd takes" in (is_no_ssd(unknown, by_name=False) or "")
+    assert is_no_ssd(unknown, by_name=True) is None
     assert (built(SCORES).num_classes, built(SCORES).background, built(SCORES).activation) == (90, True, "none")
     assert built(output(3, "LOGISTIC"), tuple("abc")).background is False
     assert built(output(3, "SOFTMAX"), tuple("ab")).background is True
@@ -207,7 +207,7 @@ REFUSED: dict[str, tuple[SourceFacts, PriorStatement, tuple[str, ...] | None, st
 def test_what_is_missing_or_does_not_fit_is_refused(
     found: SourceFacts, said: PriorStatement, names: tuple[str, ...] | None, told: str
 ) -> None:
-    assert is_no_ssd(found, asked=False) is None
+    assert is_no_ssd(found, by_name=False) is None
     with pytest.raises(OptionError, match=told):
         build_ssd(found, stated(said, names))
 
@@ -224,7 +224,7 @@ def test_what_is_missing_or_does_not_fit_is_refused(
     ],
 )
 def test_outputs_of_another_head_are_none(found: SourceFacts, told: str) -> None:
-    assert told in (is_no_ssd(found, asked=False) or "")
+    assert told in (is_no_ssd(found, by_name=False) or "")
 
 
 NPY = b"\x93NUMPY\x01\x00\x76\x00"

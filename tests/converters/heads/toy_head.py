@@ -62,7 +62,7 @@ class ToyHead(CellHead):
         return np.pad(CellHead.rows(self, outputs), ((0, 0), (0, 0), (4, 0)))
 
 
-def is_no_toy(facts: SourceFacts, *, asked: bool) -> str | None:  # noqa: ARG001 - a table's call
+def is_no_toy(facts: SourceFacts, *, by_name: bool) -> str | None:  # noqa: ARG001 - a table's call
     shapes = [output.shape for output in facts.outputs]
     return None if [len(shape) for shape in shapes] == [3] and shapes[0][2] == 1 else "a toy is one grid of scores"
 
