@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -113,12 +113,25 @@ class Head(ABC):
         Raises:
             ValueError: the arrays are not this head's.
         """
-        require_arrays(self, outputs)
+        self._require(outputs)
         with np.errstate(over="ignore"):  # what is beyond float32 is infinite, and clips to the border
             return self._decode(outputs)
 
+    def _require(self, outputs: Sequence[Float32]) -> None:
+        wanted = self.raw_outputs()
+        is_float = all(array.dtype == np.float32 for array in outputs)
+        is_one_batch = len({array.shape[:1] for array in outputs}) == 1
+        if [array.shape[1:] for array in outputs] != [raw.shape for raw in wanted] or not (is_float and is_one_batch):
+            expected = ", ".join(f"{raw.name} float32 {_sizes(('N', *raw.shape))}".strip() for raw in wanted)
+            given = ", ".join(f"{array.dtype} {_sizes(array.shape)}" for array in outputs)
+            raise ValueError(f"a {self.kind} head takes {expected}, got {given or 'nothing'}")
+
+    @abstractmethod
+    def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]: ...
+
+    @abstractmethod
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
-        """Write what ``decode`` does as ONNX nodes.
+        """Write what ``decode`` does as ONNX nodes behind a graph.
 
         Args:
             writer: the graph to append to.
@@ -126,18 +139,7 @@ class Head(ABC):
 
         Returns:
             Boxes ``[N, B, 4]`` and scores ``[N, B, NC]``.
-
-        Raises:
-            ValueError: the values have known shapes that are not this head's.
         """
-        require_values(self, outputs)
-        return self._decode_nodes(writer, outputs)
-
-    @abstractmethod
-    def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]: ...
-
-    @abstractmethod
-    def _decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]: ...
 
     @abstractmethod
     def default_boxes(self) -> Float32:
@@ -224,42 +226,12 @@ def level_outputs(shapes: Sequence[tuple[int, ...]]) -> tuple[RawOutput, ...]:
     return tuple(RawOutput(f"level_{index}" if shapes[1:] else "", shape) for index, shape in enumerate(shapes))
 
 
-def require_arrays(head: Head, outputs: Sequence[Float32]) -> None:
-    """Raise ValueError unless these are the head's raw outputs, float32, all of one batch."""
-    shapes = [raw.shape for raw in head.raw_outputs()]
-    is_float = all(array.dtype == np.float32 for array in outputs)
-    is_one_batch = len({array.shape[:1] for array in outputs}) == 1
-    if [array.shape[1:] for array in outputs] != shapes or not (is_float and is_one_batch):
-        _refuse(head, [f"{array.dtype} {_sizes(array.shape)}" for array in outputs])
-
-
-def require_values(head: Head, outputs: Sequence[ir.Value]) -> None:
-    """Raise ValueError unless these can be the head's raw outputs; a size that is not known fits."""
-    wanted = head.raw_outputs()
-    if len(outputs) != len(wanted) or not all(map(_can_be, outputs, wanted)):
-        _refuse(head, [f"{value.name!r} {value.shape}" for value in outputs])
-
-
-def _refuse(head: Head, outputs: list[str]) -> NoReturn:
-    wanted = ", ".join(f"{raw.name} float32 {_sizes(('N', *raw.shape))}".strip() for raw in head.raw_outputs())
-    raise ValueError(f"a {head.kind} head takes {wanted}, got {', '.join(outputs) or 'nothing'}")
-
-
 def require_pair(value: object, what: str) -> tuple[float, float]:
     """A (width, height) pair of numbers above 0."""
     pair = [require_number(entry, f"each of {what}") for entry in require_entries(value, what)]
     if len(pair) != 2 or min(pair) <= 0:
         raise ValueError(f"{what} must be a (width, height) pair above 0, got {value!r}")
     return pair[0], pair[1]
-
-
-def _can_be(value: ir.Value, wanted: RawOutput) -> bool:
-    if value.shape is None:
-        return True
-    sizes = value.shape.dims
-    return len(sizes) == len(wanted.shape) + 1 and all(
-        not isinstance(size, int) or size == expected for size, expected in zip(sizes[1:], wanted.shape, strict=True)
-    )
 
 
 def _sizes(shape: Sequence[int | str]) -> str:

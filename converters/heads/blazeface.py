@@ -99,7 +99,8 @@ class BlazeFace(CellHead):
         half_sizes = np.maximum(boxes[..., 2:4] / (image * np.float32(2)), np.float32(0))
         return clipped_corners(centers, half_sizes), sigmoid(scores)
 
-    def _decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+    def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+        """The twin of ``decode``."""
         half = len(outputs) // 2
         boxes = concat_nodes(writer, outputs[:half], "head/raw_boxes", axis=1)
         scores = concat_nodes(writer, outputs[half:], "head/raw_scores", axis=1)

@@ -106,7 +106,8 @@ class YoloV5(DecodedHead):
         rows = outputs[0]
         return self._corners(rows[..., 0:2], rows[..., 2:4], axis=-1), rows[..., 4:5] * rows[..., 5:]
 
-    def _decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+    def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+        """The twin of ``decode``."""
         names = ["head/centers_xy_raw", "head/sizes_wh_raw", "head/objectness", "head/class_probabilities"]
         parts = split_nodes(writer, outputs[0], [2, 2, 1, self.num_classes], names, axis=2)
         boxes = self._corner_nodes(writer, parts[0], parts[1], "head/boxes", axis=-1)
@@ -136,7 +137,7 @@ class YoloV8(DecodedHead):
         boxes = self._corners(columns[:, 0:2], columns[:, 2:4], axis=1)
         return np.ascontiguousarray(boxes.swapaxes(1, 2)), np.ascontiguousarray(columns[:, 4:].swapaxes(1, 2))
 
-    def _decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+    def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """Splits and divides along contiguous rows, and transposes only the results."""
         names = ["head/centers_xy_raw", "head/sizes_wh_raw", "head/scores_by_class"]
         centers, sizes, scores = split_nodes(writer, outputs[0], [2, 2, self.num_classes], names, axis=1)

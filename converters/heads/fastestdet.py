@@ -70,7 +70,8 @@ class FastestDet(CellHead):
         classes = np.power(np.maximum(rows[..., 5:], np.float32(0)), CLASS_POWER)
         return clipped_corners(centers, sigmoid(rows[..., 3:5]) / two), np.asarray(objectness * classes, np.float32)
 
-    def _decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+    def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+        """The twin of ``decode``."""
         rows = self._row_nodes(writer, outputs)
         names = ["head/objectness", "head/raw_xy", "head/raw_wh", "head/class_probabilities"]
         objectness, xy, wh, classes = split_nodes(writer, rows, [1, 2, 2, self.num_classes], names, axis=2)

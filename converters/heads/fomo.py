@@ -75,7 +75,8 @@ class Fomo(CellHead):
         boxes = np.repeat(self.default_boxes()[None], len(grid), axis=0)
         return boxes, np.ascontiguousarray(scores.reshape(len(grid), self.num_boxes, self.num_classes))
 
-    def _decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+    def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+        """The twin of ``decode``."""
         grid = outputs[0]
         if not self.activated:
             grid = writer.op("Softmax", [grid], "head/probabilities", axis=3)

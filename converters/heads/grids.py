@@ -168,7 +168,8 @@ class YoloV3(AnchorHead):
             return boxes, decode_scores(rows[..., 4:5], rows[..., 5:])
         return boxes, sigmoid(rows[..., 4:5]) * sigmoid(rows[..., 5:])
 
-    def _decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+    def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+        """The twin of ``decode``."""
         rows = self._row_nodes(writer, outputs)
         names = ["head/raw_xy", "head/raw_wh", "head/raw_objectness", "head/class_logits"]
         xy, wh, objectness, classes = split_nodes(writer, rows, [2, 2, 1, self.num_classes], names, axis=2)
@@ -243,7 +244,8 @@ class YoloV5Raw(AnchorHead):
         half_sizes = wh * wh * (self._anchors_wh() * np.float32(2))
         return clipped_corners(centers, half_sizes), activated[..., 4:5] * activated[..., 5:]
 
-    def _decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+    def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+        """The twin of ``decode``."""
         cells, grid_wh = self._cells_and_grids()
         names = ["head/activated_xy", "head/activated_wh", "head/objectness", "head/class_probabilities"]
         activated = sigmoid_nodes(writer, self._row_nodes(writer, outputs), "head/activated")

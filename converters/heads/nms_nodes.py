@@ -70,7 +70,10 @@ def add_head(
     boxes, decoded = spec.head.decode_nodes(writer, outputs)
     competing, own_classes = decoded, None
     if spec.suppression.across_classes:
-        competing, own_classes = best_classes(writer, decoded)
+        own_classes = writer.op(
+            "ArgMax", [decoded], "head/best_classes", axis=2, keepdims=1
+        )  # the lowest of equal ones
+        competing = writer.op("GatherElements", [decoded, own_classes], "head/best_class_scores", axis=2)
     kept = suppress(writer, boxes, competing, spec, score_threshold=score_threshold, iou_threshold=iou_threshold)
     if spec.suppression.classes_per_box > 1:
         kept, own_classes = with_further_classes(writer, kept, decoded, score_threshold, spec), None
@@ -106,13 +109,6 @@ def _require_name(value: ir.Value, name: str) -> None:
     if value.name != name:
         msg = f"a tensor of the network is named {name!r}, which the contract needs: rename it in the source"
         raise ContractError(msg)
-
-
-def best_classes(writer: GraphWriter, scores: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Score and index ``[N, B, 1]`` of each box's best class, the lowest of equal ones; of scores ``[N, B, NC]``."""
-    indices = writer.op("ArgMax", [scores], "head/best_classes", axis=2, keepdims=1)
-    best = writer.op("GatherElements", [scores, indices], "head/best_class_scores", axis=2)
-    return best, indices
 
 
 def select_best(
@@ -164,11 +160,18 @@ def select_best(
     picks = writer.op("Unsqueeze", [sources, integers(writer, [2], "head/index_axis")], "head/row_source_indices")
     name = "head/row_boxes_unclipped" if rule.unclipped else "detection_boxes"
     boxes = writer.op("GatherND", [kept.boxes, picks], name, batch_dims=1)
+    if rule.unclipped:
+        boxes = clip_nodes(writer, boxes, "detection_boxes")
+    if classes is not None:
+        classes = _index_or_minus_one(writer, classes, valid, "detection_classes")
+    else:  # with one class, 0 or -1 is what the validity says, less 1
+        one = writer.constant(np.int32(1), "head/one_class")
+        classes = writer.op("Sub", [count, one], "detection_classes")
     rows = {
         "num_detections": num_detections,
-        "detection_boxes": clip_nodes(writer, boxes, "detection_boxes") if rule.unclipped else boxes,
+        "detection_boxes": boxes,
         "detection_scores": scores,
-        "detection_classes": _class_or_minus_one(writer, classes, valid, count),
+        "detection_classes": classes,
         "detection_anchors": _index_or_minus_one(writer, anchors, valid, "detection_anchors"),
     }
     if keypoints is not None:
@@ -288,13 +291,6 @@ def _gather_classes(writer: GraphWriter, own_classes: ir.Value, anchors: ir.Valu
     axis = integers(writer, [2], "head/class_axis")
     flat = writer.op("Squeeze", [own_classes, axis], "head/classes_of_boxes")
     return writer.op("GatherElements", [flat, boxes], "head/row_classes", axis=1)
-
-
-def _class_or_minus_one(writer: GraphWriter, classes: ir.Value | None, valid: ir.Value, count: ir.Value) -> ir.Value:
-    """The rows' classes, int32 ``[N, K]``; with one class, 0 or -1 is what the validity says, less 1."""
-    if classes is not None:
-        return _index_or_minus_one(writer, classes, valid, "detection_classes")
-    return writer.op("Sub", [count, writer.constant(np.int32(1), "head/one_class")], "detection_classes")
 
 
 def _index_or_minus_one(writer: GraphWriter, indices: ir.Value, valid: ir.Value, name: str) -> ir.Value:

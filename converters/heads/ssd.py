@@ -199,7 +199,8 @@ class Ssd(Head):
         classes = scores[..., int(self.background) :]
         return sigmoid(classes) if self.activation == "sigmoid" else classes
 
-    def _decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+    def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+        """The twin of ``decode``."""
         arrays = outputs
         if self.joined:
             names = [f"head/{part}" for part in self.parts]

@@ -147,7 +147,8 @@ class YoloV2(CellHead):
         with np.errstate(over="ignore"):
             return exponential_boxes(centers_in_grid(sigmoid(xy), cells, grid_wh), wh, self._anchors_wh())
 
-    def _decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+    def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+        """The twin of ``decode``."""
         rows = self._row_nodes(writer, outputs)
         names = ["head/raw_xy", "head/raw_wh", "head/raw_objectness", "head/class_logits"]
         xy, wh, objectness, class_logits = split_nodes(writer, rows, [2, 2, 1, self.num_classes], names, axis=2)

@@ -99,7 +99,8 @@ class Yolox(CellHead):
             objectness, classes = sigmoid(objectness), sigmoid(classes)
         return boxes, objectness * classes
 
-    def _decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+    def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+        """The twin of ``decode``."""
         cells, grid_wh = self._cells_and_grids()
         rows = self._row_nodes(writer, outputs) if self.separate else outputs[0]
         names = ["head/raw_xy", "head/raw_wh", "head/objectness_raw", "head/classes_raw"]

@@ -45,7 +45,7 @@ class ToyHead(CellHead):
         boxes = np.repeat(self.default_boxes()[None], len(outputs[0]), axis=0)
         return boxes, CellHead.rows(self, outputs)
 
-    def _decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
+    def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         scores = self._row_nodes(writer, outputs)
         nothing = writer.op("Mul", [scores, writer.constant(np.float32(0), "head/zero")], "head/nothing")
         boxes = writer.constant(self.default_boxes(), "head/cell_boxes")
