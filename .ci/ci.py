@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Everything, as a newcomer meets it: a copy of the sources, a fresh environment, the README's commands, the gate, emulators.
+"""Everything, as a newcomer meets it: a fresh environment, the README's commands, the gate, emulators.
 
 1. copies the work tree to a temporary folder (nothing is ever written into the repository);
 2. makes a virtual environment there and runs each ``pip install`` line of README.md in it, exactly as written;
@@ -102,7 +102,7 @@ def install_system_packages() -> None:
 
 
 def assemble_onnxruntime(folder: Path, python: str, env: dict[str, str]) -> None:
-    """ONNX Runtime for C++ where Debian has none: the headers of Debian 13's package, unpacked, and the wheel's library.
+    """ONNX Runtime for C++ where Debian has none: headers of Debian 13's package, unpacked, and the wheel's library.
 
     An apt of its own downloads the package, so that nothing here is upgraded.
     """
@@ -163,7 +163,7 @@ def install_triton_client(venv: Path, scratch: Path, env: dict[str, str]) -> Non
 
 
 def check_compilers(scratch: Path, sources: Path, env: dict[str, str]) -> None:
-    """Run the contract of all runtimes and optimisers on what stays out of everybody's environment: compilers, OpenCV."""
+    """Run the contract of all runtimes and optimisers on what nobody's environment has: compilers, OpenCV."""
     venv = scratch / "venv-compilers"
     must([sys.executable, "-m", "venv", str(venv)], scratch, env)
     python = str(venv / ("Scripts" if os.name == "nt" else "bin") / "python")
@@ -176,7 +176,7 @@ def check_compilers(scratch: Path, sources: Path, env: dict[str, str]) -> None:
 
 
 def check_other_onnxruntimes(scratch: Path, sources: Path, env: dict[str, str]) -> None:
-    """Install xdet beside each onnxruntime that is not the newest, and beside none; the README's commands, and tests."""
+    """Install xdet beside each onnxruntime that is not the newest, and beside none; commands of README, tests."""
     with (sources / "pyproject.toml").open("rb") as file:
         (declared,) = tomllib.load(file)["project"]["optional-dependencies"]["cpu"]
     runtimes = "tests/xdet/runtimes"

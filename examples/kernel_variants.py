@@ -1,4 +1,4 @@
-"""Which form of a stage does ONNX Runtime's CPU run fastest? All forms of one stage give the same codes; one table per stage.
+"""Which form of a stage does ONNX Runtime's CPU run fastest? One table per stage; all its forms give the same codes.
 
     python kernel_variants.py [--sizes 224 416] [--blocks 7] [--stages first second deep leaky]
 
@@ -40,7 +40,7 @@ class Form:
 
 
 class Stage:
-    """Writes the graph of one form: uint8 NHWC in and out; values are passed on by name, NCHW between ``nchw`` and ``end``."""
+    """Writes the graph of one form: uint8 NHWC in and out, NCHW between ``nchw`` and ``end``; a value is its name."""
 
     def __init__(self, *shape: int) -> None:
         self.shape, self.nodes, self.constants = shape, list[Any](), list[Any]()

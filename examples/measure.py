@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
-import math
 import os
 import platform
 import statistics
@@ -53,7 +51,7 @@ def describe_machine() -> str:
 
 
 def convert(source: Path, target: Path, repeats: int) -> tuple[float, str]:
-    """Seconds and peak memory of a process that converts ``source``; this process is still small, which Linux counts in."""
+    """Seconds and peak memory of a process that converts ``source``; Linux counts this one in, which is still small."""
     command = [sys.executable, "-c", CONVERT, str(source), str(target)]
     printed = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(repeats)]
     runs = [line.split(" ", 1) for line in printed]
@@ -98,43 +96,6 @@ def head_share(fused: Path, bare: Path, repeats: int) -> tuple[float, float]:
     return network, (whole - network) / whole
 
 
-def convolution_macs(model: Path) -> dict[str, int]:
-    """Multiply-accumulates per image of every convolution in a finished model's graph, by the node's name."""
-    import onnx
-
-    graph = onnx.load(model).graph
-    constants = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    producers = {name: node for node in graph.node for name in node.output}
-    shapes = {v.name: [size.dim_value for size in v.type.tensor_type.shape.dim] for v in graph.value_info}
-    macs = {}
-    for node in graph.node:
-        if (
-            node.op_type == "Conv"
-        ):  # weights are initialisers behind a DequantizeLinear: (out, in / groups, height, width)
-            weights = constants[producers[node.input[1]].input[0]]
-            macs[node.name] = math.prod(shapes[node.output[0]]) * math.prod(weights[1:])
-    return macs
-
-
-def integer_share(model: Path, folder: Path) -> tuple[float, int]:
-    """The share of the convolutions' multiply-accumulates that ONNX Runtime's profile shows in QLinearConv, and their sum."""
-    import numpy as np
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
-    options.log_severity_level = 3
-    session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    session.run(None, {"image": np.zeros(session.get_inputs()[0].shape, np.uint8)})
-    ran = set()
-    for event in json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")):
-        if event.get("args", {}).get("op_name") == "QLinearConv":
-            ran.add(event["name"].removesuffix("_kernel_time").partition("_token_")[0])
-    macs = convolution_macs(model)
-    total = sum(macs.values())
-    return sum(count for name, count in macs.items() if name in ran) / total, total
-
-
 def sample_photo() -> Path:
     """The astronaut that comes with xdet."""
     import xdet
@@ -156,15 +117,16 @@ def main() -> None:
         seconds, peak = convert(source, fused, arguments.repeats)
         print(f"{source.name}, {source.stat().st_size / 1e6:.1f} MB")
         print(f"  conversion, interpreter start excluded: {seconds:.2f} s, peak {peak}")
-        print(
-            f"  start to first box with the finished model: {first_box_s(fused, sample_photo(), arguments.repeats):.2f} s"
-        )
+        first_s = first_box_s(fused, sample_photo(), arguments.repeats)
+        print(f"  start to first box with the finished model: {first_s:.2f} s")
 
         import xdet
+        from xdet.inspection.coverage import integer_coverage
 
         xdet.convert(source, bare, head="none")
-        share, macs = integer_share(bare, folder)
-        print(f"  multiply-accumulates in QLinearConv: {share:.2%} of {macs / 1e6:.0f} million")
+        coverage = integer_coverage(bare.read_bytes(), file=bare.name)
+        share, macs = coverage.share or 0.0, coverage.macs_total
+        print(f"  multiply-accumulates in integer kernels: {share:.2%} of {macs / 1e6:.0f} million")
         network, head = head_share(fused, bare, arguments.repeats)
         print(f"  network, 1 thread: {network:.2f} ms; fused head: {head:.1%} of the finished model's time")
 

@@ -116,7 +116,8 @@ def main() -> int:
             if asked.price is not None:
                 hours = 1e7 / (there.per_s / workers) / 3600
                 print(
-                    f"    10,000,000 photographs: {hours:.0f} processor hours x {asked.price:g} = {hours * asked.price:.2f}"
+                    f"    10,000,000 photographs: {hours:.0f} processor hours x {asked.price:g} = "
+                    f"{hours * asked.price:.2f}"
                 )
     return code
 

@@ -1,4 +1,4 @@
-"""Print one block that tells how a finished model fares on an execution provider here: for an issue, or for docs/runtimes.md.
+"""Print one block about a finished model on an execution provider here: for an issue, or for docs/runtimes.md.
 
 ``python report_accelerator.py person.onnx --source person.tflite --images photos --provider cuda``
 

@@ -47,7 +47,7 @@ def network_pixels(photo: Image.Image, image: dict[str, Any]) -> NDArray[np.uint
 
 
 def place(photo: Image.Image, image: dict[str, Any]) -> tuple[int, int, int, int]:
-    """Left, top, width, height of the photograph in the picture of which boxes are fractions; a letterbox is not filled."""
+    """Left, top, width, height of the photograph in the network's picture, which a letterbox does not fill."""
     width, height = image["width"], image["height"]
     if image["resize"] != "letterbox" or image.get("any_size"):
         return 0, 0, width, height

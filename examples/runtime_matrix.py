@@ -1,4 +1,4 @@
-"""Run detectors in every dialect on every runtime, and print how far each is from ONNX Runtime's CPU kernels, as Markdown.
+"""Run detectors in every dialect on every runtime; print how far each is from ONNX Runtime's CPU kernels, as Markdown.
 
 ``python runtime_matrix.py person.tflite face.tflite --images photos --runtimes openvino,tract,onnxruntime-web``
 

@@ -1,4 +1,4 @@
-"""Do session options, preallocated buffers or batches pay on ONNX Runtime's CPU? One table: milliseconds per image of each way.
+"""Do session options, preallocated buffers or batches pay on ONNX Runtime's CPU? One table of milliseconds per image.
 
     python session_variants.py [MODEL.tflite ...] [--blocks 7] [--threads 1]
 

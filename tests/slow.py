@@ -1,4 +1,4 @@
-"""Tests that the README's command leaves out and ``.ci/run`` runs: slow by nature, and a faster one tests the same ability."""
+"""Tests that the README's command leaves out and ``.ci/run`` runs: slow ones, where a faster one tests the same."""
 
 from __future__ import annotations
 

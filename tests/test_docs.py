@@ -301,7 +301,7 @@ def test_the_measurements_are_printed_with_every_convolution_in_integers(folder:
     assert [line.split(":")[0].strip() for line in lines] == [
         "conversion, interpreter start excluded",
         "start to first box with the finished model",
-        "multiply-accumulates in QLinearConv",
+        "multiply-accumulates in integer kernels",
         "network, 1 thread",
     ]
     assert lines[2].endswith(": 100.00% of 774 million")

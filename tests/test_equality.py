@@ -1,4 +1,4 @@
-"""The promise: raw heads equal LiteRT XNNPACK's in every value, on trained models and real photographs, whatever the target."""
+"""The promise: raw heads equal LiteRT XNNPACK's in every value, on trained models, photographs and all targets."""
 
 from __future__ import annotations
 

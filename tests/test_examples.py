@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from converters.convert import convert_to_bytes
+from converters.heads import HEADS as KNOWN_HEADS
+from converters.options import ConvertOptions
 from xdet.conversion import convert
 
 if TYPE_CHECKING:
@@ -150,3 +153,15 @@ def test_the_block_holds_versions_placement_and_the_check(
     absent = run_example("report_accelerator.py", *files, "--provider", "warp")
     assert absent.returncode == 2
     assert "execution provider 'warp' is not available" in absent.stderr
+
+
+def test_each_head_has_a_network_whose_file_and_sidecar_say_all(tmp_path: Path) -> None:
+    """What the matrix measures with ``--look-alikes``."""
+    pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
+    from tests.every_head import HEADS, write_look_alikes
+
+    assert set(HEADS) == set(KNOWN_HEADS)
+    for path in write_look_alikes(tmp_path):
+        head = convert_to_bytes(path, ConvertOptions()).document.spec.head
+        assert head is not None
+        assert head.kind == path.stem

@@ -1,4 +1,4 @@
-"""An RTSP server for one film: MPEG transport stream in RTP, over the connection itself (RFC 2326, section 10.12; RFC 2250)."""
+"""An RTSP server for one film: MPEG transport stream in RTP, over the connection itself (RFC 2326, 10.12; RFC 2250)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 PACKETS = 7 * 188  # bytes of the stream in one RTP packet
 TRANSPORT_STREAM = 33  # RTP's payload type
-SDP = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\nc=IN IP4 127.0.0.1\r\na=control:track\r\n"
+SDP = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\n"
+SDP += "m=video 0 RTP/AVP 33\r\nc=IN IP4 127.0.0.1\r\na=control:track\r\n"
 ANSWERS = {
     "OPTIONS": "Public: OPTIONS, DESCRIBE, SETUP, PLAY\r\n",
     "DESCRIBE": f"Content-Type: application/sdp\r\nContent-Length: {len(SDP)}\r\n",

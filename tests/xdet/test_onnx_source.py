@@ -1,4 +1,4 @@
-"""An ONNX source in every command: checked against its result bit for bit, inspected, run, measured and timed as it is."""
+"""An ONNX source in every command: checked bit for bit, inspected, run, measured and timed as it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ray: the lines of plain ``xdet detect``, also where a worker is killed, from a store, and behind a stage that decodes."""
+"""Ray: the lines of plain ``xdet detect``, with a worker killed, from a store, and behind a stage that decodes."""
 
 from __future__ import annotations
 

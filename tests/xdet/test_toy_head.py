@@ -1,4 +1,4 @@
-"""A new head is one file and a row in each of two tables: recognised, converted, inspected, checked and detected alike."""
+"""A new head is one file and a row in each of two tables: recognised, converted, inspected, checked and run alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Triton model repository, read by the protobuf of tritonclient and compared with what ONNX Runtime says of the file."""
+"""The Triton model repository, read by tritonclient's protobuf and compared with what ONNX Runtime says of the file."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def read_configs(*paths: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def models(embedded_tflite: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The embedded detector with a dynamic batch, the identity with one, two and any number of pictures, and a raw head."""
+    """The embedded detector with a dynamic batch, the identity with one, two and any number of pictures, a raw head."""
     folder = tmp_path_factory.mktemp("models")
     contents = {
         "embedded": convert_to_bytes(embedded_tflite, ConvertOptions(batch="dynamic")).model,
