@@ -107,15 +107,17 @@ def read_coco(annotations: Path, images: Path) -> Dataset:
             f"'{annotations}' leaves no {what} to evaluate: {len(sections['images'])} image entries, "
             f"{len(sections['categories'])} categories, {len(reader.problems)} left out{first}"
         )
+    labelled = tuple(reader.labelled(image_id) for image_id in sorted(reader.entries))
+    over_the_edge, warning = _look_at_boxes(str(annotations), labelled)
     return Dataset(
         file=str(annotations),
         sha256=hashlib.sha256(data).hexdigest(),
-        images=tuple(reader.labelled(image_id) for image_id in sorted(reader.entries)),
+        images=labelled,
         categories=dict(sorted(reader.categories.items())),
         problems=tuple(reader.problems),
         ignored=dict(reader.ignored),
-        over_the_edge=reader.over_the_edge,
-        warning=reader.guess_form(),
+        over_the_edge=over_the_edge,
+        warning=warning,
     )
 
 
@@ -129,7 +131,6 @@ class _Reader:
         self.truths: dict[int, list[dict[str, Any]]] = {}
         self.problems: list[Problem] = []
         self.ignored: Counter[str] = Counter()
-        self.over_the_edge = 0
         self._left_out: set[int] = set()
         self._annotation_ids: set[int] = set()
         self._folded_names: set[str] = set()
@@ -155,38 +156,8 @@ class _Reader:
             self._annotation_ids.add(entry["id"])
             if entry["image_id"] in self._left_out:
                 self.ignored["annotations_of_ignored_images"] += 1
-                continue
-            self.truths[entry["image_id"]].append(entry)
-            self.over_the_edge += _reaches_over(entry["bbox"], *_size(self.entries[entry["image_id"]]))
-
-    def guess_form(self) -> str | None:
-        """A warning if no box can be meant as it is read, or hardly any: fractions or corners are usual slips."""
-        boxes = np.array([truth["bbox"] for truths in self.truths.values() for truth in truths], np.float64)
-        sides = np.array([_size(self.entries[i]) for i, truths in self.truths.items() for _ in truths], np.float64)
-        if not len(boxes):
-            return None
-        start, extent = boxes[:, :2], boxes[:, 2:]
-        far, half = sides + EDGE_TOLERANCE_PX, extent / 2
-        over = ((start + extent) > far).any(axis=1)
-        count = f"'{self.file}': {int(over.sum())} of {len(boxes)} boxes reach over the"
-        if (boxes <= 1 + 1e-6).all() and (sides > SMALLEST_SIDE).all():
-            return (
-                f"'{self.file}': all {len(boxes)} boxes lie within the first pixel of their image; they look like "
-                "fractions of the image, and COCO has pixels: multiply x and width by the image's width, y and height "
-                "by its height"
-            )
-        if (extent > start).all() and (extent <= far).all() and over.mean() > MOST_OVER_THE_EDGE:
-            return (
-                f"{count} edge, and none would as corners; they look like x1, y1, x2, y2, and COCO has x, y, width, "
-                "height: subtract the first corner from the second"
-            )
-        as_centres = (start >= half - EDGE_TOLERANCE_PX) & (start + half <= far)
-        if as_centres.all() and over.mean() > LEAST_OVER_THE_EDGE:
-            return (
-                f"{count} right or lower edge, and none would around x, y as its centre; x, y is the upper left corner "
-                "in COCO: subtract half the width and half the height"
-            )
-        return None
+            else:
+                self.truths[entry["image_id"]].append(entry)
 
     def labelled(self, image_id: int) -> LabelledImage:
         entry, truths = self.entries[image_id], self.truths[image_id]
@@ -278,13 +249,36 @@ def _box_fault(box: object, size_wh: tuple[int, int] | None) -> str | None:
     return None
 
 
-def _reaches_over(box: Sequence[float], image_width: int, image_height: int) -> bool:
-    x, y, width, height = box
-    return (
-        min(x, y) < -EDGE_TOLERANCE_PX
-        or x + width > image_width + EDGE_TOLERANCE_PX
-        or y + height > image_height + EDGE_TOLERANCE_PX
-    )
+def _look_at_boxes(file: str, images: Sequence[LabelledImage]) -> tuple[int, str | None]:
+    """How many boxes reach over the edge; a warning if none, or hardly any, can be meant as it is read.
+
+    Fractions, corners and centres are usual slips.
+    """
+    boxes = np.concatenate([image.boxes_xywh_px for image in images])
+    if not len(boxes):
+        return 0, None
+    sides = np.repeat([image.size_wh for image in images], [len(image.areas) for image in images], axis=0)
+    start, extent, far = boxes[:, :2], boxes[:, 2:], sides + EDGE_TOLERANCE_PX
+    over_far = (start + extent > far).any(axis=1)
+    over_any = over_far | (start < -EDGE_TOLERANCE_PX).any(axis=1)
+    as_centres = (start >= extent / 2 - EDGE_TOLERANCE_PX) & (start + extent / 2 <= far)
+    count, warning = f"'{file}': {int(over_far.sum())} of {len(boxes)} boxes reach over the", None
+    if (boxes <= 1 + 1e-6).all() and (sides > SMALLEST_SIDE).all():
+        warning = (
+            f"'{file}': all {len(boxes)} boxes lie within the first pixel of their image; they look like fractions of "
+            "the image, and COCO has pixels: multiply x and width by the image's width, y and height by its height"
+        )
+    elif (extent > start).all() and (extent <= far).all() and over_far.mean() > MOST_OVER_THE_EDGE:
+        warning = (
+            f"{count} edge, and none would as corners; they look like x1, y1, x2, y2, and COCO has x, y, width, height: "
+            "subtract the first corner from the second"
+        )
+    elif as_centres.all() and over_far.mean() > LEAST_OVER_THE_EDGE:
+        warning = (
+            f"{count} right or lower edge, and none would around x, y as its centre; x, y is the upper left corner in "
+            "COCO: subtract half the width and half the height"
+        )
+    return int(over_any.sum()), warning
 
 
 def _is_number(value: object) -> bool:

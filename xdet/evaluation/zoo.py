@@ -10,7 +10,7 @@ threshold and it is still free, else a miss. They differ in the area under the c
 - ``zoo-4``: no envelope. ``(0, 1)`` in front, ``(1, 0)`` behind, precision interpolated linearly at 101 recalls,
   trapezoids. Without any detection it is 0 (the two end points alone would make 0.5).
 
-Crowds: the zoo counts them as ordinary ground truth. Where they are to be ignored, a detection whose best ground truth is
+Crowds: the zoo counts them as ordinary ground truth. Where they are ignored, a detection whose best ground truth is
 a crowd of at least that IoU counts neither as hit nor as miss, and the crowd need not be found.
 """
 
