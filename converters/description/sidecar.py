@@ -3,7 +3,7 @@
 ::
 
     {"head": "yolo_v2" or another of docs/heads.md, or "none", "class_names": ["person"],
-     "anchors": [[w, h], ...], "anchor_unit": "cell" | "image" | "pixel",
+     "anchors": [[w, h], ...], "anchor_unit": "cell" | "image" | "pixel", "scale_x_y": [1.05, 1.05],
      "rescaling": {"scale": 0.00392157, "offset": 0.0},
      "resize": "nearest" | "bilinear" | "bilinear-antialias" | "letterbox",
      "priors": "file.npy" | "coco-ssd", "prior_format": "yxhw" | "xywh" | "xyxy" | "yxyx", "variances": [0.1, 0.1, 0.2,
@@ -41,7 +41,7 @@ from converters.description.values import (
     sizes_from_values,
 )
 from converters.errors import LISTED, SourceFileError, list_some, quote_some
-from converters.heads.grids import AnchorHead
+from converters.heads.grids import AnchorHead, YoloV3
 from converters.heads.yolo_v2 import YoloV2
 from converters.spec import SIDECAR_SUFFIX, Anchors, Color, Rescaling, ResizeRule
 
@@ -59,6 +59,7 @@ KEYS = (
     "class_names",
     "anchors",
     "anchor_unit",
+    "scale_x_y",
     "rescaling",
     "resize",
     "color",
@@ -78,6 +79,7 @@ class Sidecar:
         class_names: one name per class.
         anchors: (width, height) pairs in ``anchor_unit``.
         anchor_unit: unit of ``anchors``, or of the list that is used when the sidecar has none.
+        xy_scales: YOLO v4's ``scale_x_y`` of each grid, the finest first.
         rescaling: pixel to real number.
         resize: how photographs get the network's size.
         color: what the channels of the picture are.
@@ -91,6 +93,7 @@ class Sidecar:
     class_names: tuple[str, ...] | None = None
     anchors: SizesWh | None = None
     anchor_unit: StatedUnit | None = None
+    xy_scales: tuple[float, ...] = ()
     rescaling: Rescaling | None = None
     resize: ResizeRule | None = None
     color: Color | None = None
@@ -134,6 +137,7 @@ def read_sidecar(path: Path) -> Sidecar:
         class_names=_read(data, "class_names", where, check_class_names),
         anchors=anchors,
         anchor_unit=unit,
+        xy_scales=_read(data, "scale_x_y", where, _scales) or (),
         rescaling=_rescaling(data, where),
         resize=_read(data, "resize", where, _one_of(get_args(ResizeRule))),
         color=_read(data, "color", where, _one_of(get_args(Color))),
@@ -211,6 +215,13 @@ def _pairs(value: object) -> SizesWh:
     return sizes_from_values(value)
 
 
+def _scales(value: object) -> tuple[float, ...]:
+    scales = value if isinstance(value, list) else []
+    if not scales or any(type(scale) not in (int, float) or not 1 <= scale <= 2 for scale in scales):
+        raise ValueError(f"expected a list of numbers in 1..2, one of each grid, found {value!r}")
+    return tuple(map(float, scales))
+
+
 def _priors(data: Mapping[str, object], folder: Path, where: str) -> PriorStatement:
     named = _read(data, "priors", where, _text)
     if named is not None and not named.startswith("coco-ssd"):
@@ -257,6 +268,10 @@ def sidecar_data(description: SourceDescription, folder: Path) -> dict[str, Any]
         finest_first = sorted(spec.head.grids, key=lambda grid: -grid.rows * grid.columns)
         data["anchors"] = [list(pair) for grid in finest_first for pair in grid.anchors_px]
         data["anchor_unit"] = "pixel"
+        if any(grid.xy_scale != 1 for grid in finest_first):
+            data["scale_x_y"] = [grid.xy_scale for grid in finest_first]
+    if isinstance(spec.head, YoloV3) and spec.head.class_activation == "softmax" and spec.gives_boxes:
+        data["head"] = "st_yolo_x"
     if stated["rescaling"] not in (ASSUMED, INPUT):
         data["rescaling"] = {"scale": spec.image.rescaling.scale, "offset": spec.image.rescaling.offset}
     for name in ("resize", "color"):

@@ -245,7 +245,7 @@ def _describe_head(statements: AllStatements) -> SourceDescription:
         class_names=statements.names_of_people,
         ask_for_anchors=_how_to_state_anchors(facts, kind),
         priors=statements.options.priors.behind(statements.sidecar.priors),
-        xy_scales=config.xy_scales,
+        xy_scales=config.xy_scales or statements.sidecar.xy_scales,
     )
     head = recognition.build(facts, stated)
     statements = statements.fitting(head)

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.description.recognition import RECOGNITIONS
-from converters.description.sidecar import Sidecar, find_sidecar, read_sidecar, sidecar_path
+from converters.description.sidecar import Sidecar, find_sidecar, read_sidecar, sidecar_data, sidecar_path, sidecar_text
+from converters.description.statements import SourceOptions, describe_source
 from converters.errors import SourceFileError
+from converters.facts import SourceFacts, SourceOutput
 from converters.spec import Rescaling
 
 if TYPE_CHECKING:
@@ -67,6 +69,29 @@ def test_the_sidecar_stands_beside_the_model_under_its_stem(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    ("options", "written_keys"),
+    [
+        (SourceOptions(head="st_yolo_x", anchors=((0.5, 1.5), (2.0, 1.0), (1.0, 1.0))), {"head": "st_yolo_x"}),
+        (SourceOptions(head="yolo_v3", anchors=tuple((8.0 * i, 9.0 * i) for i in range(1, 7))), {"head": "yolo_v3"}),
+    ],
+    ids=["st_yolo_x", "yolo_v4"],
+)
+def test_what_is_written_describes_the_same_head(
+    options: SourceOptions, written_keys: dict[str, object], tmp_path: Path
+) -> None:
+    outputs = tuple(SourceOutput(str(rows), (rows, 3 * rows // 2, 21)) for rows in (2, 4))
+    facts, model = SourceFacts("m.tflite", 64, 96, outputs, "uint8", None), tmp_path / "m.tflite"
+    if options.head == "yolo_v3":
+        written(tmp_path, json.dumps({"scale_x_y": [1.1, 1.05]}))
+        written_keys |= {"scale_x_y": [1.1, 1.05]}
+    description = describe_source(model, facts, options)
+    data = sidecar_data(description, tmp_path)
+    assert written_keys.items() <= data.items()
+    written(tmp_path, sidecar_text(data))
+    assert describe_source(model, facts, SourceOptions()).spec.head == description.spec.head
+
+
+@pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"class_name": []}, "unknown keys 'class_name' (did you mean 'class_names'?); known are head"),
@@ -90,6 +115,8 @@ def test_the_sidecar_stands_beside_the_model_under_its_stem(tmp_path: Path) -> N
         ({"resize": "area"}, "resize: expected one of nearest, bilinear, bilinear-antialias, letterbox, found 'area'"),
         ({"color": "hsv"}, "color: expected one of rgb, bgr, grey, found 'hsv'"),
         ({"licence": 1}, "licence: expected text, found 1"),
+        ({"scale_x_y": [1.05, 3]}, "scale_x_y: expected a list of numbers in 1..2, one of each grid, found [1.05, 3]"),
+        ({"scale_x_y": []}, "scale_x_y: expected a list of numbers"),
     ],
 )
 def test_a_wrong_value_is_named_with_file_and_key(change: dict[str, object], said: str, tmp_path: Path) -> None:
