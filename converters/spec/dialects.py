@@ -46,14 +46,14 @@ DIALECTS: tuple[Dialect, ...] = (
         "dequantised",
         "--dequantize",
         "float32: the source's weights as scale x (code - zero-point), activations that nothing rounds",
-        "CoreML, MNN, TensorRT without int8, GPUs: whoever has no Q/DQ, or none with zero-points",
+        "CoreML, MNN, TensorRT without int8, GPUs: runtimes without Q/DQ, or without zero-points",
         lambda document: document.dequantize,
     ),
     Dialect(
         "float",
         "",
         "float32, as the source's (of a float source)",
-        "whoever compiles float networks",
+        "compilers of float networks",
         lambda document: document.activations == "float32",
     ),
     Dialect(
