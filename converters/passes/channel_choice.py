@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.graph import GraphWriter, constant_of
+from converters.integer.kernels import MOVERS
 from converters.passes.base import Changed, Rewrite, Skipped, link, producer, take_over
 
 if TYPE_CHECKING:
@@ -68,9 +69,8 @@ def _chain_to(end: ir.Value) -> _Chain | None:
     """The steps in front of ``end``, as far back as they only move codes."""
     steps: list[tuple[ir.Node, ir.Value]] = []
     value = end
-    while (moved := _segment(value)) is not None:
-        value, found = moved
-        steps = found + steps
+    while (segment := _segment(value)) is not None:
+        value, steps = segment[0], segment[1] + steps
     return _Chain(value, tuple(steps), end) if steps else None
 
 
@@ -120,32 +120,13 @@ def chosen_channels(chain: _Chain) -> NDArray[np.int64] | None:
 
 def _moved(node: ir.Node, value: ir.Value, array: NDArray[Any]) -> NDArray[Any] | None:
     """What a step gives; None where it is computed at run time, or fits no such array."""
-    if node.op_type == "Transpose":
-        return array.transpose(node.attributes.get_ints("perm", list(range(array.ndim))[::-1]))
-    constants = [None if v is None else constant_of(v) for v in node.inputs[1:]]
-    if not constants or any(c is None for c in constants):
+    operands = [constant_of(operand) for operand in node.inputs[1:]]
+    if any(operand is None for operand in operands):
         return None
-    first, *rest = (c for c in constants if c is not None)
-    axis = node.attributes.get_int("axis", 0)
-    if node.op_type == "Gather":
-        return np.take(array, first, axis)
-    if node.op_type == "Split":
-        return np.split(array, np.cumsum(first)[:-1], axis)[node.outputs.index(value)]
-    if node.op_type == "Slice":
-        return _sliced(array, [first, *rest])
-    sizes = [array.shape[i] if n == 0 else int(n) for i, n in enumerate(first) if n or i < array.ndim]
-    known = int(np.prod([n for n in sizes if n > 0]))
-    fits = array.size % known == 0 if -1 in sizes else array.size == known
-    return array.reshape(sizes) if fits and len(sizes) == len(first) else None
-
-
-def _sliced(array: NDArray[Any], numbers: list[NDArray[Any]]) -> NDArray[Any] | None:
-    if len(numbers) != 4:
+    try:
+        return MOVERS[node.op_type](node, array, operands)[node.outputs.index(value)]
+    except (ValueError, IndexError, NotImplementedError):
         return None
-    index = [slice(None)] * array.ndim
-    for start, end, axis, step in zip(*(n.tolist() for n in numbers), strict=True):
-        index[axis] = slice(start, None if step < 0 and end < -array.shape[axis] else end, step)
-    return array[tuple(index)]
 
 
 def _replace(graph: ir.Graph, chain: _Chain, channels: NDArray[np.int64]) -> None:

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
+from converters.any_size import network_picture
 from converters.graph import GraphWriter
-from converters.resizing import network_picture
 from converters.spec import Color, ImageInput, Rescaling, ResizeRule
 from tests.converters.sessions import session_of
 from xdet.pictures.images import network_pixels, read_image
