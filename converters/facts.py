@@ -1,4 +1,4 @@
-"""What a source file itself tells about its detector: picture size, outputs, input encoding. Every importer fills it in."""
+"""What a source file itself says of its detector: picture size, outputs, input encoding. Importers fill it in."""
 
 from __future__ import annotations
 
@@ -114,15 +114,15 @@ def match_outputs(shapes: Sequence[tuple[int, ...]], wanted: Sequence[RawOutput]
     Raises:
         ValueError: they do not belong together.
     """
-    left, found = list(range(len(shapes))), []
+    left, places = list(range(len(shapes))), []
     for output in wanted:
         fits = [i for i in left if shapes[i] == output.shape]
         fits += [i for i in left if math.prod(shapes[i]) == output.size]
         if not fits:
             break
-        found.append(fits[0])
+        places.append(fits[0])
         left.remove(fits[0])
-    if left or len(found) < len(wanted):
+    if left or len(places) < len(wanted):
         listed = ", ".join(f"{output.value_name} {list(output.shape)}" for output in wanted)
         raise ValueError(f"expected the outputs {listed}, found {', '.join(str(list(s)) for s in shapes)}")
-    return tuple(found)
+    return tuple(places)

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from converters.calibration import Calibration, observe_ranges
 from converters.errors import list_some
-from converters.graph import GraphWriter, cut_graph, infer_shapes, network_nodes
+from converters.graph import GraphWriter, constant_of, cut_graph, infer_shapes, network_nodes
 from converters.heads.base import is_raw_output
 
 if TYPE_CHECKING:
@@ -100,11 +100,14 @@ def _ranges(model: ir.Model, spec: DetectorSpec, calibration: Calibration | None
     network = ir.Model(cut_graph(model.graph, raw), ir_version=model.ir_version)
     part = ir.to_proto(network).SerializeToString()
     probes = list(probe_pictures(spec.image))
-    found = observe_ranges(part, spec.image, Calibration(lambda _: iter(probes), len(probes)), batch=batch)
+    on_probes = observe_ranges(part, spec.image, Calibration(lambda _: iter(probes), len(probes)), batch=batch)
     if calibration is None:
-        return found
-    seen = observe_ranges(part, spec.image, calibration, batch=batch)
-    return {name: (min(low, seen[name][0]), max(high, seen[name][1])) for name, (low, high) in found.items()}
+        return on_probes
+    on_photographs = observe_ranges(part, spec.image, calibration, batch=batch)
+    return {
+        name: (min(low, on_photographs[name][0]), max(high, on_photographs[name][1]))
+        for name, (low, high) in on_probes.items()
+    }
 
 
 def _reason(node: ir.Node, ranges: Ranges) -> str | None:
@@ -119,8 +122,8 @@ def _reason(node: ir.Node, ranges: Ranges) -> str | None:
         if max(-low, high) > LARGEST:
             return f"{name} meets numbers of {max(-low, high):.3g}"
     for value in node.inputs:
-        tensor = None if value is None else ir.convenience.get_const_tensor(value)
-        if tensor is not None and tensor.dtype == ir.DataType.FLOAT and not _fits(tensor.numpy()):
+        array = constant_of(value)
+        if array is not None and array.dtype == np.float32 and not _fits(array):
             return f"{name} has weights that float16 cannot hold"
     return None
 
@@ -156,30 +159,28 @@ class _Halving:
     def _half(self, value: ir.Value, reader: ir.Node) -> ir.Value:
         if value in self._cast:
             return self._cast[value]
-        tensor = ir.convenience.get_const_tensor(value)
-        if tensor is None:
+        half, array = value, constant_of(value)
+        if array is None:
             writer = GraphWriter.inserting(self._graph, reader)
             half = writer.op("Cast", [value], f"{value.name}/float16", to=int(ir.DataType.FLOAT16))
             half.type, half.shape = ir.TensorType(ir.DataType.FLOAT16), value.shape
         else:
-            half = self._half_constant(value, tensor.numpy())
+            with np.errstate(over="ignore"):
+                stored = array.astype(np.float16)
+            if self._float32_readers(value):
+                half = GraphWriter.appending(self._graph).constant(stored, f"{value.name}/float16")
+            else:
+                value.const_value, value.type = ir.tensor(stored, name=value.name), ir.TensorType(ir.DataType.FLOAT16)
         self._cast[value] = half
         return half
 
-    def _half_constant(self, value: ir.Value, array: NDArray[np.float32]) -> ir.Value:
-        """In the constant's place where float16 operators alone read it, else beside it."""
-        alone = all(use.node in self._halved and _is_number(use.node, use.idx) for use in value.uses())
-        with np.errstate(over="ignore"):
-            stored = array.astype(np.float16)
-        if not alone:
-            return GraphWriter.appending(self._graph).constant(stored, f"{value.name}/float16")
-        value.const_value = ir.tensor(stored, name=value.name)
-        value.type = ir.TensorType(ir.DataType.FLOAT16)
-        return value
+    def _float32_readers(self, value: ir.Value) -> list[tuple[ir.Node, int]]:
+        readers = [(use.node, use.idx) for use in value.uses()]
+        return [reader for reader in readers if reader[0] not in self._halved or not _is_number(*reader)]
 
     def _halve_output(self, value: ir.Value, node: ir.Node) -> None:
         """Type a result as float16; a Cast gives float32 to the others that read it, and to the head."""
-        others = [use for use in value.uses() if use.node not in self._halved or not _is_number(use.node, use.idx)]
+        others = self._float32_readers(value)
         raw = is_raw_output(str(value.name))
         value.type = ir.TensorType(ir.DataType.FLOAT16)
         self._cast[value] = value
@@ -192,8 +193,8 @@ class _Halving:
         real.name = real.outputs[0].name = name if raw else f"{name}/float32"
         real.outputs[0].type, real.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), value.shape
         self._graph.insert_after(node, real)
-        for use in others:
-            use.node.replace_input_with(use.idx, real.outputs[0])
+        for reader, position in others:
+            reader.replace_input_with(position, real.outputs[0])
         if value.is_graph_output():
             outputs = self._graph.outputs
             outputs[list(outputs).index(value)] = real.outputs[0]

@@ -278,31 +278,31 @@ def network_nodes(graph: ir.Graph) -> Sequence[ir.Node]:
     """
     raw = [value for node in graph for value in node.outputs if is_raw_output(str(value.name))]
     resized = {v for node in graph if node.outputs[0].name == NETWORK_IMAGE for v in node.inputs if v is not None}
-    found = nodes_before(raw, resized)
-    return [node for node in graph if node in found]
+    inside = nodes_before(raw, resized)
+    return [node for node in graph if node in inside]
 
 
-def nodes_before(outputs: Iterable[ir.Value], given: Collection[ir.Value] = ()) -> set[ir.Node]:
-    """The nodes that compute some values, back to the graph's inputs or to ``given`` values inside it."""
-    open_values, found = list(outputs), set[ir.Node]()
+def nodes_before(outputs: Iterable[ir.Value], sources: Collection[ir.Value] = ()) -> set[ir.Node]:
+    """The nodes that compute some values, back to the graph's inputs or to ``sources`` inside it."""
+    open_values, nodes = list(outputs), set[ir.Node]()
     while open_values:
         value = open_values.pop()
-        node = None if value in given else value.producer()
-        if node is not None and node not in found:
-            found.add(node)
+        node = None if value in sources else value.producer()
+        if node is not None and node not in nodes:
+            nodes.add(node)
             open_values.extend(value for value in node.inputs if value is not None)
-    return found
+    return nodes
 
 
-def cut_graph(graph: ir.Graph, outputs: Sequence[ir.Value], given: Collection[ir.Value] = ()) -> ir.Graph:
+def cut_graph(graph: ir.Graph, outputs: Sequence[ir.Value], sources: Collection[ir.Value] = ()) -> ir.Graph:
     """A copy of the part of a graph that computes ``outputs``, with the constants that it reads.
 
-    ``given`` values inside the graph, none of ``outputs``, become inputs of the part, behind those of the graph.
+    ``sources``, values inside the graph and none of ``outputs``, become inputs of the part, behind those of the graph.
     """
-    inside = nodes_before(outputs, given)
+    inside = nodes_before(outputs, sources)
     read = {value for node in inside for value in node.inputs}
     part = ir.GraphView(
-        [value for value in dict.fromkeys([*graph.inputs, *given]) if value in read],
+        [value for value in dict.fromkeys([*graph.inputs, *sources]) if value in read],
         outputs,
         nodes=[node for node in graph if node in inside],
         initializers=[value for value in graph.initializers.values() if value in read],

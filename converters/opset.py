@@ -113,7 +113,7 @@ def _takes(opset: int, node: ir.Node) -> bool:
         return False
     values = ((node.inputs, schema.inputs), (node.outputs, schema.outputs))
     return all(
-        dtype is None or f"tensor({_onnx_name(dtype)})" in formal[min(position, len(formal) - 1)].types
+        dtype is None or f"tensor({dtype.name.lower()})" in formal[min(position, len(formal) - 1)].types
         for actual, formal in values
         for position, dtype in enumerate(map(_dtype, actual[:operands] if actual is node.inputs else actual))
     )
@@ -131,8 +131,3 @@ def _dtype(value: ir.Value | None) -> ir.DataType | None:
     if value is None or value.dtype is not None or value.const_value is None:
         return None if value is None else value.dtype
     return value.const_value.dtype
-
-
-def _onnx_name(dtype: ir.DataType) -> str:
-    """As ``onnx.defs`` writes it: ``uint8``, ``float``."""
-    return dtype.name.lower()

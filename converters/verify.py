@@ -64,9 +64,9 @@ def scales_every_bias_by_its_operands(finished: Finished) -> Iterator[str]:
         if any(part is None for part in parts):
             continue  # told by dequantizes_what_it_multiplies
         (x, _), (w, _), (bias, zero_point) = (part for part in parts if part is not None)
-        wanted = (x * w).astype(np.float32)
-        if bias.dtype != np.float32 or not np.array_equal(bias, np.broadcast_to(wanted, bias.shape)):
-            yield f"the bias of {node.op_type} {node.name!r} has scale {_few(bias)}, expected {_few(wanted)} = x * w"
+        expected = (x * w).astype(np.float32)
+        if bias.dtype != np.float32 or not np.array_equal(bias, np.broadcast_to(expected, bias.shape)):
+            yield f"the bias of {node.op_type} {node.name!r} has scale {_few(bias)}, expected {_few(expected)} = x * w"
         if zero_point.any():
             yield f"the bias of {node.op_type} {node.name!r} has zero-point {_few(zero_point)}, expected 0"
 
@@ -84,13 +84,13 @@ def gives_every_weight_its_own_constants(finished: Finished) -> Iterator[str]:
 
 def speaks_one_dialect(finished: Finished) -> Iterator[str]:
     """Every QuantizeLinear writes codes of the document's dtype."""
-    wanted = np.dtype(finished.document.activations)
+    expected = np.dtype(finished.document.activations)
     for node in finished.model.graph:
         if node.op_type == "QuantizeLinear":
             part = _scale_and_zero_point(node)
-            if part is None or part[1].dtype != wanted:
-                found = "computed codes" if part is None else part[1].dtype.name
-                yield f"QuantizeLinear {node.name!r} writes {found}, expected {wanted.name}"
+            if part is None or part[1].dtype != expected:
+                stated = "computed codes" if part is None else part[1].dtype.name
+                yield f"QuantizeLinear {node.name!r} writes {stated}, expected {expected.name}"
 
 
 def keeps_zero_points_at_0(finished: Finished) -> Iterator[str]:
@@ -208,9 +208,9 @@ def has_the_format(finished: Finished) -> Iterator[str]:
             f"opset {dict(model.opset_imports)} and IR {model.ir_version}, expected {OPSET_RANGE} and "
             f"{IR_VERSIONS.get(opset, 'its own')}"
         )
-    elif finished.document.oldest_runtimes != (wanted := oldest_runtimes(model, finished.document)):
-        found = dict(finished.document.oldest_runtimes)
-        yield f"metadata: the oldest runtimes are said to be {found}, expected {wanted}"
+    elif finished.document.oldest_runtimes != (expected := oldest_runtimes(model, finished.document)):
+        stated = dict(finished.document.oldest_runtimes)
+        yield f"metadata: the oldest runtimes are said to be {stated}, expected {expected}"
     for node in refused_nodes(model.graph, opset) if opset in IR_VERSIONS else ():
         yield f"{node.op_type} {node.name!r} is not of opset {opset}"
     foreign = sorted({node.domain for node in model.graph if node.domain not in ("", "ai.onnx")})
@@ -223,10 +223,10 @@ def has_the_inputs_and_outputs(finished: Finished) -> Iterator[str]:
     document, graph = finished.document, finished.model.graph
     expected = contract_io(document.spec, finished.batch, freeze_thresholds=document.freeze_thresholds)
     for what, values, tensors in zip(("inputs", "outputs"), (graph.inputs, graph.outputs), expected, strict=True):
-        found = [_described(value) for value in values]
-        wanted = [_promised(tensor) for tensor in tensors]
-        if found != wanted:
-            yield f"{what} {', '.join(found)}, expected {', '.join(wanted)}"
+        stated = [_described(value) for value in values]
+        promised = [_promised(tensor) for tensor in tensors]
+        if stated != promised:
+            yield f"{what} {', '.join(stated)}, expected {', '.join(promised)}"
     defaults = {name for name in graph.initializers if name in {v.name for v in graph.inputs}}
     optional = {tensor.name for tensor in expected[0] if tensor.optional}
     if defaults != optional:
@@ -236,10 +236,10 @@ def has_the_inputs_and_outputs(finished: Finished) -> Iterator[str]:
 def names_the_raw_outputs(finished: Finished) -> Iterator[str]:
     """The raw outputs exist under their names: float32, in the shapes that the document tells."""
     for tensor in raw_outputs(finished.document.spec, finished.batch):
-        wanted = _promised(tensor)
-        found = [_described(v) for node in finished.model.graph for v in node.outputs if v.name == tensor.name]
-        if found != [wanted]:
-            yield f"raw output {', '.join(found) or 'missing'}, expected {wanted}"
+        expected = _promised(tensor)
+        stated = [_described(v) for node in finished.model.graph for v in node.outputs if v.name == tensor.name]
+        if stated != [expected]:
+            yield f"raw output {', '.join(stated) or 'missing'}, expected {expected}"
 
 
 def has_static_shapes(finished: Finished) -> Iterator[str]:

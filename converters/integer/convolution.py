@@ -110,13 +110,13 @@ def _dense(image: NDArray[np.int32], weights: NDArray[Any], window: Window) -> N
     for n in range(count):
         for top in range(0, rows, step):
             block = taps[n, top : top + step]
-            rolled, found = block.reshape(-1, matrix.shape[1]), sums[n, top : top + step]
+            rolled, part = block.reshape(-1, matrix.shape[1]), sums[n, top : top + step]
             for place, piece in enumerate(pieces):
-                products = (rolled[:, piece] @ matrix[:, piece].T).reshape(found.shape)
+                products = (rolled[:, piece] @ matrix[:, piece].T).reshape(part.shape)
                 if place:
-                    found += products.astype(np.int32)
+                    part += products.astype(np.int32)
                 else:
-                    found[...] = products
+                    part[...] = products
     return sums.transpose(0, 3, 1, 2)
 
 

@@ -14,6 +14,7 @@ Operators that only move numbers: codes are moved as they are, and keep scale an
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,7 @@ def combine(node: ir.Node, inputs: Inputs) -> Value:
 
 
 def mat_mul(_node: ir.Node, inputs: Inputs) -> Value:
-    """MatMul of two computed operands, with broadcasting; runtimes multiply codes, or reals in an order of their own."""
+    """MatMul of computed operands, with broadcasting; runtimes multiply codes, or reals in an order of their own."""
     a, b = (value.array.astype(np.float64) for value in reals_of(inputs))
     return Reals((a @ b).astype(np.float32), exact=False)
 
@@ -95,7 +96,7 @@ def softmax(node: ir.Node, inputs: Inputs) -> Value:
 
 
 def arg_max(node: ir.Node, inputs: Inputs) -> Value:
-    """The first place of the largest number along an axis; of equal float32 numbers the first is each runtime's, too."""
+    """The first place of the largest number along an axis; of equal numbers every runtime takes the first, too."""
     array, axis = to_reals(first_of(inputs)).array, node.attributes.get_int("axis", 0)
     places = np.asarray(array.argmax(axis))
     return Reals(np.expand_dims(places, axis) if node.attributes.get_int("keepdims", 1) else places)
@@ -221,9 +222,10 @@ def move(node: ir.Node, inputs: Inputs) -> list[Value]:
     """The results of a node of ``MOVERS``; one, but for Split."""
     x = first_of(inputs)
     operands = [None if value is None else to_reals(value).array for value in inputs[1:]]
-    carrier, moved = _carrier(x)
-    arrays = MOVERS[node.op_type](node, moved, operands)
-    return [_carried(carrier, array) for array in arrays]
+    if isinstance(x, Tabulated) or (isinstance(x, Quantized) and x.scale.size == 1):
+        return [replace(x, codes=codes) for codes in MOVERS[node.op_type](node, x.codes, operands)]
+    reals = to_reals(x)
+    return [Reals(array, reals.exact) for array in MOVERS[node.op_type](node, reals.array, operands)]
 
 
 def pad(node: ir.Node, inputs: Inputs) -> Value:
@@ -248,22 +250,6 @@ def concatenate(node: ir.Node, inputs: Inputs) -> Value:
         return first.with_codes(np.concatenate(codes, axis))
     reals = [to_reals(value) for value in values]
     return Reals(np.concatenate([r.array for r in reals], axis), exact=all(r.exact for r in reals))
-
-
-def _carrier(value: Value) -> tuple[Value, NDArray[Any]]:
-    """What keeps the meaning, and the array that is moved."""
-    if isinstance(value, Tabulated) or (isinstance(value, Quantized) and value.scale.size == 1):
-        return value, value.codes
-    reals = to_reals(value)
-    return reals, reals.array
-
-
-def _carried(carrier: Value, array: NDArray[Any]) -> Value:
-    if isinstance(carrier, Quantized):
-        return carrier.with_codes(array)
-    if isinstance(carrier, Tabulated):
-        return Tabulated(array, carrier.reals, carrier.exact)
-    return Reals(array, to_reals(carrier).exact)
 
 
 def _reshape(node: ir.Node, x: NDArray[Any], operands: Sequence[Any]) -> list[NDArray[Any]]:

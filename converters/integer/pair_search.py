@@ -1,4 +1,4 @@
-"""Scales and zero-points with which a fused ADD, SUB or MUL gives XNNPACK's codes for every pair, in every runtime's float32.
+"""Numbers with which a fused ADD, SUB or MUL gives XNNPACK's codes for every pair, in every runtime's float32.
 
 XNNPACK's result is linear in both codes before it is rounded (for a product: in their product), and so is a runtime's;
 they round near-ties alike if the runtime's factors are chosen well. The factors tried are the file's own; those of
@@ -13,7 +13,7 @@ Nothing is assumed: a form that is returned was tried on all pairs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,9 +83,9 @@ def gated_pairs(case: PairCase, gate: int) -> Pairs:
 
     ``gate`` is the operand that is the LOGISTIC of the other, 0 or 1.
     """
-    affine, given = (case.a, case.b) if gate == 0 else (case.b, case.a)
+    affine, gated = (case.a, case.b) if gate == 0 else (case.b, case.a)
     codes = np.arange(case.lowest, case.lowest + 256, dtype=np.int64)
-    reals = (codes - given.zero_point) * float(given.scale)
+    reals = (codes - gated.zero_point) * float(gated.scale)
     with np.errstate(over="ignore"):
         steps = 1 / (1 + np.exp(-reals)) / float(affine.scale) + affine.zero_point
     off = SIGMOID_ERROR / float(affine.scale)
@@ -123,15 +123,14 @@ def search_form(case: PairCase, pairs: Pairs, *, may_swap: bool) -> PairForm | N
     best, score = (own, count - len(failing) + REQUIRED * is_proven(case, own, pairs))
     for forms in _stages(case):
         for swapped in (False, True)[: 1 + (may_swap and case.op == "ADD")]:
-            found, points = _best_of(case, forms.swapped if swapped else forms, near, pairs, swapped=swapped)
+            form, points = _best_of(case, forms.swapped if swapped else forms, near, pairs, swapped=swapped)
             if points > score:
-                best, score = found, points
+                best, score = form, points
         if score == REQUIRED + count:
             break
     if score < REQUIRED:
         return None
-    failing = failing_kernels(case, best, pairs)
-    proven = PairForm(best.a, best.b, best.out, best.swapped, failing)
+    proven = replace(best, failing=failing_kernels(case, best, pairs))
     return proven if is_proven(case, proven, pairs) else None
 
 
@@ -236,7 +235,7 @@ def _pivots(case: PairCase) -> list[tuple[int, int, int]]:
     total = moved_a[:, None] * m.m_a + moved_b[None] * m.m_b
     out = case.out.zero_point + (total >> m.shift)
     whole = (total % (1 << m.shift) == 0) & (out >= low) & (out < low + 256)
-    found = [(int(i) + low, int(j) + low, int(out[i, j])) for i, j in zip(*np.nonzero(whole), strict=True)]
+    pivots = [(int(i) + low, int(j) + low, int(out[i, j])) for i, j in zip(*np.nonzero(whole), strict=True)]
     own = (case.a.zero_point, case.b.zero_point, case.out.zero_point)
     upward = -1 if case.op == "SUB" else 1
-    return sorted(found, key=lambda z: (z != own, z[0] + upward * z[1]))[:PIVOTS]
+    return sorted(pivots, key=lambda z: (z != own, z[0] + upward * z[1]))[:PIVOTS]

@@ -36,7 +36,7 @@ NEAR_TIE = 2.0**-6
 def attempt_golden_vector(
     graph: ir.Graph, network: ImportedNetwork, spec: DetectorSpec
 ) -> tuple[GoldenVector | None, tuple[str, ...]]:
-    """The golden vector of an imported network and notes for people; None for float networks and where a note says why."""
+    """The golden vector of an imported network and notes; None for float networks and where a note says why."""
     if network.activations == "float32":
         return None, ()
     try:
@@ -52,29 +52,29 @@ def golden_vector(graph: ir.Graph, head: Sequence[str], spec: DetectorSpec) -> G
         NotEvaluatedError: an operator has no kernel, or an output is not quantised.
     """
     picture = golden_image(spec.image.height, spec.image.width, channels=spec.image.channels)
-    found, inexact = _head(graph, head, picture, Rounding())
+    outputs, inexact = _head(graph, head, picture, Rounding())
     return make_vector(
-        [_raw_codes(output) for output in found],
+        [_raw_codes(output) for output in outputs],
         room_bytes=sum(value.const_value.nbytes for value in graph.initializers.values() if value.const_value),
-        bound_lsb=_largest_change(graph, head, picture, found, exact=False) if inexact else 0,
-        other_kernels_lsb=_largest_change(graph, head, picture, found, exact=True),
+        bound_lsb=_largest_change(graph, head, picture, outputs, exact=False) if inexact else 0,
+        other_kernels_lsb=_largest_change(graph, head, picture, outputs, exact=True),
     )
 
 
-def _raw_codes(found: Quantized) -> RawCodes:
-    shift = 128 if found.codes.dtype == np.int8 else 0
-    codes = (found.codes[0].astype(np.int16) + shift).astype(np.uint8)
-    return RawCodes(codes, np.float32(found.scale), int(found.zero_point) + shift)
+def _raw_codes(output: Quantized) -> RawCodes:
+    shift = 128 if output.codes.dtype == np.int8 else 0
+    codes = (output.codes[0].astype(np.int16) + shift).astype(np.uint8)
+    return RawCodes(codes, np.float32(output.scale), int(output.zero_point) + shift)
 
 
 def _largest_change(
-    graph: ir.Graph, head: Sequence[str], picture: NDArray[np.uint8], found: Sequence[Quantized], *, exact: bool
+    graph: ir.Graph, head: Sequence[str], picture: NDArray[np.uint8], outputs: Sequence[Quantized], *, exact: bool
 ) -> int:
     """Twice the largest change of a head's code when near-ties fall the other way, at least 1."""
     worst = 0
     for shift in (NEAR_TIE, -NEAR_TIE):
         moved, _ = _head(graph, head, picture, Rounding(shift if exact else 0.0, shift))
-        for one, other in zip(moved, found, strict=True):
+        for one, other in zip(moved, outputs, strict=True):
             worst = max(worst, int(np.abs(one.codes.astype(np.int16) - other.codes).max()))
     return max(1, 2 * worst)
 
@@ -86,8 +86,8 @@ def _head(
     evaluation = evaluate(graph, {str(graph.inputs[0].name): picture}, head, rounding=rounding)
     outputs = []
     for name in head:
-        found = evaluation.values[name]
-        if not isinstance(found, Quantized) or found.scale.size != 1 or found.codes.dtype.itemsize != 1:
+        output = evaluation.values[name]
+        if not isinstance(output, Quantized) or output.scale.size != 1 or output.codes.dtype.itemsize != 1:
             raise NotEvaluatedError(f"the head {name!r} is not quantised to 8 bits")
-        outputs.append(found)
+        outputs.append(output)
     return outputs, evaluation.inexact

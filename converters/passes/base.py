@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from converters.graph import constant_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -123,7 +125,9 @@ class Link:
     @property
     def source(self) -> ir.Value:
         """What the node reads."""
-        return _present(self.node.inputs[0])
+        value = self.node.inputs[0]
+        assert value is not None, "Q/DQ inputs are never omitted in the graphs that importers write"  # noqa: S101
+        return value
 
     @property
     def result(self) -> ir.Value:
@@ -135,15 +139,14 @@ class Link:
         return (self.scale, self.zero_point, self.dtype) == (other.scale, other.zero_point, other.dtype)
 
 
-def link(found: ir.Node | None, op_type: str) -> Link | None:
-    """``found`` as a link if it is an ``op_type`` with constant scalar scale and zero-point."""
-    if found is None or found.op_type != op_type or len(found.inputs) != 3:
+def link(node: ir.Node | None, op_type: str) -> Link | None:
+    """``node`` as a link if it is an ``op_type`` with constant scalar scale and zero-point."""
+    if node is None or node.op_type != op_type or len(node.inputs) != 3:
         return None
-    scale, zero_point = (ir.convenience.get_const_tensor(_present(value)) for value in found.inputs[1:])
+    scale, zero_point = (constant_of(value) for value in node.inputs[1:])
     if scale is None or zero_point is None or scale.size != 1 or zero_point.size != 1:
         return None
-    codes = zero_point.numpy()
-    return Link(found, np.float32(scale.numpy().reshape(())), int(codes.reshape(())), codes.dtype)
+    return Link(node, np.float32(scale.reshape(())), int(zero_point.reshape(())), zero_point.dtype)
 
 
 def pair_around(node: ir.Node) -> tuple[Link, Link]:
@@ -207,8 +210,3 @@ def remove_unread(graph: ir.Graph, node: ir.Node | None) -> None:
     graph.remove(node, safe=True)
     for source in sources:
         remove_unread(graph, source)
-
-
-def _present(value: ir.Value | None) -> ir.Value:
-    assert value is not None, "Q/DQ inputs are never omitted in the graphs that importers write"  # noqa: S101
-    return value

@@ -90,13 +90,13 @@ def split_columns(numbers: NDArray[Any]) -> tuple[NDArray[np.int8], tuple[int, .
         ([[[[5, -128, -72]]]], (0, 1, 1))
     """
     parts = int8_parts(numbers)
-    found = [
+    new = [
         (column, part[..., column])
         for column in range(numbers.shape[3])
         for part in parts
         if part is parts[0] or part[..., column].any()
     ]
-    return np.stack([codes for _, codes in found], axis=3), tuple(column for column, _ in found)
+    return np.stack([codes for _, codes in new], axis=3), tuple(column for column, _ in new)
 
 
 @dataclass(frozen=True, slots=True)

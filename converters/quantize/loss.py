@@ -41,42 +41,45 @@ class QuantizationLoss:
 
     photographs: int
     boxes: int  # sure boxes of the float network
-    found: int  # those that the quantised one finds again
+    matched: int  # those that the quantised one finds again
     signal_db: float  # signal to noise of the raw outputs, in decibels
 
     def warning(self, quantize: str) -> str | None:
         """One sentence with the number where the network is ruined, else None."""
         counted = self.boxes >= FEWEST_BOXES
-        if counted and self.found >= LEAST_FOUND * self.boxes:
+        if counted and self.matched >= LEAST_FOUND * self.boxes:
             return None
         if not counted and self.signal_db >= LEAST_DB:
             return None
-        told = f"its outputs are {self.signal_db:.1f} dB above their noise, expected {LEAST_DB:g} or more"
+        measured = f"its outputs are {self.signal_db:.1f} dB above their noise, expected {LEAST_DB:g} or more"
         if counted:
-            share = self.found / self.boxes
-            told = f"of the {self.boxes} boxes that the float network finds, the int8 one finds {self.found} again"
-            told += f" ({share:.0%})"
+            share = self.matched / self.boxes
+            measured = (
+                f"of the {self.boxes} boxes that the float network finds, the int8 one finds {self.matched} again"
+            )
+            measured += f" ({share:.0%})"
         other = {
             "per-tensor": "--quantize per-channel keeps more, above all in depthwise convolutions",
             "per-channel": "leave it float, or calibrate with photographs of what it will see",
         }[quantize]
-        return f"--quantize {quantize} costs this network much: in {self.photographs} calibration photographs, {told}; {other}"
+        photographs = f"{self.photographs} calibration photographs"
+        return f"--quantize {quantize} costs this network much: in {photographs}, {measured}; {other}"
 
 
 def measure_loss(plain: bytes, quantised: bytes, spec: DetectorSpec, options: ConvertOptions) -> QuantizationLoss:
     """Run a network and its quantised form, ONNX files that end at the raw outputs, on photographs and compare."""
     assert options.calibration is not None, "a network was quantised"  # noqa: S101
     images = islice(options.calibration.pixels(spec.image), MOST_PHOTOGRAPHS)
-    count = boxes = found = 0
+    count = boxes = matched = 0
     signal = noise = 0.0
     for one, other in _heads(plain, quantised, images, options.fixed_batch):
         count += 1
         signal += float(np.square(one, dtype=np.float64).sum())
         noise += float(np.square(one.astype(np.float64) - other).sum())
         sure, again = _found_again(one, other, spec)
-        boxes, found = boxes + sure, found + again
+        boxes, matched = boxes + sure, matched + again
     decibels = math.inf if noise == 0 else 10 * math.log10(max(signal, 1e-30) / noise)
-    return QuantizationLoss(count, boxes, found, decibels)
+    return QuantizationLoss(count, boxes, matched, decibels)
 
 
 def _heads(

@@ -263,7 +263,7 @@ def quantize_network(
     loss = measure_loss(proto.SerializeToString(), _serialised(quantised, rewritten.outputs), spec, options)
     LOGGER.info(
         "quantised %s: %d of %d boxes found again in %d photographs, outputs %.1f dB above their noise",
-        options.quantize, loss.found, loss.boxes, loss.photographs, loss.signal_db,
+        options.quantize, loss.matched, loss.boxes, loss.photographs, loss.signal_db,
     )  # fmt: skip
     warning = loss.warning(options.quantize)
     notes = rewritten.notes if warning is None else (warning, *rewritten.notes)

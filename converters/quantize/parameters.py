@@ -46,7 +46,10 @@ LARGEST_BIAS_CODE = 2**30  # half of int32: the sum of products needs the rest
 def keeps_values(node: ir.Node) -> bool:
     """Whether the node's results are some of its inputs' values, and zeros."""
     if node.op_type == "Pad":
-        return _pads_with_zero(node)
+        if node.attributes.get_string("mode", "constant") != "constant":
+            return True  # reflections and edges are the input's own values
+        value = constant_at(node, 2)
+        return not value.any() if value is not None else len(node.inputs) < 3 or node.inputs[2] is None
     if node.op_type == "Resize":
         return node.attributes.get_string("mode", "nearest") == "nearest"
     return node.op_type in MOVERS
@@ -76,25 +79,25 @@ def activation_params(
     Raises:
         ContractError: a value has no range.
     """
-    groups = _Groups()
     activations = [value for node in graph for value in node.outputs if is_activation(value)]
+    groups = {value: {value} for value in activations}  # values that share a quantisation
     for node in graph:
         if keeps_values(node):
             members = [value for value in (*node.inputs, *node.outputs) if value is not None and is_activation(value)]
-            for value in members[1:]:
-                groups.join(members[0], value)
-    bounds: dict[ir.Value, tuple[float, float]] = {}
+            joined = set[ir.Value]().union(*(groups[value] for value in members))
+            groups |= dict.fromkeys(joined, joined)
+    params: dict[ir.Value, QuantParams] = {}
     for value in activations:
         if value.name not in ranges:
             raise ContractError(f"calibration gave no range for {value.name!r}: please report this")
-        low, high = ranges[str(value.name)]
-        root = groups.root(value)
-        seen_low, seen_high = bounds.get(root, (0.0, 0.0))
-        bounds[root] = (min(low, seen_low), max(high, seen_high))
-    given = {groups.root(value): params for value, params in fixed.items()}
-    params = symmetric_params if symmetric else params_of_range
-    by_root = {root: params(*span) for root, span in bounds.items()} | given
-    return {value: by_root[groups.root(value)] for value in activations}
+    for value in activations:
+        if value not in params:
+            low = min(0.0, *(ranges[str(member.name)][0] for member in groups[value]))
+            high = max(0.0, *(ranges[str(member.name)][1] for member in groups[value]))
+            shared = symmetric_params(low, high) if symmetric else params_of_range(low, high)
+            stated = [fixed[member] for member in groups[value] if member in fixed]
+            params |= dict.fromkeys(groups[value], stated[0] if stated else shared)
+    return params
 
 
 def params_of_range(low: float, high: float) -> QuantParams:
@@ -119,34 +122,6 @@ def symmetric_params(low: float, high: float) -> QuantParams:
         (0.015748031437397003, 128)
     """
     return QuantParams.per_tensor(max(-low, high, SMALLEST_SCALE * LARGEST_CODE) / LARGEST_CODE, 128)
-
-
-def _pads_with_zero(node: ir.Node) -> bool:
-    if node.attributes.get_string("mode", "constant") != "constant":
-        return True  # reflections and edges are the input's own values
-    if len(node.inputs) < 3 or node.inputs[2] is None:
-        return True
-    value = constant_at(node, 2)
-    return value is not None and not value.any()
-
-
-class _Groups:
-    """Values that share a quantisation: a union-find."""
-
-    def __init__(self) -> None:
-        self._parents: dict[ir.Value, ir.Value] = {}
-
-    def root(self, value: ir.Value) -> ir.Value:
-        """The group's representative."""
-        while value in self._parents:
-            value = self._parents[value]
-        return value
-
-    def join(self, first: ir.Value, second: ir.Value) -> None:
-        """Make two groups one."""
-        first, second = self.root(first), self.root(second)
-        if first is not second:
-            self._parents[second] = first
 
 
 @dataclass(frozen=True, eq=False)
