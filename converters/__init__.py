@@ -1,4 +1,4 @@
-"""Writes ONNX: turns a detector as its maker left it into one finished graph. People use it through ``xdet.convert``."""
+"""Writes ONNX: turns a detector as its maker left it into one finished graph, through ``xdet.convert``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""onnx_ir without sympy, which it imports for arithmetic on symbolic dimensions: a third of a short conversion, for nothing.
+"""onnx_ir without sympy, which it imports for arithmetic on symbolic sizes: a third of a short conversion, for nothing.
 
 Both modules are executed when one of their attributes is first read, in the caller's program, too. Whoever imports
 onnx_ir before this module has loaded them, and nothing changes.

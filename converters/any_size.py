@@ -310,7 +310,7 @@ def _pass(a: Arithmetic, lines: ir.Value, source: ir.Value, target: ir.Value, gr
 
 
 def _weighted(a: Arithmetic, picked: ir.Value, overlap: ir.Value, group: int) -> ir.Value:
-    """Pixels ``[groups, window, n]`` times overlaps ``[groups, group, window]`` in 22 bit fixed point, rounded to uint8."""
+    """Pixels ``[groups, window, n]`` times overlaps ``[groups, group, window]`` in 22 bit fixed point, as uint8."""
     total = a.op("ReduceSum", overlap, a.constant([2]))
     parts, rest = [], overlap
     for bits in (7, 8):

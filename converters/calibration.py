@@ -56,8 +56,8 @@ class Calibration:
     def __post_init__(self) -> None:
         if self.count < MIN_IMAGES:
             raise OptionError(
-                f"--calibration: {self.count} photographs, expected at least {MIN_IMAGES}: ranges from so few do not hold "
-                "for others; give 50 to 500 of the kind that the detector will see"
+                f"--calibration: {self.count} photographs, expected at least {MIN_IMAGES}: ranges from so few do not "
+                "hold for others; give 50 to 500 of the kind that the detector will see"
             )
         if self.percentile is not None and not 50 <= self.percentile <= 100:
             raise OptionError(f"--percentile must lie in 50..100, got {self.percentile}; 99.99 is usual")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def require_fields(
     owner: object, check: Callable[[object, str], object], *names: str, of: str = "", optional: bool = False
 ) -> None:
-    """Check these attributes of an object one by one; ``of`` stands in front of their names, ``optional`` allows None."""
+    """Check attributes of an object one by one; ``of`` stands in front of their names, ``optional`` allows None."""
     for name in names:
         value = getattr(owner, name)
         if value is not None or not optional:

@@ -137,8 +137,8 @@ def _halved(
 ) -> tuple[str, ...]:
     if network.activations != "float32":
         raise OptionError(
-            f"{opened.path.name}: --float16 is for float networks, and this one computes on {network.activations} codes; "
-            "add --dequantize, or bring the float Keras, TFLite or ONNX file"
+            f"{opened.path.name}: --float16 is for float networks, and this one computes on {network.activations} "
+            "codes; add --dequantize, or bring the float Keras, TFLite or ONNX file"
         )
     return write_float16(model, spec, options.calibration, options.fixed_batch)
 

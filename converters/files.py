@@ -1,7 +1,7 @@
 """Model files: reading a source once, writing a result whole or not at all, telling formats apart.
 
-Writing: the bytes go to a temporary name in the target's folder, which then moves over the target: no reader, crash or full
-disk finds half a file. A symbolic link is followed; a device such as ``/dev/null`` is written to directly.
+Writing: the bytes go to a temporary name in the target's folder, which then moves over the target: no reader, crash or
+full disk finds half a file. A symbolic link is followed; a device such as ``/dev/null`` is written to directly.
 
 What may be replaced: never a file that the same command reads, whatever name or link leads to it, and another file only
 where the user forces it or its first bytes prove that this program made it.

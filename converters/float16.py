@@ -34,14 +34,14 @@ PIXELS = "pixels"  # begins the names of what stands in front of the network
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 # Operators that take float16 from opset 13 on: with all operands; with the first alone, where others are sizes, places.
 WHOLE = frozenset({
-    *("Abs", "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "Div"),
-    *("Elu", "Exp", "Flatten", "Gemm", "GlobalAveragePool", "HardSigmoid", "Identity", "LeakyRelu", "MatMul", "Max"),
-    *("MaxPool", "Min", "Mul", "Neg", "PRelu", "Pad", "Relu", "Sigmoid", "Softmax", "Softplus", "SpaceToDepth", "Sqrt"),
-    *("Sub", "Tanh"),
+    *("Abs", "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace"),
+    *("Div", "Elu", "Exp", "Flatten", "Gemm", "GlobalAveragePool", "HardSigmoid", "Identity", "LeakyRelu", "MatMul"),
+    *("Max", "MaxPool", "Min", "Mul", "Neg", "PRelu", "Pad", "Relu", "Sigmoid", "Softmax", "Softplus", "SpaceToDepth"),
+    *("Sqrt", "Sub", "Tanh"),
 })  # fmt: skip
 FIRST = frozenset({
-    *("Expand", "Gather", "ReduceMax", "ReduceMean", "ReduceMin", "Reshape", "Resize", "Slice", "Split", "Squeeze", "Tile"),
-    *("Transpose", "Unsqueeze"),
+    *("Expand", "Gather", "ReduceMax", "ReduceMean", "ReduceMin", "Reshape", "Resize", "Slice", "Split", "Squeeze"),
+    *("Tile", "Transpose", "Unsqueeze"),
 })  # fmt: skip
 
 

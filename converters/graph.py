@@ -236,7 +236,8 @@ def require_finite(graph: ir.Graph, file: str) -> None:
         largest = float(np.abs(array).max())  # NaN where one is
         if np.isnan(largest) or (array.size > 1 and largest > LARGEST_WEIGHT):
             raise SourceFileError(
-                f"{file}: constant {name!r} holds {largest:g}, expected numbers up to {LARGEST_WEIGHT:g}; train or export again"
+                f"{file}: constant {name!r} holds {largest:g}, expected numbers up to {LARGEST_WEIGHT:g}; "
+                "train or export again"
             )
 
 

@@ -83,7 +83,7 @@ def refused_nodes(graph: ir.Graph, opset: int) -> Sequence[ir.Node]:
 
 
 def oldest_runtimes(model: ir.Model, document: ModelDocument) -> dict[str, str]:
-    """The oldest release that is known to run a stamped model, by runtime; runtimes that do not take it are left out."""
+    """The oldest release known to run a stamped model, by runtime; runtimes that do not take it are left out."""
     oldest = ONNXRUNTIME[model.graph.opset_imports[""]]
     if any(node.op_type == "Max" and _dtype(node.inputs[-1]) == ir.DataType.UINT8 for node in model.graph):
         oldest = UINT8_MAX_ONNXRUNTIME

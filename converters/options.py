@@ -80,7 +80,8 @@ class ConvertOptions:
             raise OptionError(f"batch must be 'dynamic' or a whole number from 1 to 1024, got {self.batch!r}")
         if self.any_size and self.batch != 1:
             raise OptionError(
-                f"--any-size takes one photograph per call, since two rarely have one size; leave --batch {self.batch} out"
+                f"--any-size takes one photograph per call, since two rarely have one size; leave --batch "
+                f"{self.batch} out"
             )
         if self.opset is not None and (type(self.opset) is not int or self.opset not in IR_VERSIONS):
             raise OptionError(f"opset must be a whole number from {OPSET_RANGE}, got {self.opset!r}")
@@ -94,8 +95,8 @@ class ConvertOptions:
             raise OptionError("--dequantize makes a float network and --quantize an int8 one: choose one of them")
         if self.symmetric and self.quantize == "none":
             raise OptionError(
-                "--symmetric chooses how --quantize makes codes: add --quantize per-channel --calibration DIR, and bring a "
-                "float Keras or ONNX source; the integers of a quantised file are fixed"
+                "--symmetric chooses how --quantize makes codes: add --quantize per-channel --calibration DIR, and "
+                "bring a float Keras or ONNX source; the integers of a quantised file are fixed"
             )
         if self.quantize != "none" and self.calibration is None:
             raise OptionError(f"--quantize {self.quantize} needs photographs: add --calibration DIR")

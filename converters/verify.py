@@ -49,7 +49,8 @@ def quantizes_every_product_once(finished: Finished) -> Iterator[str]:
         value = node.outputs[0]
         readers = _readers_through(value, MOVERS if node.op_type == "Gemm" else frozenset())
         if readers != ["QuantizeLinear"]:
-            yield f"{node.op_type} {node.name!r} is read by {', '.join(readers) or 'nothing'}, expected one QuantizeLinear"
+            listed = ", ".join(readers) or "nothing"
+            yield f"{node.op_type} {node.name!r} is read by {listed}, expected one QuantizeLinear"
 
 
 def scales_every_bias_by_its_operands(finished: Finished) -> Iterator[str]:
@@ -72,7 +73,7 @@ def scales_every_bias_by_its_operands(finished: Finished) -> Iterator[str]:
 
 
 def gives_every_weight_its_own_constants(finished: Finished) -> Iterator[str]:
-    """No codes, scale or zero-point of weights or bias is read by a second node: some sessions replace them in place."""
+    """No codes, scale or zero-point of weights or bias has a second reader: some sessions replace them in place."""
     for node in _weighted(finished):
         for value in node.inputs[1:]:
             source = None if value is None else value.producer()

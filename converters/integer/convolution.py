@@ -95,7 +95,7 @@ def multiply(x: Quantized, w: Quantized, bias: Quantized | None) -> Sums:
 
 
 def _dense(image: NDArray[np.int32], weights: NDArray[Any], window: Window) -> NDArray[np.int32]:
-    """Every output channel reads every input channel: blocks of rows, unrolled and multiplied; int32 ``(N, O, H, W)``."""
+    """Every output channel reads every input channel: blocks of unrolled rows; int32 ``(N, O, H, W)``."""
     outputs = weights.shape[0]
     # a row per output channel, as they lie: other orders take ten times as long to copy
     matrix = np.ascontiguousarray(weights.transpose(0, 2, 3, 1), np.float32).reshape(outputs, -1)
@@ -121,7 +121,7 @@ def _dense(image: NDArray[np.int32], weights: NDArray[Any], window: Window) -> N
 
 
 def _pieces(weights: NDArray[np.int64], largest: int) -> list[slice]:
-    """Runs of products whose sums are exact in float32, from the size of each place's weights and of all its factors."""
+    """Runs of products whose sums are exact in float32, from the sizes of each place's weights and of all factors."""
     reached = np.cumsum(weights) * largest
     pieces, start, before = [], 0, 0
     while start < len(weights):

@@ -1,4 +1,4 @@
-"""Evaluate a QDQ graph: a table from operator to kernel, and a walk that forgets values as soon as nobody needs them."""
+"""Evaluate a QDQ graph: a table from operator to kernel, and a walk that forgets values which nobody needs any more."""
 
 from __future__ import annotations
 

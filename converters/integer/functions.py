@@ -147,7 +147,7 @@ def square_table(case: LeakyCase) -> Table:
 
 
 def logistic_table(case: LeakyCase) -> Table:
-    """int64 ``(256,)``: output code for input codes -128..127, at the only output scale there is; the slope is not used."""
+    """int64 ``(256,)``: output code for input codes -128..127, at the only output scale there is."""
     x = case.scale_in * case.relative_inputs.astype(np.float32)
     with np.errstate(over="ignore"):
         return _late_codes(case, (1 / (1 + np.exp(-x.astype(np.float64)))).astype(np.float32))
@@ -194,7 +194,7 @@ def _logistic_room(reals: NDArray[np.float64], wanted: Table) -> float:
 
 
 def concatenated_table(case: LeakyCase) -> Table:
-    """int64 ``(256,)``: output code for input codes -128..127 of an operand of a CONCATENATION; its slope is not used."""
+    """int64 ``(256,)``: output code for input codes -128..127 of an operand of a CONCATENATION."""
     factor = case.scale_in * (np.float32(1) / case.scale_out)
     codes: NDArray[np.float32] = np.arange(256, dtype=np.float32)
     steps = codes * factor + np.float32(-(case.zero_point_in + UINT8)) * factor
@@ -325,7 +325,7 @@ def prelu_tables(case: LeakyCase, slopes: Integers, slope_scale: np.float32) -> 
 
 
 def rescaled(values: Integers, factor: float, *, halves_up: bool = False) -> Integers:
-    """``values * factor`` by a 31-bit multiplier: to nearest, then divided by a power of two, halves away from zero or up.
+    """``values * factor`` by a 31-bit multiplier, to nearest, then by a power of two, halves away from zero or up.
 
     Factors above 1 shift in 32 bits first, which wraps around.
     """

@@ -1,4 +1,4 @@
-"""Golden vectors: one picture that is computed from a seed, and the head's codes that exact integer kernels give for it.
+"""Golden vectors: a picture that is computed from a seed, and the head's codes that exact integer kernels give for it.
 
 The picture is not stored. ``golden_image`` computes it in 64-bit integers alone (splitmix64 of the position, no
 library's generator), so it is the same on every platform and version of numpy. It is built to reach what photographs
@@ -43,7 +43,7 @@ _MIXERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
 def golden_image(height: int, width: int, seed: int = SEED, *, channels: int = 3) -> NDArray[np.uint8]:
-    """The picture, uint8 ``(1, height, width, channels)``: a pure function of its arguments; a grey one is its first channel.
+    """The picture, uint8 ``(1, height, width, channels)``, by its arguments alone; a grey one is its first channel.
 
     Example:
         >>> golden_image(192, 192)[:, :1, :1].tolist()

@@ -129,7 +129,7 @@ def all_codes(case: PairCase) -> Integers:
 
 
 def builtin_codes(case: PairCase) -> Integers:
-    """int64 ``(256, 256)``: output codes for all codes of the first operand (rows) and the second, in ascending order."""
+    """int64 ``(256, 256)``: output codes for all codes of the first operand (rows) and the second, ascending."""
     x, y = (all_codes(case) - affine.zero_point for affine in (case.a, case.b))
     x, y = x[:, None], y[None]
     with np.errstate(over="ignore", under="ignore", divide="ignore"):

@@ -1,4 +1,4 @@
-"""What a value of a QDQ graph is while it is evaluated in integers: float32 arrays exist only where codes do not suffice.
+"""What a value of a QDQ graph is while it is evaluated: float32 arrays exist only where codes do not suffice.
 
 A ``DequantizeLinear`` computes nothing here. It says how codes are to be read, and the operator behind it works on the
 codes.

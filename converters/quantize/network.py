@@ -190,7 +190,7 @@ class Rewriter:
     # -- clamps -------------------------------------------------------------------------------------------------
 
     def _clamp_behind(self, value: ir.Value) -> ir.Node | None:
-        """The Relu or Clip that is the only reader of ``value`` and whose limits the codes of its result keep anyway."""
+        """The Relu or Clip that alone reads ``value`` and whose limits the codes of its result keep anyway."""
         reader, writer = only_consumer(value), value.producer()
         if reader is None or reader.op_type not in CLAMPS or reader.inputs[0] is not value:
             return None
@@ -226,7 +226,7 @@ class Rewriter:
 
 
 def _limits(clamp: ir.Node) -> list[float]:
-    """Lower and upper limit of a Relu or Clip, infinite where it has none; a computed limit is one that no range keeps."""
+    """Lower and upper limit of a Relu or Clip, infinite where there is none; no range keeps a computed one."""
     if clamp.op_type == "Relu":
         return [0.0, math.inf]
     limits = [-math.inf, math.inf]

@@ -52,7 +52,8 @@ def test_progress_is_told_after_every_photograph_and_nothing_is_printed(capsys: 
 
 def test_a_fixed_batch_sees_the_same_photographs() -> None:
     text = f"""<ir_version: 9, opset_import: ["": 19]>
-        net (uint8[3, {SIZE}, {SIZE}, 3] image) => (float[3, {SIZE}, {SIZE}, 3] head) {{ head = Cast<to = 1>(image) }}"""
+        net (uint8[3, {SIZE}, {SIZE}, 3] image) => (float[3, {SIZE}, {SIZE}, 3] head)
+        {{ head = Cast<to = 1>(image) }}"""
     batched = onnx.parser.parse_model(text).SerializeToString()
     alone = observe_ranges(model(), IMAGE, calibration())["scaled"]
     assert observe_ranges(batched, IMAGE, calibration(), batch=3)["head"] == alone

@@ -100,7 +100,7 @@ def test_ordinary_slopes_need_no_table(ratio: float, slope: float, zero_in: int,
 
 @given(cases())
 def test_the_real_function_is_never_far(c: LeakyCase) -> None:
-    """The 8-bit multipliers are off by at most half a 256th, which 255 steps make half a code, and rounding adds one."""
+    """The 8-bit multipliers are off by at most half a 256th, which 255 steps make half a code; rounding adds one."""
     wanted = xnnpack_table(c)
     assume(wanted is not None)
     assert wanted is not None

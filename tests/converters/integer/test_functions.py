@@ -1,4 +1,4 @@
-"""CONCATENATION, HARD_SWISH and PRELU give LiteRT's codes, all of them, at any scales; so do operators that move codes."""
+"""CONCATENATION, HARD_SWISH, PRELU and operators that move codes give all of LiteRT's codes, at any scales."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_every_prelu_is_exact(
 
 
 def test_scales_are_divided_in_float32() -> None:
-    """140 codes times 0.0390625 are 5.46875, of which both roundings make 6; a float64 quotient of the scales would make 5."""
+    """140 codes times 0.0390625 are 5.46875, of which both roundings make 6; a float64 quotient would make 5."""
     shape, quants = (1, 16, 32, 1), (Quant(1 / 256, 74), Quant(0.1, 51))
     slopes = codes((1, 1, 1), "uint8"), Quant(0.005, 255)
     assert_exact(run_single("PRELU", (shape, shape), quants, slopes, dtype="uint8"))

@@ -1,4 +1,4 @@
-"""Golden vectors: the picture is the same everywhere, the codes are exact, and a vector tells how far a head is from it."""
+"""Golden vectors: one picture everywhere, exact codes, and a vector tells how far a head is from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers of fused sums and products with which every pair of codes is XNNPACK's, in the arithmetic of every known kernel."""
+"""Numbers of fused sums and products with which every pair of codes is XNNPACK's, in every known kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of rewrites share: small quantised networks, their codes on ONNX Runtime, and refusals with reasons."""
+"""What tests of rewrites share: small quantised networks, their codes on ONNX Runtime, and refusals with reasons."""
 
 from __future__ import annotations
 

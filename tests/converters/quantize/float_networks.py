@@ -1,4 +1,4 @@
-"""Small float networks in the form that importers write, and photographs for them: random, but the same on every run."""
+"""Small float networks in the form that importers write, and photographs for them: random, the same on every run."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ UNIT = Rescaling(1 / 255, 0.0)
 
 
 def depthwise(net: FloatNetwork, x: ir.Value) -> ir.Value:
-    """Channels of a depthwise convolution whose weights lie a thousandfold apart, made equal behind it, as training may."""
+    """Channels of a depthwise convolution with weights a thousandfold apart, made equal behind it, as training may."""
     op = net.writer.op
     x = op("Relu", [net.conv(x, (8, 3, 3, 3), "c1", strides=[2, 2])], "relu")
     spread = np.logspace(-3, 0, 8, dtype=np.float32)

@@ -28,7 +28,7 @@ UNIT = Rescaling(1 / 255, 0.0)
 
 
 def detector(net: FloatNetwork, x: ir.Value) -> ir.Value:
-    """What this family is made of: LeakyReLU, pools, ReLU6, depthwise and strided convolutions, a sum, a concatenation."""
+    """What this family has: LeakyReLU, pools, ReLU6, depthwise and strided convolutions, a sum, a concatenation."""
     op = net.writer.op
     x = op("LeakyRelu", [net.conv(x, (8, 3, 3, 3), "c1")], "leaky", alpha=0.2)
     x = op("MaxPool", [x], "pool", kernel_shape=[2, 2], strides=[2, 2], auto_pad="VALID")

@@ -89,7 +89,8 @@ def test_onnxruntime_runs_every_convolution_in_integers(tmp_path: Path) -> None:
     session_of(symmetric(source, RESCALINGS["from 0 to 1"]).model, optimised=optimised)
     if tuple(map(int, ort.__version__.split(".")[:2])) < (1, 21):
         pytest.skip(
-            "needs ONNX Runtime 1.21 or newer, pip install -U onnxruntime: older ones make no integers of float32 biases"
+            "needs ONNX Runtime 1.21 or newer, pip install -U onnxruntime: "
+            "older ones make no integers of float32 biases"
         )
     found = {node.op_type for node in onnx.load(optimised).graph.node}
     assert "QLinearConv" in found
