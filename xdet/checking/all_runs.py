@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from xdet.checking.any_size import AnySize, PreparedPictures, compare_any_size
 from xdet.checking.heads.probes import prepare_probes, run_probes
-from xdet.checking.pair import runtime_name
 from xdet.checking.result import Finding, MissingRuntime
 from xdet.checking.runs import OpenRuntimes, Run, Work, run_finished, run_open, run_source, runs_here
 from xdet.errors import MissingExtraError, RuntimeCrashedError, UnsoundOutputError, UsageError, XdetError
@@ -94,7 +93,7 @@ def run_all(inputs: Inputs, finished: Sequence[RuntimeChoices | Runtime], source
     for _, found in (*of_source, *of_model):
         gaps.missing.extend(found.missing)
         gaps.faults.extend(found.faults)
-    names = [runtime_name(choices) for choices in sources]
+    names = [choices.name for choices in sources]
     source_runs = sorted((run for run, _ in of_source if run is not None), key=lambda run: names.index(run.name))
     runs = [run for run, _ in of_model if run is not None]
     probed = _probe_all(inputs, finished, runs, gaps)
@@ -151,7 +150,7 @@ def _one_at_a_time(progress: Callable[[str, int], None]) -> Callable[[str, int],
 
 def _attempt(inputs: Inputs, runtime: RuntimeChoices | Runtime, *, of_source: bool = False) -> tuple[Run | None, _Gaps]:
     """The run of a runtime, None with the reason where it gives none."""
-    gaps, name = _Gaps(inputs.are_named), runtime_name(runtime)
+    gaps, name = _Gaps(inputs.are_named), runtime.name
     with gaps.noting(name):
         return _run(inputs, runtime, name, of_source=of_source), gaps
     return None, gaps
@@ -179,8 +178,8 @@ def _probe_all(
     probing = prepare_probes(inputs.pair) if runs else None
     ran, probed = {run.name for run in runs}, []
     for runtime in runtimes:
-        if probing is not None and isinstance(runtime, RuntimeChoices) and runtime_name(runtime) in ran:
-            with gaps.noting(f"{runtime_name(runtime)}, probes"):
+        if probing is not None and isinstance(runtime, RuntimeChoices) and runtime.name in ran:
+            with gaps.noting(f"{runtime.name}, probes"):
                 probed.append(run_probes(probing, runtime, inputs.runtimes))
     return probed
 
@@ -194,7 +193,7 @@ def _compare_any_size(
     prepared = PreparedPictures(inputs.photographs, inputs.pixels, inputs.placements)
     by_name, any_size = {run.name: run for run in runs}, {}
     for runtime in runtimes:
-        run = by_name.get(runtime_name(runtime))
+        run = by_name.get(runtime.name)
         if run is None or not isinstance(runtime, RuntimeChoices):
             continue
         with gaps.noting(f"{run.name}, photographs of any size"):

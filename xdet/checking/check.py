@@ -156,16 +156,16 @@ def _judge(inputs: Inputs, all_runs: AllRuns, names: Sequence[str], tolerance: T
     pair, own = inputs.pair, inputs.thresholds[0]
     runs = all_runs.of_model
     static, proven = check_static(pair)
-    source = pair.source_graph
+    source = pair.origin.graph
     step = None if source is None else source.head_step(pair.document.spec.network_outputs)
-    reason = NOT_EXACT if pair.document.dequantize else why_not_exact(pair.document, pair.source_graph)
+    reason = NOT_EXACT if pair.document.dequantize else why_not_exact(pair.document, pair.origin.graph)
     comparable = _comparable(pair)
     all_sources = all_runs.of_source if comparable else []
     sources = on_most_images(all_sources)
     exact_runs = [run for run in runs if run.exact and reason is None]
     xnnpack = next((run for run in sources if run.name == XNNPACK), None)
     to_xnnpack = {run.name: distance(run, xnnpack, step) for run in exact_runs} if xnnpack else {}
-    if pair.source_nodes is not None and not pair.document.dequantize:
+    if pair.origin.nodes is not None and not pair.document.dequantize:
         exact_runs, to_xnnpack, reason = same_kernels(runs, sources)
     if pair.document.float16:
         exact_runs, to_xnnpack, reason = [], {}, HALF_NOT_EXACT
@@ -232,14 +232,14 @@ def _judge(inputs: Inputs, all_runs: AllRuns, names: Sequence[str], tolerance: T
 
 def _comparable(pair: OpenedPair) -> bool:
     """Whether heads of source and model are the same numbers: not where one of them alone rounds its activations."""
-    if pair.source_graph is not None or pair.source_nodes is not None:
-        return not pair.rounds_at_run_time
+    if pair.origin.graph is not None or pair.origin.nodes is not None:
+        return not pair.origin.rounds_at_run_time
     return pair.document.activations == "float32"
 
 
 def _other_numbers(pair: OpenedPair) -> str:
     """Why the heads of source and model are not the same numbers."""
-    if pair.rounds_at_run_time:
+    if pair.origin.rounds_at_run_time:
         return (
             "LiteRT rounds this source's float activations to 8 bits at run time, image by image, and the model does not: "
             "compare accuracy with xdet eval"

@@ -74,7 +74,7 @@ def compare_layers(pair: OpenedPair, images: NDArray[np.uint8], runtimes: OpenRu
         ModelError: a source that shares no tensor with the model, or rounds its float activations at run time.
         XdetError: a runtime is not installed, or failed.
     """
-    if pair.rounds_at_run_time:
+    if pair.origin.rounds_at_run_time:
         raise ModelError(
             f"'{pair.source.file}' rounds its float activations at run time, and the model does not: the layers of such a "
             "TFLite file are not compared, its weights are"
@@ -293,7 +293,7 @@ class _Comparing:
 def _shared(pair: OpenedPair, least_bound: int) -> tuple[tuple[_Shared, ...], dict[str, str]]:
     """``_shared_layers``, of which there must be some."""
     shared, absent = _shared_layers(pair, least_bound)
-    if not pair.source_layers:
+    if not pair.origin.layers:
         raise ModelError(
             f"'{pair.source.file}' has no layers that are compared: a quantised ONNX source's operators are the model's own"
         )
@@ -308,7 +308,7 @@ def _shared_layers(pair: OpenedPair, least_bound: int) -> tuple[tuple[_Shared, .
     absent: dict[str, str] = {}
     bounds: dict[str, int] = {}  # of tensors that are absent: they add to those computed from them
     of_twins: dict[str, int] = {}  # a QUANTIZE that changes no code shares the twin, and its rounding
-    for layer in pair.source_layers:
+    for layer in pair.origin.layers:
         twin = pair.document.tensors.get(layer.name)
         own = max(least_bound, layer.bound) if layer.reads else layer.bound
         bound = max([own, *(bounds.get(name, 0) for name in layer.reads)])

@@ -21,12 +21,13 @@ from xdet.checking.numbers.onnx_nodes import compare_nodes
 from xdet.checking.numbers.source_graph import SourceGraph
 from xdet.checking.other_cpus import IMAGES
 from xdet.checking.result import MissingRuntime
-from xdet.errors import ModelError, UsageError
+from xdet.errors import UsageError
 from xdet.model.contract import read_document
 from xdet.model.file import ModelFile, hash_model, read_model_file
 from xdet.model.graph import FinishedGraph, load_onnx
 from xdet.model.surgery import at_network_size
 from xdet.runtimes.base import Runtime
+from xdet.runtimes.finished import converter_errors
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, most_images, parse_runtimes
 
@@ -38,11 +39,32 @@ if TYPE_CHECKING:
 
     from converters.description.statements import SourceOptions, Statements
     from converters.facts import SourceFacts
-    from converters.sources.onnx.dequantized import Pair
     from converters.spec import ModelDocument
     from xdet.checking.numbers.context import Comparison
 
 Compare = Callable[["FinishedGraph", "ModelDocument"], "Comparison"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class CheckedSource:
+    """A source's operators and description, as far as its format tells them.
+
+    Attributes:
+        facts: what it states of the detector.
+        layers: its tensors, in the order in which they are computed.
+        rounds_at_run_time: whether its own runtime rounds activations to codes that the model keeps in float.
+        graph: its tensors and operators; None for formats other than TFLite.
+        compare: compares its numbers with a graph and its document; None where ``problem`` says why not.
+        nodes: its operators; None for formats other than ONNX.
+    """
+
+    facts: SourceFacts
+    layers: tuple[SourceLayer, ...] = ()
+    rounds_at_run_time: bool = False
+    graph: SourceGraph | None = None
+    compare: Compare | None = None
+    problem: str | None = None
+    nodes: ir.Graph | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,21 +72,13 @@ class OpenedPair:
     """A finished model and its source.
 
     Attributes:
-        model: the ONNX file.
+        model: the ONNX file; of one that takes photographs of any size the fixed file inside it.
         document: what its metadata says.
         graph: its operators and constants.
-        source: the source file.
-        source_sha256: hex digest of its bytes.
-        source_graph: its tensors and operators; None for formats other than TFLite.
-        compare_numbers: compares its numbers with a graph and its document; None where ``source_problem`` says why not.
-        source_problem: why its numbers cannot be compared; else None.
-        source_nodes: its operators; None for formats other than ONNX.
+        source: the source file, with its SHA-256.
+        origin: what the source holds.
         stated: what options, sidecar and the source itself state of the detector.
-        source_size: height and width of the source's picture.
-        source_layers: its tensors, in the order in which they are computed.
-        any_size: the ONNX file as it is where it takes photographs of any size; ``model`` is the fixed file inside it,
-            then.
-        rounds_at_run_time: whether its own runtime rounds activations to codes that the model keeps in float.
+        any_size: the ONNX file as it is where it takes photographs of any size.
     """
 
     model: ModelFile
@@ -72,14 +86,8 @@ class OpenedPair:
     graph: FinishedGraph
     source: ModelFile
     source_sha256: str
-    source_graph: SourceGraph | None
+    origin: CheckedSource
     stated: Statements
-    source_size: tuple[int, int]
-    source_layers: tuple[SourceLayer, ...] = ()
-    rounds_at_run_time: bool = False
-    compare_numbers: Compare | None = None
-    source_problem: str | None = None
-    source_nodes: ir.Graph | None = None
     any_size: ModelFile | None = None
 
     @property
@@ -90,7 +98,7 @@ class OpenedPair:
     @property
     def no_yardstick(self) -> str | None:
         """Why other runtimes have no limit: one runtime alone computes the codes of an ONNX source."""
-        if self.source_nodes is None or self.document.activations == "float32":
+        if self.origin.nodes is None or self.document.activations == "float32":
             return None
         return "runtimes round a quantised ONNX source's integers in ways of their own: compare accuracy with xdet eval"
 
@@ -108,169 +116,119 @@ def open_pair(model: Path | ModelFile, source: Path, source_options: SourceOptio
         UsageError: they are not an ONNX file and a source, in this order.
     """
     finished = model if isinstance(model, ModelFile) else read_model_file(model)
-    origin = read_model_file(source)
+    source_file = read_model_file(source)
     if not finished.is_finished:
         raise UsageError(
             f"'{finished.file}' is {finished.format or 'no model'}, expected an ONNX file made by xdet convert; "
             f"the source goes behind `source`"
         )
-    if origin.format is None or origin.format not in SOURCES:
+    if source_file.format is None or source_file.format not in SOURCES:
         known = ", ".join(row.title for row in SOURCES.values())
         raise UsageError(
-            f"'{source}' is {origin.format or 'no model'}, expected the source that '{finished.file}' was made of ({known})"
+            f"'{source}' is {source_file.format or 'no model'}, "
+            f"expected the source that '{finished.file}' was made of ({known})"
         )
     document, any_size = read_document(finished.data, file=finished.file), None
     if document.spec.image.any_size:
         any_size = finished
         finished = replace(finished, data=at_network_size(finished.data, finished.file))
         document = read_document(finished.data, file=finished.file)
-    read = SOURCES[origin.format].compare(origin, document)
+    origin = SOURCES[source_file.format].compare(source_file, document)
     return OpenedPair(
         model=finished,
         document=document,
         graph=FinishedGraph(load_onnx(finished.data, finished.file), file=finished.file),
-        source=origin,
-        source_sha256=hash_model(origin.data),
-        source_graph=read.graph,
-        stated=_stated(origin, read.facts, source_options, document),
-        source_size=(read.facts.height, read.facts.width),
-        source_layers=read.layers,
-        rounds_at_run_time=read.rounds_at_run_time,
-        compare_numbers=read.compare,
-        source_problem=read.problem,
-        source_nodes=read.nodes,
+        source=source_file,
+        source_sha256=hash_model(source_file.data),
+        origin=origin,
+        stated=_stated(source_file, origin.facts, source_options, document),
         any_size=any_size,
     )
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class CheckedSource:
-    """A source's operators and description, as far as its format and its sidecar tell them.
-
-    Attributes:
-        facts: what it states of the detector.
-        layers: its tensors, in the order in which they are computed.
-        rounds_at_run_time: see ``OpenedPair``.
-        graph: likewise.
-        compare: likewise, ``compare_numbers``.
-        problem: why there is no ``compare``.
-        nodes: see ``OpenedPair``.
-    """
-
-    facts: SourceFacts
-    layers: tuple[SourceLayer, ...] = ()
-    rounds_at_run_time: bool = False
-    graph: SourceGraph | None = None
-    compare: Compare | None = None
-    problem: str | None = None
-    nodes: ir.Graph | None = None
-
-
-def read_tflite_source(origin: ModelFile, document: ModelDocument) -> CheckedSource:
+def read_tflite_source(source: ModelFile, document: ModelDocument) -> CheckedSource:
     """What a TFLite source states and computes, as the checks compare it."""
-    from converters.errors import ConversionError
     from converters.sources.tflite.dequantized import dequantized
     from converters.sources.tflite.facts import facts_from_tflite
     from converters.sources.tflite.reader import read_tflite
     from converters.sources.tflite.supported import is_dynamic_range, is_float, require_sound, require_supported
 
-    try:
-        records = read_tflite(origin.data, origin.file)
+    with converter_errors():
+        records = read_tflite(source.data, source.file)
         (require_sound if document.is_taken_over else require_supported)(records)  # as its conversion did
         facts = facts_from_tflite(records)
-    except ConversionError as error:
-        raise ModelError(*error.lines) from error
-    if document.dequantize and not is_float(records):
-        graph = SourceGraph(dequantized(records), records)
-    else:
-        graph = SourceGraph(records)
-    found = CheckedSource(facts, graph.layers(document), is_dynamic_range(records), graph)
+    is_rounded = document.dequantize and not is_float(records)
+    graph = SourceGraph(dequantized(records), records) if is_rounded else SourceGraph(records)
+    layers, rounds = graph.layers(document), is_dynamic_range(records)
     if document.is_taken_over:
-        return replace(found, problem="tf2onnx wrote the graph in its own form, spread and head judge it")
-    return replace(found, compare=partial(compare_tflite, graph))
+        problem = "tf2onnx wrote the graph in its own form, spread and head judge it"
+        return CheckedSource(facts, layers, rounds, graph, problem=problem)
+    return CheckedSource(facts, layers, rounds, graph, compare=partial(compare_tflite, graph))
 
 
-def read_keras_source(origin: ModelFile, document: ModelDocument) -> CheckedSource:
+def read_keras_source(source: ModelFile, document: ModelDocument) -> CheckedSource:
     """Layers and weights, read as data: neither Keras nor TensorFlow is loaded."""
-    from converters.errors import ConversionError, MissingExtraError, UnsupportedModelError
+    from converters.errors import MissingExtraError, UnsupportedModelError
     from converters.facts import SourceFacts, SourceOutput
     from converters.sources.keras.stored import read_keras, read_network
 
     spec = document.spec
     outputs = tuple(SourceOutput(output.name, output.shape) for output in spec.network_outputs)
-    facts = SourceFacts(origin.file, spec.image.height, spec.image.width, outputs, "float32", None, spec.image.channels)
-    try:
-        checked = read_keras(origin.data, origin.file)
-    except MissingExtraError as error:
-        return CheckedSource(facts, problem=str(error))
-    except ConversionError as error:
-        raise ModelError(*error.lines) from error
-    layers = tuple(
-        SourceLayer(layer.name, layer.kind, (), None, is_compared=layer.kind != "InputLayer")
-        for layer in checked.layers
-    )
-    try:
-        steps = network_steps(read_network(checked))
-    except (UnsupportedModelError, MissingExtraError) as error:  # an archive's layers are read without h5py
-        return CheckedSource(facts, layers, problem=str(error))
-    except ConversionError as error:
-        raise ModelError(*error.lines) from error
+    facts = SourceFacts(source.file, spec.image.height, spec.image.width, outputs, "float32", None, spec.image.channels)
+    layers: tuple[SourceLayer, ...] = ()
+    with converter_errors():
+        try:
+            records = read_keras(source.data, source.file)
+            layers = tuple(
+                SourceLayer(layer.name, layer.kind, (), None, is_compared=layer.kind != "InputLayer")
+                for layer in records.layers
+            )
+            steps = network_steps(read_network(records))
+        except (UnsupportedModelError, MissingExtraError) as error:  # an archive's layers are read without h5py
+            return CheckedSource(facts, layers, problem=str(error))
     return CheckedSource(facts, layers, compare=partial(compare_keras, steps))
 
 
-def read_onnx_source(origin: ModelFile, document: ModelDocument) -> CheckedSource:
+def read_onnx_source(source: ModelFile, document: ModelDocument) -> CheckedSource:
     """The operators of an ONNX source at the size of its model; layers only of float networks, which have a bound."""
-    from converters.errors import ConversionError
     from converters.sources.onnx.dequantized import dequantize_graph
     from converters.sources.onnx.importer import activation_codes
     from converters.sources.onnx.network import facts_from_onnx, fixed_graph
     from converters.sources.onnx.reader import read_onnx
 
     image = document.spec.image
-    try:
-        source = read_onnx(origin.data, origin.file, (image.height, image.width))
-        facts, nodes = facts_from_onnx(source), fixed_graph(source)
-        if document.dequantize:
-            pairs = dequantize_graph(nodes, origin.file)
-            layers = tuple(_unrounded(pair) for pair in pairs)
-            return CheckedSource(facts, layers, compare=partial(compare_nodes, nodes), nodes=nodes)
-    except ConversionError as error:
-        raise ModelError(*error.lines) from error
-    own = {name for node in source.proto.graph.node for name in node.output}
+    with converter_errors():
+        records = read_onnx(source.data, source.file, (image.height, image.width))
+        facts, nodes = facts_from_onnx(records), fixed_graph(records)
+        pairs = dequantize_graph(nodes, source.file) if document.dequantize else ()
+    own = {name for node in records.proto.graph.node for name in node.output}
     layers = tuple(
-        SourceLayer(
-            str(value.name), node.op_type, tuple(str(read.name) for read in node.inputs if read is not None), None
-        )
+        SourceLayer(str(value.name), node.op_type, tuple(str(read.name) for read in node.inputs if read), None)
         for node in nodes
         for value in node.outputs
         if value.name in own and value.dtype is not None and value.dtype.name == "FLOAT"
     )
-    if activation_codes(nodes) != "float32":
-        return CheckedSource(facts, compare=partial(compare_nodes, nodes), nodes=nodes)
-    if document.activations != "float32":
+    if document.dequantize:  # what its DequantizeLinear give; the model has these numbers unrounded
+        layers = tuple(
+            SourceLayer(pair.value, "DequantizeLinear", (), None, 1, quant=pair.params, code_range=pair.codes)
+            for pair in pairs
+        )
+    elif activation_codes(nodes) != "float32":
+        layers = ()
+    elif document.activations != "float32":
         return CheckedSource(facts, layers, problem="the model was quantised at conversion")
     return CheckedSource(facts, layers, compare=partial(compare_nodes, nodes), nodes=nodes)
 
 
-def _unrounded(pair: Pair) -> SourceLayer:
-    """A pair of an ONNX source as a layer: its DequantizeLinear, whose numbers the model has unrounded."""
-    return SourceLayer(pair.value, "DequantizeLinear", (), None, 1, quant=pair.params, code_range=pair.codes)
-
-
 def _stated(
-    origin: ModelFile, facts: SourceFacts, source_options: SourceOptions | None, document: ModelDocument
+    source: ModelFile, facts: SourceFacts, source_options: SourceOptions | None, document: ModelDocument
 ) -> Statements:
     from converters.description.statements import SourceOptions, find_statements
-    from converters.errors import ConversionError, OptionError
 
     head = document.spec.head
     grid_hw = (head.grid_h, head.grid_w) if isinstance(head, YoloV2) else None
-    try:
-        return find_statements(origin.path, facts, source_options or SourceOptions(), grid_hw)
-    except OptionError as error:
-        raise UsageError(*error.lines) from error
-    except ConversionError as error:
-        raise ModelError(*error.lines) from error
+    with converter_errors():
+        return find_statements(source.path, facts, source_options or SourceOptions(), grid_hw)
 
 
 Asked = str | Runtime
@@ -282,7 +240,7 @@ def planned_images(
     """How many images all runtimes together, and other processors, will be given: the length of a progress bar."""
     finished, sources = split_runtimes(runtimes, source_format, None)
     counts = count_images(finished, sources, images)
-    return sum(counts[runtime_name(runtime)] for runtime in (*finished, *sources)) + len(cpus) * min(images, IMAGES)
+    return sum(counts[runtime.name] for runtime in (*finished, *sources)) + len(cpus) * min(images, IMAGES)
 
 
 def count_images(
@@ -292,8 +250,9 @@ def count_images(
 
     It is the distance of two of the source's runtimes, on all images.
     """
-    counts = {name: min(images, most_images(name) or images) for name in map(runtime_name, (*finished, *sources))}
-    of_source = [runtime_name(runtime) for runtime in sources]
+    names = [runtime.name for runtime in (*finished, *sources)]
+    counts = {name: min(images, most_images(name) or images) for name in names}
+    of_source = names[len(finished) :]
     if sum(counts[name] == images for name in of_source) < 2:
         counts |= dict.fromkeys(of_source, images)
     return counts
@@ -313,7 +272,7 @@ def split_runtimes(
     sources = [c for c in chosen if source_format in RUNTIMES[str(c.runtime)].formats]
     foreign = [c for c in chosen if c not in sources and "onnx" not in RUNTIMES[str(c.runtime)].formats]
     if foreign:
-        listed = ", ".join(runtime_name(c) for c in foreign)
+        listed = ", ".join(c.name for c in foreign)
         raise UsageError(f"{listed} runs neither ONNX files nor {source_format} sources; leave it out")
     finished = [c for c in chosen if c not in sources]
     if not sources:
@@ -341,8 +300,8 @@ def with_options(
     ]
     if given == list(finished):
         raise UsageError(
-            "options and devices are those of ONNX Runtime's execution providers, and `runtimes` names none besides the CPU's; "
-            "add one, such as onnxruntime:cuda"
+            "options and devices are those of ONNX Runtime's execution providers, and `runtimes` names none besides the "
+            "CPU's; add one, such as onnxruntime:cuda"
         )
     return given
 
@@ -357,14 +316,9 @@ def _checked(model_format: str | None, *, installed: bool) -> list[str]:
     ]
 
 
-def runtime_name(asked: RuntimeChoices | Asked) -> str:
-    """A runtime as results call it."""
-    return asked if isinstance(asked, str) else asked.name
-
-
 def suggest_runtimes(finished: Sequence[RuntimeChoices | Runtime]) -> list[MissingRuntime]:
     """What could be added, and how."""
-    named = {runtime_name(asked).split(":")[0] for asked in finished}
+    named = {asked.name.split(":")[0] for asked in finished}
     found = []
     for name, row in RUNTIMES.items():
         if name in named or "onnx" not in row.formats:

@@ -22,7 +22,7 @@ from tests.xdet.command import ROOT, run_xdet
 from xdet import checking
 from xdet.checking import all_runs, runs
 from xdet.checking.check import check
-from xdet.checking.pair import count_images, open_pair, planned_images, runtime_name, split_runtimes
+from xdet.checking.pair import count_images, open_pair, planned_images, split_runtimes
 from xdet.checking.report import ADVICE, CHANGE_CAUSES, check_text, check_to_json, layer_advice
 from xdet.checking.result import Cause, ChangeCause
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
@@ -107,7 +107,7 @@ def test_slow_kernels_see_all_images_where_the_yardstick_needs_them(
 ) -> None:
     finished, sources = split_runtimes(runtimes, "tflite", None)
     counts = count_images(finished, sources, 9)
-    assert tuple(counts[runtime_name(choices)] for choices in sources) == images
+    assert tuple(counts[choices.name] for choices in sources) == images
 
 
 def test_source_and_model_run_side_by_side_and_stand_in_the_order_in_which_they_are_named(

@@ -57,7 +57,7 @@ def test_a_row_is_what_the_converter_litert_and_check_do(key: tuple[str, str], c
     pair = open_pair(finished, source)
     static, _ = check_static(pair)
     assert static.findings == ()
-    reason = why_not_exact(pair.document, pair.source_graph)
+    reason = why_not_exact(pair.document, pair.origin.graph)
     bounded = {found.op for found, c in zip(model.operators, held, strict=True) if c and c.bound_lsb}
     assert all(name in str(reason) for name in bounded) if bounded else reason is None
     with OpenRuntimes(pair) as runtimes:

@@ -85,4 +85,4 @@ def test_a_check_names_it_where_it_could_be_added(monkeypatch: pytest.MonkeyPatc
     told = {one.name: one.reason for one in pair.suggest_runtimes([])}
     assert told["toy:wood"] == 'pip install "xdet[toy]"'
     asked, _ = pair.split_runtimes(None, "tflite", None)
-    assert "toy:wood" not in [pair.runtime_name(one) for one in asked]
+    assert "toy:wood" not in [one.name for one in asked]

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 def check_static(pair: OpenedPair) -> tuple[PartVerdict, tuple[ProvenChange, ...]]:
     """Compare the two files; the verdict, and what differs on purpose."""
     findings = compare_description(pair)
-    if pair.compare_numbers is None:
-        summary = f"only the description was compared: {pair.source_problem}"
+    if pair.origin.compare is None:
+        summary = f"only the description was compared: {pair.origin.problem}"
         return PartVerdict("static", "failed" if findings else "skipped", summary, findings), ()
     found = Comparison(pair.graph, pair.document)
     if not any(finding.cause == "another-source" for finding in findings):
-        found = pair.compare_numbers(pair.graph, pair.document)
+        found = pair.origin.compare(pair.graph, pair.document)
     proven = tuple(dict.fromkeys(found.proven))
     summary = f"{found.compared:,} numbers compared{found.how}"
     summary += f", {len(proven)} differ on purpose and are proven" if proven else ""

@@ -60,7 +60,7 @@ def _description_faults(spec: DetectorSpec, pair: OpenedPair) -> Iterator[tuple[
             f"class names: the source says {list(stated.class_names)}, the model {list(spec.class_names)}",
         )
     for what, ours, theirs in (
-        ("height and width", (image.height, image.width), pair.source_size),
+        ("height and width", (image.height, image.width), (pair.origin.facts.height, pair.origin.facts.width)),
         ("rescaling", image.rescaling, stated.rescaling),
         ("resize", image.resize, stated.resize),
         ("color", image.color, stated.color),

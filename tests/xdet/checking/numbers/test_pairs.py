@@ -54,7 +54,7 @@ def test_other_numbers_are_proven_by_all_pairs(tmp_path: Path, activations: Acti
     part, proven = check_static(pair)
     assert part.status == "passed", part.findings
     assert any("pairs of codes of ADD equal LiteRT XNNPACK's" in change.proof for change in proven)
-    assert why_not_exact(pair.document, pair.source_graph) is None
+    assert why_not_exact(pair.document, pair.origin.graph) is None
 
 
 @pytest.mark.parametrize("activations", ["uint8", "int8"])
@@ -79,7 +79,7 @@ def test_results_that_litert_wraps_around_are_not_declared_exact(tmp_path: Path)
     model, source = convert(tmp_path, build_network(sum_scale=200.0))
     (tmp_path / "model.onnx").write_bytes(model)
     pair = open_pair(tmp_path / "model.onnx", source)
-    told = str(why_not_exact(pair.document, pair.source_graph))
+    told = str(why_not_exact(pair.document, pair.origin.graph))
     assert "SUB outside XNNPACK's range, where results pass 32,767 codes" in told
     assert "ADD" not in told
 
