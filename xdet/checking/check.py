@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from xdet.checking.all_runs import Inputs, run_all
 from xdet.checking.blame import Accused, diagnose_head, with_layers
-from xdet.checking.heads import HeadVerdicts, judge_heads, judge_runs
+from xdet.checking.heads import judge_heads, judge_runs
 from xdet.checking.heads.spread import (
     XNNPACK,
     allowed,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from converters.description.statements import SourceOptions
     from converters.spec import Thresholds
     from xdet.checking.all_runs import AllRuns
-    from xdet.checking.any_size import AnySize
+    from xdet.checking.heads import HeadVerdicts
     from xdet.checking.heads.spread import Step
     from xdet.checking.pair import OpenedPair
     from xdet.checking.result import (
@@ -122,26 +122,24 @@ def check(
     finished, sources = split_runtimes(runtimes, pair.source.format, threads)
     finished = with_options(finished, provider_options or {}, device)
     named = runtimes.split(",") if isinstance(runtimes, str) else runtimes or ()
-    chosen = tuple(name for name in named if isinstance(name, str)) or None
-    asked = Request(str(model), str(source), chosen, threads, thresholds, source_options)
+    names = tuple(name for name in named if isinstance(name, str)) or None
+    request = Request(str(model), str(source), names, threads, thresholds, source_options)
     has_golden, advance = pair.document.golden is not None, progress or (lambda *_: None)
-    columns = check_on_cpus(cpus, asked, images, has_golden=has_golden, progress=advance)
-    names = image_names(
-        [
-            f"<array {number}>" if isinstance(image, np.ndarray) else image_name(image)
-            for number, image in enumerate(images, start=1)
-        ]
-    )
-    counts = count_images(finished, sources, len(pixels))
-    at = _threshold_pairs(pair, own)
+    other_cpus = check_on_cpus(cpus, request, images, has_golden=has_golden, progress=advance)
+    at, counts = _threshold_pairs(pair, own), count_images(finished, sources, len(pixels))
     with OpenRuntimes(pair, threads, record=layers) as opened:
         inputs = Inputs(
             pair, images, pixels, placements, at, opened, counts, are_named=runtimes is not None, progress=advance
         )
         runs = run_all(inputs, finished, sources)
         runs = replace(runs, missing=[*suggest_runtimes(finished), *runs.missing])
-        result = replace(_judge(inputs, runs, names, tolerance), other_cpus=columns)
+        result = replace(_judge(inputs, runs, _names_of(images), tolerance), other_cpus=other_cpus)
         return with_layers(result, pair, pixels, opened) if layers else result
+
+
+def _names_of(images: Sequence[Photograph]) -> tuple[str, ...]:
+    numbered = enumerate(images, start=1)
+    return tuple(image_names([f"<array {i}>" if isinstance(p, np.ndarray) else image_name(p) for i, p in numbered]))
 
 
 def _threshold_pairs(pair: OpenedPair, own: Thresholds) -> tuple[Thresholds, ...]:
@@ -152,99 +150,134 @@ def _threshold_pairs(pair: OpenedPair, own: Thresholds) -> tuple[Thresholds, ...
     return (own, replace(own, score=LOW_SCORE, iou=spec.thresholds.iou))
 
 
-def _judge(inputs: Inputs, all_runs: AllRuns, names: Sequence[str], tolerance: Tolerance | None) -> CheckResult:
-    pair, own = inputs.pair, inputs.thresholds[0]
-    runs = all_runs.of_model
+def _judge(inputs: Inputs, ran: AllRuns, names: Sequence[str], tolerance: Tolerance | None) -> CheckResult:
+    pair, runs = inputs.pair, ran.of_model
     static, proven = check_static(pair)
-    source = pair.origin.graph
-    step = None if source is None else source.head_step(pair.document.spec.network_outputs)
-    reason = NOT_EXACT if pair.document.dequantize else why_not_exact(pair.document, pair.origin.graph)
-    comparable = _comparable(pair)
-    all_sources = all_runs.of_source if comparable else []
-    sources = on_most_images(all_sources)
-    exact_runs = [run for run in runs if run.exact and reason is None]
-    xnnpack = next((run for run in sources if run.name == XNNPACK), None)
-    to_xnnpack = {run.name: distance(run, xnnpack, step) for run in exact_runs} if xnnpack else {}
-    if pair.origin.nodes is not None and not pair.document.dequantize:
-        exact_runs, to_xnnpack, reason = same_kernels(runs, sources)
-    if pair.document.float16:
-        exact_runs, to_xnnpack, reason = [], {}, HALF_NOT_EXACT
-    near = {run.name: nearest(run, sources, step) for run in runs}
-    limits = None if pair.no_yardstick or pair.document.dequantize else allowed(all_sources, step)
-    if (half := half_bound(pair)) is not None and limits is not None:
-        limits = half, half
-    spread_of = [d for name, d in near.items() if d is not None and name not in to_xnnpack]
-    unit = "LSB" if step is not None else "of the largest value"
-    exact = judge_exact(exact_runs, to_xnnpack, reason, unit)
-    exact = tolerate_heads(exact, to_xnnpack.values(), tolerance)
-    apart = None if comparable else _other_numbers(pair)
-    skipped = (apart or pair.no_yardstick or _no_yardstick(inputs.runtimes, all_runs.missing)) if runs else NOTHING_RAN
-    if pair.document.dequantize:
-        spread = judge_unrounded(pair, inputs.pixels, runs, near, inputs.runtimes)
-    else:
-        spread = judge_spread(spread_of, limits if runs else None, unit, skipped)
-        spread = tolerate_heads(spread, spread_of, tolerance)
-    witness = xnnpack or (sources[0] if sources else None)
-    exact, spread = (_with_diagnosis(inputs, part, runs, witness) for part in (exact, spread))
-    heads, gives_boxes = (judge_runs(runs, all_runs.of_probes, pair.document.spec), pair.document.spec.gives_boxes)
-    boxes = judge_heads(heads, gives_boxes=gives_boxes, has_thresholds=pair.has_thresholds)
-    if all_runs.faults:
-        boxes = replace(boxes, status="failed", findings=(*boxes.findings, *all_runs.faults))
+    heads = _compare_heads(pair, ran)
+    parts = (static, _judge_exact(inputs, ran, heads, tolerance), _judge_spread(inputs, ran, heads, tolerance))
+    verdicts = judge_runs(runs, ran.of_probes, pair.document.spec)
+    boxes = judge_heads(verdicts, gives_boxes=pair.document.spec.gives_boxes, has_thresholds=pair.has_thresholds)
+    if ran.faults:
+        boxes = replace(boxes, status="failed", findings=(*boxes.findings, *ran.faults))
     changes: list[DetectionChange] = []
     deviations: list[Deviation] = []
-    if witness is not None and gives_boxes:
-        largest = max(float(np.abs(witness.heads).max()), 1e-30)
-        unit_value = largest if step is None else float(np.max(step)) or largest
+    if heads.witness is not None and pair.document.spec.gives_boxes:
         for run in runs:
-            room = 0.0 if run.name in to_xnnpack else (limits or (np.inf, np.inf))[0]
-            how = Comparison(pair.document.spec, own, unit_value, room, names, inputs.placements)
-            changes += find_changes(witness, run, how)
-            deviations += [] if tolerance is None else [find_deviation(witness, run, how)]
-    boxes = judge_boxes(boxes, deviations, tolerance)
+            how = _how_boxes_compare(inputs, heads, heads.witness, run, names)
+            changes += find_changes(heads.witness, run, how)
+            deviations += [] if tolerance is None else [find_deviation(heads.witness, run, how)]
     return CheckResult(
         model=pair.file.path.name,
         model_sha256=hash_model(pair.file.data),
         source=pair.source.path.name,
         source_sha256=pair.source_sha256,
         images=tuple(names),
-        unit=unit,
-        thresholds=own,
-        parts=(static, exact, spread, boxes),
-        runs=tuple(
-            _with_note(_line(run, to_xnnpack, near, heads, _bars(run, sources, near, step)), all_runs.any_size)
-            for run in runs
-        ),
-        source_runs=tuple(run.name for run in all_sources),
-        source_images=tuple(len(run.heads) for run in all_sources),
-        yardstick=own_spread(sources, step),
-        allowed_max=None if limits is None else limits[0],
-        allowed_mean=None if limits is None else limits[1],
+        unit=heads.unit,
+        thresholds=inputs.thresholds[0],
+        parts=(*parts, judge_boxes(boxes, deviations, tolerance)),
+        runs=tuple(_line(run, ran, heads, verdicts) for run in runs),
+        source_runs=tuple(run.name for run in heads.all_sources),
+        source_images=tuple(len(run.heads) for run in heads.all_sources),
+        yardstick=own_spread(heads.sources, heads.step),
+        allowed_max=None if heads.limits is None else heads.limits[0],
+        allowed_mean=None if heads.limits is None else heads.limits[1],
         changes=tuple(changes),
         proven=proven,
-        missing=tuple(all_runs.missing),
+        missing=tuple(ran.missing),
         versions=installed_versions("numpy"),
         uncompared=uncompared(pair),
         tolerance=tolerance,
         deviations=tuple(deviations),
-        output_uncompared=apart,
+        output_uncompared=heads.uncompared,
     )
 
 
-def _comparable(pair: OpenedPair) -> bool:
-    """Whether heads of source and model are the same numbers: not where one of them alone rounds its activations."""
-    if pair.origin.graph is not None or pair.origin.nodes is not None:
-        return not pair.origin.rounds_at_run_time
-    return pair.document.activations == "float32"
+@dataclass(frozen=True, eq=False)
+class _Heads:
+    """The raw heads of the model's runs beside those of the source's.
+
+    Attributes:
+        all_sources: the source's runs.
+        sources: those of them that saw all photographs.
+        step: of the source's head; None for floats.
+        exact: what must be equal: the distance by run, or why nothing must be.
+        near: by run, the distance from the nearest of the source's.
+        limits: the most (max, mean) that the others may be off; None without a yardstick.
+        uncompared: why source and model do not compute the same numbers; None where they do.
+    """
+
+    all_sources: Sequence[Run]
+    sources: Sequence[Run]
+    step: Step | None
+    exact: Mapping[str, HeadDistance]
+    not_exact: str | None
+    near: Mapping[str, HeadDistance | None]
+    limits: tuple[float, float] | None
+    uncompared: str | None
+
+    @property
+    def unit(self) -> str:
+        """Of all distances."""
+        return "LSB" if self.step is not None else "of the largest value"
+
+    @property
+    def witness(self) -> Run | None:
+        """The source's run whose boxes are the source's."""
+        xnnpack = next((run for run in self.sources if run.name == XNNPACK), None)
+        return xnnpack or (self.sources[0] if self.sources else None)
 
 
-def _other_numbers(pair: OpenedPair) -> str:
-    """Why the heads of source and model are not the same numbers."""
+def _compare_heads(pair: OpenedPair, ran: AllRuns) -> _Heads:
+    document, graph = pair.document, pair.origin.graph
+    other = _other_numbers(pair)
+    all_sources = ran.of_source if other is None else []
+    sources = on_most_images(all_sources)
+    step = None if graph is None else graph.head_step(document.spec.network_outputs)
+    exact: Mapping[str, HeadDistance] = {}
+    if document.float16 or document.dequantize:
+        not_exact: str | None = HALF_NOT_EXACT if document.float16 else NOT_EXACT
+    elif pair.origin.nodes is not None:
+        exact, not_exact = same_kernels(ran.of_model, sources)
+    else:
+        not_exact = why_not_exact(document, graph)
+        xnnpack = next((run for run in sources if run.name == XNNPACK), None)
+        if not_exact is None and xnnpack is not None:
+            exact = {run.name: distance(run, xnnpack, step) for run in ran.of_model if run.exact}
+    limits = None if pair.no_yardstick or document.dequantize else allowed(all_sources, step)
+    if (half := half_bound(pair)) is not None and limits is not None:
+        limits = half, half
+    near = {run.name: nearest(run, sources, step) for run in ran.of_model}
+    return _Heads(all_sources, sources, step, exact, not_exact, near, limits, other)
+
+
+def _other_numbers(pair: OpenedPair) -> str | None:
+    """Why the heads of source and model are not the same numbers: one of them alone rounds its activations."""
     if pair.origin.rounds_at_run_time:
         return (
-            "LiteRT rounds this source's float activations to 8 bits at run time, image by image, and the model does not: "
-            "compare accuracy with xdet eval"
+            "LiteRT rounds this source's float activations to 8 bits at run time, image by image, and the model does "
+            "not: compare accuracy with xdet eval"
         )
+    if pair.origin.graph is not None or pair.origin.nodes is not None or pair.document.activations == "float32":
+        return None
     return "the model was quantised at conversion: its head is not its float source's; compare accuracy with xdet eval"
+
+
+def _judge_exact(inputs: Inputs, ran: AllRuns, heads: _Heads, tolerance: Tolerance | None) -> PartVerdict:
+    part = judge_exact(heads.exact, heads.not_exact, heads.unit)
+    return _with_diagnosis(inputs, tolerate_heads(part, heads.exact.values(), tolerance), ran.of_model, heads.witness)
+
+
+def _judge_spread(inputs: Inputs, ran: AllRuns, heads: _Heads, tolerance: Tolerance | None) -> PartVerdict:
+    pair, runs = inputs.pair, ran.of_model
+    if pair.document.dequantize:
+        part = judge_unrounded(pair, inputs.pixels, runs, heads.near, inputs.runtimes)
+    else:
+        reason = heads.uncompared or pair.no_yardstick or _no_yardstick(inputs.runtimes, ran.missing)
+        distances = [d for name, d in heads.near.items() if d is not None and name not in heads.exact]
+        limits = heads.limits if runs else None
+        part = judge_spread(distances, limits, heads.unit, reason if runs else NOTHING_RAN)
+        part = tolerate_heads(part, distances, tolerance)
+    return _with_diagnosis(inputs, part, runs, heads.witness)
 
 
 def _no_yardstick(runtimes: OpenRuntimes, missing: Sequence[MissingRuntime]) -> str:
@@ -270,36 +303,27 @@ def _with_diagnosis(inputs: Inputs, part: PartVerdict, runs: Sequence[Run], witn
     return replace(part, findings=(*part.findings, *more))
 
 
-def _line(
-    run: Run,
-    exact: dict[str, HeadDistance],
-    near: dict[str, HeadDistance | None],
-    heads: HeadVerdicts,
-    bars: tuple[HistogramBar, ...],
-) -> RuntimeLine:
-    verdict, probes = heads.photographs.get(run.name), heads.probes.get(run.name)
+def _how_boxes_compare(inputs: Inputs, heads: _Heads, witness: Run, run: Run, names: Sequence[str]) -> Comparison:
+    largest = max(float(np.abs(witness.heads).max()), 1e-30)
+    unit = largest if heads.step is None else float(np.max(heads.step)) or largest
+    room = 0.0 if run.name in heads.exact else (heads.limits or (np.inf, np.inf))[0]
+    return Comparison(inputs.pair.document.spec, inputs.thresholds[0], unit, room, names, inputs.placements)
+
+
+def _line(run: Run, ran: AllRuns, heads: _Heads, verdicts: HeadVerdicts) -> RuntimeLine:
+    verdict, probes = verdicts.photographs.get(run.name), verdicts.probes.get(run.name)
+    near, any_size = heads.near[run.name], ran.any_size.get(run.name)
+    bars: tuple[HistogramBar, ...] = ()
+    if near is not None:
+        bars = histogram(run, next(source for source in heads.sources if source.name == near.second), heads.step)
     return RuntimeLine(
         name=run.name,
         images=len(run.heads),
-        must_be_exact=run.name in exact,
-        nearest=near[run.name],
-        head_equal=None if verdict is None else heads.follows(run.name),
-        notes=heads.notes(run.name),
+        must_be_exact=run.name in heads.exact,
+        nearest=near,
+        head_equal=None if verdict is None else verdicts.follows(run.name),
+        notes=(*verdicts.notes(run.name), *([] if any_size is None else [any_size.note])),
         histogram=bars,
         probes=None if probes is None else probes.heads,
         probes_followed=None if probes is None else probes.followed,
     )
-
-
-def _with_note(line: RuntimeLine, sized: Mapping[str, AnySize]) -> RuntimeLine:
-    """The line of a runtime, with what it did with photographs of any size."""
-    found = sized.get(line.name)
-    return line if found is None else replace(line, notes=(*line.notes, found.note))
-
-
-def _bars(
-    run: Run, sources: Sequence[Run], near: dict[str, HeadDistance | None], step: Step | None
-) -> tuple[HistogramBar, ...]:
-    """The histogram of a run's differences from the source run that is nearest."""
-    found = near[run.name]
-    return () if found is None else histogram(run, next(s for s in sources if s.name == found.second), step)

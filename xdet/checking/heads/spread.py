@@ -111,29 +111,26 @@ def allowed(sources: Sequence[Run], step: Step | None) -> tuple[float, float] | 
     return max(LEAST_MAX, *largest), max(LEAST_MEAN, widest.mean_steps)
 
 
-def same_kernels(runs: Sequence[Run], sources: Sequence[Run]) -> tuple[list[Run], dict[str, HeadDistance], str | None]:
-    """What ``judge_exact`` needs for an ONNX source: its own operators run on the same kernels in both files.
+def same_kernels(runs: Sequence[Run], sources: Sequence[Run]) -> tuple[dict[str, HeadDistance], str | None]:
+    """What must be equal of an ONNX source, whose operators run on the same kernels in both files, or why nothing must.
 
     ONNX Runtime may still fuse them in another way, since a model has operators in front and behind. Where that shows
     as no more than float32 sums in another order, nothing is declared exact.
     """
     source = next((run for run in sources if run.name == ONNX_SOURCE), None)
-    ours = [run for run in runs if run.name == ONNX_MODEL]
-    if source is None or not ours:
-        return [], {}, "ONNX Runtime's CPU kernels did not run with both files"
-    found = {run.name: distance(run, source, None) for run in ours}
-    off = [d for d in found.values() if d.differing]
-    if not off or any(d.max_steps > FLOAT_BOUND for d in off):
-        return ours, found, None
-    told = f"{off[0].differing:,} of {off[0].values:,} values differ, by up to {off[0].max_steps:.4g} of the largest"
-    return ([], {}, f"no pair is declared exact: {told}, since ONNX Runtime optimises the two graphs in other ways")
+    ours = next((run for run in runs if run.name == ONNX_MODEL), None)
+    if source is None or ours is None:
+        return {}, "ONNX Runtime's CPU kernels did not run with both files"
+    found = distance(ours, source, None)
+    if not found.differing or found.max_steps > FLOAT_BOUND:
+        return {ours.name: found}, None
+    told = f"{found.differing:,} of {found.values:,} values differ, by up to {found.max_steps:.4g} of the largest"
+    return {}, f"no pair is declared exact: {told}, since ONNX Runtime optimises the two graphs in other ways"
 
 
-def judge_exact(
-    runs: Sequence[Run], distances: Mapping[str, HeadDistance], reason: str | None, unit: str = "LSB"
-) -> PartVerdict:
-    """Part (b): the distances to XNNPACK, or to an ONNX source on the same kernels, unless ``reason`` says why not."""
-    compared = [distances[run.name] for run in runs if run.name in distances]
+def judge_exact(distances: Mapping[str, HeadDistance], reason: str | None, unit: str = "LSB") -> PartVerdict:
+    """Part (b): distances to XNNPACK, or to an ONNX source on the same kernels, unless ``reason`` says why not."""
+    compared = list(distances.values())
     if reason is not None or not compared:
         why = reason or "no runtime with exact integer kernels and LiteRT XNNPACK ran together"
         return PartVerdict("exact", "skipped", why)
@@ -141,8 +138,8 @@ def judge_exact(
         Finding(
             "exact",
             "layer",
-            f"{d.first} differs from {d.second} in {d.differing:,} of {d.values:,} head values, by up to {d.max_steps:.4g} "
-            f"{unit} (mean {d.mean_steps:.4g}); expected 0",
+            f"{d.first} differs from {d.second} in {d.differing:,} of {d.values:,} head values, by up to "
+            f"{d.max_steps:.4g} {unit} (mean {d.mean_steps:.4g}); expected 0",
             runtime=d.first,
         )
         for d in compared
@@ -164,8 +161,8 @@ def judge_spread(
         Finding(
             "spread",
             "layer",
-            f"{d.first} is up to {d.max_steps:.4g} {unit} (mean {d.mean_steps:.4g}) from {d.second}, the nearest; allowed are "
-            f"{limits[0]:.4g} (mean {limits[1]:.4g})",
+            f"{d.first} is up to {d.max_steps:.4g} {unit} (mean {d.mean_steps:.4g}) from {d.second}, the nearest; "
+            f"allowed are {limits[0]:.4g} (mean {limits[1]:.4g})",
             runtime=d.first,
         )
         for d in distances

@@ -128,7 +128,7 @@ def test_a_run_of_not_a_number_fails() -> None:
 
 def test_an_exact_pair_fails_with_one_differing_value() -> None:
     one = run_of("onnxruntime:cpu", 0, 1, 0, 0)
-    verdict = judge_exact([one], {one.name: distance(one, XNNPACK, STEP)}, None)
+    verdict = judge_exact({one.name: distance(one, XNNPACK, STEP)}, None)
     assert verdict.status == "failed"
     assert verdict.findings[0].message == (
         "onnxruntime:cpu differs from litert:xnnpack in 1 of 4 head values, by up to 1 LSB (mean 0.25); expected 0"
@@ -136,7 +136,7 @@ def test_an_exact_pair_fails_with_one_differing_value() -> None:
 
 
 def test_without_anything_to_compare_parts_are_skipped_with_the_reason() -> None:
-    assert judge_exact([], {}, "converted otherwise").summary == "converted otherwise"
-    assert judge_exact([], {}, None).status == "skipped"
+    assert judge_exact({}, "converted otherwise").summary == "converted otherwise"
+    assert judge_exact({}, None).status == "skipped"
     assert judge_spread([], None, "LSB", "no kernels").summary == "no kernels"
     assert judge_spread([], (1.0, 1.0), "LSB", "").status == "skipped"
