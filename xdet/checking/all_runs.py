@@ -33,24 +33,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What every run gets.
-
-    Attributes:
-        pixels: uint8 ``(N, height, width, 3)``, at network size.
-        thresholds: pairs at which boxes are asked for.
-        counts: how many of the images each runtime gets, by name.
-        are_named: whether the caller named the runtimes, which are the default ones otherwise.
-        progress: called with a runtime's name and the number of images it has done since the last call.
-    """
+    """What every run gets."""
 
     pair: OpenedPair
     photographs: Sequence[Photograph]
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]  # ``(N, height, width, 3)``, at network size
     placements: Sequence[Placement]
-    thresholds: tuple[Thresholds, ...]
+    thresholds: tuple[Thresholds, ...]  # pairs at which boxes are asked for
     runtimes: OpenRuntimes
-    counts: Mapping[str, int]
-    are_named: bool
+    counts: Mapping[str, int]  # how many of the images each runtime gets, by name
+    are_named: bool  # whether the caller named the runtimes, which are the default ones otherwise
+    # called with a runtime's name and the number of images it has done since the last call
     progress: Callable[[str, int], None]
 
 

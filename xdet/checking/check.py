@@ -194,26 +194,16 @@ def _judge(inputs: Inputs, ran: AllRuns, names: Sequence[str], tolerance: Tolera
 
 @dataclass(frozen=True, eq=False)
 class _Heads:
-    """The raw heads of the model's runs beside those of the source's.
+    """The raw heads of the model's runs beside those of the source's."""
 
-    Attributes:
-        all_sources: the source's runs.
-        sources: those of them that saw all photographs.
-        step: of the source's head; None for floats.
-        exact: what must be equal: the distance by run, or why nothing must be.
-        near: by run, the distance from the nearest of the source's.
-        limits: the most (max, mean) that the others may be off; None without a yardstick.
-        uncompared: why source and model do not compute the same numbers; None where they do.
-    """
-
-    all_sources: Sequence[Run]
-    sources: Sequence[Run]
-    step: Step | None
-    exact: Mapping[str, HeadDistance]
+    all_sources: Sequence[Run]  # the source's runs
+    sources: Sequence[Run]  # those of them that saw all photographs
+    step: Step | None  # of the source's head; None for floats
+    exact: Mapping[str, HeadDistance]  # what must be equal: the distance by run, or why nothing must be
     not_exact: str | None
-    near: Mapping[str, HeadDistance | None]
-    limits: tuple[float, float] | None
-    uncompared: str | None
+    near: Mapping[str, HeadDistance | None]  # by run, the distance from the nearest of the source's
+    limits: tuple[float, float] | None  # the most (max, mean) that the others may be off; None without a yardstick
+    uncompared: str | None  # why source and model do not compute the same numbers; None where they do
 
     @property
     def unit(self) -> str:

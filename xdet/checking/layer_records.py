@@ -20,45 +20,28 @@ Unit = Literal["LSB", "of the largest value"]
 
 @dataclass(frozen=True, slots=True)
 class SourceLayer:
-    """A tensor of a source, in the words of no format.
+    """A tensor of a source, in the words of no format."""
 
-    Attributes:
-        name: as the source's runtime and the document's tensor map call it.
-        operator: what computes it, such as ``"CONV_2D"`` or ``"Conv2D"``; ``"input"`` for the picture.
-        reads: names of the tensors that it is computed from.
-        codes: ``"int8"`` or ``"uint8"``; None for real numbers.
-        bound: how many LSB its translation may be off.
-        is_compared: False for what only hands its bound on.
-        quant: by which the source rounds what the model leaves in float32 (``--dequantize``); None where both do the
-            same.
-        code_range: the least and the greatest code, with ``quant``.
-    """
-
-    name: str
-    operator: str
-    reads: tuple[str, ...]
-    codes: str | None
-    bound: int = 0
-    is_compared: bool = True
+    name: str  # as the source's runtime and the document's tensor map call it
+    operator: str  # what computes it, such as ``"CONV_2D"`` or ``"Conv2D"``; ``"input"`` for the picture
+    reads: tuple[str, ...]  # names of the tensors that it is computed from
+    codes: str | None  # ``"int8"`` or ``"uint8"``; None for real numbers
+    bound: int = 0  # how many LSB its translation may be off
+    is_compared: bool = True  # False for what only hands its bound on
+    # by which the source rounds what the model leaves in float32 (``--dequantize``); None where both do the same
     quant: QuantParams | None = None
-    code_range: tuple[int, int] = (-128, 127)
+    code_range: tuple[int, int] = (-128, 127)  # the least and the greatest code, with ``quant``
 
 
 @dataclass(frozen=True, slots=True)
 class Distance:
-    """How far two tensors are apart: in codes, or, of real numbers, in the unit of the comparison.
+    """How far two tensors are apart: in codes, or, of real numbers, in the unit of the comparison."""
 
-    Attributes:
-        differing: values that are not equal; of real numbers those that are not the same float32, or nearest code.
-        values: all of them.
-        worst: the largest difference; whole where both tensors hold codes.
-        total: the sum of all differences, likewise.
-    """
-
+    # values that are not equal; of real numbers those that are not the same float32, or nearest code
     differing: int = 0
-    values: int = 0
-    worst: float = 0
-    total: float = 0
+    values: int = 0  # all of them
+    worst: float = 0  # the largest difference; whole where both tensors hold codes
+    total: float = 0  # the sum of all differences, likewise
 
     @classmethod
     def of_codes(cls, a: NDArray[Any], b: NDArray[Any]) -> Distance:
@@ -86,30 +69,20 @@ class Distance:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One tensor of a source and its twin; distances as ``xdet.checking.layers`` defines them.
+    """One tensor of a source and its twin; distances as ``xdet.checking.layers`` defines them."""
 
-    Attributes:
-        tensor: name in the source.
-        operator: what computes it, such as ``"CONV_2D"`` or ``"Conv2D"``; ``"input"`` for the picture.
-        onnx: name of its twin.
-        accumulated: of ONNX Runtime from the source.
-        local: of the graph from the source, given the source's values in front of the layer.
-        kernel: of ONNX Runtime from exact integers, given its own in front of the layer; None for float models.
-        local_bound: what ``local`` may be: of codes 0 where the translation is exact, else 1 (docs/operators.md); None
-            where it is a measured cost and no fault.
-        kernel_bound: what ``kernel`` may be: 0, or 1 behind float32 arithmetic and with int8 activations.
-        in_codes: whether ``accumulated`` and ``local`` are those of codes on both sides.
-    """
-
-    tensor: str
-    operator: str
-    onnx: str
-    accumulated: Distance
-    local: Distance
+    tensor: str  # name in the source
+    operator: str  # what computes it, such as ``"CONV_2D"`` or ``"Conv2D"``; ``"input"`` for the picture
+    onnx: str  # name of its twin
+    accumulated: Distance  # of ONNX Runtime from the source
+    local: Distance  # of the graph from the source, given the source's values in front of the layer
+    # of ONNX Runtime from exact integers, given its own in front of the layer; None for float models
     kernel: Distance | None
+    # what ``local`` may be: of codes 0 where the translation is exact, else 1 (docs/operators.md); None where it is a
+    # measured cost and no fault
     local_bound: float | None
-    kernel_bound: int | None
-    in_codes: bool
+    kernel_bound: int | None  # what ``kernel`` may be: 0, or 1 behind float32 arithmetic and with int8 activations
+    in_codes: bool  # whether ``accumulated`` and ``local`` are those of codes on both sides
 
     @property
     def is_mistranslated(self) -> bool:
@@ -129,19 +102,13 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class LayerComparison:
-    """All layers, in the source's order.
+    """All layers, in the source's order."""
 
-    Attributes:
-        layers: those that exist on both sides.
-        absent: source tensors that no value carries any more -> the pass that removed or rearranged them.
-        fused_differs: values of the head in which the fused run and the one that shows inner values differ.
-        unit: of ``accumulated`` and ``local``: codes of each tensor, or fractions of its largest magnitude.
-    """
-
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer, ...]  # those that exist on both sides
+    # source tensors that no value carries any more -> the pass that removed or rearranged them
     absent: Mapping[str, str] = field(default_factory=dict)
-    fused_differs: int = 0
-    unit: Unit = "LSB"
+    fused_differs: int = 0  # values of the head in which the fused run and the one that shows inner values differ
+    unit: Unit = "LSB"  # of ``accumulated`` and ``local``: codes of each tensor, or fractions of its largest magnitude
 
     @property
     def first_fault(self) -> Layer | None:

@@ -134,25 +134,20 @@ def source_values(runtimes: OpenRuntimes, shared: tuple[_Shared, ...], images: N
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """A tensor of the source with its twin, and how the twin holds its values.
-
-    Attributes:
-        perm: the source's axes in the order in which the twin has them; None where that is the source's.
-        shift: what is added to the source's codes.
-        scale: of the twin's codes where the source has real numbers; None where it has codes, or the twin has none.
-        bound: what *local* may be, in LSB, of a source of codes.
-        filling: the code of the channels of zeros that the twin has beside the source's, up to a multiple of 16 (pass
-            ``full channels``); None without such.
-    """
+    """A tensor of the source with its twin, and how the twin holds its values."""
 
     source: SourceLayer
     twin: str
+    # the source's axes in the order in which the twin has them; None where that is the source's
     perm: tuple[int, ...] | None
     dtype: type[Any]
-    shift: int = 0
+    shift: int = 0  # what is added to the source's codes
+    # of the twin's codes where the source has real numbers; None where it has codes, or the twin has none
     scale: np.float32 | None = None
     zero_point: int = 0
-    bound: int = 0
+    bound: int = 0  # what *local* may be, in LSB, of a source of codes
+    # the code of the channels of zeros that the twin has beside the source's, up to a multiple of 16 (pass ``full
+    # channels``); None without such
     filling: int | None = None
 
     @property

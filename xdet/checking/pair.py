@@ -47,48 +47,31 @@ Compare = Callable[["FinishedGraph", "ModelDocument"], "Comparison"]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class CheckedSource:
-    """A source's operators and description, as far as its format tells them.
+    """A source's operators and description, as far as its format tells them."""
 
-    Attributes:
-        facts: what it states of the detector.
-        layers: its tensors, in the order in which they are computed.
-        rounds_at_run_time: whether its own runtime rounds activations to codes that the model keeps in float.
-        graph: its tensors and operators; None for formats other than TFLite.
-        compare: compares its numbers with a graph and its document; None where ``problem`` says why not.
-        nodes: its operators; None for formats other than ONNX.
-    """
-
-    facts: SourceFacts
-    layers: tuple[SourceLayer, ...] = ()
+    facts: SourceFacts  # what it states of the detector
+    layers: tuple[SourceLayer, ...] = ()  # its tensors, in the order in which they are computed
+    # whether its own runtime rounds activations to codes that the model keeps in float
     rounds_at_run_time: bool = False
-    graph: SourceGraph | None = None
+    graph: SourceGraph | None = None  # its tensors and operators; None for formats other than TFLite
+    # compares its numbers with a graph and its document; None where ``problem`` says why not
     compare: Compare | None = None
     problem: str | None = None
-    nodes: ir.Graph | None = None
+    nodes: ir.Graph | None = None  # its operators; None for formats other than ONNX
 
 
 @dataclass(frozen=True, eq=False)
 class OpenedPair:
-    """A finished model and its source.
+    """A finished model and its source."""
 
-    Attributes:
-        model: the ONNX file; of one that takes photographs of any size the fixed file inside it.
-        document: what its metadata says.
-        graph: its operators and constants.
-        source: the source file, with its SHA-256.
-        origin: what the source holds.
-        stated: what options, sidecar and the source itself state of the detector.
-        any_size: the ONNX file as it is where it takes photographs of any size.
-    """
-
-    model: ModelFile
-    document: ModelDocument
-    graph: FinishedGraph
-    source: ModelFile
+    model: ModelFile  # the ONNX file; of one that takes photographs of any size the fixed file inside it
+    document: ModelDocument  # what its metadata says
+    graph: FinishedGraph  # its operators and constants
+    source: ModelFile  # the source file, with its SHA-256
     source_sha256: str
-    origin: CheckedSource
-    stated: Statements
-    any_size: ModelFile | None = None
+    origin: CheckedSource  # what the source holds
+    stated: Statements  # what options, sidecar and the source itself state of the detector
+    any_size: ModelFile | None = None  # the ONNX file as it is where it takes photographs of any size
 
     @property
     def file(self) -> ModelFile:

@@ -34,84 +34,71 @@ Status = Literal["passed", "tolerated", "failed", "skipped"]
 # What a finding blames. docs/check.md tells of each what it means and what to do.
 Cause = Literal[
     "another-source", "weight", "bias", "scale", "zero-point", "padding", "attributes", "slope", "float-convolution",
-    "missing-tensor", "anchors", "anchor-unit", "classes", "image-input", "thresholds", "thresholds-swapped", "colour-order",
-    "layer", "iou-rule", "rows", "resize", "tolerance",
+    "missing-tensor", "anchors", "anchor-unit", "classes", "image-input", "thresholds", "thresholds-swapped",
+    "colour-order", "layer", "iou-rule", "rows", "resize", "tolerance",
 ]  # fmt: skip
 ChangeKind = Literal["lost", "new", "moved"]
-ChangeCause = Literal["score", "iou", "order", "follows", "limit", "iou-rule", "rounding", "layer", "head"]
+ChangeCause = Literal[
+    "score",  # the score crosses the threshold
+    "iou",  # an overlap crosses the threshold
+    "order",  # two boxes that suppress each other change places (an NMS tie)
+    "follows",  # from another change
+    "limit",  # the number of rows ends between them
+    "iou-rule",  # the runtime suppresses at equality
+    "rounding",  # moved by rounding within the measured distance
+    "layer",  # the head is further off than kernels may be
+    "head",  # the boxes do not follow from the runtime's own head
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong: in one sentence what, where, expected and found.
-
-    Attributes:
-        runtime: the runtime that shows it, None for what the file itself shows.
-        layer: the source's tensor or operator output that it concerns, None where it concerns no single one.
-    """
+    """Something that is wrong: in one sentence what, where, expected and found."""
 
     part: PartName
     cause: Cause
     message: str
-    runtime: str | None = None
+    runtime: str | None = None  # the runtime that shows it, None for what the file itself shows
+    # the source's tensor or operator output that it concerns, None where it concerns no single one
     layer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PartVerdict:
-    """One of the four parts; ``summary`` says what was compared, in one sentence.
-
-    Attributes:
-        status: ``"skipped"`` where there was nothing to compare; ``summary`` says why. ``"tolerated"`` where it failed
-            but for the tolerance: not equal, and accepted.
-        findings: what is wrong; empty unless failed.
-    """
+    """One of the four parts; ``summary`` says what was compared, in one sentence."""
 
     part: PartName
+    # ``"skipped"`` where there was nothing to compare; ``summary`` says why. ``"tolerated"`` where it failed but for
+    # the tolerance: not equal, and accepted
     status: Status
     summary: str
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Finding, ...] = ()  # what is wrong; empty unless failed
 
 
 @dataclass(frozen=True, slots=True)
 class ProvenChange:
-    """A number that differs from the source's on purpose.
+    """A number that differs from the source's on purpose."""
 
-    Attributes:
-        tensor: source tensor to which it belongs.
-        operator: output of the source operator for whose sake it was changed.
-        kind: ``"scale"``, ``"zero_point"``, ``"slope"``, or ``"weights"`` for weights that stand several times.
-        source: the source's number, None where it has none.
-        written: the graph's number, None where it is more than one.
-        proof: why the results are the same, in one sentence.
-    """
-
-    tensor: str
-    operator: str
-    kind: str
-    source: float | None
-    written: float | None
-    proof: str
+    tensor: str  # source tensor to which it belongs
+    operator: str  # output of the source operator for whose sake it was changed
+    kind: str  # ``"scale"``, ``"zero_point"``, ``"slope"``, or ``"weights"`` for weights that stand several times
+    source: float | None  # the source's number, None where it has none
+    written: float | None  # the graph's number, None where it is more than one
+    proof: str  # why the results are the same, in one sentence
 
 
 @dataclass(frozen=True, slots=True)
 class HeadDistance:
-    """How far the raw heads of two runtimes are from each other, over all images.
-
-    Attributes:
-        differing: values that are not equal, bit for bit.
-        values: values that were compared.
-        max_steps: largest difference, in quantisation steps (LSB) of the source's head; for float heads as a fraction
-            of the head's largest magnitude.
-        mean_steps: mean difference over all values, in the same unit.
-    """
+    """How far the raw heads of two runtimes are from each other, over all images."""
 
     first: str
     second: str
-    differing: int
-    values: int
+    differing: int  # values that are not equal, bit for bit
+    values: int  # values that were compared
+    # largest difference, in quantisation steps (LSB) of the source's head; for float heads as a fraction of the
+    # head's largest magnitude
     max_steps: float
-    mean_steps: float
+    mean_steps: float  # mean difference over all values, in the same unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,124 +111,80 @@ class HistogramBar:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeLine:
-    """One runtime that ran the finished model.
+    """One runtime that ran the finished model."""
 
-    Attributes:
-        name: as ``--runtimes`` takes it.
-        images: photographs it ran on.
-        must_be_exact: whether it is one of an exact pair with LiteRT XNNPACK.
-        nearest: its distance to the nearest LiteRT kernel (``second``); None where no source runtime ran.
-        head_equal: whether its boxes are those of the numpy oracle for its own head (float32 rounding aside).
-        notes: documented rules of this runtime that showed, one sentence each.
-        histogram: differences from the nearest LiteRT kernel, all head values; empty where no source runtime ran.
-        probes: crafted heads that were put to it; None where none were.
-        probes_followed: those whose boxes follow from the head, documented rules aside; likewise.
-    """
-
-    name: str
-    images: int
-    must_be_exact: bool
+    name: str  # as ``--runtimes`` takes it
+    images: int  # photographs it ran on
+    must_be_exact: bool  # whether it is one of an exact pair with LiteRT XNNPACK
+    # its distance to the nearest LiteRT kernel (``second``); None where no source runtime ran
     nearest: HeadDistance | None
-    head_equal: bool | None
-    notes: tuple[str, ...] = ()
+    head_equal: bool | None  # whether its boxes are those of the numpy oracle for its own head (float32 rounding aside)
+    notes: tuple[str, ...] = ()  # documented rules of this runtime that showed, one sentence each
+    # differences from the nearest LiteRT kernel, all head values; empty where no source runtime ran
     histogram: tuple[HistogramBar, ...] = ()
-    probes: int | None = None
-    probes_followed: int | None = None
+    probes: int | None = None  # crafted heads that were put to it; None where none were
+    probes_followed: int | None = None  # those whose boxes follow from the head, documented rules aside; likewise
 
 
 @dataclass(frozen=True, slots=True)
 class DetectionChange:
-    """A detection that a runtime does not share with the source.
+    """A detection that a runtime does not share with the source."""
 
-    Attributes:
-        image: name of the photograph.
-        kind: ``"lost"``: only the source finds it; ``"new"``: only the runtime; ``"moved"``: a corner is more than a
-            pixel of the network's picture away.
-        anchor: index of the box in the head.
-        source_score: the score of the source's box, found or not; the runtime's likewise.
-        source_box_xyxy: the source's box, found or not: x1, y1, x2, y2 in 0..1 of the photograph; the runtime's too.
-        cause: ``"score"``: the score crosses the threshold; ``"iou"``: an overlap crosses the threshold; ``"order"``:
-            two boxes that suppress each other change places (an NMS tie); ``"follows"``: from another change;
-            ``"limit"``: the number of rows ends between them; ``"iou-rule"``: the runtime suppresses at equality;
-            ``"rounding"``: moved by rounding within the measured distance; ``"layer"``: the head is further off than
-            kernels may be; ``"head"``: the boxes do not follow from the runtime's own head.
-        message: the numbers, in one sentence.
-    """
-
-    image: str
+    image: str  # name of the photograph
     runtime: str
+    # ``"lost"``: only the source finds it; ``"new"``: only the runtime; ``"moved"``: a corner is more than a pixel of
+    # the network's picture away
     kind: ChangeKind
-    anchor: int
+    anchor: int  # index of the box in the head
     class_id: int
-    source_score: float
+    source_score: float  # the score of the source's box, found or not; the runtime's likewise
     runtime_score: float
+    # x1, y1, x2, y2 in 0..1 of the photograph, found or not; the runtime's likewise
     source_box_xyxy: tuple[float, float, float, float]
     runtime_box_xyxy: tuple[float, float, float, float]
     cause: ChangeCause
-    message: str
+    message: str  # the numbers, in one sentence
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """What the caller accepts; None is not judged by a number of the caller's.
+    """What the caller accepts; None is not judged by a number of the caller's."""
 
-    Attributes:
-        head: the largest difference of a value of the raw head, in the unit of ``HeadDistance``.
-        box: the largest difference of a corner, in pixels of the network's picture.
-        score: the largest difference of a score.
-    """
-
-    head: float | None = None
-    box: float | None = None
-    score: float | None = None
+    head: float | None = None  # the largest difference of a value of the raw head, in the unit of ``HeadDistance``
+    box: float | None = None  # the largest difference of a corner, in pixels of the network's picture
+    score: float | None = None  # the largest difference of a score
 
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """How far the detections of a runtime are from the source's, over all that either side keeps.
-
-    Attributes:
-        box: the largest difference of a corner, in pixels of the network's picture.
-        score: the largest difference of a score.
-        image: the photograph with the largest difference of a corner.
-    """
+    """How far the detections of a runtime are from the source's, over all that either side keeps."""
 
     runtime: str
-    box: float
-    score: float
-    image: str
+    box: float  # the largest difference of a corner, in pixels of the network's picture
+    score: float  # the largest difference of a score
+    image: str  # the photograph with the largest difference of a corner
 
 
 @dataclass(frozen=True, slots=True)
 class MissingRuntime:
-    """A runtime that gave no result.
+    """A runtime that gave no result."""
 
-    Attributes:
-        name: as ``--runtimes`` takes it.
-        reason: why, and what to do, in one line.
-        asked: whether it was named by the caller, or is a default that is installed and failed; otherwise it is only
-            what could be added.
-        crashed: whether it started and ended by itself.
-    """
-
-    name: str
-    reason: str
+    name: str  # as ``--runtimes`` takes it
+    reason: str  # why, and what to do, in one line
+    # whether it was named by the caller, or is a default that is installed and failed; otherwise it is only what
+    # could be added
     asked: bool
-    crashed: bool = False
+    crashed: bool = False  # whether it started and ended by itself
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where ONNX Runtime puts the nodes of the model for a runtime.
-
-    Attributes:
-        nodes: execution provider, short -> number of nodes, before fusion; None where ONNX Runtime does not tell.
-        fallen_back: operator -> number of nodes that another provider left to the CPU.
-    """
+    """Where ONNX Runtime puts the nodes of the model for a runtime."""
 
     runtime: str
+    # execution provider, short -> number of nodes, before fusion; None where ONNX Runtime does not tell
     nodes: Mapping[str, int] | None
-    fallen_back: Mapping[str, int]
+    fallen_back: Mapping[str, int]  # operator -> number of nodes that another provider left to the CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,17 +311,12 @@ class CpuCheck:
 
 @dataclass(frozen=True, slots=True)
 class OtherCpu:
-    """One processor: its name as the emulator takes it, and what ran there, or why it did not (``..._problem``).
-
-    Attributes:
-        simd: instruction sets that numpy found in the process there.
-        selftest: None also where the model holds no golden vector.
-    """
+    """One processor: its name as the emulator takes it, and what ran there, or why it did not (``..._problem``)."""
 
     cpu: str
     emulated: bool
-    simd: tuple[str, ...]
-    selftest: CpuSelfTest | None = None
+    simd: tuple[str, ...]  # instruction sets that numpy found in the process there
+    selftest: CpuSelfTest | None = None  # None also where the model holds no golden vector
     selftest_problem: str | None = None
     check: CpuCheck | None = None
     check_problem: str | None = None

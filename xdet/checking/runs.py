@@ -41,21 +41,14 @@ FIELDS = ("num_detections", "boxes_xyxy", "scores", "classes", "anchors")
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What one runtime gave.
+    """What one runtime gave."""
 
-    Attributes:
-        name: as ``--runtimes`` takes it.
-        exact: whether its kernels are exact integers (``Capabilities.exact``).
-        heads: float32 ``(N, grid_h, grid_w, channels)``.
-        boxes: per pair of thresholds, its detections; empty for runtimes of the source, whose boxes are the oracle's.
-        probes: what the heads are where they were crafted, by name; empty for photographs.
-    """
-
-    name: str
-    exact: bool
-    heads: NDArray[np.float32]
+    name: str  # as ``--runtimes`` takes it
+    exact: bool  # whether its kernels are exact integers (``Capabilities.exact``)
+    heads: NDArray[np.float32]  # ``(N, grid_h, grid_w, channels)``
+    # per pair of thresholds, its detections; empty for runtimes of the source, whose boxes are the oracle's
     boxes: tuple[tuple[Thresholds, BatchDetections], ...] = ()
-    probes: tuple[str, ...] = ()
+    probes: tuple[str, ...] = ()  # what the heads are where they were crafted, by name; empty for photographs
 
     def label(self, image: int) -> str:
         """What a head is, for messages: image 1, 2, ... or a probe's name."""

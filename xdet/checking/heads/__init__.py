@@ -51,20 +51,13 @@ class HeadFault:
 
 @dataclass(frozen=True, slots=True)
 class HeadVerdict:
-    """How one run's boxes compare with the oracle.
+    """How one run's boxes compare with the oracle."""
 
-    Attributes:
-        images: heads, times pairs of thresholds, that were compared.
-        notes: documented rules that showed.
-        heads: heads that were compared.
-        followed: heads whose boxes follow from them, documented rules aside.
-    """
-
-    images: int
+    images: int  # heads, times pairs of thresholds, that were compared
     fault: HeadFault | None
-    notes: tuple[str, ...]
-    heads: int
-    followed: int
+    notes: tuple[str, ...]  # documented rules that showed
+    heads: int  # heads that were compared
+    followed: int  # heads whose boxes follow from them, documented rules aside
 
 
 def judge_run(run: Run, spec: DetectorSpec) -> HeadVerdict:

@@ -47,19 +47,14 @@ ROOM = 2e-6  # float32: exp differs by a few units in the last place, and boxes 
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One image of one runtime.
+    """One image of one runtime."""
 
-    Attributes:
-        head: float32 ``(B, R)``, raw, a row per box.
-        boxes: float32 ``(B, 4)``, x1, y1, x2, y2 in 0..1: every box of the head, decoded by the numpy oracle.
-        scores: float32 ``(B, classes)``.
-        kept: (anchor, class) of the boxes that were kept, best first, with box and score as the runtime gave them; only
-            boxes that the head has (``broken_rules`` tells of others).
-    """
-
-    head: NDArray[np.float32]
+    head: NDArray[np.float32]  # ``(B, R)``, raw, a row per box
+    # float32 ``(B, 4)``, x1, y1, x2, y2 in 0..1: every box of the head, decoded by the numpy oracle
     boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
+    scores: NDArray[np.float32]  # ``(B, classes)``
+    # (anchor, class) of the boxes that were kept, best first, with box and score as the runtime gave them; only boxes
+    # that the head has (``broken_rules`` tells of others)
     kept: dict[Key, tuple[NDArray[np.float32], np.float32]]
     rule: Suppression = field(default_factory=Suppression)
 
@@ -106,20 +101,15 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """A reason.
-
-    Attributes:
-        keys: the boxes whose heads decide it.
-        margin: how far the deciding number is from where it would fall the other way: a score, an IoU, or a difference
-            of scores; infinite where no number decides.
-        root: for ``follows``, the cause of the rival's own change.
-    """
+    """A reason."""
 
     cause: ChangeCause
-    keys: tuple[Key, ...]
+    keys: tuple[Key, ...]  # the boxes whose heads decide it
+    # how far the deciding number is from where it would fall the other way: a score, an IoU, or a difference of
+    # scores; infinite where no number decides
     margin: float
     message: str
-    root: ChangeCause | None = None
+    root: ChangeCause | None = None  # for ``follows``, the cause of the rival's own change
 
 
 def sides_of(heads: NDArray[np.float32], found: BatchDetections, spec: DetectorSpec) -> list[Side]:
@@ -305,21 +295,14 @@ MOVED_PX = 1.0  # of the network's picture
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What the changes of one run are judged by.
-
-    Attributes:
-        unit: step of the head (LSB), or the head's largest magnitude.
-        allowed: how many units the run's head may be from the source's; 0 for an exact pair.
-        images: names of the photographs.
-        placements: where each stands in the network's picture.
-    """
+    """What the changes of one run are judged by."""
 
     spec: DetectorSpec
     thresholds: Thresholds
-    unit: float
-    allowed: float
-    images: Sequence[str]
-    placements: Sequence[Placement]
+    unit: float  # step of the head (LSB), or the head's largest magnitude
+    allowed: float  # how many units the run's head may be from the source's; 0 for an exact pair
+    images: Sequence[str]  # names of the photographs
+    placements: Sequence[Placement]  # where each stands in the network's picture
 
 
 def find_changes(source: Run, run: Run, how: Comparison) -> list[DetectionChange]:

@@ -36,21 +36,14 @@ QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 @dataclass(eq=False)
 class Comparison:
-    """A finished model beside a source of any format; filled by the comparisons.
-
-    Attributes:
-        findings: what is wrong, each once.
-        proven: what differs on purpose, with proofs.
-        uncompared: what no comparison knows, in words.
-        compared: numbers that were compared, arrays by their size.
-    """
+    """A finished model beside a source of any format; filled by the comparisons."""
 
     graph: FinishedGraph
     document: ModelDocument
-    findings: list[Finding] = field(default_factory=list, kw_only=True)
-    proven: list[ProvenChange] = field(default_factory=list, kw_only=True)
-    uncompared: list[str] = field(default_factory=list, kw_only=True)
-    compared: int = field(default=0, kw_only=True)
+    findings: list[Finding] = field(default_factory=list, kw_only=True)  # what is wrong, each once
+    proven: list[ProvenChange] = field(default_factory=list, kw_only=True)  # what differs on purpose, with proofs
+    uncompared: list[str] = field(default_factory=list, kw_only=True)  # what no comparison knows, in words
+    compared: int = field(default=0, kw_only=True)  # numbers that were compared, arrays by their size
 
     @property
     def how(self) -> str:

@@ -24,38 +24,29 @@ NO_PADS = (0, 0, 0, 0)
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Product:
-    """A convolution, or a product with a matrix, and what is folded into it.
+    """A convolution, or a product with a matrix, and what is folded into it."""
 
-    Attributes:
-        kernel: ``(O, I / groups, H, W)``, or ``(O, I)`` of a matrix; without values where it is computed at run time.
-        bias: ``(O,)``.
-        strides: down, right.
-        dilations: likewise.
-        groups: as ONNX counts them.
-        pads: those of a layer in front of it that was folded included; None where the input's size is not known.
-        size: height and width of what it reads, in front of all ``pads``; None where that is not known.
-        terms: float64 ``(O,)``, the sum of the magnitudes that the bias was added up from: what its rounding is
-            relative to; None where the graph holds these very numbers.
-        scales: of the kernel's codes, ``(O,)`` or ``(1,)``; None where the graph holds numbers without a scale.
-        zero_point: of the kernel's codes.
-        input_scales: of its input's codes, the likeliest first: the bias has one of them times the kernel's; none where
-            the graph's bias has no scale.
-        layers: the source's layers in it.
-        tensors: what messages call the kernel and the bias; the layers where they have no names of their own.
-    """
-
+    # ``(O, I / groups, H, W)``, or ``(O, I)`` of a matrix; without values where it is computed at run time
     kernel: NDArray[Any]
-    bias: NDArray[Any]
-    strides: tuple[int, int] = (1, 1)
-    dilations: tuple[int, int] = (1, 1)
-    groups: int = 1
+    bias: NDArray[Any]  # ``(O,)``
+    strides: tuple[int, int] = (1, 1)  # down, right
+    dilations: tuple[int, int] = (1, 1)  # likewise
+    groups: int = 1  # as ONNX counts them
+    # those of a layer in front of it that was folded included; None where the input's size is not known
     pads: Pads | None = NO_PADS
+    # height and width of what it reads, in front of all ``pads``; None where that is not known
     size: tuple[int, int] | None = None
+    # float64 ``(O,)``, the sum of the magnitudes that the bias was added up from: what its rounding is relative to;
+    # None where the graph holds these very numbers
     terms: NDArray[np.float64] | None = None
+    # of the kernel's codes, ``(O,)`` or ``(1,)``; None where the graph holds numbers without a scale
     scales: NDArray[Any] | None = None
-    zero_point: int = 0
+    zero_point: int = 0  # of the kernel's codes
+    # of its input's codes, the likeliest first: the bias has one of them times the kernel's; none where the graph's
+    # bias has no scale
     input_scales: tuple[np.float32, ...] = ()
-    layers: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()  # the source's layers in it
+    # what messages call the kernel and the bias; the layers where they have no names of their own
     tensors: tuple[str, ...] = ()
 
     def then(self, affine: Affine, layer: str) -> Product:

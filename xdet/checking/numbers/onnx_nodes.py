@@ -26,13 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class NodeComparison(Comparison):
-    """A comparison with an ONNX source, whose operators the model holds as they are.
+    """A comparison with an ONNX source, whose operators the model holds as they are."""
 
-    Attributes:
-        absent: results of the source's operators that a pass took away.
-    """
-
-    absent: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)  # results of the source's operators that a pass took away
 
     @property
     def how(self) -> str:

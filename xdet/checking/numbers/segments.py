@@ -39,13 +39,9 @@ class Segment:
 
 @dataclass(eq=False)
 class KerasContext(Comparison):
-    """A comparison with a Keras source.
+    """A comparison with a Keras source."""
 
-    Attributes:
-        source: the source, step by step.
-    """
-
-    source: KerasSteps
+    source: KerasSteps  # the source, step by step
 
     @property
     def how(self) -> str:
