@@ -19,8 +19,12 @@ calls them, between backticks (`force`); the command line writes its own options
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 from converters.errors import ReportedError
 
@@ -69,6 +73,21 @@ class MissingExtraError(RuntimeUnavailableError):
 
 class RuntimeCrashedError(RuntimeUnavailableError):
     """A runtime's subprocess ended before it gave a result."""
+
+
+@contextmanager
+def converter_errors() -> Iterator[None]:
+    """Turn what the converter says of a file into errors of this package."""
+    from converters import errors
+
+    try:
+        yield
+    except errors.OptionError as error:
+        raise UsageError(*error.lines) from error
+    except errors.MissingExtraError as error:
+        raise MissingExtraError(error.what, error.extra) from error
+    except errors.ConversionError as error:
+        raise ModelError(*error.lines) from error
 
 
 def import_extra(module: str, what: str, extra: str) -> Any:

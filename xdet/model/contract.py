@@ -1,4 +1,4 @@
-"""Whether a finished model's graph is made of what the contract allows, read from the file's bytes before a runtime gets them.
+"""Whether a finished model's graph is made of what the contract allows, read from its bytes before a runtime gets them.
 
 Allowed: operators of the standard domain without graphs of their own, in one self-contained file. Refused, because it
 can run for ever or reach beyond the file: Loop, If, Scan and whatever else holds a graph, functions, other domains,
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from converters.spec import METADATA_KEY, ModelDocument
 from xdet.errors import ModelError
-from xdet.model.wire import GRAPH, INITIALIZER, NODE, fields, messages, read_metadata
+from xdet.model.wire import GRAPH, INITIALIZER, NODE, fields, messages, read_metadata, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +28,7 @@ EXTERNAL_DATA = 13  # of TensorProto
 STANDARD_DOMAINS = ("", "ai.onnx")
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 MOST_NAMED = 10
+LONGEST_NAME = 100  # bytes
 RUNS_GRAPH = "which runs a graph of its own"
 
 
@@ -47,8 +48,8 @@ def require_contract_graph(model: bytes, file: str) -> None:
         raise ModelError(f"'{file}' is no ONNX file or a damaged one: {error}; see that it is complete") from error
     if faults:
         raise ModelError(
-            f"'{file}' holds what no finished model may: {'; '.join(faults)}; expected standard operators without graphs of "
-            f"their own and all data in the file; was it edited? Convert the source again with xdet convert"
+            f"'{file}' holds what no finished model may: {'; '.join(faults)}; expected standard operators without graphs "
+            f"of their own and all data in the file; was it edited? Convert the source again with xdet convert"
         )
 
 
@@ -85,14 +86,14 @@ def _graph_faults(graph: memoryview) -> Iterator[str]:
 
 
 def _node_faults(node: memoryview) -> Iterator[str]:
-    held = list(fields(node))
-    names = [_text(content) for number, content in held if number == OPERATOR] or [""]
+    members = list(fields(node))
+    names = [text(content[:LONGEST_NAME]) for number, content in members if number == OPERATOR] or [""]
     name = names[-1]
-    for domain in (_text(content) for number, content in held if number == DOMAIN):
+    for domain in (text(content[:LONGEST_NAME]) for number, content in members if number == DOMAIN):
         if domain not in STANDARD_DOMAINS:
             yield f"operator {name!r} of the domain {domain!r}"
     inner = False
-    for attribute in (content for number, content in held if number == ATTRIBUTE):
+    for attribute in (content for number, content in members if number == ATTRIBUTE):
         for number, content in fields(attribute):
             inner |= number in GRAPHS
             if (number in TENSORS and _is_external(content)) or (
@@ -111,10 +112,6 @@ def _is_external_sparse(tensor: memoryview) -> bool:
     return any(number in SPARSE_PARTS and _is_external(part) for number, part in fields(tensor))
 
 
-def _text(content: memoryview) -> str:
-    return bytes(content[:100]).decode("utf-8", "replace")
-
-
 def read_document(model: bytes, *, file: str) -> ModelDocument:
     """The metadata of a finished model, whose graph is looked through, too: whoever runs a file has read its document.
 
@@ -123,16 +120,16 @@ def read_document(model: bytes, *, file: str) -> ModelDocument:
             allows.
     """
     try:
-        text = read_metadata(model).get(METADATA_KEY)
+        metadata = read_metadata(model).get(METADATA_KEY)
     except ValueError as error:
         raise ModelError(f"'{file}' is no ONNX file or a damaged one: {error}; see that it is complete") from error
-    if text is None:
+    if metadata is None:
         raise ModelError(
             f"'{file}' is an ONNX model but not one that xdet made (metadata key {METADATA_KEY!r} is "
             f"missing); convert its TFLite or Keras source with xdet convert"
         )
     try:
-        document = ModelDocument.from_json(text)
+        document = ModelDocument.from_json(metadata)
     except ValueError as error:
         raise ModelError(
             f"'{file}': metadata key {METADATA_KEY!r} cannot be read: {error}; "

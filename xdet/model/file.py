@@ -60,8 +60,8 @@ def require_source(models: Sequence[Path], source_options: object) -> None:
     if source_options is not None and all(sniff_format(read_model(path)) == FINISHED for path in models):
         listed = ", ".join(f"'{path}'" for path in models)
         raise UsageError(
-            f"{listed}: a finished model describes itself; `classes`, `resize` and the like are about sources: convert the "
-            "source again with them, or leave them out"
+            f"{listed}: a finished model describes itself; `classes`, `resize` and the like are about sources: convert "
+            f"the source again with them, or leave them out"
         )
 
 

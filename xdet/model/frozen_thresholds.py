@@ -15,21 +15,7 @@ import numpy as np
 
 from converters.spec import DETECTION_OUTPUTS, IMAGE, METADATA_KEY, THRESHOLD_INPUTS, ModelDocument, Thresholds
 from xdet.errors import ModelError
-from xdet.model.wire import (
-    ENTRY_KEY,
-    ENTRY_VALUE,
-    GRAPH,
-    INITIALIZER,
-    INPUT,
-    METADATA,
-    TENSOR_FLOATS,
-    TENSOR_NAME,
-    TENSOR_RAW,
-    VALUE_NAME,
-    edited,
-    field,
-    messages,
-)
+from xdet.model import wire
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,26 +33,29 @@ def freeze_thresholds(model: bytes, document: ModelDocument, thresholds: Thresho
     """
     values = dict(zip(THRESHOLD_INPUTS, (thresholds.score, thresholds.iou), strict=True))
     spec = replace(document.spec, thresholds=thresholds)
-    told = replace(document, spec=spec, freeze_thresholds=True).to_json()
+    frozen = replace(document, spec=spec, freeze_thresholds=True).to_json()
 
     def without_input(value: memoryview) -> bytes | None:
-        return None if _name(value, VALUE_NAME) in values else bytes(value)
+        return None if _name(value, wire.VALUE_NAME) in values else bytes(value)
 
     def with_value(tensor: memoryview) -> bytes:
-        name = _name(tensor, TENSOR_NAME)
+        name = _name(tensor, wire.TENSOR_NAME)
         if name not in values:
             return bytes(tensor)
-        without = edited(tensor, {TENSOR_FLOATS: lambda _: None, TENSOR_RAW: lambda _: None})
-        return without + field(TENSOR_RAW, struct.pack("<f", values[name]))
+        without = wire.edited(tensor, {wire.TENSOR_FLOATS: lambda _: None, wire.TENSOR_RAW: lambda _: None})
+        return without + wire.field(wire.TENSOR_RAW, struct.pack("<f", values[name]))
 
     def with_document(entry: memoryview) -> bytes:
-        if _name(entry, ENTRY_KEY) != METADATA_KEY:
+        if _name(entry, wire.ENTRY_KEY) != METADATA_KEY:
             return bytes(entry)
-        return edited(entry, {ENTRY_VALUE: lambda _: told.encode("utf-8")})
+        return wire.edited(entry, {wire.ENTRY_VALUE: lambda _: frozen.encode("utf-8")})
 
-    return edited(
+    return wire.edited(
         memoryview(model),
-        {GRAPH: lambda graph: edited(graph, {INPUT: without_input, INITIALIZER: with_value}), METADATA: with_document},
+        {
+            wire.GRAPH: lambda graph: wire.edited(graph, {wire.INPUT: without_input, wire.INITIALIZER: with_value}),
+            wire.METADATA: with_document,
+        },
     )
 
 
@@ -97,4 +86,4 @@ def obeys_fed_thresholds(session: OrtSession, image: NDArray[np.uint8]) -> bool:
 
 
 def _name(message: memoryview, number: int) -> str:
-    return "".join(bytes(content).decode("utf-8", "replace") for content in messages(message, number))
+    return "".join(map(wire.text, wire.messages(message, number)))

@@ -1,11 +1,12 @@
-"""An ONNX file as onnx-ir's graph: decoded and checked at this border, and what onnx-ir does not tell of its values.
+"""An ONNX file as onnx-ir's graph: decoded and checked at this border, never run or changed.
 
-Nothing is run, and nothing is changed. ``FinishedGraph`` is the same graph by the names that a document speaks of.
+``FinishedGraph`` is the same graph by the names that a document speaks of.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xdet.errors import ModelError
+from xdet.errors import ModelError, converter_errors
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
@@ -42,13 +43,10 @@ def load_onnx(data: bytes, file: str) -> onnx.ModelProto:
     Raises:
         ModelError: it is damaged; see ``converters.sources.onnx.reader``.
     """
-    from converters.errors import SourceFileError
     from converters.sources.onnx.reader import decode_onnx
 
-    try:
+    with converter_errors():
         return decode_onnx(data, file)
-    except SourceFileError as error:
-        raise ModelError(*error.lines) from error
 
 
 def model_from_proto(proto: onnx.ModelProto, file: str) -> ir.Model:
@@ -67,41 +65,38 @@ def model_from_proto(proto: onnx.ModelProto, file: str) -> ir.Model:
 
 
 def require_valid(model: onnx.ModelProto, file: str) -> None:
-    """Check a model against the standard: operators have the inputs and attributes that they need, in an order that runs.
+    """Check a model against the standard: operators have the inputs and attributes that they need, in order.
 
     Raises:
         ModelError: it breaks the standard, or is of a newer one than the installed onnx knows.
     """
-    from converters.errors import SourceFileError
     from converters.sources.onnx import reader
 
-    try:
+    with converter_errors():
         reader.require_valid(model, file)
-    except SourceFileError as error:
-        raise ModelError(*error.lines) from error
 
 
 def inferred_model(proto: onnx.ModelProto, file: str) -> ir.Model:
     """As ``model_from_proto``, with every dtype and shape that ONNX's inference adds to those of the file."""
     import onnx
 
-    told = {value.name for value in (*proto.graph.value_info, *proto.graph.output)}
-    if any(name and name not in told for node in proto.graph.node for name in node.output):
-        # What stays unknown is told where it is needed.
+    typed = {value.name for value in (*proto.graph.value_info, *proto.graph.output)}
+    if any(name and name not in typed for node in proto.graph.node for name in node.output):
+        # What stays unknown is named where it is needed.
         with suppress(onnx.shape_inference.InferenceError, ValueError, OverflowError):
             proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     return model_from_proto(proto, file)
 
 
 def constant_values(graph: ir.Graph) -> set[ir.Value]:
-    """The values that no input reaches: initialisers, with defaults of optional inputs, and what is computed of them."""
-    found = set(graph.initializers.values())
+    """Values that no input reaches: initialisers, with defaults of optional inputs, and what is computed of them."""
+    constants = set(graph.initializers.values())
     for node in graph:
         read = [value for value in node.inputs if value is not None]
         runs_graph = any(attribute.type.name == "GRAPH" for attribute in node.attributes.values())
-        if not runs_graph and all(value in found for value in read) and (read or node.op_type == "Constant"):
-            found.update(node.outputs)
-    return found
+        if not runs_graph and all(value in constants for value in read) and (read or node.op_type == "Constant"):
+            constants.update(node.outputs)
+    return constants
 
 
 def root_of(value: ir.Value | None, constants: Container[ir.Value]) -> ir.Value | None:
@@ -143,19 +138,15 @@ def shape_of(value: ir.Value | None, file: str) -> tuple[int, ...]:
     Raises:
         ModelError: it is not known.
     """
-    told = None if value is None else value.shape if value.const_value is None else value.const_value.shape
-    sizes = (
-        []
-        if told is None
-        else [1 if place == 0 and not isinstance(size, int) else size for place, size in enumerate(told)]
-    )
-    known = tuple(size for size in sizes if isinstance(size, int))
-    if told is None or len(known) < len(sizes):
+    shape = None if value is None else value.shape if value.const_value is None else value.const_value.shape
+    sizes = [1 if place == 0 and not isinstance(size, int) else size for place, size in enumerate(shape or ())]
+    fixed = tuple(size for size in sizes if isinstance(size, int))
+    if shape is None or len(fixed) < len(sizes):
         raise ModelError(
-            f"'{file}': the shape of value {'' if value is None else value.name!r} is not fixed, so its bytes and operations "
-            "cannot be counted; export the model with fixed sizes"
+            f"'{file}': the shape of value {'' if value is None else value.name!r} is not fixed, so its bytes and "
+            f"operations cannot be counted; export the model with fixed sizes"
         )
-    return known
+    return fixed
 
 
 def dtype_name(element: int) -> str | None:
@@ -173,7 +164,7 @@ class Node:
     """One operator of the graph.
 
     Attributes:
-        name: its name.
+        name: the file's, or that of its first output.
         op: its type, such as ``"Conv"``.
         inputs: value names; empty text where an optional input is absent.
         outputs: value names.
@@ -218,11 +209,11 @@ class FinishedGraph:
     @cached_property
     def consumers(self) -> Mapping[str, tuple[Node, ...]]:
         """Value name -> the nodes that read it."""
-        found: dict[str, list[Node]] = {}
+        readers: dict[str, list[Node]] = defaultdict(list)
         for node in self.nodes:
             for name in dict.fromkeys(node.inputs):
-                found.setdefault(name, []).append(node)
-        return {name: tuple(nodes) for name, nodes in found.items()}
+                readers[name].append(node)
+        return {name: tuple(nodes) for name, nodes in readers.items()}
 
     def constant(self, name: str) -> NDArray[Any] | None:
         """The array of an initialiser, None where ``name`` is none."""
@@ -238,12 +229,12 @@ class FinishedGraph:
             return
         positive = scale.dtype == np.float32 and scale.size and (np.isfinite(scale) & (scale > 0)).all()
         if not positive or (zero_point is not None and zero_point.size != scale.size):
-            told = f"{scale.dtype} {list(scale.shape)}"
+            found = f"{scale.dtype} {list(scale.shape)}"
             if zero_point is not None:
-                told += f", zero-point {zero_point.dtype} {list(zero_point.shape)}"
+                found += f", zero-point {zero_point.dtype} {list(zero_point.shape)}"
             raise ModelError(
-                f"'{self.file}': {node.op} {node.name!r}: expected positive float32 scales and as many zero-points, found "
-                f"{told}{'' if positive else ', not all positive'}; convert its source again"
+                f"'{self.file}': {node.op} {node.name!r}: expected positive float32 scales and as many zero-points, "
+                f"found {found}{'' if positive else ', not all positive'}; convert its source again"
             )
 
     def readers(self, name: str) -> tuple[Node, ...]:

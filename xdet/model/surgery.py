@@ -98,10 +98,10 @@ def find_entry(graph: ir.Graph, file: str) -> HeadEntry:
     if node is not None and node.op_type == "Transpose":
         perm = tuple(node.attributes.get_ints("perm", (3, 2, 1, 0)))
         node = _present(node.inputs[0]).producer()
-    found = None if node is None or node.op_type != "DequantizeLinear" else _codes_behind(node)
-    if found is None:
+    quantised = None if node is None or node.op_type != "DequantizeLinear" else _codes_behind(node)
+    if quantised is None:
         return HeadEntry(HEAD, None, None, 0, np.dtype(np.float32))
-    codes, scale, zero_point = found
+    codes, scale, zero_point = quantised
     return HeadEntry(str(codes.name), perm, np.float32(scale), int(zero_point), zero_point.dtype)
 
 
@@ -171,14 +171,7 @@ def pictures_of(count: int) -> NDArray[np.uint8]:
 
 
 def cut_at_head(model: bytes, file: str) -> bytes:
-    """Cut a finished model.
-
-    Args:
-        model: its bytes.
-        file: its name, for messages.
-
-    Returns:
-        The bytes of the copy; the model itself where it ends at the raw head already.
+    """The bytes of a finished model cut at its raw outputs; its own where it ends there already.
 
     Raises:
         ModelError: damaged, not finished by xdet, or without the value ``head``.
@@ -191,22 +184,14 @@ def cut_at_head(model: bytes, file: str) -> bytes:
     names = [output.value_name for output in cut.spec.raw_outputs]
     graph = cut_graph(whole.graph, _computed(whole.graph, names, file))
     batch = _image(graph).shape[0]  # type: ignore[index]  # stated
-    told = batch if isinstance(batch, int) else str(batch)
-    _, raw = contract_io(cut.spec, told, freeze_thresholds=True)
+    _, raw = contract_io(cut.spec, batch if isinstance(batch, int) else str(batch), freeze_thresholds=True)
     for value, tensor in zip(graph.outputs, raw, strict=True):
         value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(tensor.shape)
     return _serialised(whole, graph, cut)
 
 
 def at_network_size(model: bytes, file: str) -> bytes:
-    """Take the resize rule out of a finished model.
-
-    Args:
-        model: its bytes.
-        file: its name, for messages.
-
-    Returns:
-        The bytes of the copy; the model itself where it has a fixed size already.
+    """The bytes of a finished model without its resize rule; its own where it has a fixed size already.
 
     Raises:
         ModelError: damaged, not finished by xdet, or without the value ``network_image``.
@@ -231,15 +216,12 @@ def at_network_size(model: bytes, file: str) -> bytes:
             inner.name = _present(inner.producer()).name = name
             inner.type, inner.shape = output.type, output.shape
             graph.outputs[place] = inner
-    fixed = replace(
-        document,
-        spec=replace(document.spec, image=replace(image, any_size=False)),
-        tensors={
-            name: replace(twin, onnx=IMAGE) if twin.onnx == NETWORK_IMAGE else twin
-            for name, twin in document.tensors.items()
-        },
-    )
-    return _serialised(whole, cut_graph(graph, graph.outputs), fixed)
+    tensors = {
+        name: replace(twin, onnx=IMAGE) if twin.onnx == NETWORK_IMAGE else twin
+        for name, twin in document.tensors.items()
+    }
+    spec = replace(document.spec, image=replace(image, any_size=False))
+    return _serialised(whole, cut_graph(graph, graph.outputs), replace(document, spec=spec, tensors=tensors))
 
 
 def _computed(graph: ir.Graph, names: Sequence[str], file: str) -> list[ir.Value]:
@@ -255,9 +237,9 @@ def _image(graph: ir.Graph) -> ir.Value:
     return next(value for value in graph.inputs if value.name == IMAGE)
 
 
-def _present(found: T | None) -> T:
-    assert found is not None, "the checker has seen it"  # noqa: S101
-    return found
+def _present(operand: T | None) -> T:
+    assert operand is not None, "the checker has seen it"  # noqa: S101
+    return operand
 
 
 def _serialised(model: ir.Model, graph: ir.Graph, document: ModelDocument) -> bytes:
@@ -277,13 +259,13 @@ def _serialised(model: ir.Model, graph: ir.Graph, document: ModelDocument) -> by
 Codes = dict[str, "NDArray[Any]"]
 
 
-def exact_codes(graph: ir.Graph, twin: str, given: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], bool]:
+def exact_codes(graph: ir.Graph, twin: str, known: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], bool]:
     """The exact arithmetic's codes of one value.
 
     Args:
         graph: of the model.
         twin: the value.
-        given: the picture and codes by name, as the graph stores them; that of ``twin`` itself is not used.
+        known: the picture and codes by name, as the graph stores them; that of ``twin`` itself is not used.
 
     Returns:
         The codes, and whether float32 arithmetic lies on the way, which rounds as each runtime likes.
@@ -294,7 +276,7 @@ def exact_codes(graph: ir.Graph, twin: str, given: Mapping[str, NDArray[Any]]) -
     from converters.integer.evaluate import NotEvaluatedError, evaluate
     from converters.integer.values import to_reals
 
-    others = {name: codes for name, codes in given.items() if name != twin or name == IMAGE}
+    others = {name: codes for name, codes in known.items() if name != twin or name == IMAGE}
     try:
         evaluation = evaluate(graph, others, [twin])
     except NotEvaluatedError as error:
@@ -303,21 +285,18 @@ def exact_codes(graph: ir.Graph, twin: str, given: Mapping[str, NDArray[Any]]) -
 
 
 def cut_layer(model: ir.Model, output: str, codes: Mapping[str, NDArray[Any]]) -> tuple[bytes, Codes]:
-    """The part of a graph between the values that are known and one of them.
+    """The part of a graph between known values and one of them, as a model, and the codes that it takes and should give.
 
     Args:
         model: the whole model.
         output: the value that the part computes.
         codes: known values by name, ``output`` among them, as the graph stores them.
-
-    Returns:
-        The part as a model, and the codes that it takes and should give.
     """
     from onnx import checker
 
     values = ir.convenience.create_value_mapping(model.graph)
-    given = [values[name] for name in codes if name != output and name in values]
-    part = cut_graph(model.graph, [values[output]], given)
+    inputs = [values[name] for name in codes if name != output and name in values]
+    part = cut_graph(model.graph, [values[output]], inputs)
     read = {str(value.name): value for value in (*part.inputs, *part.outputs)}
     for name, value in read.items():
         value.type = ir.TensorType(ir.DataType.from_numpy(codes[name].dtype))

@@ -21,8 +21,15 @@ GRAPH, METADATA = 7, 14  # of ModelProto
 NODE, INITIALIZER, INPUT, OUTPUT = 1, 5, 11, 12  # of GraphProto
 NODE_OUTPUT = 2
 TENSOR_FLOATS, TENSOR_NAME, TENSOR_RAW = 4, 8, 9
-VALUE_NAME = 1
 ENTRY_KEY, ENTRY_VALUE = 1, 2
+
+VALUE_NAME, VALUE_TYPE = 1, 2  # of ValueInfoProto
+TENSOR_TYPE = 1  # of TypeProto
+ELEMENT_TYPE, SHAPE = 1, 2  # of TypeProto.Tensor
+SIZE = 1  # of TensorShapeProto
+SIZE_VALUE = 1  # of TensorShapeProto.Dimension
+FLOAT = 1  # TensorProto.DataType
+UNTOLD = 0
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 LONGEST_VARINT = 10
@@ -34,11 +41,11 @@ def read_metadata(model: bytes) -> dict[str, str]:
     Raises:
         ValueError: the bytes are no protobuf message, or one that was cut off; says at which byte.
     """
-    found: dict[str, str] = {}
+    metadata: dict[str, str] = {}
     for entry in messages(memoryview(model), METADATA):
-        members = {number: bytes(content) for number, content in fields(entry)}
-        found[_text(members.get(ENTRY_KEY, b""))] = _text(members.get(ENTRY_VALUE, b""))
-    return found
+        members = {number: text(content) for number, content in fields(entry)}
+        metadata[members.get(ENTRY_KEY, "")] = members.get(ENTRY_VALUE, "")
+    return metadata
 
 
 def value_names(model: bytes) -> frozenset[str]:
@@ -48,7 +55,7 @@ def value_names(model: bytes) -> frozenset[str]:
         ValueError: as ``read_metadata``.
     """
     return frozenset(
-        _text(bytes(name))
+        text(name)
         for graph in messages(memoryview(model), GRAPH)
         for node in messages(graph, NODE)
         for name in messages(node, NODE_OUTPUT)
@@ -61,11 +68,11 @@ def fixed_batch(model: bytes) -> int | None:
     Raises:
         ValueError: as ``read_metadata``.
     """
-    first = memoryview(model)
+    size = memoryview(model)
     for number in (GRAPH, INPUT, VALUE_TYPE, TENSOR_TYPE, SHAPE, SIZE):
-        first = next(messages(first, number), memoryview(b""))
-    known = [whole for number, wire_type, whole, _ in _spans(first) if (number, wire_type) == (SIZE_VALUE, VARINT)]
-    return _read_varint(known[0], 1)[0] if known else None  # behind its key, one byte
+        size = next(messages(size, number), memoryview(b""))
+    values = [whole for number, wire_type, whole, _ in _spans(size) if (number, wire_type) == (SIZE_VALUE, VARINT)]
+    return _read_varint(values[0], 1)[0] if values else None  # behind its key, one byte
 
 
 def messages(message: memoryview, number: int) -> Iterator[memoryview]:
@@ -151,17 +158,9 @@ def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
     raise ValueError(f"a number at byte {position:,} does not end")
 
 
-def _text(content: bytes) -> str:
-    return content.decode("utf-8", "replace")
-
-
-VALUE_TYPE = 2  # of ValueInfoProto
-TENSOR_TYPE = 1  # of TypeProto
-ELEMENT_TYPE, SHAPE = 1, 2  # of TypeProto.Tensor
-SIZE = 1  # of TensorShapeProto
-SIZE_VALUE = 1  # of TensorShapeProto.Dimension
-FLOAT = 1  # TensorProto.DataType
-UNTOLD = 0
+def text(content: memoryview) -> str:
+    """Bytes as text; what is no UTF-8 becomes replacement characters."""
+    return bytes(content).decode("utf-8", "replace")
 
 
 def with_outputs(model: bytes, outputs: Sequence[tuple[str, int]]) -> bytes:
@@ -173,12 +172,8 @@ def with_outputs(model: bytes, outputs: Sequence[tuple[str, int]]) -> bytes:
             ``TensorProto.DataType`` numbers it (``FLOAT``); ``UNTOLD`` leaves it to the back end's inference, which
             ONNX Runtime does and the ONNX checker refuses.
     """
-    values = b"".join(field(OUTPUT, _value_info(name, element)) for name, element in outputs)
+    values = b""
+    for name, element in outputs:
+        typed = field(VALUE_TYPE, field(TENSOR_TYPE, field(ELEMENT_TYPE, element))) if element != UNTOLD else b""
+        values += field(OUTPUT, field(VALUE_NAME, name.encode("utf-8")) + typed)
     return model + field(GRAPH, values) if values else model
-
-
-def _value_info(name: str, element: int) -> bytes:
-    told = field(VALUE_NAME, name.encode("utf-8"))
-    if element == UNTOLD:
-        return told
-    return told + field(VALUE_TYPE, field(TENSOR_TYPE, field(ELEMENT_TYPE, element)))

@@ -9,8 +9,7 @@ Images: any number of them on a model with a fixed batch; no value changes.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from converters.facts import match_outputs
 from converters.heads.base import BatchDetections, is_raw_output, join_outputs
 from converters.heads.nms import detect_from_head
 from converters.spec import DETECTION_OUTPUTS, IMAGE, THRESHOLD_INPUTS
-from xdet.errors import MissingExtraError, ModelError, UnsoundOutputError, UsageError
+from xdet.errors import ModelError, UnsoundOutputError, UsageError
 from xdet.model.wire import FLOAT, UNTOLD, value_names, with_outputs
 from xdet.runtimes.base import Capabilities, Runtime, require_images, require_thresholds
 from xdet.runtimes.table import row_of
@@ -231,21 +230,6 @@ def describe_source(model: ModelFile, facts: SourceFacts, choices: RuntimeChoice
     from converters.description.statements import SourceOptions, describe_source
 
     return describe_source(model.path, facts, choices.source_options or SourceOptions()).spec
-
-
-@contextmanager
-def converter_errors() -> Iterator[None]:
-    """Turn what the converter says of a source into the errors of runtimes."""
-    from converters import errors
-
-    try:
-        yield
-    except errors.OptionError as error:
-        raise UsageError(*error.lines) from error
-    except errors.MissingExtraError as error:
-        raise MissingExtraError(error.what, error.extra) from error
-    except errors.ConversionError as error:
-        raise ModelError(*error.lines) from error
 
 
 class FinishedModelRuntime(TensorRuntime):

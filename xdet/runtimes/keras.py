@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from xdet.errors import converter_errors
 from xdet.runtimes.base import vendor_errors
-from xdet.runtimes.finished import SourceRuntime, converter_errors, describe_source, rescaled, run_in_chunks
+from xdet.runtimes.finished import SourceRuntime, describe_source, rescaled, run_in_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

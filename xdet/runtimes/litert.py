@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.quant import dequantize
-from xdet.errors import MissingExtraError, ModelError
+from xdet.errors import MissingExtraError, ModelError, converter_errors
 from xdet.runtimes.base import vendor_errors
-from xdet.runtimes.finished import SourceRuntime, converter_errors, describe_source, raw_outputs_of, rescaled
+from xdet.runtimes.finished import SourceRuntime, describe_source, raw_outputs_of, rescaled
 from xdet.runtimes.processors import threads_of_one_network
 
 if TYPE_CHECKING:

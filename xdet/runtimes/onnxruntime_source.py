@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.graph import NCHW_TO_NHWC, NHWC_TO_NCHW
+from xdet.errors import converter_errors
 from xdet.model.wire import UNTOLD, value_names, with_outputs
-from xdet.runtimes.finished import SourceRuntime, converter_errors, describe_source, rescaled
+from xdet.runtimes.finished import SourceRuntime, describe_source, rescaled
 from xdet.runtimes.ort_session import CPU, EXACT_KERNELS, OrtSession, SessionChoices, inexact_codes
 
 if TYPE_CHECKING:
