@@ -48,8 +48,8 @@ def require_contract_graph(model: bytes, file: str) -> None:
         raise ModelError(f"'{file}' is no ONNX file or a damaged one: {error}; see that it is complete") from error
     if faults:
         raise ModelError(
-            f"'{file}' holds what no finished model may: {'; '.join(faults)}; expected standard operators without graphs "
-            f"of their own and all data in the file; was it edited? Convert the source again with xdet convert"
+            f"'{file}' holds what no finished model may: {'; '.join(faults)}; expected standard operators without "
+            f"graphs of their own and all data in the file; was it edited? Convert the source again with xdet convert"
         )
 
 

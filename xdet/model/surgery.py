@@ -285,7 +285,7 @@ def exact_codes(graph: ir.Graph, twin: str, known: Mapping[str, NDArray[Any]]) -
 
 
 def cut_layer(model: ir.Model, output: str, codes: Mapping[str, NDArray[Any]]) -> tuple[bytes, Codes]:
-    """The part of a graph between known values and one of them, as a model, and the codes that it takes and should give.
+    """The part of a graph between known values and one of them as a model, and the codes that it takes and should give.
 
     Args:
         model: the whole model.

@@ -165,7 +165,7 @@ def vendor_errors(
 
 
 def network_turns(runtime: Runtime) -> AbstractContextManager[object]:
-    """What a thread that shares a runtime holds while it calls ``detect``: nothing, or a lock where one may call at a time."""
+    """What a thread that shares a runtime holds while it calls ``detect``: nothing, or a lock for one at a time."""
     return nullcontext() if runtime.concurrent else Lock()
 
 
@@ -193,15 +193,16 @@ def require_thresholds(requested: Thresholds, runtime: Runtime) -> None:
     own, most = runtime.spec.thresholds, runtime.capabilities.max_detections
     if most is not None and requested.max_detections > most:
         raise UsageError(
-            f"'{runtime.file}' holds at most {most} detections per image, {requested.max_detections} were asked; ask for "
-            f"fewer, or convert the source again with `max_detections` {requested.max_detections}"
+            f"'{runtime.file}' holds at most {most} detections per image, {requested.max_detections} were asked; "
+            f"ask for fewer, or convert the source again with `max_detections` {requested.max_detections}"
         )
     if runtime.capabilities.thresholds:
         return
     again = "convert the source again without `freeze_thresholds`"
     if requested.iou != own.iou:
         raise UsageError(
-            f"'{runtime.file}' has its IoU threshold frozen at {own.iou}, {requested.iou} was asked; leave it out, or {again}"
+            f"'{runtime.file}' has its IoU threshold frozen at {own.iou}, {requested.iou} was asked; "
+            f"leave it out, or {again}"
         )
     if requested.score < own.score:
         raise UsageError(

@@ -19,7 +19,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from xdet.errors import RuntimeUnavailableError
-from xdet.runtimes.javascript import DATA, Peer
+from xdet.runtimes.javascript import DATA, Peer, end_process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,15 +43,10 @@ TYPES = {".html": "text/html", ".mjs": "text/javascript", ".wasm": "application/
 START_S = 60.0
 ANSWER_S = 600.0  # a page that crashed says nothing
 POLL_S = 0.2
-STOP_S = 5.0
 
 
 class Chromium(Peer):
-    """A headless Chromium with our page.
-
-    Args:
-        package: folder of the npm package.
-        provider: ``"wasm"`` or ``"webgpu"``.
+    """A headless Chromium with our page; ``provider`` is ``"wasm"`` or ``"webgpu"``.
 
     Raises:
         RuntimeUnavailableError: there is none, it does not start, or it has no adapter for WebGPU.
@@ -91,7 +86,7 @@ class Chromium(Peer):
             raise RuntimeUnavailableError(f"Chromium has no WebGPU here: {problem}; use onnxruntime-web:chromium")
 
     def exchange(self, frame: bytes) -> bytes:
-        """Send a frame and wait for its answer."""
+        """See ``Peer``."""
         self._server.requests.put(frame)
         return self._next(ANSWER_S)
 
@@ -104,11 +99,7 @@ class Chromium(Peer):
         """End the browser, the server and the profile."""
         self._server.stop()
         self._process.terminate()
-        try:
-            self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end_process(self._process)
         self._profile.cleanup()
 
     def _next(self, longest_s: float) -> bytes:
@@ -137,11 +128,11 @@ class _Server:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                found = files.get(self.path)
-                if found is None:
+                file = files.get(self.path)
+                if file is None:
                     self.send_error(404)
                 else:
-                    self._send(found.read_bytes(), TYPES[found.suffix])
+                    self._send(file.read_bytes(), TYPES[file.suffix])
 
             def do_POST(self) -> None:
                 if self.path != f"{prefix}/next":

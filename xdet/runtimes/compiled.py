@@ -1,4 +1,4 @@
-"""A finished model on back ends that take a graph of constants: one set of outputs, one number of images, own thresholds.
+"""A finished model on back ends that take a graph of constants: one set of outputs, one batch, own thresholds.
 
 Before -> after: the file -> a copy with constant thresholds, a batch of 1 where it is free, and the values asked for as
 outputs -> a program. The first program shows boxes and raw head, so that one compilation serves both; of others the

@@ -179,8 +179,8 @@ class TensorRuntime(Runtime):
         unknown = sorted(set(wanted).difference(self._value_names))
         if unknown:
             raise UsageError(
-                f"'{self.file}' computes no value named {', '.join(map(repr, unknown))}; the tensor map of its metadata, and "
-                f"xdet inspect, name what it holds"
+                f"'{self.file}' computes no value named {', '.join(map(repr, unknown))}; the tensor map of its "
+                f"metadata, and xdet inspect, name what it holds"
             )
         arrays = run_in_chunks(images, self.batch, lambda chunk: self._values(chunk, wanted))
         return dict(zip(wanted, arrays, strict=True))
@@ -253,7 +253,7 @@ class FinishedModelRuntime(TensorRuntime):
 
     @abc.abstractmethod
     def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
-        """The named values, in the file's dtypes; ``feeds`` holds ``image`` and, if the back end takes them, thresholds."""
+        """The named values, in the file's dtypes; ``feeds`` holds ``image``, and thresholds if they can be fed."""
 
     def _values(self, images: NDArray[np.uint8], names: Sequence[str]) -> Outputs:
         return self._compute({IMAGE: images}, names)
@@ -294,7 +294,7 @@ class FinishedModelRuntime(TensorRuntime):
 
 
 def showing(model: bytes, names: Iterable[str]) -> bytes:
-    """A finished model that shows inner values as outputs; raw outputs are float32, other dtypes the back end infers."""
+    """A finished model that shows inner values as outputs: raw ones are float32, other dtypes the back end infers."""
     return with_outputs(model, [(name, FLOAT if is_raw_output(name) else UNTOLD) for name in names])
 
 

@@ -59,14 +59,7 @@ def open_at(
 
 
 class FrozenCopies(Runtime):
-    """A finished model whose thresholds are inputs, on a runtime that ignores or refuses these; for one thread at a time.
-
-    Args:
-        model: the file.
-        document: what its metadata says.
-        open_copy: opens a copy.
-        first: the thresholds of the first copy.
-    """
+    """A finished model with fed thresholds, on a runtime that takes none; for one thread at a time."""
 
     def __init__(
         self, model: ModelFile, document: ModelDocument, open_copy: Callable[[ModelFile], Runtime], first: Thresholds

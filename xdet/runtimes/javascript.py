@@ -65,12 +65,7 @@ class Peer(Protocol):
 
 
 class JavaScriptRuntime(FinishedModelRuntime):
-    """A finished model in ONNX Runtime's JavaScript; for one thread at a time.
-
-    Args:
-        model: the ONNX file.
-        choices: the runtime, which the npm package is called after, and its provider.
-        peer: the process, which this object ends.
+    """A finished model in ONNX Runtime's JavaScript; for one thread at a time. It ends the peer.
 
     Raises:
         ModelError: the package cannot load the file.
@@ -78,7 +73,7 @@ class JavaScriptRuntime(FinishedModelRuntime):
     """
 
     def __init__(self, model: ModelFile, choices: RuntimeChoices, peer: Peer) -> None:
-        self._package, self._peer = str(choices.runtime), peer
+        self._package, self._peer = str(choices.runtime), peer  # runtimes are called as their packages
         with ExitStack() as undo:
             undo.callback(peer.stop)  # an interrupt, too, leaves no process behind
             document = read_document(model.data, file=model.file)
@@ -130,10 +125,6 @@ class JavaScriptRuntime(FinishedModelRuntime):
 class NodeProcess(Peer):
     """Node with ``ort_node.mjs``; what it prints on stderr is kept for messages.
 
-    Args:
-        package: folder of the npm package.
-        provider: as that package calls its execution provider.
-
     Raises:
         RuntimeUnavailableError: Node is not there.
     """
@@ -153,7 +144,7 @@ class NodeProcess(Peer):
         )
 
     def exchange(self, frame: bytes) -> bytes:
-        """Send a frame and wait for its answer."""
+        """See ``Peer``."""
         stdin, stdout = self.process.stdin, self.process.stdout
         if stdin is None or stdout is None:
             raise EOFError
@@ -163,7 +154,7 @@ class NodeProcess(Peer):
         return sizes + _read(stdout, sum(LENGTHS.unpack(sizes)))
 
     def last_words(self) -> str:
-        """The error that the process told on stderr, on one line."""
+        """See ``Peer``."""
         try:
             self.process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -178,12 +169,17 @@ class NodeProcess(Peer):
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
-        try:
-            self.process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end_process(self.process)
         self._stderr.close()
+
+
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process that was asked to end; kill it if it does not follow."""
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def find_package(name: str) -> Path:
@@ -204,12 +200,7 @@ def find_package(name: str) -> Path:
 
 
 def open_model(model: ModelFile, choices: RuntimeChoices) -> JavaScriptRuntime:
-    """Open a finished model in Node or in Chromium.
-
-    Raises:
-        RuntimeUnavailableError: Node, Chromium, an adapter or the package is not there.
-        ModelError: the package cannot load the file.
-    """
+    """Open a finished model in Node or in Chromium."""
     package, provider = find_package(str(choices.runtime)), str(choices.provider)
     if provider not in IN_CHROMIUM:
         return JavaScriptRuntime(model, choices, NodeProcess(package, provider))

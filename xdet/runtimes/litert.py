@@ -134,8 +134,8 @@ class LiteRtRuntime(SourceRuntime):
         shape, dtype = [int(size) for size in tensor["shape"]], np.dtype(tensor["dtype"])
         if shape != expected or dtype not in (np.uint8, np.int8, np.float32):
             raise ModelError(
-                f"'{self.file}': input {tensor['name']!r} is {dtype} {shape}, expected uint8, int8 or float32 {expected}; "
-                f"see that sidecar and options belong to this file"
+                f"'{self.file}': input {tensor['name']!r} is {dtype} {shape}, expected uint8, int8 or float32 "
+                f"{expected}; see that sidecar and options belong to this file"
             )
         shapes = [tuple(int(size) for size in output["shape"]) for output in self._tensors]
         raw_outputs_of([np.zeros(shape, np.float32) for shape in shapes], self.spec, file=self.file)  # or refused

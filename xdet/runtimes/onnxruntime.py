@@ -95,7 +95,7 @@ class OnnxRuntime(FinishedModelRuntime):
 
     @cached_property
     def _obeys(self) -> bool:
-        """Whether fed thresholds are obeyed. The CPU provider does, as the tests hold for every release; others are asked."""
+        """Whether fed thresholds are obeyed: by the CPU provider in every release that is tested; others are asked."""
         if self._session.choices.provider == CPU:
             return True
         image = self.spec.image

@@ -43,8 +43,8 @@ def two_distributions() -> str | None:
     if len(names) < 2:
         return None
     return (
-        f"{len(names)} distributions of ONNX Runtime are installed, which overwrite each other's files: {', '.join(names)}; "
-        f"remove all of them and install the one that you need again: {_repair(names)}"
+        f"{len(names)} distributions of ONNX Runtime are installed, which overwrite each other's files: "
+        f"{', '.join(names)}; remove all of them and install the one that you need again: {_repair(names)}"
     )
 
 
@@ -61,12 +61,12 @@ def not_importable(error: ImportError) -> str:
     names = installed_distributions()
     if not names:
         return (
-            "ONNX Runtime is not installed; install it with: pip install onnxruntime (or one distribution with the execution "
-            "provider that you need, such as onnxruntime-gpu or onnxruntime-openvino)"
+            "ONNX Runtime is not installed; install it with: pip install onnxruntime (or one distribution with the "
+            "execution provider that you need, such as onnxruntime-gpu or onnxruntime-openvino)"
         )
     return (
-        f"ONNX Runtime ({', '.join(names)}) cannot be imported: {' '.join(str(error).split())}; an installation in pieces is "
-        f"repaired by: {_repair(names)}"
+        f"ONNX Runtime ({', '.join(names)}) cannot be imported: {' '.join(str(error).split())}; an installation in "
+        f"pieces is repaired by: {_repair(names)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""A finished model in OpenCV's ``dnn`` module, version 5 or newer, on its new engine. Its only importer (extra ``opencv``).
+"""A finished model in the ``dnn`` module of OpenCV 5 or newer, on its new engine. Its only importer (extra ``opencv``).
 
 The engine of OpenCV 4, which version 5 keeps as "classic" and falls back to unless told otherwise, computes quantised
 heads up to 35 steps off without a word: it is never used. Version 5.0.0 computes the last positions of 1 x 1
@@ -86,8 +86,8 @@ def _require_golden(runtime: OpenCvRuntime, release: str) -> None:
     worst, most = compare_head(runtime.head(picture)[0], vector).worst_lsb, vector.other_kernels_lsb
     if worst > most:
         raise RuntimeUnavailableError(
-            f"'{runtime.file}': OpenCV {release} errs on this processor: its head for the golden picture is {worst} steps "
-            f"off, expected at most {most}; use another runtime, or another release of OpenCV"
+            f"'{runtime.file}': OpenCV {release} errs on this processor: its head for the golden picture is {worst} "
+            f"steps off, expected at most {most}; use another runtime, or another release of OpenCV"
         )
 
 

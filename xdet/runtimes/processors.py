@@ -50,7 +50,7 @@ def threads_per_network(workers: int) -> int:
 
 
 def threads_of_one_network(workers: int) -> int:
-    """Threads inside an operator where one worker is in the network while the others read, half of the processors at most."""
+    """Threads inside an operator where one worker is in the network; others read, on at most half of the processors."""
     return max(1, usable_processors() - min(workers - 1, usable_processors() // 2))
 
 
@@ -88,7 +88,7 @@ class RuntimeChoices:
 
     @property
     def name(self) -> str:
-        """The runtime as reports name it: ``"litert:xnnpack"``, ``"onnxruntime:openvino (device=gpu, precision=FP16)"``."""
+        """The runtime as reports name it: ``"litert:xnnpack"``, ``"onnxruntime:openvino (device=gpu, threads=2)"``."""
         settings = [f"device={self.device}"] if self.device else []
         settings += [f"{key}={value}" for key, value in sorted(self.provider_options.items())]
         return f"{self.runtime}:{self.provider}" + (f" ({', '.join(settings)})" if settings else "")

@@ -1,4 +1,4 @@
-"""Any runtime of the table in a subprocess: native code that crashes on a hostile or broken file ends it, and nothing else.
+"""Any runtime of the table in a subprocess: native code that crashes on a hostile or broken file ends that alone.
 
 Before -> after: a row's ``Runtime`` in this process -> the same runtime behind pipes, one subprocess per opened
 runtime. Numeric effect: none; arrays come back as they are.
@@ -126,8 +126,8 @@ class SubprocessRuntime(Runtime):
             return self._worker.ask(Message(fields, arrays))
         except SubprocessEndedError as error:
             raise RuntimeCrashedError(
-                f"'{self.file}': {self._requested} crashed while {doing}: its process ended with {error}; see that the file is "
-                f"whole and of a maker whom you trust, or try another runtime"
+                f"'{self.file}': {self._requested} crashed while {doing}: its process ended with {error}; see that the "
+                f"file is whole and of a maker whom you trust, or try another runtime"
             ) from error
 
 

@@ -8,6 +8,7 @@ nothing.
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module, metadata
 from importlib.util import find_spec
@@ -44,7 +45,7 @@ class RuntimeRow:
         trusted: providers that a check runs in this process; all others may crash, and run in a subprocess.
         subprocess: it crashes on hostile files, so it always runs in a subprocess.
         most_images: the most images that a check gives it, because it is slow; None for any number.
-        slow: the providers that ``most_images`` is for, where not for all; they take minutes per image on large networks.
+        slow: the providers that ``most_images`` is for, where not for all; minutes per image on large networks.
         deployed: products use it; a model card lists it.
         takes_options: it takes ``provider_options`` and ``device``.
         feeds_thresholds: it takes thresholds at run time; otherwise other thresholds need a copy frozen at them.
@@ -115,12 +116,7 @@ def open_runtime(path: Path, choices: RuntimeChoices = DEFAULTS) -> Runtime:
 
 
 def open_model(model: ModelFile, choices: RuntimeChoices = DEFAULTS, *, subprocess: bool | None = None) -> Runtime:
-    """Open a model that is in memory already; see ``open_runtime``.
-
-    Args:
-        model: the file.
-        choices: where and how it runs.
-        subprocess: whether it runs in one; None is what the runtime's row says.
+    """Open a model that is in memory already, in a subprocess or not; None is what the runtime's row says.
 
     Raises:
         RuntimeCrashedError: the subprocess ended while it opened the model.
@@ -131,8 +127,8 @@ def open_model(model: ModelFile, choices: RuntimeChoices = DEFAULTS, *, subproce
     if row.any_size != get_args(ResizeRule) and _rule_inside(model) not in (None, *row.any_size):
         known = f"of those it takes {', '.join(row.any_size)}; " if row.any_size else ""
         raise RuntimeUnavailableError(
-            f"'{model.file}' takes photographs of any size with resize {_rule_inside(model)}, which {choices.runtime} does "
-            f"not compile: {known}convert the source without `any_size`, and a file of fixed size runs there"
+            f"'{model.file}' takes photographs of any size with resize {_rule_inside(model)}, which {choices.runtime} "
+            f"does not compile: {known}convert the source without `any_size`, and a file of fixed size runs there"
         )
     try:
         if row.subprocess if subprocess is None else subprocess:
@@ -148,19 +144,14 @@ def open_model(model: ModelFile, choices: RuntimeChoices = DEFAULTS, *, subproce
 
 
 def require_choices(choices: RuntimeChoices, model_format: str | None, *, file: str) -> RuntimeChoices:
-    """Choices with runtime and provider named, once they are known to fit the table and a file, which is not opened.
-
-    Args:
-        choices: as the caller gave them.
-        model_format: of the file, None where it is not known.
-        file: its name, for messages.
+    """Choices with runtime and provider named, once they fit the table and a file's format, None where it has none.
 
     Raises:
         XdetError: as ``open_runtime``.
     """
     takers = [name for name, row in RUNTIMES.items() if model_format in row.formats]
     if not takers:
-        formats = dict.fromkeys(found for row in RUNTIMES.values() for found in row.formats)
+        formats = dict.fromkeys(name for row in RUNTIMES.values() for name in row.formats)
         raise ModelError(
             f"'{file}' is not a model: its bytes are none of {', '.join(formats)}; "
             f"give an ONNX file made by xdet convert, or a TFLite, Keras or ONNX detector"
@@ -272,38 +263,40 @@ def require_runtime(name: str) -> None:
 
 
 def row_of(runtime: str) -> RuntimeRow | None:
-    """The row of a runtime as reports name it (``"onnxruntime:openvino (device=gpu)"``); None for a caller's own runtime."""
+    """The row of a runtime, as reports name it (``"onnxruntime:openvino (device=gpu)"``); None for a caller's own."""
     return RUNTIMES.get(runtime.partition(":")[0])
 
 
 def most_images(runtime: str) -> int | None:
     """The most images that a check gives a runtime, as reports name it; None for any number."""
-    row, provider = row_of(runtime), runtime.partition(":")[2].partition(" ")[0]
-    return row.most_images if row is not None and (not row.slow or provider in row.slow) else None
+    row = row_of(runtime)
+    return row.most_images if row is not None and (not row.slow or _is_among(row.slow, runtime)) else None
 
 
 def suppresses_at_equality(runtime: str) -> bool:
     """Whether a runtime, as reports name it, is documented to drop a box whose IoU equals the threshold."""
-    row, provider = row_of(runtime), runtime.partition(":")[2].partition(" ")[0]
-    return row is not None and provider in row.suppresses_at_equality
+    row = row_of(runtime)
+    return row is not None and _is_among(row.suppresses_at_equality, runtime)
 
 
 def rounds_steps(runtime: str) -> bool:
     """Whether a runtime, as reports name it, rounds every step of float32 arithmetic."""
-    row, provider = row_of(runtime), runtime.partition(":")[2].partition(" ")[0]
-    return row is not None and provider in row.rounds_steps
+    row = row_of(runtime)
+    return row is not None and _is_among(row.rounds_steps, runtime)
+
+
+def _is_among(providers: tuple[str, ...], runtime: str) -> bool:
+    return runtime.partition(":")[2].partition(" ")[0] in providers
 
 
 def installed_versions(*others: str) -> dict[str, str]:
-    """Versions of the distributions behind the runtimes, and of ``others``, as far as they are installed; sorted by name."""
-    found = {}
-    packages = dict.fromkeys(row.package for row in RUNTIMES.values() if row.package)
+    """Versions of the distributions behind the runtimes, and of ``others``, where installed; sorted by name."""
+    versions = {}
+    packages = {row.package for row in RUNTIMES.values() if row.package}
     for name in sorted({*others, *(name for package in packages for name in _distributions_of(package))}):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def _distributions_of(package: str) -> Iterator[str]:

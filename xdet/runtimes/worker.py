@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from threading import Timer
@@ -229,16 +230,14 @@ def _exactly(stream: IO[bytes], size: int) -> bytearray:
 
 
 def _end(process: subprocess.Popen[bytes], stderr: IO[bytes], owner: int) -> None:
-    """Kill the subprocess, which has nothing to save, and close its pipes; a fork of its owner only closes its copies."""
+    """Kill the subprocess, which has nothing to save, and close its pipes; a fork of its owner closes its copies."""
     if owner == os.getpid():
         process.kill()
         process.wait()
     for pipe in (process.stdin, process.stdout, stderr):
         if pipe is not None:
-            try:
+            with suppress(OSError):  # what was buffered for a process that is gone
                 pipe.close()
-            except OSError:  # what was buffered for a process that is gone
-                continue
 
 
 if __name__ == "__main__":
