@@ -21,13 +21,12 @@ from xdet.checking.numbers.onnx_nodes import compare_nodes
 from xdet.checking.numbers.source_graph import SourceGraph
 from xdet.checking.other_cpus import IMAGES
 from xdet.checking.result import MissingRuntime
-from xdet.errors import UsageError
+from xdet.errors import UsageError, converter_errors
 from xdet.model.contract import read_document
 from xdet.model.file import ModelFile, hash_model, read_model_file
 from xdet.model.graph import FinishedGraph, load_onnx
 from xdet.model.surgery import at_network_size
 from xdet.runtimes.base import Runtime
-from xdet.runtimes.finished import converter_errors
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, most_images, parse_runtimes
 
