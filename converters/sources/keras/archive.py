@@ -39,7 +39,7 @@ def read_members(data: bytes, where: str) -> dict[str, bytes]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
             _require_known(infos, where)
-            _require_room(infos, len(data), where)
+            _require_small(infos, len(data), where)
             return {info.filename: _read(archive, info, where) for info in infos}
     except (*DAMAGED_ZIP, OSError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -49,32 +49,27 @@ def read_members(data: bytes, where: str) -> dict[str, bytes]:
 
 
 def _require_known(infos: list[zipfile.ZipInfo], where: str) -> None:
-    names = [info.filename for info in infos]
-    unknown = sorted({name for name in names if name not in LIMITS})
+    names, members = [info.filename for info in infos], ", ".join(LIMITS)
+    unknown = ", ".join(repr(name) for name in sorted(set(names) - LIMITS.keys()))
     if unknown:
-        raise SourceFileError(
-            f"{where}: unknown members {', '.join(map(repr, unknown))}; a Keras file has {', '.join(LIMITS)}"
-        )
-    missing = [name for name in LIMITS if name not in names]
-    if missing or len(names) != len(set(names)):
-        raise SourceFileError(
-            f"{where}: expected each of {', '.join(LIMITS)} once, found {', '.join(names) or 'nothing'}"
-        )
+        raise SourceFileError(f"{where}: unknown members {unknown}; a Keras file has {members}")
+    if sorted(names) != sorted(LIMITS):
+        raise SourceFileError(f"{where}: expected each of {members} once, found {', '.join(names) or 'nothing'}")
+
+
+def _require_small(infos: list[zipfile.ZipInfo], size: int, where: str) -> None:
+    """Refuse members that unfold to more than they may, or far more than the archive: numbers of a network hardly shrink."""
+    most = SMALL_BYTES + MOST_TIMES * size
     for info in infos:
-        limit = LIMITS[info.filename]
+        name, limit = info.filename, LIMITS[info.filename]
         if info.flag_bits & 1 or info.compress_type not in METHODS:
-            raise SourceFileError(f"{where}: {info.filename!r} is encrypted or packed in an unusual way")
+            raise SourceFileError(f"{where}: {name!r} is encrypted or packed in an unusual way")
         if info.file_size > limit:
-            raise SourceFileError(f"{where}: {info.filename!r} unfolds to {info.file_size} bytes, more than {limit}")
-
-
-def _require_room(infos: list[zipfile.ZipInfo], size: int, where: str) -> None:
-    """Refuse members that unfold to far more than the archive: numbers of a network hardly shrink."""
-    for info in infos:
-        if info.file_size > SMALL_BYTES + MOST_TIMES * size:
+            raise SourceFileError(f"{where}: {name!r} unfolds to {info.file_size} bytes, more than {limit}")
+        if info.file_size > most:
             raise SourceFileError(
-                f"{where}: {info.filename!r} unfolds to {info.file_size} bytes, an archive of {size} bytes holds at most "
-                f"{SMALL_BYTES + MOST_TIMES * size}; save the model again"
+                f"{where}: {name!r} unfolds to {info.file_size} bytes, an archive of {size} bytes holds at most {most}; save "
+                "the model again"
             )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import struct
 import subprocess
@@ -62,7 +63,7 @@ def open_hdf5(data: bytes, where: str) -> Iterator[Any]:
         with h5py.File(io.BytesIO(data), "r") as file:
             yield file
     except DAMAGED as error:
-        raise SourceFileError(f"{where}: damaged HDF5: {_reason(error)}; {AGAIN}") from error
+        raise _damaged(where, _reason(error)) from error
 
 
 def text_attribute(file: Any, name: str, where: str) -> str | None:
@@ -77,7 +78,7 @@ def text_attribute(file: Any, name: str, where: str) -> str | None:
     if isinstance(value, bytes):
         value = value.decode("utf-8")
     if not isinstance(value, str) or len(value) > MAX_CONFIG_BYTES:
-        found = type(value).__name__ if not isinstance(value, str) else f"{len(value)} characters"
+        found = f"{len(value)} characters" if isinstance(value, str) else type(value).__name__
         raise SourceFileError(
             f"{where}: attribute {name!r}: expected text of at most {MAX_CONFIG_BYTES}, found {found}"
         )
@@ -97,21 +98,15 @@ def _require_ending_heaps(data: bytes, where: str) -> None:
             number, size = struct.unpack_from("<H6xQ", data, place)
             if number == 0:
                 if place + size != end:
-                    raise SourceFileError(
-                        f"{where}: damaged HDF5: the heap at byte {heap} has a rest of {size} bytes, expected "
-                        f"{end - place}; save the model or copy the file again"
-                    )
+                    reason = f"the heap at byte {heap} has a rest of {size} bytes, expected {end - place}"
+                    raise _damaged(where, reason)
                 break
             place += HEAP_HEADER + size + -size % 8
         heap = data.find(HEAP, heap + len(HEAP))
 
 
 def _require_sound(data: bytes, where: str) -> None:
-    """Let a process of its own read all that the file holds.
-
-    Raises:
-        SourceFileError: the process refuses the file, ends, or does not come to an end.
-    """
+    """Let a process of its own read all that the file holds: it must neither refuse the file, nor end, nor hang."""
     digest = hashlib.sha256(data).digest()
     if digest in _sound:
         return
@@ -127,14 +122,16 @@ def _require_sound(data: bytes, where: str) -> None:
             env={**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},
         )
     except subprocess.TimeoutExpired as error:
-        reason = f"the HDF5 library reads it for more than {READING_S} s"
-        raise SourceFileError(f"{where}: damaged HDF5: {reason}; {AGAIN}") from error
+        raise _damaged(where, f"the HDF5 library reads it for more than {READING_S} s") from error
     if done.returncode == REFUSED:
         raise SourceFileError(f"{where}: {done.stdout.decode('utf-8', 'replace')}")
     if done.returncode:
-        reason = f"the HDF5 library ended the process that read it (exit code {done.returncode})"
-        raise SourceFileError(f"{where}: damaged HDF5: {reason}; {AGAIN}")
+        raise _damaged(where, f"the HDF5 library ended the process that read it (exit code {done.returncode})")
     _sound.add(digest)
+
+
+def _damaged(where: str, reason: str) -> SourceFileError:
+    return SourceFileError(f"{where}: damaged HDF5: {reason}; {AGAIN}")
 
 
 REFUSED = 3
@@ -164,7 +161,7 @@ def _reason(error: BaseException) -> str:
 
 def _read_all(h5py: Any, file: Any, most_objects: int, most_bytes: int) -> None:
     """Visit every object once, by hard links alone, then read them and their attributes."""
-    seen: set[int] = set()
+    visited: set[int] = set()
     total = 0
     waiting: list[tuple[str, Any]] = [("", h5py.h5g.open(file.id, b"/"))]
     datasets: list[Any] = []
@@ -178,10 +175,10 @@ def _read_all(h5py: Any, file: Any, most_objects: int, most_bytes: int) -> None:
                     f"{child!r} is a link to somewhere else, which is not followed; save the model again"
                 )
             address = h5py.h5g.get_objinfo(group, name).objno
-            if address in seen:
+            if address in visited:
                 continue
-            seen.add(address)
-            if len(seen) > most_objects:
+            visited.add(address)
+            if len(visited) > most_objects:
                 raise SourceFileError(f"more than {most_objects} objects: this is no Keras model")
             opened = h5py.h5o.open(group, name)
             if isinstance(opened, h5py.h5g.GroupID):
@@ -199,27 +196,19 @@ def _read_all(h5py: Any, file: Any, most_objects: int, most_bytes: int) -> None:
 
 
 def _read_attributes(h5py: Any, opened: Any, name: str) -> None:
-    """Read an object's attributes, which are text or numbers.
-
-    Raises:
-        SourceFileError: they are something else.
-    """
+    """Read an object's attributes; refuse all but text and numbers."""
     attributes = (h5py.Group if isinstance(opened, h5py.h5g.GroupID) else h5py.Dataset)(opened).attrs
     for key in attributes:
-        held = attributes.get_id(key).dtype
-        if held.kind not in NUMERIC_KINDS | {"S"} and h5py.check_string_dtype(held) is None:
+        dtype = attributes.get_id(key).dtype
+        if dtype.kind not in NUMERIC_KINDS | {"S"} and h5py.check_string_dtype(dtype) is None:
             raise SourceFileError(
-                f"attribute {key!r} of {name!r} holds {held}, expected text or numbers; save the model again"
+                f"attribute {key!r} of {name!r} holds {dtype}, expected text or numbers; save the model again"
             )
         attributes[key]
 
 
 def _plain_bytes(h5py: Any, opened: Any, name: str) -> int:
-    """The unfolded size of a plain numeric dataset.
-
-    Raises:
-        SourceFileError: it is something else.
-    """
+    """The unfolded size of a plain numeric dataset; refuse anything else."""
     if not isinstance(opened, h5py.h5d.DatasetID):
         raise SourceFileError(f"{name!r} is neither a group nor a dataset: save the model again")
     layout = opened.get_create_plist()
@@ -233,10 +222,7 @@ def _plain_bytes(h5py: Any, opened: Any, name: str) -> int:
         reason = f"holds {opened.dtype}, expected numbers"
     if reason is not None:
         raise SourceFileError(f"dataset {name!r} {reason}; save the model again")
-    size = int(opened.dtype.itemsize)
-    for length in opened.shape:
-        size *= int(length)
-    return size
+    return math.prod((int(length) for length in opened.shape), start=int(opened.dtype.itemsize))
 
 
 if __name__ == "__main__":

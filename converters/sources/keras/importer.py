@@ -96,25 +96,25 @@ def facts_from_keras(model: LoadedKeras) -> SourceFacts:
     file = model.source.file
     image = _sizes(model.input_shapes[0]) if len(model.input_shapes) == 1 else None
     if image is None or len(image) != 3 or image[2] not in CHANNELS:
-        raise _not_of_this_family(file, "input", model.input_shapes, IMAGE_SHAPE)
-    if not model.output_shapes:
-        raise _not_of_this_family(file, "output", (), "numbers of known sizes, [N, ...]")
-    outputs = []
-    for name, shape, activations in zip(model.output_names, model.output_shapes, model.output_activations, strict=True):
-        sizes = _sizes(shape)
-        if sizes is None:
-            raise _not_of_this_family(file, "output", model.output_shapes, "numbers of known sizes, [N, ...]")
-        outputs.append(SourceOutput(name, sizes, activations))
-    return SourceFacts(file, image[0], image[1], tuple(outputs), "float32", None, image[2])
+        raise _not_a_detector(file, "input", model.input_shapes, IMAGE_SHAPE)
+    sizes = [_sizes(shape) for shape in model.output_shapes]
+    outputs = tuple(
+        SourceOutput(name, shape, activations)
+        for name, shape, activations in zip(model.output_names, sizes, model.output_activations, strict=True)
+        if shape is not None
+    )
+    if not outputs or len(outputs) < len(sizes):
+        raise _not_a_detector(file, "output", model.output_shapes, "numbers of known sizes, [N, ...]")
+    return SourceFacts(file, image[0], image[1], outputs, "float32", None, image[2])
 
 
 def _sizes(shape: tuple[int | None, ...]) -> tuple[int, ...] | None:
     """The sizes behind the batch; None where one is open."""
-    known = tuple(size for size in shape[1:] if size is not None and size > 0)
-    return known if len(known) == len(shape) - 1 else None
+    sizes = tuple(size for size in shape[1:] if size is not None and size > 0)
+    return sizes if len(sizes) == len(shape) - 1 else None
 
 
-def _not_of_this_family(file: str, side: str, found: Shapes, expected: str) -> SourceFileError:
+def _not_a_detector(file: str, side: str, found: Shapes, expected: str) -> SourceFileError:
     listed = ", ".join(str(["N" if n is None else n for n in shape]) for shape in found) or "none"
     open_size = any(None in shape[1:] for shape in found)
     hint = " (a size is open: build the network for one picture size, and save it again)" if open_size else ""

@@ -56,11 +56,12 @@ class LoadedKeras:
     def outputs(self, rescaled_nhwc: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """The outputs for rescaled pixels, float32 ``(N, height, width, 3)``, as Keras itself computes them."""
         with silenced_warnings():
-            found = self.model(rescaled_nhwc, training=False)
-        if len(self.output_shapes) == 1 and not isinstance(found, list | tuple | dict):
-            found = [found]
-        arrays = found.values() if isinstance(found, dict) else found
-        return [np.asarray(array, np.float32) for array in arrays]
+            results = self.model(rescaled_nhwc, training=False)
+        if isinstance(results, dict):
+            results = results.values()
+        elif not isinstance(results, list | tuple):
+            results = [results]
+        return [np.asarray(array, np.float32) for array in results]
 
     def layer_names(self) -> tuple[str, ...]:
         """The layers whose outputs ``layer_outputs`` gives."""
@@ -136,37 +137,31 @@ def load_keras(source: KerasFile, *, threads: int | None = None) -> LoadedKeras:
                 model = keras.models.load_model(copy, compile=False)
         except (ValueError, TypeError, KeyError, OSError, IndexError, AttributeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
-            msg = f"{source.file}: {library} cannot load it: {reason}; save it again with the Keras that made it"
-            raise SourceFileError(msg) from error
-    return LoadedKeras(
-        source,
-        keras,
-        model,
-        _shapes(model.inputs),
-        _shapes(model.outputs),
-        tuple(map(str, model.output_names)),
-        tuple(_activations(tensor) for tensor in model.outputs),
-    )
+            raise SourceFileError(
+                f"{source.file}: {library} cannot load it: {reason}; save it again with the Keras that made it"
+            ) from error
+    names, activations = tuple(map(str, model.output_names)), tuple(map(_activations, model.outputs))
+    return LoadedKeras(source, keras, model, _shapes(model.inputs), _shapes(model.outputs), names, activations)
 
 
 ACTIVATIONS = frozenset({"sigmoid", "softmax"})
-SEEN_THROUGH = frozenset({"Reshape", "Permute", "Flatten", "Concatenate"})
+KEEPS_NUMBERS = frozenset({"Reshape", "Permute", "Flatten", "Concatenate"})
 
 
 def _activations(output: Any) -> tuple[str, ...]:
     """The activations through which the numbers of a symbolic output went last."""
-    found: dict[str, None] = {}
-    open_tensors = [output]
-    while open_tensors:
-        layer = open_tensors.pop()._keras_history[0]  # noqa: SLF001 - the only way from a tensor to its layer
+    activations: dict[str, None] = {}
+    waiting = [output]
+    while waiting:
+        layer = waiting.pop()._keras_history[0]  # noqa: SLF001 - the only way from a tensor to its layer
         kind = type(layer).__name__
         name = "softmax" if kind == "Softmax" else getattr(getattr(layer, "activation", None), "__name__", "")
         if name in ACTIVATIONS:
-            found[name] = None
-        elif kind in SEEN_THROUGH:
+            activations[name] = None
+        elif kind in KEEPS_NUMBERS:
             inputs = layer.input
-            open_tensors += inputs if isinstance(inputs, list | tuple) else [inputs]
-    return tuple(found)
+            waiting += inputs if isinstance(inputs, list | tuple) else [inputs]
+    return tuple(activations)
 
 
 def _shapes(tensors: Any) -> tuple[tuple[int | None, ...], ...]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,25 +28,240 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Arrays = dict[str, "NDArray[Any]"]
+Entry = tuple[str, str, Mapping[str, Any]]  # name, class and configuration of a layer
+Container = Literal["h5", "keras"]
 MAX_RANK = 4
 MAX_GROUPS = 100  # below one layer: a group may contain itself
+ZIP_SIGNATURE = b"PK"
 
 
-def read_weights(source: KerasFile, layers: Sequence[tuple[str, str, Mapping[str, Any]]]) -> dict[str, Arrays]:
-    """Read every array of a checked file.
+@dataclass(frozen=True, eq=False)
+class KerasFile:
+    """A whole file that passed every check.
+
+    Attributes:
+        file: the file's name, for messages.
+        data: its bytes.
+        container: ``"h5"`` or ``"keras"`` (zip).
+        version: the Keras that wrote it, such as ``"2.8.0"``.
+        layers: its layers in stored order.
+        input_shape: sizes of the first input layer, None where free.
+        config: the whole configuration, as stored.
+    """
+
+    file: str
+    data: bytes
+    container: Container
+    version: str
+    layers: tuple[KerasLayer, ...]
+    input_shape: tuple[int | None, ...]
+    config: Mapping[str, object]
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether Keras 2 wrote it, which tf_keras reads and Keras 3 often refuses."""
+        return not self.version.startswith("3")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class StoredLayer:
+    """One layer of a stored network.
+
+    Attributes:
+        name: its name.
+        kind: Keras' class, such as ``"Conv2D"``.
+        config: its configuration, as stored.
+        inputs: names of the layers that it reads; empty for an input.
+        weights: role (``"kernel"``, ``"gamma"``, ...) -> array, as Keras lays it out; ``(h, w, in, out)`` for a
+            convolution's.
+    """
+
+    name: str
+    kind: str
+    config: Mapping[str, Any]
+    inputs: tuple[str, ...]
+    weights: Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class KerasNetwork:
+    """A whole network.
+
+    Attributes:
+        file: the file's name, for messages.
+        layers: in stored order, each behind what it reads.
+        output: the layer whose result is the head.
+        input_shape: sizes of the picture, batch first, None where free.
+    """
+
+    file: str
+    layers: tuple[StoredLayer, ...]
+    output: str
+    input_shape: tuple[int | None, ...]
+
+
+def read_keras(data: bytes, file: str) -> KerasFile:
+    """Check a Keras file and read what it holds.
 
     Args:
-        source: the file.
-        layers: name, class and configuration of every layer, in stored order.
-
-    Returns:
-        Layer -> role (``"kernel"``, ``"gamma"``, ...) -> array, as Keras lays it out; ``(h, w, in, out)`` for a
-        convolution's.
+        data: the file's bytes.
+        file: its name, for messages.
 
     Raises:
         MissingExtraError: h5py is not installed.
-        SourceFileError: damaged, or arrays that are no weights.
+        SourceFileError: damaged, weights only, or not what Keras writes.
+        UnsupportedModelError: it would run code when loaded, or has layers outside the list.
     """
+    container: Container = "keras" if data.startswith(ZIP_SIGNATURE) else "h5"
+    text, version = _read_h5(data, file) if container == "h5" else _read_zip(data, file)
+    config = _json_object(text, f"{file}: model configuration")
+    layers = require_harmless(config, file)
+    return KerasFile(file, data, container, version, layers, _input_shape(config, file), config)
+
+
+def _read_h5(data: bytes, file: str) -> tuple[str, str]:
+    """Configuration text and Keras version of an H5 file; version 2 where it says none, as old files do."""
+    with open_hdf5(data, file) as opened:
+        text = text_attribute(opened, "model_config", file)
+        version = text_attribute(opened, "keras_version", file)
+        if version is None and "model_weights" in opened:
+            version = opened["model_weights"].attrs.get("keras_version")
+    if text is None:
+        raise SourceFileError(
+            f"{file}: holds weights only (no 'model_config' attribute), expected a whole model; build the network, load "
+            "these weights, and write it with model.save('model.h5')"
+        )
+    return text, version if isinstance(version, str) else "2"
+
+
+def _read_zip(data: bytes, file: str) -> tuple[str, str]:
+    members = read_members(data, file)
+    with open_hdf5(members[WEIGHTS], f"{file}: {WEIGHTS}"):
+        pass  # every object in it is checked while it opens
+    version = _json_object(_utf8(members[METADATA], file), f"{file}: {METADATA}").get("keras_version")
+    if not isinstance(version, str):
+        raise SourceFileError(f"{file}: {METADATA}: expected a keras_version, found {version!r}")
+    return _utf8(members[CONFIG], file), version
+
+
+def _utf8(content: bytes, file: str) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise SourceFileError(f"{file}: a JSON member is not UTF-8 text (byte {error.start})") from error
+
+
+def _json_object(text: str, where: str) -> Mapping[str, object]:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SourceFileError(f"{where}: not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise SourceFileError(f"{where}: expected a JSON object, found {type(data).__name__}")
+    return data
+
+
+def _input_shape(config: Mapping[str, object], file: str) -> tuple[int | None, ...]:
+    """The shape of the first layer that states one; Keras 2 and 3 spell the key differently."""
+    for key in ("batch_input_shape", "batch_shape"):
+        for shape in _values_of(config, key):
+            if isinstance(shape, list) and all(n is None or isinstance(n, int) for n in shape):
+                return tuple(shape)
+    raise SourceFileError(
+        f"{file}: no layer states the shape of the input; build the model on images of one size, and save it again"
+    )
+
+
+def _values_of(value: object, key: str) -> Iterator[object]:
+    """All values under ``key``, in stored order."""
+    if isinstance(value, Mapping) and key in value:
+        yield value[key]
+    for part in _parts(value):
+        yield from _values_of(part, key)
+
+
+def _parts(value: object) -> Iterable[object]:
+    """What a JSON value holds."""
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def read_network(source: KerasFile) -> KerasNetwork:
+    """Read layers, connections and weights of a checked file.
+
+    Raises:
+        MissingExtraError: h5py is not installed.
+        SourceFileError: the weights are damaged.
+        UnsupportedModelError: models inside the model, layers that are used twice, or more than one output.
+    """
+    inner = source.config.get("config")
+    stored = inner.get("layers") if isinstance(inner, Mapping) else inner
+    assert isinstance(stored, list)  # noqa: S101 - the scan looked
+    entries = [_entry(layer, source.file) for layer in stored]
+    weights = _read_weights(source, entries)
+    sequential = source.config.get("class_name") == "Sequential"
+    layers: list[StoredLayer] = []
+    for layer, (name, kind, config) in zip(stored, entries, strict=True):
+        before = tuple(one.name for one in layers[-1:])
+        inputs = before if sequential else _inputs(layer, name, source.file)
+        _require_before(inputs, layers, name, source.file)
+        layers.append(StoredLayer(name, kind, config, inputs, weights[name]))
+    output = layers[-1].name if sequential else _output(inner, source.file)
+    _require_before((output,), layers, "the output", source.file)
+    return KerasNetwork(source.file, tuple(layers), output, source.input_shape)
+
+
+def _entry(layer: Mapping[str, Any], file: str) -> Entry:
+    config, kind = layer.get("config"), str(layer["class_name"])
+    if not isinstance(config, Mapping):
+        raise UnsupportedModelError(f"{file}: a layer of class {kind} has no configuration; save the model again")
+    name = str(layer.get("name") or config.get("name"))
+    if kind in MODELS:
+        raise UnsupportedModelError(f"{file}: {name!r} is a model inside the model, which is not taken apart")
+    return name, kind, config
+
+
+def _inputs(layer: Mapping[str, Any], name: str, file: str) -> tuple[str, ...]:
+    """Names of the layers that one reads."""
+    nodes = layer.get("inbound_nodes") or []
+    if not isinstance(nodes, list):
+        raise SourceFileError(f"{file}: layer {name!r}: expected a list of inbound_nodes, found {nodes!r:.60}")
+    if len(nodes) > 1:
+        raise UnsupportedModelError(f"{file}: layer {name!r} is used {len(nodes)} times, expected once")
+    return tuple(_histories(nodes))
+
+
+def _histories(value: object) -> Iterator[str]:
+    """Layer names in ``[name, node, tensor, ...]`` (Keras 2) or under ``keras_history`` (Keras 3), in stored order."""
+    if isinstance(value, list) and len(value) >= 3 and isinstance(value[0], str):
+        yield value[0]
+        return
+    history = value.get("keras_history") if isinstance(value, Mapping) else None
+    if isinstance(history, list) and history:
+        yield str(history[0])
+        return
+    for part in _parts(value):
+        yield from _histories(part)
+
+
+def _output(config: object, file: str) -> str:
+    """The one output layer: ``["name", 0, 0]`` or ``[["name", 0, 0]]``."""
+    names = list(_histories(config.get("output_layers") if isinstance(config, Mapping) else None))
+    if len(names) != 1:
+        raise UnsupportedModelError(f"{file}: {len(names)} outputs, expected one")
+    return names[0]
+
+
+def _require_before(names: Sequence[str], layers: Sequence[StoredLayer], reader: str, file: str) -> None:
+    computed = {layer.name for layer in layers}
+    missing = [repr(name) for name in names if name not in computed]
+    if missing:
+        raise UnsupportedModelError(f"{file}: {reader!r} reads {', '.join(missing)}, which no layer before it computes")
+
+
+def _read_weights(source: KerasFile, layers: Sequence[Entry]) -> dict[str, Arrays]:
+    """Layer -> role -> array, of every array of a checked file."""
     if source.container == "h5":
         with open_hdf5(source.data, source.file) as file:
             groups = _group(file, "model_weights", source.file)
@@ -58,15 +273,15 @@ def read_weights(source: KerasFile, layers: Sequence[tuple[str, str, Mapping[str
 
 def _group(parent: Any, name: str, file: str) -> Any:
     """A group below another; an empty one where there is none."""
-    found = parent.get(name, {})
-    if not hasattr(found, "items"):
+    group = parent.get(name, {})
+    if not hasattr(group, "items"):
         raise SourceFileError(f"{file}: {name!r} is an array, expected a group of arrays; save the model again")
-    return found
+    return group
 
 
 def _by_name(group: Any, layer: str, file: str) -> Arrays:
     """The datasets of one layer, by the last part of their names."""
-    found: Arrays = {}
+    arrays: Arrays = {}
     waiting, groups = [group], 0
     while waiting:
         groups += 1
@@ -77,32 +292,32 @@ def _by_name(group: Any, layer: str, file: str) -> Arrays:
                 waiting.append(member)
                 continue
             role = name.removesuffix(":0")
-            if role in found:
+            if role in arrays:
                 raise SourceFileError(f"{file}: layer {layer!r} holds two arrays {role!r}; save the model again")
-            found[role] = _array(member, f"{role!r} of layer {layer!r}", file)
-    return found
+            arrays[role] = _array(member, f"{role!r} of layer {layer!r}", file)
+    return arrays
 
 
-def _by_number(groups: Any, layers: Sequence[tuple[str, str, Mapping[str, Any]]], file: str) -> dict[str, Arrays]:
+def _by_number(groups: Any, layers: Sequence[Entry], file: str) -> dict[str, Arrays]:
     """The numbered arrays, named by what a layer of that class and configuration stores, in that order."""
-    seen: Counter[str] = Counter()
-    found: dict[str, Arrays] = {}
+    count: Counter[str] = Counter()
+    arrays: dict[str, Arrays] = {}
     for layer, kind, config in layers:
         title = snake_case(kind)
-        group = _group(groups, title if not seen[title] else f"{title}_{seen[title]}", file)
-        seen[title] += 1
+        group = _group(groups, f"{title}_{count[title]}" if count[title] else title, file)
+        count[title] += 1
         stored = _group(group, "vars", file)
-        told = stored.attrs.get("name", layer) if hasattr(stored, "attrs") else layer
+        owner = stored.attrs.get("name", layer) if hasattr(stored, "attrs") else layer
         roles = stored_roles(kind, config)
-        if told != layer or (roles and len(stored) != len(roles)):
+        if owner != layer or (roles and len(stored) != len(roles)):
             raise SourceFileError(
-                f"{file}: layer {layer!r} ({kind}): expected its {len(roles)} arrays, found {len(stored)} of {told!r}; "
-                f"save the model again"
+                f"{file}: layer {layer!r} ({kind}): expected its {len(roles)} arrays, found {len(stored)} of {owner!r}; "
+                "save the model again"
             )
-        found[layer] = {
+        arrays[layer] = {
             role: _array(stored[str(number)], f"{role!r} of layer {layer!r}", file) for number, role in enumerate(roles)
         }
-    return found
+    return arrays
 
 
 def stored_roles(kind: str, config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -140,234 +355,3 @@ def _array(dataset: Any, what: str, file: str) -> NDArray[Any]:
     if not np.isfinite(array).all():
         raise SourceFileError(f"{file}: {what}: holds numbers that are not finite; train or save it again")
     return array
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class StoredLayer:
-    """One layer of a stored network.
-
-    Attributes:
-        name: its name.
-        kind: Keras' class, such as ``"Conv2D"``.
-        config: its configuration, as stored.
-        inputs: names of the layers that it reads; empty for an input.
-        weights: role -> array, as Keras lays it out.
-    """
-
-    name: str
-    kind: str
-    config: Mapping[str, Any]
-    inputs: tuple[str, ...]
-    weights: Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class KerasNetwork:
-    """A whole network.
-
-    Attributes:
-        file: the file's name, for messages.
-        layers: in stored order, each behind what it reads.
-        output: the layer whose result is the head.
-        input_shape: sizes of the picture, batch first, None where free.
-    """
-
-    file: str
-    layers: tuple[StoredLayer, ...]
-    output: str
-    input_shape: tuple[int | None, ...]
-
-
-def read_network(source: KerasFile) -> KerasNetwork:
-    """Read layers, connections and weights of a checked file.
-
-    Raises:
-        MissingExtraError: h5py is not installed.
-        SourceFileError: the weights are damaged.
-        UnsupportedModelError: models inside the model, layers that are used twice, or more than one output.
-    """
-    inner = source.config.get("config")
-    stored = inner.get("layers") if isinstance(inner, Mapping) else inner
-    assert isinstance(stored, list)  # noqa: S101 - the scan looked
-    entries = [_entry(layer, source.file) for layer in stored]
-    weights = read_weights(source, entries)
-    sequential = source.config.get("class_name") == "Sequential"
-    layers: list[StoredLayer] = []
-    for layer, (name, kind, config) in zip(stored, entries, strict=True):
-        before = (layers[-1].name,) if layers else ()
-        inputs = before if sequential else _inputs(layer, name, source.file)
-        _require_before(inputs, layers, name, source.file)
-        layers.append(StoredLayer(name, kind, config, inputs, weights[name]))
-    output = layers[-1].name if sequential else _output(inner, source.file)
-    _require_before((output,), layers, "the output", source.file)
-    return KerasNetwork(source.file, tuple(layers), output, source.input_shape)
-
-
-def _entry(layer: Mapping[str, Any], file: str) -> tuple[str, str, Mapping[str, Any]]:
-    config, kind = layer.get("config"), str(layer["class_name"])
-    if not isinstance(config, Mapping):
-        raise UnsupportedModelError(f"{file}: a layer of class {kind} has no configuration; save the model again")
-    name = str(layer.get("name") or config.get("name"))
-    if kind in MODELS:
-        raise UnsupportedModelError(f"{file}: {name!r} is a model inside the model, which is not taken apart")
-    return name, kind, config
-
-
-def _inputs(layer: Mapping[str, Any], name: str, file: str) -> tuple[str, ...]:
-    """Names of the layers that one reads."""
-    nodes = layer.get("inbound_nodes") or []
-    if not isinstance(nodes, list):
-        raise SourceFileError(f"{file}: layer {name!r}: expected a list of inbound_nodes, found {nodes!r:.60}")
-    if len(nodes) > 1:
-        raise UnsupportedModelError(f"{file}: layer {name!r} is used {len(nodes)} times, expected once")
-    return tuple(_histories(nodes))
-
-
-def _histories(value: object) -> Iterator[str]:
-    """Layer names in ``[name, node, tensor, ...]`` (Keras 2) or under ``keras_history`` (Keras 3), in stored order."""
-    if isinstance(value, Mapping):
-        history = value.get("keras_history")
-        if isinstance(history, list) and history:
-            yield str(history[0])
-            return
-        for part in value.values():
-            yield from _histories(part)
-    elif isinstance(value, list):
-        if len(value) >= 3 and isinstance(value[0], str):
-            yield value[0]
-            return
-        for part in value:
-            yield from _histories(part)
-
-
-def _output(config: object, file: str) -> str:
-    """The one output layer: ``["name", 0, 0]`` or ``[["name", 0, 0]]``."""
-    outputs = config.get("output_layers") if isinstance(config, Mapping) else None
-    names = list(_histories(outputs))
-    if len(names) != 1:
-        raise UnsupportedModelError(f"{file}: {len(names)} outputs, expected one")
-    return names[0]
-
-
-def _require_before(names: Sequence[str], layers: Sequence[StoredLayer], reader: str, file: str) -> None:
-    known = {layer.name for layer in layers}
-    strange = [name for name in names if name not in known]
-    if strange:
-        raise UnsupportedModelError(
-            f"{file}: {reader!r} reads {', '.join(map(repr, strange))}, which no layer before it computes"
-        )
-
-
-Container = Literal["h5", "keras"]
-ZIP_SIGNATURE = b"PK"
-
-
-@dataclass(frozen=True, eq=False)
-class KerasFile:
-    """A whole file that passed every check.
-
-    Attributes:
-        file: the file's name, for messages.
-        data: its bytes.
-        container: ``"h5"`` or ``"keras"`` (zip).
-        version: the Keras that wrote it, such as ``"2.8.0"``.
-        layers: its layers in stored order.
-        input_shape: sizes of the first input layer, None where free.
-        config: the whole configuration, as stored.
-    """
-
-    file: str
-    data: bytes
-    container: Container
-    version: str
-    layers: tuple[KerasLayer, ...]
-    input_shape: tuple[int | None, ...]
-    config: Mapping[str, object]
-
-    @property
-    def is_legacy(self) -> bool:
-        """Whether Keras 2 wrote it, which tf_keras reads and Keras 3 often refuses."""
-        return not self.version.startswith("3")
-
-
-def read_keras(data: bytes, file: str) -> KerasFile:
-    """Check a Keras file and read what it holds.
-
-    Args:
-        data: the file's bytes.
-        file: its name, for messages.
-
-    Raises:
-        MissingExtraError: h5py is not installed.
-        SourceFileError: damaged, weights only, or not what Keras writes.
-        UnsupportedModelError: it would run code when loaded, or has layers outside the list.
-    """
-    container: Container = "keras" if data.startswith(ZIP_SIGNATURE) else "h5"
-    text, version = _read_h5(data, file) if container == "h5" else _read_zip(data, file)
-    config = _json_object(text, f"{file}: model configuration")
-    layers = require_harmless(config, file)
-    return KerasFile(file, data, container, version, layers, _input_shape(config, file), config)
-
-
-def _read_h5(data: bytes, file: str) -> tuple[str, str]:
-    """Configuration text and Keras version of an H5 file; version 2 where it says none, as old files do."""
-    with open_hdf5(data, file) as opened:
-        text = text_attribute(opened, "model_config", file)
-        version = text_attribute(opened, "keras_version", file)
-        if version is None and "model_weights" in opened:
-            version = opened["model_weights"].attrs.get("keras_version")
-    if text is None:
-        msg = (
-            f"{file}: holds weights only (no 'model_config' attribute), expected a whole model; build the network, "
-            "load these weights, and write it with model.save('model.h5')"
-        )
-        raise SourceFileError(msg)
-    return text, version if isinstance(version, str) else "2"
-
-
-def _read_zip(data: bytes, file: str) -> tuple[str, str]:
-    members = read_members(data, file)
-    with open_hdf5(members[WEIGHTS], f"{file}: {WEIGHTS}"):
-        pass  # every object in it is checked while it opens
-    metadata = _json_object(_utf8(members[METADATA], file), f"{file}: {METADATA}")
-    version = metadata.get("keras_version")
-    if not isinstance(version, str):
-        raise SourceFileError(f"{file}: {METADATA}: expected a keras_version, found {version!r}")
-    return _utf8(members[CONFIG], file), version
-
-
-def _utf8(content: bytes, file: str) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise SourceFileError(f"{file}: a JSON member is not UTF-8 text (byte {error.start})") from error
-
-
-def _json_object(text: str, where: str) -> Mapping[str, object]:
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SourceFileError(f"{where}: not JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise SourceFileError(f"{where}: expected a JSON object, found {type(data).__name__}")
-    return data
-
-
-def _input_shape(config: Mapping[str, object], file: str) -> tuple[int | None, ...]:
-    """The shape of the first layer that states one; Keras 2 and 3 spell the key differently."""
-    for key in ("batch_input_shape", "batch_shape"):
-        for shape in _values_of(config, key):
-            if isinstance(shape, list) and all(n is None or isinstance(n, int) for n in shape):
-                return tuple(shape)
-    msg = f"{file}: no layer states the shape of the input; build the model on images of one size, and save it again"
-    raise SourceFileError(msg)
-
-
-def _values_of(value: object, key: str) -> list[object]:
-    """All values under ``key``, in stored order."""
-    if isinstance(value, Mapping):
-        own = [value[key]] if key in value else []
-        return own + [found for part in value.values() for found in _values_of(part, key)]
-    if isinstance(value, list):
-        return [found for part in value for found in _values_of(part, key)]
-    return []
