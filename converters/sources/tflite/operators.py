@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from converters.sources.tflite.context import other_scale
 from converters.sources.tflite.ops import (
     activations,
     arithmetic,
     averages,
+    integers,
     moving,
     products,
     shape_arithmetic,
-    softmax,
     transposed,
 )
 
@@ -178,6 +178,11 @@ _RELU = Row(
 )
 
 
+def _row(handler: Handler, signature: Signature, *cases: Case, **more: Any) -> Row:
+    """A row, by its cases one after the other."""
+    return Row(handler, signature, cases, **more)
+
+
 def _moved(handler: Handler, signature: Signature, step: StepKind = "other") -> Row:
     """An operator that moves codes, or float32 numbers."""
     return Row(handler, signature, _MOVED, step, moves=True)
@@ -208,97 +213,85 @@ OPERATORS: Mapping[str, Row] = {
     "DEPTHWISE_CONV_2D": _convolution(
         products.depthwise_conv_2d, "Conv, one group per channel", Weights(3, products.fits_depthwise)
     ),
-    "FULLY_CONNECTED": Row(
+    "FULLY_CONNECTED": _row(
         products.fully_connected,
         Signature((2, 3), optional=(2,), ranks=((1, 2),)),
-        (
-            Case("Gemm", "XNNPACK"),
-            Case(_SUMS, "built-in", when="with weights computed at run time", applies=products.is_computed),
-        ),
+        Case("Gemm", "XNNPACK"),
+        Case(_SUMS, "built-in", when="with weights computed at run time", applies=products.is_computed),
         constants=(1, 2),
         weights=Weights(0, products.fits_product),
     ),
-    "BATCH_MATMUL": Row(
+    "BATCH_MATMUL": _row(
         products.batch_matmul,
         _BINARY,
-        (
-            Case(_SUMS, "built-in"),
-            Case(
-                "MatMul",
-                "XNNPACK",
-                when="of int8 codes with zero-point 0 in the second operand",
-                applies=products.is_multiplied_by_xnnpack,
-            ),
+        Case(_SUMS, "built-in"),
+        Case(
+            "MatMul",
+            "XNNPACK",
+            when="of int8 codes with zero-point 0 in the second operand",
+            applies=products.is_multiplied_by_xnnpack,
         ),
     ),
-    "TRANSPOSE_CONV": Row(
+    "TRANSPOSE_CONV": _row(
         transposed.transpose_conv,
         Signature((3, 4), optional=(3,), ranks=((1, 4), (2, 4)), positive=_STRIDES),
-        (
-            Case(
-                "Conv with a channel per phase, then Reshape, Transpose, Reshape",
-                "XNNPACK",
-                remark="at as many products as the kernel padded to whole strides has",
-            ),
-            Case(
-                "ConvInteger with a channel per phase, then about ten elementwise operators in float64",
-                "built-in",
-                remark="that kernel's 31-bit fixed point; OpenCV and TVM have no ConvInteger: `--arithmetic fused` "
-                "(<= 1 LSB)",
-                when="with SAME padding and strides longer than the kernel",
-                applies=transposed.is_sparse,
-            ),
+        Case(
+            "Conv with a channel per phase, then Reshape, Transpose, Reshape",
+            "XNNPACK",
+            remark="at as many products as the kernel padded to whole strides has",
         ),
-        "convolution",
+        Case(
+            "ConvInteger with a channel per phase, then about ten elementwise operators in float64",
+            "built-in",
+            remark="that kernel's 31-bit fixed point; OpenCV and TVM have no ConvInteger: `--arithmetic fused` "
+            "(<= 1 LSB)",
+            when="with SAME padding and strides longer than the kernel",
+            applies=transposed.is_sparse,
+        ),
+        step="convolution",
         constants=(1, 3),
         codes_as_numbers=(1,),
     ),
-    "MAX_POOL_2D": Row(
+    "MAX_POOL_2D": _row(
         averages.max_pool_2d,
         _POOL,
-        (Case("MaxPool", "XNNPACK", remark="built-in where strides are longer than the window, with the same codes"),),
-        "pool",
+        Case("MaxPool", "XNNPACK", remark="built-in where strides are longer than the window, with the same codes"),
+        step="pool",
     ),
-    "AVERAGE_POOL_2D": Row(
+    "AVERAGE_POOL_2D": _row(
         averages.average_pool_2d,
         _POOL,
-        (
-            Case("AveragePool, zero-point at stored code 0 (1)", "built-in"),
-            Case(
-                "AveragePool",
-                "built-in",
-                1,
-                "that kernel rounds halves away from zero; beside a zero-point, float32 cannot tell such halves from the "
-                "sums next to them",
-                "of 128 pixels or more, or with other scales",
-                averages.is_wide,
-            ),
+        Case("AveragePool, zero-point at stored code 0 (1)", "built-in"),
+        Case(
+            "AveragePool",
+            "built-in",
+            1,
+            "that kernel rounds halves away from zero; beside a zero-point, float32 cannot tell such halves from the "
+            "sums next to them",
+            "of 128 pixels or more, or with other scales",
+            averages.is_wide,
         ),
-        "pool",
+        step="pool",
         ties=True,
     ),
-    "MEAN": Row(
+    "MEAN": _row(
         averages.mean,
         _BINARY,
-        (
-            Case("ReduceMean, even zero-point, scale 1 (1)", "XNNPACK"),
-            Case(
-                _CODE_SUMS,
-                "XNNPACK",
-                when="of an even number of values that is no power of 2, with other scales, or zero-points at both rims",
-                applies=averages.is_mean_inexact,
-            ),
+        Case("ReduceMean, even zero-point, scale 1 (1)", "XNNPACK"),
+        Case(
+            _CODE_SUMS,
+            "XNNPACK",
+            when="of an even number of values that is no power of 2, with other scales, or zero-points at both rims",
+            applies=averages.is_mean_inexact,
         ),
         ties=True,
     ),
-    "LEAKY_RELU": Row(
+    "LEAKY_RELU": _row(
         activations.leaky_relu,
         _UNARY,
-        (
-            Case("LeakyRelu, scale and slope adjusted (1)", "XNNPACK"),
-            Case(_TABLE, "built-in", when=_OUTSIDE, applies=activations.is_outside_xnnpack),
-        ),
-        "elementwise",
+        Case("LeakyRelu, scale and slope adjusted (1)", "XNNPACK"),
+        Case(_TABLE, "built-in", when=_OUTSIDE, applies=activations.is_outside_xnnpack),
+        step="elementwise",
         ties=True,
     ),
     "RELU": _RELU,
@@ -320,70 +313,64 @@ OPERATORS: Mapping[str, Row] = {
     "SQUARE": _on_floats(activations.function, _UNARY),
     "POW": _on_floats(arithmetic.power, _BINARY),
     "DIV": _pair(Case(_PAIRS, "built-in", remark="but for a divisor of 0, whose result is not defined")),
-    "ARG_MAX": Row(
-        averages.arg_max,
-        _BINARY,
-        (Case("ArgMax", "built-in", remark="the first of equal codes"),),
-        codes_as_numbers=(0,),
+    "ARG_MAX": _row(
+        averages.arg_max, _BINARY, Case("ArgMax", "built-in", remark="the first of equal codes"), codes_as_numbers=(0,)
     ),
-    "SUM": Row(
+    "SUM": _row(
         averages.sum_operator,
         _BINARY,
-        (Case("ReduceSum", "XNNPACK"), Case(_CODE_SUMS, "XNNPACK", when="with other scales", applies=other_scale)),
+        Case("ReduceSum", "XNNPACK"),
+        Case(_CODE_SUMS, "XNNPACK", when="with other scales", applies=other_scale),
     ),
     "REDUCE_MAX": Row(averages.reduce_max, _BINARY, _REDUCED, moves=True),
     "REDUCE_MIN": Row(averages.reduce_min, _BINARY, _REDUCED, moves=True),
-    "PRELU": Row(
+    "PRELU": _row(
         arithmetic.prelu,
         _BINARY,
-        (Case("a table of 256 codes per slope, looked up with Gather", "built-in"),),
-        "elementwise",
+        Case("a table of 256 codes per slope, looked up with Gather", "built-in"),
+        step="elementwise",
         constants=(1,),
         ties=True,
     ),
     "HARD_SWISH": _function("built-in", "that kernel's 16-bit fixed point", activations.hard_swish),
-    "SOFTMAX": Row(
-        softmax.softmax,
+    "SOFTMAX": _row(
+        integers.softmax,
         _UNARY,
-        (
-            Case(
-                "a table of 256 exponentials, Sum (CumSum beyond 128 classes), Div and about ten elementwise operators "
-                "(`ops/softmax.py`)",
-                "built-in",
-                remark="as on x86: on 64-bit Arm LiteRT has another kernel",
-            ),
+        Case(
+            "a table of 256 exponentials, Sum (CumSum beyond 128 classes), Div and about ten elementwise operators "
+            "(`ops/integers.py`)",
+            "built-in",
+            remark="as on x86: on 64-bit Arm LiteRT has another kernel",
         ),
     ),
-    "QUANTIZE": Row(
+    "QUANTIZE": _row(
         activations.quantize,
         _UNARY,
-        (
-            Case("8 bit to 8 bit: LeakyRelu with a slope of (nearly) 1 (1)(2)", "XNNPACK"),
-            Case(
-                "nothing where pixels are the codes, else QuantizeLinear",
-                "-",
-                when="from float",
-                applies=activations.reads_float,
-            ),
-            Case(
-                _REQUANTIZED,
-                "built-in",
-                1,
-                "that kernel rounds halves up in blocks of 16, away from zero behind the last one",
-                f"{_OTHER_TYPE}, of a number of values that 16 does not divide",
-                activations.rounds_both_ways,
-            ),
-            Case(_REQUANTIZED, "built-in", when=_OTHER_TYPE, applies=activations.is_outside_xnnpack),
+        Case("8 bit to 8 bit: LeakyRelu with a slope of (nearly) 1 (1)(2)", "XNNPACK"),
+        Case(
+            "nothing where pixels are the codes, else QuantizeLinear",
+            "-",
+            when="from float",
+            applies=activations.reads_float,
         ),
-        "elementwise",
+        Case(
+            _REQUANTIZED,
+            "built-in",
+            1,
+            "that kernel rounds halves up in blocks of 16, away from zero behind the last one",
+            f"{_OTHER_TYPE}, of a number of values that 16 does not divide",
+            activations.rounds_both_ways,
+        ),
+        Case(_REQUANTIZED, "built-in", when=_OTHER_TYPE, applies=activations.is_outside_xnnpack),
+        step="elementwise",
         ties=True,
     ),
     "DEQUANTIZE": Row(activations.dequantize, _UNARY, (Case("DequantizeLinear", "-"),), "elementwise"),
-    "CAST": Row(
+    "CAST": _row(
         activations.cast_operator,
         _UNARY,
-        (Case("8 bit to float: DequantizeLinear with scale 1; integers: Cast", "-"),),
-        "elementwise",
+        Case("8 bit to float: DequantizeLinear with scale 1; integers: Cast", "-"),
+        step="elementwise",
         codes_as_numbers=(0,),
     ),
     "ADD": _pair(*_SUM),
@@ -409,48 +396,44 @@ OPERATORS: Mapping[str, Row] = {
     ),
     "MAXIMUM": Row(arithmetic.extreme, _BINARY, _EXTREME, "elementwise", (0, 1), moves=True),
     "MINIMUM": Row(arithmetic.extreme, _BINARY, _EXTREME, "elementwise", (0, 1), moves=True),
-    "CONCATENATION": Row(
+    "CONCATENATION": _row(
         moving.concatenation,
         Signature((1, MANY)),
-        (
-            Case("Concat; a fused activation does nothing, in LiteRT as here", "XNNPACK"),
-            Case(
-                "Concat, their scales adjusted (4)",
-                "built-in",
-                remark="2^31 codes and more become code 0, as on x86",
-                when="of uint8 operands with other scales",
-                applies=moving.rescales,
-            ),
+        Case("Concat; a fused activation does nothing, in LiteRT as here", "XNNPACK"),
+        Case(
+            "Concat, their scales adjusted (4)",
+            "built-in",
+            remark="2^31 codes and more become code 0, as on x86",
+            when="of uint8 operands with other scales",
+            applies=moving.rescales,
         ),
         moves_floats=True,
         ties=True,
     ),
-    "RESIZE_NEAREST_NEIGHBOR": Row(
+    "RESIZE_NEAREST_NEIGHBOR": _row(
         averages.resize_nearest_neighbor,
         _RESIZE,
-        (Case("Resize for whole factors, else two Gather with TFLite's own indices", "built-in"),),
+        Case("Resize for whole factors, else two Gather with TFLite's own indices", "built-in"),
         moves=True,
     ),
-    "RESIZE_BILINEAR": Row(
+    "RESIZE_BILINEAR": _row(
         averages.resize_bilinear,
         _RESIZE,
-        (
-            Case("by 2 and 4: Resize, zero-point at the lowest code (1)", "XNNPACK", remark="plain and half-pixel"),
-            Case(
-                "int32 Gather and weighted sums (`ops/integers.py`)",
-                "XNNPACK",
-                remark="at about fifteen elementwise operators: ONNX's Resize has no 11-bit weights",
-                when="by other factors",
-                applies=averages.is_fine,
-            ),
+        Case("by 2 and 4: Resize, zero-point at the lowest code (1)", "XNNPACK", remark="plain and half-pixel"),
+        Case(
+            "int32 Gather and weighted sums (`ops/integers.py`)",
+            "XNNPACK",
+            remark="at about fifteen elementwise operators: ONNX's Resize has no 11-bit weights",
+            when="by other factors",
+            applies=averages.is_fine,
         ),
         keeps_scale=True,
         ties=True,
     ),
-    "PAD": Row(
+    "PAD": _row(
         moving.pad,
         Signature((2, 2), ranks=((1, 2),)),
-        (Case("Pad; gone where a convolution follows", "XNNPACK"),),
+        Case("Pad; gone where a convolution follows", "XNNPACK"),
         moves_floats=True,
     ),
     "MIRROR_PAD": _moved(moving.mirror_pad, Signature((2, 2), ranks=((1, 2),))),
@@ -467,10 +450,10 @@ OPERATORS: Mapping[str, Row] = {
     "UNPACK": _moved(moving.unpack, Signature((1, 1), outputs=(1, MANY))),
     "DEPTH_TO_SPACE": replace(_moved(moving.depth_to_space, _BLOCKS), keeps_scale=True),
     "SPACE_TO_DEPTH": replace(_moved(moving.space_to_depth, _BLOCKS), keeps_scale=True),
-    "SHAPE": Row(
+    "SHAPE": _row(
         shape_arithmetic.shape_operator,
         _UNARY,
-        (Case("nothing, nor for integer arithmetic behind it: computed at conversion", "-"),),
+        Case("nothing, nor for integer arithmetic behind it: computed at conversion", "-"),
         codes_as_numbers=(0,),
     ),
 }

@@ -97,7 +97,7 @@ class TfliteModel:
         inputs: indices of the tensors the caller feeds.
         outputs: indices of the tensors the caller reads; where there is a ``postprocess``, its boxes and scores.
         postprocess: the operator that turned these into detections and ends the file, which is none of ``operators``;
-            its parameters are ``converters.sources.tflite.postprocess``'s to read.
+            its parameters are ``converters.sources.tflite.facts``'s to read.
         metadata: what the file says in words.
         constant_outputs: indices of the file's outputs that are constants, which are none of ``outputs``.
         data: the file's bytes.
