@@ -71,6 +71,6 @@ def test_another_kind_of_model_is_named_with_what_was_found(
 
 @pytest.mark.parametrize("inputs", [(), (-1,)], ids=["none", "absent"])
 def test_an_output_whose_operator_has_no_operands_tells_its_size_all_the_same(inputs: tuple[int, ...]) -> None:
-    bare = TfliteOperator(0, "DEQUANTIZE", 1, inputs, (1,), {})
+    bare = TfliteOperator(0, "DEQUANTIZE", inputs, (1,), {})
     facts = facts_from_tflite(replace(model([(1, 96, 160, 3)], [(1, 3, 5, 30)]), operators=(bare,)))
     assert facts.outputs[0].shape == (3, 5, 30)

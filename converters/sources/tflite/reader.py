@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.errors import SourceFileError, UnsupportedModelError
+from converters.errors import SourceFileError, UnsupportedModelError, quote_some
 from converters.quant import QuantParams
 from converters.sources.tflite import schema
 from converters.sources.tflite.flatbuffer import FlatBuffer, Table
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from converters.facts import FileMetadata
 
-OptionValue = int | float | bool | str | tuple[int, ...]
+OptionValue = int | float | bool | str
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,6 @@ class TfliteOperator:
         index: its position in ``TfliteModel.operators``.
         op: the schema's name (``"CONV_2D"``); ``"BUILTIN_999"`` where newer than the schema;
             ``"CUSTOM:name"``.
-        version: the operator version the writer asked for.
         inputs: tensor indices; -1 is an absent optional input.
         outputs: tensor indices.
         options: the operator's parameters under the names of ``schema.OPTIONS``, the schema's default where
@@ -79,7 +78,6 @@ class TfliteOperator:
 
     index: int
     op: str
-    version: int
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     options: Mapping[str, OptionValue]
@@ -263,7 +261,6 @@ def _read_quant(table: Table, name: str, dtype: str, shape: tuple[int, ...]) -> 
 IDENTIFIER = b"TFL3"
 POSTPROCESS = "CUSTOM:TFLite_Detection_PostProcess"
 SCHEMA_VERSION = 3
-NAMES_SHOWN = 5
 PLACEHOLDER = 127  # operators above it do not fit the old int8 field, which then holds this
 
 
@@ -339,27 +336,25 @@ def _only_subgraph(root: Table) -> Table:
     return subgraphs[0]
 
 
-def _read_code(table: Table) -> tuple[str, int]:
-    """Name and version of an operator kind."""
-    old, new = table.integer("deprecated_builtin_code"), table.integer("builtin_code")
-    number, version = max(old, new), table.integer("version")
+def _read_code(table: Table) -> str:
+    """Name of an operator kind."""
+    number = max(table.integer("deprecated_builtin_code"), table.integer("builtin_code"))
     if number < 0:
         raise table.damaged("builtin_code", f"operator number {number} does not exist")
     if number >= len(schema.OPERATORS) or number == PLACEHOLDER:
-        return f"BUILTIN_{number}", version
+        return f"BUILTIN_{number}"
     name = schema.OPERATORS[number]
-    return (f"CUSTOM:{table.text('custom_code')}" if name == "CUSTOM" else name), version
+    return f"CUSTOM:{table.text('custom_code')}" if name == "CUSTOM" else name
 
 
-def _read_operator(index: int, table: Table, codes: Sequence[tuple[str, int]], tensors: int) -> TfliteOperator:
+def _read_operator(index: int, table: Table, codes: Sequence[str], tensors: int) -> TfliteOperator:
     number = table.integer("opcode_index")
     if number >= len(codes):
         raise table.damaged("opcode_index", f"number {number} does not exist, the file has {len(codes)} codes")
-    op, version = codes[number]
+    op = codes[number]
     return TfliteOperator(
         index=index,
         op=op,
-        version=version,
         inputs=_read_indices(table, "inputs", tensors, lowest=-1),
         outputs=_read_indices(table, "outputs", tensors, lowest=0),
         options=_read_options(table, op),
@@ -404,35 +399,29 @@ def _read_option(options: Table | None, name: str, field: Field) -> OptionValue:
             return options.real(name) if options else float(field.default)
         case "int32":
             return options.integer(name) if options else int(field.default)
-        case "vector:int32":
-            return options.integers(name) if options else ()
         case words:
             return options.word(name) if options else schema.WORDS[words][int(field.default)]
 
 
 def _check_order(model: TfliteModel, subgraph: Table) -> None:
     """Every tensor is written once, before it is read, and never over a constant or a model input."""
+
+    def names(indices: Iterable[int]) -> str:
+        return quote_some([model.tensors[index].name for index in sorted(indices)])
+
     constants = {tensor.index for tensor in model.tensors if tensor.is_constant}
     if both := constants.intersection(model.inputs):
-        raise subgraph.damaged("inputs", f"model inputs hold a value already: {_quote(model.tensors, both)}")
+        raise subgraph.damaged("inputs", f"model inputs hold a value already: {names(both)}")
     if len(set(model.inputs)) < len(model.inputs):
-        raise subgraph.damaged("inputs", f"a tensor is fed twice, among {_quote(model.tensors, model.inputs)}")
+        raise subgraph.damaged("inputs", f"a tensor is fed twice, among {names(model.inputs)}")
     ready = constants.union(model.inputs, [-1])
-    for operator in model.operators:
-        where = f"operators[{operator.index}]"
-        if early := set(operator.inputs) - ready:
-            names = _quote(model.tensors, early)
-            raise subgraph.damaged(where, f"{operator.op} reads tensors that nothing before it computes: {names}")
-        if ready.intersection(operator.outputs) or len(set(operator.outputs)) < len(operator.outputs):
-            names = _quote(model.tensors, operator.outputs)
-            raise subgraph.damaged(where, f"{operator.op} writes a tensor that has its value already, among {names}")
-        ready.update(operator.outputs)
+    for op in model.operators:
+        where = f"operators[{op.index}]"
+        if early := set(op.inputs) - ready:
+            raise subgraph.damaged(where, f"{op.op} reads tensors that nothing before it computes: {names(early)}")
+        if ready.intersection(op.outputs) or len(set(op.outputs)) < len(op.outputs):
+            what = f"{op.op} writes a tensor that has its value already, among {names(op.outputs)}"
+            raise subgraph.damaged(where, what)
+        ready.update(op.outputs)
     if missing := set(model.outputs) - ready:
-        raise subgraph.damaged("outputs", f"nothing computes the model outputs {_quote(model.tensors, missing)}")
-
-
-def _quote(tensors: Sequence[TfliteTensor], indices: Iterable[int]) -> str:
-    """Tensor names for a message."""
-    listed = sorted(indices)
-    more = f" and {len(listed) - NAMES_SHOWN} more" if len(listed) > NAMES_SHOWN else ""
-    return ", ".join(repr(tensors[index].name) for index in listed[:NAMES_SHOWN]) + more
+        raise subgraph.damaged("outputs", f"nothing computes the model outputs {names(missing)}")

@@ -37,7 +37,10 @@ MODEL: Schema = {
     **fields(version="uint32", operator_codes="tables", subgraphs="tables", description="text", buffers="tables"),
     **fields(6, metadata="tables"),
 }
-OPERATOR_CODE = fields(deprecated_builtin_code="int8", custom_code="text", version=("int32", 1), builtin_code="int32")
+OPERATOR_CODE: Schema = {
+    **fields(deprecated_builtin_code="int8", custom_code="text"),
+    **fields(3, builtin_code="int32"),
+}
 SUBGRAPH = fields(tensors="tables", inputs="vector:int32", outputs="vector:int32", operators="tables")
 TENSOR: Schema = {
     **fields(shape="vector:int32", type="dtype", buffer="uint32", name="text", quantization="table"),
@@ -69,21 +72,16 @@ _CONV_2D: Schema = {
 }
 _DEPTHWISE_CONV_2D: Schema = {
     **_WINDOW,
-    **fields(3, depth_multiplier="int32", fused_activation="activation"),
-    **fields(5, dilation_w=("int32", 1), dilation_h=("int32", 1)),
+    **fields(4, fused_activation="activation", dilation_w=("int32", 1), dilation_h=("int32", 1)),
 }
 _POOL_2D: Schema = {**_WINDOW, **fields(3, filter_w="int32", filter_h="int32", fused_activation="activation")}
 _TRANSPOSE_CONV: Schema = {**_WINDOW, **fields(3, fused_activation="activation")}
-_FULLY_CONNECTED: Schema = {
-    **fields(fused_activation="activation", weights_format="weights"),
-    **fields(2, keep_num_dims="bool", asymmetric_quantize_inputs="bool"),
-}
+_FULLY_CONNECTED = fields(fused_activation="activation", weights_format="weights")
 _STRIDED_SLICE: Schema = {
     **fields(begin_mask="int32", end_mask="int32", ellipsis_mask="int32", new_axis_mask="int32"),
     **fields(4, shrink_axis_mask="int32", offset="bool"),
 }
 _FUSED = fields(fused_activation="activation")
-_REDUCER = fields(keep_dims="bool")
 _BLOCK = fields(block_size="int32")
 
 
@@ -97,9 +95,9 @@ class Options(NamedTuple):
 OPTIONS: Mapping[str, Options] = {
     "ADD": Options(11, _FUSED),
     "AVERAGE_POOL_2D": Options(5, _POOL_2D),
-    "ARG_MAX": Options(40, fields(output_type="dtype")),
+    "ARG_MAX": Options(40, {}),
     "BATCH_MATMUL": Options(101, fields(adj_x="bool", adj_y="bool")),
-    "CAST": Options(37, fields(in_data_type="dtype", out_data_type="dtype")),
+    "CAST": Options(37, {}),
     "CONCATENATION": Options(10, fields(axis="int32", fused_activation="activation")),
     "CONV_2D": Options(1, _CONV_2D),
     "DEPTHWISE_CONV_2D": Options(2, _DEPTHWISE_CONV_2D),
@@ -109,26 +107,26 @@ OPTIONS: Mapping[str, Options] = {
     "DEPTH_TO_SPACE": Options(94, _BLOCK),
     "LEAKY_RELU": Options(75, fields(alpha="float32")),
     "MAX_POOL_2D": Options(5, _POOL_2D),
-    "MEAN": Options(27, _REDUCER),
+    "MEAN": Options(27, {}),
     "DIV": Options(29, _FUSED),
     "MIRROR_PAD": Options(77, fields(mode="mirror")),
-    "REDUCE_MAX": Options(27, _REDUCER),
-    "REDUCE_MIN": Options(27, _REDUCER),
-    "SUM": Options(27, _REDUCER),
+    "REDUCE_MAX": Options(27, {}),
+    "REDUCE_MIN": Options(27, {}),
+    "SUM": Options(27, {}),
     "MUL": Options(21, _FUSED),
-    "PACK": Options(59, fields(values_count="int32", axis="int32")),
-    "RESHAPE": Options(17, fields(new_shape="vector:int32")),
+    "PACK": Options(59, fields(1, axis="int32")),
+    "RESHAPE": Options(17, {}),
     "RESIZE_BILINEAR": Options(15, fields(2, align_corners="bool", half_pixel_centers="bool")),
     "RESIZE_NEAREST_NEIGHBOR": Options(74, fields(align_corners="bool", half_pixel_centers="bool")),
-    "SHAPE": Options(55, fields(out_type="dtype")),
+    "SHAPE": Options(55, {}),
     "SOFTMAX": Options(9, fields(beta="float32")),
     "SPACE_TO_DEPTH": Options(19, _BLOCK),
-    "SPLIT": Options(35, fields(num_splits="int32")),
+    "SPLIT": Options(35, {}),
     "STRIDED_SLICE": Options(32, _STRIDED_SLICE),
-    "SQUEEZE": Options(30, fields(squeeze_dims="vector:int32")),
+    "SQUEEZE": Options(30, {}),
     "SUB": Options(28, _FUSED),
     "TRANSPOSE_CONV": Options(49, _TRANSPOSE_CONV),
-    "UNPACK": Options(64, fields(num="int32", axis="int32")),
+    "UNPACK": Options(64, fields(1, axis="int32")),
 }
 
 PADDINGS = ("SAME", "VALID")

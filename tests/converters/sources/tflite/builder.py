@@ -213,10 +213,10 @@ class TfliteBuilder:
         fields = OPTIONS[op].fields
         strides = {name: 1 for name in ("stride_h", "stride_w") if name in fields}
         for name, value in {**strides, **options}.items():
-            words = WORDS.get(fields[name].kind)
+            words = WORDS.get(fields[name].kind if name in fields else "dtype")  # others are not read
             head, *tail = name.split("_")
             attribute = ATTRIBUTES.get(name, head + "".join(part.capitalize() for part in tail))
-            setattr(table, attribute, words.index(value) if words else value)
+            setattr(table, attribute, words.index(value) if words and isinstance(value, str) else value)
         return table
 
 
