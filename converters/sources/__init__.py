@@ -68,7 +68,7 @@ SOURCES: Mapping[str, Source] = {
         compare=Later("xdet.checking.pair", "read_onnx_source"),
     ),
 }
-"""Whoever adds a format adds a row, the files behind it, and its name to a row of ``xdet.runtimes.table`` that runs it."""
+"""A new format is a row here, the files behind it, and its name in a row of ``xdet.runtimes.table`` that runs it."""
 FINISHED = "onnx"
 """The format of finished models, which are no sources."""
 
@@ -143,7 +143,8 @@ def open_source(path: Path, importer: ImporterChoice = "native", size_hw: tuple[
         *titles, last = (row.title for row in SOURCES.values())
         found = "none of the known formats" if name is None else "an ONNX file that xdet made"
         raise SourceFileError(
-            f"{path}: expected a {', '.join(titles)} or {last} file, found {found}; give the model as its training wrote it"
+            f"{path}: expected a {', '.join(titles)} or {last} file, found {found}; give the model as its training "
+            "wrote it"
         )
     source = SOURCES[name]
     reader = source.importers.get(importer, source.importers["native"])

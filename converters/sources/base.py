@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ImportedNetwork:
-    """A network in the writer's graph, from the input ``image`` to the raw outputs, in canonical form (``converters.graph``).
+    """A network in the writer's graph, from ``image`` to the raw outputs, in canonical form (``converters.graph``).
 
     Attributes:
         outputs: the values of ``DetectorSpec.network_outputs``, float32, under their names.

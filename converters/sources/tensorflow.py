@@ -1,4 +1,4 @@
-"""TensorFlow imported without its start-up messages, on the CPU, and without reading or writing the user's Keras settings.
+"""TensorFlow imported without its start-up messages, on the CPU, apart from the user's Keras settings.
 
 The messages come from C++ before any log level is read, so the process's stderr points nowhere while the import lasts.
 
@@ -41,11 +41,10 @@ def import_quietly(*names: str) -> list[Any]:
         tensorflow.config.set_visible_devices([], "GPU")
     keras = sys.modules.get("keras")
     if "keras" in names and keras is not None and keras.backend.backend() != "tensorflow":
-        msg = (
+        raise SourceFileError(
             f"Keras is loaded in this process with the {keras.backend.backend()} backend, which cannot be exported; "
             "start a new process with KERAS_BACKEND=tensorflow"
         )
-        raise SourceFileError(msg)
     return modules
 
 
@@ -63,11 +62,10 @@ def set_threads(threads: int) -> None:
     try:
         threading.set_intra_op_parallelism_threads(threads)
     except RuntimeError as error:
-        msg = (
+        raise OptionError(
             f"TensorFlow runs in this process already, not with {threads} threads; choose them before the first Keras "
             "file is opened"
-        )
-        raise OptionError(msg) from error
+        ) from error
 
 
 @contextmanager
@@ -101,16 +99,7 @@ def _quiet(settings: dict[str, str]) -> Iterator[None]:
 
 
 TF2ONNX_OPSET = 18  # the newest it writes; ``converters.sources.tf2onnx`` brings it to the contract's
-ERRORS = (
-    ValueError,
-    KeyError,
-    IndexError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    NotImplementedError,
-    AssertionError,
-)
+ERRORS = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, AssertionError)
 
 
 @contextmanager
@@ -128,5 +117,6 @@ def exporting(file: str) -> Iterator[Any]:
             yield tf2onnx
     except ERRORS as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        msg = f"{file}: tf2onnx cannot translate it: {reason}; if there is another form of the model, convert that"
-        raise UnsupportedModelError(msg) from error
+        raise UnsupportedModelError(
+            f"{file}: tf2onnx cannot translate it: {reason}; if there is another form of the model, convert that"
+        ) from error

@@ -1,4 +1,4 @@
-"""A graph that tf2onnx wrote, taken over into ours: the contract's opset, names that are the same on every run, nothing hidden.
+"""A graph that tf2onnx wrote, taken over into ours: the contract's opset, and the same names on every run.
 
 tf2onnx numbers its tensors with a counter that belongs to the process, and names constants after its optimiser; here a
 value is called after the source's tensor and a constant after the node that reads it. Every reader of a scale or
@@ -155,7 +155,7 @@ def _attributes(node: ir.Node) -> dict[str, ir.Attr]:
 
 
 def _same_upper(node: ir.Node) -> list[int] | None:
-    """The pads that SAME_UPPER stands for at this pool's input size; None where the size is open or the pool dilated."""
+    """The pads that SAME_UPPER means at this pool's input size; None where the size is open or the pool dilated."""
     shape = None if node.inputs[0] is None else node.inputs[0].shape
     kernel = node.attributes.get_ints("kernel_shape", [])
     strides = node.attributes.get_ints("strides", [1] * len(kernel))
@@ -173,7 +173,7 @@ def _same_upper(node: ir.Node) -> list[int] | None:
 
 
 def _names(node: ir.Node) -> list[str]:
-    """The results' names; a node that tf2onnx made of two (``Conv__25``) is called after the scope of its last constant."""
+    """The results' names; a node that tf2onnx made of two (``Conv__25``) gets the scope of its last constant."""
     names = [_clean(str(value.name)) for value in node.outputs]
     scopes = [_clean(str(value.name)).rpartition("/")[0] for value in node.inputs[1:] if value is not None]
     if names == [node.op_type] and any(scopes):

@@ -1,4 +1,4 @@
-"""The ``.keras`` archive: a zip with three members of known names and bounded size, each taken at its word and no further.
+"""The ``.keras`` archive: a zip with three members of known names and bounded size.
 
 Nothing is unpacked to a path that the archive names, so names such as ``../x`` cannot do harm; they are refused like
 every other unknown member, because Keras does not write them.
@@ -58,7 +58,7 @@ def _require_known(infos: list[zipfile.ZipInfo], where: str) -> None:
 
 
 def _require_small(infos: list[zipfile.ZipInfo], size: int, where: str) -> None:
-    """Refuse members that unfold to more than they may, or far more than the archive: numbers of a network hardly shrink."""
+    """Refuse members above their limit, or far larger than the archive: numbers of a network hardly shrink."""
     most = SMALL_BYTES + MOST_TIMES * size
     for info in infos:
         name, limit = info.filename, LIMITS[info.filename]
@@ -68,8 +68,8 @@ def _require_small(infos: list[zipfile.ZipInfo], size: int, where: str) -> None:
             raise SourceFileError(f"{where}: {name!r} unfolds to {info.file_size} bytes, more than {limit}")
         if info.file_size > most:
             raise SourceFileError(
-                f"{where}: {name!r} unfolds to {info.file_size} bytes, an archive of {size} bytes holds at most {most}; save "
-                "the model again"
+                f"{where}: {name!r} unfolds to {info.file_size} bytes, an archive of {size} bytes holds at most {most};"
+                " save the model again"
             )
 
 

@@ -74,11 +74,10 @@ def require_harmless(config: Mapping[str, object], where: str) -> tuple[KerasLay
     _require_shallow(config, where)
     problems = list(dict.fromkeys(_model_problems(without_training, "the model", layers)))
     if problems:
-        msg = (
+        raise UnsupportedModelError(
             f"{where}: refused before loading: {'; '.join(problems)}. Code from a model file is never run: rebuild "
             "such layers from Keras' own, save again, and convert that"
         )
-        raise UnsupportedModelError(msg)
     return tuple(layers)
 
 
@@ -88,8 +87,10 @@ def _require_shallow(config: object, where: str) -> None:
     while waiting:
         value, depth = waiting.pop()
         if depth > MAX_DEPTH:
-            msg = f"{where}: its configuration is nested deeper than {MAX_DEPTH} levels, which no network is; save it again"
-            raise UnsupportedModelError(msg)
+            raise UnsupportedModelError(
+                f"{where}: its configuration is nested deeper than {MAX_DEPTH} levels, which no network is; save it "
+                "again"
+            )
         parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
         waiting += [(part, depth + 1) for part in parts]
 

@@ -128,8 +128,8 @@ def _read_h5(data: bytes, file: str) -> tuple[str, str]:
             version = opened["model_weights"].attrs.get("keras_version")
     if text is None:
         raise SourceFileError(
-            f"{file}: holds weights only (no 'model_config' attribute), expected a whole model; build the network, load "
-            "these weights, and write it with model.save('model.h5')"
+            f"{file}: holds weights only (no 'model_config' attribute), expected a whole model; build the network, "
+            "load these weights, and write it with model.save('model.h5')"
         )
     return text, version if isinstance(version, str) else "2"
 
@@ -311,8 +311,8 @@ def _by_number(groups: Any, layers: Sequence[Entry], file: str) -> dict[str, Arr
         roles = stored_roles(kind, config)
         if owner != layer or (roles and len(stored) != len(roles)):
             raise SourceFileError(
-                f"{file}: layer {layer!r} ({kind}): expected its {len(roles)} arrays, found {len(stored)} of {owner!r}; "
-                "save the model again"
+                f"{file}: layer {layer!r} ({kind}): expected its {len(roles)} arrays, found {len(stored)} of {owner!r};"
+                " save the model again"
             )
         arrays[layer] = {
             role: _array(stored[str(number)], f"{role!r} of layer {layer!r}", file) for number, role in enumerate(roles)

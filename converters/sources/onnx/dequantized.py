@@ -77,7 +77,8 @@ def dequantize_graph(graph: ir.Graph, file: str) -> tuple[Pair, ...]:
     if wrong:
         raise UnsupportedModelError(
             f"{file}: --dequantize has no float form for {list_some(wrong)}; it takes QuantizeLinear with one scale, "
-            "whose codes only DequantizeLinear of the same scale read: export the file in QDQ form, or leave the option out"
+            "whose codes only DequantizeLinear of the same scale read: export the file in QDQ form, or leave the "
+            "option out"
         )
     bounds: dict[ir.Value, Range] = {}
     by_node = dict(zip(quantizers, pairs, strict=True))

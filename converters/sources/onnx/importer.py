@@ -1,4 +1,4 @@
-"""An ONNX source's nodes behind the pixels: the picture as uint8 pixels, its layout and scale inside, then the source as it is.
+"""An ONNX source's nodes behind uint8 pixels, whose layout and scale are brought to the source's in the graph.
 
 ::
 
@@ -86,7 +86,8 @@ def _require_choices(file: str, codes: ActivationCodes, options: ConvertOptions)
         raise OptionError(f"{file}: is quantised already; leave --quantize out")
     if options.quantize == "none" and options.activations != "uint8":
         raise OptionError(
-            f"{file}: an ONNX source keeps the codes that it has, {codes}; leave --activations {options.activations} out"
+            f"{file}: an ONNX source keeps the codes that it has, {codes}; leave --activations {options.activations} "
+            "out"
         )
 
 
@@ -112,7 +113,7 @@ def _taken_over(graph: ir.Graph, writer: GraphWriter, pixels: ir.Value) -> dict[
 
 
 def _operand(writer: GraphWriter, ours: dict[ir.Value, ir.Value], value: ir.Value, own: str | None) -> ir.Value:
-    """Our value for one of the source's; a constant becomes an initialiser, for one reader alone where ``own`` names it."""
+    """Our value for one of the source's; a constant becomes an initialiser, under ``own`` for this reader alone."""
     if value in ours:
         return ours[value]
     array = constant_of(value)

@@ -1,4 +1,4 @@
-"""An ONNX source's graph with everything fixed that can be: opset, picture, batch, sizes; and what it tells of its detector.
+"""An ONNX source's graph with opset, picture, batch and sizes fixed; and what it tells of its detector.
 
 Before -> after: any opset from 7 on, sizes that are open or computed -> the opset in which graphs are written, or a
 newer one (onnx's own version converter, where it is older), a picture of one size, every shape known, and constants
@@ -35,16 +35,17 @@ CHANGED = frozenset({"GridSample", "GroupNormalization"})  # mean something else
 LARGEST_TENSOR = 2**31 - 1  # numbers, as in a TFLite file
 MOST_FOLDED = 1 << 20  # numbers of a constant that is computed here: anchors and strides of the largest pictures
 ACTIVATIONS = frozenset({"HardSigmoid", "Sigmoid", "Softmax"})
-MOVERS = frozenset({"Cast", "Concat", "DequantizeLinear", "Flatten", "Gather", "Identity", "Pad", "QuantizeLinear", "Reshape",
-                    "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})  # fmt: skip
+MOVERS = frozenset({"Cast", "Concat", "DequantizeLinear", "Flatten", "Gather", "Identity", "Pad", "QuantizeLinear",
+                    "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})  # fmt: skip
 PRODUCTS = frozenset({"Conv", "ConvInteger", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "QLinearConv"})
-ELEMENTWISE = frozenset({"Add", "BatchNormalization", "Clip", "DequantizeLinear", "Div", "Exp", "HardSigmoid", "Identity",
-                         "LeakyRelu", "Mul", "QuantizeLinear", "Relu", "Sigmoid", "Softmax", "Sub", "Tanh"})  # fmt: skip
+ELEMENTWISE = frozenset({"Add", "BatchNormalization", "Clip", "DequantizeLinear", "Div", "Exp", "HardSigmoid",
+                         "Identity", "LeakyRelu", "Mul", "QuantizeLinear", "Relu", "Sigmoid", "Softmax", "Sub",
+                         "Tanh"})  # fmt: skip
 CHANNELS_FIRST = frozenset({"AveragePool", "Conv", "ConvInteger", "ConvTranspose", "DepthToSpace", "MaxPool",
                             "QLinearConv", "Resize", "Upsample"})  # fmt: skip
 FOLDED = frozenset({"Add", "Cast", "Ceil", "Concat", "ConstantOfShape", "Cos", "Div", "Equal", "Exp", "Expand", "Floor",
-                    "Gather", "Identity", "Less", "Mod", "Mul", "Neg", "Pow", "Range", "Reshape", "Sin", "Slice", "Split",
-                    "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where"})  # fmt: skip
+                    "Gather", "Identity", "Less", "Mod", "Mul", "Neg", "Pow", "Range", "Reshape", "Sin", "Slice",
+                    "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where"})  # fmt: skip
 
 # What ONNX's reference evaluator raises where constants do not fit an operator.
 NOT_COMPUTED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -167,8 +168,8 @@ def _require_known(graph: ir.Graph, file: str, batch: int | str) -> None:
             raise invalid(file, misfit)
     if unknown:
         raise UnsupportedModelError(
-            f"{file}: the shapes of {list_some(unknown)} cannot be told before it runs; export the model with fixed sizes "
-            "(Ultralytics: dynamic=False), or through a simplifier such as onnxslim"
+            f"{file}: the shapes of {list_some(unknown)} cannot be told before it runs; export the model with fixed "
+            "sizes (Ultralytics: dynamic=False), or through a simplifier such as onnxslim"
         )
 
 
@@ -292,8 +293,8 @@ def facts_from_onnx(source: OnnxSource) -> SourceFacts:
         if value.producer() is None or value.dtype != ir.DataType.FLOAT or not shape or shape[0] != 1 or min(shape) < 1:
             found = f"{None if value.dtype is None else value.dtype.name.lower()} {list(shape or ())}"
             raise UnsupportedModelError(
-                f"{source.file}: is not a detector: output expected float numbers of one image, [1, ...], found '{value.name}' "
-                f"{found}; export the network without its post-processing"
+                f"{source.file}: is not a detector: output expected float numbers of one image, [1, ...], found "
+                f"'{value.name}' {found}; export the network without its post-processing"
             )
         if turned:
             shape = tuple(shape[axis] for axis in NCHW_TO_NHWC)

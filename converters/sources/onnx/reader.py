@@ -110,7 +110,7 @@ def decode_onnx(data: bytes, file: str) -> onnx.ModelProto:
 
 
 def require_valid(model: onnx.ModelProto, file: str) -> None:
-    """Check a model against the standard: operators have the inputs and attributes that they need, in an order that runs.
+    """Check a model against the standard: its operators have the inputs and attributes they need, in a possible order.
 
     Raises:
         SourceFileError: it breaks the standard, or is of a newer one than the installed onnx knows.
@@ -208,16 +208,16 @@ def _with_picture(proto: onnx.ModelProto, file: str, wanted: tuple[int, int] | N
     if not is_one or not (is_nchw or sizes[3] in CHANNELS):
         found = list_some([f"'{value.name}' {_sizes(value)}" for value in inputs]) or "none"
         raise UnsupportedModelError(
-            f"{file}: is not a detector: input expected one picture, [1, 3, height, width] or [1, height, width, 3] (grey: "
-            f"1), found {found}"
+            f"{file}: is not a detector: input expected one picture, [1, 3, height, width] or [1, height, width, 3] "
+            f"(grey: 1), found {found}"
         )
     channels, *open_hw = sizes[1:] if is_nchw else (sizes[3], *sizes[1:3])
     element = inputs[0].type.tensor_type.elem_type
     dtype = {TensorProto.FLOAT: "float32", TensorProto.UINT8: "uint8"}.get(element)
     if dtype is None:
         raise UnsupportedModelError(
-            f"{file}: takes a picture of {_type_name(element) or element}, expected float32 or uint8; export it in float32 "
-            "(half=False)"
+            f"{file}: takes a picture of {_type_name(element) or element}, expected float32 or uint8; export it in "
+            "float32 (half=False)"
         )
     metadata = read_metadata_props({entry.key: entry.value for entry in proto.metadata_props}, f"metadata of '{file}'")
     fixed = all(isinstance(size, int) for size in open_hw)
@@ -242,8 +242,8 @@ def _settled(file: str, sizes: list[int | str | None], stated: tuple[int, int] |
     shown = " x ".join(str(size or "?") for size in sizes)
     if stated is not None and any(own not in (None, other) for own, other in zip(fixed, stated, strict=True)):
         raise OptionError(
-            f"{file}: takes pictures of {shown} (rows x columns), --input-size says {stated[0]} x {stated[1]}; leave it "
-            "out, or export the model at that size"
+            f"{file}: takes pictures of {shown} (rows x columns), --input-size says {stated[0]} x {stated[1]}; leave "
+            "it out, or export the model at that size"
         )
     height, width = stated or fixed
     if height is None or width is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -111,8 +111,8 @@ class ImportContext:
         index = self.op.inputs[position]
         if index not in self.constants:
             raise UnsupportedModelError(
-                f"{self.where} needs a constant as operand {position}, but tensor {self.tensor(index).name!r} is computed "
-                "at run time"
+                f"{self.where} needs a constant as operand {position}, but tensor {self.tensor(index).name!r} is "
+                "computed at run time"
             )
         return self.constants[index]
 
@@ -121,24 +121,20 @@ class ImportContext:
         return [int(number) for number in self.constant_of(position).reshape(-1)]
 
     def int_option(self, name: str) -> int:
-        """The operator's integer option."""
-        value = self.op.options[name]
-        assert isinstance(value, int), f"{self.op.op}.{name} is no int"  # noqa: S101 - the reader's promise
-        return value
+        """The operator's integer option, which the reader promises to be one."""
+        return int(cast("int", self.op.options[name]))
 
     def float_option(self, name: str) -> float:
-        """The operator's floating-point option."""
-        value = self.op.options[name]
-        assert isinstance(value, float), f"{self.op.op}.{name} is no float"  # noqa: S101 - the reader's promise
-        return value
+        """The operator's floating-point option, which the reader promises to be one."""
+        return float(cast("float", self.op.options[name]))
 
     def keeps_fused(self) -> bool:
         """Whether an operator without an exact fused form stays fused all the same, which is noted."""
         if self.arithmetic == "litert":
             return False
         self.notes.append(
-            f"{self.op.op} {self.names[self.target]!r} stays one fused operator (<= 1 LSB); --arithmetic litert computes "
-            "LiteRT's codes step by step"
+            f"{self.op.op} {self.names[self.target]!r} stays one fused operator (<= 1 LSB); --arithmetic litert "
+            "computes LiteRT's codes step by step"
         )
         return True
 
@@ -250,7 +246,8 @@ class ImportContext:
         if axis == 0 and self.batch != 1:
             raise OptionError(
                 f"{self.model.file}: an operator works along the first axis of tensor {tensor.name!r} "
-                f"{list(tensor.shape)}, so the model takes one image per call; convert it with --batch 1, found {self.batch}"
+                f"{list(tensor.shape)}, so the model takes one image per call; convert it with --batch 1, found "
+                f"{self.batch}"
             )
         return NHWC_TO_NCHW.index(axis) if len(tensor.shape) == 4 else axis
 
@@ -297,7 +294,7 @@ class ImportContext:
     # -- values -------------------------------------------------------------------------------------------------
 
     def codes_of(self, index: int) -> ir.Value:
-        """The value that carries a tensor: codes in the dialect where it is quantised; constants become initialisers."""
+        """The value that carries a tensor, as codes where it is quantised; a constant becomes an initialiser."""
         if index not in self.values:
             array = self.stored_codes(index, self.shape(index))
             self.define(index, self.writer.constant(array, self.names[index]))
@@ -321,8 +318,8 @@ class ImportContext:
         tensor = self.tensor(index)
         if tensor.dtype != "float32":
             raise UnsupportedModelError(
-                f"{self.model.file}: tensor {tensor.name!r} holds {tensor.dtype} numbers where an activation is expected; "
-                "8-bit codes and float32 are supported"
+                f"{self.model.file}: tensor {tensor.name!r} holds {tensor.dtype} numbers where an activation is "
+                "expected; 8-bit codes and float32 are supported"
             )
         return self.codes_of(index)
 
@@ -372,7 +369,7 @@ class ImportContext:
         return dequantize_node(self.writer, codes, self.params(self.target), self.code_dtype, self.name(suffixes[1]))
 
     def close(self, real: ir.Value, index: int | None = None) -> None:
-        """Close an operator that also exists on float tensors: codes where the output is quantised, else ``real`` itself.
+        """Close an operator that also exists on floats: with codes where the output is quantised, else ``real`` itself.
 
         Where nothing was done to the dequantised input, its codes are passed on.
         """

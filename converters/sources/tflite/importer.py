@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 
 DYNAMIC_RANGE = (
-    "the source keeps 8-bit weights and float32 activations, which LiteRT rounds to 8 bits at run time, image by image; "
-    "the graph computes with the same weights on the float32 numbers themselves"
+    "the source keeps 8-bit weights and float32 activations, which LiteRT rounds to 8 bits at run time, image by "
+    "image; the graph computes with the same weights on the float32 numbers themselves"
 )
 
 
@@ -137,8 +137,8 @@ def require_source_shapes(context: ImportContext) -> None:
         found = None if value.shape is None else list(value.shape)
         if index not in context.constants and not _agree(found, expected, context.batch):
             raise ContractError(
-                f"{context.model.file}: tensor {context.names[index]!r} has shape {expected} in the graph's layout, the "
-                f"operators in front of it give {found}; export the model again, or report this with the file"
+                f"{context.model.file}: tensor {context.names[index]!r} has shape {expected} in the graph's layout, "
+                f"the operators in front of it give {found}; export the model again, or report this with the file"
             )
 
 

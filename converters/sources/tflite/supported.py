@@ -30,11 +30,12 @@ COMPILED = {
 }
 """Operators that hold machine code of a network -> of which processor, and what to do."""
 HINTS = {
-    POSTPROCESS: "it is understood at the end of a file alone, where all outputs are its own and its priors are a constant",
+    POSTPROCESS: "it is understood at the end of a file alone, where all outputs are its own and its priors are a "
+    "constant",
     **dict.fromkeys(
         ("NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5"),
-        "export the network without its suppression (YOLOv5's export.py: without --nms and --agnostic-nms; Ultralytics: "
-        "nms=False; PaddleDetection: export.nms False), which xdet adds itself",
+        "export the network without its suppression (YOLOv5's export.py: without --nms and --agnostic-nms; "
+        "Ultralytics: nms=False; PaddleDetection: export.nms False), which xdet adds itself",
     ),
 }
 BORDERS = frozenset({"QUANTIZE", "DEQUANTIZE", "CAST"})
@@ -148,7 +149,8 @@ def require_supported(model: TfliteModel) -> None:
             hints["export it with TFLite's own operators alone (TFLITE_BUILTINS), not with SELECT_TF_OPS"] = None
         advice = "".join(f"; {hint}" for hint in hints)
         raise UnsupportedModelError(
-            f"{model.file}: no translation for {'; '.join(foreign)}; xdet reads int8, uint8 and float32 detectors{advice}"
+            f"{model.file}: no translation for {'; '.join(foreign)}; xdet reads int8, uint8 and float32 detectors"
+            f"{advice}"
         )
 
 

@@ -24,7 +24,8 @@ from converters.spec import EvaluationSettings, RawOutput
 from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
 
 ANCHORS = ((0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 0.6))
-YAML = "model: {model_type: yolov2t}\npostprocessing: {confidence_thresh: 0.001, NMS_thresh: 0.5, max_detection_boxes: 100}\n"
+SETTINGS = "{confidence_thresh: 0.001, NMS_thresh: 0.5, max_detection_boxes: 100}"
+YAML = f"model: {{model_type: yolov2t}}\npostprocessing: {SETTINGS}\n"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A graph of tf2onnx is taken over with names of its source, constants of its readers, and pools that every evaluator reads."""
+"""A graph of tf2onnx gets names of its source, constants of its readers, and pools that every evaluator reads."""
 
 from __future__ import annotations
 

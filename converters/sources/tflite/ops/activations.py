@@ -205,7 +205,8 @@ def look_up(context: ImportContext, codes: ir.Value, table: Table, name: str) ->
     if context.activations == "int8":
         index = writer.op("Add", [index, writer.constant(np.int32(128), f"{name}/128")], f"{name}/row")
     context.notes.append(
-        f"{context.op.op} {context.names[context.target]!r} is written as a 256-entry table: no float form reproduces it"
+        f"{context.op.op} {context.names[context.target]!r} is written as a 256-entry table: no float form reproduces "
+        "it"
     )
     return _gathered(context, table, index, name)
 
@@ -357,7 +358,7 @@ def cast_operator(context: ImportContext) -> None:
 
 
 TABLES_ALONE = frozenset({"NEG", "GELU"})
-"""Functions that are a table on codes whatever is asked: NEG does not look at scales, and GELU has no operator of its own."""
+"""Always a table on codes: NEG does not look at scales, and GELU has no operator of its own."""
 FUNCTION_NODES = {
     "ABS": ("Abs",),
     "EXP": ("Exp",),

@@ -63,7 +63,7 @@ def is_square(op: TfliteOperator) -> bool:
 
 
 def gate_of(model: TfliteModel, op: TfliteOperator) -> int | None:
-    """Which operand of a MUL is the LOGISTIC of the other (SiLU), so that each code meets one other only; None: neither."""
+    """Which operand of a MUL is the other's LOGISTIC (SiLU), so that each code meets one other only; None: neither."""
     if op.op != "MUL":
         return None
     logistic = {other.outputs[0]: other.inputs[0] for other in model.operators if other.op == "LOGISTIC"}
@@ -197,7 +197,7 @@ def _operand(context: ImportContext, index: int, params: QuantParams | None = No
 
 
 def _aligned_codes(context: ImportContext, index: int) -> ir.Value:
-    """The codes of an operand, in the shape of ``_aligned``; a constant is stored in it, so that runtimes fuse the operator."""
+    """An operand's codes in the shape of ``_aligned``; a constant is stored so, and runtimes fuse the operator."""
     full = _full_shape(context, index)
     if full is None or index not in context.constants:
         return _aligned(context, index, context.codes_of(index))

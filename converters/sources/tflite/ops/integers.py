@@ -4,21 +4,21 @@
 
 Sums of products as LiteRT's built-in kernels requantise them: 31-bit fixed point, rounded twice. Runtimes multiply a
 sum by one float32 factor and round once. The built-in kernels multiply by 31 bits, round half up, divide by a power of
-two and round again (``converters.integer.functions.rescaled``). Float64 holds every step: a sum of 24 bits times 31 bits
-needs 55, of which 53 are kept, which moves no sum that is not within 2^-26 of a half. Seven elementwise operators on the
-product.
+two and round again (``converters.integer.functions.rescaled``). Float64 holds every step: a sum of 24 bits times 31
+bits needs 55, of which 53 are kept, which moves no sum that is not within 2^-26 of a half. Seven elementwise operators
+on the product.
 
 ADD, SUB and MUL, for the few whose fused form cannot be exact (``converters.integer.pair_search``). A sum is XNNPACK's
-own: int32 codes times integer multipliers, a constant that keeps the total above zero, a division by a power of two that
-therefore rounds down: about ten elementwise operators instead of one. A product is that of centred codes in float32,
-which holds it, times one float32 factor, rounded half to even: six operators. Bit exact on every runtime with IEEE
-arithmetic. What XNNPACK does not take is looked up in a table of all pairs.
+own: int32 codes times integer multipliers, a constant that keeps the total above zero, a division by a power of two
+that therefore rounds down: about ten elementwise operators instead of one. A product is that of centred codes in
+float32, which holds it, times one float32 factor, rounded half to even: six operators. Bit exact on every runtime with
+IEEE arithmetic. What XNNPACK does not take is looked up in a table of all pairs.
 
 RESIZE_BILINEAR, where ONNX's Resize cannot be exact. XNNPACK's weights are whole multiples of 2^-11: per axis
-``2048 - w`` of the lower neighbour and ``w`` of the upper one. The sum over both axes is an int32 number of 22 fractional
-bits, rounded half up: codes as int32, per axis two Gather and a weighted sum, a division by 2^22. Bit exact on every
-runtime; about fifteen elementwise operators instead of one. Source of the recipe: google/XNNPACK, ``src/indirection.c``
-(xnn_indirection_init_resize_bilinear2d_hwc_q11) and ``src/s8-ibilinear``.
+``2048 - w`` of the lower neighbour and ``w`` of the upper one. The sum over both axes is an int32 number of 22
+fractional bits, rounded half up: codes as int32, per axis two Gather and a weighted sum, a division by 2^22. Bit exact
+on every runtime; about fifteen elementwise operators instead of one. Source of the recipe: google/XNNPACK,
+``src/indirection.c`` (xnn_indirection_init_resize_bilinear2d_hwc_q11) and ``src/s8-ibilinear``.
 
 SOFTMAX, of codes as LiteRT's built-in kernel computes it (``converters.integer.functions``), in standard operators.
 
@@ -84,7 +84,7 @@ def requantized(
         sums: int32 sums of products, in any layout.
         name: of the result.
         halves_up: how the second rounding takes halves, else away from zero.
-        factors: what sums are multiplied with, in a shape that broadcasts; None: by the scales of the first two operands.
+        factors: what sums are multiplied with, in a shape that broadcasts; None: by the first two operands' scales.
     """
 
     def step(kind: str, value: ir.Value, number: NDArray[np.float64] | float, suffix: str) -> ir.Value:
@@ -235,8 +235,8 @@ def close_resize(context: ImportContext, rows: AxisWeights, columns: AxisWeights
         value = step("Sub", value, lift, "lift", "codes")
     context.define_computed(value)
     context.notes.append(
-        f"{context.op.op} {context.names[context.target]!r} is computed step by step in integers: ONNX's Resize has other "
-        "weights than LiteRT"
+        f"{context.op.op} {context.names[context.target]!r} is computed step by step in integers: ONNX's Resize has "
+        "other weights than LiteRT"
     )
 
 

@@ -48,7 +48,8 @@ def strided_index(context: ImportContext) -> tuple[AxisIndex, ...]:
     begin, end, strides = (context.integers_of(position) for position in (1, 2, 3))
     if not len(begin) == len(end) == len(strides) or 0 in strides:
         raise SourceFileError(
-            f"{context.where} has begin {begin}, end {end}, strides {strides}; expected equally many, and no stride of 0"
+            f"{context.where} has begin {begin}, end {end}, strides {strides}; expected equally many, and no stride of "
+            "0"
         )
     if context.op.options["offset"]:
         end = [b + e for b, e in zip(begin, end, strict=True)]
@@ -91,7 +92,7 @@ def _axes(index: Sequence[AxisIndex]) -> int:
 
 
 def depth_to_space(context: ImportContext) -> None:
-    """DEPTH_TO_SPACE: every channel group becomes a pixel of a block. Reshapes and a Transpose: all runtimes agree on them."""
+    """DEPTH_TO_SPACE: every channel group becomes a pixel of a block, by nodes on which all runtimes agree."""
     (_, height, width, channels), block = context.shape(context.source), context.int_option("block_size")
     if channels % block**2:
         raise SourceFileError(f"{context.where} has {channels} channels for blocks of {block}")
@@ -120,7 +121,7 @@ def _regroup(context: ImportContext, six: list[int], perm: list[int], four: list
 
 
 def reshape_operator(context: ImportContext) -> None:
-    """RESHAPE, SQUEEZE and EXPAND_DIMS: the output has the shape that the file states; an operand with it was folded."""
+    """RESHAPE, SQUEEZE and EXPAND_DIMS, to the output's shape in the file; an operand with it was folded."""
     before, after = context.shape(context.source), context.shape(context.target)
     if math.prod(before) != math.prod(after):
         raise SourceFileError(
@@ -237,7 +238,7 @@ def mirror_pad(context: ImportContext) -> None:
 
 
 def concatenation(context: ImportContext) -> None:
-    """CONCATENATION along one axis. A fused activation does nothing: XNNPACK ignores it, and no other kernel takes one."""
+    """CONCATENATION along one axis. XNNPACK ignores a fused activation, and no other kernel takes one."""
     target = context.target
     axis = context.axis(target, context.source_axis(target, context.int_option("axis")))
     operands = [_operand(context, position) for position in range(len(context.op.inputs))]

@@ -64,7 +64,7 @@ def conv_2d(context: ImportContext) -> None:
 
 
 def depthwise_conv_2d(context: ImportContext) -> None:
-    """DEPTHWISE_CONV_2D: weights ``(1, h, w, in * multiplier)`` become ``(in * multiplier, 1, h, w)``, a group per channel."""
+    """DEPTHWISE_CONV_2D: weights ``(1, h, w, in * multiplier)`` become ``(in * multiplier, 1, h, w)`` in groups."""
     channels = context.shape(context.source)[3]
     _convolution(context, context.constant_of(1).transpose(3, 0, 1, 2), "1HWO->O1HW", channels)
 
@@ -120,7 +120,7 @@ def _float_constant(context: ImportContext, index: int, array: NDArray[Any], lay
 
 
 def batch_matmul(context: ImportContext) -> None:
-    """BATCH_MATMUL: the last two axes of both operands, in the source's layout; ``adj_x`` and ``adj_y`` exchange them."""
+    """BATCH_MATMUL: the last two axes of both operands in the source's layout; ``adj_x``, ``adj_y`` exchange them."""
     op, target = context.op, context.target
     rank = len(context.shape(target))
     codes = [_matrix(context, position, option) for position, option in enumerate(("adj_x", "adj_y"))]

@@ -70,8 +70,8 @@ def _require_declared(context: ImportContext, shapes: Sequence[Shape]) -> None:
             raise SourceFileError(f"{context.where} gives shape {list(shape)}, the file says {list(declared)}")
         if math.prod(shape) > MOST_ELEMENTS:
             raise UnsupportedModelError(
-                f"{context.where} computes {math.prod(shape)} integers from constants, expected at most {MOST_ELEMENTS}; "
-                "export the model with constants folded"
+                f"{context.where} computes {math.prod(shape)} integers from constants, expected at most "
+                f"{MOST_ELEMENTS}; export the model with constants folded"
             )
 
 

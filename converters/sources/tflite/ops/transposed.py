@@ -109,7 +109,7 @@ def transpose_conv(context: ImportContext) -> None:
 
 
 def _close_sparse(context: ImportContext, axes: Axes, window: dict[str, list[int]]) -> None:
-    """In LiteRT's fixed point: int32 sums, one 31-bit factor per channel; weights as the dialect's codes (``ConvInteger``)."""
+    """In LiteRT's fixed point: int32 sums, a 31-bit factor per channel; weights are the dialect's codes."""
     (place, picture), target = context.op.inputs[1:3], context.target
     quant, shift = context.own_quant(place), context.shift(place)
     zero = int(quant.zero_point.flat[0])

@@ -1,4 +1,4 @@
-"""Keras files written by hand as Keras writes them, without TensorFlow: configurations, H5 files, ``.keras`` archives."""
+"""Keras files made without TensorFlow as Keras writes them: configurations, H5 files, ``.keras`` archives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``.keras`` archives with other members than Keras writes, damaged ones, and those that unfold without end are refused."""
+"""``.keras`` archives with other members than Keras', damaged ones, and those that unfold without end are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keras files of every kind become float and int8 models that agree with Keras. TensorFlow runs in processes of its own."""
+"""Keras files of every kind become float and int8 models that agree with Keras. TensorFlow runs in subprocesses."""
 
 from __future__ import annotations
 

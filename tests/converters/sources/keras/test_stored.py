@@ -79,8 +79,10 @@ def test_connections_of_keras_3_are_read_by_their_history() -> None:
 
 def test_numbered_arrays_are_named_by_class_and_order() -> None:
     config = connected(
-        layer("Conv2D", "first", use_bias=False), layer("Conv2D", "second"), layer("BatchNormalization", "bn", scale=False)
-    )  # fmt: skip
+        layer("Conv2D", "first", use_bias=False),
+        layer("Conv2D", "second"),
+        layer("BatchNormalization", "bn", scale=False),
+    )
     vector = np.ones(9, np.float32)
     found = archive(
         config,

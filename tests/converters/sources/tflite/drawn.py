@@ -1,4 +1,4 @@
-"""Random models of one operator under construction: scales, zero-points, codes and options (``drawings`` has the operators)."""
+"""Random models of one operator under construction: scales, zero-points, codes and options (for ``drawings``)."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class FieldBuilder(NetworkBuilder):
         return self._to("ADD", [a.index, b.index], a.shape, 1.2871 * a.scale, lowest, fused_activation=activation)
 
     def concatenate(self, parts: Sequence[Value]) -> FieldBuilder:
-        """CONCATENATION of channels, in the scale of the part with the largest one; others are requantised, as by exporters."""
+        """CONCATENATION of channels in the largest scale of a part; the others are requantised, as by exporters."""
         widest = max(parts, key=lambda part: part.scale)
         shape = (*parts[0].shape[:3], sum(part.shape[3] for part in parts))
         indices = [self._scaled_as(widest, part, part.shape) for part in parts]

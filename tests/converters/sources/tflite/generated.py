@@ -1,4 +1,4 @@
-"""Random models of one operator over its options, scales and zero-points, held against LiteRT by what the operator's row says.
+"""Random models of one operator over its options, scales and zero-points, against LiteRT, by what its row says.
 
     python -m tests.converters.sources.tflite.generated --cases 10000 --seed 1
 

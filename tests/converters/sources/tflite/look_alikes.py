@@ -1,4 +1,4 @@
-"""Small networks with the outputs of other makers' detectors, random weights: uint8 pixels, int8 layers, float32 outputs."""
+"""Small networks with the outputs of other makers' detectors, of random weights: uint8 in, int8 layers, float32 out."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class LookAlike:
 
 
 def three_grids(channels: int, *, anchors_first: int = 0) -> bytes:
-    """Raw grids at strides 32, 8 and 16, in this order; with ``anchors_first`` anchors as ``[A, rows, columns, values]``."""
+    """Raw grids at strides 32, 8 and 16, in this order; ``anchors_first``: as ``[A, rows, columns, values]``."""
     net, outputs = LookAlike(), []
     for stride in (32, 8, 16):
         side = SIZE // stride

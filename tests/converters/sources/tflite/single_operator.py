@@ -1,4 +1,4 @@
-"""Runs a small TFLite model of quantised inputs and outputs on LiteRT and, translated, on ONNX Runtime, on the same codes.
+"""Runs a small quantised TFLite model on LiteRT and, translated, on ONNX Runtime, on the same codes.
 
 What ONNX Runtime gives is compared with the integer kernels of ``converters.integer`` on the way.
 """
@@ -159,7 +159,7 @@ def run_onnx(
 def translated(
     source: TfliteModel, activations: Activations = "uint8", *, leaky_relu: LeakyRelu = "litert", batch: int | str = 1
 ) -> ir.Model:
-    """The model with every source input as uint8 codes (``in0``, ...) and every output as reals, all in the source's layout."""
+    """The model with every input as uint8 codes (``in0``, ...), every output as reals, all in the source's layout."""
     require_supported(source)
     rounding: Rounding = "litert" if leaky_relu == "litert" else "real"
     context = ImportContext(source, GraphWriter("single"), activations, rounding, batch)

@@ -1,4 +1,4 @@
-"""Networks that look like MobileNet-SSD, with random weights: two maps of features, offsets and scores of three priors a cell.
+"""Networks like MobileNet-SSD, of random weights: two maps of features, offsets and scores of three priors a cell.
 
 uint8 pixels, int8 layers, float32 outputs; with ``TFLite_Detection_PostProcess`` behind them, or ending at offsets and
 scores.

@@ -1,4 +1,4 @@
-"""Numbers of a FlexBuffer, as flatbuffers' own writer makes them, and damaged bytes, which are refused and never followed."""
+"""Numbers of a FlexBuffer, as flatbuffers' own writer makes them, and damaged bytes, which are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks with the blocks of YOLOv5n, YOLOv8n and YOLO11n, random weights: uint8 pixels, int8 layers, raw int8 outputs.
+"""Networks with the blocks of YOLOv5n, YOLOv8n and YOLO11n, of random weights: uint8 in, int8 layers, raw int8 out.
 
 Scales follow the spread of the codes, so that no layer saturates: SiLU as LOGISTIC and MUL, C3 and C2f blocks, pyramid
 pools, attention by BATCH_MATMUL and SOFTMAX, nearest upsampling, and a head of boxes as distributions (SOFTMAX over 16

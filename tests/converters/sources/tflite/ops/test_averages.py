@@ -81,7 +81,7 @@ def test_a_mean_of_equal_scales_is_exact(size: tuple[int, int], zero_points: tup
     ids=["kept", "negative axes", "rows", "channels"],
 )
 def test_a_mean_that_rescales_stays_within_one_code(axes: tuple[int, ...], out: tuple[int, ...], *, keep: bool) -> None:
-    """XNNPACK rounds the factor ``s_in / (s_out * n)`` to float32: near-ties (here 2.5 / 7 and 2.5 / 63) fall either way."""
+    """XNNPACK rounds ``s_in / (s_out * n)`` to float32: near-ties (here 2.5 / 7 and 2.5 / 63) fall either way."""
     quants = Quant(0.05, -3), Quant(0.02, 5)
     runs = run_single("MEAN", ((1, 7, 9, 16), out), quants, np.array(axes, np.int32), keep_dims=keep)
     assert runs.worst <= 1

@@ -35,7 +35,7 @@ def test_every_code_of_a_function_is_exact(op: str, scale_in: float, scale: floa
     ("scale", "zero_point", "dtype"), [(0.0071904133, 0, "int8"), (0.0029309, 6, "uint8"), (0.0421375, -104, "uint8")]
 )
 def test_a_tanh_on_a_tie_is_exact(scale: float, zero_point: int, dtype: str) -> None:
-    """128 tanh(-0.9131825) is -92.49999987, of which float32 makes -92.5: half to even; others lie so near with 128 added."""
+    """128 tanh(-0.9131825) is -92.49999987, in float32 -92.5: half to even; others lie so near with 128 added."""
     shift = 0 if dtype == "int8" else 128
     quants = Quant(float(np.float32(scale)), zero_point + shift), Quant(1 / 128, shift)
     assert_exact(run_single("TANH", (EVERY_CODE, EVERY_CODE), quants, dtype=dtype))

@@ -131,7 +131,7 @@ def test_a_depthwise_convolution_is_exact(case: Case, multiplier: int) -> None:
 
 @pytest.mark.parametrize("multiplier", [1, 2, 3])
 def test_a_legacy_uint8_depthwise_convolution_stays_within_one_code(multiplier: int) -> None:
-    """XNNPACK does not take it: LiteRT's built-in kernel multiplies in 31-bit fixed point and rounds near-ties otherwise."""
+    """XNNPACK does not take it; LiteRT's built-in kernel multiplies in 31-bit fixed point, which moves near-ties."""
     runs = convolve(
         Case(dtype="uint8", per_channel=False, zero_points=(3, 140), weight_zero_point=131), multiplier=multiplier
     )
