@@ -12,7 +12,6 @@ import logging
 import os
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 BATCH = 16  # photographs that an actor takes at a time
 BLOCKS_PER_PROCESSOR = 8  # of a list of names; what is lost with a worker is a part of one
 _PIXELS = "_pixels"
+_Ready = tuple[NamedImage, Prepared]
 
 
 def detect(
@@ -54,8 +54,7 @@ def detect(
     Args:
         dataset: a ``ray.data.Dataset`` whose rows name a photograph in ``path`` (a file that every node sees, or an
             address in a store: s3, gs, abfs, hdfs), and may hold the bytes of its file in ``bytes``, as
-                ``ray.data.read_binary_files(...,
-            include_paths=True)`` makes them; or a list of such paths.
+            ``ray.data.read_binary_files(..., include_paths=True)`` makes them; or a list of such paths.
         model: as for ``Detector``; its file, and its sidecar, are sent to the actors.
         classes: names of the classes to keep; None keeps all.
         concurrency: actors; None is one per processor of the cluster, or per ``num_gpus``.
@@ -80,23 +79,25 @@ def detect(
         image = detector.spec.image
     if not ray.is_initialized():
         _start(ray)
+    resources = ray.cluster_resources()
+    processors = int(resources.get("CPU", 1))
     if not isinstance(dataset, ray.data.Dataset):
-        dataset = _named(ray, [os.fspath(path) for path in dataset])
-    actors = concurrency or _actors(ray, num_gpus)
-    shipped = ray.put(_Shipped.of(model, settings, None if classes is None else tuple(classes)))
+        rows = [{"path": os.fspath(path)} for path in dataset]
+        blocks = min(max(1, len(rows) // BATCH), processors * BLOCKS_PER_PROCESSOR)
+        dataset = ray.data.from_items(rows, override_num_blocks=blocks)
+    actors = concurrency or max(1, int(resources.get("GPU", 0) / num_gpus) if num_gpus else processors)
+    paths = [] if model is None else [path for path in with_sidecars([Path(model)]) if path.is_file()]
+    shipped = ray.put(({path.name: path.read_bytes() for path in paths}, settings, classes))
+    batches: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": BATCH, "zero_copy_batch": True}
     if num_gpus:
-        dataset = dataset.map_batches(
-            _decode, fn_kwargs={"image": image}, batch_format="pyarrow", batch_size=BATCH, zero_copy_batch=True
-        )
+        dataset = dataset.map_batches(_decode, fn_kwargs={"image": image}, **batches)
     return dataset.map_batches(
         _Actor,
         fn_constructor_args=(shipped,),
-        batch_format="pyarrow",
-        batch_size=BATCH,
-        zero_copy_batch=True,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors),
         num_cpus=0 if num_gpus else 1,
         num_gpus=num_gpus or None,
+        **batches,
     )
 
 
@@ -107,7 +108,7 @@ def detect_to_file(
     *,
     classes: Sequence[str] | None = None,
     concurrency: int | None = None,
-    progress: Callable[[int], object] | None = None,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> int:
     """As ``xdet.detection.batch.detect_to_file``, on Ray; results are written here, in the order of the images.
 
@@ -128,81 +129,56 @@ def detect_to_file(
         UsageError: Ray does not start, or gave up.
     """
     todo = [name for name in map(result_name, images) if name not in results.done or name in results.errors]
-    if progress is not None:
-        progress(len(images) - len(todo))
+    progress(len(images) - len(todo))
     if not todo:
         return 0
     ray = import_ray()
-    options: dict[str, Any] = {
-        key: value for key, value in detector.arguments.items() if key not in ("workers", "source_options")
-    }
+    options = {key: value for key, value in detector.arguments.items() if key not in ("workers", "source_options")}
+    options["threads"] = options["threads"] or 1
     with _running(ray), _plain_errors(ray):
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order, context.enable_progress_bars = True, False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        options["threads"] = options["threads"] or 1
         rows = detect(todo, classes=classes, concurrency=concurrency, **options)
         for table in rows.iter_batches(batch_format="pyarrow", batch_size=None):
             for row in table.to_pylist():
                 results.add_entry(row_to_entry(row))
-            if progress is not None:
-                progress(table.num_rows)
+            progress(table.num_rows)
     return 0
 
 
-@dataclass(frozen=True)
-class _Shipped:
-    """What an actor opens: the files of the model by name (none for the embedded one), and how."""
-
-    files: Mapping[str, bytes]
-    options: Mapping[str, Any]
-    classes: tuple[str, ...] | None
-
-    @classmethod
-    def of(
-        cls, model: str | os.PathLike[str] | None, options: Mapping[str, Any], classes: tuple[str, ...] | None
-    ) -> _Shipped:
-        paths = [] if model is None else [path for path in with_sidecars([Path(model)]) if path.is_file()]
-        return cls({path.name: path.read_bytes() for path in paths}, dict(options), classes)
-
-    def open(self) -> Detector:
-        if not self.files:
-            return Detector(**self.options)
-        with tempfile.TemporaryDirectory(prefix="xdet-ray-") as name:
-            for file, data in self.files.items():
-                (Path(name) / file).write_bytes(data)
-            return Detector(Path(name) / next(iter(self.files)), **self.options)
-
-
 class _Actor:
-    """One loaded detector."""
+    """One loaded detector, of the model's files by name (none for the embedded one), options, and classes to keep."""
 
     def __init__(self, shipped: Any) -> None:
         import ray
 
-        loaded: _Shipped = ray.get(shipped)
-        self._detector, self._classes = loaded.open(), loaded.classes
+        files, options, self._classes = ray.get(shipped)
+        with tempfile.TemporaryDirectory(prefix="xdet-ray-") as folder:
+            for name, data in files.items():
+                (Path(folder) / name).write_bytes(data)
+            model = Path(folder) / next(iter(files)) if files else None
+            self._detector = Detector(model, **options)
 
     def __call__(self, batch: Any) -> Any:
+        import pyarrow as pa
+
         detector = self._detector
         image = detector.spec.image
 
-        def detect_ready(ready: Sequence[_Ready]) -> list[dict[str, Any]]:
-            results = detector.detect_prepared([each.prepared for each in ready], classes=self._classes)
-            return [found_to_entry(each.name, found) for each, found in zip(ready, results, strict=True)]
+        def detect_ready(batch: Sequence[_Ready]) -> list[dict[str, Any]]:
+            results = detector.detect_prepared([prepared for _, prepared in batch], classes=self._classes)
+            return [found_to_entry(name, found) for (name, _), found in zip(batch, results, strict=True)]
 
-        stream = through_network(
+        rows = []
+        for row, outcome in through_network(
             batch.to_pylist(), lambda row: _ready(row, image), detect_ready, batch=detector.batch, workers=1
-        )
-        return _table(
-            arrow_schema(), (_failed(row, entry) if isinstance(entry, ImageError) else entry for row, entry in stream)
-        )
-
-
-@dataclass(frozen=True)
-class _Ready:
-    name: NamedImage
-    prepared: Prepared
+        ):
+            if isinstance(outcome, ImageError):
+                name = NamedImage(row["image" if _PIXELS in row else "path"], getattr(outcome, "sha256", ""))
+                outcome = failure_to_entry(name, str(outcome))  # noqa: PLW2901 - the same as an entry
+            rows.append(entry_to_row(outcome))
+        return pa.Table.from_pylist(rows, arrow_schema())
 
 
 class _UnreadableError(ImageError):
@@ -214,11 +190,7 @@ class _UnreadableError(ImageError):
 
 
 def _ready(row: Mapping[str, Any], image: ImageInput) -> _Ready:
-    """A row of names, of bytes, or of what ``_decode`` made of them, ready for the network.
-
-    Raises:
-        ImageError: the photograph cannot be read.
-    """
+    """A row of names, of bytes, or of what ``_decode`` made of them, ready for the network."""
     if _PIXELS in row:
         if row["error"] is not None:
             raise _UnreadableError(row["error"], row["sha256"] or "")
@@ -226,67 +198,34 @@ def _ready(row: Mapping[str, Any], image: ImageInput) -> _Ready:
         width, height = size_wh if image.any_size else (image.width, image.height)
         pixels = np.frombuffer(row[_PIXELS], np.uint8).reshape(height, width, -1)
         prepared = Prepared(row["image"], size_wh, pixels, image.placement(size_wh))
-        return _Ready(NamedImage(row["image"], row["sha256"]), prepared)
+        return NamedImage(row["image"], row["sha256"]), prepared
     name, data = row["path"], row.get("bytes")
-    if data is None and not is_stored(name):
-        digest = hash_file(Path(name))
-    else:
-        data = fetch(Address(name, in_store=True)) if data is None else data
-        digest = hashlib.sha256(data).hexdigest()
+    if data is None and is_stored(name):
+        data = fetch(Address(name, in_store=True))
+    digest = hash_file(Path(name)) if data is None else hashlib.sha256(data).hexdigest()
     try:
-        prepared = prepare(name if data is None else Encoded(name, data), Preparation(image))
+        return NamedImage(name, digest), prepare(name if data is None else Encoded(name, data), Preparation(image))
     except ImageError as error:
         raise _UnreadableError(str(error), digest) from error
-    return _Ready(NamedImage(name, digest), prepared)
 
 
 def _decode(batch: Any, image: ImageInput) -> Any:
     """Names or bytes -> network-sized pixels: the stage of tasks that have no GPU."""
     import pyarrow as pa
 
-    fields = [("image", pa.string()), ("sha256", pa.string()), ("error", pa.string())]
-    sizes = [("width", pa.int32()), ("height", pa.int32()), (_PIXELS, pa.binary())]
-    rows = []
+    texts = [(name, pa.string()) for name in ("image", "sha256", "error")]
+    schema = pa.schema([*texts, ("width", pa.int32()), ("height", pa.int32()), (_PIXELS, pa.binary())])
+    rows: list[dict[str, Any]] = []
     for row in batch.to_pylist():
         try:
-            ready = _ready(row, image)
+            (name, sha256, *_), prepared = _ready(row, image)
         except ImageError as error:
             rows.append({"image": row["path"], "sha256": getattr(error, "sha256", ""), "error": str(error)})
             continue
-        width, height = ready.prepared.size_wh
-        rows.append(
-            {
-                "image": ready.name.name,
-                "sha256": ready.name.sha256,
-                "width": width,
-                "height": height,
-                _PIXELS: ready.prepared.pixels.tobytes(),
-            }
-        )
-    return pa.Table.from_pylist(rows, pa.schema([*fields, *sizes]))
-
-
-def _failed(row: Mapping[str, Any], error: ImageError) -> dict[str, Any]:
-    name = NamedImage(row["image" if _PIXELS in row else "path"], getattr(error, "sha256", ""))
-    return failure_to_entry(name, str(error))
-
-
-def _table(schema: Any, entries: Iterator[dict[str, Any]]) -> Any:
-    import pyarrow as pa
-
-    return pa.Table.from_pylist([entry_to_row(entry) for entry in entries], schema)
-
-
-def _named(ray: Any, paths: Sequence[str]) -> Any:
-    """A dataset of names, in blocks that keep every processor at work to the end."""
-    most = max(1, len(paths) // BATCH)
-    blocks = min(most, int(ray.cluster_resources().get("CPU", 1)) * BLOCKS_PER_PROCESSOR)
-    return ray.data.from_items([{"path": path} for path in paths], override_num_blocks=blocks)
-
-
-def _actors(ray: Any, num_gpus: float) -> int:
-    resources = ray.cluster_resources()
-    return max(1, int(resources.get("GPU", 0) / num_gpus if num_gpus else resources.get("CPU", 1)))
+        width, height = prepared.size_wh
+        pixels = prepared.pixels.tobytes()
+        rows.append({"image": name, "sha256": sha256, "width": width, "height": height, _PIXELS: pixels})
+    return pa.Table.from_pylist(rows, schema)
 
 
 def _start(ray: Any) -> None:

@@ -101,7 +101,7 @@ class Detector:
         )
         if model is not None:
             require_source([Path(model)], source_options)
-        self.arguments = {
+        self.arguments: dict[str, Any] = {
             "model": None if model is None else os.path.abspath(model),  # noqa: PTH100 - links stay
             "runtime": runtime,
             "provider": provider,

@@ -14,9 +14,10 @@ files, and of addresses no files.
 
 from __future__ import annotations
 
+import queue
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -71,21 +72,13 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """Where frames come from.
+    """Where frames come from."""
 
-    Attributes:
-        name: as results and messages call it.
-        place: what FFmpeg opens.
-        format: the reader to use; None where FFmpeg is to find out.
-        options: handed to FFmpeg.
-        path: of a file; None for cameras and addresses.
-    """
-
-    name: str
-    place: str
-    format: str | None = None
-    options: Mapping[str, str] = field(default_factory=dict, compare=False)
-    path: Path | None = None
+    name: str  # as results and messages call it
+    place: str  # what FFmpeg opens
+    format: str | None = None  # its reader; None where it is to find out
+    options: Mapping[str, str] = field(default_factory=dict, compare=False)  # handed to it
+    path: Path | None = None  # of a file; None for cameras and addresses
 
     @classmethod
     def of_file(cls, path: Path) -> Film:
@@ -135,9 +128,9 @@ def read_frames(film: Film) -> Generator[Frame]:
     with _opened(av, film) as (container, stream):
         number, damaged, why = 0, 0, ""
         first: float | None = None
-        for decode in _packets(av, container, stream, film):
+        for packet in _packets(av, container, stream, film):
             try:
-                frames = decode()
+                frames = packet.decode()
             except av.FFmpegError as error:
                 damaged, why = damaged + 1, _reason(av, error)
                 if isinstance(error, av.error.ArgumentError):
@@ -191,56 +184,43 @@ def newest_frames(film: Film, note_dropped: Callable[[int], object] = lambda _: 
         MissingExtraError, ImageError: as ``read_frames``, after the frames before it.
     """
     import_av()
-    slot = _Slot()
-    reader = threading.Thread(target=slot.fill, args=(film,), name="xdet-camera", daemon=True)
-    reader.start()
-    try:
-        while (frame := slot.take()) is not None:
-            yield frame
-    finally:
-        slot.stop()
-        reader.join(1.0)  # it ends with the next frame, or with the program
-        note_dropped(slot.dropped)
+    slot: queue.Queue[Frame | BaseException | None] = queue.Queue(1)  # the newest frame; behind the last how it ended
+    stopped, dropped = threading.Event(), 0
 
-
-class _Slot:
-    """Holds the newest frame until somebody takes it."""
-
-    def __init__(self) -> None:
-        self.dropped = 0
-        self._changed = threading.Condition()
-        self._newest: Frame | None = None
-        self._error: BaseException | None = None
-        self._ended = self._stopped = False
-
-    def fill(self, film: Film) -> None:
-        error: BaseException | None = None
+    def read() -> None:
+        nonlocal dropped
+        end: BaseException | None = None
         try:
             for frame in read_frames(film):
-                with self._changed:
-                    self.dropped += self._newest is not None
-                    self._newest = frame
-                    self._changed.notify()
-                    if self._stopped:
-                        break
-        except BaseException as failure:  # noqa: BLE001 - raised where the frames are taken
-            error = failure
-        with self._changed:
-            self._error, self._ended = error, True
-            self._changed.notify()
+                with suppress(queue.Empty):
+                    slot.get_nowait()
+                    dropped += 1
+                slot.put(frame)
+                if stopped.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001 - raised where the frames are taken
+            end = error
+        slot.put(end)
 
-    def take(self) -> Frame | None:
-        with self._changed:
-            while self._newest is None and not self._ended:
-                self._changed.wait(0.2)  # a signal is handled in between
-            frame, self._newest = self._newest, None
-            if frame is None and self._error is not None:
-                raise self._error
-            return frame
-
-    def stop(self) -> None:
-        with self._changed:
-            self._stopped = True
+    reader = threading.Thread(target=read, name="xdet-camera", daemon=True)
+    reader.start()
+    try:
+        while True:
+            try:
+                item = slot.get(timeout=0.2)  # a signal is handled in between
+            except queue.Empty:
+                continue
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        with suppress(queue.Empty):  # room for what the reader may be waiting to put
+            slot.get_nowait()
+        reader.join(1.0)  # it ends with the next frame, or with the program
+        note_dropped(dropped)
 
 
 @contextmanager
@@ -271,11 +251,10 @@ def _opened(av: Any, film: Film) -> Iterator[tuple[Any, Any]]:
         yield container, stream
 
 
-def _packets(av: Any, container: Any, stream: Any, film: Film) -> Iterator[Callable[[], list[Any]]]:
-    """What decodes each packet; a connection that breaks ends them with an error."""
+def _packets(av: Any, container: Any, stream: Any, film: Film) -> Iterator[Any]:
+    """A connection that breaks ends them with an error."""
     try:
-        for packet in container.demux(stream):
-            yield packet.decode
+        yield from container.demux(stream)
     except (av.FFmpegError, OSError) as error:
         raise ImageError(f"'{film.name}' ended: {_reason(av, error)}") from error
 
