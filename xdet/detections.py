@@ -64,12 +64,12 @@ class Detections:
 
     Attributes:
         image: the image's name as the caller gave it.
-        width: width of the photograph in pixels, after EXIF orientation where that was honoured.
-        height: height in pixels.
+        width: of the photograph in pixels, after EXIF orientation where that was honoured.
+        height: likewise.
         boxes_xyxy: float32 ``(n, 4)``, fractions 0..1 of the photograph.
-        scores: float32 ``(n,)``.
-        classes: int32 ``(n,)``.
-        anchors: int32 ``(n,)``.
+        scores: float32 ``(n,)``, 0..1.
+        classes: int32 ``(n,)``, indices into ``class_names``.
+        anchors: int32 ``(n,)``, indices of the source boxes in the head.
         class_names: the model's classes.
     """
 
@@ -236,22 +236,14 @@ class Detections:
         )
 
     def to_pandas(self) -> Any:
-        """A ``pandas.DataFrame`` with one row per detection.
-
-        Raises:
-            RuntimeUnavailableError: pandas is not installed.
-        """
+        """A ``pandas.DataFrame`` with one row per detection; RuntimeUnavailableError where pandas is not installed."""
         corners = dict(zip(("x1", "y1", "x2", "y2"), self.boxes_xyxy_px.T, strict=True))
         names = [self.class_names[class_id] for class_id in self.classes]
         columns = {"class_id": self.classes, "class_name": names, "score": self.scores, "anchor": self.anchors}
         return _import("pandas").DataFrame({"image": [self.image] * len(self), **corners, **columns})
 
     def to_supervision(self) -> Any:
-        """A ``supervision.Detections`` in pixels, with class names and anchors in its ``data``.
-
-        Raises:
-            RuntimeUnavailableError: supervision is not installed.
-        """
+        """A ``supervision.Detections`` in pixels, with class names and anchors in its ``data``; else as ``to_pandas``."""
         names = np.array([self.class_names[class_id] for class_id in self.classes], dtype=str)
         return _import("supervision").Detections(
             xyxy=self.boxes_xyxy_px,

@@ -103,19 +103,12 @@ def _with_error(frames: Iterable[Frame], skip: int) -> Iterator[Frame | ImageErr
 
 @dataclass(frozen=True, slots=True)
 class FilmEnd:
-    """How detecting in a film ended.
+    """How detecting in a film ended."""
 
-    Attributes:
-        frames: frames that were detected in.
-        live: it was a camera or a live stream.
-        dropped: frames of a live one that were too many for the network.
-        stopped: a live one was ended by the user.
-    """
-
-    frames: int
-    live: bool
-    dropped: int
-    stopped: bool
+    frames: int  # that were detected in
+    live: bool  # it was a camera or a live stream
+    dropped: int  # frames of a live one that were too many for the network
+    stopped: bool  # a live one was ended by the user
 
 
 def detect_film_to_file(

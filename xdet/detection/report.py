@@ -39,23 +39,14 @@ class FailedImage:
 
 @dataclass(frozen=True, slots=True)
 class DetectionReport:
-    """One run of one model over some images.
+    """One run of one model over some images: results and failures in the order of the request."""
 
-    Attributes:
-        model: the file that ran; hashed where the report is written as JSON.
-        thresholds: the thresholds in force.
-        images: the results, in the order of the request.
-        failed: the images without a result, in the order of the request.
-        score_by_class: the score thresholds of classes, where they were given.
-        decode: ``"reduced"`` where JPEG files were decoded no larger than the network needs, else ``"full"``.
-    """
-
-    model: ModelFile
-    thresholds: Thresholds
+    model: ModelFile  # hashed where the report is written as JSON
+    thresholds: Thresholds  # in force
     images: tuple[Detections, ...]
     failed: tuple[FailedImage, ...] = ()
     score_by_class: Mapping[str, float] | None = None
-    decode: str = "full"
+    decode: str = "full"  # or "reduced", as for ``Detector``
 
 
 def detections_report(images: Sequence[Detections]) -> Report:

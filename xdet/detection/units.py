@@ -58,21 +58,13 @@ class Reading:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class UnitTrial:
-    """All readings of one list of anchors.
-
-    Attributes:
-        readings: those that are possible.
-        refused: the other units, and why not.
-        photographs: how many were looked at.
-        score: boxes score above it.
-        pictures: the readings side by side, one per photograph.
-    """
+    """All readings of one list of anchors."""
 
     readings: tuple[Reading, ...]
-    refused: dict[StatedUnit, str]
+    refused: dict[StatedUnit, str]  # the other units, and why not
     photographs: int
-    score: float
-    pictures: tuple[Path, ...]
+    score: float  # boxes score above it
+    pictures: tuple[Path, ...]  # the readings side by side, one per photograph
 
 
 def try_units(
@@ -180,26 +172,25 @@ def trial_report(trial: UnitTrial) -> Report:
     """The readings as a table, why others are not possible, and what to do."""
     headers = ("anchors in", "boxes", "images", "best score", "median box", "at edge", "suppressed")
     table = Table(headers, tuple(_row(reading, trial) for reading in trial.readings))
-    refused = tuple(f"not {UNITS[unit]}: {why}" for unit, why in trial.refused.items())
+    refused = tuple(Text(f"not {UNITS[unit]}: {why}") for unit, why in trial.refused.items())
     options = " or ".join(f"--anchor-unit {reading.unit}" for reading in trial.readings)
-    folder = trial.pictures[0].parent
     return Report(
         "units of anchors",
-        (Section("", (table,)), Section("", tuple(Text(why) for why in refused))),
+        (Section("", (table,)), Section("", refused)),
         lead=(f"{trial.photographs} photographs, boxes that score above {trial.score:g}:",),
-        verdict=f"Look at the pictures in '{folder}': the reading whose boxes fit is right; then give {options}",
+        verdict=f"Look at the pictures in '{trial.pictures[0].parent}': the reading whose boxes fit is right; then give "
+        f"{options}",
     )
 
 
 def _row(reading: Reading, trial: UnitTrial) -> tuple[str, ...]:
     boxes = np.concatenate([found.boxes_xyxy for found in reading.found])
-    sizes = [found.boxes_xyxy_px[:, 2:] - found.boxes_xyxy_px[:, :2] for found in reading.found]
-    best = [float(found.scores.max()) for found in reading.found if len(found)]
     if not len(boxes):
         return UNITS[reading.unit], "0", f"0 of {trial.photographs}", "", "", "", ""
+    sizes = [found.boxes_xyxy_px[:, 2:] - found.boxes_xyxy_px[:, :2] for found in reading.found]
     width, height = np.median(np.concatenate(sizes), axis=0)
+    best = [float(found.scores.max()) for found in reading.found if len(found)]
     touching = ((boxes[:, :2] <= 0) | (boxes[:, 2:] >= 1)).any(axis=1).mean()
-    suppressed = 1 - len(boxes) / reading.candidates
     return (
         UNITS[reading.unit],
         str(len(boxes)),
@@ -207,5 +198,5 @@ def _row(reading: Reading, trial: UnitTrial) -> tuple[str, ...]:
         format_score(float(np.median(best))),
         f"{width:.0f} x {height:.0f} px",
         f"{touching:.0%}",
-        f"{suppressed:.0%}",
+        f"{1 - len(boxes) / reading.candidates:.0%}",
     )

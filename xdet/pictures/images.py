@@ -1,12 +1,10 @@
 """Photographs in: finding them, reading them as RGB pixels, stretching them to a network's size.
 
-Reading follows what detectors are trained with (TensorFlow's and OpenCV's decoders): transparency is dropped,
-not blended; 16-bit channels keep their high byte; the first frame of an animation counts; ICC profiles are
-ignored.
+Reading follows what detectors are trained with (TensorFlow's and OpenCV's decoders): transparency is dropped, not
+blended; 16-bit channels keep their high byte; the first frame of an animation counts; ICC profiles are ignored.
 
 A picture costs memory by its pixels, not by its file: up to 8 bytes each. All pictures that are being decoded in this
-process have ``LARGEST_PIXELS`` together at most. One that has more is refused; one that would be too much for now
-waits.
+process have ``LARGEST_PIXELS`` together at most. One that has more is refused; one that would be too much now waits.
 """
 
 from __future__ import annotations
@@ -192,15 +190,10 @@ _decoding = _PixelBudget(LARGEST_PIXELS)
 
 
 def network_pixels(picture: NDArray[np.uint8] | Image.Image, target: ImageInput) -> NDArray[np.uint8]:
-    """A picture as a network takes it.
+    """A picture, uint8 ``(h, w, 3)``, RGB, or decoded, as a network takes it: uint8 ``(height, width, channels)``.
 
-    Args:
-        picture: uint8 ``(h, w, 3)``, RGB, or a decoded picture.
-        target: size, resize rule and channels. Grey is ITU-R BT.601's luma in 16 bit fixed point, as Pillow's mode L:
-            ``(19595 R + 38470 G + 7471 B + 32768) >> 16``, of the pixels at the network's size.
-
-    Returns:
-        uint8 ``(height, width, channels)``, a new array; the photograph itself, RGB, for a model that takes any size.
+    Grey is ITU-R BT.601's luma in 16 bit fixed point, as Pillow's mode L: ``(19595 R + 38470 G + 7471 B + 32768) >>
+    16``, of the pixels at the network's size. A model that takes any size gets the photograph itself, RGB.
     """
     if target.any_size:
         return picture if isinstance(picture, np.ndarray) else _to_array(picture)
@@ -221,12 +214,11 @@ def resize_image(
         image: uint8 ``(h, w, 3)``, RGB, or a decoded picture; at least 1 x 1 pixels.
         height: of the result, at least 1.
         width: of the result, at least 1.
-        rule: ``"nearest"``: source index ``floor((i + 0.5) * ratio)``, clamped, in float32, ``ratio`` being
-            source size / result size rounded to float32. ``"bilinear"``: half-pixel centres, no
-            antialias, in float32, first along the rows, rounded half to even. ``"bilinear-antialias"``:
-            Pillow 13's BILINEAR, in two passes: first along the columns where the height shrinks, and by more than
-            twice as many pixels as the width, else along the rows. These stretch.
-            ``"letterbox"``: ``"bilinear"`` with bars beside it (``converters.spec.image``).
+        rule: ``"nearest"``: source index ``floor((i + 0.5) * ratio)``, clamped, in float32, ``ratio`` being source size
+            / result size rounded to float32. ``"bilinear"``: half-pixel centres, no antialias, in float32, first along
+            the rows, rounded half to even. ``"bilinear-antialias"``: Pillow 13's BILINEAR, in two passes: first along
+            the columns where the height shrinks, and by more than twice as many pixels as the width, else along the
+            rows. These stretch. ``"letterbox"``: ``"bilinear"`` with bars beside it (``converters.spec.image``).
 
     Returns:
         uint8 ``(height, width, 3)``, a new array.
@@ -248,8 +240,9 @@ def resize_image(
     if image.shape[:2] == (height, width):
         return image.copy()
     if rule == "nearest":
-        rows = _nearest_indices(image.shape[0], height)
-        return image.take(rows, axis=0).take(_nearest_indices(image.shape[1], width), axis=1)
+        rows = _clipped(np.floor(_centres(image.shape[0], height)), image.shape[0])
+        columns = _clipped(np.floor(_centres(image.shape[1], width)), image.shape[1])
+        return image.take(rows, axis=0).take(columns, axis=1)
     if rule == "bilinear":
         return _resize_bilinear(image, height, width)
     if rule == "bilinear-antialias":
@@ -271,10 +264,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 @contextmanager
 def _quiet_pillow() -> Iterator[None]:
-    """Keep Pillow's warnings about odd headers to itself: what cannot be read raises.
-
-    Python's warning filters belong to the whole process, so one thread at a time changes them.
-    """
+    """No warnings about odd headers: what cannot be read raises. One thread at a time: filters are the process's."""
     with _warning_filters, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -307,8 +297,9 @@ def _to_rgb(image: Image.Image, path: Path | Encoded | str) -> Image.Image:
             result.paste(Image.fromarray(high_byte), (0, top))
         return result.convert("RGB")
     if image.mode in {"I", "F"}:
-        msg = f"'{path}' holds 32-bit pixels that do not tell which value is white; save it with 8 or 16 bits"
-        raise ImageError(msg)
+        raise ImageError(
+            f"'{path}' holds 32-bit pixels that do not tell which value is white; save it with 8 or 16 bits"
+        )
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
@@ -326,9 +317,8 @@ def _image_errors(path: Path | Encoded | str) -> Iterator[None]:
     except MemoryError as error:
         raise ImageError(f"'{path}' does not fit into memory; scale it down first") from error
     except UnidentifiedImageError as error:
-        known = ", ".join(FORMATS)
-        msg = f"'{path}' is no readable image, or has no pixels; expected one of {known}"
-        raise ImageError(msg) from error
+        expected = ", ".join(FORMATS)
+        raise ImageError(f"'{path}' is no readable image, or has no pixels; expected one of {expected}") from error
     except OSError as error:
         if error.errno is not None:
             raise ImageError(f"cannot read '{path}': {reason(error)}") from error
@@ -337,20 +327,21 @@ def _image_errors(path: Path | Encoded | str) -> Iterator[None]:
         raise ImageError(f"'{path}' is damaged: {reason(error)}") from error
 
 
-def _nearest_indices(source: int, target: int) -> NDArray[np.intp]:
-    """The source pixel of every result pixel along one axis: intp ``(target,)``, computed in float32."""
-    centres = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * np.float32(source / target)
-    indices: NDArray[np.intp] = np.floor(centres).astype(np.intp)
-    return indices.clip(0, source - 1)
+def _centres(source: int, target: int) -> NDArray[np.float32]:
+    """Where the centre of every result pixel lies along one axis of the source, in its pixels: float32 ``(target,)``."""
+    centres: NDArray[np.float32] = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * np.float32(source / target)
+    return centres
+
+
+def _clipped(places: NDArray[np.float32], source: int) -> NDArray[np.intp]:
+    return np.clip(places.astype(np.intp), 0, source - 1)
 
 
 def _bilinear_indices(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
     """The two source pixels of every result pixel along one axis, and the weight 0..1 of the second."""
-    centres = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * np.float32(source / target) - np.float32(0.5)
-    floors = np.floor(centres)
-    low = np.clip(floors.astype(np.intp), 0, source - 1)
-    high = np.clip(np.ceil(centres).astype(np.intp), 0, source - 1)
-    return low, high, centres - floors
+    places = _centres(source, target) - np.float32(0.5)
+    floors = np.floor(places)
+    return _clipped(floors, source), _clipped(np.ceil(places), source), places - floors
 
 
 def _letterbox(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

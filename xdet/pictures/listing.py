@@ -27,17 +27,11 @@ _ARCHIVES = frozenset((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"))
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a command line names, each once, in its order.
-
-    Attributes:
-        images: files and addresses of pictures.
-        films: videos and streams.
-        left_out: pictures in subfolders that xdet has drawn boxes in.
-    """
+    """What a command line names, each once, in its order."""
 
     images: list[Path | Address]
     films: list[Film]
-    left_out: int
+    left_out: int  # pictures in subfolders that xdet has drawn boxes in
 
 
 def list_inputs(
@@ -134,12 +128,11 @@ def _names(named: Sequence[str]) -> Iterator[str]:
                 raise DataError(f"cannot read the list '{text[1:]}': {reason(error)}") from error
             yield from _lines(data, f"the list '{text[1:]}'")
         elif glob.has_magic(text) and not is_address(text):
-            found = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - absolute patterns, too
-            if not found:
+            fitting = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - absolute patterns, too
+            if not fitting:
                 raise DataError(f"no file fits the pattern '{text}'; check it, or name the files")
-            yield from (
-                name for name in found if not ("**" in text and Path(name).is_dir())
-            )  # its files are there, too
+            # of folders that ** names their files are there, too
+            yield from (name for name in fitting if "**" not in text or not Path(name).is_dir())
         else:
             yield text
 
@@ -159,7 +152,7 @@ def _walk(folder: Path, without: Path | None, left_out: list[Path]) -> list[Path
         raise DataError(f"cannot read the folder '{error.filename}': {error.strerror}") from error
 
     excluded = None if without is None else os.path.realpath(without)
-    found: list[Path] = []
+    images: list[Path] = []
     for place, subfolders, names in os.walk(folder, onerror=refuse):
         subfolders[:] = sorted(
             name for name in subfolders if not name.startswith(".") and os.path.realpath(Path(place, name)) != excluded
@@ -167,10 +160,10 @@ def _walk(folder: Path, without: Path | None, left_out: list[Path]) -> list[Path
         for name in sorted(names):
             if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
                 path = Path(place, name)
-                (left_out if has_mark(path, PICTURE_MARK) else found).append(path)
-    if not found:
+                (left_out if has_mark(path, PICTURE_MARK) else images).append(path)
+    if not images:
         drawn = f" but {len(left_out)} pictures with boxes of xdet" if left_out else ""
         raise DataError(
             f"no image in the folder '{folder}' and its subfolders{drawn}; looked for {' '.join(sorted(SUFFIXES))}"
         )
-    return found
+    return images

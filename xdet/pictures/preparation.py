@@ -81,19 +81,19 @@ def through_network(
 def in_order(
     items: Iterable[T], work: Callable[[T], Result], *, workers: int, waiting: int | None = None
 ) -> Generator[tuple[T, Callable[[], Result]]]:
-    """Do ``work`` on every item.
+    """Do ``work`` on every item, in the threads of ``workers``; 0 works in the caller's when the outcome is asked for.
 
-    Close it where it is left early: what is collected as garbage in a worker's thread cannot wait for that worker.
+    Close it where it is left early: what is collected as garbage in a worker's thread cannot wait for that worker. What
+    has not begun is dropped then, and what has is waited for.
 
     Args:
         items: taken lazily.
-        work: called in one of the workers' threads.
-        workers: threads; 0 does the work in the caller's thread when its outcome is asked for.
+        work: see above.
+        workers: see above.
         waiting: items taken beyond the one whose turn it is; None is ``WAITING_PER_WORKER`` for each worker.
 
     Yields:
-        Each item, in order, with the call that gives its result or raises what ``work`` raised. When the caller goes
-        away, what has not begun is dropped, and what has is waited for.
+        Each item, in order, with the call that gives its result or raises what ``work`` raised.
     """
     if workers < 1:
         for item in items:
@@ -168,28 +168,16 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """How images are prepared.
+    """How images are prepared."""
 
-    Attributes:
-        image: what the network takes: size and resize rule.
-        honour_exif: turn photographs as their EXIF orientation says.
-        keep_original: hand the photograph on, for drawing on it.
-        reduced: decode JPEG files no larger than the network needs (``decoded_picture``): faster, to other pixels.
-    """
-
-    image: ImageInput
-    honour_exif: bool = True
-    keep_original: bool = False
-    reduced: bool = False
+    image: ImageInput  # what the network takes
+    honour_exif: bool = True  # turn photographs as their EXIF orientation says
+    keep_original: bool = False  # hand the photograph on, for drawing on it
+    reduced: bool = False  # decode JPEG files no larger than the network needs (``decoded_picture``), to other pixels
 
 
 def prepare(image: Photograph | Encoded, how: Preparation, *, name: str | None = None) -> Prepared:
-    """Read one image and bring it to the network's size and channels.
-
-    Args:
-        image: a file, on disk or in memory, or uint8 ``(h, w, 3)``, RGB.
-        how: size, resize rule and the rest.
-        name: for results; None is ``image_name``.
+    """Read a file, on disk or in memory, or take uint8 ``(h, w, 3)``, RGB, and bring it to the network's size and channels.
 
     Raises:
         ImageError: it cannot be read, or is no such array.
@@ -229,13 +217,9 @@ def prepare_many(
 ) -> Iterator[Prepared]:
     """Prepare a stream of images, in order.
 
-    Args:
-        images: files or arrays.
-        how: size, resize rule and the rest.
-        workers: threads that prepare images while the caller works on those before; at most ``workers`` + 1 of them
-            wait in memory. 0 prepares each image when it is asked for.
-        on_failure: called, in order and in the caller's thread, with the name of an image that cannot be read, and why;
-            the stream goes on. Without it the error is raised in the image's place.
+    ``workers`` threads prepare images while the caller works on those before; at most ``workers`` + 1 of them wait in
+    memory. 0 prepares each image when it is asked for. ``on_failure`` is called, in order and in the caller's thread,
+    with the name of an image that cannot be read, and why; without it the error is raised in the image's place.
     """
     ahead = in_order(images, lambda image: prepare(image, how), workers=workers, waiting=workers)
     with closing(ahead) as prepared_in_order:
@@ -263,14 +247,10 @@ def image_name(image: Photograph | Encoded) -> str:
 
 
 def read_picture(image: Any, *, color: Color = "rgb") -> tuple[str, Photograph | Encoded]:
-    """A picture of any kind that people hold: its name, and what ``prepare`` takes.
+    """A picture of any kind that people hold (see ``EXPECTED``): its name, and what ``prepare`` takes.
 
-    Grey becomes RGB of equal channels; transparency is dropped, not blended, as of files. A PIL picture is turned as
-    its EXIF orientation says, as a file is.
-
-    Args:
-        image: see ``EXPECTED``; an address is fetched.
-        color: order of an array's channels; OpenCV's is ``"bgr"``.
+    An address is fetched. Of arrays grey becomes RGB of equal channels, transparency is dropped, not blended, as of
+    files, and ``color`` is the order of the others. A PIL picture is turned as its EXIF orientation says, as a file is.
 
     Raises:
         ImageError: it is nothing of the kind, or cannot be fetched.
