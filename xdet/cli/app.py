@@ -20,7 +20,8 @@ import typer
 
 import xdet
 from converters.errors import ConversionError
-from xdet.cli.options import as_command, with_options
+from xdet.cli.console import with_options
+from xdet.cli.options import as_command
 from xdet.errors import OutputError, UsageError, XdetError
 from xdet.writing.text import message_line, one_line
 

@@ -10,19 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from xdet.cli.options import (
-    Describing,
-    Device,
-    Force,
-    Json,
-    ProviderOption,
-    Threads,
-    json_outputs,
-    print_line,
-    print_result,
-    progress_bar,
-    read_provider_options,
-)
+from xdet.cli import console, options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,18 +41,18 @@ def check(
     source: Path,
     images: list[Path],
     runtimes: str | None = None,
-    threads: Threads = None,
-    device: Device = None,
-    provider_option: ProviderOption = None,
+    threads: options.Threads = None,
+    device: options.Device = None,
+    provider_option: options.ProviderOption = None,
     layers: bool = False,
     repro: Path | None = None,
     cpus: str | None = None,
     report: Path | None = None,
     junit: Path | None = None,
     tolerance: str | None = None,
-    json: Json = None,
-    force: Force = False,
-    describing: Describing,
+    json: options.Json = None,
+    force: options.Force = False,
+    describing: options.Describing,
 ) -> None:
     """Prove that a model is its source, on every runtime at hand.
 
@@ -96,7 +84,7 @@ def check(
     from xdet.writing.files import PAGE_MARK, Output, require_outputs, with_sidecars, write_text
 
     photographs = find_images(images)
-    outputs = json_outputs(json, CHECK_SCHEMA)
+    outputs = console.json_outputs(json, CHECK_SCHEMA)
     outputs += [] if report is None else [Output(report, PAGE_MARK)]
     outputs += [] if junit is None else [Output(junit, JUNIT_MARK)]
     accepted = None if tolerance is None else read_tolerance(tolerance)
@@ -105,7 +93,7 @@ def check(
     require_outputs(outputs, inputs, force=force)
     others = () if cpus is None else split_cpus(cpus)
     planned = planned_images(runtimes, read_model_file(source).format, len(photographs), others)
-    with progress_bar("checking", planned) as advance:
+    with console.progress_bar("checking", planned) as advance:
         result = check_model(
             model,
             source,
@@ -116,7 +104,7 @@ def check(
             layers=layers or repro is not None,
             cpus=others,
             tolerance=accepted,
-            provider_options=read_provider_options(provider_option),
+            provider_options=options.read_provider_options(provider_option),
             device=device,
             progress=lambda _, n: advance(n),
         )
@@ -128,7 +116,7 @@ def check(
 
         where = Surroundings(describe_machine(), threads, shlex.join(["xdet", *sys.argv[1:]]))
         write_text(report, check_to_html(result, photographs, where))
-    print_result(result, json, check_to_json, partial(check_report, repro=repro is not None))
+    console.print_result(result, json, check_to_json, partial(check_report, repro=repro is not None))
     if repro is not None and result.layers is not None:
         _write_repro(repro, result.layers, model, source, photographs)
     if not result.passed:
@@ -143,12 +131,12 @@ def _write_repro(target: Path, layers: LayerComparison, model: Path, source: Pat
     from xdet.checking.repro import write_layer_repro
 
     if layers.first_fault is None:
-        print_line(f"no layer is at fault: '{target}' is not written", err=True)
+        console.print_line(f"no layer is at fault: '{target}' is not written", err=True)
         return
     written = write_layer_repro(
         target, layers.first_fault, model=model, source=source, photographs=photographs[:IMAGES]
     )
-    print_line(
+    console.print_line(
         f"'{written.model}' and '{written.values}' hold {layers.first_fault.tensor!r}: "
         f"{written.differing:,} of {written.compared:,} values differ from the source's",
         err=True,

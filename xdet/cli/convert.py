@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from xdet.cli.options import Describing, OptionalOutput, print_line, print_report, progress_bar
+from xdet.cli import options  # noqa: TC001 - typer reads the annotations
+from xdet.cli.console import print_line, print_report, progress_bar
 from xdet.writing.text import format_duration, format_size
 
 KERAS_SUFFIXES = frozenset({".h5", ".hdf5", ".keras"})
@@ -93,11 +94,11 @@ class Converting:
 def convert(
     source: Path,
     *,
-    output: OptionalOutput = None,
+    output: options.OptionalOutput = None,
     force: bool = False,
     converting: Converting,
     try_units: Path | None = None,
-    describing: Describing,
+    describing: options.Describing,
 ) -> None:
     """Convert a detector to one ONNX file: pixels in, boxes out.
 
@@ -138,14 +139,20 @@ def convert(
 
 
 def _try_units(
-    source: Path, photographs: Path, output: Path | None, describing: Describing, converting: Converting, *, force: bool
+    source: Path,
+    photographs: Path,
+    output: Path | None,
+    describing: options.Describing,
+    converting: Converting,
+    *,
+    force: bool,
 ) -> None:
     """Every reading of the anchors on photographs: a table, and pictures in a folder."""
     from converters.description.statements import SourceOptions
     from xdet.detection.units import MOST_PHOTOGRAPHS, trial_report, try_units
     from xdet.pictures.images import find_images
 
-    options = replace(
+    source_options = replace(
         describing.options() or SourceOptions(),
         score_threshold=converting.score_threshold,
         iou_threshold=converting.iou_threshold,
@@ -153,5 +160,5 @@ def _try_units(
     folder = Path(f"{source.stem}_units") if output is None else output
     images = find_images([photographs])
     with progress_bar("trying", min(len(images), MOST_PHOTOGRAPHS)) as advance:
-        trial = try_units(source, images, folder, source_options=options, force=force, progress=advance)
+        trial = try_units(source, images, folder, source_options=source_options, force=force, progress=advance)
     print_report(trial_report(trial))

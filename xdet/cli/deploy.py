@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 
-from xdet.cli.options import Force, OutputPath, print_line
+from xdet.cli import options  # noqa: TC001 - typer reads the annotations
+from xdet.cli.console import print_line
 
 PAGE_EPILOG = """\b
 Examples:
@@ -25,11 +26,11 @@ Examples:
 def page(
     model: Path | None = None,
     *,
-    output: OutputPath,
+    output: options.OutputPath,
     onnxruntime_web: Path | None = None,
     title: str | None = None,
     sample: list[Path] | None = None,
-    force: Force = False,
+    force: options.Force = False,
 ) -> None:
     """Write a web page that runs a detector in the browser.
 
@@ -55,12 +56,12 @@ def page(
 def triton(
     model: Path,
     *,
-    output: OutputPath,
+    output: options.OutputPath,
     name: str | None = None,
     max_batch: int = 8,
     score_threshold: float | None = None,
     iou_threshold: float | None = None,
-    force: Force = False,
+    force: options.Force = False,
 ) -> None:
     """Write a model repository for Triton Inference Server.
 

@@ -10,7 +10,7 @@ import typer
 
 from xdet.cli.options import Describing, Force, Running
 from xdet.errors import UsageError
-from xdet.pictures.addresses import Address, is_address
+from xdet.pictures.addresses import is_address
 
 if TYPE_CHECKING:
     from xdet.cli.detect_run import Run
@@ -91,23 +91,12 @@ def detect(
     from xdet.pictures.video import Film
     from xdet.writing.files import require_outputs, with_sidecars
 
-    cameras = camera or []
-    model, names = _split_model(inputs or [], cameras=bool(cameras))
-    if engine == "ray":
-        if describing.keywords:
-            raise UsageError("--engine ray takes a model that says all itself; convert it first: xdet convert --help")
-        if decode != "full":
-            raise UsageError("--decode reduced is for this machine; leave it out with --engine ray")
-        _require_ray_outputs(json, format, draws=save is not None or bool(cameras))
+    model, names = _split_model(inputs or [], cameras=bool(camera))
     listed = list_inputs(names, recursive=recursive, without=save, stores=engine == "ray")
-    films = [*listed.films, *map(Film.of_camera, cameras)]
+    films = [*listed.films, *map(Film.of_camera, camera or [])]
     run = Run(listed.images, films, json, format, resume, save, engine, workers)
-    if engine == "ray" and (films or any(isinstance(i, Address) and not i.in_store for i in run.images)):
-        raise UsageError("--engine ray is for photographs in files and stores; leave out videos and http addresses")
-    run.require_possible()
+    run.require_possible(described=bool(describing.keywords), decode=decode, force=force)
     require_outputs(run.outputs(), [*with_sidecars([model or SOURCE]), *describing.files(), *run.files()], force=force)
-    if not resume and not force:
-        run.require_new()
     detector = Detector(
         model,
         **running.keywords,
@@ -125,19 +114,6 @@ def detect(
         classes = None if keep is None else [name.strip() for name in keep.split(",")]
         require_classes(classes or (), detector.spec.class_names, what="--classes")
         detect_all(detector, run, classes, anew=force and not resume)
-
-
-def _require_ray_outputs(json: Path | None, layout: str, *, draws: bool) -> None:
-    """Refuse outputs that do not come from a cluster, before any work."""
-    from xdet.detection.parquet import growing_path
-    from xdet.detection.results import is_results_file
-    from xdet.ray import import_ray
-
-    if json is None or layout != "xdet" or not is_results_file(growing_path(json)):
-        raise UsageError("--engine ray writes image by image: add --output FILE.parquet, FILE.jsonl or FILE.csv")
-    if draws:
-        raise UsageError("--engine ray draws no pictures and has no cameras; leave out --save and --camera")
-    import_ray()
 
 
 def _choose_workers(run: Run) -> int:
@@ -182,8 +158,7 @@ def _split_model(inputs: list[str], *, cameras: bool) -> tuple[Path | None, list
     if is_address(inputs[0]) or not _is_model(first):
         return None, inputs
     if not rest and not cameras:
-        msg = f"'{first}' is a model; name images or folders behind it: xdet detect {first} photo.jpg"
-        raise UsageError(msg)
+        raise UsageError(f"'{first}' is a model; name images or folders behind it: xdet detect {first} photo.jpg")
     return first, rest
 
 

@@ -6,12 +6,13 @@ import re
 import sys
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from xdet.cli.options import STDOUT, json_outputs, print_line, print_report, progress_bar, write_json
+from xdet.cli.console import STDOUT, json_outputs, print_line, print_report, progress_bar, write_json
 from xdet.detection.batch import LABELS, detect_files, detect_to_file, detect_to_labels, label_paths, result_name
 from xdet.detection.film import detect_film_to_file
 from xdet.detection.parquet import PARQUET_MARK, growing_path, open_results
@@ -24,19 +25,19 @@ from xdet.detection.report import (
 )
 from xdet.detection.results import LINES_MARK, is_results_file, require_names, results_header
 from xdet.errors import ImageError, UsageError
+from xdet.pictures.addresses import Address
 from xdet.pictures.recording import recording_paths, require_encoder
 from xdet.pictures.render import picture_paths
 from xdet.pictures.video import frames_expected, import_av
-from xdet.writing.files import PICTURE_MARK, Output, make_folder, require_apart
+from xdet.writing.files import PICTURE_MARK, Output, has_mark, make_folder, require_apart
 from xdet.writing.text import format_pixels, format_score
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from xdet.detection.detector import Detector
     from xdet.detection.film import SeenFrame
     from xdet.detection.results import ResultsFile
-    from xdet.pictures.addresses import Address
     from xdet.pictures.video import Film
 
 ANYTHING = re.compile(b"")  # --resume looks at the file itself
@@ -115,75 +116,75 @@ class Run:
             results = json_outputs(self.json, None if self.layout == "coco" else DETECTIONS_SCHEMA)
         return [*results, *pictures, *recordings]
 
-    def require_possible(self) -> None:
+    def require_possible(self, *, described: bool, decode: str, force: bool) -> None:
         """Refuse what cannot be done, before any work.
 
         Raises:
             UsageError, DataError: options that do not go together, or names that a file cannot hold.
-            RuntimeUnavailableError: a package for films is missing.
+            RuntimeUnavailableError: a package is missing.
         """
-        if self.layout in LABELS:
-            self._require_labels()
-        else:
-            self._require_json()
-        if self.films:
-            self._require_films()
+        of_ray = self._ray_problems(described=described, decode=decode) if self.engine == "ray" else ()
+        of_results = self._label_problems() if self.layout in LABELS else self._json_problems(force=force)
+        for problem in chain(of_ray, of_results, self._film_problems()):
+            raise UsageError(problem)
         if self.save is not None:
             require_apart(self.save, self.files())
 
-    def require_new(self) -> None:
-        """Refuse a growing file that holds results already."""
-        for path in () if self.json is None or self.growing is None else (self.json, self.growing):
-            if path.is_file() and path.stat().st_size:
-                raise UsageError(f"'{path}' holds results already; add --resume to go on, or --force to begin anew")
+    def _ray_problems(self, *, described: bool, decode: str) -> Iterator[str]:
+        if self.growing is None or self.layout != "xdet":
+            yield "--engine ray writes image by image: add --output FILE.parquet, FILE.jsonl or FILE.csv"
+        if self.save is not None or any(film.format is not None for film in self.films):
+            yield "--engine ray draws no pictures and has no cameras; leave out --save and --camera"
+        if self.films or any(isinstance(image, Address) and not image.in_store for image in self.images):
+            yield "--engine ray is for photographs in files and stores; leave out videos and http addresses"
+        if described:
+            yield "--engine ray takes a model that says all itself; convert it first: xdet convert --help"
+        if decode != "full":
+            yield "--decode reduced is for this machine; leave it out with --engine ray"
+        from xdet.ray import import_ray
 
-    def _require_labels(self) -> None:
+        import_ray()
+
+    def _label_problems(self) -> Iterator[str]:
         if self.json is None or self.json == STDOUT or self.json.suffix:
-            raise UsageError(
-                f"--format {self.layout} writes a label file per image: name a folder for them, such as --json labels"
-            )
+            yield f"--format {self.layout} writes a label file per image: name a folder for them, such as --json labels"
         if self.films:
-            raise UsageError(
-                f"--format {self.layout} is for pictures; results of a video go to FILE.jsonl, FILE.csv or FILE.parquet"
-            )
+            yield f"--format {self.layout} is for pictures; results of a video go to FILE.jsonl, FILE.csv or FILE.parquet"
         if self.resume:
-            raise UsageError(
-                f"--resume goes on with one file; --format {self.layout} writes a label file per image: leave out "
-                f"--resume, and give --force to write those that are there anew"
+            yield (
+                f"--resume goes on with one file; --format {self.layout} writes a label file per image: leave out --resume, "
+                f"and give --force to write those that are there anew"
             )
 
-    def _require_json(self) -> None:
-        if self.resume and self.growing is None:
-            raise UsageError(
-                "--resume goes on with a file that grows image by image: add --json FILE.jsonl, FILE.csv or FILE.parquet"
-            )
-        if self.growing is not None:
-            if self.layout == "coco":
-                raise UsageError(
-                    f"--format coco is one list, '{self.json}' grows image by image; name a file FILE.json"
-                )
-            require_names(self.growing, [*map(result_name, self.images), *(film.name for film in self.films)])
-        elif self.json is not None:
-            if self.films:
-                raise UsageError(
-                    "results of a video grow frame by frame: name a file FILE.jsonl, FILE.csv or FILE.parquet"
-                )
-            if self.layout == "coco":
+    def _json_problems(self, *, force: bool) -> Iterator[str]:
+        if self.json is None or self.growing is None:
+            if self.resume:
+                yield "--resume goes on with a file that grows image by image: add --json FILE.jsonl, FILE.csv or FILE.parquet"
+            if self.films and self.json is not None:
+                yield "results of a video grow frame by frame: name a file FILE.jsonl, FILE.csv or FILE.parquet"
+            if self.layout == "coco" and self.json is not None:
                 coco_image_ids(list(map(str, self.images)))  # refuses images whose results could not be told apart
+            return
+        if self.layout == "coco":
+            yield f"--format coco is one list, '{self.json}' grows image by image; name a file FILE.json"
+        require_names(self.growing, [*map(result_name, self.images), *(film.name for film in self.films)])
+        for path in () if self.resume or force else (self.json, self.growing):
+            if has_mark(path, LINES_MARK) or has_mark(path, PARQUET_MARK):
+                yield f"'{path}' holds results already; add --resume to go on, or --force to begin anew"
 
-    def _require_films(self) -> None:
+    def _film_problems(self) -> Iterator[str]:
+        if not self.films:
+            return
         import_av()
         if self.save is not None:
             require_encoder()
         for film in self.films if self.resume else ():
             if film.path is None:
-                raise UsageError(
-                    f"--resume cannot go on with '{film.name}', which does not come again; name a new results file"
-                )
+                yield f"--resume cannot go on with '{film.name}', which does not come again; name a new results file"
             if self.save is not None:
-                raise UsageError(
-                    f"--resume cannot go on with a video in '{self.save}' ('{film.name}'); leave out --save, or begin "
-                    f"anew with --force"
+                yield (
+                    f"--resume cannot go on with a video in '{self.save}' ('{film.name}'); leave out --save, or begin anew "
+                    f"with --force"
                 )
 
 

@@ -8,18 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from xdet.cli.options import (
-    Describing,
-    Force,
-    Json,
-    OptionalOutput,
-    OutputPath,
-    Running,
-    json_outputs,
-    print_line,
-    print_report,
-    print_result,
-)
+from xdet.cli import console, options
 from xdet.writing.blocks import Items, Report, Section, Table
 
 if TYPE_CHECKING:
@@ -58,7 +47,12 @@ LONGEST = 44  # of a value in the table
 
 
 def inspect(
-    model: Path, *, layers: bool = False, json: Json = None, force: Force = False, describing: Describing
+    model: Path,
+    *,
+    layers: bool = False,
+    json: options.Json = None,
+    force: options.Force = False,
+    describing: options.Describing,
 ) -> None:
     """Tell what a model file holds and costs, without running it.
 
@@ -71,12 +65,14 @@ def inspect(
     from xdet.writing.files import require_outputs, with_sidecars
 
     inputs = [*with_sidecars([model]), *describing.files()]
-    require_outputs(json_outputs(json, INSPECTION_SCHEMA), inputs, force=force)
+    require_outputs(console.json_outputs(json, INSPECTION_SCHEMA), inputs, force=force)
     inspection = inspect_file(model, layers=layers, source_options=describing.options())
-    print_result(inspection, json, inspection_to_json, inspection_report)
+    console.print_result(inspection, json, inspection_to_json, inspection_report)
 
 
-def describe(source: Path, *, output: OptionalOutput = None, force: Force = False, describing: Describing) -> None:
+def describe(
+    source: Path, *, output: options.OptionalOutput = None, force: options.Force = False, describing: options.Describing
+) -> None:
     """Tell what is known of a source, and who says it.
 
     Where facts are missing it tells what is known all the same, writes nothing, and exits with 3.
@@ -89,22 +85,22 @@ def describe(source: Path, *, output: OptionalOutput = None, force: Force = Fals
     from converters.errors import IncompleteError
     from xdet.conversion import describe as describe_model
 
-    options, files = describing.options(), describing.files()
+    stated, files = describing.options(), describing.files()
     try:
-        description = describe_model(source, source_options=options, output=output, force=force, inputs=files)
+        description = describe_model(source, source_options=stated, output=output, force=force, inputs=files)
     except IncompleteError as error:
         _print_facts((name, "" if value is None else _shorten(value), who) for name, value, who in error.known)
         raise
     data = sidecar_data(description, Path() if output is None else output.parent)
     _print_facts((name, _shorten(value), description.stated_by.get(name, "")) for name, value in data.items())
     for note in (*description.spec.assumptions, *description.notes):
-        print_line(f"note: {note}", err=True)
+        console.print_line(f"note: {note}", err=True)
     if output is not None:
-        print_line(f"wrote {output}")
+        console.print_line(f"wrote {output}")
 
 
 def _print_facts(rows: Iterable[tuple[str, str, str]]) -> None:
-    print_report(Report("xdet describe", (Section("", (Table(("fact", "value", "said by"), tuple(rows)),)),)))
+    console.print_report(Report("xdet describe", (Section("", (Table(("fact", "value", "said by"), tuple(rows)),)),)))
 
 
 def _shorten(value: object) -> str:
@@ -112,7 +108,7 @@ def _shorten(value: object) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 4] + " ..."
 
 
-def selftest(model: Path, *, running: Running, json: Json = None, force: Force = False) -> None:
+def selftest(model: Path, *, running: options.Running, json: options.Json = None, force: options.Force = False) -> None:
     """Does this host compute what the conversion computed?
 
     The answer is exact, bounded, or broken (exit code 1).
@@ -124,9 +120,9 @@ def selftest(model: Path, *, running: Running, json: Json = None, force: Force =
     from xdet.checking.selftest_report import SELFTEST_SCHEMA, selftest_report, selftest_to_json
     from xdet.writing.files import require_outputs, with_sidecars
 
-    require_outputs(json_outputs(json, SELFTEST_SCHEMA), with_sidecars([model]), force=force)
+    require_outputs(console.json_outputs(json, SELFTEST_SCHEMA), with_sidecars([model]), force=force)
     result = run_selftest(model, **running.keywords)
-    print_result(result, json, selftest_to_json, selftest_report)
+    console.print_result(result, json, selftest_to_json, selftest_report)
     if not result.passed:
         raise typer.Exit(1)
 
@@ -147,9 +143,9 @@ def providers(model: Path | None = None) -> None:
         shown: Items | Table = Table(("name", "provider", "devices"), rows)
     else:
         shown = _placement(model, [each.short for each in available])
-    print_report(Report("xdet providers", (Section("", (shown,)),)))
+    console.print_report(Report("xdet providers", (Section("", (shown,)),)))
     for problem in provider_problems():
-        print_line(f"xdet: {problem}", err=True)
+        console.print_line(f"xdet: {problem}", err=True)
 
 
 def _placement(model: Path, names: list[str]) -> Items:
@@ -164,7 +160,7 @@ def _placement(model: Path, names: list[str]) -> Items:
     return Items(tuple(f"{name}: {placement_text(find_placement(file.data, name))}" for name in names))
 
 
-def demo(*, output: OutputPath = Path("xdet-demo"), force: Force = False) -> None:
+def demo(*, output: options.OutputPath = Path("xdet-demo"), force: options.Force = False) -> None:
     """Convert, run and draw: the embedded detector and photographs.
 
     Options:
@@ -172,4 +168,4 @@ def demo(*, output: OutputPath = Path("xdet-demo"), force: Force = False) -> Non
     """
     from xdet.detection.demo import run_demo
 
-    run_demo(output, print_line, force=force)
+    run_demo(output, console.print_line, force=force)

@@ -10,17 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from xdet.cli.options import (
-    Describing,
-    Force,
-    Json,
-    OutputPath,
-    Running,
-    json_outputs,
-    print_line,
-    print_result,
-    progress_bar,
-)
+from xdet.cli import console, options
 from xdet.errors import DataError, UsageError
 from xdet.writing.text import reason
 
@@ -108,13 +98,13 @@ def evaluate(
     images: Images,
     annotations: Annotations,
     scoring: Scoring,
-    running: Running,
+    running: options.Running,
     workers: int | None = None,
-    json: Json = None,
+    json: options.Json = None,
     plot: Path | None = None,
     resume: Path | None = None,
-    force: Force = False,
-    describing: Describing,
+    force: options.Force = False,
+    describing: options.Describing,
 ) -> None:
     """Measure average precision on annotated photographs.
 
@@ -139,7 +129,7 @@ def evaluate(
 
     if plot is not None:
         require_plotting()
-    outputs = json_outputs(json, EVALUATION_SCHEMA)
+    outputs = console.json_outputs(json, EVALUATION_SCHEMA)
     outputs += [] if plot is None else [Output(plot, PICTURE_MARK)]
     inputs = describing.files()
     if resume is not None:
@@ -149,7 +139,7 @@ def evaluate(
         else:
             outputs.append(Output(resume))
     require_outputs(outputs, chain(inputs, evaluated_files(models, images, annotations)), force=force)
-    with progress_bar("evaluating") as advance:
+    with console.progress_bar("evaluating") as advance:
         evaluation = evaluate_models(
             models,
             images,
@@ -163,11 +153,11 @@ def evaluate(
         )
     if plot is not None:
         _draw(plot, evaluation)
-    print_result(evaluation, json, evaluation_to_json, evaluation_report)
+    console.print_result(evaluation, json, evaluation_to_json, evaluation_report)
     if evaluation.warning is not None:
-        print_line(f"xdet: warning: {evaluation.warning}", err=True)
+        console.print_line(f"xdet: warning: {evaluation.warning}", err=True)
     for line in problem_lines(evaluation.problems):
-        print_line(f"xdet: error: {line}", err=True)
+        console.print_line(f"xdet: error: {line}", err=True)
     if evaluation.problems:
         raise typer.Exit(3)
 
@@ -203,9 +193,9 @@ def bench(
     score_threshold: float | None = None,
     targets: str | None = None,
     profile: bool = False,
-    json: Json = None,
-    force: Force = False,
-    describing: Describing,
+    json: options.Json = None,
+    force: options.Force = False,
+    describing: options.Describing,
 ) -> None:
     """Measure time, throughput and memory of models side by side.
 
@@ -224,22 +214,22 @@ def bench(
     from xdet.writing.files import require_outputs, with_sidecars
 
     inputs = chain(with_sidecars(models), describing.files(), find_images([SAMPLES if images is None else images]))
-    require_outputs(json_outputs(json, BENCHMARK_SCHEMA), inputs, force=force)
-    options = timing.options(score_threshold=score_threshold, profile=profile)
+    require_outputs(console.json_outputs(json, BENCHMARK_SCHEMA), inputs, force=force)
+    bench_options = timing.options(score_threshold=score_threshold, profile=profile)
     if targets is not None:
         wanted: Any = tuple(word.strip() for word in targets.split(","))  # BenchOptions refuses others
-        few = FEW_PICTURES if images is None else options.pictures_per_block
-        options = replace(options, targets=wanted, memory=False, pictures_per_block=few)
-    with progress_bar("measuring") as advance:
+        few = FEW_PICTURES if images is None else bench_options.pictures_per_block
+        bench_options = replace(bench_options, targets=wanted, memory=False, pictures_per_block=few)
+    with console.progress_bar("measuring") as advance:
         benchmark = run_benchmark(
             models,
             runtimes=timing.runtimes,
             images=images,
-            options=options,
+            options=bench_options,
             source_options=describing.options(),
             progress=advance,
         )
-    print_result(benchmark, json, benchmark_to_json, benchmark_report)
+    console.print_result(benchmark, json, benchmark_to_json, benchmark_report)
 
 
 CARD_EPILOG = """\b
@@ -256,13 +246,13 @@ def card(
     *,
     images: Images,
     annotations: Annotations,
-    output: OutputPath = Path("model-card.md"),
+    output: options.OutputPath = Path("model-card.md"),
     samples: Path | None = None,
     notes: Path | None = None,
     timing: Timing,
     protocol: Protocol = "coco",
-    force: Force = False,
-    describing: Describing,
+    force: options.Force = False,
+    describing: options.Describing,
 ) -> None:
     """Write a model card, filled for this machine.
 
@@ -293,7 +283,7 @@ def card(
     )
     inputs = (*describing.files(), *(() if notes is None else (notes,)))
     content = make_card(request, output, _print_stage, inputs=inputs, force=force)
-    print_line(f"wrote {output} and {len(content.pictures)} pictures beside it")
+    console.print_line(f"wrote {output} and {len(content.pictures)} pictures beside it")
 
 
 def _read_notes(path: Path) -> str:
@@ -308,4 +298,4 @@ def _read_notes(path: Path) -> str:
 def _print_stage(stage: str) -> None:
     """On a terminal, not in a pipe."""
     if sys.stderr.isatty():
-        print_line(f"{stage} ...", err=True)
+        console.print_line(f"{stage} ...", err=True)

@@ -1,43 +1,29 @@
-"""What several commands share: options, each declared once, printing, and the progress bar.
+"""How commands are declared, and the options that several share.
 
 A command is a function (``as_command``): its keywords are options, its other parameters arguments, and the section
 "Options" of its docstring has their help. A parameter whose type is a dataclass stands for that dataclass's fields:
 each is an option, and the function gets them together.
-
-``--json FILE`` goes to a file, whole or not at all, or to stdout for ``-``. A progress bar shows on a terminal and not
-in a pipe.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import os
-import re
-import shutil
-import sys
-from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
 from xdet.errors import UsageError
-from xdet.writing.files import Output, encode_text, json_mark, write_text
-from xdet.writing.text import message_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from converters.description.statements import SourceOptions
-    from xdet.writing.blocks import Report
 
-Result = TypeVar("Result")
-STDOUT = Path("-")
 _SECTION = "Options:\n"
-_PARAMETER = re.compile(r"`([a-z][a-z0-9_]*)`")
 
 Force = Annotated[
     bool, typer.Option("--force", help="Replace existing files that xdet did not make, too; never an input.")
@@ -209,74 +195,3 @@ def read_provider_options(words: list[str] | None) -> dict[str, str]:
             raise UsageError(f"--provider-option names {key!r} twice; give it once")
         options[key] = value
     return options
-
-
-@contextmanager
-def progress_bar(label: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """Show on stderr how much is done; yields ``advance(done)``, or ``advance(done, total)`` where no total is given."""
-    hidden = total == 0 or not sys.stderr.isatty()
-    length = 1 if total is None else total
-    with typer.progressbar(length=length, label=label, file=sys.stderr, show_pos=True, hidden=hidden) as bar:
-
-        def advance(done: int, whole: int | None = None) -> None:
-            bar.length = whole or bar.length
-            bar.update(done)
-
-        yield advance
-
-
-def print_line(text: str, *, err: bool = False) -> None:
-    """One line on the terminal, whatever names are in it."""
-    typer.echo(with_options(message_line(text)), err=err)
-
-
-def with_options(text: str) -> str:
-    """What the library says of its parameters, as the command line calls them: `anchor_unit` is --anchor-unit."""
-    return _PARAMETER.sub(
-        lambda match: f"--{match[1].replace('_', '-')}" if match[1] in _all_names() else match[0], text
-    )
-
-
-@functools.cache
-def _all_names() -> frozenset[str]:
-    """Of the parameters of all commands."""
-    from xdet.cli.app import build_app
-
-    group = typer.main.get_command(build_app())
-    commands = getattr(group, "commands", {}).values()
-    return frozenset(str(parameter.name) for command in commands for parameter in command.params)
-
-
-def print_report(report: Report) -> None:
-    """A report, as wide as the terminal or COLUMNS says; in a pipe that says nothing, each sentence and row is one line."""
-    from xdet.writing.terminal import report_text
-
-    has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
-    typer.echo(with_options(report_text(report, shutil.get_terminal_size().columns if has_width else None)))
-
-
-def print_result(
-    result: Result, json: Path | None, to_json: Callable[[Result], str], to_report: Callable[[Result], Report]
-) -> None:
-    """A result as JSON where ``--json`` asks for it, and as a report, unless the JSON went to stdout."""
-    if json is not None:
-        write_json(json, to_json(result))
-    if json != STDOUT:
-        print_report(to_report(result))
-
-
-def json_outputs(target: Path | None, schema: str | None) -> list[Output]:
-    """``--json`` as the outputs of a command: none, or one file, whose earlier version is known by its schema."""
-    if target is None or target == STDOUT:
-        return []
-    return [Output(target, None if schema is None else json_mark(schema))]
-
-
-def write_json(target: Path, text: str) -> None:
-    r"""Write JSON text (with its final newline) to ``target``; ``-`` is stdout. The bytes are the same: UTF-8, ``\n``."""
-    if target != STDOUT:
-        write_text(target, text)
-        return
-    sys.stdout.flush()  # what was printed before comes first
-    sys.stdout.buffer.write(encode_text(text))
-    sys.stdout.buffer.flush()

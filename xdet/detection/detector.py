@@ -90,6 +90,7 @@ class Detector:
         decode: Literal["full", "reduced"] = "full",
         source_options: SourceOptions | None = None,
     ) -> None:
+        self.arguments = {name: value for name, value in locals().items() if name != "self"}
         if model is not None and not isinstance(model, str | os.PathLike):
             raise UsageError(
                 f"a model must be the path of a file, or None for the embedded detector, got {type(model).__qualname__}; "
@@ -101,19 +102,7 @@ class Detector:
         )
         if model is not None:
             require_source([Path(model)], source_options)
-        self.arguments: dict[str, Any] = {
-            "model": None if model is None else os.path.abspath(model),  # noqa: PTH100 - links stay
-            "runtime": runtime,
-            "provider": provider,
-            "provider_options": provider_options,
-            "device": device,
-            "threads": threads,
-            "score_threshold": score_threshold,
-            "iou_threshold": iou_threshold,
-            "workers": workers,
-            "decode": decode,
-            "source_options": source_options,
-        }
+            self.arguments["model"] = os.path.abspath(model)  # noqa: PTH100 - links stay
         if decode not in {"full", "reduced"}:
             raise UsageError(f"`decode` must be full or reduced, got {decode!r}")
         self.workers, self.decode = workers, decode

@@ -11,7 +11,7 @@ import pytest
 import xdet
 from converters.errors import OptionError
 from tests.conftest import ROOT
-from xdet.cli.options import with_options
+from xdet.cli.console import with_options
 
 if TYPE_CHECKING:
     from pathlib import Path

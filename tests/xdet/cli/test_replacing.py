@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import xdet
 from tests.xdet.labelled_scenes import FOUND_XYWH_PX, Scene, write_model
 from xdet.cli.app import build_app
-from xdet.cli.options import with_options
+from xdet.cli.console import with_options
 from xdet.pictures.render import save_picture
 from xdet.writing.files import MODEL_MARK, PAGE_MARK, PAGE_START, PICTURE_MARK
 
