@@ -42,31 +42,18 @@ LEAST_CALLS, MOST_CALLS = 5, 2000
 
 @dataclass
 class Samples:
-    """All durations of one case, in seconds, over all its turns; grows while the benchmark runs.
+    """All durations of one case, in seconds, over all its turns; grows while the benchmark runs."""
 
-    Attributes:
-        read: per photograph.
-        resize: per photograph.
-        network: per call, a list per turn.
-        boxes: likewise; stays empty where no head is known.
-        pictures: photographs that went from file to boxes.
-        pictures_s: seconds that took.
-        runtime: the runtime's own name.
-        sha256: of the model.
-        thresholds: in force.
-        calls: per turn, by kind; fixed in the first one.
-    """
-
-    read: list[float] = field(default_factory=list)
+    read: list[float] = field(default_factory=list)  # per photograph
     resize: list[float] = field(default_factory=list)
-    network: list[list[float]] = field(default_factory=list)
-    boxes: list[list[float]] = field(default_factory=list)
-    pictures: int = 0
+    network: list[list[float]] = field(default_factory=list)  # per call, a list per turn
+    boxes: list[list[float]] = field(default_factory=list)  # likewise; stays empty where no head is known
+    pictures: int = 0  # that went from file to boxes
     pictures_s: float = 0.0
     runtime: str = ""
     sha256: str = ""
     thresholds: Thresholds = field(default_factory=Thresholds)
-    calls: dict[str, int] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)  # per turn, by kind; fixed in the first one
 
 
 def require_sound_case(case: Case) -> None:
@@ -90,8 +77,15 @@ def run_block(case: Case, images: Sequence[Path], options: BenchOptions, samples
         ImageError: a photograph cannot be read.
         ModelError, RuntimeUnavailableError, UsageError: the case cannot be run.
     """
-    with open_at(case.model, case.choices, partial(_asked, options), subprocess=False) as runtime:
-        pixels = _run_whole(runtime, images, options, samples)
+    with open_at(case.model, case.choices, partial(_thresholds, options), subprocess=False) as runtime:
+        thresholds = _thresholds(options, runtime.spec)
+        require_thresholds(thresholds, runtime)
+        samples.runtime, samples.sha256, samples.thresholds = runtime.name, runtime.sha256, thresholds
+        finds_boxes = runtime.spec.gives_boxes or bool(runtime.spec.head and runtime.spec.class_names)
+        find = partial(runtime.detect, thresholds=thresholds) if finds_boxes else runtime.head
+        pixels = _time_pictures(runtime, find, images, options, samples)
+        if finds_boxes:
+            samples.boxes.append(_time_calls(find, pixels, options, samples.calls, "boxes"))
         if case.network is case.model:
             samples.network.append(_time_calls(runtime.network, pixels, options, samples.calls, "network"))
     gc.collect()
@@ -101,22 +95,7 @@ def run_block(case: Case, images: Sequence[Path], options: BenchOptions, samples
         gc.collect()
 
 
-def _run_whole(
-    runtime: Runtime, images: Sequence[Path], options: BenchOptions, samples: Samples
-) -> list[NDArray[np.uint8]]:
-    """Time everything that needs the whole model; returns the photographs as the runtime takes them."""
-    thresholds = _asked(options, runtime.spec)
-    require_thresholds(thresholds, runtime)
-    samples.runtime, samples.sha256, samples.thresholds = runtime.name, runtime.sha256, thresholds
-    finds_boxes = runtime.spec.gives_boxes or bool(runtime.spec.head and runtime.spec.class_names)
-    find = partial(runtime.detect, thresholds=thresholds) if finds_boxes else runtime.head
-    pixels = _time_pictures(runtime, find, images, options, samples)
-    if finds_boxes:
-        samples.boxes.append(_time_calls(find, pixels, options, samples.calls, "boxes"))
-    return pixels
-
-
-def _asked(options: BenchOptions, spec: DetectorSpec) -> Thresholds:
+def _thresholds(options: BenchOptions, spec: DetectorSpec) -> Thresholds:
     own = spec.thresholds
     return own if options.score_threshold is None else replace(own, score=options.score_threshold)
 
@@ -124,7 +103,7 @@ def _asked(options: BenchOptions, spec: DetectorSpec) -> Thresholds:
 def _time_pictures(
     runtime: Runtime, find: Find, images: Sequence[Path], options: BenchOptions, samples: Samples
 ) -> list[NDArray[np.uint8]]:
-    """Photographs from file to boxes, as ``xdet detect`` works on a folder; then reading and stretching alone, one by one.
+    """Photographs from file to boxes, as ``xdet detect`` works on a folder; then reading and stretching alone.
 
     Turns go through the photographs one after the other. Returns those of this turn, as the runtime takes them.
     """
@@ -133,17 +112,6 @@ def _time_pictures(
     how, batch = Preparation(runtime.spec.image), runtime.batch or 1
     for image in islice(prepare_many(chosen, how), 1):  # warm: decoder, network, boxes
         find(image.pixels[None].repeat(batch, axis=0))
-    started = time.perf_counter()
-    _run_stream(runtime, find, chosen)
-    samples.pictures_s += time.perf_counter() - started
-    samples.pictures += len(chosen)
-    alone = list(prepare_many(chosen, how))
-    samples.read += [image.read_s for image in alone]
-    samples.resize += [image.resize_s for image in alone]
-    return [image.pixels[None].repeat(batch, axis=0) for image in alone]
-
-
-def _run_stream(runtime: Runtime, find: Find, images: Sequence[Path]) -> None:
     turns = network_turns(runtime)
 
     def find_boxes(group: Sequence[Prepared]) -> Sequence[object]:
@@ -152,9 +120,15 @@ def _run_stream(runtime: Runtime, find: Find, images: Sequence[Path]) -> None:
             find(pixels)
         return group
 
-    ready = partial(prepare, how=Preparation(runtime.spec.image))
-    for _ in through_network(images, ready, find_boxes, batch=runtime.batch or 1, workers=choose_workers()):
+    started = time.perf_counter()
+    for _ in through_network(chosen, partial(prepare, how=how), find_boxes, batch=batch, workers=choose_workers()):
         pass
+    samples.pictures_s += time.perf_counter() - started
+    samples.pictures += len(chosen)
+    alone = list(prepare_many(chosen, how))
+    samples.read += [image.read_s for image in alone]
+    samples.resize += [image.resize_s for image in alone]
+    return [image.pixels[None].repeat(batch, axis=0) for image in alone]
 
 
 def _time_calls(

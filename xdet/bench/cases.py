@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,16 +50,9 @@ def plan_cases(
     targets: Sequence[Target] = (),
     folder: Path = Path(),
 ) -> list[Case]:
-    """List the cases in the order of models, targets, runtimes, threads.
+    """List the cases in the order of models, targets, runtimes, threads; see ``run_benchmark``.
 
-    Args:
-        models: finished or source files.
-        runtimes: a list such as ``"onnxruntime:cpu,litert:xnnpack"``; None is the usual one of each model's format, and
-            for portable graphs that were converted here OpenVINO, too, where it is installed.
-        threads: numbers of threads.
-        source_options: what the files and sidecars of sources do not say.
-        targets: what to convert the models for, which must be sources then.
-        folder: for the converted files.
+    ``folder`` is for the converted files.
 
     Raises:
         ModelError: a file cannot be read, or is no model.
@@ -70,26 +63,20 @@ def plan_cases(
     if not models:
         raise UsageError("name at least one model to measure")
     require_source(models, source_options)
-    wanted = None if runtimes is None else parse_runtimes(runtimes)
+    requested = None if runtimes is None else parse_runtimes(runtimes)
     cases = []
     for place, path in enumerate(models):
         named = _read(path)
         graphs = _graphs(named, targets, source_options, folder / str(place)) if targets else {"": named}
         for graph, file in graphs.items():
-            network = _without_head(file)
-            for choice in _fitting(file, wanted, graph):
+            # source files end at their raw outputs anyway
+            network = replace(file, data=cut_at_head(file.data, file.file)) if file.is_finished else file
+            for choice in _fitting(file, requested, graph):
                 provider = choice.provider or RUNTIMES[str(choice.runtime)].usual
-                cases += [
-                    Case(
-                        named.file,
-                        graph,
-                        file,
-                        network,
-                        RuntimeChoices(choice.runtime, provider, count, source_options=source_options),
-                    )
-                    for count in threads
-                ]
-    for choice in wanted or ():
+                for count in threads:
+                    choices = RuntimeChoices(choice.runtime, provider, count, source_options=source_options)
+                    cases.append(Case(named.file, graph, file, network, choices))
+    for choice in requested or ():
         if not any(case.choices.runtime == choice.runtime for case in cases):
             formats = ", ".join(RUNTIMES[str(choice.runtime)].formats)
             raise UsageError(f"no model here runs on {choice.runtime!r}, which takes {formats} files; leave it out")
@@ -97,7 +84,7 @@ def plan_cases(
 
 
 def case_coverage(case: Case) -> Coverage | None:
-    """MACs in integer kernels: read back from ONNX Runtime; of a source as its file states it, which its runtimes follow."""
+    """MACs in integer kernels: read back from ONNX Runtime; of a source as its file states it."""
     if case.model.is_finished:
         if case.choices.runtime != "onnxruntime":
             return None
@@ -105,17 +92,18 @@ def case_coverage(case: Case) -> Coverage | None:
         return integer_coverage(network, case.choices.provider, file=case.model.file)
     from xdet.inspection import inspect
 
-    found = inspect(case.model.path)
-    if found.coverage is not None or found.totals is None:
-        return found.coverage
-    return Coverage(str(case.choices.provider), found.totals.macs, found.totals.macs_integer)
+    inspection = inspect(case.model.path)
+    if inspection.coverage is not None or inspection.totals is None:
+        return inspection.coverage
+    return Coverage(str(case.choices.provider), inspection.totals.macs, inspection.totals.macs_integer)
 
 
 def _read(path: Path) -> ModelFile:
     file = read_model_file(path)
     if file.format is None:
         raise ModelError(
-            f"'{path}' is no model: its bytes are of no known format; give ONNX files made by xdet convert, or source files"
+            f"'{path}' is no model: its bytes are of no known format; give ONNX files made by xdet convert, or source "
+            f"files"
         )
     return file
 
@@ -141,19 +129,12 @@ def _graphs(
     return graphs
 
 
-def _without_head(file: ModelFile) -> ModelFile:
-    """Source files end at the raw head anyway."""
-    if not file.is_finished:
-        return file
-    return ModelFile(file.path, cut_at_head(file.data, file.file), file.format)
-
-
-def _fitting(file: ModelFile, wanted: Sequence[RuntimeChoices] | None, graph: str) -> list[RuntimeChoices]:
+def _fitting(file: ModelFile, requested: Sequence[RuntimeChoices] | None, graph: str) -> list[RuntimeChoices]:
     takers = [name for name, kind in RUNTIMES.items() if file.format in kind.formats]
-    if wanted is None:
+    if requested is None:
         beside = graph == "portable" and RUNTIMES["openvino"].installed  # it runs the other targets much slower
         return [RuntimeChoices(takers[0]), *([RuntimeChoices("openvino")] if beside else ())]
-    fitting = [choice for choice in wanted if choice.runtime in takers]
+    fitting = [choice for choice in requested if choice.runtime in takers]
     if not fitting and graph != SOURCE:
         raise UsageError(
             f"'{file.file}' is a file of format {file.format}, which none of the named runtimes takes; "

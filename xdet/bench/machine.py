@@ -2,11 +2,8 @@
 
 A record tells processor, instruction sets, cores and versions, never the computer's name or user.
 
-Peak memory is that of one model on one runtime, in a subprocess of its own. Nothing that the benchmark itself has
-loaded counts. Linux keeps the peak of a process in ``/proc``; macOS and Windows tell it by other names. Each figure is
-the resident set: pages of shared libraries count in full.
-
-Whether the machine was quiet: how much of its processor time other programs took while a benchmark ran.
+Peak memory is that of one model on one runtime, in a subprocess of its own, so nothing that the benchmark itself has
+loaded counts. Each figure is the resident set: pages of shared libraries count in full.
 """
 
 from __future__ import annotations
@@ -32,6 +29,10 @@ if TYPE_CHECKING:
     from xdet.runtimes.processors import RuntimeChoices
 
 CPUINFO = Path("/proc/cpuinfo")
+LONGEST_S = 300.0
+RUNS = 3
+IDLE = ("idle", "iowait")
+PARTS = ("guest", "guest_nice")  # counted within user and nice already
 # fmt: off
 FLAGS = frozenset({
     "sse4_1", "avx", "avx2", "fma", "avx_vnni", "avx_vnni_int8", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16",
@@ -44,17 +45,21 @@ MACOS_FLAGS = {"FEAT_DotProd": "asimddp", "FEAT_I8MM": "i8mm", "FEAT_BF16": "bf1
 
 def describe_machine() -> Machine:
     """Describe this computer, as far as its system tells."""
+    import xdet
+
     cpu, flags = describe_cpu()
-    logical = os.cpu_count() or 1
-    usable = usable_processors()
     return Machine(
         cpu=cpu,
         flags=None if flags is None else tuple(sorted(flags)),
-        logical_cpus=logical,
-        usable_cpus=usable,
+        logical_cpus=os.cpu_count() or 1,
+        usable_cpus=usable_processors(),
         system=f"{platform.system()} {platform.machine()}",
         saturates=kernels_saturate(),
-        versions={"python": platform.python_version(), **_versions()},
+        versions={
+            "python": platform.python_version(),
+            **installed_versions("numpy", "pillow"),
+            "xdet": xdet.__version__,
+        },
     )
 
 
@@ -64,9 +69,9 @@ def describe_cpu() -> tuple[str, frozenset[str] | None]:
         return parse_cpuinfo(CPUINFO.read_text(encoding="utf-8", errors="replace"))
     if sys.platform == "darwin":
         features = _sysctl("hw.optional.arm")
-        found = {flag for name, flag in MACOS_FLAGS.items() if re.search(rf"{name}: 1\b", features)}
+        flags = frozenset(flag for name, flag in MACOS_FLAGS.items() if re.search(rf"{name}: 1\b", features))
         name = _sysctl("machdep.cpu.brand_string").partition(": ")[2].strip()
-        return name, frozenset(found) if features else None
+        return name, flags if features else None
     return _windows_name() or platform.processor(), None
 
 
@@ -77,12 +82,6 @@ def parse_cpuinfo(text: str) -> tuple[str, frozenset[str]]:
     words = set(fields.get("flags", fields.get("Features", "")).split())
     name = fields.get("model name", fields.get("Model", "")).strip()
     return name, FLAGS & words
-
-
-def _versions() -> dict[str, str]:
-    import xdet
-
-    return {**installed_versions("numpy", "pillow"), "xdet": xdet.__version__}
 
 
 def _sysctl(name: str) -> str:
@@ -104,16 +103,8 @@ def _windows_name() -> str:
         return ""
 
 
-LONGEST_S = 300.0
-RUNS = 3
-
-
 def measure_memory(model: Path, choices: RuntimeChoices) -> Memory:
-    """Open and run a model in a new process.
-
-    Args:
-        model: the file.
-        choices: runtime, provider and threads, each of them named.
+    """Open and run a model in a new process; ``choices`` name the runtime.
 
     Raises:
         MissingExtraError: psutil is not installed.
@@ -131,11 +122,7 @@ def measure_memory(model: Path, choices: RuntimeChoices) -> Memory:
 
 
 def require_psutil() -> Any:
-    """The package that tells memory on every system.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
+    """The package that tells memory on every system, or ``MissingExtraError``."""
     return import_extra("psutil", "psutil, which tells a process' memory,", "bench")
 
 
@@ -177,21 +164,11 @@ def measure_here(request: Message) -> Message:
         return Message({"before_bytes": before, "peak_bytes": peak_bytes(psutil)})
 
 
-IDLE = ("idle", "iowait")
-PARTS = ("guest", "guest_nice")  # counted within user and nice already
-
-
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Processor seconds since the system and this process started.
+    """Processor seconds since the system and this process started, and the time that passed."""
 
-    Attributes:
-        whole_s: of all programs; time that a host takes from a virtual machine counts as theirs.
-        own_s: of this process.
-        wall_s: time that passed.
-    """
-
-    whole_s: float
+    whole_s: float  # of all programs; time that a host takes from a virtual machine counts as theirs
     own_s: float
     wall_s: float
 

@@ -28,7 +28,7 @@ PEAK_SIZE = 1024
 
 
 def measure_operators(case: Case) -> tuple[Operator, ...]:
-    """The nodes of a case's network in order of execution; none where it does not run on ONNX Runtime's CPU provider."""
+    """The nodes of a case's network in order of execution; none but on ONNX Runtime's CPU provider."""
     if (case.choices.runtime, case.choices.provider) != ("onnxruntime", "cpu"):
         return ()
     with tempfile.TemporaryDirectory() as folder:

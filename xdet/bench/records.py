@@ -79,7 +79,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How many times as fast as something else: of the medians of all turns, and the quartiles of the turns' own ratios."""
+    """How many times as fast as something else: of all turns' medians, and the quartiles of the turns' own ratios."""
 
     value: float
     low: float

@@ -13,7 +13,7 @@ from xdet.writing.text import format_duration, format_share, format_size
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xdet.bench import Benchmark, CaseResult
+    from xdet.bench.records import Benchmark, CaseResult
     from xdet.writing.blocks import Block
 
 BENCHMARK_SCHEMA = "xdet.benchmark"
@@ -67,7 +67,8 @@ def noise_lines(benchmark: Benchmark) -> list[str]:
     if share is None or not benchmark.is_noisy:
         return []
     return [
-        f"Other programs took {share:.0%} of the processors meanwhile: times are too long, ratios unsure; end them and repeat."
+        f"Other programs took {share:.0%} of the processors meanwhile: times are too long, ratios unsure; end them and "
+        f"repeat."
     ]
 
 

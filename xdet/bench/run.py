@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from converters.description.statements import SourceOptions
     from xdet.bench.cases import Case
-    from xdet.bench.records import Memory
+    from xdet.bench.records import Memory, Operator
     from xdet.inspection.coverage import Coverage
 
 SAMPLES = SOURCE.parent  # the photographs that come with xdet
@@ -45,9 +44,8 @@ def run_benchmark(
         models: finished or source files; ratios refer to the first one, or with ``options.targets`` to each one's own
             source.
         runtimes: such as ``"onnxruntime:cpu,litert:xnnpack"``; each model runs on those that take its format. None is
-            the usual one of each format: ONNX Runtime's CPU provider, LiteRT's XNNPACK kernels; and OpenVINO where it
-                is installed
-            for portable graphs that ``options.targets`` asks for.
+            the usual one of each format: ONNX Runtime's CPU provider, LiteRT's XNNPACK kernels; and OpenVINO, where it
+            is installed, for portable graphs that ``options.targets`` asks for.
         images: a folder of photographs, or one photograph; None are the two that come with xdet.
         options: threads, blocks and the rest.
         source_options: what the files and sidecars of sources do not say (``xdet.describing_options``).
@@ -61,7 +59,7 @@ def run_benchmark(
         RuntimeUnavailableError: a runtime, provider or package is not there.
         ConversionError: a model cannot be converted.
     """
-    found = find_images([SAMPLES if images is None else Path(images)])
+    photographs = find_images([SAMPLES if images is None else Path(images)])
     notes: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         cases = plan_cases(
@@ -78,20 +76,18 @@ def run_benchmark(
         started = read_clock()
         for _ in range(options.blocks):
             for case, collected in zip(cases, samples, strict=True):
-                run_block(case, found, options, collected)
+                run_block(case, photographs, options, collected)
                 progress(1, steps)
         others = others_share(started, read_clock())
         operators = [measure_operators(case) if options.profile else () for case in cases]
     results = [
-        replace(
-            _summary(case, collected, _first(case, cases, samples)), coverage=coverage, memory=memory, operators=timed
-        )
+        _summary(case, collected, _first(case, cases, samples), coverage, memory, operators=timed)
         for case, collected, (coverage, memory), timed in zip(cases, samples, about, operators, strict=True)
     ]
     return Benchmark(
         options=options,
         machine=describe_machine(),
-        images=len(found),
+        images=len(photographs),
         embedded_images=images is None,
         results=tuple(results),
         others_share=others,
@@ -117,7 +113,7 @@ def _about(
 
 
 def _first(case: Case, cases: Sequence[Case], samples: Sequence[Samples]) -> Samples:
-    """What a case is compared with: the first one with as many threads, of its own source where sources were converted."""
+    """What a case is compared with: the first one with as many threads, of its own source where there is one."""
     return next(
         collected
         for other, collected in zip(cases, samples, strict=True)
@@ -125,7 +121,15 @@ def _first(case: Case, cases: Sequence[Case], samples: Sequence[Samples]) -> Sam
     )
 
 
-def _summary(case: Case, samples: Samples, first: Samples) -> CaseResult:
+def _summary(
+    case: Case,
+    samples: Samples,
+    first: Samples,
+    coverage: Coverage | None,
+    memory: Memory | None,
+    *,
+    operators: tuple[Operator, ...],
+) -> CaseResult:
     return CaseResult(
         model=case.named,
         graph=case.graph,
@@ -138,8 +142,9 @@ def _summary(case: Case, samples: Samples, first: Samples) -> CaseResult:
         network=Spread.of([*chain(*samples.network)]),
         boxes=Spread.of([*chain(*samples.boxes)]) if samples.boxes else None,
         images_per_s=samples.pictures / samples.pictures_s,
-        coverage=None,
-        memory=None,
+        coverage=coverage,
+        memory=memory,
         network_ratio=Ratio.of(first.network, samples.network),
         ratio=Ratio.of(first.boxes, samples.boxes) if first.boxes and samples.boxes else None,
+        operators=operators,
     )

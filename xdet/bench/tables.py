@@ -42,8 +42,8 @@ def conversion_tables(benchmark: Benchmark) -> list[tuple[Block, ...]]:
         if key[1] != first
     ]
     meaning = (
-        f"Ratios: the time of the {first} graph, divided by this one's with as many threads; above 1 it is the faster one. "
-        "network: pixels at network size to raw outputs; boxes: to final boxes. +-: half of the middle half."
+        f"Ratios: the time of the {first} graph, divided by this one's with as many threads; above 1 it is the faster "
+        "one. network: pixels at network size to raw outputs; boxes: to final boxes. +-: half of the middle half."
     )
     rated = not benchmark.embedded_images
     columns = ("threads", "network", "boxes", *(("images/s",) if rated else ()))
@@ -61,7 +61,7 @@ def conversion_tables(benchmark: Benchmark) -> list[tuple[Block, ...]]:
 
 
 def operator_tables(benchmark: Benchmark) -> Iterator[tuple[Block, ...]]:
-    """Per graph whose operators were measured: what it reaches of the int8 peak, its costly nodes, and all of them by type."""
+    """Per graph whose operators were measured: its share of the int8 peak, its costly nodes, and all by type."""
     for (model, graph, runtime), by_threads in _runs(benchmark).items():
         runs = {count: run for count, run in by_threads.items() if run.operators}
         if runs:
@@ -74,10 +74,10 @@ def operator_tables(benchmark: Benchmark) -> Iterator[tuple[Block, ...]]:
 
 
 def _runs(benchmark: Benchmark) -> dict[tuple[str, str, str], Runs]:
-    found: dict[tuple[str, str, str], Runs] = defaultdict(dict)
+    runs: dict[tuple[str, str, str], Runs] = defaultdict(dict)
     for result, name in zip(benchmark.results, model_names(benchmark), strict=True):
-        found[name, result.graph, result.runtime][result.threads] = result
-    return found
+        runs[name, result.graph, result.runtime][result.threads] = result
+    return runs
 
 
 def _operator_rows(runs: Sequence[CaseResult]) -> Iterator[tuple[str, ...]]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from xdet.bench import BenchOptions, Spread
 from xdet.bench.machine import Clock, describe_machine, others_share, parse_cpuinfo, read_clock
+from xdet.bench.records import BenchOptions, Spread
 from xdet.errors import UsageError
 
 X86 = """processor\t: 0
