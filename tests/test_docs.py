@@ -307,24 +307,18 @@ def test_the_measurements_are_printed_with_every_convolution_in_integers(folder:
     assert lines[2].endswith(": 100.00% of 774 million")
 
 
-@pytest.mark.parametrize("size", [(512, 512), (300, 451), (1920, 1080)], ids=["square", "odd", "large"])
-def test_plain_python_stretches_by_the_nearest_rule_as_xdet_does(folder: Path, size: tuple[int, int]) -> None:
-    write_sidecar(folder, resize="nearest")
-    with Image.open(folder / "photo.jpg") as photo:
-        photo.resize(size).save(folder / "photo.png")
-    model = convert(folder)
-    result = run(["python", "run_without_xdet.py", model.name, "photo.png"], folder)
-    assert result.returncode == 0, result.stderr
-    expected = expected_lines(model, folder / "photo.png")
-    assert expected
-    assert_same_boxes(result.stdout, expected, label=0)
-
-
-@pytest.mark.parametrize("rule", [{"resize": "bilinear"}, {"resize": "letterbox"}, {"color": "bgr"}], ids=str)
-def test_plain_python_makes_pictures_as_xdet_does(folder: Path, rule: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("rule", "size"),
+    [
+        *(({"resize": "nearest"}, size) for size in [(512, 512), (300, 451), (1920, 1080)]),
+        *((rule, (451, 300)) for rule in ({"resize": "bilinear"}, {"resize": "letterbox"}, {"color": "bgr"})),
+    ],
+    ids=str,
+)
+def test_plain_python_makes_pictures_as_xdet_does(folder: Path, rule: dict[str, str], size: tuple[int, int]) -> None:
     write_sidecar(folder, **rule)
     with Image.open(folder / "photo.jpg") as photo:
-        photo.resize((451, 300)).save(folder / "photo.png")
+        photo.resize(size).save(folder / "photo.png")
     model = convert(folder)
     result = run(["python", "run_without_xdet.py", model.name, "photo.png"], folder)
     assert result.returncode == 0, result.stderr

@@ -10,10 +10,8 @@ import pytest
 from PIL import Image
 
 from tests.xdet.films import write_film
-from tests.xdet.finished_models import finished_model
 from tests.xdet.rtsp import streaming
 from tests.xdet.web import Site, serving
-from xdet.detection.detector import Detector
 from xdet.detection.film import SeenFrame, detect_film_to_file, detect_frames
 from xdet.detection.parquet import open_results
 from xdet.detection.results import results_header
@@ -22,18 +20,12 @@ from xdet.pictures.addresses import Address
 from xdet.pictures.video import Film, read_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from xdet.detection.detector import Detector
 
 pytest.importorskip("av", reason='needs pip install "xdet[video]"')
 REDS = [0, 250, 0, 200, 255, 10, 150] * 3
-
-
-@pytest.fixture(params=[1, 3], ids="workers-{}".format)
-def detector(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Detector]:
-    (tmp_path / "m.onnx").write_bytes(finished_model())
-    with Detector(tmp_path / "m.onnx", threads=1, workers=request.param) as detector:
-        yield detector
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.slow import mostly_slow
-from tests.xdet.finished_models import finished_model
+from tests.xdet.finished_models import finished_model, red_image
 from xdet.detection import parquet as written
 from xdet.detection.batch import detect_to_file
 from xdet.detection.detector import Detector
@@ -41,9 +41,7 @@ def images(tmp_path: Path) -> list[Path]:
     folder = tmp_path / "photos"
     folder.mkdir()
     for name, reds in (("a", [250, 0, 199, 0]), ("b", [0] * 4)):
-        pixels = np.zeros((2, 2, 3), np.uint8)
-        pixels[..., 0].flat[:] = reds
-        Image.fromarray(pixels).save(folder / f"{name}.png")
+        Image.fromarray(red_image(*reds)[0]).save(folder / f"{name}.png")
     (folder / "c.png").write_bytes(b"no picture")
     return sorted(folder.iterdir())
 

@@ -10,11 +10,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from tests.xdet.finished_models import SPEC, finished_model
+from tests.xdet.finished_models import SPEC, red_image
 from xdet.detection.batch import detect_to_file
 from xdet.detection.detector import Detector
 from xdet.detection.results import CSV_COLUMNS, ResultsFile, require_names, results_header
@@ -22,18 +21,9 @@ from xdet.errors import DataError, OutputError, UsageError
 from xdet.pictures.preparation import prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from xdet.pictures.preparation import Preparation, Prepared
 
 SUFFIXES = [".jsonl", ".csv"]
-
-
-@pytest.fixture(params=[1, 3], ids="workers-{}".format)
-def detector(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Detector]:
-    (tmp_path / "m.onnx").write_bytes(finished_model())
-    with Detector(tmp_path / "m.onnx", threads=1, workers=request.param) as detector:
-        yield detector
 
 
 @pytest.fixture
@@ -42,9 +32,7 @@ def images(tmp_path: Path) -> list[Path]:
     folder = tmp_path / "photos"
     folder.mkdir()
     for name, reds in (("four", [250] * 4), ("one", [250, 0, 0, 0]), ("none", [0] * 4), ("ü,q", [0, 0, 250, 0])):
-        pixels = np.zeros((2, 2, 3), np.uint8)
-        pixels[..., 0].flat[:] = reds
-        Image.fromarray(pixels).save(folder / f"{name}.png")
+        Image.fromarray(red_image(*reds)[0]).save(folder / f"{name}.png")
     (folder / "broken.png").write_bytes(b"no picture")
     return sorted(folder.iterdir())
 
