@@ -163,9 +163,61 @@ class FieldBuilder(NetworkBuilder):
         """``value`` as a float32 output."""
         return self._b.op("DEQUANTIZE", [self.value.index], self.value.shape, "float32", name=name)
 
+    def attention(self, heads: int = 2) -> FieldBuilder:
+        """YOLO11's: every place weighs all others by products of what is computed, then a residual."""
+        before = self.value
+        _, rows, columns, channels = before.shape
+        places, width = rows * columns, channels // heads
+        qkv = self.conv(3 * channels, 1).value
+        shape = (1, heads, places, 3 * width)
+        each = self._moved("RESHAPE", qkv.index, (1, places, heads, 3 * width), (1, places, heads, 3 * width), qkv)
+        each = self._moved("TRANSPOSE", each, (0, 2, 1, 3), shape, qkv)
+        query, key, value = (self._channels(each, shape, i * width, width, qkv) for i in range(3))
+        spread = qkv.scale * 90  # codes of a convolution behind a pyramid of pools
+        scores_shape = (1, heads, places, places)
+        codes = (spread**2 * math.sqrt(width) / 20, 0)
+        scores = self._b.op("BATCH_MATMUL", [query, key], scores_shape, "int8", *codes, version=3, adj_y=True)
+        factor = self._b.constant(np.array([127], np.int8), 2 / math.sqrt(width) / 127 / spread**2)
+        scores = self._b.op("MUL", [scores, factor], scores_shape, "int8", 2 / 20, 0, version=2)
+        shares = self._b.op("SOFTMAX", [scores], scores_shape, "int8", *PROBABILITIES, version=2, beta=1.0)
+        mixed_shape, codes = (1, heads, places, width), (qkv.scale, 0)
+        mixed = self._b.op("BATCH_MATMUL", [shares, value], mixed_shape, "int8", *codes, version=3)
+        self.value = Value(mixed, before.shape, *codes)
+        turned = self._moved("TRANSPOSE", mixed, (0, 2, 1, 3), (1, places, heads, width), self.value)
+        joined = self._moved("RESHAPE", turned, before.shape, before.shape, self.value)
+        self.value = Value(joined, before.shape, *codes)
+        return self.add(before, self.conv(channels, 1).value)
+
+    def distances(self, parts: Sequence[Value], bins: int = 16) -> int:
+        """Rows of distributions as the distances to four sides, float32 ``(1, rows, 4, 1)``: SOFTMAX, then their means."""
+        widest = max(parts, key=lambda part: part.scale)
+        count = sum(part.shape[1] for part in parts)
+        indices = [self._scaled_as(widest, part, (1, part.shape[1], 4 * bins)) for part in parts]
+        shape, codes = (1, count, 4, bins), (widest.scale, widest.zero_point)
+        joined = self._b.op("CONCATENATION", indices, (1, count, 4 * bins), "int8", *codes, axis=1)
+        logits = self._moved("RESHAPE", joined, shape, shape, widest)
+        shares = self._b.op("SOFTMAX", [logits], shape, "int8", *PROBABILITIES, version=2, beta=1.0)
+        steps = self._b.constant(np.arange(bins, dtype=np.int8).reshape(1, 1, 1, bins) * 8, 1 / 8)
+        operands = [shares, steps, self._b.constant(np.zeros(1, np.int32), 1 / 8 / 256)]
+        index = self._b.op("CONV_2D", operands, (1, count, 4, 1), "int8", (bins - 1) / 255, -128, version=3)
+        return self._b.op("DEQUANTIZE", [index], (1, count, 4, 1), "float32", name="distances")
+
     def file(self, outputs: Sequence[int]) -> bytes:
         """The file with these outputs."""
         return self._b.build(list(outputs))
+
+    def _moved(self, op: str, index: int, how: Sequence[int], shape: Sequence[int], like: Value) -> int:
+        """The codes of a tensor in another shape or order."""
+        operands = [index, self._b.constant(np.array(how, np.int32))]
+        return self._b.op(op, operands, shape, "int8", like.scale, like.zero_point)
+
+    def _channels(self, index: int, shape: Sequence[int], start: int, count: int, like: Value) -> int:
+        """STRIDED_SLICE of the last axis."""
+        first, last = [0] * len(shape), list(shape)
+        first[-1], last[-1] = start, start + count
+        bounds = [self._b.constant(np.array(bound, np.int32)) for bound in (first, last, [1] * len(shape))]
+        codes = (like.scale, like.zero_point)
+        return self._b.op("STRIDED_SLICE", [index, *bounds], (*shape[:-1], count), "int8", *codes, version=2)
 
     def _scaled_as(self, like: Value, part: Value, shape: tuple[int, ...]) -> int:
         """The tensor of ``part``, behind a QUANTIZE where its scale or zero-point is another."""
@@ -181,38 +233,51 @@ class FieldBuilder(NetworkBuilder):
         return self
 
 
-def yolo_v8n(size: int = 224, classes: int = 80) -> bytes:
-    """YOLOv8n: C2f stages, SPPF, a neck of two ways, one decoded output ``(1, 4 + classes, boxes)``."""
-    net = FieldBuilder(size, seed=8)
-    net.conv_silu(16, stride=2).conv_silu(32, stride=2).c2f(32, residual=True)
-    p3 = net.conv_silu(64, stride=2).c2f(64, 2, residual=True).value
-    p4 = net.conv_silu(128, stride=2).c2f(128, 2, residual=True).value
-    p5 = net.conv_silu(256, stride=2).c2f(256, residual=True).pooled_pyramid(256).value
-    n4 = net.twice_as_large().concatenate([net.value, p4]).c2f(128).value
-    maps = [net.twice_as_large().concatenate([net.value, p3]).c2f(64).value]
-    maps.append(net.conv_silu(64, stride=2).concatenate([net.value, n4]).c2f(128).value)
-    maps.append(net.conv_silu(128, stride=2).concatenate([net.value, p5]).c2f(256).value)
-    rows = []
+def yolo_v8n(size: int = 224, classes: int = 80, width: int = 16, *, attention: bool = False, bins: int = 0) -> bytes:
+    """YOLOv8n: C2f stages, SPPF, a neck of two ways, one decoded output ``(1, 4 + classes, boxes)``.
+
+    With ``attention`` behind the SPPF, as in YOLO11; with ``bins`` two outputs, distances of distributions and scores.
+    """
+    net, w = FieldBuilder(size, seed=8), width
+    net.conv_silu(w, stride=2).conv_silu(2 * w, stride=2).c2f(2 * w, residual=True)
+    p3 = net.conv_silu(4 * w, stride=2).c2f(4 * w, 2, residual=True).value
+    p4 = net.conv_silu(8 * w, stride=2).c2f(8 * w, 2, residual=True).value
+    p5 = net.conv_silu(16 * w, stride=2).c2f(16 * w, residual=True).pooled_pyramid(16 * w).value
+    if attention:
+        p5 = net.attention().value
+    n4 = net.twice_as_large().concatenate([net.value, p4]).c2f(8 * w).value
+    maps = [net.twice_as_large().concatenate([net.value, p3]).c2f(4 * w).value]
+    maps.append(net.conv_silu(4 * w, stride=2).concatenate([net.value, n4]).c2f(8 * w).value)
+    maps.append(net.conv_silu(8 * w, stride=2).concatenate([net.value, p5]).c2f(16 * w).value)
+    boxes, scores, rows = list[Value](), list[Value](), list[Value]()
     for start in maps:
         net.value = start
-        box = net.conv_silu(64).conv_silu(64).conv(4, 1).value
+        box = net.conv_silu(4 * w).conv_silu(4 * w).conv(4 * bins or 4, 1).value
+        if bins:
+            boxes.append(net.rows(4 * bins))
         net.value = start
-        score = net.conv_silu(80).conv_silu(80).conv(classes, 1).value
-        rows.append(net.concatenate([box, score]).rows(4 + classes))
+        score = net.conv_silu(5 * w).conv_silu(5 * w).conv(classes, 1).value
+        if bins:
+            scores.append(net.rows(classes))
+        else:
+            rows.append(net.concatenate([box, score]).rows(4 + classes))
+    if bins:
+        return net.file([net.distances(boxes, bins), net.stack(scores, "LOGISTIC", "scores")])
     return net.file([net.stack(rows, "LOGISTIC", turned=True)])
 
 
-def yolo_v5n(size: int = 320, classes: int = 80) -> bytes:
+def yolo_v5n(size: int = 320, classes: int = 80, width: int = 16) -> bytes:
     """YOLOv5n: C3 stages, SPPF, a neck of two ways, three raw grids of three anchors."""
-    net = FieldBuilder(size, seed=5)
-    net.conv_silu(16, 6, 2).conv_silu(32, stride=2).c3(32, residual=True)
-    p3 = net.conv_silu(64, stride=2).c3(64, 2, residual=True).value
-    p4 = net.conv_silu(128, stride=2).c3(128, 3, residual=True).value
-    n5 = net.conv_silu(256, stride=2).c3(256, residual=True).pooled_pyramid(256).conv_silu(128, 1).value
-    n4 = net.twice_as_large().concatenate([net.value, p4]).c3(128).conv_silu(64, 1).value
-    maps = [net.twice_as_large().concatenate([net.value, p3]).c3(64).value]
-    maps.append(net.conv_silu(64, stride=2).concatenate([net.value, n4]).c3(128).value)
-    maps.append(net.conv_silu(128, stride=2).concatenate([net.value, n5]).c3(256).value)
+    net, w = FieldBuilder(size, seed=5), width
+    net.conv_silu(w, 6, 2).conv_silu(2 * w, stride=2).c3(2 * w, residual=True)
+    p3 = net.conv_silu(4 * w, stride=2).c3(4 * w, 2, residual=True).value
+    p4 = net.conv_silu(8 * w, stride=2).c3(8 * w, 3, residual=True).value
+    p5 = net.conv_silu(16 * w, stride=2).c3(16 * w, residual=True)
+    n5 = p5.pooled_pyramid(16 * w).conv_silu(8 * w, 1).value
+    n4 = net.twice_as_large().concatenate([net.value, p4]).c3(8 * w).conv_silu(4 * w, 1).value
+    maps = [net.twice_as_large().concatenate([net.value, p3]).c3(4 * w).value]
+    maps.append(net.conv_silu(4 * w, stride=2).concatenate([net.value, n4]).c3(8 * w).value)
+    maps.append(net.conv_silu(8 * w, stride=2).concatenate([net.value, n5]).c3(16 * w).value)
     outputs = []
     for start, stride in zip(maps, STRIDES, strict=True):
         net.value = start

@@ -13,9 +13,11 @@ import pytest
 from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
-from tests.converters.sources.tflite.field_networks import FIELD
+from tests.converters.sources.tflite.field_networks import FIELD, yolo_v5n, yolo_v8n
+from tests.converters.sources.tflite.single_operator import run_litert, run_onnx
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from converters.spec import Arithmetic
@@ -59,3 +61,21 @@ def test_exactness_costs_a_network_with_silu_nothing(tmp_path: Path) -> None:
     )
     graphs = [onnx.load_model_from_string(done.model).graph for done in (exact, fused)]
     assert graphs[0].SerializeToString() == graphs[1].SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda: yolo_v5n(64, classes=2, width=4),
+        lambda: yolo_v8n(64, classes=3, width=4, bins=16),
+        lambda: yolo_v8n(64, classes=3, width=4, bins=16, attention=True),
+    ],
+    ids=["v5", "v8", "v11"],
+)
+def test_every_raw_value_of_a_yolo_is_litert_s(data: Callable[[], bytes]) -> None:
+    source = data()
+    pixels = np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8)
+    wanted, _ = run_litert(source, [pixels])
+    found = run_onnx(source, [pixels], "uint8")
+    assert sum(int((a != b).sum()) for a, b in zip(wanted, found, strict=True)) == 0
+    assert min(np.unique(output).size for output in wanted) > 5
