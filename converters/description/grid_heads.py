@@ -83,7 +83,11 @@ def _grids(
     unit = stated.unit or ("cell" if in_cells else "pixel")
     _require_unit(stated.anchors, stated.unit, in_cells=in_cells)
     finest_first = sorted(range(len(sides)), key=lambda index: -sides[index][0] * sides[index][1])
-    scales = xy_scales if len(xy_scales) == len(sides) else (1.0,) * len(sides)
+    scales = xy_scales or (1.0,) * len(sides)
+    if len(scales) != len(sides):
+        raise OptionError(
+            f"'{facts.file}': {len(scales)} numbers of scale_x_y are stated, expected one of each of {len(sides)} grids"
+        )
     grids_of_outputs = {}
     for place, index in enumerate(finest_first):
         rows, columns = sides[index]

@@ -109,10 +109,9 @@ class AllStatements:
         """The list that is followed; None where nobody states one."""
         if self.options.anchors is not None:
             return StatedAnchors(self.options.anchors, None, "--anchors")
-        if self.config.anchors is not None:
-            return StatedAnchors(self.config.anchors, self.config.anchor_unit, self._where_config)
-        if self.sidecar.anchors is not None:
-            return StatedAnchors(self.sidecar.anchors, self.sidecar.anchor_unit, self._where_sidecar)
+        for place, where in ((self.config, self._where_config), (self.sidecar, self._where_sidecar)):
+            if place.anchors is not None:
+                return StatedAnchors(place.anchors, place.anchor_unit, where)
         return None
 
     @property

@@ -30,9 +30,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from converters.description.values import MAX_BYTES
+from converters.description.values import MAX_BYTES, located, read_bytes
 from converters.errors import OptionError, SourceFileError
-from converters.files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -74,10 +73,8 @@ class PriorStatement:
         require_option("--prior-format", self.format, PriorFormat)
         require_option("--score-activation", self.activation, ScoreActivation)
         if self.variances is not None:
-            try:
+            with located("--variances", OptionError):
                 require_variances(self.variances)
-            except ValueError as error:
-                raise OptionError(f"--variances: {error}") from error
 
     def behind(self, other: PriorStatement) -> PriorStatement:
         """This statement, and what it leaves open from another."""
@@ -108,10 +105,8 @@ class Priors:
 
 def parse_variances(text: str) -> Four:
     """Read what ``--variances`` was given: four numbers with commas between them."""
-    try:
+    with located(f"--variances '{text}'", OptionError, "; write them like 0.1,0.1,0.2,0.2"):
         return require_variances([float(part) for part in text.split(",")])
-    except ValueError as error:
-        raise OptionError(f"--variances '{text}': {error}; write them like 0.1,0.1,0.2,0.2") from error
 
 
 def require_variances(value: object) -> Four:
@@ -137,11 +132,7 @@ def read_priors(text: str, image_wh: tuple[int, int]) -> Priors:
             f"--priors '{text}': expected {', '.join(GENERATORS)}, or a file that ends in {', '.join(READERS)}"
         )
     where = f"priors '{path.name}'"
-    try:
-        data = read_regular(path, MOST_BYTES)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise SourceFileError(f"{where} cannot be read: {reason}; is it the right file?") from error
+    data = read_bytes(path, MOST_BYTES, where)
     try:
         table, kind, variances = READERS[path.suffix](data)
         rows, beside = _checked(np.asarray(table, np.float64))

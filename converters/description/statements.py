@@ -17,7 +17,7 @@ from converters.description.precedence import AllStatements
 from converters.description.priors import PriorStatement, require_option
 from converters.description.recognition import RECOGNITIONS, Stated, recognise, require_fit
 from converters.description.sidecar import SUFFIX
-from converters.description.values import StatedUnit, check_class_names
+from converters.description.values import StatedUnit, check_class_names, located
 from converters.errors import OptionError, SourceFileError, attempt_all
 from converters.heads.base import default_class_names, lists_to_tuples
 from converters.heads.yolo_v2 import Anchors, YoloV2, describe_fit, fitting_counts, grid_of
@@ -92,10 +92,8 @@ class SourceOptions:
             except (TypeError, ValueError) as error:
                 raise OptionError(f"--anchors: expected (width, height) pairs: {error}") from error
         if self.class_names is not None:
-            try:
+            with located("--classes", OptionError):
                 check_class_names(self.class_names)
-            except ValueError as error:
-                raise OptionError(f"--classes: {error}") from error
         if self.config is not None and not isinstance(self.config, Path):
             raise OptionError(f"--config must be a path, got {self.config!r}")
         if not isinstance(self.class_agnostic, bool):

@@ -43,7 +43,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from converters.errors import OptionError, SourceFileError, UnsupportedModelError
+from converters.errors import ConversionError, OptionError, SourceFileError, UnsupportedModelError
 from converters.files import read_regular
 from converters.heads.yolo_v2 import MOST_GRIDS, Anchors
 from converters.spec import Rescaling
@@ -60,16 +60,21 @@ INPUT = "the input's quantisation"
 
 def read_small_text(path: Path, what: str) -> str:
     """Read a text file of at most ``MAX_BYTES``; ``what`` it is meant to be stands in messages."""
-    try:
-        data = read_regular(path, MAX_BYTES)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise SourceFileError(f"{what} '{path}' cannot be read: {reason}; is it the right file?") from error
+    data = read_bytes(path, MAX_BYTES, f"{what} '{path}'")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         msg = f"{what} '{path}' is not UTF-8 text (byte {error.start}): save it as UTF-8, or name another file"
         raise SourceFileError(msg) from error
+
+
+def read_bytes(path: Path, most: int, where: str) -> bytes:
+    """The bytes of a file of at most so many, which messages call ``where``."""
+    try:
+        return read_regular(path, most)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SourceFileError(f"{where} cannot be read: {reason}; is it the right file?") from error
 
 
 def names_a_file(text: str) -> bool:
@@ -92,12 +97,12 @@ def finite_float(value: float) -> float:
 
 
 @contextmanager
-def located(where: str) -> Iterator[None]:
-    """Turn a ValueError about some value into a SourceFileError that says where the value stands."""
+def located(where: str, kind: type[ConversionError] = SourceFileError, hint: str = "") -> Iterator[None]:
+    """Turn a ValueError about some value into an error that says where the value stands, and what to write."""
     try:
         yield
     except ValueError as error:
-        raise SourceFileError(f"{where}: {error}") from error
+        raise kind(f"{where}: {error}{hint}") from error
 
 
 SizesWh = tuple[tuple[float, float], ...]
@@ -115,10 +120,8 @@ def parse_anchors(text_or_path: str) -> SizesWh:
     zoo, whose default list has no unit: its releases differ.
     """
     if _ONLY_NUMBERS.fullmatch(text_or_path):
-        try:
+        with located(f"--anchors '{text_or_path}'", OptionError, f"; write them like {EXAMPLE}"):
             return sizes_from_text(text_or_path)
-        except ValueError as error:
-            raise OptionError(f"--anchors '{text_or_path}': {error}; write them like {EXAMPLE}") from error
     from converters.description.zoo_yaml import FAMILIES  # which reads its yaml with this module
 
     if not names_a_file(text_or_path):
@@ -128,10 +131,8 @@ def parse_anchors(text_or_path: str) -> SizesWh:
             f"--anchors '{text_or_path}' is neither a list of numbers, nor a file, nor a family of the ST zoo "
             f"({', '.join(FAMILIES)}); write {EXAMPLE}"
         )
-    try:
+    with located(f"anchor file '{text_or_path}'", hint="; write pairs like 0.57,0.68 1.87,2.06"):
         return sizes_from_text(read_small_text(Path(text_or_path), "anchor file"))
-    except ValueError as error:
-        raise SourceFileError(f"anchor file '{text_or_path}': {error}; write pairs like 0.57,0.68 1.87,2.06") from error
 
 
 def sizes_from_text(text: str) -> SizesWh:
@@ -218,10 +219,8 @@ def settle_unit(
         require_pixels(sizes, said)
         _require_a_cell(sizes, facts, grid_hw, said)
         sizes = tuple((w * grid_hw[1] / facts.width, h * grid_hw[0] / facts.height) for w, h in sizes)
-    try:
+    with located(said, OptionError):
         anchors = Anchors(sizes, "image" if unit == "image" else "cell")
-    except ValueError as error:
-        raise OptionError(f"{said}: {error}") from error
     largest = max(max(wh) for wh in anchors.in_image_fractions(*grid_hw))
     if largest > MOST_GRIDS:
         looks = "" if unit == "pixel" else "; these look like pixels: --anchor-unit pixel"
@@ -297,10 +296,8 @@ def parse_class_names(text_or_path: str) -> tuple[str, ...]:
     looks_like_path = "/" in text_or_path or "\\" in text_or_path or text_or_path.lower().endswith(_FILE_ENDINGS)
     if looks_like_path and "," not in text_or_path:
         raise OptionError(f"--classes '{text_or_path}': no such file; give one, or names like --classes person,car")
-    try:
+    with located(f"--classes '{text_or_path}'", OptionError, "; write them like --classes person,car"):
         return check_class_names([name.strip() for name in text_or_path.split(",")])
-    except ValueError as error:
-        raise OptionError(f"--classes '{text_or_path}': {error}; write them like --classes person,car") from error
 
 
 def check_class_names(value: object) -> tuple[str, ...]:

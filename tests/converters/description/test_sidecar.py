@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from converters.description.recognition import RECOGNITIONS
 from converters.description.sidecar import Sidecar, find_sidecar, read_sidecar, sidecar_data, sidecar_path, sidecar_text
 from converters.description.statements import SourceOptions, describe_source
-from converters.errors import SourceFileError
+from converters.errors import OptionError, SourceFileError
 from converters.facts import SourceFacts, SourceOutput
 from converters.spec import Rescaling
+from tests.converters.description.resolving import resolve_spec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,6 +85,8 @@ def test_what_is_written_describes_the_same_head(
     if options.head == "yolo_v3":
         written(tmp_path, json.dumps({"scale_x_y": [1.1, 1.05]}))
         written_keys |= {"scale_x_y": [1.1, 1.05]}
+        with pytest.raises(OptionError, match="3 numbers of scale_x_y are stated, expected one of each of 2 grids"):
+            resolve_spec(facts, options, Sidecar("s", xy_scales=(1.1, 1.05, 1.05)))
     description = describe_source(model, facts, options)
     data = sidecar_data(description, tmp_path)
     assert written_keys.items() <= data.items()
