@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from converters.description.priors import PriorStatement
     from converters.description.statements import SourceOptions
     from converters.description.values import StatedUnit
     from converters.facts import SourceFacts
@@ -123,6 +124,16 @@ class AllStatements:
         named = f"the default of {self.config.model_type}, named by '{self.config.file}'"
         return StatedAnchors(*defaults, where=named)
 
+    @property
+    def xy_scales(self) -> tuple[float, ...]:
+        """YOLO v4's ``scale_x_y`` of each grid, the finest grid's first; empty where nobody states any."""
+        return self.config.xy_scales or self.sidecar.xy_scales
+
+    @property
+    def priors(self) -> PriorStatement:
+        """What is stated of an SSD head."""
+        return self.options.priors.behind(self.sidecar.priors)
+
     def unit_of(self, anchors: StatedAnchors) -> StatedUnit | None:
         """The unit of a list, from wherever it comes; None where nobody states it."""
         lone_unit = self.sidecar.anchor_unit if self.sidecar.anchors is None else None
@@ -158,6 +169,14 @@ class AllStatements:
     def names_of_people(self) -> tuple[str, ...] | None:
         """Class names that option, yaml or sidecar state, which must fit the head."""
         return self.options.class_names or self.config.class_names or self.sidecar.class_names
+
+    def require_names(self, count: int) -> None:
+        """Refuse names of another number than the classes that the output scores."""
+        names = self.names_of_people
+        if names is not None and len(names) != count:
+            raise OptionError(
+                f"'{self.facts.file}': its output scores {count} classes, {len(names)} are named; check --classes"
+            )
 
     def fitting(self, head: Head) -> AllStatements:
         """Without the file's own class names where the head has another number of classes."""
@@ -256,7 +275,7 @@ def _known_facts(statements: AllStatements) -> Iterator[Fact]:
         yield "anchors", None if anchors is None else list(map(list, anchors.sizes_wh)), who.get("anchors", "")
         yield "anchor_unit", None if anchors is None else statements.unit_of(anchors), who.get("anchor_unit", "")
     needs_priors = kind == "ssd" and facts.postprocess is None and facts.priors is None and len(facts.outputs) == 2
-    for name, value in asdict(statements.options.priors.behind(statements.sidecar.priors)).items():
+    for name, value in asdict(statements.priors).items():
         if value is not None or (needs_priors and name == "priors"):
             yield name, value, "options or sidecar"
     for name, stated_by in statements.stated_by().items():

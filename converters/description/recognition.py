@@ -9,20 +9,13 @@ them apart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from converters.description.grid_heads import (
-    are_anchors_first,
-    are_no_grids,
-    build_st_yolo_x,
-    build_yolo_v3,
-    build_yolo_v5_raw,
-)
-from converters.description.priors import PriorStatement
+from converters.description.grid_heads import are_anchors_first, are_no_grids, build_grids
 from converters.description.ssd import build_ssd, is_no_ssd
-from converters.description.values import StatedAnchors, StatedUnit, settle_unit
+from converters.description.values import how_to_state_anchors, settle_unit
 from converters.errors import OptionError
 from converters.heads.blazeface import BlazeFace
 from converters.heads.decoded import YoloV5, YoloV8
@@ -34,6 +27,7 @@ from converters.heads.yolox import Yolox
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from converters.description.precedence import AllStatements
     from converters.facts import SourceFacts
     from converters.heads.base import Head
     from converters.heads.decoded import DecodedHead
@@ -46,45 +40,17 @@ KEEP = "--head none converts it without a decoder"
 
 
 @dataclass(frozen=True, slots=True)
-class Stated:
-    """What is stated about a head.
-
-    Attributes:
-        anchors: the list; None where nobody states one.
-        unit: its unit; None likewise.
-        class_names: one name per class; None likewise.
-        ask_for_anchors: how to state anchors, for the message.
-        priors: what is stated of an SSD head.
-        xy_scales: YOLO v4's ``scale_x_y`` of each grid, the finest grid's first; empty where nobody states any.
-    """
-
-    anchors: StatedAnchors | None
-    unit: StatedUnit | None
-    class_names: tuple[str, ...] | None
-    ask_for_anchors: str
-    priors: PriorStatement = field(default_factory=PriorStatement)
-    xy_scales: tuple[float, ...] = ()
-
-    def require_names(self, facts: SourceFacts, count: int) -> None:
-        """Refuse names of another number than the classes that the output scores."""
-        if self.class_names is not None and len(self.class_names) != count:
-            raise OptionError(
-                f"'{facts.file}': its output scores {count} classes, {len(self.class_names)} are named; check --classes"
-            )
-
-
-@dataclass(frozen=True, slots=True)
 class Recognition:
     """One head of the table.
 
     Attributes:
         misfit: facts, and whether somebody names it (``by_name``) -> why it cannot be this head; None where it can.
-        build: makes the head of facts that fit.
+        build: makes the head, of facts that fit.
         anchors: whether it needs anchors.
     """
 
     misfit: Callable[..., str | None]
-    build: Callable[[SourceFacts, Stated], Head]
+    build: Callable[[AllStatements], Head]
     anchors: bool = False
 
 
@@ -159,18 +125,20 @@ def _is_no_yolo_v2(facts: SourceFacts, *, by_name: bool) -> str | None:
     return _raw(facts, by_name=by_name)
 
 
-def _build_yolo_v2(facts: SourceFacts, stated: Stated) -> Head:
+def _build_yolo_v2(statements: AllStatements) -> Head:
+    facts, stated, names = statements.facts, statements.anchors_or_default, statements.names_of_people
     grid = grid_of(facts.outputs[0].shape)
     assert grid is not None, "it fits"  # noqa: S101
     grid_h, grid_w, channels = grid
-    if stated.anchors is None:
+    if stated is None:
         raise OptionError(
             f"'{facts.file}': its YOLO v2 head ({grid_h} x {grid_w} x {channels}) needs anchors, and no one states "
-            f"them; {stated.ask_for_anchors}; --head none keeps the raw head; {describe_fit(facts.outputs[0].shape)}"
+            f"them; {how_to_state_anchors(facts, 'yolo_v2')}; --head none keeps the raw head; "
+            f"{describe_fit(facts.outputs[0].shape)}"
         )
-    anchors = settle_unit(stated.anchors, stated.unit, facts, (grid_h, grid_w))
-    count = None if stated.class_names is None else len(stated.class_names)
-    classes = fit_num_classes(facts.file, facts.outputs[0].shape, len(anchors.sizes_wh), count)
+    anchors = settle_unit(stated, statements.unit_of(stated), facts, (grid_h, grid_w))
+    named = None if names is None else len(names)
+    classes = fit_num_classes(facts.file, facts.outputs[0].shape, len(anchors.sizes_wh), named)
     return YoloV2(grid_h, grid_w, anchors, classes)
 
 
@@ -213,17 +181,17 @@ def _extent(facts: SourceFacts) -> tuple[float, float]:
     return float(facts.width), float(facts.height)
 
 
-def _build_decoded(head: type[DecodedHead], facts: SourceFacts, stated: Stated) -> Head:
-    shape = facts.outputs[0].shape
+def _build_decoded(head: type[DecodedHead], statements: AllStatements) -> Head:
+    shape = statements.facts.outputs[0].shape
     boxes, classes = (shape[0], shape[1] - 5) if head is YoloV5 else (shape[1], shape[0] - 4)
-    stated.require_names(facts, classes)
-    return head(boxes, classes, _extent(facts))
+    statements.require_names(classes)
+    return head(boxes, classes, _extent(statements.facts))
 
 
-def _build_grid(head: type[Fomo | FastestDet], others: int, facts: SourceFacts, stated: Stated) -> Head:
+def _build_grid(head: type[Fomo | FastestDet], others: int, statements: AllStatements) -> Head:
     """A grid whose cells hold ``others`` numbers besides those of the classes."""
-    rows, columns, values = facts.outputs[0].shape
-    stated.require_names(facts, values - others)
+    rows, columns, values = statements.facts.outputs[0].shape
+    statements.require_names(values - others)
     return head(rows, columns, values - others)
 
 
@@ -234,9 +202,10 @@ def _is_no_yolox(facts: SourceFacts, *, by_name: bool) -> str | None:  # noqa: A
     return why
 
 
-def _build_yolox(facts: SourceFacts, stated: Stated) -> Head:
+def _build_yolox(statements: AllStatements) -> Head:
+    facts = statements.facts
     classes = facts.outputs[0].shape[1] - 5
-    stated.require_names(facts, classes)
+    statements.require_names(classes)
     activated = bool(facts.outputs[0].activations)
     return Yolox((facts.width, facts.height), classes, STRIDES, activated=activated)
 
@@ -298,10 +267,11 @@ def _is_no_blazeface(facts: SourceFacts, *, by_name: bool) -> str | None:
     return _raw(facts, by_name=by_name)
 
 
-def _build_blazeface(facts: SourceFacts, stated: Stated) -> Head:
+def _build_blazeface(statements: AllStatements) -> Head:
+    facts = statements.facts
     levels = _blazeface_levels(facts)
     assert levels is not None, "it fits"  # noqa: S101
-    stated.require_names(facts, 1)
+    statements.require_names(1)
     keypoints = (max(output.shape[-1] for output in facts.outputs) - 4) // 2
     size = float(facts.width), float(facts.height)
     return BlazeFace(size, levels, keypoints, separate=len(facts.outputs) > 2)
@@ -309,9 +279,9 @@ def _build_blazeface(facts: SourceFacts, stated: Stated) -> Head:
 
 RECOGNITIONS: dict[str, Recognition] = {
     "yolo_v2": Recognition(_is_no_yolo_v2, _build_yolo_v2, anchors=True),
-    "yolo_v3": Recognition(_is_no_yolo_v3, build_yolo_v3, anchors=True),
-    "st_yolo_x": Recognition(_is_no_st_yolo_x, build_st_yolo_x, anchors=True),
-    "yolo_v5_raw": Recognition(_is_no_yolo_v5_raw, build_yolo_v5_raw, anchors=True),
+    "yolo_v3": Recognition(_is_no_yolo_v3, partial(build_grids, "yolo_v3"), anchors=True),
+    "st_yolo_x": Recognition(_is_no_st_yolo_x, partial(build_grids, "st_yolo_x"), anchors=True),
+    "yolo_v5_raw": Recognition(_is_no_yolo_v5_raw, partial(build_grids, "yolo_v5_raw"), anchors=True),
     "yolo_v5": Recognition(partial(_is_no_list, per_cell=3, least=6), partial(_build_decoded, YoloV5)),
     "yolo_v8": Recognition(partial(_is_no_list, per_cell=1, least=5, by_box=False), partial(_build_decoded, YoloV8)),
     "yolox": Recognition(_is_no_yolox, _build_yolox),

@@ -18,8 +18,8 @@ from converters.heads.ssd import Ssd
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from converters.description.precedence import AllStatements
     from converters.description.priors import Four, PriorFormat, PriorStatement, ScoreActivation
-    from converters.description.recognition import Stated
     from converters.facts import PostProcess, SourceFacts, SourceOutput
     from converters.heads.base import Head
     from converters.heads.ssd import Activation, Part
@@ -47,17 +47,18 @@ def is_no_ssd(facts: SourceFacts, *, by_name: bool) -> str | None:
     return None
 
 
-def build_ssd(facts: SourceFacts, stated: Stated) -> Head:
+def build_ssd(statements: AllStatements) -> Head:
     """The head."""
+    facts, stated = statements.facts, statements.priors
     if facts.postprocess is not None:
-        stated.require_names(facts, facts.postprocess.num_classes)
+        statements.require_names(facts.postprocess.num_classes)
         return _behind_operator(facts, facts.postprocess)
     joined = len(facts.outputs) == 1
     parts = ("scores", "offsets", "priors") if joined else _parts(facts)
     scores = facts.outputs[0 if joined else parts.index("scores")]
     boxes, columns = scores.shape[0], scores.shape[1] - (8 if joined else 0)
-    background = _has_background(facts, columns, stated.class_names)
-    kind, variances, priors = _settle_priors(facts, stated.priors, boxes, own="priors" in parts)
+    background = _has_background(facts, columns, statements.names_of_people)
+    kind, variances, priors = _settle_priors(facts, stated, boxes, own="priors" in parts)
     try:
         return Ssd(
             num_boxes=boxes,
@@ -67,7 +68,7 @@ def build_ssd(facts: SourceFacts, stated: Stated) -> Head:
             priors=None if priors is None else cast("tuple[Four, ...]", tuple(map(tuple, priors.rows.tolist()))),
             yx_first=kind in ("yxhw", "yxyx"),
             background=background,
-            activation=_activation(facts, stated.priors.activation, scores),
+            activation=_activation(facts, stated.activation, scores),
             parts=cast("tuple[Part, ...]", parts),
             joined=joined,
         )

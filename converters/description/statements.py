@@ -15,8 +15,7 @@ import numpy as np
 
 from converters.description.precedence import AllStatements
 from converters.description.priors import PriorStatement, require_option
-from converters.description.recognition import RECOGNITIONS, Stated, recognise, require_fit
-from converters.description.sidecar import SUFFIX
+from converters.description.recognition import RECOGNITIONS, recognise, require_fit
 from converters.description.values import StatedUnit, check_class_names, located
 from converters.errors import OptionError, SourceFileError, attempt_all
 from converters.heads.base import default_class_names, lists_to_tuples
@@ -237,15 +236,7 @@ def _describe_head(statements: AllStatements) -> SourceDescription:
     if anchors is not None and not recognition.anchors:
         notes += (f"the anchors ({anchors.where}) are left out, since this head has none",)
     anchors = statements.anchors_or_default
-    stated = Stated(
-        anchors=anchors,
-        unit=None if anchors is None else statements.unit_of(anchors),
-        class_names=statements.names_of_people,
-        ask_for_anchors=_how_to_state_anchors(facts, kind),
-        priors=statements.options.priors.behind(statements.sidecar.priors),
-        xy_scales=config.xy_scales or statements.sidecar.xy_scales,
-    )
-    head = recognition.build(facts, stated)
+    head = recognition.build(statements)
     statements = statements.fitting(head)
     notes += _compare_with(config, facts, head)
     if anchors is not None and recognition.anchors:
@@ -292,7 +283,7 @@ def _description(
         evaluation=None if config.evaluation == EvaluationSettings() else config.evaluation,
         licence=sidecar.licence,
         origin=sidecar.source,
-        priors=statements.options.priors.behind(sidecar.priors),
+        priors=statements.priors,
         stated_by=head_stated_by | statements.stated_by(),
     )
 
@@ -355,15 +346,6 @@ def _doubts(statements: AllStatements, anchors: StatedAnchors) -> tuple[str, ...
     return (
         f"--anchor-unit {unit} is followed, though sidecar '{sidecar.file}' states these anchors with unit "
         f"'{other}': correct whichever is wrong",
-    )
-
-
-def _how_to_state_anchors(facts: SourceFacts, kind: str) -> str:
-    lists = " (or tiny_yolo_v2, st_yolo_lc_v1: the ST zoo's default lists)" if kind == "yolo_v2" else ""
-    units = {"yolo_v2": "cell|image|pixel", "st_yolo_x": "cell"}.get(kind, "pixel|image")
-    return (
-        f'give --anchors "w,h w,h ..."{lists} with --anchor-unit {units}, or --config ZOO.yaml or NET.cfg, or a '
-        f"sidecar '{Path(facts.file).stem}{SUFFIX}' beside it"
     )
 
 

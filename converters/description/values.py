@@ -46,7 +46,7 @@ from typing import TYPE_CHECKING, Literal
 from converters.errors import ConversionError, OptionError, SourceFileError, UnsupportedModelError
 from converters.files import read_regular
 from converters.heads.yolo_v2 import MOST_GRIDS, Anchors
-from converters.spec import Rescaling
+from converters.spec import SIDECAR_SUFFIX, Rescaling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -228,6 +228,16 @@ def settle_unit(
             f"{said}: the largest anchor is {largest:.3g} times the picture, expected at most {MOST_GRIDS}{looks}"
         )
     return anchors
+
+
+def how_to_state_anchors(facts: SourceFacts, kind: str) -> str:
+    """What a message about a head without anchors advises."""
+    lists = " (or tiny_yolo_v2, st_yolo_lc_v1: the ST zoo's default lists)" if kind == "yolo_v2" else ""
+    units = {"yolo_v2": "cell|image|pixel", "st_yolo_x": "cell"}.get(kind, "pixel|image")
+    return (
+        f'give --anchors "w,h w,h ..."{lists} with --anchor-unit {units}, or --config ZOO.yaml or NET.cfg, or a '
+        f"sidecar '{Path(facts.file).stem}{SIDECAR_SUFFIX}' beside it"
+    )
 
 
 def can_only_be_cells(sizes_wh: SizesWh, facts: SourceFacts, grid_hw: tuple[int, int]) -> bool:

@@ -14,12 +14,19 @@ if TYPE_CHECKING:
     from converters.spec import DetectorSpec
 
 
+def statements_of(
+    facts: SourceFacts,
+    options: SourceOptions | None = None,
+    sidecar: Sidecar | None = None,
+    config: ZooConfig | None = None,
+) -> AllStatements:
+    return AllStatements(facts, options or SourceOptions(), sidecar or Sidecar(file=""), config or ZooConfig(file=""))
+
+
 def resolve_spec(
     facts: SourceFacts,
     options: SourceOptions | None = None,
     sidecar: Sidecar | None = None,
     config: ZooConfig | None = None,
 ) -> DetectorSpec:
-    return describe(
-        AllStatements(facts, options or SourceOptions(), sidecar or Sidecar(file=""), config or ZooConfig(file=""))
-    ).spec
+    return describe(statements_of(facts, options, sidecar, config)).spec

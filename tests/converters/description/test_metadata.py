@@ -14,13 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.description.metadata import archive_texts, read_archive, read_literal, read_metadata_props
-from converters.description.precedence import AllStatements
 from converters.description.sidecar import Sidecar
 from converters.description.statements import SourceOptions
-from converters.description.zoo_yaml import ZooConfig
 from converters.facts import FileMetadata, SourceFacts, SourceOutput
 from converters.heads.decoded import YoloV8
 from converters.spec import Rescaling
+from tests.converters.description.resolving import statements_of
 
 ULTRALYTICS: dict[str, Any] = {
     "description": "Ultralytics YOLO model",
@@ -154,7 +153,7 @@ def facts(*metadata: FileMetadata, dtype: str = "float32") -> SourceFacts:
 def test_people_are_followed_before_the_file_and_differences_are_told() -> None:
     inside = replace(FOUND, where="its ZIP")
     options = SourceOptions(class_names=("cat", "cow"), resize="letterbox")
-    statements = AllStatements(facts(inside), options, Sidecar("s.json", resize="nearest"), ZooConfig(""))
+    statements = statements_of(facts(inside), options, Sidecar("s.json", resize="nearest"))
     assert (statements.value("class_names"), statements.value("resize")) == (("cat", "cow"), "letterbox")
     assert statements.stated_by() == {
         "class_names": "--classes",
@@ -170,7 +169,7 @@ def test_people_are_followed_before_the_file_and_differences_are_told() -> None:
 
 
 def test_names_of_the_file_that_do_not_fit_the_head_are_left_out() -> None:
-    statements = AllStatements(facts(FOUND), SourceOptions(), Sidecar(""), ZooConfig(""))
+    statements = statements_of(facts(FOUND))
     assert statements.fitting(YoloV8(100, 2, (1.0, 1.0))) is statements
     without = statements.fitting(YoloV8(100, 3, (1.0, 1.0)))
     assert without.value("class_names") is None

@@ -12,13 +12,13 @@ import pytest
 
 from converters.convert import convert
 from converters.description.priors import PriorStatement, parse_variances, read_priors
-from converters.description.recognition import Stated
 from converters.description.ssd import build_ssd, is_no_ssd
 from converters.description.statements import SourceOptions
 from converters.errors import ConversionError, OptionError, SourceFileError
 from converters.facts import SourceFacts, SourceOutput
 from converters.heads.ssd import Ssd
 from converters.options import ConvertOptions
+from tests.converters.description.resolving import statements_of
 from tests.converters.sources.tflite.ssd_networks import BOXES, CLASSES, SIZE, corners_xyxy, priors_yxhw, ssd_raw
 
 if TYPE_CHECKING:
@@ -41,8 +41,10 @@ def output(columns: int, *activations: str, boxes: int = OF_COCO, **more: Any) -
 OFFSETS, SCORES = output(4), output(91, "LOGISTIC")
 
 
-def stated(priors: PriorStatement, names: tuple[str, ...] | None = None) -> Stated:
-    return Stated(None, None, names, "", priors)
+def build(found: SourceFacts, priors: PriorStatement, names: tuple[str, ...] | None = None) -> Ssd:
+    head = build_ssd(statements_of(found, SourceOptions(priors=priors, class_names=names)))
+    assert isinstance(head, Ssd)
+    return head
 
 
 def save(folder: Path, name: str, rows: NDArray[Any], **more: Any) -> Path:
@@ -148,13 +150,11 @@ def test_generated_priors_of_a_feature_pyramid_are_those_of_the_published_detect
 
 def test_what_the_scores_need_and_which_column_is_the_background_follow_from_facts_and_names() -> None:
     def built(scores: SourceOutput, names: tuple[str, ...] | None = None, activation: Any = None) -> Ssd:
-        head = build_ssd(facts(OFFSETS, scores), stated(PriorStatement("coco-ssd", activation=activation), names))
-        assert isinstance(head, Ssd)
-        return head
+        return build(facts(OFFSETS, scores), PriorStatement("coco-ssd", activation=activation), names)
 
     assert built(SCORES).parts == ("offsets", "scores")
     unknown = facts(output(91, "SOFTMAX"), OFFSETS, OFFSETS)
-    assert build_ssd(unknown, stated(PriorStatement())).parts == ("scores", "offsets", "priors")  # type: ignore[attr-defined]
+    assert build(unknown, PriorStatement()).parts == ("scores", "offsets", "priors")
     assert "cannot be told here: --head ssd takes" in (is_no_ssd(unknown, by_name=False) or "")
     assert is_no_ssd(unknown, by_name=True) is None
     assert (built(SCORES).num_classes, built(SCORES).background, built(SCORES).activation) == (90, True, "none")
@@ -209,7 +209,7 @@ def test_what_is_missing_or_does_not_fit_is_refused(
 ) -> None:
     assert is_no_ssd(found, by_name=False) is None
     with pytest.raises(OptionError, match=told):
-        build_ssd(found, stated(said, names))
+        build(found, said, names)
 
 
 @pytest.mark.parametrize(

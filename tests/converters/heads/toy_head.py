@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from converters.description.recognition import Stated
+    from converters.description.precedence import AllStatements
     from converters.facts import SourceFacts
     from converters.graph import GraphWriter
 
@@ -67,6 +67,6 @@ def is_no_toy(facts: SourceFacts, *, by_name: bool) -> str | None:  # noqa: ARG0
     return None if [len(shape) for shape in shapes] == [3] and shapes[0][2] == 1 else "a toy is one grid of scores"
 
 
-def build_toy(facts: SourceFacts, stated: Stated) -> ToyHead:
-    stated.require_names(facts, 1)
-    return ToyHead(*facts.outputs[0].shape[:2])
+def build_toy(statements: AllStatements) -> ToyHead:
+    statements.require_names(1)
+    return ToyHead(*statements.facts.outputs[0].shape[:2])
