@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xdet.evaluation.records import RECALLS, Bool, Float64, Int64, Judged, Ranking, mean_of_known, rank, rank_by_score
+from xdet.evaluation.records import RECALLS, Bool, Float64, Int64, Judged, Ranking, mean_of_numbers, rank, rank_by_score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,14 +81,14 @@ def summarize_coco(arrays: CocoArrays) -> dict[str, float | None]:
     """The twelve numbers of pycocotools by name, 0..1; None (its -1) where there is nothing to find."""
     half, three_quarters = 0, 5
     numbers = {
-        "AP": mean_of_known(arrays.precision[..., 0, -1]),
-        "AP50": mean_of_known(arrays.precision[half, ..., 0, -1]),
-        "AP75": mean_of_known(arrays.precision[three_quarters, ..., 0, -1]),
+        "AP": mean_of_numbers(arrays.precision[..., 0, -1]),
+        "AP50": mean_of_numbers(arrays.precision[half, ..., 0, -1]),
+        "AP75": mean_of_numbers(arrays.precision[three_quarters, ..., 0, -1]),
     }
     sizes = [(place, name) for place, name in enumerate(AREAS) if name != "all"]
-    numbers |= {f"AP_{name}": mean_of_known(arrays.precision[..., place, -1]) for place, name in sizes}
-    numbers |= {f"AR{limit}": mean_of_known(arrays.recall[..., 0, m]) for m, limit in enumerate(arrays.limits)}
-    numbers |= {f"AR_{name}": mean_of_known(arrays.recall[..., place, -1]) for place, name in sizes}
+    numbers |= {f"AP_{name}": mean_of_numbers(arrays.precision[..., place, -1]) for place, name in sizes}
+    numbers |= {f"AR{limit}": mean_of_numbers(arrays.recall[..., 0, m]) for m, limit in enumerate(arrays.limits)}
+    numbers |= {f"AR_{name}": mean_of_numbers(arrays.recall[..., place, -1]) for place, name in sizes}
     return numbers
 
 
@@ -100,25 +100,25 @@ def coco_curve(hits: Float64, misses: Float64, positives: float) -> tuple[Float6
     return at_recalls, float(at_recalls.mean())
 
 
-def overlaps_coco(found_xywh: Float64, truth_xywh: Float64, crowd: Bool) -> Float64:
+def overlaps_coco(detected_xywh: Float64, truth_xywh: Float64, crowd: Bool) -> Float64:
     """IoU of every detection with every ground truth, in float64 and in pycocotools' order of operations.
 
     Args:
-        found_xywh: float64 ``(D, 4)``.
+        detected_xywh: float64 ``(D, 4)``.
         truth_xywh: float64 ``(G, 4)``, same unit.
         crowd: bool ``(G,)``: the denominator is the detection's area alone.
 
     Returns:
         float64 ``(D, G)``, 0..1.
     """
-    low = np.maximum(found_xywh[:, None, :2], truth_xywh[None, :, :2])
-    found_ends, truth_ends = found_xywh[:, :2] + found_xywh[:, 2:], truth_xywh[:, :2] + truth_xywh[:, 2:]
-    extent = np.minimum(found_ends[:, None], truth_ends[None]) - low
+    low = np.maximum(detected_xywh[:, None, :2], truth_xywh[None, :, :2])
+    detected_ends, truth_ends = detected_xywh[:, :2] + detected_xywh[:, 2:], truth_xywh[:, :2] + truth_xywh[:, 2:]
+    extent = np.minimum(detected_ends[:, None], truth_ends[None]) - low
     touching = (extent > 0).all(axis=-1)
     intersection = extent[..., 0] * extent[..., 1]
-    found_area = (found_xywh[:, 2] * found_xywh[:, 3])[:, None]
+    detected_area = (detected_xywh[:, 2] * detected_xywh[:, 3])[:, None]
     truth_area = (truth_xywh[:, 2] * truth_xywh[:, 3])[None]
-    union = np.where(crowd, found_area, found_area + truth_area - intersection)
+    union = np.where(crowd, detected_area, detected_area + truth_area - intersection)
     overlaps = np.zeros_like(intersection)
     return np.asarray(np.divide(intersection, union, out=overlaps, where=touching), np.float64)
 
@@ -154,15 +154,15 @@ def match_coco(overlaps: Float64, crowd: Bool, ignore: Bool) -> tuple[Bool, Bool
 def _judge_image(image: ScoredImage, class_id: int, limit: int) -> Judged:
     """Hits and misses ``(A, T, D)``, positives ``(A,)``."""
     truths = np.flatnonzero(image.truth_classes == class_id)
-    found = np.flatnonzero(image.found_classes == class_id)
-    found = found[rank_by_score(image.found_scores[found])[:limit]]
+    detections = np.flatnonzero(image.detected_classes == class_id)
+    detections = detections[rank_by_score(image.detected_scores[detections])[:limit]]
     crowd = image.truth_crowd[truths]
     ignore = crowd | _outside_areas(image.truth_areas[truths])
-    boxes = image.found_xywh_px[found]
+    boxes = image.detected_xywh_px[detections]
     matched, on_ignored = match_coco(overlaps_coco(boxes, image.truth_xywh_px[truths], crowd), crowd, ignore)
     outside = _outside_areas(boxes[:, 2] * boxes[:, 3])[:, None]
     return Judged(
-        scores=image.found_scores[found],
+        scores=image.detected_scores[detections],
         hits=matched & ~on_ignored,
         misses=~matched & ~outside,
         positives=(~ignore).sum(axis=1),

@@ -18,7 +18,7 @@ from xdet.detection.results import LINES_SCHEMA
 from xdet.detection.rows import require_entry
 from xdet.errors import DataError, UsageError
 from xdet.evaluation.dataset import Problem
-from xdet.evaluation.predictions import Found, Predictions, Seconds
+from xdet.evaluation.predictions import ImageDetections, Predictions, Seconds
 from xdet.pictures.images import hash_file
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ SUFFIXES = frozenset({".jsonl", ".parquet"})
 
 
 @dataclass(frozen=True, eq=False)
-class Detected:
+class DetectionFile:
     """The photographs of a results file."""
 
     file: str  # with the name of the model that made it
@@ -43,7 +43,7 @@ class Detected:
 
     def predictions(self, images: Sequence[LabelledImage]) -> Predictions:
         """What the file holds of those photographs; one that it has not, or without a result, is a problem."""
-        found: dict[int, Found] = {}
+        detections: dict[int, ImageDetections] = {}
         problems = []
         for image in images:
             entry = self.entries.get(hash_file(image.path))
@@ -55,14 +55,14 @@ class Detected:
                 message = f"image {image.id}: '{image.path}' has {actual} pixels, its annotation says {annotated}"
                 problems.append(Problem("images_of_another_size", message))
             else:
-                found[image.id] = entry.found
-        return Predictions(found, tuple(problems), Seconds())
+                detections[image.id] = entry.detections
+        return Predictions(detections, tuple(problems), Seconds())
 
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
     size_wh: tuple[int, int]
-    found: Found
+    detections: ImageDetections
     error: str | None
 
 
@@ -71,7 +71,7 @@ def is_detected(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def read_detected(path: Path, thresholds: Thresholds) -> Detected:
+def read_detected(path: Path, thresholds: Thresholds) -> DetectionFile:
     """Read results that were made at those thresholds, of all classes.
 
     Raises:
@@ -88,7 +88,7 @@ def read_detected(path: Path, thresholds: Thresholds) -> Detected:
         entries = {str(line["sha256"]): _read_entry(line, names) for line in lines}
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"'{path}' is a damaged results file of xdet detect; make it anew") from error
-    return Detected(f"{path} ({name})", sha256, runtime, dict(sorted(names.items())), entries)
+    return DetectionFile(f"{path} ({name})", sha256, runtime, dict(sorted(names.items())), entries)
 
 
 def _require_comparable(path: Path, used: Mapping[str, Any], classes: object, thresholds: Thresholds) -> None:
@@ -126,7 +126,7 @@ def _entries(path: Path) -> Iterator[Mapping[str, Any]]:
 def _read_entry(line: Mapping[str, Any], names: dict[int, str]) -> _Entry:
     """One photograph; the names of its classes are added to ``names``."""
     if line.get("error") is not None:
-        return _Entry((0, 0), Found.from_lists([], [], []), str(line["error"]))
+        return _Entry((0, 0), ImageDetections.from_lists([], [], []), str(line["error"]))
     size_wh = (int(line["width"]), int(line["height"]))
     if min(size_wh) < 1:
         raise ValueError(f"a photograph of {size_wh} pixels")
@@ -134,9 +134,9 @@ def _read_entry(line: Mapping[str, Any], names: dict[int, str]) -> _Entry:
     for detection in detections:
         names.setdefault(int(detection["class_id"]), str(detection["class_name"]))
     corners_px = np.array([detection["box_xyxy_px"] for detection in detections], np.float64).reshape(-1, 4)
-    found = Found.from_lists(
+    image_detections = ImageDetections.from_lists(
         corners_px / np.array(size_wh * 2),
         [detection["score"] for detection in detections],
         [detection["class_id"] for detection in detections],
     )
-    return _Entry(size_wh, found, None)
+    return _Entry(size_wh, image_detections, None)

@@ -20,8 +20,8 @@ from converters.spec import Thresholds
 from xdet.errors import DataError, ModelError, UsageError
 from xdet.evaluation.bootstrap import difference, draw_weights, resample_average
 from xdet.evaluation.dataset import read_coco
-from xdet.evaluation.detected import Detected, is_detected, read_detected
-from xdet.evaluation.predictions import Found, KeptPredictions, name_run, predict, truncation_table
+from xdet.evaluation.detected import DetectionFile, is_detected, read_detected
+from xdet.evaluation.predictions import ImageDetections, KeptPredictions, name_run, predict, truncation_table
 from xdet.evaluation.protocols import PROTOCOLS, CrowdRule, Protocol, ProtocolName, Setting
 from xdet.evaluation.records import ScoredImage
 from xdet.evaluation.results import Comparison, Evaluation, EvaluationOptions, ModelResult
@@ -50,7 +50,7 @@ class ModelRun:
     runtime: str
     network_size_wh: tuple[int, int]  # the network's input in pixels
     categories: dict[int, int]  # its class numbers -> category ids, as far as the annotations have them
-    found: dict[int, Found]  # by image id
+    detections: dict[int, ImageDetections]  # by image id
     problems: tuple[Problem, ...]  # photographs that it could not be given
     seconds: Seconds
     resumed: int  # photographs whose results were taken from an earlier run
@@ -191,9 +191,9 @@ def evaluated_files(models: Iterable[Path], images: Path, annotations: Path) -> 
     yield from (image.path for image in read_coco(annotations, images).images)
 
 
-def _require_usable(runtime: Runtime | Detected, dataset: Dataset, options: EvaluationOptions) -> dict[int, int]:
+def _require_usable(runtime: Runtime | DetectionFile, dataset: Dataset, options: EvaluationOptions) -> dict[int, int]:
     """Refuse a model that cannot be evaluated with these options; gives its class numbers -> category ids."""
-    if isinstance(runtime, Detected):
+    if isinstance(runtime, DetectionFile):
         return _match_classes(runtime.file, runtime.class_names, dataset)
     require_thresholds(options.thresholds, runtime)
     if options.truncate_input:
@@ -202,7 +202,7 @@ def _require_usable(runtime: Runtime | Detected, dataset: Dataset, options: Eval
 
 
 def _shared_categories(
-    runtimes: Sequence[Runtime | Detected], matched: Sequence[dict[int, int]], dataset: Dataset
+    runtimes: Sequence[Runtime | DetectionFile], matched: Sequence[dict[int, int]], dataset: Dataset
 ) -> list[int]:
     """The category ids that the models find, rising; the same for all of them."""
     first = set(matched[0].values())
@@ -218,7 +218,7 @@ def _shared_categories(
 
 
 def _run(
-    runtime: Runtime | Detected,
+    runtime: Runtime | DetectionFile,
     categories: dict[int, int],
     dataset: Dataset,
     options: EvaluationOptions,
@@ -228,9 +228,9 @@ def _run(
     advance: Callable[[int], object],
 ) -> ModelRun:
     """Run one model, or take what an earlier run has kept."""
-    if isinstance(runtime, Detected):
+    if isinstance(runtime, DetectionFile):
         predictions, taken = runtime.predictions(dataset.images), {}
-        resumed, size_wh = len(predictions.found), (0, 0)  # which the protocol of results does not need
+        resumed, size_wh = len(predictions.detections), (0, 0)  # which the protocol of results does not need
         advance(len(dataset.images))
     else:
         run = name_run(runtime, options)
@@ -238,9 +238,9 @@ def _run(
         resumed, size_wh = len(taken), (runtime.spec.image.width, runtime.spec.image.height)
         advance(resumed)
 
-        def remember(image: LabelledImage, found: Found) -> None:
+        def remember(image: LabelledImage, detections: ImageDetections) -> None:
             if kept is not None:
-                kept.add(run, image, found)
+                kept.add(run, image, detections)
             advance(1)
 
         missing = [image for image in dataset.images if image.id not in taken]
@@ -251,7 +251,7 @@ def _run(
         runtime=runtime.name,
         network_size_wh=size_wh,
         categories=categories,
-        found=taken | predictions.found,
+        detections=taken | predictions.detections,
         problems=predictions.problems,
         seconds=predictions.seconds,
         resumed=resumed,
@@ -279,7 +279,7 @@ def _score_runs(
     ignored = Counter(dataset.ignored)
     problems = {problem.message: problem for run in runs for problem in run.problems}
     ignored.update(problem.kind for problem in problems.values())
-    usable = [image for image in dataset.images if all(image.id in run.found for run in runs)]
+    usable = [image for image in dataset.images if all(image.id in run.detections for run in runs)]
     truths = [_only_categories(image, categories, options, ignored) for image in usable]
     counted = [image for image in truths if options.max_gt is None or len(image.areas) <= options.max_gt]
     ignored["images_over_max_gt"] += len(truths) - len(counted)
@@ -326,12 +326,11 @@ def _only_categories(
     image: LabelledImage, categories: Sequence[int], options: EvaluationOptions, ignored: Counter[str]
 ) -> LabelledImage:
     """The image with the ground truths that count, crowds treated by the options."""
-    mine = np.isin(image.category_ids, categories)
-    ignored["annotations_of_other_categories"] += int((~mine).sum())
-    kept = mine
+    kept = np.isin(image.category_ids, categories)
+    ignored["annotations_of_other_categories"] += int((~kept).sum())
     if options.crowd == "drop":
-        kept = mine & ~image.crowd
-        ignored["crowds_dropped"] += int((mine & image.crowd).sum())
+        ignored["crowds_dropped"] += int((kept & image.crowd).sum())
+        kept &= ~image.crowd
     return replace(
         image,
         boxes_xywh_px=image.boxes_xywh_px[kept],
@@ -343,19 +342,19 @@ def _only_categories(
 
 def _scored_image(image: LabelledImage, run: ModelRun, categories: Sequence[int], ignored: Counter[str]) -> ScoredImage:
     """Ground truth and detections with classes numbered by the place of their category."""
-    found = run.found[image.id]
-    known = np.isin(found.classes, list(run.categories))
-    own = np.array([run.categories[number] for number in found.classes[known].tolist()], np.int64)
-    ignored["detections_without_category"] += int((~known).sum())
+    detections = run.detections[image.id]
+    kept = np.isin(detections.classes, list(run.categories))
+    category_ids = np.array([run.categories[number] for number in detections.classes[kept].tolist()], np.int64)
+    ignored["detections_without_category"] += int((~kept).sum())
     return ScoredImage(
         size_wh=image.size_wh,
         truth_xywh_px=image.boxes_xywh_px,
         truth_areas=image.areas,
         truth_classes=np.searchsorted(categories, image.category_ids).astype(np.int64),
         truth_crowd=image.crowd,
-        found_xyxy=found.boxes_xyxy[known].astype(np.float64),
-        found_scores=found.scores[known].astype(np.float64),
-        found_classes=np.searchsorted(categories, own).astype(np.int64),
+        detected_xyxy=detections.boxes_xyxy[kept].astype(np.float64),
+        detected_scores=detections.scores[kept].astype(np.float64),
+        detected_classes=np.searchsorted(categories, category_ids).astype(np.int64),
     )
 
 
@@ -369,7 +368,7 @@ def _compare(results: Sequence[ModelResult], protocol: Protocol, num_images: int
         drawn = [resample_average(result.score.rankings, protocol.curve, thresholds, weights) for result in results]
         first = results[0].score.metrics[name]
         for index, result in enumerate(results[1:], 1):
-            own = result.score.metrics[name]
-            if first is not None and own is not None:
-                comparisons.append(Comparison(index, name, difference(own - first, drawn[0], drawn[index])))
+            second = result.score.metrics[name]
+            if first is not None and second is not None:
+                comparisons.append(Comparison(index, name, difference(second - first, drawn[0], drawn[index])))
     return tuple(comparisons)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class ImageDetections:
     """What a model found in one photograph, best score first."""
 
     boxes_xyxy: NDArray[np.float32]  # (D, 4), corners as fractions of the photograph
@@ -53,7 +53,7 @@ class Found:
     classes: NDArray[np.int32]  # (D,), the model's own numbers
 
     @classmethod
-    def from_lists(cls, boxes_xyxy: object, scores: object, classes: object) -> Found:
+    def from_lists(cls, boxes_xyxy: object, scores: object, classes: object) -> ImageDetections:
         """Of numbers that were read from a file.
 
         Raises:
@@ -61,12 +61,12 @@ class Found:
         """
         with np.errstate(over="ignore"):  # beyond float32 is infinite
             boxes, score_array = np.array(boxes_xyxy, np.float32), np.array(scores, np.float32)
-        found = cls(boxes.reshape(len(score_array), 4), score_array, np.array(classes, np.int32))
-        if not found.classes.shape == score_array.shape == (len(score_array),):
-            raise ValueError(f"{found.classes.shape} classes for {score_array.shape} scores")
+        detections = cls(boxes.reshape(len(score_array), 4), score_array, np.array(classes, np.int32))
+        if not detections.classes.shape == score_array.shape == (len(score_array),):
+            raise ValueError(f"{detections.classes.shape} classes for {score_array.shape} scores")
         if not (np.isfinite(boxes).all() and np.isfinite(score_array).all()):
             raise ValueError("a box or score is not finite")
-        return found
+        return detections
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Seconds:
 class Predictions:
     """One model's results, by image id, with the images it has none for."""
 
-    found: dict[int, Found]
+    detections: dict[int, ImageDetections]
     problems: tuple[Problem, ...]
     seconds: Seconds
 
@@ -98,7 +98,7 @@ def predict(
     options: EvaluationOptions,
     *,
     workers: int,
-    on_result: Callable[[LabelledImage, Found], object],
+    on_result: Callable[[LabelledImage, ImageDetections], object],
 ) -> Predictions:
     """Run an open model over photographs, ``workers`` at the same time; one that cannot be used is a problem instead.
 
@@ -106,12 +106,12 @@ def predict(
     """
     started = time.perf_counter()
     problems: list[Problem] = []
-    found: dict[int, Found] = {}
+    detections: dict[int, ImageDetections] = {}
     read_s = resize_s = network_s = 0.0
     table = truncation_table(runtime.spec, runtime.file) if options.truncate_input else None
     turns = network_turns(runtime)
 
-    def detect(batch: Sequence[Prepared]) -> list[tuple[Found, Prepared, float]]:
+    def detect(batch: Sequence[Prepared]) -> list[tuple[ImageDetections, Prepared, float]]:
         pixels = stack_pixels(batch)
         pixels = pixels if table is None else table[pixels]
         with turns:
@@ -126,11 +126,11 @@ def predict(
             kind = "images_of_another_size" if isinstance(result, OtherSizeError) else "unreadable_images"
             problems.append(Problem(kind, f"image {image.id}: {result}"))
             continue
-        found[image.id], prepared, each_s = result
+        detections[image.id], prepared, each_s = result
         read_s, resize_s, network_s = read_s + prepared.read_s, resize_s + prepared.resize_s, network_s + each_s
-        on_result(image, found[image.id])
+        on_result(image, detections[image.id])
     seconds = Seconds(read_s, resize_s, network_s, time.perf_counter() - started)
-    return Predictions(found, tuple(problems), seconds)
+    return Predictions(detections, tuple(problems), seconds)
 
 
 def truncation_table(spec: DetectorSpec, file: str) -> NDArray[np.uint8] | None:
@@ -163,10 +163,10 @@ def truncation_table(spec: DetectorSpec, file: str) -> NDArray[np.uint8] | None:
     return np.maximum(pixels - 1, 0).astype(np.uint8)
 
 
-def _row(result: BatchDetections, row: int, placement: Placement) -> Found:
+def _row(result: BatchDetections, row: int, placement: Placement) -> ImageDetections:
     valid = slice(0, int(result.num_detections[row]))
     boxes = placement.to_photograph(result.boxes_xyxy[row, valid])
-    return Found(boxes, result.scores[row, valid], result.classes[row, valid])
+    return ImageDetections(boxes, result.scores[row, valid], result.classes[row, valid])
 
 
 def _prepare_fitting(image: LabelledImage, network: ImageInput) -> Prepared:
@@ -201,7 +201,7 @@ class KeptPredictions:
 
     def __init__(self, path: Path) -> None:
         # (run, image id) -> SHA-256 of the photograph -> result
-        self._lines: dict[tuple[str, int], dict[str, Found]] = {}
+        self._lines: dict[tuple[str, int], dict[str, ImageDetections]] = {}
         self._file = AppendedFile(
             path,
             HEADER,
@@ -212,17 +212,17 @@ class KeptPredictions:
             headless=True,
         )
 
-    def take(self, run: str, images: Sequence[LabelledImage]) -> dict[int, Found]:
+    def take(self, run: str, images: Sequence[LabelledImage]) -> dict[int, ImageDetections]:
         """What this run has found in those photographs that have not changed since, by image id."""
         taken = {}
         for image in images:
             versions = self._lines.get((run, image.id))
-            found = None if versions is None else versions.get(hash_file(image.path))
-            if found is not None:
-                taken[image.id] = found
+            detections = None if versions is None else versions.get(hash_file(image.path))
+            if detections is not None:
+                taken[image.id] = detections
         return taken
 
-    def add(self, run: str, image: LabelledImage, found: Found) -> None:
+    def add(self, run: str, image: LabelledImage, detections: ImageDetections) -> None:
         """Append one line.
 
         Raises:
@@ -232,9 +232,9 @@ class KeptPredictions:
             "run": run,
             "image": image.id,
             "sha256": hash_file(image.path),
-            "boxes_xyxy": found.boxes_xyxy.tolist(),
-            "scores": found.scores.tolist(),
-            "classes": found.classes.tolist(),
+            "boxes_xyxy": detections.boxes_xyxy.tolist(),
+            "scores": detections.scores.tolist(),
+            "classes": detections.classes.tolist(),
         }
         self._file.append(json.dumps(line).encode("ascii") + b"\n")
 
@@ -244,10 +244,10 @@ class KeptPredictions:
         try:
             entry = json.loads(line)
             key, sha256 = (str(entry["run"]), int(entry["image"])), str(entry["sha256"])
-            found = Found.from_lists(entry["boxes_xyxy"], entry["scores"], entry["classes"])
+            detections = ImageDetections.from_lists(entry["boxes_xyxy"], entry["scores"], entry["classes"])
         except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
             return None
-        self._lines.setdefault(key, {})[sha256] = found
+        self._lines.setdefault(key, {})[sha256] = detections
         return ""
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from xdet.evaluation.coco import coco_curve, evaluate_coco, summarize_coco
-from xdet.evaluation.records import Ranking, mean_of_known
+from xdet.evaluation.records import Ranking, mean_of_numbers
 from xdet.evaluation.zoo import rank_zoo, zoo_3_curve, zoo_4_curve
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Protocol:
             for ranking in rankings
         )
         means = {
-            name: mean_of_known(np.array([values[name] for values in per_class], np.float64))
+            name: mean_of_numbers(np.array([values[name] for values in per_class], np.float64))
             for name in self.averages
             if name not in metrics
         }
@@ -73,7 +73,7 @@ class Protocol:
         return Score({**metrics, **means}, per_class, rankings, np.asarray(precision, np.float64))
 
     def _average(self, ranking: Ranking, thresholds: Sequence[int]) -> float | None:
-        return mean_of_known(np.array([ranking.curve(threshold, self.curve)[1] for threshold in thresholds]))
+        return mean_of_numbers(np.array([ranking.curve(threshold, self.curve)[1] for threshold in thresholds]))
 
 
 def _rank_coco(images: Sequence[ScoredImage], setting: Setting, _: float) -> Ranked:

@@ -31,27 +31,27 @@ class ScoredImage:
     truth_areas: Float64  # (G,), the annotated area in square pixels (of a mask where there is one)
     truth_classes: Int64  # (G,)
     truth_crowd: Bool  # (G,): a crowd; detections inside it count neither as hits nor as misses
-    found_xyxy: Float64  # (D, 4), corners as fractions of the photograph
-    found_scores: Float64  # (D,)
-    found_classes: Int64  # (D,)
+    detected_xyxy: Float64  # (D, 4), corners as fractions of the photograph
+    detected_scores: Float64  # (D,)
+    detected_classes: Int64  # (D,)
 
     def __post_init__(self) -> None:
-        truths, found = len(self.truth_areas), len(self.found_scores)
+        truths, detections = len(self.truth_areas), len(self.detected_scores)
         expected = {
             "truth_xywh_px": (truths, 4),
             "truth_classes": (truths,),
             "truth_crowd": (truths,),
-            "found_xyxy": (found, 4),
-            "found_classes": (found,),
+            "detected_xyxy": (detections, 4),
+            "detected_classes": (detections,),
         }
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}, expected {shape}")
 
     @property
-    def found_xywh_px(self) -> Float64:
+    def detected_xywh_px(self) -> Float64:
         """float64 ``(D, 4)``: x, y, width, height in pixels of the photograph."""
-        corners = self.found_xyxy * np.array(self.size_wh * 2, np.float64)
+        corners = self.detected_xyxy * np.array(self.size_wh * 2, np.float64)
         return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
 
 
@@ -101,7 +101,7 @@ def rank_by_score(scores: Float64) -> Int64:
     return np.asarray(np.argsort(-scores, kind="stable"), np.int64)
 
 
-def mean_of_known(values: Float64) -> float | None:
+def mean_of_numbers(values: Float64) -> float | None:
     """The mean of the entries that are not NaN; None where all are."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else None
+    numbers = values[~np.isnan(values)]
+    return float(numbers.mean()) if len(numbers) else None

@@ -75,10 +75,10 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """All that ``evaluate`` found out.
+    """What ``evaluate`` gives.
 
     Attributes:
-        options: what was asked.
+        options: what decides the numbers.
         annotations: the annotations' file.
         annotations_sha256: of its bytes.
         class_names: the classes that models and annotations share, as the annotations spell them.

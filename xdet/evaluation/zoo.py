@@ -73,38 +73,41 @@ def truth_pixels(image: ScoredImage, network_size_wh: tuple[int, int]) -> Int64:
     return np.asarray(np.clip(pixels, 0, np.array(network_size_wh * 2) - 1), np.int64)
 
 
-def found_pixels(image: ScoredImage, network_size_wh: tuple[int, int]) -> Int64:
+def detected_pixels(image: ScoredImage, network_size_wh: tuple[int, int]) -> Int64:
     """Detections as int64 ``(D, 4)`` corners in pixels of the network's input."""
-    return np.asarray(np.rint(image.found_xyxy * np.array(network_size_wh * 2)), np.int64)
+    return np.asarray(np.rint(image.detected_xyxy * np.array(network_size_wh * 2)), np.int64)
 
 
-def overlaps_zoo(found_xyxy: Int64, truth_xyxy: Int64) -> Float64:
+def overlaps_zoo(detected_xyxy: Int64, truth_xyxy: Int64) -> Float64:
     """IoU of integer boxes with inclusive corners.
 
     Args:
-        found_xyxy: int64 ``(D, 4)``.
+        detected_xyxy: int64 ``(D, 4)``.
         truth_xyxy: int64 ``(G, 4)``, same unit.
 
     Returns:
         float64 ``(D, G)``, 0..1; 0 where no pixel is shared.
     """
-    low = np.maximum(found_xyxy[:, None, :2], truth_xyxy[None, :, :2])
-    extent = np.minimum(found_xyxy[:, None, 2:], truth_xyxy[None, :, 2:]) - low + 1
+    low = np.maximum(detected_xyxy[:, None, :2], truth_xyxy[None, :, :2])
+    extent = np.minimum(detected_xyxy[:, None, 2:], truth_xyxy[None, :, 2:]) - low + 1
     intersection = np.where((extent > 0).all(axis=-1), extent[..., 0] * extent[..., 1], 0)
-    union = _areas(found_xyxy)[:, None] + _areas(truth_xyxy)[None] - intersection
+    union = _areas(detected_xyxy)[:, None] + _areas(truth_xyxy)[None] - intersection
     return np.asarray(intersection / union, np.float64)
 
 
 def _judge_image(image: ScoredImage, class_id: int, network_size_wh: tuple[int, int], iou_threshold: float) -> Judged:
     """Ranking all images together and then matching gives the same: a detection competes within its image only."""
-    truth, found = truth_pixels(image, network_size_wh), found_pixels(image, network_size_wh)
+    truth, detected = truth_pixels(image, network_size_wh), detected_pixels(image, network_size_wh)
     truths = np.flatnonzero((image.truth_classes == class_id) & truth.any(axis=1))
-    mine = np.flatnonzero((image.found_classes == class_id) & found.any(axis=1))
-    mine = mine[rank_by_score(image.found_scores[mine])]
+    detections = np.flatnonzero((image.detected_classes == class_id) & detected.any(axis=1))
+    detections = detections[rank_by_score(image.detected_scores[detections])]
     crowd = image.truth_crowd[truths]
-    hits, on_crowd = _match(overlaps_zoo(found[mine], truth[truths]), crowd, iou_threshold)
+    hits, on_crowd = _match(overlaps_zoo(detected[detections], truth[truths]), crowd, iou_threshold)
     return Judged(
-        scores=image.found_scores[mine], hits=hits[None], misses=(~hits & ~on_crowd)[None], positives=(~crowd).sum()
+        scores=image.detected_scores[detections],
+        hits=hits[None],
+        misses=(~hits & ~on_crowd)[None],
+        positives=(~crowd).sum(),
     )
 
 

@@ -26,17 +26,17 @@ def scored_image(
 ) -> ScoredImage:
     """An image from ``(x, y, width, height), class, crowd`` and ``(x, y, width, height), score, class`` in pixels."""
     truth_xywh = np.array([box for box, _, _ in truths], np.float64).reshape(-1, 4)
-    found_xywh = np.array([box for box, _, _ in found], np.float64).reshape(-1, 4)
-    corners = np.concatenate([found_xywh[:, :2], found_xywh[:, :2] + found_xywh[:, 2:]], axis=1)
+    detected_xywh = np.array([box for box, _, _ in found], np.float64).reshape(-1, 4)
+    corners = np.concatenate([detected_xywh[:, :2], detected_xywh[:, :2] + detected_xywh[:, 2:]], axis=1)
     return ScoredImage(
         size_wh=size,
         truth_xywh_px=truth_xywh,
         truth_areas=truth_xywh[:, 2] * truth_xywh[:, 3],
         truth_classes=np.array([class_id for _, class_id, _ in truths], np.int64),
         truth_crowd=np.array([crowd for _, _, crowd in truths], np.bool_),
-        found_xyxy=corners / np.array(size * 2),
-        found_scores=np.array([score for _, score, _ in found], np.float64),
-        found_classes=np.array([class_id for _, _, class_id in found], np.int64),
+        detected_xyxy=corners / np.array(size * 2),
+        detected_scores=np.array([score for _, score, _ in found], np.float64),
+        detected_classes=np.array([class_id for _, _, class_id in found], np.int64),
     )
 
 
@@ -65,7 +65,10 @@ def pycocotools_arrays(
                 }
             )
         for box, score, class_id in zip(
-            image.found_xywh_px.tolist(), image.found_scores.tolist(), image.found_classes.tolist(), strict=True
+            image.detected_xywh_px.tolist(),
+            image.detected_scores.tolist(),
+            image.detected_classes.tolist(),
+            strict=True,
         ):
             results.append({"image_id": image_id, "category_id": class_id + 1, "bbox": box, "score": score})
     truth = COCO()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from xdet.evaluation.protocols import PROTOCOLS, Setting
 from xdet.evaluation.records import RECALLS, ScoredImage
-from xdet.evaluation.zoo import found_pixels, overlaps_zoo, rank_zoo, truth_pixels, zoo_3_curve, zoo_4_curve
+from xdet.evaluation.zoo import detected_pixels, overlaps_zoo, rank_zoo, truth_pixels, zoo_3_curve, zoo_4_curve
 
 NETWORK = (20, 20)
 Corners = tuple[float, float, float, float]
@@ -31,9 +31,9 @@ def image_of(
         truth_areas=np.ones(len(truths)),
         truth_classes=np.zeros(len(truths), np.int64),
         truth_crowd=np.isin(np.arange(len(truths)), crowd),
-        found_xyxy=boxes / np.array(size * 2),
-        found_scores=np.array([score for _, score in found], np.float64),
-        found_classes=np.zeros(len(found), np.int64),
+        detected_xyxy=boxes / np.array(size * 2),
+        detected_scores=np.array([score for _, score in found], np.float64),
+        detected_classes=np.zeros(len(found), np.int64),
     )
 
 
@@ -60,15 +60,15 @@ def test_boxes_are_rounded_half_to_even_in_pixels_of_the_network() -> None:
     """200 x 100 pixels on 20 x 20: x / 10, y / 5. 25 -> 2.5 -> 2, 12.5 -> 2.5 -> 2, 75 -> 7.5 -> 8, 51 -> 10.2."""
     image = image_of([(25, 12.5, 75, 51)], [((25, 12.5, 75, 51), 0.5)], size=(200, 100))
     assert truth_pixels(image, NETWORK).tolist() == [[2, 2, 8, 10]]
-    assert found_pixels(image, NETWORK).tolist() == [[2, 2, 8, 10]]
+    assert detected_pixels(image, NETWORK).tolist() == [[2, 2, 8, 10]]
 
 
 def test_ground_truth_is_clipped_to_the_last_pixel_and_detections_are_not() -> None:
     image = image_of([(-3, 1, 25, 20)], [((0, 1, 20, 20), 0.5)])
     assert truth_pixels(image, NETWORK).tolist() == [[0, 1, 19, 19]]
-    assert found_pixels(image, NETWORK).tolist() == [[0, 1, 20, 20]]
+    assert detected_pixels(image, NETWORK).tolist() == [[0, 1, 20, 20]]
     # 20 x 19 pixels of truth inside 21 x 20 of the detection
-    assert overlaps_zoo(found_pixels(image, NETWORK), truth_pixels(image, NETWORK)).tolist() == [[380 / 420]]
+    assert overlaps_zoo(detected_pixels(image, NETWORK), truth_pixels(image, NETWORK)).tolist() == [[380 / 420]]
 
 
 @pytest.mark.parametrize(
