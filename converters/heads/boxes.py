@@ -16,13 +16,13 @@ Float32 = NDArray[np.float32]
 def corners_from_centers(centers_xy: Float32, half_sizes_wh: Float32, *, axis: int = -1) -> Float32:
     """Corners x1, y1, x2, y2 along ``axis`` of float32 centres and half sizes, x and y along ``axis``.
 
-    Half sizes are >= 0; infinity gives infinite corners. ``axis`` is -1, or 1 where boxes are along the last axis instead.
+    Half sizes are >= 0; infinity gives infinite corners. ``axis`` is -1, or 1 where boxes are along the last axis.
     """
     return np.concatenate([centers_xy - half_sizes_wh, centers_xy + half_sizes_wh], axis=axis)
 
 
 def clip_xyxy(boxes_xyxy: Float32, low: float = 0.0, high: float = 1.0) -> Float32:
-    """Clip every coordinate of float32 boxes, infinite ones too; a box outside collapses to the border and has no area."""
+    """Clip every coordinate of float32 boxes, infinite ones too; a box outside collapses to the border."""
     return np.clip(boxes_xyxy, np.float32(low), np.float32(high))
 
 

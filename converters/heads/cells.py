@@ -13,6 +13,7 @@ import numpy as np
 
 from converters.heads.arithmetic import cells_xy, clipped_corners, clipped_corners_nodes, concat_nodes, integers
 from converters.heads.base import Head, RawOutput, level_outputs
+from converters.heads.boxes import Float32
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from converters.graph import GraphWriter
-    from converters.heads.boxes import Float32
 
 Level = tuple[int, int, int]  # rows, columns, boxes per cell
+Shift = float | Float32  # of all cells, or of every box's
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +87,20 @@ class CellHead(Head):
         cells, grid_wh = self._cells_and_grids()
         return (cells + np.float32(0.5)) / grid_wh
 
+    def _centers_in_grid(self, offsets_xy: Float32, shift: Shift = 0) -> Float32:
+        """Centres as fractions of the image, of offsets from cells that are shifted up and to the left, in cells."""
+        cells, grid_wh = self._cells_and_grids()
+        return np.asarray((offsets_xy + (cells - np.float32(shift))) / grid_wh, np.float32)
 
-def centers_in_grid(offsets_xy: Float32, cells: Float32, grid_wh: Float32) -> Float32:
-    """Centres as fractions of the image, of offsets from cells in cells: ``(N, B, 2)``."""
-    return np.asarray((offsets_xy + cells) / grid_wh, np.float32)
-
-
-def center_nodes(writer: GraphWriter, offsets: ir.Value, cells: Float32, grid_wh: Float32) -> ir.Value:
-    """The twin of ``centers_in_grid``."""
-    shifted = writer.op("Add", [offsets, writer.constant(cells, "head/cells_xy")], "head/centers_xy_cells")
-    return writer.op("Div", [shifted, writer.constant(grid_wh, "head/grid_wh")], "head/centers_xy")
+    def _center_nodes(
+        self, writer: GraphWriter, offsets: ir.Value, shift: Shift = 0, *, one_grid: bool = False
+    ) -> ir.Value:
+        """The twin of ``_centers_in_grid``; with ``one_grid`` its size is written once instead of for every box."""
+        cells, grid_wh = self._cells_and_grids()
+        moved = writer.constant(cells - np.float32(shift), "head/cells_xy")
+        shifted = writer.op("Add", [offsets, moved], "head/centers_xy_cells")
+        size = writer.constant(grid_wh[0] if one_grid else grid_wh, "head/grid_wh")
+        return writer.op("Div", [shifted, size], "head/centers_xy")
 
 
 def exponential_boxes(centers_xy: Float32, logarithms_wh: Float32, sizes_wh: Float32) -> Float32:

@@ -28,7 +28,7 @@ from converters.heads.arithmetic import (
     split_scores,
 )
 from converters.heads.boxes import Float32, corners_from_centers
-from converters.heads.cells import CellHead, Level, center_nodes, centers_in_grid
+from converters.heads.cells import CellHead, Level
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +65,7 @@ class FastestDet(CellHead):
     def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
         rows, two = CellHead.rows(self, outputs), np.float32(2)
         tanh = two * sigmoid(two * rows[..., 1:3]) - np.float32(1)
-        centers = centers_in_grid(tanh, *self._cells_and_grids())
+        centers = self._centers_in_grid(tanh)
         objectness = np.power(np.maximum(rows[..., 0:1], np.float32(0)), OBJECTNESS_POWER)
         classes = np.power(np.maximum(rows[..., 5:], np.float32(0)), CLASS_POWER)
         return clipped_corners(centers, sigmoid(rows[..., 3:5]) / two), np.asarray(objectness * classes, np.float32)
@@ -78,8 +78,7 @@ class FastestDet(CellHead):
         one, two = writer.constant(np.float32(1), "head/one_cell"), writer.constant(np.float32(2), "head/two")
         halved = sigmoid_nodes(writer, writer.op("Mul", [two, xy], "head/double_xy"), "head/sigmoid_xy")
         tanh = writer.op("Sub", [writer.op("Mul", [two, halved], "head/doubled_xy"), one], "head/tanh_xy")
-        cells, grid_wh = self._cells_and_grids()
-        centers = center_nodes(writer, tanh, cells, grid_wh[0])
+        centers = self._center_nodes(writer, tanh, one_grid=True)
         half = writer.op("Div", [sigmoid_nodes(writer, wh, "head/sizes_wh"), two], "head/half_sizes_wh")
         boxes = clipped_corners_nodes(writer, centers, half, "head/boxes")
         powers = []

@@ -44,14 +44,7 @@ from converters.heads.arithmetic import (
 )
 from converters.heads.base import RawOutput, level_outputs, lists_to_tuples, require_pair
 from converters.heads.boxes import Float32, corners_from_centers
-from converters.heads.cells import (
-    CellHead,
-    Level,
-    center_nodes,
-    centers_in_grid,
-    exponential_box_nodes,
-    exponential_boxes,
-)
+from converters.heads.cells import CellHead, Level, Shift, exponential_box_nodes, exponential_boxes
 from converters.heads.yolo_v2 import decode_scores, encode_scores
 
 if TYPE_CHECKING:
@@ -160,9 +153,9 @@ class YoloV3(AnchorHead):
 
     def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
         rows = self.rows(outputs)
-        cells, grid_wh, scales = self._scaled_cells()
+        scales, shift = self._scales_and_shift()
         offsets = sigmoid(rows[..., 0:2])
-        centers = centers_in_grid(offsets if scales is None else offsets * scales, cells, grid_wh)
+        centers = self._centers_in_grid(offsets if scales is None else offsets * scales, shift)
         boxes = exponential_boxes(centers, rows[..., 2:4], self._anchors_wh())
         if self.class_activation == "softmax":
             return boxes, decode_scores(rows[..., 4:5], rows[..., 5:])
@@ -173,12 +166,12 @@ class YoloV3(AnchorHead):
         rows = self._row_nodes(writer, outputs)
         names = ["head/raw_xy", "head/raw_wh", "head/raw_objectness", "head/class_logits"]
         xy, wh, objectness, classes = split_nodes(writer, rows, [2, 2, 1, self.num_classes], names, axis=2)
-        cells, grid_wh, scales = self._scaled_cells()
+        scales, shift = self._scales_and_shift()
         offsets = sigmoid_nodes(writer, xy, "head/offsets_xy")
         if scales is not None:
             factors = writer.constant(scales, "head/xy_scales")
             offsets = writer.op("Mul", [offsets, factors], "head/offsets_xy_scaled")
-        centers = center_nodes(writer, offsets, cells, grid_wh)
+        centers = self._center_nodes(writer, offsets, shift)
         boxes = exponential_box_nodes(writer, centers, wh, self._anchors_wh())
         if self.class_activation == "softmax" and self.num_classes == 1:
             return boxes, sigmoid_nodes(writer, objectness, "head/scores")
@@ -191,22 +184,21 @@ class YoloV3(AnchorHead):
 
     def encode(self, boxes_xyxy: Float32, scores: Float32) -> tuple[Float32, ...]:
         """Raw outputs of boxes and scores; see ``Head``. A centre stays as near its cell as the scale says."""
-        cells, grid_wh, scales = self._scaled_cells()
+        (cells, grid_wh), (scales, shift) = self._cells_and_grids(), self._scales_and_shift()
         centers, sizes = centers_and_sizes(boxes_xyxy)
-        offsets = (centers * grid_wh - cells) / (np.float32(1) if scales is None else scales)
+        offsets = (centers * grid_wh - (cells - np.float32(shift))) / (np.float32(1) if scales is None else scales)
         wh = np.log(np.maximum(sizes, SMALLEST_SIZE) / self._anchors_wh())
         if self.class_activation == "softmax":
             return self._outputs_of(logit(offsets.clip(0, 1)), wh, *encode_scores(scores))
         return self._outputs_of(logit(offsets.clip(0, 1)), wh, *map(logit, split_scores(scores)))
 
-    def _scaled_cells(self) -> tuple[Float32, Float32, Float32 | None]:
-        """Cells less half of what the scale adds, grids, and the scales ``(B, 1)``; None where each is 1."""
-        cells, grid_wh = self._cells_and_grids()
+    def _scales_and_shift(self) -> tuple[Float32 | None, Shift]:
+        """The scale of every box ``(B, 1)``, and half of what it adds; None and 0 where each is 1."""
         if all(grid.xy_scale == 1 for grid in self.grids):
-            return cells, grid_wh, None
+            return None, 0
         of_grids = np.array([[grid.xy_scale] for grid in self.grids], np.float32)
         scales = np.repeat(of_grids, self._counts(), axis=0)
-        return cells - (scales - np.float32(1)) / np.float32(2), grid_wh, scales
+        return scales, (scales - np.float32(1)) / np.float32(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,21 +229,19 @@ class YoloV5Raw(AnchorHead):
         return level_outputs([(each, rows, columns, self._width()) for rows, columns, each in self._levels()])
 
     def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
-        cells, grid_wh = self._cells_and_grids()
         activated = sigmoid(self.rows(outputs))
         xy, wh = activated[..., 0:2], activated[..., 2:4]
-        centers = centers_in_grid(xy + xy, cells - np.float32(0.5), grid_wh)
+        centers = self._centers_in_grid(xy + xy, 0.5)
         half_sizes = wh * wh * (self._anchors_wh() * np.float32(2))
         return clipped_corners(centers, half_sizes), activated[..., 4:5] * activated[..., 5:]
 
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """The twin of ``decode``."""
-        cells, grid_wh = self._cells_and_grids()
         names = ["head/activated_xy", "head/activated_wh", "head/objectness", "head/class_probabilities"]
         activated = sigmoid_nodes(writer, self._row_nodes(writer, outputs), "head/activated")
         xy, wh, objectness, classes = split_nodes(writer, activated, [2, 2, 1, self.num_classes], names, axis=2)
         offsets = writer.op("Add", [xy, xy], "head/offsets_xy")
-        centers = center_nodes(writer, offsets, cells - np.float32(0.5), grid_wh)
+        centers = self._center_nodes(writer, offsets, 0.5)
         anchors = writer.constant(self._anchors_wh() * np.float32(2), "head/double_anchors_wh")
         squares = writer.op("Mul", [wh, wh], "head/squares_wh")
         half_sizes = writer.op("Mul", [squares, anchors], "head/half_sizes_wh")

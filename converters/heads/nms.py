@@ -98,8 +98,8 @@ def limit_candidates(scores: Float32, *, score_threshold: float, class_first: bo
     Args:
         scores: float32 ``(B, NC)`` of one image.
         score_threshold: a candidate needs a score above it.
-        class_first: of equal scores the lower class is first, then the lower box; otherwise the lower index, which enters
-            first at the limit in any case.
+        class_first: of equal scores the lower class is first, then the lower box; without it, and at the limit, the
+            lower index.
 
     Returns:
         int64 ``(C,)``: indices into the flattened (box, class) scores.
@@ -153,7 +153,7 @@ def suppress(
 
 
 def with_further_classes(kept: Int64, scores: Float32, thresholds: Thresholds, rule: Suppression) -> Int64:
-    """The rows of boxes that stay: each with its best classes, of equal ones the lowest, as far as their scores count.
+    """The rows of boxes that stay: each with its best classes, of equal ones the lowest, whose scores count.
 
     Args:
         kept: int64 ``(k,)``, indices into the flattened scores: each box with its best class.

@@ -104,8 +104,8 @@ def suppress(
 ) -> Kept:
     """Drop every candidate that scores too low or overlaps a better one of its class.
 
-    Of equal scores at the limit of candidates those of lower (box, class) index are candidates, where the runtime's TopK
-    breaks ties as ONNX says.
+    Of equal scores at the limit of candidates those of lower (box, class) index are candidates, where the runtime's
+    TopK breaks ties as ONNX says.
 
     Args:
         writer: the graph to append to.

@@ -37,14 +37,7 @@ from converters.heads.arithmetic import (
 )
 from converters.heads.base import lists_to_tuples
 from converters.heads.boxes import Float32, corners_from_centers
-from converters.heads.cells import (
-    CellHead,
-    Level,
-    center_nodes,
-    centers_in_grid,
-    exponential_box_nodes,
-    exponential_boxes,
-)
+from converters.heads.cells import CellHead, Level, exponential_box_nodes, exponential_boxes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -143,18 +136,15 @@ class YoloV2(CellHead):
 
     def decode_boxes(self, xy: Float32, wh: Float32) -> Float32:
         """Boxes ``(N, B, 4)`` of raw offsets and sizes ``(N, B, 2)``; an overflowing size is that of the image."""
-        cells, grid_wh = self._cells_and_grids()
         with np.errstate(over="ignore"):
-            return exponential_boxes(centers_in_grid(sigmoid(xy), cells, grid_wh), wh, self._anchors_wh())
+            return exponential_boxes(self._centers_in_grid(sigmoid(xy)), wh, self._anchors_wh())
 
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """The twin of ``decode``."""
         rows = self._row_nodes(writer, outputs)
         names = ["head/raw_xy", "head/raw_wh", "head/raw_objectness", "head/class_logits"]
         xy, wh, objectness, class_logits = split_nodes(writer, rows, [2, 2, 1, self.num_classes], names, axis=2)
-        cells, grid_wh = self._cells_and_grids()
-        offsets = sigmoid_nodes(writer, xy, "head/offsets_xy")
-        centers = center_nodes(writer, offsets, cells, grid_wh[0])
+        centers = self._center_nodes(writer, sigmoid_nodes(writer, xy, "head/offsets_xy"), one_grid=True)
         boxes = exponential_box_nodes(writer, centers, wh, self._anchors_wh(), axis=2)
         confidence = sigmoid_nodes(writer, objectness, "head/objectness")
         if self.num_classes == 1:

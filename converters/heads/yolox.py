@@ -31,14 +31,7 @@ from converters.heads.arithmetic import (
     split_scores,
 )
 from converters.heads.base import RawOutput, require_pair
-from converters.heads.cells import (
-    CellHead,
-    Level,
-    center_nodes,
-    centers_in_grid,
-    exponential_box_nodes,
-    exponential_boxes,
-)
+from converters.heads.cells import CellHead, Level, exponential_box_nodes, exponential_boxes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,9 +83,8 @@ class Yolox(CellHead):
         return (RawOutput("", (self.num_boxes, self._width())),)
 
     def _decode(self, outputs: Sequence[Float32]) -> tuple[Float32, Float32]:
-        cells, grid_wh = self._cells_and_grids()
-        rows = self.rows(outputs)
-        centers = centers_in_grid(rows[..., 0:2], cells, grid_wh)
+        rows, (_, grid_wh) = self.rows(outputs), self._cells_and_grids()
+        centers = self._centers_in_grid(rows[..., 0:2])
         boxes = exponential_boxes(centers, rows[..., 2:4], np.float32(1) / grid_wh)
         objectness, classes = rows[..., 4:5], rows[..., 5:]
         if not self.activated:
@@ -101,11 +93,11 @@ class Yolox(CellHead):
 
     def decode_nodes(self, writer: GraphWriter, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
         """The twin of ``decode``."""
-        cells, grid_wh = self._cells_and_grids()
+        _, grid_wh = self._cells_and_grids()
         rows = self._row_nodes(writer, outputs) if self.separate else outputs[0]
         names = ["head/raw_xy", "head/raw_wh", "head/objectness_raw", "head/classes_raw"]
         xy, wh, objectness, classes = split_nodes(writer, rows, [2, 2, 1, self.num_classes], names, axis=2)
-        centers = center_nodes(writer, xy, cells, grid_wh)
+        centers = self._center_nodes(writer, xy)
         boxes = exponential_box_nodes(writer, centers, wh, np.float32(1) / grid_wh, of="cell")
         if not self.activated:
             objectness = sigmoid_nodes(writer, objectness, "head/objectness")
