@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from converters.spec import Color, ImageInput, ResizeRule
 
 PathLike = str | os.PathLike[str]
+T = TypeVar("T")
 
 
 def convert(
@@ -42,9 +43,9 @@ def convert(
     head: str = "auto",
     class_agnostic: bool = False,
     priors: PathLike | None = None,
-    prior_format: Literal["yxhw", "xywh", "xyxy", "yxyx"] | None = None,
+    prior_format: PriorFormat | None = None,
     variances: str | Sequence[float] | None = None,
-    score_activation: Literal["none", "sigmoid", "softmax"] | None = None,
+    score_activation: ScoreActivation | None = None,
     batch: int | Literal["dynamic"] = 1,
     target: Literal["portable", "cpu"] = "portable",
     activations: Literal["uint8", "int8"] = "uint8",
@@ -239,22 +240,21 @@ def describing_options(
     from converters.description.values import parse_anchors, parse_class_names, parse_rescaling, parse_size
     from converters.spec import Rescaling
 
-    pair = rescaling if rescaling is None or isinstance(rescaling, str) else Rescaling(*rescaling)
     return SourceOptions(
         config=None if config is None else Path(config),
-        anchors=parse_anchors(anchors) if isinstance(anchors, str) else _pairs(anchors),
+        anchors=_read(anchors, parse_anchors),
         anchor_unit=anchor_unit,
-        class_names=parse_class_names(classes) if isinstance(classes, str) else _names(classes),
+        class_names=_read(classes, parse_class_names),
         resize=resize,
         color=color,
-        rescaling=parse_rescaling(pair) if isinstance(pair, str) else pair,
+        rescaling=parse_rescaling(rescaling) if isinstance(rescaling, str) else rescaling and Rescaling(*rescaling),
         input_size=None if input_size is None else parse_size(input_size),
         head=head,
         class_agnostic=class_agnostic,
         priors=PriorStatement(
             None if priors is None else os.fspath(priors),
             prior_format,
-            parse_variances(variances) if isinstance(variances, str) else _four(variances),
+            cast("Four | None", _read(variances, parse_variances)),  # their number is checked
             score_activation,
         ),
     )
@@ -282,17 +282,12 @@ def _calibration(
 def _photographs(calibration: PathLike | Sequence[PathLike]) -> list[Path]:
     from xdet.pictures.images import find_images
 
-    given = [calibration] if isinstance(calibration, str | os.PathLike) else calibration
-    return find_images([Path(path) for path in given])
+    paths = [calibration] if isinstance(calibration, str | os.PathLike) else calibration
+    return find_images([Path(path) for path in paths])
 
 
-def _pairs(anchors: Sequence[tuple[float, float]] | None) -> tuple[tuple[float, float], ...] | None:
-    return None if anchors is None else tuple(anchors)
-
-
-def _four(variances: Sequence[float] | None) -> Four | None:
-    return None if variances is None else tuple(variances)  # type: ignore[return-value]  # its number is checked
-
-
-def _names(classes: Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if classes is None else tuple(classes)
+def _read(value: str | Sequence[T] | None, parse: Callable[[str], tuple[T, ...]]) -> tuple[T, ...] | None:
+    """A list as the caller gave it, or as its text or file reads."""
+    if value is None:
+        return None
+    return parse(value) if isinstance(value, str) else tuple(value)
