@@ -31,15 +31,14 @@ from xdet.runtimes.ort_session import (
 from xdet.runtimes.processors import RuntimeChoices, threads_per_network
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from xdet.runtimes.finished import Outputs
 
 UNFUSED = "onnxruntime-unfused"
-INNER_SESSIONS = 2  # kept beside the main one: for the head, and for the layers that are looked at
-FROZEN_SESSIONS = 2  # likewise: for the thresholds that were asked for last
+OTHER_SESSIONS = 3  # kept beside the main one, the last ones used: for the head, for layers, for other thresholds
 DEFAULTS = RuntimeChoices()
 
 
@@ -48,9 +47,6 @@ class OnnxRuntime(FinishedModelRuntime):
 
     Thresholds are fed. A provider that ignores fed ones, which ``obeys_fed_thresholds`` finds out when they are first
     needed, runs copies of the model in which they are constants.
-
-    Attributes:
-        document: all that the model's metadata says.
     """
 
     def __init__(self, session: OrtSession, document: ModelDocument) -> None:
@@ -66,8 +62,7 @@ class OnnxRuntime(FinishedModelRuntime):
         self.concurrent = choices.provider == CPU  # other providers are not all made for it
         self._session = session
         self._outputs = frozenset(output.name for output in session.outputs)
-        self._inner: dict[tuple[str, ...], OrtSession] = {}
-        self._at_thresholds: dict[tuple[float, float], OrtSession] = {}
+        self._others: dict[tuple[str, ...] | tuple[float, float], OrtSession] = {}
         self._opening = Lock()
 
     def _boxes(self, images: NDArray[np.uint8], thresholds: Thresholds) -> Outputs:
@@ -89,8 +84,7 @@ class OnnxRuntime(FinishedModelRuntime):
         return self._session.end_profiling()
 
     def _free(self) -> None:
-        """End the sessions."""
-        for session in (self._session, *self._inner.values(), *self._at_thresholds.values()):
+        for session in (self._session, *self._others.values()):
             session.close()
 
     @cached_property
@@ -103,35 +97,32 @@ class OnnxRuntime(FinishedModelRuntime):
         return obeys_fed_thresholds(self._session, image.as_fed(noise))
 
     def _frozen_at(self, thresholds: Thresholds) -> OrtSession:
-        """A session whose thresholds are constants; those of the last two pairs are kept, and the file as it is."""
+        """A session whose thresholds are constants."""
         own, pair = self.spec.thresholds, (thresholds.score, thresholds.iou)
         if pair == (own.score, own.iou):
             return self._session
-        with self._opening:
-            opened = self._at_thresholds.pop(pair, None)
-            if opened is None:
-                constants = replace(own, score=thresholds.score, iou=thresholds.iou)
-                opened = self._session.reopen(freeze_thresholds(self._session.model, self.document, constants))
-            kept = list(self._at_thresholds.items())[1 - FROZEN_SESSIONS :]
-            self._at_thresholds = {**dict(kept), pair: opened}
-            return opened
+        constants = replace(own, score=thresholds.score, iou=thresholds.iou)
+        return self._other(pair, lambda: freeze_thresholds(self._session.model, self.document, constants))
 
     def _showing(self, names: tuple[str, ...]) -> OrtSession:
-        """A session whose outputs include ``names``; the last two such sessions are kept."""
+        """A session whose outputs include ``names``."""
         if self._outputs.issuperset(names):
             return self._session
         hidden = tuple(sorted(set(names) - self._outputs))
+        return self._other(hidden, lambda: showing(self._session.model, hidden))
+
+    def _other(self, key: tuple[str, ...] | tuple[float, float], copy: Callable[[], bytes]) -> OrtSession:
+        """A session of a copy of the model, opened unless it is among the last ones used."""
         with self._opening:
-            if hidden not in self._inner:
-                opened = self._session.reopen(showing(self._session.model, hidden))
-                kept = list(self._inner.items())[1 - INNER_SESSIONS :]
-                self._inner = {**dict(kept), hidden: opened}
-            return self._inner[hidden]
+            session = self._others.pop(key, None) or self._session.reopen(copy())
+            kept = list(self._others.items())[1 - OTHER_SESSIONS :]
+            self._others = {**dict(kept), key: session}
+            return session
 
 
 def open_model(model: ModelFile, choices: RuntimeChoices) -> OnnxRuntime:
-    """Open a finished model; the runtime ``onnxruntime-unfused`` leaves integer kernels out."""
-    return open_onnxruntime(model.data, file=model.file, choices=choices, fuse=choices.runtime != UNFUSED)
+    """Open a finished model."""
+    return open_onnxruntime(model.data, file=model.file, choices=choices)
 
 
 def providers(_: str) -> tuple[str, ...]:
@@ -144,7 +135,6 @@ def open_onnxruntime(
     *,
     file: str,
     choices: RuntimeChoices = DEFAULTS,
-    fuse: bool = True,
     optimized_path: str | None = None,
     profile_prefix: str | None = None,
 ) -> OnnxRuntime:
@@ -153,10 +143,9 @@ def open_onnxruntime(
     Args:
         model: the ONNX file's bytes.
         file: its name, for messages.
-        choices: ``provider`` is an execution provider's short or full name, None the CPU; ``device`` and
-            ``provider_options`` are handed to it; ``threads`` None is one per physical core, or the processors shared
-            among several ``workers``.
-        fuse: see ``SessionChoices``.
+        choices: the runtime ``onnxruntime-unfused`` leaves integer kernels out; ``provider`` is an execution provider's
+            short or full name, None the CPU; ``device`` and ``provider_options`` are handed to it; ``threads`` None is
+            one per physical core, or the processors shared among several ``workers``.
         optimized_path: where to save the graph that it runs; ``OnnxRuntime.placement`` tells where, then.
         profile_prefix: see ``SessionChoices``.
 
@@ -174,7 +163,7 @@ def open_onnxruntime(
         provider=provider,
         threads=threads,
         exact_for=inexact_codes(document.activations) if provider == CPU else None,
-        fuse=fuse,
+        fuse=choices.runtime != UNFUSED,
         optimized_path=optimized_path,
         record_placement=optimized_path is not None,
         device=choices.device,

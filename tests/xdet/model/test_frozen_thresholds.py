@@ -131,20 +131,21 @@ def test_boxes_are_those_of_the_thresholds_asked_for_whatever_the_provider_ignor
         assert len(counts) > 3
 
 
-def test_copies_are_made_for_thresholds_that_are_ignored_and_the_last_two_are_kept(
+def test_copies_are_made_for_thresholds_that_are_ignored_and_the_last_three_are_kept(
     model: bytes, noise: NDArray[np.uint8]
 ) -> None:
     with opened(Other, model) as obeying, opened(Ignoring, model) as ignoring:
         for asked in (Thresholds(0.05, 0.5), *ASKED[:2], ASKED[0]):
             obeying.detect(noise, asked)
             ignoring.detect(noise, asked)
-        assert obeying._at_thresholds == {}
-        kept = dict(ignoring._at_thresholds)
+        assert obeying._others == {}
+        kept = dict(ignoring._others)
         assert list(kept) == [(0.02, 0.5), (0.02, 0.3)]  # the file's own pair needs no copy
-        ignoring.detect(noise, ASKED[5])
-        assert list(ignoring._at_thresholds) == [(0.02, 0.3), (0.05, 0.99)]
-        assert ignoring._at_thresholds[0.02, 0.3] is kept[0.02, 0.3]
-    for asked in (ASKED[5], ASKED[8]):  # one that was open, and one that was not
+        for asked in (ASKED[5], ASKED[8]):
+            ignoring.detect(noise, asked)
+        assert list(ignoring._others) == [(0.02, 0.3), (0.05, 0.99), (ASKED[8].score, ASKED[8].iou)]
+        assert ignoring._others[0.02, 0.3] is kept[0.02, 0.3]
+    for asked in (ASKED[5], ASKED[1]):  # one that was open, and one that was not
         with pytest.raises(UsageError, match="was closed; open it again"):
             ignoring.detect(noise, asked)
 
