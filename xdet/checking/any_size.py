@@ -62,8 +62,8 @@ def compare_any_size(
     """
     assert pair.any_size is not None, "asked for such files alone"  # noqa: S101
     count = len(run.heads)
-    asked = run.boxes[:1]
-    own = tuple(thresholds for thresholds, _ in asked)
+    compared = run.boxes[:1]
+    own = tuple(thresholds for thresholds, _ in compared)
     ((file, _),) = copies_at(pair.any_size, choices, own, runtimes)
     pixels_off = levels = heads_off = 0
     problems: list[str] = []
@@ -81,12 +81,12 @@ def compare_any_size(
             where = f"image {index + 1}, {photograph.size_wh[0]} x {photograph.size_wh[1]}"
             if head_off and rounds_steps(run.name):
                 problems.append(f"{where}: {head_off} values of the raw head differ, though the picture is equal")
-            elif asked and not head_off:
-                thresholds, boxes = asked[0]
+            elif compared and not head_off:
+                thresholds, boxes = compared[0]
                 wanted = boxes.boxes_xyxy[index, : boxes.num_detections[index]]
                 wanted = prepared.placements[index].to_photograph(wanted)
-                told = _moved(runtime.detect(image, thresholds), wanted, boxes.anchors[index])
-                problems += [f"{where}: {told}"] if told else []
+                message = _moved(runtime.detect(image, thresholds), wanted, boxes.anchors[index])
+                problems += [f"{where}: {message}"] if message else []
     values = prepared.pixels[:count].size
     allowed = 0 if rounds_steps(run.name) else MOST_LEVELS
     if levels > allowed:

@@ -50,36 +50,25 @@ def diagnose_head(
     off = np.abs(run.heads[:count] - source.heads[:count]).reshape(count, -1).max(axis=1)
     image = int(np.argmax(np.nan_to_num(off, nan=np.inf)))
     picture = pixels[image : image + 1]
+    findings = []
     with runtimes.finished() as runtime:
         swapped = runtime.head(np.ascontiguousarray(picture[..., ::-1]))
     nearer = float(np.abs(swapped - source.heads[image : image + 1]).max())
-    return [*_swapped_colours(nearer, float(off[image]), accused), *_first_divergence(pair, picture, accused, runtimes)]
-
-
-def _swapped_colours(nearer: float, off: float, accused: Accused) -> list[Finding]:
-    """Whether the head comes near with blue and red exchanged."""
-    if not nearer * COLOURS_FACTOR < off:
-        return []
-    told = (
-        f"fed with blue and red exchanged, {accused.run.name} comes to {nearer:.4g} from the source's head instead of "
-        f"{off:.4g}: the graph takes BGR where the contract says RGB"
-    )
-    return [Finding(accused.part, "colour-order", told, runtime=accused.run.name)]
-
-
-def _first_divergence(
-    pair: OpenedPair, picture: NDArray[np.uint8], accused: Accused, runtimes: OpenRuntimes
-) -> list[Finding]:
-    """The first tensor of a source of codes, in its order, whose codes differ."""
-    found = first_divergence(pair, picture, runtimes)
-    if found is None:
-        return []
-    tensor, distance = found
-    told = (
-        f"the first layer whose codes leave the source's is {tensor!r}: {distance.differing:,} of {distance.values:,} "
-        f"differ, by up to {distance.worst} LSB"
-    )
-    return [Finding(accused.part, "layer", told, runtime=accused.run.name, layer=tensor)]
+    if nearer * COLOURS_FACTOR < float(off[image]):
+        message = (
+            f"fed with blue and red exchanged, {run.name} comes to {nearer:.4g} from the source's head instead of "
+            f"{off[image]:.4g}: the graph takes BGR where the contract says RGB"
+        )
+        findings.append(Finding(accused.part, "colour-order", message, runtime=run.name))
+    divergence = first_divergence(pair, picture, runtimes)
+    if divergence is not None:
+        tensor, apart = divergence
+        message = (
+            f"the first layer whose codes leave the source's is {tensor!r}: {apart.differing:,} of {apart.values:,} "
+            f"differ, by up to {apart.worst} LSB"
+        )
+        findings.append(Finding(accused.part, "layer", message, runtime=run.name, layer=tensor))
+    return findings
 
 
 IMAGES = 2  # every tensor of every layer is held twice, and computed twice in plain integers
@@ -91,9 +80,8 @@ def with_layers(
 ) -> CheckResult:
     """The result with its layers, over the first two photographs at network size, and its integer coverage."""
     providers = [run.name.removeprefix(PREFIX) for run in result.runs if run.name.startswith(PREFIX)]
-    told = [_told_by_onnxruntime(pair, provider, runtimes) for provider in providers]
-    coverage, placement = (tuple(column) for column in zip(*told, strict=True)) if told else ((), ())
-    result = replace(result, coverage=coverage, placement=placement)
+    covered = [_cover_and_place(pair, provider, runtimes) for provider in providers]
+    result = replace(result, coverage=tuple(c for c, _ in covered), placement=tuple(p for _, p in covered))
     try:
         found = compare_layers(pair, pixels[:IMAGES], runtimes)
     except XdetError as error:
@@ -102,7 +90,7 @@ def with_layers(
     return replace(result, layers=found, parts=_with_fault(result.parts, found))
 
 
-def _told_by_onnxruntime(pair: OpenedPair, provider: str, runtimes: OpenRuntimes) -> tuple[Coverage, Placement]:
+def _cover_and_place(pair: OpenedPair, provider: str, runtimes: OpenRuntimes) -> tuple[Coverage, Placement]:
     """What of the model a provider runs on integers, and which nodes it takes."""
     recorded = runtimes.recorded if provider == runtimes.main.provider else None
     optimized = None if recorded is None else recorded.optimized

@@ -275,10 +275,10 @@ def _no_yardstick(runtimes: OpenRuntimes, missing: Sequence[MissingRuntime]) -> 
     kernels = [f"{name}:{provider}" for provider in RUNTIMES[name].checked]
     if len(kernels) < 2:
         return f"{name} gave no result, so there is nothing to compare with"
-    told = f"fewer than two of {name}'s kernels ran, so there is no yardstick"
+    message = f"fewer than two of {name}'s kernels ran, so there is no yardstick"
     if any(runtime.name.startswith(f"{name}:") for runtime in missing):
-        return told  # each reason is told behind the name of its runtime
-    return f"{told}; name two of {', '.join(kernels[:-1])} and {kernels[-1]}, or none"
+        return message  # each reason is told behind the name of its runtime
+    return f"{message}; name two of {', '.join(kernels[:-1])} and {kernels[-1]}, or none"
 
 
 def _with_diagnosis(inputs: Inputs, part: PartVerdict, runs: Sequence[Run], witness: Run | None) -> PartVerdict:

@@ -52,12 +52,13 @@ def check_to_junit(result: CheckResult) -> str:
         group = _xml(f"{result.model}.{case.group}")
         entry = ET.SubElement(suite, "testcase", {"classname": group, "name": _xml(case.name)})
         if case.outcome is not None:
-            told = ET.SubElement(entry, case.outcome, {"message": _xml(case.message)})
-            told.text = "\n".join(map(_xml, case.text.split("\n")))
+            outcome = ET.SubElement(entry, case.outcome, {"message": _xml(case.message)})
+            outcome.text = "\n".join(map(_xml, case.text.split("\n")))
         elif case.message:
             ET.SubElement(entry, "system-out").text = _xml(case.message)
     ET.SubElement(suite, "system-out").text = _xml(
-        f"{result.model} ({result.model_sha256}) against {result.source} ({result.source_sha256}): {verdict_text(result)}"
+        f"{result.model} ({result.model_sha256}) against {result.source} ({result.source_sha256}): "
+        f"{verdict_text(result)}"
     )
     ET.indent(root)
     body = ET.tostring(root, encoding="unicode")
@@ -73,10 +74,10 @@ def _cases(result: CheckResult) -> Iterator[_Case]:
     for run in result.runs:
         found = [f for f in result.findings if f.runtime == run.name]
         near = run.nearest
-        told = "no runtime of the source to compare with"
+        message = "no runtime of the source to compare with"
         if near is not None:
-            told = plain((near.differing, " of ", near.values, f" head values differ from {near.second}"))
-        yield _failed_or("runtime", run.name, [f"{f.cause}: {f.message}" for f in found], told)
+            message = plain((near.differing, " of ", near.values, f" head values differ from {near.second}"))
+        yield _failed_or("runtime", run.name, [f"{f.cause}: {f.message}" for f in found], message)
     for missing in result.missing:
         if missing.asked or missing.crashed:
             yield _Case("runtime", missing.name, "error", missing_text(missing), missing_text(missing))
@@ -101,14 +102,14 @@ def _cpu_case(cpu: OtherCpu) -> _Case:
     if cpu.status == "passed":
         return _Case("processor", cpu.cpu, None, "" if cpu.check is None else parts_words(cpu.check))
     outcome: Outcome = "failure" if cpu.status == "failed" else "error"
-    told = troubles(cpu) or ["the self-test is broken"]
-    return _Case("processor", cpu.cpu, outcome, told[0], "\n".join(told))
+    message = troubles(cpu) or ["the self-test is broken"]
+    return _Case("processor", cpu.cpu, outcome, message[0], "\n".join(message))
 
 
-def _failed_or(group: str, name: str, wrong: list[str], told: str) -> _Case:
+def _failed_or(group: str, name: str, wrong: list[str], message: str) -> _Case:
     if wrong:
         return _Case(group, name, "failure", wrong[0].split("\n")[0], "\n".join(wrong))
-    return _Case(group, name, None, told)
+    return _Case(group, name, None, message)
 
 
 def _xml(text: str) -> str:

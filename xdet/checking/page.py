@@ -139,8 +139,8 @@ def _tolerance(result: CheckResult) -> str:
     if result.tolerance is None:
         return "none beyond what the parts allow by themselves"
     found = [f"{d.runtime} {d.box:.3g} px, {d.score:.3g} of score" for d in result.deviations]
-    told = "; ".join(found) or "not measured"
-    return f"{tolerance_text(result.tolerance, result.unit)}; detections deviate: {told}"
+    message = "; ".join(found) or "not measured"
+    return f"{tolerance_text(result.tolerance, result.unit)}; detections deviate: {message}"
 
 
 def _largest(result: CheckResult) -> str:
@@ -209,8 +209,10 @@ def _changes(result: CheckResult, photographs: Sequence[Photograph]) -> Iterator
         yield _side_by_side(by_name[image], image, runtime, changes)
     if len(worst) > MOST_PICTURES:
         more = len(worst) - MOST_PICTURES
-        told = f"These are the gravest. {more} more pairs of photograph and runtime have changes; the table lists them."
-        yield Text(told, soft=True)
+        message = (
+            f"These are the gravest. {more} more pairs of photograph and runtime have changes; the table lists them."
+        )
+        yield Text(message, soft=True)
     headers = (
         "photograph",
         "runtime",

@@ -300,7 +300,7 @@ def _checked(model_format: str | None, *, installed: bool) -> list[str]:
 
 def suggest_runtimes(finished: Sequence[RuntimeChoices | Runtime]) -> list[MissingRuntime]:
     """What could be added, and how."""
-    named = {asked.name.split(":")[0] for asked in finished}
+    named = {runtime.name.split(":")[0] for runtime in finished}
     found = []
     for name, row in RUNTIMES.items():
         if name in named or "onnx" not in row.formats:

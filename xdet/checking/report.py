@@ -239,12 +239,12 @@ def runtime_row(run: RuntimeLine, allowed_max: float | None, tolerance: Toleranc
     limits = [0.0 if run.must_be_exact else allowed_max, None if tolerance is None else tolerance.head]
     most = max((limit for limit in limits if limit is not None), default=None)
     must: Inline = "" if most is None else ("<= ", most) if most else "exact"
-    told = (
+    numbers = (
         (run.name, *distance)
         if near is None
         else (run.name, near.second, near.differing, near.max_steps, near.mean_steps)
     )
-    return (*told, must, boxes_text(run))
+    return (*numbers, must, boxes_text(run))
 
 
 def boxes_text(run: RuntimeLine) -> str:
@@ -298,15 +298,15 @@ def _other_versions(cpu: OtherCpu, result: CheckResult) -> str:
 
 def selftest_words(found: CpuSelfTest) -> str:
     """The verdict, its numbers, and what a program gets that does not ask for the exact kernels."""
-    told = f"{found.verdict}: {_distance_words(found.agreement)}"
+    message = f"{found.verdict}: {_distance_words(found.agreement)}"
     if found.plain is not None:
-        told += f"; without {found.exact_kernels} = 1: {_distance_words(found.plain)}"
-    return told
+        message += f"; without {found.exact_kernels} = 1: {_distance_words(found.plain)}"
+    return message
 
 
 def _distance_words(found: GoldenDistance) -> str:
-    told = f"{found.differing:,} of {found.compared:,} head values differ"
-    return f"{told}, by up to {format_distance(found.worst_lsb)} LSB" if found.differing else told
+    message = f"{found.differing:,} of {found.compared:,} head values differ"
+    return f"{message}, by up to {format_distance(found.worst_lsb)} LSB" if found.differing else message
 
 
 def parts_words(found: CpuCheck) -> str:
@@ -319,11 +319,11 @@ def parts_words(found: CpuCheck) -> str:
 def troubles(cpu: OtherCpu) -> list[str]:
     """What is wrong there, or gave no result, one sentence each."""
     problems = (("self-test", cpu.selftest_problem), ("check", cpu.check_problem))
-    told = [f"the {what} gave no result: {problem}" for what, problem in problems if problem is not None]
+    message = [f"the {what} gave no result: {problem}" for what, problem in problems if problem is not None]
     if cpu.check is None:
-        return told
-    told += [f"{f.part}: {f.cause}: {f.message}" for part in cpu.check.parts for f in part.findings]
-    return told + [missing_text(missing) for missing in cpu.check.missing if missing.asked or missing.crashed]
+        return message
+    message += [f"{f.part}: {f.cause}: {f.message}" for part in cpu.check.parts for f in part.findings]
+    return message + [missing_text(missing) for missing in cpu.check.missing if missing.asked or missing.crashed]
 
 
 def _layer_blocks(result: CheckResult) -> Iterator[Block]:
@@ -334,11 +334,11 @@ def _layer_blocks(result: CheckResult) -> Iterator[Block]:
     if found is None:
         return
     fault = found.first_fault
-    told = "none at fault" if fault is None else f"the first at fault is {fault.tensor!r}"
+    message = "none at fault" if fault is None else f"the first at fault is {fault.tensor!r}"
     fused: tuple[Inline, ...] = ("has the same head",)
     if found.fused_differs:
         fused = ("differs in ", found.fused_differs, " values of the head")
-    yield Text((f"{len(found.layers)} layers compared, {told}; the fused run ", *fused))  # type: ignore[arg-type]
+    yield Text((f"{len(found.layers)} layers compared, {message}; the fused run ", *fused))  # type: ignore[arg-type]
     yield from (Text(line, soft=True) for line in _unit_lines(found))
     rows = tuple(_layer_row(i + 1, layer) for i, layer in enumerate(found.layers))
     faults = frozenset(i for i, layer in enumerate(found.layers) if layer.is_at_fault)
@@ -385,8 +385,8 @@ def _strips(found: LayerComparison) -> Strips:
             for layer in found.layers
         )
         rows += [(name, cells)] if any(cells) else []
-    told = "in LSB" if found.unit == "LSB" else f"as a share {found.unit}"
-    return Strips(f"worst difference of every layer {told}", tuple(rows))
+    message = "in LSB" if found.unit == "LSB" else f"as a share {found.unit}"
+    return Strips(f"worst difference of every layer {message}", tuple(rows))
 
 
 def _unit_lines(found: LayerComparison) -> list[str]:

@@ -157,12 +157,12 @@ def runs_here(runtime: RuntimeChoices | Runtime) -> bool:
 def run_finished(model: ModelFile, choices: RuntimeChoices, work: Work, runtimes: OpenRuntimes) -> Run:
     """Run a finished model, the check's or one made from it; raises as ``OpenRuntimes.opened``."""
     runs: list[Run] = []
-    for file, asked in copies_at(model, choices, work.thresholds, runtimes):
+    for file, at in copies_at(model, choices, work.thresholds, runtimes):
         with runtimes.opened(file, choices) as runtime:
-            part = replace(work, thresholds=asked)
+            part = replace(work, thresholds=at)
             runs.append(run_open(runtime, part, head_of=runs[0] if runs else None))
     found = dict(pair for run in runs for pair in run.boxes)
-    return replace(runs[0], boxes=tuple((asked, found[asked]) for asked in work.thresholds))
+    return replace(runs[0], boxes=tuple((at, found[at]) for at in work.thresholds))
 
 
 def run_open(runtime: Runtime, work: Work, *, head_of: Run | None = None) -> Run:
@@ -173,8 +173,8 @@ def run_open(runtime: Runtime, work: Work, *, head_of: Run | None = None) -> Run
         heads.append(runtime.head(chunk))
         work.progress(len(chunk))
     # one pair of thresholds after the other: a runtime may keep a session for each
-    boxes = [[runtime.detect(chunk, asked) for chunk in chunks] for asked in work.thresholds]
-    joined = tuple((asked, _joined(parts)) for asked, parts in zip(work.thresholds, boxes, strict=True))
+    boxes = [[runtime.detect(chunk, at) for chunk in chunks] for at in work.thresholds]
+    joined = tuple((at, _joined(parts)) for at, parts in zip(work.thresholds, boxes, strict=True))
     if head_of is not None:
         return replace(head_of, boxes=joined)
     return Run(runtime.name, runtime.capabilities.exact, np.concatenate(heads), joined)
@@ -199,14 +199,14 @@ def copies_at(
         yield model, thresholds
         return
     own = document.spec.thresholds
-    for iou in sorted({asked.iou for asked in thresholds}, key=lambda iou: iou != own.iou):
-        asked = tuple(t for t in thresholds if t.iou == iou)
-        lowest = min(t.score for t in asked)
+    for iou in sorted({at.iou for at in thresholds}, key=lambda iou: iou != own.iou):
+        of_iou = tuple(at for at in thresholds if at.iou == iou)
+        lowest = min(at.score for at in of_iou)
         if iou == own.iou and lowest >= own.score:
-            yield model, asked
+            yield model, of_iou
             continue
         frozen = freeze_thresholds(model.data, document, Thresholds(lowest, iou, own.max_detections))
-        yield ModelFile(model.path, frozen, "onnx"), asked
+        yield ModelFile(model.path, frozen, "onnx"), of_iou
 
 
 def _joined(parts: list[BatchDetections]) -> BatchDetections:

@@ -134,8 +134,8 @@ def _require_vector(document: ModelDocument, file: str) -> GoldenVector:
         if document.activations == "float32":
             why = "its network computes in float32, where no result is defined to the bit"
         again = ", or convert it again" if why is None else ""  # the same file would come of it
-        told = "an earlier version converted it" if why is None else why.removeprefix(NO_VECTOR)
-        raise ModelError(f"'{file}' holds no golden vector: {told}; compare it with its source: xdet check{again}")
+        message = "an earlier version converted it" if why is None else why.removeprefix(NO_VECTOR)
+        raise ModelError(f"'{file}' holds no golden vector: {message}; compare it with its source: xdet check{again}")
     if vector.generator != GENERATOR:
         raise ModelError(
             f"'{file}' has a golden vector of recipe {vector.generator}, this xdet makes the picture of recipe "

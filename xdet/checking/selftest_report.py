@@ -36,7 +36,7 @@ def selftest_text(found: SelfTest, *, width: int | None = None) -> str:
 
 def selftest_report(found: SelfTest) -> Report:
     """The verdict in one line; below it what to do, where there is something to do."""
-    told = f"{found.model} on {found.runtime}: {found.verdict}: {_described(found.agreement, found.bound_lsb)}"
+    message = f"{found.model} on {found.runtime}: {found.verdict}: {_described(found.agreement, found.bound_lsb)}"
     lines = []
     if found.exact_kernels is not None and found.plain is not None:
         plain = _described(found.plain, 0)
@@ -46,7 +46,7 @@ def selftest_report(found: SelfTest) -> Report:
         ]
     if not found.passed:
         lines.append(_advice(found))
-    return Report("xdet selftest", (Section("", (Items(tuple(lines), title=told),)),))
+    return Report("xdet selftest", (Section("", (Items(tuple(lines), title=message),)),))
 
 
 def _described(agreement: Agreement, bound_lsb: int) -> str:

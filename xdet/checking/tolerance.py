@@ -39,7 +39,8 @@ def read_tolerance(text: str) -> Tolerance:
             limit = math.nan
         if name not in names or name in found or not 0 <= limit < math.inf:
             raise UsageError(
-                f"a tolerance names {', '.join(names)}, each once and with a number from 0 on, such as {EXAMPLE}; got {text!r}"
+                f"a tolerance names {', '.join(names)}, each once and with a number from 0 on, such as {EXAMPLE}; "
+                f"got {text!r}"
             )
         found[name] = limit
     return Tolerance(**found)
@@ -47,12 +48,12 @@ def read_tolerance(text: str) -> Tolerance:
 
 def tolerance_text(tolerance: Tolerance, unit: str) -> str:
     """The limits in words."""
-    told = (
+    limits = (
         (tolerance.head, f"{unit} in each value of the head"),
         (tolerance.box, "px of the network's picture at each corner of a box"),
         (tolerance.score, "in each score"),
     )
-    return ", ".join(f"{limit:g} {what}" for limit, what in told if limit is not None)
+    return ", ".join(f"{limit:g} {what}" for limit, what in limits if limit is not None)
 
 
 def tolerate_heads(part: PartVerdict, distances: Iterable[HeadDistance], tolerance: Tolerance | None) -> PartVerdict:
@@ -64,8 +65,8 @@ def tolerate_heads(part: PartVerdict, distances: Iterable[HeadDistance], toleran
     if not within:
         return part
     findings = tuple(finding for finding in part.findings if finding.runtime not in within)
-    told = "; ".join(f"{name} by up to {d.max_steps:.4g}" for name, d in within.items())
-    summary = f"{part.summary}; TOLERATED, not equal: {told} (limit {tolerance.head:g})"
+    message = "; ".join(f"{name} by up to {d.max_steps:.4g}" for name, d in within.items())
+    summary = f"{part.summary}; TOLERATED, not equal: {message} (limit {tolerance.head:g})"
     return replace(part, status="failed" if findings else "tolerated", summary=summary, findings=findings)
 
 
@@ -82,12 +83,13 @@ def judge_boxes(part: PartVerdict, deviations: Sequence[Deviation], tolerance: T
             if limit is not None and not value <= limit
         ]
         if over:
-            told = f"{found.runtime}: detections are up to {' and '.join(over)} from the source's, furthest in '{found.image}'"
-            findings.append(Finding("head", "tolerance", told, runtime=found.runtime))
+            where = f"from the source's, furthest in '{found.image}'"
+            message = f"{found.runtime}: detections are up to {' and '.join(over)} {where}"
+            findings.append(Finding("head", "tolerance", message, runtime=found.runtime))
     if findings:
         return replace(part, status="failed", findings=(*part.findings, *findings))
     within = [found for found in deviations if found.box or found.score]
     if part.status != "passed" or not within:
         return part
-    told = "; ".join(f"{found.runtime} by up to {found.box:.3g} px, {found.score:.3g} of score" for found in within)
-    return replace(part, status="tolerated", summary=f"{part.summary}; TOLERATED, not equal to the source's: {told}")
+    message = "; ".join(f"{found.runtime} by up to {found.box:.3g} px, {found.score:.3g} of score" for found in within)
+    return replace(part, status="tolerated", summary=f"{part.summary}; TOLERATED, not equal to the source's: {message}")

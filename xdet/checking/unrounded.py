@@ -46,20 +46,20 @@ def judge_unrounded(
         return PartVerdict("spread", "skipped", f"its layers could not be compared: {error}")
     findings = list(_apart(runs, half_bound(pair) or FLOAT_BOUND))
     if found.first_fault is not None:
-        told = told_fault(found.first_fault, found.unit)
-        findings.append(Finding("spread", "layer", told, layer=found.first_fault.tensor))
+        message = told_fault(found.first_fault, found.unit)
+        findings.append(Finding("spread", "layer", message, layer=found.first_fault.tensor))
     worst = max(float(layer.local.worst) for layer in found.layers)
-    told = (
+    message = (
         f"given the source's own numbers in front, {len(found.layers)} layers are within {worst:.2f} of a step of the source's "
         "codes"
     )
     furthest = max((d for d in near.values() if d is not None), key=lambda d: d.mean_steps, default=None)
     if furthest is not None:
-        told += (
+        message += (
             f"; through all of them unrounded, the head of {furthest.first} is up to {furthest.max_steps:.4g} (mean "
             f"{furthest.mean_steps:.4g}) from {furthest.second}'s: compare accuracy with xdet eval"
         )
-    return PartVerdict("spread", "failed" if findings else "passed", told, tuple(findings))
+    return PartVerdict("spread", "failed" if findings else "passed", message, tuple(findings))
 
 
 def half_bound(pair: OpenedPair) -> float | None:

@@ -72,9 +72,9 @@ def judge_run(run: Run, spec: DetectorSpec) -> HeadVerdict:
             where = f"{run.label(image)}, score > {thresholds.score:g}, IoU > {thresholds.iou:g}"
             if documented and is_chosen_among_ties(oracle, thresholds):
                 notes[TIES_NOTE] = None
-            told = list(box_differences(oracle, runtime, thresholds))
-            told += [(message, None) for message in broken_rules(found, image, thresholds, spec)]
-            for message, pair in told:
+            differences = list(box_differences(oracle, runtime, thresholds))
+            differences += [(message, None) for message in broken_rules(found, image, thresholds, spec)]
+            for message, pair in differences:
                 if pair is not None and overlaps_otherwise(run, image, pair, thresholds):
                     continue
                 (faults if pair is None else rules).append(f"{where}: {message}")
@@ -140,10 +140,10 @@ def judge_heads(verdicts: HeadVerdicts, *, gives_boxes: bool, has_thresholds: bo
     )
     sets = sum(verdict.images for verdict in verdicts.photographs.values())
     ran = f"{len(verdicts.photographs)} runtime{'s' if len(verdicts.photographs) != 1 else ''}"
-    told = f"{sets} sets of boxes of {ran} compared with the numpy oracle for their own heads"
+    text = f"{sets} sets of boxes of {ran} compared with the numpy oracle for their own heads"
     if verdicts.probes:
         crafted = max(verdict.heads for verdict in verdicts.probes.values())
-        told += f"; {crafted} probes put to {len(verdicts.probes)} of them"
+        text += f"; {crafted} probes put to {len(verdicts.probes)} of them"
         if not has_thresholds:
-            told += ", at the model's own thresholds alone: a tool has merged or renamed them in the graph"
-    return PartVerdict("head", "failed" if findings else "passed", told, findings)
+            text += ", at the model's own thresholds alone: a tool has merged or renamed them in the graph"
+    return PartVerdict("head", "failed" if findings else "passed", text, findings)

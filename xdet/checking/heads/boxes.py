@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from xdet.checking.runs import Run
 
 Pair = tuple[Key, Key] | None
-SUPPRESSES_AT_EQUALITY = ANY_TIES_AT_LIMIT = ("openvino:", "onnxruntime:openvino")  # docs/contract.md
+ANY_TIES_AT_LIMIT = ("openvino:", "onnxruntime:openvino")  # docs/contract.md
 
 
 def both_sides(
@@ -169,8 +169,8 @@ def _agrees(run: Run, decode: Callable[[Thresholds], tuple[Thresholds, DetectorS
 
     A runtime that is documented to suppress at equality does so beside any other mistake.
     """
-    for asked, found in run.boxes:
-        used, spec = decode(asked)
+    for at, found in run.boxes:
+        used, spec = decode(at)
         used = _just_below(used) if suppresses_at_equality(run.name) else used
         for image, (oracle, runtime) in enumerate(both_sides(run, found, spec, used)):
             differs = next(box_differences(oracle, runtime, used), None) is not None
@@ -180,11 +180,11 @@ def _agrees(run: Run, decode: Callable[[Thresholds], tuple[Thresholds, DetectorS
 
 
 def _swapped(run: Run, spec: DetectorSpec) -> bool:
-    def filtered(asked: Thresholds) -> Thresholds:  # rows of a copy with frozen thresholds
-        return replace(asked, score=max(asked.iou, asked.score), iou=asked.score)
+    def filtered(at: Thresholds) -> Thresholds:  # rows of a copy with frozen thresholds
+        return replace(at, score=max(at.iou, at.score), iou=at.score)
 
-    fed = _agrees(run, lambda asked: (replace(asked, score=asked.iou, iou=asked.score), spec))
-    return fed or _agrees(run, lambda asked: (filtered(asked), spec))
+    fed = _agrees(run, lambda at: (replace(at, score=at.iou, iou=at.score), spec))
+    return fed or _agrees(run, lambda at: (filtered(at), spec))
 
 
 def _other_unit(run: Run, spec: DetectorSpec) -> bool:
@@ -198,16 +198,16 @@ def _other_unit(run: Run, spec: DetectorSpec) -> bool:
         other = replace(spec, head=replace(spec.head, anchors=Anchors(sizes, anchors.unit)))
     except ValueError:  # no such fraction of an image
         return False
-    return _agrees(run, lambda asked: (asked, other))
+    return _agrees(run, lambda at: (at, other))
 
 
 def _at_equality(run: Run, spec: DetectorSpec) -> bool:
-    return _agrees(run, lambda asked: (_just_below(asked), spec))
+    return _agrees(run, lambda at: (_just_below(at), spec))
 
 
-def _just_below(asked: Thresholds) -> Thresholds:
+def _just_below(at: Thresholds) -> Thresholds:
     """Thresholds at which IoU > is what IoU >= is at these."""
-    return replace(asked, iou=float(np.nextafter(np.float32(asked.iou), np.float32(0))))
+    return replace(at, iou=float(np.nextafter(np.float32(at.iou), np.float32(0))))
 
 
 MISTAKES: tuple[tuple[Cause, str, Callable[[Run, DetectorSpec], bool]], ...] = (

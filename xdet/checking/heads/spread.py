@@ -124,8 +124,8 @@ def same_kernels(runs: Sequence[Run], sources: Sequence[Run]) -> tuple[dict[str,
     found = distance(ours, source, None)
     if not found.differing or found.max_steps > FLOAT_BOUND:
         return {ours.name: found}, None
-    told = f"{found.differing:,} of {found.values:,} values differ, by up to {found.max_steps:.4g} of the largest"
-    return {}, f"no pair is declared exact: {told}, since ONNX Runtime optimises the two graphs in other ways"
+    message = f"{found.differing:,} of {found.values:,} values differ, by up to {found.max_steps:.4g} of the largest"
+    return {}, f"no pair is declared exact: {message}, since ONNX Runtime optimises the two graphs in other ways"
 
 
 def judge_exact(distances: Mapping[str, HeadDistance], reason: str | None, unit: str = "LSB") -> PartVerdict:
@@ -145,8 +145,10 @@ def judge_exact(distances: Mapping[str, HeadDistance], reason: str | None, unit:
         for d in compared
         if d.differing
     )
-    told = "; ".join(f"{d.first} against {d.second}: {d.differing:,} of {d.values:,} values differ" for d in compared)
-    return PartVerdict("exact", "failed" if findings else "passed", told, findings)
+    message = "; ".join(
+        f"{d.first} against {d.second}: {d.differing:,} of {d.values:,} values differ" for d in compared
+    )
+    return PartVerdict("exact", "failed" if findings else "passed", message, findings)
 
 
 def judge_spread(
@@ -169,8 +171,8 @@ def judge_spread(
         if not (d.max_steps <= limits[0] and d.mean_steps <= limits[1])
     )
     least = max(d.max_steps for d in distances), max(d.mean_steps for d in distances)
-    told = (
+    message = (
         f"allowed: max {limits[0]:.4g} {unit}, mean {limits[1]:.4g}; "
         f"the smallest tolerance that passes: max {least[0]:.4g}, mean {least[1]:.4g}"
     )
-    return PartVerdict("spread", "failed" if findings else "passed", told, findings)
+    return PartVerdict("spread", "failed" if findings else "passed", message, findings)

@@ -172,8 +172,8 @@ def explain(
         circle = f"it and box {rival[0]} depend on each other in a circle"
         return Why("order", (key, rival), float("inf"), circle)
     root = explain(absent, present, rival, thresholds, seen=seen | {key})
-    told = f"suppressed by box {rival[0]}, which the other side does not keep: {root.message}"
-    return Why("follows", (key, *root.keys), root.margin, told, root=root.root or root.cause)
+    message = f"suppressed by box {rival[0]}, which the other side does not keep: {root.message}"
+    return Why("follows", (key, *root.keys), root.margin, message, root=root.root or root.cause)
 
 
 def _left_out(side: Side, key: Key, thresholds: Thresholds) -> Why:
@@ -197,8 +197,10 @@ def _further_class(
     margin = float(abs(absent.scores[own[-1]] - absent.scores[key]))
     if absent.scores[own[-1]] == absent.scores[key] and key < own[-1] and absent.ties(key, own[-1]):
         margin = float("inf")  # no rounding: of equal raw scores the lower class comes first
-    told = f"{len(own)} classes of its box have rows, the last with score {absent.scores[own[-1]]:.7g}, this one has "
-    return Why("limit", (key,), margin, f"{told}{absent.scores[key]:.7g}")
+    message = (
+        f"{len(own)} classes of its box have rows, the last with score {absent.scores[own[-1]]:.7g}, this one has "
+    )
+    return Why("limit", (key,), margin, f"{message}{absent.scores[key]:.7g}")
 
 
 def _suppressed(present: Side, absent: Side, pair: tuple[Key, Key], thresholds: Thresholds) -> Why | None:
@@ -207,17 +209,17 @@ def _suppressed(present: Side, absent: Side, pair: tuple[Key, Key], thresholds: 
     overlaps = present.overlap(rival, key), absent.overlap(rival, key)
     edge = np.float32(thresholds.iou)
     if overlaps[1] == edge:
-        told = f"suppressed by box {rival[0]} at IoU {overlaps[1]:.7g}, exactly the threshold"
-        return Why("iou-rule", (key, rival), 0.0, told)
-    told = f"suppressed by box {rival[0]} at IoU {overlaps[1]:.7g}, on the other side {overlaps[0]:.7g}"
+        message = f"suppressed by box {rival[0]} at IoU {overlaps[1]:.7g}, exactly the threshold"
+        return Why("iou-rule", (key, rival), 0.0, message)
+    message = f"suppressed by box {rival[0]} at IoU {overlaps[1]:.7g}, on the other side {overlaps[0]:.7g}"
     if rival in present.kept:
         margin = float(abs(overlaps[1] - edge))
-        return Why("iou", (key, rival), margin, f"{told}, threshold {edge:.7g}")
+        return Why("iou", (key, rival), margin, f"{message}, threshold {edge:.7g}")
     is_candidate = present.scores[rival] > np.float32(thresholds.score)
     if is_candidate and present.ranks_first(key, rival) and overlaps[0] > edge:
         margin = float(abs(absent.scores[rival] - absent.scores[key]))
         swapped = f"scores {absent.scores[rival]:.7g} and {absent.scores[key]:.7g} rank the other way round there"
-        return Why("order", (key, rival), margin, f"{told}; {swapped}")
+        return Why("order", (key, rival), margin, f"{message}; {swapped}")
     return None
 
 
@@ -245,21 +247,21 @@ def _almost_suppressed(side: Side, key: Key, thresholds: Thresholds) -> Why | No
         if not (ranks_first or (gap <= ROOM and not side.ties(other, key))):
             continue
         margin = max(float(edge - overlap), 0.0 if ranks_first else gap)
-        told = (
+        message = (
             f"box {other[0]} suppresses it at IoU {overlap:.7g}, threshold {edge:.7g}, within rounding: "
             f"scores {side.scores[other]:.7g} and {side.scores[key]:.7g}"
         )
-        return Why("iou" if ranks_first else "order", (key, other), margin, told)
+        return Why("iou" if ranks_first else "order", (key, other), margin, message)
     return None
 
 
 def _beyond_candidates(side: Side, key: Key, last: Key) -> Why:
     margin = float("inf") if side.ties(key, last) else float(abs(side.scores[last] - side.scores[key]))
-    told = (
+    message = (
         f"{MAX_CANDIDATES} candidates enter suppression, the last with score {side.scores[last]:.7g}, "
         f"this one has {side.scores[key]:.7g}"
     )
-    return Why("limit", (key, last), margin, told)
+    return Why("limit", (key, last), margin, message)
 
 
 def _without_rival(side: Side, key: Key, thresholds: Thresholds) -> Why:
@@ -268,8 +270,8 @@ def _without_rival(side: Side, key: Key, thresholds: Thresholds) -> Why:
     if most is not None and len(of_class) >= most:
         last = min(of_class, key=lambda other: (float(side.scores[other]), -other[0]))
         margin = float(abs(side.scores[last] - side.scores[key]))
-        told = f"{most} boxes of its class are kept, the last with score {side.scores[last]:.7g}, this one has "
-        return Why("limit", (key, last), margin, f"{told}{side.scores[key]:.7g}")
+        message = f"{most} boxes of its class are kept, the last with score {side.scores[last]:.7g}, this one has "
+        return Why("limit", (key, last), margin, f"{message}{side.scores[key]:.7g}")
     leaders = [other for other in side.kept if side.leader(other) == other]
     if is_full := len(side.kept) >= thresholds.max_detections:
         leaders = list(side.kept)
@@ -286,8 +288,8 @@ def _without_rival(side: Side, key: Key, thresholds: Thresholds) -> Why:
             f"{len(leaders)} boxes are kept, the last with score {side.scores[last]:.7g}, "
             f"this one has {side.scores[key]:.7g}",
         )
-    told = f"score {side.scores[key]:.7g} is above the threshold and no kept box overlaps it enough"
-    return Why("head", (key,), float("inf"), told)
+    message = f"score {side.scores[key]:.7g} is above the threshold and no kept box overlaps it enough"
+    return Why("head", (key,), float("inf"), message)
 
 
 MOVED_PX = 1.0  # of the network's picture
@@ -328,7 +330,7 @@ def find_deviation(source: Run, run: Run, how: Comparison) -> Deviation:
 
 def _both(source: Run, run: Run, how: Comparison) -> Sequence[tuple[Side, Side]]:
     """The source's side and the run's, image by image; none where the run has no boxes at these thresholds."""
-    found = next((boxes for asked, boxes in run.boxes if asked == how.thresholds), None)
+    found = next((boxes for thresholds, boxes in run.boxes if thresholds == how.thresholds), None)
     if found is None:
         return []
     count = len(run.heads)
@@ -382,10 +384,10 @@ def _moved_px(origin: Side, runtime: Side, key: Key, how: Comparison) -> float:
 
 def _why_moved(origin: Side, runtime: Side, key: Key, moved: float) -> Why:
     same = np.array_equal(origin.head[key[0]], runtime.head[key[0]])
-    told = f"a corner is {moved:.1f} px of the network's picture away"
+    message = f"a corner is {moved:.1f} px of the network's picture away"
     if same:
-        return Why("head", (key,), float("inf"), f"{told} although the head's values are equal")
-    return Why("rounding", (key,), moved, told)
+        return Why("head", (key,), float("inf"), f"{message} although the head's values are equal")
+    return Why("rounding", (key,), moved, message)
 
 
 def _cause(origin: Side, runtime: Side, why: Why, how: Comparison) -> ChangeCause:

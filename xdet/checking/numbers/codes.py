@@ -278,8 +278,8 @@ def _judge(context: StaticContext, op: TfliteOperator, found: NDArray[Any] | Non
         return
     differing = int(np.count_nonzero(found != wanted))
     if differing:
-        told = f"{differing:,} of {wanted.size:,} codes of {op.op} {layer!r}, step by step, differ from LiteRT's"
-        context.fault("attributes", layer, told)
+        message = f"{differing:,} of {wanted.size:,} codes of {op.op} {layer!r}, step by step, differ from LiteRT's"
+        context.fault("attributes", layer, message)
         return
     context.prove(layer, layer, "table", f"all {wanted.size:,} codes that were tried equal LiteRT's")
 

@@ -141,8 +141,8 @@ class _Comparing:
         same = found.dtype == dtype or (dtype == np.float32 and (halved or found.dtype == np.float64))
         if same and found.shape == expected.shape:
             return True
-        told = f"expected {dtype} {list(expected.shape)}, found {found.dtype} {list(found.shape)}"
-        self.context.fault(role, self.product.layers[0], f"{self.title(role)}: {told}; convert the source again")
+        message = f"expected {dtype} {list(expected.shape)}, found {found.dtype} {list(found.shape)}"
+        self.context.fault(role, self.product.layers[0], f"{self.title(role)}: {message}; convert the source again")
         return False
 
     def _scales(
@@ -154,8 +154,8 @@ class _Comparing:
         assert found.zero_points is not None  # noqa: S101 - likewise
         context.compared += found.scales.size + found.zero_points.size
         if np.any(found.zero_points != np.int64(zero_point)):
-            told = f"expected {zero_point}, found {np.unique(found.zero_points).tolist()[:4]}"
-            context.fault("zero-point", layer, f"zero-point of the {self.title(role)}: {told}")
+            message = f"expected {zero_point}, found {np.unique(found.zero_points).tolist()[:4]}"
+            context.fault("zero-point", layer, f"zero-point of the {self.title(role)}: {message}")
         room = 0.0 if self.product.terms is None else (2 if role == "weight" else 4) * ROUNDING
         for expected in choices:
             same_shape = found.scales.shape == expected.shape
@@ -195,8 +195,10 @@ class _Comparing:
         if role == "weight" and wanted.ndim == 4 and wanted.shape[1] == 3:
             mirrored = None if room is None else np.broadcast_to(room, found.shape)[:, ::-1]
             if not _differ(found, wanted[:, ::-1], mirrored).any():
-                told = "are the source's with red and blue exchanged: the graph takes BGR where the contract says RGB"
-                context.fault("colour-order", layer, f"the {self.title(role)} {told}")
+                message = (
+                    "are the source's with red and blue exchanged: the graph takes BGR where the contract says RGB"
+                )
+                context.fault("colour-order", layer, f"the {self.title(role)} {message}")
                 return
         wrong = np.argwhere(is_wrong)
         first = tuple(int(i) for i in wrong[0])

@@ -104,13 +104,13 @@ def _threshold_faults(pair: OpenedPair) -> Iterator[tuple[Cause, str]]:
     cause: Cause = "thresholds"
     if [values[n] for n in wanted] == [np.float32(wanted[n]) for n in reversed(list(wanted))]:
         cause = "thresholds-swapped"
-    told = ", ".join(
+    message = ", ".join(
         f"{name} is {float(values[name]):.9g}, expected {wanted[name]:.9g}"
         for name in wanted
         if values[name] != np.float32(wanted[name])
     )
     swapped = "the two thresholds are swapped: " if cause == "thresholds-swapped" else ""
-    yield cause, f"{swapped}{told}; the document and the graph must agree, convert the source again"
+    yield cause, f"{swapped}{message}; the document and the graph must agree, convert the source again"
 
 
 def compare_picture(context: Comparison) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from xdet.checking.numbers.slopes import between_pairs, compare_sum, is_leaky_su
 from xdet.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from xdet.checking.numbers.segments import Segment
     from xdet.model.graph import FinishedGraph, Node
 
+Matched = TypeVar("Matched", Pool, Leaky, Clamp)
 AFFINE = frozenset({"Mul", "Add", "Sub", "Div", "BatchNormalization"})
 POOLS = frozenset({"MaxPool", "AveragePool"})
 CLAMPS = frozenset({"Relu", "Clip"})
@@ -136,57 +137,54 @@ def _node_pads(context: KerasContext, node: Node) -> Pads:
     return (int(amounts[2]), int(amounts[3]), int(amounts[6]), int(amounts[7]))
 
 
+def _matched(
+    context: KerasContext, segment: Segment, kind: type[Matched], nodes: Sequence[Node], what: str
+) -> Iterator[tuple[Step, Matched, Node]]:
+    """Steps of a kind, each with its node; a fault where there are not as many."""
+    steps = [(step, step.act) for _, step in segment.steps if isinstance(step.act, kind)]
+    if not _counts_differ(context, segment, what, len(steps), len(nodes)):
+        for (step, act), node in zip(steps, nodes, strict=True):
+            yield step, act, node
+
+
 def _compare_pools(context: KerasContext, segment: Segment) -> None:
-    steps = [step for _, step in segment.steps if isinstance(step.act, Pool)]
     nodes = [node for node in segment.nodes if node.op in POOLS]
-    if _counts_differ(context, segment, "pools", len(steps), len(nodes)):
-        return
-    for step, node in zip(steps, nodes, strict=True):
-        act, size = step.act, context.source.steps[step.inputs[0]].size
-        assert isinstance(act, Pool)  # noqa: S101 - chosen above
-        context.compared += 2 if act.pads is None else 6
-        if act.pads is None or size is None:
+    for step, pool, node in _matched(context, segment, Pool, nodes, "pools"):
+        size = context.source.steps[step.inputs[0]].size
+        context.compared += 2 if pool.pads is None else 6
+        if pool.pads is None or size is None:
             context.uncompared.append(f"padding of {step.layer!r}")
-        fault = pool_fault(act, step.layer, node, (0, 0) if size is None else size[:2])
+        fault = pool_fault(pool, step.layer, node, (0, 0) if size is None else size[:2])
         if fault is not None:
             context.fault(fault[0], step.layer, fault[1])
 
 
 def _compare_slopes(context: KerasContext, segment: Segment) -> None:
     """LeakyReLUs: a node with the source's slope, or a sum that gives the same codes."""
-    steps = [step for _, step in segment.steps if isinstance(step.act, Leaky)]
     nodes = [node for node in segment.nodes if node.op == "LeakyRelu" or leaky_sum_of(context.graph, node)]
-    if _counts_differ(context, segment, "LeakyRelu", len(steps), len(nodes)):
-        return
-    for step, node in zip(steps, nodes, strict=True):
-        assert isinstance(step.act, Leaky)  # noqa: S101 - chosen above
+    for step, leaky, node in _matched(context, segment, Leaky, nodes, "LeakyRelu"):
         total = leaky_sum_of(context.graph, node)
         if total is not None:
-            promised = between_pairs(context, total, step.layer, step.act.slope)
+            promised = between_pairs(context, total, step.layer, leaky.slope)
             compare_sum(context, total, () if promised is None else (promised,))
             continue
         context.compared += 1
-        slope, found = (np.float32(number) for number in (step.act.slope, node.attributes.get("alpha", 0.01)))
+        slope, found = (np.float32(number) for number in (leaky.slope, node.attributes.get("alpha", 0.01)))
         if slope != found:
-            told = f"expected {float(slope):.6g}, found {float(found):.6g}"
-            context.fault("slope", step.layer, f"slope of {step.layer!r}: {told}")
+            message = f"expected {float(slope):.6g}, found {float(found):.6g}"
+            context.fault("slope", step.layer, f"slope of {step.layer!r}: {message}")
 
 
 def _compare_clamps(context: KerasContext, segment: Segment) -> None:
     """ReLUs: a node with their limits, or codes that cannot leave them."""
-    steps = [step for _, step in segment.steps if isinstance(step.act, Clamp)]
     nodes = [node for node in segment.nodes if node.op in CLAMPS]
-    absorbed = context.document.activations != "float32" and not nodes
-    if absorbed:
-        for step in steps:
-            assert isinstance(step.act, Clamp)  # noqa: S101 - chosen above
-            keeps_limits(context, segment, step.layer, step.act)
+    if context.document.activations != "float32" and not nodes:
+        for _, step in segment.steps:
+            if isinstance(step.act, Clamp):
+                keeps_limits(context, segment, step.layer, step.act)
         return
-    if _counts_differ(context, segment, "ReLU", len(steps), len(nodes)):
-        return
-    for step, node in zip(steps, nodes, strict=True):
-        assert isinstance(step.act, Clamp)  # noqa: S101 - chosen above
-        compare_limits(context, step.layer, (0.0, step.act.high), node)
+    for step, clamp, node in _matched(context, segment, Clamp, nodes, "ReLU"):
+        compare_limits(context, step.layer, (0.0, clamp.high), node)
 
 
 def _compare_rest(context: KerasContext, segment: Segment, *, products: bool) -> None:
@@ -210,8 +208,8 @@ def _compare_rest(context: KerasContext, segment: Segment, *, products: bool) ->
     found = Counter(node.op for node in rest if not _has_constant(context, node) and node not in repeated)
     found += Counter({"Resize": len(repeated) // 2})
     if found != expected:
-        told = f"expected {dict(expected) or 'no other operator'}, found {dict(found)}"
-        context.fault("missing-tensor", segment.layer, f"{segment.layer!r}: {told}; convert the source again")
+        message = f"expected {dict(expected) or 'no other operator'}, found {dict(found)}"
+        context.fault("missing-tensor", segment.layer, f"{segment.layer!r}: {message}; convert the source again")
     if not products:
         steps = [step.act.pads for _, step in segment.steps if isinstance(step.act, Padding)]
         nodes = [_node_pads(context, node) for node in segment.nodes if node.op == "Pad"]

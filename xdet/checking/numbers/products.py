@@ -121,8 +121,8 @@ def compare_limits(context: Comparison, layer: str, limits: tuple[float | None, 
         found = tuple(float(a.item()) if a is not None and a.size == 1 else None for a in stored)
     context.compared += 2
     if found != limits:
-        told = f"expected {limits[0]} to {limits[1]}, found {found[0]} to {found[1]}"
-        context.fault("attributes", layer, f"limits of {layer!r}: {told}")
+        message = f"expected {limits[0]} to {limits[1]}, found {found[0]} to {found[1]}"
+        context.fault("attributes", layer, f"limits of {layer!r}: {message}")
 
 
 def require_integer_form(context: Comparison, node: Node, layer: str) -> None:

@@ -76,8 +76,10 @@ def _pairs(context: Comparison) -> Iterator[_Pair]:
         if node.op in QUANTIZERS and context.graph.constant(node.inputs[0]) is None:
             pair, is_read = pair_of(context, node), node.op == "DequantizeLinear"
             if pair is None:
-                told = f"{node.op} {node.name!r}: expected one constant scale and zero-point; convert the source again"
-                context.fault("scale", None, told)
+                message = (
+                    f"{node.op} {node.name!r}: expected one constant scale and zero-point; convert the source again"
+                )
+                context.fault("scale", None, message)
             elif not (is_read and is_summand(context.graph, node)):  # judged with its sum
                 yield _Pair(node, node.inputs[0] if is_read else node.outputs[0], *pair)
         if HEAD in node.outputs:
@@ -97,10 +99,10 @@ def compare_activations(context: StaticContext) -> None:
         context.compared += 2
         differences = [_difference(context, index, pair) for index in owners]
         if all(differences) and not prove(context, pair.node, owners):
-            cause, told = next(difference for difference in differences if difference)
-            faults.setdefault((cause, context.source.names[owners[0]], told), []).append(pair.title)
-    for (cause, layer, told), nodes in faults.items():
-        context.fault(cause, layer, f"{cause} of {layer!r} in {', '.join(nodes)}: {told}")
+            cause, message = next(difference for difference in differences if difference)
+            faults.setdefault((cause, context.source.names[owners[0]], message), []).append(pair.title)
+    for (cause, layer, message), nodes in faults.items():
+        context.fault(cause, layer, f"{cause} of {layer!r} in {', '.join(nodes)}: {message}")
 
 
 def _difference(context: StaticContext, index: int, found: _Pair) -> tuple[Cause, str] | None:
@@ -125,8 +127,8 @@ def compare_pairs(context: KerasContext) -> None:
         expected = _expected(context, root, pairs)
         for pair in pairs:
             if (difference := expected.difference(pair)) is not None:
-                cause, told = difference
-                context.fault(cause, expected.layer, f"{cause} of {expected.layer!r} in {pair.title}: {told}")
+                cause, message = difference
+                context.fault(cause, expected.layer, f"{cause} of {expected.layer!r} in {pair.title}: {message}")
 
 
 def _root(context: KerasContext, codes: str) -> str:

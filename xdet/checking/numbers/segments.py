@@ -78,15 +78,11 @@ class KerasContext(Comparison):
     def segments(self) -> Iterator[Segment]:
         """All segments, in the source's order; the last one ends at the raw head."""
         ends = {self.source.last[layer]: layer for layer in self.values}
-        for layer, index in self.source.last.items():
-            if layer in self.values:
-                yield self._segment(layer, index, self.values[layer], ends)
-        yield self._segment(self.source.output, None, HEAD, ends)
-
-    def _segment(self, layer: str, start: int | None, value: str, ends: Mapping[int, str]) -> Segment:
-        steps, source_reads = self._steps_before(start, ends)
-        nodes, graph_reads = self._nodes_before(value)
-        return Segment(layer, steps, nodes, source_reads, graph_reads)
+        cuts = [(layer, index, self.values[layer]) for layer, index in self.source.last.items() if layer in self.values]
+        for layer, start, value in (*cuts, (self.source.output, None, HEAD)):
+            steps, source_reads = self._steps_before(start, ends)
+            nodes, graph_reads = self._nodes_before(value)
+            yield Segment(layer, steps, nodes, source_reads, graph_reads)
 
     def _steps_before(
         self, start: int | None, ends: Mapping[int, str]

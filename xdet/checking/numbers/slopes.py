@@ -97,9 +97,9 @@ def compare_sum(context: Comparison, found: LeakySum, promised: Sequence[Promise
     _compare_zero_points(context, found, best)
     differing, slope = best.differing(sum_table(best.case, form)), float(best.case.slope)
     if differing:
-        cause, told = _fault(found, form, fitted_sum(best.case, best.table))
+        cause, message = _fault(found, form, fitted_sum(best.case, best.table))
         codes = f"{differing} of 256 codes behind {best.layer!r}"
-        context.fault(cause, best.layer, f"{codes} differ from the source's (slope {slope:.6g}): {told}")
+        context.fault(cause, best.layer, f"{codes} differ from the source's (slope {slope:.6g}): {message}")
         return
     written = float(form.whole / (form.whole + form.excess))
     proof = f"all 256 codes of the sum equal those that are promised for {best.operator}"
@@ -116,10 +116,10 @@ def _compare_zero_points(context: Comparison, found: LeakySum, promised: Promise
     ):
         constant = context.graph.constant(name)
         if constant is None or constant.dtype != np.uint8 or constant.reshape(-1).tolist() != [expected]:
-            told = "no constant" if constant is None else f"{constant.dtype} {constant.reshape(-1).tolist()}"
+            message = "no constant" if constant is None else f"{constant.dtype} {constant.reshape(-1).tolist()}"
             where = f"{node.op} {node.name!r} of {promised.layer!r}"
-            told = f"zero-point in {where}: expected uint8 [{expected}], found {told}"
-            context.fault("zero-point", promised.layer, told)
+            message = f"zero-point in {where}: expected uint8 [{expected}], found {message}"
+            context.fault("zero-point", promised.layer, message)
 
 
 def _fault(found: LeakySum, form: SumForm, expected: SumForm | None) -> tuple[Cause, str]:
@@ -208,8 +208,8 @@ def compare_slope(context: StaticContext, node: Node) -> None:
     slope = op.case.slope
     if differing and alpha != announced(context, op.layer, "slope", slope):
         codes = f"{differing} of 256 codes behind {op.operator} {op.layer!r}"
-        told = f"the graph has slope {float(alpha):.6g} behind scale {float(pair[0]):.6g}"
-        context.fault("slope", op.layer, f"{codes} differ from the source's (slope {float(slope):.6g}): {told}")
+        message = f"the graph has slope {float(alpha):.6g} behind scale {float(pair[0]):.6g}"
+        context.fault("slope", op.layer, f"{codes} differ from the source's (slope {float(slope):.6g}): {message}")
     elif not differing and alpha != slope:
         proof = f"all 256 codes behind {op.operator} equal LiteRT's"
         context.prove(op.tensor, op.layer, "slope", proof, source=float(slope), written=float(alpha))

@@ -55,8 +55,8 @@ def compare_operators(context: StaticContext) -> None:
             _compare_limits(context, op)
         if op.op in WEIGHTED and op.outputs[0] not in found and _data_of(context, op.inputs[1]) is not None:
             name, layer = context.source.names[op.inputs[1]], context.source.output_name(op)
-            told = f"the weights {name!r} of {layer!r} are read by no product of the graph; convert the source again"
-            context.fault("missing-tensor", layer, told)
+            message = f"the weights {name!r} of {layer!r} are read by no product of the graph; convert the source again"
+            context.fault("missing-tensor", layer, message)
 
 
 def _compare_limits(context: StaticContext, op: TfliteOperator) -> None:
@@ -86,8 +86,8 @@ def _operator_at(context: StaticContext, node: Node) -> TfliteOperator | None:
 
 def _compare_product(context: StaticContext, node: Node, op: TfliteOperator | None) -> None:
     if op is None:
-        told = f"the weights of {node.op} {node.name!r} belong to no tensor of the source; convert the source again"
-        context.fault("missing-tensor", None, told)
+        message = f"the weights of {node.op} {node.name!r} belong to no tensor of the source; convert the source again"
+        context.fault("missing-tensor", None, message)
         return
     layer, name = context.source.output_name(op), context.source.names[op.inputs[min(1, len(op.inputs) - 1)]]
     if op.op == "AVERAGE_POOL_2D":
@@ -275,26 +275,22 @@ def _compare_pool(context: StaticContext, node: Node) -> None:
     before = context.graph.producers.get(node.inputs[0])
     if before is None or before.op != "DequantizeLinear":
         return
+    # in a wide stem the four members of a window stand side by side
+    is_wide = node.attributes.get("kernel_shape") == node.attributes.get("strides") == (1, 4)
     owners = owners_of(context, before.inputs[0])
     pools = [op for o in owners for op in context.source.pools_behind(o) if POOLS.get(op.op) == node.op]
-    if not pools or _is_wide(node):
+    if not pools or is_wide:
         return
-    faults = [_pool_fault(context, op, node) for op in pools]
+    faults = []
+    for op in pools:
+        window, strides, size = _two(op, "filter"), _two(op, "stride"), context.tensor(op.inputs[0]).shape[1:3]
+        pads = same_pads(size, window, strides) if op.options["padding"] == "SAME" else NO_PADS
+        pool = Pool(POOLS[op.op], window, strides, pads)
+        faults.append(pool_fault(pool, context.source.output_name(op), node, size))
     context.compared += 3
     if all(faults):
-        cause, told = next(fault for fault in faults if fault)
-        context.fault(cause, context.source.output_name(pools[0]), told)
-
-
-def _is_wide(node: Node) -> bool:
-    """The pool of a wide stem: the maximum over the four members of a window, which stand side by side."""
-    return node.attributes.get("kernel_shape") == (1, 4) and node.attributes.get("strides") == (1, 4)
-
-
-def _pool_fault(context: StaticContext, op: TfliteOperator, node: Node) -> Any:
-    window, strides, size = (_two(op, "filter"), _two(op, "stride"), context.tensor(op.inputs[0]).shape[1:3])
-    pads = same_pads(size, window, strides) if op.options["padding"] == "SAME" else NO_PADS
-    return pool_fault(Pool(POOLS[op.op], window, strides, pads), context.source.output_name(op), node, size)
+        cause, message = next(fault for fault in faults if fault)
+        context.fault(cause, context.source.output_name(pools[0]), message)
 
 
 def _two(op: TfliteOperator, option: str) -> tuple[int, int]:
