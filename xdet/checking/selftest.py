@@ -4,12 +4,15 @@ A finished model holds the head's codes for one picture that is made from a seed
 the picture is made again, the model runs, and its raw head is compared value by value. So it is seen in the field when
 a tool stripped or moved the quantisation, when an edited file no longer is its source, when a CPU's kernels saturate,
 or when a provider computes in another way. Decoding and suppression behind the head are float32; they are not tested
-here.
+here. The result is told as a report, or as JSON (schema ``xdet.selftest``, docs/selftest.md).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -22,10 +25,11 @@ from xdet.model.file import read_model_file
 from xdet.model.wire import FLOAT, with_outputs
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import open_model, split_runtime
+from xdet.writing.blocks import Items, Report, Section
+from xdet.writing.terminal import report_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
 
 Verdict = Literal["exact", "bounded", "broken"]
 MAIN = "onnxruntime:cpu"
+SELFTEST_SCHEMA = "xdet.selftest"
+SELFTEST_VERSION = 1
 MOST_IMAGES = 4  # per call of a model with a larger batch
 
 
@@ -178,3 +184,54 @@ def _compare(heads: NDArray[np.float32], vector: GoldenVector, file: str) -> Agr
             f"'{file}': its golden vector cannot be read: {error}; was the file edited? Convert its source again"
         ) from error
     return max(agreements, key=lambda found: (not found.exact, found.worst_lsb, found.differing))
+
+
+def selftest_to_json(found: SelfTest) -> str:
+    """JSON text with a final newline; equal results give equal bytes. A distance that is infinite is null."""
+    data = {"schema": SELFTEST_SCHEMA, "version": SELFTEST_VERSION, **asdict(found)}
+    data["model"] = {"name": PurePath(found.model).name, "sha256": data.pop("sha256")}
+    for comparison in (data["agreement"], data["plain"]):
+        if comparison is not None and math.isinf(comparison["worst_lsb"]):
+            comparison["worst_lsb"] = None
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def selftest_text(found: SelfTest, *, width: int | None = None) -> str:
+    """``selftest_report`` for a terminal."""
+    return report_text(selftest_report(found), width)
+
+
+def selftest_report(found: SelfTest) -> Report:
+    """The verdict in one line; below it what to do, where there is something to do."""
+    message = f"{found.model} on {found.runtime}: {found.verdict}: {_described(found.agreement, found.bound_lsb)}"
+    lines = []
+    if found.exact_kernels is not None and found.plain is not None:
+        plain = _described(found.plain, 0)
+        lines = [
+            f"xdet chose exact kernels, because this CPU's fast ones saturate; without them: {plain}",
+            f"in programs of your own, set the session entry {found.exact_kernels} = 1",
+        ]
+    if not found.passed:
+        lines.append(_advice(found))
+    return Report("xdet selftest", (Section("", (Items(tuple(lines), title=message),)),))
+
+
+def _described(agreement: Agreement, bound_lsb: int) -> str:
+    if agreement.exact:
+        return f"all {agreement.compared} head values have the golden bits"
+    allowed = f"{bound_lsb} allowed" if bound_lsb else "none allowed"
+    return (
+        f"{agreement.differing} of {agreement.compared} head values differ, "
+        f"by up to {agreement.worst_lsb:.3g} LSB ({allowed})"
+    )
+
+
+def _advice(found: SelfTest) -> str:
+    if found.agreement.off_lattice:
+        return (
+            f"{found.agreement.off_lattice} values are no code of the head: the quantisation was stripped or changed; "
+            f"convert the source again, and deploy the file as xdet convert wrote it"
+        )
+    if found.runtime.endswith(":cpu"):
+        return "the file is not the one that was converted, or this ONNX Runtime computes other integers; convert again"
+    return "this provider computes other integers than the source's kernels; --provider cpu tells whether the file is sound"

@@ -116,8 +116,7 @@ def selftest(model: Path, *, running: options.Running, json: options.Json = None
     Options:
         model: An ONNX file made by xdet convert.
     """
-    from xdet.checking.selftest import run_selftest
-    from xdet.checking.selftest_report import SELFTEST_SCHEMA, selftest_report, selftest_to_json
+    from xdet.checking.selftest import SELFTEST_SCHEMA, run_selftest, selftest_report, selftest_to_json
     from xdet.writing.files import require_outputs, with_sidecars
 
     require_outputs(console.json_outputs(json, SELFTEST_SCHEMA), with_sidecars([model]), force=force)

@@ -33,8 +33,7 @@ from tests.xdet.planted_faults import (
     red_and_blue_swapped,
     stripped_quantisation,
 )
-from xdet.checking.selftest import SelfTest, Verdict, judge, run_selftest
-from xdet.checking.selftest_report import selftest_text, selftest_to_json
+from xdet.checking.selftest import SelfTest, Verdict, judge, run_selftest, selftest_text, selftest_to_json
 from xdet.errors import ModelError, RuntimeUnavailableError
 
 if TYPE_CHECKING:

@@ -115,12 +115,8 @@ def _told(box: np.ndarray[tuple[int], np.dtype[np.float32]], score: np.float32) 
     return f"{[round(float(x), 5) for x in box]} at {float(score):.5f}"
 
 
-def broken_rules(found: BatchDetections, image: int, thresholds: Thresholds, spec: DetectorSpec) -> list[str]:
+def broken_rules(found: BatchDetections, image: int, thresholds: Thresholds, spec: DetectorSpec) -> Iterator[str]:
     """The rules that one image's rows break, in words; all exact: each compares numbers that one runtime computed."""
-    return list(_broken(found, image, thresholds, spec))
-
-
-def _broken(found: BatchDetections, image: int, thresholds: Thresholds, spec: DetectorSpec) -> Iterator[str]:
     count, most = int(found.num_detections[image]), found.scores.shape[1]
     if not 0 <= count <= most:
         yield f"{count} rows are counted, there are {most}"
@@ -141,14 +137,8 @@ def _broken(found: BatchDetections, image: int, thresholds: Thresholds, spec: De
             break
     if len(set(keys)) < count:
         yield "a box stands in two rows"
-    behind = slice(count, None)
-    padding = (
-        (found.boxes_xyxy[image, behind], 0),
-        (found.scores[image, behind], 0),
-        (found.classes[image, behind], -1),
-        (found.anchors[image, behind], -1),
-    )
-    if any((values != fill).any() for values, fill in padding):
+    padding = ((found.boxes_xyxy, 0), (found.scores, 0), (found.classes, -1), (found.anchors, -1))
+    if any((values[image, count:] != fill).any() for values, fill in padding):
         yield f"the rows behind the first {count} are not padding"
 
 
@@ -174,17 +164,15 @@ def _agrees(run: Run, decode: Callable[[Thresholds], tuple[Thresholds, DetectorS
         used = _just_below(used) if suppresses_at_equality(run.name) else used
         for image, (oracle, runtime) in enumerate(both_sides(run, found, spec, used)):
             differs = next(box_differences(oracle, runtime, used), None) is not None
-            if differs or broken_rules(found, image, used, spec):
+            if differs or any(broken_rules(found, image, used, spec)):
                 return False
     return True
 
 
 def _swapped(run: Run, spec: DetectorSpec) -> bool:
-    def filtered(at: Thresholds) -> Thresholds:  # rows of a copy with frozen thresholds
-        return replace(at, score=max(at.iou, at.score), iou=at.score)
-
     fed = _agrees(run, lambda at: (replace(at, score=at.iou, iou=at.score), spec))
-    return fed or _agrees(run, lambda at: (filtered(at), spec))
+    # or rows of a copy with frozen thresholds
+    return fed or _agrees(run, lambda at: (replace(at, score=max(at.iou, at.score), iou=at.score), spec))
 
 
 def _other_unit(run: Run, spec: DetectorSpec) -> bool:
@@ -201,10 +189,6 @@ def _other_unit(run: Run, spec: DetectorSpec) -> bool:
     return _agrees(run, lambda at: (at, other))
 
 
-def _at_equality(run: Run, spec: DetectorSpec) -> bool:
-    return _agrees(run, lambda at: (_just_below(at), spec))
-
-
 def _just_below(at: Thresholds) -> Thresholds:
     """Thresholds at which IoU > is what IoU >= is at these."""
     return replace(at, iou=float(np.nextafter(np.float32(at.iou), np.float32(0))))
@@ -213,5 +197,5 @@ def _just_below(at: Thresholds) -> Thresholds:
 MISTAKES: tuple[tuple[Cause, str, Callable[[Run, DetectorSpec], bool]], ...] = (
     ("thresholds-swapped", "score and IoU threshold are swapped in its head", _swapped),
     ("anchor-unit", "its head takes the anchors in another unit than the document says", _other_unit),
-    (*IOU_RULE, _at_equality),
+    (*IOU_RULE, lambda run, spec: _agrees(run, lambda at: (_just_below(at), spec))),
 )

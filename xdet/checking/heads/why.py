@@ -153,13 +153,8 @@ def explain(
     """Why ``absent`` does not keep the box ``key``, which ``present`` keeps."""
     limit, scores = np.float32(thresholds.score), (present.scores[key], absent.scores[key])
     if scores[1] <= limit:
-        margin = float(limit - scores[1])
-        return Why(
-            "score",
-            (key,),
-            margin,
-            f"score {scores[1]:.7g} is not above {limit:.7g}, on the other side {scores[0]:.7g}",
-        )
+        message = f"score {scores[1]:.7g} is not above {limit:.7g}, on the other side {scores[0]:.7g}"
+        return Why("score", (key,), float(limit - scores[1]), message)
     if (leader := absent.leader(key)) != key:
         return _further_class(present, absent, key, leader, thresholds, seen=seen)
     rival = _rival(absent, key, thresholds)
@@ -180,7 +175,7 @@ def _left_out(side: Side, key: Key, thresholds: Thresholds) -> Why:
     """Why a side does not keep a box that no kept one suppresses."""
     last = side.last_candidate(thresholds.score)
     if last is not None and side.scores[key] <= side.scores[last] + np.float32(ROOM):
-        return _beyond_candidates(side, key, last)
+        return _cut_off(side, key, last, f"{MAX_CANDIDATES} candidates enter suppression", decided=side.ties(key, last))
     return _almost_suppressed(side, key, thresholds) or _without_rival(side, key, thresholds)
 
 
@@ -194,13 +189,10 @@ def _further_class(
     own = [other for other in absent.kept if other[0] == key[0]]
     if len(own) < absent.rule.classes_per_box:
         return _without_rival(absent, key, thresholds)
-    margin = float(abs(absent.scores[own[-1]] - absent.scores[key]))
-    if absent.scores[own[-1]] == absent.scores[key] and key < own[-1] and absent.ties(key, own[-1]):
-        margin = float("inf")  # no rounding: of equal raw scores the lower class comes first
-    message = (
-        f"{len(own)} classes of its box have rows, the last with score {absent.scores[own[-1]]:.7g}, this one has "
-    )
-    return Why("limit", (key,), margin, f"{message}{absent.scores[key]:.7g}")
+    last = own[-1]
+    # of equal raw scores the lower class comes first
+    decided = absent.scores[last] == absent.scores[key] and key < last and absent.ties(key, last)
+    return _cut_off(absent, key, last, f"{len(own)} classes of its box have rows", decided=decided)
 
 
 def _suppressed(present: Side, absent: Side, pair: tuple[Key, Key], thresholds: Thresholds) -> Why | None:
@@ -255,12 +247,10 @@ def _almost_suppressed(side: Side, key: Key, thresholds: Thresholds) -> Why | No
     return None
 
 
-def _beyond_candidates(side: Side, key: Key, last: Key) -> Why:
-    margin = float("inf") if side.ties(key, last) else float(abs(side.scores[last] - side.scores[key]))
-    message = (
-        f"{MAX_CANDIDATES} candidates enter suppression, the last with score {side.scores[last]:.7g}, "
-        f"this one has {side.scores[key]:.7g}"
-    )
+def _cut_off(side: Side, key: Key, last: Key, kept: str, *, decided: bool = False) -> Why:
+    """Others that come first, ``last`` behind them, take all places; ``decided`` where no rounding can change that."""
+    margin = float("inf") if decided else float(abs(side.scores[last] - side.scores[key]))
+    message = f"{kept}, the last with score {side.scores[last]:.7g}, this one has {side.scores[key]:.7g}"
     return Why("limit", (key, last), margin, message)
 
 
@@ -269,25 +259,15 @@ def _without_rival(side: Side, key: Key, thresholds: Thresholds) -> Why:
     of_class = [other for other in side.kept if other[1] == key[1]]
     if most is not None and len(of_class) >= most:
         last = min(of_class, key=lambda other: (float(side.scores[other]), -other[0]))
-        margin = float(abs(side.scores[last] - side.scores[key]))
-        message = f"{most} boxes of its class are kept, the last with score {side.scores[last]:.7g}, this one has "
-        return Why("limit", (key, last), margin, f"{message}{side.scores[key]:.7g}")
+        return _cut_off(side, key, last, f"{most} boxes of its class are kept")
     leaders = [other for other in side.kept if side.leader(other) == other]
     if is_full := len(side.kept) >= thresholds.max_detections:
         leaders = list(side.kept)
     if is_full or len(leaders) >= side.rule.max_boxes(thresholds.max_detections):
         worst_first = sorted(leaders, key=lambda other: rank(other, side.rule), reverse=True)
         last = min(worst_first, key=lambda other: float(side.scores[other]))
-        margin = float(abs(side.scores[last] - side.scores[key]))
-        if side.ranks_first(key, last) and side.ties(key, last):
-            margin = float("inf")  # no rounding: of equal raw scores the lower index comes first
-        return Why(
-            "limit",
-            (key, last),
-            margin,
-            f"{len(leaders)} boxes are kept, the last with score {side.scores[last]:.7g}, "
-            f"this one has {side.scores[key]:.7g}",
-        )
+        decided = side.ranks_first(key, last) and side.ties(key, last)  # of equal raw scores the lower index
+        return _cut_off(side, key, last, f"{len(leaders)} boxes are kept", decided=decided)
     message = f"score {side.scores[key]:.7g} is above the threshold and no kept box overlaps it enough"
     return Why("head", (key,), float("inf"), message)
 
@@ -383,9 +363,8 @@ def _moved_px(origin: Side, runtime: Side, key: Key, how: Comparison) -> float:
 
 
 def _why_moved(origin: Side, runtime: Side, key: Key, moved: float) -> Why:
-    same = np.array_equal(origin.head[key[0]], runtime.head[key[0]])
     message = f"a corner is {moved:.1f} px of the network's picture away"
-    if same:
+    if np.array_equal(origin.head[key[0]], runtime.head[key[0]]):
         return Why("head", (key,), float("inf"), f"{message} although the head's values are equal")
     return Why("rounding", (key,), moved, message)
 

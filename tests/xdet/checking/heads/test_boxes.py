@@ -30,12 +30,12 @@ SOUND = BatchDetections(
 
 
 def test_sound_rows_break_no_rule() -> None:
-    assert broken_rules(SOUND, 0, AT, SPEC) == []
+    assert list(broken_rules(SOUND, 0, AT, SPEC)) == []
 
 
 def test_rows_of_equal_score_are_in_the_order_of_the_rule() -> None:
     by_class = replace(SPEC, suppression=Suppression(class_first=True))
-    assert broken_rules(SOUND, 0, AT, by_class) == ["box 2 stands before box 4 at the same score, 0.7"]
+    assert list(broken_rules(SOUND, 0, AT, by_class)) == ["box 2 stands before box 4 at the same score, 0.7"]
 
 
 @pytest.mark.parametrize(
@@ -58,4 +58,4 @@ def test_rows_of_equal_score_are_in_the_order_of_the_rule() -> None:
 )  # fmt: skip
 def test_a_broken_rule_is_told(changed: dict[str, Any], told: str) -> None:
     arrays = {name: np.array(value, getattr(SOUND, name).dtype) for name, value in changed.items()}
-    assert broken_rules(replace(SOUND, **arrays), 0, AT, SPEC) == [told]
+    assert list(broken_rules(replace(SOUND, **arrays), 0, AT, SPEC)) == [told]
