@@ -88,14 +88,7 @@ class PriorStatement:
 
 @dataclass(frozen=True, eq=False)
 class Priors:
-    """Priors that were read.
-
-    Attributes:
-        rows: float64 ``(B, 4)``.
-        format: how they are read; None where nobody states it.
-        variances: likewise.
-        where: who states them, for messages.
-    """
+    """Priors that were read, float64 ``(B, 4)``; format and variances are None where nobody states them."""
 
     rows: NDArray[np.float64]
     format: PriorFormat | None
@@ -263,14 +256,7 @@ def _tile(sizes_hw: Sequence[tuple[float, float]], columns_rows: Sequence[int]) 
 
 @dataclass(frozen=True, slots=True)
 class Generator:
-    """A generator of priors by name.
-
-    Attributes:
-        defaults: its parameters.
-        are_sound: whether given ones are.
-        expected: what they must be, for messages.
-        make: the priors, of the picture's width and height and the parameters.
-    """
+    """A generator of priors by name: its parameters, whether given ones are sound, and what messages expect of them."""
 
     defaults: Mapping[str, float]
     are_sound: Callable[[Mapping[str, float]], bool]

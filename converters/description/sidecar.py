@@ -71,21 +71,10 @@ KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """What a sidecar states; None = not stated.
+    """What a sidecar states, key by key; None = not stated.
 
-    Attributes:
-        file: the sidecar as messages name it.
-        head: kind of head.
-        class_names: one name per class.
-        anchors: (width, height) pairs in ``anchor_unit``.
-        anchor_unit: unit of ``anchors``, or of the list that is used when the sidecar has none.
-        xy_scales: YOLO v4's ``scale_x_y`` of each grid, the finest first.
-        rescaling: pixel to real number.
-        resize: how photographs get the network's size.
-        color: what the channels of the picture are.
-        priors: what is stated of an SSD head; a file of priors stands beside the sidecar.
-        licence: licence of the model, for people.
-        source: where the model comes from, for people.
+    ``file`` is its name in messages; a file of ``priors`` stands beside it; ``anchor_unit`` without anchors is that of
+    a list from elsewhere; ``xy_scales`` are YOLO v4's ``scale_x_y``, the finest grid's first.
     """
 
     file: str

@@ -157,12 +157,7 @@ def describe_source(path: Path, facts: SourceFacts, options: SourceOptions) -> S
 class Statements:
     """What is stated of a detector, complete or not; None where nobody states it.
 
-    Attributes:
-        anchors: the list with its unit; None where either is stated nowhere, and for heads without a grid.
-        class_names: one name per class.
-        rescaling: pixel to real number; a quantised input states it by itself.
-        resize: how photographs get the network's size.
-        color: what the channels of the picture are.
+    Anchors have a unit, and are stated of heads with a grid alone; a quantised input states its rescaling by itself.
     """
 
     anchors: Anchors | None

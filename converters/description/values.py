@@ -192,13 +192,7 @@ StatedUnit = Literal["cell", "image", "pixel"]
 
 @dataclass(frozen=True, slots=True)
 class StatedAnchors:
-    """A list of anchors somebody stated.
-
-    Attributes:
-        sizes_wh: (width, height) pairs.
-        unit: the unit stated beside the list, None where none was.
-        where: who stated it, as messages name it: ``"--anchors"``, ``"sidecar 'm.xdet.json': anchors"``.
-    """
+    """A list of anchors, the unit stated beside it, None where none was, and who stated it, as messages name it."""
 
     sizes_wh: SizesWh
     unit: StatedUnit | None

@@ -168,21 +168,14 @@ _COLORS: Mapping[str, Color] = {"rgb": "rgb", "bgr": "bgr", "grayscale": "grey"}
 
 @dataclass(frozen=True, slots=True)
 class ZooConfig:
-    """What a zoo yaml states; None = not stated.
+    """What a zoo yaml or a Darknet cfg states; None = not stated.
 
     Attributes:
-        file: the yaml as messages name it.
+        file: its name in messages.
         layout: which key named the family: ``"general"`` (2.x, 3.x) or ``"model"`` (4.x).
-        model_type: the family, in lower case.
+        model_type: the family, in lower case; a cfg names a ``head`` instead, and a number of classes.
         input_shape: height, width, channels.
-        class_names: one name per class.
-        rescaling: pixel to real number.
-        resize: how photographs are stretched to the network's size.
-        color: what the channels of the picture are.
-        anchors: (width, height) pairs; those of several grids, the finest first.
-        anchor_unit: of ``anchors``; a yaml states none.
-        head: kind of head; a yaml names a family instead.
-        num_classes: of the head, where names are not stated.
+        anchors: (width, height) pairs, the finest grid's first; a yaml states no unit.
         size_hw: rows and columns in training, which the network need not have.
         xy_scales: YOLO v4's ``scale_x_y`` of each grid.
         evaluation: thresholds of the training run.

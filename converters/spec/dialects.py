@@ -17,14 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One row.
+    """One row: name, options of ``xdet convert``, what the network computes on, and runtimes that say so.
 
-    Attributes:
-        name: what it is called.
-        options: of ``xdet convert``, empty where none is needed.
-        numbers: what the network computes on.
-        wanted_by: runtimes, as far as they say so.
-        applies: whether a finished model is in it; of all rows the first one holds.
+    A finished model is in the first of all rows that ``applies``.
     """
 
     name: str
