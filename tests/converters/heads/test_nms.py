@@ -25,6 +25,7 @@ from converters.spec import (
     Rescaling,
     Thresholds,
 )
+from tests.converters.heads.decoding import spec_of
 from tests.heads import yolo_v2
 
 if TYPE_CHECKING:
@@ -39,11 +40,7 @@ def make_spec(
     sizes = ANCHORS_CELLS[:anchors]
     if unit == "image":
         sizes = tuple((w / grid[1], h / grid[0]) for w, h in sizes)
-    return DetectorSpec(
-        image=ImageInput(grid[0] * 32, grid[1] * 32, Rescaling(1 / 255, 0.0)),
-        head=YoloV2(grid[0], grid[1], Anchors(sizes, unit), classes),
-        class_names=tuple(f"class {i}" for i in range(classes)),
-    )
+    return spec_of(YoloV2(*grid, Anchors(sizes, unit), classes))
 
 
 def quiet_head(spec: DetectorSpec, batch: int = 1) -> Float32:

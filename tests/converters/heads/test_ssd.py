@@ -122,6 +122,14 @@ def post_process_file(
     return b.build(outputs)
 
 
+def priors_and_offsets(
+    rng: np.random.Generator, centers: tuple[float, float], sizes: tuple[float, float]
+) -> tuple[Float32, Float32]:
+    """60 priors y, x, h, w, and offsets of one image."""
+    priors = np.concatenate([rng.uniform(*centers, (60, 2)), rng.uniform(*sizes, (60, 2))], axis=-1)
+    return priors.astype(np.float32), rng.normal(0, 1.5, (1, 60, 4)).astype(np.float32)
+
+
 def run_litert(model: bytes, feeds: dict[str, Float32]) -> list[NDArray[Any]]:
     litert = pytest.importorskip("ai_edge_litert.interpreter", reason='needs pip install "xdet[litert]"')
     interpreter = litert.Interpreter(model_content=model, num_threads=1)
@@ -137,9 +145,7 @@ def run_litert(model: bytes, feeds: dict[str, Float32]) -> list[NDArray[Any]]:
 @pytest.mark.parametrize("seed", range(3))
 def test_detections_are_those_of_the_custom_operator(*, seed: int, iou: float, background: bool) -> None:
     rng = np.random.default_rng(seed)
-    centers = rng.uniform(0.3, 0.7, (60, 2))
-    priors = np.concatenate([centers, rng.uniform(0.05, 0.2, (60, 2))], axis=-1).astype(np.float32)
-    offsets = rng.normal(0, 1.5, (1, 60, 4)).astype(np.float32)
+    priors, offsets = priors_and_offsets(rng, (0.3, 0.7), (0.05, 0.2))
     scores = rng.permutation(np.linspace(0.01, 0.99, 60 * (3 + background))).reshape(1, 60, -1).astype(np.float32)
     model = post_process_file(priors, classes=3, background=background, iou=iou, rows=200)
     found_boxes, found_classes, found_scores, count = run_litert(model, {"offsets": offsets, "scores": scores})
@@ -177,9 +183,7 @@ def test_several_classes_of_a_box_are_those_of_the_custom_operator(
 ) -> None:
     """Box by box; of equal scores of a box the operator takes any class, and gives classes that do not count, too."""
     rng = np.random.default_rng(several)
-    centers = rng.uniform(0.2, 0.8, (60, 2))
-    priors = np.concatenate([centers, rng.uniform(0.05, 0.3, (60, 2))], axis=-1).astype(np.float32)
-    offsets = rng.normal(0, 1.5, (1, 60, 4)).astype(np.float32)
+    priors, offsets = priors_and_offsets(rng, (0.2, 0.8), (0.05, 0.3))
     scores = SCORES[kind](rng).reshape(1, 60, 5).astype(np.float32)[..., : 4 + background]
     model = post_process_file(priors, classes=4, background=background, iou=0.5, rows=20, several=several)
     boxes_yx, classes, values, count = run_litert(model, {"offsets": offsets, "scores": scores})
