@@ -50,12 +50,12 @@ from converters.passes.base import (
     DeclinedError,
     Link,
     NodeRewrite,
-    link,
     new_node,
     only_consumer,
     pair_around,
     pair_before,
     producer,
+    quantize_behind,
     remove_unread,
     take_over,
 )
@@ -88,7 +88,7 @@ class PoolBeforeActivation(NodeRewrite):
         if activation is None or activation.op_type != "LeakyRelu":
             op_type = "a graph input" if activation is None else activation.op_type
             raise DeclinedError(f"no LeakyRelu in front of it but {op_type}")
-        pair, pooled = pair_before(activation.inputs[0]), link(only_consumer(node.outputs[0]), "QuantizeLinear")
+        pair, pooled = pair_before(activation.inputs[0]), quantize_behind(node.outputs[0])
         if pair is None or pooled is None:
             raise DeclinedError("activation or pool is not wrapped in one DequantizeLinear and one QuantizeLinear")
         source, before = pair

@@ -149,14 +149,24 @@ def link(node: ir.Node | None, op_type: str) -> Link | None:
     return Link(node, np.float32(scale.reshape(())), int(zero_point.reshape(())), zero_point.dtype)
 
 
+def dequantize_before(value: ir.Value | None) -> Link | None:
+    """The DequantizeLinear that gives ``value``."""
+    return link(producer(value), "DequantizeLinear")
+
+
+def quantize_behind(value: ir.Value) -> Link | None:
+    """The QuantizeLinear that alone reads ``value``."""
+    return link(only_consumer(value), "QuantizeLinear")
+
+
 def pair_around(node: ir.Node) -> tuple[Link, Link]:
     """The DequantizeLinear in front of a node and the QuantizeLinear behind it.
 
     Raises:
         DeclinedError: it is not between such a pair, or others read its result.
     """
-    before = link(producer(node.inputs[0]), "DequantizeLinear")
-    after = link(only_consumer(node.outputs[0]), "QuantizeLinear")
+    before = dequantize_before(node.inputs[0])
+    after = quantize_behind(node.outputs[0])
     if before is None or after is None:
         raise DeclinedError("not between one DequantizeLinear and one QuantizeLinear that nothing else reads")
     return before, after
@@ -172,7 +182,7 @@ def equal_pair_around(node: ir.Node) -> tuple[Link, Link]:
 
 def pair_before(value: ir.Value | None) -> tuple[Link, Link] | None:
     """The QuantizeLinear and the DequantizeLinear behind it that give ``value``."""
-    dequantize = link(producer(value), "DequantizeLinear")
+    dequantize = dequantize_before(value)
     quantize = None if dequantize is None else link(producer(dequantize.source), "QuantizeLinear")
     return None if dequantize is None or quantize is None else (quantize, dequantize)
 

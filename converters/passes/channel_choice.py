@@ -24,7 +24,7 @@ import numpy as np
 
 from converters.graph import GraphWriter, constant_of
 from converters.integer.kernels import MOVERS
-from converters.passes.base import Changed, Rewrite, Skipped, link, producer, take_over
+from converters.passes.base import Changed, Rewrite, Skipped, dequantize_before, link, producer, take_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +87,7 @@ def _segment(end: ir.Value) -> tuple[ir.Value, list[tuple[ir.Node, ir.Value]]] |
     while (node := producer(value)) is not None and node.op_type in STEPS and node.inputs[0] is not None:
         steps.insert(0, (node, value))
         value = node.inputs[0]
-    before = link(producer(value), "DequantizeLinear")
+    before = dequantize_before(value)
     return (before.source, steps) if steps and before is not None and before.matches(after) else None
 
 

@@ -39,7 +39,7 @@ from converters.passes.base import (
     NodeRewrite,
     Rewrite,
     Skipped,
-    link,
+    dequantize_before,
     new_node,
     only_consumer,
     pair_before,
@@ -131,7 +131,7 @@ class FoldPad(NodeRewrite):
         if pair is None or pad is None or pad.op_type != "Pad":
             return None
         after, middle = pair
-        before = link(producer(pad.inputs[0]), "DequantizeLinear")
+        before = dequantize_before(pad.inputs[0])
         if before is None or not (before.matches(after) and after.matches(middle)):
             raise DeclinedError(f"{pad.name} changes scale or zero-point")
         spatial = _zero_padding(pad)

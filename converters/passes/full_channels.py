@@ -50,10 +50,11 @@ from converters.passes.base import (
     Link,
     Moved,
     NodeRewrite,
+    dequantize_before,
     equal_pair_around,
     link,
-    only_consumer,
     producer,
+    quantize_behind,
     remove_unread,
     take_over,
 )
@@ -243,7 +244,7 @@ class FullOutputs(NodeRewrite):
 
     def rewrite_at(self, graph: ir.Graph, node: ir.Node) -> Changed | None:
         """Fill output channels that are no multiple of 4."""
-        codes, after = codes_behind(node.inputs[1]), link(only_consumer(node.outputs[0]), "QuantizeLinear")
+        codes, after = codes_behind(node.inputs[1]), quantize_behind(node.outputs[0])
         if codes is None or after is None or len(codes) % STEP == 0 or codes.shape[1] % STEP:
             return None
         _require_direct_kernel(node)
@@ -265,7 +266,7 @@ class FullOutputs(NodeRewrite):
 
 def _require_direct_kernel(conv: ir.Node) -> None:
     """Decline a convolution that the kernel would not take, or that would not pay."""
-    source = link(producer(conv.inputs[0]), "DequantizeLinear")
+    source = dequantize_before(conv.inputs[0])
     behind = [producer(value) for value in conv.inputs[1:]]
     if any(node is None or node.op_type != "DequantizeLinear" or len(node.inputs) < 3 for node in behind):
         raise DeclinedError("its bias is float, or a zero-point is not written")

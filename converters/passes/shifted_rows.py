@@ -38,9 +38,8 @@ from converters.passes.base import (
     Link,
     Moved,
     NodeRewrite,
-    link,
-    only_consumer,
-    producer,
+    dequantize_before,
+    quantize_behind,
     take_over,
 )
 from converters.passes.signed_weights import split_columns, zero_point_of
@@ -99,8 +98,8 @@ def is_shiftable(conv: ir.Node) -> bool:
 def _match(conv: ir.Node) -> _Rows | None:
     """What the pass needs to know; None where the convolution has other channels, or is not quantised."""
     codes = codes_behind(conv.inputs[1])
-    before = link(producer(conv.inputs[0]), "DequantizeLinear")
-    after = link(only_consumer(conv.outputs[0]), "QuantizeLinear")
+    before = dequantize_before(conv.inputs[0])
+    after = quantize_behind(conv.outputs[0])
     if codes is None or len(codes) not in FEWEST_SPLIT or before is None or after is None:
         return None
     zero_point = zero_point_of(conv)

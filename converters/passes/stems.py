@@ -50,9 +50,11 @@ from converters.passes.base import (
     Link,
     Moved,
     NodeRewrite,
+    dequantize_before,
     link,
     only_consumer,
     producer,
+    quantize_behind,
     take_over,
 )
 from converters.passes.signed_weights import split_rows
@@ -96,7 +98,7 @@ class WideStem(NodeRewrite):
 
     def rewrite_at(self, graph: ir.Graph, node: ir.Node) -> Changed | None:
         """Rewrite a convolution on three channels and the pool behind it."""
-        before, weights = link(producer(node.inputs[0]), "DequantizeLinear"), codes_behind(node.inputs[1])
+        before, weights = dequantize_before(node.inputs[0]), codes_behind(node.inputs[1])
         if before is None or weights is None or weights.ndim != 4 or weights.shape[1] != 3:
             return None
         if before.dtype != np.uint8:
@@ -107,10 +109,10 @@ class WideStem(NodeRewrite):
             raise DeclinedError(
                 f"its picture is {height} x {width}: the height must be even, the width a multiple of {GROUP}"
             )
-        after = link(only_consumer(node.outputs[0]), "QuantizeLinear")
+        after = quantize_behind(node.outputs[0])
         middle = link(only_consumer(after.result), "DequantizeLinear") if after else None
         pool = only_consumer(middle.result) if middle else None
-        pooled = link(only_consumer(pool.outputs[0]), "QuantizeLinear") if pool else None
+        pooled = quantize_behind(pool.outputs[0]) if pool else None
         if after is None or middle is None or pool is None or pooled is None or not _is_2x2_pool(pool):
             raise DeclinedError(
                 "no 2x2 MaxPool of stride 2 behind it, quantised on both sides and read by nothing else"
@@ -200,7 +202,7 @@ class StridedStem(NodeRewrite):
 
     def rewrite_at(self, graph: ir.Graph, node: ir.Node) -> Changed | None:
         """Rewrite a convolution of stride 2 on fewer than four channels."""
-        before, weights = link(producer(node.inputs[0]), "DequantizeLinear"), codes_behind(node.inputs[1])
+        before, weights = dequantize_before(node.inputs[0]), codes_behind(node.inputs[1])
         strides = tuple(node.attributes.get_ints("strides", [1, 1]))
         if before is None or weights is None or weights.ndim != 4 or strides[1] != STRIDE:
             return None
@@ -210,7 +212,7 @@ class StridedStem(NodeRewrite):
             raise DeclinedError("its input is int8")
         _require_plain_convolution(node)
         height, width = _size(before)
-        after = link(only_consumer(node.outputs[0]), "QuantizeLinear")
+        after = quantize_behind(node.outputs[0])
         if after is None:
             raise DeclinedError("no QuantizeLinear behind it, or others read its result, too")
         _, left, _, right = node.attributes.get_ints("pads", [0, 0, 0, 0])
