@@ -56,11 +56,11 @@ class Calibration:
     def __post_init__(self) -> None:
         if self.count < MIN_IMAGES:
             raise OptionError(
-                f"--calibration: {self.count} photographs, expected at least {MIN_IMAGES}: ranges from so few do not "
+                f"`calibration`: {self.count} photographs, expected at least {MIN_IMAGES}: ranges from so few do not "
                 "hold for others; give 50 to 500 of the kind that the detector will see"
             )
         if self.percentile is not None and not 50 <= self.percentile <= 100:
-            raise OptionError(f"--percentile must lie in 50..100, got {self.percentile}; 99.99 is usual")
+            raise OptionError(f"`percentile` must lie in 50..100, got {self.percentile}; 99.99 is usual")
 
 
 def observe_ranges(model: bytes, image: ImageInput, calibration: Calibration, *, batch: int = 1) -> Ranges:
@@ -104,7 +104,7 @@ def _calibrator(path: Path, calibration: Calibration) -> Any:
     try:
         from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
     except ImportError as error:
-        raise MissingExtraError("ONNX Runtime, which computes the ranges of --calibration,", "cpu") from error
+        raise MissingExtraError("ONNX Runtime, which computes the ranges of `calibration`,", "cpu") from error
     augmented = str(path.with_name("augmented.onnx"))
     if calibration.percentile is None:
         calibrator = create_calibrator(path, [], augmented, CalibrationMethod.MinMax)

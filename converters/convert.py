@@ -102,10 +102,10 @@ def _require_choices(opened: OpenSource, options: ConvertOptions) -> None:
     """Refuse choices that an importer has no part in; what depends on the file it refuses itself."""
     if options.dequantize and not opened.importer.dequantizes:
         raise OptionError(
-            f"{opened.path.name}: --dequantize takes quantised TFLite files, read without --importer tf2onnx, and QDQ "
+            f"{opened.path.name}: `dequantize` takes quantised TFLite files, read without `importer` tf2onnx, and QDQ "
             f"ONNX files; leave it out: {SOURCES[opened.format].title} networks are float already"
             if options.importer == "native"
-            else f"{opened.path.name}: --dequantize needs --importer native"
+            else f"{opened.path.name}: `dequantize` needs `importer` native"
         )
 
 
@@ -137,8 +137,8 @@ def _halved(
 ) -> tuple[str, ...]:
     if network.activations != "float32":
         raise OptionError(
-            f"{opened.path.name}: --float16 is for float networks, and this one computes on {network.activations} "
-            "codes; add --dequantize, or bring the float Keras, TFLite or ONNX file"
+            f"{opened.path.name}: `float16` is for float networks, and this one computes on {network.activations} "
+            "codes; add `dequantize`, or bring the float Keras, TFLite or ONNX file"
         )
     return write_float16(model, spec, options.calibration, options.fixed_batch)
 

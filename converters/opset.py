@@ -66,8 +66,8 @@ def stamp_opset(model: ir.Model, requested: int | None) -> None:
             refused.setdefault(node.op_type, str(node.outputs[0].name))
         named = ", ".join(f"{op_type} (first {name!r})" for op_type, name in refused.items())
         raise OptionError(
-            f"--opset {requested} does not have {named} as this graph needs it; choose among "
-            f"{', '.join(map(str, taking))}, or leave --opset out for the lowest"
+            f"`opset` {requested} does not have {named} as this graph needs it; choose among "
+            f"{', '.join(map(str, taking))}, or leave `opset` out for the lowest"
         )
     opset = requested or min(taking, default=model.graph.opset_imports[""])
     model.graph.opset_imports[""], model.ir_version = opset, IR_VERSIONS[opset]

@@ -80,7 +80,7 @@ class ConvertOptions:
             raise OptionError(f"batch must be 'dynamic' or a whole number from 1 to 1024, got {self.batch!r}")
         if self.any_size and self.batch != 1:
             raise OptionError(
-                f"--any-size takes one photograph per call, since two rarely have one size; leave --batch "
+                f"`any_size` takes one photograph per call, since two rarely have one size; leave `batch` "
                 f"{self.batch} out"
             )
         if self.opset is not None and (type(self.opset) is not int or self.opset not in IR_VERSIONS):
@@ -92,18 +92,18 @@ class ConvertOptions:
         except ValueError as error:
             raise OptionError(str(error)) from error
         if self.dequantize and self.quantize != "none":
-            raise OptionError("--dequantize makes a float network and --quantize an int8 one: choose one of them")
+            raise OptionError("`dequantize` makes a float network and `quantize` an int8 one: choose one of them")
         if self.symmetric and self.quantize == "none":
             raise OptionError(
-                "--symmetric chooses how --quantize makes codes: add --quantize per-channel --calibration DIR, and "
+                "`symmetric` chooses how `quantize` makes codes: add `quantize` per-channel `calibration` DIR, and "
                 "bring a float Keras or ONNX source; the integers of a quantised file are fixed"
             )
         if self.quantize != "none" and self.calibration is None:
-            raise OptionError(f"--quantize {self.quantize} needs photographs: add --calibration DIR")
+            raise OptionError(f"`quantize` {self.quantize} needs photographs: add `calibration` DIR")
         if self.float16 and self.quantize != "none":
-            raise OptionError("--float16 is for float networks and --quantize makes an int8 one: choose one of them")
+            raise OptionError("`float16` is for float networks and `quantize` makes an int8 one: choose one of them")
         if self.quantize == "none" and self.calibration is not None and not self.float16:
-            raise OptionError("--calibration is for quantising: add --quantize per-channel, or leave it out")
+            raise OptionError("`calibration` is for quantising: add `quantize` per-channel, or leave it out")
 
     @property
     def rounding(self) -> Rounding:

@@ -251,7 +251,7 @@ def quantize_network(
     """
     if network.activations != "float32" or options.calibration is None:
         raise OptionError(
-            f"--quantize {options.quantize}: the source is quantised already ({network.quantization}); leave the "
+            f"`quantize` {options.quantize}: the source is quantised already ({network.quantization}); leave the "
             "option out, or give the float Keras or ONNX file"
         )
     model = _calibration_model(writer, network.outputs)

@@ -185,7 +185,7 @@ def test_where_a_file_does_not_load_one_of_fixed_size_is_advised(source: Path, m
 
 
 def test_several_photographs_per_call_are_refused() -> None:
-    with pytest.raises(OptionError, match=r"--any-size takes one photograph per call.*leave --batch dynamic out"):
+    with pytest.raises(OptionError, match=r"`any_size` takes one photograph per call.*leave `batch` dynamic out"):
         ConvertOptions(any_size=True, batch="dynamic")
 
 

@@ -61,13 +61,13 @@ def test_a_fixed_batch_sees_the_same_photographs() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_too_few_photographs_are_refused(count: int) -> None:
-    with pytest.raises(OptionError, match=rf"--calibration: {count} photographs, expected at least 8"):
+    with pytest.raises(OptionError, match=rf"`calibration`: {count} photographs, expected at least 8"):
         Calibration(lambda image: iter(()), count)  # noqa: ARG005 - the callable's signature
 
 
 @pytest.mark.parametrize("percentile", [49.9, 100.1, float("nan")])
 def test_a_percentile_out_of_range_is_refused(percentile: float) -> None:
-    with pytest.raises(OptionError, match=r"--percentile must lie in 50\.\.100"):
+    with pytest.raises(OptionError, match=r"`percentile` must lie in 50\.\.100"):
         calibration(percentile)
 
 

@@ -96,7 +96,7 @@ def test_codes_that_an_operator_reads_are_refused_by_name() -> None:
     [
         (lambda: build_network("float32"), "tflite", {}, "computes on float32 numbers; leave it out"),
         (tiny_yolo_v2, "onnx", {}, "computes on float32 numbers; leave it out"),
-        (two_raw_outputs, "tflite", {"importer": "tf2onnx"}, "--dequantize needs --importer native"),
+        (two_raw_outputs, "tflite", {"importer": "tf2onnx"}, "`dequantize` needs `importer` native"),
         (two_raw_outputs, "tflite", {"activations": "int8"}, "is about integer codes"),
         (lambda: yolo_v8(quantised=True), "onnx", {"activations": "int8"}, "keeps the codes that it has, float32"),
     ],

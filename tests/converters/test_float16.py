@@ -88,7 +88,7 @@ def test_what_would_overflow_stays_float32_and_is_named(tmp_path: Path) -> None:
 
 
 def test_codes_have_no_float16(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"computes on uint8 codes; add --dequantize"):
+    with pytest.raises(OptionError, match=r"computes on uint8 codes; add `dequantize`"):
         converted(tmp_path, two_raw_outputs(), "tflite", float16=True)
 
 

@@ -94,8 +94,8 @@ def test_an_opset_that_takes_the_graph_can_be_asked_for(opset: int) -> None:
         pytest.param(
             f"a = Mish(x) b = Mish(a) {MEAN_BY_COMPUTED_OPERAND}",
             17,
-            r"--opset 17 does not have Mish \(first 'a'\), ReduceMean \(first 'y'\) as this graph needs it; "
-            "choose among 18, 19, 20, 21, 22, or leave --opset out",
+            r"`opset` 17 does not have Mish \(first 'a'\), ReduceMean \(first 'y'\) as this graph needs it; "
+            "choose among 18, 19, 20, 21, 22, or leave `opset` out",
             id="too low",
         ),
         pytest.param(SUM_OF_CODES, 13, r"does not have Add .*; choose among 14, 15, .*, 22, or leave", id="dtype"),
@@ -110,7 +110,7 @@ def test_an_opset_below_the_graphs_is_refused_with_every_operator_that_needs_mor
 
 def test_an_opset_above_the_graphs_is_refused_where_the_operator_has_changed() -> None:
     model = model_of(MEAN_BY_ATTRIBUTE, opset=17)
-    with pytest.raises(OptionError, match=r"--opset 18 does not have ReduceMean .* 13, 14, 15, 16, 17, or"):
+    with pytest.raises(OptionError, match=r"`opset` 18 does not have ReduceMean .* 13, 14, 15, 16, 17, or"):
         stamp_opset(model, 18)
 
 

@@ -215,6 +215,6 @@ def test_a_network_that_is_quantised_already_is_refused() -> None:
     net, network = imported(detector, UNIT)
     done = type(network)(network.outputs, {}, "int8 per-channel", "uint8")
     with pytest.raises(
-        OptionError, match=r"--quantize per-channel: the source is quantised already \(int8 per-channel\)"
+        OptionError, match=r"`quantize` per-channel: the source is quantised already \(int8 per-channel\)"
     ):
         quantize_network(net.writer, done, spec_of(net, 4, 12), options())

@@ -98,7 +98,7 @@ def test_onnxruntime_runs_every_convolution_in_integers(tmp_path: Path) -> None:
 
 
 def test_it_is_a_choice_of_quantising_alone(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"add --quantize per-channel .*the integers of a quantised file are fixed"):
+    with pytest.raises(OptionError, match=r"add `quantize` per-channel .*the integers of a quantised file are fixed"):
         ConvertOptions(symmetric=True)
     source = tmp_path / "net.tflite"
     source.write_bytes(two_raw_outputs())

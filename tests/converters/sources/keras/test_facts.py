@@ -122,8 +122,8 @@ def test_twins_follow_the_suffix_that_keras_3_puts_behind_every_scope() -> None:
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"quantize": "per-channel"}, "--quantize per-channel needs photographs: add --calibration DIR"),
-        ({"calibration": calibration()}, "--calibration is for quantising: add --quantize per-channel"),
+        ({"quantize": "per-channel"}, "`quantize` per-channel needs photographs: add `calibration` DIR"),
+        ({"calibration": calibration()}, "`calibration` is for quantising: add `quantize` per-channel"),
         ({"quantize": "int4", "calibration": calibration()}, "quantize must be one of none, per-channel, per-tensor"),
         ({"importer": "tflite2onnx"}, "importer must be one of native, tf2onnx"),
     ],
