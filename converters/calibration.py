@@ -13,7 +13,10 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,12 +81,11 @@ def observe_ranges(model: bytes, image: ImageInput, calibration: Calibration, *,
     with tempfile.TemporaryDirectory(prefix="xdet-calibration-") as folder:
         path = Path(folder) / "float.onnx"
         path.write_bytes(model)
-        calibrator = _calibrator(path, calibration)
-        reader = _Reader(image, calibration, batch)
+        calibrator, feeds = _calibrator(path, calibration), _feeds(image, calibration, batch)
         with contextlib.redirect_stdout(io.StringIO()):  # its histograms talk
-            while reader.left:
-                reader.start_chunk()
-                calibrator.collect_data(reader)
+            for start in range(0, calibration.count, CHUNK):
+                chunk = islice(feeds, min(CHUNK, calibration.count - start))
+                calibrator.collect_data(SimpleNamespace(get_next=partial(next, chunk, None)))
             data = calibrator.compute_data()
     ranges = {str(name): _bounds(entry) for name, entry in data.items()}
     broken = [name for name, bounds in ranges.items() if not all(map(math.isfinite, bounds))]
@@ -92,6 +94,12 @@ def observe_ranges(model: bytes, image: ImageInput, calibration: Calibration, *,
             f"calibration: {', '.join(map(repr, broken[:5]))} are not finite: the network's weights are broken"
         )
     return ranges
+
+
+def _feeds(image: ImageInput, calibration: Calibration, batch: int) -> Iterator[dict[str, NDArray[np.uint8]]]:
+    for pixels in calibration.pixels(image):
+        calibration.progress(1)
+        yield {IMAGE: np.repeat(pixels[None], batch, axis=0)}
 
 
 def _bounds(entry: Any) -> tuple[float, float]:
@@ -107,33 +115,6 @@ def _calibrator(path: Path, calibration: Calibration) -> Any:
         raise MissingExtraError("ONNX Runtime, which computes the ranges of `calibration`,", "cpu") from error
     augmented = str(path.with_name("augmented.onnx"))
     if calibration.percentile is None:
-        calibrator = create_calibrator(path, [], augmented, CalibrationMethod.MinMax)
-    else:
-        options = {"percentile": calibration.percentile, "symmetric": False}
-        calibrator = create_calibrator(path, [], augmented, CalibrationMethod.Percentile, extra_options=options)
-    return calibrator
-
-
-class _Reader:
-    """The calibrators' way of asking for inputs: one at a time, None at the end of a chunk."""
-
-    def __init__(self, image: ImageInput, calibration: Calibration, batch: int) -> None:
-        self._pixels = calibration.pixels(image)
-        self._progress = calibration.progress
-        self.left = calibration.count
-        self._in_chunk = 0
-        self._batch = batch
-
-    def start_chunk(self) -> None:
-        """Allow the next ``CHUNK`` photographs."""
-        self._in_chunk = CHUNK
-
-    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        """The next photograph as the graph's input."""
-        if not (self._in_chunk and self.left):
-            return None
-        pixels = next(self._pixels)
-        self._in_chunk -= 1
-        self.left -= 1
-        self._progress(1)
-        return {IMAGE: np.repeat(pixels[None], self._batch, axis=0)}
+        return create_calibrator(path, [], augmented, CalibrationMethod.MinMax)
+    options = {"percentile": calibration.percentile, "symmetric": False}
+    return create_calibrator(path, [], augmented, CalibrationMethod.Percentile, extra_options=options)

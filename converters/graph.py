@@ -61,15 +61,14 @@ class GraphWriter:
     @classmethod
     def inserting(cls, graph: ir.Graph, before: ir.Node) -> GraphWriter:
         """A writer whose nodes go in front of ``before`` in an existing graph."""
-        writer = cls(str(graph.name))
-        writer.graph, writer._before, writer._taken = graph, before, _names_in(graph)
-        return writer
+        return cls.appending(graph, before)
 
     @classmethod
-    def appending(cls, graph: ir.Graph) -> GraphWriter:
-        """A writer whose nodes go to the end of an existing graph."""
+    def appending(cls, graph: ir.Graph, before: ir.Node | None = None) -> GraphWriter:
+        """A writer whose nodes go to the end of an existing graph, or in front of ``before``."""
         writer = cls(str(graph.name))
-        writer.graph, writer._taken = graph, _names_in(graph)
+        values = [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]
+        writer.graph, writer._before, writer._taken = graph, before, {str(value.name) for value in values}
         return writer
 
     def unique(self, name: str) -> str:
@@ -91,40 +90,27 @@ class GraphWriter:
         """Add an initialiser holding ``array`` in its own dtype."""
         unique = self.unique(name)
         tensor = ir.tensor(np.ascontiguousarray(array) if np.ndim(array) else np.asarray(array), name=unique)
-        value = ir.Value(
-            name=unique, type=ir.TensorType(tensor.dtype), shape=ir.Shape(np.shape(array)), const_value=tensor
-        )
+        kind, shape = ir.TensorType(tensor.dtype), ir.Shape(np.shape(array))
+        value = ir.Value(name=unique, type=kind, shape=shape, const_value=tensor)
         self.graph.register_initializer(value)
         return value
 
-    def op(
-        self, op_type: str, inputs: Sequence[ir.Value | None], name: str, *, outputs: int = 1, **attributes: Any
-    ) -> ir.Value:
-        """Append a node and return its first output; the node and its output carry ``name``."""
-        return self.ops(op_type, inputs, [name] + [f"{name}:{i}" for i in range(1, outputs)], **attributes)[0]
+    def op(self, op_type: str, inputs: Sequence[ir.Value | None], name: str, **attributes: Any) -> ir.Value:
+        """Append a node of one output and return it; both carry ``name``."""
+        return self.ops(op_type, inputs, [name], **attributes)[0]
 
     def ops(
         self, op_type: str, inputs: Sequence[ir.Value | None], names: Sequence[str], **attributes: Any
     ) -> Sequence[ir.Value]:
         """Append a node with one output per entry of ``names`` and return its outputs."""
         unique = [self.unique(name) for name in names]
-        node = ir.node(
-            op_type,
-            inputs,
-            attributes=attributes or None,
-            outputs=[ir.Value(name=name) for name in unique],
-            name=unique[0],
-        )
+        outputs = [ir.Value(name=name) for name in unique]
+        node = ir.node(op_type, inputs, attributes=attributes or None, outputs=outputs, name=unique[0])
         if self._before is None:
             self.graph.append(node)
         else:
             self.graph.insert_before(self._before, node)
         return node.outputs
-
-
-def _names_in(graph: ir.Graph) -> set[str]:
-    values = [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]
-    return {str(value.name) for value in values}
 
 
 NHWC_TO_NCHW = (0, 3, 1, 2)

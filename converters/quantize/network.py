@@ -109,8 +109,6 @@ class Rewriter:
             notes=(*network.notes, *self._notes),
         )
 
-    # -- pixels -------------------------------------------------------------------------------------------------
-
     def _write_pixels(self) -> None:
         symmetric = self._options.symmetric
         pixels = image_pixels(self._writer, self._image, self._options.batch_size, as_float=symmetric)
@@ -119,8 +117,6 @@ class Rewriter:
             self._codes[self._rescaled] = pixel_codes(self._writer, pixels, params, self._dtype, RESCALED)
         else:
             self._quantize(self._rescaled, rescaled_pixels(self._writer, pixels, self._image.rescaling))
-
-    # -- nodes --------------------------------------------------------------------------------------------------
 
     def _write(self, node: ir.Node) -> None:
         output = node.outputs[0]
@@ -187,8 +183,6 @@ class Rewriter:
             for value in node.inputs
         ]
 
-    # -- clamps -------------------------------------------------------------------------------------------------
-
     def _clamp_behind(self, value: ir.Value) -> ir.Node | None:
         """The Relu or Clip that alone reads ``value`` and whose limits the codes of its result keep anyway."""
         reader, writer = only_consumer(value), value.producer()
@@ -202,8 +196,6 @@ class Rewriter:
         keeps_low = (int(codes.min) - zero) * step >= low - step / 2
         keeps_high = (int(codes.max) - zero) * step <= high + step / 2
         return reader if keeps_low and keeps_high else None
-
-    # -- values -------------------------------------------------------------------------------------------------
 
     def _quantize(self, value: ir.Value, real: ir.Value) -> None:
         self._codes[value] = quantize_node(self._writer, real, self._params[value], self._dtype, str(value.name))
