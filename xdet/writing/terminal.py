@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from itertools import groupby, pairwise
+from itertools import groupby, pairwise, zip_longest
 from typing import TYPE_CHECKING
 
 from xdet.writing import blocks
@@ -86,7 +86,7 @@ def _lines(block: Block, width: int) -> Iterator[str]:
         case blocks.Facts():
             margin = max((display_width(printable(term)) for term, _ in block.entries), default=0)
             for term, value in block.entries:
-                first = _padded(printable(term), margin, right=False) + GAP
+                first = _padded(printable(term), margin) + GAP
                 yield from wrapped(plain(value), width, first=first, rest=" " * margin + GAP)
         case blocks.Items():
             yield from wrapped(block.title, width) if block.title else ()
@@ -120,27 +120,20 @@ def _verdict(block: blocks.Verdict, width: int) -> Iterator[str]:
 def _table(table: blocks.Table, width: int) -> list[str]:
     cells = [[printable(plain(cell)) for cell in row] for row in (table.headers, *table.rows)]
     columns = [tuple(column) for column in zip(*cells, strict=True)]
-    if (widths := _fitted(columns, width)) is not None:
-        return _grid(columns, widths)
-    inner, room = columns[1:], width - len(GAP)
-    if inner and (widths := _fitted(inner, room)) is not None:
-        return _grouped(columns[0], inner, widths)
     whole = _chunks(columns, table.keys, width)
-    below = _chunks(inner, max(table.keys - 1, 0), room)
+    below = _chunks(columns[1:], max(table.keys - 1, 0), width - len(GAP))
     if whole and (not below or len(whole) <= len(below)):
-        return _below(_grid(chunk, widths) for chunk, widths in whole)
-    if below:
-        return _below(_grouped(columns[0], chunk, widths) for chunk, widths in below)
-    return [line for row in cells[1:] for line in (row[0], *wrapped(_told(cells[0][1:], row[1:]), width, first=GAP))]
+        tables = [_grid(*chunk) for chunk in whole]
+    elif below:
+        tables = [_grouped(columns[0], *chunk) for chunk in below]
+    else:
+        return [line for name, *row in cells[1:] for line in (name, *_paragraph(cells[0][1:], row, width))]
+    return [line for lines in tables for line in ("", *lines)][1:]
 
 
-def _told(titles: Sequence[str], row: Sequence[str]) -> str:
-    return "; ".join(f"{title} {cell}" for title, cell in zip(titles, row, strict=True) if cell)
-
-
-def _below(tables: Iterator[list[str]]) -> list[str]:
-    """Tables with a line between them."""
-    return [line for table in tables for line in ("", *table)][1:]
+def _paragraph(titles: Sequence[str], row: Sequence[str], width: int) -> list[str]:
+    parts = (f"{title} {cell}" for title, cell in zip(titles, row, strict=True) if cell)
+    return wrapped("; ".join(parts), width, first=GAP)
 
 
 def _is_number(cell: str) -> bool:
@@ -168,10 +161,10 @@ def _least(column: Column) -> int:
     return max(*map(display_width, words), min(body, NARROWEST))
 
 
-def _chunks(columns: Sequence[Column], keys: int, width: int) -> list[tuple[tuple[Column, ...], list[int]]]:
+def _chunks(columns: Sequence[Column], keys: int, width: int) -> list[tuple[Sequence[Column], list[int]]]:
     """Few tables of about as many columns each, with the columns that name a row; none where one does not fit."""
-    names, rest = tuple(columns[:keys]), columns[keys:]
-    for count in range(2, len(rest) + 1):
+    names, rest = columns[:keys], columns[keys:]
+    for count in range(1, max(len(rest), 1) + 1) if columns else ():
         ends = [round(len(rest) * i / count) for i in range(count + 1)]
         parts = [(*names, *rest[start:end]) for start, end in pairwise(ends)]
         widths = [fitted for part in parts if (fitted := _fitted(part, width)) is not None]
@@ -182,17 +175,16 @@ def _chunks(columns: Sequence[Column], keys: int, width: int) -> list[tuple[tupl
 
 def _grouped(names: Column, columns: Sequence[Column], widths: Sequence[int]) -> list[str]:
     """The first column as lines above the rows that share it."""
-    blocks = _row_blocks(columns, widths)
-    lines = [names[0], *(f"{GAP}{line}" for line in (*blocks[0], _rule(widths)))]
-    rows = zip(names[1:], blocks[1:], strict=True)
-    for name, group in groupby(rows, key=lambda row: row[0]):
+    head, *blocks_of_rows = _row_blocks(columns, widths)
+    lines = [names[0], *(f"{GAP}{line}" for line in (*head, _rule(widths)))]
+    for name, group in groupby(zip(names[1:], blocks_of_rows, strict=True), key=lambda row: row[0]):
         lines += [name, *(f"{GAP}{line}" for _, block in group for line in block)]
     return lines
 
 
 def _grid(columns: Sequence[Column], widths: Sequence[int]) -> list[str]:
-    head, *blocks = _row_blocks(columns, widths)
-    return [*head, _rule(widths), *(line for block in blocks for line in block)]
+    head, *blocks_of_rows = _row_blocks(columns, widths)
+    return [*head, _rule(widths), *(line for block in blocks_of_rows for line in block)]
 
 
 def _rule(widths: Sequence[int]) -> str:
@@ -202,24 +194,17 @@ def _rule(widths: Sequence[int]) -> str:
 def _row_blocks(columns: Sequence[Column], widths: Sequence[int]) -> list[list[str]]:
     """The lines of the titles and of each row; a column of numbers only is set to the right."""
     right = [any(c[1:]) and all(not cell or _is_number(cell) for cell in c[1:]) for c in columns]
-    blocks = []
+    row_blocks = []
     for row in zip(*columns, strict=True):
         cells = [
             [cell] if _is_number(cell) else wrapped(cell, width, rest="")
             for cell, width in zip(row, widths, strict=True)
         ]
-        blocks.append(
-            [
-                GAP.join(
-                    _padded(cell[i] if i < len(cell) else "", width, right=to_the_right)
-                    for cell, width, to_the_right in zip(cells, widths, right, strict=True)
-                ).rstrip()
-                for i in range(max(map(len, cells)))
-            ]
-        )
-    return blocks
+        lines = zip_longest(*cells, fillvalue="")
+        row_blocks.append([GAP.join(map(_padded, line, widths, right)).rstrip() for line in lines])
+    return row_blocks
 
 
-def _padded(text: str, width: int, *, right: bool) -> str:
+def _padded(text: str, width: int, right: bool = False) -> str:  # noqa: FBT001, FBT002 - mapped over columns
     padding = " " * (width - display_width(text))
     return padding + text if right else text + padding
