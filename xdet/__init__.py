@@ -38,39 +38,12 @@ if TYPE_CHECKING:
     from xdet.runtimes.ort_session import available_providers
 
 __all__ = [
-    "BenchOptions",
-    "Benchmark",
-    "CardRequest",
-    "CheckResult",
-    "Conversion",
-    "ConversionError",
-    "Detection",
-    "Detections",
-    "Detector",
-    "Evaluation",
-    "Film",
-    "SelfTest",
-    "XdetError",
-    "__version__",
-    "available_providers",
-    "check",
-    "convert",
-    "describe",
-    "describing_options",
-    "detect_files",
-    "detect_film_to_file",
-    "detect_frames",
-    "detect_to_file",
-    "draw_detections",
-    "evaluate",
-    "inspect",
-    "make_card",
-    "open_results",
-    "run_benchmark",
-    "run_demo",
-    "run_selftest",
-    "try_units",
-]
+    "BenchOptions", "Benchmark", "CardRequest", "CheckResult", "Conversion", "ConversionError", "Detection",
+    "Detections", "Detector", "Evaluation", "Film", "SelfTest", "XdetError", "__version__", "available_providers",
+    "check", "convert", "describe", "describing_options", "detect_files", "detect_film_to_file", "detect_frames",
+    "detect_to_file", "draw_detections", "evaluate", "inspect", "make_card", "open_results", "run_benchmark",
+    "run_demo", "run_selftest", "try_units",
+]  # fmt: skip
 
 __version__ = "0.1.0"
 

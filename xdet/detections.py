@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.heads.base import BatchDetections
-    from converters.spec import Placement
+    from xdet.pictures.preparation import Prepared
 
 
 def require_classes(names: Iterable[str], known: Sequence[str], *, what: str) -> None:
@@ -84,22 +84,15 @@ class Detections:
 
     @classmethod
     def from_batch(
-        cls,
-        batch: BatchDetections,
-        index: int,
-        *,
-        image: str,
-        size_wh: tuple[int, int],
-        placement: Placement,
-        class_names: tuple[str, ...],
+        cls, batch: BatchDetections, index: int, image: Prepared, class_names: tuple[str, ...]
     ) -> Detections:
-        """Cut the valid rows of image ``index`` out of a batch; ``placement`` says where the image stood in the picture."""
+        """Cut the valid rows of image ``index`` out of a batch; ``image`` says what it was and where it stood."""
         n = int(batch.num_detections[index])
         return cls(
-            image=image,
-            width=size_wh[0],
-            height=size_wh[1],
-            boxes_xyxy=placement.to_photograph(batch.boxes_xyxy[index, :n]),
+            image=image.name,
+            width=image.size_wh[0],
+            height=image.size_wh[1],
+            boxes_xyxy=image.placement.to_photograph(batch.boxes_xyxy[index, :n]),
             scores=batch.scores[index, :n],
             classes=batch.classes[index, :n],
             anchors=batch.anchors[index, :n],
@@ -198,7 +191,7 @@ class Detections:
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
     def to_yolo(self, *, scores: bool = True) -> str:
-        """Lines of ``class x_center y_center width height score``, fractions of the image, as YOLO label files hold them.
+        """Lines of ``class x_center y_center width height score``, fractions of the image, as in YOLO label files.
 
         Files to train with have no ``scores``.
         """
@@ -211,7 +204,7 @@ class Detections:
         )
 
     def to_voc(self) -> str:
-        """Pascal VOC XML: corners in whole pixels from 1, both within the box, as the VOC development kit counts them."""
+        """Pascal VOC XML: corners in whole pixels from 1, both within the box, as the VOC development kit counts."""
         from xml.sax.saxutils import escape
 
         def text(name: str) -> str:
@@ -243,7 +236,7 @@ class Detections:
         return _import("pandas").DataFrame({"image": [self.image] * len(self), **corners, **columns})
 
     def to_supervision(self) -> Any:
-        """A ``supervision.Detections`` in pixels, with class names and anchors in its ``data``; else as ``to_pandas``."""
+        """A ``supervision.Detections`` in pixels, with class names and anchors in its ``data``; raises alike."""
         names = np.array([self.class_names[class_id] for class_id in self.classes], dtype=str)
         return _import("supervision").Detections(
             xyxy=self.boxes_xyxy_px,
@@ -254,8 +247,8 @@ class Detections:
 
     def __repr__(self) -> str:
         counts = {name: int((self.classes == i).sum()) for i, name in enumerate(self.class_names)}
-        told = ", ".join(f"{count} x {name}" for name, count in counts.items() if count) or "nothing"
-        return f"<Detections of {self.image!r} ({self.width} x {self.height}): {told}>"
+        counted = ", ".join(f"{count} x {name}" for name, count in counts.items() if count) or "nothing"
+        return f"<Detections of {self.image!r} ({self.width} x {self.height}): {counted}>"
 
     def _repr_html_(self) -> str:
         """A table, for notebooks."""

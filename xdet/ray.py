@@ -1,4 +1,4 @@
-"""Detecting in many photographs on Ray Data: one loaded detector per actor, rows as the Parquet files of ``xdet detect``.
+"""Detecting in many photographs on Ray Data: one loaded detector per actor, rows as Parquet files of ``xdet detect``.
 
 On CPUs an actor reads, decodes and detects, so that only names and rows travel. With GPUs, tasks on the CPU workers
 decode and resize, and actors with a share of a GPU get network-sized pixels. A picture that cannot be read is a row
@@ -19,7 +19,14 @@ import numpy as np
 
 from xdet.detection.batch import result_name
 from xdet.detection.detector import Detector
-from xdet.detection.rows import NamedImage, arrow_schema, entry_to_row, failure_to_entry, found_to_entry, row_to_entry
+from xdet.detection.rows import (
+    NamedImage,
+    arrow_schema,
+    detections_to_entry,
+    entry_to_row,
+    failure_to_entry,
+    row_to_entry,
+)
 from xdet.detections import require_classes
 from xdet.errors import ImageError, UsageError, XdetError, import_extra
 from xdet.pictures.addresses import Address, is_stored
@@ -168,7 +175,7 @@ class _Actor:
 
         def detect_ready(batch: Sequence[_Ready]) -> list[dict[str, Any]]:
             results = detector.detect_prepared([prepared for _, prepared in batch], classes=self._classes)
-            return [found_to_entry(name, found) for (name, _), found in zip(batch, results, strict=True)]
+            return [detections_to_entry(name, found) for (name, _), found in zip(batch, results, strict=True)]
 
         rows = []
         for row, outcome in through_network(

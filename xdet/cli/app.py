@@ -158,7 +158,7 @@ def _fail(arguments: list[str], message: str, *details: str, code: int) -> NoRet
 
 
 def _global_flags_first(arguments: list[str]) -> list[str]:
-    """Let ``--verbose`` and ``--debug`` stand behind the command, too, where people add them; ``--`` ends the options."""
+    """Let ``--verbose`` and ``--debug`` stand behind the command, where people add them; ``--`` ends the options."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     flags = [flag for flag in GLOBAL_FLAGS if flag in arguments[:end]]
     return flags + [word for word in arguments[:end] if word not in GLOBAL_FLAGS] + arguments[end:]

@@ -32,7 +32,7 @@ _PARAMETER = re.compile(r"`([a-z][a-z0-9_]*)`")
 
 @contextmanager
 def progress_bar(label: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """Show on stderr how much is done; yields ``advance(done)``, or ``advance(done, total)`` where no total is given."""
+    """Show on stderr how much is done; yields ``advance(done)``, without a total ``advance(done, total)``."""
     hidden = total == 0 or not sys.stderr.isatty()
     length = 1 if total is None else total
     with typer.progressbar(length=length, label=label, file=sys.stderr, show_pos=True, hidden=hidden) as bar:
@@ -67,7 +67,7 @@ def _all_names() -> frozenset[str]:
 
 
 def print_report(report: Report) -> None:
-    """A report, as wide as the terminal or COLUMNS says; in a pipe that says nothing, each sentence and row is one line."""
+    """A report, as wide as the terminal or COLUMNS; in a pipe each sentence and row is one line."""
     from xdet.writing.terminal import report_text
 
     has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
@@ -92,7 +92,7 @@ def json_outputs(target: Path | None, schema: str | None) -> list[Output]:
 
 
 def write_json(target: Path, text: str) -> None:
-    r"""Write JSON text (with its final newline) to ``target``; ``-`` is stdout. The bytes are the same: UTF-8, ``\n``."""
+    r"""Write JSON text (with its final newline) to ``target``, or stdout for ``-``: UTF-8, ``\n`` on every system."""
     if target != STDOUT:
         write_text(target, text)
         return

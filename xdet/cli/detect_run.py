@@ -149,17 +149,20 @@ class Run:
         if self.json is None or self.json == STDOUT or self.json.suffix:
             yield f"--format {self.layout} writes a label file per image: name a folder for them, such as --json labels"
         if self.films:
-            yield f"--format {self.layout} is for pictures; results of a video go to FILE.jsonl, FILE.csv or FILE.parquet"
+            yield (
+                f"--format {self.layout} is for pictures; results of a video go to FILE.jsonl, FILE.csv or FILE.parquet"
+            )
         if self.resume:
             yield (
-                f"--resume goes on with one file; --format {self.layout} writes a label file per image: leave out --resume, "
-                f"and give --force to write those that are there anew"
+                f"--resume goes on with one file; --format {self.layout} writes a label file per image: leave out "
+                f"--resume, and give --force to write those that are there anew"
             )
 
     def _json_problems(self, *, force: bool) -> Iterator[str]:
         if self.json is None or self.growing is None:
             if self.resume:
-                yield "--resume goes on with a file that grows image by image: add --json FILE.jsonl, FILE.csv or FILE.parquet"
+                grows = "FILE.jsonl, FILE.csv or FILE.parquet"
+                yield f"--resume goes on with a file that grows image by image: add --json {grows}"
             if self.films and self.json is not None:
                 yield "results of a video grow frame by frame: name a file FILE.jsonl, FILE.csv or FILE.parquet"
             if self.layout == "coco" and self.json is not None:
@@ -183,8 +186,8 @@ class Run:
                 yield f"--resume cannot go on with '{film.name}', which does not come again; name a new results file"
             if self.save is not None:
                 yield (
-                    f"--resume cannot go on with a video in '{self.save}' ('{film.name}'); leave out --save, or begin anew "
-                    f"with --force"
+                    f"--resume cannot go on with a video in '{self.save}' ('{film.name}'); leave out --save, or begin "
+                    f"anew with --force"
                 )
 
 

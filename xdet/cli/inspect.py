@@ -1,4 +1,4 @@
-"""The commands that tell of a file or of this host: ``xdet inspect``, ``describe``, ``selftest``, ``providers``, ``demo``."""
+"""The commands about a file or this host: ``inspect``, ``describe``, ``selftest``, ``providers``, ``demo``."""
 
 from __future__ import annotations
 

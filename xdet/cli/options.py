@@ -64,8 +64,8 @@ class Running:
     @property
     def keywords(self) -> dict[str, Any]:
         """As ``xdet.Detector`` takes them."""
-        given = vars(self).copy()
-        return {"provider_options": read_provider_options(given.pop("provider_option")), **given}
+        keywords = vars(self).copy()
+        return {"provider_options": read_provider_options(keywords.pop("provider_option")), **keywords}
 
 
 @dataclass(frozen=True)

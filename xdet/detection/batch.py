@@ -58,13 +58,8 @@ def detect_files(
         UsageError: the model does not know one of ``classes``.
     """
     results: list[Detections] = []
-    failed: list[FailedImage] = []
-    for image, outcome in detect_stream(detector, images, pictures=pictures, classes=classes):
-        if isinstance(outcome, ImageError):
-            failed.append(FailedImage(str(image), str(outcome)))
-        else:
-            results.append(outcome)
-        progress(1)
+    stream = detect_stream(detector, images, pictures=pictures, classes=classes)
+    failed = _take_results(stream, results.append, progress)
     return DetectionReport(
         detector.runtime.model,
         detector.thresholds,
@@ -95,10 +90,10 @@ def detect_to_file(
     todo, changed = [], 0
     for index, image in enumerate(images):
         name = result_name(image)
-        known = results.done.get(name)
-        differs = known is not None and isinstance(image, Path) and known != hash_file(image)
+        digest = results.done.get(name)
+        differs = digest is not None and isinstance(image, Path) and digest != hash_file(image)
         changed += differs
-        if known is None or differs or name in results.errors:
+        if digest is None or differs or name in results.errors:
             todo.append(index)
     progress(len(images) - len(todo))
     digests: dict[str, str] = {}
@@ -138,13 +133,24 @@ def detect_to_labels(
     Raises:
         OutputError: a file cannot be written.
     """
+    paths = {str(image): path for image, path in zip(images, labels, strict=True)}
+    stream = detect_stream(detector, images, pictures=pictures, classes=classes)
+    return _take_results(stream, lambda result: write_text(paths[result.image], LABELS[layout][1](result)), progress)
+
+
+def _take_results(
+    stream: Generator[tuple[Path | Address, Detections | ImageError]],
+    take: Callable[[Detections], object],
+    progress: Progress,
+) -> list[FailedImage]:
+    """Hand every result on; gives the images without one, and why."""
     failed = []
-    with closing(detect_stream(detector, images, pictures=pictures, classes=classes)) as stream:
-        for path, (image, outcome) in zip(labels, stream, strict=True):
+    with closing(stream):
+        for image, outcome in stream:
             if isinstance(outcome, ImageError):
                 failed.append(FailedImage(str(image), str(outcome)))
             else:
-                write_text(path, LABELS[layout][1](outcome))
+                take(outcome)
             progress(1)
     return failed
 

@@ -1,4 +1,4 @@
-"""The whole way on the embedded model and photographs: convert, load, detect, draw, and write the detections as JSON."""
+"""The whole way on the embedded model and photographs: convert, load, detect, draw, and write the boxes as JSON."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def run_demo(output: Path, report: Callable[[str], None], *, force: bool = False
     tell(f"converted {SOURCE.name} ({format_size(SOURCE.stat().st_size)}): {_with_size(model)}")
     with Detector(model, workers=min(choose_workers(), len(PHOTOGRAPHS))) as detector:
         tell(f"loaded it on {detector.runtime.name}")
-        found = detect_files(detector, PHOTOGRAPHS, pictures=pictures)
+        results = detect_files(detector, PHOTOGRAPHS, pictures=pictures)
     tell("detected and drew")
-    for photograph, picture, detections in zip(PHOTOGRAPHS, pictures, found.images, strict=True):
+    for photograph, picture, detections in zip(PHOTOGRAPHS, pictures, results.images, strict=True):
         boxes = ", ".join(f"{box.class_name} {format_score(box.score)}" for box in detections) or "nothing found"
         report(f"{photograph.name}: {boxes}: {_with_size(picture)}")
-    written.write_text(listed, report_to_json(found))
+    written.write_text(listed, report_to_json(results))
     tell(f"listed them: {_with_size(listed)}")
     return DemoFiles(model, pictures, listed)
 

@@ -93,8 +93,8 @@ class Detector:
         self.arguments = {name: value for name, value in locals().items() if name != "self"}
         if model is not None and not isinstance(model, str | os.PathLike):
             raise UsageError(
-                f"a model must be the path of a file, or None for the embedded detector, got {type(model).__qualname__}; "
-                "a picture goes to the call: Detector()(picture)"
+                f"a model must be the path of a file, or None for the embedded detector, got "
+                f"{type(model).__qualname__}; a picture goes to the call: Detector()(picture)"
             )
         name, kind = split_runtime(runtime, provider)
         choices = RuntimeChoices(
@@ -194,12 +194,7 @@ class Detector:
         with self._turns:
             batch = self.runtime.detect(pixels, self.thresholds)
         names = self.spec.class_names
-        results = [
-            Detections.from_batch(
-                batch, index, image=image.name, size_wh=image.size_wh, placement=image.placement, class_names=names
-            )
-            for index, image in enumerate(images)
-        ]
+        results = [Detections.from_batch(batch, index, image, names) for index, image in enumerate(images)]
         if self.score_by_class is not None:
             above = np.array([self.score_by_class.get(name, self.spec.thresholds.score) for name in names], np.float32)
             results = [each[each.scores > above[each.classes]] for each in results]

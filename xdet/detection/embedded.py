@@ -1,4 +1,4 @@
-"""The detector that comes with xdet: a TFLite file, converted once into the user's cache, for the runtime that is asked for.
+"""The detector that comes with xdet: a TFLite file, converted once into the user's cache, for the runtime at hand.
 
 The cached file's name holds a digest of all that its bytes come from: the version, the target, and size and time of the
 source, its sidecar and every file of the converter. Nothing is read for it, so a start costs no time; whoever upgrades,

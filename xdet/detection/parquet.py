@@ -180,7 +180,7 @@ def _require_modest_groups(path: Path) -> None:
 
 
 def _require_modest_batch(batch: Any) -> None:
-    """Refuse by ValueError rows whose text, each time it stands there, or whose arrays are larger than any of xdet's."""
+    """Refuse by ValueError rows whose text, each time it stands there, or arrays are larger than any of xdet's."""
     from pyarrow import compute
 
     boxes = batch.column("detections").flatten()

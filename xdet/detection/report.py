@@ -52,11 +52,11 @@ class DetectionReport:
 def detections_report(images: Sequence[Detections]) -> Report:
     """A table with one line per detection; an image without any has one line that says so."""
     rows: list[tuple[str, ...]] = []
-    for name, found in zip(image_names([found.image for found in images]), images, strict=True):
-        for detection in found:
+    for name, detections in zip(image_names([detections.image for detections in images]), images, strict=True):
+        for detection in detections:
             corners = (format_pixels(value) for value in detection.box_xyxy_px)
             rows.append((name, detection.class_name, format_score(detection.score), *corners))
-        if not len(found):
+        if not len(detections):
             rows.append((name, "nothing found", "", "", "", "", ""))
     table = Table(("image", "class", "score", "x1", "y1", "x2", "y2"), tuple(rows))
     return Report("xdet detect", (Section("", (table,)),))
@@ -67,7 +67,7 @@ def report_to_json(report: DetectionReport) -> str:
 
     The path of a failed image is cut down to its name in the error, too, where the message quotes it as given.
     """
-    images = [found.image for found in report.images]
+    images = [detections.image for detections in report.images]
     names = image_names(images + [failed.image for failed in report.failed])
     document = {
         "schema": DETECTIONS_SCHEMA,
@@ -75,7 +75,9 @@ def report_to_json(report: DetectionReport) -> str:
         "model": {"name": report.model.path.name, "sha256": hash_model(report.model.data)},
         "thresholds": thresholds_to_dict(report.thresholds, report.score_by_class),
         **({} if report.decode == "full" else {"decode": report.decode}),
-        "images": [{**found.to_dict(), "image": name} for name, found in zip(names, report.images, strict=False)],
+        "images": [
+            {**detections.to_dict(), "image": name} for name, detections in zip(names, report.images, strict=False)
+        ],
         "failed": [
             {"image": name, "error": failed.error.replace(failed.image, name)}
             for name, failed in zip(names[len(images) :], report.failed, strict=True)
@@ -100,8 +102,8 @@ def detections_to_coco_json(images: Sequence[Detections]) -> str:
         DataError: two images would share one id.
     """
     results = []
-    for image_id, found in zip(coco_image_ids([found.image for found in images]), images, strict=True):
-        for detection in found:
+    for image_id, detections in zip(coco_image_ids([detections.image for detections in images]), images, strict=True):
+        for detection in detections:
             x1, y1, x2, y2 = round_box(detection.box_xyxy_px)
             bbox, score = [x1, y1, *round_box((x2 - x1, y2 - y1))], shortest_float32(detection.score)
             results.append({"image_id": image_id, "category_id": detection.class_id + 1, "bbox": bbox, "score": score})

@@ -1,4 +1,4 @@
-"""Results of many photographs on disk as they are made, so that an interrupted call goes on where it stopped (docs/json.md).
+"""Results of many photographs on disk as they are made, for going on after an interruption (docs/json.md).
 
 ``.jsonl``: a header that names schema, model, runtime and thresholds, then one line per image. ``.csv``: the same
 header behind ``#``, the names of the columns, then one line per detection, or one without a box. Each image is one
@@ -24,9 +24,9 @@ from xdet.detection.rows import (
     BOX_COLUMNS,
     COLUMNS,
     NamedImage,
+    detections_to_entry,
     entry_to_row,
     failure_to_entry,
-    found_to_entry,
     require_entry,
 )
 from xdet.errors import DataError, UsageError
@@ -85,12 +85,9 @@ def is_results_file(path: Path) -> bool:
 
 
 class ResultsFile:
-    """A results file, open for more images; a new one is made if it is missing or empty.
+    """A results file, open for more images; a new one is made if it is missing or empty, or is to be begun ``anew``.
 
-    Args:
-        path: the file; its suffix is a key of ``LAYOUTS``.
-        header: ``results_header``; a file that is there must begin with the same.
-        anew: begin anew, whatever the file holds.
+    Its suffix is a key of ``LAYOUTS``; a file that is there must begin with the same ``header`` (``results_header``).
 
     Attributes:
         done: names of the images that it holds, to the SHA-256 of each.
@@ -149,9 +146,9 @@ class ResultsFile:
         sha256, next_frame = self._films.get(film.name, ("", 0))
         return next_frame if sha256 == film.sha256 else 0
 
-    def add(self, image: NamedImage, found: Detections) -> None:
+    def add(self, image: NamedImage, detections: Detections) -> None:
         """Append an image's detections."""
-        self.add_entry(found_to_entry(image, found))
+        self.add_entry(detections_to_entry(image, detections))
 
     def add_failure(self, image: NamedImage, error: str) -> None:
         """Append an image that gave no result, and why; nothing where the file holds just that already."""
@@ -220,7 +217,8 @@ def require_same(path: Path, there: Mapping[str, Any], header: Mapping[str, Any]
     other = [key for key in dict.fromkeys((*header, *there)) if there.get(key) != header.get(key)]
     if other:
         raise UsageError(
-            f"'{path}' holds results of another {', another '.join(other)}; go on as that run was called, or name another file"
+            f"'{path}' holds results of another {', another '.join(other)}; go on as that run was called, or name "
+            "another file"
         )
 
 

@@ -63,9 +63,9 @@ class NamedImage(NamedTuple):
         return {"image": self.name, "sha256": self.sha256, **moment}
 
 
-def found_to_entry(image: NamedImage, found: Detections) -> dict[str, Any]:
+def detections_to_entry(image: NamedImage, detections: Detections) -> dict[str, Any]:
     """An image with its detections as the object of a JSON line."""
-    return {**image.to_entry(), **found.to_dict(), "image": image.name}
+    return {**image.to_entry(), **detections.to_dict(), "image": image.name}
 
 
 def failure_to_entry(image: NamedImage, error: str) -> dict[str, Any]:

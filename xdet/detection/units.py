@@ -52,7 +52,7 @@ class Reading:
     """What one unit makes of the photographs: boxes of each, and how many there were before suppression."""
 
     unit: StatedUnit
-    found: tuple[Detections, ...]
+    detections: tuple[Detections, ...]
     candidates: int
 
 
@@ -106,7 +106,7 @@ def try_units(
     score = USUAL_SCORE if source_options.score_threshold is None else source_options.score_threshold
     first = replace(source_options, anchor_unit=next(iter(specs)))
     model = convert_to_bytes(source, ConvertOptions(source=first)).model
-    found: dict[StatedUnit, list[Detections]] = {unit: [] for unit in specs}
+    detections: dict[StatedUnit, list[Detections]] = {unit: [] for unit in specs}
     candidates = dict.fromkeys(specs, 0)
     make_folder(folder)
     with open_model(ModelFile(source, model, "onnx"), RuntimeChoices("onnxruntime", "cpu")) as runtime:
@@ -114,12 +114,12 @@ def try_units(
             ready = prepare(image, Preparation(runtime.spec.image))
             head = runtime.head(ready.pixels[None])
             for unit, spec in specs.items():
-                boxes, count = _decode(head, spec, ready, score)
-                found[unit].append(boxes)
+                decoded, count = _decode(head, spec, ready, score)
+                detections[unit].append(decoded)
                 candidates[unit] += count
-            save_picture(target, side_by_side(image, {unit: boxes[-1] for unit, boxes in found.items()}))
+            save_picture(target, side_by_side(image, {unit: each[-1] for unit, each in detections.items()}))
             progress(1)
-    readings = tuple(Reading(unit, tuple(found[unit]), candidates[unit]) for unit in specs)
+    readings = tuple(Reading(unit, tuple(detections[unit]), candidates[unit]) for unit in specs)
     return UnitTrial(readings, refused, len(images), score, tuple(pictures))
 
 
@@ -145,21 +145,19 @@ def _possible(
 def _decode(head: NDArray[np.float32], spec: DetectorSpec, ready: Prepared, score: float) -> tuple[Detections, int]:
     """The detections of one photograph, and how many boxes were above the threshold."""
     batch = detect_from_head(head, spec, replace(spec.thresholds, score=score))
-    detections = Detections.from_batch(
-        batch, 0, image=ready.name, size_wh=ready.size_wh, placement=ready.placement, class_names=spec.class_names
-    )
     _, scores = decode_head(head, spec)
-    return detections, int((scores > np.float32(score)).sum())
+    candidates = int((scores > np.float32(score)).sum())
+    return Detections.from_batch(batch, 0, ready, spec.class_names), candidates
 
 
-def side_by_side(image: Path, found: dict[StatedUnit, Detections]) -> NDArray[np.uint8]:
+def side_by_side(image: Path, readings: dict[StatedUnit, Detections]) -> NDArray[np.uint8]:
     """The photograph once per reading, with its title and its best boxes: uint8 ``(height, width, 3)``, RGB."""
     photo = Image.fromarray(read_image(image, honour_exif=True))
     photo.thumbnail((2 * PANEL_HEIGHT, PANEL_HEIGHT))
     width, height = photo.size
-    canvas = Image.new("RGB", ((width + GAP) * len(found) - GAP, height + TITLE_HEIGHT), "white")
+    canvas = Image.new("RGB", ((width + GAP) * len(readings) - GAP, height + TITLE_HEIGHT), "white")
     draw = ImageDraw.Draw(canvas)
-    for place, (unit, detections) in enumerate(found.items()):
+    for place, (unit, detections) in enumerate(readings.items()):
         left = place * (width + GAP)
         drawn = draw_detections(np.array(photo), replace(detections, width=width, height=height)[:SHOWN])
         canvas.paste(Image.fromarray(drawn), (left, TITLE_HEIGHT))
@@ -178,18 +176,18 @@ def trial_report(trial: UnitTrial) -> Report:
         "units of anchors",
         (Section("", (table,)), Section("", refused)),
         lead=(f"{trial.photographs} photographs, boxes that score above {trial.score:g}:",),
-        verdict=f"Look at the pictures in '{trial.pictures[0].parent}': the reading whose boxes fit is right; then give "
-        f"{options}",
+        verdict=f"Look at the pictures in '{trial.pictures[0].parent}': the reading whose boxes fit is right; then "
+        f"give {options}",
     )
 
 
 def _row(reading: Reading, trial: UnitTrial) -> tuple[str, ...]:
-    boxes = np.concatenate([found.boxes_xyxy for found in reading.found])
+    boxes = np.concatenate([each.boxes_xyxy for each in reading.detections])
     if not len(boxes):
         return UNITS[reading.unit], "0", f"0 of {trial.photographs}", "", "", "", ""
-    sizes = [found.boxes_xyxy_px[:, 2:] - found.boxes_xyxy_px[:, :2] for found in reading.found]
+    sizes = [each.boxes_xyxy_px[:, 2:] - each.boxes_xyxy_px[:, :2] for each in reading.detections]
     width, height = np.median(np.concatenate(sizes), axis=0)
-    best = [float(found.scores.max()) for found in reading.found if len(found)]
+    best = [float(each.scores.max()) for each in reading.detections if len(each)]
     touching = ((boxes[:, :2] <= 0) | (boxes[:, 2:] >= 1)).any(axis=1).mean()
     return (
         UNITS[reading.unit],

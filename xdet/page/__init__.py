@@ -1,1 +1,1 @@
-"""A finished model as a web page: a folder of static files that any server hands out, and that works without a network."""
+"""A finished model as a web page: static files that any server hands out, and that work without a network."""

@@ -1,4 +1,4 @@
-"""The folder of a page: our own files (``static/``), the model, what the page knows of it, ONNX Runtime Web, and samples.
+"""The folder of a page: our own files (``static/``), the model, facts of it, ONNX Runtime Web, and samples.
 
 The page's slider moves the score threshold without running the model again: the model in the folder holds a low
 threshold as a constant, and the page leaves out the boxes at or below the slider. Those that remain are the ones that

@@ -31,16 +31,18 @@ class Address:
     def __post_init__(self) -> None:
         if self.in_store:
             return
-        known = (*SCHEMES, *STREAM_SCHEMES)
+        schemes = (*SCHEMES, *STREAM_SCHEMES)
         try:
             parts = urlsplit(self.url)
-            fits = parts.scheme.lower() in known and bool(parts.hostname) and self.url.isprintable()
+            fits = parts.scheme.lower() in schemes and bool(parts.hostname) and self.url.isprintable()
         except ValueError:
             fits = False
         if is_stored(self.url) and not self.url.lower().startswith("file:"):
             raise UsageError(f"'{self}' lies in a store; add `engine` ray (extra: ray), or download it")
         if not fits or " " in self.url:
-            raise UsageError(f"'{self}' is no address that xdet reads; expected {', '.join(f'{s}://' for s in known)}")
+            raise UsageError(
+                f"'{self}' is no address that xdet reads; expected {', '.join(f'{s}://' for s in schemes)}"
+            )
 
     def __str__(self) -> str:
         """Without user and password; in a store the container stands there."""

@@ -89,12 +89,38 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     Raises:
         DataError: a folder holds no image, or cannot be read.
     """
-    images = (image for path in paths for image in (_images_in(path) if is_folder(path) else [path]))
-    return list(dict.fromkeys(images))
+    images: dict[Path, None] = {}
+    for path in paths:
+        named = [image for image in walk_images(path) if image.is_file()] if is_folder(path) else [path]
+        if not named:
+            raise DataError(
+                f"no image in the folder '{path}'; looked for {' '.join(sorted(SUFFIXES))}, not in subfolders"
+            )
+        images.update(dict.fromkeys(named))
+    return list(images)
+
+
+def walk_images(folder: Path, *, recursive: bool = False, without: Path | None = None) -> Iterator[Path]:
+    """Image files of a folder by suffix, by name, and those of its subfolders, but for ``without``; no hidden ones.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"cannot read the folder '{error.filename}': {error.strerror}") from error
+
+    excluded = None if without is None else os.path.realpath(without)
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        shown = sorted(name for name in folders if recursive and not name.startswith("."))
+        folders[:] = [name for name in shown if os.path.realpath(Path(place, name)) != excluded]
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+                yield Path(place, name)
 
 
 def hash_file(path: Path, largest: int = LARGEST_PICTURE) -> str:
-    """The SHA-256 of a photograph's file, as hex digits; nothing where it is gone or unreadable: reading it tells why."""
+    """The SHA-256 of a photograph's file, hex digits; nothing where it is gone or unreadable: reading it tells why."""
     try:
         with open_regular(path, largest) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -123,7 +149,7 @@ def read_image(path: Path | Encoded, *, honour_exif: bool) -> NDArray[np.uint8]:
 def decoded_picture(
     path: Path | Encoded, *, honour_exif: bool, reduced_for: ImageInput | None = None
 ) -> Iterator[tuple[Image.Image, tuple[int, int]]]:
-    """As ``read_image``, left as Pillow holds it: mode RGB, decoded, its file closed; with the photograph's (width, height).
+    """As ``read_image``, left as Pillow holds it: mode RGB, decoded, its file closed; with the photograph's size.
 
     Until the block ends, the picture counts among those that are being decoded. With ``reduced_for`` a JPEG may come in
     a half, a quarter or an eighth of its width and height, which its decoder gives in less time, as long as it is no
@@ -250,18 +276,6 @@ def resize_image(
     raise ValueError(f"the resize rule must be one of {', '.join(get_args(ResizeRule))}, got {rule!r}")
 
 
-def _images_in(folder: Path) -> list[Path]:
-    try:
-        names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
-    except OSError as error:
-        raise DataError(f"cannot read the folder '{folder}': {error.strerror}") from error
-    images = [folder / name for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES]
-    if not images:
-        known = " ".join(sorted(SUFFIXES))
-        raise DataError(f"no image in the folder '{folder}'; looked for {known}, not in subfolders")
-    return images
-
-
 @contextmanager
 def _quiet_pillow() -> Iterator[None]:
     """No warnings about odd headers: what cannot be read raises. One thread at a time: filters are the process's."""
@@ -328,7 +342,7 @@ def _image_errors(path: Path | Encoded | str) -> Iterator[None]:
 
 
 def _centres(source: int, target: int) -> NDArray[np.float32]:
-    """Where the centre of every result pixel lies along one axis of the source, in its pixels: float32 ``(target,)``."""
+    """Where the centre of every result pixel lies along one axis of the source, in pixels: float32 ``(target,)``."""
     centres: NDArray[np.float32] = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * np.float32(source / target)
     return centres
 

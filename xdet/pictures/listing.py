@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from converters.files import read_regular
 from xdet.errors import DataError, UsageError, import_extra
 from xdet.pictures.addresses import Address, is_address, is_stored
-from xdet.pictures.images import SUFFIXES, find_images
+from xdet.pictures.images import SUFFIXES, find_images, walk_images
 from xdet.pictures.video import STREAM_SUFFIXES, VIDEO_SUFFIXES, Film
 from xdet.writing.files import PICTURE_MARK, has_mark
 from xdet.writing.text import reason
@@ -148,19 +148,9 @@ def _lines(data: bytes, what: str) -> Iterator[str]:
 
 
 def _walk(folder: Path, without: Path | None, left_out: list[Path]) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise DataError(f"cannot read the folder '{error.filename}': {error.strerror}") from error
-
-    excluded = None if without is None else os.path.realpath(without)
     images: list[Path] = []
-    for place, subfolders, names in os.walk(folder, onerror=refuse):
-        subfolders[:] = sorted(
-            name for name in subfolders if not name.startswith(".") and os.path.realpath(Path(place, name)) != excluded
-        )
-        for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                path = Path(place, name)
-                (left_out if has_mark(path, PICTURE_MARK) else images).append(path)
+    for path in walk_images(folder, recursive=True, without=without):
+        (left_out if has_mark(path, PICTURE_MARK) else images).append(path)
     if not images:
         drawn = f" but {len(left_out)} pictures with boxes of xdet" if left_out else ""
         raise DataError(

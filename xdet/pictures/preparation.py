@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -118,14 +119,9 @@ def in_order(
 
 def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of ``size`` items, the last one shorter."""
-    waiting: list[T] = []
-    for item in items:
-        waiting.append(item)
-        if len(waiting) == size:
-            yield waiting
-            waiting = []
-    if waiting:
-        yield waiting
+    remaining = iter(items)
+    while group := list(islice(remaining, size)):
+        yield group
 
 
 def _ready_or_error(photograph: T, prepare: Callable[[T], Ready]) -> Ready | ImageError:
@@ -177,7 +173,7 @@ class Preparation:
 
 
 def prepare(image: Photograph | Encoded, how: Preparation, *, name: str | None = None) -> Prepared:
-    """Read a file, on disk or in memory, or take uint8 ``(h, w, 3)``, RGB, and bring it to the network's size and channels.
+    """Bring a file, on disk or in memory, or uint8 ``(h, w, 3)``, RGB, to the network's size and channels.
 
     Raises:
         ImageError: it cannot be read, or is no such array.

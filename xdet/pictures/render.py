@@ -1,4 +1,4 @@
-"""Pictures out: labelled boxes on a photograph, legible from thumbnails to camera originals, saving them, and their names.
+"""Pictures out: labelled boxes on a photograph, legible from thumbnails to camera originals; files and their names.
 
 Lines and letters grow with the picture; every class has its own colour; a label stays inside the picture, and off the
 labels of better boxes where its box leaves room. Among many boxes, one that is wider than its box gets smaller letters.
@@ -224,7 +224,7 @@ def _draw_label(draw: ImageDraw.ImageDraw, label: _Label) -> None:
 
 
 def picture_paths(images: Sequence[Path], folder: Path) -> list[Path]:
-    """One picture per image in ``folder``: its own name and format, with the folders that tell it apart joined by underscores.
+    """One picture per image in ``folder``: its own name and format, behind the folders that tell it apart.
 
     Formats in which no boxes are saved become PNG.
 

@@ -2,8 +2,6 @@
 
 The file begins with a header, which tells it from every other. Each further line is appended with a single write. The
 half line of a killed process is cut off. Any other file is refused, and keeps every byte.
-
-Where one process at a time may write, the system holds a lock until the file is closed, or the process ends in any way.
 """
 
 from __future__ import annotations
@@ -141,28 +139,25 @@ class AppendedFile:
 
 
 def _lock(path: Path) -> FileIO:
-    """The file, made where it is missing, locked for as long as it is open.
+    """The file, made where it is missing, locked until it is closed, or the process ends in any way.
 
     Raises:
         OutputError: another process holds the lock.
-        OSError: it cannot be opened or locked.
     """
     if path.exists():
         with open_regular(path, LARGEST):  # a pipe, which would wait for a reader, is refused
             pass
-    file = path.open("ab", buffering=0)
-    try:
-        if sys.platform == "win32":
-            os.lseek(file.fileno(), 1 << 60, os.SEEK_SET)  # what is locked cannot be read: a byte behind all lines
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        file.close()
-        raise OutputError(
-            f"another process writes to '{path}'; wait until it has ended, or name another file"
-        ) from error
-    except OSError:
-        file.close()
-        raise
+    with ExitStack() as stack:
+        file = stack.enter_context(path.open("ab", buffering=0))
+        try:
+            if sys.platform == "win32":
+                os.lseek(file.fileno(), 1 << 60, os.SEEK_SET)  # what is locked cannot be read: a byte behind all lines
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise OutputError(
+                f"another process writes to '{path}'; wait until it has ended, or name another file"
+            ) from error
+        stack.pop_all()
     return file

@@ -164,7 +164,7 @@ Block = Text | Facts | Items | Table | Verdict | Bars | Strips | Pictures | Comm
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, empty for none, and its blocks; without any it is left out. A printed page ends behind an ``alone`` one."""
+    """A heading, empty for none, and its blocks; left out without any. A printed page ends behind an ``alone`` one."""
 
     title: str
     blocks: tuple[Block, ...]

@@ -148,7 +148,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def encode_text(text: str) -> bytes:
-    r"""UTF-8; lone surrogates (file names that are no UTF-8) become ``\udcXX``, which JSON reads back as the same name."""
+    r"""UTF-8; lone surrogates (file names that are no UTF-8) become ``\udcXX``, which JSON reads as the same name."""
     return text.encode("utf-8", "backslashreplace")
 
 

@@ -78,7 +78,7 @@ def block_html(block: Block) -> str:  # noqa: PLR0911 - one for each kind of blo
 
 
 def shown(text: str, *, lines: bool = False) -> str:
-    """A text as HTML: nothing in it is markup, and characters that nobody sees are escaped; line ends only on request."""
+    """A text as HTML: nothing in it is markup, unseen characters are escaped, line ends only on request."""
     if lines:
         return "\n".join(map(shown, text.split("\n")))
     return html.escape(printable(text), quote=True)

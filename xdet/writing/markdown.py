@@ -1,4 +1,4 @@
-"""A report as Markdown: whatever comes from files goes through ``escaped`` or ``code``, and is text to every renderer."""
+"""A report as Markdown: whatever comes from files goes through ``escaped`` or ``code``: text to every renderer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report as text for a terminal: lines that fit a width, words that stay whole, and nothing that a terminal would obey.
+"""A report as text for a terminal: lines that fit a width, whole words, and nothing that a terminal would obey.
 
 A table that is too wide is tried in turn with cells that wrap between words; with its first column as lines above the
 rows; cut into several tables that repeat the columns which name a row; and as one paragraph per row. No cell is ever

@@ -128,7 +128,7 @@ def printable(text: str) -> str:
 
 
 def image_names(images: Sequence[str]) -> list[str]:
-    """Names without folders; those of equal names keep as many parents as tell them apart, with ``/`` between folders."""
+    """Names without folders; equal ones keep as many parents as tell them apart, with ``/`` between folders."""
     parts = [PurePath(image).parts or (image,) for image in images]
     kept = [1] * len(parts)
     while True:

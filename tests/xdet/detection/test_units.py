@@ -40,9 +40,9 @@ def test_the_right_reading_finds_what_the_model_finds(
         assert picture.width == pytest.approx(2 * scale * photo.width + GAP, abs=2)
     as_it_is = try_units(embedded_tflite, sample_pictures, folder)
     assert [reading.unit for reading in as_it_is.readings] == ["cell"]
-    for mine, right in zip(image.found, as_it_is.readings[0].found, strict=True):
+    for mine, right in zip(image.detections, as_it_is.readings[0].detections, strict=True):
         np.testing.assert_allclose(mine.boxes_xyxy, right.boxes_xyxy, rtol=0, atol=1e-6)
-    assert sum(map(len, cell.found)) > sum(map(len, image.found))  # small boxes hardly suppress each other
+    assert sum(map(len, cell.detections)) > sum(map(len, image.detections))  # small boxes hardly suppress each other
     text = report_text(trial_report(trial))
     assert "then give --anchor-unit cell or --anchor-unit image" in text
     assert "not pixels: --anchors with unit 'pixel'" in text
