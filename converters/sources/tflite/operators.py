@@ -322,8 +322,8 @@ OPERATORS: Mapping[str, Row] = {
         Case("ReduceSum", "XNNPACK"),
         Case(_CODE_SUMS, "XNNPACK", when="with other scales", applies=other_scale),
     ),
-    "REDUCE_MAX": Row(averages.reduce_max, _BINARY, _REDUCED, moves=True),
-    "REDUCE_MIN": Row(averages.reduce_min, _BINARY, _REDUCED, moves=True),
+    "REDUCE_MAX": Row(averages.reduce_extreme, _BINARY, _REDUCED, moves=True),
+    "REDUCE_MIN": Row(averages.reduce_extreme, _BINARY, _REDUCED, moves=True),
     "PRELU": _row(
         arithmetic.prelu,
         _BINARY,

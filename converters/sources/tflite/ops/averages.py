@@ -277,14 +277,10 @@ def _close_sums(context: ImportContext, divisor: int) -> None:
     context.define_computed(step("Add", codes, "codes", np.float32(context.shift(context.target))))
 
 
-def reduce_max(context: ImportContext) -> None:
-    """REDUCE_MAX: of codes, whatever the output's scale; LiteRT's kernels do not look at it."""
-    context.close(_reduced(context, "ReduceMax", context.moved_float_of(context.source)))
-
-
-def reduce_min(context: ImportContext) -> None:
-    """REDUCE_MIN: of codes."""
-    context.close(_reduced(context, "ReduceMin", context.moved_float_of(context.source)))
+def reduce_extreme(context: ImportContext) -> None:
+    """REDUCE_MAX and REDUCE_MIN: of codes, whatever the output's scale; LiteRT's kernels do not look at it."""
+    kind = "ReduceMax" if context.op.op == "REDUCE_MAX" else "ReduceMin"
+    context.close(_reduced(context, kind, context.moved_float_of(context.source)))
 
 
 def arg_max(context: ImportContext) -> None:
