@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,20 +49,9 @@ _ROLES = {
 _POOLS = ("MaxPool", "AveragePool")
 
 
-@dataclass(frozen=True, eq=False)
-class TakenOver:
-    """What a foreign graph became.
-
-    Attributes:
-        outputs: its outputs, in their order.
-        values: name in the source -> our value; without what tf2onnx put in between.
-    """
-
-    outputs: tuple[ir.Value, ...]
-    values: dict[str, ir.Value]
-
-
-def take_over(proto: onnx.ModelProto, writer: GraphWriter, source: ir.Value, file: str) -> TakenOver:
+def take_over(
+    proto: onnx.ModelProto, writer: GraphWriter, source: ir.Value, file: str
+) -> tuple[list[ir.Value], dict[str, ir.Value]]:
     """Append a foreign graph with one input to ``writer``'s.
 
     Args:
@@ -71,6 +59,9 @@ def take_over(proto: onnx.ModelProto, writer: GraphWriter, source: ir.Value, fil
         writer: the graph to append to.
         source: what its input reads from now on, of the same type and shape.
         file: the source file, for messages.
+
+    Returns:
+        (its outputs, name in the source -> our value); without what tf2onnx put in between.
 
     Raises:
         UnsupportedModelError: operators outside ``ai.onnx``, control flow, or several inputs.
@@ -99,14 +90,16 @@ def take_over(proto: onnx.ModelProto, writer: GraphWriter, source: ir.Value, fil
             ours[old] = new
             if not _COUNTER.search(str(old.name)) or name != _clean(str(old.name)):
                 values[name] = new  # a counter alone marks what tf2onnx put in between
-    return TakenOver(tuple(ours[output] for output in graph.outputs), values)
+    return [ours[output] for output in graph.outputs], values
 
 
-def name_outputs(writer: GraphWriter, taken: TakenOver, facts: SourceFacts, spec: DetectorSpec) -> tuple[ir.Value, ...]:
+def name_outputs(
+    writer: GraphWriter, outputs: Sequence[ir.Value], facts: SourceFacts, spec: DetectorSpec
+) -> tuple[ir.Value, ...]:
     """The network's outputs as the contract names and shapes them."""
     shapes = [output.shape for output in facts.outputs]
     return tuple(
-        as_raw_output(writer, taken.outputs[place], shapes[place], output)
+        as_raw_output(writer, outputs[place], shapes[place], output)
         for output, place in zip(spec.network_outputs, match_outputs(shapes, spec.network_outputs), strict=True)
     )
 
@@ -202,10 +195,10 @@ def import_by_tf2onnx(
     if model.postprocess is not None:
         raise OptionError(f"{file}: tf2onnx does not know its post-processing; leave --importer tf2onnx out")
     image = writer.input(IMAGE, ir.DataType.UINT8, [options.batch_size, *spec.image.shape])
-    taken = take_over(_exported(model), writer, image, file)
+    outputs, values = take_over(_exported(model), writer, image, file)
     return ImportedNetwork(
-        outputs=name_outputs(writer, taken, facts_from_tflite(model), spec),
-        twins=_twins(model, taken.values),
+        outputs=name_outputs(writer, outputs, facts_from_tflite(model), spec),
+        twins=_twins(model, values),
         quantization=summarise_quantization(model),
         activations="int8",
         canonical=False,

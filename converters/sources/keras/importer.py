@@ -51,10 +51,10 @@ def import_keras(
     real = rescaled_pixels(writer, pixels, spec.image.rescaling)
     nhwc = writer.op("Transpose", [real], "pixels/nhwc", perm=list(NCHW_TO_NHWC))
     batch = options.batch_size if isinstance(options.batch_size, int) else None
-    taken = take_over(model.to_onnx(batch), writer, nhwc, model.source.file)
+    outputs, values = take_over(model.to_onnx(batch), writer, nhwc, model.source.file)
     return ImportedNetwork(
-        outputs=name_outputs(writer, taken, facts_from_keras(model), spec),
-        twins=layer_twins(model, taken.values, [output.value_name for output in spec.network_outputs]),
+        outputs=name_outputs(writer, outputs, facts_from_keras(model), spec),
+        twins=layer_twins(model, values, [output.value_name for output in spec.network_outputs]),
         quantization="float32",
         activations="float32",
         leaky_relu="float",
@@ -114,8 +114,8 @@ def _sizes(shape: tuple[int | None, ...]) -> tuple[int, ...] | None:
     return sizes if len(sizes) == len(shape) - 1 else None
 
 
-def _not_a_detector(file: str, side: str, found: Shapes, expected: str) -> SourceFileError:
-    listed = ", ".join(str(["N" if n is None else n for n in shape]) for shape in found) or "none"
-    open_size = any(None in shape[1:] for shape in found)
+def _not_a_detector(file: str, side: str, shapes: Shapes, expected: str) -> SourceFileError:
+    listed = ", ".join(str(["N" if n is None else n for n in shape]) for shape in shapes) or "none"
+    open_size = any(None in shape[1:] for shape in shapes)
     hint = " (a size is open: build the network for one picture size, and save it again)" if open_size else ""
     return SourceFileError(f"'{file}' is not a detector: {side} expected {expected}, found {listed}{hint}")

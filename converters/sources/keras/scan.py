@@ -127,10 +127,10 @@ def _layer_problems(layer: object, position: str, layers: list[KerasLayer]) -> I
 _WRAPPING = frozenset({"class_name", "module", "registered_name", "config"})
 
 
-def _name_problems(entry: Mapping[str, object], title: str, known: frozenset[str]) -> Iterator[str]:
+def _name_problems(entry: Mapping[str, object], title: str, allowed: frozenset[str]) -> Iterator[str]:
     """Class, module and registered name of one entry."""
     kind, module, registered = entry.get("class_name"), entry.get("module"), entry.get("registered_name")
-    if not isinstance(kind, str) or kind not in known:
+    if not isinstance(kind, str) or kind not in allowed:
         runs = " (code of its own)" if str(kind) in RUNS_CODE else ""
         yield f"{title} is of class {kind!r}{runs}"
     elif module is not None and not (isinstance(module, str) and KERAS_MODULE.fullmatch(module)):

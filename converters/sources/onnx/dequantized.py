@@ -112,7 +112,7 @@ def _pair(node: ir.Node) -> Pair | None:
     if params is None or not readers or codes.is_graph_output():
         return None
     read = [_params(reader, None) if reader.op_type == "DequantizeLinear" else None for reader in readers]
-    if not all(found is not None and params.same_as(found) for found in read):
+    if not all(other is not None and params.same_as(other) for other in read):
         return None
     zero_point = constant_at(node, 2)
     info = np.iinfo(np.uint8 if zero_point is None else zero_point.dtype)
@@ -124,12 +124,12 @@ def _take_out(graph: ir.Graph, node: ir.Node, pair: Pair, bounds: dict[ir.Value,
     real, readers = node.inputs[0], [use.node for use in node.outputs[0].uses()]
     assert real is not None, "QuantizeLinear has an input"  # noqa: S101
     (low, high), room = pair.reals, float(pair.params.scalar_scale) / 2
-    found = bounds.get(real)
-    within = found is not None and found[0] >= low - room and found[1] <= high + room
+    limits = bounds.get(real)
+    within = limits is not None and limits[0] >= low - room and limits[1] <= high + room
     if not within or any(reader.outputs[0].is_graph_output() for reader in readers):
         writer, old = GraphWriter.inserting(graph, node), readers[0].outputs[0]
-        limits = [writer.constant(np.float32(at), f"{pair.value}/{side}") for side, at in (("min", low), ("max", high))]
-        clipped = writer.op("Clip", [real, *limits], f"{pair.value}/clipped")
+        ends = [writer.constant(np.float32(at), f"{pair.value}/{side}") for side, at in (("min", low), ("max", high))]
+        clipped = writer.op("Clip", [real, *ends], f"{pair.value}/clipped")
         clipped.type, clipped.shape = old.type, old.shape
         old.name, clipped.name = f"{pair.value}/rounded", pair.value
         real = clipped

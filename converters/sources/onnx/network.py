@@ -190,8 +190,8 @@ def static_shape(value: ir.Value, *, open_batch: bool = False) -> tuple[int, ...
     sizes = list(value.shape.dims)
     if open_batch and sizes and not isinstance(sizes[0], int):
         sizes[0] = 1
-    known = [size for size in sizes if isinstance(size, int)]
-    return tuple(known) if len(known) == len(sizes) else None
+    fixed = [size for size in sizes if isinstance(size, int)]
+    return tuple(fixed) if len(fixed) == len(sizes) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,7 +199,7 @@ def _obstacles(proto: onnx.ModelProto) -> Iterator[str]:
             yield "a suppression of its own (operator 'NonMaxSuppression')"
 
 
-def _with_picture(proto: onnx.ModelProto, file: str, wanted: tuple[int, int] | None) -> OnnxSource:
+def _with_picture(proto: onnx.ModelProto, file: str, stated: tuple[int, int] | None) -> OnnxSource:
     constants = {tensor.name for tensor in proto.graph.initializer}
     inputs = [value for value in proto.graph.input if value.name not in constants]
     sizes = _sizes(inputs[0]) if len(inputs) == 1 else []
@@ -221,7 +221,7 @@ def _with_picture(proto: onnx.ModelProto, file: str, wanted: tuple[int, int] | N
         )
     metadata = read_metadata_props({entry.key: entry.value for entry in proto.metadata_props}, f"metadata of '{file}'")
     fixed = all(isinstance(size, int) for size in open_hw)
-    size_hw = _settled(file, open_hw, wanted or (None if fixed or metadata is None else metadata.size_hw))
+    size_hw = _settled(file, open_hw, stated or (None if fixed or metadata is None else metadata.size_hw))
     return OnnxSource(file, proto, inputs[0].name, dtype, is_nchw, int(str(channels)), size_hw, sizes[0] != 1, metadata)
 
 

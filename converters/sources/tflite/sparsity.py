@@ -54,7 +54,7 @@ def densify(table: Table, shape: tuple[int, ...], dtype: np.dtype[Any], stored: 
     count = 1
     for axis, level in zip(order, levels, strict=True):
         parents, own = _walk(level, count, min(elements, len(table.buffer.data)))
-        places = {known: values[parents] for known, values in places.items()} | {axis: own}
+        places = {outer: values[parents] for outer, values in places.items()} | {axis: own}
         count = own.size
     if count * dtype.itemsize != stored.size:
         raise table.damaged("", f"{count} numbers have a place, {stored.size} bytes are stored")

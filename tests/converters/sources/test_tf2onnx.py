@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from converters.errors import UnsupportedModelError
 from converters.graph import GraphWriter
-from converters.sources.tf2onnx import TakenOver, take_over
+from converters.sources.tf2onnx import take_over
 
 TEXT = """<ir_version: 8, opset_import: ["": 18]>
 g (float[1,1,5,5] image) => (float[1,1,5,5] out)
@@ -39,35 +39,35 @@ def exported(**names: str) -> onnx.ModelProto:
     return proto
 
 
-def taken(proto: onnx.ModelProto) -> tuple[GraphWriter, TakenOver]:
+def taken(proto: onnx.ModelProto) -> tuple[GraphWriter, list[ir.Value], dict[str, ir.Value]]:
     writer = GraphWriter("g")
     source = writer.input("image", ir.DataType.FLOAT, [1, 1, 5, 5])
-    return writer, take_over(proto, writer, source, "m.h5")
+    return writer, *take_over(proto, writer, source, "m.h5")
 
 
 def test_counters_and_output_numbers_are_left_out_of_names() -> None:
-    writer, found = taken(exported())
+    writer, _, values = taken(exported())
     assert [(n.op_type, n.name) for n in writer.graph] == [
         *(("Conv", "net/c1/Conv2D"), ("MaxPool", "net/pool/MaxPool"), ("Relu", "out"))
     ]
     assert list(writer.graph.initializers) == ["net/c1/Conv2D/weights", "net/c1/Conv2D/bias"]
-    assert set(found.values) == {"net/pool/MaxPool", "out"}  # a counted tensor is none of the source's
+    assert set(values) == {"net/pool/MaxPool", "out"}  # a counted tensor is none of the source's
 
 
 def test_a_node_that_was_made_of_two_is_called_after_its_constants_scope() -> None:
-    writer, found = taken(exported(c="Conv__25:0"))
+    writer, _, values = taken(exported(c="Conv__25:0"))
     assert next(iter(writer.graph)).name == "net/c1/Conv"
-    assert "net/c1/Conv" in found.values
+    assert "net/c1/Conv" in values
 
 
 @pytest.mark.parametrize("name", ["head", "score_threshold"])
 def test_a_tensor_with_a_name_of_the_contract_gets_another(name: str) -> None:
-    writer, _ = taken(exported(p=f"{name}:0"))
+    writer, _, _ = taken(exported(p=f"{name}:0"))
     assert [n.name for n in writer.graph][1] == f"{name}#source"
 
 
 def test_the_opset_is_the_contracts() -> None:
-    writer, _ = taken(exported())
+    writer, _, _ = taken(exported())
     assert writer.graph.opset_imports == {"": 19}
 
 
@@ -89,10 +89,9 @@ def test_a_pools_padding_is_automatic_where_that_means_the_same(
     attributes = {"kernel_shape": [2, 2], "strides": strides, "pads": pads}
     pool.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items())
     del proto.graph.output[0].type.tensor_type.shape.dim[:]
-    writer, _ = taken(proto)
-    found = next(n for n in writer.graph if n.op_type == "MaxPool").attributes
-    padding = found.get_ints("pads", [])
-    assert (found.get_string("auto_pad", "NOTSET"), list(padding) or None) == written
+    writer, _, _ = taken(proto)
+    pool = next(n for n in writer.graph if n.op_type == "MaxPool").attributes
+    assert (pool.get_string("auto_pad", "NOTSET"), list(pool.get_ints("pads", [])) or None) == written
 
 
 def test_scales_that_tf2onnx_shares_get_one_reader_each() -> None:
@@ -115,19 +114,16 @@ def test_custom_operators_and_control_flow_are_refused_by_name() -> None:
 def test_several_outputs_are_taken_over_in_their_order() -> None:
     proto = exported()
     proto.graph.output.append(helper.make_tensor_value_info("net/pool/MaxPool:0", 1, [1, 1, 5, 5]))
-    _, found = taken(proto)
-    assert [str(output.name) for output in found.outputs] == [
-        str(taken(exported())[1].outputs[0].name),
-        "net/pool/MaxPool",
-    ]
+    _, outputs, _ = taken(proto)
+    assert [str(output.name) for output in outputs] == [str(taken(exported())[1][0].name), "net/pool/MaxPool"]
 
 
 def test_values_survive() -> None:
-    writer, found = taken(exported())
-    writer.graph.outputs.append(found.outputs[0])
+    writer, (output,), _ = taken(exported())
+    writer.graph.outputs.append(output)
     proto = ir.to_proto(ir.Model(writer.graph, ir_version=9))
     x = np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5)
-    outputs: Any = ReferenceEvaluator(proto).run(None, {"image": x})
-    y = outputs[0]
+    results: Any = ReferenceEvaluator(proto).run(None, {"image": x})
+    y = results[0]
     assert y[0, 0, 0, 0] == 3 * 6 + 1  # the largest of 0, 1, 5, 6
     assert y[0, 0, 4, 4] == 3 * 24 + 1

@@ -167,12 +167,12 @@ def leaky_relu(context: ImportContext) -> None:
     case = leaky_case(context, context.source, alpha)
     form = plain_form(case)
     if context.match_litert:
-        wanted = xnnpack_table(case)
-        matched = None if wanted is None else matched_leaky(case)
-        if wanted is None or matched is None:
-            close_by_table(context, rescaled_table("LEAKY_RELU", case) if wanted is None else wanted)
+        table = xnnpack_table(case)
+        matched = None if table is None else matched_leaky(case)
+        if table is None or matched is None:
+            close_by_table(context, rescaled_table("LEAKY_RELU", case) if table is None else table)
             return
-        if not np.array_equal(float_table(case, form), wanted):
+        if not np.array_equal(float_table(case, form), table):
             form = matched
     _close_leaky(context, form, case.slope)
 
@@ -187,9 +187,8 @@ def _close_leaky(context: ImportContext, form: FloatForm, slope: np.float32) -> 
 def rescaled_float_of(context: ImportContext, scale: np.float32, source: int | None = None) -> ir.Value:
     """An operand (None: the first) by another scale than its own."""
     index = context.source if source is None else source
-    return context.adjusted_float_of(
-        index, QuantParams(np.array([scale], np.float32), context.params(index).zero_point)
-    )
+    params = QuantParams.per_tensor(float(scale), context.params(index).scalar_zero_point)
+    return context.adjusted_float_of(index, params)
 
 
 def close_by_table(context: ImportContext, table: Table) -> None:
@@ -247,11 +246,11 @@ def relu(context: ImportContext) -> None:
     case = leaky_case(context, source)
     scale = case.scale_in
     if context.match_litert and case.scale_in != case.scale_out:
-        wanted = rescaled_table(kind, case)
-        fitted = fitted_scale(case, wanted)
+        table = rescaled_table(kind, case)
+        fitted = fitted_scale(case, table)
         if fitted is None:
             low, high = (bound + context.to_int8 for bound in code_bounds(context, BOUNDS[kind]))
-            close_by_table(context, np.clip(wanted, low, high))
+            close_by_table(context, np.clip(table, low, high))
             return
         scale = fitted
     operands = [rescaled_float_of(context, scale), *_clip_limits(context, BOUNDS[kind])]
@@ -263,10 +262,10 @@ def logistic(context: ImportContext) -> None:
     source = context.source
     if context.match_litert and context.is_quantized(context.target):
         case = leaky_case(context, source)
-        wanted = logistic_table(case)
-        scale = settled_scale(case, wanted)
+        table = logistic_table(case)
+        scale = settled_scale(case, table)
         if scale is None and not context.keeps_fused():
-            close_by_table(context, wanted)
+            close_by_table(context, table)
             return
         real = rescaled_float_of(context, case.scale_in if scale is None else scale)
     else:
@@ -299,10 +298,10 @@ def _requantize(context: ImportContext) -> None:
     if context.match_litert:
         changes_type = context.tensor(source).dtype != context.tensor(target).dtype
         count = math.prod(context.shape(source))
-        wanted = requantized_table("QUANTIZE", case, changes_type=changes_type, count=count)
-        form = _form_of(case, wanted)
+        table = requantized_table("QUANTIZE", case, changes_type=changes_type, count=count)
+        form = _form_of(case, table)
         if form is None:
-            close_by_table(context, wanted)
+            close_by_table(context, table)
             return
     assert form is not None  # noqa: S101 - the lines above leave with None
     # a LeakyRelu even where its slope is 1: ONNX Runtime would merge Q -> DQ -> Q -> DQ into one pair and round once,
@@ -310,15 +309,15 @@ def _requantize(context: ImportContext) -> None:
     _close_leaky(context, form, case.slope)
 
 
-def _form_of(case: LeakyCase, wanted: Table) -> FloatForm | None:
+def _form_of(case: LeakyCase, table: Table) -> FloatForm | None:
     """The plainest float form with these codes: the file's own numbers, those of a LeakyReLU, or a fitted scale."""
     plain = plain_form(case)
-    if np.array_equal(float_table(case, plain), wanted):
+    if np.array_equal(float_table(case, plain), table):
         return plain
     matched = matched_leaky(case)
-    if matched is not None and np.array_equal(float_table(case, matched), wanted):
+    if matched is not None and np.array_equal(float_table(case, matched), table):
         return matched
-    scale = fitted_scale(case, wanted)
+    scale = fitted_scale(case, table)
     return None if scale is None else FloatForm(scale, np.float32(1))
 
 

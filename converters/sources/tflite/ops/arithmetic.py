@@ -185,7 +185,7 @@ def _close_fused(context: ImportContext, operands: tuple[int, int], form: PairFo
 
 
 def _params(affine: Affine) -> QuantParams:
-    return QuantParams(np.array([affine.scale], np.float32), np.array([affine.zero_point], np.int64))
+    return QuantParams.per_tensor(float(affine.scale), affine.zero_point)
 
 
 def _operand(context: ImportContext, index: int, params: QuantParams | None = None) -> ir.Value:

@@ -253,11 +253,11 @@ def _operand(context: ImportContext, position: int) -> ir.Value:
     if context.params(source).same_as(context.params(target)):
         return context.float_of(source)
     case = leaky_case(context, source)
-    wanted = concatenated_table(case)
-    scale = fitted_scale(case, wanted)
+    table = concatenated_table(case)
+    scale = fitted_scale(case, table)
     if scale is not None:
         return rescaled_float_of(context, scale, source)
-    codes = look_up(context, context.codes_of(source), wanted, context.name(f"operand{position}"))
+    codes = look_up(context, context.codes_of(source), table, context.name(f"operand{position}"))
     return context.adjusted_float_of(source, context.params(target), codes)
 
 

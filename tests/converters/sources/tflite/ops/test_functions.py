@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.errors import SourceFileError, UnsupportedModelError
+from converters.errors import UnsupportedModelError
 from converters.sources.tflite.reader import read_tflite
 from converters.sources.tflite.supported import require_supported
 from tests.converters.sources.tflite.builder import TfliteBuilder
-from tests.converters.sources.tflite.single_operator import Quant, assert_exact, run_everywhere, run_single, translated
+from tests.converters.sources.tflite.single_operator import Quant, assert_exact, run_everywhere, run_single
 
 if TYPE_CHECKING:
     from tests.converters.sources.tflite.single_operator import Runs
@@ -74,16 +74,6 @@ def test_mirrored_pixels_are_exact(mode: str) -> None:
     pads = np.array([(0, 0), (2, 1), (3, 2), (1, 0)], np.int32)
     quant = Quant(0.05, -3)
     assert_exact(run_single("MIRROR_PAD", ((1, 5, 6, 2), (1, 8, 11, 3)), (quant, quant), pads, mode=mode))
-
-
-def test_more_mirrored_pixels_than_there_are_is_damage() -> None:
-    b = TfliteBuilder()
-    x = b.input("x", (1, 3, 3, 2), "int8", 0.05)
-    y = b.op(
-        "MIRROR_PAD", [x, b.constant(np.array([(0, 0), (3, 0), (0, 0), (0, 0)], np.int32))], (1, 6, 3, 2), "int8", 0.05
-    )
-    with pytest.raises(SourceFileError, match=r"mirrors .* pixels of shape \[1, 3, 3, 2\]"):
-        translated(read_tflite(b.build([y]), "mirror.tflite"))
 
 
 @pytest.mark.parametrize("op", ["ABS", "EXP", "LOG", "TANH", "NEG", "SQRT", "RSQRT", "SQUARE", "DIV", "POW"])
