@@ -15,7 +15,7 @@ from converters.errors import OptionError
 from converters.heads.nms import detect_from_head
 from converters.options import ConvertOptions
 from converters.spec import RawOutput
-from tests.converters.sources.tflite.builder import TfliteBuilder
+from tests.converters.sources.tflite.look_alikes import PROBABILITIES, LookAlike
 from xdet.model.file import ModelFile
 from xdet.runtimes.litert import LiteRtRuntime
 from xdet.runtimes.onnxruntime import open_onnxruntime
@@ -31,46 +31,30 @@ ANCHORS = ((0.5, 1.5), (2.0, 3.0))
 
 def network(last: str = "", *, quantised: bool = False) -> bytes:
     """A convolution to 12 channels at stride 2, and what ``last`` names behind it."""
-    net, rng = TfliteBuilder(), np.random.default_rng(5)
-    pixels = net.input("image", (1, SIZE, SIZE, 3), "uint8", 1 / 255, 0)
-    codes = net.op("QUANTIZE", [pixels], (1, SIZE, SIZE, 3), "int8", 1 / 255, -128, name="codes")
-    weights = net.constant(rng.integers(-127, 128, (12, 3, 3, 3)).astype(np.int8), 0.01)
-    bias = net.constant(rng.integers(-500, 500, 12).astype(np.int32), 0.01 / 255)
-    half = (1, SIZE // 2, SIZE // 2, 12)
-    options: dict[str, Any] = {"padding": "SAME", "stride_h": 2, "stride_w": 2, "fused_activation": "NONE"}
-    grid = net.op("CONV_2D", [codes, weights, bias], half, "int8", 0.05, 3, version=3, **options, name="conv")
+    net, half = LookAlike(SIZE), (1, SIZE // 2, SIZE // 2, 12)
+    grid = net.grid(2, 12)
 
     def real(tensor: int, shape: tuple[int, ...], name: str) -> int:
-        return tensor if quantised else net.op("DEQUANTIZE", [tensor], shape, "float32", name=name)
-
-    def reshaped(tensor: int, shape: tuple[int, ...], scale: float = 0.05, zero_point: int = 3) -> int:
-        sizes = net.constant(np.array(shape, np.int32))
-        return net.op("RESHAPE", [tensor, sizes], shape, "int8", scale, zero_point, name="reshaped")
+        return tensor if quantised else net.real(tensor, shape, name)
 
     if last == "grids":
-        weights = net.constant(rng.integers(-127, 128, (12, 3, 3, 12)).astype(np.int8), 0.01)
-        bias = net.constant(rng.integers(-500, 500, 12).astype(np.int32), 0.01 * 0.05)
         coarse = (1, SIZE // 4, SIZE // 4, 12)
-        scaled = net.op("CONV_2D", [grid, weights, bias], coarse, "int8", 0.04, -7, version=3, **options, name="coarse")
-        return net.build([real(scaled, coarse, "coarse:0"), real(grid, half, "fine:0")])
+        return net.b.build([real(net.grid(4, 12, 0.04), coarse, "coarse:0"), real(grid, half, "fine:0")])
     if last == "values by boxes":
-        activated = net.op("LOGISTIC", [grid], half, "int8", 1 / 256, -128, name="activated")
-        rows = (1, 6, 32)
-        return net.build([real(reshaped(activated, rows, 1 / 256, -128), rows, "out")])
+        rows = net.reshaped(net.activated("LOGISTIC", grid, half), (1, 6, 32), *PROBABILITIES)
+        return net.b.build([real(rows, (1, 6, 32), "out")])
     if last == "several":
-        flat = reshaped(grid, (1, 192))
-        return net.build([real(flat, (1, 192), "flat:0"), real(grid, half, "grid:0")])
+        flat = net.reshaped(grid, (1, 192))
+        return net.b.build([real(flat, (1, 192), "flat:0"), real(grid, half, "grid:0")])
+    shape = (1, SIZE // 2, SIZE // 2, 2, 6)
     if last == "anchor axis":
-        shape = (1, SIZE // 2, SIZE // 2, 2, 6)
-        return net.build([real(reshaped(grid, shape), shape, "out")])
+        return net.b.build([real(net.reshaped(grid, shape), shape, "out")])
     if last == "reshape of floats":
-        shape = (1, SIZE // 2, SIZE // 2, 2, 6)
-        floats = real(grid, half, "floats")
-        sizes = net.constant(np.array(shape, np.int32))
-        return net.build([net.op("RESHAPE", [floats, sizes], shape, "float32", name="out")])
+        sizes = net.b.constant(np.array(shape, np.int32))
+        return net.b.build([net.b.op("RESHAPE", [real(grid, half, "floats"), sizes], shape, "float32", name="out")])
     if last == "logistic":
-        grid = net.op("LOGISTIC", [grid], half, "int8", 1 / 256, -128, name="activated")
-    return net.build([real(grid, half, "out")])
+        grid = net.activated("LOGISTIC", grid, half)
+    return net.b.build([real(grid, half, "out")])
 
 
 def pixels() -> NDArray[np.uint8]:
