@@ -90,11 +90,9 @@ def compare_any_size(
     values = prepared.pixels[:count].size
     allowed = 0 if rounds_steps(run.name) else MOST_LEVELS
     if levels > allowed:
-        problems.insert(
-            0,
-            f"the picture inside the file differs from xdet's in {pixels_off:,} of {values:,} values, by up to {levels} of "
-            f"255, expected {'none' if not allowed else f'at most {allowed}'}",
-        )
+        expected = f"at most {allowed}" if allowed else "none"
+        differing = f"in {pixels_off:,} of {values:,} values, by up to {levels} of 255, expected {expected}"
+        problems.insert(0, f"the picture inside the file differs from xdet's {differing}")
     return AnySize(_note(count, pixels_off, values, levels, heads_off), _findings(run.name, problems))
 
 

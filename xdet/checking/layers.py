@@ -76,8 +76,8 @@ def compare_layers(pair: OpenedPair, images: NDArray[np.uint8], runtimes: OpenRu
     """
     if pair.origin.rounds_at_run_time:
         raise ModelError(
-            f"'{pair.source.file}' rounds its float activations at run time, and the model does not: the layers of such a "
-            "TFLite file are not compared, its weights are"
+            f"'{pair.source.file}' rounds its float activations at run time, and the model does not: "
+            "the layers of such a TFLite file are not compared, its weights are"
         )
     witness = runtimes.witness
     least = int(witness.provider != RUNTIMES[str(witness.runtime)].usual)
@@ -290,7 +290,8 @@ def _shared(pair: OpenedPair, least_bound: int) -> tuple[tuple[_Shared, ...], di
     shared, absent = _shared_layers(pair, least_bound)
     if not pair.origin.layers:
         raise ModelError(
-            f"'{pair.source.file}' has no layers that are compared: a quantised ONNX source's operators are the model's own"
+            f"'{pair.source.file}' has no layers that are compared: "
+            "a quantised ONNX source's operators are the model's own"
         )
     if not shared:
         raise ModelError(f"'{pair.source.file}' shares no layer with the model; is it the model's source?")

@@ -35,24 +35,33 @@ if TYPE_CHECKING:
     from xdet.writing.blocks import Block
 
 MEANINGS = (
-    ("LSB", "one quantisation step of the source's raw head; for float heads distances are fractions of its largest value"),
+    ("LSB", "one quantisation step of the source's raw head; for float heads distances are fractions of its largest "
+     "value"),
     ("differ", "head values that are not equal bit for bit, over all photographs"),
     ("max, mean", "the largest difference, and the mean over all values, zeros included"),
     ("nearest", "the source's runtime from which the mean difference is smallest"),
     ("yardstick", "the two LiteRT kernels that are furthest apart: any other runtime may be as far from the nearest"),
-    ("boxes", "whether a run's boxes are those of the numpy decoder applied to its own head, and how many probes it followed"),
-    ("probes", "crafted heads, a question each: overlaps at the threshold, ties, classes, too many boxes, extreme values"),
-    ("accumulated", "what ONNX Runtime holds in a layer, against what the source holds there; earlier layers' drift is inside"),
-    ("local", "the layer on the source's own values in front of it, against the source's result: shows a fault of the file"),
-    ("kernel", "ONNX Runtime's result against exact arithmetic on its own integers there: shows a fault of the runtime"),
+    ("boxes", "whether a run's boxes are those of the numpy decoder applied to its own head, and how many probes it "
+     "followed"),
+    ("probes", "crafted heads, a question each: overlaps at the threshold, ties, classes, too many boxes, extreme "
+     "values"),
+    ("accumulated", "what ONNX Runtime holds in a layer, against what the source holds there; earlier layers' drift "
+     "is inside"),
+    ("local", "the layer on the source's own values in front of it, against the source's result: shows a fault of "
+     "the file"),
+    ("kernel", "ONNX Runtime's result against exact arithmetic on its own integers there: shows a fault of the "
+     "runtime"),
     ("integer coverage", "multiply-accumulates that a provider runs on integers, and the rule that blocked the others"),
 )  # fmt: skip
 CPU_MEANINGS = (
-    ("emulated", "the same programs, children included, on an emulated processor: kernels are chosen by its instructions"),
+    ("emulated", "the same programs, children included, on an emulated processor: kernels are chosen by its "
+     "instructions"),
     ("instruction sets", "what numpy found in the process there"),
-    ("self-test", "head values that differ from the golden vector inside the model, which is the same on every processor"),
+    ("self-test", "head values that differ from the golden vector inside the model, which is the same on every "
+     "processor"),
     ("without a session entry", "what any other program gets there that opens the model and does not set the entry"),
-    ("on another processor", "distances are from the nearest LiteRT kernel there, over fewer photographs: emulation is slow"),
+    ("on another processor", "distances are from the nearest LiteRT kernel there, over fewer photographs: emulation "
+     "is slow"),
 )  # fmt: skip
 MOST_PICTURES = 6
 FAULTS = frozenset({"layer", "head", "iou-rule"})  # causes that are no rounding
@@ -102,7 +111,8 @@ def _summary(result: CheckResult, where: Surroundings) -> Iterator[Block]:
         "passed": "The file computes what its source computes, in all that was compared here.",
         "tolerated": "The file does not compute exactly what its source computes; it stays within the tolerance below.",
         "failed": "The file, or a runtime, does not compute what the source computes. Do not ship it as it is.",
-        "incomplete": "Nothing failed, but something that was asked for gave no result: this proves less than was asked.",
+        "incomplete": "Nothing failed, but something that was asked for gave no result: "
+        "this proves less than was asked.",
     }
     yield Text(says[status_of(result)])
     compared = [

@@ -282,8 +282,8 @@ def with_options(
     ]
     if given == list(finished):
         raise UsageError(
-            "options and devices are those of ONNX Runtime's execution providers, and `runtimes` names none besides the "
-            "CPU's; add one, such as onnxruntime:cuda"
+            "options and devices are those of ONNX Runtime's execution providers, and `runtimes` names none besides "
+            "the CPU's; add one, such as onnxruntime:cuda"
         )
     return given
 

@@ -49,7 +49,8 @@ ADVICE = {
     "padding": "a tool moved the padding to the other side: convert again, and leave the graph alone",
     "attributes": "a tool changed an operator: convert again, and leave the graph alone",
     "slope": "a LeakyReLU was changed: convert again",
-    "float-convolution": "a layer runs in float: convert again, and let no tool fold its DequantizeLinear or QuantizeLinear",
+    "float-convolution": "a layer runs in float: convert again, and let no tool fold its DequantizeLinear or "
+    "QuantizeLinear",
     "missing-tensor": "the graph is not the one that was converted: convert again",
     "anchors": "correct --anchors, or the source's sidecar",
     "anchor-unit": "correct --anchor-unit, or the source's sidecar",

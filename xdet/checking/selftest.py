@@ -234,4 +234,7 @@ def _advice(found: SelfTest) -> str:
         )
     if found.runtime.endswith(":cpu"):
         return "the file is not the one that was converted, or this ONNX Runtime computes other integers; convert again"
-    return "this provider computes other integers than the source's kernels; --provider cpu tells whether the file is sound"
+    return (
+        "this provider computes other integers than the source's kernels; "
+        "--provider cpu tells whether the file is sound"
+    )

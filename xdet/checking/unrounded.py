@@ -50,8 +50,8 @@ def judge_unrounded(
         findings.append(Finding("spread", "layer", message, layer=found.first_fault.tensor))
     worst = max(float(layer.local.worst) for layer in found.layers)
     message = (
-        f"given the source's own numbers in front, {len(found.layers)} layers are within {worst:.2f} of a step of the source's "
-        "codes"
+        f"given the source's own numbers in front, {len(found.layers)} layers are within {worst:.2f} of a step of the "
+        "source's codes"
     )
     furthest = max((d for d in near.values() if d is not None), key=lambda d: d.mean_steps, default=None)
     if furthest is not None:

@@ -140,7 +140,7 @@ def ties_in_reverse(proto: onnx.ModelProto) -> None:
 
 
 def worse_box_suppresses(proto: onnx.ModelProto) -> None:
-    """The suppression sees the indices of equal scores from behind: boxes and scores go in reversed, the answer comes back."""
+    """The suppression sees the indices of equal scores from behind: boxes and scores go in reversed."""
     (suppression,) = [n for n in proto.graph.node if n.op_type == "NonMaxSuppression"]
     count = int(_array(proto, "head/box_indices").shape[0])
     backwards = numpy_helper.from_array(np.arange(count)[::-1].copy(), "backwards")
@@ -201,7 +201,7 @@ def _insert_before(
 def _insert_behind(
     proto: onnx.ModelProto, output: str, op: str, inputs: list[str | None], *, before: Sequence[onnx.NodeProto] = ()
 ) -> None:
-    """Put a node, and others in front of it, behind ``output``, for all of its readers; None among ``inputs`` is the value."""
+    """Put a node, and others in front of it, behind ``output``, for all readers; None in ``inputs`` is the value."""
     (index,) = [i for i, node in enumerate(proto.graph.node) if output in node.output]
     name = f"{output}/planted/{op}"
     for node in proto.graph.node:

@@ -1,4 +1,4 @@
-"""Planted faults for finished models of Keras sources: those of ``make_keras_models``, edited as a careless tool would."""
+"""Planted faults for models of ``make_keras_models``, edited as a careless tool would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of files that take photographs of any size: the fixed file inside is judged, the file itself gets photographs."""
+"""Checks of files for any size: the fixed file inside is judged, the file itself gets photographs."""
 
 from __future__ import annotations
 

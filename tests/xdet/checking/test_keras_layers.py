@@ -1,4 +1,4 @@
-"""Layers of Keras sources: honest models stay inside their bound, a planted fault is named with its layer and cut out."""
+"""Layers of Keras sources: honest models stay inside their bound, a planted fault is named and cut out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keras sources, read without TensorFlow: honest models pass, and every planted fault is named with its layer and cause."""
+"""Keras sources, read without TensorFlow: honest models pass, planted faults are named with layer and cause."""
 
 from __future__ import annotations
 

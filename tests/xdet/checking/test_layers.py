@@ -1,4 +1,4 @@
-"""Layer by layer: honest conversions show no fault, and a planted one is named with its layer, local and not by its drift."""
+"""Layer by layer: honest conversions show no fault, a planted one is named with its layer, not by its drift."""
 
 from __future__ import annotations
 

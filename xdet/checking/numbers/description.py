@@ -34,7 +34,8 @@ def _source_faults(pair: OpenedPair) -> Iterator[tuple[Cause, str]]:
         yield (
             "another-source",
             f"'{pair.model.file}' was made of {made_of.name!r} (SHA-256 {made_of.sha256[:12]}...), "
-            f"but '{pair.source.file}' is {pair.source_sha256[:12]}...; give the file it was made of, or convert this one",
+            f"but '{pair.source.file}' is {pair.source_sha256[:12]}...; "
+            "give the file it was made of, or convert this one",
         )
 
 
@@ -138,9 +139,6 @@ def compare_picture(context: Comparison) -> None:
                     f"found {found.reshape(-1)[:4].tolist()}",
                 )
         elif node.op not in ("Transpose", "Cast", "QuantizeLinear", "DequantizeLinear"):
-            context.fault(
-                "image-input",
-                None,
-                f"{node.op} {node.name!r} stands between the image and the network, expected none; convert the source again",
-            )
+            message = f"{node.op} {node.name!r} stands between the image and the network, expected none"
+            context.fault("image-input", None, f"{message}; convert the source again")
         name = node.inputs[0]

@@ -63,8 +63,8 @@ def network_steps(network: KerasNetwork) -> KerasSteps:
                 inputs, sizes = (len(steps) - 1,), [size]
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise ModelError(
-                f"'{network.file}': layer {layer.name!r} ({layer.kind}) cannot be read: {type(error).__name__}: {error}; "
-                f"save the model again"
+                f"'{network.file}': layer {layer.name!r} ({layer.kind}) cannot be read: {type(error).__name__}: "
+                f"{error}; save the model again"
             ) from error
         last[layer.name] = inputs[0]
     return KerasSteps(tuple(steps), last, network.output)

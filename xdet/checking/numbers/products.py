@@ -148,5 +148,6 @@ def require_integer_form(context: Comparison, node: Node, layer: str) -> None:
         context.fault(
             "float-convolution",
             layer,
-            f"the result of {layer!r} is read by {found}, expected one QuantizeLinear: it runs in float instead of integers",
+            f"the result of {layer!r} is read by {found}, expected one QuantizeLinear: "
+            "it runs in float instead of integers",
         )

@@ -200,6 +200,6 @@ def keeps_limits(context: KerasContext, segment: Segment, layer: str, clamp: Cla
         context.fault(
             "zero-point",
             layer,
-            f"{layer!r} has no ReLU of its own, so its codes must not leave its range: expected {limits}, found {low:.6g} to "
-            f"{high:.6g} in QuantizeLinear {writers[-1].name!r}",
+            f"{layer!r} has no ReLU of its own, so its codes must not leave its range: expected {limits}, found "
+            f"{low:.6g} to {high:.6g} in QuantizeLinear {writers[-1].name!r}",
         )

@@ -1,4 +1,4 @@
-"""Crafted heads of every kind: what they ask, and that a decoder with another rule of suppression is found by them alone."""
+"""Crafted heads of every kind: what they ask, and that they alone find a decoder with another rule of suppression."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Average pools as convolutions, and residuals of more channels: honest conversions pass, and what is wrong is found."""
+"""Average pools as convolutions, residuals of more channels: honest conversions pass, what is wrong is found."""
 
 from __future__ import annotations
 

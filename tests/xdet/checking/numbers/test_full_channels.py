@@ -1,4 +1,4 @@
-"""Strided stems, filled channels, pads of codes: honest conversions pass; what is wrong in them or beside them is found."""
+"""Strided stems, filled channels, pads of codes: honest conversions pass; what is wrong in or beside them is found."""
 
 from __future__ import annotations
 

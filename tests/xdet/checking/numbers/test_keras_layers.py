@@ -1,4 +1,4 @@
-"""What a Keras layer's configuration asks for, as steps: slopes, limits, padding, sizes; and what has no step is named."""
+"""What a Keras layer's configuration asks for, as steps: slopes, limits, padding, sizes; what has no step is named."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def pool(op: str, window: int, stride: int, pads: tuple[int, int, int, int]) -> 
         ("ZeroPadding2D", {"padding": [[0, 1], [2, 3]]}, [Padding((0, 2, 1, 3))]),
         ("Dropout", {}, []),
         ("Dense", {}, [Other("Dense")]),
-        ("MaxPooling2D", {"pool_size": [2, 2], "strides": None, "padding": "valid"}, [pool("MaxPool", 2, 2, (0, 0, 0, 0))]),
-        ("MaxPooling2D", {"pool_size": [2, 2], "strides": [2, 2], "padding": "same"}, [pool("MaxPool", 2, 2, (0, 0, 1, 1))]),
-        ("AveragePooling2D", {"pool_size": 3, "strides": 1, "padding": "same"}, [pool("AveragePool", 3, 1, (1, 1, 1, 1))]),
+        ("MaxPooling2D", {"pool_size": 2, "strides": None, "padding": "valid"}, [pool("MaxPool", 2, 2, (0, 0, 0, 0))]),
+        ("MaxPooling2D", {"pool_size": [2, 2], "strides": 2, "padding": "same"}, [pool("MaxPool", 2, 2, (0, 0, 1, 1))]),
+        ("AveragePooling2D", {"pool_size": 3, "strides": 1, "padding": "same"}, [pool("AveragePool", 3, 1, (1,) * 4)]),
         ("MaxPooling2D", {"data_format": "channels_first"}, [Other("MaxPooling2D with channels first")]),
     ],
 )  # fmt: skip
@@ -97,12 +97,10 @@ def test_a_normalisation_is_a_factor_and_an_offset_per_channel() -> None:
     )
     assert isinstance(affine, Affine)
     x = 1.7
-    np.testing.assert_allclose(
-        affine.factor * x + affine.offset, gamma * (x - mean.astype(np.float64)) / np.sqrt(variance + 0.001) + beta, rtol=1e-6
-    )  # fmt: skip
-    (other,) = acts_of(
-        "BatchNormalization", {"axis": 1, "epsilon": 0.001}, gamma=gamma, beta=beta, moving_mean=mean, moving_variance=variance
-    )  # fmt: skip
+    normalised = gamma * (x - mean.astype(np.float64)) / np.sqrt(variance + 0.001) + beta
+    np.testing.assert_allclose(affine.factor * x + affine.offset, normalised, rtol=1e-6)
+    weights = {"gamma": gamma, "beta": beta, "moving_mean": mean, "moving_variance": variance}
+    (other,) = acts_of("BatchNormalization", {"axis": 1, "epsilon": 0.001}, **weights)
     assert other == Other("BatchNormalization over axis 1")
 
 
