@@ -10,19 +10,7 @@ import numpy as np
 
 from xdet.checking.all_runs import Inputs, run_all
 from xdet.checking.blame import Accused, diagnose_head, with_layers
-from xdet.checking.heads import judge_heads, judge_runs
-from xdet.checking.heads.spread import (
-    XNNPACK,
-    allowed,
-    distance,
-    histogram,
-    judge_exact,
-    judge_spread,
-    nearest,
-    on_most_images,
-    own_spread,
-    same_kernels,
-)
+from xdet.checking.heads import judge_heads, judge_runs, spread
 from xdet.checking.heads.why import Comparison, find_changes, find_deviation
 from xdet.checking.numbers import check_static
 from xdet.checking.numbers.description import uncompared
@@ -178,7 +166,7 @@ def _judge(inputs: Inputs, ran: AllRuns, names: Sequence[str], tolerance: Tolera
         runs=tuple(_line(run, ran, heads, verdicts) for run in runs),
         source_runs=tuple(run.name for run in heads.all_sources),
         source_images=tuple(len(run.heads) for run in heads.all_sources),
-        yardstick=own_spread(heads.sources, heads.step),
+        yardstick=spread.own_spread(heads.sources, heads.step),
         allowed_max=None if heads.limits is None else heads.limits[0],
         allowed_mean=None if heads.limits is None else heads.limits[1],
         changes=tuple(changes),
@@ -213,7 +201,7 @@ class _Heads:
     @property
     def witness(self) -> Run | None:
         """The source's run whose boxes are the source's."""
-        xnnpack = next((run for run in self.sources if run.name == XNNPACK), None)
+        xnnpack = next((run for run in self.sources if run.name == spread.XNNPACK), None)
         return xnnpack or (self.sources[0] if self.sources else None)
 
 
@@ -221,22 +209,22 @@ def _compare_heads(pair: OpenedPair, ran: AllRuns) -> _Heads:
     document, graph = pair.document, pair.origin.graph
     other = _other_numbers(pair)
     all_sources = ran.of_source if other is None else []
-    sources = on_most_images(all_sources)
+    sources = spread.on_most_images(all_sources)
     step = None if graph is None else graph.head_step(document.spec.network_outputs)
     exact: Mapping[str, HeadDistance] = {}
     if document.float16 or document.dequantize:
         not_exact: str | None = HALF_NOT_EXACT if document.float16 else NOT_EXACT
     elif pair.origin.nodes is not None:
-        exact, not_exact = same_kernels(ran.of_model, sources)
+        exact, not_exact = spread.same_kernels(ran.of_model, sources)
     else:
         not_exact = why_not_exact(document, graph)
-        xnnpack = next((run for run in sources if run.name == XNNPACK), None)
+        xnnpack = next((run for run in sources if run.name == spread.XNNPACK), None)
         if not_exact is None and xnnpack is not None:
-            exact = {run.name: distance(run, xnnpack, step) for run in ran.of_model if run.exact}
-    limits = None if pair.no_yardstick or document.dequantize else allowed(all_sources, step)
+            exact = {run.name: spread.distance(run, xnnpack, step) for run in ran.of_model if run.exact}
+    limits = None if pair.no_yardstick or document.dequantize else spread.allowed(all_sources, step)
     if (half := half_bound(pair)) is not None and limits is not None:
         limits = half, half
-    near = {run.name: nearest(run, sources, step) for run in ran.of_model}
+    near = {run.name: spread.nearest(run, sources, step) for run in ran.of_model}
     return _Heads(all_sources, sources, step, exact, not_exact, near, limits, other)
 
 
@@ -253,7 +241,7 @@ def _other_numbers(pair: OpenedPair) -> str | None:
 
 
 def _judge_exact(inputs: Inputs, ran: AllRuns, heads: _Heads, tolerance: Tolerance | None) -> PartVerdict:
-    part = judge_exact(heads.exact, heads.not_exact, heads.unit)
+    part = spread.judge_exact(heads.exact, heads.not_exact, heads.unit)
     return _with_diagnosis(inputs, tolerate_heads(part, heads.exact.values(), tolerance), ran.of_model, heads.witness)
 
 
@@ -265,7 +253,7 @@ def _judge_spread(inputs: Inputs, ran: AllRuns, heads: _Heads, tolerance: Tolera
         reason = heads.uncompared or pair.no_yardstick or _no_yardstick(inputs.runtimes, ran.missing)
         distances = [d for name, d in heads.near.items() if d is not None and name not in heads.exact]
         limits = heads.limits if runs else None
-        part = judge_spread(distances, limits, heads.unit, reason if runs else NOTHING_RAN)
+        part = spread.judge_spread(distances, limits, heads.unit, reason if runs else NOTHING_RAN)
         part = tolerate_heads(part, distances, tolerance)
     return _with_diagnosis(inputs, part, runs, heads.witness)
 
@@ -305,7 +293,7 @@ def _line(run: Run, ran: AllRuns, heads: _Heads, verdicts: HeadVerdicts) -> Runt
     near, any_size = heads.near[run.name], ran.any_size.get(run.name)
     bars: tuple[HistogramBar, ...] = ()
     if near is not None:
-        bars = histogram(run, next(source for source in heads.sources if source.name == near.second), heads.step)
+        bars = spread.histogram(run, next(source for source in heads.sources if source.name == near.second), heads.step)
     return RuntimeLine(
         name=run.name,
         images=len(run.heads),

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
+    import onnx_ir as ir
     from numpy.typing import NDArray
 
     from converters.quant import QuantParams
@@ -123,6 +124,17 @@ def first_divergence(
         if distance.differing:
             return layer.source.name, distance
     return None
+
+
+def run_layer(model: ir.Model, twin: str, given: Values) -> tuple[bytes, Values, NDArray[Any]]:
+    """A layer as a model of its own, the values of its inputs and result, and what ONNX Runtime makes of the inputs."""
+    part, values = cut_layer(model, twin, given)
+    session = OrtSession(part, file=twin, choices=SessionChoices(threads=1))
+    try:
+        (result,) = session.run([twin], {name: value for name, value in values.items() if name != twin})
+    finally:
+        session.close()
+    return part, values, result
 
 
 def source_values(runtimes: OpenRuntimes, shared: tuple[_Shared, ...], images: NDArray[np.uint8]) -> list[Values]:
@@ -275,14 +287,7 @@ class _Comparing:
 
     def _cut(self, twin: str, given: Values) -> NDArray[Any]:
         """What ONNX Runtime makes of given values in front of ``twin``."""
-        part, values = cut_layer(self._model, twin, given)
-        session = OrtSession(part, file=twin, choices=SessionChoices(threads=1))
-        try:
-            (result,) = session.run([twin], {name: v for name, v in values.items() if name != twin})
-        finally:
-            session.close()
-        forced: NDArray[Any] = result
-        return forced
+        return run_layer(self._model, twin, given)[2]
 
 
 def _shared(pair: OpenedPair, least_bound: int) -> tuple[tuple[_Shared, ...], dict[str, str]]:

@@ -46,11 +46,12 @@ def open_recorded(model: ModelFile, choices: RuntimeChoices) -> tuple[OnnxRuntim
 
 def find_placement(model: bytes, provider: str) -> Placement:
     """Where a model's nodes go when ``provider``, short, is asked for."""
-    return placement_of(place_nodes(model, provider), provider)
+    place = place_here if resolve_provider(provider) == CPU else place_in_subprocess
+    return placement_of(place(model, provider), provider)
 
 
 def placement_of(placed: Placed | None, provider: str) -> Placement:
-    """What ``place_nodes`` told, in the form of results."""
+    """Placed nodes in the form of results."""
     runtime = f"onnxruntime:{provider}"
     if placed is None:
         return Placement(runtime, None, {})
@@ -58,14 +59,8 @@ def placement_of(placed: Placed | None, provider: str) -> Placement:
     return Placement(runtime, nodes, {} if provider == "cpu" else dict(placed.get("cpu", {})))
 
 
-def place_nodes(model: bytes, provider: str) -> Placed | None:
-    """Which nodes each provider gets; None where ONNX Runtime does not tell, or the provider fails."""
-    found = place_here if resolve_provider(provider) == CPU else place_in_subprocess
-    return found(model, provider)
-
-
 def place_here(model: bytes, provider: str) -> Placed | None:
-    """As ``place_nodes``, in this process."""
+    """Which nodes each provider gets, asked here; None where ONNX Runtime does not tell, or the provider fails."""
     choices = SessionChoices(provider=resolve_provider(provider), threads=1, record_placement=True)
     try:
         session = OrtSession(model, file="model", choices=choices)
@@ -77,7 +72,7 @@ def place_here(model: bytes, provider: str) -> Placed | None:
 
 
 def place_in_subprocess(model: bytes, provider: str) -> Placed | None:
-    """As ``place_nodes``, in a subprocess."""
+    """As ``place_here``, in a subprocess."""
     request = Message({"provider": provider}, {"model": np.frombuffer(model, np.uint8)})
     try:
         placed: Placed | None = call_in_subprocess("xdet.checking.placement:answer", request).fields["nodes"]

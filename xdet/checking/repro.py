@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.spec import IMAGE
-from xdet.checking.layers import source_codes
+from xdet.checking.layers import run_layer, source_codes
 from xdet.checking.pair import open_pair
 from xdet.checking.runs import OpenRuntimes
 from xdet.errors import UsageError
-from xdet.model.surgery import Codes, cut_layer
 from xdet.pictures.preparation import Preparation, prepare
-from xdet.runtimes.ort_session import OrtSession, SessionChoices
 from xdet.writing.files import write_bytes
 
 if TYPE_CHECKING:
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xdet.checking.layer_records import Layer
+    from xdet.model.surgery import Codes
     from xdet.pictures.preparation import Photograph
 
 
@@ -69,12 +68,7 @@ def write_layer_repro(
         known = source_codes(pair, images, runtimes)
     tried: list[tuple[float, int, bytes, Codes]] = []
     for image, held in zip(images, known, strict=True):
-        codes = {**held, IMAGE: image[None]}
-        cut, values = cut_layer(pair.graph.model, layer.onnx, codes)
-        session = OrtSession(cut, file=target.name, choices=SessionChoices(threads=1))
-        given = {name: value for name, value in values.items() if name != layer.onnx}
-        (result,) = session.run([layer.onnx], given)
-        session.close()
+        cut, values, result = run_layer(pair.graph.model, layer.onnx, {**held, IMAGE: image[None]})
         wanted = values[layer.onnx]
         differing = int((result != wanted).sum())
         worst = float(np.abs(result - wanted).max()) if wanted.dtype == np.float32 else differing

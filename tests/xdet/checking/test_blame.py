@@ -13,9 +13,8 @@ from converters.options import ConvertOptions
 from tests.xdet.checking import faults
 from tests.xdet.command import run_xdet
 from xdet.checking import blame as layered
-from xdet.checking import placement as placement_module
 from xdet.checking.check import check
-from xdet.checking.placement import find_placement, place_here, place_in_subprocess
+from xdet.checking.placement import place_here, place_in_subprocess, placement_of
 from xdet.checking.report import check_text, check_to_json, placement_text
 from xdet.errors import ModelError
 
@@ -118,10 +117,9 @@ def test_a_process_of_its_own_places_nodes_as_this_one_does(sound: bytes) -> Non
     assert place_in_subprocess(sound, "cpu") == placed
 
 
-def test_the_operators_that_a_provider_leaves_to_the_cpu_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_operators_that_a_provider_leaves_to_the_cpu_are_named() -> None:
     placed = {"warp": {"Conv": 9, "Add": 1}, "cpu": {"TopK": 2, "NonMaxSuppression": 1}}
-    monkeypatch.setattr(placement_module, "place_nodes", lambda *_: placed)
-    found = find_placement(b"", "warp")
+    found = placement_of(placed, "warp")
     assert (found.runtime, found.nodes) == ("onnxruntime:warp", {"warp": 10, "cpu": 3})
     assert placement_text(found) == ("nodes on warp: 10, cpu: 3; fell back to the CPU: 1 NonMaxSuppression, 2 TopK")
 

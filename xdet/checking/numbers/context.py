@@ -153,25 +153,10 @@ class StaticContext(Comparison):
 
 
 # They give on what they get, or choose among it: the same codes mean the same numbers behind them.
-MOVERS = frozenset(
-    {
-        "Transpose",
-        "Reshape",
-        "Max",
-        "Min",
-        "MaxPool",
-        "Pad",
-        "Slice",
-        "Concat",
-        "Identity",
-        "Gather",
-        "Split",
-        "Tile",
-        "Clip",
-        "ReduceMax",
-        "ReduceMin",
-    }
-)
+MOVERS = frozenset({
+    "Transpose", "Reshape", "Max", "Min", "MaxPool", "Pad", "Slice", "Concat", "Identity", "Gather", "Split",
+    "Tile", "Clip", "ReduceMax", "ReduceMin",
+})  # fmt: skip
 
 
 def owners_of(context: StaticContext, codes: str, seen: set[str] | None = None) -> tuple[int, ...]:

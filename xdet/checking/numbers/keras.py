@@ -1,6 +1,6 @@
 """Static part for Keras sources: the file holds the numbers that follow from the source's. Nothing is run.
 
-Segment by segment (``segments``): products with what is folded into them, pools, slopes and clamps, and for models that
+Segment by segment: products with what is folded into them, pools, slopes and clamps, and for models that
 were quantised at conversion every scale and zero-point (``scales``). A convolution and the batch normalisations behind
 it are folded in float64: ``w * gamma / sqrt(variance + epsilon)`` and ``beta + (b - mean) * gamma / sqrt(variance +
 epsilon)``. The scales of codes are those of docs/keras.md. The comparison shares the file readers with the converter,
@@ -17,6 +17,7 @@ import numpy as np
 
 from xdet.checking.numbers.constants import LARGEST_BIAS_CODE, LARGEST_CODE
 from xdet.checking.numbers.description import compare_picture
+from xdet.checking.numbers.keras_layers import KerasContext
 from xdet.checking.numbers.layers import NO_PADS, Affine, Clamp, Leaky, Other, Padding, Pool, Product, added
 from xdet.checking.numbers.products import (
     compare_limits,
@@ -27,7 +28,6 @@ from xdet.checking.numbers.products import (
 )
 from xdet.checking.numbers.rewrites import SHIFTED_ROWS, WIDE_STEM, copies_of_rows
 from xdet.checking.numbers.scales import compare_pairs, keeps_limits
-from xdet.checking.numbers.segments import KerasContext
 from xdet.checking.numbers.slopes import between_pairs, compare_sum, is_leaky_sum, leaky_sum_of
 from xdet.errors import ModelError
 
@@ -37,9 +37,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.spec import ModelDocument
-    from xdet.checking.numbers.keras_layers import KerasSteps, Step
+    from xdet.checking.numbers.keras_layers import KerasSteps, Segment, Step
     from xdet.checking.numbers.layers import Pads
-    from xdet.checking.numbers.segments import Segment
     from xdet.model.graph import FinishedGraph, Node
 
 Matched = TypeVar("Matched", Pool, Leaky, Clamp)

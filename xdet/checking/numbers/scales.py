@@ -18,16 +18,16 @@ import numpy as np
 from converters.spec import HEAD
 from xdet.checking.numbers.codes import combination_at
 from xdet.checking.numbers.context import MOVERS, QUANTIZERS, owners_of, pair_of, shift_of
+from xdet.checking.numbers.keras_layers import PICTURE
 from xdet.checking.numbers.proofs import prove
-from xdet.checking.numbers.segments import PICTURE
 from xdet.checking.numbers.slopes import announced, is_summand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xdet.checking.numbers.context import Comparison, StaticContext
+    from xdet.checking.numbers.keras_layers import KerasContext, Segment
     from xdet.checking.numbers.layers import Clamp
-    from xdet.checking.numbers.segments import KerasContext, Segment
     from xdet.checking.result import Cause
     from xdet.model.graph import Node
 
