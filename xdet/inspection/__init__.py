@@ -1,6 +1,6 @@
 """What a model file holds, told without running it: TFLite and Keras detectors, and ONNX files whether ours or not.
 
-``files`` reads a file; ``tflite_layers`` and ``onnx_layers`` list what it computes; ``memory`` finds how much of it is
+``inspect`` reads a file; ``tflite_layers`` and ``onnx_layers`` list what it computes; ``memory`` finds how much of it is
 alive at once.
 """
 
