@@ -260,7 +260,9 @@ def _reshape(node: ir.Node, x: NDArray[Any], operands: Sequence[Any]) -> list[ND
 
 
 def _slice(_node: ir.Node, x: NDArray[Any], operands: Sequence[Any]) -> list[NDArray[Any]]:
-    starts, ends, axes, steps = operands
+    starts, ends, *rest = operands  # axes and steps may be left out
+    axes = rest[0] if rest and rest[0] is not None else range(len(starts))
+    steps = rest[1] if len(rest) > 1 and rest[1] is not None else [1] * len(starts)
     index = [slice(None)] * x.ndim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         stop = int(end) if end > np.iinfo(np.int64).min else None  # ONNX's word for "before the first"

@@ -19,7 +19,7 @@ from converters.integer import convolution, vector
 from converters.integer.convolution import Window, convolve, multiply
 from converters.integer.evaluate import Evaluation, NotEvaluatedError, evaluate
 from converters.integer.golden import stored_codes
-from converters.integer.kernels import combine, fold
+from converters.integer.kernels import MOVERS, combine, fold
 from converters.integer.values import Quantized, Reals, Rounding, Sums, is_settled, quantize_value, to_reals
 from converters.integer.vector import attempt_golden_vector, golden_vector
 from converters.quant import QuantParams
@@ -245,3 +245,20 @@ def test_a_maximum_takes_all_operands_and_is_as_exact_as_they_are() -> None:
     assert to_reals(fold(largest, [one])).array == 1
     assert to_reals(fold(smallest, [two, one, nine])).array == 1
     assert not to_reals(fold(largest, [one, Reals(two.array, exact=False)])).exact
+
+
+@pytest.mark.parametrize(
+    ("operands", "expected"),
+    [
+        (([1, 0], [2, 3]), np.s_[1:2, 0:3]),
+        (([1], [3], [1]), np.s_[:, 1:3]),
+        (([1], [3], None, [2]), np.s_[1:3:2]),
+        (([3], [0], [1], [-1]), np.s_[:, 3:0:-1]),
+    ],
+    ids=["bounds", "axes", "steps", "all"],
+)
+def test_axes_and_steps_of_a_slice_may_be_left_out(operands: tuple[list[int] | None, ...], expected: Any) -> None:
+    x = np.arange(12).reshape(3, 4)
+    arrays = [None if operand is None else np.array(operand, np.int64) for operand in operands]
+    (found,) = MOVERS["Slice"](ir.node("Slice", []), x, arrays)
+    assert np.array_equal(found, x[expected])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+import xdet
 from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
@@ -127,6 +128,20 @@ def full_outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_filled_outputs_pass(full_outputs: Path) -> None:
     require_sound(full_outputs, "full outputs", "strided stem", "cancel transposes")
+
+
+def test_layers_of_filled_outputs_are_compared(full_outputs: Path) -> None:
+    """Behind the last convolution the graph has a Slice without steps."""
+    pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
+    picture = np.random.default_rng(0).integers(0, 256, (128, 128, 3)).astype(np.uint8)
+    source = full_outputs.with_suffix(".tflite")
+    described = SourceOptions(anchors=ANCHORS, anchor_unit="cell", class_names=("person",))
+    found = xdet.check(
+        full_outputs, source, [picture], runtimes="onnxruntime,litert", source_options=described, layers=True
+    )
+    assert found.layers is not None
+    assert found.layers_problem is None
+    assert [part.status for part in found.parts].count("failed") == 0
 
 
 @pytest.mark.parametrize("name", OUTPUT_FAULTS)
