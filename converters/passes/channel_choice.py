@@ -17,7 +17,6 @@ What the steps do is found by moving the numbers of all places through them. Num
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,16 +33,8 @@ if TYPE_CHECKING:
 
 FEWEST = 3  # steps that are worth it
 STEPS = frozenset({"Reshape", "Transpose", "Split", "Slice", "Gather"})
-
-
-@dataclass(frozen=True, slots=True)
-class _Chain:
-    """Steps from the codes that they move to the codes that they give."""
-
-    source: ir.Value  # the first codes
-    # nodes in execution order, each with the value of it that is used; pairs are left out
-    steps: tuple[tuple[ir.Node, ir.Value], ...]
-    end: ir.Value  # the last codes
+Steps = list[tuple["ir.Node", "ir.Value"]]
+"""Nodes in execution order, each with the value of it that is used; pairs are left out."""
 
 
 class ChannelChoice(Rewrite):
@@ -54,27 +45,27 @@ class ChannelChoice(Rewrite):
     def rewrite(self, graph: ir.Graph) -> Iterator[Changed | Skipped]:
         """Rewrite the longest chains that end in a picture; yield one line per chain."""
         for value in [output for node in graph for output in node.outputs]:
-            chain = _chain_to(value)
-            if chain is None or len(chain.steps) < FEWEST or _goes_on(value):
+            source, steps = _chain_to(value)
+            if len(steps) < FEWEST or _goes_on(value):
                 continue
-            channels = chosen_channels(chain)
+            channels = _chosen_channels(source, steps)
             if channels is None:
-                yield Skipped(str(value.name), f"its {len(chain.steps)} steps do more than to choose channels")
+                yield Skipped(str(value.name), f"its {len(steps)} steps do more than to choose channels")
                 continue
-            _replace(graph, chain, channels)
-            yield Changed(f"{value.name}: {len(channels)} channels of {chain.source.name}")
+            _replace(graph, source, value, channels)
+            yield Changed(f"{value.name}: {len(channels)} channels of {source.name}")
 
 
-def _chain_to(end: ir.Value) -> _Chain | None:
-    """The steps in front of ``end``, as far back as they only move codes."""
-    steps: list[tuple[ir.Node, ir.Value]] = []
-    value = end
-    while (segment := _segment(value)) is not None:
-        value, steps = segment[0], segment[1] + steps
-    return _Chain(value, tuple(steps), end) if steps else None
+def _chain_to(end: ir.Value) -> tuple[ir.Value, Steps]:
+    """The steps in front of ``end``, as far back as they only move codes, and the codes in front of them."""
+    source = end
+    steps: Steps = []
+    while (segment := _segment(source)) is not None:
+        source, steps = segment[0], segment[1] + steps
+    return source, steps
 
 
-def _segment(end: ir.Value) -> tuple[ir.Value, list[tuple[ir.Node, ir.Value]]] | None:
+def _segment(end: ir.Value) -> tuple[ir.Value, Steps] | None:
     """One step on codes, or all between a pair: the codes in front of it, and the steps."""
     last = producer(end)
     if last is not None and last.op_type in STEPS:
@@ -82,8 +73,8 @@ def _segment(end: ir.Value) -> tuple[ir.Value, list[tuple[ir.Node, ir.Value]]] |
     after = link(last, "QuantizeLinear")
     if after is None:
         return None
-    steps: list[tuple[ir.Node, ir.Value]] = []
     value = after.source
+    steps: Steps = []
     while (node := producer(value)) is not None and node.op_type in STEPS and node.inputs[0] is not None:
         steps.insert(0, (node, value))
         value = node.inputs[0]
@@ -102,15 +93,15 @@ def _goes_on(value: ir.Value) -> bool:
     return bool(ends) and all(ends)
 
 
-def chosen_channels(chain: _Chain) -> NDArray[np.int64] | None:
+def _chosen_channels(source: ir.Value, steps: Steps) -> NDArray[np.int64] | None:
     """The channels that a chain chooses, by moving the numbers of all places through it; None where it does more."""
-    shape = chain.source.shape
+    shape = source.shape
     if shape is None or len(shape) != 4 or not all(isinstance(n, int) for n in shape.dims[1:]):
         return None
     first, channels, height, width = (n if isinstance(n, int) else 2 for n in shape.dims)
     places = np.arange(first * channels * height * width).reshape(first, channels, height, width)
     moved: NDArray[Any] | None = places
-    for node, value in chain.steps:
+    for node, value in steps:
         moved = None if moved is None else _moved(node, value, moved)
     if moved is None or moved.ndim != 4 or moved.shape[0] != first or moved.shape[2:] != (height, width):
         return None
@@ -129,16 +120,16 @@ def _moved(node: ir.Node, value: ir.Value, array: NDArray[Any]) -> NDArray[Any] 
         return None
 
 
-def _replace(graph: ir.Graph, chain: _Chain, channels: NDArray[np.int64]) -> None:
-    last = producer(chain.end)
+def _replace(graph: ir.Graph, source: ir.Value, end: ir.Value, channels: NDArray[np.int64]) -> None:
+    last = producer(end)
     assert last is not None  # noqa: S101 - a chain has steps
-    writer, name = GraphWriter.inserting(graph, last), f"{chain.end.name}/channels"
+    writer, name = GraphWriter.inserting(graph, last), f"{end.name}/channels"
     steps = np.unique(np.diff(channels)) if len(channels) > 1 else np.ones(1, np.int64)
     if len(steps) == 1 and steps[0] == 1:
         numbers = {"starts": channels[0], "ends": channels[-1] + 1, "axes": 1}
         operands = [writer.constant(np.array([n], np.int64), f"{name}/{what}") for what, n in numbers.items()]
-        result = writer.op("Slice", [chain.source, *operands], name)
+        result = writer.op("Slice", [source, *operands], name)
     else:
         where = writer.constant(channels.astype(np.int64), f"{name}/indices")
-        result = writer.op("Gather", [chain.source, where], name, axis=1)
-    take_over(graph, result, chain.end)
+        result = writer.op("Gather", [source, where], name, axis=1)
+    take_over(graph, result, end)

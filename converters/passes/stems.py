@@ -38,7 +38,6 @@ padding. A group of padding is a group of zero-points, as its pixels were.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +56,7 @@ from converters.passes.base import (
     quantize_behind,
     take_over,
 )
-from converters.passes.signed_weights import split_rows
+from converters.passes.signed_weights import split_rows, zero_point_of
 from converters.passes.weights import codes_behind, constants_behind, convolved_anew, node_of, viewed
 
 if TYPE_CHECKING:
@@ -68,17 +67,6 @@ GROUP = 4  # pixels: a multiple of 4 channels, whatever a pixel has; eight pixel
 WINDOW = 4  # pixels of one 2x2 pool window
 STRIDE = 2
 COLUMNS = GROUP // STRIDE  # output columns per group
-
-
-@dataclass(frozen=True, slots=True)
-class _Stem:
-    """A first convolution."""
-
-    conv: ir.Node
-    before: Link  # DequantizeLinear in front of it
-    after: Link  # QuantizeLinear behind it
-    weights: NDArray[Any]  # codes ``(O, C, kh, kw)``, OIHW, with the zero-point behind them
-    size_hw: tuple[int, int]  # the picture's height and width
 
 
 def _size(source: Link) -> tuple[int, int]:
@@ -119,7 +107,7 @@ class WideStem(NodeRewrite):
             )
         if not (after.matches(middle) and middle.matches(pooled)):
             raise DeclinedError("the pool behind it changes scale or zero-point")
-        moved = _widen(graph, _Stem(node, before, after, weights, (height, width)), pooled)
+        moved = _widen(graph, node, (before, after), (height, width), pooled)
         return Changed(f"{node.name}: {GROUP} pixels per group, {len(weights) * 2 * GROUP} channels", moved)
 
 
@@ -173,24 +161,28 @@ def widened_weights(weights: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(grouped.transpose(0, 4, 1, 2, 3)).reshape(-1, 3 * GROUP, 4, 2)
 
 
-def _widen(graph: ir.Graph, stem: _Stem, pooled: Link) -> tuple[Moved, ...]:
+def _widen(
+    graph: ir.Graph, conv: ir.Node, links: tuple[Link, Link], size_hw: tuple[int, int], pooled: Link
+) -> tuple[Moved, ...]:
     """Write the new stem in front of the old one's end and let it take over name and readers."""
-    writer, name = GraphWriter.inserting(graph, pooled.node), f"{stem.conv.name}/wide"
-    (height, width), channels = stem.size_hw, len(stem.weights)
-    pixels = writer.op("Transpose", [stem.before.source], f"{name}/pixels", perm=[0, 2, 3, 1])
+    writer, name = GraphWriter.inserting(graph, pooled.node), f"{conv.name}/wide"
+    (before, after), (height, width), (weights, *_) = links, size_hw, constants_behind(conv.inputs[1])
+    pixels = writer.op("Transpose", [before.source], f"{name}/pixels", perm=[0, 2, 3, 1])
     pads = writer.constant(np.array([0, 0, 1, 0, 0, 0, GROUP - 1, 0], np.int64), f"{name}/pads")
-    zero = writer.constant(np.array(stem.before.zero_point, stem.before.dtype), f"{name}/padding")
+    zero = writer.constant(np.array(before.zero_point, before.dtype), f"{name}/padding")
     padded = writer.op("Pad", [pixels, pads, zero], f"{name}/padded")
     groups = viewed(writer, padded, (height, width // GROUP + 1, 3 * GROUP), f"{name}/groups", from_nchw=False)
     codes, moved = convolved_anew(
-        writer, stem.conv, (stem.before, stem.after), groups, widened_weights(stem.weights),
+        writer, conv, links, groups, widened_weights(weights),
         name=name, strides=[2, 1], pads=[1, 0, 1, 0],
     )  # fmt: skip
-    windows = viewed(writer, codes, (height // 2 * (width // GROUP), WINDOW, GROUP // 2 * channels), f"{name}/windows")
-    real = writer.op("DequantizeLinear", [windows, *stem.after.node.inputs[1:]], f"{name}/windows/dequantized")
+    windows = viewed(
+        writer, codes, (height // 2 * (width // GROUP), WINDOW, GROUP // 2 * len(weights)), f"{name}/windows"
+    )
+    real = writer.op("DequantizeLinear", [windows, *after.node.inputs[1:]], f"{name}/windows/dequantized")
     largest = writer.op("MaxPool", [real], f"{name}/pooled/float", kernel_shape=[1, WINDOW], strides=[1, WINDOW])
     largest = writer.op("QuantizeLinear", [largest, *pooled.node.inputs[1:]], f"{name}/pooled")
-    take_over(graph, viewed(writer, largest, (height // 2, width // 2, channels), f"{name}/image"), pooled.result)
+    take_over(graph, viewed(writer, largest, (height // 2, width // 2, len(weights)), f"{name}/image"), pooled.result)
     return moved
 
 
@@ -220,7 +212,7 @@ class StridedStem(NodeRewrite):
             raise DeclinedError(
                 f"its {width} columns, padded by {left} and {right}, are not {COLUMNS} results per {GROUP} pixels"
             )
-        moved = _group_columns(graph, _Stem(node, before, after, weights, (height, width)), strides[0])
+        moved = _group_columns(graph, node, (before, after), (height, width))
         return Changed(f"{node.name}: {GROUP} pixels per group, {COLUMNS} columns per position", moved)
 
 
@@ -261,15 +253,18 @@ def grouped_weights(weights: NDArray[np.int8], left: int) -> NDArray[np.int8]:
     return filled.reshape(COLUMNS * channels, GROUP * depth, kernel_h, len(groups))
 
 
-def _group_columns(graph: ir.Graph, stem: _Stem, stride_h: int) -> tuple[Moved, ...]:
+def _group_columns(
+    graph: ir.Graph, conv: ir.Node, links: tuple[Link, Link], size_hw: tuple[int, int]
+) -> tuple[Moved, ...]:
     """Write the new convolution in front of the old one's end and let its codes take over name and readers."""
-    writer, name = GraphWriter.inserting(graph, stem.after.node), f"{stem.conv.name}/groups"
-    (height, width), (channels, depth, kernel_h, kernel_w) = stem.size_hw, stem.weights.shape
-    top, left, bottom, _ = stem.conv.attributes.get_ints("pads", [0, 0, 0, 0])
+    (before, after), (height, width), (weights, *_) = links, size_hw, constants_behind(conv.inputs[1])
+    writer, name = GraphWriter.inserting(graph, after.node), f"{conv.name}/groups"
+    channels, depth, kernel_h, kernel_w = weights.shape
+    top, left, bottom, _ = conv.attributes.get_ints("pads", [0, 0, 0, 0])
+    stride_h, zero_point = conv.attributes.get_ints("strides", [1, 1])[0], zero_point_of(conv)
     rows = (height + top + bottom - kernel_h) // stride_h + 1
-    zero_point = int(constants_behind(stem.conv.inputs[1])[2].flat[0])
-    split = split_rows(stem.weights.astype(np.int16) - zero_point, stride_h, height, (top, bottom))
-    pixels = writer.op("Transpose", [stem.before.source], f"{name}/nhwc", perm=[0, 2, 3, 1])
+    split = split_rows(weights.astype(np.int16) - zero_point, stride_h, height, (top, bottom))
+    pixels = writer.op("Transpose", [before.source], f"{name}/nhwc", perm=[0, 2, 3, 1])
     if split.picture is not None:
         repeated = writer.constant(split.picture, f"{name}/rows")
         pixels, height = writer.op("Gather", [pixels, repeated], f"{name}/repeated", axis=1), len(split.picture)
@@ -277,9 +272,9 @@ def _group_columns(graph: ir.Graph, stem: _Stem, stride_h: int) -> tuple[Moved, 
     pixels = viewed(writer, pixels, view, f"{name}/pixels", from_nchw=False)
     groups = touched_groups(kernel_w, left)
     codes, moved = convolved_anew(
-        writer, stem.conv, (stem.before, stem.after), pixels, grouped_weights(split.weights, left),
+        writer, conv, links, pixels, grouped_weights(split.weights, left),
         name=name, shift=zero_point, strides=[split.stride, 1],
         pads=[split.padding[0], -groups.start, split.padding[1], groups.stop - 1],
     )  # fmt: skip
-    take_over(graph, viewed(writer, codes, (rows, width // STRIDE, channels), f"{name}/image"), stem.after.result)
+    take_over(graph, viewed(writer, codes, (rows, width // STRIDE, channels), f"{name}/image"), after.result)
     return moved
