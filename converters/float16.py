@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from converters.calibration import Calibration, observe_ranges
 from converters.errors import list_some
-from converters.graph import GraphWriter, constant_of, cut_graph, infer_shapes, network_nodes
+from converters.graph import GraphWriter, constant_of, cut_graph, infer_shapes, network_nodes, nodes_before, raw_values
 from converters.heads.base import is_raw_output
 
 if TYPE_CHECKING:
@@ -66,11 +66,7 @@ def _in_front_of_products(nodes: Sequence[ir.Node]) -> list[ir.Node]:
     What follows the last product decodes boxes in pixels, of which float16 has steps of half a pixel above 512, or
     moves them.
     """
-    inner: set[ir.Node] = set()
-    for node in reversed(nodes):
-        readers = (use.node for value in node.outputs for use in value.uses())
-        if node.op_type in PRODUCTS or not inner.isdisjoint(readers):
-            inner.add(node)
+    inner = nodes_before(node.outputs[0] for node in nodes if node.op_type in PRODUCTS)
     return [node for node in nodes if node in inner and not str(node.outputs[0].name).startswith(PIXELS)]
 
 
@@ -96,8 +92,7 @@ def probe_pictures(image: ImageInput) -> Iterator[NDArray[np.uint8]]:
 
 def _ranges(model: ir.Model, spec: DetectorSpec, calibration: Calibration | None, batch: int) -> Ranges:
     """The smallest and largest number of every value in front of the raw outputs."""
-    raw = [value for node in model.graph for value in node.outputs if is_raw_output(str(value.name))]
-    network = ir.Model(cut_graph(model.graph, raw), ir_version=model.ir_version)
+    network = ir.Model(cut_graph(model.graph, raw_values(model.graph)), ir_version=model.ir_version)
     part = ir.to_proto(network).SerializeToString()
     probes = list(probe_pictures(spec.image))
     on_probes = observe_ranges(part, spec.image, Calibration(lambda _: iter(probes), len(probes)), batch=batch)

@@ -263,10 +263,14 @@ def network_nodes(graph: ir.Graph) -> Sequence[ir.Node]:
 
     Of what makes the network's picture of a photograph of any size only the last.
     """
-    raw = [value for node in graph for value in node.outputs if is_raw_output(str(value.name))]
     resized = {v for node in graph if node.outputs[0].name == NETWORK_IMAGE for v in node.inputs if v is not None}
-    inside = nodes_before(raw, resized)
+    inside = nodes_before(raw_values(graph), resized)
     return [node for node in graph if node in inside]
+
+
+def raw_values(graph: ir.Graph) -> list[ir.Value]:
+    """The raw outputs, inside a graph or at its end."""
+    return [value for node in graph for value in node.outputs if is_raw_output(str(value.name))]
 
 
 def nodes_before(outputs: Iterable[ir.Value], sources: Collection[ir.Value] = ()) -> set[ir.Node]:
