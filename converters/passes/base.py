@@ -118,9 +118,9 @@ class Link:
     """A per-tensor QuantizeLinear or DequantizeLinear."""
 
     node: ir.Node
-    scale: np.float32  # float32 scale
-    zero_point: int  # its zero-point
-    dtype: np.dtype[np.generic]  # dtype of the codes
+    scale: np.float32
+    zero_point: int
+    dtype: np.dtype[np.generic]  # of the codes
 
     @property
     def source(self) -> ir.Value:
@@ -214,7 +214,7 @@ def take_over(graph: ir.Graph, new: ir.Value, old: ir.Value) -> None:
 
 def remove_unread(graph: ir.Graph, node: ir.Node | None) -> None:
     """Remove a node whose results nobody reads, then those in front of it likewise."""
-    if node is None or any(value.uses() or value.is_graph_output() for value in node.outputs):
+    if node is None or node.graph is None or any(value.uses() or value.is_graph_output() for value in node.outputs):
         return
     sources = [producer(value) for value in node.inputs]
     graph.remove(node, safe=True)

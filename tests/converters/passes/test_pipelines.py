@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.passes.base import Moved
+from converters.passes.base import Moved, remove_unread
 from converters.passes.cancel_transposes import CancelTransposes
 from converters.passes.pipelines import follow_twins, permuted_layout
 from converters.spec import TensorTwin
@@ -119,3 +119,9 @@ def test_inverse_transposes_cancel_across_a_quantisation() -> None:
 def test_other_transposes_stay(outputs: str, perm: str, reason: str) -> None:
     text = TRANSPOSES.replace("(float[1,2,3,4] y)", outputs)
     assert_declined(CancelTransposes(), parse(text, PERM=perm), reason)
+
+
+def test_what_nobody_reads_is_removed_once_though_it_was_read_twice() -> None:
+    model = parse("g (float[1] x) => (float[1] y) { k = Neg(x)  s = Add(k, k)  y = Neg(x) }")
+    remove_unread(model.graph, model.graph[1])
+    assert kinds(model) == "Neg"
