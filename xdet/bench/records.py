@@ -52,9 +52,9 @@ class BenchOptions:
             raise UsageError(f"threads must be different numbers, got {list(self.threads)}; name each once")
         for count in self.threads:
             RuntimeChoices(threads=count)  # refuses what no machine has
-        known = get_args(Target)
-        if len(set(self.targets)) < len(self.targets) or not set(self.targets) <= set(known):
-            raise UsageError(f"targets must be among {', '.join(known)}, each once, got {', '.join(self.targets)}")
+        choices = get_args(Target)
+        if len(set(self.targets)) < len(self.targets) or not set(self.targets) <= set(choices):
+            raise UsageError(f"targets must be among {', '.join(choices)}, each once, got {', '.join(self.targets)}")
         if not 1 <= self.blocks <= MOST_BLOCKS:
             raise UsageError(f"blocks must lie in 1..{MOST_BLOCKS}, got {self.blocks}")
         if not self.block_s >= 0 or self.pictures_per_block < 1:

@@ -73,16 +73,16 @@ def obeys_fed_thresholds(session: OrtSession, image: NDArray[np.uint8]) -> bool:
     """
     count, anchors = DETECTION_OUTPUTS[0], DETECTION_OUTPUTS[-1]
 
-    def found(score: float, iou: float) -> list[NDArray[np.int32]]:
+    def boxes_at(score: float, iou: float) -> list[NDArray[np.int32]]:
         fed = {n: np.asarray(v, np.float32) for n, v in zip(THRESHOLD_INPUTS, (score, iou), strict=True)}
         return session.run((count, anchors), {IMAGE: image, **fed})
 
     try:
-        every, nothing, apart = found(0.0, 1.0), found(1.0, 1.0), found(0.0, 0.0)
+        every, nothing, disjoint = boxes_at(0.0, 1.0), boxes_at(1.0, 1.0), boxes_at(0.0, 0.0)
     except ModelError:  # it refuses them
         return False
     follows_score = bool((every[0] > 0).all() and (nothing[0] == 0).all())
-    return follows_score and not np.array_equal(every[1], apart[1])
+    return follows_score and not np.array_equal(every[1], disjoint[1])
 
 
 def _name(message: memoryview, number: int) -> str:

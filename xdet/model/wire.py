@@ -77,7 +77,7 @@ def fixed_batch(model: bytes) -> int | None:
 
 def messages(message: memoryview, number: int) -> Iterator[memoryview]:
     """The contents of every field ``number`` of a message."""
-    return (content for found, content in fields(message) if found == number)
+    return (content for key, content in fields(message) if key == number)
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:

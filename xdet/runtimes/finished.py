@@ -173,17 +173,17 @@ class TensorRuntime(Runtime):
         """Inner values by name; see ``Runtime.tensors``."""
         require_images(images, self.spec)
         self._require_open()
-        wanted = list(dict.fromkeys(names))
-        if not wanted:
+        names = list(dict.fromkeys(names))
+        if not names:
             return {}
-        unknown = sorted(set(wanted).difference(self._value_names))
+        unknown = sorted(set(names).difference(self._value_names))
         if unknown:
             raise UsageError(
                 f"'{self.file}' computes no value named {', '.join(map(repr, unknown))}; the tensor map of its "
                 f"metadata, and xdet inspect, name what it holds"
             )
-        arrays = run_in_chunks(images, self.batch, lambda chunk: self._values(chunk, wanted))
-        return dict(zip(wanted, arrays, strict=True))
+        arrays = run_in_chunks(images, self.batch, lambda chunk: self._values(chunk, names))
+        return dict(zip(names, arrays, strict=True))
 
     def _decoded(self, images: NDArray[np.uint8], thresholds: Thresholds) -> BatchDetections:
         """The numpy oracle's boxes of the raw outputs."""

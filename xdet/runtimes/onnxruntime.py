@@ -190,17 +190,17 @@ def _require_contract(session: OrtSession, document: ModelDocument) -> None:
         raise ModelError(f"'{session.file}' does not keep what its metadata says: {'; '.join(faults)}; {cause}")
 
 
-def _differences(found: Sequence[TensorInfo], expected: Sequence[ContractTensor]) -> list[str]:
+def _differences(actual: Sequence[TensorInfo], expected: Sequence[ContractTensor]) -> list[str]:
     """What differs, one sentence per tensor; the first dimension (the batch) is free."""
-    by_name = {tensor.name: tensor for tensor in found}
-    wanted = {tensor.name for tensor in expected}
-    faults = [f"{name!r} is not of the contract" for name in by_name if name not in wanted]
-    for want in expected:
-        have = by_name.get(want.name)
-        if have is None:
-            faults.append(f"{want.name!r} is missing")
-        elif (have.dtype, len(have.shape), have.shape[1:]) != (want.dtype, len(want.shape), _sizes(want)[1:]):
-            faults.append(f"{want.name!r}: expected {_described(want)}, found {_described(have)}")
+    by_name = {tensor.name: tensor for tensor in actual}
+    promised = {tensor.name for tensor in expected}
+    faults = [f"{name!r} is not of the contract" for name in by_name if name not in promised]
+    for tensor in expected:
+        own = by_name.get(tensor.name)
+        if own is None:
+            faults.append(f"{tensor.name!r} is missing")
+        elif (own.dtype, len(own.shape), own.shape[1:]) != (tensor.dtype, len(tensor.shape), _sizes(tensor)[1:]):
+            faults.append(f"{tensor.name!r}: expected {_described(tensor)}, found {_described(own)}")
     return faults
 
 

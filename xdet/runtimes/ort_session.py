@@ -105,12 +105,12 @@ def resolve_provider(name: str | None) -> str:
     Raises:
         RuntimeUnavailableError: it is not available; the message lists what is.
     """
-    wanted = (name or CPU).lower()
-    if wanted in (CPU.lower(), short_name(CPU)):  # without a look at the others
+    word = (name or CPU).lower()
+    if word in (CPU.lower(), short_name(CPU)):  # without a look at the others
         return CPU
     providers = available_providers()
     for provider in providers:
-        if wanted in (provider.name.lower(), provider.short):
+        if word in (provider.name.lower(), provider.short):
             return provider.name
     here = ", ".join(f"{provider.short} ({provider.name})" for provider in providers)
     problems = "".join(f" ({problem})" for problem in provider_problems())
@@ -306,18 +306,18 @@ def _create(model: bytes, choices: SessionChoices) -> Any:
     return ort.InferenceSession(model, options, enable_fallback=0)
 
 
-def _chosen_devices(provider: str, wanted: str | None) -> list[Any]:
+def _chosen_devices(provider: str, word: str | None) -> list[Any]:
     """A provider's device by name, or by kind the first of that kind; all of them for None."""
     devices = _devices_of(provider)
-    if wanted is None:
+    if word is None:
         return [device for _, _, device in devices]
-    name = wanted.lower() if ":" in wanted else f"{wanted.lower()}:0"
-    chosen = [device for known, _, device in devices if known == name]
+    wanted = word.lower() if ":" in word else f"{word.lower()}:0"
+    chosen = [device for name, _, device in devices if name == wanted]
     if chosen:
         return chosen
     here = f"it has {', '.join(listed for _, listed, _ in devices)}; choose one of these"
     unlisted = "ONNX Runtime lists none for it; try its own option for that, such as device_id=0 or device_type=GPU"
-    raise RuntimeUnavailableError(f"{provider} has no device {wanted!r} here: {here if devices else unlisted}")
+    raise RuntimeUnavailableError(f"{provider} has no device {word!r} here: {here if devices else unlisted}")
 
 
 def _devices_of(provider: str) -> list[tuple[str, str, Any]]:

@@ -30,12 +30,12 @@ def usable_processors() -> int:
     return os.cpu_count() or 1
 
 
-def choose_workers(asked: int | None = None) -> int:
-    """Photographs to work on at the same time: as many as were asked for, else one per processor, eight at most."""
-    if asked is None:
+def choose_workers(workers: int | None = None) -> int:
+    """Photographs to work on at the same time: as many as are requested, else one per processor, eight at most."""
+    if workers is None:
         return min(MOST_BY_DEFAULT, usable_processors())
-    require_workers(asked)
-    return asked
+    require_workers(workers)
+    return workers
 
 
 def require_workers(workers: int) -> None:

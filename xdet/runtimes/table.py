@@ -125,10 +125,10 @@ def open_model(model: ModelFile, choices: RuntimeChoices = DEFAULTS, *, subproce
     choices = require_choices(choices, model.format, file=model.file)
     row = RUNTIMES[str(choices.runtime)]
     if row.any_size != get_args(ResizeRule) and _rule_inside(model) not in (None, *row.any_size):
-        known = f"of those it takes {', '.join(row.any_size)}; " if row.any_size else ""
+        others = f"of those it takes {', '.join(row.any_size)}; " if row.any_size else ""
         raise RuntimeUnavailableError(
             f"'{model.file}' takes photographs of any size with resize {_rule_inside(model)}, which {choices.runtime} "
-            f"does not compile: {known}convert the source without `any_size`, and a file of fixed size runs there"
+            f"does not compile: {others}convert the source without `any_size`, and a file of fixed size runs there"
         )
     try:
         if row.subprocess if subprocess is None else subprocess:

@@ -1,4 +1,4 @@
-"""A finished model holds standard operators and all its data: what can run for ever or reach beyond the file is refused."""
+"""A finished model holds standard operators and all its data: what can run for ever or leave the file is refused."""
 
 from __future__ import annotations
 

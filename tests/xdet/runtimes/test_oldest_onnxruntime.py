@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.oldest_onnxruntime,
     pytest.mark.skipif(
         find_spec("onnxruntime") is None or not is_older(installed_release(), UINT8_MAX_ONNXRUNTIME),
-        reason=f"needs an onnxruntime before {UINT8_MAX_ONNXRUNTIME} in its own environment: pip install onnxruntime==1.20",
+        reason=f"needs an environment with onnxruntime before {UINT8_MAX_ONNXRUNTIME}: pip install onnxruntime==1.20",
     ),
 ]
 

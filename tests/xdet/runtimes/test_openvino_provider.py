@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.openvino_provider,
     pytest.mark.skipif(
         find_spec("onnxruntime") is None or "openvino" not in [p.short for p in available_providers()],
-        reason="needs the wheel onnxruntime-openvino in an environment without onnxruntime: pip install onnxruntime-openvino",
+        reason="needs an environment without onnxruntime: pip install onnxruntime-openvino",
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""Graph optimisers over a finished file: its bits, its document and the session entries stay, thresholds where they can.
+"""Graph optimisers over a finished file: bits, document and session entries stay, thresholds where they can.
 
 The packages want an environment of their own; ``.ci/run`` makes one.
 """

@@ -1,4 +1,4 @@
-"""A new runtime is one module and one row: everything that lists, opens, checks and times runtimes takes it from there."""
+"""A new runtime is one module and one row: all that lists, opens, checks and times runtimes takes it from there."""
 
 from __future__ import annotations
 
