@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from xdet.bench.machine import Clock, describe_machine, others_share, parse_cpuinfo, read_clock
+from xdet.bench.machine import Clock, describe_machine, measure_here, others_share, parse_cpuinfo, read_clock
 from xdet.bench.records import BenchOptions, Spread
-from xdet.errors import UsageError
+from xdet.errors import RuntimeUnavailableError, UsageError
+from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.worker import Message
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 X86 = """processor\t: 0
 model name\t: AMD EPYC 9555
@@ -75,3 +81,15 @@ def test_the_clock_runs_forward() -> None:
     assert second is not None
     assert second.wall_s > first.wall_s
     assert second.whole_s >= first.whole_s > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
+def test_without_proc_the_load_by_others_and_memory_are_not_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    psutil = pytest.importorskip("psutil", reason='needs pip install "xdet[bench]"')
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    assert read_clock() is None
+    request = Message({"model": "m.onnx", "choices": RuntimeChoices("onnxruntime", "cpu", 1).to_dict()})
+    with pytest.raises(RuntimeUnavailableError, match="is /proc mounted"):
+        measure_here(request)
