@@ -72,10 +72,26 @@ def noise_lines(benchmark: Benchmark) -> list[str]:
     ]
 
 
-def benchmark_rows(benchmark: Benchmark) -> list[tuple[str, ...]]:
+def benchmark_rows(benchmark: Benchmark) -> Iterator[tuple[str, ...]]:
     """The texts of ``HEADERS`` for every case."""
-    names = model_names(benchmark)
-    return [_row(result, name) for result, name in zip(benchmark.results, names, strict=True)]
+    for result, name in zip(benchmark.results, model_names(benchmark), strict=True):
+        spread, memory, ratio, coverage = result.boxes, result.memory, result.ratio, result.coverage
+        integer = None if coverage is None else coverage.macs_integer
+        yield (
+            name,
+            result.runtime,
+            str(result.threads),
+            format_duration(result.read.median_s),
+            format_duration(result.resize.median_s),
+            format_duration(result.network.median_s),
+            "" if result.head_s is None else _signed_duration(result.head_s),
+            "" if spread is None else format_duration(spread.median_s),
+            "" if spread is None else _range_text(spread.low_s, spread.high_s),
+            "" if ratio is None else f"{ratio.value:.2f}",
+            f"{result.images_per_s:.1f}",
+            "" if memory is None else format_size(memory.peak_bytes),
+            "not known" if coverage is None or integer is None else format_share(integer, coverage.macs_total),
+        )
 
 
 def machine_text(benchmark: Benchmark) -> str:
@@ -84,32 +100,6 @@ def machine_text(benchmark: Benchmark) -> str:
     flags = "flags not told" if machine.flags is None else " ".join(machine.flags)
     cores = f"{machine.usable_cpus} of {machine.logical_cpus} CPUs usable"
     return f"{machine.cpu or 'unnamed processor'} ({flags}), {cores}, {machine.system}"
-
-
-def _row(result: CaseResult, name: str) -> tuple[str, ...]:
-    spread, memory, ratio = result.boxes, result.memory, result.ratio
-    return (
-        name,
-        result.runtime,
-        str(result.threads),
-        format_duration(result.read.median_s),
-        format_duration(result.resize.median_s),
-        format_duration(result.network.median_s),
-        "" if result.head_s is None else _signed_duration(result.head_s),
-        "" if spread is None else format_duration(spread.median_s),
-        "" if spread is None else _range_text(spread.low_s, spread.high_s),
-        "" if ratio is None else f"{ratio.value:.2f}",
-        f"{result.images_per_s:.1f}",
-        "" if memory is None else format_size(memory.peak_bytes),
-        _coverage_text(result),
-    )
-
-
-def _coverage_text(result: CaseResult) -> str:
-    coverage = result.coverage
-    if coverage is None or coverage.macs_integer is None:
-        return "not known"
-    return format_share(coverage.macs_integer, coverage.macs_total)
 
 
 def _range_text(low_s: float, high_s: float) -> str:
@@ -144,9 +134,5 @@ def _miss_lines(benchmark: Benchmark) -> Iterator[str]:
 
 
 def _to_dict(result: CaseResult, name: str) -> dict[str, Any]:
-    data = asdict(result)
-    data["model"] = name
-    data["head_s"] = result.head_s
-    for operator in data["operators"]:
-        operator["s"] = operator.pop("seconds")
-    return data
+    operators = [{"kind": one.kind, "name": one.name, "s": one.seconds} for one in result.operators]
+    return {**asdict(result), "model": name, "head_s": result.head_s, "operators": operators}

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from converters.spec import ModelDocument
 
 T = TypeVar("T")
-MOST_HEADS = 256  # as many as a red value tells apart
 PICK = "probe/"  # in front of the names of the nodes that are added
 FLOAT_LEVELS = 256
 FLOAT_RANGE = 100.0  # exp(100) is infinite in float32
@@ -124,7 +123,7 @@ def build_probe_model(
 
     Args:
         model: a finished model.
-        tables: name of a value that a table replaces -> the table ``(P, ...)``, P of at most ``MOST_HEADS``.
+        tables: name of a value that a table replaces -> the table ``(P, ...)``, P at most 256: a red value picks.
         document: what its metadata says; it ends in boxes.
         thresholds: the copy's defaults, or what it has frozen where the model has.
 
