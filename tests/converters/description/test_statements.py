@@ -191,6 +191,7 @@ def test_another_family_is_refused_unless_the_head_is_stated() -> None:
     with pytest.raises(OptionError, match="model_type 'ssd' is not supported"):
         resolve_spec(FACTS, SourceOptions(), None, config)
     assert resolve_spec(FACTS, SourceOptions(head="none"), None, config).raw_outputs
+    assert resolve_spec(FACTS, SourceOptions(head="yolo_v2"), None, config).gives_boxes
 
 
 @pytest.mark.parametrize(
