@@ -17,7 +17,7 @@ import numpy as np
 
 from converters.spec import Thresholds
 from xdet.pictures.preparation import Preparation, prepare, prepare_many, stack_pixels, through_network
-from xdet.runtimes.base import network_turns, require_thresholds
+from xdet.runtimes.base import require_thresholds
 from xdet.runtimes.frozen_copies import open_at
 from xdet.runtimes.processors import choose_workers
 from xdet.runtimes.table import RUNTIMES, open_model
@@ -112,11 +112,10 @@ def _time_pictures(
     how, batch = Preparation(runtime.spec.image), runtime.batch or 1
     for image in islice(prepare_many(chosen, how), 1):  # warm: decoder, network, boxes
         find(image.pixels[None].repeat(batch, axis=0))
-    turns = network_turns(runtime)
 
     def find_boxes(group: Sequence[Prepared]) -> Sequence[object]:
         pixels = stack_pixels(group)
-        with turns:
+        with runtime.turns:
             find(pixels)
         return group
 

@@ -17,7 +17,7 @@ from xdet.detections import Detections, require_classes
 from xdet.errors import ImageError, ModelError, UsageError
 from xdet.model.file import read_model_file, require_source
 from xdet.pictures.preparation import ARRAY, Preparation, Prepared, prepare, read_picture, stack_pixels, through_network
-from xdet.runtimes.base import Runtime, network_turns, require_thresholds
+from xdet.runtimes.base import Runtime, require_thresholds
 from xdet.runtimes.frozen_copies import open_at
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import split_runtime
@@ -115,7 +115,6 @@ class Detector:
         self.score_by_class = _by_class(score_threshold, self.spec) if isinstance(score_threshold, Mapping) else None
         self.thresholds = choose(self.spec)
         require_thresholds(self.thresholds, self.runtime)
-        self._turns = network_turns(self.runtime)
 
     def __reduce__(self) -> tuple[Callable[..., Detector], tuple[dict[str, Any], str]]:
         return _reopened, (self.arguments, self.runtime.sha256)
@@ -191,7 +190,7 @@ class Detector:
         ``classes`` are the names of those to keep; None keeps all.
         """
         pixels = stack_pixels(images)
-        with self._turns:
+        with self.runtime.turns:
             batch = self.runtime.detect(pixels, self.thresholds)
         names = self.spec.class_names
         results = [Detections.from_batch(batch, index, image, names) for index, image in enumerate(images)]

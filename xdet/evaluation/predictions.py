@@ -27,7 +27,6 @@ from xdet.errors import ImageError, UsageError
 from xdet.evaluation.dataset import Problem
 from xdet.pictures.images import hash_file
 from xdet.pictures.preparation import Preparation, prepare, stack_pixels, through_network
-from xdet.runtimes.base import network_turns
 from xdet.writing.appended import AppendedFile
 
 if TYPE_CHECKING:
@@ -109,12 +108,11 @@ def predict(
     detections: dict[int, ImageDetections] = {}
     read_s = resize_s = network_s = 0.0
     table = truncation_table(runtime.spec, runtime.file) if options.truncate_input else None
-    turns = network_turns(runtime)
 
     def detect(batch: Sequence[Prepared]) -> list[tuple[ImageDetections, Prepared, float]]:
         pixels = stack_pixels(batch)
         pixels = pixels if table is None else table[pixels]
-        with turns:
+        with runtime.turns:
             begun = time.perf_counter()
             result = runtime.detect(pixels, options.thresholds)
             each_s = (time.perf_counter() - begun) / len(batch)

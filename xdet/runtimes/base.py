@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import re
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -58,16 +58,16 @@ class Runtime(abc.ABC):
         batch: images per call of the back end, None for any number; ``detect`` takes any number in any case.
 
     Attributes:
-        concurrent: whether several threads may call ``detect`` at the same time, and gain by it.
+        turns: what a thread that shares the runtime holds while it calls ``detect``: a lock, or nothing where several may
+            call at the same time, and gain by it.
     """
-
-    concurrent = False
 
     def __init__(
         self, model: ModelFile, *, name: str, spec: DetectorSpec, capabilities: Capabilities, batch: int | None
     ) -> None:
         self.name, self.spec, self.capabilities, self.batch = name, spec, capabilities, batch
         self.model, self._closed = model, False
+        self.turns: AbstractContextManager[object] = Lock()
 
     @property
     def file(self) -> str:
@@ -162,11 +162,6 @@ def vendor_errors(
         raise RuntimeUnavailableError(f"'{file}': {doing}: {_one_line(error)}; {advice}") from error
     except model as error:
         raise ModelError(f"'{file}': {doing}: {_one_line(error)}; {advice}") from error
-
-
-def network_turns(runtime: Runtime) -> AbstractContextManager[object]:
-    """What a thread that shares a runtime holds while it calls ``detect``: nothing, or a lock for one at a time."""
-    return nullcontext() if runtime.concurrent else Lock()
 
 
 def require_images(images: NDArray[np.uint8], spec: DetectorSpec) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -59,7 +60,8 @@ class OnnxRuntime(FinishedModelRuntime):
         super().__init__(model, name=named.name, document=document, batch=session.inputs[0].shape[0])
         exact = choices.provider == CPU and choices.fuse and document.activations in EXACT_KERNELS
         self.capabilities = replace(self.capabilities, exact=exact)
-        self.concurrent = choices.provider == CPU  # other providers are not all made for it
+        if choices.provider == CPU:  # other providers are not all made for several threads
+            self.turns = nullcontext()
         self._session = session
         self._outputs = frozenset(output.name for output in session.outputs)
         self._others: dict[tuple[str, ...] | tuple[float, float], OrtSession] = {}
