@@ -41,17 +41,18 @@ def random_codes(shape: tuple[int, ...] = (3, 4, 5), seed: int = 0) -> NDArray[n
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
+CODES = random_codes()
+VECTOR = vector_of(CODES)
+
+
 def two_outputs() -> GoldenVector:
-    outputs = [
-        RawCodes(random_codes((3, 4, 5)), np.float32(0.1), 120),
-        RawCodes(random_codes((2, 7), seed=1), np.float32(0.25), 3),
-    ]
+    outputs = [RawCodes(CODES, np.float32(0.1), 120), RawCodes(random_codes((2, 7), seed=1), np.float32(0.25), 3)]
     return make_vector(outputs, room_bytes=10**6, bound_lsb=0, other_kernels_lsb=4)
 
 
 def head_of_two() -> NDArray[np.float32]:
     """Both outputs, flattened side by side."""
-    one = head_of(random_codes((60,)), vector_of(random_codes()))
+    one = head_of(CODES.reshape(-1), VECTOR)
     two = (random_codes((14,), seed=1).astype(np.int32) - 3).astype(np.float32) * np.float32(0.25)
     return np.concatenate([one, two])
 
@@ -193,7 +194,7 @@ def test_the_vector_survives_the_document(embedded: Conversion) -> None:
 )
 def test_a_malformed_vector_is_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        replace(vector_of(random_codes()), **change)  # type: ignore[arg-type]  # wrong on purpose
+        replace(VECTOR, **change)  # type: ignore[arg-type]  # wrong on purpose
 
 
 @given(seed=st.integers(0, 2**32), scale=st.floats(2.0**-20, 1024, width=32), zero_point=st.integers(0, 255))
@@ -206,40 +207,32 @@ def test_dequantised_codes_agree_to_the_bit_at_any_scale(seed: int, scale: float
 
 @given(place=st.integers(0, 59), step=st.integers(-255, 255).filter(bool))
 def test_one_other_code_is_found_with_its_distance(place: int, step: int) -> None:
-    codes = random_codes()
-    moved = codes.astype(np.int16).reshape(-1)
+    moved = CODES.astype(np.int16).reshape(-1)
     moved[place] = np.clip(moved[place] + step, 0, 255)
-    distance = abs(int(moved[place]) - int(codes.reshape(-1)[place]))
-    vector = vector_of(codes)
-    found = compare_head(head_of(moved.astype(np.uint8).reshape(codes.shape), vector), vector)
+    distance = abs(int(moved[place]) - int(CODES.reshape(-1)[place]))
+    found = compare_head(head_of(moved.astype(np.uint8).reshape(CODES.shape), VECTOR), VECTOR)
     assert (found.exact, found.differing, found.worst_lsb) == (distance == 0, int(distance > 0), float(distance))
 
 
 def test_a_head_between_the_codes_is_off_the_lattice() -> None:
-    codes = random_codes()
-    vector = vector_of(codes)
-    found = compare_head(head_of(codes, vector) + np.float32(0.025), vector)
+    found = compare_head(head_of(CODES, VECTOR) + np.float32(0.025), VECTOR)
     assert not found.exact
-    assert found.differing == found.off_lattice == codes.size
+    assert found.differing == found.off_lattice == CODES.size
     assert found.worst_lsb == pytest.approx(0.25, abs=1e-4)  # float32 reals at a scale of 0.1
 
 
 def test_the_last_bit_of_a_float_counts() -> None:
-    codes = random_codes()
-    vector = vector_of(codes)
-    head = head_of(codes, vector)
+    head = head_of(CODES, VECTOR)
     head[0, 0, 0] = np.nextafter(head[0, 0, 0], np.float32(np.inf))
-    found = compare_head(head, vector)
+    found = compare_head(head, VECTOR)
     assert (found.exact, found.differing, found.off_lattice) == (False, 1, 1)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
 def test_a_value_that_is_no_number_is_infinitely_far(value: float) -> None:
-    codes = random_codes()
-    vector = vector_of(codes)
-    head = head_of(codes, vector)
+    head = head_of(CODES, VECTOR)
     head[1, 2, 3] = value
-    found = compare_head(head, vector)
+    found = compare_head(head, VECTOR)
     assert (found.exact, found.differing, found.worst_lsb) == (False, 1, np.inf)
 
 
@@ -257,4 +250,4 @@ def test_a_small_file_stores_a_selection_with_every_channel_and_the_digest_cover
 
 def test_a_head_of_another_size_is_told() -> None:
     with pytest.raises(ValueError, match="60 golden codes, every 1th, do not fit a head of 61 values"):
-        compare_head(np.zeros(61, np.float32), vector_of(random_codes()))
+        compare_head(np.zeros(61, np.float32), VECTOR)
