@@ -1,6 +1,6 @@
 """The integer kernels: exact sums, half to even, clamped; what they do not cover is named.
 
-Every operator is compared with ONNX Runtime by the tests of that operator (``tests.converters.integer.twin``).
+Every operator is compared with ONNX Runtime by the tests of that operator (``single_operator``).
 """
 
 from __future__ import annotations

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
 from converters.graph import IR_VERSION, GraphWriter, dequantize_node, infer_shapes, quantize_node
+from converters.integer.evaluate import evaluate
+from converters.integer.values import Quantized, Reals, to_reals
 from converters.opset import stamp_opset
 from converters.passes.pipelines import run_pipeline
 from converters.quant import QuantParams
@@ -22,11 +23,11 @@ from converters.sources.tflite.context import ImportContext
 from converters.sources.tflite.importer import require_source_shapes, translate
 from converters.sources.tflite.reader import read_tflite
 from converters.sources.tflite.supported import require_supported
-from tests.converters.integer.twin import assert_integers_agree
+from tests.converters.sessions import session_of
 from tests.converters.sources.tflite.builder import TfliteBuilder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from converters.options import Activations, Rounding
     from converters.sources.tflite.reader import TfliteModel
@@ -138,15 +139,26 @@ def run_litert(data: bytes, feeds: Sequence[Codes]) -> tuple[list[Codes], bool]:
     return outputs, "DELEGATE" in names
 
 
+def assert_integers_agree(graph: ir.Graph, feeds: Mapping[str, Codes], results: Sequence[Codes]) -> None:
+    """ONNX Runtime's outputs are those of ``converters.integer``: bit for bit, or close behind float32 arithmetic."""
+    names = [str(value.name) for value in graph.outputs]
+    evaluation = evaluate(graph, feeds, names)
+    for name, result in zip(names, results, strict=True):
+        found = evaluation.values[name]
+        difference = np.abs(to_reals(found).array.astype(np.float64) - result)
+        code = float(found.scale) if isinstance(found, Quantized) and evaluation.inexact else 0.0
+        if isinstance(found, Reals) and not found.exact:
+            code = 1e-6 * float(np.abs(result).max(initial=1))  # the last bit is each runtime's own
+        assert difference.max(initial=0) <= code * 1.001, f"{name}: {difference.max()} with a code of {code}"
+
+
 def run_onnx(
     data: bytes, feeds: Sequence[Codes], activations: Activations, *, leaky_relu: LeakyRelu = "litert"
 ) -> list[Codes]:
     """The outputs of the translated model on ONNX Runtime, as the source's codes."""
     source = read_tflite(data, "built.tflite")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
     model = translated(source, activations, leaky_relu=leaky_relu)
-    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = session_of(ir.to_proto(model).SerializeToString())
     named = {
         f"in{i}": (codes.astype(np.int16) + 128).astype(np.uint8) if codes.dtype == np.int8 else codes
         for i, codes in enumerate(feeds)
