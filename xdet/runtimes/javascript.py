@@ -78,8 +78,8 @@ class JavaScriptRuntime(FinishedModelRuntime):
             undo.callback(peer.stop)  # an interrupt, too, leaves no process behind
             document = read_document(model.data, file=model.file)
             super().__init__(model, name=choices.name, document=document, batch=fixed_batch(model.data))
-            self._shown = self._open(model.data)
-            require_graph_names(self._shown, document, file=model.file)
+            self._own = self._shown = self._open(model.data)
+            require_graph_names(self._own, document, file=model.file)
             undo.pop_all()
 
     def _open(self, model: bytes) -> list[str]:
@@ -88,9 +88,8 @@ class JavaScriptRuntime(FinishedModelRuntime):
         return outputs
 
     def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
-        hidden = [name for name in names if name not in self._shown]
-        if hidden:
-            self._shown = self._open(showing(self.model.data, hidden))
+        if not set(names) <= set(self._shown):
+            self._shown = self._open(showing(self.model.data, [name for name in names if name not in self._own]))
         image = np.ascontiguousarray(feeds[IMAGE])
         answer, body = self._ask({"op": "run", "dims": list(image.shape), "names": list(names)}, image.tobytes())
         arrays, start = [], 0

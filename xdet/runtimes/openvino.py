@@ -47,8 +47,8 @@ class OpenVinoRuntime(FinishedModelRuntime):
         size = compiled.input(IMAGE).get_partial_shape()[0]
         batch = None if size.is_dynamic else size.get_length()
         super().__init__(model, name=f"openvino:{self._device.lower()}", document=document, batch=batch)
-        own = DETECTION_OUTPUTS if self.spec.gives_boxes else self._raw_names
-        self._compiled: dict[tuple[str, ...], Any] = {own: compiled}
+        self._own = DETECTION_OUTPUTS if self.spec.gives_boxes else self._raw_names
+        self._compiled: dict[tuple[str, ...], Any] = {self._own: compiled}
 
     def _compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> Outputs:
         compiled = self._showing(tuple(names))
@@ -57,13 +57,13 @@ class OpenVinoRuntime(FinishedModelRuntime):
             return [np.array(results[name]) for name in names]
 
     def _showing(self, names: tuple[str, ...]) -> Any:
-        """A compiled model with these outputs; the last one that was asked for beside the own ones is kept."""
+        """A compiled model with these outputs; the last one beside that of the own outputs is kept."""
         for shown, compiled in self._compiled.items():
             if set(names) <= set(shown):
                 return compiled
-        hidden = [name for name in names if not any(name in shown for shown in self._compiled)]
+        hidden = [name for name in names if name not in self._own]
         compiled = self._compile(showing(self.model.data, hidden), self.file)
-        self._compiled = {**dict(list(self._compiled.items())[:1]), names: compiled}
+        self._compiled = {self._own: self._compiled[self._own], (*self._own, *hidden): compiled}
         return compiled
 
     def _compile(self, model: bytes, file: str) -> Any:

@@ -18,7 +18,7 @@ from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
 from converters.heads.nms import detect_from_head
 from converters.options import ConvertOptions
-from converters.spec import NETWORK_IMAGE, Arithmetic, ResizeRule, Thresholds
+from converters.spec import HEAD, NETWORK_IMAGE, Arithmetic, ResizeRule, Thresholds
 from tests.converters.sources.tflite.look_alikes import fastestdet
 from tests.converters.sources.tflite.networks import HEAD_CHANNELS, NetworkBuilder
 from tests.xdet.finished_models import finished_model, red_image
@@ -168,6 +168,18 @@ def test_a_runtime_shows_inner_codes_and_refuses_names_it_has_not(
         assert off.max() <= 2
         with pytest.raises(UsageError, match="computes no value named 'missing'"):
             runtime.tensors(noise[:1], ["missing"])
+
+
+@pytest.mark.parametrize("name", [name for name in FINISHED if name not in COMPILED])  # which compile for minutes
+def test_a_runtime_shows_a_value_again_beside_another(
+    name: str, models: dict[str, bytes], noise: NDArray[np.uint8]
+) -> None:
+    with opened(name, models["boxes"]) as runtime:
+        alone = runtime.tensors(noise[:1], [INNER])
+        both = runtime.tensors(noise[:1], [INNER, HEAD])
+        assert list(both) == [INNER, HEAD]
+        assert np.array_equal(both[INNER], alone[INNER])
+        assert np.array_equal(both[HEAD], runtime.head(noise[:1]))
 
 
 @pytest.mark.parametrize("name", FINISHED)
