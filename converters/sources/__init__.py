@@ -107,15 +107,7 @@ def read_source(path: Path) -> bytes:
 
 @dataclass(frozen=True, eq=False)
 class OpenSource:
-    """A source model that was read.
-
-    Attributes:
-        path: its file.
-        data: the file's bytes.
-        format: the format they are in.
-        model: what the format's importer made of them.
-        importer: that importer.
-    """
+    """A source model that was read: the bytes of its file, and what its format's importer made of them."""
 
     path: Path
     data: bytes

@@ -53,12 +53,7 @@ class ImportedNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """A function that is imported when it is called: a table of these loads nothing.
-
-    Attributes:
-        module: where it is.
-        function: its name there.
-    """
+    """A function of a module that is imported when it is called: a table of these loads nothing."""
 
     module: str
     function: str

@@ -26,6 +26,7 @@ from converters.graph import NHWC_TO_NCHW, OPSET, constant_of, infer_shapes
 from converters.opset import upgraded
 from converters.sources.base import ImportedNetwork, as_raw_output
 from converters.sources.tensorflow import TF2ONNX_OPSET, exporting
+from converters.sources.tflite.context import same_padding
 from converters.sources.tflite.facts import facts_from_tflite, summarise_quantization
 from converters.spec import BY_TF2ONNX, CONTRACT_NAMES, IMAGE, TensorTwin
 
@@ -152,17 +153,11 @@ def _same_upper(node: ir.Node) -> list[int] | None:
     shape = None if node.inputs[0] is None else node.inputs[0].shape
     kernel = node.attributes.get_ints("kernel_shape", [])
     strides = node.attributes.get_ints("strides", [1] * len(kernel))
-    sizes: Sequence[object] = () if shape is None else list(shape)[2:]
+    sizes = [] if shape is None else [size for size in list(shape)[2:] if isinstance(size, int)]
     if len(sizes) != len(kernel) or set(node.attributes.get_ints("dilations", [1])) != {1}:
         return None
-    begins, ends = [], []
-    for size, window, stride in zip(sizes, kernel, strides, strict=True):
-        if not isinstance(size, int):
-            return None
-        total = max((-(-size // stride) - 1) * stride + window - size, 0)
-        begins.append(total // 2)
-        ends.append(total - total // 2)
-    return begins + ends
+    sides = [same_padding(*axis) for axis in zip(sizes, kernel, strides, strict=True)]
+    return [before for before, _ in sides] + [after for _, after in sides]
 
 
 def _names(node: ir.Node) -> list[str]:

@@ -27,10 +27,6 @@ METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 def read_members(data: bytes, where: str) -> dict[str, bytes]:
     """Unpack the three members in memory.
 
-    Args:
-        data: the archive's bytes.
-        where: the file, as messages name it.
-
     Raises:
         SourceFileError: damaged, a member missing, unknown, repeated, encrypted, oddly packed, or larger than it may
             be.

@@ -44,10 +44,6 @@ _sound: set[bytes] = set()  # SHA-256 of what a process has read to its end: a c
 def open_hdf5(data: bytes, where: str) -> Iterator[Any]:
     """Open HDF5 bytes in memory, which a process of its own has read before; yields the ``h5py.File``.
 
-    Args:
-        data: the file's bytes.
-        where: the file, as messages name it.
-
     Raises:
         MissingExtraError: h5py is not installed.
         SourceFileError: damaged, or anything but groups, hard links, plain numeric datasets, and attributes of text or

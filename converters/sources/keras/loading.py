@@ -33,16 +33,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class LoadedKeras:
-    """A network in memory.
+    """A network in memory: the file it came from, the library that loaded it (``tf_keras`` or ``keras``), its model.
 
-    Attributes:
-        source: the file it came from.
-        keras: the library that loaded it: ``tf_keras`` or ``keras``.
-        model: the Keras model object.
-        input_shapes: sizes of each input, None where free.
-        output_shapes: sizes of each output, None where free.
-        output_names: of the outputs.
-        output_activations: sigmoid and softmax through which each output's numbers went last.
+    Sizes are None where free; activations are those through which each output's numbers went last.
     """
 
     source: KerasFile
@@ -115,9 +108,7 @@ def open_keras(data: bytes, file: str) -> LoadedKeras:
 def load_keras(source: KerasFile, *, threads: int | None = None) -> LoadedKeras:
     """Load a file that ``read_keras`` checked.
 
-    Args:
-        source: the file.
-        threads: threads inside an operator; None leaves it to TensorFlow, which settles it once per process.
+    ``threads`` is how many work inside an operator; None leaves it to TensorFlow, which settles it once per process.
 
     Raises:
         MissingExtraError: TensorFlow or the Keras of that file's version is not installed.

@@ -47,12 +47,7 @@ MAX_DEPTH = 100  # a layer in a model adds 4, its connections 6 more
 
 @dataclass(frozen=True, slots=True)
 class KerasLayer:
-    """A layer of a stored model.
-
-    Attributes:
-        name: its name, as the outputs of the network's tensors carry it.
-        kind: Keras' class, such as ``"Conv2D"``.
-    """
+    """A layer of a stored model: its name, as tensors carry it, and Keras' class, such as ``"Conv2D"``."""
 
     name: str
     kind: str
@@ -61,13 +56,8 @@ class KerasLayer:
 def require_harmless(config: Mapping[str, object], where: str) -> tuple[KerasLayer, ...]:
     """Check a stored model configuration and list its layers, those of nested models included.
 
-    Args:
-        config: the JSON object under ``model_config`` or in ``config.json``.
-        where: the file, as messages name it.
-
     Raises:
-        UnsupportedModelError: anything that is not on the lists of ``converters.sources.keras.scan``, all of it in one
-            message.
+        UnsupportedModelError: anything that is not on the lists of this module, all of it in one message.
     """
     layers: list[KerasLayer] = []
     without_training = {key: value for key, value in config.items() if key != "compile_config"}

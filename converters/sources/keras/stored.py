@@ -71,7 +71,7 @@ class StoredLayer:
         name: its name.
         kind: Keras' class, such as ``"Conv2D"``.
         config: its configuration, as stored.
-        inputs: names of the layers that it reads; empty for an input.
+        inputs: names of the layers that it reads.
         weights: role (``"kernel"``, ``"gamma"``, ...) -> array, as Keras lays it out; ``(h, w, in, out)`` for a
             convolution's.
     """
@@ -102,10 +102,6 @@ class KerasNetwork:
 
 def read_keras(data: bytes, file: str) -> KerasFile:
     """Check a Keras file and read what it holds.
-
-    Args:
-        data: the file's bytes.
-        file: its name, for messages.
 
     Raises:
         MissingExtraError: h5py is not installed.

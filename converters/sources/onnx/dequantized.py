@@ -29,10 +29,8 @@ Range = tuple[float, float]
 class Pair:
     """A QuantizeLinear of an activation and the first DequantizeLinear behind it.
 
-    Attributes:
-        value: name of the real numbers behind it, in the source and in the float network.
-        params: one scale and zero-point.
-        codes: the least and the greatest code.
+    ``value`` names the real numbers behind it, in the source and in the float network; ``codes`` are the least and the
+    greatest.
     """
 
     value: str
@@ -49,12 +47,7 @@ class Pair:
 def dequantize_graph(graph: ir.Graph, file: str) -> tuple[Pair, ...]:
     """Take every QuantizeLinear and DequantizeLinear out of a graph, in place.
 
-    Args:
-        graph: as ``converters.sources.onnx.network.fixed_graph`` gives it.
-        file: for messages.
-
-    Returns:
-        The pairs that were taken out, in execution order.
+    The graph is one of ``fixed_graph``. Returns the pairs that were taken out, in execution order.
 
     Raises:
         OptionError: it has none.

@@ -54,9 +54,7 @@ NOT_COMPUTED = (ArithmeticError, AssertionError, AttributeError, LookupError, Ru
 def fixed_graph(source: OnnxSource, batch: int | str = 1) -> ir.Graph:
     """The graph for pictures of one size, in execution order, without what was folded.
 
-    Args:
-        source: the file.
-        batch: images per call, or the name of the open dimension.
+    ``batch`` is how many images a call takes, or the name of the open dimension.
 
     Raises:
         SourceFileError: its shapes or types contradict each other.

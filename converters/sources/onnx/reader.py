@@ -74,10 +74,7 @@ class OnnxSource:
 def read_onnx(data: bytes, file: str, size_hw: tuple[int, int] | None = None) -> OnnxSource:
     """Read an ONNX file without a head.
 
-    Args:
-        data: the file's bytes.
-        file: its name, for messages.
-        size_hw: rows and columns of the picture, for files that leave them open; None is what their metadata say.
+    ``size_hw`` are rows and columns of the picture, for files that leave them open; None: what their metadata say.
 
     Raises:
         SourceFileError: it is damaged, or no valid ONNX model.
@@ -96,8 +93,8 @@ def decode_onnx(data: bytes, file: str) -> onnx.ModelProto:
     """Decode an ONNX file.
 
     Raises:
-        SourceFileError: it is damaged: no message, a constant whose numbers are elsewhere or do not fill its shape, an
-            operator without results, a name that is no text.
+        SourceFileError: no message, a constant whose numbers are elsewhere or do not fill its shape, an operator
+            without results, a name that is no text.
     """
     try:
         model = onnx.load_model_from_string(data)

@@ -103,11 +103,7 @@ class ImportContext:
         return len(self.op.inputs) > position and self.op.inputs[position] >= 0
 
     def constant_of(self, position: int) -> NDArray[Any]:
-        """The constant value of an operand, in the source's layout.
-
-        Raises:
-            UnsupportedModelError: the operand is computed at run time.
-        """
+        """The constant value of an operand, in the source's layout; refuses one that is computed at run time."""
         index = self.op.inputs[position]
         if index not in self.constants:
             raise UnsupportedModelError(
@@ -187,11 +183,7 @@ class ImportContext:
         return self.tensor(index).dtype in CODE_DTYPES
 
     def params(self, index: int) -> QuantParams:
-        """Quantisation of a tensor as the graph's dialect stores it.
-
-        Raises:
-            UnsupportedModelError: the tensor has 8-bit codes and no scale, or one per channel.
-        """
+        """Quantisation of a tensor as the graph's dialect stores it; refuses one that has not exactly one scale."""
         tensor = self.tensor(index)
         scales = 0 if tensor.quant is None else tensor.quant.scale.size
         if tensor.quant is None or scales != 1:
@@ -237,11 +229,7 @@ class ImportContext:
     # -- layout -------------------------------------------------------------------------------------------------
 
     def axis(self, index: int, axis: int) -> int:
-        """Where source axis ``axis`` (0 .. rank - 1) of tensor ``index`` is in the graph.
-
-        Raises:
-            OptionError: it is the axis of a batch, along which the images would be mixed.
-        """
+        """Where source axis ``axis`` (0 .. rank - 1) of a tensor is in the graph; refuses to mix a batch's images."""
         tensor = self.tensor(index)
         if axis == 0 and self.batch != 1:
             raise OptionError(
@@ -252,11 +240,7 @@ class ImportContext:
         return NHWC_TO_NCHW.index(axis) if len(tensor.shape) == 4 else axis
 
     def source_axis(self, index: int, axis: int) -> int:
-        """The operator's axis option for tensor ``index``, counted from the front.
-
-        Raises:
-            SourceFileError: the tensor has no such axis.
-        """
+        """An axis of tensor ``index`` counted from the front; refuses one that it has not."""
         rank = len(self.shape(index))
         if not -rank <= axis < rank:
             raise SourceFileError(f"{self.where} works along axis {axis} of a tensor with {rank} axes")
@@ -271,13 +255,10 @@ class ImportContext:
         return self.writer.op("Transpose", [value], name, perm=list(NHWC_TO_NCHW)) if rank == 4 else value
 
     def reshape(self, value: ir.Value, before: Sequence[int], after: Sequence[int], name: str) -> ir.Value:
-        """Reshape a value between two source shapes, from and to the graph's layout.
+        """Reshape a value between two source shapes of as many values, from and to the graph's layout.
 
         The leading size is left to the runtime, so that a batch survives: 0 (keep) where both shapes lead with 1,
         else -1.
-
-        Raises:
-            SourceFileError: the shapes do not hold as many values.
         """
         if math.prod(before) != math.prod(after):
             raise SourceFileError(
@@ -308,11 +289,7 @@ class ImportContext:
         return array
 
     def float_of(self, index: int) -> ir.Value:
-        """The real value of a tensor for one consumer: a DequantizeLinear of its own; float tensors pass through.
-
-        Raises:
-            UnsupportedModelError: the tensor holds neither codes nor float32.
-        """
+        """The real value of a tensor for one consumer: a DequantizeLinear of its own; float tensors pass through."""
         if self.is_quantized(index):
             return self._dequantized(index, self.params(index))
         tensor = self.tensor(index)
@@ -361,10 +338,7 @@ class ImportContext:
         return quantize_node(self.writer, real, params, self.code_dtype, name)
 
     def rounded(self, real: ir.Value, params: QuantParams, suffixes: tuple[str, str]) -> ir.Value:
-        """What codes of the operator's output hold of its real result: a pair with names of its own.
-
-        Quantised by ``params``, read by the output's own numbers.
-        """
+        """The operator's real result rounded to codes by ``params``, read by the output's own numbers."""
         codes = self.quantized(self.target, real, params, self.name(suffixes[0]))
         return dequantize_node(self.writer, codes, self.params(self.target), self.code_dtype, self.name(suffixes[1]))
 

@@ -37,14 +37,7 @@ COLORS: dict[int, Color] = {1: "rgb", 2: "grey"}
 
 
 def read_metadata(data: bytes, file: str, root: Table, buffers: Sequence[Table]) -> tuple[FileMetadata, ...]:
-    """All that a TFLite file says in words, the most trusted first.
-
-    Args:
-        data: the whole file.
-        file: its name, for messages.
-        root: its model table.
-        buffers: its buffers.
-    """
+    """All that a TFLite file, whose model table is ``root``, says in words, the most trusted first."""
     texts, notes = archive_texts(data, file)
     parts = [read_archive(texts, file), *_from_flatbuffer(root, buffers, texts, file)]
     if notes:

@@ -31,13 +31,7 @@ PLACE_COST = 8  # bytes of an index
 
 
 def densify(table: Table, shape: tuple[int, ...], dtype: np.dtype[Any], stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The bytes of a sparse constant with its zeros.
-
-    Args:
-        table: ``SparsityParameters``.
-        shape: of the constant.
-        dtype: of its numbers.
-        stored: the bytes of those that are stored.
+    """The bytes of a constant of this shape with its zeros, by ``SparsityParameters`` and the bytes that are stored.
 
     Raises:
         SourceFileError: the parameters describe no such constant.

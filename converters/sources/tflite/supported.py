@@ -43,22 +43,14 @@ INDEX_DTYPES = frozenset({"int32", "int64", "bool"})
 
 
 def read_convertible(data: bytes, file: str) -> TfliteModel:
-    """Read a TFLite file that holds a network, not the machine code of one.
-
-    Raises:
-        ConversionError: as ``read_tflite`` and ``require_network``.
-    """
+    """Read a TFLite file (``read_tflite``) that holds a network, not the machine code of one."""
     model = read_tflite(data, file)
     require_network(model)
     return model
 
 
 def require_network(model: TfliteModel) -> None:
-    """Refuse a file that was compiled for a processor: its operators are gone.
-
-    Raises:
-        UnsupportedModelError: it is one.
-    """
+    """Refuse a file that was compiled for a processor: its operators are gone."""
     for op in model.operators:
         if op.op in COMPILED:
             processor, advice = COMPILED[op.op]

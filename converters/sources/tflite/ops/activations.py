@@ -211,12 +211,9 @@ def look_up(context: ImportContext, codes: ir.Value, table: Table, name: str) ->
 
 
 def look_up_rows(context: ImportContext, tables: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
-    """``look_up`` in one of several tables.
+    """``look_up`` in one of several tables, int64 ``(n, 256)`` for int8 codes.
 
-    Args:
-        context: the import.
-        tables: int64 ``(n, 256)``, for int8 codes.
-        rows: which table serves each value; broadcast to the input's codes, in the graph's layout.
+    ``rows`` say which table serves each value; they broadcast to the input's codes, in the graph's layout.
     """
     writer, name = context.writer, context.names[context.target]
     index = writer.op("Cast", [context.codes_of(context.source)], f"{name}/index", to=INT32)

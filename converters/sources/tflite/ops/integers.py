@@ -77,14 +77,10 @@ def integer_product(context: ImportContext, a: ir.Value, b: ir.Value) -> ir.Valu
 def requantized(
     context: ImportContext, sums: ir.Value, name: str, *, halves_up: bool, factors: NDArray[np.float64] | None = None
 ) -> ir.Value:
-    """The operator's output codes.
+    """The operator's output codes, by int32 sums of products in any layout.
 
-    Args:
-        context: the import.
-        sums: int32 sums of products, in any layout.
-        name: of the result.
-        halves_up: how the second rounding takes halves, else away from zero.
-        factors: what sums are multiplied with, in a shape that broadcasts; None: by the first two operands' scales.
+    The second rounding takes halves up, or away from zero. ``factors`` (in a shape that broadcasts) multiply the sums;
+    None: by the first two operands' scales.
     """
 
     def step(kind: str, value: ir.Value, number: NDArray[np.float64] | float, suffix: str) -> ir.Value:

@@ -31,13 +31,7 @@ MOST_ELEMENTS = 1024  # shapes, axes and slices have a handful
 
 @dataclass(frozen=True, slots=True)
 class Folding:
-    """How one operator is folded.
-
-    Attributes:
-        values: the results.
-        shape: the result's shape, from the operands' shapes (and the values of operands that are repeats); None where
-            results are views of operands.
-    """
+    """How one operator is folded: its results, and, where these are no views of operands, the shape of its result."""
 
     values: Callable[[ImportContext, list[Array]], Sequence[Array]]
     shape: Callable[[ImportContext, list[Array]], Shape] | None = None

@@ -189,7 +189,7 @@ class FieldBuilder(NetworkBuilder):
         return self.add(before, self.conv(channels, 1).value)
 
     def distances(self, parts: Sequence[Value], bins: int = 16) -> int:
-        """Rows of distributions as the distances to four sides, float32 ``(1, rows, 4, 1)``: SOFTMAX, then their means."""
+        """Rows of distributions as their means, distances to four sides: float32 ``(1, rows, 4, 1)``."""
         widest = max(parts, key=lambda part: part.scale)
         count = sum(part.shape[1] for part in parts)
         indices = [self._scaled_as(widest, part, (1, part.shape[1], 4 * bins)) for part in parts]

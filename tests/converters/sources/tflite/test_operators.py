@@ -1,9 +1,11 @@
-"""What cannot be translated is refused once, with all of it."""
+"""What cannot be translated is refused once, with all of it; docs/operators.md states the table's facts once."""
 
 from __future__ import annotations
 
 import contextlib
 import tracemalloc
+from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,9 +22,12 @@ from tests.converters.sources.tflite.builder import TfliteBuilder
 from tests.converters.sources.tflite.single_operator import translated
 
 if TYPE_CHECKING:
+    from converters.sources.tflite.operators import Case
     from converters.sources.tflite.reader import TfliteModel
 
 SHAPE = (1, 4, 4, 8)
+DOCUMENT = Path(__file__).parents[4] / "docs" / "operators.md"
+HEADER = "| TFLite | ONNX, between DequantizeLinear and QuantizeLinear | kernel | result |"
 
 
 def chain(*operators: tuple[str, str]) -> bytes:
@@ -318,3 +323,25 @@ def test_a_bias_with_the_axis_of_its_weights_is_read() -> None:
     quant = model.tensors[bias].quant
     assert quant is not None
     assert quant.axis == 0
+
+
+def line(subject: str, case: Case) -> str:
+    """A case as a line of the document's table."""
+    result = f"<= {case.bound_lsb} LSB" if case.bound_lsb else "exact"
+    remark = f"{':' if case.bound_lsb else ','} {case.remark}" if case.remark else ""
+    return f"| {subject} | {case.onnx} | {case.kernel} | {result}{remark} |"
+
+
+def table() -> list[str]:
+    """The document's table: rows whose cases are the same share a line."""
+    lines = [HEADER, "|---|---|---|---|"]
+    for cases, names in groupby(OPERATORS, key=lambda name: OPERATORS[name].cases):
+        lines.append(line(", ".join(names), cases[0]))
+        lines += [line(f"... {case.when}", case) for case in cases[1:]]
+    return lines
+
+
+def test_the_document_has_the_table_of_the_rows() -> None:
+    text = DOCUMENT.read_text("utf-8")
+    start = text.index(HEADER)
+    assert text[start : text.index("\n\n", start)].splitlines() == table()
