@@ -27,6 +27,7 @@ BUDGET = 128 << 20
 TABLE_COST = 1024
 ELEMENT_COST = 40
 CHARACTER_COST = 4
+WITHOUT_FIELDS = struct.pack("<HHi", 4, 4, 4)  # a table at byte 4, and its vtable in front of it
 MAX_TEXT = 1 << 16  # a fused operator carries the names of all its parts, yet never so many
 
 _U16, _I32, _U32 = struct.Struct("<H"), struct.Struct("<i"), struct.Struct("<I")
@@ -134,35 +135,34 @@ class Table:
 
     def integer(self, name: str) -> int:
         """An integer field, or its default."""
-        field = self._fields[name]
-        return int(self._number(name, _SCALARS[field.kind]))
+        return int(self._number(name))
 
     def flag(self, name: str) -> bool:
         """A boolean field, or its default."""
-        return bool(self._number(name, _SCALARS["bool"]))
+        return bool(self._number(name))
 
     def real(self, name: str) -> float:
         """A float field, or its default; NaN and infinity are damage."""
-        value = float(self._number(name, _SCALARS["float32"]))
+        value = float(self._number(name))
         if not np.isfinite(value):
             raise self.damaged(name, f"a finite number is expected, found {value}")
         return value
 
     def word(self, name: str) -> str:
         """An enumeration as its schema's word; a data type newer than the schema reads ``"type_99"``."""
-        kind = self._fields[name].kind
-        number, words = int(self._number(name, _SCALARS["int8"])), WORDS[kind]
+        kind, number = self._fields[name].kind, int(self._number(name))
+        words = WORDS[kind]
         if 0 <= number < len(words):
             return words[number]
         if kind == "dtype":
             return f"type_{number}"
         raise self.damaged(name, f"{kind} number {number} does not exist; known are {', '.join(words)}")
 
-    def _number(self, name: str, kind: struct.Struct) -> float:
+    def _number(self, name: str) -> float:
+        field = self._fields[name]
+        kind = _SCALARS[field.kind if field.kind in _SCALARS else "int8"]  # words are numbers of a byte
         position = self._locate(name, kind.size)
-        if position is None:
-            return self._fields[name].default
-        value: float = self.buffer.scalar(kind, position, self.where)
+        value: float = field.default if position is None else self.buffer.scalar(kind, position, self.where)
         return value
 
     def text(self, name: str) -> str:

@@ -19,10 +19,10 @@ import numpy as np
 from converters.errors import SourceFileError, UnsupportedModelError, quote_some
 from converters.quant import QuantParams
 from converters.sources.tflite import schema
-from converters.sources.tflite.flatbuffer import FlatBuffer, Table
+from converters.sources.tflite.flatbuffer import WITHOUT_FIELDS, FlatBuffer, Table
 from converters.sources.tflite.flexbuffer import MOST_BYTES, read_numbers
 from converters.sources.tflite.metadata import read_metadata
-from converters.sources.tflite.schema import OPTIONS, Field
+from converters.sources.tflite.schema import OPTIONS
 from converters.sources.tflite.sparsity import densify, without_densify
 
 if TYPE_CHECKING:
@@ -387,20 +387,10 @@ def _read_options(table: Table, op: str) -> dict[str, OptionValue]:
     if found not in (0, union):
         raise table.damaged("builtin_options_type", f"{op} needs options of type {union}, found {found}")
     options = table.child("builtin_options", fields) if found else None
-    return {name: _read_option(options, name, field) for name, field in fields.items()}
-
-
-def _read_option(options: Table | None, name: str, field: Field) -> OptionValue:
-    """One parameter by its kind; a missing options table reads as one without fields."""
-    match field.kind:
-        case "bool":
-            return options.flag(name) if options else bool(field.default)
-        case "float32":
-            return options.real(name) if options else float(field.default)
-        case "int32":
-            return options.integer(name) if options else int(field.default)
-        case words:
-            return options.word(name) if options else schema.WORDS[words][int(field.default)]
+    if options is None:
+        options = Table(FlatBuffer(WITHOUT_FIELDS, table.buffer.file), 4, fields, table.where)
+    read = {"bool": options.flag, "float32": options.real, "int32": options.integer}
+    return {name: read.get(field.kind, options.word)(name) for name, field in fields.items()}
 
 
 def _check_order(model: TfliteModel, subgraph: Table) -> None:
