@@ -129,9 +129,10 @@ def test_every_command_has_help_with_an_example_that_80_columns_show(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_has_its_help(command: str) -> None:
-    parameters = typer.main.get_command(build_app()).commands[command].params  # type: ignore[attr-defined]  # a group
-    assert [parameter.name for parameter in parameters if not getattr(parameter, "help", None)] == []
+def test_the_help_shows_what_is_said_of_every_argument_and_option(command: str) -> None:
+    parameters = typer.main.get_command(build_app([command, "demo"])).commands[command].params  # type: ignore[attr-defined]  # a group
+    shown = " ".join(run(command, "--help").stdout.split())
+    assert [each.name for each in parameters if not each.help or each.help not in shown] == []
 
 
 def test_a_command_is_a_function_its_docstring_and_its_groups() -> None:
