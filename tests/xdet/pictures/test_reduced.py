@@ -14,6 +14,7 @@ from converters.spec import ImageInput, Rescaling
 from tests.xdet.command import assert_one_line
 from tests.xdet.command import run_xdet as run
 from xdet.errors import UsageError
+from xdet.pictures.images import Encoded
 from xdet.pictures.preparation import Preparation, prepare
 
 if TYPE_CHECKING:
@@ -84,6 +85,16 @@ def test_drawing_moves_no_pixel(tmp_path: Path) -> None:
     assert drawn.original is not None
     assert drawn.original.shape == (480, 640, 3)
     assert np.array_equal(plain.pixels, drawn.pixels)
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+def test_a_file_in_memory_is_decoded_as_on_disk(tmp_path: Path, *, reduced: bool) -> None:
+    path = photograph(tmp_path / "a.jpg", (640, 480), SIDEWAYS)
+    how = Preparation(ImageInput(64, 64, Rescaling(1.0, 0.0), "letterbox"), reduced=reduced)
+    on_disk, in_memory = prepare(path, how), prepare(Encoded("http://host/a.jpg", path.read_bytes()), how)
+    assert in_memory.name == "http://host/a.jpg"
+    assert (in_memory.size_wh, in_memory.placement) == (on_disk.size_wh, on_disk.placement)
+    assert np.array_equal(in_memory.pixels, on_disk.pixels)
 
 
 def test_results_record_it_and_do_not_go_on_with_other_ones(sample_pictures: list[Path], tmp_path: Path) -> None:
