@@ -119,15 +119,9 @@ def detect_to_file(
 ) -> int:
     """As ``xdet.detection.batch.detect_to_file``, on Ray; results are written here, in the order of the images.
 
-    A photograph that ``results`` has is known by its name alone: it is not read again to see whether it has changed.
-
-    Args:
-        detector: an open one; actors open others with the same arguments, with one thread each if none were named.
-        images: files that every node sees under that name, and photographs in stores.
-        results: the open file.
-        classes: names of the classes to keep; None keeps all.
-        concurrency: actors; None is one per processor of the cluster.
-        progress: called with the number of images that are done since the last call.
+    Images are files that every node sees under that name, and photographs in stores. One that ``results`` has is known
+    by its name alone: it is not read again to see whether it has changed. Actors open detectors of their own with the
+    arguments of this one, with one thread each if none were named; ``concurrency`` None is one per processor.
 
     Returns:
         0, as no image is detected anew.

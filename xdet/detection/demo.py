@@ -34,10 +34,7 @@ class DemoFiles:
 def run_demo(output: Path, report: Callable[[str], None], *, force: bool = False) -> DemoFiles:
     """Convert the embedded detector and run it on the embedded photographs; files of an earlier run are replaced.
 
-    Args:
-        output: the folder to write to; made if it is missing.
-        report: takes one line per step.
-        force: replace files of the same names that no demo made, too.
+    ``report`` takes one line per step; ``force`` replaces files of the same names that no demo made, too.
 
     Raises:
         UsageError: a file is there that no demo made, or the folder is that of the photographs.

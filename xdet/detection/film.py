@@ -123,15 +123,7 @@ def detect_film_to_file(
     """As ``detect_frames``, each result written when it is there; frames that ``results`` has are passed over.
 
     Whether the film is live, its server says. Ctrl-C is how a live source ends: what was seen is kept, and nothing is
-    raised.
-
-    Args:
-        detector: as for ``detect_frames``.
-        film: as for ``detect_frames``.
-        results: where results go; None keeps none.
-        classes: as for ``detect_frames``.
-        recording: a video with boxes to write.
-        show: called with each frame that was detected in.
+    raised. ``recording`` is a video with boxes to write; ``show`` gets each frame that was detected in.
 
     Raises:
         ImageError: as ``detect_frames``, without ``results``, which take such a failure as a line of the film.

@@ -129,14 +129,11 @@ def hash_file(path: Path, largest: int = LARGEST_PICTURE) -> str:
 
 
 def read_image(path: Path | Encoded, *, honour_exif: bool) -> NDArray[np.uint8]:
-    """Read one picture as RGB pixels.
+    """Read one picture as RGB pixels, uint8 ``(height, width, 3)``.
 
     Args:
         path: a JPEG, PNG, BMP, GIF, PPM, TIFF or WebP file, whatever its suffix; on disk or in memory.
         honour_exif: turn the picture as its EXIF orientation says. Pillow always turns TIFF files.
-
-    Returns:
-        uint8 ``(height, width, 3)``, RGB, 0..255.
 
     Raises:
         ImageError: the file is missing, a folder, empty, damaged, truncated, of another kind, or too large.

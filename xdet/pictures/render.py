@@ -72,14 +72,7 @@ class _Style:
 
 
 def draw_detections(image: NDArray[np.uint8], detections: Detections) -> NDArray[np.uint8]:
-    """Draw labelled boxes on a copy of a photograph; the best detection lies on top.
-
-    Args:
-        image: uint8 ``(height, width, 3)``, RGB.
-        detections: what was found in it; their ``width`` and ``height`` must be the picture's.
-
-    Returns:
-        uint8 ``(height, width, 3)``, RGB.
+    """Draw labelled boxes on a copy of a photograph, uint8 ``(height, width, 3)``, RGB; the best one lies on top.
 
     Raises:
         ImageError: the picture is not the one the detections belong to.

@@ -30,12 +30,7 @@ Column = tuple[str, ...]  # its title, then its cells
 
 
 def report_text(report: Report, width: int | None = None) -> str:
-    """The report, without a final newline.
-
-    Args:
-        report: what to say.
-        width: columns of the terminal; None never wraps.
-    """
+    """The report, without a final newline, in ``width`` columns; None never wraps."""
     room = width or ENDLESS
     parts = ["\n".join(line for lead in report.lead for line in wrapped(plain(lead), room))]
     for section in report.shown_in("terminal"):
