@@ -21,28 +21,28 @@ import typer
 import xdet
 from converters.errors import ConversionError
 from xdet.cli.console import with_options
-from xdet.cli.options import as_command
+from xdet.cli.options import as_command, read_examples
 from xdet.errors import OutputError, UsageError, XdetError
 from xdet.writing.text import message_line, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Name -> its module in xdet.cli, function, and what stands below its help.
+# Name -> its module in xdet.cli, and its function.
 COMMANDS = {
-    "demo": ("inspect", "demo", "DEMO_EPILOG"),
-    "convert": ("convert", "convert", "EPILOG"),
-    "describe": ("inspect", "describe", "DESCRIBE_EPILOG"),
-    "detect": ("detect", "detect", "EPILOG"),
-    "check": ("check", "check", "EPILOG"),
-    "eval": ("measure", "evaluate", "EVAL_EPILOG"),
-    "bench": ("measure", "bench", "BENCH_EPILOG"),
-    "card": ("measure", "card", "CARD_EPILOG"),
-    "inspect": ("inspect", "inspect", "INSPECT_EPILOG"),
-    "page": ("deploy", "page", "PAGE_EPILOG"),
-    "triton": ("deploy", "triton", "TRITON_EPILOG"),
-    "selftest": ("inspect", "selftest", "SELFTEST_EPILOG"),
-    "providers": ("inspect", "providers", "PROVIDERS_EPILOG"),
+    "demo": ("inspect", "demo"),
+    "convert": ("convert", "convert"),
+    "describe": ("inspect", "describe"),
+    "detect": ("detect", "detect"),
+    "check": ("check", "check"),
+    "eval": ("measure", "evaluate"),
+    "bench": ("measure", "bench"),
+    "card": ("measure", "card"),
+    "inspect": ("inspect", "inspect"),
+    "page": ("deploy", "page"),
+    "triton": ("deploy", "triton"),
+    "selftest": ("inspect", "selftest"),
+    "providers": ("inspect", "providers"),
 }
 GLOBAL_FLAGS = ("--verbose", "--debug")
 INTERNAL_ERROR = 3
@@ -71,9 +71,9 @@ def build_app(commands: Iterable[str] = COMMANDS) -> typer.Typer:
     )
     app.callback()(options)
     for name in commands:
-        module_name, function, epilog = COMMANDS[name]
-        module = import_module(f"xdet.cli.{module_name}")
-        app.command(name, epilog=getattr(module, epilog))(as_command(getattr(module, function)))
+        module, function_name = COMMANDS[name]
+        function = getattr(import_module(f"xdet.cli.{module}"), function_name)
+        app.command(name, epilog=read_examples(function))(as_command(function))
     return app
 
 

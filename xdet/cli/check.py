@@ -17,21 +17,6 @@ if TYPE_CHECKING:
 
     from xdet.checking.layer_records import LayerComparison
 
-EPILOG = """\b
-Examples:
-  xdet check m.onnx --source m.tflite --images photos
-  xdet check m.onnx --source m.tflite --images photos \\
-      --runtimes onnxruntime:cpu,openvino:cpu --json check.json
-  xdet check m.onnx --source m.tflite --images photos --layers --report c.html
-  xdet check m.onnx --source m.tflite --images photos \\
-      --cpus Haswell,Nehalem,cortex-a72 --report check.html
-  xdet check m.onnx --source m.tflite --images photos --junit check.xml \\
-      --tolerance head=1,box=0.5,score=0.01
-  xdet check m.onnx --source m.tflite --images photos \\
-      --runtimes onnxruntime:cpu,onnx-reference,onnxruntime-web
-  xdet check m.onnx --source m.tflite --images photos \\
-      --runtimes onnxruntime:cuda --provider-option device_id=1
-"""
 UNAVAILABLE = 3
 
 
@@ -54,7 +39,7 @@ def check(
     force: options.Force = False,
     describing: options.Describing,
 ) -> None:
-    """Prove that a model is its source, on every runtime at hand.
+    r"""Prove that a model is its source, on every runtime at hand.
 
     The exit code is 1 where it is not.
 
@@ -71,6 +56,20 @@ def check(
         report FILE.html: Write it as one page with charts and pictures.
         junit FILE.xml: Write it as JUnit XML, for GitLab, Jenkins, GitHub.
         tolerance LIST: Accept deviations, such as head=1,box=0.5,score=0.01 (LSB, pixels, scores) [default: none].
+
+    Examples:
+        xdet check m.onnx --source m.tflite --images photos
+        xdet check m.onnx --source m.tflite --images photos \
+            --runtimes onnxruntime:cpu,openvino:cpu --json check.json
+        xdet check m.onnx --source m.tflite --images photos --layers --report c.html
+        xdet check m.onnx --source m.tflite --images photos \
+            --cpus Haswell,Nehalem,cortex-a72 --report check.html
+        xdet check m.onnx --source m.tflite --images photos --junit check.xml \
+            --tolerance head=1,box=0.5,score=0.01
+        xdet check m.onnx --source m.tflite --images photos \
+            --runtimes onnxruntime:cpu,onnx-reference,onnxruntime-web
+        xdet check m.onnx --source m.tflite --images photos \
+            --runtimes onnxruntime:cuda --provider-option device_id=1
     """
     from xdet.checking.check import check as check_model
     from xdet.checking.emulated import split_cpus

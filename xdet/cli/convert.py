@@ -18,21 +18,6 @@ from xdet.writing.text import format_duration, format_size
 
 KERAS_SUFFIXES = frozenset({".h5", ".hdf5", ".keras"})
 
-EPILOG = """\b
-Examples:
-  xdet convert person_224_int8.tflite
-  xdet convert person.tflite -o person.onnx --config user_config.yaml
-  xdet convert net.tflite --anchors "0.9,3.3 2.1,5.3" --anchor-unit cell \\
-      --classes person --target cpu
-  xdet convert net.tflite --anchors anchors.txt --try-units photos/
-      shows which unit the anchors are in
-  xdet convert person.h5            a Keras model stays float
-  xdet convert person.h5 --quantize per-channel --calibration photos/
-  xdet convert person.tflite -o any.onnx --any-size
-      photographs go in as they are decoded
-  xdet convert yolov8n.onnx -o m.onnx --rescaling 1/255 --classes coco.txt
-"""
-
 
 def _read_batch(text: str) -> int | Literal["dynamic"]:
     if text == "dynamic":
@@ -100,7 +85,7 @@ def convert(
     try_units: Path | None = None,
     describing: options.Describing,
 ) -> None:
-    """Convert a detector to one ONNX file: pixels in, boxes out.
+    r"""Convert a detector to one ONNX file: pixels in, boxes out.
 
     Options:
         source: TFLite, Keras or ONNX detector; a sidecar <stem>.xdet.json beside it is read.
@@ -108,6 +93,19 @@ def convert(
         force: Replace an existing output.
         try_units PHOTOS: Convert nothing: decode these photographs under every anchor unit that is possible; -o names a
             folder.
+
+    Examples:
+        xdet convert person_224_int8.tflite
+        xdet convert person.tflite -o person.onnx --config user_config.yaml
+        xdet convert net.tflite --anchors "0.9,3.3 2.1,5.3" --anchor-unit cell \
+            --classes person --target cpu
+        xdet convert net.tflite --anchors anchors.txt --try-units photos/
+            shows which unit the anchors are in
+        xdet convert person.h5            a Keras model stays float
+        xdet convert person.h5 --quantize per-channel --calibration photos/
+        xdet convert person.tflite -o any.onnx --any-size
+            photographs go in as they are decoded
+        xdet convert yolov8n.onnx -o m.onnx --rescaling 1/255 --classes coco.txt
     """
     from xdet.conversion import convert as convert_model
 

@@ -7,21 +7,6 @@ from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from xdet.cli import options  # noqa: TC001 - typer reads the annotations
 from xdet.cli.console import print_line
 
-PAGE_EPILOG = """\b
-Examples:
-  npm install onnxruntime-web@1.30.0
-  xdet page -o site                 the embedded detector
-  xdet page person.onnx -o site --sample street.jpg
-  python -m http.server --directory site
-      then open http://localhost:8000
-"""
-TRITON_EPILOG = """\b
-Examples:
-  xdet convert person.tflite --batch dynamic
-  xdet triton person.onnx -o repository --max-batch 16
-  tritonserver --model-repository repository
-"""
-
 
 def page(
     model: Path | None = None,
@@ -43,6 +28,13 @@ def page(
             ./node_modules].
         title TEXT: Of the page [default: the model's name].
         sample PHOTO: A picture that the page offers; may be given several times, the first is shown.
+
+    Examples:
+        npm install onnxruntime-web@1.30.0
+        xdet page -o site                 the embedded detector
+        xdet page person.onnx -o site --sample street.jpg
+        python -m http.server --directory site
+            then open http://localhost:8000
     """
     from xdet.page.site import make_page
     from xdet.writing.text import format_size
@@ -74,6 +66,11 @@ def triton(
         max_batch N: Pictures of a batch at most, where the file's batch is dynamic.
         score_threshold X: Boxes need a score above it [default: the file's].
         iou_threshold X: Overlaps above it are suppressed [default: the file's].
+
+    Examples:
+        xdet convert person.tflite --batch dynamic
+        xdet triton person.onnx -o repository --max-batch 16
+        tritonserver --model-repository repository
     """
     from xdet.triton import write_repository
 

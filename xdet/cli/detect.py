@@ -17,19 +17,6 @@ if TYPE_CHECKING:
 
 MODEL_SUFFIXES = frozenset({".onnx", ".tflite", ".h5", ".hdf5", ".keras"})
 
-EPILOG = """\b
-Examples:
-  xdet detect photo.jpg                        the embedded person detector
-  xdet detect m.onnx photos/ --save out        a model of yours, drawn boxes
-  xdet detect m.tflite photo.jpg --json -      the source itself, to stdout
-  xdet detect "photos/**/*.jpg" @more.txt      patterns, and a list of names
-  xdet detect m.onnx a.jpg --runtime openvino  another runtime
-  xdet detect photos/ --json out.jsonl         grows; --resume goes on with it
-  xdet detect clip.mp4 --json out.parquet      frame by frame (extra: video)
-  xdet detect s3://bucket/photos --engine ray -o out.parquet      (extra: ray)
-  xdet detect --camera 0 --save out            until Ctrl-C, with a recording
-"""
-
 
 @dataclass(frozen=True)
 class DescribingBeside(Describing):
@@ -82,6 +69,17 @@ def detect(
         iou_threshold: Suppress neighbours that overlap more than this [default: the model's own].
         engine: ray: on the cluster of RAY_ADDRESS, or this machine's processors; takes s3://, gs://, hdfs:// (extra:
             ray).
+
+    Examples:
+        xdet detect photo.jpg                        the embedded person detector
+        xdet detect m.onnx photos/ --save out        a model of yours, drawn boxes
+        xdet detect m.tflite photo.jpg --json -      the source itself, to stdout
+        xdet detect "photos/**/*.jpg" @more.txt      patterns, and a list of names
+        xdet detect m.onnx a.jpg --runtime openvino  another runtime
+        xdet detect photos/ --json out.jsonl         grows; --resume goes on with it
+        xdet detect clip.mp4 --json out.parquet      frame by frame (extra: video)
+        xdet detect s3://bucket/photos --engine ray -o out.parquet      (extra: ray)
+        xdet detect --camera 0 --save out            until Ctrl-C, with a recording
     """
     from xdet.cli.detect_run import Run, detect_all
     from xdet.detection.detector import Detector

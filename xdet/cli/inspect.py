@@ -14,35 +14,6 @@ from xdet.writing.blocks import Items, Report, Section, Table
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-INSPECT_EPILOG = """\b
-Examples:
-  xdet inspect person_224_int8.tflite
-  xdet inspect person.onnx --layers
-  xdet inspect person.onnx --json -
-"""
-DESCRIBE_EPILOG = """\b
-Examples:
-  xdet describe person.tflite       what is known of it, and who says so
-  xdet describe net.tflite --config net.cfg --classes person \\
-      --resize letterbox -o net.xdet.json
-  xdet describe net.tflite --anchors "0.9,3.3 2.1,5.3" --anchor-unit cell \\
-      -o net.xdet.json
-"""
-SELFTEST_EPILOG = """\b
-Examples:
-  xdet selftest person.onnx
-  xdet selftest person.onnx --provider openvino --json -
-"""
-PROVIDERS_EPILOG = """\b
-Examples:
-  xdet providers
-  xdet providers person.onnx    which provider takes which nodes of it
-"""
-DEMO_EPILOG = """\b
-Examples:
-  xdet demo
-  xdet demo --output somewhere/else
-"""
 LONGEST = 44  # of a value in the table
 
 
@@ -59,6 +30,11 @@ def inspect(
     Options:
         model: A TFLite, ONNX, H5 or .keras file.
         layers: List every operator: shapes, MACs, bytes, scale and zero-point.
+
+    Examples:
+        xdet inspect person_224_int8.tflite
+        xdet inspect person.onnx --layers
+        xdet inspect person.onnx --json -
     """
     from xdet.inspection import inspect as inspect_file
     from xdet.inspection.report import INSPECTION_SCHEMA, inspection_report, inspection_to_json
@@ -73,13 +49,20 @@ def inspect(
 def describe(
     source: Path, *, output: options.OptionalOutput = None, force: options.Force = False, describing: options.Describing
 ) -> None:
-    """Tell what is known of a source, and who says it.
+    r"""Tell what is known of a source, and who says it.
 
     Where facts are missing it tells what is known all the same, writes nothing, and exits with 3.
 
     Options:
         source: A source model: TFLite or Keras.
         output FILE.json: Write the facts as a sidecar; as <stem>.xdet.json beside the model every command finds them.
+
+    Examples:
+        xdet describe person.tflite       what is known of it, and who says so
+        xdet describe net.tflite --config net.cfg --classes person \
+            --resize letterbox -o net.xdet.json
+        xdet describe net.tflite --anchors "0.9,3.3 2.1,5.3" --anchor-unit cell \
+            -o net.xdet.json
     """
     from converters.description.sidecar import sidecar_data
     from converters.errors import IncompleteError
@@ -115,6 +98,10 @@ def selftest(model: Path, *, running: options.Running, json: options.Json = None
 
     Options:
         model: An ONNX file made by xdet convert.
+
+    Examples:
+        xdet selftest person.onnx
+        xdet selftest person.onnx --provider openvino --json -
     """
     from xdet.checking.selftest import SELFTEST_SCHEMA, run_selftest, selftest_report, selftest_to_json
     from xdet.writing.files import require_outputs, with_sidecars
@@ -133,6 +120,10 @@ def providers(model: Path | None = None) -> None:
 
     Options:
         model: An ONNX file: tell which of its nodes each provider takes, and which fall back.
+
+    Examples:
+        xdet providers
+        xdet providers person.onnx    which provider takes which nodes of it
     """
     from xdet.runtimes.ort_session import available_providers, provider_problems
 
@@ -164,6 +155,10 @@ def demo(*, output: options.OutputPath = Path("xdet-demo"), force: options.Force
 
     Options:
         output: Folder to write to.
+
+    Examples:
+        xdet demo
+        xdet demo --output somewhere/else
     """
     from xdet.detection.demo import run_demo
 

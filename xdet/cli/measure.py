@@ -55,18 +55,6 @@ class Timing:
         return BenchOptions(threads=tuple(map(int, words)), blocks=self.blocks, **others)
 
 
-EVAL_EPILOG = """\b
-Examples:
-  xdet eval m.onnx --images photos --annotations coco.json
-  xdet eval float.onnx int8.onnx int8.tflite --images photos \\
-      --annotations coco.json --plot curves.png
-  xdet eval m.tflite --images photos --annotations coco.json \\
-      --protocol zoo-3 --eval-iou 0.4 --json -
-  xdet eval found.parquet --images photos --annotations coco.json
-      made by xdet detect --score-threshold 0.001
-"""
-
-
 @dataclass(frozen=True)
 class Scoring:
     """How detections are scored; the names are those of ``xdet.evaluate``.
@@ -106,7 +94,7 @@ def evaluate(
     force: options.Force = False,
     describing: options.Describing,
 ) -> None:
-    """Measure average precision on annotated photographs.
+    r"""Measure average precision on annotated photographs.
 
     Further models are compared with the first.
 
@@ -115,6 +103,15 @@ def evaluate(
         workers N: Photographs worked on at the same time [default: one per processor, at most 8].
         plot FILE.png: Draw precision over recall (extra: eval).
         resume FILE: Keep each photograph's result there; go on where it stopped.
+
+    Examples:
+        xdet eval m.onnx --images photos --annotations coco.json
+        xdet eval float.onnx int8.onnx int8.tflite --images photos \
+            --annotations coco.json --plot curves.png
+        xdet eval m.tflite --images photos --annotations coco.json \
+            --protocol zoo-3 --eval-iou 0.4 --json -
+        xdet eval found.parquet --images photos --annotations coco.json
+            made by xdet detect --score-threshold 0.001
     """
     from xdet.evaluation.evaluate import evaluate as evaluate_models
     from xdet.evaluation.evaluate import evaluated_files
@@ -174,17 +171,6 @@ def _draw(path: Path, evaluation: Evaluation) -> None:
     save_precision_plot(path, curves, title=title)
 
 
-BENCH_EPILOG = """\b
-Examples:
-  xdet bench person.tflite person.onnx
-  xdet bench m.tflite m.onnx --threads 1,2 --images photos --json bench.json
-  xdet bench person.onnx --runtimes onnxruntime:cpu,onnxruntime:openvino
-  xdet bench *.tflite --targets portable,cpu --threads 1,2
-      what each conversion buys, next to LiteRT and OpenVINO
-  xdet bench net.tflite --targets portable,cpu --head none --profile
-"""
-
-
 def bench(
     models: list[Path],
     *,
@@ -206,6 +192,14 @@ def bench(
         targets LIST: Convert each source for these (portable,cpu) and measure it beside them, on OpenVINO where
             installed.
         profile: Also where the time goes: operators on ONNX Runtime's CPU kernels.
+
+    Examples:
+        xdet bench person.tflite person.onnx
+        xdet bench m.tflite m.onnx --threads 1,2 --images photos --json bench.json
+        xdet bench person.onnx --runtimes onnxruntime:cpu,onnxruntime:openvino
+        xdet bench *.tflite --targets portable,cpu --threads 1,2
+            what each conversion buys, next to LiteRT and OpenVINO
+        xdet bench net.tflite --targets portable,cpu --head none --profile
     """
     from xdet.bench import run_benchmark
     from xdet.bench.report import BENCHMARK_SCHEMA, benchmark_report, benchmark_to_json
@@ -232,14 +226,6 @@ def bench(
     console.print_result(benchmark, json, benchmark_to_json, benchmark_report)
 
 
-CARD_EPILOG = """\b
-Examples:
-  xdet card m.tflite m.onnx --images photos --annotations coco.json
-  xdet card m.tflite m.onnx float.h5 --images photos \\
-      --annotations coco.json --notes limits.md
-"""
-
-
 def card(
     source: Path,
     models: list[Path],
@@ -254,7 +240,7 @@ def card(
     force: options.Force = False,
     describing: options.Describing,
 ) -> None:
-    """Write a model card, filled for this machine.
+    r"""Write a model card, filled for this machine.
 
     It holds network, memory, time, accuracy, pictures and provenance.
 
@@ -265,6 +251,11 @@ def card(
         samples DIR: Photographs to draw boxes on [default: the first three of --images].
         notes FILE.md: Hand-written Markdown: its beginning opens the card, its sections close it.
         protocol: Of the average precision, as in xdet eval.
+
+    Examples:
+        xdet card m.tflite m.onnx --images photos --annotations coco.json
+        xdet card m.tflite m.onnx float.h5 --images photos \
+            --annotations coco.json --notes limits.md
     """
     from xdet.card import CardRequest, make_card
 

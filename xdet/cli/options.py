@@ -1,8 +1,8 @@
 """How commands are declared, and the options that several share.
 
-A command is a function (``as_command``): its keywords are options, its other parameters arguments, and the section
-"Options" of its docstring has their help. A parameter whose type is a dataclass stands for that dataclass's fields:
-each is an option, and the function gets them together.
+A command is a function (``as_command``): its keywords are options, its other parameters arguments. The section
+"Options" of its docstring has their help, the section "Examples" what stands below. A parameter whose type is a
+dataclass stands for that dataclass's fields: each is an option, and the function gets them together.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import inspect
 from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from textwrap import dedent, indent
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from converters.description.statements import SourceOptions
 
-_SECTION = "Options:\n"
+_OPTIONS, _EXAMPLES = "Options:\n", "Examples:\n"
 
 Force = Annotated[
     bool, typer.Option("--force", help="Replace existing files that xdet did not make, too; never an input.")
@@ -140,8 +141,14 @@ def as_command(function: Callable[..., None]) -> Callable[..., None]:
     parameters = [each for name, parameter in own.items() for each in members.get(name, {name: parameter}).values()]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by typer
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    run.__doc__ = inspect.cleandoc(function.__doc__ or "").partition(_SECTION)[0].strip()
+    run.__doc__ = inspect.cleandoc(function.__doc__ or "").partition(_OPTIONS)[0].strip()
     return run
+
+
+def read_examples(function: Callable[..., None]) -> str:
+    """The section "Examples" of a command's docstring, as it stands below its help."""
+    examples = dedent(inspect.cleandoc(function.__doc__ or "").partition(_EXAMPLES)[2])
+    return f"\b\n{_EXAMPLES}{indent(examples, '  ')}"
 
 
 def _parameters(declaration: Any) -> dict[str, inspect.Parameter]:
@@ -170,7 +177,7 @@ def _read_texts(declaration: Any) -> dict[str, tuple[str | None, str]]:
     classes = reversed(declaration.__mro__) if isinstance(declaration, type) else [declaration]
     for docstring in (each.__doc__ or "" for each in classes):
         name = ""
-        for line in inspect.cleandoc(docstring).partition(_SECTION)[2].splitlines():
+        for line in inspect.cleandoc(docstring).partition(_OPTIONS)[2].partition("\n\n")[0].splitlines():
             if line.startswith(" " * 8):
                 texts[name] = (texts[name][0], f"{texts[name][1]} {line.strip()}")
             else:

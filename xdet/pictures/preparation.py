@@ -85,7 +85,7 @@ def in_order(
     """Do ``work`` on every item, in the threads of ``workers``; 0 works in the caller's when the outcome is asked for.
 
     Close it where it is left early: what is collected as garbage in a worker's thread cannot wait for that worker. What
-    has not begun is dropped then, and what has is waited for. Items are taken lazily, ``waiting`` of them beyond the one
+    has not begun is dropped then, and what has is waited for. Items are taken lazily, ``waiting`` of them beyond that
     whose turn it is; None is ``WAITING_PER_WORKER`` for each worker.
 
     Yields:

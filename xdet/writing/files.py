@@ -57,8 +57,8 @@ class Output:
 def require_outputs(outputs: Sequence[Output], inputs: Iterable[Path], *, force: bool) -> None:
     """Refuse outputs that would destroy something or cannot be written, before any work; nothing is written yet.
 
-    ``inputs`` are all files that the command reads: models with their sidecars, pictures, annotations. ``force`` replaces
-    existing files that are not provably ours, too, but never an input.
+    ``inputs`` are all files that the command reads: models with their sidecars, pictures, annotations. ``force``
+    replaces existing files that are not provably ours, too, but never an input.
 
     Raises:
         UsageError: an output is an input, exists and is not ours, or is named twice.
