@@ -89,8 +89,11 @@ def run_all(inputs: Inputs, finished: Sequence[RuntimeChoices | Runtime], source
     names = [choices.name for choices in sources]
     source_runs = sorted((run for run, _ in of_source if run is not None), key=lambda run: names.index(run.name))
     runs = [run for run, _ in of_model if run is not None]
-    probed = _probe_all(inputs, finished, runs, gaps)
-    any_size = _compare_any_size(inputs, finished, runs, gaps)
+    # a runtime that the caller opened takes no other model
+    ran = [(choices, run) for choices, (run, _) in zip(finished, of_model, strict=True) if run is not None]
+    others = [(choices, run) for choices, run in ran if isinstance(choices, RuntimeChoices)]
+    probed = _probe_all(inputs, [choices for choices, _ in others], gaps) if runs else []
+    any_size = _compare_any_size(inputs, others, gaps) if inputs.pair.any_size is not None else {}
     return AllRuns(source_runs, runs, probed, any_size, gaps.missing, gaps.faults)
 
 
@@ -164,32 +167,22 @@ def _run(inputs: Inputs, runtime: RuntimeChoices | Runtime, name: str, *, of_sou
     return run_finished(inputs.pair.model, runtime, work, inputs.runtimes)
 
 
-def _probe_all(
-    inputs: Inputs, runtimes: Sequence[RuntimeChoices | Runtime], runs: Sequence[Run], gaps: _Gaps
-) -> list[Run]:
-    """What every runtime that ran gives for crafted heads; one that the caller opened takes no other model."""
-    probing = prepare_probes(inputs.pair) if runs else None
-    ran, probed = {run.name for run in runs}, []
-    for runtime in runtimes:
-        if probing is not None and isinstance(runtime, RuntimeChoices) and runtime.name in ran:
-            with gaps.noting(f"{runtime.name}, probes"):
-                probed.append(run_probes(probing, runtime, inputs.runtimes))
+def _probe_all(inputs: Inputs, runtimes: Sequence[RuntimeChoices], gaps: _Gaps) -> list[Run]:
+    """What runtimes give for crafted heads."""
+    probing, probed = prepare_probes(inputs.pair), []
+    if probing is None:
+        return []
+    for choices in runtimes:
+        with gaps.noting(f"{choices.name}, probes"):
+            probed.append(run_probes(probing, choices, inputs.runtimes))
     return probed
 
 
-def _compare_any_size(
-    inputs: Inputs, runtimes: Sequence[RuntimeChoices | Runtime], runs: Sequence[Run], gaps: _Gaps
-) -> dict[str, AnySize]:
-    """What every runtime that ran does with the photographs as decoded; one that the caller opened is left out."""
-    if inputs.pair.any_size is None:
-        return {}
-    prepared = PreparedPictures(inputs.photographs, inputs.pixels, inputs.placements)
-    by_name, any_size = {run.name: run for run in runs}, {}
-    for runtime in runtimes:
-        run = by_name.get(runtime.name)
-        if run is None or not isinstance(runtime, RuntimeChoices):
-            continue
+def _compare_any_size(inputs: Inputs, ran: Sequence[tuple[RuntimeChoices, Run]], gaps: _Gaps) -> dict[str, AnySize]:
+    """What runtimes do with the photographs as decoded."""
+    prepared, any_size = PreparedPictures(inputs.photographs, inputs.pixels, inputs.placements), {}
+    for choices, run in ran:
         with gaps.noting(f"{run.name}, photographs of any size"):
-            any_size[run.name] = compare_any_size(inputs.pair, run, runtime, prepared, inputs.runtimes)
+            any_size[run.name] = compare_any_size(inputs.pair, run, choices, prepared, inputs.runtimes)
             gaps.faults.extend(any_size[run.name].findings)
     return any_size

@@ -19,8 +19,8 @@ import numpy as np
 from converters.description.statements import SourceOptions  # noqa: TC001 - ``restored`` reads annotations
 from converters.spec import Thresholds  # noqa: TC001 - likewise
 from xdet.checking.emulated import LEFT_OUT, emulate, emulator_of
-from xdet.checking.result import CpuCheck, CpuSelfTest, GoldenDistance, OtherCpu
-from xdet.checking.selftest import run_selftest
+from xdet.checking.result import CpuCheck, OtherCpu
+from xdet.checking.selftest import SelfTest, run_selftest
 from xdet.errors import UsageError, XdetError
 from xdet.runtimes.worker import Message, SubprocessEndedError, call_in_subprocess
 
@@ -29,10 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from converters.integer.golden import Agreement
     from xdet.checking.emulated import Processor
     from xdet.checking.result import CheckResult
-    from xdet.checking.selftest import SelfTest
     from xdet.pictures.preparation import Photograph
 
 IMAGES = 2
@@ -92,7 +90,7 @@ def check_on_cpus(
                 cpu=cpu,
                 emulated=True,
                 simd=tuple(simd),
-                selftest=restored(CpuSelfTest | None, selftest),
+                selftest=restored(SelfTest | None, selftest),
                 selftest_problem=no_selftest,
                 check=restored(CpuCheck | None, check),
                 check_problem=no_check,
@@ -153,8 +151,7 @@ def find_simd(message: Message) -> Message:
 def run_selftest_there(message: Message) -> Message:
     """The self-test."""
     request = _request(message)
-    found = run_selftest(Path(request.model), threads=request.threads)
-    return Message({"found": plain(told_selftest(found))})
+    return Message({"found": plain(run_selftest(Path(request.model), threads=request.threads))})
 
 
 def check_there(message: Message) -> Message:
@@ -172,23 +169,11 @@ def check_there(message: Message) -> Message:
         thresholds=request.thresholds,
         source_options=request.source_options,
     )
-    return Message({"found": plain(told_check(found))})
+    return Message({"found": plain(kept_of_check(found))})
 
 
-def told_selftest(found: SelfTest) -> CpuSelfTest:
-    """What is told of a self-test."""
-    return CpuSelfTest(
-        found.runtime,
-        found.verdict,
-        found.bound_lsb,
-        _distance(found.agreement),
-        found.exact_kernels,
-        None if found.plain is None else _distance(found.plain),
-    )
-
-
-def told_check(found: CheckResult) -> CpuCheck:
-    """What is told of a check."""
+def kept_of_check(found: CheckResult) -> CpuCheck:
+    """What is kept of a check."""
     return CpuCheck(
         found.images,
         found.parts,
@@ -199,7 +184,3 @@ def told_check(found: CheckResult) -> CpuCheck:
         found.missing,
         found.versions,
     )
-
-
-def _distance(found: Agreement) -> GoldenDistance:
-    return GoldenDistance(found.differing, found.compared, found.worst_lsb)

@@ -16,19 +16,19 @@ from xdet.writing.text import format_count, format_distance, format_share
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from converters.integer.golden import Agreement
     from xdet.checking.layer_records import Distance, Layer, LayerComparison
     from xdet.checking.result import (
         CheckResult,
         CpuCheck,
-        CpuSelfTest,
-        GoldenDistance,
         MissingRuntime,
         OtherCpu,
         PartVerdict,
         Placement,
         RuntimeLine,
         Tolerance,
-    )
+    )  # fmt: skip
+    from xdet.checking.selftest import SelfTest
     from xdet.inspection.coverage import Coverage
     from xdet.writing.blocks import Block, Inline, Status
 
@@ -102,7 +102,7 @@ def check_to_json(result: CheckResult) -> str:
             "layers": layers,
         }
     document["other_cpus"] = [
-        {"cpu": cpu.cpu, "status": cpu.status, **entry}
+        {"cpu": cpu.cpu, "status": cpu.status, **entry, "selftest": _selftest_entry(cpu.selftest)}
         for cpu, entry in zip(result.other_cpus, data["other_cpus"], strict=True)
     ]
     return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -125,6 +125,25 @@ def _layer_entry(layer: Layer) -> dict[str, Any]:
         "kernel": None if layer.kernel is None else entry(layer.kernel, "_lsb"),
         f"local_bound{suffix}": layer.local_bound,
         "kernel_bound_lsb": layer.kernel_bound,
+    }
+
+
+def _selftest_entry(found: SelfTest | None) -> dict[str, Any] | None:
+    """A self-test there, without the model, and with its comparisons in three numbers."""
+    if found is None:
+        return None
+
+    def entry(agreement: Agreement | None) -> dict[str, float] | None:
+        names = ("differing", "compared", "worst_lsb")
+        return None if agreement is None else {name: getattr(agreement, name) for name in names}
+
+    return {
+        "runtime": found.runtime,
+        "verdict": found.verdict,
+        "bound_lsb": found.bound_lsb,
+        "agreement": entry(found.agreement),
+        "exact_kernels": found.exact_kernels,
+        "plain": entry(found.plain),
     }
 
 
@@ -297,7 +316,7 @@ def _other_versions(cpu: OtherCpu, result: CheckResult) -> str:
     return f"; {', '.join(differing)}" if differing else ""
 
 
-def selftest_words(found: CpuSelfTest) -> str:
+def selftest_words(found: SelfTest) -> str:
     """The verdict, its numbers, and what a program gets that does not ask for the exact kernels."""
     message = f"{found.verdict}: {_distance_words(found.agreement)}"
     if found.plain is not None:
@@ -305,7 +324,7 @@ def selftest_words(found: CpuSelfTest) -> str:
     return message
 
 
-def _distance_words(found: GoldenDistance) -> str:
+def _distance_words(found: Agreement) -> str:
     message = f"{found.differing:,} of {found.compared:,} head values differ"
     return f"{message}, by up to {format_distance(found.worst_lsb)} LSB" if found.differing else message
 

@@ -22,6 +22,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from xdet.checking.selftest import SelfTest  # noqa: TC001 - ``other_cpus.restored`` reads annotations
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -271,28 +273,6 @@ class CheckResult:
 
 
 CpuStatus = Literal["passed", "failed", "incomplete"]
-CpuVerdict = Literal["exact", "bounded", "broken"]
-
-
-@dataclass(frozen=True, slots=True)
-class GoldenDistance:
-    """A head compared with the model's golden vector; ``worst_lsb`` is infinite where a value is no number."""
-
-    differing: int
-    compared: int
-    worst_lsb: float
-
-
-@dataclass(frozen=True, slots=True)
-class CpuSelfTest:
-    """A self-test there (``xdet.selftest.SelfTest``); ``"broken"`` is a failure."""
-
-    runtime: str
-    verdict: CpuVerdict
-    bound_lsb: int
-    agreement: GoldenDistance
-    exact_kernels: str | None
-    plain: GoldenDistance | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +296,7 @@ class OtherCpu:
     cpu: str
     emulated: bool
     simd: tuple[str, ...]  # instruction sets that numpy found in the process there
-    selftest: CpuSelfTest | None = None  # None also where the model holds no golden vector
+    selftest: SelfTest | None = None  # None also where the model holds no golden vector
     selftest_problem: str | None = None
     check: CpuCheck | None = None
     check_problem: str | None = None

@@ -12,7 +12,7 @@ from converters.convert import convert_to_bytes
 from converters.options import ConvertOptions
 from tests.xdet.checking.columns import PLAIN, RUNTIMES
 from xdet.checking.check import check
-from xdet.checking.other_cpus import plain, restored, told_check, told_selftest
+from xdet.checking.other_cpus import kept_of_check, plain, restored
 from xdet.checking.result import OtherCpu
 from xdet.checking.selftest import run_selftest
 
@@ -39,9 +39,9 @@ def checked(person_onnx: Path, embedded_tflite: Path, sample_pictures: list[Path
 @pytest.fixture(scope="module")
 def sound(person_onnx: Path, checked: CheckResult) -> list[dict[str, Any]]:
     """Two columns with what the self-test and the check really say, as JSON has them."""
-    selftest = {**plain(told_selftest(run_selftest(person_onnx))), "plain": PLAIN}
+    selftest = {**plain(run_selftest(person_onnx)), "plain": PLAIN}
     selftest["exact_kernels"] = "session.x64quantprecision"
-    column = {"emulated": True, "simd": ["X86_V2"], "selftest": selftest, "check": plain(told_check(checked))}
+    column = {"emulated": True, "simd": ["X86_V2"], "selftest": selftest, "check": plain(kept_of_check(checked))}
     return [{"cpu": cpu, **copy.deepcopy(column)} for cpu in ("Haswell", "Nehalem")]
 
 
