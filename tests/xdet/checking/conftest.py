@@ -1,4 +1,4 @@
-"""Fixtures about columns of other processors, shared by what reads and what shows them."""
+"""The embedded detector converted once, and fixtures about columns of other processors."""
 
 from __future__ import annotations
 
@@ -23,10 +23,17 @@ if TYPE_CHECKING:
     from xdet.checking.result import CheckResult
 
 
-@pytest.fixture(scope="module")
-def person_onnx(embedded_tflite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("columns") / "person.onnx"
-    path.write_bytes(convert_to_bytes(embedded_tflite, ConvertOptions()).model)
+@pytest.fixture(scope="session")
+def person_model(embedded_tflite: Path) -> bytes:
+    """The embedded detector, converted without options."""
+    return convert_to_bytes(embedded_tflite, ConvertOptions()).model
+
+
+@pytest.fixture(scope="session")
+def person_onnx(person_model: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in a file, into which nobody writes."""
+    path = tmp_path_factory.mktemp("person") / "person.onnx"
+    path.write_bytes(person_model)
     return path
 
 

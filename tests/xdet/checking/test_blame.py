@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import onnx
 import pytest
 
-from converters.convert import convert_to_bytes
-from converters.options import ConvertOptions
 from tests.xdet.checking import faults
 from tests.xdet.command import run_xdet
 from xdet.checking import blame as layered
@@ -29,15 +27,10 @@ RUNTIMES = "onnxruntime:cpu,litert:xnnpack,litert:builtin"
 MACS = 773_864_448  # of the embedded detector; docs/inspect.md
 
 
-@pytest.fixture(scope="module")
-def sound(embedded_tflite: Path) -> bytes:
-    return convert_to_bytes(embedded_tflite, ConvertOptions()).model
-
-
 @pytest.fixture
-def model(sound: bytes, tmp_path: Path) -> Path:
+def model(person_model: bytes, tmp_path: Path) -> Path:
     path = tmp_path / "person.onnx"
-    path.write_bytes(sound)
+    path.write_bytes(person_model)
     return path
 
 
@@ -110,11 +103,11 @@ def test_layers_that_cannot_be_compared_hide_nothing_else(
     assert text.endswith("INCOMPLETE, nothing failed (not compared: spread; layers were not compared)")
 
 
-def test_a_process_of_its_own_places_nodes_as_this_one_does(sound: bytes) -> None:
-    placed = place_here(sound, "cpu")
+def test_a_process_of_its_own_places_nodes_as_this_one_does(person_model: bytes) -> None:
+    placed = place_here(person_model, "cpu")
     assert placed is not None
     assert set(placed) == {"cpu"}
-    assert place_in_subprocess(sound, "cpu") == placed
+    assert place_in_subprocess(person_model, "cpu") == placed
 
 
 def test_the_operators_that_a_provider_leaves_to_the_cpu_are_named() -> None:
@@ -133,9 +126,9 @@ def test_the_command_tells_where_a_models_nodes_run(model: Path, embedded_tflite
     assert "is no ONNX file; convert it with xdet convert" in refused.stderr
 
 
-def test_a_model_that_cannot_be_loaded_has_no_placement(sound: bytes) -> None:
-    assert place_here(sound[:-100], "cpu") is None
-    assert place_in_subprocess(sound, "no-such-provider") is None
+def test_a_model_that_cannot_be_loaded_has_no_placement(person_model: bytes) -> None:
+    assert place_here(person_model[:-100], "cpu") is None
+    assert place_in_subprocess(person_model, "no-such-provider") is None
 
 
 def test_the_command_writes_a_page_with_the_command_that_repeats_it(
@@ -161,11 +154,13 @@ def test_a_page_that_cannot_be_written_is_refused_before_any_work(model: Path, e
 
 
 @pytest.mark.parametrize("option", ["--report", "--repro"])
-def test_what_is_checked_is_never_replaced(option: str, model: Path, embedded_tflite: Path, sound: bytes) -> None:
+def test_what_is_checked_is_never_replaced(
+    option: str, model: Path, embedded_tflite: Path, person_model: bytes
+) -> None:
     done = run_xdet(
         *("check", model.name, "--source", embedded_tflite, "--images", "no-such-folder", option, "./person.onnx"),
         folder=model.parent,
     )
     assert done.returncode == 2
     assert "'person.onnx' is a file that this command reads" in done.stderr
-    assert model.read_bytes() == sound
+    assert model.read_bytes() == person_model

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from converters.convert import convert_to_bytes
-from converters.options import ConvertOptions
 from converters.spec import Thresholds
 from tests.xdet.checking import faults
 from tests.xdet.command import ROOT, run_xdet
@@ -40,26 +38,19 @@ RUNTIMES = "onnxruntime:cpu,litert:xnnpack,litert:builtin"
 
 
 @pytest.fixture(scope="module")
-def model(embedded_tflite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("checked") / "person.onnx"
-    path.write_bytes(convert_to_bytes(embedded_tflite, ConvertOptions()).model)
-    return path
-
-
-@pytest.fixture(scope="module")
-def passed(model: Path, embedded_tflite: Path, sample_pictures: list[Path]) -> CheckResult:
-    return check(model, embedded_tflite, sample_pictures, runtimes=RUNTIMES + ",onnxruntime-unfused:cpu")
+def passed(person_onnx: Path, embedded_tflite: Path, sample_pictures: list[Path]) -> CheckResult:
+    return check(person_onnx, embedded_tflite, sample_pictures, runtimes=RUNTIMES + ",onnxruntime-unfused:cpu")
 
 
 def test_the_default_runtimes_are_onnx_runtime_the_kernels_of_litert_and_openvino_if_installed(
-    model: Path, embedded_tflite: Path, sample_pictures: list[Path]
+    person_onnx: Path, embedded_tflite: Path, sample_pictures: list[Path]
 ) -> None:
     seen: dict[str, int] = {}
 
     def progress(name: str, images: int) -> None:
         seen[name] = seen.get(name, 0) + images
 
-    result = check(model, embedded_tflite, sample_pictures, progress=progress)
+    result = check(person_onnx, embedded_tflite, sample_pictures, progress=progress)
     extra = ["openvino:cpu"] if find_spec("openvino") else []
     assert [run.name for run in result.runs] == ["onnxruntime:cpu", *extra]
     assert result.source_runs == ("litert:xnnpack", "litert:builtin", "litert:reference")
@@ -70,19 +61,21 @@ def test_the_default_runtimes_are_onnx_runtime_the_kernels_of_litert_and_openvin
     assert result.complete
 
 
-def test_slow_runtimes_see_two_images(model: Path, embedded_tflite: Path, sample_pictures: list[Path]) -> None:
+def test_slow_runtimes_see_two_images(person_onnx: Path, embedded_tflite: Path, sample_pictures: list[Path]) -> None:
     pictures = [*sample_pictures, *sample_pictures]
-    result = check(model, embedded_tflite, pictures, runtimes="onnx-reference,litert:xnnpack,litert:builtin")
+    result = check(person_onnx, embedded_tflite, pictures, runtimes="onnx-reference,litert:xnnpack,litert:builtin")
     assert [(run.name, run.images) for run in result.runs] == [("onnx-reference:numpy", 2)]
     assert planned_images("onnx-reference,litert:xnnpack,litert:builtin", "tflite", 4) == 10
     assert result.passed
 
 
 def test_slow_kernels_of_the_source_see_two_images_and_the_yardstick_has_them_all(
-    model: Path, embedded_tflite: Path, sample_pictures: list[Path]
+    person_onnx: Path, embedded_tflite: Path, sample_pictures: list[Path]
 ) -> None:
     pictures = [*sample_pictures, *sample_pictures]
-    result = check(model, embedded_tflite, pictures, runtimes=f"onnxruntime-unfused:cpu,litert:reference,{RUNTIMES}")
+    result = check(
+        person_onnx, embedded_tflite, pictures, runtimes=f"onnxruntime-unfused:cpu,litert:reference,{RUNTIMES}"
+    )
     assert result.source_runs == ("litert:reference", "litert:xnnpack", "litert:builtin")
     assert result.source_images == (2, 4, 4)
     assert result.yardstick is not None
@@ -111,7 +104,7 @@ def test_slow_kernels_see_all_images_where_the_yardstick_needs_them(
 
 
 def test_source_and_model_run_side_by_side_and_stand_in_the_order_in_which_they_are_named(
-    model: Path, embedded_tflite: Path, sample_pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+    person_onnx: Path, embedded_tflite: Path, sample_pictures: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both_run, run_source, run_finished = Barrier(2, timeout=60), runs.run_source, runs.run_finished
 
@@ -127,13 +120,13 @@ def test_source_and_model_run_side_by_side_and_stand_in_the_order_in_which_they_
     monkeypatch.setattr(all_runs, "run_finished", after_the_other(run_finished))
     trust_nothing_of("onnxruntime-unfused", monkeypatch)
     named = "litert:builtin,onnxruntime-unfused:cpu,onnxruntime:cpu"
-    result = check(model, embedded_tflite, sample_pictures[:1], runtimes=named)
+    result = check(person_onnx, embedded_tflite, sample_pictures[:1], runtimes=named)
     assert [run.name for run in result.runs] == ["onnxruntime-unfused:cpu", "onnxruntime:cpu"]
     assert result.complete
 
 
 def test_where_the_caller_is_interrupted_no_other_runtime_begins(
-    model: Path, embedded_tflite: Path, sample_pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+    person_onnx: Path, embedded_tflite: Path, sample_pictures: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first_runs, interrupted, begun = Event(), Event(), list[str]()
     closed: list[object] = []
@@ -160,15 +153,19 @@ def test_where_the_caller_is_interrupted_no_other_runtime_begins(
     monkeypatch.setattr(all_runs, "run_source", run_source)
     monkeypatch.setattr(all_runs, "run_finished", run_finished)
     with pytest.raises(KeyboardInterrupt):
-        check(model, embedded_tflite, sample_pictures[:1], runtimes=RUNTIMES)
+        check(person_onnx, embedded_tflite, sample_pictures[:1], runtimes=RUNTIMES)
     assert begun == ["builtin"]
 
 
 def test_a_missing_runtime_is_told_and_hides_nothing(
-    model: Path, embedded_tflite: Path, sample_pictures: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    person_onnx: Path,
+    embedded_tflite: Path,
+    sample_pictures: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("XDET_NODE_MODULES", str(tmp_path))
-    result = check(model, embedded_tflite, sample_pictures[:1], runtimes=f"onnxruntime-web,{RUNTIMES}")
+    result = check(person_onnx, embedded_tflite, sample_pictures[:1], runtimes=f"onnxruntime-web,{RUNTIMES}")
     (missing,) = [m for m in result.missing if m.asked]
     assert missing.name == "onnxruntime-web:wasm"
     assert "npm install onnxruntime-web" in missing.reason
@@ -183,7 +180,7 @@ def test_a_missing_runtime_is_told_and_hides_nothing(
     ids=["failed", "not installed"],
 )
 def test_a_default_runtime_that_fails_leaves_a_gap_and_one_that_is_not_installed_none(
-    model: Path,
+    person_onnx: Path,
     embedded_tflite: Path,
     monkeypatch: pytest.MonkeyPatch,
     error: RuntimeUnavailableError,
@@ -195,7 +192,7 @@ def test_a_default_runtime_that_fails_leaves_a_gap_and_one_that_is_not_installed
 
     monkeypatch.setattr(all_runs, "run_source", fail)
     black = np.zeros((8, 8, 3), np.uint8)
-    result = check(model, embedded_tflite, [black])
+    result = check(person_onnx, embedded_tflite, [black])
     assert {m.name for m in result.missing if m.reason == str(error)} == {
         "litert:xnnpack",
         "litert:builtin",
@@ -209,12 +206,12 @@ def trust_nothing_of(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_runtime_that_ends_its_process_is_told_and_hides_nothing(
-    model: Path, embedded_tflite: Path, sample_pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+    person_onnx: Path, embedded_tflite: Path, sample_pictures: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crashing = replace(table.RUNTIMES["onnxruntime"], trusted=(), module="tests.xdet.runtimes.crashing_runtime")
     monkeypatch.setitem(table.RUNTIMES, "onnxruntime", crashing)
     result = check(
-        model,
+        person_onnx,
         embedded_tflite,
         sample_pictures[:1],
         runtimes="onnxruntime:cpu,onnxruntime-unfused:cpu,litert:xnnpack,litert:builtin",
@@ -229,10 +226,10 @@ def test_a_runtime_that_ends_its_process_is_told_and_hides_nothing(
 
 
 def test_a_process_of_its_own_gives_what_this_one_gives(
-    model: Path, embedded_tflite: Path, monkeypatch: pytest.MonkeyPatch
+    person_onnx: Path, embedded_tflite: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = np.random.default_rng(1).integers(0, 256, (3, 224, 224, 3), np.uint8)
-    file = ModelFile(model, model.read_bytes(), "onnx")
+    file = ModelFile(person_onnx, person_onnx.read_bytes(), "onnx")
     asked = (RuntimeChoices("onnxruntime", "cpu", 1), runs.Work(images, (Thresholds(0.01), Thresholds(0.05, 0.4))))
     pair = open_pair(file, embedded_tflite)
     with runs.OpenRuntimes(pair) as opened:
@@ -248,10 +245,10 @@ def test_a_process_of_its_own_gives_what_this_one_gives(
 
 
 def test_an_error_in_a_process_of_its_own_comes_back_as_one_line(
-    model: Path, embedded_tflite: Path, monkeypatch: pytest.MonkeyPatch
+    person_onnx: Path, embedded_tflite: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trust_nothing_of("onnxruntime", monkeypatch)
-    pair = open_pair(model, embedded_tflite)
+    pair = open_pair(person_onnx, embedded_tflite)
     gone = ModelFile(Path("gone.onnx"), b"\x08\x09", "onnx")
     with (
         runs.OpenRuntimes(pair) as runtimes,
@@ -311,11 +308,11 @@ def test_every_cause_stands_in_the_decision_tree() -> None:
 
 
 def test_the_command_prints_the_verdict_and_writes_json(
-    model: Path, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
+    person_onnx: Path, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
 ) -> None:
     report = tmp_path / "check.json"
     source = ("--source", embedded_tflite, "--images", sample_pictures[0], "--runtimes", RUNTIMES)
-    result = run_xdet("check", model, *source, "--json", report)
+    result = run_xdet("check", person_onnx, *source, "--json", report)
     assert result.returncode == 0
     assert "xdet:" not in result.stderr  # LiteRT itself tells there that it has its delegate
     assert result.stdout.endswith("PASSED (not compared: spread)\n")
@@ -323,10 +320,10 @@ def test_the_command_prints_the_verdict_and_writes_json(
 
 
 def test_the_command_exits_with_1_when_a_part_fails(
-    model: Path, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
+    person_onnx: Path, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
 ) -> None:
     planted = tmp_path / "planted.onnx"
-    planted.write_bytes(faults.planted(model.read_bytes(), faults.one_weight_byte))
+    planted.write_bytes(faults.planted(person_onnx.read_bytes(), faults.one_weight_byte))
     source = ("--source", embedded_tflite, "--images", sample_pictures[0], "--runtimes", RUNTIMES)
     result = run_xdet("check", planted, *source)
     assert result.returncode == 1
@@ -335,10 +332,10 @@ def test_the_command_exits_with_1_when_a_part_fails(
 
 
 def test_the_command_exits_with_3_when_a_named_runtime_is_missing(
-    model: Path, embedded_tflite: Path, sample_pictures: list[Path]
+    person_onnx: Path, embedded_tflite: Path, sample_pictures: list[Path]
 ) -> None:
     source = ("--source", embedded_tflite, "--images", sample_pictures[0])
-    result = run_xdet("check", model, *source, "--runtimes", f"openvino:npu9,{RUNTIMES}")
+    result = run_xdet("check", person_onnx, *source, "--runtimes", f"openvino:npu9,{RUNTIMES}")
     assert result.returncode == 3
     assert "openvino:npu9 did not run:" in result.stdout
     assert result.stdout.splitlines()[-1].startswith("INCOMPLETE, nothing failed (not compared: spread;")
@@ -352,17 +349,19 @@ def test_the_command_exits_with_3_when_a_named_runtime_is_missing(
     ],
 )
 def test_what_part_spread_lacks_is_told(
-    runtimes: str, summary: str, model: Path, embedded_tflite: Path, sample_pictures: list[Path]
+    runtimes: str, summary: str, person_onnx: Path, embedded_tflite: Path, sample_pictures: list[Path]
 ) -> None:
-    parts = {part.part: part for part in check(model, embedded_tflite, sample_pictures[:1], runtimes=runtimes).parts}
+    parts = {
+        part.part: part for part in check(person_onnx, embedded_tflite, sample_pictures[:1], runtimes=runtimes).parts
+    }
     assert parts["spread"].status == "skipped"
     assert parts["spread"].summary.endswith(summary)
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_a_folder_in_place_of_a_list_is_a_usage_error(kind: type, model: Path, embedded_tflite: Path) -> None:
+def test_a_folder_in_place_of_a_list_is_a_usage_error(kind: type, person_onnx: Path, embedded_tflite: Path) -> None:
     with pytest.raises(UsageError, match=r"images must be a list of photographs, got 'photos'"):
-        check(model, embedded_tflite, kind("photos"))
+        check(person_onnx, embedded_tflite, kind("photos"))
 
 
 @pytest.mark.parametrize(
@@ -370,30 +369,30 @@ def test_a_folder_in_place_of_a_list_is_a_usage_error(kind: type, model: Path, e
     [("warp", "there is no runtime 'warp'"), ("keras:cpu", "keras:cpu runs neither ONNX files nor tflite sources")],
 )
 def test_runtimes_that_make_no_sense_are_usage_errors(
-    runtimes: str, message: str, model: Path, embedded_tflite: Path, sample_pictures: list[Path]
+    runtimes: str, message: str, person_onnx: Path, embedded_tflite: Path, sample_pictures: list[Path]
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        check(model, embedded_tflite, sample_pictures, runtimes=runtimes)
+        check(person_onnx, embedded_tflite, sample_pictures, runtimes=runtimes)
 
 
 def test_files_in_the_wrong_order_are_a_usage_error(
-    model: Path, embedded_tflite: Path, sample_pictures: list[Path]
+    person_onnx: Path, embedded_tflite: Path, sample_pictures: list[Path]
 ) -> None:
     with pytest.raises(UsageError, match=r"is tflite, expected an ONNX file made by xdet convert"):
-        check(embedded_tflite, model, sample_pictures)
+        check(embedded_tflite, person_onnx, sample_pictures)
     with pytest.raises(UsageError, match=r"is onnx, expected the source that .* was made of \(TFLite, "):
-        check(model, model, sample_pictures)
+        check(person_onnx, person_onnx, sample_pictures)
     with pytest.raises(UsageError, match="at least one photograph"):
-        check(model, embedded_tflite, [])
+        check(person_onnx, embedded_tflite, [])
 
 
 def test_a_damaged_source_is_a_model_error(
-    model: Path, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
+    person_onnx: Path, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
 ) -> None:
     cut = tmp_path / "cut.tflite"
     cut.write_bytes(embedded_tflite.read_bytes()[:5000])
     with pytest.raises(ModelError, match=r"cut\.tflite"):
-        check(model, cut, sample_pictures)
+        check(person_onnx, cut, sample_pictures)
 
 
 def test_the_packages_docstring_names_its_entry() -> None:
@@ -401,9 +400,9 @@ def test_the_packages_docstring_names_its_entry() -> None:
     assert "verdict.check" in checking.__doc__
 
 
-def test_arrays_are_told_apart_by_their_number(model: Path, embedded_tflite: Path) -> None:
+def test_arrays_are_told_apart_by_their_number(person_onnx: Path, embedded_tflite: Path) -> None:
     pictures = [np.full((8, 8, 3), level, np.uint8) for level in (0, 255)]
-    result = check(model, embedded_tflite, pictures, runtimes="onnxruntime:cpu,litert:xnnpack")
+    result = check(person_onnx, embedded_tflite, pictures, runtimes="onnxruntime:cpu,litert:xnnpack")
     assert result.images == ("<array 1>", "<array 2>")
 
 

@@ -141,11 +141,9 @@ def test_the_steps_of_several_outputs_stand_in_the_order_of_the_joined_head() ->
 
 
 def test_a_check_in_which_nothing_ran_says_so(
-    embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
+    person_onnx: Path, embedded_tflite: Path, sample_pictures: list[Path]
 ) -> None:
-    model = tmp_path / "model.onnx"
-    model.write_bytes(convert_to_bytes(embedded_tflite, ConvertOptions()).model)
-    result = check(model, embedded_tflite, sample_pictures[:1], runtimes="litert:xnnpack")
+    result = check(person_onnx, embedded_tflite, sample_pictures[:1], runtimes="litert:xnnpack")
     assert result.parts[2].summary == "no runtime of the finished model ran"
 
 

@@ -48,11 +48,6 @@ def photograph(sample_pictures: list[Path]) -> NDArray[np.uint8]:
     return resize_image(read_image(sample_pictures[0], honour_exif=True), 224, 224, "bilinear-antialias")[None]
 
 
-@pytest.fixture(scope="module")
-def embedded(embedded_tflite: Path) -> bytes:
-    return convert_to_bytes(embedded_tflite, ConvertOptions()).model
-
-
 @pytest.mark.parametrize(
     ("options", "layers", "local"),
     [
@@ -79,9 +74,9 @@ def test_honest_conversions_have_no_fault(
 
 
 def test_the_uint8_graph_holds_litert_s_integers_in_every_layer(
-    embedded: bytes, embedded_tflite: Path, photograph: NDArray[np.uint8]
+    person_model: bytes, embedded_tflite: Path, photograph: NDArray[np.uint8]
 ) -> None:
-    found = layers_of(embedded, embedded_tflite, np.concatenate([photograph, photograph[:, ::-1]]))
+    found = layers_of(person_model, embedded_tflite, np.concatenate([photograph, photograph[:, ::-1]]))
     assert {layer.accumulated.differing for layer in found.layers} == {0}
     assert [layer.operator for layer in found.layers][:3] == ["input", "QUANTIZE", "CONV_2D"]
     assert found.layers[-1].accumulated.values == 2 * 7 * 7 * 30
@@ -104,11 +99,11 @@ def test_the_uint8_graph_holds_litert_s_integers_in_every_layer(
 def test_a_fault_is_named_with_its_layer(
     fault: Callable[[onnx.GraphProto], None],
     tensor: str,
-    embedded: bytes,
+    person_model: bytes,
     embedded_tflite: Path,
     photograph: NDArray[np.uint8],
 ) -> None:
-    found = layers_of(edited(embedded, fault), embedded_tflite, photograph)
+    found = layers_of(edited(person_model, fault), embedded_tflite, photograph)
     assert found.first_fault is not None
     assert found.first_fault.tensor.endswith(tensor)
     assert found.first_fault.is_mistranslated
@@ -118,19 +113,19 @@ def test_a_fault_is_named_with_its_layer(
 
 
 def test_litert_s_other_kernels_are_one_code_away_in_a_layer_and_drift_from_there(
-    embedded: bytes, embedded_tflite: Path, photograph: NDArray[np.uint8]
+    person_model: bytes, embedded_tflite: Path, photograph: NDArray[np.uint8]
 ) -> None:
-    found = layers_of(embedded, embedded_tflite, photograph, witness=RuntimeChoices("litert", "reference"))
+    found = layers_of(person_model, embedded_tflite, photograph, witness=RuntimeChoices("litert", "reference"))
     assert found.first_fault is None
     assert max(layer.local.worst for layer in found.layers) == 1
     assert max(layer.accumulated.worst for layer in found.layers) > 1
 
 
-def test_a_source_of_another_format_is_refused(embedded: bytes, tmp_path: Path) -> None:
+def test_a_source_of_another_format_is_refused(person_model: bytes, tmp_path: Path) -> None:
     source = tmp_path / "person.onnx"
-    source.write_bytes(embedded)
+    source.write_bytes(person_model)
     with pytest.raises(UsageError, match="is onnx, expected the source that"):
-        layers_of(embedded, source, np.zeros((1, 224, 224, 3), np.uint8))
+        layers_of(person_model, source, np.zeros((1, 224, 224, 3), np.uint8))
 
 
 def test_a_source_of_another_model_is_told(embedded_tflite: Path, tmp_path: Path) -> None:
@@ -182,7 +177,7 @@ def softmax_within_one_code() -> bytes:
 
 
 def test_equal_values_on_both_sides_are_computed_once(
-    embedded: bytes, embedded_tflite: Path, photograph: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+    person_model: bytes, embedded_tflite: Path, photograph: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed: list[str] = []
 
@@ -191,7 +186,7 @@ def test_equal_values_on_both_sides_are_computed_once(
         return exact_codes(graph, twin, *rest)  # type: ignore[arg-type]  # handed on
 
     monkeypatch.setattr("xdet.checking.layers.exact_codes", counting)
-    found = layers_of(embedded, embedded_tflite, photograph)
+    found = layers_of(person_model, embedded_tflite, photograph)
     assert all(layer.accumulated.differing == 0 for layer in found.layers)
     assert len(computed) == len(found.layers)
 

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import pytest
 
-from converters.convert import convert_to_bytes
-from converters.options import ConvertOptions
 from converters.sources.tflite import reader
 from xdet.checking.check import check
 from xdet.runtimes import ort_session, subprocess_runtime, worker
@@ -25,11 +23,9 @@ pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
 
 
 def test_a_check_with_layers_opens_each_runtime_once_and_decodes_each_file_once(
-    embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    person_onnx: Path, embedded_tflite: Path, sample_pictures: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = convert_to_bytes(embedded_tflite, ConvertOptions()).model
-    path = tmp_path / "person.onnx"
-    path.write_bytes(model)
+    model = person_onnx.read_bytes()
     seen: Counter[str] = Counter()
 
     def counted(owner: Any, name: str, told: Callable[..., str]) -> None:
@@ -56,7 +52,7 @@ def test_a_check_with_layers_opens_each_runtime_once_and_decodes_each_file_once(
     counted(worker.Worker, "__init__", lambda *_: "subprocesses")
     worker.take_idle("xdet.runtimes.litert", None)  # ends what other tests left
     runtimes = "onnxruntime:cpu,litert:xnnpack,litert:builtin"
-    result = check(path, embedded_tflite, sample_pictures, runtimes=runtimes, layers=True)
+    result = check(person_onnx, embedded_tflite, sample_pictures, runtimes=runtimes, layers=True)
     assert result.passed
     assert result.layers is not None
     assert seen == {

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from converters.convert import convert_to_bytes
-from converters.options import ConvertOptions
 from tests.xdet.checking import faults
 from tests.xdet.checking.pages import COMMAND, HOSTILE, WHERE, read, section
 from xdet.checking.check import check
@@ -33,11 +31,12 @@ pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
 
 
 @pytest.fixture(scope="module")
-def failed(embedded_tflite: Path, sample_pictures: list[Path], tmp_path_factory: pytest.TempPathFactory) -> CheckResult:
+def failed(
+    person_model: bytes, embedded_tflite: Path, sample_pictures: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> CheckResult:
     """A model with a planted zero-point, checked with its layers."""
     model = tmp_path_factory.mktemp("page") / "person.onnx"
-    sound = convert_to_bytes(embedded_tflite, ConvertOptions()).model
-    model.write_bytes(faults.planted(sound, faults.zero_point_off_by_one))
+    model.write_bytes(faults.planted(person_model, faults.zero_point_off_by_one))
     runtimes = "onnxruntime:cpu,onnxruntime-unfused:cpu,litert:xnnpack,litert:builtin"
     return check(model, embedded_tflite, sample_pictures, runtimes=runtimes, layers=True)
 

@@ -35,18 +35,13 @@ pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
 RUNTIMES = "onnxruntime:cpu,litert:xnnpack,litert:builtin"
 
 
-@pytest.fixture(scope="module")
-def sound_model(embedded_tflite: Path) -> bytes:
-    return convert_to_bytes(embedded_tflite, ConvertOptions()).model
-
-
 @pytest.fixture
 def check_fault(
-    sound_model: bytes, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
+    person_model: bytes, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
 ) -> Callable[[faults.Edit], CheckResult]:
     def run(edit: faults.Edit) -> CheckResult:
         model = tmp_path / "planted.onnx"
-        model.write_bytes(faults.planted(sound_model, edit))
+        model.write_bytes(faults.planted(person_model, edit))
         return check(model, embedded_tflite, sample_pictures, runtimes=RUNTIMES)
 
     return run
@@ -189,11 +184,11 @@ class SuppressesAtEquality(OnnxRuntime):
 
 
 def test_a_runtime_that_suppresses_at_equality_is_named(
-    sound_model: bytes, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
+    person_model: bytes, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
 ) -> None:
     model = tmp_path / "model.onnx"
-    model.write_bytes(sound_model)
-    sound = open_onnxruntime(sound_model, file="m.onnx", choices=RuntimeChoices(threads=1))
+    model.write_bytes(person_model)
+    sound = open_onnxruntime(person_model, file="m.onnx", choices=RuntimeChoices(threads=1))
     stand_in = SuppressesAtEquality(sound._session, sound.document)
     stand_in.name = "stand-in:cpu"
     exact = an_overlap_of(stand_in, sample_pictures[0])
@@ -227,13 +222,13 @@ def an_overlap_of(runtime: OnnxRuntime, picture: Path) -> float:
 
 
 def test_a_model_of_another_source_is_named_and_nothing_else_is(
-    sound_model: bytes, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
+    person_model: bytes, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
 ) -> None:
     data = bytearray(embedded_tflite.read_bytes())
     data.append(0)  # behind the FlatBuffer: the same network in another file
     source, model = tmp_path / "source.tflite", tmp_path / "model.onnx"
     source.write_bytes(bytes(data))
-    model.write_bytes(sound_model)
+    model.write_bytes(person_model)
     result = check(model, source, sample_pictures[:1], runtimes=RUNTIMES)
     assert blamed(result, "static") == [("another-source", None)]
     assert [part.status for part in result.parts] == ["failed", "passed", "skipped", "passed"]

@@ -27,11 +27,6 @@ ROOT = Path(__file__).resolve().parents[3]
 VALUES = 64 * 56 * 56  # of the third convolution, at 224 x 224
 
 
-@pytest.fixture(scope="module")
-def sound(embedded_tflite: Path) -> bytes:
-    return convert_to_bytes(embedded_tflite, ConvertOptions()).model
-
-
 def conv3() -> Layer:
     none = Distance()
     return Layer(faults.CONV3, "CONV_2D", faults.CONV3, none, none, none, local_bound=0, kernel_bound=0, in_codes=True)
@@ -54,9 +49,9 @@ def run_repro(written: LayerRepro) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_sound_layer_gives_the_sources_codes(
-    sound: bytes, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
+    person_model: bytes, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
 ) -> None:
-    written = cut(sound, embedded_tflite, sample_pictures, tmp_path)
+    written = cut(person_model, embedded_tflite, sample_pictures, tmp_path)
     assert (written.differing, written.compared) == (0, VALUES)
     result, stored = run_repro(written)
     np.testing.assert_array_equal(result, stored)
@@ -64,9 +59,9 @@ def test_a_sound_layer_gives_the_sources_codes(
 
 
 def test_a_layer_at_fault_shows_its_fault_alone(
-    sound: bytes, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
+    person_model: bytes, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
 ) -> None:
-    broken = faults.planted(sound, faults.zero_point_off_by_one)
+    broken = faults.planted(person_model, faults.zero_point_off_by_one)
     written = cut(broken, embedded_tflite, sample_pictures, tmp_path)
     result, stored = run_repro(written)
     assert result.dtype == np.uint8
@@ -77,9 +72,9 @@ def test_a_layer_at_fault_shows_its_fault_alone(
 
 
 def test_the_model_holds_the_layers_operators_and_constants_alone(
-    sound: bytes, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
+    person_model: bytes, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
 ) -> None:
-    written = cut(sound, embedded_tflite, sample_pictures, tmp_path)
+    written = cut(person_model, embedded_tflite, sample_pictures, tmp_path)
     model = onnx.load(written.model)
     assert [node.op_type for node in model.graph.node] == [*["DequantizeLinear"] * 3, "Conv", "QuantizeLinear"]
     assert [value.name for value in model.graph.output] == [faults.CONV3]
@@ -89,13 +84,13 @@ def test_the_model_holds_the_layers_operators_and_constants_alone(
 
 
 def test_equal_requests_give_equal_bytes(
-    sound: bytes, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
+    person_model: bytes, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path
 ) -> None:
     bytes_of = []
     for name in ("a", "b"):
         folder = tmp_path / name
         folder.mkdir()
-        written = cut(sound, embedded_tflite, sample_pictures, folder)
+        written = cut(person_model, embedded_tflite, sample_pictures, folder)
         bytes_of.append((written.model.read_bytes(), written.values.read_bytes()))
     assert bytes_of[0] == bytes_of[1]
 
@@ -106,11 +101,11 @@ def test_the_values_lie_beside_the_model_and_another_suffix_is_refused() -> None
         values_path(Path("layer.txt"))
 
 
-@pytest.mark.parametrize("is_broken", [True, False], ids=["at fault", "sound"])
+@pytest.mark.parametrize("is_broken", [True, False], ids=["at fault", "person_model"])
 def test_the_command_writes_a_layer_where_one_is_at_fault(
-    sound: bytes, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path, *, is_broken: bool
+    person_model: bytes, embedded_tflite: Path, sample_pictures: list[Path], tmp_path: Path, *, is_broken: bool
 ) -> None:
-    model = faults.planted(sound, faults.zero_point_off_by_one) if is_broken else sound
+    model = faults.planted(person_model, faults.zero_point_off_by_one) if is_broken else person_model
     (tmp_path / "person.onnx").write_bytes(model)
     done = run_xdet(
         *("check", "person.onnx", "--source", embedded_tflite, "--images", sample_pictures[0]),

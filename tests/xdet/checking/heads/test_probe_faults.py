@@ -31,8 +31,8 @@ PAIR, TIES, CLASSES, ROWS, SCORES = (
 
 
 @pytest.fixture(scope="module")
-def one_class(embedded_tflite: Path) -> tuple[Path, bytes]:
-    return embedded_tflite, convert_to_bytes(embedded_tflite, ConvertOptions()).model
+def one_class(person_model: bytes, embedded_tflite: Path) -> tuple[Path, bytes]:
+    return embedded_tflite, person_model
 
 
 @pytest.fixture(scope="module")
