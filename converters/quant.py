@@ -7,12 +7,12 @@ even in float32, as ONNX QuantizeLinear and LiteRT's XNNPACK kernels do it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Codes = NDArray[np.int8] | NDArray[np.uint8] | NDArray[np.int32]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)
