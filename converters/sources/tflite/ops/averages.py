@@ -286,7 +286,7 @@ def reduce_extreme(context: ImportContext) -> None:
 def arg_max(context: ImportContext) -> None:
     """ARG_MAX over one constant axis: the first place of the largest code or number."""
     source, target = context.source, context.target
-    axis = context.source_axis(source, context.integers_of(1)[0])
+    axis = context.source_axis(source, int(context.constant_of(1).reshape(-1)[0]))
     places = context.node("ArgMax", [context.codes_of(source)], axis=context.axis(source, axis), keepdims=1)
     places = _without_axes(context, places, [axis])
     context.define(target, context.writer.op("Cast", [places], context.names[target], to=INT32))

@@ -279,7 +279,7 @@ def pack(context: ImportContext) -> None:
 def split(context: ImportContext) -> None:
     """SPLIT into equal parts."""
     source, parts = context.op.inputs[1], len(context.op.outputs)
-    source_axis = context.source_axis(source, context.integers_of(0)[0])
+    source_axis = context.source_axis(source, int(context.constant_of(0).reshape(-1)[0]))
     axis, size = context.axis(source, source_axis), context.shape(source)[source_axis]
     if size % parts:
         raise SourceFileError(f"{context.where} splits {size} values into {parts} equal parts")
