@@ -24,21 +24,13 @@ SOURCE = "source"
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Case:
-    """One model on one runtime with one number of threads.
+    """One model on one runtime with one number of threads."""
 
-    Attributes:
-        named: the file as the caller named it.
-        graph: ``"source"``, or the target it was converted for; empty where nothing was converted.
-        model: the file that runs, read once.
-        network: the same without its head: what is timed as the network.
-        choices: runtime, provider and threads, each of them named.
-    """
-
-    named: str
-    graph: str
-    model: ModelFile
-    network: ModelFile
-    choices: RuntimeChoices
+    named: str  # the file as the caller named it
+    graph: str  # "source", or the target it was converted for; empty where nothing was converted
+    model: ModelFile  # the file that runs, read once
+    network: ModelFile  # the same without its head: what is timed as the network
+    choices: RuntimeChoices  # runtime, provider and threads, each of them named
 
 
 def plan_cases(

@@ -105,59 +105,37 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Memory of a process that opens a model and runs it, in bytes of RAM (resident set).
+    """Memory of a process that opens a model and runs it, in bytes of RAM (resident set)."""
 
-    Attributes:
-        before_bytes: Python with numpy and xdet, before the runtime is loaded.
-        peak_bytes: the highest point of its life.
-    """
-
-    before_bytes: int
-    peak_bytes: int
+    before_bytes: int  # Python with numpy and xdet, before the runtime is loaded
+    peak_bytes: int  # the highest point of its life
 
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
     """One model on one runtime with one number of threads.
 
-    Attributes:
-        model: the file as the caller named it.
-        graph: ``"source"``, or the target it was converted for; empty where nothing was converted.
-        sha256: of the bytes that ran.
-        runtime: what ran it, such as ``"onnxruntime:cpu"``.
-        threads: threads inside an operator.
-        thresholds: what counted as a box.
-        read: reading and decoding one photograph.
-        resize: stretching it to the network's size.
-        network: pixels at network size -> raw head.
-        boxes: pixels at network size -> final boxes; None where no head is known.
-        images_per_s: photographs per second from file to boxes (without a head, to its raw values), as many at a time
-            as ``xdet detect`` works on.
-        coverage: MACs in integer kernels; None where the runtime does not tell.
-        memory: None where it was not measured.
-        network_ratio: the ``network`` time of the first model with as many threads, divided by this one's: above 1 this
-            one is faster. Where files were converted, the first is their source, or the first target where that was not
-            measured.
-        ratio: the same of ``boxes``; None where one has none.
-        operators: in order of execution, if they were asked for and the runtime tells them.
+    ``network_ratio`` is the ``network`` time of the first model with as many threads, divided by this one's: above 1
+    this one is faster. Where files were converted, the first is their source, or the first target where that was not
+    measured.
     """
 
-    model: str
-    graph: str
-    sha256: str
-    runtime: str
-    threads: int
-    thresholds: Thresholds
-    read: Spread
-    resize: Spread
-    network: Spread
-    boxes: Spread | None
-    images_per_s: float
-    coverage: Coverage | None
-    memory: Memory | None
+    model: str  # the file as the caller named it
+    graph: str  # "source", or the target it was converted for; empty where nothing was converted
+    sha256: str  # of the bytes that ran
+    runtime: str  # what ran it, such as "onnxruntime:cpu"
+    threads: int  # inside an operator
+    thresholds: Thresholds  # what counted as a box
+    read: Spread  # reading and decoding one photograph
+    resize: Spread  # stretching it to the network's size
+    network: Spread  # pixels at network size -> raw head
+    boxes: Spread | None  # pixels at network size -> final boxes; None where no head is known
+    images_per_s: float  # from file to boxes, without a head to raw values, as many at a time as xdet detect works on
+    coverage: Coverage | None  # MACs in integer kernels; None where the runtime does not tell
+    memory: Memory | None  # None where it was not measured
     network_ratio: Ratio
-    ratio: Ratio | None
-    operators: tuple[Operator, ...] = ()
+    ratio: Ratio | None  # the same of boxes; None where one has none
+    operators: tuple[Operator, ...] = ()  # in order of execution, if requested and the runtime tells them
 
     @property
     def head_s(self) -> float | None:
@@ -167,51 +145,29 @@ class CaseResult:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The computer, without its name.
+    """The computer, without its name."""
 
-    Attributes:
-        cpu: the processor's name; empty where the system does not tell.
-        flags: instruction sets that matter to integer networks, sorted; None where the system does not tell.
-        logical_cpus: that the system has.
-        usable_cpus: that this process may use.
-        system: operating system and architecture.
-        saturates: whether ONNX Runtime's fast int8 kernels saturate here, so that xdet chooses exact, slower ones.
-        versions: package -> version, of what took part.
-    """
-
-    cpu: str
-    flags: tuple[str, ...] | None
-    logical_cpus: int
-    usable_cpus: int
-    system: str
-    saturates: bool
-    versions: dict[str, str]
+    cpu: str  # the processor's name; empty where the system does not tell
+    flags: tuple[str, ...] | None  # instruction sets that matter to integer networks, sorted; None where not told
+    logical_cpus: int  # that the system has
+    usable_cpus: int  # that this process may use
+    system: str  # operating system and architecture
+    saturates: bool  # whether ONNX Runtime's fast int8 kernels saturate here, so that xdet chooses exact, slower ones
+    versions: dict[str, str]  # package -> version, of what took part
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """All that ``run_benchmark`` found.
-
-    Attributes:
-        options: what was asked.
-        machine: where.
-        images: how many photographs took part.
-        embedded_images: whether they were xdet's own samples.
-        results: in the order of models, runtimes, threads.
-        others_share: of all processors, what other programs took meanwhile, 0..1; None where it is not known.
-        notes: what could not be measured, and why.
-        int8_peak: multiply-accumulates per second of a large product of 8-bit matrices on one thread, where operators
-            were measured.
-    """
+    """All that ``run_benchmark`` measured."""
 
     options: BenchOptions
     machine: Machine
-    images: int
-    embedded_images: bool
-    results: tuple[CaseResult, ...]
-    others_share: float | None
-    notes: tuple[str, ...]
-    int8_peak: float | None = None
+    images: int  # how many photographs took part
+    embedded_images: bool  # whether they were xdet's own samples
+    results: tuple[CaseResult, ...]  # in the order of models, targets, runtimes, threads
+    others_share: float | None  # of all processors, what other programs took meanwhile, 0..1; None where not known
+    notes: tuple[str, ...]  # what could not be measured, and why
+    int8_peak: float | None = None  # multiply-accumulates per second of one thread, where operators were measured
 
     @property
     def is_noisy(self) -> bool:

@@ -161,21 +161,13 @@ def dtype_name(element: int) -> str | None:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Node:
-    """One operator of the graph.
+    """One operator of the graph."""
 
-    Attributes:
-        name: the file's, or that of its first output.
-        op: its type, such as ``"Conv"``.
-        inputs: value names; empty text where an optional input is absent.
-        outputs: value names.
-        attributes: by name, as Python numbers, texts (bytes decoded) and tuples.
-    """
-
-    name: str
-    op: str
-    inputs: tuple[str, ...]
+    name: str  # the file's, or that of its first output
+    op: str  # its type, such as "Conv"
+    inputs: tuple[str, ...]  # value names; empty text where an optional input is absent
     outputs: tuple[str, ...]
-    attributes: Mapping[str, Any]
+    attributes: Mapping[str, Any]  # by name, as Python numbers, texts (bytes decoded) and tuples
 
 
 class FinishedGraph:

@@ -54,21 +54,13 @@ FLOAT_RANGE = 100.0  # exp(100) is infinite in float32
 
 @dataclass(frozen=True, eq=False)
 class HeadEntry:
-    """Where a table of heads is let into a graph.
+    """Where a table of heads is let into a graph."""
 
-    Attributes:
-        value: name of the value that the table replaces.
-        perm: axes of the Transpose between it and ``head``; None where there is none.
-        scale: of the codes; None where the value is float32.
-        zero_point: int32 scalar; 0 for float32.
-        dtype: of the table.
-    """
-
-    value: str
-    perm: tuple[int, ...] | None
-    scale: np.float32 | None
-    zero_point: int
-    dtype: np.dtype[Any]
+    value: str  # name of the value that the table replaces
+    perm: tuple[int, ...] | None  # axes of the Transpose between it and the head; None where there is none
+    scale: np.float32 | None  # of the codes; None where the value is float32
+    zero_point: int  # 0 for float32
+    dtype: np.dtype[Any]  # of the table
 
     def levels(self) -> NDArray[np.float32]:
         """Every number that a raw head can hold, float32, rising; for float heads a choice of them, 0 inside."""

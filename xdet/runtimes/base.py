@@ -32,18 +32,11 @@ LONGEST = 1000  # characters of a vendor's message: compilers print whole graphs
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a runtime can do with the model it holds.
+    """What a runtime can do with the model it holds."""
 
-    Attributes:
-        thresholds: it takes any score and IoU threshold at run time; otherwise only a higher score.
-        max_detections: the most boxes per image that the model holds, or None where it sets no limit.
-        exact: the network runs in integer kernels that neither saturate nor fall back to float; False for a float
-            model.
-    """
-
-    thresholds: bool
-    max_detections: int | None
-    exact: bool
+    thresholds: bool  # it takes any score and IoU threshold at run time; otherwise only a higher score
+    max_detections: int | None  # the most boxes per image that the model holds, or None where it sets no limit
+    exact: bool  # the network runs in integer kernels that neither saturate nor fall back to float
 
 
 class Runtime(abc.ABC):
@@ -58,8 +51,8 @@ class Runtime(abc.ABC):
         batch: images per call of the back end, None for any number; ``detect`` takes any number in any case.
 
     Attributes:
-        turns: what a thread that shares the runtime holds while it calls ``detect``: a lock, or nothing where several may
-            call at the same time, and gain by it.
+        turns: what a thread that shares the runtime holds while it calls ``detect``: a lock, or nothing where several
+            may call at the same time, and gain by it.
     """
 
     def __init__(

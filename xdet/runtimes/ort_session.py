@@ -122,31 +122,19 @@ def resolve_provider(name: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SessionChoices:
-    """How a session is opened.
+    """How a session is opened."""
 
-    Attributes:
-        provider: full name of the execution provider.
-        threads: threads inside an operator; None leaves it to ``default_threads``.
-        exact_for: dtype of the activation codes whose fast kernels are replaced by exact ones (``inexact_codes``).
-        optimized_path: where to save the optimised graph, or None.
-        fuse: join DequantizeLinear, operator and QuantizeLinear into integer kernels; False computes each operator in
-            float32 between its pairs, as the standard says it.
-        record_placement: keep what ``OrtSession.placement`` tells.
-        device: of the provider, as ``available_providers`` names it, or its kind alone; None is the provider's choice.
-        provider_options: handed to the provider.
-        profile_prefix: how the path of the profile begins that ONNX Runtime writes (``OrtSession.end_profiling``); None
-            writes none.
-    """
-
-    provider: str = CPU
-    threads: int | None = None
-    exact_for: str | None = None
-    optimized_path: str | None = None
+    provider: str = CPU  # full name of the execution provider
+    threads: int | None = None  # inside an operator; None leaves it to default_threads
+    exact_for: str | None = None  # dtype of the activation codes that get exact kernels, see inexact_codes
+    optimized_path: str | None = None  # where to save the optimised graph
+    # Join DequantizeLinear, operator and QuantizeLinear into integer kernels; False computes each operator in float32
+    # between its pairs, as the standard says it.
     fuse: bool = True
-    record_placement: bool = False
-    device: str | None = None
-    provider_options: Mapping[str, str] = field(default_factory=dict)
-    profile_prefix: str | None = None
+    record_placement: bool = False  # keep what OrtSession.placement tells
+    device: str | None = None  # of the provider, as available_providers names it, or its kind; None is its own choice
+    provider_options: Mapping[str, str] = field(default_factory=dict)  # handed to the provider
+    profile_prefix: str | None = None  # how the path of ONNX Runtime's profile begins; None writes none
 
     def __post_init__(self) -> None:
         if self.provider == CPU and (self.device or self.provider_options):

@@ -56,28 +56,20 @@ def threads_of_one_network(workers: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeChoices:
-    """What a caller chooses; None leaves it to xdet or to the back end.
+    """What a caller chooses; None leaves it to xdet or to the back end."""
 
-    Attributes:
-        runtime: a name of ``xdet.runtimes.table.RUNTIMES``; None is the one for the file's format.
-        provider: execution provider of ONNX Runtime, kernels of LiteRT; None is the back end's usual one.
-        threads: threads inside an operator, at least 1; None is the back end's default.
-        workers: threads that will call the runtime, 1 to 64; with several, the default of ``threads`` leaves processors
-            for each of them.
-        provider_options: of ONNX Runtime's execution provider, as its documentation names them; handed on as they are.
-        device: of ONNX Runtime's execution provider, as ``xdet providers`` lists it; None is the provider's choice.
-        spec: of a source file, where its finished model describes it; None is what the file and its sidecar say.
-        source_options: what the caller says of a source file beside these; finished files describe themselves.
-    """
-
-    runtime: str | None = None
-    provider: str | None = None
-    threads: int | None = None
-    workers: int = 1
-    provider_options: Mapping[str, str] = field(default_factory=dict)
-    device: str | None = None
-    spec: DetectorSpec | None = None
-    source_options: SourceOptions | None = None
+    runtime: str | None = None  # a name of xdet.runtimes.table.RUNTIMES; None is the one for the file's format
+    provider: str | None = None  # execution provider of ONNX Runtime, kernels of LiteRT
+    threads: int | None = None  # inside an operator, at least 1
+    workers: int = (
+        1  # threads that call the runtime, 1 to 64; with several, the default of threads leaves room for each
+    )
+    provider_options: Mapping[str, str] = field(
+        default_factory=dict
+    )  # of ONNX Runtime's provider; handed on as they are
+    device: str | None = None  # of ONNX Runtime's execution provider, as xdet providers lists it
+    spec: DetectorSpec | None = None  # of a source, where its finished model describes it; else file and sidecar do
+    source_options: SourceOptions | None = None  # what the caller says of a source; finished files describe themselves
 
     def __post_init__(self) -> None:
         require_workers(self.workers)

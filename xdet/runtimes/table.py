@@ -32,45 +32,26 @@ DEFAULTS = RuntimeChoices()
 
 @dataclass(frozen=True, slots=True)
 class RuntimeRow:
-    """What is known of a runtime before it is opened. "Provider" is a provider, a device or a set of kernels.
+    """What is known of a runtime before it is opened. "Provider" is a provider, a device or a set of kernels."""
 
-    Attributes:
-        module: dotted name of the module behind the row.
-        package: the module that must be installed, whose distributions' versions reports name; "" where Python sees
-            none.
-        extra: of xdet, which installs the package; None where that is no extra's business.
-        formats: of the files it takes.
-        only: its providers, where they are always the same; the first is the usual one.
-        checked: providers that a check runs where no runtime is named.
-        trusted: providers that a check runs in this process; all others may crash, and run in a subprocess.
-        subprocess: it crashes on hostile files, so it always runs in a subprocess.
-        most_images: the most images that a check gives it, because it is slow; None for any number.
-        slow: the providers that ``most_images`` is for, where not for all; minutes per image on large networks.
-        deployed: products use it; a model card lists it.
-        takes_options: it takes ``provider_options`` and ``device``.
-        feeds_thresholds: it takes thresholds at run time; otherwise other thresholds need a copy frozen at them.
-        rounds_steps: providers that round every step of float32 arithmetic, as the standard says, so that the picture
-            inside a file for any size has the bits of xdet's own.
-        any_size: the resize rules that it takes inside files for photographs of any size.
-        suppresses_at_equality: providers that are documented to drop a box whose IoU *equals* the threshold.
-    """
-
-    module: str
-    package: str
-    extra: str | None = None
-    formats: tuple[str, ...] = ("onnx",)
-    only: tuple[str, ...] = ()
-    checked: tuple[str, ...] = ()
-    trusted: tuple[str, ...] = ()
-    subprocess: bool = False
-    most_images: int | None = None
-    slow: tuple[str, ...] = ()
-    deployed: bool = False
-    takes_options: bool = False
-    feeds_thresholds: bool = True
+    module: str  # dotted name of the module behind the row
+    package: str  # the module that must be installed, whose distributions reports name; "" where Python sees none
+    extra: str | None = None  # of xdet, which installs the package; None where that is no extra's business
+    formats: tuple[str, ...] = ("onnx",)  # of the files it takes
+    only: tuple[str, ...] = ()  # its providers, where they are always the same; the first is the usual one
+    checked: tuple[str, ...] = ()  # providers that a check runs where no runtime is named
+    trusted: tuple[str, ...] = ()  # providers that a check runs in this process; all others may crash
+    subprocess: bool = False  # it crashes on hostile files, so it always runs in a subprocess
+    most_images: int | None = None  # that a check gives it, because it is slow; None for any number
+    slow: tuple[str, ...] = ()  # the providers that most_images is for, where not for all: minutes per image
+    deployed: bool = False  # products use it; a model card lists it
+    takes_options: bool = False  # provider_options and device
+    feeds_thresholds: bool = True  # at run time; otherwise other thresholds need a copy frozen at them
+    # Providers that round every step of float32 arithmetic, as the standard says, so that the picture inside a file for
+    # any size has the bits of xdet's own.
     rounds_steps: tuple[str, ...] = ()
-    any_size: tuple[str, ...] = get_args(ResizeRule)
-    suppresses_at_equality: tuple[str, ...] = ()
+    any_size: tuple[str, ...] = get_args(ResizeRule)  # the rules that it takes inside files for photographs of any size
+    suppresses_at_equality: tuple[str, ...] = ()  # documented to drop a box whose IoU *equals* the threshold
 
     @property
     def usual(self) -> str:
