@@ -93,7 +93,12 @@ def compare_any_size(
         expected = f"at most {allowed}" if allowed else "none"
         differing = f"in {pixels_off:,} of {values:,} values, by up to {levels} of 255, expected {expected}"
         problems.insert(0, f"the picture inside the file differs from xdet's {differing}")
-    return AnySize(_note(count, pixels_off, values, levels, heads_off), _findings(run.name, problems))
+    note = _note(count, pixels_off, values, levels, heads_off)
+    if not problems:
+        return AnySize(note, ())
+    more = f"; {len(problems) - 1} more" if len(problems) > 1 else ""
+    finding = Finding("head", "resize", f"{run.name}: {problems[0]}{more}", runtime=run.name)
+    return AnySize(note, (finding,))
 
 
 def _moved(found: BatchDetections, boxes_xyxy: NDArray[np.float32], anchors: NDArray[np.int32]) -> str | None:
@@ -113,10 +118,3 @@ def _note(count: int, pixels_off: int, values: int, levels: int, heads_off: int)
         head = "head and boxes, too" if not heads_off else f"{heads_off:,} values of the raw head differ"
         return f"made the prepared picture of {shown}: 0 of {values:,} values differ; {head}"
     return f"made another picture of {shown}: {pixels_off:,} of {values:,} values differ, by at most {levels} of 255"
-
-
-def _findings(name: str, problems: Sequence[str]) -> tuple[Finding, ...]:
-    if not problems:
-        return ()
-    more = f"; {len(problems) - 1} more" if len(problems) > 1 else ""
-    return (Finding("head", "resize", f"{name}: {problems[0]}{more}", runtime=name),)

@@ -107,14 +107,14 @@ def _with_fault(parts: tuple[PartVerdict, ...], found: LayerComparison) -> tuple
     if fault is None:
         return parts
     part = "static" if fault.is_mistranslated else "exact"
-    finding = Finding(part, "layer", told_fault(fault, found.unit), layer=fault.tensor)  # type: ignore[arg-type]  # one of the two
+    finding = Finding(part, "layer", fault_text(fault, found.unit), layer=fault.tensor)  # type: ignore[arg-type]  # one of the two
     return tuple(
         replace(verdict, status="failed", findings=(*verdict.findings, finding)) if verdict.part == part else verdict
         for verdict in parts
     )
 
 
-def told_fault(layer: Layer, unit: str) -> str:
+def fault_text(layer: Layer, unit: str) -> str:
     """What the layer does, in one sentence."""
     if layer.is_mistranslated:
         codes = unit == "LSB"

@@ -142,7 +142,10 @@ def _judge(inputs: Inputs, ran: AllRuns, names: Sequence[str], tolerance: Tolera
     pair, runs = inputs.pair, ran.of_model
     static, proven = check_static(pair)
     heads = _compare_heads(pair, ran)
-    parts = (static, _judge_exact(inputs, ran, heads, tolerance), _judge_spread(inputs, ran, heads, tolerance))
+    exact = spread.judge_exact(heads.exact, heads.not_exact, heads.unit)
+    exact = tolerate_heads(exact, heads.exact.values(), tolerance)
+    apart = _judge_spread(inputs, ran, heads, tolerance)
+    exact, apart = (_with_diagnosis(inputs, part, runs, heads.witness) for part in (exact, apart))
     verdicts = judge_runs(runs, ran.of_probes, pair.document.spec)
     boxes = judge_heads(verdicts, gives_boxes=pair.document.spec.gives_boxes, has_thresholds=pair.has_thresholds)
     if ran.faults:
@@ -162,7 +165,7 @@ def _judge(inputs: Inputs, ran: AllRuns, names: Sequence[str], tolerance: Tolera
         images=tuple(names),
         unit=heads.unit,
         thresholds=inputs.thresholds[0],
-        parts=(*parts, judge_boxes(boxes, deviations, tolerance)),
+        parts=(static, exact, apart, judge_boxes(boxes, deviations, tolerance)),
         runs=tuple(_line(run, ran, heads, verdicts) for run in runs),
         source_runs=tuple(run.name for run in heads.all_sources),
         source_images=tuple(len(run.heads) for run in heads.all_sources),
@@ -240,22 +243,15 @@ def _other_numbers(pair: OpenedPair) -> str | None:
     return "the model was quantised at conversion: its head is not its float source's; compare accuracy with xdet eval"
 
 
-def _judge_exact(inputs: Inputs, ran: AllRuns, heads: _Heads, tolerance: Tolerance | None) -> PartVerdict:
-    part = spread.judge_exact(heads.exact, heads.not_exact, heads.unit)
-    return _with_diagnosis(inputs, tolerate_heads(part, heads.exact.values(), tolerance), ran.of_model, heads.witness)
-
-
 def _judge_spread(inputs: Inputs, ran: AllRuns, heads: _Heads, tolerance: Tolerance | None) -> PartVerdict:
     pair, runs = inputs.pair, ran.of_model
     if pair.document.dequantize:
-        part = judge_unrounded(pair, inputs.pixels, runs, heads.near, inputs.runtimes)
-    else:
-        reason = heads.uncompared or pair.no_yardstick or _no_yardstick(inputs.runtimes, ran.missing)
-        distances = [d for name, d in heads.near.items() if d is not None and name not in heads.exact]
-        limits = heads.limits if runs else None
-        part = spread.judge_spread(distances, limits, heads.unit, reason if runs else NOTHING_RAN)
-        part = tolerate_heads(part, distances, tolerance)
-    return _with_diagnosis(inputs, part, runs, heads.witness)
+        return judge_unrounded(pair, inputs.pixels, runs, heads.near, inputs.runtimes)
+    reason = heads.uncompared or pair.no_yardstick or _no_yardstick(inputs.runtimes, ran.missing)
+    distances = [d for name, d in heads.near.items() if d is not None and name not in heads.exact]
+    limits = heads.limits if runs else None
+    part = spread.judge_spread(distances, limits, heads.unit, reason if runs else NOTHING_RAN)
+    return tolerate_heads(part, distances, tolerance)
 
 
 def _no_yardstick(runtimes: OpenRuntimes, missing: Sequence[MissingRuntime]) -> str:

@@ -46,17 +46,18 @@ def check_to_junit(result: CheckResult) -> str:
         "errors": counts["error"],
         "skipped": counts["skipped"],
     }
+    # ``printable`` escapes the characters that XML forbids, which ElementTree does not
     root = ET.Element("testsuites", {"name": "xdet check", **totals})
-    suite = ET.SubElement(root, "testsuite", {"name": _xml(f"xdet check: {result.model}"), **totals})
+    suite = ET.SubElement(root, "testsuite", {"name": printable(f"xdet check: {result.model}"), **totals})
     for case in cases:
-        group = _xml(f"{result.model}.{case.group}")
-        entry = ET.SubElement(suite, "testcase", {"classname": group, "name": _xml(case.name)})
+        group = printable(f"{result.model}.{case.group}")
+        entry = ET.SubElement(suite, "testcase", {"classname": group, "name": printable(case.name)})
         if case.outcome is not None:
-            outcome = ET.SubElement(entry, case.outcome, {"message": _xml(case.message)})
-            outcome.text = "\n".join(map(_xml, case.text.split("\n")))
+            outcome = ET.SubElement(entry, case.outcome, {"message": printable(case.message)})
+            outcome.text = "\n".join(map(printable, case.text.split("\n")))
         elif case.message:
-            ET.SubElement(entry, "system-out").text = _xml(case.message)
-    ET.SubElement(suite, "system-out").text = _xml(
+            ET.SubElement(entry, "system-out").text = printable(case.message)
+    ET.SubElement(suite, "system-out").text = printable(
         f"{result.model} ({result.model_sha256}) against {result.source} ({result.source_sha256}): "
         f"{verdict_text(result)}"
     )
@@ -110,8 +111,3 @@ def _failed_or(group: str, name: str, wrong: list[str], message: str) -> _Case:
     if wrong:
         return _Case(group, name, "failure", wrong[0].split("\n")[0], "\n".join(wrong))
     return _Case(group, name, None, message)
-
-
-def _xml(text: str) -> str:
-    """The escaping of XML that ElementTree does not do: characters that XML forbids are shown escaped."""
-    return printable(text)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from xdet.checking.blame import IMAGES, told_fault
+from xdet.checking.blame import IMAGES, fault_text
 from xdet.checking.heads.spread import FLOAT_BOUND, ONNX_MODEL, distance
 from xdet.checking.layers import compare_layers, half_values
 from xdet.checking.result import Finding, PartVerdict
@@ -46,7 +46,7 @@ def judge_unrounded(
         return PartVerdict("spread", "skipped", f"its layers could not be compared: {error}")
     findings = list(_apart(runs, half_bound(pair) or FLOAT_BOUND))
     if found.first_fault is not None:
-        message = told_fault(found.first_fault, found.unit)
+        message = fault_text(found.first_fault, found.unit)
         findings.append(Finding("spread", "layer", message, layer=found.first_fault.tensor))
     worst = max(float(layer.local.worst) for layer in found.layers)
     message = (

@@ -165,7 +165,7 @@ class _Comparing:
         if found.scales.shape == rule.shape:
             wrong = np.abs(found.scales - choices[0]) > room * choices[0]
             rule = np.asarray(np.where(wrong, rule, found.scales), np.float32)
-        context.fault("scale", layer, f"scale of the {self.title(role)}: {told_scales(rule, found.scales)}")
+        context.fault("scale", layer, f"scale of the {self.title(role)}: {scales_text(rule, found.scales)}")
         return rule
 
     def _numbers(
@@ -220,7 +220,7 @@ def _differ(found: NDArray[Any], wanted: NDArray[Any], room: NDArray[Any] | None
     return differing & ~(np.abs(found.astype(np.float64) - wanted.astype(np.float64)) <= room)
 
 
-def told_scales(expected: NDArray[np.float32], found: NDArray[Any]) -> str:
+def scales_text(expected: NDArray[np.float32], found: NDArray[Any]) -> str:
     """Two lists of scales that differ, in words."""
     if expected.shape != found.shape:
         return f"expected {expected.size} numbers, found {found.size}"

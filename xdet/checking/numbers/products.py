@@ -69,24 +69,20 @@ def _compare_geometry(context: Comparison, product: Product, node: Node, padded:
         context.uncompared.append(f"padding of {layer!r}")
         return
     window = {"kernel_shape": product.kernel.shape[2:], "strides": found["strides"], "dilations": found["dilations"]}
-    pads = added([actual_pads(node, _behind(product.size, padded), window), padded])
+    (height, width), (top, left, bottom, right) = product.size, padded
+    size = height + top + bottom, width + left + right
+    pads = added([actual_pads(node, size, window), padded])
     compare_pads(context, layer, product.pads, pads)
-
-
-def _behind(size: Sequence[int], pads: Pads) -> tuple[int, int]:
-    """Height and width of a picture with a padding."""
-    top, left, bottom, right = pads
-    return size[0] + top + bottom, size[1] + left + right
 
 
 def compare_pads(context: Comparison, layer: str, expected: Pads, found: Pads) -> None:
     """Compare top, left, bottom and right."""
     context.compared += 4
     if found != expected:
-        context.fault("padding", layer, told_pads(layer, expected, found))
+        context.fault("padding", layer, pads_text(layer, expected, found))
 
 
-def told_pads(layer: str, expected: Pads, found: Pads) -> str:
+def pads_text(layer: str, expected: Pads, found: Pads) -> str:
     """Two paddings that differ, in words."""
     return f"padding of {layer!r} (top, left, bottom, right): expected {expected}, found {found}"
 
@@ -110,7 +106,7 @@ def pool_fault(pool: Pool, layer: str, node: Node, size: Sequence[int]) -> tuple
     pads = actual_pads(node, size, expected)
     if pool.pads is None or pads == pool.pads:
         return None
-    return "padding", told_pads(layer, pool.pads, pads)
+    return "padding", pads_text(layer, pool.pads, pads)
 
 
 def compare_limits(context: Comparison, layer: str, limits: tuple[float | None, float | None], node: Node) -> None:
