@@ -24,28 +24,16 @@ NOISY = 0.05  # of all processors
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """How a benchmark is run.
+    """How a benchmark is run."""
 
-    Attributes:
-        threads: threads inside an operator; each model runs once on each number.
-        blocks: how often every case has its turn.
-        block_s: seconds of measured calls per turn and kind of call, at least ``LEAST_CALLS`` of them.
-        pictures_per_block: photographs per turn that go the whole way from file to boxes.
-        score_threshold: a box needs a score above it; None is each model's own.
-        memory: also start a process per case that tells its peak memory.
-        targets: what to convert each model for, which must be sources then; the results are measured beside their
-            source.
-        profile: also measure the operators of what runs on ONNX Runtime's CPU provider.
-    """
-
-    threads: tuple[int, ...] = (1,)
-    blocks: int = 5
-    block_s: float = 0.25
-    pictures_per_block: int = 32
-    score_threshold: float | None = None
-    memory: bool = True
-    targets: tuple[Target, ...] = ()
-    profile: bool = False
+    threads: tuple[int, ...] = (1,)  # inside an operator; each model runs once on each number
+    blocks: int = 5  # how often every case has its turn
+    block_s: float = 0.25  # seconds of measured calls per turn and kind of call, at least blocks.LEAST_CALLS of them
+    pictures_per_block: int = 32  # photographs per turn that go the whole way from file to boxes
+    score_threshold: float | None = None  # a box needs a score above it; None is each model's own
+    memory: bool = True  # also start a process per case that tells its peak memory
+    targets: tuple[Target, ...] = ()  # what to convert each model for, which must be a source; measured beside it
+    profile: bool = False  # also measure the operators of what runs on ONNX Runtime's CPU provider
 
     def __post_init__(self) -> None:
         if not self.threads or len(set(self.threads)) < len(self.threads):

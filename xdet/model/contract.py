@@ -33,11 +33,7 @@ RUNS_GRAPH = "which runs a graph of its own"
 
 
 def require_contract_graph(model: bytes, file: str) -> None:
-    """Refuse a graph with more than the contract allows, naming what it holds, ten faults at most.
-
-    Args:
-        model: an ONNX file's bytes.
-        file: its name, for messages.
+    """Refuse an ONNX file's graph with more than the contract allows, naming what it holds, ten faults at most.
 
     Raises:
         ModelError: it holds such a thing, or is no protobuf message.
@@ -56,8 +52,7 @@ def require_contract_graph(model: bytes, file: str) -> None:
 def holds_graphs(model: bytes) -> bool:
     """Whether operators run graphs of their own, or functions: whoever optimises such a file may run it, and for ever.
 
-    Args:
-        model: an ONNX file's bytes; where they are not understood, it may.
+    Where an ONNX file's bytes are not understood, they may.
     """
     try:
         return any(fault == "functions" or fault.endswith(RUNS_GRAPH) for fault in _faults(memoryview(model)))

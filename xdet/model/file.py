@@ -17,17 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ModelFile:
-    """A model's bytes and where they came from.
+    """A model's bytes and where they came from."""
 
-    Attributes:
-        path: the file, as the caller named it; a source's sidecar lies beside it.
-        data: its bytes; the beginning where no format is known.
-        format: ``converters.sources.FINISHED``, a row of its ``SOURCES``, or None where no format is known.
-    """
-
-    path: Path
-    data: bytes
-    format: str | None
+    path: Path  # the file, as the caller named it; a source's sidecar lies beside it
+    data: bytes  # its bytes; the beginning where no format is known
+    format: str | None  # FINISHED or a row of SOURCES, both of converters.sources; None where no format is known
 
     @property
     def is_finished(self) -> bool:

@@ -36,10 +36,6 @@ class CompiledRuntime(FinishedModelRuntime):
     """A finished model that is compiled for a set of outputs; for one thread at a time.
 
     Subclasses give ``_program``, ``_errors`` and the two constants.
-
-    Args:
-        model: the ONNX file.
-        choices: runtime and provider, named, and the threads inside an operator.
     """
 
     TITLE: ClassVar[str]

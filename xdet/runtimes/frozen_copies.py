@@ -39,11 +39,7 @@ def open_at(
 
     A file whose thresholds its maker froze keeps them: ``require_thresholds`` refuses others.
 
-    Args:
-        model: finished or source.
-        choices: where and how it runs.
-        choose: the thresholds, once it is known what the model holds.
-        subprocess: as for ``open_model``.
+    ``choose`` gives the thresholds, once it is known what the model holds.
 
     Raises:
         XdetError: as ``open_model``; whatever ``choose`` raises.

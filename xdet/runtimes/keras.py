@@ -28,13 +28,7 @@ ERRORS = (ValueError, TypeError, RuntimeError, MemoryError)
 
 
 class KerasRuntime(SourceRuntime):
-    """A Keras network, open on TensorFlow's CPU kernels; for one thread at a time.
-
-    Args:
-        model: the file.
-        network: loaded of it by ``converters.sources.keras``, which scanned it first.
-        spec: what turns its head into boxes.
-    """
+    """A Keras network that was scanned and loaded, open on TensorFlow's CPU kernels; for one thread at a time."""
 
     def __init__(self, model: ModelFile, network: LoadedKeras, spec: DetectorSpec) -> None:
         super().__init__(model, name="keras:cpu", spec=spec, batch=None, exact=False)

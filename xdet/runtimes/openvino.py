@@ -29,12 +29,7 @@ ERRORS = (RuntimeError, ValueError, TypeError, MemoryError)
 
 
 class OpenVinoRuntime(FinishedModelRuntime):
-    """A finished model, compiled for one of OpenVINO's devices; for one thread at a time.
-
-    Args:
-        model: the ONNX file.
-        choices: ``provider`` is a device as OpenVINO names it, in any case, None the CPU.
-    """
+    """A finished model, compiled for one of OpenVINO's devices; for one thread at a time."""
 
     def __init__(self, model: ModelFile, choices: RuntimeChoices) -> None:
         document = read_document(model.data, file=model.file)

@@ -67,17 +67,11 @@ RUNTIME_ERRORS = ("DeviceReset", "EPFail", "EngineError", "ModelLoadCanceled", "
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """An execution provider that can be chosen here.
+    """An execution provider that can be chosen here."""
 
-    Attributes:
-        name: ONNX Runtime's full name.
-        short: the name to type.
-        devices: its devices, where ONNX Runtime tells them.
-    """
-
-    name: str
-    short: str
-    devices: tuple[str, ...]
+    name: str  # ONNX Runtime's full name
+    short: str  # the name to type
+    devices: tuple[str, ...]  # where ONNX Runtime tells them
 
 
 def available_providers() -> tuple[Provider, ...]:
@@ -153,12 +147,9 @@ class TensorInfo:
 
 
 class OrtSession:
-    """An open model.
+    """An open model: its bytes, and how it was opened.
 
     Attributes:
-        file: its name, for messages.
-        model: its bytes.
-        choices: how it was opened.
         inputs: required inputs.
         optional_inputs: names of inputs that have a default.
         outputs: outputs in the graph's order.

@@ -45,15 +45,10 @@ class SubprocessEndedError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Message:
-    """What goes there or comes back.
+    """What goes there or comes back."""
 
-    Attributes:
-        fields: what JSON can hold.
-        arrays: of any numeric dtype, by name.
-    """
-
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)  # what JSON can hold
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # of any numeric dtype, by name
 
 
 class Worker:
@@ -80,11 +75,7 @@ class Worker:
         self.stop = weakref.finalize(self, _end, self._process, self._stderr, self._owner)
 
     def ask(self, message: Message, *, longest_s: float | None = None) -> Message:
-        """Send a message and wait for its answer.
-
-        Args:
-            message: what the function is called with.
-            longest_s: after so many seconds the subprocess is killed.
+        """Send a message and wait for its answer; after ``longest_s`` seconds the subprocess is killed.
 
         Raises:
             SubprocessEndedError: it gave no answer.
