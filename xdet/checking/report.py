@@ -76,7 +76,13 @@ CHANGE_CAUSES = {
     "layer": "a layer is further off than kernels may be",
     "head": "not from its own head",
 }
-UNSTATED = "give them (--config, --anchors, --anchor-unit, --classes, --rescaling, --resize), or a sidecar"
+# What states a fact of the source, by the names of CheckResult.uncompared.
+STATED_BY = {
+    "anchors": "--anchors with --anchor-unit",
+    "classes": "--classes",
+    "rescaling": "--rescaling",
+    "resize": "--resize",
+}
 MOST_LINES = 12  # of changes on a terminal; the JSON has all
 STRIPS = ("accumulated", "local", "kernel")
 
@@ -219,7 +225,8 @@ def _lead(result: CheckResult) -> Iterator[Inline]:
     if result.output_uncompared:
         yield f"NOT COMPARED: the output of the two: {result.output_uncompared}"
     if result.uncompared:
-        yield f"NOT COMPARED: {', '.join(result.uncompared)}: the source states none; {UNSTATED}"
+        options = ", ".join(STATED_BY[name] for name in result.uncompared)
+        yield f"NOT COMPARED: {', '.join(result.uncompared)}: the source states none; give {options}, or a sidecar"
     if result.tolerance is not None:
         yield f"TOLERANCE: {tolerance_text(result.tolerance, result.unit)}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,7 +97,12 @@ def test_what_nobody_states_of_the_source_is_said_at_the_top_and_options_state_i
     pictures = sample_pictures[:1]
     silent = check(model, source, pictures, runtimes="onnxruntime:cpu")
     assert silent.uncompared == ("anchors", "classes", "resize")
-    assert check_text(silent).splitlines()[1].startswith("NOT COMPARED: anchors, classes, resize: the source")
+    assert check_text(silent).splitlines()[1] == (
+        "NOT COMPARED: anchors, classes, resize: the source states none; "
+        "give --anchors with --anchor-unit, --classes, --resize, or a sidecar"
+    )
+    only = check_text(replace(silent, uncompared=("resize",))).splitlines()[1]
+    assert only == "NOT COMPARED: resize: the source states none; give --resize, or a sidecar"
     assert check_text(silent).splitlines()[-1] == "PASSED (not compared: spread, anchors, classes, resize)"
     source_options = describing_options(anchors=small, anchor_unit="cell", classes="car", resize="bilinear")
     told = check(model, source, pictures, runtimes="onnxruntime:cpu", source_options=source_options)
