@@ -243,10 +243,7 @@ class _Comparing:
         same = all(np.array_equal(own[name], theirs[name]) for name in own)
         for layer in self._shared:
             here, there, name = own[layer.twin], held[layer.source.name], layer.source.name
-            if layer.in_codes:
-                local = self._exact(layer.twin, theirs)
-            else:
-                local = self._cut(layer.twin, self._read(layer, theirs, held))
+            local = self._exact(layer.twin, theirs) if layer.in_codes else self._computed(layer, theirs, held)
             found: list[Any] = [layer.distance(here, there), layer.distance(local, there, self._reach(layer, held))]
             if self._graph is not None:
                 kernel = local if same and layer.in_codes else self._exact(layer.twin, own)
@@ -267,10 +264,15 @@ class _Comparing:
             named = layer.source.name, layer.source.operator, layer.twin
             yield Layer(*named, accumulated, local, kernel, bound, slack, layer.in_codes)
 
-    def _read(self, layer: _Shared, theirs: Values, held: Mapping[str, NDArray[Any]]) -> Values:
-        """What a layer is given: of tensors that share a twin (a QUANTIZE that is left out), the one that it reads."""
+    def _computed(self, layer: _Shared, theirs: Values, held: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """What ONNX Runtime makes of what a layer reads.
+
+        Of tensors that share a twin (a QUANTIZE that is left out) that is the one that it reads. The QUANTIZE itself
+        gives what it reads: the operator in front may have saturated in the source.
+        """
         reads = [other for other in self._shared if other.source.name in layer.source.reads and other.source.quant]
-        return theirs | {other.twin: other.to_graph(held[other.source.name]) for other in reads}
+        read = {other.twin: other.to_graph(held[other.source.name]) for other in reads}
+        return read[layer.twin] if layer.twin in read else run_layer(self._model, layer.twin, theirs | read)[2]
 
     def _reach(self, layer: _Shared, held: Mapping[str, NDArray[Any]]) -> float:
         """The largest number in front of a layer: a difference may be as far off as its operands' float16 lets it."""
@@ -284,10 +286,6 @@ class _Comparing:
         if inexact:
             self._inexact.add(twin)
         return codes
-
-    def _cut(self, twin: str, given: Values) -> NDArray[Any]:
-        """What ONNX Runtime makes of given values in front of ``twin``."""
-        return run_layer(self._model, twin, given)[2]
 
 
 def _shared(pair: OpenedPair, least_bound: int) -> tuple[tuple[_Shared, ...], dict[str, str]]:

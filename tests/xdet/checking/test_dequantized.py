@@ -14,6 +14,7 @@ from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
 from converters.spec import Rescaling
 from tests.converters.sources.onnx.networks import yolo_v8
+from tests.converters.sources.tflite.builder import TfliteBuilder
 from tests.converters.sources.tflite.cases import build_case
 from tests.converters.sources.tflite.networks import tiny_yolo_v2_relu
 from xdet.checking.check import check
@@ -94,6 +95,29 @@ def test_a_weight_that_was_scaled_fails_static_and_spread_at_its_layer(
     assert fault is not None
     assert fault.tensor in {finding.layer for finding in result.findings if finding.part == "spread"}
     assert replace(result, layers=None).passed is False
+
+
+def test_a_sum_that_saturates_in_the_source_is_no_fault_of_the_quantize_behind_it(
+    tmp_path: Path, sample_pictures: list[Path]
+) -> None:
+    """The sum ends at 0.77 in the source; the QUANTIZE, which the float network leaves out, reaches 2.55."""
+    source, model, b = tmp_path / "net.tflite", tmp_path / "net.onnx", TfliteBuilder()
+    shape = (1, 16, 16, 3)
+    pixels = b.input("image", shape, "uint8", 1 / 255, 0)
+    codes = b.op("QUANTIZE", [pixels], shape, "int8", 1 / 255, -128, name="codes")
+    doubled = b.op("ADD", [codes, codes], shape, "int8", 0.003, -128, name="doubled")
+    wide = b.op("QUANTIZE", [doubled], shape, "int8", 0.01, -128, name="wide")
+    again = b.op("ADD", [wide, codes], shape, "int8", 0.02, -128, name="again")
+    source.write_bytes(b.build([b.op("DEQUANTIZE", [again], shape, "float32", name="y")]))
+    said = SourceOptions(head="none", resize="bilinear")
+    model.write_bytes(convert_to_bytes(source, ConvertOptions(source=said, dequantize=True)).model)
+    result = check(model, source, sample_pictures[:1], runtimes=RUNTIMES, source_options=said, layers=True)
+    assert result.findings == ()
+    assert result.layers is not None
+    layers = {layer.tensor: layer for layer in result.layers.layers}
+    assert layers["wide"].onnx == layers["doubled"].onnx  # which the float network does not saturate
+    assert layers["wide"].local.worst <= 1
+    assert layers["wide"].accumulated.worst > 50
 
 
 @pytest.mark.shared
