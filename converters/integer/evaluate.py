@@ -24,7 +24,7 @@ class NotEvaluatedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class GraphValues:
     """What a walk gives."""
 
     values: Mapping[str, Value]  # name -> value, of those that were asked for
@@ -35,7 +35,7 @@ class Evaluation:
 
 def evaluate(
     graph: ir.Graph, feeds: Mapping[str, NDArray[Any]], wanted: Iterable[str], *, rounding: Rounding | None = None
-) -> Evaluation:
+) -> GraphValues:
     """Compute values of a graph.
 
     Args:
@@ -66,7 +66,7 @@ def evaluate(
             for value in node.inputs:
                 if value is not None and last_use[str(value.name)] is node and value.name not in names:
                     values.pop(str(value.name), None)
-    return Evaluation({name: values[name] for name in names}, tuple(inexact))
+    return GraphValues({name: values[name] for name in names}, tuple(inexact))
 
 
 def _needed(graph: ir.Graph, wanted: set[str], fed: set[str]) -> list[ir.Node]:

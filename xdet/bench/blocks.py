@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.spec import DetectorSpec
-    from xdet.bench.cases import Case
+    from xdet.bench.cases import BenchCase
     from xdet.bench.records import BenchOptions
     from xdet.pictures.preparation import Prepared
     from xdet.runtimes.base import Runtime
@@ -56,7 +56,7 @@ class Samples:
     calls: dict[str, int] = field(default_factory=dict)  # per turn, by kind; fixed in the first one
 
 
-def require_sound_case(case: Case) -> None:
+def require_sound_case(case: BenchCase) -> None:
     """Run a file once in a subprocess if hostile files crash its runtime: it is timed in this process, without pipes.
 
     Raises:
@@ -70,7 +70,7 @@ def require_sound_case(case: Case) -> None:
         runtime.head(image.as_fed(np.zeros((runtime.batch or 1, *image.shape), np.uint8)))
 
 
-def run_block(case: Case, images: Sequence[Path], options: BenchOptions, samples: Samples) -> None:
+def run_block(case: BenchCase, images: Sequence[Path], options: BenchOptions, samples: Samples) -> None:
     """Give a case its turn and add what it took to ``samples``.
 
     Raises:

@@ -23,7 +23,7 @@ SOURCE = "source"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Case:
+class BenchCase:
     """One model on one runtime with one number of threads."""
 
     named: str  # the file as the caller named it
@@ -41,7 +41,7 @@ def plan_cases(
     *,
     targets: Sequence[Target] = (),
     folder: Path = Path(),
-) -> list[Case]:
+) -> list[BenchCase]:
     """List the cases in the order of models, targets, runtimes, threads; see ``run_benchmark``.
 
     ``folder`` is for the converted files.
@@ -67,7 +67,7 @@ def plan_cases(
                 provider = choice.provider or RUNTIMES[str(choice.runtime)].usual
                 for count in threads:
                     choices = RuntimeChoices(choice.runtime, provider, count, source_options=source_options)
-                    cases.append(Case(named.file, graph, file, network, choices))
+                    cases.append(BenchCase(named.file, graph, file, network, choices))
     for choice in requested or ():
         if not any(case.choices.runtime == choice.runtime for case in cases):
             formats = ", ".join(RUNTIMES[str(choice.runtime)].formats)
@@ -75,7 +75,7 @@ def plan_cases(
     return cases
 
 
-def case_coverage(case: Case) -> Coverage | None:
+def case_coverage(case: BenchCase) -> Coverage | None:
     """MACs in integer kernels: read back from ONNX Runtime; of a source as its file states it."""
     if case.model.is_finished:
         if case.choices.runtime != "onnxruntime":

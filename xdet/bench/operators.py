@@ -20,14 +20,14 @@ from xdet.runtimes.onnxruntime import open_onnxruntime
 from xdet.runtimes.ort_session import OrtSession, SessionChoices
 
 if TYPE_CHECKING:
-    from xdet.bench.cases import Case
+    from xdet.bench.cases import BenchCase
 
 RUNS = 60
 SUFFIX = "_kernel_time"
 PEAK_SIZE = 1024
 
 
-def measure_operators(case: Case) -> tuple[Operator, ...]:
+def measure_operators(case: BenchCase) -> tuple[Operator, ...]:
     """The nodes of a case's network in order of execution; none but on ONNX Runtime's CPU provider."""
     if (case.choices.runtime, case.choices.provider) != ("onnxruntime", "cpu"):
         return ()

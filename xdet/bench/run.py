@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from converters.description.statements import SourceOptions
-    from xdet.bench.cases import Case
+    from xdet.bench.cases import BenchCase
     from xdet.bench.records import Memory, Operator
     from xdet.inspection.coverage import Coverage
 
@@ -97,7 +97,7 @@ def run_benchmark(
 
 
 def _about(
-    case: Case, options: BenchOptions, notes: list[str], done: Callable[[], object]
+    case: BenchCase, options: BenchOptions, notes: list[str], done: Callable[[], object]
 ) -> tuple[Coverage | None, Memory | None]:
     """What is found once per case, in front of all turns."""
     coverage = case_coverage(case)
@@ -112,7 +112,7 @@ def _about(
     return coverage, memory
 
 
-def _first(case: Case, cases: Sequence[Case], samples: Sequence[Samples]) -> Samples:
+def _first(case: BenchCase, cases: Sequence[BenchCase], samples: Sequence[Samples]) -> Samples:
     """What a case is compared with: the first one with as many threads, of its own source where there is one."""
     return next(
         collected
@@ -122,7 +122,7 @@ def _first(case: Case, cases: Sequence[Case], samples: Sequence[Samples]) -> Sam
 
 
 def _summary(
-    case: Case,
+    case: BenchCase,
     samples: Samples,
     first: Samples,
     coverage: Coverage | None,

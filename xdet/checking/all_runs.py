@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
+class CheckInputs:
     """What every run gets."""
 
     pair: OpenedPair
@@ -62,7 +62,9 @@ class AllRuns:
     faults: Sequence[Finding]
 
 
-def run_all(inputs: Inputs, finished: Sequence[RuntimeChoices | Runtime], sources: Sequence[RuntimeChoices]) -> AllRuns:
+def run_all(
+    inputs: CheckInputs, finished: Sequence[RuntimeChoices | Runtime], sources: Sequence[RuntimeChoices]
+) -> AllRuns:
     """Run everything that can run; the witness stays open.
 
     Raises:
@@ -144,7 +146,9 @@ def _one_at_a_time(progress: Callable[[str, int], None]) -> Callable[[str, int],
     return advance
 
 
-def _attempt(inputs: Inputs, runtime: RuntimeChoices | Runtime, *, of_source: bool = False) -> tuple[Run | None, _Gaps]:
+def _attempt(
+    inputs: CheckInputs, runtime: RuntimeChoices | Runtime, *, of_source: bool = False
+) -> tuple[Run | None, _Gaps]:
     """The run of a runtime, None with the reason where it gives none."""
     gaps, name = _Gaps(inputs.are_named), runtime.name
     with gaps.noting(name):
@@ -152,7 +156,7 @@ def _attempt(inputs: Inputs, runtime: RuntimeChoices | Runtime, *, of_source: bo
     return None, gaps
 
 
-def _run(inputs: Inputs, runtime: RuntimeChoices | Runtime, name: str, *, of_source: bool) -> Run:
+def _run(inputs: CheckInputs, runtime: RuntimeChoices | Runtime, name: str, *, of_source: bool) -> Run:
     pixels = inputs.pixels[: inputs.counts[name]]
 
     def progress(count: int) -> None:
@@ -167,7 +171,7 @@ def _run(inputs: Inputs, runtime: RuntimeChoices | Runtime, name: str, *, of_sou
     return run_finished(inputs.pair.model, runtime, work, inputs.runtimes)
 
 
-def _probe_all(inputs: Inputs, runtimes: Sequence[RuntimeChoices], gaps: _Gaps) -> list[Run]:
+def _probe_all(inputs: CheckInputs, runtimes: Sequence[RuntimeChoices], gaps: _Gaps) -> list[Run]:
     """What runtimes give for crafted heads."""
     probing, probed = prepare_probes(inputs.pair), []
     if probing is None:
@@ -178,7 +182,9 @@ def _probe_all(inputs: Inputs, runtimes: Sequence[RuntimeChoices], gaps: _Gaps) 
     return probed
 
 
-def _compare_any_size(inputs: Inputs, ran: Sequence[tuple[RuntimeChoices, Run]], gaps: _Gaps) -> dict[str, AnySize]:
+def _compare_any_size(
+    inputs: CheckInputs, ran: Sequence[tuple[RuntimeChoices, Run]], gaps: _Gaps
+) -> dict[str, AnySize]:
     """What runtimes do with the photographs as decoded."""
     prepared, any_size = PreparedPictures(inputs.photographs, inputs.pixels, inputs.placements), {}
     for choices, run in ran:

@@ -21,9 +21,9 @@ from xdet.writing.text import format_distance
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from xdet.checking.layer_records import Layer, LayerComparison
+    from xdet.checking.layer_records import LayerComparison, LayerResult
     from xdet.checking.pair import OpenedPair
-    from xdet.checking.result import CheckResult, PartName, PartVerdict, Placement
+    from xdet.checking.result import CheckResult, NodePlacement, PartName, PartVerdict
     from xdet.checking.runs import OpenRuntimes, Run
     from xdet.inspection.coverage import Coverage
 
@@ -90,7 +90,7 @@ def with_layers(
     return replace(result, layers=found, parts=_with_fault(result.parts, found))
 
 
-def _cover_and_place(pair: OpenedPair, provider: str, runtimes: OpenRuntimes) -> tuple[Coverage, Placement]:
+def _cover_and_place(pair: OpenedPair, provider: str, runtimes: OpenRuntimes) -> tuple[Coverage, NodePlacement]:
     """What of the model a provider runs on integers, and which nodes it takes."""
     recorded = runtimes.recorded if provider == runtimes.main.provider else None
     optimized = None if recorded is None else recorded.optimized
@@ -114,7 +114,7 @@ def _with_fault(parts: tuple[PartVerdict, ...], found: LayerComparison) -> tuple
     )
 
 
-def fault_text(layer: Layer, unit: str) -> str:
+def fault_text(layer: LayerResult, unit: str) -> str:
     """What the layer does, in one sentence."""
     if layer.is_mistranslated:
         codes = unit == "LSB"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xdet.checking.all_runs import Inputs, run_all
+from xdet.checking.all_runs import CheckInputs, run_all
 from xdet.checking.blame import Accused, diagnose_head, with_layers
 from xdet.checking.heads import judge_heads, judge_runs, spread
-from xdet.checking.heads.why import Comparison, find_changes, find_deviation
+from xdet.checking.heads.why import BoxComparison, find_changes, find_deviation
 from xdet.checking.numbers import check_static
 from xdet.checking.numbers.description import uncompared
 from xdet.checking.numbers.proofs import why_not_exact
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from xdet.checking.pair import OpenedPair
     from xdet.checking.result import (
         DetectionChange,
-        Deviation,
         HeadDistance,
         HistogramBar,
+        KnownDeviation,
         MissingRuntime,
         PartVerdict,
         Tolerance,
@@ -116,7 +116,7 @@ def check(
     other_cpus = check_on_cpus(cpus, request, images, has_golden=has_golden, progress=advance)
     at, counts = _threshold_pairs(pair, own), count_images(finished, sources, len(pixels))
     with OpenRuntimes(pair, threads, record=layers) as opened:
-        inputs = Inputs(
+        inputs = CheckInputs(
             pair, images, pixels, placements, at, opened, counts, are_named=runtimes is not None, progress=advance
         )
         runs = run_all(inputs, finished, sources)
@@ -138,7 +138,7 @@ def _threshold_pairs(pair: OpenedPair, own: Thresholds) -> tuple[Thresholds, ...
     return (own, replace(own, score=LOW_SCORE, iou=spec.thresholds.iou))
 
 
-def _judge(inputs: Inputs, ran: AllRuns, names: Sequence[str], tolerance: Tolerance | None) -> CheckResult:
+def _judge(inputs: CheckInputs, ran: AllRuns, names: Sequence[str], tolerance: Tolerance | None) -> CheckResult:
     pair, runs = inputs.pair, ran.of_model
     static, proven = check_static(pair)
     heads = _compare_heads(pair, ran)
@@ -151,7 +151,7 @@ def _judge(inputs: Inputs, ran: AllRuns, names: Sequence[str], tolerance: Tolera
     if ran.faults:
         boxes = replace(boxes, status="failed", findings=(*boxes.findings, *ran.faults))
     changes: list[DetectionChange] = []
-    deviations: list[Deviation] = []
+    deviations: list[KnownDeviation] = []
     if heads.witness is not None and pair.document.spec.gives_boxes:
         for run in runs:
             how = _how_boxes_compare(inputs, heads, heads.witness, run, names)
@@ -243,7 +243,7 @@ def _other_numbers(pair: OpenedPair) -> str | None:
     return "the model was quantised at conversion: its head is not its float source's; compare accuracy with xdet eval"
 
 
-def _judge_spread(inputs: Inputs, ran: AllRuns, heads: _Heads, tolerance: Tolerance | None) -> PartVerdict:
+def _judge_spread(inputs: CheckInputs, ran: AllRuns, heads: _Heads, tolerance: Tolerance | None) -> PartVerdict:
     pair, runs = inputs.pair, ran.of_model
     if pair.document.dequantize:
         return judge_unrounded(pair, inputs.pixels, runs, heads.near, inputs.runtimes)
@@ -265,7 +265,7 @@ def _no_yardstick(runtimes: OpenRuntimes, missing: Sequence[MissingRuntime]) -> 
     return f"{message}; name two of {', '.join(kernels[:-1])} and {kernels[-1]}, or none"
 
 
-def _with_diagnosis(inputs: Inputs, part: PartVerdict, runs: Sequence[Run], witness: Run | None) -> PartVerdict:
+def _with_diagnosis(inputs: CheckInputs, part: PartVerdict, runs: Sequence[Run], witness: Run | None) -> PartVerdict:
     """The verdict with what the distances can be blamed on."""
     by_name = {run.name: run for run in runs}
     more: list[Finding] = []
@@ -277,11 +277,13 @@ def _with_diagnosis(inputs: Inputs, part: PartVerdict, runs: Sequence[Run], witn
     return replace(part, findings=(*part.findings, *more))
 
 
-def _how_boxes_compare(inputs: Inputs, heads: _Heads, witness: Run, run: Run, names: Sequence[str]) -> Comparison:
+def _how_boxes_compare(
+    inputs: CheckInputs, heads: _Heads, witness: Run, run: Run, names: Sequence[str]
+) -> BoxComparison:
     largest = max(float(np.abs(witness.heads).max()), 1e-30)
     unit = largest if heads.step is None else float(np.max(heads.step)) or largest
     room = 0.0 if run.name in heads.exact else (heads.limits or (np.inf, np.inf))[0]
-    return Comparison(inputs.pair.document.spec, inputs.thresholds[0], unit, room, names, inputs.placements)
+    return BoxComparison(inputs.pair.document.spec, inputs.thresholds[0], unit, room, names, inputs.placements)
 
 
 def _line(run: Run, ran: AllRuns, heads: _Heads, verdicts: HeadVerdicts) -> RuntimeLine:

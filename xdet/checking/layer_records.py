@@ -68,7 +68,7 @@ class Distance:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class LayerResult:
     """One tensor of a source and its twin; distances as ``xdet.checking.layers`` defines them."""
 
     tensor: str  # name in the source
@@ -104,13 +104,13 @@ class Layer:
 class LayerComparison:
     """All layers, in the source's order."""
 
-    layers: tuple[Layer, ...]  # those that exist on both sides
+    layers: tuple[LayerResult, ...]  # those that exist on both sides
     # source tensors that no value carries any more -> the pass that removed or rearranged them
     absent: Mapping[str, str] = field(default_factory=dict)
     fused_differs: int = 0  # values of the head in which the fused run and the one that shows inner values differ
     unit: Unit = "LSB"  # of ``accumulated`` and ``local``: codes of each tensor, or fractions of its largest magnitude
 
     @property
-    def first_fault(self) -> Layer | None:
+    def first_fault(self) -> LayerResult | None:
         """The first layer whose local or kernel distance exceeds its bound."""
         return next((layer for layer in self.layers if layer.is_at_fault), None)

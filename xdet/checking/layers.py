@@ -32,7 +32,7 @@ import numpy as np
 from converters.heads.base import is_raw_output, join_outputs
 from converters.quant import real_numbers
 from converters.spec import IMAGE
-from xdet.checking.layer_records import Distance, Layer, LayerComparison
+from xdet.checking.layer_records import Distance, LayerComparison, LayerResult
 from xdet.checking.numbers.rewrites import BLOCK, FULL_CHANNELS
 from xdet.errors import ModelError
 from xdet.model.surgery import cut_layer, exact_codes
@@ -251,7 +251,7 @@ class _Comparing:
             before = self._sums.get(name)
             self._sums[name] = found if before is None else [a.joined(b) for a, b in zip(before, found, strict=True)]
 
-    def layers(self) -> Iterator[Layer]:
+    def layers(self) -> Iterator[LayerResult]:
         """What was added up."""
         for layer in self._shared:
             accumulated, local, kernel = (*self._sums[layer.source.name], None)[:3]
@@ -262,7 +262,7 @@ class _Comparing:
                 bound = None if kernel is not None else HALF_BOUND if self._half else LOCAL_BOUND
             slack = None if kernel is None else int(self._activations == "int8" or layer.twin in self._inexact)
             named = layer.source.name, layer.source.operator, layer.twin
-            yield Layer(*named, accumulated, local, kernel, bound, slack, layer.in_codes)
+            yield LayerResult(*named, accumulated, local, kernel, bound, slack, layer.in_codes)
 
     def _computed(self, layer: _Shared, theirs: Values, held: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """What ONNX Runtime makes of what a layer reads.

@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from converters.description.statements import SourceOptions, Statements
     from converters.facts import SourceFacts
     from converters.spec import ModelDocument
-    from xdet.checking.numbers.context import Comparison
+    from xdet.checking.numbers.context import StaticComparison
 
-Compare = Callable[["FinishedGraph", "ModelDocument"], "Comparison"]
+Compare = Callable[["FinishedGraph", "ModelDocument"], "StaticComparison"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)

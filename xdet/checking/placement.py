@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xdet.checking.result import Placement
+from xdet.checking.result import NodePlacement
 from xdet.errors import XdetError
 from xdet.runtimes.onnxruntime import open_onnxruntime
 from xdet.runtimes.ort_session import CPU, OrtSession, SessionChoices, resolve_provider
@@ -29,34 +29,34 @@ Placed = Mapping[str, Mapping[str, int]]  # provider, short -> operator -> numbe
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Recording:
+class PlacementRecording:
     """What ONNX Runtime told of a model while it opened it: the graph that it runs, where its nodes run."""
 
     optimized: bytes
     placed: Placed | None
 
 
-def open_recorded(model: ModelFile, choices: RuntimeChoices) -> tuple[OnnxRuntime, Recording]:
+def open_recorded(model: ModelFile, choices: RuntimeChoices) -> tuple[OnnxRuntime, PlacementRecording]:
     """Open a finished model on the CPU provider, and keep what ONNX Runtime tells of it."""
     with tempfile.TemporaryDirectory(prefix="xdet-") as folder:
         path = Path(folder) / "optimized.onnx"
         runtime = open_onnxruntime(model.data, file=model.file, choices=choices, optimized_path=str(path))
-        return runtime, Recording(path.read_bytes(), runtime.placement())
+        return runtime, PlacementRecording(path.read_bytes(), runtime.placement())
 
 
-def find_placement(model: bytes, provider: str) -> Placement:
+def find_placement(model: bytes, provider: str) -> NodePlacement:
     """Where a model's nodes go when ``provider``, short, is asked for."""
     place = place_here if resolve_provider(provider) == CPU else place_in_subprocess
     return placement_of(place(model, provider), provider)
 
 
-def placement_of(placed: Placed | None, provider: str) -> Placement:
+def placement_of(placed: Placed | None, provider: str) -> NodePlacement:
     """Placed nodes in the form of results."""
     runtime = f"onnxruntime:{provider}"
     if placed is None:
-        return Placement(runtime, None, {})
+        return NodePlacement(runtime, None, {})
     nodes = {name: sum(operators.values()) for name, operators in placed.items()}
-    return Placement(runtime, nodes, {} if provider == "cpu" else dict(placed.get("cpu", {})))
+    return NodePlacement(runtime, nodes, {} if provider == "cpu" else dict(placed.get("cpu", {})))
 
 
 def place_here(model: bytes, provider: str) -> Placed | None:

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from converters.integer.golden import Agreement
-    from xdet.checking.layer_records import Distance, Layer, LayerComparison
+    from xdet.checking.layer_records import Distance, LayerComparison, LayerResult
     from xdet.checking.result import (
         CheckResult,
         CpuCheck,
         MissingRuntime,
+        NodePlacement,
         OtherCpu,
         PartVerdict,
-        Placement,
         RuntimeLine,
         Tolerance,
     )  # fmt: skip
@@ -114,7 +114,7 @@ def check_to_json(result: CheckResult) -> str:
     return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _layer_entry(layer: Layer) -> dict[str, Any]:
+def _layer_entry(layer: LayerResult) -> dict[str, Any]:
     """A layer under the schema's names: distances in codes have ``_lsb`` behind theirs."""
 
     def entry(found: Distance, suffix: str) -> dict[str, float]:
@@ -382,12 +382,12 @@ def _layer_blocks(result: CheckResult) -> Iterator[Block]:
     yield Folded(f"All {len(rows)} layers in numbers", tuple(inside))
 
 
-def _differs(layer: Layer) -> bool:
+def _differs(layer: LayerResult) -> bool:
     kernel = layer.kernel
     return bool(layer.accumulated.worst or layer.local.worst or (kernel is not None and kernel.worst))
 
 
-def _layer_row(number: int, layer: Layer) -> tuple[Inline, ...]:
+def _layer_row(number: int, layer: LayerResult) -> tuple[Inline, ...]:
     kernel, bound = layer.kernel, layer.local_bound
     return (
         *(layer.tensor, number, layer.operator, layer.accumulated.worst, layer.accumulated.differing),
@@ -445,7 +445,7 @@ def _coverage_line(coverage: Coverage) -> str:
     return f"onnxruntime:{coverage.provider} runs {share} of {total} MACs on integers"
 
 
-def placement_text(placement: Placement) -> str:
+def placement_text(placement: NodePlacement) -> str:
     """Where the nodes go, in one line."""
     if placement.nodes is None:
         return "ONNX Runtime does not tell where its nodes run"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from xdet.checking.layer_records import Layer
+    from xdet.checking.layer_records import LayerResult
     from xdet.model.surgery import Codes
     from xdet.pictures.preparation import Photograph
 
@@ -53,7 +53,7 @@ def values_path(model: Path) -> Path:
 
 
 def write_layer_repro(
-    target: Path, layer: Layer, *, model: Path, source: Path, photographs: Sequence[Photograph]
+    target: Path, layer: LayerResult, *, model: Path, source: Path, photographs: Sequence[Photograph]
 ) -> LayerRepro:
     """Write a layer of ``compare_layers`` as a model, with the values of the photograph on which it differs most.
 

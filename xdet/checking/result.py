@@ -158,7 +158,7 @@ class Tolerance:
 
 
 @dataclass(frozen=True, slots=True)
-class Deviation:
+class KnownDeviation:
     """How far the detections of a runtime are from the source's, over all that either side keeps."""
 
     runtime: str
@@ -180,7 +180,7 @@ class MissingRuntime:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class NodePlacement:
     """Where ONNX Runtime puts the nodes of the model for a runtime."""
 
     runtime: str
@@ -248,10 +248,10 @@ class CheckResult:
     layers: LayerComparison | None = None
     layers_problem: str | None = None
     coverage: tuple[Coverage, ...] = ()
-    placement: tuple[Placement, ...] = ()
+    placement: tuple[NodePlacement, ...] = ()
     other_cpus: tuple[OtherCpu, ...] = ()
     tolerance: Tolerance | None = None
-    deviations: tuple[Deviation, ...] = ()
+    deviations: tuple[KnownDeviation, ...] = ()
 
     @property
     def passed(self) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 
 from converters.heads.base import BatchDetections
 from converters.spec import Thresholds
-from xdet.checking.placement import Recording, open_recorded
+from xdet.checking.placement import PlacementRecording, open_recorded
 from xdet.errors import RuntimeCrashedError
 from xdet.model.contract import read_document
 from xdet.model.file import ModelFile
@@ -86,7 +86,7 @@ class OpenRuntimes:
         name, row = next(takers)  # every format has one
         self.main = RuntimeChoices("onnxruntime", "cpu", threads)
         self.witness = witness or RuntimeChoices(name, row.usual, threads)
-        self.recorded: Recording | None = None
+        self.recorded: PlacementRecording | None = None
         self._pair, self._record = pair, record
         self._kept: dict[bool, Runtime] = {}
 

@@ -18,7 +18,7 @@ from xdet.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from xdet.checking.result import Deviation, HeadDistance, PartVerdict
+    from xdet.checking.result import HeadDistance, KnownDeviation, PartVerdict
 
 EXAMPLE = "head=1,box=0.5,score=0.01"
 
@@ -70,7 +70,7 @@ def tolerate_heads(part: PartVerdict, distances: Iterable[HeadDistance], toleran
     return replace(part, status="failed" if findings else "tolerated", summary=summary, findings=findings)
 
 
-def judge_boxes(part: PartVerdict, deviations: Sequence[Deviation], tolerance: Tolerance | None) -> PartVerdict:
+def judge_boxes(part: PartVerdict, deviations: Sequence[KnownDeviation], tolerance: Tolerance | None) -> PartVerdict:
     """Part head with the runtimes whose detections deviate beyond ``box`` or ``score``."""
     if tolerance is None or (tolerance.box is None and tolerance.score is None):
         return part

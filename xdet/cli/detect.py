@@ -13,7 +13,7 @@ from xdet.errors import UsageError
 from xdet.pictures.addresses import is_address
 
 if TYPE_CHECKING:
-    from xdet.cli.detect_run import Run
+    from xdet.cli.detect_run import DetectRun
 
 MODEL_SUFFIXES = frozenset({".onnx", ".tflite", ".h5", ".hdf5", ".keras"})
 
@@ -81,7 +81,7 @@ def detect(
         xdet detect s3://bucket/photos --engine ray -o out.parquet      (extra: ray)
         xdet detect --camera 0 --save out            until Ctrl-C, with a recording
     """
-    from xdet.cli.detect_run import Run, detect_all
+    from xdet.cli.detect_run import DetectRun, detect_all
     from xdet.detection.detector import Detector
     from xdet.detection.embedded import SOURCE
     from xdet.detections import require_classes
@@ -92,7 +92,7 @@ def detect(
     model, names = _split_model(inputs or [], cameras=bool(camera))
     listed = list_inputs(names, recursive=recursive, without=save, stores=engine == "ray")
     films = [*listed.films, *map(Film.of_camera, camera or [])]
-    run = Run(listed.images, films, json, format, resume, save, engine, workers)
+    run = DetectRun(listed.images, films, json, format, resume, save, engine, workers)
     run.require_possible(described=bool(describing.keywords), decode=decode, force=force)
     require_outputs(run.outputs(), [*with_sidecars([model or SOURCE]), *describing.files(), *run.files()], force=force)
     detector = Detector(
@@ -114,7 +114,7 @@ def detect(
         detect_all(detector, run, classes, anew=force and not resume)
 
 
-def _choose_workers(run: Run) -> int:
+def _choose_workers(run: DetectRun) -> int:
     """As many as there is work for; live sources are looked at one frame at a time, with all threads."""
     from xdet.runtimes.processors import choose_workers
 

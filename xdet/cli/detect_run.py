@@ -44,7 +44,7 @@ ANYTHING = re.compile(b"")  # --resume looks at the file itself
 
 
 @dataclass(frozen=True)
-class Run:
+class DetectRun:
     """What is detected in, and where results go.
 
     Attributes:
@@ -191,7 +191,7 @@ class Run:
                 )
 
 
-def detect_all(detector: Detector, run: Run, classes: Sequence[str] | None, *, anew: bool) -> None:
+def detect_all(detector: Detector, run: DetectRun, classes: Sequence[str] | None, *, anew: bool) -> None:
     """Detect in everything; ``classes`` are the names to keep, ``anew`` empties a growing file first."""
     for folder in (run.save, None if run.labels is None else run.json):
         if folder is not None:
@@ -204,7 +204,9 @@ def detect_all(detector: Detector, run: Run, classes: Sequence[str] | None, *, a
         _print_results(detector, run, classes)
 
 
-def _write_results(detector: Detector, run: Run, json: Path, classes: Sequence[str] | None, *, anew: bool) -> None:
+def _write_results(
+    detector: Detector, run: DetectRun, json: Path, classes: Sequence[str] | None, *, anew: bool
+) -> None:
     """Results into a file as they come; what is done stays, whatever stops the rest."""
     with open_results(json, results_header(detector, classes), anew=anew) as results:
         before, failed = len(results.done), results.failed
@@ -233,7 +235,7 @@ def _write_results(detector: Detector, run: Run, json: Path, classes: Sequence[s
         raise typer.Exit(3)
 
 
-def _print_results(detector: Detector, run: Run, classes: Sequence[str] | None) -> None:
+def _print_results(detector: Detector, run: DetectRun, classes: Sequence[str] | None) -> None:
     """Results of photographs as a table or one JSON document, of films line by line."""
     if run.json != STDOUT:
         print_line(_first_line(detector))
@@ -253,7 +255,7 @@ def _print_results(detector: Detector, run: Run, classes: Sequence[str] | None) 
     _fail(errors, len(run.images) + len(run.films))
 
 
-def _write_labels(detector: Detector, run: Run, labels: Sequence[Path], classes: Sequence[str] | None) -> None:
+def _write_labels(detector: Detector, run: DetectRun, labels: Sequence[Path], classes: Sequence[str] | None) -> None:
     with progress_bar("detecting", len(run.images)) as advance:
         failed = detect_to_labels(
             detector, run.images, labels, run.layout, pictures=run.pictures, classes=classes, progress=advance

@@ -270,7 +270,7 @@ def _look_at_boxes(file: str, images: Sequence[LabelledImage]) -> tuple[int, str
         )
     elif (extent > start).all() and (extent <= far).all() and over_far.mean() > MOST_OVER_THE_EDGE:
         warning = (
-            f"{count} edge, and none would as corners; they look like x1, y1, x2, y2, and COCO has x, y, width, height: "
+            f"{count} edge, and none would as corners; they look like x1, y1, x2, y2; COCO has x, y, width, height: "
             "subtract the first corner from the second"
         )
     elif as_centres.all() and over_far.mean() > LEAST_OVER_THE_EDGE:

@@ -1,7 +1,7 @@
-"""What a model file holds, told without running it: TFLite and Keras detectors, and ONNX files whether ours or not.
+"""What a model file holds, without running it: TFLite and Keras detectors, ONNX files of xdet and of others.
 
-``inspect`` reads a file; ``tflite_layers`` and ``onnx_layers`` list what it computes; ``memory`` finds how much of it is
-alive at once.
+``inspect`` reads a file; ``tflite_layers`` and ``onnx_layers`` list what it computes; ``memory`` finds how much of it
+is alive at once.
 """
 
 from __future__ import annotations

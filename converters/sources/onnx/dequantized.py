@@ -26,7 +26,7 @@ Range = tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class QdqPair:
     """A QuantizeLinear of an activation and the first DequantizeLinear behind it.
 
     ``value`` names the real numbers behind it, in the source and in the float network; ``codes`` are the least and the
@@ -44,7 +44,7 @@ class Pair:
         return low, high
 
 
-def dequantize_graph(graph: ir.Graph, file: str) -> tuple[Pair, ...]:
+def dequantize_graph(graph: ir.Graph, file: str) -> tuple[QdqPair, ...]:
     """Take every QuantizeLinear and DequantizeLinear out of a graph, in place.
 
     The graph is one of ``fixed_graph``. Returns the pairs that were taken out, in execution order.
@@ -98,7 +98,7 @@ def _unfold_constants(graph: ir.Graph) -> None:
         graph.remove(node, safe=True)
 
 
-def _pair(node: ir.Node) -> Pair | None:
+def _pair(node: ir.Node) -> QdqPair | None:
     """A QuantizeLinear's pair; None where its codes go elsewhere, or mean other numbers there."""
     params, codes = _params(node, None), node.outputs[0]
     readers = [use.node for use in codes.uses()]
@@ -109,10 +109,10 @@ def _pair(node: ir.Node) -> Pair | None:
         return None
     zero_point = constant_at(node, 2)
     info = np.iinfo(np.uint8 if zero_point is None else zero_point.dtype)
-    return Pair(str(readers[0].outputs[0].name), params, (int(info.min), int(info.max)))
+    return QdqPair(str(readers[0].outputs[0].name), params, (int(info.min), int(info.max)))
 
 
-def _take_out(graph: ir.Graph, node: ir.Node, pair: Pair, bounds: dict[ir.Value, Range]) -> None:
+def _take_out(graph: ir.Graph, node: ir.Node, pair: QdqPair, bounds: dict[ir.Value, Range]) -> None:
     """Put a Clip in the place of a pair; nothing where it would cut nothing off."""
     real, readers = node.inputs[0], [use.node for use in node.outputs[0].uses()]
     assert real is not None, "QuantizeLinear has an input"  # noqa: S101

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from converters.graph import GraphWriter, dequantize_node, quantize_node
 from converters.integer import convolution, vector
 from converters.integer.convolution import Window, convolve, multiply
-from converters.integer.evaluate import Evaluation, NotEvaluatedError, evaluate
+from converters.integer.evaluate import GraphValues, NotEvaluatedError, evaluate
 from converters.integer.golden import stored_codes
 from converters.integer.kernels import MOVERS, combine, fold
 from converters.integer.values import Quantized, Reals, Rounding, Sums, is_settled, quantize_value, to_reals
@@ -147,7 +147,7 @@ def sum_of_two(*, fused: bool = True) -> ir.Graph:
     return writer.graph
 
 
-def run(graph: ir.Graph, feeds: dict[str, NDArray[Any]], *wanted: str) -> Evaluation:
+def run(graph: ir.Graph, feeds: dict[str, NDArray[Any]], *wanted: str) -> GraphValues:
     return evaluate(graph, feeds, wanted)
 
 

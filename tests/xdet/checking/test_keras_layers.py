@@ -17,7 +17,7 @@ from tests.xdet.checking.layered import layers_of
 from xdet.bench.machine import describe_machine
 from xdet.checking import layers
 from xdet.checking.blame import with_layers
-from xdet.checking.layer_records import Distance, Layer, LayerComparison
+from xdet.checking.layer_records import Distance, LayerComparison, LayerResult
 from xdet.checking.page import Surroundings, check_to_html
 from xdet.checking.pair import open_pair
 from xdet.checking.report import check_text, check_to_json
@@ -65,7 +65,7 @@ def compared(model: bytes, folder: Path, images: NDArray[np.uint8]) -> LayerComp
     return layers_of(model, folder / "tf_keras.h5", images)
 
 
-def real(found: LayerComparison) -> dict[str, Layer]:
+def real(found: LayerComparison) -> dict[str, LayerResult]:
     return {layer.tensor: layer for layer in found.layers if not layer.in_codes}
 
 

@@ -15,7 +15,7 @@ from converters.options import ConvertOptions
 from converters.spec import IMAGE
 from tests.xdet.checking import faults
 from tests.xdet.command import run_xdet
-from xdet.checking.layer_records import Distance, Layer
+from xdet.checking.layer_records import Distance, LayerResult
 from xdet.checking.layers import source_codes
 from xdet.checking.pair import open_pair
 from xdet.checking.repro import LayerRepro, values_path, write_layer_repro
@@ -27,9 +27,11 @@ ROOT = Path(__file__).resolve().parents[3]
 VALUES = 64 * 56 * 56  # of the third convolution, at 224 x 224
 
 
-def conv3() -> Layer:
+def conv3() -> LayerResult:
     none = Distance()
-    return Layer(faults.CONV3, "CONV_2D", faults.CONV3, none, none, none, local_bound=0, kernel_bound=0, in_codes=True)
+    return LayerResult(
+        faults.CONV3, "CONV_2D", faults.CONV3, none, none, none, local_bound=0, kernel_bound=0, in_codes=True
+    )
 
 
 def cut(model: bytes, source: Path, pictures: list[Path], folder: Path) -> LayerRepro:

@@ -17,7 +17,7 @@ from xdet.checking.check import check
 from xdet.checking.junit import JUNIT_MARK, check_to_junit
 from xdet.checking.page import check_to_html
 from xdet.checking.report import check_text, check_to_json
-from xdet.checking.result import Deviation, Finding, HeadDistance, MissingRuntime, PartVerdict, Tolerance
+from xdet.checking.result import Finding, HeadDistance, KnownDeviation, MissingRuntime, PartVerdict, Tolerance
 from xdet.checking.tolerance import judge_boxes, read_tolerance, tolerate_heads
 from xdet.errors import UsageError
 
@@ -77,7 +77,7 @@ def test_a_head_within_the_limit_is_tolerated_and_never_passed(most: float, limi
     [((0.0, 0.0), "passed"), ((0.5, 0.01), "tolerated"), ((0.6, 0.0), "failed"), ((0.0, np.nan), "failed")],
 )
 def test_detections_beyond_the_limit_fail_part_head(deviation: tuple[float, float], status: str) -> None:
-    found = [Deviation("openvino:cpu", *deviation, image="a.jpg")]
+    found = [KnownDeviation("openvino:cpu", *deviation, image="a.jpg")]
     judged = judge_boxes(PartVerdict("head", "passed", "compared"), found, Tolerance(box=0.5, score=0.01))
     assert judged.status == status
     if status == "failed":

@@ -1,4 +1,4 @@
-"""Detecting in films: a line per frame, none lost, gone on with after an interruption, and boxes in a video beside it."""
+"""Detecting in films: a line per frame, none lost, resumed after an interruption, and boxes in a video beside it."""
 
 from __future__ import annotations
 

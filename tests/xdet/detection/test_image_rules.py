@@ -1,4 +1,4 @@
-"""Letterbox, BGR and grey from the sidecar or an option to boxes of the photograph, on source and finished model alike."""
+"""Letterbox, BGR and grey, from the sidecar or an option: boxes of the photograph, on source and finished model."""
 
 from __future__ import annotations
 

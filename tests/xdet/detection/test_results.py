@@ -1,4 +1,4 @@
-"""Results that grow image by image: every line there at once, interrupted runs go on, and other files are refused unharmed."""
+"""Results that grow image by image: lines are there at once, runs are resumed, other files are refused unharmed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults of the world: full disks, kills, read-only folders, processes on one file. What is there then is whole, or absent."""
+"""Faults of the world: full disks, kills, read-only folders, processes on one file. A file is whole then, or absent."""
 
 from __future__ import annotations
 

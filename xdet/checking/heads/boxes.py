@@ -136,7 +136,7 @@ def broken_rules(found: BatchDetections, image: int, thresholds: Thresholds, spe
             yield f"box {before[0]} stands before box {after[0]} at the same score, {scores[row]:.7g}"
             break
     if len(set(keys)) < count:
-        yield "a box stands in two rows"
+        yield "a box is in two rows"
     padding = ((found.boxes_xyxy, 0), (found.scores, 0), (found.classes, -1), (found.anchors, -1))
     if any((values[image, count:] != fill).any() for values, fill in padding):
         yield f"the rows behind the first {count} are not padding"

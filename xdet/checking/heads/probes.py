@@ -40,7 +40,7 @@ FILLING = 0.7  # of its place, each side of a small box
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class BoxPair:
     """Two boxes (row, column, anchor flattened, the lower first) that overlap, with this raw width and height."""
 
     boxes: tuple[int, int]
@@ -55,7 +55,7 @@ class Bench:
     spec: DetectorSpec
     head: YoloV2
     levels: NDArray[np.float32]
-    pair: Pair
+    pair: BoxPair
     score: float
 
     @property
@@ -108,7 +108,9 @@ class Bench:
         return rows
 
 
-def find_pair(head: YoloV2, thresholds: Thresholds, levels: NDArray[np.float32], *, apart_from: float) -> Pair | None:
+def find_pair(
+    head: YoloV2, thresholds: Thresholds, levels: NDArray[np.float32], *, apart_from: float
+) -> BoxPair | None:
     """Two boxes near the middle of the picture whose IoU comes nearest to the model's threshold, if there are any.
 
     Boxes of the anchors' own sizes where these overlap, else larger ones.
@@ -125,7 +127,7 @@ def find_pair(head: YoloV2, thresholds: Thresholds, levels: NDArray[np.float32],
         found = overlapping_boxes(np.asarray(boxes)[indices], thresholds.iou, apart_from=apart_from)
         if found is not None:
             first, second, iou = found
-            return Pair((int(indices[first]), int(indices[second])), np.float32(size), np.float32(iou))
+            return BoxPair((int(indices[first]), int(indices[second])), np.float32(size), np.float32(iou))
     return None
 
 

@@ -29,7 +29,7 @@ from converters.heads.boxes import iou_xyxy
 from converters.heads.nms import MAX_CANDIDATES, competing_scores, decode_head, detect_from_head, limit_candidates
 from converters.spec import Suppression
 from xdet.checking.heads.spread import steps_between
-from xdet.checking.result import DetectionChange, Deviation
+from xdet.checking.result import DetectionChange, KnownDeviation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -276,7 +276,7 @@ MOVED_PX = 1.0  # of the network's picture
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class BoxComparison:
     """What the changes of one run are judged by."""
 
     spec: DetectorSpec
@@ -287,7 +287,7 @@ class Comparison:
     placements: Sequence[Placement]  # where each stands in the network's picture
 
 
-def find_changes(source: Run, run: Run, how: Comparison) -> list[DetectionChange]:
+def find_changes(source: Run, run: Run, how: BoxComparison) -> list[DetectionChange]:
     """Every detection of ``run`` that is lost, new or moved against ``source``."""
     return [
         change
@@ -296,7 +296,7 @@ def find_changes(source: Run, run: Run, how: Comparison) -> list[DetectionChange
     ]
 
 
-def find_deviation(source: Run, run: Run, how: Comparison) -> Deviation:
+def find_deviation(source: Run, run: Run, how: BoxComparison) -> KnownDeviation:
     """How far the detections that either side keeps are apart, corner by corner and score by score."""
     furthest, score, where = 0.0, 0.0, how.images[0]
     for image, (origin, runtime) in enumerate(_both(source, run, how)):
@@ -305,10 +305,10 @@ def find_deviation(source: Run, run: Run, how: Comparison) -> Deviation:
             if not moved <= furthest:
                 furthest, where = moved, how.images[image]
             score = max(score, float(abs(np.float64(origin.scores[key]) - np.float64(runtime.scores[key]))))
-    return Deviation(run.name, furthest, score, where)
+    return KnownDeviation(run.name, furthest, score, where)
 
 
-def _both(source: Run, run: Run, how: Comparison) -> Sequence[tuple[Side, Side]]:
+def _both(source: Run, run: Run, how: BoxComparison) -> Sequence[tuple[Side, Side]]:
     """The source's side and the run's, image by image; none where the run has no boxes at these thresholds."""
     found = next((boxes for thresholds, boxes in run.boxes if thresholds == how.thresholds), None)
     if found is None:
@@ -319,7 +319,7 @@ def _both(source: Run, run: Run, how: Comparison) -> Sequence[tuple[Side, Side]]
     return list(zip(*sides, strict=True))
 
 
-def _image_changes(origin: Side, runtime: Side, how: Comparison, index: int, name: str) -> list[DetectionChange]:
+def _image_changes(origin: Side, runtime: Side, how: BoxComparison, index: int, name: str) -> list[DetectionChange]:
     changes = []
     for key in sorted(origin.kept.keys() | runtime.kept.keys()):
         if key not in runtime.kept:
@@ -356,7 +356,7 @@ def _corners(side: Side, key: Key, placement: Placement) -> tuple[float, float, 
     return x1, y1, x2, y2
 
 
-def _moved_px(origin: Side, runtime: Side, key: Key, how: Comparison) -> float:
+def _moved_px(origin: Side, runtime: Side, key: Key, how: BoxComparison) -> float:
     size = np.array([how.spec.image.width, how.spec.image.height] * 2, np.float64)
     first, second = (s.kept[key][0] if key in s.kept else s.boxes[key[0]] for s in (origin, runtime))
     return float((np.abs(first.astype(np.float64) - second) * size).max())
@@ -369,7 +369,7 @@ def _why_moved(origin: Side, runtime: Side, key: Key, moved: float) -> Why:
     return Why("rounding", (key,), moved, message)
 
 
-def _cause(origin: Side, runtime: Side, why: Why, how: Comparison) -> ChangeCause:
+def _cause(origin: Side, runtime: Side, why: Why, how: BoxComparison) -> ChangeCause:
     """The reason, unless a deciding box's head is further off than rounding goes."""
     boxes = [key[0] for key in why.keys]
     furthest = float(steps_between(origin.head[boxes], runtime.head[boxes], how.unit).max(initial=0))

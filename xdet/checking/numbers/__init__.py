@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xdet.checking.numbers.codes import compare_steps
-from xdet.checking.numbers.context import Comparison, StaticContext
+from xdet.checking.numbers.context import StaticComparison, StaticContext
 from xdet.checking.numbers.description import compare_description, compare_picture
 from xdet.checking.numbers.scales import compare_activations
 from xdet.checking.numbers.tflite_layers import compare_operators
@@ -31,7 +31,7 @@ def check_static(pair: OpenedPair) -> tuple[PartVerdict, tuple[ProvenChange, ...
     if pair.origin.compare is None:
         summary = f"only the description was compared: {pair.origin.problem}"
         return PartVerdict("static", "failed" if findings else "skipped", summary, findings), ()
-    found = Comparison(pair.graph, pair.document)
+    found = StaticComparison(pair.graph, pair.document)
     if not any(finding.cause == "another-source" for finding in findings):
         found = pair.origin.compare(pair.graph, pair.document)
     proven = tuple(dict.fromkeys(found.proven))
@@ -43,7 +43,7 @@ def check_static(pair: OpenedPair) -> tuple[PartVerdict, tuple[ProvenChange, ...
     ), proven
 
 
-def compare_tflite(source: SourceGraph, graph: FinishedGraph, document: ModelDocument) -> Comparison:
+def compare_tflite(source: SourceGraph, graph: FinishedGraph, document: ModelDocument) -> StaticComparison:
     """The numbers of a TFLite source: integers exactly, or proven to compute the same codes."""
     context = StaticContext(graph, document, source)
     compare_picture(context)

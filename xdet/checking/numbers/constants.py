@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from xdet.checking.numbers.context import Comparison
+    from xdet.checking.numbers.context import StaticComparison
     from xdet.checking.numbers.layers import Affine, Product
     from xdet.checking.result import Cause
     from xdet.model.graph import Node
@@ -39,7 +39,7 @@ class Stored:
     zero_points: NDArray[Any] | None = None
 
 
-def stored(context: Comparison, node: Node, position: int) -> Stored | None:
+def stored(context: StaticComparison, node: Node, position: int) -> Stored | None:
     """The constant that an operator reads, by a DequantizeLinear or as it is; None where it reads none."""
     name = context.uncast(node.inputs[position]) if len(node.inputs) > position else ""
     producer, constant = context.graph.producers.get(name), context.graph.constant
@@ -55,7 +55,7 @@ def stored(context: Comparison, node: Node, position: int) -> Stored | None:
     return Stored(codes, np.atleast_1d(scales), np.atleast_1d(zeros))
 
 
-def compare_constants(context: Comparison, product: Product, node: Node, behind: Iterable[Affine] = ()) -> None:
+def compare_constants(context: StaticComparison, product: Product, node: Node, behind: Iterable[Affine] = ()) -> None:
     """Compare the weights and bias that a node reads with a product in the node's form.
 
     ``behind`` is what the graph computes of its result by channels, where the source folds it.
@@ -90,7 +90,7 @@ def _folded(kernel: Stored, bias: Stored | None, behind: Iterable[Affine]) -> tu
 class _Comparing:
     """One product with what the graph holds of it."""
 
-    context: Comparison
+    context: StaticComparison
     product: Product
 
     def title(self, role: Cause) -> str:

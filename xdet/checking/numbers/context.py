@@ -35,7 +35,7 @@ QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 @dataclass(eq=False)
-class Comparison:
+class StaticComparison:
     """A finished model beside a source of any format; filled by the comparisons."""
 
     graph: FinishedGraph
@@ -100,7 +100,7 @@ class Comparison:
 
 
 @dataclass(eq=False)
-class StaticContext(Comparison):
+class StaticContext(StaticComparison):
     """A comparison with a TFLite source; ``unaccounted`` are quantised values that belong to none of its tensors."""
 
     source: SourceGraph
@@ -199,7 +199,7 @@ def _owners_behind(context: StaticContext, codes: str, seen: set[str]) -> tuple[
     return ()
 
 
-def pair_of(context: Comparison, node: Node) -> tuple[np.float32, int, bool] | None:
+def pair_of(context: StaticComparison, node: Node) -> tuple[np.float32, int, bool] | None:
     """Scale, zero-point, and whether the codes are unsigned, of a QuantizeLinear or DequantizeLinear."""
     scale = context.graph.constant(node.inputs[1])
     zero_point = context.graph.constant(node.inputs[2]) if len(node.inputs) > 2 else np.array(0, np.uint8)

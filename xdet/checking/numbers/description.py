@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from converters.spec import DetectorSpec
-    from xdet.checking.numbers.context import Comparison
+    from xdet.checking.numbers.context import StaticComparison
     from xdet.checking.pair import OpenedPair
 
 Sizes = tuple[tuple[float, float], ...]
@@ -114,7 +114,7 @@ def _threshold_faults(pair: OpenedPair) -> Iterator[tuple[Cause, str]]:
     yield cause, f"{swapped}{message}; the document and the graph must agree, convert the source again"
 
 
-def compare_picture(context: Comparison) -> None:
+def compare_picture(context: StaticComparison) -> None:
     """What stands between the image and the network: a transposition, and the rescaling."""
     rescaling = context.document.spec.image.rescaling
     wanted = {"Mul": rescaling.scale, "Add": rescaling.offset}

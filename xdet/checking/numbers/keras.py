@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from converters.spec import ModelDocument
-    from xdet.checking.numbers.keras_layers import KerasSteps, Segment, Step
+    from xdet.checking.numbers.keras_layers import KerasStep, KerasSteps, Segment
     from xdet.checking.numbers.layers import Pads
     from xdet.model.graph import FinishedGraph, Node
 
@@ -138,7 +138,7 @@ def _node_pads(context: KerasContext, node: Node) -> Pads:
 
 def _matched(
     context: KerasContext, segment: Segment, kind: type[Matched], nodes: Sequence[Node], what: str
-) -> Iterator[tuple[Step, Matched, Node]]:
+) -> Iterator[tuple[KerasStep, Matched, Node]]:
     """Steps of a kind, each with its node; a fault where there are not as many."""
     steps = [(step, step.act) for _, step in segment.steps if isinstance(step.act, kind)]
     if not _counts_differ(context, segment, what, len(steps), len(nodes)):
@@ -221,7 +221,7 @@ def _has_constant(context: KerasContext, node: Node) -> bool:
     return node.op in AFFINE and any(context.graph.constant(name) is not None for name in node.inputs)
 
 
-def fold(context: KerasContext, segment: Segment, index: int, step: Step) -> Product:
+def fold(context: KerasContext, segment: Segment, index: int, step: KerasStep) -> Product:
     """A convolution with every affine step that follows it, in the same segment, and alone reads it.
 
     Raises:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.spec import HEAD
-from xdet.checking.numbers.context import Comparison
+from xdet.checking.numbers.context import StaticComparison
 from xdet.checking.numbers.layers import NO_PADS, Affine, Clamp, Leaky, Other, Padding, Pool, Product, same_pads
 from xdet.errors import ModelError
 
@@ -34,7 +34,7 @@ PICTURE = "the picture"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Step:
+class KerasStep:
     """One step of a layer; ``act`` is None for the picture, ``size`` None where it is not known."""
 
     layer: str
@@ -47,7 +47,7 @@ class Step:
 class KerasSteps:
     """A whole network: steps behind what they read, the index of each layer's last one, the layer that is the head."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[KerasStep, ...]
     last: Mapping[str, int]
     output: str
 
@@ -58,7 +58,7 @@ def network_steps(network: KerasNetwork) -> KerasSteps:
     Raises:
         ModelError: a configuration or array that Keras itself could not have written.
     """
-    steps: list[Step] = []
+    steps: list[KerasStep] = []
     last: dict[str, int] = {}
     for layer in network.layers:
         inputs = tuple(last[name] for name in layer.inputs)
@@ -66,11 +66,11 @@ def network_steps(network: KerasNetwork) -> KerasSteps:
             sizes = [steps[i].size for i in inputs] or [_picture(network.input_shape)]
             acts = list(_acts(layer, sizes[0])) if inputs or layer.kind != "InputLayer" else [None]
             if not inputs and layer.kind != "InputLayer":  # an old Sequential: the first layer reads the picture
-                steps.append(Step("", None, (), sizes[0]))
+                steps.append(KerasStep("", None, (), sizes[0]))
                 inputs = (len(steps) - 1,)
             for act in acts:
                 size = sizes[0] if act is None else _size_behind(act, layer, sizes)
-                steps.append(Step(layer.name, act, inputs, size))
+                steps.append(KerasStep(layer.name, act, inputs, size))
                 inputs, sizes = (len(steps) - 1,), [size]
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise ModelError(
@@ -227,14 +227,14 @@ class Segment:
     """
 
     layer: str
-    steps: tuple[tuple[int, Step], ...]
+    steps: tuple[tuple[int, KerasStep], ...]
     nodes: tuple[Node, ...]
     source_reads: frozenset[str]
     graph_reads: frozenset[str]
 
 
 @dataclass(eq=False)
-class KerasContext(Comparison):
+class KerasContext(StaticComparison):
     """A comparison with a Keras source."""
 
     source: KerasSteps  # the source, step by step
@@ -282,9 +282,9 @@ class KerasContext(Comparison):
 
     def _steps_before(
         self, start: int | None, ends: Mapping[int, str]
-    ) -> tuple[tuple[tuple[int, Step], ...], frozenset[str]]:
+    ) -> tuple[tuple[tuple[int, KerasStep], ...], frozenset[str]]:
         """The source's steps back to the next results; for the head (None) only what lies behind the last one."""
-        found: dict[int, Step] = {}
+        found: dict[int, KerasStep] = {}
         reads: set[str] = set()
         waiting = [self.source.last[self.source.output] if start is None else start]
         while waiting:

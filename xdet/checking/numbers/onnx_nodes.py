@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters._ir import ir
-from xdet.checking.numbers.context import Comparison
+from xdet.checking.numbers.context import StaticComparison
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False)
-class NodeComparison(Comparison):
+class NodeComparison(StaticComparison):
     """A comparison with an ONNX source, whose operators the model holds as they are."""
 
     absent: list[str] = field(default_factory=list)  # results of the source's operators that a pass took away

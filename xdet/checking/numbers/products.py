@@ -14,7 +14,7 @@ from xdet.checking.numbers.rewrites import as_written, chooses_others, wrong_pix
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from xdet.checking.numbers.context import Comparison
+    from xdet.checking.numbers.context import StaticComparison
     from xdet.checking.numbers.layers import Affine, Pads, Pool, Product
     from xdet.checking.result import Cause
     from xdet.model.graph import Node
@@ -23,7 +23,7 @@ PLAIN = {"strides": (1, 1), "dilations": (1, 1), "group": 1}
 
 
 def compare_product(
-    context: Comparison, product: Product, node: Node, *, padded: Pads = NO_PADS, behind: Iterable[Affine] = ()
+    context: StaticComparison, product: Product, node: Node, *, padded: Pads = NO_PADS, behind: Iterable[Affine] = ()
 ) -> str | None:
     """Compare a Conv or Gemm with a product of the source.
 
@@ -57,7 +57,7 @@ def compare_product(
     return written.by
 
 
-def _compare_geometry(context: Comparison, product: Product, node: Node, padded: Pads) -> None:
+def _compare_geometry(context: StaticComparison, product: Product, node: Node, padded: Pads) -> None:
     layer = product.layers[0]
     expected = {"strides": product.strides, "dilations": product.dilations, "group": product.groups}
     found = {name: node.attributes.get(name, PLAIN[name]) for name in expected}
@@ -75,7 +75,7 @@ def _compare_geometry(context: Comparison, product: Product, node: Node, padded:
     compare_pads(context, layer, product.pads, pads)
 
 
-def compare_pads(context: Comparison, layer: str, expected: Pads, found: Pads) -> None:
+def compare_pads(context: StaticComparison, layer: str, expected: Pads, found: Pads) -> None:
     """Compare top, left, bottom and right."""
     context.compared += 4
     if found != expected:
@@ -109,7 +109,9 @@ def pool_fault(pool: Pool, layer: str, node: Node, size: Sequence[int]) -> tuple
     return "padding", pads_text(layer, pool.pads, pads)
 
 
-def compare_limits(context: Comparison, layer: str, limits: tuple[float | None, float | None], node: Node) -> None:
+def compare_limits(
+    context: StaticComparison, layer: str, limits: tuple[float | None, float | None], node: Node
+) -> None:
     """Compare the lower and the upper limit of a ReLU with those of a Relu or Clip."""
     found: tuple[float | None, ...] = (0.0, None)
     if node.op == "Clip":
@@ -121,7 +123,7 @@ def compare_limits(context: Comparison, layer: str, limits: tuple[float | None, 
         context.fault("attributes", layer, f"limits of {layer!r}: {message}")
 
 
-def require_integer_form(context: Comparison, node: Node, layer: str) -> None:
+def require_integer_form(context: StaticComparison, node: Node, layer: str) -> None:
     """DequantizeLinear on every operand, one QuantizeLinear behind: the only form that runtimes run in integers."""
     if context.document.activations == "float32":
         return

@@ -39,7 +39,7 @@ ROWS, COLUMNS = 2, 3  # axes of OIHW
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Written:
+class WrittenProduct:
     """A product as the graph holds it: in how many copies, and by which pass."""
 
     product: Product
@@ -47,19 +47,19 @@ class Written:
     copies: int = 1
 
 
-def as_written(product: Product, shape: tuple[int, ...], passes: Collection[str]) -> Written:
+def as_written(product: Product, shape: tuple[int, ...], passes: Collection[str]) -> WrittenProduct:
     """The form of a product in which its weights have this shape, by one of ``passes``; itself where none has."""
     if product.kernel.shape == shape or not product.kernel.size:
-        return Written(product)
+        return WrittenProduct(product)
     filled = FULL_CHANNELS in passes or FULL_OUTPUTS in passes
     for form in _filled_forms(product) if filled else (product,):
         if form.kernel.shape == shape:
-            return Written(form)
+            return WrittenProduct(form)
         for title, rewrite in REPEATING.items():
             found = rewrite(form, shape) if title in passes else None
             if found is not None and found.kernel.shape == shape:
-                return Written(found, title, len(found.kernel) // len(form.kernel))
-    return Written(product)
+                return WrittenProduct(found, title, len(found.kernel) // len(form.kernel))
+    return WrittenProduct(product)
 
 
 def _filled_forms(product: Product) -> Iterator[Product]:
@@ -240,7 +240,7 @@ def _height(product: Product) -> int:
     return product.size[0]
 
 
-def wrong_pixels(graph: FinishedGraph, node: Node, product: Product, written: Written) -> str | None:
+def wrong_pixels(graph: FinishedGraph, node: Node, product: Product, written: WrittenProduct) -> str | None:
     """What is wrong with the pixels that a convolution on groups, or a stem with split weights, reads."""
     if written.by == SHIFTED_ROWS:
         return _wrong_copies(graph, node, product, written)
@@ -264,7 +264,7 @@ def chooses_others(graph: FinishedGraph, node: Node, channels: int) -> bool:
     return [None if bound is None else bound.tolist() for bound in bounds] != [[0], [channels], [1]]
 
 
-def _wrong_copies(graph: FinishedGraph, node: Node, product: Product, written: Written) -> str | None:
+def _wrong_copies(graph: FinishedGraph, node: Node, product: Product, written: WrittenProduct) -> str | None:
     dequantize, concat = graph.producers.get(node.inputs[0]), copies_of_rows(graph, node)
     if dequantize is None or concat is None or len(dequantize.inputs) < 3:
         return "no copies of rows"

@@ -25,7 +25,7 @@ from xdet.checking.numbers.slopes import announced, is_summand
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xdet.checking.numbers.context import Comparison, StaticContext
+    from xdet.checking.numbers.context import StaticComparison, StaticContext
     from xdet.checking.numbers.keras_layers import KerasContext, Segment
     from xdet.checking.numbers.layers import Clamp
     from xdet.checking.result import Cause
@@ -70,7 +70,7 @@ class _Expected:
         return None
 
 
-def _pairs(context: Comparison) -> Iterator[_Pair]:
+def _pairs(context: StaticComparison) -> Iterator[_Pair]:
     """The pairs of the network, in front of the raw head; one without constant numbers is told."""
     for node in context.graph.nodes:
         if node.op in QUANTIZERS and context.graph.constant(node.inputs[0]) is None:

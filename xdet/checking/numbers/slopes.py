@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from converters.leaky import Table
     from converters.sources.tflite.reader import TfliteOperator
-    from xdet.checking.numbers.context import Comparison, StaticContext
+    from xdet.checking.numbers.context import StaticComparison, StaticContext
     from xdet.checking.result import Cause
     from xdet.model.graph import FinishedGraph, Node
 
@@ -85,7 +85,7 @@ def is_leaky_sum(graph: FinishedGraph, node: Node) -> bool:
     return leaky_sum_of(graph, node) is not None
 
 
-def compare_sum(context: Comparison, found: LeakySum, promised: Sequence[Promised]) -> None:
+def compare_sum(context: StaticComparison, found: LeakySum, promised: Sequence[Promised]) -> None:
     """Compare a LeakyReLU that stands as a sum with the nearest of those that it may stand for."""
     pairs = [pair_of(context, node) for node in (found.whole, found.excess)]
     if pairs[0] is None or pairs[1] is None or not promised:
@@ -106,7 +106,7 @@ def compare_sum(context: Comparison, found: LeakySum, promised: Sequence[Promise
     context.prove(best.tensor, best.layer, "slope", proof, source=slope, written=written)
 
 
-def _compare_zero_points(context: Comparison, found: LeakySum, promised: Promised) -> None:
+def _compare_zero_points(context: StaticComparison, found: LeakySum, promised: Promised) -> None:
     """Both readings and the maximum have the input's zero-point."""
     expected = promised.case.zero_point_in + 128
     for node, name in (
@@ -133,7 +133,7 @@ def _fault(found: LeakySum, form: SumForm, expected: SumForm | None) -> tuple[Ca
     return ("scale", f"scale in {node.op} {node.name!r}: expected {wanted:.9g}, found {scale:.9g} ({ratio:+.2%})")
 
 
-def between_pairs(context: Comparison, found: LeakySum, layer: str, slope: float) -> Promised | None:
+def between_pairs(context: StaticComparison, found: LeakySum, layer: str, slope: float) -> Promised | None:
     """A real LeakyReLU between the graph's own scales: as its input is written, and its result read."""
     writer = context.graph.producers.get(found.whole.inputs[0])
     while writer is not None and writer.op in ("Transpose", "Reshape"):

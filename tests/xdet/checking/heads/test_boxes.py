@@ -46,7 +46,7 @@ def test_rows_of_equal_score_are_in_the_order_of_the_rule() -> None:
         ({"scores": [[0.7, 0.8, 0.6, 0]]}, "the rows are not sorted by score"),
         ({"anchors": [[7, 4, 2, -1]]}, "box 4 stands before box 2 at the same score, 0.7"),
         ({"anchors": [[7, 2, 2, -1]]}, "box 2 stands before box 2 at the same score, 0.7"),
-        ({"anchors": [[7, 7, 2, -1]], "classes": [[0, 0, 0, -1]], "scores": [[9, 8, 7, 0]]}, "a box stands in two rows"),
+        ({"anchors": [[7, 7, 2, -1]], "classes": [[0, 0, 0, -1]], "scores": [[9, 8, 7, 0]]}, "a box is in two rows"),
         ({"scores": [[0.9, 0.7, 0.7, 0.1]]}, "the rows behind the first 3 are not padding"),
         ({"anchors": [[7, 2, 4, 0]]}, "the rows behind the first 3 are not padding"),
         ({"anchors": [[9, 2, 4, -1]]}, "box 9 of class 0 is none of the head's"),

@@ -12,7 +12,7 @@ from converters.heads.nms import MAX_CANDIDATES, decode_head, detect_decoded, de
 from converters.heads.yolo_v2 import YoloV2
 from converters.spec import Anchors, DetectorSpec, ImageInput, Rescaling, Suppression, Thresholds
 from xdet.checking.heads import judge_run
-from xdet.checking.heads.why import Comparison, Side, explain, find_changes, kept_boxes, sides_of
+from xdet.checking.heads.why import BoxComparison, Side, explain, find_changes, kept_boxes, sides_of
 from xdet.checking.runs import Run
 
 THRESHOLDS = Thresholds(score=0.5, iou=0.5, max_detections=4)
@@ -132,7 +132,7 @@ def run_of(
 
 
 def changes(source: Run, run: Run, *, allowed: float) -> list[tuple[str, str, int]]:
-    how = Comparison(SPEC, THRESHOLDS, STEP, allowed, ("one.jpg",), (SPEC.image.placement((8, 8)),))
+    how = BoxComparison(SPEC, THRESHOLDS, STEP, allowed, ("one.jpg",), (SPEC.image.placement((8, 8)),))
     return [(change.kind, change.cause, change.anchor) for change in find_changes(source, run, how)]
 
 
@@ -217,7 +217,7 @@ def test_openvino_may_take_any_of_equal_scores_at_the_limit_of_candidates() -> N
 
 def test_a_change_at_the_limit_of_candidates_is_told_as_the_limit() -> None:
     run = ties_at_the_limit("openvino:cpu")
-    how = Comparison(MANY, MANY.thresholds, STEP, 0, ("one.jpg",), (MANY.image.placement((8, 8)),))
+    how = BoxComparison(MANY, MANY.thresholds, STEP, 0, ("one.jpg",), (MANY.image.placement((8, 8)),))
     assert {change.cause for change in find_changes(run, run, how)} == {"limit"}
 
 
