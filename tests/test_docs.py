@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import pkgutil
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import fields, is_dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
+import xdet
 from tests.converters.sources.tflite.look_alikes import yolo_v8
 from tests.xdet.command import run_xdet
 from tests.xdet.films import write_film
@@ -220,6 +223,15 @@ def test_every_name_and_file_of_the_packages_that_this_document_quotes_exists(do
     assert [name for name in files if not (ROOT / name).exists()] == []
 
 
+@pytest.mark.parametrize("name", xdet.__all__)
+def test_the_help_of_a_public_record_says_what_each_field_is(name: str) -> None:
+    public = getattr(xdet, name)
+    records = [public] if is_dataclass(public) and isinstance(public, type) else []
+    for record in records:
+        text = inspect.getdoc(record) or ""
+        assert [field.name for field in fields(record) if f"\n    {field.name}: " not in text] == []
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_the_links_of_this_document_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)", document.read_text("utf-8"))
@@ -232,8 +244,6 @@ def test_the_links_of_this_document_lead_somewhere(document: Path) -> None:
 
 def expected_lines(model: Path, picture: Path) -> list[list[str]]:
     """What xdet itself finds: class name, class index, score, corners, as the examples print them."""
-    import xdet
-
     return [
         [found.class_name, str(found.class_id), f"{found.score:.3f}", *(f"{v:.1f}" for v in found.box_xyxy_px)]
         for found in xdet.Detector(model)(picture)
@@ -247,8 +257,6 @@ def write_sidecar(folder: Path, **changes: str) -> None:
 
 
 def convert(folder: Path, *, freeze_thresholds: bool = False, any_size: bool = False) -> Path:
-    import xdet
-
     model = folder / ("frozen.onnx" if freeze_thresholds else "detector.onnx")
     xdet.convert(folder / "detector.tflite", model, freeze_thresholds=freeze_thresholds, any_size=any_size)
     return model

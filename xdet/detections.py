@@ -166,7 +166,7 @@ class Detections:
     def save(
         self, path: str | os.PathLike[str], picture: NDArray[np.uint8] | None = None, *, force: bool = False
     ) -> Path:
-        """Write ``plot(picture)`` to a file in an existing folder, which is returned; its suffix names the format.
+        """Write ``plot(picture)`` to a file and return it; its folder must exist, its suffix names the format.
 
         Raises:
             UsageError: the file exists and is no picture of xdet (``force`` replaces it), or is the photograph itself.

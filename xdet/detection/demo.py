@@ -34,7 +34,13 @@ class DemoFiles:
 def run_demo(output: Path, report: Callable[[str], None], *, force: bool = False) -> DemoFiles:
     """Convert the embedded detector and run it on the embedded photographs; files of an earlier run are replaced.
 
-    ``report`` takes one line per step; ``force`` replaces files of the same names that no demo made, too.
+    Args:
+        output: the folder to write to; made if it is missing.
+        report: takes one line per step.
+        force: replace files of the same names that no demo made, too.
+
+    Returns:
+        The files written.
 
     Raises:
         UsageError: a file is there that no demo made, or the folder is that of the photographs.

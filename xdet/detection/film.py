@@ -123,7 +123,8 @@ def detect_film_to_file(
     """As ``detect_frames``, each result written when it is there; frames that ``results`` has are passed over.
 
     Whether the film is live, its server says. Ctrl-C is how a live source ends: what was seen is kept, and nothing is
-    raised. ``recording`` is a video with boxes to write; ``show`` gets each frame that was detected in.
+    raised. ``results`` of None keeps none; ``recording`` is a video with boxes to write; ``show`` gets each frame that
+    was detected in.
 
     Raises:
         ImageError: as ``detect_frames``, without ``results``, which take such a failure as a line of the film.
