@@ -114,7 +114,17 @@ def _tiled(_: ImportContext, arrays: list[Array]) -> Shape:
 
 
 def _split(context: ImportContext, arrays: list[Array]) -> list[Array]:
-    return np.split(arrays[1], len(context.op.outputs), int(arrays[0].reshape(-1)[0]))
+    axis, whole, parts = int(arrays[0].reshape(-1)[0]), arrays[1].shape, len(context.op.outputs)
+    if not -len(whole) <= axis < len(whole) or whole[axis] % parts:
+        raise ValueError(f"{list(whole)} has no {parts} equal parts along axis {axis}")
+    return np.split(arrays[1], parts, axis)
+
+
+def _transposed(_: ImportContext, arrays: list[Array]) -> list[Array]:
+    permutation, rank = arrays[1].reshape(-1).tolist(), arrays[0].ndim
+    if sorted(permutation) != list(range(rank)):
+        raise ValueError(f"permutation {permutation} of {rank} axes")
+    return [arrays[0].transpose(permutation)]
 
 
 FOLDS: Mapping[str, Folding] = {
@@ -130,5 +140,5 @@ FOLDS: Mapping[str, Folding] = {
     "STRIDED_SLICE": Folding(lambda c, arrays: [arrays[0][strided_index(c)]]),
     "SUB": Folding(lambda _, arrays: [arrays[0] - arrays[1]], _broadcast),
     "TILE": Folding(lambda _, arrays: [np.tile(arrays[0], arrays[1].reshape(-1))], _tiled),
-    "TRANSPOSE": Folding(lambda _, arrays: [arrays[0].transpose(arrays[1].reshape(-1))]),
+    "TRANSPOSE": Folding(_transposed),
 }

@@ -199,7 +199,9 @@ def test_integers_computed_at_run_time_are_refused() -> None:
         ("TILE", [[1, 2], [1 << 30]], (2,), r"gives shape \[2147483648\], the file says \[2\]"),
         ("GATHER", [[1, 2], [9]], (1,), "cannot be computed"),
         ("ADD", [[1, 2], [1, 2, 3]], (2,), "cannot be computed"),
-        ("TRANSPOSE", [[1, 2], [3]], (2,), "cannot be computed"),
+        ("TRANSPOSE", [[1, 2], [3]], (2,), r"cannot be computed from its constants: permutation \[3\] of 1 axes"),
+        ("TRANSPOSE", [[1, 2], [-1]], (2,), r"permutation \[-1\] of 1 axes"),
+        ("SPLIT", [[1], [1, 2]], (2,), r"cannot be computed .*: \[2\] has no 1 equal parts along axis 1"),
         ("CONCATENATION", [[1, 2], [3]], (4,), "the file says"),
     ],
 )
