@@ -226,6 +226,16 @@ def bench(
     console.print_result(benchmark, json, benchmark_to_json, benchmark_report)
 
 
+@dataclass(frozen=True)
+class CardTiming(Timing):
+    """What is timed for a card.
+
+    Options:
+        runtimes LIST: Such as onnxruntime:cpu,litert:xnnpack; each model runs on those that take it [default: all that
+            work here].
+    """
+
+
 def card(
     source: Path,
     models: list[Path],
@@ -235,7 +245,7 @@ def card(
     output: options.OutputPath = Path("model-card.md"),
     samples: Path | None = None,
     notes: Path | None = None,
-    timing: Timing,
+    timing: CardTiming,
     protocol: Protocol = "coco",
     force: options.Force = False,
     describing: options.Describing,

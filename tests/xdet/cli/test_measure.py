@@ -75,6 +75,12 @@ def test_card_writes_a_file_and_its_pictures(
     assert sorted(path.name for path in (tmp_path / "ours-pictures").iterdir()) == ["astronaut.jpg", "camera.jpg"]
 
 
+@pytest.mark.parametrize(("command", "default"), [("bench", "the usual ones"), ("card", "all that work here")])
+def test_the_help_says_which_runtimes_are_timed_where_none_is_named(command: str, default: str) -> None:
+    shown = " ".join(run(command, "--help").stdout.split())
+    assert f"each model runs on those that take it [default: {default}]" in shown
+
+
 def test_notes_that_are_missing_are_one_clear_line(embedded_tflite: Path, model: Path, tmp_path: Path) -> None:
     files: list[str | Path] = [
         "card",
