@@ -110,7 +110,7 @@ def _description(path: Path, facts: Callable[[], SourceFacts], source_options: S
 
     try:
         described = describe_source(path, facts(), source_options or SourceOptions())
-    except ConversionError as error:
+    except ConversionError as error:  # a network without a description is worth inspecting, too
         return {"spec": None, "problem": "; ".join(line.strip() for line in error.lines)}
     return {"spec": described.spec, "problem": None, "stated_by": described.stated_by, "notes": described.notes}
 

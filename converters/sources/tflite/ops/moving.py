@@ -223,7 +223,8 @@ def pad(context: ImportContext) -> None:
 def mirror_pad(context: ImportContext) -> None:
     """MIRROR_PAD: a Gather along every axis that grows; ONNX's Pad has no mode that repeats the rim."""
     source, pads = context.source, context.constant_of(1).reshape(-1, 2)
-    shape, inner = context.shape(source), context.op.options["mode"] == "REFLECT"  # which leaves out the rim
+    shape = context.shape(source)
+    inner = context.op.options["mode"] == "REFLECT"  # which leaves out the rim; SYMMETRIC repeats it
     if len(pads) != len(shape) or any(
         not 0 <= pad <= size - inner for size, around in zip(shape, pads, strict=False) for pad in around
     ):
