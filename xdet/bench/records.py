@@ -58,6 +58,8 @@ class BenchOptions:
             raise UsageError(f"blocks must lie in 1..{MOST_BLOCKS}, got {self.blocks}")
         if not self.block_s >= 0 or self.pictures_per_block < 1:
             raise UsageError("a block needs a duration of at least 0 s and at least one picture")
+        if self.score_threshold is not None and not 0 <= self.score_threshold <= 1:
+            raise UsageError(f"`score_threshold` must lie in 0..1, got {self.score_threshold!r}")
 
 
 @dataclass(frozen=True, slots=True)
