@@ -13,7 +13,7 @@ from converters.description.sidecar import sidecar_path
 from converters.errors import ContractError, ConversionError, OptionError, attempt_all
 from converters.files import require_writable, write_output
 from converters.float16 import write_float16
-from converters.graph import IR_VERSION, GraphWriter, infer_shapes, keep_static_shapes, require_finite
+from converters.graph import IR_VERSION, GraphWriter, float_products, infer_shapes, keep_static_shapes, require_finite
 from converters.heads.nms_nodes import add_head
 from converters.integer.vector import attempt_golden_vector
 from converters.opset import oldest_runtimes, stamp_opset
@@ -22,10 +22,11 @@ from converters.passes.weights import omit_zero_points
 from converters.quantize.network import quantize_network
 from converters.sources import SOURCES, describe, open_source
 from converters.spec import METADATA_KEY, ModelDocument, SourceInfo, contract_io, raw_outputs
+from converters.spec.document import IN_FLOAT, INT8_ENTRY
 from converters.verify import require_contract
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from converters.description.statements import SourceDescription
@@ -90,7 +91,7 @@ def convert_to_bytes(source: Path, options: ConvertOptions) -> Conversion:
     model = ir.Model(writer.graph, ir_version=IR_VERSION, producer_name="xdet")
     rewritten = run_pipeline(model, options.target, network.twins)
     half_notes = _halved(model, opened, description.spec, network, options) if options.float16 else ()
-    notes = (*description.notes, *network.notes, *golden_notes, *half_notes)
+    notes = (*description.notes, *network.notes, *golden_notes, *half_notes, *_float_notes(writer.graph))
     written = {"passes": rewritten.passes, "tensors": rewritten.twins, "golden": golden, "notes": notes}
     document = _document(opened, description, network, options, **written)
     if options.any_size:
@@ -141,6 +142,16 @@ def _halved(
             "codes; add `dequantize`, or bring the float Keras, TFLite or ONNX file"
         )
     return write_float16(model, spec, options.calibration, options.fixed_batch)
+
+
+def _float_notes(graph: ir.Graph) -> Iterator[str]:
+    count = len(float_products(graph))
+    if count:
+        yield (
+            f"{IN_FLOAT}on processors other than Arm's, ONNX Runtime computes the products in front of them and behind "
+            f"them ({count}) in float32, which may round another way; the session entry {INT8_ENTRY} = 1, which xdet "
+            "sets, keeps them exact"
+        )
 
 
 def _document(

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from converters.spec import ImageInput, Rescaling
 
 LARGEST_WEIGHT = 1e30  # two of them have a product beyond float32
+FUSED_PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})  # by ONNX Runtime, between pairs
 OPSET = 19  # while a graph is written; ``converters.opset`` decides what the file gets
 IR_VERSION = 9
 
@@ -283,6 +284,39 @@ def nodes_before(outputs: Iterable[ir.Value], sources: Collection[ir.Value] = ()
             nodes.add(node)
             open_values.extend(value for value in node.inputs if value is not None)
     return nodes
+
+
+def float_products(graph: ir.Graph) -> list[ir.Node]:
+    """Products of int8 codes that ONNX Runtime computes in float32 on processors other than Arm's.
+
+    There it makes uint8 codes of int8 ones first, but only of those that one QuantizeLinear writes for one reader. A
+    product that reads or gives other ones is not fused (session entry ``session.qdqisint8allowed`` fuses it), and its
+    sums may fall on the other side of a half step.
+
+    Source: microsoft/onnxruntime, onnxruntime/core/optimizer/qdq_transformer/qdq_s8_to_u8.cc.
+    """
+    return [node for node in graph if node.op_type in FUSED_PRODUCTS and _stays_in_float(node)]
+
+
+def _stays_in_float(node: ir.Node) -> bool:
+    behind = [use.node for use in node.outputs[0].uses()]
+    if [reader.op_type for reader in behind] != ["QuantizeLinear"]:
+        return False  # fused by no session
+    read = [None if value is None else value.producer() for value in node.inputs]
+    pairs = [source.inputs[0] for source in read if source is not None and source.op_type == "DequantizeLinear"]
+    codes = [value for value in pairs if value is not None and constant_of(value) is None]
+    zero_point = constant_at(behind[0], 2)
+    if not codes or zero_point is None or zero_point.dtype != np.int8:
+        return False
+    return not all(_has_one_pair(value) for value in (*codes, behind[0].outputs[0]))
+
+
+def _has_one_pair(codes: ir.Value) -> bool:
+    """Whether a QuantizeLinear writes some codes, and one operator reads them, behind a DequantizeLinear."""
+    writer, readers = codes.producer(), [use.node for use in codes.uses()]
+    if writer is None or writer.op_type != "QuantizeLinear" or codes.is_graph_output():
+        return False
+    return [reader.op_type for reader in readers] == ["DequantizeLinear"] and len(readers[0].outputs[0].uses()) == 1
 
 
 def cut_graph(graph: ir.Graph, outputs: Sequence[ir.Value], sources: Collection[ir.Value] = ()) -> ir.Graph:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import platform
+import re
 from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
 from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
+from converters.graph import float_products
 from converters.options import ConvertOptions
 from converters.spec import ImageInput, Rescaling, Thresholds
+from tests.converters.sources.tflite.field_networks import blazeface
+from tests.converters.sources.tflite.ssd_networks import ssd_raw
 from xdet.pictures.images import read_image, resize_image
 from xdet.pictures.preparation import Preparation, in_order, prepare_many
 from xdet.runtimes.onnxruntime import OnnxRuntime, open_onnxruntime
+from xdet.runtimes.ort_session import OrtSession, SessionChoices
 from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
@@ -24,6 +32,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
+
+    from converters.convert import Conversion
+    from converters.options import Activations
 
 MODELS = (
     "tiny_yolo_v2_person_192_int8",
@@ -86,6 +97,47 @@ def test_the_embedded_detector_equals_litert_in_every_head_value(
     embedded_tflite: Path, sample_pictures: list[Path], activations: str
 ) -> None:
     assert count_differing(embedded_tflite, sample_pictures, activations=activations) == 0
+
+
+SHARED_CODES = {"ssd": ssd_raw, "blazeface": lambda: blazeface(64)}  # networks whose codes have several readers
+
+
+@pytest.fixture(scope="module", params=sorted(SHARED_CODES))
+def shared_codes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Conversion]:
+    source = tmp_path_factory.mktemp("codes") / "net.tflite"
+    source.write_bytes(SHARED_CODES[request.param]())
+    none = SourceOptions(head="none")
+    dialects: tuple[Activations, ...] = ("uint8", "int8")
+    return {name: convert_to_bytes(source, ConvertOptions(source=none, activations=name)) for name in dialects}
+
+
+def test_int8_codes_with_several_readers_give_the_bits_of_uint8_codes(shared_codes: dict[str, Conversion]) -> None:
+    """In a plain session they do not, on processors other than Arm's: a sum is rounded another way in float32."""
+    runtimes = {
+        name: open_onnxruntime(made.model, file=name, choices=RuntimeChoices(threads=1))
+        for name, made in shared_codes.items()
+    }
+    image = runtimes["uint8"].spec.image
+    for seed in range(3):
+        picture = np.random.default_rng(seed).integers(0, 256, (1, image.height, image.width, 3)).astype(np.uint8)
+        uint8, int8 = (runtime.head(picture) for runtime in runtimes.values())
+        assert np.array_equal(uint8, int8)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="Arm multiplies int8 codes as such")
+def test_the_products_that_onnxruntime_computes_in_float_are_known(
+    shared_codes: dict[str, Conversion], tmp_path: Path
+) -> None:
+    for name, made in shared_codes.items():
+        path = tmp_path / name
+        choices = SessionChoices(threads=1, optimized_path=str(path))
+        OrtSession(made.model, file=name, choices=choices).close()
+        runs = [node.name for node in onnx.load(path).graph.node if node.op_type == "Conv"]
+        known = [str(node.name) for node in float_products(ir.from_proto(onnx.load_from_string(made.model)).graph)]
+        assert sorted(known) == sorted(re.sub(r"_token_\d+$", "", node) for node in runs)
+        assert bool(known) == made.document.multiplies_in_float == (name == "int8")
+        told = [note for note in made.document.notes if f"({len(known)}) in float32" in note]
+        assert len(told) == bool(known)
 
 
 @pytest.mark.shared

@@ -39,6 +39,8 @@ DeviationKind = Literal["scale", "zero_point", "slope", "table"]
 OPTIONAL = ("evaluation", "golden", "licence", "origin")  # left out of the JSON where nobody states them
 FLAGS = ("dequantize", "float16", "symmetric")  # left out where they are not set
 BY_TF2ONNX = "translated by tf2onnx"  # begins the note of such a conversion
+INT8_ENTRY = "session.qdqisint8allowed"  # lets ONNX Runtime multiply int8 codes as such on processors other than Arm's
+IN_FLOAT = "int8 codes with several readers: "  # begins the note of products that need INT8_ENTRY to be exact
 T = TypeVar("T")
 
 
@@ -216,6 +218,11 @@ class ModelDocument:
         require_fields(self, require_text, "licence", "origin", optional=True)
         if self.contract != CONTRACT_VERSION:
             raise ValueError(f"contract version {self.contract!r} is not {CONTRACT_VERSION}, the one this xdet writes")
+
+    @property
+    def multiplies_in_float(self) -> bool:
+        """Whether ONNX Runtime computes products of int8 codes in float32, unless told otherwise (``IN_FLOAT``)."""
+        return any(note.startswith(IN_FLOAT) for note in self.notes)
 
     @property
     def is_taken_over(self) -> bool:

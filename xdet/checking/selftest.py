@@ -15,14 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from converters.integer.golden import GENERATOR, NO_VECTOR, Agreement, compare_head, golden_image
-from converters.spec import HEAD, IMAGE
+from converters.spec.document import INT8_ENTRY
 from xdet.errors import ModelError
 from xdet.model.contract import read_document
 from xdet.model.file import read_model_file
-from xdet.model.wire import FLOAT, with_outputs
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import open_model, split_runtime
 from xdet.writing.blocks import Items, Report, Section
@@ -31,6 +28,7 @@ from xdet.writing.terminal import report_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from converters.spec import GoldenVector, ModelDocument
@@ -39,6 +37,11 @@ if TYPE_CHECKING:
 
 Verdict = Literal["exact", "bounded", "broken"]
 MAIN = "onnxruntime:cpu"
+# What is wrong with the usual kernels, by the session entry that asks for exact ones.
+USUAL_KERNELS = {
+    "session.x64quantprecision": "this CPU's fast ones saturate",
+    INT8_ENTRY: "this CPU's usual ones saturate, or compute in float32",
+}
 SELFTEST_SCHEMA = "xdet.selftest"
 SELFTEST_VERSION = 1
 MOST_IMAGES = 4  # per call of a model with a larger batch
@@ -56,7 +59,7 @@ class SelfTest:
             ``bound_lsb``. ``"broken"``: one is.
         agreement: the comparison.
         bound_lsb: what the model's document allows on this kind of runtime, in codes of the head.
-        exact_kernels: session entry that xdet set because this CPU's fast kernels saturate; None where it set none.
+        exact_kernels: session entry that xdet set because the usual kernels are not exact; None where it set none.
         plain: the comparison for a session without that entry, as other programs open it; None where it is the same.
     """
 
@@ -112,8 +115,8 @@ def run_selftest(
         images = _images(opened, vector)
         agreement = _compare(opened.head(images), vector, file.file)
         bound = vector.bound_lsb if opened.capabilities.exact else vector.other_kernels_lsb
-        sha256, name, activations = opened.sha256, opened.name, document.activations
-    entry = _exact_entry(activations) if name == MAIN else None
+        sha256, name = opened.sha256, opened.name
+    entry = _exact_entry(document) if name == MAIN else None
     return SelfTest(
         model=str(model),
         sha256=sha256,
@@ -122,7 +125,7 @@ def run_selftest(
         agreement=agreement,
         bound_lsb=bound,
         exact_kernels=entry,
-        plain=None if entry is None else _compare(_plain_head(file, images, threads), vector, file.file),
+        plain=None if entry is None else _compare(_plain_head(file, document, images, threads), vector, file.file),
     )
 
 
@@ -157,22 +160,23 @@ def _images(runtime: Runtime, vector: GoldenVector) -> NDArray[np.uint8]:
     return image.as_fed(picture).repeat(min(runtime.batch or 2, MOST_IMAGES), axis=0)
 
 
-def _exact_entry(activations: str) -> str | None:
-    """The session entry that ONNX Runtime's CPU kernels were opened with here, because the fast ones saturate."""
+def _exact_entry(document: ModelDocument) -> str | None:
+    """The session entry that ONNX Runtime's CPU kernels were opened with here, because the usual ones are not exact."""
     from xdet.runtimes.ort_session import EXACT_KERNELS, inexact_codes
 
-    return EXACT_KERNELS.get(inexact_codes(activations) or "")
+    return EXACT_KERNELS.get(inexact_codes(document.activations, in_float=document.multiplies_in_float) or "")
 
 
-def _plain_head(file: ModelFile, images: NDArray[np.uint8], threads: int | None) -> NDArray[np.float32]:
+def _plain_head(
+    file: ModelFile, document: ModelDocument, images: NDArray[np.uint8], threads: int | None
+) -> NDArray[np.float32]:
     """The head from a session as any program opens it, without exact kernels."""
+    from xdet.runtimes.onnxruntime import OnnxRuntime
     from xdet.runtimes.ort_session import OrtSession, SessionChoices
 
-    model = with_outputs(file.data, ((HEAD, FLOAT),))
-    session = OrtSession(model, file=file.file, choices=SessionChoices(threads=threads))
-    with_batch = session.inputs[0].shape[0] or len(images)
-    head: NDArray[np.float32] = session.run([HEAD], {IMAGE: np.resize(images, (with_batch, *images.shape[1:]))})[0]
-    return head
+    session = OrtSession(file.data, file=file.file, choices=SessionChoices(threads=threads))
+    with OnnxRuntime(session, document) as opened:
+        return opened.head(images)
 
 
 def _compare(heads: NDArray[np.float32], vector: GoldenVector, file: str) -> Agreement:
@@ -208,7 +212,7 @@ def selftest_report(found: SelfTest) -> Report:
     if found.exact_kernels is not None and found.plain is not None:
         plain = _described(found.plain, 0)
         lines = [
-            f"xdet chose exact kernels, because this CPU's fast ones saturate; without them: {plain}",
+            f"xdet chose exact kernels, because {USUAL_KERNELS[found.exact_kernels]}; without them: {plain}",
             f"in programs of your own, set the session entry {found.exact_kernels} = 1",
         ]
     if not found.passed:

@@ -144,9 +144,10 @@ def _exact_for(model: ir.Model) -> str | None:
     from xdet.runtimes.ort_session import inexact_codes
 
     try:
-        return inexact_codes(ModelDocument.from_json(model.metadata_props.get(METADATA_KEY, "")).activations)
+        document = ModelDocument.from_json(model.metadata_props.get(METADATA_KEY, ""))
     except ValueError:  # no file of ours
         return None
+    return inexact_codes(document.activations, in_float=document.multiplies_in_float)
 
 
 def _became_integer(nodes: Sequence[ir.Node], constants: Container[ir.Value], optimized: onnx.GraphProto) -> list[bool]:

@@ -157,14 +157,15 @@ def open_onnxruntime(
         UsageError: options for the CPU provider, which has none.
     """
     provider = resolve_provider(choices.provider)
+    is_cpu = provider == CPU
     document = read_document(model, file=file)
     threads = choices.threads
-    if threads is None and choices.workers > 1 and provider == CPU:
+    if threads is None and choices.workers > 1 and is_cpu:
         threads = threads_per_network(choices.workers)
     session_choices = SessionChoices(
         provider=provider,
         threads=threads,
-        exact_for=inexact_codes(document.activations) if provider == CPU else None,
+        exact_for=inexact_codes(document.activations, in_float=document.multiplies_in_float) if is_cpu else None,
         fuse=choices.runtime != UNFUSED,
         optimized_path=optimized_path,
         record_placement=optimized_path is not None,

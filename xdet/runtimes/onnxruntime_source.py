@@ -97,6 +97,7 @@ def open_model(model: ModelFile, choices: RuntimeChoices) -> OnnxSourceRuntime:
         ModelError: damaged, or with more than a network of standard operators.
         UsageError: its anchors or classes are stated nowhere, or its size is open.
     """
+    from converters.graph import float_products
     from converters.sources.onnx.importer import activation_codes
     from converters.sources.onnx.network import facts_from_onnx, fixed_graph, turned_outputs
     from converters.sources.onnx.reader import read_onnx
@@ -109,6 +110,7 @@ def open_model(model: ModelFile, choices: RuntimeChoices) -> OnnxSourceRuntime:
         graph = fixed_graph(source)
         spec = choices.spec or describe_source(model, facts_from_onnx(source), choices)
     codes = activation_codes(graph)
-    session_choices = SessionChoices(provider=CPU, threads=choices.threads, exact_for=inexact_codes(codes))
+    exact_for = inexact_codes(codes, in_float=bool(float_products(graph)))
+    session_choices = SessionChoices(provider=CPU, threads=choices.threads, exact_for=exact_for)
     session = OrtSession(model.data, file=model.file, choices=session_choices)
     return OnnxSourceRuntime(model, source, session, spec, exact=codes in EXACT_KERNELS, turned=turned_outputs(graph))

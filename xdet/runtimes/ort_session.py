@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from converters.spec.document import INT8_ENTRY
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
 from xdet.runtimes.base import vendor_errors
 from xdet.runtimes.onnxruntime_packages import (
@@ -52,7 +53,7 @@ FATAL_ONLY = 4
 # It calls remote services; a graph that is given to it runs on the CPU.
 NO_GRAPHS = frozenset({"AzureExecutionProvider"})
 # By dtype of the activations. Both at once make int8 models fail at creation.
-EXACT_KERNELS = {"uint8": "session.x64quantprecision", "int8": "session.qdqisint8allowed"}
+EXACT_KERNELS = {"uint8": "session.x64quantprecision", "int8": INT8_ENTRY}
 PROBE = Path(__file__).parent.parent / "data" / "saturation_probe.onnx"
 EXACT = 200
 REGISTER = "register_execution_provider_library"  # since ONNX Runtime 1.22
@@ -340,9 +341,14 @@ def kernels_saturate() -> bool:
     return bool((run_probe() != EXACT).any())
 
 
-def inexact_codes(activations: str) -> str | None:
-    """The dtype of activation codes again where the fast kernels for it saturate here, None elsewhere."""
-    return activations if activations in EXACT_KERNELS and kernels_saturate() else None
+def inexact_codes(activations: str, *, in_float: bool) -> str | None:
+    """The dtype of activation codes again where the usual kernels for it are not exact here, None elsewhere.
+
+    They saturate, or leave products of int8 codes ``in_float`` (``converters.graph.float_products``).
+    """
+    if activations not in EXACT_KERNELS:
+        return None
+    return activations if (in_float and activations == "int8") or kernels_saturate() else None
 
 
 def run_probe(*, exact_for: str | None = None, optimized_path: str | None = None) -> NDArray[np.uint8]:

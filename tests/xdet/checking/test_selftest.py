@@ -20,6 +20,7 @@ from converters.description.statements import SourceOptions
 from converters.integer.golden import Agreement, RawCodes, make_vector, stored_codes
 from converters.options import ConvertOptions
 from converters.spec import METADATA_KEY, GoldenVector, ModelDocument
+from tests.converters.sources.tflite.ssd_networks import ssd_with_postprocess
 from tests.converters.sources.tflite.test_outputs import network
 from tests.xdet.command import run_xdet
 from tests.xdet.finished_models import finished_model
@@ -90,6 +91,17 @@ def test_honest_conversions_are_exact(options: ConvertOptions, embedded_tflite: 
     assert found.runtime == "onnxruntime:cpu"
     assert found.agreement == Agreement(exact=True, differing=0, compared=VALUES, worst_lsb=0.0, off_lattice=0)
     assert found.bound_lsb == 0
+
+
+def test_int8_codes_with_several_readers_are_exact_by_the_entry_that_the_report_names(tmp_path: Path) -> None:
+    """The head has two outputs."""
+    source = tmp_path / "ssd.tflite"
+    source.write_bytes(ssd_with_postprocess())
+    found = outcome(convert_to_bytes(source, ConvertOptions(activations="int8")).model, tmp_path)
+    assert (found.verdict, found.exact_kernels) == ("exact", "session.qdqisint8allowed")
+    lines = selftest_text(found).splitlines()
+    assert "because this CPU's usual ones saturate, or compute in float32; without them: " in lines[1]
+    assert lines[2] == "  in programs of your own, set the session entry session.qdqisint8allowed = 1"
 
 
 @pytest.mark.shared
