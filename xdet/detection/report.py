@@ -41,12 +41,22 @@ class FailedImage:
 class DetectionReport:
     """One run of one model over some images: results and failures in the order of the request."""
 
-    model: ModelFile  # hashed where the report is written as JSON
+    model: ModelFile
     thresholds: Thresholds  # in force
     images: tuple[Detections, ...]
     failed: tuple[FailedImage, ...] = ()
     score_by_class: Mapping[str, float] | None = None
     decode: str = "full"  # or "reduced", as for ``Detector``
+
+    @property
+    def model_name(self) -> str:
+        """File name of the model, without its folder."""
+        return self.model.path.name
+
+    @property
+    def model_sha256(self) -> str:
+        """SHA-256 of the model's bytes, as hex digits, computed when it is read."""
+        return hash_model(self.model.data)
 
 
 def detections_report(images: Sequence[Detections]) -> Report:
@@ -72,7 +82,7 @@ def report_to_json(report: DetectionReport) -> str:
     document = {
         "schema": DETECTIONS_SCHEMA,
         "version": DETECTIONS_VERSION,
-        "model": {"name": report.model.path.name, "sha256": hash_model(report.model.data)},
+        "model": {"name": report.model_name, "sha256": report.model_sha256},
         "thresholds": thresholds_to_dict(report.thresholds, report.score_by_class),
         **({} if report.decode == "full" else {"decode": report.decode}),
         "images": [

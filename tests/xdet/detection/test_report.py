@@ -37,6 +37,10 @@ def report(*images: Detections, failed: tuple[FailedImage, ...] = ()) -> Detecti
     return DetectionReport(ModelFile(Path("m.onnx"), b"", "onnx"), Thresholds(), images, failed)
 
 
+def test_a_report_names_its_model() -> None:
+    assert (report().model_name, report().model_sha256) == ("m.onnx", hash_model(b""))
+
+
 def test_the_document_reads_to_the_letter() -> None:
     failed = FailedImage("photos/bad.jpg", "'photos/bad.jpg' is empty (0 bytes)")
     box = '"box_xyxy_px": [64.0, 96.0, 320.0, 480.0]'
