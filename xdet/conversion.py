@@ -237,9 +237,12 @@ def describing_options(
     """
     from converters.description.priors import PriorStatement, parse_variances
     from converters.description.statements import SourceOptions
-    from converters.description.values import parse_anchors, parse_class_names, parse_rescaling, parse_size
+    from converters.description.values import located, parse_anchors, parse_class_names, parse_rescaling, parse_size
+    from converters.errors import OptionError
     from converters.spec import Rescaling
 
+    with located("`rescaling`", OptionError):
+        pair = parse_rescaling(rescaling) if isinstance(rescaling, str) else rescaling and Rescaling(*rescaling)
     return SourceOptions(
         config=None if config is None else Path(config),
         anchors=_read(anchors, parse_anchors),
@@ -247,7 +250,7 @@ def describing_options(
         class_names=_read(classes, parse_class_names),
         resize=resize,
         color=color,
-        rescaling=parse_rescaling(rescaling) if isinstance(rescaling, str) else rescaling and Rescaling(*rescaling),
+        rescaling=pair,
         input_size=None if input_size is None else parse_size(input_size),
         head=head,
         class_agnostic=class_agnostic,

@@ -124,6 +124,8 @@ def evaluate(
         OutputError: ``resume`` cannot be written.
     """
     paths = [Path(model) for model in ([models] if isinstance(models, str | os.PathLike) else models)]
+    if not paths:
+        raise UsageError("name at least one model to evaluate")
     try:
         require_choice(protocol, ProtocolName, "--protocol")
         if crowd is not None:

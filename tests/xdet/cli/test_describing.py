@@ -14,7 +14,7 @@ from PIL import Image
 
 import xdet
 from converters.description.statements import SourceOptions
-from converters.errors import ConversionError, IncompleteError
+from converters.errors import ConversionError, IncompleteError, OptionError
 from tests.converters.sources.tflite.networks import NetworkBuilder
 from tests.converters.sources.tflite.ssd_networks import ssd_raw
 from xdet import describe, describing_options
@@ -113,6 +113,12 @@ def test_a_finished_model_describes_itself(network: Path, tmp_path: Path) -> Non
     ):
         with pytest.raises(UsageError, match="a finished model describes itself"):
             call()
+
+
+def test_a_rescaling_that_cannot_be_meant_is_refused_as_a_pair_as_well_as_in_words() -> None:
+    for rescaling in ((0.0, 1.0), "0,1"):
+        with pytest.raises(OptionError, match="rescaling scale must be above 0, got 0"):
+            describing_options(rescaling=rescaling)
 
 
 def test_options_survive_the_way_into_a_subprocess() -> None:

@@ -224,6 +224,11 @@ def test_options_out_of_range_are_refused(scene: Scene, model: Path, options: di
     assert words in str(refused.value)
 
 
+def test_an_evaluation_of_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="name at least one model to evaluate"):
+        evaluate([], tmp_path, tmp_path / "none.json")
+
+
 def test_frozen_thresholds_are_refused(scene: Scene, tmp_path: Path) -> None:
     frozen = write_model(tmp_path / "frozen.onnx", freeze=True)
     with pytest.raises(UsageError, match=r"frozen at 0\.5, 0\.001 is below it; .*without `freeze_thresholds`"):
