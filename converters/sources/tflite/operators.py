@@ -348,7 +348,7 @@ OPERATORS: Mapping[str, Row] = {
         _UNARY,
         Case("8 bit to 8 bit: LeakyRelu with a slope of (nearly) 1 (1)(2)", "XNNPACK"),
         Case(
-            "nothing where pixels are the codes, else QuantizeLinear",
+            "nothing where pixels are the codes, else QuantizeLinear; of codes, a LeakyRelu of slope 1 in front",
             "-",
             when="from float",
             applies=activations.reads_float,

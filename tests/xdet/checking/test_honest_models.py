@@ -13,6 +13,7 @@ from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
 from converters.sources.tflite.reader import read_tflite
 from converters.spec import RawOutput
+from tests.converters.sources.tflite.builder import TfliteBuilder
 from tests.converters.sources.tflite.networks import ANCHORS, st_yolo_lc, tiny_yolo_v2_relu, two_raw_outputs
 from xdet.checking.check import check
 from xdet.checking.numbers import check_static
@@ -23,6 +24,8 @@ from xdet.conversion import describing_options
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from converters.options import Activations
 
 pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
 DIALECTS = {
@@ -166,3 +169,26 @@ def test_every_shared_detector_passes_on_the_default_runtimes(
     result = check(model, source, photographs[:3])
     assert result.findings == ()
     assert result.complete
+
+
+@pytest.mark.parametrize("activations", ["uint8", "int8"])
+@pytest.mark.parametrize("moved", [False, True], ids=["at once", "behind a reshape"])
+def test_a_dequantize_and_a_quantize_round_twice(
+    activations: Activations, *, moved: bool, sample_pictures: list[Path], tmp_path: Path
+) -> None:
+    """ONNX Runtime would merge the pairs in front and behind, and round once."""
+    source, model, b = tmp_path / "net.tflite", tmp_path / "net.onnx", TfliteBuilder()
+    shape = (1, 16, 16, 3)
+    codes = b.op("QUANTIZE", [b.input("image", shape, "uint8", 1 / 255, 0)], shape, "int8", 1 / 255, -128)
+    doubled = b.op("ADD", [codes, codes], shape, "int8", 0.007, -128, name="doubled")
+    real = b.op("DEQUANTIZE", [doubled], shape, "float32", name="real")
+    if moved:
+        real = b.op("RESHAPE", [real, b.constant(np.array(shape, np.int32))], shape, "float32", name="moved")
+    again = b.op("QUANTIZE", [real], shape, "int8", 0.0113, -20, name="again")
+    source.write_bytes(b.build([b.op("DEQUANTIZE", [again], shape, "float32", name="y")]))
+    said = SourceOptions(head="none", resize="bilinear")
+    model.write_bytes(convert_to_bytes(source, ConvertOptions(source=said, activations=activations)).model)
+    result = check(model, source, sample_pictures[:1], runtimes=RUNTIMES, source_options=said)
+    assert result.findings == ()
+    near = [run.nearest.differing for run in result.runs if run.nearest is not None and run.must_be_exact]
+    assert near == [0]

@@ -199,8 +199,12 @@ def compare_slope(context: StaticContext, node: Node) -> None:
     if before is None or pair is None:
         return
     alpha = np.float32(node.attributes.get("alpha", 0.01))
-    matched = leaky_match(context, FloatForm(pair[0], alpha), owners_of(context, before.inputs[0]))
+    owners = list(owners_of(context, before.inputs[0]))
+    matched = leaky_match(context, FloatForm(pair[0], alpha), owners)
     context.compared += 1
+    dequantized = any(op.op == "DEQUANTIZE" for owner in owners for op in context.source.readers.get(owner, ()))
+    if alpha == 1 and dequantized and (matched is None or matched[1]):
+        return  # the identity, which keeps apart the roundings in front of a DEQUANTIZE and behind its QUANTIZE
     if matched is None:
         context.fault("slope", None, f"LeakyRelu {node.name!r} stands for no operator of the source")
         return

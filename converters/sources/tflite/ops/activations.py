@@ -35,6 +35,7 @@ from converters.integer.functions import (
     rescaled_table,
     settled_scale,
 )
+from converters.integer.kernels import MOVERS
 from converters.leaky import (
     FloatForm,
     LeakyCase,
@@ -324,8 +325,27 @@ def quantize(context: ImportContext) -> None:
         return
     if context.is_quantized(context.source):
         _requantize(context)
-    else:
-        context.define_quantized(context.float_of(context.source))
+        return
+    real = context.float_of(context.source)
+    if _moves_codes(real):  # as _requantize, so that ONNX Runtime rounds twice
+        real = context.node("LeakyRelu", [real], alpha=1.0)
+    context.define_quantized(real)
+
+
+def _moves_codes(real: ir.Value) -> bool:
+    """Whether numbers are those of a QuantizeLinear -> DequantizeLinear pair, moved at most."""
+    node = _behind_movers(real)
+    if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None:
+        return False
+    writer = _behind_movers(node.inputs[0])
+    return writer is not None and writer.op_type == "QuantizeLinear"
+
+
+def _behind_movers(value: ir.Value) -> ir.Node | None:
+    node = value.producer()
+    while node is not None and node.op_type in MOVERS and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node
 
 
 def dequantize(context: ImportContext) -> None:
