@@ -91,7 +91,7 @@ def convert_to_bytes(source: Path, options: ConvertOptions) -> Conversion:
     model = ir.Model(writer.graph, ir_version=IR_VERSION, producer_name="xdet")
     rewritten = run_pipeline(model, options.target, network.twins)
     half_notes = _halved(model, opened, description.spec, network, options) if options.float16 else ()
-    notes = (*description.notes, *network.notes, *golden_notes, *half_notes, *_float_notes(writer.graph))
+    notes = (*description.notes, *network.notes, *golden_notes, *half_notes, *_float_notes(writer.graph, options))
     written = {"passes": rewritten.passes, "tensors": rewritten.twins, "golden": golden, "notes": notes}
     document = _document(opened, description, network, options, **written)
     if options.any_size:
@@ -144,9 +144,9 @@ def _halved(
     return write_float16(model, spec, options.calibration, options.fixed_batch)
 
 
-def _float_notes(graph: ir.Graph) -> Iterator[str]:
+def _float_notes(graph: ir.Graph, options: ConvertOptions) -> Iterator[str]:
     count = len(float_products(graph))
-    if count:
+    if count and options.importer != "tf2onnx":  # whose files promise no bits, and would become slow
         yield (
             f"{IN_FLOAT}on processors other than Arm's, ONNX Runtime computes the products in front of them and behind "
             f"them ({count}) in float32, which may round another way; the session entry {INT8_ENTRY} = 1, which xdet "
