@@ -169,14 +169,20 @@ def test_a_module_is_named_after_its_idea(path: Path) -> None:
     assert not {"utils", "util", "common", "helpers", "core", "misc"} & {path.stem, *path.relative_to(ROOT).parts}
 
 
+SKIPS = {"importorskip", "skipif", "skip", "xfail"}
+
+
 def test_every_skip_says_what_is_missing() -> None:
-    """``importorskip`` alone would say that a module cannot be imported, and not how to get it."""
+    """``importorskip`` alone would say that a module cannot be imported, and not how to get it: "needs ..." says it."""
     silent = []
     for path in sorted((ROOT / "tests").rglob("*.py")):
         for call in ast.walk(ast.parse(path.read_bytes())):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
-                named = {keyword.arg for keyword in call.keywords}
-                if call.func.attr in {"importorskip", "skipif"} and "reason" not in named:
+                reasons = [keyword.value for keyword in call.keywords if keyword.arg == "reason"]
+                reasons += call.args if call.func.attr == "skip" else []
+                texts = [node.value for node in reasons if isinstance(node, ast.Constant)]
+                unexplained = call.func.attr in {"importorskip", "skipif"} and not reasons
+                if unexplained or (call.func.attr in SKIPS and any(not str(t).startswith("needs ") for t in texts)):
                     silent.append(f"{name_of(path)}:{call.lineno}")
     assert silent == []
 

@@ -124,7 +124,9 @@ def test_int8_codes_with_several_readers_give_the_bits_of_uint8_codes(shared_cod
         assert np.array_equal(uint8, int8)
 
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="Arm multiplies int8 codes as such")
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="needs an x86-64 processor: Arm multiplies int8 codes as such"
+)
 def test_the_products_that_onnxruntime_computes_in_float_are_known(
     shared_codes: dict[str, Conversion], tmp_path: Path
 ) -> None:

@@ -30,7 +30,9 @@ from converters.files import (
 from converters.sources import FINISHED, SOURCES, read_source, sniff_format
 from converters.spec import METADATA_KEY
 
-needs_links = pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+needs_links = pytest.mark.skipif(
+    os.name == "nt", reason="needs a POSIX system, such as Linux or macOS: links need a privilege on Windows"
+)
 
 
 @pytest.mark.parametrize("link", [False, pytest.param(True, marks=needs_links)], ids=["itself", "a link to it"])
@@ -74,7 +76,9 @@ def test_a_name_no_system_takes_is_an_output_error(tmp_path: Path, name: str) ->
         write_output(tmp_path / name, b"new")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows calls such a name missing")
+@pytest.mark.skipif(
+    os.name == "nt", reason="needs a POSIX system, such as Linux or macOS: Windows calls such a name missing"
+)
 def test_a_name_that_is_too_long_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written: File name too long"):
         require_writable(tmp_path / ("x" * 300), inputs=[tmp_path / "net.tflite"], force=False)
@@ -100,7 +104,7 @@ def test_a_missing_source_and_a_folder_are_named(tmp_path: Path) -> None:
         read_source(tmp_path)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX system, such as Linux or macOS: Windows has no such files")
 @pytest.mark.parametrize("kind", ["a pipe", "a device", "a socket", "a folder"])
 def test_only_regular_files_are_read_and_nothing_is_waited_for(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "special"
@@ -128,7 +132,7 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -
         read_source(path)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux has files without a size")
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux: only it has files without a size")
 def test_a_file_whose_size_is_not_told_is_bounded_all_the_same() -> None:
     assert Path("/proc/self/status").stat().st_size == 0
     with pytest.raises(OSError, match="it has more than 100 bytes, the most"):

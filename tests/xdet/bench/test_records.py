@@ -83,7 +83,7 @@ def test_the_clock_runs_forward() -> None:
     assert second.whole_s >= first.whole_s > 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 def test_without_proc_the_load_by_others_and_memory_are_not_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[3]
 RUNTIMES = "onnxruntime:cpu,litert:xnnpack"  # under emulation each of the others takes ten seconds
 VALUES = 7 * 7 * 30
-posix = pytest.mark.skipif(os.name == "nt", reason="the emulator, and scripts as programs, are Linux's")
+posix = pytest.mark.skipif(os.name == "nt", reason="needs Linux: the emulator, and scripts as programs, are its own")
 
 
 def test_names_are_split_where_no_option_of_qemu_follows() -> None:

@@ -69,7 +69,7 @@ def test_the_help_of_the_program_cuts_no_sentence() -> None:
     assert [line for line in commands if not line.endswith((".", "?")) or line.endswith("...")] == []
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux: only it has a device that is always full")
 @pytest.mark.parametrize(
     "arguments", [["providers"], ["inspect", "MODEL"], ["inspect", "MODEL", "--json", "-"]], ids=" ".join
 )
@@ -84,7 +84,7 @@ def test_a_full_disk_behind_the_standard_output_is_one_line(embedded_tflite: Pat
     )
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX system, such as Linux or macOS: Windows has no such names")
 @pytest.mark.parametrize("command", ["inspect", "convert", "detect", "selftest"])
 def test_a_file_name_gives_no_commands_to_the_terminal_and_no_lines(tmp_path: Path, command: str) -> None:
     path = tmp_path / "a\x1b[2J\nxdet: error: forged\u202e.tflite"

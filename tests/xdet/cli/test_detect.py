@@ -119,7 +119,7 @@ def test_an_input_is_no_file_to_go_on_with(folder: Path) -> None:
     assert "is a file that this command reads" in told(run(folder, words))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX system, such as Linux or macOS: Windows has other signals")
 def test_an_interruption_keeps_what_is_done(folder: Path) -> None:
     picture = folder / "photos" / "0.png"
     Image.effect_noise((90, 90), 64).convert("RGB").save(picture)

@@ -108,7 +108,9 @@ def test_no_output_replaces_an_input(folder: Path, case: Case, force: str) -> No
     assert contents(folder) == before
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+@pytest.mark.skipif(
+    os.name == "nt", reason="needs a POSIX system, such as Linux or macOS: links need a privilege on Windows"
+)
 @pytest.mark.parametrize("make", [os.symlink, os.link], ids=["symbolic", "hard"])
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 def test_no_output_replaces_an_input_by_another_name(folder: Path, case: Case, make: object) -> None:
@@ -120,7 +122,9 @@ def test_no_output_replaces_an_input_by_another_name(folder: Path, case: Case, m
     assert contents(folder) == before
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+@pytest.mark.skipif(
+    os.name == "nt", reason="needs a POSIX system, such as Linux or macOS: links need a privilege on Windows"
+)
 def test_a_picture_read_through_a_link_stays(folder: Path) -> None:
     (folder / "real.png").write_bytes(Path("photos/1.png").read_bytes())
     Path("photos/1.png").unlink()
@@ -190,7 +194,9 @@ def test_pictures_never_land_among_the_photographs(folder: Path, images: str) ->
     assert contents(folder) == before
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+@pytest.mark.skipif(
+    os.name == "nt", reason="needs a POSIX system, such as Linux or macOS: links need a privilege on Windows"
+)
 def test_pictures_do_not_reach_the_photographs_by_links(folder: Path) -> None:
     (folder / "marked").symlink_to("photos")
     assert "holds the photograph" in told(run("detect m.onnx photos --save marked"))

@@ -69,7 +69,10 @@ def test_a_new_file_begins_with_the_header(tmp_path: Path, *, empty: bool) -> No
     assert (tmp_path / "kept").read_bytes() == HEADER
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes in folders")
+@pytest.mark.skipif(
+    sys.platform == "win32",
+    reason="needs a POSIX system, such as Linux or macOS: Windows has no named pipes in folders",
+)
 def test_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OutputError, match="pipe': it is a pipe, expected a file; choose another `resume`"):

@@ -279,7 +279,9 @@ def test_pictures_that_are_decoded_at_the_same_time_share_one_budget() -> None:
     assert order == ["fits beside it", "first", "waits for it"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes with names")
+@pytest.mark.skipif(
+    os.name == "nt", reason="needs a POSIX system, such as Linux or macOS: Windows has no pipes with names"
+)
 def test_a_pipe_is_no_picture_and_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(ImageError, match="it is a pipe, expected a file"):

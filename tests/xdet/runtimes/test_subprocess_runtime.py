@@ -275,7 +275,7 @@ def test_no_subprocess_outlives_this_process(embedded_tflite: Path, end: str) ->
     pytest.fail("the subprocess runs on")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system with fork, such as Linux")
 def test_a_fork_neither_uses_nor_ends_what_its_parent_keeps(embedded_tflite: Path) -> None:
     code = (
         "import gc, os, sys; from pathlib import Path\n"

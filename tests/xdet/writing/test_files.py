@@ -55,7 +55,10 @@ def test_a_path_no_system_accepts_is_an_output_error(tmp_path: Path) -> None:
         write_bytes(tmp_path / ("x" * 300), b"")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such links or device for every user")
+@pytest.mark.skipif(
+    os.name == "nt",
+    reason="needs a POSIX system, such as Linux or macOS: Windows has no such links or device for every user",
+)
 def test_links_are_followed_and_devices_survive(tmp_path: Path) -> None:
     (tmp_path / "real").write_bytes(b"old")
     (tmp_path / "link").symlink_to("real")

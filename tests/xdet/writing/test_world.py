@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="needs a POSIX system, such as Linux or macOS: its signals and limits are tested"
+)
 
 _PIXELS = io.BytesIO()
 Image.new("RGB", (64, 48), "grey").save(_PIXELS, "png")
