@@ -24,8 +24,7 @@ from xdet.checking.placement import find_placement
 from xdet.checking.report import check_text, placement_text
 from xdet.cli.options import read_provider_options
 from xdet.errors import XdetError
-from xdet.model.contract import read_document
-from xdet.model.file import read_model_file
+from xdet.model.file import read_document, read_model_file
 from xdet.pictures.images import find_images
 from xdet.pictures.preparation import Preparation, prepare_many
 from xdet.runtimes.onnxruntime_packages import installed_distributions

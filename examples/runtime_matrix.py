@@ -30,8 +30,7 @@ import numpy as np
 
 import xdet
 from xdet.errors import MissingExtraError, RuntimeUnavailableError, UsageError, XdetError
-from xdet.model.contract import read_document
-from xdet.model.file import read_model_file
+from xdet.model.file import read_document, read_model_file
 from xdet.pictures.images import find_images
 from xdet.pictures.preparation import Preparation, prepare_many
 from xdet.runtimes.processors import RuntimeChoices

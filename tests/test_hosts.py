@@ -15,7 +15,7 @@ import pytest
 from converters.convert import convert_to_bytes
 from converters.options import ConvertOptions
 from xdet.errors import ModelError
-from xdet.model.contract import read_document
+from xdet.model.file import read_document
 from xdet.pictures.preparation import Preparation, prepare
 from xdet.runtimes.table import open_runtime
 

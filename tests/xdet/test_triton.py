@@ -16,7 +16,7 @@ from converters.convert import convert_to_bytes
 from converters.options import ConvertOptions
 from tests.xdet.finished_models import SPEC, document, finished_model, head_model, red_image
 from xdet.errors import ModelError, UsageError
-from xdet.model.contract import read_document
+from xdet.model.file import read_document
 from xdet.triton import write_repository
 
 if TYPE_CHECKING:

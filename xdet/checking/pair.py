@@ -22,8 +22,7 @@ from xdet.checking.numbers.source_graph import SourceGraph
 from xdet.checking.other_cpus import IMAGES
 from xdet.checking.result import MissingRuntime
 from xdet.errors import UsageError, converter_errors
-from xdet.model.contract import read_document
-from xdet.model.file import ModelFile, hash_model, read_model_file
+from xdet.model.file import ModelFile, hash_model, read_document, read_model_file
 from xdet.model.graph import FinishedGraph, load_onnx
 from xdet.model.surgery import at_network_size
 from xdet.runtimes.base import Runtime

@@ -18,8 +18,7 @@ from converters.heads.base import BatchDetections
 from converters.spec import Thresholds
 from xdet.checking.placement import PlacementRecording, open_recorded
 from xdet.errors import RuntimeCrashedError
-from xdet.model.contract import read_document
-from xdet.model.file import ModelFile
+from xdet.model.file import ModelFile, read_document
 from xdet.model.frozen_thresholds import freeze_thresholds
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, open_model

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from converters.integer.golden import GENERATOR, NO_VECTOR, Agreement, compare_head, golden_image
 from converters.spec.document import INT8_ENTRY
 from xdet.errors import ModelError
-from xdet.model.contract import read_document
-from xdet.model.file import read_model_file
+from xdet.model.file import read_document, read_model_file
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import open_model, split_runtime
 from xdet.writing.blocks import Items, Report, Section

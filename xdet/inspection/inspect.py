@@ -13,8 +13,7 @@ from converters.spec import METADATA_KEY, ModelDocument
 from xdet.errors import ModelError, RuntimeUnavailableError
 from xdet.inspection.layers import Inspection, TensorSummary, Totals
 from xdet.inspection.memory import best_peak, plain_peak_bytes
-from xdet.model.contract import holds_graphs, require_contract_graph
-from xdet.model.file import hash_model, read_model, require_source
+from xdet.model.file import hash_model, holds_graphs, read_model, require_contract_graph, require_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -36,7 +36,7 @@ from converters.spec import (
     contract_io,
 )
 from xdet.errors import ModelError
-from xdet.model.contract import read_document
+from xdet.model.file import read_document
 from xdet.model.graph import load_onnx, model_from_proto, require_valid
 
 if TYPE_CHECKING:

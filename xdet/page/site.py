@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 from converters.files import read_regular
 from converters.spec import ImageInput, ModelDocument, Rescaling
 from xdet.errors import DataError, ModelError, RuntimeUnavailableError, UsageError
-from xdet.model.contract import read_document
-from xdet.model.file import ModelFile, read_model_file
+from xdet.model.file import ModelFile, read_document, read_model_file
 from xdet.model.frozen_thresholds import freeze_thresholds
 from xdet.model.graph import load_onnx
 from xdet.pictures.images import LARGEST_PICTURE

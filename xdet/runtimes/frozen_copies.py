@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from xdet.model.contract import read_document
+from xdet.model.file import read_document
 from xdet.model.frozen_thresholds import freeze_thresholds
 from xdet.runtimes.base import Runtime
 from xdet.runtimes.table import RUNTIMES, open_model

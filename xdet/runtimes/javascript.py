@@ -26,7 +26,7 @@ import numpy as np
 
 from converters.spec import IMAGE
 from xdet.errors import ModelError, RuntimeUnavailableError
-from xdet.model.contract import read_document
+from xdet.model.file import read_document
 from xdet.model.wire import fixed_batch
 from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names, showing
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xdet.model.contract import read_document
+from xdet.model.file import read_document
 from xdet.model.wire import fixed_batch
 from xdet.runtimes.base import vendor_errors
 from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names

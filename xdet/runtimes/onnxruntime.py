@@ -14,8 +14,7 @@ import numpy as np
 from converters.sources import FINISHED
 from converters.spec import DETECTION_OUTPUTS, IMAGE, ContractTensor, ModelDocument, Thresholds, contract_io
 from xdet.errors import ModelError
-from xdet.model.contract import read_document
-from xdet.model.file import ModelFile
+from xdet.model.file import ModelFile, read_document
 from xdet.model.frozen_thresholds import freeze_thresholds, obeys_fed_thresholds
 from xdet.runtimes.finished import FinishedModelRuntime, showing
 from xdet.runtimes.ort_session import (

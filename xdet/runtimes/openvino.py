@@ -13,7 +13,7 @@ import numpy as np
 
 from converters.spec import DETECTION_OUTPUTS, IMAGE
 from xdet.errors import RuntimeUnavailableError, import_extra
-from xdet.model.contract import read_document
+from xdet.model.file import read_document
 from xdet.runtimes.base import require_release, vendor_errors
 from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names, showing
 

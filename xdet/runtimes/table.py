@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Protocol, cast, get_args
 
 from converters.spec import ResizeRule
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
-from xdet.model.contract import read_document
-from xdet.model.file import read_model_file
+from xdet.model.file import read_document, read_model_file
 from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:

@@ -25,8 +25,7 @@ from xdet.checking.repro import write_layer_repro
 from xdet.checking.result import CheckResult, PartVerdict
 from xdet.checking.runs import OpenRuntimes
 from xdet.errors import ModelError
-from xdet.model.contract import read_document
-from xdet.model.file import ModelFile, read_model_file
+from xdet.model.file import ModelFile, read_document, read_model_file
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import open_model
 

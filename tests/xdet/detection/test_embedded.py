@@ -14,7 +14,7 @@ from xdet.detection import embedded
 from xdet.detection.detector import Detector
 from xdet.detection.embedded import cache_path, open_embedded
 from xdet.errors import ModelError, RuntimeUnavailableError
-from xdet.model.contract import read_document
+from xdet.model.file import read_document
 from xdet.runtimes import ort_session
 from xdet.runtimes.processors import RuntimeChoices
 

@@ -15,7 +15,7 @@ from converters.options import ConvertOptions
 from converters.spec import METADATA_KEY, THRESHOLD_INPUTS, ModelDocument, Thresholds
 from tests.xdet.finished_models import finished_model
 from xdet.errors import ModelError, UsageError
-from xdet.model.contract import read_document
+from xdet.model.file import read_document
 from xdet.model.frozen_thresholds import freeze_thresholds, obeys_fed_thresholds
 from xdet.model.wire import read_metadata
 from xdet.runtimes import onnxruntime

@@ -8,7 +8,7 @@ from converters.convert import convert_to_bytes
 from converters.description.statements import SourceOptions
 from converters.options import ConvertOptions
 from tests.converters.sources.tflite.look_alikes import yolo_v8
-from xdet.model.contract import read_document
+from xdet.model.file import read_document
 from xdet.model.surgery import cut_at_head
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from converters.spec import ImageInput, Suppression, Thresholds
 from tests.xdet.finished_models import SPEC, document, finished_model, head_model
 from tests.xdet.page.pages import empty_package
 from xdet.errors import DataError, ModelError, RuntimeUnavailableError, UsageError
-from xdet.model.contract import read_document
+from xdet.model.file import read_document
 from xdet.page import site
 from xdet.page.site import make_page
 

@@ -25,8 +25,7 @@ from tests.xdet.finished_models import finished_model, red_image
 from xdet.checking.pair import open_pair
 from xdet.checking.runs import OpenRuntimes, Work, run_finished
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
-from xdet.model.contract import read_document
-from xdet.model.file import ModelFile
+from xdet.model.file import ModelFile, read_document
 from xdet.model.frozen_thresholds import freeze_thresholds
 from xdet.runtimes.frozen_copies import open_at
 from xdet.runtimes.processors import RuntimeChoices

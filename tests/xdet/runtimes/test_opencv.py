@@ -13,8 +13,7 @@ from converters.convert import convert_to_bytes
 from converters.options import ConvertOptions
 from tests.xdet.finished_models import finished_model
 from xdet.errors import MissingExtraError, RuntimeUnavailableError
-from xdet.model.contract import read_document
-from xdet.model.file import ModelFile
+from xdet.model.file import ModelFile, read_document
 from xdet.runtimes import opencv
 from xdet.runtimes.processors import RuntimeChoices
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from xdet.model.contract import read_document
+from xdet.model.file import read_document
 from xdet.runtimes.finished import FinishedModelRuntime, Outputs, showing
 from xdet.runtimes.ort_session import OrtSession, SessionChoices
 

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from tests.xdet.finished_models import finished_model
 from xdet.errors import ModelError
-from xdet.model.contract import MOST_NAMED, read_document, require_contract_graph
+from xdet.model.file import MOST_NAMED, read_document, require_contract_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable
