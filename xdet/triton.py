@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from xdet.detection.detector import choose_thresholds
 from xdet.errors import ModelError, UsageError
 from xdet.model.file import read_document, read_model_file
-from xdet.model.frozen_thresholds import freeze_thresholds
 from xdet.model.graph import dtype_name, load_onnx
+from xdet.model.wire import freeze_thresholds
 from xdet.writing.files import MODEL_MARK, encode_text, with_sidecars, write_changed
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from converters.spec import Thresholds
 from xdet.checking.placement import PlacementRecording, open_recorded
 from xdet.errors import RuntimeCrashedError
 from xdet.model.file import ModelFile, read_document
-from xdet.model.frozen_thresholds import freeze_thresholds
+from xdet.model.wire import freeze_thresholds
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, open_model
 

@@ -11,7 +11,7 @@
   exact integer arithmetic.
 
 Numeric effect: none on what stays. Copies with other thresholds, or with inner values as outputs, are made of the
-file's bytes instead (``frozen_thresholds``, ``wire``): detection needs them, and must not wait for onnx.
+file's bytes instead (``wire``): detection needs them, and must not wait for onnx.
 """
 
 from __future__ import annotations

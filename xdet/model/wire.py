@@ -12,10 +12,17 @@ effect: none on the graph as it stands in the file; a back end may fuse less aro
 
 from __future__ import annotations
 
+import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from converters.spec import METADATA_KEY, THRESHOLD_INPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from converters.spec import ModelDocument, Thresholds
+
 
 GRAPH, METADATA = 7, 14  # of ModelProto
 NODE, INITIALIZER, INPUT, OUTPUT = 1, 5, 11, 12  # of GraphProto
@@ -177,3 +184,43 @@ def with_outputs(model: bytes, outputs: Sequence[tuple[str, int]]) -> bytes:
         typed = field(VALUE_TYPE, field(TENSOR_TYPE, field(ELEMENT_TYPE, element))) if element != UNTOLD else b""
         values += field(OUTPUT, field(VALUE_NAME, name.encode("utf-8")) + typed)
     return model + field(GRAPH, values) if values else model
+
+
+def freeze_thresholds(model: bytes, document: ModelDocument, thresholds: Thresholds) -> bytes:
+    """A copy whose thresholds are constants, for runtimes that ignore or refuse fed ones.
+
+    Before -> after: ``score_threshold`` and ``iou_threshold`` are optional inputs with defaults -> they are
+    initialisers only, at the values asked for, and the document says so. Numeric effect: none, at those thresholds.
+
+    Args:
+        model: a finished model's bytes.
+        document: what its metadata says.
+        thresholds: float32 of their score and IoU stand in the copy; ``max_detections`` must be the model's own.
+    """
+    values = dict(zip(THRESHOLD_INPUTS, (thresholds.score, thresholds.iou), strict=True))
+    spec = replace(document.spec, thresholds=thresholds)
+    frozen = replace(document, spec=spec, freeze_thresholds=True).to_json()
+
+    def without_input(value: memoryview) -> bytes | None:
+        return None if _name(value, VALUE_NAME) in values else bytes(value)
+
+    def with_value(tensor: memoryview) -> bytes:
+        name = _name(tensor, TENSOR_NAME)
+        if name not in values:
+            return bytes(tensor)
+        without = edited(tensor, {TENSOR_FLOATS: lambda _: None, TENSOR_RAW: lambda _: None})
+        return without + field(TENSOR_RAW, struct.pack("<f", values[name]))
+
+    def with_document(entry: memoryview) -> bytes:
+        if _name(entry, ENTRY_KEY) != METADATA_KEY:
+            return bytes(entry)
+        return edited(entry, {ENTRY_VALUE: lambda _: frozen.encode("utf-8")})
+
+    return edited(
+        memoryview(model),
+        {GRAPH: lambda graph: edited(graph, {INPUT: without_input, INITIALIZER: with_value}), METADATA: with_document},
+    )
+
+
+def _name(message: memoryview, number: int) -> str:
+    return "".join(map(text, messages(message, number)))

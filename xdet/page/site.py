@@ -19,8 +19,8 @@ from converters.files import read_regular
 from converters.spec import ImageInput, ModelDocument, Rescaling
 from xdet.errors import DataError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import ModelFile, read_document, read_model_file
-from xdet.model.frozen_thresholds import freeze_thresholds
 from xdet.model.graph import load_onnx
+from xdet.model.wire import freeze_thresholds
 from xdet.pictures.images import LARGEST_PICTURE
 from xdet.writing.files import MODEL_MARK, PAGE_MARK, encode_text, json_mark, with_sidecars, write_changed
 from xdet.writing.text import reason

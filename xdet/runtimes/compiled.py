@@ -16,8 +16,8 @@ from converters._ir import ir
 from converters.graph import cut_graph, infer_shapes
 from converters.spec import DETECTION_OUTPUTS, IMAGE, THRESHOLD_INPUTS
 from xdet.model.file import read_document
-from xdet.model.frozen_thresholds import freeze_thresholds
 from xdet.model.graph import load_onnx, model_from_proto
+from xdet.model.wire import freeze_thresholds
 from xdet.runtimes.base import vendor_errors
 from xdet.runtimes.finished import FinishedModelRuntime, Outputs, require_graph_names
 

@@ -1,7 +1,7 @@
 """A finished model where thresholds cannot be fed: on copies in which those that are asked for are constants.
 
 Before -> after: the file on a runtime whose row says that it feeds no thresholds -> a copy frozen at them
-(``xdet.model.frozen_thresholds``) there, opened at once for the first pair and when they are asked for others. One copy
+(``xdet.model.wire``) there, opened at once for the first pair and when they are asked for others. One copy
 serves every higher score. Description and SHA-256 stay the file's own. Numeric effect: none, at those thresholds.
 """
 
@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from xdet.model.file import read_document
-from xdet.model.frozen_thresholds import freeze_thresholds
+from xdet.model.wire import freeze_thresholds
 from xdet.runtimes.base import Runtime
 from xdet.runtimes.table import RUNTIMES, open_model
 

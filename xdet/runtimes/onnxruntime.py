@@ -12,10 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.sources import FINISHED
-from converters.spec import DETECTION_OUTPUTS, IMAGE, ContractTensor, ModelDocument, Thresholds, contract_io
+from converters.spec import (
+    DETECTION_OUTPUTS,
+    IMAGE,
+    THRESHOLD_INPUTS,
+    ContractTensor,
+    ModelDocument,
+    Thresholds,
+    contract_io,
+)
 from xdet.errors import ModelError
 from xdet.model.file import ModelFile, read_document
-from xdet.model.frozen_thresholds import freeze_thresholds, obeys_fed_thresholds
+from xdet.model.wire import freeze_thresholds
 from xdet.runtimes.finished import FinishedModelRuntime, showing
 from xdet.runtimes.ort_session import (
     CPU,
@@ -119,6 +127,32 @@ class OnnxRuntime(FinishedModelRuntime):
             kept = list(self._others.items())[1 - OTHER_SESSIONS :]
             self._others = {**dict(kept), key: session}
             return session
+
+
+def obeys_fed_thresholds(session: OrtSession, image: NDArray[np.uint8]) -> bool:
+    """Whether boxes follow the thresholds that are fed: the same picture, at extremes of each of the two.
+
+    No score exceeds 1, every one exceeds 0; at IoU 0 no two boxes of a class may touch, at 1 all may lie on each other.
+    The model itself is asked, since the answer for one graph says nothing of another: OpenVINO's provider obeys in a
+    tiny graph, whose suppression it leaves to the CPU, and ignores thresholds where it takes all nodes. Where the
+    picture does not tell, the answer is no, which costs a session and never a result.
+
+    Args:
+        session: a finished model that ends in boxes and has threshold inputs.
+        image: uint8 ``(N, height, width, 3)`` at network size.
+    """
+    count, anchors = DETECTION_OUTPUTS[0], DETECTION_OUTPUTS[-1]
+
+    def boxes_at(score: float, iou: float) -> list[NDArray[np.int32]]:
+        fed = {n: np.asarray(v, np.float32) for n, v in zip(THRESHOLD_INPUTS, (score, iou), strict=True)}
+        return session.run((count, anchors), {IMAGE: image, **fed})
+
+    try:
+        every, nothing, disjoint = boxes_at(0.0, 1.0), boxes_at(1.0, 1.0), boxes_at(0.0, 0.0)
+    except ModelError:  # it refuses them
+        return False
+    follows_score = bool((every[0] > 0).all() and (nothing[0] == 0).all())
+    return follows_score and not np.array_equal(every[1], disjoint[1])
 
 
 def open_model(model: ModelFile, choices: RuntimeChoices) -> OnnxRuntime:

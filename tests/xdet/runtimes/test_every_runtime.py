@@ -26,7 +26,7 @@ from xdet.checking.pair import open_pair
 from xdet.checking.runs import OpenRuntimes, Work, run_finished
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import ModelFile, read_document
-from xdet.model.frozen_thresholds import freeze_thresholds
+from xdet.model.wire import freeze_thresholds
 from xdet.runtimes.frozen_copies import open_at
 from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, open_model, providers_here

@@ -16,10 +16,9 @@ from converters.spec import METADATA_KEY, THRESHOLD_INPUTS, ModelDocument, Thres
 from tests.xdet.finished_models import finished_model
 from xdet.errors import ModelError, UsageError
 from xdet.model.file import read_document
-from xdet.model.frozen_thresholds import freeze_thresholds, obeys_fed_thresholds
-from xdet.model.wire import read_metadata
+from xdet.model.wire import freeze_thresholds, read_metadata
 from xdet.runtimes import onnxruntime
-from xdet.runtimes.onnxruntime import OnnxRuntime, open_onnxruntime
+from xdet.runtimes.onnxruntime import OnnxRuntime, obeys_fed_thresholds, open_onnxruntime
 from xdet.runtimes.ort_session import CPU, OrtSession, SessionChoices
 from xdet.runtimes.processors import RuntimeChoices
 
