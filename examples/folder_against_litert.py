@@ -29,7 +29,7 @@ from converters.spec import DetectorSpec, Thresholds
 from xdet.detection.batch import detect_files
 from xdet.detection.report import report_to_json
 from xdet.pictures.images import find_images
-from xdet.runtimes.processors import choose_workers
+from xdet.runtimes.base import choose_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

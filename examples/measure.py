@@ -72,7 +72,7 @@ def block_ms(model: Path, block_s: float = 0.5) -> float:
     """Median milliseconds per image of one session on one thread, at score 0.5, over ``block_s`` seconds."""
     from converters.spec import Thresholds
     from xdet.pictures.images import network_pixels, read_image
-    from xdet.runtimes.processors import RuntimeChoices
+    from xdet.runtimes.base import RuntimeChoices
     from xdet.runtimes.table import open_runtime
 
     with open_runtime(model, RuntimeChoices(threads=1)) as runtime:

@@ -27,9 +27,9 @@ from xdet.errors import XdetError
 from xdet.model.file import read_document, read_model_file
 from xdet.pictures.images import find_images
 from xdet.pictures.preparation import Preparation, prepare_many
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.onnxruntime_packages import installed_distributions
 from xdet.runtimes.ort_session import available_providers, provider_problems, resolve_provider, short_name
-from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import open_model
 
 if TYPE_CHECKING:

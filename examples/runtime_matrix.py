@@ -33,7 +33,7 @@ from xdet.errors import MissingExtraError, RuntimeUnavailableError, UsageError, 
 from xdet.model.file import read_document, read_model_file
 from xdet.pictures.images import find_images
 from xdet.pictures.preparation import Preparation, prepare_many
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, open_model, parse_runtimes, runtimes_for
 
 if TYPE_CHECKING:

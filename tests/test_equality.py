@@ -23,9 +23,9 @@ from tests.converters.sources.tflite.field_networks import blazeface
 from tests.converters.sources.tflite.ssd_networks import ssd_raw
 from xdet.pictures.images import read_image, resize_image
 from xdet.pictures.preparation import Preparation, in_order, prepare_many
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.onnxruntime import OnnxRuntime, open_onnxruntime
 from xdet.runtimes.ort_session import OrtSession, SessionChoices
-from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
     from pathlib import Path

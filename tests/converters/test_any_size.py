@@ -23,7 +23,7 @@ from xdet.errors import ModelError, UsageError
 from xdet.model.file import ModelFile
 from xdet.model.surgery import at_network_size
 from xdet.pictures.preparation import Preparation, prepare
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.table import open_model
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from xdet.bench.cases import case_coverage, plan_cases
 from xdet.checking.pair import open_pair
 from xdet.errors import UsageError
 from xdet.model.file import read_model_file
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.table import open_model
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from converters.spec import DetectorSpec, ModelDocument
     from xdet.model.file import ModelFile
     from xdet.model.graph import FinishedGraph
-    from xdet.runtimes.processors import RuntimeChoices
+    from xdet.runtimes.base import RuntimeChoices
 
 STRIDE = 4
 

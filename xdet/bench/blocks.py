@@ -17,9 +17,8 @@ import numpy as np
 
 from converters.spec import Thresholds
 from xdet.pictures.preparation import Preparation, prepare, prepare_many, stack_pixels, through_network
-from xdet.runtimes.base import require_thresholds
+from xdet.runtimes.base import choose_workers, require_thresholds
 from xdet.runtimes.frozen_copies import open_at
-from xdet.runtimes.processors import choose_workers
 from xdet.runtimes.table import RUNTIMES, open_model
 
 if TYPE_CHECKING:

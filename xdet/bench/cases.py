@@ -11,7 +11,7 @@ from xdet.errors import ModelError, UsageError
 from xdet.inspection.coverage import Coverage, integer_coverage
 from xdet.model.file import ModelFile, read_model_file, require_source
 from xdet.model.surgery import at_network_size, cut_at_head
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, parse_runtimes
 
 if TYPE_CHECKING:

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from xdet.bench.records import Machine, Memory
 from xdet.errors import MissingExtraError, RuntimeUnavailableError, import_extra
+from xdet.runtimes.base import usable_processors
 from xdet.runtimes.ort_session import kernels_saturate
-from xdet.runtimes.processors import usable_processors
 from xdet.runtimes.table import installed_versions
 from xdet.runtimes.worker import Message, SubprocessEndedError, call_in_subprocess
 
 if TYPE_CHECKING:
-    from xdet.runtimes.processors import RuntimeChoices
+    from xdet.runtimes.base import RuntimeChoices
 
 CPUINFO = Path("/proc/cpuinfo")
 LONGEST_S = 300.0
@@ -147,7 +147,7 @@ def measure_here(request: Message) -> Message:
     import numpy as np
 
     from xdet.model.file import read_model_file
-    from xdet.runtimes.processors import RuntimeChoices
+    from xdet.runtimes.base import RuntimeChoices
     from xdet.runtimes.table import open_model
 
     psutil, fields = require_psutil(), request.fields

@@ -10,7 +10,7 @@ import numpy as np
 
 from converters.spec import Target
 from xdet.errors import UsageError
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

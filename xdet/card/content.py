@@ -14,7 +14,7 @@ from xdet.inspection import inspect
 from xdet.model.file import read_model_file
 from xdet.pictures.images import find_images, read_image
 from xdet.pictures.render import draw_detections, picture_paths, save_picture
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, open_runtime, parse_runtimes, runtimes_for
 from xdet.writing.text import format_score
 

@@ -17,7 +17,7 @@ from xdet.checking.heads.probes import prepare_probes, run_probes
 from xdet.checking.result import Finding, MissingRuntime
 from xdet.checking.runs import OpenRuntimes, Run, Work, run_finished, run_open, run_source, runs_here
 from xdet.errors import MissingExtraError, RuntimeCrashedError, UnsoundOutputError, UsageError, XdetError
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

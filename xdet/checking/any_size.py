@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from xdet.checking.pair import OpenedPair
     from xdet.checking.runs import OpenRuntimes, Run
     from xdet.pictures.preparation import Photograph
-    from xdet.runtimes.processors import RuntimeChoices
+    from xdet.runtimes.base import RuntimeChoices
 
 MOST_LEVELS = 1  # of 255, where a runtime does not round every step of float32 arithmetic
 BOX_ROOM = 1e-6  # of the photograph: exp's last bits differ between kernels for fixed and for dynamic shapes

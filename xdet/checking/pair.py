@@ -25,8 +25,7 @@ from xdet.errors import UsageError, converter_errors
 from xdet.model.file import ModelFile, hash_model, read_document, read_model_file
 from xdet.model.graph import FinishedGraph, load_onnx
 from xdet.model.surgery import at_network_size
-from xdet.runtimes.base import Runtime
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import Runtime, RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, most_images, parse_runtimes
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from xdet.runtimes.worker import Message, SubprocessEndedError, call_in_subproce
 
 if TYPE_CHECKING:
     from xdet.model.file import ModelFile
+    from xdet.runtimes.base import RuntimeChoices
     from xdet.runtimes.onnxruntime import OnnxRuntime
-    from xdet.runtimes.processors import RuntimeChoices
 
 Placed = Mapping[str, Mapping[str, int]]  # provider, short -> operator -> number of nodes, before they are fused
 

@@ -20,7 +20,7 @@ from xdet.checking.placement import PlacementRecording, open_recorded
 from xdet.errors import RuntimeCrashedError
 from xdet.model.file import ModelFile, read_document
 from xdet.model.wire import freeze_thresholds
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, open_model
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from converters.integer.golden import GENERATOR, NO_VECTOR, Agreement, compare_h
 from converters.spec.document import INT8_ENTRY
 from xdet.errors import ModelError
 from xdet.model.file import read_document, read_model_file
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.table import open_model, split_runtime
 from xdet.writing.blocks import Items, Report, Section
 from xdet.writing.terminal import report_text

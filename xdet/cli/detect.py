@@ -116,7 +116,7 @@ def detect(
 
 def _choose_workers(run: DetectRun) -> int:
     """As many as there is work for; live sources are looked at one frame at a time, with all threads."""
-    from xdet.runtimes.processors import choose_workers
+    from xdet.runtimes.base import choose_workers
 
     if run.engine == "ray" or (run.actors is None and not run.images and all(film.path is None for film in run.films)):
         return 1

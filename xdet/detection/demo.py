@@ -11,7 +11,7 @@ from xdet.detection.batch import detect_files
 from xdet.detection.detector import Detector
 from xdet.detection.embedded import SOURCE
 from xdet.detection.report import DETECTIONS_SCHEMA, report_to_json
-from xdet.runtimes.processors import choose_workers
+from xdet.runtimes.base import choose_workers
 from xdet.writing import files as written
 from xdet.writing.text import format_duration, format_score, format_size
 

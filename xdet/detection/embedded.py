@@ -19,8 +19,8 @@ from converters.spec.releases import UINT8_MAX_ONNXRUNTIME, is_older
 from xdet import __version__
 from xdet.errors import ModelError, RuntimeUnavailableError
 from xdet.model.file import ModelFile, read_model
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.frozen_copies import open_at
-from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import open_model, require_choices
 
 if TYPE_CHECKING:

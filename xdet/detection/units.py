@@ -25,7 +25,7 @@ from xdet.model.file import ModelFile
 from xdet.pictures.images import find_images, read_image
 from xdet.pictures.preparation import Preparation, prepare
 from xdet.pictures.render import draw_detections, picture_paths, save_picture
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.table import open_model
 from xdet.writing.blocks import Report, Section, Table, Text
 from xdet.writing.files import PICTURE_MARK, Output, make_folder, require_apart, require_outputs, with_sidecars

@@ -26,9 +26,8 @@ from xdet.evaluation.protocols import PROTOCOLS, CrowdRule, Protocol, ProtocolNa
 from xdet.evaluation.records import ScoredImage
 from xdet.evaluation.results import Comparison, Evaluation, EvaluationOptions, ModelResult
 from xdet.model.file import read_model_file, require_source
-from xdet.runtimes.base import require_thresholds
+from xdet.runtimes.base import RuntimeChoices, choose_workers, require_thresholds
 from xdet.runtimes.frozen_copies import open_at
-from xdet.runtimes.processors import RuntimeChoices, choose_workers
 from xdet.runtimes.table import split_runtime
 from xdet.writing.files import with_sidecars
 

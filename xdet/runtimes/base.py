@@ -1,11 +1,17 @@
-"""What every runtime offers, what it asks of its caller, and where a vendor's exceptions become ours."""
+"""What every runtime offers and asks of its caller, how the caller has it run, and a vendor's exceptions as ours.
+
+One photograph can keep every processor busy only inside its network, and a small network is soon short of work for two
+threads. Many photographs share better: each worker takes one all the way (``xdet.pictures.preparation``), in a network
+of few threads or one.
+"""
 
 from __future__ import annotations
 
 import abc
+import os
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
@@ -18,16 +24,70 @@ from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import hash_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
+    from converters.description.statements import SourceOptions
     from converters.heads.base import BatchDetections
     from converters.spec import DetectorSpec, Thresholds
     from xdet.model.file import ModelFile
 
 LONGEST = 1000  # characters of a vendor's message: compilers print whole graphs
+MOST_WORKERS = 64
+MOST_BY_DEFAULT = 8  # photographs at a time: one of a camera's takes some 100 MB while it is read
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeChoices:
+    """What a caller chooses; None leaves it to xdet or to the back end."""
+
+    runtime: str | None = None  # a name of xdet.runtimes.table.RUNTIMES; None is the one for the file's format
+    provider: str | None = None  # execution provider of ONNX Runtime, kernels of LiteRT
+    threads: int | None = None  # inside an operator, at least 1
+    workers: int = 1  # threads that call it, 1 to 64; with several, the default of ``threads`` leaves room for each
+    provider_options: Mapping[str, str] = field(default_factory=dict)  # of ONNX Runtime's provider, as they are
+    device: str | None = None  # of ONNX Runtime's execution provider, as xdet providers lists it
+    spec: DetectorSpec | None = None  # of a source, where its finished model describes it; else file and sidecar do
+    source_options: SourceOptions | None = None  # what the caller says of a source; finished files describe themselves
+
+    def __post_init__(self) -> None:
+        require_workers(self.workers)
+        most = most_threads()
+        if self.threads is not None and not 1 <= self.threads <= most:
+            bound = "at least 1" if self.threads < 1 else f"at most {most} here, four per processor"
+            raise UsageError(f"threads must be {bound}, got {self.threads}; leave it out for the runtime's default")
+
+    @property
+    def name(self) -> str:
+        """The runtime as reports name it: ``"litert:xnnpack"``, ``"onnxruntime:openvino (device=gpu, threads=2)"``."""
+        settings = [f"device={self.device}"] if self.device else []
+        settings += [f"{key}={value}" for key, value in sorted(self.provider_options.items())]
+        return f"{self.runtime}:{self.provider}" + (f" ({', '.join(settings)})" if settings else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it, for another process."""
+        values = {attribute.name: getattr(self, attribute.name) for attribute in fields(self)}
+        return {
+            **values,
+            "provider_options": dict(self.provider_options),
+            "spec": None if self.spec is None else self.spec.to_dict(),
+            "source_options": None if self.source_options is None else self.source_options.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """What ``to_dict`` wrote."""
+        from converters.description.statements import SourceOptions
+        from converters.spec import DetectorSpec
+
+        spec, source_options = data["spec"], data["source_options"]
+        described = {
+            "spec": None if spec is None else DetectorSpec.from_dict(spec),
+            "source_options": None if source_options is None else SourceOptions.from_dict(source_options),
+        }
+        return cls(**{**data, **described})
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,3 +277,39 @@ def require_release(title: str, installed: str, oldest: str, *, extra: str, why:
             f"{title} {installed} is installed, expected {oldest} or newer: {why}; install it with: "
             f'pip install --upgrade "xdet[{extra}]"'
         )
+
+
+def usable_processors() -> int:
+    """Logical processors that this process is allowed to run on, at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def choose_workers(workers: int | None = None) -> int:
+    """Photographs to work on at the same time: as many as are requested, else one per processor, eight at most."""
+    if workers is None:
+        return min(MOST_BY_DEFAULT, usable_processors())
+    require_workers(workers)
+    return workers
+
+
+def require_workers(workers: int) -> None:
+    """Refuse a number of workers out of range."""
+    if not 1 <= workers <= MOST_WORKERS:
+        raise UsageError(f"`workers` must lie in 1..{MOST_WORKERS}, got {workers}; leave it out for one per processor")
+
+
+def threads_per_network(workers: int) -> int:
+    """Threads inside an operator where every worker runs its own photograph through the network."""
+    return max(1, usable_processors() // workers)
+
+
+def threads_of_one_network(workers: int) -> int:
+    """Threads inside an operator where one worker is in the network; others read, on at most half of the processors."""
+    return max(1, usable_processors() - min(workers - 1, usable_processors() // 2))
+
+
+def most_threads() -> int:
+    """The most threads that can be asked for: four per processor, at least 16; each takes memory, used or not."""
+    return max(16, 4 * (os.cpu_count() or 1))

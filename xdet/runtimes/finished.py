@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from converters.facts import SourceFacts
     from converters.spec import DetectorSpec, ModelDocument, Thresholds
     from xdet.model.file import ModelFile
-    from xdet.runtimes.processors import RuntimeChoices
+    from xdet.runtimes.base import RuntimeChoices
 
 Arrays = Sequence[NDArray[Any]]
 Outputs = list[NDArray[Any]]

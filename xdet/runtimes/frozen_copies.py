@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from converters.heads.base import BatchDetections
     from converters.spec import DetectorSpec, ModelDocument, Thresholds
     from xdet.model.file import ModelFile
-    from xdet.runtimes.processors import RuntimeChoices
+    from xdet.runtimes.base import RuntimeChoices
 
 
 def open_at(

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xdet.model.file import ModelFile
+    from xdet.runtimes.base import RuntimeChoices
     from xdet.runtimes.compiled import Program
-    from xdet.runtimes.processors import RuntimeChoices
 
 OLDEST = OTHER_RUNTIMES["iree"]
 WHY = "older ones do not compile the suppression of boxes"

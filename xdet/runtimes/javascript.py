@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xdet.model.file import ModelFile
-    from xdet.runtimes.processors import RuntimeChoices
+    from xdet.runtimes.base import RuntimeChoices
 
 FOLDER = "XDET_NODE_MODULES"
 DATA = Path(__file__).parent.parent / "data"

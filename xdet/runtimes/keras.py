@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from converters.sources.keras.loading import LoadedKeras
     from converters.spec import DetectorSpec
     from xdet.model.file import ModelFile
+    from xdet.runtimes.base import RuntimeChoices
     from xdet.runtimes.finished import Arrays
-    from xdet.runtimes.processors import RuntimeChoices
 
 CHUNK = 8  # images per call: a network of this family then needs some 100 MB
 ERRORS = (ValueError, TypeError, RuntimeError, MemoryError)

@@ -15,9 +15,8 @@ import numpy as np
 
 from converters.quant import dequantize
 from xdet.errors import MissingExtraError, ModelError, converter_errors
-from xdet.runtimes.base import vendor_errors
+from xdet.runtimes.base import threads_of_one_network, vendor_errors
 from xdet.runtimes.finished import SourceRuntime, describe_source, raw_outputs_of, rescaled
-from xdet.runtimes.processors import threads_of_one_network
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from converters.sources.tflite.reader import TfliteModel
     from converters.spec import DetectorSpec
     from xdet.model.file import ModelFile
-    from xdet.runtimes.processors import RuntimeChoices
+    from xdet.runtimes.base import RuntimeChoices
 
 RESOLVERS: dict[str, str] = {
     "xnnpack": "AUTO",

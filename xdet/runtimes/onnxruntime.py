@@ -24,6 +24,7 @@ from converters.spec import (
 from xdet.errors import ModelError
 from xdet.model.file import ModelFile, read_document
 from xdet.model.wire import freeze_thresholds
+from xdet.runtimes.base import RuntimeChoices, threads_per_network
 from xdet.runtimes.finished import FinishedModelRuntime, showing
 from xdet.runtimes.ort_session import (
     CPU,
@@ -36,7 +37,6 @@ from xdet.runtimes.ort_session import (
     resolve_provider,
     short_name,
 )
-from xdet.runtimes.processors import RuntimeChoices, threads_per_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

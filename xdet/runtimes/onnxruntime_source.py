@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from converters.sources.onnx.reader import OnnxSource
     from converters.spec import DetectorSpec
     from xdet.model.file import ModelFile
+    from xdet.runtimes.base import RuntimeChoices
     from xdet.runtimes.finished import Arrays
-    from xdet.runtimes.processors import RuntimeChoices
 
 
 class OnnxSourceRuntime(SourceRuntime):

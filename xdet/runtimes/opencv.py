@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xdet.model.file import ModelFile
+    from xdet.runtimes.base import RuntimeChoices
     from xdet.runtimes.compiled import Program
-    from xdet.runtimes.processors import RuntimeChoices
 
 OLDEST = OTHER_RUNTIMES["opencv"]
 ENGINE = "OPENCV_FORCE_DNN_ENGINE"  # an environment variable that overrules the engine asked for

@@ -23,7 +23,7 @@ import numpy as np
 
 from converters.spec.document import INT8_ENTRY
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
-from xdet.runtimes.base import vendor_errors
+from xdet.runtimes.base import usable_processors, vendor_errors
 from xdet.runtimes.onnxruntime_packages import (
     installed_plugins,
     not_importable,
@@ -32,7 +32,6 @@ from xdet.runtimes.onnxruntime_packages import (
     two_distributions,
     warn_of_two,
 )
-from xdet.runtimes.processors import usable_processors
 
 try:
     import onnxruntime as ort

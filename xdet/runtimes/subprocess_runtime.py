@@ -24,8 +24,7 @@ from converters.heads.base import BatchDetections
 from converters.spec import DetectorSpec, Thresholds
 from xdet.errors import RuntimeCrashedError, XdetError
 from xdet.model.file import ModelFile
-from xdet.runtimes.base import Capabilities, Runtime
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import Capabilities, Runtime, RuntimeChoices
 from xdet.runtimes.worker import Message, SubprocessEndedError, Worker, keep_idle, take_idle
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol, cast, get_args
 from converters.spec import ResizeRule
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import read_document, read_model_file
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

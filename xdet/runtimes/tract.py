@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from xdet.model.file import ModelFile
+    from xdet.runtimes.base import RuntimeChoices
     from xdet.runtimes.compiled import Program
-    from xdet.runtimes.processors import RuntimeChoices
 
 OLDEST = OTHER_RUNTIMES["tract"]
 WHY = "older ones do not load finished files, or compute heads up to 167 steps off without a word"

@@ -10,7 +10,7 @@ import pytest
 from xdet.bench.machine import Clock, describe_machine, measure_here, others_share, parse_cpuinfo, read_clock
 from xdet.bench.records import BenchOptions, Spread
 from xdet.errors import RuntimeUnavailableError, UsageError
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.worker import Message
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from xdet.bench import Benchmark, BenchOptions, Memory, Ratio, run_benchmark
 from xdet.bench.machine import measure_memory
 from xdet.bench.report import benchmark_report, benchmark_to_json
 from xdet.errors import MissingExtraError, ModelError
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.table import open_model
 from xdet.writing.terminal import report_text
 

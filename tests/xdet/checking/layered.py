@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from xdet.checking.layer_records import LayerComparison
     from xdet.checking.pair import OpenedPair
-    from xdet.runtimes.processors import RuntimeChoices
+    from xdet.runtimes.base import RuntimeChoices
 
 
 def opened(model: bytes, source: Path) -> OpenedPair:

@@ -26,7 +26,7 @@ from xdet.checking.result import Cause, ChangeCause
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import ModelFile
 from xdet.runtimes import table
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 
 if TYPE_CHECKING:
     from collections.abc import Callable

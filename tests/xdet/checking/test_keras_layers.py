@@ -26,7 +26,7 @@ from xdet.checking.result import CheckResult, PartVerdict
 from xdet.checking.runs import OpenRuntimes
 from xdet.errors import ModelError
 from xdet.model.file import ModelFile, read_document, read_model_file
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.table import open_model
 
 if TYPE_CHECKING:

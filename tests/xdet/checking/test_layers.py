@@ -31,7 +31,7 @@ from xdet.checking.runs import OpenRuntimes
 from xdet.errors import ModelError, UsageError
 from xdet.model.surgery import exact_codes
 from xdet.pictures.images import read_image, resize_image
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xdet.model.file import ModelFile
-    from xdet.runtimes.processors import RuntimeChoices
+    from xdet.runtimes.base import RuntimeChoices
 
 pytest.importorskip("ai_edge_litert", reason='needs pip install "xdet[litert]"')
 

@@ -19,8 +19,8 @@ from converters.spec import Thresholds
 from tests.xdet.checking import faults
 from xdet.checking.check import check
 from xdet.pictures.preparation import Preparation, prepare
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.onnxruntime import OnnxRuntime, open_onnxruntime
-from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
     from collections.abc import Callable

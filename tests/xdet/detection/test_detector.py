@@ -178,7 +178,7 @@ def test_a_network_that_takes_one_caller_at_a_time_is_waited_for(
 def test_workers_share_the_processors_unless_threads_are_asked_for(
     model: Path, monkeypatch: pytest.MonkeyPatch, workers: int, threads: int | None, expected: int | None
 ) -> None:
-    monkeypatch.setattr("xdet.runtimes.processors.usable_processors", lambda: 4)
+    monkeypatch.setattr("xdet.runtimes.base.usable_processors", lambda: 4)
     detector = Detector(model, threads=threads, workers=workers)
     assert isinstance(detector.runtime, OnnxRuntime)
     assert detector.runtime._session.choices.threads == expected

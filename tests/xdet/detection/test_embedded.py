@@ -16,7 +16,7 @@ from xdet.detection.embedded import cache_path, open_embedded
 from xdet.errors import ModelError, RuntimeUnavailableError
 from xdet.model.file import read_document
 from xdet.runtimes import ort_session
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 
 if TYPE_CHECKING:
     from converters.spec import Target

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from converters.spec import METADATA_KEY
 from tests.xdet.finished_models import document, finished_model, red_image
 from xdet.model.wire import FLOAT, UNTOLD, field, fixed_batch, read_metadata, value_names, varint, with_outputs
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.onnxruntime import open_onnxruntime
-from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import open_runtime
 
 if TYPE_CHECKING:

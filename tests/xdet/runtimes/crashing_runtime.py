@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from converters.heads.base import BatchDetections
     from converters.spec import Thresholds
     from xdet.model.file import ModelFile
-    from xdet.runtimes.base import Runtime
-    from xdet.runtimes.processors import RuntimeChoices
+    from xdet.runtimes.base import Runtime, RuntimeChoices
 
 
 class Crashing(onnxruntime.OnnxRuntime):

@@ -27,8 +27,8 @@ from xdet.checking.runs import OpenRuntimes, Work, run_finished
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import ModelFile, read_document
 from xdet.model.wire import freeze_thresholds
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.frozen_copies import open_at
-from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, open_model, providers_here
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from converters.heads.base import BatchDetections
 from tests.xdet.finished_models import finished_model, head_model, red_image
 from xdet.errors import ModelError
 from xdet.model.file import ModelFile
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.finished import above_score, first_rows, run_in_chunks
-from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import open_model
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from xdet.errors import ModelError, UsageError
 from xdet.model.file import read_document
 from xdet.model.wire import freeze_thresholds, read_metadata
 from xdet.runtimes import onnxruntime
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.onnxruntime import OnnxRuntime, obeys_fed_thresholds, open_onnxruntime
 from xdet.runtimes.ort_session import CPU, OrtSession, SessionChoices
-from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -19,8 +19,8 @@ from tests.xdet.finished_models import SPEC
 from xdet.errors import MissingExtraError, ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import ModelFile
 from xdet.runtimes import table
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.keras import CHUNK, KerasRuntime, open_model
-from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,8 +13,8 @@ import pytest
 from tests.xdet.finished_models import SPEC
 from xdet.errors import MissingExtraError, ModelError, UsageError
 from xdet.model.file import ModelFile, hash_model, read_model_file
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.litert import LiteRtRuntime
-from xdet.runtimes.processors import RuntimeChoices
 from xdet.runtimes.table import open_model, open_runtime
 
 

@@ -13,8 +13,8 @@ from converters.spec import METADATA_KEY, Target, Thresholds
 from tests.xdet.finished_models import RAW_HEAD, SIZE, SPEC, document, finished_model, head_model, red_image
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
 from xdet.runtimes import ort_session
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.onnxruntime import OnnxRuntime, open_onnxruntime
-from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

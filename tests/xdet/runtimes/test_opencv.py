@@ -15,7 +15,7 @@ from tests.xdet.finished_models import finished_model
 from xdet.errors import MissingExtraError, RuntimeUnavailableError
 from xdet.model.file import ModelFile, read_document
 from xdet.runtimes import opencv
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 
 MODEL = ModelFile(Path("m.onnx"), finished_model(), "onnx")
 CHOICES = RuntimeChoices("opencv", "cpu")

@@ -12,9 +12,8 @@ from xdet.errors import ModelError, RuntimeUnavailableError
 from xdet.runtimes import ort_session
 from xdet.runtimes import ort_session as providers
 from xdet.runtimes import ort_session as saturation
-from xdet.runtimes.base import vendor_errors
+from xdet.runtimes.base import RuntimeChoices, vendor_errors
 from xdet.runtimes.onnxruntime import OnnxRuntime, open_onnxruntime
-from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
     from converters.spec import ActivationCodes

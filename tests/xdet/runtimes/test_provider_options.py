@@ -16,10 +16,10 @@ from xdet.cli.options import read_provider_options
 from xdet.detection.detector import Detector
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
 from xdet.runtimes import ort_session
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.onnxruntime import open_onnxruntime
 from xdet.runtimes.onnxruntime_packages import installed_plugins, read_plugin
 from xdet.runtimes.ort_session import SessionChoices, available_providers, register_plugins, resolve_provider
-from xdet.runtimes.processors import RuntimeChoices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,7 +19,7 @@ from converters.spec import Thresholds
 from tests.xdet.finished_models import PIXELS, SPEC, finished_model
 from xdet.errors import MissingExtraError, ModelError, UsageError
 from xdet.model.file import ModelFile
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.table import open_model, open_runtime
 
 if TYPE_CHECKING:

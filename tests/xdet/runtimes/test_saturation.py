@@ -29,7 +29,7 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_CORETYPE": "Nehal
 HEAD_HASH = """
 import hashlib, sys
 import numpy as np
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.onnxruntime import open_onnxruntime
 image = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
 head = open_onnxruntime(sys.stdin.buffer.read(), file="m.onnx", choices=RuntimeChoices(threads=1)).head(image)

@@ -20,7 +20,7 @@ from tests.xdet.runtimes import crashing_runtime
 from xdet.errors import MissingExtraError, ModelError, RuntimeCrashedError, UsageError, XdetError
 from xdet.model.file import ModelFile, read_model_file
 from xdet.runtimes import subprocess_runtime
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.subprocess_runtime import SubprocessRuntime
 from xdet.runtimes.table import RUNTIMES, open_model
 from xdet.runtimes.worker import Message, SubprocessEndedError, Worker, call_in_subprocess

@@ -14,7 +14,7 @@ from converters.sources import SOURCES
 from tests.xdet.finished_models import SPEC, finished_model
 from xdet.errors import UsageError
 from xdet.model.file import ModelFile
-from xdet.runtimes.processors import RuntimeChoices, most_threads
+from xdet.runtimes.base import RuntimeChoices, most_threads
 from xdet.runtimes.table import RUNTIMES, open_model, parse_runtimes, runtimes_for
 
 FINISHED = ModelFile(Path("m.onnx"), finished_model(), "onnx")

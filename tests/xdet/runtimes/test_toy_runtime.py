@@ -14,7 +14,7 @@ from xdet.bench.cases import plan_cases
 from xdet.checking import pair
 from xdet.errors import RuntimeUnavailableError, UsageError
 from xdet.model.file import ModelFile
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.table import RUNTIMES, RuntimeRow, open_model, runtimes_for, suppresses_at_equality
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from xdet.checking.pair import OpenedPair
     from xdet.checking.runs import OpenRuntimes, Run
     from xdet.model.surgery import HeadEntry
-    from xdet.runtimes.processors import RuntimeChoices
+    from xdet.runtimes.base import RuntimeChoices
 
 NEIGHBOURS = 3  # cells to each side in which the pair is looked for
 FILLING = 0.7  # of its place, each side of a small box

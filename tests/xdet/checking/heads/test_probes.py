@@ -24,7 +24,7 @@ from xdet.checking.runs import OpenRuntimes
 from xdet.errors import ModelError
 from xdet.model.graph import load_onnx, model_from_proto
 from xdet.model.surgery import HeadEntry, find_entry, pictures_of
-from xdet.runtimes.processors import RuntimeChoices
+from xdet.runtimes.base import RuntimeChoices
 from xdet.runtimes.table import open_model
 
 if TYPE_CHECKING:

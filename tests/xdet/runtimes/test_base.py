@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-import xdet.runtimes.processors
+import xdet.runtimes.base
 from xdet.errors import UsageError
-from xdet.runtimes.processors import choose_workers, threads_of_one_network, threads_per_network, usable_processors
+from xdet.runtimes.base import choose_workers, threads_of_one_network, threads_per_network, usable_processors
 
 
 @pytest.mark.parametrize(
@@ -16,13 +16,13 @@ from xdet.runtimes.processors import choose_workers, threads_of_one_network, thr
 def test_workers_and_their_networks_threads_fill_the_processors(
     monkeypatch: pytest.MonkeyPatch, processors: int, workers: int, each: int, one: int
 ) -> None:
-    monkeypatch.setattr(xdet.runtimes.processors, "usable_processors", lambda: processors)
+    monkeypatch.setattr(xdet.runtimes.base, "usable_processors", lambda: processors)
     assert choose_workers() == workers
     assert (threads_per_network(workers), threads_of_one_network(workers)) == (each, one)
 
 
 def test_what_is_asked_for_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(xdet.runtimes.processors, "usable_processors", lambda: 4)
+    monkeypatch.setattr(xdet.runtimes.base, "usable_processors", lambda: 4)
     assert [choose_workers(asked) for asked in (1, 2, 64)] == [1, 2, 64]
     assert [threads_per_network(workers) for workers in (1, 2, 64)] == [4, 2, 1]
     assert [threads_of_one_network(workers) for workers in (1, 2, 64)] == [4, 3, 2]
