@@ -17,7 +17,7 @@ from onnx.shape_inference import InferenceError
 
 from converters._ir import ir
 from converters.errors import OptionError, UnsupportedModelError
-from converters.spec.releases import (
+from converters.spec.contract import (
     ANY_SIZE_OPENVINO,
     IR_VERSIONS,
     ONNXRUNTIME,

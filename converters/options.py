@@ -9,7 +9,7 @@ from converters.checks import require_flag, require_instance
 from converters.description.statements import SourceOptions
 from converters.errors import OptionError
 from converters.spec import Arithmetic, LeakyRelu, Target
-from converters.spec.releases import IR_VERSIONS, OPSET_RANGE
+from converters.spec.contract import IR_VERSIONS, OPSET_RANGE
 
 if TYPE_CHECKING:
     from converters.calibration import Calibration

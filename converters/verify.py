@@ -18,7 +18,7 @@ from converters.errors import ContractError
 from converters.graph import is_static, network_nodes
 from converters.opset import oldest_runtimes, refused_nodes
 from converters.spec import METADATA_KEY, ModelDocument, contract_io, raw_outputs
-from converters.spec.releases import IR_VERSIONS, OPSET_RANGE
+from converters.spec.contract import IR_VERSIONS, OPSET_RANGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

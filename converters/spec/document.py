@@ -2,12 +2,18 @@
 
 Readers ignore keys they do not know (later releases of contract 2 may add some) and find optional keys absent.
 Every field is checked when a document is made, so that one read from a stranger's file is sound or refused.
+
+``DIALECTS`` says which numbers a finished network computes on, how to ask for them, and which runtimes want them. There
+is no option per runtime (``--target npu``): vendors change what they take with every release, numbers stay what they
+are. ``docs/runtimes.md`` shows this table, ``xdet inspect`` the row of a file, and a test holds both together.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from converters.checks import (
@@ -25,7 +31,6 @@ from converters.checks import (
 )
 from converters.spec.contract import CONTRACT_VERSION
 from converters.spec.detector import DetectorSpec
-from converters.spec.golden import GoldenPart, GoldenVector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,6 +46,7 @@ FLAGS = ("dequantize", "float16", "symmetric")  # left out where they are not se
 BY_TF2ONNX = "translated by tf2onnx"  # begins the note of such a conversion
 INT8_ENTRY = "session.qdqisint8allowed"  # lets ONNX Runtime multiply int8 codes as such on processors other than Arm's
 IN_FLOAT = "int8 codes with several readers: "  # begins the note of products that need INT8_ENTRY to be exact
+SHA256 = re.compile(r"[0-9a-f]{64}")
 T = TypeVar("T")
 
 
@@ -141,6 +147,75 @@ class EvaluationSettings:
         fractions = ("score_threshold", "nms_iou_threshold", "evaluation_iou")
         require_fields(self, require_fraction, *fractions, optional=True)
         require_fields(self, require_count, "max_detections", optional=True)
+
+
+def _require_quantisation(part: GoldenPart | GoldenVector) -> None:
+    if require_number(part.scale, "golden scale") <= 0:
+        raise ValueError(f"golden scale must be above 0, got {part.scale!r}")
+    require_count(part.zero_point, "golden zero_point", low=0, high=255)
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenPart:
+    """Where the next of several raw outputs begins, and how its codes are read.
+
+    Attributes:
+        start: its first value in the head, which holds the raw outputs flattened side by side.
+        scale: float32 scale; ``real = scale * (code - zero_point)``.
+        zero_point: in uint8 form.
+    """
+
+    start: int
+    scale: float
+    zero_point: int
+
+    def __post_init__(self) -> None:
+        require_count(self.start, "golden start")
+        _require_quantisation(self)
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenVector:
+    """The head's codes for a picture made from a seed, as exact integer kernels give them.
+
+    Attributes:
+        generator: version of the recipe that makes the picture.
+        seed: what the recipe starts from.
+        codes: base64 of uint8 codes: every ``stride``-th of the head flattened as row, column, channel.
+        stride: 1 where every code is stored; more where the whole would take over 2 % of the file.
+        sha256: hex digest of all codes, stored or not.
+        scale: float32 scale of the head, or of its first raw output; ``real = scale * (code - zero_point)``.
+        zero_point: its zero-point in uint8 form.
+        bound_lsb: how far, in codes, a runtime with exact integer kernels may be: 0 unless the model has operators
+            whose last float32 bit is each runtime's own.
+        other_kernels_lsb: how far a runtime may be whose kernels round in another way, as LiteRT's own do among each
+            other.
+        further: the second and further raw outputs, where there are several.
+    """
+
+    generator: int
+    seed: int
+    codes: str
+    stride: int
+    sha256: str
+    scale: float
+    zero_point: int
+    bound_lsb: int
+    other_kernels_lsb: int
+    further: tuple[GoldenPart, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_fields(self, require_count, "generator", "stride", of="golden")
+        require_fields(self, partial(require_count, low=0), "seed", "bound_lsb", "other_kernels_lsb", of="golden")
+        require_text(self.codes, "golden codes")
+        if not SHA256.fullmatch(require_text(self.sha256, "golden sha256")):
+            raise ValueError(f"golden sha256 must be 64 hex digits, got {self.sha256!r}")
+        _require_quantisation(self)
+        for part in self.further:
+            require_instance(part, GoldenPart, "further golden output")
+        starts = [part.start for part in self.further]
+        if starts != sorted(set(starts)):
+            raise ValueError(f"further golden outputs must begin one behind the other, got {starts}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,3 +363,75 @@ def _require_version(version: object) -> Callable[[Mapping[str, Any]], DetectorS
         msg = f"contract version {version!r} is none of {listed}, the ones this xdet reads"
         raise ValueError(msg)
     return READERS[version]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One row: name, options of ``xdet convert``, what the network computes on, and runtimes that say so.
+
+    A finished model is in the first of all rows that ``applies``.
+    """
+
+    name: str
+    options: str
+    numbers: str
+    wanted_by: str
+    applies: Callable[[ModelDocument], bool]
+
+
+DIALECTS: tuple[Dialect, ...] = (
+    Dialect(
+        "float16",
+        "--float16",
+        "float16 from the rescaled pixels to the last product, float32 in front and behind",
+        "GPUs, NPUs and browsers that compute on float16",
+        lambda document: document.float16,
+    ),
+    Dialect(
+        "dequantised",
+        "--dequantize",
+        "float32: the source's weights as scale x (code - zero-point), activations that nothing rounds",
+        "CoreML, MNN, TensorRT without int8, GPUs: runtimes without Q/DQ, or without zero-points",
+        lambda document: document.dequantize,
+    ),
+    Dialect(
+        "float",
+        "",
+        "float32, as the source's (of a float source)",
+        "compilers of float networks",
+        lambda document: document.activations == "float32",
+    ),
+    Dialect(
+        "symmetric",
+        "--quantize per-channel --symmetric",
+        "int8 with every zero-point 0, biases in float32; of a float Keras or ONNX source",
+        "TensorRT with int8, NPUs that multiply without zero-points",
+        lambda document: document.symmetric,
+    ),
+    Dialect(
+        "cpu",
+        "--target cpu",
+        "int8 codes, with the same bits as portable",
+        "ONNX Runtime 1.24 and newer on its CPU kernels",
+        lambda document: document.target == "cpu",
+    ),
+    Dialect(
+        "int8",
+        "--activations int8",
+        "int8 codes, with the same bits as portable",
+        "the XNNPACK and MIGraphX providers",
+        lambda document: document.activations == "int8",
+    ),
+    Dialect(
+        "portable",
+        "",
+        "uint8 codes and int8 weights, as the source's integers (of a quantised source)",
+        "ONNX Runtime, OpenVINO, TVM, and compilers that take Q/DQ with zero-points",
+        lambda _: True,
+    ),
+)
+
+
+def dialect_of(document: ModelDocument) -> Dialect:
+    """The row of a finished model."""
+    return next(row for row in DIALECTS if row.applies(document))

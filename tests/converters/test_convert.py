@@ -20,7 +20,7 @@ from converters.description.statements import SourceOptions
 from converters.errors import ConversionError, OptionError, OutputError, SourceFileError
 from converters.options import ConvertOptions
 from converters.spec import METADATA_KEY, ModelDocument, Target, TensorTwin
-from converters.spec.releases import ONNXRUNTIMES, OTHER_RUNTIMES, UINT8_MAX_ONNXRUNTIME
+from converters.spec.contract import ONNXRUNTIMES, OTHER_RUNTIMES, UINT8_MAX_ONNXRUNTIME
 from tests.converters.sessions import session_of
 from tests.converters.sources.tflite.builder import TfliteBuilder
 

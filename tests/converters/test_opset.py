@@ -14,7 +14,7 @@ from converters.graph import infer_shapes
 from converters.heads.yolo_v2 import YoloV2
 from converters.opset import oldest_runtimes, refused_nodes, stamp_opset
 from converters.options import ConvertOptions
-from converters.spec.releases import ANY_SIZE_OPENVINO, IR_VERSIONS, ONNXRUNTIME, ONNXRUNTIMES, OTHER_RUNTIMES
+from converters.spec.contract import ANY_SIZE_OPENVINO, IR_VERSIONS, ONNXRUNTIME, ONNXRUNTIMES, OTHER_RUNTIMES
 from tests.converters.sessions import session_of
 from tests.xdet.finished_models import document
 

@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converters.spec.releases import UINT8_MAX_ONNXRUNTIME, is_older
+from converters.spec.contract import UINT8_MAX_ONNXRUNTIME, is_older
 from xdet import __version__
 from xdet.errors import ModelError, RuntimeUnavailableError
 from xdet.model.file import ModelFile, read_model

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from converters.description.precedence import TITLES
 from converters.description.values import ASSUMED as ASSUMED_BY
-from converters.spec.dialects import dialect_of
+from converters.spec.document import dialect_of
 from xdet.writing.blocks import Facts, Report, Section, Table
 from xdet.writing.text import format_count, format_kib, format_share, format_size
 

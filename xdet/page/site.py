@@ -28,8 +28,7 @@ from xdet.writing.text import reason
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from converters.spec import ResizeRule
-    from converters.spec.image import Color
+    from converters.spec import Color, ResizeRule
 
 PACKAGE = "onnxruntime-web"
 ONNXRUNTIME_WEB = "1.30.0"  # the release that the page's tests run on

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from converters.spec import PHOTOGRAPH_SIZE
-from converters.spec.releases import is_older
+from converters.spec.contract import is_older
 from xdet.errors import ModelError, RuntimeUnavailableError, UsageError
 from xdet.model.file import hash_model
 

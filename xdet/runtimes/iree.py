@@ -17,7 +17,7 @@ import numpy as np
 
 from converters._ir import ir
 from converters.graph import GraphWriter, infer_shapes
-from converters.spec.releases import OTHER_RUNTIMES
+from converters.spec.contract import OTHER_RUNTIMES
 from xdet.errors import RuntimeUnavailableError, import_extra
 from xdet.runtimes.base import require_release
 from xdet.runtimes.compiled import CompiledRuntime, as_file

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from converters.spec import METADATA_KEY, ModelDocument
-from converters.spec.releases import is_older
+from converters.spec.contract import is_older
 from xdet.errors import RuntimeUnavailableError
 from xdet.model.wire import read_metadata
 

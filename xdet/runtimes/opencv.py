@@ -15,7 +15,7 @@ import numpy as np
 
 from converters.integer.golden import GENERATOR, compare_head, golden_image
 from converters.spec import IMAGE
-from converters.spec.releases import OTHER_RUNTIMES
+from converters.spec.contract import OTHER_RUNTIMES
 from xdet.errors import RuntimeUnavailableError, import_extra
 from xdet.runtimes.base import require_release
 from xdet.runtimes.compiled import CompiledRuntime, as_file

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.spec.releases import OTHER_RUNTIMES
+from converters.spec.contract import OTHER_RUNTIMES
 from xdet.errors import RuntimeUnavailableError, import_extra
 from xdet.model.graph import readers_of
 from xdet.runtimes.base import require_release

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from converters._ir import ir
-from converters.spec.releases import OTHER_RUNTIMES
+from converters.spec.contract import OTHER_RUNTIMES
 from xdet.errors import import_extra
 from xdet.runtimes.base import require_release
 from xdet.runtimes.compiled import CompiledRuntime

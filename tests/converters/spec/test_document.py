@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,9 @@ from converters.spec import (
     SourceInfo,
     TensorTwin,
 )
+from converters.spec.document import DIALECTS, dialect_of
+
+RUNTIMES = Path(__file__).parents[3] / "docs" / "runtimes.md"
 
 DOCUMENT = ModelDocument(
     spec=DetectorSpec(
@@ -254,3 +258,27 @@ def test_a_malformed_document_of_contract_1_is_refused(spec: dict[str, Any], sai
 def test_no_value_of_contract_1_raises_anything_but_value_error(key: str, value: object) -> None:
     with contextlib.suppress(ValueError):
         ModelDocument.from_json(old(**{key: value}))
+
+
+def test_the_docs_show_the_table_of_dialects() -> None:
+    text = RUNTIMES.read_text(encoding="utf-8")
+    for row in DIALECTS:
+        options = f"`{row.options}`" if row.options else "nothing"
+        assert f"| {row.name} | {options} | {row.numbers} | {row.wanted_by} |\n" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"activations": "uint8"}, "portable"),
+        ({"activations": "uint8", "target": "cpu"}, "cpu"),
+        ({"activations": "int8"}, "int8"),
+        ({"activations": "int8", "symmetric": True}, "symmetric"),
+        ({"activations": "float32"}, "float"),
+        ({"activations": "float32", "dequantize": True}, "dequantised"),
+        ({"activations": "float32", "dequantize": True, "float16": True}, "float16"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_file_is_in_one_dialect(changes: dict[str, object], name: str) -> None:
+    assert dialect_of(replace(DOCUMENT, **{"target": "portable", **changes})).name == name  # type: ignore[arg-type]  # fields of the document

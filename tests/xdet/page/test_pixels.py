@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 import pytest
 
-from converters.spec import ImageInput, Rescaling, ResizeRule
-from converters.spec.image import Color
+from converters.spec import Color, ImageInput, Rescaling, ResizeRule
 from xdet.page.site import COLORS, RESIZE_RULES, STATIC
 from xdet.pictures.images import network_pixels
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from converters.spec.releases import UINT8_MAX_ONNXRUNTIME, is_older
+from converters.spec.contract import UINT8_MAX_ONNXRUNTIME, is_older
 from xdet.checking.selftest import run_selftest
 from xdet.conversion import convert
 from xdet.detection.detector import Detector
