@@ -74,7 +74,7 @@ def test_the_help_of_the_program_needs_no_numpy() -> None:
 
 def test_a_command_is_loaded_alone() -> None:
     program = "import sys, contextlib\nfrom xdet.__main__ import main\nsys.argv = ['xdet', 'providers', '--help']"
-    others = ("xdet.cli.detect", "xdet.cli.check", "xdet.cli.convert", "xdet.cli.measure", "xdet.cli.deploy")
+    others = ("xdet.cli.detect", "xdet.cli.convert", "xdet.cli.measure")
     assert imported_by(f"{program}\nwith contextlib.suppress(SystemExit): main()", others) == []
 
 
