@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from converters.convert import Conversion
     from converters.errors import ConversionError
     from xdet.bench import Benchmark, BenchOptions, run_benchmark
-    from xdet.card.content import CardRequest
-    from xdet.card.markdown import make_card
+    from xdet.card import CardRequest, make_card
     from xdet.checking.check import check
     from xdet.checking.result import CheckResult
     from xdet.checking.selftest import SelfTest, run_selftest
@@ -49,8 +48,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "xdet.bench": ("BenchOptions", "Benchmark", "run_benchmark"),
-    "xdet.card.content": ("CardRequest",),
-    "xdet.card.markdown": ("make_card",),
+    "xdet.card": ("CardRequest", "make_card"),
     "xdet.checking.check": ("check",),
     "xdet.checking.result": ("CheckResult",),
     "xdet.checking.selftest": ("SelfTest", "run_selftest"),

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.xdet.card.test_card import annotate
 from tests.xdet.command import assert_one_line
 from tests.xdet.command import run_xdet as run
+from tests.xdet.test_card import annotate
 
 if TYPE_CHECKING:
     from pathlib import Path

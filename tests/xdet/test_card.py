@@ -12,8 +12,7 @@ import pytest
 
 import xdet
 from xdet.bench import BenchOptions
-from xdet.card import CardContent, CardRequest, make_card
-from xdet.card.markdown import card_text, split_notes
+from xdet.card import CardContent, CardRequest, card_text, make_card, split_notes
 from xdet.errors import OutputError, UsageError
 
 SHORT = BenchOptions(blocks=1, block_s=0.0, pictures_per_block=1, memory=False)
